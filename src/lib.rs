@@ -1,1 +1,15 @@
-//! fedgate
+//! fedgate: a reverse-proxy authorization gateway for health information systems, and the lean service behind it.
+//!
+//! One request is a straight line through these modules, in this order:
+//!
+//! ```text
+//! gateway  →  pipeline  →  path  →  routes  →  authn (accounts)  →  policy  →  assertion  →  upstream (his)
+//! ```
+//!
+//! `gateway` translates between pingora and [`pipeline`], which alone decides; `his` serves what carries an assertion of
+//! the gateway. The two never name each other: what they share lies below them.
+
+pub mod assertion;
+pub mod config;
+pub mod password;
+pub mod secret;

@@ -1,0 +1,274 @@
+//! The configuration: `fedgate.toml` and the environment, parsed once into a [`Config`] that is already true.
+//!
+//! One file serves both programs. The one rule: every value is checked here, and every error names file, key and
+//! remedy, so that nothing behind this module looks at raw configuration again.
+//!
+//! Called by the binaries at start. Knows nothing of HTTP, policy or databases beyond their addresses.
+
+mod environment;
+mod error;
+mod raw;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use error::ConfigError;
+
+use crate::password::Cost;
+use crate::secret::Secret;
+
+/// The checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// The gateway's listeners and limits.
+    pub gateway: GatewayConfig,
+    /// Certificate and protocol versions.
+    pub tls: TlsConfig,
+    /// Where the policy lies.
+    pub policy: PolicyConfig,
+    /// Who may call from a browser.
+    pub cors: CorsConfig,
+    /// Passwords and caches.
+    pub authentication: AuthenticationConfig,
+    /// Where accounts and documents are kept.
+    pub store: StoreConfig,
+    /// The signed identity between gateway and HIS.
+    pub assertion: AssertionConfig,
+    /// The HIS's listener and limits.
+    pub his: HisConfig,
+    /// The protected services; the first is where the built-in routes lead.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// The operator's own routes.
+    pub routes: Vec<RouteConfig>,
+}
+
+/// The gateway's listeners and limits.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// HTTPS listeners.
+    pub listen: Vec<SocketAddr>,
+    /// Listeners without TLS, for a balancer on the same machine that ends TLS.
+    pub listen_plain: Vec<SocketAddr>,
+    /// Worker threads.
+    pub threads: usize,
+    /// Largest request body, in bytes, where the route names no other.
+    pub max_body_bytes: u64,
+    /// Whether the built-in routes of Thalamus are served.
+    pub thalamus_routes: bool,
+    /// How long a stop waits for requests in flight.
+    pub stop_timeout: Duration,
+}
+
+/// Certificate and protocol versions.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// PEM file: the certificate, then its chain.
+    pub certificate: PathBuf,
+    /// PEM file: the private key.
+    pub key: PathBuf,
+    /// Lowest protocol version.
+    pub min_version: TlsVersion,
+}
+
+/// A TLS protocol version that may be spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246) with ECDHE and AEAD suites alone.
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+/// Where the policy lies.
+#[derive(Debug, Clone)]
+pub struct PolicyConfig {
+    /// The `roles.cfg` file.
+    pub roles: PathBuf,
+}
+
+/// Which origins a browser may call from (the Fetch standard's CORS protocol).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CorsConfig {
+    /// Every origin, as Thalamus has it.
+    Any,
+    /// These alone, compared exactly.
+    Only(Vec<String>),
+}
+
+/// Passwords and caches.
+#[derive(Debug, Clone)]
+pub struct AuthenticationConfig {
+    /// The `realm` of the Basic challenge.
+    pub realm: String,
+    /// How long a cached right may outlive the last confirmation that nothing changed.
+    pub freshness_bound: Duration,
+    /// How much longer it may be used while the database is away; zero refuses at once.
+    pub serve_cached_for: Duration,
+    /// How long a verified password is remembered at most.
+    pub verified_for: Duration,
+    /// How long it is remembered without use.
+    pub verified_idle: Duration,
+    /// How many accounts are remembered.
+    pub cached_accounts: u64,
+    /// Whether a bcrypt hash is replaced by an argon2id one after a successful login.
+    pub upgrade_hashes: bool,
+    /// The cost of new hashes.
+    pub cost: Cost,
+    /// Threads that verify passwords.
+    pub hasher_threads: usize,
+    /// Verifications that may wait, for all threads together; more are refused with 503.
+    pub hasher_queue: usize,
+}
+
+/// Where accounts and documents are kept.
+#[derive(Debug, Clone)]
+pub enum StoreConfig {
+    /// The embedded store.
+    Sqlite(SqliteConfig),
+    /// A PostgreSQL database, of Thalamus or new.
+    Postgres(PostgresConfig),
+}
+
+/// The embedded store.
+#[derive(Debug, Clone)]
+pub struct SqliteConfig {
+    /// The database file.
+    pub path: PathBuf,
+}
+
+/// A PostgreSQL database.
+#[derive(Debug, Clone)]
+pub struct PostgresConfig {
+    /// Connection string: a `postgres://` URI or `key=value` pairs.
+    pub uri: String,
+    /// The password, where the connection string holds none.
+    pub password: Option<Secret>,
+    /// PEM file of the authority that signed the server's certificate.
+    pub ca_file: Option<PathBuf>,
+    /// Connections at most.
+    pub pool_size: usize,
+}
+
+/// The signed identity between gateway and HIS.
+#[derive(Debug, Clone)]
+pub struct AssertionConfig {
+    /// Algorithm and keys.
+    pub keys: AssertionKeys,
+    /// `iss` of the assertions.
+    pub issuer: String,
+    /// `aud` of the assertions.
+    pub audience: String,
+    /// How long one is valid.
+    pub lifetime: Duration,
+}
+
+/// Algorithm and keys of the assertion.
+#[derive(Debug, Clone)]
+pub enum AssertionKeys {
+    /// One secret that both sides hold.
+    Hs256 {
+        /// At least 32 bytes.
+        secret: Secret,
+    },
+    /// A private key with the gateway, a public key with the HIS.
+    Ed25519 {
+        /// PKCS#8 in PEM; the gateway's.
+        private_key: Option<Secret>,
+        /// SubjectPublicKeyInfo in PEM; the HIS's.
+        public_key: Option<Vec<u8>>,
+    },
+}
+
+/// Where a service listens or is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// Where the HIS listens.
+pub type HisListen = Address;
+
+/// The HIS's listener and limits.
+#[derive(Debug, Clone)]
+pub struct HisConfig {
+    /// Where it listens.
+    pub listen: HisListen,
+    /// Largest JSON body, in bytes.
+    pub max_body_bytes: usize,
+    /// Largest personal document, in bytes.
+    pub max_document_bytes: usize,
+}
+
+/// One protected service.
+#[derive(Debug, Clone)]
+pub struct UpstreamConfig {
+    /// The name routes call it by.
+    pub name: String,
+    /// Where it is reached.
+    pub address: Address,
+    /// Whether requests carry the signed assertion.
+    pub assertion: bool,
+    /// Whether the client's `Authorization` header goes on to it.
+    pub forward_authorization: bool,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long the service may be silent.
+    pub read_timeout: Duration,
+    /// How long it may refuse to take bytes.
+    pub write_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+}
+
+/// One route of the operator's own; `routes` parses the pattern.
+#[derive(Debug, Clone)]
+pub struct RouteConfig {
+    /// Path pattern, with `{name}` for one segment and `{*name}` for all that follow.
+    pub path: String,
+    /// Methods, as in roles.cfg.
+    pub methods: Vec<String>,
+    /// The endpoint name that roles.cfg grants; none on a public route.
+    pub endpoint: Option<String>,
+    /// Which parameter of the pattern names the person whose record it is.
+    pub subject: Option<String>,
+    /// The upstream's name.
+    pub upstream: String,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: Option<u64>,
+}
+
+impl Config {
+    /// Reads and checks a configuration file and the `FEDGATE_*` environment variables.
+    ///
+    /// Relative paths are taken from the directory of the file.
+    ///
+    /// # Errors
+    /// The first fault found, as one line naming file, key and remedy.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(
+            file,
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
+        )
+    }
+
+    /// As [`Config::load`], with the environment given.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|source| ConfigError::unreadable(file, &source))?;
+        raw::parse(&text, file).and_then(|plain| match environment::overrides(environment) {
+            overrides if overrides.is_empty() => raw::check(plain, file),
+            overrides => raw::check(environment::apply(&text, file, &overrides)?, file),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,465 @@
+//! The file as it is written, its defaults, and the check that turns it into a [`Config`].
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::error::ConfigError;
+use super::{
+    Address, AssertionConfig, AssertionKeys, AuthenticationConfig, Config, CorsConfig, GatewayConfig, HisConfig,
+    PolicyConfig, PostgresConfig, RouteConfig, SqliteConfig, StoreConfig, TlsConfig, TlsVersion, UpstreamConfig,
+};
+use crate::password::Cost;
+use crate::secret::Secret;
+
+/// The file, section by section.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Raw {
+    gateway: Gateway,
+    tls: Tls,
+    policy: Policy,
+    cors: Cors,
+    authentication: Authentication,
+    store: Store,
+    assertion: Assertion,
+    his: His,
+    upstream: Vec<Upstream>,
+    route: Vec<Route>,
+}
+
+macro_rules! section {
+    ($name:ident { $($key:ident: $type:ty = $default:expr),* $(,)? }) => {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct $name { $($key: $type,)* }
+        impl Default for $name {
+            fn default() -> Self { Self { $($key: $default,)* } }
+        }
+        #[cfg(test)]
+        impl $name {
+            const KEYS: &[&str] = &[$(stringify!($key)),*];
+        }
+    };
+}
+
+section!(Gateway {
+    listen: Vec<String> = vec!["127.0.0.1:8443".into()],
+    listen_plain: Vec<String> = vec![],
+    threads: usize = 0,
+    max_body_bytes: u64 = 1024 * 1024,
+    thalamus_routes: bool = true,
+    stop_timeout_seconds: u64 = 30,
+});
+section!(Tls {
+    certificate: PathBuf = "certs/fedgate.pem".into(),
+    key: PathBuf = "certs/fedgate.key".into(),
+    min_version: String = "1.2".into(),
+});
+section!(Policy { roles: PathBuf = "policies/roles.cfg".into() });
+section!(Cors {
+    allowed_origins: Vec<String> = vec!["*".into()],
+});
+section!(Authentication {
+    realm: String = "Authentication Required".into(),
+    freshness_bound_ms: u64 = 1000,
+    serve_cached_for_seconds: u64 = 0,
+    verified_for_seconds: u64 = 900,
+    verified_idle_seconds: u64 = 300,
+    cached_accounts: u64 = 100_000,
+    upgrade_hashes: bool = true,
+    argon2_memory_kib: u32 = Cost::DEFAULT.memory_kib,
+    argon2_passes: u32 = Cost::DEFAULT.passes,
+    hasher_threads: usize = 0,
+    hasher_queue: usize = 0,
+});
+section!(Store {
+    kind: String = "sqlite".into(),
+    path: PathBuf = "fedgate.db".into(),
+    uri: String = String::new(),
+    password: Option<String> = None,
+    password_file: Option<PathBuf> = None,
+    ca_file: Option<PathBuf> = None,
+    pool_size: usize = 16,
+});
+section!(Assertion {
+    algorithm: String = "HS256".into(),
+    secret: Option<String> = None,
+    secret_file: Option<PathBuf> = None,
+    private_key_file: Option<PathBuf> = None,
+    public_key_file: Option<PathBuf> = None,
+    issuer: String = "fedgate".into(),
+    audience: String = "fedhis".into(),
+    lifetime_seconds: u64 = 30,
+});
+section!(His {
+    listen: String = "127.0.0.1:8081".into(),
+    max_body_bytes: usize = 1024 * 1024,
+    max_document_bytes: usize = 16 * 1024 * 1024,
+});
+
+/// Every key of every section, for the test that holds the example against them.
+#[cfg(test)]
+pub(super) fn keys() -> Vec<&'static str> {
+    let sections = [
+        Gateway::KEYS,
+        Tls::KEYS,
+        Policy::KEYS,
+        Cors::KEYS,
+        Authentication::KEYS,
+        Store::KEYS,
+        Assertion::KEYS,
+        His::KEYS,
+    ];
+    sections.concat()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Upstream {
+    name: String,
+    address: String,
+    #[serde(default = "yes")]
+    assertion: bool,
+    #[serde(default)]
+    forward_authorization: bool,
+    connect_timeout_ms: Option<u64>,
+    read_timeout_ms: Option<u64>,
+    write_timeout_ms: Option<u64>,
+    idle_timeout_ms: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Route {
+    path: String,
+    methods: Vec<String>,
+    endpoint: Option<String>,
+    #[serde(default)]
+    public: bool,
+    subject: Option<String>,
+    upstream: String,
+    max_body_bytes: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Parses the text of the file.
+pub(super) fn parse(text: &str, file: &Path) -> Result<Raw, ConfigError> {
+    let raw: Raw = toml::from_str(text).map_err(|e| ConfigError::toml(file, text, &e))?;
+    // Secrets have no place in a file that is read, copied and shown; the environment may carry them.
+    for (key, present) in
+        [("store.password", raw.store.password.is_some()), ("assertion.secret", raw.assertion.secret.is_some())]
+    {
+        if present {
+            let remedy = format!("put it into a file of mode 0600 and name that with `{key}_file`");
+            return Err(ConfigError::key(file, key, "is a secret in the configuration file", remedy));
+        }
+    }
+    if raw.store.uri.parse::<tokio_postgres::Config>().is_ok_and(|uri| uri.get_password().is_some()) {
+        let remedy = "put it into a file of mode 0600 and name that with `store.password_file`";
+        return Err(ConfigError::key(file, "store.uri", "holds a password", remedy));
+    }
+    Ok(raw)
+}
+
+/// Reads an already parsed table.
+pub(super) fn from_table(table: toml::Table) -> Result<Raw, toml::de::Error> {
+    Raw::deserialize(toml::Value::Table(table))
+}
+
+/// Checks every value.
+pub(super) fn check(raw: Raw, file: &Path) -> Result<Config, ConfigError> {
+    let check = Check { file, base: file.parent().unwrap_or(Path::new("")) };
+    let upstreams = check.upstreams(raw.upstream, &raw.his.listen)?;
+    Ok(Config {
+        file: file.to_owned(),
+        gateway: check.gateway(raw.gateway)?,
+        tls: TlsConfig {
+            certificate: check.path(raw.tls.certificate),
+            key: check.path(raw.tls.key),
+            min_version: match raw.tls.min_version.as_str() {
+                "1.2" => TlsVersion::Tls12,
+                "1.3" => TlsVersion::Tls13,
+                other => {
+                    return Err(check.fault("tls.min_version", format!("is `{other}`"), "write \"1.2\" or \"1.3\""));
+                }
+            },
+        },
+        policy: PolicyConfig { roles: check.path(raw.policy.roles) },
+        cors: check.cors(raw.cors)?,
+        authentication: check.authentication(raw.authentication)?,
+        store: check.store(raw.store)?,
+        assertion: check.assertion(raw.assertion)?,
+        his: HisConfig {
+            listen: check.address("his.listen", &raw.his.listen)?,
+            max_body_bytes: raw.his.max_body_bytes,
+            max_document_bytes: raw.his.max_document_bytes,
+        },
+        routes: check.routes(raw.route, &upstreams)?,
+        upstreams,
+    })
+}
+
+struct Check<'a> {
+    file: &'a Path,
+    base: &'a Path,
+}
+
+impl Check<'_> {
+    fn fault(&self, key: &str, problem: impl Into<String>, remedy: impl Into<String>) -> ConfigError {
+        ConfigError::key(self.file, key, problem, remedy)
+    }
+
+    /// Relative paths start at the configuration file.
+    fn path(&self, path: PathBuf) -> PathBuf {
+        self.base.join(path)
+    }
+
+    fn address(&self, key: &str, text: &str) -> Result<Address, ConfigError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = self.path(PathBuf::from(path));
+            return match path.as_os_str().len() {
+                ..108 => Ok(Address::Unix(path)),
+                length => {
+                    Err(self.fault(key, format!("is a socket path of {length} bytes"), "use one of at most 107 bytes"))
+                }
+            };
+        }
+        let remedy = "write an address and port such as 127.0.0.1:8081, or unix:/path/to/socket";
+        text.strip_prefix("http://")
+            .unwrap_or(text)
+            .parse()
+            .map(Address::Tcp)
+            .map_err(|_| self.fault(key, format!("is `{text}`"), remedy))
+    }
+
+    fn sockets(&self, key: &str, texts: &[String]) -> Result<Vec<SocketAddr>, ConfigError> {
+        let parse = |text: &String| {
+            text.parse().map_err(|_| {
+                self.fault(key, format!("holds `{text}`"), "write addresses such as 0.0.0.0:8443 or [::]:8443")
+            })
+        };
+        texts.iter().map(parse).collect()
+    }
+
+    fn at_least(&self, key: &str, value: u64, least: u64) -> Result<u64, ConfigError> {
+        if value < least {
+            return Err(self.fault(key, format!("is {value}"), format!("write at least {least}")));
+        }
+        Ok(value)
+    }
+
+    fn gateway(&self, raw: Gateway) -> Result<GatewayConfig, ConfigError> {
+        let listen = self.sockets("gateway.listen", &raw.listen)?;
+        let listen_plain = self.sockets("gateway.listen_plain", &raw.listen_plain)?;
+        if listen.is_empty() && listen_plain.is_empty() {
+            return Err(self.fault("gateway.listen", "is empty", "name at least one address to listen on"));
+        }
+        Ok(GatewayConfig {
+            listen,
+            listen_plain,
+            threads: if raw.threads == 0 { cores() } else { raw.threads },
+            max_body_bytes: self.at_least("gateway.max_body_bytes", raw.max_body_bytes, 1024)?,
+            thalamus_routes: raw.thalamus_routes,
+            stop_timeout: Duration::from_secs(raw.stop_timeout_seconds),
+        })
+    }
+
+    fn cors(&self, raw: Cors) -> Result<CorsConfig, ConfigError> {
+        if raw.allowed_origins.iter().any(|origin| origin == "*") {
+            return Ok(CorsConfig::Any);
+        }
+        match raw.allowed_origins.iter().find(|origin| !origin.contains("://") || origin.ends_with('/')) {
+            Some(origin) => {
+                let remedy = "write scheme, host and port as a browser sends them, such as https://portal.example.org";
+                Err(self.fault("cors.allowed_origins", format!("holds `{origin}`"), remedy))
+            }
+            None => Ok(CorsConfig::Only(raw.allowed_origins)),
+        }
+    }
+
+    fn authentication(&self, raw: Authentication) -> Result<AuthenticationConfig, ConfigError> {
+        let key = |key| format!("authentication.{key}");
+        if raw.realm.bytes().any(|b| !(0x20..0x7f).contains(&b) || b == b'"' || b == b'\\') {
+            return Err(self.fault(&key("realm"), "holds a quote or a character that is not ASCII", "use plain words"));
+        }
+        let cost = Cost { memory_kib: raw.argon2_memory_kib, passes: raw.argon2_passes };
+        self.at_least(&key("argon2_memory_kib"), cost.memory_kib.into(), Cost::FLOOR.memory_kib.into())?;
+        self.at_least(&key("argon2_passes"), cost.passes.into(), Cost::FLOOR.passes.into())?;
+        if cost.memory_kib > 256 * 1024 || cost.passes > 10 {
+            return Err(self.fault(
+                &key("argon2_memory_kib"),
+                "or `argon2_passes` is absurd",
+                "stay within 262144 and 10",
+            ));
+        }
+        let hasher_threads =
+            if raw.hasher_threads == 0 { cores().saturating_sub(1).max(1) } else { raw.hasher_threads };
+        // Two seconds of work, at some 25 verifications a second and thread.
+        let hasher_queue = if raw.hasher_queue == 0 { hasher_threads * 50 } else { raw.hasher_queue };
+        Ok(AuthenticationConfig {
+            realm: raw.realm,
+            freshness_bound: Duration::from_millis(self.at_least(
+                &key("freshness_bound_ms"),
+                raw.freshness_bound_ms,
+                40,
+            )?),
+            serve_cached_for: Duration::from_secs(raw.serve_cached_for_seconds),
+            verified_for: Duration::from_secs(self.at_least(
+                &key("verified_for_seconds"),
+                raw.verified_for_seconds,
+                1,
+            )?),
+            verified_idle: Duration::from_secs(self.at_least(
+                &key("verified_idle_seconds"),
+                raw.verified_idle_seconds,
+                1,
+            )?),
+            cached_accounts: self.at_least(&key("cached_accounts"), raw.cached_accounts, 1)?,
+            upgrade_hashes: raw.upgrade_hashes,
+            cost,
+            hasher_threads,
+            hasher_queue,
+        })
+    }
+
+    fn store(&self, raw: Store) -> Result<StoreConfig, ConfigError> {
+        match raw.kind.as_str() {
+            "sqlite" => Ok(StoreConfig::Sqlite(SqliteConfig { path: self.path(raw.path) })),
+            "postgres" => {
+                if let Err(e) = raw.uri.parse::<tokio_postgres::Config>() {
+                    let remedy = "write postgres://user@host:5432/database";
+                    return Err(self.fault("store.uri", format!("is no connection string ({e})"), remedy));
+                }
+                let file = raw.password_file.map(|path| self.secret("store.password_file", path)).transpose()?;
+                Ok(StoreConfig::Postgres(PostgresConfig {
+                    uri: raw.uri,
+                    password: raw.password.map(|password| Secret::new(password.into_bytes())).or(file),
+                    ca_file: raw.ca_file.map(|path| self.path(path)),
+                    pool_size: usize::try_from(self.at_least("store.pool_size", raw.pool_size as u64, 1)?).unwrap_or(1),
+                }))
+            }
+            other => Err(self.fault("store.kind", format!("is `{other}`"), "write \"sqlite\" or \"postgres\"")),
+        }
+    }
+
+    fn assertion(&self, raw: Assertion) -> Result<AssertionConfig, ConfigError> {
+        let keys = match raw.algorithm.as_str() {
+            "HS256" => {
+                let secret = match (raw.secret, raw.secret_file) {
+                    (Some(secret), _) => Secret::new(secret.into_bytes()),
+                    (None, Some(path)) => self.secret("assertion.secret_file", path)?,
+                    (None, None) => {
+                        let remedy = "name a file that holds at least 32 random bytes (openssl rand -base64 48 > FILE)";
+                        return Err(self.fault("assertion.secret_file", "is missing", remedy));
+                    }
+                };
+                if secret.expose().len() < 32 {
+                    let remedy = "use at least 32 random bytes (openssl rand -base64 48 > FILE)";
+                    return Err(self.fault("assertion.secret_file", "holds less than 32 bytes", remedy));
+                }
+                AssertionKeys::Hs256 { secret }
+            }
+            "EdDSA" => AssertionKeys::Ed25519 {
+                private_key: raw
+                    .private_key_file
+                    .map(|path| self.secret("assertion.private_key_file", path))
+                    .transpose()?,
+                public_key: (raw.public_key_file)
+                    .map(|path| self.secret("assertion.public_key_file", path).map(|key| key.expose().to_vec()))
+                    .transpose()?,
+            },
+            other => {
+                return Err(self.fault("assertion.algorithm", format!("is `{other}`"), "write \"HS256\" or \"EdDSA\""));
+            }
+        };
+        Ok(AssertionConfig {
+            keys,
+            issuer: raw.issuer,
+            audience: raw.audience,
+            lifetime: Duration::from_secs(self.at_least("assertion.lifetime_seconds", raw.lifetime_seconds, 1)?),
+        })
+    }
+
+    fn secret(&self, key: &str, path: PathBuf) -> Result<Secret, ConfigError> {
+        let path = self.path(path);
+        Secret::from_file(&path).map_err(|e| {
+            let problem = format!("names `{}`, which cannot be read ({e})", path.display());
+            self.fault(key, problem, "name an existing file that this user may read")
+        })
+    }
+
+    /// Without any, the HIS of this configuration is the one upstream.
+    fn upstreams(&self, raw: Vec<Upstream>, his: &str) -> Result<Vec<UpstreamConfig>, ConfigError> {
+        let ms = |value: Option<u64>, default| Duration::from_millis(value.unwrap_or(default));
+        let mut upstreams: Vec<UpstreamConfig> = Vec::new();
+        let his = Upstream {
+            name: "his".into(),
+            address: his.into(),
+            assertion: true,
+            forward_authorization: false,
+            connect_timeout_ms: None,
+            read_timeout_ms: None,
+            write_timeout_ms: None,
+            idle_timeout_ms: None,
+        };
+        for upstream in if raw.is_empty() { vec![his] } else { raw } {
+            if upstreams.iter().any(|known| known.name == upstream.name) {
+                return Err(self.fault(
+                    "upstream.name",
+                    format!("`{}` stands twice", upstream.name),
+                    "give each a name of its own",
+                ));
+            }
+            upstreams.push(UpstreamConfig {
+                address: self.address(&format!("upstream.{}.address", upstream.name), &upstream.address)?,
+                name: upstream.name,
+                assertion: upstream.assertion,
+                forward_authorization: upstream.forward_authorization,
+                connect_timeout: ms(upstream.connect_timeout_ms, 2_000),
+                read_timeout: ms(upstream.read_timeout_ms, 30_000),
+                write_timeout: ms(upstream.write_timeout_ms, 30_000),
+                idle_timeout: ms(upstream.idle_timeout_ms, 55_000),
+            });
+        }
+        Ok(upstreams)
+    }
+
+    fn routes(&self, raw: Vec<Route>, upstreams: &[UpstreamConfig]) -> Result<Vec<RouteConfig>, ConfigError> {
+        let check = |route: Route| {
+            let key = |key: &str| format!("route.{key} of {}", route.path);
+            if !upstreams.iter().any(|upstream| upstream.name == route.upstream) {
+                let problem = format!("names `{}`, which is no upstream", route.upstream);
+                return Err(self.fault(&key("upstream"), problem, "add an [[upstream]] of that name"));
+            }
+            match (&route.endpoint, route.public) {
+                (None, false) => Err(self.fault(
+                    &key("endpoint"),
+                    "is missing",
+                    "name what roles.cfg grants, or set `public = true`",
+                )),
+                (Some(_), true) => {
+                    Err(self.fault(&key("endpoint"), "stands beside `public = true`", "leave one of the two out"))
+                }
+                _ => Ok(RouteConfig {
+                    path: route.path,
+                    methods: route.methods,
+                    endpoint: route.endpoint,
+                    subject: route.subject,
+                    upstream: route.upstream,
+                    max_body_bytes: route.max_body_bytes,
+                }),
+            }
+        };
+        raw.into_iter().map(check).collect()
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

@@ -1,0 +1,96 @@
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn file(name: &str, text: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("fedgate-config-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("secret"), [b'k'; 40]).unwrap();
+    let path = dir.join("fedgate.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+const LEAST: &str = "[assertion]\nsecret_file = \"secret\"\n";
+
+fn load(path: &Path, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::load_with(path, environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+}
+
+#[test]
+fn paths_start_at_the_file_and_defaults_are_safe() {
+    let path = file("least", LEAST);
+    let config = load(&path, &[]).unwrap();
+    assert_eq!(config.policy.roles, path.parent().unwrap().join("policies/roles.cfg"));
+    assert_eq!(config.gateway.listen, ["127.0.0.1:8443".parse().unwrap()]);
+    assert_eq!(config.upstreams[0].address, Address::Tcp("127.0.0.1:8081".parse().unwrap()));
+    assert!(config.upstreams[0].assertion && !config.upstreams[0].forward_authorization);
+}
+
+#[test]
+fn the_environment_overrides_the_file_in_the_type_of_the_key() {
+    let path = file("environment", LEAST);
+    let environment = [
+        ("FEDGATE_GATEWAY_LISTEN", "0.0.0.0:1, [::]:2"),
+        ("FEDGATE_GATEWAY_THREADS", "3"),
+        ("FEDGATE_STORE_KIND", "postgres"),
+        ("FEDGATE_STORE_URI", "postgres://u:p@h/d"),
+        ("FEDGATE_STORE_PASSWORD", "12345"),
+        ("FEDGATE_AUTHENTICATION_UPGRADE_HASHES", "false"),
+        ("FEDGATE_LOG", "debug"),
+    ];
+    let config = load(&path, &environment).unwrap();
+    assert_eq!((config.gateway.listen.len(), config.gateway.threads), (2, 3));
+    assert!(!config.authentication.upgrade_hashes);
+    let StoreConfig::Postgres(store) = config.store else { panic!("sqlite") };
+    assert_eq!(store.password.unwrap().expose(), b"12345");
+}
+
+#[test]
+fn a_fault_is_one_line_naming_file_key_and_remedy() {
+    #[rustfmt::skip]
+    let cases = [
+        // text of the file, environment                 named in the error
+        ("[gateway]\nlisten = [\"x\"]",                  "",               "`gateway.listen` holds `x`"),
+        ("[gateway]\nthreds = 1",                        "",               "fedgate.toml:2: `threds`: unknown field `threds`"),
+        ("[gateway]\nthreads = \"two\"",                 "",               "fedgate.toml:2: `threads`: invalid type"),
+        ("[gatway]",                                     "",               "unknown field `gatway`"),
+        ("[assertion]",                                  "",               "`assertion.secret_file` is missing"),
+        ("[assertion]\nsecret_file = \"none\"",          "",               "which cannot be read"),
+        ("[assertion]\nsecret = \"x\"",                  "",               "is a secret in the configuration file"),
+        ("[store]\nuri = \"postgres://u:p@h/d\"",        "",               "`store.uri` holds a password"),
+        ("[store]\nkind = \"mysql\"",                    "",               "write \"sqlite\" or \"postgres\""),
+        ("[tls]\nmin_version = \"1.0\"",                 "",               "`tls.min_version` is `1.0`"),
+        ("[authentication]\nargon2_memory_kib = 8",      "",               "write at least 19456"),
+        ("[cors]\nallowed_origins = [\"portal\"]",       "",               "`cors.allowed_origins` holds `portal`"),
+        ("[[route]]\npath=\"/x\"\nmethods=[]\nupstream=\"y\"", "",         "which is no upstream"),
+        ("= 1",                                          "",               "fedgate.toml:1"),
+        ("[gateway]",                                    "FEDGATE_GATEWAY_THREADS=many", "environment: `FEDGATE_GATEWAY_THREADS`"),
+        ("[gateway]",                                    "FEDGATE_GATEWAY_THREDS=1",     "unknown field `threds`"),
+    ];
+    for (number, (text, environment, named)) in cases.into_iter().enumerate() {
+        let text = if text.contains("assertion") { text.to_owned() } else { format!("{text}\n{LEAST}") };
+        let path = file(&format!("fault{number}"), &text);
+        let environment: Vec<_> = environment.split_once('=').into_iter().collect();
+        let error = load(&path, &environment).unwrap_err().to_string();
+        assert!(error.contains(named), "{text}: {error}");
+        assert!(!error.contains('\n') && error.contains("; "), "{error}");
+    }
+}
+
+#[test]
+fn the_shipped_example_states_every_default() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fedgate.toml");
+    let text = std::fs::read_to_string(shipped).unwrap();
+    let example = load(&file("example", &text), &[]).unwrap();
+    let defaults = load(&file("defaults", LEAST), &[]).unwrap();
+    let masked = |config: &Config| {
+        let dir = config.file.parent().unwrap().display().to_string();
+        format!("{config:#?}").replace(&dir, "")
+    };
+    assert_eq!(masked(&example), masked(&defaults));
+    // Every key of every section stands in the example, commented out at least.
+    let keys = raw::keys();
+    let missing: Vec<_> = keys.iter().filter(|key| !text.contains(&format!("{key} ="))).collect();
+    assert!(missing.is_empty() && keys.len() > 30, "{missing:?}");
+}

@@ -1,0 +1,281 @@
+//! Password hashes: made as argon2id, verified as argon2id or bcrypt.
+//!
+//! The one rule: a stored hash is untrusted input. Its cost parameters are checked before a byte of memory is taken
+//! for it, so a corrupt or absurd hash costs nothing and verifies nothing.
+//!
+//! Both functions are synchronous and heavy (tens of milliseconds): callers run them on threads of their own.
+//! References: RFC 9106 (argon2), the PHC string format, OWASP Password Storage Cheat Sheet.
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use rand::TryRngCore;
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// Longest password that is looked at at all, in bytes.
+pub const MAX_PASSWORD_BYTES: usize = 1024;
+/// bcrypt reads this many bytes of a password and no more; longer ones are refused rather than cut.
+const BCRYPT_MAX_BYTES: usize = 72;
+/// Highest bcrypt cost that is verified (2^15 rounds take about two seconds).
+const BCRYPT_MAX_COST: u32 = 15;
+const SALT_BYTES: usize = 16;
+const OUTPUT_BYTES: usize = 32;
+/// Ceilings for stored argon2 parameters: memory in KiB (256 MiB), passes, lanes.
+const MAX_MEMORY_KIB: u32 = 256 * 1024;
+const MAX_PASSES: u32 = 10;
+const MAX_LANES: u32 = 16;
+
+/// Why a password could not be hashed.
+#[derive(Debug, Error)]
+pub enum PasswordError {
+    /// Longer than [`MAX_PASSWORD_BYTES`].
+    #[error("password is longer than {MAX_PASSWORD_BYTES} bytes")]
+    TooLong,
+    /// The operating system gave no randomness for the salt.
+    #[error("no randomness for the salt: {0}")]
+    Randomness(String),
+    /// The cost parameters are outside what argon2 allows.
+    #[error("argon2: {0}")]
+    Argon2(String),
+}
+
+/// The cost of a new hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Memory in KiB.
+    pub memory_kib: u32,
+    /// Passes over that memory.
+    pub passes: u32,
+}
+
+impl Cost {
+    /// The default: 46 MiB and two passes.
+    pub const DEFAULT: Self = Self { memory_kib: 47_104, passes: 2 };
+    /// The least an operator may configure (OWASP: 19 MiB, two passes).
+    pub const FLOOR: Self = Self { memory_kib: 19_456, passes: 2 };
+}
+
+/// Memory for argon2, kept between hashes: taking 46 MiB anew each time costs as much as the hashing.
+#[derive(Default)]
+pub struct Arena(Vec<Block>);
+
+impl Arena {
+    fn take(&mut self, blocks: usize) -> &mut [Block] {
+        if self.0.len() < blocks {
+            self.0.resize(blocks, Block::new());
+        }
+        self.0.get_mut(..blocks).unwrap_or_default()
+    }
+}
+
+/// Hashes a password with the default [`Cost`].
+///
+/// # Errors
+/// The password is longer than [`MAX_PASSWORD_BYTES`], or no salt could be drawn.
+pub fn hash(password: &[u8]) -> Result<String, PasswordError> {
+    hash_with(password, Cost::DEFAULT, &mut Arena::default())
+}
+
+/// Hashes a password into a PHC string (`$argon2id$v=19$m=…,t=…,p=1$salt$hash`) with memory of `arena`.
+///
+/// # Errors
+/// As [`hash`]; or `cost` is outside what argon2 allows.
+pub fn hash_with(password: &[u8], cost: Cost, arena: &mut Arena) -> Result<String, PasswordError> {
+    if password.len() > MAX_PASSWORD_BYTES {
+        return Err(PasswordError::TooLong);
+    }
+    let mut salt = [0u8; SALT_BYTES];
+    rand::rngs::OsRng.try_fill_bytes(&mut salt).map_err(|e| PasswordError::Randomness(e.to_string()))?;
+    let params = Params::new(cost.memory_kib, cost.passes, 1, Some(OUTPUT_BYTES))
+        .map_err(|e| PasswordError::Argon2(e.to_string()))?;
+    let mut output = Zeroizing::new([0u8; OUTPUT_BYTES]);
+    let blocks = arena.take(params.block_count());
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into_with_memory(password, &salt, output.as_mut(), blocks)
+        .map_err(|e| PasswordError::Argon2(e.to_string()))?;
+    Ok(format!(
+        "$argon2id$v=19$m={},t={},p=1${}${}",
+        cost.memory_kib,
+        cost.passes,
+        STANDARD_NO_PAD.encode(salt),
+        STANDARD_NO_PAD.encode(output.as_ref())
+    ))
+}
+
+/// Whether `password` is the one that `stored` was made from.
+///
+/// A hash that is malformed, of another kind, or beyond the cost ceilings verifies nothing, at no cost.
+pub fn verify(stored: &str, password: &[u8]) -> bool {
+    verify_with(stored, password, &mut Arena::default())
+}
+
+/// As [`verify`], with memory of `arena`.
+pub fn verify_with(stored: &str, password: &[u8], arena: &mut Arena) -> bool {
+    match StoredHash::parse(stored) {
+        Some(StoredHash::Bcrypt) => {
+            password.len() <= BCRYPT_MAX_BYTES
+                && !password.contains(&0)
+                && bcrypt::verify(password, stored).unwrap_or(false)
+        }
+        Some(StoredHash::Argon2id(phc)) => password.len() <= MAX_PASSWORD_BYTES && phc.verify(password, arena),
+        None => false,
+    }
+}
+
+/// Whether `stored` is a well-formed hash that [`verify`] would take, within its ceilings.
+pub fn is_acceptable_hash(stored: &str) -> bool {
+    StoredHash::parse(stored).is_some()
+}
+
+/// Whether a verified `stored` hash should be replaced by a new argon2id one of `cost`.
+pub fn needs_upgrade(stored: &str, cost: Cost) -> bool {
+    match StoredHash::parse(stored) {
+        Some(StoredHash::Argon2id(phc)) => phc.params.m_cost() < cost.memory_kib || phc.params.t_cost() < cost.passes,
+        Some(StoredHash::Bcrypt) => true,
+        None => false,
+    }
+}
+
+/// Whether `stored` is a bcrypt hash, as Thalamus makes and reads them.
+pub fn is_bcrypt(stored: &str) -> bool {
+    matches!(StoredHash::parse(stored), Some(StoredHash::Bcrypt))
+}
+
+enum StoredHash {
+    Bcrypt,
+    Argon2id(Phc),
+}
+
+impl StoredHash {
+    fn parse(stored: &str) -> Option<Self> {
+        if stored.len() > 512 || !stored.is_ascii() {
+            return None;
+        }
+        if let Some(rest) = stored.strip_prefix("$argon2id$") {
+            return Phc::parse(rest).map(Self::Argon2id);
+        }
+        // `$2b$12$` and 53 characters: 22 of salt, 31 of hash.
+        let rest = ["$2a$", "$2b$", "$2y$"].iter().find_map(|prefix| stored.strip_prefix(prefix))?;
+        let (cost, digest) = rest.split_once('$')?;
+        let cost = (cost.len() == 2).then(|| cost.parse::<u32>().ok())??;
+        let well_formed =
+            digest.len() == 53 && digest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'/');
+        (well_formed && (4..=BCRYPT_MAX_COST).contains(&cost)).then_some(Self::Bcrypt)
+    }
+}
+
+/// The parts of an argon2id PHC string, checked against the ceilings.
+struct Phc {
+    params: Params,
+    salt: Vec<u8>,
+    output: Zeroizing<Vec<u8>>,
+}
+
+impl Phc {
+    fn parse(rest: &str) -> Option<Self> {
+        let rest = rest.strip_prefix("v=19$")?;
+        let mut parts = rest.split('$');
+        let (params, salt, output) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        let mut params = params.split(',');
+        let memory: u32 = number(params.next()?, "m=")?;
+        let passes: u32 = number(params.next()?, "t=")?;
+        let lanes: u32 = number(params.next()?, "p=")?;
+        if params.next().is_some() || memory > MAX_MEMORY_KIB || passes > MAX_PASSES || lanes > MAX_LANES {
+            return None;
+        }
+        let salt = STANDARD_NO_PAD.decode(salt).ok().filter(|salt| (8..=64).contains(&salt.len()))?;
+        let output = STANDARD_NO_PAD.decode(output).ok().filter(|output| (16..=64).contains(&output.len()))?;
+        let params = Params::new(memory, passes, lanes, Some(output.len())).ok()?;
+        Some(Self { params, salt, output: Zeroizing::new(output) })
+    }
+
+    fn verify(self, password: &[u8], arena: &mut Arena) -> bool {
+        let mut computed = Zeroizing::new(vec![0u8; self.output.len()]);
+        let blocks = arena.take(self.params.block_count());
+        let done = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params)
+            .hash_password_into_with_memory(password, &self.salt, &mut computed, blocks)
+            .is_ok();
+        done & bool::from(computed.ct_eq(&self.output))
+    }
+}
+
+/// Parses `m=47104`: digits only, no sign, no leading zero.
+fn number(text: &str, key: &str) -> Option<u32> {
+    let digits = text.strip_prefix(key)?;
+    let canonical = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+    canonical.then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHEAP: Cost = Cost { memory_kib: 64, passes: 1 };
+
+    #[test]
+    fn a_hash_verifies_its_password_and_no_other() {
+        let mut arena = Arena::default();
+        let stored = hash_with(b"gnusolidario", CHEAP, &mut arena).unwrap();
+        assert!(verify_with(&stored, b"gnusolidario", &mut arena));
+        assert!(!verify_with(&stored, b"gnusolidari", &mut arena));
+        assert!(!verify_with(&stored, b"", &mut arena));
+        assert!(is_acceptable_hash(&stored) && !is_bcrypt(&stored));
+    }
+
+    #[test]
+    fn an_arena_used_before_gives_the_same_answer() {
+        let mut used = Arena::default();
+        hash_with(b"first", Cost { memory_kib: 256, passes: 1 }, &mut used).unwrap();
+        let stored = hash_with(b"second", CHEAP, &mut Arena::default()).unwrap();
+        assert!(verify_with(&stored, b"second", &mut used));
+    }
+
+    #[test]
+    fn bcrypt_of_every_prefix_is_verified_and_long_passwords_are_refused() {
+        let made = bcrypt::hash_with_salt(b"freedom", 4, [7; 16]).unwrap();
+        for version in [bcrypt::Version::TwoA, bcrypt::Version::TwoB, bcrypt::Version::TwoY] {
+            let stored = made.format_for_version(version);
+            assert!(verify(&stored, b"freedom"), "{stored}");
+            assert!(!verify(&stored, b"Freedom"), "{stored}");
+            assert!(needs_upgrade(&stored, Cost::DEFAULT));
+        }
+        let long = bcrypt::hash_with_salt([b'x'; 72], 4, [7; 16]).unwrap().to_string();
+        assert!(verify(&long, &[b'x'; 72]));
+        assert!(!verify(&long, &[b'x'; 73]), "bytes past the 72nd must not be ignored");
+    }
+
+    #[test]
+    fn absurd_or_corrupt_hashes_verify_nothing() {
+        let salt = "c29tZXNhbHRzb21lc2FsdA";
+        let out = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE";
+        #[rustfmt::skip]
+        let cases = [
+            format!("$argon2id$v=19$m=4294967295,t=1,p=1${salt}${out}"),
+            format!("$argon2id$v=19$m=65536,t=4294967295,p=1${salt}${out}"),
+            format!("$argon2id$v=19$m=65536,t=1,p=99999${salt}${out}"),
+            format!("$argon2id$v=19$m=+64,t=1,p=1${salt}${out}"),
+            format!("$argon2i$v=19$m=64,t=1,p=1${salt}${out}"),
+            format!("$argon2id$v=19$m=64,t=1,p=1${salt}"),
+            format!("$argon2id$v=19$m=64,t=1,p=1$!${out}"),
+            "$2b$31$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".into(),
+            "$2b$12$short".into(), String::new(), "plain".into(), "$2b$".into(), "é".into(),
+        ];
+        for stored in cases {
+            assert!(!is_acceptable_hash(&stored), "{stored}");
+            assert!(!verify(&stored, b"x"), "{stored}");
+        }
+    }
+
+    #[test]
+    fn a_known_answer_of_another_implementation_verifies() {
+        // From the reference implementation's test vectors (argon2id, m=65536, t=2, p=1, "password", "somesalt").
+        let stored = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+        assert!(verify(stored, b"password"));
+        assert!(!verify(stored, b"passwore"));
+    }
+}
