@@ -12,4 +12,7 @@
 pub mod assertion;
 pub mod config;
 pub mod password;
+pub mod path;
+pub mod policy;
+pub mod routes;
 pub mod secret;

@@ -1,0 +1,237 @@
+//! Canonical request paths: one reading per resource.
+//!
+//! Two parsers that disagree about a path are an authorization bypass: the policy is asked about `/public/../adm`, the
+//! service behind answers for `/adm`. So this module *refuses, it never repairs*, and the spelling that was decided on
+//! is the spelling that is forwarded, byte for byte.
+//!
+//! Called by the pipeline, once per request. Knows nothing of HTTP methods, routes or policy. Grammar: RFC 3986, less
+//! all that services are known to read in more than one way.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+use thiserror::Error;
+use unicode_normalization::is_nfc;
+
+/// Longest path, in bytes.
+pub const MAX_PATH_BYTES: usize = 2 * 1024;
+/// Longest request target, path and query together, in bytes.
+pub const MAX_TARGET_BYTES: usize = 8 * 1024;
+
+/// A request path with exactly one reading.
+///
+/// Holding one is the proof that it was checked: there is no other constructor than [`CanonicalPath::parse`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CanonicalPath<'a> {
+    text: &'a str,
+    encoded: bool,
+}
+
+/// Why a path has no canonical reading.
+#[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
+pub enum PathError {
+    /// Longer than [`MAX_PATH_BYTES`], or the target longer than [`MAX_TARGET_BYTES`].
+    #[error("path or target is too long")]
+    TooLong,
+    /// Not in origin form (RFC 9112, 3.2.1): no leading slash.
+    #[error("request target does not begin with a slash")]
+    NotOriginForm,
+    /// Two slashes in a row, or one at the end.
+    #[error("path has an empty segment")]
+    EmptySegment,
+    /// A segment is `.` or `..`.
+    #[error("path has a dot segment")]
+    DotSegment,
+    /// A byte that has no place in a path or query: a control, blank, `\`, `;`, `#`, or one that is not ASCII.
+    #[error("path or query has a forbidden character")]
+    ForbiddenCharacter,
+    /// `%` without two hexadecimal digits.
+    #[error("path has a malformed percent-encoding")]
+    MalformedEncoding,
+    /// An encoding of what needs none (`%61`), or of a character that services decode at different times (`%2f`).
+    #[error("path has a forbidden percent-encoding")]
+    ForbiddenEncoding,
+    /// What was encoded is not UTF-8 in normalization form C.
+    #[error("path is not UTF-8 in normalization form C")]
+    NotUnicode,
+}
+
+/// Splits a request target into its checked path and its query.
+///
+/// The query is checked for characters alone: it never decides anything.
+///
+/// # Errors
+/// See [`PathError`].
+pub fn parse_target(target: &[u8]) -> Result<(CanonicalPath<'_>, Option<&str>), PathError> {
+    if target.len() > MAX_TARGET_BYTES {
+        return Err(PathError::TooLong);
+    }
+    let target = std::str::from_utf8(target).map_err(|_| PathError::ForbiddenCharacter)?;
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    if query
+        .is_some_and(|query| query.bytes().any(|byte| !(0x21..0x7f).contains(&byte) || byte == b'#' || byte == b'\\'))
+    {
+        return Err(PathError::ForbiddenCharacter);
+    }
+    Ok((CanonicalPath::parse(path)?, query))
+}
+
+impl<'a> CanonicalPath<'a> {
+    /// Checks a path, without its query. Cost: one pass over the bytes, no allocation unless it is percent-encoded.
+    ///
+    /// # Errors
+    /// See [`PathError`].
+    pub fn parse(path: &'a str) -> Result<Self, PathError> {
+        if path.len() > MAX_PATH_BYTES {
+            return Err(PathError::TooLong);
+        }
+        let rest = path.strip_prefix('/').ok_or(PathError::NotOriginForm)?;
+        if rest.is_empty() {
+            return Ok(Self { text: path, encoded: false });
+        }
+        let mut encoded = false;
+        for segment in rest.split('/') {
+            match segment {
+                "" => return Err(PathError::EmptySegment),
+                "." | ".." => return Err(PathError::DotSegment),
+                _ => encoded |= check_segment(segment)?,
+            }
+        }
+        if encoded {
+            let decoded = percent_decode_str(path).decode_utf8().map_err(|_| PathError::NotUnicode)?;
+            if decoded.chars().any(|c| c.is_control()) || !is_nfc(&decoded) {
+                return Err(PathError::NotUnicode);
+            }
+        }
+        Ok(Self { text: path, encoded })
+    }
+
+    /// The path as it was received and will be forwarded.
+    pub fn as_str(&self) -> &'a str {
+        self.text
+    }
+
+    /// The segments as received; none for `/`.
+    pub fn segments(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let rest = self.text.get(1..).unwrap_or_default();
+        rest.split('/').filter(|segment| !segment.is_empty())
+    }
+
+    /// What a segment of this path says, decoded.
+    pub fn decode<'s>(&self, segment: &'s str) -> Cow<'s, str> {
+        if self.encoded { percent_decode_str(segment).decode_utf8_lossy() } else { Cow::Borrowed(segment) }
+    }
+}
+
+/// Checks the characters of one segment; true when something in it is percent-encoded.
+fn check_segment(segment: &str) -> Result<bool, PathError> {
+    let mut encoded = false;
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'%' => {
+                encoded = true;
+                let digits = (bytes.next().and_then(hex), bytes.next().and_then(hex));
+                let (Some(high), Some(low)) = digits else { return Err(PathError::MalformedEncoding) };
+                match high << 4 | low {
+                    0..0x20 | 0x7f | b'/' | b'\\' | b'%' | b';' | b'#' | b'?' => {
+                        return Err(PathError::ForbiddenEncoding);
+                    }
+                    byte if is_unreserved(byte) => return Err(PathError::ForbiddenEncoding),
+                    _ => {}
+                }
+            }
+            // RFC 3986 pchar, less `;`: path parameters are cut off by some services.
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@' => {}
+            byte if is_unreserved(byte) => {}
+            _ => return Err(PathError::ForbiddenCharacter),
+        }
+    }
+    Ok(encoded)
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_with_one_reading_are_taken_as_they_are() {
+        for path in [
+            "/",
+            "/people",
+            "/people/ESPGNU777ORG",
+            "/pols/A/119b352e-8e4f",
+            "/people/a%20b",
+            "/people/M%C3%BCller",
+            "/people/x@y:z",
+            "/people/a+b",
+            "/people/...",
+            "/people/.x",
+            "/people/a%2Cb",
+            "/people/M%c3%bcller",
+        ] {
+            assert_eq!(CanonicalPath::parse(path).map(|parsed| parsed.as_str()), Ok(path));
+        }
+    }
+
+    #[test]
+    fn paths_with_more_than_one_reading_are_refused() {
+        use PathError::*;
+        #[rustfmt::skip]
+        let cases = [
+            ("/people/../adm", DotSegment), ("/people/./7", DotSegment), ("/..", DotSegment),
+            ("/people/%2e%2e/adm", ForbiddenEncoding), ("/people/..%2fadm", ForbiddenEncoding),
+            ("/people/7%2F8", ForbiddenEncoding), ("//adm", EmptySegment), ("/people//7", EmptySegment),
+            ("/pols//1", EmptySegment), ("/people/", EmptySegment), ("/people\\..\\adm", ForbiddenCharacter),
+            ("/people%5c..", ForbiddenEncoding), ("/adm;x=1", ForbiddenCharacter), ("/adm%3bx", ForbiddenEncoding),
+            ("/adm%00", ForbiddenEncoding), ("/people/7%0d%0aX:1", ForbiddenEncoding), ("/%61dm", ForbiddenEncoding),
+            ("/people/%252e%252e/adm", ForbiddenEncoding), ("/people/%ff", NotUnicode), ("/people/%c0%ae", NotUnicode),
+            ("/people/%zz", MalformedEncoding), ("/people/%", MalformedEncoding), ("/people/%4", MalformedEncoding),
+            ("adm", NotOriginForm), ("", NotOriginForm), ("http://evil/adm", NotOriginForm), ("*", NotOriginForm),
+            ("/adm#x", ForbiddenCharacter), ("/a b", ForbiddenCharacter), ("/a\tb", ForbiddenCharacter),
+            ("/a%23", ForbiddenEncoding), ("/a%3f", ForbiddenEncoding), ("/é", ForbiddenCharacter),
+            ("/people/u%CC%88", NotUnicode), ("/people/%C2%85", NotUnicode), ("/a%7f", ForbiddenEncoding),
+            ("/a|b", ForbiddenCharacter), ("/a\"b", ForbiddenCharacter), ("/{id}", ForbiddenCharacter),
+        ];
+        for (path, error) in cases {
+            assert_eq!(CanonicalPath::parse(path), Err(error), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_query_is_split_off_and_never_looked_into() {
+        let (path, query) = parse_target(b"/people?path=/../adm&x=%2f").unwrap();
+        assert_eq!((path.as_str(), query), ("/people", Some("path=/../adm&x=%2f")));
+        assert_eq!(parse_target(b"?x"), Err(PathError::NotOriginForm));
+        for bad in [&b"/p?a b"[..], b"/p?a\x00", b"/p?a#b", b"/p?\xff", b"/p?a\\b"] {
+            assert_eq!(parse_target(bad), Err(PathError::ForbiddenCharacter));
+        }
+    }
+
+    #[test]
+    fn lengths_are_bounded() {
+        let longest = format!("/{}", "a".repeat(MAX_PATH_BYTES - 1));
+        assert!(CanonicalPath::parse(&longest).is_ok());
+        assert_eq!(CanonicalPath::parse(&format!("{longest}a")), Err(PathError::TooLong));
+        assert_eq!(parse_target(format!("/a?{}", "x".repeat(MAX_TARGET_BYTES)).as_bytes()), Err(PathError::TooLong));
+    }
+
+    #[test]
+    fn a_segment_is_decoded_once() {
+        let path = CanonicalPath::parse("/people/M%C3%BCller%20A").unwrap();
+        let segments: Vec<_> = path.segments().map(|segment| path.decode(segment).into_owned()).collect();
+        assert_eq!(segments, ["people", "Müller A"]);
+        assert_eq!(CanonicalPath::parse("/").unwrap().segments().count(), 0);
+    }
+}

@@ -1,0 +1,180 @@
+//! The policy decision point: who may use which method on which endpoint for whose record.
+//!
+//! The semantics of Thalamus's roles.cfg, made strict: a request is allowed iff some role of the principal is defined in
+//! the file, lists the endpoint under the method, and reaches the record: the route touches no one's, the role is
+//! global, or the record is the principal's own. Silence denies, and the order of roles never matters.
+//!
+//! Pure: no I/O, no clock, no runtime; a decision cannot fail or wait. Called by the pipeline, by the operator's tools
+//! and by tests, all running this same code.
+
+mod rights;
+mod roles_cfg;
+
+use std::collections::HashMap;
+
+pub use rights::{Endpoint, EndpointTable, Rights};
+pub use roles_cfg::{Grant, PolicyError, RoleDefinition};
+
+/// Whose records a role's permission reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reach {
+    /// The principal's own.
+    Own,
+    /// Anyone's.
+    Global,
+}
+
+/// A method that roles.cfg can grant; HEAD is judged as GET, and OPTIONS is answered without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// GET, and HEAD.
+    Get,
+    /// POST.
+    Post,
+    /// PUT.
+    Put,
+    /// PATCH.
+    Patch,
+    /// DELETE.
+    Delete,
+}
+
+/// What the policy answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Forward it, reaching these records.
+    Allow(Reach),
+    /// Refuse it.
+    Deny(DenyReason),
+}
+
+/// Why a request is denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DenyReason {
+    /// No role of the principal is defined in the policy.
+    NoRole,
+    /// No role of the principal lists the endpoint under the method.
+    NotGranted,
+    /// A role does, but for one's own record, and the record is another's.
+    NotOwn,
+}
+
+/// One question to the policy.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The principal's account id.
+    pub principal: &'a str,
+    /// The principal's roles.
+    pub roles: &'a [String],
+    /// The method of the request.
+    pub method: Method,
+    /// The endpoint the route leads to.
+    pub endpoint: &'a str,
+    /// The person whose record the request touches, if the route has one.
+    pub subject: Option<&'a str>,
+}
+
+/// All roles of one policy file.
+#[derive(Debug)]
+pub struct PolicySet {
+    roles: Vec<RoleDefinition>,
+    by_name: HashMap<String, Vec<usize>>,
+    fingerprint: String,
+}
+
+impl PolicySet {
+    /// Parses the bytes of a roles.cfg file.
+    ///
+    /// # Errors
+    /// See [`PolicyError`]; a file with any fault is refused whole.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PolicyError> {
+        let roles = roles_cfg::parse(bytes)?;
+        let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, role) in roles.iter().enumerate() {
+            by_name.entry(role.name.clone()).or_default().push(index);
+        }
+        let fingerprint = blake3::hash(bytes).to_hex().get(..16).unwrap_or_default().to_owned();
+        Ok(Self { roles, by_name, fingerprint })
+    }
+
+    /// The first 16 hexadecimal digits of the file's BLAKE3 hash: names this policy in records and assertions.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The role definitions, in the order of the file.
+    pub fn roles(&self) -> &[RoleDefinition] {
+        &self.roles
+    }
+
+    /// All definitions of one role name; a duplicate name has several, and each counts.
+    pub fn definitions<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a RoleDefinition> + use<'a> {
+        let indexes = self.by_name.get(name).map(Vec::as_slice).unwrap_or_default();
+        indexes.iter().filter_map(|index| self.roles.get(*index))
+    }
+
+    /// Answers one question, straight from the file's definitions.
+    ///
+    /// The request path asks [`Rights`] instead, which are compiled from this and answer the same.
+    pub fn decide(&self, question: Question<'_>) -> Decision {
+        let mut denied = DenyReason::NoRole;
+        let mut widest = None;
+        for role in question.roles.iter().flat_map(|name| self.definitions(name)) {
+            if denied == DenyReason::NoRole {
+                denied = DenyReason::NotGranted;
+            }
+            if !role.grants(question.method, question.endpoint) {
+                continue;
+            }
+            match question.subject {
+                Some(subject) if role.reach == Reach::Own && subject != question.principal => {
+                    denied = DenyReason::NotOwn
+                }
+                _ => widest = widest.max(Some(role.reach)),
+            }
+        }
+        widest.map_or(Decision::Deny(denied), Decision::Allow)
+    }
+}
+
+impl Method {
+    /// Every method.
+    pub const ALL: [Self; 5] = [Self::Get, Self::Post, Self::Put, Self::Patch, Self::Delete];
+
+    /// The method a request is judged by; none for what no policy can grant.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "GET" | "HEAD" => Some(Self::Get),
+            "POST" => Some(Self::Post),
+            "PUT" => Some(Self::Put),
+            "PATCH" => Some(Self::Patch),
+            "DELETE" => Some(Self::Delete),
+            _ => None,
+        }
+    }
+
+    /// The name as on the wire and in roles.cfg.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+impl DenyReason {
+    /// A stable word for records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoRole => "no_role",
+            Self::NotGranted => "not_granted",
+            Self::NotOwn => "not_own",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! The file format of roles.cfg: bytes to checked role definitions.
+//!
+//! A JSON array of `{"role": NAME, "permissions": {METHOD: [ENDPOINT, …], …, "global": "True" | "False"}}`, as Thalamus
+//! reads it. The one rule: what Thalamus would have read in a way its author did not mean (a string where a list
+//! belongs, a second key of the same name) refuses the file, and every fault names its line.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use super::{Method, Reach};
+
+/// Largest policy file, in bytes.
+pub(super) const MAX_POLICY_BYTES: usize = 8 * 1024 * 1024;
+/// Most keys in one `permissions`.
+const MAX_KEYS: usize = 64;
+/// Longest name of a role, endpoint or method, in bytes.
+const MAX_NAME_BYTES: usize = 256;
+
+/// One entry of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleDefinition {
+    /// The role's name.
+    pub name: String,
+    /// The line the entry begins on, from 1.
+    pub line: usize,
+    /// Whose records its permissions reach.
+    pub reach: Reach,
+    /// Every (method, endpoint) it lists.
+    pub grants: Vec<Grant>,
+}
+
+/// One endpoint in the list of one method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The method's key as written; one that is no method grants nothing.
+    pub method: String,
+    /// The endpoint's name as written; one that no route leads to grants nothing.
+    pub endpoint: String,
+    /// The line it stands on, from 1.
+    pub line: usize,
+}
+
+impl RoleDefinition {
+    /// Whether the role lists `endpoint` under `method`.
+    pub fn grants(&self, method: Method, endpoint: &str) -> bool {
+        self.grants.iter().any(|grant| grant.method == method.as_str() && grant.endpoint == endpoint)
+    }
+}
+
+/// Why a policy file is refused.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PolicyError {
+    /// Larger than 8 MiB.
+    #[error("file is larger than {} MiB", MAX_POLICY_BYTES >> 20)]
+    TooLarge,
+    /// Not UTF-8, or with a byte order mark.
+    #[error("file is not plain UTF-8 (a byte order mark, UTF-16 and NUL have no place in it)")]
+    Encoding,
+    /// Not JSON, or not of the right shape.
+    #[error("line {line}: {problem}")]
+    Shape {
+        /// From 1.
+        line: usize,
+        /// What is wrong, and where.
+        problem: String,
+    },
+    /// An empty list of roles: valid JSON, but a truncated write is likelier than the wish to lock everybody out.
+    #[error("file defines no role; a policy without roles would deny everybody everything")]
+    NoRoles,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry<'a> {
+    role: String,
+    #[serde(borrow)]
+    permissions: Members<'a>,
+}
+
+/// The members of a JSON object in their order, each key once.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of methods")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members: Vec<(String, &'de RawValue)> = Vec::new();
+                while let Some((key, value)) = map.next_entry::<String, &'de RawValue>()? {
+                    if members.iter().any(|(known, _)| *known == key) {
+                        return Err(serde::de::Error::custom(format_args!("duplicate key `{key}`")));
+                    }
+                    if members.len() == MAX_KEYS {
+                        return Err(serde::de::Error::custom(format_args!("more than {MAX_KEYS} keys")));
+                    }
+                    members.push((key, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+/// Parses the bytes of a roles.cfg file.
+pub(super) fn parse(bytes: &[u8]) -> Result<Vec<RoleDefinition>, PolicyError> {
+    if bytes.len() > MAX_POLICY_BYTES {
+        return Err(PolicyError::TooLarge);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| PolicyError::Encoding)?;
+    if text.starts_with('\u{feff}') || text.contains('\0') {
+        return Err(PolicyError::Encoding);
+    }
+    let file = File { text, line_ends: text.match_indices('\n').map(|(offset, _)| offset).collect() };
+    let entries: Vec<&RawValue> = file.read(text, "the file must be a list of roles")?;
+    if entries.is_empty() {
+        return Err(PolicyError::NoRoles);
+    }
+    entries.into_iter().map(|entry| file.role(entry)).collect()
+}
+
+struct File<'a> {
+    text: &'a str,
+    /// Offsets of the line ends, so that a line number costs a binary search.
+    line_ends: Vec<usize>,
+}
+
+impl<'a> File<'a> {
+    /// The line on which a part of the text begins, from 1.
+    fn line(&self, part: &str) -> usize {
+        let offset = (part.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
+        self.line_ends.partition_point(|end| *end < offset) + 1
+    }
+
+    fn read<T: Deserialize<'a>>(&self, part: &'a str, expected: &str) -> Result<T, PolicyError> {
+        serde_json::from_str(part).map_err(|e| {
+            // The column is of the part, not of the file; the line is what helps.
+            let line = self.line(part) + e.line().saturating_sub(1);
+            let problem = e.to_string();
+            let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(problem, _)| problem);
+            PolicyError::Shape { line, problem: format!("{problem}; {expected}") }
+        })
+    }
+
+    fn role(&self, entry: &'a RawValue) -> Result<RoleDefinition, PolicyError> {
+        let line = self.line(entry.get());
+        let shape =
+            "a role is {\"role\": NAME, \"permissions\": {METHOD: [ENDPOINT, …], \"global\": \"True\" or \"False\"}}";
+        let Entry { role: name, permissions } = self.read(entry.get(), shape)?;
+        if name.is_empty() || name.len() > MAX_NAME_BYTES {
+            let problem = format!("`role` must be a name of 1 to {MAX_NAME_BYTES} bytes");
+            return Err(PolicyError::Shape { line, problem });
+        }
+        let mut definition = RoleDefinition { name, line, reach: Reach::Own, grants: Vec::new() };
+        for (key, value) in permissions.0 {
+            if key == "global" {
+                definition.reach = self.reach(value)?;
+                continue;
+            }
+            let expected = format!("`{key}` of role `{}` must be a list of endpoint names", definition.name);
+            for endpoint in self.read::<Vec<&RawValue>>(value.get(), &expected)? {
+                let name: String = self.read(endpoint.get(), &expected)?;
+                if name.is_empty() || name.len() > MAX_NAME_BYTES {
+                    let problem = format!("endpoint names have 1 to {MAX_NAME_BYTES} bytes; {expected}");
+                    return Err(PolicyError::Shape { line: self.line(endpoint.get()), problem });
+                }
+                definition.grants.push(Grant { method: key.clone(), endpoint: name, line: self.line(endpoint.get()) });
+            }
+        }
+        Ok(definition)
+    }
+
+    fn reach(&self, value: &RawValue) -> Result<Reach, PolicyError> {
+        match value.get() {
+            "true" | "\"True\"" => Ok(Reach::Global),
+            "false" | "\"False\"" => Ok(Reach::Own),
+            other => {
+                let other: String = other.chars().take(40).collect();
+                let problem = format!("`global` is {other}; write \"True\" or \"False\"");
+                Err(PolicyError::Shape { line: self.line(value.get()), problem })
+            }
+        }
+    }
+}

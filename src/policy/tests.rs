@@ -1,0 +1,163 @@
+use super::*;
+
+fn policy(text: &str) -> PolicySet {
+    PolicySet::parse(text.as_bytes()).unwrap()
+}
+
+const SMALL: &str = r#"[
+  {"role": "end_user", "permissions": {"GET": ["login", "person"], "PATCH": ["person"], "global": "False"}},
+  {"role": "doctor",
+   "permissions": {
+     "GET": ["login", "people",
+             "person"],
+     "POST": ["person"],
+     "global": "True"
+   }},
+  {"role": "silent", "permissions": {}},
+  {"role": "odd", "permissions": {"HEAD": ["person"], "get": ["person"], "OPTIONS": ["person"], "global": true}}
+]"#;
+
+#[test]
+fn decides_by_role_method_endpoint_and_subject() {
+    use Decision::{Allow, Deny};
+    use DenyReason::*;
+    use Method::*;
+    let policy = policy(SMALL);
+    #[rustfmt::skip]
+    let cases: &[(&str, &[&str], Method, &str, Option<&str>, Decision)] = &[
+        // principal, roles, method, endpoint, subject, decision
+        ("ANA", &["end_user"],           Get,    "login",  None,        Allow(Reach::Own)),
+        ("ANA", &["end_user"],           Get,    "person", Some("ANA"), Allow(Reach::Own)),
+        ("ANA", &["end_user"],           Get,    "person", Some("BOB"), Deny(NotOwn)),
+        ("ANA", &["end_user"],           Get,    "person", Some("AN"),  Deny(NotOwn)),
+        ("ANA", &["end_user"],           Get,    "person", Some("ana"), Deny(NotOwn)),
+        ("ANA", &["end_user"],           Get,    "people", None,        Deny(NotGranted)),
+        ("ANA", &["end_user"],           Delete, "person", Some("ANA"), Deny(NotGranted)),
+        ("ANA", &["end_user", "doctor"], Get,    "person", Some("BOB"), Allow(Reach::Global)),
+        ("ANA", &["doctor", "end_user"], Patch,  "person", Some("BOB"), Deny(NotOwn)),
+        ("ANA", &["doctor", "end_user"], Patch,  "person", Some("ANA"), Allow(Reach::Own)),
+        ("ANA", &["doctor"],             Get,    "people", None,        Allow(Reach::Global)),
+        ("ANA", &["silent"],             Get,    "login",  None,        Deny(NotGranted)),
+        ("ANA", &["odd"],                Get,    "person", Some("ANA"), Deny(NotGranted)),
+        ("ANA", &[],                     Get,    "login",  None,        Deny(NoRole)),
+        ("ANA", &["unknown"],            Get,    "login",  None,        Deny(NoRole)),
+        ("ANA", &["unknown", "doctor"],  Get,    "login",  None,        Allow(Reach::Global)),
+        ("ANA", &["End_user"],           Get,    "login",  None,        Deny(NoRole)),
+    ];
+    let mut endpoints = EndpointTable::default();
+    for name in ["login", "person", "people"] {
+        endpoints.intern(name).unwrap();
+    }
+    for (principal, roles, method, endpoint, subject, expected) in cases {
+        let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
+        let question = Question { principal, roles: &roles, method: *method, endpoint, subject: *subject };
+        assert_eq!(policy.decide(question), *expected, "{question:?}");
+        let rights = Rights::compile(&policy, &roles, &endpoints);
+        let compiled = rights.decide(principal, *method, endpoints.find(endpoint).unwrap(), *subject);
+        assert_eq!(compiled, *expected, "compiled: {question:?}");
+    }
+}
+
+#[test]
+fn duplicate_role_names_each_count() {
+    let policy = policy(
+        r#"[{"role": "r", "permissions": {"GET": ["person"]}}, {"role": "r", "permissions": {"POST": ["person"], "global": "True"}}]"#,
+    );
+    let roles = ["r".to_owned()];
+    let ask = |method| {
+        policy.decide(Question { principal: "A", roles: &roles, method, endpoint: "person", subject: Some("B") })
+    };
+    assert_eq!(ask(Method::Get), Decision::Deny(DenyReason::NotOwn), "the other entry's global is its own");
+    assert_eq!(ask(Method::Post), Decision::Allow(Reach::Global));
+}
+
+#[test]
+fn head_is_judged_as_get() {
+    assert_eq!(Method::parse("HEAD"), Some(Method::Get));
+    for none in ["OPTIONS", "TRACE", "CONNECT", "get", "GETX", "", "head"] {
+        assert_eq!(Method::parse(none), None);
+    }
+}
+
+#[test]
+fn grants_know_their_lines() {
+    let policy = policy(SMALL);
+    let doctor = policy.definitions("doctor").next().unwrap();
+    assert_eq!(doctor.line, 3);
+    let lines: Vec<_> = doctor.grants.iter().map(|grant| (grant.endpoint.as_str(), grant.line)).collect();
+    assert_eq!(lines, [("login", 5), ("people", 5), ("person", 6), ("person", 7)]);
+}
+
+#[test]
+fn a_file_that_could_be_misread_is_refused_whole_with_its_line() {
+    #[rustfmt::skip]
+    let cases: &[(&str, &str)] = &[
+        ("", "line 1: EOF while parsing"),
+        ("{}", "line 1: invalid type: map"),
+        ("[]", "defines no role"),
+        ("[\n{\"role\": \"r\", \"permissions\": {\"GET\": [\"person\"]", "line 2: EOF"),
+        ("[{\"role\": \"r\"}]", "missing field `permissions`"),
+        ("[{\"permissions\": {}}]", "missing field `role`"),
+        ("[{\"role\": 1, \"permissions\": {}}]", "invalid type: integer `1`"),
+        ("[{\"role\": \"\", \"permissions\": {}}]", "1 to 256 bytes"),
+        ("[{\"role\": \"r\", \"permissions\": {}, \"comment\": 1}]", "unknown field `comment`"),
+        ("[{\"role\": \"r\", \"role\": \"s\", \"permissions\": {}}]", "duplicate field `role`"),
+        ("[{\"role\": \"r\", \"permissions\": {\"GET\": [\"a\"],\n\"GET\": [\"b\"]}}]", "line 2: duplicate key `GET`"),
+        ("[{\"role\": \"r\", \"permissions\": {\n\"GET\": \"person\"}}]", "line 2: invalid type: string"),
+        ("[{\"role\": \"r\", \"permissions\": {\"GET\": [1]}}]", "`GET` of role `r` must be a list of endpoint names"),
+        ("[{\"role\": \"r\", \"permissions\": {\"GET\": null}}]", "`GET` of role `r` must be a list"),
+        ("[{\"role\": \"r\", \"permissions\": {\n\n\"global\": \"true\"}}]", "line 3: `global` is \"true\""),
+        ("[{\"role\": \"r\", \"permissions\": {\"global\": 1}}]", "`global` is 1"),
+        ("[{\"role\": \"r\", \"permissions\": {\"global\": null}}]", "`global` is null"),
+        ("[{\"role\": \"r\", \"permissions\": {}}] x", "trailing characters"),
+        ("\u{feff}[]", "not plain UTF-8"),
+        ("[\"\0\"]", "not plain UTF-8"),
+    ];
+    for (text, expected) in cases {
+        let error = PolicySet::parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    assert_eq!(PolicySet::parse(b"\xff\xfe[\0]\0").unwrap_err(), PolicyError::Encoding);
+    assert_eq!(PolicySet::parse(&vec![b' '; roles_cfg::MAX_POLICY_BYTES + 1]).unwrap_err(), PolicyError::TooLarge);
+}
+
+#[test]
+fn global_is_read_in_its_four_spellings() {
+    for (spelling, reach) in
+        [("\"True\"", Reach::Global), ("true", Reach::Global), ("\"False\"", Reach::Own), ("false", Reach::Own)]
+    {
+        let policy = policy(&format!(r#"[{{"role": "r", "permissions": {{"global": {spelling}}}}}]"#));
+        assert_eq!(policy.roles()[0].reach, reach);
+    }
+}
+
+#[test]
+fn the_shipped_policy_decides_as_the_contract_says() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("policies/roles.cfg");
+    let policy = PolicySet::parse(&std::fs::read(file).unwrap()).unwrap();
+    let reach = |role: &str, endpoint: &str, method| {
+        let roles = [role.to_owned()];
+        match policy.decide(Question { principal: "A", roles: &roles, method, endpoint, subject: None }) {
+            Decision::Allow(Reach::Global) => 'X',
+            Decision::Allow(Reach::Own) => 'x',
+            Decision::Deny(_) => '-',
+        }
+    };
+    use Method::*;
+    #[rustfmt::skip]
+    let table = [
+        // endpoint     method    end_user, health_professional, root
+        ("login",        Get,    "xXX"), ("people",       Get,    "-XX"),
+        ("person",       Get,    "xXX"), ("person",       Patch,  "xXX"),
+        ("person",       Post,   "-XX"), ("person",       Delete, "--X"),
+        ("book",         Get,    "xXX"),
+        ("page",         Get,    "xXX"), ("page",         Post,   "xXX"), ("page", Patch, "xXX"), ("page", Delete, "--X"),
+        ("password",     Get,    "x-X"), ("password",     Post,   "x-X"),
+        ("account",      Patch,  "--X"), ("account",      Post,   "--X"),
+    ];
+    for (endpoint, method, expected) in table {
+        let found: String =
+            ["end_user", "health_professional", "root"].map(|role| reach(role, endpoint, method)).iter().collect();
+        assert_eq!(found, expected, "{endpoint} {method:?}");
+    }
+}

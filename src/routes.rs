@@ -1,0 +1,342 @@
+//! Routes: method and path to the endpoint that roles.cfg names, and to the person whose record it is.
+//!
+//! The one rule: at most one route matches a request. Two patterns that could both match are an error when the table is
+//! built, so that the order of routes never decides who is asked for permission.
+//!
+//! Called by the pipeline. Knows nothing of principals or policy.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use thiserror::Error;
+
+use crate::config::{Config, RouteConfig};
+use crate::path::CanonicalPath;
+use crate::policy::{Endpoint, EndpointTable, Method};
+
+/// The permission that lets a caller write `roles` and `active` of a person.
+pub const ACCOUNT_ENDPOINT: &str = "account";
+/// Longest id of a person, in bytes.
+pub const MAX_ID_BYTES: usize = 256;
+
+/// All routes, compiled.
+#[derive(Debug)]
+pub struct Routes {
+    routes: Vec<Route>,
+    /// Indexes of the routes whose pattern begins with this literal segment.
+    by_first: HashMap<String, Vec<usize>>,
+    /// Indexes of all others: `/` and patterns that begin with a parameter.
+    rest: Vec<usize>,
+    endpoints: EndpointTable,
+    account: Option<Endpoint>,
+}
+
+/// One pattern and what its methods lead to.
+#[derive(Debug)]
+pub struct Route {
+    pattern: String,
+    segments: Vec<Segment>,
+    subject: Option<usize>,
+    actions: [Option<Action>; Method::ALL.len()],
+    allow: String,
+}
+
+/// What one method on one pattern leads to.
+#[derive(Debug, Clone)]
+pub struct Action {
+    /// The endpoint roles.cfg grants; none on a public route.
+    pub endpoint: Option<Endpoint>,
+    /// The upstream's index in the configuration.
+    pub upstream: usize,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    Parameter(String),
+    Rest(String),
+}
+
+/// What the table says of a request.
+#[derive(Debug)]
+pub enum Resolution<'r, 'p> {
+    /// A route and method.
+    Found(Target<'r, 'p>),
+    /// The path is known, the method is not served there; the value of the `Allow` header.
+    MethodNotAllowed(&'r str),
+    /// No route has this path.
+    NotFound,
+}
+
+/// Where a request leads.
+#[derive(Debug)]
+pub struct Target<'r, 'p> {
+    /// The matched method.
+    pub method: Method,
+    /// What it leads to.
+    pub action: &'r Action,
+    /// The methods of this path, as in the `Allow` header.
+    pub allow: &'r str,
+    /// The person whose record the request touches.
+    pub subject: Option<Cow<'p, str>>,
+}
+
+/// Why a table of routes cannot be used; the text names the route and the remedy.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum RouteError {
+    /// The pattern is not one.
+    #[error("route `{0}`: {1}")]
+    Pattern(String, String),
+    /// Two routes could match the same request.
+    #[error("routes `{0}` and `{1}` could both match a request; make one of them more specific or leave it out")]
+    Ambiguous(String, String),
+}
+
+impl Routes {
+    /// Compiles the built-in routes, if they are wanted, and the operator's own.
+    ///
+    /// # Errors
+    /// A pattern is malformed, or two routes could match the same request.
+    pub fn from_config(config: &Config) -> Result<Self, RouteError> {
+        let mut routes = Self {
+            routes: Vec::new(),
+            by_first: HashMap::new(),
+            rest: Vec::new(),
+            endpoints: EndpointTable::default(),
+            account: None,
+        };
+        if config.gateway.thalamus_routes {
+            for (path, methods, endpoint, subject) in THALAMUS {
+                let document = path.ends_with("{document_id}");
+                routes.add(
+                    config,
+                    &RouteConfig {
+                        path: (*path).to_owned(),
+                        methods: methods.split(' ').map(str::to_owned).collect(),
+                        endpoint: (!endpoint.is_empty()).then(|| (*endpoint).to_owned()),
+                        subject: subject.then(|| "person_id".to_owned()),
+                        upstream: config.upstreams.first().map(|upstream| upstream.name.clone()).unwrap_or_default(),
+                        // Base64 makes four bytes of three; the rest is room for the other members.
+                        max_body_bytes: document.then_some(config.his.max_document_bytes as u64 / 3 * 4 + 64 * 1024),
+                    },
+                )?;
+            }
+            routes.account = routes.endpoints.intern(ACCOUNT_ENDPOINT);
+        }
+        for route in &config.routes {
+            routes.add(config, route)?;
+        }
+        Ok(routes)
+    }
+
+    /// The endpoints that these routes lead to.
+    pub fn endpoints(&self) -> &EndpointTable {
+        &self.endpoints
+    }
+
+    /// The number of [`ACCOUNT_ENDPOINT`], where the built-in routes are served.
+    pub fn account(&self) -> Option<Endpoint> {
+        self.account
+    }
+
+    /// Every pattern, for messages.
+    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().map(|route| route.pattern.as_str())
+    }
+
+    /// Finds the one route of a request. Cost: one hash of the first segment and a comparison per candidate.
+    pub fn resolve<'r, 'p>(&'r self, method: &str, path: &CanonicalPath<'p>) -> Resolution<'r, 'p> {
+        let candidates =
+            path.segments().next().and_then(|first| self.by_first.get(first)).map_or(&[][..], Vec::as_slice);
+        let mut matching = candidates.iter().chain(&self.rest).filter_map(|index| self.routes.get(*index));
+        let Some(route) = matching.find(|route| route.matches(path)) else { return Resolution::NotFound };
+        let action =
+            Method::parse(method).and_then(|method| Some((method, route.actions.get(method as usize)?.as_ref()?)));
+        match action {
+            None => Resolution::MethodNotAllowed(&route.allow),
+            Some((method, action)) => Resolution::Found(Target {
+                method,
+                action,
+                allow: &route.allow,
+                subject: route.subject.and_then(|at| path.segments().nth(at)).map(|segment| path.decode(segment)),
+            }),
+        }
+    }
+
+    fn add(&mut self, config: &Config, route: &RouteConfig) -> Result<(), RouteError> {
+        let fault = |problem: &str| RouteError::Pattern(route.path.clone(), problem.to_owned());
+        let segments = parse_pattern(&route.path)?;
+        let subject = match &route.subject {
+            None => None,
+            Some(name) => {
+                let position =
+                    segments.iter().position(|segment| matches!(segment, Segment::Parameter(known) if known == name));
+                Some(
+                    position
+                        .ok_or_else(|| fault(&format!("`subject = \"{name}\"` names no {{parameter}} of the path")))?,
+                )
+            }
+        };
+        let upstream = config.upstreams.iter().position(|upstream| upstream.name == route.upstream);
+        let endpoint = match &route.endpoint {
+            None => None,
+            Some(name) => {
+                Some(self.endpoints.intern(name).ok_or_else(|| fault("there are more than 65535 endpoints"))?)
+            }
+        };
+        let action = Action {
+            endpoint,
+            upstream: upstream.ok_or_else(|| fault("its upstream does not exist"))?,
+            max_body_bytes: route.max_body_bytes.unwrap_or(config.gateway.max_body_bytes),
+        };
+        let index = self.routes.iter().position(|known| known.segments == segments);
+        let index = match index {
+            Some(index) => index,
+            None => {
+                if let Some(known) = self.routes.iter().find(|known| overlap(&known.segments, &segments)) {
+                    return Err(RouteError::Ambiguous(known.pattern.clone(), route.path.clone()));
+                }
+                let index = self.routes.len();
+                match segments.first() {
+                    Some(Segment::Literal(first)) => self.by_first.entry(first.clone()).or_default().push(index),
+                    _ => self.rest.push(index),
+                }
+                let actions = Default::default();
+                self.routes.push(Route {
+                    pattern: route.path.clone(),
+                    segments,
+                    subject,
+                    actions,
+                    allow: String::new(),
+                });
+                index
+            }
+        };
+        let Some(entry) = self.routes.get_mut(index) else { return Ok(()) };
+        if entry.subject != subject {
+            return Err(fault("the same path stands elsewhere with another `subject`"));
+        }
+        if route.methods.is_empty() {
+            return Err(fault("`methods` is empty"));
+        }
+        for name in &route.methods {
+            let method = Method::parse(name).filter(|_| name != "HEAD");
+            let method = method.ok_or_else(|| {
+                fault(&format!("`{name}` is no method of GET, POST, PUT, PATCH, DELETE (GET covers HEAD)"))
+            })?;
+            let slot = entry.actions.get_mut(method as usize);
+            match slot {
+                Some(Some(_)) => {
+                    return Err(RouteError::Ambiguous(entry.pattern.clone(), format!("{name} {}", route.path)));
+                }
+                Some(slot) => *slot = Some(action.clone()),
+                None => {}
+            }
+        }
+        entry.allow = allow(&entry.actions);
+        Ok(())
+    }
+}
+
+impl Route {
+    fn matches(&self, path: &CanonicalPath<'_>) -> bool {
+        let mut given = path.segments();
+        for segment in &self.segments {
+            match (segment, given.next()) {
+                (Segment::Literal(literal), Some(given)) if literal == given => {}
+                (Segment::Parameter(_), Some(_)) => {}
+                (Segment::Rest(_), Some(_)) => return true,
+                _ => return false,
+            }
+        }
+        given.next().is_none()
+    }
+}
+
+fn allow(actions: &[Option<Action>]) -> String {
+    let mut names = Vec::new();
+    for method in Method::ALL {
+        if actions.get(method as usize).is_some_and(Option::is_some) {
+            names.push(method.as_str());
+            if method == Method::Get {
+                names.push("HEAD");
+            }
+        }
+    }
+    names.push("OPTIONS");
+    names.join(", ")
+}
+
+fn parse_pattern(pattern: &str) -> Result<Vec<Segment>, RouteError> {
+    let fault = |problem: &str| RouteError::Pattern(pattern.to_owned(), problem.to_owned());
+    if pattern == "/" {
+        return Ok(Vec::new());
+    }
+    let rest = pattern.strip_prefix('/').ok_or_else(|| fault("the path must begin with `/`"))?;
+    let mut segments: Vec<Segment> = Vec::new();
+    for text in rest.split('/') {
+        if matches!(segments.last(), Some(Segment::Rest(_))) {
+            return Err(fault("`{*name}` must be the last segment"));
+        }
+        let segment = match text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
+            Some(name) => match name.strip_prefix('*') {
+                Some(name) => Segment::Rest(name.to_owned()),
+                None => Segment::Parameter(name.to_owned()),
+            },
+            None => {
+                // A literal must be a segment a canonical path can have; the path's own rules say which.
+                CanonicalPath::parse(&format!("/{text}")).map_err(|e| fault(&format!("segment `{text}`: {e}")))?;
+                if text.is_empty() || text.contains('%') {
+                    return Err(fault("a literal segment is empty or percent-encoded"));
+                }
+                Segment::Literal(text.to_owned())
+            }
+        };
+        if let Segment::Parameter(name) | Segment::Rest(name) = &segment {
+            let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            let taken = segments.iter().any(|known| matches!(known, Segment::Parameter(known) if known == name));
+            if !plain || taken {
+                return Err(fault("parameters are {names} of letters, digits and `_`, each used once"));
+            }
+        }
+        segments.push(segment);
+    }
+    Ok(segments)
+}
+
+/// Whether some path matches both patterns.
+fn overlap(a: &[Segment], b: &[Segment]) -> bool {
+    match (a, b) {
+        ([], []) => true,
+        ([Segment::Rest(_), ..], [_, ..]) | ([_, ..], [Segment::Rest(_), ..]) => true,
+        ([Segment::Literal(x), ..], [Segment::Literal(y), ..]) if x != y => false,
+        ([_, a @ ..], [_, b @ ..]) => overlap(a, b),
+        _ => false,
+    }
+}
+
+/// The routes of Thalamus, with those that the contract adds: path, methods, endpoint (none: public), whether
+/// `person_id` is the subject.
+#[rustfmt::skip]
+const THALAMUS: &[(&str, &str, &str, bool)] = &[
+    ("/",                                                "GET",                   "",                 false),
+    ("/static/{file}",                                   "GET",                   "",                 false),
+    ("/login",                                           "GET",                   "login",            false),
+    ("/people",                                          "GET",                   "people",           false),
+    ("/people/{person_id}",                              "GET POST PATCH DELETE", "person",           true),
+    ("/pols/{person_id}",                                "GET",                   "book",             true),
+    ("/pols/{person_id}/{page_id}",                      "GET POST PATCH DELETE", "page",             true),
+    ("/personal_docs/{person_id}",                       "GET",                   "personaldocs",     true),
+    ("/personal_docs/{person_id}/{pol_id}",              "GET",                   "poldocs",          true),
+    ("/personal_docs/{person_id}/{pol_id}/{document_id}", "GET POST DELETE",      "poldocs",          true),
+    ("/domiciliary-units",                               "GET",                   "domiciliaryunits", false),
+    ("/domiciliary-units/{unit_id}",                     "GET POST PATCH DELETE", "domiciliaryunits", false),
+    ("/institutions",                                    "GET",                   "institutions",     false),
+    ("/institutions/{institution_id}",                   "GET POST PATCH DELETE", "institutions",     false),
+    ("/password/{person_id}",                            "GET POST",              "password",         true),
+];
+
+#[cfg(test)]
+mod tests;

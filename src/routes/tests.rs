@@ -1,0 +1,123 @@
+use std::path::Path;
+
+use super::*;
+
+fn config(extra: &str) -> Config {
+    let dir = std::env::temp_dir().join(format!("fedgate-routes-{}-{:x}", std::process::id(), rand::random::<u64>()));
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("secret"), [b'k'; 40]).unwrap();
+    let text = format!(
+        "{extra}\n[assertion]\nsecret_file = \"secret\"\n[[upstream]]\nname = \"fhir\"\naddress = \"127.0.0.1:1\"\n"
+    );
+    std::fs::write(dir.join("fedgate.toml"), text).unwrap();
+    let config = Config::load_with(Path::new(&dir.join("fedgate.toml")), std::iter::empty()).unwrap();
+    std::fs::remove_dir_all(dir).unwrap();
+    config
+}
+
+fn route(path: &str, methods: &str, subject: &str) -> String {
+    let subject = if subject.is_empty() { String::new() } else { format!("subject = \"{subject}\"\n") };
+    let methods: Vec<_> = methods.split_whitespace().collect();
+    format!("[[route]]\npath = \"{path}\"\nmethods = {methods:?}\nendpoint = \"e\"\nupstream = \"fhir\"\n{subject}")
+}
+
+fn build(routes: &[String]) -> Result<Routes, RouteError> {
+    Routes::from_config(&config(&routes.concat()))
+}
+
+fn found(routes: &Routes, method: &str, path: &str) -> String {
+    match routes.resolve(method, &CanonicalPath::parse(path).unwrap()) {
+        Resolution::Found(target) => {
+            let endpoint = target.action.endpoint.map_or("public", |endpoint| routes.endpoints().name(endpoint));
+            format!("{endpoint} {}", target.subject.unwrap_or_default())
+        }
+        Resolution::MethodNotAllowed(allow) => format!("405 {allow}"),
+        Resolution::NotFound => "404".into(),
+    }
+}
+
+#[test]
+fn the_built_in_routes_are_those_of_the_contract() {
+    let routes = build(&[]).unwrap();
+    #[rustfmt::skip]
+    let cases = [
+        ("GET", "/", "public "), ("HEAD", "/", "public "), ("POST", "/", "405 GET, HEAD, OPTIONS"),
+        ("GET", "/static/style.css", "public "), ("GET", "/static", "404"),
+        ("GET", "/login", "login "), ("POST", "/login", "405 GET, HEAD, OPTIONS"),
+        ("GET", "/people", "people "), ("HEAD", "/people/ANA", "person ANA"), ("POST", "/people/ANA", "person ANA"),
+        ("PUT", "/people/ANA", "405 GET, HEAD, POST, PATCH, DELETE, OPTIONS"),
+        ("GET", "/pols/ANA", "book ANA"), ("DELETE", "/pols/ANA/1", "page ANA"),
+        ("GET", "/personal_docs/ANA", "personaldocs ANA"), ("GET", "/personal_docs/ANA/1", "poldocs ANA"),
+        ("POST", "/personal_docs/ANA/1/2", "poldocs ANA"), ("GET", "/domiciliary-units", "domiciliaryunits "),
+        ("PATCH", "/institutions/1", "institutions "), ("POST", "/password/ANA", "password ANA"),
+        ("GET", "/PEOPLE", "404"), ("GET", "/people/ANA/x", "404"), ("GET", "/x", "404"), ("FOO", "/people", "405 GET, HEAD, OPTIONS"),
+        ("GET", "/people/M%C3%BCller%20A", "person Müller A"),
+    ];
+    for (method, path, expected) in cases {
+        assert_eq!(found(&routes, method, path), expected, "{method} {path}");
+    }
+}
+
+#[test]
+fn a_document_may_be_larger_than_other_bodies() {
+    let routes = build(&[]).unwrap();
+    let limit = |path| match routes.resolve("POST", &CanonicalPath::parse(path).unwrap()) {
+        Resolution::Found(target) => target.action.max_body_bytes,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(limit("/pols/A/1"), 1024 * 1024);
+    assert!(limit("/personal_docs/A/1/2") > 16 * 1024 * 1024);
+}
+
+#[test]
+fn two_routes_that_could_both_match_are_an_error() {
+    #[rustfmt::skip]
+    let cases = [
+        // two patterns, do they overlap
+        ("/fhir/{id}",     "/fhir/Patient",     true),
+        ("/fhir/{id}",     "/fhir/{other}",     true),
+        ("/{a}/Patient",   "/fhir/{b}",         true),
+        ("/fhir/{*rest}",  "/fhir/Patient/{id}", true),
+        ("/{*rest}",       "/fhir",             true),
+        ("/fhir/{id}",     "/fhir/{id}/x",      false),
+        ("/fhir/a/{id}",   "/fhir/b/{id}",      false),
+        ("/fhir/{*rest}",  "/fhir",             false),
+        ("/x",             "/people",           true), // stands among the built-in ones
+        ("/people/{x}",    "/x",                true), // overlaps the built-in one
+        ("/people/me",     "/x",                true),
+    ];
+    for (a, b, overlap) in cases {
+        let built = build(&[route(a, "GET", ""), route(b, "GET", "")]);
+        let ambiguous = matches!(built, Err(RouteError::Ambiguous(..)));
+        assert_eq!(ambiguous, overlap, "{a} {b}: {built:?}");
+    }
+}
+
+#[test]
+fn one_path_may_have_several_methods_in_several_entries() {
+    let routes = build(&[route("/fhir/{id}", "GET", "id"), route("/fhir/{id}", "PUT PATCH", "id")]).unwrap();
+    assert_eq!(found(&routes, "PUT", "/fhir/A"), "e A");
+    assert_eq!(found(&routes, "POST", "/fhir/A"), "405 GET, HEAD, PUT, PATCH, OPTIONS");
+    assert!(build(&[route("/fhir/{id}", "GET", "id"), route("/fhir/{id}", "GET", "id")]).is_err());
+    assert!(build(&[route("/fhir/{id}", "GET", "id"), route("/fhir/{id}", "PUT", "")]).is_err());
+}
+
+#[test]
+fn a_rest_parameter_takes_all_that_follows_but_not_nothing() {
+    let routes = build(&[route("/fhir/{id}/{*rest}", "GET", "id")]).unwrap();
+    assert_eq!(found(&routes, "GET", "/fhir/A/b/c"), "e A");
+    assert_eq!(found(&routes, "GET", "/fhir/A/b"), "e A");
+    assert_eq!(found(&routes, "GET", "/fhir/A"), "404");
+}
+
+#[test]
+fn malformed_patterns_are_named() {
+    for path in ["fhir", "/a//b", "/a/", "/a/..", "/a/{}", "/a/{b", "/a/{*r}/x", "/{a}/{a}", "/a%20b", "/{a-b}", "/a;b"]
+    {
+        let error = build(&[route(path, "GET", "")]).unwrap_err().to_string();
+        assert!(error.contains(path), "{error}");
+    }
+    for (methods, subject) in [("FOO", ""), ("HEAD", ""), ("", ""), ("GET", "nobody")] {
+        assert!(build(&[route("/a/{b}", methods, subject)]).is_err(), "{methods} {subject}");
+    }
+}
