@@ -11,6 +11,8 @@
 
 pub mod assertion;
 pub mod config;
+pub mod db;
+pub mod his;
 pub mod password;
 pub mod path;
 pub mod policy;

@@ -1,0 +1,130 @@
+//! Connections and schema: the one way to the database, for accounts and for the HIS.
+//!
+//! The one rule: an error tells "the database is away" ([`DbError::Unavailable`], to be answered with 503 and tried
+//! again) from everything else. Called by `accounts` and by `his::store`. Knows no documents and no HTTP.
+
+pub mod postgres;
+pub mod schema;
+pub mod sqlite;
+
+use std::error::Error as StdError;
+
+use thiserror::Error;
+use tokio_postgres::error::SqlState;
+
+use crate::config::StoreConfig;
+
+pub use self::sqlite::Sqlite;
+
+/// The opened database.
+#[derive(Clone)]
+pub enum Database {
+    /// A pool of connections to PostgreSQL.
+    Postgres(deadpool_postgres::Pool),
+    /// The embedded store.
+    Sqlite(Sqlite),
+}
+
+impl Database {
+    /// Opens the database that the configuration names.
+    ///
+    /// PostgreSQL is not contacted yet: a server that is away now may be there when it is needed.
+    ///
+    /// # Errors
+    /// [`DbError::Settings`] for a connection string or certificate file that cannot be used; for SQLite, whatever
+    /// keeps the file from being opened.
+    pub async fn open(config: &StoreConfig) -> Result<Self, DbError> {
+        match config {
+            StoreConfig::Postgres(config) => Ok(Self::Postgres(postgres::pool(config)?)),
+            StoreConfig::Sqlite(config) => Ok(Self::Sqlite(Sqlite::open(&config.path).await?)),
+        }
+    }
+}
+
+/// What another crate reported.
+pub type Cause = Box<dyn StdError + Send + Sync>;
+
+/// Why the database did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum DbError {
+    /// It cannot be reached, or cannot serve now; the same request may succeed in a moment.
+    #[error("the database is unavailable: {}", chain(.0.as_ref()))]
+    Unavailable(#[source] Cause),
+    /// It was reached and refused; trying again does not help.
+    #[error("the database refused a statement: {}", chain(.0.as_ref()))]
+    Failed(#[source] Cause),
+    /// The configuration names something that cannot be used.
+    #[error("`store.{key}` {problem}")]
+    Settings {
+        /// The key in the `store` table.
+        key: &'static str,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+}
+
+impl DbError {
+    /// Whether the same request may succeed in a moment.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl From<tokio_postgres::Error> for DbError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let away = match error.code() {
+            Some(state) => state_means_away(state),
+            // No SQLSTATE: the connection itself failed, unless our own code used a wrong type.
+            None => error.is_closed() || error.source().is_none_or(|source| source.is::<std::io::Error>()),
+        };
+        if away { Self::Unavailable(error.into()) } else { Self::Failed(error.into()) }
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for DbError {
+    /// No connection could be had: whatever the reason, the database is away for this request.
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
+
+impl From<rusqlite::Error> for DbError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, SystemIoFailure};
+        match error.sqlite_error_code() {
+            Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen | OutOfMemory) => {
+                Self::Unavailable(error.into())
+            }
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+/// SQLSTATE classes and codes (PostgreSQL manual, appendix A) that pass by themselves.
+fn state_means_away(state: &SqlState) -> bool {
+    /// Connection exception, insufficient resources, operator intervention (shutdown, crash, cancel).
+    const CLASSES: [&str; 3] = ["08", "53", "57"];
+    CLASSES.iter().any(|class| state.code().starts_with(class))
+        || [
+            SqlState::READ_ONLY_SQL_TRANSACTION,
+            SqlState::T_R_SERIALIZATION_FAILURE,
+            SqlState::T_R_DEADLOCK_DETECTED,
+            SqlState::LOCK_NOT_AVAILABLE,
+        ]
+        .contains(state)
+}
+
+/// An error and what lies behind it, in one line.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,100 @@
+-- Thalamus' tables, as it creates them.
+CREATE TABLE IF NOT EXISTS people (id varchar PRIMARY KEY, data jsonb);
+CREATE TABLE IF NOT EXISTS pols (id varchar PRIMARY KEY, book varchar REFERENCES people (id), data jsonb);
+CREATE TABLE IF NOT EXISTS personal_docs (
+    id varchar PRIMARY KEY,
+    fedacct varchar REFERENCES people (id),
+    pol varchar REFERENCES pols (id),
+    document bytea,
+    data jsonb
+);
+CREATE TABLE IF NOT EXISTS dus (id varchar PRIMARY KEY, data jsonb);
+CREATE TABLE IF NOT EXISTS institutions (id varchar PRIMARY KEY, data jsonb);
+
+-- From here on everything is made beside `people`, wherever the search path found it, and the functions remember that
+-- place: they mean the same tables whoever fires them.
+SELECT set_config('search_path', quote_ident(nspname) || ', pg_temp', true)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE pg_class.oid = 'people'::regclass;
+
+CREATE TABLE IF NOT EXISTS fedgate_schema (version bigint NOT NULL);
+
+CREATE INDEX IF NOT EXISTS fedgate_pols_book ON pols (book, id);
+CREATE INDEX IF NOT EXISTS fedgate_personal_docs_fedacct ON personal_docs (fedacct, id);
+CREATE INDEX IF NOT EXISTS fedgate_personal_docs_pol ON personal_docs (pol);
+
+-- The account epoch: one row, so that writers of accounts queue for it and commit in the order of their epochs.
+CREATE TABLE IF NOT EXISTS fedgate_epoch (
+    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    epoch bigint NOT NULL
+);
+INSERT INTO fedgate_epoch (epoch) VALUES (1) ON CONFLICT DO NOTHING;
+
+-- Which account changed at which epoch; a NULL account says that any may have.
+CREATE TABLE IF NOT EXISTS fedgate_account_changes (epoch bigint NOT NULL, account varchar);
+CREATE INDEX IF NOT EXISTS fedgate_account_changes_epoch ON fedgate_account_changes (epoch);
+
+CREATE OR REPLACE FUNCTION fedgate_record_changes(changed varchar[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    now_at bigint;
+BEGIN
+    IF changed IS NULL THEN
+        RETURN;
+    END IF;
+    IF cardinality(changed) > 1000 THEN
+        changed := ARRAY[NULL]::varchar[];
+    END IF;
+    UPDATE fedgate_epoch SET epoch = epoch + 1 RETURNING epoch INTO STRICT now_at;
+    INSERT INTO fedgate_account_changes SELECT now_at, account FROM unnest(changed) AS account;
+    DELETE FROM fedgate_account_changes WHERE epoch < now_at - 10000;
+    PERFORM pg_notify('fedgate_accounts', now_at::text);
+END
+$$;
+REVOKE ALL ON FUNCTION fedgate_record_changes(varchar[]) FROM PUBLIC;
+
+CREATE OR REPLACE FUNCTION fedgate_people_updated() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM fedgate_record_changes(array_agg(id)) FROM (
+        SELECT coalesce(before.id, after.id) AS id
+        FROM before FULL JOIN after ON before.id = after.id
+        WHERE before.id IS NULL
+           OR after.id IS NULL
+           OR before.data -> 'password' IS DISTINCT FROM after.data -> 'password'
+           OR before.data -> 'roles' IS DISTINCT FROM after.data -> 'roles'
+           OR before.data -> 'active' IS DISTINCT FROM after.data -> 'active'
+        LIMIT 1001
+    ) AS changed;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION fedgate_people_deleted() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM fedgate_record_changes(array_agg(id)) FROM (SELECT id FROM before LIMIT 1001) AS changed;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION fedgate_people_truncated() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM fedgate_record_changes(ARRAY[NULL]::varchar[]);
+    RETURN NULL;
+END
+$$;
+
+-- An inserted person needs no notice: an account that was not there is never cached.
+CREATE OR REPLACE TRIGGER fedgate_people_updated AFTER UPDATE ON people
+    REFERENCING OLD TABLE AS before NEW TABLE AS after
+    FOR EACH STATEMENT EXECUTE FUNCTION fedgate_people_updated();
+CREATE OR REPLACE TRIGGER fedgate_people_deleted AFTER DELETE ON people
+    REFERENCING OLD TABLE AS before
+    FOR EACH STATEMENT EXECUTE FUNCTION fedgate_people_deleted();
+CREATE OR REPLACE TRIGGER fedgate_people_truncated AFTER TRUNCATE ON people
+    FOR EACH STATEMENT EXECUTE FUNCTION fedgate_people_truncated();
+
+DELETE FROM fedgate_schema;
+INSERT INTO fedgate_schema (version) VALUES (1);

@@ -1,0 +1,50 @@
+-- Thalamus' tables, with JSON as text.
+CREATE TABLE IF NOT EXISTS people (id TEXT PRIMARY KEY NOT NULL, data TEXT);
+CREATE TABLE IF NOT EXISTS pols (id TEXT PRIMARY KEY NOT NULL, book TEXT REFERENCES people (id), data TEXT);
+CREATE TABLE IF NOT EXISTS personal_docs (
+    id TEXT PRIMARY KEY NOT NULL,
+    fedacct TEXT REFERENCES people (id),
+    pol TEXT REFERENCES pols (id),
+    document BLOB,
+    data TEXT
+);
+CREATE TABLE IF NOT EXISTS dus (id TEXT PRIMARY KEY NOT NULL, data TEXT);
+CREATE TABLE IF NOT EXISTS institutions (id TEXT PRIMARY KEY NOT NULL, data TEXT);
+
+CREATE TABLE IF NOT EXISTS fedgate_schema (version INTEGER NOT NULL);
+
+CREATE INDEX IF NOT EXISTS fedgate_pols_book ON pols (book, id);
+CREATE INDEX IF NOT EXISTS fedgate_personal_docs_fedacct ON personal_docs (fedacct, id);
+CREATE INDEX IF NOT EXISTS fedgate_personal_docs_pol ON personal_docs (pol);
+
+-- The account epoch, as in PostgreSQL.
+CREATE TABLE IF NOT EXISTS fedgate_epoch (
+    only INTEGER PRIMARY KEY DEFAULT 1 CHECK (only = 1),
+    epoch INTEGER NOT NULL
+);
+INSERT OR IGNORE INTO fedgate_epoch (only, epoch) VALUES (1, 1);
+CREATE TABLE IF NOT EXISTS fedgate_account_changes (epoch INTEGER NOT NULL, account TEXT);
+CREATE INDEX IF NOT EXISTS fedgate_account_changes_epoch ON fedgate_account_changes (epoch);
+
+-- SQLite has row triggers only: each changed account is an epoch of its own.
+CREATE TRIGGER IF NOT EXISTS fedgate_people_updated AFTER UPDATE ON people
+WHEN old.id IS NOT new.id
+  OR (old.data -> '$.password') IS NOT (new.data -> '$.password')
+  OR (old.data -> '$.roles') IS NOT (new.data -> '$.roles')
+  OR (old.data -> '$.active') IS NOT (new.data -> '$.active')
+BEGIN
+    UPDATE fedgate_epoch SET epoch = epoch + 1;
+    INSERT INTO fedgate_account_changes SELECT epoch, old.id FROM fedgate_epoch;
+    INSERT INTO fedgate_account_changes SELECT epoch, new.id FROM fedgate_epoch WHERE new.id IS NOT old.id;
+    DELETE FROM fedgate_account_changes WHERE epoch < (SELECT epoch FROM fedgate_epoch) - 10000;
+END;
+
+CREATE TRIGGER IF NOT EXISTS fedgate_people_deleted AFTER DELETE ON people
+BEGIN
+    UPDATE fedgate_epoch SET epoch = epoch + 1;
+    INSERT INTO fedgate_account_changes SELECT epoch, old.id FROM fedgate_epoch;
+    DELETE FROM fedgate_account_changes WHERE epoch < (SELECT epoch FROM fedgate_epoch) - 10000;
+END;
+
+DELETE FROM fedgate_schema;
+INSERT INTO fedgate_schema (version) VALUES (1);

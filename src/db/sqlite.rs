@@ -1,0 +1,150 @@
+//! SQLite: one writer and a few readers over one file, on the blocking pool.
+//!
+//! The one rule: an acknowledged write is on the disk (WAL with `synchronous=FULL`). Gateway and HIS, two processes,
+//! open the same file; SQLite's own locks order them.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::task::spawn_blocking;
+
+use super::DbError;
+
+/// Readers at a time; more wait.
+const READERS: usize = 4;
+/// How long a statement waits for another process's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Prepared statements kept per connection.
+const CACHED_STATEMENTS: usize = 64;
+
+/// A handle to the embedded store; clones share it.
+#[derive(Clone)]
+pub struct Sqlite(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    writer: Arc<AsyncMutex<Connection>>,
+    idle_readers: Mutex<Vec<Connection>>,
+    readers: Arc<Semaphore>,
+}
+
+impl Sqlite {
+    /// Opens the file, creating it (mode 0600) where there is none.
+    ///
+    /// # Errors
+    /// The file cannot be created, is no database, or stays locked.
+    pub async fn open(path: &Path) -> Result<Self, DbError> {
+        let path = path.to_owned();
+        blocking(move || {
+            create_private(&path)?;
+            let writer = Arc::new(AsyncMutex::new(connection(&path)?));
+            let readers = Arc::new(Semaphore::new(READERS));
+            Ok(Self(Arc::new(Inner { path, writer, idle_readers: Mutex::default(), readers })))
+        })
+        .await
+    }
+
+    /// Runs `work` on a reading connection.
+    ///
+    /// # Errors
+    /// What `work` reports, or that no connection could be had.
+    pub async fn read<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let inner = Arc::clone(&self.0);
+        let permit = Arc::clone(&inner.readers).acquire_owned().await.map_err(|e| DbError::Unavailable(e.into()))?;
+        blocking(move || {
+            let _permit = permit;
+            let idle = inner.idle().pop();
+            let reader = match idle {
+                Some(reader) => reader,
+                None => {
+                    let reader = connection(&inner.path)?;
+                    reader.pragma_update(None, "query_only", true)?;
+                    reader
+                }
+            };
+            let answer = work(&reader)?;
+            inner.idle().push(reader);
+            Ok(answer)
+        })
+        .await
+    }
+
+    /// Runs `work` in a write transaction; it is committed when `work` succeeds and rolled back otherwise.
+    ///
+    /// # Errors
+    /// What `work` reports, or that the commit failed.
+    pub async fn write<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let mut writer = Arc::clone(&self.0.writer).lock_owned().await;
+        blocking(move || {
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let answer = work(&transaction)?;
+            transaction.commit()?;
+            Ok(answer)
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn blocking<T, F>(work: F) -> Result<T, DbError>
+where
+    F: FnOnce() -> Result<T, DbError> + Send + 'static,
+    T: Send + 'static,
+{
+    spawn_blocking(work).await.map_err(|panicked| DbError::Failed(panicked.into()))?
+}
+
+/// Creates the file for its owner alone: SQLite gives its WAL the same mode.
+fn create_private(path: &Path) -> Result<(), DbError> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(DbError::Settings {
+            key: "path",
+            problem: format!("`{}` cannot be created ({error}); name a file in a directory that exists", path.display()),
+        }),
+    }
+}
+
+fn connection(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    into_wal(&connection)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(connection)
+}
+
+/// Switches to WAL; two processes that open a new file at once may collide here, which SQLite does not wait out.
+fn into_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
+    const ATTEMPTS: u32 = 50;
+    let mut attempt = 0;
+    loop {
+        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())) {
+            Err(error) if attempt < ATTEMPTS && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                attempt += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! JSON as the HIS keeps it: nothing lost, nothing with two readings.
+//!
+//! The one rule: what this module accepts, both stores hold and every client reads alike. So it is stricter than
+//! RFC 8259 where that leaves room: no byte order mark, no lone surrogates, no U+0000 (PostgreSQL's jsonb has none), no
+//! numbers beyond what jsonb holds, bounded depth; of a repeated key the last one counts, as Python and jsonb have it.
+//! Numbers keep every digit: they are never turned into floating point.
+//!
+//! Used where documents come in. What goes out is text from the row and never passes through here.
+
+mod number;
+mod parse;
+
+use std::fmt::Write;
+
+pub use parse::{JsonError, parse};
+
+/// A JSON value; equality is by meaning (`1.0` is `1e0`, the order of keys is no matter).
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A number, as it was written.
+    Number(Box<str>),
+    /// A string, decoded.
+    String(String),
+    /// A list.
+    Array(Vec<Value>),
+    /// An object.
+    Object(Object),
+}
+
+/// The members of an object, in the order they came, each name once.
+#[derive(Debug, Clone, Default)]
+pub struct Object(Vec<(String, Value)>);
+
+impl Object {
+    /// The value of a member.
+    pub fn member(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// Sets a member, whether it was there or not.
+    pub fn set(&mut self, name: &str, value: Value) {
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => *known = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+    }
+
+    /// Takes a member out.
+    pub fn remove(&mut self, name: &str) -> Option<Value> {
+        let at = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.remove(at).1)
+    }
+
+    /// Replaces members by those of `patch`, whole, and adds what is new: PostgreSQL's `jsonb || jsonb`.
+    pub fn merge(&mut self, patch: Self) {
+        for (name, value) in patch.0 {
+            self.set(&name, value);
+        }
+    }
+
+    /// Whether both have the same members, those named in `besides` left aside.
+    pub fn same_besides(&self, other: &Self, besides: &[&str]) -> bool {
+        let counted = |object: &Self| object.0.iter().filter(|(name, _)| !besides.contains(&name.as_str())).count();
+        counted(self) == counted(other)
+            && self
+                .0
+                .iter()
+                .filter(|(name, _)| !besides.contains(&name.as_str()))
+                .all(|(name, value)| other.member(name) == Some(value))
+    }
+
+    /// The object as compact JSON.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        write_object(self, &mut text);
+        text
+    }
+}
+
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        self.same_besides(other, &[])
+    }
+}
+
+impl Value {
+    /// The string, if it is one.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Array(_) | Self::Object(_) => None,
+        }
+    }
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Null, Self::Null) => true,
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::Number(a), Self::Number(b)) => a == b || number::Decimal::of(a) == number::Decimal::of(b),
+            (Self::String(a), Self::String(b)) => a == b,
+            (Self::Array(a), Self::Array(b)) => a == b,
+            (Self::Object(a), Self::Object(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// Appends a JSON string literal.
+pub fn write_string(string: &str, text: &mut String) {
+    text.push('"');
+    for character in string.chars() {
+        match character {
+            '"' => text.push_str("\\\""),
+            '\\' => text.push_str("\\\\"),
+            control if control < ' ' => {
+                // Writing to a `String` cannot fail.
+                let _ = write!(text, "\\u{:04x}", u32::from(control));
+            }
+            other => text.push(other),
+        }
+    }
+    text.push('"');
+}
+
+fn write_object(object: &Object, text: &mut String) {
+    text.push('{');
+    for (at, (name, value)) in object.0.iter().enumerate() {
+        if at > 0 {
+            text.push(',');
+        }
+        write_string(name, text);
+        text.push(':');
+        write_value(value, text);
+    }
+    text.push('}');
+}
+
+/// Recursion is bounded by the depth that [`parse`] accepts.
+fn write_value(value: &Value, text: &mut String) {
+    match value {
+        Value::Null => text.push_str("null"),
+        Value::Bool(truth) => text.push_str(if *truth { "true" } else { "false" }),
+        Value::Number(number) => text.push_str(number),
+        Value::String(string) => write_string(string, text),
+        Value::Array(items) => {
+            text.push('[');
+            for (at, item) in items.iter().enumerate() {
+                if at > 0 {
+                    text.push(',');
+                }
+                write_value(item, text);
+            }
+            text.push(']');
+        }
+        Value::Object(object) => write_object(object, text),
+    }
+}
+
+#[cfg(test)]
+mod tests;

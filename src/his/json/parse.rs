@@ -1,0 +1,288 @@
+//! Text to [`Value`], in one pass.
+
+use std::collections::HashMap;
+
+use thiserror::Error;
+
+use super::number;
+use super::{Object, Value};
+
+/// Deepest nesting that is accepted.
+const MAX_DEPTH: usize = 64;
+/// From so many members on an object is indexed while it is read, lest repeated keys cost quadratic time.
+const INDEX_FROM: usize = 16;
+
+/// Why bytes are not JSON that the HIS can keep.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum JsonError {
+    /// The bytes are not UTF-8.
+    #[error("the body is not UTF-8")]
+    NotUtf8,
+    /// A byte order mark comes first (RFC 8259, section 8.1).
+    #[error("the body begins with a byte order mark")]
+    ByteOrderMark,
+    /// Not RFC 8259, at this byte.
+    #[error("the body is not JSON: unexpected input at byte {0}")]
+    Malformed(usize),
+    /// Something follows the value, at this byte.
+    #[error("the body goes on after the JSON value, at byte {0}")]
+    TrailingGarbage(usize),
+    /// Nested deeper than 64 levels.
+    #[error("the body is nested deeper than {MAX_DEPTH} levels")]
+    TooDeep,
+    /// `\u0000`, or half of a surrogate pair: not text.
+    #[error("the body has an escape that is no character, at byte {0}")]
+    UnpairedOrNul(usize),
+    /// A number longer or larger than can be kept.
+    #[error("the body has a number that is too long, at byte {0}")]
+    NumberTooLong(usize),
+}
+
+impl JsonError {
+    /// The stable code of the answer.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotUtf8 | Self::ByteOrderMark => "not_utf8",
+            Self::Malformed(_) | Self::TrailingGarbage(_) => "malformed_json",
+            Self::TooDeep => "json_too_deep",
+            Self::UnpairedOrNul(_) => "json_not_text",
+            Self::NumberTooLong(_) => "json_number_too_long",
+        }
+    }
+}
+
+/// Parses exactly one value.
+///
+/// # Errors
+/// See [`JsonError`].
+pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        return Err(JsonError::ByteOrderMark);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| JsonError::NotUtf8)?;
+    let mut parser = Parser { text, at: 0 };
+    let value = parser.value(0)?;
+    parser.white_space();
+    match parser.peek() {
+        None => Ok(value),
+        Some(_) => Err(JsonError::TrailingGarbage(parser.at)),
+    }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn malformed<T>(&self) -> Result<T, JsonError> {
+        Err(JsonError::Malformed(self.at))
+    }
+
+    fn white_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn take(&mut self, expected: u8) -> bool {
+        let found = self.peek() == Some(expected);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn expect(&mut self, expected: u8) -> Result<(), JsonError> {
+        if self.take(expected) { Ok(()) } else { self.malformed() }
+    }
+
+    fn since(&self, start: usize) -> &'a str {
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Value, JsonError> {
+        self.white_space();
+        match self.peek() {
+            Some(b'{') if depth < MAX_DEPTH => self.object(depth + 1),
+            Some(b'[') if depth < MAX_DEPTH => self.array(depth + 1),
+            Some(b'{' | b'[') => Err(JsonError::TooDeep),
+            Some(b'"') => self.string().map(Value::String),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b't') => self.word("true", Value::Bool(true)),
+            Some(b'f') => self.word("false", Value::Bool(false)),
+            Some(b'n') => self.word("null", Value::Null),
+            _ => self.malformed(),
+        }
+    }
+
+    fn word(&mut self, word: &str, value: Value) -> Result<Value, JsonError> {
+        if self.text.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
+            self.at += word.len();
+            return Ok(value);
+        }
+        self.malformed()
+    }
+
+    fn array(&mut self, depth: usize) -> Result<Value, JsonError> {
+        self.expect(b'[')?;
+        self.white_space();
+        let mut items = Vec::new();
+        if self.take(b']') {
+            return Ok(Value::Array(items));
+        }
+        loop {
+            items.push(self.value(depth)?);
+            self.white_space();
+            if self.take(b']') {
+                return Ok(Value::Array(items));
+            }
+            self.expect(b',')?;
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Result<Value, JsonError> {
+        self.expect(b'{')?;
+        self.white_space();
+        let mut members = Members::default();
+        if self.take(b'}') {
+            return Ok(Value::Object(members.object));
+        }
+        loop {
+            self.white_space();
+            let name = self.string()?;
+            self.white_space();
+            self.expect(b':')?;
+            let value = self.value(depth)?;
+            members.insert(name, value);
+            self.white_space();
+            if self.take(b'}') {
+                return Ok(Value::Object(members.object));
+            }
+            self.expect(b',')?;
+        }
+    }
+
+    /// RFC 8259, section 6.
+    fn number(&mut self) -> Result<Value, JsonError> {
+        let start = self.at;
+        self.take(b'-');
+        if !self.take(b'0') {
+            self.digits()?;
+        }
+        if self.take(b'.') {
+            self.digits()?;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'+') || self.take(b'-');
+            self.digits()?;
+        }
+        let number = self.since(start);
+        if !number::is_within_bounds(number) {
+            return Err(JsonError::NumberTooLong(start));
+        }
+        Ok(Value::Number(number.into()))
+    }
+
+    fn digits(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        if self.at == start { self.malformed() } else { Ok(()) }
+    }
+
+    /// RFC 8259, section 7.
+    fn string(&mut self) -> Result<String, JsonError> {
+        self.expect(b'"')?;
+        let mut string = String::new();
+        loop {
+            let start = self.at;
+            while matches!(self.peek(), Some(byte) if byte != b'"' && byte != b'\\' && byte >= b' ') {
+                self.at += 1;
+            }
+            string.push_str(self.since(start));
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(string);
+                }
+                Some(b'\\') => string.push(self.escape()?),
+                _ => return self.malformed(),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<char, JsonError> {
+        let start = self.at;
+        self.expect(b'\\')?;
+        let simple = match self.peek() {
+            Some(b'"') => '"',
+            Some(b'\\') => '\\',
+            Some(b'/') => '/',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'u') => {
+                self.at += 1;
+                return self.unicode(start);
+            }
+            _ => return self.malformed(),
+        };
+        self.at += 1;
+        Ok(simple)
+    }
+
+    fn unicode(&mut self, start: usize) -> Result<char, JsonError> {
+        let first = self.hex4()?;
+        let code = match first {
+            0xD800..=0xDBFF if self.take(b'\\') && self.take(b'u') => match self.hex4()? {
+                second @ 0xDC00..=0xDFFF => 0x1_0000 + ((first - 0xD800) << 10) + (second - 0xDC00),
+                _ => return Err(JsonError::UnpairedOrNul(start)),
+            },
+            other => other,
+        };
+        // `from_u32` refuses what is left of surrogates.
+        char::from_u32(code).filter(|character| *character != '\0').ok_or(JsonError::UnpairedOrNul(start))
+    }
+
+    fn hex4(&mut self) -> Result<u32, JsonError> {
+        let digits = self.text.get(self.at..self.at + 4).filter(|four| four.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        match digits.and_then(|four| u32::from_str_radix(four, 16).ok()) {
+            Some(code) => {
+                self.at += 4;
+                Ok(code)
+            }
+            None => self.malformed(),
+        }
+    }
+}
+
+/// An object while it is read: of a repeated name the last value counts.
+#[derive(Default)]
+struct Members {
+    object: Object,
+    index: HashMap<String, usize>,
+}
+
+impl Members {
+    fn insert(&mut self, name: String, value: Value) {
+        if self.object.0.len() < INDEX_FROM {
+            return self.object.set(&name, value);
+        }
+        if self.index.is_empty() {
+            self.index = self.object.0.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
+        }
+        match self.index.get(&name).and_then(|at| self.object.0.get_mut(*at)) {
+            Some((_, known)) => *known = value,
+            None => {
+                self.index.insert(name.clone(), self.object.0.len());
+                self.object.0.push((name, value));
+            }
+        }
+    }
+}
