@@ -9,6 +9,7 @@
 //! `gateway` translates between pingora and [`pipeline`], which alone decides; `his` serves what carries an assertion of
 //! the gateway. The two never name each other: what they share lies below them.
 
+pub mod gateway;
 pub mod pipeline;
 pub mod path;
 pub mod routes;
@@ -16,6 +17,7 @@ pub mod authn;
 pub mod accounts;
 pub mod policy;
 pub mod assertion;
+pub mod reload;
 pub mod observe;
 pub mod his;
 pub mod db;
