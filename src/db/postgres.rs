@@ -51,8 +51,8 @@ pub fn pool(config: &PostgresConfig) -> Result<Pool, DbError> {
 /// # Errors
 /// [`DbError::Settings`] as for [`pool`]; [`DbError::Unavailable`] when the server cannot be reached.
 pub async fn connect(config: &PostgresConfig) -> Result<(Client, Connection<Socket, TlsStream>), DbError> {
-    let connecting = settings(config)?.connect(tls(config)?);
-    match tokio::time::timeout(CONNECT_TIMEOUT * 2, connecting).await {
+    let settings = settings(config)?;
+    match tokio::time::timeout(CONNECT_TIMEOUT * 2, settings.connect(tls(config)?)).await {
         Ok(session) => session.map_err(|error| DbError::Unavailable(error.into())),
         Err(elapsed) => Err(DbError::Unavailable(elapsed.into())),
     }
