@@ -1,2 +1,106 @@
-//! x
+//! The HIS: people, books of life, personal documents and institutions over HTTP, as Thalamus serves them.
+//!
+//! The one rule: nothing is served without an assertion of the gateway, and what it says of scope is bound into the SQL.
+//! A request goes through `guard`, then one handler module, then [`store`]. axum lives here and nowhere else. The
+//! gateway is not known here; what both share lies below both.
+
+mod error;
+mod guard;
+
+mod site;
+mod people;
+mod pols;
+mod documents;
+mod units;
+mod password;
+
+mod answer;
+mod body;
+mod content;
+mod etag;
+mod hashing;
+mod list;
+mod listen;
+mod query;
+
+pub mod demo;
+pub mod import;
 pub mod json;
+pub mod store;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use axum::routing::get;
+
+use self::error::Problem;
+use self::guard::{Caller, PUBLIC, endpoint};
+use self::hashing::Hashing;
+use self::store::{Store, Units};
+use crate::assertion::Verifier;
+use crate::config::HisConfig;
+
+pub use self::listen::{ListenError, Listener};
+
+/// What all handlers share.
+pub struct Service {
+    store: Store,
+    verifier: Verifier,
+    limits: Limits,
+    hashing: Hashing,
+}
+
+/// How large bodies may be.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    max_body_bytes: usize,
+    max_document_bytes: usize,
+}
+
+impl Service {
+    /// Puts the service together.
+    pub fn new(config: &HisConfig, verifier: Verifier, store: Store) -> Arc<Self> {
+        let limits = Limits { max_body_bytes: config.max_body_bytes, max_document_bytes: config.max_document_bytes };
+        Arc::new(Self { store, verifier, limits, hashing: Hashing::new() })
+    }
+}
+
+/// The API, as one list: path, the endpoint that must have been decided on, methods.
+#[rustfmt::skip]
+fn api() -> Router<Arc<Service>> {
+    Router::new()
+        .route("/", endpoint(PUBLIC, get(site::welcome)))
+        .route("/static/{file}", endpoint(PUBLIC, get(site::file)))
+        .route("/login", endpoint("login", get(login)))
+        .route("/people", endpoint("people", get(people::list)))
+        .route("/people/{person}", endpoint("person",
+            get(people::read).post(people::create).patch(people::patch).delete(people::delete)))
+        .route("/pols/{person}", endpoint("book", get(pols::list)))
+        .route("/pols/{person}/{page}", endpoint("page",
+            get(pols::read).post(pols::create).patch(pols::patch).delete(pols::delete)))
+        .route("/personal_docs/{person}", endpoint("personaldocs", get(documents::list_of_person)))
+        .route("/personal_docs/{person}/{page}", endpoint("poldocs", get(documents::list_of_page)))
+        .route("/personal_docs/{person}/{page}/{document}", endpoint("poldocs",
+            get(documents::read).post(documents::create).delete(documents::delete)))
+        .route("/domiciliary-units", endpoint("domiciliaryunits", units::list(Units::Domiciliary)))
+        .route("/domiciliary-units/{unit}", endpoint("domiciliaryunits", units::one(Units::Domiciliary)))
+        .route("/institutions", endpoint("institutions", units::list(Units::Institutions)))
+        .route("/institutions/{unit}", endpoint("institutions", units::one(Units::Institutions)))
+        .route("/password/{person}", endpoint("password", get(password::form).post(password::change)))
+}
+
+/// The service as a router; every request, to whatever path, meets the guard first.
+pub fn router(service: Arc<Service>) -> Router {
+    api()
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .fallback(async || Problem::NoRoute)
+        .layer(from_fn_with_state(Arc::clone(&service), guard::admit))
+        .with_state(service)
+}
+
+/// `GET /login`: the gateway has seen to it.
+async fn login(_: Caller) -> Response {
+    answer::json("true")
+}

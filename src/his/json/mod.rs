@@ -111,6 +111,11 @@ impl PartialEq for Value {
     }
 }
 
+/// Whether two JSON texts mean the same.
+pub fn is_same(left: &str, right: &str) -> bool {
+    left == right || matches!((parse(left.as_bytes()), parse(right.as_bytes())), (Ok(left), Ok(right)) if left == right)
+}
+
 /// Appends a JSON string literal.
 pub fn write_string(string: &str, text: &mut String) {
     text.push('"');

@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 64;
 const INDEX_FROM: usize = 16;
 
 /// Why bytes are not JSON that the HIS can keep.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum JsonError {
     /// The bytes are not UTF-8.
     #[error("the body is not UTF-8")]

@@ -1,0 +1,156 @@
+//! The bytes of a document as an answer: type, disposition, one range (RFC 9110, section 14).
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::etag;
+use super::json::{self, Value};
+
+/// Types that a browser shows without running anything.
+const INLINE: [&str; 5] = ["image/jpeg", "image/png", "image/gif", "image/webp", "text/plain"];
+const UNKNOWN: &str = "application/octet-stream";
+/// Longest media type that is accepted.
+const MAX_MEDIA_TYPE_BYTES: usize = 255;
+
+/// Answers with the bytes, the range that was asked for, or 304.
+pub(super) fn answer(headers: &HeaderMap, name: &str, data: &str, bytes: Bytes) -> Response {
+    let tag = etag::of(&bytes);
+    let kind = media_type(data, &bytes);
+    let range = range(headers, &tag, bytes.len());
+    let (status, body) = match &range {
+        _ if etag::is_known(headers, &tag) => (StatusCode::NOT_MODIFIED, Body::empty()),
+        Range::Whole => (StatusCode::OK, Body::from(bytes)),
+        Range::Part { first, last, .. } => (StatusCode::PARTIAL_CONTENT, Body::from(bytes.slice(*first..=*last))),
+        Range::Unsatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Body::empty()),
+    };
+    let mut response = (status, body).into_response();
+    let mut set = |name, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(name, value);
+        }
+    };
+    set(CONTENT_TYPE, &kind);
+    set(CONTENT_DISPOSITION, &disposition(&kind, name));
+    set(X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox");
+    set(ACCEPT_RANGES, "bytes");
+    set(CACHE_CONTROL, "private, no-cache");
+    set(ETAG, &tag);
+    if status != StatusCode::NOT_MODIFIED {
+        match range {
+            Range::Whole => {}
+            Range::Part { first, last, of } => set(CONTENT_RANGE, &format!("bytes {first}-{last}/{of}")),
+            Range::Unsatisfiable { of } => set(CONTENT_RANGE, &format!("bytes */{of}")),
+        }
+    }
+    response
+}
+
+/// Whether a text is a media type with parameters or without (`type/subtype; name=value`).
+pub(super) fn is_media_type(text: &str) -> bool {
+    let is_token = |token: &str| {
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
+    };
+    let essence = text.split(';').next().unwrap_or_default().trim_end();
+    text.len() <= MAX_MEDIA_TYPE_BYTES
+        && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+        && essence.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
+}
+
+/// The type that was stored with the bytes, or else told by their first ones.
+fn media_type(data: &str, bytes: &[u8]) -> String {
+    let stored = match json::parse(data.as_bytes()) {
+        Ok(Value::Object(data)) => data.member("content_type").and_then(Value::as_str).map(str::to_owned),
+        _ => None,
+    };
+    stored.filter(|kind| is_media_type(kind)).unwrap_or_else(|| {
+        #[rustfmt::skip]
+        let signatures: [(&[u8], &str); 4] = [
+            (b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"),
+            (b"GIF8", "image/gif"), (b"%PDF-", "application/pdf"),
+        ];
+        let known = signatures.iter().find(|(signature, _)| bytes.starts_with(signature));
+        known.map_or(UNKNOWN, |(_, kind)| kind).to_owned()
+    })
+}
+
+fn disposition(kind: &str, name: &str) -> String {
+    let essence = kind.split(';').next().unwrap_or_default().trim_end().to_ascii_lowercase();
+    let manner = if INLINE.contains(&essence.as_str()) { "inline" } else { "attachment" };
+    // RFC 8187: the name in UTF-8, percent-encoded.
+    format!("{manner}; filename*=UTF-8''{}", utf8_percent_encode(name, NON_ALPHANUMERIC))
+}
+
+#[derive(Debug, PartialEq)]
+enum Range {
+    Whole,
+    Part { first: usize, last: usize, of: usize },
+    Unsatisfiable { of: usize },
+}
+
+/// The one range asked for. Several ranges, other units and stale `If-Range` conditions mean the whole, as RFC 9110
+/// allows.
+fn range(headers: &HeaderMap, tag: &str, of: usize) -> Range {
+    let asked = headers.get(RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes="));
+    let is_current = headers.get(IF_RANGE).is_none_or(|known| known.as_bytes() == tag.as_bytes());
+    let Some((first, last)) = asked.filter(|_| is_current).and_then(|range| range.split_once('-')) else {
+        return Range::Whole;
+    };
+    match (first.parse::<usize>(), last.parse::<usize>()) {
+        (Ok(first), _) if last.is_empty() && first < of => Range::Part { first, last: of - 1, of },
+        (Ok(first), _) if last.is_empty() && first >= of => Range::Unsatisfiable { of },
+        (Ok(first), Ok(last)) if first > last => Range::Whole,
+        (Ok(first), Ok(last)) if first < of => Range::Part { first, last: last.min(of - 1), of },
+        (Ok(_), Ok(_)) => Range::Unsatisfiable { of },
+        // The last bytes.
+        (Err(_), Ok(count)) if first.is_empty() && count > 0 && of > 0 => {
+            Range::Part { first: of.saturating_sub(count), last: of - 1, of }
+        }
+        (Err(_), Ok(_)) if first.is_empty() => Range::Unsatisfiable { of },
+        _ => Range::Whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_range_is_honoured_and_nonsense_means_the_whole() {
+        let part = |first, last| Range::Part { first, last, of: 10 };
+        #[rustfmt::skip]
+        let cases = [
+            ("bytes=0-0", part(0, 0)), ("bytes=2-5", part(2, 5)), ("bytes=7-", part(7, 9)), ("bytes=7-99", part(7, 9)),
+            ("bytes=-3", part(7, 9)), ("bytes=-99", part(0, 9)),
+            ("bytes=10-", Range::Unsatisfiable { of: 10 }), ("bytes=10-12", Range::Unsatisfiable { of: 10 }),
+            ("bytes=-0", Range::Unsatisfiable { of: 10 }),
+            ("bytes=5-2", Range::Whole), ("bytes=0-1,3-4", Range::Whole), ("lines=1-2", Range::Whole),
+            ("bytes=", Range::Whole), ("bytes=-", Range::Whole), ("bytes=a-b", Range::Whole),
+        ];
+        for (asked, expected) in cases {
+            let headers = HeaderMap::from_iter([(RANGE, asked.parse().unwrap())]);
+            assert_eq!(range(&headers, "\"t\"", 10), expected, "{asked}");
+        }
+        let stale = HeaderMap::from_iter([(RANGE, "bytes=0-0".parse().unwrap()), (IF_RANGE, "\"x\"".parse().unwrap())]);
+        assert_eq!(range(&stale, "\"t\"", 10), Range::Whole);
+    }
+
+    #[test]
+    fn what_could_run_is_downloaded() {
+        for kind in ["text/html", "image/svg+xml", "application/pdf", "application/xhtml+xml", "text/xml"] {
+            assert!(disposition(kind, "x").starts_with("attachment"), "{kind}");
+        }
+        assert!(disposition("Image/JPEG", "x").starts_with("inline"));
+        assert!(is_media_type("text/plain; charset=utf-8"));
+        for text in ["", "text", "text/", "/x", "a b/c", "text/html\r\nX: 1", "te\u{e9}xt/x"] {
+            assert!(!is_media_type(text), "{text}");
+        }
+    }
+}

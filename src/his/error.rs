@@ -1,0 +1,238 @@
+//! Why a request was not served: status, stable code and text, in one place.
+//!
+//! The one rule: a client learns the status, the code and a fixed sentence; what a database said stays in the log.
+
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::db::DbError;
+use crate::his::answer::JSON;
+use crate::his::json::JsonError;
+
+/// Why a request was not served. Texts that Thalamus has are its own, to the letter.
+#[derive(Debug, Clone, Error)]
+#[expect(missing_docs, reason = "the sentence of each variant says it")]
+pub enum Problem {
+    #[error("the request carries no valid assertion of the gateway")]
+    NoAssertion,
+    #[error("the assertion is for another request")]
+    OtherRequest,
+    #[error("not found")]
+    NoRoute,
+    #[error("the method is not allowed for this resource")]
+    MethodNotAllowed,
+    #[error("the path has an id that is empty, too long or not text")]
+    BadId,
+    #[error("`{0}` in the query is not usable")]
+    BadQuery(String),
+    #[error("{0}")]
+    BadJson(JsonError),
+    #[error("the body could not be read")]
+    BodyUnreadable,
+    #[error("the body is too large")]
+    TooLarge,
+    #[error("this content type or encoding is not accepted here")]
+    UnsupportedMediaType,
+    #[error("the body must be a JSON object")]
+    NotAnObject,
+    #[error("not permitted: `{0}` needs the `account` permission")]
+    NeedsAccount(&'static str),
+    #[error("not permitted: a password is changed at /password/<person_id>")]
+    PasswordHere,
+    #[error("`{0}` is not of the right kind")]
+    BadMember(&'static str),
+    #[error("User already exists")]
+    UserExists,
+    #[error("Password is too long")]
+    PasswordTooLong,
+    #[error("Not allowed to change the person ID")]
+    PersonIdChange,
+    #[error("User not found")]
+    UserNotFound,
+    #[error("User does not exist")]
+    UserDoesNotExist,
+    #[error("The user is active.")]
+    UserActive,
+    #[error("The user has pages or documents.")]
+    UserInUse,
+    #[error("Person not found")]
+    PersonNotFound,
+    #[error("wrong format on person or page ID")]
+    NoPageId,
+    #[error("Not allowed to change the page ID")]
+    PageIdChange,
+    #[error("the page belongs to another book than the path says")]
+    BookMismatch,
+    #[error("Page already exists")]
+    PageExists,
+    #[error("Book or page or not found")]
+    BookOrPageNotFound,
+    #[error("Page not found")]
+    PageNotFound,
+    #[error("The page has documents.")]
+    PageInUse,
+    #[error("Document not found")]
+    DocumentNotFound,
+    #[error("Document already exists")]
+    DocumentExists,
+    #[error("the document differs in `{0}` from the path")]
+    DocumentMismatch(&'static str),
+    #[error("`document` must be base64")]
+    NotBase64,
+    #[error("Unit not found")]
+    UnitNotFound,
+    #[error("Unit already exists")]
+    UnitExists,
+    #[error("Not allowed to change the unit ID")]
+    UnitIdChange,
+    #[error("the document was changed since")]
+    Stale,
+    #[error("too many passwords are being hashed, try again")]
+    Busy,
+    #[error("the database is unavailable, try again")]
+    DatabaseUnavailable,
+    #[error("internal error")]
+    Internal,
+}
+
+impl Problem {
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NoAssertion | Self::OtherRequest => StatusCode::UNAUTHORIZED,
+            Self::BadId | Self::BadQuery(_) | Self::BadJson(_) | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
+            Self::NeedsAccount(_) | Self::PasswordHere => StatusCode::FORBIDDEN,
+            Self::NoRoute
+            | Self::UserNotFound
+            | Self::UserDoesNotExist
+            | Self::PersonNotFound
+            | Self::BookOrPageNotFound
+            | Self::PageNotFound
+            | Self::DocumentNotFound
+            | Self::UnitNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UserInUse | Self::PageInUse => StatusCode::CONFLICT,
+            Self::Stale => StatusCode::PRECONDITION_FAILED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotAnObject
+            | Self::BadMember(_)
+            | Self::UserExists
+            | Self::PasswordTooLong
+            | Self::PersonIdChange
+            | Self::UserActive
+            | Self::NoPageId
+            | Self::PageIdChange
+            | Self::BookMismatch
+            | Self::PageExists
+            | Self::DocumentExists
+            | Self::DocumentMismatch(_)
+            | Self::NotBase64
+            | Self::UnitExists
+            | Self::UnitIdChange => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Busy | Self::DatabaseUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The stable code of the answer.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoAssertion => "no_assertion",
+            Self::OtherRequest => "assertion_mismatch",
+            Self::NoRoute => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::BadId => "bad_id",
+            Self::BadQuery(_) => "bad_query",
+            Self::BadJson(error) => error.code(),
+            Self::BodyUnreadable => "body_unreadable",
+            Self::TooLarge => "body_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::NotAnObject => "not_an_object",
+            Self::NeedsAccount(_) | Self::PasswordHere => "not_permitted",
+            Self::BadMember(_) => "bad_member",
+            Self::UserExists => "user_exists",
+            Self::PasswordTooLong => "password_too_long",
+            Self::PersonIdChange => "person_id_change",
+            Self::UserNotFound | Self::UserDoesNotExist => "user_not_found",
+            Self::UserActive => "user_active",
+            Self::UserInUse => "user_in_use",
+            Self::PersonNotFound => "person_not_found",
+            Self::NoPageId => "page_id_missing",
+            Self::PageIdChange => "page_id_change",
+            Self::BookMismatch => "book_mismatch",
+            Self::PageExists => "page_exists",
+            Self::BookOrPageNotFound | Self::PageNotFound => "page_not_found",
+            Self::PageInUse => "page_in_use",
+            Self::DocumentNotFound => "document_not_found",
+            Self::DocumentExists => "document_exists",
+            Self::DocumentMismatch(_) => "document_mismatch",
+            Self::NotBase64 => "not_base64",
+            Self::UnitNotFound => "unit_not_found",
+            Self::UnitExists => "unit_exists",
+            Self::UnitIdChange => "unit_id_change",
+            Self::Stale => "precondition_failed",
+            Self::Busy => "busy",
+            Self::DatabaseUnavailable => "database_unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Gives an answer made by [`IntoResponse`] its body, now that the request id is known.
+    pub(super) fn complete(response: Response, request_id: Option<&str>) -> Response {
+        let Some(problem) = response.extensions().get::<Self>().cloned() else {
+            return response;
+        };
+        let body = Body { error: problem.to_string(), code: problem.code(), request_id };
+        let text = serde_json::to_string(&body).unwrap_or_default();
+        let (mut parts, _) = response.into_parts();
+        // What the router added (`Allow`) stays; the length is another one.
+        parts.headers.remove(CONTENT_LENGTH);
+        parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        Response::from_parts(parts, text.into())
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: String,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+}
+
+impl From<JsonError> for Problem {
+    fn from(error: JsonError) -> Self {
+        Self::BadJson(error)
+    }
+}
+
+impl From<DbError> for Problem {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Unavailable(_) => {
+                tracing::warn!("{error}");
+                Self::DatabaseUnavailable
+            }
+            DbError::Failed(_) | DbError::Settings { .. } => {
+                tracing::error!("{error}");
+                Self::Internal
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    /// An answer without a body: the guard completes it.
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        if matches!(self, Self::Busy | Self::DatabaseUnavailable) {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}

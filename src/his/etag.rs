@@ -1,0 +1,99 @@
+//! Entity tags: a strong validator for each document (RFC 9110, section 8.8.3).
+//!
+//! The one rule: a tag is a hash of exactly the text that is sent, so equal tags mean equal bytes, whichever instance
+//! and whichever store answered.
+
+use http::HeaderMap;
+use http::header::{IF_MATCH, IF_NONE_MATCH};
+
+/// The tag of a representation, with its quotes.
+pub fn of(bytes: &[u8]) -> String {
+    let hash = blake3::hash(bytes).to_hex();
+    format!("\"{}\"", hash.get(..32).unwrap_or_default())
+}
+
+/// The condition of an `If-Match` header: the tags under which a change may be made.
+#[derive(Debug, Clone)]
+pub struct IfMatch(Option<Tags>);
+
+#[derive(Debug, Clone)]
+enum Tags {
+    Any,
+    Listed(Vec<String>),
+}
+
+impl IfMatch {
+    /// Reads the header; without it every state is fine.
+    pub fn of(headers: &HeaderMap) -> Self {
+        Self(Tags::of(headers, &IF_MATCH))
+    }
+
+    /// Whether there is a condition at all.
+    pub fn is_conditional(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether a document may be changed that now reads `text` (strong comparison: weak tags never match).
+    pub fn admits(&self, text: &str) -> bool {
+        match &self.0 {
+            None | Some(Tags::Any) => true,
+            Some(Tags::Listed(tags)) => tags.contains(&of(text.as_bytes())),
+        }
+    }
+}
+
+/// Whether the client said by `If-None-Match` that it already has what `tag` names (weak comparison).
+pub fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    match Tags::of(headers, &IF_NONE_MATCH) {
+        None => false,
+        Some(Tags::Any) => true,
+        Some(Tags::Listed(tags)) => tags.iter().any(|known| known.strip_prefix("W/").unwrap_or(known) == tag),
+    }
+}
+
+impl Tags {
+    /// Our tags hold no commas, so a list may be split there; what is not readable matches nothing.
+    fn of(headers: &HeaderMap, name: &http::HeaderName) -> Option<Self> {
+        let mut tags = Vec::new();
+        for value in headers.get_all(name) {
+            match value.to_str() {
+                Ok(text) if text.trim() == "*" => return Some(Self::Any),
+                Ok(text) => tags.extend(text.split(',').map(|tag| tag.trim().to_owned())),
+                Err(_) => tags.push(String::new()),
+            }
+        }
+        (!tags.is_empty()).then_some(Self::Listed(tags))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: http::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().unwrap())])
+    }
+
+    #[test]
+    fn a_condition_admits_the_state_it_names_and_no_other() {
+        let tag = of(b"{}");
+        #[rustfmt::skip]
+        let cases = [
+            (tag.clone(), true), (format!("\"x\", {tag}"), true), ("*".into(), true),
+            ("\"x\"".into(), false), (format!("W/{tag}"), false), (String::new(), false),
+        ];
+        for (value, admitted) in cases {
+            assert_eq!(IfMatch::of(&headers(IF_MATCH, &value)).admits("{}"), admitted, "{value}");
+        }
+        assert!(IfMatch::of(&HeaderMap::new()).admits("{}"));
+    }
+
+    #[test]
+    fn a_known_representation_is_recognised_weakly() {
+        let tag = of(b"{}");
+        for (value, known) in [(tag.clone(), true), (format!("W/{tag}"), true), ("*".into(), true), ("\"y\"".into(), false)] {
+            assert_eq!(is_known(&headers(IF_NONE_MATCH, &value), &tag), known, "{value}");
+        }
+        assert!(!is_known(&HeaderMap::new(), &tag));
+    }
+}

@@ -1,0 +1,185 @@
+//! The guard: nothing is served that does not carry a valid assertion of the gateway, made for exactly this request.
+//!
+//! The one rule: handlers take a [`Caller`], and only [`endpoint`] makes one. A handler that were registered past the
+//! guard would answer 401 to everybody.
+//!
+//! Method and path of the assertion are compared byte for byte with the request; the ids in the path are decoded here,
+//! once and strictly, and never by the router (which decodes after routing, so that `..%2fadm` would be an id).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
+use http::request::Parts;
+use percent_encoding::percent_decode_str;
+
+use super::Service;
+use super::error::Problem;
+use super::store::Reach;
+use crate::assertion::{Claims, HEADER, Scope};
+
+/// The endpoint claim of pages that need no principal.
+pub(super) const PUBLIC: &str = "";
+/// The grant that lets a caller write `roles` and `active`.
+const ACCOUNT: &str = "account";
+/// Longest id, in bytes.
+const MAX_ID_BYTES: usize = 256;
+/// How long a handler may take until its answer begins.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Who calls, and whose records the decision lets the call touch.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The account id; empty on public pages.
+    pub account: String,
+    /// Whose records may be touched; carried into every statement.
+    pub reach: Reach,
+    /// Request id.
+    pub request_id: String,
+    may_write_accounts: bool,
+}
+
+impl Caller {
+    /// Whether the caller may write `roles` and `active` of a person.
+    pub fn may_write_accounts(&self) -> bool {
+        self.may_write_accounts
+    }
+}
+
+/// The ids in the path, decoded, in order.
+#[derive(Debug, Clone)]
+pub struct Ids<const N: usize>(pub [String; N]);
+
+#[derive(Clone)]
+struct PathIds(Vec<String>);
+
+/// Verifies the assertion of every request, whatever it asks for, and completes and traces the answer.
+pub(super) async fn admit(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (response, request_id) = match believe(&service, &request) {
+        Ok(claims) => {
+            let request_id = claims.rid.to_string();
+            request.extensions_mut().insert(claims);
+            let answer = tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await;
+            (answer.unwrap_or_else(|_| Problem::DatabaseUnavailable.into_response()), Some(request_id))
+        }
+        Err(problem) => (problem.into_response(), None),
+    };
+    let response = Problem::complete(response, request_id.as_deref());
+    tracing::debug!(
+        request.id = request_id.as_deref().unwrap_or_default(),
+        http.method = %method,
+        http.path = ?path,
+        http.status = response.status().as_u16(),
+        duration_us = started.elapsed().as_micros(),
+        "served"
+    );
+    response
+}
+
+fn believe(service: &Service, request: &Request) -> Result<Claims<'static>, Problem> {
+    let mut tokens = request.headers().get_all(HEADER).iter();
+    let (Some(token), None) = (tokens.next(), tokens.next()) else {
+        return Err(Problem::NoAssertion);
+    };
+    let claims = service.verifier.verify(token.as_bytes(), SystemTime::now()).map_err(|error| {
+        tracing::debug!("{error}");
+        Problem::NoAssertion
+    })?;
+    if claims.method != request.method().as_str() || claims.path != request.uri().path() {
+        return Err(Problem::OtherRequest);
+    }
+    Ok(claims)
+}
+
+/// Binds a route to the endpoint that must have been decided on.
+///
+/// The ids are whatever follows the first segment of the path; with one's own scope the first of them is one's own.
+pub(super) fn endpoint(name: &'static str, methods: MethodRouter<Arc<Service>>) -> MethodRouter<Arc<Service>> {
+    methods.route_layer(from_fn(async move |mut request: Request, next: Next| {
+        match bind(name, &request) {
+            Ok((caller, ids)) => {
+                request.extensions_mut().insert(caller);
+                request.extensions_mut().insert(ids);
+                next.run(request).await
+            }
+            Err(problem) => problem.into_response(),
+        }
+    }))
+}
+
+fn bind(endpoint: &str, request: &Request) -> Result<(Caller, PathIds), Problem> {
+    let claims = request.extensions().get::<Claims<'static>>().ok_or(Problem::NoAssertion)?;
+    let is_public = claims.scope == Scope::Public;
+    if claims.endpoint != endpoint || is_public != (endpoint == PUBLIC) {
+        return Err(Problem::OtherRequest);
+    }
+    let ids = decode_ids(request.uri().path())?;
+    if claims.subject.is_some() && claims.subject.as_deref() != ids.first().map(String::as_str) {
+        return Err(Problem::OtherRequest);
+    }
+    let account = claims.sub.to_string();
+    let reach = match claims.scope {
+        Scope::Global => Reach::Global,
+        // Nobody's own record: public pages reach none.
+        Scope::Public => Reach::Own(String::new()),
+        Scope::Own if claims.subject.as_deref().is_none_or(|subject| subject == account) => Reach::Own(account.clone()),
+        Scope::Own => return Err(Problem::OtherRequest),
+    };
+    let may_write_accounts = claims.grants.iter().any(|grant| grant == ACCOUNT);
+    let request_id = claims.rid.to_string();
+    Ok((Caller { account, reach, request_id, may_write_accounts }, PathIds(ids)))
+}
+
+/// The segments after the first, each decoded to text of 1 to 256 bytes without control characters or slashes.
+fn decode_ids(path: &str) -> Result<Vec<String>, Problem> {
+    let segments = path.strip_prefix('/').unwrap_or(path).split('/').skip(1);
+    segments
+        .map(|segment| {
+            let id = percent_decode_str(segment).decode_utf8().map_err(|_| Problem::BadId)?;
+            let is_text = !id.chars().any(|character| character.is_control() || character == '/');
+            let is_sized = (1..=MAX_ID_BYTES).contains(&id.len());
+            let is_dots = id == "." || id == "..";
+            (is_text && is_sized && !is_dots).then(|| id.into_owned()).ok_or(Problem::BadId)
+        })
+        .collect()
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().cloned().ok_or(Problem::NoAssertion)
+    }
+}
+
+impl<S: Sync, const N: usize> FromRequestParts<S> for Ids<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let PathIds(ids) = parts.extensions.get::<PathIds>().cloned().ok_or(Problem::NoAssertion)?;
+        ids.try_into().map(Self).map_err(|_| Problem::NoRoute)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decode_ids;
+
+    #[test]
+    fn an_id_is_decoded_once_and_strictly() {
+        assert_eq!(decode_ids("/pols/A%C3%9F/p+1;x=%20").unwrap(), ["Aß", "p+1;x= "]);
+        assert_eq!(decode_ids("/people").unwrap(), [""; 0]);
+        let long = format!("/people/{}", "x".repeat(257));
+        for path in
+            ["/people/", "/people/..%2fadm", "/people/a%00", "/people/%ff", "/pols//1", "/people/%0a", "/people/..", &long]
+        {
+            assert!(decode_ids(path).is_err(), "{path}");
+        }
+        assert_eq!(decode_ids("/people/%252e").unwrap(), ["%2e"], "decoded once, not twice");
+    }
+}

@@ -1,0 +1,95 @@
+//! Password hashing for the HIS: on the blocking pool, so many at a time and no more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::error::Problem;
+use crate::password;
+
+/// How long a request waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The password of a new person.
+#[derive(Clone)]
+pub(super) enum NewPassword {
+    /// The document says nothing of one.
+    Absent,
+    /// The document says that there is none.
+    NoLogin,
+    /// A hash made elsewhere.
+    Hash(String),
+    /// To be hashed.
+    Clear(Zeroizing<String>),
+}
+
+impl NewPassword {
+    /// A hash is taken as it is, all else is a password.
+    pub(super) fn of(text: &str) -> Self {
+        match password::is_acceptable_hash(text) {
+            true => Self::Hash(text.to_owned()),
+            false => Self::Clear(Zeroizing::new(text.to_owned())),
+        }
+    }
+}
+
+/// Takes turns at hashing.
+pub(super) struct Hashing {
+    turns: Arc<Semaphore>,
+}
+
+impl Hashing {
+    /// As many turns at a time as there are cores, but one.
+    pub(super) fn new() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { turns: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
+    }
+
+    /// What is to be stored of a password, if anything.
+    pub(super) async fn stored_form(&self, given: NewPassword) -> Result<Option<String>, Problem> {
+        match given {
+            NewPassword::Absent | NewPassword::NoLogin => Ok(None),
+            NewPassword::Hash(hash) => Ok(Some(hash)),
+            NewPassword::Clear(clear) => self.hash(clear).await.map(Some),
+        }
+    }
+
+    /// Whether a password given again is the one that was stored; none given is no contradiction.
+    pub(super) async fn matches(&self, given: NewPassword, stored: &str) -> Result<bool, Problem> {
+        match given {
+            NewPassword::Absent | NewPassword::NoLogin => Ok(true),
+            NewPassword::Hash(hash) => Ok(hash == stored),
+            NewPassword::Clear(clear) => {
+                let stored = stored.to_owned();
+                self.run(move || password::verify(&stored, clear.as_bytes())).await
+            }
+        }
+    }
+
+    /// Makes the hash of a new password.
+    pub(super) async fn hash(&self, clear: Zeroizing<String>) -> Result<String, Problem> {
+        self.run(move || password::hash(clear.as_bytes())).await?.map_err(|error| {
+            tracing::error!("{error}");
+            Problem::Internal
+        })
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+        let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            return Err(Problem::Busy);
+        };
+        let done = spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        });
+        done.await.map_err(|panicked| {
+            tracing::error!("{panicked}");
+            Problem::Internal
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! Persons.
+//!
+//! The one rule: who may log in, and as what, is written by callers with the `account` permission alone, and a password
+//! hash is written here or at `/password`, and never read out.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, Uri};
+
+use super::body::Document;
+use super::error::Problem;
+use super::etag::IfMatch;
+use super::guard::{Caller, Ids};
+use super::hashing::{Hashing, NewPassword};
+use super::json::{self, Object, Value};
+use super::store::{Changed, Created, Deleted, Key, List};
+use super::{Service, answer, list};
+
+/// Members that a list can be narrowed by.
+const FILTERS: [&str; 4] = ["name", "lastname", "dob", "gender"];
+/// The role of a person whose document names none.
+const DEFAULT_ROLE: &str = "end_user";
+/// Longest password in a person's document, in characters, as Thalamus has it.
+const MAX_PASSWORD_CHARACTERS: usize = 64;
+
+type Answer = Result<Response, Problem>;
+
+/// `GET /people`
+pub(super) async fn list(State(service): State<Arc<Service>>, caller: Caller, uri: Uri) -> Answer {
+    let pairs = list::pairs(&uri)?;
+    let members = FILTERS.iter().filter_map(|name| Some((*name, pairs.value(name)?.to_owned()))).collect();
+    list::answer(&service.store, List::People { members }, caller.reach, &uri).await
+}
+
+/// `GET /people/{id}`
+pub(super) async fn read(
+    State(service): State<Arc<Service>>,
+    caller: Caller,
+    Ids([id]): Ids<1>,
+    headers: HeaderMap,
+) -> Answer {
+    let text = service.store.record(&Key::Person(id), &caller.reach).await?.ok_or(Problem::UserNotFound)?;
+    Ok(answer::document(&headers, text))
+}
+
+/// `POST /people/{id}`
+pub(super) async fn create(
+    State(service): State<Arc<Service>>,
+    caller: Caller,
+    Ids([id]): Ids<1>,
+    Document(document): Document,
+) -> Answer {
+    // As Python's `str.upper`: by the full case mapping of Unicode (`ß` becomes `SS`).
+    let id = id.to_uppercase();
+    let mut person = Person::parse(document, &id)?;
+    if !caller.may_write_accounts() {
+        person.check_unprivileged()?;
+    }
+    let key = Key::Person(id);
+    if let Some(known) = service.store.whole_record(&key, &caller.reach).await? {
+        return same_again(&service.hashing, &known, person).await;
+    }
+    person.put_password(&service.hashing).await?;
+    match service.store.create(&key, &person.document, &caller.reach).await? {
+        Created::Done => Ok(answer::null()),
+        Created::Taken(existing) => same_again(&service.hashing, &existing.text, person).await,
+        Created::NoPerson => Err(Problem::NeedsAccount("id")),
+    }
+}
+
+/// A person whose id is taken: fine if it is the same document, sent again by a node that lost the answer.
+async fn same_again(hashing: &Hashing, known: &str, person: Person) -> Answer {
+    let Ok(Value::Object(known)) = json::parse(known.as_bytes()) else {
+        return Err(Problem::UserExists);
+    };
+    let stored = known.member("password").and_then(Value::as_str).unwrap_or_default();
+    let is_same = known.same_besides(&person.document, &["password"]) && hashing.matches(person.password, stored).await?;
+    if is_same { Ok(answer::null()) } else { Err(Problem::UserExists) }
+}
+
+/// A new person, checked.
+struct Person {
+    document: Object,
+    password: NewPassword,
+}
+
+impl Person {
+    /// Sets the id, defaults the role, and takes the password out.
+    fn parse(mut document: Object, id: &str) -> Result<Self, Problem> {
+        document.set("id", Value::String(id.to_owned()));
+        check_accounts(&document)?;
+        if document.member("roles").is_none() {
+            document.set("roles", default_roles());
+        }
+        let password = match document.member("password") {
+            None => NewPassword::Absent,
+            Some(Value::Null) => NewPassword::NoLogin,
+            Some(Value::String(text)) if text.is_empty() => NewPassword::NoLogin,
+            Some(Value::String(text)) if text.chars().count() > MAX_PASSWORD_CHARACTERS => {
+                return Err(Problem::PasswordTooLong);
+            }
+            Some(Value::String(text)) => NewPassword::of(text),
+            Some(_) => return Err(Problem::BadMember("password")),
+        };
+        Ok(Self { document, password })
+    }
+
+    /// What a caller without the `account` permission may create: an `end_user`, and nothing said of activity.
+    fn check_unprivileged(&self) -> Result<(), Problem> {
+        if self.document.member("roles") != Some(&default_roles()) {
+            return Err(Problem::NeedsAccount("roles"));
+        }
+        match self.document.member("active") {
+            Some(_) => Err(Problem::NeedsAccount("active")),
+            None => Ok(()),
+        }
+    }
+
+    async fn put_password(&mut self, hashing: &Hashing) -> Result<(), Problem> {
+        match hashing.stored_form(self.password.clone()).await? {
+            Some(hash) => self.document.set("password", Value::String(hash)),
+            None if matches!(self.password, NewPassword::NoLogin) => self.document.set("password", Value::Null),
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+fn default_roles() -> Value {
+    Value::Array(vec![Value::String(DEFAULT_ROLE.to_owned())])
+}
+
+/// `roles` is a list of names and `active` a truth value, where they are given.
+fn check_accounts(document: &Object) -> Result<(), Problem> {
+    match document.member("roles") {
+        None => {}
+        Some(Value::Array(roles)) if roles.iter().all(|role| role.as_str().is_some()) => {}
+        Some(_) => return Err(Problem::BadMember("roles")),
+    }
+    match document.member("active") {
+        None | Some(Value::Bool(_)) => Ok(()),
+        Some(_) => Err(Problem::BadMember("active")),
+    }
+}
+
+/// `PATCH /people/{id}`
+pub(super) async fn patch(
+    State(service): State<Arc<Service>>,
+    caller: Caller,
+    Ids([id]): Ids<1>,
+    headers: HeaderMap,
+    Document(mut patch): Document,
+) -> Answer {
+    if patch.remove("id").is_some_and(|given| given.as_str() != Some(&id)) {
+        return Err(Problem::PersonIdChange);
+    }
+    if patch.member("password").is_some() {
+        return Err(Problem::PasswordHere);
+    }
+    let privileged = ["roles", "active"].into_iter().find(|name| patch.member(name).is_some());
+    match privileged {
+        Some(name) if !caller.may_write_accounts() => return Err(Problem::NeedsAccount(name)),
+        Some(_) | None => check_accounts(&patch)?,
+    }
+    match service.store.patch(&Key::Person(id), patch, &IfMatch::of(&headers), &caller.reach).await? {
+        Changed::Done => Ok(answer::null()),
+        Changed::Missing => Err(Problem::UserNotFound),
+        Changed::Stale => Err(Problem::Stale),
+    }
+}
+
+/// `DELETE /people/{id}`
+pub(super) async fn delete(
+    State(service): State<Arc<Service>>,
+    caller: Caller,
+    Ids([id]): Ids<1>,
+    headers: HeaderMap,
+) -> Answer {
+    match service.store.delete(&Key::Person(id), &IfMatch::of(&headers), &caller.reach).await? {
+        Deleted::Done => Ok(answer::null()),
+        Deleted::Missing => Err(Problem::UserDoesNotExist),
+        Deleted::Stale => Err(Problem::Stale),
+        Deleted::Active => Err(Problem::UserActive),
+        Deleted::InUse => Err(Problem::UserInUse),
+    }
+}

@@ -1,0 +1,112 @@
+//! Books of life and their pages.
+//!
+//! The one rule: a page is known by its person and its id together, in the path, in the body and in the row.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::{HeaderMap, Uri};
+
+use super::body::Document;
+use super::error::Problem;
+use super::etag::IfMatch;
+use super::guard::{Caller, Ids};
+use super::json::{self, Object, Value};
+use super::store::{Changed, Created, Deleted, Existing, Key, List};
+use super::{Service, answer, list};
+
+type Answer = Result<Response, Problem>;
+
+/// `GET /pols/{person}`
+pub(super) async fn list(
+    State(service): State<Arc<Service>>,
+    caller: Caller,
+    Ids([person]): Ids<1>,
+    uri: Uri,
+) -> Answer {
+    let pairs = list::pairs(&uri)?;
+    let given = |name| pairs.value(name).map(str::to_owned);
+    let pages = List::Pages { person, since: given("since"), page_type: given("page_type") };
+    list::answer(&service.store, pages, caller.reach, &uri).await
+}
+
+/// `GET /pols/{person}/{page}`
+pub(super) async fn read(
+    State(service): State<Arc<Service>>,
+    caller: Caller,
+    Ids([person, page]): Ids<2>,
+    headers: HeaderMap,
+) -> Answer {
+    let text = service.store.record(&Key::Page { person, page }, &caller.reach).await?;
+    Ok(answer::document(&headers, text.ok_or(Problem::BookOrPageNotFound)?))
+}
+
+/// `POST /pols/{person}/{page}`
+pub(super) async fn create(
+    State(service): State<Arc<Service>>,
+    caller: Caller,
+    Ids([person, page]): Ids<2>,
+    Document(mut document): Document,
+) -> Answer {
+    match document.member("id") {
+        None => return Err(Problem::NoPageId),
+        Some(id) if id.as_str() != Some(&page) => return Err(Problem::PageIdChange),
+        Some(_) => {}
+    }
+    match document.member("book") {
+        None => document.set("book", Value::String(person.clone())),
+        Some(book) if book.as_str() != Some(&person) => return Err(Problem::BookMismatch),
+        Some(_) => {}
+    }
+    let key = Key::Page { person: person.clone(), page };
+    match service.store.create(&key, &document, &caller.reach).await? {
+        Created::Done => Ok(answer::null()),
+        Created::Taken(existing) if is_same(&existing, &person, &document) => Ok(answer::null()),
+        Created::Taken(_) => Err(Problem::PageExists),
+        Created::NoPerson => Err(Problem::PersonNotFound),
+    }
+}
+
+/// Whether a page was stored before, in this book and exactly so: a node that lost the answer sends it again.
+fn is_same(existing: &Existing, person: &str, document: &Object) -> bool {
+    let known = json::parse(existing.text.as_bytes());
+    existing.book.as_deref() == Some(person) && matches!(known, Ok(Value::Object(known)) if known == *document)
+}
+
+/// `PATCH /pols/{person}/{page}`
+pub(super) async fn patch(
+    State(service): State<Arc<Service>>,
+    caller: Caller,
+    Ids([person, page]): Ids<2>,
+    headers: HeaderMap,
+    Document(mut patch): Document,
+) -> Answer {
+    if patch.remove("id").is_some_and(|given| given.as_str() != Some(&page)) {
+        return Err(Problem::PageIdChange);
+    }
+    if patch.remove("book").is_some_and(|given| given.as_str() != Some(&person)) {
+        return Err(Problem::BookMismatch);
+    }
+    let key = Key::Page { person, page };
+    match service.store.patch(&key, patch, &IfMatch::of(&headers), &caller.reach).await? {
+        Changed::Done => Ok(answer::null()),
+        Changed::Missing => Err(Problem::PageNotFound),
+        Changed::Stale => Err(Problem::Stale),
+    }
+}
+
+/// `DELETE /pols/{person}/{page}`
+pub(super) async fn delete(
+    State(service): State<Arc<Service>>,
+    caller: Caller,
+    Ids([person, page]): Ids<2>,
+    headers: HeaderMap,
+) -> Answer {
+    match service.store.delete(&Key::Page { person, page }, &IfMatch::of(&headers), &caller.reach).await? {
+        Deleted::Done => Ok(answer::null()),
+        Deleted::Missing => Err(Problem::PageNotFound),
+        Deleted::Stale => Err(Problem::Stale),
+        Deleted::Active | Deleted::InUse => Err(Problem::PageInUse),
+    }
+}

@@ -1,0 +1,65 @@
+//! Names and values of a query string or a form (`application/x-www-form-urlencoded`).
+
+use std::fmt::Write;
+
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+
+/// Names and values, in order.
+#[derive(Debug, Default)]
+pub(super) struct Pairs(Vec<(String, String)>);
+
+impl Pairs {
+    /// Parses names and values; nothing if one of them is no text.
+    pub(super) fn parse(encoded: &[u8]) -> Option<Self> {
+        let pairs = encoded.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+        let decoded = pairs.map(|pair| {
+            let mut halves = pair.splitn(2, |byte| *byte == b'=');
+            Some((decode(halves.next()?)?, decode(halves.next().unwrap_or_default())?))
+        });
+        decoded.collect::<Option<_>>().map(Self)
+    }
+
+    /// The first value of a name.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All but the values of `name`, encoded again.
+    pub(super) fn without(&self, name: &str) -> String {
+        let mut encoded = String::new();
+        for (known, value) in self.0.iter().filter(|(known, _)| known != name) {
+            append(&mut encoded, known, value);
+        }
+        encoded
+    }
+}
+
+/// Appends a name and a value to an encoded query.
+pub(super) fn append(encoded: &mut String, name: &str, value: &str) {
+    let separator = if encoded.is_empty() { "" } else { "&" };
+    let (name, value) = (utf8_percent_encode(name, NON_ALPHANUMERIC), utf8_percent_encode(value, NON_ALPHANUMERIC));
+    // Writing to a `String` cannot fail.
+    let _ = write!(encoded, "{separator}{name}={value}");
+}
+
+fn decode(encoded: &[u8]) -> Option<String> {
+    let spaced: Vec<u8> = encoded.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    let text = String::from_utf8(percent_decode(&spaced).collect()).ok()?;
+    (!text.contains('\0')).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_decoded_and_encoded_again() {
+        let pairs = Pairs::parse(b"name=Ana+Mar%C3%ADa&after=x&empty&a=1&a=2").unwrap();
+        assert_eq!(pairs.value("name"), Some("Ana María"));
+        assert_eq!(pairs.value("empty"), Some(""));
+        assert_eq!(pairs.value("a"), Some("1"));
+        assert_eq!(pairs.value("none"), None);
+        assert_eq!(pairs.without("after"), "name=Ana%20Mar%C3%ADa&empty=&a=1&a=2");
+        assert!(Pairs::parse(b"a=%ff").is_none() && Pairs::parse(b"a=%00").is_none());
+    }
+}

@@ -1,0 +1,97 @@
+//! Rows of a list as elements of the JSON list that is sent, and how many of them are held at a time.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::DocumentForm;
+use crate::his::json::write_string;
+
+/// From so many bytes on a chunk takes no further row.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// RFC 3986's unreserved characters are written as they are.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// One element of a list.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its id: where the next chunk goes on.
+    pub id: String,
+    /// The JSON of the element.
+    pub text: String,
+}
+
+/// Consecutive elements of a list.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// The elements.
+    pub rows: Vec<Row>,
+    /// Whether the list ends here.
+    pub is_last: bool,
+    bytes: usize,
+}
+
+impl Chunk {
+    /// Takes one more row; whether there is room for another.
+    pub(super) fn push(&mut self, row: Row) -> bool {
+        self.bytes += row.text.len();
+        self.rows.push(row);
+        self.bytes < CHUNK_BYTES
+    }
+
+    /// How many rows of the size seen here fill a chunk.
+    pub fn rows_that_fit(&self) -> usize {
+        const MOST: usize = 512;
+        let average = self.bytes.checked_div(self.rows.len()).unwrap_or(0).max(1);
+        (CHUNK_BYTES / average).clamp(1, MOST)
+    }
+}
+
+/// A record as Thalamus lists it: alone in a list of its own.
+pub(super) fn record(id: String, data: &str) -> Row {
+    Row { id, text: format!("[{data}]") }
+}
+
+/// A row of `personal_docs`.
+pub(super) struct DocumentRow<'a> {
+    pub(super) id: String,
+    pub(super) data: &'a str,
+    pub(super) person: Option<&'a str>,
+    pub(super) page: Option<&'a str>,
+    pub(super) bytes: Option<&'a [u8]>,
+}
+
+/// A document as Thalamus lists it: person, page, data and content.
+pub(super) fn document(row: DocumentRow<'_>, form: DocumentForm) -> Row {
+    let mut text = String::from("[");
+    write_optional(row.person, &mut text);
+    text.push(',');
+    write_optional(row.page, &mut text);
+    text.push(',');
+    text.push_str(row.data);
+    text.push(',');
+    match (row.bytes, form) {
+        (None, _) => text.push_str("null"),
+        (Some(bytes), DocumentForm::Embedded) => {
+            text.push('"');
+            STANDARD.encode_string(bytes, &mut text);
+            text.push('"');
+        }
+        (Some(_), DocumentForm::Link) => {
+            let segment = |text| utf8_percent_encode(text, SEGMENT);
+            let (person, page) = (row.person.unwrap_or_default(), row.page.unwrap_or_default());
+            let path = format!("/personal_docs/{}/{}/{}", segment(person), segment(page), segment(&row.id));
+            write_string(&path, &mut text);
+        }
+    }
+    text.push(']');
+    Row { id: row.id, text }
+}
+
+fn write_optional(value: Option<&str>, text: &mut String) {
+    match value {
+        Some(value) => write_string(value, text),
+        None => text.push_str("null"),
+    }
+}

@@ -1,0 +1,149 @@
+//! The store: what is kept, whichever database keeps it.
+//!
+//! The one rule: every statement carries the caller's [`Reach`], so that a request for one's own record cannot touch
+//! another's even if everything above were wrong. SQL lives here and nowhere else in the HIS; HTTP does not.
+//!
+//! Called by the handlers and by the import. Both databases pass one and the same test suite.
+
+mod batch;
+mod element;
+mod model;
+mod postgres;
+mod sql;
+mod sqlite;
+
+use crate::db::{Database, DbError};
+use crate::his::etag::IfMatch;
+use crate::his::json::Object;
+
+pub use batch::{Batch, BatchOutcome};
+pub use element::{Chunk, Row};
+pub use model::{
+    Changed, Created, Deleted, DocumentCreated, DocumentForm, DocumentKey, Existing, Key, List, Reach, StoredDocument,
+    Units, Window,
+};
+
+use postgres::Postgres;
+use sqlite::SqliteStore;
+
+/// The store of the HIS; clones share it.
+#[derive(Clone)]
+pub enum Store {
+    /// PostgreSQL.
+    Postgres(Postgres),
+    /// SQLite.
+    Sqlite(SqliteStore),
+}
+
+/// Sends a call to whichever database there is.
+macro_rules! each {
+    ($self:ident, $store:ident => $call:expr) => {
+        match $self {
+            Self::Postgres($store) => $call.await,
+            Self::Sqlite($store) => $call.await,
+        }
+    };
+}
+
+impl Store {
+    /// The store in an opened database.
+    pub fn new(database: Database) -> Self {
+        match database {
+            Database::Postgres(pool) => Self::Postgres(Postgres::new(pool)),
+            Database::Sqlite(sqlite) => Self::Sqlite(SqliteStore::new(sqlite)),
+        }
+    }
+
+    /// The text of one record as it may be seen: a person without the password hash.
+    ///
+    /// # Errors
+    /// As for every method here: the database is away, or refused.
+    pub async fn record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
+        each!(self, store => store.record(key, reach))
+    }
+
+    /// The whole of a record, a person's password hash included: for comparison, never for an answer.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn whole_record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
+        each!(self, store => store.whole_record(key, reach))
+    }
+
+    /// Stores a new record.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn create(&self, key: &Key, record: &Object, reach: &Reach) -> Result<Created, DbError> {
+        each!(self, store => store.create(key, record.to_text(), reach))
+    }
+
+    /// Merges `patch` into a record: its members are replaced whole, the others stay.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn patch(&self, key: &Key, patch: Object, condition: &IfMatch, reach: &Reach) -> Result<Changed, DbError> {
+        each!(self, store => store.patch(key, patch, condition, reach))
+    }
+
+    /// Deletes a record that nothing belongs to.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn delete(&self, key: &Key, condition: &IfMatch, reach: &Reach) -> Result<Deleted, DbError> {
+        each!(self, store => store.delete(key, condition, reach))
+    }
+
+    /// The next rows of a list, in the order of their ids: at most `limit`, and no more than fit a chunk.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn chunk(&self, list: &List, window: &Window, limit: usize, reach: &Reach) -> Result<Chunk, DbError> {
+        each!(self, store => store.chunk(list, window, limit, reach))
+    }
+
+    /// The first `limit` ids of a list.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn ids(&self, list: &List, window: &Window, limit: usize, reach: &Reach) -> Result<Vec<String>, DbError> {
+        each!(self, store => store.ids(list, window, limit, reach))
+    }
+
+    /// One personal document.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn document(&self, key: &DocumentKey, reach: &Reach) -> Result<Option<StoredDocument>, DbError> {
+        each!(self, store => store.document(key, reach))
+    }
+
+    /// Stores a new personal document.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn create_document(
+        &self,
+        key: &DocumentKey,
+        document: StoredDocument,
+        reach: &Reach,
+    ) -> Result<DocumentCreated, DbError> {
+        each!(self, store => store.create_document(key, document, reach))
+    }
+
+    /// Deletes a personal document; whether it was there.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn delete_document(&self, key: &DocumentKey, reach: &Reach) -> Result<bool, DbError> {
+        each!(self, store => store.delete_document(key, reach))
+    }
+
+    /// Stores many new records in one transaction, and says of each how it ended.
+    ///
+    /// # Errors
+    /// See [`Store::record`]; nothing of the batch is stored then.
+    pub async fn import(&self, batch: Batch) -> Result<Vec<BatchOutcome>, DbError> {
+        each!(self, store => store.import(batch))
+    }
+}

@@ -1,0 +1,171 @@
+//! The words of the store: which record, whose, and how it ended.
+
+/// Whose records a statement may touch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// This person's alone.
+    Own(String),
+    /// Anybody's.
+    Global,
+}
+
+impl Reach {
+    pub(super) fn own(&self) -> Option<&str> {
+        match self {
+            Self::Own(person) => Some(person),
+            Self::Global => None,
+        }
+    }
+}
+
+/// The kinds of records that are nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Units {
+    /// Domiciliary units: where people live.
+    Domiciliary,
+    /// Health institutions.
+    Institutions,
+}
+
+/// Which record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    /// A person.
+    Person(String),
+    /// A page of a person's book of life.
+    Page {
+        /// Whose book.
+        person: String,
+        /// The page's id.
+        page: String,
+    },
+    /// A domiciliary unit or an institution.
+    Unit(Units, String),
+}
+
+/// Which personal document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentKey {
+    /// Whose document.
+    pub person: String,
+    /// The page it belongs to.
+    pub page: String,
+    /// The document's id.
+    pub document: String,
+}
+
+/// A list of records, and which of them are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum List {
+    /// Persons whose members are exactly as given.
+    People {
+        /// Pairs of member and value: `name`, `lastname`, `dob`, `gender`.
+        members: Vec<(&'static str, String)>,
+    },
+    /// The pages of one book.
+    Pages {
+        /// Whose book.
+        person: String,
+        /// The earliest `page_date`.
+        since: Option<String>,
+        /// The `page_type`.
+        page_type: Option<String>,
+    },
+    /// All units of a kind.
+    Units(Units),
+    /// Personal documents.
+    Documents {
+        /// Whose documents.
+        person: String,
+        /// Those of this page alone.
+        page: Option<String>,
+        /// How their bytes are told.
+        form: DocumentForm,
+    },
+}
+
+/// How a list tells the bytes of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DocumentForm {
+    /// In base64.
+    Embedded,
+    /// As the path to fetch them from.
+    Link,
+}
+
+/// Which stretch of a list, by id.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Ids greater than this.
+    pub after: Option<String>,
+    /// Ids up to this.
+    pub upto: Option<String>,
+}
+
+/// How the creation of a record ended.
+#[derive(Debug)]
+pub enum Created {
+    /// It is stored.
+    Done,
+    /// The id is taken by this record; nothing was written.
+    Taken(Existing),
+    /// There is no person within reach for it to belong to.
+    NoPerson,
+}
+
+/// A record that is there already.
+#[derive(Debug)]
+pub struct Existing {
+    /// The book it is in, for pages.
+    pub book: Option<String>,
+    /// All of it, a person's password hash included: for comparison, never for an answer.
+    pub text: String,
+}
+
+/// How a change ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// It is stored.
+    Done,
+    /// There is no such record within reach.
+    Missing,
+    /// The record is not in the state that the caller named.
+    Stale,
+}
+
+/// How a deletion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is gone.
+    Done,
+    /// There is no such record within reach.
+    Missing,
+    /// The record is not in the state that the caller named.
+    Stale,
+    /// The person may still log in.
+    Active,
+    /// Other records belong to it.
+    InUse,
+}
+
+/// A personal document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredDocument {
+    /// What is known about it, as JSON text.
+    pub data: String,
+    /// Its bytes, where there are any.
+    pub bytes: Option<Vec<u8>>,
+}
+
+/// How the creation of a document ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DocumentCreated {
+    /// It is stored.
+    Done,
+    /// It was stored before, exactly so.
+    Same,
+    /// The id is taken by another.
+    Taken,
+    /// There is no such page within reach.
+    NoPage,
+}

@@ -1,0 +1,172 @@
+//! The store on PostgreSQL.
+//!
+//! Documents stay in jsonb and leave as its text; merges happen in the database, in one statement. What must look
+//! before it writes takes a row lock first.
+
+mod documents;
+mod import;
+mod list;
+
+use deadpool_postgres::{Client, Pool};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+
+use super::sql::{self, Dialect, Table};
+use super::{Changed, Created, Deleted, Existing, Key, Reach};
+use crate::db::DbError;
+use crate::his::etag::IfMatch;
+use crate::his::json::Object;
+
+const DIALECT: Dialect = Dialect::Postgres;
+
+/// The store on PostgreSQL; clones share its pool.
+#[derive(Clone)]
+pub struct Postgres {
+    pool: Pool,
+}
+
+impl Postgres {
+    pub(super) fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    async fn client(&self) -> Result<Client, DbError> {
+        Ok(self.pool.get().await?)
+    }
+
+    pub(super) async fn record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
+        self.text(&sql::select_visible(DIALECT, key), key, reach).await
+    }
+
+    pub(super) async fn whole_record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
+        self.text(&sql::select_whole(DIALECT, key), key, reach).await
+    }
+
+    async fn text(&self, sql: &str, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached(sql).await?;
+        let row = client.query_opt(&statement, &[&key.id(), &key.book(), &reach.own()]).await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+
+    pub(super) async fn create(&self, key: &Key, text: String, reach: &Reach) -> Result<Created, DbError> {
+        let client = self.client().await?;
+        let (id, book, own) = (key.id(), key.book(), reach.own());
+        let statement = client.prepare_cached(insert(key.table())).await?;
+        let inserted = match client.execute(&statement, &[&id, &text, &own, &book]).await {
+            // The person was deleted between our look and our write.
+            Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => return Ok(Created::NoPerson),
+            inserted => inserted?,
+        };
+        if inserted > 0 {
+            return Ok(Created::Done);
+        }
+        let statement = client.prepare_cached(&existing(key.table())).await?;
+        match client.query_opt(&statement, &[&id, &book]).await? {
+            Some(row) => Ok(Created::Taken(Existing { book: row.try_get(0)?, text: row.try_get(1)? })),
+            None => Ok(Created::NoPerson),
+        }
+    }
+
+    pub(super) async fn patch(
+        &self,
+        key: &Key,
+        patch: Object,
+        condition: &IfMatch,
+        reach: &Reach,
+    ) -> Result<Changed, DbError> {
+        const MERGED: &str = "coalesce(data, '{}') || $4::text::jsonb";
+        let patch = patch.to_text();
+        let parameters: [&(dyn ToSql + Sync); 4] = [&key.id(), &key.book(), &reach.own(), &patch];
+        let sql = sql::update(DIALECT, key, MERGED);
+        let mut client = self.client().await?;
+        if !condition.is_conditional() {
+            let statement = client.prepare_cached(&sql).await?;
+            let updated = client.execute(&statement, &parameters).await?;
+            return Ok(if updated > 0 { Changed::Done } else { Changed::Missing });
+        }
+        let transaction = client.transaction().await?;
+        let locked = transaction.prepare_cached(&lock(key)).await?;
+        let Some(row) = transaction.query_opt(&locked, &[&key.id(), &key.book(), &reach.own()]).await? else {
+            return Ok(Changed::Missing);
+        };
+        if !condition.admits(row.try_get(0)?) {
+            return Ok(Changed::Stale);
+        }
+        let statement = transaction.prepare_cached(&sql).await?;
+        transaction.execute(&statement, &parameters).await?;
+        transaction.commit().await?;
+        Ok(Changed::Done)
+    }
+
+    pub(super) async fn delete(&self, key: &Key, condition: &IfMatch, reach: &Reach) -> Result<Deleted, DbError> {
+        let parameters: [&(dyn ToSql + Sync); 3] = [&key.id(), &key.book(), &reach.own()];
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await?;
+        let locked = transaction.prepare_cached(&lock(key)).await?;
+        let Some(row) = transaction.query_opt(&locked, &parameters).await? else {
+            return Ok(Deleted::Missing);
+        };
+        if !condition.admits(row.try_get(0)?) {
+            return Ok(Deleted::Stale);
+        }
+        if key.table() == Table::People {
+            if !row.try_get::<_, bool>(1)? {
+                return Ok(Deleted::Active);
+            }
+            let in_use = transaction.prepare_cached(sql::PERSON_IN_USE).await?;
+            if transaction.query_one(&in_use, &[&key.id()]).await?.try_get(0)? {
+                return Ok(Deleted::InUse);
+            }
+        }
+        let statement = transaction.prepare_cached(&sql::delete(DIALECT, key)).await?;
+        match transaction.execute(&statement, &parameters).await {
+            Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => return Ok(Deleted::InUse),
+            deleted => deleted?,
+        };
+        transaction.commit().await?;
+        Ok(Deleted::Done)
+    }
+}
+
+/// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the only person within reach (or null), `$4` book.
+fn insert(table: Table) -> &'static str {
+    match table {
+        Table::People => {
+            "INSERT INTO people (id, data) SELECT $1::varchar, $2::text::jsonb \
+             WHERE ($3::text IS NULL OR $1 = $3) AND $4::text IS NULL ON CONFLICT DO NOTHING"
+        }
+        Table::Pols => {
+            "INSERT INTO pols (id, book, data) SELECT $1::varchar, $4::varchar, $2::text::jsonb \
+             WHERE ($3::text IS NULL OR $4 = $3) AND EXISTS (SELECT 1 FROM people WHERE id = $4) ON CONFLICT DO NOTHING"
+        }
+        Table::Dus => {
+            "INSERT INTO dus (id, data) SELECT $1::varchar, $2::text::jsonb \
+             WHERE ($3::text IS NULL OR true) AND $4::text IS NULL ON CONFLICT DO NOTHING"
+        }
+        Table::Institutions | Table::PersonalDocs => {
+            "INSERT INTO institutions (id, data) SELECT $1::varchar, $2::text::jsonb \
+             WHERE ($3::text IS NULL OR true) AND $4::text IS NULL ON CONFLICT DO NOTHING"
+        }
+    }
+}
+
+/// The row that has taken an id (`$1`), as its book and whole text; for a page, only if the person (`$2`) is there.
+fn existing(table: Table) -> String {
+    let (whole, name) = (DIALECT.whole(), table.name());
+    match table {
+        Table::Pols => format!(
+            "SELECT book, {whole} FROM pols WHERE id = $1 AND EXISTS (SELECT 1 FROM people WHERE people.id = $2)"
+        ),
+        Table::People | Table::Dus | Table::Institutions | Table::PersonalDocs => {
+            format!("SELECT CAST($2 AS text), {whole} FROM {name} WHERE id = $1")
+        }
+    }
+}
+
+/// The row as it may be seen, and whether it is inactive, locked until the transaction ends.
+fn lock(key: &Key) -> String {
+    let select = sql::select_visible(DIALECT, key);
+    let (columns, rest) = select.split_once(" FROM ").unwrap_or((select.as_str(), ""));
+    format!("{columns}, coalesce(data -> 'active' = 'false', false) FROM {rest} FOR UPDATE")
+}

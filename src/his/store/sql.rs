@@ -1,0 +1,254 @@
+//! The statements both databases share, written once in the SQL they have in common.
+//!
+//! INVARIANT: every statement about a person's records ends in a condition on the caller's reach; the functions here
+//! are the only makers of such statements, and take the reach, or keep a place for it, as a matter of course.
+
+use super::{DocumentForm, Key, List, Reach, Units, Window};
+
+/// Where the two databases write things differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// `$1`, jsonb.
+    Postgres,
+    /// `?1`, JSON in text.
+    Sqlite,
+}
+
+impl Dialect {
+    /// Turns `$1` into what the database calls a parameter.
+    pub(super) fn placeholders(self, sql: &str) -> String {
+        match self {
+            Self::Postgres => sql.to_owned(),
+            Self::Sqlite => sql.replace('$', "?"),
+        }
+    }
+
+    /// The text of a row as it may be seen.
+    fn visible(self, table: Table) -> &'static str {
+        match (self, table) {
+            // A row that Thalamus let in may be no object; such a one has no password to hide.
+            (Self::Postgres, Table::People) => {
+                "coalesce((CASE WHEN jsonb_typeof(data) = 'object' THEN data - 'password' ELSE data END)::text, 'null')"
+            }
+            (Self::Sqlite, Table::People) => "coalesce(json_remove(data, '$.password'), 'null')",
+            (_, _) => self.whole(),
+        }
+    }
+
+    /// The text of a row, all of it.
+    pub(super) fn whole(self) -> &'static str {
+        match self {
+            Self::Postgres => "coalesce(data::text, 'null')",
+            Self::Sqlite => "coalesce(data, 'null')",
+        }
+    }
+
+    /// Compares text by its code points, whatever the database's collation.
+    fn binary(self) -> &'static str {
+        match self {
+            Self::Postgres => "COLLATE \"C\"",
+            Self::Sqlite => "",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Table {
+    People,
+    Pols,
+    Dus,
+    Institutions,
+    PersonalDocs,
+}
+
+impl Table {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::People => "people",
+            Self::Pols => "pols",
+            Self::Dus => "dus",
+            Self::Institutions => "institutions",
+            Self::PersonalDocs => "personal_docs",
+        }
+    }
+}
+
+impl Key {
+    pub(super) fn table(&self) -> Table {
+        match self {
+            Self::Person(_) => Table::People,
+            Self::Page { .. } => Table::Pols,
+            Self::Unit(units, _) => units.table(),
+        }
+    }
+
+    /// The primary key.
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Self::Person(id) | Self::Page { page: id, .. } | Self::Unit(_, id) => id,
+        }
+    }
+
+    /// The book a page must be in.
+    pub(super) fn book(&self) -> Option<&str> {
+        match self {
+            Self::Page { person, .. } => Some(person),
+            Self::Person(_) | Self::Unit(..) => None,
+        }
+    }
+
+    /// The row: `$1` is the id, `$2` the book (or null), `$3` the only person within reach (or null).
+    fn condition(&self) -> &'static str {
+        match self {
+            Self::Person(_) => "id = $1 AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR id = $3)",
+            Self::Page { .. } => "id = $1 AND book = $2 AND (CAST($3 AS text) IS NULL OR book = $3)",
+            // A unit is nobody's: the decision alone says who may touch it.
+            Self::Unit(..) => "id = $1 AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR true)",
+        }
+    }
+}
+
+impl Units {
+    pub(super) fn table(self) -> Table {
+        match self {
+            Self::Domiciliary => Table::Dus,
+            Self::Institutions => Table::Institutions,
+        }
+    }
+}
+
+/// The row as it may be seen; parameters as in [`Key::condition`].
+pub(super) fn select_visible(dialect: Dialect, key: &Key) -> String {
+    let (table, condition) = (key.table(), dialect.placeholders(key.condition()));
+    format!("SELECT {} FROM {} WHERE {condition}", dialect.visible(table), table.name())
+}
+
+/// The whole row; parameters as in [`Key::condition`].
+pub(super) fn select_whole(dialect: Dialect, key: &Key) -> String {
+    let condition = dialect.placeholders(key.condition());
+    format!("SELECT {} FROM {} WHERE {condition}", dialect.whole(), key.table().name())
+}
+
+/// Sets the row's data to `value`, an expression with `$4`; parameters as in [`Key::condition`].
+pub(super) fn update(dialect: Dialect, key: &Key, value: &str) -> String {
+    let sql = format!("UPDATE {} SET data = {value} WHERE {}", key.table().name(), key.condition());
+    dialect.placeholders(&sql)
+}
+
+/// Deletes the row; parameters as in [`Key::condition`].
+pub(super) fn delete(dialect: Dialect, key: &Key) -> String {
+    dialect.placeholders(&format!("DELETE FROM {} WHERE {}", key.table().name(), key.condition()))
+}
+
+/// Whether pages or documents of a person (`$1`) are there.
+pub(super) const PERSON_IN_USE: &str =
+    "SELECT EXISTS (SELECT 1 FROM pols WHERE book = $1) OR EXISTS (SELECT 1 FROM personal_docs WHERE fedacct = $1)";
+
+/// Whether a page (`$1`) is there in the book of a person (`$2`) within reach (`$3`, or null).
+pub(super) const PAGE_EXISTS: &str =
+    "SELECT EXISTS (SELECT 1 FROM pols WHERE id = $1 AND book = $2 AND (CAST($3 AS text) IS NULL OR book = $3))";
+
+/// A row of `personal_docs`: `$1` person, `$2` page, `$3` document, `$4` the only person within reach (or null).
+const DOCUMENT: &str = "fedacct = $1 AND pol = $2 AND id = $3 AND (CAST($4 AS text) IS NULL OR fedacct = $4)";
+
+/// The document's data and bytes; parameters as in [`DOCUMENT`].
+pub(super) fn select_document(dialect: Dialect) -> String {
+    format!("SELECT {}, document FROM personal_docs WHERE {}", dialect.whole(), dialect.placeholders(DOCUMENT))
+}
+
+/// Deletes the document; parameters as in [`DOCUMENT`].
+pub(super) fn delete_document(dialect: Dialect) -> String {
+    dialect.placeholders(&format!("DELETE FROM personal_docs WHERE {DOCUMENT}"))
+}
+
+/// A statement with its parameters, all text.
+pub(super) struct Query {
+    pub(super) sql: String,
+    pub(super) parameters: Vec<String>,
+}
+
+/// Rows of a list in the order of their ids. Columns: id, then `data`; for documents id, `data`, person, page, bytes.
+pub(super) fn select_list(dialect: Dialect, list: &List, window: &Window, limit: usize, reach: &Reach) -> Query {
+    let table = list.table();
+    let columns = match list {
+        List::People { .. } | List::Pages { .. } | List::Units(_) => format!("id, {}", dialect.visible(table)),
+        List::Documents { form, .. } => {
+            let bytes = match form {
+                DocumentForm::Embedded => "document",
+                // The bytes stay where they are: only whether there are any.
+                DocumentForm::Link => "substr(document, 1, 1)",
+            };
+            format!("id, {}, fedacct, pol, {bytes}", dialect.whole())
+        }
+    };
+    select(dialect, &columns, list, window, limit, reach)
+}
+
+/// The ids of a list alone.
+pub(super) fn select_ids(dialect: Dialect, list: &List, window: &Window, limit: usize, reach: &Reach) -> Query {
+    select(dialect, "id", list, window, limit, reach)
+}
+
+impl List {
+    fn table(&self) -> Table {
+        match self {
+            Self::People { .. } => Table::People,
+            Self::Pages { .. } => Table::Pols,
+            Self::Units(units) => units.table(),
+            Self::Documents { .. } => Table::PersonalDocs,
+        }
+    }
+}
+
+fn select(dialect: Dialect, columns: &str, list: &List, window: &Window, limit: usize, reach: &Reach) -> Query {
+    let mut conditions = Conditions::default();
+    match list {
+        List::People { members } => {
+            conditions.add_some("id =", reach.own());
+            for (member, value) in members {
+                conditions.add(&format!("data ->> '{member}' ="), value);
+            }
+        }
+        List::Pages { person, since, page_type } => {
+            conditions.add("book =", person);
+            conditions.add_some("book =", reach.own());
+            conditions.add_some(&format!("(data ->> 'page_date') {} >=", dialect.binary()), since.as_deref());
+            conditions.add_some("data ->> 'page_type' =", page_type.as_deref());
+        }
+        List::Units(_) => {}
+        List::Documents { person, page, form: _ } => {
+            conditions.add("fedacct =", person);
+            conditions.add_some("fedacct =", reach.own());
+            conditions.add_some("pol =", page.as_deref());
+        }
+    }
+    conditions.add_some("id >", window.after.as_deref());
+    conditions.add_some("id <=", window.upto.as_deref());
+    let Conditions { comparisons, parameters } = conditions;
+    let condition = match comparisons.as_slice() {
+        [] => "true".to_owned(),
+        some => dialect.placeholders(&some.join(" AND ")),
+    };
+    let table = list.table().name();
+    Query { sql: format!("SELECT {columns} FROM {table} WHERE {condition} ORDER BY id LIMIT {limit}"), parameters }
+}
+
+/// Conditions and their parameters, numbered as they come.
+#[derive(Default)]
+struct Conditions {
+    comparisons: Vec<String>,
+    parameters: Vec<String>,
+}
+
+impl Conditions {
+    fn add(&mut self, comparison: &str, value: &str) {
+        self.parameters.push(value.to_owned());
+        self.comparisons.push(format!("{comparison} ${}", self.parameters.len()));
+    }
+
+    fn add_some(&mut self, comparison: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.add(comparison, value);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Lists: in chunks that each take a reader and give it back, as on PostgreSQL.
+
+use rusqlite::params_from_iter;
+
+use super::super::element::{self, DocumentRow};
+use super::super::sql;
+use super::super::{Chunk, List, Reach, Window};
+use super::{DIALECT, SqliteStore};
+use crate::db::DbError;
+
+impl SqliteStore {
+    pub(in super::super) async fn chunk(
+        &self,
+        list: &List,
+        window: &Window,
+        limit: usize,
+        reach: &Reach,
+    ) -> Result<Chunk, DbError> {
+        let query = sql::select_list(DIALECT, list, window, limit, reach);
+        let form = match list {
+            List::Documents { form, .. } => Some(*form),
+            List::People { .. } | List::Pages { .. } | List::Units(_) => None,
+        };
+        let work = move |connection: &rusqlite::Connection| {
+            let mut statement = connection.prepare_cached(&query.sql)?;
+            let mut rows = statement.query(params_from_iter(&query.parameters))?;
+            let mut chunk = Chunk::default();
+            while let Some(row) = rows.next()? {
+                let (id, data) = (row.get(0)?, row.get_ref(1)?.as_str()?);
+                let element = match form {
+                    None => element::record(id, data),
+                    Some(form) => {
+                        let person = row.get_ref(2)?.as_str_or_null()?;
+                        let page = row.get_ref(3)?.as_str_or_null()?;
+                        let bytes = row.get_ref(4)?.as_bytes_or_null()?;
+                        element::document(DocumentRow { id, data, person, page, bytes }, form)
+                    }
+                };
+                if !chunk.push(element) {
+                    return Ok(chunk);
+                }
+            }
+            chunk.is_last = chunk.rows.len() < limit;
+            Ok(chunk)
+        };
+        self.sqlite.read(work).await
+    }
+
+    pub(in super::super) async fn ids(
+        &self,
+        list: &List,
+        window: &Window,
+        limit: usize,
+        reach: &Reach,
+    ) -> Result<Vec<String>, DbError> {
+        let query = sql::select_ids(DIALECT, list, window, limit, reach);
+        let work = move |connection: &rusqlite::Connection| {
+            let mut statement = connection.prepare_cached(&query.sql)?;
+            statement.query_map(params_from_iter(&query.parameters), |row| row.get(0))?.collect()
+        };
+        self.sqlite.read(work).await
+    }
+}

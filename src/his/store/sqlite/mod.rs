@@ -1,0 +1,148 @@
+//! The store on SQLite.
+//!
+//! Writers take turns from `BEGIN IMMEDIATE` on, so what is read there cannot change before it is written.
+
+mod documents;
+mod import;
+mod list;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::sql::{self, Dialect, Table};
+use super::{Changed, Created, Deleted, Existing, Key, Reach};
+use crate::db::{DbError, Sqlite};
+use crate::his::etag::IfMatch;
+use crate::his::json::{self, Object, Value};
+
+const DIALECT: Dialect = Dialect::Sqlite;
+
+/// The store on SQLite; clones share it.
+#[derive(Clone)]
+pub struct SqliteStore {
+    sqlite: Sqlite,
+}
+
+impl SqliteStore {
+    pub(super) fn new(sqlite: Sqlite) -> Self {
+        Self { sqlite }
+    }
+
+    pub(super) async fn record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
+        let (key, reach) = (key.clone(), reach.clone());
+        self.sqlite.read(move |connection| text(connection, &sql::select_visible(DIALECT, &key), &key, &reach)).await
+    }
+
+    pub(super) async fn whole_record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
+        let (key, reach) = (key.clone(), reach.clone());
+        self.sqlite.read(move |connection| text(connection, &sql::select_whole(DIALECT, &key), &key, &reach)).await
+    }
+
+    pub(super) async fn create(&self, key: &Key, text: String, reach: &Reach) -> Result<Created, DbError> {
+        let (key, reach) = (key.clone(), reach.clone());
+        self.sqlite.write(move |transaction| insert(transaction, &key, &text, &reach)).await
+    }
+
+    pub(super) async fn patch(
+        &self,
+        key: &Key,
+        patch: Object,
+        condition: &IfMatch,
+        reach: &Reach,
+    ) -> Result<Changed, DbError> {
+        let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
+        let work = move |transaction: &Transaction<'_>| {
+            let Some(seen) = text(transaction, &sql::select_visible(DIALECT, &key), &key, &reach)? else {
+                return Ok(Changed::Missing);
+            };
+            if !condition.admits(&seen) {
+                return Ok(Changed::Stale);
+            }
+            let stored = text(transaction, &sql::select_whole(DIALECT, &key), &key, &reach)?;
+            let mut object = match stored.map(|stored| json::parse(stored.as_bytes())) {
+                Some(Ok(Value::Object(object))) => object,
+                _ => Object::default(),
+            };
+            object.merge(patch);
+            let mut statement = transaction.prepare_cached(&sql::update(DIALECT, &key, "$4"))?;
+            statement.execute(params![key.id(), key.book(), reach.own(), object.to_text()])?;
+            Ok(Changed::Done)
+        };
+        self.sqlite.write(work).await
+    }
+
+    pub(super) async fn delete(&self, key: &Key, condition: &IfMatch, reach: &Reach) -> Result<Deleted, DbError> {
+        let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
+        let work = move |transaction: &Transaction<'_>| {
+            let Some(seen) = text(transaction, &sql::select_visible(DIALECT, &key), &key, &reach)? else {
+                return Ok(Deleted::Missing);
+            };
+            if !condition.admits(&seen) {
+                return Ok(Deleted::Stale);
+            }
+            if key.table() == Table::People {
+                if !is_inactive(&seen) {
+                    return Ok(Deleted::Active);
+                }
+                if exists(transaction, sql::PERSON_IN_USE, params![key.id()])? {
+                    return Ok(Deleted::InUse);
+                }
+            }
+            let mut statement = transaction.prepare_cached(&sql::delete(DIALECT, &key))?;
+            match statement.execute(params![key.id(), key.book(), reach.own()]) {
+                Err(error) if is_foreign_key_violation(&error) => Ok(Deleted::InUse),
+                deleted => deleted.map(|_| Deleted::Done),
+            }
+        };
+        self.sqlite.write(work).await
+    }
+}
+
+fn text(connection: &Connection, sql: &str, key: &Key, reach: &Reach) -> Result<Option<String>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row(params![key.id(), key.book(), reach.own()], |row| row.get(0)).optional()
+}
+
+fn exists(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<bool, rusqlite::Error> {
+    connection.prepare_cached(&DIALECT.placeholders(sql))?.query_row(parameters, |row| row.get(0))
+}
+
+fn is_inactive(text: &str) -> bool {
+    matches!(json::parse(text.as_bytes()), Ok(Value::Object(person)) if person.member("active") == Some(&Value::Bool(false)))
+}
+
+fn is_foreign_key_violation(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY)
+}
+
+/// Stores a record, unless its id is taken, its person is not there, or it is out of reach.
+fn insert(transaction: &Transaction<'_>, key: &Key, text: &str, reach: &Reach) -> Result<Created, rusqlite::Error> {
+    let own = reach.own();
+    let within_reach = match key {
+        Key::Person(id) => own.is_none_or(|own| own == id),
+        Key::Page { person, .. } => {
+            own.is_none_or(|own| own == person)
+                && exists(transaction, "SELECT EXISTS (SELECT 1 FROM people WHERE id = $1)", params![person])?
+        }
+        Key::Unit(..) => true,
+    };
+    if !within_reach {
+        return Ok(Created::NoPerson);
+    }
+    let table = key.table();
+    let inserted = match key.book() {
+        Some(book) => transaction
+            .prepare_cached("INSERT INTO pols (id, book, data) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
+            .execute(params![key.id(), book, text])?,
+        None => transaction
+            .prepare_cached(&format!("INSERT INTO {} (id, data) VALUES (?1, ?2) ON CONFLICT DO NOTHING", table.name()))?
+            .execute(params![key.id(), text])?,
+    };
+    if inserted > 0 {
+        return Ok(Created::Done);
+    }
+    let book = if table == Table::Pols { "book" } else { "NULL" };
+    let mut statement =
+        transaction.prepare_cached(&format!("SELECT {book}, {} FROM {} WHERE id = ?1", DIALECT.whole(), table.name()))?;
+    let existing = |row: &rusqlite::Row<'_>| Ok(Existing { book: row.get(0)?, text: row.get(1)? });
+    statement.query_row([key.id()], existing).map(Created::Taken)
+}
