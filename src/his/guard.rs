@@ -32,26 +32,26 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Who calls, and whose records the decision lets the call touch.
 #[derive(Debug, Clone)]
-pub struct Caller {
+pub(super) struct Caller {
     /// The account id; empty on public pages.
-    pub account: String,
+    pub(super) account: String,
     /// Whose records may be touched; carried into every statement.
-    pub reach: Reach,
+    pub(super) reach: Reach,
     /// Request id.
-    pub request_id: String,
+    pub(super) request_id: String,
     may_write_accounts: bool,
 }
 
 impl Caller {
     /// Whether the caller may write `roles` and `active` of a person.
-    pub fn may_write_accounts(&self) -> bool {
+    pub(super) fn may_write_accounts(&self) -> bool {
         self.may_write_accounts
     }
 }
 
 /// The ids in the path, decoded, in order.
 #[derive(Debug, Clone)]
-pub struct Ids<const N: usize>(pub [String; N]);
+pub(super) struct Ids<const N: usize>(pub(super) [String; N]);
 
 #[derive(Clone)]
 struct PathIds(Vec<String>);
