@@ -1,6 +1,6 @@
 //! What the tests of the HIS stand on: a service on a real socket over a store of its own, and callers as the gateway
 //! would assert them.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 pub mod client;
 pub mod postgres;
