@@ -9,12 +9,18 @@
 //! `gateway` translates between pingora and [`pipeline`], which alone decides; `his` serves what carries an assertion of
 //! the gateway. The two never name each other: what they share lies below them.
 
-pub mod assertion;
-pub mod config;
-pub mod db;
-pub mod his;
-pub mod password;
+pub mod gateway;
+pub mod pipeline;
 pub mod path;
-pub mod policy;
 pub mod routes;
+pub mod authn;
+pub mod accounts;
+pub mod policy;
+pub mod assertion;
+pub mod reload;
+pub mod observe;
+pub mod his;
+pub mod db;
+pub mod password;
 pub mod secret;
+pub mod config;

@@ -63,7 +63,10 @@ fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> 
     let uri = verified_modes_as_require(&config.uri);
     let mut settings: tokio_postgres::Config = uri.parse().map_err(|error| DbError::Settings {
         key: "uri",
-        problem: format!("is not a PostgreSQL connection string ({}); write it as postgres://user@host/database", super::chain(&error)),
+        problem: format!(
+            "is not a PostgreSQL connection string ({}); write it as postgres://user@host/database",
+            super::chain(&error)
+        ),
     })?;
     if let (None, Some(password)) = (settings.get_password(), &config.password) {
         settings.password(password.expose());
@@ -108,7 +111,8 @@ fn roots(config: &PostgresConfig) -> Result<RootCertStore, DbError> {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().unwrap_or_default());
         return Ok(roots);
     };
-    let unusable = |problem: String| DbError::Settings { key: "ca_file", problem: format!("`{}` {problem}", file.display()) };
+    let unusable =
+        |problem: String| DbError::Settings { key: "ca_file", problem: format!("`{}` {problem}", file.display()) };
     let pem = std::fs::read(file).map_err(|error| unusable(format!("cannot be read ({error})")))?;
     let certificates: Vec<CertificateDer<'_>> = rustls_pemfile::certs(&mut pem.as_slice())
         .collect::<Result<_, _>>()

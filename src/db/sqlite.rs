@@ -119,7 +119,10 @@ fn create_private(path: &Path) -> Result<(), DbError> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(DbError::Settings {
             key: "path",
-            problem: format!("`{}` cannot be created ({error}); name a file in a directory that exists", path.display()),
+            problem: format!(
+                "`{}` cannot be created ({error}); name a file in a directory that exists",
+                path.display()
+            ),
         }),
     }
 }
@@ -140,7 +143,9 @@ fn into_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
     let mut attempt = 0;
     loop {
         match connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())) {
-            Err(error) if attempt < ATTEMPTS && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+            Err(error)
+                if attempt < ATTEMPTS && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) =>
+            {
                 attempt += 1;
                 std::thread::sleep(Duration::from_millis(20));
             }

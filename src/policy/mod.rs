@@ -13,7 +13,7 @@ mod roles_cfg;
 use std::collections::HashMap;
 
 pub use rights::{Endpoint, EndpointTable, Rights};
-pub use roles_cfg::{Grant, PolicyError, RoleDefinition};
+pub use roles_cfg::{Grant, MAX_POLICY_BYTES, PolicyError, RoleDefinition};
 
 /// Whose records a role's permission reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::{Method, Reach};
 
 /// Largest policy file, in bytes.
-pub(super) const MAX_POLICY_BYTES: usize = 8 * 1024 * 1024;
+pub const MAX_POLICY_BYTES: usize = 8 * 1024 * 1024;
 /// Most keys in one `permissions`.
 const MAX_KEYS: usize = 64;
 /// Longest name of a role, endpoint or method, in bytes.

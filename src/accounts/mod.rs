@@ -1,0 +1,233 @@
+//! Accounts, the policy information point: who exists, with which password hash and roles, and what changed since.
+//!
+//! The one rule: every answer carries the account epoch it was read at, in the same snapshot, so that a caller can tell
+//! whether what it holds is still true. The epoch is a number in the database that a trigger raises whenever a password,
+//! a role or the `active` mark of any person changes.
+//!
+//! Called by `authn` and by the operator's commands. Knows nothing of HTTP, policy or passwords in the clear.
+
+mod admin;
+mod watch;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+pub use admin::{AccountChange, NewAccount};
+pub use watch::{Watch, watch};
+
+use crate::config::StoreConfig;
+use crate::db::{Database, DbError};
+
+/// How many epochs of changes the database remembers; a reader further behind drops everything it holds.
+const REMEMBERED_EPOCHS: u64 = 10_000;
+
+/// One stored account, as of [`Account::epoch`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The id of the person.
+    pub id: String,
+    /// The password hash; none when the person cannot log in.
+    pub password_hash: Option<String>,
+    /// The roles, in their order.
+    pub roles: Vec<String>,
+    /// False when the account is switched off.
+    pub active: bool,
+    /// The account epoch at which this was true.
+    pub epoch: u64,
+}
+
+/// The accounts that changed after some epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// The epoch now.
+    pub epoch: u64,
+    /// Which accounts changed.
+    pub accounts: Changed,
+}
+
+/// Which accounts changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// These alone, possibly none.
+    These(Vec<String>),
+    /// Any may have.
+    Everything,
+}
+
+/// Why the accounts could not be asked.
+#[derive(Debug, Error)]
+pub enum AccountsError {
+    /// The database is away or overloaded; the same question may be answered in a moment.
+    #[error("accounts are unavailable: {0}")]
+    Database(#[from] DbError),
+    /// The schema is missing or older than this program.
+    #[error("the database lacks the account epoch; run `fedhis migrate`")]
+    NotMigrated,
+    /// The server is a standby: its answers may be behind those of the primary.
+    #[error("the database is a read-only standby, whose answers may be late; `store.uri` must reach the primary")]
+    Standby,
+}
+
+/// The accounts of one database.
+#[derive(Clone)]
+pub struct Accounts {
+    database: Database,
+    config: StoreConfig,
+}
+
+impl Accounts {
+    /// Opens the database of the configuration; PostgreSQL is not contacted yet.
+    ///
+    /// # Errors
+    /// The settings cannot be used, or the embedded store cannot be opened.
+    pub async fn open(config: &StoreConfig) -> Result<Self, AccountsError> {
+        Ok(Self { database: Database::open(config).await?, config: config.clone() })
+    }
+
+    /// The database they are in.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Reads one account; none when there is no such person.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn read(&self, id: &str) -> Result<Option<Account>, AccountsError> {
+        let row = match &self.database {
+            Database::Postgres(pool) => {
+                let client = pool.get().await.map_err(DbError::from)?;
+                let statement = client.prepare_cached(POSTGRES_READ).await.map_err(DbError::from)?;
+                let row = client.query_one(&statement, &[&id]).await.map_err(DbError::from)?;
+                let epoch: i64 = row.get(0);
+                let found: bool = row.get(1);
+                Row { epoch, found, password: row.get(2), roles: row.get(3), active: row.get(4) }
+            }
+            Database::Sqlite(sqlite) => {
+                let id = id.to_owned();
+                let read = move |connection: &rusqlite::Connection| {
+                    connection.prepare_cached(SQLITE_READ)?.query_row([id], |row| {
+                        Ok(Row {
+                            epoch: row.get(0)?,
+                            found: row.get(1)?,
+                            password: row.get(2)?,
+                            roles: row.get(3)?,
+                            active: row.get(4)?,
+                        })
+                    })
+                };
+                sqlite.read(read).await?
+            }
+        };
+        Ok(row.into_account(id))
+    }
+
+    /// Replaces a password hash, if it is still `old`; tells whether it was.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn replace_hash(&self, id: &str, old: &str, new: &str) -> Result<bool, AccountsError> {
+        let replaced = match &self.database {
+            Database::Postgres(pool) => {
+                let client = pool.get().await.map_err(DbError::from)?;
+                client.execute(POSTGRES_REPLACE_HASH, &[&id, &old, &new]).await.map_err(DbError::from)?
+            }
+            Database::Sqlite(sqlite) => {
+                let (id, old, new) = (id.to_owned(), old.to_owned(), new.to_owned());
+                sqlite.write(move |transaction| transaction.execute(SQLITE_REPLACE_HASH, [id, old, new])).await? as u64
+            }
+        };
+        Ok(replaced == 1)
+    }
+
+    /// What changed after `since`; `None` reads the epoch alone and counts as everything.
+    ///
+    /// # Errors
+    /// The database did not answer, or has no epoch.
+    pub async fn changes_since(&self, since: Option<u64>) -> Result<Changes, AccountsError> {
+        match &self.database {
+            Database::Postgres(pool) => {
+                let client = pool.get().await.map_err(DbError::from)?;
+                watch::postgres_changes(&client, since).await
+            }
+            Database::Sqlite(sqlite) => {
+                let after = since.map_or(i64::MAX, to_sql);
+                let read = move |connection: &rusqlite::Connection| {
+                    let mut statement = connection.prepare_cached(SQLITE_CHANGES)?;
+                    statement
+                        .query_map([after], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                        .collect::<Result<Vec<_>, _>>()
+                };
+                changes(since, sqlite.read(read).await?)
+            }
+        }
+    }
+}
+
+/// One row of [`POSTGRES_READ`] or [`SQLITE_READ`].
+struct Row {
+    epoch: i64,
+    found: bool,
+    password: Option<String>,
+    roles: Option<String>,
+    active: Option<String>,
+}
+
+impl Row {
+    fn into_account(self, id: &str) -> Option<Account> {
+        self.found.then(|| Account {
+            id: id.to_owned(),
+            password_hash: self.password.filter(|hash| !hash.is_empty()),
+            // Roles that are no list of words are none: silence denies.
+            roles: self
+                .roles
+                .and_then(|roles| Vec::<String>::deserialize(&mut serde_json::Deserializer::from_str(&roles)).ok())
+                .unwrap_or_default(),
+            // Thalamus ignores the mark and few rows have it: without one, an account is active.
+            active: matches!(self.active.as_deref(), None | Some("null" | "true" | "\"True\"" | "\"true\"")),
+            epoch: from_sql(self.epoch),
+        })
+    }
+}
+
+/// Turns the rows (epoch now, epoch of a change, its account) into changes.
+fn changes(since: Option<u64>, rows: Vec<(i64, Option<i64>, Option<String>)>) -> Result<Changes, AccountsError> {
+    let epoch = from_sql(rows.first().ok_or(AccountsError::NotMigrated)?.0);
+    let known = match since {
+        // An epoch that went back is another history (a failover that lost writes): nothing held is true of it.
+        Some(since) if since <= epoch && epoch - since < REMEMBERED_EPOCHS => true,
+        _ => false,
+    };
+    let everything = !known || rows.iter().any(|(_, change, account)| change.is_some() && account.is_none());
+    let accounts = match everything {
+        true => Changed::Everything,
+        false => Changed::These(rows.into_iter().filter_map(|(_, _, account)| account).collect()),
+    };
+    Ok(Changes { epoch, accounts })
+}
+
+fn to_sql(epoch: u64) -> i64 {
+    i64::try_from(epoch).unwrap_or(i64::MAX)
+}
+
+fn from_sql(epoch: i64) -> u64 {
+    u64::try_from(epoch).unwrap_or_default()
+}
+
+// The epoch comes from the same snapshot as the account, and also where there is no such account.
+const POSTGRES_READ: &str = "
+    SELECT e.epoch, p.id IS NOT NULL, p.data->>'password', (p.data->'roles')::text, (p.data->'active')::text
+    FROM fedgate_epoch e LEFT JOIN people p ON p.id = $1";
+const SQLITE_READ: &str = "
+    SELECT e.epoch, p.id IS NOT NULL, p.data->>'$.password', p.data->'$.roles', p.data->'$.active'
+    FROM fedgate_epoch e LEFT JOIN people p ON p.id = ?1";
+const POSTGRES_REPLACE_HASH: &str = "
+    UPDATE people SET data = jsonb_set(data, '{password}', to_jsonb($3::text))
+    WHERE id = $1 AND data->>'password' = $2";
+const SQLITE_REPLACE_HASH: &str = "
+    UPDATE people SET data = json_set(data, '$.password', ?3) WHERE id = ?1 AND data->>'$.password' = ?2";
+const SQLITE_CHANGES: &str = "
+    SELECT e.epoch, c.epoch, c.account FROM fedgate_epoch e LEFT JOIN fedgate_account_changes c ON c.epoch > ?1";
+
+#[cfg(test)]
+mod tests;

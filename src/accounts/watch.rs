@@ -1,0 +1,132 @@
+//! Watching the account epoch: notices as a hint, polls as the truth.
+//!
+//! The one rule: [`Watch::confirmed`] is called only with what the primary answered, and with the moment *before* it was
+//! asked, so that a lease counted from there is never longer than promised. After any gap (a new session, an epoch that
+//! went back) everything may have changed. NOTIFY is fast and lossy, so it only hastens the next poll.
+
+use std::future::poll_fn;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, Client};
+
+use super::{Accounts, AccountsError, Changed, Changes, changes, to_sql};
+use crate::config::{PostgresConfig, StoreConfig};
+use crate::db::{DbError, postgres};
+
+/// How often the embedded store is asked, which sends no notices.
+const SQLITE_POLL: Duration = Duration::from_millis(25);
+/// How long to wait before a lost session is opened anew, at first and at most.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+/// Who is told of the epoch.
+pub trait Watch: Send + Sync {
+    /// The primary was asked at `asked` and answered `changes`.
+    fn confirmed(&self, asked: Instant, changes: &Changes);
+    /// The accounts cannot be asked now; told once per outage and reason.
+    fn lost(&self, error: &AccountsError);
+}
+
+/// Tells `watch` of every change of the epoch, and at least four times within `bound` that there was none.
+///
+/// Runs until it is dropped.
+pub async fn watch(accounts: Accounts, bound: Duration, watch: &dyn Watch) {
+    let mut backoff = RECONNECT.0;
+    loop {
+        let began = Instant::now();
+        let ended = match &accounts.config {
+            StoreConfig::Postgres(config) => follow_postgres(config, bound / 4, watch).await,
+            StoreConfig::Sqlite(_) => follow_sqlite(&accounts, SQLITE_POLL.min(bound / 4), watch).await,
+        };
+        let Err(error) = ended;
+        watch.lost(&error);
+        if began.elapsed() > RECONNECT.1 {
+            backoff = RECONNECT.0;
+        }
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(RECONNECT.1);
+    }
+}
+
+/// What never comes.
+enum Never {}
+
+async fn follow_sqlite(accounts: &Accounts, poll: Duration, watch: &dyn Watch) -> Result<Never, AccountsError> {
+    let mut known = None;
+    loop {
+        let asked = Instant::now();
+        let changes = accounts.changes_since(known).await?;
+        watch.confirmed(asked, &changes);
+        known = Some(changes.epoch);
+        tokio::time::sleep(poll).await;
+    }
+}
+
+async fn follow_postgres(config: &PostgresConfig, poll: Duration, watch: &dyn Watch) -> Result<Never, AccountsError> {
+    let (client, mut connection) = postgres::connect(config).await?;
+    let (notice, mut notices) = mpsc::channel(1);
+    // The session is driven by a task of its own, which ends with the connection or with this function.
+    let session = tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notification(_) = message {
+                // A full channel already holds the hint.
+                let _ = notice.try_send(());
+            }
+        }
+    });
+    let _session = AbortOnDrop(session.abort_handle());
+    let limit = poll.max(Duration::from_secs(1));
+    let standby: bool = within(limit, client.query_one("SELECT pg_is_in_recovery()", &[])).await?.get(0);
+    if standby {
+        return Err(AccountsError::Standby);
+    }
+    // Listen first: what is committed after the epoch is read sends a notice to someone who listens already.
+    within(limit, client.batch_execute("LISTEN fedgate_accounts")).await?;
+    let mut known = None;
+    loop {
+        let asked = Instant::now();
+        let changes = tokio::time::timeout(limit, postgres_changes(&client, known))
+            .await
+            .map_err(|e| DbError::Unavailable(e.into()))??;
+        watch.confirmed(asked, &changes);
+        known = Some(changes.epoch);
+        if let Ok(None) = tokio::time::timeout(poll, notices.recv()).await {
+            return Err(DbError::Unavailable("the session for notices has ended".into()).into());
+        }
+    }
+}
+
+/// What changed after `since`, asked of one session.
+pub(super) async fn postgres_changes(client: &Client, since: Option<u64>) -> Result<Changes, AccountsError> {
+    let after = since.map_or(i64::MAX, to_sql);
+    let rows = client.query(POSTGRES_CHANGES, &[&after]).await.map_err(DbError::from)?;
+    changes(since, rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+}
+
+async fn within<T>(
+    limit: Duration,
+    query: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, DbError> {
+    match tokio::time::timeout(limit, query).await {
+        Ok(answer) => answer.map_err(DbError::from),
+        Err(elapsed) => Err(DbError::Unavailable(elapsed.into())),
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+const POSTGRES_CHANGES: &str = "
+    SELECT e.epoch, c.epoch, c.account FROM fedgate_epoch e LEFT JOIN fedgate_account_changes c ON c.epoch > $1";
+
+impl Changes {
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.accounts, Changed::These(accounts) if accounts.is_empty())
+    }
+}

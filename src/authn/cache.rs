@@ -1,0 +1,107 @@
+//! Cached principals, and the lease that bounds how long a revoked right can live in them.
+//!
+//! Law 1: cached equals uncached, for every request, at every moment the lease is valid.
+//! Law 2: a principal is usable only while less than the freshness bound has passed since the primary was *asked* and
+//! answered that no account changed, or said which. Law 3 follows: a right revoked in a committed transaction is admitted
+//! nowhere later than the bound.
+//!
+//! The gate makes insertion safe: a reader that saw an account before a change cannot insert it after the change was
+//! applied, because inserting and applying exclude each other and inserting compares epochs. The generation does the same
+//! for whole histories: when everything may have changed, nothing that was read before is kept or found.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use moka::sync::Cache;
+
+use super::Principal;
+use crate::accounts::{Changed, Changes};
+
+/// Principals by account id.
+pub(super) struct Principals {
+    cache: Cache<Box<str>, Arc<Principal>>,
+    lease: Lease,
+    /// The epoch whose changes have been applied to the cache.
+    gate: RwLock<u64>,
+    /// Raised whenever everything may have changed.
+    generation: AtomicU64,
+}
+
+/// Which history an account was read in; taken before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Generation(u64);
+
+/// Until when cached principals may be used.
+struct Lease {
+    start: Instant,
+    /// Nanoseconds after `start`; monotone, so that a late confirmation never shortens it.
+    until: AtomicU64,
+    bound: Duration,
+}
+
+impl Principals {
+    pub(super) fn new(capacity: u64, time_to_live: Duration, bound: Duration) -> Self {
+        Self {
+            cache: Cache::builder().max_capacity(capacity).time_to_live(time_to_live).build(),
+            lease: Lease { start: Instant::now(), until: AtomicU64::new(0), bound },
+            gate: RwLock::new(0),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// Whose reading begins now; a principal made of it may be inserted while this is the generation.
+    pub(super) fn generation(&self) -> Generation {
+        Generation(self.generation.load(Ordering::Acquire))
+    }
+
+    /// The principal of an account, if one is cached and the lease is valid. The only lookup on the hit path.
+    pub(super) fn find(&self, account: &str, now: Instant) -> Option<Arc<Principal>> {
+        if !self.lease.is_valid(now) {
+            return None;
+        }
+        self.cache.get(account).filter(|principal| principal.generation == self.generation())
+    }
+
+    /// Keeps a principal, unless a change was applied since its account was read.
+    pub(super) fn insert(&self, principal: &Arc<Principal>) {
+        let applied = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        if principal.epoch >= *applied && principal.generation == self.generation() {
+            self.cache.insert(principal.account.clone(), Arc::clone(principal));
+        }
+    }
+
+    /// Applies what changed, then extends the lease.
+    pub(super) fn confirm(&self, asked: Instant, changes: &Changes) {
+        let mut applied = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        match &changes.accounts {
+            Changed::Everything => {
+                self.generation.fetch_add(1, Ordering::AcqRel);
+                self.cache.invalidate_all();
+            }
+            Changed::These(accounts) => accounts.iter().for_each(|account| self.cache.invalidate(account.as_str())),
+        }
+        *applied = changes.epoch;
+        self.lease.extend(asked);
+    }
+
+    /// Whether cached principals may be used at `now`.
+    pub(super) fn lease_is_valid(&self, now: Instant) -> bool {
+        self.lease.is_valid(now)
+    }
+}
+
+impl Lease {
+    fn is_valid(&self, now: Instant) -> bool {
+        nanoseconds(now.saturating_duration_since(self.start)) < self.until.load(Ordering::Acquire)
+    }
+
+    fn extend(&self, asked: Instant) {
+        let until = asked.saturating_duration_since(self.start).saturating_add(self.bound);
+        self.until.fetch_max(nanoseconds(until), Ordering::AcqRel);
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

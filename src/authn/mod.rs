@@ -1,0 +1,382 @@
+//! Authentication: a header value to a verified [`Principal`].
+//!
+//! The one rule: who is called a principal has proved its password against the hash that is stored now, or did so before
+//! and nothing has changed since, within the freshness bound. A technical failure is never a wrong password: it is
+//! [`AuthnError::Unavailable`] or [`AuthnError::Busy`], and both are told apart from [`AuthnError::Rejected`].
+//!
+//! A hit costs one cache lookup, one keyed hash (BLAKE3) and a constant-time comparison. A miss reads the account, and
+//! hashes the password on the hasher threads unless that very password was verified against that very hash before.
+
+mod basic;
+mod cache;
+mod hasher;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::future::Cache;
+use rand::TryRngCore;
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+pub use basic::CredentialError;
+pub use hasher::{Busy, Hasher};
+
+use crate::accounts::{Account, Accounts, AccountsError, Changes, Watch};
+use crate::config::AuthenticationConfig;
+use crate::password;
+use crate::policy::{PolicySet, Rights};
+use crate::routes::Routes;
+use basic::{Credential, OwnedCredential, with_credential};
+use cache::{Generation, Principals};
+
+/// How long a wrong password is remembered as wrong.
+const REJECTED_FOR: Duration = Duration::from_secs(10);
+/// What an unknown account is verified against: the same work as for a known one, and it never succeeds.
+const NOBODYS_HASH: &str =
+    "$argon2id$v=19$m=47104,t=2,p=1$bm9ib2R5J3Mgc2FsdCwgMTZi$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// Who is calling, verified, with what its roles may do under one policy.
+///
+/// Only the [`Authenticator`] makes one.
+pub struct Principal {
+    account: Box<str>,
+    roles: Vec<String>,
+    rights: Rights,
+    policy: Arc<PolicySet>,
+    stored_hash: Box<str>,
+    proof: Arc<Proof>,
+    epoch: u64,
+    generation: Generation,
+}
+
+impl std::fmt::Debug for Principal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Principal").field("account", &self.account).field("roles", &self.roles).finish_non_exhaustive()
+    }
+}
+
+impl Principal {
+    /// The account id.
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// The roles, as stored.
+    pub fn roles(&self) -> &[String] {
+        &self.roles
+    }
+
+    /// What the roles may do under [`Principal::policy`].
+    pub fn rights(&self) -> &Rights {
+        &self.rights
+    }
+
+    /// The policy the rights were compiled from.
+    pub fn policy(&self) -> &Arc<PolicySet> {
+        &self.policy
+    }
+}
+
+/// Why nobody was authenticated.
+#[derive(Debug, Error)]
+pub enum AuthnError {
+    /// No `Authorization` header.
+    #[error("no credentials")]
+    NoCredential,
+    /// A header that holds no credential.
+    #[error(transparent)]
+    Malformed(#[from] CredentialError),
+    /// A well-formed credential that is not right; the reason is for the records alone.
+    #[error("{}", .reason.as_str())]
+    Rejected {
+        /// The account it named, whether there is one or not.
+        account: String,
+        /// Why.
+        reason: RejectReason,
+    },
+    /// The accounts cannot be read now.
+    #[error(transparent)]
+    Unavailable(#[from] AccountsError),
+    /// Too many passwords are waiting to be verified.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+}
+
+/// Why a credential was rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectReason {
+    /// There is no such account, or it has no password.
+    UnknownAccount,
+    /// The password is another.
+    WrongPassword,
+    /// The account is switched off.
+    Inactive,
+}
+
+impl RejectReason {
+    /// A stable word for records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownAccount => "unknown_account",
+            Self::WrongPassword => "wrong_password",
+            Self::Inactive => "inactive_account",
+        }
+    }
+}
+
+/// That a password was compared with a stored hash, and the outcome.
+struct Proof {
+    mac: [u8; 32],
+    right: bool,
+    /// When it stops counting.
+    until: Instant,
+    start: Instant,
+    /// Seconds after `start` when it was last used.
+    last_used: AtomicU64,
+}
+
+impl Proof {
+    fn counts(&self, now: Instant, idle: Duration) -> bool {
+        let used = self.start + Duration::from_secs(self.last_used.load(Ordering::Relaxed));
+        now < self.until && now.saturating_duration_since(used) < idle
+    }
+
+    fn touch(&self, now: Instant) {
+        let seconds = now.saturating_duration_since(self.start).as_secs();
+        // Most requests of a busy account find the second unchanged and write nothing that other cores must see.
+        if self.last_used.load(Ordering::Relaxed) != seconds {
+            self.last_used.store(seconds, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Finds out who is calling; one per gateway.
+pub struct Authenticator {
+    accounts: Accounts,
+    hasher: Hasher,
+    principals: Principals,
+    /// Proofs by their MAC, which covers account, stored hash and password: a changed password invalidates itself.
+    proofs: Cache<[u8; 32], Arc<Proof>>,
+    routes: Arc<Routes>,
+    key: Zeroizing<[u8; 32]>,
+    settings: AuthenticationConfig,
+}
+
+impl Authenticator {
+    /// Starts the hashers and empty caches.
+    ///
+    /// # Errors
+    /// The operating system gives no threads or no randomness.
+    pub fn new(accounts: Accounts, routes: Arc<Routes>, settings: AuthenticationConfig) -> std::io::Result<Self> {
+        let mut key = Zeroizing::new([0u8; 32]);
+        rand::rngs::OsRng.try_fill_bytes(key.as_mut()).map_err(std::io::Error::other)?;
+        let bound = settings.freshness_bound + settings.serve_cached_for;
+        Ok(Self {
+            hasher: Hasher::start(settings.hasher_threads, settings.hasher_queue, settings.cost)?,
+            principals: Principals::new(settings.cached_accounts, settings.verified_for, bound),
+            proofs: Cache::builder().max_capacity(settings.cached_accounts).expire_after(UntilExpiry).build(),
+            accounts,
+            routes,
+            key,
+            settings,
+        })
+    }
+
+    /// The accounts it asks.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// How fresh a cached right is guaranteed to be.
+    pub fn freshness_bound(&self) -> Duration {
+        self.settings.freshness_bound
+    }
+
+    /// Whether cached principals may be used at `now`.
+    pub fn lease_is_valid(&self, now: Instant) -> bool {
+        self.principals.lease_is_valid(now)
+    }
+
+    /// Verifies the value of an `Authorization` header. The rights of the principal are those of `policy`.
+    ///
+    /// # Errors
+    /// See [`AuthnError`].
+    pub async fn authenticate(
+        &self,
+        header: Option<&[u8]>,
+        policy: &Arc<PolicySet>,
+    ) -> Result<Arc<Principal>, AuthnError> {
+        let header = header.ok_or(AuthnError::NoCredential)?;
+        let now = Instant::now();
+        let found = with_credential(header, |credential| match self.cached(credential, policy, now) {
+            Some(principal) => Ok(principal),
+            None => Err(credential.to_owned()),
+        })?;
+        match found {
+            Ok(principal) => Ok(principal),
+            Err(credential) => self.uncached(credential, policy, now).await,
+        }
+    }
+
+    /// The hit path: synchronous, no I/O, no allocation unless the policy has changed since the rights were compiled.
+    fn cached(&self, credential: &Credential<'_>, policy: &Arc<PolicySet>, now: Instant) -> Option<Arc<Principal>> {
+        let principal = self.principals.find(&credential.account, now)?;
+        let mac = self.mac(&credential.account, &principal.stored_hash, &credential.password);
+        let same = bool::from(mac.ct_eq(&principal.proof.mac));
+        if !same || !principal.proof.counts(now, self.settings.verified_idle) {
+            return None;
+        }
+        principal.proof.touch(now);
+        if Arc::ptr_eq(&principal.policy, policy) {
+            return Some(principal);
+        }
+        let recompiled = Arc::new(Principal {
+            account: principal.account.clone(),
+            roles: principal.roles.clone(),
+            rights: Rights::compile(policy, &principal.roles, self.routes.endpoints()),
+            policy: Arc::clone(policy),
+            stored_hash: principal.stored_hash.clone(),
+            proof: Arc::clone(&principal.proof),
+            epoch: principal.epoch,
+            generation: principal.generation,
+        });
+        self.principals.insert(&recompiled);
+        Some(recompiled)
+    }
+
+    /// The miss path: reads the account, and hashes the password unless that was done before.
+    async fn uncached(
+        &self,
+        credential: OwnedCredential,
+        policy: &Arc<PolicySet>,
+        now: Instant,
+    ) -> Result<Arc<Principal>, AuthnError> {
+        let generation = self.principals.generation();
+        let account = self.accounts.read(&credential.account).await?;
+        let stored = account.as_ref().and_then(|account| account.password_hash.clone());
+        let proof = self.prove(&credential, stored.as_deref().unwrap_or(NOBODYS_HASH), now).await?;
+        let reject = |reason| Err(AuthnError::Rejected { account: credential.account.clone(), reason });
+        // The comparison was made whatever the account's state: that it took its time tells nothing.
+        let (Some(account), Some(stored)) = (account, stored) else { return reject(RejectReason::UnknownAccount) };
+        match (proof.right, account.active) {
+            (false, _) => return reject(RejectReason::WrongPassword),
+            (true, false) => return reject(RejectReason::Inactive),
+            (true, true) => {}
+        }
+        let principal = Arc::new(self.principal(account, stored, proof, policy, generation));
+        self.principals.insert(&principal);
+        Ok(principal)
+    }
+
+    fn principal(
+        &self,
+        account: Account,
+        stored: String,
+        proof: Arc<Proof>,
+        policy: &Arc<PolicySet>,
+        generation: Generation,
+    ) -> Principal {
+        Principal {
+            rights: Rights::compile(policy, &account.roles, self.routes.endpoints()),
+            policy: Arc::clone(policy),
+            account: account.id.into(),
+            roles: account.roles,
+            stored_hash: stored.into(),
+            proof,
+            epoch: account.epoch,
+            generation,
+        }
+    }
+
+    /// Compares a password with a stored hash, once for all who ask the same at the same time or soon after.
+    async fn prove(&self, credential: &OwnedCredential, stored: &str, now: Instant) -> Result<Arc<Proof>, AuthnError> {
+        let mac = self.mac(&credential.account, stored, &credential.password);
+        if let Some(known) = self.proofs.get(&mac).await {
+            if known.counts(now, self.settings.verified_idle) {
+                known.touch(now);
+                return Ok(known);
+            }
+            self.proofs.invalidate(&mac).await;
+        }
+        let hashed = self.proofs.try_get_with(mac, async {
+            let right = self.hasher.verify(stored.to_owned(), credential.password.clone()).await?;
+            if right && self.settings.upgrade_hashes && password::needs_upgrade(stored, self.hasher.cost()) {
+                self.upgrade(credential, stored.to_owned());
+            }
+            Ok::<_, Busy>(self.proof(mac, right))
+        });
+        hashed.await.map_err(|busy| AuthnError::Busy(*busy))
+    }
+
+    fn proof(&self, mac: [u8; 32], right: bool) -> Arc<Proof> {
+        let start = Instant::now();
+        let until = start + if right { self.settings.verified_for } else { REJECTED_FOR };
+        Arc::new(Proof { mac, right, until, start, last_used: AtomicU64::new(0) })
+    }
+
+    /// Replaces a verified hash by a new one, behind the request's back: only if nobody changed it meanwhile.
+    fn upgrade(&self, credential: &OwnedCredential, old: String) {
+        let (accounts, hasher, proofs) = (self.accounts.clone(), self.hasher.clone(), self.proofs.clone());
+        let (account, password) = (credential.account.clone(), credential.password.clone());
+        let (key, until) = (self.key.clone(), self.settings.verified_for);
+        tokio::spawn(async move {
+            let Ok(Some(new)) = hasher.hash(password.clone()).await else { return };
+            // The proof is there before the hash is, so that no request has to hash the password again.
+            let mac = keyed_mac(&key, &account, &new, &password);
+            let start = Instant::now();
+            proofs
+                .insert(
+                    mac,
+                    Arc::new(Proof { mac, right: true, until: start + until, start, last_used: AtomicU64::new(0) }),
+                )
+                .await;
+            match accounts.replace_hash(&account, &old, &new).await {
+                Ok(true) => tracing::info!(account, "password hash replaced by argon2id"),
+                Ok(false) => tracing::debug!(account, "password hash changed meanwhile, left as it is"),
+                Err(error) => {
+                    tracing::warn!(account, %error, "password hash could not be replaced; the next login tries again")
+                }
+            }
+        });
+    }
+
+    fn mac(&self, account: &str, stored: &str, password: &[u8]) -> [u8; 32] {
+        keyed_mac(&self.key, account, stored, password)
+    }
+}
+
+impl Watch for Authenticator {
+    fn confirmed(&self, asked: Instant, changes: &Changes) {
+        self.principals.confirm(asked, changes);
+    }
+
+    fn lost(&self, error: &AccountsError) {
+        tracing::error!(%error, "cannot confirm the accounts; cached rights are used no longer than the freshness bound");
+    }
+}
+
+/// BLAKE3 under the process's key, over the parts with their lengths before them, so that no two questions are one.
+fn keyed_mac(key: &[u8; 32], account: &str, stored: &str, password: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    for part in [account.as_bytes(), stored.as_bytes(), password] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().into()
+}
+
+/// Proofs expire when they stop counting.
+struct UntilExpiry;
+
+impl Expiry<[u8; 32], Arc<Proof>> for UntilExpiry {
+    fn expire_after_create(&self, _: &[u8; 32], proof: &Arc<Proof>, now: Instant) -> Option<Duration> {
+        Some(proof.until.saturating_duration_since(now))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::*;
+use crate::accounts::{AccountChange, NewAccount, watch};
+use crate::config::{Config, StoreConfig};
+use crate::db::schema;
+use crate::password::{Arena, Cost, hash_with};
+
+const CHEAP: Cost = Cost { memory_kib: 64, passes: 1 };
+const POLICY: &str = r#"[{"role": "end_user", "permissions": {"GET": ["login", "person"]}}]"#;
+
+/// An authenticator over an embedded store of its own.
+struct Fixture {
+    authenticator: Arc<Authenticator>,
+    policy: Arc<PolicySet>,
+    dir: PathBuf,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("fedgate-authn-{:x}", rand::random::<u128>()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("secret"), [b'k'; 40]).unwrap();
+        std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").unwrap();
+        let mut config = Config::load_with(&dir.join("fedgate.toml"), std::iter::empty()).unwrap();
+        config.authentication.cost = CHEAP;
+        let StoreConfig::Sqlite(_) = &config.store else { panic!("the default store is the embedded one") };
+        let accounts = Accounts::open(&config.store).await.unwrap();
+        schema::migrate(accounts.database()).await.unwrap();
+        let routes = Arc::new(Routes::from_config(&config).unwrap());
+        let authenticator = Arc::new(Authenticator::new(accounts, routes, config.authentication).unwrap());
+        Self { authenticator, policy: Arc::new(PolicySet::parse(POLICY.as_bytes()).unwrap()), dir }
+    }
+
+    async fn add(&self, id: &str, password_hash: String) {
+        let account =
+            NewAccount { id: id.into(), roles: vec!["end_user".into()], password_hash, name: None, lastname: None };
+        assert!(self.authenticator.accounts.add(&account).await.unwrap());
+    }
+
+    /// What the primary says now, told to the authenticator as the watch would.
+    async fn confirm(&self, since: Option<u64>) -> u64 {
+        let asked = Instant::now();
+        let changes = self.authenticator.accounts.changes_since(since).await.unwrap();
+        self.authenticator.confirmed(asked, &changes);
+        changes.epoch
+    }
+
+    async fn login(&self, id: &str, password: &str) -> Result<Arc<Principal>, AuthnError> {
+        let header = format!("Basic {}", STANDARD.encode(format!("{id}:{password}")));
+        self.authenticator.authenticate(Some(header.as_bytes()), &self.policy).await
+    }
+
+    async fn rejection(&self, id: &str, password: &str) -> RejectReason {
+        match self.login(id, password).await {
+            Err(AuthnError::Rejected { reason, account }) if account == id => reason,
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("{id} was let in"),
+        }
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn cheap_hash(password: &str) -> String {
+    hash_with(password.as_bytes(), CHEAP, &mut Arena::default()).unwrap()
+}
+
+#[tokio::test]
+async fn only_the_right_password_of_an_active_account_makes_a_principal() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    fixture.add("OFF", cheap_hash("right")).await;
+    assert!(fixture.authenticator.accounts.change("OFF", &AccountChange::Active(false)).await.unwrap());
+    for confirmed in [false, true] {
+        if confirmed {
+            fixture.confirm(None).await;
+        }
+        for _ in 0..2 {
+            let principal = fixture.login("ANA", "right").await.unwrap();
+            assert_eq!((principal.account(), principal.roles()), ("ANA", &["end_user".to_owned()][..]));
+            assert_eq!(fixture.rejection("ANA", "wrong").await, RejectReason::WrongPassword);
+            assert_eq!(fixture.rejection("OFF", "right").await, RejectReason::Inactive);
+            assert_eq!(fixture.rejection("OFF", "wrong").await, RejectReason::WrongPassword);
+            assert_eq!(fixture.rejection("ana", "right").await, RejectReason::UnknownAccount);
+            assert_eq!(fixture.rejection("NOBODY", "right").await, RejectReason::UnknownAccount);
+        }
+    }
+    let none = fixture.authenticator.authenticate(None, &fixture.policy).await;
+    assert!(matches!(none, Err(AuthnError::NoCredential)));
+}
+
+#[tokio::test]
+async fn a_change_is_seen_once_confirmed_and_nothing_is_cached_without_a_lease() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    fixture.login("ANA", "right").await.unwrap();
+    assert!(fixture.authenticator.principals.find("ANA", Instant::now()).is_none(), "no lease, no cached principal");
+
+    let epoch = fixture.confirm(None).await;
+    fixture.login("ANA", "right").await.unwrap();
+    let cached = fixture.authenticator.principals.find("ANA", Instant::now()).expect("cached under a lease");
+    assert!(Arc::ptr_eq(&cached, &fixture.login("ANA", "right").await.unwrap()), "the hit path answers");
+
+    let accounts = &fixture.authenticator.accounts;
+    accounts.change("ANA", &AccountChange::Roles(vec!["root".into()])).await.unwrap();
+    let epoch = fixture.confirm(Some(epoch)).await;
+    assert_eq!(fixture.login("ANA", "right").await.unwrap().roles(), ["root"]);
+
+    accounts.change("ANA", &AccountChange::PasswordHash(cheap_hash("other"))).await.unwrap();
+    let epoch = fixture.confirm(Some(epoch)).await;
+    assert_eq!(fixture.rejection("ANA", "right").await, RejectReason::WrongPassword);
+    fixture.login("ANA", "other").await.unwrap();
+
+    accounts.change("ANA", &AccountChange::Active(false)).await.unwrap();
+    fixture.confirm(Some(epoch)).await;
+    assert_eq!(fixture.rejection("ANA", "other").await, RejectReason::Inactive);
+}
+
+#[tokio::test]
+async fn what_was_read_before_a_change_is_not_kept_after_it() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    let epoch = fixture.confirm(None).await;
+    let stale = fixture.login("ANA", "right").await.unwrap();
+    fixture.authenticator.accounts.change("ANA", &AccountChange::Roles(vec![])).await.unwrap();
+    let epoch = fixture.confirm(Some(epoch)).await;
+    // A slow reader comes late with what it saw before the change.
+    fixture.authenticator.principals.insert(&stale);
+    assert!(fixture.authenticator.principals.find("ANA", Instant::now()).is_none());
+    // The same across histories: an epoch that went back makes everything suspect, however high its own number.
+    fixture.login("ANA", "right").await.unwrap();
+    let current = fixture.login("ANA", "right").await.unwrap();
+    let went_back = Changes { epoch: epoch - 1, accounts: crate::accounts::Changed::Everything };
+    fixture.authenticator.confirmed(Instant::now(), &went_back);
+    assert!(fixture.authenticator.principals.find("ANA", Instant::now()).is_none());
+    fixture.authenticator.principals.insert(&current);
+    assert!(fixture.authenticator.principals.find("ANA", Instant::now()).is_none());
+}
+
+#[tokio::test]
+async fn a_lease_ends_a_bound_after_the_question_not_the_answer() {
+    let principals = Principals::new(10, Duration::from_secs(60), Duration::from_millis(1000));
+    let asked = Instant::now() + Duration::from_secs(5);
+    principals.confirm(asked, &Changes { epoch: 1, accounts: crate::accounts::Changed::Everything });
+    assert!(principals.lease_is_valid(asked + Duration::from_millis(999)));
+    assert!(!principals.lease_is_valid(asked + Duration::from_millis(1000)));
+    // A confirmation that was asked for earlier and arrives later does not shorten it.
+    principals.confirm(
+        asked - Duration::from_millis(500),
+        &Changes { epoch: 1, accounts: crate::accounts::Changed::These(vec![]) },
+    );
+    assert!(principals.lease_is_valid(asked + Duration::from_millis(999)));
+}
+
+#[tokio::test]
+async fn a_bcrypt_hash_is_replaced_silently_and_only_by_a_right_password() {
+    let fixture = Fixture::new().await;
+    let bcrypt = bcrypt::hash_with_salt(b"right", 4, [3; 16]).unwrap().to_string();
+    fixture.add("ANA", bcrypt.clone()).await;
+    fixture.confirm(None).await;
+    assert_eq!(fixture.rejection("ANA", "wrong").await, RejectReason::WrongPassword);
+    let stored = || async { fixture.authenticator.accounts.read("ANA").await.unwrap().unwrap().password_hash.unwrap() };
+    assert_eq!(stored().await, bcrypt);
+    fixture.login("ANA", "right").await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while stored().await == bcrypt {
+        assert!(Instant::now() < deadline, "the hash was not replaced");
+        tokio::task::yield_now().await;
+    }
+    assert!(password::verify(&stored().await, b"right"));
+    fixture.confirm(None).await;
+    fixture.login("ANA", "right").await.unwrap();
+    // Compare-and-set: what was changed meanwhile is left alone.
+    assert!(!fixture.authenticator.accounts.replace_hash("ANA", &bcrypt, "x").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_busy_hasher_is_no_wrong_password() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    let settings = AuthenticationConfig { hasher_threads: 0, ..fixture.authenticator.settings.clone() };
+    let accounts = fixture.authenticator.accounts.clone();
+    let busy = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
+    let header = format!("Basic {}", STANDARD.encode("ANA:right"));
+    assert!(matches!(busy.authenticate(Some(header.as_bytes()), &fixture.policy).await, Err(AuthnError::Busy(_))));
+}
+
+#[tokio::test]
+async fn the_rights_of_a_cached_principal_follow_the_policy() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    fixture.confirm(None).await;
+    let before = fixture.login("ANA", "right").await.unwrap();
+    let wider = Arc::new(PolicySet::parse(POLICY.replace("\"person\"", "\"people\"").as_bytes()).unwrap());
+    let header = format!("Basic {}", STANDARD.encode("ANA:right"));
+    let after = fixture.authenticator.authenticate(Some(header.as_bytes()), &wider).await.unwrap();
+    let endpoints = fixture.authenticator.routes.endpoints();
+    let reach = |principal: &Principal, name| {
+        principal.rights().reach(crate::policy::Method::Get, endpoints.find(name).unwrap()).is_some()
+    };
+    assert_eq!((reach(&before, "person"), reach(&before, "people")), (true, false));
+    assert_eq!((reach(&after, "person"), reach(&after, "people")), (false, true));
+    assert!(Arc::ptr_eq(&before.proof, &after.proof), "nothing was hashed again");
+}
+
+#[tokio::test]
+async fn the_watch_confirms_by_itself() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    let authenticator = Arc::clone(&fixture.authenticator);
+    let watching = tokio::spawn(async move {
+        watch(authenticator.accounts.clone(), Duration::from_millis(400), &*authenticator).await;
+    });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !fixture.authenticator.lease_is_valid(Instant::now()) {
+        assert!(Instant::now() < deadline, "the lease never became valid");
+        tokio::task::yield_now().await;
+    }
+    fixture.login("ANA", "right").await.unwrap();
+    fixture.authenticator.accounts.change("ANA", &AccountChange::Active(false)).await.unwrap();
+    while fixture.login("ANA", "right").await.is_ok() {
+        assert!(Instant::now() < deadline, "the change was never seen");
+        tokio::task::yield_now().await;
+    }
+    watching.abort();
+}

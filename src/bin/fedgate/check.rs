@@ -1,0 +1,53 @@
+//! `fedgate check`: everything `serve` would need, looked at without serving.
+
+use std::path::Path;
+
+use fedgate::accounts::AccountsError;
+use fedgate::config::StoreConfig;
+use fedgate::db::schema;
+use fedgate::gateway::Prepared;
+
+use crate::{Failure, load, print_line};
+
+pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
+    let config = load(file)?;
+    let store = match &config.store {
+        StoreConfig::Sqlite(sqlite) => format!("embedded store {}", sqlite.path.display()),
+        StoreConfig::Postgres(_) => "PostgreSQL".to_owned(),
+    };
+    if let StoreConfig::Sqlite(sqlite) = &config.store
+        && !sqlite.path.exists()
+    {
+        // Opening would create it, and a check changes nothing.
+        return Err(Failure::Usage(anyhow::anyhow!(
+            "{}: does not exist; `fedhis serve` or `fedhis migrate` creates it",
+            sqlite.path.display()
+        )));
+    }
+    let certificate = config.tls.certificate.clone();
+    let (roles, plain) = (config.policy.roles.clone(), config.gateway.listen.is_empty());
+    let prepared = Prepared::new(config).await.map_err(|error| Failure::Usage(error.into()))?;
+    print_line(&format!("configuration  {} is valid", file.display()))?;
+    let policy = prepared.pipeline().policy();
+    print_line(&format!(
+        "policy         {} defines {} roles, fingerprint {}",
+        roles.display(),
+        policy.roles().len(),
+        policy.fingerprint()
+    ))?;
+    match plain {
+        true => print_line("certificate    none is needed: nothing listens with TLS")?,
+        false => print_line(&format!("certificate    {} and its key belong together", certificate.display()))?,
+    }
+    let version = schema::version(prepared.accounts().database()).await?;
+    if version < schema::VERSION {
+        return Err(Failure::Usage(anyhow::anyhow!(
+            "{store}: schema version {version}, {} is needed; run `fedhis migrate`",
+            schema::VERSION
+        )));
+    }
+    let changes =
+        prepared.accounts().changes_since(None).await.map_err(|error: AccountsError| Failure::Failed(error.into()))?;
+    print_line(&format!("database       {store} answers, schema version {version}, account epoch {}", changes.epoch))?;
+    Ok(())
+}

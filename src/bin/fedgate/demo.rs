@@ -1,0 +1,225 @@
+//! `fedgate demo`: gateway and HIS as two processes, with the demo federation on the embedded store.
+//!
+//! Everything lies under one directory and is made where it is missing, never overwritten: what was written, and a
+//! `roles.cfg` that was edited, are there again at the next run.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rand::TryRngCore;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{Failure, print_line};
+
+/// How long the two processes may take to listen, and to stop.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(35);
+/// How long the certificate is valid: browsers take no longer ones.
+const CERTIFICATE_DAYS: i64 = 825;
+/// Longest path of a Unix socket, in bytes.
+const MAX_SOCKET_PATH: usize = 100;
+
+pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), Failure> {
+    let files = Files::make(dir)
+        .map_err(|error| Failure::Usage(error.context(format!("{}: cannot be set up", dir.display()))))?;
+    let fedgate = std::env::current_exe()?;
+    let fedhis = fedgate.with_file_name("fedhis");
+    if !fedhis.exists() {
+        return Err(Failure::Usage(anyhow!(
+            "{}: does not exist; build both programs (cargo build --release)",
+            fedhis.display()
+        )));
+    }
+    let command = |program: &Path, verb: &str| {
+        let mut command = Command::new(program);
+        command.arg(verb).arg("--config").arg(&files.config).stdin(Stdio::null()).kill_on_drop(true);
+        // A group of its own: Ctrl-C reaches this process alone, which then stops the two in order.
+        command.process_group(0).env("FEDGATE_GATEWAY_LISTEN", listen.to_string());
+        command
+    };
+    let seeded = command(&fedhis, "seed").status().await.context("fedhis cannot be started")?;
+    if !seeded.success() {
+        return Err(anyhow!("the demo federation could not be loaded").into());
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut his = command(&fedhis, "serve").spawn().context("fedhis cannot be started")?;
+    let mut gateway = command(&fedgate, "serve").spawn().context("fedgate cannot be started")?;
+    let served = tokio::select! {
+        exit = his.wait() => Err(anyhow!("fedhis ended by itself: {}", exit?)),
+        exit = gateway.wait() => Err(anyhow!("the gateway ended by itself: {}", exit?)),
+        served = serve(&files, listen) => served,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    stop(&mut gateway).await;
+    stop(&mut his).await;
+    Ok(served?)
+}
+
+/// Says what there is to see once both listen; then waits for ever.
+async fn serve(files: &Files, listen: SocketAddr) -> anyhow::Result<()> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    while tokio::net::UnixStream::connect(&files.socket).await.is_err()
+        || tokio::net::TcpStream::connect(reachable(listen)).await.is_err()
+    {
+        if Instant::now() > deadline {
+            return Err(anyhow!("gateway and HIS did not listen within {} s", START_TIMEOUT.as_secs()));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    print_line(&welcome(files, listen))?;
+    std::future::pending().await
+}
+
+async fn stop(child: &mut Child) {
+    let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    if let Some(pid) = pid {
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    if timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
+        let _ = child.kill().await;
+    }
+}
+
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+fn welcome(files: &Files, listen: SocketAddr) -> String {
+    let url = match reachable(listen) {
+        address if address.ip().is_loopback() => format!("https://localhost:{}", address.port()),
+        address => format!("https://{address}"),
+    };
+    let certificate = files.certificate.display();
+    format!(
+        "
+fedgate serves the demo federation at {url}
+
+  account        password       person           roles
+  ITAPYT999HON   gnusolidario   Cameron Cordara  end_user, health_professional
+  ESPGNU777ORG   gnusolidario   Ana Betz         end_user
+  ARGBUE111FAV   freedom        Admin Root       root
+
+Try, in another terminal:
+
+  allowed: Ana reads her own record
+    curl --cacert {certificate} -u ESPGNU777ORG:gnusolidario {url}/people/ESPGNU777ORG
+  denied: Ana asks for another's (403)
+    curl --cacert {certificate} -u ESPGNU777ORG:gnusolidario {url}/people/ARGBUE111FAV
+  wrong password (401)
+    curl --cacert {certificate} -u ESPGNU777ORG:wrong {url}/people/ESPGNU777ORG
+
+Everything is kept in {}; an edit of its roles.cfg takes effect while this runs.
+Each request is recorded below, one line of JSON. Ctrl-C stops both processes.
+",
+        files.dir.display()
+    )
+}
+
+/// The files of the demo.
+struct Files {
+    dir: PathBuf,
+    config: PathBuf,
+    certificate: PathBuf,
+    socket: PathBuf,
+}
+
+impl Files {
+    fn make(dir: &Path) -> anyhow::Result<Self> {
+        let dir = std::path::absolute(dir)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join("certs"))?;
+        let files = Self {
+            config: dir.join("fedgate.toml"),
+            certificate: dir.join("certs/localhost.pem"),
+            socket: socket(&dir),
+            dir,
+        };
+        let key = files.dir.join("certs/localhost.key");
+        if !files.certificate.exists() || !key.exists() {
+            let (certificate, private_key) = self_signed()?;
+            write_private(&key, private_key.as_bytes())?;
+            std::fs::write(&files.certificate, certificate)?;
+        }
+        let secret = files.dir.join("assertion.secret");
+        if !secret.exists() {
+            let mut bytes = [0u8; 48];
+            rand::rngs::OsRng.try_fill_bytes(&mut bytes)?;
+            write_private(&secret, STANDARD.encode(bytes).as_bytes())?;
+        }
+        let roles = files.dir.join("roles.cfg");
+        if !roles.exists() {
+            std::fs::write(roles, include_bytes!("../../../policies/roles.cfg"))?;
+        }
+        // Written anew each time: the socket may have to lie elsewhere, and a configuration of one's own uses `serve`.
+        std::fs::write(&files.config, configuration(&files.socket))?;
+        Ok(files)
+    }
+}
+
+/// In the directory, unless its path is too long for a socket.
+fn socket(dir: &Path) -> PathBuf {
+    let inside = dir.join("his.sock");
+    if inside.as_os_str().len() <= MAX_SOCKET_PATH {
+        return inside;
+    }
+    let name = blake3::hash(dir.as_os_str().as_encoded_bytes()).to_hex();
+    std::env::temp_dir().join(format!("fedgate-demo-{}.sock", name.get(..16).unwrap_or_default()))
+}
+
+fn configuration(socket: &Path) -> String {
+    let socket = toml::Value::String(format!("unix:{}", socket.display()));
+    format!(
+        "# Made by `fedgate demo`, at each start. examples/fedgate.toml states every key.
+
+[tls]
+certificate = \"certs/localhost.pem\"
+key = \"certs/localhost.key\"
+
+[policy]
+roles = \"roles.cfg\"
+
+[store]
+kind = \"sqlite\"
+path = \"fedgate.db\"
+
+[assertion]
+secret_file = \"assertion.secret\"
+
+[his]
+listen = {socket}
+"
+    )
+}
+
+/// A certificate for localhost, signed by its own key (ECDSA P-256): certificate and key as PEM.
+fn self_signed() -> anyhow::Result<(String, String)> {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let mut parameters = rcgen::CertificateParams::new(names)?;
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, "fedgate demo");
+    parameters.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(1);
+    parameters.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(CERTIFICATE_DAYS - 1);
+    parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    Ok((parameters.self_signed(&key)?.pem(), key.serialize_pem()))
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}

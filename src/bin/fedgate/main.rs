@@ -1,0 +1,139 @@
+//! `fedgate`: the gateway, and the operator's commands.
+//!
+//! Arguments to configuration to run. Exit codes: 0 done, 1 failure, 2 usage or configuration.
+
+mod account;
+mod check;
+mod demo;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use fedgate::config::Config;
+use fedgate::gateway::Prepared;
+use fedgate::{observe, password};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Authorization gateway for health information systems.
+///
+/// Terminates TLS, finds out who calls, decides by roles.cfg whether this person may use this method on this endpoint
+/// for this patient's record, and forwards what is allowed.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve: listen on HTTPS, authenticate, decide, forward.
+    Serve {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Try it out: gateway and HIS on an embedded store with the demo federation.
+    Demo {
+        /// Where the gateway listens.
+        #[arg(long, default_value = "127.0.0.1:8443")]
+        listen: SocketAddr,
+        /// Where everything it makes is kept, from one run to the next.
+        #[arg(long, default_value = "demo")]
+        dir: PathBuf,
+    },
+    /// Validate configuration, policy, certificate and database, without serving.
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Hash a password with argon2id, as the store keeps it; it is asked for, or read from standard input.
+    HashPassword,
+    /// Manage the accounts of the configured store.
+    Account {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(subcommand)]
+        command: account::Command,
+    },
+}
+
+#[derive(clap::Args)]
+struct ConfigFile {
+    /// The configuration file; FEDGATE_* environment variables override it.
+    #[arg(short, long = "config", value_name = "FILE", default_value = "fedgate.toml", global = true)]
+    file: PathBuf,
+}
+
+/// Why a command failed, with its exit code.
+pub(crate) enum Failure {
+    /// The command could not do what it was asked: exit 1.
+    Failed(anyhow::Error),
+    /// Usage or configuration is wrong: exit 2.
+    Usage(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    observe::log_to_stderr();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Failed(error)) => {
+            eprintln!("fedgate: {error:#}");
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(error)) => {
+            eprintln!("fedgate: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve { config } => serve(&config.file),
+        Command::Demo { listen, dir } => runtime()?.block_on(demo::run(listen, &dir)),
+        Command::Check { config } => runtime()?.block_on(check::run(&config.file)),
+        Command::HashPassword => {
+            let password = account::read_password("Password: ")?;
+            print_line(&password::hash(password.expose())?)?;
+            Ok(())
+        }
+        Command::Account { config, command } => {
+            let config = load(&config.file)?;
+            runtime()?.block_on(account::run(&config, command))
+        }
+    }
+}
+
+fn serve(file: &Path) -> Result<(), Failure> {
+    let config = load(file)?;
+    // The embedded store is opened by a runtime; the gateway's own runtimes begin with pingora.
+    let prepared = runtime()?.block_on(Prepared::new(config)).map_err(|error| Failure::Usage(error.into()))?;
+    Ok(prepared.serve()?)
+}
+
+fn load(file: &Path) -> Result<Config, Failure> {
+    Config::load(file).map_err(|error| Failure::Usage(error.into()))
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+/// Prints one line to stdout; a reader that went away is an error, not a panic.
+pub(crate) fn print_line(line: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}

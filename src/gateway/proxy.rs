@@ -1,0 +1,377 @@
+//! pingora's callbacks, in the order in which they are called.
+//!
+//! Each translates and none decides. The permit in the context is the only key to forwarding: without one,
+//! `upstream_peer` has no peer to give.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Method, header};
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use super::cors::Cors;
+use super::request::{self, Malformed};
+use super::respond::{Answer, REQUEST_ID};
+use super::upstream::{Told, Upstream};
+use crate::assertion::{Minter, Scope};
+use crate::authn::AuthnError;
+use crate::config::{Config, CorsConfig};
+use crate::observe::{Record, Recorder};
+use crate::pipeline::{Permit, Pipeline, Refusal, RequestHead};
+
+/// Seconds after which a refused-for-now request may be tried again.
+const RETRY_AFTER: &str = "1";
+
+/// The gateway as pingora sees it.
+pub(super) struct Gateway {
+    pipeline: Arc<Pipeline>,
+    minter: Minter,
+    upstreams: Vec<Option<Upstream>>,
+    recorder: Recorder,
+    cors: CorsConfig,
+    realm: String,
+    in_flight: Arc<AtomicUsize>,
+    draining: Arc<AtomicBool>,
+}
+
+/// What is known of one request while it is served.
+pub(super) struct Context {
+    start: Instant,
+    time: SystemTime,
+    request_id: String,
+    cors: Cors,
+    outcome: Outcome,
+    body_bytes: u64,
+    connects: u32,
+    in_flight: Arc<AtomicUsize>,
+}
+
+/// How far a request has come.
+enum Outcome {
+    /// Nothing was decided.
+    Undecided,
+    /// It was answered here without a decision: OPTIONS, or a malformed head; the word for the record.
+    Answered(&'static str),
+    /// The pipeline refused it.
+    Refused(Box<Refusal>),
+    /// The pipeline admitted it.
+    Permitted(Box<Permit>),
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Gateway {
+    pub(super) fn new(
+        config: &Config,
+        pipeline: Arc<Pipeline>,
+        minter: Minter,
+        recorder: Recorder,
+        in_flight: Arc<AtomicUsize>,
+        draining: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            pipeline,
+            minter,
+            upstreams: config.upstreams.iter().map(|upstream| Upstream::new(upstream).ok()).collect(),
+            recorder,
+            cors: config.cors.clone(),
+            realm: config.authentication.realm.clone(),
+            in_flight,
+            draining,
+        }
+    }
+
+    /// The answer to a request that needs no decision, if it is one.
+    fn without_decision(
+        &self,
+        head: &RequestHeader,
+        target: &[u8],
+        request_id: &str,
+    ) -> Option<(Answer, &'static str)> {
+        if let Err(malformed) = request::check(head) {
+            let answer = Answer::error(malformed.status(), malformed.code(), malformed.message(), request_id);
+            let answer = match malformed {
+                // Whatever else, these are served nowhere.
+                Malformed::Method => answer.with_header(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+                Malformed::Host | Malformed::BodyNotExpected | Malformed::Framing => answer,
+            };
+            return Some((answer.and_close(), malformed.code()));
+        }
+        if head.method != Method::OPTIONS {
+            return None;
+        }
+        // Unauthenticated, as preflights are: it tells no more than the API's documentation.
+        match self.pipeline.allowed_methods(target) {
+            Ok(Some(allow)) => Some((Answer::options(allow), "options")),
+            Ok(None) => Some((Answer::error(404, "not_found", "Not found", request_id), "not_found")),
+            Err(_) => None,
+        }
+    }
+
+    fn refusal_answer(&self, refusal: &Refusal, request_id: &str) -> Answer {
+        let answer = match refusal.status() {
+            401 => return Answer::challenge(&self.realm),
+            status => Answer::error(status, refusal.code(), refusal.message(), request_id),
+        };
+        match refusal {
+            Refusal::Path(_) | Refusal::SeveralAuthorizations => answer.and_close(),
+            Refusal::MethodNotAllowed { allow } => answer.with_header(header::ALLOW, allow.clone()),
+            Refusal::Authn(AuthnError::Unavailable(_) | AuthnError::Busy(_)) => {
+                answer.with_header(header::RETRY_AFTER, RETRY_AFTER)
+            }
+            Refusal::Authn(_) | Refusal::NotFound { .. } | Refusal::Denied { .. } => answer,
+        }
+    }
+}
+
+impl Context {
+    fn permit(&self) -> Result<&Permit> {
+        match &self.outcome {
+            Outcome::Permitted(permit) => Ok(permit),
+            Outcome::Undecided | Outcome::Answered(_) | Outcome::Refused(_) => {
+                Error::e_explain(ErrorType::InternalError, "a request without a permit was about to be forwarded")
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        Context {
+            start: Instant::now(),
+            time: SystemTime::now(),
+            request_id: format!("{:032x}", rand::random::<u128>()),
+            cors: Cors::default(),
+            outcome: Outcome::Undecided,
+            body_bytes: 0,
+            connects: 0,
+            in_flight: Arc::clone(&self.in_flight),
+        }
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        if self.draining.load(Ordering::Acquire) {
+            session.set_keepalive(None);
+        }
+        let target = request::target(session);
+        let head = session.req_header();
+        ctx.cors = Cors::of(&head.headers, &self.cors);
+        if let Some((answer, word)) = self.without_decision(head, target.as_bytes(), &ctx.request_id) {
+            ctx.outcome = Outcome::Answered(word);
+            return answer.send(session, &ctx.cors, &ctx.request_id).await.map(|()| true);
+        }
+        let question = RequestHead {
+            method: head.method.as_str(),
+            target: target.as_bytes(),
+            authorization: request::authorization(&head.headers),
+        };
+        let answer = match self.pipeline.admit(question).await {
+            Ok(permit) => {
+                let too_long =
+                    request::content_length(&head.headers).is_some_and(|length| length > permit.max_body_bytes());
+                ctx.outcome = Outcome::Permitted(Box::new(permit));
+                if !too_long {
+                    return Ok(false);
+                }
+                Answer::error(413, "body_too_large", "The body is too large", &ctx.request_id).and_close()
+            }
+            Err(refusal) => {
+                let answer = self.refusal_answer(&refusal, &ctx.request_id);
+                ctx.outcome = Outcome::Refused(Box::new(refusal));
+                answer
+            }
+        };
+        answer.send(session, &ctx.cors, &ctx.request_id).await.map(|()| true)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        let upstream = self.upstreams.get(ctx.permit()?.upstream()).and_then(Option::as_ref);
+        upstream
+            .map(Upstream::peer)
+            .ok_or_else(|| Error::explain(ErrorType::InternalError, "the upstream's address cannot be used"))
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        ctx.body_bytes += body.as_ref().map_or(0, Bytes::len) as u64;
+        if ctx.body_bytes > ctx.permit()?.max_body_bytes() {
+            return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route allows");
+        }
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let permit = ctx.permit()?;
+        let Some(upstream) = self.upstreams.get(permit.upstream()).and_then(Option::as_ref) else {
+            return Error::e_explain(ErrorType::InternalError, "the upstream's address cannot be used");
+        };
+        let assertion = upstream.assertion.then(|| {
+            self.pipeline.assertion(permit, request.method.as_str(), &ctx.request_id, &self.minter, SystemTime::now())
+        });
+        upstream.rewrite(
+            request,
+            &Told {
+                target: permit.target(),
+                client: client_ip(session),
+                secure: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
+                request_id: &ctx.request_id,
+                assertion: assertion.as_deref(),
+            },
+        )
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        for name in ["server", "x-powered-by"] {
+            response.remove_header(name);
+        }
+        response.insert_header(REQUEST_ID, &ctx.request_id)?;
+        ctx.cors.apply(response)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        // Nothing was sent: once more is safe for every method.
+        ctx.connects += 1;
+        error.set_retry(ctx.connects < 2);
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        let (status, code, message) = failure(error);
+        if status == 0 {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        if !matches!(error.esource(), ErrorSource::Downstream) && status >= 500 {
+            tracing::warn!(request.id = ctx.request_id, %error, "a request could not be forwarded");
+        }
+        let answer = Answer::error(status, code, message, &ctx.request_id);
+        let error_code = answer.status();
+        if let Err(error) = answer.send_failure(session, &ctx.cors, &ctx.request_id).await {
+            tracing::debug!(request.id = ctx.request_id, %error, "the client did not take the answer");
+        }
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        let client = client_ip(session).map(|ip| ip.to_string()).unwrap_or_default();
+        let target = request::target(session);
+        let path = target.as_bytes().split(|byte| *byte == b'?').next().unwrap_or_default();
+        let path = String::from_utf8_lossy(path);
+        let status = session.response_written().map_or(0, |response| response.status.as_u16());
+        let policy = self.pipeline.policy();
+        let mut record = Record {
+            time: ctx.time,
+            request_id: &ctx.request_id,
+            client: &client,
+            method: session.req_header().method.as_str(),
+            path: &path,
+            account: None,
+            endpoint: "",
+            subject: None,
+            decision: "refuse",
+            reason: "undecided",
+            status,
+            duration: ctx.start.elapsed(),
+            policy: policy.fingerprint(),
+        };
+        let reason;
+        match &ctx.outcome {
+            Outcome::Undecided => {}
+            Outcome::Answered(word) => record.reason = word,
+            Outcome::Refused(refusal) => {
+                reason = refusal.to_string();
+                record.account = refusal.account();
+                record.reason = &reason;
+                if let Refusal::Denied { principal, endpoint, subject, .. } = &**refusal {
+                    record.decision = "deny";
+                    record.endpoint = endpoint;
+                    record.subject = subject.as_deref();
+                    record.policy = principal.policy().fingerprint();
+                }
+            }
+            Outcome::Permitted(permit) => {
+                record.account = permit.principal().map(|principal| principal.account());
+                record.endpoint = self.pipeline.endpoint_name(permit);
+                record.subject = permit.subject();
+                record.policy = permit.policy().fingerprint();
+                (record.decision, record.reason) = match (error, permit.scope()) {
+                    (Some(error), _) => ("fail", failure(error).1),
+                    (None, _) if status == 413 => ("refuse", "body_too_large"),
+                    (None, Scope::Public) => ("allow", "public"),
+                    (None, Scope::Own) => ("allow", "own"),
+                    (None, Scope::Global) => ("allow", "global"),
+                };
+            }
+        }
+        self.recorder.record(&record);
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        // The record tells it, with the same request id as the answer.
+        true
+    }
+}
+
+/// Status, code and message of a failed request; status 0 when there is nobody left to tell.
+fn failure(error: &Error) -> (u16, &'static str, &'static str) {
+    use ErrorType::{
+        ConnectTimedout, ConnectionClosed, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout, WriteError,
+        WriteTimedout,
+    };
+    match (error.etype(), error.esource()) {
+        (HTTPStatus(413), _) => (413, "body_too_large", "The body is too large"),
+        (HTTPStatus(status), _) => (*status, "bad_request", "The request cannot be served"),
+        (ReadTimedout, ErrorSource::Downstream) => (408, "request_timeout", "The request took too long"),
+        (WriteError | ReadError | ConnectionClosed | WriteTimedout, ErrorSource::Downstream) => (0, "client_gone", ""),
+        (_, ErrorSource::Downstream) => (400, "bad_request", "The request cannot be read"),
+        (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => {
+            (504, "upstream_timeout", "The service behind took too long")
+        }
+        (_, ErrorSource::Upstream) => (502, "upstream_unreachable", "The service behind cannot be reached"),
+        (_, ErrorSource::Internal | ErrorSource::Unset) => (500, "internal_error", "The request could not be served"),
+    }
+}
+
+/// The peer's address; none on a Unix socket.
+fn client_ip(session: &Session) -> Option<IpAddr> {
+    match session.client_addr() {
+        Some(SocketAddr::Inet(address)) => Some(address.ip()),
+        _ => None,
+    }
+}

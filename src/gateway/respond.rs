@@ -1,0 +1,107 @@
+//! Answers of the gateway's own: refusals, failures, OPTIONS.
+//!
+//! The one rule: the client is told status and stable code, nothing more. One JSON shape,
+//! `{"error", "code", "request_id"}`; 401 alone is what Thalamus answers, because its clients know it.
+
+use bytes::Bytes;
+use http::{Method, header};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::cors::Cors;
+
+/// The header that tells the request id, in both directions.
+pub(super) const REQUEST_ID: &str = "x-request-id";
+
+/// One answer.
+pub(super) struct Answer {
+    status: u16,
+    headers: Vec<(header::HeaderName, String)>,
+    content_type: &'static str,
+    body: Vec<u8>,
+    close: bool,
+}
+
+impl Answer {
+    /// An error in the one JSON shape.
+    pub(super) fn error(status: u16, code: &str, message: &str, request_id: &str) -> Self {
+        let body = serde_json::json!({ "error": message, "code": code, "request_id": request_id });
+        Self {
+            status,
+            headers: Vec::new(),
+            content_type: "application/json",
+            body: body.to_string().into_bytes(),
+            close: false,
+        }
+    }
+
+    /// The challenge, as Thalamus words it (RFC 7617; the charset tells browsers to send UTF-8).
+    pub(super) fn challenge(realm: &str) -> Self {
+        Self {
+            status: 401,
+            headers: vec![(header::WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\""))],
+            content_type: "text/html; charset=utf-8",
+            body: b"Unauthorized Access".to_vec(),
+            close: false,
+        }
+    }
+
+    /// What OPTIONS is told.
+    pub(super) fn options(allow: &str) -> Self {
+        let headers = vec![(header::ALLOW, allow.to_owned())];
+        Self { status: 200, headers, content_type: "text/html; charset=utf-8", body: Vec::new(), close: false }
+    }
+
+    pub(super) fn with_header(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Ends the connection with this answer: what follows on it may not be what it seems.
+    pub(super) fn and_close(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Builds the response header.
+    fn header(&self, cors: &Cors, request_id: &str) -> Result<ResponseHeader> {
+        let mut response = ResponseHeader::build(self.status, Some(8 + self.headers.len()))?;
+        response.insert_header(header::CONTENT_TYPE, self.content_type)?;
+        response.insert_header(header::CONTENT_LENGTH, self.body.len())?;
+        response.insert_header(header::CACHE_CONTROL, "no-store")?;
+        response.insert_header(REQUEST_ID, request_id)?;
+        for (name, value) in &self.headers {
+            response.insert_header(name, value)?;
+        }
+        cors.apply(&mut response)?;
+        Ok(response)
+    }
+
+    /// Sends it. HEAD gets the header alone.
+    pub(super) async fn send(self, session: &mut Session, cors: &Cors, request_id: &str) -> Result<()> {
+        let mut response = self.header(cors, request_id)?;
+        if session.req_header().method == Method::OPTIONS {
+            cors.apply_preflight(&session.req_header().headers, &mut response)?;
+        }
+        if self.close {
+            session.set_keepalive(None);
+        }
+        let headless = session.req_header().method == Method::HEAD || self.body.is_empty();
+        session.write_response_header(Box::new(response), headless).await?;
+        if !headless {
+            session.write_response_body(Some(Bytes::from(self.body)), true).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends it where the proxying of a request has failed; the connection ends.
+    pub(super) async fn send_failure(self, session: &mut Session, cors: &Cors, request_id: &str) -> Result<()> {
+        let response = self.header(cors, request_id)?;
+        session.as_downstream_mut().write_error_response(response, Bytes::from(self.body)).await
+    }
+}

@@ -1,0 +1,229 @@
+//! Records: one line of JSON per request on stdout, and the operator's log on stderr.
+//!
+//! The one rule: exactly one record per request, allowed, refused or failed, with nothing personal in it beyond ids.
+//! Untrusted text is escaped (JSON escapes, and what terminals or line readers act on) and bounded.
+//!
+//! Lines are written by a thread of its own. When the reader of stdout falls behind, requests wait for it rather than
+//! go unrecorded.
+
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+/// Records that may wait to be written.
+const QUEUE: usize = 8192;
+/// Longest untrusted text in a record, in characters.
+const MAX_TEXT: usize = 256;
+
+/// What a record tells of one request.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// When the request came.
+    pub time: SystemTime,
+    /// The request id.
+    pub request_id: &'a str,
+    /// The peer's address, without port.
+    pub client: &'a str,
+    /// The method as received.
+    pub method: &'a str,
+    /// The path as received, without query.
+    pub path: &'a str,
+    /// The account, verified or claimed.
+    pub account: Option<&'a str>,
+    /// The endpoint that was decided on.
+    pub endpoint: &'a str,
+    /// The person whose record it was about.
+    pub subject: Option<&'a str>,
+    /// `allow`, `deny`, `refuse` or `fail`.
+    pub decision: &'static str,
+    /// Why, as a stable word; or `own`, `global` or `public` with `allow`.
+    pub reason: &'a str,
+    /// The status the client was told; 0 when it was told none.
+    pub status: u16,
+    /// From the first byte of the request to the last of the answer.
+    pub duration: Duration,
+    /// The fingerprint of the policy that decided.
+    pub policy: &'a str,
+}
+
+/// Where records go; clones share one writer.
+#[derive(Clone)]
+pub struct Recorder(SyncSender<Vec<u8>>);
+
+impl Recorder {
+    /// Starts the thread that writes to stdout.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub fn start() -> io::Result<Self> {
+        let (sender, receiver) = sync_channel(QUEUE);
+        thread::Builder::new().name("records".into()).spawn(move || write_all(&receiver, io::stdout()))?;
+        Ok(Self(sender))
+    }
+
+    /// Writes one record. Waits while the queue is full.
+    pub fn record(&self, record: &Record<'_>) {
+        // The writer lives as long as the process: it goes on even when stdout is closed.
+        let _ = self.0.send(line(record));
+    }
+}
+
+fn write_all(lines: &Receiver<Vec<u8>>, mut out: impl Write) {
+    let mut failing = false;
+    while let Ok(mut batch) = lines.recv() {
+        while let Ok(line) = lines.try_recv() {
+            batch.extend_from_slice(&line);
+            if batch.len() > 64 * 1024 {
+                break;
+            }
+        }
+        match out.write_all(&batch).and_then(|()| out.flush()) {
+            Ok(()) => failing = false,
+            Err(error) if !failing => {
+                failing = true;
+                tracing::error!(%error, "records cannot be written to stdout");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn line(record: &Record<'_>) -> Vec<u8> {
+    let mut line = Line(Vec::with_capacity(384));
+    line.0.push(b'{');
+    line.text("time", &rfc3339(record.time));
+    line.text("request.id", record.request_id);
+    line.text("client.ip", record.client);
+    line.text("method", record.method);
+    line.text("path", record.path);
+    if let Some(account) = record.account {
+        line.text("account", account);
+    }
+    if !record.endpoint.is_empty() {
+        line.text("endpoint", record.endpoint);
+    }
+    if let Some(subject) = record.subject {
+        line.text("subject.id", subject);
+    }
+    line.text("decision", record.decision);
+    line.text("reason", record.reason);
+    line.number("status", u64::from(record.status));
+    line.number("duration_us", u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX));
+    line.text("policy", record.policy);
+    line.0.extend_from_slice(b"}\n");
+    line.0
+}
+
+struct Line(Vec<u8>);
+
+impl Line {
+    fn key(&mut self, key: &str) {
+        if self.0.len() > 1 {
+            self.0.push(b',');
+        }
+        self.0.push(b'"');
+        self.0.extend_from_slice(key.as_bytes());
+        self.0.extend_from_slice(b"\":");
+    }
+
+    fn number(&mut self, key: &str, value: u64) {
+        self.key(key);
+        let _ = write!(self.0, "{value}");
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.key(key);
+        self.0.push(b'"');
+        for (count, character) in value.chars().enumerate() {
+            if count == MAX_TEXT {
+                self.0.extend_from_slice("…".as_bytes());
+                break;
+            }
+            match character {
+                '"' => self.0.extend_from_slice(b"\\\""),
+                '\\' => self.0.extend_from_slice(b"\\\\"),
+                ' '..='~' => self.0.push(u8::try_from(character).unwrap_or(b'?')),
+                // Letters and digits of any script are readable; controls, separators and direction marks are escaped.
+                _ if character.is_alphanumeric() => {
+                    self.0.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes())
+                }
+                _ => {
+                    for unit in character.encode_utf16(&mut [0; 2]) {
+                        let _ = write!(self.0, "\\u{unit:04x}");
+                    }
+                }
+            }
+        }
+        self.0.push(b'"');
+    }
+}
+
+/// UTC, with microseconds (RFC 3339).
+fn rfc3339(time: SystemTime) -> String {
+    chrono::DateTime::<chrono::Utc>::from(time).to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
+}
+
+/// Sends the operator's log to stderr, as `FEDGATE_LOG` says (a filter such as `info` or `fedgate=debug`).
+pub fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FEDGATE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,pingora_core=warn,pingora_proxy=error"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record<'a>(path: &'a str, account: &'a str) -> Record<'a> {
+        Record {
+            time: SystemTime::UNIX_EPOCH + Duration::from_micros(1_795_498_259_000_001),
+            request_id: "r1",
+            client: "127.0.0.1",
+            method: "GET",
+            path,
+            account: Some(account),
+            endpoint: "person",
+            subject: None,
+            decision: "deny",
+            reason: "not_own",
+            status: 403,
+            duration: Duration::from_micros(12),
+            policy: "p1",
+        }
+    }
+
+    #[test]
+    fn untrusted_text_stays_in_one_parseable_line() {
+        for nasty in [
+            "/\nDENY user=bob",
+            "\u{1b}[31mred",
+            "a\u{2028}b",
+            "\u{202e}gnp",
+            "\"quote\\",
+            "\u{7f}\u{85}\0",
+            "Müller 李 ok",
+            "😀",
+        ] {
+            let line = String::from_utf8(line(&record(nasty, nasty))).unwrap();
+            assert_eq!(line.matches('\n').count(), 1, "{line}");
+            assert!(
+                line.ends_with("}\n")
+                    && !line.trim_end().chars().any(|c| c.is_control() || c == '\u{2028}' || c == '\u{202e}')
+            );
+            let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(parsed["path"], nasty);
+        }
+    }
+
+    #[test]
+    fn untrusted_text_is_bounded() {
+        let long = "x".repeat(100_000);
+        assert!(line(&record(&long, &long)).len() < 1000);
+    }
+
+    #[test]
+    fn times_are_utc_with_microseconds() {
+        assert_eq!(rfc3339(record("", "").time), "2026-11-24T05:30:59.000001Z");
+    }
+}

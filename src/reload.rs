@@ -1,0 +1,284 @@
+//! Live policy: roles.cfg is watched, and a changed file is parsed and checked whole, then swapped in; on any fault the
+//! last good policy stays, loudly.
+//!
+//! The one rule: nothing is cleared before its successor is ready. Requests in flight finish under the policy they were
+//! judged by.
+//!
+//! Notices of the file system (in-place writes, editors' renames, the symlink swap of a mounted ConfigMap) hasten a look;
+//! a look several times a second finds what sends no notice (bind mounts, network file systems, no inotify left). A look
+//! is a `stat` of the file; its content is read when that differs, ctime included, so that a new content of the same size
+//! and mtime is found.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use notify::{RecursiveMode, Watcher};
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::policy::{MAX_POLICY_BYTES, PolicyError, PolicySet};
+
+/// How often the file is looked at without any notice.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long after a notice it is looked at: a write that came in parts has its other parts by then.
+const SETTLE: Duration = Duration::from_millis(15);
+
+/// Why a policy file cannot be used.
+#[derive(Debug, Error)]
+pub enum ReloadError {
+    /// It cannot be read.
+    #[error("cannot be read ({0})")]
+    Unreadable(#[from] std::io::Error),
+    /// A directory, a FIFO or a device.
+    #[error("is no regular file")]
+    NotAFile,
+    /// It was read and refused.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
+
+/// Reads and parses a policy file. Never waits: a FIFO under its name is refused, not read.
+///
+/// # Errors
+/// See [`ReloadError`].
+pub fn read_policy(path: &Path) -> Result<PolicySet, ReloadError> {
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(ReloadError::NotAFile);
+    }
+    Ok(PolicySet::parse(&bounded(file)?)?)
+}
+
+/// Reads at most one byte more than a policy may have, so that the parser sees that it is too large.
+fn bounded(file: File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_POLICY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Keeps `current` what the file at `path` says; runs until it is dropped. SIGHUP looks at once.
+pub async fn keep_current(path: PathBuf, current: Arc<ArcSwap<PolicySet>>) {
+    let (notice, mut notices) = mpsc::channel(1);
+    // Kept until the end: dropping it ends the watch.
+    let watcher = watch_directory(&path, notice);
+    if let Err(error) = &watcher {
+        tracing::warn!(%error, "no notices of the file system; the policy is looked at {} times a second", 1000 / LOOK.as_millis());
+    }
+    let mut hangup = signal(SignalKind::hangup()).ok();
+    let mut seen = None;
+    let mut fault = String::new();
+    loop {
+        let now = Signature::of(&path);
+        if now != seen {
+            seen = now;
+            fault = look(&path, &current, fault).await;
+        }
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(()) = notices.recv() => sleep(SETTLE).await,
+            () = sleep(LOOK) => {}
+            _ = hung_up => {
+                tracing::info!("SIGHUP received, reading the policy");
+                seen = None;
+            }
+        }
+    }
+}
+
+/// Reads the file and swaps it in if it is good and new; returns the fault that was told, or nothing.
+async fn look(path: &Path, current: &ArcSwap<PolicySet>, told: String) -> String {
+    let file = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || read_policy(&file)).await;
+    let fault = match read {
+        Ok(Ok(policy)) => {
+            let old = current.load().fingerprint().to_owned();
+            if policy.fingerprint() != old {
+                tracing::info!(
+                    policy = policy.fingerprint(),
+                    replaced = old,
+                    roles = policy.roles().len(),
+                    "policy reloaded"
+                );
+                current.store(Arc::new(policy));
+            } else if !told.is_empty() {
+                tracing::info!(policy = old, "the policy file is good again");
+            }
+            return String::new();
+        }
+        Ok(Err(fault)) => fault.to_string(),
+        Err(panicked) => panicked.to_string(),
+    };
+    if fault != told {
+        tracing::error!(
+            "{}: {fault}; the last good policy {} stays in force",
+            path.display(),
+            current.load().fingerprint()
+        );
+    }
+    fault
+}
+
+/// Sends a notice for whatever happens in the directory of the file.
+fn watch_directory(path: &Path, notice: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut watcher = notify::recommended_watcher(move |_| {
+        // A full channel already holds the hint.
+        let _ = notice.try_send(());
+    })?;
+    watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+/// What tells one content of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Signature([i64; 7]);
+
+impl Signature {
+    /// Of what the path leads to now; none when it leads to nothing.
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());
+        Some(Self([
+            device.cast_signed(),
+            inode.cast_signed(),
+            size.cast_signed(),
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            metadata.ctime(),
+            metadata.ctime_nsec(),
+        ]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
+
+    use super::*;
+
+    fn policy(role: &str) -> String {
+        format!(r#"[{{"role": "{role}", "permissions": {{"GET": ["login"]}}}}]"#)
+    }
+
+    struct Fixture {
+        dir: PathBuf,
+        path: PathBuf,
+        current: Arc<ArcSwap<PolicySet>>,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let dir = std::env::temp_dir().join(format!("fedgate-reload-{:x}", rand::random::<u128>()));
+            std::fs::create_dir_all(&dir).unwrap();
+            let path = dir.join("roles.cfg");
+            std::fs::write(&path, policy("first")).unwrap();
+            let current = Arc::new(ArcSwap::from_pointee(read_policy(&path).unwrap()));
+            let task = tokio::spawn(keep_current(path.clone(), Arc::clone(&current)));
+            Self { dir, path, current, task }
+        }
+
+        async fn becomes(&self, role: &str) {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while self.current.load().definitions(role).next().is_none() {
+                assert!(Instant::now() < deadline, "the policy of `{role}` never came into force");
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    impl Drop for Fixture {
+        fn drop(&mut self) {
+            self.task.abort();
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+
+    #[tokio::test]
+    async fn writes_renames_and_symlink_swaps_come_into_force() {
+        let fixture = Fixture::new();
+        std::fs::write(&fixture.path, policy("in_place")).unwrap();
+        fixture.becomes("in_place").await;
+
+        let beside = fixture.dir.join("roles.cfg.new");
+        std::fs::write(&beside, policy("renamed")).unwrap();
+        std::fs::rename(&beside, &fixture.path).unwrap();
+        fixture.becomes("renamed").await;
+
+        // A mounted ConfigMap: the file is a link through `..data`, and `..data` is swapped.
+        for generation in ["one", "two"] {
+            std::fs::create_dir(fixture.dir.join(generation)).unwrap();
+            std::fs::write(fixture.dir.join(generation).join("roles.cfg"), policy(generation)).unwrap();
+            std::os::unix::fs::symlink(generation, fixture.dir.join("..data_new")).unwrap();
+            std::fs::rename(fixture.dir.join("..data_new"), fixture.dir.join("..data")).unwrap();
+            if generation == "one" {
+                std::fs::remove_file(&fixture.path).unwrap();
+                std::os::unix::fs::symlink("..data/roles.cfg", &fixture.path).unwrap();
+            }
+            fixture.becomes(generation).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn same_size_and_mtime_with_other_content_comes_into_force() {
+        let fixture = Fixture::new();
+        let modified = std::fs::metadata(&fixture.path).unwrap().modified().unwrap();
+        std::fs::write(&fixture.path, policy("other")).unwrap();
+        File::options().write(true).open(&fixture.path).unwrap().set_modified(modified).unwrap();
+        fixture.becomes("other").await;
+    }
+
+    #[tokio::test]
+    async fn the_last_good_policy_survives_every_fault() {
+        let fixture = Fixture::new();
+        let path = &fixture.path;
+        let write = |bytes: &[u8]| std::fs::write(path, bytes).unwrap();
+        for step in 0..9 {
+            match step {
+                0 => write(b""),
+                1 => write(b"{}"),
+                2 => write(policy("truncated").as_bytes().split_last().unwrap().1),
+                3 => write(b"\xff\xfe["),
+                4 => std::fs::remove_file(path).unwrap(),
+                5 => std::fs::create_dir(path).unwrap(),
+                6 => {
+                    std::fs::remove_dir(path).unwrap();
+                    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+                        .unwrap();
+                }
+                7 => {
+                    std::fs::remove_file(path).unwrap();
+                    File::create(path).unwrap().set_len(100 << 20).unwrap();
+                }
+                _ => {
+                    write(policy("unreadable").as_bytes());
+                    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o000)).unwrap();
+                }
+            }
+            assert!(step == 8 || read_policy(path).is_err(), "step {step} is a fault");
+            sleep(LOOK + SETTLE).await;
+            let current = fixture.current.load();
+            // Root reads what it may not; then the last one is no fault.
+            let good = current.definitions("first").next().is_some()
+                || (step == 8 && current.definitions("unreadable").next().is_some());
+            assert!(good, "step {step}");
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        write(policy("good_again").as_bytes());
+        fixture.becomes("good_again").await;
+    }
+}
