@@ -17,7 +17,7 @@ use super::error::Problem;
 use super::json::{self, Object, Value};
 
 /// A JSON object that came as a body.
-pub struct Document(pub Object);
+pub(super) struct Document(pub(super) Object);
 
 impl FromRequest<Arc<Service>> for Document {
     type Rejection = Problem;

@@ -14,8 +14,7 @@ use crate::his::json::JsonError;
 
 /// Why a request was not served. Texts that Thalamus has are its own, to the letter.
 #[derive(Debug, Clone, Error)]
-#[expect(missing_docs, reason = "the sentence of each variant says it")]
-pub enum Problem {
+pub(super) enum Problem {
     #[error("the request carries no valid assertion of the gateway")]
     NoAssertion,
     #[error("the assertion is for another request")]
@@ -100,7 +99,7 @@ pub enum Problem {
 
 impl Problem {
     /// The status of the answer.
-    pub fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NoAssertion | Self::OtherRequest => StatusCode::UNAUTHORIZED,
             Self::BadId | Self::BadQuery(_) | Self::BadJson(_) | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
@@ -139,7 +138,7 @@ impl Problem {
     }
 
     /// The stable code of the answer.
-    pub fn code(&self) -> &'static str {
+    pub(super) fn code(&self) -> &'static str {
         match self {
             Self::NoAssertion => "no_assertion",
             Self::OtherRequest => "assertion_mismatch",

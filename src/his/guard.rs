@@ -32,26 +32,26 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Who calls, and whose records the decision lets the call touch.
 #[derive(Debug, Clone)]
-pub struct Caller {
+pub(super) struct Caller {
     /// The account id; empty on public pages.
-    pub account: String,
+    pub(super) account: String,
     /// Whose records may be touched; carried into every statement.
-    pub reach: Reach,
+    pub(super) reach: Reach,
     /// Request id.
-    pub request_id: String,
+    pub(super) request_id: String,
     may_write_accounts: bool,
 }
 
 impl Caller {
     /// Whether the caller may write `roles` and `active` of a person.
-    pub fn may_write_accounts(&self) -> bool {
+    pub(super) fn may_write_accounts(&self) -> bool {
         self.may_write_accounts
     }
 }
 
 /// The ids in the path, decoded, in order.
 #[derive(Debug, Clone)]
-pub struct Ids<const N: usize>(pub [String; N]);
+pub(super) struct Ids<const N: usize>(pub(super) [String; N]);
 
 #[derive(Clone)]
 struct PathIds(Vec<String>);
@@ -133,16 +133,19 @@ fn bind(endpoint: &str, request: &Request) -> Result<(Caller, PathIds), Problem>
     Ok((Caller { account, reach, request_id, may_write_accounts }, PathIds(ids)))
 }
 
-/// The segments after the first, each decoded to text of 1 to 256 bytes without control characters or slashes.
+/// Whether a text can be an id: 1 to 256 bytes without control characters or slashes, and no dot segment.
+pub(super) fn is_id(id: &str) -> bool {
+    let is_text = !id.chars().any(|character| character.is_control() || character == '/');
+    (1..=MAX_ID_BYTES).contains(&id.len()) && is_text && id != "." && id != ".."
+}
+
+/// The segments after the first, each decoded to an id.
 fn decode_ids(path: &str) -> Result<Vec<String>, Problem> {
     let segments = path.strip_prefix('/').unwrap_or(path).split('/').skip(1);
     segments
         .map(|segment| {
             let id = percent_decode_str(segment).decode_utf8().map_err(|_| Problem::BadId)?;
-            let is_text = !id.chars().any(|character| character.is_control() || character == '/');
-            let is_sized = (1..=MAX_ID_BYTES).contains(&id.len());
-            let is_dots = id == "." || id == "..";
-            (is_text && is_sized && !is_dots).then(|| id.into_owned()).ok_or(Problem::BadId)
+            is_id(&id).then(|| id.into_owned()).ok_or(Problem::BadId)
         })
         .collect()
 }

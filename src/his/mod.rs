@@ -17,13 +17,13 @@ mod password;
 mod answer;
 mod body;
 mod content;
-mod etag;
 mod hashing;
 mod list;
 mod listen;
 mod query;
 
 pub mod demo;
+pub mod etag;
 pub mod import;
 pub mod json;
 pub mod store;

@@ -16,7 +16,7 @@ use super::guard::{Caller, Ids};
 use super::hashing::{Hashing, NewPassword};
 use super::json::{self, Object, Value};
 use super::store::{Changed, Created, Deleted, Key, List};
-use super::{Service, answer, list};
+use super::{Service, answer, guard, list};
 
 /// Members that a list can be narrowed by.
 const FILTERS: [&str; 4] = ["name", "lastname", "dob", "gender"];
@@ -54,6 +54,9 @@ pub(super) async fn create(
 ) -> Answer {
     // As Python's `str.upper`: by the full case mapping of Unicode (`ß` becomes `SS`).
     let id = id.to_uppercase();
+    if !guard::is_id(&id) {
+        return Err(Problem::BadId);
+    }
     let mut person = Person::parse(document, &id)?;
     if !caller.may_write_accounts() {
         person.check_unprivileged()?;
@@ -91,10 +94,7 @@ impl Person {
     /// Sets the id, defaults the role, and takes the password out.
     fn parse(mut document: Object, id: &str) -> Result<Self, Problem> {
         document.set("id", Value::String(id.to_owned()));
-        check_accounts(&document)?;
-        if document.member("roles").is_none() {
-            document.set("roles", default_roles());
-        }
+        complete(&mut document)?;
         let password = match document.member("password") {
             None => NewPassword::Absent,
             Some(Value::Null) => NewPassword::NoLogin,
@@ -127,6 +127,15 @@ impl Person {
         }
         Ok(())
     }
+}
+
+/// Checks `roles` and `active`, and gives a person without roles the default.
+pub(super) fn complete(document: &mut Object) -> Result<(), Problem> {
+    check_accounts(document)?;
+    if document.member("roles").is_none() {
+        document.set("roles", default_roles());
+    }
+    Ok(())
 }
 
 fn default_roles() -> Value {

@@ -25,7 +25,7 @@ CREATE INDEX IF NOT EXISTS fedgate_personal_docs_pol ON personal_docs (pol);
 
 -- The account epoch: one row, so that writers of accounts queue for it and commit in the order of their epochs.
 CREATE TABLE IF NOT EXISTS fedgate_epoch (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    "only" boolean PRIMARY KEY DEFAULT true CHECK ("only"),
     epoch bigint NOT NULL
 );
 INSERT INTO fedgate_epoch (epoch) VALUES (1) ON CONFLICT DO NOTHING;

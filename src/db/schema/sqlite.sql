@@ -19,10 +19,10 @@ CREATE INDEX IF NOT EXISTS fedgate_personal_docs_pol ON personal_docs (pol);
 
 -- The account epoch, as in PostgreSQL.
 CREATE TABLE IF NOT EXISTS fedgate_epoch (
-    only INTEGER PRIMARY KEY DEFAULT 1 CHECK (only = 1),
+    "only" INTEGER PRIMARY KEY DEFAULT 1 CHECK ("only" = 1),
     epoch INTEGER NOT NULL
 );
-INSERT OR IGNORE INTO fedgate_epoch (only, epoch) VALUES (1, 1);
+INSERT OR IGNORE INTO fedgate_epoch ("only", epoch) VALUES (1, 1);
 CREATE TABLE IF NOT EXISTS fedgate_account_changes (epoch INTEGER NOT NULL, account TEXT);
 CREATE INDEX IF NOT EXISTS fedgate_account_changes_epoch ON fedgate_account_changes (epoch);
 

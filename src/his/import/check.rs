@@ -1,0 +1,95 @@
+//! One record of an import: bytes to what can be stored, or the reason why not.
+
+use zeroize::Zeroizing;
+
+use super::{ClearPasswords, Kind};
+use crate::his::hashing::Hashing;
+use crate::his::json::{self, Object, Value};
+use crate::his::{guard, people};
+use crate::password;
+
+/// A record that can be stored.
+pub(super) struct Checked {
+    pub(super) id: String,
+    /// The book of a page; empty for a person.
+    pub(super) book: String,
+    pub(super) document: Object,
+}
+
+pub(super) enum Fault {
+    /// This record cannot be stored.
+    Refused(String),
+    /// None can for now.
+    Hashing,
+}
+
+impl Fault {
+    fn because(reason: impl Into<String>) -> Self {
+        Self::Refused(reason.into())
+    }
+}
+
+pub(super) async fn check(
+    kind: Kind,
+    clear_passwords: ClearPasswords,
+    bytes: &[u8],
+    hashing: &Hashing,
+) -> Result<Checked, Fault> {
+    let mut document = object(bytes)?;
+    let id = id(&document, "id")?;
+    let book = match kind {
+        Kind::Pages => self::id(&document, "book")?,
+        Kind::People => {
+            people::complete(&mut document).map_err(|problem| Fault::because(problem.to_string()))?;
+            check_password(&mut document, clear_passwords, hashing).await?;
+            String::new()
+        }
+    };
+    Ok(Checked { id, book, document })
+}
+
+/// The object, alone or as the only element of a list.
+fn object(bytes: &[u8]) -> Result<Object, Fault> {
+    match json::parse(bytes).map_err(|error| Fault::because(error.to_string()))? {
+        Value::Object(object) => Ok(object),
+        Value::Array(mut items) => match (items.pop(), items.is_empty()) {
+            (Some(Value::Object(object)), true) => Ok(object),
+            _ => Err(Fault::because("not an object")),
+        },
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Err(Fault::because("not an object")),
+    }
+}
+
+fn id(document: &Object, name: &str) -> Result<String, Fault> {
+    match document.member(name).and_then(Value::as_str) {
+        Some(id) if guard::is_id(id) => Ok(id.to_owned()),
+        Some(_) => Err(Fault::because(format!("`{name}` is empty, too long or not text"))),
+        None => Err(Fault::because(format!("`{name}` is missing or no string"))),
+    }
+}
+
+async fn check_password(
+    document: &mut Object,
+    clear_passwords: ClearPasswords,
+    hashing: &Hashing,
+) -> Result<(), Fault> {
+    let clear = match document.member("password") {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::String(text)) if text.is_empty() => {
+            document.set("password", Value::Null);
+            return Ok(());
+        }
+        Some(Value::String(text)) if password::is_acceptable_hash(text) => return Ok(()),
+        Some(Value::String(_)) if clear_passwords == ClearPasswords::Refuse => {
+            return Err(Fault::because("`password` is not a hash that is accepted (see --hash-passwords)"));
+        }
+        Some(Value::String(text)) if text.len() > password::MAX_PASSWORD_BYTES => {
+            return Err(Fault::because("`password` is too long"));
+        }
+        Some(Value::String(text)) => Zeroizing::new(text.clone()),
+        Some(_) => return Err(Fault::because("`password` is no string")),
+    };
+    let hash = hashing.hash(clear).await.map_err(|_| Fault::Hashing)?;
+    document.set("password", Value::String(hash));
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! The import: many people or pages from a file, in batches, each a transaction.
+//!
+//! The one rule: whatever interrupts an import, running it again completes it and changes nothing twice. How far it got
+//! is kept beside the file; a record that is there already, exactly so, counts as unchanged; what cannot be stored is
+//! written beside the file too, with its line and the reason, and the rest goes on.
+
+mod check;
+mod records;
+mod sidecar;
+
+use std::io::BufRead;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use self::check::Checked;
+use self::records::{Record, Records};
+use self::sidecar::{Refused, State};
+use super::hashing::Hashing;
+use super::store::{Batch, BatchOutcome, Store};
+use crate::db::DbError;
+
+/// Records of one transaction.
+const BATCH: usize = 500;
+
+/// What is imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Persons.
+    People,
+    /// Pages of books of life.
+    Pages,
+}
+
+/// What becomes of a password that is no hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClearPasswords {
+    /// The person is refused: a file with clear passwords is more likely a mistake.
+    Refuse,
+    /// It is hashed.
+    Hash,
+}
+
+/// An import to be run.
+pub struct Import<'a> {
+    /// Where to.
+    pub store: &'a Store,
+    /// What.
+    pub kind: Kind,
+    /// How passwords that are no hashes are taken.
+    pub clear_passwords: ClearPasswords,
+    /// The file's path, beside which state and refused records are kept; none for standard input, which cannot be
+    /// resumed and whose refused records go to `import.refused.jsonl`.
+    pub path: Option<PathBuf>,
+    /// Told how many bytes have been read.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+}
+
+/// How an import ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Records stored.
+    pub created: u64,
+    /// Records that were there already.
+    pub unchanged: u64,
+    /// Records that could not be stored.
+    pub refused: u64,
+    /// Records that an earlier, interrupted run had dealt with.
+    pub resumed: u64,
+}
+
+/// Why an import stopped; running it again goes on from there.
+#[derive(Debug, Error)]
+pub enum ImportError {
+    /// The database is away or refused.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// The file, or one beside it, cannot be read or written.
+    #[error("`{0}`: {1}")]
+    File(PathBuf, std::io::Error),
+    /// The file breaks off, or is no list of records, from this line on.
+    #[error("line {0}: {1}")]
+    Unreadable(u64, &'static str),
+    /// Passwords could not be hashed.
+    #[error("a password could not be hashed, see the log")]
+    Hashing,
+}
+
+impl Import<'_> {
+    /// Reads records (a JSON array, also of one-element arrays as Thalamus lists them, or one record a line) and stores
+    /// them.
+    ///
+    /// # Errors
+    /// See [`ImportError`]; what was stored until then stays, and the next run goes on from there.
+    pub async fn run(&self, input: impl BufRead) -> Result<Summary, ImportError> {
+        let mut records = Records::new(input);
+        let mut state = State::resume(self.path.as_deref(), self.kind)?;
+        let mut refused = Refused::beside(self.path.as_deref(), state.records > 0);
+        for _ in 0..state.records {
+            if self.next(&mut records)?.is_none() {
+                break;
+            }
+        }
+        let mut summary = Summary { resumed: state.records, ..Summary::default() };
+        loop {
+            let mut batch = Vec::with_capacity(BATCH);
+            while batch.len() < BATCH {
+                match self.next(&mut records)? {
+                    Some(record) => batch.push(record),
+                    None => break,
+                }
+            }
+            if batch.is_empty() {
+                state.finish()?;
+                return Ok(summary);
+            }
+            let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+            self.store(batch, &mut summary, &mut refused).await?;
+            refused.flush()?;
+            state.advance(count)?;
+            (self.progress)(records.bytes());
+        }
+    }
+
+    fn next(&self, records: &mut Records<impl BufRead>) -> Result<Option<Record>, ImportError> {
+        let path = || self.path.clone().unwrap_or_else(|| PathBuf::from("-"));
+        records.next().map_err(|error| match error {
+            records::RecordError::Io(error) => ImportError::File(path(), error),
+            records::RecordError::Structure(line, problem) => ImportError::Unreadable(line, problem),
+        })
+    }
+
+    /// Stores a batch; counts, and writes down what was refused.
+    async fn store(&self, batch: Vec<Record>, summary: &mut Summary, refused: &mut Refused) -> Result<(), ImportError> {
+        let hashing = Hashing::new();
+        let mut origins = Vec::with_capacity(batch.len());
+        let mut checked = Vec::with_capacity(batch.len());
+        for record in batch {
+            match check::check(self.kind, self.clear_passwords, &record.bytes, &hashing).await {
+                Ok(one) => {
+                    origins.push(record);
+                    checked.push(one);
+                }
+                Err(check::Fault::Refused(reason)) => {
+                    summary.refused += 1;
+                    refused.add(&record, &reason)?;
+                }
+                Err(check::Fault::Hashing) => return Err(ImportError::Hashing),
+            }
+        }
+        let outcomes = self.store.import(self.batch(checked)).await?;
+        for (record, outcome) in origins.iter().zip(outcomes) {
+            let reason = match outcome {
+                BatchOutcome::Created => {
+                    summary.created += 1;
+                    continue;
+                }
+                BatchOutcome::Unchanged => {
+                    summary.unchanged += 1;
+                    continue;
+                }
+                BatchOutcome::Taken => "another record has this id",
+                BatchOutcome::NoPerson => "the person of the book is not there",
+            };
+            summary.refused += 1;
+            refused.add(record, reason)?;
+        }
+        Ok(())
+    }
+
+    fn batch(&self, checked: Vec<Checked>) -> Batch {
+        match self.kind {
+            Kind::People => Batch::People(checked.into_iter().map(|one| (one.id, one.document)).collect()),
+            Kind::Pages => Batch::Pages(checked.into_iter().map(|one| (one.book, one.id, one.document)).collect()),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! A stream of bytes cut into records, without parsing them: a file of any size takes the memory of one record.
+//!
+//! Three forms are told apart by the first byte: a list of objects, a list of one-element lists (Thalamus' answer to
+//! `GET /people`), or one object a line.
+
+use std::io::{self, BufRead};
+
+use thiserror::Error;
+
+/// Longest record, in bytes.
+const MAX_RECORD_BYTES: usize = 16 * 1024 * 1024;
+
+/// The bytes of one record.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    /// The line it begins on, from 1.
+    pub(super) line: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+#[derive(Debug, Error)]
+pub(super) enum RecordError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The records cannot be told apart from this line on.
+    #[error("line {0}: {1}")]
+    Structure(u64, &'static str),
+}
+
+/// Where in the stream we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Begin,
+    /// One record a line.
+    Lines,
+    /// Before the first element of a list.
+    ListBegin,
+    /// After an element.
+    AfterElement,
+    /// After a comma.
+    AfterComma,
+    /// After a list; another may follow.
+    AfterList,
+}
+
+/// The records of a stream.
+pub(super) struct Records<R> {
+    input: R,
+    place: Place,
+    line: u64,
+    bytes: u64,
+}
+
+impl<R: BufRead> Records<R> {
+    pub(super) fn new(input: R) -> Self {
+        Self { input, place: Place::Begin, line: 1, bytes: 0 }
+    }
+
+    /// How many bytes have been read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The next record; none at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Record>, RecordError> {
+        loop {
+            let Some(byte) = self.peek_past_space()? else {
+                return match self.place {
+                    Place::Begin | Place::Lines | Place::AfterList => Ok(None),
+                    Place::ListBegin | Place::AfterElement | Place::AfterComma => self.fault("the list is not closed"),
+                };
+            };
+            match (self.place, byte) {
+                (Place::Begin | Place::AfterList, b'[') => self.step(Place::ListBegin)?,
+                (Place::Begin, _) => self.place = Place::Lines,
+                (Place::Lines, _) => return self.rest_of_line().map(Some),
+                (Place::ListBegin | Place::AfterElement, b']') => self.step(Place::AfterList)?,
+                (Place::AfterElement, b',') => self.step(Place::AfterComma)?,
+                (Place::ListBegin | Place::AfterComma, byte) if !b",]}".contains(&byte) => {
+                    let record = self.element()?;
+                    self.place = Place::AfterElement;
+                    return Ok(Some(record));
+                }
+                (Place::ListBegin | Place::AfterComma, _) => return self.fault("an element is missing"),
+                (Place::AfterElement, _) => return self.fault("elements of a list are separated by commas"),
+                (Place::AfterList, _) => return self.fault("something follows the list"),
+            }
+        }
+    }
+
+    fn fault<T>(&self, problem: &'static str) -> Result<T, RecordError> {
+        Err(RecordError::Structure(self.line, problem))
+    }
+
+    fn peek(&mut self) -> Result<Option<u8>, RecordError> {
+        loop {
+            match self.input.fill_buf() {
+                Ok(buffer) => return Ok(buffer.first().copied()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<u8>, RecordError> {
+        let byte = self.peek()?;
+        if let Some(byte) = byte {
+            self.input.consume(1);
+            self.bytes += 1;
+            self.line += u64::from(byte == b'\n');
+        }
+        Ok(byte)
+    }
+
+    fn step(&mut self, place: Place) -> Result<(), RecordError> {
+        self.take()?;
+        self.place = place;
+        Ok(())
+    }
+
+    fn peek_past_space(&mut self) -> Result<Option<u8>, RecordError> {
+        loop {
+            match self.peek()? {
+                Some(b' ' | b'\t' | b'\n' | b'\r') => {
+                    self.take()?;
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
+    fn rest_of_line(&mut self) -> Result<Record, RecordError> {
+        let mut record = Record { line: self.line, bytes: Vec::new() };
+        loop {
+            match self.take()? {
+                None | Some(b'\n') => return Ok(record),
+                Some(byte) => self.push(&mut record, byte)?,
+            }
+        }
+    }
+
+    /// An element of a list: to the bracket that closes it, or, where it opens none, to what ends it.
+    fn element(&mut self) -> Result<Record, RecordError> {
+        let mut record = Record { line: self.line, bytes: Vec::new() };
+        let (mut depth, mut is_string, mut is_escape) = (0_usize, false, false);
+        loop {
+            match self.peek()? {
+                None => return self.fault("the file ends within a record"),
+                Some(b',' | b']' | b'}') if depth == 0 && !is_string => return Ok(record),
+                Some(byte) => {
+                    self.take()?;
+                    self.push(&mut record, byte)?;
+                    match byte {
+                        _ if is_escape => is_escape = false,
+                        b'\\' if is_string => is_escape = true,
+                        b'"' => is_string = !is_string,
+                        b'{' | b'[' if !is_string => depth += 1,
+                        b'}' | b']' if !is_string => depth -= 1,
+                        _ => {}
+                    }
+                    if depth == 0 && !is_string && matches!(byte, b'}' | b']') {
+                        return Ok(record);
+                    }
+                }
+            }
+        }
+    }
+
+    fn push(&self, record: &mut Record, byte: u8) -> Result<(), RecordError> {
+        if record.bytes.len() == MAX_RECORD_BYTES {
+            return self.fault("a record is longer than 16 MiB");
+        }
+        record.bytes.push(byte);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(text: &str) -> Result<Vec<(u64, String)>, String> {
+        let mut records = Records::new(text.as_bytes());
+        let mut found = Vec::new();
+        loop {
+            match records.next() {
+                Ok(Some(record)) => found.push((record.line, String::from_utf8(record.bytes).unwrap())),
+                Ok(None) => return Ok(found),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    #[test]
+    fn the_three_forms_are_told_apart() {
+        let one_a_line = |lines: &[u64]| {
+            lines.iter().map(|line| (*line, String::from(r#"{"a":"]},\"["}"#))).collect::<Vec<_>>()
+        };
+        let record = r#"{"a":"]},\"["}"#;
+        assert_eq!(split(&format!("{record}\n\n{record}")).unwrap(), one_a_line(&[1, 3]));
+        assert_eq!(split(&format!(" [\n{record},\n{record} ]\n")).unwrap(), one_a_line(&[2, 3]));
+        assert_eq!(split(r#"[[{"a":1}],[{"b":[2]}]]"#).unwrap(), [(1, "[{\"a\":1}]".into()), (1, "[{\"b\":[2]}]".into())]);
+        assert_eq!(split("[1, \"x]\" ,null]").unwrap().len(), 3);
+        for empty in ["", " \n", "[]", "[ ]\n"] {
+            assert_eq!(split(empty).unwrap(), [], "{empty}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_broken_is_not_guessed_at() {
+        for text in ["[{}", "[{},", "[{},]", "[{} {}]", "[,]", "[] x", "[{\"a\":1", "[\"x", "["] {
+            assert!(split(text).is_err(), "{text}");
+        }
+    }
+}

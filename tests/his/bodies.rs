@@ -1,0 +1,84 @@
+//! Bodies: what is read as JSON, and what is refused before anything is written.
+
+use crate::support::{professional, root};
+
+crate::on_both_stores! {
+    async fn a_body_is_json_whatever_the_content_type_but_a_form(his) {
+        for (at, kind) in ["", "text/plain", "application/octet-stream", "garbage", "application/json"].iter().enumerate() {
+            let target = format!("/people/P{at}");
+            let mut request = his.request(&professional(), "POST", &target).body("{}");
+            if !kind.is_empty() {
+                request = request.header("content-type", kind);
+            }
+            assert_eq!(request.send().await.status, 200, "{kind}");
+        }
+        for kind in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "Multipart/Form-Data"] {
+            let request = his.request(&professional(), "POST", "/people/Q").body("{}").header("content-type", kind);
+            assert_eq!(request.send().await.error().2, "unsupported_media_type", "{kind}");
+        }
+        let request = his.request(&professional(), "POST", "/people/Q").body("{}").header("content-encoding", "gzip");
+        assert_eq!(request.send().await.status, 415);
+        let request = his.request(&professional(), "POST", "/people/Q").body("{}").header("content-encoding", "identity");
+        assert_eq!(request.send().await.status, 200);
+    }
+
+    async fn what_is_no_json_object_is_refused_and_nothing_written(his) {
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(10_000), "]".repeat(10_000));
+        let long = format!("{{\"a\":{}}}", "9".repeat(100_000));
+        let cases: [(&[u8], u16, &str); 14] = [
+            (b"", 400, "malformed_json"),
+            (b"{", 400, "malformed_json"),
+            (b"{} x", 400, "malformed_json"),
+            (b"{\"a\":1,}", 400, "malformed_json"),
+            (b"\xef\xbb\xbf{}", 400, "not_utf8"),
+            (b"\xff\xfe{\0}\0", 400, "not_utf8"),
+            (b"{\"a\":\"\\ud800\"}", 400, "json_not_text"),
+            (b"{\"a\":\"\\u0000\"}", 400, "json_not_text"),
+            (b"{\"a\":1e999999}", 400, "json_number_too_long"),
+            (long.as_bytes(), 400, "json_number_too_long"),
+            (deep.as_bytes(), 400, "json_too_deep"),
+            (b"[]", 422, "not_an_object"),
+            (b"null", 422, "not_an_object"),
+            (b"\"x\"", 422, "not_an_object"),
+        ];
+        for (body, status, code) in cases {
+            for (method, target) in [("POST", "/people/NEW"), ("PATCH", "/people/NEW"), ("POST", "/pols/NEW/1")] {
+                let reply = his.request(&root(), method, target).body(body).send().await;
+                let (got, _, got_code) = reply.error();
+                assert_eq!((got, got_code.as_str()), (status, code), "{method} {:?}", String::from_utf8_lossy(&body[..body.len().min(30)]));
+            }
+        }
+        assert_eq!(his.get(&root(), "/people").await.text(), "[]");
+    }
+
+    async fn a_body_over_the_limit_is_413_before_it_is_read(his) {
+        let big = format!("{{\"a\":\"{}\"}}", "x".repeat(1 << 20));
+        assert_eq!(his.post(&root(), "/people/BIG", &big).await.error().0, 413);
+        // Only the head is sent: the answer comes all the same.
+        let request = his.request(&root(), "POST", "/people/BIG").header("content-length", "999999999");
+        assert_eq!(request.send().await.status, 413);
+        let chunked = format!("{:x}\r\n{big}\r\n0\r\n\r\n", big.len());
+        let request = his.request(&root(), "POST", "/people/BIG");
+        let head = request.head().replace("content-length: 0", "transfer-encoding: chunked");
+        let reply = crate::support::client::exchange(&his.address, &head, chunked.as_bytes()).await;
+        assert_eq!(reply.status, 413);
+    }
+
+    async fn every_digit_survives_and_of_repeated_keys_the_last_counts(his) {
+        his.person("NUM", r#"{"big":123456789012345678901234567890,"small":0.1234567890123456789,"x":1,"x":{"y":1,"y":2}}"#).await;
+        let text = his.get(&root(), "/people/NUM").await.text().to_owned();
+        for digits in ["123456789012345678901234567890", "0.1234567890123456789"] {
+            assert!(text.contains(digits), "{text}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["x"], serde_json::json!({"y": 2}));
+        assert_eq!(text.matches("\"x\"").count(), 1);
+    }
+
+    async fn chunked_bodies_are_read(his) {
+        let request = his.request(&root(), "POST", "/people/CHUNKED");
+        let head = request.head().replace("content-length: 0", "transfer-encoding: chunked");
+        let reply = crate::support::client::exchange(&his.address, &head, b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n").await;
+        assert_eq!((reply.status, reply.text()), (200, "null"));
+    }
+}

@@ -1,0 +1,299 @@
+//! What the tests of the HIS stand on: a service on a real socket over a store of its own, and callers as the gateway
+//! would assert them.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+pub mod client;
+pub mod postgres;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use fedgate::assertion::{Claims, Minter, Scope, Verifier};
+use fedgate::config::{Address, AssertionConfig, AssertionKeys, HisConfig, PostgresConfig, SqliteConfig, StoreConfig};
+use fedgate::db::{Database, schema};
+use fedgate::his::store::Store;
+use fedgate::his::{Listener, Service, router};
+use fedgate::secret::Secret;
+
+pub use client::Reply;
+
+/// A directory that is gone when the test is.
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("fedhis-test-{}-{count}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running service.
+pub struct His {
+    pub address: Address,
+    pub database: Database,
+    pub store: Store,
+    pub minter: Minter,
+    pub config: StoreConfig,
+    pub scratch: Scratch,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for His {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl His {
+    pub async fn on_sqlite() -> Self {
+        let scratch = Scratch::new();
+        let config = StoreConfig::Sqlite(SqliteConfig { path: scratch.0.join("his.db") });
+        Self::start(config, scratch).await
+    }
+
+    pub async fn on_postgres() -> Self {
+        let config = StoreConfig::Postgres(postgres::Cluster::shared().database().await);
+        Self::start(config, Scratch::new()).await
+    }
+
+    pub async fn on(config: PostgresConfig) -> Self {
+        Self::start(StoreConfig::Postgres(config), Scratch::new()).await
+    }
+
+    pub async fn start(config: StoreConfig, scratch: Scratch) -> Self {
+        Self::listen(config, scratch, Address::Tcp(([127, 0, 0, 1], 0).into())).await
+    }
+
+    pub async fn listen(config: StoreConfig, scratch: Scratch, address: Address) -> Self {
+        let database = Database::open(&config).await.unwrap();
+        schema::migrate(&database).await.unwrap();
+        let store = Store::new(database.clone());
+        let assertion = assertion();
+        let his = HisConfig { listen: address.clone(), max_body_bytes: 1 << 20, max_document_bytes: 1 << 20 };
+        let service = Service::new(&his, Verifier::from_config(&assertion).unwrap(), store.clone());
+        let listener = Listener::bind(&address).await.unwrap();
+        let address = match &listener {
+            Listener::Tcp(listener) => Address::Tcp(listener.local_addr().unwrap()),
+            Listener::Unix(_) => address,
+        };
+        let server = tokio::spawn(async move {
+            let _ = listener.serve(router(service), std::future::pending()).await;
+        });
+        let minter = Minter::from_config(&assertion).unwrap();
+        Self { address, database, store, minter, config, scratch, server }
+    }
+
+    /// A request of `actor`, with the assertion that the gateway would mint for it.
+    pub fn request<'a>(&'a self, actor: &Actor, method: &'a str, target: &'a str) -> Request<'a> {
+        let path = target.split('?').next().unwrap();
+        let claims = self.claims(actor, method, path);
+        Request { his: self, method, target, headers: vec![], body: vec![], token: Some(self.minter.mint(&claims)) }
+    }
+
+    pub async fn get(&self, actor: &Actor, target: &str) -> Reply {
+        self.request(actor, "GET", target).send().await
+    }
+
+    pub async fn delete(&self, actor: &Actor, target: &str) -> Reply {
+        self.request(actor, "DELETE", target).send().await
+    }
+
+    pub async fn post(&self, actor: &Actor, target: &str, body: impl AsRef<[u8]>) -> Reply {
+        self.request(actor, "POST", target).body(body).send().await
+    }
+
+    pub async fn patch(&self, actor: &Actor, target: &str, body: impl AsRef<[u8]>) -> Reply {
+        self.request(actor, "PATCH", target).body(body).send().await
+    }
+
+    /// Posts a person and expects it to be stored.
+    pub async fn person(&self, id: &str, document: &str) {
+        let reply = self.post(&root(), &format!("/people/{id}"), document).await;
+        assert_eq!((reply.status, reply.text()), (200, "null"), "{document}");
+    }
+
+    /// Posts a page and expects it to be stored.
+    pub async fn page(&self, person: &str, page: &str, document: &str) {
+        let reply = self.post(&root(), &format!("/pols/{person}/{page}"), document).await;
+        assert_eq!((reply.status, reply.text()), (200, "null"), "{document}");
+    }
+
+    /// The claims of the gateway for a request.
+    pub fn claims(&self, actor: &Actor, method: &str, path: &str) -> Claims<'static> {
+        let (endpoint, subject) = route(path);
+        let (iat, exp) = self.minter.validity(SystemTime::now());
+        let is_public = endpoint.is_empty();
+        Claims {
+            iss: self.minter.issuer().to_owned().into(),
+            aud: self.minter.audience().to_owned().into(),
+            sub: if is_public { "".into() } else { actor.account.to_owned().into() },
+            roles: vec![].into(),
+            endpoint: endpoint.into(),
+            method: method.to_owned().into(),
+            path: path.to_owned().into(),
+            scope: if is_public { Scope::Public } else { actor.scope },
+            subject: subject.map(Into::into),
+            grants: actor.grants.iter().map(|grant| (*grant).to_owned()).collect::<Vec<_>>().into(),
+            rid: "req-1".into(),
+            pol: "pol-1".into(),
+            iat,
+            exp,
+        }
+    }
+
+    /// Runs SQL behind the service's back.
+    pub async fn sql(&self, sql: &'static str) {
+        match &self.database {
+            Database::Postgres(pool) => pool.get().await.unwrap().batch_execute(sql).await.unwrap(),
+            Database::Sqlite(sqlite) => sqlite.write(move |tx| tx.execute_batch(sql)).await.unwrap(),
+        }
+    }
+
+    /// One text value, read behind the service's back.
+    pub async fn sql_text(&self, sql: &'static str) -> Option<String> {
+        match &self.database {
+            Database::Postgres(pool) => {
+                pool.get().await.unwrap().query_opt(sql, &[]).await.unwrap().and_then(|row| row.get(0))
+            }
+            Database::Sqlite(sqlite) => sqlite
+                .read(move |connection| {
+                    use rusqlite::OptionalExtension;
+                    Ok(connection.query_row(sql, [], |row| row.get(0)).optional()?.flatten())
+                })
+                .await
+                .unwrap(),
+        }
+    }
+}
+
+/// The endpoint and subject of a path, as the gateway's routes have them.
+fn route(path: &str) -> (&'static str, Option<String>) {
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let person = segments.get(1).map(|id| percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned());
+    match (segments[0], segments.len()) {
+        ("" | "static", _) => ("", None),
+        ("people", 1) => ("people", None),
+        ("people", _) => ("person", person),
+        ("pols", 2) => ("book", person),
+        ("pols", _) => ("page", person),
+        ("personal_docs", 2) => ("personaldocs", person),
+        ("personal_docs", _) => ("poldocs", person),
+        ("domiciliary-units", _) => ("domiciliaryunits", None),
+        ("institutions", _) => ("institutions", None),
+        ("password", _) => ("password", person),
+        _ => ("login", None),
+    }
+}
+
+/// Who calls, as the gateway has decided.
+pub struct Actor {
+    pub account: &'static str,
+    pub scope: Scope,
+    pub grants: &'static [&'static str],
+}
+
+/// An administrator: any record, and the `account` permission.
+pub fn root() -> Actor {
+    Actor { account: "ARGBUE111FAV", scope: Scope::Global, grants: &["account"] }
+}
+
+/// A health professional: any record.
+pub fn professional() -> Actor {
+    Actor { account: "ITAPYT999HON", scope: Scope::Global, grants: &[] }
+}
+
+/// A person with her own record.
+pub fn own(account: &'static str) -> Actor {
+    Actor { account, scope: Scope::Own, grants: &[] }
+}
+
+pub fn assertion() -> AssertionConfig {
+    AssertionConfig {
+        keys: AssertionKeys::Hs256 { secret: Secret::new(b"a secret of thirty-two bytes ....".to_vec()) },
+        issuer: "fedgate".into(),
+        audience: "fedhis".into(),
+        lifetime: Duration::from_secs(30),
+    }
+}
+
+/// A request under construction.
+pub struct Request<'a> {
+    his: &'a His,
+    method: &'a str,
+    target: &'a str,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    token: Option<String>,
+}
+
+impl Request<'_> {
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
+        self.body = body.as_ref().to_vec();
+        self
+    }
+
+    pub fn token(mut self, token: Option<String>) -> Self {
+        self.token = token;
+        self
+    }
+
+    /// The head as it is sent; a `content-length` given by the test replaces the right one.
+    pub fn head(&self) -> String {
+        let mut head = format!("{} {} HTTP/1.1\r\nhost: his\r\nconnection: close\r\n", self.method, self.target);
+        if let Some(token) = &self.token {
+            head.push_str(&format!("{}: {token}\r\n", fedgate::assertion::HEADER));
+        }
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let has_length = self.headers.iter().any(|(name, _)| name == "content-length");
+        if !has_length && (!self.body.is_empty() || self.method != "GET") {
+            head.push_str(&format!("content-length: {}\r\n", self.body.len()));
+        }
+        head.push_str("\r\n");
+        head
+    }
+
+    pub async fn send(self) -> Reply {
+        client::exchange(&self.his.address, &self.head(), &self.body).await
+    }
+}
+
+/// Runs each law against both stores.
+#[macro_export]
+macro_rules! on_both_stores {
+    ($($(#[$meta:meta])* async fn $name:ident($his:ident) $body:block)*) => {$(
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $(#[$meta])*
+            async fn law($his: $crate::support::His) $body
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_sqlite() {
+                law($crate::support::His::on_sqlite().await).await
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_postgres() {
+                law($crate::support::His::on_postgres().await).await
+            }
+        }
+    )*};
+}

@@ -1,0 +1,114 @@
+//! A PostgreSQL cluster of the tests' own: made in a temporary directory, gone when the test process is.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use fedgate::config::PostgresConfig;
+
+/// A running cluster that listens on a Unix socket in its directory.
+pub struct Cluster {
+    directory: PathBuf,
+    programs: PathBuf,
+    databases: AtomicUsize,
+    /// Stops the server and removes the directory when the pipe to it closes, however this process ends.
+    _watchdog: Child,
+}
+
+impl Cluster {
+    /// The cluster that the tests of this process share.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// A cluster for one test that stops and starts it.
+    pub fn start() -> Self {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let programs = programs();
+        let count = STARTED.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("fedhis-pg-{}-{count}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        if rustix::process::geteuid().is_root() {
+            run(Command::new("chown").arg("postgres").arg(&directory));
+        }
+        let quoted = directory.display();
+        let stop = format!("{}/pg_ctl -D {quoted}/data -m immediate stop", programs.display());
+        let stop = if rustix::process::geteuid().is_root() { format!("runuser -u postgres -- {stop}") } else { stop };
+        let watchdog = Command::new("sh")
+            .arg("-c")
+            .arg(format!("trap '' INT TERM HUP; cat > /dev/null; {stop} > /dev/null 2>&1; rm -rf {quoted}"))
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let cluster = Self { directory, programs, databases: AtomicUsize::new(0), _watchdog: watchdog };
+        run(cluster
+            .program("initdb")
+            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "-D"])
+            .arg(cluster.directory.join("data")));
+        cluster.resume();
+        cluster
+    }
+
+    /// Starts the server (again).
+    pub fn resume(&self) {
+        let options = format!(
+            "-k {} -c listen_addresses='' -c fsync=off -c full_page_writes=off -c max_connections=400",
+            self.directory.display()
+        );
+        run(self.program("pg_ctl").arg("-D").arg(self.directory.join("data")).args(["-w", "-l"]).arg(
+            self.directory.join("log"),
+        ).args(["-o", &options, "start"]));
+    }
+
+    /// Stops the server without letting it finish anything.
+    pub fn kill(&self) {
+        run(self.program("pg_ctl").arg("-D").arg(self.directory.join("data")).args(["-m", "immediate", "-w", "stop"]));
+    }
+
+    /// An empty database.
+    pub async fn database(&self) -> PostgresConfig {
+        let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let (client, connection) =
+            tokio_postgres::connect(&self.uri("postgres"), tokio_postgres::NoTls).await.expect("the cluster is there");
+        tokio::spawn(connection);
+        client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        PostgresConfig { uri: self.uri(&name), password: None, ca_file: None, pool_size: 4 }
+    }
+
+    fn uri(&self, database: &str) -> String {
+        format!("host={} user=postgres dbname={database}", self.directory.display())
+    }
+
+    /// A program of PostgreSQL, as its own user where we are root (the server refuses to run as root).
+    fn program(&self, name: &str) -> Command {
+        let program = self.programs.join(name);
+        if !rustix::process::geteuid().is_root() {
+            return Command::new(program);
+        }
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(program).current_dir("/");
+        command
+    }
+}
+
+/// Where PostgreSQL's programs are: the newest of Debian's places, or the `PATH`.
+fn programs() -> PathBuf {
+    let version = |path: &Path| path.parent().and_then(|path| path.file_name()?.to_str()?.parse::<u32>().ok());
+    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = installed.map(|entry| entry.path().join("bin")).filter(|bin| bin.join("initdb").exists());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    newest
+        .max_by_key(|bin| version(bin))
+        .or_else(|| std::env::split_paths(&path).find(|bin| bin.join("initdb").exists()))
+        .expect("these tests need PostgreSQL: install the package `postgresql`, or put `initdb` on the PATH")
+}
+
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output();
+    // `pg_ctl start` leaves a server that would hold a pipe open: nothing of its output is a pipe but stderr, which
+    // the server redirects to its log.
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
