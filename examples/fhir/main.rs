@@ -25,11 +25,17 @@ async fn main() -> std::io::Result<()> {
 fn service() -> Router {
     let patients = [("ESPGNU777ORG", "Ana", "Betz"), ("ITAPYT999HON", "Cameron", "Cordara")];
     let patient = |(id, given, family): (&str, &str, &str)| {
-        (id.to_owned(), json!({ "resourceType": "Patient", "id": id, "name": [{ "given": [given], "family": family }] }))
+        (
+            id.to_owned(),
+            json!({ "resourceType": "Patient", "id": id, "name": [{ "given": [given], "family": family }] }),
+        )
     };
     let shelf: Shelf = Arc::new(Mutex::new(patients.map(patient).into()));
     Router::new()
-        .route("/fhir/metadata", get(|| async { Json(json!({ "resourceType": "CapabilityStatement", "fhirVersion": "4.0.1" })) }))
+        .route(
+            "/fhir/metadata",
+            get(|| async { Json(json!({ "resourceType": "CapabilityStatement", "fhirVersion": "4.0.1" })) }),
+        )
         .route("/fhir/Patient", get(search))
         .route("/fhir/Patient/{id}", get(read).put(update))
         .route("/fhir/Patient/{id}/Observation", get(observations))
@@ -56,6 +62,7 @@ async fn update(State(shelf): State<Shelf>, Path(id): Path<String>, Json(patient
 }
 
 async fn observations(Path(id): Path<String>) -> Json<Value> {
-    let entry = json!({ "resource": { "resourceType": "Observation", "subject": { "reference": format!("Patient/{id}") } } });
+    let entry =
+        json!({ "resource": { "resourceType": "Observation", "subject": { "reference": format!("Patient/{id}") } } });
     Json(json!({ "resourceType": "Bundle", "type": "searchset", "total": 1, "entry": [entry] }))
 }

@@ -39,7 +39,9 @@ impl FromRequest<Arc<Service>> for Document {
 pub(super) fn object(bytes: &[u8]) -> Result<Object, Problem> {
     match json::parse(bytes)? {
         Value::Object(object) => Ok(object),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Err(Problem::NotAnObject),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err(Problem::NotAnObject)
+        }
     }
 }
 
@@ -57,7 +59,8 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
         return Err(Problem::TooLarge);
     }
     to_bytes(body, limit).await.map_err(|error| {
-        let too_large = std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("length limit"));
+        let too_large =
+            std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("length limit"));
         if too_large { Problem::TooLarge } else { Problem::BodyUnreadable }
     })
 }

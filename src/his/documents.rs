@@ -87,7 +87,12 @@ pub(super) async fn create(
 }
 
 /// A JSON object: `document` in base64, the other members are what is known about it.
-async fn from_json(headers: &HeaderMap, bytes: Body, key: &DocumentKey, limit: usize) -> Result<StoredDocument, Problem> {
+async fn from_json(
+    headers: &HeaderMap,
+    bytes: Body,
+    key: &DocumentKey,
+    limit: usize,
+) -> Result<StoredDocument, Problem> {
     // Base64 takes four bytes for three; what is known about a document is small beside it.
     const DATA_BYTES: usize = 64 * 1024;
     let bytes = body::read(headers, bytes, (limit / 3 + 1) * 4 + DATA_BYTES).await?;
@@ -116,7 +121,8 @@ async fn from_json(headers: &HeaderMap, bytes: Body, key: &DocumentKey, limit: u
 
 /// The bytes themselves; their type is all that is known about them.
 async fn from_bytes(headers: &HeaderMap, bytes: Body, limit: usize) -> Result<StoredDocument, Problem> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).filter(|kind| content::is_media_type(kind));
+    let kind =
+        headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).filter(|kind| content::is_media_type(kind));
     let mut data = Object::default();
     data.set("content_type", Value::String(kind.ok_or(Problem::UnsupportedMediaType)?.to_owned()));
     let bytes = body::read(headers, bytes, limit).await?;

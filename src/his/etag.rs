@@ -91,7 +91,9 @@ mod tests {
     #[test]
     fn a_known_representation_is_recognised_weakly() {
         let tag = of(b"{}");
-        for (value, known) in [(tag.clone(), true), (format!("W/{tag}"), true), ("*".into(), true), ("\"y\"".into(), false)] {
+        for (value, known) in
+            [(tag.clone(), true), (format!("W/{tag}"), true), ("*".into(), true), ("\"y\"".into(), false)]
+        {
             assert_eq!(is_known(&headers(IF_NONE_MATCH, &value), &tag), known, "{value}");
         }
         assert!(!is_known(&HeaderMap::new(), &tag));

@@ -100,15 +100,13 @@ fn believe(service: &Service, request: &Request) -> Result<Claims<'static>, Prob
 ///
 /// The ids are whatever follows the first segment of the path; with one's own scope the first of them is one's own.
 pub(super) fn endpoint(name: &'static str, methods: MethodRouter<Arc<Service>>) -> MethodRouter<Arc<Service>> {
-    methods.route_layer(from_fn(async move |mut request: Request, next: Next| {
-        match bind(name, &request) {
-            Ok((caller, ids)) => {
-                request.extensions_mut().insert(caller);
-                request.extensions_mut().insert(ids);
-                next.run(request).await
-            }
-            Err(problem) => problem.into_response(),
+    methods.route_layer(from_fn(async move |mut request: Request, next: Next| match bind(name, &request) {
+        Ok((caller, ids)) => {
+            request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(ids);
+            next.run(request).await
         }
+        Err(problem) => problem.into_response(),
     }))
 }
 
@@ -178,9 +176,16 @@ mod tests {
         assert_eq!(decode_ids("/pols/A%C3%9F/p+1;x=%20").unwrap(), ["Aß", "p+1;x= "]);
         assert_eq!(decode_ids("/people").unwrap(), [""; 0]);
         let long = format!("/people/{}", "x".repeat(257));
-        for path in
-            ["/people/", "/people/..%2fadm", "/people/a%00", "/people/%ff", "/pols//1", "/people/%0a", "/people/..", &long]
-        {
+        for path in [
+            "/people/",
+            "/people/..%2fadm",
+            "/people/a%00",
+            "/people/%ff",
+            "/pols//1",
+            "/people/%0a",
+            "/people/..",
+            &long,
+        ] {
             assert!(decode_ids(path).is_err(), "{path}");
         }
         assert_eq!(decode_ids("/people/%252e").unwrap(), ["%2e"], "decoded once, not twice");

@@ -79,7 +79,11 @@ impl Listener {
     ///
     /// # Errors
     /// [`ListenError::Accept`].
-    pub async fn serve(self, router: Router, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), ListenError> {
+    pub async fn serve(
+        self,
+        router: Router,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ListenError> {
         let (stopped, stopping) = oneshot::channel::<()>();
         let stop = async move {
             stop.await;
@@ -112,9 +116,8 @@ async fn remove_stale(path: &Path) -> Result<(), ListenError> {
     }
     match UnixStream::connect(path).await {
         Ok(_) => Err(ListenError::InUse(path.display().to_string())),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(|source| ListenError::Bind { address: path.display().to_string(), source })
-        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)
+            .map_err(|source| ListenError::Bind { address: path.display().to_string(), source }),
         Err(source) => Err(ListenError::Bind { address: path.display().to_string(), source }),
     }
 }

@@ -146,7 +146,8 @@ fn show(id: &str, headers: &HeaderMap, complaints: &Complaints) -> Answer {
     };
     let set_cookie = format!("{COOKIE_NAME}={token}; Path=/; Secure; HttpOnly; SameSite=Strict");
     let id = site::escape(id);
-    let general = complaints.form.map(|text| format!("<p class=\"error\" role=\"alert\">{text}</p>\n")).unwrap_or_default();
+    let general =
+        complaints.form.map(|text| format!("<p class=\"error\" role=\"alert\">{text}</p>\n")).unwrap_or_default();
     let password = field("password", "New password", complaints.password);
     let repetition = field("pconfirm", "New password, again", complaints.repetition);
     let main = format!(

@@ -79,7 +79,8 @@ async fn same_again(hashing: &Hashing, known: &str, person: Person) -> Answer {
         return Err(Problem::UserExists);
     };
     let stored = known.member("password").and_then(Value::as_str).unwrap_or_default();
-    let is_same = known.same_besides(&person.document, &["password"]) && hashing.matches(person.password, stored).await?;
+    let is_same =
+        known.same_besides(&person.document, &["password"]) && hashing.matches(person.password, stored).await?;
     if is_same { Ok(answer::null()) } else { Err(Problem::UserExists) }
 }
 

@@ -42,13 +42,15 @@ pub(super) fn one(units: Units) -> MethodRouter<Arc<Service>> {
                     document: Document|
                     -> Answer { patch(&service, &caller, units, id, &headers, document).await },
     )
-    .delete(async move |State(service): Shared, caller: Caller, Ids([id]): Ids<1>, headers: HeaderMap| -> Answer {
-        match service.store.delete(&Key::Unit(units, id), &IfMatch::of(&headers), &caller.reach).await? {
-            Deleted::Done => Ok(answer::null()),
-            Deleted::Missing | Deleted::Active | Deleted::InUse => Err(Problem::UnitNotFound),
-            Deleted::Stale => Err(Problem::Stale),
-        }
-    })
+    .delete(
+        async move |State(service): Shared, caller: Caller, Ids([id]): Ids<1>, headers: HeaderMap| -> Answer {
+            match service.store.delete(&Key::Unit(units, id), &IfMatch::of(&headers), &caller.reach).await? {
+                Deleted::Done => Ok(answer::null()),
+                Deleted::Missing | Deleted::Active | Deleted::InUse => Err(Problem::UnitNotFound),
+                Deleted::Stale => Err(Problem::Stale),
+            }
+        },
+    )
 }
 
 async fn create(

@@ -12,7 +12,8 @@ use super::etag;
 use super::guard::{Caller, Ids};
 
 /// Nothing but our own stylesheet is loaded, no form leaves, nobody frames the page.
-const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+const POLICY: &str =
+    "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 const STYLESHEET: &str = include_str!("fedhis.css");
 /// When the stylesheet was last changed; move it on with the file.
 const STYLESHEET_MODIFIED: &str = "Sun, 01 Nov 2026 00:00:00 GMT";

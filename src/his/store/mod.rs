@@ -82,7 +82,13 @@ impl Store {
     ///
     /// # Errors
     /// See [`Store::record`].
-    pub async fn patch(&self, key: &Key, patch: Object, condition: &IfMatch, reach: &Reach) -> Result<Changed, DbError> {
+    pub async fn patch(
+        &self,
+        key: &Key,
+        patch: Object,
+        condition: &IfMatch,
+        reach: &Reach,
+    ) -> Result<Changed, DbError> {
         each!(self, store => store.patch(key, patch, condition, reach))
     }
 

@@ -22,10 +22,9 @@ impl Postgres {
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;
         let records: Vec<Record<'_>> = match &batch {
-            Batch::People(people) => people
-                .iter()
-                .map(|(id, document)| Record { table: Table::People, id, book: None, document })
-                .collect(),
+            Batch::People(people) => {
+                people.iter().map(|(id, document)| Record { table: Table::People, id, book: None, document }).collect()
+            }
             Batch::Pages(pages) => pages
                 .iter()
                 .map(|(book, id, document)| Record { table: Table::Pols, id, book: Some(book), document })

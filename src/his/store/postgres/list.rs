@@ -31,7 +31,8 @@ impl Postgres {
             let element = match list {
                 List::People { .. } | List::Pages { .. } | List::Units(_) => element::record(id, row.try_get(1)?),
                 List::Documents { form, .. } => {
-                    let (data, person, page, bytes) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+                    let (data, person, page, bytes) =
+                        (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
                     element::document(DocumentRow { id, data, person, page, bytes }, *form)
                 }
             };

@@ -38,7 +38,9 @@ impl SqliteStore {
                 return Ok(DocumentCreated::Done);
             }
             Ok(match select(transaction, &key, &reach)? {
-                Some(known) if known.bytes == document.bytes && json::is_same(&known.data, data) => DocumentCreated::Same,
+                Some(known) if known.bytes == document.bytes && json::is_same(&known.data, data) => {
+                    DocumentCreated::Same
+                }
                 _ => DocumentCreated::Taken,
             })
         };
@@ -55,7 +57,11 @@ impl SqliteStore {
     }
 }
 
-fn select(connection: &Connection, key: &DocumentKey, reach: &Reach) -> Result<Option<StoredDocument>, rusqlite::Error> {
+fn select(
+    connection: &Connection,
+    key: &DocumentKey,
+    reach: &Reach,
+) -> Result<Option<StoredDocument>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(&sql::select_document(DIALECT))?;
     let document = |row: &rusqlite::Row<'_>| Ok(StoredDocument { data: row.get(0)?, bytes: row.get(1)? });
     statement.query_row(params![key.person, key.page, key.document, reach.own()], document).optional()

@@ -12,10 +12,9 @@ impl SqliteStore {
     pub(in super::super) async fn import(&self, batch: Batch) -> Result<Vec<BatchOutcome>, DbError> {
         let records: Vec<(Key, Object)> = match batch {
             Batch::People(people) => people.into_iter().map(|(id, document)| (Key::Person(id), document)).collect(),
-            Batch::Pages(pages) => pages
-                .into_iter()
-                .map(|(person, page, document)| (Key::Page { person, page }, document))
-                .collect(),
+            Batch::Pages(pages) => {
+                pages.into_iter().map(|(person, page, document)| (Key::Page { person, page }, document)).collect()
+            }
         };
         let work = move |transaction: &Transaction<'_>| {
             records.iter().map(|(key, document)| store(transaction, key, document)).collect()

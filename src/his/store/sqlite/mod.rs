@@ -141,8 +141,11 @@ fn insert(transaction: &Transaction<'_>, key: &Key, text: &str, reach: &Reach) -
         return Ok(Created::Done);
     }
     let book = if table == Table::Pols { "book" } else { "NULL" };
-    let mut statement =
-        transaction.prepare_cached(&format!("SELECT {book}, {} FROM {} WHERE id = ?1", DIALECT.whole(), table.name()))?;
+    let mut statement = transaction.prepare_cached(&format!(
+        "SELECT {book}, {} FROM {} WHERE id = ?1",
+        DIALECT.whole(),
+        table.name()
+    ))?;
     let existing = |row: &rusqlite::Row<'_>| Ok(Existing { book: row.get(0)?, text: row.get(1)? });
     statement.query_row([key.id()], existing).map(Created::Taken)
 }
