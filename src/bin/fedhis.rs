@@ -1,1 +1,279 @@
-fn main() {}
+//! `fedhis`: the service behind the gateway, and what its operator needs.
+//!
+//! Arguments to configuration to run. Exit codes: 0 done, 1 failure, 2 usage or configuration.
+
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::{Parser, Subcommand, ValueEnum};
+use fedgate::assertion::Verifier;
+use fedgate::config::{Config, StoreConfig};
+use fedgate::db::{Database, DbError, schema};
+use fedgate::his::import::{ClearPasswords, Import, Kind};
+use fedgate::his::store::Store;
+use fedgate::his::{Listener, Service, demo, router};
+use fedgate::observe;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How often a database that is away is asked again for its schema.
+const SCHEMA_RETRY: Duration = Duration::from_millis(500);
+
+/// Health information service of a federation: people, books of life, documents, institutions.
+///
+/// Serves what Thalamus serves, to requests that carry an assertion of the gateway (fedgate), and to no others.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the gateway's requests until SIGTERM or SIGINT.
+    Serve {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Create or upgrade the schema; an existing Thalamus database keeps its tables and rows.
+    ///
+    /// The embedded store does this by itself when it is served.
+    Migrate {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Import people or pages: a JSON array (also as Thalamus lists them), or one JSON object a line.
+    ///
+    /// May be interrupted and run again: it goes on where it was (FILE.import-state). Records that are there already
+    /// count as unchanged; what cannot be stored is written to FILE.refused.jsonl with line and reason, and makes the
+    /// exit code 1.
+    Import {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// What the file holds; people come before their pages.
+        #[arg(value_enum)]
+        kind: ImportKind,
+        /// The file, or - for standard input.
+        #[arg(value_name = "FILE|-")]
+        source: PathBuf,
+        /// Hash passwords that are not hashed yet, instead of refusing their persons.
+        #[arg(long)]
+        hash_passwords: bool,
+    },
+    /// Load the demo federation into an empty store; does nothing when there are people in it.
+    Seed {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ImportKind {
+    /// Persons.
+    People,
+    /// Pages of books of life.
+    Pages,
+}
+
+#[derive(clap::Args)]
+struct ConfigFile {
+    /// The configuration file; FEDGATE_* environment variables override it.
+    #[arg(short, long = "config", value_name = "FILE", default_value = "fedgate.toml")]
+    file: PathBuf,
+}
+
+/// Why a command failed, with its exit code.
+enum Failure {
+    /// The command could not do what it was asked: exit 1.
+    Failed(anyhow::Error),
+    /// Usage or configuration is wrong: exit 2.
+    Usage(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    observe::log_to_stderr();
+    let done = tokio::runtime::Runtime::new().map_err(Failure::from).and_then(|runtime| {
+        let done = runtime.block_on(run(arguments.command));
+        // A statement on the blocking pool is not waited for: it is atomic.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        done
+    });
+    let (error, code) = match done {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(error)) => (error, 1),
+        Err(Failure::Usage(error)) => (error, 2),
+    };
+    eprintln!("fedhis: {error:#}");
+    ExitCode::from(code)
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve { config } => serve(&load(&config.file)?).await,
+        Command::Migrate { config } => migrate(&load(&config.file)?).await,
+        Command::Seed { config } => seed(&load(&config.file)?).await,
+        Command::Import { config, kind, source, hash_passwords } => {
+            let kind = match kind {
+                ImportKind::People => Kind::People,
+                ImportKind::Pages => Kind::Pages,
+            };
+            let clear_passwords = if hash_passwords { ClearPasswords::Hash } else { ClearPasswords::Refuse };
+            import(&load(&config.file)?, kind, &source, clear_passwords).await
+        }
+    }
+}
+
+fn load(file: &Path) -> Result<Config, Failure> {
+    Config::load(file).map_err(|error| Failure::Usage(error.into()))
+}
+
+async fn open(config: &Config) -> Result<Database, Failure> {
+    let database = Database::open(&config.store).await.map_err(|error| match error {
+        DbError::Settings { .. } => Failure::Usage(anyhow!("{}: {error}", config.file.display())),
+        DbError::Unavailable(_) | DbError::Failed(_) => Failure::Failed(error.into()),
+    })?;
+    if matches!(config.store, StoreConfig::Sqlite(_)) {
+        schema::migrate(&database).await?;
+    }
+    Ok(database)
+}
+
+/// Opens the database and sees that its schema is there.
+async fn open_ready(config: &Config) -> Result<Database, Failure> {
+    let database = open(config).await?;
+    check_version(schema::version(&database).await?)?;
+    Ok(database)
+}
+
+fn check_version(version: i64) -> Result<(), Failure> {
+    match version {
+        schema::VERSION => Ok(()),
+        newer if newer > schema::VERSION => Err(Failure::Usage(anyhow!(
+            "the database has schema version {newer}, this program knows {}; install its newer release",
+            schema::VERSION
+        ))),
+        0 => Err(Failure::Usage(anyhow!("the database has no schema of fedgate; run `fedhis migrate`"))),
+        older => Err(Failure::Usage(anyhow!(
+            "the database has schema version {older}, {} is needed; run `fedhis migrate`",
+            schema::VERSION
+        ))),
+    }
+}
+
+async fn serve(config: &Config) -> Result<(), Failure> {
+    let database = open(config).await?;
+    let verifier = Verifier::from_config(&config.assertion)
+        .map_err(|error| Failure::Usage(anyhow!("{}: {error}", config.file.display())))?;
+    let mut version = schema::version(&database).await;
+    if let Ok(version) = version {
+        check_version(version)?;
+    }
+    let service = Service::new(&config.his, verifier, Store::new(database.clone()));
+    let listener = Listener::bind(&config.his.listen).await?;
+    tracing::info!("listening on {}", listener.address());
+    // A database that is away at the start is no reason to stay away too: requests get 503 until it is there.
+    let outdated = async move {
+        loop {
+            match version {
+                Ok(version) => match check_version(version) {
+                    Ok(()) => std::future::pending().await,
+                    Err(failure) => return failure,
+                },
+                Err(DbError::Unavailable(_)) => tracing::warn!("the database is unavailable; requests get 503"),
+                Err(error) => return Failure::Failed(error.into()),
+            }
+            tokio::time::sleep(SCHEMA_RETRY).await;
+            version = schema::version(&database).await;
+        }
+    };
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    };
+    tokio::select! {
+        served = listener.serve(router(service), stop) => Ok(served?),
+        failure = outdated => Err(failure),
+    }
+}
+
+async fn migrate(config: &Config) -> Result<(), Failure> {
+    let database = open(config).await?;
+    schema::migrate(&database).await?;
+    Ok(say(&format!("the schema is at version {}", schema::VERSION))?)
+}
+
+async fn seed(config: &Config) -> Result<(), Failure> {
+    let store = Store::new(open_ready(config).await?);
+    let said = match demo::seed(&store).await? {
+        true => "the demo federation is loaded",
+        false => "there are people in the store; nothing was changed",
+    };
+    Ok(say(said)?)
+}
+
+async fn import(config: &Config, kind: Kind, source: &Path, clear_passwords: ClearPasswords) -> Result<(), Failure> {
+    let store = Store::new(open_ready(config).await?);
+    let path = (source != Path::new("-")).then(|| source.to_owned());
+    let file = match &path {
+        Some(path) => {
+            let file = File::open(path).with_context(|| format!("`{}` cannot be read", path.display()));
+            Some(file.map_err(Failure::Usage)?)
+        }
+        None => None,
+    };
+    let size = file.as_ref().and_then(|file| Some(file.metadata().ok()?.len()));
+    let bar = progress_bar(size)?;
+    let progress = |bytes| bar.set_position(bytes);
+    let import = Import { store: &store, kind, clear_passwords, path, progress: &progress };
+    let summary = match file {
+        Some(file) => import.run(BufReader::new(file)).await,
+        None => import.run(io::stdin().lock()).await,
+    };
+    bar.finish_and_clear();
+    let summary = summary?;
+    let resumed = match summary.resumed {
+        0 => String::new(),
+        records => format!(" ({records} were dealt with by an earlier run)"),
+    };
+    let (created, unchanged, refused) = (summary.created, summary.unchanged, summary.refused);
+    say(&format!("{created} created, {unchanged} unchanged, {refused} refused{resumed}"))?;
+    match refused {
+        0 => Ok(()),
+        _ => Err(anyhow!("{refused} records were refused; `{}` says why", import.refused_path().display()).into()),
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress_bar(size: Option<u64>) -> Result<ProgressBar, Failure> {
+    if !io::stderr().is_terminal() {
+        return Ok(ProgressBar::hidden());
+    }
+    let (bar, style) = match size {
+        Some(size) => (ProgressBar::new(size), "{bar:30} {bytes}/{total_bytes} ({eta} left)"),
+        None => (ProgressBar::new_spinner(), "{spinner} {bytes}"),
+    };
+    Ok(bar.with_style(ProgressStyle::with_template(style)?))
+}
+
+fn say(line: &str) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{line}")
+}

@@ -6,7 +6,8 @@ use super::store::{DocumentKey, List, Reach, Store, StoredDocument, Window};
 const PEOPLE: &str = include_str!("../../examples/demo/people.jsonl");
 const PAGES: &str = include_str!("../../examples/demo/pages.jsonl");
 const PICTURE: &[u8] = include_bytes!("../../examples/demo/picture-at-birth.jpg");
-const PICTURE_DATA: &str = r#"{"doctype":"identification","format":"jpg","content_type":"image/jpeg","summary":"Picture at birth"}"#;
+const PICTURE_DATA: &str =
+    r#"{"doctype":"identification","format":"jpg","content_type":"image/jpeg","summary":"Picture at birth"}"#;
 
 /// Loads the demo federation into an empty store; whether it did: a store with people in it stays as it is.
 ///

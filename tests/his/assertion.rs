@@ -35,7 +35,9 @@ async fn an_assertion_is_for_its_method_path_endpoint_and_subject_alone() {
     let good = his.claims(&root(), "GET", "/people/ANA");
     assert_eq!(his.request(&root(), "GET", "/people/ANA").send().await.status, 200);
     let mut others = Vec::new();
-    for (method, path) in [("GET", "/people/BOB"), ("PATCH", "/people/ANA"), ("GET", "/people/%41NA"), ("HEAD", "/people/ANA")] {
+    for (method, path) in
+        [("GET", "/people/BOB"), ("PATCH", "/people/ANA"), ("GET", "/people/%41NA"), ("HEAD", "/people/ANA")]
+    {
         others.push(his.claims(&root(), method, path));
     }
     for endpoint in ["people", "page", "login", ""] {

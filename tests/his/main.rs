@@ -5,4 +5,14 @@ mod support;
 
 mod assertion;
 mod bodies;
+mod documents;
+mod epoch;
+mod import;
+mod outage;
+mod pages;
+mod password;
 mod people;
+mod program;
+mod site;
+mod thalamus;
+mod units;

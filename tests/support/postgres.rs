@@ -57,9 +57,13 @@ impl Cluster {
             "-k {} -c listen_addresses='' -c fsync=off -c full_page_writes=off -c max_connections=400",
             self.directory.display()
         );
-        run(self.program("pg_ctl").arg("-D").arg(self.directory.join("data")).args(["-w", "-l"]).arg(
-            self.directory.join("log"),
-        ).args(["-o", &options, "start"]));
+        run(self
+            .program("pg_ctl")
+            .arg("-D")
+            .arg(self.directory.join("data"))
+            .args(["-w", "-l"])
+            .arg(self.directory.join("log"))
+            .args(["-o", &options, "start"]));
     }
 
     /// Stops the server without letting it finish anything.

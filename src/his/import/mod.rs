@@ -65,7 +65,7 @@ pub struct Summary {
     pub unchanged: u64,
     /// Records that could not be stored.
     pub refused: u64,
-    /// Records that an earlier, interrupted run had dealt with.
+    /// Records, counted above, that an earlier, interrupted run had dealt with.
     pub resumed: u64,
 }
 
@@ -95,13 +95,12 @@ impl Import<'_> {
     pub async fn run(&self, input: impl BufRead) -> Result<Summary, ImportError> {
         let mut records = Records::new(input);
         let mut state = State::resume(self.path.as_deref(), self.kind)?;
-        let mut refused = Refused::beside(self.path.as_deref(), state.records > 0);
+        let mut refused = Refused::new(self.refused_path(), state.records > 0);
         for _ in 0..state.records {
             if self.next(&mut records)?.is_none() {
                 break;
             }
         }
-        let mut summary = Summary { resumed: state.records, ..Summary::default() };
         loop {
             let mut batch = Vec::with_capacity(BATCH);
             while batch.len() < BATCH {
@@ -111,15 +110,21 @@ impl Import<'_> {
                 }
             }
             if batch.is_empty() {
+                let summary = state.summary;
                 state.finish()?;
                 return Ok(summary);
             }
             let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-            self.store(batch, &mut summary, &mut refused).await?;
+            self.store(batch, &mut state.summary, &mut refused).await?;
             refused.flush()?;
             state.advance(count)?;
             (self.progress)(records.bytes());
         }
+    }
+
+    /// Where refused records are written.
+    pub fn refused_path(&self) -> PathBuf {
+        sidecar::refused_path(self.path.as_deref())
     }
 
     fn next(&self, records: &mut Records<impl BufRead>) -> Result<Option<Record>, ImportError> {

@@ -193,13 +193,15 @@ mod tests {
 
     #[test]
     fn the_three_forms_are_told_apart() {
-        let one_a_line = |lines: &[u64]| {
-            lines.iter().map(|line| (*line, String::from(r#"{"a":"]},\"["}"#))).collect::<Vec<_>>()
-        };
+        let one_a_line =
+            |lines: &[u64]| lines.iter().map(|line| (*line, String::from(r#"{"a":"]},\"["}"#))).collect::<Vec<_>>();
         let record = r#"{"a":"]},\"["}"#;
         assert_eq!(split(&format!("{record}\n\n{record}")).unwrap(), one_a_line(&[1, 3]));
         assert_eq!(split(&format!(" [\n{record},\n{record} ]\n")).unwrap(), one_a_line(&[2, 3]));
-        assert_eq!(split(r#"[[{"a":1}],[{"b":[2]}]]"#).unwrap(), [(1, "[{\"a\":1}]".into()), (1, "[{\"b\":[2]}]".into())]);
+        assert_eq!(
+            split(r#"[[{"a":1}],[{"b":[2]}]]"#).unwrap(),
+            [(1, "[{\"a\":1}]".into()), (1, "[{\"b\":[2]}]".into())]
+        );
         assert_eq!(split("[1, \"x]\" ,null]").unwrap().len(), 3);
         for empty in ["", " \n", "[]", "[ ]\n"] {
             assert_eq!(split(empty).unwrap(), [], "{empty}");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::records::Record;
-use super::{ImportError, Kind};
+use super::{ImportError, Kind, Summary};
 
 /// How far an import got. It is bound to the file by kind and size: another file starts anew, which is slower but never
 /// wrong.
@@ -18,6 +18,8 @@ pub(super) struct State {
     size: u64,
     /// Records that are dealt with.
     pub(super) records: u64,
+    /// How they ended.
+    pub(super) summary: Summary,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -25,6 +27,9 @@ struct Written {
     kind: String,
     size: u64,
     records: u64,
+    created: u64,
+    unchanged: u64,
+    refused: u64,
 }
 
 impl State {
@@ -34,13 +39,17 @@ impl State {
             Kind::Pages => "pages",
         };
         let Some(path) = path else {
-            return Ok(Self { file: None, kind, size: 0, records: 0 });
+            return Ok(Self { file: None, kind, size: 0, records: 0, summary: Summary::default() });
         };
         let size = fs::metadata(path).map_err(|error| ImportError::File(path.to_owned(), error))?.len();
         let file = beside(path, "import-state");
         let written = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Written>(&text).ok());
         let written = written.filter(|written| written.kind == kind && written.size == size);
-        Ok(Self { file: Some(file), kind, size, records: written.map_or(0, |written| written.records) })
+        let (records, summary) = written.map_or((0, Summary::default()), |written| {
+            let Written { created, unchanged, refused, records, .. } = written;
+            (records, Summary { created, unchanged, refused, resumed: records })
+        });
+        Ok(Self { file: Some(file), kind, size, records, summary })
     }
 
     /// Writes down that `count` more records are dealt with.
@@ -49,10 +58,14 @@ impl State {
         let Some(file) = &self.file else {
             return Ok(());
         };
-        let written = Written { kind: self.kind.to_owned(), size: self.size, records: self.records };
+        let Summary { created, unchanged, refused, resumed: _ } = self.summary;
+        let (kind, size, records) = (self.kind.to_owned(), self.size, self.records);
+        let written = Written { kind, size, records, created, unchanged, refused };
         let text = serde_json::to_vec(&written).unwrap_or_default();
         let new = file.with_extension("import-state.new");
-        fs::write(&new, text).and_then(|()| fs::rename(&new, file)).map_err(|error| ImportError::File(file.clone(), error))
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, file))
+            .map_err(|error| ImportError::File(file.clone(), error))
     }
 
     pub(super) fn finish(self) -> Result<(), ImportError> {
@@ -66,7 +79,6 @@ impl State {
 /// The records that could not be stored; the file is made when there is one, for its owner alone.
 pub(super) struct Refused {
     path: PathBuf,
-    is_resumed: bool,
     file: Option<File>,
 }
 
@@ -78,13 +90,12 @@ struct Line<'a> {
 }
 
 impl Refused {
-    pub(super) fn beside(path: Option<&Path>, is_resumed: bool) -> Self {
-        let path = path.map_or_else(|| PathBuf::from("import.refused.jsonl"), |path| beside(path, "refused.jsonl"));
+    pub(super) fn new(path: PathBuf, is_resumed: bool) -> Self {
         if !is_resumed {
             // Of an earlier import; there may be none.
             let _ = fs::remove_file(&path);
         }
-        Self { path, is_resumed, file: None }
+        Self { path, file: None }
     }
 
     pub(super) fn add(&mut self, record: &Record, reason: &str) -> Result<(), ImportError> {
@@ -94,7 +105,7 @@ impl Refused {
             Some(file) => file,
             None => {
                 let mut options = OpenOptions::new();
-                options.create(true).mode(0o600).append(self.is_resumed).write(true).truncate(!self.is_resumed);
+                options.create(true).append(true).mode(0o600);
                 options.open(&self.path).map_err(|error| ImportError::File(self.path.clone(), error))?
             }
         };
@@ -107,6 +118,11 @@ impl Refused {
         let synced = self.file.as_ref().map_or(Ok(()), File::sync_data);
         synced.map_err(|error| ImportError::File(self.path.clone(), error))
     }
+}
+
+/// Where the records refused of a file are written.
+pub(super) fn refused_path(path: Option<&Path>) -> PathBuf {
+    path.map_or_else(|| PathBuf::from("import.refused.jsonl"), |path| beside(path, "refused.jsonl"))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

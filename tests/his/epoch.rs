@@ -1,0 +1,106 @@
+//! The account epoch: every change of who may log in, as what, is seen; nothing else is.
+
+use fedgate::db::{Database, schema};
+
+use crate::support::{His, root};
+
+/// The changes since the last look: epoch order, `*` for all accounts.
+async fn changes(his: &His) -> String {
+    let ordered = match &his.database {
+        Database::Postgres(_) => {
+            "SELECT string_agg(coalesce(account, '*'), ' ' ORDER BY epoch, account) FROM fedgate_account_changes"
+        }
+        Database::Sqlite(_) => {
+            "SELECT group_concat(account, ' ') FROM (SELECT coalesce(account, '*') AS account \
+             FROM fedgate_account_changes ORDER BY epoch, account)"
+        }
+    };
+    let seen = his.sql_text(ordered).await.unwrap_or_default();
+    his.sql("DELETE FROM fedgate_account_changes").await;
+    seen
+}
+
+async fn epoch(his: &His) -> i64 {
+    his.sql_text("SELECT CAST(epoch AS text) FROM fedgate_epoch").await.unwrap().parse().unwrap()
+}
+
+crate::on_both_stores! {
+    async fn account_changes_and_no_others_grow_the_epoch(his) {
+        his.person("ANA", r#"{"password":"secret-1"}"#).await;
+        his.person("BOB", "{}").await;
+        assert_eq!((changes(&his).await.as_str(), epoch(&his).await), ("", 1), "a new account was never cached");
+        his.patch(&root(), "/people/ANA", r#"{"name":"x","lastname":"y"}"#).await;
+        his.patch(&root(), "/people/ANA", r#"{"roles":["end_user"]}"#).await;
+        assert_eq!((changes(&his).await.as_str(), epoch(&his).await), ("", 1));
+        his.patch(&root(), "/people/ANA", r#"{"roles":["root"]}"#).await;
+        his.patch(&root(), "/people/BOB", r#"{"active":false}"#).await;
+        his.sql("UPDATE people SET data = data WHERE true").await;
+        assert_eq!((changes(&his).await.as_str(), epoch(&his).await), ("ANA BOB", 3));
+        his.delete(&root(), "/people/BOB").await;
+        his.sql("UPDATE people SET id = 'EVE' WHERE id = 'ANA'").await;
+        assert_eq!(changes(&his).await, "BOB ANA EVE");
+    }
+
+    async fn migrating_again_changes_nothing(his) {
+        his.person("ANA", "{}").await;
+        his.patch(&root(), "/people/ANA", r#"{"active":true}"#).await;
+        let before = epoch(&his).await;
+        schema::migrate(&his.database).await.unwrap();
+        assert_eq!(schema::version(&his.database).await.unwrap(), schema::VERSION);
+        assert_eq!(epoch(&his).await, before);
+        his.patch(&root(), "/people/ANA", r#"{"active":false}"#).await;
+        assert_eq!(epoch(&his).await, before + 1, "one trigger, not two");
+    }
+}
+
+#[tokio::test]
+async fn postgres_tells_many_changes_and_a_truncation_as_all() {
+    let his = His::on_postgres().await;
+    his.sql("INSERT INTO people SELECT 'P' || n, '{}' FROM generate_series(1, 1001) n").await;
+    his.sql("UPDATE people SET data = '{\"active\": false}' WHERE id < 'P2'").await;
+    assert!(changes(&his).await.contains("P1000"), "a few are told one by one");
+    his.sql("UPDATE people SET data = '{\"active\": true}'").await;
+    assert_eq!(changes(&his).await, "*");
+    his.sql("TRUNCATE people CASCADE").await;
+    assert_eq!(changes(&his).await, "*");
+}
+
+#[tokio::test]
+async fn postgres_notifies_with_the_epoch_in_whatever_schema_and_whoever_writes() {
+    use std::future::poll_fn;
+    use tokio_postgres::AsyncMessage;
+
+    let mut config = crate::support::postgres::Cluster::shared().database().await;
+    let fedgate::config::StoreConfig::Postgres(plain) = fedgate::config::StoreConfig::Postgres(config.clone()) else {
+        unreachable!()
+    };
+    {
+        let pool = fedgate::db::postgres::pool(&plain).unwrap();
+        pool.get().await.unwrap().batch_execute("CREATE SCHEMA federation").await.unwrap();
+    }
+    config.uri.push_str(" options='-c search_path=federation'");
+    let his = His::on(config).await;
+    his.person("ANA", "{}").await;
+    let (client, mut connection) = fedgate::db::postgres::connect(&plain).await.unwrap();
+    let (sender, mut notices) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notification(notice) = message {
+                let _ = sender.send(format!("{} {}", notice.channel(), notice.payload()));
+            }
+        }
+    });
+    client.batch_execute("LISTEN fedgate_accounts").await.unwrap();
+    // Another role, with another search path, that may write people and nothing else: as Thalamus beside us.
+    let name = format!("thalamus_{}", std::process::id());
+    client
+        .batch_execute(&format!(
+            "CREATE ROLE {name}; GRANT USAGE ON SCHEMA federation TO {name};
+             GRANT SELECT, UPDATE ON federation.people TO {name}; SET ROLE {name};
+             UPDATE federation.people SET data = data || '{{\"active\": false}}'"
+        ))
+        .await
+        .unwrap();
+    let notice = tokio::time::timeout(std::time::Duration::from_secs(5), notices.recv()).await.unwrap();
+    assert_eq!(notice.as_deref(), Some("fedgate_accounts 2"));
+}

@@ -1,0 +1,107 @@
+//! The import, as the operator runs it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use fedgate::his::import::{ClearPasswords, Import, Kind, Summary};
+use serde_json::json;
+
+use crate::support::{His, professional};
+
+const HASH: &str = "$2b$12$cjrzjdZJGA6ARGr5Z1HVpOIyvhVrHAO3TN6t39r4X5rLrhRDlNUmi";
+
+async fn run(his: &His, kind: Kind, file: &Path) -> Result<Summary, fedgate::his::import::ImportError> {
+    let clear_passwords = ClearPasswords::Refuse;
+    let import = Import { store: &his.store, kind, clear_passwords, path: Some(file.to_owned()), progress: &|_| {} };
+    import.run(std::io::BufReader::new(fs::File::open(file).unwrap())).await
+}
+
+fn summary(created: u64, unchanged: u64, refused: u64) -> Summary {
+    Summary { created, unchanged, refused, resumed: 0 }
+}
+
+crate::on_both_stores! {
+    async fn people_and_pages_come_in_every_form_and_again_as_unchanged(his) {
+        let file = his.scratch.0.join("people.json");
+        let thalamus = json!([[{"id": "ANA", "name": "Ana", "password": HASH}], [{"id": "BOB", "roles": ["root"]}]]);
+        fs::write(&file, serde_json::to_string_pretty(&thalamus).unwrap()).unwrap();
+        assert_eq!(run(&his, Kind::People, &file).await.unwrap(), summary(2, 0, 0));
+        assert_eq!(run(&his, Kind::People, &file).await.unwrap(), summary(0, 2, 0));
+        fs::write(&file, "{\"id\":\"ANA\",\"name\":\"Ana\"}\n\n{\"id\":\"EVE\"}").unwrap();
+        assert_eq!(run(&his, Kind::People, &file).await.unwrap(), summary(1, 1, 0));
+        let pages = his.scratch.0.join("pages.jsonl");
+        fs::write(&pages, "[{\"id\":\"p1\",\"book\":\"ANA\"},\n{\"id\":\"p2\",\"book\":\"EVE\",\"n\":1e2}]").unwrap();
+        assert_eq!(run(&his, Kind::Pages, &pages).await.unwrap(), summary(2, 0, 0));
+        assert_eq!(run(&his, Kind::Pages, &pages).await.unwrap(), summary(0, 2, 0));
+        assert_eq!(his.get(&professional(), "/people/EVE").await.json(), json!({"id": "EVE", "roles": ["end_user"]}));
+        assert_eq!(his.get(&professional(), "/pols/ANA/p1").await.json(), json!({"id": "p1", "book": "ANA"}));
+        let stored = his.sql_text("SELECT data ->> 'password' FROM people WHERE id = 'ANA'").await;
+        assert_eq!(stored.as_deref(), Some(HASH));
+        assert!(fs::read_dir(&his.scratch.0).unwrap().all(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            !name.contains("import-state") && !name.contains("refused")
+        }));
+    }
+
+    async fn what_cannot_be_stored_is_written_down_with_line_and_reason_and_the_rest_goes_on(his) {
+        his.person("ANA", r#"{"name":"Ana"}"#).await;
+        let file = his.scratch.0.join("people.jsonl");
+        let lines = [
+            r#"{"id":"OK1"}"#, r#"{"id":"ANA","name":"Other"}"#, r#"{"name":"nobody"}"#, r#"{"id":"X","password":"clear"}"#,
+            r#"not json"#, r#"{"id":"Y","roles":"root"}"#, r#"{"id":"a/b"}"#, r#"[1]"#, r#"{"id":"OK2","password":""}"#,
+        ];
+        fs::write(&file, lines.join("\n")).unwrap();
+        assert_eq!(run(&his, Kind::People, &file).await.unwrap(), summary(2, 0, 7));
+        let refused = fs::read_to_string(his.scratch.0.join("people.jsonl.refused.jsonl")).unwrap();
+        let mut refused: Vec<serde_json::Value> = refused.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        refused.sort_by_key(|line| line["line"].as_u64());
+        assert_eq!(refused.iter().map(|line| line["line"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(refused[0]["reason"], "another record has this id");
+        assert_eq!(refused[3]["record"], "not json");
+        let pages = his.scratch.0.join("pages.jsonl");
+        fs::write(&pages, "{\"id\":\"p\",\"book\":\"NOBODY\"}\n{\"id\":\"q\",\"book\":\"ANA\"}\n{\"id\":\"q\",\"book\":\"OK1\"}").unwrap();
+        assert_eq!(run(&his, Kind::Pages, &pages).await.unwrap(), summary(1, 0, 2));
+    }
+
+    async fn an_interrupted_import_goes_on_where_it_was(his) {
+        let file = his.scratch.0.join("people.json");
+        let people: Vec<String> = (0..1200).map(|at| format!("{{\"id\":\"P{at}\"}}")).collect();
+        // The file breaks off at its end, as one that is still being written.
+        let whole = format!("[{}]", people.join(",\n"));
+        fs::write(&file, format!("{} ", &whole[..whole.len() - 1])).unwrap();
+        assert!(run(&his, Kind::People, &file).await.is_err());
+        let state: serde_json::Value =
+            serde_json::from_slice(&fs::read(his.scratch.0.join("people.json.import-state")).unwrap()).unwrap();
+        assert_eq!(state["records"], 1000, "two batches are committed");
+        // The same size, now whole.
+        fs::write(&file, &whole).unwrap();
+        let done = run(&his, Kind::People, &file).await.unwrap();
+        assert_eq!((done.resumed, done.created, done.unchanged, done.refused), (1000, 1200, 0, 0));
+        assert!(!his.scratch.0.join("people.json.import-state").exists());
+        assert_eq!(his.sql_text("SELECT CAST(count(*) AS text) FROM people").await.as_deref(), Some("1200"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_reports_and_exits_with_one_when_records_were_refused() {
+    let his = His::on_sqlite().await;
+    let config = super::program::configuration(&his.scratch.0);
+    let import = |arguments: &[&str], input: &str| -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fedhis"));
+        command.current_dir(&his.scratch.0).args(["import", "--config"]).arg(&config).args(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let clear = "{\"id\":\"ANA\",\"password\":\"clear-1\"}\n";
+    let refused = import(&["people", "-"], clear);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert_eq!(String::from_utf8_lossy(&refused.stdout), "0 created, 0 unchanged, 1 refused\n");
+    let hashed = import(&["people", "-", "--hash-passwords"], clear);
+    assert_eq!(hashed.status.code(), Some(0), "{hashed:?}");
+    let stored = his.sql_text("SELECT data ->> 'password' FROM people").await.unwrap();
+    assert!(stored.starts_with("$argon2id$"));
+    assert_eq!(import(&["people", "missing.json"], "").status.code(), Some(2));
+    assert_eq!(import(&["animals", "-"], "").status.code(), Some(2));
+}

@@ -1,0 +1,91 @@
+//! The database goes and comes back.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::postgres::Cluster;
+use crate::support::{His, client, professional, root};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_away_is_503_and_service_is_back_within_two_seconds_of_its_return() {
+    let cluster = Cluster::start();
+    let his = His::on(cluster.database().await).await;
+    his.person("ANA", "{}").await;
+    let requests = [
+        ("GET", "/people/ANA", ""),
+        ("GET", "/people", ""),
+        ("POST", "/people/BOB", "{}"),
+        ("PATCH", "/people/ANA", "{}"),
+        ("DELETE", "/people/ANA", ""),
+        ("GET", "/pols/ANA?limit=5", ""),
+        ("GET", "/password/ANA", ""),
+        ("POST", "/personal_docs/ANA/p/d", "{}"),
+    ];
+    cluster.kill();
+    for (method, target, body) in requests {
+        let started = Instant::now();
+        let reply = his.request(&root(), method, target).body(body).send().await;
+        let error = (503, "the database is unavailable, try again".to_owned(), "database_unavailable".to_owned());
+        assert_eq!(reply.error(), error, "{method} {target}");
+        assert_eq!(reply.header("retry-after"), Some("1"));
+        assert!(started.elapsed() < Duration::from_secs(2), "{method} {target}");
+    }
+    assert_eq!(his.get(&root(), "/login").await.status, 200, "what needs no database is served");
+    cluster.resume();
+    let back = Instant::now();
+    while his.get(&root(), "/people/ANA").await.status != 200 {
+        assert!(back.elapsed() < Duration::from_secs(2));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Every connection of the pool was replaced, not only the first.
+    for _ in 0..10 {
+        assert_eq!(his.get(&root(), "/people/ANA").await.status, 200);
+    }
+    // And a restart between two requests is not even seen, once the dead connections have been noticed.
+    cluster.kill();
+    cluster.resume();
+    let back = Instant::now();
+    while his.post(&root(), "/people/EVE", "{}").await.status != 200 {
+        assert!(back.elapsed() < Duration::from_secs(2));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_breaks_in_the_middle_does_not_end_cleanly() {
+    let cluster = Cluster::start();
+    let his = His::on(cluster.database().await).await;
+    his.sql("INSERT INTO people SELECT 'P' || n, jsonb_build_object('filler', repeat('x', 20000)) FROM generate_series(1, 2000) n").await;
+    let fedgate::config::Address::Tcp(address) = his.address else { unreachable!() };
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = his.request(&professional(), "GET", "/people").head();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut bytes = vec![0; 100_000];
+    stream.read_exact(&mut bytes).await.unwrap();
+    // A slow reader holds no connection: others are served meanwhile.
+    assert_eq!(his.get(&professional(), "/people/P1").await.status, 200);
+    cluster.kill();
+    let _ = stream.read_to_end(&mut bytes).await;
+    let reply = client::parse(&bytes, false);
+    assert_eq!(reply.status, 200);
+    assert!(!reply.is_complete, "{} bytes", bytes.len());
+    assert!(serde_json::from_slice::<serde_json::Value>(&reply.body).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_slow_readers_do_not_keep_others_out() {
+    let his = His::on_postgres().await;
+    his.sql("INSERT INTO people SELECT 'P' || n, jsonb_build_object('filler', repeat('x', 20000)) FROM generate_series(1, 1000) n").await;
+    let fedgate::config::Address::Tcp(address) = his.address else { unreachable!() };
+    let mut slow = Vec::new();
+    for _ in 0..20 {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let head = his.request(&professional(), "GET", "/people").head();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.read_exact(&mut [0; 1000]).await.unwrap();
+        slow.push(stream);
+    }
+    assert_eq!(his.get(&professional(), "/people/P1").await.status, 200);
+    assert_eq!(his.post(&root(), "/people/NEW", json!({"n": 1}).to_string()).await.status, 200);
+}

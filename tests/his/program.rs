@@ -1,0 +1,102 @@
+//! `fedhis` as a program: exit codes, start, stop, the demo federation.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use fedgate::password;
+
+use crate::support::{His, Scratch, own, professional};
+
+/// A configuration with the embedded store of a directory; the rest is what the programs need at least.
+pub(crate) fn configuration(directory: &Path) -> PathBuf {
+    fs::write(directory.join("assertion.key"), "a secret of thirty-two bytes ....").unwrap();
+    let (store, socket) = (directory.join("his.db"), directory.join("his.sock"));
+    let text = format!(
+        "[store]\nkind = \"sqlite\"\npath = \"{}\"\n[assertion]\nsecret_file = \"assertion.key\"\n[his]\nlisten = \"unix:{}\"\n",
+        store.display(),
+        socket.display(),
+    );
+    let path = directory.join("fedgate.toml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn fedhis(arguments: &[&str], config: &Path) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_fedhis")).args(arguments).arg("--config").arg(config).output().unwrap()
+}
+
+#[test]
+fn usage_and_configuration_faults_exit_with_two() {
+    let scratch = Scratch::new();
+    let none = scratch.0.join("none.toml");
+    assert_eq!(fedhis(&["serve"], &none).status.code(), Some(2));
+    assert_eq!(fedhis(&["dance"], &none).status.code(), Some(2));
+    let help = fedhis(&["--help"], &none);
+    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("import"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_federation_is_seeded_once() {
+    let his = His::on_sqlite().await;
+    let config = configuration(&his.scratch.0);
+    for said in ["the demo federation is loaded\n", "there are people in the store; nothing was changed\n"] {
+        let seeded = fedhis(&["seed"], &config);
+        assert_eq!(
+            (seeded.status.code(), String::from_utf8_lossy(&seeded.stdout).as_ref()),
+            (Some(0), said),
+            "{seeded:?}"
+        );
+    }
+    for (id, clear) in [("ITAPYT999HON", "gnusolidario"), ("ESPGNU777ORG", "gnusolidario"), ("ARGBUE111FAV", "freedom")]
+    {
+        let all =
+            his.sql_text("SELECT group_concat(id || ' ' || (data ->> 'password'), ',') FROM people").await.unwrap();
+        let hash = all.split(',').find_map(|one| one.strip_prefix(id)).unwrap().trim();
+        assert!(password::is_bcrypt(hash) && password::verify(hash, clear.as_bytes()), "{id}");
+    }
+    assert_eq!(his.get(&own("ESPGNU777ORG"), "/pols/ESPGNU777ORG").await.json().as_array().unwrap().len(), 2);
+    let picture =
+        "/personal_docs/ESPGNU777ORG/119b352e-8e4f-4847-9f05-53462cf94f10/8789981f-4e31-48d5-8eb8-1774dac8b8f6";
+    let picture = his.get(&professional(), picture).await;
+    assert_eq!((picture.status, picture.header("content-type")), (200, Some("image/jpeg")));
+    assert!(picture.body.len() < 20_000 && picture.body.starts_with(b"\xff\xd8\xff"));
+}
+
+#[test]
+fn it_serves_until_it_is_told_to_stop() {
+    let scratch = Scratch::new();
+    let config = configuration(&scratch.0);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fedhis"));
+    command.args(["serve", "--config"]).arg(&config).env("FEDGATE_LOG", "info").stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("listening on")));
+    let second = fedhis(&["serve"], &config);
+    assert_eq!(second.status.code(), Some(1), "the socket is in use: {second:?}");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgres_database_without_schema_is_migrated_on_request_only() {
+    let database = crate::support::postgres::Cluster::shared().database().await;
+    let scratch = Scratch::new();
+    let config = configuration(&scratch.0);
+    let text = fs::read_to_string(&config).unwrap();
+    let sqlite = format!("kind = \"sqlite\"\npath = \"{}\"", scratch.0.join("his.db").display());
+    fs::write(&config, text.replace(&sqlite, &format!("kind = \"postgres\"\nuri = \"{}\"", database.uri))).unwrap();
+    for command in ["serve", "seed"] {
+        let output = fedhis(&[command], &config);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("run `fedhis migrate`"), "{output:?}");
+    }
+    for _ in 0..2 {
+        assert_eq!(fedhis(&["migrate"], &config).status.code(), Some(0));
+    }
+    assert_eq!(fedhis(&["seed"], &config).status.code(), Some(0));
+    let his = His::on(database).await;
+    assert_eq!(his.get(&professional(), "/people").await.json().as_array().unwrap().len(), 3);
+}

@@ -1,0 +1,30 @@
+//! The pages for people.
+
+use crate::support::{His, own, professional, root};
+
+#[tokio::test]
+async fn the_welcome_page_and_its_stylesheet_are_plain_and_need_no_principal() {
+    let his = His::on_sqlite().await;
+    let page = his.get(&root(), "/").await;
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    let html = page.text();
+    assert!(html.contains("<html lang=\"en\">") && html.contains("<h1>") && !html.contains("<script"), "{html}");
+    let style = his.get(&root(), "/static/fedhis.css").await;
+    assert_eq!((style.status, style.header("content-type")), (200, Some("text/css; charset=utf-8")));
+    for (condition, validator) in [("if-none-match", "etag"), ("if-modified-since", "last-modified")] {
+        let value = style.header(validator).unwrap().to_owned();
+        let known = his.request(&root(), "GET", "/static/fedhis.css").header(condition, &value).send().await;
+        assert_eq!((known.status, known.body.len()), (304, 0), "{condition}");
+    }
+    assert_eq!(his.get(&root(), "/static/other").await.status, 404);
+    assert_eq!(his.get(&root(), "/static/..%2fCargo.toml").await.status, 400);
+}
+
+#[tokio::test]
+async fn login_says_true_to_every_principal() {
+    let his = His::on_sqlite().await;
+    for actor in [root(), professional(), own("ANA")] {
+        let reply = his.get(&actor, "/login").await;
+        assert_eq!((reply.status, reply.text(), reply.header("content-type")), (200, "true", Some("application/json")));
+    }
+}
