@@ -7,11 +7,15 @@
 //! Pure: no I/O, no clock, no runtime; a decision cannot fail or wait. Called by the pipeline, by the operator's tools
 //! and by tests, all running this same code.
 
-mod rights;
 mod roles_cfg;
+mod rights;
+mod review;
+mod cases;
 
 use std::collections::HashMap;
 
+pub use cases::{Case, CasesError, Expectation, parse_cases};
+pub use review::{CellChange, Explanation, Matrix, RoleSays, Says, Warning};
 pub use rights::{Endpoint, EndpointTable, Rights};
 pub use roles_cfg::{Grant, MAX_POLICY_BYTES, PolicyError, RoleDefinition};
 
@@ -161,6 +165,25 @@ impl Method {
             Self::Put => "PUT",
             Self::Patch => "PATCH",
             Self::Delete => "DELETE",
+        }
+    }
+}
+
+impl Reach {
+    /// The word in records, tables and cases.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Global => "global",
+        }
+    }
+}
+
+impl std::fmt::Display for Decision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Allow(reach) => write!(f, "allow {}", reach.as_str()),
+            Self::Deny(reason) => write!(f, "deny {}", reason.as_str()),
         }
     }
 }
