@@ -19,7 +19,7 @@ const MAX_DECODED_BYTES: usize = MAX_ID_BYTES + 1 + MAX_PASSWORD_BYTES;
 const MAX_ENCODED_BYTES: usize = MAX_DECODED_BYTES.div_ceil(3) * 4;
 
 /// What a client presents: an account id and a password.
-pub(super) struct Credential<'a> {
+pub struct Credential<'a> {
     /// 1 to 256 bytes, no control characters.
     pub account: Cow<'a, str>,
     /// 1 to 1024 bytes, UTF-8.
@@ -47,7 +47,7 @@ pub enum CredentialError {
 ///
 /// # Errors
 /// See [`CredentialError`].
-pub(super) fn with_credential<T>(
+pub fn with_credential<T>(
     header: &[u8],
     use_it: impl FnOnce(&Credential<'_>) -> T,
 ) -> Result<T, CredentialError> {
@@ -103,7 +103,7 @@ fn latin1(bytes: &[u8]) -> String {
 
 impl Credential<'_> {
     /// A copy that outlives the buffer, for the slow path.
-    pub(super) fn to_owned(&self) -> OwnedCredential {
+    pub fn to_owned(&self) -> OwnedCredential {
         OwnedCredential { account: self.account.clone().into_owned(), password: Zeroizing::new(self.password.to_vec()) }
     }
 }
@@ -117,7 +117,7 @@ impl Drop for Credential<'_> {
 }
 
 /// As [`Credential`], owning its bytes.
-pub(super) struct OwnedCredential {
+pub struct OwnedCredential {
     /// The account id.
     pub account: String,
     /// The password, wiped when dropped.

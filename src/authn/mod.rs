@@ -22,7 +22,7 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-pub use basic::CredentialError;
+pub use basic::{Credential, CredentialError, OwnedCredential, with_credential};
 pub use hasher::{Busy, Hasher};
 
 use crate::accounts::{Account, Accounts, AccountsError, Changes, Watch};
@@ -30,7 +30,6 @@ use crate::config::AuthenticationConfig;
 use crate::password;
 use crate::policy::{PolicySet, Rights};
 use crate::routes::Routes;
-use basic::{Credential, OwnedCredential, with_credential};
 use cache::{Generation, Principals};
 
 /// How long a wrong password is remembered as wrong.
@@ -360,7 +359,7 @@ impl Watch for Authenticator {
 }
 
 /// BLAKE3 under the process's key, over the parts with their lengths before them, so that no two questions are one.
-fn keyed_mac(key: &[u8; 32], account: &str, stored: &str, password: &[u8]) -> [u8; 32] {
+pub fn keyed_mac(key: &[u8; 32], account: &str, stored: &str, password: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_keyed(key);
     for part in [account.as_bytes(), stored.as_bytes(), password] {
         hasher.update(&(part.len() as u64).to_le_bytes());

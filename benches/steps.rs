@@ -1,0 +1,163 @@
+//! What each step of an admitted request costs, in ns and allocations; and the whole path on a cache hit.
+//!
+//! `cargo bench` prints the median of each and its ratio to the baseline, a SHA-256 of 64 bytes measured in the same run,
+//! so that figures of different machines can be compared.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use fedgate::accounts::{Accounts, NewAccount, Watch};
+use fedgate::assertion::Minter;
+use fedgate::authn::{Authenticator, keyed_mac, with_credential};
+use fedgate::config::Config;
+use fedgate::db::schema;
+use fedgate::password::{Arena, Cost, hash_with};
+use fedgate::path::{CanonicalPath, parse_target};
+use fedgate::pipeline::{Authorization, Pipeline, RequestHead};
+use fedgate::policy::{Method, PolicySet, Question, Rights};
+use fedgate::routes::Routes;
+use futures_util::FutureExt;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const TARGET: &[u8] = b"/pols/ESPGNU777ORG/119b352e-8e4f-4847-9f05-53462cf94f10";
+/// `ESPGNU777ORG:gnusolidario`
+const HEADER: &[u8] = b"Basic RVNQR05VNzc3T1JHOmdudXNvbGlkYXJpbw==";
+/// Timed batches per step; the median counts.
+const BATCHES: usize = 31;
+const BATCH: Duration = Duration::from_millis(20);
+
+fn main() {
+    let dir = std::env::temp_dir().join(format!("fedgate-bench-{:x}", rand::random::<u128>()));
+    std::fs::create_dir_all(&dir).expect("a temporary directory");
+    let parts = Parts::new(&dir);
+    let target = std::str::from_utf8(TARGET).expect("ASCII");
+    let path = CanonicalPath::parse(target).expect("canonical");
+    let stored = parts.stored.clone();
+    let roles = ["end_user".to_owned()];
+    let policy = parts.policy.load_full();
+    let rights = Rights::compile(&policy, &roles, parts.routes.endpoints());
+    let page = parts.routes.endpoints().find("page").expect("a route leads to it");
+    let request = RequestHead { method: "GET", target: TARGET, authorization: Authorization::One(HEADER) };
+    let admit = || parts.pipeline.admit(black_box(request)).now_or_never().expect("a hit never waits").expect("allowed");
+    let permit = admit();
+
+    let mut table = Table::new();
+    table.step("path: parse the target", || parse_target(black_box(TARGET)));
+    table.step("routes: find endpoint and subject", || parts.routes.resolve("GET", black_box(&path)));
+    table.step("Basic: decode the credential", || with_credential(black_box(HEADER), |credential| credential.password.len()));
+    table.step("MAC: account, stored hash, password", || keyed_mac(&[7; 32], "ESPGNU777ORG", black_box(&stored), b"gnusolidario"));
+    table.step("policy: decide by compiled rights", || rights.decide("ESPGNU777ORG", Method::Get, black_box(page), Some("ESPGNU777ORG")));
+    let question = Question { principal: "ESPGNU777ORG", roles: &roles, method: Method::Get, endpoint: "page", subject: Some("ESPGNU777ORG") };
+    table.step("policy: decide from the definitions", || policy.decide(black_box(question)));
+    table.step("policy: compile rights", || Rights::compile(&policy, black_box(&roles), parts.routes.endpoints()));
+    table.step("authenticate on a hit", || {
+        parts.authenticator.authenticate(Some(black_box(HEADER)), &policy).now_or_never().expect("a hit never waits")
+    });
+    let now = SystemTime::now();
+    table.step("assertion: mint, HS256", || parts.pipeline.assertion(black_box(&permit), "GET", "r1", &parts.minter, now));
+    table.step("the whole admitted path on a hit", admit);
+    table.step("the same with its assertion", || parts.pipeline.assertion(&admit(), "GET", "r1", &parts.minter, now));
+    let _ = std::fs::remove_dir_all(&dir);
+}
+
+/// What a gateway is made of, over an embedded store with one account.
+struct Parts {
+    pipeline: Pipeline,
+    authenticator: Arc<Authenticator>,
+    routes: Arc<Routes>,
+    policy: Arc<ArcSwap<PolicySet>>,
+    minter: Minter,
+    stored: String,
+}
+
+impl Parts {
+    fn new(dir: &std::path::Path) -> Self {
+        std::fs::write(dir.join("secret"), [b'k'; 40]).expect("written");
+        std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").expect("written");
+        let mut config = Config::load(&dir.join("fedgate.toml")).expect("valid");
+        config.authentication.freshness_bound = Duration::from_secs(3600);
+        config.authentication.upgrade_hashes = false;
+        let text = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/policies/roles.cfg")).expect("shipped");
+        let policy = Arc::new(ArcSwap::from_pointee(PolicySet::parse(&text).expect("valid")));
+        let routes = Arc::new(Routes::from_config(&config).expect("valid"));
+        let stored = hash_with(b"gnusolidario", Cost { memory_kib: 64, passes: 1 }, &mut Arena::default()).expect("hashed");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let authenticator = runtime.block_on(async {
+            let accounts = Accounts::open(&config.store).await.expect("opened");
+            schema::migrate(accounts.database()).await.expect("migrated");
+            let roles = vec!["end_user".to_owned()];
+            let account = NewAccount { id: "ESPGNU777ORG".into(), roles, password_hash: stored.clone(), name: None, lastname: None };
+            accounts.add(&account).await.expect("added");
+            let authenticator = Arc::new(Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone()).expect("started"));
+            let changes = authenticator.accounts().changes_since(None).await.expect("answered");
+            authenticator.confirmed(Instant::now(), &changes);
+            authenticator.authenticate(Some(HEADER), &policy.load_full()).await.expect("the right password");
+            authenticator
+        });
+        let pipeline = Pipeline::new(Arc::clone(&authenticator), Arc::clone(&routes), Arc::clone(&policy));
+        let minter = Minter::from_config(&config.assertion).expect("a secret");
+        Self { pipeline, authenticator, routes, policy, minter, stored }
+    }
+}
+
+struct Table {
+    baseline: f64,
+}
+
+impl Table {
+    fn new() -> Self {
+        println!("{:<40} {:>9} {:>8} {:>12}", "step", "ns", "ratio", "allocations");
+        let mut table = Self { baseline: 1.0 };
+        table.baseline = table.step("baseline: SHA-256 of 64 bytes", || ring::digest::digest(&ring::digest::SHA256, black_box(&[7; 64])));
+        table
+    }
+
+    fn step<T>(&mut self, name: &str, mut step: impl FnMut() -> T) -> f64 {
+        let mut rounds = 1u32;
+        loop {
+            let start = Instant::now();
+            (0..rounds).for_each(|_| drop(black_box(step())));
+            if start.elapsed() >= BATCH {
+                break;
+            }
+            rounds *= 2;
+        }
+        let mut times: Vec<f64> = (0..BATCHES)
+            .map(|_| {
+                let start = Instant::now();
+                (0..rounds).for_each(|_| drop(black_box(step())));
+                start.elapsed().as_nanos() as f64 / f64::from(rounds)
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        let median = times[BATCHES / 2];
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        (0..1000).for_each(|_| drop(black_box(step())));
+        let allocations = (ALLOCATIONS.load(Ordering::Relaxed) - before) as f64 / 1000.0;
+        let ratio = if self.baseline == 1.0 { 1.0 } else { median / self.baseline };
+        println!("{name:<40} {median:>9.0} {ratio:>8.2} {allocations:>12.1}");
+        median
+    }
+}
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// The programs' allocator, counting.
+struct Counting;
+
+#[expect(unsafe_code, reason = "an allocator cannot be wrapped otherwise; it only counts and passes on")]
+unsafe impl std::alloc::GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: std::alloc::Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        unsafe { mimalloc::MiMalloc.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: std::alloc::Layout) {
+        unsafe { mimalloc::MiMalloc.dealloc(pointer, layout) }
+    }
+}

@@ -1,0 +1,19 @@
+//! The gateway as a process: what it forwards, refuses, answers and records, before an upstream that writes down
+//! everything it is sent.
+
+#[path = "gateway/fixture.rs"]
+mod fixture;
+#[path = "gateway/forwarding.rs"]
+mod forwarding;
+#[path = "gateway/refusing.rs"]
+mod refusing;
+#[path = "gateway/browsers.rs"]
+mod browsers;
+#[path = "gateway/records.rs"]
+mod records;
+#[path = "gateway/operating.rs"]
+mod operating;
+#[path = "gateway/tls.rs"]
+mod tls;
+#[path = "gateway/fhir.rs"]
+mod fhir;

@@ -1,0 +1,271 @@
+//! A gateway process of its own for each test, with three accounts and an upstream that remembers.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use fedgate::accounts::{AccountChange, Accounts, NewAccount};
+use fedgate::config::Config;
+use fedgate::db::schema;
+use fedgate::password::{Arena, Cost, hash_with};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// The password of every account, which no record may ever show.
+pub(crate) const CANARY: &str = "canary-b1rd";
+
+pub(crate) struct Gateway {
+    pub(crate) address: SocketAddr,
+    pub(crate) tls_address: SocketAddr,
+    pub(crate) dir: PathBuf,
+    pub(crate) upstream: Upstream,
+    pub(crate) child: Child,
+    lines: Receiver<String>,
+}
+
+/// What the upstream was sent, request by request.
+#[derive(Clone)]
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Gateway {
+    pub(crate) fn start() -> Self {
+        Self::start_with("", &std::fs::read_to_string("policies/roles.cfg").unwrap())
+    }
+
+    /// Starts with more configuration, appended to the least there is, and a policy.
+    pub(crate) fn start_with(configuration: &str, policy: &str) -> Self {
+        Self::start_in(&[], configuration, policy)
+    }
+
+    /// The same with environment variables.
+    pub(crate) fn start_in(environment: &[(&str, &str)], configuration: &str, policy: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("fedgate-gateway-{:x}", rand::random::<u128>()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("secret"), [b'k'; 40]).unwrap();
+        std::fs::write(dir.join("roles.cfg"), policy).unwrap();
+        certificate(&dir);
+        let upstream = Upstream::start();
+        let (address, tls_address) = (free_address(), free_address());
+        let text = format!(
+            "[gateway]\nlisten = [\"{tls_address}\"]\nlisten_plain = [\"{address}\"]\nmax_body_bytes = 2048\nthreads = 2\n\
+             [tls]\ncertificate = \"cert.pem\"\nkey = \"cert.key\"\n[policy]\nroles = \"roles.cfg\"\n[store]\npath = \"test.db\"\n\
+             [assertion]\nsecret_file = \"secret\"\n\
+             [[upstream]]\nname = \"his\"\naddress = \"{}\"\nconnect_timeout_ms = 500\nread_timeout_ms = 1000\n{configuration}",
+            upstream.address
+        );
+        std::fs::write(dir.join("fedgate.toml"), text).unwrap();
+        let config = Config::load(&dir.join("fedgate.toml")).unwrap();
+        tokio::runtime::Runtime::new().unwrap().block_on(add_accounts(&config));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fedgate"))
+            .args(["serve", "--config"])
+            .arg(dir.join("fedgate.toml"))
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let out = child.stdout.take().unwrap();
+        std::thread::spawn(move || {
+            BufReader::new(out).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let gateway = Self { address, tls_address, dir, upstream, child, lines };
+        gateway.wait_until_listening();
+        gateway
+    }
+
+    fn wait_until_listening(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        for address in [self.address, self.tls_address] {
+            while TcpStream::connect(address).is_err() {
+                assert!(Instant::now() < deadline, "the gateway does not listen");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// Sends bytes and reads until the connection ends.
+    pub(crate) fn send(&self, bytes: &[u8]) -> Response {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // The gateway may refuse before it has read all.
+        let _ = stream.write_all(bytes);
+        let mut received = Vec::new();
+        let ended = stream.read_to_end(&mut received).is_ok();
+        Response::parse(&received, ended)
+    }
+
+    /// A request with an account (password: the canary) or none, and a connection that ends with the answer.
+    pub(crate) fn request(&self, method: &str, target: &str, account: &str, extra: &str) -> Response {
+        let authorization =
+            if account.is_empty() { String::new() } else { format!("Authorization: {}\r\n", basic(account, CANARY)) };
+        self.send(format!("{method} {target} HTTP/1.1\r\nHost: hospital.example\r\n{authorization}{extra}Connection: close\r\n\r\n").as_bytes())
+    }
+
+    pub(crate) fn get(&self, target: &str, account: &str) -> Response {
+        self.request("GET", target, account, "")
+    }
+
+    /// The next record, parsed.
+    pub(crate) fn record(&self) -> serde_json::Value {
+        let line = self.lines.recv_timeout(PATIENCE).expect("a record");
+        assert!(!line.contains(CANARY), "a password in a record: {line}");
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"))
+    }
+
+    /// Whether no further record is waiting.
+    pub(crate) fn no_record(&self) -> bool {
+        self.lines.recv_timeout(Duration::from_millis(100)).is_err()
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+async fn add_accounts(config: &Config) {
+    let accounts = Accounts::open(&config.store).await.unwrap();
+    schema::migrate(accounts.database()).await.unwrap();
+    let cheap = Cost { memory_kib: 64, passes: 1 };
+    let password_hash = hash_with(CANARY.as_bytes(), cheap, &mut Arena::default()).unwrap();
+    for (id, roles) in [("ANA", "end_user"), ("DOC", "end_user,health_professional"), ("ADM", "root"), ("OFF", "root")]
+    {
+        let roles = roles.split(',').map(str::to_owned).collect();
+        let account =
+            NewAccount { id: id.into(), roles, password_hash: password_hash.clone(), name: None, lastname: None };
+        assert!(accounts.add(&account).await.unwrap());
+    }
+    assert!(accounts.change("OFF", &AccountChange::Active(false)).await.unwrap());
+}
+
+fn certificate(dir: &std::path::Path) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(dir.join("cert.pem"), certificate.pem()).unwrap();
+    std::fs::write(dir.join("cert.key"), key.serialize_pem()).unwrap();
+}
+
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+pub(crate) fn basic(account: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{account}:{password}")))
+}
+
+/// What a client received.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+    /// Whether the body came to its proper end.
+    pub(crate) complete: bool,
+}
+
+impl Response {
+    fn parse(received: &[u8], ended: bool) -> Self {
+        let text = String::from_utf8_lossy(received).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        let head = head.to_owned();
+        let header = |name: &str| find_header(&head, name);
+        let complete = ended
+            && match (header("content-length"), header("transfer-encoding")) {
+                (Some(length), _) => length.parse() == Ok(body.len()),
+                (None, Some(_)) => body.ends_with("0\r\n\r\n"),
+                (None, None) => true,
+            };
+        Self { status, body: body.to_owned(), complete, head }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        find_header(&self.head, name)
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+}
+
+pub(crate) fn find_header(head: &str, name: &str) -> Option<String> {
+    head.lines().find_map(|line| {
+        line.split_once(": ").filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+    })
+}
+
+impl Upstream {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let upstream = Self { address: listener.local_addr().unwrap(), seen: Arc::default() };
+        let seen = Arc::clone(&upstream.seen);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let seen = Arc::clone(&seen);
+                std::thread::spawn(move || answer(stream, &seen));
+            }
+        });
+        upstream
+    }
+
+    /// All requests so far, head and body.
+    pub(crate) fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// Answers requests on one connection; some page ids make it misbehave.
+fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    loop {
+        let mut request = String::new();
+        while !request.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut request).unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        if let Some(length) = find_header(&request, "content-length") {
+            let mut body = vec![0; length.parse().unwrap()];
+            if reader.read_exact(&mut body).is_err() {
+                return;
+            }
+            request.push_str(&String::from_utf8_lossy(&body));
+        } else if find_header(&request, "transfer-encoding").is_some() {
+            while !request.ends_with("\r\n0\r\n\r\n") {
+                if reader.read_line(&mut request).unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+        }
+        let target = request.split(' ').nth(1).unwrap_or_default().to_owned();
+        seen.lock().unwrap().push(request);
+        let ok = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\nServer: secret/1.0\r\n\
+                   Access-Control-Allow-Origin: https://upstream.example\r\n\r\ntrue";
+        let _ = match target.rsplit('/').next() {
+            Some("hang") => return std::thread::sleep(PATIENCE),
+            Some("slow") => {
+                std::thread::sleep(Duration::from_millis(700));
+                stream.write_all(ok)
+            }
+            Some("short") => return drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\nhalf")),
+            Some("garbage") => return drop(stream.write_all(b"\x00\x01garbage\r\n\r\n")),
+            _ => stream.write_all(ok),
+        };
+    }
+}

@@ -1,0 +1,166 @@
+//! Faults behind the gateway, edits of the policy, starting and stopping.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
+
+#[test]
+fn an_upstream_that_fails_is_told_as_502_or_504_and_a_cut_body_as_a_cut() {
+    let gateway = Gateway::start();
+    let hang = gateway.get("/pols/ANA/hang", "ANA");
+    assert_eq!((hang.status, hang.json()["code"].as_str()), (504, Some("upstream_timeout")));
+    let garbage = gateway.get("/pols/ANA/garbage", "ANA");
+    assert_eq!((garbage.status, garbage.json()["code"].as_str()), (502, Some("upstream_unreachable")));
+    let short = gateway.get("/pols/ANA/short", "ANA");
+    assert_eq!((short.status, short.complete), (200, false), "a cut body must not look whole");
+    assert_eq!(gateway.get("/pols/ANA/1", "ANA").status, 200, "and the next request is served");
+}
+
+#[test]
+fn an_upstream_that_is_not_there_is_502() {
+    let policy = std::fs::read_to_string("policies/roles.cfg").unwrap();
+    let route = "[[upstream]]\nname = \"gone\"\naddress = \"127.0.0.1:1\"\n[[route]]\npath = \"/gone\"\nmethods = [\"GET\"]\nendpoint = \"login\"\nupstream = \"gone\"\n";
+    let gateway = Gateway::start_with(route, &policy);
+    let gone = gateway.get("/gone", "ANA");
+    assert_eq!((gone.status, gone.json()["code"].as_str()), (502, Some("upstream_unreachable")));
+}
+
+#[test]
+fn an_edit_of_the_policy_takes_effect_and_a_broken_one_does_not() {
+    let gateway = Gateway::start();
+    let file = gateway.dir.join("roles.cfg");
+    let becomes = |status: u16| {
+        let deadline = Instant::now() + PATIENCE;
+        while gateway.get("/people", "ANA").status != status {
+            assert!(Instant::now() < deadline, "never became {status}");
+        }
+    };
+    becomes(403);
+    let stock = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(
+        &file,
+        stock.replace("\"login\", \"person\", \"book\"", "\"login\", \"people\", \"person\", \"book\""),
+    )
+    .unwrap();
+    becomes(200);
+    std::fs::write(&file, &stock.as_bytes()[..stock.len() / 2]).unwrap();
+    gateway.signal(Signal::HUP);
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(gateway.get("/people", "ANA").status, 200, "the last good policy stays");
+    std::fs::write(&file, stock).unwrap();
+    becomes(403);
+}
+
+#[test]
+fn a_stop_finishes_what_is_in_flight() {
+    let mut gateway = Gateway::start();
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    let request = format!("GET /pols/ANA/slow HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\n\r\n", basic("ANA", CANARY));
+    stream.write_all(request.as_bytes()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while gateway.upstream.seen().is_empty() {
+        assert!(Instant::now() < deadline, "it never arrived");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    gateway.signal(Signal::TERM);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("true"), "{answer}");
+    assert!(gateway.child.wait().unwrap().success());
+}
+
+#[test]
+fn what_keeps_it_from_starting_is_one_line_with_the_file_and_exit_2() {
+    let gateway = Gateway::start();
+    let run = |command: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_fedgate"))
+            .args(command)
+            .arg("--config")
+            .arg(gateway.dir.join("fedgate.toml"))
+            .output()
+            .unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout))
+    };
+    let (code, text) = run(&["check"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(text.lines().count(), 4, "{text}");
+    assert_eq!(run(&["serve"]).0, Some(1), "the addresses are taken");
+    let spoil = |name: &str, content: &str, expected: &str| {
+        let path = gateway.dir.join(name);
+        let good = std::fs::read(&path).unwrap();
+        std::fs::write(&path, content).unwrap();
+        for command in ["check", "serve"] {
+            let (code, text) = run(&[command]);
+            assert_eq!(code, Some(2), "{text}");
+            let last = text.lines().last().unwrap();
+            assert!(last.contains(name) && last.contains(expected), "{command}: {text}");
+        }
+        std::fs::write(&path, good).unwrap();
+    };
+    spoil("roles.cfg", "[", "line 1: EOF");
+    spoil("cert.pem", "", "holds no certificate");
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    spoil("cert.key", &other, "is not the key of the certificate");
+    spoil("secret", "short", "less than 32 bytes");
+    spoil("fedgate.toml", "[gatway]", "unknown field `gatway`");
+}
+
+#[test]
+fn accounts_are_managed_from_the_command_line_and_the_gateway_sees_it() {
+    let gateway = Gateway::start();
+    let run = |arguments: &[&str], input: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fedgate"))
+            .arg("account")
+            .args(arguments)
+            .arg("--config")
+            .arg(gateway.dir.join("fedgate.toml"))
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let out = child.wait_with_output().unwrap();
+        (
+            out.status.code().unwrap(),
+            String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr),
+        )
+    };
+    let status = |password: &str| {
+        gateway.request("GET", "/login", "", &format!("Authorization: {}\r\n", basic("NEW", password))).status
+    };
+    let becomes = |password: &str, expected: u16| {
+        let deadline = Instant::now() + PATIENCE;
+        while status(password) != expected {
+            assert!(Instant::now() < deadline, "never became {expected}");
+        }
+    };
+    assert_eq!(status("first"), 401);
+    assert_eq!(run(&["add", "new", "--roles", "end_user"], "first\n"), (0, "NEW added\n".into()));
+    assert_eq!(status("first"), 200, "an account that is added is there at once");
+    assert_eq!(run(&["add", "NEW"], "x\n").0, 1);
+    assert_eq!(run(&["disable", "NEW"], ""), (0, "NEW cannot log in any more\n".into()));
+    becomes("first", 401);
+    assert_eq!(run(&["enable", "NEW"], "").0, 0);
+    becomes("first", 200);
+    assert_eq!(run(&["passwd", "NEW"], "second\n").0, 0);
+    becomes("second", 200);
+    becomes("first", 401);
+    let (code, text) = run(&["roles", "NEW", "nurse"], "");
+    assert!(code == 0 && text.contains("defines no role `nurse`"), "{text}");
+    becomes("second", 403);
+    let (code, text) = run(&["show", "NEW"], "");
+    assert!(
+        code == 0 && text.contains("roles     nurse") && text.contains("argon2id") && !text.contains('$'),
+        "{text}"
+    );
+    for command in ["show", "enable", "disable", "passwd"] {
+        assert_eq!(run(&[command, "NOBODY"], "x\n").0, 1, "{command}");
+    }
+    assert_eq!(run(&["frobnicate"], "").0, 2);
+}

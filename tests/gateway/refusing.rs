@@ -1,0 +1,121 @@
+//! What is refused, and that nothing of it reaches the upstream.
+
+use crate::fixture::{CANARY, Gateway, basic};
+
+#[test]
+fn nobody_gets_in_without_a_right_password_and_all_are_told_the_same() {
+    let gateway = Gateway::start();
+    let header = |value: &str| gateway.request("GET", "/people/ANA", "", &format!("Authorization: {value}\r\n"));
+    let wrong = [
+        gateway.get("/people/ANA", ""),
+        header("Basic"),
+        header("Basic ="),
+        header("Basic !"),
+        header("Bearer QU5BOmNhbmFyeS1iMXJk"),
+        header(&basic("ANA", "wrong")),
+        header(&basic("NOBODY", CANARY)),
+        header(&basic("ana", CANARY)),
+        header(&basic("OFF", CANARY)),
+        header(&basic("ANA", "")),
+        gateway.get("/nowhere", ""),
+    ];
+    for answer in &wrong {
+        assert_eq!((answer.status, answer.body.as_str()), (401, "Unauthorized Access"));
+        assert_eq!(answer.header("www-authenticate").as_deref(), Some("Basic realm=\"Authentication Required\""));
+        assert_eq!(answer.header("content-type").as_deref(), Some("text/html; charset=utf-8"));
+        assert_eq!(answer.head.lines().count(), wrong[0].head.lines().count(), "one set of headers: {}", answer.head);
+    }
+    assert!(gateway.upstream.seen().is_empty());
+    assert_eq!(header(&basic("ANA", CANARY).replace("Basic", "bAsIc")).status, 200);
+}
+
+#[test]
+fn who_may_not_is_told_403_with_a_code_and_what_is_not_there_404() {
+    let gateway = Gateway::start();
+    #[rustfmt::skip]
+    let cases = [
+        // method, target, account, status, code
+        ("GET",    "/people/DOC",   "ANA", 403, "not_permitted"),
+        ("GET",    "/people/AN",    "ANA", 403, "not_permitted"),
+        ("GET",    "/people/ana",   "ANA", 403, "not_permitted"),
+        ("GET",    "/people",       "ANA", 403, "not_permitted"),
+        ("DELETE", "/people/ANA",   "DOC", 403, "not_permitted"),
+        ("GET",    "/password/ANA", "DOC", 403, "not_permitted"),
+        ("GET",    "/nowhere",      "ANA", 404, "not_found"),
+        ("GET",    "/PEOPLE",       "ADM", 404, "not_found"),
+        ("PUT",    "/people/ANA",   "ADM", 405, "method_not_allowed"),
+        ("PUT",    "/people/ANA",   "",    405, "method_not_allowed"),
+        ("DELETE", "/login",        "ADM", 405, "method_not_allowed"),
+    ];
+    for (method, target, account, status, code) in cases {
+        let answer = gateway.request(method, target, account, "");
+        assert_eq!(answer.status, status, "{method} {target} {account}");
+        assert_eq!(answer.header("content-type").as_deref(), Some("application/json"));
+        let body = answer.json();
+        assert_eq!(body["code"], code, "{method} {target}");
+        assert_eq!(body["request_id"].as_str().map(str::len), Some(32));
+        assert!(body["error"].is_string());
+    }
+    assert!(gateway.upstream.seen().is_empty());
+    assert_eq!(gateway.get("/password/DOC", "DOC").status, 200, "the same person as end_user, for her own");
+}
+
+#[test]
+fn a_path_with_more_than_one_reading_is_refused_before_anyone_is_asked() {
+    let gateway = Gateway::start();
+    let paths = "/people/../adm /people/./7 /.. /people/%2e%2e/adm /people/..%2fadm /people/7%2F8 //adm /people//7 /pols//1 \
+                 /people\\..\\adm /people%5c.. /adm;x=1 /adm%00 /people/7%0d%0aX:1 /%61dm /people/%252e%252e/adm /people/%ff \
+                 /people/%c0%ae /people/%zz adm ?x http://evil/adm /adm#x /people/";
+    for path in paths.split(' ').filter(|path| !path.is_empty()) {
+        for account in ["", "ADM"] {
+            assert_eq!(gateway.get(path, account).status, 400, "{path}");
+        }
+    }
+    assert_eq!(gateway.get(&format!("/{}", "a".repeat(2048)), "ADM").status, 414);
+    assert_eq!(gateway.get(&format!("/people?{}", "a".repeat(9000)), "ADM").status, 414);
+    assert!(gateway.upstream.seen().is_empty());
+}
+
+#[test]
+fn methods_hosts_and_framing_with_more_than_one_reading_are_refused() {
+    let gateway = Gateway::start();
+    let authorization = format!("Authorization: {}\r\n", basic("ADM", CANARY));
+    #[rustfmt::skip]
+    let cases = [
+        ("GET /people HTTP/1.1\r\n",                                                            400), // no Host
+        ("GET /people HTTP/1.1\r\nHost: a\r\nHost: a\r\n",                                      400),
+        ("TRACE /people HTTP/1.1\r\nHost: a\r\n",                                               405),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n",                                                 405),
+        ("get /people HTTP/1.1\r\nHost: a\r\n",                                                 405),
+        ("FOO /people HTTP/1.1\r\nHost: a\r\n",                                                 405),
+        ("POST /people/X HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n",    400),
+        ("POST /people/X HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n",                      400),
+        ("POST /people/X HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n",                        400),
+        ("POST /people/X HTTP/1.1\r\nHost: a\r\nContent-Length: 003\r\n",                       400),
+        ("POST /people/X HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n",          400),
+        ("GET /people HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n",                            400),
+    ];
+    for (head, status) in cases {
+        let answer = gateway.send(format!("{head}{authorization}\r\nabc").as_bytes());
+        assert_eq!(answer.status, status, "{head}");
+    }
+    let two = gateway.send(format!("GET /people HTTP/1.1\r\nHost: a\r\n{authorization}{authorization}\r\n").as_bytes());
+    assert_eq!((two.status, two.json()["code"].as_str()), (400, Some("several_authorizations")));
+    assert!(gateway.upstream.seen().is_empty());
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_declared_or_not() {
+    let gateway = Gateway::start();
+    let head = format!("POST /pols/ANA/1 HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\n", basic("ANA", CANARY));
+    let declared = gateway.send(format!("{head}Content-Length: 2049\r\n\r\n").as_bytes());
+    assert_eq!((declared.status, declared.json()["code"].as_str()), (413, Some("body_too_large")));
+    assert!(gateway.upstream.seen().is_empty(), "refused before it is read");
+    let chunk = format!("400\r\n{}\r\n", "x".repeat(0x400));
+    let undeclared =
+        gateway.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}{chunk}{chunk}0\r\n\r\n").as_bytes());
+    assert_eq!(undeclared.status, 413);
+    let fits =
+        gateway.send(format!("{head}Content-Length: 2048\r\nConnection: close\r\n\r\n{}", "x".repeat(2048)).as_bytes());
+    assert_eq!(fits.status, 200);
+}

@@ -1,0 +1,93 @@
+//! TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, StreamOwned, SupportedProtocolVersion};
+
+use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
+
+fn client(gateway: &Gateway, versions: &[&'static SupportedProtocolVersion], alpn: &[&[u8]]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(gateway.dir.join("cert.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config
+}
+
+fn connect(gateway: &Gateway, config: ClientConfig) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let mut tcp = TcpStream::connect(gateway.tls_address)?;
+    tcp.set_read_timeout(Some(PATIENCE))?;
+    let mut connection = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    while connection.is_handshaking() {
+        connection.complete_io(&mut tcp)?;
+    }
+    Ok(StreamOwned::new(connection, tcp))
+}
+
+#[test]
+fn both_versions_are_spoken_and_the_upstream_is_told_of_https() {
+    let gateway = Gateway::start();
+    for (version, expected) in
+        [(&rustls::version::TLS12, ProtocolVersion::TLSv1_2), (&rustls::version::TLS13, ProtocolVersion::TLSv1_3)]
+    {
+        let mut stream = connect(&gateway, client(&gateway, &[version], &[])).unwrap();
+        assert_eq!(stream.conn.protocol_version(), Some(expected));
+        let request = format!(
+            "GET /people/ANA HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\nConnection: close\r\n\r\n",
+            basic("ANA", CANARY)
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let seen = gateway.upstream.seen();
+        assert_eq!(crate::fixture::find_header(seen.last().unwrap(), "x-forwarded-proto").as_deref(), Some("https"));
+    }
+}
+
+#[test]
+fn the_lowest_version_can_be_raised() {
+    let policy = std::fs::read_to_string("policies/roles.cfg").unwrap();
+    let gateway = Gateway::start_in(&[("FEDGATE_TLS_MIN_VERSION", "1.3")], "", &policy);
+    assert!(connect(&gateway, client(&gateway, &[&rustls::version::TLS12], &[])).is_err());
+    assert!(connect(&gateway, client(&gateway, &[&rustls::version::TLS13], &[])).is_ok());
+}
+
+#[test]
+fn http2_is_judged_as_http1_is() {
+    let gateway = Gateway::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let config = client(&gateway, &[&rustls::version::TLS13], &[b"h2"]);
+        let tcp = tokio::net::TcpStream::connect(gateway.tls_address).await.unwrap();
+        let tls = tokio_rustls::TlsConnector::from(Arc::new(config))
+            .connect("localhost".try_into().unwrap(), tcp)
+            .await
+            .unwrap();
+        assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (sender, connection) = h2::client::handshake(tls).await.unwrap();
+        tokio::spawn(connection);
+        let mut sender = sender.ready().await.unwrap();
+        for (path, account, status) in [
+            ("/people/ANA", "ANA", 200),
+            ("/people/DOC", "ANA", 403),
+            ("/people/ANA", "", 401),
+            ("/people/../x", "ANA", 400),
+        ] {
+            let mut request = http::Request::get(format!("https://localhost{path}"));
+            if !account.is_empty() {
+                request = request.header("authorization", basic(account, CANARY));
+            }
+            let (answer, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+            assert_eq!(answer.await.unwrap().status().as_u16(), status, "{path} {account}");
+            sender = sender.ready().await.unwrap();
+        }
+    });
+    assert_eq!(gateway.upstream.seen().len(), 1);
+}
