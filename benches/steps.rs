@@ -43,23 +43,38 @@ fn main() {
     let rights = Rights::compile(&policy, &roles, parts.routes.endpoints());
     let page = parts.routes.endpoints().find("page").expect("a route leads to it");
     let request = RequestHead { method: "GET", target: TARGET, authorization: Authorization::One(HEADER) };
-    let admit = || parts.pipeline.admit(black_box(request)).now_or_never().expect("a hit never waits").expect("allowed");
+    let admit =
+        || parts.pipeline.admit(black_box(request)).now_or_never().expect("a hit never waits").expect("allowed");
     let permit = admit();
 
     let mut table = Table::new();
     table.step("path: parse the target", || parse_target(black_box(TARGET)));
     table.step("routes: find endpoint and subject", || parts.routes.resolve("GET", black_box(&path)));
-    table.step("Basic: decode the credential", || with_credential(black_box(HEADER), |credential| credential.password.len()));
-    table.step("MAC: account, stored hash, password", || keyed_mac(&[7; 32], "ESPGNU777ORG", black_box(&stored), b"gnusolidario"));
-    table.step("policy: decide by compiled rights", || rights.decide("ESPGNU777ORG", Method::Get, black_box(page), Some("ESPGNU777ORG")));
-    let question = Question { principal: "ESPGNU777ORG", roles: &roles, method: Method::Get, endpoint: "page", subject: Some("ESPGNU777ORG") };
+    table.step("Basic: decode the credential", || {
+        with_credential(black_box(HEADER), |credential| credential.password.len())
+    });
+    table.step("MAC: account, stored hash, password", || {
+        keyed_mac(&[7; 32], "ESPGNU777ORG", black_box(&stored), b"gnusolidario")
+    });
+    table.step("policy: decide by compiled rights", || {
+        rights.decide("ESPGNU777ORG", Method::Get, black_box(page), Some("ESPGNU777ORG"))
+    });
+    let question = Question {
+        principal: "ESPGNU777ORG",
+        roles: &roles,
+        method: Method::Get,
+        endpoint: "page",
+        subject: Some("ESPGNU777ORG"),
+    };
     table.step("policy: decide from the definitions", || policy.decide(black_box(question)));
     table.step("policy: compile rights", || Rights::compile(&policy, black_box(&roles), parts.routes.endpoints()));
     table.step("authenticate on a hit", || {
         parts.authenticator.authenticate(Some(black_box(HEADER)), &policy).now_or_never().expect("a hit never waits")
     });
     let now = SystemTime::now();
-    table.step("assertion: mint, HS256", || parts.pipeline.assertion(black_box(&permit), "GET", "r1", &parts.minter, now));
+    table.step("assertion: mint, HS256", || {
+        parts.pipeline.assertion(black_box(&permit), "GET", "r1", &parts.minter, now)
+    });
     table.step("the whole admitted path on a hit", admit);
     table.step("the same with its assertion", || parts.pipeline.assertion(&admit(), "GET", "r1", &parts.minter, now));
     let _ = std::fs::remove_dir_all(&dir);
@@ -85,15 +100,24 @@ impl Parts {
         let text = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/policies/roles.cfg")).expect("shipped");
         let policy = Arc::new(ArcSwap::from_pointee(PolicySet::parse(&text).expect("valid")));
         let routes = Arc::new(Routes::from_config(&config).expect("valid"));
-        let stored = hash_with(b"gnusolidario", Cost { memory_kib: 64, passes: 1 }, &mut Arena::default()).expect("hashed");
+        let stored =
+            hash_with(b"gnusolidario", Cost { memory_kib: 64, passes: 1 }, &mut Arena::default()).expect("hashed");
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let authenticator = runtime.block_on(async {
             let accounts = Accounts::open(&config.store).await.expect("opened");
             schema::migrate(accounts.database()).await.expect("migrated");
             let roles = vec!["end_user".to_owned()];
-            let account = NewAccount { id: "ESPGNU777ORG".into(), roles, password_hash: stored.clone(), name: None, lastname: None };
+            let account = NewAccount {
+                id: "ESPGNU777ORG".into(),
+                roles,
+                password_hash: stored.clone(),
+                name: None,
+                lastname: None,
+            };
             accounts.add(&account).await.expect("added");
-            let authenticator = Arc::new(Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone()).expect("started"));
+            let authenticator = Arc::new(
+                Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone()).expect("started"),
+            );
             let changes = authenticator.accounts().changes_since(None).await.expect("answered");
             authenticator.confirmed(Instant::now(), &changes);
             authenticator.authenticate(Some(HEADER), &policy.load_full()).await.expect("the right password");
@@ -113,7 +137,8 @@ impl Table {
     fn new() -> Self {
         println!("{:<40} {:>9} {:>8} {:>12}", "step", "ns", "ratio", "allocations");
         let mut table = Self { baseline: 1.0 };
-        table.baseline = table.step("baseline: SHA-256 of 64 bytes", || ring::digest::digest(&ring::digest::SHA256, black_box(&[7; 64])));
+        table.baseline = table
+            .step("baseline: SHA-256 of 64 bytes", || ring::digest::digest(&ring::digest::SHA256, black_box(&[7; 64])));
         table
     }
 
