@@ -197,8 +197,9 @@ impl<F: Future<Output = ()> + Send> BackgroundService for Background<F> {
         let work = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(work) = work else { return };
         tokio::select! {
-            () = work => {}
+            biased; // What runs on in a runtime that is ending would only report that it was cut short.
             _ = shutdown.changed() => {}
+            () = work => {}
         }
     }
 }
