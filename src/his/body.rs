@@ -5,16 +5,21 @@
 //! those across origins without asking.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use tokio::time::timeout;
 
 use super::Service;
 use super::error::Problem;
 use super::json::{self, Object, Value};
+
+/// How long a body may take to arrive; the gateway is stricter where it must be.
+const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A JSON object that came as a body.
 pub(super) struct Document(pub(super) Object);
@@ -58,7 +63,8 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
     if announced.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > limit)) {
         return Err(Problem::TooLarge);
     }
-    to_bytes(body, limit).await.map_err(|error| {
+    let read = timeout(BODY_TIMEOUT, to_bytes(body, limit)).await.map_err(|_| Problem::BodyTimeout)?;
+    read.map_err(|error| {
         let too_large =
             std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("length limit"));
         if too_large { Problem::TooLarge } else { Problem::BodyUnreadable }
