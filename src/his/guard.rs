@@ -16,9 +16,9 @@ use axum::routing::MethodRouter;
 use http::request::Parts;
 use percent_encoding::percent_decode_str;
 
-use super::Service;
 use super::error::Problem;
 use super::store::Reach;
+use super::{Service, body};
 use crate::assertion::{Claims, HEADER, Scope};
 
 /// The endpoint claim of pages that need no principal.
@@ -103,7 +103,10 @@ pub(super) fn endpoint(name: &'static str, methods: MethodRouter<Arc<Service>>) 
             request.extensions_mut().insert(ids);
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            body::drain(request.into_body()).await;
+            problem.into_response()
+        }
     }))
 }
 
