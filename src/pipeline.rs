@@ -346,6 +346,3 @@ impl Refusal {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
