@@ -2,6 +2,12 @@
 //!
 //! `cargo bench` prints the median of each and its ratio to the baseline, a SHA-256 of 64 bytes measured in the same run,
 //! so that figures of different machines can be compared.
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    reason = "a benchmark prints, and may end on anything odd"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;

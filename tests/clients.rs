@@ -1,4 +1,11 @@
 //! The requests of the federation's real clients, replayed by python-requests against both programs on both stores.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test panics to fail"
+)]
 
 mod support;
 

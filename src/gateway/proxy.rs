@@ -189,7 +189,7 @@ impl ProxyHttp for Gateway {
                 if !too_long {
                     return Ok(false);
                 }
-                Answer::error(413, "body_too_large", "The body is too large", &ctx.request_id).and_close()
+                Answer::error(413, "body_too_large", "The body is too large", &ctx.request_id)
             }
             Err(refusal) => {
                 let answer = self.refusal_answer(&refusal, &ctx.request_id);

@@ -64,7 +64,7 @@ enum Command {
 #[derive(clap::Args)]
 struct ConfigFile {
     /// The configuration file; FEDGATE_* environment variables override it.
-    #[arg(short, long = "config", value_name = "FILE", default_value = "fedgate.toml", global = true)]
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "fedgate.toml", global = true)]
     file: PathBuf,
 }
 
