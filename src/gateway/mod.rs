@@ -3,7 +3,7 @@
 //! The one rule: no callback decides. What a request may do is the pipeline's answer; this module turns pingora's
 //! sessions into the pipeline's questions, and its answers into forwarded requests, responses and records.
 //!
-//! Called by the `fedgate` binary. [`serve`] puts the parts together and returns when the service has stopped.
+//! Called by the `fedgate` binary. [`Prepared::serve`] puts the parts together and returns when the service has stopped.
 
 mod proxy;
 mod request;
