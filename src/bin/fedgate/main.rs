@@ -5,6 +5,7 @@
 mod account;
 mod check;
 mod demo;
+mod policy;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,11 @@ enum Command {
     },
     /// Hash a password with argon2id, as the store keeps it; it is asked for, or read from standard input.
     HashPassword,
+    /// Look at policies: check, explain, matrix, diff, test.
+    Policy {
+        #[command(subcommand)]
+        command: policy::Command,
+    },
     /// Manage the accounts of the configured store.
     Account {
         #[command(flatten)]
@@ -108,6 +114,7 @@ fn run(command: Command) -> Result<(), Failure> {
             print_line(&password::hash(password.expose())?)?;
             Ok(())
         }
+        Command::Policy { command } => runtime()?.block_on(policy::run(command)),
         Command::Account { config, command } => {
             let config = load(&config.file)?;
             runtime()?.block_on(account::run(&config, command))
