@@ -18,6 +18,7 @@ pub mod accounts;
 pub mod policy;
 pub mod assertion;
 pub mod reload;
+pub mod history;
 pub mod observe;
 pub mod his;
 pub mod db;

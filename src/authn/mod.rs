@@ -11,8 +11,8 @@ mod basic;
 mod cache;
 mod hasher;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 pub use basic::{Credential, CredentialError, OwnedCredential, with_credential};
 pub use hasher::{Busy, Hasher};
 
-use crate::accounts::{Account, Accounts, AccountsError, Changes, Watch};
+use crate::accounts::{Account, Accounts, AccountsError, CacheFigures, Changes, Watch};
 use crate::config::AuthenticationConfig;
 use crate::password;
 use crate::policy::{PolicySet, Rights};
@@ -50,6 +50,8 @@ pub struct Principal {
     proof: Arc<Proof>,
     epoch: u64,
     generation: Generation,
+    /// When it was first made.
+    since: Instant,
 }
 
 impl std::fmt::Debug for Principal {
@@ -163,6 +165,11 @@ pub struct Authenticator {
     routes: Arc<Routes>,
     key: Zeroizing<[u8; 32]>,
     settings: AuthenticationConfig,
+    /// Whether the last attempt to confirm the accounts failed.
+    away: AtomicBool,
+    /// Why, as it was told last.
+    told: Mutex<String>,
+    hashed: AtomicU64,
 }
 
 impl Authenticator {
@@ -182,6 +189,9 @@ impl Authenticator {
             routes,
             key,
             settings,
+            away: AtomicBool::new(false),
+            told: Mutex::default(),
+            hashed: AtomicU64::new(0),
         })
     }
 
@@ -193,6 +203,21 @@ impl Authenticator {
     /// How fresh a cached right is guaranteed to be.
     pub fn freshness_bound(&self) -> Duration {
         self.settings.freshness_bound
+    }
+
+    /// Longest time that a cached right may be used after the last confirmation.
+    pub fn longest_use(&self) -> Duration {
+        self.settings.freshness_bound + self.settings.serve_cached_for
+    }
+
+    /// The account epoch that was applied last, to be waited on.
+    pub fn epoch(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.principals.epoch()
+    }
+
+    /// The figures of the caches so far.
+    pub fn figures(&self) -> CacheFigures {
+        CacheFigures { hashed: self.hashed.load(Ordering::Relaxed), ..self.principals.figures() }
     }
 
     /// Whether cached principals may be used at `now`.
@@ -215,6 +240,7 @@ impl Authenticator {
             Some(principal) => Ok(principal),
             None => Err(credential.to_owned()),
         })?;
+        self.principals.count(found.is_ok());
         match found {
             Ok(principal) => Ok(principal),
             Err(credential) => self.uncached(credential, policy, now).await,
@@ -242,6 +268,7 @@ impl Authenticator {
             proof: Arc::clone(&principal.proof),
             epoch: principal.epoch,
             generation: principal.generation,
+            since: principal.since,
         });
         self.principals.insert(&recompiled);
         Some(recompiled)
@@ -254,6 +281,10 @@ impl Authenticator {
         policy: &Arc<PolicySet>,
         now: Instant,
     ) -> Result<Arc<Principal>, AuthnError> {
+        // Known to be away: whoever waits for it waits in vain, and keeps others waiting.
+        if self.away.load(Ordering::Acquire) {
+            return Err(AccountsError::Away.into());
+        }
         let generation = self.principals.generation();
         let account = self.accounts.read(&credential.account).await?;
         let stored = account.as_ref().and_then(|account| account.password_hash.clone());
@@ -288,6 +319,7 @@ impl Authenticator {
             proof,
             epoch: account.epoch,
             generation,
+            since: Instant::now(),
         }
     }
 
@@ -302,6 +334,7 @@ impl Authenticator {
             self.proofs.invalidate(&mac).await;
         }
         let hashed = self.proofs.try_get_with(mac, async {
+            self.hashed.fetch_add(1, Ordering::Relaxed);
             let right = self.hasher.verify(stored.to_owned(), credential.password.clone()).await?;
             if right && self.settings.upgrade_hashes && password::needs_upgrade(stored, self.hasher.cost()) {
                 self.upgrade(credential, stored.to_owned());
@@ -351,10 +384,20 @@ impl Authenticator {
 impl Watch for Authenticator {
     fn confirmed(&self, asked: Instant, changes: &Changes) {
         self.principals.confirm(asked, changes);
+        if self.away.swap(false, Ordering::AcqRel) {
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            tracing::info!(epoch = changes.epoch, "the accounts are confirmed again");
+        }
     }
 
     fn lost(&self, error: &AccountsError) {
-        tracing::error!(%error, "cannot confirm the accounts; cached rights are used no longer than the freshness bound");
+        self.away.store(true, Ordering::Release);
+        let text = error.to_string();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != text {
+            tracing::error!("{text}; cached rights are used no longer than the freshness bound");
+            *told = text;
+        }
     }
 }
 

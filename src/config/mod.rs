@@ -29,6 +29,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// Where the policy lies.
     pub policy: PolicyConfig,
+    /// Where records go besides stdout.
+    pub records: RecordsConfig,
     /// Who may call from a browser.
     pub cors: CorsConfig,
     /// Passwords and caches.
@@ -87,6 +89,15 @@ pub enum TlsVersion {
 pub struct PolicyConfig {
     /// The `roles.cfg` file.
     pub roles: PathBuf,
+    /// Where the last policies are kept, by fingerprint.
+    pub history: Option<PathBuf>,
+}
+
+/// Where records go besides stdout.
+#[derive(Debug, Clone)]
+pub struct RecordsConfig {
+    /// A file they are appended to.
+    pub file: Option<PathBuf>,
 }
 
 /// Which origins a browser may call from (the Fetch standard's CORS protocol).

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use super::error::ConfigError;
 use super::{
     Address, AssertionConfig, AssertionKeys, AuthenticationConfig, Config, CorsConfig, GatewayConfig, HisConfig,
-    PolicyConfig, PostgresConfig, RouteConfig, SqliteConfig, StoreConfig, TlsConfig, TlsVersion, UpstreamConfig,
+    PolicyConfig, PostgresConfig, RecordsConfig, RouteConfig, SqliteConfig, StoreConfig, TlsConfig, TlsVersion,
+    UpstreamConfig,
 };
 use crate::password::Cost;
 use crate::secret::Secret;
@@ -21,6 +22,7 @@ pub(super) struct Raw {
     gateway: Gateway,
     tls: Tls,
     policy: Policy,
+    records: Records,
     cors: Cors,
     authentication: Authentication,
     store: Store,
@@ -58,7 +60,8 @@ section!(Tls {
     key: PathBuf = "certs/fedgate.key".into(),
     min_version: String = "1.2".into(),
 });
-section!(Policy { roles: PathBuf = "policies/roles.cfg".into() });
+section!(Policy { roles: PathBuf = "policies/roles.cfg".into(), history: String = "policy-history".into() });
+section!(Records { file: String = String::new() });
 section!(Cors {
     allowed_origins: Vec<String> = vec!["*".into()],
 });
@@ -107,6 +110,7 @@ pub(super) fn keys() -> Vec<&'static str> {
         Gateway::KEYS,
         Tls::KEYS,
         Policy::KEYS,
+        Records::KEYS,
         Cors::KEYS,
         Authentication::KEYS,
         Store::KEYS,
@@ -190,7 +194,8 @@ pub(super) fn check(raw: Raw, file: &Path) -> Result<Config, ConfigError> {
                 }
             },
         },
-        policy: PolicyConfig { roles: check.path(raw.policy.roles) },
+        policy: PolicyConfig { roles: check.path(raw.policy.roles), history: check.optional_path(&raw.policy.history) },
+        records: RecordsConfig { file: check.optional_path(&raw.records.file) },
         cors: check.cors(raw.cors)?,
         authentication: check.authentication(raw.authentication)?,
         store: check.store(raw.store)?,
@@ -218,6 +223,11 @@ impl Check<'_> {
     /// Relative paths start at the configuration file.
     fn path(&self, path: PathBuf) -> PathBuf {
         self.base.join(path)
+    }
+
+    /// The same; nothing is none.
+    fn optional_path(&self, path: &str) -> Option<PathBuf> {
+        (!path.is_empty()).then(|| self.base.join(path))
     }
 
     fn address(&self, key: &str, text: &str) -> Result<Address, ConfigError> {

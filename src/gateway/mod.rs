@@ -12,6 +12,7 @@ mod cors;
 mod upstream;
 mod tls;
 mod stop;
+mod report;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -37,6 +38,7 @@ use crate::policy::PolicySet;
 use crate::reload::{ReloadError, keep_current, read_policy};
 use crate::routes::{RouteError, Routes};
 use proxy::Gateway;
+use report::Reporter;
 
 /// Why the gateway cannot serve; the text names file or address, and the remedy where there is one.
 #[derive(Debug, Error)]
@@ -136,7 +138,14 @@ impl Prepared {
         let stop =
             stop::StopSignal::new(self.config.gateway.stop_timeout, Arc::clone(&in_flight), Arc::clone(&draining));
         let listen = self.config.gateway.clone();
-        let gateway = Gateway::new(&self.config, self.pipeline, self.minter, Recorder::start()?, in_flight, draining);
+        let gateway = Gateway::new(
+            &self.config,
+            self.pipeline,
+            self.minter,
+            Recorder::start(self.config.records.file.as_deref())?,
+            in_flight,
+            draining,
+        );
         let mut proxy = http_proxy_service_with_name(&server.configuration, gateway, "gateway");
         if let Some(certificate) = &self.certificate {
             for address in &listen.listen {
@@ -147,12 +156,18 @@ impl Prepared {
             proxy.add_tcp(&address.to_string());
         }
         server.add_service(proxy);
+        let reporter = Reporter::new(&listen, Arc::clone(&self.authenticator), Arc::clone(&self.policy));
+        server.add_service(background_service("report", Background::new(reporter.clone().run())));
         let authenticator = self.authenticator;
         let watching = async move {
             watch(authenticator.accounts().clone(), authenticator.freshness_bound(), &*authenticator).await;
         };
         server.add_service(background_service("accounts", Background::new(watching)));
-        let reloading = keep_current(self.config.policy.roles.clone(), Arc::clone(&self.policy));
+        let reloading = keep_current(
+            self.config.policy.roles.clone(),
+            self.config.policy.history.clone(),
+            Arc::clone(&self.policy),
+        );
         server.add_service(background_service("policy", Background::new(reloading)));
         for address in &listen.listen {
             tracing::info!("listening on https://{address}");
@@ -162,6 +177,8 @@ impl Prepared {
         }
         tracing::info!(policy = self.policy.load().fingerprint(), "serving");
         server.run(RunArgs { shutdown_signal: Box::new(stop) });
+        // The runtimes have ended with the server; this last word gets one of its own.
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(reporter.withdraw());
         tracing::info!("stopped");
         Ok(())
     }

@@ -302,6 +302,7 @@ impl ProxyHttp for Gateway {
             method: session.req_header().method.as_str(),
             path: &path,
             account: None,
+            roles: &[],
             endpoint: "",
             subject: None,
             decision: "refuse",
@@ -320,6 +321,7 @@ impl ProxyHttp for Gateway {
                 record.reason = &reason;
                 if let Refusal::Denied { principal, endpoint, subject, .. } = &**refusal {
                     record.decision = "deny";
+                    record.roles = principal.roles();
                     record.endpoint = endpoint;
                     record.subject = subject.as_deref();
                     record.policy = principal.policy().fingerprint();
@@ -327,6 +329,7 @@ impl ProxyHttp for Gateway {
             }
             Outcome::Permitted(permit) => {
                 record.account = permit.principal().map(|principal| principal.account());
+                record.roles = permit.principal().map_or(&[][..], |principal| principal.roles());
                 record.endpoint = self.pipeline.endpoint_name(permit);
                 record.subject = permit.subject();
                 record.policy = permit.policy().fingerprint();

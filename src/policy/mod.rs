@@ -84,6 +84,7 @@ pub struct PolicySet {
     roles: Vec<RoleDefinition>,
     by_name: HashMap<String, Vec<usize>>,
     fingerprint: String,
+    source: Box<[u8]>,
 }
 
 impl PolicySet {
@@ -98,12 +99,17 @@ impl PolicySet {
             by_name.entry(role.name.clone()).or_default().push(index);
         }
         let fingerprint = blake3::hash(bytes).to_hex().get(..16).unwrap_or_default().to_owned();
-        Ok(Self { roles, by_name, fingerprint })
+        Ok(Self { roles, by_name, fingerprint, source: bytes.into() })
     }
 
     /// The first 16 hexadecimal digits of the file's BLAKE3 hash: names this policy in records and assertions.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// The bytes it was parsed from.
+    pub fn source(&self) -> &[u8] {
+        &self.source
     }
 
     /// The role definitions, in the order of the file.

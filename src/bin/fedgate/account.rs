@@ -1,6 +1,7 @@
 //! `fedgate account`: accounts of either store, from the command line.
 
 use std::io::{BufRead, IsTerminal};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
@@ -38,9 +39,13 @@ pub(crate) enum Command {
     Passwd {
         /// The id of the person.
         id: String,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Replace the roles of an account.
     Roles {
+        #[command(flatten)]
+        wait: Wait,
         /// The id of the person.
         id: String,
         /// Roles, with commas between them; "" for none.
@@ -51,12 +56,23 @@ pub(crate) enum Command {
     Enable {
         /// The id of the person.
         id: String,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Keep an account from logging in, from now on and everywhere.
     Disable {
         /// The id of the person.
         id: String,
+        #[command(flatten)]
+        wait: Wait,
     },
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Wait {
+    /// Return when every running gateway has applied the change, and say how many and after how many ms.
+    #[arg(long)]
+    wait: bool,
 }
 
 pub(crate) async fn run(config: &Config, command: Command) -> Result<(), Failure> {
@@ -76,29 +92,51 @@ pub(crate) async fn run(config: &Config, command: Command) -> Result<(), Failure
             print_line(&format!("{id} added"))?;
         }
         Command::Show { id } => show(&accounts.read(&id).await?.ok_or_else(|| missing(&id))?)?,
-        Command::Passwd { id } => {
+        Command::Passwd { id, wait } => {
             accounts.read(&id).await?.ok_or_else(|| missing(&id))?;
-            change(&accounts, &id, AccountChange::PasswordHash(new_hash(config)?), "has a new password").await?;
+            let hash = AccountChange::PasswordHash(new_hash(config)?);
+            change(&accounts, &id, hash, "has a new password", &wait).await?;
         }
-        Command::Roles { id, roles } => {
+        Command::Roles { id, roles, wait } => {
             let roles: Vec<String> = roles.into_iter().filter(|role| !role.is_empty()).collect();
             warn_of_undefined(config, &roles);
             let done = format!("has the roles {}", list(&roles));
-            change(&accounts, &id, AccountChange::Roles(roles), &done).await?;
+            change(&accounts, &id, AccountChange::Roles(roles), &done, &wait).await?;
         }
-        Command::Enable { id } => change(&accounts, &id, AccountChange::Active(true), "can log in").await?,
-        Command::Disable { id } => {
-            change(&accounts, &id, AccountChange::Active(false), "cannot log in any more").await?
+        Command::Enable { id, wait } => {
+            change(&accounts, &id, AccountChange::Active(true), "can log in", &wait).await?
+        }
+        Command::Disable { id, wait } => {
+            change(&accounts, &id, AccountChange::Active(false), "cannot log in any more", &wait).await?;
         }
     }
     Ok(())
 }
 
-async fn change(accounts: &Accounts, id: &str, change: AccountChange, done: &str) -> Result<(), Failure> {
+async fn change(accounts: &Accounts, id: &str, change: AccountChange, done: &str, wait: &Wait) -> Result<(), Failure> {
     if !accounts.change(id, &change).await? {
         return Err(missing(id).into());
     }
+    let (committed, at) = (Instant::now(), SystemTime::now());
     print_line(&format!("{id} {done}"))?;
+    if !wait.wait {
+        return Ok(());
+    }
+    let spread = accounts.wait_until_applied(committed).await?;
+    let count = match spread.applied.len() {
+        0 => "no running gateway".to_owned(),
+        1 => "1 gateway has applied it".to_owned(),
+        count => format!("{count} gateways have applied it"),
+    };
+    print_line(&format!("{count}, {} ms after the commit (account epoch {})", spread.after.as_millis(), spread.epoch))?;
+    for report in &spread.silent {
+        let ends = chrono::DateTime::<chrono::Utc>::from(at + Duration::from_millis(report.bound_ms));
+        let ends = ends.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+        eprintln!(
+            "fedgate: warning: {} ({}) did not answer; its lease ended at {ends}, and with it the old right",
+            report.id, report.place
+        );
+    }
     Ok(())
 }
 

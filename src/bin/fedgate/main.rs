@@ -5,7 +5,9 @@
 mod account;
 mod check;
 mod demo;
+mod explain;
 mod policy;
+mod status;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -57,6 +59,24 @@ enum Command {
     Policy {
         #[command(subcommand)]
         command: policy::Command,
+    },
+    /// Find a request in the records, and replay its decision against the policy that made it.
+    Explain {
+        /// The request id, as in the answer (`request_id`, X-Request-Id) and in the records.
+        request_id: String,
+        /// The records, if not the `records.file` of the configuration.
+        #[arg(long, value_name = "FILE")]
+        records: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Show the gateways that run on the configured store: policies, account epoch, leases, caches.
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigFile,
     },
     /// Manage the accounts of the configured store.
     Account {
@@ -115,6 +135,11 @@ fn run(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Policy { command } => runtime()?.block_on(policy::run(command)),
+        Command::Explain { request_id, records, config } => explain::run(&load(&config.file)?, &request_id, records),
+        Command::Status { json, config } => {
+            let config = load(&config.file)?;
+            runtime()?.block_on(status::run(&config, json))
+        }
         Command::Account { config, command } => {
             let config = load(&config.file)?;
             runtime()?.block_on(account::run(&config, command))
