@@ -9,8 +9,8 @@ use serde::Deserialize;
 use super::error::ConfigError;
 use super::{
     Address, AssertionConfig, AssertionKeys, AuthenticationConfig, Config, CorsConfig, GatewayConfig, HisConfig,
-    PolicyConfig, PostgresConfig, RecordsConfig, RouteConfig, SqliteConfig, StoreConfig, TlsConfig, TlsVersion,
-    UpstreamConfig,
+    LimitsConfig, PolicyConfig, PostgresConfig, RecordsConfig, RouteConfig, SqliteConfig, StoreConfig, TlsConfig,
+    TlsVersion, UpstreamConfig,
 };
 use crate::password::Cost;
 use crate::secret::Secret;
@@ -20,6 +20,7 @@ use crate::secret::Secret;
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Raw {
     gateway: Gateway,
+    limits: Limits,
     tls: Tls,
     policy: Policy,
     records: Records,
@@ -54,6 +55,15 @@ section!(Gateway {
     max_body_bytes: u64 = 1024 * 1024,
     thalamus_routes: bool = true,
     stop_timeout_seconds: u64 = 30,
+});
+section!(Limits {
+    connections: usize = 20_000,
+    connections_per_source: usize = 2_000,
+    requests_per_connection: u32 = 10_000,
+    h2_streams: u32 = 100,
+    head_timeout_seconds: u64 = 10,
+    body_timeout_seconds: u64 = 30,
+    idle_timeout_seconds: u64 = 60,
 });
 section!(Tls {
     certificate: PathBuf = "certs/fedgate.pem".into(),
@@ -108,6 +118,7 @@ section!(His {
 pub(super) fn keys() -> Vec<&'static str> {
     let sections = [
         Gateway::KEYS,
+        Limits::KEYS,
         Tls::KEYS,
         Policy::KEYS,
         Records::KEYS,
@@ -182,7 +193,7 @@ pub(super) fn check(raw: Raw, file: &Path) -> Result<Config, ConfigError> {
     let upstreams = check.upstreams(raw.upstream, &raw.his.listen)?;
     Ok(Config {
         file: file.to_owned(),
-        gateway: check.gateway(raw.gateway)?,
+        gateway: check.gateway(raw.gateway, &raw.limits)?,
         tls: TlsConfig {
             certificate: check.path(raw.tls.certificate),
             key: check.path(raw.tls.key),
@@ -264,7 +275,7 @@ impl Check<'_> {
         Ok(value)
     }
 
-    fn gateway(&self, raw: Gateway) -> Result<GatewayConfig, ConfigError> {
+    fn gateway(&self, raw: Gateway, limits: &Limits) -> Result<GatewayConfig, ConfigError> {
         let listen = self.sockets("gateway.listen", &raw.listen)?;
         let listen_plain = self.sockets("gateway.listen_plain", &raw.listen_plain)?;
         if listen.is_empty() && listen_plain.is_empty() {
@@ -277,6 +288,24 @@ impl Check<'_> {
             max_body_bytes: self.at_least("gateway.max_body_bytes", raw.max_body_bytes, 1024)?,
             thalamus_routes: raw.thalamus_routes,
             stop_timeout: Duration::from_secs(raw.stop_timeout_seconds),
+            limits: self.limits(limits)?,
+        })
+    }
+
+    fn limits(&self, raw: &Limits) -> Result<LimitsConfig, ConfigError> {
+        let least = |key: &str, value: u64| self.at_least(&format!("limits.{key}"), value, 1);
+        least("connections", raw.connections as u64)?;
+        least("connections_per_source", raw.connections_per_source as u64)?;
+        least("requests_per_connection", raw.requests_per_connection.into())?;
+        least("h2_streams", raw.h2_streams.into())?;
+        Ok(LimitsConfig {
+            connections: raw.connections,
+            connections_per_source: raw.connections_per_source,
+            requests_per_connection: raw.requests_per_connection,
+            h2_streams: raw.h2_streams,
+            head: Duration::from_secs(least("head_timeout_seconds", raw.head_timeout_seconds)?),
+            body: Duration::from_secs(least("body_timeout_seconds", raw.body_timeout_seconds)?),
+            idle: Duration::from_secs(least("idle_timeout_seconds", raw.idle_timeout_seconds)?),
         })
     }
 

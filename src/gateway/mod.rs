@@ -5,6 +5,8 @@
 //!
 //! Called by the `fedgate` binary. [`Prepared::serve`] puts the parts together and returns when the service has stopped.
 
+mod door;
+mod guarded;
 mod proxy;
 mod request;
 mod respond;
@@ -20,10 +22,12 @@ use std::sync::{Arc, PoisonError};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
-use pingora_proxy::http_proxy_service_with_name;
+use pingora_core::services::listening::Service;
+use pingora_proxy::http_proxy;
 use thiserror::Error;
 
 pub use tls::TlsError;
@@ -37,6 +41,7 @@ use crate::pipeline::Pipeline;
 use crate::policy::PolicySet;
 use crate::reload::{ReloadError, keep_current, read_policy};
 use crate::routes::{RouteError, Routes};
+use door::Door;
 use proxy::Gateway;
 use report::Reporter;
 
@@ -138,15 +143,16 @@ impl Prepared {
         let stop =
             stop::StopSignal::new(self.config.gateway.stop_timeout, Arc::clone(&in_flight), Arc::clone(&draining));
         let listen = self.config.gateway.clone();
-        let gateway = Gateway::new(
-            &self.config,
-            self.pipeline,
-            self.minter,
-            Recorder::start(self.config.records.file.as_deref())?,
-            in_flight,
-            draining,
-        );
-        let mut proxy = http_proxy_service_with_name(&server.configuration, gateway, "gateway");
+        let recorder = Recorder::start(self.config.records.file.as_deref())?;
+        let gateway = Gateway::new(&self.config, self.pipeline, self.minter, recorder.clone(), in_flight, draining);
+        let mut proxy = http_proxy(&server.configuration, gateway);
+        let mut options = HttpServerOptions::default();
+        options.keepalive_request_limit = Some(listen.limits.requests_per_connection);
+        options.h2_idle_timeout = Some(listen.limits.idle);
+        proxy.server_options = Some(options);
+        proxy.h2_options = Some(door::h2_options(&listen.limits));
+        let door = Door::new(proxy, &listen.limits, recorder);
+        let mut proxy = Service::new("gateway".to_owned(), door);
         if let Some(certificate) = &self.certificate {
             for address in &listen.listen {
                 proxy.add_tls_with_settings(&address.to_string(), None, tls::settings(certificate)?);

@@ -357,7 +357,15 @@ fn failure(error: &Error) -> (u16, &'static str, &'static str) {
         ConnectTimedout, ConnectionClosed, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout, WriteError,
         WriteTimedout,
     };
+    // What the guard beneath has found in the bytes of a body.
+    let guard = error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind);
     match (error.etype(), error.esource()) {
+        (ReadError, ErrorSource::Downstream) if guard == Some(std::io::ErrorKind::InvalidData) => {
+            (400, "bad_framing", "The body has no single reading")
+        }
+        (ReadError, ErrorSource::Downstream) if guard == Some(std::io::ErrorKind::TimedOut) => {
+            (408, "request_timeout", "The request took too long")
+        }
         (HTTPStatus(413), _) => (413, "body_too_large", "The body is too large"),
         (HTTPStatus(status), _) => (*status, "bad_request", "The request cannot be served"),
         (ReadTimedout, ErrorSource::Downstream) => (408, "request_timeout", "The request took too long"),
