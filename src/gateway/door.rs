@@ -4,7 +4,7 @@
 //! per source, and the time of a head and a body ([`super::guarded`]). HTTP/2 has its own framing and limits.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -17,6 +17,7 @@ use pingora_core::protocols::http::v2::server::H2Options;
 
 use super::guarded::{Guarded, Patience, client_ip};
 use super::proxy::Gateway;
+use crate::authn::network;
 use crate::config::LimitsConfig;
 use crate::framing::MAX_HEAD_BYTES;
 use crate::observe::Recorder;
@@ -119,16 +120,6 @@ impl Drop for Seat {
                 taken.1.remove(&source);
             }
         }
-    }
-}
-
-fn network(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(mapped) => mapped.into(),
-            None => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
-        },
     }
 }
 

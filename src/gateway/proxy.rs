@@ -131,6 +131,9 @@ impl Gateway {
             Refusal::Authn(AuthnError::Unavailable(_) | AuthnError::Busy(_)) => {
                 answer.with_header(header::RETRY_AFTER, RETRY_AFTER)
             }
+            Refusal::Authn(AuthnError::Throttled { wait, .. }) => {
+                answer.with_header(header::RETRY_AFTER, wait.as_secs().saturating_add(1).to_string())
+            }
             Refusal::Authn(_) | Refusal::NotFound { .. } | Refusal::Denied { .. } => answer,
         }
     }
@@ -180,6 +183,7 @@ impl ProxyHttp for Gateway {
             method: head.method.as_str(),
             target: target.as_bytes(),
             authorization: request::authorization(&head.headers),
+            client: client_ip(session),
         };
         let answer = match self.pipeline.admit(question).await {
             Ok(permit) => {
