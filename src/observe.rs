@@ -41,7 +41,7 @@ pub struct Record<'a> {
     pub endpoint: &'a str,
     /// The person whose record it was about.
     pub subject: Option<&'a str>,
-    /// `allow`, `deny`, `refuse` or `fail`.
+    /// `allow`, `deny`, `refuse`, `fail`; or `answer`, where no decision was asked for.
     pub decision: &'static str,
     /// Why, as a stable word; or `own`, `global` or `public` with `allow`.
     pub reason: &'a str,

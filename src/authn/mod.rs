@@ -286,7 +286,7 @@ impl Authenticator {
             generation: principal.generation,
             since: principal.since,
         });
-        self.principals.insert(&recompiled);
+        self.principals.replace(&principal, &recompiled);
         Some(recompiled)
     }
 
