@@ -2,6 +2,12 @@
 //!
 //! `cargo bench` prints the median of each and its ratio to the baseline, a SHA-256 of 64 bytes measured in the same run,
 //! so that figures of different machines can be compared.
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    reason = "a benchmark prints, and may end on anything odd"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -42,24 +48,44 @@ fn main() {
     let policy = parts.policy.load_full();
     let rights = Rights::compile(&policy, &roles, parts.routes.endpoints());
     let page = parts.routes.endpoints().find("page").expect("a route leads to it");
-    let request = RequestHead { method: "GET", target: TARGET, authorization: Authorization::One(HEADER) };
-    let admit = || parts.pipeline.admit(black_box(request)).now_or_never().expect("a hit never waits").expect("allowed");
+    let request =
+        RequestHead { method: "GET", target: TARGET, authorization: Authorization::One(HEADER), client: None };
+    let admit =
+        || parts.pipeline.admit(black_box(request)).now_or_never().expect("a hit never waits").expect("allowed");
     let permit = admit();
 
     let mut table = Table::new();
     table.step("path: parse the target", || parse_target(black_box(TARGET)));
     table.step("routes: find endpoint and subject", || parts.routes.resolve("GET", black_box(&path)));
-    table.step("Basic: decode the credential", || with_credential(black_box(HEADER), |credential| credential.password.len()));
-    table.step("MAC: account, stored hash, password", || keyed_mac(&[7; 32], "ESPGNU777ORG", black_box(&stored), b"gnusolidario"));
-    table.step("policy: decide by compiled rights", || rights.decide("ESPGNU777ORG", Method::Get, black_box(page), Some("ESPGNU777ORG")));
-    let question = Question { principal: "ESPGNU777ORG", roles: &roles, method: Method::Get, endpoint: "page", subject: Some("ESPGNU777ORG") };
+    table.step("Basic: decode the credential", || {
+        with_credential(black_box(HEADER), |credential| credential.password.len())
+    });
+    table.step("MAC: account, stored hash, password", || {
+        keyed_mac(&[7; 32], "ESPGNU777ORG", black_box(&stored), b"gnusolidario")
+    });
+    table.step("policy: decide by compiled rights", || {
+        rights.decide("ESPGNU777ORG", Method::Get, black_box(page), Some("ESPGNU777ORG"))
+    });
+    let question = Question {
+        principal: "ESPGNU777ORG",
+        roles: &roles,
+        method: Method::Get,
+        endpoint: "page",
+        subject: Some("ESPGNU777ORG"),
+    };
     table.step("policy: decide from the definitions", || policy.decide(black_box(question)));
     table.step("policy: compile rights", || Rights::compile(&policy, black_box(&roles), parts.routes.endpoints()));
     table.step("authenticate on a hit", || {
-        parts.authenticator.authenticate(Some(black_box(HEADER)), &policy).now_or_never().expect("a hit never waits")
+        parts
+            .authenticator
+            .authenticate(Some(black_box(HEADER)), None, &policy)
+            .now_or_never()
+            .expect("a hit never waits")
     });
     let now = SystemTime::now();
-    table.step("assertion: mint, HS256", || parts.pipeline.assertion(black_box(&permit), "GET", "r1", &parts.minter, now));
+    table.step("assertion: mint, HS256", || {
+        parts.pipeline.assertion(black_box(&permit), "GET", "r1", &parts.minter, now)
+    });
     table.step("the whole admitted path on a hit", admit);
     table.step("the same with its assertion", || parts.pipeline.assertion(&admit(), "GET", "r1", &parts.minter, now));
     let _ = std::fs::remove_dir_all(&dir);
@@ -85,18 +111,27 @@ impl Parts {
         let text = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/policies/roles.cfg")).expect("shipped");
         let policy = Arc::new(ArcSwap::from_pointee(PolicySet::parse(&text).expect("valid")));
         let routes = Arc::new(Routes::from_config(&config).expect("valid"));
-        let stored = hash_with(b"gnusolidario", Cost { memory_kib: 64, passes: 1 }, &mut Arena::default()).expect("hashed");
+        let stored =
+            hash_with(b"gnusolidario", Cost { memory_kib: 64, passes: 1 }, &mut Arena::default()).expect("hashed");
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let authenticator = runtime.block_on(async {
             let accounts = Accounts::open(&config.store).await.expect("opened");
             schema::migrate(accounts.database()).await.expect("migrated");
             let roles = vec!["end_user".to_owned()];
-            let account = NewAccount { id: "ESPGNU777ORG".into(), roles, password_hash: stored.clone(), name: None, lastname: None };
+            let account = NewAccount {
+                id: "ESPGNU777ORG".into(),
+                roles,
+                password_hash: stored.clone(),
+                name: None,
+                lastname: None,
+            };
             accounts.add(&account).await.expect("added");
-            let authenticator = Arc::new(Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone()).expect("started"));
+            let authenticator = Arc::new(
+                Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone()).expect("started"),
+            );
             let changes = authenticator.accounts().changes_since(None).await.expect("answered");
             authenticator.confirmed(Instant::now(), &changes);
-            authenticator.authenticate(Some(HEADER), &policy.load_full()).await.expect("the right password");
+            authenticator.authenticate(Some(HEADER), None, &policy.load_full()).await.expect("the right password");
             authenticator
         });
         let pipeline = Pipeline::new(Arc::clone(&authenticator), Arc::clone(&routes), Arc::clone(&policy));
@@ -113,7 +148,8 @@ impl Table {
     fn new() -> Self {
         println!("{:<40} {:>9} {:>8} {:>12}", "step", "ns", "ratio", "allocations");
         let mut table = Self { baseline: 1.0 };
-        table.baseline = table.step("baseline: SHA-256 of 64 bytes", || ring::digest::digest(&ring::digest::SHA256, black_box(&[7; 64])));
+        table.baseline = table
+            .step("baseline: SHA-256 of 64 bytes", || ring::digest::digest(&ring::digest::SHA256, black_box(&[7; 64])));
         table
     }
 

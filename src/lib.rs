@@ -11,6 +11,7 @@
 
 pub mod gateway;
 pub mod pipeline;
+pub mod framing;
 pub mod path;
 pub mod routes;
 pub mod authn;
@@ -18,6 +19,7 @@ pub mod accounts;
 pub mod policy;
 pub mod assertion;
 pub mod reload;
+pub mod history;
 pub mod observe;
 pub mod his;
 pub mod db;

@@ -7,6 +7,8 @@
 //! go unrecorded.
 
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -15,6 +17,8 @@ use std::time::{Duration, SystemTime};
 const QUEUE: usize = 8192;
 /// Longest untrusted text in a record, in characters.
 const MAX_TEXT: usize = 256;
+/// Most roles in a record.
+const MAX_LIST: usize = 32;
 
 /// What a record tells of one request.
 #[derive(Debug, Clone, Copy)]
@@ -31,11 +35,13 @@ pub struct Record<'a> {
     pub path: &'a str,
     /// The account, verified or claimed.
     pub account: Option<&'a str>,
+    /// The roles of a verified account.
+    pub roles: &'a [String],
     /// The endpoint that was decided on.
     pub endpoint: &'a str,
     /// The person whose record it was about.
     pub subject: Option<&'a str>,
-    /// `allow`, `deny`, `refuse` or `fail`.
+    /// `allow`, `deny`, `refuse`, `fail`; or `answer`, where no decision was asked for.
     pub decision: &'static str,
     /// Why, as a stable word; or `own`, `global` or `public` with `allow`.
     pub reason: &'a str,
@@ -52,13 +58,21 @@ pub struct Record<'a> {
 pub struct Recorder(SyncSender<Vec<u8>>);
 
 impl Recorder {
-    /// Starts the thread that writes to stdout.
+    /// Starts the thread that writes to stdout, and appends to `file` where one is given.
     ///
     /// # Errors
-    /// The operating system gives no thread.
-    pub fn start() -> io::Result<Self> {
+    /// The file cannot be opened, or the operating system gives no thread.
+    pub fn start(file: Option<&Path>) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
-        thread::Builder::new().name("records".into()).spawn(move || write_all(&receiver, io::stdout()))?;
+        let mut outputs: Vec<Box<dyn Write + Send>> = vec![Box::new(io::stdout())];
+        if let Some(path) = file {
+            let opened = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+            outputs.push(Box::new(opened.map_err(|error| {
+                let remedy = "`records.file` must name a file that can be written";
+                io::Error::new(error.kind(), format!("{}: {error}; {remedy}", path.display()))
+            })?));
+        }
+        thread::Builder::new().name("records".into()).spawn(move || write_all(&receiver, &mut outputs))?;
         Ok(Self(sender))
     }
 
@@ -69,7 +83,7 @@ impl Recorder {
     }
 }
 
-fn write_all(lines: &Receiver<Vec<u8>>, mut out: impl Write) {
+fn write_all(lines: &Receiver<Vec<u8>>, outputs: &mut [Box<dyn Write + Send>]) {
     let mut failing = false;
     while let Ok(mut batch) = lines.recv() {
         while let Ok(line) = lines.try_recv() {
@@ -78,13 +92,15 @@ fn write_all(lines: &Receiver<Vec<u8>>, mut out: impl Write) {
                 break;
             }
         }
-        match out.write_all(&batch).and_then(|()| out.flush()) {
-            Ok(()) => failing = false,
-            Err(error) if !failing => {
+        // Each output gets every record, whatever becomes of the others.
+        let failed = outputs.iter_mut().filter_map(|out| out.write_all(&batch).and_then(|()| out.flush()).err()).last();
+        match failed {
+            None => failing = false,
+            Some(error) if !failing => {
                 failing = true;
-                tracing::error!(%error, "records cannot be written to stdout");
+                tracing::error!(%error, "records cannot be written");
             }
-            Err(_) => {}
+            Some(_) => {}
         }
     }
 }
@@ -99,6 +115,9 @@ fn line(record: &Record<'_>) -> Vec<u8> {
     line.text("path", record.path);
     if let Some(account) = record.account {
         line.text("account", account);
+    }
+    if !record.roles.is_empty() {
+        line.list("roles", record.roles);
     }
     if !record.endpoint.is_empty() {
         line.text("endpoint", record.endpoint);
@@ -132,8 +151,24 @@ impl Line {
         let _ = write!(self.0, "{value}");
     }
 
+    fn list(&mut self, key: &str, values: &[String]) {
+        self.key(key);
+        self.0.push(b'[');
+        for (count, value) in values.iter().take(MAX_LIST).enumerate() {
+            if count > 0 {
+                self.0.push(b',');
+            }
+            self.string(value);
+        }
+        self.0.push(b']');
+    }
+
     fn text(&mut self, key: &str, value: &str) {
         self.key(key);
+        self.string(value);
+    }
+
+    fn string(&mut self, value: &str) {
         self.0.push(b'"');
         for (count, character) in value.chars().enumerate() {
             if count == MAX_TEXT {
@@ -183,6 +218,7 @@ mod tests {
             method: "GET",
             path,
             account: Some(account),
+            roles: &[],
             endpoint: "person",
             subject: None,
             decision: "deny",

@@ -23,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use crate::history;
 use crate::policy::{MAX_POLICY_BYTES, PolicyError, PolicySet};
 
 /// How often the file is looked at without any notice.
@@ -65,7 +66,9 @@ fn bounded(file: File) -> std::io::Result<Vec<u8>> {
 }
 
 /// Keeps `current` what the file at `path` says; runs until it is dropped. SIGHUP looks at once.
-pub async fn keep_current(path: PathBuf, current: Arc<ArcSwap<PolicySet>>) {
+///
+/// Each policy that comes into force is kept in `history`, if there is one.
+pub async fn keep_current(path: PathBuf, history: Option<PathBuf>, current: Arc<ArcSwap<PolicySet>>) {
     let (notice, mut notices) = mpsc::channel(1);
     // Kept until the end: dropping it ends the watch.
     let watcher = watch_directory(&path, notice);
@@ -75,11 +78,19 @@ pub async fn keep_current(path: PathBuf, current: Arc<ArcSwap<PolicySet>>) {
     let mut hangup = signal(SignalKind::hangup()).ok();
     let mut seen = None;
     let mut fault = String::new();
+    let mut kept = String::new();
     loop {
         let now = Signature::of(&path);
         if now != seen {
             seen = now;
             fault = look(&path, &current, fault).await;
+            let policy = current.load_full();
+            if let Some(history) = history.as_deref().filter(|_| policy.fingerprint() != kept) {
+                policy.fingerprint().clone_into(&mut kept);
+                if let Err(error) = history::keep(history, &policy) {
+                    tracing::warn!("{}: the policy is not kept for replay ({error})", history.display());
+                }
+            }
         }
         let hung_up = async {
             match &mut hangup {
@@ -188,7 +199,7 @@ mod tests {
             let path = dir.join("roles.cfg");
             std::fs::write(&path, policy("first")).unwrap();
             let current = Arc::new(ArcSwap::from_pointee(read_policy(&path).unwrap()));
-            let task = tokio::spawn(keep_current(path.clone(), Arc::clone(&current)));
+            let task = tokio::spawn(keep_current(path.clone(), None, Arc::clone(&current)));
             Self { dir, path, current, task }
         }
 

@@ -19,8 +19,15 @@ pub const ACCOUNT_ENDPOINT: &str = "account";
 /// Longest id of a person, in bytes.
 pub const MAX_ID_BYTES: usize = 256;
 
+/// What a route has that names no other.
+struct Defaults<'a> {
+    upstreams: Vec<&'a str>,
+    max_body_bytes: u64,
+    max_document_bytes: u64,
+}
+
 /// All routes, compiled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Routes {
     routes: Vec<Route>,
     /// Indexes of the routes whose pattern begins with this literal segment.
@@ -100,34 +107,32 @@ impl Routes {
     /// # Errors
     /// A pattern is malformed, or two routes could match the same request.
     pub fn from_config(config: &Config) -> Result<Self, RouteError> {
-        let mut routes = Self {
-            routes: Vec::new(),
-            by_first: HashMap::new(),
-            rest: Vec::new(),
-            endpoints: EndpointTable::default(),
-            account: None,
+        let mut routes = Self::default();
+        let defaults = Defaults {
+            upstreams: config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect(),
+            max_body_bytes: config.gateway.max_body_bytes,
+            max_document_bytes: config.his.max_document_bytes as u64,
         };
         if config.gateway.thalamus_routes {
-            for (path, methods, endpoint, subject) in THALAMUS {
-                let document = path.ends_with("{document_id}");
-                routes.add(
-                    config,
-                    &RouteConfig {
-                        path: (*path).to_owned(),
-                        methods: methods.split(' ').map(str::to_owned).collect(),
-                        endpoint: (!endpoint.is_empty()).then(|| (*endpoint).to_owned()),
-                        subject: subject.then(|| "person_id".to_owned()),
-                        upstream: config.upstreams.first().map(|upstream| upstream.name.clone()).unwrap_or_default(),
-                        // Base64 makes four bytes of three; the rest is room for the other members.
-                        max_body_bytes: document.then_some(config.his.max_document_bytes as u64 / 3 * 4 + 64 * 1024),
-                    },
-                )?;
-            }
-            routes.account = routes.endpoints.intern(ACCOUNT_ENDPOINT);
+            routes.add_built_in(&defaults)?;
         }
         for route in &config.routes {
-            routes.add(config, route)?;
+            routes.add(&defaults, route)?;
         }
+        Ok(routes)
+    }
+
+    /// The built-in routes alone, for looking at a policy without a configuration.
+    ///
+    /// # Errors
+    /// None in practice: the table is tested.
+    pub fn built_in() -> Result<Self, RouteError> {
+        let mut routes = Self::default();
+        routes.add_built_in(&Defaults {
+            upstreams: vec!["his"],
+            max_body_bytes: 1 << 20,
+            max_document_bytes: 16 << 20,
+        })?;
         Ok(routes)
     }
 
@@ -165,7 +170,27 @@ impl Routes {
         }
     }
 
-    fn add(&mut self, config: &Config, route: &RouteConfig) -> Result<(), RouteError> {
+    fn add_built_in(&mut self, defaults: &Defaults<'_>) -> Result<(), RouteError> {
+        for (path, methods, endpoint, subject) in THALAMUS {
+            let document = path.ends_with("{document_id}");
+            self.add(
+                defaults,
+                &RouteConfig {
+                    path: (*path).to_owned(),
+                    methods: methods.split(' ').map(str::to_owned).collect(),
+                    endpoint: (!endpoint.is_empty()).then(|| (*endpoint).to_owned()),
+                    subject: subject.then(|| "person_id".to_owned()),
+                    upstream: defaults.upstreams.first().copied().unwrap_or_default().to_owned(),
+                    // Base64 makes four bytes of three; the rest is room for the other members.
+                    max_body_bytes: document.then_some(defaults.max_document_bytes / 3 * 4 + 64 * 1024),
+                },
+            )?;
+        }
+        self.account = self.endpoints.intern(ACCOUNT_ENDPOINT);
+        Ok(())
+    }
+
+    fn add(&mut self, defaults: &Defaults<'_>, route: &RouteConfig) -> Result<(), RouteError> {
         let fault = |problem: &str| RouteError::Pattern(route.path.clone(), problem.to_owned());
         let segments = parse_pattern(&route.path)?;
         let subject = match &route.subject {
@@ -179,7 +204,7 @@ impl Routes {
                 )
             }
         };
-        let upstream = config.upstreams.iter().position(|upstream| upstream.name == route.upstream);
+        let upstream = defaults.upstreams.iter().position(|upstream| *upstream == route.upstream);
         let endpoint = match &route.endpoint {
             None => None,
             Some(name) => {
@@ -189,7 +214,7 @@ impl Routes {
         let action = Action {
             endpoint,
             upstream: upstream.ok_or_else(|| fault("its upstream does not exist"))?,
-            max_body_bytes: route.max_body_bytes.unwrap_or(config.gateway.max_body_bytes),
+            max_body_bytes: route.max_body_bytes.unwrap_or(defaults.max_body_bytes),
         };
         let index = self.routes.iter().position(|known| known.segments == segments);
         let index = match index {

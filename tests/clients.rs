@@ -1,4 +1,11 @@
 //! The requests of the federation's real clients, replayed by python-requests against both programs on both stores.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test panics to fail"
+)]
 
 mod support;
 
@@ -61,8 +68,17 @@ fn wait_until_listening(address: SocketAddr) {
 
 /// The first Python that has python-requests.
 fn python() -> &'static str {
-    let has_requests = |python: &&str| Command::new(python).args(["-c", "import requests"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-    ["python3", "/usr/bin/python3"].into_iter().find(has_requests).expect("python3 with python-requests; tests/run installs it")
+    let has_requests = |python: &&str| {
+        Command::new(python)
+            .args(["-c", "import requests"])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    ["python3", "/usr/bin/python3"]
+        .into_iter()
+        .find(has_requests)
+        .expect("python3 with python-requests; tests/run installs it")
 }
 
 fn replay(url: &str, certificate: &Path) {
@@ -75,7 +91,10 @@ fn replay(url: &str, certificate: &Path) {
 
 fn ready(url: &str, certificate: &Path) {
     let deadline = Instant::now() + PATIENCE;
-    let script = format!("import requests,sys; sys.exit(requests.get({url:?}, verify={:?}).status_code != 200)", certificate.display().to_string());
+    let script = format!(
+        "import requests,sys; sys.exit(requests.get({url:?}, verify={:?}).status_code != 200)",
+        certificate.display().to_string()
+    );
     while !Command::new(python()).args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success() {
         assert!(Instant::now() < deadline, "{url} never answered 200");
     }
@@ -87,7 +106,11 @@ fn the_clients_are_served_by_the_demo_on_the_embedded_store() {
     let address = free_address();
     let dir = scratch.0.join("demo");
     let url = format!("https://localhost:{}", address.port());
-    let start = || Process::start(fedgate().args(["demo", "--listen", &address.to_string(), "--dir"]).arg(&dir).stdout(Stdio::null()));
+    let start = || {
+        Process::start(
+            fedgate().args(["demo", "--listen", &address.to_string(), "--dir"]).arg(&dir).stdout(Stdio::null()),
+        )
+    };
     let mut demo = start();
     wait_until_listening(address);
     let certificate = dir.join("certs/localhost.pem");
@@ -119,7 +142,9 @@ fn the_clients_are_served_on_postgresql() {
     let address = free_address();
     // The demo's files, but for the store.
     let dir = scratch.0.join("demo");
-    let mut demo = Process::start(fedgate().args(["demo", "--listen", &address.to_string(), "--dir"]).arg(&dir).stdout(Stdio::null()));
+    let mut demo = Process::start(
+        fedgate().args(["demo", "--listen", &address.to_string(), "--dir"]).arg(&dir).stdout(Stdio::null()),
+    );
     wait_until_listening(address);
     assert!(demo.stop(Signal::TERM));
     let config = dir.join("postgres.toml");
@@ -127,12 +152,18 @@ fn the_clients_are_served_on_postgresql() {
     let store = format!("kind = \"postgres\"\nuri = \"{}\"", database.uri);
     std::fs::write(&config, text.replace("kind = \"sqlite\"\npath = \"fedgate.db\"", &store)).unwrap();
 
-    assert_eq!(fedhis("serve", &config).output().unwrap().status.code(), Some(2), "without a schema it says to migrate");
+    assert_eq!(
+        fedhis("serve", &config).output().unwrap().status.code(),
+        Some(2),
+        "without a schema it says to migrate"
+    );
     assert!(fedhis("migrate", &config).status().unwrap().success());
     assert!(fedhis("seed", &config).status().unwrap().success());
     let _his = Process::start(&mut fedhis("serve", &config));
     let listen = format!("127.0.0.1:{}", address.port());
-    let _gateway = Process::start(fedgate().args(["serve", "--config"]).arg(&config).env("FEDGATE_GATEWAY_LISTEN", listen).stdout(Stdio::null()));
+    let _gateway = Process::start(
+        fedgate().args(["serve", "--config"]).arg(&config).env("FEDGATE_GATEWAY_LISTEN", listen).stdout(Stdio::null()),
+    );
     wait_until_listening(address);
     let url = format!("https://localhost:{}", address.port());
     let certificate = dir.join("certs/localhost.pem");

@@ -1,5 +1,12 @@
 //! The gateway as a process: what it forwards, refuses, answers and records, before an upstream that writes down
 //! everything it is sent.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test panics to fail"
+)]
 
 #[path = "gateway/fixture.rs"]
 mod fixture;
@@ -7,6 +14,8 @@ mod fixture;
 mod forwarding;
 #[path = "gateway/refusing.rs"]
 mod refusing;
+#[path = "gateway/front_door.rs"]
+mod front_door;
 #[path = "gateway/browsers.rs"]
 mod browsers;
 #[path = "gateway/records.rs"]

@@ -7,12 +7,16 @@
 //! Called by `authn` and by the operator's commands. Knows nothing of HTTP, policy or passwords in the clear.
 
 mod admin;
+mod instances;
 mod watch;
+
+use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
 
 pub use admin::{AccountChange, NewAccount};
+pub use instances::{CacheFigures, Instance, LIVE_FOR, REPORT_EVERY, Report, Spread};
 pub use watch::{Watch, watch};
 
 use crate::config::StoreConfig;
@@ -20,6 +24,10 @@ use crate::db::{Database, DbError};
 
 /// How many epochs of changes the database remembers; a reader further behind drops everything it holds.
 const REMEMBERED_EPOCHS: u64 = 10_000;
+/// How long one account may take to be read.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a change may take.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One stored account, as of [`Account::epoch`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +71,15 @@ pub enum AccountsError {
     /// The schema is missing or older than this program.
     #[error("the database lacks the account epoch; run `fedhis migrate`")]
     NotMigrated,
+    /// The last attempt to confirm the accounts failed, so that asking again would only make the caller wait.
+    #[error("accounts are unavailable: the database is away")]
+    Away,
+    /// Notices sent on one session do not arrive on another.
+    #[error(
+        "notices of the database do not arrive: a transaction-pooling proxy stands between; `store.uri` must reach the \
+         primary itself"
+    )]
+    NoNotices,
     /// The server is a standby: its answers may be behind those of the primary.
     #[error("the database is a read-only standby, whose answers may be late; `store.uri` must reach the primary")]
     Standby,
@@ -92,9 +109,13 @@ impl Accounts {
     /// Reads one account; none when there is no such person.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// The database did not answer within two seconds.
     pub async fn read(&self, id: &str) -> Result<Option<Account>, AccountsError> {
-        let row = match &self.database {
+        Ok(within(READ_TIMEOUT, self.read_row(id)).await?.into_account(id))
+    }
+
+    async fn read_row(&self, id: &str) -> Result<Row, AccountsError> {
+        Ok(match &self.database {
             Database::Postgres(pool) => {
                 let client = pool.get().await.map_err(DbError::from)?;
                 let statement = client.prepare_cached(POSTGRES_READ).await.map_err(DbError::from)?;
@@ -118,8 +139,7 @@ impl Accounts {
                 };
                 sqlite.read(read).await?
             }
-        };
-        Ok(row.into_account(id))
+        })
     }
 
     /// Replaces a password hash, if it is still `old`; tells whether it was.
@@ -127,6 +147,10 @@ impl Accounts {
     /// # Errors
     /// The database did not answer.
     pub async fn replace_hash(&self, id: &str, old: &str, new: &str) -> Result<bool, AccountsError> {
+        within(WRITE_TIMEOUT, self.replace_hash_unbounded(id, old, new)).await
+    }
+
+    async fn replace_hash_unbounded(&self, id: &str, old: &str, new: &str) -> Result<bool, AccountsError> {
         let replaced = match &self.database {
             Database::Postgres(pool) => {
                 let client = pool.get().await.map_err(DbError::from)?;
@@ -145,6 +169,10 @@ impl Accounts {
     /// # Errors
     /// The database did not answer, or has no epoch.
     pub async fn changes_since(&self, since: Option<u64>) -> Result<Changes, AccountsError> {
+        within(READ_TIMEOUT, self.changes_since_unbounded(since)).await
+    }
+
+    async fn changes_since_unbounded(&self, since: Option<u64>) -> Result<Changes, AccountsError> {
         match &self.database {
             Database::Postgres(pool) => {
                 let client = pool.get().await.map_err(DbError::from)?;
@@ -162,6 +190,14 @@ impl Accounts {
             }
         }
     }
+}
+
+/// Bounds a question: a database that hangs is a database that is away.
+async fn within<T>(
+    limit: Duration,
+    question: impl Future<Output = Result<T, AccountsError>>,
+) -> Result<T, AccountsError> {
+    tokio::time::timeout(limit, question).await.map_err(|elapsed| DbError::Unavailable(elapsed.into()))?
 }
 
 /// One row of [`POSTGRES_READ`] or [`SQLITE_READ`].

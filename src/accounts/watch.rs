@@ -12,10 +12,12 @@ use tokio_postgres::{AsyncMessage, Client};
 
 use super::{Accounts, AccountsError, Changed, Changes, changes, to_sql};
 use crate::config::{PostgresConfig, StoreConfig};
-use crate::db::{DbError, postgres};
+use crate::db::{Database, DbError, postgres};
 
 /// How often the embedded store is asked, which sends no notices.
 const SQLITE_POLL: Duration = Duration::from_millis(25);
+/// How long a notice may take from one session to another.
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait before a lost session is opened anew, at first and at most.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
@@ -32,10 +34,13 @@ pub trait Watch: Send + Sync {
 /// Runs until it is dropped.
 pub async fn watch(accounts: Accounts, bound: Duration, watch: &dyn Watch) {
     let mut backoff = RECONNECT.0;
+    let mut notices_proved = false;
     loop {
         let began = Instant::now();
         let ended = match &accounts.config {
-            StoreConfig::Postgres(config) => follow_postgres(config, bound / 4, watch).await,
+            StoreConfig::Postgres(config) => {
+                follow_postgres(&accounts, config, bound / 4, watch, &mut notices_proved).await
+            }
             StoreConfig::Sqlite(_) => follow_sqlite(&accounts, SQLITE_POLL.min(bound / 4), watch).await,
         };
         let Err(error) = ended;
@@ -62,7 +67,13 @@ async fn follow_sqlite(accounts: &Accounts, poll: Duration, watch: &dyn Watch) -
     }
 }
 
-async fn follow_postgres(config: &PostgresConfig, poll: Duration, watch: &dyn Watch) -> Result<Never, AccountsError> {
+async fn follow_postgres(
+    accounts: &Accounts,
+    config: &PostgresConfig,
+    poll: Duration,
+    watch: &dyn Watch,
+    notices_proved: &mut bool,
+) -> Result<Never, AccountsError> {
     let (client, mut connection) = postgres::connect(config).await?;
     let (notice, mut notices) = mpsc::channel(1);
     // The session is driven by a task of its own, which ends with the connection or with this function.
@@ -76,12 +87,17 @@ async fn follow_postgres(config: &PostgresConfig, poll: Duration, watch: &dyn Wa
     });
     let _session = AbortOnDrop(session.abort_handle());
     let limit = poll.max(Duration::from_secs(1));
-    let standby: bool = within(limit, client.query_one("SELECT pg_is_in_recovery()", &[])).await?.get(0);
+    let standby: bool = query_within(limit, client.query_one("SELECT pg_is_in_recovery()", &[])).await?.get(0);
     if standby {
         return Err(AccountsError::Standby);
     }
     // Listen first: what is committed after the epoch is read sends a notice to someone who listens already.
-    within(limit, client.batch_execute("LISTEN fedgate_accounts")).await?;
+    query_within(limit, client.batch_execute("LISTEN fedgate_accounts")).await?;
+    // Once, at the start: later on, notices may be lost without harm.
+    if !*notices_proved {
+        prove_notices(accounts, &mut notices).await?;
+        *notices_proved = true;
+    }
     let mut known = None;
     loop {
         let asked = Instant::now();
@@ -96,6 +112,18 @@ async fn follow_postgres(config: &PostgresConfig, poll: Duration, watch: &dyn Wa
     }
 }
 
+/// Sends a notice on another session and waits for it on this one: behind a transaction-pooling proxy none arrives.
+async fn prove_notices(accounts: &Accounts, notices: &mut mpsc::Receiver<()>) -> Result<(), AccountsError> {
+    let Database::Postgres(pool) = &accounts.database else { return Ok(()) };
+    let client = pool.get().await.map_err(DbError::from)?;
+    query_within(NOTICE_TIMEOUT, client.execute("SELECT pg_notify('fedgate_accounts', '')", &[])).await?;
+    match tokio::time::timeout(NOTICE_TIMEOUT, notices.recv()).await {
+        Ok(Some(())) => Ok(()),
+        Ok(None) => Err(DbError::Unavailable("the session for notices has ended".into()).into()),
+        Err(_) => Err(AccountsError::NoNotices),
+    }
+}
+
 /// What changed after `since`, asked of one session.
 pub(super) async fn postgres_changes(client: &Client, since: Option<u64>) -> Result<Changes, AccountsError> {
     let after = since.map_or(i64::MAX, to_sql);
@@ -103,7 +131,7 @@ pub(super) async fn postgres_changes(client: &Client, since: Option<u64>) -> Res
     changes(since, rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
-async fn within<T>(
+async fn query_within<T>(
     limit: Duration,
     query: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, DbError> {

@@ -47,10 +47,7 @@ pub enum CredentialError {
 ///
 /// # Errors
 /// See [`CredentialError`].
-pub fn with_credential<T>(
-    header: &[u8],
-    use_it: impl FnOnce(&Credential<'_>) -> T,
-) -> Result<T, CredentialError> {
+pub fn with_credential<T>(header: &[u8], use_it: impl FnOnce(&Credential<'_>) -> T) -> Result<T, CredentialError> {
     let encoded = match header.split_at_checked(6) {
         Some((scheme, encoded)) if scheme.eq_ignore_ascii_case(b"Basic ") => encoded,
         _ => return Err(CredentialError::Scheme),

@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use moka::notification::RemovalCause;
 use moka::sync::Cache;
+use tokio::sync::watch;
 
 use super::Principal;
-use crate::accounts::{Changed, Changes};
+use crate::accounts::{CacheFigures, Changed, Changes};
 
 /// Principals by account id.
 pub(super) struct Principals {
@@ -26,6 +28,32 @@ pub(super) struct Principals {
     gate: RwLock<u64>,
     /// Raised whenever everything may have changed.
     generation: AtomicU64,
+    /// Tells who waits for it of the epoch that was applied.
+    epoch: watch::Sender<u64>,
+    counts: Arc<Counts>,
+}
+
+/// What happened to cached principals.
+#[derive(Default)]
+struct Counts {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    invalidated: AtomicU64,
+    evicted: AtomicU64,
+    /// Seconds that all dropped principals together were held.
+    ages: AtomicU64,
+}
+
+impl Counts {
+    fn dropped(&self, principal: &Principal, cause: RemovalCause) {
+        let counter = match cause {
+            RemovalCause::Expired | RemovalCause::Size => &self.evicted,
+            RemovalCause::Explicit => &self.invalidated,
+            RemovalCause::Replaced => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.ages.fetch_add(principal.since.elapsed().as_secs(), Ordering::Relaxed);
+    }
 }
 
 /// Which history an account was read in; taken before it is read.
@@ -42,11 +70,45 @@ struct Lease {
 
 impl Principals {
     pub(super) fn new(capacity: u64, time_to_live: Duration, bound: Duration) -> Self {
+        let counts = Arc::new(Counts::default());
+        let counting = Arc::clone(&counts);
+        let cache = Cache::builder()
+            .max_capacity(capacity)
+            .time_to_live(time_to_live)
+            .eviction_listener(move |_, principal: Arc<Principal>, cause| counting.dropped(&principal, cause));
         Self {
-            cache: Cache::builder().max_capacity(capacity).time_to_live(time_to_live).build(),
+            cache: cache.build(),
             lease: Lease { start: Instant::now(), until: AtomicU64::new(0), bound },
             gate: RwLock::new(0),
             generation: AtomicU64::new(0),
+            epoch: watch::Sender::new(0),
+            counts,
+        }
+    }
+
+    /// The epoch that was applied last, to be waited on.
+    pub(super) fn epoch(&self) -> watch::Receiver<u64> {
+        self.epoch.subscribe()
+    }
+
+    /// Counts a request that was answered from the cache, or was not.
+    pub(super) fn count(&self, hit: bool) {
+        let counter = if hit { &self.counts.hits } else { &self.counts.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The figures so far.
+    pub(super) fn figures(&self) -> CacheFigures {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (invalidated, evicted) = (of(&self.counts.invalidated), of(&self.counts.evicted));
+        CacheFigures {
+            principals: self.cache.entry_count(),
+            hits: of(&self.counts.hits),
+            misses: of(&self.counts.misses),
+            hashed: 0,
+            invalidated,
+            evicted,
+            mean_age_seconds: of(&self.counts.ages).checked_div(invalidated + evicted).unwrap_or_default(),
         }
     }
 
@@ -71,6 +133,14 @@ impl Principals {
         }
     }
 
+    /// Puts the same principal with rights under another policy in its place, if it is still there.
+    pub(super) fn replace(&self, held: &Arc<Principal>, recompiled: &Arc<Principal>) {
+        let _applied = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        if self.cache.get(&held.account).is_some_and(|known| Arc::ptr_eq(&known, held)) {
+            self.cache.insert(recompiled.account.clone(), Arc::clone(recompiled));
+        }
+    }
+
     /// Applies what changed, then extends the lease.
     pub(super) fn confirm(&self, asked: Instant, changes: &Changes) {
         let mut applied = self.gate.write().unwrap_or_else(PoisonError::into_inner);
@@ -83,6 +153,7 @@ impl Principals {
         }
         *applied = changes.epoch;
         self.lease.extend(asked);
+        self.epoch.send_if_modified(|known| std::mem::replace(known, changes.epoch) != changes.epoch);
     }
 
     /// Whether cached principals may be used at `now`.

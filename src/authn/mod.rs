@@ -10,9 +10,11 @@
 mod basic;
 mod cache;
 mod hasher;
+mod throttle;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -25,12 +27,14 @@ use zeroize::Zeroizing;
 pub use basic::{Credential, CredentialError, OwnedCredential, with_credential};
 pub use hasher::{Busy, Hasher};
 
-use crate::accounts::{Account, Accounts, AccountsError, Changes, Watch};
+use crate::accounts::{Account, Accounts, AccountsError, CacheFigures, Changes, Watch};
 use crate::config::AuthenticationConfig;
 use crate::password;
 use crate::policy::{PolicySet, Rights};
 use crate::routes::Routes;
 use cache::{Generation, Principals};
+pub(crate) use throttle::network;
+use throttle::{Throttle, Wait};
 
 /// How long a wrong password is remembered as wrong.
 const REJECTED_FOR: Duration = Duration::from_secs(10);
@@ -50,6 +54,8 @@ pub struct Principal {
     proof: Arc<Proof>,
     epoch: u64,
     generation: Generation,
+    /// When it was first made.
+    since: Instant,
 }
 
 impl std::fmt::Debug for Principal {
@@ -100,6 +106,14 @@ pub enum AuthnError {
     /// The accounts cannot be read now.
     #[error(transparent)]
     Unavailable(#[from] AccountsError),
+    /// Too many wrong passwords came from there.
+    #[error("too many wrong passwords")]
+    Throttled {
+        /// The account it named, whether there is one or not.
+        account: String,
+        /// How long to wait.
+        wait: Duration,
+    },
     /// Too many passwords are waiting to be verified.
     #[error(transparent)]
     Busy(#[from] Busy),
@@ -158,11 +172,17 @@ pub struct Authenticator {
     accounts: Accounts,
     hasher: Hasher,
     principals: Principals,
+    throttle: Throttle,
     /// Proofs by their MAC, which covers account, stored hash and password: a changed password invalidates itself.
     proofs: Cache<[u8; 32], Arc<Proof>>,
     routes: Arc<Routes>,
     key: Zeroizing<[u8; 32]>,
     settings: AuthenticationConfig,
+    /// Whether the last attempt to confirm the accounts failed.
+    away: AtomicBool,
+    /// Why, as it was told last.
+    told: Mutex<String>,
+    hashed: AtomicU64,
 }
 
 impl Authenticator {
@@ -177,11 +197,15 @@ impl Authenticator {
         Ok(Self {
             hasher: Hasher::start(settings.hasher_threads, settings.hasher_queue, settings.cost)?,
             principals: Principals::new(settings.cached_accounts, settings.verified_for, bound),
+            throttle: Throttle::new(),
             proofs: Cache::builder().max_capacity(settings.cached_accounts).expire_after(UntilExpiry).build(),
             accounts,
             routes,
             key,
             settings,
+            away: AtomicBool::new(false),
+            told: Mutex::default(),
+            hashed: AtomicU64::new(0),
         })
     }
 
@@ -195,18 +219,35 @@ impl Authenticator {
         self.settings.freshness_bound
     }
 
+    /// Longest time that a cached right may be used after the last confirmation.
+    pub fn longest_use(&self) -> Duration {
+        self.settings.freshness_bound + self.settings.serve_cached_for
+    }
+
+    /// The account epoch that was applied last, to be waited on.
+    pub fn epoch(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.principals.epoch()
+    }
+
+    /// The figures of the caches so far.
+    pub fn figures(&self) -> CacheFigures {
+        CacheFigures { hashed: self.hashed.load(Ordering::Relaxed), ..self.principals.figures() }
+    }
+
     /// Whether cached principals may be used at `now`.
     pub fn lease_is_valid(&self, now: Instant) -> bool {
         self.principals.lease_is_valid(now)
     }
 
-    /// Verifies the value of an `Authorization` header. The rights of the principal are those of `policy`.
+    /// Verifies the value of an `Authorization` header that came from `client`. The rights of the principal are those of
+    /// `policy`.
     ///
     /// # Errors
     /// See [`AuthnError`].
     pub async fn authenticate(
         &self,
         header: Option<&[u8]>,
+        client: Option<IpAddr>,
         policy: &Arc<PolicySet>,
     ) -> Result<Arc<Principal>, AuthnError> {
         let header = header.ok_or(AuthnError::NoCredential)?;
@@ -215,9 +256,10 @@ impl Authenticator {
             Some(principal) => Ok(principal),
             None => Err(credential.to_owned()),
         })?;
+        self.principals.count(found.is_ok());
         match found {
             Ok(principal) => Ok(principal),
-            Err(credential) => self.uncached(credential, policy, now).await,
+            Err(credential) => self.uncached(credential, client, policy, now).await,
         }
     }
 
@@ -242,8 +284,9 @@ impl Authenticator {
             proof: Arc::clone(&principal.proof),
             epoch: principal.epoch,
             generation: principal.generation,
+            since: principal.since,
         });
-        self.principals.insert(&recompiled);
+        self.principals.replace(&principal, &recompiled);
         Some(recompiled)
     }
 
@@ -251,13 +294,18 @@ impl Authenticator {
     async fn uncached(
         &self,
         credential: OwnedCredential,
+        client: Option<IpAddr>,
         policy: &Arc<PolicySet>,
         now: Instant,
     ) -> Result<Arc<Principal>, AuthnError> {
+        // Known to be away: whoever waits for it waits in vain, and keeps others waiting.
+        if self.away.load(Ordering::Acquire) {
+            return Err(AccountsError::Away.into());
+        }
         let generation = self.principals.generation();
         let account = self.accounts.read(&credential.account).await?;
         let stored = account.as_ref().and_then(|account| account.password_hash.clone());
-        let proof = self.prove(&credential, stored.as_deref().unwrap_or(NOBODYS_HASH), now).await?;
+        let proof = self.prove(&credential, client, stored.as_deref().unwrap_or(NOBODYS_HASH), now).await?;
         let reject = |reason| Err(AuthnError::Rejected { account: credential.account.clone(), reason });
         // The comparison was made whatever the account's state: that it took its time tells nothing.
         let (Some(account), Some(stored)) = (account, stored) else { return reject(RejectReason::UnknownAccount) };
@@ -288,11 +336,20 @@ impl Authenticator {
             proof,
             epoch: account.epoch,
             generation,
+            since: Instant::now(),
         }
     }
 
     /// Compares a password with a stored hash, once for all who ask the same at the same time or soon after.
-    async fn prove(&self, credential: &OwnedCredential, stored: &str, now: Instant) -> Result<Arc<Proof>, AuthnError> {
+    ///
+    /// The throttle is asked before anything is hashed, and only then: what was proved before passes by it.
+    async fn prove(
+        &self,
+        credential: &OwnedCredential,
+        client: Option<IpAddr>,
+        stored: &str,
+        now: Instant,
+    ) -> Result<Arc<Proof>, AuthnError> {
         let mac = self.mac(&credential.account, stored, &credential.password);
         if let Some(known) = self.proofs.get(&mac).await {
             if known.counts(now, self.settings.verified_idle) {
@@ -301,14 +358,30 @@ impl Authenticator {
             }
             self.proofs.invalidate(&mac).await;
         }
+        self.throttle.check(&credential.account, client, now).map_err(|Wait(wait)| {
+            let account = credential.account.clone();
+            AuthnError::Throttled { account, wait }
+        })?;
         let hashed = self.proofs.try_get_with(mac, async {
+            self.hashed.fetch_add(1, Ordering::Relaxed);
             let right = self.hasher.verify(stored.to_owned(), credential.password.clone()).await?;
             if right && self.settings.upgrade_hashes && password::needs_upgrade(stored, self.hasher.cost()) {
                 self.upgrade(credential, stored.to_owned());
             }
             Ok::<_, Busy>(self.proof(mac, right))
         });
-        hashed.await.map_err(|busy| AuthnError::Busy(*busy))
+        let proof = hashed.await.map_err(|busy| AuthnError::Busy(*busy))?;
+        let now = Instant::now();
+        match proof.right {
+            true => self.throttle.succeeded(&credential.account, client, now),
+            false => {
+                // Of the password alone: the same one against another stored hash is still the same one.
+                let mac = self.mac(&credential.account, "", &credential.password);
+                let fingerprint = u64::from_le_bytes(mac.first_chunk().copied().unwrap_or_default());
+                self.throttle.failed(&credential.account, client, fingerprint, now);
+            }
+        }
+        Ok(proof)
     }
 
     fn proof(&self, mac: [u8; 32], right: bool) -> Arc<Proof> {
@@ -351,10 +424,20 @@ impl Authenticator {
 impl Watch for Authenticator {
     fn confirmed(&self, asked: Instant, changes: &Changes) {
         self.principals.confirm(asked, changes);
+        if self.away.swap(false, Ordering::AcqRel) {
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            tracing::info!(epoch = changes.epoch, "the accounts are confirmed again");
+        }
     }
 
     fn lost(&self, error: &AccountsError) {
-        tracing::error!(%error, "cannot confirm the accounts; cached rights are used no longer than the freshness bound");
+        self.away.store(true, Ordering::Release);
+        let text = error.to_string();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != text {
+            tracing::error!("{text}; cached rights are used no longer than the freshness bound");
+            *told = text;
+        }
     }
 }
 

@@ -51,7 +51,7 @@ impl Fixture {
 
     async fn login(&self, id: &str, password: &str) -> Result<Arc<Principal>, AuthnError> {
         let header = format!("Basic {}", STANDARD.encode(format!("{id}:{password}")));
-        self.authenticator.authenticate(Some(header.as_bytes()), &self.policy).await
+        self.authenticator.authenticate(Some(header.as_bytes()), None, &self.policy).await
     }
 
     async fn rejection(&self, id: &str, password: &str) -> RejectReason {
@@ -93,7 +93,7 @@ async fn only_the_right_password_of_an_active_account_makes_a_principal() {
             assert_eq!(fixture.rejection("NOBODY", "right").await, RejectReason::UnknownAccount);
         }
     }
-    let none = fixture.authenticator.authenticate(None, &fixture.policy).await;
+    let none = fixture.authenticator.authenticate(None, None, &fixture.policy).await;
     assert!(matches!(none, Err(AuthnError::NoCredential)));
 }
 
@@ -190,7 +190,10 @@ async fn a_busy_hasher_is_no_wrong_password() {
     let accounts = fixture.authenticator.accounts.clone();
     let busy = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
     let header = format!("Basic {}", STANDARD.encode("ANA:right"));
-    assert!(matches!(busy.authenticate(Some(header.as_bytes()), &fixture.policy).await, Err(AuthnError::Busy(_))));
+    assert!(matches!(
+        busy.authenticate(Some(header.as_bytes()), None, &fixture.policy).await,
+        Err(AuthnError::Busy(_))
+    ));
 }
 
 #[tokio::test]
@@ -201,7 +204,7 @@ async fn the_rights_of_a_cached_principal_follow_the_policy() {
     let before = fixture.login("ANA", "right").await.unwrap();
     let wider = Arc::new(PolicySet::parse(POLICY.replace("\"person\"", "\"people\"").as_bytes()).unwrap());
     let header = format!("Basic {}", STANDARD.encode("ANA:right"));
-    let after = fixture.authenticator.authenticate(Some(header.as_bytes()), &wider).await.unwrap();
+    let after = fixture.authenticator.authenticate(Some(header.as_bytes()), None, &wider).await.unwrap();
     let endpoints = fixture.authenticator.routes.endpoints();
     let reach = |principal: &Principal, name| {
         principal.rights().reach(crate::policy::Method::Get, endpoints.find(name).unwrap()).is_some()
@@ -209,6 +212,13 @@ async fn the_rights_of_a_cached_principal_follow_the_policy() {
     assert_eq!((reach(&before, "person"), reach(&before, "people")), (true, false));
     assert_eq!((reach(&after, "person"), reach(&after, "people")), (false, true));
     assert!(Arc::ptr_eq(&before.proof, &after.proof), "nothing was hashed again");
+    // Compiled once, also when another account has changed since this one was read.
+    fixture.add("BOB", cheap_hash("right")).await;
+    fixture.authenticator.accounts.change("BOB", &AccountChange::Active(false)).await.unwrap();
+    let epoch = fixture.confirm(Some(1)).await;
+    assert!(epoch > after.epoch);
+    let again = || fixture.authenticator.authenticate(Some(header.as_bytes()), None, &fixture.policy);
+    assert!(Arc::ptr_eq(&again().await.unwrap(), &again().await.unwrap()), "compiled anew for each request");
 }
 
 #[tokio::test]
@@ -231,4 +241,156 @@ async fn the_watch_confirms_by_itself() {
         tokio::task::yield_now().await;
     }
     watching.abort();
+}
+
+#[test]
+fn the_mac_covers_every_part_and_where_each_ends() {
+    let key = [7; 32];
+    let of = |account: &str, stored: &str, password: &str| keyed_mac(&key, account, stored, password.as_bytes());
+    let all = [
+        of("ANA", "hash", "pass"),
+        of("ANB", "hash", "pass"),
+        of("ANA", "hasi", "pass"),
+        of("ANA", "hash", "past"),
+        of("ANAh", "ash", "pass"),
+        of("ANA", "hashp", "ass"),
+        of("", "ANAhash", "pass"),
+        of("ANA", "", "hashpass"),
+        keyed_mac(&[8; 32], "ANA", "hash", b"pass"),
+    ];
+    for (i, a) in all.iter().enumerate() {
+        assert!(all.iter().skip(i + 1).all(|b| a != b), "{i}");
+    }
+}
+
+/// Law 1, over random accounts, policies and interleavings: what the caches answer is what the store and the policy say.
+#[tokio::test]
+async fn cached_equals_uncached() {
+    use rand::{Rng, SeedableRng};
+    let seed =
+        std::env::var("FEDGATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    let fixture = Fixture::new().await;
+    let accounts = &fixture.authenticator.accounts;
+    let ids = ["ANA", "BOB", "AN", "ana"];
+    let passwords = ["p", "q", "pp"];
+    let hashes: Vec<String> = passwords.iter().map(|password| cheap_hash(password)).collect();
+    let role_lists: [&[&str]; 4] = [&[], &["a"], &["b"], &["a", "b"]];
+    let policies: Vec<Arc<PolicySet>> = [
+        r#"[{"role": "a", "permissions": {"GET": ["person"]}}, {"role": "b", "permissions": {"GET": ["people"], "global": "True"}}]"#,
+        r#"[{"role": "a", "permissions": {"GET": ["person"], "global": "True"}}]"#,
+        r#"[{"role": "b", "permissions": {"GET": ["person", "people"]}}, {"role": "b", "permissions": {"POST": ["person"]}}]"#,
+    ]
+    .iter()
+    .map(|text| Arc::new(PolicySet::parse(text.as_bytes()).unwrap()))
+    .collect();
+    // What is stored, as far as it decides: password, roles, active.
+    let mut stored: std::collections::HashMap<&str, (usize, usize, bool)> = Default::default();
+    let mut policy = &policies[0];
+    let mut epoch = fixture.confirm(None).await;
+    for step in 0..3000 {
+        let id = ids[random.random_range(0..ids.len())];
+        match random.random_range(0..10) {
+            0 => {
+                let password = random.random_range(0..passwords.len());
+                if stored.contains_key(id) {
+                    accounts.change(id, &AccountChange::PasswordHash(hashes[password].clone())).await.unwrap();
+                    stored.get_mut(id).unwrap().0 = password;
+                } else {
+                    fixture.add(id, hashes[password].clone()).await;
+                    accounts.change(id, &AccountChange::Roles(vec![])).await.unwrap();
+                    stored.insert(id, (password, 0, true));
+                }
+            }
+            1 => {
+                let roles = random.random_range(0..role_lists.len());
+                let list = role_lists[roles].iter().map(|role| (*role).to_owned()).collect();
+                if accounts.change(id, &AccountChange::Roles(list)).await.unwrap() {
+                    stored.get_mut(id).unwrap().1 = roles;
+                }
+            }
+            2 => {
+                let active = random.random_bool(0.7);
+                if accounts.change(id, &AccountChange::Active(active)).await.unwrap() {
+                    stored.get_mut(id).unwrap().2 = active;
+                }
+            }
+            3 => {
+                let crate::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
+                sqlite.write(move |tx| tx.execute("DELETE FROM people WHERE id = ?1", [id])).await.unwrap();
+                stored.remove(id);
+            }
+            4 => policy = &policies[random.random_range(0..policies.len())],
+            _ => {}
+        }
+        // Mostly what changed is confirmed as changes, now and then as a new session would: everything.
+        let since = random.random_bool(0.95).then_some(epoch);
+        epoch = fixture.confirm(since).await;
+        let asked = ids[random.random_range(0..ids.len())];
+        let password = match stored.get(asked) {
+            Some((right, _, _)) if random.random_bool(0.7) => *right,
+            _ => random.random_range(0..passwords.len()),
+        };
+        let header = format!("Basic {}", STANDARD.encode(format!("{asked}:{}", passwords[password])));
+        let found = fixture.authenticator.authenticate(Some(header.as_bytes()), None, policy).await;
+        let expected = match stored.get(asked) {
+            None => Err(RejectReason::UnknownAccount),
+            Some((right, _, _)) if *right != password => Err(RejectReason::WrongPassword),
+            Some((_, _, false)) => Err(RejectReason::Inactive),
+            Some((_, roles, true)) => Ok(role_lists[*roles].iter().map(|role| (*role).to_owned()).collect::<Vec<_>>()),
+        };
+        let context = format!("seed {seed}, step {step}: {asked} with {}", passwords[password]);
+        match (found, expected) {
+            (Ok(principal), Ok(roles)) => {
+                assert_eq!(principal.roles(), roles, "{context}");
+                assert_eq!(principal.account(), asked, "{context}");
+                let endpoints = fixture.authenticator.routes.endpoints();
+                for (name, method, subject) in [
+                    ("person", crate::policy::Method::Get, Some("ANA")),
+                    ("person", crate::policy::Method::Post, Some("ana")),
+                    ("people", crate::policy::Method::Get, None),
+                ] {
+                    let question =
+                        crate::policy::Question { principal: asked, roles: &roles, method, endpoint: name, subject };
+                    let compiled = principal.rights().decide(asked, method, endpoints.find(name).unwrap(), subject);
+                    assert_eq!(compiled, policy.decide(question), "{context}: {question:?}");
+                }
+            }
+            (Err(AuthnError::Rejected { reason, .. }), Err(expected)) => assert_eq!(reason, expected, "{context}"),
+            (found, expected) => panic!("{context}: {found:?}, expected {expected:?}"),
+        }
+    }
+    let figures = fixture.authenticator.figures();
+    assert!(
+        figures.hits > 300 && figures.misses > 300 && figures.invalidated > 50,
+        "the caches were at work: {figures:?}"
+    );
+}
+
+#[tokio::test]
+async fn who_guesses_waits_and_who_has_proved_the_password_does_not() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    let from = |client: &str, password: &str| {
+        let header = format!("Basic {}", STANDARD.encode(format!("ANA:{password}")));
+        let client = Some(client.parse().unwrap());
+        let (authenticator, policy) = (Arc::clone(&fixture.authenticator), Arc::clone(&fixture.policy));
+        async move { authenticator.authenticate(Some(header.as_bytes()), client, &policy).await }
+    };
+    from("192.0.2.1", "right").await.unwrap();
+    for guess in 0..40 {
+        let found = from("198.51.100.7", &format!("guess{guess}")).await;
+        match found {
+            Err(AuthnError::Rejected { .. }) => assert!(guess < 7, "guess {guess} was looked at"),
+            Err(AuthnError::Throttled { account, wait }) => {
+                assert!(guess >= 5 && account == "ANA" && wait <= Duration::from_secs(1), "{guess} {wait:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // Even the right password is not looked at there now; where it was proved it goes on, without any lease.
+    from("192.0.2.1", "right").await.unwrap();
+    for client in ["198.51.100.7", "203.0.113.1"] {
+        assert!(from(client, "right").await.is_ok(), "a proof that exists needs no hashing: {client}");
+    }
 }

@@ -86,7 +86,7 @@ enum ImportKind {
 #[derive(clap::Args)]
 struct ConfigFile {
     /// The configuration file; FEDGATE_* environment variables override it.
-    #[arg(short, long = "config", value_name = "FILE", default_value = "fedgate.toml")]
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "fedgate.toml")]
     file: PathBuf,
 }
 

@@ -29,6 +29,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// Where the policy lies.
     pub policy: PolicyConfig,
+    /// Where records go besides stdout.
+    pub records: RecordsConfig,
     /// Who may call from a browser.
     pub cors: CorsConfig,
     /// Passwords and caches.
@@ -60,6 +62,27 @@ pub struct GatewayConfig {
     pub thalamus_routes: bool,
     /// How long a stop waits for requests in flight.
     pub stop_timeout: Duration,
+    /// What clients may take.
+    pub limits: LimitsConfig,
+}
+
+/// What clients may take before and while they are served.
+#[derive(Debug, Clone)]
+pub struct LimitsConfig {
+    /// Connections in total.
+    pub connections: usize,
+    /// Connections of one source: an IPv4 address, or an IPv6 network of 64 bits.
+    pub connections_per_source: usize,
+    /// Requests on one connection.
+    pub requests_per_connection: u32,
+    /// Streams at a time on one HTTP/2 connection.
+    pub h2_streams: u32,
+    /// How long a whole head may take, from its first byte.
+    pub head: Duration,
+    /// How long a whole body may take, and a second more for each KiB of it.
+    pub body: Duration,
+    /// How long a connection may be silent between requests.
+    pub idle: Duration,
 }
 
 /// Certificate and protocol versions.
@@ -87,6 +110,15 @@ pub enum TlsVersion {
 pub struct PolicyConfig {
     /// The `roles.cfg` file.
     pub roles: PathBuf,
+    /// Where the last policies are kept, by fingerprint.
+    pub history: Option<PathBuf>,
+}
+
+/// Where records go besides stdout.
+#[derive(Debug, Clone)]
+pub struct RecordsConfig {
+    /// A file they are appended to.
+    pub file: Option<PathBuf>,
 }
 
 /// Which origins a browser may call from (the Fetch standard's CORS protocol).

@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a request waits for a free connection.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the server works on one statement.
-const STATEMENT_TIMEOUT_MS: u32 = 15_000;
+const STATEMENT_TIMEOUT_MS: u32 = 10_000;
 /// How long sent bytes may stay unacknowledged before the peer counts as gone.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(10);

@@ -3,8 +3,10 @@
 //! The one rule: no callback decides. What a request may do is the pipeline's answer; this module turns pingora's
 //! sessions into the pipeline's questions, and its answers into forwarded requests, responses and records.
 //!
-//! Called by the `fedgate` binary. [`serve`] puts the parts together and returns when the service has stopped.
+//! Called by the `fedgate` binary. [`Prepared::serve`] puts the parts together and returns when the service has stopped.
 
+mod door;
+mod guarded;
 mod proxy;
 mod request;
 mod respond;
@@ -12,6 +14,7 @@ mod cors;
 mod upstream;
 mod tls;
 mod stop;
+mod report;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -19,10 +22,12 @@ use std::sync::{Arc, PoisonError};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
-use pingora_proxy::http_proxy_service_with_name;
+use pingora_core::services::listening::Service;
+use pingora_proxy::http_proxy;
 use thiserror::Error;
 
 pub use tls::TlsError;
@@ -36,7 +41,9 @@ use crate::pipeline::Pipeline;
 use crate::policy::PolicySet;
 use crate::reload::{ReloadError, keep_current, read_policy};
 use crate::routes::{RouteError, Routes};
+use door::Door;
 use proxy::Gateway;
+use report::Reporter;
 
 /// Why the gateway cannot serve; the text names file or address, and the remedy where there is one.
 #[derive(Debug, Error)]
@@ -136,8 +143,16 @@ impl Prepared {
         let stop =
             stop::StopSignal::new(self.config.gateway.stop_timeout, Arc::clone(&in_flight), Arc::clone(&draining));
         let listen = self.config.gateway.clone();
-        let gateway = Gateway::new(&self.config, self.pipeline, self.minter, Recorder::start()?, in_flight, draining);
-        let mut proxy = http_proxy_service_with_name(&server.configuration, gateway, "gateway");
+        let recorder = Recorder::start(self.config.records.file.as_deref())?;
+        let gateway = Gateway::new(&self.config, self.pipeline, self.minter, recorder.clone(), in_flight, draining);
+        let mut proxy = http_proxy(&server.configuration, gateway);
+        let mut options = HttpServerOptions::default();
+        options.keepalive_request_limit = Some(listen.limits.requests_per_connection);
+        options.h2_idle_timeout = Some(listen.limits.idle);
+        proxy.server_options = Some(options);
+        proxy.h2_options = Some(door::h2_options(&listen.limits));
+        let door = Door::new(proxy, &listen.limits, recorder);
+        let mut proxy = Service::new("gateway".to_owned(), door);
         if let Some(certificate) = &self.certificate {
             for address in &listen.listen {
                 proxy.add_tls_with_settings(&address.to_string(), None, tls::settings(certificate)?);
@@ -147,12 +162,18 @@ impl Prepared {
             proxy.add_tcp(&address.to_string());
         }
         server.add_service(proxy);
+        let reporter = Reporter::new(&listen, Arc::clone(&self.authenticator), Arc::clone(&self.policy));
+        server.add_service(background_service("report", Background::new(reporter.clone().run())));
         let authenticator = self.authenticator;
         let watching = async move {
             watch(authenticator.accounts().clone(), authenticator.freshness_bound(), &*authenticator).await;
         };
         server.add_service(background_service("accounts", Background::new(watching)));
-        let reloading = keep_current(self.config.policy.roles.clone(), Arc::clone(&self.policy));
+        let reloading = keep_current(
+            self.config.policy.roles.clone(),
+            self.config.policy.history.clone(),
+            Arc::clone(&self.policy),
+        );
         server.add_service(background_service("policy", Background::new(reloading)));
         for address in &listen.listen {
             tracing::info!("listening on https://{address}");
@@ -162,6 +183,8 @@ impl Prepared {
         }
         tracing::info!(policy = self.policy.load().fingerprint(), "serving");
         server.run(RunArgs { shutdown_signal: Box::new(stop) });
+        // The runtimes have ended with the server; this last word gets one of its own.
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(reporter.withdraw());
         tracing::info!("stopped");
         Ok(())
     }

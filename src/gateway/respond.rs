@@ -3,6 +3,8 @@
 //! The one rule: the client is told status and stable code, nothing more. One JSON shape,
 //! `{"error", "code", "request_id"}`; 401 alone is what Thalamus answers, because its clients know it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Method, header};
 use pingora_core::Result;
@@ -10,9 +12,31 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::cors::Cors;
+use super::request::content_length;
 
 /// The header that tells the request id, in both directions.
 pub(super) const REQUEST_ID: &str = "x-request-id";
+
+/// A declared body of up to this size is taken in before it is refused.
+const SMALL_BODY_BYTES: u64 = 64 * 1024;
+/// How long a refused body may go on coming in.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Lets a client finish sending a body that nobody will read: closing on it would reset the connection, and the client
+/// would lose the answer. Larger bodies are answered at once and then let in for a while, to the same end.
+async fn let_finish_sending(session: &mut Session) {
+    let headers = &session.req_header().headers;
+    // Who waits for 100 (Continue) sends nothing until it is answered.
+    let waits = headers.contains_key(header::EXPECT);
+    let length = content_length(headers).filter(|_| !waits);
+    let downstream = session.as_downstream_mut();
+    downstream.set_close_on_response_before_downstream_finish(false);
+    downstream.set_total_drain_timeout(Some(LINGER));
+    if length.is_some_and(|length| (1..=SMALL_BODY_BYTES).contains(&length)) {
+        // What cannot be read ends the connection by itself.
+        let _ = downstream.drain_request_body().await;
+    }
+}
 
 /// One answer.
 pub(super) struct Answer {
@@ -84,6 +108,7 @@ impl Answer {
 
     /// Sends it. HEAD gets the header alone.
     pub(super) async fn send(self, session: &mut Session, cors: &Cors, request_id: &str) -> Result<()> {
+        let_finish_sending(session).await;
         let mut response = self.header(cors, request_id)?;
         if session.req_header().method == Method::OPTIONS {
             cors.apply_preflight(&session.req_header().headers, &mut response)?;
@@ -101,6 +126,7 @@ impl Answer {
 
     /// Sends it where the proxying of a request has failed; the connection ends.
     pub(super) async fn send_failure(self, session: &mut Session, cors: &Cors, request_id: &str) -> Result<()> {
+        let_finish_sending(session).await;
         let response = self.header(cors, request_id)?;
         session.as_downstream_mut().write_error_response(response, Bytes::from(self.body)).await
     }

@@ -5,16 +5,22 @@
 //! those across origins without asking.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use tokio::time::timeout;
 
 use super::Service;
 use super::error::Problem;
 use super::json::{self, Object, Value};
+
+/// How long a body may take to arrive; the gateway is stricter where it must be.
+const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A JSON object that came as a body.
 pub(super) struct Document(pub(super) Object);
@@ -24,10 +30,10 @@ impl FromRequest<Arc<Service>> for Document {
 
     async fn from_request(request: Request, service: &Arc<Service>) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
+        let bytes = read(&parts.headers, body, service.limits.max_body_bytes).await?;
         if media_type(&parts.headers).is_some_and(|kind| is_form(&kind)) {
             return Err(Problem::UnsupportedMediaType);
         }
-        let bytes = read(&parts.headers, body, service.limits.max_body_bytes).await?;
         object(&bytes).map(Self)
     }
 }
@@ -47,22 +53,43 @@ pub(super) fn object(bytes: &[u8]) -> Result<Object, Problem> {
 
 /// Reads a body of at most `limit` bytes; one that announces itself as longer is not read at all.
 ///
+/// Whatever else is wrong is said when it has been read: an answer that overtakes its request is lost, because the
+/// connection is then closed under a peer that still sends.
+///
 /// # Errors
 /// The body is too long, encoded, or broken off.
 pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
-    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
-    if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Problem::UnsupportedMediaType);
-    }
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > limit)) {
         return Err(Problem::TooLarge);
     }
-    to_bytes(body, limit).await.map_err(|error| {
-        let too_large =
-            std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("length limit"));
-        if too_large { Problem::TooLarge } else { Problem::BodyUnreadable }
-    })
+    let bytes = timeout(BODY_TIMEOUT, collect(body, limit)).await.map_err(|_| Problem::BodyTimeout)??;
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Problem::UnsupportedMediaType);
+    }
+    Ok(bytes)
+}
+
+async fn collect(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let mut chunks = body.into_data_stream();
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Problem::BodyUnreadable)?;
+        if bytes.len() + chunk.len() > limit {
+            return Err(Problem::TooLarge);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+/// Reads what there is of a small body and forgets it, before an answer that did not need it.
+pub(super) async fn drain(body: Body) {
+    const BYTES: usize = 64 * 1024;
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    // Nothing is owed to who sends more, or too slowly.
+    let _ = timeout(TIMEOUT, collect(body, BYTES)).await;
 }
 
 /// The media type without its parameters, in lower case.

@@ -76,7 +76,6 @@ pub(super) async fn create(
     let limit = service.limits.max_document_bytes;
     let document = match body::media_type(&parts.headers).as_deref() {
         None | Some("application/json") => from_json(&parts.headers, bytes, &key, limit).await?,
-        Some(form) if body::is_form(form) => return Err(Problem::UnsupportedMediaType),
         Some(_) => from_bytes(&parts.headers, bytes, limit).await?,
     };
     match service.store.create_document(&key, document, &caller.reach).await? {
@@ -121,11 +120,12 @@ async fn from_json(
 
 /// The bytes themselves; their type is all that is known about them.
 async fn from_bytes(headers: &HeaderMap, bytes: Body, limit: usize) -> Result<StoredDocument, Problem> {
-    let kind =
-        headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).filter(|kind| content::is_media_type(kind));
-    let mut data = Object::default();
-    data.set("content_type", Value::String(kind.ok_or(Problem::UnsupportedMediaType)?.to_owned()));
     let bytes = body::read(headers, bytes, limit).await?;
+    let is_form = body::media_type(headers).is_some_and(|kind| body::is_form(&kind));
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.filter(|kind| content::is_media_type(kind) && !is_form).ok_or(Problem::UnsupportedMediaType)?;
+    let mut data = Object::default();
+    data.set("content_type", Value::String(kind.to_owned()));
     Ok(StoredDocument { data: data.to_text(), bytes: Some(bytes.into()) })
 }
 

@@ -31,6 +31,8 @@ pub(super) enum Problem {
     BadJson(JsonError),
     #[error("the body could not be read")]
     BodyUnreadable,
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
     #[error("the body is too large")]
     TooLarge,
     #[error("this content type or encoding is not accepted here")]
@@ -115,6 +117,7 @@ impl Problem {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UserInUse | Self::PageInUse => StatusCode::CONFLICT,
             Self::Stale => StatusCode::PRECONDITION_FAILED,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAnObject
@@ -148,6 +151,7 @@ impl Problem {
             Self::BadQuery(_) => "bad_query",
             Self::BadJson(error) => error.code(),
             Self::BodyUnreadable => "body_unreadable",
+            Self::BodyTimeout => "body_timeout",
             Self::TooLarge => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::NotAnObject => "not_an_object",

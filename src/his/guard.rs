@@ -7,7 +7,7 @@
 //! once and strictly, and never by the router (which decodes after routing, so that `..%2fadm` would be an id).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::{Next, from_fn};
@@ -16,9 +16,9 @@ use axum::routing::MethodRouter;
 use http::request::Parts;
 use percent_encoding::percent_decode_str;
 
-use super::Service;
 use super::error::Problem;
 use super::store::Reach;
+use super::{Service, body};
 use crate::assertion::{Claims, HEADER, Scope};
 
 /// The endpoint claim of pages that need no principal.
@@ -27,8 +27,6 @@ pub(super) const PUBLIC: &str = "";
 const ACCOUNT: &str = "account";
 /// Longest id, in bytes.
 const MAX_ID_BYTES: usize = 256;
-/// How long a handler may take until its answer begins.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Who calls, and whose records the decision lets the call touch.
 #[derive(Debug, Clone)]
@@ -64,8 +62,7 @@ pub(super) async fn admit(State(service): State<Arc<Service>>, mut request: Requ
         Ok(claims) => {
             let request_id = claims.rid.to_string();
             request.extensions_mut().insert(claims);
-            let answer = tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await;
-            (answer.unwrap_or_else(|_| Problem::DatabaseUnavailable.into_response()), Some(request_id))
+            (next.run(request).await, Some(request_id))
         }
         Err(problem) => (problem.into_response(), None),
     };
@@ -106,7 +103,10 @@ pub(super) fn endpoint(name: &'static str, methods: MethodRouter<Arc<Service>>) 
             request.extensions_mut().insert(ids);
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            body::drain(request.into_body()).await;
+            problem.into_response()
+        }
     }))
 }
 

@@ -67,10 +67,10 @@ pub(super) async fn change(
     request: Request,
 ) -> Answer {
     let (parts, bytes) = request.into_parts();
+    let bytes = Zeroizing::new(Vec::from(body::read(&parts.headers, bytes, MAX_FORM_BYTES).await?));
     if body::media_type(&parts.headers).as_deref() != Some("application/x-www-form-urlencoded") {
         return Err(Problem::UnsupportedMediaType);
     }
-    let bytes = Zeroizing::new(Vec::from(body::read(&parts.headers, bytes, MAX_FORM_BYTES).await?));
     let fields = Pairs::parse(&bytes).ok_or(Problem::BodyUnreadable)?;
     if !is_own_form(&parts.headers, fields.value("csrf_token").unwrap_or_default()) {
         return show(&id, &parts.headers, &Complaints { form: Some(EXPIRED), ..Complaints::default() });

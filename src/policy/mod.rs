@@ -7,11 +7,15 @@
 //! Pure: no I/O, no clock, no runtime; a decision cannot fail or wait. Called by the pipeline, by the operator's tools
 //! and by tests, all running this same code.
 
-mod rights;
 mod roles_cfg;
+mod rights;
+mod review;
+mod cases;
 
 use std::collections::HashMap;
 
+pub use cases::{Case, CasesError, Expectation, parse_cases};
+pub use review::{CellChange, Explanation, Matrix, RoleSays, Says, Warning};
 pub use rights::{Endpoint, EndpointTable, Rights};
 pub use roles_cfg::{Grant, MAX_POLICY_BYTES, PolicyError, RoleDefinition};
 
@@ -80,6 +84,7 @@ pub struct PolicySet {
     roles: Vec<RoleDefinition>,
     by_name: HashMap<String, Vec<usize>>,
     fingerprint: String,
+    source: Box<[u8]>,
 }
 
 impl PolicySet {
@@ -94,12 +99,17 @@ impl PolicySet {
             by_name.entry(role.name.clone()).or_default().push(index);
         }
         let fingerprint = blake3::hash(bytes).to_hex().get(..16).unwrap_or_default().to_owned();
-        Ok(Self { roles, by_name, fingerprint })
+        Ok(Self { roles, by_name, fingerprint, source: bytes.into() })
     }
 
     /// The first 16 hexadecimal digits of the file's BLAKE3 hash: names this policy in records and assertions.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// The bytes it was parsed from.
+    pub fn source(&self) -> &[u8] {
+        &self.source
     }
 
     /// The role definitions, in the order of the file.
@@ -161,6 +171,25 @@ impl Method {
             Self::Put => "PUT",
             Self::Patch => "PATCH",
             Self::Delete => "DELETE",
+        }
+    }
+}
+
+impl Reach {
+    /// The word in records, tables and cases.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Global => "global",
+        }
+    }
+}
+
+impl std::fmt::Display for Decision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Allow(reach) => write!(f, "allow {}", reach.as_str()),
+            Self::Deny(reason) => write!(f, "deny {}", reason.as_str()),
         }
     }
 }

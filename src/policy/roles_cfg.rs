@@ -29,6 +29,8 @@ pub struct RoleDefinition {
     pub line: usize,
     /// Whose records its permissions reach.
     pub reach: Reach,
+    /// Whether `global` is written as a JSON boolean, which Thalamus reads as false.
+    pub global_is_boolean: bool,
     /// Every (method, endpoint) it lists.
     pub grants: Vec<Grant>,
 }
@@ -161,10 +163,12 @@ impl<'a> File<'a> {
             let problem = format!("`role` must be a name of 1 to {MAX_NAME_BYTES} bytes");
             return Err(PolicyError::Shape { line, problem });
         }
-        let mut definition = RoleDefinition { name, line, reach: Reach::Own, grants: Vec::new() };
+        let mut definition =
+            RoleDefinition { name, line, reach: Reach::Own, global_is_boolean: false, grants: Vec::new() };
         for (key, value) in permissions.0 {
             if key == "global" {
                 definition.reach = self.reach(value)?;
+                definition.global_is_boolean = !value.get().starts_with('"');
                 continue;
             }
             let expected = format!("`{key}` of role `{}` must be a list of endpoint names", definition.name);

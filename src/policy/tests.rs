@@ -23,8 +23,9 @@ fn decides_by_role_method_endpoint_and_subject() {
     use DenyReason::*;
     use Method::*;
     let policy = policy(SMALL);
+    type Row<'a> = (&'a str, &'a [&'a str], Method, &'a str, Option<&'a str>, Decision);
     #[rustfmt::skip]
-    let cases: &[(&str, &[&str], Method, &str, Option<&str>, Decision)] = &[
+    let cases: &[Row<'_>] = &[
         // principal, roles, method, endpoint, subject, decision
         ("ANA", &["end_user"],           Get,    "login",  None,        Allow(Reach::Own)),
         ("ANA", &["end_user"],           Get,    "person", Some("ANA"), Allow(Reach::Own)),

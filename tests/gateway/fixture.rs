@@ -263,6 +263,7 @@ fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
                 std::thread::sleep(Duration::from_millis(700));
                 stream.write_all(ok)
             }
+            Some("distrust") => stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"),
             Some("short") => return drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\nhalf")),
             Some("garbage") => return drop(stream.write_all(b"\x00\x01garbage\r\n\r\n")),
             _ => stream.write_all(ok),

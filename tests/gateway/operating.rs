@@ -16,6 +16,12 @@ fn an_upstream_that_fails_is_told_as_502_or_504_and_a_cut_body_as_a_cut() {
     assert_eq!((hang.status, hang.json()["code"].as_str()), (504, Some("upstream_timeout")));
     let garbage = gateway.get("/pols/ANA/garbage", "ANA");
     assert_eq!((garbage.status, garbage.json()["code"].as_str()), (502, Some("upstream_unreachable")));
+    let distrust = gateway.get("/pols/ANA/distrust", "ANA");
+    assert_eq!(
+        (distrust.status, distrust.json()["code"].as_str()),
+        (502, Some("upstream_refused")),
+        "nobody's wrong password"
+    );
     let short = gateway.get("/pols/ANA/short", "ANA");
     assert_eq!((short.status, short.complete), (200, false), "a cut body must not look whole");
     assert_eq!(gateway.get("/pols/ANA/1", "ANA").status, 200, "and the next request is served");

@@ -119,3 +119,36 @@ fn a_body_over_the_limit_is_refused_declared_or_not() {
         gateway.send(format!("{head}Content-Length: 2048\r\nConnection: close\r\n\r\n{}", "x".repeat(2048)).as_bytes());
     assert_eq!(fits.status, 200);
 }
+
+#[test]
+fn who_waits_for_100_is_refused_at_once() {
+    let gateway = Gateway::start();
+    let head = "POST /pols/ANA/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
+    let began = std::time::Instant::now();
+    assert_eq!(gateway.send(head.as_bytes()).status, 401);
+    assert!(began.elapsed() < crate::fixture::PATIENCE / 10, "it waited for a body that does not come");
+}
+
+#[test]
+fn a_client_that_is_still_sending_gets_the_answer_all_the_same() {
+    use std::io::{Read, Write};
+    let gateway = Gateway::start();
+    for (length, extra, status) in
+        [(20_000, "", "403"), (20_000, "Connection: close\r\n", "403"), (20_000_000, "", "413")]
+    {
+        let account = if status == "413" { "ADM" } else { "ANA" };
+        let mut stream = std::net::TcpStream::connect(gateway.address).unwrap();
+        let authorization = basic(account, CANARY);
+        let head = format!(
+            "POST /pols/DOC/1 HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\nContent-Length: {length}\r\n{extra}\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // In two parts, as a TLS client sends them.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let sent = stream.write_all(&vec![b'x'; length]);
+        assert!(sent.is_ok(), "the connection was reset under the client: {sent:?}");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert!(answer.ends_with(status.as_bytes()), "{}", String::from_utf8_lossy(&answer));
+    }
+}

@@ -1,5 +1,7 @@
 //! Bodies: what is read as JSON, and what is refused before anything is written.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::support::{professional, root};
 
 crate::on_both_stores! {
@@ -75,10 +77,47 @@ crate::on_both_stores! {
         assert_eq!(text.matches("\"x\"").count(), 1);
     }
 
+    async fn a_refusal_does_not_overtake_its_request(his) {
+        let fedgate::config::Address::Tcp(address) = his.address else { unreachable!() };
+        let long = format!("/people/{}", "x".repeat(300));
+        for (target, name, value, status) in [
+            ("/people/FORM", "content-type", "application/x-www-form-urlencoded", 415),
+            ("/people/GZIP", "content-encoding", "gzip", 415),
+            ("/personal_docs/ANA/p/d", "content-type", "multipart/form-data", 415),
+            ("/password/ANA", "content-type", "application/json", 415),
+            (long.as_str(), "content-type", "application/json", 400),
+        ] {
+            let request = his.request(&root(), "POST", target).header(name, value).header("content-length", "10000");
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.write_all(request.head().as_bytes()).await.unwrap();
+            let early = tokio::time::timeout(std::time::Duration::from_millis(100), stream.read_u8()).await;
+            assert!(early.is_err(), "{target}: answered before the body came");
+            stream.write_all(&[b' '; 10_000]).await.unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).await.unwrap();
+            assert_eq!(crate::support::client::parse(&bytes, false).status, status, "{target}");
+        }
+    }
+
     async fn chunked_bodies_are_read(his) {
         let request = his.request(&root(), "POST", "/people/CHUNKED");
         let head = request.head().replace("content-length: 0", "transfer-encoding: chunked");
         let reply = crate::support::client::exchange(&his.address, &head, b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n").await;
         assert_eq!((reply.status, reply.text()), (200, "null"));
+    }
+}
+
+#[test]
+fn every_code_is_documented() {
+    let documented = include_str!("../../docs/API.md");
+    let sources = [include_str!("../../src/his/error.rs"), include_str!("../../src/his/json/parse.rs")];
+    let codes: Vec<&str> = sources
+        .iter()
+        .flat_map(|source| source.split("=> \"").skip(1))
+        .map(|rest| rest.split('"').next().unwrap())
+        .collect();
+    assert!(codes.len() > 30, "the codes were found");
+    for code in codes {
+        assert!(documented.contains(&format!("`{code}`")), "{code}");
     }
 }

@@ -1,4 +1,5 @@
 //! The laws of the HIS, each against both stores, over a real socket.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 #[path = "../support/mod.rs"]
 mod support;

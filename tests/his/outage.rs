@@ -89,3 +89,72 @@ async fn many_slow_readers_do_not_keep_others_out() {
     assert_eq!(his.get(&professional(), "/people/P1").await.status, 200);
     assert_eq!(his.post(&root(), "/people/NEW", json!({"n": 1}).to_string()).await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_started_while_the_database_is_away_serves_when_it_is_there() {
+    let cluster = Cluster::start();
+    let his = His::on(cluster.database().await).await;
+    let config = super::program::configuration(&his.scratch.0);
+    let fedgate::config::StoreConfig::Postgres(database) = &his.config else { unreachable!() };
+    let text = format!("kind = \"postgres\"\nuri = \"{}\"\npath", database.uri);
+    let text = std::fs::read_to_string(&config).unwrap().replace("kind = \"sqlite\"\npath", &text);
+    std::fs::write(&config, text).unwrap();
+    cluster.kill();
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_fedhis"));
+    let mut program = program.args(["serve", "--config"]).arg(&config).kill_on_drop(true).spawn().unwrap();
+    let socket = fedgate::config::Address::Unix(his.scratch.0.join("his.sock"));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !his.scratch.0.join("his.sock").exists() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let ask = async || client::exchange(&socket, &his.request(&root(), "GET", "/people").head(), b"").await.status;
+    assert_eq!(ask().await, 503);
+    cluster.resume();
+    let back = Instant::now();
+    while ask().await != 200 {
+        assert!(back.elapsed() < Duration::from_secs(2));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    program.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_hangs_is_503_and_served_again_when_it_goes_on() {
+    let cluster = Cluster::start();
+    let his = His::on(cluster.database().await).await;
+    his.person("ANA", "{}").await;
+    cluster.freeze(true);
+    let started = Instant::now();
+    let reply = his.get(&root(), "/people/ANA").await;
+    cluster.freeze(false);
+    assert_eq!(reply.error().2, "database_unavailable");
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    let back = Instant::now();
+    while his.get(&root(), "/people/ANA").await.status != 200 {
+        assert!(back.elapsed() < Duration::from_secs(2));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_host_of_several_is_enough_and_tls_is_verified() {
+    let cluster = Cluster::start();
+    let mut config = cluster.database().await;
+    let database = config.uri.split("dbname=").nth(1).unwrap().to_owned();
+    config.uri = config.uri.replace("host=", "host=/nowhere,") + " target_session_attrs=read-write";
+    let his = His::on(config.clone()).await;
+    his.person("ANA", "{}").await;
+
+    let (port, certificate) = cluster.encrypt();
+    config.uri = format!("postgres://postgres@localhost:{port}/{database}?sslmode=verify-full");
+    let unverified = fedgate::db::postgres::connect(&config).await.map(|_| ());
+    assert!(unverified.is_err(), "the certificate is signed by nobody we know");
+    config.ca_file = Some(certificate.clone());
+    let his = His::on(config.clone()).await;
+    assert_eq!(his.get(&root(), "/people/ANA").await.status, 200);
+    let encrypted = "SELECT CAST(ssl AS text) FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    assert_eq!(his.sql_text(encrypted).await.as_deref(), Some("true"));
+    config.uri = config.uri.replace("localhost", "127.0.0.1");
+    let renamed = fedgate::db::postgres::connect(&config).await.map(|_| ());
+    assert!(renamed.is_err(), "the certificate is for another name");
+}

@@ -20,7 +20,8 @@ crate::on_both_stores! {
         let document = r#"{"name":"Ana","n":1.50,"creation_info":{"user":"x","node":null}}"#;
         his.person("ana", document).await;
         his.person("ANA", r#"{"creation_info":{"node":null,"user":"x"},"n":15e-1,"name":"\u0041na"}"#).await;
-        for other in [r#"{"name":"Bob"}"#, r#"{}"#, r#"{"name":"Ana","n":1.50,"creation_info":{"user":"x","node":1}}"#] {
+        for other in [r#"{"name":"Bob"}"#, r#"{}"#, r#"{"name":"Ana","n":1.50,"creation_info":{"user":"x","node":1}}"#,
+            r#"{"name":"Bob","n":1.50,"creation_info":{"user":"x","node":null}}"#] {
             let reply = his.post(&professional(), "/people/Ana", other).await;
             assert_eq!(reply.error(), (422, "User already exists".into(), "user_exists".into()));
         }

@@ -1,6 +1,7 @@
 //! What the tests of the HIS stand on: a service on a real socket over a store of its own, and callers as the gateway
 //! would assert them.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 pub mod client;
 pub mod postgres;

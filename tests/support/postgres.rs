@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use fedgate::config::PostgresConfig;
 
@@ -12,6 +12,8 @@ pub struct Cluster {
     directory: PathBuf,
     programs: PathBuf,
     databases: AtomicUsize,
+    /// Options of the server beyond the usual.
+    options: Mutex<String>,
     /// Stops the server and removes the directory when the pipe to it closes, however this process ends.
     _watchdog: Child,
 }
@@ -42,7 +44,13 @@ impl Cluster {
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        let cluster = Self { directory, programs, databases: AtomicUsize::new(0), _watchdog: watchdog };
+        let cluster = Self {
+            directory,
+            programs,
+            databases: AtomicUsize::new(0),
+            options: Mutex::default(),
+            _watchdog: watchdog,
+        };
         run(cluster
             .program("initdb")
             .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "-D"])
@@ -54,8 +62,9 @@ impl Cluster {
     /// Starts the server (again).
     pub fn resume(&self) {
         let options = format!(
-            "-k {} -c listen_addresses='' -c fsync=off -c full_page_writes=off -c max_connections=400",
-            self.directory.display()
+            "-k {} -c listen_addresses='' -c fsync=off -c full_page_writes=off -c max_connections=400 {}",
+            self.directory.display(),
+            self.options.lock().unwrap()
         );
         run(self
             .program("pg_ctl")
@@ -69,6 +78,38 @@ impl Cluster {
     /// Stops the server without letting it finish anything.
     pub fn kill(&self) {
         run(self.program("pg_ctl").arg("-D").arg(self.directory.join("data")).args(["-m", "immediate", "-w", "stop"]));
+    }
+
+    /// Lets the server listen on TCP and ask for TLS there, with a new certificate for `localhost`; the port, and the
+    /// certificate's file.
+    pub fn encrypt(&self) -> (u16, PathBuf) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+        let (certificate_file, key_file) = (self.directory.join("server.crt"), self.directory.join("server.key"));
+        std::fs::write(&certificate_file, certificate.pem()).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        run(Command::new("chmod").args(["600"]).arg(&key_file));
+        if rustix::process::geteuid().is_root() {
+            run(Command::new("chown").arg("postgres").args([&certificate_file, &key_file]));
+        }
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        self.kill();
+        *self.options.lock().unwrap() = format!(
+            "-p {port} -c listen_addresses=localhost -c ssl=on -c ssl_cert_file={} -c ssl_key_file={}",
+            certificate_file.display(),
+            key_file.display()
+        );
+        self.resume();
+        (port, certificate_file)
+    }
+
+    /// Stops the server's processes where they stand, or lets them go on.
+    pub fn freeze(&self, is_frozen: bool) {
+        let pid = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
+        let pid = pid.lines().next().unwrap().to_owned();
+        let signal = if is_frozen { "-STOP" } else { "-CONT" };
+        let script = format!("kill {signal} {pid} $(ps -o pid= --ppid {pid})");
+        run(Command::new("sh").arg("-c").arg(script));
     }
 
     /// An empty database.

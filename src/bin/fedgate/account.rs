@@ -1,6 +1,7 @@
 //! `fedgate account`: accounts of either store, from the command line.
 
 use std::io::{BufRead, IsTerminal};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
@@ -11,7 +12,7 @@ use fedgate::gateway::load_policy;
 use fedgate::password::{self, Arena};
 use fedgate::secret::Secret;
 
-use crate::{Failure, print_line};
+use crate::{Failure, print_line, store_fault};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -38,9 +39,13 @@ pub(crate) enum Command {
     Passwd {
         /// The id of the person.
         id: String,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Replace the roles of an account.
     Roles {
+        #[command(flatten)]
+        wait: Wait,
         /// The id of the person.
         id: String,
         /// Roles, with commas between them; "" for none.
@@ -51,17 +56,28 @@ pub(crate) enum Command {
     Enable {
         /// The id of the person.
         id: String,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Keep an account from logging in, from now on and everywhere.
     Disable {
         /// The id of the person.
         id: String,
+        #[command(flatten)]
+        wait: Wait,
     },
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Wait {
+    /// Return when every running gateway has applied the change, and say how many and after how many ms.
+    #[arg(long)]
+    wait: bool,
 }
 
 pub(crate) async fn run(config: &Config, command: Command) -> Result<(), Failure> {
     let accounts = Accounts::open(&config.store).await.map_err(|error| Failure::Usage(error.into()))?;
-    if schema::version(accounts.database()).await? < schema::VERSION {
+    if schema::version(accounts.database()).await.map_err(|error| store_fault(config, error))? < schema::VERSION {
         return Err(Failure::Usage(anyhow!("the database has no schema of this version; run `fedhis migrate`")));
     }
     match command {
@@ -70,35 +86,66 @@ pub(crate) async fn run(config: &Config, command: Command) -> Result<(), Failure
             warn_of_undefined(config, &roles);
             let password_hash = new_hash(config)?;
             let new = NewAccount { id: id.clone(), roles, password_hash, name, lastname };
-            if !accounts.add(&new).await? {
+            if !accounts.add(&new).await.map_err(|error| store_fault(config, error))? {
                 return Err(anyhow!("`{id}` exists; change it with `fedgate account roles` or `passwd`").into());
             }
             print_line(&format!("{id} added"))?;
         }
-        Command::Show { id } => show(&accounts.read(&id).await?.ok_or_else(|| missing(&id))?)?,
-        Command::Passwd { id } => {
-            accounts.read(&id).await?.ok_or_else(|| missing(&id))?;
-            change(&accounts, &id, AccountChange::PasswordHash(new_hash(config)?), "has a new password").await?;
+        Command::Show { id } => {
+            show(&accounts.read(&id).await.map_err(|error| store_fault(config, error))?.ok_or_else(|| missing(&id))?)?
         }
-        Command::Roles { id, roles } => {
+        Command::Passwd { id, wait } => {
+            accounts.read(&id).await.map_err(|error| store_fault(config, error))?.ok_or_else(|| missing(&id))?;
+            let hash = AccountChange::PasswordHash(new_hash(config)?);
+            change(config, &accounts, &id, hash, "has a new password", &wait).await?;
+        }
+        Command::Roles { id, roles, wait } => {
             let roles: Vec<String> = roles.into_iter().filter(|role| !role.is_empty()).collect();
             warn_of_undefined(config, &roles);
             let done = format!("has the roles {}", list(&roles));
-            change(&accounts, &id, AccountChange::Roles(roles), &done).await?;
+            change(config, &accounts, &id, AccountChange::Roles(roles), &done, &wait).await?;
         }
-        Command::Enable { id } => change(&accounts, &id, AccountChange::Active(true), "can log in").await?,
-        Command::Disable { id } => {
-            change(&accounts, &id, AccountChange::Active(false), "cannot log in any more").await?
+        Command::Enable { id, wait } => {
+            change(config, &accounts, &id, AccountChange::Active(true), "can log in", &wait).await?
+        }
+        Command::Disable { id, wait } => {
+            change(config, &accounts, &id, AccountChange::Active(false), "cannot log in any more", &wait).await?;
         }
     }
     Ok(())
 }
 
-async fn change(accounts: &Accounts, id: &str, change: AccountChange, done: &str) -> Result<(), Failure> {
-    if !accounts.change(id, &change).await? {
+async fn change(
+    config: &Config,
+    accounts: &Accounts,
+    id: &str,
+    change: AccountChange,
+    done: &str,
+    wait: &Wait,
+) -> Result<(), Failure> {
+    if !accounts.change(id, &change).await.map_err(|error| store_fault(config, error))? {
         return Err(missing(id).into());
     }
+    let (committed, at) = (Instant::now(), SystemTime::now());
     print_line(&format!("{id} {done}"))?;
+    if !wait.wait {
+        return Ok(());
+    }
+    let spread = accounts.wait_until_applied(committed).await.map_err(|error| store_fault(config, error))?;
+    let count = match spread.applied.len() {
+        0 => "no running gateway".to_owned(),
+        1 => "1 gateway has applied it".to_owned(),
+        count => format!("{count} gateways have applied it"),
+    };
+    print_line(&format!("{count}, {} ms after the commit (account epoch {})", spread.after.as_millis(), spread.epoch))?;
+    for report in &spread.silent {
+        let ends = chrono::DateTime::<chrono::Utc>::from(at + Duration::from_millis(report.bound_ms));
+        let ends = ends.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+        eprintln!(
+            "fedgate: warning: {} ({}) did not answer; its lease ended at {ends}, and with it the old right",
+            report.id, report.place
+        );
+    }
     Ok(())
 }
 

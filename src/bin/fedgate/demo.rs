@@ -194,6 +194,9 @@ key = \"certs/localhost.key\"
 [policy]
 roles = \"roles.cfg\"
 
+[records]
+file = \"records.jsonl\"
+
 [store]
 kind = \"sqlite\"
 path = \"fedgate.db\"

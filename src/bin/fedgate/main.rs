@@ -5,13 +5,16 @@
 mod account;
 mod check;
 mod demo;
+mod explain;
+mod policy;
+mod status;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fedgate::config::Config;
+use fedgate::config::{Config, StoreConfig};
 use fedgate::gateway::Prepared;
 use fedgate::{observe, password};
 
@@ -52,6 +55,29 @@ enum Command {
     },
     /// Hash a password with argon2id, as the store keeps it; it is asked for, or read from standard input.
     HashPassword,
+    /// Look at policies: check, explain, matrix, diff, test.
+    Policy {
+        #[command(subcommand)]
+        command: policy::Command,
+    },
+    /// Find a request in the records, and replay its decision against the policy that made it.
+    Explain {
+        /// The request id, as in the answer (`request_id`, X-Request-Id) and in the records.
+        request_id: String,
+        /// The records, if not the `records.file` of the configuration.
+        #[arg(long, value_name = "FILE")]
+        records: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Show the gateways that run on the configured store: policies, account epoch, leases, caches.
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// Manage the accounts of the configured store.
     Account {
         #[command(flatten)]
@@ -64,7 +90,7 @@ enum Command {
 #[derive(clap::Args)]
 struct ConfigFile {
     /// The configuration file; FEDGATE_* environment variables override it.
-    #[arg(short, long = "config", value_name = "FILE", default_value = "fedgate.toml", global = true)]
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "fedgate.toml", global = true)]
     file: PathBuf,
 }
 
@@ -108,6 +134,12 @@ fn run(command: Command) -> Result<(), Failure> {
             print_line(&password::hash(password.expose())?)?;
             Ok(())
         }
+        Command::Policy { command } => runtime()?.block_on(policy::run(command)),
+        Command::Explain { request_id, records, config } => explain::run(&load(&config.file)?, &request_id, records),
+        Command::Status { json, config } => {
+            let config = load(&config.file)?;
+            runtime()?.block_on(status::run(&config, json))
+        }
         Command::Account { config, command } => {
             let config = load(&config.file)?;
             runtime()?.block_on(account::run(&config, command))
@@ -124,6 +156,15 @@ fn serve(file: &Path) -> Result<(), Failure> {
 
 fn load(file: &Path) -> Result<Config, Failure> {
     Config::load(file).map_err(|error| Failure::Usage(error.into()))
+}
+
+/// A fault of the store, as one line that names file and key.
+pub(crate) fn store_fault(config: &Config, error: impl std::fmt::Display) -> Failure {
+    let key = match config.store {
+        StoreConfig::Sqlite(_) => "store.path",
+        StoreConfig::Postgres(_) => "store.uri",
+    };
+    Failure::Failed(anyhow::anyhow!("{}: `{key}`: {error}", config.file.display()))
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -10,7 +10,7 @@ use tokio_postgres::error::SqlState;
 use super::{Database, DbError};
 
 /// The version this program needs.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 
 /// Key of the advisory lock that lets one migration run at a time: "fedgate" in ASCII.
 const LOCK: i64 = 0x66_65_64_67_61_74_65;

@@ -96,5 +96,13 @@ CREATE OR REPLACE TRIGGER fedgate_people_deleted AFTER DELETE ON people
 CREATE OR REPLACE TRIGGER fedgate_people_truncated AFTER TRUNCATE ON people
     FOR EACH STATEMENT EXECUTE FUNCTION fedgate_people_truncated();
 
+-- The gateways that run; nothing is decided by these rows, so they need not survive a crash.
+CREATE UNLOGGED TABLE IF NOT EXISTS fedgate_instances (
+    id varchar PRIMARY KEY,
+    seen timestamptz NOT NULL,
+    epoch bigint NOT NULL,
+    report text NOT NULL
+);
+
 DELETE FROM fedgate_schema;
-INSERT INTO fedgate_schema (version) VALUES (1);
+INSERT INTO fedgate_schema (version) VALUES (2);

@@ -46,5 +46,13 @@ BEGIN
     DELETE FROM fedgate_account_changes WHERE epoch < (SELECT epoch FROM fedgate_epoch) - 10000;
 END;
 
+-- The gateways that run; seen is in ms since 1970.
+CREATE TABLE IF NOT EXISTS fedgate_instances (
+    id TEXT PRIMARY KEY NOT NULL,
+    seen REAL NOT NULL,
+    epoch INTEGER NOT NULL,
+    report TEXT NOT NULL
+);
+
 DELETE FROM fedgate_schema;
-INSERT INTO fedgate_schema (version) VALUES (1);
+INSERT INTO fedgate_schema (version) VALUES (2);

@@ -12,6 +12,8 @@ mod postgres;
 mod sql;
 mod sqlite;
 
+use std::time::Duration;
+
 use crate::db::{Database, DbError};
 use crate::his::etag::IfMatch;
 use crate::his::json::Object;
@@ -35,14 +37,21 @@ pub enum Store {
     Sqlite(SqliteStore),
 }
 
+/// How long a request waits for a server that took the statement and says nothing.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Sends a call to whichever database there is.
 macro_rules! each {
     ($self:ident, $store:ident => $call:expr) => {
         match $self {
-            Self::Postgres($store) => $call.await,
+            Self::Postgres($store) => within_bound($call).await,
             Self::Sqlite($store) => $call.await,
         }
     };
+}
+
+async fn within_bound<T>(call: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
+    tokio::time::timeout(ANSWER_TIMEOUT, call).await.unwrap_or_else(|elapsed| Err(DbError::Unavailable(elapsed.into())))
 }
 
 impl Store {
@@ -150,6 +159,9 @@ impl Store {
     /// # Errors
     /// See [`Store::record`]; nothing of the batch is stored then.
     pub async fn import(&self, batch: Batch) -> Result<Vec<BatchOutcome>, DbError> {
-        each!(self, store => store.import(batch))
+        match self {
+            Self::Postgres(store) => store.import(batch).await,
+            Self::Sqlite(store) => store.import(batch).await,
+        }
     }
 }

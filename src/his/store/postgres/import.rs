@@ -2,6 +2,7 @@
 
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join_all;
+use tokio_postgres::Statement;
 
 use super::super::batch::{self, Batch, BatchOutcome};
 use super::super::sql::Table;
@@ -11,45 +12,59 @@ use crate::his::json::Object;
 
 /// One record of a batch.
 struct Record<'a> {
-    table: Table,
     id: &'a str,
     book: Option<&'a str>,
     document: &'a Object,
 }
 
+impl<'a> Record<'a> {
+    fn person((id, document): &'a (String, Object)) -> Self {
+        Self { id, book: None, document }
+    }
+
+    fn page((book, id, document): &'a (String, String, Object)) -> Self {
+        Self { id, book: Some(book), document }
+    }
+}
+
+/// The statements that a record may need.
+struct Statements {
+    insert: Statement,
+    existing: Statement,
+}
+
 impl Postgres {
     pub(in super::super) async fn import(&self, batch: Batch) -> Result<Vec<BatchOutcome>, DbError> {
+        let (table, records): (Table, Vec<Record<'_>>) = match &batch {
+            Batch::People(people) => (Table::People, people.iter().map(Record::person).collect()),
+            Batch::Pages(pages) => (Table::Pols, pages.iter().map(Record::page).collect()),
+        };
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;
-        let records: Vec<Record<'_>> = match &batch {
-            Batch::People(people) => {
-                people.iter().map(|(id, document)| Record { table: Table::People, id, book: None, document }).collect()
-            }
-            Batch::Pages(pages) => pages
-                .iter()
-                .map(|(book, id, document)| Record { table: Table::Pols, id, book: Some(book), document })
-                .collect(),
+        let statements = Statements {
+            insert: transaction.prepare_cached(insert(table)).await?,
+            existing: transaction.prepare_cached(&existing(table)).await?,
         };
-        let outcomes = try_join_all(records.iter().map(|record| store(&transaction, record))).await?;
+        let outcomes = records.iter().map(|record| store(&transaction, &statements, record));
+        let outcomes = try_join_all(outcomes).await?;
         transaction.commit().await?;
         Ok(outcomes)
     }
 }
 
-async fn store(transaction: &Transaction<'_>, record: &Record<'_>) -> Result<BatchOutcome, DbError> {
-    let statement = transaction.prepare_cached(insert(record.table)).await?;
+async fn store(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    record: &Record<'_>,
+) -> Result<BatchOutcome, DbError> {
     let text = record.document.to_text();
     let anyone = None::<&str>;
-    if transaction.execute(&statement, &[&record.id, &text, &anyone, &record.book]).await? > 0 {
+    if transaction.execute(&statements.insert, &[&record.id, &text, &anyone, &record.book]).await? > 0 {
         return Ok(BatchOutcome::Created);
     }
-    let statement = transaction.prepare_cached(&existing(record.table)).await?;
-    let Some(row) = transaction.query_opt(&statement, &[&record.id, &record.book]).await? else {
+    let Some(row) = transaction.query_opt(&statements.existing, &[&record.id, &record.book]).await? else {
         return Ok(BatchOutcome::NoPerson);
     };
     let (book, known): (Option<&str>, &str) = (row.try_get(0)?, row.try_get(1)?);
-    Ok(match book == record.book {
-        true => batch::compare(known, record.document),
-        false => BatchOutcome::Taken,
-    })
+    Ok(if book == record.book { batch::compare(known, record.document) } else { BatchOutcome::Taken })
 }

@@ -1,0 +1,202 @@
+//! The gateways that run on these accounts: each reports itself, so that an operator sees them all, and a revocation can
+//! wait until every one of them has applied it.
+//!
+//! The one rule: nothing is decided by these rows. They show; the lease alone protects. An instance that does not report
+//! loses its lease all the same.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Accounts, AccountsError, READ_TIMEOUT, from_sql, to_sql, within};
+use crate::db::{Database, DbError};
+
+/// How often an instance reports itself when nothing changes.
+pub const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// How long after its last report an instance counts as running.
+pub const LIVE_FOR: Duration = Duration::from_secs(4);
+/// How often the instances are looked at while a change spreads.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// What an instance says of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// Random, one per process.
+    pub id: String,
+    /// Host name and first listening address.
+    pub place: String,
+    /// Version of the program.
+    pub version: String,
+    /// Fingerprint of the policy in force.
+    pub policy: String,
+    /// The account epoch whose changes it has applied.
+    pub epoch: u64,
+    /// Longest time, in ms, that it may use a cached right after the last confirmation.
+    pub bound_ms: u64,
+    /// Whether its lease was valid when it reported.
+    pub lease_valid: bool,
+    /// Its caches.
+    pub caches: CacheFigures,
+}
+
+/// The figures of an instance's caches, since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheFigures {
+    /// Principals held now.
+    pub principals: u64,
+    /// Requests answered from a cached principal.
+    pub hits: u64,
+    /// Requests that read the account.
+    pub misses: u64,
+    /// Passwords that were hashed.
+    pub hashed: u64,
+    /// Principals dropped because their account changed.
+    pub invalidated: u64,
+    /// Principals dropped for room or age.
+    pub evicted: u64,
+    /// Mean age, in s, of the principals that were dropped for any reason.
+    pub mean_age_seconds: u64,
+}
+
+/// An instance as the database knows it.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// What it last said.
+    pub report: Report,
+    /// How long ago that was, by the database's clock.
+    pub seen: Duration,
+}
+
+impl Instance {
+    /// Whether it reported lately enough to count as running.
+    pub fn is_live(&self) -> bool {
+        self.seen < LIVE_FOR
+    }
+}
+
+impl Accounts {
+    /// Writes down what an instance says of itself.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn report(&self, report: &Report) -> Result<(), AccountsError> {
+        within(READ_TIMEOUT, self.report_unbounded(report)).await
+    }
+
+    async fn report_unbounded(&self, report: &Report) -> Result<(), AccountsError> {
+        let text = serde_json::to_string(report).unwrap_or_default();
+        let (id, epoch) = (report.id.clone(), to_sql(report.epoch));
+        match &self.database {
+            Database::Postgres(pool) => {
+                let client = pool.get().await.map_err(DbError::from)?;
+                let statement = client.prepare_cached(POSTGRES_REPORT).await.map_err(DbError::from)?;
+                client.execute(&statement, &[&id, &epoch, &text]).await.map_err(DbError::from)?;
+            }
+            Database::Sqlite(sqlite) => {
+                let write = move |transaction: &rusqlite::Transaction<'_>| {
+                    transaction.execute(SQLITE_REPORT, rusqlite::params![id, epoch, text])
+                };
+                sqlite.write(write).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an instance off the list, because it stops.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn withdraw(&self, id: &str) -> Result<(), AccountsError> {
+        match &self.database {
+            Database::Postgres(pool) => {
+                let client = pool.get().await.map_err(DbError::from)?;
+                client.execute("DELETE FROM fedgate_instances WHERE id = $1", &[&id]).await.map_err(DbError::from)?;
+            }
+            Database::Sqlite(sqlite) => {
+                let id = id.to_owned();
+                sqlite.write(move |tx| tx.execute("DELETE FROM fedgate_instances WHERE id = ?1", [id])).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every instance that reported within the last hour, in order of id.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn instances(&self) -> Result<Vec<Instance>, AccountsError> {
+        within(READ_TIMEOUT, self.instances_unbounded()).await
+    }
+
+    async fn instances_unbounded(&self) -> Result<Vec<Instance>, AccountsError> {
+        let rows: Vec<(i64, i64, String)> = match &self.database {
+            Database::Postgres(pool) => {
+                let client = pool.get().await.map_err(DbError::from)?;
+                let rows = client.query(POSTGRES_INSTANCES, &[]).await.map_err(DbError::from)?;
+                rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+            }
+            Database::Sqlite(sqlite) => {
+                let read = |connection: &rusqlite::Connection| {
+                    let mut statement = connection.prepare_cached(SQLITE_INSTANCES)?;
+                    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+                };
+                sqlite.read(read).await?
+            }
+        };
+        // A row of another version that cannot be read is left out; its instance is listed by its own version's tools.
+        let instance = |(seen, epoch, text): (i64, i64, String)| {
+            let mut report: Report = serde_json::from_str(&text).ok()?;
+            report.epoch = from_sql(epoch);
+            Some(Instance { report, seen: Duration::from_millis(u64::try_from(seen).unwrap_or_default()) })
+        };
+        Ok(rows.into_iter().filter_map(instance).collect())
+    }
+}
+
+/// What became of a change on the instances that run.
+#[derive(Debug)]
+pub struct Spread {
+    /// The account epoch of the change.
+    pub epoch: u64,
+    /// The instances that have applied it.
+    pub applied: Vec<Report>,
+    /// Those that have not said so within their bound: their leases have ended by now.
+    pub silent: Vec<Report>,
+    /// From the commit until the last of them had.
+    pub after: Duration,
+}
+
+impl Accounts {
+    /// Waits until every running instance has applied all changes that were committed up to now, or its lease has ended.
+    ///
+    /// `committed` is when the last of them was committed, or later.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn wait_until_applied(&self, committed: Instant) -> Result<Spread, AccountsError> {
+        let epoch = self.changes_since(None).await?.epoch;
+        loop {
+            let live = self.instances().await?.into_iter().filter(Instance::is_live).map(|instance| instance.report);
+            let (applied, pending): (Vec<_>, Vec<_>) = live.partition(|report| report.epoch >= epoch);
+            let after = committed.elapsed();
+            if pending.iter().all(|report| after > Duration::from_millis(report.bound_ms)) {
+                return Ok(Spread { epoch, applied, silent: pending, after });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+const POSTGRES_REPORT: &str = "
+    WITH gone AS (DELETE FROM fedgate_instances WHERE seen < clock_timestamp() - interval '1 hour')
+    INSERT INTO fedgate_instances (id, seen, epoch, report) VALUES ($1, clock_timestamp(), $2, $3)
+    ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, epoch = excluded.epoch, report = excluded.report";
+const SQLITE_REPORT: &str = "
+    INSERT INTO fedgate_instances (id, seen, epoch, report) VALUES (?1, unixepoch('subsec') * 1000, ?2, ?3)
+    ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, epoch = excluded.epoch, report = excluded.report";
+const POSTGRES_INSTANCES: &str = "
+    SELECT (extract(epoch FROM clock_timestamp() - seen) * 1000)::bigint, epoch, report FROM fedgate_instances
+    WHERE seen > clock_timestamp() - interval '1 hour' ORDER BY id";
+const SQLITE_INSTANCES: &str = "
+    SELECT CAST(unixepoch('subsec') * 1000 - seen AS INTEGER), epoch, report FROM fedgate_instances
+    WHERE seen > unixepoch('subsec') * 1000 - 3600000 ORDER BY id";

@@ -1,0 +1,74 @@
+//! This instance's report of itself: once a second, and at once when it has applied a new account epoch.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::time::{sleep, timeout};
+
+use crate::accounts::{REPORT_EVERY, Report};
+use crate::authn::Authenticator;
+use crate::config::GatewayConfig;
+use crate::policy::PolicySet;
+
+/// How long the last word of a stopping instance may take.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Reports one instance.
+#[derive(Clone)]
+pub(super) struct Reporter {
+    id: String,
+    place: String,
+    authenticator: Arc<Authenticator>,
+    policy: Arc<ArcSwap<PolicySet>>,
+}
+
+impl Reporter {
+    pub(super) fn new(
+        listen: &GatewayConfig,
+        authenticator: Arc<Authenticator>,
+        policy: Arc<ArcSwap<PolicySet>>,
+    ) -> Self {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let address = listen.listen.iter().chain(&listen.listen_plain).next();
+        let place = address.map_or(host.clone(), |address| format!("{host} {address}"));
+        Self { id: format!("{:08x}", rand::random::<u32>()), place, authenticator, policy }
+    }
+
+    /// Reports for ever.
+    pub(super) async fn run(self) {
+        let mut epoch = self.authenticator.epoch();
+        loop {
+            let applied = *epoch.borrow_and_update();
+            // An instance that has confirmed nothing yet is in nobody's way.
+            if applied > 0
+                && let Err(error) = self.authenticator.accounts().report(&self.report(applied)).await
+            {
+                tracing::debug!(%error, "this instance could not report itself");
+            }
+            tokio::select! {
+                _ = epoch.changed() => {}
+                () = sleep(REPORT_EVERY) => {}
+            }
+        }
+    }
+
+    /// Takes this instance off the list.
+    pub(super) async fn withdraw(self) {
+        let _ = timeout(WITHDRAW_TIMEOUT, self.authenticator.accounts().withdraw(&self.id)).await;
+    }
+
+    fn report(&self, epoch: u64) -> Report {
+        let bound = self.authenticator.longest_use();
+        Report {
+            id: self.id.clone(),
+            place: self.place.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            policy: self.policy.load().fingerprint().to_owned(),
+            epoch,
+            bound_ms: u64::try_from(bound.as_millis()).unwrap_or(u64::MAX),
+            lease_valid: self.authenticator.lease_is_valid(Instant::now()),
+            caches: self.authenticator.figures(),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! `fedgate policy`: what an operator sees, and the exit codes that scripts rely on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test panics to fail"
+)]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+struct Files(PathBuf);
+
+impl Files {
+    fn new() -> Self {
+        let dir = std::env::temp_dir().join(format!("fedgate-policy-{:x}", rand::random::<u128>()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.0.join(name), text).unwrap();
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Exit code, stdout, last line of stderr.
+fn policy(arguments: &[&str]) -> (i32, String, String) {
+    let out = Command::new(env!("CARGO_BIN_EXE_fedgate")).arg("policy").args(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let complaint = text(out.stderr).lines().last().unwrap_or_default().to_owned();
+    (out.status.code().unwrap(), text(out.stdout), complaint)
+}
+
+fn json(arguments: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&policy(arguments).1).unwrap()
+}
+
+const STOCK: &str = "policies/roles.cfg";
+
+#[test]
+fn check_names_line_and_key_of_a_fault_and_what_is_hardly_meant() {
+    let files = Files::new();
+    assert_eq!(policy(&["check", STOCK]).0, 0);
+    assert!(policy(&["check", STOCK]).1.ends_with("nothing to remark\n"));
+    let broken = files.write("broken.cfg", "[\n {\"role\": \"r\",\n  \"permissions\": {\"GET\": \"person\"}}]");
+    let (code, _, complaint) = policy(&["check", &broken]);
+    assert_eq!(code, 2);
+    assert!(
+        complaint.contains("broken.cfg: line 3: ") && complaint.contains("`GET` of role `r` must be a list"),
+        "{complaint}"
+    );
+    let odd = files.write(
+        "odd.cfg",
+        r#"[
+ {"role": "r", "permissions": {"GET": ["person", "persn"],
+   "HEAD": ["person"], "get": ["person"],
+   "PATCH": ["account", "account"]}},
+ {"role": "r", "permissions": {"GET": ["people"], "global": true}}
+]"#,
+    );
+    let (code, text, _) = policy(&["check", &odd]);
+    assert_eq!(code, 0);
+    for expected in [
+        "odd.cfg:2: no route leads to endpoint `persn`",
+        "odd.cfg:3: `HEAD` of role `r` is no method that is judged",
+        "odd.cfg:3: `get` of role `r`",
+        "odd.cfg:4: role `r` may write its own roles",
+        "odd.cfg:4: `account` stands twice under `PATCH`",
+        "odd.cfg:5: role `r` stands on line 2 too",
+        "odd.cfg:5: `global` of role `r` is true, not \"True\"",
+    ] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+    assert_eq!(policy(&["check", "--strict", &odd]).0, 1);
+    assert_eq!(json(&["check", "--json", &odd])["warnings"].as_array().unwrap().len(), 7);
+    assert_eq!(policy(&["check", "/nowhere/roles.cfg"]).0, 2);
+}
+
+#[test]
+fn explain_tells_the_role_and_line_that_decide_or_what_each_role_lacks() {
+    let ask = |roles: &str, method: &str, path: &str| {
+        policy(&["explain", "--as", "DOC", "--roles", roles, "--policy", STOCK, method, path])
+    };
+    let (code, text, _) = ask("end_user,health_professional,nurse", "POST", "/password/ANA");
+    assert_eq!(code, 0);
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    assert_eq!(lines[0], "POST /password/ANA as DOC: denied, it is granted for one's own record alone");
+    assert!(lines[2].starts_with("end_user") && lines[2].ends_with("own record alone (line 7)"), "{text}");
+    assert!(lines[3].ends_with("does not list `password` under POST (role on line 12)"), "{text}");
+    assert!(lines[4].ends_with("is not defined in the policy"), "{text}");
+    assert!(ask("health_professional", "GET", "/people/X").1.contains("grants it for any record (line 15)"));
+    assert!(ask("root", "PUT", "/people/X").1.contains("does not serve PUT (405)"));
+    assert!(ask("root", "GET", "/").1.contains("public"));
+    assert!(ask("root", "GET", "/nowhere").1.contains("no route has this path"));
+    assert_eq!(ask("root", "GET", "/people/../x").0, 2);
+    let found =
+        json(&["explain", "--json", "--as", "ANA", "--roles", "end_user", "--policy", STOCK, "GET", "/people/ANA"]);
+    assert_eq!((found["decision"].as_str(), found["roles"][0]["line"].as_u64()), (Some("allow own"), Some(5)));
+    assert_eq!(policy(&["explain", "--as", "ANA", "--roles", "x", "GET", "/"]).0, 2, "no policy is named");
+}
+
+#[test]
+fn matrix_shows_each_cell_in_three_formats() {
+    let (_, table, _) = policy(&["matrix", STOCK]);
+    let row = |start: &str| {
+        table
+            .lines()
+            .find(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ") == start)
+            .unwrap()
+            .split_whitespace()
+            .skip(2)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(row("endpoint method"), "end_user health_professional root");
+    assert_eq!(row("person GET"), "own global global");
+    assert_eq!(row("person DELETE"), "- - global");
+    let (_, csv, _) = policy(&["matrix", STOCK, "--format", "csv"]);
+    assert!(
+        csv.starts_with("endpoint,method,end_user,health_professional,root\n")
+            && csv.contains("\nperson,GET,own,global,global\n")
+    );
+    let found = json(&["matrix", STOCK, "--format", "json"]);
+    let cell = serde_json::json!({ "role": "end_user", "endpoint": "person", "method": "GET", "reach": "own" });
+    assert!(found["cells"].as_array().unwrap().contains(&cell));
+}
+
+#[test]
+fn diff_tells_what_changes_and_exits_1_when_access_widens_unless_it_is_meant() {
+    let files = Files::new();
+    let stock = std::fs::read_to_string(STOCK).unwrap();
+    let wider = files.write(
+        "wider.cfg",
+        &stock.replace(
+            "\"DELETE\": [],\n      \"global\": \"True\"",
+            "\"DELETE\": [\"page\"],\n      \"global\": \"True\"",
+        ),
+    );
+    let (code, text, complaint) = policy(&["diff", STOCK, &wider]);
+    assert_eq!((code, text.lines().next().unwrap()), (1, "+ health_professional gains DELETE page, any record"));
+    assert!(complaint.contains("--allow-wider"));
+    assert_eq!(policy(&["diff", STOCK, &wider, "--allow-wider"]).0, 0);
+    let (code, text, _) = policy(&["diff", &wider, STOCK]);
+    assert_eq!((code, text.lines().next().unwrap()), (0, "- health_professional loses DELETE page, any record"));
+    let global = files.write("global.cfg", &stock.replacen("\"False\"", "\"True\"", 1));
+    let (code, text, _) = policy(&["diff", STOCK, &global]);
+    assert!(code == 1 && text.contains("+ end_user: GET person widens from own record to any record"), "{text}");
+    assert_eq!(json(&["diff", "--json", &global, STOCK])["wider"], 0);
+    let same = files.write("same.cfg", &format!("{stock}\n\n"));
+    let (code, text, _) = policy(&["diff", STOCK, &same]);
+    assert!(code == 0 && text.ends_with("nothing changes\n"));
+}
+
+#[test]
+fn the_shipped_cases_hold_and_a_case_that_is_not_met_is_told() {
+    let files = Files::new();
+    let (code, text, _) = policy(&["test", STOCK]);
+    assert_eq!((code, text.as_str()), (0, "28 passed, 0 failed\n"));
+    let cases = |request: &str, expect: &str| {
+        files.write("c.toml", &format!("[[case]]\nname = \"n\"\nas = \"ANA\"\nroles = [\"end_user\"]\nrequest = \"{request}\"\nexpect = \"{expect}\"\n"))
+    };
+    let run = |file: &str| policy(&["test", STOCK, "--cases", file]);
+    let (code, text, _) = run(&cases("GET /people/BOB", "allow"));
+    assert!(code == 1 && text.contains("not met  n: GET /people/BOB as ANA expects allow, is deny not_own"), "{text}");
+    for (request, expect) in [
+        ("GET /people/ANA", "deny"),
+        ("GET /people/ANA", "allow global"),
+        ("GET /people/BOB", "deny no_role"),
+        ("GET /nowhere", "deny"),
+        ("PUT /people/ANA", "deny"),
+        ("GET /people/../x", "deny"),
+        ("GET", "deny"),
+    ] {
+        assert_eq!(run(&cases(request, expect)).0, 1, "{request} {expect}");
+    }
+    let (code, _, complaint) = run(&cases("GET /people/ANA", "perhaps"));
+    assert!(code == 2 && complaint.contains("c.toml: line 6: `perhaps` is none of"), "{complaint}");
+    assert_eq!(run(&files.write("empty.toml", "case = []")).0, 2, "no cases prove nothing");
+    assert_eq!(run("/nowhere.toml").0, 2);
+}
