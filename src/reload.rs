@@ -191,11 +191,11 @@ fn watch_directory(path: &Path, notice: mpsc::Sender<()>) -> notify::Result<noti
 
 /// What tells one content of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Signature([i64; 7]);
+pub struct Signature([i64; 7]);
 
 impl Signature {
     /// Of what the path leads to now; none when it leads to nothing.
-    fn of(path: &Path) -> Option<Self> {
+    pub fn of(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok()?;
         let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());
         Some(Self([

@@ -32,6 +32,7 @@ use pingora_core::services::listening::Service;
 use pingora_proxy::http_proxy;
 use thiserror::Error;
 
+use tls::Served;
 pub use tls::TlsError;
 
 use crate::accounts::{Accounts, AccountsError, watch};
@@ -166,7 +167,8 @@ impl Prepared {
         proxy.h2_options = Some(door::h2_options(&listen.limits));
         let door = Door::new(proxy, &listen.limits, recorder);
         let mut proxy = Service::new("gateway".to_owned(), door);
-        if let Some(certificate) = &self.certificate {
+        let served = self.certificate.map(Served::new);
+        if let Some(certificate) = &served {
             for address in &listen.listen {
                 proxy.add_tls_with_settings(&address.to_string(), None, tls::settings(certificate)?);
             }
@@ -188,6 +190,10 @@ impl Prepared {
             watch(authenticator.accounts().clone(), authenticator.freshness_bound(), &*authenticator).await;
         };
         server.add_service(background_service("accounts", Background::new(watching)));
+        if let Some(served) = served {
+            let following = served.keep_current(self.config.tls.clone());
+            server.add_service(background_service("certificate", Background::new(following)));
+        }
         let reloading = keep_current(
             self.config.policy.roles.clone(),
             self.config.policy.history.clone(),

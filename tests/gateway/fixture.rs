@@ -155,7 +155,7 @@ async fn add_accounts(config: &Config) {
     assert!(accounts.change("OFF", &AccountChange::Active(false)).await.unwrap());
 }
 
-fn certificate(dir: &std::path::Path) {
+pub(crate) fn certificate(dir: &std::path::Path) {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     std::fs::write(dir.join("cert.pem"), certificate.pem()).unwrap();
