@@ -51,6 +51,7 @@ macro_rules! section {
 section!(Gateway {
     listen: Vec<String> = vec!["127.0.0.1:8443".into()],
     listen_plain: Vec<String> = vec![],
+    admin: Vec<String> = vec!["127.0.0.1:8442".into()],
     threads: usize = 0,
     max_body_bytes: u64 = 1024 * 1024,
     thalamus_routes: bool = true,
@@ -301,6 +302,7 @@ impl Check<'_> {
         Ok(GatewayConfig {
             listen,
             listen_plain,
+            admin: self.sockets("gateway.admin", &raw.admin)?,
             threads: if raw.threads == 0 { cores() } else { raw.threads },
             max_body_bytes: self.at_least("gateway.max_body_bytes", raw.max_body_bytes, 1024)?,
             thalamus_routes: raw.thalamus_routes,
