@@ -2,7 +2,7 @@
 //!
 //! Mirrors `accounts/watch.rs` (the session and its polls) and `authn/cache.rs` (gate, generation, lease).
 
-use super::Flaw;
+use super::bounds::Flaw;
 use super::primary::{ACCOUNTS, Changed, Changes};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

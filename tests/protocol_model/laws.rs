@@ -2,6 +2,7 @@
 
 use stateright::Property;
 
+use super::bounds::Flaw;
 use super::instance::{Instance, Poll, Session};
 use super::primary::{ACCOUNTS, Changed, Changes, Primary};
 use super::{Protocol, State};
@@ -71,7 +72,7 @@ pub(crate) fn properties() -> Vec<Property<Protocol>> {
 
 /// The versions that a request starting now would find in a cache.
 fn usable<'a>(protocol: &Protocol, instance: &'a Instance) -> impl Iterator<Item = u8> + 'a {
-    let leased = instance.lease < protocol.bounds.bound || protocol.flaw == Some(super::Flaw::NoLease);
+    let leased = instance.lease < protocol.bounds.bound || protocol.flaw == Some(Flaw::NoLease);
     instance.entries.iter().flatten().copied().filter(move |_| leased)
 }
 
