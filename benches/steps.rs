@@ -48,7 +48,8 @@ fn main() {
     let policy = parts.policy.load_full();
     let rights = Rights::compile(&policy, &roles, parts.routes.endpoints());
     let page = parts.routes.endpoints().find("page").expect("a route leads to it");
-    let request = RequestHead { method: "GET", target: TARGET, authorization: Authorization::One(HEADER) };
+    let request =
+        RequestHead { method: "GET", target: TARGET, authorization: Authorization::One(HEADER), client: None };
     let admit =
         || parts.pipeline.admit(black_box(request)).now_or_never().expect("a hit never waits").expect("allowed");
     let permit = admit();
@@ -75,7 +76,11 @@ fn main() {
     table.step("policy: decide from the definitions", || policy.decide(black_box(question)));
     table.step("policy: compile rights", || Rights::compile(&policy, black_box(&roles), parts.routes.endpoints()));
     table.step("authenticate on a hit", || {
-        parts.authenticator.authenticate(Some(black_box(HEADER)), &policy).now_or_never().expect("a hit never waits")
+        parts
+            .authenticator
+            .authenticate(Some(black_box(HEADER)), None, &policy)
+            .now_or_never()
+            .expect("a hit never waits")
     });
     let now = SystemTime::now();
     table.step("assertion: mint, HS256", || {
@@ -126,7 +131,7 @@ impl Parts {
             );
             let changes = authenticator.accounts().changes_since(None).await.expect("answered");
             authenticator.confirmed(Instant::now(), &changes);
-            authenticator.authenticate(Some(HEADER), &policy.load_full()).await.expect("the right password");
+            authenticator.authenticate(Some(HEADER), None, &policy.load_full()).await.expect("the right password");
             authenticator
         });
         let pipeline = Pipeline::new(Arc::clone(&authenticator), Arc::clone(&routes), Arc::clone(&policy));

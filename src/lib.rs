@@ -11,6 +11,7 @@
 
 pub mod gateway;
 pub mod pipeline;
+pub mod framing;
 pub mod path;
 pub mod routes;
 pub mod authn;

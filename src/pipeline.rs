@@ -5,6 +5,7 @@
 //!
 //! Called by `gateway`, once per request, upgrade requests included. Knows nothing of pingora.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -26,6 +27,8 @@ pub struct RequestHead<'a> {
     pub target: &'a [u8],
     /// The `Authorization` headers.
     pub authorization: Authorization<'a>,
+    /// The address it came from; none on a Unix socket.
+    pub client: Option<IpAddr>,
 }
 
 /// The `Authorization` headers of a request.
@@ -151,7 +154,7 @@ impl Pipeline {
                 max_body_bytes: action.max_body_bytes,
             });
         }
-        let principal = self.authenticator.authenticate(authorization, &policy).await?;
+        let principal = self.authenticator.authenticate(authorization, request.client, &policy).await?;
         // A path that no route has is told apart from a forbidden one to those alone who have proved who they are.
         let Resolution::Found(Target { method, action, subject, .. }) = resolution else {
             return Err(Refusal::NotFound { principal });
@@ -296,6 +299,7 @@ impl Refusal {
             Self::Path(PathError::TooLong) => 414,
             Self::Path(_) | Self::SeveralAuthorizations => 400,
             Self::Authn(AuthnError::NoCredential | AuthnError::Malformed(_) | AuthnError::Rejected { .. }) => 401,
+            Self::Authn(AuthnError::Throttled { .. }) => 429,
             Self::Authn(AuthnError::Unavailable(_) | AuthnError::Busy(_)) => 503,
             Self::NotFound { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
@@ -312,6 +316,7 @@ impl Refusal {
             Self::Authn(AuthnError::NoCredential | AuthnError::Malformed(_) | AuthnError::Rejected { .. }) => {
                 "unauthenticated"
             }
+            Self::Authn(AuthnError::Throttled { .. }) => "too_many_attempts",
             Self::Authn(AuthnError::Unavailable(_)) => "accounts_unavailable",
             Self::Authn(AuthnError::Busy(_)) => "busy",
             Self::NotFound { .. } => "not_found",
@@ -329,6 +334,7 @@ impl Refusal {
             Self::Authn(AuthnError::NoCredential | AuthnError::Malformed(_) | AuthnError::Rejected { .. }) => {
                 "Unauthorized Access"
             }
+            Self::Authn(AuthnError::Throttled { .. }) => "Too many wrong passwords; try again later",
             Self::Authn(AuthnError::Unavailable(_)) => "Accounts cannot be checked at the moment",
             Self::Authn(AuthnError::Busy(_)) => "Too many passwords are being checked at the moment",
             Self::NotFound { .. } => "Not found",
@@ -337,11 +343,26 @@ impl Refusal {
         }
     }
 
+    /// A stable word for the record: the code, or more exactly where there is more to say.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Path(error) => error.as_str(),
+            Self::Denied { reason, .. } => reason.as_str(),
+            Self::Authn(AuthnError::NoCredential) => "no_credential",
+            Self::Authn(AuthnError::Malformed(_)) => "malformed_credential",
+            Self::Authn(AuthnError::Rejected { reason, .. }) => reason.as_str(),
+            Self::Authn(AuthnError::Throttled { .. } | AuthnError::Unavailable(_) | AuthnError::Busy(_))
+            | Self::SeveralAuthorizations
+            | Self::NotFound { .. }
+            | Self::MethodNotAllowed { .. } => self.code(),
+        }
+    }
+
     /// The account id of whoever was refused, verified or claimed.
     pub fn account(&self) -> Option<&str> {
         match self {
             Self::NotFound { principal } | Self::Denied { principal, .. } => Some(principal.account()),
-            Self::Authn(AuthnError::Rejected { account, .. }) => Some(account),
+            Self::Authn(AuthnError::Rejected { account, .. } | AuthnError::Throttled { account, .. }) => Some(account),
             Self::Path(_) | Self::SeveralAuthorizations | Self::MethodNotAllowed { .. } | Self::Authn(_) => None,
         }
     }

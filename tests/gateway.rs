@@ -14,6 +14,8 @@ mod fixture;
 mod forwarding;
 #[path = "gateway/refusing.rs"]
 mod refusing;
+#[path = "gateway/front_door.rs"]
+mod front_door;
 #[path = "gateway/browsers.rs"]
 mod browsers;
 #[path = "gateway/records.rs"]

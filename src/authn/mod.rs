@@ -10,7 +10,9 @@
 mod basic;
 mod cache;
 mod hasher;
+mod throttle;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +33,8 @@ use crate::password;
 use crate::policy::{PolicySet, Rights};
 use crate::routes::Routes;
 use cache::{Generation, Principals};
+pub(crate) use throttle::network;
+use throttle::{Throttle, Wait};
 
 /// How long a wrong password is remembered as wrong.
 const REJECTED_FOR: Duration = Duration::from_secs(10);
@@ -102,6 +106,14 @@ pub enum AuthnError {
     /// The accounts cannot be read now.
     #[error(transparent)]
     Unavailable(#[from] AccountsError),
+    /// Too many wrong passwords came from there.
+    #[error("too many wrong passwords")]
+    Throttled {
+        /// The account it named, whether there is one or not.
+        account: String,
+        /// How long to wait.
+        wait: Duration,
+    },
     /// Too many passwords are waiting to be verified.
     #[error(transparent)]
     Busy(#[from] Busy),
@@ -160,6 +172,7 @@ pub struct Authenticator {
     accounts: Accounts,
     hasher: Hasher,
     principals: Principals,
+    throttle: Throttle,
     /// Proofs by their MAC, which covers account, stored hash and password: a changed password invalidates itself.
     proofs: Cache<[u8; 32], Arc<Proof>>,
     routes: Arc<Routes>,
@@ -184,6 +197,7 @@ impl Authenticator {
         Ok(Self {
             hasher: Hasher::start(settings.hasher_threads, settings.hasher_queue, settings.cost)?,
             principals: Principals::new(settings.cached_accounts, settings.verified_for, bound),
+            throttle: Throttle::new(),
             proofs: Cache::builder().max_capacity(settings.cached_accounts).expire_after(UntilExpiry).build(),
             accounts,
             routes,
@@ -220,18 +234,26 @@ impl Authenticator {
         CacheFigures { hashed: self.hashed.load(Ordering::Relaxed), ..self.principals.figures() }
     }
 
+    /// Why the accounts cannot be confirmed now; nothing when they can.
+    pub fn fault(&self) -> Option<String> {
+        let away = self.away.load(Ordering::Acquire);
+        away.then(|| self.told.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
     /// Whether cached principals may be used at `now`.
     pub fn lease_is_valid(&self, now: Instant) -> bool {
         self.principals.lease_is_valid(now)
     }
 
-    /// Verifies the value of an `Authorization` header. The rights of the principal are those of `policy`.
+    /// Verifies the value of an `Authorization` header that came from `client`. The rights of the principal are those of
+    /// `policy`.
     ///
     /// # Errors
     /// See [`AuthnError`].
     pub async fn authenticate(
         &self,
         header: Option<&[u8]>,
+        client: Option<IpAddr>,
         policy: &Arc<PolicySet>,
     ) -> Result<Arc<Principal>, AuthnError> {
         let header = header.ok_or(AuthnError::NoCredential)?;
@@ -243,7 +265,7 @@ impl Authenticator {
         self.principals.count(found.is_ok());
         match found {
             Ok(principal) => Ok(principal),
-            Err(credential) => self.uncached(credential, policy, now).await,
+            Err(credential) => self.uncached(credential, client, policy, now).await,
         }
     }
 
@@ -270,7 +292,7 @@ impl Authenticator {
             generation: principal.generation,
             since: principal.since,
         });
-        self.principals.insert(&recompiled);
+        self.principals.replace(&principal, &recompiled);
         Some(recompiled)
     }
 
@@ -278,6 +300,7 @@ impl Authenticator {
     async fn uncached(
         &self,
         credential: OwnedCredential,
+        client: Option<IpAddr>,
         policy: &Arc<PolicySet>,
         now: Instant,
     ) -> Result<Arc<Principal>, AuthnError> {
@@ -288,7 +311,7 @@ impl Authenticator {
         let generation = self.principals.generation();
         let account = self.accounts.read(&credential.account).await?;
         let stored = account.as_ref().and_then(|account| account.password_hash.clone());
-        let proof = self.prove(&credential, stored.as_deref().unwrap_or(NOBODYS_HASH), now).await?;
+        let proof = self.prove(&credential, client, stored.as_deref().unwrap_or(NOBODYS_HASH), now).await?;
         let reject = |reason| Err(AuthnError::Rejected { account: credential.account.clone(), reason });
         // The comparison was made whatever the account's state: that it took its time tells nothing.
         let (Some(account), Some(stored)) = (account, stored) else { return reject(RejectReason::UnknownAccount) };
@@ -324,7 +347,15 @@ impl Authenticator {
     }
 
     /// Compares a password with a stored hash, once for all who ask the same at the same time or soon after.
-    async fn prove(&self, credential: &OwnedCredential, stored: &str, now: Instant) -> Result<Arc<Proof>, AuthnError> {
+    ///
+    /// The throttle is asked before anything is hashed, and only then: what was proved before passes by it.
+    async fn prove(
+        &self,
+        credential: &OwnedCredential,
+        client: Option<IpAddr>,
+        stored: &str,
+        now: Instant,
+    ) -> Result<Arc<Proof>, AuthnError> {
         let mac = self.mac(&credential.account, stored, &credential.password);
         if let Some(known) = self.proofs.get(&mac).await {
             if known.counts(now, self.settings.verified_idle) {
@@ -333,6 +364,10 @@ impl Authenticator {
             }
             self.proofs.invalidate(&mac).await;
         }
+        self.throttle.check(&credential.account, client, now).map_err(|Wait(wait)| {
+            let account = credential.account.clone();
+            AuthnError::Throttled { account, wait }
+        })?;
         let hashed = self.proofs.try_get_with(mac, async {
             self.hashed.fetch_add(1, Ordering::Relaxed);
             let right = self.hasher.verify(stored.to_owned(), credential.password.clone()).await?;
@@ -341,7 +376,18 @@ impl Authenticator {
             }
             Ok::<_, Busy>(self.proof(mac, right))
         });
-        hashed.await.map_err(|busy| AuthnError::Busy(*busy))
+        let proof = hashed.await.map_err(|busy| AuthnError::Busy(*busy))?;
+        let now = Instant::now();
+        match proof.right {
+            true => self.throttle.succeeded(&credential.account, client, now),
+            false => {
+                // Of the password alone: the same one against another stored hash is still the same one.
+                let mac = self.mac(&credential.account, "", &credential.password);
+                let fingerprint = u64::from_le_bytes(mac.first_chunk().copied().unwrap_or_default());
+                self.throttle.failed(&credential.account, client, fingerprint, now);
+            }
+        }
+        Ok(proof)
     }
 
     fn proof(&self, mac: [u8; 32], right: bool) -> Arc<Proof> {

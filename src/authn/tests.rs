@@ -51,7 +51,7 @@ impl Fixture {
 
     async fn login(&self, id: &str, password: &str) -> Result<Arc<Principal>, AuthnError> {
         let header = format!("Basic {}", STANDARD.encode(format!("{id}:{password}")));
-        self.authenticator.authenticate(Some(header.as_bytes()), &self.policy).await
+        self.authenticator.authenticate(Some(header.as_bytes()), None, &self.policy).await
     }
 
     async fn rejection(&self, id: &str, password: &str) -> RejectReason {
@@ -93,7 +93,7 @@ async fn only_the_right_password_of_an_active_account_makes_a_principal() {
             assert_eq!(fixture.rejection("NOBODY", "right").await, RejectReason::UnknownAccount);
         }
     }
-    let none = fixture.authenticator.authenticate(None, &fixture.policy).await;
+    let none = fixture.authenticator.authenticate(None, None, &fixture.policy).await;
     assert!(matches!(none, Err(AuthnError::NoCredential)));
 }
 
@@ -190,7 +190,10 @@ async fn a_busy_hasher_is_no_wrong_password() {
     let accounts = fixture.authenticator.accounts.clone();
     let busy = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
     let header = format!("Basic {}", STANDARD.encode("ANA:right"));
-    assert!(matches!(busy.authenticate(Some(header.as_bytes()), &fixture.policy).await, Err(AuthnError::Busy(_))));
+    assert!(matches!(
+        busy.authenticate(Some(header.as_bytes()), None, &fixture.policy).await,
+        Err(AuthnError::Busy(_))
+    ));
 }
 
 #[tokio::test]
@@ -201,7 +204,7 @@ async fn the_rights_of_a_cached_principal_follow_the_policy() {
     let before = fixture.login("ANA", "right").await.unwrap();
     let wider = Arc::new(PolicySet::parse(POLICY.replace("\"person\"", "\"people\"").as_bytes()).unwrap());
     let header = format!("Basic {}", STANDARD.encode("ANA:right"));
-    let after = fixture.authenticator.authenticate(Some(header.as_bytes()), &wider).await.unwrap();
+    let after = fixture.authenticator.authenticate(Some(header.as_bytes()), None, &wider).await.unwrap();
     let endpoints = fixture.authenticator.routes.endpoints();
     let reach = |principal: &Principal, name| {
         principal.rights().reach(crate::policy::Method::Get, endpoints.find(name).unwrap()).is_some()
@@ -209,6 +212,13 @@ async fn the_rights_of_a_cached_principal_follow_the_policy() {
     assert_eq!((reach(&before, "person"), reach(&before, "people")), (true, false));
     assert_eq!((reach(&after, "person"), reach(&after, "people")), (false, true));
     assert!(Arc::ptr_eq(&before.proof, &after.proof), "nothing was hashed again");
+    // Compiled once, also when another account has changed since this one was read.
+    fixture.add("BOB", cheap_hash("right")).await;
+    fixture.authenticator.accounts.change("BOB", &AccountChange::Active(false)).await.unwrap();
+    let epoch = fixture.confirm(Some(1)).await;
+    assert!(epoch > after.epoch);
+    let again = || fixture.authenticator.authenticate(Some(header.as_bytes()), None, &fixture.policy);
+    assert!(Arc::ptr_eq(&again().await.unwrap(), &again().await.unwrap()), "compiled anew for each request");
 }
 
 #[tokio::test]
@@ -322,7 +332,7 @@ async fn cached_equals_uncached() {
             _ => random.random_range(0..passwords.len()),
         };
         let header = format!("Basic {}", STANDARD.encode(format!("{asked}:{}", passwords[password])));
-        let found = fixture.authenticator.authenticate(Some(header.as_bytes()), policy).await;
+        let found = fixture.authenticator.authenticate(Some(header.as_bytes()), None, policy).await;
         let expected = match stored.get(asked) {
             None => Err(RejectReason::UnknownAccount),
             Some((right, _, _)) if *right != password => Err(RejectReason::WrongPassword),
@@ -355,4 +365,32 @@ async fn cached_equals_uncached() {
         figures.hits > 300 && figures.misses > 300 && figures.invalidated > 50,
         "the caches were at work: {figures:?}"
     );
+}
+
+#[tokio::test]
+async fn who_guesses_waits_and_who_has_proved_the_password_does_not() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    let from = |client: &str, password: &str| {
+        let header = format!("Basic {}", STANDARD.encode(format!("ANA:{password}")));
+        let client = Some(client.parse().unwrap());
+        let (authenticator, policy) = (Arc::clone(&fixture.authenticator), Arc::clone(&fixture.policy));
+        async move { authenticator.authenticate(Some(header.as_bytes()), client, &policy).await }
+    };
+    from("192.0.2.1", "right").await.unwrap();
+    for guess in 0..40 {
+        let found = from("198.51.100.7", &format!("guess{guess}")).await;
+        match found {
+            Err(AuthnError::Rejected { .. }) => assert!(guess < 7, "guess {guess} was looked at"),
+            Err(AuthnError::Throttled { account, wait }) => {
+                assert!(guess >= 5 && account == "ANA" && wait <= Duration::from_secs(1), "{guess} {wait:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // Even the right password is not looked at there now; where it was proved it goes on, without any lease.
+    from("192.0.2.1", "right").await.unwrap();
+    for client in ["198.51.100.7", "203.0.113.1"] {
+        assert!(from(client, "right").await.is_ok(), "a proof that exists needs no hashing: {client}");
+    }
 }

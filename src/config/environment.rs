@@ -6,8 +6,8 @@ use super::error::ConfigError;
 use super::raw::{self, Raw};
 
 /// The sections of the file that have single keys (lists of tables cannot be overridden).
-const SECTIONS: [&str; 9] =
-    ["gateway", "tls", "policy", "records", "cors", "authentication", "store", "assertion", "his"];
+const SECTIONS: [&str; 10] =
+    ["gateway", "limits", "tls", "policy", "records", "cors", "authentication", "store", "assertion", "his"];
 
 /// One override, with the variable it came from.
 pub(super) struct Override {

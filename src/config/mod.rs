@@ -54,6 +54,8 @@ pub struct GatewayConfig {
     pub listen: Vec<SocketAddr>,
     /// Listeners without TLS, for a balancer on the same machine that ends TLS.
     pub listen_plain: Vec<SocketAddr>,
+    /// Where the admin listener is; nowhere when it is empty.
+    pub admin: Vec<SocketAddr>,
     /// Worker threads.
     pub threads: usize,
     /// Largest request body, in bytes, where the route names no other.
@@ -62,6 +64,27 @@ pub struct GatewayConfig {
     pub thalamus_routes: bool,
     /// How long a stop waits for requests in flight.
     pub stop_timeout: Duration,
+    /// What clients may take.
+    pub limits: LimitsConfig,
+}
+
+/// What clients may take before and while they are served.
+#[derive(Debug, Clone)]
+pub struct LimitsConfig {
+    /// Connections in total.
+    pub connections: usize,
+    /// Connections of one source: an IPv4 address, or an IPv6 network of 64 bits.
+    pub connections_per_source: usize,
+    /// Requests on one connection.
+    pub requests_per_connection: u32,
+    /// Streams at a time on one HTTP/2 connection.
+    pub h2_streams: u32,
+    /// How long a whole head may take, from its first byte.
+    pub head: Duration,
+    /// How long a whole body may take, and a second more for each KiB of it.
+    pub body: Duration,
+    /// How long a connection may be silent between requests.
+    pub idle: Duration,
 }
 
 /// Certificate and protocol versions.

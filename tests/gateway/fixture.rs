@@ -27,6 +27,7 @@ const REMEMBERED: usize = 1000;
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) tls_address: SocketAddr,
+    pub(crate) admin: SocketAddr,
     pub(crate) dir: PathBuf,
     pub(crate) upstream: Upstream,
     pub(crate) child: Child,
@@ -50,7 +51,7 @@ pub(crate) struct Setup<'a> {
 pub(crate) struct Place {
     pub(crate) dir: PathBuf,
     upstream: Upstream,
-    addresses: [SocketAddr; 2],
+    addresses: [SocketAddr; 3],
 }
 
 /// What the upstream was sent, request by request.
@@ -99,8 +100,8 @@ impl Gateway {
                 true
             })
         });
-        let Place { dir, upstream, addresses: [address, tls_address] } = place;
-        let gateway = Self { address, tls_address, dir, upstream, child, lines: Mutex::new(lines), log };
+        let Place { dir, upstream, addresses: [address, tls_address, admin] } = place;
+        let gateway = Self { address, tls_address, admin, dir, upstream, child, lines: Mutex::new(lines), log };
         gateway.wait_until_listening();
         gateway
     }
@@ -195,13 +196,13 @@ impl Place {
         std::fs::write(dir.join("roles.cfg"), setup.policy.map_or_else(stock, str::to_owned)).unwrap();
         certificate(&dir);
         let upstream = Upstream::start();
-        let (address, tls_address) = (free_address(), free_address());
+        let (address, tls_address, admin) = (free_address(), free_address(), free_address());
         let store = match setup.database {
             Some(uri) => format!("kind = \"postgres\"\nuri = \"{uri}\""),
             None => "path = \"test.db\"".to_owned(),
         };
         let text = format!(
-            "[gateway]\nlisten = [\"{tls_address}\"]\nlisten_plain = [\"{address}\"]\nmax_body_bytes = 2048\nthreads = 2\n\
+            "[gateway]\nlisten = [\"{tls_address}\"]\nlisten_plain = [\"{address}\"]\nadmin = [\"{admin}\"]\nmax_body_bytes = 2048\nthreads = 2\n\
              [tls]\ncertificate = \"cert.pem\"\nkey = \"cert.key\"\n[policy]\nroles = \"roles.cfg\"\n[store]\n{store}\n\
              [assertion]\nsecret_file = \"secret\"\n\
              [[upstream]]\nname = \"his\"\naddress = \"{}\"\nconnect_timeout_ms = 500\nread_timeout_ms = 1000\n{}",
@@ -212,7 +213,7 @@ impl Place {
             let config = Config::load(&dir.join("fedgate.toml")).unwrap();
             tokio::runtime::Runtime::new().unwrap().block_on(add_accounts(&config));
         }
-        Self { dir, upstream, addresses: [address, tls_address] }
+        Self { dir, upstream, addresses: [address, tls_address, admin] }
     }
 
     /// The command that serves.
@@ -251,7 +252,7 @@ async fn add_accounts(config: &Config) {
     assert!(accounts.change("OFF", &AccountChange::Active(false)).await.unwrap());
 }
 
-fn certificate(dir: &std::path::Path) {
+pub(crate) fn certificate(dir: &std::path::Path) {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     std::fs::write(dir.join("cert.pem"), certificate.pem()).unwrap();
@@ -364,6 +365,7 @@ fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
                 std::thread::sleep(Duration::from_millis(700));
                 stream.write_all(ok)
             }
+            Some("distrust") => stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"),
             Some("short") => return drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\nhalf")),
             Some("garbage") => return drop(stream.write_all(b"\x00\x01garbage\r\n\r\n")),
             _ => stream.write_all(ok),

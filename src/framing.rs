@@ -1,0 +1,338 @@
+//! The framing of HTTP/1 requests (RFC 9112), read strictly: where each head and each body ends, or that it is unclear.
+//!
+//! Two parsers that disagree about where a request ends let a second request through in the body of the first. So this
+//! module follows the bytes beneath the HTTP library, and *refuses, it never repairs*: bare line feeds, folded lines, two
+//! lengths, a length beside chunks, chunk extensions, header names that services read as others.
+//!
+//! Pure: bytes in, verdict out. Called by `gateway::guarded` for every byte a client sends over HTTP/1.
+
+use thiserror::Error;
+
+/// Longest head, in bytes.
+pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Most header lines.
+pub const MAX_HEADERS: usize = 64;
+/// Most digits of a chunk size, and longest trailer section in bytes.
+const MAX_CHUNK_DIGITS: usize = 15;
+const MAX_TRAILER_BYTES: usize = 1024;
+
+/// Why the bytes of a client have no single reading.
+#[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
+pub enum FramingError {
+    /// The request line is not `METHOD SP target SP HTTP/1.x`.
+    #[error("the request line is malformed")]
+    RequestLine,
+    /// A method that no service here has.
+    #[error("the method is not allowed for the requested URL")]
+    Method,
+    /// A header line that is folded, has no name of `[A-Za-z0-9-]`, or a control character; or a bare CR or LF.
+    #[error("a header line is malformed")]
+    HeaderLine,
+    /// Longer than [`MAX_HEAD_BYTES`], or more than [`MAX_HEADERS`] lines.
+    #[error("the head is too large")]
+    HeadTooLarge,
+    /// Not exactly one Host.
+    #[error("a request has exactly one Host")]
+    Host,
+    /// A length that is no plain number, stands twice, or beside `Transfer-Encoding`; or an encoding other than `chunked`.
+    #[error("the length of the body has no single reading")]
+    BodyLength,
+    /// GET, HEAD, DELETE or OPTIONS with a body.
+    #[error("this method has no body")]
+    BodyNotExpected,
+    /// `Connection` names a header that must reach the other side.
+    #[error("the Connection header names what it must not")]
+    Connection,
+    /// A chunk that is not `size CRLF data CRLF`.
+    #[error("a chunk of the body is malformed")]
+    Chunk,
+}
+
+impl FramingError {
+    /// The status the client is told.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Method => 405,
+            Self::HeadTooLarge => 431,
+            Self::RequestLine
+            | Self::HeaderLine
+            | Self::Host
+            | Self::BodyLength
+            | Self::BodyNotExpected
+            | Self::Connection
+            | Self::Chunk => 400,
+        }
+    }
+
+    /// The stable code the client is told.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::RequestLine => "bad_request_line",
+            Self::Method => "method_not_allowed",
+            Self::HeaderLine => "bad_header",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Host => "bad_host",
+            Self::BodyLength | Self::Chunk => "bad_framing",
+            Self::BodyNotExpected => "body_not_expected",
+            Self::Connection => "bad_connection_header",
+        }
+    }
+}
+
+/// How the body of a request is delimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// There is none.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked,
+}
+
+/// Where the head that begins `bytes` ends, if it is there whole.
+///
+/// # Errors
+/// [`FramingError::HeadTooLarge`] when there is no end within [`MAX_HEAD_BYTES`]; [`FramingError::HeaderLine`] for a line
+/// feed without a carriage return, which ends a line for some parsers and not for others.
+pub fn head_end(bytes: &[u8]) -> Result<Option<usize>, FramingError> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
+    let seen = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
+    if seen.len() > MAX_HEAD_BYTES {
+        return Err(FramingError::HeadTooLarge);
+    }
+    let bare = seen
+        .iter()
+        .enumerate()
+        .any(|(at, byte)| *byte == b'\n' && at.checked_sub(1).and_then(|before| seen.get(before)) != Some(&b'\r'));
+    if bare { Err(FramingError::HeaderLine) } else { Ok(end) }
+}
+
+/// Checks a whole head, blank line included, and tells how its body is delimited.
+///
+/// # Errors
+/// See [`FramingError`].
+pub fn check_head(head: &[u8]) -> Result<Body, FramingError> {
+    let head = head.strip_suffix(b"\r\n\r\n").ok_or(FramingError::HeaderLine)?;
+    let mut lines = Lines(Some(head));
+    let (method, http_1_1) = check_request_line(lines.next().ok_or(FramingError::RequestLine)??)?;
+    let (mut count, mut hosts, mut length, mut chunked) = (0, 0, None, false);
+    for line in lines {
+        count += 1;
+        if count > MAX_HEADERS {
+            return Err(FramingError::HeadTooLarge);
+        }
+        let (name, value) = check_header_line(line?)?;
+        if name.eq_ignore_ascii_case(b"host") {
+            hosts += 1;
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            match (length, plain_number(value)) {
+                (None, Some(number)) => length = Some(number),
+                _ => return Err(FramingError::BodyLength),
+            }
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if chunked || !value.eq_ignore_ascii_case(b"chunked") || !http_1_1 {
+                return Err(FramingError::BodyLength);
+            }
+            chunked = true;
+        } else if name.eq_ignore_ascii_case(b"connection") {
+            check_connection(value)?;
+        }
+    }
+    if hosts != 1 {
+        return Err(FramingError::Host);
+    }
+    let body = match (length, chunked) {
+        (Some(_), true) => return Err(FramingError::BodyLength),
+        (None | Some(0), false) => Body::None,
+        (Some(length), false) => Body::Length(length),
+        (None, true) => Body::Chunked,
+    };
+    match method {
+        b"GET" | b"HEAD" | b"DELETE" | b"OPTIONS" if body != Body::None => Err(FramingError::BodyNotExpected),
+        _ => Ok(body),
+    }
+}
+
+/// The lines of a head, which CR LF ends and nothing else.
+struct Lines<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Result<&'a [u8], FramingError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.0?;
+        let line = match rest.windows(2).position(|window| window == b"\r\n") {
+            Some(at) => {
+                self.0 = rest.get(at + 2..);
+                rest.get(..at).unwrap_or_default()
+            }
+            None => {
+                self.0 = None;
+                rest
+            }
+        };
+        // What is left of CR and LF now is bare.
+        Some(if line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            Err(FramingError::HeaderLine)
+        } else {
+            Ok(line)
+        })
+    }
+}
+
+fn check_request_line(line: &[u8]) -> Result<(&[u8], bool), FramingError> {
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(FramingError::RequestLine);
+    };
+    if target.is_empty() || !target.iter().all(|byte| (0x21..0x7f).contains(byte)) {
+        return Err(FramingError::RequestLine);
+    }
+    let http_1_1 = match version {
+        b"HTTP/1.1" => true,
+        b"HTTP/1.0" => false,
+        _ => return Err(FramingError::RequestLine),
+    };
+    match method {
+        b"GET" | b"HEAD" | b"POST" | b"PUT" | b"PATCH" | b"DELETE" | b"OPTIONS" => Ok((method, http_1_1)),
+        _ if !method.is_empty() && method.iter().all(|byte| is_token(*byte)) => Err(FramingError::Method),
+        _ => Err(FramingError::RequestLine),
+    }
+}
+
+/// Name and value of a header line, the blanks around the value taken off.
+fn check_header_line(line: &[u8]) -> Result<(&[u8], &[u8]), FramingError> {
+    let colon = line.iter().position(|byte| *byte == b':').ok_or(FramingError::HeaderLine)?;
+    let (name, value) = (line.get(..colon).unwrap_or_default(), line.get(colon + 1..).unwrap_or_default());
+    if name.is_empty() || !name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-') {
+        return Err(FramingError::HeaderLine);
+    }
+    if value.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
+        return Err(FramingError::HeaderLine);
+    }
+    Ok((name, trim(value)))
+}
+
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+fn check_connection(value: &[u8]) -> Result<(), FramingError> {
+    for option in value.split(|byte| *byte == b',').map(trim).filter(|option| !option.is_empty()) {
+        let named = |name: &[u8]| option.eq_ignore_ascii_case(name);
+        let essential = [&b"host"[..], b"content-length", b"transfer-encoding", b"authorization", b"content-type"];
+        if !option.iter().all(|byte| is_token(*byte)) || essential.into_iter().any(named) {
+            return Err(FramingError::Connection);
+        }
+    }
+    Ok(())
+}
+
+/// Digits alone, at most 18 of them: no sign, no blank, no leading zero, no list.
+fn plain_number(digits: &[u8]) -> Option<u64> {
+    let plain = digits.len() <= 18
+        && digits.iter().all(u8::is_ascii_digit)
+        && (digits.len() == 1 || digits.first() != Some(&b'0'));
+    plain.then(|| std::str::from_utf8(digits).ok()?.parse().ok())?
+}
+
+/// RFC 9110, 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Follows the bytes of one body to its end.
+#[derive(Debug)]
+pub struct BodyReader(State);
+
+#[derive(Debug)]
+enum State {
+    Done,
+    Length(u64),
+    /// The digits of a chunk size so far.
+    Size(u64, usize),
+    SizeLf(u64),
+    Data(u64),
+    DataLf,
+    /// A trailer section: its bytes so far, and how much of the blank line that ends it has been seen (0 to 4, where 2 is
+    /// the start of a line).
+    Trailer(usize, u8),
+}
+
+impl BodyReader {
+    /// Begins a body.
+    pub fn new(body: Body) -> Self {
+        Self(match body {
+            Body::None => State::Done,
+            Body::Length(length) => State::Length(length),
+            Body::Chunked => State::Size(0, 0),
+        })
+    }
+
+    /// Whether the body has ended.
+    pub fn is_done(&self) -> bool {
+        matches!(self.0, State::Done)
+    }
+
+    /// Follows more bytes; tells how many of them belong to the body.
+    ///
+    /// # Errors
+    /// [`FramingError::Chunk`] at the first byte that no strict reading takes.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, FramingError> {
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at).copied() {
+            let left = bytes.len() - at;
+            match &mut self.0 {
+                State::Done => break,
+                State::Length(rest) | State::Data(rest) if *rest > 0 => {
+                    let taken = usize::try_from(*rest).unwrap_or(usize::MAX).min(left);
+                    *rest -= taken as u64;
+                    at += taken;
+                    if let State::Length(0) = self.0 {
+                        self.0 = State::Done;
+                    }
+                    continue;
+                }
+                _ => {}
+            }
+            self.0 = self.step(byte)?;
+            at += 1;
+        }
+        Ok(at)
+    }
+
+    fn step(&self, byte: u8) -> Result<State, FramingError> {
+        Ok(match (&self.0, byte) {
+            (State::Size(size, digits), byte) if byte.is_ascii_hexdigit() => {
+                let digit = char::from(byte).to_digit(16).map(u64::from).ok_or(FramingError::Chunk)?;
+                // Fifteen digits are more than any body; a sixteenth could overflow somewhere.
+                if *digits >= MAX_CHUNK_DIGITS {
+                    return Err(FramingError::Chunk);
+                }
+                State::Size(size << 4 | digit, digits + 1)
+            }
+            (State::Size(size, 1..), b'\r') => State::SizeLf(*size),
+            (State::SizeLf(0), b'\n') => State::Trailer(0, 2),
+            (State::SizeLf(size), b'\n') => State::Data(*size),
+            (State::Data(0), b'\r') => State::DataLf,
+            (State::DataLf, b'\n') => State::Size(0, 0),
+            (State::Trailer(_, 3), b'\n') => State::Done,
+            (State::Trailer(count, _), _) if *count >= MAX_TRAILER_BYTES => return Err(FramingError::Chunk),
+            (State::Trailer(count, 2), b'\r') => State::Trailer(count + 1, 3),
+            (State::Trailer(count, 0), b'\r') => State::Trailer(count + 1, 1),
+            (State::Trailer(count, 1), b'\n') => State::Trailer(count + 1, 2),
+            // Trailers are let in, a line at a time, and go no further: the library drops them.
+            (State::Trailer(count, 2), byte) if byte.is_ascii_alphanumeric() => State::Trailer(count + 1, 0),
+            (State::Trailer(count, 0), byte) if byte >= 0x20 || byte == b'\t' => State::Trailer(count + 1, 0),
+            _ => return Err(FramingError::Chunk),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,437 @@
+//! The byte stream of an HTTP/1 client, guarded beneath pingora.
+//!
+//! The one rule: pingora never sees a byte of a head that was not read strictly and whole ([`crate::framing`]). A head
+//! is held back until it is complete and checked; a body passes through while its framing is followed; what comes after
+//! it is held back again as the next head. A client that breaks the rules, or keeps them waiting, is answered here.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::{SslDigest, TlsRef};
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
+    UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::door::Seat;
+use crate::framing::{BodyReader, FramingError, check_head, head_end};
+use crate::observe::{Record, Recorder};
+
+/// How long an answer to a broken request may take to be written.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// The least a body must bring in a second, once its time is up.
+const BODY_BYTES_PER_SECOND: u64 = 1024;
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For a whole head, from its first byte.
+    pub(super) head: Duration,
+    /// For a whole body, and a second more for each KiB of it.
+    pub(super) body: Duration,
+    /// Without a byte, before a connection's first request.
+    pub(super) idle: Duration,
+}
+
+/// A client's stream, guarded.
+pub(super) struct Guarded {
+    inner: Stream,
+    phase: Phase,
+    /// Bytes of a head that is not complete, or that is and waits to be read.
+    held: Vec<u8>,
+    /// How many of `held` may be read.
+    released: usize,
+    patience: Patience,
+    timer: Option<Pin<Box<Sleep>>>,
+    began: Instant,
+    recorder: Recorder,
+    /// Whether a head was let through: from then on an answer of the guard's could fall into one of pingora's.
+    served: bool,
+    /// Kept until the connection ends: its place among the connections.
+    _seat: Seat,
+}
+
+enum Phase {
+    /// Between requests, or in a head.
+    Head,
+    /// In a body; its bytes so far.
+    Body(BodyReader, u64),
+    /// The client broke the rules in a head: the answer, and how much of it is written.
+    Answering(Vec<u8>, usize),
+    /// Nothing more is read.
+    Ended,
+}
+
+/// Why a client is answered here.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Framing(FramingError),
+    HeadTooSlow,
+}
+
+impl Fault {
+    fn status(self) -> (u16, &'static str) {
+        match self {
+            Self::HeadTooSlow => (408, "Request Timeout"),
+            Self::Framing(error) => match error.status() {
+                405 => (405, "Method Not Allowed"),
+                431 => (431, "Request Header Fields Too Large"),
+                _ => (400, "Bad Request"),
+            },
+        }
+    }
+
+    fn code(self) -> &'static str {
+        match self {
+            Self::Framing(error) => error.code(),
+            Self::HeadTooSlow => "request_timeout",
+        }
+    }
+
+    fn message(self) -> String {
+        match self {
+            Self::Framing(error) => error.to_string(),
+            Self::HeadTooSlow => "the request took too long".into(),
+        }
+    }
+}
+
+impl Guarded {
+    pub(super) fn new(inner: Stream, patience: Patience, recorder: Recorder, seat: Seat) -> Self {
+        Self {
+            inner,
+            phase: Phase::Head,
+            held: Vec::new(),
+            released: 0,
+            patience,
+            timer: Some(Box::pin(tokio::time::sleep(patience.idle))),
+            began: Instant::now(),
+            recorder,
+            served: false,
+            _seat: seat,
+        }
+    }
+
+    /// Takes in what was held back, as far as it is released.
+    fn release(&mut self, out: &mut ReadBuf<'_>) {
+        let count = self.released.min(out.remaining());
+        out.put_slice(self.held.get(..count).unwrap_or_default());
+        self.held.drain(..count);
+        self.released -= count;
+    }
+
+    /// Looks at what is held: releases a head that is whole and right, and what belongs to its body.
+    fn judge(&mut self) -> Result<(), FramingError> {
+        let Some(end) = head_end(&self.held)? else { return Ok(()) };
+        let mut body = BodyReader::new(check_head(self.held.get(..end).unwrap_or_default())?);
+        let taken = body.feed(self.held.get(end..).unwrap_or_default())?;
+        self.released = end + taken;
+        self.served = true;
+        self.begin_body(body, taken as u64);
+        Ok(())
+    }
+
+    fn begin_body(&mut self, body: BodyReader, taken: u64) {
+        self.timer = None;
+        if body.is_done() {
+            self.phase = Phase::Head;
+        } else {
+            self.began = Instant::now();
+            self.timer = Some(Box::pin(tokio::time::sleep(self.patience.body)));
+            self.phase = Phase::Body(body, taken);
+        }
+    }
+
+    /// Refuses the request whose head is held: with an answer, if it is the connection's first.
+    fn refuse(&mut self, fault: Fault) {
+        let request_id = format!("{:032x}", rand::random::<u128>());
+        let (status, reason) = fault.status();
+        let body =
+            serde_json::json!({ "error": fault.message(), "code": fault.code(), "request_id": request_id }).to_string();
+        let allow = if status == 405 { "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" } else { "" };
+        let answer = format!(
+            "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+             X-Request-Id: {request_id}\r\nAccess-Control-Allow-Origin: *\r\n{allow}Connection: close\r\n\r\n{body}",
+            body.len()
+        );
+        if self.served {
+            // The connection ends without a word, after what is being answered.
+            self.record(&request_id, fault, 0);
+            self.phase = Phase::Ended;
+            return;
+        }
+        self.record(&request_id, fault, status);
+        self.phase = Phase::Answering(answer.into_bytes(), 0);
+        self.timer = Some(Box::pin(tokio::time::sleep(ANSWER_TIMEOUT)));
+    }
+
+    fn record(&self, request_id: &str, fault: Fault, status: u16) {
+        let line = self.held.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line.get(..line.len().min(2048)).unwrap_or_default()).into_owned();
+        let mut parts = line.split(' ');
+        let (method, target) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let client = client_ip(&self.inner).map(|ip| ip.to_string()).unwrap_or_default();
+        self.recorder.record(&Record {
+            time: SystemTime::now(),
+            request_id,
+            client: &client,
+            method,
+            path: target.split('?').next().unwrap_or_default(),
+            account: None,
+            roles: &[],
+            endpoint: "",
+            subject: None,
+            decision: "refuse",
+            reason: fault.code(),
+            status,
+            duration: self.began.elapsed(),
+            policy: "",
+        });
+    }
+
+    /// Writes the answer, closes, and ends the stream for pingora, which has seen nothing of the request.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Phase::Answering(answer, written) = &mut self.phase else { return Poll::Ready(Ok(())) };
+        while let Some(rest) = answer.get(*written..).filter(|rest| !rest.is_empty()) {
+            match Pin::new(&mut self.inner).poll_write(cx, rest) {
+                Poll::Ready(Ok(count @ 1..)) => *written += count,
+                Poll::Ready(_) => {
+                    self.phase = Phase::Ended;
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        let _ = ready!(Pin::new(&mut self.inner).poll_flush(cx));
+        let _ = ready!(Pin::new(&mut self.inner).poll_shutdown(cx));
+        self.phase = Phase::Ended;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut block = [0u8; 4096];
+        loop {
+            let mut fresh = ReadBuf::new(&mut block);
+            match Pin::new(&mut self.inner).poll_read(cx, &mut fresh) {
+                Poll::Ready(Ok(())) if fresh.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {
+                    if self.held.is_empty() {
+                        self.began = Instant::now();
+                        self.timer = Some(Box::pin(tokio::time::sleep(self.patience.head)));
+                    }
+                    self.held.extend_from_slice(fresh.filled());
+                    if let Err(error) = self.judge() {
+                        self.refuse(Fault::Framing(error));
+                        return self.poll_answer(cx);
+                    }
+                    if self.released > 0 {
+                        self.release(out);
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => break,
+            }
+        }
+        match self.poll_timer(cx) {
+            // A client that sent nothing is let go silently; one that dawdles is told.
+            Poll::Ready(()) if self.held.is_empty() => {
+                self.phase = Phase::Ended;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(()) => {
+                self.refuse(Fault::HeadTooSlow);
+                self.poll_answer(cx)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = out.filled().len();
+        if Pin::new(&mut self.inner).poll_read(cx, out)?.is_pending() {
+            ready!(self.poll_timer(cx));
+            let Phase::Body(_, count) = &self.phase else { return Poll::Ready(Ok(())) };
+            // Its time is up; a large body that keeps coming gets more of it.
+            let earned = self.patience.body + Duration::from_secs(count / BODY_BYTES_PER_SECOND);
+            match earned.checked_sub(self.began.elapsed()) {
+                Some(left) if !left.is_zero() => {
+                    self.timer = Some(Box::pin(tokio::time::sleep(left)));
+                    return self.poll_timer(cx).map(|()| Ok(()));
+                }
+                _ => return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the body came too slowly"))),
+            }
+        }
+        let fresh = out.filled().get(before..).unwrap_or_default();
+        let Phase::Body(body, count) = &mut self.phase else { return Poll::Ready(Ok(())) };
+        match body.feed(fresh) {
+            Ok(taken) => {
+                *count += taken as u64;
+                let done = body.is_done();
+                let surplus = fresh.get(taken..).unwrap_or_default().to_vec();
+                out.set_filled(before + taken);
+                if done {
+                    self.phase = Phase::Head;
+                    self.timer = None;
+                }
+                if !surplus.is_empty() {
+                    self.began = Instant::now();
+                    self.held = surplus;
+                    self.timer = Some(Box::pin(tokio::time::sleep(self.patience.head)));
+                    if let Err(error) = self.judge() {
+                        self.refuse(Fault::Framing(error));
+                    }
+                }
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => {
+                // Nothing of the rest is passed on: the request fails, and with it the connection.
+                out.set_filled(before);
+                self.phase = Phase::Ended;
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)))
+            }
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// The peer's address; none on a Unix socket.
+pub(super) fn client_ip(stream: &Stream) -> Option<IpAddr> {
+    match stream.get_socket_digest()?.peer_addr() {
+        Some(SocketAddr::Inet(address)) => Some(address.ip()),
+        _ => None,
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.released > 0 {
+            self.release(out);
+            return Poll::Ready(Ok(()));
+        }
+        match &self.phase {
+            Phase::Head => self.poll_head(cx, out),
+            Phase::Body(..) => self.poll_body(cx, out),
+            Phase::Answering(..) => {
+                if self.poll_timer(cx).is_ready() {
+                    self.phase = Phase::Ended;
+                    return Poll::Ready(Ok(()));
+                }
+                self.poll_answer(cx)
+            }
+            Phase::Ended => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Guarded {
+    async fn shutdown(&mut self) {
+        Shutdown::shutdown(&mut *self.inner).await;
+    }
+}
+
+impl UniqueID for Guarded {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl Ssl for Guarded {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        self.inner.get_ssl()
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.inner.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.inner.selected_alpn_proto()
+    }
+}
+
+/// Peeking would pass by the guard.
+impl Peek for Guarded {}
+
+impl GetTimingDigest for Guarded {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+
+    fn get_read_pending_time(&self) -> Duration {
+        self.inner.get_read_pending_time()
+    }
+
+    fn get_write_pending_time(&self) -> Duration {
+        self.inner.get_write_pending_time()
+    }
+}
+
+impl GetProxyDigest for Guarded {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.inner.get_proxy_digest()
+    }
+
+    fn set_proxy_digest(&mut self, digest: ProxyDigest) {
+        self.inner.set_proxy_digest(digest);
+    }
+}
+
+impl GetSocketDigest for Guarded {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
+    }
+
+    fn set_socket_digest(&mut self, digest: SocketDigest) {
+        self.inner.set_socket_digest(digest);
+    }
+}
+
+impl fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarded").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,198 @@
+//! The front door: bytes that two parsers could read in two ways, and clients that take their time.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
+
+fn authorization() -> String {
+    format!("Authorization: {}\r\n", basic("ADM", CANARY))
+}
+
+#[test]
+fn what_has_more_than_one_reading_is_refused_once_recorded_and_reaches_nobody() {
+    let gateway = Gateway::start();
+    let auth = authorization();
+    #[rustfmt::skip]
+    let cases: Vec<(String, u16)> = vec![
+        (format!("POST /people/X HTTP/1.1\r\nHost: a\r\n{auth}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400),
+        (format!("POST /people/X HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n"), 400),
+        (format!("POST /people/X HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"), 400),
+        (format!("POST /people/X HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"), 400),
+        (format!("POST /people/X HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"), 400),
+        (format!("POST /people/X HTTP/1.1\r\nHost: a\r\n{auth}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400),
+        (format!("POST /people/X HTTP/1.0\r\nHost: a\r\n{auth}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400),
+        (format!("POST /people/X HTTP/1.1\r\nHost: a\r\n{auth}Content-Length: \r\n\r\n"), 400),
+        (format!("POST /people/X HTTP/1.1\r\nHost: a\r\n{auth}Content-Length: 0x3\r\n\r\nabc"), 400),
+        (format!("GET /people HTTP/1.1\r\nHost: a\r\n{auth}X: a\nX-Id: admin\r\n\r\n"), 400),
+        (format!("GET /people HTTP/1.1\nHost: a\n{}\n", auth.replace("\r\n", "\n")), 400),
+        (format!("GET /people HTTP/1.1\r\nHost: a\r\n{auth}X: a\r\n folded\r\n\r\n"), 400),
+        (format!("GET /people HTTP/1.1\r\nHost: a\r\n{auth}: empty\r\n\r\n"), 400),
+        (format!("GET /people HTTP/1.1\r\nHost: a\r\n{auth}Fedgate_Assertion: x\r\n\r\n"), 400),
+        (format!("GET /people HTTP/1.1\r\nHost: a\r\n{auth}Fedgate.Assertion: x\r\n\r\n"), 400),
+        (format!("GET /people HTTP/1.1\r\nHost: a\r\n{auth}X: \0\r\n\r\n"), 400),
+        (format!("GET /people HTTP/1.1\r\nHost: a\r\n{auth}Connection: Host\r\n\r\n"), 400),
+        (format!("GET /a b HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), 400),
+        (format!("GET /a\tb HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), 400),
+        (format!("GET /people HTTP/1.1\r\n{auth}\r\n"), 400),
+        (format!("GET /people HTTP/1.1\r\nHost: a\r\n{auth}{}\r\n", "X: a\r\n".repeat(101)), 431),
+        (format!("GET /people HTTP/1.1\r\nHost: a\r\n{auth}X: {}\r\n\r\n", "a".repeat(17_000)), 431),
+        (format!("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n{auth}\r\n"), 405),
+        ("\u{16}\u{3}\u{1}\u{2}\u{0}\n".to_owned(), 400),
+    ];
+    for (bytes, status) in cases {
+        let answer = gateway.send(bytes.as_bytes());
+        assert_eq!(answer.status, status, "{bytes:?}");
+        assert_eq!(answer.header("connection").as_deref(), Some("close"));
+        let record = gateway.record();
+        assert_eq!(
+            (record["status"].as_u64(), record["decision"].as_str()),
+            (Some(status.into()), Some("refuse")),
+            "{bytes:?}"
+        );
+        assert_eq!(record["request.id"], answer.json()["request_id"]);
+        assert_eq!(record["reason"], answer.json()["code"]);
+        assert_eq!(record["client.ip"], "127.0.0.1");
+    }
+    assert!(gateway.upstream.seen().is_empty());
+    assert!(gateway.no_record(), "one record each");
+}
+
+#[test]
+fn a_chunk_with_more_than_one_reading_fails_the_request() {
+    let gateway = Gateway::start();
+    let head = format!("POST /pols/ANA/1 HTTP/1.1\r\nHost: a\r\n{}Transfer-Encoding: chunked\r\n\r\n", authorization());
+    for body in [
+        "0x3\r\nabc\r\n0\r\n\r\n",
+        "-3\r\nabc\r\n",
+        "10000000000000003\r\n",
+        "3\r\nabcX\r\n",
+        "3;x\n\r\nabc\r\n",
+        "3\nabc\r\n",
+        "3;x=1\r\nabc\r\n0\r\n\r\n",
+    ] {
+        let answer = gateway.send(format!("{head}{body}").as_bytes());
+        assert_eq!(answer.status, 400, "{body:?}: {answer:?}");
+        // In parts too: the head is long forwarded when the chunk comes.
+        let mut stream = TcpStream::connect(gateway.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        stream.write_all(body.as_bytes()).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{body:?}: {answer}");
+    }
+    for request in gateway.upstream.seen() {
+        assert!(!request.ends_with("0\r\n\r\n"), "no broken body looks whole upstream: {request}");
+    }
+    // A trailer is let in and goes no further.
+    let trailer = gateway.send(
+        format!(
+            "{}3\r\nabc\r\n0\r\nFedgate-Assertion: x\r\n\r\n",
+            head.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")
+        )
+        .as_bytes(),
+    );
+    assert_eq!(trailer.status, 200);
+    assert!(!gateway.upstream.seen().last().unwrap().contains("Fedgate-Assertion: x"));
+}
+
+#[test]
+fn a_second_request_in_the_body_of_the_first_is_never_served() {
+    let gateway = Gateway::start();
+    let smuggled = format!("GET /people HTTP/1.1\r\nHost: a\r\n{}\r\n", authorization());
+    let first = format!(
+        "GET /pols/ANA/1 HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\nContent-Length: {}\r\n\r\n{smuggled}",
+        basic("ANA", CANARY),
+        smuggled.len()
+    );
+    assert_eq!(gateway.send(first.as_bytes()).status, 400);
+    let body = format!(
+        "POST /pols/ANA/1 HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{smuggled}",
+        basic("ANA", CANARY),
+        smuggled.len()
+    );
+    assert_eq!(gateway.send(body.as_bytes()).status, 200);
+    let seen = gateway.upstream.seen();
+    assert_eq!(seen.len(), 1);
+    assert!(seen[0].ends_with(&smuggled), "it is a body, and stays one");
+}
+
+#[test]
+fn what_follows_a_request_on_its_connection_is_read_as_strictly() {
+    let gateway = Gateway::start();
+    let good = format!("GET /people/ANA HTTP/1.1\r\nHost: a\r\n{}\r\n", authorization());
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    for _ in 0..3 {
+        stream.write_all(good.as_bytes()).unwrap();
+        let mut answer = [0; 4096];
+        let count = stream.read(&mut answer).unwrap();
+        assert!(answer[..count].starts_with(b"HTTP/1.1 200 "), "kept alive");
+    }
+    stream.write_all(good.replace("Host: a\r\n", "Host: a\nX: b\r\n").as_bytes()).unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(rest.is_empty(), "the connection ends: {}", String::from_utf8_lossy(&rest));
+    assert_eq!(gateway.upstream.seen().len(), 3);
+}
+
+#[test]
+fn who_sends_a_head_or_a_body_a_byte_at_a_time_is_let_go() {
+    let policy = std::fs::read_to_string("policies/roles.cfg").unwrap();
+    let environment = [
+        ("FEDGATE_LIMITS_HEAD_TIMEOUT_SECONDS", "1"),
+        ("FEDGATE_LIMITS_BODY_TIMEOUT_SECONDS", "1"),
+        ("FEDGATE_LIMITS_IDLE_TIMEOUT_SECONDS", "1"),
+    ];
+    let gateway = Gateway::start_in(&environment, "", &policy);
+    let slow = |bytes: String, at_once: usize| {
+        let mut stream = TcpStream::connect(gateway.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        stream.write_all(&bytes.as_bytes()[..at_once]).unwrap();
+        let (mut rest, mut answer) = (bytes.as_bytes()[at_once..].iter(), Vec::new());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "never let go");
+            if let Some(byte) = rest.next() {
+                let _ = stream.write_all(&[*byte]);
+            }
+            let mut block = [0; 512];
+            match stream.read(&mut block) {
+                Ok(0) => break,
+                Ok(count) => answer.extend_from_slice(&block[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    std::thread::sleep(Duration::from_millis(30))
+                }
+                Err(_) => break,
+            }
+        }
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let head = format!("POST /pols/ANA/hang HTTP/1.1\r\nHost: a\r\n{}Content-Length: 1000\r\n\r\n", authorization());
+    assert!(slow(format!("{head}{}", "x".repeat(1000)), 10).starts_with("HTTP/1.1 408 "));
+    // The upstream waits for the body as long as the gateway does; the gateway's patience ends first or with it.
+    let answer = slow(format!("{head}{}", "x".repeat(1000)), head.len());
+    assert!(answer.starts_with("HTTP/1.1 408 ") || answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert_eq!(slow(String::new(), 0), "", "who says nothing is let go without a word");
+}
+
+#[test]
+fn connections_of_one_source_are_bounded() {
+    let policy = std::fs::read_to_string("policies/roles.cfg").unwrap();
+    let gateway = Gateway::start_in(&[("FEDGATE_LIMITS_CONNECTIONS_PER_SOURCE", "3")], "", &policy);
+    let deadline = Instant::now() + PATIENCE;
+    while gateway.get("/people/ANA", "ANA").status != 200 {
+        assert!(Instant::now() < deadline, "the fixture's own connections were never given back");
+    }
+    let held: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(gateway.address).unwrap()).collect();
+    std::thread::sleep(Duration::from_millis(100));
+    let over = gateway.get("/people/ANA", "ANA");
+    assert_eq!(over.status, 0, "closed without a word: {over:?}");
+    drop(held);
+    while gateway.get("/people/ANA", "ANA").status != 200 {
+        assert!(Instant::now() < deadline, "places were never given back");
+    }
+}
