@@ -109,7 +109,7 @@ impl Accounts {
     /// Reads one account; none when there is no such person.
     ///
     /// # Errors
-    /// The database did not answer within two seconds.
+    /// The database did not answer within two seconds, or is a standby.
     pub async fn read(&self, id: &str) -> Result<Option<Account>, AccountsError> {
         Ok(within(READ_TIMEOUT, self.read_row(id)).await?.into_account(id))
     }
@@ -120,6 +120,10 @@ impl Accounts {
                 let client = pool.get().await.map_err(DbError::from)?;
                 let statement = client.prepare_cached(POSTGRES_READ).await.map_err(DbError::from)?;
                 let row = client.query_one(&statement, &[&id]).await.map_err(DbError::from)?;
+                let is_standby: bool = row.get(5);
+                if is_standby {
+                    return Err(AccountsError::Standby);
+                }
                 let epoch: i64 = row.get(0);
                 let found: bool = row.get(1);
                 Row { epoch, found, password: row.get(2), roles: row.get(3), active: row.get(4) }
@@ -250,9 +254,11 @@ fn from_sql(epoch: i64) -> u64 {
     u64::try_from(epoch).unwrap_or_default()
 }
 
-// The epoch comes from the same snapshot as the account, and also where there is no such account.
+// The epoch comes from the same snapshot as the account, and also where there is no such account. A standby's snapshot may
+// be of long ago.
 const POSTGRES_READ: &str = "
-    SELECT e.epoch, p.id IS NOT NULL, p.data->>'password', (p.data->'roles')::text, (p.data->'active')::text
+    SELECT e.epoch, p.id IS NOT NULL, p.data->>'password', (p.data->'roles')::text, (p.data->'active')::text,
+           pg_is_in_recovery()
     FROM fedgate_epoch e LEFT JOIN people p ON p.id = $1";
 const SQLITE_READ: &str = "
     SELECT e.epoch, p.id IS NOT NULL, p.data->>'$.password', p.data->'$.roles', p.data->'$.active'

@@ -1,4 +1,6 @@
-//! A gateway process of its own for each test, with three accounts and an upstream that remembers.
+//! A gateway process of its own for each test, with an upstream that remembers, on an embedded store with four accounts
+//! or on a database that the test names.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,6 +21,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The password of every account, which no record may ever show.
 pub(crate) const CANARY: &str = "canary-b1rd";
 
+/// How many requests the upstream remembers.
+const REMEMBERED: usize = 1000;
+
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) tls_address: SocketAddr,
@@ -26,7 +31,27 @@ pub(crate) struct Gateway {
     pub(crate) dir: PathBuf,
     pub(crate) upstream: Upstream,
     pub(crate) child: Child,
-    lines: Receiver<String>,
+    lines: Mutex<Receiver<(Instant, String)>>,
+    log: Arc<Mutex<Vec<(Instant, String)>>>,
+}
+
+/// What a gateway is started with, beyond the least there is.
+#[derive(Default)]
+pub(crate) struct Setup<'a> {
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+    /// Appended to the configuration.
+    pub(crate) configuration: &'a str,
+    /// The stock policy where there is none.
+    pub(crate) policy: Option<&'a str>,
+    /// The connection string of a database that has schema and accounts; an embedded store of its own without one.
+    pub(crate) database: Option<&'a str>,
+}
+
+/// The files of a gateway that has not started.
+pub(crate) struct Place {
+    pub(crate) dir: PathBuf,
+    upstream: Upstream,
+    addresses: [SocketAddr; 3],
 }
 
 /// What the upstream was sent, request by request.
@@ -38,7 +63,7 @@ pub(crate) struct Upstream {
 
 impl Gateway {
     pub(crate) fn start() -> Self {
-        Self::start_with("", &std::fs::read_to_string("policies/roles.cfg").unwrap())
+        Self::start_as(&Setup::default())
     }
 
     /// Starts with more configuration, appended to the least there is, and a policy.
@@ -48,36 +73,35 @@ impl Gateway {
 
     /// The same with environment variables.
     pub(crate) fn start_in(environment: &[(&str, &str)], configuration: &str, policy: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("fedgate-gateway-{:x}", rand::random::<u128>()));
-        std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join("secret"), [b'k'; 40]).unwrap();
-        std::fs::write(dir.join("roles.cfg"), policy).unwrap();
-        certificate(&dir);
-        let upstream = Upstream::start();
-        let (address, tls_address, admin) = (free_address(), free_address(), free_address());
-        let text = format!(
-            "[gateway]\nlisten = [\"{tls_address}\"]\nlisten_plain = [\"{address}\"]\nadmin = [\"{admin}\"]\nmax_body_bytes = 2048\nthreads = 2\n\
-             [tls]\ncertificate = \"cert.pem\"\nkey = \"cert.key\"\n[policy]\nroles = \"roles.cfg\"\n[store]\npath = \"test.db\"\n\
-             [assertion]\nsecret_file = \"secret\"\n\
-             [[upstream]]\nname = \"his\"\naddress = \"{}\"\nconnect_timeout_ms = 500\nread_timeout_ms = 1000\n{configuration}",
-            upstream.address
-        );
-        std::fs::write(dir.join("fedgate.toml"), text).unwrap();
-        let config = Config::load(&dir.join("fedgate.toml")).unwrap();
-        tokio::runtime::Runtime::new().unwrap().block_on(add_accounts(&config));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_fedgate"))
-            .args(["serve", "--config"])
-            .arg(dir.join("fedgate.toml"))
+        Self::start_as(&Setup { environment, configuration, policy: Some(policy), database: None })
+    }
+
+    pub(crate) fn start_as(setup: &Setup<'_>) -> Self {
+        Self::start_at(Place::prepare(setup), setup.environment)
+    }
+
+    /// Starts on files that are there, and waits until it listens.
+    pub(crate) fn start_at(place: Place, environment: &[(&str, &str)]) -> Self {
+        let mut child = place
+            .serve()
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let (sender, lines) = channel();
-        let out = child.stdout.take().unwrap();
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        std::thread::spawn(move || each_line(out, |line| sender.send(line).is_ok()));
+        let log = Arc::default();
+        let kept: Arc<Mutex<Vec<_>>> = Arc::clone(&log);
         std::thread::spawn(move || {
-            BufReader::new(out).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            each_line(err, |line| {
+                kept.lock().unwrap().push(line);
+                true
+            })
         });
-        let gateway = Self { address, tls_address, admin, dir, upstream, child, lines };
+        let Place { dir, upstream, addresses: [address, tls_address, admin] } = place;
+        let gateway = Self { address, tls_address, admin, dir, upstream, child, lines: Mutex::new(lines), log };
         gateway.wait_until_listening();
         gateway
     }
@@ -116,14 +140,32 @@ impl Gateway {
 
     /// The next record, parsed.
     pub(crate) fn record(&self) -> serde_json::Value {
-        let line = self.lines.recv_timeout(PATIENCE).expect("a record");
+        self.record_within(PATIENCE).expect("a record").1
+    }
+
+    /// The next record and when it was read, if one comes in time.
+    pub(crate) fn record_within(&self, patience: Duration) -> Option<(Instant, serde_json::Value)> {
+        let (read, line) = self.lines.lock().unwrap().recv_timeout(patience).ok()?;
         assert!(!line.contains(CANARY), "a password in a record: {line}");
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"))
+        Some((read, serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"))))
     }
 
     /// Whether no further record is waiting.
     pub(crate) fn no_record(&self) -> bool {
-        self.lines.recv_timeout(Duration::from_millis(100)).is_err()
+        self.lines.lock().unwrap().recv_timeout(Duration::from_millis(100)).is_err()
+    }
+
+    /// When the operator's log first told of `words`, at `since` or later, if it does so in time.
+    pub(crate) fn logged(&self, words: &str, since: Instant, patience: Duration) -> Option<Instant> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let found =
+                self.log.lock().unwrap().iter().find(|(at, line)| *at >= since && line.contains(words)).cloned();
+            if found.is_some() || Instant::now() > deadline {
+                return found.map(|(at, _)| at);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
@@ -134,17 +176,72 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log.lock().unwrap();
+            log.iter().skip(log.len().saturating_sub(30)).for_each(|(_, line)| eprintln!("{}: {line}", self.address));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 
+impl Place {
+    /// Writes configuration, policy, secret and certificate, and the embedded store where that is used.
+    pub(crate) fn prepare(setup: &Setup<'_>) -> Self {
+        let dir = std::env::temp_dir().join(format!("fedgate-gateway-{:x}", rand::random::<u128>()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("secret"), [b'k'; 40]).unwrap();
+        let stock = || std::fs::read_to_string("policies/roles.cfg").unwrap();
+        std::fs::write(dir.join("roles.cfg"), setup.policy.map_or_else(stock, str::to_owned)).unwrap();
+        certificate(&dir);
+        let upstream = Upstream::start();
+        let (address, tls_address, admin) = (free_address(), free_address(), free_address());
+        let store = match setup.database {
+            Some(uri) => format!("kind = \"postgres\"\nuri = \"{uri}\""),
+            None => "path = \"test.db\"".to_owned(),
+        };
+        let text = format!(
+            "[gateway]\nlisten = [\"{tls_address}\"]\nlisten_plain = [\"{address}\"]\nadmin = [\"{admin}\"]\nmax_body_bytes = 2048\nthreads = 2\n\
+             [tls]\ncertificate = \"cert.pem\"\nkey = \"cert.key\"\n[policy]\nroles = \"roles.cfg\"\n[store]\n{store}\n\
+             [assertion]\nsecret_file = \"secret\"\n\
+             [[upstream]]\nname = \"his\"\naddress = \"{}\"\nconnect_timeout_ms = 500\nread_timeout_ms = 1000\n{}",
+            upstream.address, setup.configuration
+        );
+        std::fs::write(dir.join("fedgate.toml"), text).unwrap();
+        if setup.database.is_none() {
+            let config = Config::load(&dir.join("fedgate.toml")).unwrap();
+            tokio::runtime::Runtime::new().unwrap().block_on(add_accounts(&config));
+        }
+        Self { dir, upstream, addresses: [address, tls_address, admin] }
+    }
+
+    /// The command that serves.
+    pub(crate) fn serve(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+        command.args(["serve", "--config"]).arg(self.dir.join("fedgate.toml")).stdin(Stdio::null());
+        command
+    }
+}
+
+/// Tells each line with the moment it was read, until nobody wants more.
+fn each_line(from: impl Read, mut tell: impl FnMut((Instant, String)) -> bool) {
+    for line in BufReader::new(from).lines().map_while(Result::ok) {
+        if !tell((Instant::now(), line)) {
+            break;
+        }
+    }
+}
+
+/// The hash of every account's password, at a cost that tests can pay.
+pub(crate) fn password_hash() -> String {
+    hash_with(CANARY.as_bytes(), Cost { memory_kib: 64, passes: 1 }, &mut Arena::default()).unwrap()
+}
+
 async fn add_accounts(config: &Config) {
     let accounts = Accounts::open(&config.store).await.unwrap();
     schema::migrate(accounts.database()).await.unwrap();
-    let cheap = Cost { memory_kib: 64, passes: 1 };
-    let password_hash = hash_with(CANARY.as_bytes(), cheap, &mut Arena::default()).unwrap();
+    let password_hash = password_hash();
     for (id, roles) in [("ANA", "end_user"), ("DOC", "end_user,health_professional"), ("ADM", "root"), ("OFF", "root")]
     {
         let roles = roles.split(',').map(str::to_owned).collect();
@@ -225,7 +322,7 @@ impl Upstream {
         upstream
     }
 
-    /// All requests so far, head and body.
+    /// The requests so far, head and body; under load the first of them.
     pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
@@ -255,7 +352,11 @@ fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
             }
         }
         let target = request.split(' ').nth(1).unwrap_or_default().to_owned();
-        seen.lock().unwrap().push(request);
+        let mut seen = seen.lock().unwrap();
+        if seen.len() < REMEMBERED {
+            seen.push(request);
+        }
+        drop(seen);
         let ok = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\nServer: secret/1.0\r\n\
                    Access-Control-Allow-Origin: https://upstream.example\r\n\r\ntrue";
         let _ = match target.rsplit('/').next() {

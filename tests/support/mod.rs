@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 pub mod client;
+pub mod keepalive;
 pub mod postgres;
+pub mod proxy;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +20,16 @@ use fedgate::his::{Listener, Service, router};
 use fedgate::secret::Secret;
 
 pub use client::Reply;
+
+/// The percentiles 50 and 99 and the maximum, in ms, as they are printed.
+pub fn percentiles(mut durations: Vec<Duration>) -> String {
+    durations.sort_unstable();
+    let at = |percent: usize| {
+        let index = (durations.len() * percent / 100).min(durations.len().saturating_sub(1));
+        durations.get(index).map_or(f64::NAN, |duration| duration.as_secs_f64() * 1000.0)
+    };
+    format!("p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms of {}", at(50), at(99), at(100), durations.len())
+}
 
 /// A directory that is gone when the test is.
 pub struct Scratch(pub PathBuf);

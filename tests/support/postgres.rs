@@ -5,7 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use fedgate::config::PostgresConfig;
+use fedgate::config::{PostgresConfig, StoreConfig};
+use fedgate::db::{Database, schema};
 
 /// A running cluster that listens on a Unix socket in its directory.
 pub struct Cluster {
@@ -27,6 +28,28 @@ impl Cluster {
 
     /// A cluster for one test that stops and starts it.
     pub fn start() -> Self {
+        let cluster = Self::make();
+        run(cluster
+            .program("initdb")
+            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "-D"])
+            .arg(cluster.directory.join("data")));
+        cluster.resume();
+        cluster
+    }
+
+    /// A standby of this cluster as it is now, which follows nobody; this cluster is stopped and started for it.
+    pub fn standby(&self) -> Self {
+        let standby = Self::make();
+        self.program_stop("fast");
+        run(Command::new("cp").arg("-a").arg(self.directory.join("data")).arg(standby.directory.join("data")));
+        std::fs::write(standby.directory.join("data/standby.signal"), "").unwrap();
+        self.resume();
+        standby.resume();
+        standby
+    }
+
+    /// A directory for a cluster, and who removes it.
+    fn make() -> Self {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let programs = programs();
         let count = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -44,19 +67,7 @@ impl Cluster {
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        let cluster = Self {
-            directory,
-            programs,
-            databases: AtomicUsize::new(0),
-            options: Mutex::default(),
-            _watchdog: watchdog,
-        };
-        run(cluster
-            .program("initdb")
-            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "-D"])
-            .arg(cluster.directory.join("data")));
-        cluster.resume();
-        cluster
+        Self { directory, programs, databases: AtomicUsize::new(0), options: Mutex::default(), _watchdog: watchdog }
     }
 
     /// Starts the server (again).
@@ -77,7 +88,47 @@ impl Cluster {
 
     /// Stops the server without letting it finish anything.
     pub fn kill(&self) {
-        run(self.program("pg_ctl").arg("-D").arg(self.directory.join("data")).args(["-m", "immediate", "-w", "stop"]));
+        self.program_stop("immediate");
+    }
+
+    fn program_stop(&self, mode: &str) {
+        run(self.program("pg_ctl").arg("-D").arg(self.directory.join("data")).args(["-m", mode, "-w", "stop"]));
+    }
+
+    /// The same database on another cluster.
+    pub fn moved(&self, database: &PostgresConfig) -> PostgresConfig {
+        let name = database.uri.split("dbname=").nth(1).unwrap();
+        PostgresConfig { uri: self.uri(name), ..database.clone() }
+    }
+
+    /// A pooling proxy before this cluster that gives a session to another client after each transaction; the connection
+    /// string that leads through it, and the process, which ends with what is returned.
+    pub fn pooled(&self, database: &PostgresConfig) -> (String, Pooler) {
+        let name = database.uri.split("dbname=").nth(1).unwrap();
+        let (pooler, port) = (self.directory.join("pgbouncer.ini"), 6432);
+        let directory = self.directory.display();
+        let text = format!(
+            "[databases]\n* = host={directory}\n[pgbouncer]\npool_mode = transaction\nlisten_addr =\nunix_socket_dir = \
+             {directory}\nlisten_port = {port}\nauth_type = any\nignore_startup_parameters = options,extra_float_digits\n"
+        );
+        std::fs::write(&pooler, text.replace("* = host", &format!("{name} = user=postgres host"))).unwrap();
+        let mut command = match rustix::process::geteuid().is_root() {
+            // Neither it may run as root.
+            true => {
+                let mut command = Command::new("setpriv");
+                command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "/usr/sbin/pgbouncer"]);
+                command
+            }
+            false => Command::new("pgbouncer"),
+        };
+        let child = command.arg("-q").arg(&pooler).stdin(Stdio::null()).spawn().unwrap();
+        let socket = self.directory.join(format!(".s.PGSQL.{port}"));
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert!(std::time::Instant::now() < deadline, "pgbouncer does not listen");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        (format!("host={directory} port={port} user=postgres dbname={name}"), Pooler(child))
     }
 
     /// Lets the server listen on TCP and ask for TLS there, with a new certificate for `localhost`; the port, and the
@@ -122,6 +173,24 @@ impl Cluster {
         PostgresConfig { uri: self.uri(&name), password: None, ca_file: None, pool_size: 4 }
     }
 
+    /// A migrated database with the accounts `P0`, `P1`, … of one password, all of them health professionals.
+    pub async fn database_with_accounts(&self, count: usize, password_hash: &str) -> PostgresConfig {
+        let database = self.database().await;
+        let opened = Database::open(&StoreConfig::Postgres(database.clone())).await.unwrap();
+        schema::migrate(&opened).await.unwrap();
+        let Database::Postgres(pool) = opened else { unreachable!() };
+        let insert = "INSERT INTO people SELECT 'P' || n, jsonb_build_object('password', $1::text, 'active', true, \
+                      'roles', jsonb_build_array('end_user', 'health_professional')) FROM generate_series(0, $2) n";
+        let last = i32::try_from(count).unwrap() - 1;
+        pool.get().await.unwrap().execute(insert, &[&password_hash, &last]).await.unwrap();
+        database
+    }
+
+    /// The socket it listens on.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join(".s.PGSQL.5432")
+    }
+
     fn uri(&self, database: &str) -> String {
         format!("host={} user=postgres dbname={database}", self.directory.display())
     }
@@ -135,6 +204,16 @@ impl Cluster {
         let mut command = Command::new("runuser");
         command.args(["-u", "postgres", "--"]).arg(program).current_dir("/");
         command
+    }
+}
+
+/// A running pgbouncer.
+pub struct Pooler(Child);
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -1,0 +1,223 @@
+//! PostgreSQL away under load: killed, hanging, not there at the start, a standby, and behind a pooling proxy.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test panics to fail, and prints what it measured"
+)]
+
+#[path = "gateway/fixture.rs"]
+mod fixture;
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fedgate::accounts::{Accounts, AccountsError};
+use fedgate::config::{PostgresConfig, StoreConfig};
+use fixture::{CANARY, Gateway, PATIENCE, Setup, basic, password_hash};
+use support::keepalive::{Connection, get};
+use support::percentiles;
+use support::postgres::Cluster;
+use tokio::runtime::Runtime;
+
+const BOUND: Duration = Duration::from_secs(1);
+/// How long the database is away, unless `FEDGATE_TEST_OUTAGE_SECONDS` says otherwise.
+const SECONDS: u64 = 6;
+/// Accounts that are used before the outage; the next ones are first seen during it.
+const KNOWN: usize = 20;
+const ACCOUNTS: usize = 2000;
+const CLIENTS: usize = 4;
+/// The goal for coming back is 2 s; a busy machine gets more.
+const BACK: Duration = Duration::from_secs(10);
+
+fn database(cluster: &Cluster) -> PostgresConfig {
+    Runtime::new().unwrap().block_on(cluster.database_with_accounts(ACCOUNTS, &password_hash()))
+}
+
+fn start(database: &PostgresConfig, more: &str) -> Gateway {
+    let configuration = format!("[authentication]\nupgrade_hashes = false\n{more}");
+    Gateway::start_as(&Setup { configuration: &configuration, database: Some(&database.uri), ..Setup::default() })
+}
+
+fn status(gateway: &Gateway, account: usize) -> u16 {
+    let authorization = format!("Authorization: {}\r\n", basic(&format!("P{account}"), CANARY));
+    gateway.request("GET", "/people", "", &authorization).status
+}
+
+/// Waits for the first 200; how long it took.
+fn served(gateway: &Gateway, account: usize, patience: Duration) -> Duration {
+    let began = Instant::now();
+    while status(gateway, account) != 200 {
+        assert!(began.elapsed() < patience, "not served again within {patience:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+    began.elapsed()
+}
+
+/// One answer: when it was asked for, how long it took, the status (0: none), and whether its account was used before.
+struct Answer {
+    start: Instant,
+    took: Duration,
+    status: u16,
+    is_known: bool,
+}
+
+/// Keep-alive clients ask for known accounts and new ones in turn while `outage` runs.
+fn under_load(gateway: &Gateway, outage: impl FnOnce()) -> Vec<Answer> {
+    let (stop, next) = (AtomicBool::new(false), AtomicUsize::new(KNOWN));
+    thread::scope(|scope| {
+        let client = |number: usize| {
+            let (stop, next) = (&stop, &next);
+            move || {
+                let mut connection = Connection::to(gateway.address);
+                let mut answers = Vec::new();
+                for turn in number.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let is_known = turn.is_multiple_of(2);
+                    let account = if is_known { turn % KNOWN } else { next.fetch_add(1, Ordering::Relaxed) % ACCOUNTS };
+                    let request = get("/people", &basic(&format!("P{account}"), CANARY));
+                    let start = Instant::now();
+                    let status = connection.ask(&request).map_or(0, |answer| answer.status);
+                    answers.push(Answer { start, took: start.elapsed(), status, is_known });
+                    thread::sleep(Duration::from_millis(5));
+                }
+                answers
+            }
+        };
+        let clients: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(client(number))).collect();
+        thread::sleep(Duration::from_millis(300));
+        outage();
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    })
+}
+
+fn outage_lasts() -> Duration {
+    Duration::from_secs(
+        std::env::var("FEDGATE_TEST_OUTAGE_SECONDS").map_or(SECONDS, |seconds| seconds.parse().unwrap()),
+    )
+}
+
+/// An outage under load, begun and ended by `away` and `back`.
+fn outage(name: &str, away: impl FnOnce(&Cluster), back: impl FnOnce(&Cluster)) {
+    let cluster = Cluster::start();
+    let gateway = start(&database(&cluster), "");
+    (0..KNOWN).for_each(|account| assert!(served(&gateway, account, PATIENCE) < PATIENCE));
+    let (mut gone, mut returned, mut recovery) = (Instant::now(), Instant::now(), Duration::ZERO);
+    let began = Instant::now();
+    let answers = under_load(&gateway, || {
+        away(&cluster);
+        gone = Instant::now();
+        thread::sleep(outage_lasts());
+        returned = Instant::now();
+        back(&cluster);
+        recovery = served(&gateway, 0, BACK);
+    });
+    let known_at = gateway.logged("accounts are unavailable", began, Duration::ZERO).expect("the operator is told");
+    let during = || answers.iter().filter(|answer| answer.start > gone && answer.start + answer.took < returned);
+    let refused = during().filter(|answer| answer.status == 503 && answer.start > known_at.max(gone + BOUND));
+    let times: Vec<_> = refused.map(|answer| answer.took).collect();
+    let late_allows = during().filter(|answer| answer.status == 200 && answer.start > gone + BOUND).count();
+    let longest = during().map(|answer| answer.took).max().unwrap_or_default();
+    println!(
+        "outage, {name}: {} requests in {:.0} s, {late_allows} allows after the bound, 503 once the outage was known {}; \
+         known {} ms after it began, longest answer of all {} ms; first 200 after {} ms",
+        during().count(),
+        (returned - gone).as_secs_f64(),
+        percentiles(times.clone()),
+        known_at.saturating_duration_since(gone).as_millis(),
+        longest.as_millis(),
+        recovery.as_millis()
+    );
+    assert_eq!(late_allows, 0);
+    let other = answers.iter().find(|answer| ![200, 503].contains(&answer.status));
+    assert_eq!(other.map(|answer| answer.status), None, "no false 401, no lost answer");
+    assert!(times.len() > 100, "there was load");
+    assert!(longest < Duration::from_secs(5), "nobody waits for long: {longest:?}");
+}
+
+#[test]
+fn a_database_that_is_killed_is_503_at_once_never_401_and_served_again_when_it_is_back() {
+    outage("killed", Cluster::kill, Cluster::resume);
+}
+
+#[test]
+fn a_database_that_hangs_is_the_same() {
+    outage("hanging", |cluster| cluster.freeze(true), |cluster| cluster.freeze(false));
+}
+
+#[test]
+fn a_gateway_started_while_the_database_is_away_starts_answers_503_and_serves_later() {
+    let cluster = Cluster::start();
+    let database = database(&cluster);
+    cluster.kill();
+    let began = Instant::now();
+    let gateway = start(&database, "");
+    gateway.logged("accounts are unavailable", began, PATIENCE).expect("the operator is told");
+    assert_eq!(status(&gateway, 0), 503);
+    cluster.resume();
+    println!("outage, away at the start: first 200 after {} ms", served(&gateway, 0, BACK).as_millis());
+}
+
+#[test]
+fn an_operator_may_serve_cached_callers_through_an_outage_and_others_get_503() {
+    let cluster = Cluster::start();
+    let gateway = start(&database(&cluster), "serve_cached_for_seconds = 30\n");
+    (0..KNOWN).for_each(|account| assert!(served(&gateway, account, PATIENCE) < PATIENCE));
+    let mut gone = Instant::now();
+    let answers = under_load(&gateway, || {
+        cluster.kill();
+        gone = Instant::now();
+        thread::sleep(Duration::from_secs(3));
+    });
+    let mut counts = [0, 0];
+    for answer in answers.iter().filter(|answer| answer.start > gone) {
+        let expected = if answer.is_known { 200 } else { 503 };
+        assert_eq!(answer.status, expected, "{:?} after the kill", answer.start - gone);
+        counts[usize::from(answer.is_known)] += 1;
+    }
+    println!(
+        "outage, served from the cache: {} known callers served, {} others told 503, no exception",
+        counts[1], counts[0]
+    );
+    assert!(counts.iter().all(|count| *count > 50));
+}
+
+#[test]
+fn a_standby_is_named_and_never_believed() {
+    let cluster = Cluster::start();
+    let database = database(&cluster);
+    let standby = cluster.standby();
+    let database = standby.moved(&database);
+    // Whoever asks it, not only the watch: it answers, possibly with what was true long ago.
+    let read = Runtime::new()
+        .unwrap()
+        .block_on(async { Accounts::open(&StoreConfig::Postgres(database.clone())).await.unwrap().read("P0").await });
+    assert!(matches!(read, Err(AccountsError::Standby)), "{read:?}");
+    let began = Instant::now();
+    let gateway = start(&database, "");
+    for _ in 0..20 {
+        assert_eq!(status(&gateway, 0), 503);
+    }
+    gateway.logged("read-only standby", began, PATIENCE).expect("the operator is told");
+    assert_eq!(status(&gateway, 0), 503);
+}
+
+#[test]
+fn a_transaction_pooling_proxy_is_named_and_refused() {
+    let cluster = Cluster::start();
+    let database = database(&cluster);
+    let (uri, _pooler) = cluster.pooled(&database);
+    let began = Instant::now();
+    let gateway = start(&PostgresConfig { uri, ..database }, "");
+    gateway.logged("transaction-pooling proxy", began, PATIENCE).expect("the operator is told");
+    for account in 0..5 {
+        assert_eq!(status(&gateway, account), 503);
+    }
+}

@@ -1,0 +1,26 @@
+//! How long a revoked right lives: three gateways over one PostgreSQL, behind faults, and a history that is checked.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test panics to fail, and prints what it measured"
+)]
+
+#[path = "gateway/fixture.rs"]
+mod fixture;
+mod support;
+
+#[path = "revocation/history.rs"]
+mod history;
+#[path = "revocation/federation.rs"]
+mod federation;
+#[path = "revocation/visibility.rs"]
+mod visibility;
+#[path = "revocation/faults.rs"]
+mod faults;
+#[path = "revocation/mutants.rs"]
+mod mutants;
+#[path = "revocation/commands.rs"]
+mod commands;

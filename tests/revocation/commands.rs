@@ -1,0 +1,70 @@
+//! `fedgate account disable --wait` and `fedgate status` before three gateways.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::federation::Federation;
+use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
+
+/// Runs an operator's command; what it printed, stderr last, once it ended well.
+fn fedgate(gateway: &Gateway, arguments: &[&str]) -> (String, String) {
+    let config = gateway.dir.join("fedgate.toml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+    let out = command.args(arguments).arg("--config").arg(config).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (stdout, stderr) = (text(out.stdout), text(out.stderr));
+    assert!(out.status.success(), "{arguments:?}: {stdout}{stderr}");
+    (stdout, stderr)
+}
+
+/// Waits until `fedgate status` says `words`; all that it said.
+fn status_becomes(gateway: &Gateway, words: &str) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (text, _) = fedgate(gateway, &["status"]);
+        if text.contains(words) {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "never said `{words}`: {text}");
+    }
+}
+
+#[test]
+fn an_operator_waits_until_all_gateways_have_applied_a_change_and_is_told_of_one_that_is_silent() {
+    let federation = Federation::with_accounts(2);
+    let gateways = federation.gateways();
+    let ask = |gateway: &Gateway, account: &str| {
+        let authorization = format!("Authorization: {}\r\n", basic(account, CANARY));
+        gateway.request("GET", "/people", "", &authorization).status
+    };
+    assert!(gateways.iter().all(|gateway| ask(gateway, "P0") == 200 && ask(gateway, "P1") == 200));
+    let text = status_becomes(&gateways[0], "3 run, all under policy");
+    assert_eq!(text.matches(" valid ").count(), 3, "{text}");
+
+    let (text, warnings) = fedgate(&gateways[0], &["account", "disable", "P0", "--wait"]);
+    let statuses = gateways.iter().map(|gateway| ask(gateway, "P0")).collect::<Vec<_>>();
+    assert_eq!(statuses, [401; 3], "it returned when all had applied it: {text}");
+    assert!(text.contains("3 gateways have applied it, ") && warnings.is_empty(), "{text}{warnings}");
+    println!("revocation, account disable --wait: {}", text.lines().last().unwrap());
+
+    // One that stands still cannot say that it has applied the change; its lease ends, and it is named.
+    gateways[1].signal(Signal::STOP);
+    let began = Instant::now();
+    let (text, warnings) = fedgate(&gateways[0], &["account", "disable", "P1", "--wait"]);
+    let took = began.elapsed();
+    gateways[1].signal(Signal::CONT);
+    assert!(text.contains("2 gateways have applied it, "), "{text}{warnings}");
+    let place = gateways[1].tls_address.to_string();
+    assert!(warnings.contains(&place) && warnings.contains("its lease ended at 20"), "{warnings}");
+    assert!(took > Duration::from_secs(1), "not before its lease had ended: {took:?}");
+    println!("revocation, account disable --wait with one gateway stopped: {}", text.lines().last().unwrap());
+    assert_eq!(gateways.iter().map(|gateway| ask(gateway, "P1")).collect::<Vec<_>>(), [401; 3]);
+
+    let policy = std::fs::read_to_string(gateways[2].dir.join("roles.cfg")).unwrap();
+    std::fs::write(gateways[2].dir.join("roles.cfg"), policy.replace("\"DELETE\": []", "\"DELETE\": [\"page\"]"))
+        .unwrap();
+    let text = status_becomes(&gateways[0], "3 run under 2 different policies");
+    assert_eq!(text.lines().count(), 6, "{text}");
+}

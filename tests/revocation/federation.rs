@@ -1,0 +1,145 @@
+//! Three gateways over one PostgreSQL, each behind a proxy of its own, with accounts whose rights are flipped.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use fedgate::config::PostgresConfig;
+use rand::Rng;
+use rand::rngs::StdRng;
+use tokio::runtime::Runtime;
+
+use crate::fixture::{CANARY, Gateway, Setup, basic, password_hash};
+use crate::history::{Answer, Flip, Outcome, State};
+use crate::support::keepalive::{Connection, get};
+use crate::support::postgres::Cluster;
+use crate::support::proxy::Proxy;
+
+pub(crate) const INSTANCES: usize = 3;
+/// The freshness bound of the configuration's default.
+pub(crate) const BOUND: Duration = Duration::from_secs(1);
+/// What the accounts ask for: it needs a role, and concerns no one person.
+pub(crate) const TARGET: &str = "/people";
+/// A hash that stays as it is, so that nothing but the flips changes accounts.
+pub(crate) const CONFIGURATION: &str = "[authentication]\nupgrade_hashes = false\n";
+
+/// A migrated database with accounts, and a proxy before it for each instance.
+pub(crate) struct Federation {
+    pub(crate) database: PostgresConfig,
+    pub(crate) proxies: Vec<Proxy>,
+    _turn: Turn,
+}
+
+/// Held by who measures, or shared by who does not: a measurement has the machine to itself.
+enum Turn {
+    Alone(#[expect(dead_code, reason = "held, not read")] RwLockWriteGuard<'static, ()>),
+    WithOthers(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'static, ()>),
+}
+
+static TURNS: RwLock<()> = RwLock::new(());
+
+impl Federation {
+    /// Accounts `P0`, `P1`, … that are entitled to [`TARGET`].
+    pub(crate) fn with_accounts(count: usize) -> Self {
+        Self::start(count, Turn::WithOthers(TURNS.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// The same, for a measurement.
+    pub(crate) fn alone_with_accounts(count: usize) -> Self {
+        Self::start(count, Turn::Alone(TURNS.write().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn start(count: usize, turn: Turn) -> Self {
+        let cluster = Cluster::shared();
+        let runtime = Runtime::new().unwrap();
+        let database = runtime.block_on(cluster.database_with_accounts(count, &password_hash()));
+        let proxies = (0..INSTANCES).map(|_| Proxy::before(cluster.socket())).collect();
+        Self { database, proxies, _turn: turn }
+    }
+
+    /// Starts a gateway behind each proxy.
+    pub(crate) fn gateways(&self) -> Vec<Gateway> {
+        let start = |proxy: &Proxy| {
+            let (uri, configuration) = (proxy.uri(&self.database), CONFIGURATION);
+            Gateway::start_as(&Setup { configuration, database: Some(&uri), ..Setup::default() })
+        };
+        self.proxies.iter().map(start).collect()
+    }
+
+    pub(crate) fn controller(&self) -> Controller {
+        let runtime = Runtime::new().unwrap();
+        let client = runtime.block_on(async {
+            let (client, connection) =
+                tokio_postgres::connect(&self.database.uri, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            client
+        });
+        Controller { runtime, client }
+    }
+}
+
+/// Changes accounts by SQL, past every proxy.
+pub(crate) struct Controller {
+    runtime: Runtime,
+    client: tokio_postgres::Client,
+}
+
+impl Controller {
+    /// Changes one account in one statement.
+    pub(crate) fn flip(&self, account: usize, state: State) -> Flip {
+        let change = match state {
+            State::Entitled => r#"{"active": true, "roles": ["end_user", "health_professional"]}"#,
+            State::Unentitled => r#"{"active": true, "roles": ["end_user"]}"#,
+            State::Disabled => r#"{"active": false}"#,
+        };
+        let update = format!("UPDATE people SET data = data || '{change}' WHERE id = 'P{account}'");
+        let begin = Instant::now();
+        self.runtime.block_on(self.client.batch_execute(&update)).unwrap();
+        Flip { account, state, begin, end: Instant::now() }
+    }
+
+    /// Ends the sessions that listen, as an administrator or a failing server would.
+    pub(crate) fn kill_listeners(&self) {
+        let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                    WHERE datname = current_database() AND query LIKE '%fedgate_account_changes c ON%' AND pid <> pg_backend_pid()";
+        self.runtime.block_on(self.client.execute(kill, &[])).unwrap();
+    }
+}
+
+/// The state after `state`: an entitled account loses its right one way or the other, any other is given it.
+pub(crate) fn next_state(state: State, random: &mut StdRng) -> State {
+    match state {
+        State::Entitled if random.random() => State::Disabled,
+        State::Entitled => State::Unentitled,
+        State::Unentitled | State::Disabled => State::Entitled,
+    }
+}
+
+/// The request of an account, ready to be sent.
+pub(crate) fn request(account: usize) -> Vec<u8> {
+    get(TARGET, &basic(&format!("P{account}"), CANARY))
+}
+
+/// Asks a gateway over a connection that is kept.
+pub(crate) fn over(connection: &mut Connection, request: &[u8]) -> Outcome {
+    connection.ask(request).map_or(Outcome::Failed(0), |answer| Outcome::of_status(answer.status))
+}
+
+/// Asks for one account after the other as `pick` says, with a pause between, until `stop`.
+pub(crate) fn ask_until(
+    stop: &AtomicBool,
+    instance: usize,
+    pause: Duration,
+    mut pick: impl FnMut() -> usize,
+    mut ask: impl FnMut(usize) -> Outcome,
+) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let account = pick();
+        let start = Instant::now();
+        let outcome = ask(account);
+        answers.push(Answer { account, instance, start, end: Instant::now(), outcome });
+        std::thread::sleep(pause);
+    }
+    answers
+}

@@ -1,0 +1,135 @@
+//! The history checker can fail: gateways with a law switched off are found out.
+//!
+//! Three pipelines in this process, each kept current by the very watch that the gateway runs, stand for the gateways.
+//! What is switched off is switched off between that watch and the authenticator, or by a configuration that promises
+//! less; nothing of it is in the program.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use fedgate::accounts::{Accounts, AccountsError, Changed, Changes, Watch, watch};
+use fedgate::authn::Authenticator;
+use fedgate::config::Config;
+use fedgate::pipeline::{Authorization, Pipeline, RequestHead};
+use fedgate::reload::read_policy;
+use fedgate::routes::Routes;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::runtime::Runtime;
+
+use crate::faults::{ACCOUNTS, flip};
+use crate::federation::{BOUND, CONFIGURATION, Federation, INSTANCES, TARGET, ask_until};
+use crate::fixture::{CANARY, Place, Setup, basic};
+use crate::history::{Findings, History, Outcome, State};
+use crate::support::proxy::Proxy;
+
+/// Which law is switched off.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mutant {
+    Nothing,
+    /// After a gap in the session that listens, what is cached is kept.
+    Flush,
+    /// Cached principals are used long after the last confirmation.
+    Lease,
+}
+
+#[test]
+fn the_checker_finds_a_gateway_that_keeps_its_cache_over_a_gap_and_one_without_lease() {
+    for mutant in [Mutant::Nothing, Mutant::Flush, Mutant::Lease] {
+        let findings = run(mutant);
+        println!(
+            "revocation, in process, {mutant:?} switched off: {} violations, {} allowed, latest allow began {} ms after its revocation",
+            findings.violations.len(),
+            findings.allowed,
+            findings.latest_allow.as_millis()
+        );
+        let late_allows =
+            findings.violations.iter().filter(|answer| answer.outcome == Outcome::Tells(State::Entitled)).count();
+        assert_eq!(late_allows > 0, mutant != Mutant::Nothing, "{mutant:?}: {:?}", findings.violations.first());
+    }
+}
+
+/// Flips under load while sessions are cut and held up.
+fn run(mutant: Mutant) -> Findings {
+    let federation = Federation::with_accounts(ACCOUNTS);
+    let runtime = Runtime::new().unwrap();
+    let pipelines: Vec<_> =
+        federation.proxies.iter().map(|proxy| start(&runtime, &federation, proxy, mutant)).collect();
+    let stop = AtomicBool::new(false);
+    let history = thread::scope(|scope| {
+        let client = |instance: usize| {
+            let (stop, pipeline, runtime) = (&stop, Arc::clone(&pipelines[instance]), &runtime);
+            move || {
+                let header = |account| basic(&format!("P{account}"), CANARY);
+                let headers: Vec<_> = (0..ACCOUNTS).map(header).collect();
+                let mut random = StdRng::seed_from_u64(instance as u64);
+                let pick = || random.random_range(0..ACCOUNTS);
+                ask_until(stop, instance, Duration::from_micros(500), pick, |account| {
+                    let authorization = Authorization::One(headers[account].as_bytes());
+                    let head = RequestHead { method: "GET", target: TARGET.as_bytes(), authorization, client: None };
+                    let admitted = runtime.block_on(pipeline.admit(head));
+                    Outcome::of_status(admitted.map_or_else(|refusal| refusal.status(), |_| 200))
+                })
+            }
+        };
+        let clients: Vec<_> = (0..INSTANCES).map(|instance| scope.spawn(client(instance))).collect();
+        scope.spawn(|| {
+            let mut instances = (0..INSTANCES).cycle();
+            while let (false, Some(instance)) = (stop.load(Ordering::SeqCst), instances.next()) {
+                // Time to fill the cache, to lose the lease, and to ask for what is stale.
+                thread::sleep(Duration::from_millis(600));
+                federation.proxies[instance].hold(true);
+                thread::sleep(Duration::from_millis(3200));
+                federation.proxies[instance].hold(false);
+                federation.proxies[instance].cut();
+            }
+        });
+        let flips = flip(&federation.controller(), 650, StdRng::seed_from_u64(9));
+        stop.store(true, Ordering::SeqCst);
+        History { answers: clients.into_iter().flat_map(|client| client.join().unwrap()).collect(), flips }
+    });
+    history.check(BOUND)
+}
+
+/// A pipeline as the gateway puts it together, and the watch that keeps it current.
+fn start(runtime: &Runtime, federation: &Federation, proxy: &Proxy, mutant: Mutant) -> Arc<Pipeline> {
+    let uri = proxy.uri(&federation.database);
+    let place = Place::prepare(&Setup { configuration: CONFIGURATION, database: Some(&uri), ..Setup::default() });
+    let mut config = Config::load_with(&place.dir.join("fedgate.toml"), std::iter::empty()).unwrap();
+    if mutant == Mutant::Lease {
+        config.authentication.serve_cached_for = Duration::from_secs(600);
+    }
+    let policy = Arc::new(ArcSwap::from_pointee(read_policy(&config.policy.roles).unwrap()));
+    let routes = Arc::new(Routes::from_config(&config).unwrap());
+    let _entered = runtime.enter();
+    let accounts = runtime.block_on(Accounts::open(&config.store)).unwrap();
+    let authenticator =
+        Arc::new(Authenticator::new(accounts.clone(), Arc::clone(&routes), config.authentication).unwrap());
+    let told = Arc::clone(&authenticator);
+    match mutant {
+        Mutant::Flush => runtime.spawn(async move { watch(accounts, BOUND, &Keeping(told)).await }),
+        Mutant::Nothing | Mutant::Lease => runtime.spawn(async move { watch(accounts, BOUND, &*told).await }),
+    };
+    std::fs::remove_dir_all(place.dir).unwrap();
+    Arc::new(Pipeline::new(authenticator, routes, policy))
+}
+
+/// Hears "anything may have changed" as "nothing has".
+struct Keeping(Arc<Authenticator>);
+
+impl Watch for Keeping {
+    fn confirmed(&self, asked: Instant, changes: &Changes) {
+        let accounts = match &changes.accounts {
+            Changed::Everything => Changed::These(vec![]),
+            these @ Changed::These(_) => these.clone(),
+        };
+        self.0.confirmed(asked, &Changes { epoch: changes.epoch, accounts });
+    }
+
+    fn lost(&self, error: &AccountsError) {
+        self.0.lost(error);
+    }
+}

@@ -1,0 +1,64 @@
+//! A client that keeps its connection and never retries: what fails is told, and the next request connects anew.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Longer than any wait of the gateway's own.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Connection {
+    address: SocketAddr,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+/// An answer, without its body.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub request_id: String,
+}
+
+/// A GET with the value of an `Authorization` header, ready to be sent.
+pub fn get(target: &str, authorization: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: hospital.example\r\nAuthorization: {authorization}\r\n\r\n").into_bytes()
+}
+
+impl Connection {
+    pub fn to(address: SocketAddr) -> Self {
+        Self { address, stream: None }
+    }
+
+    /// Sends one request and reads its answer to the end.
+    pub fn ask(&mut self, request: &[u8]) -> io::Result<Answer> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.connect()?,
+        };
+        stream.get_mut().write_all(request)?;
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head)? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended before the answer"));
+            }
+        }
+        let header = |name: &str| {
+            head.lines().filter_map(|line| line.split_once(": ")).find(|(known, _)| known.eq_ignore_ascii_case(name))
+        };
+        let length = header("content-length").map_or(0, |(_, value)| value.parse().unwrap());
+        stream.read_exact(&mut vec![0; length])?;
+        let status = head.split(' ').nth(1).unwrap_or_default().parse().unwrap_or_default();
+        let request_id = header("x-request-id").map_or(String::new(), |(_, value)| value.to_owned());
+        if !header("connection").is_some_and(|(_, value)| value.eq_ignore_ascii_case("close")) {
+            self.stream = Some(stream);
+        }
+        Ok(Answer { status, request_id })
+    }
+
+    fn connect(&self) -> io::Result<BufReader<TcpStream>> {
+        let stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(BufReader::new(stream))
+    }
+}

@@ -1,0 +1,138 @@
+//! A proxy between a gateway and PostgreSQL that fails on command: it cuts sessions, holds them up, or swallows notices
+//! and nothing else.
+//!
+//! It reads the server's messages one by one (PostgreSQL manual, "Message Formats": a type byte, then a length that counts
+//! itself), which are plain with `sslmode=disable`.
+
+use std::io::{self, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use fedgate::config::PostgresConfig;
+
+/// Type byte of NotificationResponse.
+const NOTIFICATION: u8 = b'A';
+
+pub struct Proxy {
+    port: u16,
+    faults: Arc<Faults>,
+}
+
+#[derive(Default)]
+struct Faults {
+    sessions: Mutex<Vec<(TcpStream, UnixStream)>>,
+    holding: Mutex<bool>,
+    released: Condvar,
+    swallowing: AtomicBool,
+    swallowed: AtomicUsize,
+}
+
+impl Proxy {
+    /// Listens on a free port of loopback, before a server's Unix socket.
+    pub fn before(server: PathBuf) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = Self { port: listener.local_addr().unwrap().port(), faults: Arc::default() };
+        let faults = Arc::clone(&proxy.faults);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                // A server that is away refuses, and so does its proxy: the client's connection ends.
+                if let Ok(server) = UnixStream::connect(&server) {
+                    open(client, server, &faults).unwrap();
+                }
+            }
+        });
+        proxy
+    }
+
+    /// The connection string that leads through here to a database.
+    pub fn uri(&self, database: &PostgresConfig) -> String {
+        let name = database.uri.split("dbname=").nth(1).unwrap();
+        format!("host=127.0.0.1 port={} user=postgres sslmode=disable dbname={name}", self.port)
+    }
+
+    /// Ends every session.
+    pub fn cut(&self) {
+        for (client, server) in self.faults.sessions.lock().unwrap().drain(..) {
+            let _ = client.shutdown(Shutdown::Both);
+            let _ = server.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Keeps back every byte, both ways, from now on, or lets them go.
+    pub fn hold(&self, is_holding: bool) {
+        *self.faults.holding.lock().unwrap() = is_holding;
+        self.faults.released.notify_all();
+    }
+
+    /// Drops every notice from now on, or no more.
+    pub fn swallow_notices(&self, is_swallowing: bool) {
+        self.faults.swallowing.store(is_swallowing, Ordering::SeqCst);
+    }
+
+    /// How many notices were dropped.
+    pub fn swallowed(&self) -> usize {
+        self.faults.swallowed.load(Ordering::SeqCst)
+    }
+}
+
+impl Faults {
+    fn pass(&self) {
+        let holding = self.holding.lock().unwrap();
+        drop(self.released.wait_while(holding, |holding| *holding).unwrap());
+    }
+}
+
+/// Forwards one way until either side ends.
+type Forward = fn(&TcpStream, &UnixStream, &Faults) -> io::Result<()>;
+
+fn open(client: TcpStream, server: UnixStream, faults: &Arc<Faults>) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    faults.sessions.lock().unwrap().push((client.try_clone()?, server.try_clone()?));
+    for forward in [questions as Forward, answers] {
+        let (client, server, faults) = (client.try_clone()?, server.try_clone()?, Arc::clone(faults));
+        std::thread::spawn(move || {
+            let _ = forward(&client, &server, &faults);
+            let _ = client.shutdown(Shutdown::Both);
+            let _ = server.shutdown(Shutdown::Both);
+        });
+    }
+    Ok(())
+}
+
+fn questions(mut client: &TcpStream, mut server: &UnixStream, faults: &Faults) -> io::Result<()> {
+    let mut bytes = vec![0; 64 * 1024];
+    loop {
+        let count = client.read(&mut bytes)?;
+        if count == 0 {
+            return Ok(());
+        }
+        faults.pass();
+        server.write_all(&bytes[..count])?;
+    }
+}
+
+fn answers(mut client: &TcpStream, server: &UnixStream, faults: &Faults) -> io::Result<()> {
+    let mut server = BufReader::new(server);
+    let mut passed = Vec::new();
+    loop {
+        let mut head = [0; 5];
+        server.read_exact(&mut head)?;
+        let [kind, length @ ..] = head;
+        let mut body = vec![0; u32::from_be_bytes(length) as usize - length.len()];
+        server.read_exact(&mut body)?;
+        faults.pass();
+        if kind == NOTIFICATION && faults.swallowing.load(Ordering::SeqCst) {
+            faults.swallowed.fetch_add(1, Ordering::SeqCst);
+        } else {
+            passed.extend_from_slice(&head);
+            passed.extend_from_slice(&body);
+        }
+        if server.buffer().is_empty() {
+            client.write_all(&passed)?;
+            passed.clear();
+        }
+    }
+}
