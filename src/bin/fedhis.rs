@@ -3,7 +3,7 @@
 //! Arguments to configuration to run. Exit codes: 0 done, 1 failure, 2 usage or configuration.
 
 use std::fs::File;
-use std::io::{self, BufReader, IsTerminal, Write};
+use std::io::{self, BufReader, IsTerminal, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -52,7 +52,8 @@ enum Command {
     },
     /// Import people or pages: a JSON array (also as Thalamus lists them), or one JSON object a line.
     ///
-    /// May be interrupted and run again: it goes on where it was (FILE.import-state). Records that are there already
+    /// May be interrupted and run again: it goes on where it was (FILE.import-state), or begins anew when
+    /// file or store are others. Records that are there already
     /// count as unchanged; what cannot be stored is written to FILE.refused.jsonl with line and reason, and makes the
     /// exit code 1.
     Import {
@@ -245,8 +246,15 @@ async fn import(config: &Config, kind: Kind, source: &Path, clear_passwords: Cle
     let progress = |bytes| bar.set_position(bytes);
     let import = Import { store: &store, kind, clear_passwords, path, progress: &progress };
     let summary = match file {
-        Some(file) => import.run(BufReader::new(file)).await,
-        None => import.run(io::stdin().lock()).await,
+        Some(file) => {
+            let begin = || {
+                let mut file = file.try_clone()?;
+                file.rewind()?;
+                Ok(BufReader::new(file))
+            };
+            import.run(begin).await
+        }
+        None => import.run(|| Ok(io::stdin().lock())).await,
     };
     bar.finish_and_clear();
     let summary = summary?;

@@ -161,6 +161,9 @@ pub(super) fn delete_document(dialect: Dialect) -> String {
     dialect.placeholders(&format!("DELETE FROM personal_docs WHERE {DOCUMENT}"))
 }
 
+/// Which store this is.
+pub(super) const STORE_ID: &str = "SELECT id FROM fedgate_store";
+
 /// A statement with its parameters, all text.
 pub(super) struct Query {
     pub(super) sql: String,
