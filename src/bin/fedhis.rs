@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use fedgate::assertion::Verifier;
 use fedgate::config::{Config, StoreConfig};
 use fedgate::db::{Database, DbError, schema};
-use fedgate::his::import::{ClearPasswords, Import, Kind};
+use fedgate::his::import::{ClearPasswords, Import, ImportError, Kind};
 use fedgate::his::store::Store;
 use fedgate::his::{Listener, Service, demo, router};
 use fedgate::observe;
@@ -124,19 +124,48 @@ fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<(), Failure> {
-    match command {
-        Command::Serve { config } => serve(&load(&config.file)?).await,
-        Command::Migrate { config } => migrate(&load(&config.file)?).await,
-        Command::Seed { config } => seed(&load(&config.file)?).await,
-        Command::Import { config, kind, source, hash_passwords } => {
+    let (Command::Serve { config: file }
+    | Command::Migrate { config: file }
+    | Command::Seed { config: file }
+    | Command::Import { config: file, .. }) = &command;
+    let config = load(&file.file)?;
+    let done = match command {
+        Command::Serve { .. } => serve(&config).await,
+        Command::Migrate { .. } => migrate(&config).await,
+        Command::Seed { .. } => seed(&config).await,
+        Command::Import { kind, source, hash_passwords, .. } => {
             let kind = match kind {
                 ImportKind::People => Kind::People,
                 ImportKind::Pages => Kind::Pages,
             };
             let clear_passwords = if hash_passwords { ClearPasswords::Hash } else { ClearPasswords::Refuse };
-            import(&load(&config.file)?, kind, &source, clear_passwords).await
+            import(&config, kind, &source, clear_passwords).await
         }
-    }
+    };
+    done.map_err(|failure| located(&config, failure))
+}
+
+/// Says of a failure of the database which setting leads there.
+fn located(config: &Config, failure: Failure) -> Failure {
+    let Failure::Failed(error) = failure else {
+        return failure;
+    };
+    let of_import = match error.downcast_ref() {
+        Some(ImportError::Database(error)) => Some(error),
+        Some(ImportError::File(..) | ImportError::Unreadable(..) | ImportError::Hashing) | None => None,
+    };
+    let Some(database) = error.downcast_ref::<DbError>().or(of_import) else {
+        return Failure::Failed(error);
+    };
+    let key = match &config.store {
+        StoreConfig::Postgres(_) => "uri",
+        StoreConfig::Sqlite(_) => "path",
+    };
+    let remedy = match (&config.store, database.is_unavailable()) {
+        (StoreConfig::Postgres(_), true) => "; is the server up?",
+        (StoreConfig::Postgres(_) | StoreConfig::Sqlite(_), _) => "",
+    };
+    Failure::Failed(anyhow!("{}: store.{key}: {database}{remedy}", config.file.display()))
 }
 
 fn load(file: &Path) -> Result<Config, Failure> {
