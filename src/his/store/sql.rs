@@ -24,7 +24,7 @@ impl Dialect {
     }
 
     /// The text of a row as it may be seen.
-    fn visible(self, table: Table) -> &'static str {
+    pub(super) fn visible(self, table: Table) -> &'static str {
         match (self, table) {
             // A row that Thalamus let in may be no object; such a one has no password to hide.
             (Self::Postgres, Table::People) => {
@@ -98,7 +98,7 @@ impl Key {
     }
 
     /// The row: `$1` is the id, `$2` the book (or null), `$3` the only person within reach (or null).
-    fn condition(&self) -> &'static str {
+    pub(super) fn condition(&self) -> &'static str {
         match self {
             Self::Person(_) => "id = $1 AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR id = $3)",
             Self::Page { .. } => "id = $1 AND book = $2 AND (CAST($3 AS text) IS NULL OR book = $3)",

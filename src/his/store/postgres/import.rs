@@ -46,7 +46,7 @@ impl Postgres {
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;
         let statements = Statements {
-            insert: transaction.prepare_cached(insert(table)).await?,
+            insert: transaction.prepare_cached(&insert(table)).await?,
             existing: transaction.prepare_cached(&existing(table)).await?,
         };
         let outcomes = records.iter().map(|record| store(&transaction, &statements, record));
