@@ -6,12 +6,17 @@
 //! Lines are written by a thread of its own. When the reader of stdout falls behind, requests wait for it rather than
 //! go unrecorded.
 
+mod metrics;
+
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
+
+pub use metrics::Metrics;
 
 /// Records that may wait to be written.
 const QUEUE: usize = 8192;
@@ -41,7 +46,7 @@ pub struct Record<'a> {
     pub endpoint: &'a str,
     /// The person whose record it was about.
     pub subject: Option<&'a str>,
-    /// `allow`, `deny`, `refuse` or `fail`.
+    /// `allow`, `deny`, `refuse`, `fail`; or `answer`, where no decision was asked for.
     pub decision: &'static str,
     /// Why, as a stable word; or `own`, `global` or `public` with `allow`.
     pub reason: &'a str,
@@ -53,9 +58,12 @@ pub struct Record<'a> {
     pub policy: &'a str,
 }
 
-/// Where records go; clones share one writer.
+/// Where records go; clones share one writer and one set of metrics.
 #[derive(Clone)]
-pub struct Recorder(SyncSender<Vec<u8>>);
+pub struct Recorder {
+    queue: SyncSender<Vec<u8>>,
+    metrics: Arc<Metrics>,
+}
 
 impl Recorder {
     /// Starts the thread that writes to stdout, and appends to `file` where one is given.
@@ -73,13 +81,20 @@ impl Recorder {
             })?));
         }
         thread::Builder::new().name("records".into()).spawn(move || write_all(&receiver, &mut outputs))?;
-        Ok(Self(sender))
+        let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
+        Ok(Self { queue: sender, metrics })
     }
 
-    /// Writes one record. Waits while the queue is full.
+    /// What is counted beside the records.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Counts and writes one record. Waits while the queue is full.
     pub fn record(&self, record: &Record<'_>) {
         // The writer lives as long as the process: it goes on even when stdout is closed.
-        let _ = self.0.send(line(record));
+        self.metrics.request(record.decision, record.status, record.duration);
+        let _ = self.queue.send(line(record));
     }
 }
 

@@ -56,6 +56,22 @@ pub enum PathError {
     NotUnicode,
 }
 
+impl PathError {
+    /// A stable word for records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLong => "uri_too_long",
+            Self::NotOriginForm => "not_origin_form",
+            Self::EmptySegment => "empty_segment",
+            Self::DotSegment => "dot_segment",
+            Self::ForbiddenCharacter => "forbidden_character",
+            Self::MalformedEncoding => "malformed_encoding",
+            Self::ForbiddenEncoding => "forbidden_encoding",
+            Self::NotUnicode => "not_unicode",
+        }
+    }
+}
+
 /// Splits a request target into its checked path and its query.
 ///
 /// The query is checked for characters alone: it never decides anything.

@@ -343,6 +343,21 @@ impl Refusal {
         }
     }
 
+    /// A stable word for the record: the code, or more exactly where there is more to say.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Path(error) => error.as_str(),
+            Self::Denied { reason, .. } => reason.as_str(),
+            Self::Authn(AuthnError::NoCredential) => "no_credential",
+            Self::Authn(AuthnError::Malformed(_)) => "malformed_credential",
+            Self::Authn(AuthnError::Rejected { reason, .. }) => reason.as_str(),
+            Self::Authn(AuthnError::Throttled { .. } | AuthnError::Unavailable(_) | AuthnError::Busy(_))
+            | Self::SeveralAuthorizations
+            | Self::NotFound { .. }
+            | Self::MethodNotAllowed { .. } => self.code(),
+        }
+    }
+
     /// The account id of whoever was refused, verified or claimed.
     pub fn account(&self) -> Option<&str> {
         match self {

@@ -13,7 +13,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -65,10 +66,46 @@ fn bounded(file: File) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// How the policy file fares, for who asks.
+#[derive(Debug, Default)]
+pub struct FileState {
+    fault: Mutex<String>,
+    faults: AtomicU64,
+}
+
+impl FileState {
+    /// Why the file cannot be used now; nothing when it can.
+    pub fn fault(&self) -> Option<String> {
+        let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Some(fault).filter(|fault| !fault.is_empty())
+    }
+
+    /// How often a file was refused since the start.
+    pub fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
+    }
+
+    /// Notes the outcome of a look; true when a fault is a new one.
+    fn note(&self, found: &str) -> bool {
+        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = !found.is_empty() && *fault != found;
+        if new {
+            self.faults.fetch_add(1, Ordering::Relaxed);
+        }
+        found.clone_into(&mut fault);
+        new
+    }
+}
+
 /// Keeps `current` what the file at `path` says; runs until it is dropped. SIGHUP looks at once.
 ///
 /// Each policy that comes into force is kept in `history`, if there is one.
-pub async fn keep_current(path: PathBuf, history: Option<PathBuf>, current: Arc<ArcSwap<PolicySet>>) {
+pub async fn keep_current(
+    path: PathBuf,
+    history: Option<PathBuf>,
+    current: Arc<ArcSwap<PolicySet>>,
+    state: Arc<FileState>,
+) {
     let (notice, mut notices) = mpsc::channel(1);
     // Kept until the end: dropping it ends the watch.
     let watcher = watch_directory(&path, notice);
@@ -77,13 +114,12 @@ pub async fn keep_current(path: PathBuf, history: Option<PathBuf>, current: Arc<
     }
     let mut hangup = signal(SignalKind::hangup()).ok();
     let mut seen = None;
-    let mut fault = String::new();
     let mut kept = String::new();
     loop {
         let now = Signature::of(&path);
         if now != seen {
             seen = now;
-            fault = look(&path, &current, fault).await;
+            look(&path, &current, &state).await;
             let policy = current.load_full();
             if let Some(history) = history.as_deref().filter(|_| policy.fingerprint() != kept) {
                 policy.fingerprint().clone_into(&mut kept);
@@ -109,8 +145,8 @@ pub async fn keep_current(path: PathBuf, history: Option<PathBuf>, current: Arc<
     }
 }
 
-/// Reads the file and swaps it in if it is good and new; returns the fault that was told, or nothing.
-async fn look(path: &Path, current: &ArcSwap<PolicySet>, told: String) -> String {
+/// Reads the file and swaps it in if it is good and new; a new fault is told.
+async fn look(path: &Path, current: &ArcSwap<PolicySet>, state: &FileState) {
     let file = path.to_owned();
     let read = tokio::task::spawn_blocking(move || read_policy(&file)).await;
     let fault = match read {
@@ -124,22 +160,22 @@ async fn look(path: &Path, current: &ArcSwap<PolicySet>, told: String) -> String
                     "policy reloaded"
                 );
                 current.store(Arc::new(policy));
-            } else if !told.is_empty() {
+            } else if state.fault().is_some() {
                 tracing::info!(policy = old, "the policy file is good again");
             }
-            return String::new();
+            state.note("");
+            return;
         }
         Ok(Err(fault)) => fault.to_string(),
         Err(panicked) => panicked.to_string(),
     };
-    if fault != told {
+    if state.note(&fault) {
         tracing::error!(
             "{}: {fault}; the last good policy {} stays in force",
             path.display(),
             current.load().fingerprint()
         );
     }
-    fault
 }
 
 /// Sends a notice for whatever happens in the directory of the file.
@@ -155,11 +191,11 @@ fn watch_directory(path: &Path, notice: mpsc::Sender<()>) -> notify::Result<noti
 
 /// What tells one content of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Signature([i64; 7]);
+pub struct Signature([i64; 7]);
 
 impl Signature {
     /// Of what the path leads to now; none when it leads to nothing.
-    fn of(path: &Path) -> Option<Self> {
+    pub fn of(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok()?;
         let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());
         Some(Self([
@@ -199,7 +235,7 @@ mod tests {
             let path = dir.join("roles.cfg");
             std::fs::write(&path, policy("first")).unwrap();
             let current = Arc::new(ArcSwap::from_pointee(read_policy(&path).unwrap()));
-            let task = tokio::spawn(keep_current(path.clone(), None, Arc::clone(&current)));
+            let task = tokio::spawn(keep_current(path.clone(), None, Arc::clone(&current), Arc::default()));
             Self { dir, path, current, task }
         }
 

@@ -3,7 +3,7 @@
 //! The one rule: each change is one statement, so that it is there whole or not at all, and the trigger that raises the
 //! account epoch sees it as any other.
 
-use super::{Accounts, AccountsError};
+use super::{Accounts, AccountsError, WRITE_TIMEOUT, within};
 use crate::db::{Database, DbError};
 
 /// A person to be added with an account.
@@ -64,7 +64,7 @@ impl Accounts {
                 data.insert(member.to_owned(), value.clone().into());
             }
         }
-        self.write(POSTGRES_ADD, SQLITE_ADD, &account.id, None, data).await
+        within(WRITE_TIMEOUT, self.write(POSTGRES_ADD, SQLITE_ADD, &account.id, None, data)).await
     }
 
     /// Changes one account; false when there is no such person.
@@ -72,7 +72,8 @@ impl Accounts {
     /// # Errors
     /// The database did not answer.
     pub async fn change(&self, id: &str, change: &AccountChange) -> Result<bool, AccountsError> {
-        self.write(POSTGRES_CHANGE, SQLITE_CHANGE, id, Some(change.member()), change.value()).await
+        within(WRITE_TIMEOUT, self.write(POSTGRES_CHANGE, SQLITE_CHANGE, id, Some(change.member()), change.value()))
+            .await
     }
 
     async fn write(

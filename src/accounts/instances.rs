@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Accounts, AccountsError, from_sql, to_sql};
+use super::{Accounts, AccountsError, READ_TIMEOUT, from_sql, to_sql, within};
 use crate::db::{Database, DbError};
 
 /// How often an instance reports itself when nothing changes.
@@ -80,6 +80,10 @@ impl Accounts {
     /// # Errors
     /// The database did not answer.
     pub async fn report(&self, report: &Report) -> Result<(), AccountsError> {
+        within(READ_TIMEOUT, self.report_unbounded(report)).await
+    }
+
+    async fn report_unbounded(&self, report: &Report) -> Result<(), AccountsError> {
         let text = serde_json::to_string(report).unwrap_or_default();
         let (id, epoch) = (report.id.clone(), to_sql(report.epoch));
         match &self.database {
@@ -121,6 +125,10 @@ impl Accounts {
     /// # Errors
     /// The database did not answer.
     pub async fn instances(&self) -> Result<Vec<Instance>, AccountsError> {
+        within(READ_TIMEOUT, self.instances_unbounded()).await
+    }
+
+    async fn instances_unbounded(&self) -> Result<Vec<Instance>, AccountsError> {
         let rows: Vec<(i64, i64, String)> = match &self.database {
             Database::Postgres(pool) => {
                 let client = pool.get().await.map_err(DbError::from)?;

@@ -26,6 +26,8 @@ use crate::db::{Database, DbError};
 const REMEMBERED_EPOCHS: u64 = 10_000;
 /// How long one account may take to be read.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a change may take.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One stored account, as of [`Account::epoch`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,8 +111,7 @@ impl Accounts {
     /// # Errors
     /// The database did not answer within two seconds.
     pub async fn read(&self, id: &str) -> Result<Option<Account>, AccountsError> {
-        let read = tokio::time::timeout(READ_TIMEOUT, self.read_row(id)).await;
-        Ok(read.map_err(|elapsed| DbError::Unavailable(elapsed.into()))??.into_account(id))
+        Ok(within(READ_TIMEOUT, self.read_row(id)).await?.into_account(id))
     }
 
     async fn read_row(&self, id: &str) -> Result<Row, AccountsError> {
@@ -146,6 +147,10 @@ impl Accounts {
     /// # Errors
     /// The database did not answer.
     pub async fn replace_hash(&self, id: &str, old: &str, new: &str) -> Result<bool, AccountsError> {
+        within(WRITE_TIMEOUT, self.replace_hash_unbounded(id, old, new)).await
+    }
+
+    async fn replace_hash_unbounded(&self, id: &str, old: &str, new: &str) -> Result<bool, AccountsError> {
         let replaced = match &self.database {
             Database::Postgres(pool) => {
                 let client = pool.get().await.map_err(DbError::from)?;
@@ -164,6 +169,10 @@ impl Accounts {
     /// # Errors
     /// The database did not answer, or has no epoch.
     pub async fn changes_since(&self, since: Option<u64>) -> Result<Changes, AccountsError> {
+        within(READ_TIMEOUT, self.changes_since_unbounded(since)).await
+    }
+
+    async fn changes_since_unbounded(&self, since: Option<u64>) -> Result<Changes, AccountsError> {
         match &self.database {
             Database::Postgres(pool) => {
                 let client = pool.get().await.map_err(DbError::from)?;
@@ -181,6 +190,14 @@ impl Accounts {
             }
         }
     }
+}
+
+/// Bounds a question: a database that hangs is a database that is away.
+async fn within<T>(
+    limit: Duration,
+    question: impl Future<Output = Result<T, AccountsError>>,
+) -> Result<T, AccountsError> {
+    tokio::time::timeout(limit, question).await.map_err(|elapsed| DbError::Unavailable(elapsed.into()))?
 }
 
 /// One row of [`POSTGRES_READ`] or [`SQLITE_READ`].

@@ -87,12 +87,12 @@ async fn follow_postgres(
     });
     let _session = AbortOnDrop(session.abort_handle());
     let limit = poll.max(Duration::from_secs(1));
-    let standby: bool = within(limit, client.query_one("SELECT pg_is_in_recovery()", &[])).await?.get(0);
+    let standby: bool = query_within(limit, client.query_one("SELECT pg_is_in_recovery()", &[])).await?.get(0);
     if standby {
         return Err(AccountsError::Standby);
     }
     // Listen first: what is committed after the epoch is read sends a notice to someone who listens already.
-    within(limit, client.batch_execute("LISTEN fedgate_accounts")).await?;
+    query_within(limit, client.batch_execute("LISTEN fedgate_accounts")).await?;
     // Once, at the start: later on, notices may be lost without harm.
     if !*notices_proved {
         prove_notices(accounts, &mut notices).await?;
@@ -116,7 +116,7 @@ async fn follow_postgres(
 async fn prove_notices(accounts: &Accounts, notices: &mut mpsc::Receiver<()>) -> Result<(), AccountsError> {
     let Database::Postgres(pool) = &accounts.database else { return Ok(()) };
     let client = pool.get().await.map_err(DbError::from)?;
-    within(NOTICE_TIMEOUT, client.execute("SELECT pg_notify('fedgate_accounts', '')", &[])).await?;
+    query_within(NOTICE_TIMEOUT, client.execute("SELECT pg_notify('fedgate_accounts', '')", &[])).await?;
     match tokio::time::timeout(NOTICE_TIMEOUT, notices.recv()).await {
         Ok(Some(())) => Ok(()),
         Ok(None) => Err(DbError::Unavailable("the session for notices has ended".into()).into()),
@@ -131,7 +131,7 @@ pub(super) async fn postgres_changes(client: &Client, since: Option<u64>) -> Res
     changes(since, rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
-async fn within<T>(
+async fn query_within<T>(
     limit: Duration,
     query: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, DbError> {

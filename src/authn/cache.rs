@@ -133,6 +133,14 @@ impl Principals {
         }
     }
 
+    /// Puts the same principal with rights under another policy in its place, if it is still there.
+    pub(super) fn replace(&self, held: &Arc<Principal>, recompiled: &Arc<Principal>) {
+        let _applied = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        if self.cache.get(&held.account).is_some_and(|known| Arc::ptr_eq(&known, held)) {
+            self.cache.insert(recompiled.account.clone(), Arc::clone(recompiled));
+        }
+    }
+
     /// Applies what changed, then extends the lease.
     pub(super) fn confirm(&self, asked: Instant, changes: &Changes) {
         let mut applied = self.gate.write().unwrap_or_else(PoisonError::into_inner);

@@ -234,6 +234,12 @@ impl Authenticator {
         CacheFigures { hashed: self.hashed.load(Ordering::Relaxed), ..self.principals.figures() }
     }
 
+    /// Why the accounts cannot be confirmed now; nothing when they can.
+    pub fn fault(&self) -> Option<String> {
+        let away = self.away.load(Ordering::Acquire);
+        away.then(|| self.told.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
     /// Whether cached principals may be used at `now`.
     pub fn lease_is_valid(&self, now: Instant) -> bool {
         self.principals.lease_is_valid(now)
@@ -286,7 +292,7 @@ impl Authenticator {
             generation: principal.generation,
             since: principal.since,
         });
-        self.principals.insert(&recompiled);
+        self.principals.replace(&principal, &recompiled);
         Some(recompiled)
     }
 

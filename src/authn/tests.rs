@@ -212,6 +212,13 @@ async fn the_rights_of_a_cached_principal_follow_the_policy() {
     assert_eq!((reach(&before, "person"), reach(&before, "people")), (true, false));
     assert_eq!((reach(&after, "person"), reach(&after, "people")), (false, true));
     assert!(Arc::ptr_eq(&before.proof, &after.proof), "nothing was hashed again");
+    // Compiled once, also when another account has changed since this one was read.
+    fixture.add("BOB", cheap_hash("right")).await;
+    fixture.authenticator.accounts.change("BOB", &AccountChange::Active(false)).await.unwrap();
+    let epoch = fixture.confirm(Some(1)).await;
+    assert!(epoch > after.epoch);
+    let again = || fixture.authenticator.authenticate(Some(header.as_bytes()), None, &fixture.policy);
+    assert!(Arc::ptr_eq(&again().await.unwrap(), &again().await.unwrap()), "compiled anew for each request");
 }
 
 #[tokio::test]

@@ -54,6 +54,8 @@ pub struct GatewayConfig {
     pub listen: Vec<SocketAddr>,
     /// Listeners without TLS, for a balancer on the same machine that ends TLS.
     pub listen_plain: Vec<SocketAddr>,
+    /// Where the admin listener is; nowhere when it is empty.
+    pub admin: Vec<SocketAddr>,
     /// Worker threads.
     pub threads: usize,
     /// Largest request body, in bytes, where the route names no other.

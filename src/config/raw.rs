@@ -51,6 +51,7 @@ macro_rules! section {
 section!(Gateway {
     listen: Vec<String> = vec!["127.0.0.1:8443".into()],
     listen_plain: Vec<String> = vec![],
+    admin: Vec<String> = vec!["127.0.0.1:8442".into()],
     threads: usize = 0,
     max_body_bytes: u64 = 1024 * 1024,
     thalamus_routes: bool = true,
@@ -275,6 +276,23 @@ impl Check<'_> {
         Ok(value)
     }
 
+    /// A time in seconds: no more than a year, so that no clock overflows.
+    fn seconds(&self, key: &str, value: u64, least: u64) -> Result<Duration, ConfigError> {
+        self.time(key, value, least, YEAR_SECONDS).map(Duration::from_secs)
+    }
+
+    /// The same in milliseconds.
+    fn milliseconds(&self, key: &str, value: u64, least: u64) -> Result<Duration, ConfigError> {
+        self.time(key, value, least, YEAR_SECONDS * 1000).map(Duration::from_millis)
+    }
+
+    fn time(&self, key: &str, value: u64, least: u64, most: u64) -> Result<u64, ConfigError> {
+        if value > most {
+            return Err(self.fault(key, format!("is {value}"), format!("write at most {most}")));
+        }
+        self.at_least(key, value, least)
+    }
+
     fn gateway(&self, raw: Gateway, limits: &Limits) -> Result<GatewayConfig, ConfigError> {
         let listen = self.sockets("gateway.listen", &raw.listen)?;
         let listen_plain = self.sockets("gateway.listen_plain", &raw.listen_plain)?;
@@ -284,10 +302,11 @@ impl Check<'_> {
         Ok(GatewayConfig {
             listen,
             listen_plain,
+            admin: self.sockets("gateway.admin", &raw.admin)?,
             threads: if raw.threads == 0 { cores() } else { raw.threads },
             max_body_bytes: self.at_least("gateway.max_body_bytes", raw.max_body_bytes, 1024)?,
             thalamus_routes: raw.thalamus_routes,
-            stop_timeout: Duration::from_secs(raw.stop_timeout_seconds),
+            stop_timeout: self.seconds("gateway.stop_timeout_seconds", raw.stop_timeout_seconds, 0)?,
             limits: self.limits(limits)?,
         })
     }
@@ -303,9 +322,9 @@ impl Check<'_> {
             connections_per_source: raw.connections_per_source,
             requests_per_connection: raw.requests_per_connection,
             h2_streams: raw.h2_streams,
-            head: Duration::from_secs(least("head_timeout_seconds", raw.head_timeout_seconds)?),
-            body: Duration::from_secs(least("body_timeout_seconds", raw.body_timeout_seconds)?),
-            idle: Duration::from_secs(least("idle_timeout_seconds", raw.idle_timeout_seconds)?),
+            head: self.seconds("limits.head_timeout_seconds", raw.head_timeout_seconds, 1)?,
+            body: self.seconds("limits.body_timeout_seconds", raw.body_timeout_seconds, 1)?,
+            idle: self.seconds("limits.idle_timeout_seconds", raw.idle_timeout_seconds, 1)?,
         })
     }
 
@@ -343,22 +362,10 @@ impl Check<'_> {
         let hasher_queue = if raw.hasher_queue == 0 { hasher_threads * 50 } else { raw.hasher_queue };
         Ok(AuthenticationConfig {
             realm: raw.realm,
-            freshness_bound: Duration::from_millis(self.at_least(
-                &key("freshness_bound_ms"),
-                raw.freshness_bound_ms,
-                40,
-            )?),
-            serve_cached_for: Duration::from_secs(raw.serve_cached_for_seconds),
-            verified_for: Duration::from_secs(self.at_least(
-                &key("verified_for_seconds"),
-                raw.verified_for_seconds,
-                1,
-            )?),
-            verified_idle: Duration::from_secs(self.at_least(
-                &key("verified_idle_seconds"),
-                raw.verified_idle_seconds,
-                1,
-            )?),
+            freshness_bound: self.milliseconds(&key("freshness_bound_ms"), raw.freshness_bound_ms, 40)?,
+            serve_cached_for: self.seconds(&key("serve_cached_for_seconds"), raw.serve_cached_for_seconds, 0)?,
+            verified_for: self.seconds(&key("verified_for_seconds"), raw.verified_for_seconds, 1)?,
+            verified_idle: self.seconds(&key("verified_idle_seconds"), raw.verified_idle_seconds, 1)?,
             cached_accounts: self.at_least(&key("cached_accounts"), raw.cached_accounts, 1)?,
             upgrade_hashes: raw.upgrade_hashes,
             cost,
@@ -421,7 +428,7 @@ impl Check<'_> {
             keys,
             issuer: raw.issuer,
             audience: raw.audience,
-            lifetime: Duration::from_secs(self.at_least("assertion.lifetime_seconds", raw.lifetime_seconds, 1)?),
+            lifetime: self.seconds("assertion.lifetime_seconds", raw.lifetime_seconds, 1)?,
         })
     }
 
@@ -435,7 +442,9 @@ impl Check<'_> {
 
     /// Without any, the HIS of this configuration is the one upstream.
     fn upstreams(&self, raw: Vec<Upstream>, his: &str) -> Result<Vec<UpstreamConfig>, ConfigError> {
-        let ms = |value: Option<u64>, default| Duration::from_millis(value.unwrap_or(default));
+        let ms = |key: &str, value: Option<u64>, default| {
+            self.milliseconds(&format!("upstream.{key}"), value.unwrap_or(default), 1)
+        };
         let mut upstreams: Vec<UpstreamConfig> = Vec::new();
         let his = Upstream {
             name: "his".into(),
@@ -460,10 +469,10 @@ impl Check<'_> {
                 name: upstream.name,
                 assertion: upstream.assertion,
                 forward_authorization: upstream.forward_authorization,
-                connect_timeout: ms(upstream.connect_timeout_ms, 2_000),
-                read_timeout: ms(upstream.read_timeout_ms, 30_000),
-                write_timeout: ms(upstream.write_timeout_ms, 30_000),
-                idle_timeout: ms(upstream.idle_timeout_ms, 55_000),
+                connect_timeout: ms("connect_timeout_ms", upstream.connect_timeout_ms, 2_000)?,
+                read_timeout: ms("read_timeout_ms", upstream.read_timeout_ms, 30_000)?,
+                write_timeout: ms("write_timeout_ms", upstream.write_timeout_ms, 30_000)?,
+                idle_timeout: ms("idle_timeout_ms", upstream.idle_timeout_ms, 55_000)?,
             });
         }
         Ok(upstreams)
@@ -498,6 +507,8 @@ impl Check<'_> {
         raw.into_iter().map(check).collect()
     }
 }
+
+const YEAR_SECONDS: u64 = 365 * 24 * 3600;
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)

@@ -64,6 +64,8 @@ fn a_fault_is_one_line_naming_file_key_and_remedy() {
         ("[authentication]\nargon2_memory_kib = 8",      "",               "write at least 19456"),
         ("[cors]\nallowed_origins = [\"portal\"]",       "",               "`cors.allowed_origins` holds `portal`"),
         ("[[route]]\npath=\"/x\"\nmethods=[]\nupstream=\"y\"", "",         "which is no upstream"),
+        ("[authentication]\nverified_for_seconds = 9223372036854775807", "", "write at most 31536000"),
+        ("[limits]\nhead_timeout_seconds = 0", "", "`limits.head_timeout_seconds` is 0; write at least 1"),
         ("= 1",                                          "",               "fedgate.toml:1"),
         ("[gateway]",                                    "FEDGATE_GATEWAY_THREADS=many", "environment: `FEDGATE_GATEWAY_THREADS`"),
         ("[gateway]",                                    "FEDGATE_GATEWAY_THREDS=1",     "unknown field `threds`"),

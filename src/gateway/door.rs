@@ -57,7 +57,24 @@ pub(super) fn h2_options(limits: &LimitsConfig) -> H2Options {
 impl ServerApp for Door {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         // Over the limit: closed without a word, which costs least.
-        let seat = self.seats.take(client_ip(&stream))?;
+        let metrics = self.recorder.metrics();
+        let Some(seat) = self.seats.take(client_ip(&stream)) else {
+            metrics.connections_refused.inc();
+            return None;
+        };
+        metrics.connections.inc();
+        let served = self.serve(stream, seat, shutdown).await;
+        metrics.connections.dec();
+        served
+    }
+
+    async fn cleanup(&self) {
+        self.proxy.cleanup().await;
+    }
+}
+
+impl Door {
+    async fn serve(&self, stream: Stream, seat: Seat, shutdown: &ShutdownWatch) -> Option<Stream> {
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             let served = self.proxy.process_new(stream, shutdown).await;
             drop(seat);
@@ -65,10 +82,6 @@ impl ServerApp for Door {
         }
         let guarded = Guarded::new(stream, self.patience, self.recorder.clone(), seat);
         self.proxy.process_new(Box::new(guarded), shutdown).await
-    }
-
-    async fn cleanup(&self) {
-        self.proxy.cleanup().await;
     }
 }
 

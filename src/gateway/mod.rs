@@ -14,6 +14,7 @@ mod cors;
 mod upstream;
 mod tls;
 mod stop;
+mod admin;
 mod report;
 
 use std::net::{SocketAddr, TcpListener};
@@ -23,6 +24,7 @@ use std::sync::{Arc, PoisonError};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora_core::apps::HttpServerOptions;
+use pingora_core::apps::http_app::HttpServer;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
@@ -30,6 +32,7 @@ use pingora_core::services::listening::Service;
 use pingora_proxy::http_proxy;
 use thiserror::Error;
 
+use tls::Served;
 pub use tls::TlsError;
 
 use crate::accounts::{Accounts, AccountsError, watch};
@@ -39,8 +42,9 @@ use crate::config::Config;
 use crate::observe::Recorder;
 use crate::pipeline::Pipeline;
 use crate::policy::PolicySet;
-use crate::reload::{ReloadError, keep_current, read_policy};
+use crate::reload::{FileState, ReloadError, keep_current, read_policy};
 use crate::routes::{RouteError, Routes};
+use admin::Admin;
 use door::Door;
 use proxy::Gateway;
 use report::Reporter;
@@ -126,7 +130,8 @@ impl Prepared {
     /// An address is taken, or the operating system gives no threads.
     pub fn serve(self) -> Result<(), ServeError> {
         tls::install_provider(self.config.tls.min_version);
-        for address in self.config.gateway.listen.iter().chain(&self.config.gateway.listen_plain) {
+        let addresses = &self.config.gateway;
+        for address in addresses.listen.iter().chain(&addresses.listen_plain).chain(&addresses.admin) {
             // pingora would end the process with a backtrace; this ends it with a sentence.
             TcpListener::bind(address).map_err(|source| ServeError::Listen { address: *address, source })?;
         }
@@ -144,6 +149,15 @@ impl Prepared {
             stop::StopSignal::new(self.config.gateway.stop_timeout, Arc::clone(&in_flight), Arc::clone(&draining));
         let listen = self.config.gateway.clone();
         let recorder = Recorder::start(self.config.records.file.as_deref())?;
+        let file = Arc::new(FileState::default());
+        let admin = Admin {
+            metrics: Arc::clone(recorder.metrics()),
+            authenticator: Arc::clone(&self.authenticator),
+            policy: Arc::clone(&self.policy),
+            file: Arc::clone(&file),
+            in_flight: Arc::clone(&in_flight),
+            draining: Arc::clone(&draining),
+        };
         let gateway = Gateway::new(&self.config, self.pipeline, self.minter, recorder.clone(), in_flight, draining);
         let mut proxy = http_proxy(&server.configuration, gateway);
         let mut options = HttpServerOptions::default();
@@ -153,7 +167,8 @@ impl Prepared {
         proxy.h2_options = Some(door::h2_options(&listen.limits));
         let door = Door::new(proxy, &listen.limits, recorder);
         let mut proxy = Service::new("gateway".to_owned(), door);
-        if let Some(certificate) = &self.certificate {
+        let served = self.certificate.map(Served::new);
+        if let Some(certificate) = &served {
             for address in &listen.listen {
                 proxy.add_tls_with_settings(&address.to_string(), None, tls::settings(certificate)?);
             }
@@ -162,6 +177,12 @@ impl Prepared {
             proxy.add_tcp(&address.to_string());
         }
         server.add_service(proxy);
+        if !listen.admin.is_empty() {
+            let mut service = Service::new("admin".to_owned(), HttpServer::new_app(admin));
+            listen.admin.iter().for_each(|address| service.add_tcp(&address.to_string()));
+            service.threads = Some(1);
+            server.add_service(service);
+        }
         let reporter = Reporter::new(&listen, Arc::clone(&self.authenticator), Arc::clone(&self.policy));
         server.add_service(background_service("report", Background::new(reporter.clone().run())));
         let authenticator = self.authenticator;
@@ -169,14 +190,22 @@ impl Prepared {
             watch(authenticator.accounts().clone(), authenticator.freshness_bound(), &*authenticator).await;
         };
         server.add_service(background_service("accounts", Background::new(watching)));
+        if let Some(served) = served {
+            let following = served.keep_current(self.config.tls.clone());
+            server.add_service(background_service("certificate", Background::new(following)));
+        }
         let reloading = keep_current(
             self.config.policy.roles.clone(),
             self.config.policy.history.clone(),
             Arc::clone(&self.policy),
+            file,
         );
         server.add_service(background_service("policy", Background::new(reloading)));
         for address in &listen.listen {
             tracing::info!("listening on https://{address}");
+        }
+        for address in &listen.admin {
+            tracing::info!("admin listener on http://{address}: /livez /readyz /metrics /version");
         }
         for address in &listen.listen_plain {
             tracing::info!("listening on http://{address}, without TLS");

@@ -112,6 +112,13 @@ impl Gateway {
         if head.method != Method::OPTIONS {
             return None;
         }
+        if target == b"*" {
+            let answer = Answer::error(405, "method_not_allowed", Malformed::Method.message(), request_id);
+            return Some((
+                answer.with_header(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE"),
+                "method_not_allowed",
+            ));
+        }
         // Unauthenticated, as preflights are: it tells no more than the API's documentation.
         match self.pipeline.allowed_methods(target) {
             Ok(Some(allow)) => Some((Answer::options(allow), "options")),
@@ -256,6 +263,16 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        let upstream = self.upstreams.get(ctx.permit()?.upstream()).and_then(Option::as_ref);
+        if response.status == 401 && upstream.is_some_and(|upstream| upstream.assertion) {
+            // The service does not believe this gateway. That is nobody's wrong password, and must not look like one.
+            tracing::error!(
+                request.id = ctx.request_id,
+                "the upstream refused the gateway's assertion; both sides need the same `assertion` settings and clocks \
+                 that agree"
+            );
+            return Error::e_explain(ErrorType::HTTPStatus(502), "the upstream refused the assertion");
+        }
         for name in ["server", "x-powered-by"] {
             response.remove_header(name);
         }
@@ -315,14 +332,17 @@ impl ProxyHttp for Gateway {
             duration: ctx.start.elapsed(),
             policy: policy.fingerprint(),
         };
-        let reason;
         match &ctx.outcome {
             Outcome::Undecided => {}
-            Outcome::Answered(word) => record.reason = word,
+            Outcome::Answered(word) => {
+                record.reason = word;
+                if status == 200 {
+                    record.decision = "answer";
+                }
+            }
             Outcome::Refused(refusal) => {
-                reason = refusal.to_string();
                 record.account = refusal.account();
-                record.reason = &reason;
+                record.reason = refusal.reason();
                 if let Refusal::Denied { principal, endpoint, subject, .. } = &**refusal {
                     record.decision = "deny";
                     record.roles = principal.roles();
@@ -371,6 +391,7 @@ fn failure(error: &Error) -> (u16, &'static str, &'static str) {
             (408, "request_timeout", "The request took too long")
         }
         (HTTPStatus(413), _) => (413, "body_too_large", "The body is too large"),
+        (HTTPStatus(502), _) => (502, "upstream_refused", "The service behind does not trust this gateway"),
         (HTTPStatus(status), _) => (*status, "bad_request", "The request cannot be served"),
         (ReadTimedout, ErrorSource::Downstream) => (408, "request_timeout", "The request took too long"),
         (WriteError | ReadError | ConnectionClosed | WriteTimedout, ErrorSource::Downstream) => (0, "client_gone", ""),

@@ -25,7 +25,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Lets a client finish sending a body that nobody will read: closing on it would reset the connection, and the client
 /// would lose the answer. Larger bodies are answered at once and then let in for a while, to the same end.
 async fn let_finish_sending(session: &mut Session) {
-    let length = content_length(&session.req_header().headers);
+    let headers = &session.req_header().headers;
+    // Who waits for 100 (Continue) sends nothing until it is answered.
+    let waits = headers.contains_key(header::EXPECT);
+    let length = content_length(headers).filter(|_| !waits);
     let downstream = session.as_downstream_mut();
     downstream.set_close_on_response_before_downstream_finish(false);
     downstream.set_total_drain_timeout(Some(LINGER));

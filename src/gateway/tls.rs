@@ -1,19 +1,28 @@
-//! TLS: the certificate, checked before anything listens with it, and the protocol versions.
+//! TLS: the certificate, checked before anything listens with it, live after that, and the protocol versions.
 //!
-//! The one rule: pingora panics on a bad certificate, so it is only ever given one that was loaded and checked here.
+//! The one rule: pingora panics on a bad certificate, so it is only ever given one that was loaded and checked here. A
+//! renewed pair of files serves new handshakes within a second; a bad or half-written pair leaves the old one in force.
 //! Suites: those of Mozilla's intermediate profile, which are all that ring offers.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use pingora_core::listeners::tls::TlsSettings;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
 use crate::config::{TlsConfig, TlsVersion};
+use crate::reload::Signature;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// A certificate with its key, ready to be served.
 pub(super) type Certificate = Arc<CertifiedKey>;
@@ -105,10 +114,61 @@ pub(super) fn install_provider(min_version: TlsVersion) {
     let _ = CryptoProvider::install_default(provider);
 }
 
+/// The certificate that new handshakes are served with.
+pub(super) struct Served(ArcSwap<CertifiedKey>);
+
+impl Served {
+    pub(super) fn new(certificate: Certificate) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::new(certificate)))
+    }
+
+    /// Follows the two files; runs until it is dropped.
+    pub(super) async fn keep_current(self: Arc<Self>, config: TlsConfig) {
+        let mut seen = signatures(&config);
+        let mut told = String::new();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = signatures(&config);
+            if now == seen {
+                continue;
+            }
+            match load_certificate(&config) {
+                Ok(certificate) => {
+                    self.0.store(certificate);
+                    tracing::info!("{}: the renewed certificate serves new connections", config.certificate.display());
+                    told.clear();
+                }
+                Err(fault) if fault.to_string() != told => {
+                    told = fault.to_string();
+                    tracing::error!("{told}; the last good certificate stays in force");
+                }
+                Err(_) => {}
+            }
+            seen = now;
+        }
+    }
+}
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Certificate> {
+        Some(self.0.load_full())
+    }
+}
+
+impl fmt::Debug for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Served")
+    }
+}
+
+fn signatures(config: &TlsConfig) -> [Option<Signature>; 2] {
+    [Signature::of(&config.certificate), Signature::of(&config.key)]
+}
+
 /// Settings of one listener.
-pub(super) fn settings(certificate: &Certificate) -> Result<TlsSettings, TlsError> {
+pub(super) fn settings(certificate: &Arc<Served>) -> Result<TlsSettings, TlsError> {
     let mut settings = TlsSettings::intermediate("", "").map_err(|e| TlsError::Settings(e.to_string()))?;
-    settings.set_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certificate))));
+    settings.set_cert_resolver(Arc::clone(certificate) as Arc<dyn ResolvesServerCert>);
     settings.enable_h2();
     Ok(settings)
 }

@@ -22,6 +22,7 @@ pub(crate) const CANARY: &str = "canary-b1rd";
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) tls_address: SocketAddr,
+    pub(crate) admin: SocketAddr,
     pub(crate) dir: PathBuf,
     pub(crate) upstream: Upstream,
     pub(crate) child: Child,
@@ -53,9 +54,9 @@ impl Gateway {
         std::fs::write(dir.join("roles.cfg"), policy).unwrap();
         certificate(&dir);
         let upstream = Upstream::start();
-        let (address, tls_address) = (free_address(), free_address());
+        let (address, tls_address, admin) = (free_address(), free_address(), free_address());
         let text = format!(
-            "[gateway]\nlisten = [\"{tls_address}\"]\nlisten_plain = [\"{address}\"]\nmax_body_bytes = 2048\nthreads = 2\n\
+            "[gateway]\nlisten = [\"{tls_address}\"]\nlisten_plain = [\"{address}\"]\nadmin = [\"{admin}\"]\nmax_body_bytes = 2048\nthreads = 2\n\
              [tls]\ncertificate = \"cert.pem\"\nkey = \"cert.key\"\n[policy]\nroles = \"roles.cfg\"\n[store]\npath = \"test.db\"\n\
              [assertion]\nsecret_file = \"secret\"\n\
              [[upstream]]\nname = \"his\"\naddress = \"{}\"\nconnect_timeout_ms = 500\nread_timeout_ms = 1000\n{configuration}",
@@ -76,7 +77,7 @@ impl Gateway {
         std::thread::spawn(move || {
             BufReader::new(out).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        let gateway = Self { address, tls_address, dir, upstream, child, lines };
+        let gateway = Self { address, tls_address, admin, dir, upstream, child, lines };
         gateway.wait_until_listening();
         gateway
     }
@@ -154,7 +155,7 @@ async fn add_accounts(config: &Config) {
     assert!(accounts.change("OFF", &AccountChange::Active(false)).await.unwrap());
 }
 
-fn certificate(dir: &std::path::Path) {
+pub(crate) fn certificate(dir: &std::path::Path) {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     std::fs::write(dir.join("cert.pem"), certificate.pem()).unwrap();
@@ -263,6 +264,7 @@ fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
                 std::thread::sleep(Duration::from_millis(700));
                 stream.write_all(ok)
             }
+            Some("distrust") => stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"),
             Some("short") => return drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\nhalf")),
             Some("garbage") => return drop(stream.write_all(b"\x00\x01garbage\r\n\r\n")),
             _ => stream.write_all(ok),

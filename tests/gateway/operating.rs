@@ -16,6 +16,12 @@ fn an_upstream_that_fails_is_told_as_502_or_504_and_a_cut_body_as_a_cut() {
     assert_eq!((hang.status, hang.json()["code"].as_str()), (504, Some("upstream_timeout")));
     let garbage = gateway.get("/pols/ANA/garbage", "ANA");
     assert_eq!((garbage.status, garbage.json()["code"].as_str()), (502, Some("upstream_unreachable")));
+    let distrust = gateway.get("/pols/ANA/distrust", "ANA");
+    assert_eq!(
+        (distrust.status, distrust.json()["code"].as_str()),
+        (502, Some("upstream_refused")),
+        "nobody's wrong password"
+    );
     let short = gateway.get("/pols/ANA/short", "ANA");
     assert_eq!((short.status, short.complete), (200, false), "a cut body must not look whole");
     assert_eq!(gateway.get("/pols/ANA/1", "ANA").status, 200, "and the next request is served");
@@ -54,6 +60,46 @@ fn an_edit_of_the_policy_takes_effect_and_a_broken_one_does_not() {
     assert_eq!(gateway.get("/people", "ANA").status, 200, "the last good policy stays");
     std::fs::write(&file, stock).unwrap();
     becomes(403);
+}
+
+#[test]
+fn the_admin_listener_tells_whether_it_is_alive_ready_and_what_it_does() {
+    let gateway = Gateway::start();
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(gateway.admin).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(ask("/livez").starts_with("HTTP/1.1 200 "));
+    let deadline = Instant::now() + PATIENCE;
+    while !ask("/readyz").starts_with("HTTP/1.1 200 ") {
+        assert!(Instant::now() < deadline, "never ready: {}", ask("/readyz"));
+    }
+    assert!(ask("/version").contains(env!("CARGO_PKG_VERSION")));
+    assert!(ask("/nowhere").starts_with("HTTP/1.1 404 "));
+    gateway.get("/people/ANA", "ANA");
+    gateway.get("/people/DOC", "ANA");
+    gateway.record();
+    gateway.record();
+    let metrics = ask("/metrics");
+    for expected in [
+        "fedgate_requests_total{decision=\"allow\",status=\"200\"} 1",
+        "fedgate_requests_total{decision=\"deny\",status=\"403\"} 1",
+        "fedgate_lease_valid 1",
+        "fedgate_cache_hits_total 1",
+        "fedgate_request_duration_seconds_count 2",
+    ] {
+        assert!(metrics.contains(expected), "{expected} in {metrics}");
+    }
+    assert!(!metrics.contains("ANA") && !metrics.contains("DOC"), "no person in metrics");
+    // A policy that cannot be used is told, and no reason to be sent away.
+    std::fs::write(gateway.dir.join("roles.cfg"), "[").unwrap();
+    while !ask("/readyz").contains("line 1: EOF") {
+        assert!(Instant::now() < deadline, "the fault is not told");
+    }
+    assert!(ask("/readyz").starts_with("HTTP/1.1 200 ") && ask("/metrics").contains("fedgate_policy_faulty 1"));
 }
 
 #[test]

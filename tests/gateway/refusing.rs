@@ -121,6 +121,15 @@ fn a_body_over_the_limit_is_refused_declared_or_not() {
 }
 
 #[test]
+fn who_waits_for_100_is_refused_at_once() {
+    let gateway = Gateway::start();
+    let head = "POST /pols/ANA/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
+    let began = std::time::Instant::now();
+    assert_eq!(gateway.send(head.as_bytes()).status, 401);
+    assert!(began.elapsed() < crate::fixture::PATIENCE / 10, "it waited for a body that does not come");
+}
+
+#[test]
 fn a_client_that_is_still_sending_gets_the_answer_all_the_same() {
     use std::io::{Read, Write};
     let gateway = Gateway::start();

@@ -16,6 +16,8 @@ fn client(gateway: &Gateway, versions: &[&'static SupportedProtocolVersion], alp
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    // A resumed session would not look at the certificate.
+    config.resumption = rustls::client::Resumption::disabled();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config
 }
@@ -49,6 +51,33 @@ fn both_versions_are_spoken_and_the_upstream_is_told_of_https() {
         let seen = gateway.upstream.seen();
         assert_eq!(crate::fixture::find_header(seen.last().unwrap(), "x-forwarded-proto").as_deref(), Some("https"));
     }
+}
+
+#[test]
+fn a_renewed_certificate_serves_new_connections_and_a_bad_one_does_not() {
+    let gateway = Gateway::start();
+    let request =
+        format!("GET /people/ANA HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\n\r\n", basic("ANA", CANARY));
+    let ask = |stream: &mut StreamOwned<ClientConnection, TcpStream>| {
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = [0; 4096];
+        let count = stream.read(&mut answer).unwrap();
+        assert!(answer[..count].starts_with(b"HTTP/1.1 200 "));
+    };
+    // Roots are read from the file, so a client made now trusts the old certificate, and one made later the new one.
+    let old = || client(&gateway, &[&rustls::version::TLS13], &[]);
+    let (old_roots, mut open) = (old(), connect(&gateway, old()).unwrap());
+    ask(&mut open);
+    std::fs::write(gateway.dir.join("cert.pem"), "half a certifica").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    ask(&mut connect(&gateway, old_roots.clone()).unwrap());
+    crate::fixture::certificate(&gateway.dir);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while connect(&gateway, client(&gateway, &[&rustls::version::TLS13], &[])).is_err() {
+        assert!(std::time::Instant::now() < deadline, "the renewed certificate was never served");
+    }
+    assert!(connect(&gateway, old_roots).is_err(), "the old one is served no more");
+    ask(&mut open);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use fedgate::gateway::load_policy;
 use fedgate::password::{self, Arena};
 use fedgate::secret::Secret;
 
-use crate::{Failure, print_line};
+use crate::{Failure, print_line, store_fault};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -77,7 +77,7 @@ pub(crate) struct Wait {
 
 pub(crate) async fn run(config: &Config, command: Command) -> Result<(), Failure> {
     let accounts = Accounts::open(&config.store).await.map_err(|error| Failure::Usage(error.into()))?;
-    if schema::version(accounts.database()).await? < schema::VERSION {
+    if schema::version(accounts.database()).await.map_err(|error| store_fault(config, error))? < schema::VERSION {
         return Err(Failure::Usage(anyhow!("the database has no schema of this version; run `fedhis migrate`")));
     }
     match command {
@@ -86,35 +86,44 @@ pub(crate) async fn run(config: &Config, command: Command) -> Result<(), Failure
             warn_of_undefined(config, &roles);
             let password_hash = new_hash(config)?;
             let new = NewAccount { id: id.clone(), roles, password_hash, name, lastname };
-            if !accounts.add(&new).await? {
+            if !accounts.add(&new).await.map_err(|error| store_fault(config, error))? {
                 return Err(anyhow!("`{id}` exists; change it with `fedgate account roles` or `passwd`").into());
             }
             print_line(&format!("{id} added"))?;
         }
-        Command::Show { id } => show(&accounts.read(&id).await?.ok_or_else(|| missing(&id))?)?,
+        Command::Show { id } => {
+            show(&accounts.read(&id).await.map_err(|error| store_fault(config, error))?.ok_or_else(|| missing(&id))?)?
+        }
         Command::Passwd { id, wait } => {
-            accounts.read(&id).await?.ok_or_else(|| missing(&id))?;
+            accounts.read(&id).await.map_err(|error| store_fault(config, error))?.ok_or_else(|| missing(&id))?;
             let hash = AccountChange::PasswordHash(new_hash(config)?);
-            change(&accounts, &id, hash, "has a new password", &wait).await?;
+            change(config, &accounts, &id, hash, "has a new password", &wait).await?;
         }
         Command::Roles { id, roles, wait } => {
             let roles: Vec<String> = roles.into_iter().filter(|role| !role.is_empty()).collect();
             warn_of_undefined(config, &roles);
             let done = format!("has the roles {}", list(&roles));
-            change(&accounts, &id, AccountChange::Roles(roles), &done, &wait).await?;
+            change(config, &accounts, &id, AccountChange::Roles(roles), &done, &wait).await?;
         }
         Command::Enable { id, wait } => {
-            change(&accounts, &id, AccountChange::Active(true), "can log in", &wait).await?
+            change(config, &accounts, &id, AccountChange::Active(true), "can log in", &wait).await?
         }
         Command::Disable { id, wait } => {
-            change(&accounts, &id, AccountChange::Active(false), "cannot log in any more", &wait).await?;
+            change(config, &accounts, &id, AccountChange::Active(false), "cannot log in any more", &wait).await?;
         }
     }
     Ok(())
 }
 
-async fn change(accounts: &Accounts, id: &str, change: AccountChange, done: &str, wait: &Wait) -> Result<(), Failure> {
-    if !accounts.change(id, &change).await? {
+async fn change(
+    config: &Config,
+    accounts: &Accounts,
+    id: &str,
+    change: AccountChange,
+    done: &str,
+    wait: &Wait,
+) -> Result<(), Failure> {
+    if !accounts.change(id, &change).await.map_err(|error| store_fault(config, error))? {
         return Err(missing(id).into());
     }
     let (committed, at) = (Instant::now(), SystemTime::now());
@@ -122,7 +131,7 @@ async fn change(accounts: &Accounts, id: &str, change: AccountChange, done: &str
     if !wait.wait {
         return Ok(());
     }
-    let spread = accounts.wait_until_applied(committed).await?;
+    let spread = accounts.wait_until_applied(committed).await.map_err(|error| store_fault(config, error))?;
     let count = match spread.applied.len() {
         0 => "no running gateway".to_owned(),
         1 => "1 gateway has applied it".to_owned(),

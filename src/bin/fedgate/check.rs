@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use fedgate::accounts::AccountsError;
 use fedgate::config::StoreConfig;
 use fedgate::db::schema;
 use fedgate::gateway::Prepared;
 
-use crate::{Failure, load, print_line};
+use crate::{Failure, load, print_line, store_fault};
 
 pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
@@ -26,7 +25,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     }
     let certificate = config.tls.certificate.clone();
     let (roles, plain) = (config.policy.roles.clone(), config.gateway.listen.is_empty());
-    let prepared = Prepared::new(config).await.map_err(|error| Failure::Usage(error.into()))?;
+    let prepared = Prepared::new(config.clone()).await.map_err(|error| Failure::Usage(error.into()))?;
     print_line(&format!("configuration  {} is valid", file.display()))?;
     let policy = prepared.pipeline().policy();
     print_line(&format!(
@@ -39,15 +38,14 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
         true => print_line("certificate    none is needed: nothing listens with TLS")?,
         false => print_line(&format!("certificate    {} and its key belong together", certificate.display()))?,
     }
-    let version = schema::version(prepared.accounts().database()).await?;
+    let version = schema::version(prepared.accounts().database()).await.map_err(|error| store_fault(&config, error))?;
     if version < schema::VERSION {
         return Err(Failure::Usage(anyhow::anyhow!(
             "{store}: schema version {version}, {} is needed; run `fedhis migrate`",
             schema::VERSION
         )));
     }
-    let changes =
-        prepared.accounts().changes_since(None).await.map_err(|error: AccountsError| Failure::Failed(error.into()))?;
+    let changes = prepared.accounts().changes_since(None).await.map_err(|error| store_fault(&config, error))?;
     print_line(&format!("database       {store} answers, schema version {version}, account epoch {}", changes.epoch))?;
     Ok(())
 }

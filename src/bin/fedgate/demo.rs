@@ -187,6 +187,9 @@ fn configuration(socket: &Path) -> String {
     format!(
         "# Made by `fedgate demo`, at each start. examples/fedgate.toml states every key.
 
+[gateway]
+admin = []
+
 [tls]
 certificate = \"certs/localhost.pem\"
 key = \"certs/localhost.key\"

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use fedgate::config::Config;
+use fedgate::config::{Config, StoreConfig};
 use fedgate::gateway::Prepared;
 use fedgate::{observe, password};
 
@@ -156,6 +156,15 @@ fn serve(file: &Path) -> Result<(), Failure> {
 
 fn load(file: &Path) -> Result<Config, Failure> {
     Config::load(file).map_err(|error| Failure::Usage(error.into()))
+}
+
+/// A fault of the store, as one line that names file and key.
+pub(crate) fn store_fault(config: &Config, error: impl std::fmt::Display) -> Failure {
+    let key = match config.store {
+        StoreConfig::Sqlite(_) => "store.path",
+        StoreConfig::Postgres(_) => "store.uri",
+    };
+    Failure::Failed(anyhow::anyhow!("{}: `{key}`: {error}", config.file.display()))
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

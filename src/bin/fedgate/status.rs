@@ -4,12 +4,12 @@ use fedgate::accounts::{Accounts, Instance};
 use fedgate::config::Config;
 use serde_json::json;
 
-use crate::{Failure, print_line};
+use crate::{Failure, print_line, store_fault};
 
 pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), Failure> {
     let accounts = Accounts::open(&config.store).await.map_err(|error| Failure::Usage(error.into()))?;
-    let epoch = accounts.changes_since(None).await?.epoch;
-    let instances = accounts.instances().await?;
+    let epoch = accounts.changes_since(None).await.map_err(|error| store_fault(config, error))?.epoch;
+    let instances = accounts.instances().await.map_err(|error| store_fault(config, error))?;
     if as_json {
         let list: Vec<_> = instances
             .iter()

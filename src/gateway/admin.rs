@@ -1,0 +1,98 @@
+//! The admin listener: is it alive, is it ready and why not, metrics, version.
+//!
+//! The one rule: it listens on loopback unless told otherwise, changes nothing, and tells nothing of any person.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use http::{Response, StatusCode, header};
+use pingora_core::apps::http_app::ServeHttp;
+use pingora_core::protocols::http::ServerSession;
+use serde_json::json;
+
+use crate::authn::Authenticator;
+use crate::observe::Metrics;
+use crate::policy::PolicySet;
+use crate::reload::FileState;
+
+/// What the admin listener looks at.
+pub(super) struct Admin {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) policy: Arc<ArcSwap<PolicySet>>,
+    pub(super) file: Arc<FileState>,
+    pub(super) in_flight: Arc<AtomicUsize>,
+    pub(super) draining: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let head = session.req_header();
+        if !matches!(head.method.as_str(), "GET" | "HEAD") {
+            return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"GET alone\n".to_vec());
+        }
+        match head.uri.path() {
+            "/livez" => answer(StatusCode::OK, "text/plain", b"ok\n".to_vec()),
+            "/readyz" => self.ready(),
+            "/metrics" => answer(StatusCode::OK, "text/plain; version=0.0.4", self.metrics()),
+            "/version" => {
+                let version = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") });
+                answer(StatusCode::OK, "application/json", version.to_string().into_bytes())
+            }
+            _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/livez /readyz /metrics /version\n".to_vec()),
+        }
+    }
+}
+
+impl Admin {
+    /// Ready to be sent requests: the accounts are confirmed (or an outage lease still holds), and it is not stopping.
+    ///
+    /// A policy file that cannot be used is told and does not count: the last good policy is in force.
+    fn ready(&self) -> Response<Vec<u8>> {
+        let draining = self.draining.load(Ordering::Acquire);
+        let lease = self.authenticator.lease_is_valid(Instant::now());
+        let ready = lease && !draining;
+        let detail = json!({
+            "ready": ready,
+            "draining": draining,
+            "accounts": { "lease_valid": lease, "fault": self.authenticator.fault() },
+            "policy": { "fingerprint": self.policy.load().fingerprint(), "fault": self.file.fault() },
+        });
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        answer(status, "application/json", detail.to_string().into_bytes())
+    }
+
+    fn metrics(&self) -> Vec<u8> {
+        let caches = self.authenticator.figures();
+        let samples = [
+            ("fedgate_requests_in_flight", self.in_flight.load(Ordering::Relaxed) as u64),
+            ("fedgate_lease_valid", self.authenticator.lease_is_valid(Instant::now()).into()),
+            ("fedgate_account_epoch", *self.authenticator.epoch().borrow()),
+            ("fedgate_policy_faults_total", self.file.faults()),
+            ("fedgate_policy_faulty", self.file.fault().is_some().into()),
+            ("fedgate_cache_principals", caches.principals),
+            ("fedgate_cache_hits_total", caches.hits),
+            ("fedgate_cache_misses_total", caches.misses),
+            ("fedgate_cache_invalidated_total", caches.invalidated),
+            ("fedgate_cache_evicted_total", caches.evicted),
+            ("fedgate_cache_mean_age_seconds", caches.mean_age_seconds),
+            ("fedgate_passwords_hashed_total", caches.hashed),
+        ];
+        samples.into_iter().for_each(|(name, value)| self.metrics.sample(name, value));
+        self.metrics.policy_in_force(self.policy.load().fingerprint());
+        self.metrics.text()
+    }
+}
+
+fn answer(status: StatusCode, content_type: &str, body: Vec<u8>) -> Response<Vec<u8>> {
+    let response = Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, content_type)
+        .header(header::CONTENT_LENGTH, body.len())
+        .header(header::CACHE_CONTROL, "no-store");
+    response.body(body).unwrap_or_default()
+}

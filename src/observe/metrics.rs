@@ -1,0 +1,153 @@
+//! Metrics, in the format of Prometheus: bounded labels, and no person in them.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Upper bounds of the duration's buckets, in seconds.
+const BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// What is counted and measured of one gateway.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: Histogram,
+    /// Connections that found no place.
+    pub connections_refused: IntCounter,
+    /// Connections now.
+    pub connections: IntGauge,
+    policy: IntGaugeVec,
+    gauges: Vec<(&'static str, IntGauge)>,
+}
+
+/// Figures that are read when they are asked for: name, what it is.
+const SAMPLED: &[(&str, &str)] = &[
+    ("fedgate_requests_in_flight", "Requests that are being served"),
+    ("fedgate_lease_valid", "1 while cached rights may be used"),
+    ("fedgate_account_epoch", "The account epoch that was applied last"),
+    ("fedgate_policy_faults_total", "Policy files that were refused since the start"),
+    ("fedgate_policy_faulty", "1 while the policy file cannot be used and the last good one stays in force"),
+    ("fedgate_cache_principals", "Principals held"),
+    ("fedgate_cache_hits_total", "Requests answered from a cached principal"),
+    ("fedgate_cache_misses_total", "Requests that read the account"),
+    ("fedgate_cache_invalidated_total", "Principals dropped because their account changed"),
+    ("fedgate_cache_evicted_total", "Principals dropped for room or age"),
+    ("fedgate_cache_mean_age_seconds", "Mean age of the principals that were dropped"),
+    ("fedgate_passwords_hashed_total", "Passwords that were hashed to be verified"),
+];
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// None in practice: the names are tested.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let requests = IntCounterVec::new(
+            Opts::new("fedgate_requests_total", "Requests by decision and status"),
+            &["decision", "status"],
+        )?;
+        let duration = HistogramOpts::new(
+            "fedgate_request_duration_seconds",
+            "From the first byte of a request to the last of its answer",
+        );
+        let duration = Histogram::with_opts(duration.buckets(BUCKETS.to_vec()))?;
+        let connections_refused = IntCounter::new("fedgate_connections_refused_total", "Connections over a limit")?;
+        let connections = IntGauge::new("fedgate_connections", "Connections now")?;
+        let policy = IntGaugeVec::new(Opts::new("fedgate_policy_info", "The policy in force"), &["fingerprint"])?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(duration.clone()))?;
+        registry.register(Box::new(connections_refused.clone()))?;
+        registry.register(Box::new(connections.clone()))?;
+        registry.register(Box::new(policy.clone()))?;
+        let mut gauges = Vec::new();
+        for (name, help) in SAMPLED {
+            let gauge = IntGauge::new(*name, *help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            gauges.push((*name, gauge));
+        }
+        Ok(Self { registry, requests, duration, connections_refused, connections, policy, gauges })
+    }
+
+    /// Counts one request.
+    pub(super) fn request(&self, decision: &str, status: u16, duration: Duration) {
+        self.requests.with_label_values(&[decision, status_text(status)]).inc();
+        self.duration.observe(duration.as_secs_f64());
+    }
+
+    /// Sets a sampled figure; its name must be one of those registered.
+    pub fn sample(&self, name: &str, value: u64) {
+        if let Some((_, gauge)) = self.gauges.iter().find(|(known, _)| *known == name) {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Names the policy in force; there is one.
+    pub fn policy_in_force(&self, fingerprint: &str) {
+        self.policy.reset();
+        self.policy.with_label_values(&[fingerprint]).set(1);
+    }
+
+    /// Everything, as text (Prometheus exposition format 0.0.4).
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be written");
+        }
+        text
+    }
+}
+
+/// The statuses that occur, without an allocation; any other is `other`, so that an upstream cannot make labels.
+fn status_text(status: u16) -> &'static str {
+    match status {
+        0 => "0",
+        200 => "200",
+        201 => "201",
+        204 => "204",
+        206 => "206",
+        302 => "302",
+        304 => "304",
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        405 => "405",
+        408 => "408",
+        409 => "409",
+        412 => "412",
+        413 => "413",
+        414 => "414",
+        415 => "415",
+        416 => "416",
+        422 => "422",
+        429 => "429",
+        431 => "431",
+        500 => "500",
+        502 => "502",
+        503 => "503",
+        504 => "504",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_bounded_and_samples_are_told() {
+        let metrics = Metrics::new().unwrap();
+        (0..2000).for_each(|status| metrics.request("allow", status, Duration::from_millis(1)));
+        metrics.sample("fedgate_cache_hits_total", 7);
+        metrics.policy_in_force("p1");
+        metrics.policy_in_force("p2");
+        let text = String::from_utf8(metrics.text()).unwrap();
+        assert!(text.lines().filter(|line| line.starts_with("fedgate_requests_total")).count() < 30, "{text}");
+        assert!(text.contains("\nfedgate_cache_hits_total 7\n"), "{text}");
+        assert!(text.contains("fingerprint=\"p2\"") && !text.contains("p1"));
+        assert!(text.contains("fedgate_request_duration_seconds_count 2000"));
+    }
+}
