@@ -174,10 +174,14 @@ impl Accounts {
     /// # Errors
     /// The database did not answer.
     pub async fn wait_until_applied(&self, committed: Instant) -> Result<Spread, AccountsError> {
-        let epoch = self.changes_since(None).await?.epoch;
+        let mut epoch = self.changes_since(None).await?.epoch;
         loop {
+            // Asked anew each time: after a failover the epoch may have gone back, and a report from before it, however
+            // high its number, tells nothing of the change.
+            let now = self.changes_since(None).await?.epoch;
+            epoch = epoch.min(now);
             let live = self.instances().await?.into_iter().filter(Instance::is_live).map(|instance| instance.report);
-            let (applied, pending): (Vec<_>, Vec<_>) = live.partition(|report| report.epoch >= epoch);
+            let (applied, pending): (Vec<_>, Vec<_>) = live.partition(|report| (epoch..=now).contains(&report.epoch));
             let after = committed.elapsed();
             if pending.iter().all(|report| after > Duration::from_millis(report.bound_ms)) {
                 return Ok(Spread { epoch, applied, silent: pending, after });
