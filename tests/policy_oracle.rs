@@ -22,5 +22,13 @@ mod json;
 mod oracle;
 #[path = "policy_oracle/pair.rs"]
 mod pair;
+#[path = "policy_oracle/dice.rs"]
+mod dice;
+#[path = "policy_oracle/drafts.rs"]
+mod drafts;
+#[path = "policy_oracle/spoils.rs"]
+mod spoils;
 #[path = "policy_oracle/exhaustive.rs"]
 mod exhaustive;
+#[path = "policy_oracle/random.rs"]
+mod random;
