@@ -32,3 +32,5 @@ mod spoils;
 mod exhaustive;
 #[path = "policy_oracle/random.rs"]
 mod random;
+#[path = "policy_oracle/files.rs"]
+mod files;
