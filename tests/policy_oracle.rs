@@ -1,0 +1,36 @@
+//! An oracle of roles.cfg: the meaning of the file once more, written from its description and not from the code.
+//!
+//! `json` reads a file as RFC 8259 has it; `oracle` judges the tree question by question, as Thalamus's loop over roles
+//! and entries does, with fedgate's strictness; `pair` holds the answers of the engine, straight and compiled, against
+//! it. What they are asked: everything about small files (`exhaustive`), a great deal about random ones (`random`), and
+//! whether a malformed file is a policy at all (`files`).
+//!
+//! `FEDGATE_ORACLE_CASES` is the number of random decisions, 10,000,000 if unset; `FEDGATE_ORACLE_SEED` chooses others.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test panics to fail"
+)]
+
+#[path = "policy_oracle/json.rs"]
+mod json;
+#[path = "policy_oracle/oracle.rs"]
+mod oracle;
+#[path = "policy_oracle/pair.rs"]
+mod pair;
+#[path = "policy_oracle/dice.rs"]
+mod dice;
+#[path = "policy_oracle/drafts.rs"]
+mod drafts;
+#[path = "policy_oracle/spoils.rs"]
+mod spoils;
+#[path = "policy_oracle/exhaustive.rs"]
+mod exhaustive;
+#[path = "policy_oracle/random.rs"]
+mod random;
+#[path = "policy_oracle/files.rs"]
+mod files;
