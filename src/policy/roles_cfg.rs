@@ -158,6 +158,10 @@ impl<'a> File<'a> {
         let line = self.line(entry.get());
         let shape =
             "a role is {\"role\": NAME, \"permissions\": {METHOD: [ENDPOINT, …], \"global\": \"True\" or \"False\"}}";
+        if !entry.get().starts_with('{') {
+            // Serde would also take a list of the values, in the order of the fields.
+            return Err(PolicyError::Shape { line, problem: format!("an entry is not an object; {shape}") });
+        }
         let Entry { role: name, permissions } = self.read(entry.get(), shape)?;
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             let problem = format!("`role` must be a name of 1 to {MAX_NAME_BYTES} bytes");
@@ -185,10 +189,12 @@ impl<'a> File<'a> {
     }
 
     fn reach(&self, value: &RawValue) -> Result<Reach, PolicyError> {
-        match value.get() {
-            "true" | "\"True\"" => Ok(Reach::Global),
-            "false" | "\"False\"" => Ok(Reach::Own),
-            other => {
+        // The word as it reads, whatever escapes it is written with.
+        let word: Option<String> = serde_json::from_str(value.get()).ok();
+        match (value.get(), word.as_deref()) {
+            ("true", _) | (_, Some("True")) => Ok(Reach::Global),
+            ("false", _) | (_, Some("False")) => Ok(Reach::Own),
+            (other, _) => {
                 let other: String = other.chars().take(40).collect();
                 let problem = format!("`global` is {other}; write \"True\" or \"False\"");
                 Err(PolicyError::Shape { line: self.line(value.get()), problem })

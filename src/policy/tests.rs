@@ -99,6 +99,7 @@ fn a_file_that_could_be_misread_is_refused_whole_with_its_line() {
         ("[\n{\"role\": \"r\", \"permissions\": {\"GET\": [\"person\"]", "line 2: EOF"),
         ("[{\"role\": \"r\"}]", "missing field `permissions`"),
         ("[{\"permissions\": {}}]", "missing field `role`"),
+        ("[[\"r\", {}]]", "an entry is not an object"),
         ("[{\"role\": 1, \"permissions\": {}}]", "invalid type: integer `1`"),
         ("[{\"role\": \"\", \"permissions\": {}}]", "1 to 256 bytes"),
         ("[{\"role\": \"r\", \"permissions\": {}, \"comment\": 1}]", "unknown field `comment`"),
@@ -124,9 +125,13 @@ fn a_file_that_could_be_misread_is_refused_whole_with_its_line() {
 
 #[test]
 fn global_is_read_in_its_four_spellings() {
-    for (spelling, reach) in
-        [("\"True\"", Reach::Global), ("true", Reach::Global), ("\"False\"", Reach::Own), ("false", Reach::Own)]
-    {
+    for (spelling, reach) in [
+        ("\"True\"", Reach::Global),
+        ("\"\\u0054rue\"", Reach::Global),
+        ("true", Reach::Global),
+        ("\"False\"", Reach::Own),
+        ("false", Reach::Own),
+    ] {
         let policy = policy(&format!(r#"[{{"role": "r", "permissions": {{"global": {spelling}}}}}]"#));
         assert_eq!(policy.roles()[0].reach, reach);
     }
