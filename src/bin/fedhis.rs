@@ -3,7 +3,7 @@
 //! Arguments to configuration to run. Exit codes: 0 done, 1 failure, 2 usage or configuration.
 
 use std::fs::File;
-use std::io::{self, BufReader, IsTerminal, Write};
+use std::io::{self, BufReader, IsTerminal, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use fedgate::assertion::Verifier;
 use fedgate::config::{Config, StoreConfig};
 use fedgate::db::{Database, DbError, schema};
-use fedgate::his::import::{ClearPasswords, Import, Kind};
+use fedgate::his::import::{ClearPasswords, Import, ImportError, Kind};
 use fedgate::his::store::Store;
 use fedgate::his::{Listener, Service, demo, router};
 use fedgate::observe;
@@ -52,7 +52,8 @@ enum Command {
     },
     /// Import people or pages: a JSON array (also as Thalamus lists them), or one JSON object a line.
     ///
-    /// May be interrupted and run again: it goes on where it was (FILE.import-state). Records that are there already
+    /// May be interrupted and run again: it goes on where it was (FILE.import-state), or begins anew when
+    /// file or store are others. Records that are there already
     /// count as unchanged; what cannot be stored is written to FILE.refused.jsonl with line and reason, and makes the
     /// exit code 1.
     Import {
@@ -123,19 +124,48 @@ fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<(), Failure> {
-    match command {
-        Command::Serve { config } => serve(&load(&config.file)?).await,
-        Command::Migrate { config } => migrate(&load(&config.file)?).await,
-        Command::Seed { config } => seed(&load(&config.file)?).await,
-        Command::Import { config, kind, source, hash_passwords } => {
+    let (Command::Serve { config: file }
+    | Command::Migrate { config: file }
+    | Command::Seed { config: file }
+    | Command::Import { config: file, .. }) = &command;
+    let config = load(&file.file)?;
+    let done = match command {
+        Command::Serve { .. } => serve(&config).await,
+        Command::Migrate { .. } => migrate(&config).await,
+        Command::Seed { .. } => seed(&config).await,
+        Command::Import { kind, source, hash_passwords, .. } => {
             let kind = match kind {
                 ImportKind::People => Kind::People,
                 ImportKind::Pages => Kind::Pages,
             };
             let clear_passwords = if hash_passwords { ClearPasswords::Hash } else { ClearPasswords::Refuse };
-            import(&load(&config.file)?, kind, &source, clear_passwords).await
+            import(&config, kind, &source, clear_passwords).await
         }
-    }
+    };
+    done.map_err(|failure| located(&config, failure))
+}
+
+/// Says of a failure of the database which setting leads there.
+fn located(config: &Config, failure: Failure) -> Failure {
+    let Failure::Failed(error) = failure else {
+        return failure;
+    };
+    let of_import = match error.downcast_ref() {
+        Some(ImportError::Database(error)) => Some(error),
+        Some(ImportError::File(..) | ImportError::Unreadable(..) | ImportError::Hashing) | None => None,
+    };
+    let Some(database) = error.downcast_ref::<DbError>().or(of_import) else {
+        return Failure::Failed(error);
+    };
+    let key = match &config.store {
+        StoreConfig::Postgres(_) => "uri",
+        StoreConfig::Sqlite(_) => "path",
+    };
+    let remedy = match (&config.store, database.is_unavailable()) {
+        (StoreConfig::Postgres(_), true) => "; is the server up?",
+        (StoreConfig::Postgres(_) | StoreConfig::Sqlite(_), _) => "",
+    };
+    Failure::Failed(anyhow!("{}: store.{key}: {database}{remedy}", config.file.display()))
 }
 
 fn load(file: &Path) -> Result<Config, Failure> {
@@ -245,8 +275,15 @@ async fn import(config: &Config, kind: Kind, source: &Path, clear_passwords: Cle
     let progress = |bytes| bar.set_position(bytes);
     let import = Import { store: &store, kind, clear_passwords, path, progress: &progress };
     let summary = match file {
-        Some(file) => import.run(BufReader::new(file)).await,
-        None => import.run(io::stdin().lock()).await,
+        Some(file) => {
+            let begin = || {
+                let mut file = file.try_clone()?;
+                file.rewind()?;
+                Ok(BufReader::new(file))
+            };
+            import.run(begin).await
+        }
+        None => import.run(|| Ok(io::stdin().lock())).await,
     };
     bar.finish_and_clear();
     let summary = summary?;

@@ -48,11 +48,11 @@ pub type Cause = Box<dyn StdError + Send + Sync>;
 #[derive(Debug, Error)]
 pub enum DbError {
     /// It cannot be reached, or cannot serve now; the same request may succeed in a moment.
-    #[error("the database is unavailable: {}", chain(.0.as_ref()))]
-    Unavailable(#[source] Cause),
+    #[error("the database is unavailable: {}", cause(.0.as_ref()))]
+    Unavailable(Cause),
     /// It was reached and refused; trying again does not help.
-    #[error("the database refused a statement: {}", chain(.0.as_ref()))]
-    Failed(#[source] Cause),
+    #[error("the database refused a statement: {}", cause(.0.as_ref()))]
+    Failed(Cause),
     /// The configuration names something that cannot be used.
     #[error("`store.{key}` {problem}")]
     Settings {
@@ -114,17 +114,11 @@ fn state_means_away(state: &SqlState) -> bool {
         .contains(state)
 }
 
-/// An error and what lies behind it, in one line.
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
+/// The innermost cause of an error, in one line: what lies around it says the same in other words.
+fn cause(error: &(dyn StdError + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
     }
-    text
+    innermost.to_string().lines().next().unwrap_or_default().to_owned()
 }

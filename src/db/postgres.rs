@@ -65,7 +65,7 @@ fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> 
         key: "uri",
         problem: format!(
             "is not a PostgreSQL connection string ({}); write it as postgres://user@host/database",
-            super::chain(&error)
+            super::cause(&error)
         ),
     })?;
     if let (None, Some(password)) = (settings.get_password(), &config.password) {

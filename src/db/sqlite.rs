@@ -1,7 +1,7 @@
 //! SQLite: one writer and a few readers over one file, on the blocking pool.
 //!
 //! The one rule: an acknowledged write is on the disk (WAL with `synchronous=FULL`). Gateway and HIS, two processes,
-//! open the same file; SQLite's own locks order them.
+//! open the same file; SQLite's own locks order them. Nothing waits without a bound, for its turn or for a lock.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,11 +12,14 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
-use super::DbError;
+use super::{Cause, DbError};
 
-/// Readers at a time; more wait.
+/// Readers at a time; more wait for their turn.
 const READERS: usize = 4;
+/// How long a reader or writer waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a statement waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements kept per connection.
@@ -59,7 +62,8 @@ impl Sqlite {
         T: Send + 'static,
     {
         let inner = Arc::clone(&self.0);
-        let permit = Arc::clone(&inner.readers).acquire_owned().await.map_err(|e| DbError::Unavailable(e.into()))?;
+        let turn = timeout(TURN_TIMEOUT, Arc::clone(&inner.readers).acquire_owned()).await.map_err(unavailable)?;
+        let permit = turn.map_err(unavailable)?;
         blocking(move || {
             let _permit = permit;
             let idle = inner.idle().pop();
@@ -87,7 +91,8 @@ impl Sqlite {
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
         T: Send + 'static,
     {
-        let mut writer = Arc::clone(&self.0.writer).lock_owned().await;
+        let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.0.writer).lock_owned()).await;
+        let mut writer = turn.map_err(unavailable)?;
         blocking(move || {
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let answer = work(&transaction)?;
@@ -102,6 +107,10 @@ impl Inner {
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unavailable(error: impl Into<Cause>) -> DbError {
+    DbError::Unavailable(error.into())
 }
 
 async fn blocking<T, F>(work: F) -> Result<T, DbError>
@@ -151,5 +160,24 @@ fn into_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
             }
             done => return done,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_too_long_for_a_turn_is_told_to_come_again() {
+        let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
+        let sqlite = Sqlite::open(&path).await.unwrap();
+        let writer = Arc::clone(&sqlite.0.writer).lock_owned().await;
+        let readers = Arc::clone(&sqlite.0.readers).acquire_many_owned(4).await.unwrap();
+        assert!(sqlite.write(|_| Ok(())).await.unwrap_err().is_unavailable());
+        assert!(sqlite.read(|_| Ok(())).await.unwrap_err().is_unavailable());
+        drop((writer, readers));
+        sqlite.write(|_| Ok(())).await.unwrap();
+        sqlite.read(|_| Ok(())).await.unwrap();
+        std::fs::remove_file(path).unwrap();
     }
 }

@@ -51,19 +51,21 @@ pub(super) fn object(bytes: &[u8]) -> Result<Object, Problem> {
     }
 }
 
-/// Reads a body of at most `limit` bytes; one that announces itself as longer is not read at all.
+/// Reads a body of at most `limit` bytes.
 ///
-/// Whatever else is wrong is said when it has been read: an answer that overtakes its request is lost, because the
-/// connection is then closed under a peer that still sends.
+/// Whatever is wrong is said when it has been read: an answer that overtakes its request is lost, because the connection
+/// is then closed under a peer that still sends. So what is longer than `limit`, but no longer than the gateway may have
+/// let through, is read and forgotten; only beyond that nothing is owed.
 ///
 /// # Errors
 /// The body is too long, encoded, or broken off.
 pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let endurance = endurance(limit);
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > limit)) {
+    if announced.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > endurance)) {
         return Err(Problem::TooLarge);
     }
-    let bytes = timeout(BODY_TIMEOUT, collect(body, limit)).await.map_err(|_| Problem::BodyTimeout)??;
+    let bytes = timeout(BODY_TIMEOUT, collect(body, limit, endurance)).await.map_err(|_| Problem::BodyTimeout)??;
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(Problem::UnsupportedMediaType);
@@ -71,17 +73,28 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
     Ok(bytes)
 }
 
-async fn collect(body: Body, limit: usize) -> Result<Bytes, Problem> {
+/// How many bytes are read where `limit` are kept: as many as the gateway lets pass for a document of that size in base64.
+fn endurance(limit: usize) -> usize {
+    const DATA_BYTES: usize = 64 * 1024;
+    (limit / 3 + 1).saturating_mul(4).saturating_add(DATA_BYTES)
+}
+
+/// Reads up to `endurance` bytes, and keeps them as long as they are within `limit`.
+async fn collect(body: Body, limit: usize, endurance: usize) -> Result<Bytes, Problem> {
     let mut chunks = body.into_data_stream();
-    let mut bytes = BytesMut::new();
+    let (mut bytes, mut count) = (BytesMut::new(), 0_usize);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Problem::BodyUnreadable)?;
-        if bytes.len() + chunk.len() > limit {
+        count += chunk.len();
+        if count > endurance {
             return Err(Problem::TooLarge);
+        } else if count > limit {
+            bytes = BytesMut::new();
+        } else {
+            bytes.extend_from_slice(&chunk);
         }
-        bytes.extend_from_slice(&chunk);
     }
-    Ok(bytes.freeze())
+    if count > limit { Err(Problem::TooLarge) } else { Ok(bytes.freeze()) }
 }
 
 /// Reads what there is of a small body and forgets it, before an answer that did not need it.
@@ -89,7 +102,7 @@ pub(super) async fn drain(body: Body) {
     const BYTES: usize = 64 * 1024;
     const TIMEOUT: Duration = Duration::from_secs(1);
     // Nothing is owed to who sends more, or too slowly.
-    let _ = timeout(TIMEOUT, collect(body, BYTES)).await;
+    let _ = timeout(TIMEOUT, collect(body, BYTES, BYTES)).await;
 }
 
 /// The media type without its parameters, in lower case.

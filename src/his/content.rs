@@ -103,6 +103,10 @@ fn range(headers: &HeaderMap, tag: &str, of: usize) -> Range {
     let Some((first, last)) = asked.filter(|_| is_current).and_then(|range| range.split_once('-')) else {
         return Range::Whole;
     };
+    // `parse` alone would take a sign, too.
+    if !first.bytes().chain(last.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return Range::Whole;
+    }
     match (first.parse::<usize>(), last.parse::<usize>()) {
         (Ok(first), _) if last.is_empty() && first < of => Range::Part { first, last: of - 1, of },
         (Ok(first), _) if last.is_empty() && first >= of => Range::Unsatisfiable { of },
@@ -133,6 +137,7 @@ mod tests {
             ("bytes=-0", Range::Unsatisfiable { of: 10 }),
             ("bytes=5-2", Range::Whole), ("bytes=0-1,3-4", Range::Whole), ("lines=1-2", Range::Whole),
             ("bytes=", Range::Whole), ("bytes=-", Range::Whole), ("bytes=a-b", Range::Whole),
+            ("bytes=+1-2", Range::Whole), ("bytes=1-+2", Range::Whole), ("bytes=-+2", Range::Whole), ("bytes=+1-", Range::Whole),
         ];
         for (asked, expected) in cases {
             let headers = HeaderMap::from_iter([(RANGE, asked.parse().unwrap())]);

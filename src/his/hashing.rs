@@ -58,18 +58,6 @@ impl Hashing {
         }
     }
 
-    /// Whether a password given again is the one that was stored; none given is no contradiction.
-    pub(super) async fn matches(&self, given: NewPassword, stored: &str) -> Result<bool, Problem> {
-        match given {
-            NewPassword::Absent | NewPassword::NoLogin => Ok(true),
-            NewPassword::Hash(hash) => Ok(hash == stored),
-            NewPassword::Clear(clear) => {
-                let stored = stored.to_owned();
-                self.run(move || password::verify(&stored, clear.as_bytes())).await
-            }
-        }
-    }
-
     /// Makes the hash of a new password.
     pub(super) async fn hash(&self, clear: Zeroizing<String>) -> Result<String, Problem> {
         self.run(move || password::hash(clear.as_bytes())).await?.map_err(|error| {

@@ -53,7 +53,7 @@ crate::on_both_stores! {
         assert_eq!(his.get(&root(), "/people").await.text(), "[]");
     }
 
-    async fn a_body_over_the_limit_is_413_before_it_is_read(his) {
+    async fn a_body_over_the_limit_is_413_and_one_far_over_it_is_not_read(his) {
         let big = format!("{{\"a\":\"{}\"}}", "x".repeat(1 << 20));
         assert_eq!(his.post(&root(), "/people/BIG", &big).await.error().0, 413);
         // Only the head is sent: the answer comes all the same.
@@ -96,6 +96,35 @@ crate::on_both_stores! {
             let mut bytes = Vec::new();
             stream.read_to_end(&mut bytes).await.unwrap();
             assert_eq!(crate::support::client::parse(&bytes, false).status, status, "{target}");
+        }
+    }
+
+    async fn a_document_that_is_too_large_is_read_before_it_is_refused(his) {
+        let fedgate::config::Address::Tcp(address) = his.address else { unreachable!() };
+        const PART: usize = 100_000;
+        const PARTS: usize = 13;
+        for is_chunked in [false, true] {
+            let length = (PART * PARTS).to_string();
+            let request = his.request(&root(), "POST", "/personal_docs/ANA/p/d").header("content-type", "image/png");
+            let mut head = request.header("content-length", &length).head();
+            let mut part = vec![b'x'; PART];
+            let mut end = "";
+            if is_chunked {
+                head = head.replace(&format!("content-length: {length}"), "transfer-encoding: chunked");
+                part = [format!("{PART:x}\r\n").into_bytes(), part, b"\r\n".to_vec()].concat();
+                end = "0\r\n\r\n";
+            }
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            for _ in 0..PARTS {
+                let early = tokio::time::timeout(std::time::Duration::from_millis(10), stream.read_u8()).await;
+                assert!(early.is_err(), "answered before the body came");
+                stream.write_all(&part).await.unwrap();
+            }
+            stream.write_all(end.as_bytes()).await.unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).await.unwrap();
+            assert_eq!(crate::support::client::parse(&bytes, false).status, 413);
         }
     }
 

@@ -14,7 +14,40 @@ const HASH: &str = "$2b$12$cjrzjdZJGA6ARGr5Z1HVpOIyvhVrHAO3TN6t39r4X5rLrhRDlNUmi
 async fn run(his: &His, kind: Kind, file: &Path) -> Result<Summary, fedgate::his::import::ImportError> {
     let clear_passwords = ClearPasswords::Refuse;
     let import = Import { store: &his.store, kind, clear_passwords, path: Some(file.to_owned()), progress: &|_| {} };
-    import.run(std::io::BufReader::new(fs::File::open(file).unwrap())).await
+    import.run(|| fs::File::open(file).map(std::io::BufReader::new)).await
+}
+
+async fn count(his: &His) -> String {
+    his.sql_text("SELECT CAST(count(*) AS text) FROM people").await.unwrap()
+}
+
+/// Imports `text` and is interrupted when one batch is committed.
+async fn interrupt(his: &His, file: &Path, text: &str) {
+    struct Interrupted<'a>(&'a [u8], &'a std::sync::atomic::AtomicBool);
+    impl std::io::Read for Interrupted<'_> {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            unreachable!("read through its buffer")
+        }
+    }
+    impl std::io::BufRead for Interrupted<'_> {
+        fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+            match self.1.load(std::sync::atomic::Ordering::Relaxed) {
+                true => Err(std::io::Error::other("interrupted")),
+                false => Ok(self.0),
+            }
+        }
+        fn consume(&mut self, count: usize) {
+            self.0 = &self.0[count..];
+        }
+    }
+    fs::write(file, text).unwrap();
+    let is_committed = std::sync::atomic::AtomicBool::new(false);
+    let progress = |_| is_committed.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (clear_passwords, path) = (ClearPasswords::Refuse, Some(file.to_owned()));
+    let import = Import { store: &his.store, kind: Kind::People, clear_passwords, path, progress: &progress };
+    assert!(import.run(|| Ok(Interrupted(text.as_bytes(), &is_committed))).await.is_err());
+    let state = fs::read_to_string(format!("{}.import-state", file.display())).unwrap();
+    assert!(state.contains("\"records\":500"), "{state}");
 }
 
 fn summary(created: u64, unchanged: u64, refused: u64) -> Summary {
@@ -79,7 +112,43 @@ crate::on_both_stores! {
         let done = run(&his, Kind::People, &file).await.unwrap();
         assert_eq!((done.resumed, done.created, done.unchanged, done.refused), (1000, 1200, 0, 0));
         assert!(!his.scratch.0.join("people.json.import-state").exists());
-        assert_eq!(his.sql_text("SELECT CAST(count(*) AS text) FROM people").await.as_deref(), Some("1200"));
+        assert_eq!(count(&his).await, "1200");
+    }
+
+    async fn progress_counts_for_the_same_bytes_alone(his) {
+        let file = his.scratch.0.join("people.jsonl");
+        let people = |renamed: &str| (0..600).map(|at| format!("{{\"id\":\"P{at}\"}}\n")).collect::<String>().replace("P7\"", renamed);
+        let edits: [(&str, String); 4] = [
+            ("of the same size", people("Q7\"")),
+            ("by a record less", people("P7\"").replace("{\"id\":\"P8\"}\n", "")),
+            ("by its form", format!("[{}]", people("X7\"").trim_end().replace('\n', ","))),
+            ("by almost everything", "{\"id\":\"Z\"}\n".to_owned()),
+        ];
+        for (how, edited) in edits {
+            interrupt(&his, &file, &people("P7\"")).await;
+            fs::write(&file, &edited).unwrap();
+            let done = run(&his, Kind::People, &file).await.unwrap();
+            assert_eq!(done.resumed, 0, "{how}");
+            let records = edited.matches("id").count() as u64;
+            assert_eq!((done.created + done.unchanged, done.refused), (records, 0), "{how}");
+        }
+        for id in ["Q7", "X7", "Z"] {
+            assert_eq!(his.get(&professional(), &format!("/people/{id}")).await.status, 200, "{id}");
+        }
+    }
+
+    async fn progress_counts_for_the_same_store_alone(his) {
+        let file = his.scratch.0.join("people.jsonl");
+        let people: String = (0..600).map(|at| format!("{{\"id\":\"P{at}\"}}\n")).collect();
+        let other = His::on_sqlite().await;
+        interrupt(&other, &file, &people).await;
+        let done = run(&his, Kind::People, &file).await.unwrap();
+        assert_eq!(done, summary(600, 0, 0));
+        assert_eq!(count(&his).await, "600");
+        // Migrating again leaves the id as it is.
+        interrupt(&his, &file, &people).await;
+        fedgate::db::schema::migrate(&his.database).await.unwrap();
+        assert_eq!(run(&his, Kind::People, &file).await.unwrap().resumed, 500);
     }
 }
 

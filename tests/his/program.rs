@@ -65,6 +65,28 @@ async fn the_demo_federation_is_seeded_once() {
 }
 
 #[test]
+fn a_database_that_cannot_be_had_is_said_in_one_line_with_its_setting() {
+    let scratch = Scratch::new();
+    let config = configuration(&scratch.0);
+    let text = fs::read_to_string(&config).unwrap();
+    let said = |text: &str, command: &str| {
+        fs::write(&config, text).unwrap();
+        let output = fedhis(&[command], &config);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap().replace(config.to_str().unwrap(), "FILE")
+    };
+    let nowhere = "kind = \"postgres\"\nuri = \"host=/nowhere user=postgres\"\npath";
+    let away = "fedhis: FILE: store.uri: the database is unavailable: No such file or directory (os error 2); \
+                is the server up?\n";
+    for command in ["migrate", "seed"] {
+        assert_eq!(said(&text.replace("kind = \"sqlite\"\npath", nowhere), command), away);
+    }
+    fs::write(scratch.0.join("his.db"), "no database, but longer than the head of one would be".repeat(9)).unwrap();
+    let broken = "fedhis: FILE: store.path: the database refused a statement: file is not a database\n";
+    assert_eq!(said(&text, "seed"), broken);
+}
+
+#[test]
 fn it_serves_until_it_is_told_to_stop() {
     let scratch = Scratch::new();
     let config = configuration(&scratch.0);

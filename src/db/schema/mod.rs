@@ -2,7 +2,8 @@
 //!
 //! The one rule: migrations only add, so that an existing federation database works in place and Thalamus could go
 //! back to work on it. What is added: indexes, and the account epoch, a counter that grows with every change of a
-//! person's password, roles or activity, in commit order. The gateway's caches live by it.
+//! person's password, roles or activity, in commit order. The gateway's caches live by it. And a random id, written
+//! once, that tells this store from others.
 
 use rusqlite::OptionalExtension;
 use tokio_postgres::error::SqlState;
@@ -10,7 +11,7 @@ use tokio_postgres::error::SqlState;
 use super::{Database, DbError};
 
 /// The version this program needs.
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
 
 /// Key of the advisory lock that lets one migration run at a time: "fedgate" in ASCII.
 const LOCK: i64 = 0x66_65_64_67_61_74_65;

@@ -104,5 +104,9 @@ CREATE UNLOGGED TABLE IF NOT EXISTS fedgate_instances (
     report text NOT NULL
 );
 
+-- Which store this is: an interrupted import goes on in the one it began in.
+CREATE TABLE IF NOT EXISTS fedgate_store ("only" boolean PRIMARY KEY DEFAULT true CHECK ("only"), id varchar NOT NULL);
+INSERT INTO fedgate_store (id) VALUES (gen_random_uuid()::text) ON CONFLICT DO NOTHING;
+
 DELETE FROM fedgate_schema;
-INSERT INTO fedgate_schema (version) VALUES (2);
+INSERT INTO fedgate_schema (version) VALUES (3);

@@ -54,5 +54,9 @@ CREATE TABLE IF NOT EXISTS fedgate_instances (
     report TEXT NOT NULL
 );
 
+-- Which store this is: an interrupted import goes on in the one it began in.
+CREATE TABLE IF NOT EXISTS fedgate_store ("only" INTEGER PRIMARY KEY DEFAULT 1 CHECK ("only" = 1), id TEXT NOT NULL);
+INSERT OR IGNORE INTO fedgate_store ("only", id) VALUES (1, lower(hex(randomblob(16))));
+
 DELETE FROM fedgate_schema;
-INSERT INTO fedgate_schema (version) VALUES (2);
+INSERT INTO fedgate_schema (version) VALUES (3);

@@ -1,21 +1,21 @@
 //! The import: many people or pages from a file, in batches, each a transaction.
 //!
 //! The one rule: whatever interrupts an import, running it again completes it and changes nothing twice. How far it got
-//! is kept beside the file; a record that is there already, exactly so, counts as unchanged; what cannot be stored is
+//! is kept beside the file, and counts for these bytes and this store alone; a record that is there already, exactly so, counts as unchanged; what cannot be stored is
 //! written beside the file too, with its line and the reason, and the rest goes on.
 
 mod check;
 mod records;
 mod sidecar;
 
-use std::io::BufRead;
+use std::io::{self, BufRead};
 use std::path::PathBuf;
 
 use thiserror::Error;
 
 use self::check::Checked;
 use self::records::{Record, Records};
-use self::sidecar::{Refused, State};
+use self::sidecar::{Purpose, Refused, State};
 use super::hashing::Hashing;
 use super::store::{Batch, BatchOutcome, Store};
 use crate::db::DbError;
@@ -87,20 +87,21 @@ pub enum ImportError {
 }
 
 impl Import<'_> {
-    /// Reads records (a JSON array, also of one-element arrays as Thalamus lists them, or one record a line) and stores
-    /// them.
+    /// Opens the input and reads records (a JSON array, also of one-element arrays as Thalamus lists them, or one record a line) and
+    /// stores them. A file that is not the one an earlier run began with is opened again.
     ///
     /// # Errors
     /// See [`ImportError`]; what was stored until then stays, and the next run goes on from there.
-    pub async fn run(&self, input: impl BufRead) -> Result<Summary, ImportError> {
-        let mut records = Records::new(input);
-        let mut state = State::resume(self.path.as_deref(), self.kind)?;
-        let mut refused = Refused::new(self.refused_path(), state.records > 0);
-        for _ in 0..state.records {
-            if self.next(&mut records)?.is_none() {
-                break;
-            }
+    pub async fn run<R: BufRead>(&self, open: impl Fn() -> io::Result<R>) -> Result<Summary, ImportError> {
+        let open = || open().map(Records::new).map_err(|error| ImportError::File(self.input_path(), error));
+        let purpose = self.purpose().await?;
+        let mut records = open()?;
+        let mut state = State::resume(self.path.as_deref(), purpose.clone());
+        if state.records > 0 && !self.skip(&mut records, &state)? {
+            records = open()?;
+            state = State::begin(self.path.as_deref(), purpose);
         }
+        let mut refused = Refused::new(self.refused_path(), state.records > 0);
         loop {
             let mut batch = Vec::with_capacity(BATCH);
             while batch.len() < BATCH {
@@ -115,9 +116,10 @@ impl Import<'_> {
                 return Ok(summary);
             }
             let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+            let hash = records.hash();
             self.store(batch, &mut state.summary, &mut refused).await?;
             refused.flush()?;
-            state.advance(count)?;
+            state.advance(count, hash)?;
             (self.progress)(records.bytes());
         }
     }
@@ -127,10 +129,34 @@ impl Import<'_> {
         sidecar::refused_path(self.path.as_deref())
     }
 
+    fn input_path(&self) -> PathBuf {
+        self.path.clone().unwrap_or_else(|| PathBuf::from("-"))
+    }
+
+    async fn purpose(&self) -> Result<Purpose, ImportError> {
+        let kind = match self.kind {
+            Kind::People => "people",
+            Kind::Pages => "pages",
+        };
+        let hash_passwords = self.clear_passwords == ClearPasswords::Hash;
+        Ok(Purpose { kind: kind.into(), hash_passwords, store: self.store.id().await? })
+    }
+
+    /// Passes over what is dealt with; whether the file begins so.
+    fn skip(&self, records: &mut Records<impl BufRead>, state: &State) -> Result<bool, ImportError> {
+        for _ in 0..state.records {
+            match self.next(records) {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(ImportError::Unreadable(..)) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(records.hash() == state.hash)
+    }
+
     fn next(&self, records: &mut Records<impl BufRead>) -> Result<Option<Record>, ImportError> {
-        let path = || self.path.clone().unwrap_or_else(|| PathBuf::from("-"));
         records.next().map_err(|error| match error {
-            records::RecordError::Io(error) => ImportError::File(path(), error),
+            records::RecordError::Io(error) => ImportError::File(self.input_path(), error),
             records::RecordError::Structure(line, problem) => ImportError::Unreadable(line, problem),
         })
     }

@@ -9,6 +9,8 @@ use thiserror::Error;
 
 /// Longest record, in bytes.
 const MAX_RECORD_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes that are hashed together.
+const HASHED_AT_ONCE: usize = 16 * 1024;
 
 /// The bytes of one record.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,16 +51,31 @@ pub(super) struct Records<R> {
     place: Place,
     line: u64,
     bytes: u64,
+    hasher: blake3::Hasher,
+    /// Consumed, but not hashed yet.
+    unhashed: Vec<u8>,
 }
 
 impl<R: BufRead> Records<R> {
     pub(super) fn new(input: R) -> Self {
-        Self { input, place: Place::Begin, line: 1, bytes: 0 }
+        let unhashed = Vec::with_capacity(HASHED_AT_ONCE);
+        Self { input, place: Place::Begin, line: 1, bytes: 0, hasher: blake3::Hasher::new(), unhashed }
     }
 
     /// How many bytes have been read.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The BLAKE3 hash, in hexadecimal, of all bytes read.
+    pub(super) fn hash(&mut self) -> String {
+        self.hash_pending();
+        self.hasher.finalize().to_hex().to_string()
+    }
+
+    fn hash_pending(&mut self) {
+        self.hasher.update(&self.unhashed);
+        self.unhashed.clear();
     }
 
     /// The next record; none at the end.
@@ -108,6 +125,10 @@ impl<R: BufRead> Records<R> {
             self.input.consume(1);
             self.bytes += 1;
             self.line += u64::from(byte == b'\n');
+            self.unhashed.push(byte);
+            if self.unhashed.len() == HASHED_AT_ONCE {
+                self.hash_pending();
+            }
         }
         Ok(byte)
     }

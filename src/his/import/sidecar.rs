@@ -1,5 +1,6 @@
 //! What an import keeps beside its file: how far it got, and what it refused.
 
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,59 +9,75 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::records::Record;
-use super::{ImportError, Kind, Summary};
+use super::{ImportError, Summary};
 
-/// How far an import got. It is bound to the file by kind and size: another file starts anew, which is slower but never
-/// wrong.
+/// What an import is of and to; progress counts for the very same one alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Purpose {
+    /// `people` or `pages`.
+    pub(super) kind: Cow<'static, str>,
+    /// Whether clear passwords are hashed, or else refused.
+    pub(super) hash_passwords: bool,
+    /// The id of the store.
+    pub(super) store: String,
+}
+
+/// How far an import got.
+///
+/// It counts for the same purpose, and for a file that begins with the bytes that were dealt with: whoever resumes hashes
+/// them again. Anything else starts anew, which is slower but never wrong.
 pub(super) struct State {
     file: Option<PathBuf>,
-    kind: &'static str,
-    size: u64,
+    purpose: Purpose,
     /// Records that are dealt with.
     pub(super) records: u64,
+    /// The hash of the bytes up to their end.
+    pub(super) hash: String,
     /// How they ended.
     pub(super) summary: Summary,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Written {
-    kind: String,
-    size: u64,
+    #[serde(flatten)]
+    purpose: Purpose,
     records: u64,
+    hash: String,
     created: u64,
     unchanged: u64,
     refused: u64,
 }
 
 impl State {
-    pub(super) fn resume(path: Option<&Path>, kind: Kind) -> Result<Self, ImportError> {
-        let kind = match kind {
-            Kind::People => "people",
-            Kind::Pages => "pages",
-        };
-        let Some(path) = path else {
-            return Ok(Self { file: None, kind, size: 0, records: 0, summary: Summary::default() });
-        };
-        let size = fs::metadata(path).map_err(|error| ImportError::File(path.to_owned(), error))?.len();
-        let file = beside(path, "import-state");
-        let written = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Written>(&text).ok());
-        let written = written.filter(|written| written.kind == kind && written.size == size);
-        let (records, summary) = written.map_or((0, Summary::default()), |written| {
-            let Written { created, unchanged, refused, records, .. } = written;
-            (records, Summary { created, unchanged, refused, resumed: records })
-        });
-        Ok(Self { file: Some(file), kind, size, records, summary })
+    pub(super) fn begin(path: Option<&Path>, purpose: Purpose) -> Self {
+        let file = path.map(|path| beside(path, "import-state"));
+        Self { file, purpose, records: 0, hash: String::new(), summary: Summary::default() }
     }
 
-    /// Writes down that `count` more records are dealt with.
-    pub(super) fn advance(&mut self, count: u64) -> Result<(), ImportError> {
+    /// As an earlier run for the same purpose left it; the file's bytes are still to be compared.
+    pub(super) fn resume(path: Option<&Path>, purpose: Purpose) -> Self {
+        let begin = Self::begin(path, purpose);
+        let text = begin.file.as_ref().and_then(|file| fs::read(file).ok());
+        let written = text.and_then(|text| serde_json::from_slice::<Written>(&text).ok());
+        match written.filter(|written| written.purpose == begin.purpose) {
+            Some(Written { records, hash, created, unchanged, refused, purpose: _ }) => {
+                let summary = Summary { created, unchanged, refused, resumed: records };
+                Self { records, hash, summary, ..begin }
+            }
+            None => begin,
+        }
+    }
+
+    /// Writes down that `count` more records are dealt with, to where the bytes have `hash`.
+    pub(super) fn advance(&mut self, count: u64, hash: String) -> Result<(), ImportError> {
         self.records += count;
+        self.hash = hash;
         let Some(file) = &self.file else {
             return Ok(());
         };
         let Summary { created, unchanged, refused, resumed: _ } = self.summary;
-        let (kind, size, records) = (self.kind.to_owned(), self.size, self.records);
-        let written = Written { kind, size, records, created, unchanged, refused };
+        let (purpose, records, hash) = (self.purpose.clone(), self.records, self.hash.clone());
+        let written = Written { purpose, records, hash, created, unchanged, refused };
         let text = serde_json::to_vec(&written).unwrap_or_default();
         let new = file.with_extension("import-state.new");
         fs::write(&new, text)

@@ -154,6 +154,14 @@ impl Store {
         each!(self, store => store.delete_document(key, reach))
     }
 
+    /// Which store this is: an id that the migration wrote once.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn id(&self) -> Result<String, DbError> {
+        each!(self, store => store.id())
+    }
+
     /// Stores many new records in one transaction, and says of each how it ended.
     ///
     /// # Errors

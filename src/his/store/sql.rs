@@ -24,7 +24,7 @@ impl Dialect {
     }
 
     /// The text of a row as it may be seen.
-    fn visible(self, table: Table) -> &'static str {
+    pub(super) fn visible(self, table: Table) -> &'static str {
         match (self, table) {
             // A row that Thalamus let in may be no object; such a one has no password to hide.
             (Self::Postgres, Table::People) => {
@@ -98,7 +98,7 @@ impl Key {
     }
 
     /// The row: `$1` is the id, `$2` the book (or null), `$3` the only person within reach (or null).
-    fn condition(&self) -> &'static str {
+    pub(super) fn condition(&self) -> &'static str {
         match self {
             Self::Person(_) => "id = $1 AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR id = $3)",
             Self::Page { .. } => "id = $1 AND book = $2 AND (CAST($3 AS text) IS NULL OR book = $3)",
@@ -161,10 +161,17 @@ pub(super) fn delete_document(dialect: Dialect) -> String {
     dialect.placeholders(&format!("DELETE FROM personal_docs WHERE {DOCUMENT}"))
 }
 
-/// A statement with its parameters, all text.
+/// Which store this is.
+pub(super) const STORE_ID: &str = "SELECT id FROM fedgate_store";
+
+/// A statement with its parameters, all text but the limit, which is the last.
+///
+/// INVARIANT: the statement's text tells only which conditions there are, so that there are few of them: connections keep
+/// every statement they have prepared.
 pub(super) struct Query {
     pub(super) sql: String,
     pub(super) parameters: Vec<String>,
+    pub(super) limit: i64,
 }
 
 /// Rows of a list in the order of their ids. Columns: id, then `data`; for documents id, `data`, person, page, bytes.
@@ -230,7 +237,9 @@ fn select(dialect: Dialect, columns: &str, list: &List, window: &Window, limit: 
         some => dialect.placeholders(&some.join(" AND ")),
     };
     let table = list.table().name();
-    Query { sql: format!("SELECT {columns} FROM {table} WHERE {condition} ORDER BY id LIMIT {limit}"), parameters }
+    let place = dialect.placeholders(&format!("CAST(${} AS bigint)", parameters.len() + 1));
+    let sql = format!("SELECT {columns} FROM {table} WHERE {condition} ORDER BY id LIMIT {place}");
+    Query { sql, parameters, limit: i64::try_from(limit).unwrap_or(i64::MAX) }
 }
 
 /// Conditions and their parameters, numbered as they come.
@@ -249,6 +258,31 @@ impl Conditions {
     fn add_some(&mut self, comparison: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.add(comparison, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_asks_for_is_no_part_of_a_statement() {
+        let list = |text: &str| List::Pages {
+            person: text.to_owned(),
+            since: Some(text.to_owned()),
+            page_type: Some(text.to_owned()),
+        };
+        let window = |text: &str| Window { after: Some(text.to_owned()), upto: Some(text.to_owned()) };
+        for dialect in [Dialect::Postgres, Dialect::Sqlite] {
+            let make = |text: &str, limit| {
+                let (list, window, reach) = (list(text), window(text), Reach::Own(text.to_owned()));
+                let rows = select_list(dialect, &list, &window, limit, &reach);
+                let ids = select_ids(dialect, &list, &window, limit, &reach);
+                assert_eq!((rows.limit, ids.limit), (limit as i64, limit as i64));
+                (rows.sql, ids.sql)
+            };
+            assert_eq!(make("a", 1), make("'b", 1000));
         }
     }
 }

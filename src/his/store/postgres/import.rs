@@ -5,7 +5,7 @@ use futures_util::future::try_join_all;
 use tokio_postgres::Statement;
 
 use super::super::batch::{self, Batch, BatchOutcome};
-use super::super::sql::Table;
+use super::super::sql::{STORE_ID, Table};
 use super::{Postgres, existing, insert};
 use crate::db::DbError;
 use crate::his::json::Object;
@@ -34,6 +34,10 @@ struct Statements {
 }
 
 impl Postgres {
+    pub(in super::super) async fn id(&self) -> Result<String, DbError> {
+        Ok(self.client().await?.query_one(STORE_ID, &[]).await?.try_get(0)?)
+    }
+
     pub(in super::super) async fn import(&self, batch: Batch) -> Result<Vec<BatchOutcome>, DbError> {
         let (table, records): (Table, Vec<Record<'_>>) = match &batch {
             Batch::People(people) => (Table::People, people.iter().map(Record::person).collect()),
@@ -42,7 +46,7 @@ impl Postgres {
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;
         let statements = Statements {
-            insert: transaction.prepare_cached(insert(table)).await?,
+            insert: transaction.prepare_cached(&insert(table)).await?,
             existing: transaction.prepare_cached(&existing(table)).await?,
         };
         let outcomes = records.iter().map(|record| store(&transaction, &statements, record));

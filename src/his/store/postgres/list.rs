@@ -22,7 +22,7 @@ impl Postgres {
         let query = sql::select_list(DIALECT, list, window, limit, reach);
         let client = self.client().await?;
         let statement = client.prepare_cached(&query.sql).await?;
-        let rows = client.query_raw(&statement, &query.parameters).await?;
+        let rows = client.query_raw(&statement, values(&query)).await?;
         pin_mut!(rows);
         let mut chunk = Chunk::default();
         while let Some(row) = rows.next().await {
@@ -51,11 +51,15 @@ impl Postgres {
         limit: usize,
         reach: &Reach,
     ) -> Result<Vec<String>, DbError> {
-        let Query { sql, parameters } = sql::select_ids(DIALECT, list, window, limit, reach);
+        let query = sql::select_ids(DIALECT, list, window, limit, reach);
         let client = self.client().await?;
-        let statement = client.prepare_cached(&sql).await?;
-        let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|text| text as _).collect();
-        let rows = client.query(&statement, &parameters).await?;
+        let statement = client.prepare_cached(&query.sql).await?;
+        let rows = client.query(&statement, &values(&query)).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
+}
+
+fn values(query: &Query) -> Vec<&(dyn ToSql + Sync)> {
+    let texts = query.parameters.iter().map(|text| text as _);
+    texts.chain([&query.limit as _]).collect()
 }

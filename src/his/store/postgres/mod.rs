@@ -52,7 +52,7 @@ impl Postgres {
     pub(super) async fn create(&self, key: &Key, text: String, reach: &Reach) -> Result<Created, DbError> {
         let client = self.client().await?;
         let (id, book, own) = (key.id(), key.book(), reach.own());
-        let statement = client.prepare_cached(insert(key.table())).await?;
+        let statement = client.prepare_cached(&insert(key.table())).await?;
         let inserted = match client.execute(&statement, &[&id, &text, &own, &book]).await {
             // The person was deleted between our look and our write.
             Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => return Ok(Created::NoPerson),
@@ -130,24 +130,19 @@ impl Postgres {
 }
 
 /// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the only person within reach (or null), `$4` book.
-fn insert(table: Table) -> &'static str {
+fn insert(table: Table) -> String {
     match table {
-        Table::People => {
-            "INSERT INTO people (id, data) SELECT $1::varchar, $2::text::jsonb \
+        Table::People => "INSERT INTO people (id, data) SELECT $1::varchar, $2::text::jsonb \
              WHERE ($3::text IS NULL OR $1 = $3) AND $4::text IS NULL ON CONFLICT DO NOTHING"
-        }
-        Table::Pols => {
-            "INSERT INTO pols (id, book, data) SELECT $1::varchar, $4::varchar, $2::text::jsonb \
+            .to_owned(),
+        Table::Pols => "INSERT INTO pols (id, book, data) SELECT $1::varchar, $4::varchar, $2::text::jsonb \
              WHERE ($3::text IS NULL OR $4 = $3) AND EXISTS (SELECT 1 FROM people WHERE id = $4) ON CONFLICT DO NOTHING"
-        }
-        Table::Dus => {
-            "INSERT INTO dus (id, data) SELECT $1::varchar, $2::text::jsonb \
-             WHERE ($3::text IS NULL OR true) AND $4::text IS NULL ON CONFLICT DO NOTHING"
-        }
-        Table::Institutions | Table::PersonalDocs => {
-            "INSERT INTO institutions (id, data) SELECT $1::varchar, $2::text::jsonb \
-             WHERE ($3::text IS NULL OR true) AND $4::text IS NULL ON CONFLICT DO NOTHING"
-        }
+            .to_owned(),
+        Table::Dus | Table::Institutions | Table::PersonalDocs => format!(
+            "INSERT INTO {} (id, data) SELECT $1::varchar, $2::text::jsonb \
+             WHERE ($3::text IS NULL OR true) AND $4::text IS NULL ON CONFLICT DO NOTHING",
+            table.name()
+        ),
     }
 }
 
@@ -166,7 +161,7 @@ fn existing(table: Table) -> String {
 
 /// The row as it may be seen, and whether it is inactive, locked until the transaction ends.
 fn lock(key: &Key) -> String {
-    let select = sql::select_visible(DIALECT, key);
-    let (columns, rest) = select.split_once(" FROM ").unwrap_or((select.as_str(), ""));
-    format!("{columns}, coalesce(data -> 'active' = 'false', false) FROM {rest} FOR UPDATE")
+    let (table, condition) = (key.table(), key.condition());
+    let (visible, name) = (DIALECT.visible(table), table.name());
+    format!("SELECT {visible}, coalesce(data -> 'active' = 'false', false) FROM {name} WHERE {condition} FOR UPDATE")
 }

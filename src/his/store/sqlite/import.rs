@@ -3,12 +3,17 @@
 use rusqlite::Transaction;
 
 use super::super::batch::{self, Batch, BatchOutcome};
+use super::super::sql::STORE_ID;
 use super::super::{Created, Key, Reach};
 use super::{SqliteStore, insert};
 use crate::db::DbError;
 use crate::his::json::Object;
 
 impl SqliteStore {
+    pub(in super::super) async fn id(&self) -> Result<String, DbError> {
+        self.sqlite.read(|connection| connection.query_row(STORE_ID, [], |row| row.get(0))).await
+    }
+
     pub(in super::super) async fn import(&self, batch: Batch) -> Result<Vec<BatchOutcome>, DbError> {
         let records: Vec<(Key, Object)> = match batch {
             Batch::People(people) => people.into_iter().map(|(id, document)| (Key::Person(id), document)).collect(),

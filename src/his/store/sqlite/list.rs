@@ -1,9 +1,9 @@
 //! Lists: in chunks that each take a reader and give it back, as on PostgreSQL.
 
-use rusqlite::params_from_iter;
+use rusqlite::{ToSql, params_from_iter};
 
 use super::super::element::{self, DocumentRow};
-use super::super::sql;
+use super::super::sql::{self, Query};
 use super::super::{Chunk, List, Reach, Window};
 use super::{DIALECT, SqliteStore};
 use crate::db::DbError;
@@ -23,7 +23,7 @@ impl SqliteStore {
         };
         let work = move |connection: &rusqlite::Connection| {
             let mut statement = connection.prepare_cached(&query.sql)?;
-            let mut rows = statement.query(params_from_iter(&query.parameters))?;
+            let mut rows = statement.query(params_from_iter(values(&query)))?;
             let mut chunk = Chunk::default();
             while let Some(row) = rows.next()? {
                 let (id, data) = (row.get(0)?, row.get_ref(1)?.as_str()?);
@@ -56,8 +56,13 @@ impl SqliteStore {
         let query = sql::select_ids(DIALECT, list, window, limit, reach);
         let work = move |connection: &rusqlite::Connection| {
             let mut statement = connection.prepare_cached(&query.sql)?;
-            statement.query_map(params_from_iter(&query.parameters), |row| row.get(0))?.collect()
+            statement.query_map(params_from_iter(values(&query)), |row| row.get(0))?.collect()
         };
         self.sqlite.read(work).await
     }
+}
+
+fn values(query: &Query) -> Vec<&dyn ToSql> {
+    let texts = query.parameters.iter().map(|text| text as _);
+    texts.chain([&query.limit as _]).collect()
 }

@@ -1,0 +1,176 @@
+//! The protocol that bounds how long a revoked right lives, walked through exhaustively.
+//!
+//! What it promises is said in docs/CONSISTENCY.md; how it is modelled, in `protocol_model`. The walk that every build
+//! takes is small; `FEDGATE_MODEL=deep` takes the long one besides, which needs minutes and some memory.
+//!
+//! One instance stands for any number: a move of an instance reads the primary and changes that instance alone (see the
+//! signature of `move_instance`), and each law speaks of one instance at a time. So of a run that breaks a law, what
+//! the other instances did can be left out, and what is left still breaks it. Likewise one account asked for, one read
+//! and one request on their way stand for any number; the second account is there to be named by changes.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "an index out of range is a fault of the model, and ends the test; how much was walked is told"
+)]
+
+use std::time::Instant;
+
+use stateright::{Checker, HasDiscoveries, Model, Path};
+
+#[path = "protocol_model/mod.rs"]
+mod model;
+
+use model::bounds::{Bounds, Flaw, Restore};
+use model::laws::LAWS;
+use model::{Protocol, State, Step};
+
+/// What each build checks.
+const SMALL: Bounds = Bounds {
+    instances: 1,
+    asked: 1,
+    requests: true,
+    bound: 2,
+    commits: 2,
+    failovers: 1,
+    remembered: 2,
+    restore: Restore::Never,
+    steps: None,
+};
+
+#[test]
+fn the_laws_hold_and_everything_happens() {
+    let checker = walk(SMALL, None);
+    checker.assert_properties();
+}
+
+#[test]
+fn the_laws_hold_with_both_accounts_asked_for() {
+    hold(Bounds { asked: 2, commits: 1, ..SMALL }, None);
+}
+
+/// Proves nothing that one instance does not, if the argument above is right; so it tests the argument.
+#[test]
+fn the_laws_hold_for_several_instances_together() {
+    let several = Bounds { requests: false, bound: 1, commits: 1, ..SMALL };
+    hold(Bounds { instances: 2, failovers: 0, ..several.clone() }, None);
+    hold(Bounds { instances: 3, steps: Some(12), ..several }, None);
+}
+
+#[test]
+fn the_laws_hold_deeper_on_demand() {
+    if std::env::var("FEDGATE_MODEL").is_ok_and(|value| value == "deep") {
+        walk(Bounds { bound: 3, commits: 3, ..SMALL }, None).assert_properties();
+        walk(Bounds { failovers: 2, ..SMALL }, None).assert_properties();
+        hold(Bounds { asked: 2, ..SMALL }, None);
+        hold(Bounds { instances: 2, requests: false, bound: 1, commits: 1, ..SMALL }, None);
+    }
+}
+
+#[test]
+fn each_part_of_the_protocol_is_needed() {
+    let commits = |commits| Bounds { commits, ..SMALL };
+    #[rustfmt::skip]
+    let cases = [
+        (Flaw::LeaseFromAnswer,     commits(1)),
+        (Flaw::NoLease,             commits(1)),
+        (Flaw::NoGate,              commits(1)),
+        (Flaw::NoGeneration,        commits(1)),
+        (Flaw::KeepOnReconnect,     commits(1)),
+        (Flaw::GapIsNothing,        commits(2)),
+        (Flaw::EpochAfterRow,       commits(1)),
+        (Flaw::JoinEarlierRead,     commits(1)),
+        (Flaw::NoticesAloneLate,    commits(1)),
+        (Flaw::NoticesAloneLost,    commits(1)),
+        (Flaw::PollStandby,         commits(1)),
+        (Flaw::ReadStandby,         commits(1)),
+        (Flaw::RegressionIsNothing, Bounds { restore: Restore::Quiet, ..commits(1) }),
+    ];
+    for (flaw, bounds) in cases {
+        assert!(counterexample(bounds, Some(flaw)).is_some(), "{flaw:?}: should find a counterexample");
+    }
+}
+
+#[test]
+fn notices_alone_would_do_if_none_were_ever_lost() {
+    hold(Bounds { commits: 1, ..SMALL }, Some(Flaw::NoticesAlone));
+}
+
+#[test]
+fn a_failover_that_breaks_its_sessions_needs_no_look_at_the_order_of_epochs() {
+    hold(SMALL, Some(Flaw::RegressionIsNothing));
+}
+
+#[test]
+fn a_restore_in_place_is_survived_if_it_is_quiet_or_raises_the_epoch() {
+    hold(Bounds { failovers: 0, restore: Restore::Quiet, ..SMALL }, None);
+    hold(Bounds { failovers: 0, restore: Restore::Raised, ..SMALL }, None);
+}
+
+#[test]
+fn a_careless_restore_in_place_is_not_survived() {
+    let careless = Bounds { failovers: 0, commits: 1, restore: Restore::Careless, ..SMALL };
+    assert!(counterexample(careless, None).is_some(), "should find a counterexample");
+}
+
+/// Walks through everything within the bounds.
+fn walk(bounds: Bounds, flaw: Option<Flaw>) -> impl Checker<Protocol> {
+    let began = Instant::now();
+    let protocol = Protocol { bounds, flaw };
+    let checker = protocol.clone().checker();
+    let checker = match protocol.bounds.steps {
+        // One thread goes strictly from near to far, so that every run of that length is walked.
+        Some(steps) => checker.threads(1).target_max_depth(depth(steps)),
+        None => checker.threads(2),
+    };
+    let checker = checker.spawn_bfs().join();
+    let (states, longest, seconds) = (checker.unique_state_count(), checker.max_depth(), began.elapsed().as_secs_f32());
+    let properties = protocol.properties().len();
+    println!("{protocol:?}: {states} states, depth {longest}, {properties} properties, {seconds:.1} s");
+    assert!(checker.is_done() && states > 1000, "every state was visited, and there were some");
+    checker
+}
+
+/// Holds the laws alone to the protocol; bounds may be too small for everything that must happen somewhere.
+fn hold(bounds: Bounds, flaw: Option<Flaw>) {
+    let checker = walk(bounds, flaw);
+    for law in LAWS {
+        assert!(checker.discovery(law).is_none(), "{law}: {:?}", checker.discovery(law).map(steps));
+    }
+}
+
+/// A run that breaks a law, as short as there is one; none if all hold.
+fn counterexample(bounds: Bounds, flaw: Option<Flaw>) -> Option<Vec<Step>> {
+    let mut shortest = None;
+    let mut longest = usize::MAX;
+    // The checker tells the first run that it happens upon; the next one has to be shorter.
+    while let Some((law, run)) = breach(&Protocol { bounds: bounds.clone(), flaw }, longest) {
+        longest = run.len() - 1;
+        shortest = Some((law, run));
+    }
+    let (law, run) = shortest?;
+    println!("{flaw:?} breaks {law} in {} steps: {run:?}", run.len());
+    Some(run)
+}
+
+/// A run of at most so many steps that breaks a law, and the law.
+fn breach(protocol: &Protocol, steps_at_most: usize) -> Option<(&'static str, Vec<Step>)> {
+    let checker = protocol
+        .clone()
+        .checker()
+        .target_max_depth(depth(steps_at_most))
+        .finish_when(HasDiscoveries::AnyFailures)
+        .spawn_bfs()
+        .join();
+    let found = LAWS.into_iter().filter_map(|law| Some((law, steps(checker.discovery(law)?))));
+    found.min_by_key(|(_, run)| run.len())
+}
+
+/// As the checker counts it: states on a path, of which the last is left out.
+fn depth(steps: usize) -> usize {
+    steps.saturating_add(2)
+}
+
+fn steps(path: Path<State, Step>) -> Vec<Step> {
+    path.into_actions()
+}
