@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
 
-use crate::federation::{BOUND, Controller, Federation, INSTANCES, ask_until, next_state, over, request};
+use crate::federation::{BOUND, Controller, Federation, INSTANCES, all_entitled, ask_until, next_state, over, request};
 use crate::fixture::Gateway;
 use crate::history::{Flip, History, State};
 use crate::support::keepalive::Connection;
@@ -30,6 +30,7 @@ fn no_right_outlives_its_revocation_by_more_than_the_bound_whatever_fails() {
     let gateways = federation.gateways();
     let stop = AtomicBool::new(false);
     let mut counts = Vec::new();
+    let began = Instant::now();
     let history = thread::scope(|scope| {
         let client = |number: usize| {
             let (stop, gateways) = (&stop, &gateways);
@@ -45,7 +46,7 @@ fn no_right_outlives_its_revocation_by_more_than_the_bound_whatever_fails() {
         };
         let clients: Vec<_> = (0..INSTANCES * CLIENTS_PER_INSTANCE).map(|number| scope.spawn(client(number))).collect();
         let faults = scope.spawn(|| inject(&federation, &gateways, &stop, StdRng::seed_from_u64(seed)));
-        let flips = flip(&federation.controller(), flips, StdRng::seed_from_u64(!seed));
+        let flips = flip(&federation.controller(), began, flips, StdRng::seed_from_u64(!seed));
         stop.store(true, Ordering::SeqCst);
         counts.extend(faults.join().unwrap());
         History { answers: clients.into_iter().flat_map(|client| client.join().unwrap()).collect(), flips }
@@ -74,11 +75,10 @@ fn no_right_outlives_its_revocation_by_more_than_the_bound_whatever_fails() {
     assert!(counts.iter().all(|count| *count > 0) && swallowed > 0, "each fault was there");
 }
 
-/// Flips random accounts, one every [`FLIP_EVERY`].
-pub(crate) fn flip(controller: &Controller, count: usize, mut random: StdRng) -> Vec<Flip> {
+/// Flips random accounts, one every [`FLIP_EVERY`], after what was so since `began`, when nobody had asked yet.
+pub(crate) fn flip(controller: &Controller, began: Instant, count: usize, mut random: StdRng) -> Vec<Flip> {
+    let mut flips = all_entitled(ACCOUNTS, began);
     let began = Instant::now();
-    let initial = |account| Flip { account, state: State::Entitled, begin: began, end: began };
-    let mut flips: Vec<Flip> = (0..ACCOUNTS).map(initial).collect();
     let mut states = [State::Entitled; ACCOUNTS];
     for number in 1..=u32::try_from(count).unwrap() {
         let account = random.random_range(0..ACCOUNTS);

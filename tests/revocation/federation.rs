@@ -106,6 +106,11 @@ impl Controller {
     }
 }
 
+/// How the accounts begin.
+pub(crate) fn all_entitled(count: usize, since: Instant) -> Vec<Flip> {
+    (0..count).map(|account| Flip { account, state: State::Entitled, begin: since, end: since }).collect()
+}
+
 /// The state after `state`: an entitled account loses its right one way or the other, any other is given it.
 pub(crate) fn next_state(state: State, random: &mut StdRng) -> State {
     match state {

@@ -33,7 +33,8 @@ pub(crate) enum Outcome {
 impl Outcome {
     pub(crate) fn of_status(status: u16) -> Self {
         match status {
-            200 => Self::Tells(State::Entitled),
+            // Forwarded, whatever became of it: a gateway that was stopped finds that the upstream took too long.
+            200 | 504 => Self::Tells(State::Entitled),
             403 => Self::Tells(State::Unentitled),
             401 => Self::Tells(State::Disabled),
             503 => Self::Unavailable,
@@ -174,6 +175,7 @@ fn the_law_is_broken_by_late_allows_and_false_refusals_and_by_nothing_else() {
         (105,   106,   200, true),
         (1110,  1111,  200, true),   // within the bound
         (1111,  1112,  200, false),  // one millisecond later
+        (1111,  1112,  504, false),  // forwarded all the same
         (1111,  1112,  403, true),
         (2000,  2001,  503, true),
         (2000,  2001,  0,   false),  // no answer at all

@@ -59,6 +59,7 @@ fn run(mutant: Mutant) -> Findings {
     let pipelines: Vec<_> =
         federation.proxies.iter().map(|proxy| start(&runtime, &federation, proxy, mutant)).collect();
     let stop = AtomicBool::new(false);
+    let began = Instant::now();
     let history = thread::scope(|scope| {
         let client = |instance: usize| {
             let (stop, pipeline, runtime) = (&stop, Arc::clone(&pipelines[instance]), &runtime);
@@ -87,7 +88,7 @@ fn run(mutant: Mutant) -> Findings {
                 federation.proxies[instance].cut();
             }
         });
-        let flips = flip(&federation.controller(), 650, StdRng::seed_from_u64(9));
+        let flips = flip(&federation.controller(), began, 650, StdRng::seed_from_u64(9));
         stop.store(true, Ordering::SeqCst);
         History { answers: clients.into_iter().flat_map(|client| client.join().unwrap()).collect(), flips }
     });

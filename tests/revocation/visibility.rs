@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::federation::{BOUND, Federation, INSTANCES, ask_until, next_state, over, request};
+use crate::federation::{BOUND, Federation, INSTANCES, all_entitled, ask_until, next_state, over, request};
 use crate::fixture::PATIENCE;
-use crate::history::{Flip, History, Outcome, State};
+use crate::history::{History, Outcome, State};
 use crate::support::keepalive::Connection;
 use crate::support::percentiles;
 
@@ -44,9 +44,7 @@ fn probe(federation: &Federation, addresses: &[std::net::SocketAddr], flips: usi
     let told: Vec<Mutex<(usize, State)>> = addresses.iter().map(|_| Mutex::new((0, State::Disabled))).collect();
     let controller = federation.controller();
     let mut random = StdRng::seed_from_u64(1);
-    let began = Instant::now();
-    let initial = |account| Flip { account, state: State::Entitled, begin: began, end: began };
-    let mut history = History { answers: vec![], flips: (0..ACCOUNTS).map(initial).collect() };
+    let mut history = History { answers: vec![], flips: all_entitled(ACCOUNTS, Instant::now()) };
     let mut states = [State::Entitled; ACCOUNTS];
     thread::scope(|scope| {
         let prober = |instance: usize| {
