@@ -117,7 +117,8 @@ fn state_means_away(state: &SqlState) -> bool {
 /// The innermost cause of an error, in one line: what lies around it says the same in other words.
 fn cause(error: &(dyn StdError + 'static)) -> String {
     let mut innermost = error;
-    while let Some(source) = innermost.source() {
+    // Below SQLite's message there is but the name of its code.
+    while let (Some(source), false) = (innermost.source(), innermost.is::<rusqlite::Error>()) {
         innermost = source;
     }
     innermost.to_string().lines().next().unwrap_or_default().to_owned()
