@@ -3,7 +3,7 @@
 //! The one rule: keeping them never stands in the way of serving: what cannot be written is told and left.
 //! Called by `reload` whenever a policy comes into force, and by `fedgate explain`.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -26,9 +26,8 @@ pub fn keep(directory: &Path, policy: &PolicySet) -> io::Result<()> {
     }
     // Whole or not at all: a reader never sees half a policy.
     let partial = directory.join(format!(".{}.{}", policy.fingerprint(), std::process::id()));
-    let mut file = std::fs::File::create(&partial)?;
-    file.write_all(policy.source())?;
-    file.sync_all()?;
+    // Not synced: after a crash of the machine the policy in force is kept anew, and reloading waits for no disk.
+    std::fs::write(&partial, policy.source())?;
     std::fs::rename(partial, path)?;
     let mut kept: Vec<(SystemTime, PathBuf)> = std::fs::read_dir(directory)?
         .filter_map(|entry| {
