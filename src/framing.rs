@@ -12,6 +12,8 @@ use thiserror::Error;
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Most header lines.
 pub const MAX_HEADERS: usize = 64;
+/// Most digits of a length.
+const MAX_LENGTH_DIGITS: usize = 18;
 /// Most digits of a chunk size, and longest trailer section in bytes.
 const MAX_CHUNK_DIGITS: usize = 15;
 const MAX_TRAILER_BYTES: usize = 1024;
@@ -126,7 +128,7 @@ pub fn check_head(head: &[u8]) -> Result<Body, FramingError> {
         if name.eq_ignore_ascii_case(b"host") {
             hosts += 1;
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            match (length, plain_number(value)) {
+            match (length, plain_number(value).filter(|_| value.len() <= MAX_LENGTH_DIGITS)) {
                 (None, Some(number)) => length = Some(number),
                 _ => return Err(FramingError::BodyLength),
             }
@@ -233,11 +235,9 @@ fn check_connection(value: &[u8]) -> Result<(), FramingError> {
     Ok(())
 }
 
-/// Digits alone, at most 18 of them: no sign, no blank, no leading zero, no list.
-fn plain_number(digits: &[u8]) -> Option<u64> {
-    let plain = digits.len() <= 18
-        && digits.iter().all(u8::is_ascii_digit)
-        && (digits.len() == 1 || digits.first() != Some(&b'0'));
+/// Digits alone: no sign, no blank, no leading zero, no list.
+pub fn plain_number(digits: &[u8]) -> Option<u64> {
+    let plain = digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits.first() != Some(&b'0'));
     plain.then(|| std::str::from_utf8(digits).ok()?.parse().ok())?
 }
 

@@ -155,6 +155,12 @@ impl Guarded {
     /// Refuses the request whose head is held: with an answer, if it is the connection's first.
     fn refuse(&mut self, fault: Fault) {
         let request_id = format!("{:032x}", rand::random::<u128>());
+        if self.served {
+            // The connection ends without a word, after what is being answered.
+            self.record(&request_id, fault, 0);
+            self.phase = Phase::Ended;
+            return;
+        }
         let (status, reason) = fault.status();
         let body =
             serde_json::json!({ "error": fault.message(), "code": fault.code(), "request_id": request_id }).to_string();
@@ -164,12 +170,6 @@ impl Guarded {
              X-Request-Id: {request_id}\r\nAccess-Control-Allow-Origin: *\r\n{allow}Connection: close\r\n\r\n{body}",
             body.len()
         );
-        if self.served {
-            // The connection ends without a word, after what is being answered.
-            self.record(&request_id, fault, 0);
-            self.phase = Phase::Ended;
-            return;
-        }
         self.record(&request_id, fault, status);
         self.phase = Phase::Answering(answer.into_bytes(), 0);
         self.timer = Some(Box::pin(tokio::time::sleep(ANSWER_TIMEOUT)));

@@ -8,6 +8,7 @@ use http::{HeaderMap, Version, header};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
+use crate::framing::plain_number;
 use crate::pipeline::Authorization;
 
 /// The request target as it was sent.
@@ -104,12 +105,6 @@ pub(super) fn check(head: &RequestHeader) -> Result<(), Malformed> {
 /// The declared length of the body, where there is one.
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH).and_then(|length| plain_number(length.as_bytes()))
-}
-
-/// Digits alone: no sign, no blank, no leading zero, no list.
-fn plain_number(digits: &[u8]) -> Option<u64> {
-    let plain = digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits.first() != Some(&b'0'));
-    plain.then(|| std::str::from_utf8(digits).ok()?.parse().ok())?
 }
 
 impl Malformed {
