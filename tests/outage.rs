@@ -23,6 +23,7 @@ use support::keepalive::{Connection, get};
 use support::percentiles;
 use support::postgres::Cluster;
 use tokio::runtime::Runtime;
+use tokio_postgres::SimpleQueryMessage;
 
 const BOUND: Duration = Duration::from_secs(1);
 /// How long the database is away, unless `FEDGATE_TEST_OUTAGE_SECONDS` says otherwise.
@@ -190,16 +191,18 @@ fn an_operator_may_serve_cached_callers_through_an_outage_and_others_get_503() {
 }
 
 #[test]
-fn a_standby_is_named_and_never_believed() {
+fn a_standby_that_streams_is_named_and_never_believed_until_it_is_promoted() {
     let cluster = Cluster::start();
     let database = database(&cluster);
     let standby = cluster.standby();
     let database = standby.moved(&database);
     // Whoever asks it, not only the watch: it answers, possibly with what was true long ago.
-    let read = Runtime::new()
-        .unwrap()
-        .block_on(async { Accounts::open(&StoreConfig::Postgres(database.clone())).await.unwrap().read("P0").await });
+    let (read, changes) = Runtime::new().unwrap().block_on(async {
+        let accounts = Accounts::open(&StoreConfig::Postgres(database.clone())).await.unwrap();
+        (accounts.read("P0").await, accounts.changes_since(None).await)
+    });
     assert!(matches!(read, Err(AccountsError::Standby)), "{read:?}");
+    assert!(matches!(changes, Err(AccountsError::Standby)), "{changes:?}");
     let began = Instant::now();
     let gateway = start(&database, "");
     for _ in 0..20 {
@@ -207,15 +210,70 @@ fn a_standby_is_named_and_never_believed() {
     }
     gateway.logged("read-only standby", began, PATIENCE).expect("the operator is told");
     assert_eq!(status(&gateway, 0), 503);
+    standby.promote();
+    println!("outage, a promoted standby: served again after {:?}", served(&gateway, 0, BACK));
+}
+
+/// The first value of the first row that a statement answers, if any, as text.
+fn sql(database: &PostgresConfig, statement: &str) -> Option<String> {
+    Runtime::new().unwrap().block_on(async {
+        let (client, connection) = tokio_postgres::connect(&database.uri, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let rows = client.simple_query(statement).await.unwrap();
+        rows.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+    })
 }
 
 #[test]
-fn a_transaction_pooling_proxy_is_named_and_refused() {
+fn a_failover_that_lost_a_grant_and_took_the_epoch_back_leaves_nothing_of_it() {
+    let cluster = Cluster::start();
+    let database = database(&cluster);
+    let standby = cluster.standby();
+    let replica = standby.moved(&database);
+    let roles = |roles| format!(r#"UPDATE people SET data = data || '{{"roles": ["{roles}"]}}' WHERE id = 'P0'"#);
+    let epoch = |database| sql(database, "SELECT epoch FROM fedgate_epoch").unwrap().parse::<u64>().unwrap();
+    sql(&database, &roles("end_user"));
+    let deadline = Instant::now() + PATIENCE;
+    while epoch(&replica) < epoch(&database) {
+        assert!(Instant::now() < deadline, "the standby does not follow");
+    }
+    standby.kill();
+    sql(&database, &roles("health_professional"));
+    // One connection string for both, as an operator would write it.
+    let directory = |database: &PostgresConfig| database.uri.split(' ').next().unwrap().replace("host=", "");
+    let (hosts, name) = ([&database, &replica].map(directory).join(","), database.uri.split("dbname=").nth(1).unwrap());
+    let uri = format!("host={hosts} user=postgres dbname={name} target_session_attrs=read-write");
+    let gateway = start(&PostgresConfig { uri, ..database.clone() }, "");
+    served(&gateway, 0, PATIENCE);
+    served(&gateway, 1, PATIENCE);
+    let before = epoch(&database);
+    cluster.kill();
+    let began = Instant::now();
+    standby.resume();
+    standby.promote();
+    // The grant may be used until the bound, by who is cached, and no longer; nobody can hold what was lost.
+    while status(&gateway, 0) != 403 {
+        assert!(began.elapsed() < BACK + BACK, "what was lost is still used, or nobody is served");
+        thread::sleep(Duration::from_millis(5));
+    }
+    println!("outage, a failover: what was lost is refused after {:?}", began.elapsed());
+    assert_eq!(status(&gateway, 1), 200);
+    assert!(epoch(&replica) < before, "the epoch went back");
+    sql(&replica, &roles("health_professional"));
+    served(&gateway, 0, PATIENCE);
+}
+
+#[test]
+fn a_transaction_pooling_proxy_is_named_and_refused_from_the_first_request_on() {
     let cluster = Cluster::start();
     let database = database(&cluster);
     let (uri, _pooler) = cluster.pooled(&database);
     let began = Instant::now();
     let gateway = start(&PostgresConfig { uri, ..database }, "");
+    assert_eq!(status(&gateway, 0), 503, "while nobody knows yet");
     gateway.logged("transaction-pooling proxy", began, PATIENCE).expect("the operator is told");
     for account in 0..5 {
         assert_eq!(status(&gateway, account), 503);

@@ -18,6 +18,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -269,6 +270,33 @@ fn reloads_during_reloads_and_an_edit_that_hides_end_with_the_last_content() {
     fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
     assert_eq!(policy(199).len(), policy(197).len());
     comes_into_force(&gateway, &fingerprint(&policy(197)));
+}
+
+#[test]
+fn with_no_inotify_left_an_edit_comes_into_force_and_a_fault_is_told() {
+    // A user namespace has a limit of its own, which leaves every other process its watches.
+    let under = ["unshare", "--user", "--map-root-user", "sh", "-c"];
+    let limit = "echo 0 > /proc/sys/user/max_inotify_instances";
+    if !Command::new(under[0]).args(&under[1..]).arg(limit).status().is_ok_and(|status| status.success()) {
+        println!("not run: this machine lets nobody make a user namespace");
+        return;
+    }
+    let script = format!("{limit} && exec \"$@\"");
+    let began = Instant::now();
+    let under: Vec<_> = under.into_iter().chain([script.as_str(), "sh"]).collect();
+    let gateway = Gateway::start_as(&Setup { under: &under, policy: Some(&policy(0)), ..Setup::default() });
+    gateway.logged("no notices of the file system", began, PATIENCE).expect("the operator is told");
+    let mut took = vec![];
+    for number in 1..40 {
+        let written = Instant::now();
+        edit(&gateway.dir, number);
+        comes_into_force(&gateway, &fingerprint(&policy(number)));
+        took.push(written.elapsed());
+    }
+    println!("reload, no inotify left: in force {}", percentiles(took));
+    let began = Instant::now();
+    put(&gateway.dir.join("roles.cfg"), "{}");
+    gateway.logged("the last good policy", began, ALARM).expect("the alarm does not need notices");
 }
 
 #[test]

@@ -124,10 +124,13 @@ async fn prove_notices(accounts: &Accounts, notices: &mut mpsc::Receiver<()>) ->
     }
 }
 
-/// What changed after `since`, asked of one session.
+/// What changed after `since`, asked of one session, which must lead to the primary.
 pub(super) async fn postgres_changes(client: &Client, since: Option<u64>) -> Result<Changes, AccountsError> {
     let after = since.map_or(i64::MAX, to_sql);
     let rows = client.query(POSTGRES_CHANGES, &[&after]).await.map_err(DbError::from)?;
+    if rows.iter().any(|row| row.get::<_, bool>(3)) {
+        return Err(AccountsError::Standby);
+    }
     changes(since, rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
@@ -150,7 +153,8 @@ impl Drop for AbortOnDrop {
 }
 
 const POSTGRES_CHANGES: &str = "
-    SELECT e.epoch, c.epoch, c.account FROM fedgate_epoch e LEFT JOIN fedgate_account_changes c ON c.epoch > $1";
+    SELECT e.epoch, c.epoch, c.account, pg_is_in_recovery()
+    FROM fedgate_epoch e LEFT JOIN fedgate_account_changes c ON c.epoch > $1";
 
 impl Changes {
     /// Whether nothing changed.

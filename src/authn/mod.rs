@@ -13,8 +13,8 @@ mod hasher;
 mod throttle;
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -22,6 +22,7 @@ use moka::future::Cache;
 use rand::TryRngCore;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
+use tokio::sync::watch::Sender;
 use zeroize::Zeroizing;
 
 pub use basic::{Credential, CredentialError, OwnedCredential, with_credential};
@@ -38,6 +39,8 @@ use throttle::{Throttle, Wait};
 
 /// How long a wrong password is remembered as wrong.
 const REJECTED_FOR: Duration = Duration::from_secs(10);
+/// How long a request waits, after the start, for the accounts to be confirmed for the first time.
+const FIRST_CONFIRMATION: Duration = Duration::from_secs(2);
 /// What an unknown account is verified against: the same work as for a known one, and it never succeeds.
 const NOBODYS_HASH: &str =
     "$argon2id$v=19$m=47104,t=2,p=1$bm9ib2R5J3Mgc2FsdCwgMTZi$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -167,6 +170,17 @@ impl Proof {
     }
 }
 
+/// Whether the accounts can be confirmed.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    /// They were not asked yet.
+    Unknown,
+    /// The last question was answered.
+    Confirmed,
+    /// The last attempt failed, and why.
+    Away(String),
+}
+
 /// Finds out who is calling; one per gateway.
 pub struct Authenticator {
     accounts: Accounts,
@@ -178,10 +192,7 @@ pub struct Authenticator {
     routes: Arc<Routes>,
     key: Zeroizing<[u8; 32]>,
     settings: AuthenticationConfig,
-    /// Whether the last attempt to confirm the accounts failed.
-    away: AtomicBool,
-    /// Why, as it was told last.
-    told: Mutex<String>,
+    standing: Sender<Standing>,
     hashed: AtomicU64,
 }
 
@@ -203,8 +214,7 @@ impl Authenticator {
             routes,
             key,
             settings,
-            away: AtomicBool::new(false),
-            told: Mutex::default(),
+            standing: Sender::new(Standing::Unknown),
             hashed: AtomicU64::new(0),
         })
     }
@@ -236,8 +246,11 @@ impl Authenticator {
 
     /// Why the accounts cannot be confirmed now; nothing when they can.
     pub fn fault(&self) -> Option<String> {
-        let away = self.away.load(Ordering::Acquire);
-        away.then(|| self.told.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        match &*self.standing.borrow() {
+            Standing::Unknown => Some("the accounts have not been confirmed yet".to_owned()),
+            Standing::Confirmed => None,
+            Standing::Away(why) => Some(why.clone()),
+        }
     }
 
     /// Whether cached principals may be used at `now`.
@@ -304,10 +317,7 @@ impl Authenticator {
         policy: &Arc<PolicySet>,
         now: Instant,
     ) -> Result<Arc<Principal>, AuthnError> {
-        // Known to be away: whoever waits for it waits in vain, and keeps others waiting.
-        if self.away.load(Ordering::Acquire) {
-            return Err(AccountsError::Away.into());
-        }
+        self.are_confirmed().await?;
         let generation = self.principals.generation();
         let account = self.accounts.read(&credential.account).await?;
         let stored = account.as_ref().and_then(|account| account.password_hash.clone());
@@ -323,6 +333,19 @@ impl Authenticator {
         let principal = Arc::new(self.principal(account, stored, proof, policy, generation));
         self.principals.insert(&principal);
         Ok(principal)
+    }
+
+    /// Lets a request pass whose account can be read and confirmed.
+    ///
+    /// Known to be away: whoever waits for it waits in vain, and keeps others waiting. Not known yet: a request waits for
+    /// the first answer, because what answers may be a standby, or no session at all.
+    async fn are_confirmed(&self) -> Result<(), AccountsError> {
+        let mut standing = self.standing.subscribe();
+        let known = standing.wait_for(|standing| !matches!(standing, Standing::Unknown));
+        match tokio::time::timeout(FIRST_CONFIRMATION, known).await {
+            Ok(Ok(standing)) if matches!(*standing, Standing::Confirmed) => Ok(()),
+            _ => Err(AccountsError::Away),
+        }
     }
 
     fn principal(
@@ -430,20 +453,25 @@ impl Authenticator {
 impl Watch for Authenticator {
     fn confirmed(&self, asked: Instant, changes: &Changes) {
         self.principals.confirm(asked, changes);
-        if self.away.swap(false, Ordering::AcqRel) {
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            tracing::info!(epoch = changes.epoch, "the accounts are confirmed again");
-        }
+        self.standing.send_if_modified(|standing| {
+            let was = std::mem::replace(standing, Standing::Confirmed);
+            if let Standing::Away(_) = was {
+                tracing::info!(epoch = changes.epoch, "the accounts are confirmed again");
+            }
+            was != Standing::Confirmed
+        });
     }
 
     fn lost(&self, error: &AccountsError) {
-        self.away.store(true, Ordering::Release);
-        let text = error.to_string();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if *told != text {
-            tracing::error!("{text}; cached rights are used no longer than the freshness bound");
-            *told = text;
-        }
+        let now = Standing::Away(error.to_string());
+        self.standing.send_if_modified(|standing| {
+            let is_new = *standing != now;
+            if is_new {
+                tracing::error!("{error}; cached rights are used no longer than the freshness bound");
+                *standing = now;
+            }
+            is_new
+        });
     }
 }
 

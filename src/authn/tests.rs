@@ -32,6 +32,8 @@ impl Fixture {
         schema::migrate(accounts.database()).await.unwrap();
         let routes = Arc::new(Routes::from_config(&config).unwrap());
         let authenticator = Arc::new(Authenticator::new(accounts, routes, config.authentication).unwrap());
+        // As after a first confirmation whose lease has ended.
+        authenticator.standing.send_replace(Standing::Confirmed);
         Self { authenticator, policy: Arc::new(PolicySet::parse(POLICY.as_bytes()).unwrap()), dir }
     }
 
@@ -189,6 +191,7 @@ async fn a_busy_hasher_is_no_wrong_password() {
     let settings = AuthenticationConfig { hasher_threads: 0, ..fixture.authenticator.settings.clone() };
     let accounts = fixture.authenticator.accounts.clone();
     let busy = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
+    busy.standing.send_replace(Standing::Confirmed);
     let header = format!("Basic {}", STANDARD.encode("ANA:right"));
     assert!(matches!(
         busy.authenticate(Some(header.as_bytes()), None, &fixture.policy).await,
@@ -393,4 +396,21 @@ async fn who_guesses_waits_and_who_has_proved_the_password_does_not() {
     for client in ["198.51.100.7", "203.0.113.1"] {
         assert!(from(client, "right").await.is_ok(), "a proof that exists needs no hashing: {client}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_let_in_before_the_accounts_are_confirmed_for_the_first_time() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    fixture.authenticator.standing.send_replace(Standing::Unknown);
+    assert!(fixture.authenticator.fault().is_some());
+    assert!(matches!(fixture.login("ANA", "right").await, Err(AuthnError::Unavailable(AccountsError::Away))));
+    let (login, ()) = tokio::join!(fixture.login("ANA", "right"), async {
+        fixture.confirm(None).await;
+    });
+    assert!(login.is_ok(), "who waits meanwhile is let in by the confirmation");
+    assert_eq!(fixture.authenticator.fault(), None);
+    fixture.authenticator.lost(&AccountsError::Standby);
+    assert!(fixture.authenticator.fault().is_some_and(|why| why.contains("standby")));
+    assert!(matches!(fixture.login("BOB", "x").await, Err(AuthnError::Unavailable(AccountsError::Away))));
 }

@@ -45,6 +45,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) policy: Option<&'a str>,
     /// The connection string of a database that has schema and accounts; an embedded store of its own without one.
     pub(crate) database: Option<&'a str>,
+    /// The program and its arguments that start the gateway, where that is not the gateway itself.
+    pub(crate) under: &'a [&'a str],
 }
 
 /// The files of a gateway that has not started.
@@ -52,6 +54,7 @@ pub(crate) struct Place {
     pub(crate) dir: PathBuf,
     upstream: Upstream,
     addresses: [SocketAddr; 3],
+    under: Vec<String>,
 }
 
 /// What the upstream was sent, request by request.
@@ -73,7 +76,7 @@ impl Gateway {
 
     /// The same with environment variables.
     pub(crate) fn start_in(environment: &[(&str, &str)], configuration: &str, policy: &str) -> Self {
-        Self::start_as(&Setup { environment, configuration, policy: Some(policy), database: None })
+        Self::start_as(&Setup { environment, configuration, policy: Some(policy), ..Setup::default() })
     }
 
     pub(crate) fn start_as(setup: &Setup<'_>) -> Self {
@@ -100,7 +103,7 @@ impl Gateway {
                 true
             })
         });
-        let Place { dir, upstream, addresses: [address, tls_address, admin] } = place;
+        let Place { dir, upstream, addresses: [address, tls_address, admin], .. } = place;
         let gateway = Self { address, tls_address, admin, dir, upstream, child, lines: Mutex::new(lines), log };
         gateway.wait_until_listening();
         gateway
@@ -213,12 +216,21 @@ impl Place {
             let config = Config::load(&dir.join("fedgate.toml")).unwrap();
             tokio::runtime::Runtime::new().unwrap().block_on(add_accounts(&config));
         }
-        Self { dir, upstream, addresses: [address, tls_address, admin] }
+        let under = setup.under.iter().map(|&word| word.to_owned()).collect();
+        Self { dir, upstream, addresses: [address, tls_address, admin], under }
     }
 
     /// The command that serves.
     pub(crate) fn serve(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+        let program = env!("CARGO_BIN_EXE_fedgate");
+        let mut command = match self.under.as_slice() {
+            [] => Command::new(program),
+            [launcher, arguments @ ..] => {
+                let mut command = Command::new(launcher);
+                command.args(arguments).arg(program);
+                command
+            }
+        };
         command.args(["serve", "--config"]).arg(self.dir.join("fedgate.toml")).stdin(Stdio::null());
         command
     }

@@ -37,15 +37,22 @@ impl Cluster {
         cluster
     }
 
-    /// A standby of this cluster as it is now, which follows nobody; this cluster is stopped and started for it.
+    /// A standby that follows this cluster as it streams.
     pub fn standby(&self) -> Self {
         let standby = Self::make();
-        self.program_stop("fast");
-        run(Command::new("cp").arg("-a").arg(self.directory.join("data")).arg(standby.directory.join("data")));
-        std::fs::write(standby.directory.join("data/standby.signal"), "").unwrap();
-        self.resume();
+        run(self
+            .program("pg_basebackup")
+            .args(["-U", "postgres", "-h"])
+            .arg(&self.directory)
+            .args(["--write-recovery-conf", "--no-sync", "--checkpoint=fast", "-D"])
+            .arg(standby.directory.join("data")));
         standby.resume();
         standby
+    }
+
+    /// Makes a standby the primary of its own history.
+    pub fn promote(&self) {
+        run(self.program("pg_ctl").arg("-D").arg(self.directory.join("data")).args(["-w", "promote"]));
     }
 
     /// A directory for a cluster, and who removes it.
@@ -88,11 +95,7 @@ impl Cluster {
 
     /// Stops the server without letting it finish anything.
     pub fn kill(&self) {
-        self.program_stop("immediate");
-    }
-
-    fn program_stop(&self, mode: &str) {
-        run(self.program("pg_ctl").arg("-D").arg(self.directory.join("data")).args(["-m", mode, "-w", "stop"]));
+        run(self.program("pg_ctl").arg("-D").arg(self.directory.join("data")).args(["-m", "immediate", "-w", "stop"]));
     }
 
     /// The same database on another cluster.
