@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rustix::process::Signal;
 
 use crate::federation::{BOUND, Federation, INSTANCES, all_entitled, ask_until, next_state, over, request};
 use crate::fixture::PATIENCE;
@@ -35,6 +36,67 @@ fn a_revocation_is_seen_everywhere_at_once_and_without_notices_within_the_bound(
     }
     let swallowed: usize = federation.proxies.iter().map(|proxy| proxy.swallowed()).sum();
     assert!(swallowed >= 40, "the notices were dropped: {swallowed}");
+}
+
+/// What keeps the one instance that is asked from hearing of a revocation.
+#[derive(Debug, Clone, Copy)]
+enum Trouble {
+    /// Nothing reaches it from the database.
+    CutOff,
+    /// Its process stands still for this long after the commit.
+    Paused(Duration),
+}
+
+#[test]
+fn an_instance_that_was_cut_off_or_paused_admits_no_request_that_starts_after_the_bound() {
+    let federation = Federation::alone_with_accounts(ACCOUNTS);
+    let gateways = federation.gateways();
+    let (gateway, proxy) = (&gateways[0], &federation.proxies[0]);
+    let controller = federation.controller();
+    let mut connection = Connection::to(gateway.address);
+    let cut_off = vec![Trouble::CutOff; ACCOUNTS / 2];
+    let paused = (0..ACCOUNTS as u64).map(|number| Trouble::Paused(Duration::from_millis(number * 170))).collect();
+    for (name, troubles) in [("cut off", cut_off), ("paused for 0 to 1.2 s", paused)] {
+        let (mut refused, mut latest_allow) = (vec![], Duration::ZERO);
+        for (account, trouble) in troubles.into_iter().enumerate() {
+            let request = request(account);
+            let deadline = Instant::now() + PATIENCE;
+            while over(&mut connection, &request) != Outcome::Tells(State::Entitled) {
+                assert!(Instant::now() < deadline, "{trouble:?}: not served before");
+            }
+            let revoke = || controller.flip(account, State::Disabled).end;
+            let committed = match trouble {
+                Trouble::CutOff => {
+                    proxy.hold(true);
+                    revoke()
+                }
+                Trouble::Paused(time) => {
+                    gateway.signal(Signal::STOP);
+                    let committed = revoke();
+                    thread::sleep(time);
+                    gateway.signal(Signal::CONT);
+                    committed
+                }
+            };
+            loop {
+                let start = Instant::now();
+                match over(&mut connection, &request) {
+                    Outcome::Tells(State::Entitled) => latest_allow = latest_allow.max(start - committed),
+                    Outcome::Tells(State::Disabled) | Outcome::Unavailable => break refused.push(start - committed),
+                    other => panic!("{trouble:?}: {other:?}"),
+                }
+                assert!(start - committed < PATIENCE, "{trouble:?}: never refused");
+            }
+            proxy.hold(false);
+            controller.flip(account, State::Entitled);
+        }
+        println!(
+            "revocation, an instance {name}: refused from {}; latest allow began after {} ms",
+            percentiles(refused),
+            latest_allow.as_millis()
+        );
+        assert!(latest_allow <= BOUND, "{name}: {latest_allow:?}");
+    }
 }
 
 /// Flips one account after another while one prober for each instance asks as fast as it can, and waits each time until
