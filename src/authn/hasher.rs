@@ -1,12 +1,12 @@
-//! The hashers: dedicated threads that verify and make password hashes, behind a bounded queue.
+//! The hashers: dedicated threads that verify and make password hashes, behind bounded queues.
 //!
-//! One verification takes tens of milliseconds of a whole core and 46 MiB, so this queue is the lever for denial of
-//! service. The one rule: it is bounded, a full queue is told at once ([`Busy`]), and a caller who went away costs
-//! nothing. Each thread keeps an arena of its own.
+//! One verification takes tens of milliseconds of a whole core and 46 MiB, so these queues are the lever for denial of
+//! service. The one rule: they are bounded, a full one is told at once ([`Busy`]), and a caller who went away costs
+//! nothing. Who proved the password from the same source lately waits in a lane of its own, which is served first: a
+//! flood of guesses fills the other one. Each thread keeps an arena of its own.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use thiserror::Error;
@@ -15,16 +15,45 @@ use zeroize::Zeroizing;
 
 use crate::password::{self, Arena, Cost};
 
-/// The queue is full, or the hashers have stopped; the same request may succeed in a moment.
+/// The queue is full, or there are no hashers; the same request may succeed in a moment.
 #[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
 #[error("password verification is busy")]
 pub struct Busy;
 
+/// Where a job waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Served first: the account was signed in to from the same source lately.
+    Known,
+    /// Everybody else, and new hashes for accounts that are served already.
+    Unknown,
+}
+
 /// A handle to the hasher threads; they end when the last handle is gone.
 #[derive(Clone)]
 pub struct Hasher {
-    queue: SyncSender<Job>,
+    shared: Arc<Handle>,
     cost: Cost,
+}
+
+/// What the handles share; dropped with the last of them, which ends the threads.
+struct Handle {
+    queues: Arc<Queues>,
+    threads: usize,
+    capacity: usize,
+}
+
+#[derive(Default)]
+struct Queues {
+    jobs: Mutex<Jobs>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    known: VecDeque<Job>,
+    unknown: VecDeque<Job>,
+    is_over: bool,
 }
 
 enum Job {
@@ -32,19 +61,39 @@ enum Job {
     Hash { password: Zeroizing<Vec<u8>>, answer: oneshot::Sender<Option<String>> },
 }
 
+impl Job {
+    /// Whether nobody waits for it any more.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Verify { answer, .. } => answer.is_closed(),
+            Self::Hash { answer, .. } => answer.is_closed(),
+        }
+    }
+
+    fn run(self, cost: Cost, arena: &mut Arena) {
+        match self {
+            Self::Verify { stored, password, answer } => {
+                let _ = answer.send(password::verify_with(&stored, &password, arena));
+            }
+            Self::Hash { password, answer } => {
+                let _ = answer.send(password::hash_with(&password, cost, arena).ok());
+            }
+        }
+    }
+}
+
 impl Hasher {
-    /// Starts `threads` threads with room for `queue` waiting jobs.
+    /// Starts `threads` threads with room for `capacity` waiting jobs in each lane.
     ///
     /// # Errors
     /// The operating system gives no thread.
-    pub fn start(threads: usize, queue: usize, cost: Cost) -> std::io::Result<Self> {
-        let (sender, receiver) = sync_channel(queue);
-        let receiver = Arc::new(Mutex::new(receiver));
+    pub fn start(threads: usize, capacity: usize, cost: Cost) -> std::io::Result<Self> {
+        let queues = Arc::new(Queues::default());
         for number in 0..threads {
-            let receiver = Arc::clone(&receiver);
-            thread::Builder::new().name(format!("hasher-{number}")).spawn(move || work(&receiver, cost))?;
+            let queues = Arc::clone(&queues);
+            thread::Builder::new().name(format!("hasher-{number}")).spawn(move || work(&queues, cost))?;
         }
-        Ok(Self { queue: sender, cost })
+        Ok(Self { shared: Arc::new(Handle { queues, threads, capacity }), cost })
     }
 
     /// The cost of the hashes made here.
@@ -52,13 +101,19 @@ impl Hasher {
         self.cost
     }
 
+    /// How many jobs wait in both lanes.
+    pub fn waiting(&self) -> usize {
+        let jobs = self.shared.queues.lock();
+        jobs.known.len() + jobs.unknown.len()
+    }
+
     /// Whether `password` is the one `stored` was made from. Dropping the future cancels a job that still waits.
     ///
     /// # Errors
     /// [`Busy`].
-    pub async fn verify(&self, stored: String, password: Zeroizing<Vec<u8>>) -> Result<bool, Busy> {
+    pub async fn verify(&self, stored: String, password: Zeroizing<Vec<u8>>, lane: Lane) -> Result<bool, Busy> {
         let (answer, receive) = oneshot::channel();
-        self.submit(Job::Verify { stored, password, answer })?;
+        self.submit(Job::Verify { stored, password, answer }, lane)?;
         receive.await.map_err(|_| Busy)
     }
 
@@ -68,32 +123,63 @@ impl Hasher {
     /// [`Busy`].
     pub async fn hash(&self, password: Zeroizing<Vec<u8>>) -> Result<Option<String>, Busy> {
         let (answer, receive) = oneshot::channel();
-        self.submit(Job::Hash { password, answer })?;
+        self.submit(Job::Hash { password, answer }, Lane::Unknown)?;
         receive.await.map_err(|_| Busy)
     }
 
-    fn submit(&self, job: Job) -> Result<(), Busy> {
-        match self.queue.try_send(job) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Busy),
+    fn submit(&self, job: Job, lane: Lane) -> Result<(), Busy> {
+        let Handle { queues, threads, capacity } = &*self.shared;
+        let mut jobs = queues.lock();
+        let queue = match lane {
+            Lane::Known => &mut jobs.known,
+            Lane::Unknown => &mut jobs.unknown,
+        };
+        if queue.len() >= *capacity {
+            // Who went away makes room for who is there.
+            queue.retain(|waiting| !waiting.is_abandoned());
+        }
+        if queue.len() >= *capacity || *threads == 0 {
+            return Err(Busy);
+        }
+        queue.push_back(job);
+        drop(jobs);
+        queues.news.notify_one();
+        Ok(())
+    }
+}
+
+impl Queues {
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a job; none when there will be no more.
+    fn take(&self) -> Option<Job> {
+        let mut jobs = self.lock();
+        loop {
+            if jobs.is_over {
+                return None;
+            }
+            if let Some(job) = jobs.known.pop_front().or_else(|| jobs.unknown.pop_front()) {
+                return Some(job);
+            }
+            jobs = self.news.wait(jobs).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, cost: Cost) {
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.queues.lock().is_over = true;
+        self.queues.news.notify_all();
+    }
+}
+
+fn work(queues: &Queues, cost: Cost) {
     let mut arena = Arena::default();
-    loop {
-        // One thread waits in `recv`, the others for the lock; a job in progress holds neither.
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        match job {
-            Ok(Job::Verify { stored, password, answer }) if !answer.is_closed() => {
-                let _ = answer.send(password::verify_with(&stored, &password, &mut arena));
-            }
-            Ok(Job::Hash { password, answer }) if !answer.is_closed() => {
-                let _ = answer.send(password::hash_with(&password, cost, &mut arena).ok());
-            }
-            Ok(Job::Verify { .. } | Job::Hash { .. }) => {}
-            Err(_) => return,
+    while let Some(job) = queues.take() {
+        if !job.is_abandoned() {
+            job.run(cost, &mut arena);
         }
     }
 }
@@ -112,28 +198,60 @@ mod tests {
     async fn hashes_and_verifies_off_the_callers_thread() {
         let hasher = Hasher::start(2, 8, CHEAP).unwrap();
         let stored = hasher.hash(secret("freedom")).await.unwrap().unwrap();
-        assert_eq!(hasher.verify(stored.clone(), secret("freedom")).await, Ok(true));
-        assert_eq!(hasher.verify(stored, secret("Freedom")).await, Ok(false));
+        assert_eq!(hasher.verify(stored.clone(), secret("freedom"), Lane::Known).await, Ok(true));
+        assert_eq!(hasher.verify(stored, secret("Freedom"), Lane::Unknown).await, Ok(false));
+    }
+
+    /// A hasher whose one thread is at work on a hash that takes long, and queues of two places each.
+    async fn occupied() -> (Hasher, tokio::task::JoinHandle<Result<Option<String>, Busy>>) {
+        let hasher = Hasher::start(1, 2, Cost { memory_kib: 65_536, passes: 8 }).unwrap();
+        let first = hasher.clone();
+        let running = tokio::spawn(async move { first.hash(secret("a")).await });
+        tokio::task::yield_now().await;
+        while hasher.waiting() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        (hasher, running)
     }
 
     #[tokio::test]
-    async fn a_full_queue_is_told_at_once() {
-        // No thread takes from it, so that the second job finds it full.
-        let hasher = Hasher::start(0, 1, CHEAP).unwrap();
-        // With no thread the receiver is gone at once: even the first is refused rather than left waiting for ever.
-        assert_eq!(hasher.hash(secret("a")).await, Err(Busy));
+    async fn a_full_lane_is_told_at_once_and_who_went_away_makes_room() {
+        let nobody_hashes = Hasher::start(0, 1, CHEAP).unwrap();
+        assert_eq!(nobody_hashes.hash(secret("a")).await, Err(Busy));
 
-        let hasher = Hasher::start(1, 1, Cost { memory_kib: 65_536, passes: 3 }).unwrap();
-        let jobs: Vec<_> = (0..10)
-            .map(|_| {
-                let hasher = hasher.clone();
-                tokio::spawn(async move { hasher.hash(secret("a")).await })
-            })
-            .collect();
-        let mut busy = 0;
-        for job in jobs {
-            busy += usize::from(job.await.unwrap() == Err(Busy));
+        let (hasher, running) = occupied().await;
+        let verify = |lane| {
+            let hasher = hasher.clone();
+            tokio::spawn(async move { hasher.verify(String::new(), secret("a"), lane).await })
+        };
+        let waiting = [verify(Lane::Unknown), verify(Lane::Unknown)];
+        tokio::task::yield_now().await;
+        assert_eq!(hasher.verify(String::new(), secret("a"), Lane::Unknown).await, Err(Busy));
+        assert_eq!(hasher.waiting(), 2);
+        for gone in &waiting {
+            gone.abort();
         }
-        assert!((7..=9).contains(&busy), "one runs, one waits, the rest are refused: {busy}");
+        tokio::task::yield_now().await;
+        assert_eq!(hasher.verify(String::new(), secret("a"), Lane::Unknown).await, Ok(false));
+        assert!(running.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_is_known_is_served_before_who_came_earlier() {
+        let (hasher, running) = occupied().await;
+        let order = Arc::new(Mutex::new(vec![]));
+        let jobs = [("flood", Lane::Unknown), ("doctor", Lane::Known)].map(|(name, lane)| {
+            let (hasher, order) = (hasher.clone(), Arc::clone(&order));
+            tokio::spawn(async move {
+                let stored = password::hash_with(b"a", CHEAP, &mut Arena::default()).unwrap();
+                assert_eq!(hasher.verify(stored, secret("a"), lane).await, Ok(true));
+                order.lock().unwrap().push(name);
+            })
+        });
+        for job in jobs {
+            job.await.unwrap();
+        }
+        assert!(running.await.unwrap().is_ok());
+        assert_eq!(*order.lock().unwrap(), ["doctor", "flood"]);
     }
 }

@@ -26,11 +26,11 @@ use tokio::sync::watch::Sender;
 use zeroize::Zeroizing;
 
 pub use basic::{Credential, CredentialError, OwnedCredential, with_credential};
-pub use hasher::{Busy, Hasher};
+pub use hasher::{Busy, Hasher, Lane};
 
 use crate::accounts::{Account, Accounts, AccountsError, CacheFigures, Changes, Watch};
 use crate::config::AuthenticationConfig;
-use crate::password;
+use crate::password::{self, Cost};
 use crate::policy::{PolicySet, Rights};
 use crate::routes::Routes;
 use cache::{Generation, Principals};
@@ -41,9 +41,6 @@ use throttle::{Throttle, Wait};
 const REJECTED_FOR: Duration = Duration::from_secs(10);
 /// How long a request waits, after the start, for the accounts to be confirmed for the first time.
 const FIRST_CONFIRMATION: Duration = Duration::from_secs(2);
-/// What an unknown account is verified against: the same work as for a known one, and it never succeeds.
-const NOBODYS_HASH: &str =
-    "$argon2id$v=19$m=47104,t=2,p=1$bm9ib2R5J3Mgc2FsdCwgMTZi$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// Who is calling, verified, with what its roles may do under one policy.
 ///
@@ -193,6 +190,8 @@ pub struct Authenticator {
     key: Zeroizing<[u8; 32]>,
     settings: AuthenticationConfig,
     standing: Sender<Standing>,
+    /// What an unknown account is verified against: the same work as for a new one, and it never succeeds.
+    nobodys_hash: String,
     hashed: AtomicU64,
 }
 
@@ -213,8 +212,9 @@ impl Authenticator {
             accounts,
             routes,
             key,
-            settings,
             standing: Sender::new(Standing::Unknown),
+            nobodys_hash: nobodys_hash(settings.cost),
+            settings,
             hashed: AtomicU64::new(0),
         })
     }
@@ -278,7 +278,23 @@ impl Authenticator {
         self.principals.count(found.is_ok());
         match found {
             Ok(principal) => Ok(principal),
-            Err(credential) => self.uncached(credential, client, policy, now).await,
+            Err(credential) => {
+                let outcome = self.uncached(credential, client, policy, now).await;
+                if let Err(AuthnError::Rejected { .. }) = outcome {
+                    self.settle(now).await;
+                }
+                outcome
+            }
+        }
+    }
+
+    /// Holds a rejection back until a full step of time since `began`, so that how long it took does not tell whether
+    /// there is such an account, nor which kind of hash it has.
+    async fn settle(&self, began: Instant) {
+        let step = self.settings.rejection_step;
+        if let Some(steps) = began.elapsed().as_nanos().checked_div(step.as_nanos()) {
+            let steps = u32::try_from(steps).unwrap_or(u32::MAX).saturating_add(1);
+            tokio::time::sleep_until((began + step.saturating_mul(steps)).into()).await;
         }
     }
 
@@ -321,7 +337,7 @@ impl Authenticator {
         let generation = self.principals.generation();
         let account = self.accounts.read(&credential.account).await?;
         let stored = account.as_ref().and_then(|account| account.password_hash.clone());
-        let proof = self.prove(&credential, client, stored.as_deref().unwrap_or(NOBODYS_HASH), now).await?;
+        let proof = self.prove(&credential, client, stored.as_deref().unwrap_or(&self.nobodys_hash), now).await?;
         let reject = |reason| Err(AuthnError::Rejected { account: credential.account.clone(), reason });
         // The comparison was made whatever the account's state: that it took its time tells nothing.
         let (Some(account), Some(stored)) = (account, stored) else { return reject(RejectReason::UnknownAccount) };
@@ -391,9 +407,10 @@ impl Authenticator {
             let account = credential.account.clone();
             AuthnError::Throttled { account, wait }
         })?;
+        let lane = if self.throttle.knows(&credential.account, client) { Lane::Known } else { Lane::Unknown };
         let hashed = self.proofs.try_get_with(mac, async {
             self.hashed.fetch_add(1, Ordering::Relaxed);
-            let right = self.hasher.verify(stored.to_owned(), credential.password.clone()).await?;
+            let right = self.hasher.verify(stored.to_owned(), credential.password.clone(), lane).await?;
             if right && self.settings.upgrade_hashes && password::needs_upgrade(stored, self.hasher.cost()) {
                 self.upgrade(credential, stored.to_owned());
             }
@@ -483,6 +500,12 @@ pub fn keyed_mac(key: &[u8; 32], account: &str, stored: &str, password: &[u8]) -
         hasher.update(part);
     }
     hasher.finalize().into()
+}
+
+/// A well-formed hash of the given cost that no password has.
+fn nobodys_hash(cost: Cost) -> String {
+    let (memory, passes, zeros) = (cost.memory_kib, cost.passes, "A".repeat(43));
+    format!("$argon2id$v=19$m={memory},t={passes},p=1$bm9ib2R5J3Mgc2FsdCwgMTZi${zeros}")
 }
 
 /// Proofs expire when they stop counting.

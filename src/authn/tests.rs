@@ -27,6 +27,7 @@ impl Fixture {
         std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").unwrap();
         let mut config = Config::load_with(&dir.join("fedgate.toml"), std::iter::empty()).unwrap();
         config.authentication.cost = CHEAP;
+        config.authentication.rejection_step = Duration::ZERO;
         let StoreConfig::Sqlite(_) = &config.store else { panic!("the default store is the embedded one") };
         let accounts = Accounts::open(&config.store).await.unwrap();
         schema::migrate(accounts.database()).await.unwrap();
@@ -413,4 +414,43 @@ async fn nobody_is_let_in_before_the_accounts_are_confirmed_for_the_first_time()
     fixture.authenticator.lost(&AccountsError::Standby);
     assert!(fixture.authenticator.fault().is_some_and(|why| why.contains("standby")));
     assert!(matches!(fixture.login("BOB", "x").await, Err(AuthnError::Unavailable(AccountsError::Away))));
+}
+
+/// The clock of the runtime stands still here and leaps to the next timer, whatever the machine's does.
+#[tokio::test(start_paused = true)]
+async fn how_long_a_rejection_takes_tells_nothing_of_the_account() {
+    const STEP: Duration = Duration::from_secs(10);
+    let fixture = Fixture::new().await;
+    let bcrypt = bcrypt::hash("right", 4).unwrap();
+    for (id, hash) in [("NEW", cheap_hash("right")), ("OLD", bcrypt), ("OFF", cheap_hash("right"))] {
+        fixture.add(id, hash).await;
+    }
+    fixture.authenticator.accounts.change("OFF", &AccountChange::Active(false)).await.unwrap();
+    let settings = AuthenticationConfig { rejection_step: STEP, ..fixture.authenticator.settings.clone() };
+    let accounts = fixture.authenticator.accounts.clone();
+    let padded = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
+    padded.standing.send_replace(Standing::Confirmed);
+    let login = async |id, password| {
+        let header = format!("Basic {}", STANDARD.encode(format!("{id}:{password}")));
+        let began = Instant::now();
+        let outcome = padded.authenticate(Some(header.as_bytes()), None, &fixture.policy).await;
+        (outcome, tokio::time::Instant::now().into_std().saturating_duration_since(began))
+    };
+    let (outcome, took) = login("NEW", "right").await;
+    assert!(outcome.is_ok() && took < STEP, "who is let in does not wait");
+    for (id, password) in [("NEW", "wrong"), ("NEW", "wrong"), ("OLD", "wrong"), ("OFF", "right"), ("NONE", "wrong")] {
+        let (outcome, took) = login(id, password).await;
+        assert!(matches!(outcome, Err(AuthnError::Rejected { .. })), "{id}");
+        assert!(took >= STEP, "{id}: answered after {took:?}");
+    }
+    let began = Instant::now();
+    padded.settle(began).await;
+    let steps = tokio::time::Instant::now().into_std().duration_since(began).as_millis();
+    assert_eq!((steps % STEP.as_millis()) / 2, 0, "a whole multiple, to the resolution of timers: {steps} ms");
+}
+
+#[test]
+fn nobodys_hash_is_one_that_is_verified_at_full_cost() {
+    let hash = nobodys_hash(Cost::DEFAULT);
+    assert!(password::is_acceptable_hash(&hash) && !password::needs_upgrade(&hash, Cost::DEFAULT), "{hash}");
 }

@@ -85,6 +85,11 @@ impl Throttle {
         }
     }
 
+    /// Whether this source has proved a password of the account lately.
+    pub(super) fn knows(&self, account: &str, client: Option<IpAddr>) -> bool {
+        client.is_some_and(|client| self.known.contains_key(&(Box::from(account), network(client))))
+    }
+
     /// Whether a password for `account` from `client` may be looked at now.
     pub(super) fn check(&self, account: &str, client: Option<IpAddr>, now: Instant) -> Result<(), Wait> {
         let Some(source) = client.map(network) else { return Ok(()) };

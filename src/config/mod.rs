@@ -153,8 +153,10 @@ pub struct AuthenticationConfig {
     pub cost: Cost,
     /// Threads that verify passwords.
     pub hasher_threads: usize,
-    /// Verifications that may wait, for all threads together; more are refused with 503.
+    /// Verifications that may wait in each lane, for all threads together; more are refused with 503.
     pub hasher_queue: usize,
+    /// A rejection is answered after a whole multiple of this; zero answers at once.
+    pub rejection_step: Duration,
 }
 
 /// Where accounts and documents are kept.

@@ -88,6 +88,7 @@ section!(Authentication {
     argon2_passes: u32 = Cost::DEFAULT.passes,
     hasher_threads: usize = 0,
     hasher_queue: usize = 0,
+    rejection_step_ms: u64 = 500,
 });
 section!(Store {
     kind: String = "sqlite".into(),
@@ -371,6 +372,7 @@ impl Check<'_> {
             cost,
             hasher_threads,
             hasher_queue,
+            rejection_step: self.milliseconds(&key("rejection_step_ms"), raw.rejection_step_ms, 0)?,
         })
     }
 
