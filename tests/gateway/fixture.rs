@@ -271,8 +271,15 @@ pub(crate) fn certificate(dir: &std::path::Path) {
     std::fs::write(dir.join("cert.key"), key.serialize_pem()).unwrap();
 }
 
+/// An address to be listened on soon: below the ports that the system gives to connections (ip(7)), so that none of
+/// those takes it meanwhile.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    loop {
+        let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..32_000)));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 pub(crate) fn basic(account: &str, password: &str) -> String {
