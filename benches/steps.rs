@@ -48,8 +48,13 @@ fn main() {
     let policy = parts.policy.load_full();
     let rights = Rights::compile(&policy, &roles, parts.routes.endpoints());
     let page = parts.routes.endpoints().find("page").expect("a route leads to it");
-    let request =
-        RequestHead { method: "GET", target: TARGET, authorization: Authorization::One(HEADER), client: None };
+    let request = RequestHead {
+        method: "GET",
+        target: TARGET,
+        authorization: Authorization::One(HEADER),
+        client: None,
+        certificate: None,
+    };
     let admit =
         || parts.pipeline.admit(black_box(request)).now_or_never().expect("a hit never waits").expect("allowed");
     let permit = admit();

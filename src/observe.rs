@@ -56,12 +56,21 @@ pub struct Record<'a> {
     pub duration: Duration,
     /// The fingerprint of the policy that decided.
     pub policy: &'a str,
+    /// The trace that the client has begun (W3C Trace Context), if any.
+    pub trace_id: Option<&'a str>,
+}
+
+/// What the writer is sent.
+enum Entry {
+    Line(Vec<u8>),
+    /// To be answered once everything before it is written.
+    Flush(SyncSender<()>),
 }
 
 /// Where records go; clones share one writer and one set of metrics.
 #[derive(Clone)]
 pub struct Recorder {
-    queue: SyncSender<Vec<u8>>,
+    queue: SyncSender<Entry>,
     metrics: Arc<Metrics>,
 }
 
@@ -94,16 +103,32 @@ impl Recorder {
     pub fn record(&self, record: &Record<'_>) {
         // The writer lives as long as the process: it goes on even when stdout is closed.
         self.metrics.request(record.decision, record.status, record.duration);
-        let _ = self.queue.send(line(record));
+        if !matches!(record.decision, "allow" | "answer") {
+            self.metrics.refusal(record.reason);
+        }
+        let _ = self.queue.send(Entry::Line(line(record)));
+    }
+
+    /// Waits until every record so far is written.
+    pub fn flush(&self) {
+        let (written, wait) = sync_channel(1);
+        if self.queue.send(Entry::Flush(written)).is_ok() {
+            let _ = wait.recv();
+        }
     }
 }
 
-fn write_all(lines: &Receiver<Vec<u8>>, outputs: &mut [Box<dyn Write + Send>]) {
+fn write_all(entries: &Receiver<Entry>, outputs: &mut [Box<dyn Write + Send>]) {
     let mut failing = false;
-    while let Ok(mut batch) = lines.recv() {
-        while let Ok(line) = lines.try_recv() {
-            batch.extend_from_slice(&line);
-            if batch.len() > 64 * 1024 {
+    let mut waiting = None;
+    while let Ok(first) = entries.recv() {
+        let mut batch = Vec::new();
+        for entry in std::iter::once(first).chain(entries.try_iter()) {
+            match entry {
+                Entry::Line(line) => batch.extend_from_slice(&line),
+                Entry::Flush(written) => waiting = Some(written),
+            }
+            if batch.len() > 64 * 1024 || waiting.is_some() {
                 break;
             }
         }
@@ -116,6 +141,9 @@ fn write_all(lines: &Receiver<Vec<u8>>, outputs: &mut [Box<dyn Write + Send>]) {
                 tracing::error!(%error, "records cannot be written");
             }
             Some(_) => {}
+        }
+        if let Some(written) = waiting.take() {
+            let _ = written.send(());
         }
     }
 }
@@ -145,6 +173,9 @@ fn line(record: &Record<'_>) -> Vec<u8> {
     line.number("status", u64::from(record.status));
     line.number("duration_us", u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX));
     line.text("policy", record.policy);
+    if let Some(trace) = record.trace_id {
+        line.text("trace.id", trace);
+    }
     line.0.extend_from_slice(b"}\n");
     line.0
 }
@@ -241,6 +272,7 @@ mod tests {
             status: 403,
             duration: Duration::from_micros(12),
             policy: "p1",
+            trace_id: None,
         }
     }
 

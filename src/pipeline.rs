@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 
 use crate::assertion::{Claims, Minter, Scope};
-use crate::authn::{Authenticator, AuthnError, Principal};
+use crate::authn::{Authenticator, AuthnError, Certificate, Principal};
 use crate::path::{PathError, parse_target};
 use crate::policy::{Decision, DenyReason, Endpoint, PolicySet, Reach};
 use crate::routes::{ACCOUNT_ENDPOINT, Resolution, Routes, Target};
@@ -29,6 +29,8 @@ pub struct RequestHead<'a> {
     pub authorization: Authorization<'a>,
     /// The address it came from; none on a Unix socket.
     pub client: Option<IpAddr>,
+    /// The certificate that its client has shown, where that stands for an account.
+    pub certificate: Option<&'a Certificate>,
 }
 
 /// The `Authorization` headers of a request.
@@ -154,7 +156,11 @@ impl Pipeline {
                 max_body_bytes: action.max_body_bytes,
             });
         }
-        let principal = self.authenticator.authenticate(authorization, request.client, &policy).await?;
+        let principal = match (authorization, request.certificate) {
+            // Who says a name and a password is that one, whatever machine speaks.
+            (None, Some(certificate)) => self.authenticator.authenticate_certificate(certificate, &policy).await?,
+            (authorization, _) => self.authenticator.authenticate(authorization, request.client, &policy).await?,
+        };
         // A path that no route has is told apart from a forbidden one to those alone who have proved who they are.
         let Resolution::Found(Target { method, action, subject, .. }) = resolution else {
             return Err(Refusal::NotFound { principal });

@@ -167,6 +167,15 @@ impl Proof {
     }
 }
 
+/// What a client has proved in its TLS handshake: that it holds the key of a certificate which stands for an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// The account.
+    pub account: String,
+    /// SHA-256 of the whole certificate.
+    pub sha256: [u8; 32],
+}
+
 /// Whether the accounts can be confirmed.
 #[derive(Debug, PartialEq, Eq)]
 enum Standing {
@@ -188,6 +197,8 @@ pub struct Authenticator {
     proofs: Cache<[u8; 32], Arc<Proof>>,
     routes: Arc<Routes>,
     key: Zeroizing<[u8; 32]>,
+    /// Another one, so that no password is ever taken for a certificate, nor the other way round.
+    certificate_key: Zeroizing<[u8; 32]>,
     settings: AuthenticationConfig,
     standing: Sender<Standing>,
     /// What an unknown account is verified against: the same work as for a new one, and it never succeeds.
@@ -201,8 +212,11 @@ impl Authenticator {
     /// # Errors
     /// The operating system gives no threads or no randomness.
     pub fn new(accounts: Accounts, routes: Arc<Routes>, settings: AuthenticationConfig) -> std::io::Result<Self> {
-        let mut key = Zeroizing::new([0u8; 32]);
-        rand::rngs::OsRng.try_fill_bytes(key.as_mut()).map_err(std::io::Error::other)?;
+        let random = || {
+            let mut key = Zeroizing::new([0u8; 32]);
+            rand::rngs::OsRng.try_fill_bytes(key.as_mut()).map_err(std::io::Error::other).map(|()| key)
+        };
+        let (key, certificate_key) = (random()?, random()?);
         let bound = settings.freshness_bound + settings.serve_cached_for;
         Ok(Self {
             hasher: Hasher::start(settings.hasher_threads, settings.hasher_queue, settings.cost)?,
@@ -212,6 +226,7 @@ impl Authenticator {
             accounts,
             routes,
             key,
+            certificate_key,
             standing: Sender::new(Standing::Unknown),
             nobodys_hash: nobodys_hash(settings.cost),
             settings,
@@ -288,6 +303,38 @@ impl Authenticator {
         }
     }
 
+    /// Finds the principal of a client that has proved who it is by its certificate; there is no password to verify.
+    ///
+    /// # Errors
+    /// See [`AuthnError`].
+    pub async fn authenticate_certificate(
+        &self,
+        certificate: &Certificate,
+        policy: &Arc<PolicySet>,
+    ) -> Result<Arc<Principal>, AuthnError> {
+        let now = Instant::now();
+        let mac = keyed_mac(&self.certificate_key, &certificate.account, "", &certificate.sha256);
+        let cached = self.principals.find(&certificate.account, now);
+        let cached = cached.filter(|principal| bool::from(mac.ct_eq(&principal.proof.mac)));
+        self.principals.count(cached.is_some());
+        if let Some(principal) = cached {
+            return Ok(self.under(principal, policy));
+        }
+        self.are_confirmed().await?;
+        let generation = self.principals.generation();
+        let reject = |reason| Err(AuthnError::Rejected { account: certificate.account.clone(), reason });
+        match self.accounts.read(&certificate.account).await? {
+            None => reject(RejectReason::UnknownAccount),
+            Some(account) if !account.active => reject(RejectReason::Inactive),
+            Some(account) => {
+                let proof = self.proof(mac, true);
+                let principal = Arc::new(self.principal(account, String::new(), proof, policy, generation));
+                self.principals.insert(&principal);
+                Ok(principal)
+            }
+        }
+    }
+
     /// Holds a rejection back until a full step of time since `began`, so that how long it took does not tell whether
     /// there is such an account, nor which kind of hash it has.
     async fn settle(&self, began: Instant) {
@@ -307,8 +354,13 @@ impl Authenticator {
             return None;
         }
         principal.proof.touch(now);
+        Some(self.under(principal, policy))
+    }
+
+    /// The same principal with its rights under `policy`, compiled anew if they were compiled for another.
+    fn under(&self, principal: Arc<Principal>, policy: &Arc<PolicySet>) -> Arc<Principal> {
         if Arc::ptr_eq(&principal.policy, policy) {
-            return Some(principal);
+            return principal;
         }
         let recompiled = Arc::new(Principal {
             account: principal.account.clone(),
@@ -322,7 +374,7 @@ impl Authenticator {
             since: principal.since,
         });
         self.principals.replace(&principal, &recompiled);
-        Some(recompiled)
+        recompiled
     }
 
     /// The miss path: reads the account, and hashes the password unless that was done before.

@@ -8,12 +8,14 @@
 mod environment;
 mod error;
 mod raw;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::ConfigError;
+pub use tls::{CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion};
 
 use crate::password::Cost;
 use crate::secret::Secret;
@@ -62,10 +64,45 @@ pub struct GatewayConfig {
     pub max_body_bytes: u64,
     /// Whether the built-in routes of Thalamus are served.
     pub thalamus_routes: bool,
-    /// How long a stop waits for requests in flight.
+    /// How long a stop waits for requests in flight, and for clients that keep a connection open.
     pub stop_timeout: Duration,
+    /// Listeners without TLS that lead to HTTPS.
+    pub redirect: Vec<SocketAddr>,
+    /// Whose word on the client's address counts.
+    pub proxies: ProxiesConfig,
+    /// Where the process writes its id, for `fedgate upgrade`.
+    pub pid_file: Option<PathBuf>,
     /// What clients may take.
     pub limits: LimitsConfig,
+}
+
+/// The proxies before this gateway.
+#[derive(Debug, Clone, Default)]
+pub struct ProxiesConfig {
+    /// The networks they are in; nobody else's word counts.
+    pub trusted: Vec<ipnet::IpNet>,
+    /// The header in which they tell the client's address.
+    pub header: ForwardedHeader,
+    /// Whether their connections begin with a PROXY header.
+    pub proxy_protocol: bool,
+}
+
+impl ProxiesConfig {
+    /// Whether an address is that of a trusted proxy.
+    pub fn trusts(&self, address: std::net::IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// A header that proxies tell the client's address in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, and `X-Forwarded-Proto` beside it.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 /// What clients may take before and while they are served.
@@ -83,28 +120,10 @@ pub struct LimitsConfig {
     pub head: Duration,
     /// How long a whole body may take, and a second more for each KiB of it.
     pub body: Duration,
+    /// How long a client may take to take an answer, and a second more for each KiB of it.
+    pub send: Duration,
     /// How long a connection may be silent between requests.
     pub idle: Duration,
-}
-
-/// Certificate and protocol versions.
-#[derive(Debug, Clone)]
-pub struct TlsConfig {
-    /// PEM file: the certificate, then its chain.
-    pub certificate: PathBuf,
-    /// PEM file: the private key.
-    pub key: PathBuf,
-    /// Lowest protocol version.
-    pub min_version: TlsVersion,
-}
-
-/// A TLS protocol version that may be spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// TLS 1.2 (RFC 5246) with ECDHE and AEAD suites alone.
-    Tls12,
-    /// TLS 1.3 (RFC 8446).
-    Tls13,
 }
 
 /// Where the policy lies.

@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::error::ConfigError;
+use super::tls::Tls;
 use super::{
-    Address, AssertionConfig, AssertionKeys, AuthenticationConfig, Config, CorsConfig, GatewayConfig, HisConfig,
-    LimitsConfig, PolicyConfig, PostgresConfig, RecordsConfig, RouteConfig, SqliteConfig, StoreConfig, TlsConfig,
-    TlsVersion, UpstreamConfig,
+    Address, AssertionConfig, AssertionKeys, AuthenticationConfig, Config, CorsConfig, ForwardedHeader, GatewayConfig,
+    HisConfig, LimitsConfig, PolicyConfig, PostgresConfig, ProxiesConfig, RecordsConfig, RouteConfig, SqliteConfig,
+    StoreConfig, UpstreamConfig,
 };
 use crate::password::Cost;
 use crate::secret::Secret;
@@ -37,16 +38,17 @@ macro_rules! section {
     ($name:ident { $($key:ident: $type:ty = $default:expr),* $(,)? }) => {
         #[derive(Debug, Deserialize)]
         #[serde(deny_unknown_fields, default)]
-        struct $name { $($key: $type,)* }
+        pub(super) struct $name { $($key: $type,)* }
         impl Default for $name {
             fn default() -> Self { Self { $($key: $default,)* } }
         }
         #[cfg(test)]
         impl $name {
-            const KEYS: &[&str] = &[$(stringify!($key)),*];
+            pub(super) const KEYS: &[&str] = &[$(stringify!($key)),*];
         }
     };
 }
+pub(super) use section;
 
 section!(Gateway {
     listen: Vec<String> = vec!["127.0.0.1:8443".into()],
@@ -55,7 +57,12 @@ section!(Gateway {
     threads: usize = 0,
     max_body_bytes: u64 = 1024 * 1024,
     thalamus_routes: bool = true,
-    stop_timeout_seconds: u64 = 30,
+    stop_timeout_seconds: u64 = 40,
+    redirect: Vec<String> = vec![],
+    trusted_proxies: Vec<String> = vec![],
+    forwarded_header: String = "x-forwarded-for".into(),
+    proxy_protocol: bool = false,
+    pid_file: String = String::new(),
 });
 section!(Limits {
     connections: usize = 20_000,
@@ -64,12 +71,8 @@ section!(Limits {
     h2_streams: u32 = 100,
     head_timeout_seconds: u64 = 10,
     body_timeout_seconds: u64 = 30,
+    send_timeout_seconds: u64 = 30,
     idle_timeout_seconds: u64 = 60,
-});
-section!(Tls {
-    certificate: PathBuf = "certs/fedgate.pem".into(),
-    key: PathBuf = "certs/fedgate.key".into(),
-    min_version: String = "1.2".into(),
 });
 section!(Policy { roles: PathBuf = "policies/roles.cfg".into(), history: String = "policy-history".into() });
 section!(Records { file: String = String::new() });
@@ -196,17 +199,7 @@ pub(super) fn check(raw: Raw, file: &Path) -> Result<Config, ConfigError> {
     Ok(Config {
         file: file.to_owned(),
         gateway: check.gateway(raw.gateway, &raw.limits)?,
-        tls: TlsConfig {
-            certificate: check.path(raw.tls.certificate),
-            key: check.path(raw.tls.key),
-            min_version: match raw.tls.min_version.as_str() {
-                "1.2" => TlsVersion::Tls12,
-                "1.3" => TlsVersion::Tls13,
-                other => {
-                    return Err(check.fault("tls.min_version", format!("is `{other}`"), "write \"1.2\" or \"1.3\""));
-                }
-            },
-        },
+        tls: raw.tls.check(&check)?,
         policy: PolicyConfig { roles: check.path(raw.policy.roles), history: check.optional_path(&raw.policy.history) },
         records: RecordsConfig { file: check.optional_path(&raw.records.file) },
         cors: check.cors(raw.cors)?,
@@ -223,23 +216,23 @@ pub(super) fn check(raw: Raw, file: &Path) -> Result<Config, ConfigError> {
     })
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     file: &'a Path,
     base: &'a Path,
 }
 
 impl Check<'_> {
-    fn fault(&self, key: &str, problem: impl Into<String>, remedy: impl Into<String>) -> ConfigError {
+    pub(super) fn fault(&self, key: &str, problem: impl Into<String>, remedy: impl Into<String>) -> ConfigError {
         ConfigError::key(self.file, key, problem, remedy)
     }
 
     /// Relative paths start at the configuration file.
-    fn path(&self, path: PathBuf) -> PathBuf {
+    pub(super) fn path(&self, path: PathBuf) -> PathBuf {
         self.base.join(path)
     }
 
     /// The same; nothing is none.
-    fn optional_path(&self, path: &str) -> Option<PathBuf> {
+    pub(super) fn optional_path(&self, path: &str) -> Option<PathBuf> {
         (!path.is_empty()).then(|| self.base.join(path))
     }
 
@@ -308,8 +301,35 @@ impl Check<'_> {
             max_body_bytes: self.at_least("gateway.max_body_bytes", raw.max_body_bytes, 1024)?,
             thalamus_routes: raw.thalamus_routes,
             stop_timeout: self.seconds("gateway.stop_timeout_seconds", raw.stop_timeout_seconds, 0)?,
+            redirect: self.sockets("gateway.redirect", &raw.redirect)?,
+            proxies: self.proxies(&raw)?,
+            pid_file: self.optional_path(&raw.pid_file),
             limits: self.limits(limits)?,
         })
+    }
+
+    fn proxies(&self, raw: &Gateway) -> Result<ProxiesConfig, ConfigError> {
+        let key = "gateway.trusted_proxies";
+        let network = |text: &String| {
+            let alone = || text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
+            text.parse().or_else(|_| alone()).map_err(|_| {
+                self.fault(key, format!("holds `{text}`"), "write networks such as 10.0.0.0/8 or addresses such as ::1")
+            })
+        };
+        let trusted = raw.trusted_proxies.iter().map(network).collect::<Result<Vec<_>, _>>()?;
+        if raw.proxy_protocol && trusted.is_empty() {
+            let remedy = "name the balancers in `gateway.trusted_proxies`: from them alone the PROXY header is read";
+            return Err(self.fault("gateway.proxy_protocol", "is true, and nobody is trusted", remedy));
+        }
+        let header = match raw.forwarded_header.as_str() {
+            "x-forwarded-for" => ForwardedHeader::XForwardedFor,
+            "forwarded" => ForwardedHeader::Forwarded,
+            other => {
+                let remedy = "write the one that your balancer sets: \"x-forwarded-for\" or \"forwarded\"";
+                return Err(self.fault("gateway.forwarded_header", format!("is `{other}`"), remedy));
+            }
+        };
+        Ok(ProxiesConfig { trusted, header, proxy_protocol: raw.proxy_protocol })
     }
 
     fn limits(&self, raw: &Limits) -> Result<LimitsConfig, ConfigError> {
@@ -325,6 +345,7 @@ impl Check<'_> {
             h2_streams: raw.h2_streams,
             head: self.seconds("limits.head_timeout_seconds", raw.head_timeout_seconds, 1)?,
             body: self.seconds("limits.body_timeout_seconds", raw.body_timeout_seconds, 1)?,
+            send: self.seconds("limits.send_timeout_seconds", raw.send_timeout_seconds, 1)?,
             idle: self.seconds("limits.idle_timeout_seconds", raw.idle_timeout_seconds, 1)?,
         })
     }

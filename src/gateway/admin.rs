@@ -3,7 +3,7 @@
 //! The one rule: it listens on loopback unless told otherwise, changes nothing, and tells nothing of any person.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 use serde_json::json;
 
+use super::Traffic;
 use crate::authn::Authenticator;
 use crate::observe::Metrics;
 use crate::policy::PolicySet;
@@ -24,8 +25,7 @@ pub(super) struct Admin {
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) policy: Arc<ArcSwap<PolicySet>>,
     pub(super) file: Arc<FileState>,
-    pub(super) in_flight: Arc<AtomicUsize>,
-    pub(super) draining: Arc<AtomicBool>,
+    pub(super) traffic: Arc<Traffic>,
 }
 
 #[async_trait]
@@ -53,7 +53,7 @@ impl Admin {
     ///
     /// A policy file that cannot be used is told and does not count: the last good policy is in force.
     fn ready(&self) -> Response<Vec<u8>> {
-        let draining = self.draining.load(Ordering::Acquire);
+        let draining = self.traffic.draining.load(Ordering::Acquire);
         let lease = self.authenticator.lease_is_valid(Instant::now());
         let ready = lease && !draining;
         let detail = json!({
@@ -69,7 +69,7 @@ impl Admin {
     fn metrics(&self) -> Vec<u8> {
         let caches = self.authenticator.figures();
         let samples = [
-            ("fedgate_requests_in_flight", self.in_flight.load(Ordering::Relaxed) as u64),
+            ("fedgate_requests_in_flight", self.traffic.in_flight.load(Ordering::Relaxed) as u64),
             ("fedgate_lease_valid", self.authenticator.lease_is_valid(Instant::now()).into()),
             ("fedgate_account_epoch", *self.authenticator.epoch().borrow()),
             ("fedgate_policy_faults_total", self.file.faults()),

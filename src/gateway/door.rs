@@ -1,40 +1,81 @@
-//! The door: every connection passes here before pingora reads a byte of it.
+//! The door: what every connection passes before pingora reads a byte of it.
 //!
-//! The one rule: what a client can take without having said who it is, is counted and bounded: connections in total and
-//! per source, and the time of a head and a body ([`super::guarded`]). HTTP/2 has its own framing and limits.
+//! The one rule: HTTP/1 is read strictly first ([`super::guarded`]), with a bounded time for each head and body; HTTP/2 has
+//! its own framing and limits. Each connection has a seat, and seats are counted in total and per source.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
 use pingora_core::apps::ServerApp;
-use pingora_core::protocols::{ALPN, Stream};
+use pingora_core::apps::http_app::HttpServer;
+use pingora_core::protocols::http::v2::server::H2Options;
+use pingora_core::protocols::{ALPN, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
-use pingora_core::protocols::http::v2::server::H2Options;
-
-use super::guarded::{Guarded, Patience, client_ip};
+use super::admin::Admin;
+use super::guarded::{Guarded, Patience};
 use super::proxy::Gateway;
+use super::redirect::Redirect;
+use super::socket::Socket;
 use crate::authn::network;
 use crate::config::LimitsConfig;
 use crate::framing::MAX_HEAD_BYTES;
-use crate::observe::Recorder;
+use crate::observe::{Metrics, Recorder};
 
-/// Lets connections in, to pingora's own loop.
+/// Lets connections in.
 pub(super) struct Door {
-    proxy: Arc<HttpProxy<Gateway>>,
+    inside: Inside,
     patience: Patience,
     recorder: Recorder,
     seats: Seats,
 }
 
+/// What is behind a door.
+pub(super) enum Inside {
+    Gateway(Arc<HttpProxy<Gateway>>),
+    Redirect(Arc<HttpServer<Redirect>>),
+    Admin(Arc<HttpServer<Admin>>),
+}
+
 impl Door {
-    pub(super) fn new(proxy: HttpProxy<Gateway>, limits: &LimitsConfig, recorder: Recorder) -> Self {
+    pub(super) fn new(inside: Inside, limits: &LimitsConfig, recorder: Recorder, seats: Seats) -> Self {
         let patience = Patience { head: limits.head, body: limits.body, idle: limits.idle };
-        let seats = Seats::new(limits.connections, limits.connections_per_source);
-        Self { proxy: Arc::new(proxy), patience, recorder, seats }
+        Self { inside, patience, recorder, seats }
+    }
+
+    /// A place for one more connection, of a source that is known or not yet.
+    pub(super) fn seat(&self, source: Option<IpAddr>) -> Option<Seat> {
+        self.seats.take(source)
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        self.recorder.metrics()
+    }
+
+    /// Serves one connection to its end.
+    pub(super) async fn serve(&self, socket: Socket, seat: Seat, stopping: &ShutdownWatch) {
+        let metrics = self.recorder.metrics();
+        metrics.connections.inc();
+        if matches!(socket.selected_alpn_proto(), Some(ALPN::H2)) {
+            self.inside.serve(Box::new(socket), stopping).await;
+            drop(seat);
+        } else {
+            let guarded = Guarded::new(socket, self.patience, self.recorder.clone(), seat);
+            self.inside.serve(Box::new(guarded), stopping).await;
+        }
+        metrics.connections.dec();
+    }
+}
+
+impl Inside {
+    async fn serve(&self, stream: Stream, stopping: &ShutdownWatch) {
+        match self {
+            Self::Gateway(proxy) => proxy.process_new(stream, stopping).await,
+            Self::Redirect(redirect) => redirect.process_new(stream, stopping).await,
+            Self::Admin(admin) => admin.process_new(stream, stopping).await,
+        };
     }
 }
 
@@ -53,38 +94,6 @@ pub(super) fn h2_options(limits: &LimitsConfig) -> H2Options {
     options
 }
 
-#[async_trait]
-impl ServerApp for Door {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        // Over the limit: closed without a word, which costs least.
-        let metrics = self.recorder.metrics();
-        let Some(seat) = self.seats.take(client_ip(&stream)) else {
-            metrics.connections_refused.inc();
-            return None;
-        };
-        metrics.connections.inc();
-        let served = self.serve(stream, seat, shutdown).await;
-        metrics.connections.dec();
-        served
-    }
-
-    async fn cleanup(&self) {
-        self.proxy.cleanup().await;
-    }
-}
-
-impl Door {
-    async fn serve(&self, stream: Stream, seat: Seat, shutdown: &ShutdownWatch) -> Option<Stream> {
-        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            let served = self.proxy.process_new(stream, shutdown).await;
-            drop(seat);
-            return served;
-        }
-        let guarded = Guarded::new(stream, self.patience, self.recorder.clone(), seat);
-        self.proxy.process_new(Box::new(guarded), shutdown).await
-    }
-}
-
 /// The places for connections.
 #[derive(Clone)]
 pub(super) struct Seats(Arc<Counts>);
@@ -92,8 +101,11 @@ pub(super) struct Seats(Arc<Counts>);
 struct Counts {
     total: usize,
     per_source: usize,
-    taken: Mutex<(usize, HashMap<IpAddr, usize>)>,
+    taken: Mutex<Taken>,
 }
+
+/// In total, and per source.
+type Taken = (usize, HashMap<IpAddr, usize>);
 
 /// One connection's place; given back when it is dropped.
 pub(super) struct Seat {
@@ -106,25 +118,52 @@ impl Seats {
         Self(Arc::new(Counts { total, per_source, taken: Mutex::default() }))
     }
 
+    /// How many are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.0.lock().0
+    }
+
     /// Takes a place, if there is one in total and for this source: an IPv4 address, or an IPv6 network of 64 bits.
     fn take(&self, client: Option<IpAddr>) -> Option<Seat> {
-        let source = client.map(network);
-        let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_source = source.and_then(|source| taken.1.get(&source).copied()).unwrap_or_default();
-        if taken.0 >= self.0.total || (source.is_some() && of_source >= self.0.per_source) {
+        let mut taken = self.0.lock();
+        let mut source = None;
+        if taken.0 >= self.0.total || client.is_some_and(|client| !self.0.add(&mut taken, &mut source, client)) {
             return None;
         }
         taken.0 += 1;
-        if let Some(source) = source {
-            taken.1.insert(source, of_source + 1);
-        }
         Some(Seat { counts: Arc::clone(&self.0), source })
+    }
+}
+
+impl Counts {
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one more of a source, unless it has as many as it may.
+    fn add(&self, taken: &mut Taken, source: &mut Option<IpAddr>, client: IpAddr) -> bool {
+        let client = network(client);
+        let count = taken.1.entry(client).or_default();
+        if *count >= self.per_source {
+            return false;
+        }
+        *count += 1;
+        *source = Some(client);
+        true
+    }
+}
+
+impl Seat {
+    /// Whose it is, once that is known; false when that source has as many as it may.
+    pub(super) fn belongs_to(&mut self, client: IpAddr) -> bool {
+        let mut taken = self.counts.lock();
+        self.counts.add(&mut taken, &mut self.source, client)
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.counts.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.counts.lock();
         taken.0 = taken.0.saturating_sub(1);
         let Some(source) = self.source else { return };
         match taken.1.get_mut(&source) {
@@ -153,6 +192,11 @@ mod tests {
         let _fourth = seats.take(ip("2001:db8::2")).unwrap();
         drop(_second);
         assert!(seats.take(ip("2001:db8::3")).is_none(), "one network of 64 bits is one source");
-        assert!(seats.take(None).is_some());
+        let mut behind = seats.take(None).unwrap();
+        assert!(behind.belongs_to("192.0.2.7".parse().unwrap()));
+        assert_eq!(seats.taken(), 3);
+        drop(behind);
+        let mut behind = seats.take(None).unwrap();
+        assert!(!behind.belongs_to("2001:db8::4".parse().unwrap()), "two of one source behind a balancer");
     }
 }

@@ -17,13 +17,14 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::{SslDigest, TlsRef};
 use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
-    UniqueID, UniqueIDType,
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::door::Seat;
+use super::socket::Socket;
 use crate::framing::{BodyReader, FramingError, check_head, head_end};
 use crate::observe::{Record, Recorder};
 
@@ -45,7 +46,7 @@ pub(super) struct Patience {
 
 /// A client's stream, guarded.
 pub(super) struct Guarded {
-    inner: Stream,
+    inner: Socket,
     phase: Phase,
     /// Bytes of a head that is not complete, or that is and waits to be read.
     held: Vec<u8>,
@@ -107,7 +108,7 @@ impl Fault {
 }
 
 impl Guarded {
-    pub(super) fn new(inner: Stream, patience: Patience, recorder: Recorder, seat: Seat) -> Self {
+    pub(super) fn new(inner: Socket, patience: Patience, recorder: Recorder, seat: Seat) -> Self {
         Self {
             inner,
             phase: Phase::Head,
@@ -196,6 +197,7 @@ impl Guarded {
             status,
             duration: self.began.elapsed(),
             policy: "",
+            trace_id: None,
         });
     }
 
@@ -312,7 +314,7 @@ impl Guarded {
 }
 
 /// The peer's address; none on a Unix socket.
-pub(super) fn client_ip(stream: &Stream) -> Option<IpAddr> {
+fn client_ip(stream: &Socket) -> Option<IpAddr> {
     match stream.get_socket_digest()?.peer_addr() {
         Some(SocketAddr::Inet(address)) => Some(address.ip()),
         _ => None,
@@ -369,7 +371,7 @@ impl AsyncWrite for Guarded {
 #[async_trait]
 impl Shutdown for Guarded {
     async fn shutdown(&mut self) {
-        Shutdown::shutdown(&mut *self.inner).await;
+        Shutdown::shutdown(&mut self.inner).await;
     }
 }
 

@@ -5,49 +5,58 @@
 //!
 //! Called by the `fedgate` binary. [`Prepared::serve`] puts the parts together and returns when the service has stopped.
 
+mod listen;
+mod preface;
+mod tls;
+mod socket;
 mod door;
 mod guarded;
 mod proxy;
 mod request;
+mod forwarded;
 mod respond;
 mod cors;
 mod upstream;
-mod tls;
-mod stop;
+mod redirect;
 mod admin;
 mod report;
+mod stop;
+mod handover;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
-use pingora_core::apps::HttpServerOptions;
 use pingora_core::apps::http_app::HttpServer;
+use pingora_core::apps::{HttpServerOptions, ServerApp};
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::server::{RunArgs, Server, ShutdownWatch};
-use pingora_core::services::background::{BackgroundService, background_service};
-use pingora_core::services::listening::Service;
-use pingora_proxy::http_proxy;
+use pingora_proxy::{HttpProxy, http_proxy};
+use sd_notify::NotifyState;
 use thiserror::Error;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch::Sender;
 
-use tls::Served;
 pub use tls::TlsError;
 
 use crate::accounts::{Accounts, AccountsError, watch};
 use crate::assertion::{AssertionKeyError, Minter};
 use crate::authn::Authenticator;
-use crate::config::Config;
+use crate::config::{Config, GatewayConfig};
 use crate::observe::Recorder;
 use crate::pipeline::Pipeline;
 use crate::policy::PolicySet;
 use crate::reload::{FileState, ReloadError, keep_current, read_policy};
 use crate::routes::{RouteError, Routes};
 use admin::Admin;
-use door::Door;
+use door::{Door, Inside, Seats};
+use handover::{Inherited, PidFile};
+use listen::Entrance;
 use proxy::Gateway;
+use redirect::Redirect;
 use report::Reporter;
+use stop::{Order, Orders};
+use tls::Tls;
 
 /// Why the gateway cannot serve; the text names file or address, and the remedy where there is one.
 #[derive(Debug, Error)]
@@ -73,10 +82,20 @@ pub enum ServeError {
     #[error(transparent)]
     Accounts(#[from] AccountsError),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; stop what listens there, or change `gateway.listen`")]
+    #[error("cannot listen on {address}: {source}; stop what listens there, or change `{key}`")]
     Listen {
         /// The address.
         address: SocketAddr,
+        /// The configuration key that names it.
+        key: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The process id cannot be written down.
+    #[error("{}: {source}; `gateway.pid_file` must name a file in a directory that this user may write", .path.as_deref().unwrap_or(std::path::Path::new("")).display())]
+    PidFile {
+        /// The file.
+        path: Option<std::path::PathBuf>,
         /// Why.
         source: std::io::Error,
     },
@@ -92,7 +111,7 @@ pub struct Prepared {
     authenticator: Arc<Authenticator>,
     policy: Arc<ArcSwap<PolicySet>>,
     minter: Minter,
-    certificate: Option<tls::Certificate>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Prepared {
@@ -103,15 +122,15 @@ impl Prepared {
     pub async fn new(config: Config) -> Result<Self, ServeError> {
         let policy = Arc::new(ArcSwap::from_pointee(load_policy(&config)?));
         let routes = Arc::new(Routes::from_config(&config)?);
-        let certificate = match config.gateway.listen.is_empty() {
+        let tls = match config.gateway.listen.is_empty() {
             true => None,
-            false => Some(tls::load_certificate(&config.tls)?),
+            false => Some(Tls::load(&config.tls)?),
         };
         let minter = Minter::from_config(&config.assertion)?;
         let accounts = Accounts::open(&config.store).await?;
         let authenticator = Arc::new(Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone())?);
         let pipeline = Arc::new(Pipeline::new(Arc::clone(&authenticator), routes, Arc::clone(&policy)));
-        Ok(Self { config, pipeline, authenticator, policy, minter, certificate })
+        Ok(Self { config, pipeline, authenticator, policy, minter, tls })
     }
 
     /// The accounts, to ask whether they can be read.
@@ -124,100 +143,235 @@ impl Prepared {
         &self.pipeline
     }
 
-    /// Listens and serves until SIGTERM or SIGINT, then finishes what is in flight.
+    /// Listens and serves until SIGTERM, SIGINT or a successor, then finishes what is in flight.
     ///
     /// # Errors
     /// An address is taken, or the operating system gives no threads.
     pub fn serve(self) -> Result<(), ServeError> {
-        tls::install_provider(self.config.tls.min_version);
-        let addresses = &self.config.gateway;
-        for address in addresses.listen.iter().chain(&addresses.listen_plain).chain(&addresses.admin) {
-            // pingora would end the process with a backtrace; this ends it with a sentence.
-            TcpListener::bind(address).map_err(|source| ServeError::Listen { address: *address, source })?;
-        }
-        let conf = ServerConf {
-            threads: self.config.gateway.threads,
-            grace_period_seconds: Some(0),
-            graceful_shutdown_timeout_seconds: Some(1),
-            ..ServerConf::default()
-        };
-        let mut server = Server::new_with_opt_and_conf(None, conf);
-        server.bootstrap();
-        let in_flight = Arc::new(AtomicUsize::new(0));
-        let draining = Arc::new(AtomicBool::new(false));
-        let stop =
-            stop::StopSignal::new(self.config.gateway.stop_timeout, Arc::clone(&in_flight), Arc::clone(&draining));
-        let listen = self.config.gateway.clone();
+        tls::install_provider();
+        let gateway = self.config.gateway.clone();
+        let mut inherited = Inherited::take()?;
+        let listeners = Listeners::open(&gateway, &mut inherited)?;
         let recorder = Recorder::start(self.config.records.file.as_deref())?;
+        let reporter = Reporter::new(&gateway, Arc::clone(&self.authenticator), Arc::clone(&self.policy));
+        // What keeps watch has a thread of its own: requests, however many, never make a lease run out.
+        let control = runtime("control", 1)?;
         let file = Arc::new(FileState::default());
+        self.keep_watch(&control, &reporter, &file);
+        let traffic = Arc::new(Traffic::default());
+        let entrances = self.entrances(&gateway, recorder.clone(), file, &traffic);
+        let requests = runtime("requests", gateway.threads)?;
+        requests.block_on(async {
+            let mut orders = Orders::listen()?;
+            let (stopping, closing) = (Sender::new(false), Sender::new(false));
+            let handed_on = listeners.duplicates()?;
+            let proxy = entrances.proxy.clone();
+            entrances.accept(listeners, &stopping, &closing);
+            let pid = PidFile::write(gateway.pid_file.as_deref());
+            let _pid = pid.map_err(|source| ServeError::PidFile { path: gateway.pid_file.clone(), source })?;
+            handover::notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
+            inherited.ready();
+            let order = loop {
+                match orders.next().await {
+                    Order::Upgrade => {
+                        tracing::info!("SIGUSR2 received, starting a successor");
+                        match handover::to_successor(duplicates(&handed_on)?).await {
+                            Ok(pid) => {
+                                tracing::info!(pid, "the successor listens; this process finishes what is in flight");
+                                break Order::Upgrade;
+                            }
+                            Err(error) => {
+                                tracing::error!("the successor did not take over: {error}; this process goes on");
+                            }
+                        }
+                    }
+                    order => break order,
+                }
+            };
+            traffic.draining.store(true, Ordering::Release);
+            match order {
+                Order::Upgrade => closing.send_replace(true),
+                Order::Stop | Order::StopNow => {
+                    tracing::info!("stopping: requests in flight are finished");
+                    handover::notify(&[NotifyState::Stopping]);
+                    false
+                }
+            };
+            stopping.send_replace(true);
+            let in_flight = || traffic.in_flight.load(Ordering::Acquire);
+            match order {
+                Order::StopNow => orders.drain(gateway.stop_timeout, in_flight).await,
+                Order::Stop | Order::Upgrade => {
+                    orders.drain(gateway.stop_timeout, || traffic.seats().max(in_flight())).await;
+                }
+            }
+            closing.send_replace(true);
+            drop(handed_on);
+            // Wakes who is silent still; what was sent up to now is in flight.
+            proxy.cleanup().await;
+            orders.drain(LAST_WORDS, in_flight).await;
+            Ok::<_, ServeError>(())
+        })?;
+        requests.shutdown_timeout(LAST_WORDS);
+        recorder.flush();
+        control.block_on(reporter.withdraw());
+        control.shutdown_background();
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Starts what follows the accounts, the policy and the certificates, and reports this instance.
+    fn keep_watch(&self, control: &Runtime, reporter: &Reporter, file: &Arc<FileState>) {
+        control.spawn(reporter.clone().run());
+        let authenticator = Arc::clone(&self.authenticator);
+        control.spawn(async move {
+            watch(authenticator.accounts().clone(), authenticator.freshness_bound(), &*authenticator).await;
+        });
+        if let Some(tls) = &self.tls {
+            control.spawn(Arc::clone(tls).keep_current());
+        }
+        let policy = &self.config.policy;
+        control.spawn(keep_current(
+            policy.roles.clone(),
+            policy.history.clone(),
+            Arc::clone(&self.policy),
+            Arc::clone(file),
+        ));
+    }
+
+    /// What stands behind each kind of listener.
+    fn entrances(
+        self,
+        gateway: &GatewayConfig,
+        recorder: Recorder,
+        file: Arc<FileState>,
+        traffic: &Arc<Traffic>,
+    ) -> Entrances {
+        let limits = &gateway.limits;
         let admin = Admin {
             metrics: Arc::clone(recorder.metrics()),
             authenticator: Arc::clone(&self.authenticator),
             policy: Arc::clone(&self.policy),
-            file: Arc::clone(&file),
-            in_flight: Arc::clone(&in_flight),
-            draining: Arc::clone(&draining),
-        };
-        let gateway = Gateway::new(&self.config, self.pipeline, self.minter, recorder.clone(), in_flight, draining);
-        let mut proxy = http_proxy(&server.configuration, gateway);
-        let mut options = HttpServerOptions::default();
-        options.keepalive_request_limit = Some(listen.limits.requests_per_connection);
-        options.h2_idle_timeout = Some(listen.limits.idle);
-        proxy.server_options = Some(options);
-        proxy.h2_options = Some(door::h2_options(&listen.limits));
-        let door = Door::new(proxy, &listen.limits, recorder);
-        let mut proxy = Service::new("gateway".to_owned(), door);
-        let served = self.certificate.map(Served::new);
-        if let Some(certificate) = &served {
-            for address in &listen.listen {
-                proxy.add_tls_with_settings(&address.to_string(), None, tls::settings(certificate)?);
-            }
-        }
-        for address in &listen.listen_plain {
-            proxy.add_tcp(&address.to_string());
-        }
-        server.add_service(proxy);
-        if !listen.admin.is_empty() {
-            let mut service = Service::new("admin".to_owned(), HttpServer::new_app(admin));
-            listen.admin.iter().for_each(|address| service.add_tcp(&address.to_string()));
-            service.threads = Some(1);
-            server.add_service(service);
-        }
-        let reporter = Reporter::new(&listen, Arc::clone(&self.authenticator), Arc::clone(&self.policy));
-        server.add_service(background_service("report", Background::new(reporter.clone().run())));
-        let authenticator = self.authenticator;
-        let watching = async move {
-            watch(authenticator.accounts().clone(), authenticator.freshness_bound(), &*authenticator).await;
-        };
-        server.add_service(background_service("accounts", Background::new(watching)));
-        if let Some(served) = served {
-            let following = served.keep_current(self.config.tls.clone());
-            server.add_service(background_service("certificate", Background::new(following)));
-        }
-        let reloading = keep_current(
-            self.config.policy.roles.clone(),
-            self.config.policy.history.clone(),
-            Arc::clone(&self.policy),
             file,
-        );
-        server.add_service(background_service("policy", Background::new(reloading)));
-        for address in &listen.listen {
-            tracing::info!("listening on https://{address}");
+            traffic: Arc::clone(traffic),
+        };
+        let conf = Arc::new(ServerConf { threads: gateway.threads, ..ServerConf::default() });
+        let proxied = Gateway::new(&self.config, self.pipeline, self.minter, recorder.clone(), Arc::clone(traffic));
+        let mut proxy = http_proxy(&conf, proxied);
+        let mut options = HttpServerOptions::default();
+        options.keepalive_request_limit = Some(limits.requests_per_connection);
+        options.h2_idle_timeout = Some(limits.idle);
+        proxy.server_options = Some(options);
+        proxy.h2_options = Some(door::h2_options(limits));
+        let proxy = Arc::new(proxy);
+        let seats = Seats::new(limits.connections, limits.connections_per_source);
+        let _ = traffic.seats.set(seats.clone());
+        let port = gateway.listen.first().map(SocketAddr::port).filter(|port| *port != 443);
+        let redirect = Arc::new(HttpServer::new_app(Redirect { port }));
+        let admin = Arc::new(HttpServer::new_app(admin));
+        let entrance = |inside, seats, tls| Entrance {
+            door: Arc::new(Door::new(inside, limits, recorder.clone(), seats)),
+            tls,
+            proxies: Arc::new(gateway.proxies.clone()),
+            patience: limits.head,
+            send: limits.send,
+        };
+        Entrances {
+            tls: entrance(Inside::Gateway(Arc::clone(&proxy)), seats.clone(), self.tls),
+            plain: entrance(Inside::Gateway(Arc::clone(&proxy)), seats.clone(), None),
+            redirect: entrance(Inside::Redirect(redirect), seats, None),
+            // Of its own: a crowd of clients does not keep the operator out.
+            admin: entrance(Inside::Admin(admin), Seats::new(ADMIN_SEATS, ADMIN_SEATS), None),
+            proxy,
         }
-        for address in &listen.admin {
-            tracing::info!("admin listener on http://{address}: /livez /readyz /metrics /version");
-        }
-        for address in &listen.listen_plain {
-            tracing::info!("listening on http://{address}, without TLS");
-        }
-        tracing::info!(policy = self.policy.load().fingerprint(), "serving");
-        server.run(RunArgs { shutdown_signal: Box::new(stop) });
-        // The runtimes have ended with the server; this last word gets one of its own.
-        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(reporter.withdraw());
-        tracing::info!("stopped");
-        Ok(())
     }
 }
+
+/// What passes through the gateway now.
+#[derive(Default)]
+struct Traffic {
+    in_flight: AtomicUsize,
+    draining: AtomicBool,
+    seats: std::sync::OnceLock<Seats>,
+}
+
+impl Traffic {
+    /// Connections that are open.
+    fn seats(&self) -> usize {
+        self.seats.get().map_or(0, Seats::taken)
+    }
+}
+
+/// Who accepts on each kind of listener.
+struct Entrances {
+    tls: Entrance,
+    plain: Entrance,
+    redirect: Entrance,
+    admin: Entrance,
+    proxy: Arc<HttpProxy<Gateway>>,
+}
+
+impl Entrances {
+    fn accept(self, listeners: Listeners, stopping: &Sender<bool>, closing: &Sender<bool>) {
+        let kinds = [
+            (self.tls, listeners.tls),
+            (self.plain, listeners.plain),
+            (self.redirect, listeners.redirect),
+            (self.admin, listeners.admin),
+        ];
+        for (entrance, listeners) in kinds {
+            for listener in listeners {
+                tokio::spawn(entrance.clone().accept(listener, closing.subscribe(), stopping.subscribe()));
+            }
+        }
+    }
+}
+
+/// The listening sockets, by what they are for.
+struct Listeners {
+    tls: Vec<TcpListener>,
+    plain: Vec<TcpListener>,
+    redirect: Vec<TcpListener>,
+    admin: Vec<TcpListener>,
+}
+
+impl Listeners {
+    fn open(gateway: &GatewayConfig, inherited: &mut Inherited) -> Result<Self, ServeError> {
+        let mut open = |addresses: &[SocketAddr], key: &'static str, what: &str| {
+            let mut open = |address: &SocketAddr| {
+                let listener = inherited.open(*address);
+                tracing::info!("listening on {address}{what}");
+                listener.map_err(|source| ServeError::Listen { address: *address, key, source })
+            };
+            addresses.iter().map(&mut open).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            tls: open(&gateway.listen, "gateway.listen", ", https")?,
+            plain: open(&gateway.listen_plain, "gateway.listen_plain", ", http, without TLS")?,
+            redirect: open(&gateway.redirect, "gateway.redirect", ", http, which leads to https")?,
+            admin: open(&gateway.admin, "gateway.admin", ", http, for the operator: /livez /readyz /metrics /version")?,
+        })
+    }
+
+    /// All of them once more, to be handed on.
+    fn duplicates(&self) -> std::io::Result<Vec<TcpListener>> {
+        let all = [&self.tls, &self.plain, &self.redirect, &self.admin];
+        all.into_iter().flatten().map(TcpListener::try_clone).collect()
+    }
+}
+
+fn duplicates(listeners: &[TcpListener]) -> std::io::Result<Vec<TcpListener>> {
+    listeners.iter().map(TcpListener::try_clone).collect()
+}
+
+fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
+}
+
+/// How long what is still in flight at the very end may take.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
+/// Connections to the admin listener.
+const ADMIN_SEATS: usize = 64;
 
 /// Reads and parses the policy file of the configuration.
 ///
@@ -232,26 +386,4 @@ pub fn load_policy(config: &Config) -> Result<PolicySet, ServeError> {
         };
         ServeError::Policy { path: path.display().to_string(), problem: format!("{fault}{remedy}") }
     })
-}
-
-/// Runs for as long as the gateway does.
-struct Background<F>(std::sync::Mutex<Option<F>>);
-
-impl<F: Future<Output = ()> + Send> Background<F> {
-    fn new(work: F) -> Self {
-        Self(std::sync::Mutex::new(Some(work)))
-    }
-}
-
-#[async_trait]
-impl<F: Future<Output = ()> + Send> BackgroundService for Background<F> {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let work = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(work) = work else { return };
-        tokio::select! {
-            biased; // What runs on in a runtime that is ending would only report that it was cut short.
-            _ = shutdown.changed() => {}
-            () = work => {}
-        }
-    }
 }

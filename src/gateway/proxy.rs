@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -17,13 +17,16 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
+use super::Traffic;
 use super::cors::Cors;
+use super::forwarded::Origin;
 use super::request::{self, Malformed};
 use super::respond::{Answer, REQUEST_ID};
+use super::tls::ClientCertificate;
 use super::upstream::{Told, Upstream};
 use crate::assertion::{Minter, Scope};
-use crate::authn::AuthnError;
-use crate::config::{Config, CorsConfig};
+use crate::authn::{AuthnError, Certificate};
+use crate::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
 use crate::observe::{Record, Recorder};
 use crate::pipeline::{Permit, Pipeline, Refusal, RequestHead};
 
@@ -38,8 +41,11 @@ pub(super) struct Gateway {
     recorder: Recorder,
     cors: CorsConfig,
     realm: String,
-    in_flight: Arc<AtomicUsize>,
-    draining: Arc<AtomicBool>,
+    traffic: Arc<Traffic>,
+    proxies: ProxiesConfig,
+    clients: ClientsConfig,
+    /// How long a connection may be silent between requests, in s.
+    idle_seconds: u64,
 }
 
 /// What is known of one request while it is served.
@@ -51,7 +57,9 @@ pub(super) struct Context {
     outcome: Outcome,
     body_bytes: u64,
     connects: u32,
-    in_flight: Arc<AtomicUsize>,
+    /// What is believed of where the request came from.
+    origin: Origin,
+    traffic: Arc<Traffic>,
 }
 
 /// How far a request has come.
@@ -68,7 +76,7 @@ enum Outcome {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.traffic.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -78,8 +86,7 @@ impl Gateway {
         pipeline: Arc<Pipeline>,
         minter: Minter,
         recorder: Recorder,
-        in_flight: Arc<AtomicUsize>,
-        draining: Arc<AtomicBool>,
+        traffic: Arc<Traffic>,
     ) -> Self {
         Self {
             pipeline,
@@ -88,9 +95,20 @@ impl Gateway {
             recorder,
             cors: config.cors.clone(),
             realm: config.authentication.realm.clone(),
-            in_flight,
-            draining,
+            traffic,
+            proxies: config.gateway.proxies.clone(),
+            clients: config.tls.clients.clone(),
+            idle_seconds: config.gateway.limits.idle.as_secs(),
         }
+    }
+
+    /// The certificate that the client of a connection has shown, and the account it stands for.
+    fn certificate(&self, session: &Session) -> Option<Certificate> {
+        let learned = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
+        let shown = learned.downcast_ref::<ClientCertificate>()?;
+        let listed = self.clients.accounts.get(&shown.sha256);
+        let named = || shown.common_name.as_ref().filter(|_| self.clients.common_name);
+        Some(Certificate { account: listed.or_else(named)?.clone(), sha256: shown.sha256 })
     }
 
     /// The answer to a request that needs no decision, if it is one.
@@ -162,7 +180,7 @@ impl ProxyHttp for Gateway {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.traffic.in_flight.fetch_add(1, Ordering::AcqRel);
         Context {
             start: Instant::now(),
             time: SystemTime::now(),
@@ -171,14 +189,21 @@ impl ProxyHttp for Gateway {
             outcome: Outcome::Undecided,
             body_bytes: 0,
             connects: 0,
-            in_flight: Arc::clone(&self.in_flight),
+            origin: Origin::default(),
+            traffic: Arc::clone(&self.traffic),
         }
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        if self.draining.load(Ordering::Acquire) {
-            session.set_keepalive(None);
+        let draining = self.traffic.draining.load(Ordering::Acquire);
+        session.set_keepalive((!draining).then_some(self.idle_seconds));
+        let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        let peer = client_ip(session);
+        ctx.origin = Origin::of(&session.req_header().headers, peer, secure, &self.proxies);
+        if let Some(given) = ctx.origin.request_id.take() {
+            ctx.request_id = given;
         }
+        let certificate = self.certificate(session);
         let target = request::target(session);
         let head = session.req_header();
         ctx.cors = Cors::of(&head.headers, &self.cors);
@@ -190,7 +215,8 @@ impl ProxyHttp for Gateway {
             method: head.method.as_str(),
             target: target.as_bytes(),
             authorization: request::authorization(&head.headers),
-            client: client_ip(session),
+            client: ctx.origin.client,
+            certificate: certificate.as_ref(),
         };
         let answer = match self.pipeline.admit(question).await {
             Ok(permit) => {
@@ -234,7 +260,7 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
@@ -249,8 +275,7 @@ impl ProxyHttp for Gateway {
             request,
             &Told {
                 target: permit.target(),
-                client: client_ip(session),
-                secure: session.digest().is_some_and(|digest| digest.ssl_digest.is_some()),
+                origin: &ctx.origin,
                 request_id: &ctx.request_id,
                 assertion: assertion.as_deref(),
             },
@@ -310,7 +335,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        let client = client_ip(session).map(|ip| ip.to_string()).unwrap_or_default();
+        let client = ctx.origin.client.map(|ip| ip.to_string()).unwrap_or_default();
         let target = request::target(session);
         let path = target.as_bytes().split(|byte| *byte == b'?').next().unwrap_or_default();
         let path = String::from_utf8_lossy(path);
@@ -331,6 +356,7 @@ impl ProxyHttp for Gateway {
             status,
             duration: ctx.start.elapsed(),
             policy: policy.fingerprint(),
+            trace_id: ctx.origin.trace_id(),
         };
         match &ctx.outcome {
             Outcome::Undecided => {}

@@ -1,51 +1,62 @@
-//! Stopping: on SIGTERM or SIGINT, finish what is in flight, then end.
+//! Signals, and how the gateway comes to its end: hand over or stop, finish what is in flight, close.
+//!
+//! The one rule: a request that was sent is answered. Until the end, a connection that is kept open is served once more
+//! and told to close with that answer; so a client that was silent meanwhile finds nobody gone.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::io;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-/// How often the number of requests in flight is looked at.
+/// How often what is open is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Waits for the signal, then for the requests in flight.
-pub(super) struct StopSignal {
-    timeout: Duration,
-    in_flight: Arc<AtomicUsize>,
-    draining: Arc<AtomicBool>,
+/// What the process is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// SIGTERM: stop; clients that are silent get their time.
+    Stop,
+    /// SIGINT: stop as soon as nothing is in flight.
+    StopNow,
+    /// SIGUSR2: hand over to a successor.
+    Upgrade,
 }
 
-impl StopSignal {
-    pub(super) fn new(timeout: Duration, in_flight: Arc<AtomicUsize>, draining: Arc<AtomicBool>) -> Self {
-        Self { timeout, in_flight, draining }
+/// The signals of the process.
+pub(super) struct Orders {
+    terminate: Signal,
+    interrupt: Signal,
+    upgrade: Signal,
+}
+
+impl Orders {
+    /// # Errors
+    /// The operating system refuses.
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        })
     }
-}
 
-#[async_trait]
-impl ShutdownSignalWatch for StopSignal {
-    async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            tracing::error!("signals cannot be waited for; the service can only be killed");
-            return std::future::pending().await;
-        };
+    pub(super) async fn next(&mut self) -> Order {
         tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM received, finishing requests in flight"),
-            _ = interrupt.recv() => tracing::info!("SIGINT received, finishing requests in flight"),
+            _ = self.terminate.recv() => Order::Stop,
+            _ = self.interrupt.recv() => Order::StopNow,
+            _ = self.upgrade.recv() => Order::Upgrade,
         }
-        self.draining.store(true, Ordering::Release);
-        let deadline = Instant::now() + self.timeout;
-        while self.in_flight.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+    }
+
+    /// Waits until nothing is open, or the time is up, or another order to stop comes.
+    pub(super) async fn drain(&mut self, timeout: Duration, open: impl Fn() -> usize) {
+        let deadline = Instant::now() + timeout;
+        while open() > 0 && Instant::now() < deadline {
             tokio::select! {
                 () = sleep(LOOK) => {}
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                order = self.next() => if order != Order::Upgrade { return },
             }
         }
-        ShutdownSignal::GracefulTerminate
     }
 }

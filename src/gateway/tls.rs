@@ -1,36 +1,35 @@
-//! TLS: the certificate, checked before anything listens with it, live after that, and the protocol versions.
+//! TLS: certificates by name, client certificates, versions, and all of it live while the gateway runs.
 //!
-//! The one rule: pingora panics on a bad certificate, so it is only ever given one that was loaded and checked here. A
-//! renewed pair of files serves new handshakes within a second; a bad or half-written pair leaves the old one in force.
-//! Suites: those of Mozilla's intermediate profile, which are all that ring offers.
+//! The one rule: what is served was loaded and checked whole. Renewed files serve new handshakes within a second; a bad or
+//! half-written set leaves the old one in force. Suites and groups are those of Mozilla's intermediate profile, version
+//! 5.7, less its one suite without elliptic curves; there is no early data, no renegotiation and no compression.
 
-use std::fmt;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pingora_core::listeners::tls::TlsSettings;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::config::{TlsConfig, TlsVersion};
+use crate::config::{CertificateConfig, ClientCertificates, TlsConfig, TlsVersion};
 use crate::reload::Signature;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A certificate with its key, ready to be served.
-pub(super) type Certificate = Arc<CertifiedKey>;
-
 /// Why a certificate cannot be served.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// One of the two files cannot be used.
+    /// A file cannot be used.
     #[error("{}: {problem}; `{key}` must name {wanted}", .path.display())]
     File {
         /// The file.
@@ -42,7 +41,7 @@ pub enum TlsError {
         /// What it should be.
         wanted: &'static str,
     },
-    /// The two do not belong together.
+    /// A certificate and a key do not belong together.
     #[error("{}: is not the key of the certificate in {}; `tls.key` must name the key it was made with", .key.display(), .certificate.display())]
     Mismatch {
         /// The certificate's file.
@@ -50,42 +49,205 @@ pub enum TlsError {
         /// The key's file.
         key: PathBuf,
     },
-    /// pingora does not take the settings.
+    /// rustls does not take the settings.
     #[error("TLS cannot be set up: {0}")]
     Settings(String),
 }
 
-/// Loads certificate and key, and checks that they belong together.
-///
-/// # Errors
-/// See [`TlsError`].
-pub(super) fn load_certificate(config: &TlsConfig) -> Result<Certificate, TlsError> {
-    let chain: Vec<CertificateDer<'static>> =
-        pem(&config.certificate, "tls.certificate", "a PEM file with the certificate and its chain", |path| {
-            CertificateDer::pem_file_iter(path)?.collect()
-        })?;
-    let file = |problem: String| TlsError::File {
-        path: config.certificate.clone(),
-        problem,
-        key: "tls.certificate",
-        wanted: "a PEM file with the certificate and its chain",
-    };
-    if chain.is_empty() {
-        return Err(file("holds no certificate".into()));
+/// What new handshakes are served with.
+pub(super) struct Tls {
+    current: ArcSwap<ServerConfig>,
+    config: TlsConfig,
+}
+
+impl Tls {
+    /// Loads what the configuration names.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub(super) fn load(config: &TlsConfig) -> Result<Arc<Self>, TlsError> {
+        Ok(Arc::new(Self { current: ArcSwap::new(server_config(config)?), config: config.clone() }))
     }
-    let key =
-        pem(&config.key, "tls.key", "a PEM file with the private key", |path| PrivateKeyDer::from_pem_file(path))?;
-    let certified = CertifiedKey::from_der(chain, key, &ring::default_provider());
-    let certified = certified.map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => {
-            TlsError::Mismatch { certificate: config.certificate.clone(), key: config.key.clone() }
+
+    /// The settings of a handshake that begins now.
+    pub(super) fn current(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+
+    /// Follows the files; runs until it is dropped.
+    pub(super) async fn keep_current(self: Arc<Self>) {
+        let files = self.config.files();
+        let signatures = || files.iter().map(|file| Signature::of(file)).collect::<Vec<_>>();
+        let mut seen = signatures();
+        let mut told = String::new();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = signatures();
+            if now == seen {
+                continue;
+            }
+            match server_config(&self.config) {
+                Ok(server) => {
+                    self.current.store(server);
+                    let first = self.config.certificates.first().map(|pair| pair.certificate.display().to_string());
+                    tracing::info!("{}: the renewed certificates serve new connections", first.unwrap_or_default());
+                    told.clear();
+                }
+                Err(fault) if fault.to_string() != told => {
+                    told = fault.to_string();
+                    tracing::error!("{told}; the last good certificate stays in force");
+                }
+                Err(_) => {}
+            }
+            seen = now;
         }
-        other => file(format!("cannot be used ({other})")),
-    })?;
-    match certified.keys_match() {
-        Ok(()) => Ok(Arc::new(certified)),
-        Err(_) => Err(TlsError::Mismatch { certificate: config.certificate.clone(), key: config.key.clone() }),
     }
+}
+
+fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(provider(config.min_version));
+    let settings = |error: rustls::Error| TlsError::Settings(error.to_string());
+    let versions: &[_] = match config.min_version {
+        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
+    let builder = builder.map_err(settings)?;
+    let builder = match client_verifier(config, &provider)? {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut server = builder.with_cert_resolver(Arc::new(ByName::load(config)?));
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    server.ticketer = ring::Ticketer::new().map_err(settings)?;
+    Ok(Arc::new(server))
+}
+
+/// The process's cryptography, limited to the suites of the versions that may be spoken.
+fn provider(min_version: TlsVersion) -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    if min_version == TlsVersion::Tls13 {
+        provider.cipher_suites.retain(|suite| suite.tls13().is_some());
+    }
+    provider
+}
+
+/// Installs the cryptography that connections to upstreams and to PostgreSQL take.
+pub(super) fn install_provider() {
+    // A second gateway in the same process finds the first one's.
+    let _ = CryptoProvider::install_default(ring::default_provider());
+}
+
+/// Server certificates by the names they hold.
+#[derive(Debug)]
+struct ByName {
+    /// Lower-case names; one that begins with `*.` stands for one label more.
+    names: HashMap<String, Arc<CertifiedKey>>,
+    /// For clients that send no name, or one that no certificate holds.
+    first: Arc<CertifiedKey>,
+}
+
+impl ByName {
+    fn load(config: &TlsConfig) -> Result<Self, TlsError> {
+        let mut names = HashMap::new();
+        let mut first = None;
+        for pair in &config.certificates {
+            let certified = load_certificate(pair)?;
+            for name in certified.cert.first().map(dns_names).unwrap_or_default() {
+                names.entry(name).or_insert_with(|| Arc::clone(&certified));
+            }
+            first.get_or_insert(certified);
+        }
+        let first = first.ok_or_else(|| TlsError::Settings("there is no certificate".into()))?;
+        Ok(Self { names, first })
+    }
+
+    fn of(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        let name = name.to_ascii_lowercase();
+        let parent = || name.split_once('.').and_then(|(_, parent)| self.names.get(&format!("*.{parent}")));
+        self.names.get(&name).or_else(parent)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let named = hello.server_name().and_then(|name| self.of(name));
+        Some(Arc::clone(named.unwrap_or(&self.first)))
+    }
+}
+
+/// The DNS names of a certificate (RFC 6125: its alternative names; the common name counts no more).
+fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return vec![] };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return vec![] };
+    let dns = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    dns.collect()
+}
+
+/// Loads certificate and key, and checks that they belong together.
+fn load_certificate(pair: &CertificateConfig) -> Result<Arc<CertifiedKey>, TlsError> {
+    const WANTED: &str = "a PEM file with the certificate and its chain";
+    let chain = certificates(&pair.certificate, "tls.certificate", WANTED)?;
+    let key = pem(&pair.key, "tls.key", "a PEM file with the private key", |path| PrivateKeyDer::from_pem_file(path))?;
+    let mismatch = || TlsError::Mismatch { certificate: pair.certificate.clone(), key: pair.key.clone() };
+    let certified = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => mismatch(),
+        other => TlsError::File {
+            path: pair.certificate.clone(),
+            problem: format!("cannot be used ({other})"),
+            key: "tls.certificate",
+            wanted: WANTED,
+        },
+    })?;
+    certified.keys_match().map_err(|_| mismatch())?;
+    Ok(Arc::new(certified))
+}
+
+fn certificates(
+    path: &Path,
+    key: &'static str,
+    wanted: &'static str,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Vec<_> = pem(path, key, wanted, |path| CertificateDer::pem_file_iter(path)?.collect())?;
+    match found.is_empty() {
+        true => Err(TlsError::File { path: path.to_owned(), problem: "holds no certificate".into(), key, wanted }),
+        false => Ok(found),
+    }
+}
+
+/// Who checks the certificates of clients, if any are asked for.
+fn client_verifier(
+    config: &TlsConfig,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    const KEY: &str = "tls.client_ca";
+    const WANTED: &str = "a PEM file with the certificates of the authorities of clients";
+    if config.client_certificates == ClientCertificates::Off {
+        return Ok(None);
+    }
+    let unusable =
+        |path: &Path, problem: String, key| TlsError::File { path: path.into(), problem, key, wanted: WANTED };
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(&config.client_ca, KEY, WANTED)? {
+        roots.add(authority).map_err(|error| unusable(&config.client_ca, format!("cannot be used ({error})"), KEY))?;
+    }
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    if let Some(path) = &config.client_crl {
+        let wanted = "a PEM file with the revocation lists of those authorities";
+        let lists: Vec<_> = pem(path, "tls.client_crl", wanted, |path| {
+            CertificateRevocationListDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>()
+        })?;
+        // An authority that has published no list yet revokes nothing.
+        builder = builder.with_crls(lists).allow_unknown_revocation_status().only_check_end_entity_revocation();
+    }
+    if config.client_certificates == ClientCertificates::Optional {
+        builder = builder.allow_unauthenticated();
+    }
+    let verifier = builder.build().map_err(|error| unusable(&config.client_ca, error.to_string(), KEY))?;
+    Ok(Some(verifier))
 }
 
 fn pem<T>(
@@ -104,71 +266,60 @@ fn pem<T>(
     })
 }
 
-/// Installs the process's cryptography, limited to the suites of the versions that may be spoken.
-pub(super) fn install_provider(min_version: TlsVersion) {
-    let mut provider = ring::default_provider();
-    if min_version == TlsVersion::Tls13 {
-        provider.cipher_suites.retain(|suite| suite.tls13().is_some());
-    }
-    // A second gateway in the same process finds the first one's.
-    let _ = CryptoProvider::install_default(provider);
+/// What a verified client certificate says of its holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ClientCertificate {
+    /// SHA-256 of the whole certificate.
+    pub(super) sha256: [u8; 32],
+    /// The common name of its subject, if it has exactly one.
+    pub(super) common_name: Option<String>,
 }
 
-/// The certificate that new handshakes are served with.
-pub(super) struct Served(ArcSwap<CertifiedKey>);
+impl ClientCertificate {
+    pub(super) fn new(certificate: &CertificateDer<'static>) -> Self {
+        let digest = ::ring::digest::digest(&::ring::digest::SHA256, certificate);
+        let parsed = X509Certificate::from_der(certificate).ok();
+        let common_name = parsed.and_then(|(_, certificate)| {
+            let mut names = certificate.subject().iter_common_name();
+            let name = names.next()?.as_str().ok()?.to_owned();
+            names.next().is_none().then_some(name)
+        });
+        Self { sha256: digest.as_ref().try_into().unwrap_or_default(), common_name }
+    }
+}
 
-impl Served {
-    pub(super) fn new(certificate: Certificate) -> Arc<Self> {
-        Arc::new(Self(ArcSwap::new(certificate)))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn served(names: &[&str]) -> (Vec<String>, Arc<CertifiedKey>) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        let der = certificate.der().clone();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        (dns_names(&der), Arc::new(CertifiedKey::from_der(vec![der], key, &ring::default_provider()).unwrap()))
     }
 
-    /// Follows the two files; runs until it is dropped.
-    pub(super) async fn keep_current(self: Arc<Self>, config: TlsConfig) {
-        let mut seen = signatures(&config);
-        let mut told = String::new();
-        loop {
-            tokio::time::sleep(LOOK).await;
-            let now = signatures(&config);
-            if now == seen {
-                continue;
-            }
-            match load_certificate(&config) {
-                Ok(certificate) => {
-                    self.0.store(certificate);
-                    tracing::info!("{}: the renewed certificate serves new connections", config.certificate.display());
-                    told.clear();
-                }
-                Err(fault) if fault.to_string() != told => {
-                    told = fault.to_string();
-                    tracing::error!("{told}; the last good certificate stays in force");
-                }
-                Err(_) => {}
-            }
-            seen = now;
+    #[test]
+    fn a_certificate_serves_the_names_it_holds_and_a_wildcard_one_label() {
+        let (names, first) = served(&["clinic.example", "192.0.2.1"]);
+        assert_eq!(names, ["clinic.example"]);
+        let (wildcard_names, wildcard) = served(&["*.Hospital.example"]);
+        let entries = names.into_iter().map(|name| (name, Arc::clone(&first)));
+        let wildcards = wildcard_names.into_iter().map(|name| (name, Arc::clone(&wildcard)));
+        let by_name = ByName { names: entries.chain(wildcards).collect(), first: Arc::clone(&first) };
+        for (name, expected) in [
+            ("clinic.example", Some(&first)),
+            ("CLINIC.example", Some(&first)),
+            ("a.hospital.example", Some(&wildcard)),
+            ("a.b.hospital.example", None),
+            ("hospital.example", None),
+            ("x.clinic.example", None),
+            ("", None),
+        ] {
+            let found = by_name.of(name);
+            assert!(found.map(Arc::as_ptr) == expected.map(Arc::as_ptr), "{name}");
         }
     }
-}
-
-impl ResolvesServerCert for Served {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Certificate> {
-        Some(self.0.load_full())
-    }
-}
-
-impl fmt::Debug for Served {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Served")
-    }
-}
-
-fn signatures(config: &TlsConfig) -> [Option<Signature>; 2] {
-    [Signature::of(&config.certificate), Signature::of(&config.key)]
-}
-
-/// Settings of one listener.
-pub(super) fn settings(certificate: &Arc<Served>) -> Result<TlsSettings, TlsError> {
-    let mut settings = TlsSettings::intermediate("", "").map_err(|e| TlsError::Settings(e.to_string()))?;
-    settings.set_cert_resolver(Arc::clone(certificate) as Arc<dyn ResolvesServerCert>);
-    settings.enable_h2();
-    Ok(settings)
 }

@@ -3,13 +3,12 @@
 //! The one rule: the upstream is told by the gateway who calls, from where and how, and by nobody else. Whatever a client
 //! says on these matters is removed, in every spelling that services are known to listen to.
 
-use std::net::IpAddr;
-
 use http::{HeaderMap, header};
 use pingora_core::Result;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora_http::RequestHeader;
 
+use super::forwarded::Origin;
 use super::respond::REQUEST_ID;
 use crate::assertion;
 use crate::config::{Address, UpstreamConfig};
@@ -55,8 +54,7 @@ pub(super) struct Upstream {
 /// What the gateway tells the upstream of a request.
 pub(super) struct Told<'a> {
     pub(super) target: &'a str,
-    pub(super) client: Option<IpAddr>,
-    pub(super) secure: bool,
+    pub(super) origin: &'a Origin,
     pub(super) request_id: &'a str,
     pub(super) assertion: Option<&'a str>,
 }
@@ -91,13 +89,7 @@ impl Upstream {
         if !self.forward_authorization {
             request.remove_header(&header::AUTHORIZATION);
         }
-        if let Some(host) = request.headers.get(header::HOST).cloned() {
-            request.insert_header("x-forwarded-host", host)?;
-        }
-        if let Some(client) = told.client {
-            request.insert_header("x-forwarded-for", client.to_string())?;
-        }
-        request.insert_header("x-forwarded-proto", if told.secure { "https" } else { "http" })?;
+        told.origin.tell(request, told.request_id)?;
         request.insert_header(REQUEST_ID, told.request_id)?;
         if let Some(assertion) = told.assertion {
             request.insert_header(assertion::HEADER, assertion)?;
@@ -123,6 +115,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::ProxiesConfig;
 
     fn upstream(forward_authorization: bool) -> Upstream {
         let second = Duration::from_secs(1);
@@ -144,9 +137,10 @@ mod tests {
         for (name, value) in sent {
             request.append_header(*name, *value).unwrap();
         }
-        let client = Some("192.0.2.7".parse().unwrap());
+        let proxies = ProxiesConfig::default();
+        let origin = Origin::of(&request.headers, Some("192.0.2.7".parse().unwrap()), true, &proxies);
         upstream
-            .rewrite(&mut request, &Told { target: "/people", client, secure: true, request_id: "r1", assertion })
+            .rewrite(&mut request, &Told { target: "/people", origin: &origin, request_id: "r1", assertion })
             .unwrap();
         request
     }
@@ -176,6 +170,7 @@ mod tests {
             ("x-forwarded-for", "192.0.2.7"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "hospital.example"),
+            ("forwarded", "for=192.0.2.7;proto=https"),
             ("x-request-id", "r1"),
         ] {
             assert!(all.contains(&kept), "{kept:?} in {all:?}");

@@ -14,8 +14,11 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     duration: Histogram,
+    refusals: IntCounterVec,
     /// Connections that found no place.
     pub connections_refused: IntCounter,
+    /// Connections that did not shake hands in time, or not at all.
+    pub handshakes_failed: IntCounter,
     /// Connections now.
     pub connections: IntGauge,
     policy: IntGaugeVec,
@@ -49,6 +52,14 @@ impl Metrics {
             Opts::new("fedgate_requests_total", "Requests by decision and status"),
             &["decision", "status"],
         )?;
+        let refusals = IntCounterVec::new(
+            Opts::new("fedgate_refusals_total", "Requests that were not forwarded, or failed, by reason"),
+            &["reason"],
+        )?;
+        let handshakes_failed = IntCounter::new(
+            "fedgate_handshakes_failed_total",
+            "Connections closed for a TLS handshake or PROXY header that failed or took too long",
+        )?;
         let duration = HistogramOpts::new(
             "fedgate_request_duration_seconds",
             "From the first byte of a request to the last of its answer",
@@ -59,6 +70,8 @@ impl Metrics {
         let policy = IntGaugeVec::new(Opts::new("fedgate_policy_info", "The policy in force"), &["fingerprint"])?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(duration.clone()))?;
+        registry.register(Box::new(refusals.clone()))?;
+        registry.register(Box::new(handshakes_failed.clone()))?;
         registry.register(Box::new(connections_refused.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(policy.clone()))?;
@@ -68,13 +81,28 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             gauges.push((*name, gauge));
         }
-        Ok(Self { registry, requests, duration, connections_refused, connections, policy, gauges })
+        Ok(Self {
+            registry,
+            requests,
+            duration,
+            refusals,
+            connections_refused,
+            handshakes_failed,
+            connections,
+            policy,
+            gauges,
+        })
     }
 
     /// Counts one request.
     pub(super) fn request(&self, decision: &str, status: u16, duration: Duration) {
         self.requests.with_label_values(&[decision, status_text(status)]).inc();
         self.duration.observe(duration.as_secs_f64());
+    }
+
+    /// Counts one request that was not forwarded, or failed; `reason` is one of the words that records have.
+    pub(super) fn refusal(&self, reason: &str) {
+        self.refusals.with_label_values(&[reason]).inc();
     }
 
     /// Sets a sampled figure; its name must be one of those registered.

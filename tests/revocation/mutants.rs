@@ -70,7 +70,13 @@ fn run(mutant: Mutant) -> Findings {
                 let pick = || random.random_range(0..ACCOUNTS);
                 ask_until(stop, instance, Duration::from_micros(500), pick, |account| {
                     let authorization = Authorization::One(headers[account].as_bytes());
-                    let head = RequestHead { method: "GET", target: TARGET.as_bytes(), authorization, client: None };
+                    let head = RequestHead {
+                        method: "GET",
+                        target: TARGET.as_bytes(),
+                        authorization,
+                        client: None,
+                        certificate: None,
+                    };
                     let admitted = runtime.block_on(pipeline.admit(head));
                     Outcome::of_status(admitted.map_or_else(|refusal| refusal.status(), |_| 200))
                 })

@@ -23,7 +23,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
             sqlite.path.display()
         )));
     }
-    let certificate = config.tls.certificate.clone();
+    let certificates = config.tls.certificates.clone();
     let (roles, plain) = (config.policy.roles.clone(), config.gateway.listen.is_empty());
     let prepared = Prepared::new(config.clone()).await.map_err(|error| Failure::Usage(error.into()))?;
     print_line(&format!("configuration  {} is valid", file.display()))?;
@@ -36,7 +36,11 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     ))?;
     match plain {
         true => print_line("certificate    none is needed: nothing listens with TLS")?,
-        false => print_line(&format!("certificate    {} and its key belong together", certificate.display()))?,
+        false => {
+            for pair in certificates {
+                print_line(&format!("certificate    {} and its key belong together", pair.certificate.display()))?;
+            }
+        }
     }
     let version = schema::version(prepared.accounts().database()).await.map_err(|error| store_fault(&config, error))?;
     if version < schema::VERSION {

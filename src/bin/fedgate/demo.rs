@@ -85,7 +85,7 @@ async fn serve(files: &Files, listen: SocketAddr) -> anyhow::Result<()> {
 async fn stop(child: &mut Child) {
     let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     if let Some(pid) = pid {
-        let _ = kill_process(pid, Signal::TERM);
+        let _ = kill_process(pid, Signal::INT);
     }
     if timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
         let _ = child.kill().await;

@@ -8,6 +8,7 @@ mod demo;
 mod explain;
 mod policy;
 mod status;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,11 @@ enum Command {
         /// Where everything it makes is kept, from one run to the next.
         #[arg(long, default_value = "demo")]
         dir: PathBuf,
+    },
+    /// Let the running gateway hand its sockets to the program on disk: no connection is refused, no request lost.
+    Upgrade {
+        #[command(flatten)]
+        config: ConfigFile,
     },
     /// Validate configuration, policy, certificate and database, without serving.
     Check {
@@ -128,6 +134,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve { config } => serve(&config.file),
         Command::Demo { listen, dir } => runtime()?.block_on(demo::run(listen, &dir)),
+        Command::Upgrade { config } => runtime()?.block_on(upgrade::run(load(&config.file)?)),
         Command::Check { config } => runtime()?.block_on(check::run(&config.file)),
         Command::HashPassword => {
             let password = account::read_password("Password: ")?;
@@ -149,7 +156,7 @@ fn run(command: Command) -> Result<(), Failure> {
 
 fn serve(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
-    // The embedded store is opened by a runtime; the gateway's own runtimes begin with pingora.
+    // The embedded store is opened by a runtime; the gateway's own runtimes begin when it serves.
     let prepared = runtime()?.block_on(Prepared::new(config)).map_err(|error| Failure::Usage(error.into()))?;
     Ok(prepared.serve()?)
 }

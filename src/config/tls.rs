@@ -1,0 +1,156 @@
+//! The section `[tls]`: certificates, versions, and the certificates of clients.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::error::ConfigError;
+use super::raw::{Check, section};
+
+/// Certificates and protocol versions.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// The certificates, by the names they hold; the first is for every other name.
+    pub certificates: Vec<CertificateConfig>,
+    /// Lowest protocol version.
+    pub min_version: TlsVersion,
+    /// Whether clients are asked for a certificate.
+    pub client_certificates: ClientCertificates,
+    /// PEM file: the authorities that may have signed it.
+    pub client_ca: PathBuf,
+    /// PEM file: what they have revoked.
+    pub client_crl: Option<PathBuf>,
+    /// Whose certificate it is.
+    pub clients: ClientsConfig,
+}
+
+/// One certificate and its key.
+#[derive(Debug, Clone)]
+pub struct CertificateConfig {
+    /// PEM file: the certificate, then its chain.
+    pub certificate: PathBuf,
+    /// PEM file: the private key.
+    pub key: PathBuf,
+}
+
+/// Which account a client certificate stands for.
+#[derive(Debug, Clone, Default)]
+pub struct ClientsConfig {
+    /// Accounts by the SHA-256 of the whole certificate.
+    pub accounts: HashMap<[u8; 32], String>,
+    /// Whether the common name of any other one is an account id.
+    pub common_name: bool,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not.
+    Off,
+    /// They may bring one.
+    Optional,
+    /// Without one there is no connection.
+    Required,
+}
+
+/// A TLS protocol version that may be spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246) with ECDHE and AEAD suites alone.
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+impl TlsConfig {
+    /// Every file that is read.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let pairs = self.certificates.iter().flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]);
+        let asked = self.client_certificates != ClientCertificates::Off;
+        pairs.chain(asked.then(|| self.client_ca.clone())).chain(self.client_crl.clone()).collect()
+    }
+}
+
+section!(Tls {
+    certificate: PathBuf = "certs/fedgate.pem".into(),
+    key: PathBuf = "certs/fedgate.key".into(),
+    min_version: String = "1.2".into(),
+    sni: Vec<Pair> = vec![],
+    client_certificates: String = "off".into(),
+    client_ca: String = String::new(),
+    client_crl: String = String::new(),
+    client_common_name: bool = false,
+    client: Vec<Client> = vec![],
+});
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pair {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Client {
+    account: String,
+    sha256: String,
+}
+
+impl Tls {
+    pub(super) fn check(self, check: &Check<'_>) -> Result<TlsConfig, ConfigError> {
+        let first = Pair { certificate: self.certificate, key: self.key };
+        let pair =
+            |pair: Pair| CertificateConfig { certificate: check.path(pair.certificate), key: check.path(pair.key) };
+        let min_version = match self.min_version.as_str() {
+            "1.2" => TlsVersion::Tls12,
+            "1.3" => TlsVersion::Tls13,
+            other => {
+                return Err(check.fault("tls.min_version", format!("is `{other}`"), "write \"1.2\" or \"1.3\""));
+            }
+        };
+        let client_certificates = match self.client_certificates.as_str() {
+            "off" => ClientCertificates::Off,
+            "optional" => ClientCertificates::Optional,
+            "required" => ClientCertificates::Required,
+            other => {
+                let remedy = "write \"off\", \"optional\" or \"required\"";
+                return Err(check.fault("tls.client_certificates", format!("is `{other}`"), remedy));
+            }
+        };
+        if client_certificates != ClientCertificates::Off && self.client_ca.is_empty() {
+            let remedy = "name a PEM file with the certificates of the authorities that sign for clients";
+            return Err(check.fault("tls.client_ca", "is missing, and `tls.client_certificates` is not off", remedy));
+        }
+        let account = |client: Client| {
+            let digest = fingerprint(&client.sha256).ok_or_else(|| {
+                let remedy = "write the 64 hex digits of `openssl x509 -in FILE -noout -fingerprint -sha256`";
+                check.fault("tls.client.sha256", format!("is `{}`", client.sha256), remedy)
+            })?;
+            Ok((digest, client.account))
+        };
+        Ok(TlsConfig {
+            certificates: std::iter::once(first).chain(self.sni).map(pair).collect(),
+            min_version,
+            client_certificates,
+            client_ca: check.path(self.client_ca.into()),
+            client_crl: check.optional_path(&self.client_crl),
+            clients: ClientsConfig {
+                accounts: self.client.into_iter().map(account).collect::<Result<_, _>>()?,
+                common_name: self.client_common_name,
+            },
+        })
+    }
+}
+
+/// 32 bytes in hex, with or without the colons that openssl writes.
+fn fingerprint(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
+    let (pairs, rest) = digits.as_chunks::<2>();
+    if !rest.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    pairs.iter().map(byte).collect::<Option<Vec<u8>>>()?.try_into().ok()
+}

@@ -1,0 +1,234 @@
+//! Listening sockets that outlive the process: opened, inherited from a predecessor or from systemd, and handed on.
+//!
+//! The one rule: a socket that is handed over is never closed in between, so no connection is refused. A predecessor
+//! serves until its successor has said that it listens; a successor that fails leaves it serving.
+//!
+//! The successor is started with one end of a socket pair as its standard input. The listening sockets come through it
+//! (`SCM_RIGHTS`, unix(7)), and the word that it is ready goes back. systemd's way is the one of `sd_listen_fds(3)`.
+
+use std::ffi::OsString;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
+};
+
+/// Says to a successor what it is.
+const SUCCESSOR: &str = "FEDGATE_SUCCESSOR";
+/// What a successor says once it listens.
+const READY: &[u8] = b"ready\n";
+/// How long it may take until then.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most sockets that are handed over.
+const MOST_SOCKETS: usize = 64;
+/// Connections that wait to be accepted, at most; the system may have a lower limit of its own.
+const BACKLOG: i32 = 4096;
+
+/// What a process is given when it starts.
+pub(super) struct Inherited {
+    listeners: Vec<(SocketAddr, TcpListener)>,
+    predecessor: Option<UnixStream>,
+}
+
+impl Inherited {
+    /// Takes what a predecessor or systemd hands over; nothing, usually.
+    ///
+    /// # Errors
+    /// What was announced does not come.
+    pub(super) fn take() -> io::Result<Self> {
+        let mut found = vec![];
+        let mut activated = listenfd::ListenFd::from_env();
+        for index in 0..activated.len() {
+            found.extend(activated.take_tcp_listener(index)?);
+        }
+        let mut predecessor = None;
+        if std::env::var_os(SUCCESSOR).is_some() {
+            let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+            found.extend(receive(&stream)?.into_iter().map(TcpListener::from));
+            predecessor = Some(stream);
+        }
+        let addressed = |listener: TcpListener| Ok((listener.local_addr()?, listener));
+        Ok(Self { listeners: found.into_iter().map(addressed).collect::<io::Result<_>>()?, predecessor })
+    }
+
+    /// The socket that listens on an address: an inherited one, or a new one.
+    ///
+    /// # Errors
+    /// The address is taken, or is not this machine's.
+    pub(super) fn open(&mut self, address: SocketAddr) -> io::Result<TcpListener> {
+        match self.listeners.iter().position(|(known, _)| *known == address) {
+            Some(index) => Ok(self.listeners.swap_remove(index).1),
+            None => listen(address),
+        }
+    }
+
+    /// Tells the predecessor that this process listens; what was inherited and not opened is closed.
+    pub(super) fn ready(mut self) {
+        for (address, _) in self.listeners.drain(..) {
+            tracing::warn!(
+                "a socket on {address} was handed over, which the configuration does not name; it is closed"
+            );
+        }
+        if let Some(mut predecessor) = self.predecessor
+            && let Err(error) = predecessor.write_all(READY)
+        {
+            tracing::warn!(%error, "the predecessor went away before it heard that this process is ready");
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Connections of the process before that linger do not keep the address taken (socket(7)).
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
+    stream.set_read_timeout(Some(READY_TIMEOUT))?;
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut slices = [IoSliceMut::new(&mut byte)];
+    let received = rustix::net::recvmsg(stream, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the predecessor handed over no sockets"));
+    }
+    let mut sockets = vec![];
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            sockets.extend(rights);
+        }
+    }
+    Ok(sockets)
+}
+
+fn send(stream: &UnixStream, listeners: &[TcpListener]) -> io::Result<()> {
+    let sockets: Vec<_> = listeners.iter().take(MOST_SOCKETS).map(AsFd::as_fd).collect();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&sockets));
+    rustix::net::sendmsg(stream, &[IoSlice::new(b"s")], &mut ancillary, SendFlags::empty())?;
+    Ok(())
+}
+
+/// Starts the program again, as it is on disk now, with the same arguments and these sockets; returns its process id once
+/// it listens.
+///
+/// # Errors
+/// It did not start, or ended before it listened; then everything is as it was.
+pub(super) async fn to_successor(listeners: Vec<TcpListener>) -> io::Result<u32> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut words = std::env::args_os();
+    let program: OsString = words.next().ok_or_else(|| io::Error::other("this program does not know its own name"))?;
+    let mut command = tokio::process::Command::new(&program);
+    command.args(words).env(SUCCESSOR, "1").env_remove("LISTEN_FDS").env_remove("LISTEN_PID").kill_on_drop(true);
+    let mut child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+    // The command holds its end of the pair, too: only without it does a child that ended show.
+    drop(command);
+    let answered = tokio::task::spawn_blocking(move || {
+        send(&ours, &listeners)?;
+        ours.set_read_timeout(Some(READY_TIMEOUT))?;
+        let mut answer = [0; READY.len()];
+        (&ours).read_exact(&mut answer)?;
+        Ok::<_, io::Error>(answer == READY)
+    });
+    let pid = child.id();
+    match (answered.await.map_err(io::Error::other)?, pid) {
+        (Ok(true), Some(pid)) => {
+            // From now on it lives on its own.
+            tokio::spawn(async move {
+                let _ = child.wait().await;
+            });
+            Ok(pid)
+        }
+        (Err(error), _) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
+        (Ok(_) | Err(_), _) => {
+            let status = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
+            let how = status.map_or("it does not end".to_owned(), |status| {
+                status.map_or_else(|error| error.to_string(), |status| status.to_string())
+            });
+            Err(io::Error::other(format!("it ended before it listened ({how}); its own words stand above")))
+        }
+    }
+}
+
+/// Tells systemd, if it has started this process (`sd_notify(3)`).
+pub(super) fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd was not told of this process's state");
+    }
+}
+
+/// The file that names this process; removed by it, unless a successor has written its own.
+pub(super) struct PidFile<'a>(Option<&'a Path>);
+
+impl<'a> PidFile<'a> {
+    /// Writes it, whole or not at all.
+    pub(super) fn write(path: Option<&'a Path>) -> io::Result<Self> {
+        if let Some(path) = path {
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(format!(".{}", std::process::id()));
+            std::fs::write(&beside, format!("{}\n", std::process::id()))?;
+            std::fs::rename(beside, path)?;
+        }
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PidFile<'_> {
+    fn drop(&mut self) {
+        let Some(path) = self.0 else { return };
+        if std::fs::read_to_string(path).is_ok_and(|text| text.trim() == std::process::id().to_string()) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_pass_through_a_pair_and_still_listen() {
+        let listeners = [(); 3].map(|()| listen("127.0.0.1:0".parse().unwrap()).unwrap());
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        send(&ours, &listeners).unwrap();
+        let received: Vec<_> = receive(&theirs).unwrap().into_iter().map(TcpListener::from).collect();
+        for (sent, received) in listeners.iter().zip(&received) {
+            let address = sent.local_addr().unwrap();
+            assert_eq!(received.local_addr().unwrap(), address);
+            let _client = std::net::TcpStream::connect(address).unwrap();
+            received.accept().unwrap();
+        }
+        assert_eq!(received.len(), 3);
+        drop(ours);
+        assert!(receive(&theirs).is_err(), "a predecessor that went away");
+    }
+
+    #[test]
+    fn a_process_id_is_removed_by_its_own_process_alone() {
+        let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
+        drop(PidFile::write(Some(&path)).unwrap());
+        assert!(!path.exists());
+        let file = PidFile::write(Some(&path)).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        std::fs::write(&path, "1\n").unwrap();
+        drop(file);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n", "the successor's");
+        std::fs::remove_file(path).unwrap();
+    }
+}

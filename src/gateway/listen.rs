@@ -1,0 +1,136 @@
+//! The listeners: every connection is accepted, counted and unwrapped here, before anybody reads a request of it.
+//!
+//! The one rule: what a client can take without having said who it is, is counted and bounded from its first packet:
+//! connections in total and per source, and the time of a PROXY header and a TLS handshake.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_core::server::ShutdownWatch;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use super::door::{Door, Seat};
+use super::preface::{self, PrefaceError};
+use super::socket::{Socket, Transport};
+use super::tls::Tls;
+use crate::config::ProxiesConfig;
+
+/// How long to wait when the system gives no more sockets.
+const OUT_OF_SOCKETS: Duration = Duration::from_millis(50);
+
+/// Accepts connections for one door.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    pub(super) door: Arc<Door>,
+    /// None on a listener without TLS.
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) proxies: Arc<ProxiesConfig>,
+    /// How long a PROXY header and a handshake may take.
+    pub(super) patience: Duration,
+    /// How long a client may take to take an answer.
+    pub(super) send: Duration,
+}
+
+/// Why a connection was closed before anything was read of it.
+enum Closed {
+    /// No place is free, in total or for its source.
+    NoSeat,
+    /// The balancer did not say whom it speaks for.
+    Preface(PrefaceError),
+    /// There was no handshake.
+    Handshake(io::Error),
+    /// One of the two took too long.
+    TooSlow,
+}
+
+impl Entrance {
+    /// Accepts until `closing` says otherwise; `stopping` is told to what runs inside.
+    pub(super) async fn accept(
+        self,
+        listener: TcpListener,
+        mut closing: watch::Receiver<bool>,
+        stopping: ShutdownWatch,
+    ) {
+        let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "a listening socket cannot be used"),
+        };
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = closing.wait_for(|closing| *closing) => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((tcp, peer)) => {
+                    let (entrance, stopping) = (self.clone(), stopping.clone());
+                    tokio::spawn(entrance.serve(tcp, peer, stopping));
+                }
+                // The client went away while it waited.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::error!(%error, "no connection can be accepted; is the limit of open files too low?");
+                    tokio::time::sleep(OUT_OF_SOCKETS).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(self, tcp: TcpStream, peer: SocketAddr, stopping: ShutdownWatch) {
+        match self.enter(tcp, peer).await {
+            Ok((socket, seat)) => self.door.serve(socket, seat, &stopping).await,
+            Err(closed) => self.closed(&closed, peer.ip()),
+        }
+    }
+
+    /// Takes a seat, learns who the client is, and shakes hands.
+    async fn enter(&self, mut tcp: TcpStream, peer: SocketAddr) -> Result<(Socket, Seat), Closed> {
+        let is_balancer = self.proxies.proxy_protocol && self.proxies.trusts(peer.ip());
+        // Behind a balancer the source is known later; until then, the place counts in total alone.
+        let mut seat = self.door.seat((!is_balancer).then(|| peer.ip())).ok_or(Closed::NoSeat)?;
+        let _ = tcp.set_nodelay(true);
+        let opened = async {
+            let mut client = peer;
+            if is_balancer && let Some(told) = preface::read(&mut tcp).await.map_err(Closed::Preface)? {
+                client = told;
+                if !seat.belongs_to(client.ip()) {
+                    return Err(Closed::NoSeat);
+                }
+            }
+            let transport = match &self.tls {
+                None => Transport::Plain(tcp),
+                Some(tls) => {
+                    let handshake = TlsAcceptor::from(tls.current()).accept(tcp).await;
+                    Transport::Tls(Box::new(handshake.map_err(Closed::Handshake)?))
+                }
+            };
+            Ok(Socket::new(transport, client, self.send))
+        };
+        match tokio::time::timeout(self.patience, opened).await {
+            Ok(socket) => Ok((socket?, seat)),
+            Err(_) => Err(Closed::TooSlow),
+        }
+    }
+
+    /// Counts it; closed without a word, which costs least.
+    fn closed(&self, why: &Closed, peer: IpAddr) {
+        let metrics = self.door.metrics();
+        match why {
+            Closed::NoSeat => metrics.connections_refused.inc(),
+            Closed::Preface(error) => {
+                metrics.handshakes_failed.inc();
+                tracing::warn!(%peer, %error, "a trusted proxy did not begin with a PROXY header");
+            }
+            Closed::Handshake(error) => {
+                metrics.handshakes_failed.inc();
+                tracing::debug!(%peer, %error, "TLS handshake failed");
+            }
+            Closed::TooSlow => metrics.handshakes_failed.inc(),
+        }
+    }
+}

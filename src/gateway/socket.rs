@@ -1,0 +1,270 @@
+//! A client's connection as pingora reads and writes it: TCP, or TLS over TCP.
+//!
+//! The one rule: whoever takes an answer too slowly is let go, so that a buffer is never held for ever. What pingora asks
+//! of a stream besides (addresses, TLS, what was learned of the client) is answered from what the listener found out.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora_core::protocols::l4::socket;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use pingora_http::ResponseHeader;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
+
+use super::tls::ClientCertificate;
+
+/// Bytes gathered before they are sent: a head and a small body go out as one.
+const WRITE_BUFFER: usize = 4096;
+/// The least a client must take in a second, once its time is up.
+const BYTES_PER_SECOND: u64 = 1024;
+/// How long saying goodbye may take.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What carries the bytes.
+pub(super) enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A client's connection.
+pub(super) struct Socket {
+    stream: BufWriter<Transport>,
+    fd: UniqueIDType,
+    addresses: Arc<SocketDigest>,
+    tls: Option<Arc<SslDigest>>,
+    alpn: Option<ALPN>,
+    learned: Option<Arc<ProxyDigest>>,
+    patience: Duration,
+    slow: Option<Slow>,
+}
+
+/// A client that did not take what was sent at once.
+struct Slow {
+    since: Instant,
+    taken: u64,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Socket {
+    /// A connection of `client`, which may be another address than the transport's own when a proxy has told it.
+    pub(super) fn new(transport: Transport, client: SocketAddr, patience: Duration) -> Self {
+        let (fd, alpn, tls, certificate) = match &transport {
+            Transport::Plain(tcp) => (tcp.as_raw_fd(), None, None, None),
+            Transport::Tls(tls) => {
+                let (tcp, session) = tls.get_ref();
+                let alpn = session.alpn_protocol().filter(|protocol| *protocol == b"h2").map(|_| ALPN::H2);
+                let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+                let version = session.protocol_version().and_then(|version| version.as_str());
+                let certificate = session.peer_certificates().and_then(<[_]>::first).map(ClientCertificate::new);
+                let fingerprint = certificate.as_ref().map_or(vec![], |certificate| certificate.sha256.to_vec());
+                let digest =
+                    SslDigest::new(suite.unwrap_or_default(), version.unwrap_or_default(), None, None, fingerprint);
+                (tcp.as_raw_fd(), alpn, Some(Arc::new(digest)), certificate)
+            }
+        };
+        let addresses = SocketDigest::from_raw_fd(fd);
+        let _ = addresses.peer_addr.set(Some(socket::SocketAddr::Inet(client)));
+        // pingora has one place where a stream may carry what is its owner's, for both versions of HTTP.
+        let learned = certificate.and_then(|certificate| {
+            let response = ResponseHeader::build(200, None).ok()?;
+            Some(Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(certificate)))))
+        });
+        Self {
+            stream: BufWriter::with_capacity(WRITE_BUFFER, transport),
+            fd,
+            addresses: Arc::new(addresses),
+            tls,
+            alpn,
+            learned,
+            patience,
+            slow: None,
+        }
+    }
+
+    /// Notes how a write fared; an error once the client has been too slow for too long.
+    fn paced(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match poll {
+            Poll::Ready(Ok(count)) => {
+                if let Some(slow) = &mut self.slow {
+                    slow.taken = slow.taken.saturating_add(count as u64);
+                }
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                let patience = self.patience;
+                let slow = self.slow.get_or_insert_with(|| Slow {
+                    since: Instant::now(),
+                    taken: 0,
+                    timer: Box::pin(tokio::time::sleep(patience)),
+                });
+                while slow.timer.as_mut().poll(cx).is_ready() {
+                    let earned = patience + Duration::from_secs(slow.taken / BYTES_PER_SECOND);
+                    match earned.checked_sub(slow.since.elapsed()) {
+                        Some(left) if !left.is_zero() => slow.timer = Box::pin(tokio::time::sleep(left)),
+                        _ => {
+                            let slow =
+                                io::Error::new(io::ErrorKind::TimedOut, "the client takes the answer too slowly");
+                            return Poll::Ready(Err(slow));
+                        }
+                    }
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.paced(cx, poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.paced(cx, poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.stream).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = poll {
+            self.slow = None;
+            return poll;
+        }
+        self.paced(cx, poll.map_ok(|()| 0)).map_ok(|_| ())
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Socket {
+    async fn shutdown(&mut self) {
+        // Whether the client hears it makes no difference: the connection ends.
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, self.stream.shutdown()).await;
+    }
+}
+
+impl UniqueID for Socket {
+    fn id(&self) -> UniqueIDType {
+        self.fd
+    }
+}
+
+impl Ssl for Socket {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.tls.clone()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.alpn.clone()
+    }
+}
+
+impl Peek for Socket {}
+
+impl GetTimingDigest for Socket {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        vec![]
+    }
+}
+
+impl GetProxyDigest for Socket {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.learned.clone()
+    }
+}
+
+impl GetSocketDigest for Socket {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(Arc::clone(&self.addresses))
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, out),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, out),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(tcp) => tcp.is_write_vectored(),
+            Self::Tls(tls) => tls.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A crowd of clients that connect over TLS, ask once, and stay: what each of them costs.
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::fixture::{CANARY, Gateway, basic};
+use crate::{resident_kib, wanted};
+
+/// How many, unless `FEDGATE_TEST_CROWD` says otherwise.
+const CROWD: usize = 1000;
+/// The goal is 10,000 in 300 MiB.
+const KIB_EACH: u64 = 30;
+
+#[test]
+fn an_idle_tls_connection_takes_little_memory_and_the_next_client_is_served() {
+    let count = wanted("FEDGATE_TEST_CROWD", CROWD);
+    let gateway = Gateway::start_as(&crate::fixture::Setup {
+        configuration: &format!(
+            "[limits]\nconnections = {0}\nconnections_per_source = {0}\nidle_timeout_seconds = 600\n",
+            count + 10
+        ),
+        ..Default::default()
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        // The first ones fill what is allocated once.
+        let connector = connector(&gateway);
+        let warm = crowd(&gateway, &connector, 50).await;
+        let before = resident_kib(&gateway);
+        let asked = crowd(&gateway, &connector, count - warm.len()).await;
+        let grown = resident_kib(&gateway).saturating_sub(before);
+        let each = grown / asked.len() as u64;
+        println!("crowd, {} idle TLS connections that have asked once: {grown} KiB, {each} KiB each", asked.len());
+        assert!(each <= KIB_EACH, "{each} KiB each");
+        assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
+    });
+}
+
+fn connector(gateway: &Gateway) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(gateway.dir.join("cert.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    TlsConnector::from(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+async fn crowd(gateway: &Gateway, connector: &TlsConnector, count: usize) -> Vec<TlsStream<TcpStream>> {
+    let at_once = Arc::new(Semaphore::new(32));
+    let mut guests = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let (connector, address, at_once) = (connector.clone(), gateway.tls_address, Arc::clone(&at_once));
+        guests.spawn(async move {
+            let _turn = at_once.acquire().await.unwrap();
+            let tcp = TcpStream::connect(address).await.unwrap();
+            let mut stream = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+            let authorization = basic("ANA", CANARY);
+            let request =
+                format!("GET /people/ANA HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = [0; 4096];
+            let mut length = 0;
+            while !answer[..length].ends_with(b"\r\n\r\ntrue") {
+                let more = stream.read(&mut answer[length..]).await.unwrap();
+                assert!(more > 0, "{}", String::from_utf8_lossy(&answer[..length]));
+                length += more;
+            }
+            stream
+        });
+    }
+    guests.join_all().await
+}
