@@ -135,7 +135,7 @@ pub(super) async fn to_successor(listeners: Vec<TcpListener>) -> io::Result<u32>
     let mut words = std::env::args_os();
     let program: OsString = words.next().ok_or_else(|| io::Error::other("this program does not know its own name"))?;
     let mut command = tokio::process::Command::new(&program);
-    command.args(words).env(SUCCESSOR, "1").env_remove("LISTEN_FDS").env_remove("LISTEN_PID").kill_on_drop(true);
+    command.args(words).env(SUCCESSOR, "1").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
     let mut child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
     // The command holds its end of the pair, too: only without it does a child that ended show.
     drop(command);
@@ -146,22 +146,18 @@ pub(super) async fn to_successor(listeners: Vec<TcpListener>) -> io::Result<u32>
         (&ours).read_exact(&mut answer)?;
         Ok::<_, io::Error>(answer == READY)
     });
-    let pid = child.id();
-    match (answered.await.map_err(io::Error::other)?, pid) {
+    match (answered.await.map_err(io::Error::other)?, child.id()) {
+        // From now on it lives on its own, and longer than this process.
         (Ok(true), Some(pid)) => {
-            // From now on it lives on its own.
-            tokio::spawn(async move {
-                let _ = child.wait().await;
-            });
+            tokio::spawn(async move { child.wait().await });
             Ok(pid)
         }
-        (Err(error), _) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
-        (Ok(_) | Err(_), _) => {
-            let status = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
-            let how = status.map_or("it does not end".to_owned(), |status| {
-                status.map_or_else(|error| error.to_string(), |status| status.to_string())
-            });
-            Err(io::Error::other(format!("it ended before it listened ({how}); its own words stand above")))
+        (answer, _) => {
+            // One that did not answer in time must not take over later, behind everybody's back.
+            let _ = child.start_kill();
+            let status = child.wait().await?;
+            let why = answer.err().map_or_else(String::new, |error| format!("{error}; "));
+            Err(io::Error::other(format!("{why}{status}; its own words stand above")))
         }
     }
 }

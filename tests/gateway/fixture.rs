@@ -29,6 +29,7 @@ pub(crate) struct Gateway {
     pub(crate) tls_address: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) dir: PathBuf,
+    pub(crate) pid_file: Option<PathBuf>,
     pub(crate) upstream: Upstream,
     pub(crate) child: Child,
     lines: Mutex<Receiver<(Instant, String)>>,
@@ -47,6 +48,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) database: Option<&'a str>,
     /// The program and its arguments that start the gateway, where that is not the gateway itself.
     pub(crate) under: &'a [&'a str],
+    /// Where the gateway writes its process id.
+    pub(crate) pid_file: Option<&'a std::path::Path>,
 }
 
 /// The files of a gateway that has not started.
@@ -55,6 +58,7 @@ pub(crate) struct Place {
     upstream: Upstream,
     addresses: [SocketAddr; 3],
     under: Vec<String>,
+    pid_file: Option<PathBuf>,
 }
 
 /// What the upstream was sent, request by request.
@@ -103,8 +107,9 @@ impl Gateway {
                 true
             })
         });
-        let Place { dir, upstream, addresses: [address, tls_address, admin], .. } = place;
-        let gateway = Self { address, tls_address, admin, dir, upstream, child, lines: Mutex::new(lines), log };
+        let Place { dir, upstream, addresses: [address, tls_address, admin], pid_file, .. } = place;
+        let gateway =
+            Self { address, tls_address, admin, dir, pid_file, upstream, child, lines: Mutex::new(lines), log };
         gateway.wait_until_listening();
         gateway
     }
@@ -204,8 +209,9 @@ impl Place {
             Some(uri) => format!("kind = \"postgres\"\nuri = \"{uri}\""),
             None => "path = \"test.db\"".to_owned(),
         };
+        let pid_file = setup.pid_file.map_or(String::new(), |path| format!("pid_file = \"{}\"\n", path.display()));
         let text = format!(
-            "[gateway]\nlisten = [\"{tls_address}\"]\nlisten_plain = [\"{address}\"]\nadmin = [\"{admin}\"]\nmax_body_bytes = 2048\nthreads = 2\n\
+            "[gateway]\nlisten = [\"{tls_address}\"]\nlisten_plain = [\"{address}\"]\nadmin = [\"{admin}\"]\n{pid_file}max_body_bytes = 2048\nthreads = 2\n\
              [tls]\ncertificate = \"cert.pem\"\nkey = \"cert.key\"\n[policy]\nroles = \"roles.cfg\"\n[store]\n{store}\n\
              [assertion]\nsecret_file = \"secret\"\n\
              [[upstream]]\nname = \"his\"\naddress = \"{}\"\nconnect_timeout_ms = 500\nread_timeout_ms = 1000\n{}",
@@ -217,7 +223,13 @@ impl Place {
             tokio::runtime::Runtime::new().unwrap().block_on(add_accounts(&config));
         }
         let under = setup.under.iter().map(|&word| word.to_owned()).collect();
-        Self { dir, upstream, addresses: [address, tls_address, admin], under }
+        Self {
+            dir,
+            upstream,
+            addresses: [address, tls_address, admin],
+            under,
+            pid_file: setup.pid_file.map(Into::into),
+        }
     }
 
     /// The command that serves.

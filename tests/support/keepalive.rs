@@ -24,6 +24,16 @@ pub fn get(target: &str, authorization: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: hospital.example\r\nAuthorization: {authorization}\r\n\r\n").into_bytes()
 }
 
+/// Sends bytes over a connection of their own and reads until it ends.
+pub fn whole(address: SocketAddr, request: &[u8]) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(request)?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 impl Connection {
     pub fn to(address: SocketAddr) -> Self {
         Self { address, stream: None }

@@ -1,0 +1,227 @@
+//! A new program takes the sockets of the old one, again and again, under load: no request is lost, also of clients that
+//! were silent meanwhile; a successor that fails leaves the old one serving; a stop answers what was sent.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test panics to fail, and prints what it measured"
+)]
+
+#[path = "gateway/fixture.rs"]
+mod fixture;
+mod support;
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fixture::{CANARY, Gateway, PATIENCE, Setup, basic};
+use rand::Rng;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use support::keepalive::{Connection, get};
+
+/// How often the program is replaced, and how long clients are silent at most, unless `FEDGATE_TEST_UPGRADES` and
+/// `FEDGATE_TEST_SILENCE_MS` say otherwise.
+const UPGRADES: u32 = 5;
+const SILENCE_MS: u64 = 1500;
+const CLIENTS: u64 = 12;
+
+/// A gateway that is started through a link, which can be made to lead elsewhere.
+struct Replaceable {
+    gateway: Gateway,
+}
+
+impl Replaceable {
+    fn start(stop_timeout_seconds: u64) -> Self {
+        let dir = std::env::temp_dir().join(format!("fedgate-upgrade-{:x}", rand::random::<u128>()));
+        std::fs::create_dir(&dir).unwrap();
+        let link = dir.join("fedgate");
+        symlink(env!("CARGO_BIN_EXE_fedgate"), &link).unwrap();
+        let script = format!("shift; exec {} \"$@\"", link.display());
+        let gateway = Gateway::start_as(&Setup {
+            // The first word of the script's arguments is the program itself.
+            under: &["sh", "-c", &script, "sh"],
+            pid_file: Some(&dir.join("pid")),
+            configuration: &format!("[authentication]\nupgrade_hashes = false\n# {stop_timeout_seconds}\n"),
+            environment: &[("FEDGATE_GATEWAY_STOP_TIMEOUT_SECONDS", &stop_timeout_seconds.to_string())],
+            ..Setup::default()
+        });
+        let replaceable = Self { gateway };
+        let deadline = Instant::now() + PATIENCE;
+        while replaceable.read_pid().is_none() {
+            assert!(Instant::now() < deadline, "no process id was written");
+        }
+        replaceable
+    }
+
+    fn dir(&self) -> &Path {
+        self.gateway.pid_file.as_deref().unwrap().parent().unwrap()
+    }
+
+    fn read_pid(&self) -> Option<Pid> {
+        let text = std::fs::read_to_string(self.gateway.pid_file.as_deref().unwrap()).ok()?;
+        text.trim().parse().ok().and_then(Pid::from_raw)
+    }
+
+    /// Lets the link lead to another program.
+    fn replace(&self, program: &Path) {
+        symlink(program, self.dir().join("new")).unwrap();
+        std::fs::rename(self.dir().join("new"), self.dir().join("fedgate")).unwrap();
+    }
+
+    fn upgrade(&self) -> Output {
+        let config = self.gateway.dir.join("fedgate.toml");
+        Command::new(env!("CARGO_BIN_EXE_fedgate")).args(["upgrade", "--config"]).arg(config).output().unwrap()
+    }
+}
+
+impl Drop for Replaceable {
+    fn drop(&mut self) {
+        if let Some(pid) = self.read_pid() {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        let _ = std::fs::remove_dir_all(self.dir());
+    }
+}
+
+fn wanted(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |text| text.parse().unwrap())
+}
+
+fn is_alive(pid: Pid) -> bool {
+    // One that has ended and that nobody has waited for counts as ended.
+    let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    test_kill_process(pid).is_ok() && !status.contains(") Z ")
+}
+
+/// Clients that keep their connections, are silent now and then, and never try again; how many requests each made.
+fn load<T>(gateway: &Gateway, silence_ms: u64, during: impl FnOnce() -> T) -> (Vec<u32>, T) {
+    let over = AtomicBool::new(false);
+    let client = |number: u64| {
+        let over = &over;
+        move || {
+            let mut connection = Connection::to(gateway.address);
+            let request = get("/people/ANA", &basic("ANA", CANARY));
+            let mut asked = 0;
+            while !over.load(Ordering::SeqCst) {
+                let answer = connection.ask(&request).unwrap_or_else(|error| panic!("client {number}: {error}"));
+                assert_eq!(answer.status, 200, "client {number}");
+                asked += 1;
+                // A third of them never rests.
+                if !number.is_multiple_of(3) {
+                    thread::sleep(Duration::from_millis(rand::rng().random_range(0..=silence_ms)));
+                }
+            }
+            asked
+        }
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(client(number))).collect();
+        let done = during();
+        over.store(true, Ordering::SeqCst);
+        (clients.into_iter().map(|client| client.join().unwrap()).collect(), done)
+    })
+}
+
+#[test]
+fn upgrades_under_load_lose_no_request_of_busy_or_silent_clients() {
+    let upgrades = wanted("FEDGATE_TEST_UPGRADES", UPGRADES.into());
+    let silence_ms = wanted("FEDGATE_TEST_SILENCE_MS", SILENCE_MS);
+    let running = Replaceable::start(silence_ms / 1000 + 10);
+    let (asked, processes) = load(&running.gateway, silence_ms, || {
+        let mut processes = vec![running.read_pid().unwrap()];
+        for number in 0..upgrades {
+            let out = running.upgrade();
+            let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+            assert!(out.status.success(), "upgrade {number}: {text}");
+            let pid = running.read_pid().unwrap();
+            assert!(!processes.contains(&pid), "upgrade {number}: {text}");
+            processes.push(pid);
+        }
+        // Whoever was silent during all of it speaks again.
+        thread::sleep(Duration::from_millis(silence_ms));
+        processes
+    });
+    println!(
+        "upgrade, {upgrades} times under load: {} requests of {CLIENTS} clients, 0 failed",
+        asked.iter().sum::<u32>()
+    );
+    assert!(asked.iter().all(|asked| *asked > 0));
+    let (last, before) = processes.split_last().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while before.iter().any(|pid| is_alive(*pid)) {
+        assert!(Instant::now() < deadline, "the old processes end");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(is_alive(*last));
+    assert_eq!(running.gateway.get("/people/ANA", "ANA").status, 200);
+}
+
+#[test]
+fn a_successor_that_fails_leaves_the_old_one_serving() {
+    let running = Replaceable::start(5);
+    let pid = running.read_pid().unwrap();
+    // What would keep it from starting is found before anything is touched.
+    let policy = running.gateway.dir.join("roles.cfg");
+    let good = std::fs::read(&policy).unwrap();
+    std::fs::write(&policy, "{}").unwrap();
+    let out = running.upgrade();
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(2) && text.contains("roles.cfg"), "{text}");
+    std::fs::write(&policy, good).unwrap();
+    // And what starts and ends, or is no program at all.
+    let broken = running.dir().join("broken");
+    std::fs::write(&broken, "#!/bin/sh\nexit 3\n").unwrap();
+    std::fs::set_permissions(&broken, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for program in [broken.as_path(), Path::new("/nonexistent")] {
+        running.replace(program);
+        let began = Instant::now();
+        kill_process(pid, Signal::USR2).unwrap();
+        running.gateway.logged("the successor did not take over", began, PATIENCE).expect("the operator is told");
+        assert_eq!(running.read_pid(), Some(pid));
+        assert_eq!(running.gateway.get("/people/ANA", "ANA").status, 200);
+    }
+    running.replace(Path::new(env!("CARGO_BIN_EXE_fedgate")));
+    assert!(running.upgrade().status.success(), "and the next good one takes over");
+    assert_ne!(running.read_pid(), Some(pid));
+}
+
+#[test]
+fn a_stop_answers_what_is_in_flight_and_serves_silent_clients_once_more() {
+    let running = Replaceable::start(10);
+    let pid = running.read_pid().unwrap();
+    let request = get("/people/ANA", &basic("ANA", CANARY));
+    let mut silent = Connection::to(running.gateway.address);
+    assert_eq!(silent.ask(&request).unwrap().status, 200);
+    let slow = get("/people/ANA/slow", &basic("ADM", CANARY));
+    let answer = thread::scope(|scope| {
+        let slow = scope.spawn(|| Connection::to(running.gateway.address).ask(&slow));
+        while running.gateway.upstream.seen().len() < 2 && !slow.is_finished() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        kill_process(pid, Signal::TERM).unwrap();
+        slow.join().unwrap()
+    });
+    assert!(answer.is_ok(), "{answer:?}");
+    let deadline = Instant::now() + PATIENCE;
+    while !is_draining(&running.gateway) {
+        assert!(Instant::now() < deadline, "readiness tells the balancer");
+    }
+    assert!(is_alive(pid), "somebody is silent still");
+    assert_eq!(silent.ask(&request).unwrap().status, 200);
+    while is_alive(pid) {
+        assert!(Instant::now() < deadline, "it ends when nobody is left");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(running.read_pid(), None, "the file is gone with the process");
+}
+
+fn is_draining(gateway: &Gateway) -> bool {
+    let ready = "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    support::keepalive::whole(gateway.admin, ready.as_bytes()).is_ok_and(|text| text.contains("\"draining\":true"))
+}
