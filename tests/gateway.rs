@@ -10,6 +10,7 @@
 
 #[path = "gateway/fixture.rs"]
 mod fixture;
+mod support;
 #[path = "gateway/forwarding.rs"]
 mod forwarding;
 #[path = "gateway/refusing.rs"]
@@ -24,5 +25,9 @@ mod records;
 mod operating;
 #[path = "gateway/tls.rs"]
 mod tls;
+#[path = "gateway/certificates.rs"]
+mod certificates;
+#[path = "gateway/proxies.rs"]
+mod proxies;
 #[path = "gateway/fhir.rs"]
 mod fhir;

@@ -23,9 +23,18 @@ fn client(gateway: &Gateway, versions: &[&'static SupportedProtocolVersion], alp
 }
 
 fn connect(gateway: &Gateway, config: ClientConfig) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    connect_as(gateway, config, "localhost")
+}
+
+/// Asks for a name, and shakes hands.
+pub(crate) fn connect_as(
+    gateway: &Gateway,
+    config: ClientConfig,
+    name: &'static str,
+) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let mut tcp = TcpStream::connect(gateway.tls_address)?;
     tcp.set_read_timeout(Some(PATIENCE))?;
-    let mut connection = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut connection = ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
     while connection.is_handshaking() {
         connection.complete_io(&mut tcp)?;
     }

@@ -1,0 +1,110 @@
+//! Before a balancer: whose word on the client counts, PROXY headers, and the way from HTTP to HTTPS.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic, find_header, free_address};
+
+fn trusting(networks: &str, more: &[(&str, &str)]) -> Gateway {
+    let environment: Vec<_> = [("FEDGATE_GATEWAY_TRUSTED_PROXIES", networks)].iter().chain(more).copied().collect();
+    Gateway::start_as(&Setup { environment: &environment, ..Setup::default() })
+}
+
+const FORGED: &str = "X-Forwarded-For: 6.6.6.6, 198.51.100.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
+                      Forwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX-Request-Id: balancer-0001\r\n\
+                      traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
+
+#[test]
+fn what_a_trusted_proxy_says_is_believed_and_nobody_else_is() {
+    for (networks, client, protocol, id) in
+        [("127.0.0.0/8", "198.51.100.9", "https", Some("balancer-0001")), ("10.0.0.0/8", "127.0.0.1", "http", None)]
+    {
+        let gateway = trusting(networks, &[]);
+        let answer = gateway.request("GET", "/people/ANA", "ANA", FORGED);
+        assert_eq!(answer.status, 200);
+        let seen = gateway.upstream.seen().pop().unwrap();
+        assert_eq!(find_header(&seen, "x-forwarded-for").as_deref(), Some(client), "{seen}");
+        assert_eq!(find_header(&seen, "x-forwarded-proto").as_deref(), Some(protocol));
+        assert_eq!(find_header(&seen, "x-forwarded-host").as_deref(), Some("hospital.example"));
+        assert_eq!(find_header(&seen, "forwarded"), Some(format!("for={client};proto={protocol}")));
+        assert_eq!(find_header(&seen, "x-real-ip"), None);
+        let trace = find_header(&seen, "traceparent").unwrap();
+        assert!(trace.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && !trace.contains("00f067aa0ba902b7"));
+        let record = gateway.record();
+        assert_eq!(record["client.ip"], client);
+        assert_eq!(record["trace.id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+        if let Some(id) = id {
+            assert_eq!(record["request.id"], id);
+            assert_eq!(answer.header("x-request-id").as_deref(), Some(id));
+        } else {
+            assert_ne!(record["request.id"], "balancer-0001");
+        }
+    }
+}
+
+#[test]
+fn a_proxy_header_tells_the_client_and_is_demanded_of_who_may_send_one() {
+    let gateway = trusting("127.0.0.2/32", &[("FEDGATE_GATEWAY_PROXY_PROTOCOL", "true")]);
+    let request = format!(
+        "GET /people/ANA HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\nX-Forwarded-For: 6.6.6.6\r\nConnection: close\r\n\r\n",
+        basic("ANA", CANARY)
+    );
+    let send = |source: [u8; 4], preface: &[u8]| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let stream = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((source, 0).into()).unwrap();
+            socket.connect(gateway.address).await.unwrap().into_std().unwrap()
+        });
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream: TcpStream = stream;
+        let _ = stream.write_all(preface).and_then(|()| stream.write_all(request.as_bytes()));
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    let v2 =
+        [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".as_slice(), &[198, 51, 100, 8, 192, 0, 2, 1, 0x10, 0, 1, 0xbb]].concat();
+    for (preface, client) in
+        [(b"PROXY TCP4 198.51.100.7 192.0.2.1 4711 443\r\n".as_slice(), "198.51.100.7"), (&v2, "198.51.100.8")]
+    {
+        assert!(send([127, 0, 0, 2], preface).starts_with("HTTP/1.1 200 "));
+        assert_eq!(gateway.record()["client.ip"], client);
+        let seen = gateway.upstream.seen().pop().unwrap();
+        assert_eq!(find_header(&seen, "x-forwarded-for").as_deref(), Some(client), "the client is not trusted");
+    }
+    assert_eq!(send([127, 0, 0, 2], b""), "", "a balancer that does not say whom it speaks for");
+    // Of anybody else it is no header of HTTP, and refused as such.
+    assert!(send([127, 0, 0, 3], b"PROXY TCP4 198.51.100.7 192.0.2.1 4711 443\r\n").starts_with("HTTP/1.1 400 "));
+    assert!(send([127, 0, 0, 3], b"").starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn plain_http_leads_to_https_and_forwards_nothing() {
+    let redirect = free_address();
+    let gateway = Gateway::start_as(&Setup {
+        environment: &[("FEDGATE_GATEWAY_REDIRECT", &redirect.to_string())],
+        ..Setup::default()
+    });
+    let ask = |bytes: &str| crate::support::keepalive::whole(redirect, bytes.as_bytes()).unwrap();
+    let port = gateway.tls_address.port();
+    for (host, target, location) in [
+        ("clinic.example", "/people/ANA?x=1", format!("https://clinic.example:{port}/people/ANA?x=1")),
+        ("clinic.example:8080", "/", format!("https://clinic.example:{port}/")),
+    ] {
+        let answer = ask(&format!(
+            "POST {target} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {}\r\nContent-Length: 2\r\n\r\n{{}}",
+            basic("ANA", CANARY)
+        ));
+        assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
+        assert_eq!(find_header(&answer, "location"), Some(location));
+    }
+    // pingora closes on a host that is none; what it takes for one is looked at again.
+    for host in ["evil@clinic.example", "clinic.example,evil"] {
+        let answer = ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    assert!(ask("GET / HTTP/1.1\r\nHost: a\nb: c\r\n\r\n").starts_with("HTTP/1.1 400 "), "read as strictly as any");
+    assert!(gateway.upstream.seen().is_empty());
+}
