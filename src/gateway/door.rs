@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pingora_core::apps::ServerApp;
 use pingora_core::apps::http_app::HttpServer;
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::protocols::{ALPN, Ssl, Stream};
 use pingora_core::server::ShutdownWatch;
@@ -16,6 +17,7 @@ use pingora_proxy::HttpProxy;
 
 use super::admin::Admin;
 use super::guarded::{Guarded, Patience};
+use super::listen::Course;
 use super::proxy::Gateway;
 use super::redirect::Redirect;
 use super::socket::Socket;
@@ -28,6 +30,8 @@ use crate::observe::{Metrics, Recorder};
 pub(super) struct Door {
     inside: Inside,
     patience: Patience,
+    /// Requests on one connection.
+    requests: u32,
     recorder: Recorder,
     seats: Seats,
 }
@@ -42,7 +46,7 @@ pub(super) enum Inside {
 impl Door {
     pub(super) fn new(inside: Inside, limits: &LimitsConfig, recorder: Recorder, seats: Seats) -> Self {
         let patience = Patience { head: limits.head, body: limits.body, idle: limits.idle };
-        Self { inside, patience, recorder, seats }
+        Self { inside, patience, requests: limits.requests_per_connection, recorder, seats }
     }
 
     /// A place for one more connection, of a source that is known or not yet.
@@ -54,23 +58,53 @@ impl Door {
         self.recorder.metrics()
     }
 
-    /// Serves one connection to its end.
-    pub(super) async fn serve(&self, socket: Socket, seat: Seat, stopping: &ShutdownWatch) {
+    /// Serves one connection to its end, or to that of the course while its client is silent.
+    pub(super) async fn serve(&self, socket: Socket, seat: Seat, course: Course) {
         let metrics = self.recorder.metrics();
         metrics.connections.inc();
         if matches!(socket.selected_alpn_proto(), Some(ALPN::H2)) {
-            self.inside.serve(Box::new(socket), stopping).await;
+            self.inside.serve_http2(Box::new(socket), &course.stopping).await;
             drop(seat);
         } else {
             let guarded = Guarded::new(socket, self.patience, self.recorder.clone(), seat);
-            self.inside.serve(Box::new(guarded), stopping).await;
+            match &self.inside {
+                Inside::Gateway(app) => self.serve_http1(app, Box::new(guarded), course).await,
+                Inside::Redirect(app) => self.serve_http1(app, Box::new(guarded), course).await,
+                Inside::Admin(app) => self.serve_http1(app, Box::new(guarded), course).await,
+            }
         }
         metrics.connections.dec();
+    }
+
+    /// One request after the other. Nothing of pingora is held while the client is silent: that is most of what a
+    /// connection would cost.
+    async fn serve_http1(&self, app: &Arc<impl HttpServerApp>, mut stream: Stream, mut course: Course) {
+        let mut settings = None::<HttpPersistentSettings>;
+        loop {
+            let has_request = tokio::select! {
+                biased;
+                has_request = stream.try_peek(&mut []) => has_request.unwrap_or(false),
+                _ = course.ending.wait_for(|ending| *ending) => false,
+            };
+            if !has_request {
+                return stream.shutdown().await;
+            }
+            let mut session = ServerSession::new_http1(stream);
+            match settings {
+                Some(settings) => settings.apply_to_session(&mut session),
+                None => session.set_keepalive_reuses_remaining(Some(self.requests)),
+            }
+            session.set_keepalive((!*course.stopping.borrow()).then_some(self.patience.idle.as_secs()));
+            match app.process_new_http(session, &course.stopping).await.map(ReusedHttpStream::consume) {
+                Some((next, persistent)) => (stream, settings) = (next, persistent),
+                None => return,
+            }
+        }
     }
 }
 
 impl Inside {
-    async fn serve(&self, stream: Stream, stopping: &ShutdownWatch) {
+    async fn serve_http2(&self, stream: Stream, stopping: &ShutdownWatch) {
         match self {
             Self::Gateway(proxy) => proxy.process_new(stream, stopping).await,
             Self::Redirect(redirect) => redirect.process_new(stream, stopping).await,

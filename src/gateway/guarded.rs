@@ -5,6 +5,7 @@
 //! it is held back again as the next head. A client that breaks the rules, or keeps them waiting, is answered here.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -40,7 +41,7 @@ pub(super) struct Patience {
     pub(super) head: Duration,
     /// For a whole body, and a second more for each KiB of it.
     pub(super) body: Duration,
-    /// Without a byte, before a connection's first request.
+    /// Without a byte, before a request.
     pub(super) idle: Duration,
 }
 
@@ -220,12 +221,13 @@ impl Guarded {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Reads until a head is released; false when there will be none.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut block = [0u8; 4096];
         loop {
             let mut fresh = ReadBuf::new(&mut block);
             match Pin::new(&mut self.inner).poll_read(cx, &mut fresh) {
-                Poll::Ready(Ok(())) if fresh.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if fresh.filled().is_empty() => return Poll::Ready(Ok(false)),
                 Poll::Ready(Ok(())) => {
                     if self.held.is_empty() {
                         self.began = Instant::now();
@@ -234,11 +236,10 @@ impl Guarded {
                     self.held.extend_from_slice(fresh.filled());
                     if let Err(error) = self.judge() {
                         self.refuse(Fault::Framing(error));
-                        return self.poll_answer(cx);
+                        return self.poll_answer(cx).map_ok(|()| false);
                     }
                     if self.released > 0 {
-                        self.release(out);
-                        return Poll::Ready(Ok(()));
+                        return Poll::Ready(Ok(true));
                     }
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -249,14 +250,39 @@ impl Guarded {
             // A client that sent nothing is let go silently; one that dawdles is told.
             Poll::Ready(()) if self.held.is_empty() => {
                 self.phase = Phase::Ended;
-                Poll::Ready(Ok(()))
+                Poll::Ready(Ok(false))
             }
             Poll::Ready(()) => {
                 self.refuse(Fault::HeadTooSlow);
-                self.poll_answer(cx)
+                self.poll_answer(cx).map_ok(|()| false)
             }
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Waits for the next request; false when there will be none.
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        match &self.phase {
+            Phase::Head if self.released > 0 => Poll::Ready(Ok(true)),
+            Phase::Head => {
+                if self.timer.is_none() {
+                    self.timer = Some(Box::pin(tokio::time::sleep(self.patience.idle)));
+                }
+                self.poll_head(cx)
+            }
+            // A body that nobody read to its end.
+            Phase::Body(..) | Phase::Ended => Poll::Ready(Ok(self.released > 0)),
+            Phase::Answering(..) => self.poll_refused(cx).map_ok(|()| false),
+        }
+    }
+
+    /// Answers a refused request for as long as that may take.
+    fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.poll_timer(cx).is_ready() {
+            self.phase = Phase::Ended;
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_answer(cx)
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -328,15 +354,14 @@ impl AsyncRead for Guarded {
             return Poll::Ready(Ok(()));
         }
         match &self.phase {
-            Phase::Head => self.poll_head(cx, out),
-            Phase::Body(..) => self.poll_body(cx, out),
-            Phase::Answering(..) => {
-                if self.poll_timer(cx).is_ready() {
-                    self.phase = Phase::Ended;
-                    return Poll::Ready(Ok(()));
+            Phase::Head => {
+                if ready!(self.poll_head(cx)?) {
+                    self.release(out);
                 }
-                self.poll_answer(cx)
+                Poll::Ready(Ok(()))
             }
+            Phase::Body(..) => self.poll_body(cx, out),
+            Phase::Answering(..) => self.poll_refused(cx),
             Phase::Ended => Poll::Ready(Ok(())),
         }
     }
@@ -395,8 +420,13 @@ impl Ssl for Guarded {
     }
 }
 
-/// Peeking would pass by the guard.
-impl Peek for Guarded {}
+/// Bytes are shown to nobody before they are judged; but whoever holds the stream may wait for the next request.
+#[async_trait]
+impl Peek for Guarded {
+    async fn try_peek(&mut self, _bytes: &mut [u8]) -> io::Result<bool> {
+        poll_fn(|cx| self.poll_request(cx)).await
+    }
+}
 
 impl GetTimingDigest for Guarded {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {

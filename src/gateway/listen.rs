@@ -35,6 +35,17 @@ pub(super) struct Entrance {
     pub(super) send: Duration,
 }
 
+/// How far the gateway has come on its way to the end; each is false until it is true.
+#[derive(Clone)]
+pub(super) struct Course {
+    /// No connection is accepted any more.
+    pub(super) closing: watch::Receiver<bool>,
+    /// Every answer is the last one of its connection.
+    pub(super) stopping: ShutdownWatch,
+    /// Who is silent is let go.
+    pub(super) ending: watch::Receiver<bool>,
+}
+
 /// Why a connection was closed before anything was read of it.
 enum Closed {
     /// No place is free, in total or for its source.
@@ -48,13 +59,8 @@ enum Closed {
 }
 
 impl Entrance {
-    /// Accepts until `closing` says otherwise; `stopping` is told to what runs inside.
-    pub(super) async fn accept(
-        self,
-        listener: TcpListener,
-        mut closing: watch::Receiver<bool>,
-        stopping: ShutdownWatch,
-    ) {
+    /// Accepts until the course says otherwise.
+    pub(super) async fn accept(self, listener: TcpListener, mut course: Course) {
         let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
         let listener = match listener {
             Ok(listener) => listener,
@@ -63,13 +69,12 @@ impl Entrance {
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = closing.wait_for(|closing| *closing) => return,
+                _ = course.closing.wait_for(|closing| *closing) => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((tcp, peer)) => {
-                    let (entrance, stopping) = (self.clone(), stopping.clone());
-                    tokio::spawn(entrance.serve(tcp, peer, stopping));
+                    tokio::spawn(self.clone().serve(tcp, peer, course.clone()));
                 }
                 // The client went away while it waited.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -81,9 +86,11 @@ impl Entrance {
         }
     }
 
-    async fn serve(self, tcp: TcpStream, peer: SocketAddr, stopping: ShutdownWatch) {
-        match self.enter(tcp, peer).await {
-            Ok((socket, seat)) => self.door.serve(socket, seat, &stopping).await,
+    async fn serve(self, tcp: TcpStream, peer: SocketAddr, course: Course) {
+        // A handshake takes much memory, which is given back before the client is served.
+        let entered = Box::pin(self.enter(tcp, peer)).await;
+        match entered {
+            Ok((socket, seat)) => self.door.serve(socket, seat, course).await,
             Err(closed) => self.closed(&closed, peer.ip()),
         }
     }

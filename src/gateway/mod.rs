@@ -28,10 +28,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::apps::http_app::HttpServer;
-use pingora_core::apps::{HttpServerOptions, ServerApp};
 use pingora_core::server::configuration::ServerConf;
-use pingora_proxy::{HttpProxy, http_proxy};
+use pingora_proxy::http_proxy;
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
@@ -51,7 +51,7 @@ use crate::routes::{RouteError, Routes};
 use admin::Admin;
 use door::{Door, Inside, Seats};
 use handover::{Inherited, PidFile};
-use listen::Entrance;
+use listen::{Course, Entrance};
 use proxy::Gateway;
 use redirect::Redirect;
 use report::Reporter;
@@ -163,10 +163,11 @@ impl Prepared {
         let requests = runtime("requests", gateway.threads)?;
         requests.block_on(async {
             let mut orders = Orders::listen()?;
-            let (stopping, closing) = (Sender::new(false), Sender::new(false));
+            let (closing, stopping, ending) = (Sender::new(false), Sender::new(false), Sender::new(false));
+            let course =
+                Course { closing: closing.subscribe(), stopping: stopping.subscribe(), ending: ending.subscribe() };
             let handed_on = listeners.duplicates()?;
-            let proxy = entrances.proxy.clone();
-            entrances.accept(listeners, &stopping, &closing);
+            entrances.accept(listeners, &course);
             let pid = PidFile::write(gateway.pid_file.as_deref());
             let _pid = pid.map_err(|source| ServeError::PidFile { path: gateway.pid_file.clone(), source })?;
             handover::notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
@@ -207,8 +208,8 @@ impl Prepared {
             }
             closing.send_replace(true);
             drop(handed_on);
-            // Wakes who is silent still; what was sent up to now is in flight.
-            proxy.cleanup().await;
+            // Who is silent still is let go; what was sent up to now is in flight.
+            ending.send_replace(true);
             orders.drain(LAST_WORDS, in_flight).await;
             Ok::<_, ServeError>(())
         })?;
@@ -278,11 +279,10 @@ impl Prepared {
         };
         Entrances {
             tls: entrance(Inside::Gateway(Arc::clone(&proxy)), seats.clone(), self.tls),
-            plain: entrance(Inside::Gateway(Arc::clone(&proxy)), seats.clone(), None),
+            plain: entrance(Inside::Gateway(proxy), seats.clone(), None),
             redirect: entrance(Inside::Redirect(redirect), seats, None),
             // Of its own: a crowd of clients does not keep the operator out.
             admin: entrance(Inside::Admin(admin), Seats::new(ADMIN_SEATS, ADMIN_SEATS), None),
-            proxy,
         }
     }
 }
@@ -308,11 +308,10 @@ struct Entrances {
     plain: Entrance,
     redirect: Entrance,
     admin: Entrance,
-    proxy: Arc<HttpProxy<Gateway>>,
 }
 
 impl Entrances {
-    fn accept(self, listeners: Listeners, stopping: &Sender<bool>, closing: &Sender<bool>) {
+    fn accept(self, listeners: Listeners, course: &Course) {
         let kinds = [
             (self.tls, listeners.tls),
             (self.plain, listeners.plain),
@@ -321,7 +320,7 @@ impl Entrances {
         ];
         for (entrance, listeners) in kinds {
             for listener in listeners {
-                tokio::spawn(entrance.clone().accept(listener, closing.subscribe(), stopping.subscribe()));
+                tokio::spawn(entrance.clone().accept(listener, course.clone()));
             }
         }
     }

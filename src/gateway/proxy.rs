@@ -44,8 +44,6 @@ pub(super) struct Gateway {
     traffic: Arc<Traffic>,
     proxies: ProxiesConfig,
     clients: ClientsConfig,
-    /// How long a connection may be silent between requests, in s.
-    idle_seconds: u64,
 }
 
 /// What is known of one request while it is served.
@@ -98,7 +96,6 @@ impl Gateway {
             traffic,
             proxies: config.gateway.proxies.clone(),
             clients: config.tls.clients.clone(),
-            idle_seconds: config.gateway.limits.idle.as_secs(),
         }
     }
 
@@ -195,8 +192,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        let draining = self.traffic.draining.load(Ordering::Acquire);
-        session.set_keepalive((!draining).then_some(self.idle_seconds));
+        if self.traffic.draining.load(Ordering::Acquire) {
+            session.set_keepalive(None);
+        }
         let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let peer = client_ip(session);
         ctx.origin = Origin::of(&session.req_header().headers, peer, secure, &self.proxies);

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -127,6 +127,13 @@ impl Socket {
                 Poll::Pending
             }
         }
+    }
+}
+
+impl Drop for Socket {
+    /// An answer that breaks off is seen as one: what was written of it goes out, as far as that needs no waiting.
+    fn drop(&mut self) {
+        let _ = Pin::new(&mut self.stream).poll_flush(&mut Context::from_waker(Waker::noop()));
     }
 }
 
