@@ -144,7 +144,7 @@ impl Gateway {
 
     fn refusal_answer(&self, refusal: &Refusal, request_id: &str) -> Answer {
         let answer = match refusal.status() {
-            401 => return Answer::challenge(&self.realm),
+            401 => return Answer::challenge(&self.realm, request_id),
             status => Answer::error(status, refusal.code(), refusal.message(), request_id),
         };
         match refusal {

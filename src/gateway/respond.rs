@@ -1,12 +1,13 @@
 //! Answers of the gateway's own: refusals, failures, OPTIONS.
 //!
 //! The one rule: the client is told status and stable code, nothing more. One JSON shape,
-//! `{"error", "code", "request_id"}`; 401 alone is what Thalamus answers, because its clients know it.
+//! `{"error", "code", "request_id"}`; 401 alone is what Thalamus answers, because its clients know it. Who asks for
+//! `application/problem+json` is told the same as RFC 9457 has it.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -42,39 +43,44 @@ async fn let_finish_sending(session: &mut Session) {
 pub(super) struct Answer {
     status: u16,
     headers: Vec<(header::HeaderName, String)>,
-    content_type: &'static str,
-    body: Vec<u8>,
+    code: &'static str,
+    message: String,
+    request_id: String,
+    body: Body,
     close: bool,
 }
 
+/// What an answer says besides its head, to who asks for nothing in particular.
+enum Body {
+    /// The error, as JSON.
+    Error,
+    /// What Thalamus says to who is not known.
+    Challenge,
+    /// Nothing.
+    None,
+}
+
+/// The media type of RFC 9457.
+const PROBLEM: &str = "application/problem+json";
+
 impl Answer {
     /// An error in the one JSON shape.
-    pub(super) fn error(status: u16, code: &str, message: &str, request_id: &str) -> Self {
-        let body = serde_json::json!({ "error": message, "code": code, "request_id": request_id });
-        Self {
-            status,
-            headers: Vec::new(),
-            content_type: "application/json",
-            body: body.to_string().into_bytes(),
-            close: false,
-        }
+    pub(super) fn error(status: u16, code: &'static str, message: &str, request_id: &str) -> Self {
+        let (message, request_id) = (message.to_owned(), request_id.to_owned());
+        Self { status, headers: Vec::new(), code, message, request_id, body: Body::Error, close: false }
     }
 
     /// The challenge, as Thalamus words it (RFC 7617; the charset tells browsers to send UTF-8).
-    pub(super) fn challenge(realm: &str) -> Self {
-        Self {
-            status: 401,
-            headers: vec![(header::WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\""))],
-            content_type: "text/html; charset=utf-8",
-            body: b"Unauthorized Access".to_vec(),
-            close: false,
-        }
+    pub(super) fn challenge(realm: &str, request_id: &str) -> Self {
+        let challenge = (header::WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\""));
+        let answer = Self::error(401, "unauthenticated", "Unauthorized Access", request_id);
+        Self { headers: vec![challenge], body: Body::Challenge, ..answer }
     }
 
     /// What OPTIONS is told.
     pub(super) fn options(allow: &str) -> Self {
         let headers = vec![(header::ALLOW, allow.to_owned())];
-        Self { status: 200, headers, content_type: "text/html; charset=utf-8", body: Vec::new(), close: false }
+        Self { status: 200, headers, body: Body::None, ..Self::error(200, "", "", "") }
     }
 
     pub(super) fn with_header(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
@@ -92,11 +98,33 @@ impl Answer {
         self.status
     }
 
+    /// The body and its media type, as the request wants it.
+    fn content(&self, request: &HeaderMap) -> (&'static str, Vec<u8>) {
+        let wants_problem = request.get_all(header::ACCEPT).iter().any(|accept| asks_for(accept.as_bytes(), PROBLEM));
+        match self.body {
+            Body::None => ("text/html; charset=utf-8", vec![]),
+            Body::Error | Body::Challenge if wants_problem => {
+                let title = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
+                let problem = serde_json::json!({
+                    "type": "about:blank", "title": title, "status": self.status, "detail": self.message,
+                    "code": self.code, "request_id": self.request_id,
+                });
+                (PROBLEM, problem.to_string().into_bytes())
+            }
+            Body::Challenge => ("text/html; charset=utf-8", self.message.clone().into_bytes()),
+            Body::Error => {
+                let error =
+                    serde_json::json!({ "error": self.message, "code": self.code, "request_id": self.request_id });
+                ("application/json", error.to_string().into_bytes())
+            }
+        }
+    }
+
     /// Builds the response header.
-    fn header(&self, cors: &Cors, request_id: &str) -> Result<ResponseHeader> {
+    fn header(&self, content_type: &str, length: usize, cors: &Cors, request_id: &str) -> Result<ResponseHeader> {
         let mut response = ResponseHeader::build(self.status, Some(8 + self.headers.len()))?;
-        response.insert_header(header::CONTENT_TYPE, self.content_type)?;
-        response.insert_header(header::CONTENT_LENGTH, self.body.len())?;
+        response.insert_header(header::CONTENT_TYPE, content_type)?;
+        response.insert_header(header::CONTENT_LENGTH, length)?;
         response.insert_header(header::CACHE_CONTROL, "no-store")?;
         response.insert_header(REQUEST_ID, request_id)?;
         for (name, value) in &self.headers {
@@ -109,17 +137,18 @@ impl Answer {
     /// Sends it. HEAD gets the header alone.
     pub(super) async fn send(self, session: &mut Session, cors: &Cors, request_id: &str) -> Result<()> {
         let_finish_sending(session).await;
-        let mut response = self.header(cors, request_id)?;
+        let (content_type, body) = self.content(&session.req_header().headers);
+        let mut response = self.header(content_type, body.len(), cors, request_id)?;
         if session.req_header().method == Method::OPTIONS {
             cors.apply_preflight(&session.req_header().headers, &mut response)?;
         }
         if self.close {
             session.set_keepalive(None);
         }
-        let headless = session.req_header().method == Method::HEAD || self.body.is_empty();
+        let headless = session.req_header().method == Method::HEAD || body.is_empty();
         session.write_response_header(Box::new(response), headless).await?;
         if !headless {
-            session.write_response_body(Some(Bytes::from(self.body)), true).await?;
+            session.write_response_body(Some(Bytes::from(body)), true).await?;
         }
         Ok(())
     }
@@ -127,7 +156,38 @@ impl Answer {
     /// Sends it where the proxying of a request has failed; the connection ends.
     pub(super) async fn send_failure(self, session: &mut Session, cors: &Cors, request_id: &str) -> Result<()> {
         let_finish_sending(session).await;
-        let response = self.header(cors, request_id)?;
-        session.as_downstream_mut().write_error_response(response, Bytes::from(self.body)).await
+        let (content_type, body) = self.content(&session.req_header().headers);
+        let response = self.header(content_type, body.len(), cors, request_id)?;
+        session.as_downstream_mut().write_error_response(response, Bytes::from(body)).await
+    }
+}
+
+/// Whether an `Accept` header names a media type itself, and does not decline it (RFC 9110, 12.5.1).
+fn asks_for(accept: &[u8], wanted: &str) -> bool {
+    accept.split(|byte| *byte == b',').any(|range| {
+        let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let is_wanted = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted.as_bytes()));
+        let declined = |part: &[u8]| matches!(part, b"q=0" | b"q=0.0" | b"q=0.00" | b"q=0.000");
+        is_wanted && !parts.any(declined)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_to_who_names_it() {
+        for (accept, expected) in [
+            ("application/problem+json", true),
+            ("text/html, Application/Problem+JSON;q=0.5", true),
+            ("application/problem+json; q=0", false),
+            ("application/json", false),
+            ("*/*", false),
+            ("application/*", false),
+            ("", false),
+        ] {
+            assert_eq!(asks_for(accept.as_bytes(), PROBLEM), expected, "{accept}");
+        }
     }
 }

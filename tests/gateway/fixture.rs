@@ -21,6 +21,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The password of every account, which no record may ever show.
 pub(crate) const CANARY: &str = "canary-b1rd";
 
+/// The body of the upstream's large answer, in bytes: more than the buffers of two sockets.
+pub(crate) const LARGE: usize = 32 * 1024 * 1024;
+
 /// How many requests the upstream remembers.
 const REMEMBERED: usize = 1000;
 
@@ -396,6 +399,9 @@ fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
                 std::thread::sleep(Duration::from_millis(700));
                 stream.write_all(ok)
             }
+            Some("large") => stream
+                .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes())
+                .and_then(|()| stream.write_all(&vec![b'x'; LARGE])),
             Some("distrust") => stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"),
             Some("short") => return drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\nhalf")),
             Some("garbage") => return drop(stream.write_all(b"\x00\x01garbage\r\n\r\n")),

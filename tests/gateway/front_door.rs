@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
+use crate::fixture::{CANARY, Gateway, LARGE, PATIENCE, basic};
 
 fn authorization() -> String {
     format!("Authorization: {}\r\n", basic("ADM", CANARY))
@@ -195,4 +195,82 @@ fn connections_of_one_source_are_bounded() {
     while gateway.get("/people/ANA", "ANA").status != 200 {
         assert!(Instant::now() < deadline, "places were never given back");
     }
+}
+
+#[test]
+fn who_asks_for_a_problem_is_told_one() {
+    let gateway = Gateway::start();
+    let asking = "Accept: application/problem+json\r\n";
+    for (account, target, status, code) in [
+        ("ANA", "/people/DOC", 403, "not_permitted"),
+        ("", "/people", 401, "unauthenticated"),
+        ("ANA", "/none", 404, "not_found"),
+    ] {
+        let answer = gateway.request("GET", target, account, asking);
+        assert_eq!(answer.header("content-type").as_deref(), Some("application/problem+json"), "{answer:?}");
+        assert_eq!(answer.header("www-authenticate").is_some(), status == 401);
+        let problem = answer.json();
+        assert_eq!((problem["status"].as_u64(), problem["code"].as_str()), (Some(status), Some(code)));
+        assert_eq!((problem["type"].as_str(), problem["title"].is_string()), (Some("about:blank"), true));
+        assert_eq!(problem["request_id"], gateway.record()["request.id"]);
+    }
+    assert_eq!(gateway.request("GET", "/people", "", "").body, "Unauthorized Access", "Thalamus's clients know it so");
+}
+
+#[test]
+fn a_handshake_has_the_time_of_a_head_and_counts_among_the_connections() {
+    let environment = [("FEDGATE_LIMITS_HEAD_TIMEOUT_SECONDS", "1"), ("FEDGATE_LIMITS_CONNECTIONS", "3")];
+    let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
+    let silent = || {
+        let stream = TcpStream::connect(gateway.tls_address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let waiting = loop {
+        let mut waiting: Vec<_> = (0..3).map(|_| silent()).collect();
+        // Half of a ClientHello is no more than none.
+        let _ = waiting[0].write_all(b"\x16\x03\x01\x02\x00\x01");
+        // At first, connections of the fixture's own may be in their places still.
+        if gateway.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").status == 0 {
+            break waiting;
+        }
+        assert!(Instant::now() < deadline, "three are there, and a fourth finds a place");
+    };
+    for mut stream in waiting {
+        let mut rest = vec![];
+        let _ = stream.read_to_end(&mut rest);
+    }
+    while gateway.get("/people/ANA", "ANA").status != 200 {
+        assert!(Instant::now() < deadline, "their places are free again");
+    }
+    // Plain HTTP on the port of TLS ends cleanly.
+    let mut stream = silent();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut answer = vec![];
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty() || answer[0] == 0x15, "nothing, or an alert of TLS: {answer:?}");
+}
+
+#[test]
+fn who_takes_an_answer_too_slowly_is_let_go() {
+    let environment = [("FEDGATE_LIMITS_SEND_TIMEOUT_SECONDS", "1")];
+    let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("GET /pols/ANA/large HTTP/1.1\r\nHost: a\r\n{}\r\n", authorization());
+    stream.write_all(request.as_bytes()).unwrap();
+    // Nothing is read: the buffers of both sides fill, and nothing more is taken.
+    let record = gateway.record_within(PATIENCE).expect("the request comes to its end").1;
+    assert_eq!(
+        (record["decision"].as_str(), record["reason"].as_str()),
+        (Some("fail"), Some("client_gone")),
+        "{record}"
+    );
+    let mut taken = vec![];
+    let ended = stream.read_to_end(&mut taken);
+    assert!(ended.is_err() || taken.len() < LARGE, "cut off: {} bytes", taken.len());
+    // Who takes it is given all of it.
+    let answer = gateway.get("/pols/ANA/large", "ANA");
+    assert_eq!((answer.complete, answer.body.len()), (true, LARGE));
 }
