@@ -66,6 +66,8 @@ pub struct GatewayConfig {
     pub thalamus_routes: bool,
     /// How long a stop waits for requests in flight, and for clients that keep a connection open.
     pub stop_timeout: Duration,
+    /// How long a stop goes on accepting connections, at least.
+    pub stop_delay: Duration,
     /// Listeners without TLS that lead to HTTPS.
     pub redirect: Vec<SocketAddr>,
     /// Whose word on the client's address counts.

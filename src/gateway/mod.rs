@@ -203,6 +203,9 @@ impl Prepared {
             match order {
                 Order::StopNow => orders.drain(gateway.stop_timeout, in_flight).await,
                 Order::Stop | Order::Upgrade => {
+                    if order == Order::Stop {
+                        orders.drain(gateway.stop_delay, || 1).await;
+                    }
                     orders.drain(gateway.stop_timeout, || traffic.seats().max(in_flight())).await;
                 }
             }
