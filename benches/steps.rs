@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use fedgate::accounts::{Accounts, NewAccount, Watch};
 use fedgate::assertion::Minter;
 use fedgate::authn::{Authenticator, keyed_mac, with_credential};
+use fedgate::balance::Pool;
 use fedgate::config::Config;
 use fedgate::db::schema;
 use fedgate::password::{Arena, Cost, hash_with};
@@ -87,6 +88,11 @@ fn main() {
             .now_or_never()
             .expect("a hit never waits")
     });
+    let servers = Pool::new(Config::load(&dir.join("fedgate.toml")).expect("valid").upstreams[0].ejection.clone());
+    servers.replace((0..4).map(|number| (format!("10.0.0.{number}:8081"), ())));
+    let at = Instant::now();
+    table.step("balance: whose turn of 4 servers", || servers.choose(None, None, black_box(at)));
+    table.step("balance: by subject among 4 servers", || servers.choose(Some(black_box("ESPGNU777ORG")), None, at));
     let now = SystemTime::now();
     table.step("assertion: mint, HS256", || {
         parts.pipeline.assertion(black_box(&permit), "GET", "r1", &parts.minter, now)

@@ -18,6 +18,7 @@ pub mod authn;
 pub mod accounts;
 pub mod policy;
 pub mod assertion;
+pub mod balance;
 pub mod reload;
 pub mod history;
 pub mod observe;

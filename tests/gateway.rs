@@ -31,3 +31,11 @@ mod certificates;
 mod proxies;
 #[path = "gateway/fhir.rs"]
 mod fhir;
+#[path = "gateway/scripted.rs"]
+mod scripted;
+#[path = "gateway/servers.rs"]
+mod servers;
+#[path = "gateway/upstreams.rs"]
+mod upstreams;
+#[path = "gateway/trust.rs"]
+mod trust;

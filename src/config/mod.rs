@@ -9,6 +9,7 @@ mod environment;
 mod error;
 mod raw;
 mod tls;
+mod upstreams;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -267,20 +268,112 @@ pub struct HisConfig {
 pub struct UpstreamConfig {
     /// The name routes call it by.
     pub name: String,
-    /// Where it is reached.
-    pub address: Address,
+    /// The servers it runs on; at least one.
+    pub servers: Vec<ServerConfig>,
+    /// Which of them takes a request.
+    pub balance: Balance,
     /// Whether requests carry the signed assertion.
     pub assertion: bool,
     /// Whether the client's `Authorization` header goes on to it.
     pub forward_authorization: bool,
-    /// How long connecting may take.
+    /// How long connecting may take, the TLS handshake included.
     pub connect_timeout: Duration,
     /// How long the service may be silent.
     pub read_timeout: Duration,
     /// How long it may refuse to take bytes.
     pub write_timeout: Duration,
+    /// How long one request may take, from the choice of a server to the last byte of the answer; none is for ever.
+    pub total_timeout: Option<Duration>,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// Whom to believe, and as whom to appear, where a server speaks TLS.
+    pub tls: UpstreamTlsConfig,
+    /// How servers are probed, if they are.
+    pub health: Option<HealthConfig>,
+    /// When a server that fails is left out for a while.
+    pub ejection: EjectionConfig,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// As it stands in the configuration; logs and metrics call it so.
+    pub name: String,
+    /// Where it is.
+    pub place: Place,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// At an address.
+    Address(Address),
+    /// At every address that a name has.
+    Name {
+        /// The host name.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// Which server takes a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in turn.
+    RoundRobin,
+    /// The same one for the same person's record.
+    Consistent,
+}
+
+/// Whom to believe, and as whom to appear, in TLS with a server.
+#[derive(Debug, Clone)]
+pub struct UpstreamTlsConfig {
+    /// PEM file of the authorities that may sign the server's certificate; the system's where there is none.
+    pub ca_file: Option<PathBuf>,
+    /// The name that the certificate must be for, where it is not the server's host.
+    pub server_name: Option<String>,
+    /// The certificate that the gateway shows.
+    pub identity: Option<Identity>,
+}
+
+/// A client certificate.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// PEM file: the certificate, then its chain.
+    pub certificate: PathBuf,
+    /// PEM file: the private key.
+    pub key: PathBuf,
+}
+
+/// How servers are probed.
+#[derive(Debug, Clone)]
+pub struct HealthConfig {
+    /// What is asked for; without it a connection is proof enough.
+    pub path: Option<String>,
+    /// How long between two probes of one server.
+    pub interval: Duration,
+    /// How long a probe may take.
+    pub timeout: Duration,
+    /// Failures in a row that take a server out.
+    pub unhealthy_after: u32,
+    /// Successes in a row that take it in again.
+    pub healthy_after: u32,
+}
+
+/// When a server that fails requests is left out for a while.
+#[derive(Debug, Clone)]
+pub struct EjectionConfig {
+    /// Failures in a row that eject; 0 never does.
+    pub failures: u32,
+    /// How long the first time; each further time is twice as long.
+    pub time: Duration,
+    /// The longest time.
+    pub max_time: Duration,
+    /// Largest share of the servers that may be out at once.
+    pub max_percent: u32,
 }
 
 /// One route of the operator's own; `routes` parses the pattern.

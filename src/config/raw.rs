@@ -11,7 +11,7 @@ use super::tls::Tls;
 use super::{
     Address, AssertionConfig, AssertionKeys, AuthenticationConfig, Config, CorsConfig, ForwardedHeader, GatewayConfig,
     HisConfig, LimitsConfig, PolicyConfig, PostgresConfig, ProxiesConfig, RecordsConfig, RouteConfig, SqliteConfig,
-    StoreConfig, UpstreamConfig,
+    StoreConfig, UpstreamConfig, upstreams::Upstream,
 };
 use crate::password::Cost;
 use crate::secret::Secret;
@@ -133,23 +133,9 @@ pub(super) fn keys() -> Vec<&'static str> {
         Store::KEYS,
         Assertion::KEYS,
         His::KEYS,
+        &super::upstreams::keys(),
     ];
     sections.concat()
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Upstream {
-    name: String,
-    address: String,
-    #[serde(default = "yes")]
-    assertion: bool,
-    #[serde(default)]
-    forward_authorization: bool,
-    connect_timeout_ms: Option<u64>,
-    read_timeout_ms: Option<u64>,
-    write_timeout_ms: Option<u64>,
-    idle_timeout_ms: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -163,10 +149,6 @@ struct Route {
     subject: Option<String>,
     upstream: String,
     max_body_bytes: Option<u64>,
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// Parses the text of the file.
@@ -237,7 +219,7 @@ impl Check<'_> {
         (!path.is_empty()).then(|| self.base.join(path))
     }
 
-    fn address(&self, key: &str, text: &str) -> Result<Address, ConfigError> {
+    pub(super) fn address(&self, key: &str, text: &str) -> Result<Address, ConfigError> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = self.path(PathBuf::from(path));
             return match path.as_os_str().len() {
@@ -264,7 +246,7 @@ impl Check<'_> {
         texts.iter().map(parse).collect()
     }
 
-    fn at_least(&self, key: &str, value: u64, least: u64) -> Result<u64, ConfigError> {
+    pub(super) fn at_least(&self, key: &str, value: u64, least: u64) -> Result<u64, ConfigError> {
         if value < least {
             return Err(self.fault(key, format!("is {value}"), format!("write at least {least}")));
         }
@@ -272,12 +254,12 @@ impl Check<'_> {
     }
 
     /// A time in seconds: no more than a year, so that no clock overflows.
-    fn seconds(&self, key: &str, value: u64, least: u64) -> Result<Duration, ConfigError> {
+    pub(super) fn seconds(&self, key: &str, value: u64, least: u64) -> Result<Duration, ConfigError> {
         self.time(key, value, least, YEAR_SECONDS).map(Duration::from_secs)
     }
 
     /// The same in milliseconds.
-    fn milliseconds(&self, key: &str, value: u64, least: u64) -> Result<Duration, ConfigError> {
+    pub(super) fn milliseconds(&self, key: &str, value: u64, least: u64) -> Result<Duration, ConfigError> {
         self.time(key, value, least, YEAR_SECONDS * 1000).map(Duration::from_millis)
     }
 
@@ -467,38 +449,16 @@ impl Check<'_> {
 
     /// Without any, the HIS of this configuration is the one upstream.
     fn upstreams(&self, raw: Vec<Upstream>, his: &str) -> Result<Vec<UpstreamConfig>, ConfigError> {
-        let ms = |key: &str, value: Option<u64>, default| {
-            self.milliseconds(&format!("upstream.{key}"), value.unwrap_or(default), 1)
-        };
         let mut upstreams: Vec<UpstreamConfig> = Vec::new();
-        let his = Upstream {
-            name: "his".into(),
-            address: his.into(),
-            assertion: true,
-            forward_authorization: false,
-            connect_timeout_ms: None,
-            read_timeout_ms: None,
-            write_timeout_ms: None,
-            idle_timeout_ms: None,
-        };
-        for upstream in if raw.is_empty() { vec![his] } else { raw } {
-            if upstreams.iter().any(|known| known.name == upstream.name) {
+        for upstream in if raw.is_empty() { vec![Upstream::his(his)] } else { raw } {
+            if upstreams.iter().any(|known| known.name == upstream.name()) {
                 return Err(self.fault(
                     "upstream.name",
-                    format!("`{}` stands twice", upstream.name),
+                    format!("`{}` stands twice", upstream.name()),
                     "give each a name of its own",
                 ));
             }
-            upstreams.push(UpstreamConfig {
-                address: self.address(&format!("upstream.{}.address", upstream.name), &upstream.address)?,
-                name: upstream.name,
-                assertion: upstream.assertion,
-                forward_authorization: upstream.forward_authorization,
-                connect_timeout: ms("connect_timeout_ms", upstream.connect_timeout_ms, 2_000)?,
-                read_timeout: ms("read_timeout_ms", upstream.read_timeout_ms, 30_000)?,
-                write_timeout: ms("write_timeout_ms", upstream.write_timeout_ms, 30_000)?,
-                idle_timeout: ms("idle_timeout_ms", upstream.idle_timeout_ms, 55_000)?,
-            });
+            upstreams.push(upstream.check(self)?);
         }
         Ok(upstreams)
     }

@@ -23,7 +23,7 @@ fn paths_start_at_the_file_and_defaults_are_safe() {
     let config = load(&path, &[]).unwrap();
     assert_eq!(config.policy.roles, path.parent().unwrap().join("policies/roles.cfg"));
     assert_eq!(config.gateway.listen, ["127.0.0.1:8443".parse().unwrap()]);
-    assert_eq!(config.upstreams[0].address, Address::Tcp("127.0.0.1:8081".parse().unwrap()));
+    assert_eq!(config.upstreams[0].servers[0].place, Place::Address(Address::Tcp("127.0.0.1:8081".parse().unwrap())));
     assert!(config.upstreams[0].assertion && !config.upstreams[0].forward_authorization);
 }
 
@@ -66,6 +66,17 @@ fn a_fault_is_one_line_naming_file_key_and_remedy() {
         ("[[route]]\npath=\"/x\"\nmethods=[]\nupstream=\"y\"", "",         "which is no upstream"),
         ("[authentication]\nverified_for_seconds = 9223372036854775807", "", "write at most 31536000"),
         ("[limits]\nhead_timeout_seconds = 0", "", "`limits.head_timeout_seconds` is 0; write at least 1"),
+        ("[[upstream]]\naddress = \"127.0.0.1:1\"",       "",               "`upstream.name` is missing"),
+        ("[[upstream]]\nname = \"a\"",                    "",               "`upstream.a.servers` is missing"),
+        ("[[upstream]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nservers = [\"127.0.0.1:2\"]", "", "stands beside `address`"),
+        ("[[upstream]]\nname = \"a\"\nservers = [\"127.0.0.1:1\", \"http://127.0.0.1:1\"]", "", "twice"),
+        ("[[upstream]]\nname = \"a\"\nservers = [\"his..example:1\"]", "", "`upstream.a.servers` is `his..example:1`"),
+        ("[[upstream]]\nname = \"a\"\nservers = [\"https://1.2.3.4\"]", "", "`upstream.a.servers` holds `https://1.2.3.4`"),
+        ("[[upstream]]\nname = \"a\"\nservers = [\"his:1\"]\nbalance = \"random\"", "", "`upstream.a.balance` is `random`"),
+        ("[[upstream]]\nname = \"a\"\nservers = [\"his:1\"]\ntls = { ca_file = \"x\" }", "", "`upstream.a.tls` has no effect"),
+        ("[[upstream]]\nname = \"a\"\nservers = [\"https://his:1\"]\ntls = { key = \"x\" }", "", "names one of `certificate` and `key`"),
+        ("[[upstream]]\nname = \"a\"\nservers = [\"his:1\"]\nhealth = { path = \"x\" }", "", "`upstream.a.health.path` is `x`"),
+        ("[[upstream]]\nname = \"a\"\nservers = [\"his:1\"]\nejection = { max_percent = 101 }", "", "write at most 100"),
         ("= 1",                                          "",               "fedgate.toml:1"),
         ("[gateway]",                                    "FEDGATE_GATEWAY_THREADS=many", "environment: `FEDGATE_GATEWAY_THREADS`"),
         ("[gateway]",                                    "FEDGATE_GATEWAY_THREDS=1",     "unknown field `threds`"),
@@ -78,6 +89,27 @@ fn a_fault_is_one_line_naming_file_key_and_remedy() {
         assert!(error.contains(named), "{text}: {error}");
         assert!(!error.contains('\n') && error.contains("; "), "{error}");
     }
+}
+
+#[test]
+fn servers_are_addresses_names_or_sockets() {
+    let text = format!(
+        "{LEAST}[[upstream]]\nname = \"his\"\nservers = [\"[::1]:1\", \"http://10.0.0.1:2\", \"https://HIS.example.org:3\", \
+         \"https://10.0.0.1:4\", \"unix:his.sock\"]\n[upstream.health]\npath = \"/\"\n"
+    );
+    let path = file("servers", &text);
+    let upstream = load(&path, &[]).unwrap().upstreams.remove(0);
+    let tcp = |address: &str| Place::Address(Address::Tcp(address.parse().unwrap()));
+    let places = [
+        (false, tcp("[::1]:1")),
+        (false, tcp("10.0.0.1:2")),
+        (true, Place::Name { host: "his.example.org".into(), port: 3 }),
+        (true, tcp("10.0.0.1:4")),
+        (false, Place::Address(Address::Unix(path.parent().unwrap().join("his.sock")))),
+    ];
+    let read: Vec<_> = upstream.servers.into_iter().map(|server| (server.tls, server.place)).collect();
+    assert_eq!(read, places);
+    assert_eq!(upstream.health.unwrap().path.as_deref(), Some("/"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use pingora_core::protocols::http::ServerSession;
 use serde_json::json;
 
 use super::Traffic;
+use super::upstream::{Upstream, Upstreams};
 use crate::authn::Authenticator;
 use crate::observe::Metrics;
 use crate::policy::PolicySet;
@@ -25,6 +26,7 @@ pub(super) struct Admin {
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) policy: Arc<ArcSwap<PolicySet>>,
     pub(super) file: Arc<FileState>,
+    pub(super) upstreams: Arc<Upstreams>,
     pub(super) traffic: Arc<Traffic>,
 }
 
@@ -51,16 +53,21 @@ impl ServeHttp for Admin {
 impl Admin {
     /// Ready to be sent requests: the accounts are confirmed (or an outage lease still holds), and it is not stopping.
     ///
-    /// A policy file that cannot be used is told and does not count: the last good policy is in force.
+    /// A policy file that cannot be used is told and does not count: the last good policy is in force. Nor does an
+    /// upstream without a server that is well: another gateway would find the same, and this one can still refuse.
     fn ready(&self) -> Response<Vec<u8>> {
         let draining = self.traffic.draining.load(Ordering::Acquire);
         let lease = self.authenticator.lease_is_valid(Instant::now());
         let ready = lease && !draining;
+        let well = |upstream: &Upstream| upstream.servers.well().map(|(_, addresses)| addresses).sum::<usize>();
+        let upstreams: serde_json::Map<_, _> =
+            self.upstreams.all().map(|upstream| (upstream.name().to_owned(), json!(well(upstream)))).collect();
         let detail = json!({
             "ready": ready,
             "draining": draining,
             "accounts": { "lease_valid": lease, "fault": self.authenticator.fault() },
             "policy": { "fingerprint": self.policy.load().fingerprint(), "fault": self.file.fault() },
+            "upstreams": upstreams,
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         answer(status, "application/json", detail.to_string().into_bytes())
@@ -83,6 +90,12 @@ impl Admin {
             ("fedgate_passwords_hashed_total", caches.hashed),
         ];
         samples.into_iter().for_each(|(name, value)| self.metrics.sample(name, value));
+        for upstream in self.upstreams.all() {
+            upstream
+                .servers
+                .well()
+                .for_each(|(server, well)| self.metrics.upstream_well(upstream.name(), server, well));
+        }
         self.metrics.policy_in_force(self.policy.load().fingerprint());
         self.metrics.text()
     }

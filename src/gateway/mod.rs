@@ -38,6 +38,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch::Sender;
 
 pub use tls::TlsError;
+pub use upstream::TrustError;
+use upstream::Upstreams;
 
 use crate::accounts::{Accounts, AccountsError, watch};
 use crate::assertion::{AssertionKeyError, Minter};
@@ -75,6 +77,9 @@ pub enum ServeError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// What TLS with an upstream needs cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The key that signs assertions cannot be used.
     #[error(transparent)]
     Assertion(#[from] AssertionKeyError),
@@ -112,10 +117,11 @@ pub struct Prepared {
     policy: Arc<ArcSwap<PolicySet>>,
     minter: Minter,
     tls: Option<Arc<Tls>>,
+    upstreams: Arc<Upstreams>,
 }
 
 impl Prepared {
-    /// Loads policy, routes, certificate and keys, and opens the accounts.
+    /// Loads policy, routes, certificates and keys, looks up the upstreams' servers, and opens the accounts.
     ///
     /// # Errors
     /// The first thing that cannot be used.
@@ -127,10 +133,11 @@ impl Prepared {
             false => Some(Tls::load(&config.tls)?),
         };
         let minter = Minter::from_config(&config.assertion)?;
+        let upstreams = Arc::new(Upstreams::open(&config.upstreams).await?);
         let accounts = Accounts::open(&config.store).await?;
         let authenticator = Arc::new(Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone())?);
         let pipeline = Arc::new(Pipeline::new(Arc::clone(&authenticator), routes, Arc::clone(&policy)));
-        Ok(Self { config, pipeline, authenticator, policy, minter, tls })
+        Ok(Self { config, pipeline, authenticator, policy, minter, tls, upstreams })
     }
 
     /// The accounts, to ask whether they can be read.
@@ -141,6 +148,11 @@ impl Prepared {
     /// The policy and the pipeline, to look at.
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline
+    }
+
+    /// For each upstream its name, and each of its servers with the number of addresses that it has.
+    pub fn upstreams(&self) -> impl Iterator<Item = (&str, Vec<(&str, usize)>)> {
+        self.upstreams.all().map(|upstream| (upstream.name(), upstream.servers.well().collect()))
     }
 
     /// Listens and serves until SIGTERM, SIGINT or a successor, then finishes what is in flight.
@@ -224,7 +236,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Starts what follows the accounts, the policy and the certificates, and reports this instance.
+    /// Starts what follows the accounts, the policy, the certificates and the upstreams, and reports this instance.
     fn keep_watch(&self, control: &Runtime, reporter: &Reporter, file: &Arc<FileState>) {
         control.spawn(reporter.clone().run());
         let authenticator = Arc::clone(&self.authenticator);
@@ -234,6 +246,8 @@ impl Prepared {
         if let Some(tls) = &self.tls {
             control.spawn(Arc::clone(tls).keep_current());
         }
+        let upstreams = Arc::clone(&self.upstreams);
+        control.spawn(async move { upstreams.look_after().await });
         let policy = &self.config.policy;
         control.spawn(keep_current(
             policy.roles.clone(),
@@ -257,10 +271,19 @@ impl Prepared {
             authenticator: Arc::clone(&self.authenticator),
             policy: Arc::clone(&self.policy),
             file,
+            upstreams: Arc::clone(&self.upstreams),
             traffic: Arc::clone(traffic),
         };
-        let conf = Arc::new(ServerConf { threads: gateway.threads, ..ServerConf::default() });
-        let proxied = Gateway::new(&self.config, self.pipeline, self.minter, recorder.clone(), Arc::clone(traffic));
+        let max_retries = proxy::MAX_ATTEMPTS;
+        let conf = Arc::new(ServerConf { threads: gateway.threads, max_retries, ..ServerConf::default() });
+        let proxied = Gateway::new(
+            &self.config,
+            self.pipeline,
+            self.minter,
+            self.upstreams,
+            recorder.clone(),
+            Arc::clone(traffic),
+        );
         let mut proxy = http_proxy(&conf, proxied);
         let mut options = HttpServerOptions::default();
         options.keepalive_request_limit = Some(limits.requests_per_connection);

@@ -4,13 +4,15 @@
 //! `upstream_peer` has no peer to give.
 
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, header};
+use pingora_core::protocols::Digest;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -23,21 +25,26 @@ use super::forwarded::Origin;
 use super::request::{self, Malformed};
 use super::respond::{Answer, REQUEST_ID};
 use super::tls::ClientCertificate;
-use super::upstream::{Told, Upstream};
+use super::upstream::{Hold, Peer, Servers, Told, Upstream, Upstreams};
 use crate::assertion::{Minter, Scope};
 use crate::authn::{AuthnError, Certificate};
+use crate::balance::Server;
 use crate::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
 use crate::observe::{Record, Recorder};
 use crate::pipeline::{Permit, Pipeline, Refusal, RequestHead};
 
 /// Seconds after which a refused-for-now request may be tried again.
 const RETRY_AFTER: &str = "1";
+/// Most attempts of one request, for methods that may be repeated.
+pub(super) const MAX_ATTEMPTS: usize = 2;
+/// Most interim answers (1xx) to one request.
+const MAX_INTERIM: u32 = 8;
 
 /// The gateway as pingora sees it.
 pub(super) struct Gateway {
     pipeline: Arc<Pipeline>,
     minter: Minter,
-    upstreams: Vec<Option<Upstream>>,
+    upstreams: Arc<Upstreams>,
     recorder: Recorder,
     cors: CorsConfig,
     realm: String,
@@ -54,7 +61,15 @@ pub(super) struct Context {
     cors: Cors,
     outcome: Outcome,
     body_bytes: u64,
-    connects: u32,
+    attempts: usize,
+    /// The server of the last attempt.
+    server: Option<Arc<Server<Peer>>>,
+    /// When the request's time at the upstream is up.
+    until: Option<Instant>,
+    hold: Option<Hold>,
+    interim: u32,
+    /// Whether the server answered that it cannot serve: 502, 503 or 504.
+    server_fails: bool,
     /// What is believed of where the request came from.
     origin: Origin,
     traffic: Arc<Traffic>,
@@ -83,13 +98,14 @@ impl Gateway {
         config: &Config,
         pipeline: Arc<Pipeline>,
         minter: Minter,
+        upstreams: Arc<Upstreams>,
         recorder: Recorder,
         traffic: Arc<Traffic>,
     ) -> Self {
         Self {
             pipeline,
             minter,
-            upstreams: config.upstreams.iter().map(|upstream| Upstream::new(upstream).ok()).collect(),
+            upstreams,
             recorder,
             cors: config.cors.clone(),
             realm: config.authentication.realm.clone(),
@@ -106,6 +122,30 @@ impl Gateway {
         let listed = self.clients.accounts.get(&shown.sha256);
         let named = || shown.common_name.as_ref().filter(|_| self.clients.common_name);
         Some(Certificate { account: listed.or_else(named)?.clone(), sha256: shown.sha256 })
+    }
+
+    /// The upstream of a permitted request.
+    fn upstream(&self, ctx: &Context) -> Result<&Upstream> {
+        let upstream = self.upstreams.find(ctx.permit()?.upstream());
+        upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "a route leads to no upstream"))
+    }
+
+    /// Counts a failure of the server, and says whether the request may be sent once more.
+    ///
+    /// What may change something twice is never repeated, whatever is known of the first attempt (RFC 9110, 9.2.2).
+    fn may_repeat(&self, session: &Session, ctx: &Context, is_servers_fault: bool, is_unserved: bool) -> bool {
+        let (Ok(upstream), Some(server)) = (self.upstream(ctx), &ctx.server) else { return false };
+        if is_servers_fault {
+            upstream.servers.failed(server, self.recorder.metrics());
+        }
+        let repeats = is_unserved
+            && session.req_header().method.is_idempotent()
+            && ctx.attempts < MAX_ATTEMPTS
+            && !ctx.is_out_of_time();
+        if repeats {
+            upstream.servers.retried(server, self.recorder.metrics());
+        }
+        repeats
     }
 
     /// The answer to a request that needs no decision, if it is one.
@@ -162,6 +202,26 @@ impl Gateway {
 }
 
 impl Context {
+    fn is_out_of_time(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// Nothing of an answer is passed on after its time: a connection that was ended for it may look like a proper end.
+    fn in_time(&self) -> Result<()> {
+        if self.is_out_of_time() {
+            return Err(Error::explain(ErrorType::ReadTimedout, "the request's time is up").into_up());
+        }
+        Ok(())
+    }
+
+    /// The error with the name of the server, for the operator's log.
+    fn told_of_server(&self, error: Box<Error>) -> Box<Error> {
+        match &self.server {
+            Some(server) => error.more_context(format!("server {}", server.name)),
+            None => error,
+        }
+    }
+
     fn permit(&self) -> Result<&Permit> {
         match &self.outcome {
             Outcome::Permitted(permit) => Ok(permit),
@@ -185,7 +245,12 @@ impl ProxyHttp for Gateway {
             cors: Cors::default(),
             outcome: Outcome::Undecided,
             body_bytes: 0,
-            connects: 0,
+            attempts: 0,
+            server: None,
+            until: None,
+            hold: None,
+            interim: 0,
+            server_fails: false,
             origin: Origin::default(),
             traffic: Arc::clone(&self.traffic),
         }
@@ -236,10 +301,34 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        let upstream = self.upstreams.get(ctx.permit()?.upstream()).and_then(Option::as_ref);
-        upstream
-            .map(Upstream::peer)
-            .ok_or_else(|| Error::explain(ErrorType::InternalError, "the upstream's address cannot be used"))
+        let servers = &self.upstream(ctx)?.servers;
+        let now = Instant::now();
+        let server = servers.choose(ctx.permit()?, ctx.server.as_deref(), now);
+        let Some(server) = server else {
+            return Err(Error::explain(ErrorType::ConnectNoRoute, "no server of the upstream has an address").into_up());
+        };
+        if ctx.attempts == 0 {
+            ctx.until = servers.total_timeout().map(|time| now + time);
+        }
+        ctx.attempts += 1;
+        // What was read of the body is sent again, and counted again.
+        ctx.body_bytes = 0;
+        let peer = Servers::peer(&server, ctx.attempts > 1);
+        ctx.server = Some(server);
+        Ok(peer)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        connection: RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        ctx.hold = ctx.until.and_then(|until| self.upstreams.hold(connection, until));
+        Ok(())
     }
 
     async fn request_body_filter(
@@ -263,9 +352,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<()> {
         let permit = ctx.permit()?;
-        let Some(upstream) = self.upstreams.get(permit.upstream()).and_then(Option::as_ref) else {
-            return Error::e_explain(ErrorType::InternalError, "the upstream's address cannot be used");
-        };
+        let upstream = self.upstream(ctx)?;
         let assertion = upstream.assertion.then(|| {
             self.pipeline.assertion(permit, request.method.as_str(), &ctx.request_id, &self.minter, SystemTime::now())
         });
@@ -280,14 +367,44 @@ impl ProxyHttp for Gateway {
         )
     }
 
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if response.status.is_informational() {
+            ctx.interim += 1;
+            // Nobody asked it to switch: what follows a 101 would be read as an answer by some and as none by others.
+            if ctx.interim > MAX_INTERIM || response.status == 101 {
+                return Err(Error::explain(
+                    ErrorType::InvalidHTTPHeader,
+                    "an interim answer that nobody asked for, or too many",
+                )
+                .into_up());
+            }
+        }
+        ctx.server_fails = matches!(response.status.as_u16(), 502..=504);
+        ctx.in_time()
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        ctx.in_time().map(|()| None)
+    }
+
     async fn response_filter(
         &self,
         _session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        let upstream = self.upstreams.get(ctx.permit()?.upstream()).and_then(Option::as_ref);
-        if response.status == 401 && upstream.is_some_and(|upstream| upstream.assertion) {
+        if response.status == 401 && self.upstream(ctx)?.assertion {
             // The service does not believe this gateway. That is nobody's wrong password, and must not look like one.
             tracing::error!(
                 request.id = ctx.request_id,
@@ -305,14 +422,37 @@ impl ProxyHttp for Gateway {
 
     fn fail_to_connect(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _peer: &HttpPeer,
         ctx: &mut Context,
-        mut error: Box<Error>,
+        error: Box<Error>,
     ) -> Box<Error> {
-        // Nothing was sent: once more is safe for every method.
-        ctx.connects += 1;
-        error.set_retry(ctx.connects < 2);
+        let mut error = ctx.told_of_server(error);
+        error.set_retry(self.may_repeat(session, ctx, true, true));
+        error
+    }
+
+    /// pingora would repeat as often as it is told to, on any connection that was kept; this repeats once.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        if ctx.is_out_of_time() && !matches!(error.esource(), ErrorSource::Downstream) {
+            // Whatever it looked like when the connection was ended.
+            error = Error::because(ErrorType::ReadTimedout, "the request's time is up", error).into_up();
+        }
+        error.retry.decide_reuse(reused);
+        // A kept connection that the server closed meanwhile: nobody's fault.
+        let is_stale = reused && error.retry();
+        let is_servers_fault = matches!(error.esource(), ErrorSource::Upstream) && !is_stale;
+        let is_unserved =
+            is_stale && session.response_written().is_none() && !session.as_ref().retry_buffer_truncated();
+        let mut error = ctx.told_of_server(error);
+        error.set_retry(self.may_repeat(session, ctx, is_servers_fault, is_unserved));
         error
     }
 
@@ -333,6 +473,12 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        if let (None, Some(server), Ok(upstream)) = (error, &ctx.server, self.upstream(ctx)) {
+            match ctx.server_fails {
+                true => upstream.servers.failed(server, self.recorder.metrics()),
+                false => upstream.servers.succeeded(server),
+            }
+        }
         let client = ctx.origin.client.map(|ip| ip.to_string()).unwrap_or_default();
         let target = request::target(session);
         let path = target.as_bytes().split(|byte| *byte == b'?').next().unwrap_or_default();

@@ -1,17 +1,30 @@
-//! The upstream side: peers, and the hygiene of what is forwarded.
+//! The upstream side: servers, and the hygiene of what is forwarded.
 //!
 //! The one rule: the upstream is told by the gateway who calls, from where and how, and by nobody else. Whatever a client
 //! says on these matters is removed, in every spelling that services are known to listen to.
 
+mod servers;
+mod trust;
+mod connect;
+mod health;
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Instant;
+
 use http::{HeaderMap, header};
 use pingora_core::Result;
-use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora_http::RequestHeader;
+
+pub(super) use connect::Hold;
+use connect::{Connections, Connector};
+pub(super) use servers::{Peer, Servers};
+pub use trust::TrustError;
 
 use super::forwarded::Origin;
 use super::respond::REQUEST_ID;
 use crate::assertion;
-use crate::config::{Address, UpstreamConfig};
+use crate::config::UpstreamConfig;
 
 /// Names that say who calls, or override what was asked; of a client's own they have no effect.
 const CLIENTS_OWN: &[&str] = &[
@@ -44,9 +57,15 @@ const CLIENTS_OWN: &[&str] = &[
     REQUEST_ID,
 ];
 
+/// Every upstream, in the order of the configuration.
+pub(super) struct Upstreams {
+    list: Vec<Upstream>,
+    connections: Arc<Connections>,
+}
+
 /// One upstream, ready to be connected to.
 pub(super) struct Upstream {
-    peer: HttpPeer,
+    pub(super) servers: Servers,
     pub(super) assertion: bool,
     forward_authorization: bool,
 }
@@ -59,25 +78,48 @@ pub(super) struct Told<'a> {
     pub(super) assertion: Option<&'a str>,
 }
 
-impl Upstream {
-    /// Prepares the peer of one configured upstream.
-    pub(super) fn new(config: &UpstreamConfig) -> Result<Self> {
-        let mut peer = match &config.address {
-            Address::Tcp(address) => HttpPeer::new(address, false, String::new()),
-            Address::Unix(path) => HttpPeer::new_uds(&path.display().to_string(), false, String::new())?,
-        };
-        peer.options.connection_timeout = Some(config.connect_timeout);
-        peer.options.total_connection_timeout = Some(config.connect_timeout);
-        peer.options.read_timeout = Some(config.read_timeout);
-        peer.options.write_timeout = Some(config.write_timeout);
-        peer.options.idle_timeout = Some(config.idle_timeout);
-        peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
-        Ok(Self { peer, assertion: config.assertion, forward_authorization: config.forward_authorization })
+impl Upstreams {
+    /// Loads what TLS with the servers needs, and looks up where they are.
+    ///
+    /// # Errors
+    /// A file cannot be used. A name that leads nowhere is no error: it is looked up again.
+    pub(super) async fn open(configs: &[UpstreamConfig]) -> Result<Self, TrustError> {
+        let connections = Connections::new();
+        let connector = Arc::new(Connector(Arc::clone(&connections)));
+        let open = |(index, config)| Upstream::new(index, config, Arc::clone(&connector));
+        let list = configs.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
+        for upstream in &list {
+            upstream.servers.resolve().await;
+        }
+        Ok(Self { list, connections })
     }
 
-    /// The peer of one request.
-    pub(super) fn peer(&self) -> Box<HttpPeer> {
-        Box::new(self.peer.clone())
+    pub(super) fn find(&self, index: usize) -> Option<&Upstream> {
+        self.list.get(index)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Upstream> {
+        self.list.iter()
+    }
+
+    /// Ends the connection when `until` is over and the request it now serves still holds it.
+    pub(super) fn hold(&self, connection: RawFd, until: Instant) -> Option<Hold> {
+        self.connections.hold(connection, until)
+    }
+}
+
+impl Upstream {
+    fn new(index: usize, config: &UpstreamConfig, connector: Arc<Connector>) -> Result<Self, TrustError> {
+        Ok(Self {
+            servers: Servers::new(index, config, connector)?,
+            assertion: config.assertion,
+            forward_authorization: config.forward_authorization,
+        })
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        self.servers.name()
     }
 
     /// Makes the request that is forwarded out of the one that was judged.
@@ -112,24 +154,17 @@ fn unwanted(headers: &HeaderMap) -> Vec<header::HeaderName> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::path::Path;
 
     use super::*;
-    use crate::config::ProxiesConfig;
+    use crate::config::{Config, ProxiesConfig};
 
     fn upstream(forward_authorization: bool) -> Upstream {
-        let second = Duration::from_secs(1);
-        Upstream::new(&UpstreamConfig {
-            name: "his".into(),
-            address: Address::Tcp("127.0.0.1:1".parse().unwrap()),
-            assertion: true,
-            forward_authorization,
-            connect_timeout: second,
-            read_timeout: second,
-            write_timeout: second,
-            idle_timeout: second,
-        })
-        .unwrap()
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fedgate.toml");
+        let secret = ("FEDGATE_ASSERTION_SECRET".to_owned(), "k".repeat(40));
+        let mut config = Config::load_with(&example, [secret].into_iter()).unwrap().upstreams.remove(0);
+        config.forward_authorization = forward_authorization;
+        Upstream::new(0, &config, Arc::new(Connector(Connections::new()))).unwrap()
     }
 
     fn forwarded(upstream: &Upstream, sent: &[(&'static str, &str)], assertion: Option<&str>) -> RequestHeader {

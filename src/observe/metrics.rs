@@ -22,7 +22,43 @@ pub struct Metrics {
     /// Connections now.
     pub connections: IntGauge,
     policy: IntGaugeVec,
+    upstreams: Upstreams,
     gauges: Vec<(&'static str, IntGauge)>,
+}
+
+/// What is counted of upstreams; both labels are names of the configuration.
+struct Upstreams {
+    well: IntGaugeVec,
+    failures: IntCounterVec,
+    ejections: IntCounterVec,
+    retries: IntCounterVec,
+}
+
+impl Upstreams {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounterVec::new(Opts::new(name, help), &["upstream", "server"])?;
+            registry.register(Box::new(counter.clone())).map(|()| counter)
+        };
+        let well = Opts::new("fedgate_upstream_well", "Addresses of the server that are healthy and not ejected");
+        let well = IntGaugeVec::new(well, &["upstream", "server"])?;
+        registry.register(Box::new(well.clone()))?;
+        Ok(Self {
+            well,
+            failures: counter(
+                "fedgate_upstream_failures_total",
+                "Requests that the server failed: no connection, no or half an answer, 502, 503 or 504",
+            )?,
+            ejections: counter(
+                "fedgate_upstream_ejections_total",
+                "Times the server was left out for failing requests",
+            )?,
+            retries: counter(
+                "fedgate_upstream_retries_total",
+                "Requests sent a second time, by the server that failed first",
+            )?,
+        })
+    }
 }
 
 /// Figures that are read when they are asked for: name, what it is.
@@ -75,6 +111,7 @@ impl Metrics {
         registry.register(Box::new(connections_refused.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(policy.clone()))?;
+        let upstreams = Upstreams::new(&registry)?;
         let mut gauges = Vec::new();
         for (name, help) in SAMPLED {
             let gauge = IntGauge::new(*name, *help)?;
@@ -90,6 +127,7 @@ impl Metrics {
             handshakes_failed,
             connections,
             policy,
+            upstreams,
             gauges,
         })
     }
@@ -110,6 +148,27 @@ impl Metrics {
         if let Some((_, gauge)) = self.gauges.iter().find(|(known, _)| *known == name) {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Tells how many addresses of a server are well.
+    pub fn upstream_well(&self, upstream: &str, server: &str, addresses: usize) {
+        let addresses = i64::try_from(addresses).unwrap_or(i64::MAX);
+        self.upstreams.well.with_label_values(&[upstream, server]).set(addresses);
+    }
+
+    /// Counts a request that a server failed.
+    pub fn upstream_failed(&self, upstream: &str, server: &str) {
+        self.upstreams.failures.with_label_values(&[upstream, server]).inc();
+    }
+
+    /// Counts an ejection.
+    pub fn upstream_ejected(&self, upstream: &str, server: &str) {
+        self.upstreams.ejections.with_label_values(&[upstream, server]).inc();
+    }
+
+    /// Counts a request that is sent a second time.
+    pub fn upstream_retried(&self, upstream: &str, server: &str) {
+        self.upstreams.retries.with_label_values(&[upstream, server]).inc();
     }
 
     /// Names the policy in force; there is one.

@@ -362,29 +362,32 @@ impl Upstream {
     }
 }
 
+/// One whole request, head and body; none when the connection ends.
+pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<String> {
+    let mut request = String::new();
+    while !request.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut request).unwrap_or(0) == 0 {
+            return None;
+        }
+    }
+    if let Some(length) = find_header(&request, "content-length") {
+        let mut body = vec![0; length.parse().unwrap()];
+        reader.read_exact(&mut body).ok()?;
+        request.push_str(&String::from_utf8_lossy(&body));
+    } else if find_header(&request, "transfer-encoding").is_some() {
+        while !request.ends_with("\r\n0\r\n\r\n") {
+            if reader.read_line(&mut request).unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+    Some(request)
+}
+
 /// Answers requests on one connection; some page ids make it misbehave.
 fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    loop {
-        let mut request = String::new();
-        while !request.ends_with("\r\n\r\n") {
-            if reader.read_line(&mut request).unwrap_or(0) == 0 {
-                return;
-            }
-        }
-        if let Some(length) = find_header(&request, "content-length") {
-            let mut body = vec![0; length.parse().unwrap()];
-            if reader.read_exact(&mut body).is_err() {
-                return;
-            }
-            request.push_str(&String::from_utf8_lossy(&body));
-        } else if find_header(&request, "transfer-encoding").is_some() {
-            while !request.ends_with("\r\n0\r\n\r\n") {
-                if reader.read_line(&mut request).unwrap_or(0) == 0 {
-                    return;
-                }
-            }
-        }
+    while let Some(request) = read_request(&mut reader) {
         let target = request.split(' ').nth(1).unwrap_or_default().to_owned();
         let mut seen = seen.lock().unwrap();
         if seen.len() < REMEMBERED {

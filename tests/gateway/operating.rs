@@ -134,7 +134,8 @@ fn what_keeps_it_from_starting_is_one_line_with_the_file_and_exit_2() {
     };
     let (code, text) = run(&["check"]);
     assert_eq!(code, Some(0), "{text}");
-    assert_eq!(text.lines().count(), 4, "{text}");
+    assert_eq!(text.lines().count(), 5, "{text}");
+    assert!(text.contains(&format!("his at {}\n", gateway.upstream.address)), "{text}");
     assert_eq!(run(&["serve"]).0, Some(1), "the addresses are taken");
     let spoil = |name: &str, content: &str, expected: &str| {
         let path = gateway.dir.join(name);

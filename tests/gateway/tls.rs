@@ -41,6 +41,18 @@ pub(crate) fn connect_as(
     Ok(StreamOwned::new(connection, tcp))
 }
 
+/// A connection that speaks HTTP/2.
+pub(crate) async fn connect_h2(gateway: &Gateway) -> h2::client::SendRequest<bytes::Bytes> {
+    let config = client(gateway, &[&rustls::version::TLS13], &[b"h2"]);
+    let tcp = tokio::net::TcpStream::connect(gateway.tls_address).await.unwrap();
+    let tls =
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+    assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (sender, connection) = h2::client::handshake(tls).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
 #[test]
 fn both_versions_are_spoken_and_the_upstream_is_told_of_https() {
     let gateway = Gateway::start();
@@ -102,15 +114,7 @@ fn http2_is_judged_as_http1_is() {
     let gateway = Gateway::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let config = client(&gateway, &[&rustls::version::TLS13], &[b"h2"]);
-        let tcp = tokio::net::TcpStream::connect(gateway.tls_address).await.unwrap();
-        let tls = tokio_rustls::TlsConnector::from(Arc::new(config))
-            .connect("localhost".try_into().unwrap(), tcp)
-            .await
-            .unwrap();
-        assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        let (sender, connection) = h2::client::handshake(tls).await.unwrap();
-        tokio::spawn(connection);
+        let sender = connect_h2(&gateway).await;
         let mut sender = sender.ready().await.unwrap();
         for (path, account, status) in [
             ("/people/ANA", "ANA", 200),

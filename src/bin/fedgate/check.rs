@@ -42,6 +42,14 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
             }
         }
     }
+    for (upstream, servers) in prepared.upstreams() {
+        let servers = servers.iter().map(|(server, addresses)| match addresses {
+            0 => format!("{server} (has no address now)"),
+            1 => (*server).to_owned(),
+            several => format!("{server} ({several} addresses)"),
+        });
+        print_line(&format!("upstream       {upstream} at {}", servers.collect::<Vec<_>>().join(", ")))?;
+    }
     let version = schema::version(prepared.accounts().database()).await.map_err(|error| store_fault(&config, error))?;
     if version < schema::VERSION {
         return Err(Failure::Usage(anyhow::anyhow!(

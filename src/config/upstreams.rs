@@ -1,0 +1,219 @@
+//! `[[upstream]]`: the services behind the gateway, their servers, and how these are chosen, probed and trusted.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::error::ConfigError;
+use super::raw::{Check, section};
+use super::{
+    Address, Balance, EjectionConfig, HealthConfig, Identity, Place, ServerConfig, UpstreamConfig, UpstreamTlsConfig,
+};
+
+/// Most servers of one upstream: choosing among them is a walk over all.
+const MAX_SERVERS: usize = 64;
+
+section!(Upstream {
+    name: String = String::new(),
+    address: Option<String> = None,
+    servers: Vec<String> = vec![],
+    balance: String = "round-robin".into(),
+    assertion: bool = true,
+    forward_authorization: bool = false,
+    connect_timeout_ms: u64 = 2_000,
+    read_timeout_ms: u64 = 30_000,
+    write_timeout_ms: u64 = 30_000,
+    total_timeout_ms: u64 = 300_000,
+    idle_timeout_ms: u64 = 55_000,
+    tls: Option<Tls> = None,
+    health: Option<Health> = None,
+    ejection: Ejection = Ejection::default(),
+});
+section!(Tls {
+    ca_file: Option<PathBuf> = None,
+    server_name: Option<String> = None,
+    certificate: Option<PathBuf> = None,
+    key: Option<PathBuf> = None,
+});
+section!(Health {
+    path: String = String::new(),
+    interval_ms: u64 = 5_000,
+    timeout_ms: u64 = 2_000,
+    unhealthy_after: u32 = 3,
+    healthy_after: u32 = 2,
+});
+section!(Ejection { failures: u32 = 5, seconds: u64 = 10, max_seconds: u64 = 300, max_percent: u32 = 50 });
+
+impl Upstream {
+    /// The HIS of the same configuration, for where no upstream is named.
+    pub(super) fn his(listen: &str) -> Self {
+        Self { name: "his".into(), address: Some(listen.into()), ..Self::default() }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn check(self, check: &Check<'_>) -> Result<UpstreamConfig, ConfigError> {
+        if self.name.is_empty() {
+            return Err(check.fault("upstream.name", "is missing", "give each a name that routes call it by"));
+        }
+        let key = |key: &str| format!("upstream.{}.{key}", self.name);
+        let servers = self.servers(check)?;
+        let balance = match self.balance.as_str() {
+            "round-robin" => Balance::RoundRobin,
+            "consistent" => Balance::Consistent,
+            other => {
+                let remedy = "write \"round-robin\" or \"consistent\"";
+                return Err(check.fault(&key("balance"), format!("is `{other}`"), remedy));
+            }
+        };
+        let tls = self.tls.unwrap_or_default();
+        let secure = servers.iter().any(|server| server.tls);
+        let ms = |name: &str, value: u64, least: u64| check.milliseconds(&key(name), value, least);
+        let total = ms("total_timeout_ms", self.total_timeout_ms, 0)?;
+        Ok(UpstreamConfig {
+            servers,
+            balance,
+            assertion: self.assertion,
+            forward_authorization: self.forward_authorization,
+            connect_timeout: ms("connect_timeout_ms", self.connect_timeout_ms, 1)?,
+            read_timeout: ms("read_timeout_ms", self.read_timeout_ms, 1)?,
+            write_timeout: ms("write_timeout_ms", self.write_timeout_ms, 1)?,
+            total_timeout: (!total.is_zero()).then_some(total),
+            idle_timeout: ms("idle_timeout_ms", self.idle_timeout_ms, 1)?,
+            tls: tls.check(check, &key("tls"), secure)?,
+            health: self.health.map(|health| health.check(check, &key("health"))).transpose()?,
+            ejection: self.ejection.check(check, &key("ejection"))?,
+            name: self.name,
+        })
+    }
+
+    fn servers(&self, check: &Check<'_>) -> Result<Vec<ServerConfig>, ConfigError> {
+        let key = |key: &str| format!("upstream.{}.{key}", self.name);
+        let remedy = "write servers = [\"127.0.0.1:8081\"], or address = \"127.0.0.1:8081\" for a single one";
+        let (key, texts) = match (&self.address, self.servers.as_slice()) {
+            (Some(address), []) => (key("address"), std::slice::from_ref(address)),
+            (None, servers @ [_, ..]) => (key("servers"), servers),
+            (None, []) => return Err(check.fault(&key("servers"), "is missing", remedy)),
+            (Some(_), _) => return Err(check.fault(&key("servers"), "stands beside `address`", remedy)),
+        };
+        if texts.len() > MAX_SERVERS {
+            let problem = format!("names {} servers", texts.len());
+            return Err(check.fault(&key, problem, format!("name at most {MAX_SERVERS}")));
+        }
+        let mut servers: Vec<ServerConfig> = Vec::new();
+        for text in texts {
+            let server = server(check, &key, text)?;
+            if servers.iter().any(|known| known.place == server.place) {
+                return Err(check.fault(&key, format!("names `{text}` twice"), "name each server once"));
+            }
+            servers.push(server);
+        }
+        Ok(servers)
+    }
+}
+
+/// One server: an address or a name with a port, `https://` before it for TLS, or `unix:` and a path.
+fn server(check: &Check<'_>, key: &str, text: &str) -> Result<ServerConfig, ConfigError> {
+    let (tls, plain) = match text.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix("http://").unwrap_or(text)),
+    };
+    let place = match plain.rsplit_once(':') {
+        Some((host, port)) if is_host(host) && !plain.starts_with("unix:") => {
+            Some(host.to_ascii_lowercase()).zip(port.parse().ok().filter(|port| *port != 0))
+        }
+        _ => None,
+    };
+    let place = match (place, tls) {
+        (Some((host, port)), _) => Place::Name { host, port },
+        (None, false) => Place::Address(check.address(key, text)?),
+        (None, true) => plain.parse().map(|address| Place::Address(Address::Tcp(address))).map_err(|_| {
+            check.fault(key, format!("holds `{text}`"), "write https://host:port, or https://[::1]:8443 for IPv6")
+        })?,
+    };
+    Ok(ServerConfig { name: text.to_owned(), place, tls })
+}
+
+/// A host name (RFC 1123): it has a letter, or it would be an address.
+fn is_host(text: &str) -> bool {
+    let label = |label: &str| {
+        matches!(label.len(), 1..=63)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    text.len() <= 253 && text.bytes().any(|byte| byte.is_ascii_alphabetic()) && text.split('.').all(label)
+}
+
+impl Tls {
+    fn check(self, check: &Check<'_>, key: &str, secure: bool) -> Result<UpstreamTlsConfig, ConfigError> {
+        let named = self.ca_file.is_some() || self.server_name.is_some() || self.certificate.is_some();
+        if named && !secure {
+            return Err(check.fault(key, "has no effect", "write https:// before the servers that speak TLS"));
+        }
+        if let Some(name) = &self.server_name
+            && !is_host(name)
+            && name.parse::<std::net::IpAddr>().is_err()
+        {
+            let remedy = "write the name or address that stands in the server's certificate";
+            return Err(check.fault(&format!("{key}.server_name"), format!("is `{name}`"), remedy));
+        }
+        let identity = match (self.certificate, self.key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => {
+                Some(Identity { certificate: check.path(certificate), key: check.path(key) })
+            }
+            _ => return Err(check.fault(key, "names one of `certificate` and `key`", "name both, or neither")),
+        };
+        Ok(UpstreamTlsConfig {
+            ca_file: self.ca_file.map(|path| check.path(path)),
+            server_name: self.server_name,
+            identity,
+        })
+    }
+}
+
+impl Health {
+    fn check(self, check: &Check<'_>, key: &str) -> Result<HealthConfig, ConfigError> {
+        let key = |name: &str| format!("{key}.{name}");
+        let path = (!self.path.is_empty()).then_some(self.path);
+        if let Some(path) = &path
+            && (!path.starts_with('/') || path.bytes().any(|byte| !byte.is_ascii_graphic()))
+        {
+            let remedy = "write a path such as \"/\", or \"\" to only connect";
+            return Err(check.fault(&key("path"), format!("is `{}`", path.escape_debug()), remedy));
+        }
+        check.at_least(&key("unhealthy_after"), self.unhealthy_after.into(), 1)?;
+        check.at_least(&key("healthy_after"), self.healthy_after.into(), 1)?;
+        Ok(HealthConfig {
+            path,
+            interval: check.milliseconds(&key("interval_ms"), self.interval_ms, 10)?,
+            timeout: check.milliseconds(&key("timeout_ms"), self.timeout_ms, 1)?,
+            unhealthy_after: self.unhealthy_after,
+            healthy_after: self.healthy_after,
+        })
+    }
+}
+
+impl Ejection {
+    fn check(&self, check: &Check<'_>, key: &str) -> Result<EjectionConfig, ConfigError> {
+        let key = |name: &str| format!("{key}.{name}");
+        if self.max_percent > 100 {
+            return Err(check.fault(&key("max_percent"), format!("is {}", self.max_percent), "write at most 100"));
+        }
+        let time: Duration = check.seconds(&key("seconds"), self.seconds, 1)?;
+        let max_time = check.seconds(&key("max_seconds"), self.max_seconds, self.seconds)?;
+        Ok(EjectionConfig { failures: self.failures, time, max_time, max_percent: self.max_percent })
+    }
+}
+
+/// Every key of these sections, for the test that holds the example against them.
+#[cfg(test)]
+pub(super) fn keys() -> Vec<&'static str> {
+    let keys = [Upstream::KEYS, Tls::KEYS, Health::KEYS, Ejection::KEYS].concat();
+    // Sections of their own are no keys.
+    keys.into_iter().filter(|key| !["tls", "health", "ejection"].contains(key)).collect()
+}

@@ -1,0 +1,168 @@
+//! Connecting to servers, and the end of a request's time on a connection.
+//!
+//! pingora times each read and each write, so that a server which drips a byte now and then is never late. The one rule:
+//! every connection has a second handle here, and when the time of the request on it is up it is shut down, whatever
+//! pingora is waiting for.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora_core::connectors::L4Connect;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::upstreams::peer::{Tracer, Tracing};
+use pingora_core::{Error, ErrorType, Result};
+use rustix::net::{Shutdown, shutdown};
+use tokio::net::{TcpStream, UnixStream};
+
+/// How often connections are looked at: a request may be late by this much.
+const LOOK: Duration = Duration::from_millis(100);
+/// Parts that are locked apart, so that workers seldom meet.
+const PARTS: usize = 16;
+
+/// Every connection to a server.
+pub(super) struct Connections {
+    parts: [Mutex<HashMap<RawFd, Arc<Connection>>>; PARTS],
+    origin: Instant,
+}
+
+struct Connection {
+    socket: OwnedFd,
+    /// Nanoseconds after the origin; 0 for no end. No two requests on one connection have the same.
+    until: AtomicU64,
+}
+
+/// A connection for the time of one request.
+pub(in crate::gateway) struct Hold {
+    connection: Arc<Connection>,
+    until: u64,
+}
+
+impl Connections {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { parts: std::array::from_fn(|_| Mutex::default()), origin: Instant::now() })
+    }
+
+    fn part(&self, connection: RawFd) -> MutexGuard<'_, HashMap<RawFd, Arc<Connection>>> {
+        let part = usize::try_from(connection).unwrap_or_default() % PARTS;
+        let part = self.parts.get(part).unwrap_or(&self.parts[0]);
+        part.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the end of the request that a connection now serves.
+    pub(super) fn hold(&self, connection: RawFd, until: Instant) -> Option<Hold> {
+        let connection = self.part(connection).get(&connection).cloned()?;
+        let since = until.saturating_duration_since(self.origin);
+        let until = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).max(1);
+        connection.until.store(until, Ordering::Release);
+        Some(Hold { connection, until })
+    }
+
+    /// Ends connections whose request is out of time, for ever.
+    pub(super) async fn watch(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            for part in &self.parts {
+                for connection in part.lock().unwrap_or_else(PoisonError::into_inner).values() {
+                    let until = connection.until.load(Ordering::Acquire);
+                    // What another request has taken over in between has another end.
+                    let over = until != 0 && until < now && Hold::clear(connection, until);
+                    if over && let Err(error) = shutdown(&connection.socket, Shutdown::Both) {
+                        tracing::debug!(%error, "a connection that is out of time had ended");
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Hold {
+    fn clear(connection: &Connection, until: u64) -> bool {
+        connection.until.compare_exchange(until, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        Self::clear(&self.connection, self.until);
+    }
+}
+
+/// Connects, and keeps the second handle for as long as the connection lives.
+pub(super) struct Connector(pub(super) Arc<Connections>);
+
+#[async_trait]
+impl L4Connect for Connector {
+    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
+        let failed = |error: io::Error| {
+            let kind = match error.kind() {
+                io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+                io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
+                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ErrorType::ConnectNoRoute,
+                _ => ErrorType::ConnectError,
+            };
+            Error::because(kind, "connecting to a server", error)
+        };
+        match address {
+            SocketAddr::Inet(address) => {
+                let stream = TcpStream::connect(address).await.map_err(failed)?;
+                self.track(stream).map_err(failed)
+            }
+            SocketAddr::Unix(address) => {
+                let path = address.as_pathname().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+                let stream = UnixStream::connect(path).await.map_err(failed)?;
+                self.track(stream).map_err(failed)
+            }
+        }
+    }
+}
+
+impl Connector {
+    fn track<S: AsFd + AsRawFd + Into<Stream>>(&self, stream: S) -> io::Result<Stream> {
+        let (number, socket) = (stream.as_raw_fd(), stream.as_fd().try_clone_to_owned()?);
+        let mut stream: Stream = stream.into();
+        let tracked = Tracked { number, connections: Arc::clone(&self.0) };
+        let connection = Arc::new(Connection { socket, until: AtomicU64::new(0) });
+        self.0.part(number).insert(number, connection);
+        stream.tracer = Some(Tracer(Box::new(tracked)));
+        Ok(stream)
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+/// Tells when pingora lets go of a connection, just before its number may be another's.
+#[derive(Clone)]
+struct Tracked {
+    number: RawFd,
+    connections: Arc<Connections>,
+}
+
+impl Tracing for Tracked {
+    fn on_connected(&self) {}
+
+    fn on_disconnected(&self) {
+        self.connections.part(self.number).remove(&self.number);
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Tracing> {
+        Box::new(self.clone())
+    }
+}
+
+impl fmt::Debug for Tracked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tracked({})", self.number)
+    }
+}

@@ -1,0 +1,97 @@
+//! Servers, looked after: names are resolved again, servers are probed, requests that are out of time are ended.
+//!
+//! The one rule: a probe carries nothing of any client, no credential and no assertion. It asks whether a server lives,
+//! not whether it lets anybody in, so that every status below 500 is a good answer.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use http::header;
+use pingora_core::Result;
+use pingora_core::connectors::TransportConnector;
+use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_http::RequestHeader;
+use tokio::time::{sleep, timeout};
+
+use super::Upstreams;
+use super::servers::{Peer, Servers};
+use crate::config::HealthConfig;
+
+/// How often names are resolved.
+const RESOLVE_EVERY: Duration = Duration::from_secs(10);
+
+impl Upstreams {
+    /// Looks after all servers, for ever.
+    pub(in crate::gateway) async fn look_after(&self) {
+        let probing = async {
+            // It loads the system's authorities, which takes a moment; not where nothing is probed.
+            if self.all().any(|upstream| upstream.servers.config.health.is_some()) {
+                let connector = TransportConnector::new(None);
+                join_all(self.all().map(|upstream| upstream.servers.probe_all(&connector))).await;
+            }
+        };
+        let resolving = join_all(self.all().map(|upstream| upstream.servers.keep_resolved()));
+        tokio::join!(self.connections.watch(), probing, resolving);
+    }
+}
+
+impl Servers {
+    async fn keep_resolved(&self) {
+        while self.has_names() {
+            sleep(RESOLVE_EVERY).await;
+            self.resolve().await;
+        }
+    }
+
+    async fn probe_all(&self, connector: &TransportConnector) {
+        let Some(health) = &self.config.health else { return };
+        loop {
+            let began = Instant::now();
+            let servers = self.pool.servers();
+            join_all(servers.iter().map(async |server| {
+                let found = probe(connector, &server.peer, health).await;
+                let (upstream, name) = (&self.config.name, &server.name);
+                match (server.probed(found.is_ok(), health), found) {
+                    (Some(false), Err(problem)) => {
+                        tracing::warn!(
+                            "upstream `{upstream}`: server `{name}` is unhealthy and gets no requests: {problem}"
+                        );
+                    }
+                    (Some(_), _) => tracing::info!("upstream `{upstream}`: server `{name}` is healthy again"),
+                    (None, _) => {}
+                }
+            }))
+            .await;
+            sleep(health.interval.saturating_sub(began.elapsed())).await;
+        }
+    }
+}
+
+/// Probes one server: a connection, and the answer to one request where a path is configured.
+async fn probe(connector: &TransportConnector, peer: &Peer, health: &HealthConfig) -> Result<(), String> {
+    match timeout(health.timeout, ask(connector, peer, health)).await {
+        Ok(Ok(status @ 500..)) => Err(format!("it answers {status}")),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} ms", health.timeout.as_millis())),
+    }
+}
+
+/// The status of the answer; 0 where a connection was all that was wanted.
+async fn ask(connector: &TransportConnector, peer: &Peer, health: &HealthConfig) -> Result<u16> {
+    let stream = connector.new_stream(&peer.http).await?;
+    let Some(path) = &health.path else { return Ok(0) };
+    let mut request = RequestHeader::build("GET", path.as_bytes(), Some(3))?;
+    request.insert_header(header::HOST, &peer.host)?;
+    request.insert_header(header::USER_AGENT, concat!("fedgate/", env!("CARGO_PKG_VERSION"), " probe"))?;
+    request.insert_header(header::CONNECTION, "close")?;
+    let mut session = HttpSession::new(stream);
+    session.write_request_header(Box::new(request)).await?;
+    loop {
+        session.read_response().await?;
+        match session.get_status() {
+            Some(status) if status.is_informational() => {}
+            status => return Ok(status.map_or(0, |status| status.as_u16())),
+        }
+    }
+}

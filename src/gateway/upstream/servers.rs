@@ -1,0 +1,225 @@
+//! The servers of an upstream: where they are, which takes a request, and what becomes of one that fails.
+//!
+//! The one rule: a connection is shared by requests to the same upstream alone. pingora's pool does not tell apart what
+//! two upstreams believe in TLS, so each has a key of its own there.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pingora_core::Result;
+use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use super::connect::Connector;
+use super::trust::{Trust, TrustError};
+use crate::balance::{Pool, Server};
+use crate::config::{Address, Balance, Place, ServerConfig, UpstreamConfig};
+use crate::observe::Metrics;
+use crate::pipeline::Permit;
+
+/// How long a name may take to resolve.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most addresses of one name.
+const MAX_ADDRESSES: usize = 64;
+/// Sets the connections of second attempts apart, in pingora's pool.
+const SECOND_ATTEMPT: u64 = 1 << 32;
+
+/// One address of a configured server.
+pub(in crate::gateway) struct Peer {
+    pub(super) http: HttpPeer,
+    address: Address,
+    /// What a probe calls it.
+    pub(super) host: String,
+    /// The server's index in the configuration.
+    number: usize,
+}
+
+/// The servers of one upstream.
+pub(in crate::gateway) struct Servers {
+    pub(super) config: UpstreamConfig,
+    pub(super) pool: Pool<Peer>,
+    trust: Trust,
+    connector: Arc<Connector>,
+    group: u64,
+    /// For each configured server whether it is known that its name leads nowhere.
+    unresolved: Vec<AtomicBool>,
+}
+
+impl Servers {
+    /// Loads what TLS needs; names are not resolved yet.
+    pub(super) fn new(index: usize, config: &UpstreamConfig, connector: Arc<Connector>) -> Result<Self, TrustError> {
+        Ok(Self {
+            config: config.clone(),
+            pool: Pool::new(config.ejection.clone()),
+            trust: Trust::load(config)?,
+            connector,
+            group: index as u64 + 1,
+            unresolved: config.servers.iter().map(|_| AtomicBool::default()).collect(),
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// The server that takes a request; `but` is the one that has just failed it.
+    pub(in crate::gateway) fn choose(
+        &self,
+        permit: &Permit,
+        but: Option<&Server<Peer>>,
+        now: Instant,
+    ) -> Option<Arc<Server<Peer>>> {
+        let key = match self.config.balance {
+            Balance::RoundRobin => None,
+            Balance::Consistent => permit.subject().or_else(|| permit.principal().map(|principal| principal.account())),
+        };
+        self.pool.choose(key, but, now)
+    }
+
+    /// What pingora connects to. A second attempt gets no connection that was kept: the first may have died of that.
+    pub(in crate::gateway) fn peer(server: &Server<Peer>, is_second: bool) -> Box<HttpPeer> {
+        let mut peer = Box::new(server.peer.http.clone());
+        if is_second {
+            peer.group_key |= SECOND_ATTEMPT;
+        }
+        peer
+    }
+
+    /// How long a request may take.
+    pub(in crate::gateway) fn total_timeout(&self) -> Option<Duration> {
+        self.config.total_timeout
+    }
+
+    /// A request was answered by a server.
+    pub(in crate::gateway) fn succeeded(&self, server: &Server<Peer>) {
+        self.pool.succeeded(server, Instant::now());
+    }
+
+    /// A server failed a request.
+    pub(in crate::gateway) fn failed(&self, server: &Server<Peer>, metrics: &Metrics) {
+        let label = self.label(server);
+        metrics.upstream_failed(&self.config.name, label);
+        if let Some(time) = self.pool.failed(server, Instant::now()) {
+            metrics.upstream_ejected(&self.config.name, label);
+            tracing::warn!(
+                "upstream `{}`: server `{}` failed {} requests in a row and gets none for {} s",
+                self.config.name,
+                server.name,
+                self.config.ejection.failures,
+                time.as_secs()
+            );
+        }
+    }
+
+    /// A request that a server failed is sent once more.
+    pub(in crate::gateway) fn retried(&self, server: &Server<Peer>, metrics: &Metrics) {
+        metrics.upstream_retried(&self.config.name, self.label(server));
+    }
+
+    /// What metrics call a server: by what the configuration says, so that a name's addresses are not labels.
+    fn label(&self, server: &Server<Peer>) -> &str {
+        self.config.servers.get(server.peer.number).map_or("", |server| &server.name)
+    }
+
+    /// For each configured server, how many of its addresses are well.
+    pub(in crate::gateway) fn well(&self) -> impl Iterator<Item = (&str, usize)> {
+        let (servers, now) = (self.pool.servers(), Instant::now());
+        self.config.servers.iter().enumerate().map(move |(number, server)| {
+            let is_well = |known: &&Arc<Server<Peer>>| known.peer.number == number && self.pool.is_well(known, now);
+            (server.name.as_str(), servers.iter().filter(is_well).count())
+        })
+    }
+
+    /// Whether some server has a name.
+    pub(super) fn has_names(&self) -> bool {
+        self.config.servers.iter().any(|server| matches!(server.place, Place::Name { .. }))
+    }
+
+    /// Finds the addresses of every server. A name that leads nowhere keeps the addresses it had.
+    pub(super) async fn resolve(&self) {
+        let before = self.pool.servers();
+        let mut peers = Vec::new();
+        for (number, server) in self.config.servers.iter().enumerate() {
+            let addresses = match &server.place {
+                Place::Address(address) => vec![(server.name.clone(), address.clone())],
+                Place::Name { host, port } => {
+                    let found = lookup(host, *port).await;
+                    self.tell(number, server, &found);
+                    match found {
+                        Ok(found) => found
+                            .into_iter()
+                            .map(|address| (format!("{} ({})", server.name, address.ip()), Address::Tcp(address)))
+                            .collect(),
+                        Err(_) => before
+                            .iter()
+                            .filter(|known| known.peer.number == number)
+                            .map(|known| (known.name.clone(), known.peer.address.clone()))
+                            .collect(),
+                    }
+                }
+            };
+            for (name, address) in addresses {
+                match self.new_peer(number, server, address) {
+                    Ok(peer) => peers.push((name, peer)),
+                    Err(error) => tracing::error!(%error, "server `{name}` cannot be used"),
+                }
+            }
+        }
+        self.pool.replace(peers);
+    }
+
+    fn tell(&self, number: usize, server: &ServerConfig, found: &Result<Vec<SocketAddr>, String>) {
+        let Some(unresolved) = self.unresolved.get(number) else { return };
+        let (name, server) = (&self.config.name, &server.name);
+        match (found, unresolved.swap(found.is_err(), Ordering::Relaxed)) {
+            (Err(problem), false) => tracing::warn!("upstream `{name}`: server `{server}` has no address: {problem}"),
+            (Ok(_), true) => tracing::info!("upstream `{name}`: server `{server}` has an address again"),
+            (Err(_), true) | (Ok(_), false) => {}
+        }
+    }
+
+    fn new_peer(&self, number: usize, server: &ServerConfig, address: Address) -> Result<Peer> {
+        let host = match (&server.place, &address) {
+            (Place::Name { host, .. }, _) => host.clone(),
+            (Place::Address(_), Address::Tcp(address)) => address.ip().to_string(),
+            (Place::Address(_), Address::Unix(_)) => "localhost".to_owned(),
+        };
+        let host = self.config.tls.server_name.clone().filter(|_| server.tls).unwrap_or(host);
+        // INVARIANT: the name is never empty where TLS is spoken; pingora would verify nothing.
+        let name = if server.tls { host.clone() } else { String::new() };
+        let mut http = match &address {
+            Address::Tcp(address) => HttpPeer::new(address, server.tls, name),
+            Address::Unix(path) => HttpPeer::new_uds(&path.display().to_string(), server.tls, name)?,
+        };
+        http.group_key = self.group;
+        if server.tls {
+            http.options.ca = self.trust.authorities.clone();
+            http.client_cert_key = self.trust.identity.clone();
+        }
+        http.options.custom_l4 = Some(Arc::clone(&self.connector) as _);
+        http.options.connection_timeout = Some(self.config.connect_timeout);
+        http.options.total_connection_timeout = Some(self.config.connect_timeout);
+        http.options.read_timeout = Some(self.config.read_timeout);
+        http.options.write_timeout = Some(self.config.write_timeout);
+        http.options.idle_timeout = Some(self.config.idle_timeout);
+        http.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+        Ok(Peer { http, address, host, number })
+    }
+}
+
+/// The addresses of a name: the IPv4 ones if it has any. `localhost` is both, and services seldom listen on both.
+async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    let found = match timeout(RESOLVE_TIMEOUT, lookup_host((host, port))).await {
+        Ok(found) => found.map_err(|error| error.to_string())?,
+        Err(_) => return Err(format!("no answer within {} s", RESOLVE_TIMEOUT.as_secs())),
+    };
+    let (v4, v6): (Vec<_>, Vec<_>) = found.partition(SocketAddr::is_ipv4);
+    let mut addresses = if v4.is_empty() { v6 } else { v4 };
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.truncate(MAX_ADDRESSES);
+    if addresses.is_empty() { Err("the name has none".to_owned()) } else { Ok(addresses) }
+}
