@@ -307,8 +307,12 @@ impl Prepared {
             tls: entrance(Inside::Gateway(Arc::clone(&proxy)), seats.clone(), self.tls),
             plain: entrance(Inside::Gateway(proxy), seats.clone(), None),
             redirect: entrance(Inside::Redirect(redirect), seats, None),
-            // Of its own: a crowd of clients does not keep the operator out.
-            admin: entrance(Inside::Admin(admin), Seats::new(ADMIN_SEATS, ADMIN_SEATS), None),
+            // Seats of its own: a crowd of clients does not keep the operator out. And nobody speaks for others there:
+            // a balancer that asks whether this one is ready asks for itself.
+            admin: Entrance {
+                proxies: Arc::default(),
+                ..entrance(Inside::Admin(admin), Seats::new(ADMIN_SEATS, ADMIN_SEATS), None)
+            },
         }
     }
 }

@@ -1,0 +1,223 @@
+//! The balanced example, run as it stands (with addresses of the test's own): every part is replaced under load, and no
+//! request fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test panics to fail, and prints what it measured"
+)]
+
+#[path = "gateway/fixture.rs"]
+mod fixture;
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fixture::{CANARY, PATIENCE, basic, certificate, free_address, password_hash};
+use rustix::process::{Pid, Signal, kill_process};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use support::Scratch;
+use support::keepalive::whole;
+use support::postgres::Cluster;
+
+/// How often every part is replaced, unless `FEDGATE_TEST_ROLLS` says otherwise.
+const ROLLS: u32 = 1;
+
+/// One of the processes, by the letter of the example.
+struct Part {
+    program: &'static str,
+    environment: Vec<(&'static str, String)>,
+    /// Where it answers, and how it answers once it serves.
+    probe: (SocketAddr, &'static str),
+    child: Option<Child>,
+}
+
+impl Part {
+    fn start(&mut self, config: &std::path::Path) {
+        let mut command = Command::new(self.program);
+        command
+            .args(["serve", "--config"])
+            .arg(config)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        self.child = Some(child);
+        let deadline = Instant::now() + PATIENCE;
+        let ready = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        while !whole(self.probe.0, ready).is_ok_and(|answer| answer.starts_with(self.probe.1)) {
+            assert!(Instant::now() < deadline, "{} {:?} does not serve", self.program, self.environment);
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+        child.wait().unwrap();
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A client over TLS that never tries again.
+struct Client {
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+    stream: Option<BufReader<StreamOwned<ClientConnection, TcpStream>>>,
+    is_kept: bool,
+}
+
+impl Client {
+    fn ask(&mut self, request: &str) -> std::io::Result<u16> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => {
+                let tcp = TcpStream::connect(self.address)?;
+                tcp.set_read_timeout(Some(PATIENCE))?;
+                let name = "localhost".try_into().unwrap();
+                let session = ClientConnection::new(Arc::clone(&self.config), name).map_err(std::io::Error::other)?;
+                BufReader::new(StreamOwned::new(session, tcp))
+            }
+        };
+        stream.get_mut().write_all(request.as_bytes())?;
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head)? == 0 {
+                return Err(std::io::Error::other(format!("the connection ended in a head: {head:?}")));
+            }
+        }
+        let length = fixture::find_header(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+        if fixture::find_header(&head, "transfer-encoding").is_some() {
+            let mut line = String::new();
+            while !line.ends_with("\r\n0\r\n\r\n") && line != "0\r\n\r\n" {
+                if stream.read_line(&mut line)? == 0 {
+                    return Err(std::io::Error::other("the connection ended in a body"));
+                }
+            }
+        }
+        stream.read_exact(&mut vec![0; length])?;
+        let closes = fixture::find_header(&head, "connection").is_some_and(|value| value == "close");
+        if self.is_kept && !closes {
+            self.stream = Some(stream);
+        }
+        Ok(head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default())
+    }
+}
+
+/// The example's files with this test's own addresses, database and place.
+fn prepare(scratch: &Scratch, uri: &str) -> (PathBuf, PathBuf, impl Fn(u16) -> SocketAddr) {
+    let known = [8443, 8451, 8452, 8461, 8462, 8481, 8482].map(|port| (port, free_address()));
+    let own = |mut text: String| {
+        for (port, address) in known {
+            // HAProxy names the port of its checks alone.
+            text = text.replace(&format!("127.0.0.1:{port}"), &address.to_string());
+            text = text.replace(&format!("check port {port}"), &format!("check port {}", address.port()));
+        }
+        text.replace("postgres://fedgate@127.0.0.1:5432/federation", uri)
+            .replace("../../policies", &std::env::current_dir().unwrap().join("policies").display().to_string())
+    };
+    let read = |name: &str| std::fs::read_to_string(format!("examples/balanced/{name}")).unwrap();
+    let (config, balancer) = (scratch.0.join("fedgate.toml"), scratch.0.join("haproxy.cfg"));
+    std::fs::write(&config, own(read("fedgate.toml"))).unwrap();
+    std::fs::write(&balancer, own(read("haproxy.cfg"))).unwrap();
+    certificate(&scratch.0);
+    std::fs::rename(scratch.0.join("cert.pem"), scratch.0.join("certificate.pem")).unwrap();
+    std::fs::rename(scratch.0.join("cert.key"), scratch.0.join("certificate.key")).unwrap();
+    std::fs::write(scratch.0.join("assertion.secret"), [b'k'; 48]).unwrap();
+    (config, balancer, move |port| known.iter().find(|(known, _)| *known == port).unwrap().1)
+}
+
+#[test]
+fn every_part_is_replaced_under_load_and_no_request_fails() {
+    let rolls = std::env::var("FEDGATE_TEST_ROLLS").map_or(ROLLS, |rolls| rolls.parse().unwrap());
+    let database =
+        tokio::runtime::Runtime::new().unwrap().block_on(Cluster::shared().database_with_accounts(4, &password_hash()));
+    let scratch = Scratch::new();
+    let (config, balancer, address) = prepare(&scratch, &database.uri);
+    let (fedgate, fedhis) = (env!("CARGO_BIN_EXE_fedgate"), env!("CARGO_BIN_EXE_fedhis"));
+    let his = |port| Part {
+        program: fedhis,
+        environment: vec![("FEDGATE_HIS_LISTEN", address(port).to_string())],
+        // Without an assertion it answers nobody, which shows that it is there.
+        probe: (address(port), "HTTP/1.1 401"),
+        child: None,
+    };
+    let gateway = |port, admin| Part {
+        program: fedgate,
+        environment: vec![
+            ("FEDGATE_GATEWAY_LISTEN", address(port).to_string()),
+            ("FEDGATE_GATEWAY_ADMIN", address(admin).to_string()),
+        ],
+        probe: (address(admin), "HTTP/1.1 200"),
+        child: None,
+    };
+    let mut parts = [his(8481), his(8482), gateway(8451, 8461), gateway(8452, 8462)];
+    parts.iter_mut().for_each(|part| part.start(&config));
+    let mut balanced = Part { program: "haproxy", environment: vec![], probe: (address(8443), ""), child: None };
+    balanced.child = Some(Command::new("haproxy").arg("-db").arg("-f").arg(&balancer).spawn().unwrap());
+
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(scratch.0.join("certificate.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let tls = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
+    let client = |is_kept| Client { address: address(8443), config: Arc::clone(&tls), stream: None, is_kept };
+    let request = |account: usize| {
+        let authorization = basic(&format!("P{account}"), CANARY);
+        format!("GET /people/P{account} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\n\r\n")
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !client(false).ask(&request(0)).is_ok_and(|status| status == 200) {
+        assert!(Instant::now() < deadline, "the balancer leads nowhere");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let over = AtomicBool::new(false);
+    let asked = thread::scope(|scope| {
+        let load = |number: usize| {
+            let (mut client, request, over) = (client(number.is_multiple_of(2)), request(number), &over);
+            move || {
+                let mut asked = 0u32;
+                while !over.load(Ordering::SeqCst) {
+                    let status = client.ask(&request).unwrap_or_else(|error| panic!("client {number}: {error}"));
+                    assert_eq!(status, 200, "client {number}");
+                    asked += 1;
+                    thread::sleep(Duration::from_millis(2));
+                }
+                asked
+            }
+        };
+        let clients: Vec<_> = (0..4).map(|number| scope.spawn(load(number))).collect();
+        for _ in 0..rolls {
+            for part in &mut parts {
+                part.stop();
+                part.start(&config);
+                // Until the balancer and the gateways have found it again.
+                thread::sleep(Duration::from_millis(1200));
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+        clients.into_iter().map(|client| client.join().unwrap()).collect::<Vec<_>>()
+    });
+    println!(
+        "balanced, every part replaced {rolls} times under load: {} requests, 0 failed",
+        asked.iter().sum::<u32>()
+    );
+    assert!(asked.iter().all(|asked| *asked > 20));
+}
