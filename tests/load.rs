@@ -14,6 +14,8 @@ mod fixture;
 mod support;
 #[path = "load/crowd.rs"]
 mod crowd;
+#[path = "load/soak.rs"]
+mod soak;
 #[path = "load/flood.rs"]
 mod flood;
 
