@@ -1,5 +1,12 @@
 //! The laws of the HIS, each against both stores, over a real socket.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -13,6 +20,7 @@ mod outage;
 mod pages;
 mod password;
 mod people;
+mod crash;
 mod program;
 mod site;
 mod thalamus;

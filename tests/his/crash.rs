@@ -1,0 +1,79 @@
+//! `kill -9` at any moment: what was acknowledged is there afterwards, and nothing is there by half.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use crate::program::configuration;
+use crate::support::{His, root};
+
+/// How often, unless `FEDGATE_TEST_KILLS` says otherwise.
+const KILLS: u32 = 12;
+const WRITERS: usize = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_acknowledged_write_is_lost_by_a_kill() {
+    let kills = std::env::var("FEDGATE_TEST_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
+    // The service of the test itself mints what the one that is killed believes, and looks at its store afterwards.
+    let his = His::on_sqlite().await;
+    his.person("ANA", "{}").await;
+    let (config, socket) = (configuration(&his.scratch.0), his.scratch.0.join("his.sock"));
+    let mut acknowledged = BTreeSet::new();
+    for kill in 0..kills {
+        let _ = std::fs::remove_file(&socket);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fedhis"));
+        command.args(["serve", "--config"]).arg(&config).stdin(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while UnixStream::connect(&socket).is_err() {
+            assert!(Instant::now() < deadline, "it does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let pages = std::thread::scope(|scope| {
+            let writer = |number: usize| {
+                let (his, socket) = (&his, &socket);
+                move || {
+                    let page = |count: usize| format!("k{kill}-{number}-{count}");
+                    (0..).map(page).take_while(|page| write(his, socket, page)).collect::<Vec<_>>()
+                }
+            };
+            let writers: Vec<_> = (0..WRITERS).map(|number| scope.spawn(writer(number))).collect();
+            std::thread::sleep(Duration::from_millis(rand::rng().random_range(1..80)));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+        });
+        acknowledged.extend(pages);
+    }
+    let stored =
+        his.sql_text("SELECT group_concat(id || '=' || (data ->> 'text')) FROM pols").await.unwrap_or_default();
+    let stored: BTreeSet<_> = stored.split(',').map(str::to_owned).collect();
+    let lost: Vec<_> = acknowledged.iter().filter(|page| !stored.contains(&format!("{page}={page}"))).collect();
+    println!("kill -9, {kills} times: {} writes acknowledged, {} lost", acknowledged.len(), lost.len());
+    assert!(lost.is_empty(), "{lost:?}");
+    assert!(acknowledged.len() > kills as usize, "there were writes");
+    assert!(stored.iter().filter(|page| !page.is_empty()).all(|page| {
+        let (id, text) = page.split_once('=').unwrap();
+        id == text
+    }));
+}
+
+/// Writes one page; whether that was acknowledged.
+fn write(his: &His, socket: &std::path::Path, page: &str) -> bool {
+    let body = format!("{{\"id\":\"{page}\",\"book\":\"ANA\",\"text\":\"{page}\"}}");
+    let target = format!("/pols/ANA/{page}");
+    let head = his.request(&root(), "POST", &target).header("content-length", &body.len().to_string()).head();
+    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
+    let mut answer = String::new();
+    let exchanged = stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(body.as_bytes()))
+        .and_then(|()| stream.read_to_string(&mut answer));
+    // Half an answer is an acknowledgement, too, once its status has come.
+    let _ = exchanged;
+    answer.starts_with("HTTP/1.1 200 ")
+}
