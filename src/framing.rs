@@ -198,7 +198,16 @@ fn check_request_line(line: &[u8]) -> Result<(&[u8], bool), FramingError> {
         _ => return Err(FramingError::RequestLine),
     };
     match method {
-        b"GET" | b"HEAD" | b"POST" | b"PUT" | b"PATCH" | b"DELETE" | b"OPTIONS" => Ok((method, http_1_1)),
+        b"GET" | b"HEAD" | b"POST" | b"PUT" | b"PATCH" | b"DELETE" | b"OPTIONS" => {
+            // Origin form alone (RFC 9112, 3.2.1): any other names a second host, or has no one reading. A proxy library
+            // may answer it by itself, and no record would tell of it.
+            let is_asterisk = method == b"OPTIONS" && target == b"*";
+            if target.starts_with(b"/") || is_asterisk {
+                Ok((method, http_1_1))
+            } else {
+                Err(FramingError::RequestLine)
+            }
+        }
         _ if !method.is_empty() && method.iter().all(|byte| is_token(*byte)) => Err(FramingError::Method),
         _ => Err(FramingError::RequestLine),
     }

@@ -138,6 +138,28 @@ impl Gateway {
         Response::parse(&received, ended)
     }
 
+    /// The same, and says that nothing more comes.
+    pub(crate) fn send_and_close(&self, bytes: &[u8]) -> Response {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let _ = stream.write_all(bytes);
+        let mut received = Vec::new();
+        let mut block = [0; 4096];
+        // An answer that leaves the connection open has ended when its body has.
+        let ended = loop {
+            match stream.read(&mut block) {
+                Ok(0) => break true,
+                Ok(count) => received.extend_from_slice(&block[..count]),
+                Err(_) => break false,
+            }
+            let answer = Response::parse(&received, true);
+            if answer.header("content-length").is_some() && (answer.complete || bytes.starts_with(b"HEAD ")) {
+                break true;
+            }
+        };
+        Response::parse(&received, ended)
+    }
+
     /// A request with an account (password: the canary) or none, and a connection that ends with the answer.
     pub(crate) fn request(&self, method: &str, target: &str, account: &str, extra: &str) -> Response {
         let authorization =
@@ -159,6 +181,11 @@ impl Gateway {
         let (read, line) = self.lines.lock().unwrap().recv_timeout(patience).ok()?;
         assert!(!line.contains(CANARY), "a password in a record: {line}");
         Some((read, serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"))))
+    }
+
+    /// Whether no further record has come, without waiting for one.
+    pub(crate) fn no_record_waits(&self) -> bool {
+        self.lines.lock().unwrap().try_recv().is_err()
     }
 
     /// Whether no further record is waiting.
