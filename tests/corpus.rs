@@ -14,9 +14,15 @@
 #[path = "gateway/fixture.rs"]
 mod fixture;
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fixture::{CANARY, Gateway, basic, find_header};
+use fixture::{CANARY, Gateway, basic, find_header, free_address};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -146,20 +152,32 @@ fn agrees(request: &str, record: &Value, target: Option<&str>) -> Result<(), Str
     if agree { Ok(()) } else { Err(format!("the upstream saw {request:?}, the record says {record}")) }
 }
 
-#[test]
-fn every_attack_of_the_corpus_is_met() {
+/// The areas of the corpus, each with its cases.
+fn areas() -> Vec<(String, Vec<Case>)> {
     let mut files: Vec<_> = std::fs::read_dir("tests/corpus").unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(files.len() >= 5, "the corpus was found");
-    let mut failures = 0;
-    for file in files {
+    let read = |file: &std::path::PathBuf| {
         let area = file.file_stem().unwrap().to_string_lossy().into_owned();
-        let corpus: Corpus = toml::from_str(&std::fs::read_to_string(&file).unwrap())
+        let corpus: Corpus = toml::from_str(&std::fs::read_to_string(file).unwrap())
             .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         assert!(corpus.case.len() >= 15, "{area}: {} cases", corpus.case.len());
-        let environment = [("FEDGATE_AUTHENTICATION_REJECTION_STEP_MS", "0")];
-        let gateway = Gateway::start_as(&fixture::Setup { environment: &environment, ..Default::default() });
-        for case in &corpus.case {
+        (area, corpus.case)
+    };
+    files.iter().map(read).collect()
+}
+
+fn start() -> Gateway {
+    let environment = [("FEDGATE_AUTHENTICATION_REJECTION_STEP_MS", "0")];
+    Gateway::start_as(&fixture::Setup { environment: &environment, ..Default::default() })
+}
+
+#[test]
+fn every_attack_of_the_corpus_is_met() {
+    let mut failures = 0;
+    for (area, cases) in areas() {
+        let gateway = start();
+        for case in &cases {
             let outcome = run(&gateway, case);
             let word = if outcome.is_ok() { "ok  " } else { "FAIL" };
             println!("{word} {area}: {} ({})", case.name.escape_debug(), case.why);
@@ -170,4 +188,106 @@ fn every_attack_of_the_corpus_is_met() {
         }
     }
     assert_eq!(failures, 0);
+}
+
+/// A proxy that others put before a gateway.
+struct Front {
+    name: &'static str,
+    address: SocketAddr,
+    child: Child,
+}
+
+impl Front {
+    fn haproxy(dir: &Path, gateway: SocketAddr) -> Self {
+        let (address, file) = (free_address(), dir.join("haproxy.cfg"));
+        let text = format!(
+            "defaults\n mode http\n timeout connect 2s\n timeout client 2s\n timeout server 2s\nfrontend f\n bind {address}\n \
+             default_backend b\nbackend b\n http-reuse always\n server g {gateway}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        Self::start("haproxy", address, Command::new("haproxy").arg("-db").arg("-f").arg(file))
+    }
+
+    fn nginx(dir: &Path, gateway: SocketAddr) -> Self {
+        let (address, file) = (free_address(), dir.join("nginx.conf"));
+        let place = dir.display();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {place}/nginx_{kind};\n"))
+            .concat();
+        let text = format!(
+            "daemon off;\npid {place}/nginx.pid;\nerror_log /dev/null;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}\
+             client_header_timeout 2s;\nclient_body_timeout 2s;\nkeepalive_timeout 2s;\n\
+             upstream g {{ server {gateway}; keepalive 8; }}\n\
+             server {{ listen {address}; location / {{ proxy_pass http://g; proxy_http_version 1.1; \
+             proxy_set_header Connection \"\"; proxy_set_header Host $host; proxy_request_buffering off; \
+             proxy_read_timeout 2s; }} }} }}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        Self::start("nginx", address, Command::new("nginx").arg("-c").arg(file))
+    }
+
+    fn start(name: &'static str, address: SocketAddr, command: &mut Command) -> Self {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.unwrap_or_else(|error| panic!("these tests need {name}: {error}"));
+        let front = Self { name, address, child };
+        let deadline = Instant::now() + fixture::PATIENCE;
+        while TcpStream::connect(address).is_err() {
+            assert!(Instant::now() < deadline, "{name} does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        front
+    }
+
+    /// Sends bytes, says that nothing more comes, and reads what comes back.
+    fn send(&self, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(fixture::PATIENCE)).unwrap();
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = vec![];
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        // nginx ends its workers on SIGTERM alone.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn behind_haproxy_and_nginx_no_case_becomes_two_requests_nor_one_that_was_not_judged() {
+    let gateway = start();
+    let fronts = [Front::haproxy(&gateway.dir, gateway.address), Front::nginx(&gateway.dir, gateway.address)];
+    let (mut failures, mut passed_on, mut sent) = (0, 0, 0);
+    for (area, cases) in areas().iter().filter(|(area, _)| ["smuggling", "headers", "path"].contains(&area.as_str())) {
+        for (case, front) in cases.iter().flat_map(|case| fronts.iter().map(move |front| (case, front))) {
+            while gateway.record_within(Duration::from_millis(1)).is_some() {}
+            let before = gateway.upstream.seen().len();
+            let answer = front.send(&bytes(&case.send));
+            let seen = gateway.upstream.seen().split_off(before);
+            // Each request that was seen is told of, if not at once.
+            let mut records: Vec<Value> = seen.iter().map(|_| gateway.record()).collect();
+            while let Some((_, record)) = gateway.record_within(Duration::from_millis(20)) {
+                records.push(record);
+            }
+            let is_judged = |request: &String| records.iter().any(|record| agrees(request, record, None).is_ok());
+            sent += 1;
+            passed_on += seen.len();
+            if seen.len() > 1 || !seen.iter().all(is_judged) {
+                println!(
+                    "FAIL behind {}, {area}: {}\n  seen {seen:?}\n  {records:?}\n  {answer}",
+                    front.name, case.name
+                );
+                failures += 1;
+            }
+        }
+    }
+    println!("behind HAProxy and nginx: {sent} attacks, {passed_on} became one request, none became two");
+    assert_eq!(failures, 0);
+    assert!(passed_on > 20, "harmless ones pass: {passed_on}");
 }
