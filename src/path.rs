@@ -241,6 +241,26 @@ mod tests {
         assert!(CanonicalPath::parse(&longest).is_ok());
         assert_eq!(CanonicalPath::parse(&format!("{longest}a")), Err(PathError::TooLong));
         assert_eq!(parse_target(format!("/a?{}", "x".repeat(MAX_TARGET_BYTES)).as_bytes()), Err(PathError::TooLong));
+        assert!(parse_target(format!("/a?{}", "x".repeat(MAX_TARGET_BYTES - 3)).as_bytes()).is_ok(), "8 KiB exactly");
+        assert_eq!((MAX_PATH_BYTES, MAX_TARGET_BYTES), (2048, 8192), "as documented");
+    }
+
+    #[test]
+    fn each_fault_has_a_word_of_its_own_for_records() {
+        use PathError::*;
+        let all = [
+            TooLong,
+            NotOriginForm,
+            EmptySegment,
+            DotSegment,
+            ForbiddenCharacter,
+            MalformedEncoding,
+            ForbiddenEncoding,
+            NotUnicode,
+        ];
+        let words: std::collections::BTreeSet<_> = all.iter().map(|fault| fault.as_str()).collect();
+        assert_eq!(words.len(), all.len());
+        assert!(words.contains("dot_segment") && words.contains("uri_too_long"), "{words:?}");
     }
 
     #[test]

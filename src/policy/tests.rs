@@ -167,3 +167,24 @@ fn the_shipped_policy_decides_as_the_contract_says() {
         assert_eq!(found, expected, "{endpoint} {method:?}");
     }
 }
+
+#[test]
+fn a_policy_is_named_by_its_bytes_and_keeps_them() {
+    let (one, other) = (policy(SMALL), policy(&format!("{SMALL} ")));
+    assert_eq!(one.source(), SMALL.as_bytes());
+    assert_eq!(one.fingerprint(), blake3::hash(SMALL.as_bytes()).to_hex().get(..16).unwrap());
+    assert_ne!(one.fingerprint(), other.fingerprint(), "one byte more is another policy");
+}
+
+#[test]
+fn decisions_have_stable_words() {
+    let words = [
+        Decision::Allow(Reach::Own),
+        Decision::Allow(Reach::Global),
+        Decision::Deny(DenyReason::NoRole),
+        Decision::Deny(DenyReason::NotGranted),
+        Decision::Deny(DenyReason::NotOwn),
+    ]
+    .map(|decision| decision.to_string());
+    assert_eq!(words, ["allow own", "allow global", "deny no_role", "deny not_granted", "deny not_own"]);
+}
