@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test panics to fail"
+    clippy::print_stdout,
+    reason = "a test panics to fail, and prints what it measured"
 )]
 
 #[path = "gateway/fixture.rs"]
@@ -25,6 +26,8 @@ mod records;
 mod operating;
 #[path = "gateway/tls.rs"]
 mod tls;
+#[path = "gateway/http2.rs"]
+mod http2;
 #[path = "gateway/certificates.rs"]
 mod certificates;
 #[path = "gateway/proxies.rs"]

@@ -59,6 +59,8 @@ pub(super) fn authorization(headers: &HeaderMap) -> Authorization<'_> {
 pub(super) enum Malformed {
     /// Not exactly one `Host` (RFC 9112, 3.2); HTTP/2 has `:authority`.
     Host,
+    /// A header name with other characters than letters, digits and `-`: HTTP/1 is held to that before.
+    Header,
     /// GET, HEAD or DELETE with a body.
     BodyNotExpected,
     /// A length that is no plain number, or stands beside `Transfer-Encoding`.
@@ -76,6 +78,9 @@ pub(super) fn check(head: &RequestHeader) -> Result<(), Malformed> {
     }
     if !matches!(head.method.as_str(), "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") {
         return Err(Malformed::Method);
+    }
+    if http2 && !head.headers.keys().all(|name| name.as_str().bytes().all(is_name_byte)) {
+        return Err(Malformed::Header);
     }
     let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
     let length = match (lengths.next(), lengths.next()) {
@@ -102,6 +107,10 @@ pub(super) fn check(head: &RequestHeader) -> Result<(), Malformed> {
     Ok(())
 }
 
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
+}
+
 /// The declared length of the body, where there is one.
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH).and_then(|length| plain_number(length.as_bytes()))
@@ -111,7 +120,7 @@ impl Malformed {
     /// The status the client is told.
     pub(super) fn status(self) -> u16 {
         match self {
-            Self::Host | Self::BodyNotExpected | Self::Framing => 400,
+            Self::Host | Self::Header | Self::BodyNotExpected | Self::Framing => 400,
             Self::Method => 405,
         }
     }
@@ -120,6 +129,7 @@ impl Malformed {
     pub(super) fn code(self) -> &'static str {
         match self {
             Self::Host => "bad_host",
+            Self::Header => "bad_header",
             Self::BodyNotExpected => "body_not_expected",
             Self::Framing => "bad_framing",
             Self::Method => "method_not_allowed",
@@ -130,6 +140,7 @@ impl Malformed {
     pub(super) fn message(self) -> &'static str {
         match self {
             Self::Host => "A request has exactly one Host",
+            Self::Header => "A header name has other characters than letters, digits and -",
             Self::BodyNotExpected => "This method has no body",
             Self::Framing => "The length of the body has no single reading",
             Self::Method => "The method is not allowed for the requested URL.",

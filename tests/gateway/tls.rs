@@ -10,7 +10,11 @@ use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, Str
 
 use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
 
-fn client(gateway: &Gateway, versions: &[&'static SupportedProtocolVersion], alpn: &[&[u8]]) -> ClientConfig {
+pub(crate) fn client(
+    gateway: &Gateway,
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&[u8]],
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(gateway.dir.join("cert.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

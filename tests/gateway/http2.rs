@@ -1,0 +1,197 @@
+//! HTTP/2 in frames of the tests' own: floods that cost the sender little, and requests with more than one reading.
+//! Sources: RFC 9113, 10.5; CVE-2023-44487 (rapid reset), CVE-2024-27316 (CONTINUATION), CVE-2019-9512 and 9515 (PING,
+//! SETTINGS), CVE-2025-8671 (MadeYouReset).
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use rustls::{ClientConnection, StreamOwned};
+
+use crate::fixture::{CANARY, Gateway, basic};
+use crate::tls::{client, connect_as};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+/// What a flood may cost in memory, in KiB.
+const MEMORY_KIB: u64 = 48 * 1024;
+
+type Connection = StreamOwned<ClientConnection, TcpStream>;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A literal header without indexing (RFC 7541, 6.2.2).
+fn literal(name: &str, value: &str) -> Vec<u8> {
+    let string = |text: &str| {
+        let mut out = vec![];
+        // An integer with a prefix of seven bits.
+        match text.len() {
+            length @ ..127 => out.push(u8::try_from(length).unwrap()),
+            length => {
+                out.push(127);
+                let mut rest = length - 127;
+                while rest >= 128 {
+                    out.push(u8::try_from(rest % 128).unwrap() | 128);
+                    rest /= 128;
+                }
+                out.push(u8::try_from(rest).unwrap());
+            }
+        }
+        out.extend(text.as_bytes());
+        out
+    };
+    [vec![0], string(name), string(value)].concat()
+}
+
+fn request(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
+    let authorization = basic("ANA", CANARY);
+    let usual = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "localhost"),
+        (":path", path),
+        ("authorization", &authorization),
+    ];
+    usual.iter().chain(more).flat_map(|(name, value)| literal(name, value)).collect()
+}
+
+fn open(gateway: &Gateway) -> Connection {
+    let mut stream = connect_as(gateway, client(gateway, &[&rustls::version::TLS13], &[b"h2"]), "localhost").unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).unwrap();
+    stream
+}
+
+/// The frames that come until the connection ends or `until` says so: kind, stream, payload.
+fn read(stream: &mut Connection, until: impl Fn(u8, u32) -> bool) -> Vec<(u8, u32, Vec<u8>)> {
+    let mut frames = vec![];
+    let mut head = [0; 9];
+    while stream.read_exact(&mut head).is_ok() {
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        if stream.read_exact(&mut payload).is_err() {
+            break;
+        }
+        let number = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
+        frames.push((head[3], number, payload));
+        if until(head[3], number) {
+            break;
+        }
+    }
+    frames
+}
+
+/// Sends a flood, frame by frame, until the gateway has had enough; how many frames it took.
+fn flood(stream: &mut Connection, count: usize, mut next: impl FnMut(usize) -> Vec<u8>) -> usize {
+    (0..count).take_while(|number| stream.write_all(&next(*number)).and_then(|()| stream.flush()).is_ok()).count()
+}
+
+fn resident_kib(gateway: &Gateway) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn floods_of_frames_end_the_connection_or_cost_nothing_and_others_are_served() {
+    let gateway = Gateway::start();
+    assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
+    let id = |number: usize| u32::try_from(number * 2 + 1).unwrap();
+    let headers = |number: usize, flags: u8| frame(HEADERS, flags, id(number), &request("/people/ANA", &[]));
+    let rapid = |number: usize| {
+        [headers(number, END_HEADERS | END_STREAM), frame(RST_STREAM, 0, id(number), &8u32.to_be_bytes())].concat()
+    };
+    // The server is made to reset the stream: by a window update of nothing.
+    let made = |number: usize| {
+        [headers(number, END_HEADERS), frame(WINDOW_UPDATE, 0, id(number), &0u32.to_be_bytes())].concat()
+    };
+    let continuation = |number: usize| match number {
+        0 => headers(0, 0),
+        _ => frame(CONTINUATION, 0, 1, &literal("x", &"a".repeat(8000))),
+    };
+    // One large header in the table, then references to it, one byte each (RFC 7541, 6.1; index 62 is the newest).
+    let bomb = |number: usize| {
+        let mut block = request("/people/ANA", &[]);
+        block.extend([[0x40].as_slice(), &literal("x", &"a".repeat(3000))[1..]].concat());
+        block.extend(std::iter::repeat_n(0x80 | 62, 4000));
+        frame(HEADERS, END_HEADERS | END_STREAM, id(number), &block)
+    };
+    type Frames<'a> = &'a dyn Fn(usize) -> Vec<u8>;
+    let floods: [(&str, usize, bool, Frames<'_>); 8] = [
+        ("rapid reset", 20_000, true, &rapid),
+        ("made you reset", 20_000, true, &made),
+        ("CONTINUATION", 5_000, true, &continuation),
+        ("HPACK bomb", 200, false, &bomb),
+        ("PING", 50_000, false, &|number| frame(PING, 0, 0, &(number as u64).to_be_bytes())),
+        ("SETTINGS", 50_000, false, &|_| frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0])),
+        ("PRIORITY", 50_000, false, &|number| frame(PRIORITY, 0, id(number), &[0, 0, 0, 0, 1])),
+        ("empty DATA", 50_000, false, &|number| match number {
+            0 => headers(0, END_HEADERS),
+            _ => frame(DATA, 0, 1, &[]),
+        }),
+    ];
+    for (name, count, must_end, next) in floods {
+        let (before, seen) = (resident_kib(&gateway), gateway.upstream.seen().len());
+        let mut stream = open(&gateway);
+        let taken = flood(&mut stream, count, next);
+        assert_eq!(gateway.get("/people/ANA", "ANA").status, 200, "{name}: others are served");
+        let grown = resident_kib(&gateway).saturating_sub(before);
+        let seen = gateway.upstream.seen().len() - seen - 1;
+        println!("HTTP/2, {name}: {taken} of {count} frames taken, {seen} requests reached the upstream, {grown} KiB");
+        assert!(taken < count || !must_end, "{name}: the connection goes on");
+        assert!(grown < MEMORY_KIB, "{name}: {grown} KiB");
+        assert!(seen < 500, "{name}: {seen} requests reached the upstream");
+    }
+}
+
+#[test]
+fn requests_with_more_than_one_reading_are_refused_over_http2() {
+    let gateway = Gateway::start();
+    let forged = basic("ADM", CANARY);
+    let body = |length: &str, data: &[u8]| {
+        let mut block = literal(":method", "POST");
+        block.extend(&request("/pols/ANA/1", &[("content-length", length)])[literal(":method", "GET").len()..]);
+        [frame(HEADERS, END_HEADERS, 1, &block), frame(DATA, END_STREAM, 1, data)].concat()
+    };
+    let head = |path: &str, more: &[(&str, &str)]| frame(HEADERS, END_HEADERS | END_STREAM, 1, &request(path, more));
+    #[rustfmt::skip]
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("two authorizations",          head("/people/ANA", &[("authorization", &forged)])),
+        ("a path without slash",        head("people/ANA", &[])),
+        ("an empty path",               head("", &[])),
+        ("a path in absolute form",     head("https://evil/people/ANA", &[])),
+        ("a dot segment",               head("/people/../adm", &[])),
+        ("a second path",               head("/people/ANA", &[(":path", "/adm")])),
+        ("a name in capitals",          head("/people/ANA", &[("X-Upper", "a")])),
+        ("a connection header",         head("/people/ANA", &[("connection", "keep-alive")])),
+        ("transfer-encoding",           head("/people/ANA", &[("transfer-encoding", "chunked")])),
+        ("a line feed in a value",      head("/people/ANA", &[("x", "a\r\nx-user: admin")])),
+        ("a name with an underscore",   head("/people/ANA", &[("fedgate_assertion", "x")])),
+        ("a body shorter than it says", body("5", b"abc")),
+        ("a body longer than it says",  body("2", b"abc")),
+    ];
+    for (name, bytes) in cases {
+        let seen = gateway.upstream.seen().len();
+        let mut stream = open(&gateway);
+        stream.write_all(&bytes).unwrap();
+        let frames = read(&mut stream, |kind, number| kind == GOAWAY || (number == 1 && kind != WINDOW_UPDATE));
+        let answered = frames.iter().find(|(kind, number, _)| *kind == HEADERS && *number == 1);
+        // Of the block's first byte: an indexed `:status 200` (RFC 7541, appendix A) is 0x88.
+        assert!(answered.is_none_or(|(_, _, block)| block.first() != Some(&0x88)), "{name}: {frames:?}");
+        assert_eq!(gateway.upstream.seen().len(), seen, "{name}: forwarded");
+    }
+    let mut stream = open(&gateway);
+    stream.write_all(&head("/people/ANA", &[])).unwrap();
+    let frames = read(&mut stream, |kind, number| kind == HEADERS && number == 1);
+    assert_eq!(frames.last().and_then(|(_, _, block)| block.first()), Some(&0x88), "a plain one is served");
+}
