@@ -14,6 +14,7 @@ pub mod pipeline;
 pub mod framing;
 pub mod path;
 pub mod routes;
+pub mod fields;
 pub mod authn;
 pub mod accounts;
 pub mod policy;

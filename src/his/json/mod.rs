@@ -12,7 +12,9 @@ mod parse;
 
 use std::fmt::Write;
 
-pub use parse::{JsonError, parse};
+pub use parse::parse;
+
+pub use crate::fields::JsonError;
 
 /// A JSON value; equality is by meaning (`1.0` is `1e0`, the order of keys is no matter).
 #[derive(Debug, Clone)]

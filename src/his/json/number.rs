@@ -1,7 +1,7 @@
 //! Numbers by their digits: the grammar, the bounds, and equality without floating point.
 
-/// Longest number that is accepted, in characters.
-const MAX_LENGTH: usize = 1000;
+use crate::fields::MAX_NUMBER_LENGTH;
+
 /// Largest exponent that is accepted. jsonb could hold 131,071, but writes such a number out in full: nine characters
 /// would come back as 131,072.
 const MAX_EXPONENT: i64 = 1000;
@@ -9,7 +9,7 @@ const MAX_EXPONENT: i64 = 1000;
 /// Whether jsonb holds this number, and at a reasonable length. The grammar was checked by the parser.
 pub(super) fn is_within_bounds(number: &str) -> bool {
     let exponent = number.split_once(['e', 'E']).map_or(Some(0), |(_, exponent)| parse_exponent(exponent));
-    number.len() <= MAX_LENGTH && exponent.is_some_and(|exponent| exponent.abs() <= MAX_EXPONENT)
+    number.len() <= MAX_NUMBER_LENGTH && exponent.is_some_and(|exponent| exponent.abs() <= MAX_EXPONENT)
 }
 
 fn parse_exponent(digits: &str) -> Option<i64> {

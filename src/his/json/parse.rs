@@ -2,54 +2,12 @@
 
 use std::collections::HashMap;
 
-use thiserror::Error;
-
 use super::number;
 use super::{Object, Value};
+use crate::fields::{JsonError, MAX_DEPTH};
 
-/// Deepest nesting that is accepted.
-const MAX_DEPTH: usize = 64;
 /// From so many members on an object is indexed while it is read, lest repeated keys cost quadratic time.
 const INDEX_FROM: usize = 16;
-
-/// Why bytes are not JSON that the HIS can keep.
-#[derive(Debug, Clone, Error, PartialEq, Eq)]
-pub enum JsonError {
-    /// The bytes are not UTF-8.
-    #[error("the body is not UTF-8")]
-    NotUtf8,
-    /// A byte order mark comes first (RFC 8259, section 8.1).
-    #[error("the body begins with a byte order mark")]
-    ByteOrderMark,
-    /// Not RFC 8259, at this byte.
-    #[error("the body is not JSON: unexpected input at byte {0}")]
-    Malformed(usize),
-    /// Something follows the value, at this byte.
-    #[error("the body goes on after the JSON value, at byte {0}")]
-    TrailingGarbage(usize),
-    /// Nested deeper than 64 levels.
-    #[error("the body is nested deeper than {MAX_DEPTH} levels")]
-    TooDeep,
-    /// `\u0000`, or half of a surrogate pair: not text.
-    #[error("the body has an escape that is no character, at byte {0}")]
-    UnpairedOrNul(usize),
-    /// A number longer or larger than can be kept.
-    #[error("the body has a number that is too long, at byte {0}")]
-    NumberTooLong(usize),
-}
-
-impl JsonError {
-    /// The stable code of the answer.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::NotUtf8 | Self::ByteOrderMark => "not_utf8",
-            Self::Malformed(_) | Self::TrailingGarbage(_) => "malformed_json",
-            Self::TooDeep => "json_too_deep",
-            Self::UnpairedOrNul(_) => "json_not_text",
-            Self::NumberTooLong(_) => "json_number_too_long",
-        }
-    }
-}
 
 /// Parses exactly one value.
 ///

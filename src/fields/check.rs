@@ -1,0 +1,176 @@
+//! A request's body, judged while it arrives.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::fault::JsonError;
+use super::names::Names;
+use super::scan::{Kind, Piece, Reading, Scanner};
+
+/// A member that is guarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Whether its value may be the subject of the request, for everyone.
+    pub may_name_subject: bool,
+    /// Whether it is looked for at any depth, and not in the document alone (or in the elements of a list of documents).
+    pub anywhere: bool,
+}
+
+/// The guarded members of a route; a bit stands for each, in the order of the names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// What they are called.
+    pub names: Arc<Names>,
+    /// The members themselves.
+    pub members: Box<[Member]>,
+}
+
+/// Why a body is not let through.
+#[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
+pub enum BodyFault {
+    /// It is not JSON with one reading.
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// It is JSON, but neither an object nor a list.
+    #[error("the body is no object")]
+    NotAnObject,
+    /// It holds a member that the caller may not write.
+    #[error("the body holds a member that the caller may not write")]
+    MemberNotPermitted,
+    /// Its content type or encoding gives it another reading than JSON.
+    #[error("the body is not sent as JSON")]
+    MediaType,
+    /// It is too long to be held, and did not say so before.
+    #[error("the body has no length")]
+    NoLength,
+    /// It is longer than the route allows.
+    #[error("the body is too long")]
+    TooLong,
+    /// Too many bodies are held at the moment.
+    #[error("too many bodies are held at the moment")]
+    NoRoom,
+}
+
+impl BodyFault {
+    /// The status the client is told.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Json(_) => 400,
+            Self::MemberNotPermitted => 403,
+            Self::NoLength => 411,
+            Self::TooLong => 413,
+            Self::MediaType => 415,
+            Self::NotAnObject => 422,
+            Self::NoRoom => 503,
+        }
+    }
+
+    /// The stable code the client is told.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Json(error) => error.code(),
+            Self::MemberNotPermitted => "member_not_permitted",
+            Self::NoLength => "length_required",
+            Self::TooLong => "body_too_large",
+            Self::MediaType => "unsupported_media_type",
+            Self::NotAnObject => "not_an_object",
+            Self::NoRoom => "busy",
+        }
+    }
+
+    /// The same in words: no more than the code says.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Json(_) => "The body is no JSON with one reading",
+            Self::MemberNotPermitted => "The body holds a member that you may not write",
+            Self::NoLength => "A body of this size needs a Content-Length",
+            Self::TooLong => "The body is too large",
+            Self::MediaType => "The body must be sent as JSON",
+            Self::NotAnObject => "The body must be an object",
+            Self::NoRoom => "Too many bodies are being checked at the moment",
+        }
+    }
+}
+
+/// One body under judgement.
+pub struct BodyCheck {
+    scanner: Scanner,
+    members: Arc<Members>,
+    /// The members that this caller may not write.
+    withheld: u64,
+    /// The person whose record the request is about, as a JSON string may spell it at most.
+    subject: Option<Box<str>>,
+    /// The value of a member that may name the subject, as written so far.
+    named: Option<Vec<u8>>,
+}
+
+impl BodyCheck {
+    /// Begins with a caller's members and the subject of the request.
+    pub fn new(members: Arc<Members>, withheld: u64, subject: Option<&str>) -> Self {
+        let scanner = Scanner::new(Reading::Request, Arc::clone(&members.names));
+        Self { scanner, members, withheld, subject: subject.map(Box::from), named: None }
+    }
+
+    /// Judges the next bytes.
+    ///
+    /// # Errors
+    /// The body is to be refused, whatever else may come.
+    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), BodyFault> {
+        while let Some(piece) = self.scanner.next(&mut bytes)? {
+            match piece {
+                Piece::NameEnd(names) => self.judge(names & self.withheld)?,
+                Piece::Scalar(_) if self.scanner.depth() == 0 => return Err(BodyFault::NotAnObject),
+                Piece::Scalar(part) => self.name_subject(part)?,
+                Piece::Open(Kind::Object | Kind::Array) if self.named.is_some() => {
+                    return Err(BodyFault::MemberNotPermitted);
+                }
+                Piece::Comma | Piece::Close(Kind::Object | Kind::Array) => self.settle()?,
+                Piece::Open(Kind::Object | Kind::Array) | Piece::NameBegin | Piece::Name(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether the whole body may pass.
+    ///
+    /// # Errors
+    /// It ended too early.
+    pub fn finish(&self) -> Result<(), BodyFault> {
+        Ok(self.scanner.finish()?)
+    }
+
+    /// A member begins that is these withheld ones.
+    fn judge(&mut self, withheld: u64) -> Result<(), BodyFault> {
+        let outermost = self.scanner.is_in_outermost_object();
+        for (at, member) in self.members.members.iter().enumerate() {
+            if withheld >> at & 1 == 0 || !(member.anywhere || outermost) {
+                continue;
+            }
+            if !member.may_name_subject || self.subject.is_none() {
+                return Err(BodyFault::MemberNotPermitted);
+            }
+            self.named = Some(Vec::new());
+        }
+        Ok(())
+    }
+
+    /// Keeps what may be the subject, as long as it may be.
+    fn name_subject(&mut self, part: &[u8]) -> Result<(), BodyFault> {
+        let Some(named) = &mut self.named else { return Ok(()) };
+        // A character takes six bytes at most for each of its own in UTF-8: `\u0041`.
+        let most = 2 + 6 * self.subject.as_ref().map_or(0, |subject| subject.len());
+        if named.len() + part.len() > most {
+            return Err(BodyFault::MemberNotPermitted);
+        }
+        named.extend_from_slice(part);
+        Ok(())
+    }
+
+    /// A value has ended; if it had to be the subject, it is.
+    fn settle(&mut self) -> Result<(), BodyFault> {
+        let Some(named) = self.named.take() else { return Ok(()) };
+        let named: Option<String> = serde_json::from_slice(&named).ok();
+        if named.as_deref() == self.subject.as_deref() { Ok(()) } else { Err(BodyFault::MemberNotPermitted) }
+    }
+}

@@ -1,0 +1,93 @@
+//! Names to look for, and the comparison of a name that comes character by character.
+//!
+//! Letters are compared without regard to case, as some services read members (Go, .NET): to them `Roles` is `roles`, and
+//! so is `roleſ`, because U+017F folds to `s` and U+212A to `k`.
+
+use std::sync::Arc;
+
+/// Most names that one route can look for: one bit each.
+pub const MAX_NAMES: usize = 64;
+
+/// Names of members, folded; at most [`MAX_NAMES`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names(Box<[Box<[char]>]>);
+
+impl Names {
+    /// Takes the names in their order; none if there are more than [`MAX_NAMES`].
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let names: Box<[_]> = names.into_iter().map(|name| name.chars().map(fold).collect()).collect();
+        (names.len() <= MAX_NAMES).then_some(Self(names))
+    }
+
+    fn all(&self) -> u64 {
+        match self.0.len() {
+            MAX_NAMES.. => u64::MAX,
+            length => (1 << length) - 1,
+        }
+    }
+}
+
+fn fold(character: char) -> char {
+    match character {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    }
+}
+
+/// Compares one name at a time; a bit stands for each of the [`Names`].
+pub(super) struct Matcher {
+    names: Arc<Names>,
+    /// The names that begin with what has come so far.
+    alive: u64,
+    /// How many characters have come.
+    length: usize,
+}
+
+impl Matcher {
+    pub(super) fn new(names: Arc<Names>) -> Self {
+        Self { names, alive: 0, length: 0 }
+    }
+
+    /// A name begins.
+    pub(super) fn begin(&mut self) {
+        (self.alive, self.length) = (self.names.all(), 0);
+    }
+
+    /// Whether what has come may yet become one of the names.
+    pub(super) fn is_open(&self) -> bool {
+        self.alive != 0
+    }
+
+    /// The next character.
+    pub(super) fn push(&mut self, character: char) {
+        if self.alive == 0 {
+            return;
+        }
+        let character = fold(character);
+        self.keep(|name, length| name.get(length) == Some(&character));
+        self.length += 1;
+    }
+
+    /// Something that is no character: what comes is none of the names.
+    pub(super) fn stray(&mut self) {
+        self.alive = 0;
+    }
+
+    /// The name has ended; which of the names it is.
+    pub(super) fn end(&mut self) -> u64 {
+        self.keep(|name, length| name.len() == length);
+        std::mem::take(&mut self.alive)
+    }
+
+    fn keep(&mut self, fits: impl Fn(&[char], usize) -> bool) {
+        let mut left = self.alive;
+        while left != 0 {
+            let at = left.trailing_zeros();
+            left &= left - 1;
+            if !self.names.0.get(at as usize).is_some_and(|name| fits(name, self.length)) {
+                self.alive &= !(1 << at);
+            }
+        }
+    }
+}
