@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::assertion::{Claims, Minter, Scope};
 use crate::authn::{Authenticator, AuthnError, Certificate, Principal};
+use crate::fields::{BodyCheck, BodyFault, Members, Names, Remover};
 use crate::path::{PathError, parse_target};
 use crate::policy::{Decision, DenyReason, Endpoint, PolicySet, Reach};
 use crate::routes::{ACCOUNT_ENDPOINT, Resolution, Routes, Target};
@@ -69,6 +70,14 @@ pub struct Permit {
     account_granted: bool,
     upstream: usize,
     max_body_bytes: u64,
+    guarded: Option<Guarded>,
+    hidden: Option<Arc<Names>>,
+}
+
+/// Members of the body that this caller may not write, a bit for each.
+struct Guarded {
+    members: Arc<Members>,
+    withheld: u64,
 }
 
 /// Why a request was not forwarded.
@@ -106,6 +115,18 @@ pub enum Refusal {
         subject: Option<String>,
         /// Why.
         reason: DenyReason,
+    },
+    /// The body of a request that was admitted may not pass.
+    #[error("{fault}")]
+    Body {
+        /// Who asked; nobody on public routes.
+        principal: Option<Arc<Principal>>,
+        /// The endpoint that was asked for.
+        endpoint: String,
+        /// The person whose record it was.
+        subject: Option<String>,
+        /// Why.
+        fault: BodyFault,
     },
 }
 
@@ -154,6 +175,12 @@ impl Pipeline {
                 account_granted: false,
                 upstream: action.upstream,
                 max_body_bytes: action.max_body_bytes,
+                // What needs a permission is withheld from who is nobody.
+                guarded: action
+                    .guard
+                    .as_ref()
+                    .map(|guard| Guarded { members: Arc::clone(&guard.members), withheld: guard.withheld(|_| false) }),
+                hidden: action.hidden.clone(),
             });
         }
         let principal = match (authorization, request.certificate) {
@@ -174,9 +201,14 @@ impl Pipeline {
                 return Err(Refusal::Denied { principal, endpoint, subject: subject.map(Into::into), reason });
             }
         };
-        let account_granted = self.routes.account().is_some_and(|account| {
-            matches!(principal.rights().decide(principal.account(), method, account, subject_id), Decision::Allow(_))
-        });
+        let is_granted = |permission| {
+            matches!(principal.rights().decide(principal.account(), method, permission, subject_id), Decision::Allow(_))
+        };
+        let account_granted = self.routes.account().is_some_and(is_granted);
+        let guarded = action
+            .guard
+            .as_ref()
+            .map(|guard| Guarded { members: Arc::clone(&guard.members), withheld: guard.withheld(is_granted) });
         Ok(Permit {
             principal: Some(principal),
             policy,
@@ -191,7 +223,15 @@ impl Pipeline {
             account_granted,
             upstream: action.upstream,
             max_body_bytes: action.max_body_bytes,
+            guarded,
+            hidden: action.hidden.clone(),
         })
+    }
+
+    /// Refuses an admitted request for what its body holds.
+    pub fn refuse_body(&self, permit: Permit, fault: BodyFault) -> Refusal {
+        let endpoint = self.endpoint_name(&permit).to_owned();
+        Refusal::Body { principal: permit.principal, endpoint, subject: permit.subject.map(Into::into), fault }
     }
 
     /// The methods of a path, as in the `Allow` header, if some route has it.
@@ -296,6 +336,17 @@ impl Permit {
     pub fn max_body_bytes(&self) -> u64 {
         self.max_body_bytes
     }
+
+    /// The judgement that the body has to pass, whole, before any of it is forwarded; none where nothing is guarded.
+    pub fn body_check(&self) -> Option<BodyCheck> {
+        let guarded = self.guarded.as_ref()?;
+        Some(BodyCheck::new(Arc::clone(&guarded.members), guarded.withheld, self.subject()))
+    }
+
+    /// What every answer has to pass; none where nothing is hidden.
+    pub fn remover(&self) -> Option<Remover> {
+        self.hidden.as_ref().map(|names| Remover::new(Arc::clone(names)))
+    }
 }
 
 impl Refusal {
@@ -310,6 +361,7 @@ impl Refusal {
             Self::NotFound { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::Denied { .. } => 403,
+            Self::Body { fault, .. } => fault.status(),
         }
     }
 
@@ -328,6 +380,7 @@ impl Refusal {
             Self::NotFound { .. } => "not_found",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::Denied { .. } => "not_permitted",
+            Self::Body { fault, .. } => fault.code(),
         }
     }
 
@@ -346,6 +399,7 @@ impl Refusal {
             Self::NotFound { .. } => "Not found",
             Self::MethodNotAllowed { .. } => "The method is not allowed for the requested URL.",
             Self::Denied { .. } => "Not permitted",
+            Self::Body { fault, .. } => fault.message(),
         }
     }
 
@@ -360,7 +414,8 @@ impl Refusal {
             Self::Authn(AuthnError::Throttled { .. } | AuthnError::Unavailable(_) | AuthnError::Busy(_))
             | Self::SeveralAuthorizations
             | Self::NotFound { .. }
-            | Self::MethodNotAllowed { .. } => self.code(),
+            | Self::MethodNotAllowed { .. }
+            | Self::Body { .. } => self.code(),
         }
     }
 
@@ -369,6 +424,7 @@ impl Refusal {
         match self {
             Self::NotFound { principal } | Self::Denied { principal, .. } => Some(principal.account()),
             Self::Authn(AuthnError::Rejected { account, .. } | AuthnError::Throttled { account, .. }) => Some(account),
+            Self::Body { principal, .. } => principal.as_ref().map(|principal| principal.account()),
             Self::Path(_) | Self::SeveralAuthorizations | Self::MethodNotAllowed { .. } | Self::Authn(_) => None,
         }
     }

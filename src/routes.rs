@@ -7,10 +7,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::config::{Config, RouteConfig};
+use crate::config::{Config, GuardConfig, RouteConfig};
+use crate::fields::{Member, Members, Names};
 use crate::path::CanonicalPath;
 use crate::policy::{Endpoint, EndpointTable, Method};
 
@@ -24,6 +26,7 @@ struct Defaults<'a> {
     upstreams: Vec<&'a str>,
     max_body_bytes: u64,
     max_document_bytes: u64,
+    guard_built_in: bool,
 }
 
 /// All routes, compiled.
@@ -57,6 +60,28 @@ pub struct Action {
     pub upstream: usize,
     /// Largest request body, in bytes.
     pub max_body_bytes: u64,
+    /// Members of the request body that need a permission.
+    pub guard: Option<WriteGuard>,
+    /// Members that the answer does not show.
+    pub hidden: Option<Arc<Names>>,
+}
+
+/// Members of a request body that need a permission.
+#[derive(Debug, Clone)]
+pub struct WriteGuard {
+    /// The members.
+    pub members: Arc<Members>,
+    /// What each of them needs, in their order; none is granted to nobody.
+    permissions: Arc<[Option<Endpoint>]>,
+}
+
+impl WriteGuard {
+    /// The members that a caller may not write, a bit for each, given what is granted to it.
+    pub fn withheld(&self, is_granted: impl Fn(Endpoint) -> bool) -> u64 {
+        let withheld = |permission: &Option<Endpoint>| !permission.is_some_and(&is_granted);
+        let bits = self.permissions.iter().enumerate().filter(|(_, permission)| withheld(permission));
+        bits.fold(0, |bits, (at, _)| bits | 1 << at)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +137,7 @@ impl Routes {
             upstreams: config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect(),
             max_body_bytes: config.gateway.max_body_bytes,
             max_document_bytes: config.his.max_document_bytes as u64,
+            guard_built_in: config.gateway.thalamus_field_guard,
         };
         if config.gateway.thalamus_routes {
             routes.add_built_in(&defaults)?;
@@ -132,6 +158,7 @@ impl Routes {
             upstreams: vec!["his"],
             max_body_bytes: 1 << 20,
             max_document_bytes: 16 << 20,
+            guard_built_in: false,
         })?;
         Ok(routes)
     }
@@ -173,18 +200,25 @@ impl Routes {
     fn add_built_in(&mut self, defaults: &Defaults<'_>) -> Result<(), RouteError> {
         for (path, methods, endpoint, subject) in THALAMUS {
             let document = path.ends_with("{document_id}");
-            self.add(
-                defaults,
-                &RouteConfig {
+            for method in methods.split(' ') {
+                let guarded = defaults.guard_built_in;
+                let route = RouteConfig {
                     path: (*path).to_owned(),
-                    methods: methods.split(' ').map(str::to_owned).collect(),
+                    methods: vec![method.to_owned()],
                     endpoint: (!endpoint.is_empty()).then(|| (*endpoint).to_owned()),
                     subject: subject.then(|| "person_id".to_owned()),
                     upstream: defaults.upstreams.first().copied().unwrap_or_default().to_owned(),
                     // Base64 makes four bytes of three; the rest is room for the other members.
                     max_body_bytes: document.then_some(defaults.max_document_bytes / 3 * 4 + 64 * 1024),
-                },
-            )?;
+                    guards: if guarded { thalamus_guards(endpoint, method) } else { Vec::new() },
+                    hide: if guarded && matches!(*endpoint, "people" | "person") {
+                        vec!["password".into()]
+                    } else {
+                        Vec::new()
+                    },
+                };
+                self.add(defaults, &route)?;
+            }
         }
         self.account = self.endpoints.intern(ACCOUNT_ENDPOINT);
         Ok(())
@@ -215,6 +249,14 @@ impl Routes {
             endpoint,
             upstream: upstream.ok_or_else(|| fault("its upstream does not exist"))?,
             max_body_bytes: route.max_body_bytes.unwrap_or(defaults.max_body_bytes),
+            guard: self.write_guard(&route.guards).ok_or_else(|| fault("it guards more than 64 members"))?,
+            hidden: match route.hide.as_slice() {
+                [] => None,
+                hide => {
+                    let names = Names::new(hide.iter().map(String::as_str));
+                    Some(Arc::new(names.ok_or_else(|| fault("it hides more than 64 members"))?))
+                }
+            },
         };
         let index = self.routes.iter().position(|known| known.segments == segments);
         let index = match index {
@@ -262,6 +304,27 @@ impl Routes {
         }
         entry.allow = allow(&entry.actions);
         Ok(())
+    }
+
+    /// The guards of one route as one; none if there are too many members or endpoints.
+    fn write_guard(&mut self, guards: &[GuardConfig]) -> Option<Option<WriteGuard>> {
+        if guards.is_empty() {
+            return Some(None);
+        }
+        let (mut names, mut members, mut permissions) = (Vec::new(), Vec::new(), Vec::new());
+        for guard in guards {
+            let permission = match &guard.permission {
+                None => None,
+                Some(name) => Some(self.endpoints.intern(name)?),
+            };
+            for name in &guard.members {
+                names.push(name.as_str());
+                members.push(Member { may_name_subject: guard.may_name_subject, anywhere: guard.anywhere });
+                permissions.push(permission);
+            }
+        }
+        let members = Members { names: Arc::new(Names::new(names)?), members: members.into() };
+        Some(Some(WriteGuard { members: Arc::new(members), permissions: permissions.into() }))
     }
 }
 
@@ -362,6 +425,31 @@ const THALAMUS: &[(&str, &str, &str, bool)] = &[
     ("/institutions/{institution_id}",                   "GET POST PATCH DELETE", "institutions",     false),
     ("/password/{person_id}",                            "GET POST",              "password",         true),
 ];
+
+/// What a write of a person may not carry where the service behind would write it for anyone. A password by PATCH would
+/// be stored as it is, in clear, so nobody may send one.
+fn thalamus_guards(endpoint: &str, method: &str) -> Vec<GuardConfig> {
+    let guard = |members: &[&str], permission: Option<&str>, may_name_subject| GuardConfig {
+        members: members.iter().map(|name| (*name).to_owned()).collect(),
+        permission: permission.map(str::to_owned),
+        may_name_subject,
+        anywhere: false,
+    };
+    let account = Some(ACCOUNT_ENDPOINT);
+    match (endpoint, method) {
+        ("person", "POST") => {
+            vec![guard(&["roles", "active", "password"], account, false), guard(&["id"], account, true)]
+        }
+        ("person", "PATCH") => {
+            vec![
+                guard(&["roles", "active"], account, false),
+                guard(&["id"], account, true),
+                guard(&["password"], None, false),
+            ]
+        }
+        _ => Vec::new(),
+    }
+}
 
 #[cfg(test)]
 mod tests;

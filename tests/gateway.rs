@@ -42,3 +42,7 @@ mod servers;
 mod upstreams;
 #[path = "gateway/trust.rs"]
 mod trust;
+#[path = "gateway/thalamus.rs"]
+mod thalamus;
+#[path = "gateway/fields.rs"]
+mod fields;

@@ -7,6 +7,7 @@
 
 mod environment;
 mod error;
+mod fields;
 mod raw;
 mod tls;
 mod upstreams;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::ConfigError;
+pub use fields::GuardConfig;
 pub use tls::{CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion};
 
 use crate::password::Cost;
@@ -65,6 +67,8 @@ pub struct GatewayConfig {
     pub max_body_bytes: u64,
     /// Whether the built-in routes of Thalamus are served.
     pub thalamus_routes: bool,
+    /// Whether these are guarded for a service behind that does not guard itself.
+    pub thalamus_field_guard: bool,
     /// How long a stop waits for requests in flight, and for clients that keep a connection open.
     pub stop_timeout: Duration,
     /// How long a stop goes on accepting connections, at least.
@@ -391,6 +395,10 @@ pub struct RouteConfig {
     pub upstream: String,
     /// Largest request body, in bytes.
     pub max_body_bytes: Option<u64>,
+    /// Members of request bodies that need a permission.
+    pub guards: Vec<GuardConfig>,
+    /// Members that no answer shows.
+    pub hide: Vec<String>,
 }
 
 impl Config {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::error::ConfigError;
+use super::fields;
 use super::tls::Tls;
 use super::{
     Address, AssertionConfig, AssertionKeys, AuthenticationConfig, Config, CorsConfig, ForwardedHeader, GatewayConfig,
@@ -57,6 +58,7 @@ section!(Gateway {
     threads: usize = 0,
     max_body_bytes: u64 = 1024 * 1024,
     thalamus_routes: bool = true,
+    thalamus_field_guard: bool = false,
     stop_timeout_seconds: u64 = 40,
     stop_delay_seconds: u64 = 0,
     redirect: Vec<String> = vec![],
@@ -149,6 +151,10 @@ struct Route {
     subject: Option<String>,
     upstream: String,
     max_body_bytes: Option<u64>,
+    #[serde(default)]
+    guard: Vec<fields::Guard>,
+    #[serde(default)]
+    hide: Vec<String>,
 }
 
 /// Parses the text of the file.
@@ -283,6 +289,7 @@ impl Check<'_> {
             threads: if raw.threads == 0 { cores() } else { raw.threads },
             max_body_bytes: self.at_least("gateway.max_body_bytes", raw.max_body_bytes, 1024)?,
             thalamus_routes: raw.thalamus_routes,
+            thalamus_field_guard: raw.thalamus_field_guard,
             stop_timeout: self.seconds("gateway.stop_timeout_seconds", raw.stop_timeout_seconds, 0)?,
             stop_delay: self.seconds("gateway.stop_delay_seconds", raw.stop_delay_seconds, 0)?,
             redirect: self.sockets("gateway.redirect", &raw.redirect)?,
@@ -480,6 +487,14 @@ impl Check<'_> {
                     Err(self.fault(&key("endpoint"), "stands beside `public = true`", "leave one of the two out"))
                 }
                 _ => Ok(RouteConfig {
+                    guards: fields::check(
+                        route.guard,
+                        &route.hide,
+                        &route.methods,
+                        route.subject.is_some(),
+                        |name, problem, remedy| self.fault(&key(name), problem, remedy),
+                    )?,
+                    hide: route.hide,
                     path: route.path,
                     methods: route.methods,
                     endpoint: route.endpoint,

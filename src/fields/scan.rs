@@ -68,8 +68,8 @@ enum Digits {
     Point,
     Fraction,
     Exponent,
-    ExponentSign,
-    ExponentDigits,
+    Sign,
+    Power,
 }
 
 /// A document under way.
@@ -140,10 +140,10 @@ impl Scanner {
     /// # Errors
     /// It is not JSON, or not all of it.
     pub(super) fn finish(&self) -> Result<(), JsonError> {
-        use Digits::{ExponentDigits, Fraction, Whole, Zero};
+        use Digits::{Fraction, Power, Whole, Zero};
         match (self.fault, self.state) {
             (Some(fault), _) => Err(fault),
-            (None, State::After | State::Number(Zero | Whole | Fraction | ExponentDigits)) if self.depth == 0 => Ok(()),
+            (None, State::After | State::Number(Zero | Whole | Fraction | Power)) if self.depth == 0 => Ok(()),
             (None, _) => Err(JsonError::Malformed(self.taken)),
         }
     }
@@ -299,7 +299,7 @@ impl Scanner {
 
     /// The bytes that continue the number.
     fn number<'a>(&mut self, mut digits: Digits, input: &mut &'a [u8]) -> Result<&'a [u8], JsonError> {
-        use Digits::{Exponent, ExponentDigits, ExponentSign, Fraction, Minus, Point, Whole, Zero};
+        use Digits::{Exponent, Fraction, Minus, Point, Power, Sign, Whole, Zero};
         let mut count = 0;
         for &byte in *input {
             digits = match (digits, byte) {
@@ -308,10 +308,10 @@ impl Scanner {
                 (Zero | Whole, b'.') => Point,
                 (Point | Fraction, b'0'..=b'9') => Fraction,
                 (Zero | Whole | Fraction, b'e' | b'E') => Exponent,
-                (Exponent, b'+' | b'-') => ExponentSign,
-                (Exponent | ExponentSign | ExponentDigits, b'0'..=b'9') => ExponentDigits,
-                (Zero | Whole | Fraction | ExponentDigits, _) => break,
-                (Minus | Point | Exponent | ExponentSign, _) => return Err(JsonError::Malformed(self.taken + count)),
+                (Exponent, b'+' | b'-') => Sign,
+                (Exponent | Sign | Power, b'0'..=b'9') => Power,
+                (Zero | Whole | Fraction | Power, _) => break,
+                (Minus | Point | Exponent | Sign, _) => return Err(JsonError::Malformed(self.taken + count)),
             };
             count += 1;
         }

@@ -17,6 +17,8 @@ mod forwarded;
 mod respond;
 mod cors;
 mod upstream;
+mod body;
+mod answer;
 mod redirect;
 mod admin;
 mod report;

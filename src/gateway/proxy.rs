@@ -20,6 +20,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::Traffic;
+use super::answer::{self, Passing};
+use super::body::{self, Held, Room, Unheld};
 use super::cors::Cors;
 use super::forwarded::Origin;
 use super::request::{self, Malformed};
@@ -30,6 +32,7 @@ use crate::assertion::{Minter, Scope};
 use crate::authn::{AuthnError, Certificate};
 use crate::balance::Server;
 use crate::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
+use crate::fields::BodyFault;
 use crate::observe::{Record, Recorder};
 use crate::pipeline::{Permit, Pipeline, Refusal, RequestHead};
 
@@ -51,6 +54,8 @@ pub(super) struct Gateway {
     traffic: Arc<Traffic>,
     proxies: ProxiesConfig,
     clients: ClientsConfig,
+    body_patience: Duration,
+    held_bodies: Arc<Room>,
 }
 
 /// What is known of one request while it is served.
@@ -73,6 +78,8 @@ pub(super) struct Context {
     /// What is believed of where the request came from.
     origin: Origin,
     traffic: Arc<Traffic>,
+    held: Option<Held>,
+    passing: Passing,
 }
 
 /// How far a request has come.
@@ -112,6 +119,8 @@ impl Gateway {
             traffic,
             proxies: config.gateway.proxies.clone(),
             clients: config.tls.clients.clone(),
+            body_patience: config.gateway.limits.body,
+            held_bodies: Arc::default(),
         }
     }
 
@@ -190,14 +199,30 @@ impl Gateway {
         match refusal {
             Refusal::Path(_) | Refusal::SeveralAuthorizations => answer.and_close(),
             Refusal::MethodNotAllowed { allow } => answer.with_header(header::ALLOW, allow.clone()),
-            Refusal::Authn(AuthnError::Unavailable(_) | AuthnError::Busy(_)) => {
-                answer.with_header(header::RETRY_AFTER, RETRY_AFTER)
-            }
+            Refusal::Authn(AuthnError::Unavailable(_) | AuthnError::Busy(_))
+            | Refusal::Body { fault: BodyFault::NoRoom, .. } => answer.with_header(header::RETRY_AFTER, RETRY_AFTER),
             Refusal::Authn(AuthnError::Throttled { wait, .. }) => {
                 answer.with_header(header::RETRY_AFTER, wait.as_secs().saturating_add(1).to_string())
             }
-            Refusal::Authn(_) | Refusal::NotFound { .. } | Refusal::Denied { .. } => answer,
+            Refusal::Authn(_) | Refusal::NotFound { .. } | Refusal::Denied { .. } | Refusal::Body { .. } => answer,
         }
+    }
+}
+
+impl Gateway {
+    /// Takes in and judges the body of an admitted request, where its route guards members.
+    async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<Held>, Unheld> {
+        let Some(check) = permit.body_check() else { return Ok(None) };
+        let limit = permit.max_body_bytes();
+        body::hold(session, check, limit, self.body_patience, &self.held_bodies).await.map(Some)
+    }
+
+    /// Refuses an admitted request for its body.
+    fn refuse_body(&self, permit: Permit, fault: BodyFault) -> Refusal {
+        if fault == BodyFault::MemberNotPermitted {
+            self.recorder.metrics().members_refused.inc();
+        }
+        self.pipeline.refuse_body(permit, fault)
     }
 }
 
@@ -253,6 +278,8 @@ impl ProxyHttp for Gateway {
             server_fails: false,
             origin: Origin::default(),
             traffic: Arc::clone(&self.traffic),
+            held: None,
+            passing: Passing::default(),
         }
     }
 
@@ -281,22 +308,31 @@ impl ProxyHttp for Gateway {
             client: ctx.origin.client,
             certificate: certificate.as_ref(),
         };
-        let answer = match self.pipeline.admit(question).await {
+        let refusal = match self.pipeline.admit(question).await {
             Ok(permit) => {
-                let too_long =
-                    request::content_length(&head.headers).is_some_and(|length| length > permit.max_body_bytes());
-                ctx.outcome = Outcome::Permitted(Box::new(permit));
-                if !too_long {
-                    return Ok(false);
+                let declared = request::content_length(&session.req_header().headers);
+                if declared.is_some_and(|length| length > permit.max_body_bytes()) {
+                    ctx.outcome = Outcome::Permitted(Box::new(permit));
+                    let answer = Answer::error(413, "body_too_large", "The body is too large", &ctx.request_id);
+                    return answer.send(session, &ctx.cors, &ctx.request_id).await.map(|()| true);
                 }
-                Answer::error(413, "body_too_large", "The body is too large", &ctx.request_id)
+                match self.take_in(session, &permit).await {
+                    Err(Unheld::Refused(fault)) => self.refuse_body(permit, fault),
+                    Err(Unheld::Failed(error)) => {
+                        ctx.outcome = Outcome::Permitted(Box::new(permit));
+                        return Err(error);
+                    }
+                    Ok(held) => {
+                        ctx.outcome = Outcome::Permitted(Box::new(permit));
+                        ctx.held = held;
+                        return Ok(false);
+                    }
+                }
             }
-            Err(refusal) => {
-                let answer = self.refusal_answer(&refusal, &ctx.request_id);
-                ctx.outcome = Outcome::Refused(Box::new(refusal));
-                answer
-            }
+            Err(refusal) => refusal,
         };
+        let answer = self.refusal_answer(&refusal, &ctx.request_id);
+        ctx.outcome = Outcome::Refused(Box::new(refusal));
         answer.send(session, &ctx.cors, &ctx.request_id).await.map(|()| true)
     }
 
@@ -335,9 +371,12 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        is_end: bool,
         ctx: &mut Context,
     ) -> Result<()> {
+        if let Some(held) = &ctx.held {
+            return held.release(body, is_end);
+        }
         ctx.body_bytes += body.as_ref().map_or(0, Bytes::len) as u64;
         if ctx.body_bytes > ctx.permit()?.max_body_bytes() {
             return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route allows");
@@ -356,6 +395,9 @@ impl ProxyHttp for Gateway {
         let assertion = upstream.assertion.then(|| {
             self.pipeline.assertion(permit, request.method.as_str(), &ctx.request_id, &self.minter, SystemTime::now())
         });
+        if permit.remover().is_some() {
+            answer::ask_plainly(request)?;
+        }
         upstream.rewrite(
             request,
             &Told {
@@ -400,7 +442,7 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
@@ -416,8 +458,21 @@ impl ProxyHttp for Gateway {
         for name in ["server", "x-powered-by"] {
             response.remove_header(name);
         }
+        if let Some(remover) = ctx.permit()?.remover() {
+            ctx.passing = answer::prepare(session, response, remover)?;
+        }
         response.insert_header(REQUEST_ID, &ctx.request_id)?;
         ctx.cors.apply(response)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        is_end: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        ctx.passing.pass(body, is_end).map(|()| None)
     }
 
     fn fail_to_connect(
@@ -513,6 +568,12 @@ impl ProxyHttp for Gateway {
             Outcome::Refused(refusal) => {
                 record.account = refusal.account();
                 record.reason = refusal.reason();
+                if let Refusal::Body { principal: Some(principal), endpoint, subject, .. } = &**refusal {
+                    record.roles = principal.roles();
+                    record.endpoint = endpoint;
+                    record.subject = subject.as_deref();
+                    record.policy = principal.policy().fingerprint();
+                }
                 if let Refusal::Denied { principal, endpoint, subject, .. } = &**refusal {
                     record.decision = "deny";
                     record.roles = principal.roles();
@@ -536,6 +597,7 @@ impl ProxyHttp for Gateway {
                 };
             }
         }
+        self.recorder.metrics().members_removed.inc_by(ctx.passing.removed());
         self.recorder.record(&record);
     }
 
@@ -548,8 +610,8 @@ impl ProxyHttp for Gateway {
 /// Status, code and message of a failed request; status 0 when there is nobody left to tell.
 fn failure(error: &Error) -> (u16, &'static str, &'static str) {
     use ErrorType::{
-        ConnectTimedout, ConnectionClosed, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout, WriteError,
-        WriteTimedout,
+        ConnectTimedout, ConnectionClosed, Custom, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout,
+        WriteError, WriteTimedout,
     };
     // What the guard beneath has found in the bytes of a body.
     let guard = error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind);
@@ -561,6 +623,7 @@ fn failure(error: &Error) -> (u16, &'static str, &'static str) {
             (408, "request_timeout", "The request took too long")
         }
         (HTTPStatus(413), _) => (413, "body_too_large", "The body is too large"),
+        (Custom("answer_withheld"), _) => (502, "answer_withheld", "The answer of the service behind cannot be shown"),
         (HTTPStatus(502), _) => (502, "upstream_refused", "The service behind does not trust this gateway"),
         (HTTPStatus(status), _) => (*status, "bad_request", "The request cannot be served"),
         (ReadTimedout, ErrorSource::Downstream) => (408, "request_timeout", "The request took too long"),

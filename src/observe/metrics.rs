@@ -19,6 +19,10 @@ pub struct Metrics {
     pub connections_refused: IntCounter,
     /// Connections that did not shake hands in time, or not at all.
     pub handshakes_failed: IntCounter,
+    /// Bodies refused for a member that the caller may not write.
+    pub members_refused: IntCounter,
+    /// Members left out of answers.
+    pub members_removed: IntCounter,
     /// Connections now.
     pub connections: IntGauge,
     policy: IntGaugeVec,
@@ -102,6 +106,9 @@ impl Metrics {
         );
         let duration = Histogram::with_opts(duration.buckets(BUCKETS.to_vec()))?;
         let connections_refused = IntCounter::new("fedgate_connections_refused_total", "Connections over a limit")?;
+        let members_refused =
+            IntCounter::new("fedgate_members_refused_total", "Bodies with a member that the caller may not write")?;
+        let members_removed = IntCounter::new("fedgate_members_removed_total", "Members left out of answers")?;
         let connections = IntGauge::new("fedgate_connections", "Connections now")?;
         let policy = IntGaugeVec::new(Opts::new("fedgate_policy_info", "The policy in force"), &["fingerprint"])?;
         registry.register(Box::new(requests.clone()))?;
@@ -109,6 +116,8 @@ impl Metrics {
         registry.register(Box::new(refusals.clone()))?;
         registry.register(Box::new(handshakes_failed.clone()))?;
         registry.register(Box::new(connections_refused.clone()))?;
+        registry.register(Box::new(members_refused.clone()))?;
+        registry.register(Box::new(members_removed.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(policy.clone()))?;
         let upstreams = Upstreams::new(&registry)?;
@@ -125,6 +134,8 @@ impl Metrics {
             refusals,
             connections_refused,
             handshakes_failed,
+            members_refused,
+            members_removed,
             connections,
             policy,
             upstreams,
@@ -204,6 +215,7 @@ fn status_text(status: u16) -> &'static str {
         405 => "405",
         408 => "408",
         409 => "409",
+        411 => "411",
         412 => "412",
         413 => "413",
         414 => "414",

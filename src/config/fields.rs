@@ -1,0 +1,74 @@
+//! `[[route.guard]]` and `hide`: the field guard of a route.
+
+use serde::Deserialize;
+
+use super::error::ConfigError;
+
+/// Members of request bodies that need a permission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardConfig {
+    /// Their names.
+    pub members: Vec<String>,
+    /// The endpoint name that roles.cfg must grant, under the method of the request; without one nobody may write them.
+    pub permission: Option<String>,
+    /// Whether everyone may write them with the subject of the route as their value.
+    pub may_name_subject: bool,
+    /// Whether they are looked for at any depth.
+    pub anywhere: bool,
+}
+
+/// The same as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Guard {
+    members: Vec<String>,
+    permission: Option<String>,
+    #[serde(default)]
+    may_name_subject: bool,
+    #[serde(default)]
+    anywhere: bool,
+}
+
+/// Checks the guards of a route and the names it hides; `fault` is told key, problem and remedy.
+pub(super) fn check(
+    guards: Vec<Guard>,
+    hide: &[String],
+    methods: &[String],
+    has_subject: bool,
+    fault: impl Fn(&str, &str, &str) -> ConfigError,
+) -> Result<Vec<GuardConfig>, ConfigError> {
+    if hide.iter().any(String::is_empty) {
+        return Err(fault("hide", "holds an empty name", "name members such as \"password\""));
+    }
+    let has_bodies = methods.iter().any(|method| matches!(method.as_str(), "POST" | "PUT" | "PATCH"));
+    let guard = |guard: Guard| {
+        if guard.members.is_empty() || guard.members.iter().any(String::is_empty) {
+            return Err(fault("guard.members", "is empty or holds an empty name", "name members such as \"roles\""));
+        }
+        if guard.permission.as_ref().is_some_and(String::is_empty) {
+            let remedy = "name what roles.cfg grants, or leave it out: then nobody may write these members";
+            return Err(fault("guard.permission", "is empty", remedy));
+        }
+        if guard.may_name_subject && !has_subject {
+            return Err(fault(
+                "guard.may_name_subject",
+                "is set where there is no subject",
+                "set the route's `subject`",
+            ));
+        }
+        if !has_bodies {
+            return Err(fault(
+                "guard",
+                "guards nothing",
+                "put it on a route with POST, PUT or PATCH among its methods",
+            ));
+        }
+        Ok(GuardConfig {
+            members: guard.members,
+            permission: guard.permission,
+            may_name_subject: guard.may_name_subject,
+            anywhere: guard.anywhere,
+        })
+    };
+    guards.into_iter().map(guard).collect()
+}

@@ -1,0 +1,150 @@
+//! Request bodies that are judged before the service behind hears of the request.
+//!
+//! The one rule: nothing of a guarded body is forwarded before all of it was judged, because what forbids it may come
+//! last. So it is held here, within bounds, and released at once.
+//!
+//! pingora forwards a body while it reads it, with one exception: what it keeps for a retry, 64 KiB at most, it gives to
+//! `request_body_filter` again, in one piece. So a body is read with that buffer off until no more than 64 KiB are left,
+//! and then with it on; what comes back out of the buffer is replaced by the whole ([`Held::release`]). How much is left
+//! must be known for that, so that a longer body needs a `Content-Length`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+use tokio::time::{Instant, timeout_at};
+
+use super::request::content_length;
+use crate::fields::{BodyCheck, BodyFault, check_request};
+
+/// How many bytes pingora keeps for a retry.
+const RETRY_BYTES: usize = 64 * 1024;
+/// How many bytes of bodies may be held at a time, for all requests together.
+const ROOM_BYTES: usize = 256 * 1024 * 1024;
+/// The least a body must bring in a second, once its time is up.
+const BYTES_PER_SECOND: usize = 1024;
+
+/// Room for held bodies.
+#[derive(Default)]
+pub(super) struct Room(AtomicUsize);
+
+/// What one body takes of the room; given back when it is dropped.
+struct Share {
+    room: Arc<Room>,
+    bytes: usize,
+}
+
+impl Share {
+    fn grow(&mut self, bytes: usize) -> Result<(), BodyFault> {
+        self.bytes += bytes;
+        match self.room.0.fetch_add(bytes, Ordering::AcqRel) + bytes {
+            ..=ROOM_BYTES => Ok(()),
+            _ => Err(BodyFault::NoRoom),
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.room.0.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+/// A body that was judged, whole.
+pub(super) struct Held {
+    body: Bytes,
+    _share: Share,
+}
+
+impl Held {
+    /// Puts the body where pingora has the end of it.
+    ///
+    /// # Errors
+    /// pingora has not come to the end, which it had when the body was judged.
+    pub(super) fn release(&self, body: &mut Option<Bytes>, is_end: bool) -> Result<()> {
+        if !is_end {
+            return Error::e_explain(ErrorType::InternalError, "a body goes on after it was judged");
+        }
+        if !self.body.is_empty() {
+            *body = Some(self.body.clone());
+        }
+        Ok(())
+    }
+}
+
+/// Why a body is not held.
+pub(super) enum Unheld {
+    /// It may not pass.
+    Refused(BodyFault),
+    /// It could not be read.
+    Failed(Box<Error>),
+}
+
+impl From<BodyFault> for Unheld {
+    fn from(fault: BodyFault) -> Self {
+        Self::Refused(fault)
+    }
+}
+
+impl From<Box<Error>> for Unheld {
+    fn from(error: Box<Error>) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Reads the body of a request and judges it while it comes.
+///
+/// `limit` is its largest size in bytes; it has `patience`, and a second more for each KiB that has come.
+pub(super) async fn hold(
+    session: &mut Session,
+    mut check: BodyCheck,
+    limit: u64,
+    patience: Duration,
+    room: &Arc<Room>,
+) -> Result<Held, Unheld> {
+    let mut share = Share { room: Arc::clone(room), bytes: 0 };
+    if session.as_mut().is_body_empty() {
+        return Ok(Held { body: Bytes::new(), _share: share });
+    }
+    let headers = &session.req_header().headers;
+    check_request(headers)?;
+    let declared = content_length(headers).map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+    if headers.contains_key(header::EXPECT) {
+        session.as_mut().write_continue_response().await.map_err(|error| error.into_down())?;
+    }
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let began = Instant::now();
+    let mut body = BytesMut::new();
+    loop {
+        // INVARIANT: what is read from here on fits into the retry buffer, and is not nothing unless the body is.
+        if declared.is_none_or(|length| length.saturating_sub(body.len()) <= RETRY_BYTES) {
+            session.as_mut().enable_retry_buffering();
+        }
+        let pace = Duration::from_secs((body.len() / BYTES_PER_SECOND) as u64);
+        let read = timeout_at(began + patience + pace, session.as_mut().read_request_body()).await;
+        let slow = |_| Error::explain(ErrorType::ReadTimedout, "a guarded body took too long");
+        let Some(chunk) = read.map_err(slow).and_then(|read| read).map_err(|error| error.into_down())? else { break };
+        share.grow(chunk.len())?;
+        body.extend_from_slice(&chunk);
+        if body.len() > limit {
+            return Err(BodyFault::TooLong.into());
+        }
+        if declared.is_none() && body.len() > RETRY_BYTES {
+            return Err(BodyFault::NoLength.into());
+        }
+        check.feed(&chunk)?;
+    }
+    if body.is_empty() {
+        return Ok(Held { body: Bytes::new(), _share: share });
+    }
+    check.finish()?;
+    if session.as_ref().get_retry_buffer().is_none() {
+        let lost = "pingora keeps nothing of a guarded body";
+        return Err(Error::explain(ErrorType::InternalError, lost).into());
+    }
+    Ok(Held { body: body.freeze(), _share: share })
+}
