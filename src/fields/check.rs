@@ -99,7 +99,7 @@ pub struct BodyCheck {
     members: Arc<Members>,
     /// The members that this caller may not write.
     withheld: u64,
-    /// The person whose record the request is about, as a JSON string may spell it at most.
+    /// The person whose record the request is about.
     subject: Option<Box<str>>,
     /// The value of a member that may name the subject, as written so far.
     named: Option<Vec<u8>>,

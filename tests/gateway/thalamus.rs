@@ -2,7 +2,7 @@
 //! as Python's `json.loads` reads it, and hands out password hashes. Some ids make it answer oddly.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
