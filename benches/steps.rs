@@ -21,6 +21,7 @@ use fedgate::authn::{Authenticator, keyed_mac, with_credential};
 use fedgate::balance::Pool;
 use fedgate::config::Config;
 use fedgate::db::schema;
+use fedgate::fields::{BodyCheck, Member, Members, Names, Remover};
 use fedgate::password::{Arena, Cost, hash_with};
 use fedgate::path::{CanonicalPath, parse_target};
 use fedgate::pipeline::{Authorization, Pipeline, RequestHead};
@@ -97,9 +98,39 @@ fn main() {
     table.step("assertion: mint, HS256", || {
         parts.pipeline.assertion(black_box(&permit), "GET", "r1", &parts.minter, now)
     });
+    let person = person();
+    table.step("fields: judge a body of 1 KiB", || {
+        let mut check = BodyCheck::new(Arc::clone(&parts.guarded), u64::MAX, None);
+        check.feed(black_box(&person)).and_then(|()| check.finish()).expect("nothing is guarded in it")
+    });
+    let mut answer = Vec::with_capacity(2048);
+    table.step("fields: an answer of 1 KiB, filtered", || {
+        let mut remover = Remover::new(Arc::clone(&parts.guarded.names));
+        answer.clear();
+        remover.feed(black_box(&person), &mut answer).and_then(|()| remover.finish()).expect("JSON")
+    });
+    table.step("the same parsed by serde_json", || {
+        serde_json::from_slice::<serde_json::Value>(black_box(&person)).expect("JSON")
+    });
     table.step("the whole admitted path on a hit", admit);
     table.step("the same with its assertion", || parts.pipeline.assertion(&admit(), "GET", "r1", &parts.minter, now));
     let _ = std::fs::remove_dir_all(&dir);
+}
+
+/// A person of 1 KiB, as Thalamus has them.
+fn person() -> Vec<u8> {
+    let mut person = String::from("{");
+    for n in 0.. {
+        let member =
+            format!("\"member_{n}\": {{\"name\": \"some text of {n}\", \"value\": {n}.5, \"list\": [true, null]}}, ");
+        if person.len() + member.len() > 1000 {
+            break;
+        }
+        person.push_str(&member);
+    }
+    person.push_str("\"id\": \"ESPGNU777ORG\"}");
+    person.extend(std::iter::repeat_n(' ', 1024 - person.len()));
+    person.into_bytes()
 }
 
 /// What a gateway is made of, over an embedded store with one account.
@@ -110,6 +141,7 @@ struct Parts {
     policy: Arc<ArcSwap<PolicySet>>,
     minter: Minter,
     stored: String,
+    guarded: Arc<Members>,
 }
 
 impl Parts {
@@ -147,7 +179,10 @@ impl Parts {
         });
         let pipeline = Pipeline::new(Arc::clone(&authenticator), Arc::clone(&routes), Arc::clone(&policy));
         let minter = Minter::from_config(&config.assertion).expect("a secret");
-        Self { pipeline, authenticator, routes, policy, minter, stored }
+        let names = Names::new(["roles", "active", "password"]).expect("few");
+        let member = Member { may_name_subject: false, anywhere: false };
+        let guarded = Arc::new(Members { names: Arc::new(names), members: Box::new([member; 3]) });
+        Self { pipeline, authenticator, routes, policy, minter, stored, guarded }
     }
 }
 

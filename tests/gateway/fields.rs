@@ -68,6 +68,19 @@ fn code(answer: &Response) -> (u16, String) {
     (answer.status, answer.json()["code"].as_str().unwrap_or_default().to_owned())
 }
 
+#[test]
+fn the_shipped_example_is_a_configuration() {
+    let place = Place::prepare(&Setup::default());
+    let shipped = std::fs::read_to_string("examples/thalamus/fedgate.toml").unwrap();
+    let file = place.dir.join("example.toml");
+    std::fs::write(&file, shipped.replace("/etc/fedgate/assertion.secret", "secret")).unwrap();
+    let config = fedgate::config::Config::load_with(&file, std::iter::empty()).unwrap();
+    let upstream = config.upstreams.first().unwrap();
+    assert!(config.gateway.thalamus_field_guard && config.gateway.thalamus_routes);
+    assert!(upstream.forward_authorization && !upstream.assertion && !config.authentication.upgrade_hashes);
+    std::fs::remove_dir_all(&place.dir).unwrap();
+}
+
 /// Forbidden to who lacks `account`: under POST and PATCH, in any spelling.
 #[rustfmt::skip]
 const ASSIGNMENTS: &[&str] = &[
@@ -347,7 +360,8 @@ fn http2_is_guarded_as_http1_is() {
     ];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut sender = crate::tls::connect_h2(&gateway).await;
+        let sender = crate::tls::connect_h2(&gateway).await;
+        let mut sender = sender.ready().await.unwrap();
         for (method, body, is_declared, status) in cases {
             let request = http::Request::builder().method(method).uri("https://localhost/people/ANA");
             let mut request = request.header("authorization", basic("ANA", CANARY));
