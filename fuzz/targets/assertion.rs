@@ -1,0 +1,79 @@
+//! Assertions: no token is believed but one that was minted, byte for byte, for this side and this moment.
+#![no_main]
+
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use fedgate_fuzz::assertion::{Claims, Minter, Scope, Verifier};
+use fedgate_fuzz::config::{AssertionConfig, AssertionKeys};
+use fedgate_fuzz::secret::Secret;
+use libfuzzer_sys::fuzz_target;
+use ring::hmac;
+
+const SECRET: &[u8] = b"a secret of thirty-two bytes ....";
+const NOW: u64 = 1_800_000_000;
+
+static SIDES: LazyLock<(Minter, Verifier)> = LazyLock::new(|| {
+    let config = AssertionConfig {
+        keys: AssertionKeys::Hs256 { secret: Secret::new(SECRET.to_vec()) },
+        issuer: "fedgate".into(),
+        audience: "fedhis".into(),
+        lifetime: Duration::from_secs(30),
+    };
+    (Minter::from_config(&config).expect("a key"), Verifier::from_config(&config).expect("a key"))
+});
+
+fuzz_target!(|bytes: &[u8]| {
+    let (minter, verifier) = &*SIDES;
+    let now = UNIX_EPOCH + Duration::from_secs(NOW);
+
+    // As a token.
+    assert!(verifier.verify(bytes, now).is_err(), "nobody guesses a signature");
+
+    // As changes to a token: a position, and what is put there.
+    let minted = minter.mint(&claims(now)).into_bytes();
+    assert_eq!(verifier.verify(&minted, now), Ok(claims(now)));
+    let mut changed = minted.clone();
+    for change in bytes.chunks_exact(4) {
+        let at = usize::from(u16::from_le_bytes([change[0], change[1]])) % (changed.len() + 1);
+        match change[2] % 4 {
+            0 => changed.insert(at, change[3]),
+            1 => changed.truncate(at),
+            2 if at < changed.len() => drop(changed.remove(at)),
+            _ => changed.get_mut(at).map_or((), |byte| *byte = change[3]),
+        }
+    }
+    assert_eq!(verifier.verify(&changed, now).is_ok(), changed == minted, "no other spelling of a token is believed");
+
+    // As claims, signed by somebody who has the key: only what says who it is for, and when, and nothing unknown.
+    let signed = format!("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.{}", URL_SAFE_NO_PAD.encode(bytes));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), signed.as_bytes());
+    let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag));
+    if let Ok(claims) = verifier.verify(token.as_bytes(), now) {
+        assert_eq!((&*claims.iss, &*claims.aud), ("fedgate", "fedhis"));
+        assert!(claims.iat <= NOW + 5 && claims.exp.saturating_add(5) > NOW);
+        assert_eq!(verifier.verify(minter.mint(&claims).as_bytes(), now), Ok(claims), "minted again, it says the same");
+    }
+});
+
+fn claims(now: SystemTime) -> Claims<'static> {
+    let (iat, exp) = SIDES.0.validity(now);
+    Claims {
+        iss: "fedgate".into(),
+        aud: "fedhis".into(),
+        sub: "ANA".into(),
+        roles: vec!["end_user".to_owned()].into(),
+        endpoint: "page".into(),
+        method: "GET".into(),
+        path: "/pols/ANA/1".into(),
+        scope: Scope::Own,
+        subject: Some("ANA".into()),
+        grants: vec![].into(),
+        rid: "r1".into(),
+        pol: "p1".into(),
+        iat,
+        exp,
+    }
+}

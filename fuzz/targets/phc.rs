@@ -1,0 +1,56 @@
+//! Stored hashes: what is accepted costs no more than its ceilings, and what is not is never verified.
+#![no_main]
+
+use fedgate_fuzz::password::{Arena, Cost, hash_with, is_acceptable_hash, is_bcrypt, needs_upgrade, verify_with};
+use libfuzzer_sys::fuzz_target;
+
+/// Above this a hash is not computed here: KiB times passes.
+const CHEAP: u64 = 512;
+
+fuzz_target!(|bytes: &[u8]| {
+    // A line of hash, and a password.
+    let (stored, password) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len()));
+    let Ok(stored) = std::str::from_utf8(stored) else { return };
+    let mut arena = Arena::default();
+    if !is_acceptable_hash(stored) {
+        assert!(!is_bcrypt(stored) && !needs_upgrade(stored, Cost::DEFAULT));
+        assert!(!verify_with(stored, password, &mut arena));
+        return;
+    }
+    let parts: Vec<&str> = stored.split('$').collect();
+    let cheap = match parts[..] {
+        ["", "argon2id", "v=19", params, _, _] => {
+            let [memory, passes, lanes] = params.split(',').collect::<Vec<_>>()[..] else { panic!("three parameters") };
+            let number = |text: &str, key: &str| -> u64 {
+                let digits = text.strip_prefix(key).expect("its key");
+                let number: u64 = digits.parse().expect("a number");
+                assert_eq!(number.to_string(), digits, "one spelling");
+                number
+            };
+            let (memory, passes, lanes) = (number(memory, "m="), number(passes, "t="), number(lanes, "p="));
+            assert!(memory <= 256 * 1024 && (1..=10).contains(&passes) && (1..=16).contains(&lanes));
+            assert!(memory >= 8 * lanes && !is_bcrypt(stored));
+            assert_eq!(
+                needs_upgrade(stored, Cost::DEFAULT),
+                memory < Cost::DEFAULT.memory_kib.into() || passes < Cost::DEFAULT.passes.into()
+            );
+            memory * passes <= CHEAP
+        }
+        ["", "2a" | "2b" | "2y", cost, digest] => {
+            let cost: u32 = cost.parse().expect("a number");
+            assert!((4..=15).contains(&cost) && digest.len() == 53 && is_bcrypt(stored));
+            assert!(needs_upgrade(stored, Cost::DEFAULT));
+            cost == 4
+        }
+        _ => panic!("neither argon2id nor bcrypt: {stored}"),
+    };
+    if cheap {
+        assert_eq!(verify_with(stored, password, &mut arena), verify_with(stored, password, &mut arena));
+        let made = hash_with(password, Cost { memory_kib: 8, passes: 1 }, &mut arena);
+        assert_eq!(made.is_ok(), password.len() <= 1024);
+        let Ok(made) = made else { return };
+        assert!(verify_with(&made, password, &mut arena), "what was made verifies");
+        let other = [password, b"x"].concat();
+        assert!(!verify_with(&made, &other, &mut arena));
+    }
+});
