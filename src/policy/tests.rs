@@ -188,3 +188,24 @@ fn decisions_have_stable_words() {
     .map(|decision| decision.to_string());
     assert_eq!(words, ["allow own", "allow global", "deny no_role", "deny not_granted", "deny not_own"]);
 }
+
+#[test]
+fn the_table_names_what_it_numbers_in_order() {
+    let mut endpoints = EndpointTable::default();
+    let numbers = ["person", "page", "person"].map(|name| endpoints.intern(name).unwrap());
+    assert_eq!(numbers[0], numbers[2], "once for each name");
+    assert_eq!(endpoints.names(), ["person", "page"]);
+    assert_eq!(numbers.map(|number| endpoints.name(number)), ["person", "page", "person"]);
+    assert_eq!((endpoints.find("page"), endpoints.find("book")), (Some(numbers[1]), None));
+}
+
+#[test]
+fn whether_global_was_a_truth_value_is_kept_for_who_checks_and_a_list_of_methods_is_told_what_it_should_be() {
+    let of = |global: &str| {
+        let text = format!(r#"[{{"role": "a", "permissions": {{"global": {global}}}}}]"#);
+        policy(&text).roles()[0].global_is_boolean
+    };
+    assert_eq!(["true", "false", "\"True\"", "\"False\""].map(of), [true, true, false, false]);
+    let fault = PolicySet::parse(br#"[{"role": "a", "permissions": []}]"#).unwrap_err().to_string();
+    assert!(fault.contains("expected an object of methods"), "{fault}");
+}

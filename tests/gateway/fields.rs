@@ -360,8 +360,7 @@ fn http2_is_guarded_as_http1_is() {
     ];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let sender = crate::tls::connect_h2(&gateway).await;
-        let mut sender = sender.ready().await.unwrap();
+        let mut sender = crate::tls::connect_h2(&gateway).await.ready().await.unwrap();
         for (method, body, is_declared, status) in cases {
             let request = http::Request::builder().method(method).uri("https://localhost/people/ANA");
             let mut request = request.header("authorization", basic("ANA", CANARY));
@@ -386,6 +385,15 @@ fn http2_is_guarded_as_http1_is() {
                 assert_eq!((&person["town"], &person["password"]), (&json!("B"), &Value::Null));
             }
             sender = sender.ready().await.unwrap();
+        }
+        let request =
+            http::Request::get("https://localhost/people/CRASH").header("authorization", basic("DOC", CANARY));
+        let (answer, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 500);
+        let mut data = answer.into_body();
+        while let Some(part) = data.data().await {
+            assert_eq!(part.unwrap(), "", "an error page shows nothing");
         }
     });
     let person = thalamus.person("ANA").unwrap();
