@@ -23,7 +23,18 @@ pub enum AnswerKind {
 /// # Errors
 /// [`BodyFault::MediaType`].
 pub fn check_request(headers: &HeaderMap) -> Result<(), BodyFault> {
-    let is_read_as_json = |kind: &str| is_json(kind) || matches!(kind, "text/plain" | "application/octet-stream");
+    // Types whose members are those of the document: in a JSON Patch (RFC 6902), say, they stand in values.
+    let is_read_as_json = |kind: &str| {
+        matches!(
+            kind,
+            "application/json"
+                | "text/json"
+                | "application/merge-patch+json"
+                | "application/fhir+json"
+                | "text/plain"
+                | "application/octet-stream"
+        )
+    };
     match media_type(headers) {
         Ok(kind) if kind.as_deref().is_none_or(is_read_as_json) && !is_encoded(headers) => Ok(()),
         _ => Err(BodyFault::MediaType),

@@ -265,14 +265,16 @@ impl Scanner {
 
     fn name<'a>(&mut self, input: &mut &'a [u8]) -> Result<&'a [u8], JsonError> {
         for (count, &byte) in input.iter().enumerate() {
-            match self.text.push(byte, self.taken + count, self.reading)? {
+            let brought = self.text.push(byte, self.taken + count, self.reading)?;
+            if self.text.has_stray {
+                // At once: a name of nothing else would stay open, and be held, for ever.
+                self.matcher.stray();
+            }
+            match brought {
                 Brought::Part => {}
                 Brought::Character(character) => self.matcher.push(character),
                 Brought::End => {
                     self.state = State::Colon;
-                    if self.text.has_stray {
-                        self.matcher.stray();
-                    }
                     return Ok(self.take(count + 1, input));
                 }
             }

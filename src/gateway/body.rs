@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header;
+use http::{Version, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
@@ -113,7 +113,8 @@ pub(super) async fn hold(
     let headers = &session.req_header().headers;
     check_request(headers)?;
     let declared = content_length(headers).map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-    if headers.contains_key(header::EXPECT) {
+    // HTTP/1.0 has no interim answers (RFC 9110, 10.1.1).
+    if headers.contains_key(header::EXPECT) && session.req_header().version != Version::HTTP_10 {
         session.as_mut().write_continue_response().await.map_err(|error| error.into_down())?;
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
