@@ -100,6 +100,7 @@ fn a_file_that_could_be_misread_is_refused_whole_with_its_line() {
         ("[{\"role\": \"r\"}]", "missing field `permissions`"),
         ("[{\"permissions\": {}}]", "missing field `role`"),
         ("[[\"r\", {}]]", "an entry is not an object"),
+        ("[{\"role\": \"r\", \"permissions\": []}]", "expected an object of methods"),
         ("[{\"role\": 1, \"permissions\": {}}]", "invalid type: integer `1`"),
         ("[{\"role\": \"\", \"permissions\": {}}]", "1 to 256 bytes"),
         ("[{\"role\": \"r\", \"permissions\": {}, \"comment\": 1}]", "unknown field `comment`"),
@@ -209,3 +210,4 @@ fn whether_global_was_a_truth_value_is_kept_for_who_checks_and_a_list_of_methods
     let fault = PolicySet::parse(br#"[{"role": "a", "permissions": []}]"#).unwrap_err().to_string();
     assert!(fault.contains("expected an object of methods"), "{fault}");
 }
+mod views;

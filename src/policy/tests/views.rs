@@ -1,0 +1,140 @@
+//! What is shown of a policy: explanations, tables, warnings, cases, and the words of all of them.
+
+use super::*;
+
+fn ask<'a>(roles: &'a [String], method: Method, subject: Option<&'a str>) -> Question<'a> {
+    Question { principal: "ANA", roles, method, endpoint: "person", subject }
+}
+
+fn cells(policy: &PolicySet) -> Vec<(String, Reach)> {
+    let cells = policy.matrix().into_iter();
+    cells.map(|((role, endpoint, method), reach)| (format!("{role} {endpoint} {method}"), reach)).collect()
+}
+
+#[test]
+fn an_explanation_names_what_each_role_says_and_where() {
+    let policy = policy(SMALL);
+    let roles = ["doctor", "end_user", "silent", "unknown"].map(str::to_owned);
+    let says = |question| policy.explain(question).roles.into_iter().map(|role| role.says).collect::<Vec<_>>();
+    let undefined = [Says::Silent { line: 10 }, Says::Undefined];
+    let of_another = [Says::Grants { line: 6, reach: Reach::Global }, Says::OwnOnly { line: 2 }];
+    assert_eq!(says(ask(&roles, Method::Get, Some("BOB"))), [&of_another[..], &undefined].concat());
+    let own = [of_another[0], Says::Grants { line: 2, reach: Reach::Own }];
+    assert_eq!(says(ask(&roles, Method::Get, Some("ANA"))), [&own[..], &undefined].concat());
+    assert_eq!(says(ask(&roles, Method::Get, None)), [&own[..], &undefined].concat());
+    let patch = [Says::Silent { line: 3 }, Says::OwnOnly { line: 2 }];
+    assert_eq!(says(ask(&roles, Method::Patch, Some("BOB"))), [&patch[..], &undefined].concat());
+    let delete = [Says::Silent { line: 3 }, Says::Silent { line: 2 }];
+    assert_eq!(says(ask(&roles, Method::Delete, Some("ANA"))), [&delete[..], &undefined].concat());
+    let found = policy.explain(ask(&roles, Method::Get, Some("BOB")));
+    assert_eq!(found.decision, Decision::Allow(Reach::Global));
+    assert_eq!(found.roles.iter().map(|role| role.role.as_str()).collect::<Vec<_>>(), roles);
+}
+
+#[test]
+fn the_matrix_has_one_cell_for_each_grant_and_the_widest_reach_of_a_name() {
+    use Reach::{Global, Own};
+    let policy = policy(
+        r#"[{"role": "r", "permissions": {"GET": ["person"], "POST": ["person"], "global": "True"}},
+            {"role": "r", "permissions": {"GET": ["person", "people"], "HEAD": ["login"]}}]"#,
+    );
+    let expected = [("r people GET", Own), ("r person GET", Global), ("r person POST", Global)];
+    assert_eq!(cells(&policy), expected.map(|(cell, reach)| (cell.to_owned(), reach)));
+}
+
+#[test]
+fn an_edit_is_shown_as_the_cells_it_changes_and_only_what_gives_more_widens() {
+    let before = policy(r#"[{"role": "r", "permissions": {"GET": ["login", "person"], "POST": ["person"]}}]"#);
+    let after =
+        policy(r#"[{"role": "r", "permissions": {"GET": ["people", "person"], "POST": ["person"], "global": true}}]"#);
+    let changes = |from: &PolicySet, to: &PolicySet| -> Vec<_> {
+        let changes = from.changes_to(to).into_iter();
+        changes.map(|change| (format!("{} {}", change.endpoint, change.method), change.widens())).collect()
+    };
+    let expected = |list: [(&str, bool); 4]| list.map(|(cell, widens)| (cell.to_owned(), widens));
+    let widened = [("login GET", false), ("people GET", true), ("person GET", true), ("person POST", true)];
+    assert_eq!(changes(&before, &after), expected(widened));
+    assert_eq!(changes(&after, &before), expected(widened.map(|(cell, widens)| (cell, !widens))));
+    assert_eq!(changes(&before, &before), []);
+    let same = CellChange {
+        role: "r".into(),
+        endpoint: "login".into(),
+        method: "GET",
+        before: Some(Reach::Own),
+        after: Some(Reach::Own),
+    };
+    assert!(!same.widens());
+}
+
+#[test]
+fn what_is_hardly_meant_is_warned_of_and_nothing_else() {
+    let warnings = |text: &str| -> Vec<(usize, String)> {
+        let found = policy(text).warnings(&["person".to_owned(), "account".to_owned()]);
+        found.into_iter().map(|warning| (warning.line, warning.text)).collect()
+    };
+    assert_eq!(warnings(r#"[{"role": "r", "permissions": {"GET": ["person"], "global": "True"}}]"#), []);
+    assert_eq!(warnings(r#"[{"role": "r", "permissions": {"GET": ["person"], "global": false}}]"#), []);
+    assert_eq!(warnings(r#"[{"role": "r", "permissions": {"PATCH": ["account"], "global": "True"}}]"#), []);
+    let found = warnings(
+        r#"[
+{"role": "r", "permissions": {"GET": ["person"], "global": true}},
+{"role": "r", "permissions": {"GET": ["nowhere", "person",
+    "person"], "HEAD": ["person"]}},
+{"role": "s", "permissions": {"PATCH": ["account"], "POST": ["person"]}}]"#,
+    );
+    let expected = [
+        (2, "Thalamus would read it as own records only"),
+        (3, "no route leads to endpoint `nowhere`; role `r`"),
+        (3, "role `r` stands on line 2 too"),
+        (4, "`HEAD` of role `r` is no method that is judged"),
+        (4, "`person` stands twice under `GET` of role `r`"),
+        (5, "role `s` may write its own roles"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+    for (line, text) in expected {
+        assert!(found.iter().any(|(on, found)| *on == line && found.contains(text)), "{line}: {text}: {found:?}");
+    }
+}
+
+#[test]
+fn a_case_expects_what_its_words_say_and_nothing_else_meets_it() {
+    use Decision::{Allow, Deny};
+    let all = [
+        Allow(Reach::Own),
+        Allow(Reach::Global),
+        Deny(DenyReason::NoRole),
+        Deny(DenyReason::NotGranted),
+        Deny(DenyReason::NotOwn),
+    ];
+    let words = ["allow own", "allow global", "deny no_role", "deny not_granted", "deny not_own"];
+    for (word, met) in [("allow", &all[..2]), ("deny", &all[2..])]
+        .into_iter()
+        .chain(words.into_iter().zip(&all).map(|(word, one)| (word, std::slice::from_ref(one))))
+    {
+        let expectation = Expectation::try_from(word.to_owned()).unwrap();
+        assert_eq!(expectation.to_string(), word);
+        let found: Vec<_> = all.into_iter().filter(|decision| expectation.is_met_by(*decision)).collect();
+        assert_eq!(found, met, "{word}");
+    }
+    assert_eq!(all.map(|decision| decision.to_string()), words);
+    assert!(Expectation::try_from("Allow".to_owned()).unwrap_err().contains("`Allow` is none of allow, allow own"));
+}
+
+#[test]
+fn a_case_file_is_read_whole_or_refused_with_its_line() {
+    let text = "[[case]]\nname = \"n\"\nas = \"ANA\"\nroles = [\"r\"]\nrequest = \"GET /\"\nexpect = \"deny\"\n";
+    let cases = parse_cases(&text.repeat(2)).unwrap();
+    assert_eq!(cases.len(), 2);
+    assert_eq!((cases[1].principal.as_str(), cases[1].expect), ("ANA", Expectation::Deny));
+    for (wrong, line) in [("expect = \"maybe\"\n", 6), ("expects = 1\n", 6)] {
+        let found = parse_cases(&text.replace("expect = \"deny\"\n", wrong)).unwrap_err().to_string();
+        assert!(found.starts_with(&format!("line {line}: ")), "{found}");
+    }
+}
+
+#[test]
+fn a_policy_is_named_by_the_hash_of_the_bytes_it_keeps() {
+    let policy = policy(SMALL);
+    assert_eq!(policy.source(), SMALL.as_bytes());
+    assert_eq!(policy.fingerprint(), &blake3::hash(SMALL.as_bytes()).to_hex()[..16]);
+}
