@@ -66,9 +66,8 @@ pub fn with_credential<T>(header: &[u8], use_it: impl FnOnce(&Credential<'_>) ->
         Err(_) => Err(CredentialError::Base64),
     };
     // Base64 decodes front to back: what lies behind the length of the input was never written.
-    if let Some(written) = buffer.get_mut(..encoded.len().min(MAX_DECODED_BYTES + 3)) {
-        written.zeroize();
-    }
+    let written = encoded.len().min(buffer.len());
+    buffer.get_mut(..written).unwrap_or_default().zeroize();
     used
 }
 

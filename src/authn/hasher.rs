@@ -254,4 +254,20 @@ mod tests {
         assert!(running.await.unwrap().is_ok());
         assert_eq!(*order.lock().unwrap(), ["doctor", "flood"]);
     }
+
+    #[tokio::test]
+    async fn the_threads_end_with_the_last_handle() {
+        let hasher = Hasher::start(2, 8, CHEAP).unwrap();
+        assert_eq!(hasher.cost(), CHEAP);
+        let queues = Arc::downgrade(&hasher.shared.queues);
+        let other = hasher.clone();
+        drop(hasher);
+        assert!(other.hash(secret("freedom")).await.is_ok(), "one handle is left");
+        drop(other);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while queues.strong_count() > 0 {
+            assert!(std::time::Instant::now() < deadline, "a thread still waits for jobs");
+            thread::yield_now();
+        }
+    }
 }

@@ -454,3 +454,5 @@ fn nobodys_hash_is_one_that_is_verified_at_full_cost() {
     let hash = nobodys_hash(Cost::DEFAULT);
     assert!(password::is_acceptable_hash(&hash) && !password::needs_upgrade(&hash, Cost::DEFAULT), "{hash}");
 }
+
+mod bounds;

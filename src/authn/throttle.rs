@@ -205,4 +205,23 @@ mod tests {
         assert_eq!(throttle.check("DOC", ip("192.0.2.1"), now), Ok(()));
         assert_eq!(throttle.check("NEW", ip("192.0.2.2"), now), Ok(()));
     }
+
+    #[test]
+    fn a_source_is_known_to_whom_it_proved_a_password_for_thirty_days() {
+        let (throttle, now) = (Throttle::new(), Instant::now());
+        throttle.succeeded("DOC", ip("192.0.2.1"), now);
+        assert!(throttle.knows("DOC", ip("192.0.2.1")));
+        assert!(!throttle.knows("ANA", ip("192.0.2.1")) && !throttle.knows("DOC", ip("192.0.2.2")));
+        assert!(!throttle.knows("DOC", None));
+        assert_eq!(KNOWN_FOR, Duration::from_secs(2_592_000));
+    }
+
+    #[test]
+    fn a_source_is_an_ipv4_address_or_an_ipv6_network_of_64_bits() {
+        for (address, source) in
+            [("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::")]
+        {
+            assert_eq!(network(address.parse().unwrap()), source.parse::<IpAddr>().unwrap());
+        }
+    }
 }

@@ -1,0 +1,111 @@
+//! Exact bounds of proofs and leases, certificates, and the words of records.
+
+use super::*;
+use crate::accounts::Changed;
+
+fn a_proof(start: Instant) -> Proof {
+    Proof { mac: [0; 32], right: true, until: start + Duration::from_secs(100), start, last_used: AtomicU64::new(0) }
+}
+
+#[test]
+fn a_proof_counts_until_it_is_too_old_or_was_not_used_for_too_long() {
+    let (start, idle) = (Instant::now(), Duration::from_secs(10));
+    let proof = a_proof(start);
+    let at = |milliseconds| start + Duration::from_millis(milliseconds);
+    assert!(proof.counts(start, idle) && proof.counts(at(9_999), idle));
+    assert!(!proof.counts(at(10_000), idle));
+    proof.touch(at(95_000));
+    assert!(proof.counts(at(99_999), idle));
+    assert!(!proof.counts(at(100_000), idle));
+    let left = |at| UntilExpiry.expire_after_create(&[0; 32], &Arc::new(a_proof(start)), at);
+    assert_eq!(left(at(40_000)), Some(Duration::from_secs(60)));
+}
+
+#[tokio::test]
+async fn a_right_proof_lasts_as_configured_and_a_wrong_one_seconds() {
+    let fixture = Fixture::new().await;
+    let lasts = |right| {
+        let proof = fixture.authenticator.proof([0; 32], right);
+        (proof.right, proof.until.duration_since(proof.start))
+    };
+    assert_eq!(lasts(true), (true, fixture.authenticator.settings.verified_for));
+    assert_eq!(lasts(false), (false, REJECTED_FOR));
+}
+
+#[tokio::test]
+async fn the_longest_use_is_the_bound_and_what_is_served_beyond_it() {
+    let fixture = Fixture::new().await;
+    let settings = AuthenticationConfig {
+        freshness_bound: Duration::from_secs(2),
+        serve_cached_for: Duration::from_secs(30),
+        ..fixture.authenticator.settings.clone()
+    };
+    let accounts = fixture.authenticator.accounts.clone();
+    let lenient = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
+    assert_eq!((lenient.freshness_bound(), lenient.longest_use()), (Duration::from_secs(2), Duration::from_secs(32)));
+    let asked = Instant::now();
+    lenient.confirmed(asked, &Changes { epoch: 1, accounts: Changed::Everything });
+    assert!(lenient.lease_is_valid(asked + Duration::from_millis(31_999)));
+    assert!(!lenient.lease_is_valid(asked + Duration::from_secs(32)));
+}
+
+#[tokio::test]
+async fn a_certificate_stands_for_its_account_while_that_is_active_and_for_no_other() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    let mut epoch = fixture.confirm(None).await;
+    let authenticator = &fixture.authenticator;
+    let certificate = |account: &str, byte| Certificate { account: account.to_owned(), sha256: [byte; 32] };
+    let enter = async |account: &str, byte| {
+        authenticator.authenticate_certificate(&certificate(account, byte), &fixture.policy).await
+    };
+    let first = enter("ANA", 1).await.unwrap();
+    assert_eq!((first.account(), first.roles()), ("ANA", &["end_user".to_owned()][..]));
+    assert!(Arc::ptr_eq(&first, &enter("ANA", 1).await.unwrap()), "cached");
+    assert!(!Arc::ptr_eq(&first, &enter("ANA", 2).await.unwrap()), "another certificate is read anew");
+    assert!(format!("{first:?}").contains("account: \"ANA\", roles: [\"end_user\"]"));
+    let reason = async |account: &str| match enter(account, 1).await {
+        Err(AuthnError::Rejected { reason, account: named }) if named == account => reason.as_str(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reason("BOB").await, "unknown_account");
+    authenticator.accounts.change("ANA", &AccountChange::Active(false)).await.unwrap();
+    let known = authenticator.epoch();
+    epoch = fixture.confirm(Some(epoch)).await;
+    assert_eq!(*known.borrow(), epoch);
+    assert_eq!(reason("ANA").await, "inactive_account");
+    assert_eq!(RejectReason::WrongPassword.as_str(), "wrong_password");
+}
+
+#[tokio::test]
+async fn an_epoch_and_a_standing_are_told_when_they_change_and_only_then() {
+    let fixture = Fixture::new().await;
+    let authenticator = &fixture.authenticator;
+    let (mut epoch, mut standing) = (authenticator.epoch(), authenticator.standing.subscribe());
+    let mut told = |tell: &dyn Fn()| {
+        (epoch.mark_unchanged(), standing.mark_unchanged());
+        tell();
+        (epoch.has_changed().unwrap(), standing.has_changed().unwrap())
+    };
+    let confirm = |epoch| {
+        authenticator.confirmed(Instant::now(), &Changes { epoch, accounts: Changed::These(vec![]) });
+    };
+    assert_eq!(told(&|| confirm(7)), (true, false));
+    assert_eq!(told(&|| confirm(7)), (false, false));
+    assert_eq!(told(&|| authenticator.lost(&AccountsError::Away)), (false, true));
+    assert_eq!(told(&|| authenticator.lost(&AccountsError::Away)), (false, false));
+    assert_eq!(told(&|| authenticator.lost(&AccountsError::Standby)), (false, true));
+    assert_eq!(told(&|| confirm(8)), (true, true));
+}
+
+#[tokio::test]
+async fn what_is_hashed_and_found_is_counted() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    fixture.confirm(None).await;
+    for _ in 0..3 {
+        fixture.login("ANA", "right").await.unwrap();
+    }
+    let figures = fixture.authenticator.figures();
+    assert_eq!((figures.hashed, figures.hits, figures.misses), (1, 2, 1));
+}
