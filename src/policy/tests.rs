@@ -60,6 +60,15 @@ fn decides_by_role_method_endpoint_and_subject() {
 }
 
 #[test]
+fn endpoints_are_numbered_once_and_named_by_their_numbers() {
+    let mut endpoints = EndpointTable::default();
+    let (login, person) = (endpoints.intern("login").unwrap(), endpoints.intern("person").unwrap());
+    assert_eq!((endpoints.intern("login"), endpoints.find("person")), (Some(login), Some(person)));
+    assert_eq!((endpoints.name(login), endpoints.name(person)), ("login", "person"));
+    assert_eq!(endpoints.names(), ["login", "person"]);
+}
+
+#[test]
 fn duplicate_role_names_each_count() {
     let policy = policy(
         r#"[{"role": "r", "permissions": {"GET": ["person"]}}, {"role": "r", "permissions": {"POST": ["person"], "global": "True"}}]"#,
@@ -95,6 +104,7 @@ fn a_file_that_could_be_misread_is_refused_whole_with_its_line() {
     let cases: &[(&str, &str)] = &[
         ("", "line 1: EOF while parsing"),
         ("{}", "line 1: invalid type: map"),
+        ("\n{}", "line 2: invalid type: map"),
         ("[]", "defines no role"),
         ("[\n{\"role\": \"r\", \"permissions\": {\"GET\": [\"person\"]", "line 2: EOF"),
         ("[{\"role\": \"r\"}]", "missing field `permissions`"),
@@ -121,6 +131,10 @@ fn a_file_that_could_be_misread_is_refused_whole_with_its_line() {
         assert!(error.contains(expected), "{text}: {error}");
     }
     assert_eq!(PolicySet::parse(b"\xff\xfe[\0]\0").unwrap_err(), PolicyError::Encoding);
+    assert_eq!(MAX_POLICY_BYTES, 8_388_608);
+    let mut longest = SMALL.as_bytes().to_vec();
+    longest.resize(MAX_POLICY_BYTES, b' ');
+    assert!(PolicySet::parse(&longest).is_ok());
     assert_eq!(PolicySet::parse(&vec![b' '; roles_cfg::MAX_POLICY_BYTES + 1]).unwrap_err(), PolicyError::TooLarge);
 }
 
