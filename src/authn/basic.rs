@@ -55,7 +55,7 @@ pub fn with_credential<T>(header: &[u8], use_it: impl FnOnce(&Credential<'_>) ->
     if encoded.len() > MAX_ENCODED_BYTES {
         return Err(CredentialError::Bounds);
     }
-    let mut buffer = [0u8; MAX_DECODED_BYTES + 3];
+    let mut buffer = [0u8; MAX_ENCODED_BYTES];
     let decoded = STANDARD.decode_slice(encoded, &mut buffer);
     let used = match decoded {
         Ok(length) => buffer
@@ -66,8 +66,9 @@ pub fn with_credential<T>(header: &[u8], use_it: impl FnOnce(&Credential<'_>) ->
         Err(_) => Err(CredentialError::Base64),
     };
     // Base64 decodes front to back: what lies behind the length of the input was never written.
-    let written = encoded.len().min(buffer.len());
-    buffer.get_mut(..written).unwrap_or_default().zeroize();
+    if let Some(written) = buffer.get_mut(..encoded.len()) {
+        written.zeroize();
+    }
     used
 }
 
@@ -173,5 +174,6 @@ mod tests {
             assert_eq!(parse(&header), Err(error), "{}", String::from_utf8_lossy(&header));
         }
         assert!(parse(&basic(&[&[b'a'; 256][..], b":", &[b'x'; 1024]].concat())).is_ok());
+        assert_eq!((MAX_DECODED_BYTES, MAX_ENCODED_BYTES), (1281, 1708));
     }
 }
