@@ -56,11 +56,12 @@ fn files(module: &Path) -> Vec<PathBuf> {
     if module.is_dir() {
         for entry in std::fs::read_dir(module).unwrap() {
             let path = entry.unwrap().path();
+            if path.file_stem().is_some_and(|stem| stem == "tests") {
+                continue;
+            }
             if path.is_dir() {
                 found.extend(files(&path));
-            } else if path.extension().is_some_and(|kind| kind == "rs")
-                && path.file_stem().is_some_and(|stem| stem != "tests")
-            {
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
                 found.push(path);
             }
         }

@@ -83,7 +83,8 @@ async fn an_epoch_and_a_standing_are_told_when_they_change_and_only_then() {
     let authenticator = &fixture.authenticator;
     let (mut epoch, mut standing) = (authenticator.epoch(), authenticator.standing.subscribe());
     let mut told = |tell: &dyn Fn()| {
-        (epoch.mark_unchanged(), standing.mark_unchanged());
+        epoch.mark_unchanged();
+        standing.mark_unchanged();
         tell();
         (epoch.has_changed().unwrap(), standing.has_changed().unwrap())
     };
