@@ -59,10 +59,11 @@ impl Door {
     }
 
     /// Serves one connection to its end, or to that of the course while its client is silent.
-    pub(super) async fn serve(&self, socket: Socket, seat: Seat, course: Course) {
+    pub(super) async fn serve(&self, mut socket: Socket, seat: Seat, course: Course) {
         let metrics = self.recorder.metrics();
         metrics.connections.inc();
         if matches!(socket.selected_alpn_proto(), Some(ALPN::H2)) {
+            socket.expect_preface(self.patience.head);
             self.inside.serve_http2(Box::new(socket), &course.stopping).await;
             drop(seat);
         } else {

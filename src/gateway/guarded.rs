@@ -236,7 +236,7 @@ impl Guarded {
                     self.held.extend_from_slice(fresh.filled());
                     if let Err(error) = self.judge() {
                         self.refuse(Fault::Framing(error));
-                        return self.poll_answer(cx).map_ok(|()| false);
+                        return self.poll_refused(cx).map_ok(|()| false);
                     }
                     if self.released > 0 {
                         return Poll::Ready(Ok(true));
@@ -254,7 +254,7 @@ impl Guarded {
             }
             Poll::Ready(()) => {
                 self.refuse(Fault::HeadTooSlow);
-                self.poll_answer(cx).map_ok(|()| false)
+                self.poll_refused(cx).map_ok(|()| false)
             }
             Poll::Pending => Poll::Pending,
         }
@@ -265,6 +265,19 @@ impl Guarded {
         match &self.phase {
             Phase::Head if self.released > 0 => Poll::Ready(Ok(true)),
             Phase::Head => {
+                // What came with the request before is a request already.
+                if !self.held.is_empty() {
+                    if let Err(error) = self.judge() {
+                        self.refuse(Fault::Framing(error));
+                        return self.poll_refused(cx).map_ok(|()| false);
+                    }
+                    if self.released > 0 {
+                        return Poll::Ready(Ok(true));
+                    }
+                    if self.timer.is_none() {
+                        self.timer = Some(Box::pin(tokio::time::sleep(self.patience.head)));
+                    }
+                }
                 if self.timer.is_none() {
                     self.timer = Some(Box::pin(tokio::time::sleep(self.patience.idle)));
                 }

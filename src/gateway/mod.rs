@@ -227,7 +227,7 @@ impl Prepared {
             drop(handed_on);
             // Who is silent still is let go; what was sent up to now is in flight.
             ending.send_replace(true);
-            orders.drain(LAST_WORDS, in_flight).await;
+            orders.drain(LAST_WORDS, || traffic.seats().max(in_flight())).await;
             Ok::<_, ServeError>(())
         })?;
         requests.shutdown_timeout(LAST_WORDS);
@@ -285,6 +285,7 @@ impl Prepared {
             self.upstreams,
             recorder.clone(),
             Arc::clone(traffic),
+            self.tls.clone(),
         );
         let mut proxy = http_proxy(&conf, proxied);
         let mut options = HttpServerOptions::default();

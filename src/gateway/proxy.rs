@@ -26,7 +26,7 @@ use super::cors::Cors;
 use super::forwarded::Origin;
 use super::request::{self, Malformed};
 use super::respond::{Answer, REQUEST_ID};
-use super::tls::ClientCertificate;
+use super::tls::{ClientCertificate, Tls};
 use super::upstream::{Hold, Peer, Servers, Told, Upstream, Upstreams};
 use crate::assertion::{Minter, Scope};
 use crate::authn::{AuthnError, Certificate};
@@ -38,6 +38,8 @@ use crate::pipeline::{Permit, Pipeline, Refusal, RequestHead};
 
 /// Seconds after which a refused-for-now request may be tried again.
 const RETRY_AFTER: &str = "1";
+/// What 64 KiB earn a slow client, at a KiB a second.
+const H2_CHUNK_PATIENCE: Duration = Duration::from_secs(64);
 /// Most attempts of one request, for methods that may be repeated.
 pub(super) const MAX_ATTEMPTS: usize = 2;
 /// Most interim answers (1xx) to one request.
@@ -54,7 +56,10 @@ pub(super) struct Gateway {
     traffic: Arc<Traffic>,
     proxies: ProxiesConfig,
     clients: ClientsConfig,
+    tls: Option<Arc<Tls>>,
     body_patience: Duration,
+    /// How long one chunk of an answer may take over HTTP/2.
+    send_patience: Duration,
     held_bodies: Arc<Room>,
 }
 
@@ -108,6 +113,7 @@ impl Gateway {
         upstreams: Arc<Upstreams>,
         recorder: Recorder,
         traffic: Arc<Traffic>,
+        tls: Option<Arc<Tls>>,
     ) -> Self {
         Self {
             pipeline,
@@ -119,7 +125,9 @@ impl Gateway {
             traffic,
             proxies: config.gateway.proxies.clone(),
             clients: config.tls.clients.clone(),
+            tls,
             body_patience: config.gateway.limits.body,
+            send_patience: config.gateway.limits.send + H2_CHUNK_PATIENCE,
             held_bodies: Arc::default(),
         }
     }
@@ -128,6 +136,9 @@ impl Gateway {
     fn certificate(&self, session: &Session) -> Option<Certificate> {
         let learned = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
         let shown = learned.downcast_ref::<ClientCertificate>()?;
+        if !self.tls.as_ref()?.still_trusts(shown) {
+            return None;
+        }
         let listed = self.clients.accounts.get(&shown.sha256);
         let named = || shown.common_name.as_ref().filter(|_| self.clients.common_name);
         Some(Certificate { account: listed.or_else(named)?.clone(), sha256: shown.sha256 })
@@ -286,6 +297,11 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         if self.traffic.draining.load(Ordering::Acquire) {
             session.set_keepalive(None);
+        }
+        if session.is_http2() {
+            // A window that a client never opens keeps no socket busy: only this ends the wait for it. It is of one
+            // chunk, of 64 KiB at most.
+            session.as_downstream_mut().set_write_timeout(Some(self.send_patience));
         }
         let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let peer = client_ip(session);

@@ -51,7 +51,18 @@ pub(super) struct Socket {
     learned: Option<Arc<ProxyDigest>>,
     patience: Duration,
     slow: Option<Slow>,
+    /// Until an HTTP/2 client has sent its preface, which nobody else waits for with a limit.
+    opening: Option<Opening>,
 }
+
+/// A preface on its way.
+struct Opening {
+    missing: usize,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// Bytes of the preface of HTTP/2 (RFC 9113, 3.4).
+const PREFACE_BYTES: usize = 24;
 
 /// A client that did not take what was sent at once.
 struct Slow {
@@ -70,7 +81,7 @@ impl Socket {
                 let alpn = session.alpn_protocol().filter(|protocol| *protocol == b"h2").map(|_| ALPN::H2);
                 let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
                 let version = session.protocol_version().and_then(|version| version.as_str());
-                let certificate = session.peer_certificates().and_then(<[_]>::first).map(ClientCertificate::new);
+                let certificate = session.peer_certificates().and_then(ClientCertificate::new);
                 let fingerprint = certificate.as_ref().map_or(vec![], |certificate| certificate.sha256.to_vec());
                 let digest =
                     SslDigest::new(suite.unwrap_or_default(), version.unwrap_or_default(), None, None, fingerprint);
@@ -91,9 +102,15 @@ impl Socket {
             tls,
             alpn,
             learned,
+            opening: None,
             patience,
             slow: None,
         }
+    }
+
+    /// Gives an HTTP/2 client so long for its preface.
+    pub(super) fn expect_preface(&mut self, patience: Duration) {
+        self.opening = Some(Opening { missing: PREFACE_BYTES, timer: Box::pin(tokio::time::sleep(patience)) });
     }
 
     /// Notes how a write fared; an error once the client has been too slow for too long.
@@ -139,7 +156,18 @@ impl Drop for Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, out)
+        let before = out.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(cx, out);
+        if let Some(opening) = &mut self.opening {
+            if poll.is_pending() && opening.timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no preface of HTTP/2")));
+            }
+            opening.missing = opening.missing.saturating_sub(out.filled().len() - before);
+            if opening.missing == 0 {
+                self.opening = None;
+            }
+        }
+        poll
     }
 }
 

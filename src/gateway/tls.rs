@@ -6,13 +6,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -25,6 +25,8 @@ use crate::reload::Signature;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long a client certificate that was found good counts as such, while no file changes.
+const TRUSTED_FOR: Duration = Duration::from_secs(60);
 
 /// Why a certificate cannot be served.
 #[derive(Debug, Error)]
@@ -56,8 +58,16 @@ pub enum TlsError {
 
 /// What new handshakes are served with.
 pub(super) struct Tls {
-    current: ArcSwap<ServerConfig>,
+    current: ArcSwap<Loaded>,
     config: TlsConfig,
+    /// The files as they were before they were read.
+    read: Vec<Option<Signature>>,
+}
+
+/// What was loaded together.
+struct Loaded {
+    server: Arc<ServerConfig>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Tls {
@@ -66,29 +76,48 @@ impl Tls {
     /// # Errors
     /// See [`TlsError`].
     pub(super) fn load(config: &TlsConfig) -> Result<Arc<Self>, TlsError> {
-        Ok(Arc::new(Self { current: ArcSwap::new(server_config(config)?), config: config.clone() }))
+        let read = signatures(config);
+        Ok(Arc::new(Self { current: ArcSwap::from_pointee(load(config)?), config: config.clone(), read }))
     }
 
     /// The settings of a handshake that begins now.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
-        self.current.load_full()
+        Arc::clone(&self.current.load().server)
+    }
+
+    /// Whether the certificate of an open connection is one that would be taken now: not expired, nor revoked since. A
+    /// resumed session is not asked for it again, nor is a connection that lasts.
+    ///
+    /// Cost: the verification of a chain when the files have changed, and once a minute; a lock otherwise.
+    pub(super) fn still_trusts(&self, certificate: &ClientCertificate) -> bool {
+        let loaded = self.current.load_full();
+        let Some(verifier) = &loaded.clients else { return false };
+        let (now, id) = (Instant::now(), Arc::as_ptr(&loaded) as usize);
+        let mut checked = certificate.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if checked.is_some_and(|(of, when)| of == id && now.saturating_duration_since(when) < TRUSTED_FOR) {
+            return true;
+        }
+        let Some((leaf, intermediates)) = certificate.chain.split_first() else { return false };
+        let trusted = verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).is_ok();
+        *checked = trusted.then_some((id, now));
+        trusted
     }
 
     /// Follows the files; runs until it is dropped.
     pub(super) async fn keep_current(self: Arc<Self>) {
-        let files = self.config.files();
-        let signatures = || files.iter().map(|file| Signature::of(file)).collect::<Vec<_>>();
-        let mut seen = signatures();
+        let mut seen = self.read.clone();
         let mut told = String::new();
         loop {
             tokio::time::sleep(LOOK).await;
-            let now = signatures();
+            let now = signatures(&self.config);
             if now == seen {
                 continue;
             }
-            match server_config(&self.config) {
-                Ok(server) => {
-                    self.current.store(server);
+            match load(&self.config) {
+                Ok(loaded) => {
+                    self.current.store(Arc::new(loaded));
+                    // A load that failed is tried again: what kept it may have been of the moment.
+                    seen = now;
                     let first = self.config.certificates.first().map(|pair| pair.certificate.display().to_string());
                     tracing::info!("{}: the renewed certificates serve new connections", first.unwrap_or_default());
                     told.clear();
@@ -99,12 +128,15 @@ impl Tls {
                 }
                 Err(_) => {}
             }
-            seen = now;
         }
     }
 }
 
-fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+fn signatures(config: &TlsConfig) -> Vec<Option<Signature>> {
+    config.files().iter().map(|file| Signature::of(file)).collect()
+}
+
+fn load(config: &TlsConfig) -> Result<Loaded, TlsError> {
     let provider = Arc::new(provider(config.min_version));
     let settings = |error: rustls::Error| TlsError::Settings(error.to_string());
     let versions: &[_] = match config.min_version {
@@ -113,14 +145,15 @@ fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
     let builder = builder.map_err(settings)?;
-    let builder = match client_verifier(config, &provider)? {
-        Some(verifier) => builder.with_client_cert_verifier(verifier),
+    let clients = client_verifier(config, &provider)?;
+    let builder = match &clients {
+        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_cert_resolver(Arc::new(ByName::load(config)?));
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     server.ticketer = ring::Ticketer::new().map_err(settings)?;
-    Ok(Arc::new(server))
+    Ok(Loaded { server: Arc::new(server), clients })
 }
 
 /// The process's cryptography, limited to the suites of the versions that may be spoken.
@@ -267,16 +300,22 @@ fn pem<T>(
 }
 
 /// What a verified client certificate says of its holder.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct ClientCertificate {
     /// SHA-256 of the whole certificate.
     pub(super) sha256: [u8; 32],
     /// The common name of its subject, if it has exactly one.
     pub(super) common_name: Option<String>,
+    /// The certificate, then what the client sent with it.
+    chain: Vec<CertificateDer<'static>>,
+    /// By what it was last found good, and when.
+    checked: Mutex<Option<(usize, Instant)>>,
 }
 
 impl ClientCertificate {
-    pub(super) fn new(certificate: &CertificateDer<'static>) -> Self {
+    /// Of a chain that the handshake, or one before it, has verified.
+    pub(super) fn new(chain: &[CertificateDer<'static>]) -> Option<Self> {
+        let certificate = chain.first()?;
         let digest = ::ring::digest::digest(&::ring::digest::SHA256, certificate);
         let parsed = X509Certificate::from_der(certificate).ok();
         let common_name = parsed.and_then(|(_, certificate)| {
@@ -284,7 +323,8 @@ impl ClientCertificate {
             let name = names.next()?.as_str().ok()?.to_owned();
             names.next().is_none().then_some(name)
         });
-        Self { sha256: digest.as_ref().try_into().unwrap_or_default(), common_name }
+        let sha256 = digest.as_ref().try_into().ok()?;
+        Some(Self { sha256, common_name, chain: chain.to_vec(), checked: Mutex::default() })
     }
 }
 
