@@ -199,18 +199,19 @@ fn check_request_line(line: &[u8]) -> Result<(&[u8], bool), FramingError> {
     };
     match method {
         b"GET" | b"HEAD" | b"POST" | b"PUT" | b"PATCH" | b"DELETE" | b"OPTIONS" => {
-            // Origin form alone (RFC 9112, 3.2.1): any other names a second host, or has no one reading. A proxy library
-            // may answer it by itself, and no record would tell of it.
             let is_asterisk = method == b"OPTIONS" && target == b"*";
-            if target.starts_with(b"/") || is_asterisk {
-                Ok((method, http_1_1))
-            } else {
-                Err(FramingError::RequestLine)
-            }
+            if is_origin_form(target) || is_asterisk { Ok((method, http_1_1)) } else { Err(FramingError::RequestLine) }
         }
         _ if !method.is_empty() && method.iter().all(|byte| is_token(*byte)) => Err(FramingError::Method),
         _ => Err(FramingError::RequestLine),
     }
+}
+
+/// Origin form (RFC 9112, 3.2.1): any other names a second host, or has no one reading. Nor has it a character that is
+/// none of a URI: the proxy library answers both by itself, and no record would tell of it.
+fn is_origin_form(target: &[u8]) -> bool {
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    target.starts_with(b"/") && !target.iter().any(|byte| b"\"<>".contains(byte)) && !path.contains(&b'`')
 }
 
 /// Name and value of a header line, the blanks around the value taken off.

@@ -39,6 +39,12 @@ pub fn head(bytes: &[u8]) -> Result<Body, ()> {
     let [method, target, version] = request_line.split(' ').collect::<Vec<_>>()[..] else { return Err(()) };
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     let target_is_visible = !target.is_empty() && target.chars().all(|c| ('!'..='~').contains(&c));
+    let path = target.split('?').next().unwrap_or_default();
+    let is_path = target.starts_with('/') && !target.contains(['"', '<', '>']) && !path.contains('`');
+    let is_asterisk = method == "OPTIONS" && target == "*";
+    if !(is_path || is_asterisk) {
+        return Err(());
+    }
     if !known.contains(&method) || !target_is_visible || !["HTTP/1.0", "HTTP/1.1"].contains(&version) {
         return Err(());
     }

@@ -21,6 +21,8 @@ fn heads_with_more_than_one_reading_are_refused() {
     let cases = [
         ("GET / HTTP/1.1\r\n\r\n", Host), ("GET / HTTP/1.0\r\n\r\n", Host),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Host),
+        ("GET /<x> HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine), ("GET /`x HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine),
+        ("GET /x?\"y\" HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine), ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine),
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", RequestLine), ("GET /\r\nHost: a\r\n\r\n", RequestLine),
         ("GET /\t HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine), ("GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine),

@@ -140,6 +140,26 @@ fn what_follows_a_request_on_its_connection_is_read_as_strictly() {
 }
 
 #[test]
+fn requests_that_come_in_one_piece_are_each_judged_and_answered() {
+    let gateway = Gateway::start();
+    let good = format!("GET /people/ANA HTTP/1.1\r\nHost: a\r\n{}\r\n", authorization());
+    let last = good.replace("Host: a", "Host: a\r\nConnection: close");
+    let count = |bytes: String| {
+        let mut stream = TcpStream::connect(gateway.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes.as_bytes()).unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).expect("the connection ends");
+        answers.matches("HTTP/1.1 200 ").count()
+    };
+    assert_eq!(count(format!("{good}{good}{last}")), 3);
+    assert_eq!(gateway.upstream.seen().len(), 3);
+    let broken = good.replace("Host: a\r\n", "Host: a\nX: b\r\n");
+    assert_eq!(count(format!("{good}{broken}{last}")), 1, "what is behind it is served no more");
+    assert_eq!(gateway.upstream.seen().len(), 4);
+}
+
+#[test]
 fn who_sends_a_head_or_a_body_a_byte_at_a_time_is_let_go() {
     let policy = std::fs::read_to_string("policies/roles.cfg").unwrap();
     let environment = [
