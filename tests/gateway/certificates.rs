@@ -157,11 +157,20 @@ fn where_a_certificate_is_required_there_is_no_connection_without_one_and_a_revo
     };
     assert_eq!(ask(None, &format!("Authorization: {}\r\n", basic("DOC", CANARY))), 0);
     assert_eq!(ask(Some(&node), ""), 200);
+    let mut open = connect_as(&gateway, client(&gateway, Some(&node), &rustls::version::TLS13), "localhost").unwrap();
+    let mut on_open = || {
+        open.write_all(b"GET /people HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut answer = [0; 4096];
+        let count = open.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..count]).split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(on_open(), "200");
     std::fs::write(gateway.dir.join("revoked.pem"), authority.revocation_list(&[12, 66])).unwrap();
     let deadline = std::time::Instant::now() + PATIENCE;
     while ask(Some(&node), "") != 0 {
         assert!(std::time::Instant::now() < deadline, "the new list is never followed");
     }
+    assert_eq!(on_open(), "401", "nor does a connection that was open keep what is revoked");
     assert_eq!(ask(Some(&authority.client("DOC", 13)), ""), 200);
 }
 

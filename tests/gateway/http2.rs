@@ -195,3 +195,22 @@ fn requests_with_more_than_one_reading_are_refused_over_http2() {
     let frames = read(&mut stream, |kind, number| kind == HEADERS && number == 1);
     assert_eq!(frames.last().and_then(|(_, _, block)| block.first()), Some(&0x88), "a plain one is served");
 }
+
+#[test]
+fn a_preface_has_the_time_of_a_head() {
+    let environment = [("FEDGATE_LIMITS_HEAD_TIMEOUT_SECONDS", "1")];
+    let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
+    let silent = || connect_as(&gateway, client(&gateway, &[&rustls::version::TLS13], &[b"h2"]), "localhost").unwrap();
+    let (mut nothing, mut half) = (silent(), silent());
+    half.write_all(b"PRI * HTTP/2.0\r\n\r\nSM").unwrap();
+    for stream in [&mut nothing, &mut half] {
+        let began = std::time::Instant::now();
+        let frames = read(stream, |_, _| false);
+        assert!(began.elapsed() < crate::fixture::PATIENCE, "it is let go: {frames:?}");
+    }
+    let mut open = open(&gateway);
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    open.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &request("/people/ANA", &[]))).unwrap();
+    let frames = read(&mut open, |kind, number| kind == HEADERS && number == 1);
+    assert_eq!(frames.last().and_then(|(_, _, block)| block.first()), Some(&0x88), "who has sent it may be silent");
+}
