@@ -4,7 +4,7 @@
 //! connections in total and per source, and the time of a PROXY header and a TLS handshake.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use super::socket::{Socket, Transport};
 use super::tls::Tls;
 use crate::config::ProxiesConfig;
 
+/// The address of whom a balancer does not tell.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// How long to wait when the system gives no more sockets.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(50);
 
@@ -103,8 +105,11 @@ impl Entrance {
         let _ = tcp.set_nodelay(true);
         let opened = async {
             let mut client = peer;
-            if is_balancer && let Some(told) = preface::read(&mut tcp).await.map_err(Closed::Preface)? {
-                client = told;
+            if is_balancer {
+                // A balancer that does not tell speaks for somebody whom nobody knows, and whose word on himself counts
+                // for nothing: not for the balancer, whose word would.
+                let told = preface::read(&mut tcp).await.map_err(Closed::Preface)?;
+                client = told.unwrap_or(UNKNOWN);
                 if !seat.belongs_to(client.ip()) {
                     return Err(Closed::NoSeat);
                 }

@@ -74,6 +74,9 @@ fn a_proxy_header_tells_the_client_and_is_demanded_of_who_may_send_one() {
         let seen = gateway.upstream.seen().pop().unwrap();
         assert_eq!(find_header(&seen, "x-forwarded-for").as_deref(), Some(client), "the client is not trusted");
     }
+    // What the balancer does not tell, the client does not tell either.
+    assert!(send([127, 0, 0, 2], b"PROXY UNKNOWN\r\n").starts_with("HTTP/1.1 200 "));
+    assert_eq!(gateway.record()["client.ip"], "0.0.0.0");
     assert_eq!(send([127, 0, 0, 2], b""), "", "a balancer that does not say whom it speaks for");
     // Of anybody else it is no header of HTTP, and refused as such.
     assert!(send([127, 0, 0, 3], b"PROXY TCP4 198.51.100.7 192.0.2.1 4711 443\r\n").starts_with("HTTP/1.1 400 "));
