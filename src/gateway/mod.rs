@@ -37,6 +37,7 @@ use pingora_proxy::http_proxy;
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch::Sender;
 
 pub use tls::TlsError;
@@ -164,12 +165,14 @@ impl Prepared {
     pub fn serve(self) -> Result<(), ServeError> {
         tls::install_provider();
         let gateway = self.config.gateway.clone();
+        // What keeps watch has a thread of its own: requests, however many, never make a lease run out.
+        let control = runtime("control", 1)?;
+        // From now on a SIGHUP ends nothing, however early it comes; what it asks for, the first look at the file does.
+        let _hangup = control.block_on(async { signal(SignalKind::hangup()) })?;
         let mut inherited = Inherited::take()?;
         let listeners = Listeners::open(&gateway, &mut inherited)?;
         let recorder = Recorder::start(self.config.records.file.as_deref())?;
         let reporter = Reporter::new(&gateway, Arc::clone(&self.authenticator), Arc::clone(&self.policy));
-        // What keeps watch has a thread of its own: requests, however many, never make a lease run out.
-        let control = runtime("control", 1)?;
         let file = Arc::new(FileState::default());
         self.keep_watch(&control, &reporter, &file);
         let traffic = Arc::new(Traffic::default());
