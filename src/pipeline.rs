@@ -419,6 +419,22 @@ impl Refusal {
         }
     }
 
+    /// Who was refused what, of whose record, where that had been found out.
+    pub fn concerns(&self) -> Option<(&Principal, &str, Option<&str>)> {
+        match self {
+            Self::Denied { principal, endpoint, subject, .. }
+            | Self::Body { principal: Some(principal), endpoint, subject, .. } => {
+                Some((principal, endpoint, subject.as_deref()))
+            }
+            Self::Body { principal: None, .. }
+            | Self::Path(_)
+            | Self::SeveralAuthorizations
+            | Self::Authn(_)
+            | Self::NotFound { .. }
+            | Self::MethodNotAllowed { .. } => None,
+        }
+    }
+
     /// The account id of whoever was refused, verified or claimed.
     pub fn account(&self) -> Option<&str> {
         match self {

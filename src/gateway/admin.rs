@@ -3,7 +3,6 @@
 //! The one rule: it listens on loopback unless told otherwise, changes nothing, and tells nothing of any person.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -56,7 +55,7 @@ impl Admin {
     /// A policy file that cannot be used is told and does not count: the last good policy is in force. Nor does an
     /// upstream without a server that is well: another gateway would find the same, and this one can still refuse.
     fn ready(&self) -> Response<Vec<u8>> {
-        let draining = self.traffic.draining.load(Ordering::Acquire);
+        let draining = self.traffic.is_stopping();
         let lease = self.authenticator.lease_is_valid(Instant::now());
         let ready = lease && !draining;
         let well = |upstream: &Upstream| upstream.servers.well().map(|(_, addresses)| addresses).sum::<usize>();
@@ -76,7 +75,7 @@ impl Admin {
     fn metrics(&self) -> Vec<u8> {
         let caches = self.authenticator.figures();
         let samples = [
-            ("fedgate_requests_in_flight", self.traffic.in_flight.load(Ordering::Relaxed) as u64),
+            ("fedgate_requests_in_flight", self.traffic.in_flight() as u64),
             ("fedgate_lease_valid", self.authenticator.lease_is_valid(Instant::now()).into()),
             ("fedgate_account_epoch", *self.authenticator.epoch().borrow()),
             ("fedgate_policy_faults_total", self.file.faults()),

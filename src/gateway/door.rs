@@ -93,9 +93,12 @@ impl Door {
             let mut session = ServerSession::new_http1(stream);
             match settings {
                 Some(settings) => settings.apply_to_session(&mut session),
-                None => session.set_keepalive_reuses_remaining(Some(self.requests)),
+                None => {
+                    session.set_keepalive_reuses_remaining(Some(self.requests));
+                    session.set_keepalive(Some(self.patience.idle.as_secs()));
+                }
             }
-            session.set_keepalive((!*course.stopping.borrow()).then_some(self.patience.idle.as_secs()));
+            // Which ends the connection with this answer, where the gateway is stopping.
             match app.process_new_http(session, &course.stopping).await.map(ReusedHttpStream::consume) {
                 Some((next, persistent)) => (stream, settings) = (next, persistent),
                 None => return,

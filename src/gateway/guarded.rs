@@ -143,6 +143,11 @@ impl Guarded {
         Ok(())
     }
 
+    fn begin_head(&mut self) {
+        self.began = Instant::now();
+        self.timer = Some(Box::pin(tokio::time::sleep(self.patience.head)));
+    }
+
     fn begin_body(&mut self, body: BodyReader, taken: u64) {
         self.timer = None;
         if body.is_done() {
@@ -230,8 +235,7 @@ impl Guarded {
                 Poll::Ready(Ok(())) if fresh.filled().is_empty() => return Poll::Ready(Ok(false)),
                 Poll::Ready(Ok(())) => {
                     if self.held.is_empty() {
-                        self.began = Instant::now();
-                        self.timer = Some(Box::pin(tokio::time::sleep(self.patience.head)));
+                        self.begin_head();
                     }
                     self.held.extend_from_slice(fresh.filled());
                     if let Err(error) = self.judge() {
@@ -274,12 +278,10 @@ impl Guarded {
                     if self.released > 0 {
                         return Poll::Ready(Ok(true));
                     }
-                    if self.timer.is_none() {
-                        self.timer = Some(Box::pin(tokio::time::sleep(self.patience.head)));
-                    }
                 }
                 if self.timer.is_none() {
-                    self.timer = Some(Box::pin(tokio::time::sleep(self.patience.idle)));
+                    let patience = if self.held.is_empty() { self.patience.idle } else { self.patience.head };
+                    self.timer = Some(Box::pin(tokio::time::sleep(patience)));
                 }
                 self.poll_head(cx)
             }
@@ -326,9 +328,8 @@ impl Guarded {
                     self.timer = None;
                 }
                 if !surplus.is_empty() {
-                    self.began = Instant::now();
                     self.held = surplus;
-                    self.timer = Some(Box::pin(tokio::time::sleep(self.patience.head)));
+                    self.begin_head();
                     if let Err(error) = self.judge() {
                         self.refuse(Fault::Framing(error));
                     }

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{
@@ -130,7 +131,7 @@ fn send(stream: &UnixStream, listeners: &[TcpListener]) -> io::Result<()> {
 ///
 /// # Errors
 /// It did not start, or ended before it listened; then everything is as it was.
-pub(super) async fn to_successor(listeners: Vec<TcpListener>) -> io::Result<u32> {
+pub(super) async fn to_successor(listeners: Arc<Vec<TcpListener>>) -> io::Result<u32> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut words = std::env::args_os();
     let program: OsString = words.next().ok_or_else(|| io::Error::other("this program does not know its own name"))?;

@@ -8,10 +8,12 @@
 mod listen;
 mod preface;
 mod tls;
+mod pem;
 mod socket;
 mod door;
 mod guarded;
 mod proxy;
+mod context;
 mod request;
 mod forwarded;
 mod respond;
@@ -27,7 +29,7 @@ mod handover;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use pingora_core::apps::HttpServerOptions;
@@ -47,7 +49,7 @@ use upstream::Upstreams;
 use crate::accounts::{Accounts, AccountsError, watch};
 use crate::assertion::{AssertionKeyError, Minter};
 use crate::authn::Authenticator;
-use crate::config::{Config, GatewayConfig};
+use crate::config::{Config, GatewayConfig, LimitsConfig};
 use crate::observe::Recorder;
 use crate::pipeline::Pipeline;
 use crate::policy::PolicySet;
@@ -175,15 +177,15 @@ impl Prepared {
         let reporter = Reporter::new(&gateway, Arc::clone(&self.authenticator), Arc::clone(&self.policy));
         let file = Arc::new(FileState::default());
         self.keep_watch(&control, &reporter, &file);
-        let traffic = Arc::new(Traffic::default());
+        let traffic = Arc::new(Traffic::new(&gateway.limits));
         let entrances = self.entrances(&gateway, recorder.clone(), file, &traffic);
         let requests = runtime("requests", gateway.threads)?;
         requests.block_on(async {
             let mut orders = Orders::listen()?;
-            let (closing, stopping, ending) = (Sender::new(false), Sender::new(false), Sender::new(false));
-            let course =
-                Course { closing: closing.subscribe(), stopping: stopping.subscribe(), ending: ending.subscribe() };
-            let handed_on = listeners.duplicates()?;
+            let (closing, ending) = (Sender::new(false), Sender::new(false));
+            let stopping = traffic.stopping.subscribe();
+            let course = Course { closing: closing.subscribe(), stopping, ending: ending.subscribe() };
+            let handed_on = Arc::new(listeners.duplicates()?);
             entrances.accept(listeners, &course);
             let pid = PidFile::write(gateway.pid_file.as_deref());
             let _pid = pid.map_err(|source| ServeError::PidFile { path: gateway.pid_file.clone(), source })?;
@@ -193,7 +195,7 @@ impl Prepared {
                 match orders.next().await {
                     Order::Upgrade => {
                         tracing::info!("SIGUSR2 received, starting a successor");
-                        match handover::to_successor(duplicates(&handed_on)?).await {
+                        match handover::to_successor(Arc::clone(&handed_on)).await {
                             Ok(pid) => {
                                 tracing::info!(pid, "the successor listens; this process finishes what is in flight");
                                 break Order::Upgrade;
@@ -206,31 +208,25 @@ impl Prepared {
                     order => break order,
                 }
             };
-            traffic.draining.store(true, Ordering::Release);
+            traffic.stopping.send_replace(true);
+            if order == Order::Upgrade {
+                closing.send_replace(true);
+            } else {
+                tracing::info!("stopping: requests in flight are finished");
+                handover::notify(&[NotifyState::Stopping]);
+            }
+            if order == Order::Stop {
+                orders.wait(gateway.stop_delay).await;
+            }
             match order {
-                Order::Upgrade => closing.send_replace(true),
-                Order::Stop | Order::StopNow => {
-                    tracing::info!("stopping: requests in flight are finished");
-                    handover::notify(&[NotifyState::Stopping]);
-                    false
-                }
-            };
-            stopping.send_replace(true);
-            let in_flight = || traffic.in_flight.load(Ordering::Acquire);
-            match order {
-                Order::StopNow => orders.drain(gateway.stop_timeout, in_flight).await,
-                Order::Stop | Order::Upgrade => {
-                    if order == Order::Stop {
-                        orders.drain(gateway.stop_delay, || 1).await;
-                    }
-                    orders.drain(gateway.stop_timeout, || traffic.seats().max(in_flight())).await;
-                }
+                Order::StopNow => orders.drain(gateway.stop_timeout, || traffic.in_flight()).await,
+                Order::Stop | Order::Upgrade => orders.drain(gateway.stop_timeout, || traffic.open()).await,
             }
             closing.send_replace(true);
             drop(handed_on);
             // Who is silent still is let go; what was sent up to now is in flight.
             ending.send_replace(true);
-            orders.drain(LAST_WORDS, || traffic.seats().max(in_flight())).await;
+            orders.drain(LAST_WORDS, || traffic.open()).await;
             Ok::<_, ServeError>(())
         })?;
         requests.shutdown_timeout(LAST_WORDS);
@@ -297,8 +293,7 @@ impl Prepared {
         proxy.server_options = Some(options);
         proxy.h2_options = Some(door::h2_options(limits));
         let proxy = Arc::new(proxy);
-        let seats = Seats::new(limits.connections, limits.connections_per_source);
-        let _ = traffic.seats.set(seats.clone());
+        let seats = traffic.seats.clone();
         let port = gateway.listen.first().map(SocketAddr::port).filter(|port| *port != 443);
         let redirect = Arc::new(HttpServer::new_app(Redirect { port }));
         let admin = Arc::new(HttpServer::new_app(admin));
@@ -324,17 +319,31 @@ impl Prepared {
 }
 
 /// What passes through the gateway now.
-#[derive(Default)]
 struct Traffic {
     in_flight: AtomicUsize,
-    draining: AtomicBool,
-    seats: std::sync::OnceLock<Seats>,
+    seats: Seats,
+    /// Told true when every answer is to be the last one of its connection.
+    stopping: Sender<bool>,
 }
 
 impl Traffic {
-    /// Connections that are open.
-    fn seats(&self) -> usize {
-        self.seats.get().map_or(0, Seats::taken)
+    fn new(limits: &LimitsConfig) -> Self {
+        let seats = Seats::new(limits.connections, limits.connections_per_source);
+        Self { in_flight: AtomicUsize::default(), seats, stopping: Sender::new(false) }
+    }
+
+    /// Requests that are being served.
+    fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Connections that are open, or requests, whichever are more: a request may outlive its connection.
+    fn open(&self) -> usize {
+        self.seats.taken().max(self.in_flight())
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
     }
 }
 
@@ -393,10 +402,6 @@ impl Listeners {
         let all = [&self.tls, &self.plain, &self.redirect, &self.admin];
         all.into_iter().flatten().map(TcpListener::try_clone).collect()
     }
-}
-
-fn duplicates(listeners: &[TcpListener]) -> std::io::Result<Vec<TcpListener>> {
-    listeners.iter().map(TcpListener::try_clone).collect()
 }
 
 fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {

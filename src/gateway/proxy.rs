@@ -6,7 +6,6 @@
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -20,21 +19,21 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::Traffic;
-use super::answer::{self, Passing};
+use super::answer;
 use super::body::{self, Held, Room, Unheld};
+use super::context::{Context, Outcome, failure};
 use super::cors::Cors;
 use super::forwarded::Origin;
 use super::request::{self, Malformed};
 use super::respond::{Answer, REQUEST_ID};
 use super::tls::{ClientCertificate, Tls};
-use super::upstream::{Hold, Peer, Servers, Told, Upstream, Upstreams};
-use crate::assertion::{Minter, Scope};
+use super::upstream::{Servers, Told, Upstream, Upstreams};
+use crate::assertion::Minter;
 use crate::authn::{AuthnError, Certificate};
-use crate::balance::Server;
 use crate::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
 use crate::fields::BodyFault;
 use crate::observe::{Record, Recorder};
-use crate::pipeline::{Permit, Pipeline, Refusal, RequestHead};
+use crate::pipeline::{Authorization, Permit, Pipeline, Refusal, RequestHead};
 
 /// Seconds after which a refused-for-now request may be tried again.
 const RETRY_AFTER: &str = "1";
@@ -61,48 +60,6 @@ pub(super) struct Gateway {
     /// How long one chunk of an answer may take over HTTP/2.
     send_patience: Duration,
     held_bodies: Arc<Room>,
-}
-
-/// What is known of one request while it is served.
-pub(super) struct Context {
-    start: Instant,
-    time: SystemTime,
-    request_id: String,
-    cors: Cors,
-    outcome: Outcome,
-    body_bytes: u64,
-    attempts: usize,
-    /// The server of the last attempt.
-    server: Option<Arc<Server<Peer>>>,
-    /// When the request's time at the upstream is up.
-    until: Option<Instant>,
-    hold: Option<Hold>,
-    interim: u32,
-    /// Whether the server answered that it cannot serve: 502, 503 or 504.
-    server_fails: bool,
-    /// What is believed of where the request came from.
-    origin: Origin,
-    traffic: Arc<Traffic>,
-    held: Option<Held>,
-    passing: Passing,
-}
-
-/// How far a request has come.
-enum Outcome {
-    /// Nothing was decided.
-    Undecided,
-    /// It was answered here without a decision: OPTIONS, or a malformed head; the word for the record.
-    Answered(&'static str),
-    /// The pipeline refused it.
-    Refused(Box<Refusal>),
-    /// The pipeline admitted it.
-    Permitted(Box<Permit>),
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        self.traffic.in_flight.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 impl Gateway {
@@ -218,9 +175,7 @@ impl Gateway {
             Refusal::Authn(_) | Refusal::NotFound { .. } | Refusal::Denied { .. } | Refusal::Body { .. } => answer,
         }
     }
-}
 
-impl Gateway {
     /// Takes in and judges the body of an admitted request, where its route guards members.
     async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<Held>, Unheld> {
         let Some(check) = permit.body_check() else { return Ok(None) };
@@ -237,67 +192,15 @@ impl Gateway {
     }
 }
 
-impl Context {
-    fn is_out_of_time(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
-    }
-
-    /// Nothing of an answer is passed on after its time: a connection that was ended for it may look like a proper end.
-    fn in_time(&self) -> Result<()> {
-        if self.is_out_of_time() {
-            return Err(Error::explain(ErrorType::ReadTimedout, "the request's time is up").into_up());
-        }
-        Ok(())
-    }
-
-    /// The error with the name of the server, for the operator's log.
-    fn told_of_server(&self, error: Box<Error>) -> Box<Error> {
-        match &self.server {
-            Some(server) => error.more_context(format!("server {}", server.name)),
-            None => error,
-        }
-    }
-
-    fn permit(&self) -> Result<&Permit> {
-        match &self.outcome {
-            Outcome::Permitted(permit) => Ok(permit),
-            Outcome::Undecided | Outcome::Answered(_) | Outcome::Refused(_) => {
-                Error::e_explain(ErrorType::InternalError, "a request without a permit was about to be forwarded")
-            }
-        }
-    }
-}
-
 #[async_trait]
 impl ProxyHttp for Gateway {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        self.traffic.in_flight.fetch_add(1, Ordering::AcqRel);
-        Context {
-            start: Instant::now(),
-            time: SystemTime::now(),
-            request_id: format!("{:032x}", rand::random::<u128>()),
-            cors: Cors::default(),
-            outcome: Outcome::Undecided,
-            body_bytes: 0,
-            attempts: 0,
-            server: None,
-            until: None,
-            hold: None,
-            interim: 0,
-            server_fails: false,
-            origin: Origin::default(),
-            traffic: Arc::clone(&self.traffic),
-            held: None,
-            passing: Passing::default(),
-        }
+        Context::new(Arc::clone(&self.traffic))
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        if self.traffic.draining.load(Ordering::Acquire) {
-            session.set_keepalive(None);
-        }
         if session.is_http2() {
             // A window that a client never opens keeps no socket busy: only this ends the wait for it. It is of one
             // chunk, of 64 KiB at most.
@@ -309,7 +212,6 @@ impl ProxyHttp for Gateway {
         if let Some(given) = ctx.origin.request_id.take() {
             ctx.request_id = given;
         }
-        let certificate = self.certificate(session);
         let target = request::target(session);
         let head = session.req_header();
         ctx.cors = Cors::of(&head.headers, &self.cors);
@@ -317,10 +219,16 @@ impl ProxyHttp for Gateway {
             ctx.outcome = Outcome::Answered(word);
             return answer.send(session, &ctx.cors, &ctx.request_id).await.map(|()| true);
         }
+        let authorization = request::authorization(&head.headers);
+        // Who says a name and a password is that one, so that nobody asks for the certificate.
+        let certificate = match authorization {
+            Authorization::Absent => self.certificate(session),
+            Authorization::One(_) | Authorization::Several => None,
+        };
         let question = RequestHead {
             method: head.method.as_str(),
             target: target.as_bytes(),
-            authorization: request::authorization(&head.headers),
+            authorization,
             client: ctx.origin.client,
             certificate: certificate.as_ref(),
         };
@@ -554,7 +462,6 @@ impl ProxyHttp for Gateway {
         let target = request::target(session);
         let path = target.as_bytes().split(|byte| *byte == b'?').next().unwrap_or_default();
         let path = String::from_utf8_lossy(path);
-        let status = session.response_written().map_or(0, |response| response.status.as_u16());
         let policy = self.pipeline.policy();
         let mut record = Record {
             time: ctx.time,
@@ -568,51 +475,12 @@ impl ProxyHttp for Gateway {
             subject: None,
             decision: "refuse",
             reason: "undecided",
-            status,
+            status: session.response_written().map_or(0, |response| response.status.as_u16()),
             duration: ctx.start.elapsed(),
             policy: policy.fingerprint(),
             trace_id: ctx.origin.trace_id(),
         };
-        match &ctx.outcome {
-            Outcome::Undecided => {}
-            Outcome::Answered(word) => {
-                record.reason = word;
-                if status == 200 {
-                    record.decision = "answer";
-                }
-            }
-            Outcome::Refused(refusal) => {
-                record.account = refusal.account();
-                record.reason = refusal.reason();
-                if let Refusal::Body { principal: Some(principal), endpoint, subject, .. } = &**refusal {
-                    record.roles = principal.roles();
-                    record.endpoint = endpoint;
-                    record.subject = subject.as_deref();
-                    record.policy = principal.policy().fingerprint();
-                }
-                if let Refusal::Denied { principal, endpoint, subject, .. } = &**refusal {
-                    record.decision = "deny";
-                    record.roles = principal.roles();
-                    record.endpoint = endpoint;
-                    record.subject = subject.as_deref();
-                    record.policy = principal.policy().fingerprint();
-                }
-            }
-            Outcome::Permitted(permit) => {
-                record.account = permit.principal().map(|principal| principal.account());
-                record.roles = permit.principal().map_or(&[][..], |principal| principal.roles());
-                record.endpoint = self.pipeline.endpoint_name(permit);
-                record.subject = permit.subject();
-                record.policy = permit.policy().fingerprint();
-                (record.decision, record.reason) = match (error, permit.scope()) {
-                    (Some(error), _) => ("fail", failure(error).1),
-                    (None, _) if status == 413 => ("refuse", "body_too_large"),
-                    (None, Scope::Public) => ("allow", "public"),
-                    (None, Scope::Own) => ("allow", "own"),
-                    (None, Scope::Global) => ("allow", "global"),
-                };
-            }
-        }
+        ctx.outcome.tell(&mut record, &self.pipeline, error);
         self.recorder.metrics().members_removed.inc_by(ctx.passing.removed());
         self.recorder.record(&record);
     }
@@ -620,36 +488,6 @@ impl ProxyHttp for Gateway {
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
         // The record tells it, with the same request id as the answer.
         true
-    }
-}
-
-/// Status, code and message of a failed request; status 0 when there is nobody left to tell.
-fn failure(error: &Error) -> (u16, &'static str, &'static str) {
-    use ErrorType::{
-        ConnectTimedout, ConnectionClosed, Custom, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout,
-        WriteError, WriteTimedout,
-    };
-    // What the guard beneath has found in the bytes of a body.
-    let guard = error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    match (error.etype(), error.esource()) {
-        (ReadError, ErrorSource::Downstream) if guard == Some(std::io::ErrorKind::InvalidData) => {
-            (400, "bad_framing", "The body has no single reading")
-        }
-        (ReadError, ErrorSource::Downstream) if guard == Some(std::io::ErrorKind::TimedOut) => {
-            (408, "request_timeout", "The request took too long")
-        }
-        (HTTPStatus(413), _) => (413, "body_too_large", "The body is too large"),
-        (Custom("answer_withheld"), _) => (502, "answer_withheld", "The answer of the service behind cannot be shown"),
-        (HTTPStatus(502), _) => (502, "upstream_refused", "The service behind does not trust this gateway"),
-        (HTTPStatus(status), _) => (*status, "bad_request", "The request cannot be served"),
-        (ReadTimedout, ErrorSource::Downstream) => (408, "request_timeout", "The request took too long"),
-        (WriteError | ReadError | ConnectionClosed | WriteTimedout, ErrorSource::Downstream) => (0, "client_gone", ""),
-        (_, ErrorSource::Downstream) => (400, "bad_request", "The request cannot be read"),
-        (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => {
-            (504, "upstream_timeout", "The service behind took too long")
-        }
-        (_, ErrorSource::Upstream) => (502, "upstream_unreachable", "The service behind cannot be reached"),
-        (_, ErrorSource::Internal | ErrorSource::Unset) => (500, "internal_error", "The request could not be served"),
     }
 }
 

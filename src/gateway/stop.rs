@@ -49,6 +49,11 @@ impl Orders {
         }
     }
 
+    /// Waits for so long, or until another order to stop comes.
+    pub(super) async fn wait(&mut self, time: Duration) {
+        self.drain(time, || 1).await;
+    }
+
     /// Waits until nothing is open, or the time is up, or another order to stop comes.
     pub(super) async fn drain(&mut self, timeout: Duration, open: impl Fn() -> usize) {
         let deadline = Instant::now() + timeout;

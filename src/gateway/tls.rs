@@ -6,20 +6,21 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use super::pem;
 use crate::config::{CertificateConfig, ClientCertificates, TlsConfig, TlsVersion};
 use crate::reload::Signature;
 
@@ -92,14 +93,15 @@ impl Tls {
     pub(super) fn still_trusts(&self, certificate: &ClientCertificate) -> bool {
         let loaded = self.current.load_full();
         let Some(verifier) = &loaded.clients else { return false };
-        let (now, id) = (Instant::now(), Arc::as_ptr(&loaded) as usize);
+        let (by, now) = (Arc::downgrade(&loaded), Instant::now());
         let mut checked = certificate.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        if checked.is_some_and(|(of, when)| of == id && now.saturating_duration_since(when) < TRUSTED_FOR) {
+        let is_recent = |when: Instant| now.saturating_duration_since(when) < TRUSTED_FOR;
+        if checked.as_ref().is_some_and(|(known, when)| known.ptr_eq(&by) && is_recent(*when)) {
             return true;
         }
         let Some((leaf, intermediates)) = certificate.chain.split_first() else { return false };
         let trusted = verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).is_ok();
-        *checked = trusted.then_some((id, now));
+        *checked = trusted.then_some((by, now));
         trusted
     }
 
@@ -223,32 +225,20 @@ fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
 /// Loads certificate and key, and checks that they belong together.
 fn load_certificate(pair: &CertificateConfig) -> Result<Arc<CertifiedKey>, TlsError> {
     const WANTED: &str = "a PEM file with the certificate and its chain";
-    let chain = certificates(&pair.certificate, "tls.certificate", WANTED)?;
-    let key = pem(&pair.key, "tls.key", "a PEM file with the private key", |path| PrivateKeyDer::from_pem_file(path))?;
-    let mismatch = || TlsError::Mismatch { certificate: pair.certificate.clone(), key: pair.key.clone() };
-    let certified = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => mismatch(),
-        other => TlsError::File {
-            path: pair.certificate.clone(),
-            problem: format!("cannot be used ({other})"),
-            key: "tls.certificate",
-            wanted: WANTED,
-        },
-    })?;
-    certified.keys_match().map_err(|_| mismatch())?;
-    Ok(Arc::new(certified))
+    let unusable = file_fault(&pair.certificate, "tls.certificate", WANTED);
+    let chain = pem::certificates(&pair.certificate).map_err(&unusable)?;
+    let key = pem::key(&pair.key).map_err(file_fault(&pair.key, "tls.key", "a PEM file with the private key"))?;
+    pem::certified(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => {
+            TlsError::Mismatch { certificate: pair.certificate.clone(), key: pair.key.clone() }
+        }
+        other => unusable(format!("cannot be used ({other})")),
+    })
 }
 
-fn certificates(
-    path: &Path,
-    key: &'static str,
-    wanted: &'static str,
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Vec<_> = pem(path, key, wanted, |path| CertificateDer::pem_file_iter(path)?.collect())?;
-    match found.is_empty() {
-        true => Err(TlsError::File { path: path.to_owned(), problem: "holds no certificate".into(), key, wanted }),
-        false => Ok(found),
-    }
+/// What is wrong with a file, as an error that names it.
+fn file_fault(path: &Path, key: &'static str, wanted: &'static str) -> impl Fn(String) -> TlsError {
+    move |problem| TlsError::File { path: path.to_owned(), problem, key, wanted }
 }
 
 /// Who checks the certificates of clients, if any are asked for.
@@ -256,47 +246,28 @@ fn client_verifier(
     config: &TlsConfig,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
-    const KEY: &str = "tls.client_ca";
-    const WANTED: &str = "a PEM file with the certificates of the authorities of clients";
     if config.client_certificates == ClientCertificates::Off {
         return Ok(None);
     }
-    let unusable =
-        |path: &Path, problem: String, key| TlsError::File { path: path.into(), problem, key, wanted: WANTED };
-    let mut roots = RootCertStore::empty();
-    for authority in certificates(&config.client_ca, KEY, WANTED)? {
-        roots.add(authority).map_err(|error| unusable(&config.client_ca, format!("cannot be used ({error})"), KEY))?;
-    }
-    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let wanted = "a PEM file with the certificates of the authorities of clients";
+    let unusable = file_fault(&config.client_ca, "tls.client_ca", wanted);
+    let authorities =
+        pem::certificates(&config.client_ca).and_then(|found| pem::authorities(&found)).map_err(&unusable)?;
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(provider));
     if let Some(path) = &config.client_crl {
         let wanted = "a PEM file with the revocation lists of those authorities";
-        let lists: Vec<_> = pem(path, "tls.client_crl", wanted, |path| {
-            CertificateRevocationListDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>()
-        })?;
+        let lists =
+            pem::read(path, |path| CertificateRevocationListDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>());
         // An authority that has published no list yet revokes nothing.
-        builder = builder.with_crls(lists).allow_unknown_revocation_status().only_check_end_entity_revocation();
+        builder = builder
+            .with_crls(lists.map_err(file_fault(path, "tls.client_crl", wanted))?)
+            .allow_unknown_revocation_status()
+            .only_check_end_entity_revocation();
     }
     if config.client_certificates == ClientCertificates::Optional {
         builder = builder.allow_unauthenticated();
     }
-    let verifier = builder.build().map_err(|error| unusable(&config.client_ca, error.to_string(), KEY))?;
-    Ok(Some(verifier))
-}
-
-fn pem<T>(
-    path: &Path,
-    key: &'static str,
-    wanted: &'static str,
-    read: impl FnOnce(&Path) -> Result<T, rustls::pki_types::pem::Error>,
-) -> Result<T, TlsError> {
-    read(path).map_err(|error| {
-        let problem = match error {
-            rustls::pki_types::pem::Error::Io(error) => format!("cannot be read ({error})"),
-            rustls::pki_types::pem::Error::NoItemsFound => "holds none".into(),
-            other => format!("is not PEM ({other})"),
-        };
-        TlsError::File { path: path.to_owned(), problem, key, wanted }
-    })
+    builder.build().map(Some).map_err(|error| unusable(error.to_string()))
 }
 
 /// What a verified client certificate says of its holder.
@@ -308,8 +279,8 @@ pub(super) struct ClientCertificate {
     pub(super) common_name: Option<String>,
     /// The certificate, then what the client sent with it.
     chain: Vec<CertificateDer<'static>>,
-    /// By what it was last found good, and when.
-    checked: Mutex<Option<(usize, Instant)>>,
+    /// By what it was last found good, and when. Weak, which still keeps another from being taken for the same.
+    checked: Mutex<Option<(Weak<Loaded>, Instant)>>,
 }
 
 impl ClientCertificate {
@@ -330,6 +301,8 @@ impl ClientCertificate {
 
 #[cfg(test)]
 mod tests {
+    use rustls::pki_types::PrivateKeyDer;
+
     use super::*;
 
     fn served(names: &[&str]) -> (Vec<String>, Arc<CertifiedKey>) {

@@ -8,14 +8,11 @@ use std::sync::Arc;
 
 use pingora_core::protocols::tls::CaType;
 use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
-use rustls::RootCertStore;
-use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 
 use crate::config::{UpstreamConfig, UpstreamTlsConfig};
+use crate::gateway::pem;
 
 /// Why a file that TLS with an upstream needs cannot be used.
 #[derive(Debug, Error)]
@@ -50,10 +47,7 @@ impl Trust {
         if let Some(file) = ca_file {
             let fault = |problem| fault(file, problem, "ca_file", "a PEM file with the authorities' certificates");
             let certificates = certificates(file).map_err(fault)?;
-            let mut store = RootCertStore::empty();
-            for certificate in &certificates {
-                store.add(certificate.clone()).map_err(|error| fault(format!("cannot be used ({error})")))?;
-            }
+            pem::authorities(&certificates).map_err(fault)?;
             let wrapped = certificates.into_iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509));
             trust.authorities = Some(Arc::from(wrapped.collect::<Vec<_>>()));
         }
@@ -63,10 +57,9 @@ impl Trust {
             };
             let key_fault = |problem| fault(&identity.key, problem, "key", "the private key of `certificate`, in PEM");
             let chain = certificates(&identity.certificate).map_err(chain_fault)?;
-            let key = PrivateKeyDer::from_pem_file(&identity.key).map_err(|error| key_fault(described(&error)))?;
-            let certified = CertifiedKey::from_der(chain.clone(), key.clone_key(), &ring::default_provider())
+            let key = pem::key(&identity.key).map_err(key_fault)?;
+            pem::certified(chain.clone(), key.clone_key())
                 .map_err(|error| key_fault(format!("does not fit ({error})")))?;
-            certified.keys_match().map_err(|error| key_fault(format!("does not fit ({error})")))?;
             let chain = chain.into_iter().map(|der| der.to_vec()).collect();
             trust.identity = Some(Arc::new(CertKey::new(chain, key.secret_der().to_vec())));
         }
@@ -75,22 +68,10 @@ impl Trust {
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = || -> Result<Vec<_>, rustls::pki_types::pem::Error> { CertificateDer::pem_file_iter(file)?.collect() };
-    let certificates = read().map_err(|error| described(&error))?;
-    if certificates.is_empty() {
-        return Err("holds no certificate".into());
-    }
+    let certificates = pem::certificates(file)?;
     // What pingora would panic on.
     match certificates.iter().find_map(|der| rustls::server::ParsedCertificate::try_from(der).err()) {
         Some(error) => Err(format!("holds a certificate that cannot be read ({error})")),
         None => Ok(certificates),
-    }
-}
-
-fn described(error: &rustls::pki_types::pem::Error) -> String {
-    match error {
-        rustls::pki_types::pem::Error::Io(error) => format!("cannot be read ({error})"),
-        rustls::pki_types::pem::Error::NoItemsFound => "holds none".into(),
-        other => format!("is not PEM ({other})"),
     }
 }

@@ -1,0 +1,189 @@
+//! What is known of one request while it is served, how far it came, and what its record and its client are told of that.
+//!
+//! The one rule: what becomes of a request is read off here and nowhere else, so that the record, the answer and the
+//! forwarding cannot disagree. Called by the callbacks of [`super::proxy`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime};
+
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+
+use super::Traffic;
+use super::answer::Passing;
+use super::body::Held;
+use super::cors::Cors;
+use super::forwarded::Origin;
+use super::upstream::{Hold, Peer};
+use crate::assertion::Scope;
+use crate::balance::Server;
+use crate::observe::Record;
+use crate::pipeline::{Permit, Pipeline, Refusal};
+
+/// What is known of one request while it is served.
+pub(super) struct Context {
+    pub(super) start: Instant,
+    pub(super) time: SystemTime,
+    pub(super) request_id: String,
+    pub(super) cors: Cors,
+    pub(super) outcome: Outcome,
+    pub(super) body_bytes: u64,
+    pub(super) attempts: usize,
+    /// The server of the last attempt.
+    pub(super) server: Option<Arc<Server<Peer>>>,
+    /// When the request's time at the upstream is up.
+    pub(super) until: Option<Instant>,
+    pub(super) hold: Option<Hold>,
+    pub(super) interim: u32,
+    /// Whether the server answered that it cannot serve: 502, 503 or 504.
+    pub(super) server_fails: bool,
+    /// What is believed of where the request came from.
+    pub(super) origin: Origin,
+    traffic: Arc<Traffic>,
+    pub(super) held: Option<Held>,
+    pub(super) passing: Passing,
+}
+
+/// How far a request has come.
+pub(super) enum Outcome {
+    /// Nothing was decided.
+    Undecided,
+    /// It was answered here without a decision: OPTIONS, or a malformed head; the word for the record.
+    Answered(&'static str),
+    /// The pipeline refused it.
+    Refused(Box<Refusal>),
+    /// The pipeline admitted it.
+    Permitted(Box<Permit>),
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.traffic.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Context {
+    /// Of a request that begins now, which is in flight until this is dropped.
+    pub(super) fn new(traffic: Arc<Traffic>) -> Self {
+        traffic.in_flight.fetch_add(1, Ordering::AcqRel);
+        Self {
+            start: Instant::now(),
+            time: SystemTime::now(),
+            request_id: format!("{:032x}", rand::random::<u128>()),
+            cors: Cors::default(),
+            outcome: Outcome::Undecided,
+            body_bytes: 0,
+            attempts: 0,
+            server: None,
+            until: None,
+            hold: None,
+            interim: 0,
+            server_fails: false,
+            origin: Origin::default(),
+            traffic,
+            held: None,
+            passing: Passing::default(),
+        }
+    }
+
+    pub(super) fn is_out_of_time(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// Nothing of an answer is passed on after its time: a connection that was ended for it may look like a proper end.
+    pub(super) fn in_time(&self) -> Result<()> {
+        if self.is_out_of_time() {
+            return Err(Error::explain(ErrorType::ReadTimedout, "the request's time is up").into_up());
+        }
+        Ok(())
+    }
+
+    /// The error with the name of the server, for the operator's log.
+    pub(super) fn told_of_server(&self, error: Box<Error>) -> Box<Error> {
+        match &self.server {
+            Some(server) => error.more_context(format!("server {}", server.name)),
+            None => error,
+        }
+    }
+
+    pub(super) fn permit(&self) -> Result<&Permit> {
+        match &self.outcome {
+            Outcome::Permitted(permit) => Ok(permit),
+            Outcome::Undecided | Outcome::Answered(_) | Outcome::Refused(_) => {
+                Error::e_explain(ErrorType::InternalError, "a request without a permit was about to be forwarded")
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// Completes the record of a request by how far it came.
+    pub(super) fn tell<'a>(&'a self, record: &mut Record<'a>, pipeline: &'a Pipeline, error: Option<&Error>) {
+        match self {
+            Self::Undecided => {}
+            Self::Answered(word) => {
+                record.reason = word;
+                if record.status == 200 {
+                    record.decision = "answer";
+                }
+            }
+            Self::Refused(refusal) => {
+                record.account = refusal.account();
+                record.reason = refusal.reason();
+                if matches!(**refusal, Refusal::Denied { .. }) {
+                    record.decision = "deny";
+                }
+                if let Some((principal, endpoint, subject)) = refusal.concerns() {
+                    record.roles = principal.roles();
+                    record.endpoint = endpoint;
+                    record.subject = subject;
+                    record.policy = principal.policy().fingerprint();
+                }
+            }
+            Self::Permitted(permit) => {
+                record.account = permit.principal().map(|principal| principal.account());
+                record.roles = permit.principal().map_or(&[][..], |principal| principal.roles());
+                record.endpoint = pipeline.endpoint_name(permit);
+                record.subject = permit.subject();
+                record.policy = permit.policy().fingerprint();
+                (record.decision, record.reason) = match (error, permit.scope()) {
+                    (Some(error), _) => ("fail", failure(error).1),
+                    (None, _) if record.status == 413 => ("refuse", "body_too_large"),
+                    (None, Scope::Public) => ("allow", "public"),
+                    (None, Scope::Own) => ("allow", "own"),
+                    (None, Scope::Global) => ("allow", "global"),
+                };
+            }
+        }
+    }
+}
+
+/// Status, code and message of a failed request; status 0 when there is nobody left to tell.
+pub(super) fn failure(error: &Error) -> (u16, &'static str, &'static str) {
+    use ErrorType::{
+        ConnectTimedout, ConnectionClosed, Custom, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout,
+        WriteError, WriteTimedout,
+    };
+    // What the guard beneath has found in the bytes of a body.
+    let guard = error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    match (error.etype(), error.esource()) {
+        (ReadError, ErrorSource::Downstream) if guard == Some(std::io::ErrorKind::InvalidData) => {
+            (400, "bad_framing", "The body has no single reading")
+        }
+        (ReadError, ErrorSource::Downstream) if guard == Some(std::io::ErrorKind::TimedOut) => {
+            (408, "request_timeout", "The request took too long")
+        }
+        (HTTPStatus(413), _) => (413, "body_too_large", "The body is too large"),
+        (Custom("answer_withheld"), _) => (502, "answer_withheld", "The answer of the service behind cannot be shown"),
+        (HTTPStatus(502), _) => (502, "upstream_refused", "The service behind does not trust this gateway"),
+        (HTTPStatus(status), _) => (*status, "bad_request", "The request cannot be served"),
+        (ReadTimedout, ErrorSource::Downstream) => (408, "request_timeout", "The request took too long"),
+        (WriteError | ReadError | ConnectionClosed | WriteTimedout, ErrorSource::Downstream) => (0, "client_gone", ""),
+        (_, ErrorSource::Downstream) => (400, "bad_request", "The request cannot be read"),
+        (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => {
+            (504, "upstream_timeout", "The service behind took too long")
+        }
+        (_, ErrorSource::Upstream) => (502, "upstream_unreachable", "The service behind cannot be reached"),
+        (_, ErrorSource::Internal | ErrorSource::Unset) => (500, "internal_error", "The request could not be served"),
+    }
+}

@@ -1,0 +1,49 @@
+//! PEM files of certificates and keys, read and checked; what is wrong with one is told in words that follow its name.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{Error, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+/// Reads something of a file.
+pub(super) fn read<T>(path: &Path, read: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, String> {
+    read(path).map_err(|error| match error {
+        Error::Io(error) => format!("cannot be read ({error})"),
+        Error::NoItemsFound => "holds none".into(),
+        other => format!("is not PEM ({other})"),
+    })
+}
+
+/// The certificates of a file; at least one.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Vec<_> = read(path, |path| CertificateDer::pem_file_iter(path)?.collect())?;
+    if found.is_empty() { Err("holds no certificate".into()) } else { Ok(found) }
+}
+
+/// The private key of a file.
+pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    read(path, |path| PrivateKeyDer::from_pem_file(path))
+}
+
+/// A store of authorities.
+pub(super) fn authorities(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates {
+        store.add(certificate.clone()).map_err(|error| format!("cannot be used ({error})"))?;
+    }
+    Ok(store)
+}
+
+/// A chain and its key, which were found to belong together.
+pub(super) fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<CertifiedKey>, rustls::Error> {
+    let certified = CertifiedKey::from_der(chain, key, &ring::default_provider())?;
+    certified.keys_match()?;
+    Ok(Arc::new(certified))
+}
