@@ -24,12 +24,11 @@ use std::time::{Duration, Instant};
 
 use fixture::{CANARY, PATIENCE, basic, certificate, free_address, password_hash};
 use rustix::process::{Pid, Signal, kill_process};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use support::Scratch;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use support::keepalive::whole;
 use support::postgres::Cluster;
+use support::tls::believing;
+use support::{Scratch, wanted};
 
 /// How often every part is replaced, unless `FEDGATE_TEST_ROLLS` says otherwise.
 const ROLLS: u32 = 1;
@@ -146,7 +145,7 @@ fn prepare(scratch: &Scratch, uri: &str) -> (PathBuf, PathBuf, impl Fn(u16) -> S
 
 #[test]
 fn every_part_is_replaced_under_load_and_no_request_fails() {
-    let rolls = std::env::var("FEDGATE_TEST_ROLLS").map_or(ROLLS, |rolls| rolls.parse().unwrap());
+    let rolls = wanted("FEDGATE_TEST_ROLLS", ROLLS);
     let database =
         tokio::runtime::Runtime::new().unwrap().block_on(Cluster::shared().database_with_accounts(4, &password_hash()));
     let scratch = Scratch::new();
@@ -173,11 +172,8 @@ fn every_part_is_replaced_under_load_and_no_request_fails() {
     let mut balanced = Part { program: "haproxy", environment: vec![], probe: (address(8443), ""), child: None };
     balanced.child = Some(Command::new("haproxy").arg("-db").arg("-f").arg(&balancer).spawn().unwrap());
 
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(scratch.0.join("certificate.pem")).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let tls = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
+    let tls = believing(&scratch.0.join("certificate.pem"), rustls::ALL_VERSIONS).with_no_client_auth();
+    let tls = Arc::new(tls);
     let client = |is_kept| Client { address: address(8443), config: Arc::clone(&tls), stream: None, is_kept };
     let request = |account: usize| {
         let authorization = basic(&format!("P{account}"), CANARY);

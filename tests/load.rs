@@ -18,15 +18,3 @@ mod crowd;
 mod soak;
 #[path = "load/flood.rs"]
 mod flood;
-
-/// A figure of the environment, for a run on demand.
-fn wanted<T: std::str::FromStr>(name: &str, usual: T) -> T {
-    std::env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
-
-/// The memory that a process holds, in KiB (`VmRSS`, proc(5)).
-fn resident_kib(gateway: &fixture::Gateway) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.child.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}

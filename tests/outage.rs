@@ -20,8 +20,8 @@ use fedgate::accounts::{Accounts, AccountsError};
 use fedgate::config::{PostgresConfig, StoreConfig};
 use fixture::{CANARY, Gateway, PATIENCE, Setup, basic, password_hash};
 use support::keepalive::{Connection, get};
-use support::percentiles;
 use support::postgres::Cluster;
+use support::{percentiles, wanted};
 use tokio::runtime::Runtime;
 use tokio_postgres::SimpleQueryMessage;
 
@@ -100,9 +100,7 @@ fn under_load(gateway: &Gateway, outage: impl FnOnce()) -> Vec<Answer> {
 }
 
 fn outage_lasts() -> Duration {
-    Duration::from_secs(
-        std::env::var("FEDGATE_TEST_OUTAGE_SECONDS").map_or(SECONDS, |seconds| seconds.parse().unwrap()),
-    )
+    Duration::from_secs(wanted("FEDGATE_TEST_OUTAGE_SECONDS", SECONDS))
 }
 
 /// An outage under load, begun and ended by `away` and `back`.

@@ -28,7 +28,7 @@ use fixture::{CANARY, Gateway, PATIENCE, Place, Setup, basic};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use support::keepalive::{Connection, get};
-use support::percentiles;
+use support::{percentiles, wanted};
 
 /// How long edits are made, unless `FEDGATE_TEST_RELOAD_SECONDS` says otherwise.
 const SECONDS: u32 = 8;
@@ -76,7 +76,7 @@ fn edit(dir: &Path, number: u32) {
 
 #[test]
 fn ten_edits_a_second_under_load_fail_no_request_and_each_answer_is_right_for_the_policy_it_names() {
-    let seconds = std::env::var("FEDGATE_TEST_RELOAD_SECONDS").map_or(SECONDS, |seconds| seconds.parse().unwrap());
+    let seconds = wanted("FEDGATE_TEST_RELOAD_SECONDS", SECONDS);
     let gateway = Gateway::start_with("[authentication]\nupgrade_hashes = false\n", &policy(0));
     let stop = AtomicBool::new(false);
     let mut edits = vec![(fingerprint(&policy(0)), Instant::now())];

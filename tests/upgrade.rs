@@ -24,6 +24,7 @@ use fixture::{CANARY, Gateway, PATIENCE, Setup, basic};
 use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use support::keepalive::{Connection, get};
+use support::wanted;
 
 /// How often the program is replaced, and how long clients are silent at most, unless `FEDGATE_TEST_UPGRADES` and
 /// `FEDGATE_TEST_SILENCE_MS` say otherwise.
@@ -89,10 +90,6 @@ impl Drop for Replaceable {
     }
 }
 
-fn wanted(name: &str, usual: u64) -> u64 {
-    std::env::var(name).map_or(usual, |text| text.parse().unwrap())
-}
-
 fn is_alive(pid: Pid) -> bool {
     // One that has ended and that nobody has waited for counts as ended.
     let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
@@ -130,7 +127,7 @@ fn load<T>(gateway: &Gateway, silence_ms: u64, during: impl FnOnce() -> T) -> (V
 
 #[test]
 fn upgrades_under_load_lose_no_request_of_busy_or_silent_clients() {
-    let upgrades = wanted("FEDGATE_TEST_UPGRADES", UPGRADES.into());
+    let upgrades = wanted("FEDGATE_TEST_UPGRADES", UPGRADES);
     let silence_ms = wanted("FEDGATE_TEST_SILENCE_MS", SILENCE_MS);
     let running = Replaceable::start(silence_ms / 1000 + 10);
     let (asked, processes) = load(&running.gateway, silence_ms, || {

@@ -7,10 +7,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
     RevokedCertParams, SerialNumber,
 };
+use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
 
 use crate::fixture::{CANARY, Gateway, PATIENCE, Place, Setup, basic};
+use crate::support::tls::believing;
 use crate::tls::connect_as;
 
 /// An authority of the test's own.
@@ -66,11 +67,7 @@ fn client(
     identity: Option<&Identity>,
     version: &'static rustls::SupportedProtocolVersion,
 ) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(rustls::pki_types::pem::PemObject::from_pem_file(gateway.dir.join("cert.pem")).unwrap()).unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
-    let builder = builder.with_root_certificates(roots);
+    let builder = believing(&gateway.dir.join("cert.pem"), &[version]);
     let mut config = match identity {
         Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate.clone()], key.clone_key()).unwrap(),
         None => builder.with_no_client_auth(),
@@ -185,13 +182,7 @@ fn each_name_is_served_with_its_own_certificate() {
     };
     let more = "[[tls.sni]]\ncertificate = \"other.pem\"\nkey = \"other.key\"\n";
     let gateway = start(&Authority::new(), "off", more, write);
-    let trusting = |file: &str| {
-        let mut roots = RootCertStore::empty();
-        roots.add(rustls::pki_types::pem::PemObject::from_pem_file(gateway.dir.join(file)).unwrap()).unwrap();
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        builder.with_root_certificates(roots).with_no_client_auth()
-    };
+    let trusting = |file: &str| believing(&gateway.dir.join(file), rustls::ALL_VERSIONS).with_no_client_auth();
     for (name, file) in
         [("localhost", "cert.pem"), ("other.example", "other.pem"), ("clinic.wild.example", "other.pem")]
     {

@@ -96,12 +96,6 @@ fn flood(stream: &mut Connection, count: usize, mut next: impl FnMut(usize) -> V
     (0..count).take_while(|number| stream.write_all(&next(*number)).and_then(|()| stream.flush()).is_ok()).count()
 }
 
-fn resident_kib(gateway: &Gateway) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.child.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 #[test]
 fn floods_of_frames_end_the_connection_or_cost_nothing_and_others_are_served() {
     let gateway = Gateway::start();
@@ -141,11 +135,11 @@ fn floods_of_frames_end_the_connection_or_cost_nothing_and_others_are_served() {
         }),
     ];
     for (name, count, must_end, next) in floods {
-        let (before, seen) = (resident_kib(&gateway), gateway.upstream.seen().len());
+        let (before, seen) = (gateway.resident_kib(), gateway.upstream.seen().len());
         let mut stream = open(&gateway);
         let taken = flood(&mut stream, count, next);
         assert_eq!(gateway.get("/people/ANA", "ANA").status, 200, "{name}: others are served");
-        let grown = resident_kib(&gateway).saturating_sub(before);
+        let grown = gateway.resident_kib().saturating_sub(before);
         let seen = gateway.upstream.seen().len() - seen - 1;
         println!("HTTP/2, {name}: {taken} of {count} frames taken, {seen} requests reached the upstream, {grown} KiB");
         assert!(taken < count || !must_end, "{name}: the connection goes on");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 
 use crate::program::configuration;
-use crate::support::{His, root};
+use crate::support::{His, root, wanted};
 
 /// How often, unless `FEDGATE_TEST_KILLS` says otherwise.
 const KILLS: u32 = 12;
@@ -17,7 +17,7 @@ const WRITERS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_write_is_lost_by_a_kill() {
-    let kills = std::env::var("FEDGATE_TEST_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
+    let kills = wanted("FEDGATE_TEST_KILLS", KILLS);
     // The service of the test itself mints what the one that is killed believes, and looks at its store afterwards.
     let his = His::on_sqlite().await;
     his.person("ANA", "{}").await;

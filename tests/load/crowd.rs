@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -12,7 +9,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::fixture::{CANARY, Gateway, basic};
-use crate::{resident_kib, wanted};
+use crate::support::tls::believing;
+use crate::support::wanted;
 
 /// How many, unless `FEDGATE_TEST_CROWD` says otherwise.
 const CROWD: usize = 1000;
@@ -33,24 +31,17 @@ fn an_idle_tls_connection_takes_little_memory_and_the_next_client_is_served() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         // The first ones fill what is allocated once.
-        let connector = connector(&gateway);
+        let trusting = believing(&gateway.dir.join("cert.pem"), rustls::ALL_VERSIONS);
+        let connector = TlsConnector::from(Arc::new(trusting.with_no_client_auth()));
         let warm = crowd(&gateway, &connector, 50).await;
-        let before = resident_kib(&gateway);
+        let before = gateway.resident_kib();
         let asked = crowd(&gateway, &connector, count - warm.len()).await;
-        let grown = resident_kib(&gateway).saturating_sub(before);
+        let grown = gateway.resident_kib().saturating_sub(before);
         let each = grown / asked.len() as u64;
         println!("crowd, {} idle TLS connections that have asked once: {grown} KiB, {each} KiB each", asked.len());
         assert!(each <= if count < 10_000 { KIB_EACH_OF_FEW } else { KIB_EACH }, "{each} KiB each");
         assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
     });
-}
-
-fn connector(gateway: &Gateway) -> TlsConnector {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(gateway.dir.join("cert.pem")).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    TlsConnector::from(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
 async fn crowd(gateway: &Gateway, connector: &TlsConnector, count: usize) -> Vec<TlsStream<TcpStream>> {

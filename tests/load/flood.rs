@@ -11,8 +11,7 @@ use tokio::net::TcpSocket;
 
 use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
 use crate::support::keepalive::{Connection, get};
-use crate::support::percentiles;
-use crate::{resident_kib, wanted};
+use crate::support::{percentiles, wanted};
 
 const CALLERS: usize = 4;
 /// How many passwords are guessed each second.
@@ -27,7 +26,7 @@ fn a_flood_of_wrong_passwords_fails_no_cached_caller_and_takes_bounded_memory() 
     let seconds = Duration::from_secs(wanted("FEDGATE_TEST_FLOOD_SECONDS", SECONDS));
     let gateway = Gateway::start();
     let quiet = called(&gateway, seconds);
-    let before = resident_kib(&gateway);
+    let before = gateway.resident_kib();
     let over = AtomicBool::new(false);
     let (flooded, statuses) = thread::scope(|scope| {
         let flood = scope.spawn(|| flood(gateway.address, &over));
@@ -35,7 +34,7 @@ fn a_flood_of_wrong_passwords_fails_no_cached_caller_and_takes_bounded_memory() 
         over.store(true, Ordering::SeqCst);
         (flooded, flood.join().unwrap())
     });
-    let grown = resident_kib(&gateway).saturating_sub(before);
+    let grown = gateway.resident_kib().saturating_sub(before);
     println!("flood, cached callers without: {}", percentiles(quiet));
     println!("flood, cached callers beside {GUESSES_PER_SECOND} guesses a second: {}", percentiles(flooded));
     println!("flood, guesses answered {statuses:?}; memory grew by {grown} KiB");

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::fixture::{CANARY, Gateway, basic, certificate};
 use crate::support::keepalive::Connection;
-use crate::{resident_kib, wanted};
+use crate::support::wanted;
 
 /// How long, in s, unless `FEDGATE_TEST_SOAK_SECONDS` says otherwise.
 const SECONDS: u64 = 8;
@@ -78,10 +78,10 @@ fn a_long_run_with_faults_answers_rightly_and_does_not_grow() {
         while began.elapsed() < time && !clients.iter().any(|client| client.is_finished()) {
             thread::sleep(Duration::from_millis(50));
             if began.elapsed() < time / 3 {
-                early = (resident_kib(&gateway), descriptors(&gateway));
+                early = (gateway.resident_kib(), descriptors(&gateway));
             }
         }
-        let late = (resident_kib(&gateway), descriptors(&gateway));
+        let late = (gateway.resident_kib(), descriptors(&gateway));
         over.store(true, Ordering::SeqCst);
         clients.into_iter().for_each(|client| client.join().unwrap());
         records.join().unwrap();

@@ -12,6 +12,7 @@ use crate::federation::{BOUND, Controller, Federation, INSTANCES, all_entitled, 
 use crate::fixture::Gateway;
 use crate::history::{Flip, History, State};
 use crate::support::keepalive::Connection;
+use crate::support::wanted;
 
 /// So many that most of them keep a state for longer than the bound between two flips, and late answers can be seen.
 pub(crate) const ACCOUNTS: usize = 200;
@@ -23,8 +24,8 @@ const FLIPS: usize = 2500;
 
 #[test]
 fn no_right_outlives_its_revocation_by_more_than_the_bound_whatever_fails() {
-    let flips = std::env::var("FEDGATE_TEST_FLIPS").map_or(FLIPS, |count| count.parse().unwrap());
-    let seed = std::env::var("FEDGATE_TEST_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    let flips = wanted("FEDGATE_TEST_FLIPS", FLIPS);
+    let seed = wanted("FEDGATE_TEST_SEED", rand::random());
     println!("revocation, under faults: FEDGATE_TEST_SEED={seed}");
     let federation = Federation::with_accounts(ACCOUNTS);
     let gateways = federation.gateways();

@@ -7,6 +7,7 @@ pub mod client;
 pub mod keepalive;
 pub mod postgres;
 pub mod proxy;
+pub mod tls;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +30,11 @@ pub fn percentiles(mut durations: Vec<Duration>) -> String {
         durations.get(index).map_or(f64::NAN, |duration| duration.as_secs_f64() * 1000.0)
     };
     format!("p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms of {}", at(50), at(99), at(100), durations.len())
+}
+
+/// A figure of the environment, for a longer run on demand.
+pub fn wanted<T: std::str::FromStr>(name: &str, usual: T) -> T {
+    std::env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
 /// A directory that is gone when the test is.
