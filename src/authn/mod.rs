@@ -7,8 +7,10 @@
 //! A hit costs one cache lookup, one keyed hash (BLAKE3) and a constant-time comparison. A miss reads the account, and
 //! hashes the password on the hasher threads unless that very password was verified against that very hash before.
 
+mod error;
 mod basic;
 mod cache;
+mod proof;
 mod hasher;
 mod throttle;
 
@@ -17,15 +19,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use moka::Expiry;
 use moka::future::Cache;
 use rand::TryRngCore;
 use subtle::ConstantTimeEq;
-use thiserror::Error;
 use tokio::sync::watch::Sender;
 use zeroize::Zeroizing;
 
 pub use basic::{Credential, CredentialError, OwnedCredential, with_credential};
+pub use error::{AuthnError, RejectReason};
 pub use hasher::{Busy, Hasher, Lane};
 
 use crate::accounts::{Account, Accounts, AccountsError, CacheFigures, Changes, Watch};
@@ -34,6 +35,8 @@ use crate::password::{self, Cost};
 use crate::policy::{PolicySet, Rights};
 use crate::routes::Routes;
 use cache::{Generation, Principals};
+pub use proof::keyed_mac;
+use proof::{Proof, UntilExpiry};
 pub(crate) use throttle::network;
 use throttle::{Throttle, Wait};
 
@@ -83,87 +86,6 @@ impl Principal {
     /// The policy the rights were compiled from.
     pub fn policy(&self) -> &Arc<PolicySet> {
         &self.policy
-    }
-}
-
-/// Why nobody was authenticated.
-#[derive(Debug, Error)]
-pub enum AuthnError {
-    /// No `Authorization` header.
-    #[error("no credentials")]
-    NoCredential,
-    /// A header that holds no credential.
-    #[error(transparent)]
-    Malformed(#[from] CredentialError),
-    /// A well-formed credential that is not right; the reason is for the records alone.
-    #[error("{}", .reason.as_str())]
-    Rejected {
-        /// The account it named, whether there is one or not.
-        account: String,
-        /// Why.
-        reason: RejectReason,
-    },
-    /// The accounts cannot be read now.
-    #[error(transparent)]
-    Unavailable(#[from] AccountsError),
-    /// Too many wrong passwords came from there.
-    #[error("too many wrong passwords")]
-    Throttled {
-        /// The account it named, whether there is one or not.
-        account: String,
-        /// How long to wait.
-        wait: Duration,
-    },
-    /// Too many passwords are waiting to be verified.
-    #[error(transparent)]
-    Busy(#[from] Busy),
-}
-
-/// Why a credential was rejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RejectReason {
-    /// There is no such account, or it has no password.
-    UnknownAccount,
-    /// The password is another.
-    WrongPassword,
-    /// The account is switched off.
-    Inactive,
-}
-
-impl RejectReason {
-    /// A stable word for records.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::UnknownAccount => "unknown_account",
-            Self::WrongPassword => "wrong_password",
-            Self::Inactive => "inactive_account",
-        }
-    }
-}
-
-/// That a password was compared with a stored hash, and the outcome.
-struct Proof {
-    mac: [u8; 32],
-    right: bool,
-    /// When it stops counting.
-    until: Instant,
-    start: Instant,
-    /// Seconds after `start` when it was last used.
-    last_used: AtomicU64,
-}
-
-impl Proof {
-    fn counts(&self, now: Instant, idle: Duration) -> bool {
-        let used = self.start + Duration::from_secs(self.last_used.load(Ordering::Relaxed));
-        now < self.until && now.saturating_duration_since(used) < idle
-    }
-
-    fn touch(&self, now: Instant) {
-        let seconds = now.saturating_duration_since(self.start).as_secs();
-        // Most requests of a busy account find the second unchanged and write nothing that other cores must see.
-        if self.last_used.load(Ordering::Relaxed) != seconds {
-            self.last_used.store(seconds, Ordering::Relaxed);
-        }
     }
 }
 
@@ -483,27 +405,19 @@ impl Authenticator {
     }
 
     fn proof(&self, mac: [u8; 32], right: bool) -> Arc<Proof> {
-        let start = Instant::now();
-        let until = start + if right { self.settings.verified_for } else { REJECTED_FOR };
-        Arc::new(Proof { mac, right, until, start, last_used: AtomicU64::new(0) })
+        Arc::new(Proof::new(mac, right, if right { self.settings.verified_for } else { REJECTED_FOR }))
     }
 
     /// Replaces a verified hash by a new one, behind the request's back: only if nobody changed it meanwhile.
     fn upgrade(&self, credential: &OwnedCredential, old: String) {
         let (accounts, hasher, proofs) = (self.accounts.clone(), self.hasher.clone(), self.proofs.clone());
         let (account, password) = (credential.account.clone(), credential.password.clone());
-        let (key, until) = (self.key.clone(), self.settings.verified_for);
+        let (key, lasts) = (self.key.clone(), self.settings.verified_for);
         tokio::spawn(async move {
             let Ok(Some(new)) = hasher.hash(password.clone()).await else { return };
             // The proof is there before the hash is, so that no request has to hash the password again.
             let mac = keyed_mac(&key, &account, &new, &password);
-            let start = Instant::now();
-            proofs
-                .insert(
-                    mac,
-                    Arc::new(Proof { mac, right: true, until: start + until, start, last_used: AtomicU64::new(0) }),
-                )
-                .await;
+            proofs.insert(mac, Arc::new(Proof::new(mac, true, lasts))).await;
             match accounts.replace_hash(&account, &old, &new).await {
                 Ok(true) => tracing::info!(account, "password hash replaced by argon2id"),
                 Ok(false) => tracing::debug!(account, "password hash changed meanwhile, left as it is"),
@@ -544,29 +458,10 @@ impl Watch for Authenticator {
     }
 }
 
-/// BLAKE3 under the process's key, over the parts with their lengths before them, so that no two questions are one.
-pub fn keyed_mac(key: &[u8; 32], account: &str, stored: &str, password: &[u8]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_keyed(key);
-    for part in [account.as_bytes(), stored.as_bytes(), password] {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part);
-    }
-    hasher.finalize().into()
-}
-
 /// A well-formed hash of the given cost that no password has.
 fn nobodys_hash(cost: Cost) -> String {
     let (memory, passes, zeros) = (cost.memory_kib, cost.passes, "A".repeat(43));
     format!("$argon2id$v=19$m={memory},t={passes},p=1$bm9ib2R5J3Mgc2FsdCwgMTZi${zeros}")
-}
-
-/// Proofs expire when they stop counting.
-struct UntilExpiry;
-
-impl Expiry<[u8; 32], Arc<Proof>> for UntilExpiry {
-    fn expire_after_create(&self, _: &[u8; 32], proof: &Arc<Proof>, now: Instant) -> Option<Duration> {
-        Some(proof.until.saturating_duration_since(now))
-    }
 }
 
 #[cfg(test)]

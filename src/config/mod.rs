@@ -8,6 +8,7 @@
 mod environment;
 mod error;
 mod fields;
+mod gateway;
 mod raw;
 mod tls;
 mod upstreams;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use error::ConfigError;
 pub use fields::GuardConfig;
+pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};
 pub use tls::{CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion};
 
 use crate::password::Cost;
@@ -50,87 +52,6 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// The operator's own routes.
     pub routes: Vec<RouteConfig>,
-}
-
-/// The gateway's listeners and limits.
-#[derive(Debug, Clone)]
-pub struct GatewayConfig {
-    /// HTTPS listeners.
-    pub listen: Vec<SocketAddr>,
-    /// Listeners without TLS, for a balancer on the same machine that ends TLS.
-    pub listen_plain: Vec<SocketAddr>,
-    /// Where the admin listener is; nowhere when it is empty.
-    pub admin: Vec<SocketAddr>,
-    /// Worker threads.
-    pub threads: usize,
-    /// Largest request body, in bytes, where the route names no other.
-    pub max_body_bytes: u64,
-    /// Whether the built-in routes of Thalamus are served.
-    pub thalamus_routes: bool,
-    /// Whether these are guarded for a service behind that does not guard itself.
-    pub thalamus_field_guard: bool,
-    /// How long a stop waits for requests in flight, and for clients that keep a connection open.
-    pub stop_timeout: Duration,
-    /// How long a stop goes on accepting connections, at least.
-    pub stop_delay: Duration,
-    /// Listeners without TLS that lead to HTTPS.
-    pub redirect: Vec<SocketAddr>,
-    /// Whose word on the client's address counts.
-    pub proxies: ProxiesConfig,
-    /// Where the process writes its id, for `fedgate upgrade`.
-    pub pid_file: Option<PathBuf>,
-    /// What clients may take.
-    pub limits: LimitsConfig,
-}
-
-/// The proxies before this gateway.
-#[derive(Debug, Clone, Default)]
-pub struct ProxiesConfig {
-    /// The networks they are in; nobody else's word counts.
-    pub trusted: Vec<ipnet::IpNet>,
-    /// The header in which they tell the client's address.
-    pub header: ForwardedHeader,
-    /// Whether their connections begin with a PROXY header.
-    pub proxy_protocol: bool,
-}
-
-impl ProxiesConfig {
-    /// Whether an address is that of a trusted proxy.
-    pub fn trusts(&self, address: std::net::IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.trusted.iter().any(|network| network.contains(&address))
-    }
-}
-
-/// A header that proxies tell the client's address in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ForwardedHeader {
-    /// `X-Forwarded-For`, and `X-Forwarded-Proto` beside it.
-    #[default]
-    XForwardedFor,
-    /// `Forwarded` (RFC 7239).
-    Forwarded,
-}
-
-/// What clients may take before and while they are served.
-#[derive(Debug, Clone)]
-pub struct LimitsConfig {
-    /// Connections in total.
-    pub connections: usize,
-    /// Connections of one source: an IPv4 address, or an IPv6 network of 64 bits.
-    pub connections_per_source: usize,
-    /// Requests on one connection.
-    pub requests_per_connection: u32,
-    /// Streams at a time on one HTTP/2 connection.
-    pub h2_streams: u32,
-    /// How long a whole head may take, from its first byte.
-    pub head: Duration,
-    /// How long a whole body may take, and a second more for each KiB of it.
-    pub body: Duration,
-    /// How long a client may take to take an answer, and a second more for each KiB of it.
-    pub send: Duration,
-    /// How long a connection may be silent between requests.
-    pub idle: Duration,
 }
 
 /// Where the policy lies.

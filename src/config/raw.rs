@@ -8,11 +8,11 @@ use serde::Deserialize;
 
 use super::error::ConfigError;
 use super::fields;
+use super::gateway::{Gateway, Limits};
 use super::tls::Tls;
 use super::{
-    Address, AssertionConfig, AssertionKeys, AuthenticationConfig, Config, CorsConfig, ForwardedHeader, GatewayConfig,
-    HisConfig, LimitsConfig, PolicyConfig, PostgresConfig, ProxiesConfig, RecordsConfig, RouteConfig, SqliteConfig,
-    StoreConfig, UpstreamConfig, upstreams::Upstream,
+    Address, AssertionConfig, AssertionKeys, AuthenticationConfig, Config, CorsConfig, HisConfig, PolicyConfig,
+    PostgresConfig, RecordsConfig, RouteConfig, SqliteConfig, StoreConfig, UpstreamConfig, upstreams::Upstream,
 };
 use crate::password::Cost;
 use crate::secret::Secret;
@@ -51,32 +51,6 @@ macro_rules! section {
 }
 pub(super) use section;
 
-section!(Gateway {
-    listen: Vec<String> = vec!["127.0.0.1:8443".into()],
-    listen_plain: Vec<String> = vec![],
-    admin: Vec<String> = vec!["127.0.0.1:8442".into()],
-    threads: usize = 0,
-    max_body_bytes: u64 = 1024 * 1024,
-    thalamus_routes: bool = true,
-    thalamus_field_guard: bool = false,
-    stop_timeout_seconds: u64 = 40,
-    stop_delay_seconds: u64 = 0,
-    redirect: Vec<String> = vec![],
-    trusted_proxies: Vec<String> = vec![],
-    forwarded_header: String = "x-forwarded-for".into(),
-    proxy_protocol: bool = false,
-    pid_file: String = String::new(),
-});
-section!(Limits {
-    connections: usize = 20_000,
-    connections_per_source: usize = 2_000,
-    requests_per_connection: u32 = 10_000,
-    h2_streams: u32 = 100,
-    head_timeout_seconds: u64 = 10,
-    body_timeout_seconds: u64 = 30,
-    send_timeout_seconds: u64 = 30,
-    idle_timeout_seconds: u64 = 60,
-});
 section!(Policy { roles: PathBuf = "policies/roles.cfg".into(), history: String = "policy-history".into() });
 section!(Records { file: String = String::new() });
 section!(Cors {
@@ -187,7 +161,7 @@ pub(super) fn check(raw: Raw, file: &Path) -> Result<Config, ConfigError> {
     let upstreams = check.upstreams(raw.upstream, &raw.his.listen)?;
     Ok(Config {
         file: file.to_owned(),
-        gateway: check.gateway(raw.gateway, &raw.limits)?,
+        gateway: raw.gateway.check(&check, &raw.limits)?,
         tls: raw.tls.check(&check)?,
         policy: PolicyConfig { roles: check.path(raw.policy.roles), history: check.optional_path(&raw.policy.history) },
         records: RecordsConfig { file: check.optional_path(&raw.records.file) },
@@ -243,7 +217,7 @@ impl Check<'_> {
             .map_err(|_| self.fault(key, format!("is `{text}`"), remedy))
     }
 
-    fn sockets(&self, key: &str, texts: &[String]) -> Result<Vec<SocketAddr>, ConfigError> {
+    pub(super) fn sockets(&self, key: &str, texts: &[String]) -> Result<Vec<SocketAddr>, ConfigError> {
         let parse = |text: &String| {
             text.parse().map_err(|_| {
                 self.fault(key, format!("holds `{text}`"), "write addresses such as 0.0.0.0:8443 or [::]:8443")
@@ -274,71 +248,6 @@ impl Check<'_> {
             return Err(self.fault(key, format!("is {value}"), format!("write at most {most}")));
         }
         self.at_least(key, value, least)
-    }
-
-    fn gateway(&self, raw: Gateway, limits: &Limits) -> Result<GatewayConfig, ConfigError> {
-        let listen = self.sockets("gateway.listen", &raw.listen)?;
-        let listen_plain = self.sockets("gateway.listen_plain", &raw.listen_plain)?;
-        if listen.is_empty() && listen_plain.is_empty() {
-            return Err(self.fault("gateway.listen", "is empty", "name at least one address to listen on"));
-        }
-        Ok(GatewayConfig {
-            listen,
-            listen_plain,
-            admin: self.sockets("gateway.admin", &raw.admin)?,
-            threads: if raw.threads == 0 { cores() } else { raw.threads },
-            max_body_bytes: self.at_least("gateway.max_body_bytes", raw.max_body_bytes, 1024)?,
-            thalamus_routes: raw.thalamus_routes,
-            thalamus_field_guard: raw.thalamus_field_guard,
-            stop_timeout: self.seconds("gateway.stop_timeout_seconds", raw.stop_timeout_seconds, 0)?,
-            stop_delay: self.seconds("gateway.stop_delay_seconds", raw.stop_delay_seconds, 0)?,
-            redirect: self.sockets("gateway.redirect", &raw.redirect)?,
-            proxies: self.proxies(&raw)?,
-            pid_file: self.optional_path(&raw.pid_file),
-            limits: self.limits(limits)?,
-        })
-    }
-
-    fn proxies(&self, raw: &Gateway) -> Result<ProxiesConfig, ConfigError> {
-        let key = "gateway.trusted_proxies";
-        let network = |text: &String| {
-            let alone = || text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
-            text.parse().or_else(|_| alone()).map_err(|_| {
-                self.fault(key, format!("holds `{text}`"), "write networks such as 10.0.0.0/8 or addresses such as ::1")
-            })
-        };
-        let trusted = raw.trusted_proxies.iter().map(network).collect::<Result<Vec<_>, _>>()?;
-        if raw.proxy_protocol && trusted.is_empty() {
-            let remedy = "name the balancers in `gateway.trusted_proxies`: from them alone the PROXY header is read";
-            return Err(self.fault("gateway.proxy_protocol", "is true, and nobody is trusted", remedy));
-        }
-        let header = match raw.forwarded_header.as_str() {
-            "x-forwarded-for" => ForwardedHeader::XForwardedFor,
-            "forwarded" => ForwardedHeader::Forwarded,
-            other => {
-                let remedy = "write the one that your balancer sets: \"x-forwarded-for\" or \"forwarded\"";
-                return Err(self.fault("gateway.forwarded_header", format!("is `{other}`"), remedy));
-            }
-        };
-        Ok(ProxiesConfig { trusted, header, proxy_protocol: raw.proxy_protocol })
-    }
-
-    fn limits(&self, raw: &Limits) -> Result<LimitsConfig, ConfigError> {
-        let least = |key: &str, value: u64| self.at_least(&format!("limits.{key}"), value, 1);
-        least("connections", raw.connections as u64)?;
-        least("connections_per_source", raw.connections_per_source as u64)?;
-        least("requests_per_connection", raw.requests_per_connection.into())?;
-        least("h2_streams", raw.h2_streams.into())?;
-        Ok(LimitsConfig {
-            connections: raw.connections,
-            connections_per_source: raw.connections_per_source,
-            requests_per_connection: raw.requests_per_connection,
-            h2_streams: raw.h2_streams,
-            head: self.seconds("limits.head_timeout_seconds", raw.head_timeout_seconds, 1)?,
-            body: self.seconds("limits.body_timeout_seconds", raw.body_timeout_seconds, 1)?,
-            send: self.seconds("limits.send_timeout_seconds", raw.send_timeout_seconds, 1)?,
-            idle: self.seconds("limits.idle_timeout_seconds", raw.idle_timeout_seconds, 1)?,
-        })
     }
 
     fn cors(&self, raw: Cors) -> Result<CorsConfig, ConfigError> {
@@ -510,6 +419,6 @@ impl Check<'_> {
 
 const YEAR_SECONDS: u64 = 365 * 24 * 3600;
 
-fn cores() -> usize {
+pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

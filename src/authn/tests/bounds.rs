@@ -1,5 +1,7 @@
 //! Exact bounds of proofs and leases, certificates, and the words of records.
 
+use moka::Expiry;
+
 use super::*;
 use crate::accounts::Changed;
 
