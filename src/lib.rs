@@ -26,5 +26,6 @@ pub mod observe;
 pub mod his;
 pub mod db;
 pub mod password;
+mod pem;
 pub mod secret;
 pub mod config;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Connection, Socket};
@@ -15,6 +14,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::DbError;
 use crate::config::PostgresConfig;
+use crate::pem;
 
 /// The transport of an encrypted session.
 pub type TlsStream = <<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect as TlsConnect<Socket>>::Stream;
@@ -111,14 +111,12 @@ fn roots(config: &PostgresConfig) -> Result<RootCertStore, DbError> {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().unwrap_or_default());
         return Ok(roots);
     };
-    let unusable =
-        |problem: String| DbError::Settings { key: "ca_file", problem: format!("`{}` {problem}", file.display()) };
-    let pem = std::fs::read(file).map_err(|error| unusable(format!("cannot be read ({error})")))?;
-    let certificates: Vec<CertificateDer<'_>> = rustls_pemfile::certs(&mut pem.as_slice())
-        .collect::<Result<_, _>>()
-        .map_err(|error| unusable(format!("is not PEM ({error})")))?;
-    match roots.add_parsable_certificates(certificates) {
-        (0, _) => Err(unusable("holds no certificate; put the authority's there as PEM".into())),
+    let unusable = |problem: String| DbError::Settings {
+        key: "ca_file",
+        problem: format!("`{}` {problem}; put the authority's certificate there as PEM", file.display()),
+    };
+    match roots.add_parsable_certificates(pem::certificates(file).map_err(unusable)?) {
+        (0, _) => Err(unusable("holds no usable certificate".into())),
         _ => Ok(roots),
     }
 }

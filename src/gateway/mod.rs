@@ -8,7 +8,6 @@
 mod listen;
 mod preface;
 mod tls;
-mod pem;
 mod socket;
 mod door;
 mod guarded;

@@ -20,8 +20,8 @@ use rustls::sign::CertifiedKey;
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::pem;
 use crate::config::{CertificateConfig, ClientCertificates, TlsConfig, TlsVersion};
+use crate::pem;
 use crate::reload::Signature;
 
 /// How often the files are looked at.

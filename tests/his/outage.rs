@@ -149,6 +149,12 @@ async fn one_host_of_several_is_enough_and_tls_is_verified() {
     config.uri = format!("postgres://postgres@localhost:{port}/{database}?sslmode=verify-full");
     let unverified = fedgate::db::postgres::connect(&config).await.map(|_| ());
     assert!(unverified.is_err(), "the certificate is signed by nobody we know");
+    let empty = certificate.with_file_name("empty.pem");
+    std::fs::write(&empty, "").unwrap();
+    config.ca_file = Some(empty);
+    let unusable = fedgate::db::postgres::connect(&config).await.map(|_| ()).unwrap_err().to_string();
+    let remedy = "empty.pem` holds no certificate; put the authority's certificate there as PEM";
+    assert!(unusable.contains("ca_file") && unusable.contains(remedy), "{unusable}");
     config.ca_file = Some(certificate.clone());
     let his = His::on(config.clone()).await;
     assert_eq!(his.get(&root(), "/people/ANA").await.status, 200);

@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 
 use crate::config::{UpstreamConfig, UpstreamTlsConfig};
-use crate::gateway::pem;
+use crate::pem;
 
 /// Why a file that TLS with an upstream needs cannot be used.
 #[derive(Debug, Error)]

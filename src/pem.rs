@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 /// Reads something of a file.
-pub(super) fn read<T>(path: &Path, read: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, String> {
+pub(crate) fn read<T>(path: &Path, read: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, String> {
     read(path).map_err(|error| match error {
         Error::Io(error) => format!("cannot be read ({error})"),
         Error::NoItemsFound => "holds none".into(),
@@ -19,18 +19,18 @@ pub(super) fn read<T>(path: &Path, read: impl FnOnce(&Path) -> Result<T, Error>)
 }
 
 /// The certificates of a file; at least one.
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Vec<_> = read(path, |path| CertificateDer::pem_file_iter(path)?.collect())?;
     if found.is_empty() { Err("holds no certificate".into()) } else { Ok(found) }
 }
 
 /// The private key of a file.
-pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+pub(crate) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     read(path, |path| PrivateKeyDer::from_pem_file(path))
 }
 
 /// A store of authorities.
-pub(super) fn authorities(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
+pub(crate) fn authorities(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     for certificate in certificates {
         store.add(certificate.clone()).map_err(|error| format!("cannot be used ({error})"))?;
@@ -39,7 +39,7 @@ pub(super) fn authorities(certificates: &[CertificateDer<'static>]) -> Result<Ro
 }
 
 /// A chain and its key, which were found to belong together.
-pub(super) fn certified(
+pub(crate) fn certified(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<CertifiedKey>, rustls::Error> {
