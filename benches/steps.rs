@@ -55,7 +55,7 @@ fn main() {
         target: TARGET,
         authorization: Authorization::One(HEADER),
         client: None,
-        certificate: None,
+        certified: None,
     };
     let admit =
         || parts.pipeline.admit(black_box(request)).now_or_never().expect("a hit never waits").expect("allowed");

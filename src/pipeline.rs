@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 
 use crate::assertion::{Claims, Minter, Scope};
-use crate::authn::{Authenticator, AuthnError, Certificate, Principal};
+use crate::authn::{Authenticator, AuthnError, Principal};
 use crate::fields::{BodyCheck, BodyFault, Members, Names, Remover};
 use crate::path::{PathError, parse_target};
 use crate::policy::{Decision, DenyReason, Endpoint, PolicySet, Reach};
@@ -30,8 +30,8 @@ pub struct RequestHead<'a> {
     pub authorization: Authorization<'a>,
     /// The address it came from; none on a Unix socket.
     pub client: Option<IpAddr>,
-    /// The certificate that its client has shown, where that stands for an account.
-    pub certificate: Option<&'a Certificate>,
+    /// The account that a certificate stands for whose key its client holds.
+    pub certified: Option<&'a str>,
 }
 
 /// The `Authorization` headers of a request.
@@ -183,9 +183,9 @@ impl Pipeline {
                 hidden: action.hidden.clone(),
             });
         }
-        let principal = match (authorization, request.certificate) {
+        let principal = match (authorization, request.certified) {
             // Who says a name and a password is that one, whatever machine speaks.
-            (None, Some(certificate)) => self.authenticator.authenticate_certificate(certificate, &policy).await?,
+            (None, Some(account)) => self.authenticator.authenticate_certificate(account, &policy).await?,
             (authorization, _) => self.authenticator.authenticate(authorization, request.client, &policy).await?,
         };
         // A path that no route has is told apart from a forbidden one to those alone who have proved who they are.

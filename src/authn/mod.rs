@@ -53,12 +53,19 @@ pub struct Principal {
     roles: Vec<String>,
     rights: Rights,
     policy: Arc<PolicySet>,
-    stored_hash: Box<str>,
-    proof: Arc<Proof>,
+    /// How its password was proved; nothing when a certificate was its proof.
+    password: Option<Proved>,
     epoch: u64,
     generation: Generation,
     /// When it was first made.
     since: Instant,
+}
+
+/// A password that was proved against the hash that is stored.
+#[derive(Clone)]
+struct Proved {
+    stored_hash: Arc<str>,
+    proof: Arc<Proof>,
 }
 
 impl std::fmt::Debug for Principal {
@@ -89,15 +96,6 @@ impl Principal {
     }
 }
 
-/// What a client has proved in its TLS handshake: that it holds the key of a certificate which stands for an account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
-    /// The account.
-    pub account: String,
-    /// SHA-256 of the whole certificate.
-    pub sha256: [u8; 32],
-}
-
 /// Whether the accounts can be confirmed.
 #[derive(Debug, PartialEq, Eq)]
 enum Standing {
@@ -119,8 +117,6 @@ pub struct Authenticator {
     proofs: Cache<[u8; 32], Arc<Proof>>,
     routes: Arc<Routes>,
     key: Zeroizing<[u8; 32]>,
-    /// Another one, so that no password is ever taken for a certificate, nor the other way round.
-    certificate_key: Zeroizing<[u8; 32]>,
     settings: AuthenticationConfig,
     standing: Sender<Standing>,
     /// What an unknown account is verified against: the same work as for a new one, and it never succeeds.
@@ -134,11 +130,8 @@ impl Authenticator {
     /// # Errors
     /// The operating system gives no threads or no randomness.
     pub fn new(accounts: Accounts, routes: Arc<Routes>, settings: AuthenticationConfig) -> std::io::Result<Self> {
-        let random = || {
-            let mut key = Zeroizing::new([0u8; 32]);
-            rand::rngs::OsRng.try_fill_bytes(key.as_mut()).map_err(std::io::Error::other).map(|()| key)
-        };
-        let (key, certificate_key) = (random()?, random()?);
+        let mut key = Zeroizing::new([0u8; 32]);
+        rand::rngs::OsRng.try_fill_bytes(key.as_mut()).map_err(std::io::Error::other)?;
         let bound = settings.freshness_bound + settings.serve_cached_for;
         Ok(Self {
             hasher: Hasher::start(settings.hasher_threads, settings.hasher_queue, settings.cost)?,
@@ -148,7 +141,6 @@ impl Authenticator {
             accounts,
             routes,
             key,
-            certificate_key,
             standing: Sender::new(Standing::Unknown),
             nobodys_hash: nobodys_hash(settings.cost),
             settings,
@@ -225,32 +217,29 @@ impl Authenticator {
         }
     }
 
-    /// Finds the principal of a client that has proved who it is by its certificate; there is no password to verify.
+    /// Finds the principal of a client that has proved in its TLS handshake that it holds the key of a certificate which
+    /// stands for `account`. However the account's principal was proved before: this client has proved it anew.
     ///
     /// # Errors
     /// See [`AuthnError`].
     pub async fn authenticate_certificate(
         &self,
-        certificate: &Certificate,
+        account: &str,
         policy: &Arc<PolicySet>,
     ) -> Result<Arc<Principal>, AuthnError> {
-        let now = Instant::now();
-        let mac = keyed_mac(&self.certificate_key, &certificate.account, "", &certificate.sha256);
-        let cached = self.principals.find(&certificate.account, now);
-        let cached = cached.filter(|principal| bool::from(mac.ct_eq(&principal.proof.mac)));
+        let cached = self.principals.find(account, Instant::now());
         self.principals.count(cached.is_some());
         if let Some(principal) = cached {
             return Ok(self.under(principal, policy));
         }
         self.are_confirmed().await?;
         let generation = self.principals.generation();
-        let reject = |reason| Err(AuthnError::Rejected { account: certificate.account.clone(), reason });
-        match self.accounts.read(&certificate.account).await? {
+        let reject = |reason| Err(AuthnError::Rejected { account: account.to_owned(), reason });
+        match self.accounts.read(account).await? {
             None => reject(RejectReason::UnknownAccount),
             Some(account) if !account.active => reject(RejectReason::Inactive),
             Some(account) => {
-                let proof = self.proof(mac, true);
-                let principal = Arc::new(self.principal(account, String::new(), proof, policy, generation));
+                let principal = Arc::new(self.principal(account, None, policy, generation));
                 self.principals.insert(&principal);
                 Ok(principal)
             }
@@ -270,12 +259,13 @@ impl Authenticator {
     /// The hit path: synchronous, no I/O, no allocation unless the policy has changed since the rights were compiled.
     fn cached(&self, credential: &Credential<'_>, policy: &Arc<PolicySet>, now: Instant) -> Option<Arc<Principal>> {
         let principal = self.principals.find(&credential.account, now)?;
-        let mac = self.mac(&credential.account, &principal.stored_hash, &credential.password);
-        let same = bool::from(mac.ct_eq(&principal.proof.mac));
-        if !same || !principal.proof.counts(now, self.settings.verified_idle) {
+        let Proved { stored_hash, proof } = principal.password.as_ref()?;
+        let mac = self.mac(&credential.account, stored_hash, &credential.password);
+        let same = bool::from(mac.ct_eq(&proof.mac));
+        if !same || !proof.counts(now, self.settings.verified_idle) {
             return None;
         }
-        principal.proof.touch(now);
+        proof.touch(now);
         Some(self.under(principal, policy))
     }
 
@@ -289,8 +279,7 @@ impl Authenticator {
             roles: principal.roles.clone(),
             rights: Rights::compile(policy, &principal.roles, self.routes.endpoints()),
             policy: Arc::clone(policy),
-            stored_hash: principal.stored_hash.clone(),
-            proof: Arc::clone(&principal.proof),
+            password: principal.password.clone(),
             epoch: principal.epoch,
             generation: principal.generation,
             since: principal.since,
@@ -320,7 +309,8 @@ impl Authenticator {
             (true, false) => return reject(RejectReason::Inactive),
             (true, true) => {}
         }
-        let principal = Arc::new(self.principal(account, stored, proof, policy, generation));
+        let password = Proved { stored_hash: stored.into(), proof };
+        let principal = Arc::new(self.principal(account, Some(password), policy, generation));
         self.principals.insert(&principal);
         Ok(principal)
     }
@@ -341,8 +331,7 @@ impl Authenticator {
     fn principal(
         &self,
         account: Account,
-        stored: String,
-        proof: Arc<Proof>,
+        password: Option<Proved>,
         policy: &Arc<PolicySet>,
         generation: Generation,
     ) -> Principal {
@@ -351,8 +340,7 @@ impl Authenticator {
             policy: Arc::clone(policy),
             account: account.id.into(),
             roles: account.roles,
-            stored_hash: stored.into(),
-            proof,
+            password,
             epoch: account.epoch,
             generation,
             since: Instant::now(),

@@ -29,7 +29,7 @@ use super::respond::{Answer, REQUEST_ID};
 use super::tls::{ClientCertificate, Tls};
 use super::upstream::{Servers, Told, Upstream, Upstreams};
 use crate::assertion::Minter;
-use crate::authn::{AuthnError, Certificate};
+use crate::authn::AuthnError;
 use crate::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
 use crate::fields::BodyFault;
 use crate::observe::{Record, Recorder};
@@ -89,8 +89,8 @@ impl Gateway {
         }
     }
 
-    /// The certificate that the client of a connection has shown, and the account it stands for.
-    fn certificate(&self, session: &Session) -> Option<Certificate> {
+    /// The account that the certificate stands for which the client of a connection has shown.
+    fn certified(&self, session: &Session) -> Option<String> {
         let learned = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
         let shown = learned.downcast_ref::<ClientCertificate>()?;
         if !self.tls.as_ref()?.still_trusts(shown) {
@@ -98,7 +98,7 @@ impl Gateway {
         }
         let listed = self.clients.accounts.get(&shown.sha256);
         let named = || shown.common_name.as_ref().filter(|_| self.clients.common_name);
-        Some(Certificate { account: listed.or_else(named)?.clone(), sha256: shown.sha256 })
+        listed.or_else(named).cloned()
     }
 
     /// The upstream of a permitted request.
@@ -221,8 +221,8 @@ impl ProxyHttp for Gateway {
         }
         let authorization = request::authorization(&head.headers);
         // Who says a name and a password is that one, so that nobody asks for the certificate.
-        let certificate = match authorization {
-            Authorization::Absent => self.certificate(session),
+        let certified = match authorization {
+            Authorization::Absent => self.certified(session),
             Authorization::One(_) | Authorization::Several => None,
         };
         let question = RequestHead {
@@ -230,7 +230,7 @@ impl ProxyHttp for Gateway {
             target: target.as_bytes(),
             authorization,
             client: ctx.origin.client,
-            certificate: certificate.as_ref(),
+            certified: certified.as_deref(),
         };
         let refusal = match self.pipeline.admit(question).await {
             Ok(permit) => {

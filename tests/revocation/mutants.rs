@@ -75,7 +75,7 @@ fn run(mutant: Mutant) -> Findings {
                         target: TARGET.as_bytes(),
                         authorization,
                         client: None,
-                        certificate: None,
+                        certified: None,
                     };
                     let admitted = runtime.block_on(pipeline.admit(head));
                     Outcome::of_status(admitted.map_or_else(|refusal| refusal.status(), |_| 200))

@@ -57,16 +57,18 @@ async fn a_certificate_stands_for_its_account_while_that_is_active_and_for_no_ot
     fixture.add("ANA", cheap_hash("right")).await;
     let mut epoch = fixture.confirm(None).await;
     let authenticator = &fixture.authenticator;
-    let certificate = |account: &str, byte| Certificate { account: account.to_owned(), sha256: [byte; 32] };
-    let enter = async |account: &str, byte| {
-        authenticator.authenticate_certificate(&certificate(account, byte), &fixture.policy).await
-    };
-    let first = enter("ANA", 1).await.unwrap();
+    let enter = async |account: &str| authenticator.authenticate_certificate(account, &fixture.policy).await;
+    let first = enter("ANA").await.unwrap();
     assert_eq!((first.account(), first.roles()), ("ANA", &["end_user".to_owned()][..]));
-    assert!(Arc::ptr_eq(&first, &enter("ANA", 1).await.unwrap()), "cached");
-    assert!(!Arc::ptr_eq(&first, &enter("ANA", 2).await.unwrap()), "another certificate is read anew");
+    assert!(Arc::ptr_eq(&first, &enter("ANA").await.unwrap()), "cached");
+    for password in ["", "wrong"] {
+        assert!(fixture.login("ANA", password).await.is_err(), "a certificate proves no password");
+    }
+    let proved = fixture.login("ANA", "right").await.unwrap();
+    assert!(Arc::ptr_eq(&proved, &enter("ANA").await.unwrap()), "both ways in share the account's principal");
+    assert!(Arc::ptr_eq(&proved, &fixture.login("ANA", "right").await.unwrap()), "and neither puts the other out");
     assert!(format!("{first:?}").contains("account: \"ANA\", roles: [\"end_user\"]"));
-    let reason = async |account: &str| match enter(account, 1).await {
+    let reason = async |account: &str| match enter(account).await {
         Err(AuthnError::Rejected { reason, account: named }) if named == account => reason.as_str(),
         other => panic!("{other:?}"),
     };
