@@ -8,8 +8,6 @@
 
 use thiserror::Error;
 
-/// Longest head, in bytes.
-pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Most header lines.
 pub const MAX_HEADERS: usize = 64;
 /// Most digits of a length.
@@ -30,7 +28,7 @@ pub enum FramingError {
     /// A header line that is folded, has no name of `[A-Za-z0-9-]`, or a control character; or a bare CR or LF.
     #[error("a header line is malformed")]
     HeaderLine,
-    /// Longer than [`MAX_HEAD_BYTES`], or more than [`MAX_HEADERS`] lines.
+    /// Longer than a head may be, or more than [`MAX_HEADERS`] lines.
     #[error("the head is too large")]
     HeadTooLarge,
     /// Not exactly one Host.
@@ -95,12 +93,12 @@ pub enum Body {
 /// Where the head that begins `bytes` ends, if it is there whole.
 ///
 /// # Errors
-/// [`FramingError::HeadTooLarge`] when there is no end within [`MAX_HEAD_BYTES`]; [`FramingError::HeaderLine`] for a line
-/// feed without a carriage return, which ends a line for some parsers and not for others.
-pub fn head_end(bytes: &[u8]) -> Result<Option<usize>, FramingError> {
+/// [`FramingError::HeadTooLarge`] when there is no end within `most` bytes; [`FramingError::HeaderLine`] for a line feed
+/// without a carriage return, which ends a line for some parsers and not for others.
+pub fn head_end(bytes: &[u8], most: usize) -> Result<Option<usize>, FramingError> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
     let seen = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
-    if seen.len() > MAX_HEAD_BYTES {
+    if seen.len() > most {
         return Err(FramingError::HeadTooLarge);
     }
     let bare = seen

@@ -1,6 +1,9 @@
 //! A second reading of HTTP/1 framing (RFC 9112) and of what fedgate refuses of it: slow, whole lines at a time, and
 //! written without a look at the first.
 
+/// Longest head, in bytes.
+pub const MOST: usize = 16 * 1024;
+
 /// How a head ends its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
@@ -13,7 +16,7 @@ pub enum Body {
 pub fn head_end(bytes: &[u8]) -> Result<Option<usize>, ()> {
     let mut line_start = 0;
     for at in 0..bytes.len() {
-        if at >= 16 * 1024 {
+        if at >= MOST {
             return Err(());
         }
         if bytes[at] == b'\n' {

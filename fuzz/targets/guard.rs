@@ -24,7 +24,7 @@ fn follow(bytes: &[u8], step: usize) -> Ends {
         held.extend_from_slice(piece);
         loop {
             let taken = match &mut body {
-                None => match head_end(&held) {
+                None => match head_end(&held, reference::MOST) {
                     Ok(None) => break,
                     Ok(Some(end)) => match check_head(&held[..end]) {
                         Ok(found) => {

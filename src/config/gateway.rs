@@ -80,15 +80,25 @@ pub struct LimitsConfig {
     pub requests_per_connection: u32,
     /// Streams at a time on one HTTP/2 connection.
     pub h2_streams: u32,
+    /// Streams at a time that a client may have reset on one HTTP/2 connection before they were looked at.
+    pub h2_resets: usize,
+    /// Bytes of a head.
+    pub head_bytes: usize,
     /// How long a whole head may take, from its first byte.
     pub head: Duration,
-    /// How long a whole body may take, and a second more for each KiB of it.
+    /// How long a client may keep the gateway waiting for a body, between any so many bytes as this time's seconds of
+    /// [`LimitsConfig::bytes_per_second`] are.
     pub body: Duration,
-    /// How long a client may take to take an answer, and a second more for each KiB of it.
+    /// The same for taking an answer.
     pub send: Duration,
+    /// The least that bodies and answers must move, in bytes.
+    pub bytes_per_second: u64,
     /// How long a connection may be silent between requests.
     pub idle: Duration,
 }
+
+/// Most that a head may be allowed to have.
+const MOST_HEAD_BYTES: usize = 64 * 1024;
 
 section!(Gateway {
     listen: Vec<String> = vec!["127.0.0.1:8443".into()],
@@ -111,9 +121,12 @@ section!(Limits {
     connections_per_source: usize = 2_000,
     requests_per_connection: u32 = 10_000,
     h2_streams: u32 = 100,
+    h2_resets: usize = 20,
+    head_bytes: usize = 16 * 1024,
     head_timeout_seconds: u64 = 10,
     body_timeout_seconds: u64 = 30,
     send_timeout_seconds: u64 = 30,
+    bytes_per_second: u64 = 1024,
     idle_timeout_seconds: u64 = 60,
 });
 
@@ -177,7 +190,16 @@ impl Limits {
         least("connections_per_source", self.connections_per_source as u64)?;
         least("requests_per_connection", self.requests_per_connection.into())?;
         least("h2_streams", self.h2_streams.into())?;
+        least("h2_resets", self.h2_resets as u64)?;
+        check.at_least("limits.head_bytes", self.head_bytes as u64, 1024)?;
+        if self.head_bytes > MOST_HEAD_BYTES {
+            let remedy = format!("write at most {MOST_HEAD_BYTES}");
+            return Err(check.fault("limits.head_bytes", format!("is {}", self.head_bytes), remedy));
+        }
         Ok(LimitsConfig {
+            h2_resets: self.h2_resets,
+            head_bytes: self.head_bytes,
+            bytes_per_second: least("bytes_per_second", self.bytes_per_second)?,
             connections: self.connections,
             connections_per_source: self.connections_per_source,
             requests_per_connection: self.requests_per_connection,

@@ -68,6 +68,8 @@ fn a_fault_is_one_line_naming_file_key_and_remedy() {
         ("[[upstream]]\nname=\"y\"\naddress=\"127.0.0.1:1\"\n[[route]]\npath=\"/x\"\nmethods=[\"PUT\"]\nendpoint=\"e\"\nupstream=\"y\"\n[[route.guard]]\nmembers=[\"id\"]\nmay_name_subject=true", "", "`route.guard.may_name_subject of /x` is set where there is no subject"),
         ("[[upstream]]\nname=\"y\"\naddress=\"127.0.0.1:1\"\n[[route]]\npath=\"/x\"\nmethods=[\"PUT\"]\nendpoint=\"e\"\nupstream=\"y\"\n[[route.guard]]\nmembers=[]", "", "`route.guard.members of /x` is empty"),
         ("[authentication]\nverified_for_seconds = 9223372036854775807", "", "write at most 31536000"),
+        ("[limits]\nhead_bytes = 70000", "", "`limits.head_bytes` is 70000; write at most 65536"),
+        ("[limits]\nbytes_per_second = 0", "", "`limits.bytes_per_second` is 0; write at least 1"),
         ("[limits]\nhead_timeout_seconds = 0", "", "`limits.head_timeout_seconds` is 0; write at least 1"),
         ("[[upstream]]\naddress = \"127.0.0.1:1\"",       "",               "`upstream.name` is missing"),
         ("[[upstream]]\nname = \"a\"",                    "",               "`upstream.a.servers` is missing"),

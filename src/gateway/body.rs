@@ -8,16 +8,16 @@
 //! and then with it on; what comes back out of the buffer is replaced by the whole ([`Held::release`]). How much is left
 //! must be known for that, so that a longer body needs a `Content-Length`.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Version, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
-use tokio::time::{Instant, timeout_at};
 
+use super::pace::{Pace, Tempo};
 use super::request::content_length;
 use crate::fields::{BodyCheck, BodyFault, check_request};
 
@@ -25,8 +25,6 @@ use crate::fields::{BodyCheck, BodyFault, check_request};
 const RETRY_BYTES: usize = 64 * 1024;
 /// How many bytes of bodies may be held at a time, for all requests together.
 const ROOM_BYTES: usize = 256 * 1024 * 1024;
-/// The least a body must bring in a second, once its time is up.
-const BYTES_PER_SECOND: usize = 1024;
 
 /// Room for held bodies.
 #[derive(Default)]
@@ -98,12 +96,12 @@ impl From<Box<Error>> for Unheld {
 
 /// Reads the body of a request and judges it while it comes.
 ///
-/// `limit` is its largest size in bytes; it has `patience`, and a second more for each KiB that has come.
+/// `limit` is its largest size in bytes, `tempo` how fast it must come.
 pub(super) async fn hold(
     session: &mut Session,
     mut check: BodyCheck,
     limit: u64,
-    patience: Duration,
+    tempo: Tempo,
     room: &Arc<Room>,
 ) -> Result<Held, Unheld> {
     let mut share = Share { room: Arc::clone(room), bytes: 0 };
@@ -118,17 +116,22 @@ pub(super) async fn hold(
         session.as_mut().write_continue_response().await.map_err(|error| error.into_down())?;
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let began = Instant::now();
+    let mut pace = Pace::new(tempo);
     let mut body = BytesMut::new();
     loop {
         // INVARIANT: what is read from here on fits into the retry buffer, and is not nothing unless the body is.
         if declared.is_none_or(|length| length.saturating_sub(body.len()) <= RETRY_BYTES) {
             session.as_mut().enable_retry_buffering();
         }
-        let pace = Duration::from_secs((body.len() / BYTES_PER_SECOND) as u64);
-        let read = timeout_at(began + patience + pace, session.as_mut().read_request_body()).await;
-        let slow = |_| Error::explain(ErrorType::ReadTimedout, "a guarded body took too long");
-        let Some(chunk) = read.map_err(slow).and_then(|read| read).map_err(|error| error.into_down())? else { break };
+        let read = tokio::select! {
+            biased;
+            read = session.as_mut().read_request_body() => read,
+            () = poll_fn(|cx| pace.poll_too_slow(cx)) => {
+                Err(Error::explain(ErrorType::ReadTimedout, "a guarded body came too slowly"))
+            }
+        };
+        let Some(chunk) = read.map_err(|error| error.into_down())? else { break };
+        pace.moved(chunk.len() as u64);
         share.grow(chunk.len())?;
         body.extend_from_slice(&chunk);
         if body.len() > limit {

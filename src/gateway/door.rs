@@ -16,20 +16,20 @@ use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use super::admin::Admin;
-use super::guarded::{Guarded, Patience};
+use super::guarded::{Allowance, Guarded};
 use super::listen::Course;
+use super::pace::Tempo;
 use super::proxy::Gateway;
 use super::redirect::Redirect;
 use super::socket::Socket;
 use crate::authn::network;
 use crate::config::LimitsConfig;
-use crate::framing::MAX_HEAD_BYTES;
 use crate::observe::{Metrics, Recorder};
 
 /// Lets connections in.
 pub(super) struct Door {
     inside: Inside,
-    patience: Patience,
+    allowed: Allowance,
     /// Requests on one connection.
     requests: u32,
     recorder: Recorder,
@@ -45,8 +45,13 @@ pub(super) enum Inside {
 
 impl Door {
     pub(super) fn new(inside: Inside, limits: &LimitsConfig, recorder: Recorder, seats: Seats) -> Self {
-        let patience = Patience { head: limits.head, body: limits.body, idle: limits.idle };
-        Self { inside, patience, requests: limits.requests_per_connection, recorder, seats }
+        let allowed = Allowance {
+            head_bytes: limits.head_bytes,
+            head: limits.head,
+            body: Tempo::new(limits.body, limits.bytes_per_second),
+            idle: limits.idle,
+        };
+        Self { inside, allowed, requests: limits.requests_per_connection, recorder, seats }
     }
 
     /// A place for one more connection, of a source that is known or not yet.
@@ -63,11 +68,11 @@ impl Door {
         let metrics = self.recorder.metrics();
         metrics.connections.inc();
         if matches!(socket.selected_alpn_proto(), Some(ALPN::H2)) {
-            socket.expect_preface(self.patience.head);
+            socket.expect_frames(self.allowed.head);
             self.inside.serve_http2(Box::new(socket), &course.stopping).await;
             drop(seat);
         } else {
-            let guarded = Guarded::new(socket, self.patience, self.recorder.clone(), seat);
+            let guarded = Guarded::new(socket, self.allowed, self.recorder.clone(), seat);
             match &self.inside {
                 Inside::Gateway(app) => self.serve_http1(app, Box::new(guarded), course).await,
                 Inside::Redirect(app) => self.serve_http1(app, Box::new(guarded), course).await,
@@ -95,7 +100,7 @@ impl Door {
                 Some(settings) => settings.apply_to_session(&mut session),
                 None => {
                     session.set_keepalive_reuses_remaining(Some(self.requests));
-                    session.set_keepalive(Some(self.patience.idle.as_secs()));
+                    session.set_keepalive(Some(self.allowed.idle.as_secs()));
                 }
             }
             // Which ends the connection with this answer, where the gateway is stopping.
@@ -122,11 +127,11 @@ pub(super) fn h2_options(limits: &LimitsConfig) -> H2Options {
     let mut options = H2Options::default();
     options
         .max_concurrent_streams(limits.h2_streams)
-        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .max_header_list_size(limits.head_bytes as u32)
         .initial_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_concurrent_reset_streams(32)
-        .max_pending_accept_reset_streams(20)
+        .max_pending_accept_reset_streams(limits.h2_resets)
         .max_local_error_reset_streams(Some(64))
         .max_send_buffer_size(256 * 1024);
     options

@@ -25,22 +25,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::door::Seat;
+use super::pace::{Pace, Tempo};
 use super::socket::Socket;
 use crate::framing::{BodyReader, FramingError, check_head, head_end};
 use crate::observe::{Record, Recorder};
 
 /// How long an answer to a broken request may take to be written.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// The least a body must bring in a second, once its time is up.
-const BODY_BYTES_PER_SECOND: u64 = 1024;
 
-/// How long a client may take.
+/// What a client may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct Allowance {
+    /// Bytes of a head.
+    pub(super) head_bytes: usize,
     /// For a whole head, from its first byte.
     pub(super) head: Duration,
-    /// For a whole body, and a second more for each KiB of it.
-    pub(super) body: Duration,
+    /// For a body.
+    pub(super) body: Tempo,
     /// Without a byte, before a request.
     pub(super) idle: Duration,
 }
@@ -53,7 +54,7 @@ pub(super) struct Guarded {
     held: Vec<u8>,
     /// How many of `held` may be read.
     released: usize,
-    patience: Patience,
+    allowed: Allowance,
     timer: Option<Pin<Box<Sleep>>>,
     began: Instant,
     recorder: Recorder,
@@ -66,8 +67,10 @@ pub(super) struct Guarded {
 enum Phase {
     /// Between requests, or in a head.
     Head,
-    /// In a body; its bytes so far.
-    Body(BodyReader, u64),
+    /// In a body.
+    Body(BodyReader, Pace),
+    /// A request is there whole and is being answered: what comes meanwhile waits for its turn.
+    Serving,
     /// The client broke the rules in a head: the answer, and how much of it is written.
     Answering(Vec<u8>, usize),
     /// Nothing more is read.
@@ -109,14 +112,14 @@ impl Fault {
 }
 
 impl Guarded {
-    pub(super) fn new(inner: Socket, patience: Patience, recorder: Recorder, seat: Seat) -> Self {
+    pub(super) fn new(inner: Socket, allowed: Allowance, recorder: Recorder, seat: Seat) -> Self {
         Self {
             inner,
             phase: Phase::Head,
             held: Vec::new(),
             released: 0,
-            patience,
-            timer: Some(Box::pin(tokio::time::sleep(patience.idle))),
+            allowed,
+            timer: Some(Box::pin(tokio::time::sleep(allowed.idle))),
             began: Instant::now(),
             recorder,
             served: false,
@@ -134,29 +137,22 @@ impl Guarded {
 
     /// Looks at what is held: releases a head that is whole and right, and what belongs to its body.
     fn judge(&mut self) -> Result<(), FramingError> {
-        let Some(end) = head_end(&self.held)? else { return Ok(()) };
+        let Some(end) = head_end(&self.held, self.allowed.head_bytes)? else { return Ok(()) };
         let mut body = BodyReader::new(check_head(self.held.get(..end).unwrap_or_default())?);
         let taken = body.feed(self.held.get(end..).unwrap_or_default())?;
         self.released = end + taken;
         self.served = true;
-        self.begin_body(body, taken as u64);
+        self.timer = None;
+        self.phase = match body.is_done() {
+            true => Phase::Serving,
+            false => Phase::Body(body, Pace::new(self.allowed.body)),
+        };
         Ok(())
     }
 
     fn begin_head(&mut self) {
         self.began = Instant::now();
-        self.timer = Some(Box::pin(tokio::time::sleep(self.patience.head)));
-    }
-
-    fn begin_body(&mut self, body: BodyReader, taken: u64) {
-        self.timer = None;
-        if body.is_done() {
-            self.phase = Phase::Head;
-        } else {
-            self.began = Instant::now();
-            self.timer = Some(Box::pin(tokio::time::sleep(self.patience.body)));
-            self.phase = Phase::Body(body, taken);
-        }
+        self.timer = Some(Box::pin(tokio::time::sleep(self.allowed.head)));
     }
 
     /// Refuses the request whose head is held: with an answer, if it is the connection's first.
@@ -266,29 +262,39 @@ impl Guarded {
 
     /// Waits for the next request; false when there will be none.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        match &self.phase {
-            Phase::Head if self.released > 0 => Poll::Ready(Ok(true)),
-            Phase::Head => {
-                // What came with the request before is a request already.
-                if !self.held.is_empty() {
-                    if let Err(error) = self.judge() {
-                        self.refuse(Fault::Framing(error));
-                        return self.poll_refused(cx).map_ok(|()| false);
-                    }
-                    if self.released > 0 {
-                        return Poll::Ready(Ok(true));
-                    }
+        if let Phase::Serving = self.phase
+            && self.released == 0
+        {
+            self.phase = Phase::Head;
+            self.timer = Some(Box::pin(tokio::time::sleep(self.allowed.idle)));
+            // What came while the request before was served is the next one, or its beginning.
+            if !self.held.is_empty() {
+                self.begin_head();
+                if let Err(error) = self.judge() {
+                    self.refuse(Fault::Framing(error));
                 }
-                if self.timer.is_none() {
-                    let patience = if self.held.is_empty() { self.patience.idle } else { self.patience.head };
-                    self.timer = Some(Box::pin(tokio::time::sleep(patience)));
-                }
-                self.poll_head(cx)
             }
-            // A body that nobody read to its end.
-            Phase::Body(..) | Phase::Ended => Poll::Ready(Ok(self.released > 0)),
-            Phase::Answering(..) => self.poll_refused(cx).map_ok(|()| false),
         }
+        match &self.phase {
+            Phase::Head => self.poll_head(cx),
+            Phase::Answering(..) => self.poll_refused(cx).map_ok(|()| false),
+            // A body that nobody read to its end is followed by nothing.
+            Phase::Serving | Phase::Body(..) | Phase::Ended => Poll::Ready(Ok(self.released > 0)),
+        }
+    }
+
+    /// Keeps what comes before its turn, a head of it at most; ready when the client has gone.
+    fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut block = [0u8; 4096];
+        while self.held.len() <= self.allowed.head_bytes {
+            let mut fresh = ReadBuf::new(&mut block);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut fresh))?;
+            if fresh.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.held.extend_from_slice(fresh.filled());
+        }
+        Poll::Pending
     }
 
     /// Answers a refused request for as long as that may take.
@@ -301,38 +307,20 @@ impl Guarded {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Phase::Body(body, pace) = &mut self.phase else { return Poll::Ready(Ok(())) };
         let before = out.filled().len();
         if Pin::new(&mut self.inner).poll_read(cx, out)?.is_pending() {
-            ready!(self.poll_timer(cx));
-            let Phase::Body(_, count) = &self.phase else { return Poll::Ready(Ok(())) };
-            // Its time is up; a large body that keeps coming gets more of it.
-            let earned = self.patience.body + Duration::from_secs(count / BODY_BYTES_PER_SECOND);
-            match earned.checked_sub(self.began.elapsed()) {
-                Some(left) if !left.is_zero() => {
-                    self.timer = Some(Box::pin(tokio::time::sleep(left)));
-                    return self.poll_timer(cx).map(|()| Ok(()));
-                }
-                _ => return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the body came too slowly"))),
-            }
+            ready!(pace.poll_too_slow(cx));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the body came too slowly")));
         }
         let fresh = out.filled().get(before..).unwrap_or_default();
-        let Phase::Body(body, count) = &mut self.phase else { return Poll::Ready(Ok(())) };
         match body.feed(fresh) {
             Ok(taken) => {
-                *count += taken as u64;
-                let done = body.is_done();
-                let surplus = fresh.get(taken..).unwrap_or_default().to_vec();
+                pace.moved(taken as u64);
+                self.held.extend_from_slice(fresh.get(taken..).unwrap_or_default());
                 out.set_filled(before + taken);
-                if done {
-                    self.phase = Phase::Head;
-                    self.timer = None;
-                }
-                if !surplus.is_empty() {
-                    self.held = surplus;
-                    self.begin_head();
-                    if let Err(error) = self.judge() {
-                        self.refuse(Fault::Framing(error));
-                    }
+                if body.is_done() {
+                    self.phase = Phase::Serving;
                 }
                 Poll::Ready(Ok(()))
             }
@@ -375,6 +363,7 @@ impl AsyncRead for Guarded {
                 Poll::Ready(Ok(()))
             }
             Phase::Body(..) => self.poll_body(cx, out),
+            Phase::Serving => self.poll_meanwhile(cx),
             Phase::Answering(..) => self.poll_refused(cx),
             Phase::Ended => Poll::Ready(Ok(())),
         }

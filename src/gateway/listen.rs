@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::door::{Door, Seat};
+use super::pace::Tempo;
 use super::preface::{self, PrefaceError};
 use super::socket::{Socket, Transport};
 use super::tls::Tls;
@@ -33,8 +34,8 @@ pub(super) struct Entrance {
     pub(super) proxies: Arc<ProxiesConfig>,
     /// How long a PROXY header and a handshake may take.
     pub(super) patience: Duration,
-    /// How long a client may take to take an answer.
-    pub(super) send: Duration,
+    /// How fast a client must take an answer.
+    pub(super) send: Tempo,
 }
 
 /// How far the gateway has come on its way to the end; each is false until it is true.

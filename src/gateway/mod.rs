@@ -8,6 +8,8 @@
 mod listen;
 mod preface;
 mod tls;
+mod pace;
+mod frames;
 mod socket;
 mod door;
 mod guarded;
@@ -58,6 +60,7 @@ use admin::Admin;
 use door::{Door, Inside, Seats};
 use handover::{Inherited, PidFile};
 use listen::{Course, Entrance};
+use pace::Tempo;
 use proxy::Gateway;
 use redirect::Redirect;
 use report::Reporter;
@@ -301,7 +304,7 @@ impl Prepared {
             tls,
             proxies: Arc::new(gateway.proxies.clone()),
             patience: limits.head,
-            send: limits.send,
+            send: Tempo::new(limits.send, limits.bytes_per_second),
         };
         Entrances {
             tls: entrance(Inside::Gateway(Arc::clone(&proxy)), seats.clone(), self.tls),

@@ -24,6 +24,7 @@ use super::body::{self, Held, Room, Unheld};
 use super::context::{Context, Outcome, failure};
 use super::cors::Cors;
 use super::forwarded::Origin;
+use super::pace::Tempo;
 use super::request::{self, Malformed};
 use super::respond::{Answer, REQUEST_ID};
 use super::tls::{ClientCertificate, Tls};
@@ -37,8 +38,8 @@ use crate::pipeline::{Authorization, Permit, Pipeline, Refusal, RequestHead};
 
 /// Seconds after which a refused-for-now request may be tried again.
 const RETRY_AFTER: &str = "1";
-/// What 64 KiB earn a slow client, at a KiB a second.
-const H2_CHUNK_PATIENCE: Duration = Duration::from_secs(64);
+/// Most bytes that are sent over HTTP/2 in one piece.
+const H2_CHUNK_BYTES: u64 = 64 * 1024;
 /// Most attempts of one request, for methods that may be repeated.
 pub(super) const MAX_ATTEMPTS: usize = 2;
 /// Most interim answers (1xx) to one request.
@@ -56,7 +57,7 @@ pub(super) struct Gateway {
     proxies: ProxiesConfig,
     clients: ClientsConfig,
     tls: Option<Arc<Tls>>,
-    body_patience: Duration,
+    body_tempo: Tempo,
     /// How long one chunk of an answer may take over HTTP/2.
     send_patience: Duration,
     held_bodies: Arc<Room>,
@@ -72,6 +73,7 @@ impl Gateway {
         traffic: Arc<Traffic>,
         tls: Option<Arc<Tls>>,
     ) -> Self {
+        let limits = &config.gateway.limits;
         Self {
             pipeline,
             minter,
@@ -83,8 +85,8 @@ impl Gateway {
             proxies: config.gateway.proxies.clone(),
             clients: config.tls.clients.clone(),
             tls,
-            body_patience: config.gateway.limits.body,
-            send_patience: config.gateway.limits.send + H2_CHUNK_PATIENCE,
+            body_tempo: Tempo::new(limits.body, limits.bytes_per_second),
+            send_patience: limits.send + Duration::from_secs(H2_CHUNK_BYTES.div_ceil(limits.bytes_per_second)),
             held_bodies: Arc::default(),
         }
     }
@@ -180,7 +182,7 @@ impl Gateway {
     async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<Held>, Unheld> {
         let Some(check) = permit.body_check() else { return Ok(None) };
         let limit = permit.max_body_bytes();
-        body::hold(session, check, limit, self.body_patience, &self.held_bodies).await.map(Some)
+        body::hold(session, check, limit, self.body_tempo, &self.held_bodies).await.map(Some)
     }
 
     /// Refuses an admitted request for its body.
@@ -203,7 +205,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         if session.is_http2() {
             // A window that a client never opens keeps no socket busy: only this ends the wait for it. It is of one
-            // chunk, of 64 KiB at most.
+            // piece.
             session.as_downstream_mut().set_write_timeout(Some(self.send_patience));
         }
         let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::protocols::l4::socket;
@@ -26,12 +26,12 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
+use super::frames::Frames;
+use super::pace::{Pace, Tempo};
 use super::tls::ClientCertificate;
 
 /// Bytes gathered before they are sent: a head and a small body go out as one.
 const WRITE_BUFFER: usize = 4096;
-/// The least a client must take in a second, once its time is up.
-const BYTES_PER_SECOND: u64 = 1024;
 /// How long saying goodbye may take.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -49,31 +49,23 @@ pub(super) struct Socket {
     tls: Option<Arc<SslDigest>>,
     alpn: Option<ALPN>,
     learned: Option<Arc<ProxyDigest>>,
+    tempo: Tempo,
+    /// While the client has not taken all that was sent.
+    pace: Option<Pace>,
+    heads: Option<Heads>,
+}
+
+/// The heads of an HTTP/2 client, which nobody else waits for with a limit.
+struct Heads {
+    frames: Frames,
     patience: Duration,
-    slow: Option<Slow>,
-    /// Until an HTTP/2 client has sent its preface, which nobody else waits for with a limit.
-    opening: Option<Opening>,
-}
-
-/// A preface on its way.
-struct Opening {
-    missing: usize,
-    timer: Pin<Box<Sleep>>,
-}
-
-/// Bytes of the preface of HTTP/2 (RFC 9113, 3.4).
-const PREFACE_BYTES: usize = 24;
-
-/// A client that did not take what was sent at once.
-struct Slow {
-    since: Instant,
-    taken: u64,
-    timer: Pin<Box<Sleep>>,
+    /// While something of one is missing.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
     /// A connection of `client`, which may be another address than the transport's own when a proxy has told it.
-    pub(super) fn new(transport: Transport, client: SocketAddr, patience: Duration) -> Self {
+    pub(super) fn new(transport: Transport, client: SocketAddr, tempo: Tempo) -> Self {
         let (fd, alpn, tls, certificate) = match &transport {
             Transport::Plain(tcp) => (tcp.as_raw_fd(), None, None, None),
             Transport::Tls(tls) => {
@@ -102,47 +94,53 @@ impl Socket {
             tls,
             alpn,
             learned,
-            opening: None,
-            patience,
-            slow: None,
+            tempo,
+            pace: None,
+            heads: None,
         }
     }
 
-    /// Gives an HTTP/2 client so long for its preface.
-    pub(super) fn expect_preface(&mut self, patience: Duration) {
-        self.opening = Some(Opening { missing: PREFACE_BYTES, timer: Box::pin(tokio::time::sleep(patience)) });
+    /// Gives an HTTP/2 client so long for its preface, and for each head.
+    pub(super) fn expect_frames(&mut self, patience: Duration) {
+        let timer = Some(Box::pin(tokio::time::sleep(patience)));
+        self.heads = Some(Heads { frames: Frames::new(), patience, timer });
     }
 
-    /// Notes how a write fared; an error once the client has been too slow for too long.
+    /// Notes how a write fared; an error once the client is too slow.
     fn paced(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match poll {
             Poll::Ready(Ok(count)) => {
-                if let Some(slow) = &mut self.slow {
-                    slow.taken = slow.taken.saturating_add(count as u64);
+                if let Some(pace) = &mut self.pace {
+                    pace.moved(count as u64);
                 }
                 Poll::Ready(Ok(count))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                let patience = self.patience;
-                let slow = self.slow.get_or_insert_with(|| Slow {
-                    since: Instant::now(),
-                    taken: 0,
-                    timer: Box::pin(tokio::time::sleep(patience)),
-                });
-                while slow.timer.as_mut().poll(cx).is_ready() {
-                    let earned = patience + Duration::from_secs(slow.taken / BYTES_PER_SECOND);
-                    match earned.checked_sub(slow.since.elapsed()) {
-                        Some(left) if !left.is_zero() => slow.timer = Box::pin(tokio::time::sleep(left)),
-                        _ => {
-                            let slow =
-                                io::Error::new(io::ErrorKind::TimedOut, "the client takes the answer too slowly");
-                            return Poll::Ready(Err(slow));
-                        }
-                    }
-                }
-                Poll::Pending
+                let pace = self.pace.get_or_insert_with(|| Pace::new(self.tempo));
+                ready!(pace.poll_too_slow(cx));
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes the answer too slowly")))
             }
+        }
+    }
+}
+
+impl Heads {
+    /// Follows what was read.
+    fn feed(&mut self, bytes: &[u8]) {
+        let completed = self.frames.feed(bytes);
+        if completed || !self.frames.is_in_head() {
+            self.timer = None;
+        }
+        if self.timer.is_none() && self.frames.is_in_head() {
+            self.timer = Some(Box::pin(tokio::time::sleep(self.patience)));
+        }
+    }
+
+    fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(cx),
+            None => Poll::Pending,
         }
     }
 }
@@ -158,13 +156,13 @@ impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = out.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, out);
-        if let Some(opening) = &mut self.opening {
-            if poll.is_pending() && opening.timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no preface of HTTP/2")));
-            }
-            opening.missing = opening.missing.saturating_sub(out.filled().len() - before);
-            if opening.missing == 0 {
-                self.opening = None;
+        if let Some(heads) = &mut self.heads {
+            match out.filled().get(before..) {
+                Some(fresh) if !fresh.is_empty() => heads.feed(fresh),
+                _ if poll.is_pending() && heads.poll_too_slow(cx).is_ready() => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a head takes too long")));
+                }
+                _ => {}
             }
         }
         poll
@@ -193,7 +191,7 @@ impl AsyncWrite for Socket {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.stream).poll_flush(cx);
         if let Poll::Ready(Ok(())) = poll {
-            self.slow = None;
+            self.pace = None;
             return poll;
         }
         self.paced(cx, poll.map_ok(|()| 0)).map_ok(|_| ())

@@ -160,6 +160,52 @@ fn requests_that_come_in_one_piece_are_each_judged_and_answered() {
 }
 
 #[test]
+fn what_comes_before_its_turn_waits_for_it_and_hurries_nobody() {
+    let environment = [("FEDGATE_LIMITS_HEAD_TIMEOUT_SECONDS", "1")];
+    let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
+    let head = |line: &str, more: &str| format!("{line} HTTP/1.1\r\nHost: a\r\n{}{more}\r\n", authorization());
+    let next = head("GET /people/ANA", "Connection: close\r\n");
+    let (beginning, rest) = next.split_at(9);
+    for first in [
+        head("GET /pols/ANA/late", ""),
+        head("POST /pols/ANA/late", "Content-Length: 4\r\n") + "true",
+        head("POST /pols/ANA/late", "Transfer-Encoding: chunked\r\n") + "4\r\ntrue\r\n0\r\n\r\n",
+    ] {
+        let mut stream = TcpStream::connect(gateway.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // In one piece, and while the answer is on its way, which takes longer than a head may.
+        let (at_once, later) = beginning.split_at(4);
+        stream.write_all(format!("{first}{at_once}").as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        stream.write_all(later.as_bytes()).unwrap();
+        let mut answer = [0; 4096];
+        let count = stream.read(&mut answer).unwrap();
+        assert!(answer[..count].starts_with(b"HTTP/1.1 200 "), "{:?}", String::from_utf8_lossy(&answer[..count]));
+        stream.write_all(rest.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+    }
+    // Who sends more than waits for a turn is served all the same, and who goes away is not waited for.
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(format!("{}{}", head("GET /pols/ANA/late", ""), "x".repeat(100_000)).as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+#[test]
+fn the_size_of_a_head_is_a_setting() {
+    let environment = [("FEDGATE_LIMITS_HEAD_BYTES", "2048")];
+    let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
+    let with = |filler: usize| gateway.request("GET", "/people/ANA", "ANA", &format!("X: {}\r\n", "a".repeat(filler)));
+    assert_eq!(with(1500).status, 200);
+    let refused = with(2048);
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (431, Some("head_too_large")));
+}
+
+#[test]
 fn who_sends_a_head_or_a_body_a_byte_at_a_time_is_let_go() {
     let policy = std::fs::read_to_string("policies/roles.cfg").unwrap();
     let environment = [
@@ -290,6 +336,13 @@ fn who_takes_an_answer_too_slowly_is_let_go() {
     let mut taken = vec![];
     let ended = stream.read_to_end(&mut taken);
     assert!(ended.is_err() || taken.len() < LARGE, "cut off: {} bytes", taken.len());
+    // What was taken earns nothing: who stops in the middle is let go as soon.
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.read_exact(&mut vec![0; LARGE / 4]).unwrap();
+    let record = gateway.record_within(PATIENCE).expect("it is let go").1;
+    assert_eq!(record["reason"], "client_gone", "{record}");
     // Who takes it is given all of it.
     let answer = gateway.get("/pols/ANA/large", "ANA");
     assert_eq!((answer.complete, answer.body.len()), (true, LARGE));

@@ -208,3 +208,41 @@ fn a_preface_has_the_time_of_a_head() {
     let frames = read(&mut open, |kind, number| kind == HEADERS && number == 1);
     assert_eq!(frames.last().and_then(|(_, _, block)| block.first()), Some(&0x88), "who has sent it may be silent");
 }
+
+#[test]
+fn a_head_that_comes_in_crumbs_has_its_time_and_a_window_that_stays_shut_too() {
+    let environment = [
+        ("FEDGATE_LIMITS_HEAD_TIMEOUT_SECONDS", "1"),
+        ("FEDGATE_LIMITS_SEND_TIMEOUT_SECONDS", "1"),
+        ("FEDGATE_LIMITS_BYTES_PER_SECOND", "65536"),
+    ];
+    let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
+    let block = request("/people/ANA", &[("x", &"a".repeat(2000))]);
+    let whole = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block);
+    // A byte of one frame at a time, and a frame of one byte at a time.
+    let bytes = whole.chunks(1).map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let mut frames = vec![frame(HEADERS, END_STREAM, 1, &block[..1])];
+    frames.extend(block[1..].chunks(1).map(|byte| frame(CONTINUATION, 0, 1, byte)));
+    for crumbs in [bytes, frames] {
+        let mut stream = open(&gateway);
+        let taken = flood(&mut stream, crumbs.len(), |number| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            crumbs[number].clone()
+        });
+        assert!(taken < crumbs.len(), "it is let go");
+        while gateway.record_within(std::time::Duration::from_millis(100)).is_some() {}
+        assert!(!gateway.upstream.seen().iter().any(|seen| seen.contains("aaa")), "nothing of it was served");
+    }
+    let mut stream = open(&gateway);
+    stream.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).unwrap();
+    stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &request("/people/ANA", &[]))).unwrap();
+    let record = gateway.record_within(crate::fixture::PATIENCE).expect("the request comes to its end").1;
+    assert_eq!(
+        (record["decision"].as_str(), record["reason"].as_str()),
+        (Some("fail"), Some("client_gone")),
+        "{record}"
+    );
+    let frames = read(&mut stream, |kind, _| kind == RST_STREAM || kind == GOAWAY);
+    assert!(!frames.iter().any(|(kind, _, payload)| *kind == DATA && !payload.is_empty()), "{frames:?}");
+    assert!(frames.iter().any(|(kind, stream, _)| *kind == RST_STREAM && *stream == 1), "{frames:?}");
+}
