@@ -4,19 +4,27 @@
 //! Untrusted text is escaped (JSON escapes, and what terminals or line readers act on) and bounded.
 //!
 //! Lines are written by a thread of its own. When the reader of stdout falls behind, requests wait for it rather than
-//! go unrecorded.
+//! go unrecorded. Who asks is told when a record is on the disk ([`Recorder::keep`]); one look at the disk serves all who
+//! ask at a time.
 
+mod journal;
 mod metrics;
+mod writer;
 
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::oneshot;
+
+use journal::Journal;
 pub use metrics::Metrics;
+use writer::{Entry, State, Writer};
 
 /// Records that may wait to be written.
 const QUEUE: usize = 8192;
@@ -60,38 +68,49 @@ pub struct Record<'a> {
     pub trace_id: Option<&'a str>,
 }
 
-/// What the writer is sent.
-enum Entry {
-    Line(Vec<u8>),
-    /// To be answered once everything before it is written.
-    Flush(SyncSender<()>),
-}
-
 /// Where records go; clones share one writer and one set of metrics.
 #[derive(Clone)]
 pub struct Recorder {
     queue: SyncSender<Entry>,
     metrics: Arc<Metrics>,
+    state: Arc<State>,
+}
+
+/// Whether a record is on disk, once that is known.
+pub struct Kept(Option<oneshot::Receiver<bool>>);
+
+impl Future for Kept {
+    type Output = bool;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
+        match &mut self.0 {
+            Some(receiver) => Pin::new(receiver).poll(cx).map(|kept| kept.unwrap_or(false)),
+            None => Poll::Ready(true),
+        }
+    }
 }
 
 impl Recorder {
-    /// Starts the thread that writes to stdout, and appends to `file` where one is given.
+    /// Starts the thread that writes to stdout, and appends to `file` where one is given: `durable`, if an answer may
+    /// wait for its record to be on disk.
     ///
     /// # Errors
     /// The file cannot be opened, or the operating system gives no thread.
-    pub fn start(file: Option<&Path>) -> io::Result<Self> {
+    pub fn start(file: Option<&Path>, durable: bool) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
-        let mut outputs: Vec<Box<dyn Write + Send>> = vec![Box::new(io::stdout())];
-        if let Some(path) = file {
-            let opened = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-            outputs.push(Box::new(opened.map_err(|error| {
+        let journal = file.map(|path| {
+            Journal::open(path).map_err(|error| {
                 let remedy = "`records.file` must name a file that can be written";
                 io::Error::new(error.kind(), format!("{}: {error}; {remedy}", path.display()))
-            })?));
-        }
-        thread::Builder::new().name("records".into()).spawn(move || write_all(&receiver, &mut outputs))?;
+            })
+        });
+        let journal = journal.transpose()?;
+        let durable = durable && journal.is_some();
+        let state = Arc::new(State::new(durable));
+        let writer = Writer::new(journal, Arc::clone(&state));
+        thread::Builder::new().name("records".into()).spawn(move || writer.run(&receiver))?;
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        Ok(Self { queue: sender, metrics })
+        Ok(Self { queue: sender, metrics, state })
     }
 
     /// What is counted beside the records.
@@ -99,14 +118,52 @@ impl Recorder {
         &self.metrics
     }
 
+    /// Whether records are to be on disk before the answers they tell of.
+    pub fn is_durable(&self) -> bool {
+        self.state.durable
+    }
+
+    /// Whether nothing may be served, because it could not be recorded.
+    pub fn refuses(&self) -> bool {
+        self.state.durable && self.state.is_failing()
+    }
+
+    /// Why the file of records cannot be written now; nothing when it can, or when there is none.
+    pub fn fault(&self) -> Option<String> {
+        self.state.fault()
+    }
+
     /// Counts and writes one record. Waits while the queue is full.
     pub fn record(&self, record: &Record<'_>) {
+        self.count(record);
         // The writer lives as long as the process: it goes on even when stdout is closed.
+        let _ = self.queue.send(Entry::Line(line(record)));
+    }
+
+    /// The same; what is returned tells whether the record is on disk, where records are to be.
+    pub fn keep(&self, record: &Record<'_>) -> Kept {
+        if !self.state.durable {
+            self.record(record);
+            return Kept(None);
+        }
+        self.count(record);
+        let (sender, receiver) = oneshot::channel();
+        let _ = self.queue.send(Entry::Awaited(line(record), sender));
+        Kept(Some(receiver))
+    }
+
+    /// Says that a record was waited for in vain: the disk neither takes it nor refuses it.
+    pub fn stalled(&self) {
+        if self.state.becomes(Some("it takes no record in time".to_owned())) {
+            tracing::error!("records are not written in time; requests are refused until they are");
+        }
+    }
+
+    fn count(&self, record: &Record<'_>) {
         self.metrics.request(record.decision, record.status, record.duration);
         if !matches!(record.decision, "allow" | "answer") {
             self.metrics.refusal(record.reason);
         }
-        let _ = self.queue.send(Entry::Line(line(record)));
     }
 
     /// Waits until every record so far is written.
@@ -114,36 +171,6 @@ impl Recorder {
         let (written, wait) = sync_channel(1);
         if self.queue.send(Entry::Flush(written)).is_ok() {
             let _ = wait.recv();
-        }
-    }
-}
-
-fn write_all(entries: &Receiver<Entry>, outputs: &mut [Box<dyn Write + Send>]) {
-    let mut failing = false;
-    let mut waiting = None;
-    while let Ok(first) = entries.recv() {
-        let mut batch = Vec::new();
-        for entry in std::iter::once(first).chain(entries.try_iter()) {
-            match entry {
-                Entry::Line(line) => batch.extend_from_slice(&line),
-                Entry::Flush(written) => waiting = Some(written),
-            }
-            if batch.len() > 64 * 1024 || waiting.is_some() {
-                break;
-            }
-        }
-        // Each output gets every record, whatever becomes of the others.
-        let failed = outputs.iter_mut().filter_map(|out| out.write_all(&batch).and_then(|()| out.flush()).err()).last();
-        match failed {
-            None => failing = false,
-            Some(error) if !failing => {
-                failing = true;
-                tracing::error!(%error, "records cannot be written");
-            }
-            Some(_) => {}
-        }
-        if let Some(written) = waiting.take() {
-            let _ = written.send(());
         }
     }
 }

@@ -68,6 +68,8 @@ pub struct PolicyConfig {
 pub struct RecordsConfig {
     /// A file they are appended to.
     pub file: Option<PathBuf>,
+    /// Whether those of refusals and of writes are on disk before the client is answered.
+    pub durable: bool,
 }
 
 /// Which origins a browser may call from (the Fetch standard's CORS protocol).

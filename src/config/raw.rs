@@ -52,7 +52,7 @@ macro_rules! section {
 pub(super) use section;
 
 section!(Policy { roles: PathBuf = "policies/roles.cfg".into(), history: String = "policy-history".into() });
-section!(Records { file: String = String::new() });
+section!(Records { file: String = String::new(), durable: bool = true });
 section!(Cors {
     allowed_origins: Vec<String> = vec!["*".into()],
 });
@@ -164,7 +164,7 @@ pub(super) fn check(raw: Raw, file: &Path) -> Result<Config, ConfigError> {
         gateway: raw.gateway.check(&check, &raw.limits)?,
         tls: raw.tls.check(&check)?,
         policy: PolicyConfig { roles: check.path(raw.policy.roles), history: check.optional_path(&raw.policy.history) },
-        records: RecordsConfig { file: check.optional_path(&raw.records.file) },
+        records: RecordsConfig { file: check.optional_path(&raw.records.file), durable: raw.records.durable },
         cors: check.cors(raw.cors)?,
         authentication: check.authentication(raw.authentication)?,
         store: check.store(raw.store)?,

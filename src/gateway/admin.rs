@@ -15,13 +15,13 @@ use serde_json::json;
 use super::Traffic;
 use super::upstream::{Upstream, Upstreams};
 use crate::authn::Authenticator;
-use crate::observe::Metrics;
+use crate::observe::Recorder;
 use crate::policy::PolicySet;
 use crate::reload::FileState;
 
 /// What the admin listener looks at.
 pub(super) struct Admin {
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) recorder: Recorder,
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) policy: Arc<ArcSwap<PolicySet>>,
     pub(super) file: Arc<FileState>,
@@ -50,14 +50,15 @@ impl ServeHttp for Admin {
 }
 
 impl Admin {
-    /// Ready to be sent requests: the accounts are confirmed (or an outage lease still holds), and it is not stopping.
+    /// Ready to be sent requests: the accounts are confirmed (or an outage lease still holds), what must be recorded can be,
+    /// and it is not stopping.
     ///
     /// A policy file that cannot be used is told and does not count: the last good policy is in force. Nor does an
     /// upstream without a server that is well: another gateway would find the same, and this one can still refuse.
     fn ready(&self) -> Response<Vec<u8>> {
         let draining = self.traffic.is_stopping();
         let lease = self.authenticator.lease_is_valid(Instant::now());
-        let ready = lease && !draining;
+        let ready = lease && !draining && !self.recorder.refuses();
         let well = |upstream: &Upstream| upstream.servers.well().map(|(_, addresses)| addresses).sum::<usize>();
         let upstreams: serde_json::Map<_, _> =
             self.upstreams.all().map(|upstream| (upstream.name().to_owned(), json!(well(upstream)))).collect();
@@ -66,6 +67,7 @@ impl Admin {
             "draining": draining,
             "accounts": { "lease_valid": lease, "fault": self.authenticator.fault() },
             "policy": { "fingerprint": self.policy.load().fingerprint(), "fault": self.file.fault() },
+            "records": { "durable": self.recorder.is_durable(), "fault": self.recorder.fault() },
             "upstreams": upstreams,
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -74,12 +76,14 @@ impl Admin {
 
     fn metrics(&self) -> Vec<u8> {
         let caches = self.authenticator.figures();
+        let metrics = self.recorder.metrics();
         let samples = [
             ("fedgate_requests_in_flight", self.traffic.in_flight() as u64),
             ("fedgate_lease_valid", self.authenticator.lease_is_valid(Instant::now()).into()),
             ("fedgate_account_epoch", *self.authenticator.epoch().borrow()),
             ("fedgate_policy_faults_total", self.file.faults()),
             ("fedgate_policy_faulty", self.file.fault().is_some().into()),
+            ("fedgate_records_failing", self.recorder.fault().is_some().into()),
             ("fedgate_cache_principals", caches.principals),
             ("fedgate_cache_hits_total", caches.hits),
             ("fedgate_cache_misses_total", caches.misses),
@@ -88,15 +92,12 @@ impl Admin {
             ("fedgate_cache_mean_age_seconds", caches.mean_age_seconds),
             ("fedgate_passwords_hashed_total", caches.hashed),
         ];
-        samples.into_iter().for_each(|(name, value)| self.metrics.sample(name, value));
+        samples.into_iter().for_each(|(name, value)| metrics.sample(name, value));
         for upstream in self.upstreams.all() {
-            upstream
-                .servers
-                .well()
-                .for_each(|(server, well)| self.metrics.upstream_well(upstream.name(), server, well));
+            upstream.servers.well().for_each(|(server, well)| metrics.upstream_well(upstream.name(), server, well));
         }
-        self.metrics.policy_in_force(self.policy.load().fingerprint());
-        self.metrics.text()
+        metrics.policy_in_force(self.policy.load().fingerprint());
+        metrics.text()
     }
 }
 

@@ -20,6 +20,10 @@ use crate::balance::Server;
 use crate::observe::Record;
 use crate::pipeline::{Permit, Pipeline, Refusal};
 
+/// Why what cannot be recorded is not served.
+pub(super) const NOT_RECORDED: &str = "not_recorded";
+pub(super) const NOT_RECORDED_MESSAGE: &str = "The request cannot be recorded now";
+
 /// What is known of one request while it is served.
 pub(super) struct Context {
     pub(super) start: Instant,
@@ -27,6 +31,8 @@ pub(super) struct Context {
     pub(super) request_id: String,
     pub(super) cors: Cors,
     pub(super) outcome: Outcome,
+    /// Whether its record was made before it was answered.
+    pub(super) recorded: bool,
     pub(super) body_bytes: u64,
     pub(super) attempts: usize,
     /// The server of the last attempt.
@@ -72,6 +78,7 @@ impl Context {
             request_id: format!("{:032x}", rand::random::<u128>()),
             cors: Cors::default(),
             outcome: Outcome::Undecided,
+            recorded: false,
             body_bytes: 0,
             attempts: 0,
             server: None,
@@ -174,6 +181,7 @@ pub(super) fn failure(error: &Error) -> (u16, &'static str, &'static str) {
             (408, "request_timeout", "The request took too long")
         }
         (HTTPStatus(413), _) => (413, "body_too_large", "The body is too large"),
+        (Custom(NOT_RECORDED), _) => (503, NOT_RECORDED, NOT_RECORDED_MESSAGE),
         (Custom("answer_withheld"), _) => (502, "answer_withheld", "The answer of the service behind cannot be shown"),
         (HTTPStatus(502), _) => (502, "upstream_refused", "The service behind does not trust this gateway"),
         (HTTPStatus(status), _) => (*status, "bad_request", "The request cannot be served"),

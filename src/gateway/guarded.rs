@@ -28,7 +28,7 @@ use super::door::Seat;
 use super::pace::{Pace, Tempo};
 use super::socket::Socket;
 use crate::framing::{BodyReader, FramingError, check_head, head_end};
-use crate::observe::{Record, Recorder};
+use crate::observe::{Kept, Record, Recorder};
 
 /// How long an answer to a broken request may take to be written.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,6 +58,8 @@ pub(super) struct Guarded {
     timer: Option<Pin<Box<Sleep>>>,
     began: Instant,
     recorder: Recorder,
+    /// The record of a refusal, on its way to the disk.
+    kept: Option<Kept>,
     /// Whether a head was let through: from then on an answer of the guard's could fall into one of pingora's.
     served: bool,
     /// Kept until the connection ends: its place among the connections.
@@ -122,6 +124,7 @@ impl Guarded {
             timer: Some(Box::pin(tokio::time::sleep(allowed.idle))),
             began: Instant::now(),
             recorder,
+            kept: None,
             served: false,
             _seat: seat,
         }
@@ -160,7 +163,7 @@ impl Guarded {
         let request_id = format!("{:032x}", rand::random::<u128>());
         if self.served {
             // The connection ends without a word, after what is being answered.
-            self.record(&request_id, fault, 0);
+            drop(self.keep(&request_id, fault, 0));
             self.phase = Phase::Ended;
             return;
         }
@@ -173,18 +176,18 @@ impl Guarded {
              X-Request-Id: {request_id}\r\nAccess-Control-Allow-Origin: *\r\n{allow}Connection: close\r\n\r\n{body}",
             body.len()
         );
-        self.record(&request_id, fault, status);
+        self.kept = Some(self.keep(&request_id, fault, status));
         self.phase = Phase::Answering(answer.into_bytes(), 0);
         self.timer = Some(Box::pin(tokio::time::sleep(ANSWER_TIMEOUT)));
     }
 
-    fn record(&self, request_id: &str, fault: Fault, status: u16) {
+    fn keep(&self, request_id: &str, fault: Fault, status: u16) -> Kept {
         let line = self.held.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
         let line = String::from_utf8_lossy(line.get(..line.len().min(2048)).unwrap_or_default()).into_owned();
         let mut parts = line.split(' ');
         let (method, target) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let client = client_ip(&self.inner).map(|ip| ip.to_string()).unwrap_or_default();
-        self.recorder.record(&Record {
+        self.recorder.keep(&Record {
             time: SystemTime::now(),
             request_id,
             client: &client,
@@ -200,7 +203,7 @@ impl Guarded {
             duration: self.began.elapsed(),
             policy: "",
             trace_id: None,
-        });
+        })
     }
 
     /// Writes the answer, closes, and ends the stream for pingora, which has seen nothing of the request.
@@ -297,11 +300,15 @@ impl Guarded {
         Poll::Pending
     }
 
-    /// Answers a refused request for as long as that may take.
+    /// Answers a refused request, once that is on record, for as long as that may take.
     fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.poll_timer(cx).is_ready() {
             self.phase = Phase::Ended;
             return Poll::Ready(Ok(()));
+        }
+        if let Some(kept) = &mut self.kept {
+            ready!(Pin::new(kept).poll(cx));
+            self.kept = None;
         }
         self.poll_answer(cx)
     }

@@ -15,6 +15,7 @@ mod door;
 mod guarded;
 mod proxy;
 mod context;
+mod keep;
 mod request;
 mod forwarded;
 mod respond;
@@ -175,7 +176,7 @@ impl Prepared {
         let _hangup = control.block_on(async { signal(SignalKind::hangup()) })?;
         let mut inherited = Inherited::take()?;
         let listeners = Listeners::open(&gateway, &mut inherited)?;
-        let recorder = Recorder::start(self.config.records.file.as_deref())?;
+        let recorder = Recorder::start(self.config.records.file.as_deref(), self.config.records.durable)?;
         let reporter = Reporter::new(&gateway, Arc::clone(&self.authenticator), Arc::clone(&self.policy));
         let file = Arc::new(FileState::default());
         self.keep_watch(&control, &reporter, &file);
@@ -270,7 +271,7 @@ impl Prepared {
     ) -> Entrances {
         let limits = &gateway.limits;
         let admin = Admin {
-            metrics: Arc::clone(recorder.metrics()),
+            recorder: recorder.clone(),
             authenticator: Arc::clone(&self.authenticator),
             policy: Arc::clone(&self.policy),
             file,

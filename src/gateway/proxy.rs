@@ -21,9 +21,10 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use super::Traffic;
 use super::answer;
 use super::body::{self, Held, Room, Unheld};
-use super::context::{Context, Outcome, failure};
+use super::context::{Context, NOT_RECORDED, Outcome, failure};
 use super::cors::Cors;
 use super::forwarded::Origin;
+use super::keep::{NotRecorded, not_recorded};
 use super::pace::Tempo;
 use super::request::{self, Malformed};
 use super::respond::{Answer, REQUEST_ID};
@@ -33,11 +34,11 @@ use crate::assertion::Minter;
 use crate::authn::AuthnError;
 use crate::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
 use crate::fields::BodyFault;
-use crate::observe::{Record, Recorder};
+use crate::observe::Recorder;
 use crate::pipeline::{Authorization, Permit, Pipeline, Refusal, RequestHead};
 
 /// Seconds after which a refused-for-now request may be tried again.
-const RETRY_AFTER: &str = "1";
+pub(super) const RETRY_AFTER: &str = "1";
 /// Most bytes that are sent over HTTP/2 in one piece.
 const H2_CHUNK_BYTES: u64 = 64 * 1024;
 /// Most attempts of one request, for methods that may be repeated.
@@ -47,10 +48,10 @@ const MAX_INTERIM: u32 = 8;
 
 /// The gateway as pingora sees it.
 pub(super) struct Gateway {
-    pipeline: Arc<Pipeline>,
+    pub(super) pipeline: Arc<Pipeline>,
     minter: Minter,
     upstreams: Arc<Upstreams>,
-    recorder: Recorder,
+    pub(super) recorder: Recorder,
     cors: CorsConfig,
     realm: String,
     traffic: Arc<Traffic>,
@@ -214,12 +215,16 @@ impl ProxyHttp for Gateway {
         if let Some(given) = ctx.origin.request_id.take() {
             ctx.request_id = given;
         }
+        ctx.cors = Cors::of(&session.req_header().headers, &self.cors);
+        if self.recorder.refuses() {
+            ctx.outcome = Outcome::Answered(NOT_RECORDED);
+            return not_recorded(&ctx.request_id).send(session, &ctx.cors, &ctx.request_id).await.map(|()| true);
+        }
         let target = request::target(session);
         let head = session.req_header();
-        ctx.cors = Cors::of(&head.headers, &self.cors);
         if let Some((answer, word)) = self.without_decision(head, target.as_bytes(), &ctx.request_id) {
             ctx.outcome = Outcome::Answered(word);
-            return answer.send(session, &ctx.cors, &ctx.request_id).await.map(|()| true);
+            return self.answer(session, ctx, answer).await;
         }
         let authorization = request::authorization(&head.headers);
         // Who says a name and a password is that one, so that nobody asks for the certificate.
@@ -240,7 +245,7 @@ impl ProxyHttp for Gateway {
                 if declared.is_some_and(|length| length > permit.max_body_bytes()) {
                     ctx.outcome = Outcome::Permitted(Box::new(permit));
                     let answer = Answer::error(413, "body_too_large", "The body is too large", &ctx.request_id);
-                    return answer.send(session, &ctx.cors, &ctx.request_id).await.map(|()| true);
+                    return self.answer(session, ctx, answer).await;
                 }
                 match self.take_in(session, &permit).await {
                     Err(Unheld::Refused(fault)) => self.refuse_body(permit, fault),
@@ -259,7 +264,7 @@ impl ProxyHttp for Gateway {
         };
         let answer = self.refusal_answer(&refusal, &ctx.request_id);
         ctx.outcome = Outcome::Refused(Box::new(refusal));
-        answer.send(session, &ctx.cors, &ctx.request_id).await.map(|()| true)
+        self.answer(session, ctx, answer).await
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
@@ -388,7 +393,18 @@ impl ProxyHttp for Gateway {
             ctx.passing = answer::prepare(session, response, remover)?;
         }
         response.insert_header(REQUEST_ID, &ctx.request_id)?;
-        ctx.cors.apply(response)
+        ctx.cors.apply(response)?;
+        if response.status.is_informational() || session.req_header().method.is_safe() {
+            return Ok(());
+        }
+        self.keep(session, ctx, response.status.as_u16(), None).await.map_err(|NotRecorded| {
+            tracing::error!(
+                request.id = ctx.request_id,
+                status = response.status.as_u16(),
+                "an answer is withheld, because it could not be recorded"
+            );
+            Error::explain(ErrorType::Custom(NOT_RECORDED), "the answer could not be recorded")
+        })
     }
 
     fn response_body_filter(
@@ -445,6 +461,8 @@ impl ProxyHttp for Gateway {
         if !matches!(error.esource(), ErrorSource::Downstream) && status >= 500 {
             tracing::warn!(request.id = ctx.request_id, %error, "a request could not be forwarded");
         }
+        // It is a failure already: more cannot be refused.
+        let _ = self.keep(session, ctx, status, Some(error)).await;
         let answer = Answer::error(status, code, message, &ctx.request_id);
         let error_code = answer.status();
         if let Err(error) = answer.send_failure(session, &ctx.cors, &ctx.request_id).await {
@@ -460,31 +478,17 @@ impl ProxyHttp for Gateway {
                 false => upstream.servers.succeeded(server),
             }
         }
-        let client = ctx.origin.client.map(|ip| ip.to_string()).unwrap_or_default();
-        let target = request::target(session);
-        let path = target.as_bytes().split(|byte| *byte == b'?').next().unwrap_or_default();
-        let path = String::from_utf8_lossy(path);
-        let policy = self.pipeline.policy();
-        let mut record = Record {
-            time: ctx.time,
-            request_id: &ctx.request_id,
-            client: &client,
-            method: session.req_header().method.as_str(),
-            path: &path,
-            account: None,
-            roles: &[],
-            endpoint: "",
-            subject: None,
-            decision: "refuse",
-            reason: "undecided",
-            status: session.response_written().map_or(0, |response| response.status.as_u16()),
-            duration: ctx.start.elapsed(),
-            policy: policy.fingerprint(),
-            trace_id: ctx.origin.trace_id(),
-        };
-        ctx.outcome.tell(&mut record, &self.pipeline, error);
         self.recorder.metrics().members_removed.inc_by(ctx.passing.removed());
-        self.recorder.record(&record);
+        match (ctx.recorded, error) {
+            (false, _) => {
+                let status = session.response_written().map_or(0, |response| response.status.as_u16());
+                self.with_record(session, ctx, status, error, |record| self.recorder.record(record));
+            }
+            (true, Some(error)) => {
+                tracing::warn!(request.id = ctx.request_id, %error, "an answer broke off that was recorded already");
+            }
+            (true, None) => {}
+        }
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {

@@ -114,17 +114,8 @@ fn mass_assignment_without_the_permission_is_refused_whole() {
     }
     assert_eq!(thalamus.state().people, before, "nothing was written");
     assert_eq!(thalamus.state().connections, 0, "nothing was even asked");
-    let metrics = admin(&gateway, "/metrics");
+    let metrics = gateway.admin_get("/metrics").body;
     assert!(metrics.contains(&format!("\nfedgate_members_refused_total {}\n", 6 * ASSIGNMENTS.len())), "{metrics}");
-}
-
-fn admin(gateway: &Gateway, path: &str) -> String {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(gateway.admin).unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 #[test]
@@ -274,7 +265,7 @@ fn no_answer_holds_a_password_hash() {
         format!("GET /people/ANA HTTP/1.0\r\nHost: a\r\nAuthorization: {}\r\n\r\n", basic("ANA", CANARY)).as_bytes(),
     );
     assert_eq!(serde_json::from_str::<Value>(&old.body).unwrap(), expected("ANA"), "{old:?}");
-    let metrics = admin(&gateway, "/metrics");
+    let metrics = gateway.admin_get("/metrics").body;
     assert!(
         !metrics.contains("\nfedgate_members_removed_total 0\n")
             && metrics.contains("\nfedgate_members_removed_total ")

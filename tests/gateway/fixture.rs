@@ -92,29 +92,26 @@ impl Gateway {
 
     /// Starts on files that are there, and waits until it listens.
     pub(crate) fn start_at(place: Place, environment: &[(&str, &str)]) -> Self {
-        let mut child = place
-            .serve()
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (sender, lines) = channel();
-        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        std::thread::spawn(move || each_line(out, |line| sender.send(line).is_ok()));
         let log = Arc::default();
-        let kept: Arc<Mutex<Vec<_>>> = Arc::clone(&log);
-        std::thread::spawn(move || {
-            each_line(err, |line| {
-                kept.lock().unwrap().push(line);
-                true
-            })
-        });
+        let (child, lines) = spawn(place.serve().envs(environment.iter().copied()), &log);
         let Place { dir, upstream, addresses: [address, tls_address, admin], pid_file, .. } = place;
         let gateway =
             Self { address, tls_address, admin, dir, pid_file, upstream, child, lines: Mutex::new(lines), log };
         gateway.wait_until_listening();
         gateway
+    }
+
+    /// Kills it as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it once more, on the files that are there.
+    pub(crate) fn start_again(&mut self, environment: &[(&str, &str)]) {
+        let (child, lines) = spawn(serve(&self.dir).envs(environment.iter().copied()), &self.log);
+        (self.child, self.lines) = (child, Mutex::new(lines));
+        self.wait_until_listening();
     }
 
     fn wait_until_listening(&self) {
@@ -129,7 +126,16 @@ impl Gateway {
 
     /// Sends bytes and reads until the connection ends.
     pub(crate) fn send(&self, bytes: &[u8]) -> Response {
-        let mut stream = TcpStream::connect(self.address).unwrap();
+        Self::send_to(self.address, bytes)
+    }
+
+    /// What the admin listener tells.
+    pub(crate) fn admin_get(&self, path: &str) -> Response {
+        Self::send_to(self.admin, format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes())
+    }
+
+    fn send_to(address: SocketAddr, bytes: &[u8]) -> Response {
+        let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         // The gateway may refuse before it has read all.
         let _ = stream.write_all(bytes);
@@ -271,18 +277,38 @@ impl Place {
 
     /// The command that serves.
     pub(crate) fn serve(&self) -> Command {
-        let program = env!("CARGO_BIN_EXE_fedgate");
-        let mut command = match self.under.as_slice() {
-            [] => Command::new(program),
+        let plain = serve(&self.dir);
+        match self.under.as_slice() {
+            [] => plain,
             [launcher, arguments @ ..] => {
                 let mut command = Command::new(launcher);
-                command.args(arguments).arg(program);
+                command.args(arguments).arg(plain.get_program()).args(plain.get_args()).stdin(Stdio::null());
                 command
             }
-        };
-        command.args(["serve", "--config"]).arg(self.dir.join("fedgate.toml")).stdin(Stdio::null());
-        command
+        }
     }
+}
+
+fn serve(dir: &std::path::Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+    command.args(["serve", "--config"]).arg(dir.join("fedgate.toml")).stdin(Stdio::null());
+    command
+}
+
+/// A process, and the lines of its stdout; those of its stderr are kept in `log`.
+fn spawn(command: &mut Command, log: &Arc<Mutex<Vec<(Instant, String)>>>) -> (Child, Receiver<(Instant, String)>) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (sender, lines) = channel();
+    let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    std::thread::spawn(move || each_line(out, |line| sender.send(line).is_ok()));
+    let kept = Arc::clone(log);
+    std::thread::spawn(move || {
+        each_line(err, |line| {
+            kept.lock().unwrap().push(line);
+            true
+        })
+    });
+    (child, lines)
 }
 
 /// Tells each line with the moment it was read, until nobody wants more.

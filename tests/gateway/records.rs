@@ -1,6 +1,18 @@
 //! One record for each request, whatever became of it.
 
-use crate::fixture::{CANARY, Gateway, basic};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic, find_header};
+
+/// The records are in a file, on disk before the answers they tell of.
+const DURABLE: [(&str, &str); 1] = [("FEDGATE_RECORDS_FILE", "records.jsonl")];
+/// How often the gateway is killed, unless `FEDGATE_TEST_KILLS` says otherwise.
+const KILLS: u32 = 12;
 
 #[test]
 fn each_request_leaves_one_record_that_tells_who_what_and_why() {
@@ -94,4 +106,117 @@ fn a_recorded_decision_is_explained_under_the_policy_that_made_it() {
     );
     assert!(explain(&refused).1.contains("the policy was not asked"));
     assert_eq!(explain("00000000000000000000000000000000").0, 1);
+}
+
+/// Request id and status of an answer whose head has come.
+fn acknowledged(address: SocketAddr, request: &str) -> Option<(String, u64)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut answer = vec![];
+    let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut answer));
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, _) = answer.split_once("\r\n\r\n")?;
+    Some((find_header(head, "x-request-id")?, head.split(' ').nth(1)?.parse().ok()?))
+}
+
+#[test]
+fn no_record_of_a_write_or_a_refusal_that_was_answered_is_lost_by_a_kill() {
+    let kills = std::env::var("FEDGATE_TEST_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
+    let mut gateway = Gateway::start_as(&Setup { environment: &DURABLE, ..Default::default() });
+    let ana = format!("Authorization: {}\r\n", basic("ANA", CANARY));
+    let request = |line: &str, more: &str| format!("{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{more}\r\n");
+    let requests = [
+        (200, request("POST /pols/ANA/1", &format!("{ana}Content-Length: 4\r\n")) + "true"),
+        (403, request("GET /people/DOC", &ana)),
+        (401, request("GET /people/DOC", "")),
+        (400, request("GET /people/DOC", "bad header\r\n")),
+    ];
+    let mut answered = BTreeMap::new();
+    for _ in 0..kills {
+        let address = gateway.address;
+        let told = std::thread::scope(|scope| {
+            let client = |(status, request): &(u64, String)| {
+                let (status, request) = (*status, request.clone());
+                move || {
+                    let all = std::iter::repeat_with(|| acknowledged(address, &request)).map_while(|told| told);
+                    all.inspect(|told| assert_eq!(told.1, status)).collect::<Vec<_>>()
+                }
+            };
+            let clients: Vec<_> = requests.iter().map(|request| scope.spawn(client(request))).collect();
+            std::thread::sleep(Duration::from_millis(rand::rng().random_range(1..120)));
+            gateway.kill();
+            clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
+        });
+        answered.extend(told);
+        gateway.start_again(&DURABLE);
+    }
+    let file = std::fs::read_to_string(gateway.dir.join("records.jsonl")).unwrap();
+    let mut recorded = BTreeMap::<String, Vec<u64>>::new();
+    // A line that a kill has broken off stands alone.
+    for record in file.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
+        recorded
+            .entry(record["request.id"].as_str().unwrap().into())
+            .or_default()
+            .push(record["status"].as_u64().unwrap());
+    }
+    let lost: Vec<_> = answered.iter().filter(|(id, status)| recorded.get(*id) != Some(&vec![**status])).collect();
+    println!("kill -9, {kills} times: {} writes and refusals answered, records of {} lost", answered.len(), lost.len());
+    assert!(lost.is_empty(), "{lost:?}");
+    for (status, _) in &requests {
+        assert!(answered.values().any(|told| told == status), "there were answers {status}");
+    }
+    assert!(recorded.values().all(|times| times.len() == 1), "each request has one record");
+}
+
+#[test]
+fn what_cannot_be_recorded_is_refused_until_it_can_be_and_then_nothing_is_missing() {
+    let place = crate::fixture::Place::prepare(&Setup::default());
+    let records = place.dir.join("records.jsonl");
+    std::os::unix::fs::symlink("/dev/full", &records).unwrap();
+    let gateway = Gateway::start_at(place, &DURABLE);
+    let began = Instant::now();
+    let admin = |path: &str| gateway.admin_get(path);
+    assert_eq!(admin("/readyz").status, 200);
+    // A write: the service behind has done it, and the client is told that it went wrong.
+    let write = gateway.request("POST", "/pols/ANA/1", "ANA", "Content-Length: 0\r\n");
+    assert_eq!((write.status, write.json()["code"].as_str()), (503, Some("not_recorded")), "{write:?}");
+    assert_eq!(gateway.upstream.seen().len(), 1);
+    assert!(
+        gateway.logged("records cannot be written; requests are refused until they can", began, PATIENCE).is_some()
+    );
+    for (method, target, account) in
+        [("GET", "/people/ANA", "ANA"), ("GET", "/people/DOC", "ANA"), ("POST", "/pols/ANA/1", "ANA")]
+    {
+        let answer = gateway.request(method, target, account, "");
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("not_recorded")), "{answer:?}");
+        assert!(answer.header("retry-after").is_some());
+    }
+    assert_eq!(gateway.upstream.seen().len(), 1, "nothing more was forwarded");
+    let ready = admin("/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.json()["records"]["fault"].as_str().unwrap().contains("No space left on device"), "{ready:?}");
+    assert!(admin("/metrics").body.contains("fedgate_records_failing 1"));
+    std::fs::remove_file(&records).unwrap();
+    assert!(gateway.logged("records are written again", began, PATIENCE).is_some());
+    assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
+    assert_eq!(gateway.get("/people/DOC", "ANA").status, 403);
+    assert_eq!(admin("/readyz").status, 200);
+    let lines = std::fs::read_to_string(&records).unwrap();
+    let statuses: Vec<_> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["status"].as_u64().unwrap())
+        .collect();
+    assert_eq!(statuses, [200, 503, 503, 503, 200, 403], "each request has its record: {lines}");
+}
+
+#[test]
+fn records_that_need_not_be_durable_keep_nobody_waiting() {
+    let place = crate::fixture::Place::prepare(&Setup::default());
+    std::os::unix::fs::symlink("/dev/full", place.dir.join("records.jsonl")).unwrap();
+    let gateway = Gateway::start_at(place, &[DURABLE[0], ("FEDGATE_RECORDS_DURABLE", "false")]);
+    let began = Instant::now();
+    assert_eq!(gateway.get("/people/DOC", "ANA").status, 403);
+    assert!(gateway.logged("records cannot be written; they are kept", began, PATIENCE).is_some());
+    assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
+    assert_eq!(gateway.admin_get("/readyz").status, 200);
 }

@@ -54,12 +54,13 @@ pub(crate) fn run(config: &Config, request_id: &str, records: Option<PathBuf>) -
     policy::explain(&set, &routes, account, &record.roles, &record.method, &record.path, false)
 }
 
-/// The last record of a request; the file is read line by line, whatever its size.
+/// The last record of a request; the file is read line by line, whatever its size. A line that broke off is no record.
 fn find(file: &Path, request_id: &str) -> anyhow::Result<Option<Record>> {
     let reader = BufReader::new(File::open(file).with_context(|| format!("{}: cannot be read", file.display()))?);
     let mut found = None;
-    for line in reader.lines() {
+    for line in reader.split(b'\n') {
         let line = line.with_context(|| format!("{}: cannot be read", file.display()))?;
+        let line = String::from_utf8_lossy(&line);
         if line.contains(request_id) {
             found =
                 serde_json::from_str(&line).ok().filter(|record: &Record| record.request_id == request_id).or(found);

@@ -1,0 +1,98 @@
+//! The record of a request, and what waits for it.
+//!
+//! The one rule: where records are durable, nobody is told of a refusal, nor of what may have changed something, before
+//! the record of it is on disk. What cannot be recorded is answered 503.
+
+use std::time::Duration;
+
+use http::header;
+use pingora_core::{Error, Result};
+use pingora_proxy::Session;
+use tokio::time::timeout;
+
+use super::context::{Context, NOT_RECORDED, NOT_RECORDED_MESSAGE, Outcome};
+use super::proxy::{Gateway, RETRY_AFTER};
+use super::request;
+use super::respond::Answer;
+use crate::observe::Record;
+
+/// How long an answer may wait for its record to be on disk.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// That a record is not on disk.
+pub(super) struct NotRecorded;
+
+pub(super) fn not_recorded(request_id: &str) -> Answer {
+    Answer::error(503, NOT_RECORDED, NOT_RECORDED_MESSAGE, request_id).with_header(header::RETRY_AFTER, RETRY_AFTER)
+}
+
+impl Gateway {
+    /// Makes the record of a request, which is answered with `status`, and waits until it is on disk, where records are to
+    /// be before an answer: of all that the gateway says itself, and of what may have changed something.
+    pub(super) async fn keep(
+        &self,
+        session: &Session,
+        ctx: &mut Context,
+        status: u16,
+        error: Option<&Error>,
+    ) -> Result<(), NotRecorded> {
+        let needs_none = matches!(ctx.outcome, Outcome::Answered(_)) && status == 200;
+        if !self.recorder.is_durable() || ctx.recorded || needs_none {
+            return Ok(());
+        }
+        ctx.recorded = true;
+        let kept = self.with_record(session, ctx, status, error, |record| self.recorder.keep(record));
+        match timeout(RECORD_TIMEOUT, kept).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(NotRecorded),
+            Err(_) => {
+                self.recorder.stalled();
+                Err(NotRecorded)
+            }
+        }
+    }
+
+    /// What is recorded of a request that was told `status`.
+    pub(super) fn with_record<T>(
+        &self,
+        session: &Session,
+        ctx: &Context,
+        status: u16,
+        error: Option<&Error>,
+        use_it: impl FnOnce(&Record<'_>) -> T,
+    ) -> T {
+        let client = ctx.origin.client.map(|ip| ip.to_string()).unwrap_or_default();
+        let target = request::target(session);
+        let path = target.as_bytes().split(|byte| *byte == b'?').next().unwrap_or_default();
+        let path = String::from_utf8_lossy(path);
+        let policy = self.pipeline.policy();
+        let mut record = Record {
+            time: ctx.time,
+            request_id: &ctx.request_id,
+            client: &client,
+            method: session.req_header().method.as_str(),
+            path: &path,
+            account: None,
+            roles: &[],
+            endpoint: "",
+            subject: None,
+            decision: "refuse",
+            reason: "undecided",
+            status,
+            duration: ctx.start.elapsed(),
+            policy: policy.fingerprint(),
+            trace_id: ctx.origin.trace_id(),
+        };
+        ctx.outcome.tell(&mut record, &self.pipeline, error);
+        use_it(&record)
+    }
+
+    /// Answers a request here, once that is on record.
+    pub(super) async fn answer(&self, session: &mut Session, ctx: &mut Context, answer: Answer) -> Result<bool> {
+        let answer = match self.keep(session, ctx, answer.status(), None).await {
+            Ok(()) => answer,
+            Err(NotRecorded) => not_recorded(&ctx.request_id),
+        };
+        answer.send(session, &ctx.cors, &ctx.request_id).await.map(|()| true)
+    }
+}
