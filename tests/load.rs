@@ -11,6 +11,8 @@
 
 #[path = "gateway/fixture.rs"]
 mod fixture;
+#[path = "gateway/scripted.rs"]
+mod scripted;
 mod support;
 #[path = "load/crowd.rs"]
 mod crowd;

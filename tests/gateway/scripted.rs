@@ -1,4 +1,5 @@
 //! Servers that do as a script says, and gateways in front of them.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -128,13 +129,18 @@ impl Server {
 
 /// A gateway whose route `/x/{id}` leads to these servers, for everybody; `/s/{id}` is a person's record.
 pub(crate) fn before(servers: &[String], upstream: &str) -> Gateway {
+    before_in(&[], servers, upstream)
+}
+
+/// The same with environment variables.
+pub(crate) fn before_in(environment: &[(&str, &str)], servers: &[String], upstream: &str) -> Gateway {
     let methods = "[\"GET\", \"POST\", \"PUT\", \"PATCH\", \"DELETE\"]";
     let configuration = format!(
         "[[upstream]]\nname = \"x\"\nservers = {servers:?}\nconnect_timeout_ms = 500\nread_timeout_ms = 1000\n{upstream}\n\
          [[route]]\npath = \"/x/{{id}}\"\nmethods = {methods}\npublic = true\nupstream = \"x\"\n\
          [[route]]\npath = \"/s/{{id}}\"\nmethods = [\"GET\"]\nendpoint = \"person\"\nsubject = \"id\"\nupstream = \"x\"\n"
     );
-    Gateway::start_as(&crate::fixture::Setup { configuration: &configuration, ..Default::default() })
+    Gateway::start_as(&crate::fixture::Setup { environment, configuration: &configuration, ..Default::default() })
 }
 
 pub(crate) fn before_one(server: &Server, upstream: &str) -> Gateway {
@@ -170,10 +176,7 @@ impl Gateway {
 
     /// A figure of the metrics, by the beginning of its line; 0 where there is none.
     pub(crate) fn figure(&self, line: &str) -> f64 {
-        let mut stream = TcpStream::connect(self.admin).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
+        let text = self.admin_get("/metrics").body;
         let found = text.lines().find_map(|known| known.strip_prefix(line)?.trim().parse().ok());
         found.unwrap_or_default()
     }

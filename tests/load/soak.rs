@@ -1,5 +1,5 @@
-//! A long run under everything at once: clients of every kind, edits, renewals, broken files, broken clients. What is
-//! asked rightly is answered rightly, and memory and descriptors do not grow.
+//! A long run under everything at once: clients of every kind, edits, renewals, broken files, broken clients, servers behind
+//! that fall, files of records that are moved away. What is asked rightly is answered rightly, and memory and descriptors do not grow.
 
 use std::fs;
 use std::io::Write;
@@ -12,6 +12,7 @@ use rand::Rng;
 use rustix::process::Signal;
 
 use crate::fixture::{CANARY, Gateway, basic, certificate};
+use crate::scripted::{Server, before_in};
 use crate::support::keepalive::Connection;
 use crate::support::wanted;
 
@@ -45,14 +46,19 @@ fn kinds() -> Vec<(String, &'static [u16])> {
         (request("GET", "/people/ANA", &as_("ANA", "wrong"), ""), &[401, 429, 503]),
         (request("GET", "/people/ANA", &as_("NOBODY", "wrong"), ""), &[401, 429, 503]),
         (request("OPTIONS", "/people/ANA", "", ""), &[200]),
+        // Of two servers, one may fall while it has the request; the other takes the next.
+        (request("GET", "/x/1", "", ""), &[200, 502]),
+        (request("POST", "/x/1", "", "{}"), &[200, 502]),
     ]
 }
 
 #[test]
 fn a_long_run_with_faults_answers_rightly_and_does_not_grow() {
     let time = Duration::from_secs(wanted("FEDGATE_TEST_SOAK_SECONDS", SECONDS));
-    let gateway = Gateway::start();
-    let (over, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+    let servers = [Server::good(), Server::good()];
+    let addresses: Vec<_> = servers.iter().map(|server| server.address.to_string()).collect();
+    let gateway = before_in(&[("FEDGATE_RECORDS_FILE", "records.jsonl")], &addresses, "");
+    let (over, asked, failed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let began = Instant::now();
     let (early, late, faults) = thread::scope(|scope| {
         let client = || {
@@ -64,10 +70,11 @@ fn a_long_run_with_faults_answers_rightly_and_does_not_grow() {
                 let answer = answer.unwrap_or_else(|error| panic!("{error}: {}", request.lines().next().unwrap()));
                 assert!(right.contains(&answer.status), "{answer:?}: {}", request.lines().next().unwrap());
                 asked.fetch_add(1, Ordering::Relaxed);
+                failed.fetch_add(u64::from(answer.status == 502 && right.contains(&200)), Ordering::Relaxed);
             }
         };
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
-        let faults = scope.spawn(|| inject(&gateway, &over));
+        let faults = scope.spawn(|| inject(&gateway, &servers, &over));
         // Records are read as they come, or the gateway would wait for its reader.
         let records = scope.spawn(|| {
             while !over.load(Ordering::SeqCst) {
@@ -88,9 +95,10 @@ fn a_long_run_with_faults_answers_rightly_and_does_not_grow() {
         (early, late, faults.join().unwrap())
     });
     println!(
-        "soak, {:?}: {} requests, {faults} faults; memory {} to {} KiB, descriptors {} to {}",
+        "soak, {:?}: {} requests ({} failed with their server), {faults} faults; memory {} to {} KiB, descriptors {} to {}",
         began.elapsed(),
         asked.load(Ordering::Relaxed),
+        failed.load(Ordering::Relaxed),
         early.0,
         late.0,
         early.1,
@@ -99,6 +107,7 @@ fn a_long_run_with_faults_answers_rightly_and_does_not_grow() {
     assert!(late.0 < early.0 + GROWTH_KIB, "memory grows");
     assert!(late.1 < early.1 + 100, "descriptors grow");
     assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
+    assert!((0..20).any(|_| gateway.call("GET", "1") == 200), "the servers are taken back");
 }
 
 fn descriptors(gateway: &Gateway) -> usize {
@@ -106,11 +115,11 @@ fn descriptors(gateway: &Gateway) -> usize {
 }
 
 /// One fault after the other; how many there were.
-fn inject(gateway: &Gateway, over: &AtomicBool) -> u32 {
+fn inject(gateway: &Gateway, servers: &[Server; 2], over: &AtomicBool) -> u32 {
     let policy = fs::read_to_string("policies/roles.cfg").unwrap();
     let (mut random, mut count, mut held) = (rand::rng(), 0, vec![]);
     while !over.load(Ordering::SeqCst) {
-        match random.random_range(0..9) {
+        match random.random_range(0..11) {
             0 => fs::write(gateway.dir.join("roles.cfg"), format!("{policy}\n{}", " ".repeat(count as usize % 9)))
                 .unwrap(),
             1 => fs::write(gateway.dir.join("roles.cfg"), "[{").unwrap(),
@@ -126,6 +135,10 @@ fn inject(gateway: &Gateway, over: &AtomicBool) -> u32 {
                 );
                 drop(TcpStream::connect(gateway.address).and_then(|mut tcp| tcp.write_all(body.as_bytes())));
             }
+            8 => servers.iter().enumerate().for_each(|(at, server)| {
+                server.lives.store(at != count as usize % 3, Ordering::SeqCst);
+            }),
+            9 => drop(fs::rename(gateway.dir.join("records.jsonl"), gateway.dir.join("records.old"))),
             7 => drop(TcpStream::connect(gateway.tls_address).and_then(|mut tcp| tcp.write_all(b"\x16\x03\x01\x02"))),
             _ => {
                 held.extend(TcpStream::connect(gateway.address));
@@ -137,5 +150,6 @@ fn inject(gateway: &Gateway, over: &AtomicBool) -> u32 {
         count += 1;
         thread::sleep(FAULT_EVERY);
     }
+    servers.iter().for_each(|server| server.lives.store(true, Ordering::SeqCst));
     count
 }
