@@ -176,3 +176,19 @@ impl Lease {
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_age_is_of_all_that_were_dropped() {
+        let principals = Principals::new(10, Duration::from_secs(10), Duration::from_secs(1));
+        let mean = || principals.figures().mean_age_seconds;
+        assert_eq!(mean(), 0);
+        principals.counts.ages.store(40, Ordering::Relaxed);
+        principals.counts.invalidated.store(3, Ordering::Relaxed);
+        principals.counts.evicted.store(1, Ordering::Relaxed);
+        assert_eq!(mean(), 10);
+    }
+}
