@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::door::Seat;
+use super::fault::Fault;
 use super::pace::{Pace, Tempo};
 use super::socket::Socket;
 use crate::framing::{BodyReader, FramingError, check_head, head_end};
@@ -77,40 +78,6 @@ enum Phase {
     Answering(Vec<u8>, usize),
     /// Nothing more is read.
     Ended,
-}
-
-/// Why a client is answered here.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    Framing(FramingError),
-    HeadTooSlow,
-}
-
-impl Fault {
-    fn status(self) -> (u16, &'static str) {
-        match self {
-            Self::HeadTooSlow => (408, "Request Timeout"),
-            Self::Framing(error) => match error.status() {
-                405 => (405, "Method Not Allowed"),
-                431 => (431, "Request Header Fields Too Large"),
-                _ => (400, "Bad Request"),
-            },
-        }
-    }
-
-    fn code(self) -> &'static str {
-        match self {
-            Self::Framing(error) => error.code(),
-            Self::HeadTooSlow => "request_timeout",
-        }
-    }
-
-    fn message(self) -> String {
-        match self {
-            Self::Framing(error) => error.to_string(),
-            Self::HeadTooSlow => "the request took too long".into(),
-        }
-    }
 }
 
 impl Guarded {
@@ -167,17 +134,8 @@ impl Guarded {
             self.phase = Phase::Ended;
             return;
         }
-        let (status, reason) = fault.status();
-        let body =
-            serde_json::json!({ "error": fault.message(), "code": fault.code(), "request_id": request_id }).to_string();
-        let allow = if status == 405 { "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" } else { "" };
-        let answer = format!(
-            "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-             X-Request-Id: {request_id}\r\nAccess-Control-Allow-Origin: *\r\n{allow}Connection: close\r\n\r\n{body}",
-            body.len()
-        );
-        self.kept = Some(self.keep(&request_id, fault, status));
-        self.phase = Phase::Answering(answer.into_bytes(), 0);
+        self.kept = Some(self.keep(&request_id, fault, fault.status()));
+        self.phase = Phase::Answering(fault.answer(&request_id), 0);
         self.timer = Some(Box::pin(tokio::time::sleep(ANSWER_TIMEOUT)));
     }
 

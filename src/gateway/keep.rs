@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use http::header;
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
 use tokio::time::timeout;
 
-use super::context::{Context, NOT_RECORDED, NOT_RECORDED_MESSAGE, Outcome};
-use super::proxy::{Gateway, RETRY_AFTER};
+use super::context::{Context, Outcome};
+use super::proxy::Gateway;
+use super::refuse::not_recorded;
 use super::request;
 use super::respond::Answer;
 use crate::observe::Record;
@@ -21,10 +21,6 @@ const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// That a record is not on disk.
 pub(super) struct NotRecorded;
-
-pub(super) fn not_recorded(request_id: &str) -> Answer {
-    Answer::error(503, NOT_RECORDED, NOT_RECORDED_MESSAGE, request_id).with_header(header::RETRY_AFTER, RETRY_AFTER)
-}
 
 impl Gateway {
     /// Makes the record of a request, which is answered with `status`, and waits until it is on disk, where records are to

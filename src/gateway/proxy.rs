@@ -10,7 +10,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Method, header};
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -24,21 +23,19 @@ use super::body::{self, Held, Room, Unheld};
 use super::context::{Context, NOT_RECORDED, Outcome, failure};
 use super::cors::Cors;
 use super::forwarded::Origin;
-use super::keep::{NotRecorded, not_recorded};
+use super::keep::NotRecorded;
 use super::pace::Tempo;
-use super::request::{self, Malformed};
+use super::refuse::not_recorded;
+use super::request;
 use super::respond::{Answer, REQUEST_ID};
 use super::tls::{ClientCertificate, Tls};
 use super::upstream::{Servers, Told, Upstream, Upstreams};
 use crate::assertion::Minter;
-use crate::authn::AuthnError;
 use crate::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
 use crate::fields::BodyFault;
 use crate::observe::Recorder;
 use crate::pipeline::{Authorization, Permit, Pipeline, Refusal, RequestHead};
 
-/// Seconds after which a refused-for-now request may be tried again.
-pub(super) const RETRY_AFTER: &str = "1";
 /// Most bytes that are sent over HTTP/2 in one piece.
 const H2_CHUNK_BYTES: u64 = 64 * 1024;
 /// Most attempts of one request, for methods that may be repeated.
@@ -53,7 +50,7 @@ pub(super) struct Gateway {
     upstreams: Arc<Upstreams>,
     pub(super) recorder: Recorder,
     cors: CorsConfig,
-    realm: String,
+    pub(super) realm: String,
     traffic: Arc<Traffic>,
     proxies: ProxiesConfig,
     clients: ClientsConfig,
@@ -126,57 +123,6 @@ impl Gateway {
             upstream.servers.retried(server, self.recorder.metrics());
         }
         repeats
-    }
-
-    /// The answer to a request that needs no decision, if it is one.
-    fn without_decision(
-        &self,
-        head: &RequestHeader,
-        target: &[u8],
-        request_id: &str,
-    ) -> Option<(Answer, &'static str)> {
-        if let Err(malformed) = request::check(head) {
-            let answer = Answer::error(malformed.status(), malformed.code(), malformed.message(), request_id);
-            let answer = match malformed {
-                // Whatever else, these are served nowhere.
-                Malformed::Method => answer.with_header(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-                Malformed::Host | Malformed::Header | Malformed::BodyNotExpected | Malformed::Framing => answer,
-            };
-            return Some((answer.and_close(), malformed.code()));
-        }
-        if head.method != Method::OPTIONS {
-            return None;
-        }
-        if target == b"*" {
-            let answer = Answer::error(405, "method_not_allowed", Malformed::Method.message(), request_id);
-            return Some((
-                answer.with_header(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE"),
-                "method_not_allowed",
-            ));
-        }
-        // Unauthenticated, as preflights are: it tells no more than the API's documentation.
-        match self.pipeline.allowed_methods(target) {
-            Ok(Some(allow)) => Some((Answer::options(allow), "options")),
-            Ok(None) => Some((Answer::error(404, "not_found", "Not found", request_id), "not_found")),
-            Err(_) => None,
-        }
-    }
-
-    fn refusal_answer(&self, refusal: &Refusal, request_id: &str) -> Answer {
-        let answer = match refusal.status() {
-            401 => return Answer::challenge(&self.realm, request_id),
-            status => Answer::error(status, refusal.code(), refusal.message(), request_id),
-        };
-        match refusal {
-            Refusal::Path(_) | Refusal::SeveralAuthorizations => answer.and_close(),
-            Refusal::MethodNotAllowed { allow } => answer.with_header(header::ALLOW, allow.clone()),
-            Refusal::Authn(AuthnError::Unavailable(_) | AuthnError::Busy(_))
-            | Refusal::Body { fault: BodyFault::NoRoom, .. } => answer.with_header(header::RETRY_AFTER, RETRY_AFTER),
-            Refusal::Authn(AuthnError::Throttled { wait, .. }) => {
-                answer.with_header(header::RETRY_AFTER, wait.as_secs().saturating_add(1).to_string())
-            }
-            Refusal::Authn(_) | Refusal::NotFound { .. } | Refusal::Denied { .. } | Refusal::Body { .. } => answer,
-        }
     }
 
     /// Takes in and judges the body of an admitted request, where its route guards members.

@@ -1,0 +1,74 @@
+//! What the gateway answers itself: refusals, and what needs no decision.
+
+use http::{Method, header};
+use pingora_http::RequestHeader;
+
+use super::context::{NOT_RECORDED, NOT_RECORDED_MESSAGE};
+use super::proxy::Gateway;
+use super::request::{self, Malformed};
+use super::respond::Answer;
+use crate::authn::AuthnError;
+use crate::fields::BodyFault;
+use crate::pipeline::Refusal;
+
+/// Seconds after which a refused-for-now request may be tried again.
+const RETRY_AFTER: &str = "1";
+
+/// To what cannot be recorded.
+pub(super) fn not_recorded(request_id: &str) -> Answer {
+    Answer::error(503, NOT_RECORDED, NOT_RECORDED_MESSAGE, request_id).with_header(header::RETRY_AFTER, RETRY_AFTER)
+}
+
+impl Gateway {
+    /// The answer to a request that needs no decision, if it is one.
+    pub(super) fn without_decision(
+        &self,
+        head: &RequestHeader,
+        target: &[u8],
+        request_id: &str,
+    ) -> Option<(Answer, &'static str)> {
+        if let Err(malformed) = request::check(head) {
+            let answer = Answer::error(malformed.status(), malformed.code(), malformed.message(), request_id);
+            let answer = match malformed {
+                // Whatever else, these are served nowhere.
+                Malformed::Method => answer.with_header(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+                Malformed::Host | Malformed::Header | Malformed::BodyNotExpected | Malformed::Framing => answer,
+            };
+            return Some((answer.and_close(), malformed.code()));
+        }
+        if head.method != Method::OPTIONS {
+            return None;
+        }
+        if target == b"*" {
+            let answer = Answer::error(405, "method_not_allowed", Malformed::Method.message(), request_id);
+            return Some((
+                answer.with_header(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE"),
+                "method_not_allowed",
+            ));
+        }
+        // Unauthenticated, as preflights are: it tells no more than the API's documentation.
+        match self.pipeline.allowed_methods(target) {
+            Ok(Some(allow)) => Some((Answer::options(allow), "options")),
+            Ok(None) => Some((Answer::error(404, "not_found", "Not found", request_id), "not_found")),
+            Err(_) => None,
+        }
+    }
+
+    /// The answer to what the pipeline refused.
+    pub(super) fn refusal_answer(&self, refusal: &Refusal, request_id: &str) -> Answer {
+        let answer = match refusal.status() {
+            401 => return Answer::challenge(&self.realm, request_id),
+            status => Answer::error(status, refusal.code(), refusal.message(), request_id),
+        };
+        match refusal {
+            Refusal::Path(_) | Refusal::SeveralAuthorizations => answer.and_close(),
+            Refusal::MethodNotAllowed { allow } => answer.with_header(header::ALLOW, allow.clone()),
+            Refusal::Authn(AuthnError::Unavailable(_) | AuthnError::Busy(_))
+            | Refusal::Body { fault: BodyFault::NoRoom, .. } => answer.with_header(header::RETRY_AFTER, RETRY_AFTER),
+            Refusal::Authn(AuthnError::Throttled { wait, .. }) => {
+                answer.with_header(header::RETRY_AFTER, wait.as_secs().saturating_add(1).to_string())
+            }
+            Refusal::Authn(_) | Refusal::NotFound { .. } | Refusal::Denied { .. } | Refusal::Body { .. } => answer,
+        }
+    }
+}
