@@ -338,14 +338,19 @@ async fn cached_equals_uncached() {
             _ => random.random_range(0..passwords.len()),
         };
         let header = format!("Basic {}", STANDARD.encode(format!("{asked}:{}", passwords[password])));
-        let found = fixture.authenticator.authenticate(Some(header.as_bytes()), None, policy).await;
+        let by_certificate = random.random_bool(0.2);
+        let found = match by_certificate {
+            true => fixture.authenticator.authenticate_certificate(asked, policy).await,
+            false => fixture.authenticator.authenticate(Some(header.as_bytes()), None, policy).await,
+        };
         let expected = match stored.get(asked) {
             None => Err(RejectReason::UnknownAccount),
-            Some((right, _, _)) if *right != password => Err(RejectReason::WrongPassword),
+            Some((right, _, _)) if *right != password && !by_certificate => Err(RejectReason::WrongPassword),
             Some((_, _, false)) => Err(RejectReason::Inactive),
             Some((_, roles, true)) => Ok(role_lists[*roles].iter().map(|role| (*role).to_owned()).collect::<Vec<_>>()),
         };
-        let context = format!("seed {seed}, step {step}: {asked} with {}", passwords[password]);
+        let context =
+            format!("seed {seed}, step {step}: {asked} with {}, by certificate: {by_certificate}", passwords[password]);
         match (found, expected) {
             (Ok(principal), Ok(roles)) => {
                 assert_eq!(principal.roles(), roles, "{context}");
