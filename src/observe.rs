@@ -5,7 +5,7 @@
 //!
 //! Lines are written by a thread of its own. When the reader of stdout falls behind, requests wait for it rather than
 //! go unrecorded. Who asks is told when a record is on the disk ([`Recorder::keep`]); one look at the disk serves all who
-//! ask at a time.
+//! ask at a time. Nobody waits for a disk that does not answer, and no thread is ever blocked by waiting.
 
 mod journal;
 mod metrics;
@@ -15,12 +15,15 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use tokio::runtime::Builder;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Sender, channel};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use journal::Journal;
 pub use metrics::Metrics;
@@ -28,6 +31,8 @@ use writer::{Entry, State, Writer};
 
 /// Records that may wait to be written.
 const QUEUE: usize = 8192;
+/// How long the disk may take for a record.
+const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest untrusted text in a record, in characters.
 const MAX_TEXT: usize = 256;
 /// Most roles in a record.
@@ -71,22 +76,19 @@ pub struct Record<'a> {
 /// Where records go; clones share one writer and one set of metrics.
 #[derive(Clone)]
 pub struct Recorder {
-    queue: SyncSender<Entry>,
+    queue: Sender<Entry>,
     metrics: Arc<Metrics>,
     state: Arc<State>,
 }
 
-/// Whether a record is on disk, once that is known.
-pub struct Kept(Option<oneshot::Receiver<bool>>);
+/// Whether a record is written, and on disk where it is to be, once that is known.
+pub struct Kept(oneshot::Receiver<bool>);
 
 impl Future for Kept {
     type Output = bool;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
-        match &mut self.0 {
-            Some(receiver) => Pin::new(receiver).poll(cx).map(|kept| kept.unwrap_or(false)),
-            None => Poll::Ready(true),
-        }
+        Pin::new(&mut self.0).poll(cx).map(|kept| kept.unwrap_or(false))
     }
 }
 
@@ -97,9 +99,9 @@ impl Recorder {
     /// # Errors
     /// The file cannot be opened, or the operating system gives no thread.
     pub fn start(file: Option<&Path>, durable: bool) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(QUEUE);
+        let (sender, receiver) = channel(QUEUE);
         let journal = file.map(|path| {
-            Journal::open(path).map_err(|error| {
+            Journal::open(path, durable).map_err(|error| {
                 let remedy = "`records.file` must name a file that can be written";
                 io::Error::new(error.kind(), format!("{}: {error}; {remedy}", path.display()))
             })
@@ -108,7 +110,8 @@ impl Recorder {
         let durable = durable && journal.is_some();
         let state = Arc::new(State::new(durable));
         let writer = Writer::new(journal, Arc::clone(&state));
-        thread::Builder::new().name("records".into()).spawn(move || writer.run(&receiver))?;
+        let runtime = Builder::new_current_thread().enable_time().build()?;
+        thread::Builder::new().name("records".into()).spawn(move || runtime.block_on(writer.run(receiver)))?;
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
         Ok(Self { queue: sender, metrics, state })
     }
@@ -133,30 +136,53 @@ impl Recorder {
         self.state.fault()
     }
 
-    /// Counts and writes one record. Waits while the queue is full.
-    pub fn record(&self, record: &Record<'_>) {
+    /// Counts and writes one record; what is returned waits for room, as long as nothing is known to be wrong.
+    pub fn record(&self, record: &Record<'_>) -> impl Future<Output = ()> + Send + use<> {
         self.count(record);
         // The writer lives as long as the process: it goes on even when stdout is closed.
-        let _ = self.queue.send(Entry::Line(line(record)));
+        let full = self.queue.try_send(Entry::Line(line(record))).err();
+        let recorder = full.is_some().then(|| self.clone());
+        async move {
+            let (Some(TrySendError::Full(entry)), Some(recorder)) = (full, recorder) else { return };
+            match recorder.state.durable {
+                false => drop(recorder.queue.send(entry).await),
+                true if recorder.refuses() => recorder.metrics.records_lost.inc(),
+                true => {
+                    if timeout(DISK_TIMEOUT, recorder.queue.send(entry)).await.is_err() {
+                        recorder.metrics.records_lost.inc();
+                        recorder.stalled();
+                    }
+                }
+            }
+        }
     }
 
-    /// The same; what is returned tells whether the record is on disk, where records are to be.
+    /// The same for one that is to be on disk, where records are to be: tells whether it is. There is no waiting for room:
+    /// one for which there is none is not kept.
     pub fn keep(&self, record: &Record<'_>) -> Kept {
-        if !self.state.durable {
-            self.record(record);
-            return Kept(None);
-        }
         self.count(record);
         let (sender, receiver) = oneshot::channel();
-        let _ = self.queue.send(Entry::Awaited(line(record), sender));
-        Kept(Some(receiver))
+        if self.queue.try_send(Entry::Awaited(line(record), sender)).is_err() {
+            self.metrics.records_lost.inc();
+        }
+        Kept(receiver)
     }
 
-    /// Says that a record was waited for in vain: the disk neither takes it nor refuses it.
-    pub fn stalled(&self) {
+    /// Waits until a record is on disk; false if it is not, or not in time.
+    pub async fn kept(&self, kept: Kept) -> bool {
+        timeout(DISK_TIMEOUT, kept).await.unwrap_or_else(|_| {
+            self.stalled();
+            false
+        })
+    }
+
+    /// Notes that the disk neither takes a record nor refuses it.
+    fn stalled(&self) {
         if self.state.becomes(Some("it takes no record in time".to_owned())) {
             tracing::error!("records are not written in time; requests are refused until they are");
         }
+        // The writer, should it have finished just now, sees that it is to try.
+        let _ = self.queue.try_send(Entry::Line(vec![]));
     }
 
     fn count(&self, record: &Record<'_>) {
@@ -166,12 +192,15 @@ impl Recorder {
         }
     }
 
-    /// Waits until every record so far is written.
-    pub fn flush(&self) {
-        let (written, wait) = sync_channel(1);
-        if self.queue.send(Entry::Flush(written)).is_ok() {
-            let _ = wait.recv();
-        }
+    /// Waits until every record so far is written, for as long as a disk may take.
+    pub async fn flush(&self) {
+        let (written, wait) = oneshot::channel();
+        let flushed = async {
+            if self.queue.send(Entry::Flush(written)).await.is_ok() {
+                let _ = wait.await;
+            }
+        };
+        let _ = timeout(DISK_TIMEOUT, flushed).await;
     }
 }
 

@@ -244,7 +244,8 @@ impl Guarded {
         }
     }
 
-    /// Keeps what comes before its turn, a head of it at most; ready when the client has gone.
+    /// Keeps what comes before its turn, a head of it at most; ready when the client has gone. That one has gone who sent
+    /// more is seen when it is written to.
     fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut block = [0u8; 4096];
         while self.held.len() <= self.allowed.head_bytes {
@@ -265,8 +266,12 @@ impl Guarded {
             return Poll::Ready(Ok(()));
         }
         if let Some(kept) = &mut self.kept {
-            ready!(Pin::new(kept).poll(cx));
+            let is_kept = ready!(Pin::new(kept).poll(cx));
             self.kept = None;
+            if !is_kept {
+                self.phase = Phase::Ended;
+                return Poll::Ready(Ok(()));
+            }
         }
         self.poll_answer(cx)
     }

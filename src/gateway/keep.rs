@@ -3,11 +3,8 @@
 //! The one rule: where records are durable, nobody is told of a refusal, nor of what may have changed something, before
 //! the record of it is on disk. What cannot be recorded is answered 503.
 
-use std::time::Duration;
-
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
-use tokio::time::timeout;
 
 use super::context::{Context, Outcome};
 use super::proxy::Gateway;
@@ -15,9 +12,6 @@ use super::refuse::not_recorded;
 use super::request;
 use super::respond::Answer;
 use crate::observe::Record;
-
-/// How long an answer may wait for its record to be on disk.
-const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// That a record is not on disk.
 pub(super) struct NotRecorded;
@@ -38,14 +32,7 @@ impl Gateway {
         }
         ctx.recorded = true;
         let kept = self.with_record(session, ctx, status, error, |record| self.recorder.keep(record));
-        match timeout(RECORD_TIMEOUT, kept).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(NotRecorded),
-            Err(_) => {
-                self.recorder.stalled();
-                Err(NotRecorded)
-            }
-        }
+        if self.recorder.kept(kept).await { Ok(()) } else { Err(NotRecorded) }
     }
 
     /// What is recorded of a request that was told `status`.

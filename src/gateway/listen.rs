@@ -22,6 +22,8 @@ use crate::config::ProxiesConfig;
 
 /// The address of whom a balancer does not tell.
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+/// Most bytes that wait to be encrypted, and to be sent then.
+const TLS_BUFFER: usize = 16 * 1024;
 /// How long to wait when the system gives no more sockets.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(50);
 
@@ -119,7 +121,10 @@ impl Entrance {
                 None => Transport::Plain(tcp),
                 Some(tls) => {
                     let handshake = TlsAcceptor::from(tls.current()).accept(tcp).await;
-                    Transport::Tls(Box::new(handshake.map_err(Closed::Handshake)?))
+                    let mut stream = handshake.map_err(Closed::Handshake)?;
+                    // What waits here counts as taken by the client.
+                    stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
+                    Transport::Tls(Box::new(stream))
                 }
             };
             Ok(Socket::new(transport, client, self.send))

@@ -235,8 +235,7 @@ impl Prepared {
             Ok::<_, ServeError>(())
         })?;
         requests.shutdown_timeout(LAST_WORDS);
-        recorder.flush();
-        control.block_on(reporter.withdraw());
+        control.block_on(async { tokio::join!(recorder.flush(), reporter.withdraw()) });
         control.shutdown_background();
         tracing::info!("stopped");
         Ok(())

@@ -407,9 +407,13 @@ impl ProxyHttp for Gateway {
         if !matches!(error.esource(), ErrorSource::Downstream) && status >= 500 {
             tracing::warn!(request.id = ctx.request_id, %error, "a request could not be forwarded");
         }
-        // It is a failure already: more cannot be refused.
-        let _ = self.keep(session, ctx, status, Some(error)).await;
-        let answer = Answer::error(status, code, message, &ctx.request_id);
+        let told = final_status(session);
+        // Recorded with an answer that was not sent: what is sent instead gets the last word.
+        ctx.recorded &= told.is_some() || *error.etype() == ErrorType::Custom(NOT_RECORDED);
+        let answer = match self.keep(session, ctx, told.unwrap_or(status), Some(error)).await {
+            Ok(()) => Answer::error(status, code, message, &ctx.request_id),
+            Err(NotRecorded) => not_recorded(&ctx.request_id),
+        };
         let error_code = answer.status();
         if let Err(error) = answer.send_failure(session, &ctx.cors, &ctx.request_id).await {
             tracing::debug!(request.id = ctx.request_id, %error, "the client did not take the answer");
@@ -427,8 +431,8 @@ impl ProxyHttp for Gateway {
         self.recorder.metrics().members_removed.inc_by(ctx.passing.removed());
         match (ctx.recorded, error) {
             (false, _) => {
-                let status = session.response_written().map_or(0, |response| response.status.as_u16());
-                self.with_record(session, ctx, status, error, |record| self.recorder.record(record));
+                let status = final_status(session).unwrap_or_default();
+                self.with_record(session, ctx, status, error, |record| self.recorder.record(record)).await;
             }
             (true, Some(error)) => {
                 tracing::warn!(request.id = ctx.request_id, %error, "an answer broke off that was recorded already");
@@ -441,6 +445,12 @@ impl ProxyHttp for Gateway {
         // The record tells it, with the same request id as the answer.
         true
     }
+}
+
+/// The status the client was told, if it was.
+fn final_status(session: &Session) -> Option<u16> {
+    let written = session.response_written()?.status;
+    (!written.is_informational()).then(|| written.as_u16())
 }
 
 /// The peer's address; none on a Unix socket.

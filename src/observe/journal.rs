@@ -1,7 +1,8 @@
 //! The file of records: appended to, found again after it was moved away, and on disk where that is waited for.
 //!
-//! The one rule: a record that was taken is written whole. What cannot be written is kept, up to a bound, and tried
-//! again; what is over the bound is counted. A line that broke off is ended, and its record written anew.
+//! The one rule: a record that was taken is written whole, at least once. What cannot be written, or may not be on disk
+//! though it was written, is kept up to a bound and written again; what is over the bound is refused and counted. A line
+//! that broke off is ended, and its record written anew.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -11,7 +12,9 @@ use std::time::{Duration, Instant};
 
 /// Most bytes that wait for a file that cannot be written.
 const MOST_UNWRITTEN: usize = 8 * 1024 * 1024;
-/// How often it is looked whether the file is still the one of that name.
+/// Most bytes that are written and not known to be on disk, where that is asked for at all.
+const MOST_UNSYNCED: usize = 1024 * 1024;
+/// How often it is looked whether the file is still the one of that name, besides before each look at the disk.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A file of lines.
@@ -20,14 +23,30 @@ pub(super) struct Journal {
     /// None while it cannot be used.
     file: Option<File>,
     unwritten: Vec<u8>,
+    /// Written since the disk was last waited for; kept where `durable` says so.
+    unsynced: Vec<u8>,
+    durable: bool,
+    sync: fn(&File) -> io::Result<()>,
     dropped: usize,
     looked: Instant,
 }
 
 impl Journal {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = Some(open(path)?);
-        Ok(Self { path: path.to_owned(), file, unwritten: vec![], dropped: 0, looked: Instant::now() })
+    pub(super) fn open(path: &Path, durable: bool) -> io::Result<Self> {
+        let file = open(path)?;
+        if durable && !file.metadata()?.is_file() {
+            tracing::warn!(file = %path.display(), "the file of records is no regular file: what is written there is not known to last");
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            file: Some(file),
+            unwritten: vec![],
+            unsynced: vec![],
+            durable,
+            sync: sync_data,
+            dropped: 0,
+            looked: Instant::now(),
+        })
     }
 
     /// Where it is.
@@ -43,24 +62,38 @@ impl Journal {
     /// Appends whole lines, behind what is still to be written; to the disk itself, where `sync` says so.
     ///
     /// # Errors
-    /// What could not be written is kept for the next time, and the file is opened anew then.
+    /// What could not be written is kept for the next time, and the file is opened anew then. Lines for which there is no
+    /// room are dropped.
     pub(super) fn append(&mut self, lines: &[u8], sync: bool) -> io::Result<()> {
-        if self.unwritten.len() + lines.len() <= MOST_UNWRITTEN {
-            self.unwritten.extend_from_slice(lines);
-        } else {
+        if self.unwritten.len() + lines.len() > MOST_UNWRITTEN
+            && let Err(error) = self.attempt(false)
+        {
             self.dropped += lines.iter().filter(|byte| **byte == b'\n').count();
+            return Err(error);
         }
-        let written = self.write(sync);
-        if written.is_err() {
+        self.unwritten.extend_from_slice(lines);
+        self.attempt(sync || self.unsynced.len() > MOST_UNSYNCED)
+    }
+
+    fn attempt(&mut self, sync: bool) -> io::Result<()> {
+        let outcome = self.write(sync);
+        if outcome.is_err() {
             self.file = None;
         }
-        written
+        outcome
     }
 
     fn write(&mut self, sync: bool) -> io::Result<()> {
-        let file = match self.file.take().filter(|file| self.is_current(file)) {
-            Some(file) => self.file.insert(file),
-            None => self.file.insert(open(&self.path)?),
+        let file = match self.file.take() {
+            Some(file) if self.is_current(&file, sync) => self.file.insert(file),
+            held => {
+                // What went to a file that was moved away is to last there.
+                if let Some(file) = held.filter(|_| !self.unsynced.is_empty()) {
+                    (self.sync)(&file)?;
+                    self.unsynced.clear();
+                }
+                self.file.insert(open(&self.path)?)
+            }
         };
         let mut written = 0;
         let outcome = loop {
@@ -73,14 +106,28 @@ impl Journal {
         };
         // Of a line that broke off nothing counts.
         let whole = self.unwritten.get(..written).unwrap_or_default().iter().rposition(|byte| *byte == b'\n');
-        self.unwritten.drain(..whole.map_or(0, |at| at + 1));
+        let lines = whole.map_or(0, |at| at + 1);
+        if self.durable {
+            self.unsynced.extend_from_slice(self.unwritten.get(..lines).unwrap_or_default());
+        }
+        self.unwritten.drain(..lines);
         outcome?;
-        if sync { file.sync_data() } else { Ok(()) }
+        if !sync {
+            return Ok(());
+        }
+        let synced = (self.sync)(file);
+        if synced.is_err() {
+            // A disk tells of a failure once and forgets what it lost: only writing again makes it sure.
+            std::mem::swap(&mut self.unwritten, &mut self.unsynced);
+            self.unwritten.append(&mut self.unsynced);
+        }
+        self.unsynced.clear();
+        synced
     }
 
-    /// Whether the file is still the one of its name; looked at once in a while.
-    fn is_current(&mut self, file: &File) -> bool {
-        if self.looked.elapsed() < LOOK_EVERY {
+    /// Whether the file is still the one of its name; looked at once in a while, or `now`.
+    fn is_current(&mut self, file: &File, now: bool) -> bool {
+        if !now && self.looked.elapsed() < LOOK_EVERY {
             return true;
         }
         self.looked = Instant::now();
@@ -94,11 +141,13 @@ impl Journal {
 
 /// Opens it to append to, behind whole lines.
 fn open(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let open = |read| OpenOptions::new().read(read).append(true).create(true).mode(0o600).open(path);
+    // Where it may be written alone, nobody can tell how it ends.
+    let mut file = open(true).or_else(|_| open(false))?;
     let metadata = file.metadata()?;
     let mut last = [b'\n'];
     if metadata.is_file() && metadata.len() > 0 {
-        file.read_exact_at(&mut last, metadata.len() - 1)?;
+        let _ = file.read_exact_at(&mut last, metadata.len() - 1);
     }
     if last != *b"\n" {
         file.write_all(b"\n")?;
@@ -109,6 +158,14 @@ fn open(path: &Path) -> io::Result<File> {
         let _ = File::open(directory).and_then(|directory| directory.sync_all());
     }
     Ok(file)
+}
+
+/// Waits until what was written is on disk; where there is no disk beneath (a pipe), there is nothing to wait for.
+fn sync_data(file: &File) -> io::Result<()> {
+    match file.sync_data() {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
+    }
 }
 
 #[cfg(test)]
@@ -126,15 +183,18 @@ mod tests {
         let dir = directory();
         let path = dir.join("records");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = Journal::open(&path, true).unwrap();
         assert!(journal.append(b"one\n", true).is_err());
         assert!(journal.append(b"two\n", false).is_err());
         let large = [vec![b'x'; MOST_UNWRITTEN - 20], b"\n".to_vec()].concat();
         assert!(journal.append(&large, false).is_err() && journal.append(b"a\nb\nover the bound\n", false).is_err());
         std::fs::remove_file(&path).unwrap();
+        // What waits makes room, so that nothing is taken to be written that is not.
+        journal.append(&[b'\n'; 100], true).unwrap();
         journal.append(b"three\n", true).unwrap();
         let lines = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<&str> = lines.lines().map(|line| &line[..line.len().min(5)]).collect();
+        let lines: Vec<&str> =
+            lines.lines().map(|line| &line[..line.len().min(5)]).filter(|line| !line.is_empty()).collect();
         assert_eq!((lines, journal.take_dropped()), (vec!["one", "two", "xxxxx", "three"], 3));
         std::fs::remove_dir_all(dir).unwrap();
     }
@@ -144,7 +204,7 @@ mod tests {
         let dir = directory();
         let path = dir.join("records");
         std::fs::write(&path, "whole\nbrok").unwrap();
-        let mut journal = Journal::open(&path).unwrap();
+        let mut journal = Journal::open(&path, true).unwrap();
         journal.append(b"next\n", false).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\nbrok\nnext\n");
         std::fs::rename(&path, dir.join("old")).unwrap();
@@ -152,6 +212,35 @@ mod tests {
         journal.append(b"new\n", true).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_the_disk_may_have_lost_is_written_again() {
+        let dir = directory();
+        let path = dir.join("records");
+        let mut journal = Journal::open(&path, true).unwrap();
+        journal.append(b"safe\n", true).unwrap();
+        journal.append(b"read\n", false).unwrap();
+        journal.sync = |_| Err(io::Error::from_raw_os_error(5));
+        assert!(journal.append(b"write\n", true).is_err());
+        assert!(journal.append(b"", true).is_err() && journal.append(b"later\n", true).is_err());
+        journal.sync = sync_data;
+        // The disk in these tests has lost all that it had not confirmed.
+        std::fs::write(&path, "safe\n").unwrap();
+        journal.append(b"", true).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "safe\nread\nwrite\nlater\n");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_deleted_takes_nothing_that_is_waited_for() {
+        let dir = directory();
+        let path = dir.join("records");
+        let mut journal = Journal::open(&path, true).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        journal.append(b"one\n", true).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub members_refused: IntCounter,
     /// Members left out of answers.
     pub members_removed: IntCounter,
+    /// Records for which there was no room.
+    pub records_lost: IntCounter,
     /// Connections now.
     pub connections: IntGauge,
     policy: IntGaugeVec,
@@ -117,6 +119,8 @@ impl Metrics {
         registry.register(Box::new(refusals.clone()))?;
         registry.register(Box::new(handshakes_failed.clone()))?;
         registry.register(Box::new(connections_refused.clone()))?;
+        let records_lost = IntCounter::new("fedgate_records_lost_total", "Records for which there was no room")?;
+        registry.register(Box::new(records_lost.clone()))?;
         registry.register(Box::new(members_refused.clone()))?;
         registry.register(Box::new(members_removed.clone()))?;
         registry.register(Box::new(connections.clone()))?;
@@ -134,6 +138,7 @@ impl Metrics {
             duration,
             refusals,
             connections_refused,
+            records_lost,
             handshakes_failed,
             members_refused,
             members_removed,

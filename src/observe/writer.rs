@@ -2,16 +2,17 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::journal::Journal;
 
-/// Bytes that are written at once, or a line more.
-const BATCH: usize = 64 * 1024;
+/// Bytes that are written at once, or a line more: with one look at the disk, so that many are served by one.
+const BATCH: usize = 4 * 1024 * 1024;
 /// How often writing is tried again when nothing else asks for it.
 const TRY_EVERY: Duration = Duration::from_millis(200);
 
@@ -21,7 +22,7 @@ pub(super) enum Entry {
     /// One whose sender waits until it is on disk, or is not.
     Awaited(Vec<u8>, oneshot::Sender<bool>),
     /// To be answered once everything before it is written.
-    Flush(SyncSender<()>),
+    Flush(oneshot::Sender<()>),
 }
 
 /// How the file of records fares.
@@ -67,7 +68,7 @@ pub(super) struct Writer {
 struct Batch {
     lines: Vec<u8>,
     awaited: Vec<oneshot::Sender<bool>>,
-    flush: Option<SyncSender<()>>,
+    flush: Option<oneshot::Sender<()>>,
 }
 
 impl Batch {
@@ -88,18 +89,18 @@ impl Writer {
         Self { journal, state, stdout_failing: false }
     }
 
-    /// Runs until every recorder is gone.
-    pub(super) fn run(mut self, entries: &Receiver<Entry>) {
+    /// Runs until every recorder is gone, on a thread that has nothing else to do.
+    pub(super) async fn run(mut self, mut entries: Receiver<Entry>) {
         loop {
-            let first = match self.state.is_failing() {
-                true => entries.recv_timeout(TRY_EVERY),
-                false => entries.recv().map_err(RecvTimeoutError::from),
-            };
             let mut batch = Batch::default();
+            let first = match self.state.is_failing() {
+                true => timeout(TRY_EVERY, entries.recv()).await,
+                false => Ok(entries.recv().await),
+            };
             match first {
-                Ok(entry) => batch.add(entry),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Some(entry)) => batch.add(entry),
+                Ok(None) => return,
+                Err(_) => {}
             }
             while batch.lines.len() <= BATCH && batch.flush.is_none() {
                 let Ok(entry) = entries.try_recv() else { break };
@@ -109,8 +110,12 @@ impl Writer {
         }
     }
 
-    /// Each output gets every record, whatever becomes of the other.
+    /// Each output gets every record, whatever becomes of the other. Who waits for the disk does not wait for a reader.
     fn write(&mut self, batch: Batch) {
+        let kept = self.append(&batch);
+        for sender in batch.awaited {
+            let _ = sender.send(kept);
+        }
         let mut stdout = io::stdout().lock();
         let printed = stdout.write_all(&batch.lines).and_then(|()| stdout.flush());
         match printed {
@@ -121,10 +126,6 @@ impl Writer {
             }
             Err(_) => {}
         }
-        let kept = self.append(&batch);
-        for sender in batch.awaited {
-            let _ = sender.send(kept);
-        }
         if let Some(written) = batch.flush {
             let _ = written.send(());
         }
@@ -132,7 +133,9 @@ impl Writer {
 
     fn append(&mut self, batch: &Batch) -> bool {
         let Some(journal) = &mut self.journal else { return true };
-        let sync = self.state.durable && !(batch.awaited.is_empty() && batch.flush.is_none());
+        // What has failed is well again when the disk has confirmed all of it, and not before.
+        let is_asked = !batch.awaited.is_empty() || batch.flush.is_some() || self.state.is_failing();
+        let sync = self.state.durable && is_asked;
         let appended = journal.append(&batch.lines, sync);
         let is_new = self.state.becomes(appended.as_ref().err().map(ToString::to_string));
         let path = journal.path().display().to_string();
@@ -147,6 +150,6 @@ impl Writer {
             }
             Ok(()) | Err(_) => {}
         }
-        appended.is_ok()
+        appended.is_ok() || !self.state.durable
     }
 }

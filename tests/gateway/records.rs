@@ -220,3 +220,30 @@ fn records_that_need_not_be_durable_keep_nobody_waiting() {
     assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
     assert_eq!(gateway.admin_get("/readyz").status, 200);
 }
+
+#[test]
+fn a_disk_that_does_not_answer_holds_up_nobody_but_who_must_wait_for_it() {
+    let place = crate::fixture::Place::prepare(&Setup::default());
+    let records = place.dir.join("records.jsonl");
+    // A pipe that nobody reads takes 64 KiB and then nothing.
+    rustix::fs::mkfifoat(rustix::fs::CWD, &records, 0o600.into()).unwrap();
+    let gateway = Gateway::start_at(place, &DURABLE);
+    let began = Instant::now();
+    assert!(gateway.logged("is no regular file", began - PATIENCE, PATIENCE).is_some());
+    for _ in 0..300 {
+        assert_eq!(gateway.get("/people/ANA", "ANA").status, 200, "who need not wait does not");
+    }
+    let denied = gateway.get("/people/DOC", "ANA");
+    assert_eq!((denied.status, denied.json()["code"].as_str()), (503, Some("not_recorded")), "{denied:?}");
+    assert!(gateway.logged("records are not written in time", began, PATIENCE).is_some());
+    let since = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(gateway.get("/people/ANA", "ANA").status, 503);
+    }
+    assert!(since.elapsed() < PATIENCE / 2, "refused at once");
+    assert_eq!((gateway.admin_get("/livez").status, gateway.admin_get("/readyz").status), (200, 503));
+    let mut reader = std::fs::File::open(&records).unwrap();
+    std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+    assert!(gateway.logged("records are written again", began, PATIENCE).is_some());
+    assert_eq!(gateway.get("/people/DOC", "ANA").status, 403);
+}
