@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -232,12 +233,20 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         }
     };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (stopping, delay) = (Arc::clone(&service), config.his.stop_delay);
     let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let is_asked_now = tokio::select! {
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => true,
+        };
         tracing::info!("stopping");
+        stopping.stop();
+        if !is_asked_now {
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = interrupt.recv() => {}
+            }
+        }
     };
     tokio::select! {
         served = listener.serve(router(service), stop) => Ok(served?),

@@ -188,6 +188,8 @@ pub struct HisConfig {
     pub max_body_bytes: usize,
     /// Largest personal document, in bytes.
     pub max_document_bytes: usize,
+    /// How long a stop goes on serving, and answers probes that it stops.
+    pub stop_delay: Duration,
 }
 
 /// One protected service.

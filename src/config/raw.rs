@@ -93,6 +93,7 @@ section!(His {
     listen: String = "127.0.0.1:8081".into(),
     max_body_bytes: usize = 1024 * 1024,
     max_document_bytes: usize = 16 * 1024 * 1024,
+    stop_delay_seconds: u64 = 0,
 });
 
 /// Every key of every section, for the test that holds the example against them.
@@ -173,6 +174,7 @@ pub(super) fn check(raw: Raw, file: &Path) -> Result<Config, ConfigError> {
             listen: check.address("his.listen", &raw.his.listen)?,
             max_body_bytes: raw.his.max_body_bytes,
             max_document_bytes: raw.his.max_document_bytes,
+            stop_delay: check.seconds("his.stop_delay_seconds", raw.his.stop_delay_seconds, 0)?,
         },
         routes: check.routes(raw.route, &upstreams)?,
         upstreams,

@@ -95,6 +95,8 @@ pub(super) enum Problem {
     Busy,
     #[error("the database is unavailable, try again")]
     DatabaseUnavailable,
+    #[error("the service is stopping")]
+    Stopping,
     #[error("internal error")]
     Internal,
 }
@@ -135,7 +137,7 @@ impl Problem {
             | Self::NotBase64
             | Self::UnitExists
             | Self::UnitIdChange => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Busy | Self::DatabaseUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::DatabaseUnavailable | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -179,6 +181,7 @@ impl Problem {
             Self::UnitIdChange => "unit_id_change",
             Self::Stale => "precondition_failed",
             Self::Busy => "busy",
+            Self::Stopping => "stopping",
             Self::DatabaseUnavailable => "database_unavailable",
             Self::Internal => "internal",
         }

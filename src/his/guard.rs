@@ -7,6 +7,7 @@
 //! once and strictly, and never by the router (which decodes after routing, so that `..%2fadm` would be an id).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use axum::extract::{FromRequestParts, Request, State};
@@ -14,6 +15,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use http::request::Parts;
+use http::{HeaderValue, header};
 use percent_encoding::percent_decode_str;
 
 use super::error::Problem;
@@ -66,7 +68,10 @@ pub(super) async fn admit(State(service): State<Arc<Service>>, mut request: Requ
         }
         Err(problem) => (problem.into_response(), None),
     };
-    let response = Problem::complete(response, request_id.as_deref());
+    let mut response = Problem::complete(response, request_id.as_deref());
+    if service.is_stopping.load(Ordering::Acquire) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     tracing::debug!(
         request.id = request_id.as_deref().unwrap_or_default(),
         http.method = %method,
@@ -81,7 +86,9 @@ pub(super) async fn admit(State(service): State<Arc<Service>>, mut request: Requ
 fn believe(service: &Service, request: &Request) -> Result<Claims<'static>, Problem> {
     let mut tokens = request.headers().get_all(HEADER).iter();
     let (Some(token), None) = (tokens.next(), tokens.next()) else {
-        return Err(Problem::NoAssertion);
+        // Probes carry none.
+        let is_stopping = service.is_stopping.load(Ordering::Acquire);
+        return Err(if is_stopping { Problem::Stopping } else { Problem::NoAssertion });
     };
     let claims = service.verifier.verify(token.as_bytes(), SystemTime::now()).map_err(|error| {
         tracing::debug!("{error}");

@@ -29,6 +29,7 @@ pub mod json;
 pub mod store;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -50,6 +51,7 @@ pub struct Service {
     verifier: Verifier,
     limits: Limits,
     hashing: Hashing,
+    is_stopping: AtomicBool,
 }
 
 /// How large bodies may be.
@@ -63,7 +65,13 @@ impl Service {
     /// Puts the service together.
     pub fn new(config: &HisConfig, verifier: Verifier, store: Store) -> Arc<Self> {
         let limits = Limits { max_body_bytes: config.max_body_bytes, max_document_bytes: config.max_document_bytes };
-        Arc::new(Self { store, verifier, limits, hashing: Hashing::new() })
+        Arc::new(Self { store, verifier, limits, hashing: Hashing::new(), is_stopping: AtomicBool::new(false) })
+    }
+
+    /// From now on probes are told that this service stops, and every answer is the last one of its connection, so that
+    /// gateways turn to others before it is gone.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
     }
 }
 

@@ -98,7 +98,12 @@ impl His {
         schema::migrate(&database).await.unwrap();
         let store = Store::new(database.clone());
         let assertion = assertion();
-        let his = HisConfig { listen: address.clone(), max_body_bytes: 1 << 20, max_document_bytes: 1 << 20 };
+        let his = HisConfig {
+            listen: address.clone(),
+            max_body_bytes: 1 << 20,
+            max_document_bytes: 1 << 20,
+            stop_delay: Duration::ZERO,
+        };
         let service = Service::new(&his, Verifier::from_config(&assertion).unwrap(), store.clone());
         let listener = Listener::bind(&address).await.unwrap();
         let address = match &listener {
