@@ -305,7 +305,9 @@ fn rfc3339(time: SystemTime) -> String {
 pub fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FEDGATE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,pingora_core=warn,pingora_proxy=error"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).try_init();
+    // A stderr that nobody reads any more is nobody's fault, and no reason to panic.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    let _ = log.with_env_filter(filter).with_writer(io::stderr).with_target(false).try_init();
 }
 
 #[cfg(test)]

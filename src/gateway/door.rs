@@ -65,8 +65,7 @@ impl Door {
 
     /// Serves one connection to its end, or to that of the course while its client is silent.
     pub(super) async fn serve(&self, mut socket: Socket, seat: Seat, course: Course) {
-        let metrics = self.recorder.metrics();
-        metrics.connections.inc();
+        let _open = self.recorder.metrics().connection();
         if matches!(socket.selected_alpn_proto(), Some(ALPN::H2)) {
             socket.expect_frames(self.allowed.head);
             self.inside.serve_http2(Box::new(socket), &course.stopping).await;
@@ -79,7 +78,6 @@ impl Door {
                 Inside::Admin(app) => self.serve_http1(app, Box::new(guarded), course).await,
             }
         }
-        metrics.connections.dec();
     }
 
     /// One request after the other. Nothing of pingora is held while the client is silent: that is most of what a

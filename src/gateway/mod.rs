@@ -30,6 +30,7 @@ mod admin;
 mod report;
 mod stop;
 mod handover;
+mod supervise;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -68,6 +69,7 @@ use proxy::Gateway;
 use redirect::Redirect;
 use report::Reporter;
 use stop::{Order, Orders};
+use supervise::supervise;
 use tls::Tls;
 
 /// Why the gateway cannot serve; the text names file or address, and the remedy where there is one.
@@ -243,23 +245,27 @@ impl Prepared {
 
     /// Starts what follows the accounts, the policy, the certificates and the upstreams, and reports this instance.
     fn keep_watch(&self, control: &Runtime, reporter: &Reporter, file: &Arc<FileState>) {
-        control.spawn(reporter.clone().run());
+        let reporter = reporter.clone();
+        supervise(control, "the report of this instance", move || reporter.clone().run());
         let authenticator = Arc::clone(&self.authenticator);
-        control.spawn(async move {
-            watch(authenticator.accounts().clone(), authenticator.freshness_bound(), &*authenticator).await;
+        supervise(control, "the watch over the accounts", move || {
+            let authenticator = Arc::clone(&authenticator);
+            async move {
+                watch(authenticator.accounts().clone(), authenticator.freshness_bound(), &*authenticator).await;
+            }
         });
-        if let Some(tls) = &self.tls {
-            control.spawn(Arc::clone(tls).keep_current());
+        if let Some(tls) = self.tls.clone() {
+            supervise(control, "the watch over the certificates", move || Arc::clone(&tls).keep_current());
         }
         let upstreams = Arc::clone(&self.upstreams);
-        control.spawn(async move { upstreams.look_after().await });
-        let policy = &self.config.policy;
-        control.spawn(keep_current(
-            policy.roles.clone(),
-            policy.history.clone(),
-            Arc::clone(&self.policy),
-            Arc::clone(file),
-        ));
+        supervise(control, "the watch over the upstreams", move || {
+            let upstreams = Arc::clone(&upstreams);
+            async move { upstreams.look_after().await }
+        });
+        let (policy, current, file) = (self.config.policy.clone(), Arc::clone(&self.policy), Arc::clone(file));
+        supervise(control, "the watch over the policy", move || {
+            keep_current(policy.roles.clone(), policy.history.clone(), Arc::clone(&current), Arc::clone(&file))
+        });
     }
 
     /// What stands behind each kind of listener.

@@ -28,6 +28,7 @@ use super::pace::Tempo;
 use super::refuse::not_recorded;
 use super::request;
 use super::respond::{Answer, REQUEST_ID};
+use super::supervise::contained;
 use super::tls::{ClientCertificate, Tls};
 use super::upstream::{Servers, Told, Upstream, Upstreams};
 use crate::assertion::Minter;
@@ -125,31 +126,8 @@ impl Gateway {
         repeats
     }
 
-    /// Takes in and judges the body of an admitted request, where its route guards members.
-    async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<Held>, Unheld> {
-        let Some(check) = permit.body_check() else { return Ok(None) };
-        let limit = permit.max_body_bytes();
-        body::hold(session, check, limit, self.body_tempo, &self.held_bodies).await.map(Some)
-    }
-
-    /// Refuses an admitted request for its body.
-    fn refuse_body(&self, permit: Permit, fault: BodyFault) -> Refusal {
-        if fault == BodyFault::MemberNotPermitted {
-            self.recorder.metrics().members_refused.inc();
-        }
-        self.pipeline.refuse_body(permit, fault)
-    }
-}
-
-#[async_trait]
-impl ProxyHttp for Gateway {
-    type CTX = Context;
-
-    fn new_ctx(&self) -> Context {
-        Context::new(Arc::clone(&self.traffic))
-    }
-
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    /// Lets a request pass, or answers it; true if it is answered.
+    async fn judge(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         if session.is_http2() {
             // A window that a client never opens keeps no socket busy: only this ends the wait for it. It is of one
             // piece.
@@ -213,22 +191,55 @@ impl ProxyHttp for Gateway {
         self.answer(session, ctx, answer).await
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        let servers = &self.upstream(ctx)?.servers;
-        let now = Instant::now();
-        let server = servers.choose(ctx.permit()?, ctx.server.as_deref(), now);
-        let Some(server) = server else {
-            return Err(Error::explain(ErrorType::ConnectNoRoute, "no server of the upstream has an address").into_up());
-        };
-        if ctx.attempts == 0 {
-            ctx.until = servers.total_timeout().map(|time| now + time);
+    /// Takes in and judges the body of an admitted request, where its route guards members.
+    async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<Held>, Unheld> {
+        let Some(check) = permit.body_check() else { return Ok(None) };
+        let limit = permit.max_body_bytes();
+        body::hold(session, check, limit, self.body_tempo, &self.held_bodies).await.map(Some)
+    }
+
+    /// Refuses an admitted request for its body.
+    fn refuse_body(&self, permit: Permit, fault: BodyFault) -> Refusal {
+        if fault == BodyFault::MemberNotPermitted {
+            self.recorder.metrics().members_refused.inc();
         }
-        ctx.attempts += 1;
-        // What was read of the body is sent again, and counted again.
-        ctx.body_bytes = 0;
-        let peer = Servers::peer(&server, ctx.attempts > 1);
-        ctx.server = Some(server);
-        Ok(peer)
+        self.pipeline.refuse_body(permit, fault)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(Arc::clone(&self.traffic))
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        contained(self.judge(session, ctx)).await
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        contained(async {
+            let servers = &self.upstream(ctx)?.servers;
+            let now = Instant::now();
+            let server = servers.choose(ctx.permit()?, ctx.server.as_deref(), now);
+            let Some(server) = server else {
+                return Err(
+                    Error::explain(ErrorType::ConnectNoRoute, "no server of the upstream has an address").into_up()
+                );
+            };
+            if ctx.attempts == 0 {
+                ctx.until = servers.total_timeout().map(|time| now + time);
+            }
+            ctx.attempts += 1;
+            // What was read of the body is sent again, and counted again.
+            ctx.body_bytes = 0;
+            let peer = Servers::peer(&server, ctx.attempts > 1);
+            ctx.server = Some(server);
+            Ok(peer)
+        })
+        .await
     }
 
     async fn connected_to_upstream(
@@ -267,23 +278,32 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        let permit = ctx.permit()?;
-        let upstream = self.upstream(ctx)?;
-        let assertion = upstream.assertion.then(|| {
-            self.pipeline.assertion(permit, request.method.as_str(), &ctx.request_id, &self.minter, SystemTime::now())
-        });
-        if permit.remover().is_some() {
-            answer::ask_plainly(request)?;
-        }
-        upstream.rewrite(
-            request,
-            &Told {
-                target: permit.target(),
-                origin: &ctx.origin,
-                request_id: &ctx.request_id,
-                assertion: assertion.as_deref(),
-            },
-        )
+        contained(async {
+            let permit = ctx.permit()?;
+            let upstream = self.upstream(ctx)?;
+            let assertion = upstream.assertion.then(|| {
+                self.pipeline.assertion(
+                    permit,
+                    request.method.as_str(),
+                    &ctx.request_id,
+                    &self.minter,
+                    SystemTime::now(),
+                )
+            });
+            if permit.remover().is_some() {
+                answer::ask_plainly(request)?;
+            }
+            upstream.rewrite(
+                request,
+                &Told {
+                    target: permit.target(),
+                    origin: &ctx.origin,
+                    request_id: &ctx.request_id,
+                    assertion: assertion.as_deref(),
+                },
+            )
+        })
+        .await
     }
 
     async fn upstream_response_filter(
@@ -323,6 +343,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        contained(async {
         if response.status == 401 && self.upstream(ctx)?.assertion {
             // The service does not believe this gateway. That is nobody's wrong password, and must not look like one.
             tracing::error!(
@@ -351,6 +372,7 @@ impl ProxyHttp for Gateway {
             );
             Error::explain(ErrorType::Custom(NOT_RECORDED), "the answer could not be recorded")
         })
+        }).await
     }
 
     fn response_body_filter(

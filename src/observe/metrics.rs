@@ -25,8 +25,7 @@ pub struct Metrics {
     pub members_removed: IntCounter,
     /// Records for which there was no room.
     pub records_lost: IntCounter,
-    /// Connections now.
-    pub connections: IntGauge,
+    connections: IntGauge,
     policy: IntGaugeVec,
     upstreams: Upstreams,
     gauges: Vec<(&'static str, IntGauge)>,
@@ -83,6 +82,15 @@ const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_cache_mean_age_seconds", "Mean age of the principals that were dropped"),
     ("fedgate_passwords_hashed_total", "Passwords that were hashed to be verified"),
 ];
+
+/// A connection that is open.
+pub struct Open(IntGauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
 
 impl Metrics {
     /// Registers everything.
@@ -201,6 +209,12 @@ impl Metrics {
             tracing::error!(%error, "metrics cannot be written");
         }
         text
+    }
+
+    /// Counts a connection until what is returned is dropped, however it ends.
+    pub fn connection(&self) -> Open {
+        self.connections.inc();
+        Open(self.connections.clone())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
+use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic};
 
 #[test]
 fn an_upstream_that_fails_is_told_as_502_or_504_and_a_cut_body_as_a_cut() {
@@ -37,8 +37,25 @@ fn an_upstream_that_is_not_there_is_502() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_keeps_nothing_from_being_done() {
+    // A pipe whose reader has gone.
+    let under = ["bash", "-c", "exec \"$@\" 2> >(exec true)", "bash"];
+    let environment = [("FEDGATE_LOG", "debug")];
+    let gateway = Gateway::start_as(&Setup { under: &under, environment: &environment, ..Default::default() });
+    follows_the_policy(&gateway);
+    std::fs::write(gateway.dir.join("cert.pem"), "half").unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    crate::fixture::certificate(&gateway.dir);
+    follows_the_policy(&gateway);
+    assert_eq!(gateway.admin_get("/readyz").status, 200);
+}
+
+#[test]
 fn an_edit_of_the_policy_takes_effect_and_a_broken_one_does_not() {
-    let gateway = Gateway::start();
+    follows_the_policy(&Gateway::start());
+}
+
+fn follows_the_policy(gateway: &Gateway) {
     let file = gateway.dir.join("roles.cfg");
     let becomes = |status: u16| {
         let deadline = Instant::now() + PATIENCE;
