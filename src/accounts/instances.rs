@@ -4,6 +4,7 @@
 //! The one rule: nothing is decided by these rows. They show; the lease alone protects. An instance that does not report
 //! loses its lease all the same.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,11 @@ impl Instance {
     /// Whether it reported lately enough to count as running.
     pub fn is_live(&self) -> bool {
         self.seen < LIVE_FOR
+    }
+
+    /// Whether it may still use cached rights, for all that is known: it was confirmed last a report later at most.
+    pub fn may_admit(&self) -> bool {
+        self.is_live() || self.seen < Duration::from_millis(self.report.bound_ms) + 2 * REPORT_EVERY
     }
 }
 
@@ -160,14 +166,15 @@ pub struct Spread {
     pub epoch: u64,
     /// The instances that have applied it.
     pub applied: Vec<Report>,
-    /// Those that have not said so within their bound: their leases have ended by now.
+    /// Those that may have admitted by the old rights and have not said so: their leases have ended by now.
     pub silent: Vec<Report>,
     /// From the commit until the last of them had.
     pub after: Duration,
 }
 
 impl Accounts {
-    /// Waits until every running instance has applied all changes that were committed up to now, or its lease has ended.
+    /// Waits until every instance that may admit has applied all changes that were committed up to now, or its lease has
+    /// ended.
     ///
     /// `committed` is when the last of them was committed, or later.
     ///
@@ -175,16 +182,23 @@ impl Accounts {
     /// The database did not answer.
     pub async fn wait_until_applied(&self, committed: Instant) -> Result<Spread, AccountsError> {
         let mut epoch = self.changes_since(None).await?.epoch;
+        let mut concerned = HashSet::new();
         loop {
             // Asked anew each time: after a failover the epoch may have gone back, and a report from before it, however
             // high its number, tells nothing of the change.
             let now = self.changes_since(None).await?.epoch;
             epoch = epoch.min(now);
-            let live = self.instances().await?.into_iter().filter(Instance::is_live).map(|instance| instance.report);
-            let (applied, pending): (Vec<_>, Vec<_>) = live.partition(|report| (epoch..=now).contains(&report.epoch));
+            let mut instances = self.instances().await?;
+            let may_admit = instances.iter().filter(|instance| instance.may_admit());
+            concerned.extend(may_admit.map(|instance| instance.report.id.clone()));
+            instances.retain(|instance| concerned.contains(&instance.report.id));
+            let (applied, pending): (Vec<_>, Vec<_>) =
+                instances.into_iter().partition(|instance| (epoch..=now).contains(&instance.report.epoch));
             let after = committed.elapsed();
-            if pending.iter().all(|report| after > Duration::from_millis(report.bound_ms)) {
-                return Ok(Spread { epoch, applied, silent: pending, after });
+            let has_ended = |Instance { report, .. }: &Instance| after > Duration::from_millis(report.bound_ms);
+            if pending.iter().all(|instance| has_ended(instance) || !instance.may_admit()) {
+                let reports = |of: Vec<Instance>| of.into_iter().map(|instance| instance.report).collect();
+                return Ok(Spread { epoch, applied: reports(applied), silent: reports(pending), after });
             }
             tokio::time::sleep(LOOK).await;
         }

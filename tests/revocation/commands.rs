@@ -68,3 +68,27 @@ fn an_operator_waits_until_all_gateways_have_applied_a_change_and_is_told_of_one
     let text = status_becomes(&gateways[0], "3 run under 2 different policies");
     assert_eq!(text.lines().count(), 6, "{text}");
 }
+
+#[test]
+fn an_instance_that_was_silent_for_long_is_waited_for_as_long_as_it_may_admit() {
+    let federation = Federation::with_accounts(1);
+    // Cached rights may be used for 8 s after the last confirmation.
+    let gateways = federation.gateways_in(&[("FEDGATE_AUTHENTICATION_SERVE_CACHED_FOR_SECONDS", "7")]);
+    let ask = |gateway: &Gateway| {
+        let authorization = format!("Authorization: {}\r\n", basic("P0", CANARY));
+        gateway.request("GET", "/people", "", &authorization).status
+    };
+    assert!(gateways.iter().all(|gateway| ask(gateway) == 200));
+    status_becomes(&gateways[0], "3 run, all under policy");
+    gateways[1].signal(Signal::STOP);
+    let stopped = Instant::now();
+    let text = status_becomes(&gateways[0], "2 run, all under policy");
+    assert_eq!((text.matches(" valid ").count(), text.matches(" may hold ").count()), (2, 1), "{text}");
+    let (text, warnings) = fedgate(&gateways[0], &["account", "disable", "P0", "--wait"]);
+    let took = stopped.elapsed();
+    gateways[1].signal(Signal::CONT);
+    assert!(text.contains("2 gateways have applied it, "), "{text}{warnings}");
+    assert!(warnings.contains(&gateways[1].tls_address.to_string()), "it is named: {warnings}");
+    assert!(took > Duration::from_secs(7), "not before its lease had ended: {took:?}");
+    assert_eq!(gateways.iter().map(ask).collect::<Vec<_>>(), [401; 3]);
+}

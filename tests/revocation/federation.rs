@@ -60,9 +60,14 @@ impl Federation {
 
     /// Starts a gateway behind each proxy.
     pub(crate) fn gateways(&self) -> Vec<Gateway> {
+        self.gateways_in(&[])
+    }
+
+    /// The same with environment variables.
+    pub(crate) fn gateways_in(&self, environment: &[(&str, &str)]) -> Vec<Gateway> {
         let start = |proxy: &Proxy| {
             let (uri, configuration) = (proxy.uri(&self.database), CONFIGURATION);
-            Gateway::start_as(&Setup { configuration, database: Some(&uri), ..Setup::default() })
+            Gateway::start_as(&Setup { environment, configuration, database: Some(&uri), ..Setup::default() })
         };
         self.proxies.iter().map(start).collect()
     }

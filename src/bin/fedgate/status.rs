@@ -13,7 +13,7 @@ pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), Failure> {
     if as_json {
         let list: Vec<_> = instances
             .iter()
-            .map(|instance| json!({ "report": instance.report, "seen_ms_ago": instance.seen.as_millis(), "live": instance.is_live() }))
+            .map(|instance| json!({ "report": instance.report, "seen_ms_ago": instance.seen.as_millis(), "live": instance.is_live(), "may_admit": instance.may_admit() }))
             .collect();
         return Ok(print_line(&json!({ "account_epoch": epoch, "instances": list }).to_string())?);
     }
@@ -39,17 +39,18 @@ pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn line(Instance { report, seen }: &Instance, epoch: u64) -> String {
-    let live = Instance { report: report.clone(), seen: *seen }.is_live();
+fn line(instance: &Instance, epoch: u64) -> String {
+    let Instance { report, seen } = instance;
     row([
         &report.id,
         &report.place,
         &format!("{:.1} s ago", seen.as_secs_f64()),
         &report.policy,
         &epoch.saturating_sub(report.epoch).to_string(),
-        match (live, report.lease_valid) {
+        match (instance.is_live(), report.lease_valid) {
             (true, true) => "valid",
             (true, false) => "none",
+            (false, _) if instance.may_admit() => "may hold",
             (false, _) => "ended",
         },
         &report.caches.principals.to_string(),
