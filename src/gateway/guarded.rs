@@ -61,8 +61,6 @@ pub(super) struct Guarded {
     recorder: Recorder,
     /// The record of a refusal, on its way to the disk.
     kept: Option<Kept>,
-    /// Whether a head was let through: from then on an answer of the guard's could fall into one of pingora's.
-    served: bool,
     /// Kept until the connection ends: its place among the connections.
     _seat: Seat,
 }
@@ -92,7 +90,6 @@ impl Guarded {
             began: Instant::now(),
             recorder,
             kept: None,
-            served: false,
             _seat: seat,
         }
     }
@@ -111,7 +108,6 @@ impl Guarded {
         let mut body = BodyReader::new(check_head(self.held.get(..end).unwrap_or_default())?);
         let taken = body.feed(self.held.get(end..).unwrap_or_default())?;
         self.released = end + taken;
-        self.served = true;
         self.timer = None;
         self.phase = match body.is_done() {
             true => Phase::Serving,
@@ -125,15 +121,9 @@ impl Guarded {
         self.timer = Some(Box::pin(tokio::time::sleep(self.allowed.head)));
     }
 
-    /// Refuses the request whose head is held: with an answer, if it is the connection's first.
+    /// Refuses the request whose head is held. Nothing else is being answered: a head is read when its turn has come.
     fn refuse(&mut self, fault: Fault) {
         let request_id = format!("{:032x}", rand::random::<u128>());
-        if self.served {
-            // The connection ends without a word, after what is being answered.
-            drop(self.keep(&request_id, fault, 0));
-            self.phase = Phase::Ended;
-            return;
-        }
         self.kept = Some(self.keep(&request_id, fault, fault.status()));
         self.phase = Phase::Answering(fault.answer(&request_id), 0);
         self.timer = Some(Box::pin(tokio::time::sleep(ANSWER_TIMEOUT)));

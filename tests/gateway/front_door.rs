@@ -133,9 +133,9 @@ fn what_follows_a_request_on_its_connection_is_read_as_strictly() {
         assert!(answer[..count].starts_with(b"HTTP/1.1 200 "), "kept alive");
     }
     stream.write_all(good.replace("Host: a\r\n", "Host: a\nX: b\r\n").as_bytes()).unwrap();
-    let mut rest = Vec::new();
-    let _ = stream.read_to_end(&mut rest);
-    assert!(rest.is_empty(), "the connection ends: {}", String::from_utf8_lossy(&rest));
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).expect("the connection ends");
+    assert!(rest.starts_with("HTTP/1.1 400 ") && rest.contains("\"code\":\"bad_header\""), "{rest}");
     assert_eq!(gateway.upstream.seen().len(), 3);
 }
 
@@ -156,6 +156,10 @@ fn requests_that_come_in_one_piece_are_each_judged_and_answered() {
     assert_eq!(gateway.upstream.seen().len(), 3);
     let broken = good.replace("Host: a\r\n", "Host: a\nX: b\r\n");
     assert_eq!(count(format!("{good}{broken}{last}")), 1, "what is behind it is served no more");
+    for (status, decision) in [(200, "allow"), (200, "allow"), (200, "allow"), (200, "allow"), (400, "refuse")] {
+        let record = gateway.record();
+        assert_eq!((record["status"].as_u64(), record["decision"].as_str()), (Some(status), Some(decision)));
+    }
     assert_eq!(gateway.upstream.seen().len(), 4);
 }
 
