@@ -23,7 +23,7 @@ use super::proxy::Gateway;
 use super::redirect::Redirect;
 use super::socket::Socket;
 use crate::authn::network;
-use crate::config::LimitsConfig;
+use crate::config::{CorsConfig, LimitsConfig};
 use crate::observe::{Metrics, Recorder};
 
 /// Lets connections in.
@@ -44,11 +44,18 @@ pub(super) enum Inside {
 }
 
 impl Door {
-    pub(super) fn new(inside: Inside, limits: &LimitsConfig, recorder: Recorder, seats: Seats) -> Self {
+    pub(super) fn new(
+        inside: Inside,
+        limits: &LimitsConfig,
+        cors: &CorsConfig,
+        recorder: Recorder,
+        seats: Seats,
+    ) -> Self {
         let allowed = Allowance {
             head_bytes: limits.head_bytes,
             head: limits.head,
             body: Tempo::new(limits.body, limits.bytes_per_second),
+            any_origin: *cors == CorsConfig::Any,
             idle: limits.idle,
         };
         Self { inside, allowed, requests: limits.requests_per_connection, recorder, seats }

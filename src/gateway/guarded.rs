@@ -43,6 +43,8 @@ pub(super) struct Allowance {
     pub(super) head: Duration,
     /// For a body.
     pub(super) body: Tempo,
+    /// Whether pages of any origin may read the answers.
+    pub(super) any_origin: bool,
     /// Without a byte, before a request.
     pub(super) idle: Duration,
 }
@@ -125,7 +127,7 @@ impl Guarded {
     fn refuse(&mut self, fault: Fault) {
         let request_id = format!("{:032x}", rand::random::<u128>());
         self.kept = Some(self.keep(&request_id, fault, fault.status()));
-        self.phase = Phase::Answering(fault.answer(&request_id), 0);
+        self.phase = Phase::Answering(fault.answer(&request_id, self.allowed.any_origin), 0);
         self.timer = Some(Box::pin(tokio::time::sleep(ANSWER_TIMEOUT)));
     }
 

@@ -308,7 +308,7 @@ impl Prepared {
         let redirect = Arc::new(HttpServer::new_app(Redirect { port }));
         let admin = Arc::new(HttpServer::new_app(admin));
         let entrance = |inside, seats, tls| Entrance {
-            door: Arc::new(Door::new(inside, limits, recorder.clone(), seats)),
+            door: Arc::new(Door::new(inside, limits, &self.config.cors, recorder.clone(), seats)),
             tls,
             proxies: Arc::new(gateway.proxies.clone()),
             patience: limits.head,

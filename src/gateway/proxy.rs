@@ -30,7 +30,7 @@ use super::request;
 use super::respond::{Answer, REQUEST_ID};
 use super::supervise::contained;
 use super::tls::{ClientCertificate, Tls};
-use super::upstream::{Servers, Told, Upstream, Upstreams};
+use super::upstream::{SERVICES_OWN, Servers, Told, Upstream, Upstreams};
 use crate::assertion::Minter;
 use crate::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
 use crate::fields::BodyFault;
@@ -353,8 +353,8 @@ impl ProxyHttp for Gateway {
             );
             return Error::e_explain(ErrorType::HTTPStatus(502), "the upstream refused the assertion");
         }
-        for name in ["server", "x-powered-by"] {
-            response.remove_header(name);
+        for name in SERVICES_OWN {
+            response.remove_header(*name);
         }
         if let Some(remover) = ctx.permit()?.remover() {
             ctx.passing = answer::prepare(session, response, remover)?;

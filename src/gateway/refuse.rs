@@ -32,7 +32,11 @@ impl Gateway {
             let answer = match malformed {
                 // Whatever else, these are served nowhere.
                 Malformed::Method => answer.with_header(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-                Malformed::Host | Malformed::Header | Malformed::BodyNotExpected | Malformed::Framing => answer,
+                Malformed::Host
+                | Malformed::Header
+                | Malformed::TooMany
+                | Malformed::BodyNotExpected
+                | Malformed::Framing => answer,
             };
             return Some((answer.and_close(), malformed.code()));
         }

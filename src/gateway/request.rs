@@ -8,7 +8,7 @@ use http::{HeaderMap, Version, header};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use crate::framing::plain_number;
+use crate::framing::{MAX_HEADERS, plain_number};
 use crate::pipeline::Authorization;
 
 /// The request target as it was sent.
@@ -61,6 +61,8 @@ pub(super) enum Malformed {
     Host,
     /// A header name with other characters than letters, digits and `-`: HTTP/1 is held to that before.
     Header,
+    /// More header lines than a head may have: HTTP/1 is held to that before.
+    TooMany,
     /// GET, HEAD or DELETE with a body.
     BodyNotExpected,
     /// A length that is no plain number, or stands beside `Transfer-Encoding`.
@@ -81,6 +83,9 @@ pub(super) fn check(head: &RequestHeader) -> Result<(), Malformed> {
     }
     if http2 && !head.headers.keys().all(|name| name.as_str().bytes().all(is_name_byte)) {
         return Err(Malformed::Header);
+    }
+    if head.headers.len() > MAX_HEADERS {
+        return Err(Malformed::TooMany);
     }
     let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
     let length = match (lengths.next(), lengths.next()) {
@@ -122,6 +127,7 @@ impl Malformed {
         match self {
             Self::Host | Self::Header | Self::BodyNotExpected | Self::Framing => 400,
             Self::Method => 405,
+            Self::TooMany => 431,
         }
     }
 
@@ -130,6 +136,7 @@ impl Malformed {
         match self {
             Self::Host => "bad_host",
             Self::Header => "bad_header",
+            Self::TooMany => "head_too_large",
             Self::BodyNotExpected => "body_not_expected",
             Self::Framing => "bad_framing",
             Self::Method => "method_not_allowed",
@@ -141,6 +148,7 @@ impl Malformed {
         match self {
             Self::Host => "A request has exactly one Host",
             Self::Header => "A header name has other characters than letters, digits and -",
+            Self::TooMany => "the head is too large",
             Self::BodyNotExpected => "This method has no body",
             Self::Framing => "The length of the body has no single reading",
             Self::Method => "The method is not allowed for the requested URL.",

@@ -26,6 +26,26 @@ use super::respond::REQUEST_ID;
 use crate::assertion;
 use crate::config::UpstreamConfig;
 
+/// What answers of a service tell of how it is made, or tell a proxy to do: neither is for clients, nor for a proxy before.
+pub(super) const SERVICES_OWN: &[&str] = &[
+    assertion::HEADER,
+    "server",
+    "via",
+    "x-powered-by",
+    "x-aspnet-version",
+    "x-aspnetmvc-version",
+    "x-generator",
+    "x-runtime",
+    "x-accel-redirect",
+    "x-accel-buffering",
+    "x-accel-charset",
+    "x-accel-expires",
+    "x-accel-limit-rate",
+    "x-sendfile",
+    "x-lighttpd-send-file",
+    "x-reproxy-url",
+];
+
 /// Names that say who calls, or override what was asked; of a client's own they have no effect.
 const CLIENTS_OWN: &[&str] = &[
     assertion::HEADER,

@@ -455,6 +455,7 @@ fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
         }
         drop(seen);
         let ok = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\nServer: secret/1.0\r\n\
+                   X-Powered-By: secret\r\nX-Accel-Redirect: /secret\r\nVia: 1.1 secret\r\nX-AspNet-Version: 4\r\n\
                    Access-Control-Allow-Origin: https://upstream.example\r\n\r\ntrue";
         let _ = match target.rsplit('/').next() {
             Some("hang") => return std::thread::sleep(PATIENCE),

@@ -31,7 +31,9 @@ fn an_allowed_request_arrives_as_judged_with_an_assertion() {
     assert!(claims.grants.is_empty());
     assert_eq!(find_header(request, "x-request-id").as_deref(), Some(&*claims.rid));
     assert_eq!(answer.header("x-request-id").as_deref(), Some(&*claims.rid));
-    assert_eq!(answer.header("server"), None, "the upstream's name is scrubbed");
+    for name in ["server", "via", "x-powered-by", "x-accel-redirect", "x-aspnet-version"] {
+        assert_eq!(answer.header(name), None, "what the upstream tells of itself is scrubbed");
+    }
 }
 
 #[test]

@@ -158,8 +158,11 @@ fn requests_with_more_than_one_reading_are_refused_over_http2() {
         [frame(HEADERS, END_HEADERS, 1, &block), frame(DATA, END_STREAM, 1, data)].concat()
     };
     let head = |path: &str, more: &[(&str, &str)]| frame(HEADERS, END_HEADERS | END_STREAM, 1, &request(path, more));
+    let names: Vec<String> = (0..64).map(|number| format!("x-{number}")).collect();
+    let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "a")).collect();
     #[rustfmt::skip]
     let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("more than 64 header lines",   head("/people/ANA", &many)),
         ("two authorizations",          head("/people/ANA", &[("authorization", &forged)])),
         ("a path without slash",        head("people/ANA", &[])),
         ("an empty path",               head("", &[])),
