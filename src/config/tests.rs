@@ -128,6 +128,14 @@ fn the_shipped_example_states_every_default() {
         format!("{config:#?}").replace(&dir, "")
     };
     assert_eq!(masked(&example), masked(&defaults));
+    // What is shown beside an empty list may be put in its place.
+    let shown = |text: String, key: &str| {
+        let line = text.lines().find(|line| line.starts_with(&format!("# {key} = [{{"))).expect(key).to_owned();
+        text.replace(&format!("\n{key} = []\n"), &format!("\n{}\n", line.trim_start_matches("# ")))
+    };
+    let shown = shown(shown(text.clone(), "sni"), "client").replace("5E:AA:…", &"5E:AA:".repeat(16)[..95]);
+    let config = load(&file("shown", &shown), &[]).unwrap();
+    assert_eq!((config.tls.certificates.len(), config.tls.clients.accounts.len()), (2, 1));
     // Every key of every section stands in the example, commented out at least.
     let keys = raw::keys();
     let missing: Vec<_> = keys.iter().filter(|key| !text.contains(&format!("{key} ="))).collect();

@@ -28,7 +28,7 @@ pub struct Metrics {
     connections: IntGauge,
     policy: IntGaugeVec,
     upstreams: Upstreams,
-    gauges: Vec<(&'static str, IntGauge)>,
+    sampled: Vec<(&'static str, Sampled)>,
 }
 
 /// What is counted of upstreams; both labels are names of the configuration.
@@ -63,6 +63,24 @@ impl Upstreams {
                 "Requests sent a second time, by the server that failed first",
             )?,
         })
+    }
+}
+
+/// A figure that is read when it is asked for: what its name says it is.
+enum Sampled {
+    Gauge(IntGauge),
+    Counter(IntCounter),
+}
+
+impl Sampled {
+    fn register(registry: &Registry, name: &str, help: &str) -> Result<Self, prometheus::Error> {
+        if name.ends_with("_total") {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone())).map(|()| Self::Counter(counter))
+        } else {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone())).map(|()| Self::Gauge(gauge))
+        }
     }
 }
 
@@ -134,12 +152,8 @@ impl Metrics {
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(policy.clone()))?;
         let upstreams = Upstreams::new(&registry)?;
-        let mut gauges = Vec::new();
-        for (name, help) in SAMPLED {
-            let gauge = IntGauge::new(*name, *help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            gauges.push((*name, gauge));
-        }
+        let sampled = SAMPLED.iter().map(|(name, help)| Sampled::register(&registry, name, help).map(|of| (*name, of)));
+        let sampled = sampled.collect::<Result<_, _>>()?;
         Ok(Self {
             registry,
             requests,
@@ -153,7 +167,7 @@ impl Metrics {
             connections,
             policy,
             upstreams,
-            gauges,
+            sampled,
         })
     }
 
@@ -170,8 +184,13 @@ impl Metrics {
 
     /// Sets a sampled figure; its name must be one of those registered.
     pub fn sample(&self, name: &str, value: u64) {
-        if let Some((_, gauge)) = self.gauges.iter().find(|(known, _)| *known == name) {
-            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        match self.sampled.iter().find(|(known, _)| *known == name) {
+            Some((_, Sampled::Gauge(gauge))) => gauge.set(i64::try_from(value).unwrap_or(i64::MAX)),
+            Some((_, Sampled::Counter(counter))) => {
+                counter.reset();
+                counter.inc_by(value);
+            }
+            None => {}
         }
     }
 

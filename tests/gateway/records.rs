@@ -74,6 +74,26 @@ fn a_wrong_password_and_untrusted_text_stay_out_of_the_records_or_in_their_place
 }
 
 #[test]
+fn a_password_appears_nowhere_however_much_is_logged() {
+    let environment = [("FEDGATE_LOG", "trace"), DURABLE[0]];
+    let gateway = Gateway::start_as(&Setup { environment: &environment, ..Default::default() });
+    let body = format!("Content-Length: {}\r\nConnection: close\r\n\r\n{CANARY}", CANARY.len());
+    for account in ["ANA", "DOC", "OFF", "NO1"] {
+        gateway.get("/people/ANA", account);
+        gateway.get(&format!("/people/ANA?password={CANARY}"), account);
+        gateway.request("POST", "/pols/ANA/1", account, &body);
+        gateway.request("GET", "/people/ANA", account, "bad header\r\n");
+    }
+    assert!(gateway.logged("listening on", Instant::now() - PATIENCE, PATIENCE).is_some());
+    while gateway.record_within(Duration::from_millis(200)).is_some() {}
+    for path in ["/readyz", "/metrics", "/version", "/livez"] {
+        assert!(!gateway.admin_get(path).body.contains(CANARY));
+    }
+    assert!(!std::fs::read_to_string(gateway.dir.join("records.jsonl")).unwrap().contains(CANARY));
+    // What was logged is looked through when the gateway is dropped.
+}
+
+#[test]
 fn a_recorded_decision_is_explained_under_the_policy_that_made_it() {
     let policy = std::fs::read_to_string("policies/roles.cfg").unwrap();
     let gateway = Gateway::start_in(&[("FEDGATE_RECORDS_FILE", "records.jsonl")], "", &policy);
