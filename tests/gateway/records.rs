@@ -108,15 +108,18 @@ fn a_recorded_decision_is_explained_under_the_policy_that_made_it() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     std::fs::write(gateway.dir.join("roles.cfg"), policy.replace("\"False\"", "\"True\"")).unwrap();
-    let explain = |id: &str| {
+    let explain_with = |id: &str, options: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fedgate"));
         command
-            .args(["explain", id, "--config"])
+            .args(["explain", id])
+            .args(options)
+            .arg("--config")
             .arg(gateway.dir.join("fedgate.toml"))
             .env("FEDGATE_RECORDS_FILE", "records.jsonl");
         let out = command.output().unwrap();
         (out.status.code().unwrap(), String::from_utf8(out.stdout).unwrap() + &String::from_utf8(out.stderr).unwrap())
     };
+    let explain = |id: &str| explain_with(id, &[]);
     let (code, text) = explain(&denied);
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("GET /people/DOC by ANA: deny (not_own), status 403"), "{text}");
@@ -125,6 +128,15 @@ fn a_recorded_decision_is_explained_under_the_policy_that_made_it() {
         "{text}"
     );
     assert!(explain(&refused).1.contains("the policy was not asked"));
+    let parsed = |id: &str| serde_json::from_str::<serde_json::Value>(&explain_with(id, &["--json"]).1).unwrap();
+    let told = parsed(&denied);
+    assert_eq!((&told["record"]["request.id"], &told["record"]["status"]), (&denied.as_str().into(), &403.into()));
+    assert_eq!(
+        (&told["replay"]["decision"], &told["replay"]["as"]),
+        (&"deny not_own".into(), &"ANA".into()),
+        "{told}"
+    );
+    assert!(parsed(&refused)["replay"].is_null());
     assert_eq!(explain("00000000000000000000000000000000").0, 1);
 }
 

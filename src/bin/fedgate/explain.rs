@@ -11,6 +11,7 @@ use fedgate::policy::PolicySet;
 use fedgate::reload::read_policy;
 use fedgate::routes::Routes;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::{Failure, policy, print_line};
 
@@ -31,7 +32,7 @@ struct Record {
     policy: String,
 }
 
-pub(crate) fn run(config: &Config, request_id: &str, records: Option<PathBuf>) -> Result<(), Failure> {
+pub(crate) fn run(config: &Config, request_id: &str, records: Option<PathBuf>, as_json: bool) -> Result<(), Failure> {
     let file = records.or_else(|| config.records.file.clone());
     let file = file.ok_or_else(|| {
         Failure::Usage(anyhow!(
@@ -39,31 +40,45 @@ pub(crate) fn run(config: &Config, request_id: &str, records: Option<PathBuf>) -
             config.file.display()
         ))
     })?;
-    let record =
+    let (line, record) =
         find(&file, request_id)?.ok_or_else(|| anyhow!("{} has no record of request {request_id}", file.display()))?;
-    let who = record.account.as_deref().unwrap_or("nobody");
-    print_line(&format!(
-        "{} {} {} by {who}: {} ({}), status {}",
-        record.time, record.method, record.path, record.decision, record.reason, record.status
-    ))?;
-    let (Some(account), "allow" | "deny") = (&record.account, record.decision.as_str()) else {
-        return Ok(print_line("  the policy was not asked: there is nothing to replay")?);
+    let asked = matches!(record.decision.as_str(), "allow" | "deny").then_some(record.account.as_deref()).flatten();
+    let (roles, method, path) = (&record.roles, &record.method, &record.path);
+    if !as_json {
+        let who = record.account.as_deref().unwrap_or("nobody");
+        let (decision, reason, status) = (&record.decision, &record.reason, record.status);
+        print_line(&format!("{} {method} {path} by {who}: {decision} ({reason}), status {status}", record.time))?;
+    }
+    // What decided then; nothing where the policy was not asked.
+    let replay = match asked {
+        None => None,
+        Some(account) => {
+            let routes = Routes::from_config(config).map_err(|fault| Failure::Usage(fault.into()))?;
+            Some((account, policy_of(config, &record.policy)?, routes))
+        }
     };
-    let set = policy_of(config, &record.policy)?;
-    let routes = Routes::from_config(config).map_err(|fault| Failure::Usage(fault.into()))?;
-    policy::explain(&set, &routes, account, &record.roles, &record.method, &record.path, false)
+    match (replay, as_json) {
+        (Some((account, set, routes)), false) => policy::explain(&set, &routes, account, roles, method, path),
+        (None, false) => Ok(print_line("  the policy was not asked: there is nothing to replay")?),
+        (replay, true) => {
+            let explained = |(account, set, routes)| policy::explained(&set, &routes, account, roles, method, path);
+            let told: serde_json::Value = serde_json::from_str(&line).context("a record")?;
+            let report = json!({ "record": told, "replay": replay.map(explained).transpose()? });
+            Ok(print_line(&report.to_string())?)
+        }
+    }
 }
 
 /// The last record of a request; the file is read line by line, whatever its size. A line that broke off is no record.
-fn find(file: &Path, request_id: &str) -> anyhow::Result<Option<Record>> {
+fn find(file: &Path, request_id: &str) -> anyhow::Result<Option<(String, Record)>> {
     let reader = BufReader::new(File::open(file).with_context(|| format!("{}: cannot be read", file.display()))?);
     let mut found = None;
     for line in reader.split(b'\n') {
         let line = line.with_context(|| format!("{}: cannot be read", file.display()))?;
         let line = String::from_utf8_lossy(&line);
         if line.contains(request_id) {
-            found =
-                serde_json::from_str(&line).ok().filter(|record: &Record| record.request_id == request_id).or(found);
+            let record = serde_json::from_str(&line).ok().filter(|record: &Record| record.request_id == request_id);
+            found = record.map(|record| (line.into_owned(), record)).or(found);
         }
     }
     Ok(found)

@@ -73,6 +73,9 @@ enum Command {
         /// The records, if not the `records.file` of the configuration.
         #[arg(long, value_name = "FILE")]
         records: Option<PathBuf>,
+        /// Print JSON: the record, and the decision that was replayed.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         config: ConfigFile,
     },
@@ -142,7 +145,9 @@ fn run(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Policy { command } => runtime()?.block_on(policy::run(command)),
-        Command::Explain { request_id, records, config } => explain::run(&load(&config.file)?, &request_id, records),
+        Command::Explain { request_id, records, json, config } => {
+            explain::run(&load(&config.file)?, &request_id, records, json)
+        }
         Command::Status { json, config } => {
             let config = load(&config.file)?;
             runtime()?.block_on(status::run(&config, json))

@@ -6,8 +6,8 @@ use anyhow::{Context, anyhow};
 use clap::{Subcommand, ValueEnum};
 use fedgate::accounts::Accounts;
 use fedgate::config::Config;
-use fedgate::path::parse_target;
-use fedgate::policy::{CellChange, Decision, Explanation, PolicySet, Question, Reach, Says, parse_cases};
+use fedgate::path::{CanonicalPath, parse_target};
+use fedgate::policy::{CellChange, Decision, Explanation, PolicySet, Question, Reach, RoleSays, Says, parse_cases};
 use fedgate::reload::read_policy;
 use fedgate::routes::{Resolution, Routes};
 use serde_json::json;
@@ -118,7 +118,11 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
                     )));
                 }
             };
-            explain(&policy, &routes(config.as_ref())?, &principal, &roles, &method, &path, options.json)
+            let routes = routes(config.as_ref())?;
+            match options.json {
+                true => Ok(print_line(&explained(&policy, &routes, &principal, &roles, &method, &path)?.to_string())?),
+                false => explain(&policy, &routes, &principal, &roles, &method, &path),
+            }
         }
         Command::Matrix { file, format } => matrix(&read(&file)?, format),
         Command::Diff { old, new, allow_wider, json } => diff(&read(&old)?, &read(&new)?, allow_wider, json),
@@ -210,6 +214,10 @@ fn question<'a>(
     }
 }
 
+fn parse(path: &str) -> Result<(CanonicalPath<'_>, Option<&str>), Failure> {
+    parse_target(path.as_bytes()).map_err(|fault| Failure::Usage(anyhow!("`{path}`: {fault}; the gateway answers 400")))
+}
+
 pub(crate) fn explain(
     policy: &PolicySet,
     routes: &Routes,
@@ -217,30 +225,41 @@ pub(crate) fn explain(
     roles: &[String],
     method: &str,
     path: &str,
-    as_json: bool,
 ) -> Result<(), Failure> {
-    let (canonical, _) = parse_target(path.as_bytes())
-        .map_err(|fault| Failure::Usage(anyhow!("`{path}`: {fault}; the gateway answers 400")))?;
+    let (canonical, _) = parse(path)?;
     let resolved = routes.resolve(method, &canonical);
     let question = match question(routes, principal, roles, method, &resolved) {
         Ok(question) => question,
-        Err(sentence) if as_json => {
-            return Ok(print_line(
-                &json!({ "request": format!("{method} {path}"), "decision": null, "reason": sentence }).to_string(),
-            )?);
-        }
         Err(sentence) => return Ok(print_line(&format!("{method} {path}: {sentence}"))?),
     };
     let explanation = policy.explain(question);
-    if as_json {
-        let roles: Vec<_> = explanation.roles.iter().map(|says| json!({ "role": says.role, "says": says_in_words(says.says, &question), "line": line_of(says.says) })).collect();
-        let report = json!({
-            "request": format!("{method} {path}"), "as": principal, "endpoint": question.endpoint, "subject": question.subject,
-            "decision": explanation.decision.to_string(), "policy": policy.fingerprint(), "roles": roles,
-        });
-        return Ok(print_line(&report.to_string())?);
-    }
     print_explanation(policy, &question, &explanation, &format!("{method} {path}"))
+}
+
+/// The same for machines.
+pub(crate) fn explained(
+    policy: &PolicySet,
+    routes: &Routes,
+    principal: &str,
+    roles: &[String],
+    method: &str,
+    path: &str,
+) -> Result<serde_json::Value, Failure> {
+    let (canonical, _) = parse(path)?;
+    let resolved = routes.resolve(method, &canonical);
+    let question = match question(routes, principal, roles, method, &resolved) {
+        Ok(question) => question,
+        Err(sentence) => {
+            return Ok(json!({ "request": format!("{method} {path}"), "decision": null, "reason": sentence }));
+        }
+    };
+    let explanation = policy.explain(question);
+    let says = |says: &RoleSays| json!({ "role": says.role, "says": says_in_words(says.says, &question), "line": line_of(says.says) });
+    let roles: Vec<_> = explanation.roles.iter().map(says).collect();
+    Ok(json!({
+        "request": format!("{method} {path}"), "as": principal, "endpoint": question.endpoint, "subject": question.subject,
+        "decision": explanation.decision.to_string(), "policy": policy.fingerprint(), "roles": roles,
+    }))
 }
 
 fn print_explanation(
