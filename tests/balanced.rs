@@ -13,8 +13,7 @@
 mod fixture;
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -24,8 +23,7 @@ use std::time::{Duration, Instant};
 
 use fixture::{CANARY, PATIENCE, basic, certificate, free_address, password_hash};
 use rustix::process::{Pid, Signal, kill_process};
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use support::keepalive::whole;
+use support::keepalive::{Connection, whole};
 use support::postgres::Cluster;
 use support::tls::believing;
 use support::{Scratch, wanted};
@@ -72,51 +70,6 @@ impl Drop for Part {
             let _ = child.kill();
             let _ = child.wait();
         }
-    }
-}
-
-/// A client over TLS that never tries again.
-struct Client {
-    address: SocketAddr,
-    config: Arc<ClientConfig>,
-    stream: Option<BufReader<StreamOwned<ClientConnection, TcpStream>>>,
-    is_kept: bool,
-}
-
-impl Client {
-    fn ask(&mut self, request: &str) -> std::io::Result<u16> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => {
-                let tcp = TcpStream::connect(self.address)?;
-                tcp.set_read_timeout(Some(PATIENCE))?;
-                let name = "localhost".try_into().unwrap();
-                let session = ClientConnection::new(Arc::clone(&self.config), name).map_err(std::io::Error::other)?;
-                BufReader::new(StreamOwned::new(session, tcp))
-            }
-        };
-        stream.get_mut().write_all(request.as_bytes())?;
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if stream.read_line(&mut head)? == 0 {
-                return Err(std::io::Error::other(format!("the connection ended in a head: {head:?}")));
-            }
-        }
-        let length = fixture::find_header(&head, "content-length").map_or(0, |length| length.parse().unwrap());
-        if fixture::find_header(&head, "transfer-encoding").is_some() {
-            let mut line = String::new();
-            while !line.ends_with("\r\n0\r\n\r\n") && line != "0\r\n\r\n" {
-                if stream.read_line(&mut line)? == 0 {
-                    return Err(std::io::Error::other("the connection ended in a body"));
-                }
-            }
-        }
-        stream.read_exact(&mut vec![0; length])?;
-        let closes = fixture::find_header(&head, "connection").is_some_and(|value| value == "close");
-        if self.is_kept && !closes {
-            self.stream = Some(stream);
-        }
-        Ok(head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default())
     }
 }
 
@@ -174,7 +127,7 @@ fn every_part_is_replaced_under_load_and_no_request_fails() {
 
     let tls = believing(&scratch.0.join("certificate.pem"), rustls::ALL_VERSIONS).with_no_client_auth();
     let tls = Arc::new(tls);
-    let client = |is_kept| Client { address: address(8443), config: Arc::clone(&tls), stream: None, is_kept };
+    let client = || Connection::over_tls(address(8443), &tls);
     let request = |account: usize| {
         let authorization = basic(&format!("P{account}"), CANARY);
         format!("GET /people/P{account} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\n\r\n")
@@ -188,20 +141,24 @@ fn every_part_is_replaced_under_load_and_no_request_fails() {
         format!("{head}\r\nAuthorization: {authorization}\r\nContent-Length: {length}\r\n\r\n{body}")
     };
     let deadline = Instant::now() + PATIENCE;
-    while !client(false).ask(&request(0)).is_ok_and(|status| status == 200) {
+    while !client().ask(request(0).as_bytes()).is_ok_and(|answer| answer.status == 200) {
         assert!(Instant::now() < deadline, "the balancer leads nowhere");
         thread::sleep(Duration::from_millis(50));
     }
     let over = AtomicBool::new(false);
     let asked = thread::scope(|scope| {
         let load = |number: usize| {
-            let (mut client, request, write, over) = (client(number.is_multiple_of(2)), request(number), &write, &over);
+            let (mut client, request, write, over) = (client(), request(number), &write, &over);
             move || {
                 let mut asked = 0u32;
                 while !over.load(Ordering::SeqCst) {
                     let request = if asked.is_multiple_of(2) { &request } else { &write(number, asked) };
-                    let status = client.ask(request).unwrap_or_else(|error| panic!("client {number}: {error}"));
-                    assert_eq!(status, 200, "client {number}: {}", request.lines().next().unwrap());
+                    let answer =
+                        client.ask(request.as_bytes()).unwrap_or_else(|error| panic!("client {number}: {error}"));
+                    if !number.is_multiple_of(2) {
+                        client.close();
+                    }
+                    assert_eq!(answer.status, 200, "client {number}: {}", request.lines().next().unwrap());
                     asked += 1;
                     thread::sleep(Duration::from_millis(2));
                 }

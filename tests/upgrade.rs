@@ -16,6 +16,7 @@ mod support;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use fixture::{CANARY, Gateway, PATIENCE, Setup, basic};
 use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use support::keepalive::{Connection, get};
+use support::tls::believing;
 use support::wanted;
 
 /// How often the program is replaced, and how long clients are silent at most, unless `FEDGATE_TEST_UPGRADES` and
@@ -99,16 +101,26 @@ fn is_alive(pid: Pid) -> bool {
 /// Clients that keep their connections, are silent now and then, and never try again; how many requests each made.
 fn load<T>(gateway: &Gateway, silence_ms: u64, during: impl FnOnce() -> T) -> (Vec<u32>, T) {
     let over = AtomicBool::new(false);
+    let tls = believing(&gateway.dir.join("cert.pem"), rustls::ALL_VERSIONS).with_no_client_auth();
+    let tls = Arc::new(tls);
     let client = |number: u64| {
         let over = &over;
+        let tls = &tls;
         move || {
-            let mut connection = Connection::to(gateway.address);
+            // Every fourth speaks TLS, and every other one of those shakes hands for each request.
+            let mut connection = match number % 4 {
+                1 => Connection::over_tls(gateway.tls_address, tls),
+                _ => Connection::to(gateway.address),
+            };
             let request = get("/people/ANA", &basic("ANA", CANARY));
             let mut asked = 0;
             while !over.load(Ordering::SeqCst) {
                 let answer = connection.ask(&request).unwrap_or_else(|error| panic!("client {number}: {error}"));
                 assert_eq!(answer.status, 200, "client {number}");
                 asked += 1;
+                if number % 8 == 5 {
+                    connection.close();
+                }
                 // A third of them never rests.
                 if !number.is_multiple_of(3) {
                     thread::sleep(Duration::from_millis(rand::rng().random_range(0..=silence_ms)));
@@ -118,11 +130,44 @@ fn load<T>(gateway: &Gateway, silence_ms: u64, during: impl FnOnce() -> T) -> (V
         }
     };
     thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(client(number))).collect();
+        let mut clients: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(client(number))).collect();
+        clients.extend((0..2).map(|_| scope.spawn(|| over_http2(gateway, &over, silence_ms))));
         let done = during();
         over.store(true, Ordering::SeqCst);
         (clients.into_iter().map(|client| client.join().unwrap()).collect(), done)
     })
+}
+
+/// A client of HTTP/2 that opens another connection when it is told that this one takes no more, and never tries again.
+#[tokio::main(flavor = "current_thread")]
+async fn over_http2(gateway: &Gateway, over: &AtomicBool, silence_ms: u64) -> u32 {
+    let mut config = believing(&gateway.dir.join("cert.pem"), rustls::ALL_VERSIONS).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let mut asked = 0;
+    while !over.load(Ordering::SeqCst) {
+        let tcp = tokio::net::TcpStream::connect(gateway.tls_address).await.unwrap();
+        let tls = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(tls).await.unwrap();
+        let driven = tokio::spawn(connection);
+        while !over.load(Ordering::SeqCst) {
+            let Ok(ready) = sender.ready().await else { break };
+            sender = ready;
+            let request =
+                http::Request::get("https://localhost/people/ANA").header("authorization", basic("ANA", CANARY));
+            let (answer, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
+            let answer = answer.await.unwrap_or_else(|error| panic!("HTTP/2, request {asked}: {error}"));
+            assert_eq!(answer.status().as_u16(), 200);
+            let mut body = answer.into_body();
+            while let Some(chunk) = body.data().await {
+                chunk.unwrap();
+            }
+            asked += 1;
+            tokio::time::sleep(Duration::from_millis(rand::rng().random_range(0..=silence_ms / 10))).await;
+        }
+        driven.abort();
+    }
+    asked
 }
 
 #[test]
@@ -145,8 +190,9 @@ fn upgrades_under_load_lose_no_request_of_busy_or_silent_clients() {
         processes
     });
     println!(
-        "upgrade, {upgrades} times under load: {} requests of {CLIENTS} clients, 0 failed",
-        asked.iter().sum::<u32>()
+        "upgrade, {upgrades} times under load: {} requests of {} clients, over TLS and HTTP/2 too, 0 failed",
+        asked.iter().sum::<u32>(),
+        asked.len()
     );
     assert!(asked.iter().all(|asked| *asked > 0));
     let (last, before) = processes.split_last().unwrap();

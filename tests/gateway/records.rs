@@ -131,11 +131,7 @@ fn a_recorded_decision_is_explained_under_the_policy_that_made_it() {
     let parsed = |id: &str| serde_json::from_str::<serde_json::Value>(&explain_with(id, &["--json"]).1).unwrap();
     let told = parsed(&denied);
     assert_eq!((&told["record"]["request.id"], &told["record"]["status"]), (&denied.as_str().into(), &403.into()));
-    assert_eq!(
-        (&told["replay"]["decision"], &told["replay"]["as"]),
-        (&"deny not_own".into(), &"ANA".into()),
-        "{told}"
-    );
+    assert_eq!((&told["replay"]["decision"], &told["replay"]["as"]), (&"deny not_own".into(), &"ANA".into()), "{told}");
     assert!(parsed(&refused)["replay"].is_null());
     assert_eq!(explain("00000000000000000000000000000000").0, 1);
 }

@@ -2,14 +2,22 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 /// Longer than any wait of the gateway's own.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
+
 pub struct Connection {
     address: SocketAddr,
-    stream: Option<BufReader<TcpStream>>,
+    tls: Option<Arc<ClientConfig>>,
+    stream: Option<BufReader<Box<dyn Stream>>>,
 }
 
 /// An answer, without its body.
@@ -36,7 +44,17 @@ pub fn whole(address: SocketAddr, request: &[u8]) -> io::Result<String> {
 
 impl Connection {
     pub fn to(address: SocketAddr) -> Self {
-        Self { address, stream: None }
+        Self { address, tls: None, stream: None }
+    }
+
+    /// One over TLS, to `localhost`.
+    pub fn over_tls(address: SocketAddr, tls: &Arc<ClientConfig>) -> Self {
+        Self { address, tls: Some(Arc::clone(tls)), stream: None }
+    }
+
+    /// Ends it: the next request connects anew.
+    pub fn close(&mut self) {
+        self.stream = None;
     }
 
     /// Sends one request and reads its answer to the end.
@@ -59,6 +77,14 @@ impl Connection {
         // What is told of a body that HEAD does not get.
         let length = if request.starts_with(b"HEAD ") { 0 } else { length };
         stream.read_exact(&mut vec![0; length])?;
+        if header("transfer-encoding").is_some() {
+            let mut line = String::new();
+            while !line.ends_with("\r\n0\r\n\r\n") && line != "0\r\n\r\n" {
+                if stream.read_line(&mut line)? == 0 {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended in a body"));
+                }
+            }
+        }
         let status = head.split(' ').nth(1).unwrap_or_default().parse().unwrap_or_default();
         let request_id = header("x-request-id").map_or(String::new(), |(_, value)| value.to_owned());
         if !header("connection").is_some_and(|(_, value)| value.eq_ignore_ascii_case("close")) {
@@ -67,10 +93,18 @@ impl Connection {
         Ok(Answer { status, request_id })
     }
 
-    fn connect(&self) -> io::Result<BufReader<TcpStream>> {
+    fn connect(&self) -> io::Result<BufReader<Box<dyn Stream>>> {
         let stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        let stream: Box<dyn Stream> = match &self.tls {
+            None => Box::new(stream),
+            Some(tls) => {
+                let name = "localhost".try_into().map_err(io::Error::other)?;
+                let session = ClientConnection::new(Arc::clone(tls), name).map_err(io::Error::other)?;
+                Box::new(StreamOwned::new(session, stream))
+            }
+        };
         Ok(BufReader::new(stream))
     }
 }
