@@ -225,3 +225,34 @@ fn accounts_are_managed_from_the_command_line_and_the_gateway_sees_it() {
     }
     assert_eq!(run(&["frobnicate"], "").0, 2);
 }
+
+/// Starts a program as systemd does with a socket unit (sd_listen_fds(3)): with the listener as descriptor 3.
+const ACTIVATED: &str = r#"
+import os, re, socket, sys
+config = open(sys.argv[sys.argv.index("--config") + 1]).read()
+host, port = re.search(r'^listen = \["(.+):(\d+)"\]', config, re.M).groups()
+listener = socket.create_server((host, int(port)))
+os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
+#[test]
+fn systemd_hands_the_socket_over_and_is_told_when_it_is_served() {
+    let dir = std::env::temp_dir().join(format!("fedgate-notify-{:x}", rand::random::<u128>()));
+    let told = std::os::unix::net::UnixDatagram::bind(&dir).unwrap();
+    told.set_read_timeout(Some(PATIENCE)).unwrap();
+    let under = ["python3", "-c", ACTIVATED];
+    let environment = [("NOTIFY_SOCKET", dir.to_str().unwrap())];
+    // Were the listener not taken, the address would be in use.
+    let gateway = Gateway::start_as(&Setup { under: &under, environment: &environment, ..Default::default() });
+    let mut message = [0; 1024];
+    let count = told.recv(&mut message).unwrap();
+    let message = String::from_utf8_lossy(&message[..count]).into_owned();
+    assert!(message.lines().any(|line| line == "READY=1"), "{message}");
+    assert!(message.lines().any(|line| line == format!("MAINPID={}", gateway.child.id())), "{message}");
+    assert!(gateway.logged("https", Instant::now() - PATIENCE, PATIENCE).is_some());
+    drop(gateway);
+    std::fs::remove_file(dir).unwrap();
+}

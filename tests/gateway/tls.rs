@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use rustls::{ClientConfig, ClientConnection, ProtocolVersion, StreamOwned, SupportedProtocolVersion};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, StreamOwned, SupportedProtocolVersion};
 
 use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
 use crate::support::tls::believing;
@@ -31,9 +33,17 @@ pub(crate) fn connect_as(
     config: ClientConfig,
     name: &'static str,
 ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    connect_with(gateway, Arc::new(config), name)
+}
+
+fn connect_with(
+    gateway: &Gateway,
+    config: Arc<ClientConfig>,
+    name: &'static str,
+) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let mut tcp = TcpStream::connect(gateway.tls_address)?;
     tcp.set_read_timeout(Some(PATIENCE))?;
-    let mut connection = ClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
+    let mut connection = ClientConnection::new(config, name.try_into().unwrap()).unwrap();
     while connection.is_handshaking() {
         connection.complete_io(&mut tcp)?;
     }
@@ -98,6 +108,78 @@ fn a_renewed_certificate_serves_new_connections_and_a_bad_one_does_not() {
     }
     assert!(connect(&gateway, old_roots).is_err(), "the old one is served no more");
     ask(&mut open);
+}
+
+#[test]
+fn no_handshake_is_dropped_while_certificates_are_renewed() {
+    let gateway = Gateway::start();
+    let mut pairs = vec![gateway.dir.clone()];
+    for number in 0..4 {
+        let dir = gateway.dir.join(format!("pair-{number}"));
+        std::fs::create_dir(&dir).unwrap();
+        crate::fixture::certificate(&dir);
+        pairs.push(dir);
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    for dir in &pairs {
+        roots.add(CertificateDer::from_pem_file(dir.join("cert.pem")).unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.resumption = rustls::client::Resumption::disabled();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let served = std::thread::scope(|scope| {
+        let client = || {
+            let mut served = std::collections::BTreeMap::<Vec<u8>, u32>::new();
+            while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                let stream = connect(&gateway, config.clone()).expect("a handshake");
+                *served.entry(stream.conn.peer_certificates().unwrap()[0].to_vec()).or_default() += 1;
+            }
+            served
+        };
+        let clients: Vec<_> = (0..3).map(|_| scope.spawn(client)).collect();
+        for dir in &pairs[1..] {
+            // One file after the other, as it is done; between them the pair is none.
+            for name in ["cert.pem", "cert.key"] {
+                std::fs::copy(dir.join(name), gateway.dir.join(name)).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(700));
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
+    });
+    let handshakes: u32 = served.iter().map(|(_, count)| count).sum();
+    let different: std::collections::BTreeSet<_> = served.iter().map(|(certificate, _)| certificate).collect();
+    println!(
+        "{handshakes} handshakes while the certificate was renewed 4 times: 0 failed, {} certificates",
+        different.len()
+    );
+    assert!(different.len() >= 3, "renewals were seen: {}", different.len());
+}
+
+#[test]
+fn a_session_is_resumed_in_both_versions() {
+    let gateway = Gateway::start();
+    let request = format!(
+        "GET /people/ANA HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\nConnection: close\r\n\r\n",
+        basic("ANA", CANARY)
+    );
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut config = client(&gateway, &[version], &[]);
+        config.resumption = rustls::client::Resumption::default();
+        let config = Arc::new(config);
+        let ask = || {
+            let mut stream = connect_with(&gateway, Arc::clone(&config), "localhost").unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            stream.conn.handshake_kind().unwrap()
+        };
+        assert_eq!((ask(), ask(), ask()), (HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed));
+    }
 }
 
 #[test]
