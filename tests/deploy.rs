@@ -15,7 +15,7 @@ use std::process::Command;
 use fedgate::config::Config;
 
 /// What `tests/run` installs.
-const TOOLS: &str = "target/deploy-tools/bin";
+const TOOLS: &str = "target/test-tools/bin";
 /// The directories that configurations name.
 const PLACES: [&str; 2] = ["/etc/fedgate", "/run/secrets"];
 /// What those hold that is read with the configuration.

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
+use chrono::Datelike;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, StreamOwned, SupportedProtocolVersion};
@@ -169,6 +170,7 @@ fn a_session_is_resumed_in_both_versions() {
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let mut config = client(&gateway, &[version], &[]);
         config.resumption = rustls::client::Resumption::default();
+        config.enable_early_data = true;
         let config = Arc::new(config);
         let ask = || {
             let mut stream = connect_with(&gateway, Arc::clone(&config), "localhost").unwrap();
@@ -176,6 +178,7 @@ fn a_session_is_resumed_in_both_versions() {
             let mut answer = String::new();
             let _ = stream.read_to_string(&mut answer);
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            assert!(!stream.conn.is_early_data_accepted());
             stream.conn.handshake_kind().unwrap()
         };
         assert_eq!((ask(), ask(), ask()), (HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed));
@@ -213,4 +216,46 @@ fn http2_is_judged_as_http1_is() {
         }
     });
     assert_eq!(gateway.upstream.seen().len(), 1);
+}
+
+#[test]
+fn a_scanner_finds_the_intermediate_profile_of_mozilla_kept() {
+    let gateway = Gateway::start();
+    // A certificate as an authority would give it: what is asked is how the listener speaks.
+    let day = |days| {
+        let now = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now());
+        let date = (now + chrono::TimeDelta::days(days)).date_naive();
+        rcgen::date_time_ymd(date.year(), u8::try_from(date.month()).unwrap(), u8::try_from(date.day()).unwrap())
+    };
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    (parameters.not_before, parameters.not_after) = (day(-1), day(89));
+    std::fs::write(gateway.dir.join("cert.pem"), parameters.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(gateway.dir.join("cert.key"), key.serialize_pem()).unwrap();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while connect(&gateway, client(&gateway, &[&rustls::version::TLS13], &[])).is_err() {
+        assert!(std::time::Instant::now() < deadline, "the certificate was never served");
+    }
+    let mut scanner = std::process::Command::new("target/test-tools/bin/sslyze");
+    scanner.args(["--mozilla_config=intermediate", &gateway.tls_address.to_string()]);
+    let out = scanner.output().expect("tests/run installs the scanner");
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(text.contains("Checking results against Mozilla"), "{text}");
+    let objections: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("        * ")).collect();
+    // Nobody knows the authority of these tests.
+    assert!(
+        objections.iter().all(|objection| objection.starts_with("certificate_path_validation: ")),
+        "{objections:?}\n{text}"
+    );
+    for (what, verdict) in [
+        ("TLS 1.0 Cipher Suites", "the server rejected all cipher suites"),
+        ("TLS 1.1 Cipher Suites", "the server rejected all cipher suites"),
+        ("Deflate Compression", "OK - Compression disabled"),
+        ("Client Renegotiation DoS Attack", "OK - Not vulnerable"),
+        ("ROBOT Attack", "OK - Not vulnerable"),
+    ] {
+        let told: String =
+            text.split(what).nth(1).unwrap_or_else(|| panic!("{what}: {text}")).chars().take(200).collect();
+        assert!(told.contains(verdict), "{what}: {told}");
+    }
 }
