@@ -106,16 +106,21 @@ fn outage_lasts() -> Duration {
 /// An outage under load, begun and ended by `away` and `back`.
 fn outage(name: &str, away: impl FnOnce(&Cluster), back: impl FnOnce(&Cluster)) {
     let cluster = Cluster::start();
-    let gateway = start(&database(&cluster), "");
+    outage_of(name, &database(&cluster), || away(&cluster), || back(&cluster));
+}
+
+/// The same of a database.
+fn outage_of(name: &str, database: &PostgresConfig, away: impl FnOnce(), back: impl FnOnce()) {
+    let gateway = start(database, "");
     (0..KNOWN).for_each(|account| assert!(served(&gateway, account, PATIENCE) < PATIENCE));
     let (mut gone, mut returned, mut recovery) = (Instant::now(), Instant::now(), Duration::ZERO);
     let began = Instant::now();
     let answers = under_load(&gateway, || {
-        away(&cluster);
+        away();
         gone = Instant::now();
         thread::sleep(outage_lasts());
         returned = Instant::now();
-        back(&cluster);
+        back();
         recovery = served(&gateway, 0, BACK);
     });
     let known_at = gateway.logged("accounts are unavailable", began, Duration::ZERO).expect("the operator is told");
@@ -149,6 +154,25 @@ fn a_database_that_is_killed_is_503_at_once_never_401_and_served_again_when_it_i
 #[test]
 fn a_database_that_hangs_is_the_same() {
     outage("hanging", |cluster| cluster.freeze(true), |cluster| cluster.freeze(false));
+}
+
+#[test]
+fn a_database_that_has_no_connection_left_is_the_same() {
+    let cluster = Cluster::start();
+    let owned = database(&cluster);
+    let run = |statements: &str| {
+        Runtime::new().unwrap().block_on(async {
+            let (client, connection) = tokio_postgres::connect(&owned.uri, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            client.batch_execute(statements).await.unwrap();
+        });
+    };
+    run("CREATE ROLE gateway LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO gateway; \
+         GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO gateway");
+    let limited = PostgresConfig { uri: owned.uri.replace("user=postgres", "user=gateway"), ..owned.clone() };
+    let none_left = "ALTER ROLE gateway CONNECTION LIMIT 0; \
+                     SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gateway'";
+    outage_of("no connection left", &limited, || run(none_left), || run("ALTER ROLE gateway CONNECTION LIMIT -1"));
 }
 
 #[test]

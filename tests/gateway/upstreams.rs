@@ -307,3 +307,27 @@ fn interim_answers_are_bounded() {
     let flood = statuses("flood");
     assert!(flood.len() < 12 && flood.last() == Some(&502), "{flood:?}");
 }
+
+#[test]
+fn half_a_body_leaves_no_connection_behind_that_another_request_would_be_taken_for_its_rest() {
+    let server = Server::good();
+    let gateway = before_one(&server, "");
+    for framing in ["Content-Length: 100\r\n\r\n{\"half\":", "Transfer-Encoding: chunked\r\n\r\n64\r\n{\"half\":"] {
+        assert_eq!(gateway.call("GET", "before"), 200, "a connection is kept");
+        let mut stream = std::net::TcpStream::connect(gateway.address).unwrap();
+        stream.write_all(format!("POST /x/1 HTTP/1.1\r\nHost: a\r\n{framing}").as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        assert!(!answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let records = [gateway.record(), gateway.record()];
+        assert_eq!(records[1]["decision"], "fail", "{records:?}");
+        let kept = server.connections();
+        // The other caller's request is no part of anybody's body.
+        assert_eq!(gateway.call("GET", "after"), 200);
+        gateway.record();
+        assert!(server.connections() > kept, "the connection with half a body is used no more");
+        assert!(server.seen().last().unwrap().starts_with("GET /x/after "));
+        assert!(server.seen().iter().all(|request| !request.contains("half")));
+    }
+}
