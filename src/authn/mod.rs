@@ -136,7 +136,7 @@ impl Authenticator {
         Ok(Self {
             hasher: Hasher::start(settings.hasher_threads, settings.hasher_queue, settings.cost)?,
             principals: Principals::new(settings.cached_accounts, settings.verified_for, bound),
-            throttle: Throttle::new(),
+            throttle: Throttle::new(settings.free),
             proofs: Cache::builder().max_capacity(settings.cached_accounts).expire_after(UntilExpiry).build(),
             accounts,
             routes,

@@ -14,12 +14,8 @@ use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 
-/// Wrong passwords of one pair that cost nothing: people mistype.
-const FREE_OF_PAIR: u32 = 5;
-/// Failures on one account, from all sources that are unknown to it, that cost nothing.
-const FREE_OF_ACCOUNT: u32 = 20;
-/// Accounts that one source may fail on.
-const FREE_ACCOUNTS_OF_SOURCE: usize = 20;
+use crate::config::FreeFailures;
+
 /// First and longest wait.
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
 /// How long a success makes a source known to an account.
@@ -39,6 +35,7 @@ pub(super) struct Throttle {
     accounts: Cache<Box<str>, Arc<Mutex<Failures>>>,
     sources: Cache<IpAddr, Arc<Mutex<Failures>>>,
     known: Cache<(Box<str>, IpAddr), Instant>,
+    free: FreeFailures,
 }
 
 /// The failures of one pair, account or source.
@@ -73,7 +70,7 @@ impl Failures {
 }
 
 impl Throttle {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(free: FreeFailures) -> Self {
         fn failures<K: std::hash::Hash + Eq + Send + Sync + 'static>() -> Cache<K, Arc<Mutex<Failures>>> {
             Cache::builder().max_capacity(CAPACITY).time_to_idle(REMEMBERED_FOR).build()
         }
@@ -82,6 +79,7 @@ impl Throttle {
             accounts: failures(),
             sources: failures(),
             known: Cache::builder().max_capacity(CAPACITY).time_to_live(KNOWN_FOR).build(),
+            free,
         }
     }
 
@@ -112,14 +110,14 @@ impl Throttle {
         let add = |failures: Arc<Mutex<Failures>>, what, free, remembered| {
             failures.lock().unwrap_or_else(PoisonError::into_inner).add(what, free, remembered, now);
         };
-        add(self.pairs.get_with(pair, Arc::default), fingerprint, FREE_OF_PAIR, 1);
+        add(self.pairs.get_with(pair, Arc::default), fingerprint, self.free.of_pair, 1);
         if !known {
-            add(self.accounts.get_with(Box::from(account), Arc::default), fingerprint, FREE_OF_ACCOUNT, 1);
+            add(self.accounts.get_with(Box::from(account), Arc::default), fingerprint, self.free.of_account, 1);
             let account = u64::from_le_bytes(
                 blake3::hash(account.as_bytes()).as_bytes().first_chunk().copied().unwrap_or_default(),
             );
-            let free = u32::try_from(FREE_ACCOUNTS_OF_SOURCE).unwrap_or(u32::MAX);
-            add(self.sources.get_with(source, Arc::default), account, free, FREE_ACCOUNTS_OF_SOURCE);
+            let free = self.free.accounts_of_source;
+            add(self.sources.get_with(source, Arc::default), account, free, free as usize);
         }
     }
 
@@ -147,14 +145,16 @@ pub(crate) fn network(client: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    const FREE: FreeFailures = FreeFailures { of_pair: 5, of_account: 20, accounts_of_source: 20 };
+
     fn ip(text: &str) -> Option<IpAddr> {
         Some(text.parse().unwrap())
     }
 
     #[test]
     fn mistyping_is_free_and_then_waits_double_up_to_an_hour() {
-        let (throttle, now) = (Throttle::new(), Instant::now());
-        for attempt in 0..u64::from(FREE_OF_PAIR) {
+        let (throttle, now) = (Throttle::new(FREE), Instant::now());
+        for attempt in 0..u64::from(FREE.of_pair) {
             assert_eq!(throttle.check("ANA", ip("192.0.2.1"), now), Ok(()));
             throttle.failed("ANA", ip("192.0.2.1"), attempt, now);
         }
@@ -173,14 +173,14 @@ mod tests {
 
     #[test]
     fn a_device_that_repeats_an_old_password_is_one_failure() {
-        let (throttle, now) = (Throttle::new(), Instant::now());
+        let (throttle, now) = (Throttle::new(FREE), Instant::now());
         (0..1000).for_each(|_| throttle.failed("ANA", ip("192.0.2.1"), 7, now));
         assert_eq!(throttle.check("ANA", ip("192.0.2.1"), now), Ok(()));
     }
 
     #[test]
     fn an_attack_from_everywhere_does_not_lock_out_who_was_here_before() {
-        let (throttle, now) = (Throttle::new(), Instant::now());
+        let (throttle, now) = (Throttle::new(FREE), Instant::now());
         throttle.succeeded("DOC", ip("2001:db8::1"), now);
         for attacker in 0..200u64 {
             let source = Some(IpAddr::from([198, 51, 100, attacker as u8]));
@@ -196,9 +196,9 @@ mod tests {
 
     #[test]
     fn a_source_that_fails_on_many_accounts_waits_but_not_for_accounts_that_know_it() {
-        let (throttle, now) = (Throttle::new(), Instant::now());
+        let (throttle, now) = (Throttle::new(FREE), Instant::now());
         throttle.succeeded("DOC", ip("192.0.2.1"), now);
-        for account in 0..=FREE_ACCOUNTS_OF_SOURCE {
+        for account in 0..=FREE.accounts_of_source {
             throttle.failed(&format!("A{account}"), ip("192.0.2.1"), 1, now);
         }
         assert!(throttle.check("NEW", ip("192.0.2.1"), now).is_err());
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_source_is_known_to_whom_it_proved_a_password_for_thirty_days() {
-        let (throttle, now) = (Throttle::new(), Instant::now());
+        let (throttle, now) = (Throttle::new(FREE), Instant::now());
         throttle.succeeded("DOC", ip("192.0.2.1"), now);
         assert!(throttle.knows("DOC", ip("192.0.2.1")));
         assert!(!throttle.knows("ANA", ip("192.0.2.1")) && !throttle.knows("DOC", ip("192.0.2.2")));

@@ -106,6 +106,19 @@ pub struct AuthenticationConfig {
     pub hasher_queue: usize,
     /// A rejection is answered after a whole multiple of this; zero answers at once.
     pub rejection_step: Duration,
+    /// What of guessing costs nothing yet.
+    pub free: FreeFailures,
+}
+
+/// How many failures have no consequence; with the next one waits begin.
+#[derive(Debug, Clone, Copy)]
+pub struct FreeFailures {
+    /// Different wrong passwords for one account from one source.
+    pub of_pair: u32,
+    /// Wrong passwords for one account, from all sources that it does not know.
+    pub of_account: u32,
+    /// Accounts that one source fails on.
+    pub accounts_of_source: u32,
 }
 
 /// Where accounts and documents are kept.

@@ -11,8 +11,9 @@ use super::fields;
 use super::gateway::{Gateway, Limits};
 use super::tls::Tls;
 use super::{
-    Address, AssertionConfig, AssertionKeys, AuthenticationConfig, Config, CorsConfig, HisConfig, PolicyConfig,
-    PostgresConfig, RecordsConfig, RouteConfig, SqliteConfig, StoreConfig, UpstreamConfig, upstreams::Upstream,
+    Address, AssertionConfig, AssertionKeys, AuthenticationConfig, Config, CorsConfig, FreeFailures, HisConfig,
+    PolicyConfig, PostgresConfig, RecordsConfig, RouteConfig, SqliteConfig, StoreConfig, UpstreamConfig,
+    upstreams::Upstream,
 };
 use crate::password::Cost;
 use crate::secret::Secret;
@@ -69,6 +70,9 @@ section!(Authentication {
     hasher_threads: usize = 0,
     hasher_queue: usize = 0,
     rejection_step_ms: u64 = 500,
+    free_failures: u32 = 5,
+    free_failures_of_account: u32 = 20,
+    free_accounts_of_source: u32 = 20,
 });
 section!(Store {
     kind: String = "sqlite".into(),
@@ -285,6 +289,7 @@ impl Check<'_> {
         // Two seconds of work, at some 25 verifications a second and thread.
         let hasher_queue = if raw.hasher_queue == 0 { hasher_threads * 50 } else { raw.hasher_queue };
         Ok(AuthenticationConfig {
+            free: self.free_failures(&raw)?,
             realm: raw.realm,
             freshness_bound: self.milliseconds(&key("freshness_bound_ms"), raw.freshness_bound_ms, 40)?,
             serve_cached_for: self.seconds(&key("serve_cached_for_seconds"), raw.serve_cached_for_seconds, 0)?,
@@ -296,6 +301,24 @@ impl Check<'_> {
             hasher_threads,
             hasher_queue,
             rejection_step: self.milliseconds(&key("rejection_step_ms"), raw.rejection_step_ms, 0)?,
+        })
+    }
+
+    fn free_failures(&self, raw: &Authentication) -> Result<FreeFailures, ConfigError> {
+        // More is remembered of each source than an attack should be able to make it.
+        const MOST: u32 = 1000;
+        let bounded = |name: &str, value: u32| match value {
+            1..=MOST => Ok(value),
+            _ => Err(self.fault(
+                &format!("authentication.{name}"),
+                format!("is {value}"),
+                format!("write a number from 1 to {MOST}"),
+            )),
+        };
+        Ok(FreeFailures {
+            of_pair: bounded("free_failures", raw.free_failures)?,
+            of_account: bounded("free_failures_of_account", raw.free_failures_of_account)?,
+            accounts_of_source: bounded("free_accounts_of_source", raw.free_accounts_of_source)?,
         })
     }
 
