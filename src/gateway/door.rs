@@ -104,7 +104,7 @@ impl Door {
             match settings {
                 Some(settings) => settings.apply_to_session(&mut session),
                 None => {
-                    session.set_keepalive_reuses_remaining(Some(self.requests));
+                    session.set_keepalive_reuses_remaining(Some(self.requests.saturating_sub(1)));
                     session.set_keepalive(Some(self.allowed.idle.as_secs()));
                 }
             }

@@ -200,6 +200,23 @@ fn what_comes_before_its_turn_waits_for_it_and_hurries_nobody() {
 }
 
 #[test]
+fn requests_on_a_connection_are_bounded() {
+    let environment = [("FEDGATE_LIMITS_REQUESTS_PER_CONNECTION", "3")];
+    let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
+    let request = format!("GET /people/ANA HTTP/1.1\r\nHost: a\r\n{}\r\n", authorization());
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.repeat(9).as_bytes()).unwrap();
+    let mut answers = String::new();
+    let _ = stream.read_to_string(&mut answers);
+    let served = answers.matches("HTTP/1.1 200 ").count();
+    assert_eq!(served, 3);
+    let last = answers.rsplit("HTTP/1.1 200 ").next().unwrap().to_ascii_lowercase();
+    assert!(last.contains("\r\nconnection: close\r\n"), "the last one says so: {last}");
+    assert_eq!(gateway.upstream.seen().len(), served);
+}
+
+#[test]
 fn the_size_of_a_head_is_a_setting() {
     let environment = [("FEDGATE_LIMITS_HEAD_BYTES", "2048")];
     let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });

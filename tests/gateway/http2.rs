@@ -251,3 +251,17 @@ fn a_head_that_comes_in_crumbs_has_its_time_and_a_window_that_stays_shut_too() {
     assert!(!frames.iter().any(|(kind, _, payload)| *kind == DATA && !payload.is_empty()), "{frames:?}");
     assert!(frames.iter().any(|(kind, stream, _)| *kind == RST_STREAM && *stream == 1), "{frames:?}");
 }
+
+#[test]
+fn streams_at_a_time_are_a_setting() {
+    let environment = [("FEDGATE_LIMITS_H2_STREAMS", "7"), ("FEDGATE_LIMITS_HEAD_BYTES", "2048")];
+    let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
+    let frames = read(&mut open(&gateway), |kind, _| kind == SETTINGS);
+    let (_, _, settings) = frames.last().unwrap();
+    // Identifier and value (RFC 9113, 6.5.1 and 6.5.2).
+    let told = |id: u8| {
+        let setting = settings.chunks(6).find(|setting| setting[..2] == [0, id]).unwrap();
+        u32::from_be_bytes(setting[2..].try_into().unwrap())
+    };
+    assert_eq!((told(3), told(6)), (7, 2048), "MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE");
+}
