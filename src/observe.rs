@@ -1,11 +1,12 @@
 //! Records: one line of JSON per request on stdout, and the operator's log on stderr.
 //!
-//! The one rule: exactly one record per request, allowed, refused or failed, with nothing personal in it beyond ids.
+//! The one rule: a record per request, allowed, refused or failed, with nothing personal in it beyond ids. Where a request has
+//! several, because a disk failed or an answer was not sent, the last one counts.
 //! Untrusted text is escaped (JSON escapes, and what terminals or line readers act on) and bounded.
 //!
 //! Lines are written by a thread of its own. When the reader of stdout falls behind, requests wait for it rather than
-//! go unrecorded. Who asks is told when a record is on the disk ([`Recorder::keep`]); one look at the disk serves all who
-//! ask at a time. Nobody waits for a disk that does not answer, and no thread is ever blocked by waiting.
+//! go unrecorded, unless a file has them. Who asks is told when a record is on the disk ([`Recorder::keep`]); one look at
+//! the disk serves all who ask at a time. Nobody waits for a disk that does not answer, and no thread is ever blocked by waiting.
 
 mod journal;
 mod metrics;
@@ -21,17 +22,17 @@ use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{Sender, channel};
+use tokio::sync::mpsc::{OwnedPermit, Sender, channel};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use journal::Journal;
 pub use metrics::Metrics;
 use tracing_subscriber::EnvFilter;
-use writer::{Entry, State, Writer};
+use writer::{Entry, Printer, State, Writer};
 
 /// Records that may wait to be written.
-const QUEUE: usize = 8192;
+const QUEUE: usize = 32 * 1024;
 /// How long the disk may take for a record.
 const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest untrusted text in a record, in characters.
@@ -82,6 +83,9 @@ pub struct Recorder {
     state: Arc<State>,
 }
 
+/// Room for one record.
+pub struct Room(OwnedPermit<Entry>);
+
 /// Whether a record is written, and on disk where it is to be, once that is known.
 pub struct Kept(oneshot::Receiver<bool>);
 
@@ -110,10 +114,11 @@ impl Recorder {
         let journal = journal.transpose()?;
         let durable = durable && journal.is_some();
         let state = Arc::new(State::new(durable));
-        let writer = Writer::new(journal, Arc::clone(&state));
+        let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
+        let printer = Printer::start(journal.is_some())?;
+        let writer = Writer::new(journal, printer, Arc::clone(&state), Arc::clone(&metrics));
         let runtime = Builder::new_current_thread().enable_time().build()?;
         thread::Builder::new().name("records".into()).spawn(move || runtime.block_on(writer.run(receiver)))?;
-        let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
         Ok(Self { queue: sender, metrics, state })
     }
 
@@ -142,6 +147,9 @@ impl Recorder {
         self.count(record);
         // The writer lives as long as the process: it goes on even when stdout is closed.
         let full = self.queue.try_send(Entry::Line(line(record))).err();
+        if let Some(TrySendError::Closed(_)) = full {
+            self.state.becomes(Some("the thread that writes records has ended".to_owned()));
+        }
         let recorder = full.is_some().then(|| self.clone());
         async move {
             let (Some(TrySendError::Full(entry)), Some(recorder)) = (full, recorder) else { return };
@@ -158,13 +166,19 @@ impl Recorder {
         }
     }
 
+    /// Room for the record of what is about to be done; none where nothing more can be recorded.
+    pub fn room(&self) -> Option<Room> {
+        self.queue.clone().try_reserve_owned().ok().map(Room)
+    }
+
     /// The same for one that is to be on disk, where records are to be: tells whether it is. There is no waiting for room:
-    /// one for which there is none is not kept.
-    pub fn keep(&self, record: &Record<'_>) -> Kept {
+    /// without what was reserved, one for which there is none is not kept.
+    pub fn keep(&self, record: &Record<'_>, room: Option<Room>) -> Kept {
         self.count(record);
         let (sender, receiver) = oneshot::channel();
-        if self.queue.try_send(Entry::Awaited(line(record), sender)).is_err() {
-            self.metrics.records_lost.inc();
+        match room.or_else(|| self.room()) {
+            Some(Room(room)) => drop(room.send(Entry::Awaited(line(record), sender))),
+            None => self.metrics.records_lost.inc(),
         }
         Kept(receiver)
     }
@@ -309,7 +323,9 @@ const LIBRARIES: &str = "pingora_core=warn,pingora_proxy=error,pingora_pool=warn
 
 /// Sends the operator's log to stderr, as `FEDGATE_LOG` says (a filter such as `info` or `fedgate=debug`).
 pub fn log_to_stderr() {
-    let filter = std::env::var("FEDGATE_LOG").ok().filter(|filter| EnvFilter::try_new(filter).is_ok());
+    let filter = std::env::var("FEDGATE_LOG")
+        .ok()
+        .filter(|filter| !filter.trim().is_empty() && EnvFilter::try_new(filter).is_ok());
     // What comes later counts: a library is heard of in detail by who names it, and only so.
     let filter = EnvFilter::new(format!("{LIBRARIES},{}", filter.as_deref().unwrap_or("info")));
     // A stderr that nobody reads any more is nobody's fault, and no reason to panic.

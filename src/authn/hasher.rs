@@ -6,6 +6,7 @@
 //! flood of guesses fills the other one. Each thread keeps an arena of its own.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -178,8 +179,13 @@ impl Drop for Handle {
 fn work(queues: &Queues, cost: Cost) {
     let mut arena = Arena::default();
     while let Some(job) = queues.take() {
-        if !job.is_abandoned() {
-            job.run(cost, &mut arena);
+        if job.is_abandoned() {
+            continue;
+        }
+        // A fault of this program costs the job that met it, not the thread that all others wait for.
+        if catch_unwind(AssertUnwindSafe(|| job.run(cost, &mut arena))).is_err() {
+            tracing::error!("a password could not be hashed, by a fault of this program");
+            arena = Arena::default();
         }
     }
 }

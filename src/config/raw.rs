@@ -291,8 +291,12 @@ impl Check<'_> {
         Ok(AuthenticationConfig {
             free: self.free_failures(&raw)?,
             realm: raw.realm,
-            freshness_bound: self.milliseconds(&key("freshness_bound_ms"), raw.freshness_bound_ms, 40)?,
-            serve_cached_for: self.seconds(&key("serve_cached_for_seconds"), raw.serve_cached_for_seconds, 0)?,
+            freshness_bound: self
+                .time(&key("freshness_bound_ms"), raw.freshness_bound_ms, 40, MOST_BOUND_MS)
+                .map(Duration::from_millis)?,
+            serve_cached_for: self
+                .time(&key("serve_cached_for_seconds"), raw.serve_cached_for_seconds, 0, MOST_CACHED_SECONDS)
+                .map(Duration::from_secs)?,
             verified_for: self.seconds(&key("verified_for_seconds"), raw.verified_for_seconds, 1)?,
             verified_idle: self.seconds(&key("verified_idle_seconds"), raw.verified_idle_seconds, 1)?,
             cached_accounts: self.at_least(&key("cached_accounts"), raw.cached_accounts, 1)?,
@@ -442,6 +446,9 @@ impl Check<'_> {
     }
 }
 
+/// Gateways are remembered for an hour after their last word: whoever waits for one that may admit must know of it.
+const MOST_CACHED_SECONDS: u64 = 2400;
+const MOST_BOUND_MS: u64 = 600_000;
 const YEAR_SECONDS: u64 = 365 * 24 * 3600;
 
 pub(super) fn cores() -> usize {

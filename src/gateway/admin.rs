@@ -92,12 +92,14 @@ impl Admin {
             ("fedgate_cache_mean_age_seconds", caches.mean_age_seconds),
             ("fedgate_passwords_hashed_total", caches.hashed),
         ];
-        samples.into_iter().for_each(|(name, value)| metrics.sample(name, value));
-        for upstream in self.upstreams.all() {
-            upstream.servers.well().for_each(|(server, well)| metrics.upstream_well(upstream.name(), server, well));
-        }
-        metrics.policy_in_force(self.policy.load().fingerprint());
-        metrics.text()
+        metrics.scrape(|metrics| {
+            samples.into_iter().for_each(|(name, value)| metrics.sample(name, value));
+            for upstream in self.upstreams.all() {
+                let well = upstream.servers.well();
+                well.for_each(|(server, well)| metrics.upstream_well(upstream.name(), server, well));
+            }
+            metrics.policy_in_force(self.policy.load().fingerprint());
+        })
     }
 }
 

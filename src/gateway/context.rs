@@ -17,7 +17,7 @@ use super::forwarded::Origin;
 use super::upstream::{Hold, Peer};
 use crate::assertion::Scope;
 use crate::balance::Server;
-use crate::observe::Record;
+use crate::observe::{Record, Room};
 use crate::pipeline::{Permit, Pipeline, Refusal};
 
 /// Why what cannot be recorded is not served.
@@ -33,6 +33,8 @@ pub(super) struct Context {
     pub(super) outcome: Outcome,
     /// Whether its record was made before it was answered.
     pub(super) recorded: bool,
+    /// Room for that record, taken before anything was done.
+    pub(super) room: Option<Room>,
     pub(super) body_bytes: u64,
     pub(super) attempts: usize,
     /// The server of the last attempt.
@@ -79,6 +81,7 @@ impl Context {
             cors: Cors::default(),
             outcome: Outcome::Undecided,
             recorded: false,
+            room: None,
             body_bytes: 0,
             attempts: 0,
             server: None,

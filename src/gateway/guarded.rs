@@ -137,23 +137,26 @@ impl Guarded {
         let mut parts = line.split(' ');
         let (method, target) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let client = client_ip(&self.inner).map(|ip| ip.to_string()).unwrap_or_default();
-        self.recorder.keep(&Record {
-            time: SystemTime::now(),
-            request_id,
-            client: &client,
-            method,
-            path: target.split('?').next().unwrap_or_default(),
-            account: None,
-            roles: &[],
-            endpoint: "",
-            subject: None,
-            decision: "refuse",
-            reason: fault.code(),
-            status,
-            duration: self.began.elapsed(),
-            policy: "",
-            trace_id: None,
-        })
+        self.recorder.keep(
+            &Record {
+                time: SystemTime::now(),
+                request_id,
+                client: &client,
+                method,
+                path: target.split('?').next().unwrap_or_default(),
+                account: None,
+                roles: &[],
+                endpoint: "",
+                subject: None,
+                decision: "refuse",
+                reason: fault.code(),
+                status,
+                duration: self.began.elapsed(),
+                policy: "",
+                trace_id: None,
+            },
+            None,
+        )
     }
 
     /// Writes the answer, closes, and ends the stream for pingora, which has seen nothing of the request.

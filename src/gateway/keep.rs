@@ -31,8 +31,21 @@ impl Gateway {
             return Ok(());
         }
         ctx.recorded = true;
-        let kept = self.with_record(session, ctx, status, error, |record| self.recorder.keep(record));
+        let room = ctx.room.take();
+        let kept = self.with_record(session, ctx, status, error, |record| self.recorder.keep(record, room));
         if self.recorder.kept(kept).await { Ok(()) } else { Err(NotRecorded) }
+    }
+
+    /// Makes sure, before anything is done, that what may change something can be recorded; false if it cannot.
+    pub(super) fn can_record(&self, session: &Session, ctx: &mut Context) -> bool {
+        if self.recorder.refuses() {
+            return false;
+        }
+        if self.recorder.is_durable() && !session.req_header().method.is_safe() {
+            ctx.room = self.recorder.room();
+            return ctx.room.is_some();
+        }
+        true
     }
 
     /// What is recorded of a request that was told `status`.

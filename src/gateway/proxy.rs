@@ -28,7 +28,7 @@ use super::pace::Tempo;
 use super::refuse::not_recorded;
 use super::request;
 use super::respond::{Answer, REQUEST_ID};
-use super::supervise::contained;
+use super::supervise::{contained, contained_now};
 use super::tls::{ClientCertificate, Tls};
 use super::upstream::{SERVICES_OWN, Servers, Told, Upstream, Upstreams};
 use crate::assertion::Minter;
@@ -140,7 +140,7 @@ impl Gateway {
             ctx.request_id = given;
         }
         ctx.cors = Cors::of(&session.req_header().headers, &self.cors);
-        if self.recorder.refuses() {
+        if !self.can_record(session, ctx) {
             ctx.outcome = Outcome::Answered(NOT_RECORDED);
             return not_recorded(&ctx.request_id).send(session, &ctx.cors, &ctx.request_id).await.map(|()| true);
         }
@@ -382,7 +382,7 @@ impl ProxyHttp for Gateway {
         is_end: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
-        ctx.passing.pass(body, is_end).map(|()| None)
+        contained_now(|| ctx.passing.pass(body, is_end)).map(|()| None)
     }
 
     fn fail_to_connect(
@@ -406,7 +406,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        if ctx.is_out_of_time() && !matches!(error.esource(), ErrorSource::Downstream) {
+        let is_ours = matches!(error.etype(), ErrorType::Custom(_));
+        if ctx.is_out_of_time() && !matches!(error.esource(), ErrorSource::Downstream) && !is_ours {
             // Whatever it looked like when the connection was ended.
             error = Error::because(ErrorType::ReadTimedout, "the request's time is up", error).into_up();
         }

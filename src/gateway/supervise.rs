@@ -28,10 +28,17 @@ where
 /// What serves a request, with a panic made an error: the client is told 500, and the request is recorded.
 pub(super) async fn contained<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     // What a request has half done is dropped with it; what requests share is behind locks that bear it.
-    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
-        tracing::error!("a request broke off by a fault of this program");
-        Error::e_explain(ErrorType::InternalError, "a fault of this program")
-    })
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| broke_off())
+}
+
+/// The same of what is done at once.
+pub(super) fn contained_now<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| broke_off())
+}
+
+fn broke_off<T>() -> Result<T> {
+    tracing::error!("a request broke off by a fault of this program");
+    Error::e_explain(ErrorType::InternalError, "a fault of this program")
 }
 
 #[cfg(test)]
@@ -60,7 +67,9 @@ mod tests {
     async fn a_request_that_panics_fails_alone() {
         assert!(contained(async { Ok(1) }).await.is_ok_and(|one| one == 1));
         let failed: Result<()> = contained(async { panic!("a fault, on purpose") }).await;
-        let error = failed.unwrap_err();
-        assert_eq!(super::super::context::failure(&error).0, 500);
+        let at_once: Result<()> = contained_now(|| panic!("a fault, on purpose"));
+        for error in [failed.unwrap_err(), at_once.unwrap_err()] {
+            assert_eq!(super::super::context::failure(&error).0, 500);
+        }
     }
 }

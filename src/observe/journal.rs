@@ -16,6 +16,8 @@ const MOST_UNWRITTEN: usize = 8 * 1024 * 1024;
 const MOST_UNSYNCED: usize = 1024 * 1024;
 /// How often it is looked whether the file is still the one of that name, besides before each look at the disk.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long after a failure the next attempt is made, however much comes meanwhile.
+const AGAIN_AFTER: Duration = Duration::from_millis(150);
 
 /// A file of lines.
 pub(super) struct Journal {
@@ -23,8 +25,12 @@ pub(super) struct Journal {
     /// None while it cannot be used.
     file: Option<File>,
     unwritten: Vec<u8>,
-    /// Written since the disk was last waited for; kept where `durable` says so.
+    /// Written since the disk was last waited for, and to which file; kept where `durable` says so.
     unsynced: Vec<u8>,
+    written_to: Option<Identity>,
+    /// When the last attempt failed, and why; whether that was because the disk did not confirm.
+    failed: Option<(Instant, io::ErrorKind, String)>,
+    is_suspect: bool,
     durable: bool,
     sync: fn(&File) -> io::Result<()>,
     dropped: usize,
@@ -37,11 +43,15 @@ impl Journal {
         if durable && !file.metadata()?.is_file() {
             tracing::warn!(file = %path.display(), "the file of records is no regular file: what is written there is not known to last");
         }
+        let written_to = Some(identity(&file.metadata()?));
         Ok(Self {
             path: path.to_owned(),
             file: Some(file),
             unwritten: vec![],
             unsynced: vec![],
+            written_to,
+            failed: None,
+            is_suspect: false,
             durable,
             sync: sync_data,
             dropped: 0,
@@ -65,8 +75,8 @@ impl Journal {
     /// What could not be written is kept for the next time, and the file is opened anew then. Lines for which there is no
     /// room are dropped.
     pub(super) fn append(&mut self, lines: &[u8], sync: bool) -> io::Result<()> {
-        if self.unwritten.len() + lines.len() > MOST_UNWRITTEN
-            && let Err(error) = self.attempt(false)
+        if self.unwritten.len() + self.unsynced.len() + lines.len() > MOST_UNWRITTEN
+            && let Err(error) = self.attempt(self.durable)
         {
             self.dropped += lines.iter().filter(|byte| **byte == b'\n').count();
             return Err(error);
@@ -76,7 +86,11 @@ impl Journal {
     }
 
     fn attempt(&mut self, sync: bool) -> io::Result<()> {
+        if let Some((_, kind, why)) = self.failed.as_ref().filter(|(at, ..)| at.elapsed() < AGAIN_AFTER) {
+            return Err(io::Error::new(*kind, why.clone()));
+        }
         let outcome = self.write(sync);
+        self.failed = outcome.as_ref().err().map(|error| (Instant::now(), error.kind(), error.to_string()));
         if outcome.is_err() {
             self.file = None;
         }
@@ -84,20 +98,44 @@ impl Journal {
     }
 
     fn write(&mut self, sync: bool) -> io::Result<()> {
-        let file = match self.file.take() {
-            Some(file) if self.is_current(&file, sync) => self.file.insert(file),
-            held => {
-                // What went to a file that was moved away is to last there.
-                if let Some(file) = held.filter(|_| !self.unsynced.is_empty()) {
-                    (self.sync)(&file)?;
-                    self.unsynced.clear();
-                }
-                self.file.insert(open(&self.path)?)
+        self.find_file(sync)?;
+        if self.is_suspect {
+            // One line is tried first, so that a disk that goes on failing is not filled with the same lines.
+            let first = self.unwritten.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            self.write_out(first)?;
+            self.sync()?;
+            self.is_suspect = false;
+        }
+        self.write_out(self.unwritten.len())?;
+        if sync { self.sync() } else { Ok(()) }
+    }
+
+    /// Makes sure of a file of that name to write to. What is not known to last elsewhere is to be written there.
+    fn find_file(&mut self, look: bool) -> io::Result<()> {
+        if let Some(file) = self.file.take() {
+            if self.is_current(&file, look) {
+                self.file = Some(file);
+                return Ok(());
             }
-        };
+            if !self.unsynced.is_empty() && (self.sync)(&file).is_ok() {
+                self.unsynced.clear();
+            }
+        }
+        let file = open(&self.path)?;
+        let identity = identity(&file.metadata()?);
+        if self.written_to.replace(identity) != Some(identity) {
+            self.take_back();
+        }
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Writes the first bytes of what waits, which end a line.
+    fn write_out(&mut self, bytes: usize) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
         let mut written = 0;
         let outcome = loop {
-            match file.write(self.unwritten.get(written..).unwrap_or_default()) {
+            match file.write(self.unwritten.get(written..bytes).unwrap_or_default()) {
                 Ok(0) => break Ok(()),
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -111,18 +149,28 @@ impl Journal {
             self.unsynced.extend_from_slice(self.unwritten.get(..lines).unwrap_or_default());
         }
         self.unwritten.drain(..lines);
-        outcome?;
-        if !sync {
-            return Ok(());
-        }
+        outcome
+    }
+
+    /// Waits until all that was written is on disk.
+    fn sync(&mut self) -> io::Result<()> {
+        let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
         let synced = (self.sync)(file);
-        if synced.is_err() {
-            // A disk tells of a failure once and forgets what it lost: only writing again makes it sure.
-            std::mem::swap(&mut self.unwritten, &mut self.unsynced);
-            self.unwritten.append(&mut self.unsynced);
+        match &synced {
+            Ok(()) => self.unsynced.clear(),
+            Err(_) => {
+                // A disk tells of a failure once and forgets what it lost: only writing again makes it sure.
+                self.take_back();
+                self.is_suspect = true;
+            }
         }
-        self.unsynced.clear();
         synced
+    }
+
+    /// What was written and is not known to last is to be written again, before the rest.
+    fn take_back(&mut self) {
+        std::mem::swap(&mut self.unwritten, &mut self.unsynced);
+        self.unwritten.append(&mut self.unsynced);
     }
 
     /// Whether the file is still the one of its name; looked at once in a while, or `now`.
@@ -131,12 +179,18 @@ impl Journal {
             return true;
         }
         self.looked = Instant::now();
-        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-        match (file.metadata().map(identity), std::fs::metadata(&self.path).map(identity)) {
-            (Ok(held), Ok(named)) => held == named,
+        match (file.metadata(), std::fs::metadata(&self.path)) {
+            (Ok(held), Ok(named)) => identity(&held) == identity(&named),
             _ => false,
         }
     }
+}
+
+/// What tells one file from another (inode(7)).
+type Identity = (u64, u64);
+
+fn identity(metadata: &std::fs::Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
 }
 
 /// Opens it to append to, behind whole lines.
@@ -178,6 +232,12 @@ mod tests {
         path
     }
 
+    /// As if so much time had gone by that it is tried again.
+    fn later(journal: &mut Journal) -> &mut Journal {
+        journal.failed = None;
+        journal
+    }
+
     #[test]
     fn what_cannot_be_written_is_kept_and_written_once_it_can_be() {
         let dir = directory();
@@ -185,12 +245,13 @@ mod tests {
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
         let mut journal = Journal::open(&path, true).unwrap();
         assert!(journal.append(b"one\n", true).is_err());
-        assert!(journal.append(b"two\n", false).is_err());
+        assert!(later(&mut journal).append(b"two\n", false).is_err());
         let large = [vec![b'x'; MOST_UNWRITTEN - 20], b"\n".to_vec()].concat();
         assert!(journal.append(&large, false).is_err() && journal.append(b"a\nb\nover the bound\n", false).is_err());
         std::fs::remove_file(&path).unwrap();
+        assert!(journal.append(b"", true).is_err(), "not tried again at once");
         // What waits makes room, so that nothing is taken to be written that is not.
-        journal.append(&[b'\n'; 100], true).unwrap();
+        later(&mut journal).append(&[b'\n'; 100], true).unwrap();
         journal.append(b"three\n", true).unwrap();
         let lines = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> =
@@ -224,11 +285,23 @@ mod tests {
         journal.append(b"read\n", false).unwrap();
         journal.sync = |_| Err(io::Error::from_raw_os_error(5));
         assert!(journal.append(b"write\n", true).is_err());
-        assert!(journal.append(b"", true).is_err() && journal.append(b"later\n", true).is_err());
+        for _ in 0..10 {
+            assert!(later(&mut journal).append(b"", true).is_err());
+        }
+        assert!(later(&mut journal).append(b"later\n", true).is_err());
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= 3 + 11, "a disk that goes on failing is tried with one line at a time: {lines}");
+        let line = [vec![b'x'; MOST_UNWRITTEN / 4], b"\n".to_vec()].concat();
+        for _ in 0..9 {
+            assert!(later(&mut journal).append(&line, true).is_err());
+        }
+        assert!(journal.unwritten.len() + journal.unsynced.len() <= MOST_UNWRITTEN, "bounded");
+        assert!(journal.take_dropped() > 0);
+        journal.unwritten.truncate(journal.unwritten.len() - journal.unwritten.len() / line.len() * line.len());
         journal.sync = sync_data;
         // The disk in these tests has lost all that it had not confirmed.
         std::fs::write(&path, "safe\n").unwrap();
-        journal.append(b"", true).unwrap();
+        later(&mut journal).append(b"", true).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "safe\nread\nwrite\nlater\n");
         std::fs::remove_dir_all(dir).unwrap();
     }
@@ -241,6 +314,22 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         journal.append(b"one\n", true).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_known_to_last_in_a_file_that_was_moved_away_is_in_the_next() {
+        let dir = directory();
+        let path = dir.join("records");
+        let mut journal = Journal::open(&path, true).unwrap();
+        journal.append(b"one\n", false).unwrap();
+        std::fs::rename(&path, dir.join("old")).unwrap();
+        journal.sync = |_| Err(io::Error::from_raw_os_error(5));
+        assert!(journal.append(b"two\n", true).is_err());
+        journal.sync = sync_data;
+        later(&mut journal).append(b"three\n", true).unwrap();
+        let lines = std::fs::read_to_string(&path).unwrap();
+        assert!(lines.ends_with("one\ntwo\nthree\n"), "{lines}");
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

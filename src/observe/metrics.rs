@@ -1,5 +1,6 @@
 //! Metrics, in the format of Prometheus: bounded labels, and no person in them.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
@@ -29,6 +30,7 @@ pub struct Metrics {
     policy: IntGaugeVec,
     upstreams: Upstreams,
     sampled: Vec<(&'static str, Sampled)>,
+    scraping: Mutex<()>,
 }
 
 /// What is counted of upstreams; both labels are names of the configuration.
@@ -168,6 +170,7 @@ impl Metrics {
             policy,
             upstreams,
             sampled,
+            scraping: Mutex::new(()),
         })
     }
 
@@ -180,6 +183,14 @@ impl Metrics {
     /// Counts one request that was not forwarded, or failed; `reason` is one of the words that records have.
     pub(super) fn refusal(&self, reason: &str) {
         self.refusals.with_label_values(&[reason]).inc();
+    }
+
+    /// Everything, in the text format of Prometheus, with what `samples` tells just now. One at a time, so that nobody sees
+    /// the samples of another by half.
+    pub fn scrape(&self, samples: impl FnOnce(&Self)) -> Vec<u8> {
+        let _one = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
+        samples(self);
+        self.text()
     }
 
     /// Sets a sampled figure; its name must be one of those registered.
@@ -222,7 +233,7 @@ impl Metrics {
     }
 
     /// Everything, as text (Prometheus exposition format 0.0.4).
-    pub fn text(&self) -> Vec<u8> {
+    fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::error!(%error, "metrics cannot be written");

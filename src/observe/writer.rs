@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use tokio::sync::mpsc::Receiver;
@@ -10,9 +12,12 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::journal::Journal;
+use super::metrics::Metrics;
 
 /// Bytes that are written at once, or a line more: with one look at the disk, so that many are served by one.
-const BATCH: usize = 4 * 1024 * 1024;
+const BATCH: usize = 1024 * 1024;
+/// Batches that may wait to be printed.
+const PRINT_QUEUE: usize = 16;
 /// How often writing is tried again when nothing else asks for it.
 const TRY_EVERY: Duration = Duration::from_millis(200);
 
@@ -59,8 +64,9 @@ impl State {
 /// Writes what is queued, many at a time: all that came while the disk was busy with those before.
 pub(super) struct Writer {
     journal: Option<Journal>,
+    printer: Printer,
     state: Arc<State>,
-    stdout_failing: bool,
+    metrics: Arc<Metrics>,
 }
 
 /// What is written at once.
@@ -85,8 +91,8 @@ impl Batch {
 }
 
 impl Writer {
-    pub(super) fn new(journal: Option<Journal>, state: Arc<State>) -> Self {
-        Self { journal, state, stdout_failing: false }
+    pub(super) fn new(journal: Option<Journal>, printer: Printer, state: Arc<State>, metrics: Arc<Metrics>) -> Self {
+        Self { journal, printer, state, metrics }
     }
 
     /// Runs until every recorder is gone, on a thread that has nothing else to do.
@@ -116,19 +122,7 @@ impl Writer {
         for sender in batch.awaited {
             let _ = sender.send(kept);
         }
-        let mut stdout = io::stdout().lock();
-        let printed = stdout.write_all(&batch.lines).and_then(|()| stdout.flush());
-        match printed {
-            Ok(()) => self.stdout_failing = false,
-            Err(error) if !self.stdout_failing => {
-                self.stdout_failing = true;
-                tracing::error!(%error, "records cannot be written to stdout");
-            }
-            Err(_) => {}
-        }
-        if let Some(written) = batch.flush {
-            let _ = written.send(());
-        }
+        self.printer.print(batch.lines, batch.flush);
     }
 
     fn append(&mut self, batch: &Batch) -> bool {
@@ -137,13 +131,12 @@ impl Writer {
         let is_asked = !batch.awaited.is_empty() || batch.flush.is_some() || self.state.is_failing();
         let sync = self.state.durable && is_asked;
         let appended = journal.append(&batch.lines, sync);
+        let dropped = journal.take_dropped();
+        self.metrics.records_lost.inc_by(dropped as u64);
         let is_new = self.state.becomes(appended.as_ref().err().map(ToString::to_string));
         let path = journal.path().display().to_string();
         match &appended {
-            Ok(()) if is_new => {
-                let dropped = journal.take_dropped();
-                tracing::info!(file = path, dropped, "records are written again");
-            }
+            Ok(()) if is_new => tracing::info!(file = path, "records are written again"),
             Err(error) if is_new => {
                 let then = if self.state.durable { "requests are refused until they can" } else { "they are kept" };
                 tracing::error!(file = path, %error, "records cannot be written; {then}");
@@ -151,5 +144,54 @@ impl Writer {
             Ok(()) | Err(_) => {}
         }
         appended.is_ok() || !self.state.durable
+    }
+}
+
+/// What is printed at once, and who is told of it.
+type Printed = (Vec<u8>, Option<oneshot::Sender<()>>);
+
+/// Writes to stdout, by a thread of its own: its reader may be slow, or gone.
+pub(super) struct Printer {
+    queue: SyncSender<Printed>,
+    /// Whether a file has every record too, so that nobody has to wait for the reader of stdout.
+    may_skip: bool,
+    is_skipping: bool,
+}
+
+impl Printer {
+    pub(super) fn start(may_skip: bool) -> io::Result<Self> {
+        let (queue, entries) = sync_channel::<Printed>(PRINT_QUEUE);
+        let print = move || {
+            let mut failing = false;
+            for (lines, flush) in entries {
+                let mut stdout = io::stdout().lock();
+                let printed = stdout.write_all(&lines).and_then(|()| stdout.flush());
+                if let Err(error) = &printed
+                    && !failing
+                {
+                    tracing::error!(%error, "records cannot be written to stdout");
+                }
+                failing = printed.is_err();
+                if let Some(flushed) = flush {
+                    let _ = flushed.send(());
+                }
+            }
+        };
+        thread::Builder::new().name("stdout".into()).spawn(print)?;
+        Ok(Self { queue, may_skip, is_skipping: false })
+    }
+
+    /// Prints lines; waits for a slow reader where nothing else has them.
+    fn print(&mut self, lines: Vec<u8>, flush: Option<oneshot::Sender<()>>) {
+        let entry = (lines, flush);
+        if !self.may_skip {
+            let _ = self.queue.send(entry);
+            return;
+        }
+        let is_full = self.queue.try_send(entry).is_err();
+        if is_full && !self.is_skipping {
+            tracing::error!("stdout is not read: records go to the file alone");
+        }
+        self.is_skipping = is_full;
     }
 }

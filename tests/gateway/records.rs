@@ -275,3 +275,16 @@ fn a_disk_that_does_not_answer_holds_up_nobody_but_who_must_wait_for_it() {
     assert!(gateway.logged("records are written again", began, PATIENCE).is_some());
     assert_eq!(gateway.get("/people/DOC", "ANA").status, 403);
 }
+
+#[test]
+fn a_reader_of_stdout_that_stands_still_holds_up_nobody_where_a_file_has_the_records() {
+    let under = ["bash", "-c", "exec \"$@\" > >(exec sleep 30)", "bash"];
+    let gateway = Gateway::start_as(&Setup { under: &under, environment: &DURABLE, ..Default::default() });
+    let began = Instant::now();
+    for _ in 0..400 {
+        assert_eq!(gateway.get("/people/DOC", "ANA").status, 403);
+    }
+    assert!(gateway.logged("stdout is not read", began, PATIENCE).is_some());
+    assert_eq!(gateway.admin_get("/readyz").status, 200);
+    assert_eq!(std::fs::read_to_string(gateway.dir.join("records.jsonl")).unwrap().lines().count(), 400);
+}
