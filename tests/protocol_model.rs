@@ -54,7 +54,8 @@ fn the_laws_hold_with_both_accounts_asked_for() {
 fn the_laws_hold_for_several_instances_together() {
     let several = Bounds { requests: false, bound: 1, commits: 1, ..SMALL };
     hold(Bounds { instances: 2, failovers: 0, ..several.clone() }, None);
-    hold(Bounds { instances: 3, steps: Some(12), ..several }, None);
+    hold(Bounds { instances: 3, steps: Some(12), ..several.clone() }, None);
+    hold(Bounds { instances: 3, asked: 2, steps: Some(10), ..several }, None);
 }
 
 #[test]
@@ -63,7 +64,10 @@ fn the_laws_hold_deeper_on_demand() {
         walk(Bounds { bound: 3, commits: 3, ..SMALL }, None).assert_properties();
         walk(Bounds { failovers: 2, ..SMALL }, None).assert_properties();
         hold(Bounds { asked: 2, ..SMALL }, None);
-        hold(Bounds { instances: 2, requests: false, bound: 1, commits: 1, ..SMALL }, None);
+        let several = Bounds { requests: false, bound: 1, commits: 1, ..SMALL };
+        hold(Bounds { instances: 2, ..several.clone() }, None);
+        // Longer than any run that a part of the protocol was found to be needed for; some 8 GiB.
+        hold(Bounds { instances: 3, asked: 2, steps: Some(16), ..several }, None);
     }
 }
 
