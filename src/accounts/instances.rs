@@ -51,6 +51,12 @@ pub struct CacheFigures {
     pub misses: u64,
     /// Passwords that were hashed.
     pub hashed: u64,
+    /// Verified passwords remembered, right and wrong.
+    #[serde(default)]
+    pub proofs: u64,
+    /// Passwords that were not hashed, because they had been before.
+    #[serde(default)]
+    pub proof_hits: u64,
     /// Principals dropped because their account changed.
     pub invalidated: u64,
     /// Principals dropped for room or age.

@@ -106,6 +106,8 @@ impl Principals {
             hits: of(&self.counts.hits),
             misses: of(&self.counts.misses),
             hashed: 0,
+            proofs: 0,
+            proof_hits: 0,
             invalidated,
             evicted,
             mean_age_seconds: of(&self.counts.ages).checked_div(invalidated + evicted).unwrap_or_default(),

@@ -122,6 +122,7 @@ pub struct Authenticator {
     /// What an unknown account is verified against: the same work as for a new one, and it never succeeds.
     nobodys_hash: String,
     hashed: AtomicU64,
+    proof_hits: AtomicU64,
 }
 
 impl Authenticator {
@@ -145,6 +146,7 @@ impl Authenticator {
             nobodys_hash: nobodys_hash(settings.cost),
             settings,
             hashed: AtomicU64::new(0),
+            proof_hits: AtomicU64::new(0),
         })
     }
 
@@ -170,7 +172,12 @@ impl Authenticator {
 
     /// The figures of the caches so far.
     pub fn figures(&self) -> CacheFigures {
-        CacheFigures { hashed: self.hashed.load(Ordering::Relaxed), ..self.principals.figures() }
+        CacheFigures {
+            hashed: self.hashed.load(Ordering::Relaxed),
+            proofs: self.proofs.entry_count(),
+            proof_hits: self.proof_hits.load(Ordering::Relaxed),
+            ..self.principals.figures()
+        }
     }
 
     /// Why the accounts cannot be confirmed now; nothing when they can.
@@ -361,6 +368,7 @@ impl Authenticator {
         if let Some(known) = self.proofs.get(&mac).await {
             if known.counts(now, self.settings.verified_idle) {
                 known.touch(now);
+                self.proof_hits.fetch_add(1, Ordering::Relaxed);
                 return Ok(known);
             }
             self.proofs.invalidate(&mac).await;

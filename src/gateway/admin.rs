@@ -90,6 +90,8 @@ impl Admin {
             ("fedgate_cache_invalidated_total", caches.invalidated),
             ("fedgate_cache_evicted_total", caches.evicted),
             ("fedgate_cache_mean_age_seconds", caches.mean_age_seconds),
+            ("fedgate_cache_proofs", caches.proofs),
+            ("fedgate_cache_proof_hits_total", caches.proof_hits),
             ("fedgate_passwords_hashed_total", caches.hashed),
         ];
         metrics.scrape(|metrics| {

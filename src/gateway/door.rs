@@ -66,7 +66,7 @@ impl Door {
         self.seats.take(source)
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
         self.recorder.metrics()
     }
 

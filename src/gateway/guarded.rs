@@ -205,10 +205,12 @@ impl Guarded {
         match self.poll_timer(cx) {
             // A client that sent nothing is let go silently; one that dawdles is told.
             Poll::Ready(()) if self.held.is_empty() => {
+                self.recorder.metrics().ended("idle");
                 self.phase = Phase::Ended;
                 Poll::Ready(Ok(false))
             }
             Poll::Ready(()) => {
+                self.recorder.metrics().ended("head");
                 self.refuse(Fault::HeadTooSlow);
                 self.poll_refused(cx).map_ok(|()| false)
             }
@@ -276,6 +278,7 @@ impl Guarded {
         let before = out.filled().len();
         if Pin::new(&mut self.inner).poll_read(cx, out)?.is_pending() {
             ready!(pace.poll_too_slow(cx));
+            self.recorder.metrics().ended("body");
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the body came too slowly")));
         }
         let fresh = out.filled().get(before..).unwrap_or_default();

@@ -127,7 +127,7 @@ impl Entrance {
                     Transport::Tls(Box::new(stream))
                 }
             };
-            Ok(Socket::new(transport, client, self.send))
+            Ok(Socket::new(transport, client, self.send, Arc::clone(self.door.metrics())))
         };
         match tokio::time::timeout(self.patience, opened).await {
             Ok(socket) => Ok((socket?, seat)),

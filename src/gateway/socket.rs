@@ -29,6 +29,7 @@ use tokio_rustls::server::TlsStream;
 use super::frames::Frames;
 use super::pace::{Pace, Tempo};
 use super::tls::ClientCertificate;
+use crate::observe::Metrics;
 
 /// Bytes gathered before they are sent: a head and a small body go out as one.
 const WRITE_BUFFER: usize = 4096;
@@ -53,6 +54,7 @@ pub(super) struct Socket {
     /// While the client has not taken all that was sent.
     pace: Option<Pace>,
     heads: Option<Heads>,
+    metrics: Arc<Metrics>,
 }
 
 /// The heads of an HTTP/2 client, which nobody else waits for with a limit.
@@ -65,7 +67,7 @@ struct Heads {
 
 impl Socket {
     /// A connection of `client`, which may be another address than the transport's own when a proxy has told it.
-    pub(super) fn new(transport: Transport, client: SocketAddr, tempo: Tempo) -> Self {
+    pub(super) fn new(transport: Transport, client: SocketAddr, tempo: Tempo, metrics: Arc<Metrics>) -> Self {
         let (fd, alpn, tls, certificate) = match &transport {
             Transport::Plain(tcp) => (tcp.as_raw_fd(), None, None, None),
             Transport::Tls(tls) => {
@@ -97,6 +99,7 @@ impl Socket {
             tempo,
             pace: None,
             heads: None,
+            metrics,
         }
     }
 
@@ -119,6 +122,7 @@ impl Socket {
             Poll::Pending => {
                 let pace = self.pace.get_or_insert_with(|| Pace::new(self.tempo));
                 ready!(pace.poll_too_slow(cx));
+                self.metrics.ended("answer");
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes the answer too slowly")))
             }
         }
@@ -160,6 +164,7 @@ impl AsyncRead for Socket {
             match out.filled().get(before..) {
                 Some(fresh) if !fresh.is_empty() => heads.feed(fresh),
                 _ if poll.is_pending() && heads.poll_too_slow(cx).is_ready() => {
+                    self.metrics.ended("head");
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a head takes too long")));
                 }
                 _ => {}

@@ -27,6 +27,7 @@ pub struct Metrics {
     /// Records for which there was no room.
     pub records_lost: IntCounter,
     connections: IntGauge,
+    ended: IntCounterVec,
     policy: IntGaugeVec,
     upstreams: Upstreams,
     sampled: Vec<(&'static str, Sampled)>,
@@ -100,6 +101,8 @@ const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_cache_invalidated_total", "Principals dropped because their account changed"),
     ("fedgate_cache_evicted_total", "Principals dropped for room or age"),
     ("fedgate_cache_mean_age_seconds", "Mean age of the principals that were dropped"),
+    ("fedgate_cache_proofs", "Verified passwords remembered, right and wrong"),
+    ("fedgate_cache_proof_hits_total", "Passwords that were not hashed, because they had been before"),
     ("fedgate_passwords_hashed_total", "Passwords that were hashed to be verified"),
 ];
 
@@ -146,6 +149,9 @@ impl Metrics {
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(refusals.clone()))?;
         registry.register(Box::new(handshakes_failed.clone()))?;
+        let ended = Opts::new("fedgate_connections_ended_total", "Connections ended by a limit of time");
+        let ended = IntCounterVec::new(ended, &["limit"])?;
+        registry.register(Box::new(ended.clone()))?;
         registry.register(Box::new(connections_refused.clone()))?;
         let records_lost = IntCounter::new("fedgate_records_lost_total", "Records for which there was no room")?;
         registry.register(Box::new(records_lost.clone()))?;
@@ -164,6 +170,7 @@ impl Metrics {
             connections_refused,
             records_lost,
             handshakes_failed,
+            ended,
             members_refused,
             members_removed,
             connections,
@@ -239,6 +246,11 @@ impl Metrics {
             tracing::error!(%error, "metrics cannot be written");
         }
         text
+    }
+
+    /// Counts a connection that a limit of time has ended.
+    pub fn ended(&self, limit: &'static str) {
+        self.ended.with_label_values(&[limit]).inc();
     }
 
     /// Counts a connection until what is returned is dropped, however it ends.

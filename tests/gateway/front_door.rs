@@ -264,6 +264,10 @@ fn who_sends_a_head_or_a_body_a_byte_at_a_time_is_let_go() {
     let answer = slow(format!("{head}{}", "x".repeat(1000)), head.len());
     assert!(answer.starts_with("HTTP/1.1 408 ") || answer.starts_with("HTTP/1.1 504 "), "{answer}");
     assert_eq!(slow(String::new(), 0), "", "who says nothing is let go without a word");
+    let metrics = gateway.admin_get("/metrics").body;
+    for limit in ["head", "idle"] {
+        assert!(metrics.contains(&format!("fedgate_connections_ended_total{{limit=\"{limit}\"}} ")), "{metrics}");
+    }
 }
 
 #[test]

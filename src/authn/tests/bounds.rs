@@ -112,5 +112,11 @@ async fn what_is_hashed_and_found_is_counted() {
         fixture.login("ANA", "right").await.unwrap();
     }
     let figures = fixture.authenticator.figures();
-    assert_eq!((figures.hashed, figures.hits, figures.misses), (1, 2, 1));
+    assert_eq!((figures.hashed, figures.hits, figures.misses, figures.proof_hits), (1, 2, 1, 0));
+    // Everything may have changed: the account is read anew, and the password not hashed again.
+    fixture.confirm(None).await;
+    fixture.login("ANA", "right").await.unwrap();
+    fixture.authenticator.proofs.run_pending_tasks().await;
+    let figures = fixture.authenticator.figures();
+    assert_eq!((figures.hashed, figures.misses, figures.proof_hits, figures.proofs), (1, 2, 1, 1));
 }
