@@ -14,6 +14,7 @@ use super::answer::Passing;
 use super::body::Held;
 use super::cors::Cors;
 use super::forwarded::Origin;
+use super::pace::Upload;
 use super::upstream::{Hold, Peer};
 use crate::assertion::Scope;
 use crate::balance::Server;
@@ -42,6 +43,8 @@ pub(super) struct Context {
     /// When the request's time at the upstream is up.
     pub(super) until: Option<Instant>,
     pub(super) hold: Option<Hold>,
+    /// While a body is on its way over HTTP/2, which nobody else waits for with a limit.
+    pub(super) upload: Option<Upload>,
     pub(super) interim: u32,
     /// Whether the server answered that it cannot serve: 502, 503 or 504.
     pub(super) server_fails: bool,
@@ -87,6 +90,7 @@ impl Context {
             server: None,
             until: None,
             hold: None,
+            upload: None,
             interim: 0,
             server_fails: false,
             origin: Origin::default(),
@@ -98,6 +102,25 @@ impl Context {
 
     pub(super) fn is_out_of_time(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// When the connection to the server is to be ended: the request's time is up, or its body comes too slowly.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.until.into_iter().chain(self.upload.as_ref().map(Upload::until)).min()
+    }
+
+    /// Notes bytes of a body; the time of its connection follows.
+    pub(super) fn uploaded(&mut self, bytes: u64, is_end: bool) {
+        let Some(upload) = &mut self.upload else { return };
+        let has_more_time = upload.moved(bytes);
+        if is_end {
+            self.upload = None;
+        }
+        match (self.end(), &mut self.hold) {
+            (Some(end), Some(hold)) if is_end || has_more_time => hold.move_to(end),
+            (None, hold) => *hold = None,
+            _ => {}
+        }
     }
 
     /// Nothing of an answer is passed on after its time: a connection that was ended for it may look like a proper end.

@@ -16,6 +16,38 @@ pub(super) struct Tempo {
     bytes: u64,
 }
 
+/// Bytes that nobody can be woken for, held against a tempo by the clock alone.
+pub(super) struct Upload {
+    tempo: Tempo,
+    moved: u64,
+    until: Instant,
+}
+
+impl Upload {
+    pub(super) fn begin(tempo: Tempo) -> Self {
+        Self { tempo, moved: 0, until: Instant::now() + tempo.span }
+    }
+
+    /// When it is too slow, as far as is known now.
+    pub(super) fn until(&self) -> std::time::Instant {
+        self.until.into_std()
+    }
+
+    pub(super) fn is_too_slow(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    /// Notes bytes that have moved; true if that gave it more time.
+    pub(super) fn moved(&mut self, bytes: u64) -> bool {
+        self.moved = self.moved.saturating_add(bytes);
+        let is_span = self.moved >= self.tempo.bytes;
+        if is_span {
+            (self.moved, self.until) = (0, Instant::now() + self.tempo.span);
+        }
+        is_span
+    }
+}
+
 /// A client's bytes, held against a tempo.
 pub(super) struct Pace {
     tempo: Tempo,
@@ -82,6 +114,18 @@ mod tests {
         assert!(may_be_silent(&mut pace, Duration::from_secs(9)).await, "a new span");
         pace.moved(999);
         assert!(!may_be_silent(&mut pace, Duration::from_secs(2)).await, "the rest of it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_has_a_span_for_so_many_bytes() {
+        let mut upload = Upload::begin(Tempo::new(SPAN, 100));
+        advance(SPAN / 2).await;
+        assert!(!upload.moved(999) && !upload.is_too_slow());
+        assert!(upload.moved(1));
+        advance(SPAN - Duration::from_millis(1)).await;
+        assert!(!upload.is_too_slow());
+        advance(Duration::from_millis(1)).await;
+        assert!(upload.is_too_slow());
     }
 
     #[tokio::test(start_paused = true)]

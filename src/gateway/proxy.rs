@@ -24,7 +24,7 @@ use super::context::{Context, NOT_RECORDED, Outcome, failure};
 use super::cors::Cors;
 use super::forwarded::Origin;
 use super::keep::NotRecorded;
-use super::pace::Tempo;
+use super::pace::{Tempo, Upload};
 use super::refuse::not_recorded;
 use super::request;
 use super::respond::{Answer, REQUEST_ID};
@@ -244,14 +244,18 @@ impl ProxyHttp for Gateway {
 
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _reused: bool,
         _peer: &HttpPeer,
         connection: RawFd,
         _digest: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
-        ctx.hold = ctx.until.and_then(|until| self.upstreams.hold(connection, until));
+        // Over HTTP/1 the guard beneath waits for the body; one that is held has come already.
+        if session.is_http2() && ctx.held.is_none() && !session.as_mut().is_body_empty() {
+            ctx.upload = Some(Upload::begin(self.body_tempo));
+        }
+        ctx.hold = ctx.end().and_then(|until| self.upstreams.hold(connection, until));
         Ok(())
     }
 
@@ -265,7 +269,9 @@ impl ProxyHttp for Gateway {
         if let Some(held) = &ctx.held {
             return held.release(body, is_end);
         }
-        ctx.body_bytes += body.as_ref().map_or(0, Bytes::len) as u64;
+        let bytes = body.as_ref().map_or(0, Bytes::len) as u64;
+        ctx.uploaded(bytes, is_end);
+        ctx.body_bytes += bytes;
         if ctx.body_bytes > ctx.permit()?.max_body_bytes() {
             return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route allows");
         }
@@ -410,6 +416,10 @@ impl ProxyHttp for Gateway {
         if ctx.is_out_of_time() && !matches!(error.esource(), ErrorSource::Downstream) && !is_ours {
             // Whatever it looked like when the connection was ended.
             error = Error::because(ErrorType::ReadTimedout, "the request's time is up", error).into_up();
+        }
+        if ctx.upload.as_ref().is_some_and(Upload::is_too_slow) && !is_ours {
+            self.recorder.metrics().ended("body");
+            error = Error::because(ErrorType::ReadTimedout, "the body came too slowly", error).into_down();
         }
         error.retry.decide_reuse(reused);
         // A kept connection that the server closed meanwhile: nobody's fault.

@@ -265,3 +265,39 @@ fn streams_at_a_time_are_a_setting() {
     };
     assert_eq!((told(3), told(6)), (7, 2048), "MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE");
 }
+
+#[test]
+fn a_body_that_comes_too_slowly_over_http2_is_408_and_one_that_comes_is_served() {
+    let environment = [("FEDGATE_LIMITS_BODY_TIMEOUT_SECONDS", "1"), ("FEDGATE_LIMITS_BYTES_PER_SECOND", "10")];
+    let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
+    let block = |path: &str| {
+        let mut block = literal(":method", "POST");
+        block.extend(&request(path, &[("content-length", "40")])[literal(":method", "GET").len()..]);
+        frame(HEADERS, END_HEADERS, 1, &block)
+    };
+    let data = |bytes: &[u8], flags| frame(DATA, flags, 1, bytes);
+    // Ten bytes a second are enough, one is not; and nothing at all is not.
+    // And a server may take its time once it has all of it.
+    for (page, pieces, pause, status) in
+        [("1", 8, 300, 200), ("1", 40, 700, 408), ("1", 0, 0, 408), ("late", 1, 0, 200), ("late", 4, 100, 200)]
+    {
+        let mut stream = open(&gateway);
+        stream.write_all(&block(&format!("/pols/ANA/{page}"))).unwrap();
+        for piece in 1..=pieces {
+            std::thread::sleep(std::time::Duration::from_millis(pause));
+            let flags = if piece == pieces { END_STREAM } else { 0 };
+            if stream.write_all(&data(&vec![b'x'; 40 / pieces], flags)).and_then(|()| stream.flush()).is_err()
+                || piece == 5 && status == 408
+            {
+                break;
+            }
+        }
+        let frames = read(&mut stream, |kind, number| kind == HEADERS && number == 1);
+        let (_, _, head) = frames.last().unwrap();
+        assert_eq!(head.first() == Some(&0x88), status == 200, "{pieces} pieces: {frames:?}");
+        let record = gateway.record();
+        assert_eq!(record["status"], status, "{record}");
+    }
+    assert!(gateway.admin_get("/metrics").body.contains("fedgate_connections_ended_total{limit=\"body\"} 2"));
+    assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
+}

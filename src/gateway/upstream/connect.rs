@@ -41,7 +41,12 @@ struct Connection {
 /// A connection for the time of one request.
 pub(in crate::gateway) struct Hold {
     connection: Arc<Connection>,
+    origin: Instant,
     until: u64,
+}
+
+fn nanoseconds(origin: Instant, until: Instant) -> u64 {
+    u64::try_from(until.saturating_duration_since(origin).as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
 impl Connections {
@@ -58,10 +63,9 @@ impl Connections {
     /// Sets the end of the request that a connection now serves.
     pub(super) fn hold(&self, connection: RawFd, until: Instant) -> Option<Hold> {
         let connection = self.part(connection).get(&connection).cloned()?;
-        let since = until.saturating_duration_since(self.origin);
-        let until = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let until = nanoseconds(self.origin, until);
         connection.until.store(until, Ordering::Release);
-        Some(Hold { connection, until })
+        Some(Hold { connection, origin: self.origin, until })
     }
 
     /// Ends connections whose request is out of time, for ever.
@@ -84,6 +88,15 @@ impl Connections {
 }
 
 impl Hold {
+    /// Sets another end, unless the connection was ended already.
+    pub(in crate::gateway) fn move_to(&mut self, until: Instant) {
+        let until = nanoseconds(self.origin, until);
+        let moved = self.connection.until.compare_exchange(self.until, until, Ordering::AcqRel, Ordering::Relaxed);
+        if moved.is_ok() {
+            self.until = until;
+        }
+    }
+
     fn clear(connection: &Connection, until: u64) -> bool {
         connection.until.compare_exchange(until, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
