@@ -1,7 +1,7 @@
 //! The attack corpus: bytes, what must become of them, and why (`tests/corpus/*.toml`). One line is printed for each.
 //!
 //! Whatever a case expects, one law holds for all: what the upstream saw (method, target, who called) is what the record
-//! says was allowed, and nothing else was seen.
+//! says was allowed, an independent reading of the policy allows it, and nothing else was seen.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,6 +13,11 @@
 
 #[path = "gateway/fixture.rs"]
 mod fixture;
+#[path = "policy_oracle/json.rs"]
+mod json;
+#[allow(dead_code, reason = "the policy's own tests use all of it")]
+#[path = "policy_oracle/oracle.rs"]
+mod oracle;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -151,7 +156,32 @@ fn agrees(request: &str, record: &Value, target: Option<&str>) -> Result<(), Str
         && claims["method"] == method
         && claims["sub"] == record["account"]
         && target.is_none_or(|target| target == seen);
-    if agree { Ok(()) } else { Err(format!("the upstream saw {request:?}, the record says {record}")) }
+    if !agree {
+        return Err(format!("the upstream saw {request:?}, the record says {record}"));
+    }
+    oracle_allows(method, path, record)
+}
+
+/// And an independent reading of the policy allows it, for the record that the path is about.
+fn oracle_allows(method: &str, path: &str, record: &Value) -> Result<(), String> {
+    if record["reason"] == "public" {
+        return Ok(());
+    }
+    let policy = oracle::Policy::read(&std::fs::read("policies/roles.cfg").unwrap()).unwrap();
+    let roles: Vec<String> = serde_json::from_value(record["roles"].clone()).map_err(|error| error.to_string())?;
+    let decoded = |segment: &str| percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned();
+    let subject = path.split('/').nth(2).map(decoded);
+    let ask = oracle::Ask {
+        principal: record["account"].as_str().unwrap_or_default(),
+        roles: &roles,
+        method,
+        endpoint: record["endpoint"].as_str().unwrap_or_default(),
+        subject: subject.as_deref(),
+    };
+    match policy.answer(&ask) {
+        oracle::Answer::Own | oracle::Answer::Global => Ok(()),
+        denied => Err(format!("the oracle answers {denied:?} to {ask:?}; the record says {record}")),
+    }
 }
 
 /// The areas of the corpus, each with its cases.
