@@ -143,10 +143,17 @@ impl Recorder {
     }
 
     /// Counts and writes one record; what is returned waits for room, as long as nothing is known to be wrong.
-    pub fn record(&self, record: &Record<'_>) -> impl Future<Output = ()> + Send + use<> {
+    pub fn record(&self, record: &Record<'_>, room: Option<Room>) -> impl Future<Output = ()> + Send + use<> {
         self.count(record);
         // The writer lives as long as the process: it goes on even when stdout is closed.
-        let full = self.queue.try_send(Entry::Line(line(record))).err();
+        let entry = Entry::Line(line(record));
+        let full = match room {
+            Some(Room(room)) => {
+                drop(room.send(entry));
+                None
+            }
+            None => self.queue.try_send(entry).err(),
+        };
         if let Some(TrySendError::Closed(_)) = full {
             self.state.becomes(Some("the thread that writes records has ended".to_owned()));
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -418,8 +419,17 @@ impl ProxyHttp for Gateway {
             error = Error::because(ErrorType::ReadTimedout, "the request's time is up", error).into_up();
         }
         if ctx.upload.as_ref().is_some_and(Upload::is_too_slow) && !is_ours {
-            self.recorder.metrics().ended("body");
-            error = Error::because(ErrorType::ReadTimedout, "the body came too slowly", error).into_down();
+            // What waits to be read came in time: then it is the server that does not take it.
+            error = match session.as_mut().read_request_body().now_or_never() {
+                None => {
+                    self.recorder.metrics().ended("body");
+                    Error::because(ErrorType::ReadTimedout, "the body came too slowly", error).into_down()
+                }
+                Some(_) => {
+                    Error::because(ErrorType::WriteTimedout, "the server does not take the body", error).into_up()
+                }
+            };
+            error.set_retry(false);
         }
         error.retry.decide_reuse(reused);
         // A kept connection that the server closed meanwhile: nobody's fault.
@@ -465,7 +475,8 @@ impl ProxyHttp for Gateway {
         match (ctx.recorded, error) {
             (false, _) => {
                 let status = final_status(session).unwrap_or_default();
-                self.with_record(session, ctx, status, error, |record| self.recorder.record(record)).await;
+                let room = ctx.room.take();
+                self.with_record(session, ctx, status, error, |record| self.recorder.record(record, room)).await;
             }
             (true, Some(error)) => {
                 tracing::warn!(request.id = ctx.request_id, %error, "an answer broke off that was recorded already");

@@ -92,6 +92,9 @@ impl Journal {
         let outcome = self.write(sync);
         self.failed = outcome.as_ref().err().map(|error| (Instant::now(), error.kind(), error.to_string()));
         if outcome.is_err() {
+            // Nothing of what was not confirmed is sure any more, whatever a later look at the same file says.
+            self.take_back();
+            self.is_suspect = self.durable;
             self.file = None;
         }
         outcome
@@ -161,7 +164,6 @@ impl Journal {
             Err(_) => {
                 // A disk tells of a failure once and forgets what it lost: only writing again makes it sure.
                 self.take_back();
-                self.is_suspect = true;
             }
         }
         synced

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use super::metrics::Metrics;
 const BATCH: usize = 1024 * 1024;
 /// Batches that may wait to be printed.
 const PRINT_QUEUE: usize = 16;
+/// Most bytes that wait for a reader of stdout, where a file has them too.
+const MOST_UNPRINTED: usize = 64 * 1024;
 /// How often writing is tried again when nothing else asks for it.
 const TRY_EVERY: Duration = Duration::from_millis(200);
 
@@ -156,6 +158,8 @@ pub(super) struct Printer {
     /// Whether a file has every record too, so that nobody has to wait for the reader of stdout.
     may_skip: bool,
     is_skipping: bool,
+    /// What the reader has not taken yet.
+    waiting: Vec<u8>,
 }
 
 impl Printer {
@@ -178,20 +182,25 @@ impl Printer {
             }
         };
         thread::Builder::new().name("stdout".into()).spawn(print)?;
-        Ok(Self { queue, may_skip, is_skipping: false })
+        Ok(Self { queue, may_skip, is_skipping: false, waiting: vec![] })
     }
 
     /// Prints lines; waits for a slow reader where nothing else has them.
     fn print(&mut self, lines: Vec<u8>, flush: Option<oneshot::Sender<()>>) {
-        let entry = (lines, flush);
         if !self.may_skip {
-            let _ = self.queue.send(entry);
+            let _ = self.queue.send((lines, flush));
             return;
         }
-        let is_full = self.queue.try_send(entry).is_err();
-        if is_full && !self.is_skipping {
+        if self.waiting.len() + lines.len() <= MOST_UNPRINTED {
+            self.waiting.extend_from_slice(&lines);
+        } else if !self.is_skipping {
+            self.is_skipping = true;
             tracing::error!("stdout is not read: records go to the file alone");
         }
-        self.is_skipping = is_full;
+        if let Err(TrySendError::Full((lines, _))) = self.queue.try_send((std::mem::take(&mut self.waiting), flush)) {
+            self.waiting = lines;
+        } else {
+            self.is_skipping = false;
+        }
     }
 }

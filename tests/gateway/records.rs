@@ -281,10 +281,10 @@ fn a_reader_of_stdout_that_stands_still_holds_up_nobody_where_a_file_has_the_rec
     let under = ["bash", "-c", "exec \"$@\" > >(exec sleep 30)", "bash"];
     let gateway = Gateway::start_as(&Setup { under: &under, environment: &DURABLE, ..Default::default() });
     let began = Instant::now();
-    for _ in 0..400 {
+    for _ in 0..800 {
         assert_eq!(gateway.get("/people/DOC", "ANA").status, 403);
     }
     assert!(gateway.logged("stdout is not read", began, PATIENCE).is_some());
     assert_eq!(gateway.admin_get("/readyz").status, 200);
-    assert_eq!(std::fs::read_to_string(gateway.dir.join("records.jsonl")).unwrap().lines().count(), 400);
+    assert_eq!(std::fs::read_to_string(gateway.dir.join("records.jsonl")).unwrap().lines().count(), 800);
 }

@@ -331,3 +331,35 @@ fn half_a_body_leaves_no_connection_behind_that_another_request_would_be_taken_f
         assert!(server.seen().iter().all(|request| !request.contains("half")));
     }
 }
+
+#[test]
+fn a_server_that_does_not_take_a_body_over_http2_is_at_fault_and_not_the_client() {
+    // It accepts, and reads nothing.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let upstream = "write_timeout_ms = 20000";
+    let environment = [("FEDGATE_LIMITS_BODY_TIMEOUT_SECONDS", "1"), ("FEDGATE_GATEWAY_MAX_BODY_BYTES", "67108864")];
+    let gateway = crate::scripted::before_in(&environment, &[address], upstream);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut sender = connect_h2(&gateway).await.ready().await.unwrap();
+        let request = http::Request::post("https://localhost/x/1").body(()).unwrap();
+        let (answer, mut body) = sender.send_request(request, false).unwrap();
+        let sending = tokio::spawn(async move {
+            for _ in 0..512 {
+                body.reserve_capacity(64 * 1024);
+                let Some(Ok(_)) = std::future::poll_fn(|cx| body.poll_capacity(cx)).await else { return };
+                if body.send_data(bytes::Bytes::from(vec![b'x'; body.capacity().min(64 * 1024)]), false).is_err() {
+                    return;
+                }
+            }
+        });
+        let status = answer.await.map(|answer| answer.status().as_u16());
+        assert!(matches!(status, Ok(502 | 504)), "{status:?}");
+        sending.abort();
+    });
+    let record = gateway.record();
+    assert_eq!(record["decision"], "fail", "{record}");
+    assert_ne!(record["status"], 408, "{record}");
+    drop(listener);
+}
