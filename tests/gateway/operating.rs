@@ -256,3 +256,47 @@ fn systemd_hands_the_socket_over_and_is_told_when_it_is_served() {
     drop(gateway);
     std::fs::remove_file(dir).unwrap();
 }
+
+#[test]
+fn a_wall_clock_that_jumps_lets_nobody_in_nor_out() {
+    let library =
+        std::fs::read_dir("/usr/lib").unwrap().flatten().map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
+    let library = library.into_iter().find(|path| path.exists()).expect("tests/run installs faketime");
+    let clock = std::env::temp_dir().join(format!("fedgate-clock-{:x}", rand::random::<u128>()));
+    std::fs::write(&clock, "+0d\n").unwrap();
+    let environment = [
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        // The monotonic clock does not jump (clock_gettime(2)).
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+    ];
+    let gateway = Gateway::start_as(&Setup { environment: &environment, ..Default::default() });
+    let fedgate = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fedgate"));
+        let out = command.args(arguments).arg("--config").arg(gateway.dir.join("fedgate.toml")).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    };
+    let mut years = std::collections::BTreeSet::new();
+    for jump in ["+0d", "+800d", "-800d", "+0d"] {
+        std::fs::write(&clock, format!("{jump}\n")).unwrap();
+        for (account, status) in [("ANA", 200), ("DOC", 200), ("NO1", 401)] {
+            assert_eq!(gateway.get("/people/ANA", account).status, status, "{jump}: {account}");
+            years.insert(gateway.record()["time"].as_str().unwrap()[..4].to_owned());
+        }
+        // What is revoked is gone, and what is given again is there, within the bound.
+        for (order, status) in [("disable", 401), ("enable", 200)] {
+            fedgate(&["account", order, "DOC"]);
+            let deadline = Instant::now() + PATIENCE;
+            while gateway.get("/people/ANA", "DOC").status != status {
+                gateway.record();
+                assert!(Instant::now() < deadline, "{jump}: {order} has no effect");
+            }
+            gateway.record();
+        }
+        assert_eq!(gateway.admin_get("/readyz").status, 200, "{jump}");
+    }
+    assert_eq!(years.len(), 3, "the clock did jump: {years:?}");
+    std::fs::remove_file(clock).unwrap();
+}
