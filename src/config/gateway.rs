@@ -98,7 +98,7 @@ pub struct LimitsConfig {
 }
 
 /// Most that a head may be allowed to have.
-const MOST_HEAD_BYTES: usize = 64 * 1024;
+const MOST_HEAD_BYTES: u64 = 64 * 1024;
 
 section!(Gateway {
     listen: Vec<String> = vec!["127.0.0.1:8443".into()],
@@ -191,11 +191,7 @@ impl Limits {
         least("requests_per_connection", self.requests_per_connection.into())?;
         least("h2_streams", self.h2_streams.into())?;
         least("h2_resets", self.h2_resets as u64)?;
-        check.at_least("limits.head_bytes", self.head_bytes as u64, 1024)?;
-        if self.head_bytes > MOST_HEAD_BYTES {
-            let remedy = format!("write at most {MOST_HEAD_BYTES}");
-            return Err(check.fault("limits.head_bytes", format!("is {}", self.head_bytes), remedy));
-        }
+        check.within("limits.head_bytes", self.head_bytes as u64, 1024, MOST_HEAD_BYTES)?;
         Ok(LimitsConfig {
             h2_resets: self.h2_resets,
             head_bytes: self.head_bytes,

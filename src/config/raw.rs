@@ -241,15 +241,16 @@ impl Check<'_> {
 
     /// A time in seconds: no more than a year, so that no clock overflows.
     pub(super) fn seconds(&self, key: &str, value: u64, least: u64) -> Result<Duration, ConfigError> {
-        self.time(key, value, least, YEAR_SECONDS).map(Duration::from_secs)
+        self.within(key, value, least, YEAR_SECONDS).map(Duration::from_secs)
     }
 
     /// The same in milliseconds.
     pub(super) fn milliseconds(&self, key: &str, value: u64, least: u64) -> Result<Duration, ConfigError> {
-        self.time(key, value, least, YEAR_SECONDS * 1000).map(Duration::from_millis)
+        self.within(key, value, least, YEAR_SECONDS * 1000).map(Duration::from_millis)
     }
 
-    fn time(&self, key: &str, value: u64, least: u64, most: u64) -> Result<u64, ConfigError> {
+    /// A number within bounds.
+    pub(super) fn within(&self, key: &str, value: u64, least: u64, most: u64) -> Result<u64, ConfigError> {
         if value > most {
             return Err(self.fault(key, format!("is {value}"), format!("write at most {most}")));
         }
@@ -292,10 +293,10 @@ impl Check<'_> {
             free: self.free_failures(&raw)?,
             realm: raw.realm,
             freshness_bound: self
-                .time(&key("freshness_bound_ms"), raw.freshness_bound_ms, 40, MOST_BOUND_MS)
+                .within(&key("freshness_bound_ms"), raw.freshness_bound_ms, 40, MOST_BOUND_MS)
                 .map(Duration::from_millis)?,
             serve_cached_for: self
-                .time(&key("serve_cached_for_seconds"), raw.serve_cached_for_seconds, 0, MOST_CACHED_SECONDS)
+                .within(&key("serve_cached_for_seconds"), raw.serve_cached_for_seconds, 0, MOST_CACHED_SECONDS)
                 .map(Duration::from_secs)?,
             verified_for: self.seconds(&key("verified_for_seconds"), raw.verified_for_seconds, 1)?,
             verified_idle: self.seconds(&key("verified_idle_seconds"), raw.verified_idle_seconds, 1)?,
@@ -311,13 +312,8 @@ impl Check<'_> {
     fn free_failures(&self, raw: &Authentication) -> Result<FreeFailures, ConfigError> {
         // More is remembered of each source than an attack should be able to make it.
         const MOST: u32 = 1000;
-        let bounded = |name: &str, value: u32| match value {
-            1..=MOST => Ok(value),
-            _ => Err(self.fault(
-                &format!("authentication.{name}"),
-                format!("is {value}"),
-                format!("write a number from 1 to {MOST}"),
-            )),
+        let bounded = |name: &str, value: u32| {
+            self.within(&format!("authentication.{name}"), value.into(), 1, MOST.into()).map(|_| value)
         };
         Ok(FreeFailures {
             of_pair: bounded("free_failures", raw.free_failures)?,

@@ -25,9 +25,8 @@ pub(super) struct Journal {
     /// None while it cannot be used.
     file: Option<File>,
     unwritten: Vec<u8>,
-    /// Written since the disk was last waited for, and to which file; kept where `durable` says so.
+    /// Written since the disk was last waited for; kept where `durable` says so.
     unsynced: Vec<u8>,
-    written_to: Option<Identity>,
     /// When the last attempt failed, and why; whether that was because the disk did not confirm.
     failed: Option<(Instant, io::ErrorKind, String)>,
     is_suspect: bool,
@@ -43,13 +42,11 @@ impl Journal {
         if durable && !file.metadata()?.is_file() {
             tracing::warn!(file = %path.display(), "the file of records is no regular file: what is written there is not known to last");
         }
-        let written_to = Some(identity(&file.metadata()?));
         Ok(Self {
             path: path.to_owned(),
             file: Some(file),
             unwritten: vec![],
             unsynced: vec![],
-            written_to,
             failed: None,
             is_suspect: false,
             durable,
@@ -92,7 +89,8 @@ impl Journal {
         let outcome = self.write(sync);
         self.failed = outcome.as_ref().err().map(|error| (Instant::now(), error.kind(), error.to_string()));
         if outcome.is_err() {
-            // Nothing of what was not confirmed is sure any more, whatever a later look at the same file says.
+            // Nothing of what was not confirmed is sure any more, whatever a later look at the same file says: a disk tells
+            // of a failure once and forgets what it lost. Only writing again makes it sure.
             self.take_back();
             self.is_suspect = self.durable;
             self.file = None;
@@ -120,16 +118,14 @@ impl Journal {
                 self.file = Some(file);
                 return Ok(());
             }
-            if !self.unsynced.is_empty() && (self.sync)(&file).is_ok() {
-                self.unsynced.clear();
+            if !self.unsynced.is_empty() {
+                match (self.sync)(&file) {
+                    Ok(()) => self.unsynced.clear(),
+                    Err(_) => self.take_back(),
+                }
             }
         }
-        let file = open(&self.path)?;
-        let identity = identity(&file.metadata()?);
-        if self.written_to.replace(identity) != Some(identity) {
-            self.take_back();
-        }
-        self.file = Some(file);
+        self.file = Some(open(&self.path)?);
         Ok(())
     }
 
@@ -158,15 +154,9 @@ impl Journal {
     /// Waits until all that was written is on disk.
     fn sync(&mut self) -> io::Result<()> {
         let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
-        let synced = (self.sync)(file);
-        match &synced {
-            Ok(()) => self.unsynced.clear(),
-            Err(_) => {
-                // A disk tells of a failure once and forgets what it lost: only writing again makes it sure.
-                self.take_back();
-            }
-        }
-        synced
+        (self.sync)(file)?;
+        self.unsynced.clear();
+        Ok(())
     }
 
     /// What was written and is not known to last is to be written again, before the rest.
@@ -181,18 +171,13 @@ impl Journal {
             return true;
         }
         self.looked = Instant::now();
-        match (file.metadata(), std::fs::metadata(&self.path)) {
-            (Ok(held), Ok(named)) => identity(&held) == identity(&named),
+        // What tells one file from another (inode(7)).
+        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        match (file.metadata().map(identity), std::fs::metadata(&self.path).map(identity)) {
+            (Ok(held), Ok(named)) => held == named,
             _ => false,
         }
     }
-}
-
-/// What tells one file from another (inode(7)).
-type Identity = (u64, u64);
-
-fn identity(metadata: &std::fs::Metadata) -> Identity {
-    (metadata.dev(), metadata.ino())
 }
 
 /// Opens it to append to, behind whole lines.
