@@ -163,7 +163,7 @@ impl Cluster {
         let pid = pid.lines().next().unwrap().to_owned();
         let signal = if is_frozen { "-STOP" } else { "-CONT" };
         // The parent first, so that no child is born that nobody stops; and a signal is not yet a process that stands.
-        let stands = format!("while ps -o stat= --pid {pid} --ppid {pid} | grep -qv '^T'; do sleep 0.002; done");
+        let stands = format!("while ps -o stat= --pid {pid} --ppid {pid} | grep -qv '^[TZ]'; do sleep 0.002; done");
         let wait = if is_frozen { stands.as_str() } else { "true" };
         let script = format!("kill {signal} {pid}; sleep 0.01; kill {signal} $(ps -o pid= --ppid {pid}); {wait}");
         run(Command::new("sh").arg("-c").arg(script));
