@@ -22,6 +22,7 @@ use fedgate::balance::Pool;
 use fedgate::config::Config;
 use fedgate::db::schema;
 use fedgate::fields::{BodyCheck, Member, Members, Names, Remover};
+use fedgate::moment::Moment;
 use fedgate::password::{Arena, Cost, hash_with};
 use fedgate::path::{CanonicalPath, parse_target};
 use fedgate::pipeline::{Authorization, Pipeline, RequestHead};
@@ -173,7 +174,7 @@ impl Parts {
                 Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone()).expect("started"),
             );
             let changes = authenticator.accounts().changes_since(None).await.expect("answered");
-            authenticator.confirmed(Instant::now(), &changes);
+            authenticator.confirmed(Moment::now(), &changes);
             authenticator.authenticate(Some(HEADER), None, &policy.load_full()).await.expect("the right password");
             authenticator
         });

@@ -26,6 +26,7 @@ pub mod observe;
 pub mod his;
 pub mod db;
 pub mod password;
+pub mod moment;
 mod pem;
 pub mod secret;
 pub mod config;

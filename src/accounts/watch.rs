@@ -13,6 +13,7 @@ use tokio_postgres::{AsyncMessage, Client};
 use super::{Accounts, AccountsError, Changed, Changes, changes, to_sql};
 use crate::config::{PostgresConfig, StoreConfig};
 use crate::db::{Database, DbError, postgres};
+use crate::moment::Moment;
 
 /// How often the embedded store is asked, which sends no notices.
 const SQLITE_POLL: Duration = Duration::from_millis(25);
@@ -24,7 +25,7 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::fr
 /// Who is told of the epoch.
 pub trait Watch: Send + Sync {
     /// The primary was asked at `asked` and answered `changes`.
-    fn confirmed(&self, asked: Instant, changes: &Changes);
+    fn confirmed(&self, asked: Moment, changes: &Changes);
     /// The accounts cannot be asked now; told once per outage and reason.
     fn lost(&self, error: &AccountsError);
 }
@@ -59,7 +60,7 @@ enum Never {}
 async fn follow_sqlite(accounts: &Accounts, poll: Duration, watch: &dyn Watch) -> Result<Never, AccountsError> {
     let mut known = None;
     loop {
-        let asked = Instant::now();
+        let asked = Moment::now();
         let changes = accounts.changes_since(known).await?;
         watch.confirmed(asked, &changes);
         known = Some(changes.epoch);
@@ -100,7 +101,7 @@ async fn follow_postgres(
     }
     let mut known = None;
     loop {
-        let asked = Instant::now();
+        let asked = Moment::now();
         let changes = tokio::time::timeout(limit, postgres_changes(&client, known))
             .await
             .map_err(|e| DbError::Unavailable(e.into()))??;

@@ -11,7 +11,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moka::notification::RemovalCause;
 use moka::sync::Cache;
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::Principal;
 use crate::accounts::{CacheFigures, Changed, Changes};
+use crate::moment::Moment;
 
 /// Principals by account id.
 pub(super) struct Principals {
@@ -52,7 +53,7 @@ impl Counts {
             RemovalCause::Replaced => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        self.ages.fetch_add(principal.since.elapsed().as_secs(), Ordering::Relaxed);
+        self.ages.fetch_add(Moment::now().since(principal.since).as_secs(), Ordering::Relaxed);
     }
 }
 
@@ -62,8 +63,7 @@ pub(super) struct Generation(u64);
 
 /// Until when cached principals may be used.
 struct Lease {
-    start: Instant,
-    /// Nanoseconds after `start`; monotone, so that a late confirmation never shortens it.
+    /// A [`Moment`]; monotone, so that a late confirmation never shortens it.
     until: AtomicU64,
     bound: Duration,
 }
@@ -78,7 +78,7 @@ impl Principals {
             .eviction_listener(move |_, principal: Arc<Principal>, cause| counting.dropped(&principal, cause));
         Self {
             cache: cache.build(),
-            lease: Lease { start: Instant::now(), until: AtomicU64::new(0), bound },
+            lease: Lease { until: AtomicU64::new(0), bound },
             gate: RwLock::new(0),
             generation: AtomicU64::new(0),
             epoch: watch::Sender::new(0),
@@ -120,7 +120,7 @@ impl Principals {
     }
 
     /// The principal of an account, if one is cached and the lease is valid. The only lookup on the hit path.
-    pub(super) fn find(&self, account: &str, now: Instant) -> Option<Arc<Principal>> {
+    pub(super) fn find(&self, account: &str, now: Moment) -> Option<Arc<Principal>> {
         if !self.lease.is_valid(now) {
             return None;
         }
@@ -144,7 +144,7 @@ impl Principals {
     }
 
     /// Applies what changed, then extends the lease.
-    pub(super) fn confirm(&self, asked: Instant, changes: &Changes) {
+    pub(super) fn confirm(&self, asked: Moment, changes: &Changes) {
         let mut applied = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         match &changes.accounts {
             Changed::Everything => {
@@ -159,24 +159,19 @@ impl Principals {
     }
 
     /// Whether cached principals may be used at `now`.
-    pub(super) fn lease_is_valid(&self, now: Instant) -> bool {
+    pub(super) fn lease_is_valid(&self, now: Moment) -> bool {
         self.lease.is_valid(now)
     }
 }
 
 impl Lease {
-    fn is_valid(&self, now: Instant) -> bool {
-        nanoseconds(now.saturating_duration_since(self.start)) < self.until.load(Ordering::Acquire)
+    fn is_valid(&self, now: Moment) -> bool {
+        now.as_nanos() < self.until.load(Ordering::Acquire)
     }
 
-    fn extend(&self, asked: Instant) {
-        let until = asked.saturating_duration_since(self.start).saturating_add(self.bound);
-        self.until.fetch_max(nanoseconds(until), Ordering::AcqRel);
+    fn extend(&self, asked: Moment) {
+        self.until.fetch_max((asked + self.bound).as_nanos(), Ordering::AcqRel);
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

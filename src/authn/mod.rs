@@ -31,6 +31,7 @@ pub use hasher::{Busy, Hasher, Lane};
 
 use crate::accounts::{Account, Accounts, AccountsError, CacheFigures, Changes, Watch};
 use crate::config::AuthenticationConfig;
+use crate::moment::Moment;
 use crate::password::{self, Cost};
 use crate::policy::{PolicySet, Rights};
 use crate::routes::Routes;
@@ -58,7 +59,7 @@ pub struct Principal {
     epoch: u64,
     generation: Generation,
     /// When it was first made.
-    since: Instant,
+    since: Moment,
 }
 
 /// A password that was proved against the hash that is stored.
@@ -190,7 +191,7 @@ impl Authenticator {
     }
 
     /// Whether cached principals may be used at `now`.
-    pub fn lease_is_valid(&self, now: Instant) -> bool {
+    pub fn lease_is_valid(&self, now: Moment) -> bool {
         self.principals.lease_is_valid(now)
     }
 
@@ -206,7 +207,7 @@ impl Authenticator {
         policy: &Arc<PolicySet>,
     ) -> Result<Arc<Principal>, AuthnError> {
         let header = header.ok_or(AuthnError::NoCredential)?;
-        let now = Instant::now();
+        let (began, now) = (Instant::now(), Moment::now());
         let found = with_credential(header, |credential| match self.cached(credential, policy, now) {
             Some(principal) => Ok(principal),
             None => Err(credential.to_owned()),
@@ -215,9 +216,9 @@ impl Authenticator {
         match found {
             Ok(principal) => Ok(principal),
             Err(credential) => {
-                let outcome = self.uncached(credential, client, policy, now).await;
+                let outcome = self.uncached(credential, client, policy).await;
                 if let Err(AuthnError::Rejected { .. }) = outcome {
-                    self.settle(now).await;
+                    self.settle(began).await;
                 }
                 outcome
             }
@@ -234,7 +235,7 @@ impl Authenticator {
         account: &str,
         policy: &Arc<PolicySet>,
     ) -> Result<Arc<Principal>, AuthnError> {
-        let cached = self.principals.find(account, Instant::now());
+        let cached = self.principals.find(account, Moment::now());
         self.principals.count(cached.is_some());
         if let Some(principal) = cached {
             return Ok(self.under(principal, policy));
@@ -264,7 +265,7 @@ impl Authenticator {
     }
 
     /// The hit path: synchronous, no I/O, no allocation unless the policy has changed since the rights were compiled.
-    fn cached(&self, credential: &Credential<'_>, policy: &Arc<PolicySet>, now: Instant) -> Option<Arc<Principal>> {
+    fn cached(&self, credential: &Credential<'_>, policy: &Arc<PolicySet>, now: Moment) -> Option<Arc<Principal>> {
         let principal = self.principals.find(&credential.account, now)?;
         let Proved { stored_hash, proof } = principal.password.as_ref()?;
         let mac = self.mac(&credential.account, stored_hash, &credential.password);
@@ -301,13 +302,12 @@ impl Authenticator {
         credential: OwnedCredential,
         client: Option<IpAddr>,
         policy: &Arc<PolicySet>,
-        now: Instant,
     ) -> Result<Arc<Principal>, AuthnError> {
         self.are_confirmed().await?;
         let generation = self.principals.generation();
         let account = self.accounts.read(&credential.account).await?;
         let stored = account.as_ref().and_then(|account| account.password_hash.clone());
-        let proof = self.prove(&credential, client, stored.as_deref().unwrap_or(&self.nobodys_hash), now).await?;
+        let proof = self.prove(&credential, client, stored.as_deref().unwrap_or(&self.nobodys_hash)).await?;
         let reject = |reason| Err(AuthnError::Rejected { account: credential.account.clone(), reason });
         // The comparison was made whatever the account's state: that it took its time tells nothing.
         let (Some(account), Some(stored)) = (account, stored) else { return reject(RejectReason::UnknownAccount) };
@@ -350,7 +350,7 @@ impl Authenticator {
             password,
             epoch: account.epoch,
             generation,
-            since: Instant::now(),
+            since: Moment::now(),
         }
     }
 
@@ -362,10 +362,10 @@ impl Authenticator {
         credential: &OwnedCredential,
         client: Option<IpAddr>,
         stored: &str,
-        now: Instant,
     ) -> Result<Arc<Proof>, AuthnError> {
         let mac = self.mac(&credential.account, stored, &credential.password);
         if let Some(known) = self.proofs.get(&mac).await {
+            let now = Moment::now();
             if known.counts(now, self.settings.verified_idle) {
                 known.touch(now);
                 self.proof_hits.fetch_add(1, Ordering::Relaxed);
@@ -373,7 +373,7 @@ impl Authenticator {
             }
             self.proofs.invalidate(&mac).await;
         }
-        self.throttle.check(&credential.account, client, now).map_err(|Wait(wait)| {
+        self.throttle.check(&credential.account, client, Instant::now()).map_err(|Wait(wait)| {
             let account = credential.account.clone();
             AuthnError::Throttled { account, wait }
         })?;
@@ -430,7 +430,7 @@ impl Authenticator {
 }
 
 impl Watch for Authenticator {
-    fn confirmed(&self, asked: Instant, changes: &Changes) {
+    fn confirmed(&self, asked: Moment, changes: &Changes) {
         self.principals.confirm(asked, changes);
         self.standing.send_if_modified(|standing| {
             let was = std::mem::replace(standing, Standing::Confirmed);

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use moka::Expiry;
 
+use crate::moment::Moment;
+
 /// That a password was compared with a stored hash, and the outcome.
 pub(super) struct Proof {
     pub(super) mac: [u8; 32],
     pub(super) right: bool,
     /// When it stops counting.
-    pub(super) until: Instant,
-    pub(super) start: Instant,
+    pub(super) until: Moment,
+    pub(super) start: Moment,
     /// Seconds after `start` when it was last used.
     pub(super) last_used: AtomicU64,
 }
@@ -22,17 +24,17 @@ pub(super) struct Proof {
 impl Proof {
     /// One that is made now, and counts for so long.
     pub(super) fn new(mac: [u8; 32], right: bool, lasts: Duration) -> Self {
-        let start = Instant::now();
+        let start = Moment::now();
         Self { mac, right, until: start + lasts, start, last_used: AtomicU64::new(0) }
     }
 
-    pub(super) fn counts(&self, now: Instant, idle: Duration) -> bool {
+    pub(super) fn counts(&self, now: Moment, idle: Duration) -> bool {
         let used = self.start + Duration::from_secs(self.last_used.load(Ordering::Relaxed));
-        now < self.until && now.saturating_duration_since(used) < idle
+        now < self.until && now.since(used) < idle
     }
 
-    pub(super) fn touch(&self, now: Instant) {
-        let seconds = now.saturating_duration_since(self.start).as_secs();
+    pub(super) fn touch(&self, now: Moment) {
+        let seconds = now.since(self.start).as_secs();
         // Most requests of a busy account find the second unchanged and write nothing that other cores must see.
         if self.last_used.load(Ordering::Relaxed) != seconds {
             self.last_used.store(seconds, Ordering::Relaxed);
@@ -54,7 +56,7 @@ pub fn keyed_mac(key: &[u8; 32], account: &str, stored: &str, password: &[u8]) -
 pub(super) struct UntilExpiry;
 
 impl Expiry<[u8; 32], Arc<Proof>> for UntilExpiry {
-    fn expire_after_create(&self, _: &[u8; 32], proof: &Arc<Proof>, now: Instant) -> Option<Duration> {
-        Some(proof.until.saturating_duration_since(now))
+    fn expire_after_create(&self, _: &[u8; 32], proof: &Arc<Proof>, _: Instant) -> Option<Duration> {
+        Some(proof.until.since(proof.start))
     }
 }

@@ -46,7 +46,7 @@ impl Fixture {
 
     /// What the primary says now, told to the authenticator as the watch would.
     async fn confirm(&self, since: Option<u64>) -> u64 {
-        let asked = Instant::now();
+        let asked = Moment::now();
         let changes = self.authenticator.accounts.changes_since(since).await.unwrap();
         self.authenticator.confirmed(asked, &changes);
         changes.epoch
@@ -105,11 +105,11 @@ async fn a_change_is_seen_once_confirmed_and_nothing_is_cached_without_a_lease()
     let fixture = Fixture::new().await;
     fixture.add("ANA", cheap_hash("right")).await;
     fixture.login("ANA", "right").await.unwrap();
-    assert!(fixture.authenticator.principals.find("ANA", Instant::now()).is_none(), "no lease, no cached principal");
+    assert!(fixture.authenticator.principals.find("ANA", Moment::now()).is_none(), "no lease, no cached principal");
 
     let epoch = fixture.confirm(None).await;
     fixture.login("ANA", "right").await.unwrap();
-    let cached = fixture.authenticator.principals.find("ANA", Instant::now()).expect("cached under a lease");
+    let cached = fixture.authenticator.principals.find("ANA", Moment::now()).expect("cached under a lease");
     assert!(Arc::ptr_eq(&cached, &fixture.login("ANA", "right").await.unwrap()), "the hit path answers");
 
     let accounts = &fixture.authenticator.accounts;
@@ -137,21 +137,21 @@ async fn what_was_read_before_a_change_is_not_kept_after_it() {
     let epoch = fixture.confirm(Some(epoch)).await;
     // A slow reader comes late with what it saw before the change.
     fixture.authenticator.principals.insert(&stale);
-    assert!(fixture.authenticator.principals.find("ANA", Instant::now()).is_none());
+    assert!(fixture.authenticator.principals.find("ANA", Moment::now()).is_none());
     // The same across histories: an epoch that went back makes everything suspect, however high its own number.
     fixture.login("ANA", "right").await.unwrap();
     let current = fixture.login("ANA", "right").await.unwrap();
     let went_back = Changes { epoch: epoch - 1, accounts: crate::accounts::Changed::Everything };
-    fixture.authenticator.confirmed(Instant::now(), &went_back);
-    assert!(fixture.authenticator.principals.find("ANA", Instant::now()).is_none());
+    fixture.authenticator.confirmed(Moment::now(), &went_back);
+    assert!(fixture.authenticator.principals.find("ANA", Moment::now()).is_none());
     fixture.authenticator.principals.insert(&current);
-    assert!(fixture.authenticator.principals.find("ANA", Instant::now()).is_none());
+    assert!(fixture.authenticator.principals.find("ANA", Moment::now()).is_none());
 }
 
 #[tokio::test]
 async fn a_lease_ends_a_bound_after_the_question_not_the_answer() {
     let principals = Principals::new(10, Duration::from_secs(60), Duration::from_millis(1000));
-    let asked = Instant::now() + Duration::from_secs(5);
+    let asked = Moment::now() + Duration::from_secs(5);
     principals.confirm(asked, &Changes { epoch: 1, accounts: crate::accounts::Changed::Everything });
     assert!(principals.lease_is_valid(asked + Duration::from_millis(999)));
     assert!(!principals.lease_is_valid(asked + Duration::from_millis(1000)));
@@ -236,7 +236,7 @@ async fn the_watch_confirms_by_itself() {
         watch(authenticator.accounts.clone(), Duration::from_millis(400), &*authenticator).await;
     });
     let deadline = Instant::now() + Duration::from_secs(10);
-    while !fixture.authenticator.lease_is_valid(Instant::now()) {
+    while !fixture.authenticator.lease_is_valid(Moment::now()) {
         assert!(Instant::now() < deadline, "the lease never became valid");
         tokio::task::yield_now().await;
     }

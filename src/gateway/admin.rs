@@ -3,7 +3,6 @@
 //! The one rule: it listens on loopback unless told otherwise, changes nothing, and tells nothing of any person.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -15,6 +14,7 @@ use serde_json::json;
 use super::Traffic;
 use super::upstream::{Upstream, Upstreams};
 use crate::authn::Authenticator;
+use crate::moment::Moment;
 use crate::observe::Recorder;
 use crate::policy::PolicySet;
 use crate::reload::FileState;
@@ -57,7 +57,7 @@ impl Admin {
     /// upstream without a server that is well: another gateway would find the same, and this one can still refuse.
     fn ready(&self) -> Response<Vec<u8>> {
         let draining = self.traffic.is_stopping();
-        let lease = self.authenticator.lease_is_valid(Instant::now());
+        let lease = self.authenticator.lease_is_valid(Moment::now());
         let ready = lease && !draining && !self.recorder.refuses();
         let well = |upstream: &Upstream| upstream.servers.well().map(|(_, addresses)| addresses).sum::<usize>();
         let upstreams: serde_json::Map<_, _> =
@@ -79,7 +79,7 @@ impl Admin {
         let metrics = self.recorder.metrics();
         let samples = [
             ("fedgate_requests_in_flight", self.traffic.in_flight() as u64),
-            ("fedgate_lease_valid", self.authenticator.lease_is_valid(Instant::now()).into()),
+            ("fedgate_lease_valid", self.authenticator.lease_is_valid(Moment::now()).into()),
             ("fedgate_account_epoch", *self.authenticator.epoch().borrow()),
             ("fedgate_policy_faults_total", self.file.faults()),
             ("fedgate_policy_faulty", self.file.fault().is_some().into()),

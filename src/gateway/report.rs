@@ -1,7 +1,7 @@
 //! This instance's report of itself: once a second, and at once when it has applied a new account epoch.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::time::{sleep, timeout};
@@ -9,6 +9,7 @@ use tokio::time::{sleep, timeout};
 use crate::accounts::{REPORT_EVERY, Report};
 use crate::authn::Authenticator;
 use crate::config::GatewayConfig;
+use crate::moment::Moment;
 use crate::policy::PolicySet;
 
 /// How long the last word of a stopping instance may take.
@@ -67,7 +68,7 @@ impl Reporter {
             policy: self.policy.load().fingerprint().to_owned(),
             epoch,
             bound_ms: u64::try_from(bound.as_millis()).unwrap_or(u64::MAX),
-            lease_valid: self.authenticator.lease_is_valid(Instant::now()),
+            lease_valid: self.authenticator.lease_is_valid(Moment::now()),
             caches: self.authenticator.figures(),
         }
     }

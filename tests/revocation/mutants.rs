@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use fedgate::accounts::{Accounts, AccountsError, Changed, Changes, Watch, watch};
 use fedgate::authn::Authenticator;
 use fedgate::config::Config;
+use fedgate::moment::Moment;
 use fedgate::pipeline::{Authorization, Pipeline, RequestHead};
 use fedgate::reload::read_policy;
 use fedgate::routes::Routes;
@@ -128,7 +129,7 @@ fn start(runtime: &Runtime, federation: &Federation, proxy: &Proxy, mutant: Muta
 struct Keeping(Arc<Authenticator>);
 
 impl Watch for Keeping {
-    fn confirmed(&self, asked: Instant, changes: &Changes) {
+    fn confirmed(&self, asked: Moment, changes: &Changes) {
         let accounts = match &changes.accounts {
             Changed::Everything => Changed::These(vec![]),
             these @ Changed::These(_) => these.clone(),
