@@ -161,11 +161,13 @@ impl Cluster {
     pub fn freeze(&self, is_frozen: bool) {
         let pid = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
         let pid = pid.lines().next().unwrap().to_owned();
-        let signal = if is_frozen { "-STOP" } else { "-CONT" };
-        // The parent first, so that no child is born that nobody stops; and a signal is not yet a process that stands.
-        let stands = format!("while ps -o stat= --pid {pid} --ppid {pid} | grep -qv '^[TZ]'; do sleep 0.002; done");
-        let wait = if is_frozen { stands.as_str() } else { "true" };
-        let script = format!("kill {signal} {pid}; sleep 0.01; kill {signal} $(ps -o pid= --ppid {pid}); {wait}");
+        // A signal is not yet a process that stands, and one that is being born when its parent stops is not listed yet.
+        let all = format!("{pid} $(ps -o pid= --ppid {pid})");
+        let stands = format!("! ps -o stat= --pid {pid} --ppid {pid} | grep -qv '^[TZ]'");
+        let script = match is_frozen {
+            true => format!("until kill -STOP {all}; {stands}; do sleep 0.002; done"),
+            false => format!("kill -CONT {all}"),
+        };
         run(Command::new("sh").arg("-c").arg(script));
     }
 
