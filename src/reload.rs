@@ -7,22 +7,26 @@
 //! Notices of the file system (in-place writes, editors' renames, the symlink swap of a mounted ConfigMap) hasten a look;
 //! a look several times a second finds what sends no notice (bind mounts, network file systems, no inotify left). A look
 //! is a `stat` of the file; its content is read when that differs, ctime included, so that a new content of the same size
-//! and mtime is found.
+//! and mtime is found. For a while after that it is read at every look, because two writes within one tick of the file
+//! system's clock leave the same times; and after a read that failed, until one succeeds.
+//!
+//! The disk is asked on threads that may wait: a file system that hangs is told, and holds up nothing else.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use notify::{RecursiveMode, Watcher};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::time::{sleep, timeout};
 
 use crate::history;
 use crate::policy::{MAX_POLICY_BYTES, PolicyError, PolicySet};
@@ -31,6 +35,11 @@ use crate::policy::{MAX_POLICY_BYTES, PolicyError, PolicySet};
 const LOOK: Duration = Duration::from_millis(200);
 /// How long after a notice it is looked at: a write that came in parts has its other parts by then.
 const SETTLE: Duration = Duration::from_millis(15);
+
+/// How long after a change the file is read at every look: the coarsest clock of a file system (FAT) ticks in 2 s.
+const COARSEST: Duration = Duration::from_secs(2);
+/// How long a file system may take before it is said to hang.
+const HANGS: Duration = Duration::from_secs(2);
 
 /// Why a policy file cannot be used.
 #[derive(Debug, Error)]
@@ -51,19 +60,37 @@ pub enum ReloadError {
 /// # Errors
 /// See [`ReloadError`].
 pub fn read_policy(path: &Path) -> Result<PolicySet, ReloadError> {
+    Ok(PolicySet::parse(&read(path)?)?)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ReloadError> {
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(ReloadError::NotAFile);
     }
-    Ok(PolicySet::parse(&bounded(file)?)?)
-}
-
-/// Reads at most one byte more than a policy may have, so that the parser sees that it is too large.
-fn bounded(file: File) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    // One byte more than a policy may have, so that the parser sees that it is too large.
     file.take(MAX_POLICY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Asks the disk on a thread that may wait, as long as it takes; calls `hangs` when that is long.
+///
+/// # Errors
+/// The question panicked.
+pub(crate) async fn on_disk<T: Send + 'static>(
+    question: impl FnOnce() -> T + Send + 'static,
+    hangs: impl FnOnce(),
+) -> Result<T, JoinError> {
+    let mut answer = spawn_blocking(question);
+    match timeout(HANGS, &mut answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            hangs();
+            answer.await
+        }
+    }
 }
 
 /// How the policy file fares, for who asks.
@@ -85,15 +112,33 @@ impl FileState {
         self.faults.load(Ordering::Relaxed)
     }
 
-    /// Notes the outcome of a look; true when a fault is a new one.
-    fn note(&self, found: &str) -> bool {
-        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = !found.is_empty() && *fault != found;
-        if new {
-            self.faults.fetch_add(1, Ordering::Relaxed);
+    /// The file was read: it holds `new`, or what is in force.
+    fn succeeds(&self, new: Option<PolicySet>, current: &ArcSwap<PolicySet>) {
+        let was = std::mem::take(&mut *self.fault.lock().unwrap_or_else(PoisonError::into_inner));
+        let old = current.load();
+        match new {
+            Some(new) => {
+                let (policy, roles) = (new.fingerprint(), new.roles().len());
+                tracing::info!(policy, replaced = old.fingerprint(), roles, "policy reloaded");
+                current.store(Arc::new(new));
+            }
+            None if !was.is_empty() => tracing::info!(policy = old.fingerprint(), "the policy file is good again"),
+            None => {}
         }
-        found.clone_into(&mut fault);
-        new
+    }
+
+    /// The file cannot be used; a new fault is told.
+    fn fails(&self, path: &Path, current: &ArcSwap<PolicySet>, found: &str) {
+        let was = std::mem::replace(&mut *self.fault.lock().unwrap_or_else(PoisonError::into_inner), found.to_owned());
+        if was != found {
+            self.faults.fetch_add(1, Ordering::Relaxed);
+            let in_force = current.load();
+            tracing::error!(
+                "{}: {found}; the last good policy {} stays in force",
+                path.display(),
+                in_force.fingerprint()
+            );
+        }
     }
 }
 
@@ -114,19 +159,30 @@ pub async fn keep_current(
     }
     let mut hangup = signal(SignalKind::hangup()).ok();
     let mut seen = None;
-    let mut kept = String::new();
+    let mut read_until = Instant::now() + COARSEST;
+    let mut kept = Kept::default();
     loop {
-        let now = Signature::of(&path);
-        if now != seen {
+        let began = Instant::now();
+        let (file, known, in_force, is_due) = (path.clone(), seen, current.load_full(), began < read_until);
+        let look = move || {
+            let now = Signature::of(&file);
+            let found = (is_due || now != known).then(|| changed(&file, &in_force));
+            (now, found)
+        };
+        let looked = on_disk(look, || state.fails(&path, &current, "does not answer, its file system hangs")).await;
+        let (now, found) = looked.unwrap_or_else(|panicked| (None, Some(Err(io::Error::other(panicked).into()))));
+        let must_read = began.elapsed() >= HANGS || matches!(found, Some(Err(ReloadError::Unreadable(_))));
+        if now != seen || must_read {
             seen = now;
-            look(&path, &current, &state).await;
-            let policy = current.load_full();
-            if let Some(history) = history.as_deref().filter(|_| policy.fingerprint() != kept) {
-                policy.fingerprint().clone_into(&mut kept);
-                if let Err(error) = history::keep(history, &policy) {
-                    tracing::warn!("{}: the policy is not kept for replay ({error})", history.display());
-                }
-            }
+            read_until = Instant::now() + COARSEST;
+        }
+        match found {
+            Some(Ok(policy)) => state.succeeds(policy, &current),
+            Some(Err(fault)) => state.fails(&path, &current, &fault.to_string()),
+            None => {}
+        }
+        if let Some(history) = &history {
+            kept.keep(history, current.load_full());
         }
         let hung_up = async {
             match &mut hangup {
@@ -139,42 +195,42 @@ pub async fn keep_current(
             () = sleep(LOOK) => {}
             _ = hung_up => {
                 tracing::info!("SIGHUP received, reading the policy");
-                seen = None;
+                read_until = Instant::now() + COARSEST;
             }
         }
     }
 }
 
-/// Reads the file and swaps it in if it is good and new; a new fault is told.
-async fn look(path: &Path, current: &ArcSwap<PolicySet>, state: &FileState) {
-    let file = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || read_policy(&file)).await;
-    let fault = match read {
-        Ok(Ok(policy)) => {
-            let old = current.load().fingerprint().to_owned();
-            if policy.fingerprint() != old {
-                tracing::info!(
-                    policy = policy.fingerprint(),
-                    replaced = old,
-                    roles = policy.roles().len(),
-                    "policy reloaded"
-                );
-                current.store(Arc::new(policy));
-            } else if state.fault().is_some() {
-                tracing::info!(policy = old, "the policy file is good again");
-            }
-            state.note("");
+/// The policy that the file holds, unless it is the one in force.
+fn changed(path: &Path, in_force: &PolicySet) -> Result<Option<PolicySet>, ReloadError> {
+    let bytes = read(path)?;
+    if bytes == in_force.source() {
+        return Ok(None);
+    }
+    Ok(Some(PolicySet::parse(&bytes)?))
+}
+
+/// Keeps policies in the history, one at a time; one that comes while the disk hangs is kept after it.
+#[derive(Default)]
+struct Kept {
+    fingerprint: String,
+    keeping: Option<JoinHandle<()>>,
+}
+
+impl Kept {
+    fn keep(&mut self, history: &Path, policy: Arc<PolicySet>) {
+        if self.fingerprint == policy.fingerprint()
+            || self.keeping.as_ref().is_some_and(|keeping| !keeping.is_finished())
+        {
             return;
         }
-        Ok(Err(fault)) => fault.to_string(),
-        Err(panicked) => panicked.to_string(),
-    };
-    if state.note(&fault) {
-        tracing::error!(
-            "{}: {fault}; the last good policy {} stays in force",
-            path.display(),
-            current.load().fingerprint()
-        );
+        policy.fingerprint().clone_into(&mut self.fingerprint);
+        let directory = history.to_owned();
+        self.keeping = Some(spawn_blocking(move || {
+            if let Err(error) = history::keep(&directory, &policy) {
+                tracing::warn!("{}: the policy is not kept for replay ({error})", directory.display());
+            }
+        }));
     }
 }
 
@@ -212,8 +268,8 @@ impl Signature {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Instant;
 
     use super::*;
 

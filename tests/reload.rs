@@ -12,6 +12,8 @@
 #[path = "gateway/fixture.rs"]
 mod fixture;
 mod support;
+#[path = "reload/disk.rs"]
+mod disk;
 
 use std::collections::HashMap;
 use std::fs;

@@ -22,7 +22,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::config::{CertificateConfig, ClientCertificates, TlsConfig, TlsVersion};
 use crate::pem;
-use crate::reload::Signature;
+use crate::reload::{Signature, on_disk};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -111,12 +111,15 @@ impl Tls {
         let mut told = String::new();
         loop {
             tokio::time::sleep(LOOK).await;
-            let now = signatures(&self.config);
-            if now == seen {
-                continue;
-            }
-            match load(&self.config) {
-                Ok(loaded) => {
+            let (tls, known) = (Arc::clone(&self), seen.clone());
+            let look = move || {
+                let now = signatures(&tls.config);
+                (now != known).then(|| load(&tls.config).map(|loaded| (now, loaded)))
+            };
+            let hangs = || tracing::error!("the files of the certificates do not answer, their file system hangs");
+            match on_disk(look, hangs).await {
+                Ok(None) => {}
+                Ok(Some(Ok((now, loaded)))) => {
                     self.current.store(Arc::new(loaded));
                     // A load that failed is tried again: what kept it may have been of the moment.
                     seen = now;
@@ -124,11 +127,11 @@ impl Tls {
                     tracing::info!("{}: the renewed certificates serve new connections", first.unwrap_or_default());
                     told.clear();
                 }
-                Err(fault) if fault.to_string() != told => {
+                Ok(Some(Err(fault))) if fault.to_string() != told => {
                     told = fault.to_string();
                     tracing::error!("{told}; the last good certificate stays in force");
                 }
-                Err(_) => {}
+                Ok(Some(Err(_))) | Err(_) => {}
             }
         }
     }
