@@ -109,4 +109,4 @@ CREATE TABLE IF NOT EXISTS fedgate_store ("only" boolean PRIMARY KEY DEFAULT tru
 INSERT INTO fedgate_store (id) VALUES (gen_random_uuid()::text) ON CONFLICT DO NOTHING;
 
 DELETE FROM fedgate_schema;
-INSERT INTO fedgate_schema (version) VALUES (3);
+INSERT INTO fedgate_schema (version) VALUES (4);

@@ -39,6 +39,15 @@ BEGIN
     DELETE FROM fedgate_account_changes WHERE epoch < (SELECT epoch FROM fedgate_epoch) - 10000;
 END;
 
+-- REPLACE takes a row away without a trigger of deletion (recursive_triggers is off); one that was not there is never cached.
+CREATE TRIGGER IF NOT EXISTS fedgate_people_replaced BEFORE INSERT ON people
+WHEN EXISTS (SELECT 1 FROM people WHERE id = new.id)
+BEGIN
+    UPDATE fedgate_epoch SET epoch = epoch + 1;
+    INSERT INTO fedgate_account_changes SELECT epoch, new.id FROM fedgate_epoch;
+    DELETE FROM fedgate_account_changes WHERE epoch < (SELECT epoch FROM fedgate_epoch) - 10000;
+END;
+
 CREATE TRIGGER IF NOT EXISTS fedgate_people_deleted AFTER DELETE ON people
 BEGIN
     UPDATE fedgate_epoch SET epoch = epoch + 1;
@@ -59,4 +68,4 @@ CREATE TABLE IF NOT EXISTS fedgate_store ("only" INTEGER PRIMARY KEY DEFAULT 1 C
 INSERT OR IGNORE INTO fedgate_store ("only", id) VALUES (1, lower(hex(randomblob(16))));
 
 DELETE FROM fedgate_schema;
-INSERT INTO fedgate_schema (version) VALUES (3);
+INSERT INTO fedgate_schema (version) VALUES (4);
