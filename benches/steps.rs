@@ -175,6 +175,7 @@ impl Parts {
             );
             let changes = authenticator.accounts().changes_since(None).await.expect("answered");
             authenticator.confirmed(Moment::now(), &changes);
+            authenticator.reported(Moment::now() + Duration::from_secs(3600), Ok(()));
             authenticator.authenticate(Some(HEADER), None, &policy.load_full()).await.expect("the right password");
             authenticator
         });

@@ -22,6 +22,8 @@ mod front_door;
 mod browsers;
 #[path = "gateway/records.rs"]
 mod records;
+#[path = "gateway/instances.rs"]
+mod instances;
 #[path = "gateway/operating.rs"]
 mod operating;
 #[path = "gateway/tls.rs"]

@@ -1,8 +1,8 @@
 //! The gateways that run on these accounts: each reports itself, so that an operator sees them all, and a revocation can
 //! wait until every one of them has applied it.
 //!
-//! The one rule: nothing is decided by these rows. They show; the lease alone protects. An instance that does not report
-//! loses its lease all the same.
+//! The one rule: nothing is decided by these rows. They show; the lease alone protects. And an instance has no lease for
+//! longer than its last report is counted on ([`listed_for`]), so that every one that may admit by a cached right is here.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -16,6 +16,12 @@ use crate::db::{Database, DbError};
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// How long after its last report an instance counts as running.
 pub const LIVE_FOR: Duration = Duration::from_secs(4);
+/// How long after its last report an instance may still use cached rights, if it may use them for `bound` after a
+/// confirmation: longer than a lease, so that a report that is late costs nothing.
+pub fn listed_for(bound: Duration) -> Duration {
+    LIVE_FOR.max(bound + 2 * REPORT_EVERY)
+}
+
 /// How often the instances are looked at while a change spreads.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -80,9 +86,9 @@ impl Instance {
         self.seen < LIVE_FOR
     }
 
-    /// Whether it may still use cached rights, for all that is known: it was confirmed last a report later at most.
+    /// Whether it may still use cached rights, for all that is known.
     pub fn may_admit(&self) -> bool {
-        self.is_live() || self.seen < Duration::from_millis(self.report.bound_ms) + 2 * REPORT_EVERY
+        self.seen < listed_for(Duration::from_millis(self.report.bound_ms))
     }
 }
 
@@ -185,15 +191,15 @@ impl Accounts {
     /// `committed` is when the last of them was committed, or later.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// The database did not answer, or its history is no longer the one in which the changes were made.
     pub async fn wait_until_applied(&self, committed: Instant) -> Result<Spread, AccountsError> {
-        let mut epoch = self.changes_since(None).await?.epoch;
+        let epoch = self.changes_since(None).await?.epoch;
         let mut concerned = HashSet::new();
         loop {
-            // Asked anew each time: after a failover the epoch may have gone back, and a report from before it, however
-            // high its number, tells nothing of the change.
             let now = self.changes_since(None).await?.epoch;
-            epoch = epoch.min(now);
+            if now < epoch {
+                return Err(AccountsError::WentBack { from: epoch, to: now });
+            }
             let mut instances = self.instances().await?;
             let may_admit = instances.iter().filter(|instance| instance.may_admit());
             concerned.extend(may_admit.map(|instance| instance.report.id.clone()));

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 pub use admin::{AccountChange, NewAccount};
-pub use instances::{CacheFigures, Instance, LIVE_FOR, REPORT_EVERY, Report, Spread};
+pub use instances::{CacheFigures, Instance, LIVE_FOR, REPORT_EVERY, Report, Spread, listed_for};
 pub use watch::{Watch, watch};
 
 use crate::config::StoreConfig;
@@ -83,6 +83,17 @@ pub enum AccountsError {
     /// The server is a standby: its answers may be behind those of the primary.
     #[error("the database is a read-only standby, whose answers may be late; `store.uri` must reach the primary")]
     Standby,
+    /// The database is another than it was, by a failover that lost commits, or by a restore.
+    #[error(
+        "the account epoch went back from {from} to {to} meanwhile (a failover, or a restore): what was changed before may \
+         be lost; look at the account, and change it again"
+    )]
+    WentBack {
+        /// The epoch of the change.
+        from: u64,
+        /// The epoch now.
+        to: u64,
+    },
 }
 
 /// The accounts of one database.

@@ -5,6 +5,9 @@
 //! answered that no account changed, or said which. Law 3 follows: a right revoked in a committed transaction is admitted
 //! nowhere later than the bound.
 //!
+//! And only while this instance is listed among those that run: who waits for all to have applied a change must know of
+//! each that could hold on to the old right. An instance whose reports fail reads every account anew.
+//!
 //! The gate makes insertion safe: a reader that saw an account before a change cannot insert it after the change was
 //! applied, because inserting and applying exclude each other and inserting compares epochs. The generation does the same
 //! for whole histories: when everything may have changed, nothing that was read before is kept or found.
@@ -18,7 +21,7 @@ use moka::sync::Cache;
 use tokio::sync::watch;
 
 use super::Principal;
-use crate::accounts::{CacheFigures, Changed, Changes};
+use crate::accounts::{CacheFigures, Changed, Changes, listed_for};
 use crate::moment::Moment;
 
 /// Principals by account id.
@@ -61,10 +64,12 @@ impl Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Generation(u64);
 
-/// Until when cached principals may be used.
+/// Until when cached principals may be used. Both are [`Moment`]s, and monotone: what comes late never shortens a lease.
 struct Lease {
-    /// A [`Moment`]; monotone, so that a late confirmation never shortens it.
-    until: AtomicU64,
+    /// The freshness bound after the last question that was answered.
+    confirmed: AtomicU64,
+    /// As long after the last report that arrived as others count on.
+    listed: AtomicU64,
     bound: Duration,
 }
 
@@ -78,7 +83,7 @@ impl Principals {
             .eviction_listener(move |_, principal: Arc<Principal>, cause| counting.dropped(&principal, cause));
         Self {
             cache: cache.build(),
-            lease: Lease { until: AtomicU64::new(0), bound },
+            lease: Lease { confirmed: AtomicU64::new(0), listed: AtomicU64::new(0), bound },
             gate: RwLock::new(0),
             generation: AtomicU64::new(0),
             epoch: watch::Sender::new(0),
@@ -154,7 +159,7 @@ impl Principals {
             Changed::These(accounts) => accounts.iter().for_each(|account| self.cache.invalidate(account.as_str())),
         }
         *applied = changes.epoch;
-        self.lease.extend(asked);
+        self.lease.confirmed(asked);
         self.epoch.send_if_modified(|known| std::mem::replace(known, changes.epoch) != changes.epoch);
     }
 
@@ -162,15 +167,33 @@ impl Principals {
     pub(super) fn lease_is_valid(&self, now: Moment) -> bool {
         self.lease.is_valid(now)
     }
+
+    /// The same, as far as it is up to the confirmations.
+    pub(super) fn is_confirmed(&self, now: Moment) -> bool {
+        self.lease.is_confirmed(now)
+    }
+
+    /// A report of this instance, made at `reported`, has arrived.
+    pub(super) fn listed(&self, reported: Moment) {
+        self.lease.listed(reported);
+    }
 }
 
 impl Lease {
     fn is_valid(&self, now: Moment) -> bool {
-        now.as_nanos() < self.until.load(Ordering::Acquire)
+        self.is_confirmed(now) && now.as_nanos() < self.listed.load(Ordering::Acquire)
     }
 
-    fn extend(&self, asked: Moment) {
-        self.until.fetch_max((asked + self.bound).as_nanos(), Ordering::AcqRel);
+    fn is_confirmed(&self, now: Moment) -> bool {
+        now.as_nanos() < self.confirmed.load(Ordering::Acquire)
+    }
+
+    fn confirmed(&self, asked: Moment) {
+        self.confirmed.fetch_max((asked + self.bound).as_nanos(), Ordering::AcqRel);
+    }
+
+    fn listed(&self, reported: Moment) {
+        self.listed.fetch_max((reported + listed_for(self.bound)).as_nanos(), Ordering::AcqRel);
     }
 }
 

@@ -15,8 +15,8 @@ mod hasher;
 mod throttle;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use moka::future::Cache;
@@ -120,6 +120,8 @@ pub struct Authenticator {
     key: Zeroizing<[u8; 32]>,
     settings: AuthenticationConfig,
     standing: Sender<Standing>,
+    /// Why this instance is not listed among those that run; empty when it is.
+    unlisted: Mutex<String>,
     /// What an unknown account is verified against: the same work as for a new one, and it never succeeds.
     nobodys_hash: String,
     hashed: AtomicU64,
@@ -144,6 +146,7 @@ impl Authenticator {
             routes,
             key,
             standing: Sender::new(Standing::Unknown),
+            unlisted: Mutex::default(),
             nobodys_hash: nobodys_hash(settings.cost),
             settings,
             hashed: AtomicU64::new(0),
@@ -185,9 +188,43 @@ impl Authenticator {
     pub fn fault(&self) -> Option<String> {
         match &*self.standing.borrow() {
             Standing::Unknown => Some("the accounts have not been confirmed yet".to_owned()),
-            Standing::Confirmed => None,
+            Standing::Confirmed => Some(self.unlisted().clone()).filter(|why| !why.is_empty()),
             Standing::Away(why) => Some(why.clone()),
         }
+    }
+
+    fn unlisted(&self) -> MutexGuard<'_, String> {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What became of a report of this instance that was made at `reported`. No report, no lease.
+    pub fn reported(&self, reported: Moment, outcome: Result<(), AccountsError>) {
+        let now = match outcome {
+            Ok(()) => {
+                self.principals.listed(reported);
+                String::new()
+            }
+            Err(error) => format!("this instance cannot report itself: {error}"),
+        };
+        let was = std::mem::replace(&mut *self.unlisted(), now.clone());
+        match (was.is_empty(), now.is_empty()) {
+            // While the accounts are away, that is what is told.
+            (true, false) if self.is_confirmed(Moment::now()) => {
+                tracing::error!("{now}; until it can, rights are read for each request, not cached");
+            }
+            (false, true) => tracing::info!("this instance reports itself"),
+            _ => {}
+        }
+    }
+
+    /// Whether requests can be answered: the accounts can be read, or what is cached may be used.
+    pub fn is_ready(&self, now: Moment) -> bool {
+        self.lease_is_valid(now) || *self.standing.borrow() == Standing::Confirmed
+    }
+
+    /// Whether the last confirmation of the accounts is within the bound.
+    pub fn is_confirmed(&self, now: Moment) -> bool {
+        self.principals.is_confirmed(now)
     }
 
     /// Whether cached principals may be used at `now`.

@@ -19,6 +19,9 @@ struct Fixture {
     dir: PathBuf,
 }
 
+/// How long the fixture's instance is listed.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl Fixture {
     async fn new() -> Self {
         let dir = std::env::temp_dir().join(format!("fedgate-authn-{:x}", rand::random::<u128>()));
@@ -35,6 +38,7 @@ impl Fixture {
         let authenticator = Arc::new(Authenticator::new(accounts, routes, config.authentication).unwrap());
         // As after a first confirmation whose lease has ended.
         authenticator.standing.send_replace(Standing::Confirmed);
+        authenticator.reported(Moment::now() + DAY, Ok(()));
         Self { authenticator, policy: Arc::new(PolicySet::parse(POLICY.as_bytes()).unwrap()), dir }
     }
 
@@ -128,6 +132,34 @@ async fn a_change_is_seen_once_confirmed_and_nothing_is_cached_without_a_lease()
 }
 
 #[tokio::test]
+async fn nothing_cached_is_used_by_an_instance_that_is_not_listed() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    let accounts = fixture.authenticator.accounts.clone();
+    let settings = fixture.authenticator.settings.clone();
+    let authenticator = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
+    let asked = Moment::now();
+    authenticator.confirmed(asked, &Changes { epoch: 1, accounts: crate::accounts::Changed::Everything });
+    let at = |milliseconds| asked + Duration::from_millis(milliseconds);
+    assert!(
+        authenticator.is_ready(at(0)) && authenticator.is_confirmed(at(999)) && !authenticator.lease_is_valid(at(0))
+    );
+    authenticator.reported(asked, Ok(()));
+    assert!(authenticator.lease_is_valid(at(999)) && authenticator.fault().is_none());
+    // Confirmed all the time, and reported no more: the lease ends as soon as others count on it to.
+    authenticator.reported(at(2000), Err(AccountsError::Away));
+    authenticator.confirmed(at(9000), &Changes { epoch: 1, accounts: crate::accounts::Changed::These(vec![]) });
+    assert!(authenticator.fault().is_some_and(|fault| fault.contains("cannot report itself")));
+    let listed_for = crate::accounts::listed_for(Duration::from_secs(1));
+    assert_eq!(listed_for, Duration::from_secs(4));
+    assert!(authenticator.lease_is_valid(asked + listed_for - Duration::from_millis(1)));
+    assert!(!authenticator.lease_is_valid(asked + listed_for));
+    authenticator.reported(at(3000), Ok(()));
+    assert!(authenticator.lease_is_valid(at(6999)) && !authenticator.lease_is_valid(at(7000)));
+    assert!(authenticator.fault().is_none());
+}
+
+#[tokio::test]
 async fn what_was_read_before_a_change_is_not_kept_after_it() {
     let fixture = Fixture::new().await;
     fixture.add("ANA", cheap_hash("right")).await;
@@ -152,6 +184,7 @@ async fn what_was_read_before_a_change_is_not_kept_after_it() {
 async fn a_lease_ends_a_bound_after_the_question_not_the_answer() {
     let principals = Principals::new(10, Duration::from_secs(60), Duration::from_millis(1000));
     let asked = Moment::now() + Duration::from_secs(5);
+    principals.listed(asked);
     principals.confirm(asked, &Changes { epoch: 1, accounts: crate::accounts::Changed::Everything });
     assert!(principals.lease_is_valid(asked + Duration::from_millis(999)));
     assert!(!principals.lease_is_valid(asked + Duration::from_millis(1000)));

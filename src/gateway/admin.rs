@@ -50,7 +50,7 @@ impl ServeHttp for Admin {
 }
 
 impl Admin {
-    /// Ready to be sent requests: the accounts are confirmed (or an outage lease still holds), what must be recorded can be,
+    /// Ready to be sent requests: the accounts are confirmed or an outage lease still holds, what must be recorded can be,
     /// and it is not stopping.
     ///
     /// A policy file that cannot be used is told and does not count: the last good policy is in force. Nor does an
@@ -58,7 +58,7 @@ impl Admin {
     fn ready(&self) -> Response<Vec<u8>> {
         let draining = self.traffic.is_stopping();
         let lease = self.authenticator.lease_is_valid(Moment::now());
-        let ready = lease && !draining && !self.recorder.refuses();
+        let ready = self.authenticator.is_ready(Moment::now()) && !draining && !self.recorder.refuses();
         let well = |upstream: &Upstream| upstream.servers.well().map(|(_, addresses)| addresses).sum::<usize>();
         let upstreams: serde_json::Map<_, _> =
             self.upstreams.all().map(|upstream| (upstream.name().to_owned(), json!(well(upstream)))).collect();

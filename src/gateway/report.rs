@@ -42,10 +42,10 @@ impl Reporter {
         loop {
             let applied = *epoch.borrow_and_update();
             // An instance that has confirmed nothing yet is in nobody's way.
-            if applied > 0
-                && let Err(error) = self.authenticator.accounts().report(&self.report(applied)).await
-            {
-                tracing::debug!(%error, "this instance could not report itself");
+            if applied > 0 {
+                let now = Moment::now();
+                let outcome = self.authenticator.accounts().report(&self.report(applied)).await;
+                self.authenticator.reported(now, outcome);
             }
             tokio::select! {
                 _ = epoch.changed() => {}
@@ -68,7 +68,8 @@ impl Reporter {
             policy: self.policy.load().fingerprint().to_owned(),
             epoch,
             bound_ms: u64::try_from(bound.as_millis()).unwrap_or(u64::MAX),
-            lease_valid: self.authenticator.lease_is_valid(Moment::now()),
+            // That it is listed, too, this report sees to.
+            lease_valid: self.authenticator.is_confirmed(Moment::now()),
             caches: self.authenticator.figures(),
         }
     }

@@ -116,6 +116,7 @@ fn start(runtime: &Runtime, federation: &Federation, proxy: &Proxy, mutant: Muta
     let accounts = runtime.block_on(Accounts::open(&config.store)).unwrap();
     let authenticator =
         Arc::new(Authenticator::new(accounts.clone(), Arc::clone(&routes), config.authentication).unwrap());
+    authenticator.reported(Moment::now() + Duration::from_secs(24 * 60 * 60), Ok(()));
     let told = Arc::clone(&authenticator);
     match mutant {
         Mutant::Flush => runtime.spawn(async move { watch(accounts, BOUND, &Keeping(told)).await }),

@@ -133,7 +133,8 @@ async fn change(
     }
     let spread = accounts.wait_until_applied(committed).await.map_err(|error| store_fault(config, error))?;
     let count = match spread.applied.len() {
-        0 => "no running gateway".to_owned(),
+        0 if spread.silent.is_empty() => "no gateway is listed as running".to_owned(),
+        0 => "no gateway has said that it applied it".to_owned(),
         1 => "1 gateway has applied it".to_owned(),
         count => format!("{count} gateways have applied it"),
     };
