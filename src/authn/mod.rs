@@ -53,7 +53,8 @@ pub struct Principal {
     account: Box<str>,
     roles: Vec<String>,
     rights: Rights,
-    policy: Arc<PolicySet>,
+    /// Its fingerprint alone, so that no cached principal keeps an old policy in memory.
+    policy: Arc<str>,
     /// How its password was proved; nothing when a certificate was its proof.
     password: Option<Proved>,
     epoch: u64,
@@ -91,8 +92,8 @@ impl Principal {
         &self.rights
     }
 
-    /// The policy the rights were compiled from.
-    pub fn policy(&self) -> &Arc<PolicySet> {
+    /// The fingerprint of the policy that the rights were compiled from.
+    pub fn policy(&self) -> &str {
         &self.policy
     }
 }
@@ -316,14 +317,14 @@ impl Authenticator {
 
     /// The same principal with its rights under `policy`, compiled anew if they were compiled for another.
     fn under(&self, principal: Arc<Principal>, policy: &Arc<PolicySet>) -> Arc<Principal> {
-        if Arc::ptr_eq(&principal.policy, policy) {
+        if Arc::ptr_eq(&principal.policy, policy.shared_fingerprint()) || *principal.policy == *policy.fingerprint() {
             return principal;
         }
         let recompiled = Arc::new(Principal {
             account: principal.account.clone(),
             roles: principal.roles.clone(),
             rights: Rights::compile(policy, &principal.roles, self.routes.endpoints()),
-            policy: Arc::clone(policy),
+            policy: Arc::clone(policy.shared_fingerprint()),
             password: principal.password.clone(),
             epoch: principal.epoch,
             generation: principal.generation,
@@ -381,7 +382,7 @@ impl Authenticator {
     ) -> Principal {
         Principal {
             rights: Rights::compile(policy, &account.roles, self.routes.endpoints()),
-            policy: Arc::clone(policy),
+            policy: Arc::clone(policy.shared_fingerprint()),
             account: account.id.into(),
             roles: account.roles,
             password,

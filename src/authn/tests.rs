@@ -219,6 +219,17 @@ async fn a_bcrypt_hash_is_replaced_silently_and_only_by_a_right_password() {
 }
 
 #[tokio::test]
+async fn a_cached_principal_keeps_no_old_policy_in_memory() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    fixture.confirm(None).await;
+    let replaced = Arc::new(PolicySet::parse(POLICY.replace("end_user", "other").as_bytes()).unwrap());
+    let header = format!("Basic {}", STANDARD.encode("ANA:right"));
+    let principal = fixture.authenticator.authenticate(Some(header.as_bytes()), None, &replaced).await.unwrap();
+    assert_eq!((principal.policy(), Arc::strong_count(&replaced)), (replaced.fingerprint(), 1));
+}
+
+#[tokio::test]
 async fn a_busy_hasher_is_no_wrong_password() {
     let fixture = Fixture::new().await;
     fixture.add("ANA", cheap_hash("right")).await;

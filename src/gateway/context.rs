@@ -170,7 +170,7 @@ impl Outcome {
                     record.roles = principal.roles();
                     record.endpoint = endpoint;
                     record.subject = subject;
-                    record.policy = principal.policy().fingerprint();
+                    record.policy = principal.policy();
                 }
             }
             Self::Permitted(permit) => {

@@ -13,6 +13,7 @@ mod review;
 mod cases;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 pub use cases::{Case, CasesError, Expectation, parse_cases};
 pub use review::{CellChange, Explanation, Matrix, RoleSays, Says, Warning};
@@ -83,7 +84,7 @@ pub struct Question<'a> {
 pub struct PolicySet {
     roles: Vec<RoleDefinition>,
     by_name: HashMap<String, Vec<usize>>,
-    fingerprint: String,
+    fingerprint: Arc<str>,
     source: Box<[u8]>,
 }
 
@@ -98,12 +99,17 @@ impl PolicySet {
         for (index, role) in roles.iter().enumerate() {
             by_name.entry(role.name.clone()).or_default().push(index);
         }
-        let fingerprint = blake3::hash(bytes).to_hex().get(..16).unwrap_or_default().to_owned();
+        let fingerprint = blake3::hash(bytes).to_hex().get(..16).unwrap_or_default().into();
         Ok(Self { roles, by_name, fingerprint, source: bytes.into() })
     }
 
     /// The first 16 hexadecimal digits of the file's BLAKE3 hash: names this policy in records and assertions.
     pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The same, to be held on to without the policy.
+    pub fn shared_fingerprint(&self) -> &Arc<str> {
         &self.fingerprint
     }
 
