@@ -63,6 +63,15 @@ pub struct CacheFigures {
     /// Passwords that were not hashed, because they had been before.
     #[serde(default)]
     pub proof_hits: u64,
+    /// Verified passwords forgotten, for room, age, or because they were not used for long.
+    #[serde(default)]
+    pub proofs_evicted: u64,
+    /// Mean age, in s, of those.
+    #[serde(default)]
+    pub proofs_mean_age_seconds: u64,
+    /// Rights of cached principals that were compiled anew, because the policy is another.
+    #[serde(default)]
+    pub recompiled: u64,
     /// Principals dropped because their account changed.
     pub invalidated: u64,
     /// Principals dropped for room or age.

@@ -34,29 +34,37 @@ pub(super) struct Principals {
     generation: AtomicU64,
     /// Tells who waits for it of the epoch that was applied.
     epoch: watch::Sender<u64>,
-    counts: Arc<Counts>,
-}
-
-/// What happened to cached principals.
-#[derive(Default)]
-struct Counts {
     hits: AtomicU64,
     misses: AtomicU64,
+    dropped: Arc<Dropped>,
+}
+
+/// What became of the entries that a cache holds no longer.
+#[derive(Default)]
+pub(super) struct Dropped {
     invalidated: AtomicU64,
     evicted: AtomicU64,
-    /// Seconds that all dropped principals together were held.
+    /// Seconds that all of them together were held.
     ages: AtomicU64,
 }
 
-impl Counts {
-    fn dropped(&self, principal: &Principal, cause: RemovalCause) {
+impl Dropped {
+    /// An entry that was held since `since` is dropped.
+    pub(super) fn note(&self, since: Moment, cause: RemovalCause) {
         let counter = match cause {
             RemovalCause::Expired | RemovalCause::Size => &self.evicted,
             RemovalCause::Explicit => &self.invalidated,
             RemovalCause::Replaced => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        self.ages.fetch_add(Moment::now().since(principal.since).as_secs(), Ordering::Relaxed);
+        self.ages.fetch_add(Moment::now().since(since).as_secs(), Ordering::Relaxed);
+    }
+
+    /// How many were dropped by a change, how many for room or age, and their mean age in s.
+    pub(super) fn figures(&self) -> (u64, u64, u64) {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (invalidated, evicted) = (of(&self.invalidated), of(&self.evicted));
+        (invalidated, evicted, of(&self.ages).checked_div(invalidated + evicted).unwrap_or_default())
     }
 }
 
@@ -75,19 +83,21 @@ struct Lease {
 
 impl Principals {
     pub(super) fn new(capacity: u64, time_to_live: Duration, bound: Duration) -> Self {
-        let counts = Arc::new(Counts::default());
-        let counting = Arc::clone(&counts);
+        let dropped = Arc::new(Dropped::default());
+        let note = Arc::clone(&dropped);
         let cache = Cache::builder()
             .max_capacity(capacity)
             .time_to_live(time_to_live)
-            .eviction_listener(move |_, principal: Arc<Principal>, cause| counting.dropped(&principal, cause));
+            .eviction_listener(move |_, principal: Arc<Principal>, cause| note.note(principal.since, cause));
         Self {
             cache: cache.build(),
             lease: Lease { confirmed: AtomicU64::new(0), listed: AtomicU64::new(0), bound },
             gate: RwLock::new(0),
             generation: AtomicU64::new(0),
             epoch: watch::Sender::new(0),
-            counts,
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            dropped,
         }
     }
 
@@ -98,24 +108,21 @@ impl Principals {
 
     /// Counts a request that was answered from the cache, or was not.
     pub(super) fn count(&self, hit: bool) {
-        let counter = if hit { &self.counts.hits } else { &self.counts.misses };
+        let counter = if hit { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The figures so far.
+    /// Their figures so far.
     pub(super) fn figures(&self) -> CacheFigures {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (invalidated, evicted) = (of(&self.counts.invalidated), of(&self.counts.evicted));
+        let (invalidated, evicted, mean_age_seconds) = self.dropped.figures();
         CacheFigures {
             principals: self.cache.entry_count(),
-            hits: of(&self.counts.hits),
-            misses: of(&self.counts.misses),
-            hashed: 0,
-            proofs: 0,
-            proof_hits: 0,
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
             invalidated,
             evicted,
-            mean_age_seconds: of(&self.counts.ages).checked_div(invalidated + evicted).unwrap_or_default(),
+            mean_age_seconds,
+            ..CacheFigures::default()
         }
     }
 
@@ -203,12 +210,13 @@ mod tests {
 
     #[test]
     fn the_mean_age_is_of_all_that_were_dropped() {
-        let principals = Principals::new(10, Duration::from_secs(10), Duration::from_secs(1));
-        let mean = || principals.figures().mean_age_seconds;
-        assert_eq!(mean(), 0);
-        principals.counts.ages.store(40, Ordering::Relaxed);
-        principals.counts.invalidated.store(3, Ordering::Relaxed);
-        principals.counts.evicted.store(1, Ordering::Relaxed);
-        assert_eq!(mean(), 10);
+        let dropped = Dropped::default();
+        assert_eq!(dropped.figures(), (0, 0, 0));
+        let ago = |seconds| Moment::now() - Duration::from_secs(seconds);
+        dropped.note(ago(10), RemovalCause::Expired);
+        dropped.note(ago(20), RemovalCause::Explicit);
+        dropped.note(ago(12), RemovalCause::Size);
+        dropped.note(ago(1000), RemovalCause::Replaced);
+        assert_eq!(dropped.figures(), (1, 2, 14));
     }
 }

@@ -10,13 +10,14 @@
 mod error;
 mod basic;
 mod cache;
+mod standing;
 mod proof;
 mod hasher;
 mod throttle;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use moka::future::Cache;
@@ -29,22 +30,21 @@ pub use basic::{Credential, CredentialError, OwnedCredential, with_credential};
 pub use error::{AuthnError, RejectReason};
 pub use hasher::{Busy, Hasher, Lane};
 
-use crate::accounts::{Account, Accounts, AccountsError, CacheFigures, Changes, Watch};
+use crate::accounts::{Account, Accounts, CacheFigures};
 use crate::config::AuthenticationConfig;
 use crate::moment::Moment;
 use crate::password::{self, Cost};
 use crate::policy::{PolicySet, Rights};
 use crate::routes::Routes;
-use cache::{Generation, Principals};
+use cache::{Dropped, Generation, Principals};
 pub use proof::keyed_mac;
 use proof::{Proof, UntilExpiry};
+use standing::Standing;
 pub(crate) use throttle::network;
 use throttle::{Throttle, Wait};
 
 /// How long a wrong password is remembered as wrong.
 const REJECTED_FOR: Duration = Duration::from_secs(10);
-/// How long a request waits, after the start, for the accounts to be confirmed for the first time.
-const FIRST_CONFIRMATION: Duration = Duration::from_secs(2);
 
 /// Who is calling, verified, with what its roles may do under one policy.
 ///
@@ -98,17 +98,6 @@ impl Principal {
     }
 }
 
-/// Whether the accounts can be confirmed.
-#[derive(Debug, PartialEq, Eq)]
-enum Standing {
-    /// They were not asked yet.
-    Unknown,
-    /// The last question was answered.
-    Confirmed,
-    /// The last attempt failed, and why.
-    Away(String),
-}
-
 /// Finds out who is calling; one per gateway.
 pub struct Authenticator {
     accounts: Accounts,
@@ -127,6 +116,9 @@ pub struct Authenticator {
     nobodys_hash: String,
     hashed: AtomicU64,
     proof_hits: AtomicU64,
+    dropped_proofs: Arc<Dropped>,
+    /// How often cached rights were compiled anew for another policy.
+    recompiled: AtomicU64,
 }
 
 impl Authenticator {
@@ -138,11 +130,18 @@ impl Authenticator {
         let mut key = Zeroizing::new([0u8; 32]);
         rand::rngs::OsRng.try_fill_bytes(key.as_mut()).map_err(std::io::Error::other)?;
         let bound = settings.freshness_bound + settings.serve_cached_for;
+        let dropped_proofs = Arc::new(Dropped::default());
+        let note = Arc::clone(&dropped_proofs);
+        let proofs = Cache::builder()
+            .max_capacity(settings.cached_accounts)
+            .expire_after(UntilExpiry)
+            .eviction_listener(move |_, proof: Arc<Proof>, cause| note.note(proof.start, cause));
         Ok(Self {
             hasher: Hasher::start(settings.hasher_threads, settings.hasher_queue, settings.cost)?,
             principals: Principals::new(settings.cached_accounts, settings.verified_for, bound),
             throttle: Throttle::new(settings.free),
-            proofs: Cache::builder().max_capacity(settings.cached_accounts).expire_after(UntilExpiry).build(),
+            proofs: proofs.build(),
+            dropped_proofs,
             accounts,
             routes,
             key,
@@ -152,6 +151,7 @@ impl Authenticator {
             settings,
             hashed: AtomicU64::new(0),
             proof_hits: AtomicU64::new(0),
+            recompiled: AtomicU64::new(0),
         })
     }
 
@@ -177,60 +177,17 @@ impl Authenticator {
 
     /// The figures of the caches so far.
     pub fn figures(&self) -> CacheFigures {
+        let (proofs_unused, proofs_evicted, proofs_mean_age_seconds) = self.dropped_proofs.figures();
         CacheFigures {
+            recompiled: self.recompiled.load(Ordering::Relaxed),
+            // Those that were not used for long are found when they are asked for.
+            proofs_evicted: proofs_unused + proofs_evicted,
+            proofs_mean_age_seconds,
             hashed: self.hashed.load(Ordering::Relaxed),
             proofs: self.proofs.entry_count(),
             proof_hits: self.proof_hits.load(Ordering::Relaxed),
             ..self.principals.figures()
         }
-    }
-
-    /// Why the accounts cannot be confirmed now; nothing when they can.
-    pub fn fault(&self) -> Option<String> {
-        match &*self.standing.borrow() {
-            Standing::Unknown => Some("the accounts have not been confirmed yet".to_owned()),
-            Standing::Confirmed => Some(self.unlisted().clone()).filter(|why| !why.is_empty()),
-            Standing::Away(why) => Some(why.clone()),
-        }
-    }
-
-    fn unlisted(&self) -> MutexGuard<'_, String> {
-        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What became of a report of this instance that was made at `reported`. No report, no lease.
-    pub fn reported(&self, reported: Moment, outcome: Result<(), AccountsError>) {
-        let now = match outcome {
-            Ok(()) => {
-                self.principals.listed(reported);
-                String::new()
-            }
-            Err(error) => format!("this instance cannot report itself: {error}"),
-        };
-        let was = std::mem::replace(&mut *self.unlisted(), now.clone());
-        match (was.is_empty(), now.is_empty()) {
-            // While the accounts are away, that is what is told.
-            (true, false) if self.is_confirmed(Moment::now()) => {
-                tracing::error!("{now}; until it can, rights are read for each request, not cached");
-            }
-            (false, true) => tracing::info!("this instance reports itself"),
-            _ => {}
-        }
-    }
-
-    /// Whether requests can be answered: the accounts can be read, or what is cached may be used.
-    pub fn is_ready(&self, now: Moment) -> bool {
-        self.lease_is_valid(now) || *self.standing.borrow() == Standing::Confirmed
-    }
-
-    /// Whether the last confirmation of the accounts is within the bound.
-    pub fn is_confirmed(&self, now: Moment) -> bool {
-        self.principals.is_confirmed(now)
-    }
-
-    /// Whether cached principals may be used at `now`.
-    pub fn lease_is_valid(&self, now: Moment) -> bool {
-        self.principals.lease_is_valid(now)
     }
 
     /// Verifies the value of an `Authorization` header that came from `client`. The rights of the principal are those of
@@ -320,6 +277,7 @@ impl Authenticator {
         if Arc::ptr_eq(&principal.policy, policy.shared_fingerprint()) || *principal.policy == *policy.fingerprint() {
             return principal;
         }
+        self.recompiled.fetch_add(1, Ordering::Relaxed);
         let recompiled = Arc::new(Principal {
             account: principal.account.clone(),
             roles: principal.roles.clone(),
@@ -358,19 +316,6 @@ impl Authenticator {
         let principal = Arc::new(self.principal(account, Some(password), policy, generation));
         self.principals.insert(&principal);
         Ok(principal)
-    }
-
-    /// Lets a request pass whose account can be read and confirmed.
-    ///
-    /// Known to be away: whoever waits for it waits in vain, and keeps others waiting. Not known yet: a request waits for
-    /// the first answer, because what answers may be a standby, or no session at all.
-    async fn are_confirmed(&self) -> Result<(), AccountsError> {
-        let mut standing = self.standing.subscribe();
-        let known = standing.wait_for(|standing| !matches!(standing, Standing::Unknown));
-        match tokio::time::timeout(FIRST_CONFIRMATION, known).await {
-            Ok(Ok(standing)) if matches!(*standing, Standing::Confirmed) => Ok(()),
-            _ => Err(AccountsError::Away),
-        }
     }
 
     fn principal(
@@ -464,31 +409,6 @@ impl Authenticator {
 
     fn mac(&self, account: &str, stored: &str, password: &[u8]) -> [u8; 32] {
         keyed_mac(&self.key, account, stored, password)
-    }
-}
-
-impl Watch for Authenticator {
-    fn confirmed(&self, asked: Moment, changes: &Changes) {
-        self.principals.confirm(asked, changes);
-        self.standing.send_if_modified(|standing| {
-            let was = std::mem::replace(standing, Standing::Confirmed);
-            if let Standing::Away(_) = was {
-                tracing::info!(epoch = changes.epoch, "the accounts are confirmed again");
-            }
-            was != Standing::Confirmed
-        });
-    }
-
-    fn lost(&self, error: &AccountsError) {
-        let now = Standing::Away(error.to_string());
-        self.standing.send_if_modified(|standing| {
-            let is_new = *standing != now;
-            if is_new {
-                tracing::error!("{error}; cached rights are used no longer than the freshness bound");
-                *standing = now;
-            }
-            is_new
-        });
     }
 }
 

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::*;
-use crate::accounts::{AccountChange, NewAccount, watch};
+use crate::accounts::{AccountChange, AccountsError, Changed, Changes, NewAccount, Watch, watch};
 use crate::config::{Config, StoreConfig};
 use crate::db::schema;
 use crate::password::{Arena, Cost, hash_with};
@@ -139,7 +139,7 @@ async fn nothing_cached_is_used_by_an_instance_that_is_not_listed() {
     let settings = fixture.authenticator.settings.clone();
     let authenticator = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
     let asked = Moment::now();
-    authenticator.confirmed(asked, &Changes { epoch: 1, accounts: crate::accounts::Changed::Everything });
+    authenticator.confirmed(asked, &Changes { epoch: 1, accounts: Changed::Everything });
     let at = |milliseconds| asked + Duration::from_millis(milliseconds);
     assert!(
         authenticator.is_ready(at(0)) && authenticator.is_confirmed(at(999)) && !authenticator.lease_is_valid(at(0))
@@ -148,7 +148,7 @@ async fn nothing_cached_is_used_by_an_instance_that_is_not_listed() {
     assert!(authenticator.lease_is_valid(at(999)) && authenticator.fault().is_none());
     // Confirmed all the time, and reported no more: the lease ends as soon as others count on it to.
     authenticator.reported(at(2000), Err(AccountsError::Away));
-    authenticator.confirmed(at(9000), &Changes { epoch: 1, accounts: crate::accounts::Changed::These(vec![]) });
+    authenticator.confirmed(at(9000), &Changes { epoch: 1, accounts: Changed::These(vec![]) });
     assert!(authenticator.fault().is_some_and(|fault| fault.contains("cannot report itself")));
     let listed_for = crate::accounts::listed_for(Duration::from_secs(1));
     assert_eq!(listed_for, Duration::from_secs(4));
@@ -173,7 +173,7 @@ async fn what_was_read_before_a_change_is_not_kept_after_it() {
     // The same across histories: an epoch that went back makes everything suspect, however high its own number.
     fixture.login("ANA", "right").await.unwrap();
     let current = fixture.login("ANA", "right").await.unwrap();
-    let went_back = Changes { epoch: epoch - 1, accounts: crate::accounts::Changed::Everything };
+    let went_back = Changes { epoch: epoch - 1, accounts: Changed::Everything };
     fixture.authenticator.confirmed(Moment::now(), &went_back);
     assert!(fixture.authenticator.principals.find("ANA", Moment::now()).is_none());
     fixture.authenticator.principals.insert(&current);
@@ -185,14 +185,11 @@ async fn a_lease_ends_a_bound_after_the_question_not_the_answer() {
     let principals = Principals::new(10, Duration::from_secs(60), Duration::from_millis(1000));
     let asked = Moment::now() + Duration::from_secs(5);
     principals.listed(asked);
-    principals.confirm(asked, &Changes { epoch: 1, accounts: crate::accounts::Changed::Everything });
+    principals.confirm(asked, &Changes { epoch: 1, accounts: Changed::Everything });
     assert!(principals.lease_is_valid(asked + Duration::from_millis(999)));
     assert!(!principals.lease_is_valid(asked + Duration::from_millis(1000)));
     // A confirmation that was asked for earlier and arrives later does not shorten it.
-    principals.confirm(
-        asked - Duration::from_millis(500),
-        &Changes { epoch: 1, accounts: crate::accounts::Changed::These(vec![]) },
-    );
+    principals.confirm(asked - Duration::from_millis(500), &Changes { epoch: 1, accounts: Changed::These(vec![]) });
     assert!(principals.lease_is_valid(asked + Duration::from_millis(999)));
 }
 

@@ -92,6 +92,9 @@ impl Admin {
             ("fedgate_cache_mean_age_seconds", caches.mean_age_seconds),
             ("fedgate_cache_proofs", caches.proofs),
             ("fedgate_cache_proof_hits_total", caches.proof_hits),
+            ("fedgate_cache_proofs_evicted_total", caches.proofs_evicted),
+            ("fedgate_cache_proofs_mean_age_seconds", caches.proofs_mean_age_seconds),
+            ("fedgate_cache_recompiled_total", caches.recompiled),
             ("fedgate_passwords_hashed_total", caches.hashed),
         ];
         metrics.scrape(|metrics| {

@@ -103,6 +103,9 @@ const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_cache_mean_age_seconds", "Mean age of the principals that were dropped"),
     ("fedgate_cache_proofs", "Verified passwords remembered, right and wrong"),
     ("fedgate_cache_proof_hits_total", "Passwords that were not hashed, because they had been before"),
+    ("fedgate_cache_proofs_evicted_total", "Verified passwords forgotten, for room, age or idleness"),
+    ("fedgate_cache_proofs_mean_age_seconds", "Mean age of the verified passwords that were forgotten"),
+    ("fedgate_cache_recompiled_total", "Rights of cached principals that were compiled anew for another policy"),
     ("fedgate_passwords_hashed_total", "Passwords that were hashed to be verified"),
 ];
 

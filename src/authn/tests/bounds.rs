@@ -3,7 +3,6 @@
 use moka::Expiry;
 
 use super::*;
-use crate::accounts::Changed;
 
 fn a_proof(start: Moment) -> Proof {
     Proof { mac: [0; 32], right: true, until: start + Duration::from_secs(100), start, last_used: AtomicU64::new(0) }
@@ -120,4 +119,15 @@ async fn what_is_hashed_and_found_is_counted() {
     fixture.authenticator.proofs.run_pending_tasks().await;
     let figures = fixture.authenticator.figures();
     assert_eq!((figures.hashed, figures.misses, figures.proof_hits, figures.proofs), (1, 2, 1, 1));
+    assert_eq!((figures.recompiled, figures.proofs_evicted), (0, 0));
+    // Under another policy the same principal has its rights compiled anew, once.
+    let other = Arc::new(PolicySet::parse(br#"[{"role": "x", "permissions": {}}]"#).unwrap());
+    let header = format!("Basic {}", STANDARD.encode("ANA:right"));
+    for _ in 0..2 {
+        fixture.authenticator.authenticate(Some(header.as_bytes()), None, &other).await.unwrap();
+    }
+    fixture.authenticator.proofs.invalidate_all();
+    fixture.authenticator.proofs.run_pending_tasks().await;
+    let figures = fixture.authenticator.figures();
+    assert_eq!((figures.recompiled, figures.proofs_evicted), (1, 1));
 }

@@ -1,0 +1,113 @@
+//! Whether the accounts can be asked, and this instance is known to run: what lets cached principals be used, and
+//! requests wait for nothing.
+//!
+//! The one rule: a lease needs both, a confirmation within the bound and a report of this instance that arrived.
+
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Authenticator;
+use crate::accounts::{AccountsError, Changes, Watch};
+use crate::moment::Moment;
+
+/// How long a request waits, after the start, for the accounts to be confirmed for the first time.
+const FIRST_CONFIRMATION: Duration = Duration::from_secs(2);
+
+/// Whether the accounts can be confirmed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// They were not asked yet.
+    Unknown,
+    /// The last question was answered.
+    Confirmed,
+    /// The last attempt failed, and why.
+    Away(String),
+}
+
+impl Authenticator {
+    /// Why the accounts cannot be confirmed now; nothing when they can.
+    pub fn fault(&self) -> Option<String> {
+        match &*self.standing.borrow() {
+            Standing::Unknown => Some("the accounts have not been confirmed yet".to_owned()),
+            Standing::Confirmed => Some(self.unlisted().clone()).filter(|why| !why.is_empty()),
+            Standing::Away(why) => Some(why.clone()),
+        }
+    }
+
+    fn unlisted(&self) -> MutexGuard<'_, String> {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What became of a report of this instance that was made at `reported`. No report, no lease.
+    pub fn reported(&self, reported: Moment, outcome: Result<(), AccountsError>) {
+        let now = match outcome {
+            Ok(()) => {
+                self.principals.listed(reported);
+                String::new()
+            }
+            Err(error) => format!("this instance cannot report itself: {error}"),
+        };
+        let was = std::mem::replace(&mut *self.unlisted(), now.clone());
+        match (was.is_empty(), now.is_empty()) {
+            // While the accounts are away, that is what is told.
+            (true, false) if self.is_confirmed(Moment::now()) => {
+                tracing::error!("{now}; until it can, rights are read for each request, not cached");
+            }
+            (false, true) => tracing::info!("this instance reports itself"),
+            _ => {}
+        }
+    }
+
+    /// Whether requests can be answered: the accounts can be read, or what is cached may be used.
+    pub fn is_ready(&self, now: Moment) -> bool {
+        self.lease_is_valid(now) || *self.standing.borrow() == Standing::Confirmed
+    }
+
+    /// Whether the last confirmation of the accounts is within the bound.
+    pub fn is_confirmed(&self, now: Moment) -> bool {
+        self.principals.is_confirmed(now)
+    }
+
+    /// Whether cached principals may be used at `now`.
+    pub fn lease_is_valid(&self, now: Moment) -> bool {
+        self.principals.lease_is_valid(now)
+    }
+
+    /// Lets a request pass whose account can be read and confirmed.
+    ///
+    /// Known to be away: whoever waits for it waits in vain, and keeps others waiting. Not known yet: a request waits for
+    /// the first answer, because what answers may be a standby, or no session at all.
+    pub(super) async fn are_confirmed(&self) -> Result<(), AccountsError> {
+        let mut standing = self.standing.subscribe();
+        let known = standing.wait_for(|standing| !matches!(standing, Standing::Unknown));
+        match tokio::time::timeout(FIRST_CONFIRMATION, known).await {
+            Ok(Ok(standing)) if matches!(*standing, Standing::Confirmed) => Ok(()),
+            _ => Err(AccountsError::Away),
+        }
+    }
+}
+
+impl Watch for Authenticator {
+    fn confirmed(&self, asked: Moment, changes: &Changes) {
+        self.principals.confirm(asked, changes);
+        self.standing.send_if_modified(|standing| {
+            let was = std::mem::replace(standing, Standing::Confirmed);
+            if let Standing::Away(_) = was {
+                tracing::info!(epoch = changes.epoch, "the accounts are confirmed again");
+            }
+            was != Standing::Confirmed
+        });
+    }
+
+    fn lost(&self, error: &AccountsError) {
+        let now = Standing::Away(error.to_string());
+        self.standing.send_if_modified(|standing| {
+            let is_new = *standing != now;
+            if is_new {
+                tracing::error!("{error}; cached rights are used no longer than the freshness bound");
+                *standing = now;
+            }
+            is_new
+        });
+    }
+}
