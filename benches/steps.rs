@@ -174,8 +174,8 @@ impl Parts {
                 Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone()).expect("started"),
             );
             let changes = authenticator.accounts().changes_since(None).await.expect("answered");
-            authenticator.confirmed(Moment::now(), &changes);
             authenticator.reported(Moment::now() + Duration::from_secs(3600), Ok(()));
+            authenticator.confirmed(Moment::now(), &changes);
             authenticator.authenticate(Some(HEADER), None, &policy.load_full()).await.expect("the right password");
             authenticator
         });

@@ -20,6 +20,8 @@ use stateright::{Checker, HasDiscoveries, Model, Path};
 
 #[path = "protocol_model/mod.rs"]
 mod model;
+#[path = "protocol_model/listing.rs"]
+mod listing;
 
 use model::bounds::{Bounds, Flaw, Restore};
 use model::laws::LAWS;
@@ -115,6 +117,23 @@ fn a_restore_in_place_is_survived_if_it_is_quiet_or_raises_the_epoch() {
 fn a_careless_restore_in_place_is_not_survived() {
     let careless = Bounds { failovers: 0, commits: 1, restore: Restore::Careless, ..SMALL };
     assert!(counterexample(careless, None).is_some(), "should find a counterexample");
+}
+
+#[test]
+fn who_waits_for_a_revocation_misses_nobody_and_each_part_of_that_is_needed() {
+    use listing::{Flaw, Listing, NOBODY_IS_MISSED};
+    let checker = Listing(None).checker().spawn_bfs().join();
+    println!("the list: {} states, depth {}", checker.unique_state_count(), checker.max_depth());
+    assert!(checker.is_done() && checker.unique_state_count() > 1000);
+    checker.assert_properties();
+    let flaws =
+        [Flaw::UnlistedMayAdmit, Flaw::EarlierConfirmationsCount, Flaw::CountedFromAnswer, Flaw::SilentAreLeftOut];
+    for flaw in flaws {
+        let checker = Listing(Some(flaw)).checker().spawn_bfs().join();
+        let run =
+            checker.discovery(NOBODY_IS_MISSED).unwrap_or_else(|| panic!("{flaw:?}: should find a counterexample"));
+        println!("{flaw:?} breaks it in {} steps", run.into_actions().len());
+    }
 }
 
 /// Walks through everything within the bounds.

@@ -28,8 +28,7 @@ use crate::moment::Moment;
 pub(super) struct Principals {
     cache: Cache<Box<str>, Arc<Principal>>,
     lease: Lease,
-    /// The epoch whose changes have been applied to the cache.
-    gate: RwLock<u64>,
+    gate: RwLock<Gate>,
     /// Raised whenever everything may have changed.
     generation: AtomicU64,
     /// Tells who waits for it of the epoch that was applied.
@@ -37,6 +36,15 @@ pub(super) struct Principals {
     hits: AtomicU64,
     misses: AtomicU64,
     dropped: Arc<Dropped>,
+}
+
+/// What inserting, applying and listing agree on.
+struct Gate {
+    /// The epoch whose changes have been applied to the cache.
+    applied: u64,
+    /// Since when this instance has been listed without a gap; what was asked before counts for no lease, because who
+    /// waited then did not see this instance.
+    listed_since: Moment,
 }
 
 /// What became of the entries that a cache holds no longer.
@@ -92,7 +100,7 @@ impl Principals {
         Self {
             cache: cache.build(),
             lease: Lease { confirmed: AtomicU64::new(0), listed: AtomicU64::new(0), bound },
-            gate: RwLock::new(0),
+            gate: RwLock::new(Gate { applied: 0, listed_since: Moment::now() }),
             generation: AtomicU64::new(0),
             epoch: watch::Sender::new(0),
             hits: AtomicU64::new(0),
@@ -141,8 +149,8 @@ impl Principals {
 
     /// Keeps a principal, unless a change was applied since its account was read.
     pub(super) fn insert(&self, principal: &Arc<Principal>) {
-        let applied = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        if principal.epoch >= *applied && principal.generation == self.generation() {
+        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        if principal.epoch >= gate.applied && principal.generation == self.generation() {
             self.cache.insert(principal.account.clone(), Arc::clone(principal));
         }
     }
@@ -157,7 +165,7 @@ impl Principals {
 
     /// Applies what changed, then extends the lease.
     pub(super) fn confirm(&self, asked: Moment, changes: &Changes) {
-        let mut applied = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         match &changes.accounts {
             Changed::Everything => {
                 self.generation.fetch_add(1, Ordering::AcqRel);
@@ -165,8 +173,10 @@ impl Principals {
             }
             Changed::These(accounts) => accounts.iter().for_each(|account| self.cache.invalidate(account.as_str())),
         }
-        *applied = changes.epoch;
-        self.lease.confirmed(asked);
+        gate.applied = changes.epoch;
+        if asked >= gate.listed_since {
+            self.lease.confirmed(asked);
+        }
         self.epoch.send_if_modified(|known| std::mem::replace(known, changes.epoch) != changes.epoch);
     }
 
@@ -180,15 +190,29 @@ impl Principals {
         self.lease.is_confirmed(now)
     }
 
-    /// A report of this instance, made at `reported`, has arrived.
-    pub(super) fn listed(&self, reported: Moment) {
+    /// It is known at `now` that a report of this instance, made at `reported`, has arrived.
+    pub(super) fn listed(&self, reported: Moment, now: Moment) {
+        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        if !self.lease.is_listed(now) {
+            gate.listed_since = now;
+            self.lease.begin();
+        }
         self.lease.listed(reported);
     }
 }
 
 impl Lease {
     fn is_valid(&self, now: Moment) -> bool {
-        self.is_confirmed(now) && now.as_nanos() < self.listed.load(Ordering::Acquire)
+        self.is_confirmed(now) && self.is_listed(now)
+    }
+
+    fn is_listed(&self, now: Moment) -> bool {
+        now.as_nanos() < self.listed.load(Ordering::Acquire)
+    }
+
+    /// Forgets what was confirmed.
+    fn begin(&self) {
+        self.confirmed.store(0, Ordering::Release);
     }
 
     fn is_confirmed(&self, now: Moment) -> bool {

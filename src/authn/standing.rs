@@ -42,7 +42,7 @@ impl Authenticator {
     pub fn reported(&self, reported: Moment, outcome: Result<(), AccountsError>) {
         let now = match outcome {
             Ok(()) => {
-                self.principals.listed(reported);
+                self.principals.listed(reported, Moment::now());
                 String::new()
             }
             Err(error) => format!("this instance cannot report itself: {error}"),

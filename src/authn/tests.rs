@@ -138,24 +138,35 @@ async fn nothing_cached_is_used_by_an_instance_that_is_not_listed() {
     let accounts = fixture.authenticator.accounts.clone();
     let settings = fixture.authenticator.settings.clone();
     let authenticator = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
-    let asked = Moment::now();
-    authenticator.confirmed(asked, &Changes { epoch: 1, accounts: Changed::Everything });
-    let at = |milliseconds| asked + Duration::from_millis(milliseconds);
-    assert!(
-        authenticator.is_ready(at(0)) && authenticator.is_confirmed(at(999)) && !authenticator.lease_is_valid(at(0))
-    );
-    authenticator.reported(asked, Ok(()));
-    assert!(authenticator.lease_is_valid(at(999)) && authenticator.fault().is_none());
-    // Confirmed all the time, and reported no more: the lease ends as soon as others count on it to.
-    authenticator.reported(at(2000), Err(AccountsError::Away));
-    authenticator.confirmed(at(9000), &Changes { epoch: 1, accounts: Changed::These(vec![]) });
-    assert!(authenticator.fault().is_some_and(|fault| fault.contains("cannot report itself")));
+    let start = Moment::now();
+    let at = |milliseconds| start + Duration::from_millis(milliseconds);
+    let confirm = |asked| authenticator.confirmed(asked, &Changes { epoch: 1, accounts: Changed::These(vec![]) });
+    let is_valid = |milliseconds| authenticator.lease_is_valid(at(milliseconds));
+    confirm(at(0));
+    assert!(authenticator.is_ready(at(1)) && authenticator.is_confirmed(at(999)) && !is_valid(1));
+    // What was asked before it was known to be listed does not count, however late the answer comes.
+    authenticator.principals.listed(at(10), at(20));
+    confirm(at(19));
+    assert!(!is_valid(21));
+    confirm(at(20));
+    assert!(is_valid(1019) && !is_valid(1020));
+    // Confirmed all the time, and reported no more: the lease ends when others count it as ended.
     let listed_for = crate::accounts::listed_for(Duration::from_secs(1));
     assert_eq!(listed_for, Duration::from_secs(4));
-    assert!(authenticator.lease_is_valid(asked + listed_for - Duration::from_millis(1)));
-    assert!(!authenticator.lease_is_valid(asked + listed_for));
-    authenticator.reported(at(3000), Ok(()));
-    assert!(authenticator.lease_is_valid(at(6999)) && !authenticator.lease_is_valid(at(7000)));
+    confirm(at(3900));
+    assert!(is_valid(4009) && !is_valid(4010));
+    // A report in time prolongs it; one after a gap begins it anew.
+    authenticator.principals.listed(at(3950), at(3960));
+    assert!(is_valid(4010));
+    confirm(at(9000));
+    authenticator.principals.listed(at(9010), at(9020));
+    assert!(!is_valid(9030));
+    confirm(at(9040));
+    assert!(is_valid(9050));
+    // And that it fails is told.
+    authenticator.reported(at(0), Err(AccountsError::Away));
+    assert!(authenticator.fault().is_some_and(|fault| fault.contains("cannot report itself")));
+    authenticator.reported(at(0), Ok(()));
     assert!(authenticator.fault().is_none());
 }
 
@@ -184,7 +195,7 @@ async fn what_was_read_before_a_change_is_not_kept_after_it() {
 async fn a_lease_ends_a_bound_after_the_question_not_the_answer() {
     let principals = Principals::new(10, Duration::from_secs(60), Duration::from_millis(1000));
     let asked = Moment::now() + Duration::from_secs(5);
-    principals.listed(asked);
+    principals.listed(asked, asked);
     principals.confirm(asked, &Changes { epoch: 1, accounts: Changed::Everything });
     assert!(principals.lease_is_valid(asked + Duration::from_millis(999)));
     assert!(!principals.lease_is_valid(asked + Duration::from_millis(1000)));

@@ -45,7 +45,7 @@ async fn the_longest_use_is_the_bound_and_what_is_served_beyond_it() {
     let lenient = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
     assert_eq!((lenient.freshness_bound(), lenient.longest_use()), (Duration::from_secs(2), Duration::from_secs(32)));
     let asked = Moment::now();
-    lenient.reported(asked, Ok(()));
+    lenient.principals.listed(asked, asked);
     lenient.confirmed(asked, &Changes { epoch: 1, accounts: Changed::Everything });
     assert!(lenient.lease_is_valid(asked + Duration::from_millis(31_999)));
     assert!(!lenient.lease_is_valid(asked + Duration::from_secs(32)));
