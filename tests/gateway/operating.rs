@@ -88,7 +88,8 @@ fn the_admin_listener_tells_whether_it_is_alive_ready_and_what_it_does() {
     };
     assert_eq!(ask("/livez").0, 200);
     let deadline = Instant::now() + PATIENCE;
-    while ask("/readyz").0 != 200 {
+    let ready = |(status, body): (u16, String)| status == 200 && body.contains("\"lease_valid\":true");
+    while !ready(ask("/readyz")) {
         assert!(Instant::now() < deadline, "never ready: {:?}", ask("/readyz"));
     }
     assert!(ask("/version").1.contains(env!("CARGO_PKG_VERSION")));
