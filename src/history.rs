@@ -5,13 +5,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::policy::PolicySet;
 
 /// How many are kept.
 const KEPT: usize = 32;
 const ENDING: &str = "cfg";
+/// After this time, who has not finished to write a policy is dead.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Keeps a policy; the oldest beyond the last 32 go.
 ///
@@ -20,25 +22,57 @@ const ENDING: &str = "cfg";
 pub fn keep(directory: &Path, policy: &PolicySet) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let path = path_of(directory, policy.fingerprint());
-    if path.exists() {
+    if holds(&path, policy.source()) {
         // In force again: it is the newest once more.
-        return std::fs::File::options().write(true).open(path)?.set_modified(SystemTime::now());
+        std::fs::File::options().write(true).open(path)?.set_modified(SystemTime::now())?;
+    } else {
+        // Whole or not at all: a reader never sees half a policy.
+        let partial = directory.join(format!(".{}.{}", policy.fingerprint(), std::process::id()));
+        // Not synced: what a crash of the machine has emptied is written anew when it is in force, and reloading waits for
+        // no disk.
+        let written = std::fs::write(&partial, policy.source()).and_then(|()| std::fs::rename(&partial, path));
+        written.inspect_err(|_| drop(std::fs::remove_file(&partial)))?;
     }
-    // Whole or not at all: a reader never sees half a policy.
-    let partial = directory.join(format!(".{}.{}", policy.fingerprint(), std::process::id()));
-    // Not synced: after a crash of the machine the policy in force is kept anew, and reloading waits for no disk.
-    std::fs::write(&partial, policy.source())?;
-    std::fs::rename(partial, path)?;
-    let mut kept: Vec<(SystemTime, PathBuf)> = std::fs::read_dir(directory)?
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let known = entry.path().extension().is_some_and(|ending| ending == ENDING);
-            known.then(|| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))?
-        })
-        .collect();
+    clear(directory)
+}
+
+/// Whether a file has this content.
+fn holds(path: &Path, content: &[u8]) -> bool {
+    let has_its_length = |found: &std::fs::Metadata| found.is_file() && found.len() == content.len() as u64;
+    std::fs::metadata(path).is_ok_and(|found| has_its_length(&found))
+        && std::fs::read(path).is_ok_and(|found| found == content)
+}
+
+/// Removes the oldest policies beyond those that are kept, and what dead writers have left.
+fn clear(directory: &Path) -> io::Result<()> {
+    let (mut kept, mut surplus) = (Vec::new(), Vec::new());
+    for entry in std::fs::read_dir(directory)?.filter_map(Result::ok) {
+        let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) else { continue };
+        let path = entry.path();
+        if path.extension().is_some_and(|ending| ending == ENDING) {
+            kept.push((modified, path));
+        } else if is_partial(&path) && modified.elapsed().is_ok_and(|age| age > WRITTEN_WITHIN) {
+            surplus.push(path);
+        }
+    }
     kept.sort();
-    let surplus = kept.len().saturating_sub(KEPT);
-    kept.into_iter().take(surplus).try_for_each(|(_, path)| std::fs::remove_file(path))
+    let oldest = kept.len().saturating_sub(KEPT);
+    surplus.extend(kept.into_iter().take(oldest).map(|(_, path)| path));
+    surplus.into_iter().try_for_each(|path| match std::fs::remove_file(path) {
+        // Another gateway was faster.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    })
+}
+
+/// Whether a file is named as one that is being written: `.FINGERPRINT.PROCESS`.
+fn is_partial(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let parts = name.strip_prefix('.').and_then(|rest| rest.split_once('.'));
+    parts.is_some_and(|(fingerprint, process)| {
+        let is_fingerprint = fingerprint.len() == 16 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_fingerprint && !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// Where the policy of a fingerprint is kept.
@@ -50,13 +84,17 @@ pub fn path_of(directory: &Path, fingerprint: &str) -> PathBuf {
 mod tests {
     use super::*;
 
+    fn policy(number: usize) -> PolicySet {
+        PolicySet::parse(format!(r#"[{{"role": "r{number}", "permissions": {{}}}}]"#).as_bytes()).unwrap()
+    }
+
+    fn directory() -> PathBuf {
+        std::env::temp_dir().join(format!("fedgate-history-{:x}", rand::random::<u128>()))
+    }
+
     #[test]
     fn the_last_policies_are_kept_whole_and_the_oldest_go() {
-        let directory = std::env::temp_dir().join(format!("fedgate-history-{:x}", rand::random::<u128>()));
-        let policy = |number: usize| {
-            let text = format!(r#"[{{"role": "r{number}", "permissions": {{}}}}]"#);
-            PolicySet::parse(text.as_bytes()).unwrap()
-        };
+        let directory = directory();
         for number in 0..KEPT + 3 {
             keep(&directory, &policy(number)).unwrap();
             let file = path_of(&directory, policy(number).fingerprint());
@@ -71,6 +109,37 @@ mod tests {
         keep(&directory, &policy(3)).unwrap();
         keep(&directory, &policy(KEPT + 10)).unwrap();
         assert!(path_of(&directory, policy(3).fingerprint()).exists());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_policy_in_force_that_was_emptied_or_torn_is_kept_anew() {
+        let directory = directory();
+        let (policy, path) = (policy(1), path_of(&directory, policy(1).fingerprint()));
+        keep(&directory, &policy).unwrap();
+        let source = policy.source();
+        for damaged in [&b""[..], &source[..source.len() - 1], &vec![0; source.len()], &[source, b"\n"].concat()] {
+            std::fs::write(&path, damaged).unwrap();
+            keep(&directory, &policy).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), source);
+        }
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_dead_writers_have_left_goes_and_nothing_else() {
+        let directory = directory();
+        std::fs::create_dir(&directory).unwrap();
+        let names = [".0123456789abcdef.7", ".0123456789abcdef.8", ".gitignore", ".0123456789abcdef.swp", "notes.7"];
+        for name in names {
+            let file = std::fs::File::create(directory.join(name)).unwrap();
+            if name != ".0123456789abcdef.8" {
+                file.set_modified(SystemTime::now() - WRITTEN_WITHIN * 2).unwrap();
+            }
+        }
+        keep(&directory, &policy(1)).unwrap();
+        let left: Vec<_> = names.iter().filter(|name| directory.join(name).exists()).collect();
+        assert_eq!(left, [&names[1], &names[2], &names[3], &names[4]], "a writer at work, and files of others, stay");
         std::fs::remove_dir_all(directory).unwrap();
     }
 }
