@@ -65,6 +65,8 @@ pub struct Record<'a> {
     pub decision: &'static str,
     /// Why, as a stable word; or `own`, `global` or `public` with `allow`.
     pub reason: &'a str,
+    /// The permission whose lack decided, where it is not that of the endpoint.
+    pub lacks: Option<&'a str>,
     /// The status the client was told; 0 when it was told none.
     pub status: u16,
     /// From the first byte of the request to the last of the answer.
@@ -248,6 +250,9 @@ fn line(record: &Record<'_>) -> Vec<u8> {
     }
     line.text("decision", record.decision);
     line.text("reason", record.reason);
+    if let Some(permission) = record.lacks {
+        line.text("lacks", permission);
+    }
     line.number("status", u64::from(record.status));
     line.number("duration_us", u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX));
     line.text("policy", record.policy);
@@ -357,6 +362,7 @@ mod tests {
             subject: None,
             decision: "deny",
             reason: "not_own",
+            lacks: None,
             status: 403,
             duration: Duration::from_micros(12),
             policy: "p1",

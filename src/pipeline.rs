@@ -14,10 +14,10 @@ use thiserror::Error;
 
 use crate::assertion::{Claims, Minter, Scope};
 use crate::authn::{Authenticator, AuthnError, Principal};
-use crate::fields::{BodyCheck, BodyFault, Members, Names, Remover};
+use crate::fields::{BodyCheck, BodyFault, Names, Remover};
 use crate::path::{PathError, parse_target};
 use crate::policy::{Decision, DenyReason, Endpoint, PolicySet, Reach};
-use crate::routes::{ACCOUNT_ENDPOINT, Resolution, Routes, Target};
+use crate::routes::{ACCOUNT_ENDPOINT, Resolution, Routes, Target, WriteGuard};
 
 /// What the pipeline is told of a request: the parts that decide, as received.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +76,7 @@ pub struct Permit {
 
 /// Members of the body that this caller may not write, a bit for each.
 struct Guarded {
-    members: Arc<Members>,
+    guard: WriteGuard,
     withheld: u64,
 }
 
@@ -127,6 +127,8 @@ pub enum Refusal {
         subject: Option<String>,
         /// Why.
         fault: BodyFault,
+        /// The permission that a member needs which the body holds; none where nobody may write it.
+        lacks: Option<String>,
     },
 }
 
@@ -179,7 +181,7 @@ impl Pipeline {
                 guarded: action
                     .guard
                     .as_ref()
-                    .map(|guard| Guarded { members: Arc::clone(&guard.members), withheld: guard.withheld(|_| false) }),
+                    .map(|guard| Guarded { guard: guard.clone(), withheld: guard.withheld(|_| false) }),
                 hidden: action.hidden.clone(),
             });
         }
@@ -205,10 +207,8 @@ impl Pipeline {
             matches!(principal.rights().decide(principal.account(), method, permission, subject_id), Decision::Allow(_))
         };
         let account_granted = self.routes.account().is_some_and(is_granted);
-        let guarded = action
-            .guard
-            .as_ref()
-            .map(|guard| Guarded { members: Arc::clone(&guard.members), withheld: guard.withheld(is_granted) });
+        let guarded =
+            action.guard.as_ref().map(|guard| Guarded { guard: guard.clone(), withheld: guard.withheld(is_granted) });
         Ok(Permit {
             principal: Some(principal),
             policy,
@@ -231,7 +231,12 @@ impl Pipeline {
     /// Refuses an admitted request for what its body holds.
     pub fn refuse_body(&self, permit: Permit, fault: BodyFault) -> Refusal {
         let endpoint = self.endpoint_name(&permit).to_owned();
-        Refusal::Body { principal: permit.principal, endpoint, subject: permit.subject.map(Into::into), fault }
+        let lacks = match (fault, &permit.guarded) {
+            (BodyFault::MemberNotPermitted(at), Some(guarded)) => guarded.guard.permission(at),
+            _ => None,
+        };
+        let lacks = lacks.map(|permission| self.routes.endpoints().name(permission).to_owned());
+        Refusal::Body { principal: permit.principal, endpoint, subject: permit.subject.map(Into::into), fault, lacks }
     }
 
     /// The methods of a path, as in the `Allow` header, if some route has it.
@@ -340,7 +345,7 @@ impl Permit {
     /// The judgement that the body has to pass, whole, before any of it is forwarded; none where nothing is guarded.
     pub fn body_check(&self) -> Option<BodyCheck> {
         let guarded = self.guarded.as_ref()?;
-        Some(BodyCheck::new(Arc::clone(&guarded.members), guarded.withheld, self.subject()))
+        Some(BodyCheck::new(Arc::clone(&guarded.guard.members), guarded.withheld, self.subject()))
     }
 
     /// What every answer has to pass; none where nothing is hidden.
@@ -416,6 +421,19 @@ impl Refusal {
             | Self::NotFound { .. }
             | Self::MethodNotAllowed { .. }
             | Self::Body { .. } => self.code(),
+        }
+    }
+
+    /// The permission whose lack decided, where it is not that of the endpoint.
+    pub fn lacks(&self) -> Option<&str> {
+        match self {
+            Self::Body { lacks, .. } => lacks.as_deref(),
+            Self::Denied { .. }
+            | Self::Path(_)
+            | Self::SeveralAuthorizations
+            | Self::Authn(_)
+            | Self::NotFound { .. }
+            | Self::MethodNotAllowed { .. } => None,
         }
     }
 

@@ -76,6 +76,11 @@ pub struct WriteGuard {
 }
 
 impl WriteGuard {
+    /// What a member needs, by its place in their order; none where nobody may write it.
+    pub fn permission(&self, at: usize) -> Option<Endpoint> {
+        self.permissions.get(at).copied().flatten()
+    }
+
     /// The members that a caller may not write, a bit for each, given what is granted to it.
     pub fn withheld(&self, is_granted: impl Fn(Endpoint) -> bool) -> u64 {
         let withheld = |permission: &Option<Endpoint>| !permission.is_some_and(&is_granted);

@@ -35,9 +35,9 @@ pub enum BodyFault {
     /// It is JSON, but neither an object nor a list.
     #[error("the body is no object")]
     NotAnObject,
-    /// It holds a member that the caller may not write.
+    /// It holds a member that the caller may not write: this one of the route's, counted from 0.
     #[error("the body holds a member that the caller may not write")]
-    MemberNotPermitted,
+    MemberNotPermitted(usize),
     /// Its content type or encoding gives it another reading than JSON.
     #[error("the body is not sent as JSON")]
     MediaType,
@@ -57,7 +57,7 @@ impl BodyFault {
     pub fn status(self) -> u16 {
         match self {
             Self::Json(_) => 400,
-            Self::MemberNotPermitted => 403,
+            Self::MemberNotPermitted(_) => 403,
             Self::NoLength => 411,
             Self::TooLong => 413,
             Self::MediaType => 415,
@@ -70,7 +70,7 @@ impl BodyFault {
     pub fn code(self) -> &'static str {
         match self {
             Self::Json(error) => error.code(),
-            Self::MemberNotPermitted => "member_not_permitted",
+            Self::MemberNotPermitted(_) => "member_not_permitted",
             Self::NoLength => "length_required",
             Self::TooLong => "body_too_large",
             Self::MediaType => "unsupported_media_type",
@@ -83,7 +83,7 @@ impl BodyFault {
     pub fn message(self) -> &'static str {
         match self {
             Self::Json(_) => "The body is no JSON with one reading",
-            Self::MemberNotPermitted => "The body holds a member that you may not write",
+            Self::MemberNotPermitted(_) => "The body holds a member that you may not write",
             Self::NoLength => "A body of this size needs a Content-Length",
             Self::TooLong => "The body is too large",
             Self::MediaType => "The body must be sent as JSON",
@@ -101,8 +101,8 @@ pub struct BodyCheck {
     withheld: u64,
     /// The person whose record the request is about.
     subject: Option<Box<str>>,
-    /// The value of a member that may name the subject, as written so far.
-    named: Option<Vec<u8>>,
+    /// A member that may name the subject, and its value as written so far.
+    named: Option<(usize, Vec<u8>)>,
 }
 
 impl BodyCheck {
@@ -122,11 +122,13 @@ impl BodyCheck {
                 Piece::NameEnd(names) => self.judge(names & self.withheld)?,
                 Piece::Scalar(_) if self.scanner.depth() == 0 => return Err(BodyFault::NotAnObject),
                 Piece::Scalar(part) => self.name_subject(part)?,
-                Piece::Open(Kind::Object | Kind::Array) if self.named.is_some() => {
-                    return Err(BodyFault::MemberNotPermitted);
+                Piece::Open(Kind::Object | Kind::Array) => {
+                    if let Some((at, _)) = self.named {
+                        return Err(BodyFault::MemberNotPermitted(at));
+                    }
                 }
                 Piece::Comma | Piece::Close(Kind::Object | Kind::Array) => self.settle()?,
-                Piece::Open(Kind::Object | Kind::Array) | Piece::NameBegin | Piece::Name(_) => {}
+                Piece::NameBegin | Piece::Name(_) => {}
             }
         }
         Ok(())
@@ -148,20 +150,20 @@ impl BodyCheck {
                 continue;
             }
             if !member.may_name_subject || self.subject.is_none() {
-                return Err(BodyFault::MemberNotPermitted);
+                return Err(BodyFault::MemberNotPermitted(at));
             }
-            self.named = Some(Vec::new());
+            self.named = Some((at, Vec::new()));
         }
         Ok(())
     }
 
     /// Keeps what may be the subject, as long as it may be.
     fn name_subject(&mut self, part: &[u8]) -> Result<(), BodyFault> {
-        let Some(named) = &mut self.named else { return Ok(()) };
+        let Some((at, named)) = &mut self.named else { return Ok(()) };
         // A character takes six bytes at most for each of its own in UTF-8: `\u0041`.
         let most = 2 + 6 * self.subject.as_ref().map_or(0, |subject| subject.len());
         if named.len() + part.len() > most {
-            return Err(BodyFault::MemberNotPermitted);
+            return Err(BodyFault::MemberNotPermitted(*at));
         }
         named.extend_from_slice(part);
         Ok(())
@@ -169,8 +171,8 @@ impl BodyCheck {
 
     /// A value has ended; if it had to be the subject, it is.
     fn settle(&mut self) -> Result<(), BodyFault> {
-        let Some(named) = self.named.take() else { return Ok(()) };
+        let Some((at, named)) = self.named.take() else { return Ok(()) };
         let named: Option<String> = serde_json::from_slice(&named).ok();
-        if named.as_deref() == self.subject.as_deref() { Ok(()) } else { Err(BodyFault::MemberNotPermitted) }
+        if named.as_deref() == self.subject.as_deref() { Ok(()) } else { Err(BodyFault::MemberNotPermitted(at)) }
     }
 }

@@ -163,7 +163,9 @@ impl Outcome {
             Self::Refused(refusal) => {
                 record.account = refusal.account();
                 record.reason = refusal.reason();
-                if matches!(**refusal, Refusal::Denied { .. }) {
+                record.lacks = refusal.lacks();
+                // Rights decided, also where it was for a member of the body.
+                if refusal.status() == 403 {
                     record.decision = "deny";
                 }
                 if let Some((principal, endpoint, subject)) = refusal.concerns() {

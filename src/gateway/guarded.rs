@@ -150,6 +150,7 @@ impl Guarded {
                 subject: None,
                 decision: "refuse",
                 reason: fault.code(),
+                lacks: None,
                 status,
                 duration: self.began.elapsed(),
                 policy: "",

@@ -74,6 +74,7 @@ impl Gateway {
             subject: None,
             decision: "refuse",
             reason: "undecided",
+            lacks: None,
             status,
             duration: ctx.start.elapsed(),
             policy: policy.fingerprint(),

@@ -201,7 +201,7 @@ impl Gateway {
 
     /// Refuses an admitted request for its body.
     fn refuse_body(&self, permit: Permit, fault: BodyFault) -> Refusal {
-        if fault == BodyFault::MemberNotPermitted {
+        if matches!(fault, BodyFault::MemberNotPermitted(_)) {
             self.recorder.metrics().members_refused.inc();
         }
         self.pipeline.refuse_body(permit, fault)
