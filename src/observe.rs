@@ -35,10 +35,15 @@ use writer::{Entry, Printer, State, Writer};
 const QUEUE: usize = 32 * 1024;
 /// How long the disk may take for a record.
 const DISK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest untrusted text in a record, in characters.
-const MAX_TEXT: usize = 256;
-/// Most roles in a record.
-const MAX_LIST: usize = 32;
+// How much of a record its parts may take, in bytes as they are written: what is legal is whole, and a record has 16 KiB at
+// most, which is what collectors of logs take for one line (Docker's). What was cut is named in the record.
+/// Any other text. An id has 256 bytes, and escapes take three for each at most, where controls are refused.
+const MAX_TEXT: usize = 3 * 256;
+/// The path, and what was read from it: the longest that a route can have needs no escapes, and none of what it encodes takes
+/// more bytes than its encoding.
+const MAX_PATH: usize = 2 * 1024;
+/// All roles together: some 220 of twenty letters.
+const MAX_ROLES: usize = 5 * 1024;
 
 /// What a record tells of one request.
 #[derive(Debug, Clone, Copy)]
@@ -229,13 +234,13 @@ impl Recorder {
 }
 
 fn line(record: &Record<'_>) -> Vec<u8> {
-    let mut line = Line(Vec::with_capacity(384));
-    line.0.push(b'{');
+    let mut line = Line { bytes: Vec::with_capacity(384), cut: Vec::new() };
+    line.bytes.push(b'{');
     line.text("time", &rfc3339(record.time));
     line.text("request.id", record.request_id);
     line.text("client.ip", record.client);
     line.text("method", record.method);
-    line.text("path", record.path);
+    line.text_within("path", record.path, MAX_PATH);
     if let Some(account) = record.account {
         line.text("account", account);
     }
@@ -246,7 +251,7 @@ fn line(record: &Record<'_>) -> Vec<u8> {
         line.text("endpoint", record.endpoint);
     }
     if let Some(subject) = record.subject {
-        line.text("subject.id", subject);
+        line.text_within("subject.id", subject, MAX_PATH);
     }
     line.text("decision", record.decision);
     line.text("reason", record.reason);
@@ -259,67 +264,111 @@ fn line(record: &Record<'_>) -> Vec<u8> {
     if let Some(trace) = record.trace_id {
         line.text("trace.id", trace);
     }
-    line.0.extend_from_slice(b"}\n");
-    line.0
+    line.end()
 }
 
-struct Line(Vec<u8>);
+struct Line {
+    bytes: Vec<u8>,
+    /// The members that are not whole.
+    cut: Vec<&'static str>,
+}
 
 impl Line {
     fn key(&mut self, key: &str) {
-        if self.0.len() > 1 {
-            self.0.push(b',');
+        if self.bytes.len() > 1 {
+            self.bytes.push(b',');
         }
-        self.0.push(b'"');
-        self.0.extend_from_slice(key.as_bytes());
-        self.0.extend_from_slice(b"\":");
+        self.bytes.push(b'"');
+        self.bytes.extend_from_slice(key.as_bytes());
+        self.bytes.extend_from_slice(b"\":");
     }
 
     fn number(&mut self, key: &str, value: u64) {
         self.key(key);
-        let _ = write!(self.0, "{value}");
+        let _ = write!(self.bytes, "{value}");
     }
 
-    fn list(&mut self, key: &str, values: &[String]) {
+    fn text(&mut self, key: &'static str, value: &str) {
+        self.text_within(key, value, MAX_TEXT);
+    }
+
+    fn text_within(&mut self, key: &'static str, value: &str, room: usize) {
         self.key(key);
-        self.0.push(b'[');
-        for (count, value) in values.iter().take(MAX_LIST).enumerate() {
-            if count > 0 {
-                self.0.push(b',');
-            }
-            self.string(value);
+        if !self.string(value, room) {
+            self.cut.push(key);
         }
-        self.0.push(b']');
     }
 
-    fn text(&mut self, key: &str, value: &str) {
+    /// The first of them, as many as there is room for; each of those whole.
+    fn list(&mut self, key: &'static str, values: &[String]) {
         self.key(key);
-        self.string(value);
-    }
-
-    fn string(&mut self, value: &str) {
-        self.0.push(b'"');
-        for (count, character) in value.chars().enumerate() {
-            if count == MAX_TEXT {
-                self.0.extend_from_slice("…".as_bytes());
+        let end = self.bytes.len() + MAX_ROLES;
+        self.bytes.push(b'[');
+        for (count, value) in values.iter().enumerate() {
+            let before = self.bytes.len();
+            if count > 0 {
+                self.bytes.push(b',');
+            }
+            if !self.string(value, end.saturating_sub(before)) {
+                self.bytes.truncate(before);
+                self.cut.push(key);
                 break;
             }
-            match character {
-                '"' => self.0.extend_from_slice(b"\\\""),
-                '\\' => self.0.extend_from_slice(b"\\\\"),
-                ' '..='~' => self.0.push(u8::try_from(character).unwrap_or(b'?')),
-                // Letters and digits of any script are readable; controls, separators and direction marks are escaped.
-                _ if character.is_alphanumeric() => {
-                    self.0.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes())
-                }
-                _ => {
-                    for unit in character.encode_utf16(&mut [0; 2]) {
-                        let _ = write!(self.0, "\\u{unit:04x}");
-                    }
+        }
+        self.bytes.push(b']');
+    }
+
+    /// As much of a text as there is room for; whether that is all of it.
+    fn string(&mut self, value: &str, room: usize) -> bool {
+        self.bytes.push(b'"');
+        if value.len() <= room && value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+        {
+            // As nearly all there is: copied at once.
+            self.bytes.extend_from_slice(value.as_bytes());
+            self.bytes.push(b'"');
+            return true;
+        }
+        let end = self.bytes.len() + room;
+        let is_whole = value.chars().all(|character| {
+            let before = self.bytes.len();
+            self.escaped(character);
+            let fits = self.bytes.len() <= end;
+            if !fits {
+                self.bytes.truncate(before);
+            }
+            fits
+        });
+        if !is_whole {
+            self.bytes.extend_from_slice("…".as_bytes());
+        }
+        self.bytes.push(b'"');
+        is_whole
+    }
+
+    fn escaped(&mut self, character: char) {
+        match character {
+            '"' => self.bytes.extend_from_slice(b"\\\""),
+            '\\' => self.bytes.extend_from_slice(b"\\\\"),
+            ' '..='~' => self.bytes.push(u8::try_from(character).unwrap_or(b'?')),
+            // Letters and digits of any script are readable; controls, separators and direction marks are escaped.
+            _ if character.is_alphanumeric() => {
+                self.bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes())
+            }
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(self.bytes, "\\u{unit:04x}");
                 }
             }
         }
-        self.0.push(b'"');
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        if !self.cut.is_empty() {
+            let names: Vec<_> = std::mem::take(&mut self.cut).into_iter().map(str::to_owned).collect();
+            self.list("cut", &names);
+        }
+        self.bytes.extend_from_slice(b"}\n");
+        self.bytes
     }
 }
 
@@ -393,10 +442,48 @@ mod tests {
         }
     }
 
+    fn parsed(record: &Record<'_>) -> (usize, serde_json::Value) {
+        let line = line(record);
+        (line.len(), serde_json::from_slice(&line).unwrap())
+    }
+
     #[test]
-    fn untrusted_text_is_bounded() {
-        let long = "x".repeat(100_000);
-        assert!(line(&record(&long, &long)).len() < 1000);
+    fn what_is_legal_is_whole_and_what_is_not_is_bounded_and_named() {
+        // The longest there are, with the longest escapes.
+        let (path, account, subject) = ("/".repeat(MAX_PATH), "😀".repeat(64), "😀".repeat(MAX_PATH / 12));
+        let names = |count: usize| (0..count).map(|number| format!("nurse_of_ward_{number:06}")).collect::<Vec<_>>();
+        let many = names(200);
+        let legal = Record { roles: &many, subject: Some(&subject), ..record(&path, &account) };
+        let (_, told) = parsed(&legal);
+        assert_eq!((&told["path"], &told["account"]), (&path.as_str().into(), &account.as_str().into()));
+        assert_eq!(told["subject.id"], subject);
+        assert_eq!((&told["roles"], &told["cut"]), (&serde_json::json!(many), &serde_json::Value::Null));
+
+        let (path, text, too_many) = (path + "/", "\0".repeat(100_000), names(10_000));
+        let cut = parsed(&Record { roles: &too_many, ..record(&path, "ANA") }).1;
+        assert_eq!((&cut["cut"], &cut["account"]), (&serde_json::json!(["path", "roles"]), &"ANA".into()));
+        assert!(cut["path"].as_str().unwrap().ends_with("/…"));
+        let kept: Vec<String> = serde_json::from_value(cut["roles"].clone()).unwrap();
+        assert!(kept.len() > 200 && kept == names(kept.len()), "whole names, the first of them");
+
+        let roles = [text.clone()];
+        let all = Record {
+            request_id: &text,
+            client: &text,
+            method: &text,
+            roles: &too_many,
+            endpoint: &text,
+            subject: Some(&text),
+            lacks: Some(&text),
+            policy: &text,
+            trace_id: Some(&text),
+            ..record(&text, &text)
+        };
+        for all in [all, Record { roles: &roles, ..all }] {
+            let (length, told) = parsed(&all);
+            assert!(length <= 16 * 1024, "{length}");
+            assert_eq!(told["cut"].as_array().unwrap().len(), 11, "{told}");
+        }
     }
 
     #[test]
