@@ -81,6 +81,11 @@ impl WriteGuard {
         self.permissions.get(at).copied().flatten()
     }
 
+    /// What the members need, in their order.
+    pub fn permissions(&self) -> impl Iterator<Item = Endpoint> {
+        self.permissions.iter().copied().flatten()
+    }
+
     /// The members that a caller may not write, a bit for each, given what is granted to it.
     pub fn withheld(&self, is_granted: impl Fn(Endpoint) -> bool) -> u64 {
         let withheld = |permission: &Option<Endpoint>| !permission.is_some_and(&is_granted);

@@ -24,6 +24,8 @@ mod browsers;
 mod records;
 #[path = "gateway/instances.rs"]
 mod instances;
+#[path = "gateway/explain.rs"]
+mod explain;
 #[path = "gateway/operating.rs"]
 mod operating;
 #[path = "gateway/tls.rs"]

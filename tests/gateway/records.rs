@@ -93,49 +93,6 @@ fn a_password_appears_nowhere_however_much_is_logged() {
     // What was logged is looked through when the gateway is dropped.
 }
 
-#[test]
-fn a_recorded_decision_is_explained_under_the_policy_that_made_it() {
-    let policy = std::fs::read_to_string("policies/roles.cfg").unwrap();
-    let gateway = Gateway::start_in(&[("FEDGATE_RECORDS_FILE", "records.jsonl")], "", &policy);
-    let denied = gateway.get("/people/DOC", "ANA").header("x-request-id").unwrap();
-    let refused = gateway.get("/people/DOC", "").header("x-request-id").unwrap();
-    // The policy changes; the decision of before is still explained by the one of before.
-    let old = gateway.record()["policy"].as_str().unwrap().to_owned();
-    let kept = gateway.dir.join("policy-history").join(format!("{old}.cfg"));
-    let deadline = std::time::Instant::now() + crate::fixture::PATIENCE;
-    while !kept.exists() {
-        assert!(std::time::Instant::now() < deadline, "the policy is not kept");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    std::fs::write(gateway.dir.join("roles.cfg"), policy.replace("\"False\"", "\"True\"")).unwrap();
-    let explain_with = |id: &str, options: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fedgate"));
-        command
-            .args(["explain", id])
-            .args(options)
-            .arg("--config")
-            .arg(gateway.dir.join("fedgate.toml"))
-            .env("FEDGATE_RECORDS_FILE", "records.jsonl");
-        let out = command.output().unwrap();
-        (out.status.code().unwrap(), String::from_utf8(out.stdout).unwrap() + &String::from_utf8(out.stderr).unwrap())
-    };
-    let explain = |id: &str| explain_with(id, &[]);
-    let (code, text) = explain(&denied);
-    assert_eq!(code, 0, "{text}");
-    assert!(text.contains("GET /people/DOC by ANA: deny (not_own), status 403"), "{text}");
-    assert!(
-        text.contains("end_user") && text.contains("for one's own record alone (line 5)") && text.contains(&old),
-        "{text}"
-    );
-    assert!(explain(&refused).1.contains("the policy was not asked"));
-    let parsed = |id: &str| serde_json::from_str::<serde_json::Value>(&explain_with(id, &["--json"]).1).unwrap();
-    let told = parsed(&denied);
-    assert_eq!((&told["record"]["request.id"], &told["record"]["status"]), (&denied.as_str().into(), &403.into()));
-    assert_eq!((&told["replay"]["decision"], &told["replay"]["as"]), (&"deny not_own".into(), &"ANA".into()), "{told}");
-    assert!(parsed(&refused)["replay"].is_null());
-    assert_eq!(explain("00000000000000000000000000000000").0, 1);
-}
-
 /// Request id and status of an answer whose head has come.
 fn acknowledged(address: SocketAddr, request: &str) -> Option<(String, u64)> {
     let mut stream = TcpStream::connect(address).ok()?;

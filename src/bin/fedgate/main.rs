@@ -73,7 +73,7 @@ enum Command {
         /// The records, if not the `records.file` of the configuration.
         #[arg(long, value_name = "FILE")]
         records: Option<PathBuf>,
-        /// Print JSON: the record, and the decision that was replayed.
+        /// Print JSON: the record, and the decision that was replayed; also when that failed, with why.
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -117,18 +117,33 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
+impl Failure {
+    /// What went wrong and why, in one line; each cause once, because some errors tell theirs themselves.
+    pub(crate) fn in_words(&self) -> String {
+        let (Self::Failed(error) | Self::Usage(error)) = self;
+        error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+            "" => cause,
+            known if known.contains(&cause) => told,
+            known => format!("{known}: {cause}"),
+        })
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     observe::log_to_stderr();
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Failed(error)) => {
-            eprintln!("fedgate: {error:#}");
-            ExitCode::from(1)
-        }
-        Err(Failure::Usage(error)) => {
-            eprintln!("fedgate: {error:#}");
-            ExitCode::from(2)
+        Err(failure) => {
+            eprintln!("fedgate: {}", failure.in_words());
+            ExitCode::from(failure.exit_code())
         }
     }
 }
@@ -146,7 +161,7 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Policy { command } => runtime()?.block_on(policy::run(command)),
         Command::Explain { request_id, records, json, config } => {
-            explain::run(&load(&config.file)?, &request_id, records, json)
+            explain::run(&config.file, &request_id, records, json)
         }
         Command::Status { json, config } => {
             let config = load(&config.file)?;
