@@ -3,7 +3,8 @@
 //! The one rule: keeping them never stands in the way of serving: what cannot be written is told and left.
 //! Called by `reload` whenever a policy comes into force, and by `fedgate explain`.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -24,16 +25,22 @@ pub fn keep(directory: &Path, policy: &PolicySet) -> io::Result<()> {
     let path = path_of(directory, policy.fingerprint());
     if holds(&path, policy.source()) {
         // In force again: it is the newest once more.
-        std::fs::File::options().write(true).open(path)?.set_modified(SystemTime::now())?;
+        File::options().write(true).open(path)?.set_modified(SystemTime::now())?;
     } else {
-        // Whole or not at all: a reader never sees half a policy.
         let partial = directory.join(format!(".{}.{}", policy.fingerprint(), std::process::id()));
-        // Not synced: what a crash of the machine has emptied is written anew when it is in force, and reloading waits for
-        // no disk.
-        let written = std::fs::write(&partial, policy.source()).and_then(|()| std::fs::rename(&partial, path));
+        let written = write(&partial, policy.source()).and_then(|()| std::fs::rename(&partial, path));
         written.inspect_err(|_| drop(std::fs::remove_file(&partial)))?;
+        File::open(directory)?.sync_all()?;
     }
     clear(directory)
+}
+
+/// Writes a file whole, and to the disk, before it has its name: neither a reader nor a crash of the machine, which leaves
+/// the records of what the policy decided, ever leads to half a policy.
+fn write(partial: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::create(partial)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 /// Whether a file has this content.
@@ -99,7 +106,7 @@ mod tests {
             keep(&directory, &policy(number)).unwrap();
             let file = path_of(&directory, policy(number).fingerprint());
             let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(number as u64);
-            std::fs::File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
+            File::options().write(true).open(file).unwrap().set_modified(time).unwrap();
         }
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), KEPT);
         assert!(!path_of(&directory, policy(0).fingerprint()).exists());
@@ -132,7 +139,7 @@ mod tests {
         std::fs::create_dir(&directory).unwrap();
         let names = [".0123456789abcdef.7", ".0123456789abcdef.8", ".gitignore", ".0123456789abcdef.swp", "notes.7"];
         for name in names {
-            let file = std::fs::File::create(directory.join(name)).unwrap();
+            let file = File::create(directory.join(name)).unwrap();
             if name != ".0123456789abcdef.8" {
                 file.set_modified(SystemTime::now() - WRITTEN_WITHIN * 2).unwrap();
             }
