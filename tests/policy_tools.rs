@@ -10,6 +10,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+#[path = "policy_tools/accounts.rs"]
+mod accounts;
+
 struct Files(PathBuf);
 
 impl Files {
@@ -32,11 +35,15 @@ impl Drop for Files {
 }
 
 /// Exit code, stdout, last line of stderr.
-fn policy(arguments: &[&str]) -> (i32, String, String) {
-    let out = Command::new(env!("CARGO_BIN_EXE_fedgate")).arg("policy").args(arguments).output().unwrap();
+fn fedgate(arguments: &[&str]) -> (i32, String, String) {
+    let out = Command::new(env!("CARGO_BIN_EXE_fedgate")).args(arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let complaint = text(out.stderr).lines().last().unwrap_or_default().to_owned();
     (out.status.code().unwrap(), text(out.stdout), complaint)
+}
+
+fn policy(arguments: &[&str]) -> (i32, String, String) {
+    fedgate(&[&["policy"], arguments].concat())
 }
 
 fn json(arguments: &[&str]) -> serde_json::Value {

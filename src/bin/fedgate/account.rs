@@ -49,7 +49,7 @@ pub(crate) enum Command {
         /// The id of the person.
         id: String,
         /// Roles, with commas between them; "" for none.
-        #[arg(value_delimiter = ',')]
+        #[arg(value_delimiter = ',', required = true)]
         roles: Vec<String>,
     },
     /// Let an account log in again.

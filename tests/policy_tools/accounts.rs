@@ -1,0 +1,57 @@
+//! Accounts of a store, as `fedgate policy explain` and `fedgate account` see them.
+
+use fedgate::accounts::{Accounts, NewAccount};
+use fedgate::config::Config;
+use fedgate::db::schema;
+
+use crate::{Files, fedgate};
+
+/// A bcrypt hash of some password.
+const HASH: &str = "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW";
+
+/// A configuration whose store is a file of this name, with the stock policy.
+fn configuration(files: &Files, store: &str, more: &str) -> String {
+    files.write("secret", &"k".repeat(40));
+    let roles = std::env::current_dir().unwrap().join(crate::STOCK);
+    files.write(
+        "fedgate.toml",
+        &format!(
+            "[assertion]\nsecret_file = \"secret\"\n[policy]\nroles = \"{}\"\n[store]\npath = \"{store}\"\n{more}",
+            roles.display()
+        ),
+    )
+}
+
+/// Works on the accounts of a configuration, whose schema is there.
+fn with_accounts(config: &str, work: impl AsyncFnOnce(Accounts)) {
+    let config = Config::load(config.as_ref()).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let accounts = Accounts::open(&config.store).await.unwrap();
+        schema::migrate(accounts.database()).await.unwrap();
+        work(accounts).await;
+    });
+}
+
+/// A store with `ANA`, who is a patient and has this password hash.
+fn store_with_ana(config: &str, password_hash: &str) {
+    let roles = vec!["end_user".to_owned()];
+    let new = NewAccount { id: "ANA".into(), roles, password_hash: password_hash.into(), name: None, lastname: None };
+    with_accounts(config, async |accounts| assert!(accounts.add(&new).await.unwrap()));
+}
+
+#[test]
+fn roles_are_replaced_by_those_that_are_named_and_by_none_only_if_that_is_said() {
+    let files = Files::new();
+    let config = configuration(&files, "store.db", "");
+    store_with_ana(&config, HASH);
+    let roles = |arguments: &[&str]| {
+        let (code, ..) = fedgate(&[&["account", "--config", &config, "roles", "ANA"], arguments].concat());
+        let (_, shown, _) = fedgate(&["account", "--config", &config, "show", "ANA"]);
+        let shown = shown.lines().find_map(|line| line.strip_prefix("roles ")).unwrap().trim().to_owned();
+        (code, shown)
+    };
+    assert_eq!(roles(&[]), (2, "end_user".to_owned()), "nothing is not none");
+    assert_eq!(roles(&["end_user,root"]), (0, "end_user, root".to_owned()));
+    assert_eq!(roles(&["--wait"]), (2, "end_user, root".to_owned()));
+    assert_eq!(roles(&[""]), (0, "(none)".to_owned()));
+}
