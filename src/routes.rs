@@ -14,10 +14,12 @@ use thiserror::Error;
 use crate::config::{Config, GuardConfig, RouteConfig};
 use crate::fields::{Member, Members, Names};
 use crate::path::CanonicalPath;
-use crate::policy::{Endpoint, EndpointTable, Method};
+use crate::policy::{Asked, Endpoint, EndpointTable, Method};
 
 /// The permission that lets a caller write `roles` and `active` of a person.
 pub const ACCOUNT_ENDPOINT: &str = "account";
+/// The methods that write a person, under which it counts.
+const ACCOUNT_METHODS: [Method; 2] = [Method::Post, Method::Patch];
 /// Longest id of a person, in bytes.
 pub const MAX_ID_BYTES: usize = 256;
 
@@ -183,6 +185,25 @@ impl Routes {
         self.account
     }
 
+    /// What these routes ask of a policy: the endpoints they lead to, and the permissions of what they guard.
+    pub fn asked(&self) -> Asked<'_> {
+        let mut asked = Asked::new();
+        let mut ask = |endpoint, method| asked.entry(self.endpoints.name(endpoint)).or_default().insert(method);
+        for (route, method) in self.routes.iter().flat_map(|route| Method::ALL.map(|method| (route, method))) {
+            let Some(Some(action)) = route.actions.get(method as usize) else { continue };
+            let guarded = action.guard.iter().flat_map(|guard| guard.permissions.iter().flatten());
+            for endpoint in action.endpoint.iter().chain(guarded) {
+                ask(*endpoint, method);
+            }
+        }
+        if let Some(account) = self.account {
+            for method in ACCOUNT_METHODS {
+                ask(account, method);
+            }
+        }
+        asked
+    }
+
     /// Every pattern, for messages.
     pub fn patterns(&self) -> impl Iterator<Item = &str> {
         self.routes.iter().map(|route| route.pattern.as_str())
@@ -299,8 +320,7 @@ impl Routes {
             return Err(fault("`methods` is empty"));
         }
         for name in &route.methods {
-            let method = Method::parse(name).filter(|_| name != "HEAD");
-            let method = method.ok_or_else(|| {
+            let method = Method::of_key(name).ok_or_else(|| {
                 fault(&format!("`{name}` is no method of GET, POST, PUT, PATCH, DELETE (GET covers HEAD)"))
             })?;
             let slot = entry.actions.get_mut(method as usize);

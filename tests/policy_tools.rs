@@ -69,7 +69,7 @@ fn check_names_line_and_key_of_a_fault_and_what_is_hardly_meant() {
         r#"[
  {"role": "r", "permissions": {"GET": ["person", "persn"],
    "HEAD": ["person"], "get": ["person"],
-   "PATCH": ["account", "account"]}},
+   "PATCH": ["account", "account"], "DELETE": ["login"]}},
  {"role": "r", "permissions": {"GET": ["people"], "global": true}}
 ]"#,
     );
@@ -81,13 +81,14 @@ fn check_names_line_and_key_of_a_fault_and_what_is_hardly_meant() {
         "odd.cfg:3: `get` of role `r`",
         "odd.cfg:4: role `r` may write its own roles",
         "odd.cfg:4: `account` stands twice under `PATCH`",
+        "odd.cfg:4: no route asks for `login` under `DELETE`, but under GET",
         "odd.cfg:5: role `r` stands on line 2 too",
         "odd.cfg:5: `global` of role `r` is true, not \"True\"",
     ] {
         assert!(text.contains(expected), "{expected} in {text}");
     }
     assert_eq!(policy(&["check", "--strict", &odd]).0, 1);
-    assert_eq!(json(&["check", "--json", &odd])["warnings"].as_array().unwrap().len(), 7);
+    assert_eq!(json(&["check", "--json", &odd])["warnings"].as_array().unwrap().len(), 8);
     assert_eq!(policy(&["check", "/nowhere/roles.cfg"]).0, 2);
 }
 

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use cases::{Case, CasesError, Expectation, parse_cases};
-pub use review::{CellChange, Explanation, Matrix, RoleSays, Says, Warning};
+pub use review::{Asked, CellChange, Explanation, Matrix, RoleSays, Says, Warning};
 pub use rights::{Endpoint, EndpointTable, Rights};
 pub use roles_cfg::{Grant, MAX_POLICY_BYTES, PolicyError, RoleDefinition};
 
@@ -30,7 +30,7 @@ pub enum Reach {
 }
 
 /// A method that roles.cfg can grant; HEAD is judged as GET, and OPTIONS is answered without one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Method {
     /// GET, and HEAD.
     Get,
@@ -160,13 +160,14 @@ impl Method {
     /// The method a request is judged by; none for what no policy can grant.
     pub fn parse(name: &str) -> Option<Self> {
         match name {
-            "GET" | "HEAD" => Some(Self::Get),
-            "POST" => Some(Self::Post),
-            "PUT" => Some(Self::Put),
-            "PATCH" => Some(Self::Patch),
-            "DELETE" => Some(Self::Delete),
-            _ => None,
+            "HEAD" => Some(Self::Get),
+            _ => Self::of_key(name),
         }
+    }
+
+    /// The method that a key of roles.cfg grants, if it is one.
+    pub fn of_key(key: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.as_str() == key)
     }
 
     /// The name as on the wire and in roles.cfg.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Decision, Method, PolicySet, Question, Reach};
+use super::{Decision, Grant, Method, PolicySet, Question, Reach, RoleDefinition};
 
 /// Why a question was answered as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub enum Says {
 
 /// One (role, endpoint, method) with whose records it reaches; nothing where it is missing.
 pub type Matrix = BTreeMap<(String, String, &'static str), Reach>;
+
+/// What routes ask of a policy: for each endpoint, the methods under which a grant of it counts.
+pub type Asked<'a> = BTreeMap<&'a str, BTreeSet<Method>>;
 
 /// One cell of the matrix that an edit changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,8 +116,9 @@ impl PolicySet {
         let mut matrix = Matrix::new();
         for role in self.roles() {
             for grant in &role.grants {
-                let Some(method) = granted_method(&grant.method) else { continue };
-                let cell = matrix.entry((role.name.clone(), grant.endpoint.clone(), method)).or_insert(role.reach);
+                let Some(method) = Method::of_key(&grant.method) else { continue };
+                let cell = (role.name.clone(), grant.endpoint.clone(), method.as_str());
+                let cell = matrix.entry(cell).or_insert(role.reach);
                 *cell = (*cell).max(role.reach);
             }
         }
@@ -133,64 +137,33 @@ impl PolicySet {
             .collect()
     }
 
-    /// What is valid in this policy and hardly meant; `endpoints` are those that routes lead to.
-    pub fn warnings(&self, endpoints: &[String]) -> Vec<Warning> {
+    /// What is valid in this policy and hardly meant, given what the routes ask for.
+    pub fn warnings(&self, asked: &Asked<'_>) -> Vec<Warning> {
         let mut warnings = Vec::new();
         let mut warn = |line, text: String| warnings.push(Warning { line, text });
         let mut first_lines: BTreeMap<&str, usize> = BTreeMap::new();
         for role in self.roles() {
-            if let Some(first) = first_lines.get(role.name.as_str()) {
-                warn(
-                    role.line,
-                    format!(
-                        "role `{}` stands on line {first} too; each entry counts, with its own `global`",
-                        role.name
-                    ),
-                );
+            let name = &role.name;
+            if let Some(first) = first_lines.get(name.as_str()) {
+                let text =
+                    format!("role `{name}` stands on line {first} too; each entry counts, with its own `global`");
+                warn(role.line, text);
             }
-            first_lines.entry(&role.name).or_insert(role.line);
+            first_lines.entry(name).or_insert(role.line);
             if role.global_is_boolean && role.reach == Reach::Global {
-                warn(
-                    role.line,
-                    format!(
-                        "`global` of role `{}` is true, not \"True\": Thalamus would read it as own records only",
-                        role.name
-                    ),
+                let text = format!(
+                    "`global` of role `{name}` is true, not \"True\": Thalamus would read it as own records only"
                 );
+                warn(role.line, text);
             }
             let mut seen = BTreeSet::new();
             for grant in &role.grants {
-                match granted_method(&grant.method) {
-                    None => {
-                        let text = format!(
-                            "`{}` of role `{}` is no method that is judged (HEAD is judged as GET); it grants nothing",
-                            grant.method, role.name
-                        );
-                        warn(grant.line, text);
-                    }
-                    Some(_) if !endpoints.contains(&grant.endpoint) => {
-                        warn(
-                            grant.line,
-                            format!(
-                                "no route leads to endpoint `{}`; role `{}` gains nothing by it",
-                                grant.endpoint, role.name
-                            ),
-                        );
-                    }
-                    Some(_) if grant.endpoint == "account" && role.reach == Reach::Own => {
-                        let text = format!(
-                            "role `{}` may write its own roles: `account` with own records lets everyone who has it become anything",
-                            role.name
-                        );
-                        warn(grant.line, text);
-                    }
-                    Some(_) => {}
+                if let Some(text) = oddity(role, grant, asked) {
+                    warn(grant.line, text);
                 }
                 if !seen.insert((&grant.method, &grant.endpoint)) {
-                    warn(
-                        grant.line,
-                        format!("`{}` stands twice under `{}` of role `{}`", grant.endpoint, grant.method, role.name),
-                    );
+                    let text = format!("`{}` stands twice under `{}` of role `{name}`", grant.endpoint, grant.method);
+                    warn(grant.line, text);
                 }
             }
         }
@@ -200,7 +173,31 @@ impl PolicySet {
     }
 }
 
-/// The method that a key of the file grants, if it is one.
-fn granted_method(key: &str) -> Option<&'static str> {
-    Method::ALL.into_iter().map(Method::as_str).find(|method| *method == key)
+/// What is odd about one grant, if anything.
+fn oddity(role: &RoleDefinition, Grant { method: key, endpoint, .. }: &Grant, asked: &Asked<'_>) -> Option<String> {
+    let name = &role.name;
+    let Some(method) = Method::of_key(key) else {
+        return Some(format!(
+            "`{key}` of role `{name}` is no method that is judged (HEAD is judged as GET); it grants nothing"
+        ));
+    };
+    let Some(methods) = asked.get(endpoint.as_str()) else {
+        return Some(format!("no route leads to endpoint `{endpoint}`; role `{name}` gains nothing by it"));
+    };
+    if !methods.contains(&method) {
+        let methods: Vec<_> = methods.iter().map(|method| method.as_str()).collect();
+        return Some(format!(
+            "no route asks for `{endpoint}` under `{key}`, but under {}; role `{name}` gains nothing by it",
+            methods.join(", ")
+        ));
+    }
+    match (role.reach, endpoint.as_str(), method) {
+        (Reach::Own, "account", Method::Post | Method::Patch) => Some(format!(
+            "role `{name}` may write its own roles: `account` with own records lets everyone who has it become anything"
+        )),
+        (Reach::Own, "people", Method::Get) => Some(format!(
+            "role `{name}` is not global, so that `people` shows it its own record alone; Thalamus would show everybody's"
+        )),
+        _ => None,
+    }
 }

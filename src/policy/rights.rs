@@ -63,9 +63,7 @@ impl Rights {
         for role in roles.iter().flat_map(|name| policy.definitions(name)) {
             any_role = true;
             for grant in &role.grants {
-                let Some(method) = Method::ALL.into_iter().find(|method| method.as_str() == grant.method) else {
-                    continue;
-                };
+                let Some(method) = Method::of_key(&grant.method) else { continue };
                 let Some(endpoint) = endpoints.find(&grant.endpoint) else { continue };
                 if let Some(reach) = reaches.get_mut(index(endpoint, method)) {
                     *reach = (*reach).max(Some(role.reach));

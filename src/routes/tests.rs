@@ -121,3 +121,36 @@ fn malformed_patterns_are_named() {
         assert!(build(&[route("/a/{b}", methods, subject)]).is_err(), "{methods} {subject}");
     }
 }
+
+#[test]
+fn a_policy_is_asked_for_what_routes_lead_to_and_for_what_they_guard() {
+    let asked = |routes: &Routes| -> Vec<String> {
+        let words = |(endpoint, methods): (&str, std::collections::BTreeSet<Method>)| {
+            let methods: Vec<_> = methods.into_iter().map(Method::as_str).collect();
+            format!("{endpoint} {}", methods.join(" "))
+        };
+        routes.asked().into_iter().map(words).collect()
+    };
+    let built_in = [
+        "account POST PATCH",
+        "book GET",
+        "domiciliaryunits GET POST PATCH DELETE",
+        "institutions GET POST PATCH DELETE",
+        "login GET",
+        "page GET POST PATCH DELETE",
+        "password GET POST",
+        "people GET",
+        "person GET POST PATCH DELETE",
+        "personaldocs GET",
+        "poldocs GET POST DELETE",
+    ];
+    assert_eq!(asked(&build(&[]).unwrap()), built_in);
+    let guarded = "[[route.guard]]\nmembers = [\"roles\"]\npermission = \"vip\"\n".to_owned();
+    let own = [
+        "[gateway]\nthalamus_routes = false\n".to_owned(),
+        route("/a/{id}", "GET PUT", "id"),
+        route("/b", "POST", ""),
+        guarded,
+    ];
+    assert_eq!(asked(&build(&own).unwrap()), ["e GET POST PUT", "vip POST"]);
+}

@@ -160,7 +160,7 @@ fn check(file: &Path, strict: bool, options: &Options) -> Result<(), Failure> {
         }
         Err(fault) => return Err(Failure::Usage(anyhow!("{}: {fault}", file.display()))),
     };
-    let warnings = policy.warnings(routes.endpoints().names());
+    let warnings = policy.warnings(&routes.asked());
     if options.json {
         let list: Vec<_> =
             warnings.iter().map(|warning| json!({ "line": warning.line, "warning": warning.text })).collect();

@@ -1,5 +1,7 @@
 //! What is shown of a policy: explanations, tables, warnings, cases, and the words of all of them.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn ask<'a>(roles: &'a [String], method: Method, subject: Option<&'a str>) -> Question<'a> {
@@ -69,18 +71,28 @@ fn an_edit_is_shown_as_the_cells_it_changes_and_only_what_gives_more_widens() {
 #[test]
 fn what_is_hardly_meant_is_warned_of_and_nothing_else() {
     let warnings = |text: &str| -> Vec<(usize, String)> {
-        let found = policy(text).warnings(&["person".to_owned(), "account".to_owned()]);
+        let writes = BTreeSet::from([Method::Post, Method::Patch]);
+        let asked = Asked::from([
+            ("person", [Method::Get].into_iter().chain(writes.clone()).collect()),
+            ("people", [Method::Get].into()),
+            ("account", writes),
+        ]);
+        let found = policy(text).warnings(&asked);
         found.into_iter().map(|warning| (warning.line, warning.text)).collect()
     };
     assert_eq!(warnings(r#"[{"role": "r", "permissions": {"GET": ["person"], "global": "True"}}]"#), []);
     assert_eq!(warnings(r#"[{"role": "r", "permissions": {"GET": ["person"], "global": false}}]"#), []);
     assert_eq!(warnings(r#"[{"role": "r", "permissions": {"PATCH": ["account"], "global": "True"}}]"#), []);
+    assert_eq!(warnings(r#"[{"role": "r", "permissions": {"GET": ["people"], "global": "True"}}]"#), []);
     let found = warnings(
         r#"[
 {"role": "r", "permissions": {"GET": ["person"], "global": true}},
 {"role": "r", "permissions": {"GET": ["nowhere", "person",
     "person"], "HEAD": ["person"]}},
-{"role": "s", "permissions": {"PATCH": ["account"], "POST": ["person"]}}]"#,
+{"role": "s", "permissions": {"PATCH": ["account"], "POST": ["person"]}},
+{"role": "t", "permissions": {"POST": ["account"],
+    "GET": ["account", "people"], "PUT": ["person"],
+    "DELETE": ["people"]}}]"#,
     );
     let expected = [
         (2, "Thalamus would read it as own records only"),
@@ -89,6 +101,11 @@ fn what_is_hardly_meant_is_warned_of_and_nothing_else() {
         (4, "`HEAD` of role `r` is no method that is judged"),
         (4, "`person` stands twice under `GET` of role `r`"),
         (5, "role `s` may write its own roles"),
+        (6, "role `t` may write its own roles"),
+        (7, "no route asks for `account` under `GET`, but under POST, PATCH; role `t` gains nothing by it"),
+        (7, "role `t` is not global, so that `people` shows it its own record alone; Thalamus would show everybody's"),
+        (7, "no route asks for `person` under `PUT`, but under GET, POST, PATCH"),
+        (8, "no route asks for `people` under `DELETE`, but under GET"),
     ];
     assert_eq!(found.len(), expected.len(), "{found:?}");
     for (line, text) in expected {
