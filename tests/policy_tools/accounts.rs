@@ -55,3 +55,23 @@ fn roles_are_replaced_by_those_that_are_named_and_by_none_only_if_that_is_said()
     assert_eq!(roles(&["--wait"]), (2, "end_user, root".to_owned()));
     assert_eq!(roles(&[""]), (0, "(none)".to_owned()));
 }
+
+#[test]
+fn a_look_at_a_store_that_is_not_there_makes_none() {
+    let files = Files::new();
+    let config = configuration(&files, "stroe.db", "");
+    let commands: [&[&str]; 3] =
+        [&["status"], &["account", "show", "ANA"], &["policy", "explain", "--as", "ANA", "GET", "/people/ANA"]];
+    let refused = |problem: &str| {
+        for command in commands {
+            let (code, _, complaint) = fedgate(&[command, &["--config", &config]].concat());
+            assert!(code == 2 && complaint.contains("fedgate.toml: `store.path`: "), "{command:?}: {complaint}");
+            assert!(complaint.contains(problem) && complaint.contains("`fedhis migrate`"), "{command:?}: {complaint}");
+        }
+    };
+    refused("stroe.db does not exist");
+    assert_eq!(std::fs::read_dir(&files.0).unwrap().count(), 2, "configuration and secret");
+    // A database, but not of fedgate.
+    files.write("stroe.db", "");
+    refused("the database has no schema of this version");
+}

@@ -7,12 +7,11 @@ use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use fedgate::accounts::{Account, AccountChange, Accounts, NewAccount};
 use fedgate::config::Config;
-use fedgate::db::schema;
 use fedgate::gateway::load_policy;
 use fedgate::password::{self, Arena};
 use fedgate::secret::Secret;
 
-use crate::{Failure, print_line, store_fault};
+use crate::{Failure, open_store, print_line, store_fault};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -76,10 +75,7 @@ pub(crate) struct Wait {
 }
 
 pub(crate) async fn run(config: &Config, command: Command) -> Result<(), Failure> {
-    let accounts = Accounts::open(&config.store).await.map_err(|error| Failure::Usage(error.into()))?;
-    if schema::version(accounts.database()).await.map_err(|error| store_fault(config, error))? < schema::VERSION {
-        return Err(Failure::Usage(anyhow!("the database has no schema of this version; run `fedhis migrate`")));
-    }
+    let accounts = open_store(config).await?;
     match command {
         Command::Add { id, roles, name, lastname } => {
             let id = id.to_uppercase();

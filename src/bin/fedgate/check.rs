@@ -6,7 +6,7 @@ use fedgate::config::StoreConfig;
 use fedgate::db::schema;
 use fedgate::gateway::Prepared;
 
-use crate::{Failure, load, print_line, store_fault};
+use crate::{Failure, load, print_line, store_exists, store_fault};
 
 pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
@@ -14,15 +14,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
         StoreConfig::Sqlite(sqlite) => format!("embedded store {}", sqlite.path.display()),
         StoreConfig::Postgres(_) => "PostgreSQL".to_owned(),
     };
-    if let StoreConfig::Sqlite(sqlite) = &config.store
-        && !sqlite.path.exists()
-    {
-        // Opening would create it, and a check changes nothing.
-        return Err(Failure::Usage(anyhow::anyhow!(
-            "{}: does not exist; `fedhis serve` or `fedhis migrate` creates it",
-            sqlite.path.display()
-        )));
-    }
+    store_exists(&config)?;
     let certificates = config.tls.certificates.clone();
     let (roles, plain) = (config.policy.roles.clone(), config.gateway.listen.is_empty());
     let prepared = Prepared::new(config.clone()).await.map_err(|error| Failure::Usage(error.into()))?;

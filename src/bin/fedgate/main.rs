@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use fedgate::accounts::Accounts;
 use fedgate::config::{Config, StoreConfig};
+use fedgate::db::schema;
 use fedgate::gateway::Prepared;
 use fedgate::{observe, password};
 
@@ -185,13 +187,42 @@ fn load(file: &Path) -> Result<Config, Failure> {
     Config::load(file).map_err(|error| Failure::Usage(error.into()))
 }
 
+/// Opens the store as `fedhis migrate` has left it.
+pub(crate) async fn open_store(config: &Config) -> Result<Accounts, Failure> {
+    store_exists(config)?;
+    let accounts = Accounts::open(&config.store).await.map_err(|error| Failure::Usage(error.into()))?;
+    if schema::version(accounts.database()).await.map_err(|error| store_fault(config, error))? < schema::VERSION {
+        let file = config.file.display();
+        let problem = "the database has no schema of this version; run `fedhis migrate`";
+        return Err(Failure::Usage(anyhow::anyhow!("{file}: `{}`: {problem}", store_key(config))));
+    }
+    Ok(accounts)
+}
+
+/// Asks for the file of an embedded store before it is opened, because opening creates it, and a command for looking
+/// at accounts or changing them creates no database.
+pub(crate) fn store_exists(config: &Config) -> Result<(), Failure> {
+    match &config.store {
+        StoreConfig::Sqlite(sqlite) if !sqlite.path.exists() => Err(Failure::Usage(anyhow::anyhow!(
+            "{}: `store.path`: {} does not exist; `fedhis serve` or `fedhis migrate` creates it",
+            config.file.display(),
+            sqlite.path.display()
+        ))),
+        StoreConfig::Sqlite(_) | StoreConfig::Postgres(_) => Ok(()),
+    }
+}
+
 /// A fault of the store, as one line that names file and key.
 pub(crate) fn store_fault(config: &Config, error: impl std::fmt::Display) -> Failure {
-    let key = match config.store {
+    Failure::Failed(anyhow::anyhow!("{}: `{}`: {error}", config.file.display(), store_key(config)))
+}
+
+/// The key that says where the store is.
+fn store_key(config: &Config) -> &'static str {
+    match config.store {
         StoreConfig::Sqlite(_) => "store.path",
         StoreConfig::Postgres(_) => "store.uri",
-    };
-    Failure::Failed(anyhow::anyhow!("{}: `{key}`: {error}", config.file.display()))
+    }
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

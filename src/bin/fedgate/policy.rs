@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::{Subcommand, ValueEnum};
-use fedgate::accounts::Accounts;
 use fedgate::config::Config;
 use fedgate::path::{CanonicalPath, parse_target};
 use fedgate::policy::{CellChange, Decision, Explanation, PolicySet, Question, Reach, RoleSays, Says, parse_cases};
@@ -12,7 +11,7 @@ use fedgate::reload::read_policy;
 use fedgate::routes::{Resolution, Routes};
 use serde_json::json;
 
-use crate::{Failure, load, print_line};
+use crate::{Failure, load, open_store, print_line, store_fault};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -146,7 +145,7 @@ fn routes(config: Option<&Config>) -> Result<Routes, Failure> {
 }
 
 async fn stored_roles(config: &Config, id: &str) -> Result<Vec<String>, Failure> {
-    let account = Accounts::open(&config.store).await?.read(id).await?;
+    let account = open_store(config).await?.read(id).await.map_err(|error| store_fault(config, error))?;
     Ok(account.ok_or_else(|| anyhow!("there is no person `{id}`; name the roles with --roles"))?.roles)
 }
 

@@ -1,13 +1,13 @@
 //! `fedgate status`: the gateways that run on the configured store.
 
-use fedgate::accounts::{Accounts, Instance};
+use fedgate::accounts::Instance;
 use fedgate::config::Config;
 use serde_json::json;
 
-use crate::{Failure, print_line, store_fault};
+use crate::{Failure, open_store, print_line, store_fault};
 
 pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), Failure> {
-    let accounts = Accounts::open(&config.store).await.map_err(|error| Failure::Usage(error.into()))?;
+    let accounts = open_store(config).await?;
     let epoch = accounts.changes_since(None).await.map_err(|error| store_fault(config, error))?.epoch;
     let instances = accounts.instances().await.map_err(|error| store_fault(config, error))?;
     if as_json {
