@@ -7,8 +7,9 @@
     reason = "a test panics to fail"
 )]
 
+use std::io::Read;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 #[path = "policy_tools/accounts.rs"]
 mod accounts;
@@ -136,7 +137,8 @@ fn matrix_shows_each_cell_in_three_formats() {
         csv.starts_with("endpoint,method,end_user,health_professional,root\n")
             && csv.contains("\nperson,GET,own,global,global\n")
     );
-    let found = json(&["matrix", STOCK, "--format", "json"]);
+    let found = json(&["matrix", STOCK, "--json"]);
+    assert_eq!(found, json(&["matrix", STOCK, "--format", "json"]));
     let cell = serde_json::json!({ "role": "end_user", "endpoint": "person", "method": "GET", "reach": "own" });
     assert!(found["cells"].as_array().unwrap().contains(&cell));
 }
@@ -193,4 +195,79 @@ fn the_shipped_cases_hold_and_a_case_that_is_not_met_is_told() {
     assert!(code == 2 && complaint.contains("c.toml: line 6: `perhaps` is none of"), "{complaint}");
     assert_eq!(run(&files.write("empty.toml", "case = []")).0, 2, "no cases prove nothing");
     assert_eq!(run("/nowhere.toml").0, 2);
+}
+
+/// A policy of many roles, whose names begin as is given.
+fn crowd(name: &str) -> String {
+    let role = |number| format!(r#"{{"role": "{name}{number}", "permissions": {{"GET": ["person"]}}}}"#);
+    format!("[{}]", (0..20_000).map(role).collect::<Vec<_>>().join(",\n"))
+}
+
+#[test]
+fn names_do_not_control_the_terminal() {
+    let files = Files::new();
+    let file = files.write("odd.cfg", &crowd(r"a\n\u001b[31m").replace("person", r"per\u0007son"));
+    let (_, table, _) = policy(&["matrix", &file]);
+    assert_eq!(table.lines().count(), 2);
+    assert!(table.contains(r"  a\n\u{1b}[31m0  a") && table.contains("\nper\\u{7}son  GET     own  "), "{table:.200}");
+    let roles = "\u{1b}[31m";
+    let (_, text, _) =
+        policy(&["explain", "--as", "A\nB", "--roles", roles, "--policy", STOCK, "GET", "/people/\u{1b}"]);
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    let (_, csv, _) = policy(&["matrix", "--format", "csv", &file]);
+    assert!(csv.starts_with("endpoint,method,\"a\n\u{1b}[31m0\",\"a\n"), "data stays as it is: {csv:.60?}");
+}
+
+#[test]
+fn a_reader_that_has_read_enough_is_no_fault() {
+    let files = Files::new();
+    let file = files.write("crowd.cfg", &crowd("role"));
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+        let command = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdout.take().unwrap().read_exact(&mut [0; 8]).unwrap();
+        let out = child.wait_with_output().unwrap();
+        (out.status.code().unwrap(), String::from_utf8(out.stderr).unwrap())
+    };
+    assert_eq!(run(&["policy", "matrix", &file]), (0, String::new()));
+    // Nor does it hide what was found out.
+    let (code, complaint) = run(&["policy", "diff", STOCK, &file]);
+    assert!(code == 1 && complaint.contains("--allow-wider") && !complaint.contains("pipe"), "{complaint}");
+}
+
+#[test]
+fn a_question_that_cannot_be_answered_is_one_object_for_machines() {
+    let files = Files::new();
+    let broken = files.write("broken.cfg", "[\n {}]");
+    let unmet = files.write("empty.cases.toml", "case = []");
+    let told = |arguments: &[&str]| {
+        let (code, text, complaint) = policy(arguments);
+        assert!(code == 2 && complaint.starts_with("fedgate: ") && text.lines().count() == 1, "{arguments:?}: {text}");
+        let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(found.as_object().unwrap().len(), 2, "{text}");
+        (found["file"].as_str().map(str::to_owned), found["error"].as_str().unwrap().to_owned())
+    };
+    let ask = ["explain", "--json", "--as", "ANA", "--roles", "root", "--policy"];
+    for arguments in [
+        &["check", "--json", &broken][..],
+        &[&ask[..], &[&broken, "GET", "/people"]].concat(),
+        &["matrix", "--json", &broken],
+        &["matrix", "--format", "json", &broken],
+        &["diff", "--json", STOCK, &broken],
+        &["test", "--json", &broken],
+    ] {
+        let (file, error) = told(arguments);
+        assert!(file.as_ref() == Some(&broken) && error.starts_with("line 2: missing field `role`"), "{error}");
+    }
+    let (file, error) = told(&["test", "--json", STOCK, "--cases", &unmet]);
+    assert_eq!((file.as_ref(), error.as_str()), (Some(&unmet), "there are no cases"), "no cases prove nothing");
+    assert_eq!(told(&["matrix", "--json", "/nowhere"]).0.as_deref(), Some("/nowhere"));
+    for arguments in [
+        &["check", "--json", STOCK, "--config", "/nowhere"][..],
+        &[&ask[..], &[STOCK, "GET", "/people/../x"]].concat(),
+        &["explain", "--json", "--as", "ANA", "GET", "/people"],
+    ] {
+        assert_eq!(told(arguments).0, None);
+    }
 }

@@ -4,7 +4,7 @@ use fedgate::accounts::{Accounts, NewAccount};
 use fedgate::config::Config;
 use fedgate::db::schema;
 
-use crate::{Files, fedgate};
+use crate::{Files, fedgate, json};
 
 /// A bcrypt hash of some password.
 const HASH: &str = "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW";
@@ -74,4 +74,7 @@ fn a_look_at_a_store_that_is_not_there_makes_none() {
     // A database, but not of fedgate.
     files.write("stroe.db", "");
     refused("the database has no schema of this version");
+    let arguments = ["explain", "--json", "--as", "ANA", "--config", &config, "GET", "/people/ANA"];
+    let found = json(&arguments);
+    assert!(found["file"].is_null() && found["error"].as_str().unwrap().contains("`store.path`"), "{found}");
 }

@@ -229,10 +229,10 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
-/// Prints one line to stdout; a reader that went away is an error, not a panic.
+/// Prints one line to stdout; a reader that went away has read enough, and changes nothing about how a command ends.
 pub(crate) fn print_line(line: &str) -> std::io::Result<()> {
-    use std::io::Write;
+    use std::io::{ErrorKind, Write};
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()
+    let printed = writeln!(out, "{line}").and_then(|()| out.flush());
+    if printed.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) { Ok(()) } else { printed }
 }

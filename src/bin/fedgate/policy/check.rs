@@ -1,0 +1,27 @@
+//! `fedgate policy check`: what is valid in a policy and hardly meant.
+
+use std::path::Path;
+
+use anyhow::anyhow;
+use fedgate::policy::PolicySet;
+use fedgate::routes::Routes;
+use serde_json::json;
+
+use super::Report;
+
+pub(super) fn check(file: &Path, policy: &PolicySet, routes: &Routes, strict: bool) -> Report {
+    let (file, roles, fingerprint) = (file.display().to_string(), policy.roles().len(), policy.fingerprint());
+    let warnings = policy.warnings(&routes.asked());
+    let found = match warnings.len() {
+        0 => "nothing to remark".to_owned(),
+        1 => "1 warning".to_owned(),
+        count => format!("{count} warnings"),
+    };
+    let list: Vec<_> =
+        warnings.iter().map(|warning| json!({ "line": warning.line, "warning": warning.text })).collect();
+    let lines = warnings.iter().map(|warning| format!("{file}:{}: {}", warning.line, warning.text));
+    let lines = lines.chain([format!("{file}: {roles} roles, fingerprint {fingerprint}, {found}")]).collect();
+    let json = json!({ "file": file, "roles": roles, "fingerprint": fingerprint, "warnings": list });
+    let failure = (strict && !warnings.is_empty()).then(|| anyhow!("there are warnings").into());
+    Report { failure, ..Report::new(lines, json) }
+}

@@ -1,0 +1,40 @@
+//! `fedgate policy diff`: what an edit changes, cell by cell.
+
+use anyhow::anyhow;
+use fedgate::policy::{CellChange, PolicySet, Reach};
+use serde_json::json;
+
+use super::Report;
+
+pub(super) fn diff(old: &PolicySet, new: &PolicySet, allow_wider: bool) -> Report {
+    let changes = old.changes_to(new);
+    let wider = changes.iter().filter(|change| change.widens()).count();
+    let count = match changes.len() {
+        0 => "nothing changes".to_owned(),
+        count => format!("{count} changes, {wider} of them wider"),
+    };
+    let lines = changes.iter().map(in_words);
+    let lines = lines.chain([format!("{} -> {}: {count}", old.fingerprint(), new.fingerprint())]).collect();
+    let reach = |reach: Option<Reach>| reach.map(Reach::as_str);
+    let list: Vec<_> = changes
+        .iter()
+        .map(|change| json!({ "role": change.role, "endpoint": change.endpoint, "method": change.method, "before": reach(change.before), "after": reach(change.after), "widens": change.widens() }))
+        .collect();
+    let json = json!({ "old": old.fingerprint(), "new": new.fingerprint(), "changes": list, "wider": wider });
+    let widens = || anyhow!("access widens; if that is meant, say so with --allow-wider").into();
+    Report { failure: (wider > 0 && !allow_wider).then(widens), ..Report::new(lines, json) }
+}
+
+fn in_words(change: &CellChange) -> String {
+    let what = format!("{} {}", change.method, change.endpoint);
+    let role = &change.role;
+    match (change.before, change.after) {
+        (None, Some(Reach::Own)) => format!("+ {role} gains {what}, own record"),
+        (None, Some(Reach::Global)) => format!("+ {role} gains {what}, any record"),
+        (Some(Reach::Own), Some(Reach::Global)) => format!("+ {role}: {what} widens from own record to any record"),
+        (Some(Reach::Global), Some(Reach::Own)) => format!("- {role}: {what} narrows from any record to own record"),
+        (Some(Reach::Own), None) => format!("- {role} loses {what}, own record"),
+        (Some(Reach::Global), None) => format!("- {role} loses {what}, any record"),
+        (before, after) => format!("  {role}: {what}, {before:?} to {after:?}"),
+    }
+}
