@@ -108,6 +108,10 @@ fn explain_tells_the_role_and_line_that_decide_or_what_each_role_lacks() {
     assert!(ask("health_professional", "GET", "/people/X").1.contains("grants it for any record (line 15)"));
     assert!(ask("root", "PUT", "/people/X").1.contains("does not serve PUT (405)"));
     assert!(ask("root", "GET", "/").1.contains("public"));
+    assert!(ask("root", "OPTIONS", "/people/X").1.contains("without asking the policy; the path serves GET, HEAD, "));
+    assert!(ask("root", "OPTIONS", "/nowhere").1.contains("404 to everybody"));
+    assert!(ask("", "GET", "/people/X").1.ends_with("\n  the account has no roles\n"));
+    assert!(!ask("root,", "GET", "/people/X").1.contains("not defined"));
     assert!(ask("root", "GET", "/nowhere").1.contains("no route has this path"));
     assert_eq!(ask("root", "GET", "/people/../x").0, 2);
     let found =

@@ -19,7 +19,7 @@ pub(super) struct Who {
 impl Who {
     /// Somebody who has these roles, stored or not.
     pub(super) fn with_roles(id: String, roles: Vec<String>) -> Self {
-        Self { id, roles }
+        Self { id, roles: roles.into_iter().filter(|role| !role.is_empty()).collect() }
     }
 
     /// An account of the configured store.
@@ -97,7 +97,11 @@ pub(super) fn question<'a>(
     resolved: &'a Resolution<'a, '_>,
 ) -> Result<Question<'a>, String> {
     match resolved {
+        Resolution::NotFound if method == "OPTIONS" => Err("no route has this path: 404 to everybody".into()),
         Resolution::NotFound => Err("no route has this path: 404 to who is authenticated, 401 to others".into()),
+        Resolution::MethodNotAllowed(allow) if method == "OPTIONS" => {
+            Err(format!("answered to everybody without asking the policy; the path serves {allow}"))
+        }
         Resolution::MethodNotAllowed(allow) => {
             Err(format!("the path does not serve {method} (405); it serves {allow}"))
         }
