@@ -1,10 +1,11 @@
 //! Accounts of a store, as `fedgate policy explain` and `fedgate account` see them.
 
-use fedgate::accounts::{Accounts, NewAccount};
+use fedgate::accounts::{AccountChange, Accounts, NewAccount};
 use fedgate::config::Config;
 use fedgate::db::schema;
+use fedgate::password;
 
-use crate::{Files, fedgate, json};
+use crate::{Files, fedgate, json, policy};
 
 /// A bcrypt hash of some password.
 const HASH: &str = "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW";
@@ -54,6 +55,53 @@ fn roles_are_replaced_by_those_that_are_named_and_by_none_only_if_that_is_said()
     assert_eq!(roles(&["end_user,root"]), (0, "end_user, root".to_owned()));
     assert_eq!(roles(&["--wait"]), (2, "end_user, root".to_owned()));
     assert_eq!(roles(&[""]), (0, "(none)".to_owned()));
+}
+
+#[test]
+fn who_cannot_log_in_is_not_told_to_be_allowed() {
+    let files = Files::new();
+    let config = configuration(&files, "store.db", "");
+    store_with_ana(&config, HASH);
+    let ask = |request: [&str; 2]| {
+        let arguments = [&["explain", "--config", &config, "--as", "ANA"][..], &request].concat();
+        let (code, text, _) = policy(&arguments);
+        let found = json(&[&arguments[..], &["--json"]].concat());
+        assert_eq!(code, 0);
+        (text, found["decision"].as_str().map(str::to_owned), found["reason"].as_str().map(str::to_owned))
+    };
+    let own = ["GET", "/people/ANA"];
+    let (text, decision, _) = ask(own);
+    assert!(text.contains("allowed, own records") && decision.as_deref() == Some("allow own"), "{text}");
+
+    let barred = |why: &str| {
+        let (text, decision, reason) = ask(own);
+        assert_eq!(text, format!("GET /people/ANA as ANA: {why}: the gateway answers 401\n"));
+        assert_eq!((decision, reason), (None, Some(format!("{why}: the gateway answers 401"))));
+        assert!(ask(["PUT", "/people/ANA"]).0.contains("(405)") && ask(["GET", "/"]).0.contains("public"));
+    };
+    let change =
+        |change| with_accounts(&config, async |accounts| assert!(accounts.change("ANA", &change).await.unwrap()));
+    change(AccountChange::Active(false));
+    barred("the account is inactive");
+    change(AccountChange::Active(true));
+    assert!(!password::is_acceptable_hash("!"));
+    for unusable in ["!", ""] {
+        change(AccountChange::PasswordHash(unusable.into()));
+        barred("the account has no usable password and cannot log in");
+    }
+    // A certificate needs no password.
+    let clients = |clients: &str| {
+        let tls = format!("[tls]\nclient_certificates = \"optional\"\nclient_ca = \"ca.pem\"\n{clients}");
+        configuration(&files, "store.db", &tls);
+        ask(own).1
+    };
+    assert_eq!(clients(""), None);
+    assert_eq!(clients("client_common_name = true").as_deref(), Some("allow own"));
+    let of = |account: &str| format!("client = [{{ account = \"{account}\", sha256 = \"{}\" }}]", "0a".repeat(32));
+    assert_eq!(clients(&of("ANA")).as_deref(), Some("allow own"));
+    assert_eq!(clients(&of("BOB")), None);
+    change(AccountChange::Active(false));
+    assert_eq!(clients(&of("ANA")), None);
 }
 
 #[test]

@@ -153,14 +153,19 @@ fn missing(id: &str) -> anyhow::Error {
 fn show(account: &Account) -> std::io::Result<()> {
     let password = match account.password_hash.as_deref() {
         None => "none; cannot log in",
+        Some(_) if !has_usable_password(account) => "unusable; cannot log in until it is set anew",
         Some(hash) if password::is_bcrypt(hash) => "bcrypt; replaced by argon2id at the next login",
-        Some(hash) if password::is_acceptable_hash(hash) => "argon2id",
-        Some(_) => "unusable; cannot log in until it is set anew",
+        Some(_) => "argon2id",
     };
     print_line(&format!("id        {}", account.id))?;
     print_line(&format!("active    {}", if account.active { "yes" } else { "no" }))?;
     print_line(&format!("roles     {}", list(&account.roles)))?;
     print_line(&format!("password  {password}"))
+}
+
+/// Whether there is a password that the account can log in with.
+pub(crate) fn has_usable_password(account: &Account) -> bool {
+    account.password_hash.as_deref().is_some_and(password::is_acceptable_hash)
 }
 
 fn list(roles: &[String]) -> String {

@@ -1,33 +1,50 @@
 //! `fedgate policy explain`: how a request would be decided, and which role and line decide.
 
 use anyhow::anyhow;
-use fedgate::config::Config;
+use fedgate::accounts::Account;
+use fedgate::config::{ClientCertificates, Config};
 use fedgate::path::{CanonicalPath, parse_target};
 use fedgate::policy::{Decision, DenyReason, Explanation, PolicySet, Question, Reach, RoleSays, Says};
 use fedgate::routes::{Resolution, Routes};
 use serde_json::{Value, json};
 
 use super::Report;
+use crate::account::has_usable_password;
 use crate::{Failure, open_store, print_line, store_fault};
 
 /// Who asks.
 pub(super) struct Who {
     id: String,
     roles: Vec<String>,
+    /// Why the gateway would not even let them ask, where that is known.
+    barred: Option<&'static str>,
 }
 
 impl Who {
     /// Somebody who has these roles, stored or not.
     pub(super) fn with_roles(id: String, roles: Vec<String>) -> Self {
-        Self { id, roles: roles.into_iter().filter(|role| !role.is_empty()).collect() }
+        Self { id, roles: roles.into_iter().filter(|role| !role.is_empty()).collect(), barred: None }
     }
 
     /// An account of the configured store.
     pub(super) async fn stored(id: String, config: &Config) -> Result<Self, Failure> {
         let account = open_store(config).await?.read(&id).await.map_err(|error| store_fault(config, error))?;
         let account = account.ok_or_else(|| anyhow!("there is no person `{id}`; name the roles with --roles"))?;
-        Ok(Self { id, roles: account.roles })
+        let barred = barred(&account, config);
+        Ok(Self { id, roles: account.roles, barred })
     }
+}
+
+/// Why an account cannot authenticate, if it cannot.
+fn barred(account: &Account, config: &Config) -> Option<&'static str> {
+    let clients = &config.tls.clients;
+    let is_certified = config.tls.client_certificates != ClientCertificates::Off
+        && (clients.common_name || clients.accounts.values().any(|id| *id == account.id));
+    if !account.active {
+        return Some("the account is inactive: the gateway answers 401");
+    }
+    let can_come = has_usable_password(account) || is_certified;
+    (!can_come).then_some("the account has no usable password and cannot log in: the gateway answers 401")
 }
 
 /// Tells how a request is decided for somebody with these roles.
@@ -74,6 +91,10 @@ pub(super) fn report(
             return Ok(Report::new(vec![format!("{request}: {sentence}")], json));
         }
     };
+    if let Some(sentence) = who.barred {
+        let json = json!({ "request": request, "as": who.id, "decision": null, "reason": sentence });
+        return Ok(Report::new(vec![format!("{request} as {}: {sentence}", who.id)], json));
+    }
     let explanation = policy.explain(question);
     let says = |says: &RoleSays| json!({ "role": says.role, "says": says_in_words(says.says, &question), "line": line_of(says.says) });
     let roles: Vec<_> = explanation.roles.iter().map(says).collect();
