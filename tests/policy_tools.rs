@@ -11,6 +11,8 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+#[path = "policy_tools/cases.rs"]
+mod cases;
 #[path = "policy_tools/accounts.rs"]
 mod accounts;
 
@@ -171,34 +173,6 @@ fn diff_tells_what_changes_and_exits_1_when_access_widens_unless_it_is_meant() {
     let same = files.write("same.cfg", &format!("{stock}\n\n"));
     let (code, text, _) = policy(&["diff", STOCK, &same]);
     assert!(code == 0 && text.ends_with("nothing changes\n"));
-}
-
-#[test]
-fn the_shipped_cases_hold_and_a_case_that_is_not_met_is_told() {
-    let files = Files::new();
-    let (code, text, _) = policy(&["test", STOCK]);
-    assert_eq!((code, text.as_str()), (0, "28 passed, 0 failed\n"));
-    let cases = |request: &str, expect: &str| {
-        files.write("c.toml", &format!("[[case]]\nname = \"n\"\nas = \"ANA\"\nroles = [\"end_user\"]\nrequest = \"{request}\"\nexpect = \"{expect}\"\n"))
-    };
-    let run = |file: &str| policy(&["test", STOCK, "--cases", file]);
-    let (code, text, _) = run(&cases("GET /people/BOB", "allow"));
-    assert!(code == 1 && text.contains("not met  n: GET /people/BOB as ANA expects allow, is deny not_own"), "{text}");
-    for (request, expect) in [
-        ("GET /people/ANA", "deny"),
-        ("GET /people/ANA", "allow global"),
-        ("GET /people/BOB", "deny no_role"),
-        ("GET /nowhere", "deny"),
-        ("PUT /people/ANA", "deny"),
-        ("GET /people/../x", "deny"),
-        ("GET", "deny"),
-    ] {
-        assert_eq!(run(&cases(request, expect)).0, 1, "{request} {expect}");
-    }
-    let (code, _, complaint) = run(&cases("GET /people/ANA", "perhaps"));
-    assert!(code == 2 && complaint.contains("c.toml: line 6: `perhaps` is none of"), "{complaint}");
-    assert_eq!(run(&files.write("empty.toml", "case = []")).0, 2, "no cases prove nothing");
-    assert_eq!(run("/nowhere.toml").0, 2);
 }
 
 /// A policy of many roles, whose names begin as is given.

@@ -7,30 +7,67 @@
 //! roles = ["end_user"]
 //! request = "GET /people/ESPGNU777ORG"
 //! expect = "allow own"
+//!
+//! [[case]]
+//! name = "a patient gives herself no roles"    # what no route leads to, and where it matters, whose record it is
+//! as = "ESPGNU777ORG"
+//! roles = ["end_user"]
+//! method = "PATCH"
+//! endpoint = "account"
+//! subject = "ESPGNU777ORG"
+//! expect = "deny"
+//!
+//! [[case]]
+//! name = "what a nurse may do, and nothing else"
+//! as = "NUR"
+//! roles = ["nurse"]
+//! expect = "allow global"
+//! [case.only]                                  # every other method and endpoint is denied
+//! person = ["GET", "PATCH"]
+//! page = ["GET"]
 //! ```
 //!
 //! The one rule: a case is judged by the code that serves. The file is read here; who runs it resolves the request.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{Decision, DenyReason, Reach};
+use super::{Decision, DenyReason, Method, Reach};
 
 /// One case.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Entry")]
 pub struct Case {
     /// What it shows.
     pub name: String,
     /// The principal's account id.
-    #[serde(rename = "as")]
     pub principal: String,
     /// The principal's roles.
     pub roles: Vec<String>,
-    /// Method and path, as in a request line.
-    pub request: String,
+    /// What is asked.
+    pub asks: Asks,
     /// What the policy must answer.
     pub expect: Expectation,
+}
+
+/// What a case asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asks {
+    /// Whether this is allowed: method and path, as in a request line.
+    Request(String),
+    /// Whether this is allowed, whichever route leads there, if any does.
+    Cell {
+        /// The method.
+        method: Method,
+        /// The endpoint.
+        endpoint: String,
+        /// Whose record is touched; nobody's in particular where it is missing.
+        subject: Option<String>,
+    },
+    /// Whether these methods of these endpoints are allowed, and no others.
+    Only(BTreeMap<String, BTreeSet<Method>>),
 }
 
 /// What a case expects.
@@ -58,6 +95,26 @@ struct File {
     case: Vec<Case>,
 }
 
+/// A case as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    r#as: String,
+    roles: Vec<String>,
+    request: Option<String>,
+    method: Option<Key>,
+    endpoint: Option<String>,
+    subject: Option<String>,
+    only: Option<BTreeMap<String, BTreeSet<Key>>>,
+    expect: Expectation,
+}
+
+/// A method, as a key of roles.cfg names it.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+struct Key(Method);
+
 /// Parses the text of a case file.
 ///
 /// # Errors
@@ -68,6 +125,40 @@ pub fn parse_cases(text: &str) -> Result<Vec<Case>, CasesError> {
         CasesError(format!("line {line}: {}", error.message().replace('\n', " ")))
     })?;
     Ok(file.case)
+}
+
+impl TryFrom<Entry> for Case {
+    type Error = String;
+
+    fn try_from(entry: Entry) -> Result<Self, String> {
+        let Entry { name, r#as: principal, roles, request, method, endpoint, subject, only, expect } = entry;
+        let asks = match (request, (method, endpoint, subject), only) {
+            (Some(request), (None, None, None), None) => Asks::Request(request),
+            (None, (Some(Key(method)), Some(endpoint), subject), None) => Asks::Cell { method, endpoint, subject },
+            (None, (None, None, None), Some(only)) => {
+                if !matches!(expect, Expectation::Allow | Expectation::AllowReach(_)) {
+                    return Err(format!("case `{name}`: `only` lists what is allowed, but `expect` is `{expect}`"));
+                }
+                let methods = |keys: BTreeSet<Key>| keys.into_iter().map(|Key(method)| method).collect();
+                Asks::Only(only.into_iter().map(|(endpoint, keys)| (endpoint, methods(keys))).collect())
+            }
+            _ => {
+                return Err(format!(
+                    "case `{name}` must ask one of `request`, `method` with `endpoint` (and `subject`), or `only`"
+                ));
+            }
+        };
+        Ok(Self { name, principal, roles, asks, expect })
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let method = Method::of_key(&text);
+        method.map(Self).ok_or_else(|| format!("`{text}` is none of GET, POST, PUT, PATCH, DELETE"))
+    }
 }
 
 impl TryFrom<String> for Expectation {

@@ -15,7 +15,7 @@ mod cases;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use cases::{Case, CasesError, Expectation, parse_cases};
+pub use cases::{Asks, Case, CasesError, Expectation, parse_cases};
 pub use review::{Asked, CellChange, Explanation, Matrix, RoleSays, Says, Warning};
 pub use rights::{Endpoint, EndpointTable, Rights};
 pub use roles_cfg::{Grant, MAX_POLICY_BYTES, PolicyError, RoleDefinition};

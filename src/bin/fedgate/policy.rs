@@ -78,6 +78,7 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Run the cases beside a policy (FILE with the ending `.cases.toml`). Exit 1 when one is not met.
+    #[command(after_help = CASES)]
     Test {
         /// The roles.cfg.
         file: PathBuf,
@@ -88,6 +89,37 @@ pub(crate) enum Command {
         options: Options,
     },
 }
+
+/// What `policy test --help` tells of cases.
+const CASES: &str = r#"A case asks as an account (`as`) with `roles`, and expects allow, allow own, allow global, deny,
+deny no_role, deny not_granted or deny not_own. It asks for one of these:
+
+  [[case]]
+  name = "a patient reads her own record"
+  as = "ANA"
+  roles = ["end_user"]
+  request = "GET /people/ANA"    # a request: the routes tell endpoint and subject
+  expect = "allow own"
+
+  [[case]]
+  name = "nor does she give herself roles"
+  as = "ANA"
+  roles = ["end_user"]
+  method = "PATCH"               # a method and an endpoint; no route leads to `account`
+  endpoint = "account"
+  subject = "ANA"                # whose record, if it is anybody's
+  expect = "deny not_granted"
+
+  [[case]]
+  name = "what a professional may do, and nothing else"
+  as = "DOC"
+  roles = ["health_professional"]
+  expect = "allow global"
+  [case.only]                    # last: methods by endpoint; all others must be denied
+  people = ["GET"]
+  person = ["GET", "POST", "PATCH"]
+
+`fedgate policy matrix FILE` shows what a policy grants now."#;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {

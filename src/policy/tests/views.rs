@@ -143,9 +143,43 @@ fn a_case_file_is_read_whole_or_refused_with_its_line() {
     let cases = parse_cases(&text.repeat(2)).unwrap();
     assert_eq!(cases.len(), 2);
     assert_eq!((cases[1].principal.as_str(), cases[1].expect), ("ANA", Expectation::Deny));
+    assert_eq!(cases[1].asks, Asks::Request("GET /".to_owned()));
     for (wrong, line) in [("expect = \"maybe\"\n", 6), ("expects = 1\n", 6)] {
         let found = parse_cases(&text.replace("expect = \"deny\"\n", wrong)).unwrap_err().to_string();
         assert!(found.starts_with(&format!("line {line}: ")), "{found}");
+    }
+}
+
+#[test]
+fn a_case_asks_for_one_thing_and_only_what_is_allowed_is_listed() {
+    let parse = |asks: &str, expect: &str| {
+        let text = format!("[[case]]\nname = \"n\"\nas = \"A\"\nroles = []\nexpect = \"{expect}\"\n{asks}\n");
+        parse_cases(&text).map(|mut cases| cases.remove(0).asks).map_err(|fault| fault.to_string())
+    };
+    let (method, endpoint) = (Method::Patch, "account".to_owned());
+    let cell = "method = \"PATCH\"\nendpoint = \"account\"";
+    let nobodys = Asks::Cell { method, endpoint: endpoint.clone(), subject: None };
+    assert_eq!(parse(cell, "deny"), Ok(nobodys));
+    let of_bob = Asks::Cell { method, endpoint, subject: Some("BOB".to_owned()) };
+    assert_eq!(parse(&format!("{cell}\nsubject = \"BOB\""), "deny"), Ok(of_bob));
+    let only = "[case.only]\npage = [\"GET\", \"PUT\"]\nbook = []";
+    let cells = [("page".to_owned(), [Method::Get, Method::Put].into()), ("book".to_owned(), BTreeSet::new())];
+    for expect in ["allow", "allow own", "allow global"] {
+        assert_eq!(parse(only, expect), Ok(Asks::Only(cells.clone().into())));
+    }
+    for (asks, expect, problem) in [
+        ("", "deny", "must ask one of `request`, `method` with `endpoint`"),
+        ("method = \"GET\"", "deny", "must ask one of"),
+        ("endpoint = \"page\"", "deny", "must ask one of"),
+        ("request = \"GET /\"\nsubject = \"BOB\"", "deny", "must ask one of"),
+        ("request = \"GET /\"\n[case.only]", "allow", "must ask one of"),
+        ("method = \"HEAD\"\nendpoint = \"page\"", "deny", "`HEAD` is none of GET, POST, PUT, PATCH, DELETE"),
+        ("[case.only]\npage = [\"get\"]", "allow", "`get` is none of"),
+        ("[case.only]", "deny", "`only` lists what is allowed, but `expect` is `deny`"),
+        ("[case.only]", "deny not_own", "`expect` is `deny not_own`"),
+    ] {
+        let found = parse(asks, expect).unwrap_err();
+        assert!(found.starts_with("line ") && found.contains(problem), "{asks}: {found}");
     }
 }
 

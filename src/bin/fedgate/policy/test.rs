@@ -1,14 +1,22 @@
 //! `fedgate policy test`: the cases beside a policy, judged by the code that serves.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::anyhow;
 use fedgate::path::parse_target;
-use fedgate::policy::{Case, Decision, PolicySet, parse_cases};
+use fedgate::policy::{Asks, Case, Decision, Expectation, Method, PolicySet, Question, parse_cases};
 use fedgate::routes::Routes;
 use serde_json::json;
 
 use super::{FileFault, Report, explain::question};
+
+/// One question of a case: in words, with what was expected and what was found, or why there is nothing to find.
+struct Answer {
+    asked: String,
+    expected: Expectation,
+    found: Result<Decision, String>,
+}
 
 pub(super) fn test(policy: &PolicySet, routes: &Routes, file: &Path) -> Result<Report, super::Failure> {
     let text = std::fs::read_to_string(file)
@@ -19,29 +27,59 @@ pub(super) fn test(policy: &PolicySet, routes: &Routes, file: &Path) -> Result<R
     }
     let (mut passed, mut failed, mut lines, mut results) = (0, 0, Vec::new(), Vec::new());
     for case in &cases {
-        let found = decide(policy, routes, case);
-        let met = matches!(&found, Ok(decision) if case.expect.is_met_by(*decision));
-        let found = found.map_or_else(|sentence| sentence, |decision| decision.to_string());
-        let Case { name, principal, request, expect, .. } = case;
-        match met {
-            true => passed += 1,
-            false => {
-                failed += 1;
-                lines.push(format!("not met  {name}: {request} as {principal} expects {expect}, is {found}"));
+        for Answer { asked, expected, found } in answers(policy, routes, case) {
+            let met = matches!(&found, Ok(decision) if expected.is_met_by(*decision));
+            let found = found.map_or_else(|sentence| sentence, |decision| decision.to_string());
+            match met {
+                true => passed += 1,
+                false => {
+                    failed += 1;
+                    let Case { name, principal, .. } = case;
+                    lines.push(format!("not met  {name}: {asked} as {principal} expects {expected}, is {found}"));
+                }
             }
+            results.push(json!({ "name": case.name, "request": asked, "expected": expected.to_string(), "found": found, "met": met }));
         }
-        results.push(
-            json!({ "name": name, "request": request, "expected": expect.to_string(), "found": found, "met": met }),
-        );
     }
     lines.push(format!("{passed} passed, {failed} failed"));
     let json = json!({ "policy": policy.fingerprint(), "passed": passed, "failed": failed, "cases": results });
-    let unmet = || anyhow!("{failed} cases of {} are not met", file.display()).into();
+    let unmet = || anyhow!("{failed} expectations of {} are not met", file.display()).into();
     Ok(Report { failure: (failed > 0).then(unmet), ..Report::new(lines, json) })
 }
 
-fn decide(policy: &PolicySet, routes: &Routes, case: &Case) -> Result<Decision, String> {
-    let (method, target) = case.request.split_once(' ').ok_or("`request` is not METHOD PATH")?;
+fn answers(policy: &PolicySet, routes: &Routes, case: &Case) -> Vec<Answer> {
+    let decide = |method, endpoint: &str, subject| {
+        policy.decide(Question { principal: &case.principal, roles: &case.roles, method, endpoint, subject })
+    };
+    match &case.asks {
+        Asks::Request(request) => {
+            let found = requested(policy, routes, case, request);
+            vec![Answer { asked: request.clone(), expected: case.expect, found }]
+        }
+        Asks::Cell { method, endpoint, subject } => {
+            let of = subject.as_ref().map(|subject| format!(" of {subject}")).unwrap_or_default();
+            let found = Ok(decide(*method, endpoint, subject.as_deref()));
+            vec![Answer { asked: format!("{} {endpoint}{of}", method.as_str()), expected: case.expect, found }]
+        }
+        Asks::Only(allowed) => {
+            // What routes ask for, and besides what this policy or this case may have invented.
+            let mut endpoints: BTreeSet<&str> = routes.asked().into_keys().collect();
+            endpoints.extend(policy.roles().iter().flat_map(|role| &role.grants).map(|grant| grant.endpoint.as_str()));
+            endpoints.extend(allowed.keys().map(String::as_str));
+            let cells = endpoints.into_iter().flat_map(|endpoint| Method::ALL.map(|method| (endpoint, method)));
+            let answer = |(endpoint, method): (&str, Method)| {
+                let is_listed = allowed.get(endpoint).is_some_and(|methods| methods.contains(&method));
+                let expected = if is_listed { case.expect } else { Expectation::Deny };
+                let found = Ok(decide(method, endpoint, None));
+                Answer { asked: format!("{} {endpoint}", method.as_str()), expected, found }
+            };
+            cells.map(answer).collect()
+        }
+    }
+}
+
+fn requested(policy: &PolicySet, routes: &Routes, case: &Case, request: &str) -> Result<Decision, String> {
+    let (method, target) = request.split_once(' ').ok_or("`request` is not METHOD PATH")?;
     let (path, _) = parse_target(target.as_bytes()).map_err(|fault| fault.to_string())?;
     let resolved = routes.resolve(method, &path);
     Ok(policy.decide(question(routes, &case.principal, &case.roles, method, &resolved)?))
