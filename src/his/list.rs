@@ -85,12 +85,16 @@ struct Walk {
 
 impl Walk {
     async fn next(&mut self) -> Result<Chunk, DbError> {
-        let chunk = self.store.chunk(&self.list, &self.window, self.limit, &self.reach).await?;
-        self.limit = chunk.rows_that_fit();
-        if let Some(last) = chunk.rows.last() {
-            self.window.after = Some(last.id.clone());
+        loop {
+            let chunk = self.store.chunk(&self.list, &self.window, self.limit, &self.reach).await?;
+            self.limit = chunk.rows_that_fit();
+            if let Some(last) = chunk.last_id() {
+                self.window.after = Some(last.to_owned());
+            }
+            if chunk.is_last || !chunk.rows.is_empty() {
+                return Ok(chunk);
+            }
         }
-        Ok(chunk)
     }
 
     /// The JSON of a chunk: brackets at both ends of the list, commas between the elements.

@@ -17,6 +17,7 @@ mod password;
 mod answer;
 mod body;
 mod content;
+mod date;
 mod hashing;
 mod list;
 mod listen;

@@ -16,7 +16,7 @@ use super::guard::{Caller, Ids};
 use super::hashing::{Hashing, NewPassword};
 use super::json::{self, Object, Value};
 use super::store::{Changed, Created, Deleted, Key, List};
-use super::{Service, answer, guard, list};
+use super::{Service, answer, date, guard, list};
 
 /// Members that a list can be narrowed by.
 const FILTERS: [&str; 4] = ["name", "lastname", "dob", "gender"];
@@ -30,6 +30,9 @@ type Answer = Result<Response, Problem>;
 /// `GET /people`
 pub(super) async fn list(State(service): State<Arc<Service>>, caller: Caller, uri: Uri) -> Answer {
     let pairs = list::pairs(&uri)?;
+    if pairs.value("dob").is_some_and(|text| !date::is_day(text)) {
+        return Err(Problem::BadQuery("dob".into()));
+    }
     let members = FILTERS.iter().filter_map(|name| Some((*name, pairs.value(name)?.to_owned()))).collect();
     list::answer(&service.store, List::People { members }, caller.reach, &uri).await
 }

@@ -13,7 +13,7 @@ use super::error::Problem;
 use super::etag::IfMatch;
 use super::guard::{Caller, Ids};
 use super::json::{self, Object, Value};
-use super::store::{Changed, Created, Deleted, Existing, Key, List};
+use super::store::{Changed, Created, Deleted, Existing, Key, List, Since};
 use super::{Service, answer, list};
 
 type Answer = Result<Response, Problem>;
@@ -26,8 +26,9 @@ pub(super) async fn list(
     uri: Uri,
 ) -> Answer {
     let pairs = list::pairs(&uri)?;
-    let given = |name| pairs.value(name).map(str::to_owned);
-    let pages = List::Pages { person, since: given("since"), page_type: given("page_type") };
+    let since = pairs.value("since").map(|text| Since::parse(text).ok_or_else(|| Problem::BadQuery("since".into())));
+    let page_type = pairs.value("page_type").map(str::to_owned);
+    let pages = List::Pages { person, since: since.transpose()?, page_type };
     list::answer(&service.store, pages, caller.reach, &uri).await
 }
 

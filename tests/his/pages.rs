@@ -110,6 +110,65 @@ crate::on_both_stores! {
         assert_eq!(ids("limit=2&after=p1").await, ("p2".into(), None));
     }
 
+    async fn pages_since_a_moment_are_found_however_it_and_theirs_are_written(his) {
+        his.person("ANA", "{}").await;
+        let certificate = "1985-10-06T10:00:00Z";
+        let dates = [
+            json!(certificate), json!("1985-10-06T12:00:00+02:00"), json!("1985-10-06 10:00:00"), json!("1985-10-06T10:00:00.000001"),
+            json!("1985-10-06T09:59:59"), json!("1985-10-06T11:59:59+02:00"), json!("1985-10-06"), json!("1985-10-05T23:00:00-11:00"),
+            json!("1985-10-07"), json!("1985-10-04T13:05:00Z"),
+            // What cannot be read as a date hides no page.
+            json!("bogus"), json!("04/10/1985"), json!("1985-10-06T25:00:00"), json!(1985), json!(null), json!({"y": 1985}),
+        ];
+        for (at, date) in dates.iter().enumerate() {
+            let id = format!("p{at:02}");
+            his.page("ANA", &id, &json!({"id": id, "page_date": date}).to_string()).await;
+        }
+        his.page("ANA", "p16", r#"{"id":"p16"}"#).await;
+        let ids = async |query: &str| {
+            let (mut target, mut found) = (Some(format!("/pols/ANA?{query}")), Vec::new());
+            while let Some(page) = target {
+                let reply = his.get(&own("ANA"), &page).await;
+                assert_eq!(reply.status, 200, "{page}: {}", reply.text());
+                found.extend(reply.json().as_array().unwrap().iter().map(|one| one[0]["id"].as_str().unwrap()[1..].to_owned()));
+                let next = |link: &str| link.strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap().to_owned();
+                target = reply.header("link").map(next);
+            }
+            found.join(" ")
+        };
+        let unreadable = "10 11 12 13 14 15 16";
+        let since_ten = format!("00 01 02 03 07 08 {unreadable}");
+        for same in ["1985-10-06T10:00:00Z", "1985-10-06T12:00:00%2B02:00", "1985-10-06+10:00:00", "1985-10-05T22:30:00.000-11:30"] {
+            assert_eq!(ids(&format!("since={same}")).await, since_ten, "{same}");
+            for limit in [1, 2, 5] {
+                assert_eq!(ids(&format!("since={same}&limit={limit}")).await, since_ten, "{same} by {limit}");
+            }
+        }
+        // The certificate's day, in Italy.
+        assert_eq!(ids("since=1985-10-06T11:30:00%2B02:00").await, format!("00 01 02 03 04 05 07 08 {unreadable}"));
+        assert_eq!(ids("since=1985-10-06").await, format!("00 01 02 03 04 05 06 07 08 {unreadable}"));
+        assert_eq!(ids("since=0001-01-01").await, ids("").await);
+        assert_eq!(ids("since=9999-12-31T23:59:59-23:00").await, unreadable.replace(" 12", ""), "1985 is earlier, whatever follows");
+        for query in ["since=bogus", "since=", "since=1985-02-30", "since=1985-10-06T11:30:00+02:00", "since=%ff", "page_type=medical&since=1"] {
+            let (status, _, code) = his.get(&own("ANA"), &format!("/pols/ANA?{query}")).await.error();
+            assert_eq!((status, code.as_str()), (400, "bad_query"), "{query}");
+        }
+    }
+
+    async fn pages_of_one_day_are_all_looked_at_however_many_are_earlier(his) {
+        his.person("ANA", "{}").await;
+        for at in 0..80 {
+            let hour = if at == 79 { 12 } else { 10 };
+            let page = json!({"id": format!("p{at:02}"), "page_date": format!("2024-05-01T{hour}:00:00")});
+            his.page("ANA", &format!("p{at:02}"), &page.to_string()).await;
+        }
+        for query in ["since=2024-05-01T11:00:00", "since=2024-05-01T11:00:00&limit=1"] {
+            let found = his.get(&own("ANA"), &format!("/pols/ANA?{query}")).await;
+            assert_eq!((found.json()[0][0]["id"].as_str(), found.json()[1].is_null(), found.header("link")), (Some("p79"), true, None));
+        }
+        assert_eq!(his.get(&own("ANA"), "/pols/ANA?since=2024-05-01T13:00:00").await.json(), json!([]));
+    }
+
     async fn concurrent_callers_get_their_own_answers(his) {
         for at in 0..8 {
             his.person(&format!("P{at}"), "{}").await;

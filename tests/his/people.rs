@@ -158,6 +158,12 @@ crate::on_both_stores! {
         for query in ["limit=0", "limit=1001", "limit=x", "limit=-1", "name=%ff", "after=%00"] {
             assert_eq!(his.get(&professional(), &format!("/people?{query}")).await.error().0, 400, "{query}");
         }
+        his.person("DATED", r#"{"dob":"1985-10-04"}"#).await;
+        assert_eq!(his.get(&professional(), "/people?dob=1985-10-04").await.json()[0][0]["id"], "DATED");
+        for query in ["dob=bogus", "dob=", "dob=1985-02-30", "dob=1985-10-04T00:00:00Z", "dob=4.10.1985"] {
+            let (status, _, code) = his.get(&professional(), &format!("/people?{query}")).await.error();
+            assert_eq!((status, code.as_str()), (400, "bad_query"), "{query}");
+        }
         assert_eq!(his.get(&professional(), "/people?after=P23&unknown=1").await.json().as_array().unwrap().len(), 1);
     }
 

@@ -30,6 +30,10 @@ pub struct Chunk {
     /// Whether the list ends here.
     pub is_last: bool,
     bytes: usize,
+    /// Rows that were read, with those that are not wanted.
+    read: usize,
+    /// The row that was read last, if it is not wanted.
+    unwanted: Option<String>,
 }
 
 impl Chunk {
@@ -37,7 +41,25 @@ impl Chunk {
     pub(super) fn push(&mut self, row: Row) -> bool {
         self.bytes += row.text.len();
         self.rows.push(row);
+        self.read += 1;
+        self.unwanted = None;
         self.bytes < CHUNK_BYTES
+    }
+
+    /// Passes over a row that is not wanted.
+    pub(super) fn pass_over(&mut self, id: String) {
+        self.read += 1;
+        self.unwanted = Some(id);
+    }
+
+    /// There are no more rows of the `limit` that were asked for.
+    pub(super) fn end(&mut self, limit: usize) {
+        self.is_last = self.read < limit;
+    }
+
+    /// The id after which the list goes on.
+    pub fn last_id(&self) -> Option<&str> {
+        self.unwanted.as_deref().or_else(|| self.rows.last().map(|row| row.id.as_str()))
     }
 
     /// How many rows of the size seen here fill a chunk.

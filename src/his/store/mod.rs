@@ -9,6 +9,7 @@ mod batch;
 mod element;
 mod model;
 mod postgres;
+mod since;
 mod sql;
 mod sqlite;
 
@@ -24,6 +25,7 @@ pub use model::{
     Changed, Created, Deleted, DocumentCreated, DocumentForm, DocumentKey, Existing, Key, List, Reach, StoredDocument,
     Units, Window,
 };
+pub use since::Since;
 
 use postgres::Postgres;
 use sqlite::SqliteStore;
@@ -122,7 +124,17 @@ impl Store {
     /// # Errors
     /// See [`Store::record`].
     pub async fn ids(&self, list: &List, window: &Window, limit: usize, reach: &Reach) -> Result<Vec<String>, DbError> {
-        each!(self, store => store.ids(list, window, limit, reach))
+        let (mut found, mut window) = (vec![], window.clone());
+        loop {
+            let rows = each!(self, store => store.ids(list, &window, limit, reach))?;
+            let is_last = rows.len() < limit;
+            window.after = rows.last().map(|(id, _)| id.clone());
+            found.extend(rows.into_iter().filter_map(|(id, is_wanted)| is_wanted.then_some(id)));
+            if is_last || found.len() >= limit {
+                found.truncate(limit);
+                return Ok(found);
+            }
+        }
     }
 
     /// One personal document.

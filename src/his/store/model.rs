@@ -1,5 +1,7 @@
 //! The words of the store: which record, whose, and how it ended.
 
+use super::Since;
+
 /// Whose records a statement may touch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reach {
@@ -66,8 +68,8 @@ pub enum List {
     Pages {
         /// Whose book.
         person: String,
-        /// The earliest `page_date`.
-        since: Option<String>,
+        /// Without those whose `page_date` is known to be earlier.
+        since: Option<Since>,
         /// The `page_type`.
         page_type: Option<String>,
     },

@@ -3,7 +3,7 @@
 //! INVARIANT: every statement about a person's records ends in a condition on the caller's reach; the functions here
 //! are the only makers of such statements, and take the reach, or keep a place for it, as a matter of course.
 
-use super::{DocumentForm, Key, List, Reach, Units, Window};
+use super::{DocumentForm, Key, List, Reach, Since, Units, Window};
 
 /// Where the two databases write things differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +43,17 @@ impl Dialect {
         }
     }
 
-    /// Compares text by its code points, whatever the database's collation.
-    fn binary(self) -> &'static str {
+    /// The day that a page's date begins with, to be compared by code points whatever the database's collation; after every
+    /// day where it begins with none.
+    fn day_of_page(self) -> &'static str {
         match self {
-            Self::Postgres => "COLLATE \"C\"",
-            Self::Sqlite => "",
+            Self::Postgres => {
+                "coalesce(substring(data ->> 'page_date' from '^[0-9]{4}-[0-9]{2}-[0-9]{2}'), '~') COLLATE \"C\""
+            }
+            Self::Sqlite => {
+                "CASE WHEN data ->> 'page_date' GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*' \
+                 THEN substr(data ->> 'page_date', 1, 10) ELSE '~' END"
+            }
         }
     }
 }
@@ -174,11 +180,13 @@ pub(super) struct Query {
     pub(super) limit: i64,
 }
 
-/// Rows of a list in the order of their ids. Columns: id, then `data`; for documents id, `data`, person, page, bytes.
+/// Rows of a list in the order of their ids. Columns: id, `data`, date; for documents id, `data`, person, page, bytes.
 pub(super) fn select_list(dialect: Dialect, list: &List, window: &Window, limit: usize, reach: &Reach) -> Query {
     let table = list.table();
     let columns = match list {
-        List::People { .. } | List::Pages { .. } | List::Units(_) => format!("id, {}", dialect.visible(table)),
+        List::People { .. } | List::Pages { .. } | List::Units(_) => {
+            format!("id, {}, {}", dialect.visible(table), list.date())
+        }
         List::Documents { form, .. } => {
             let bytes = match form {
                 DocumentForm::Embedded => "document",
@@ -191,9 +199,9 @@ pub(super) fn select_list(dialect: Dialect, list: &List, window: &Window, limit:
     select(dialect, &columns, list, window, limit, reach)
 }
 
-/// The ids of a list alone.
+/// The ids of a list alone. Columns: id, date.
 pub(super) fn select_ids(dialect: Dialect, list: &List, window: &Window, limit: usize, reach: &Reach) -> Query {
-    select(dialect, "id", list, window, limit, reach)
+    select(dialect, &format!("id, {}", list.date()), list, window, limit, reach)
 }
 
 impl List {
@@ -203,6 +211,16 @@ impl List {
             Self::Pages { .. } => Table::Pols,
             Self::Units(units) => units.table(),
             Self::Documents { .. } => Table::PersonalDocs,
+        }
+    }
+
+    /// The date that tells whether a row is wanted, where one does.
+    fn date(&self) -> &'static str {
+        match self {
+            Self::Pages { since: Some(_), .. } => "CAST(data ->> 'page_date' AS text)",
+            Self::Pages { since: None, .. } | Self::People { .. } | Self::Units(_) | Self::Documents { .. } => {
+                "CAST(NULL AS text)"
+            }
         }
     }
 }
@@ -219,7 +237,8 @@ fn select(dialect: Dialect, columns: &str, list: &List, window: &Window, limit: 
         List::Pages { person, since, page_type } => {
             conditions.add("book =", person);
             conditions.add_some("book =", reach.own());
-            conditions.add_some(&format!("(data ->> 'page_date') {} >=", dialect.binary()), since.as_deref());
+            let first_day = since.as_ref().map(Since::first_day);
+            conditions.add_some(&format!("{} >=", dialect.day_of_page()), first_day.as_deref());
             conditions.add_some("data ->> 'page_type' =", page_type.as_deref());
         }
         List::Units(_) => {}
@@ -268,21 +287,21 @@ mod tests {
 
     #[test]
     fn what_a_client_asks_for_is_no_part_of_a_statement() {
-        let list = |text: &str| List::Pages {
+        let list = |text: &str, since| List::Pages {
             person: text.to_owned(),
-            since: Some(text.to_owned()),
+            since: Since::parse(since),
             page_type: Some(text.to_owned()),
         };
         let window = |text: &str| Window { after: Some(text.to_owned()), upto: Some(text.to_owned()) };
         for dialect in [Dialect::Postgres, Dialect::Sqlite] {
-            let make = |text: &str, limit| {
-                let (list, window, reach) = (list(text), window(text), Reach::Own(text.to_owned()));
+            let make = |text: &str, since, limit| {
+                let (list, window, reach) = (list(text, since), window(text), Reach::Own(text.to_owned()));
                 let rows = select_list(dialect, &list, &window, limit, &reach);
                 let ids = select_ids(dialect, &list, &window, limit, &reach);
                 assert_eq!((rows.limit, ids.limit), (limit as i64, limit as i64));
                 (rows.sql, ids.sql)
             };
-            assert_eq!(make("a", 1), make("'b", 1000));
+            assert_eq!(make("a", "2024-05-01", 1), make("'b", "1985-10-06T11:30:00+02:00", 1000));
         }
     }
 }

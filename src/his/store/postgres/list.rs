@@ -29,7 +29,13 @@ impl Postgres {
             let row = row?;
             let id = row.try_get(0)?;
             let element = match list {
-                List::People { .. } | List::Pages { .. } | List::Units(_) => element::record(id, row.try_get(1)?),
+                List::People { .. } | List::Pages { .. } | List::Units(_) => {
+                    if !list.wants(row.try_get(2)?) {
+                        chunk.pass_over(id);
+                        continue;
+                    }
+                    element::record(id, row.try_get(1)?)
+                }
                 List::Documents { form, .. } => {
                     let (data, person, page, bytes) =
                         (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
@@ -40,22 +46,23 @@ impl Postgres {
                 return Ok(chunk);
             }
         }
-        chunk.is_last = chunk.rows.len() < limit;
+        chunk.end(limit);
         Ok(chunk)
     }
 
+    /// At most `limit` ids, each with whether it is wanted.
     pub(in super::super) async fn ids(
         &self,
         list: &List,
         window: &Window,
         limit: usize,
         reach: &Reach,
-    ) -> Result<Vec<String>, DbError> {
+    ) -> Result<Vec<(String, bool)>, DbError> {
         let query = sql::select_ids(DIALECT, list, window, limit, reach);
         let client = self.client().await?;
         let statement = client.prepare_cached(&query.sql).await?;
         let rows = client.query(&statement, &values(&query)).await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        rows.iter().map(|row| Ok((row.try_get(0)?, list.wants(row.try_get(1)?)))).collect()
     }
 }
 

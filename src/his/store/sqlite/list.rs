@@ -17,46 +17,56 @@ impl SqliteStore {
         reach: &Reach,
     ) -> Result<Chunk, DbError> {
         let query = sql::select_list(DIALECT, list, window, limit, reach);
-        let form = match list {
-            List::Documents { form, .. } => Some(*form),
-            List::People { .. } | List::Pages { .. } | List::Units(_) => None,
-        };
+        let list = list.clone();
         let work = move |connection: &rusqlite::Connection| {
             let mut statement = connection.prepare_cached(&query.sql)?;
             let mut rows = statement.query(params_from_iter(values(&query)))?;
             let mut chunk = Chunk::default();
             while let Some(row) = rows.next()? {
                 let (id, data) = (row.get(0)?, row.get_ref(1)?.as_str()?);
-                let element = match form {
-                    None => element::record(id, data),
-                    Some(form) => {
+                let element = match &list {
+                    List::People { .. } | List::Pages { .. } | List::Units(_) => {
+                        if !list.wants(row.get_ref(2)?.as_str_or_null()?) {
+                            chunk.pass_over(id);
+                            continue;
+                        }
+                        element::record(id, data)
+                    }
+                    List::Documents { form, .. } => {
                         let person = row.get_ref(2)?.as_str_or_null()?;
                         let page = row.get_ref(3)?.as_str_or_null()?;
                         let bytes = row.get_ref(4)?.as_bytes_or_null()?;
-                        element::document(DocumentRow { id, data, person, page, bytes }, form)
+                        element::document(DocumentRow { id, data, person, page, bytes }, *form)
                     }
                 };
                 if !chunk.push(element) {
                     return Ok(chunk);
                 }
             }
-            chunk.is_last = chunk.rows.len() < limit;
+            chunk.end(limit);
             Ok(chunk)
         };
         self.sqlite.read(work).await
     }
 
+    /// At most `limit` ids, each with whether it is wanted.
     pub(in super::super) async fn ids(
         &self,
         list: &List,
         window: &Window,
         limit: usize,
         reach: &Reach,
-    ) -> Result<Vec<String>, DbError> {
+    ) -> Result<Vec<(String, bool)>, DbError> {
         let query = sql::select_ids(DIALECT, list, window, limit, reach);
+        let list = list.clone();
         let work = move |connection: &rusqlite::Connection| {
             let mut statement = connection.prepare_cached(&query.sql)?;
-            statement.query_map(params_from_iter(values(&query)), |row| row.get(0))?.collect()
+            let mut ids = vec![];
+            let mut rows = statement.query(params_from_iter(values(&query)))?;
+            while let Some(row) = rows.next()? {
+                ids.push((row.get(0)?, list.wants(row.get_ref(1)?.as_str_or_null()?)));
+            }
+            Ok(ids)
         };
         self.sqlite.read(work).await
     }
