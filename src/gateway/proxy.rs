@@ -444,13 +444,16 @@ impl ProxyHttp for Gateway {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
         let (status, code, message) = failure(error);
+        let told = final_status(session);
+        if ctx.recorded && (told.is_some() || status == 0) {
+            tracing::warn!(request.id = ctx.request_id, %error, "an answer broke off that was recorded already");
+        }
         if status == 0 {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         if !matches!(error.esource(), ErrorSource::Downstream) && status >= 500 {
             tracing::warn!(request.id = ctx.request_id, %error, "a request could not be forwarded");
         }
-        let told = final_status(session);
         // Recorded with an answer that was not sent: what is sent instead gets the last word.
         ctx.recorded &= told.is_some() || *error.etype() == ErrorType::Custom(NOT_RECORDED);
         let answer = match self.keep(session, ctx, told.unwrap_or(status), Some(error)).await {
@@ -472,16 +475,10 @@ impl ProxyHttp for Gateway {
             }
         }
         self.recorder.metrics().members_removed.inc_by(ctx.passing.removed());
-        match (ctx.recorded, error) {
-            (false, _) => {
-                let status = final_status(session).unwrap_or_default();
-                let room = ctx.room.take();
-                self.with_record(session, ctx, status, error, |record| self.recorder.record(record, room)).await;
-            }
-            (true, Some(error)) => {
-                tracing::warn!(request.id = ctx.request_id, %error, "an answer broke off that was recorded already");
-            }
-            (true, None) => {}
+        if !ctx.recorded {
+            let status = final_status(session).unwrap_or_default();
+            let room = ctx.room.take();
+            self.with_record(session, ctx, status, error, |record| self.recorder.record(record, room)).await;
         }
     }
 

@@ -154,6 +154,30 @@ fn no_record_of_a_write_or_a_refusal_that_was_answered_is_lost_by_a_kill() {
 }
 
 #[test]
+fn only_an_answer_that_broke_off_is_said_to_have() {
+    let route = "[[upstream]]\nname = \"gone\"\naddress = \"127.0.0.1:1\"\n[[route]]\npath = \"/gone\"\nmethods = [\"GET\", \"POST\"]\nendpoint = \"login\"\nupstream = \"gone\"\n";
+    let policy = std::fs::read_to_string("policies/roles.cfg").unwrap();
+    let gateway = Gateway::start_in(&DURABLE, route, &policy);
+    let began = Instant::now();
+    let chunk =
+        format!("Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n1000\r\n{}\r\n0\r\n\r\n", "x".repeat(4096));
+    for (status, code, method, target, more) in [
+        (502, "upstream_unreachable", "GET", "/gone", ""),
+        (502, "upstream_unreachable", "POST", "/pols/ANA/garbage", "Content-Length: 0\r\n"),
+        (413, "body_too_large", "POST", "/pols/ANA/1", &chunk),
+    ] {
+        let answer = gateway.request(method, target, "ANA", more);
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (status, Some(code)), "{method} {target}");
+        assert_eq!(gateway.record()["status"], status);
+    }
+    assert_eq!(gateway.logged("broke off", began, Duration::from_millis(200)), None);
+    // The head was passed on, and is on record; the rest does not come.
+    let short = gateway.request("POST", "/pols/ANA/short", "ANA", "Content-Length: 0\r\n");
+    assert_eq!((short.status, short.complete), (200, false));
+    assert!(gateway.logged("an answer broke off that was recorded already", began, PATIENCE).is_some());
+}
+
+#[test]
 fn what_cannot_be_recorded_is_refused_until_it_can_be_and_then_nothing_is_missing() {
     let place = crate::fixture::Place::prepare(&Setup::default());
     let records = place.dir.join("records.jsonl");
