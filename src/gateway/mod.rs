@@ -394,8 +394,9 @@ impl Listeners {
         let mut open = |addresses: &[SocketAddr], key: &'static str, what: &str| {
             let mut open = |address: &SocketAddr| {
                 let listener = inherited.open(*address);
+                let listener = listener.map_err(|source| ServeError::Listen { address: *address, key, source })?;
                 tracing::info!("listening on {address}{what}");
-                listener.map_err(|source| ServeError::Listen { address: *address, key, source })
+                Ok::<_, ServeError>(listener)
             };
             addresses.iter().map(&mut open).collect::<Result<Vec<_>, _>>()
         };
