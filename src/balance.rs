@@ -82,15 +82,25 @@ impl<T> Pool<T> {
             None if but.is_some() => Order::Turn(self.turn.load(Ordering::Relaxed)),
             None => Order::Turn(self.turn.fetch_add(1, Ordering::Relaxed)),
         };
-        first(&servers, order, |server| other(server) && self.is_well(server, now))
+        first(&servers, order, |server| other(server) && !self.is_left_out(server, now))
             .or_else(|| first(&servers, order, other))
             .or_else(|| first(&servers, order, |_| true))
             .cloned()
     }
 
-    /// Whether a server answers its probes and is not ejected.
+    /// Whether a server is well, as far as probes and requests have told: also one that is not left out, because too many
+    /// would be, is not well while it fails its requests.
     pub fn is_well(&self, server: &Server<T>, now: Instant) -> bool {
-        !server.unhealthy.load(Ordering::Relaxed) && !self.is_ejected(server, now)
+        !self.is_left_out(server, now) && !self.fails(server.failures.load(Ordering::Relaxed))
+    }
+
+    fn is_left_out(&self, server: &Server<T>, now: Instant) -> bool {
+        server.unhealthy.load(Ordering::Relaxed) || self.is_ejected(server, now)
+    }
+
+    /// Whether so many failures in a row are a reason to eject.
+    fn fails(&self, failures: u32) -> bool {
+        self.ejection.failures != 0 && failures >= self.ejection.failures
     }
 
     fn is_ejected(&self, server: &Server<T>, now: Instant) -> bool {
@@ -113,7 +123,7 @@ impl<T> Pool<T> {
     /// A request failed. Says for how long the server is ejected, when this failure ejects it.
     pub fn failed(&self, server: &Server<T>, now: Instant) -> Option<Duration> {
         let failures = server.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if self.ejection.failures == 0 || failures < self.ejection.failures {
+        if !self.fails(failures) {
             return None;
         }
         let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -297,9 +307,22 @@ mod tests {
                     pool.failed(server, now);
                 }
             }
-            let out = pool.servers().iter().filter(|server| !pool.is_well(server, now)).count();
+            let out = pool.servers().iter().filter(|server| pool.is_left_out(server, now)).count();
             assert_eq!(out, most, "{percent} % of {servers}");
         }
+    }
+
+    #[test]
+    fn one_that_fails_is_not_well_also_where_it_cannot_be_left_out() {
+        let pool = pool(1, 50);
+        let (server, now) = (&pool.servers()[0], Instant::now());
+        for is_well in [true, true, false, false] {
+            assert_eq!(pool.failed(server, now), None);
+            assert_eq!(pool.is_well(server, now), is_well);
+        }
+        assert_eq!(chosen(&pool, None, now), "s0");
+        pool.succeeded(server, now);
+        assert!(pool.is_well(server, now));
     }
 
     #[test]

@@ -48,7 +48,10 @@ impl Upstreams {
             let counter = IntCounterVec::new(Opts::new(name, help), &["upstream", "server"])?;
             registry.register(Box::new(counter.clone())).map(|()| counter)
         };
-        let well = Opts::new("fedgate_upstream_well", "Addresses of the server that are healthy and not ejected");
+        let well = Opts::new(
+            "fedgate_upstream_well",
+            "Addresses of the server that are well, as far as probes and requests have told",
+        );
         let well = IntGaugeVec::new(well, &["upstream", "server"])?;
         registry.register(Box::new(well.clone()))?;
         Ok(Self {

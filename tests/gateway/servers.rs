@@ -165,8 +165,12 @@ fn one_server_alone_is_never_left_out() {
     let server =
         Server::start(|exchange| exchange.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"));
     let gateway = before_one(&server, "[upstream.ejection]\nfailures = 1\n");
+    let well = format!("fedgate_upstream_well{{server=\"{}\",upstream=\"x\"}}", server.address);
+    assert_eq!(gateway.figure(&well), 1.0);
     (0..5).for_each(|_| assert_eq!(gateway.call("POST", "1"), 503));
     assert_eq!(server.seen().len(), 5);
+    until("a server that fails is not well", || gateway.figure(&well) == 0.0);
+    assert_eq!(gateway.admin_get("/readyz").json()["upstreams"]["x"], 0);
 }
 
 #[test]
