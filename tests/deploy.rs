@@ -71,6 +71,17 @@ fn the_units_are_of_systemd() {
     fs::remove_dir_all(dir).unwrap();
 }
 
+#[test]
+fn no_unit_is_given_up_and_no_start_waits_for_the_database() {
+    for unit in files("deploy/systemd", "service") {
+        let text = fs::read_to_string(&unit).unwrap();
+        let (head, service) = text.split_once("[Service]").unwrap();
+        assert!(head.contains("\nStartLimitIntervalSec=0\n"), "{}", unit.display());
+        assert!(service.contains("\nRestart=on-failure\n"), "{}", unit.display());
+        assert!(!service.contains("fedgate check"), "{}: it asks the database", unit.display());
+    }
+}
+
 /// The text of a block scalar `name: |` in YAML.
 fn block(yaml: &str, name: &str) -> String {
     let mut lines = yaml.lines();
