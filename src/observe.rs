@@ -9,6 +9,7 @@
 //! the disk serves all who ask at a time. Nobody waits for a disk that does not answer, and no thread is ever blocked by waiting.
 
 mod journal;
+mod log;
 mod metrics;
 mod writer;
 
@@ -27,8 +28,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use journal::Journal;
+pub use log::{LogError, log_to_stderr};
 pub use metrics::Metrics;
-use tracing_subscriber::EnvFilter;
 use writer::{Entry, Printer, State, Writer};
 
 /// Records that may wait to be written.
@@ -375,23 +376,6 @@ impl Line {
 /// UTC, with microseconds (RFC 3339).
 fn rfc3339(time: SystemTime) -> String {
     chrono::DateTime::<chrono::Utc>::from(time).to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
-}
-
-/// Libraries tell in detail what passes through them, secrets among it: of them, warnings alone.
-const LIBRARIES: &str = "pingora_core=warn,pingora_proxy=error,pingora_pool=warn,h2=warn,hyper=warn,hyper_util=warn,\
-                         axum=warn,tower=warn,rustls=warn,tokio_rustls=warn,tokio_postgres=warn,deadpool_postgres=warn,\
-                         mio=warn,notify=warn,moka=warn,hickory_proto=warn,hickory_resolver=warn";
-
-/// Sends the operator's log to stderr, as `FEDGATE_LOG` says (a filter such as `info` or `fedgate=debug`).
-pub fn log_to_stderr() {
-    let filter = std::env::var("FEDGATE_LOG")
-        .ok()
-        .filter(|filter| !filter.trim().is_empty() && EnvFilter::try_new(filter).is_ok());
-    // What comes later counts: a library is heard of in detail by who names it, and only so.
-    let filter = EnvFilter::new(format!("{LIBRARIES},{}", filter.as_deref().unwrap_or("info")));
-    // A stderr that nobody reads any more is nobody's fault, and no reason to panic.
-    let log = tracing_subscriber::fmt().log_internal_errors(false);
-    let _ = log.with_env_filter(filter).with_writer(io::stderr).with_target(false).try_init();
 }
 
 #[cfg(test)]

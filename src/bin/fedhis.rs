@@ -108,20 +108,22 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    observe::log_to_stderr();
-    let done = tokio::runtime::Runtime::new().map_err(Failure::from).and_then(|runtime| {
-        let done = runtime.block_on(run(arguments.command));
-        // A statement on the blocking pool is not waited for: it is atomic.
-        runtime.shutdown_timeout(Duration::from_secs(1));
-        done
-    });
-    let (error, code) = match done {
+    let (error, code) = match start(arguments.command) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Failed(error)) => (error, 1),
         Err(Failure::Usage(error)) => (error, 2),
     };
     eprintln!("fedhis: {error:#}");
     ExitCode::from(code)
+}
+
+fn start(command: Command) -> Result<(), Failure> {
+    observe::log_to_stderr().map_err(|error| Failure::Usage(error.into()))?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let done = runtime.block_on(run(command));
+    // A statement on the blocking pool is not waited for: it is atomic.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
 }
 
 async fn run(command: Command) -> Result<(), Failure> {

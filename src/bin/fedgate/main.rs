@@ -140,8 +140,8 @@ impl Failure {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    observe::log_to_stderr();
-    match run(arguments.command) {
+    let log = observe::log_to_stderr().map_err(|error| Failure::Usage(error.into()));
+    match log.and_then(|()| run(arguments.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("fedgate: {}", failure.in_words());

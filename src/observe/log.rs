@@ -1,0 +1,110 @@
+//! The operator's log on stderr, and how much of it: `FEDGATE_LOG`.
+//!
+//! The one rule: a setting that cannot be read is refused. One that silenced errors would be noticed when they are needed.
+
+use std::env::VarError;
+use std::io;
+
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+/// Libraries tell in detail what passes through them, secrets among it: of them, warnings alone.
+const LIBRARIES: &str = "pingora_core=warn,pingora_proxy=error,pingora_pool=warn,h2=warn,hyper=warn,hyper_util=warn,\
+                         axum=warn,tower=warn,rustls=warn,tokio_rustls=warn,tokio_postgres=warn,deadpool_postgres=warn,\
+                         mio=warn,notify=warn,moka=warn,hickory_proto=warn,hickory_resolver=warn";
+
+/// What is logged unless something is said.
+const DEFAULT: &str = "info";
+
+/// Why the log cannot be kept as `FEDGATE_LOG` says.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error(
+    "FEDGATE_LOG: `{0}` is neither a level nor `target=level`; it takes error, warn, info, debug, trace or off, for all or \
+     for one target (`fedgate=debug`), several separated by commas"
+)]
+pub struct LogError(String);
+
+/// Sends the operator's log to stderr, as `FEDGATE_LOG` says.
+///
+/// # Errors
+/// The variable holds something else than levels and `target=level`.
+pub fn log_to_stderr() -> Result<(), LogError> {
+    let wanted = match std::env::var("FEDGATE_LOG") {
+        Ok(wanted) => wanted,
+        Err(VarError::NotPresent) => String::new(),
+        Err(VarError::NotUnicode(wanted)) => return Err(LogError(wanted.to_string_lossy().into_owned())),
+    };
+    let wanted = match wanted.trim() {
+        "" => DEFAULT.to_owned(),
+        wanted => directives(wanted)?,
+    };
+    // What comes later counts: a library is heard of in detail by who names it, and only so.
+    let filter = EnvFilter::new(format!("{LIBRARIES},{wanted}"));
+    // A stderr that nobody reads any more is nobody's fault, and no reason to panic.
+    let log = tracing_subscriber::fmt().log_internal_errors(false);
+    let _ = log.with_env_filter(filter).with_writer(io::stderr).with_target(false).try_init();
+    Ok(())
+}
+
+/// The directives as the filter spells them.
+fn directives(wanted: &str) -> Result<String, LogError> {
+    let directives = wanted.split(',').map(|directive| {
+        let read = match directive.split_once('=') {
+            None => level(directive).map(str::to_owned),
+            Some((target, name)) => {
+                level(name).filter(|_| is_target(target.trim())).map(|level| format!("{}={level}", target.trim()))
+            }
+        };
+        read.ok_or_else(|| LogError(directive.trim().escape_debug().to_string()))
+    });
+    Ok(directives.collect::<Result<Vec<_>, _>>()?.join(","))
+}
+
+fn level(name: &str) -> Option<&'static str> {
+    Some(match name.trim().to_ascii_lowercase().as_str() {
+        "error" => "error",
+        "warn" | "warning" => "warn",
+        "info" => "info",
+        "debug" => "debug",
+        "trace" => "trace",
+        "off" => "off",
+        _ => return None,
+    })
+}
+
+/// Whether this is the path of a module.
+fn is_target(path: &str) -> bool {
+    path.split("::")
+        .all(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_targets_are_taken_and_nothing_else() {
+        for (wanted, read) in [
+            ("info", "info"),
+            ("WARNING", "warn"),
+            ("Warn, fedgate::his = Debug", "warn,fedgate::his=debug"),
+            ("off,h2=trace", "off,h2=trace"),
+        ] {
+            assert_eq!(directives(wanted).as_deref(), Ok(read), "{wanted}");
+        }
+        for (wanted, culprit) in [
+            ("wrn", "wrn"),
+            ("fedgate", "fedgate"),
+            ("bogus===", "bogus==="),
+            ("fedgate=wrn", "fedgate=wrn"),
+            ("=info", "=info"),
+            ("fedgate::=info", "fedgate::=info"),
+            ("info,,debug", ""),
+            ("fedgate[span]=info", "fedgate[span]=info"),
+            ("3", "3"),
+            ("a\u{1b}[31m", "a\\u{1b}[31m"),
+        ] {
+            assert_eq!(directives(wanted), Err(LogError(culprit.to_owned())), "{wanted}");
+        }
+    }
+}
