@@ -27,6 +27,7 @@ pub mod his;
 pub mod db;
 pub mod password;
 pub mod moment;
+pub mod parent;
 mod pem;
 pub mod secret;
 pub mod config;

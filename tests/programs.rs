@@ -7,7 +7,20 @@
     reason = "a test panics to fail"
 )]
 
-use std::process::{Command, Output};
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::Scratch;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const BANNER: &str = "fedgate serves the demo federation at";
 
 fn fedgate() -> Command {
     Command::new(env!("CARGO_BIN_EXE_fedgate"))
@@ -19,6 +32,10 @@ fn fedhis() -> Command {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 #[test]
@@ -38,4 +55,114 @@ fn a_log_setting_that_cannot_be_read_is_refused_by_both_programs() {
             assert!(said.contains("/nowhere/fedgate.toml") && !said.contains("FEDGATE_LOG"), "{log}: {said}");
         }
     }
+}
+
+/// A demo that has said that it serves.
+struct Demo {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Demo {
+    fn start(dir: &Path) -> Self {
+        let address = free_address();
+        let mut child = demo(address, dir).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains(BANNER)));
+        // Records go on coming.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address }
+    }
+
+    fn send(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            self.send(Signal::TERM);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn demo(address: SocketAddr, dir: &Path) -> Command {
+    let mut command = fedgate();
+    command.args(["demo", "--listen", &address.to_string(), "--dir"]).arg(dir).stdin(Stdio::null());
+    command
+}
+
+/// Waits until neither program of the demo listens any more.
+fn wait_until_silent(address: SocketAddr, dir: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(address).is_ok() || UnixStream::connect(dir.join("his.sock")).is_ok() {
+        assert!(Instant::now() < deadline, "a part of the demo outlives it");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_demo_says_that_it_serves_only_when_its_own_programs_listen() {
+    let scratch = Scratch::new();
+    let dir = scratch.0.join("demo");
+    let running = Demo::start(&dir);
+    let refused = |address: SocketAddr, dir: &Path, why: &str| {
+        let output = demo(address, dir).output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(why), "{said}");
+        assert!(!String::from_utf8(output.stdout).unwrap().contains(BANNER), "{said}");
+        said
+    };
+    let address = running.address;
+    let said = refused(address, &scratch.0.join("other"), &format!("cannot listen on {address}"));
+    assert!(!said.contains(&format!("listening on {address}")), "{said}");
+    refused(free_address(), &dir, "another service is listening on");
+}
+
+#[test]
+fn a_demo_ends_with_its_terminal_and_its_programs_with_it() {
+    let scratch = Scratch::new();
+    let dir = scratch.0.join("demo");
+    let mut demo = Demo::start(&dir);
+    demo.send(Signal::HUP);
+    assert!(demo.child.wait().unwrap().success(), "SIGHUP stops it cleanly");
+    assert!(TcpStream::connect(demo.address).is_err() && UnixStream::connect(dir.join("his.sock")).is_err());
+    let mut demo = Demo::start(&dir);
+    demo.send(Signal::KILL);
+    demo.child.wait().unwrap();
+    wait_until_silent(demo.address, &dir);
+}
+
+#[test]
+fn fedhis_serves_on_after_a_hangup() {
+    let scratch = Scratch::new();
+    let config = scratch.0.join("fedgate.toml");
+    std::fs::write(scratch.0.join("assertion.key"), "a secret of thirty-two bytes ....").unwrap();
+    let text = "[store]\nkind = \"sqlite\"\npath = \"x.db\"\n[assertion]\nsecret_file = \"assertion.key\"\n\
+                [his]\nlisten = \"unix:his.sock\"\nstop_delay_seconds = 0\n";
+    std::fs::write(&config, text).unwrap();
+    let mut command = fedhis();
+    command.args(["serve", "--config"]).arg(&config).env_remove("FEDGATE_LOG").stderr(Stdio::piped());
+    let mut child = command.current_dir(&scratch.0).spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut until = |words: &str| {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended before it said `{words}`");
+        }
+    };
+    until("listening on");
+    for _ in 0..2 {
+        kill_process(pid, Signal::HUP).unwrap();
+        until("SIGHUP received");
+    }
+    kill_process(pid, Signal::TERM).unwrap();
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest}");
 }

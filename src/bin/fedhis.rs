@@ -2,6 +2,7 @@
 //!
 //! Arguments to configuration to run. Exit codes: 0 done, 1 failure, 2 usage or configuration.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -17,9 +18,9 @@ use fedgate::db::{Database, DbError, schema};
 use fedgate::his::import::{ClearPasswords, Import, ImportError, Kind};
 use fedgate::his::store::Store;
 use fedgate::his::{Listener, Service, demo, router};
-use fedgate::observe;
+use fedgate::{observe, parent};
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -119,6 +120,7 @@ fn main() -> ExitCode {
 
 fn start(command: Command) -> Result<(), Failure> {
     observe::log_to_stderr().map_err(|error| Failure::Usage(error.into()))?;
+    parent::follow()?;
     let runtime = tokio::runtime::Runtime::new()?;
     let done = runtime.block_on(run(command));
     // A statement on the blocking pool is not waited for: it is atomic.
@@ -209,6 +211,8 @@ fn check_version(version: i64) -> Result<(), Failure> {
 }
 
 async fn serve(config: &Config) -> Result<(), Failure> {
+    // As for the gateway, whose SIGHUP this may be, sent to both: it ends nothing.
+    let mut hangup = signal(SignalKind::hangup())?;
     let database = open(config).await?;
     let verifier = Verifier::from_config(&config.assertion)
         .map_err(|error| Failure::Usage(anyhow!("{}: {error}", config.file.display())))?;
@@ -253,6 +257,14 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     tokio::select! {
         served = listener.serve(router(service), stop) => Ok(served?),
         failure = outdated => Err(failure),
+        never = ignore(&mut hangup) => match never {},
+    }
+}
+
+async fn ignore(hangup: &mut Signal) -> Infallible {
+    loop {
+        hangup.recv().await;
+        tracing::info!("SIGHUP received: it changes nothing; a new configuration is read at the next start");
     }
 }
 

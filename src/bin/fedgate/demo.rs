@@ -13,8 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use fedgate::parent;
 use rand::TryRngCore;
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
@@ -45,6 +47,7 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), Failure> {
         command.arg(verb).arg("--config").arg(&files.config).stdin(Stdio::null()).kill_on_drop(true);
         // A group of its own: Ctrl-C reaches this process alone, which then stops the two in order.
         command.process_group(0).env("FEDGATE_GATEWAY_LISTEN", listen.to_string());
+        command.env("FEDGATE_GATEWAY_PID_FILE", &files.pid_file).env(parent::PARENT, std::process::id().to_string());
         command
     };
     let seeded = command(&fedhis, "seed").status().await.context("fedhis cannot be started")?;
@@ -53,26 +56,29 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), Failure> {
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // The terminal was closed.
+    let mut hangup = signal(SignalKind::hangup())?;
+    // By the thread that waits for them: to their system, the parent they end with is this thread (prctl(2)).
     let mut his = command(&fedhis, "serve").spawn().context("fedhis cannot be started")?;
     let mut gateway = command(&fedgate, "serve").spawn().context("fedgate cannot be started")?;
+    let pids = (his.id(), gateway.id());
     let served = tokio::select! {
         exit = his.wait() => Err(anyhow!("fedhis ended by itself: {}", exit?)),
         exit = gateway.wait() => Err(anyhow!("the gateway ended by itself: {}", exit?)),
-        served = serve(&files, listen) => served,
+        served = serve(&files, listen, pids) => served,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+        _ = hangup.recv() => Ok(()),
     };
     stop(&mut gateway).await;
     stop(&mut his).await;
     Ok(served?)
 }
 
-/// Says what there is to see once both listen; then waits for ever.
-async fn serve(files: &Files, listen: SocketAddr) -> anyhow::Result<()> {
+/// Says what there is to see once both listen, these two and no others; then waits for ever.
+async fn serve(files: &Files, listen: SocketAddr, (his, gateway): (Option<u32>, Option<u32>)) -> anyhow::Result<()> {
     let deadline = Instant::now() + START_TIMEOUT;
-    while tokio::net::UnixStream::connect(&files.socket).await.is_err()
-        || tokio::net::TcpStream::connect(reachable(listen)).await.is_err()
-    {
+    while files.his().await != his || files.gateway() != gateway {
         if Instant::now() > deadline {
             return Err(anyhow!("gateway and HIS did not listen within {} s", START_TIMEOUT.as_secs()));
         }
@@ -138,6 +144,7 @@ struct Files {
     config: PathBuf,
     certificate: PathBuf,
     socket: PathBuf,
+    pid_file: PathBuf,
 }
 
 impl Files {
@@ -148,6 +155,7 @@ impl Files {
             config: dir.join("fedgate.toml"),
             certificate: dir.join("certs/localhost.pem"),
             socket: socket(&dir),
+            pid_file: dir.join("gateway.pid"),
             dir,
         };
         let key = files.dir.join("certs/localhost.key");
@@ -169,6 +177,17 @@ impl Files {
         // Written anew each time: the socket may have to lie elsewhere, and a configuration of one's own uses `serve`.
         std::fs::write(&files.config, configuration(&files.socket))?;
         Ok(files)
+    }
+
+    /// The process that listens on the socket of the HIS.
+    async fn his(&self) -> Option<u32> {
+        let peer = UnixStream::connect(&self.socket).await.ok()?.peer_cred().ok()?;
+        peer.pid()?.try_into().ok()
+    }
+
+    /// The gateway that listens: it writes its process id down then.
+    fn gateway(&self) -> Option<u32> {
+        std::fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok()
     }
 }
 

@@ -19,7 +19,7 @@ use fedgate::accounts::Accounts;
 use fedgate::config::{Config, StoreConfig};
 use fedgate::db::schema;
 use fedgate::gateway::Prepared;
-use fedgate::{observe, password};
+use fedgate::{observe, parent, password};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -151,6 +151,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<(), Failure> {
+    parent::follow()?;
     match command {
         Command::Serve { config } => serve(&config.file),
         Command::Demo { listen, dir } => runtime()?.block_on(demo::run(listen, &dir)),
