@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -55,6 +55,35 @@ fn a_log_setting_that_cannot_be_read_is_refused_by_both_programs() {
             assert!(said.contains("/nowhere/fedgate.toml") && !said.contains("FEDGATE_LOG"), "{log}: {said}");
         }
     }
+}
+
+#[test]
+fn a_password_is_hashed_at_the_cost_of_the_configuration_that_is_named() {
+    let scratch = Scratch::new();
+    let config = scratch.0.join("fedgate.toml");
+    std::fs::write(scratch.0.join("assertion.key"), "a secret of thirty-two bytes ....").unwrap();
+    let text = "[store]\nkind = \"sqlite\"\npath = \"x.db\"\n[assertion]\nsecret_file = \"assertion.key\"\n\
+                [authentication]\nargon2_memory_kib = 19456\nargon2_passes = 3\n";
+    std::fs::write(&config, text).unwrap();
+    let hash = |arguments: &[&str]| {
+        let mut command = fedgate();
+        command
+            .arg("hash-password")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // One that refuses its arguments reads nothing.
+        let _ = child.stdin.take().unwrap().write_all(b"secret-1\n");
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, usual) = hash(&[]);
+    assert!(code == Some(0) && usual.starts_with("$argon2id$v=19$m=47104,t=2,p=1$"), "{usual}");
+    let (code, configured) = hash(&["--config", config.to_str().unwrap()]);
+    assert!(code == Some(0) && configured.starts_with("$argon2id$v=19$m=19456,t=3,p=1$"), "{configured}");
+    assert_eq!(hash(&["--config", "/nowhere/fedgate.toml"]).0, Some(2));
 }
 
 /// A demo that has said that it serves.

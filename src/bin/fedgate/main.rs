@@ -19,7 +19,8 @@ use fedgate::accounts::Accounts;
 use fedgate::config::{Config, StoreConfig};
 use fedgate::db::schema;
 use fedgate::gateway::Prepared;
-use fedgate::{observe, parent, password};
+use fedgate::password::{self, Arena, Cost};
+use fedgate::{observe, parent};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -62,7 +63,11 @@ enum Command {
         config: ConfigFile,
     },
     /// Hash a password with argon2id, as the store keeps it; it is asked for, or read from standard input.
-    HashPassword,
+    HashPassword {
+        /// The configuration whose cost counts (`authentication.argon2_*`); without it, the default cost.
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Look at policies: check, explain, matrix, diff, test.
     Policy {
         #[command(subcommand)]
@@ -157,10 +162,13 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Demo { listen, dir } => runtime()?.block_on(demo::run(listen, &dir)),
         Command::Upgrade { config } => runtime()?.block_on(upgrade::run(load(&config.file)?)),
         Command::Check { config } => runtime()?.block_on(check::run(&config.file)),
-        Command::HashPassword => {
+        Command::HashPassword { config } => {
+            let cost = match config {
+                Some(file) => load(&file)?.authentication.cost,
+                None => Cost::DEFAULT,
+            };
             let password = account::read_password("Password: ")?;
-            print_line(&password::hash(password.expose())?)?;
-            Ok(())
+            Ok(print_line(&password::hash_with(password.expose(), cost, &mut Arena::default())?)?)
         }
         Command::Policy { command } => runtime()?.block_on(policy::run(command)),
         Command::Explain { request_id, records, json, config } => {
