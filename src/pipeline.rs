@@ -257,6 +257,11 @@ impl Pipeline {
         permit.endpoint.map_or("", |endpoint| self.routes.endpoints().name(endpoint))
     }
 
+    /// The routes that requests are led by.
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.routes
+    }
+
     /// The policy that decides now.
     pub fn policy(&self) -> Arc<PolicySet> {
         self.policy.load_full()

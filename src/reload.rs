@@ -29,7 +29,8 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use crate::history;
-use crate::policy::{MAX_POLICY_BYTES, PolicyError, PolicySet};
+use crate::policy::{MAX_POLICY_BYTES, PolicyError, PolicySet, Warning};
+use crate::routes::Routes;
 
 /// How often the file is looked at without any notice.
 const LOOK: Duration = Duration::from_millis(200);
@@ -38,6 +39,8 @@ const SETTLE: Duration = Duration::from_millis(15);
 
 /// How long after a change the file is read at every look: the coarsest clock of a file system (FAT) ticks in 2 s.
 const COARSEST: Duration = Duration::from_secs(2);
+/// How many warnings of one policy stand in the log.
+const MOST_WARNINGS: usize = 20;
 /// How long a file system may take before it is said to hang.
 const HANGS: Duration = Duration::from_secs(2);
 
@@ -113,11 +116,12 @@ impl FileState {
     }
 
     /// The file was read: it holds `new`, or what is in force.
-    fn succeeds(&self, new: Option<PolicySet>, current: &ArcSwap<PolicySet>) {
+    fn succeeds(&self, new: Option<New>, path: &Path, current: &ArcSwap<PolicySet>) {
         let was = std::mem::take(&mut *self.fault.lock().unwrap_or_else(PoisonError::into_inner));
         let old = current.load();
         match new {
-            Some(new) => {
+            Some((new, warnings)) => {
+                tell_warnings(path, &warnings);
                 let (policy, roles) = (new.fingerprint(), new.roles().len());
                 tracing::info!(policy, replaced = old.fingerprint(), roles, "policy reloaded");
                 current.store(Arc::new(new));
@@ -149,6 +153,7 @@ pub async fn keep_current(
     path: PathBuf,
     history: Option<PathBuf>,
     current: Arc<ArcSwap<PolicySet>>,
+    routes: Arc<Routes>,
     state: Arc<FileState>,
 ) {
     let (notice, mut notices) = mpsc::channel(1);
@@ -164,9 +169,10 @@ pub async fn keep_current(
     loop {
         let began = Instant::now();
         let (file, known, in_force, is_due) = (path.clone(), seen, current.load_full(), began < read_until);
+        let routes = Arc::clone(&routes);
         let look = move || {
             let now = Signature::of(&file);
-            let found = (is_due || now != known).then(|| changed(&file, &in_force));
+            let found = (is_due || now != known).then(|| changed(&file, &in_force, &routes));
             (now, found)
         };
         let looked = on_disk(look, || state.fails(&path, &current, "does not answer, its file system hangs")).await;
@@ -177,7 +183,7 @@ pub async fn keep_current(
             read_until = Instant::now() + COARSEST;
         }
         match found {
-            Some(Ok(policy)) => state.succeeds(policy, &current),
+            Some(Ok(found)) => state.succeeds(found, &path, &current),
             Some(Err(fault)) => state.fails(&path, &current, &fault.to_string()),
             None => {}
         }
@@ -201,13 +207,28 @@ pub async fn keep_current(
     }
 }
 
-/// The policy that the file holds, unless it is the one in force.
-fn changed(path: &Path, in_force: &PolicySet) -> Result<Option<PolicySet>, ReloadError> {
+/// The policy that the file holds, with what is odd about it, unless it is the one in force.
+fn changed(path: &Path, in_force: &PolicySet, routes: &Routes) -> Result<Option<New>, ReloadError> {
     let bytes = read(path)?;
     if bytes == in_force.source() {
         return Ok(None);
     }
-    Ok(Some(PolicySet::parse(&bytes)?))
+    let policy = PolicySet::parse(&bytes)?;
+    let warnings = policy.warnings(&routes.asked());
+    Ok(Some((policy, warnings)))
+}
+
+/// A policy that was read, and what is valid in it and hardly meant.
+type New = (PolicySet, Vec<Warning>);
+
+/// Tells what is valid in a policy and hardly meant, such as a misspelt endpoint; not all of it where that is much.
+pub fn tell_warnings(path: &Path, warnings: &[Warning]) {
+    for Warning { line, text } in warnings.iter().take(MOST_WARNINGS) {
+        tracing::warn!("{}:{line}: {text}", path.display());
+    }
+    if let Some(more) = warnings.len().checked_sub(MOST_WARNINGS).filter(|more| *more > 0) {
+        tracing::warn!("{}: {more} more warnings; `fedgate policy check` tells them all", path.display());
+    }
 }
 
 /// Keeps policies in the history, one at a time; one that comes while the disk hangs is kept after it.
@@ -272,6 +293,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::config::Config;
 
     fn policy(role: &str) -> String {
         format!(r#"[{{"role": "{role}", "permissions": {{"GET": ["login"]}}}}]"#)
@@ -291,7 +313,12 @@ mod tests {
             let path = dir.join("roles.cfg");
             std::fs::write(&path, policy("first")).unwrap();
             let current = Arc::new(ArcSwap::from_pointee(read_policy(&path).unwrap()));
-            let task = tokio::spawn(keep_current(path.clone(), None, Arc::clone(&current), Arc::default()));
+            std::fs::write(dir.join("secret"), [b'k'; 40]).unwrap();
+            std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").unwrap();
+            let config = Config::load_with(&dir.join("fedgate.toml"), std::iter::empty()).unwrap();
+            let routes = Routes::from_config(&config).unwrap();
+            let task =
+                tokio::spawn(keep_current(path.clone(), None, Arc::clone(&current), Arc::new(routes), Arc::default()));
             Self { dir, path, current, task }
         }
 

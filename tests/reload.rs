@@ -287,6 +287,28 @@ fn reloads_during_reloads_and_an_edit_that_hides_end_with_the_last_content() {
 }
 
 #[test]
+fn what_is_hardly_meant_is_told_as_it_comes_into_force_and_a_fault_by_status_too() {
+    let began = Instant::now();
+    let odd = policy(0).replace("\"login\"", "\"logn\"");
+    let gateway = Gateway::start_with("", &odd);
+    gateway.logged("roles.cfg:1: no route leads to endpoint `logn`", began, PATIENCE).expect("told at the start");
+    let fedgate = |command: &str| {
+        let mut fedgate = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+        let out = fedgate.args([command, "--config"]).arg(gateway.dir.join("fedgate.toml")).output().unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let text = fedgate("check");
+    assert!(text.contains("line 1: no route leads to endpoint `logn`"), "{text}");
+    let path = gateway.dir.join("roles.cfg");
+    put(&path, &odd.replace("people", "peple"));
+    gateway.logged("no route leads to endpoint `peple`", began, PATIENCE).expect("told as it is reloaded");
+    put(&path, "{}");
+    while !fedgate("status").contains("its policy file line 1: ") {
+        assert!(began.elapsed() < PATIENCE, "{}", fedgate("status"));
+    }
+}
+
+#[test]
 fn with_no_inotify_left_an_edit_comes_into_force_and_a_fault_is_told() {
     // A user namespace has a limit of its own, which leaves every other process its watches.
     let under = ["unshare", "--user", "--map-root-user", "sh", "-c"];

@@ -36,6 +36,9 @@ pub struct Report {
     pub version: String,
     /// Fingerprint of the policy in force.
     pub policy: String,
+    /// Why its policy file cannot be used now, and the last good one stays in force.
+    #[serde(default)]
+    pub policy_fault: Option<String>,
     /// The account epoch whose changes it has applied.
     pub epoch: u64,
     /// Longest time, in ms, that it may use a cached right after the last confirmation.

@@ -58,7 +58,7 @@ use crate::config::{Config, GatewayConfig, LimitsConfig};
 use crate::observe::Recorder;
 use crate::pipeline::Pipeline;
 use crate::policy::PolicySet;
-use crate::reload::{FileState, ReloadError, keep_current, read_policy};
+use crate::reload::{FileState, ReloadError, keep_current, read_policy, tell_warnings};
 use crate::routes::{RouteError, Routes};
 use admin::Admin;
 use door::{Door, Inside, Seats};
@@ -181,8 +181,11 @@ impl Prepared {
         let mut inherited = Inherited::take()?;
         let listeners = Listeners::open(&gateway, &mut inherited)?;
         let recorder = Recorder::start(self.config.records.file.as_deref(), self.config.records.durable)?;
-        let reporter = Reporter::new(&gateway, Arc::clone(&self.authenticator), Arc::clone(&self.policy));
         let file = Arc::new(FileState::default());
+        let reporter =
+            Reporter::new(&gateway, Arc::clone(&self.authenticator), Arc::clone(&self.policy), Arc::clone(&file));
+        let warnings = self.policy.load().warnings(&self.pipeline.routes().asked());
+        tell_warnings(&self.config.policy.roles, &warnings);
         self.keep_watch(&control, &reporter, &file);
         let traffic = Arc::new(Traffic::new(&gateway.limits));
         let entrances = self.entrances(&gateway, recorder.clone(), file, &traffic);
@@ -263,8 +266,10 @@ impl Prepared {
             async move { upstreams.look_after().await }
         });
         let (policy, current, file) = (self.config.policy.clone(), Arc::clone(&self.policy), Arc::clone(file));
+        let routes = Arc::clone(self.pipeline.routes());
         supervise(control, "the watch over the policy", move || {
-            keep_current(policy.roles.clone(), policy.history.clone(), Arc::clone(&current), Arc::clone(&file))
+            let (roles, history) = (policy.roles.clone(), policy.history.clone());
+            keep_current(roles, history, Arc::clone(&current), Arc::clone(&routes), Arc::clone(&file))
         });
     }
 

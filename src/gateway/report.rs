@@ -11,6 +11,7 @@ use crate::authn::Authenticator;
 use crate::config::GatewayConfig;
 use crate::moment::Moment;
 use crate::policy::PolicySet;
+use crate::reload::FileState;
 
 /// How long the last word of a stopping instance may take.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
@@ -22,6 +23,7 @@ pub(super) struct Reporter {
     place: String,
     authenticator: Arc<Authenticator>,
     policy: Arc<ArcSwap<PolicySet>>,
+    file: Arc<FileState>,
 }
 
 impl Reporter {
@@ -29,11 +31,12 @@ impl Reporter {
         listen: &GatewayConfig,
         authenticator: Arc<Authenticator>,
         policy: Arc<ArcSwap<PolicySet>>,
+        file: Arc<FileState>,
     ) -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let address = listen.listen.iter().chain(&listen.listen_plain).next();
         let place = address.map_or(host.clone(), |address| format!("{host} {address}"));
-        Self { id: format!("{:08x}", rand::random::<u32>()), place, authenticator, policy }
+        Self { id: format!("{:08x}", rand::random::<u32>()), place, authenticator, policy, file }
     }
 
     /// Reports for ever.
@@ -66,6 +69,7 @@ impl Reporter {
             place: self.place.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             policy: self.policy.load().fingerprint().to_owned(),
+            policy_fault: self.file.fault(),
             epoch,
             bound_ms: u64::try_from(bound.as_millis()).unwrap_or(u64::MAX),
             // That it is listed, too, this report sees to.

@@ -26,6 +26,9 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
         policy.roles().len(),
         policy.fingerprint()
     ))?;
+    for warning in policy.warnings(&prepared.pipeline().routes().asked()) {
+        print_line(&format!("  line {}: {}", warning.line, warning.text))?;
+    }
     match plain {
         true => print_line("certificate    none is needed: nothing listens with TLS")?,
         false => {

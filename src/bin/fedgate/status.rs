@@ -1,6 +1,6 @@
 //! `fedgate status`: the gateways that run on the configured store.
 
-use fedgate::accounts::Instance;
+use fedgate::accounts::{Instance, Report};
 use fedgate::config::Config;
 use serde_json::json;
 
@@ -24,6 +24,11 @@ pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), Failure> {
     print_line(&row(["instance", "place", "seen", "policy", "lag", "lease", "cached", "hits", "misses", "hashed"]))?;
     for instance in &instances {
         print_line(&line(instance, epoch))?;
+    }
+    for Report { id, policy, policy_fault: fault, .. } in instances.iter().map(|instance| &instance.report) {
+        if let Some(fault) = fault {
+            print_line(&format!("{id}: its policy file {fault}; the last good policy {policy} stays in force"))?;
+        }
     }
     let live = || instances.iter().filter(|instance| instance.is_live());
     let mut policies: Vec<&str> = live().map(|instance| instance.report.policy.as_str()).collect();
