@@ -156,7 +156,8 @@ fn load(config: &TlsConfig) -> Result<Loaded, TlsError> {
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_cert_resolver(Arc::new(ByName::load(config)?));
-    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // What is not HTTP/2 is read as HTTP/1, of the version that its request line names.
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     server.ticketer = ring::Ticketer::new().map_err(settings)?;
     Ok(Loaded { server: Arc::new(server), clients })
 }

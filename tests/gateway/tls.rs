@@ -85,6 +85,19 @@ fn both_versions_are_spoken_and_the_upstream_is_told_of_https() {
 }
 
 #[test]
+fn who_offers_http_1_0_is_served() {
+    let gateway = Gateway::start();
+    let mut stream = connect(&gateway, client(&gateway, &[&rustls::version::TLS13], &[b"http/1.0"])).unwrap();
+    assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.0"[..]));
+    let head =
+        format!("GET /people/ANA HTTP/1.0\r\nHost: localhost\r\nAuthorization: {}\r\n\r\n", basic("ANA", CANARY));
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.") && answer[8..].starts_with(" 200 "), "{answer}");
+}
+
+#[test]
 fn a_renewed_certificate_serves_new_connections_and_a_bad_one_does_not() {
     let gateway = Gateway::start();
     let request =
