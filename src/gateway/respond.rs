@@ -39,6 +39,15 @@ async fn let_finish_sending(session: &mut Session) {
     }
 }
 
+/// The same over HTTP/2, where the stream would be reset behind the answer: clients take that for a failure of the request.
+/// Over HTTP/1, pingora lets the rest in when it ends the request.
+async fn let_finish_stream(session: &mut Session) {
+    if session.is_http2() {
+        // What cannot be read, or does not end in time, is reset with the stream.
+        let _ = session.as_downstream_mut().drain_request_body().await;
+    }
+}
+
 /// One answer.
 pub(super) struct Answer {
     status: u16,
@@ -150,6 +159,7 @@ impl Answer {
         if !headless {
             session.write_response_body(Some(Bytes::from(body)), true).await?;
         }
+        let_finish_stream(session).await;
         Ok(())
     }
 
@@ -158,7 +168,9 @@ impl Answer {
         let_finish_sending(session).await;
         let (content_type, body) = self.content(&session.req_header().headers);
         let response = self.header(content_type, body.len(), cors, request_id)?;
-        session.as_downstream_mut().write_error_response(response, Bytes::from(body)).await
+        session.as_downstream_mut().write_error_response(response, Bytes::from(body)).await?;
+        let_finish_stream(session).await;
+        Ok(())
     }
 }
 

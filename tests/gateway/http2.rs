@@ -196,6 +196,49 @@ fn requests_with_more_than_one_reading_are_refused_over_http2() {
 }
 
 #[test]
+fn a_refused_body_is_let_in_behind_the_answer_for_a_while() {
+    let gateway = Gateway::start();
+    let length = 5 * 60_000;
+    let post = |path: &str| {
+        let mut block = literal(":method", "POST");
+        block.extend(&request(path, &[("content-length", &length.to_string())])[literal(":method", "GET").len()..]);
+        frame(HEADERS, END_HEADERS, 1, &block)
+    };
+    let is_end = |kind: u8, number: u32| number == 1 && (kind == DATA || kind == RST_STREAM);
+    // Forbidden, and too large.
+    for path in ["/pols/DOC/1", "/pols/ANA/1"] {
+        let mut stream = open(&gateway);
+        stream.write_all(&post(path)).unwrap();
+        let frames = read(&mut stream, is_end);
+        assert!(frames.last().is_some_and(|(kind, ..)| *kind == DATA), "an answer with a body: {frames:?}");
+        for part in 1..=5u8 {
+            let pieces = (0..60).flat_map(|piece| {
+                let flags = if (part, piece) == (5, 59) { END_STREAM } else { 0 };
+                frame(DATA, flags, 1, &[b'x'; 1000])
+            });
+            stream.write_all(&pieces.collect::<Vec<_>>()).unwrap();
+            let frames = match part {
+                // The window is opened for more.
+                1..5 => read(&mut stream, |kind, number| number == 1 && kind != DATA),
+                _ => {
+                    stream.write_all(&frame(PING, 0, 0, &[0; 8])).unwrap();
+                    read(&mut stream, |kind, _| kind == PING)
+                }
+            };
+            assert!(
+                !frames.iter().any(|(kind, ..)| matches!(*kind, RST_STREAM | GOAWAY)),
+                "{path}, {part}: {frames:?}"
+            );
+        }
+    }
+    // Whoever never sends it is not waited for longer.
+    let mut stream = open(&gateway);
+    stream.write_all(&post("/pols/DOC/1")).unwrap();
+    let frames = read(&mut stream, |kind, _| kind == RST_STREAM);
+    assert_eq!(frames.last().map(|(kind, _, reason)| (*kind, reason.as_slice())), Some((RST_STREAM, &[0; 4][..])));
+}
+
+#[test]
 fn a_preface_has_the_time_of_a_head() {
     let environment = [("FEDGATE_LIMITS_HEAD_TIMEOUT_SECONDS", "1")];
     let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
