@@ -22,7 +22,7 @@ pub enum FramingError {
     /// The request line is not `METHOD SP target SP HTTP/1.x`.
     #[error("the request line is malformed")]
     RequestLine,
-    /// A method that no service here has.
+    /// A method that no service here has, and a target that is no path.
     #[error("the method is not allowed for the requested URL")]
     Method,
     /// A header line that is folded, has no name of `[A-Za-z0-9-]`, or a control character; or a bare CR or LF.
@@ -195,13 +195,17 @@ fn check_request_line(line: &[u8]) -> Result<(&[u8], bool), FramingError> {
         b"HTTP/1.0" => false,
         _ => return Err(FramingError::RequestLine),
     };
+    if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
+        return Err(FramingError::RequestLine);
+    }
     match method {
-        b"GET" | b"HEAD" | b"POST" | b"PUT" | b"PATCH" | b"DELETE" | b"OPTIONS" => {
-            let is_asterisk = method == b"OPTIONS" && target == b"*";
-            if is_origin_form(target) || is_asterisk { Ok((method, http_1_1)) } else { Err(FramingError::RequestLine) }
-        }
-        _ if !method.is_empty() && method.iter().all(|byte| is_token(*byte)) => Err(FramingError::Method),
-        _ => Err(FramingError::RequestLine),
+        // Whose target is never a path (RFC 9112, 3.2.3); the proxy library answers it by itself, without a record.
+        b"CONNECT" => Err(FramingError::Method),
+        // A method that nothing has is told what its path has, by who knows the paths.
+        _ if is_origin_form(target) => Ok((method, http_1_1)),
+        b"OPTIONS" if target == b"*" => Ok((method, http_1_1)),
+        b"GET" | b"HEAD" | b"POST" | b"PUT" | b"PATCH" | b"DELETE" | b"OPTIONS" => Err(FramingError::RequestLine),
+        _ => Err(FramingError::Method),
     }
 }
 

@@ -40,7 +40,9 @@ pub fn head(bytes: &[u8]) -> Result<Body, ()> {
     let lines: Vec<&str> = text.split("\r\n").collect();
     let (request_line, headers) = lines.split_first().ok_or(())?;
     let [method, target, version] = request_line.split(' ').collect::<Vec<_>>()[..] else { return Err(()) };
-    let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let is_token = !method.is_empty()
+        && method != "CONNECT"
+        && method.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c));
     let target_is_visible = !target.is_empty() && target.chars().all(|c| ('!'..='~').contains(&c));
     let path = target.split('?').next().unwrap_or_default();
     let is_path = target.starts_with('/') && !target.contains(['"', '<', '>']) && !path.contains('`');
@@ -48,7 +50,7 @@ pub fn head(bytes: &[u8]) -> Result<Body, ()> {
     if !(is_path || is_asterisk) {
         return Err(());
     }
-    if !known.contains(&method) || !target_is_visible || !["HTTP/1.0", "HTTP/1.1"].contains(&version) {
+    if !is_token || !target_is_visible || !["HTTP/1.0", "HTTP/1.1"].contains(&version) {
         return Err(());
     }
     if headers.len() > 64 {

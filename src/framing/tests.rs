@@ -12,6 +12,8 @@ fn heads_with_one_reading_are_taken() {
     assert_eq!(head("GET / HTTP/1.0\r\nhost:a\r\nConnection: close, X-A\r\n\r\n"), Ok(Body::None));
     assert_eq!(head("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n"), Ok(Body::Length(12)));
     assert_eq!(head("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"), Ok(Body::None));
+    assert_eq!(head("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Body::None));
+    assert_eq!(head("get / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"), Ok(Body::Length(3)));
     assert_eq!(head("PATCH /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n"), Ok(Body::Chunked));
     assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\nX: \t caf\u{e9}, ok \r\nEmpty:\r\n\r\n"), Ok(Body::None));
 }
@@ -29,7 +31,8 @@ fn heads_with_more_than_one_reading_are_refused() {
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", RequestLine), ("GET /\r\nHost: a\r\n\r\n", RequestLine),
         ("GET /\t HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine), ("GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine),
         (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine), ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine),
-        ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", Method), ("get / HTTP/1.1\r\nHost: a\r\n\r\n", Method),
+        ("TRACE * HTTP/1.1\r\nHost: a\r\n\r\n", Method), ("get a HTTP/1.1\r\nHost: a\r\n\r\n", Method),
+        ("CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", Method),
         ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", Method), ("G\u{1}T / HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine),
         ("GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", HeaderLine), ("GET / HTTP/1.1\r\nHost: a\r\nX : a\r\n\r\n", HeaderLine),
         ("GET / HTTP/1.1\r\nHost: a\r\n: a\r\n\r\n", HeaderLine), ("GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", HeaderLine),

@@ -14,6 +14,9 @@ use crate::pipeline::Refusal;
 /// Seconds after which a refused-for-now request may be tried again.
 const RETRY_AFTER: &str = "1";
 
+/// The methods that some path here may have.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
 /// To what cannot be recorded.
 pub(super) fn not_recorded(request_id: &str) -> Answer {
     Answer::error(503, NOT_RECORDED, NOT_RECORDED_MESSAGE, request_id).with_header(header::RETRY_AFTER, RETRY_AFTER)
@@ -27,35 +30,29 @@ impl Gateway {
         target: &[u8],
         request_id: &str,
     ) -> Option<(Answer, &'static str)> {
-        if let Err(malformed) = request::check(head) {
+        let malformed = request::check(head).err();
+        if let Some(malformed) = malformed.filter(|malformed| *malformed != Malformed::Method) {
             let answer = Answer::error(malformed.status(), malformed.code(), malformed.message(), request_id);
-            let answer = match malformed {
-                // Whatever else, these are served nowhere.
-                Malformed::Method => answer.with_header(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-                Malformed::Host
-                | Malformed::Header
-                | Malformed::TooMany
-                | Malformed::BodyNotExpected
-                | Malformed::Framing => answer,
-            };
             return Some((answer.and_close(), malformed.code()));
         }
-        if head.method != Method::OPTIONS {
+        let is_known = malformed.is_none();
+        if is_known && head.method != Method::OPTIONS {
             return None;
         }
-        if target == b"*" {
-            let answer = Answer::error(405, "method_not_allowed", Malformed::Method.message(), request_id);
-            return Some((
-                answer.with_header(header::ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE"),
-                "method_not_allowed",
-            ));
-        }
+        let not_allowed = |allow: &str| {
+            let (code, message) = (Malformed::Method.code(), Malformed::Method.message());
+            (Answer::error(405, code, message, request_id).with_header(header::ALLOW, allow), code)
+        };
         // Unauthenticated, as preflights are: it tells no more than the API's documentation.
-        match self.pipeline.allowed_methods(target) {
-            Ok(Some(allow)) => Some((Answer::options(allow), "options")),
-            Ok(None) => Some((Answer::error(404, "not_found", "Not found", request_id), "not_found")),
-            Err(_) => None,
-        }
+        let (answer, word) = match self.pipeline.allowed_methods(target) {
+            Ok(Some(allow)) if is_known => (Answer::options(allow), "options"),
+            Ok(Some(allow)) => not_allowed(allow),
+            Ok(None) => (Answer::error(404, "not_found", "Not found", request_id), "not_found"),
+            // This server as a whole, or something that is no path.
+            Err(_) if !is_known || target == b"*" => not_allowed(METHODS),
+            Err(_) => return None,
+        };
+        Some((if is_known { answer } else { answer.and_close() }, word))
     }
 
     /// The answer to what the pipeline refused.

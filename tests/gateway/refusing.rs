@@ -105,6 +105,28 @@ fn methods_hosts_and_framing_with_more_than_one_reading_are_refused() {
 }
 
 #[test]
+fn a_method_that_nothing_has_is_told_the_methods_of_its_path() {
+    let gateway = Gateway::start();
+    #[rustfmt::skip]
+    let cases = [
+        ("FOO",     "/people",     405, Some("GET, HEAD, OPTIONS")),
+        ("FOO",     "/people/ANA", 405, Some("GET, HEAD, POST, PATCH, DELETE, OPTIONS")),
+        ("PUT",     "/people",     405, Some("GET, HEAD, OPTIONS")),
+        ("FOO",     "/nope",       404, None),
+        ("OPTIONS", "/nope",       404, None),
+        ("FOO",     "*",           405, Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
+        ("OPTIONS", "*",           405, Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
+    ];
+    for (method, target, status, allow) in cases {
+        for account in ["", "ANA"] {
+            let answer = gateway.request(method, target, account, "");
+            assert_eq!((answer.status, answer.header("allow").as_deref()), (status, allow), "{method} {target}");
+        }
+    }
+    assert!(gateway.upstream.seen().is_empty());
+}
+
+#[test]
 fn a_body_over_the_limit_is_refused_declared_or_not() {
     let gateway = Gateway::start();
     let head = format!("POST /pols/ANA/1 HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\n", basic("ANA", CANARY));
