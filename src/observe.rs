@@ -4,13 +4,14 @@
 //! several, because a disk failed or an answer was not sent, the last one counts.
 //! Untrusted text is escaped (JSON escapes, and what terminals or line readers act on) and bounded.
 //!
-//! Lines are written by a thread of its own. When the reader of stdout falls behind, requests wait for it rather than
-//! go unrecorded, unless a file has them. Who asks is told when a record is on the disk ([`Recorder::keep`]); one look at
-//! the disk serves all who ask at a time. Nobody waits for a disk that does not answer, and no thread is ever blocked by waiting.
+//! Lines are written by a thread of its own, to a file, or to stdout where there is none. Who asks is told when a record is
+//! on the disk, or taken from stdout ([`Recorder::keep`]); one look at the disk serves all who ask at a time. Nobody waits for
+//! a disk or a reader that does not answer, and no thread that serves is ever blocked by waiting.
 
 mod journal;
 mod log;
 mod metrics;
+mod stdout;
 mod writer;
 
 use std::io::{self, Write};
@@ -30,11 +31,12 @@ use tokio::time::timeout;
 use journal::Journal;
 pub use log::{LogError, log_to_stderr};
 pub use metrics::Metrics;
-use writer::{Entry, Printer, State, Writer};
+use stdout::{Printer, Stdout};
+use writer::{Entry, Keeper, State, Writer};
 
 /// Records that may wait to be written.
 const QUEUE: usize = 32 * 1024;
-/// How long the disk may take for a record.
+/// How long the disk, or the reader of stdout, may take for a record.
 const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 // How much of a record its parts may take, in bytes as they are written: what is legal is whole, and a record has 16 KiB at
 // most, which is what collectors of logs take for one line (Docker's). What was cut is named in the record.
@@ -89,12 +91,13 @@ pub struct Recorder {
     queue: Sender<Entry>,
     metrics: Arc<Metrics>,
     state: Arc<State>,
+    has_file: bool,
 }
 
 /// Room for one record.
 pub struct Room(OwnedPermit<Entry>);
 
-/// Whether a record is written, and on disk where it is to be, once that is known.
+/// Whether a record is kept, where it is to be, once that is known.
 pub struct Kept(oneshot::Receiver<bool>);
 
 impl Future for Kept {
@@ -106,28 +109,29 @@ impl Future for Kept {
 }
 
 impl Recorder {
-    /// Starts the thread that writes to stdout, and appends to `file` where one is given: `durable`, if an answer may
-    /// wait for its record to be on disk.
+    /// Starts the thread that appends to `file`, and to stdout; `answers_wait`, if an answer may wait for its record to be
+    /// on disk, or taken from stdout where there is no file.
     ///
     /// # Errors
     /// The file cannot be opened, or the operating system gives no thread.
-    pub fn start(file: Option<&Path>, durable: bool) -> io::Result<Self> {
+    pub fn start(file: Option<&Path>, answers_wait: bool) -> io::Result<Self> {
         let (sender, receiver) = channel(QUEUE);
-        let journal = file.map(|path| {
-            Journal::open(path, durable).map_err(|error| {
-                let remedy = "`records.file` must name a file that can be written";
-                io::Error::new(error.kind(), format!("{}: {error}; {remedy}", path.display()))
-            })
-        });
-        let journal = journal.transpose()?;
-        let durable = durable && journal.is_some();
-        let state = Arc::new(State::new(durable));
+        let keeper = match file {
+            None => Keeper::Stdout(Stdout::open()?),
+            Some(path) => {
+                let journal = Journal::open(path, answers_wait).map_err(|error| {
+                    let remedy = "`records.file` must name a file that can be written";
+                    io::Error::new(error.kind(), format!("{}: {error}; {remedy}", path.display()))
+                });
+                Keeper::File(journal?, Printer::start()?)
+            }
+        };
+        let state = Arc::new(State::new(answers_wait));
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        let printer = Printer::start(journal.is_some())?;
-        let writer = Writer::new(journal, printer, Arc::clone(&state), Arc::clone(&metrics));
+        let writer = Writer::new(keeper, Arc::clone(&state), Arc::clone(&metrics));
         let runtime = Builder::new_current_thread().enable_time().build()?;
         thread::Builder::new().name("records".into()).spawn(move || runtime.block_on(writer.run(receiver)))?;
-        Ok(Self { queue: sender, metrics, state })
+        Ok(Self { queue: sender, metrics, state, has_file: file.is_some() })
     }
 
     /// What is counted beside the records.
@@ -137,15 +141,20 @@ impl Recorder {
 
     /// Whether records are to be on disk before the answers they tell of.
     pub fn is_durable(&self) -> bool {
-        self.state.durable
+        self.state.answers_wait && self.has_file
+    }
+
+    /// Whether answers wait for their records: on disk, or taken from stdout where there is no file.
+    pub fn answers_wait(&self) -> bool {
+        self.state.answers_wait
     }
 
     /// Whether nothing may be served, because it could not be recorded.
     pub fn refuses(&self) -> bool {
-        self.state.durable && self.state.is_failing()
+        self.state.answers_wait && self.state.is_failing()
     }
 
-    /// Why the file of records cannot be written now; nothing when it can, or when there is none.
+    /// Why records cannot be written now; nothing when they can.
     pub fn fault(&self) -> Option<String> {
         self.state.fault()
     }
@@ -153,7 +162,7 @@ impl Recorder {
     /// Counts and writes one record; what is returned waits for room, as long as nothing is known to be wrong.
     pub fn record(&self, record: &Record<'_>, room: Option<Room>) -> impl Future<Output = ()> + Send + use<> {
         self.count(record);
-        // The writer lives as long as the process: it goes on even when stdout is closed.
+        // The writer lives as long as the process.
         let entry = Entry::Line(line(record));
         let full = match room {
             Some(Room(room)) => {
@@ -168,7 +177,7 @@ impl Recorder {
         let recorder = full.is_some().then(|| self.clone());
         async move {
             let (Some(TrySendError::Full(entry)), Some(recorder)) = (full, recorder) else { return };
-            match recorder.state.durable {
+            match recorder.state.answers_wait {
                 false => drop(recorder.queue.send(entry).await),
                 true if recorder.refuses() => recorder.metrics.records_lost.inc(),
                 true => {
@@ -186,7 +195,7 @@ impl Recorder {
         self.queue.clone().try_reserve_owned().ok().map(Room)
     }
 
-    /// The same for one that is to be on disk, where records are to be: tells whether it is. There is no waiting for room:
+    /// The same for one that is to be kept, where answers wait for that: tells whether it is. There is no waiting for room:
     /// without what was reserved, one for which there is none is not kept.
     pub fn keep(&self, record: &Record<'_>, room: Option<Room>) -> Kept {
         self.count(record);
@@ -198,7 +207,7 @@ impl Recorder {
         Kept(receiver)
     }
 
-    /// Waits until a record is on disk; false if it is not, or not in time.
+    /// Waits until a record is kept; false if it is not, or not in time.
     pub async fn kept(&self, kept: Kept) -> bool {
         timeout(DISK_TIMEOUT, kept).await.unwrap_or_else(|_| {
             self.stalled();
@@ -206,7 +215,7 @@ impl Recorder {
         })
     }
 
-    /// Notes that the disk neither takes a record nor refuses it.
+    /// Notes that neither the disk nor the reader of stdout takes a record or refuses it.
     fn stalled(&self) {
         if self.state.becomes(Some("it takes no record in time".to_owned())) {
             tracing::error!("records are not written in time; requests are refused until they are");

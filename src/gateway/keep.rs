@@ -1,7 +1,7 @@
 //! The record of a request, and what waits for it.
 //!
-//! The one rule: where records are durable, nobody is told of a refusal, nor of what may have changed something, before
-//! the record of it is on disk. What cannot be recorded is answered 503.
+//! The one rule: where answers wait for their records, nobody is told of a refusal, nor of what may have changed something,
+//! before the record of it is on disk, or taken from stdout where there is no file. What cannot be recorded is answered 503.
 
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
@@ -13,12 +13,12 @@ use super::request;
 use super::respond::Answer;
 use crate::observe::Record;
 
-/// That a record is not on disk.
+/// That a record is not kept.
 pub(super) struct NotRecorded;
 
 impl Gateway {
-    /// Makes the record of a request, which is answered with `status`, and waits until it is on disk, where records are to
-    /// be before an answer: of all that the gateway says itself, and of what may have changed something.
+    /// Makes the record of a request, which is answered with `status`, and waits until it is kept, where answers wait for
+    /// that: of all that the gateway says itself, and of what may have changed something.
     pub(super) async fn keep(
         &self,
         session: &Session,
@@ -27,7 +27,7 @@ impl Gateway {
         error: Option<&Error>,
     ) -> Result<(), NotRecorded> {
         let needs_none = matches!(ctx.outcome, Outcome::Answered(_)) && status == 200;
-        if !self.recorder.is_durable() || ctx.recorded || needs_none {
+        if !self.recorder.answers_wait() || ctx.recorded || needs_none {
             return Ok(());
         }
         ctx.recorded = true;
@@ -41,7 +41,7 @@ impl Gateway {
         if self.recorder.refuses() {
             return false;
         }
-        if self.recorder.is_durable() && !session.req_header().method.is_safe() {
+        if self.recorder.answers_wait() && !session.req_header().method.is_safe() {
             ctx.room = self.recorder.room();
             return ctx.room.is_some();
         }

@@ -97,7 +97,7 @@ const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_account_epoch", "The account epoch that was applied last"),
     ("fedgate_policy_faults_total", "Policy files that were refused since the start"),
     ("fedgate_policy_faulty", "1 while the policy file cannot be used and the last good one stays in force"),
-    ("fedgate_records_failing", "1 while the file of records cannot be written"),
+    ("fedgate_records_failing", "1 while records cannot be written"),
     ("fedgate_cache_principals", "Principals held"),
     ("fedgate_cache_hits_total", "Requests answered from a cached principal"),
     ("fedgate_cache_misses_total", "Requests that read the account"),

@@ -269,3 +269,54 @@ fn a_reader_of_stdout_that_stands_still_holds_up_nobody_where_a_file_has_the_rec
     assert_eq!(gateway.admin_get("/readyz").status, 200);
     assert_eq!(std::fs::read_to_string(gateway.dir.join("records.jsonl")).unwrap().lines().count(), 800);
 }
+
+#[test]
+fn without_a_file_a_stdout_that_nobody_reads_is_what_a_full_disk_is() {
+    // A pipe whose reader has gone.
+    let under = ["bash", "-c", "exec \"$@\" > >(exec true)", "bash"];
+    let gateway = Gateway::start_as(&Setup { under: &under, ..Default::default() });
+    let began = Instant::now();
+    let write = || gateway.request("POST", "/pols/ANA/1", "ANA", "Content-Length: 0\r\n");
+    let deadline = began + PATIENCE;
+    // The reader may take its time to go.
+    let mut written = 0;
+    let told = loop {
+        let answer = write();
+        match answer.status {
+            200 => written += 1,
+            _ => break answer,
+        }
+        assert!(Instant::now() < deadline, "{written} writes went unrecorded");
+    };
+    assert_eq!((told.status, told.json()["code"].as_str()), (503, Some("not_recorded")), "{told:?}");
+    assert!(
+        gateway.logged("records cannot be written; requests are refused until they can", began, PATIENCE).is_some()
+    );
+    let seen = gateway.upstream.seen().len();
+    for (method, target) in [("GET", "/people/ANA"), ("GET", "/people/DOC"), ("POST", "/pols/ANA/1")] {
+        let answer = gateway.request(method, target, "ANA", "");
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("not_recorded")), "{answer:?}");
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!((write().status, gateway.upstream.seen().len()), (503, seen), "it does not become well by waiting");
+    let ready = gateway.admin_get("/readyz");
+    assert_eq!(ready.status, 503);
+    let records = &ready.json()["records"];
+    assert!(records["fault"].as_str().is_some_and(|why| why.contains("Broken pipe")), "{ready:?}");
+    assert!(gateway.admin_get("/metrics").body.contains("fedgate_records_failing 1"));
+}
+
+#[test]
+fn without_a_file_a_reader_of_stdout_that_stands_still_is_waited_for_up_to_a_bound() {
+    let under = ["bash", "-c", "exec \"$@\" > >(sleep 12; exec cat > /dev/null)", "bash"];
+    let gateway = Gateway::start_as(&Setup { under: &under, ..Default::default() });
+    let began = Instant::now();
+    let refused =
+        std::iter::repeat_with(|| gateway.get("/people/DOC", "ANA")).take(1000).find(|told| told.status != 403);
+    let refused = refused.expect("a pipe takes 64 KiB");
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (503, Some("not_recorded")), "{refused:?}");
+    assert!(gateway.logged("records are not written in time", began, PATIENCE).is_some());
+    assert_eq!(gateway.admin_get("/readyz").status, 503);
+    assert!(gateway.logged("records are written again", began, PATIENCE).is_some());
+    assert_eq!(gateway.get("/people/DOC", "ANA").status, 403);
+}
