@@ -235,6 +235,50 @@ fn a_successor_that_fails_leaves_the_old_one_serving() {
 }
 
 #[test]
+fn a_process_id_that_was_left_behind_is_nobodys() {
+    let mut running = Replaceable::start(5);
+    let file = running.gateway.pid_file.clone().unwrap();
+    let left = std::fs::read(&file).unwrap();
+    running.gateway.kill();
+    assert_eq!(std::fs::read(&file).unwrap(), left, "a kill leaves the file");
+    let mut stranger = Command::new("sleep").arg("60").spawn().unwrap();
+    for text in [left, format!("{}\n", stranger.id()).into_bytes()] {
+        std::fs::write(&file, text).unwrap();
+        let began = Instant::now();
+        let out = running.upgrade();
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(1) && text.contains("no gateway holds this file"), "{text}");
+        assert!(began.elapsed() < PATIENCE, "nobody is waited for");
+    }
+    let untouched = stranger.try_wait().unwrap().is_none();
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert!(untouched, "who has the number is left alone");
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn an_upgrade_of_a_process_that_ends_meanwhile_says_so() {
+    let running = Replaceable::start(5);
+    let pid = running.read_pid().unwrap();
+    // A successor that never listens, and ends with who has started it.
+    let broken = running.dir().join("broken");
+    std::fs::write(&broken, "#!/bin/sh\nexec cat > /dev/null\n").unwrap();
+    std::fs::set_permissions(&broken, std::fs::Permissions::from_mode(0o755)).unwrap();
+    running.replace(&broken);
+    let began = Instant::now();
+    let out = thread::scope(|scope| {
+        let upgrade = scope.spawn(|| running.upgrade());
+        running.gateway.logged("starting a successor", began, PATIENCE).expect("it is told");
+        kill_process(pid, Signal::KILL).unwrap();
+        upgrade.join().unwrap()
+    });
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(1) && text.contains("ended before a successor listened"), "{text}");
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_stop_answers_what_is_in_flight_and_serves_silent_clients_once_more() {
     let running = Replaceable::start(10);
     let pid = running.read_pid().unwrap();

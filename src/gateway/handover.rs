@@ -7,6 +7,7 @@
 //! (`SCM_RIGHTS`, unix(7)), and the word that it is ready goes back. systemd's way is the one of `sd_listen_fds(3)`.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,10 +17,14 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
 };
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// Says to a successor what it is.
 const SUCCESSOR: &str = "FEDGATE_SUCCESSOR";
@@ -170,28 +175,87 @@ pub(super) fn notify(states: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// The file that names this process; removed by it, unless a successor has written its own.
-pub(super) struct PidFile<'a>(Option<&'a Path>);
+/// The file that names this process, locked by it as long as it lives (flock(2)); removed by it, unless a successor has
+/// written its own.
+pub(super) struct PidFile<'a>(Option<(&'a Path, File)>);
 
 impl<'a> PidFile<'a> {
-    /// Writes it, whole or not at all.
+    /// Writes it, whole and locked, or not at all.
     pub(super) fn write(path: Option<&'a Path>) -> io::Result<Self> {
-        if let Some(path) = path {
-            let mut beside = path.as_os_str().to_owned();
-            beside.push(format!(".{}", std::process::id()));
-            std::fs::write(&beside, format!("{}\n", std::process::id()))?;
-            std::fs::rename(beside, path)?;
+        let Some(path) = path else { return Ok(Self(None)) };
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}", std::process::id()));
+        let mut file = File::create(&beside)?;
+        let written = flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .and_then(|()| std::fs::rename(&beside, path));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&beside);
         }
-        Ok(Self(path))
+        written.map(|()| Self(Some((path, file))))
     }
 }
 
 impl Drop for PidFile<'_> {
     fn drop(&mut self) {
-        let Some(path) = self.0 else { return };
+        let Some((path, _)) = self.0 else { return };
         if std::fs::read_to_string(path).is_ok_and(|text| text.trim() == std::process::id().to_string()) {
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+/// A gateway that serves, found by the file that names it.
+pub struct Running {
+    pid: Pid,
+    process: OwnedFd,
+}
+
+impl Running {
+    /// The process that a file names, if it is the one that has locked the file; the number alone may be anybody's by now.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the system cannot tell.
+    pub fn find(pid_file: &Path) -> io::Result<Option<Self>> {
+        let mut file = File::open(pid_file)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let process = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(process) => process,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // INVARIANT: who holds the lock has written the number before it was read, and lives still, so that what was opened
+        // in between is it.
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(None),
+            Err(Errno::WOULDBLOCK) => Ok(Some(Self { pid, process })),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Tells it to hand over to a successor.
+    ///
+    /// # Errors
+    /// It has ended, or is another user's.
+    pub fn hand_over(&self) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.process, Signal::USR2)?)
+    }
+
+    /// Whether it ends within a time, which is waited for, blocking.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn ends_within(&self, time: Duration) -> io::Result<bool> {
+        let time = Timespec::try_from(time).map_err(io::Error::other)?;
+        Ok(poll(&mut [PollFd::new(&self.process, PollFlags::IN)], Some(&time))? > 0)
     }
 }
 
@@ -217,12 +281,28 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_does_not_hold_the_file_is_nobody() {
+        let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
+        assert!(Running::find(&path).is_err(), "no file");
+        // One that lives, none that can, none at all.
+        for text in [format!("{}\n", std::process::id()), format!("{}\n", i32::MAX), "0\n".into(), "x".into()] {
+            std::fs::write(&path, &text).unwrap();
+            assert!(Running::find(&path).unwrap().is_none(), "{text}");
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
     fn a_process_id_is_removed_by_its_own_process_alone() {
         let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
         drop(PidFile::write(Some(&path)).unwrap());
         assert!(!path.exists());
         let file = PidFile::write(Some(&path)).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        assert_eq!(
+            Running::find(&path).unwrap().map(|running| running.pid().cast_unsigned()),
+            Some(std::process::id())
+        );
         std::fs::write(&path, "1\n").unwrap();
         drop(file);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n", "the successor's");

@@ -47,6 +47,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch::Sender;
 
+pub use handover::Running;
 pub use tls::TlsError;
 pub use upstream::TrustError;
 use upstream::Upstreams;

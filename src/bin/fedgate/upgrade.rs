@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use fedgate::config::Config;
-use fedgate::gateway::Prepared;
-use rustix::process::{Pid, Signal, kill_process};
+use fedgate::gateway::{Prepared, Running};
 
 use crate::{Failure, print_line};
 
@@ -16,41 +16,47 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Checks what the successor will read, then tells the running process to start it, and waits until it listens.
 pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let Some(file) = config.gateway.pid_file.clone() else {
-        return Err(Failure::Usage(anyhow::anyhow!(
+        return Err(Failure::Usage(anyhow!(
             "{}: `gateway.pid_file` is not set; name a file where the gateway writes its process id, and restart it once",
             config.file.display()
         )));
     };
-    let running = read(&file)?;
+    let running = find(&file)?;
     // Most that keeps a successor from starting is found here, before anything is touched.
     drop(Prepared::new(config).await.map_err(|error| Failure::Usage(error.into()))?);
-    kill_process(running, Signal::USR2)
-        .map_err(|error| anyhow::anyhow!("process {}: {error}", running.as_raw_nonzero()))?;
+    running.hand_over().map_err(|error| anyhow!("process {}: {error}", running.pid()))?;
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        match read(&file) {
-            Ok(now) if now != running => {
-                print_line(&format!(
-                    "process {} listens; process {} finishes what is in flight",
-                    now.as_raw_nonzero(),
-                    running.as_raw_nonzero()
-                ))?;
-                return Ok(());
+        let has_ended = running.ends_within(LOOK).map_err(anyhow::Error::from)?;
+        // Between two writes there may be none.
+        let now = find(&file).ok().filter(|now| now.pid() != running.pid());
+        match now {
+            Some(now) => {
+                let (pid, before) = (now.pid(), running.pid());
+                let before = match has_ended {
+                    true => format!("process {before} has ended"),
+                    false => format!("process {before} finishes what is in flight"),
+                };
+                return Ok(print_line(&format!("process {pid} listens; {before}"))?);
             }
-            // Between two writes, or unchanged.
-            Ok(_) | Err(_) => tokio::time::sleep(LOOK).await,
+            None if has_ended => {
+                return Err(Failure::Failed(anyhow!(
+                    "process {} ended before a successor listened, and its log says why; start the gateway",
+                    running.pid()
+                )));
+            }
+            None => {}
         }
     }
-    Err(Failure::Failed(anyhow::anyhow!(
+    Err(Failure::Failed(anyhow!(
         "the successor did not listen within {} s; process {} goes on, and its log says why",
         PATIENCE.as_secs(),
-        running.as_raw_nonzero()
+        running.pid()
     )))
 }
 
-fn read(file: &Path) -> anyhow::Result<Pid> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| anyhow::anyhow!("{}: {error}; no gateway runs with this configuration", file.display()))?;
-    let pid = text.trim().parse().ok().and_then(Pid::from_raw);
-    pid.ok_or_else(|| anyhow::anyhow!("{}: holds no process id", file.display()))
+fn find(file: &Path) -> anyhow::Result<Running> {
+    let running = Running::find(file)
+        .map_err(|error| anyhow!("{}: {error}; no gateway runs with this configuration", file.display()))?;
+    running.ok_or_else(|| anyhow!("{}: no gateway holds this file; the one that wrote it has ended", file.display()))
 }
