@@ -16,6 +16,8 @@ use zeroize::Zeroizing;
 
 /// Longest password that is looked at at all, in bytes.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
+/// Shortest password that is set, in characters, as the form of Thalamus has it. Shorter ones of before go on working.
+pub const MIN_PASSWORD_CHARACTERS: usize = 6;
 /// bcrypt reads this many bytes of a password and no more; longer ones are refused rather than cut.
 const BCRYPT_MAX_BYTES: usize = 72;
 /// Highest bcrypt cost that is verified (2^15 rounds take about two seconds).

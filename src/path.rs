@@ -4,12 +4,12 @@
 //! service behind answers for `/adm`. So this module *refuses, it never repairs*, and the spelling that was decided on
 //! is the spelling that is forwarded, byte for byte.
 //!
-//! Called by the pipeline, once per request. Knows nothing of HTTP methods, routes or policy. Grammar: RFC 3986, less
+//! Called by the pipeline, once per request; and by whatever adds a person, whose id will stand in paths. Knows nothing of HTTP methods, routes or policy. Grammar: RFC 3986, less
 //! all that services are known to read in more than one way.
 
 use std::borrow::Cow;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use thiserror::Error;
 use unicode_normalization::is_nfc;
 
@@ -17,6 +17,11 @@ use unicode_normalization::is_nfc;
 pub const MAX_PATH_BYTES: usize = 2 * 1024;
 /// Longest request target, path and query together, in bytes.
 pub const MAX_TARGET_BYTES: usize = 8 * 1024;
+
+/// Longest id of a person, in bytes.
+pub const MAX_ID_BYTES: usize = 256;
+/// What stands for itself in a path (RFC 3986, 2.3).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A request path with exactly one reading.
 ///
@@ -142,6 +147,35 @@ impl<'a> CanonicalPath<'a> {
     }
 }
 
+/// Why a text cannot be the id of a new person.
+#[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
+pub enum IdError {
+    /// Nothing, or more than [`MAX_ID_BYTES`].
+    #[error("an id has 1 to {MAX_ID_BYTES} bytes")]
+    Length,
+    /// No path names it.
+    #[error("an id has no control characters, none of / \\ % ; # ?, is no dot segment, and is in normalization form C")]
+    Unnameable,
+    /// HTTP Basic ends the account at the first colon (RFC 7617, 2), so that nobody could log in with it.
+    #[error("an id has no colon")]
+    Colon,
+}
+
+/// Checks the id of a new person: some path must name it, and its holder be able to log in. Ids of before are what they are.
+///
+/// # Errors
+/// See [`IdError`].
+pub fn check_new_id(id: &str) -> Result<(), IdError> {
+    if !(1..=MAX_ID_BYTES).contains(&id.len()) {
+        return Err(IdError::Length);
+    }
+    if id.contains(':') {
+        return Err(IdError::Colon);
+    }
+    let path = format!("/{}", utf8_percent_encode(id, UNRESERVED));
+    CanonicalPath::parse(&path).map(drop).map_err(|_| IdError::Unnameable)
+}
+
 /// Checks the characters of one segment; true when something in it is percent-encoded.
 fn check_segment(segment: &str) -> Result<bool, PathError> {
     let mut encoded = false;
@@ -180,6 +214,22 @@ fn hex(digit: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_id_of_a_new_person_is_one_that_a_path_names_and_a_login_carries() {
+        for id in ["ESPGNU777ORG", "A B", "MÜLLER", "李", "X@Y", "A+B", "...", "A=1", "a,b"] {
+            assert_eq!(check_new_id(id), Ok(()), "{id}");
+        }
+        assert_eq!(check_new_id(""), Err(IdError::Length));
+        assert_eq!(check_new_id(&"A".repeat(MAX_ID_BYTES)), Ok(()));
+        assert_eq!(check_new_id(&"A".repeat(MAX_ID_BYTES + 1)), Err(IdError::Length));
+        assert_eq!(check_new_id("A:B"), Err(IdError::Colon));
+        let unnameable =
+            ["A/B", "A\\B", "A%B", "A;B", "A#B", "A?B", ".", "..", "A\nB", "A\0", "A\u{7f}", "A\u{85}", "U\u{308}"];
+        for id in unnameable {
+            assert_eq!(check_new_id(id), Err(IdError::Unnameable), "{id:?}");
+        }
+    }
 
     #[test]
     fn paths_with_one_reading_are_taken_as_they_are() {

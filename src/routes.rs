@@ -14,14 +14,13 @@ use thiserror::Error;
 use crate::config::{Config, GuardConfig, RouteConfig};
 use crate::fields::{Member, Members, Names};
 use crate::path::CanonicalPath;
+pub use crate::path::MAX_ID_BYTES;
 use crate::policy::{Asked, Endpoint, EndpointTable, Method};
 
 /// The permission that lets a caller write `roles` and `active` of a person.
 pub const ACCOUNT_ENDPOINT: &str = "account";
 /// The methods that write a person, under which it counts.
 const ACCOUNT_METHODS: [Method; 2] = [Method::Post, Method::Patch];
-/// Longest id of a person, in bytes.
-pub const MAX_ID_BYTES: usize = 256;
 
 /// What a route has that names no other.
 struct Defaults<'a> {

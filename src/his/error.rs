@@ -23,7 +23,7 @@ pub(super) enum Problem {
     NoRoute,
     #[error("the method is not allowed for this resource")]
     MethodNotAllowed,
-    #[error("the path has an id that is empty, too long or not text")]
+    #[error("the path has an id that is empty, too long or not text, or no id for a person")]
     BadId,
     #[error("`{0}` in the query is not usable")]
     BadQuery(String),
@@ -49,6 +49,8 @@ pub(super) enum Problem {
     UserExists,
     #[error("Password is too long")]
     PasswordTooLong,
+    #[error("Password is too short")]
+    PasswordTooShort,
     #[error("Not allowed to change the person ID")]
     PersonIdChange,
     #[error("User not found")]
@@ -126,6 +128,7 @@ impl Problem {
             | Self::BadMember(_)
             | Self::UserExists
             | Self::PasswordTooLong
+            | Self::PasswordTooShort
             | Self::PersonIdChange
             | Self::UserActive
             | Self::NoPageId
@@ -161,6 +164,7 @@ impl Problem {
             Self::BadMember(_) => "bad_member",
             Self::UserExists => "user_exists",
             Self::PasswordTooLong => "password_too_long",
+            Self::PasswordTooShort => "password_too_short",
             Self::PersonIdChange => "person_id_change",
             Self::UserNotFound | Self::UserDoesNotExist => "user_not_found",
             Self::UserActive => "user_active",

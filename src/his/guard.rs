@@ -22,13 +22,12 @@ use super::error::Problem;
 use super::store::Reach;
 use super::{Service, body};
 use crate::assertion::{Claims, HEADER, Scope};
+use crate::path::MAX_ID_BYTES;
 
 /// The endpoint claim of pages that need no principal.
 pub(super) const PUBLIC: &str = "";
 /// The grant that lets a caller write `roles` and `active`.
 const ACCOUNT: &str = "account";
-/// Longest id, in bytes.
-const MAX_ID_BYTES: usize = 256;
 
 /// Who calls, and whose records the decision lets the call touch.
 #[derive(Debug, Clone)]

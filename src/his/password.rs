@@ -23,11 +23,10 @@ use super::json::{Object, Value};
 use super::query::Pairs;
 use super::store::{Changed, Key};
 use super::{Service, body, site};
-use crate::password::MAX_PASSWORD_BYTES;
+use crate::password::{MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARACTERS};
 
 const COOKIE_NAME: &str = "__Host-csrf";
 const TOKEN_BYTES: usize = 32;
-const MIN_PASSWORD_CHARACTERS: usize = 6;
 /// Largest form: two passwords in percent-encoding, and room.
 const MAX_FORM_BYTES: usize = 16 * 1024;
 

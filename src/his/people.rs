@@ -16,7 +16,9 @@ use super::guard::{Caller, Ids};
 use super::hashing::{Hashing, NewPassword};
 use super::json::{self, Object, Value};
 use super::store::{Changed, Created, Deleted, Key, List};
-use super::{Service, answer, date, guard, list};
+use super::{Service, answer, date, list};
+use crate::password::MIN_PASSWORD_CHARACTERS;
+use crate::path::check_new_id;
 
 /// Members that a list can be narrowed by.
 const FILTERS: [&str; 4] = ["name", "lastname", "dob", "gender"];
@@ -57,9 +59,7 @@ pub(super) async fn create(
 ) -> Answer {
     // As Python's `str.upper`: by the full case mapping of Unicode (`ß` becomes `SS`).
     let id = id.to_uppercase();
-    if !guard::is_id(&id) {
-        return Err(Problem::BadId);
-    }
+    check_new_id(&id).map_err(|_| Problem::BadId)?;
     let mut person = Person::parse(document, &id)?;
     if !caller.may_write_accounts() {
         person.check_unprivileged()?;
@@ -111,6 +111,9 @@ impl Person {
             Some(Value::String(text)) if text.is_empty() => NewPassword::NoLogin,
             Some(Value::String(text)) if text.chars().count() > MAX_PASSWORD_CHARACTERS => {
                 return Err(Problem::PasswordTooLong);
+            }
+            Some(Value::String(text)) if text.chars().count() < MIN_PASSWORD_CHARACTERS => {
+                return Err(Problem::PasswordTooShort);
             }
             Some(Value::String(text)) => NewPassword::of(text),
             Some(_) => return Err(Problem::BadMember("password")),

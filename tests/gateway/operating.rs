@@ -202,20 +202,28 @@ fn accounts_are_managed_from_the_command_line_and_the_gateway_sees_it() {
             assert!(Instant::now() < deadline, "never became {expected}");
         }
     };
-    assert_eq!(status("first"), 401);
-    assert_eq!(run(&["add", "new", "--roles", "end_user"], "first\n"), (0, "NEW added\n".into()));
-    assert_eq!(status("first"), 200, "an account that is added is there at once");
-    assert_eq!(run(&["add", "NEW"], "x\n").0, 1);
+    assert_eq!(status("first-1"), 401);
+    assert_eq!(run(&["add", "new", "--roles", "end_user"], "first-1\n"), (0, "NEW added\n".into()));
+    assert_eq!(status("first-1"), 200, "an account that is added is there at once");
+    assert_eq!(run(&["add", "NEW"], "another\n").0, 1);
+    for id in ["", "A/B", "A:B", "A\tB", ".."] {
+        let (code, text) = run(&["add", id], "another\n");
+        assert!(code == 2 && text.contains("an id "), "{id:?}: {text}");
+    }
+    for command in [["add", "SHORT"], ["passwd", "NEW"]] {
+        let (code, text) = run(&command, "12345\n");
+        assert!(code == 1 && text.contains("less than 6 characters"), "{command:?}: {text}");
+    }
     assert_eq!(run(&["disable", "NEW"], ""), (0, "NEW cannot log in any more\n".into()));
-    becomes("first", 401);
+    becomes("first-1", 401);
     assert_eq!(run(&["enable", "NEW"], "").0, 0);
-    becomes("first", 200);
-    assert_eq!(run(&["passwd", "NEW"], "second\n").0, 0);
-    becomes("second", 200);
-    becomes("first", 401);
+    becomes("first-1", 200);
+    assert_eq!(run(&["passwd", "NEW"], "second-2\n").0, 0);
+    becomes("second-2", 200);
+    becomes("first-1", 401);
     let (code, text) = run(&["roles", "NEW", "nurse"], "");
     assert!(code == 0 && text.contains("defines no role `nurse`"), "{text}");
-    becomes("second", 403);
+    becomes("second-2", 403);
     let (code, text) = run(&["show", "NEW"], "");
     assert!(
         code == 0 && text.contains("roles     nurse") && text.contains("argon2id") && !text.contains('$'),

@@ -38,7 +38,7 @@ crate::on_both_stores! {
         }
         // The same again without it; a password in clear is not compared, right or wrong.
         his.person("ANA", r#"{"name":"Ana"}"#).await;
-        for other in ["canary-secret", "other", BCRYPT] {
+        for other in ["canary-secret", "another", BCRYPT] {
             let reply = his.post(&root(), "/people/ANA", json!({"name": "Ana", "password": other}).to_string()).await;
             assert_eq!(reply.error(), (422, "User already exists".into(), "user_exists".into()), "{other}");
         }
@@ -57,6 +57,19 @@ crate::on_both_stores! {
         assert_eq!(his.post(&root(), "/people/LONG", long).await.error().1, "Password is too long");
         his.person("FITS", &json!({"password": "é".repeat(64)}).to_string()).await;
         assert_eq!(his.post(&root(), "/people/NUMBER", r#"{"password":5}"#).await.error().0, 422);
+        let short = his.post(&root(), "/people/SHORT", json!({"password": "éé345"}).to_string()).await.error();
+        assert_eq!(short, (422, "Password is too short".into(), "password_too_short".into()));
+        his.person("ENOUGH", &json!({"password": "éé3456"}).to_string()).await;
+    }
+
+    async fn a_new_person_has_an_id_that_a_path_names_and_a_login_carries_and_old_ones_go_on(his) {
+        for id in ["A%3AB", "A%3BB", "A%25B", "A%5CB", "U%CC%88"] {
+            let reply = his.post(&root(), &format!("/people/{id}"), "{}").await;
+            assert_eq!((reply.status, reply.error().2.as_str()), (400, "bad_id"), "{id}");
+        }
+        his.sql("INSERT INTO people (id, data) VALUES ('A:b', '{\"id\": \"A:b\"}')").await;
+        assert_eq!(his.patch(&root(), "/people/A:b", r#"{"name":"Old"}"#).await.status, 200);
+        assert_eq!(his.get(&root(), "/people/A:b").await.json()["name"], "Old");
     }
 
     async fn roles_and_activity_need_the_account_permission_in_any_spelling(his) {

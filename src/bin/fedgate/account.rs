@@ -8,7 +8,8 @@ use clap::Subcommand;
 use fedgate::accounts::{Account, AccountChange, Accounts, NewAccount};
 use fedgate::config::Config;
 use fedgate::gateway::load_policy;
-use fedgate::password::{self, Arena};
+use fedgate::password::{self, Arena, MIN_PASSWORD_CHARACTERS};
+use fedgate::path::check_new_id;
 use fedgate::secret::Secret;
 
 use crate::{Failure, open_store, print_line, store_fault};
@@ -79,6 +80,7 @@ pub(crate) async fn run(config: &Config, command: Command) -> Result<(), Failure
     match command {
         Command::Add { id, roles, name, lastname } => {
             let id = id.to_uppercase();
+            check_new_id(&id).map_err(|error| Failure::Usage(anyhow!("`{}`: {error}", id.escape_debug())))?;
             warn_of_undefined(config, &roles);
             let password_hash = new_hash(config)?;
             let new = NewAccount { id: id.clone(), roles, password_hash, name, lastname };
@@ -182,6 +184,9 @@ fn warn_of_undefined(config: &Config, roles: &[String]) {
 
 fn new_hash(config: &Config) -> anyhow::Result<String> {
     let password = read_password("New password: ")?;
+    if String::from_utf8_lossy(password.expose()).chars().count() < MIN_PASSWORD_CHARACTERS {
+        bail!("the password has less than {MIN_PASSWORD_CHARACTERS} characters");
+    }
     if std::io::stdin().is_terminal() && read_password("Again: ")? != password {
         bail!("the passwords do not match");
     }

@@ -7,6 +7,7 @@ use crate::his::hashing::Hashing;
 use crate::his::json::{self, Object, Value};
 use crate::his::{guard, people};
 use crate::password;
+use crate::path::check_new_id;
 
 /// A record that can be stored.
 pub(super) struct Checked {
@@ -40,6 +41,7 @@ pub(super) async fn check(
     let book = match kind {
         Kind::Pages => self::id(&document, "book")?,
         Kind::People => {
+            check_new_id(&id).map_err(|error| Fault::because(format!("`id`: {error}")))?;
             people::complete(&mut document).map_err(|problem| Fault::because(problem.to_string()))?;
             check_password(&mut document, clear_passwords, hashing).await?;
             String::new()
