@@ -49,8 +49,9 @@ pub(super) fn apply(text: &str, file: &Path, overrides: &[Override]) -> Result<R
         };
         let entry = table.entry(*section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         let Some(entry) = entry.as_table_mut() else { continue };
-        // Text first; where the key wants a number, a truth value or a list, that reading is the one that fits.
-        let mut complaint = String::new();
+        // Text first; where the key wants a number, a truth value or a list, that reading is the one that fits. The
+        // complaint about the text is the one that says what was written.
+        let mut complaint = None;
         let fits = readings(value).into_iter().find(|reading| {
             let mut only = toml::Table::new();
             only.insert(
@@ -60,12 +61,12 @@ pub(super) fn apply(text: &str, file: &Path, overrides: &[Override]) -> Result<R
             match raw::from_table(only) {
                 Ok(_) => true,
                 Err(e) => {
-                    complaint = e.message().replace('\n', " ");
+                    complaint.get_or_insert_with(|| e.message().replace('\n', " "));
                     false
                 }
             }
         });
-        entry.insert(key.clone(), fits.ok_or_else(|| problem(complaint))?);
+        entry.insert(key.clone(), fits.ok_or_else(|| problem(complaint.unwrap_or_default()))?);
     }
     raw::from_table(table).map_err(|e| ConfigError::toml(file, "", &e))
 }

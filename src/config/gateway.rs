@@ -99,6 +99,8 @@ pub struct LimitsConfig {
 
 /// Most that a head may be allowed to have.
 const MOST_HEAD_BYTES: u64 = 64 * 1024;
+/// Most worker threads: more than any machine has cores.
+const MOST_THREADS: u64 = 1024;
 
 section!(Gateway {
     listen: Vec<String> = vec!["127.0.0.1:8443".into()],
@@ -137,17 +139,29 @@ impl Gateway {
         if listen.is_empty() && listen_plain.is_empty() {
             return Err(check.fault("gateway.listen", "is empty", "name at least one address to listen on"));
         }
+        let admin = check.sockets("gateway.admin", &self.admin)?;
+        let redirect = check.sockets("gateway.redirect", &self.redirect)?;
+        each_address_once(
+            check,
+            &[
+                ("gateway.listen", &listen),
+                ("gateway.listen_plain", &listen_plain),
+                ("gateway.admin", &admin),
+                ("gateway.redirect", &redirect),
+            ],
+        )?;
+        check.within("gateway.threads", self.threads as u64, 0, MOST_THREADS)?;
         Ok(GatewayConfig {
             listen,
             listen_plain,
-            admin: check.sockets("gateway.admin", &self.admin)?,
+            admin,
             threads: if self.threads == 0 { cores() } else { self.threads },
             max_body_bytes: check.at_least("gateway.max_body_bytes", self.max_body_bytes, 1024)?,
             thalamus_routes: self.thalamus_routes,
             thalamus_field_guard: self.thalamus_field_guard,
             stop_timeout: check.seconds("gateway.stop_timeout_seconds", self.stop_timeout_seconds, 0)?,
             stop_delay: check.seconds("gateway.stop_delay_seconds", self.stop_delay_seconds, 0)?,
-            redirect: check.sockets("gateway.redirect", &self.redirect)?,
+            redirect,
             proxies: self.proxies(check)?,
             pid_file: check.optional_path(&self.pid_file),
             limits: limits.check(check)?,
@@ -181,6 +195,26 @@ impl Gateway {
         };
         Ok(ProxiesConfig { trusted, header, proxy_protocol: self.proxy_protocol })
     }
+}
+
+/// No two listeners have one address: the second could not open it.
+fn each_address_once(check: &Check<'_>, listeners: &[(&str, &Vec<SocketAddr>)]) -> Result<(), ConfigError> {
+    let all = || listeners.iter().flat_map(|(key, addresses)| addresses.iter().map(move |address| (*key, *address)));
+    for (index, (key, address)) in all().enumerate() {
+        if let Some((other, known)) = all().take(index).find(|(_, known)| collide(*known, address)) {
+            let problem = format!("holds `{address}`, and `{other}` holds `{known}`");
+            return Err(check.fault(key, problem, "give each listener an address or port of its own"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether two sockets cannot listen at once; port 0 is another one each time.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0
+        && one.port() == other.port()
+        && (one.ip() == other.ip() || (is_everywhere && one.is_ipv4() == other.is_ipv4()))
 }
 
 impl Limits {

@@ -261,9 +261,9 @@ impl Check<'_> {
         if raw.allowed_origins.iter().any(|origin| origin == "*") {
             return Ok(CorsConfig::Any);
         }
-        match raw.allowed_origins.iter().find(|origin| !origin.contains("://") || origin.ends_with('/')) {
+        match raw.allowed_origins.iter().find(|origin| !is_origin(origin)) {
             Some(origin) => {
-                let remedy = "write scheme, host and port as a browser sends them, such as https://portal.example.org";
+                let remedy = "write scheme, host and port as a browser sends them, such as https://portal.example.org, one by one";
                 Err(self.fault("cors.allowed_origins", format!("holds `{origin}`"), remedy))
             }
             None => Ok(CorsConfig::Only(raw.allowed_origins)),
@@ -285,6 +285,9 @@ impl Check<'_> {
                 "stay within 262144 and 10",
             ));
         }
+        self.within(&key("hasher_threads"), raw.hasher_threads as u64, 0, MOST_HASHERS)?;
+        self.within(&key("hasher_queue"), raw.hasher_queue as u64, 0, MOST_WAITING)?;
+        let step = self.within(&key("rejection_step_ms"), raw.rejection_step_ms, 0, MOST_STEP_MS)?;
         let hasher_threads =
             if raw.hasher_threads == 0 { cores().saturating_sub(1).max(1) } else { raw.hasher_threads };
         // Two seconds of work, at some 25 verifications a second and thread.
@@ -305,7 +308,7 @@ impl Check<'_> {
             cost,
             hasher_threads,
             hasher_queue,
-            rejection_step: self.milliseconds(&key("rejection_step_ms"), raw.rejection_step_ms, 0)?,
+            rejection_step: Duration::from_millis(step),
         })
     }
 
@@ -326,9 +329,14 @@ impl Check<'_> {
         match raw.kind.as_str() {
             "sqlite" => Ok(StoreConfig::Sqlite(SqliteConfig { path: self.path(raw.path) })),
             "postgres" => {
-                if let Err(e) = raw.uri.parse::<tokio_postgres::Config>() {
-                    let remedy = "write postgres://user@host:5432/database";
-                    return Err(self.fault("store.uri", format!("is no connection string ({e})"), remedy));
+                let remedy = "write postgres://user@host:5432/database";
+                match raw.uri.parse::<tokio_postgres::Config>() {
+                    _ if raw.uri.is_empty() => return Err(self.fault("store.uri", "is missing", remedy)),
+                    Ok(uri) if uri.get_hosts().is_empty() && uri.get_hostaddrs().is_empty() => {
+                        return Err(self.fault("store.uri", "names no host", remedy));
+                    }
+                    Ok(_) => {}
+                    Err(e) => return Err(self.fault("store.uri", format!("is no connection string ({e})"), remedy)),
                 }
                 let file = raw.password_file.map(|path| self.secret("store.password_file", path)).transpose()?;
                 Ok(StoreConfig::Postgres(PostgresConfig {
@@ -345,9 +353,10 @@ impl Check<'_> {
     fn assertion(&self, raw: Assertion) -> Result<AssertionConfig, ConfigError> {
         let keys = match raw.algorithm.as_str() {
             "HS256" => {
-                let secret = match (raw.secret, raw.secret_file) {
-                    (Some(secret), _) => Secret::new(secret.into_bytes()),
-                    (None, Some(path)) => self.secret("assertion.secret_file", path)?,
+                let (key, secret) = match (raw.secret, raw.secret_file) {
+                    // The file may not hold it.
+                    (Some(secret), _) => ("FEDGATE_ASSERTION_SECRET", Secret::new(secret.into_bytes())),
+                    (None, Some(path)) => ("assertion.secret_file", self.secret("assertion.secret_file", path)?),
                     (None, None) => {
                         let remedy = "name a file that holds at least 32 random bytes (openssl rand -base64 48 > FILE)";
                         return Err(self.fault("assertion.secret_file", "is missing", remedy));
@@ -355,7 +364,7 @@ impl Check<'_> {
                 };
                 if secret.expose().len() < 32 {
                     let remedy = "use at least 32 random bytes (openssl rand -base64 48 > FILE)";
-                    return Err(self.fault("assertion.secret_file", "holds less than 32 bytes", remedy));
+                    return Err(self.fault(key, "holds less than 32 bytes", remedy));
                 }
                 AssertionKeys::Hs256 { secret }
             }
@@ -445,7 +454,20 @@ impl Check<'_> {
 /// Gateways are remembered for an hour after their last word: whoever waits for one that may admit must know of it.
 const MOST_CACHED_SECONDS: u64 = 2400;
 const MOST_BOUND_MS: u64 = 600_000;
+/// Threads that hash, each with an arena of its own.
+const MOST_HASHERS: u64 = 256;
+const MOST_WAITING: u64 = 100_000;
+/// Who mistypes a password is made to wait this long.
+const MOST_STEP_MS: u64 = 10_000;
 const YEAR_SECONDS: u64 = 365 * 24 * 3600;
+
+/// Scheme, host and port in lower case: what a browser may send (RFC 6454, 6.2); there are no patterns.
+fn is_origin(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !byte.is_ascii_uppercase() && !b"/*?#@\\".contains(&byte);
+    text.split_once("://").is_some_and(|(scheme, host)| {
+        !scheme.is_empty() && !host.is_empty() && scheme.bytes().chain(host.bytes()).all(is_plain)
+    })
+}
 
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
