@@ -8,6 +8,7 @@
 //! on the disk, or taken from stdout ([`Recorder::keep`]); one look at the disk serves all who ask at a time. Nobody waits for
 //! a disk or a reader that does not answer, and no thread that serves is ever blocked by waiting.
 
+mod cause;
 mod journal;
 mod log;
 mod metrics;
@@ -28,6 +29,7 @@ use tokio::sync::mpsc::{OwnedPermit, Sender, channel};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+pub use cause::with_causes;
 use journal::Journal;
 pub use log::{LogError, log_to_stderr};
 pub use metrics::Metrics;

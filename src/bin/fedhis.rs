@@ -114,7 +114,7 @@ fn main() -> ExitCode {
         Err(Failure::Failed(error)) => (error, 1),
         Err(Failure::Usage(error)) => (error, 2),
     };
-    eprintln!("fedhis: {error:#}");
+    eprintln!("fedhis: {}", observe::with_causes(error.as_ref()));
     ExitCode::from(code)
 }
 
@@ -166,9 +166,9 @@ fn located(config: &Config, failure: Failure) -> Failure {
         StoreConfig::Postgres(_) => "uri",
         StoreConfig::Sqlite(_) => "path",
     };
-    let remedy = match (&config.store, database.is_unavailable()) {
-        (StoreConfig::Postgres(_), true) => "; is the server up?",
-        (StoreConfig::Postgres(_) | StoreConfig::Sqlite(_), _) => "",
+    let remedy = match &config.store {
+        StoreConfig::Postgres(_) if database.is_unavailable() && !database.is_answer() => "; is the server up?",
+        StoreConfig::Postgres(_) | StoreConfig::Sqlite(_) => "",
     };
     Failure::Failed(anyhow!("{}: store.{key}: {database}{remedy}", config.file.display()))
 }

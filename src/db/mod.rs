@@ -68,6 +68,19 @@ impl DbError {
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
+
+    /// Whether a server of PostgreSQL itself said so: then it is up.
+    pub fn is_answer(&self) -> bool {
+        let (Self::Unavailable(error) | Self::Failed(error)) = self else { return false };
+        let mut cause: Option<&(dyn StdError + 'static)> = Some(error.as_ref());
+        while let Some(error) = cause {
+            if error.is::<tokio_postgres::error::DbError>() {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
 }
 
 impl From<tokio_postgres::Error> for DbError {

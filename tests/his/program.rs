@@ -119,6 +119,10 @@ async fn a_postgres_database_without_schema_is_migrated_on_request_only() {
         assert_eq!(fedhis(&["migrate"], &config).status.code(), Some(0));
     }
     assert_eq!(fedhis(&["seed"], &config).status.code(), Some(0));
+    let good = fs::read_to_string(&config).unwrap();
+    fs::write(&config, good.replace("user=postgres", "user=stranger")).unwrap();
+    let refused = String::from_utf8(fedhis(&["seed"], &config).stderr).unwrap();
+    assert!(refused.contains("\"stranger\" does not exist") && !refused.contains("is the server up"), "{refused}");
     let his = His::on(database).await;
     assert_eq!(his.get(&professional(), "/people").await.json().as_array().unwrap().len(), 3);
 }

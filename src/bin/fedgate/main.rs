@@ -125,14 +125,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 impl Failure {
-    /// What went wrong and why, in one line; each cause once, because some errors tell theirs themselves.
+    /// What went wrong and why, in one line.
     pub(crate) fn in_words(&self) -> String {
         let (Self::Failed(error) | Self::Usage(error)) = self;
-        error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
-            "" => cause,
-            known if known.contains(&cause) => told,
-            known => format!("{known}: {cause}"),
-        })
+        observe::with_causes(error.as_ref())
     }
 
     fn exit_code(&self) -> u8 {

@@ -1,0 +1,42 @@
+//! An error for the operator, in one line.
+
+use std::error::Error;
+
+/// An error and what lies beneath it. What an error tells of its cause already is not told again.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut beneath = error.source();
+    while let Some(cause) = beneath {
+        let told = cause.to_string();
+        if !text.contains(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        beneath = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot listen: {source}; change the address")]
+    struct Telling {
+        source: Silent,
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("taken")]
+    struct Silent {
+        source: std::fmt::Error,
+    }
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let error = Telling { source: Silent { source: std::fmt::Error } };
+        let told = format!("cannot listen: taken; change the address: {}", std::fmt::Error);
+        assert_eq!(with_causes(&error), told);
+    }
+}
