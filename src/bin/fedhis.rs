@@ -213,6 +213,7 @@ fn check_version(version: i64) -> Result<(), Failure> {
 async fn serve(config: &Config) -> Result<(), Failure> {
     // As for the gateway, whose SIGHUP this may be, sent to both: it ends nothing.
     let mut hangup = signal(SignalKind::hangup())?;
+    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let database = open(config).await?;
     let verifier = Verifier::from_config(&config.assertion)
         .map_err(|error| Failure::Usage(anyhow!("{}: {error}", config.file.display())))?;

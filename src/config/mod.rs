@@ -14,6 +14,7 @@ mod tls;
 mod upstreams;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ use crate::secret::Secret;
 pub struct Config {
     /// The file it was read from.
     pub file: PathBuf,
+    /// Files that hold secrets, each with the key that names it; beside them, those of certificates' keys.
+    secret_files: Vec<(&'static str, PathBuf)>,
     /// The gateway's listeners and limits.
     pub gateway: GatewayConfig,
     /// Certificate and protocol versions.
@@ -363,6 +366,24 @@ impl Config {
             overrides if overrides.is_empty() => raw::check(plain, file),
             overrides => raw::check(environment::apply(&text, file, &overrides)?, file),
         })
+    }
+}
+
+impl Config {
+    /// What is worth a word to the operator, and no fault: one line each, naming file, key and remedy.
+    pub fn warnings(&self) -> Vec<String> {
+        let secrets = self.secret_files.iter().map(|(key, path)| (*key, path));
+        let own =
+            self.tls.certificates.iter().map(|pair| ("tls", &pair.key)).filter(|_| !self.gateway.listen.is_empty());
+        let identities = self.upstreams.iter().filter_map(|upstream| upstream.tls.identity.as_ref());
+        let files = secrets.chain(own).chain(identities.map(|identity| ("upstream.tls", &identity.key)));
+        let is_open = |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0);
+        let open = files.filter(|(_, path)| is_open(path));
+        open.map(|(key, path)| {
+            let path = path.display();
+            format!("{path}: others than its owner may read or write this secret of `{key}`; give it to the user that runs this, and chmod 600 {path}")
+        })
+        .collect()
     }
 }
 

@@ -164,8 +164,16 @@ pub(super) fn from_table(table: toml::Table) -> Result<Raw, toml::de::Error> {
 pub(super) fn check(raw: Raw, file: &Path) -> Result<Config, ConfigError> {
     let check = Check { file, base: file.parent().unwrap_or(Path::new("")) };
     let upstreams = check.upstreams(raw.upstream, &raw.his.listen)?;
+    let secret_files = [
+        ("store.password_file", &raw.store.password_file),
+        ("assertion.secret_file", &raw.assertion.secret_file),
+        ("assertion.private_key_file", &raw.assertion.private_key_file),
+    ];
+    let secret_files =
+        secret_files.into_iter().filter_map(|(key, path)| Some((key, check.path(path.clone()?)))).collect();
     Ok(Config {
         file: file.to_owned(),
+        secret_files,
         gateway: raw.gateway.check(&check, &raw.limits)?,
         tls: raw.tls.check(&check)?,
         policy: PolicyConfig { roles: check.path(raw.policy.roles), history: check.optional_path(&raw.policy.history) },

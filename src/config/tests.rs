@@ -111,6 +111,31 @@ fn a_fault_is_one_line_naming_file_key_and_remedy() {
 }
 
 #[test]
+fn listeners_with_an_address_each_are_no_fault() {
+    let text = format!(
+        "[gateway]\nlisten = [\"0.0.0.0:8443\", \"[::]:8443\"]\nlisten_plain = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\n{LEAST}\n\
+         [cors]\nallowed_origins = [\"https://portal.example.org:8443\", \"http://[::1]:80\"]"
+    );
+    load(&file("addresses", &text), &[]).unwrap();
+}
+
+#[test]
+fn a_secret_that_others_may_read_is_worth_a_word() {
+    let path = file("exposed", LEAST);
+    let secret = path.with_file_name("secret");
+    for (mode, words) in [(0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1)] {
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).unwrap();
+        let warnings = load(&path, &[]).unwrap().warnings();
+        assert_eq!(warnings.len(), words, "{mode:o}: {warnings:?}");
+        let file = secret.display().to_string();
+        let is_told = |word: &String| {
+            word.contains(&file) && word.contains("`assertion.secret_file`") && word.contains("chmod 600")
+        };
+        assert!(warnings.iter().all(is_told), "{warnings:?}");
+    }
+}
+
+#[test]
 fn servers_are_addresses_names_or_sockets() {
     let text = format!(
         "{LEAST}[[upstream]]\nname = \"his\"\nservers = [\"[::1]:1\", \"http://10.0.0.1:2\", \"https://HIS.example.org:3\", \

@@ -33,6 +33,7 @@ mod handover;
 mod supervise;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -110,12 +111,22 @@ pub enum ServeError {
         source: std::io::Error,
     },
     /// The process id cannot be written down.
-    #[error("{}: {source}; `gateway.pid_file` must name a file in a directory that this user may write", .path.as_deref().unwrap_or(std::path::Path::new("")).display())]
+    #[error("{}: {source}; `gateway.pid_file` must name a file in a directory that this user may write", .path.as_deref().unwrap_or(Path::new("")).display())]
     PidFile {
         /// The file.
-        path: Option<std::path::PathBuf>,
+        path: Option<PathBuf>,
         /// Why.
         source: std::io::Error,
+    },
+    /// A file that is made when serving begins has no place to be made in.
+    #[error("{}: {problem}; create the directory, or change `{key}`", .path.display())]
+    Place {
+        /// The file.
+        path: PathBuf,
+        /// The configuration key that names it.
+        key: &'static str,
+        /// What is wrong.
+        problem: &'static str,
     },
     /// The operating system refused something else.
     #[error("cannot start: {0}")]
@@ -139,6 +150,7 @@ impl Prepared {
     /// # Errors
     /// The first thing that cannot be used.
     pub async fn new(config: Config) -> Result<Self, ServeError> {
+        check_places(&config)?;
         let policy = Arc::new(ArcSwap::from_pointee(load_policy(&config)?));
         let routes = Arc::new(Routes::from_config(&config)?);
         let tls = match config.gateway.listen.is_empty() {
@@ -429,6 +441,21 @@ fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 /// Connections to the admin listener.
 const ADMIN_SEATS: usize = 64;
+
+/// Makes sure that what is written when serving begins has a directory to be in.
+fn check_places(config: &Config) -> Result<(), ServeError> {
+    for (key, path) in [("records.file", &config.records.file), ("gateway.pid_file", &config.gateway.pid_file)] {
+        let Some(path) = path else { continue };
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let problem = match (directory.is_dir(), path.is_dir()) {
+            (false, _) => "its directory does not exist",
+            (true, true) => "this is a directory itself",
+            (true, false) => continue,
+        };
+        return Err(ServeError::Place { path: path.clone(), key, problem });
+    }
+    Ok(())
+}
 
 /// Reads and parses the policy file of the configuration.
 ///

@@ -246,7 +246,7 @@ impl Place {
     pub(crate) fn prepare(setup: &Setup<'_>) -> Self {
         let dir = std::env::temp_dir().join(format!("fedgate-gateway-{:x}", rand::random::<u128>()));
         std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join("secret"), [b'k'; 40]).unwrap();
+        secret_file(&dir.join("secret"), &[b'k'; 40]);
         let stock = || std::fs::read_to_string("policies/roles.cfg").unwrap();
         std::fs::write(dir.join("roles.cfg"), setup.policy.map_or_else(stock, str::to_owned)).unwrap();
         certificate(&dir);
@@ -347,7 +347,13 @@ pub(crate) fn certificate(dir: &std::path::Path) {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     std::fs::write(dir.join("cert.pem"), certificate.pem()).unwrap();
-    std::fs::write(dir.join("cert.key"), key.serialize_pem()).unwrap();
+    secret_file(&dir.join("cert.key"), key.serialize_pem().as_bytes());
+}
+
+fn secret_file(path: &std::path::Path, content: &[u8]) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, content).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// An address to be listened on soon: below the ports that the system gives to connections (ip(7)), so that none of

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -151,7 +152,34 @@ fn what_keeps_it_from_starting_is_one_line_with_the_file_and_exit_2() {
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(text.lines().count(), 5, "{text}");
     assert!(text.contains(&format!("his at {}\n", gateway.upstream.address)), "{text}");
-    assert_eq!(run(&["serve"]).0, Some(1), "the addresses are taken");
+    let (code, text) = run(&["serve"]);
+    assert_eq!(code, Some(1), "{text}");
+    let last = text.lines().last().unwrap();
+    assert_eq!(last.matches("Address already in use").count(), 1, "told once: {last}");
+    std::fs::set_permissions(gateway.dir.join("secret"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    for command in ["check", "serve"] {
+        assert!(run(&[command]).1.contains("secret of `assertion.secret_file`; give it"), "{command}");
+    }
+    std::fs::set_permissions(gateway.dir.join("secret"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let config = gateway.dir.join("fedgate.toml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    for (what, key, expected) in [
+        ("[gateway]\n", "[gateway]\npid_file = \"none/pid\"\n", "none/pid: its directory does not exist"),
+        ("[gateway]\n", "[gateway]\npid_file = \".\"\n", "this is a directory itself"),
+        ("[tls]\n", "[records]\nfile = \"none/records\"\n[tls]\n", "change `records.file`"),
+        (
+            &format!("admin = [\"{}\"]", gateway.admin),
+            &format!("admin = [\"{}\"]", gateway.address),
+            "`gateway.admin` holds",
+        ),
+    ] {
+        std::fs::write(&config, good.replacen(what, key, 1)).unwrap();
+        for command in ["check", "serve"] {
+            let (code, text) = run(&[command]);
+            assert!(code == Some(2) && text.lines().last().unwrap().contains(expected), "{command}: {text}");
+        }
+    }
+    std::fs::write(&config, good).unwrap();
     let spoil = |name: &str, content: &str, expected: &str| {
         let path = gateway.dir.join(name);
         let good = std::fs::read(&path).unwrap();

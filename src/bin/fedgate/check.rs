@@ -10,6 +10,7 @@ use crate::{Failure, load, print_line, store_exists, store_fault};
 
 pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
+    config.warnings().iter().for_each(|warning| eprintln!("fedgate: warning: {warning}"));
     let store = match &config.store {
         StoreConfig::Sqlite(sqlite) => format!("embedded store {}", sqlite.path.display()),
         StoreConfig::Postgres(_) => "PostgreSQL".to_owned(),

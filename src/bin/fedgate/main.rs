@@ -183,6 +183,7 @@ fn run(command: Command) -> Result<(), Failure> {
 
 fn serve(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
+    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     // The embedded store is opened by a runtime; the gateway's own runtimes begin when it serves.
     let prepared = runtime()?.block_on(Prepared::new(config)).map_err(|error| Failure::Usage(error.into()))?;
     Ok(prepared.serve()?)
