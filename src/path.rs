@@ -4,8 +4,8 @@
 //! service behind answers for `/adm`. So this module *refuses, it never repairs*, and the spelling that was decided on
 //! is the spelling that is forwarded, byte for byte.
 //!
-//! Called by the pipeline, once per request; and by whatever adds a person, whose id will stand in paths. Knows nothing of HTTP methods, routes or policy. Grammar: RFC 3986, less
-//! all that services are known to read in more than one way.
+//! Called by the pipeline, once per request; and by whatever adds a person, whose id will stand in paths. Knows nothing of
+//! HTTP methods, routes or policy. Grammar: RFC 3986, less all that services are known to read in more than one way.
 
 use std::borrow::Cow;
 
