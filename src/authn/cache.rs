@@ -229,6 +229,14 @@ impl Lease {
 }
 
 #[cfg(test)]
+impl Principals {
+    /// Brings what is counted up to date.
+    pub(super) fn settle(&self) {
+        self.cache.run_pending_tasks();
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -242,5 +250,11 @@ mod tests {
         dropped.note(ago(12), RemovalCause::Size);
         dropped.note(ago(1000), RemovalCause::Replaced);
         assert_eq!(dropped.figures(), (1, 2, 14));
+        let principals = Principals {
+            dropped: Arc::new(dropped),
+            ..Principals::new(1, Duration::from_secs(1), Duration::from_secs(1))
+        };
+        let figures = principals.figures();
+        assert_eq!((figures.invalidated, figures.evicted, figures.mean_age_seconds), (1, 2, 14));
     }
 }

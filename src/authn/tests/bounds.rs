@@ -111,8 +111,10 @@ async fn what_is_hashed_and_found_is_counted() {
     for _ in 0..3 {
         fixture.login("ANA", "right").await.unwrap();
     }
+    fixture.authenticator.principals.settle();
     let figures = fixture.authenticator.figures();
     assert_eq!((figures.hashed, figures.hits, figures.misses, figures.proof_hits), (1, 2, 1, 0));
+    assert_eq!(figures.principals, 1);
     // Everything may have changed: the account is read anew, and the password not hashed again.
     fixture.confirm(None).await;
     fixture.login("ANA", "right").await.unwrap();
