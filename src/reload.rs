@@ -157,11 +157,14 @@ pub async fn keep_current(
     state: Arc<FileState>,
 ) {
     let (notice, mut notices) = mpsc::channel(1);
-    // Kept until the end: dropping it ends the watch.
-    let watcher = watch_directory(&path, notice);
-    if let Err(error) = &watcher {
-        tracing::warn!(%error, "no notices of the file system; the policy is looked at {} times a second", 1000 / LOOK.as_millis());
-    }
+    let watched = path.clone();
+    // Kept until the end: dropping it ends the watch. It begins when the disk lets it.
+    let _watcher = spawn_blocking(move || {
+        watch_directory(&watched, notice).inspect_err(|error| {
+            let times = 1000 / LOOK.as_millis();
+            tracing::warn!(%error, "no notices of the file system; the policy is looked at {times} times a second");
+        })
+    });
     let mut hangup = signal(SignalKind::hangup()).ok();
     let mut seen = None;
     let mut read_until = Instant::now() + COARSEST;

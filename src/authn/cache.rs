@@ -203,7 +203,8 @@ impl Principals {
 
 impl Lease {
     fn is_valid(&self, now: Moment) -> bool {
-        self.is_confirmed(now) && self.is_listed(now)
+        // In this order: who sees that it is listed anew sees that what was confirmed before is forgotten.
+        self.is_listed(now) && self.is_confirmed(now)
     }
 
     fn is_listed(&self, now: Moment) -> bool {

@@ -39,7 +39,7 @@ use crate::routes::Routes;
 use cache::{Dropped, Generation, Principals};
 pub use proof::keyed_mac;
 use proof::{Proof, UntilExpiry};
-use standing::Standing;
+use standing::{Standing, Unlisted};
 pub(crate) use throttle::network;
 use throttle::{Throttle, Wait};
 
@@ -110,8 +110,8 @@ pub struct Authenticator {
     key: Zeroizing<[u8; 32]>,
     settings: AuthenticationConfig,
     standing: Sender<Standing>,
-    /// Why this instance is not listed among those that run; empty when it is.
-    unlisted: Mutex<String>,
+    /// Why this instance is not listed among those that run, if it is not.
+    unlisted: Mutex<Unlisted>,
     /// What an unknown account is verified against: the same work as for a new one, and it never succeeds.
     nobodys_hash: String,
     hashed: AtomicU64,

@@ -24,38 +24,48 @@ pub(super) enum Standing {
     Away(String),
 }
 
+/// That this instance is not listed.
+#[derive(Debug, Default)]
+pub(super) struct Unlisted {
+    why: Option<String>,
+    /// Whether the operator knows.
+    pub(super) is_told: bool,
+}
+
 impl Authenticator {
     /// Why the accounts cannot be confirmed now; nothing when they can.
     pub fn fault(&self) -> Option<String> {
         match &*self.standing.borrow() {
             Standing::Unknown => Some("the accounts have not been confirmed yet".to_owned()),
-            Standing::Confirmed => Some(self.unlisted().clone()).filter(|why| !why.is_empty()),
+            Standing::Confirmed => self.unlisted().why.clone(),
             Standing::Away(why) => Some(why.clone()),
         }
     }
 
-    fn unlisted(&self) -> MutexGuard<'_, String> {
+    fn unlisted(&self) -> MutexGuard<'_, Unlisted> {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What became of a report of this instance that was made at `reported`. No report, no lease.
     pub fn reported(&self, reported: Moment, outcome: Result<(), AccountsError>) {
-        let now = match outcome {
-            Ok(()) => {
-                self.principals.listed(reported, Moment::now());
-                String::new()
-            }
-            Err(error) => format!("this instance cannot report itself: {error}"),
-        };
-        let was = std::mem::replace(&mut *self.unlisted(), now.clone());
-        match (was.is_empty(), now.is_empty()) {
+        let why = outcome.err().map(|error| format!("this instance cannot report itself: {error}"));
+        if why.is_none() {
+            self.principals.listed(reported, Moment::now());
+        }
+        let mut unlisted = self.unlisted();
+        match (&why, unlisted.is_told) {
             // While the accounts are away, that is what is told.
-            (true, false) if self.is_confirmed(Moment::now()) => {
-                tracing::error!("{now}; until it can, rights are read for each request, not cached");
+            (Some(why), false) if self.is_confirmed(Moment::now()) => {
+                tracing::error!("{why}; until it can, rights are read for each request, not cached");
+                unlisted.is_told = true;
             }
-            (false, true) => tracing::info!("this instance reports itself"),
+            (None, true) => {
+                tracing::info!("this instance reports itself");
+                unlisted.is_told = false;
+            }
             _ => {}
         }
+        unlisted.why = why;
     }
 
     /// Whether requests can be answered: the accounts can be read, or what is cached may be used.

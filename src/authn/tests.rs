@@ -131,19 +131,37 @@ async fn a_change_is_seen_once_confirmed_and_nothing_is_cached_without_a_lease()
     assert_eq!(fixture.rejection("ANA", "other").await, RejectReason::Inactive);
 }
 
+/// An instance beside that of the fixture, which was confirmed and listed never yet.
+fn another(fixture: &Fixture) -> Authenticator {
+    let (accounts, routes) = (fixture.authenticator.accounts.clone(), Arc::clone(&fixture.authenticator.routes));
+    Authenticator::new(accounts, routes, fixture.authenticator.settings.clone()).unwrap()
+}
+
+#[tokio::test]
+async fn that_an_instance_cannot_report_itself_is_told_once_the_accounts_are_there() {
+    let authenticator = another(&Fixture::new().await);
+    let is_told = || authenticator.unlisted.lock().unwrap().is_told;
+    let fails = || authenticator.reported(Moment::now(), Err(AccountsError::Away));
+    fails();
+    assert!(!is_told());
+    authenticator.confirmed(Moment::now() + DAY, &Changes { epoch: 1, accounts: Changed::Everything });
+    fails();
+    assert!(is_told() && authenticator.fault().is_some_and(|fault| fault.contains("cannot report itself")));
+    authenticator.reported(Moment::now(), Ok(()));
+    assert!(!is_told() && authenticator.fault().is_none());
+}
+
 #[tokio::test]
 async fn nothing_cached_is_used_by_an_instance_that_is_not_listed() {
-    let fixture = Fixture::new().await;
-    fixture.add("ANA", cheap_hash("right")).await;
-    let accounts = fixture.authenticator.accounts.clone();
-    let settings = fixture.authenticator.settings.clone();
-    let authenticator = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
+    let authenticator = another(&Fixture::new().await);
     let start = Moment::now();
     let at = |milliseconds| start + Duration::from_millis(milliseconds);
     let confirm = |asked| authenticator.confirmed(asked, &Changes { epoch: 1, accounts: Changed::These(vec![]) });
     let is_valid = |milliseconds| authenticator.lease_is_valid(at(milliseconds));
+    assert!(!authenticator.is_ready(at(0)));
     confirm(at(0));
     assert!(authenticator.is_ready(at(1)) && authenticator.is_confirmed(at(999)) && !is_valid(1));
+    assert!(!authenticator.is_confirmed(at(1000)));
     // What was asked before it was known to be listed does not count, however late the answer comes.
     authenticator.principals.listed(at(10), at(20));
     confirm(at(19));
@@ -163,11 +181,6 @@ async fn nothing_cached_is_used_by_an_instance_that_is_not_listed() {
     assert!(!is_valid(9030));
     confirm(at(9040));
     assert!(is_valid(9050));
-    // And that it fails is told.
-    authenticator.reported(at(0), Err(AccountsError::Away));
-    assert!(authenticator.fault().is_some_and(|fault| fault.contains("cannot report itself")));
-    authenticator.reported(at(0), Ok(()));
-    assert!(authenticator.fault().is_none());
 }
 
 #[tokio::test]

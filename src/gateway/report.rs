@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
 use crate::accounts::{REPORT_EVERY, Report};
@@ -24,6 +25,8 @@ pub(super) struct Reporter {
     authenticator: Arc<Authenticator>,
     policy: Arc<ArcSwap<PolicySet>>,
     file: Arc<FileState>,
+    /// Whether this instance is off the list for good; held while it reports.
+    withdrawn: Arc<Mutex<bool>>,
 }
 
 impl Reporter {
@@ -36,7 +39,14 @@ impl Reporter {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let address = listen.listen.iter().chain(&listen.listen_plain).next();
         let place = address.map_or(host.clone(), |address| format!("{host} {address}"));
-        Self { id: format!("{:08x}", rand::random::<u32>()), place, authenticator, policy, file }
+        Self {
+            id: format!("{:08x}", rand::random::<u32>()),
+            place,
+            authenticator,
+            policy,
+            file,
+            withdrawn: Arc::default(),
+        }
     }
 
     /// Reports for ever.
@@ -45,11 +55,13 @@ impl Reporter {
         loop {
             let applied = *epoch.borrow_and_update();
             // An instance that has confirmed nothing yet is in nobody's way.
-            if applied > 0 {
+            let withdrawn = self.withdrawn.lock().await;
+            if applied > 0 && !*withdrawn {
                 let now = Moment::now();
                 let outcome = self.authenticator.accounts().report(&self.report(applied)).await;
                 self.authenticator.reported(now, outcome);
             }
+            drop(withdrawn);
             tokio::select! {
                 _ = epoch.changed() => {}
                 () = sleep(REPORT_EVERY) => {}
@@ -59,7 +71,11 @@ impl Reporter {
 
     /// Takes this instance off the list.
     pub(super) async fn withdraw(self) {
-        let _ = timeout(WITHDRAW_TIMEOUT, self.authenticator.accounts().withdraw(&self.id)).await;
+        let withdraw = async {
+            *self.withdrawn.lock().await = true;
+            self.authenticator.accounts().withdraw(&self.id).await
+        };
+        let _ = timeout(WITHDRAW_TIMEOUT, withdraw).await;
     }
 
     fn report(&self, epoch: u64) -> Report {

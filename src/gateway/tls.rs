@@ -118,7 +118,11 @@ impl Tls {
             };
             let hangs = || tracing::error!("the files of the certificates do not answer, their file system hangs");
             match on_disk(look, hangs).await {
-                Ok(None) => {}
+                Ok(None) => {
+                    if !std::mem::take(&mut told).is_empty() {
+                        tracing::info!("the files of the certificates are again those in force");
+                    }
+                }
                 Ok(Some(Ok((now, loaded)))) => {
                     self.current.store(Arc::new(loaded));
                     // A load that failed is tried again: what kept it may have been of the moment.

@@ -96,13 +96,14 @@ CREATE OR REPLACE TRIGGER fedgate_people_deleted AFTER DELETE ON people
 CREATE OR REPLACE TRIGGER fedgate_people_truncated AFTER TRUNCATE ON people
     FOR EACH STATEMENT EXECUTE FUNCTION fedgate_people_truncated();
 
--- The gateways that run; nothing is decided by these rows, so they need not survive a crash.
-CREATE UNLOGGED TABLE IF NOT EXISTS fedgate_instances (
+-- The gateways that run; who waits for a change counts on finding them here, also after a crash.
+CREATE TABLE IF NOT EXISTS fedgate_instances (
     id varchar PRIMARY KEY,
     seen timestamptz NOT NULL,
     epoch bigint NOT NULL,
     report text NOT NULL
 );
+ALTER TABLE fedgate_instances SET LOGGED;
 
 -- Which store this is: an interrupted import goes on in the one it began in.
 CREATE TABLE IF NOT EXISTS fedgate_store ("only" boolean PRIMARY KEY DEFAULT true CHECK ("only"), id varchar NOT NULL);
