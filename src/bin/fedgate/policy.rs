@@ -19,7 +19,7 @@ use fedgate::reload::read_policy;
 use fedgate::routes::Routes;
 use serde_json::{Value, json};
 
-pub(crate) use explain::{explain, explained};
+pub(crate) use explain::explained;
 
 use crate::{Failure, load, print_line};
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Report;
 use crate::account::has_usable_password;
-use crate::{Failure, open_store, print_line, store_fault};
+use crate::{Failure, open_store, store_fault};
 
 /// Who asks.
 pub(super) struct Who {
@@ -47,21 +47,7 @@ fn barred(account: &Account, config: &Config) -> Option<&'static str> {
     (!can_come).then_some("the account has no usable password and cannot log in: the gateway answers 401")
 }
 
-/// Tells how a request is decided for somebody with these roles.
-pub(crate) fn explain(
-    policy: &PolicySet,
-    routes: &Routes,
-    principal: &str,
-    roles: &[String],
-    method: &str,
-    path: &str,
-) -> Result<(), Failure> {
-    let who = Who::with_roles(principal.to_owned(), roles.to_owned());
-    let report = report(policy, routes, &who, method, path)?;
-    Ok(report.lines.iter().try_for_each(|line| print_line(line))?)
-}
-
-/// The same for machines.
+/// How a request is decided for somebody with these roles: in lines for a reader, and for machines.
 pub(crate) fn explained(
     policy: &PolicySet,
     routes: &Routes,
@@ -69,9 +55,10 @@ pub(crate) fn explained(
     roles: &[String],
     method: &str,
     path: &str,
-) -> Result<Value, Failure> {
+) -> Result<(Vec<String>, Value), Failure> {
     let who = Who::with_roles(principal.to_owned(), roles.to_owned());
-    Ok(report(policy, routes, &who, method, path)?.json)
+    let Report { lines, json, .. } = report(policy, routes, &who, method, path)?;
+    Ok((lines, json))
 }
 
 pub(super) fn report(

@@ -1,0 +1,55 @@
+//! An instance that is not listed among those that run uses nothing cached, and tells so.
+
+use super::*;
+
+/// An instance beside that of the fixture, which was confirmed and listed never yet.
+fn another(fixture: &Fixture) -> Authenticator {
+    let (accounts, routes) = (fixture.authenticator.accounts.clone(), Arc::clone(&fixture.authenticator.routes));
+    Authenticator::new(accounts, routes, fixture.authenticator.settings.clone()).unwrap()
+}
+
+#[tokio::test]
+async fn that_an_instance_cannot_report_itself_is_told_once_the_accounts_are_there() {
+    let authenticator = another(&Fixture::new().await);
+    let is_told = || authenticator.unlisted.lock().unwrap().is_told;
+    let fails = || authenticator.reported(Moment::now(), Err(AccountsError::Away));
+    fails();
+    assert!(!is_told());
+    authenticator.confirmed(Moment::now() + DAY, &Changes { epoch: 1, accounts: Changed::Everything });
+    fails();
+    assert!(is_told() && authenticator.fault().is_some_and(|fault| fault.contains("cannot report itself")));
+    authenticator.reported(Moment::now(), Ok(()));
+    assert!(!is_told() && authenticator.fault().is_none());
+}
+
+#[tokio::test]
+async fn nothing_cached_is_used_by_an_instance_that_is_not_listed() {
+    let authenticator = another(&Fixture::new().await);
+    let start = Moment::now();
+    let at = |milliseconds| start + Duration::from_millis(milliseconds);
+    let confirm = |asked| authenticator.confirmed(asked, &Changes { epoch: 1, accounts: Changed::These(vec![]) });
+    let is_valid = |milliseconds| authenticator.lease_is_valid(at(milliseconds));
+    assert!(!authenticator.is_ready(at(0)));
+    confirm(at(0));
+    assert!(authenticator.is_ready(at(1)) && authenticator.is_confirmed(at(999)) && !is_valid(1));
+    assert!(!authenticator.is_confirmed(at(1000)));
+    // What was asked before it was known to be listed does not count, however late the answer comes.
+    authenticator.principals.listed(at(10), at(20));
+    confirm(at(19));
+    assert!(!is_valid(21));
+    confirm(at(20));
+    assert!(is_valid(1019) && !is_valid(1020));
+    // Confirmed all the time, and reported no more: the lease ends when others count it as ended.
+    let listed_for = crate::accounts::listed_for(Duration::from_secs(1));
+    assert_eq!(listed_for, Duration::from_secs(4));
+    confirm(at(3900));
+    assert!(is_valid(4009) && !is_valid(4010));
+    // A report in time prolongs it; one after a gap begins it anew.
+    authenticator.principals.listed(at(3950), at(3960));
+    assert!(is_valid(4010));
+    confirm(at(9000));
+    authenticator.principals.listed(at(9010), at(9020));
+    assert!(!is_valid(9030));
+    confirm(at(9040));
+    assert!(is_valid(9050));
+}
