@@ -21,12 +21,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fixture::{CANARY, PATIENCE, basic, certificate, free_address, password_hash};
+use fixture::{CANARY, PATIENCE, basic, certificate, password_hash};
 use rustix::process::{Pid, Signal, kill_process};
 use support::keepalive::{Connection, whole};
 use support::postgres::Cluster;
 use support::tls::believing;
-use support::{Scratch, wanted};
+use support::{Scratch, free_address, wanted};
 
 /// How often every part is replaced, unless `FEDGATE_TEST_ROLLS` says otherwise.
 const ROLLS: u32 = 1;

@@ -9,14 +9,14 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::Scratch;
 use support::postgres::Cluster;
+use support::{Scratch, free_address};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -52,10 +52,6 @@ fn fedhis(verb: &str, config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedhis"));
     command.arg(verb).arg("--config").arg(config);
     command
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 fn wait_until_listening(address: SocketAddr) {

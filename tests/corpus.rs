@@ -18,6 +18,7 @@ mod json;
 #[allow(dead_code, reason = "the policy's own tests use all of it")]
 #[path = "policy_oracle/oracle.rs"]
 mod oracle;
+mod support;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -28,9 +29,10 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fixture::{CANARY, Gateway, basic, find_header, free_address};
+use fixture::{CANARY, Gateway, basic, find_header};
 use serde::Deserialize;
 use serde_json::Value;
+use support::free_address;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use crate::fixture::{Gateway, PATIENCE, free_address};
+use crate::fixture::{Gateway, PATIENCE};
+use crate::support::free_address;
 
 struct Service(Child);
 

@@ -17,6 +17,8 @@ use fedgate::config::Config;
 use fedgate::db::schema;
 use fedgate::password::{Arena, Cost, hash_with};
 
+use crate::support::free_address;
+
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The password of every account, which no record may ever show.
 pub(crate) const CANARY: &str = "canary-b1rd";
@@ -354,17 +356,6 @@ fn secret_file(path: &std::path::Path, content: &[u8]) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::write(path, content).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-/// An address to be listened on soon: below the ports that the system gives to connections (ip(7)), so that none of
-/// those takes it meanwhile.
-pub(crate) fn free_address() -> SocketAddr {
-    loop {
-        let address = SocketAddr::from(([127, 0, 0, 1], rand::random_range(10_000..32_000)));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
 }
 
 pub(crate) fn basic(account: &str, password: &str) -> String {

@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic, find_header, free_address};
+use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic, find_header};
+use crate::support::free_address;
 
 fn trusting(networks: &str, more: &[(&str, &str)]) -> Gateway {
     let environment: Vec<_> = [("FEDGATE_GATEWAY_TRUSTED_PROXIES", networks)].iter().chain(more).copied().collect();

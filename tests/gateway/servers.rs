@@ -5,8 +5,9 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering;
 
-use crate::fixture::{find_header, free_address};
+use crate::fixture::find_header;
 use crate::scripted::{OK, Server, before, before_one, until};
+use crate::support::free_address;
 
 const PROBED: &str = "[upstream.health]\npath = \"/alive\"\ninterval_ms = 30\nunhealthy_after = 2\nhealthy_after = 2\n";
 const NEVER_EJECTED: &str = "[upstream.ejection]\nfailures = 0\n";

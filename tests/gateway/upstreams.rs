@@ -5,8 +5,9 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
-use crate::fixture::{Gateway, PATIENCE, Response, free_address};
+use crate::fixture::{Gateway, PATIENCE, Response};
 use crate::scripted::{Exchange, OK, Server, before, before_one, until};
+use crate::support::free_address;
 use crate::tls::connect_h2;
 
 #[test]

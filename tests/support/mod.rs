@@ -9,7 +9,9 @@ pub mod postgres;
 pub mod proxy;
 pub mod tls;
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +37,22 @@ pub fn percentiles(mut durations: Vec<Duration>) -> String {
 /// A figure of the environment, for a longer run on demand.
 pub fn wanted<T: std::str::FromStr>(name: &str, usual: T) -> T {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// The ports that tests give out: below those that the system gives to connections (ip(7)), so that none of those takes
+/// one before it is listened on.
+const PORTS: std::ops::Range<usize> = 10_000..32_000;
+
+/// An address to be listened on soon, given out to nobody else in this process.
+pub fn free_address() -> SocketAddr {
+    static NEXT: LazyLock<AtomicUsize> = LazyLock::new(|| AtomicUsize::new(rand::random_range(PORTS)));
+    loop {
+        let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len();
+        let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap()));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// A directory that is gone when the test is.

@@ -146,7 +146,7 @@ impl Cluster {
         if rustix::process::geteuid().is_root() {
             run(Command::new("chown").arg("postgres").args([&certificate_file, &key_file]));
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = super::free_address().port();
         self.kill();
         *self.options.lock().unwrap() = format!(
             "-p {port} -c listen_addresses=localhost -c ssl=on -c ssl_cert_file={} -c ssl_key_file={}",
