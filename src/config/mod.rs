@@ -5,11 +5,13 @@
 //!
 //! Called by the binaries at start. Knows nothing of HTTP, policy or databases beyond their addresses.
 
+mod authentication;
 mod environment;
 mod error;
 mod fields;
 mod gateway;
 mod raw;
+mod route;
 mod tls;
 mod upstreams;
 
@@ -18,12 +20,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use authentication::{AuthenticationConfig, FreeFailures};
 pub use error::ConfigError;
 pub use fields::GuardConfig;
 pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};
+pub use route::RouteConfig;
 pub use tls::{CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion};
 
-use crate::password::Cost;
 use crate::secret::Secret;
 
 /// The checked configuration.
@@ -82,46 +85,6 @@ pub enum CorsConfig {
     Any,
     /// These alone, compared exactly.
     Only(Vec<String>),
-}
-
-/// Passwords and caches.
-#[derive(Debug, Clone)]
-pub struct AuthenticationConfig {
-    /// The `realm` of the Basic challenge.
-    pub realm: String,
-    /// How long a cached right may outlive the last confirmation that nothing changed.
-    pub freshness_bound: Duration,
-    /// How much longer it may be used while the database is away; zero refuses at once.
-    pub serve_cached_for: Duration,
-    /// How long a verified password is remembered at most.
-    pub verified_for: Duration,
-    /// How long it is remembered without use.
-    pub verified_idle: Duration,
-    /// How many accounts are remembered.
-    pub cached_accounts: u64,
-    /// Whether a bcrypt hash is replaced by an argon2id one after a successful login.
-    pub upgrade_hashes: bool,
-    /// The cost of new hashes.
-    pub cost: Cost,
-    /// Threads that verify passwords.
-    pub hasher_threads: usize,
-    /// Verifications that may wait in each lane, for all threads together; more are refused with 503.
-    pub hasher_queue: usize,
-    /// A rejection is answered after a whole multiple of this; zero answers at once.
-    pub rejection_step: Duration,
-    /// What of guessing costs nothing yet.
-    pub free: FreeFailures,
-}
-
-/// How many failures have no consequence; with the next one waits begin.
-#[derive(Debug, Clone, Copy)]
-pub struct FreeFailures {
-    /// Different wrong passwords for one account from one source.
-    pub of_pair: u32,
-    /// Wrong passwords for one account, from all sources that it does not know.
-    pub of_account: u32,
-    /// Accounts that one source fails on.
-    pub accounts_of_source: u32,
 }
 
 /// Where accounts and documents are kept.
@@ -319,27 +282,6 @@ pub struct EjectionConfig {
     pub max_time: Duration,
     /// Largest share of the servers that may be out at once.
     pub max_percent: u32,
-}
-
-/// One route of the operator's own; `routes` parses the pattern.
-#[derive(Debug, Clone)]
-pub struct RouteConfig {
-    /// Path pattern, with `{name}` for one segment and `{*name}` for all that follow.
-    pub path: String,
-    /// Methods, as in roles.cfg.
-    pub methods: Vec<String>,
-    /// The endpoint name that roles.cfg grants; none on a public route.
-    pub endpoint: Option<String>,
-    /// Which parameter of the pattern names the person whose record it is.
-    pub subject: Option<String>,
-    /// The upstream's name.
-    pub upstream: String,
-    /// Largest request body, in bytes.
-    pub max_body_bytes: Option<u64>,
-    /// Members of request bodies that need a permission.
-    pub guards: Vec<GuardConfig>,
-    /// Members that no answer shows.
-    pub hide: Vec<String>,
 }
 
 impl Config {

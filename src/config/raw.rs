@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::authentication::Authentication;
 use super::error::ConfigError;
-use super::fields;
 use super::gateway::{Gateway, Limits};
+use super::route::Route;
 use super::tls::Tls;
 use super::{
-    Address, AssertionConfig, AssertionKeys, AuthenticationConfig, Config, CorsConfig, FreeFailures, HisConfig,
-    PolicyConfig, PostgresConfig, RecordsConfig, RouteConfig, SqliteConfig, StoreConfig, UpstreamConfig,
-    upstreams::Upstream,
+    Address, AssertionConfig, AssertionKeys, Config, CorsConfig, HisConfig, PolicyConfig, PostgresConfig,
+    RecordsConfig, SqliteConfig, StoreConfig, UpstreamConfig, upstreams::Upstream,
 };
-use crate::password::Cost;
 use crate::secret::Secret;
 
 /// The file, section by section.
@@ -56,23 +55,6 @@ section!(Policy { roles: PathBuf = "policies/roles.cfg".into(), history: String 
 section!(Records { file: String = String::new(), durable: bool = true });
 section!(Cors {
     allowed_origins: Vec<String> = vec!["*".into()],
-});
-section!(Authentication {
-    realm: String = "Authentication Required".into(),
-    freshness_bound_ms: u64 = 1000,
-    serve_cached_for_seconds: u64 = 0,
-    verified_for_seconds: u64 = 900,
-    verified_idle_seconds: u64 = 300,
-    cached_accounts: u64 = 100_000,
-    upgrade_hashes: bool = true,
-    argon2_memory_kib: u32 = Cost::DEFAULT.memory_kib,
-    argon2_passes: u32 = Cost::DEFAULT.passes,
-    hasher_threads: usize = 0,
-    hasher_queue: usize = 0,
-    rejection_step_ms: u64 = 500,
-    free_failures: u32 = 5,
-    free_failures_of_account: u32 = 20,
-    free_accounts_of_source: u32 = 20,
 });
 section!(Store {
     kind: String = "sqlite".into(),
@@ -119,23 +101,6 @@ pub(super) fn keys() -> Vec<&'static str> {
     sections.concat()
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Route {
-    path: String,
-    methods: Vec<String>,
-    endpoint: Option<String>,
-    #[serde(default)]
-    public: bool,
-    subject: Option<String>,
-    upstream: String,
-    max_body_bytes: Option<u64>,
-    #[serde(default)]
-    guard: Vec<fields::Guard>,
-    #[serde(default)]
-    hide: Vec<String>,
-}
-
 /// Parses the text of the file.
 pub(super) fn parse(text: &str, file: &Path) -> Result<Raw, ConfigError> {
     let raw: Raw = toml::from_str(text).map_err(|e| ConfigError::toml(file, text, &e))?;
@@ -179,7 +144,7 @@ pub(super) fn check(raw: Raw, file: &Path) -> Result<Config, ConfigError> {
         policy: PolicyConfig { roles: check.path(raw.policy.roles), history: check.optional_path(&raw.policy.history) },
         records: RecordsConfig { file: check.optional_path(&raw.records.file), durable: raw.records.durable },
         cors: check.cors(raw.cors)?,
-        authentication: check.authentication(raw.authentication)?,
+        authentication: raw.authentication.check(&check)?,
         store: check.store(raw.store)?,
         assertion: check.assertion(raw.assertion)?,
         his: HisConfig {
@@ -188,7 +153,7 @@ pub(super) fn check(raw: Raw, file: &Path) -> Result<Config, ConfigError> {
             max_document_bytes: raw.his.max_document_bytes,
             stop_delay: check.seconds("his.stop_delay_seconds", raw.his.stop_delay_seconds, 0)?,
         },
-        routes: check.routes(raw.route, &upstreams)?,
+        routes: raw.route.into_iter().map(|route| route.check(&check, &upstreams)).collect::<Result<_, _>>()?,
         upstreams,
     })
 }
@@ -278,61 +243,6 @@ impl Check<'_> {
         }
     }
 
-    fn authentication(&self, raw: Authentication) -> Result<AuthenticationConfig, ConfigError> {
-        let key = |key| format!("authentication.{key}");
-        if raw.realm.bytes().any(|b| !(0x20..0x7f).contains(&b) || b == b'"' || b == b'\\') {
-            return Err(self.fault(&key("realm"), "holds a quote or a character that is not ASCII", "use plain words"));
-        }
-        let cost = Cost { memory_kib: raw.argon2_memory_kib, passes: raw.argon2_passes };
-        self.at_least(&key("argon2_memory_kib"), cost.memory_kib.into(), Cost::FLOOR.memory_kib.into())?;
-        self.at_least(&key("argon2_passes"), cost.passes.into(), Cost::FLOOR.passes.into())?;
-        if cost.memory_kib > 256 * 1024 || cost.passes > 10 {
-            return Err(self.fault(
-                &key("argon2_memory_kib"),
-                "or `argon2_passes` is absurd",
-                "stay within 262144 and 10",
-            ));
-        }
-        self.within(&key("hasher_threads"), raw.hasher_threads as u64, 0, MOST_HASHERS)?;
-        self.within(&key("hasher_queue"), raw.hasher_queue as u64, 0, MOST_WAITING)?;
-        let step = self.within(&key("rejection_step_ms"), raw.rejection_step_ms, 0, MOST_STEP_MS)?;
-        let hasher_threads =
-            if raw.hasher_threads == 0 { cores().saturating_sub(1).max(1) } else { raw.hasher_threads };
-        // Two seconds of work, at some 25 verifications a second and thread.
-        let hasher_queue = if raw.hasher_queue == 0 { hasher_threads * 50 } else { raw.hasher_queue };
-        Ok(AuthenticationConfig {
-            free: self.free_failures(&raw)?,
-            realm: raw.realm,
-            freshness_bound: self
-                .within(&key("freshness_bound_ms"), raw.freshness_bound_ms, 40, MOST_BOUND_MS)
-                .map(Duration::from_millis)?,
-            serve_cached_for: self
-                .within(&key("serve_cached_for_seconds"), raw.serve_cached_for_seconds, 0, MOST_CACHED_SECONDS)
-                .map(Duration::from_secs)?,
-            verified_for: self.seconds(&key("verified_for_seconds"), raw.verified_for_seconds, 1)?,
-            verified_idle: self.seconds(&key("verified_idle_seconds"), raw.verified_idle_seconds, 1)?,
-            cached_accounts: self.at_least(&key("cached_accounts"), raw.cached_accounts, 1)?,
-            upgrade_hashes: raw.upgrade_hashes,
-            cost,
-            hasher_threads,
-            hasher_queue,
-            rejection_step: Duration::from_millis(step),
-        })
-    }
-
-    fn free_failures(&self, raw: &Authentication) -> Result<FreeFailures, ConfigError> {
-        // More is remembered of each source than an attack should be able to make it.
-        const MOST: u32 = 1000;
-        let bounded = |name: &str, value: u32| {
-            self.within(&format!("authentication.{name}"), value.into(), 1, MOST.into()).map(|_| value)
-        };
-        Ok(FreeFailures {
-            of_pair: bounded("free_failures", raw.free_failures)?,
-            of_account: bounded("free_failures_of_account", raw.free_failures_of_account)?,
-            accounts_of_source: bounded("free_accounts_of_source", raw.free_accounts_of_source)?,
-        })
-    }
-
     fn store(&self, raw: Store) -> Result<StoreConfig, ConfigError> {
         match raw.kind.as_str() {
             "sqlite" => Ok(StoreConfig::Sqlite(SqliteConfig { path: self.path(raw.path) })),
@@ -420,53 +330,8 @@ impl Check<'_> {
         }
         Ok(upstreams)
     }
-
-    fn routes(&self, raw: Vec<Route>, upstreams: &[UpstreamConfig]) -> Result<Vec<RouteConfig>, ConfigError> {
-        let check = |route: Route| {
-            let key = |key: &str| format!("route.{key} of {}", route.path);
-            if !upstreams.iter().any(|upstream| upstream.name == route.upstream) {
-                let problem = format!("names `{}`, which is no upstream", route.upstream);
-                return Err(self.fault(&key("upstream"), problem, "add an [[upstream]] of that name"));
-            }
-            match (&route.endpoint, route.public) {
-                (None, false) => Err(self.fault(
-                    &key("endpoint"),
-                    "is missing",
-                    "name what roles.cfg grants, or set `public = true`",
-                )),
-                (Some(_), true) => {
-                    Err(self.fault(&key("endpoint"), "stands beside `public = true`", "leave one of the two out"))
-                }
-                _ => Ok(RouteConfig {
-                    guards: fields::check(
-                        route.guard,
-                        &route.hide,
-                        &route.methods,
-                        route.subject.is_some(),
-                        |name, problem, remedy| self.fault(&key(name), problem, remedy),
-                    )?,
-                    hide: route.hide,
-                    path: route.path,
-                    methods: route.methods,
-                    endpoint: route.endpoint,
-                    subject: route.subject,
-                    upstream: route.upstream,
-                    max_body_bytes: route.max_body_bytes,
-                }),
-            }
-        };
-        raw.into_iter().map(check).collect()
-    }
 }
 
-/// Gateways are remembered for an hour after their last word: whoever waits for one that may admit must know of it.
-const MOST_CACHED_SECONDS: u64 = 2400;
-const MOST_BOUND_MS: u64 = 600_000;
-/// Threads that hash, each with an arena of its own.
-const MOST_HASHERS: u64 = 256;
-const MOST_WAITING: u64 = 100_000;
-/// Who mistypes a password is made to wait this long.
-const MOST_STEP_MS: u64 = 10_000;
 const YEAR_SECONDS: u64 = 365 * 24 * 3600;
 
 /// Scheme, host and port in lower case: what a browser may send (RFC 6454, 6.2); there are no patterns.

@@ -62,6 +62,8 @@ fn a_fault_is_one_line_naming_file_key_and_remedy() {
         ("[store]\nkind = \"mysql\"",                    "",               "write \"sqlite\" or \"postgres\""),
         ("[tls]\nmin_version = \"1.0\"",                 "",               "`tls.min_version` is `1.0`"),
         ("[authentication]\nargon2_memory_kib = 8",      "",               "write at least 19456"),
+        ("[authentication]\nargon2_memory_kib = 999999", "",               "`authentication.argon2_memory_kib` is 999999; write at most 262144"),
+        ("[authentication]\nargon2_passes = 11",         "",               "`authentication.argon2_passes` is 11; write at most 10"),
         ("[cors]\nallowed_origins = [\"portal\"]",       "",               "`cors.allowed_origins` holds `portal`"),
         ("[[route]]\npath=\"/x\"\nmethods=[]\nupstream=\"y\"", "",         "which is no upstream"),
         ("[[upstream]]\nname=\"y\"\naddress=\"127.0.0.1:1\"\n[[route]]\npath=\"/x\"\nmethods=[\"GET\"]\nendpoint=\"e\"\nupstream=\"y\"\n[[route.guard]]\nmembers=[\"roles\"]", "", "`route.guard of /x` guards nothing"),

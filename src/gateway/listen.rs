@@ -13,12 +13,14 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use super::ServeError;
 use super::door::{Door, Seat};
+use super::handover::Inherited;
 use super::pace::Tempo;
 use super::preface::{self, PrefaceError};
 use super::socket::{Socket, Transport};
 use super::tls::Tls;
-use crate::config::ProxiesConfig;
+use crate::config::{GatewayConfig, ProxiesConfig};
 
 /// The address of whom a balancer does not tell.
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -38,6 +40,69 @@ pub(super) struct Entrance {
     pub(super) patience: Duration,
     /// How fast a client must take an answer.
     pub(super) send: Tempo,
+}
+
+/// Who accepts on each kind of listener.
+pub(super) struct Entrances {
+    pub(super) tls: Entrance,
+    pub(super) plain: Entrance,
+    pub(super) redirect: Entrance,
+    pub(super) admin: Entrance,
+}
+
+impl Entrances {
+    /// Accepts from now on.
+    pub(super) fn accept(self, listeners: Listeners, course: &Course) {
+        let kinds = [
+            (self.tls, listeners.tls),
+            (self.plain, listeners.plain),
+            (self.redirect, listeners.redirect),
+            (self.admin, listeners.admin),
+        ];
+        for (entrance, listeners) in kinds {
+            for listener in listeners {
+                tokio::spawn(entrance.clone().accept(listener, course.clone()));
+            }
+        }
+    }
+}
+
+/// The listening sockets, by what they are for.
+pub(super) struct Listeners {
+    tls: Vec<TcpListener>,
+    plain: Vec<TcpListener>,
+    redirect: Vec<TcpListener>,
+    admin: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// Takes over what a predecessor had open, and opens the rest.
+    ///
+    /// # Errors
+    /// An address is taken, or not one of this machine.
+    pub(super) fn open(gateway: &GatewayConfig, inherited: &mut Inherited) -> Result<Self, ServeError> {
+        let mut open = |addresses: &[SocketAddr], key: &'static str, what: &str| {
+            let mut open = |address: &SocketAddr| {
+                let listener = inherited.open(*address);
+                let listener = listener.map_err(|source| ServeError::Listen { address: *address, key, source })?;
+                tracing::info!("listening on {address}{what}");
+                Ok::<_, ServeError>(listener)
+            };
+            addresses.iter().map(&mut open).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            tls: open(&gateway.listen, "gateway.listen", ", https")?,
+            plain: open(&gateway.listen_plain, "gateway.listen_plain", ", http, without TLS")?,
+            redirect: open(&gateway.redirect, "gateway.redirect", ", http, which leads to https")?,
+            admin: open(&gateway.admin, "gateway.admin", ", http, for the operator: /livez /readyz /metrics /version")?,
+        })
+    }
+
+    /// All of them once more, to be handed on.
+    pub(super) fn duplicates(&self) -> io::Result<Vec<TcpListener>> {
+        let all = [&self.tls, &self.plain, &self.redirect, &self.admin];
+        all.into_iter().flatten().map(TcpListener::try_clone).collect()
+    }
 }
 
 /// How far the gateway has come on its way to the end; each is false until it is true.

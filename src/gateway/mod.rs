@@ -5,6 +5,7 @@
 //!
 //! Called by the `fedgate` binary. [`Prepared::serve`] puts the parts together and returns when the service has stopped.
 
+mod error;
 mod listen;
 mod preface;
 mod tls;
@@ -15,6 +16,8 @@ mod door;
 mod fault;
 mod guarded;
 mod proxy;
+mod judge;
+mod repeat;
 mod context;
 mod keep;
 mod refuse;
@@ -32,8 +35,8 @@ mod stop;
 mod handover;
 mod supervise;
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -43,29 +46,29 @@ use pingora_core::apps::http_app::HttpServer;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 use sd_notify::NotifyState;
-use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch::Sender;
 
+pub use error::ServeError;
 pub use handover::Running;
 pub use tls::TlsError;
 pub use upstream::TrustError;
 use upstream::Upstreams;
 
-use crate::accounts::{Accounts, AccountsError, watch};
-use crate::assertion::{AssertionKeyError, Minter};
+use crate::accounts::{Accounts, watch};
+use crate::assertion::Minter;
 use crate::authn::Authenticator;
 use crate::config::{Config, GatewayConfig, LimitsConfig};
 use crate::observe::Recorder;
 use crate::pipeline::Pipeline;
 use crate::policy::PolicySet;
 use crate::reload::{FileState, ReloadError, keep_current, read_policy, tell_warnings};
-use crate::routes::{RouteError, Routes};
+use crate::routes::Routes;
 use admin::Admin;
 use door::{Door, Inside, Seats};
 use handover::{Inherited, PidFile};
-use listen::{Course, Entrance};
+use listen::{Course, Entrance, Entrances, Listeners};
 use pace::Tempo;
 use proxy::Gateway;
 use redirect::Redirect;
@@ -73,65 +76,6 @@ use report::Reporter;
 use stop::{Order, Orders};
 use supervise::supervise;
 use tls::Tls;
-
-/// Why the gateway cannot serve; the text names file or address, and the remedy where there is one.
-#[derive(Debug, Error)]
-pub enum ServeError {
-    /// The policy file is missing or refused.
-    #[error("{path}: {problem}")]
-    Policy {
-        /// The file.
-        path: String,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A route cannot be used.
-    #[error(transparent)]
-    Route(#[from] RouteError),
-    /// The certificate or its key cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// What TLS with an upstream needs cannot be used.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// The key that signs assertions cannot be used.
-    #[error(transparent)]
-    Assertion(#[from] AssertionKeyError),
-    /// The accounts cannot be opened.
-    #[error(transparent)]
-    Accounts(#[from] AccountsError),
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; stop what listens there, or change `{key}`")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// The configuration key that names it.
-        key: &'static str,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The process id cannot be written down.
-    #[error("{}: {source}; `gateway.pid_file` must name a file in a directory that this user may write", .path.as_deref().unwrap_or(Path::new("")).display())]
-    PidFile {
-        /// The file.
-        path: Option<PathBuf>,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file that is made when serving begins has no place to be made in.
-    #[error("{}: {problem}; create the directory, or change `{key}`", .path.display())]
-    Place {
-        /// The file.
-        path: PathBuf,
-        /// The configuration key that names it.
-        key: &'static str,
-        /// What is wrong.
-        problem: &'static str,
-    },
-    /// The operating system refused something else.
-    #[error("cannot start: {0}")]
-    System(#[from] std::io::Error),
-}
 
 /// Everything a gateway needs, loaded and checked, not yet listening.
 pub struct Prepared {
@@ -303,7 +247,7 @@ impl Prepared {
             upstreams: Arc::clone(&self.upstreams),
             traffic: Arc::clone(traffic),
         };
-        let max_retries = proxy::MAX_ATTEMPTS;
+        let max_retries = repeat::MAX_ATTEMPTS;
         let conf = Arc::new(ServerConf { threads: gateway.threads, max_retries, ..ServerConf::default() });
         let proxied = Gateway::new(
             &self.config,
@@ -372,64 +316,6 @@ impl Traffic {
 
     fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
-    }
-}
-
-/// Who accepts on each kind of listener.
-struct Entrances {
-    tls: Entrance,
-    plain: Entrance,
-    redirect: Entrance,
-    admin: Entrance,
-}
-
-impl Entrances {
-    fn accept(self, listeners: Listeners, course: &Course) {
-        let kinds = [
-            (self.tls, listeners.tls),
-            (self.plain, listeners.plain),
-            (self.redirect, listeners.redirect),
-            (self.admin, listeners.admin),
-        ];
-        for (entrance, listeners) in kinds {
-            for listener in listeners {
-                tokio::spawn(entrance.clone().accept(listener, course.clone()));
-            }
-        }
-    }
-}
-
-/// The listening sockets, by what they are for.
-struct Listeners {
-    tls: Vec<TcpListener>,
-    plain: Vec<TcpListener>,
-    redirect: Vec<TcpListener>,
-    admin: Vec<TcpListener>,
-}
-
-impl Listeners {
-    fn open(gateway: &GatewayConfig, inherited: &mut Inherited) -> Result<Self, ServeError> {
-        let mut open = |addresses: &[SocketAddr], key: &'static str, what: &str| {
-            let mut open = |address: &SocketAddr| {
-                let listener = inherited.open(*address);
-                let listener = listener.map_err(|source| ServeError::Listen { address: *address, key, source })?;
-                tracing::info!("listening on {address}{what}");
-                Ok::<_, ServeError>(listener)
-            };
-            addresses.iter().map(&mut open).collect::<Result<Vec<_>, _>>()
-        };
-        Ok(Self {
-            tls: open(&gateway.listen, "gateway.listen", ", https")?,
-            plain: open(&gateway.listen_plain, "gateway.listen_plain", ", http, without TLS")?,
-            redirect: open(&gateway.redirect, "gateway.redirect", ", http, which leads to https")?,
-            admin: open(&gateway.admin, "gateway.admin", ", http, for the operator: /livez /readyz /metrics /version")?,
-        })
-    }
-
-    /// All of them once more, to be handed on.
-    fn duplicates(&self) -> std::io::Result<Vec<TcpListener>> {
-        let all = [&self.tls, &self.plain, &self.redirect, &self.admin];
-        all.into_iter().flatten().map(TcpListener::try_clone).collect()
     }
 }
 

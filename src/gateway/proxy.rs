@@ -3,16 +3,13 @@
 //! Each translates and none decides. The permit in the context is the only key to forwarding: without one,
 //! `upstream_peer` has no peer to give.
 
-use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::FutureExt;
 use pingora_core::protocols::Digest;
-use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -20,28 +17,22 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::Traffic;
 use super::answer;
-use super::body::{self, Held, Room, Unheld};
-use super::context::{Context, NOT_RECORDED, Outcome, failure};
-use super::cors::Cors;
-use super::forwarded::Origin;
+use super::body::Room;
+use super::context::{Context, NOT_RECORDED, failure};
 use super::keep::NotRecorded;
 use super::pace::{Tempo, Upload};
 use super::refuse::not_recorded;
-use super::request;
 use super::respond::{Answer, REQUEST_ID};
 use super::supervise::{contained, contained_now};
-use super::tls::{ClientCertificate, Tls};
+use super::tls::Tls;
 use super::upstream::{SERVICES_OWN, Servers, Told, Upstream, Upstreams};
 use crate::assertion::Minter;
 use crate::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
-use crate::fields::BodyFault;
 use crate::observe::Recorder;
-use crate::pipeline::{Authorization, Permit, Pipeline, Refusal, RequestHead};
+use crate::pipeline::Pipeline;
 
 /// Most bytes that are sent over HTTP/2 in one piece.
 const H2_CHUNK_BYTES: u64 = 64 * 1024;
-/// Most attempts of one request, for methods that may be repeated.
-pub(super) const MAX_ATTEMPTS: usize = 2;
 /// Most interim answers (1xx) to one request.
 const MAX_INTERIM: u32 = 8;
 
@@ -51,16 +42,16 @@ pub(super) struct Gateway {
     minter: Minter,
     upstreams: Arc<Upstreams>,
     pub(super) recorder: Recorder,
-    cors: CorsConfig,
+    pub(super) cors: CorsConfig,
     pub(super) realm: String,
     traffic: Arc<Traffic>,
-    proxies: ProxiesConfig,
-    clients: ClientsConfig,
-    tls: Option<Arc<Tls>>,
-    body_tempo: Tempo,
+    pub(super) proxies: ProxiesConfig,
+    pub(super) clients: ClientsConfig,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) body_tempo: Tempo,
     /// How long one chunk of an answer may take over HTTP/2.
-    send_patience: Duration,
-    held_bodies: Arc<Room>,
+    pub(super) send_patience: Duration,
+    pub(super) held_bodies: Arc<Room>,
 }
 
 impl Gateway {
@@ -91,120 +82,10 @@ impl Gateway {
         }
     }
 
-    /// The account that the certificate stands for which the client of a connection has shown.
-    fn certified(&self, session: &Session) -> Option<String> {
-        let learned = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
-        let shown = learned.downcast_ref::<ClientCertificate>()?;
-        if !self.tls.as_ref()?.still_trusts(shown) {
-            return None;
-        }
-        let listed = self.clients.accounts.get(&shown.sha256);
-        let named = || shown.common_name.as_ref().filter(|_| self.clients.common_name);
-        listed.or_else(named).cloned()
-    }
-
     /// The upstream of a permitted request.
-    fn upstream(&self, ctx: &Context) -> Result<&Upstream> {
+    pub(super) fn upstream(&self, ctx: &Context) -> Result<&Upstream> {
         let upstream = self.upstreams.find(ctx.permit()?.upstream());
         upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "a route leads to no upstream"))
-    }
-
-    /// Counts a failure of the server, and says whether the request may be sent once more.
-    ///
-    /// What may change something twice is never repeated, whatever is known of the first attempt (RFC 9110, 9.2.2).
-    fn may_repeat(&self, session: &Session, ctx: &Context, is_servers_fault: bool, is_unserved: bool) -> bool {
-        let (Ok(upstream), Some(server)) = (self.upstream(ctx), &ctx.server) else { return false };
-        if is_servers_fault {
-            upstream.servers.failed(server, self.recorder.metrics());
-        }
-        let repeats = is_unserved
-            && session.req_header().method.is_idempotent()
-            && ctx.attempts < MAX_ATTEMPTS
-            && !ctx.is_out_of_time();
-        if repeats {
-            upstream.servers.retried(server, self.recorder.metrics());
-        }
-        repeats
-    }
-
-    /// Lets a request pass, or answers it; true if it is answered.
-    async fn judge(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        if session.is_http2() {
-            // A window that a client never opens keeps no socket busy: only this ends the wait for it. It is of one
-            // piece.
-            session.as_downstream_mut().set_write_timeout(Some(self.send_patience));
-        }
-        let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        let peer = client_ip(session);
-        ctx.origin = Origin::of(&session.req_header().headers, peer, secure, &self.proxies);
-        if let Some(given) = ctx.origin.request_id.take() {
-            ctx.request_id = given;
-        }
-        ctx.cors = Cors::of(&session.req_header().headers, &self.cors);
-        if !self.can_record(session, ctx) {
-            ctx.outcome = Outcome::Answered(NOT_RECORDED);
-            return not_recorded(&ctx.request_id).send(session, &ctx.cors, &ctx.request_id).await.map(|()| true);
-        }
-        let target = request::target(session);
-        let head = session.req_header();
-        if let Some((answer, word)) = self.without_decision(head, target.as_bytes(), &ctx.request_id) {
-            ctx.outcome = Outcome::Answered(word);
-            return self.answer(session, ctx, answer).await;
-        }
-        let authorization = request::authorization(&head.headers);
-        // Who says a name and a password is that one, so that nobody asks for the certificate.
-        let certified = match authorization {
-            Authorization::Absent => self.certified(session),
-            Authorization::One(_) | Authorization::Several => None,
-        };
-        let question = RequestHead {
-            method: head.method.as_str(),
-            target: target.as_bytes(),
-            authorization,
-            client: ctx.origin.client,
-            certified: certified.as_deref(),
-        };
-        let refusal = match self.pipeline.admit(question).await {
-            Ok(permit) => {
-                let declared = request::content_length(&session.req_header().headers);
-                if declared.is_some_and(|length| length > permit.max_body_bytes()) {
-                    ctx.outcome = Outcome::Permitted(Box::new(permit));
-                    let answer = Answer::error(413, "body_too_large", "The body is too large", &ctx.request_id);
-                    return self.answer(session, ctx, answer).await;
-                }
-                match self.take_in(session, &permit).await {
-                    Err(Unheld::Refused(fault)) => self.refuse_body(permit, fault),
-                    Err(Unheld::Failed(error)) => {
-                        ctx.outcome = Outcome::Permitted(Box::new(permit));
-                        return Err(error);
-                    }
-                    Ok(held) => {
-                        ctx.outcome = Outcome::Permitted(Box::new(permit));
-                        ctx.held = held;
-                        return Ok(false);
-                    }
-                }
-            }
-            Err(refusal) => refusal,
-        };
-        let answer = self.refusal_answer(&refusal, &ctx.request_id);
-        ctx.outcome = Outcome::Refused(Box::new(refusal));
-        self.answer(session, ctx, answer).await
-    }
-
-    /// Takes in and judges the body of an admitted request, where its route guards members.
-    async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<Held>, Unheld> {
-        let Some(check) = permit.body_check() else { return Ok(None) };
-        let limit = permit.max_body_bytes();
-        body::hold(session, check, limit, self.body_tempo, &self.held_bodies).await.map(Some)
-    }
-
-    /// Refuses an admitted request for its body.
-    fn refuse_body(&self, permit: Permit, fault: BodyFault) -> Refusal {
-        if matches!(fault, BodyFault::MemberNotPermitted(_)) {
-            self.recorder.metrics().members_refused.inc();
-        }
-        self.pipeline.refuse_body(permit, fault)
     }
 }
 
@@ -404,42 +285,15 @@ impl ProxyHttp for Gateway {
         error
     }
 
-    /// pingora would repeat as often as it is told to, on any connection that was kept; this repeats once.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
         session: &mut Session,
-        mut error: Box<Error>,
+        error: Box<Error>,
         ctx: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        let is_ours = matches!(error.etype(), ErrorType::Custom(_));
-        if ctx.is_out_of_time() && !matches!(error.esource(), ErrorSource::Downstream) && !is_ours {
-            // Whatever it looked like when the connection was ended.
-            error = Error::because(ErrorType::ReadTimedout, "the request's time is up", error).into_up();
-        }
-        if ctx.upload.as_ref().is_some_and(Upload::is_too_slow) && !is_ours {
-            // What waits to be read came in time: then it is the server that does not take it.
-            error = match session.as_mut().read_request_body().now_or_never() {
-                None => {
-                    self.recorder.metrics().ended("body");
-                    Error::because(ErrorType::ReadTimedout, "the body came too slowly", error).into_down()
-                }
-                Some(_) => {
-                    Error::because(ErrorType::WriteTimedout, "the server does not take the body", error).into_up()
-                }
-            };
-            error.set_retry(false);
-        }
-        error.retry.decide_reuse(reused);
-        // A kept connection that the server closed meanwhile: nobody's fault.
-        let is_stale = reused && error.retry();
-        let is_servers_fault = matches!(error.esource(), ErrorSource::Upstream) && !is_stale;
-        let is_unserved =
-            is_stale && session.response_written().is_none() && !session.as_ref().retry_buffer_truncated();
-        let mut error = ctx.told_of_server(error);
-        error.set_retry(self.may_repeat(session, ctx, is_servers_fault, is_unserved));
-        error
+        self.failed(session, error, ctx, reused)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
@@ -492,12 +346,4 @@ impl ProxyHttp for Gateway {
 fn final_status(session: &Session) -> Option<u16> {
     let written = session.response_written()?.status;
     (!written.is_informational()).then(|| written.as_u16())
-}
-
-/// The peer's address; none on a Unix socket.
-fn client_ip(session: &Session) -> Option<IpAddr> {
-    match session.client_addr() {
-        Some(SocketAddr::Inet(address)) => Some(address.ip()),
-        _ => None,
-    }
 }

@@ -1,45 +1,8 @@
-//! Records: one line of JSON per request on stdout, and the operator's log on stderr.
-//!
-//! The one rule: a record per request, allowed, refused or failed, with nothing personal in it beyond ids. Where a request has
-//! several, because a disk failed or an answer was not sent, the last one counts.
-//! Untrusted text is escaped (JSON escapes, and what terminals or line readers act on) and bounded.
-//!
-//! Lines are written by a thread of its own, to a file, or to stdout where there is none. Who asks is told when a record is
-//! on the disk, or taken from stdout ([`Recorder::keep`]); one look at the disk serves all who ask at a time. Nobody waits for
-//! a disk or a reader that does not answer, and no thread that serves is ever blocked by waiting.
+//! What is told of one request, and how it is written: one line of JSON, bounded, in which nobody's text can pass for ours.
 
-mod cause;
-mod journal;
-mod log;
-mod metrics;
-mod stdout;
-mod writer;
-
-use std::io::{self, Write};
-use std::path::Path;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::thread;
+use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use tokio::runtime::Builder;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{OwnedPermit, Sender, channel};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
-
-pub use cause::with_causes;
-use journal::Journal;
-pub use log::{LogError, log_to_stderr};
-pub use metrics::Metrics;
-use stdout::{Printer, Stdout};
-use writer::{Entry, Keeper, State, Writer};
-
-/// Records that may wait to be written.
-const QUEUE: usize = 32 * 1024;
-/// How long the disk, or the reader of stdout, may take for a record.
-const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 // How much of a record its parts may take, in bytes as they are written: what is legal is whole, and a record has 16 KiB at
 // most, which is what collectors of logs take for one line (Docker's). What was cut is named in the record.
 /// Any other text. An id has 256 bytes, and escapes take three for each at most, where controls are refused.
@@ -87,196 +50,41 @@ pub struct Record<'a> {
     pub trace_id: Option<&'a str>,
 }
 
-/// Where records go; clones share one writer and one set of metrics.
-#[derive(Clone)]
-pub struct Recorder {
-    queue: Sender<Entry>,
-    metrics: Arc<Metrics>,
-    state: Arc<State>,
-    has_file: bool,
-}
-
-/// Room for one record.
-pub struct Room(OwnedPermit<Entry>);
-
-/// Whether a record is kept, where it is to be, once that is known.
-pub struct Kept(oneshot::Receiver<bool>);
-
-impl Future for Kept {
-    type Output = bool;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
-        Pin::new(&mut self.0).poll(cx).map(|kept| kept.unwrap_or(false))
-    }
-}
-
-impl Recorder {
-    /// Starts the thread that appends to `file`, and to stdout; `answers_wait`, if an answer may wait for its record to be
-    /// on disk, or taken from stdout where there is no file.
-    ///
-    /// # Errors
-    /// The file cannot be opened, or the operating system gives no thread.
-    pub fn start(file: Option<&Path>, answers_wait: bool) -> io::Result<Self> {
-        let (sender, receiver) = channel(QUEUE);
-        let keeper = match file {
-            None => Keeper::Stdout(Stdout::open()?),
-            Some(path) => {
-                let journal = Journal::open(path, answers_wait).map_err(|error| {
-                    let remedy = "`records.file` must name a file that can be written";
-                    io::Error::new(error.kind(), format!("{}: {error}; {remedy}", path.display()))
-                });
-                Keeper::File(journal?, Printer::start()?)
-            }
-        };
-        let state = Arc::new(State::new(answers_wait));
-        let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        let writer = Writer::new(keeper, Arc::clone(&state), Arc::clone(&metrics));
-        let runtime = Builder::new_current_thread().enable_time().build()?;
-        thread::Builder::new().name("records".into()).spawn(move || runtime.block_on(writer.run(receiver)))?;
-        Ok(Self { queue: sender, metrics, state, has_file: file.is_some() })
-    }
-
-    /// What is counted beside the records.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
-    }
-
-    /// Whether records are to be on disk before the answers they tell of.
-    pub fn is_durable(&self) -> bool {
-        self.state.answers_wait && self.has_file
-    }
-
-    /// Whether answers wait for their records: on disk, or taken from stdout where there is no file.
-    pub fn answers_wait(&self) -> bool {
-        self.state.answers_wait
-    }
-
-    /// Whether nothing may be served, because it could not be recorded.
-    pub fn refuses(&self) -> bool {
-        self.state.answers_wait && self.state.is_failing()
-    }
-
-    /// Why records cannot be written now; nothing when they can.
-    pub fn fault(&self) -> Option<String> {
-        self.state.fault()
-    }
-
-    /// Counts and writes one record; what is returned waits for room, as long as nothing is known to be wrong.
-    pub fn record(&self, record: &Record<'_>, room: Option<Room>) -> impl Future<Output = ()> + Send + use<> {
-        self.count(record);
-        // The writer lives as long as the process.
-        let entry = Entry::Line(line(record));
-        let full = match room {
-            Some(Room(room)) => {
-                drop(room.send(entry));
-                None
-            }
-            None => self.queue.try_send(entry).err(),
-        };
-        if let Some(TrySendError::Closed(_)) = full {
-            self.state.becomes(Some("the thread that writes records has ended".to_owned()));
+impl Record<'_> {
+    /// The record as it is written: JSON, in one line.
+    pub(super) fn line(&self) -> Vec<u8> {
+        let mut line = Line { bytes: Vec::with_capacity(384), cut: Vec::new() };
+        line.bytes.push(b'{');
+        line.text("time", &rfc3339(self.time));
+        line.text("request.id", self.request_id);
+        line.text("client.ip", self.client);
+        line.text("method", self.method);
+        line.text_within("path", self.path, MAX_PATH);
+        if let Some(account) = self.account {
+            line.text("account", account);
         }
-        let recorder = full.is_some().then(|| self.clone());
-        async move {
-            let (Some(TrySendError::Full(entry)), Some(recorder)) = (full, recorder) else { return };
-            match recorder.state.answers_wait {
-                false => drop(recorder.queue.send(entry).await),
-                true if recorder.refuses() => recorder.metrics.records_lost.inc(),
-                true => {
-                    if timeout(DISK_TIMEOUT, recorder.queue.send(entry)).await.is_err() {
-                        recorder.metrics.records_lost.inc();
-                        recorder.stalled();
-                    }
-                }
-            }
+        if !self.roles.is_empty() {
+            line.list("roles", self.roles);
         }
-    }
-
-    /// Room for the record of what is about to be done; none where nothing more can be recorded.
-    pub fn room(&self) -> Option<Room> {
-        self.queue.clone().try_reserve_owned().ok().map(Room)
-    }
-
-    /// The same for one that is to be kept, where answers wait for that: tells whether it is. There is no waiting for room:
-    /// without what was reserved, one for which there is none is not kept.
-    pub fn keep(&self, record: &Record<'_>, room: Option<Room>) -> Kept {
-        self.count(record);
-        let (sender, receiver) = oneshot::channel();
-        match room.or_else(|| self.room()) {
-            Some(Room(room)) => drop(room.send(Entry::Awaited(line(record), sender))),
-            None => self.metrics.records_lost.inc(),
+        if !self.endpoint.is_empty() {
+            line.text("endpoint", self.endpoint);
         }
-        Kept(receiver)
-    }
-
-    /// Waits until a record is kept; false if it is not, or not in time.
-    pub async fn kept(&self, kept: Kept) -> bool {
-        timeout(DISK_TIMEOUT, kept).await.unwrap_or_else(|_| {
-            self.stalled();
-            false
-        })
-    }
-
-    /// Notes that neither the disk nor the reader of stdout takes a record or refuses it.
-    fn stalled(&self) {
-        if self.state.becomes(Some("it takes no record in time".to_owned())) {
-            tracing::error!("records are not written in time; requests are refused until they are");
+        if let Some(subject) = self.subject {
+            line.text_within("subject.id", subject, MAX_PATH);
         }
-        // The writer, should it have finished just now, sees that it is to try.
-        let _ = self.queue.try_send(Entry::Line(vec![]));
-    }
-
-    fn count(&self, record: &Record<'_>) {
-        self.metrics.request(record.decision, record.status, record.duration);
-        if !matches!(record.decision, "allow" | "answer") {
-            self.metrics.refusal(record.reason);
+        line.text("decision", self.decision);
+        line.text("reason", self.reason);
+        if let Some(permission) = self.lacks {
+            line.text("lacks", permission);
         }
+        line.number("status", u64::from(self.status));
+        line.number("duration_us", u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX));
+        line.text("policy", self.policy);
+        if let Some(trace) = self.trace_id {
+            line.text("trace.id", trace);
+        }
+        line.end()
     }
-
-    /// Waits until every record so far is written, for as long as a disk may take.
-    pub async fn flush(&self) {
-        let (written, wait) = oneshot::channel();
-        let flushed = async {
-            if self.queue.send(Entry::Flush(written)).await.is_ok() {
-                let _ = wait.await;
-            }
-        };
-        let _ = timeout(DISK_TIMEOUT, flushed).await;
-    }
-}
-
-fn line(record: &Record<'_>) -> Vec<u8> {
-    let mut line = Line { bytes: Vec::with_capacity(384), cut: Vec::new() };
-    line.bytes.push(b'{');
-    line.text("time", &rfc3339(record.time));
-    line.text("request.id", record.request_id);
-    line.text("client.ip", record.client);
-    line.text("method", record.method);
-    line.text_within("path", record.path, MAX_PATH);
-    if let Some(account) = record.account {
-        line.text("account", account);
-    }
-    if !record.roles.is_empty() {
-        line.list("roles", record.roles);
-    }
-    if !record.endpoint.is_empty() {
-        line.text("endpoint", record.endpoint);
-    }
-    if let Some(subject) = record.subject {
-        line.text_within("subject.id", subject, MAX_PATH);
-    }
-    line.text("decision", record.decision);
-    line.text("reason", record.reason);
-    if let Some(permission) = record.lacks {
-        line.text("lacks", permission);
-    }
-    line.number("status", u64::from(record.status));
-    line.number("duration_us", u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX));
-    line.text("policy", record.policy);
-    if let Some(trace) = record.trace_id {
-        line.text("trace.id", trace);
-    }
-    line.end()
 }
 
 struct Line {
@@ -426,7 +234,7 @@ mod tests {
             "Müller 李 ok",
             "😀",
         ] {
-            let line = String::from_utf8(line(&record(nasty, nasty))).unwrap();
+            let line = String::from_utf8(record(nasty, nasty).line()).unwrap();
             assert_eq!(line.matches('\n').count(), 1, "{line}");
             assert!(
                 line.ends_with("}\n")
@@ -438,7 +246,7 @@ mod tests {
     }
 
     fn parsed(record: &Record<'_>) -> (usize, serde_json::Value) {
-        let line = line(record);
+        let line = record.line();
         (line.len(), serde_json::from_slice(&line).unwrap())
     }
 

@@ -5,6 +5,9 @@
 //!
 //! Called by the pipeline. Knows nothing of principals or policy.
 
+mod pattern;
+mod thalamus;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +19,7 @@ use crate::fields::{Member, Members, Names};
 use crate::path::CanonicalPath;
 pub use crate::path::MAX_ID_BYTES;
 use crate::policy::{Asked, Endpoint, EndpointTable, Method};
+use pattern::Pattern;
 
 /// The permission that lets a caller write `roles` and `active` of a person.
 pub const ACCOUNT_ENDPOINT: &str = "account";
@@ -45,8 +49,9 @@ pub struct Routes {
 /// One pattern and what its methods lead to.
 #[derive(Debug)]
 pub struct Route {
-    pattern: String,
-    segments: Vec<Segment>,
+    /// As it is written.
+    path: String,
+    pattern: Pattern,
     subject: Option<usize>,
     actions: [Option<Action>; Method::ALL.len()],
     allow: String,
@@ -93,13 +98,6 @@ impl WriteGuard {
         let bits = self.permissions.iter().enumerate().filter(|(_, permission)| withheld(permission));
         bits.fold(0, |bits, (at, _)| bits | 1 << at)
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment {
-    Literal(String),
-    Parameter(String),
-    Rest(String),
 }
 
 /// What the table says of a request.
@@ -205,7 +203,7 @@ impl Routes {
 
     /// Every pattern, for messages.
     pub fn patterns(&self) -> impl Iterator<Item = &str> {
-        self.routes.iter().map(|route| route.pattern.as_str())
+        self.routes.iter().map(|route| route.path.as_str())
     }
 
     /// Finds the one route of a request. Cost: one hash of the first segment and a comparison per candidate.
@@ -213,7 +211,7 @@ impl Routes {
         let candidates =
             path.segments().next().and_then(|first| self.by_first.get(first)).map_or(&[][..], Vec::as_slice);
         let mut matching = candidates.iter().chain(&self.rest).filter_map(|index| self.routes.get(*index));
-        let Some(route) = matching.find(|route| route.matches(path)) else { return Resolution::NotFound };
+        let Some(route) = matching.find(|route| route.pattern.matches(path)) else { return Resolution::NotFound };
         let action =
             Method::parse(method).and_then(|method| Some((method, route.actions.get(method as usize)?.as_ref()?)));
         match action {
@@ -228,7 +226,7 @@ impl Routes {
     }
 
     fn add_built_in(&mut self, defaults: &Defaults<'_>) -> Result<(), RouteError> {
-        for (path, methods, endpoint, subject) in THALAMUS {
+        for (path, methods, endpoint, subject) in thalamus::ROUTES {
             let document = path.ends_with("{document_id}");
             for method in methods.split(' ') {
                 let guarded = defaults.guard_built_in;
@@ -240,7 +238,7 @@ impl Routes {
                     upstream: defaults.upstreams.first().copied().unwrap_or_default().to_owned(),
                     // Base64 makes four bytes of three; the rest is room for the other members.
                     max_body_bytes: document.then_some(defaults.max_document_bytes / 3 * 4 + 64 * 1024),
-                    guards: if guarded { thalamus_guards(endpoint, method) } else { Vec::new() },
+                    guards: if guarded { thalamus::guards(endpoint, method) } else { Vec::new() },
                     hide: if guarded && matches!(*endpoint, "people" | "person") {
                         vec!["password".into()]
                     } else {
@@ -256,17 +254,14 @@ impl Routes {
 
     fn add(&mut self, defaults: &Defaults<'_>, route: &RouteConfig) -> Result<(), RouteError> {
         let fault = |problem: &str| RouteError::Pattern(route.path.clone(), problem.to_owned());
-        let segments = parse_pattern(&route.path)?;
+        let pattern = Pattern::parse(&route.path)?;
         let subject = match &route.subject {
             None => None,
-            Some(name) => {
-                let position =
-                    segments.iter().position(|segment| matches!(segment, Segment::Parameter(known) if known == name));
-                Some(
-                    position
-                        .ok_or_else(|| fault(&format!("`subject = \"{name}\"` names no {{parameter}} of the path")))?,
-                )
-            }
+            Some(name) => Some(
+                pattern
+                    .parameter(name)
+                    .ok_or_else(|| fault(&format!("`subject = \"{name}\"` names no {{parameter}} of the path")))?,
+            ),
         };
         let upstream = defaults.upstreams.iter().position(|upstream| *upstream == route.upstream);
         let endpoint = match &route.endpoint {
@@ -288,26 +283,20 @@ impl Routes {
                 }
             },
         };
-        let index = self.routes.iter().position(|known| known.segments == segments);
+        let index = self.routes.iter().position(|known| known.pattern == pattern);
         let index = match index {
             Some(index) => index,
             None => {
-                if let Some(known) = self.routes.iter().find(|known| overlap(&known.segments, &segments)) {
-                    return Err(RouteError::Ambiguous(known.pattern.clone(), route.path.clone()));
+                if let Some(known) = self.routes.iter().find(|known| known.pattern.overlaps(&pattern)) {
+                    return Err(RouteError::Ambiguous(known.path.clone(), route.path.clone()));
                 }
                 let index = self.routes.len();
-                match segments.first() {
-                    Some(Segment::Literal(first)) => self.by_first.entry(first.clone()).or_default().push(index),
-                    _ => self.rest.push(index),
+                match pattern.first() {
+                    Some(first) => self.by_first.entry(first.to_owned()).or_default().push(index),
+                    None => self.rest.push(index),
                 }
                 let actions = Default::default();
-                self.routes.push(Route {
-                    pattern: route.path.clone(),
-                    segments,
-                    subject,
-                    actions,
-                    allow: String::new(),
-                });
+                self.routes.push(Route { path: route.path.clone(), pattern, subject, actions, allow: String::new() });
                 index
             }
         };
@@ -325,7 +314,7 @@ impl Routes {
             let slot = entry.actions.get_mut(method as usize);
             match slot {
                 Some(Some(_)) => {
-                    return Err(RouteError::Ambiguous(entry.pattern.clone(), format!("{name} {}", route.path)));
+                    return Err(RouteError::Ambiguous(entry.path.clone(), format!("{name} {}", route.path)));
                 }
                 Some(slot) => *slot = Some(action.clone()),
                 None => {}
@@ -357,21 +346,6 @@ impl Routes {
     }
 }
 
-impl Route {
-    fn matches(&self, path: &CanonicalPath<'_>) -> bool {
-        let mut given = path.segments();
-        for segment in &self.segments {
-            match (segment, given.next()) {
-                (Segment::Literal(literal), Some(given)) if literal == given => {}
-                (Segment::Parameter(_), Some(_)) => {}
-                (Segment::Rest(_), Some(_)) => return true,
-                _ => return false,
-            }
-        }
-        given.next().is_none()
-    }
-}
-
 fn allow(actions: &[Option<Action>]) -> String {
     let mut names = Vec::new();
     for method in Method::ALL {
@@ -384,100 +358,6 @@ fn allow(actions: &[Option<Action>]) -> String {
     }
     names.push("OPTIONS");
     names.join(", ")
-}
-
-fn parse_pattern(pattern: &str) -> Result<Vec<Segment>, RouteError> {
-    let fault = |problem: &str| RouteError::Pattern(pattern.to_owned(), problem.to_owned());
-    if pattern == "/" {
-        return Ok(Vec::new());
-    }
-    let rest = pattern.strip_prefix('/').ok_or_else(|| fault("the path must begin with `/`"))?;
-    let mut segments: Vec<Segment> = Vec::new();
-    for text in rest.split('/') {
-        if matches!(segments.last(), Some(Segment::Rest(_))) {
-            return Err(fault("`{*name}` must be the last segment"));
-        }
-        let segment = match text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
-            Some(name) => match name.strip_prefix('*') {
-                Some(name) => Segment::Rest(name.to_owned()),
-                None => Segment::Parameter(name.to_owned()),
-            },
-            None => {
-                // A literal must be a segment a canonical path can have; the path's own rules say which.
-                CanonicalPath::parse(&format!("/{text}")).map_err(|e| fault(&format!("segment `{text}`: {e}")))?;
-                if text.is_empty() || text.contains('%') {
-                    return Err(fault("a literal segment is empty or percent-encoded"));
-                }
-                Segment::Literal(text.to_owned())
-            }
-        };
-        if let Segment::Parameter(name) | Segment::Rest(name) = &segment {
-            let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            let taken = segments.iter().any(|known| matches!(known, Segment::Parameter(known) if known == name));
-            if !plain || taken {
-                return Err(fault("parameters are {names} of letters, digits and `_`, each used once"));
-            }
-        }
-        segments.push(segment);
-    }
-    Ok(segments)
-}
-
-/// Whether some path matches both patterns.
-fn overlap(a: &[Segment], b: &[Segment]) -> bool {
-    match (a, b) {
-        ([], []) => true,
-        ([Segment::Rest(_), ..], [_, ..]) | ([_, ..], [Segment::Rest(_), ..]) => true,
-        ([Segment::Literal(x), ..], [Segment::Literal(y), ..]) if x != y => false,
-        ([_, a @ ..], [_, b @ ..]) => overlap(a, b),
-        _ => false,
-    }
-}
-
-/// The routes of Thalamus, with those that the contract adds: path, methods, endpoint (none: public), whether
-/// `person_id` is the subject.
-#[rustfmt::skip]
-const THALAMUS: &[(&str, &str, &str, bool)] = &[
-    ("/",                                                "GET",                   "",                 false),
-    ("/static/{file}",                                   "GET",                   "",                 false),
-    ("/login",                                           "GET",                   "login",            false),
-    ("/people",                                          "GET",                   "people",           false),
-    ("/people/{person_id}",                              "GET POST PATCH DELETE", "person",           true),
-    ("/pols/{person_id}",                                "GET",                   "book",             true),
-    ("/pols/{person_id}/{page_id}",                      "GET POST PATCH DELETE", "page",             true),
-    ("/personal_docs/{person_id}",                       "GET",                   "personaldocs",     true),
-    ("/personal_docs/{person_id}/{pol_id}",              "GET",                   "poldocs",          true),
-    ("/personal_docs/{person_id}/{pol_id}/{document_id}", "GET POST DELETE",      "poldocs",          true),
-    ("/domiciliary-units",                               "GET",                   "domiciliaryunits", false),
-    ("/domiciliary-units/{unit_id}",                     "GET POST PATCH DELETE", "domiciliaryunits", false),
-    ("/institutions",                                    "GET",                   "institutions",     false),
-    ("/institutions/{institution_id}",                   "GET POST PATCH DELETE", "institutions",     false),
-    ("/password/{person_id}",                            "GET POST",              "password",         true),
-];
-
-/// What a write of a person may not carry where the service behind would write it for anyone. A password by PATCH would
-/// be stored as it is, in clear, so nobody may send one.
-fn thalamus_guards(endpoint: &str, method: &str) -> Vec<GuardConfig> {
-    let guard = |members: &[&str], permission: Option<&str>, may_name_subject| GuardConfig {
-        members: members.iter().map(|name| (*name).to_owned()).collect(),
-        permission: permission.map(str::to_owned),
-        may_name_subject,
-        anywhere: false,
-    };
-    let account = Some(ACCOUNT_ENDPOINT);
-    match (endpoint, method) {
-        ("person", "POST") => {
-            vec![guard(&["roles", "active", "password"], account, false), guard(&["id"], account, true)]
-        }
-        ("person", "PATCH") => {
-            vec![
-                guard(&["roles", "active"], account, false),
-                guard(&["id"], account, true),
-                guard(&["password"], None, false),
-            ]
-        }
-        _ => Vec::new(),
-    }
 }
 
 #[cfg(test)]

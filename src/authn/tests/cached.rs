@@ -1,0 +1,131 @@
+use super::*;
+
+/// Law 1, over random accounts, policies and interleavings: what the caches answer is what the store and the policy say.
+#[tokio::test]
+async fn cached_equals_uncached() {
+    use rand::{Rng, SeedableRng};
+    let seed =
+        std::env::var("FEDGATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    let fixture = Fixture::new().await;
+    let accounts = &fixture.authenticator.accounts;
+    let ids = ["ANA", "BOB", "AN", "ana"];
+    let passwords = ["p", "q", "pp"];
+    let hashes: Vec<String> = passwords.iter().map(|password| cheap_hash(password)).collect();
+    let role_lists: [&[&str]; 4] = [&[], &["a"], &["b"], &["a", "b"]];
+    let policies: Vec<Arc<PolicySet>> = [
+        r#"[{"role": "a", "permissions": {"GET": ["person"]}}, {"role": "b", "permissions": {"GET": ["people"], "global": "True"}}]"#,
+        r#"[{"role": "a", "permissions": {"GET": ["person"], "global": "True"}}]"#,
+        r#"[{"role": "b", "permissions": {"GET": ["person", "people"]}}, {"role": "b", "permissions": {"POST": ["person"]}}]"#,
+    ]
+    .iter()
+    .map(|text| Arc::new(PolicySet::parse(text.as_bytes()).unwrap()))
+    .collect();
+    // What is stored, as far as it decides: password, roles, active.
+    let mut stored: std::collections::HashMap<&str, (usize, usize, bool)> = Default::default();
+    // The last principals that were found, by late readers among others.
+    let mut read = std::collections::VecDeque::new();
+    let mut policy = &policies[0];
+    let mut epoch = fixture.confirm(None).await;
+    for step in 0..3000 {
+        let id = ids[random.random_range(0..ids.len())];
+        match random.random_range(0..10) {
+            0 => {
+                let password = random.random_range(0..passwords.len());
+                if stored.contains_key(id) {
+                    accounts.change(id, &AccountChange::PasswordHash(hashes[password].clone())).await.unwrap();
+                    stored.get_mut(id).unwrap().0 = password;
+                } else {
+                    fixture.add(id, hashes[password].clone()).await;
+                    accounts.change(id, &AccountChange::Roles(vec![])).await.unwrap();
+                    stored.insert(id, (password, 0, true));
+                }
+            }
+            1 => {
+                let roles = random.random_range(0..role_lists.len());
+                let list = role_lists[roles].iter().map(|role| (*role).to_owned()).collect();
+                if accounts.change(id, &AccountChange::Roles(list)).await.unwrap() {
+                    stored.get_mut(id).unwrap().1 = roles;
+                }
+            }
+            2 => {
+                let active = random.random_bool(0.7);
+                if accounts.change(id, &AccountChange::Active(active)).await.unwrap() {
+                    stored.get_mut(id).unwrap().2 = active;
+                }
+            }
+            3 => {
+                let crate::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
+                sqlite.write(move |tx| tx.execute("DELETE FROM people WHERE id = ?1", [id])).await.unwrap();
+                stored.remove(id);
+            }
+            4 => policy = &policies[random.random_range(0..policies.len())],
+            5 if stored.contains_key(id) => {
+                // As a tool might that knows nothing of the epoch: the row goes away and comes back in one statement.
+                let (password, roles) =
+                    (random.random_range(0..passwords.len()), random.random_range(0..role_lists.len()));
+                let active = random.random_bool(0.7);
+                let data = serde_json::json!({
+                    "id": id, "roles": role_lists[roles], "password": hashes[password], "active": active,
+                });
+                let crate::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
+                let replace = "REPLACE INTO people (id, data) VALUES (?1, ?2)";
+                sqlite.write(move |tx| tx.execute(replace, [id, &data.to_string()])).await.unwrap();
+                stored.insert(id, (password, roles, active));
+            }
+            _ => {}
+        }
+        // Mostly what changed is confirmed as changes, now and then as a new session would: everything.
+        let since = random.random_bool(0.95).then_some(epoch);
+        epoch = fixture.confirm(since).await;
+        // A slow reader comes only now with what it saw some steps ago.
+        if let Some(late) = read.get(random.random_range(0..8)) {
+            fixture.authenticator.principals.insert(late);
+        }
+        let asked = ids[random.random_range(0..ids.len())];
+        let password = match stored.get(asked) {
+            Some((right, _, _)) if random.random_bool(0.7) => *right,
+            _ => random.random_range(0..passwords.len()),
+        };
+        let header = format!("Basic {}", STANDARD.encode(format!("{asked}:{}", passwords[password])));
+        let by_certificate = random.random_bool(0.2);
+        let found = match by_certificate {
+            true => fixture.authenticator.authenticate_certificate(asked, policy).await,
+            false => fixture.authenticator.authenticate(Some(header.as_bytes()), None, policy).await,
+        };
+        let expected = match stored.get(asked) {
+            None => Err(RejectReason::UnknownAccount),
+            Some((right, _, _)) if *right != password && !by_certificate => Err(RejectReason::WrongPassword),
+            Some((_, _, false)) => Err(RejectReason::Inactive),
+            Some((_, roles, true)) => Ok(role_lists[*roles].iter().map(|role| (*role).to_owned()).collect::<Vec<_>>()),
+        };
+        let context =
+            format!("seed {seed}, step {step}: {asked} with {}, by certificate: {by_certificate}", passwords[password]);
+        match (found, expected) {
+            (Ok(principal), Ok(roles)) => {
+                read.push_front(Arc::clone(&principal));
+                read.truncate(8);
+                assert_eq!(principal.roles(), roles, "{context}");
+                assert_eq!(principal.account(), asked, "{context}");
+                let endpoints = fixture.authenticator.routes.endpoints();
+                for (name, method, subject) in [
+                    ("person", crate::policy::Method::Get, Some("ANA")),
+                    ("person", crate::policy::Method::Post, Some("ana")),
+                    ("people", crate::policy::Method::Get, None),
+                ] {
+                    let question =
+                        crate::policy::Question { principal: asked, roles: &roles, method, endpoint: name, subject };
+                    let compiled = principal.rights().decide(asked, method, endpoints.find(name).unwrap(), subject);
+                    assert_eq!(compiled, policy.decide(question), "{context}: {question:?}");
+                }
+            }
+            (Err(AuthnError::Rejected { reason, .. }), Err(expected)) => assert_eq!(reason, expected, "{context}"),
+            (found, expected) => panic!("{context}: {found:?}, expected {expected:?}"),
+        }
+    }
+    let figures = fixture.authenticator.figures();
+    assert!(
+        figures.hits > 300 && figures.misses > 300 && figures.invalidated > 50,
+        "the caches were at work: {figures:?}"
+    );
+}

@@ -1,0 +1,71 @@
+//! Why a gateway does not come up.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::tls::TlsError;
+use super::upstream::TrustError;
+use crate::accounts::AccountsError;
+use crate::assertion::AssertionKeyError;
+use crate::routes::RouteError;
+
+/// Why the gateway cannot serve; the text names file or address, and the remedy where there is one.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The policy file is missing or refused.
+    #[error("{path}: {problem}")]
+    Policy {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A route cannot be used.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// What TLS with an upstream needs cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The key that signs assertions cannot be used.
+    #[error(transparent)]
+    Assertion(#[from] AssertionKeyError),
+    /// The accounts cannot be opened.
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; stop what listens there, or change `{key}`")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The configuration key that names it.
+        key: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The process id cannot be written down.
+    #[error("{}: {source}; `gateway.pid_file` must name a file in a directory that this user may write", .path.as_deref().unwrap_or(Path::new("")).display())]
+    PidFile {
+        /// The file.
+        path: Option<PathBuf>,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that is made when serving begins has no place to be made in.
+    #[error("{}: {problem}; create the directory, or change `{key}`", .path.display())]
+    Place {
+        /// The file.
+        path: PathBuf,
+        /// The configuration key that names it.
+        key: &'static str,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// The operating system refused something else.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}

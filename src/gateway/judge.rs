@@ -1,0 +1,124 @@
+//! What happens to a request before it is forwarded, if it is: the pipeline is asked, and the body that is to be judged too
+//! is taken in.
+//!
+//! The one rule: without the pipeline's permit in the context, the request has been answered.
+
+use std::net::IpAddr;
+
+use pingora_core::Result;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_proxy::Session;
+
+use super::body::{self, Held, Unheld};
+use super::context::{Context, NOT_RECORDED, Outcome};
+use super::cors::Cors;
+use super::forwarded::Origin;
+use super::proxy::Gateway;
+use super::refuse::not_recorded;
+use super::request;
+use super::respond::Answer;
+use super::tls::ClientCertificate;
+use crate::fields::BodyFault;
+use crate::pipeline::{Authorization, Permit, Refusal, RequestHead};
+
+impl Gateway {
+    /// Lets a request pass, or answers it; true if it is answered.
+    pub(super) async fn judge(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        if session.is_http2() {
+            // A window that a client never opens keeps no socket busy: only this ends the wait for it. It is of one
+            // piece.
+            session.as_downstream_mut().set_write_timeout(Some(self.send_patience));
+        }
+        let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        let peer = client_ip(session);
+        ctx.origin = Origin::of(&session.req_header().headers, peer, secure, &self.proxies);
+        if let Some(given) = ctx.origin.request_id.take() {
+            ctx.request_id = given;
+        }
+        ctx.cors = Cors::of(&session.req_header().headers, &self.cors);
+        if !self.can_record(session, ctx) {
+            ctx.outcome = Outcome::Answered(NOT_RECORDED);
+            return not_recorded(&ctx.request_id).send(session, &ctx.cors, &ctx.request_id).await.map(|()| true);
+        }
+        let target = request::target(session);
+        let head = session.req_header();
+        if let Some((answer, word)) = self.without_decision(head, target.as_bytes(), &ctx.request_id) {
+            ctx.outcome = Outcome::Answered(word);
+            return self.answer(session, ctx, answer).await;
+        }
+        let authorization = request::authorization(&head.headers);
+        // Who says a name and a password is that one, so that nobody asks for the certificate.
+        let certified = match authorization {
+            Authorization::Absent => self.certified(session),
+            Authorization::One(_) | Authorization::Several => None,
+        };
+        let question = RequestHead {
+            method: head.method.as_str(),
+            target: target.as_bytes(),
+            authorization,
+            client: ctx.origin.client,
+            certified: certified.as_deref(),
+        };
+        let refusal = match self.pipeline.admit(question).await {
+            Ok(permit) => {
+                let declared = request::content_length(&session.req_header().headers);
+                if declared.is_some_and(|length| length > permit.max_body_bytes()) {
+                    ctx.outcome = Outcome::Permitted(Box::new(permit));
+                    let answer = Answer::error(413, "body_too_large", "The body is too large", &ctx.request_id);
+                    return self.answer(session, ctx, answer).await;
+                }
+                match self.take_in(session, &permit).await {
+                    Err(Unheld::Refused(fault)) => self.refuse_body(permit, fault),
+                    Err(Unheld::Failed(error)) => {
+                        ctx.outcome = Outcome::Permitted(Box::new(permit));
+                        return Err(error);
+                    }
+                    Ok(held) => {
+                        ctx.outcome = Outcome::Permitted(Box::new(permit));
+                        ctx.held = held;
+                        return Ok(false);
+                    }
+                }
+            }
+            Err(refusal) => refusal,
+        };
+        let answer = self.refusal_answer(&refusal, &ctx.request_id);
+        ctx.outcome = Outcome::Refused(Box::new(refusal));
+        self.answer(session, ctx, answer).await
+    }
+
+    /// Takes in and judges the body of an admitted request, where its route guards members.
+    async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<Held>, Unheld> {
+        let Some(check) = permit.body_check() else { return Ok(None) };
+        let limit = permit.max_body_bytes();
+        body::hold(session, check, limit, self.body_tempo, &self.held_bodies).await.map(Some)
+    }
+
+    /// Refuses an admitted request for its body.
+    fn refuse_body(&self, permit: Permit, fault: BodyFault) -> Refusal {
+        if matches!(fault, BodyFault::MemberNotPermitted(_)) {
+            self.recorder.metrics().members_refused.inc();
+        }
+        self.pipeline.refuse_body(permit, fault)
+    }
+
+    /// The account that the certificate stands for which the client of a connection has shown.
+    fn certified(&self, session: &Session) -> Option<String> {
+        let learned = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
+        let shown = learned.downcast_ref::<ClientCertificate>()?;
+        if !self.tls.as_ref()?.still_trusts(shown) {
+            return None;
+        }
+        let listed = self.clients.accounts.get(&shown.sha256);
+        let named = || shown.common_name.as_ref().filter(|_| self.clients.common_name);
+        listed.or_else(named).cloned()
+    }
+}
+
+/// The peer's address; none on a Unix socket.
+fn client_ip(session: &Session) -> Option<IpAddr> {
+    match session.client_addr() {
+        Some(SocketAddr::Inet(address)) => Some(address.ip()),
+        _ => None,
+    }
+}

@@ -1,0 +1,235 @@
+//! The pipeline: one request to a [`Permit`] or a [`Refusal`]. The one place that admits.
+//!
+//! The one rule: nothing is forwarded without a permit, and only [`Pipeline::admit`] makes one. Any fault on the way is a
+//! refusal; there is no path through here that ends in "allowed" by default.
+//!
+//! Called by `gateway`, once per request, upgrade requests included. Knows nothing of pingora.
+
+mod permit;
+mod refusal;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+
+use crate::assertion::{Claims, Minter, Scope};
+use crate::authn::Authenticator;
+use crate::fields::BodyFault;
+use crate::path::{PathError, parse_target};
+use crate::policy::{Decision, PolicySet, Reach};
+use crate::routes::{ACCOUNT_ENDPOINT, Resolution, Routes, Target};
+use permit::Guarded;
+pub use permit::Permit;
+pub use refusal::Refusal;
+
+/// What the pipeline is told of a request: the parts that decide, as received.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestHead<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The request target, byte for byte.
+    pub target: &'a [u8],
+    /// The `Authorization` headers.
+    pub authorization: Authorization<'a>,
+    /// The address it came from; none on a Unix socket.
+    pub client: Option<IpAddr>,
+    /// The account that a certificate stands for whose key its client holds.
+    pub certified: Option<&'a str>,
+}
+
+/// The `Authorization` headers of a request.
+#[derive(Clone, Copy)]
+pub enum Authorization<'a> {
+    /// None.
+    Absent,
+    /// Exactly one, with this value.
+    One(&'a [u8]),
+    /// More than one: which of them counts is anyone's guess.
+    Several,
+}
+
+impl std::fmt::Debug for Authorization<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "Absent",
+            Self::One(_) => "One(***)",
+            Self::Several => "Several",
+        })
+    }
+}
+
+/// Everything a decision needs; one per gateway.
+pub struct Pipeline {
+    authenticator: Arc<Authenticator>,
+    routes: Arc<Routes>,
+    policy: Arc<ArcSwap<PolicySet>>,
+}
+
+impl Pipeline {
+    /// Puts the parts together.
+    pub fn new(authenticator: Arc<Authenticator>, routes: Arc<Routes>, policy: Arc<ArcSwap<PolicySet>>) -> Self {
+        Self { authenticator, routes, policy }
+    }
+
+    /// Decides on one request.
+    ///
+    /// The whole decision is made under one policy: the one that is current when it begins.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; whoever is refused for lack of a right was authenticated before.
+    pub async fn admit(&self, request: RequestHead<'_>) -> Result<Permit, Refusal> {
+        let (path, query) = parse_target(request.target)?;
+        let authorization = match request.authorization {
+            Authorization::Absent => None,
+            Authorization::One(value) => Some(value),
+            Authorization::Several => return Err(Refusal::SeveralAuthorizations),
+        };
+        let resolution = self.routes.resolve(request.method, &path);
+        if let Resolution::MethodNotAllowed(allow) = resolution {
+            return Err(Refusal::MethodNotAllowed { allow: allow.to_owned() });
+        }
+        let policy = self.policy.load_full();
+        if let Resolution::Found(Target { action, .. }) = &resolution
+            && action.endpoint.is_none()
+        {
+            return Ok(Permit {
+                principal: None,
+                policy,
+                target: whole(path.as_str(), query),
+                path_bytes: path.as_str().len(),
+                endpoint: None,
+                subject: None,
+                scope: Scope::Public,
+                account_granted: false,
+                upstream: action.upstream,
+                max_body_bytes: action.max_body_bytes,
+                // What needs a permission is withheld from who is nobody.
+                guarded: action
+                    .guard
+                    .as_ref()
+                    .map(|guard| Guarded { guard: guard.clone(), withheld: guard.withheld(|_| false) }),
+                hidden: action.hidden.clone(),
+            });
+        }
+        let principal = match (authorization, request.certified) {
+            // Who says a name and a password is that one, whatever machine speaks.
+            (None, Some(account)) => self.authenticator.authenticate_certificate(account, &policy).await?,
+            (authorization, _) => self.authenticator.authenticate(authorization, request.client, &policy).await?,
+        };
+        // A path that no route has is told apart from a forbidden one to those alone who have proved who they are.
+        let Resolution::Found(Target { method, action, subject, .. }) = resolution else {
+            return Err(Refusal::NotFound { principal });
+        };
+        let Some(endpoint) = action.endpoint else { return Err(Refusal::NotFound { principal }) };
+        let subject_id = subject.as_deref();
+        let reach = match principal.rights().decide(principal.account(), method, endpoint, subject_id) {
+            Decision::Allow(reach) => reach,
+            Decision::Deny(reason) => {
+                let endpoint = self.routes.endpoints().name(endpoint).to_owned();
+                return Err(Refusal::Denied { principal, endpoint, subject: subject.map(Into::into), reason });
+            }
+        };
+        let is_granted = |permission| {
+            matches!(principal.rights().decide(principal.account(), method, permission, subject_id), Decision::Allow(_))
+        };
+        let account_granted = self.routes.account().is_some_and(is_granted);
+        let guarded =
+            action.guard.as_ref().map(|guard| Guarded { guard: guard.clone(), withheld: guard.withheld(is_granted) });
+        Ok(Permit {
+            principal: Some(principal),
+            policy,
+            target: whole(path.as_str(), query),
+            path_bytes: path.as_str().len(),
+            endpoint: Some(endpoint),
+            subject: subject.map(|subject| Box::from(&*subject)),
+            scope: match reach {
+                Reach::Own => Scope::Own,
+                Reach::Global => Scope::Global,
+            },
+            account_granted,
+            upstream: action.upstream,
+            max_body_bytes: action.max_body_bytes,
+            guarded,
+            hidden: action.hidden.clone(),
+        })
+    }
+
+    /// Refuses an admitted request for what its body holds.
+    pub fn refuse_body(&self, permit: Permit, fault: BodyFault) -> Refusal {
+        let endpoint = self.endpoint_name(&permit).to_owned();
+        let lacks = match (fault, &permit.guarded) {
+            (BodyFault::MemberNotPermitted(at), Some(guarded)) => guarded.guard.permission(at),
+            _ => None,
+        };
+        let lacks = lacks.map(|permission| self.routes.endpoints().name(permission).to_owned());
+        Refusal::Body { principal: permit.principal, endpoint, subject: permit.subject.map(Into::into), fault, lacks }
+    }
+
+    /// The methods of a path, as in the `Allow` header, if some route has it.
+    ///
+    /// # Errors
+    /// The target has no canonical reading.
+    pub fn allowed_methods(&self, target: &[u8]) -> Result<Option<&str>, PathError> {
+        let (path, _) = parse_target(target)?;
+        Ok(match self.routes.resolve("OPTIONS", &path) {
+            Resolution::MethodNotAllowed(allow) => Some(allow),
+            Resolution::Found(target) => Some(target.allow),
+            Resolution::NotFound => None,
+        })
+    }
+
+    /// The name of an endpoint, for records.
+    pub fn endpoint_name(&self, permit: &Permit) -> &str {
+        permit.endpoint.map_or("", |endpoint| self.routes.endpoints().name(endpoint))
+    }
+
+    /// The routes that requests are led by.
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.routes
+    }
+
+    /// The policy that decides now.
+    pub fn policy(&self) -> Arc<PolicySet> {
+        self.policy.load_full()
+    }
+
+    /// Mints the assertion of an admitted request. `method` is the one that was judged.
+    pub fn assertion(
+        &self,
+        permit: &Permit,
+        method: &str,
+        request_id: &str,
+        minter: &Minter,
+        now: SystemTime,
+    ) -> String {
+        let (iat, exp) = minter.validity(now);
+        let account_grant = [ACCOUNT_ENDPOINT.to_owned()];
+        let grants: &[String] = if permit.account_granted { &account_grant } else { &[] };
+        minter.mint(&Claims {
+            iss: minter.issuer().into(),
+            aud: minter.audience().into(),
+            sub: permit.principal.as_ref().map_or("", |principal| principal.account()).into(),
+            roles: permit.principal.as_ref().map_or(&[][..], |principal| principal.roles()).into(),
+            endpoint: self.endpoint_name(permit).into(),
+            method: method.into(),
+            path: permit.path().into(),
+            scope: permit.scope,
+            subject: permit.subject.as_deref().map(Into::into),
+            grants: grants.into(),
+            rid: request_id.into(),
+            pol: permit.policy.fingerprint().into(),
+            iat,
+            exp,
+        })
+    }
+}
+
+/// Path and query as they were judged, which is how they were received.
+fn whole(path: &str, query: Option<&str>) -> Box<str> {
+    match query {
+        None => path.into(),
+        Some(query) => [path, "?", query].concat().into(),
+    }
+}

@@ -1,0 +1,87 @@
+//! What a request is forwarded with.
+
+use std::sync::Arc;
+
+use crate::assertion::Scope;
+use crate::authn::Principal;
+use crate::fields::{BodyCheck, Names, Remover};
+use crate::policy::{Endpoint, PolicySet};
+use crate::routes::WriteGuard;
+
+/// Proof that a request was authenticated and allowed, or leads to a public page.
+///
+/// Only the pipeline makes one, and forwarding asks for one, so a request that skipped the pipeline has nothing to be
+/// forwarded with.
+pub struct Permit {
+    pub(super) principal: Option<Arc<Principal>>,
+    pub(super) policy: Arc<PolicySet>,
+    pub(super) target: Box<str>,
+    pub(super) path_bytes: usize,
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) subject: Option<Box<str>>,
+    pub(super) scope: Scope,
+    pub(super) account_granted: bool,
+    pub(super) upstream: usize,
+    pub(super) max_body_bytes: u64,
+    pub(super) guarded: Option<Guarded>,
+    pub(super) hidden: Option<Arc<Names>>,
+}
+
+/// Members of the body that this caller may not write, a bit for each.
+pub(super) struct Guarded {
+    pub(super) guard: WriteGuard,
+    pub(super) withheld: u64,
+}
+
+impl Permit {
+    /// Who was admitted; nobody on public pages.
+    pub fn principal(&self) -> Option<&Principal> {
+        self.principal.as_deref()
+    }
+
+    /// The target to forward: what was judged.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The path of the target.
+    pub fn path(&self) -> &str {
+        self.target.get(..self.path_bytes).unwrap_or_default()
+    }
+
+    /// The person whose record it is about.
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
+    /// Whose records were permitted.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// The policy that decided.
+    pub fn policy(&self) -> &PolicySet {
+        &self.policy
+    }
+
+    /// The upstream's index in the configuration.
+    pub fn upstream(&self) -> usize {
+        self.upstream
+    }
+
+    /// Largest request body, in bytes.
+    pub fn max_body_bytes(&self) -> u64 {
+        self.max_body_bytes
+    }
+
+    /// The judgement that the body has to pass, whole, before any of it is forwarded; none where nothing is guarded.
+    pub fn body_check(&self) -> Option<BodyCheck> {
+        let guarded = self.guarded.as_ref()?;
+        Some(BodyCheck::new(Arc::clone(&guarded.guard.members), guarded.withheld, self.subject()))
+    }
+
+    /// What every answer has to pass; none where nothing is hidden.
+    pub fn remover(&self) -> Option<Remover> {
+        self.hidden.as_ref().map(|names| Remover::new(Arc::clone(names)))
+    }
+}

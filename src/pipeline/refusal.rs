@@ -1,0 +1,172 @@
+//! Why a request was not forwarded: what its client is told, and what its record says.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::authn::{AuthnError, Principal};
+use crate::fields::BodyFault;
+use crate::path::PathError;
+use crate::policy::DenyReason;
+
+/// Why a request was not forwarded.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// The target has no canonical reading.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// More than one `Authorization` header.
+    #[error("more than one Authorization header")]
+    SeveralAuthorizations,
+    /// Nobody was authenticated.
+    #[error(transparent)]
+    Authn(#[from] AuthnError),
+    /// An authenticated principal asked for a path that no route has.
+    #[error("no such resource")]
+    NotFound {
+        /// Who asked.
+        principal: Arc<Principal>,
+    },
+    /// The path is known, the method is not served there.
+    #[error("method not allowed")]
+    MethodNotAllowed {
+        /// The value of the `Allow` header.
+        allow: String,
+    },
+    /// The policy denies it.
+    #[error("{}", .reason.as_str())]
+    Denied {
+        /// Who asked.
+        principal: Arc<Principal>,
+        /// The endpoint that was asked for.
+        endpoint: String,
+        /// The person whose record it was.
+        subject: Option<String>,
+        /// Why.
+        reason: DenyReason,
+    },
+    /// The body of a request that was admitted may not pass.
+    #[error("{fault}")]
+    Body {
+        /// Who asked; nobody on public routes.
+        principal: Option<Arc<Principal>>,
+        /// The endpoint that was asked for.
+        endpoint: String,
+        /// The person whose record it was.
+        subject: Option<String>,
+        /// Why.
+        fault: BodyFault,
+        /// The permission that a member needs which the body holds; none where nobody may write it.
+        lacks: Option<String>,
+    },
+}
+
+impl Refusal {
+    /// The status the client is told.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Path(PathError::TooLong) => 414,
+            Self::Path(_) | Self::SeveralAuthorizations => 400,
+            Self::Authn(AuthnError::NoCredential | AuthnError::Malformed(_) | AuthnError::Rejected { .. }) => 401,
+            Self::Authn(AuthnError::Throttled { .. }) => 429,
+            Self::Authn(AuthnError::Unavailable(_) | AuthnError::Busy(_)) => 503,
+            Self::NotFound { .. } => 404,
+            Self::MethodNotAllowed { .. } => 405,
+            Self::Denied { .. } => 403,
+            Self::Body { fault, .. } => fault.status(),
+        }
+    }
+
+    /// The stable code the client is told.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Path(PathError::TooLong) => "uri_too_long",
+            Self::Path(_) => "bad_request_target",
+            Self::SeveralAuthorizations => "several_authorizations",
+            Self::Authn(AuthnError::NoCredential | AuthnError::Malformed(_) | AuthnError::Rejected { .. }) => {
+                "unauthenticated"
+            }
+            Self::Authn(AuthnError::Throttled { .. }) => "too_many_attempts",
+            Self::Authn(AuthnError::Unavailable(_)) => "accounts_unavailable",
+            Self::Authn(AuthnError::Busy(_)) => "busy",
+            Self::NotFound { .. } => "not_found",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::Denied { .. } => "not_permitted",
+            Self::Body { fault, .. } => fault.code(),
+        }
+    }
+
+    /// What the client is told in words: no more than the code says.
+    pub fn message(&self) -> &'static str {
+        match self {
+            Self::Path(PathError::TooLong) => "The request target is too long",
+            Self::Path(_) => "The request target has no single reading",
+            Self::SeveralAuthorizations => "There is more than one Authorization header",
+            Self::Authn(AuthnError::NoCredential | AuthnError::Malformed(_) | AuthnError::Rejected { .. }) => {
+                "Unauthorized Access"
+            }
+            Self::Authn(AuthnError::Throttled { .. }) => "Too many wrong passwords; try again later",
+            Self::Authn(AuthnError::Unavailable(_)) => "Accounts cannot be checked at the moment",
+            Self::Authn(AuthnError::Busy(_)) => "Too many passwords are being checked at the moment",
+            Self::NotFound { .. } => "Not found",
+            Self::MethodNotAllowed { .. } => "The method is not allowed for the requested URL.",
+            Self::Denied { .. } => "Not permitted",
+            Self::Body { fault, .. } => fault.message(),
+        }
+    }
+
+    /// A stable word for the record: the code, or more exactly where there is more to say.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Path(error) => error.as_str(),
+            Self::Denied { reason, .. } => reason.as_str(),
+            Self::Authn(AuthnError::NoCredential) => "no_credential",
+            Self::Authn(AuthnError::Malformed(_)) => "malformed_credential",
+            Self::Authn(AuthnError::Rejected { reason, .. }) => reason.as_str(),
+            Self::Authn(AuthnError::Throttled { .. } | AuthnError::Unavailable(_) | AuthnError::Busy(_))
+            | Self::SeveralAuthorizations
+            | Self::NotFound { .. }
+            | Self::MethodNotAllowed { .. }
+            | Self::Body { .. } => self.code(),
+        }
+    }
+
+    /// The permission whose lack decided, where it is not that of the endpoint.
+    pub fn lacks(&self) -> Option<&str> {
+        match self {
+            Self::Body { lacks, .. } => lacks.as_deref(),
+            Self::Denied { .. }
+            | Self::Path(_)
+            | Self::SeveralAuthorizations
+            | Self::Authn(_)
+            | Self::NotFound { .. }
+            | Self::MethodNotAllowed { .. } => None,
+        }
+    }
+
+    /// Who was refused what, of whose record, where that had been found out.
+    pub fn concerns(&self) -> Option<(&Principal, &str, Option<&str>)> {
+        match self {
+            Self::Denied { principal, endpoint, subject, .. }
+            | Self::Body { principal: Some(principal), endpoint, subject, .. } => {
+                Some((principal, endpoint, subject.as_deref()))
+            }
+            Self::Body { principal: None, .. }
+            | Self::Path(_)
+            | Self::SeveralAuthorizations
+            | Self::Authn(_)
+            | Self::NotFound { .. }
+            | Self::MethodNotAllowed { .. } => None,
+        }
+    }
+
+    /// The account id of whoever was refused, verified or claimed.
+    pub fn account(&self) -> Option<&str> {
+        match self {
+            Self::NotFound { principal } | Self::Denied { principal, .. } => Some(principal.account()),
+            Self::Authn(AuthnError::Rejected { account, .. } | AuthnError::Throttled { account, .. }) => Some(account),
+            Self::Body { principal, .. } => principal.as_ref().map(|principal| principal.account()),
+            Self::Path(_) | Self::SeveralAuthorizations | Self::MethodNotAllowed { .. } | Self::Authn(_) => None,
+        }
+    }
+}

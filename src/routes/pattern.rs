@@ -1,0 +1,99 @@
+//! The pattern of a route: literal segments, `{parameters}`, and a `{*rest}` at its end.
+
+use super::RouteError;
+use crate::path::CanonicalPath;
+
+/// The segments of a pattern, parsed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Pattern(Vec<Segment>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    Parameter(String),
+    Rest(String),
+}
+
+impl Pattern {
+    /// Parses a pattern.
+    ///
+    /// # Errors
+    /// It is malformed; the text says where.
+    pub(super) fn parse(pattern: &str) -> Result<Self, RouteError> {
+        let fault = |problem: &str| RouteError::Pattern(pattern.to_owned(), problem.to_owned());
+        if pattern == "/" {
+            return Ok(Self(Vec::new()));
+        }
+        let rest = pattern.strip_prefix('/').ok_or_else(|| fault("the path must begin with `/`"))?;
+        let mut segments: Vec<Segment> = Vec::new();
+        for text in rest.split('/') {
+            if matches!(segments.last(), Some(Segment::Rest(_))) {
+                return Err(fault("`{*name}` must be the last segment"));
+            }
+            let segment = match text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
+                Some(name) => match name.strip_prefix('*') {
+                    Some(name) => Segment::Rest(name.to_owned()),
+                    None => Segment::Parameter(name.to_owned()),
+                },
+                None => {
+                    // A literal must be a segment a canonical path can have; the path's own rules say which.
+                    CanonicalPath::parse(&format!("/{text}")).map_err(|e| fault(&format!("segment `{text}`: {e}")))?;
+                    if text.is_empty() || text.contains('%') {
+                        return Err(fault("a literal segment is empty or percent-encoded"));
+                    }
+                    Segment::Literal(text.to_owned())
+                }
+            };
+            if let Segment::Parameter(name) | Segment::Rest(name) = &segment {
+                let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+                let taken = segments.iter().any(|known| matches!(known, Segment::Parameter(known) if known == name));
+                if !plain || taken {
+                    return Err(fault("parameters are {names} of letters, digits and `_`, each used once"));
+                }
+            }
+            segments.push(segment);
+        }
+        Ok(Self(segments))
+    }
+
+    /// The literal it begins with, if it does.
+    pub(super) fn first(&self) -> Option<&str> {
+        match self.0.first() {
+            Some(Segment::Literal(first)) => Some(first),
+            _ => None,
+        }
+    }
+
+    /// The place of a parameter among the segments.
+    pub(super) fn parameter(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|segment| matches!(segment, Segment::Parameter(known) if known == name))
+    }
+
+    pub(super) fn matches(&self, path: &CanonicalPath<'_>) -> bool {
+        let mut given = path.segments();
+        for segment in &self.0 {
+            match (segment, given.next()) {
+                (Segment::Literal(literal), Some(given)) if literal == given => {}
+                (Segment::Parameter(_), Some(_)) => {}
+                (Segment::Rest(_), Some(_)) => return true,
+                _ => return false,
+            }
+        }
+        given.next().is_none()
+    }
+
+    /// Whether some path matches both.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        overlap(&self.0, &other.0)
+    }
+}
+
+fn overlap(a: &[Segment], b: &[Segment]) -> bool {
+    match (a, b) {
+        ([], []) => true,
+        ([Segment::Rest(_), ..], [_, ..]) | ([_, ..], [Segment::Rest(_), ..]) => true,
+        ([Segment::Literal(x), ..], [Segment::Literal(y), ..]) if x != y => false,
+        ([_, a @ ..], [_, b @ ..]) => overlap(a, b),
+        _ => false,
+    }
+}

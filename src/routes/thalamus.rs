@@ -1,0 +1,50 @@
+//! The built-in routes.
+
+use super::ACCOUNT_ENDPOINT;
+use crate::config::GuardConfig;
+
+/// The routes of Thalamus, with those that the contract adds: path, methods, endpoint (none: public), whether
+/// `person_id` is the subject.
+#[rustfmt::skip]
+pub(super) const ROUTES: &[(&str, &str, &str, bool)] = &[
+    ("/",                                                "GET",                   "",                 false),
+    ("/static/{file}",                                   "GET",                   "",                 false),
+    ("/login",                                           "GET",                   "login",            false),
+    ("/people",                                          "GET",                   "people",           false),
+    ("/people/{person_id}",                              "GET POST PATCH DELETE", "person",           true),
+    ("/pols/{person_id}",                                "GET",                   "book",             true),
+    ("/pols/{person_id}/{page_id}",                      "GET POST PATCH DELETE", "page",             true),
+    ("/personal_docs/{person_id}",                       "GET",                   "personaldocs",     true),
+    ("/personal_docs/{person_id}/{pol_id}",              "GET",                   "poldocs",          true),
+    ("/personal_docs/{person_id}/{pol_id}/{document_id}", "GET POST DELETE",      "poldocs",          true),
+    ("/domiciliary-units",                               "GET",                   "domiciliaryunits", false),
+    ("/domiciliary-units/{unit_id}",                     "GET POST PATCH DELETE", "domiciliaryunits", false),
+    ("/institutions",                                    "GET",                   "institutions",     false),
+    ("/institutions/{institution_id}",                   "GET POST PATCH DELETE", "institutions",     false),
+    ("/password/{person_id}",                            "GET POST",              "password",         true),
+];
+
+/// What a write of a person may not carry where the service behind would write it for anyone. A password by PATCH would
+/// be stored as it is, in clear, so nobody may send one.
+pub(super) fn guards(endpoint: &str, method: &str) -> Vec<GuardConfig> {
+    let guard = |members: &[&str], permission: Option<&str>, may_name_subject| GuardConfig {
+        members: members.iter().map(|name| (*name).to_owned()).collect(),
+        permission: permission.map(str::to_owned),
+        may_name_subject,
+        anywhere: false,
+    };
+    let account = Some(ACCOUNT_ENDPOINT);
+    match (endpoint, method) {
+        ("person", "POST") => {
+            vec![guard(&["roles", "active", "password"], account, false), guard(&["id"], account, true)]
+        }
+        ("person", "PATCH") => {
+            vec![
+                guard(&["roles", "active"], account, false),
+                guard(&["id"], account, true),
+                guard(&["password"], None, false),
+            ]
+        }
+        _ => Vec::new(),
+    }
+}
