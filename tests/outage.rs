@@ -292,10 +292,36 @@ fn a_failover_that_lost_a_grant_and_took_the_epoch_back_leaves_nothing_of_it() {
 }
 
 #[test]
+fn accounts_whose_changes_go_unseen_are_not_served_and_what_went_unseen_is_read_anew() {
+    let cluster = Cluster::start();
+    let database = database(&cluster);
+    let gateway = start(&database, "");
+    served(&gateway, 0, PATIENCE);
+    served(&gateway, 1, PATIENCE);
+    // As a restore does that leaves no moment in which anyone could see them off.
+    let disabled = r#"UPDATE people SET data = data || '{"active": false}' WHERE id = 'P0'"#;
+    let alter = |verb: &str| format!("ALTER TABLE people {verb} TRIGGER USER");
+    sql(&database, &format!("BEGIN; {}; {disabled}; {}; COMMIT", alter("DISABLE"), alter("ENABLE")));
+    let began = Instant::now();
+    while status(&gateway, 0) != 401 {
+        assert!(began.elapsed() < Duration::from_secs(5), "a change without an epoch is never seen");
+    }
+    assert_eq!(status(&gateway, 1), 200);
+    let began = Instant::now();
+    sql(&database, &alter("DISABLE"));
+    gateway.logged("run `fedhis migrate`", began, PATIENCE).expect("the operator is told");
+    while status(&gateway, 1) != 503 {
+        assert!(began.elapsed() < PATIENCE, "still served, whatever changes");
+    }
+    sql(&database, &alter("ENABLE"));
+    served(&gateway, 1, BACK);
+}
+
+#[test]
 fn a_transaction_pooling_proxy_is_named_and_refused_from_the_first_request_on() {
     let cluster = Cluster::start();
     let database = database(&cluster);
-    let (uri, _pooler) = cluster.pooled(&database);
+    let (uri, _pooler) = cluster.pooled(&database, true);
     let began = Instant::now();
     let gateway = start(&PostgresConfig { uri, ..database }, "");
     assert_eq!(status(&gateway, 0), 503, "while nobody knows yet");
@@ -303,4 +329,15 @@ fn a_transaction_pooling_proxy_is_named_and_refused_from_the_first_request_on() 
     for account in 0..5 {
         assert_eq!(status(&gateway, account), 503);
     }
+}
+
+#[test]
+fn a_pooling_proxy_as_it_is_installed_is_named_too() {
+    let cluster = Cluster::start();
+    let database = database(&cluster);
+    let (uri, _pooler) = cluster.pooled(&database, false);
+    let began = Instant::now();
+    let gateway = start(&PostgresConfig { uri, ..database }, "");
+    gateway.logged("leads to a pooling proxy", began, PATIENCE).expect("the operator is told");
+    assert_eq!(status(&gateway, 0), 503);
 }

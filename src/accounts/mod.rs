@@ -7,15 +7,16 @@
 //! Called by `authn` and by the operator's commands. Knows nothing of HTTP, policy or passwords in the clear.
 
 mod admin;
+mod error;
 mod instances;
 mod watch;
 
 use std::time::Duration;
 
 use serde::Deserialize;
-use thiserror::Error;
 
 pub use admin::{AccountChange, NewAccount};
+pub use error::AccountsError;
 pub use instances::{CacheFigures, Instance, LIVE_FOR, REPORT_EVERY, Report, Spread, listed_for};
 pub use watch::{Watch, watch};
 
@@ -24,6 +25,8 @@ use crate::db::{Database, DbError};
 
 /// How many epochs of changes the database remembers; a reader further behind drops everything it holds.
 const REMEMBERED_EPOCHS: u64 = 10_000;
+/// How many triggers raise the epoch, in either database.
+const TRIGGERS: i64 = 3;
 /// How long one account may take to be read.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a change may take.
@@ -60,40 +63,6 @@ pub enum Changed {
     These(Vec<String>),
     /// Any may have.
     Everything,
-}
-
-/// Why the accounts could not be asked.
-#[derive(Debug, Error)]
-pub enum AccountsError {
-    /// The database is away or overloaded; the same question may be answered in a moment.
-    #[error("accounts are unavailable: {0}")]
-    Database(#[from] DbError),
-    /// The schema is missing or older than this program.
-    #[error("the database lacks the account epoch; run `fedhis migrate`")]
-    NotMigrated,
-    /// The last attempt to confirm the accounts failed, so that asking again would only make the caller wait.
-    #[error("accounts are unavailable: the database is away")]
-    Away,
-    /// Notices sent on one session do not arrive on another.
-    #[error(
-        "notices of the database do not arrive: a transaction-pooling proxy stands between; `store.uri` must reach the \
-         primary itself"
-    )]
-    NoNotices,
-    /// The server is a standby: its answers may be behind those of the primary.
-    #[error("the database is a read-only standby, whose answers may be late; `store.uri` must reach the primary")]
-    Standby,
-    /// The database is another than it was, by a failover that lost commits, or by a restore.
-    #[error(
-        "the account epoch went back from {from} to {to} meanwhile (a failover, or a restore): what was changed before may \
-         be lost; look at the account, and change it again"
-    )]
-    WentBack {
-        /// The epoch of the change.
-        from: u64,
-        /// The epoch now.
-        to: u64,
-    },
 }
 
 /// The accounts of one database.
@@ -184,26 +153,21 @@ impl Accounts {
     /// # Errors
     /// The database did not answer, or has no epoch.
     pub async fn changes_since(&self, since: Option<u64>) -> Result<Changes, AccountsError> {
-        within(READ_TIMEOUT, self.changes_since_unbounded(since)).await
+        let known = since.map(|epoch| Known { epoch, triggers: None });
+        Ok(within(READ_TIMEOUT, self.ask(known.as_ref())).await?.0)
     }
 
-    async fn changes_since_unbounded(&self, since: Option<u64>) -> Result<Changes, AccountsError> {
-        match &self.database {
+    /// What changed since the answer that is known, and what is known now.
+    async fn ask(&self, known: Option<&Known>) -> Result<(Changes, Known), AccountsError> {
+        let after = known.map_or(i64::MAX, |known| to_sql(known.epoch));
+        let rows = match &self.database {
             Database::Postgres(pool) => {
                 let client = pool.get().await.map_err(DbError::from)?;
-                watch::postgres_changes(&client, since).await
+                watch::postgres_changes(&client, after).await?
             }
-            Database::Sqlite(sqlite) => {
-                let after = since.map_or(i64::MAX, to_sql);
-                let read = move |connection: &rusqlite::Connection| {
-                    let mut statement = connection.prepare_cached(SQLITE_CHANGES)?;
-                    statement
-                        .query_map([after], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-                        .collect::<Result<Vec<_>, _>>()
-                };
-                changes(since, sqlite.read(read).await?)
-            }
-        }
+            Database::Sqlite(sqlite) => sqlite.read(move |connection| sqlite_changes(connection, after)).await?,
+        };
+        changes(known, rows)
     }
 }
 
@@ -241,20 +205,53 @@ impl Row {
     }
 }
 
-/// Turns the rows (epoch now, epoch of a change, its account) into changes.
-fn changes(since: Option<u64>, rows: Vec<(i64, Option<i64>, Option<String>)>) -> Result<Changes, AccountsError> {
-    let epoch = from_sql(rows.first().ok_or(AccountsError::NotMigrated)?.0);
-    let known = match since {
+/// What the last answer said, against which the next one is read.
+struct Known {
+    epoch: u64,
+    /// The version of the triggers; one who does not follow them knows none.
+    triggers: Option<String>,
+}
+
+/// One row of the answer to what changed: the epoch now, the triggers that fire, and an epoch of a change with its account.
+struct ChangeRow {
+    now: i64,
+    firing: i64,
+    triggers: Option<String>,
+    change: Option<i64>,
+    account: Option<String>,
+}
+
+fn sqlite_changes(connection: &rusqlite::Connection, after: i64) -> Result<Vec<ChangeRow>, rusqlite::Error> {
+    let row = |row: &rusqlite::Row<'_>| {
+        Ok(ChangeRow {
+            now: row.get(0)?,
+            change: row.get(1)?,
+            account: row.get(2)?,
+            firing: row.get(3)?,
+            triggers: row.get(4)?,
+        })
+    };
+    connection.prepare_cached(SQLITE_CHANGES)?.query_map([after], row)?.collect()
+}
+
+/// Turns rows into changes, and into what is known from now on.
+fn changes(known: Option<&Known>, rows: Vec<ChangeRow>) -> Result<(Changes, Known), AccountsError> {
+    let first = rows.first().ok_or(AccountsError::NotMigrated)?;
+    if first.firing < TRIGGERS {
+        return Err(AccountsError::Untold);
+    }
+    let now = Known { epoch: from_sql(first.now), triggers: first.triggers.clone() };
+    let follows = known.is_some_and(|known| {
         // An epoch that went back is another history (a failover that lost writes): nothing held is true of it.
-        Some(since) if since <= epoch && epoch - since < REMEMBERED_EPOCHS => true,
-        _ => false,
-    };
-    let everything = !known || rows.iter().any(|(_, change, account)| change.is_some() && account.is_none());
-    let accounts = match everything {
+        let is_same_history = known.epoch <= now.epoch && now.epoch - known.epoch < REMEMBERED_EPOCHS;
+        // Triggers that are not the same were away for a moment, and what changed meanwhile has no epoch.
+        is_same_history && (known.triggers.is_none() || known.triggers == now.triggers)
+    });
+    let accounts = match !follows || rows.iter().any(|row| row.change.is_some() && row.account.is_none()) {
         true => Changed::Everything,
-        false => Changed::These(rows.into_iter().filter_map(|(_, _, account)| account).collect()),
+        false => Changed::These(rows.into_iter().filter_map(|row| row.account).collect()),
     };
-    Ok(Changes { epoch, accounts })
+    Ok((Changes { epoch: now.epoch, accounts }, now))
 }
 
 fn to_sql(epoch: u64) -> i64 {
@@ -280,7 +277,11 @@ const POSTGRES_REPLACE_HASH: &str = "
 const SQLITE_REPLACE_HASH: &str = "
     UPDATE people SET data = json_set(data, '$.password', ?3) WHERE id = ?1 AND data->>'$.password' = ?2";
 const SQLITE_CHANGES: &str = "
-    SELECT e.epoch, c.epoch, c.account FROM fedgate_epoch e LEFT JOIN fedgate_account_changes c ON c.epoch > ?1";
+    SELECT e.epoch, c.epoch, c.account,
+           (SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'people'
+            AND name IN ('fedgate_people_updated', 'fedgate_people_replaced', 'fedgate_people_deleted')),
+           (SELECT CAST(schema_version AS TEXT) FROM pragma_schema_version)
+    FROM fedgate_epoch e LEFT JOIN fedgate_account_changes c ON c.epoch > ?1";
 
 #[cfg(test)]
 mod tests;

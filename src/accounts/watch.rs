@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client};
 
-use super::{Accounts, AccountsError, Changed, Changes, changes, to_sql};
+use super::{Accounts, AccountsError, ChangeRow, Changed, Changes, Known, READ_TIMEOUT, changes, to_sql, within};
 use crate::config::{PostgresConfig, StoreConfig};
 use crate::db::{Database, DbError, postgres};
 use crate::moment::Moment;
@@ -61,9 +61,9 @@ async fn follow_sqlite(accounts: &Accounts, poll: Duration, watch: &dyn Watch) -
     let mut known = None;
     loop {
         let asked = Moment::now();
-        let changes = accounts.changes_since(known).await?;
+        let (changes, now) = within(READ_TIMEOUT, accounts.ask(known.as_ref())).await?;
         watch.confirmed(asked, &changes);
-        known = Some(changes.epoch);
+        known = Some(now);
         tokio::time::sleep(poll).await;
     }
 }
@@ -75,64 +75,102 @@ async fn follow_postgres(
     watch: &dyn Watch,
     notices_proved: &mut bool,
 ) -> Result<Never, AccountsError> {
-    let (client, mut connection) = postgres::connect(config).await?;
-    let (notice, mut notices) = mpsc::channel(1);
-    // The session is driven by a task of its own, which ends with the connection or with this function.
-    let session = tokio::spawn(async move {
-        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
-            if let AsyncMessage::Notification(_) = message {
-                // A full channel already holds the hint.
-                let _ = notice.try_send(());
-            }
-        }
-    });
-    let _session = AbortOnDrop(session.abort_handle());
     let limit = poll.max(Duration::from_secs(1));
-    let standby: bool = query_within(limit, client.query_one("SELECT pg_is_in_recovery()", &[])).await?.get(0);
-    if standby {
-        return Err(AccountsError::Standby);
-    }
-    // Listen first: what is committed after the epoch is read sends a notice to someone who listens already.
-    query_within(limit, client.batch_execute("LISTEN fedgate_accounts")).await?;
+    let mut session = Session::open(config, limit).await?;
     // Once, at the start: later on, notices may be lost without harm.
     if !*notices_proved {
-        prove_notices(accounts, &mut notices).await?;
+        session.prove_notices(accounts).await?;
         *notices_proved = true;
     }
     let mut known = None;
     loop {
         let asked = Moment::now();
-        let changes = tokio::time::timeout(limit, postgres_changes(&client, known))
-            .await
-            .map_err(|e| DbError::Unavailable(e.into()))??;
+        let after = known.as_ref().map_or(i64::MAX, |known: &Known| to_sql(known.epoch));
+        let rows = within(limit, postgres_changes(&session.client, after)).await?;
+        let (changes, now) = changes(known.as_ref(), rows)?;
         watch.confirmed(asked, &changes);
-        known = Some(changes.epoch);
-        if let Ok(None) = tokio::time::timeout(poll, notices.recv()).await {
-            return Err(DbError::Unavailable("the session for notices has ended".into()).into());
+        known = Some(now);
+        if let Ok(None) = tokio::time::timeout(poll, session.notices.recv()).await {
+            return Err(session_has_ended());
         }
     }
 }
 
-/// Sends a notice on another session and waits for it on this one: behind a transaction-pooling proxy none arrives.
-async fn prove_notices(accounts: &Accounts, notices: &mut mpsc::Receiver<()>) -> Result<(), AccountsError> {
-    let Database::Postgres(pool) = &accounts.database else { return Ok(()) };
-    let client = pool.get().await.map_err(DbError::from)?;
-    query_within(NOTICE_TIMEOUT, client.execute("SELECT pg_notify('fedgate_accounts', '')", &[])).await?;
-    match tokio::time::timeout(NOTICE_TIMEOUT, notices.recv()).await {
-        Ok(Some(())) => Ok(()),
-        Ok(None) => Err(DbError::Unavailable("the session for notices has ended".into()).into()),
-        Err(_) => Err(AccountsError::NoNotices),
+/// A session with the primary that hears its notices.
+struct Session {
+    client: Client,
+    notices: mpsc::Receiver<()>,
+    _driver: AbortOnDrop,
+}
+
+impl Session {
+    async fn open(config: &PostgresConfig, limit: Duration) -> Result<Self, AccountsError> {
+        let (client, mut connection) = postgres::connect(config).await?;
+        let (notice, notices) = mpsc::channel(1);
+        // It is driven by a task of its own, which ends with the connection or with this session.
+        let driver = tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+                if let AsyncMessage::Notification(_) = message {
+                    // A full channel already holds the hint.
+                    let _ = notice.try_send(());
+                }
+            }
+        });
+        let session = Self { client, notices, _driver: AbortOnDrop(driver.abort_handle()) };
+        let standby = session.client.query_one("SELECT pg_is_in_recovery()", &[]);
+        if query_within(limit, standby).await?.get(0) {
+            return Err(AccountsError::Standby);
+        }
+        // Before the epoch is read: what is committed after that sends a notice to someone who listens already.
+        query_within(limit, session.client.batch_execute("LISTEN fedgate_accounts")).await?;
+        Ok(session)
+    }
+
+    /// Sends a notice on another session and waits for it on this one: behind a transaction-pooling proxy none arrives.
+    async fn prove_notices(&mut self, accounts: &Accounts) -> Result<(), AccountsError> {
+        let Database::Postgres(pool) = &accounts.database else { return Ok(()) };
+        let client = pool.get().await.map_err(DbError::from)?;
+        query_within(NOTICE_TIMEOUT, client.execute("SELECT pg_notify('fedgate_accounts', '')", &[])).await?;
+        match tokio::time::timeout(NOTICE_TIMEOUT, self.notices.recv()).await {
+            Ok(Some(())) => Ok(()),
+            Ok(None) => Err(session_has_ended()),
+            Err(_) => Err(AccountsError::NoNotices),
+        }
     }
 }
 
-/// What changed after `since`, asked of one session, which must lead to the primary.
-pub(super) async fn postgres_changes(client: &Client, since: Option<u64>) -> Result<Changes, AccountsError> {
-    let after = since.map_or(i64::MAX, to_sql);
+fn session_has_ended() -> AccountsError {
+    DbError::Unavailable("the session for notices has ended".into()).into()
+}
+
+impl Accounts {
+    /// Looks at all that the watch over the accounts needs: the primary, its triggers, and that its notices arrive. Tells the
+    /// epoch.
+    ///
+    /// # Errors
+    /// What would keep a gateway from serving.
+    pub async fn check(&self) -> Result<u64, AccountsError> {
+        if let StoreConfig::Postgres(config) = &self.config {
+            Session::open(config, READ_TIMEOUT).await?.prove_notices(self).await?;
+        }
+        Ok(self.changes_since(None).await?.epoch)
+    }
+}
+
+/// What changed after an epoch, asked of one session, which must lead to the primary.
+pub(super) async fn postgres_changes(client: &Client, after: i64) -> Result<Vec<ChangeRow>, AccountsError> {
     let rows = client.query(POSTGRES_CHANGES, &[&after]).await.map_err(DbError::from)?;
-    if rows.iter().any(|row| row.get::<_, bool>(3)) {
+    if rows.iter().any(|row| row.get::<_, bool>(5)) {
         return Err(AccountsError::Standby);
     }
-    changes(since, rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+    let row = |row: &tokio_postgres::Row| ChangeRow {
+        now: row.get(0),
+        change: row.get(1),
+        account: row.get(2),
+        firing: row.get(3),
+        triggers: row.get(4),
+    };
+    Ok(rows.iter().map(row).collect())
 }
 
 async fn query_within<T>(
@@ -153,9 +191,17 @@ impl Drop for AbortOnDrop {
     }
 }
 
+// A trigger that was switched off and on has another `xmin`.
 const POSTGRES_CHANGES: &str = "
-    SELECT e.epoch, c.epoch, c.account, pg_is_in_recovery()
-    FROM fedgate_epoch e LEFT JOIN fedgate_account_changes c ON c.epoch > $1";
+    SELECT e.epoch, c.epoch, c.account, t.firing, t.version, pg_is_in_recovery()
+    FROM fedgate_epoch e
+    CROSS JOIN (
+        SELECT count(*) AS firing, string_agg(xmin::text, ' ' ORDER BY tgname) AS version
+        FROM pg_trigger
+        WHERE tgrelid = 'people'::regclass AND tgenabled IN ('O', 'A')
+          AND tgname IN ('fedgate_people_updated', 'fedgate_people_deleted', 'fedgate_people_truncated')
+    ) t
+    LEFT JOIN fedgate_account_changes c ON c.epoch > $1";
 
 impl Changes {
     /// Whether nothing changed.

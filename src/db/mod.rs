@@ -71,20 +71,48 @@ impl DbError {
 
     /// Whether a server of PostgreSQL itself said so: then it is up.
     pub fn is_answer(&self) -> bool {
-        let (Self::Unavailable(error) | Self::Failed(error)) = self else { return false };
+        self.find::<tokio_postgres::error::DbError>().is_some()
+    }
+
+    /// Whether a table or a column is not there, because the schema is not.
+    pub fn lacks_schema(&self) -> bool {
+        let by_state = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN];
+        let is_missing = |text: &str| text.starts_with("no such table") || text.starts_with("no such column");
+        self.state().is_some_and(|state| by_state.contains(state))
+            || self.find::<rusqlite::Error>().is_some_and(|error| is_missing(&error.to_string()))
+    }
+
+    /// Whether PostgreSQL may not write here, as on a standby.
+    pub fn is_read_only(&self) -> bool {
+        self.state() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
+    fn state(&self) -> Option<&SqlState> {
+        self.find::<tokio_postgres::error::DbError>().map(tokio_postgres::error::DbError::code)
+    }
+
+    /// The first cause of a type.
+    fn find<E: StdError + 'static>(&self) -> Option<&E> {
+        let (Self::Unavailable(error) | Self::Failed(error)) = self else { return None };
         let mut cause: Option<&(dyn StdError + 'static)> = Some(error.as_ref());
         while let Some(error) = cause {
-            if error.is::<tokio_postgres::error::DbError>() {
-                return true;
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
             }
             cause = error.source();
         }
-        false
+        None
     }
 }
 
 impl From<tokio_postgres::Error> for DbError {
     fn from(error: tokio_postgres::Error) -> Self {
+        // pgbouncer's words; it takes what belongs to one session only where it is told to ignore that.
+        if error.as_db_error().is_some_and(|error| error.message().starts_with("unsupported startup parameter")) {
+            let problem =
+                "leads to a pooling proxy, which has no `options` and loses notices; it must reach the primary itself";
+            return Self::Settings { key: "uri", problem: problem.to_owned() };
+        }
         let away = match error.code() {
             Some(state) => state_means_away(state),
             // No SQLSTATE: the connection itself failed, unless our own code used a wrong type.
@@ -95,9 +123,18 @@ impl From<tokio_postgres::Error> for DbError {
 }
 
 impl From<deadpool_postgres::PoolError> for DbError {
-    /// No connection could be had: whatever the reason, the database is away for this request.
+    /// No connection could be had: whatever else the reason, the database is away for this request.
     fn from(error: deadpool_postgres::PoolError) -> Self {
-        Self::Unavailable(error.into())
+        use deadpool_postgres::{PoolError, TimeoutType};
+        match error {
+            PoolError::Timeout(TimeoutType::Wait) => Self::Unavailable("no connection is free".into()),
+            PoolError::Timeout(_) => Self::Unavailable("it does not answer in time".into()),
+            PoolError::Backend(error) => match Self::from(error) {
+                Self::Failed(error) => Self::Unavailable(error),
+                other => other,
+            },
+            other => Self::Unavailable(other.into()),
+        }
     }
 }
 

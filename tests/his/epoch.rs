@@ -1,5 +1,6 @@
 //! The account epoch: every change of who may log in, as what, is seen; nothing else is.
 
+use fedgate::accounts::{Accounts, AccountsError, Changed};
 use fedgate::db::{Database, schema};
 
 use crate::support::{His, root};
@@ -51,6 +52,24 @@ crate::on_both_stores! {
         his.patch(&root(), "/people/ANA", r#"{"active":false}"#).await;
         assert_eq!(epoch(&his).await, before + 1, "one trigger, not two");
     }
+
+    async fn triggers_that_are_missing_are_told_and_migrating_makes_up_for_them(his) {
+        his.person("ANA", "{}").await;
+        let accounts = Accounts::open(&his.config).await.unwrap();
+        let before = accounts.check().await.unwrap();
+        let (off, write) = match &his.database {
+            Database::Postgres(_) => ("ALTER TABLE people DISABLE TRIGGER USER", "UPDATE people SET data = '{}'"),
+            Database::Sqlite(_) => ("DROP TRIGGER fedgate_people_updated", "UPDATE people SET data = '{\"roles\":[]}'"),
+        };
+        his.sql(off).await;
+        his.sql(write).await;
+        let waited = accounts.wait_until_applied(std::time::Instant::now()).await;
+        assert!(matches!(waited, Err(AccountsError::Untold)), "{waited:?}");
+        assert!(matches!(accounts.check().await, Err(AccountsError::Untold)));
+        schema::migrate(&his.database).await.unwrap();
+        let changes = accounts.changes_since(Some(before)).await.unwrap();
+        assert_eq!((changes.epoch, changes.accounts), (before + 1, Changed::Everything));
+    }
 }
 
 #[tokio::test]
@@ -63,6 +82,14 @@ async fn postgres_tells_many_changes_and_a_truncation_as_all() {
     assert_eq!(changes(&his).await, "*");
     his.sql("TRUNCATE people CASCADE").await;
     assert_eq!(changes(&his).await, "*");
+}
+
+#[tokio::test]
+async fn postgres_sees_also_who_writes_as_a_replica() {
+    let his = His::on_postgres().await;
+    his.person("ANA", "{}").await;
+    his.sql("SET session_replication_role = replica; UPDATE people SET data = '{\"active\": false}'; RESET ALL").await;
+    assert_eq!(changes(&his).await, "ANA");
 }
 
 #[tokio::test]

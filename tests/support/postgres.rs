@@ -105,14 +105,16 @@ impl Cluster {
     }
 
     /// A pooling proxy before this cluster that gives a session to another client after each transaction; the connection
-    /// string that leads through it, and the process, which ends with what is returned.
-    pub fn pooled(&self, database: &PostgresConfig) -> (String, Pooler) {
+    /// string that leads through it, and the process, which ends with what is returned. As it is installed, it does not take
+    /// `options`.
+    pub fn pooled(&self, database: &PostgresConfig, takes_options: bool) -> (String, Pooler) {
         let name = database.uri.split("dbname=").nth(1).unwrap();
         let (pooler, port) = (self.directory.join("pgbouncer.ini"), 6432);
         let directory = self.directory.display();
+        let ignored = if takes_options { "options,extra_float_digits" } else { "extra_float_digits" };
         let text = format!(
             "[databases]\n* = host={directory}\n[pgbouncer]\npool_mode = transaction\nlisten_addr =\nunix_socket_dir = \
-             {directory}\nlisten_port = {port}\nauth_type = any\nignore_startup_parameters = options,extra_float_digits\n"
+             {directory}\nlisten_port = {port}\nauth_type = any\nignore_startup_parameters = {ignored}\n"
         );
         std::fs::write(&pooler, text.replace("* = host", &format!("{name} = user=postgres host"))).unwrap();
         let mut command = match rustix::process::geteuid().is_root() {

@@ -53,7 +53,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
             schema::VERSION
         )));
     }
-    let changes = prepared.accounts().changes_since(None).await.map_err(|error| store_fault(&config, error))?;
-    print_line(&format!("database       {store} answers, schema version {version}, account epoch {}", changes.epoch))?;
+    let epoch = prepared.accounts().check().await.map_err(|error| store_fault(&config, error))?;
+    print_line(&format!("database       {store} answers, schema version {version}, account epoch {epoch}"))?;
     Ok(())
 }

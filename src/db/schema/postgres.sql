@@ -86,6 +86,20 @@ BEGIN
 END
 $$;
 
+-- What changed while a trigger was away has no epoch.
+LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE;
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM people) AND 3 > (
+        SELECT count(*) FROM pg_trigger
+        WHERE tgrelid = 'people'::regclass AND tgenabled IN ('O', 'A')
+          AND tgname IN ('fedgate_people_updated', 'fedgate_people_deleted', 'fedgate_people_truncated')
+    ) THEN
+        PERFORM fedgate_record_changes(ARRAY[NULL]::varchar[]);
+    END IF;
+END
+$$;
+
 -- An inserted person needs no notice: an account that was not there is never cached.
 CREATE OR REPLACE TRIGGER fedgate_people_updated AFTER UPDATE ON people
     REFERENCING OLD TABLE AS before NEW TABLE AS after
@@ -95,6 +109,10 @@ CREATE OR REPLACE TRIGGER fedgate_people_deleted AFTER DELETE ON people
     FOR EACH STATEMENT EXECUTE FUNCTION fedgate_people_deleted();
 CREATE OR REPLACE TRIGGER fedgate_people_truncated AFTER TRUNCATE ON people
     FOR EACH STATEMENT EXECUTE FUNCTION fedgate_people_truncated();
+-- Also for who writes as a replica does (session_replication_role).
+ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_people_updated;
+ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_people_deleted;
+ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_people_truncated;
 
 -- The gateways that run; who waits for a change counts on finding them here, also after a crash.
 CREATE TABLE IF NOT EXISTS fedgate_instances (

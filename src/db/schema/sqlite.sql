@@ -26,6 +26,15 @@ INSERT OR IGNORE INTO fedgate_epoch ("only", epoch) VALUES (1, 1);
 CREATE TABLE IF NOT EXISTS fedgate_account_changes (epoch INTEGER NOT NULL, account TEXT);
 CREATE INDEX IF NOT EXISTS fedgate_account_changes_epoch ON fedgate_account_changes (epoch);
 
+-- What changed while a trigger was away has no epoch.
+CREATE TEMP TABLE fedgate_untold AS SELECT 1 WHERE EXISTS (SELECT 1 FROM people) AND 3 > (
+    SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'people'
+    AND name IN ('fedgate_people_updated', 'fedgate_people_replaced', 'fedgate_people_deleted')
+);
+UPDATE fedgate_epoch SET epoch = epoch + 1 WHERE EXISTS (SELECT 1 FROM fedgate_untold);
+INSERT INTO fedgate_account_changes SELECT epoch, NULL FROM fedgate_epoch WHERE EXISTS (SELECT 1 FROM fedgate_untold);
+DROP TABLE fedgate_untold;
+
 -- SQLite has row triggers only: each changed account is an epoch of its own.
 CREATE TRIGGER IF NOT EXISTS fedgate_people_updated AFTER UPDATE ON people
 WHEN old.id IS NOT new.id

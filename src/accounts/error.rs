@@ -1,0 +1,54 @@
+//! Why accounts could not be asked, or changed.
+
+use thiserror::Error;
+
+use crate::db::DbError;
+
+/// Why the accounts could not be asked.
+#[derive(Debug, Error)]
+pub enum AccountsError {
+    /// The database is away or overloaded; the same question may be answered in a moment.
+    #[error("accounts are unavailable: {0}")]
+    Database(#[source] DbError),
+    /// The schema is missing or older than this program.
+    #[error("the database lacks what fedgate adds to it; run `fedhis migrate`")]
+    NotMigrated,
+    /// The triggers that raise the account epoch are not there, or are switched off.
+    #[error(
+        "changes of accounts would go unseen: the triggers of the table `people` are missing or disabled; run `fedhis migrate`"
+    )]
+    Untold,
+    /// The last attempt to confirm the accounts failed, so that asking again would only make the caller wait.
+    #[error("accounts are unavailable: the database is away")]
+    Away,
+    /// Notices sent on one session do not arrive on another.
+    #[error(
+        "notices of the database do not arrive: a transaction-pooling proxy stands between; `store.uri` must reach the \
+         primary itself"
+    )]
+    NoNotices,
+    /// The server is a standby: its answers may be behind those of the primary.
+    #[error("the database is a read-only standby, whose answers may be late; `store.uri` must reach the primary")]
+    Standby,
+    /// The database is another than it was, by a failover that lost commits, or by a restore.
+    #[error(
+        "the account epoch went back from {from} to {to} meanwhile (a failover, or a restore): what was changed before may \
+         be lost; look at the account, and change it again"
+    )]
+    WentBack {
+        /// The epoch of the change.
+        from: u64,
+        /// The epoch now.
+        to: u64,
+    },
+}
+
+impl From<DbError> for AccountsError {
+    fn from(error: DbError) -> Self {
+        match &error {
+            error if error.lacks_schema() => Self::NotMigrated,
+            error if error.is_read_only() => Self::Standby,
+            _ => Self::Database(error),
+        }
+    }
+}
