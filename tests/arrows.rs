@@ -111,7 +111,7 @@ fn each_vendor_lives_in_one_module() {
         ("axum::", &["his"]),
         ("argon2::", &["password.rs"]),
         ("bcrypt::", &["password.rs"]),
-        ("notify::", &["reload.rs"]),
+        ("notify::", &["reload"]),
         ("moka::", &["authn"]),
         ("rusqlite::", &["db", "accounts", "his/store"]),
         ("tokio_postgres::", &["db", "accounts", "his/store", "config"]),

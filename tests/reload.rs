@@ -60,7 +60,16 @@ fn edit(dir: &Path, number: u32) {
             fs::write(dir.join("roles.cfg~"), text).unwrap();
             fs::rename(dir.join("roles.cfg~"), path).unwrap();
         }
-        1 => fs::write(path, text).unwrap(),
+        // In place, as a program writes that has no buffer.
+        1 => text
+            .as_bytes()
+            .chunks(20)
+            .fold(fs::File::create(path).unwrap(), |mut file, piece| {
+                file.write_all(piece).unwrap();
+                file
+            })
+            .flush()
+            .unwrap(),
         // A mounted ConfigMap's way: the file is a link through `..data`, which is swapped.
         _ => {
             let generation = format!("..generation_{number}");
@@ -81,7 +90,8 @@ fn ten_edits_a_second_under_load_fail_no_request_and_each_answer_is_right_for_th
     let seconds = wanted("FEDGATE_TEST_RELOAD_SECONDS", SECONDS);
     let gateway = Gateway::start_with("[authentication]\nupgrade_hashes = false\n", &policy(0));
     let stop = AtomicBool::new(false);
-    let mut edits = vec![(fingerprint(&policy(0)), Instant::now())];
+    let started = Instant::now();
+    let mut edits = vec![(fingerprint(&policy(0)), started)];
     let answers: HashMap<String, u16> = thread::scope(|scope| {
         let client = || {
             let mut connection = Connection::to(gateway.address);
@@ -128,6 +138,7 @@ fn ten_edits_a_second_under_load_fail_no_request_and_each_answer_is_right_for_th
         edits.len() - 1,
         percentiles(latencies.clone())
     );
+    assert_eq!(gateway.logged("stays in force", started, Duration::ZERO), None, "no edit was a fault");
     // On a busy machine two edits may be seen as one; that none was seen wrongly is the law.
     assert!(latencies.len() * 4 > edits.len(), "edits came into force");
 }
@@ -266,6 +277,39 @@ fn the_last_good_policy_outlives_every_fault_of_the_file_and_the_operator_is_tol
         if refused().is_some() { "refused" } else { "in force" },
         began.elapsed()
     );
+}
+
+#[test]
+fn a_valid_policy_that_is_written_slowly_raises_no_alarm() {
+    let gateway = Gateway::start_with("", &policy(0));
+    let (path, began) = (gateway.dir.join("roles.cfg"), Instant::now());
+    for number in 1..6 {
+        slowly(&path, policy(number).as_bytes());
+        comes_into_force(&gateway, &fingerprint(&policy(number)));
+    }
+    assert_eq!(gateway.logged("stays in force", began, Duration::ZERO), None);
+}
+
+#[test]
+fn a_hangup_is_answered_each_time_with_what_the_file_holds() {
+    let gateway = Gateway::start_with("", &policy(0));
+    let path = gateway.dir.join("roles.cfg");
+    let answered = |words: &str| {
+        let began = Instant::now();
+        gateway.signal(Signal::HUP);
+        gateway.logged(words, began, PATIENCE).unwrap_or_else(|| panic!("no line with `{words}`"));
+    };
+    for _ in 0..2 {
+        answered("the policy file holds the policy in force");
+    }
+    put(&path, "{}");
+    for _ in 0..2 {
+        answered("stays in force");
+    }
+    put(&path, &policy(0));
+    let began = Instant::now();
+    gateway.logged("the policy file is good again", began - ALARM, PATIENCE).expect("without being asked");
+    answered("the policy file holds the policy in force");
 }
 
 #[test]

@@ -1,0 +1,112 @@
+//! The policy file and its file system: reading it, noticing that it changed, and not being held up by a disk.
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::{RecursiveMode, Watcher};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::timeout;
+
+use crate::policy::{MAX_POLICY_BYTES, PolicyError, PolicySet};
+
+/// How long a file system may take before it is said to hang.
+pub(super) const HANGS: Duration = Duration::from_secs(2);
+
+/// Why a policy file cannot be used.
+#[derive(Debug, Error)]
+pub enum ReloadError {
+    /// It cannot be read.
+    #[error("cannot be read ({0})")]
+    Unreadable(#[from] std::io::Error),
+    /// A directory, a FIFO or a device.
+    #[error("is no regular file")]
+    NotAFile,
+    /// It was read and refused.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
+
+/// Reads and parses a policy file. Never waits: a FIFO under its name is refused, not read.
+///
+/// # Errors
+/// See [`ReloadError`].
+pub fn read_policy(path: &Path) -> Result<PolicySet, ReloadError> {
+    Ok(PolicySet::parse(&read(path)?)?)
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, ReloadError> {
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(ReloadError::NotAFile);
+    }
+    let mut bytes = Vec::new();
+    // One byte more than a policy may have, so that the parser sees that it is too large.
+    file.take(MAX_POLICY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Asks the disk on a thread that may wait, as long as it takes; calls `hangs` when that is long.
+///
+/// # Errors
+/// The question panicked.
+pub(crate) async fn on_disk<T: Send + 'static>(
+    question: impl FnOnce() -> T + Send + 'static,
+    hangs: impl FnOnce(),
+) -> Result<T, JoinError> {
+    let mut answer = spawn_blocking(question);
+    match timeout(HANGS, &mut answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            hangs();
+            answer.await
+        }
+    }
+}
+
+/// Sends a notice for whatever is written, renamed or removed in the directory of the file.
+pub(super) fn watch_directory(path: &Path, notice: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Whoever reads the file opens it, this program at each notice; only the end of a write is news.
+        let is_reading = event.is_ok_and(|event| match event.kind {
+            EventKind::Access(access) => access != AccessKind::Close(AccessMode::Write),
+            EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => {
+                false
+            }
+        });
+        if !is_reading {
+            // A full channel already holds the hint.
+            let _ = notice.try_send(());
+        }
+    })?;
+    watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+/// What tells one content of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signature([i64; 7]);
+
+impl Signature {
+    /// Of what the path leads to now; none when it leads to nothing.
+    pub fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());
+        Some(Self([
+            device.cast_signed(),
+            inode.cast_signed(),
+            size.cast_signed(),
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            metadata.ctime(),
+            metadata.ctime_nsec(),
+        ]))
+    }
+}

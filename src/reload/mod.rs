@@ -1,0 +1,176 @@
+//! Live policy: roles.cfg is watched, and a changed file is parsed and checked whole, then swapped in; on any fault the
+//! last good policy stays, loudly.
+//!
+//! The one rule: nothing is cleared before its successor is ready. Requests in flight finish under the policy they were
+//! judged by.
+//!
+//! Notices of the file system (in-place writes, editors' renames, the symlink swap of a mounted ConfigMap) hasten a look;
+//! a look several times a second finds what sends no notice (bind mounts, network file systems, no inotify left). A look
+//! is a `stat` of the file; its content is read when that differs, ctime included, so that a new content of the same size
+//! and mtime is found. For a while after that it is read at every look, because two writes within one tick of the file
+//! system's clock leave the same times; and after a read that failed, until one succeeds.
+//!
+//! A policy comes into force as soon as it is read; a fault is told once the file is left alone, because half a write
+//! is a fault, too.
+//!
+//! The disk is asked on threads that may wait: a file system that hangs is told, and holds up nothing else.
+
+mod file;
+mod state;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+pub(crate) use file::on_disk;
+pub use file::{ReloadError, Signature, read_policy};
+pub use state::{FileState, tell_warnings};
+
+use crate::history;
+use crate::policy::PolicySet;
+use crate::routes::Routes;
+use file::{HANGS, read, watch_directory};
+use state::{Doubt, New};
+
+/// How often the file is looked at without any notice.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often while a fault may be one of a write under way.
+const LOOK_IN_DOUBT: Duration = Duration::from_millis(50);
+/// How long after a notice it is looked at: a write that came in parts has its other parts by then.
+const SETTLE: Duration = Duration::from_millis(15);
+/// How long after a change the file is read at every look: the coarsest clock of a file system (FAT) ticks in 2 s.
+const COARSEST: Duration = Duration::from_secs(2);
+/// How many policies wait to be kept, while the disk hangs.
+const MOST_UNKEPT: usize = 64;
+
+/// Keeps `current` what the file at `path` says; runs until it is dropped. SIGHUP looks at once, and tells what it found.
+///
+/// Each policy that comes into force is kept in `history`, if there is one.
+pub async fn keep_current(
+    path: PathBuf,
+    history: Option<PathBuf>,
+    current: Arc<ArcSwap<PolicySet>>,
+    routes: Arc<Routes>,
+    state: Arc<FileState>,
+) {
+    let (notice, mut notices) = mpsc::channel(1);
+    let watched = path.clone();
+    // Kept until the end: dropping it ends the watch. It begins when the disk lets it.
+    let _watcher = spawn_blocking(move || {
+        watch_directory(&watched, notice).inspect_err(|error| {
+            let times = 1000 / LOOK.as_millis();
+            tracing::warn!(%error, "no notices of the file system; the policy is looked at {times} times a second");
+        })
+    });
+    let mut hangup = signal(SignalKind::hangup()).ok();
+    let (mut seen, mut read_until) = (None, Instant::now() + COARSEST);
+    let (mut doubt, mut is_asked) = (Doubt::default(), false);
+    let mut kept = history.map(Kept::begin);
+    loop {
+        let began = Instant::now();
+        let is_due = is_asked || doubt.is_any() || began < read_until;
+        let (file, known, in_force) = (path.clone(), seen, current.load_full());
+        let routes = Arc::clone(&routes);
+        let look = move || {
+            let now = Signature::of(&file);
+            let found = (is_due || now != known).then(|| changed(&file, &in_force, &routes));
+            (now, found)
+        };
+        let hangs = || state.fails("does not answer, its file system hangs", is_asked, &path, &current);
+        let looked = on_disk(look, hangs).await;
+        let (now, found) = looked.unwrap_or_else(|panicked| (None, Some(Err(io::Error::other(panicked).into()))));
+        let must_read = began.elapsed() >= HANGS || matches!(found, Some(Err(ReloadError::Unreadable(_))));
+        if now != seen || must_read || is_asked {
+            seen = now;
+            read_until = Instant::now() + COARSEST;
+        }
+        match found {
+            Some(Ok(found)) => {
+                doubt.ends();
+                state.succeeds(found, is_asked, &path, &current);
+            }
+            Some(Err(fault)) => {
+                let fault = fault.to_string();
+                // Who asks has written.
+                if doubt.is_settled(&fault, now, Instant::now()) || is_asked {
+                    state.fails(&fault, is_asked, &path, &current);
+                }
+            }
+            None => {}
+        }
+        if let Some(kept) = &mut kept {
+            kept.keep(current.load_full());
+        }
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        is_asked = tokio::select! {
+            Some(()) = notices.recv() => {
+                sleep(SETTLE).await;
+                false
+            }
+            () = sleep(if doubt.is_any() { LOOK_IN_DOUBT } else { LOOK }) => false,
+            _ = hung_up => {
+                tracing::info!("SIGHUP received, reading the policy");
+                true
+            }
+        };
+    }
+}
+
+/// The policy that the file holds, with what is odd about it, unless it is the one in force.
+fn changed(path: &Path, in_force: &PolicySet, routes: &Routes) -> Result<Option<New>, ReloadError> {
+    let bytes = read(path)?;
+    if bytes == in_force.source() {
+        return Ok(None);
+    }
+    let policy = PolicySet::parse(&bytes)?;
+    let warnings = policy.warnings(&routes.asked());
+    Ok(Some((policy, warnings)))
+}
+
+/// Keeps every policy that was in force in the history, in their order; those that come while the disk hangs wait.
+struct Kept {
+    fingerprint: String,
+    waiting: SyncSender<Arc<PolicySet>>,
+}
+
+impl Kept {
+    /// What keeps them ends with what is returned.
+    fn begin(directory: PathBuf) -> Self {
+        let (waiting, policies) = sync_channel::<Arc<PolicySet>>(MOST_UNKEPT);
+        spawn_blocking(move || {
+            for policy in policies {
+                if let Err(error) = history::keep(&directory, &policy) {
+                    let policy = policy.fingerprint();
+                    tracing::warn!(policy, "{}: the policy is not kept for replay ({error})", directory.display());
+                }
+            }
+        });
+        Self { fingerprint: String::new(), waiting }
+    }
+
+    fn keep(&mut self, policy: Arc<PolicySet>) {
+        if self.fingerprint == policy.fingerprint() {
+            return;
+        }
+        policy.fingerprint().clone_into(&mut self.fingerprint);
+        if let Err(error) = self.waiting.try_send(policy) {
+            tracing::warn!(policy = self.fingerprint, "the policy is not kept for replay ({error})");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
