@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{Accounts, AccountsError, READ_TIMEOUT, from_sql, to_sql, within};
+use crate::config::LONGEST_BOUND_MS;
 use crate::db::{Database, DbError};
 
 /// How often an instance reports itself when nothing changes.
@@ -25,8 +26,10 @@ pub fn listed_for(bound: Duration) -> Duration {
 /// How often the instances are looked at while a change spreads.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// What an instance says of itself.
+/// What an instance says of itself. A member that another version does not tell, or tells otherwise, has the value on the
+/// safe side.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Report {
     /// Random, one per process.
     pub id: String,
@@ -37,7 +40,6 @@ pub struct Report {
     /// Fingerprint of the policy in force.
     pub policy: String,
     /// Why its policy file cannot be used now, and the last good one stays in force.
-    #[serde(default)]
     pub policy_fault: Option<String>,
     /// The account epoch whose changes it has applied.
     pub epoch: u64,
@@ -51,6 +53,7 @@ pub struct Report {
 
 /// The figures of an instance's caches, since it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CacheFigures {
     /// Principals held now.
     pub principals: u64,
@@ -61,19 +64,14 @@ pub struct CacheFigures {
     /// Passwords that were hashed.
     pub hashed: u64,
     /// Verified passwords remembered, right and wrong.
-    #[serde(default)]
     pub proofs: u64,
     /// Passwords that were not hashed, because they had been before.
-    #[serde(default)]
     pub proof_hits: u64,
     /// Verified passwords forgotten, for room, age, or because they were not used for long.
-    #[serde(default)]
     pub proofs_evicted: u64,
     /// Mean age, in s, of those.
-    #[serde(default)]
     pub proofs_mean_age_seconds: u64,
     /// Rights of cached principals that were compiled anew, because the policy is another.
-    #[serde(default)]
     pub recompiled: u64,
     /// Principals dropped because their account changed.
     pub invalidated: u64,
@@ -81,6 +79,24 @@ pub struct CacheFigures {
     pub evicted: u64,
     /// Mean age, in s, of the principals that were dropped for any reason.
     pub mean_age_seconds: u64,
+}
+
+impl Default for Report {
+    /// Of an instance of which nothing is known but that it reported: it may admit for as long as any may.
+    fn default() -> Self {
+        let unknown = || "unknown".to_owned();
+        Self {
+            id: unknown(),
+            place: unknown(),
+            version: unknown(),
+            policy: unknown(),
+            policy_fault: None,
+            epoch: 0,
+            bound_ms: LONGEST_BOUND_MS,
+            lease_valid: true,
+            caches: CacheFigures::default(),
+        }
+    }
 }
 
 /// An instance as the database knows it.
@@ -159,27 +175,27 @@ impl Accounts {
     }
 
     async fn instances_unbounded(&self) -> Result<Vec<Instance>, AccountsError> {
-        let rows: Vec<(i64, i64, String)> = match &self.database {
+        let rows: Vec<(String, i64, i64, String)> = match &self.database {
             Database::Postgres(pool) => {
                 let client = pool.get().await.map_err(DbError::from)?;
                 let rows = client.query(POSTGRES_INSTANCES, &[]).await.map_err(DbError::from)?;
-                rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+                rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect()
             }
             Database::Sqlite(sqlite) => {
                 let read = |connection: &rusqlite::Connection| {
                     let mut statement = connection.prepare_cached(SQLITE_INSTANCES)?;
-                    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+                    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?.collect()
                 };
                 sqlite.read(read).await?
             }
         };
-        // A row of another version that cannot be read is left out; its instance is listed by its own version's tools.
-        let instance = |(seen, epoch, text): (i64, i64, String)| {
-            let mut report: Report = serde_json::from_str(&text).ok()?;
-            report.epoch = from_sql(epoch);
-            Some(Instance { report, seen: Duration::from_millis(u64::try_from(seen).unwrap_or_default()) })
+        let instance = |(id, seen, epoch, text): (String, i64, i64, String)| {
+            // INVARIANT: whoever is in the table is listed, also when its report cannot be read.
+            let report: Report = serde_json::from_str(&text).unwrap_or_default();
+            let report = Report { id, epoch: from_sql(epoch), ..report };
+            Instance { report, seen: Duration::from_millis(u64::try_from(seen).unwrap_or_default()) }
         };
-        Ok(rows.into_iter().filter_map(instance).collect())
+        Ok(rows.into_iter().map(instance).collect())
     }
 }
 
@@ -237,8 +253,8 @@ const SQLITE_REPORT: &str = "
     INSERT INTO fedgate_instances (id, seen, epoch, report) VALUES (?1, unixepoch('subsec') * 1000, ?2, ?3)
     ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, epoch = excluded.epoch, report = excluded.report";
 const POSTGRES_INSTANCES: &str = "
-    SELECT (extract(epoch FROM clock_timestamp() - seen) * 1000)::bigint, epoch, report FROM fedgate_instances
+    SELECT id, (extract(epoch FROM clock_timestamp() - seen) * 1000)::bigint, epoch, report FROM fedgate_instances
     WHERE seen > clock_timestamp() - interval '1 hour' ORDER BY id";
 const SQLITE_INSTANCES: &str = "
-    SELECT CAST(unixepoch('subsec') * 1000 - seen AS INTEGER), epoch, report FROM fedgate_instances
+    SELECT id, CAST(unixepoch('subsec') * 1000 - seen AS INTEGER), epoch, report FROM fedgate_instances
     WHERE seen > unixepoch('subsec') * 1000 - 3600000 ORDER BY id";

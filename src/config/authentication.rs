@@ -51,6 +51,8 @@ pub struct FreeFailures {
 /// Gateways are remembered for an hour after their last word: whoever waits for one that may admit must know of it.
 const MOST_CACHED_SECONDS: u64 = 2400;
 const MOST_BOUND_MS: u64 = 600_000;
+/// The longest, in ms, that any instance may use a cached right after a confirmation.
+pub const LONGEST_BOUND_MS: u64 = MOST_BOUND_MS + 1000 * MOST_CACHED_SECONDS;
 /// Most that a password may cost: beyond it, hashing hurts the gateway more than who guesses.
 const MOST_COST: Cost = Cost { memory_kib: 256 * 1024, passes: 10 };
 /// Threads that hash, each with an arena of its own.

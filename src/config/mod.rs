@@ -20,7 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use authentication::{AuthenticationConfig, FreeFailures};
+pub use authentication::{AuthenticationConfig, FreeFailures, LONGEST_BOUND_MS};
 pub use error::ConfigError;
 pub use fields::GuardConfig;
 pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};

@@ -2,9 +2,13 @@
 //!
 //! The one rule: an acknowledged write is on the disk (WAL with `synchronous=FULL`). Gateway and HIS, two processes,
 //! open the same file; SQLite's own locks order them. Nothing waits without a bound, for its turn or for a lock.
+//!
+//! An open file lives on when another takes its name (`mv` and `cp` of a backup), and what is written to it then is gone
+//! with the process. So the name is looked at with every read and write, and nothing is answered from a file that lost it.
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,6 +35,7 @@ pub struct Sqlite(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
+    file: Identity,
     writer: Arc<AsyncMutex<Connection>>,
     idle_readers: Mutex<Vec<Connection>>,
     readers: Arc<Semaphore>,
@@ -45,9 +50,12 @@ impl Sqlite {
         let path = path.to_owned();
         blocking(move || {
             create_private(&path)?;
+            let file = Identity::of(&path).map_err(unavailable)?;
             let writer = Arc::new(AsyncMutex::new(connection(&path)?));
             let readers = Arc::new(Semaphore::new(READERS));
-            Ok(Self(Arc::new(Inner { path, writer, idle_readers: Mutex::default(), readers })))
+            let inner = Inner { path, file, writer, idle_readers: Mutex::default(), readers };
+            inner.check_name()?;
+            Ok(Self(Arc::new(inner)))
         })
         .await
     }
@@ -66,6 +74,7 @@ impl Sqlite {
         let permit = turn.map_err(unavailable)?;
         blocking(move || {
             let _permit = permit;
+            inner.check_name()?;
             let idle = inner.idle().pop();
             let reader = match idle {
                 Some(reader) => reader,
@@ -76,6 +85,7 @@ impl Sqlite {
                 }
             };
             let answer = work(&reader)?;
+            inner.check_name()?;
             inner.idle().push(reader);
             Ok(answer)
         })
@@ -85,7 +95,7 @@ impl Sqlite {
     /// Runs `work` in a write transaction; it is committed when `work` succeeds and rolled back otherwise.
     ///
     /// # Errors
-    /// What `work` reports, or that the commit failed.
+    /// What `work` reports, or that the commit failed, or cannot be found by who opens the file next.
     pub async fn write<T, F>(&self, work: F) -> Result<T, DbError>
     where
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
@@ -93,10 +103,13 @@ impl Sqlite {
     {
         let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.0.writer).lock_owned()).await;
         let mut writer = turn.map_err(unavailable)?;
+        let inner = Arc::clone(&self.0);
         blocking(move || {
+            inner.check_name()?;
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let answer = work(&transaction)?;
             transaction.commit()?;
+            inner.check_name()?;
             Ok(answer)
         })
         .await
@@ -104,8 +117,32 @@ impl Sqlite {
 }
 
 impl Inner {
+    /// Whether the file that was opened still has its name.
+    fn check_name(&self) -> Result<(), DbError> {
+        let path = self.path.display();
+        match Identity::of(&self.path) {
+            Ok(file) if file == self.file => Ok(()),
+            Ok(_) => Err(unavailable(format!("`{path}` was replaced while it was open; restart all who opened it"))),
+            Err(error) => Err(unavailable(format!("`{path}` cannot be found any more ({error})"))),
+        }
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which file a name leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
     }
 }
 
@@ -178,6 +215,37 @@ mod tests {
         drop((writer, readers));
         sqlite.write(|_| Ok(())).await.unwrap();
         sqlite.read(|_| Ok(())).await.unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_from_a_file_that_lost_its_name_and_no_write_to_it_is_acknowledged() {
+        let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
+        let backup = path.with_extension("backup");
+        let sqlite = Sqlite::open(&path).await.unwrap();
+        sqlite.write(|tx| tx.execute_batch("CREATE TABLE t (n)")).await.unwrap();
+        sqlite.read(|db| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))).await.unwrap();
+        let (from, to) = (path.clone(), backup.clone());
+        let moves = move |tx: &Transaction<'_>| {
+            tx.execute("INSERT INTO t VALUES (1)", [])?;
+            std::fs::rename(&from, &to).unwrap();
+            std::fs::copy(&to, &from).unwrap();
+            Ok(())
+        };
+        let told = |error: DbError| {
+            assert!(error.is_unavailable(), "{error}");
+            error.to_string()
+        };
+        let during = told(sqlite.write(moves).await.unwrap_err());
+        assert!(during.contains("was replaced while it was open"), "{during}");
+        let count = |db: &Connection| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+        told(sqlite.read(count).await.unwrap_err());
+        told(sqlite.write(|tx| tx.execute("INSERT INTO t VALUES (2)", [])).await.unwrap_err());
+        std::fs::remove_file(&path).unwrap();
+        assert!(told(sqlite.read(count).await.unwrap_err()).contains("cannot be found"));
+        // Its name back, it goes on where it was.
+        std::fs::rename(&backup, &path).unwrap();
+        assert_eq!(sqlite.read(count).await.unwrap(), 1);
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -1,6 +1,7 @@
 //! The account epoch: every change of who may log in, as what, is seen; nothing else is.
 
-use fedgate::accounts::{Accounts, AccountsError, Changed};
+use fedgate::accounts::{Accounts, AccountsError, Changed, Instance, Report};
+use fedgate::config::LONGEST_BOUND_MS;
 use fedgate::db::{Database, schema};
 
 use crate::support::{His, root};
@@ -69,6 +70,27 @@ crate::on_both_stores! {
         schema::migrate(&his.database).await.unwrap();
         let changes = accounts.changes_since(Some(before)).await.unwrap();
         assert_eq!((changes.epoch, changes.accounts), (before + 1, Changed::Everything));
+    }
+
+    async fn every_instance_that_reported_is_listed_whatever_its_version_says_of_itself(his) {
+        let accounts = Accounts::open(&his.config).await.unwrap();
+        let now = match &his.database {
+            Database::Postgres(_) => "clock_timestamp()",
+            Database::Sqlite(_) => "unixepoch('subsec') * 1000",
+        };
+        for (id, report) in [("a", r#"{"place": "hospital", "bound_ms": 1000, "new": []}"#), ("b", r#"{"place": 7}"#)] {
+            let reported = format!("INSERT INTO fedgate_instances VALUES ('{id}', {now}, 5, '{report}')");
+            his.sql(&reported).await;
+        }
+        let instances = accounts.instances().await.unwrap();
+        let told = |instance: &Instance| {
+            let Report { id, place, epoch, bound_ms, .. } = instance.report.clone();
+            (id, place, epoch, bound_ms)
+        };
+        let [a, b] = instances.as_slice() else { panic!("{instances:?}") };
+        assert_eq!(told(a), ("a".to_owned(), "hospital".to_owned(), 5, 1000));
+        assert_eq!(told(b), ("b".to_owned(), "unknown".to_owned(), 5, LONGEST_BOUND_MS));
+        assert!(a.may_admit() && b.may_admit());
     }
 }
 

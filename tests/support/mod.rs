@@ -194,10 +194,11 @@ impl His {
     }
 
     /// Runs SQL behind the service's back.
-    pub async fn sql(&self, sql: &'static str) {
+    pub async fn sql(&self, sql: &str) {
+        let sql = sql.to_owned();
         match &self.database {
-            Database::Postgres(pool) => pool.get().await.unwrap().batch_execute(sql).await.unwrap(),
-            Database::Sqlite(sqlite) => sqlite.write(move |tx| tx.execute_batch(sql)).await.unwrap(),
+            Database::Postgres(pool) => pool.get().await.unwrap().batch_execute(&sql).await.unwrap(),
+            Database::Sqlite(sqlite) => sqlite.write(move |tx| tx.execute_batch(&sql)).await.unwrap(),
         }
     }
 

@@ -22,9 +22,12 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     print_line(&format!("configuration  {} is valid", file.display()))?;
     let policy = prepared.pipeline().policy();
     print_line(&format!(
-        "policy         {} defines {} roles, fingerprint {}",
+        "policy         {} defines {}, fingerprint {}",
         roles.display(),
-        policy.roles().len(),
+        match policy.roles().len() {
+            1 => "1 role".to_owned(),
+            count => format!("{count} roles"),
+        },
         policy.fingerprint()
     ))?;
     for warning in policy.warnings(&prepared.pipeline().routes().asked()) {
