@@ -1,6 +1,7 @@
 //! Exact bounds of proofs and leases, certificates, and the words of records.
 
 use moka::Expiry;
+use moka::notification::RemovalCause;
 
 use super::*;
 
@@ -132,4 +133,10 @@ async fn what_is_hashed_and_found_is_counted() {
     fixture.authenticator.proofs.run_pending_tasks().await;
     let figures = fixture.authenticator.figures();
     assert_eq!((figures.recompiled, figures.proofs_evicted), (1, 1));
+    // One was found unused for too long when it was asked for; with another that had to make room, they are three.
+    for (seconds, cause) in [(10, RemovalCause::Explicit), (20, RemovalCause::Size)] {
+        fixture.authenticator.dropped_proofs.note(Moment::now() - Duration::from_secs(seconds), cause);
+    }
+    let figures = fixture.authenticator.figures();
+    assert_eq!((figures.proofs_evicted, figures.proofs_mean_age_seconds), (3, 10));
 }
