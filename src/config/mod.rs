@@ -27,7 +27,11 @@ pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};
 pub use route::RouteConfig;
 pub use tls::{CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion};
 
+use crate::regular;
 use crate::secret::Secret;
+
+/// Largest configuration file.
+const MOST_BYTES: u64 = 8 << 20;
 
 /// The checked configuration.
 #[derive(Debug, Clone)]
@@ -303,7 +307,8 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_with(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file).map_err(|source| ConfigError::unreadable(file, &source))?;
+        let text =
+            regular::read_to_string(file, MOST_BYTES).map_err(|source| ConfigError::unreadable(file, &source))?;
         raw::parse(&text, file).and_then(|plain| match environment::overrides(environment) {
             overrides if overrides.is_empty() => raw::check(plain, file),
             overrides => raw::check(environment::apply(&text, file, &overrides)?, file),

@@ -10,15 +10,17 @@
 mod roles_cfg;
 mod rights;
 mod review;
+mod warnings;
 mod cases;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use cases::{Asks, Case, CasesError, Expectation, parse_cases};
-pub use review::{Asked, CellChange, Explanation, Matrix, RoleSays, Says, Warning};
+pub use review::{Asked, CellChange, Explanation, Matrix, RoleSays, Says};
 pub use rights::{Endpoint, EndpointTable, Rights};
 pub use roles_cfg::{Grant, MAX_POLICY_BYTES, PolicyError, RoleDefinition};
+pub use warnings::Warning;
 
 /// Whose records a role's permission reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

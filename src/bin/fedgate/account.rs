@@ -12,6 +12,7 @@ use fedgate::password::{self, Arena, MIN_PASSWORD_CHARACTERS};
 use fedgate::path::check_new_id;
 use fedgate::secret::Secret;
 
+use crate::print::warn;
 use crate::{Failure, open_store, print_line, store_fault};
 
 #[derive(Subcommand)]
@@ -80,7 +81,7 @@ pub(crate) async fn run(config: &Config, command: Command) -> Result<(), Failure
     match command {
         Command::Add { id, roles, name, lastname } => {
             let id = id.to_uppercase();
-            check_new_id(&id).map_err(|error| Failure::Usage(anyhow!("`{}`: {error}", id.escape_debug())))?;
+            check_new_id(&id).map_err(|error| Failure::Usage(anyhow!("`{}`: {error}", id)))?;
             warn_of_undefined(config, &roles);
             let password_hash = new_hash(config)?;
             let new = NewAccount { id: id.clone(), roles, password_hash, name, lastname };
@@ -134,16 +135,14 @@ async fn change(
         0 if spread.silent.is_empty() => "no gateway is listed as running".to_owned(),
         0 => "no gateway has said that it applied it".to_owned(),
         1 => "1 gateway has applied it".to_owned(),
-        count => format!("{count} gateways have applied it"),
+        several => format!("{several} gateways have applied it"),
     };
     print_line(&format!("{count}, {} ms after the commit (account epoch {})", spread.after.as_millis(), spread.epoch))?;
     for report in &spread.silent {
         let ends = chrono::DateTime::<chrono::Utc>::from(at + Duration::from_millis(report.bound_ms));
         let ends = ends.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-        eprintln!(
-            "fedgate: warning: {} ({}) did not answer; its lease ended at {ends}, and with it the old right",
-            report.id, report.place
-        );
+        let (id, place) = (&report.id, &report.place);
+        warn(&format!("{id} ({place}) did not answer; its lease ended at {ends}, and with it the old right"));
     }
     Ok(())
 }
@@ -178,7 +177,7 @@ fn list(roles: &[String]) -> String {
 fn warn_of_undefined(config: &Config, roles: &[String]) {
     let Ok(policy) = load_policy(config) else { return };
     for role in roles.iter().filter(|role| policy.definitions(role).next().is_none()) {
-        eprintln!("fedgate: warning: {} defines no role `{role}`; it grants nothing", config.policy.roles.display());
+        warn(&format!("{} defines no role `{role}`; it grants nothing", config.policy.roles.display()));
     }
 }
 

@@ -4,7 +4,6 @@
 //! than the record is told as that.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -13,11 +12,13 @@ use fedgate::config::Config;
 use fedgate::history;
 use fedgate::path::parse_target;
 use fedgate::policy::{Decision, Method, PolicySet, Question};
+use fedgate::regular;
 use fedgate::reload::read_policy;
 use fedgate::routes::{Resolution, Routes, Target, WriteGuard};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::print::print_json;
 use crate::{Failure, load, policy, print_line};
 
 /// The members of a record that a replay needs; the others are left unread.
@@ -68,7 +69,7 @@ pub(crate) fn run(config: &Path, request_id: &str, records: Option<PathBuf>, as_
         report.note("error", failure.in_words().into());
     }
     if as_json {
-        print_line(&Value::Object(report.members).to_string())?;
+        print_json(&Value::Object(report.members))?;
     }
     outcome
 }
@@ -220,7 +221,7 @@ fn text<'a>(object: &'a Value, member: &str) -> Option<&'a str> {
 
 /// The last record of a request; the file is read line by line, whatever its size. A line that broke off is no record.
 fn find(file: &Path, request_id: &str) -> anyhow::Result<Option<(String, Record)>> {
-    let reader = BufReader::new(File::open(file).with_context(|| format!("{}: cannot be read", file.display()))?);
+    let reader = BufReader::new(regular::open(file).with_context(|| format!("{}: cannot be read", file.display()))?);
     let mut found = None;
     for line in reader.split(b'\n') {
         let line = line.with_context(|| format!("{}: cannot be read", file.display()))?;

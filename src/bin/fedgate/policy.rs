@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 pub(crate) use explain::explained;
 
+use crate::print::print_json;
 use crate::{Failure, load, print_line};
 
 #[derive(Subcommand)]
@@ -164,7 +165,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     match command.report().await {
         Ok(report) => {
             match as_json {
-                true => print_line(&report.json.to_string())?,
+                true => print_json(&report.json)?,
                 false => report.lines.iter().try_for_each(|line| print_line(line))?,
             }
             report.failure.map_or(Ok(()), Err)
@@ -176,7 +177,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
                     Some(FileFault { file, fault }) => json!({ "file": file, "error": fault }),
                     None => json!({ "file": null, "error": failure.in_words() }),
                 };
-                print_line(&told.to_string())?;
+                print_json(&told)?;
             }
             Err(failure)
         }
@@ -184,16 +185,9 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 impl Report {
-    /// Lines for a terminal: a character of a name that would control it is shown as its escape.
     fn new(lines: Vec<String>, json: Value) -> Self {
-        Self { lines: lines.iter().map(|line| shown(line)).collect(), json, failure: None }
+        Self { lines, json, failure: None }
     }
-}
-
-/// A text with its control characters as escapes.
-fn shown(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(shown).collect()
 }
 
 impl Command {

@@ -5,16 +5,17 @@ use fedgate::policy::{CellChange, PolicySet, Reach};
 use serde_json::json;
 
 use super::Report;
+use crate::print::count;
 
 pub(super) fn diff(old: &PolicySet, new: &PolicySet, allow_wider: bool) -> Report {
     let changes = old.changes_to(new);
     let wider = changes.iter().filter(|change| change.widens()).count();
-    let count = match changes.len() {
+    let found = match changes.len() {
         0 => "nothing changes".to_owned(),
-        count => format!("{count} changes, {wider} of them wider"),
+        number => format!("{}, {wider} of them wider", count(number, "change", "changes")),
     };
     let lines = changes.iter().map(in_words);
-    let lines = lines.chain([format!("{} -> {}: {count}", old.fingerprint(), new.fingerprint())]).collect();
+    let lines = lines.chain([format!("{} -> {}: {found}", old.fingerprint(), new.fingerprint())]).collect();
     let reach = |reach: Option<Reach>| reach.map(Reach::as_str);
     let list: Vec<_> = changes
         .iter()

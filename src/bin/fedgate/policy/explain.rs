@@ -3,6 +3,7 @@
 use anyhow::anyhow;
 use fedgate::accounts::Account;
 use fedgate::config::{ClientCertificates, Config};
+use fedgate::escape::shown;
 use fedgate::path::{CanonicalPath, parse_target};
 use fedgate::policy::{Decision, DenyReason, Explanation, PolicySet, Question, Reach, RoleSays, Says};
 use fedgate::routes::{Resolution, Routes};
@@ -144,7 +145,7 @@ fn lines(policy: &PolicySet, question: &Question<'_>, explanation: &Explanation,
     if explanation.roles.is_empty() {
         lines.push("  the account has no roles".to_owned());
     }
-    let says = |says: &RoleSays| format!("  {:<24} {}", says.role, says_in_words(says.says, question));
+    let says = |says: &RoleSays| format!("  {:<24} {}", shown(&says.role), says_in_words(says.says, question));
     lines.extend(explanation.roles.iter().map(says));
     lines
 }

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use fedgate::escape::shown;
 use fedgate::policy::PolicySet;
 use serde_json::json;
 
-use super::{Format, Report, shown};
+use super::{Format, Report};
 
 pub(super) fn matrix(policy: &PolicySet, format: Format) -> Report {
     let matrix = policy.matrix();
@@ -34,14 +35,14 @@ pub(super) fn matrix(policy: &PolicySet, format: Format) -> Report {
 }
 
 fn table(roles: &[&str], rows: &BTreeMap<(&str, &str), Vec<&str>>) -> Vec<String> {
-    let roles: Vec<String> = roles.iter().map(|role| shown(role)).collect();
+    let roles: Vec<_> = roles.iter().map(|role| shown(role)).collect();
     let widths: Vec<usize> = roles.iter().map(|role| role.chars().count().max(6)).collect();
     let first = rows.keys().map(|(endpoint, _)| shown(endpoint).chars().count()).max().unwrap_or(0).max(8);
     let line = |endpoint: &str, method: &str, cells: &[&str]| {
         let cells: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         format!("{endpoint:<first$}  {method:<6}  {}", cells.join("  ")).trim_end().to_owned()
     };
-    let head = line("endpoint", "method", &roles.iter().map(String::as_str).collect::<Vec<_>>());
+    let head = line("endpoint", "method", &roles.iter().map(AsRef::as_ref).collect::<Vec<_>>());
     let rows = rows.iter().map(|((endpoint, method), cells)| line(&shown(endpoint), method, cells));
     [head].into_iter().chain(rows).collect()
 }
@@ -54,8 +55,10 @@ fn csv(roles: &[&str], rows: &BTreeMap<(&str, &str), Vec<&str>>) -> Vec<String> 
     [head].into_iter().chain(rows).collect()
 }
 
-/// A field of a table of comma-separated values (RFC 4180).
+/// A field of a table of comma-separated values (RFC 4180), for a reader with a spreadsheet: what would hide there is shown,
+/// and what would be taken for a formula has an apostrophe before it, which makes it text. JSON has names as they are.
 fn quoted(text: &str) -> String {
-    let plain = !text.contains([',', '"', '\n', '\r']);
-    if plain { text.to_owned() } else { format!("\"{}\"", text.replace('"', "\"\"")) }
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let text = format!("{}{}", if is_formula { "'" } else { "" }, shown(text));
+    if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }

@@ -6,10 +6,15 @@ use std::path::Path;
 use anyhow::anyhow;
 use fedgate::path::parse_target;
 use fedgate::policy::{Asks, Case, Decision, Expectation, Method, PolicySet, Question, parse_cases};
+use fedgate::regular;
 use fedgate::routes::Routes;
 use serde_json::json;
 
 use super::{FileFault, Report, explain::question};
+use crate::print::count;
+
+/// Largest file of cases.
+const MOST_BYTES: u64 = 8 << 20;
 
 /// One question of a case: in words, with what was expected and what was found, or why there is nothing to find.
 struct Answer {
@@ -19,7 +24,7 @@ struct Answer {
 }
 
 pub(super) fn test(policy: &PolicySet, routes: &Routes, file: &Path) -> Result<Report, super::Failure> {
-    let text = std::fs::read_to_string(file)
+    let text = regular::read_to_string(file, MOST_BYTES)
         .map_err(|error| FileFault::usage(file, format!("the cases cannot be read: {error}")))?;
     let cases = parse_cases(&text).map_err(|fault| FileFault::usage(file, fault))?;
     if cases.is_empty() {
@@ -43,7 +48,10 @@ pub(super) fn test(policy: &PolicySet, routes: &Routes, file: &Path) -> Result<R
     }
     lines.push(format!("{passed} passed, {failed} failed"));
     let json = json!({ "policy": policy.fingerprint(), "passed": passed, "failed": failed, "cases": results });
-    let unmet = || anyhow!("{failed} expectations of {} are not met", file.display()).into();
+    let unmet = || {
+        let are = if failed == 1 { "is" } else { "are" };
+        anyhow!("{} of {} {are} not met", count(failed, "expectation", "expectations"), file.display()).into()
+    };
     Ok(Report { failure: (failed > 0).then(unmet), ..Report::new(lines, json) })
 }
 
