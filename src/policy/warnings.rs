@@ -17,6 +17,15 @@ pub struct Warning {
     pub text: String,
 }
 
+/// Asks whether a known name was meant that differs from an unknown one by case alone; nothing where there is none.
+pub fn hint<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let folded = unknown.to_lowercase();
+    // The first in order, so that the hint is always the same.
+    let alike = known.into_iter().filter(|known| known.to_lowercase() == folded).min();
+    alike
+        .map_or(String::new(), |known| format!(" (did you mean `{}`? names are compared exactly)", escape::name(known)))
+}
+
 impl PolicySet {
     /// What is valid in this policy and hardly meant, given what the routes ask for.
     pub fn warnings(&self, asked: &Asked<'_>) -> Vec<Warning> {
@@ -63,7 +72,10 @@ fn oddity(role: &RoleDefinition, grant: &Grant, asked: &Asked<'_>) -> Option<Str
         ));
     };
     let Some(methods) = asked.get(grant.endpoint.as_str()) else {
-        return Some(format!("no route leads to endpoint `{endpoint}`; role `{name}` gains nothing by it"));
+        return Some(format!(
+            "no route leads to endpoint `{endpoint}`{}; role `{name}` gains nothing by it",
+            hint(&grant.endpoint, asked.keys().copied())
+        ));
     };
     if !methods.contains(&method) {
         let methods: Vec<_> = methods.iter().map(|method| method.as_str()).collect();

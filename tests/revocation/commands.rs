@@ -1,5 +1,6 @@
 //! `fedgate account disable --wait` and `fedgate status` before three gateways.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,12 @@ fn an_operator_waits_until_all_gateways_have_applied_a_change_and_is_told_of_one
     let statuses = gateways.iter().map(|gateway| ask(gateway, "P0")).collect::<Vec<_>>();
     assert_eq!(statuses, [401; 3], "it returned when all had applied it: {text}");
     assert!(text.contains("3 gateways have applied it, ") && warnings.is_empty(), "{text}{warnings}");
+    let (told, _) = fedgate(&gateways[0], &["account", "enable", "P0", "--wait", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["done"], told["silent"].as_array().map(Vec::len)), (&"enabled".into(), Some(0)), "{told}");
+    let applied: BTreeSet<&str> =
+        told["applied"].as_array().unwrap().iter().map(|one| one["place"].as_str().unwrap()).collect();
+    assert_eq!(applied.len(), 3, "{told}");
     println!("revocation, account disable --wait: {}", text.lines().last().unwrap());
 
     // One that stands still cannot say that it has applied the change; its lease ends, and it is named.
@@ -71,6 +78,15 @@ fn an_operator_waits_until_all_gateways_have_applied_a_change_and_is_told_of_one
     let place = gateways[1].tls_address.to_string();
     assert!(warnings.contains(&place) && warnings.contains("its lease ended at 20"), "{warnings}");
     assert!(took > Duration::from_secs(1), "not before its lease had ended: {took:?}");
+    gateways[1].signal(Signal::STOP);
+    let (told, warnings) = fedgate(&gateways[0], &["account", "enable", "P1", "--wait", "--json"]);
+    gateways[1].signal(Signal::CONT);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let silent = &told["silent"][0];
+    assert!(silent["place"].as_str().unwrap().contains(&place), "{told}");
+    assert!(silent["lease_ended_at"].as_str().unwrap().starts_with("20") && warnings.is_empty(), "{told}{warnings}");
+    assert!(told["after_ms"].as_u64().unwrap() > 1000 && told["warnings"].as_array().unwrap().len() == 1, "{told}");
+    fedgate(&gateways[0], &["account", "disable", "P1", "--wait"]);
     println!("revocation, account disable --wait with one gateway stopped: {}", text.lines().last().unwrap());
     assert_eq!(gateways.iter().map(|gateway| ask(gateway, "P1")).collect::<Vec<_>>(), [401; 3]);
 

@@ -16,10 +16,10 @@ use fedgate::regular;
 use fedgate::reload::read_policy;
 use fedgate::routes::{Resolution, Routes, Target, WriteGuard};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::print::print_json;
-use crate::{Failure, load, policy, print_line};
+use crate::print::Report;
+use crate::{Failure, load, policy};
 
 /// The members of a record that a replay needs; the others are left unread.
 #[derive(Deserialize)]
@@ -45,33 +45,11 @@ struct Record {
     cut: Vec<String>,
 }
 
-/// What is told: line by line to a reader, at the end and as one object to a program.
-struct Report {
-    as_json: bool,
-    members: Map<String, Value>,
-}
-
-impl Report {
-    fn line(&self, line: &str) -> std::io::Result<()> {
-        if self.as_json { Ok(()) } else { print_line(line) }
-    }
-
-    fn note(&mut self, member: &str, value: Value) {
-        self.members.insert(member.to_owned(), value);
-    }
-}
-
 pub(crate) fn run(config: &Path, request_id: &str, records: Option<PathBuf>, as_json: bool) -> Result<(), Failure> {
-    let mut report = Report { as_json, members: Map::new() };
-    report.note("file", config.display().to_string().into());
+    let mut report = Report::new(as_json);
+    report.note("file", config.display().to_string());
     let outcome = load(config).and_then(|config| explain(&config, request_id, records, &mut report));
-    if let Err(failure) = &outcome {
-        report.note("error", failure.in_words().into());
-    }
-    if as_json {
-        print_json(&Value::Object(report.members))?;
-    }
-    outcome
+    report.end(outcome)
 }
 
 fn explain(config: &Config, request_id: &str, records: Option<PathBuf>, report: &mut Report) -> Result<(), Failure> {
@@ -82,10 +60,10 @@ fn explain(config: &Config, request_id: &str, records: Option<PathBuf>, report: 
             config.file.display()
         ))
     })?;
-    report.note("file", file.display().to_string().into());
+    report.note("file", file.display().to_string());
     let (line, record) =
         find(&file, request_id)?.ok_or_else(|| anyhow!("{} has no record of request {request_id}", file.display()))?;
-    report.note("record", serde_json::from_str(&line).context("a record")?);
+    report.note("record", serde_json::from_str::<Value>(&line).context("a record")?);
     report.note("replay", Value::Null);
     let Record { time, method, path, decision, reason, status, .. } = &record;
     let who = record.account.as_deref().unwrap_or("nobody");
@@ -167,7 +145,7 @@ impl Asked<'_> {
         let Record { method, decision, reason, status, .. } = self.record;
         match (decision.as_str(), reason.as_str(), status) {
             ("allow", _, 403) => {
-                report.note("refused_by", "service".into());
+                report.note("refused_by", "service");
                 report.line("  allowed by the gateway: it is the service behind that refused it (403)")?;
                 let mut told = Vec::new();
                 for permission in self.permissions() {
@@ -179,7 +157,7 @@ impl Asked<'_> {
                     report.line(&format!("  the permission `{permission}` under {method} {words}"))?;
                     told.push(json!({ "permission": permission, "granted": granted }));
                 }
-                report.note("permissions", told.into());
+                report.note("permissions", told);
             }
             ("deny", "member_not_permitted", _) => report.line(&match &self.record.lacks {
                 Some(permission) => {

@@ -99,6 +99,9 @@ enum Command {
     },
     /// Manage the accounts of the configured store.
     Account {
+        /// Print JSON: one object that says what was done, or why it was not.
+        #[arg(long, global = true)]
+        json: bool,
         #[command(flatten)]
         config: ConfigFile,
         #[command(subcommand)]
@@ -177,10 +180,7 @@ fn run(command: Command) -> Result<(), Failure> {
             let config = load(&config.file)?;
             runtime()?.block_on(status::run(&config, json))
         }
-        Command::Account { config, command } => {
-            let config = load(&config.file)?;
-            runtime()?.block_on(account::run(&config, command))
-        }
+        Command::Account { config, json, command } => runtime()?.block_on(account::run(&config.file, command, json)),
     }
 }
 

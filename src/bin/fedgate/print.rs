@@ -6,7 +6,57 @@
 use std::io::{Error, ErrorKind, Write};
 
 use fedgate::escape;
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use crate::Failure;
+
+/// What a command finds out: told line by line to a reader, at the end and as one object to a program.
+pub(crate) struct Report {
+    as_json: bool,
+    members: Map<String, Value>,
+    warnings: Vec<Value>,
+}
+
+impl Report {
+    /// Nothing is found out yet.
+    pub(crate) fn new(as_json: bool) -> Self {
+        Self { as_json, members: Map::new(), warnings: Vec::new() }
+    }
+
+    /// Tells a reader.
+    pub(crate) fn line(&self, line: &str) -> Result<(), Error> {
+        if self.as_json { Ok(()) } else { print_line(line) }
+    }
+
+    /// Keeps a member of the object.
+    pub(crate) fn note(&mut self, member: &str, value: impl Into<Value>) {
+        self.members.insert(member.to_owned(), value.into());
+    }
+
+    /// Tells either what is no failure.
+    pub(crate) fn warn(&mut self, text: String) {
+        match self.as_json {
+            true => self.warnings.push(text.into()),
+            false => warn(&text),
+        }
+    }
+
+    /// Tells a program all of it, and why the command failed, if it did.
+    pub(crate) fn end(mut self, outcome: Result<(), Failure>) -> Result<(), Failure> {
+        if !self.as_json {
+            return outcome;
+        }
+        if let Err(failure) = &outcome {
+            self.note("error", failure.in_words());
+        }
+        if !self.warnings.is_empty() {
+            let warnings = std::mem::take(&mut self.warnings);
+            self.note("warnings", warnings);
+        }
+        print_json(&Value::Object(self.members))?;
+        outcome
+    }
+}
 
 /// Prints one line to stdout; a reader that went away has read enough, and changes nothing about how a command ends.
 pub(crate) fn print_line(line: &str) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use fedgate::routes::{Resolution, Routes};
 use serde_json::{Value, json};
 
 use super::Report;
-use crate::account::has_usable_password;
+use crate::account::{has_usable_password, missing};
 use crate::{Failure, open_store, store_fault};
 
 /// Who asks.
@@ -29,8 +29,11 @@ impl Who {
 
     /// An account of the configured store.
     pub(super) async fn stored(id: String, config: &Config) -> Result<Self, Failure> {
-        let account = open_store(config).await?.read(&id).await.map_err(|error| store_fault(config, error))?;
-        let account = account.ok_or_else(|| anyhow!("there is no person `{id}`; name the roles with --roles"))?;
+        let accounts = open_store(config).await?;
+        let account = accounts.read(&id).await.map_err(|error| store_fault(config, error))?;
+        let Some(account) = account else {
+            return Err(anyhow!("{}; name the roles with --roles", missing(&accounts, &id).await).into());
+        };
         let barred = barred(&account, config);
         Ok(Self { id, roles: account.roles, barred })
     }
