@@ -3,6 +3,7 @@
 //! Each command finds out first and tells then, in lines or as one JSON object; where it could not find out, the object
 //! is the error. Exit 1 is an answer that scripts stop at, exit 2 a question that could not be answered.
 
+mod asked;
 mod check;
 mod diff;
 mod explain;
@@ -217,7 +218,7 @@ impl Command {
                         return Err(Failure::Usage(anyhow!(problem)));
                     }
                 };
-                explain::report(&policy, &routes(config.as_ref())?, &who, &method, &path)
+                Ok(explain::report(&policy, &routes(config.as_ref())?, &who, &method, &path))
             }
             Self::Matrix { file, format, .. } => Ok(matrix::matrix(&read(&file)?, format)),
             Self::Diff { old, new, allow_wider, .. } => Ok(diff::diff(&read(&old)?, &read(&new)?, allow_wider)),

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::anyhow;
-use fedgate::path::parse_target;
 use fedgate::policy::{Asks, Case, Decision, Expectation, Method, PolicySet, Question, parse_cases};
 use fedgate::regular;
 use fedgate::routes::Routes;
 use serde_json::json;
 
-use super::{FileFault, Report, explain::question};
+use super::asked::{parse, question};
+use super::{FileFault, Report};
 use crate::print::count;
 
 /// Largest file of cases.
@@ -88,7 +88,8 @@ fn answers(policy: &PolicySet, routes: &Routes, case: &Case) -> Vec<Answer> {
 
 fn requested(policy: &PolicySet, routes: &Routes, case: &Case, request: &str) -> Result<Decision, String> {
     let (method, target) = request.split_once(' ').ok_or("`request` is not METHOD PATH")?;
-    let (path, _) = parse_target(target.as_bytes()).map_err(|fault| fault.to_string())?;
+    let path = parse(method, target).map_err(|unasked| unasked.sentence)?;
     let resolved = routes.resolve(method, &path);
-    Ok(policy.decide(question(routes, &case.principal, &case.roles, method, &resolved)?))
+    let asked = question(routes, &case.principal, &case.roles, method, &resolved);
+    Ok(policy.decide(asked.map_err(|unasked| unasked.sentence)?))
 }
