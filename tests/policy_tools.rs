@@ -19,6 +19,8 @@ mod accounts;
 mod explain;
 #[path = "policy_tools/names.rs"]
 mod names;
+#[path = "policy_tools/routes.rs"]
+mod routes;
 
 struct Files(PathBuf);
 
@@ -117,12 +119,13 @@ fn matrix_shows_each_cell_in_three_formats() {
     assert_eq!(row("person DELETE"), "- - global");
     let (_, csv, _) = policy(&["matrix", STOCK, "--format", "csv"]);
     assert!(
-        csv.starts_with("endpoint,method,end_user,health_professional,root\n")
-            && csv.contains("\nperson,GET,own,global,global\n")
+        csv.starts_with("endpoint,method,asked,end_user,health_professional,root\n")
+            && csv.contains("\nperson,GET,yes,own,global,global\n")
     );
     let found = json(&["matrix", STOCK, "--json"]);
     assert_eq!(found, json(&["matrix", STOCK, "--format", "json"]));
-    let cell = serde_json::json!({ "role": "end_user", "endpoint": "person", "method": "GET", "reach": "own" });
+    let cell =
+        serde_json::json!({ "role": "end_user", "endpoint": "person", "method": "GET", "reach": "own", "asked": true });
     assert!(found["cells"].as_array().unwrap().contains(&cell));
 }
 

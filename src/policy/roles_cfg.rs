@@ -32,6 +32,8 @@ pub struct RoleDefinition {
     pub reach: Reach,
     /// Whether `global` is written as a JSON boolean, which Thalamus reads as false.
     pub global_is_boolean: bool,
+    /// The keys of its `permissions`, as written: one with an empty list grants nothing, but stands there.
+    pub keys: Vec<String>,
     /// Every (method, endpoint) it lists.
     pub grants: Vec<Grant>,
 }
@@ -178,9 +180,16 @@ impl<'a> File<'a> {
             let problem = format!("`role` must be a name of 1 to {MAX_NAME_BYTES} bytes");
             return Err(PolicyError::Shape { line, problem });
         }
-        let mut definition =
-            RoleDefinition { name, line, reach: Reach::Own, global_is_boolean: false, grants: Vec::new() };
+        let mut definition = RoleDefinition {
+            name,
+            line,
+            reach: Reach::Own,
+            global_is_boolean: false,
+            keys: Vec::new(),
+            grants: Vec::new(),
+        };
         for (key, value) in permissions.0 {
+            definition.keys.push(key.clone());
             if key == "global" {
                 definition.reach = self.reach(value)?;
                 definition.global_is_boolean = !value.get().starts_with('"');

@@ -63,6 +63,42 @@ impl PolicySet {
     }
 }
 
+/// The methods that Thalamus 0.9.18 judges; it looks each up in a role by its key.
+const OF_THALAMUS: [Method; 4] = [Method::Get, Method::Post, Method::Patch, Method::Delete];
+
+impl PolicySet {
+    /// What this policy would make Thalamus 0.9.18 fail at, for who runs both: it is nothing to fedgate.
+    ///
+    /// Thalamus asks the roles of an account in their order, and each of them for the method and then for `global`; a key
+    /// that is not there ends the request with 500, unless a role before it allowed it.
+    pub fn thalamus_warnings(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        for role in self.roles() {
+            let name = escape::name(&role.name);
+            let lacks = |key: &str| !role.keys.iter().any(|known| known == key);
+            let methods: Vec<_> = OF_THALAMUS.into_iter().map(Method::as_str).filter(|key| lacks(key)).collect();
+            if !methods.is_empty() {
+                let text = format!(
+                    "role `{name}` has no `{}`: Thalamus would answer 500, not 401, to who has it and asks by such a method; an empty \
+                     list says the same",
+                    methods.join("`, `")
+                );
+                warnings.push(Warning { line: role.line, text });
+            }
+            let grants =
+                role.grants.iter().any(|grant| OF_THALAMUS.iter().any(|method| method.as_str() == grant.method));
+            if lacks("global") && grants {
+                let text = format!(
+                    "role `{name}` has no `global`: Thalamus would answer 500, not 401, to who has it and asks for the record of \
+                     another; \"False\" says the same"
+                );
+                warnings.push(Warning { line: role.line, text });
+            }
+        }
+        warnings
+    }
+}
+
 /// What is odd about one grant, if anything.
 fn oddity(role: &RoleDefinition, grant: &Grant, asked: &Asked<'_>) -> Option<String> {
     let (name, key, endpoint) = (escape::name(&role.name), escape::name(&grant.method), escape::name(&grant.endpoint));

@@ -202,3 +202,32 @@ fn each_command_for_accounts_is_one_object_for_machines() {
         policy(&explain).2.contains("did you mean `BOB`? names are compared exactly); name the roles with --roles")
     );
 }
+
+#[test]
+fn who_looks_at_policies_needs_no_secret_but_who_asks_the_store_does() {
+    let files = Files::new();
+    let route = "[[route]]\npath = \"/labs/{id}\"\nmethods = [\"GET\"]\nendpoint = \"labs\"\nupstream = \"his\"\n";
+    let config = configuration(&files, "store.db", route);
+    store_with_ana(&config, HASH);
+    let labs = files.write("labs.cfg", r#"[{"role": "r", "permissions": {"GET": ["labs"]}}]"#);
+    let cases = files.write(
+        "c.toml",
+        "[[case]]\nname = \"n\"\nas = \"A\"\nroles = [\"r\"]\nrequest = \"GET /labs/A\"\nexpect = \"allow\"\n",
+    );
+    std::fs::remove_file(files.0.join("secret")).unwrap();
+    let explain = ["explain", "--as", "A", "--policy", &labs, "GET", "/labs/A"];
+    for arguments in [
+        &["check", "--strict", &labs][..],
+        &["test", &labs, "--cases", &cases],
+        &["matrix", &labs],
+        &["diff", &labs, &labs],
+        &[&explain[..], &["--roles", "r"]].concat(),
+    ] {
+        let (code, text, complaint) = policy(&[arguments, &["--config", &config]].concat());
+        assert!(code == 0 && !text.contains("no route"), "{arguments:?}: {text}{complaint}");
+    }
+    for arguments in [&[&["policy"][..], &explain].concat()[..], &["status"], &["check"]] {
+        let (code, _, complaint) = fedgate(&[arguments, &["--config", &config]].concat());
+        assert!(code == 2 && complaint.contains("`assertion.secret_file` names `"), "{arguments:?}: {complaint}");
+    }
+}

@@ -4,7 +4,7 @@
 
 use fedgate::path::{CanonicalPath, parse_target};
 use fedgate::pipeline::Refusal;
-use fedgate::policy::{Method, Question};
+use fedgate::policy::{Asked, Method, Question};
 use fedgate::routes::{Resolution, Routes};
 
 /// Why the policy is not asked.
@@ -83,6 +83,12 @@ pub(super) fn question<'a>(
             }),
         },
     }
+}
+
+/// Whether a route asks a policy for this endpoint under this method.
+pub(super) fn is_asked(asked: &Asked<'_>, endpoint: &str, method: &str) -> bool {
+    let methods = asked.get(endpoint);
+    methods.is_some_and(|methods| Method::of_key(method).is_some_and(|method| methods.contains(&method)))
 }
 
 /// Whether some path may serve a method; names of methods count capitals (RFC 9110, 9.1).
