@@ -79,6 +79,9 @@ pub struct Claims<'a> {
 /// Why the keys cannot be used.
 #[derive(Debug, Error)]
 pub enum AssertionKeyError {
+    /// The configuration was loaded without its secrets.
+    #[error("the keys of the assertion were not read")]
+    Unread,
     /// This side needs a key that the configuration does not name.
     #[error("`assertion.{0}` is missing; this program cannot {1} assertions without it")]
     Missing(&'static str, &'static str),
@@ -124,6 +127,7 @@ impl Minter {
     /// The signing key is missing or is none.
     pub fn from_config(config: &AssertionConfig) -> Result<Self, AssertionKeyError> {
         let key = match &config.keys {
+            AssertionKeys::Unread => return Err(AssertionKeyError::Unread),
             AssertionKeys::Hs256 { secret } => MintKey::Hs256(hmac::Key::new(hmac::HMAC_SHA256, secret.expose())),
             AssertionKeys::Ed25519 { private_key, .. } => {
                 let key = private_key.as_ref().ok_or(AssertionKeyError::Missing("private_key_file", "mint"))?;
@@ -199,6 +203,7 @@ impl Verifier {
     /// The verifying key is missing or is none.
     pub fn from_config(config: &AssertionConfig) -> Result<Self, AssertionKeyError> {
         let key = match &config.keys {
+            AssertionKeys::Unread => return Err(AssertionKeyError::Unread),
             AssertionKeys::Hs256 { secret } => VerifyKey::Hs256(hmac::Key::new(hmac::HMAC_SHA256, secret.expose())),
             AssertionKeys::Ed25519 { public_key, .. } => {
                 let pem = public_key.as_ref().ok_or(AssertionKeyError::Missing("public_key_file", "verify"))?;

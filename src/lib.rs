@@ -30,4 +30,6 @@ pub mod moment;
 pub mod parent;
 mod pem;
 pub mod secret;
+pub mod escape;
+pub mod regular;
 pub mod config;

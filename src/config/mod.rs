@@ -27,7 +27,11 @@ pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};
 pub use route::RouteConfig;
 pub use tls::{CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion};
 
+use crate::regular;
 use crate::secret::Secret;
+
+/// Largest configuration file.
+const MOST_BYTES: u64 = 8 << 20;
 
 /// The checked configuration.
 #[derive(Debug, Clone)]
@@ -144,6 +148,8 @@ pub enum AssertionKeys {
         /// SubjectPublicKeyInfo in PEM; the HIS's.
         public_key: Option<Vec<u8>>,
     },
+    /// They were left unread, so that nothing can be signed or believed.
+    Unread,
 }
 
 /// Where a service listens or is reached.
@@ -292,10 +298,17 @@ impl Config {
     /// # Errors
     /// The first fault found, as one line naming file, key and remedy.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        Self::load_with(
-            file,
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
-        )
+        Self::load_with(file, variables())
+    }
+
+    /// As [`Config::load`], but reads no secret: for looking at policies and routes where the secrets are not.
+    ///
+    /// Nothing can be served with it: it has no keys and no password.
+    ///
+    /// # Errors
+    /// As [`Config::load`], but for what a secret would have to hold.
+    pub fn load_without_secrets(file: &Path) -> Result<Self, ConfigError> {
+        Self::read(file, variables(), Secrets::LeaveUnread)
     }
 
     /// As [`Config::load`], with the environment given.
@@ -303,12 +316,35 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_with(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file).map_err(|source| ConfigError::unreadable(file, &source))?;
+        Self::read(file, environment, Secrets::Read)
+    }
+
+    fn read(
+        file: &Path,
+        environment: impl Iterator<Item = (String, String)>,
+        secrets: Secrets,
+    ) -> Result<Self, ConfigError> {
+        let text =
+            regular::read_to_string(file, MOST_BYTES).map_err(|source| ConfigError::unreadable(file, &source))?;
         raw::parse(&text, file).and_then(|plain| match environment::overrides(environment) {
-            overrides if overrides.is_empty() => raw::check(plain, file),
-            overrides => raw::check(environment::apply(&text, file, &overrides)?, file),
+            overrides if overrides.is_empty() => raw::check(plain, file, secrets),
+            overrides => raw::check(environment::apply(&text, file, &overrides)?, file, secrets),
         })
     }
+}
+
+/// The environment variables that are text.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+}
+
+/// What becomes of the secrets that a configuration names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Secrets {
+    /// They are read, and must be there.
+    Read,
+    /// They are left where they are, if they are.
+    LeaveUnread,
 }
 
 impl Config {

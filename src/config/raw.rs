@@ -13,7 +13,7 @@ use super::route::Route;
 use super::tls::Tls;
 use super::{
     Address, AssertionConfig, AssertionKeys, Config, CorsConfig, HisConfig, PolicyConfig, PostgresConfig,
-    RecordsConfig, SqliteConfig, StoreConfig, UpstreamConfig, upstreams::Upstream,
+    RecordsConfig, Secrets, SqliteConfig, StoreConfig, UpstreamConfig, upstreams::Upstream,
 };
 use crate::secret::Secret;
 
@@ -126,8 +126,8 @@ pub(super) fn from_table(table: toml::Table) -> Result<Raw, toml::de::Error> {
 }
 
 /// Checks every value.
-pub(super) fn check(raw: Raw, file: &Path) -> Result<Config, ConfigError> {
-    let check = Check { file, base: file.parent().unwrap_or(Path::new("")) };
+pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, ConfigError> {
+    let check = Check { file, secrets, base: file.parent().unwrap_or(Path::new("")) };
     let upstreams = check.upstreams(raw.upstream, &raw.his.listen)?;
     let secret_files = [
         ("store.password_file", &raw.store.password_file),
@@ -160,6 +160,7 @@ pub(super) fn check(raw: Raw, file: &Path) -> Result<Config, ConfigError> {
 
 pub(super) struct Check<'a> {
     file: &'a Path,
+    secrets: Secrets,
     base: &'a Path,
 }
 
@@ -256,7 +257,8 @@ impl Check<'_> {
                     Ok(_) => {}
                     Err(e) => return Err(self.fault("store.uri", format!("is no connection string ({e})"), remedy)),
                 }
-                let file = raw.password_file.map(|path| self.secret("store.password_file", path)).transpose()?;
+                let file = raw.password_file.filter(|_| self.secrets == Secrets::Read);
+                let file = file.map(|path| self.secret("store.password_file", path)).transpose()?;
                 Ok(StoreConfig::Postgres(PostgresConfig {
                     uri: raw.uri,
                     password: raw.password.map(|password| Secret::new(password.into_bytes())).or(file),
@@ -270,6 +272,7 @@ impl Check<'_> {
 
     fn assertion(&self, raw: Assertion) -> Result<AssertionConfig, ConfigError> {
         let keys = match raw.algorithm.as_str() {
+            "HS256" | "EdDSA" if self.secrets == Secrets::LeaveUnread => AssertionKeys::Unread,
             "HS256" => {
                 let (key, secret) = match (raw.secret, raw.secret_file) {
                     // The file may not hold it.

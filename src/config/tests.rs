@@ -182,3 +182,33 @@ fn the_shipped_example_states_every_default() {
     let missing: Vec<_> = keys.iter().filter(|key| !text.contains(&format!("{key} ="))).collect();
     assert!(missing.is_empty() && keys.len() > 30, "{missing:?}");
 }
+
+#[test]
+fn without_secrets_none_is_read_and_all_else_is_checked() {
+    let postgres = "[store]\nkind = \"postgres\"\nuri = \"postgres://u@h/d\"\npassword_file = \"nowhere\"\n";
+    for assertion in [
+        "",
+        "[assertion]\nsecret_file = \"nowhere\"\n",
+        "[assertion]\nalgorithm = \"EdDSA\"\nprivate_key_file = \"nowhere\"\npublic_key_file = \"nowhere\"\n",
+    ] {
+        let path = file("without-secrets", &format!("{postgres}{assertion}[tls]\ncertificate = \"nowhere\"\n"));
+        assert!(load(&path, &[]).is_err(), "{assertion}");
+        let config = Config::load_without_secrets(&path).unwrap();
+        assert!(matches!(config.assertion.keys, AssertionKeys::Unread), "{assertion}");
+        assert!(crate::assertion::Minter::from_config(&config.assertion).is_err());
+        assert!(crate::assertion::Verifier::from_config(&config.assertion).is_err());
+        let StoreConfig::Postgres(store) = config.store else { panic!("sqlite") };
+        assert!(store.password.is_none());
+    }
+    let whole = Config::load_without_secrets(&file("with-secrets", LEAST)).unwrap();
+    assert!(matches!(whole.assertion.keys, AssertionKeys::Unread), "what is there is not read either");
+    for (text, fault) in [
+        ("[gateway]\nthreds = 1", "unknown field `threds`"),
+        ("[assertion]\nalgorithm = \"none\"", "`assertion.algorithm` is `none`"),
+        ("[assertion]\nlifetime_seconds = 0", "`assertion.lifetime_seconds` is 0"),
+        ("[assertion]\nsecret = \"x\"", "is a secret in the configuration file"),
+    ] {
+        let found = Config::load_without_secrets(&file("without-secrets-faulty", text)).unwrap_err().to_string();
+        assert!(found.contains(fault), "{found}");
+    }
+}

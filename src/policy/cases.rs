@@ -35,6 +35,10 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::{Decision, DenyReason, Method, Reach};
+use crate::escape;
+
+/// Most characters of a fault that are told: it may quote what stands in the file.
+const MOST_OF_A_FAULT: usize = 240;
 
 /// One case.
 #[derive(Debug, Clone, Deserialize)]
@@ -122,7 +126,7 @@ struct Key(Method);
 pub fn parse_cases(text: &str) -> Result<Vec<Case>, CasesError> {
     let file: File = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(0, |span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
-        CasesError(format!("line {line}: {}", error.message().replace('\n', " ")))
+        CasesError(format!("line {line}: {}", escape::start(&error.message().replace('\n', " "), MOST_OF_A_FAULT)))
     })?;
     Ok(file.case)
 }

@@ -10,15 +10,17 @@
 mod roles_cfg;
 mod rights;
 mod review;
+mod warnings;
 mod cases;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use cases::{Asks, Case, CasesError, Expectation, parse_cases};
-pub use review::{Asked, CellChange, Explanation, Matrix, RoleSays, Says, Warning};
+pub use review::{Asked, CellChange, Explanation, Matrix, RoleSays, Says};
 pub use rights::{Endpoint, EndpointTable, Rights};
 pub use roles_cfg::{Grant, MAX_POLICY_BYTES, PolicyError, RoleDefinition};
+pub use warnings::{Warning, hint};
 
 /// Whose records a role's permission reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +123,11 @@ impl PolicySet {
     /// The role definitions, in the order of the file.
     pub fn roles(&self) -> &[RoleDefinition] {
         &self.roles
+    }
+
+    /// The names that are defined, each once, in no order.
+    pub fn role_names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
     }
 
     /// All definitions of one role name; a duplicate name has several, and each counts.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Decision, Grant, Method, PolicySet, Question, Reach, RoleDefinition};
+use super::{Decision, Method, PolicySet, Question, Reach};
 
 /// Why a question was answered as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,15 +77,6 @@ impl CellChange {
     }
 }
 
-/// Something in a policy that is valid and hardly meant.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Warning {
-    /// The line it is about, from 1.
-    pub line: usize,
-    /// What is odd, and what follows.
-    pub text: String,
-}
-
 impl PolicySet {
     /// Answers a question as [`PolicySet::decide`] does, and says why.
     pub fn explain(&self, question: Question<'_>) -> Explanation {
@@ -135,69 +126,5 @@ impl PolicySet {
             .filter(|(before, after, _)| before != after)
             .map(|(before, after, (role, endpoint, method))| CellChange { role, endpoint, method, before, after })
             .collect()
-    }
-
-    /// What is valid in this policy and hardly meant, given what the routes ask for.
-    pub fn warnings(&self, asked: &Asked<'_>) -> Vec<Warning> {
-        let mut warnings = Vec::new();
-        let mut warn = |line, text: String| warnings.push(Warning { line, text });
-        let mut first_lines: BTreeMap<&str, usize> = BTreeMap::new();
-        for role in self.roles() {
-            let name = &role.name;
-            if let Some(first) = first_lines.get(name.as_str()) {
-                let text =
-                    format!("role `{name}` stands on line {first} too; each entry counts, with its own `global`");
-                warn(role.line, text);
-            }
-            first_lines.entry(name).or_insert(role.line);
-            if role.global_is_boolean && role.reach == Reach::Global {
-                let text = format!(
-                    "`global` of role `{name}` is true, not \"True\": Thalamus would read it as own records only"
-                );
-                warn(role.line, text);
-            }
-            let mut seen = BTreeSet::new();
-            for grant in &role.grants {
-                if let Some(text) = oddity(role, grant, asked) {
-                    warn(grant.line, text);
-                }
-                if !seen.insert((&grant.method, &grant.endpoint)) {
-                    let text = format!("`{}` stands twice under `{}` of role `{name}`", grant.endpoint, grant.method);
-                    warn(grant.line, text);
-                }
-            }
-        }
-        warnings.sort();
-        warnings.dedup();
-        warnings
-    }
-}
-
-/// What is odd about one grant, if anything.
-fn oddity(role: &RoleDefinition, Grant { method: key, endpoint, .. }: &Grant, asked: &Asked<'_>) -> Option<String> {
-    let name = &role.name;
-    let Some(method) = Method::of_key(key) else {
-        return Some(format!(
-            "`{key}` of role `{name}` is no method that is judged (HEAD is judged as GET); it grants nothing"
-        ));
-    };
-    let Some(methods) = asked.get(endpoint.as_str()) else {
-        return Some(format!("no route leads to endpoint `{endpoint}`; role `{name}` gains nothing by it"));
-    };
-    if !methods.contains(&method) {
-        let methods: Vec<_> = methods.iter().map(|method| method.as_str()).collect();
-        return Some(format!(
-            "no route asks for `{endpoint}` under `{key}`, but under {}; role `{name}` gains nothing by it",
-            methods.join(", ")
-        ));
-    }
-    match (role.reach, endpoint.as_str(), method) {
-        (Reach::Own, "account", Method::Post | Method::Patch) => Some(format!(
-            "role `{name}` may write its own roles: `account` with own records lets everyone who has it become anything"
-        )),
-        (Reach::Own, "people", Method::Get) => Some(format!(
-            "role `{name}` is not global, so that `people` shows it its own record alone; Thalamus would show everybody's"
-        )),
-        _ => None,
     }
 }

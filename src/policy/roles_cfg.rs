@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::{Method, Reach};
+use crate::escape;
 
 /// Largest policy file, in bytes.
 pub const MAX_POLICY_BYTES: usize = 8 * 1024 * 1024;
@@ -31,6 +32,8 @@ pub struct RoleDefinition {
     pub reach: Reach,
     /// Whether `global` is written as a JSON boolean, which Thalamus reads as false.
     pub global_is_boolean: bool,
+    /// The keys of its `permissions`, as written: one with an empty list grants nothing, but stands there.
+    pub keys: Vec<String>,
     /// Every (method, endpoint) it lists.
     pub grants: Vec<Grant>,
 }
@@ -100,7 +103,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
                 let mut members: Vec<(String, &'de RawValue)> = Vec::new();
                 while let Some((key, value)) = map.next_entry::<String, &'de RawValue>()? {
                     if members.iter().any(|(known, _)| *known == key) {
-                        return Err(serde::de::Error::custom(format_args!("duplicate key `{key}`")));
+                        return Err(serde::de::Error::custom(format_args!("duplicate key `{}`", escape::name(&key))));
                     }
                     if members.len() == MAX_KEYS {
                         return Err(serde::de::Error::custom(format_args!("more than {MAX_KEYS} keys")));
@@ -112,6 +115,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
         }
         deserializer.deserialize_map(Collect)
     }
+}
+
+/// A complaint of the JSON parser, with what it quotes: a name, and some words about it.
+fn told(complaint: &str) -> std::borrow::Cow<'_, str> {
+    escape::start(complaint, escape::NAME_CHARACTERS + 32)
 }
 
 /// Parses the bytes of a roles.cfg file.
@@ -150,6 +158,11 @@ impl<'a> File<'a> {
             let line = self.line(part) + e.line().saturating_sub(1);
             let problem = e.to_string();
             let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(problem, _)| problem);
+            // It quotes what it met, which may be of any length and hold anything, and then says what it expected.
+            let problem = match problem.rsplit_once(", expected ") {
+                Some((met, expected)) => format!("{}, expected {}", told(met), told(expected)),
+                None => told(problem).into_owned(),
+            };
             PolicyError::Shape { line, problem: format!("{problem}; {expected}") }
         })
     }
@@ -167,15 +180,23 @@ impl<'a> File<'a> {
             let problem = format!("`role` must be a name of 1 to {MAX_NAME_BYTES} bytes");
             return Err(PolicyError::Shape { line, problem });
         }
-        let mut definition =
-            RoleDefinition { name, line, reach: Reach::Own, global_is_boolean: false, grants: Vec::new() };
+        let mut definition = RoleDefinition {
+            name,
+            line,
+            reach: Reach::Own,
+            global_is_boolean: false,
+            keys: Vec::new(),
+            grants: Vec::new(),
+        };
         for (key, value) in permissions.0 {
+            definition.keys.push(key.clone());
             if key == "global" {
                 definition.reach = self.reach(value)?;
                 definition.global_is_boolean = !value.get().starts_with('"');
                 continue;
             }
-            let expected = format!("`{key}` of role `{}` must be a list of endpoint names", definition.name);
+            let (role, method) = (escape::name(&definition.name), escape::name(&key));
+            let expected = format!("`{method}` of role `{role}` must be a list of endpoint names");
             for endpoint in self.read::<Vec<&RawValue>>(value.get(), &expected)? {
                 let name: String = self.read(endpoint.get(), &expected)?;
                 if name.is_empty() || name.len() > MAX_NAME_BYTES {
@@ -195,7 +216,7 @@ impl<'a> File<'a> {
             ("true", _) | (_, Some("True")) => Ok(Reach::Global),
             ("false", _) | (_, Some("False")) => Ok(Reach::Own),
             (other, _) => {
-                let other: String = other.chars().take(40).collect();
+                let other = escape::start(other, 40);
                 let problem = format!("`global` is {other}; write \"True\" or \"False\"");
                 Err(PolicyError::Shape { line: self.line(value.get()), problem })
             }

@@ -1,11 +1,15 @@
 //! Accounts of a store, as `fedgate policy explain` and `fedgate account` see them.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use fedgate::accounts::{AccountChange, Accounts, NewAccount};
 use fedgate::config::Config;
 use fedgate::db::schema;
 use fedgate::password;
+use serde_json::{Value, json};
 
-use crate::{Files, fedgate, json, policy};
+use crate::{Files, fedgate, policy};
 
 /// A bcrypt hash of some password.
 const HASH: &str = "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW";
@@ -65,7 +69,7 @@ fn who_cannot_log_in_is_not_told_to_be_allowed() {
     let ask = |request: [&str; 2]| {
         let arguments = [&["explain", "--config", &config, "--as", "ANA"][..], &request].concat();
         let (code, text, _) = policy(&arguments);
-        let found = json(&[&arguments[..], &["--json"]].concat());
+        let found = crate::json(&[&arguments[..], &["--json"]].concat());
         assert_eq!(code, 0);
         (text, found["decision"].as_str().map(str::to_owned), found["reason"].as_str().map(str::to_owned))
     };
@@ -78,6 +82,9 @@ fn who_cannot_log_in_is_not_told_to_be_allowed() {
         assert_eq!(text, format!("GET /people/ANA as ANA: {why}: the gateway answers 401\n"));
         assert_eq!((decision, reason), (None, Some(format!("{why}: the gateway answers 401"))));
         assert!(ask(["PUT", "/people/ANA"]).0.contains("(405)") && ask(["GET", "/"]).0.contains("public"));
+        assert!(
+            ask(["GET", "/nowhere"]).0.ends_with("401\n") && ask(["FOO", "/nowhere"]).0.contains("404 to everybody")
+        );
     };
     let change =
         |change| with_accounts(&config, async |accounts| assert!(accounts.change("ANA", &change).await.unwrap()));
@@ -123,6 +130,104 @@ fn a_look_at_a_store_that_is_not_there_makes_none() {
     files.write("stroe.db", "");
     refused("the database has no schema of this version");
     let arguments = ["explain", "--json", "--as", "ANA", "--config", &config, "GET", "/people/ANA"];
-    let found = json(&arguments);
+    let found = crate::json(&arguments);
     assert!(found["file"].is_null() && found["error"].as_str().unwrap().contains("`store.path`"), "{found}");
+}
+
+/// Exit code and what was told, as one object; this is what standard input holds.
+fn account(config: &str, input: &str, arguments: &[&str]) -> (i32, Value) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+    command.args(["account", "--config", config, "--json"]).args(arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
+    (out.status.code().unwrap(), serde_json::from_str(&text).unwrap())
+}
+
+#[test]
+fn each_command_for_accounts_is_one_object_for_machines() {
+    let files = Files::new();
+    let config = configuration(&files, "store.db", "");
+    with_accounts(&config, async |_| ());
+    let ask = |input: &str, arguments: &[&str]| account(&config, input, arguments);
+    let (code, added) = ask("a good password\n", &["add", "bob", "--roles", "end_user,Root"]);
+    let epoch = added["epoch"].as_u64().unwrap();
+    let warnings = added["warnings"].as_array().unwrap();
+    assert!(warnings.len() == 1 && warnings[0].as_str().unwrap().contains("defines no role `Root`"), "{added}");
+    assert!(warnings[0].as_str().unwrap().contains("did you mean `root`? names are compared exactly"), "{added}");
+    let expected =
+        json!({ "id": "BOB", "done": "added", "roles": ["end_user", "Root"], "epoch": epoch, "warnings": warnings });
+    assert_eq!((code, added.clone()), (0, expected));
+
+    let shown =
+        |active: bool, roles: Value| json!({ "id": "BOB", "active": active, "roles": roles, "password": "argon2id" });
+    assert_eq!(ask("", &["show", "BOB"]), (0, shown(true, json!(["end_user", "Root"]))));
+    for (input, arguments, done, more) in [
+        ("", &["roles", "BOB", "root"][..], "roles", json!({ "roles": ["root"] })),
+        ("", &["disable", "BOB"], "disabled", json!({})),
+        ("", &["enable", "BOB"], "enabled", json!({})),
+        ("another password\n", &["passwd", "BOB"], "password", json!({})),
+        ("", &["disable", "BOB", "--wait"], "disabled", json!({ "applied": [], "silent": [] })),
+    ] {
+        let (code, told) = ask(input, arguments);
+        let epoch_now = told["epoch"].as_u64().unwrap();
+        assert!(code == 0 && epoch_now > epoch, "{told}");
+        let mut expected = json!({ "id": "BOB", "done": done, "epoch": epoch_now });
+        expected.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        if arguments.contains(&"--wait") {
+            expected["after_ms"] = told["after_ms"].as_u64().unwrap().into();
+        }
+        assert_eq!(told, expected);
+    }
+    assert_eq!(ask("", &["show", "BOB"]), (0, shown(false, json!(["root"]))));
+
+    for (input, arguments, exit, problem) in [
+        ("x\n", &["add", "bob"][..], 1, "less than 6 characters"),
+        ("a good password\n", &["add", "BOB"], 1, "`BOB` exists"),
+        ("", &["add", "a/b"], 2, "`A/B`: "),
+        ("", &["show", "bob"], 1, "there is no person `bob` (did you mean `BOB`? names are compared exactly)"),
+        ("", &["enable", "EVE"], 1, "there is no person `EVE` (ids are compared exactly, capitals count)"),
+        ("", &["passwd", "bob"], 1, "did you mean `BOB`?"),
+    ] {
+        let (code, told) = ask(input, arguments);
+        assert!(code == exit && told["error"].as_str().unwrap().contains(problem), "{arguments:?}: {told}");
+        assert!(told.get("done").is_none(), "{told}");
+    }
+    let (code, told) = account("/nowhere/fedgate.toml", "", &["show", "BOB"]);
+    assert!(code == 2 && told["error"].as_str().unwrap().contains("/nowhere/fedgate.toml"), "{told}");
+    let explain = ["explain", "--config", &config, "--as", "bob", "GET", "/people/BOB"];
+    assert!(
+        policy(&explain).2.contains("did you mean `BOB`? names are compared exactly); name the roles with --roles")
+    );
+}
+
+#[test]
+fn who_looks_at_policies_needs_no_secret_but_who_asks_the_store_does() {
+    let files = Files::new();
+    let route = "[[route]]\npath = \"/labs/{id}\"\nmethods = [\"GET\"]\nendpoint = \"labs\"\nupstream = \"his\"\n";
+    let config = configuration(&files, "store.db", route);
+    store_with_ana(&config, HASH);
+    let labs = files.write("labs.cfg", r#"[{"role": "r", "permissions": {"GET": ["labs"]}}]"#);
+    let cases = files.write(
+        "c.toml",
+        "[[case]]\nname = \"n\"\nas = \"A\"\nroles = [\"r\"]\nrequest = \"GET /labs/A\"\nexpect = \"allow\"\n",
+    );
+    std::fs::remove_file(files.0.join("secret")).unwrap();
+    let explain = ["explain", "--as", "A", "--policy", &labs, "GET", "/labs/A"];
+    for arguments in [
+        &["check", "--strict", &labs][..],
+        &["test", &labs, "--cases", &cases],
+        &["matrix", &labs],
+        &["diff", &labs, &labs],
+        &[&explain[..], &["--roles", "r"]].concat(),
+    ] {
+        let (code, text, complaint) = policy(&[arguments, &["--config", &config]].concat());
+        assert!(code == 0 && !text.contains("no route"), "{arguments:?}: {text}{complaint}");
+    }
+    for arguments in [&[&["policy"][..], &explain].concat()[..], &["status"], &["check"]] {
+        let (code, _, complaint) = fedgate(&[arguments, &["--config", &config]].concat());
+        assert!(code == 2 && complaint.contains("`assertion.secret_file` names `"), "{arguments:?}: {complaint}");
+    }
 }

@@ -129,6 +129,9 @@ async fn what_is_hashed_and_found_is_counted() {
     for _ in 0..2 {
         fixture.authenticator.authenticate(Some(header.as_bytes()), None, &other).await.unwrap();
     }
+    // The same policy, read once more, is no other.
+    let again = Arc::new(PolicySet::parse(other.source()).unwrap());
+    fixture.authenticator.authenticate(Some(header.as_bytes()), None, &again).await.unwrap();
     fixture.authenticator.proofs.invalidate_all();
     fixture.authenticator.proofs.run_pending_tasks().await;
     let figures = fixture.authenticator.figures();

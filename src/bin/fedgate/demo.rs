@@ -84,7 +84,7 @@ async fn serve(files: &Files, listen: SocketAddr, (his, gateway): (Option<u32>, 
         }
         sleep(Duration::from_millis(20)).await;
     }
-    print_line(&welcome(files, listen))?;
+    welcome(files, listen).lines().try_for_each(print_line)?;
     std::future::pending().await
 }
 

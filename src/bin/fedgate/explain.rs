@@ -4,7 +4,6 @@
 //! than the record is told as that.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -13,12 +12,14 @@ use fedgate::config::Config;
 use fedgate::history;
 use fedgate::path::parse_target;
 use fedgate::policy::{Decision, Method, PolicySet, Question};
+use fedgate::regular;
 use fedgate::reload::read_policy;
 use fedgate::routes::{Resolution, Routes, Target, WriteGuard};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::{Failure, load, policy, print_line};
+use crate::print::Report;
+use crate::{Failure, load, policy};
 
 /// The members of a record that a replay needs; the others are left unread.
 #[derive(Deserialize)]
@@ -44,33 +45,11 @@ struct Record {
     cut: Vec<String>,
 }
 
-/// What is told: line by line to a reader, at the end and as one object to a program.
-struct Report {
-    as_json: bool,
-    members: Map<String, Value>,
-}
-
-impl Report {
-    fn line(&self, line: &str) -> std::io::Result<()> {
-        if self.as_json { Ok(()) } else { print_line(line) }
-    }
-
-    fn note(&mut self, member: &str, value: Value) {
-        self.members.insert(member.to_owned(), value);
-    }
-}
-
 pub(crate) fn run(config: &Path, request_id: &str, records: Option<PathBuf>, as_json: bool) -> Result<(), Failure> {
-    let mut report = Report { as_json, members: Map::new() };
-    report.note("file", config.display().to_string().into());
+    let mut report = Report::new(as_json);
+    report.note("file", config.display().to_string());
     let outcome = load(config).and_then(|config| explain(&config, request_id, records, &mut report));
-    if let Err(failure) = &outcome {
-        report.note("error", failure.in_words().into());
-    }
-    if as_json {
-        print_line(&Value::Object(report.members).to_string())?;
-    }
-    outcome
+    report.end(outcome)
 }
 
 fn explain(config: &Config, request_id: &str, records: Option<PathBuf>, report: &mut Report) -> Result<(), Failure> {
@@ -81,10 +60,10 @@ fn explain(config: &Config, request_id: &str, records: Option<PathBuf>, report: 
             config.file.display()
         ))
     })?;
-    report.note("file", file.display().to_string().into());
+    report.note("file", file.display().to_string());
     let (line, record) =
         find(&file, request_id)?.ok_or_else(|| anyhow!("{} has no record of request {request_id}", file.display()))?;
-    report.note("record", serde_json::from_str(&line).context("a record")?);
+    report.note("record", serde_json::from_str::<Value>(&line).context("a record")?);
     report.note("replay", Value::Null);
     let Record { time, method, path, decision, reason, status, .. } = &record;
     let who = record.account.as_deref().unwrap_or("nobody");
@@ -106,7 +85,7 @@ fn explain(config: &Config, request_id: &str, records: Option<PathBuf>, report: 
     let routes = Routes::from_config(config).map_err(|fault| Failure::Usage(fault.into()))?;
     let resolved = routes.resolve(method, &canonical);
     let set = policy_of(config, &record.policy)?;
-    let (lines, replay) = policy::explained(&set, &routes, account, &record.roles, method, path)?;
+    let (lines, replay) = policy::explained(&set, &routes, account, &record.roles, method, path);
     lines.iter().try_for_each(|line| report.line(line))?;
     let target = if let Resolution::Found(target) = &resolved { Some(target) } else { None };
     let asked = Asked { set: &set, routes: &routes, record: &record, account, target };
@@ -166,7 +145,7 @@ impl Asked<'_> {
         let Record { method, decision, reason, status, .. } = self.record;
         match (decision.as_str(), reason.as_str(), status) {
             ("allow", _, 403) => {
-                report.note("refused_by", "service".into());
+                report.note("refused_by", "service");
                 report.line("  allowed by the gateway: it is the service behind that refused it (403)")?;
                 let mut told = Vec::new();
                 for permission in self.permissions() {
@@ -178,7 +157,7 @@ impl Asked<'_> {
                     report.line(&format!("  the permission `{permission}` under {method} {words}"))?;
                     told.push(json!({ "permission": permission, "granted": granted }));
                 }
-                report.note("permissions", told.into());
+                report.note("permissions", told);
             }
             ("deny", "member_not_permitted", _) => report.line(&match &self.record.lacks {
                 Some(permission) => {
@@ -220,7 +199,7 @@ fn text<'a>(object: &'a Value, member: &str) -> Option<&'a str> {
 
 /// The last record of a request; the file is read line by line, whatever its size. A line that broke off is no record.
 fn find(file: &Path, request_id: &str) -> anyhow::Result<Option<(String, Record)>> {
-    let reader = BufReader::new(File::open(file).with_context(|| format!("{}: cannot be read", file.display()))?);
+    let reader = BufReader::new(regular::open(file).with_context(|| format!("{}: cannot be read", file.display()))?);
     let mut found = None;
     for line in reader.split(b'\n') {
         let line = line.with_context(|| format!("{}: cannot be read", file.display()))?;

@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod explain;
 mod policy;
+mod print;
 mod status;
 mod upgrade;
 
@@ -21,6 +22,8 @@ use fedgate::db::schema;
 use fedgate::gateway::Prepared;
 use fedgate::password::{self, Arena, Cost};
 use fedgate::{observe, parent};
+
+pub(crate) use print::print_line;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -96,6 +99,9 @@ enum Command {
     },
     /// Manage the accounts of the configured store.
     Account {
+        /// Print JSON: one object that says what was done, or why it was not.
+        #[arg(long, global = true)]
+        json: bool,
         #[command(flatten)]
         config: ConfigFile,
         #[command(subcommand)]
@@ -145,7 +151,7 @@ fn main() -> ExitCode {
     match log.and_then(|()| run(arguments.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("fedgate: {}", failure.in_words());
+            print::complain(&failure.in_words());
             ExitCode::from(failure.exit_code())
         }
     }
@@ -174,10 +180,7 @@ fn run(command: Command) -> Result<(), Failure> {
             let config = load(&config.file)?;
             runtime()?.block_on(status::run(&config, json))
         }
-        Command::Account { config, command } => {
-            let config = load(&config.file)?;
-            runtime()?.block_on(account::run(&config, command))
-        }
+        Command::Account { config, json, command } => runtime()?.block_on(account::run(&config.file, command, json)),
     }
 }
 
@@ -233,12 +236,4 @@ fn store_key(config: &Config) -> &'static str {
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
-}
-
-/// Prints one line to stdout; a reader that went away has read enough, and changes nothing about how a command ends.
-pub(crate) fn print_line(line: &str) -> std::io::Result<()> {
-    use std::io::{ErrorKind, Write};
-    let mut out = std::io::stdout().lock();
-    let printed = writeln!(out, "{line}").and_then(|()| out.flush());
-    if printed.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) { Ok(()) } else { printed }
 }

@@ -3,6 +3,7 @@
 //! Each command finds out first and tells then, in lines or as one JSON object; where it could not find out, the object
 //! is the error. Exit 1 is an answer that scripts stop at, exit 2 a question that could not be answered.
 
+mod asked;
 mod check;
 mod diff;
 mod explain;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 
 pub(crate) use explain::explained;
 
+use crate::print::{print_json, warn};
 use crate::{Failure, load, print_line};
 
 #[derive(Subcommand)]
@@ -63,6 +65,9 @@ pub(crate) enum Command {
         /// Print JSON, as `--format json`.
         #[arg(long, conflicts_with = "format")]
         json: bool,
+        /// The configuration whose routes count; without it, the built-in routes of Thalamus.
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Show exactly what an edit changes, in words. Exit 1 when it lets some role do more than before.
     Diff {
@@ -73,9 +78,8 @@ pub(crate) enum Command {
         /// Exit 0 although some role may do more: it is meant.
         #[arg(long)]
         allow_wider: bool,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        options: Options,
     },
     /// Run the cases beside a policy (FILE with the ending `.cases.toml`). Exit 1 when one is not met.
     #[command(after_help = CASES)]
@@ -145,6 +149,8 @@ pub(crate) enum Format {
 struct Report {
     /// For a reader.
     lines: Vec<String>,
+    /// What is no failure, and worth a word to the reader.
+    warnings: Vec<String>,
     /// For a machine.
     json: Value,
     /// Why it ends with 1, although it found out what it was asked.
@@ -164,8 +170,11 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     match command.report().await {
         Ok(report) => {
             match as_json {
-                true => print_line(&report.json.to_string())?,
-                false => report.lines.iter().try_for_each(|line| print_line(line))?,
+                true => print_json(&report.json)?,
+                false => {
+                    report.warnings.iter().for_each(|warning| warn(warning));
+                    report.lines.iter().try_for_each(|line| print_line(line))?;
+                }
             }
             report.failure.map_or(Ok(()), Err)
         }
@@ -176,7 +185,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
                     Some(FileFault { file, fault }) => json!({ "file": file, "error": fault }),
                     None => json!({ "file": null, "error": failure.in_words() }),
                 };
-                print_line(&told.to_string())?;
+                print_json(&told)?;
             }
             Err(failure)
         }
@@ -184,24 +193,19 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
 }
 
 impl Report {
-    /// Lines for a terminal: a character of a name that would control it is shown as its escape.
     fn new(lines: Vec<String>, json: Value) -> Self {
-        Self { lines: lines.iter().map(|line| shown(line)).collect(), json, failure: None }
+        Self { lines, warnings: Vec::new(), json, failure: None }
     }
-}
-
-/// A text with its control characters as escapes.
-fn shown(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(shown).collect()
 }
 
 impl Command {
     fn is_json(&self) -> bool {
         match self {
-            Self::Check { options, .. } | Self::Explain { options, .. } | Self::Test { options, .. } => options.json,
+            Self::Check { options, .. }
+            | Self::Explain { options, .. }
+            | Self::Diff { options, .. }
+            | Self::Test { options, .. } => options.json,
             Self::Matrix { format, json, .. } => *json || *format == Format::Json,
-            Self::Diff { json, .. } => *json,
         }
     }
 
@@ -211,7 +215,11 @@ impl Command {
                 Ok(check::check(&file, &read(&file)?, &routes(options.config()?.as_ref())?, strict))
             }
             Self::Explain { principal, roles, policy, method, path, options } => {
-                let config = options.config()?;
+                // The store is asked with its password.
+                let config = match (&roles, &options.config) {
+                    (None, Some(config)) => Some(load(config)?),
+                    _ => options.config()?,
+                };
                 let file = policy.as_deref().or(config.as_ref().map(|config| config.policy.roles.as_path()));
                 let unnamed = || Failure::Usage(anyhow!("name the policy with --policy FILE or --config FILE"));
                 let policy = read(file.ok_or_else(unnamed)?)?;
@@ -223,10 +231,16 @@ impl Command {
                         return Err(Failure::Usage(anyhow!(problem)));
                     }
                 };
-                explain::report(&policy, &routes(config.as_ref())?, &who, &method, &path)
+                Ok(explain::report(&policy, &routes(config.as_ref())?, &who, &method, &path))
             }
-            Self::Matrix { file, format, .. } => Ok(matrix::matrix(&read(&file)?, format)),
-            Self::Diff { old, new, allow_wider, .. } => Ok(diff::diff(&read(&old)?, &read(&new)?, allow_wider)),
+            Self::Matrix { file, format, config, .. } => {
+                let routes = routes(config.as_deref().map(without_secrets).transpose()?.as_ref())?;
+                Ok(matrix::matrix(&read(&file)?, &routes.asked(), format))
+            }
+            Self::Diff { old, new, allow_wider, options } => {
+                let routes = routes(options.config()?.as_ref())?;
+                Ok(diff::diff(&read(&old)?, &read(&new)?, &routes.asked(), allow_wider))
+            }
             Self::Test { file, cases, options } => {
                 let (policy, routes) = (read(&file)?, routes(options.config()?.as_ref())?);
                 test::test(&policy, &routes, &cases.unwrap_or_else(|| file.with_extension("cases.toml")))
@@ -237,7 +251,7 @@ impl Command {
 
 impl Options {
     fn config(&self) -> Result<Option<Config>, Failure> {
-        self.config.as_deref().map(load).transpose()
+        self.config.as_deref().map(without_secrets).transpose()
     }
 }
 
@@ -246,6 +260,11 @@ impl FileFault {
     fn usage(file: &Path, fault: impl std::fmt::Display) -> Failure {
         Failure::Usage(Self { file: file.display().to_string(), fault: fault.to_string() }.into())
     }
+}
+
+/// A configuration for its routes and its policy: who looks at these needs no secret, and an auditor has none.
+fn without_secrets(file: &Path) -> Result<Config, Failure> {
+    Config::load_without_secrets(file).map_err(|error| Failure::Usage(error.into()))
 }
 
 fn read(file: &Path) -> Result<PolicySet, Failure> {

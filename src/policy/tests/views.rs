@@ -114,6 +114,39 @@ fn what_is_hardly_meant_is_warned_of_and_nothing_else() {
 }
 
 #[test]
+fn what_thalamus_would_fail_at_is_told_apart_from_what_is_hardly_meant() {
+    let found = policy(
+        r#"[
+{"role": "whole", "permissions": {"GET": ["person"], "POST": [], "PATCH": [], "DELETE": [], "global": "False"}},
+{"role": "few", "permissions": {"GET": ["person"], "PATCH": [], "global": "True"}},
+{"role": "nowhere", "permissions": {"GET": ["person"], "POST": [], "PATCH": [], "DELETE": []}},
+{"role": "nothing", "permissions": {"GET": [], "POST": [], "PATCH": [], "DELETE": []}},
+{"role": "put", "permissions": {"GET": [], "POST": [], "PATCH": [], "DELETE": [], "PUT": ["person"]}}]"#,
+    );
+    let warnings = found.thalamus_warnings();
+    let lines: Vec<_> = warnings.iter().map(|warning| warning.line).collect();
+    assert_eq!(lines, [3, 4], "{warnings:?}");
+    assert!(
+        warnings[0].text.starts_with("role `few` has no `POST`, `DELETE`: Thalamus would answer 500"),
+        "{warnings:?}"
+    );
+    assert!(warnings[1].text.starts_with("role `nowhere` has no `global`: Thalamus would answer 500"), "{warnings:?}");
+    let asked = Asked::from([("person", [Method::Get, Method::Put].into())]);
+    assert_eq!(found.warnings(&asked), [], "a policy that comes into force is not told of");
+}
+
+#[test]
+fn a_hint_names_what_differs_by_case_alone() {
+    let known = ["End_User", "end_user", "root"];
+    assert_eq!(hint("END_USER", known), " (did you mean `End_User`? names are compared exactly)");
+    assert_eq!(hint("ROOT", known), " (did you mean `root`? names are compared exactly)");
+    assert_eq!((hint("enduser", known), hint("root", [])), (String::new(), String::new()));
+    let asked = Asked::from([("person", [Method::Get].into())]);
+    let found = policy(r#"[{"role": "r", "permissions": {"GET": ["Person"]}}]"#).warnings(&asked);
+    assert!(found[0].text.contains("`Person` (did you mean `person`? names are compared exactly);"), "{found:?}");
+}
+
+#[test]
 fn a_case_expects_what_its_words_say_and_nothing_else_meets_it() {
     use Decision::{Allow, Deny};
     let all = [

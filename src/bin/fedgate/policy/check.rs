@@ -3,25 +3,34 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use fedgate::policy::PolicySet;
+use fedgate::policy::{PolicySet, Warning};
 use fedgate::routes::Routes;
 use serde_json::json;
 
 use super::Report;
+use crate::print::count;
 
 pub(super) fn check(file: &Path, policy: &PolicySet, routes: &Routes, strict: bool) -> Report {
     let (file, roles, fingerprint) = (file.display().to_string(), policy.roles().len(), policy.fingerprint());
-    let warnings = policy.warnings(&routes.asked());
-    let found = match warnings.len() {
+    let (warnings, of_thalamus) = (policy.warnings(&routes.asked()), policy.thalamus_warnings());
+    let mut found = match warnings.len() {
         0 => "nothing to remark".to_owned(),
-        1 => "1 warning".to_owned(),
-        count => format!("{count} warnings"),
+        number => count(number, "warning", "warnings"),
     };
-    let list: Vec<_> =
-        warnings.iter().map(|warning| json!({ "line": warning.line, "warning": warning.text })).collect();
-    let lines = warnings.iter().map(|warning| format!("{file}:{}: {}", warning.line, warning.text));
-    let lines = lines.chain([format!("{file}: {roles} roles, fingerprint {fingerprint}, {found}")]).collect();
-    let json = json!({ "file": file, "roles": roles, "fingerprint": fingerprint, "warnings": list });
+    if !of_thalamus.is_empty() {
+        found = format!("{found}, and {} for who runs Thalamus too", of_thalamus.len());
+    }
+    let list = |warnings: &[Warning]| -> Vec<_> {
+        warnings.iter().map(|warning| json!({ "line": warning.line, "warning": warning.text })).collect()
+    };
+    let lines = warnings.iter().chain(&of_thalamus).map(|warning| format!("{file}:{}: {}", warning.line, warning.text));
+    let roles_in_words = count(roles, "role", "roles");
+    let lines = lines.chain([format!("{file}: {roles_in_words}, fingerprint {fingerprint}, {found}")]).collect();
+    let json = json!({
+        "file": file, "roles": roles, "fingerprint": fingerprint, "warnings": list(&warnings),
+        "thalamus": list(&of_thalamus),
+    });
+    // What only Thalamus would stumble over is no fault of a policy here.
     let failure = (strict && !warnings.is_empty()).then(|| anyhow!("there are warnings").into());
     Report { failure, ..Report::new(lines, json) }
 }

@@ -1,24 +1,29 @@
 //! `fedgate policy diff`: what an edit changes, cell by cell.
 
 use anyhow::anyhow;
-use fedgate::policy::{CellChange, PolicySet, Reach};
+use fedgate::policy::{Asked, CellChange, PolicySet, Reach};
 use serde_json::json;
 
 use super::Report;
+use super::asked::is_asked;
+use crate::print::count;
 
-pub(super) fn diff(old: &PolicySet, new: &PolicySet, allow_wider: bool) -> Report {
+pub(super) fn diff(old: &PolicySet, new: &PolicySet, asked: &Asked<'_>, allow_wider: bool) -> Report {
     let changes = old.changes_to(new);
     let wider = changes.iter().filter(|change| change.widens()).count();
-    let count = match changes.len() {
+    let found = match changes.len() {
         0 => "nothing changes".to_owned(),
-        count => format!("{count} changes, {wider} of them wider"),
+        number => format!("{}, {wider} of them wider", count(number, "change", "changes")),
     };
-    let lines = changes.iter().map(in_words);
-    let lines = lines.chain([format!("{} -> {}: {count}", old.fingerprint(), new.fingerprint())]).collect();
+    let is_asked = |change: &CellChange| is_asked(asked, &change.endpoint, change.method);
+    let lines = changes
+        .iter()
+        .map(|change| format!("{}{}", in_words(change), if is_asked(change) { "" } else { " (no route asks for it)" }));
+    let lines = lines.chain([format!("{} -> {}: {found}", old.fingerprint(), new.fingerprint())]).collect();
     let reach = |reach: Option<Reach>| reach.map(Reach::as_str);
     let list: Vec<_> = changes
         .iter()
-        .map(|change| json!({ "role": change.role, "endpoint": change.endpoint, "method": change.method, "before": reach(change.before), "after": reach(change.after), "widens": change.widens() }))
+        .map(|change| json!({ "role": change.role, "endpoint": change.endpoint, "method": change.method, "before": reach(change.before), "after": reach(change.after), "widens": change.widens(), "asked": is_asked(change) }))
         .collect();
     let json = json!({ "old": old.fingerprint(), "new": new.fingerprint(), "changes": list, "wider": wider });
     let widens = || anyhow!("access widens; if that is meant, say so with --allow-wider").into();

@@ -3,13 +3,14 @@
 use anyhow::anyhow;
 use fedgate::accounts::Account;
 use fedgate::config::{ClientCertificates, Config};
-use fedgate::path::{CanonicalPath, parse_target};
-use fedgate::policy::{Decision, DenyReason, Explanation, PolicySet, Question, Reach, RoleSays, Says};
-use fedgate::routes::{Resolution, Routes};
+use fedgate::escape::shown;
+use fedgate::policy::{Decision, DenyReason, Explanation, PolicySet, Question, Reach, RoleSays, Says, hint};
+use fedgate::routes::Routes;
 use serde_json::{Value, json};
 
 use super::Report;
-use crate::account::has_usable_password;
+use super::asked::{Unasked, parse, question};
+use crate::account::{has_usable_password, missing};
 use crate::{Failure, open_store, store_fault};
 
 /// Who asks.
@@ -28,8 +29,11 @@ impl Who {
 
     /// An account of the configured store.
     pub(super) async fn stored(id: String, config: &Config) -> Result<Self, Failure> {
-        let account = open_store(config).await?.read(&id).await.map_err(|error| store_fault(config, error))?;
-        let account = account.ok_or_else(|| anyhow!("there is no person `{id}`; name the roles with --roles"))?;
+        let accounts = open_store(config).await?;
+        let account = accounts.read(&id).await.map_err(|error| store_fault(config, error))?;
+        let Some(account) = account else {
+            return Err(anyhow!("{}; name the roles with --roles", missing(&accounts, &id).await).into());
+        };
         let barred = barred(&account, config);
         Ok(Self { id, roles: account.roles, barred })
     }
@@ -55,75 +59,50 @@ pub(crate) fn explained(
     roles: &[String],
     method: &str,
     path: &str,
-) -> Result<(Vec<String>, Value), Failure> {
+) -> (Vec<String>, Value) {
     let who = Who::with_roles(principal.to_owned(), roles.to_owned());
-    let Report { lines, json, .. } = report(policy, routes, &who, method, path)?;
-    Ok((lines, json))
+    let Report { lines, json, .. } = report(policy, routes, &who, method, path);
+    (lines, json)
 }
 
-pub(super) fn report(
-    policy: &PolicySet,
-    routes: &Routes,
-    who: &Who,
-    method: &str,
-    path: &str,
-) -> Result<Report, Failure> {
-    let (canonical, _) = parse(path)?;
+pub(super) fn report(policy: &PolicySet, routes: &Routes, who: &Who, method: &str, path: &str) -> Report {
     let request = format!("{method} {path}");
-    let resolved = routes.resolve(method, &canonical);
-    let question = match question(routes, &who.id, &who.roles, method, &resolved) {
-        Ok(question) => question,
-        Err(sentence) => {
-            let json = json!({ "request": request, "decision": null, "reason": sentence });
-            return Ok(Report::new(vec![format!("{request}: {sentence}")], json));
-        }
+    let canonical = match parse(method, path) {
+        Ok(canonical) => canonical,
+        Err(unasked) => return without_policy(&request, who, &unasked),
     };
-    if let Some(sentence) = who.barred {
-        let json = json!({ "request": request, "as": who.id, "decision": null, "reason": sentence });
-        return Ok(Report::new(vec![format!("{request} as {}: {sentence}", who.id)], json));
-    }
+    let resolved = routes.resolve(method, &canonical);
+    let asked = question(routes, &who.id, &who.roles, method, &resolved);
+    let question = match (asked, who.barred.map(Unasked::barred)) {
+        (Ok(question), None) => question,
+        (Ok(_) | Err(Unasked { to_everybody: false, .. }), Some(barred)) => {
+            return without_policy(&request, who, &barred);
+        }
+        (Err(unasked), _) => return without_policy(&request, who, &unasked),
+    };
     let explanation = policy.explain(question);
-    let says = |says: &RoleSays| json!({ "role": says.role, "says": says_in_words(says.says, &question), "line": line_of(says.says) });
+    let says = |of: &RoleSays| {
+        let says = says_in_words(of, &question, policy);
+        json!({ "role": of.role, "finding": finding(of.says), "says": says, "line": line_of(of.says) })
+    };
     let roles: Vec<_> = explanation.roles.iter().map(says).collect();
+    let status = match explanation.decision {
+        // That of the service behind, which nobody knows.
+        Decision::Allow(_) => None,
+        Decision::Deny(_) => Some(403),
+    };
     let json = json!({
         "request": request, "as": who.id, "endpoint": question.endpoint, "subject": question.subject,
-        "decision": explanation.decision.to_string(), "policy": policy.fingerprint(), "roles": roles,
+        "decision": explanation.decision.to_string(), "status": status, "policy": policy.fingerprint(), "roles": roles,
     });
-    Ok(Report::new(lines(policy, &question, &explanation, &request), json))
+    Report::new(lines(policy, &question, &explanation, &request), json)
 }
 
-fn parse(path: &str) -> Result<(CanonicalPath<'_>, Option<&str>), Failure> {
-    parse_target(path.as_bytes()).map_err(|fault| Failure::Usage(anyhow!("`{path}`: {fault}; the gateway answers 400")))
-}
-
-/// What a request asks of the policy: the question, or the sentence that says why there is none.
-pub(super) fn question<'a>(
-    routes: &'a Routes,
-    principal: &'a str,
-    roles: &'a [String],
-    method: &str,
-    resolved: &'a Resolution<'a, '_>,
-) -> Result<Question<'a>, String> {
-    match resolved {
-        Resolution::NotFound if method == "OPTIONS" => Err("no route has this path: 404 to everybody".into()),
-        Resolution::NotFound => Err("no route has this path: 404 to who is authenticated, 401 to others".into()),
-        Resolution::MethodNotAllowed(allow) if method == "OPTIONS" => {
-            Err(format!("answered to everybody without asking the policy; the path serves {allow}"))
-        }
-        Resolution::MethodNotAllowed(allow) => {
-            Err(format!("the path does not serve {method} (405); it serves {allow}"))
-        }
-        Resolution::Found(target) => match target.action.endpoint {
-            None => Err("public: the route asks nobody who they are".into()),
-            Some(endpoint) => Ok(Question {
-                principal,
-                roles,
-                method: target.method,
-                endpoint: routes.endpoints().name(endpoint),
-                subject: target.subject.as_deref(),
-            }),
-        },
-    }
+/// What the gateway answers without asking the policy.
+fn without_policy(request: &str, who: &Who, Unasked { status, sentence, to_everybody }: &Unasked) -> Report {
+    let json = json!({ "request": request, "as": who.id, "decision": null, "status": status, "reason": sentence });
+    let whose = if *to_everybody { String::new() } else { format!(" as {}", who.id) };
+    Report::new(vec![format!("{request}{whose}: {sentence}")], json)
 }
 
 fn lines(policy: &PolicySet, question: &Question<'_>, explanation: &Explanation, request: &str) -> Vec<String> {
@@ -144,7 +123,7 @@ fn lines(policy: &PolicySet, question: &Question<'_>, explanation: &Explanation,
     if explanation.roles.is_empty() {
         lines.push("  the account has no roles".to_owned());
     }
-    let says = |says: &RoleSays| format!("  {:<24} {}", says.role, says_in_words(says.says, question));
+    let says = |says: &RoleSays| format!("  {:<24} {}", shown(&says.role), says_in_words(says, question, policy));
     lines.extend(explanation.roles.iter().map(says));
     lines
 }
@@ -159,15 +138,26 @@ fn in_words(decision: Decision) -> &'static str {
     }
 }
 
-fn says_in_words(says: Says, question: &Question<'_>) -> String {
-    match says {
+fn says_in_words(of: &RoleSays, question: &Question<'_>, policy: &PolicySet) -> String {
+    match of.says {
         Says::Grants { line, reach: Reach::Global } => format!("grants it for any record (line {line})"),
         Says::Grants { line, reach: Reach::Own } => format!("grants it for one's own record (line {line})"),
         Says::OwnOnly { line } => format!("grants it, but for one's own record alone (line {line})"),
         Says::Silent { line } => {
             format!("does not list `{}` under {} (role on line {line})", question.endpoint, question.method.as_str())
         }
-        Says::Undefined => "is not defined in the policy".into(),
+        Says::Undefined => format!("is not defined in the policy{}", hint(&of.role, policy.role_names())),
+    }
+}
+
+/// The same in a word that stays.
+fn finding(says: Says) -> &'static str {
+    match says {
+        Says::Grants { reach: Reach::Global, .. } => "grants_any",
+        Says::Grants { reach: Reach::Own, .. } => "grants_own",
+        Says::OwnOnly { .. } => "own_only",
+        Says::Silent { .. } => "silent",
+        Says::Undefined => "undefined",
     }
 }
 

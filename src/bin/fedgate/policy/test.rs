@@ -4,12 +4,19 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::anyhow;
-use fedgate::path::parse_target;
-use fedgate::policy::{Asks, Case, Decision, Expectation, Method, PolicySet, Question, parse_cases};
+use fedgate::policy::{
+    Asked, Asks, Case, Decision, DenyReason, Expectation, Method, PolicySet, Question, hint, parse_cases,
+};
+use fedgate::regular;
 use fedgate::routes::Routes;
 use serde_json::json;
 
-use super::{FileFault, Report, explain::question};
+use super::asked::{parse, question};
+use super::{FileFault, Report};
+use crate::print::count;
+
+/// Largest file of cases.
+const MOST_BYTES: u64 = 8 << 20;
 
 /// One question of a case: in words, with what was expected and what was found, or why there is nothing to find.
 struct Answer {
@@ -19,7 +26,7 @@ struct Answer {
 }
 
 pub(super) fn test(policy: &PolicySet, routes: &Routes, file: &Path) -> Result<Report, super::Failure> {
-    let text = std::fs::read_to_string(file)
+    let text = regular::read_to_string(file, MOST_BYTES)
         .map_err(|error| FileFault::usage(file, format!("the cases cannot be read: {error}")))?;
     let cases = parse_cases(&text).map_err(|fault| FileFault::usage(file, fault))?;
     if cases.is_empty() {
@@ -42,9 +49,45 @@ pub(super) fn test(policy: &PolicySet, routes: &Routes, file: &Path) -> Result<R
         }
     }
     lines.push(format!("{passed} passed, {failed} failed"));
-    let json = json!({ "policy": policy.fingerprint(), "passed": passed, "failed": failed, "cases": results });
-    let unmet = || anyhow!("{failed} expectations of {} are not met", file.display()).into();
-    Ok(Report { failure: (failed > 0).then(unmet), ..Report::new(lines, json) })
+    let warnings = hardly_meant(policy, &routes.asked(), &cases);
+    let list: Vec<_> =
+        warnings.iter().map(|(case, warning)| json!({ "case": case.name, "warning": warning })).collect();
+    let warnings = warnings.into_iter().map(|(case, warning)| format!("case `{}`: {warning}", case.name)).collect();
+    let json = json!({
+        "policy": policy.fingerprint(), "passed": passed, "failed": failed, "cases": results, "warnings": list,
+    });
+    let unmet = || {
+        let are = if failed == 1 { "is" } else { "are" };
+        anyhow!("{} of {} {are} not met", count(failed, "expectation", "expectations"), file.display()).into()
+    };
+    Ok(Report { warnings, failure: (failed > 0).then(unmet), ..Report::new(lines, json) })
+}
+
+/// What a case cannot mean: what it asks for no request asks, or who it asks as nobody can be.
+fn hardly_meant<'a>(policy: &PolicySet, asked: &Asked<'_>, cases: &'a [Case]) -> Vec<(&'a Case, String)> {
+    let mut warnings = Vec::new();
+    let mut names = BTreeSet::new();
+    for case in cases {
+        let mut warn = |text: String| warnings.push((case, text));
+        if !names.insert(case.name.as_str()) {
+            warn("another case has this name".to_owned());
+        }
+        let endpoints: Vec<&str> = match &case.asks {
+            Asks::Request(_) => Vec::new(),
+            Asks::Cell { endpoint, .. } => vec![endpoint],
+            Asks::Only(allowed) => allowed.keys().map(String::as_str).collect(),
+        };
+        for endpoint in endpoints.into_iter().filter(|endpoint| !asked.contains_key(endpoint)) {
+            warn(format!("no route asks for endpoint `{endpoint}`{}", hint(endpoint, asked.keys().copied())));
+        }
+        // That a role is not defined may be what a case shows.
+        let is_meant = matches!(case.expect, Expectation::DenyReason(DenyReason::NoRole));
+        let is_defined = |role: &String| policy.definitions(role).next().is_some();
+        for role in case.roles.iter().filter(|role| !is_meant && !is_defined(role)) {
+            warn(format!("the policy defines no role `{role}`{}", hint(role, policy.role_names())));
+        }
+    }
+    warnings
 }
 
 fn answers(policy: &PolicySet, routes: &Routes, case: &Case) -> Vec<Answer> {
@@ -80,7 +123,8 @@ fn answers(policy: &PolicySet, routes: &Routes, case: &Case) -> Vec<Answer> {
 
 fn requested(policy: &PolicySet, routes: &Routes, case: &Case, request: &str) -> Result<Decision, String> {
     let (method, target) = request.split_once(' ').ok_or("`request` is not METHOD PATH")?;
-    let (path, _) = parse_target(target.as_bytes()).map_err(|fault| fault.to_string())?;
+    let path = parse(method, target).map_err(|unasked| unasked.sentence)?;
     let resolved = routes.resolve(method, &path);
-    Ok(policy.decide(question(routes, &case.principal, &case.roles, method, &resolved)?))
+    let asked = question(routes, &case.principal, &case.roles, method, &resolved);
+    Ok(policy.decide(asked.map_err(|unasked| unasked.sentence)?))
 }

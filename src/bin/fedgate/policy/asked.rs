@@ -1,0 +1,97 @@
+//! What a request asks of the policy, or what the gateway answers without asking it.
+//!
+//! The one rule: the same order as that of the gateway: the request line, the path, the method, who it is, the policy.
+
+use fedgate::path::{CanonicalPath, parse_target};
+use fedgate::pipeline::Refusal;
+use fedgate::policy::{Asked, Method, Question};
+use fedgate::routes::{Resolution, Routes};
+
+/// Why the policy is not asked.
+pub(super) struct Unasked {
+    /// What the gateway answers; none where the service behind answers.
+    pub(super) status: Option<u16>,
+    /// Why, and what it answers, in words.
+    pub(super) sentence: String,
+    /// Whether everybody is told, known or not.
+    pub(super) to_everybody: bool,
+}
+
+impl Unasked {
+    fn to_everybody(status: impl Into<Option<u16>>, sentence: String) -> Self {
+        Self { status: status.into(), sentence, to_everybody: true }
+    }
+
+    /// Whoever cannot authenticate is told nothing else.
+    pub(super) fn barred(why: &str) -> Self {
+        Self { status: Some(401), sentence: why.to_owned(), to_everybody: false }
+    }
+}
+
+/// The path of a request line, if the gateway reads it as one.
+pub(super) fn parse<'p>(method: &str, path: &'p str) -> Result<CanonicalPath<'p>, Unasked> {
+    if method == "CONNECT" {
+        return Err(Unasked::to_everybody(405, "no path serves CONNECT: the gateway answers 405".into()));
+    }
+    if http::Method::from_bytes(method.as_bytes()).is_err() {
+        return Err(Unasked::to_everybody(400, "the method is no word: the gateway answers 400".into()));
+    }
+    parse_target(path.as_bytes()).map(|(path, _)| path).map_err(|fault| {
+        if !is_known(method) || (method == "OPTIONS" && path == "*") {
+            return Unasked::to_everybody(
+                405,
+                format!("{fault}, and no path serves {method}: the gateway answers 405"),
+            );
+        }
+        let status = Refusal::Path(fault).status();
+        Unasked::to_everybody(status, format!("{fault}: the gateway answers {status}"))
+    })
+}
+
+/// What a request asks of the policy: the question, or why there is none.
+pub(super) fn question<'a>(
+    routes: &'a Routes,
+    principal: &'a str,
+    roles: &'a [String],
+    method: &str,
+    resolved: &'a Resolution<'a, '_>,
+) -> Result<Question<'a>, Unasked> {
+    match resolved {
+        Resolution::NotFound if method == "OPTIONS" || !is_known(method) => {
+            Err(Unasked::to_everybody(404, "no route has this path: 404 to everybody".into()))
+        }
+        Resolution::NotFound => Err(Unasked {
+            status: Some(404),
+            sentence: "no route has this path: 404 to who is authenticated, 401 to others".into(),
+            to_everybody: false,
+        }),
+        Resolution::MethodNotAllowed(allow) if method == "OPTIONS" => Err(Unasked::to_everybody(
+            200,
+            format!("answered to everybody without asking the policy (200); the path serves {allow}"),
+        )),
+        Resolution::MethodNotAllowed(allow) => {
+            Err(Unasked::to_everybody(405, format!("the path does not serve {method} (405); it serves {allow}")))
+        }
+        Resolution::Found(target) => match target.action.endpoint {
+            None => Err(Unasked::to_everybody(None, "public: the route asks nobody who they are".into())),
+            Some(endpoint) => Ok(Question {
+                principal,
+                roles,
+                method: target.method,
+                endpoint: routes.endpoints().name(endpoint),
+                subject: target.subject.as_deref(),
+            }),
+        },
+    }
+}
+
+/// Whether a route asks a policy for this endpoint under this method.
+pub(super) fn is_asked(asked: &Asked<'_>, endpoint: &str, method: &str) -> bool {
+    let methods = asked.get(endpoint);
+    methods.is_some_and(|methods| Method::of_key(method).is_some_and(|method| methods.contains(&method)))
+}
+
+/// Whether some path may serve a method; names of methods count capitals (RFC 9110, 9.1).
+fn is_known(method: &str) -> bool {
+    Method::parse(method).is_some() || method == "OPTIONS"
+}
