@@ -351,7 +351,7 @@ pub fn load_policy(config: &Config) -> Result<PolicySet, ServeError> {
     let path = &config.policy.roles;
     read_policy(path).map_err(|fault| {
         let remedy = match &fault {
-            ReloadError::Unreadable(_) | ReloadError::NotAFile => "; `policy.roles` must name a roles.cfg",
+            ReloadError::Unreadable(_) => "; `policy.roles` must name a roles.cfg",
             ReloadError::Policy(_) => "",
         };
         ServeError::Policy { path: path.display().to_string(), problem: format!("{fault}{remedy}") }

@@ -1,8 +1,7 @@
 //! The policy file and its file system: reading it, noticing that it changed, and not being held up by a disk.
 
-use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::policy::{MAX_POLICY_BYTES, PolicyError, PolicySet};
+use crate::regular;
 
 /// How long a file system may take before it is said to hang.
 pub(super) const HANGS: Duration = Duration::from_secs(2);
@@ -21,12 +21,9 @@ pub(super) const HANGS: Duration = Duration::from_secs(2);
 /// Why a policy file cannot be used.
 #[derive(Debug, Error)]
 pub enum ReloadError {
-    /// It cannot be read.
+    /// It cannot be read, or is a directory, a FIFO or a device.
     #[error("cannot be read ({0})")]
     Unreadable(#[from] std::io::Error),
-    /// A directory, a FIFO or a device.
-    #[error("is no regular file")]
-    NotAFile,
     /// It was read and refused.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -41,14 +38,9 @@ pub fn read_policy(path: &Path) -> Result<PolicySet, ReloadError> {
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, ReloadError> {
-    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(ReloadError::NotAFile);
-    }
     let mut bytes = Vec::new();
     // One byte more than a policy may have, so that the parser sees that it is too large.
-    file.take(MAX_POLICY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    regular::open(path)?.take(MAX_POLICY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

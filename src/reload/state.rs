@@ -116,6 +116,6 @@ pub fn tell_warnings(path: &Path, warnings: &[Warning]) {
         tracing::warn!("{}:{line}: {text}", path.display());
     }
     if let Some(more) = warnings.len().checked_sub(MOST_WARNINGS).filter(|more| *more > 0) {
-        tracing::warn!("{}: {more} more warnings; `fedgate policy check` tells them all", path.display());
+        tracing::warn!("{}: warnings beyond these: {more}; `fedgate policy check` tells them all", path.display());
     }
 }

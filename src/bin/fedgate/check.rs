@@ -6,11 +6,11 @@ use fedgate::config::StoreConfig;
 use fedgate::db::schema;
 use fedgate::gateway::Prepared;
 
-use crate::{Failure, load, print_line, store_exists, store_fault};
+use crate::{Failure, load, print, print_line, store_exists, store_fault};
 
 pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
-    config.warnings().iter().for_each(|warning| eprintln!("fedgate: warning: {warning}"));
+    config.warnings().iter().for_each(|warning| print::warn(warning));
     let store = match &config.store {
         StoreConfig::Sqlite(sqlite) => format!("embedded store {}", sqlite.path.display()),
         StoreConfig::Postgres(_) => "PostgreSQL".to_owned(),
@@ -24,10 +24,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     print_line(&format!(
         "policy         {} defines {}, fingerprint {}",
         roles.display(),
-        match policy.roles().len() {
-            1 => "1 role".to_owned(),
-            count => format!("{count} roles"),
-        },
+        print::count(policy.roles().len(), "role", "roles"),
         policy.fingerprint()
     ))?;
     for warning in policy.warnings(&prepared.pipeline().routes().asked()) {
