@@ -8,7 +8,10 @@ fn names_do_not_control_the_terminal() {
     let file = files.write("odd.cfg", &crowd(r"a\n\u001b[31m").replace("person", r"per\u0007son"));
     let (_, table, _) = policy(&["matrix", &file]);
     assert!(table.lines().count() < 50, "none begins a line");
-    assert!(table.contains(r"  a\n\u{1b}[31m0  a") && table.contains("\nper\\u{7}son      GET     own  "), "{table:.200}");
+    assert!(
+        table.contains(r"  a\n\u{1b}[31m0  a") && table.contains("\nper\\u{7}son       GET     own  "),
+        "{table:.200}"
+    );
     let roles = "\u{1b}[31m";
     let (_, text, _) =
         policy(&["explain", "--as", "A\nB", "--roles", roles, "--policy", STOCK, "GET", "/people/\u{1b}"]);
