@@ -263,7 +263,7 @@ impl Place {
             "[gateway]\nlisten = [\"{tls_address}\"]\nlisten_plain = [\"{address}\"]\nadmin = [\"{admin}\"]\n{pid_file}max_body_bytes = 2048\nthreads = 2\n\
              [tls]\ncertificate = \"cert.pem\"\nkey = \"cert.key\"\n[policy]\nroles = \"roles.cfg\"\n[store]\n{store}\n\
              [assertion]\nsecret_file = \"secret\"\n\
-             [[upstream]]\nname = \"his\"\naddress = \"{}\"\nconnect_timeout_ms = 500\nread_timeout_ms = 2000\n{}",
+             [[upstream]]\nname = \"his\"\naddress = \"{}\"\nconnect_timeout_ms = 500\nread_timeout_ms = 3000\n{}",
             upstream.address, setup.configuration
         );
         std::fs::write(dir.join("fedgate.toml"), text).unwrap();
@@ -465,7 +465,7 @@ fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
                 stream.write_all(ok)
             }
             Some("late") => {
-                std::thread::sleep(Duration::from_millis(1500));
+                std::thread::sleep(Duration::from_millis(1200));
                 stream.write_all(ok)
             }
             Some("large") => stream
