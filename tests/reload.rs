@@ -311,6 +311,9 @@ fn a_hangup_is_answered_each_time_with_what_the_file_holds() {
         gateway.signal(Signal::HUP);
         gateway.logged(words, began, PATIENCE).unwrap_or_else(|| panic!("no line with `{words}`"));
     };
+    // From here on the file is watched: a signal that comes before asks for the first look, which is made without it.
+    put(&path, &policy(0).replace("edit_0", "edit_1"));
+    comes_into_force(&gateway, &fingerprint(&policy(0).replace("edit_0", "edit_1")));
     for _ in 0..2 {
         answered("the policy file holds the policy in force");
     }
@@ -318,9 +321,9 @@ fn a_hangup_is_answered_each_time_with_what_the_file_holds() {
     for _ in 0..2 {
         answered("stays in force");
     }
-    put(&path, &policy(0));
     let began = Instant::now();
-    gateway.logged("the policy file is good again", began - ALARM, PATIENCE).expect("without being asked");
+    put(&path, &policy(0).replace("edit_0", "edit_1"));
+    gateway.logged("the policy file is good again", began, PATIENCE).expect("without being asked");
     answered("the policy file holds the policy in force");
 }
 
