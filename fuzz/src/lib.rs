@@ -8,6 +8,8 @@
 pub mod assertion;
 #[path = "../../src/authn/basic.rs"]
 pub mod basic;
+#[path = "../../src/escape.rs"]
+pub mod escape;
 #[path = "../../src/framing.rs"]
 pub mod framing;
 #[path = "../../src/password.rs"]
@@ -41,5 +43,6 @@ pub mod config {
     pub enum AssertionKeys {
         Hs256 { secret: Secret },
         Ed25519 { private_key: Option<Secret>, public_key: Option<Vec<u8>> },
+        Unread,
     }
 }
