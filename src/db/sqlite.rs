@@ -122,7 +122,9 @@ impl Inner {
         let path = self.path.display();
         match Identity::of(&self.path) {
             Ok(file) if file == self.file => Ok(()),
-            Ok(_) => Err(unavailable(format!("`{path}` was replaced while it was open; restart all who opened it"))),
+            Ok(_) => Err(unavailable(format!(
+                "`{path}` was replaced while it was open; stop all who opened it, remove the `-wal` and `-shm` beside it, and start them"
+            ))),
             Err(error) => Err(unavailable(format!("`{path}` cannot be found any more ({error})"))),
         }
     }
