@@ -13,17 +13,7 @@ pub const NAME_CHARACTERS: usize = 64;
 
 /// A text as one line that shows all of it.
 pub fn shown(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_unseen) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match is_unseen(c) {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
-        }
-    }
-    Cow::Owned(shown)
+    escaped(text, |shown, c| shown.extend(c.escape_default()))
 }
 
 /// The same of a name, whose end is left out where it is long: at most [`NAME_CHARACTERS`], then `…`.
@@ -42,17 +32,24 @@ pub fn start(text: &str, characters: usize) -> Cow<'_, str> {
 /// A JSON text that holds the same, in which each character is seen: only strings hold such characters, and a string may
 /// escape any (RFC 8259, 7).
 pub fn json(text: &str) -> Cow<'_, str> {
+    escaped(text, |json, c| {
+        c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| json.push_str(&format!("\\u{unit:04x}")));
+    })
+}
+
+/// The text with what `escape` makes of each character that is unseen.
+fn escaped(text: &str, escape: impl Fn(&mut String, char)) -> Cow<'_, str> {
     if !text.contains(is_unseen) {
         return Cow::Borrowed(text);
     }
-    let mut json = String::with_capacity(text.len() + 8);
+    let mut escaped = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         match is_unseen(c) {
-            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| json.push_str(&format!("\\u{unit:04x}"))),
-            false => json.push(c),
+            true => escape(&mut escaped, c),
+            false => escaped.push(c),
         }
     }
-    Cow::Owned(json)
+    Cow::Owned(escaped)
 }
 
 /// Whether a character controls the terminal, turns the direction of others, begins a line, or has no width: the controls

@@ -159,7 +159,7 @@ impl Accounts {
 
     /// What changed since the answer that is known, and what is known now.
     async fn ask(&self, known: Option<&Known>) -> Result<(Changes, Known), AccountsError> {
-        let after = known.map_or(i64::MAX, |known| to_sql(known.epoch));
+        let after = Known::after(known);
         let rows = match &self.database {
             Database::Postgres(pool) => {
                 let client = pool.get().await.map_err(DbError::from)?;
@@ -210,6 +210,13 @@ struct Known {
     epoch: u64,
     /// The version of the triggers; one who does not follow them knows none.
     triggers: Option<String>,
+}
+
+impl Known {
+    /// The epoch after which changes are asked for; who knows none asks for none.
+    fn after(known: Option<&Self>) -> i64 {
+        known.map_or(i64::MAX, |known| to_sql(known.epoch))
+    }
 }
 
 /// One row of the answer to what changed: the epoch now, the triggers that fire, and an epoch of a change with its account.

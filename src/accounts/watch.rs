@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client};
 
-use super::{Accounts, AccountsError, ChangeRow, Changed, Changes, Known, READ_TIMEOUT, changes, to_sql, within};
+use super::{Accounts, AccountsError, ChangeRow, Changed, Changes, Known, READ_TIMEOUT, changes, within};
 use crate::config::{PostgresConfig, StoreConfig};
 use crate::db::{Database, DbError, postgres};
 use crate::moment::Moment;
@@ -85,8 +85,7 @@ async fn follow_postgres(
     let mut known = None;
     loop {
         let asked = Moment::now();
-        let after = known.as_ref().map_or(i64::MAX, |known: &Known| to_sql(known.epoch));
-        let rows = within(limit, postgres_changes(&session.client, after)).await?;
+        let rows = within(limit, postgres_changes(&session.client, Known::after(known.as_ref()))).await?;
         let (changes, now) = changes(known.as_ref(), rows)?;
         watch.confirmed(asked, &changes);
         known = Some(now);

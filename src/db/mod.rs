@@ -87,6 +87,14 @@ impl DbError {
         self.state() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
     }
 
+    /// No session could be had: the database is away for now, unless the settings are wrong.
+    fn no_session(error: tokio_postgres::Error) -> Self {
+        match Self::from(error) {
+            Self::Failed(error) => Self::Unavailable(error),
+            other => other,
+        }
+    }
+
     fn state(&self) -> Option<&SqlState> {
         self.find::<tokio_postgres::error::DbError>().map(tokio_postgres::error::DbError::code)
     }
@@ -129,10 +137,7 @@ impl From<deadpool_postgres::PoolError> for DbError {
         match error {
             PoolError::Timeout(TimeoutType::Wait) => Self::Unavailable("no connection is free".into()),
             PoolError::Timeout(_) => Self::Unavailable("it does not answer in time".into()),
-            PoolError::Backend(error) => match Self::from(error) {
-                Self::Failed(error) => Self::Unavailable(error),
-                other => other,
-            },
+            PoolError::Backend(error) => Self::no_session(error),
             other => Self::Unavailable(other.into()),
         }
     }

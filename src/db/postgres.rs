@@ -53,7 +53,7 @@ pub fn pool(config: &PostgresConfig) -> Result<Pool, DbError> {
 pub async fn connect(config: &PostgresConfig) -> Result<(Client, Connection<Socket, TlsStream>), DbError> {
     let settings = settings(config)?;
     match tokio::time::timeout(CONNECT_TIMEOUT * 2, settings.connect(tls(config)?)).await {
-        Ok(session) => session.map_err(|error| deadpool_postgres::PoolError::Backend(error).into()),
+        Ok(session) => session.map_err(DbError::no_session),
         Err(elapsed) => Err(DbError::Unavailable(elapsed.into())),
     }
 }

@@ -160,8 +160,10 @@ async fn change(
 async fn done(accounts: &Accounts, id: &str, word: &str, words: &str, report: &mut Report) -> Result<(), Failure> {
     report.note("id", id);
     report.note("done", word);
-    // That the epoch cannot be asked for undoes nothing.
-    report.note("epoch", accounts.changes_since(None).await.ok().map(|changes| changes.epoch));
+    if report.is_json() {
+        // That the epoch cannot be asked for undoes nothing.
+        report.note("epoch", accounts.changes_since(None).await.ok().map(|changes| changes.epoch));
+    }
     Ok(report.line(&format!("{id} {words}"))?)
 }
 

@@ -212,13 +212,13 @@ impl Command {
     async fn report(self) -> Result<Report, Failure> {
         match self {
             Self::Check { file, strict, options } => {
-                Ok(check::check(&file, &read(&file)?, &routes(options.config()?.as_ref())?, strict))
+                Ok(check::check(&file, &read(&file)?, &named_routes(options.config.as_deref())?, strict))
             }
             Self::Explain { principal, roles, policy, method, path, options } => {
                 // The store is asked with its password.
                 let config = match (&roles, &options.config) {
                     (None, Some(config)) => Some(load(config)?),
-                    _ => options.config()?,
+                    (_, file) => file.as_deref().map(without_secrets).transpose()?,
                 };
                 let file = policy.as_deref().or(config.as_ref().map(|config| config.policy.roles.as_path()));
                 let unnamed = || Failure::Usage(anyhow!("name the policy with --policy FILE or --config FILE"));
@@ -234,24 +234,18 @@ impl Command {
                 Ok(explain::report(&policy, &routes(config.as_ref())?, &who, &method, &path))
             }
             Self::Matrix { file, format, config, .. } => {
-                let routes = routes(config.as_deref().map(without_secrets).transpose()?.as_ref())?;
+                let routes = named_routes(config.as_deref())?;
                 Ok(matrix::matrix(&read(&file)?, &routes.asked(), format))
             }
             Self::Diff { old, new, allow_wider, options } => {
-                let routes = routes(options.config()?.as_ref())?;
+                let routes = named_routes(options.config.as_deref())?;
                 Ok(diff::diff(&read(&old)?, &read(&new)?, &routes.asked(), allow_wider))
             }
             Self::Test { file, cases, options } => {
-                let (policy, routes) = (read(&file)?, routes(options.config()?.as_ref())?);
+                let (policy, routes) = (read(&file)?, named_routes(options.config.as_deref())?);
                 test::test(&policy, &routes, &cases.unwrap_or_else(|| file.with_extension("cases.toml")))
             }
         }
-    }
-}
-
-impl Options {
-    fn config(&self) -> Result<Option<Config>, Failure> {
-        self.config.as_deref().map(without_secrets).transpose()
     }
 }
 
@@ -269,6 +263,10 @@ fn without_secrets(file: &Path) -> Result<Config, Failure> {
 
 fn read(file: &Path) -> Result<PolicySet, Failure> {
     read_policy(file).map_err(|fault| FileFault::usage(file, fault))
+}
+
+fn named_routes(config: Option<&Path>) -> Result<Routes, Failure> {
+    routes(config.map(without_secrets).transpose()?.as_ref())
 }
 
 fn routes(config: Option<&Config>) -> Result<Routes, Failure> {

@@ -23,6 +23,11 @@ impl Report {
         Self { as_json, members: Map::new(), warnings: Vec::new() }
     }
 
+    /// Whether a program reads it: members are told to nobody else.
+    pub(crate) fn is_json(&self) -> bool {
+        self.as_json
+    }
+
     /// Tells a reader.
     pub(crate) fn line(&self, line: &str) -> Result<(), Error> {
         if self.as_json { Ok(()) } else { print_line(line) }

@@ -60,7 +60,7 @@ pub(super) fn matrix(policy: &PolicySet, asked: &Asked<'_>, format: Format) -> R
         "policy": policy.fingerprint(), "cells": matrix.iter().map(cell).collect::<Vec<_>>(),
         "ungranted": ungranted.collect::<Vec<_>>(), "unjudged": unjudged.collect::<Vec<_>>(),
     });
-    Report { lines, ..Report::new(Vec::new(), json) }
+    Report::new(lines, json)
 }
 
 fn table(roles: &[&str], rows: &Rows<'_>, asked: &Asked<'_>) -> Vec<String> {
