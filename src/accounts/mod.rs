@@ -25,8 +25,8 @@ use crate::db::{Database, DbError};
 
 /// How many epochs of changes the database remembers; a reader further behind drops everything it holds.
 const REMEMBERED_EPOCHS: u64 = 10_000;
-/// How many triggers raise the epoch, in either database.
-const TRIGGERS: i64 = 3;
+/// How many changes are told at once; with one more, any account may have changed.
+const TOLD_CHANGES: usize = 10_000;
 /// How long one account may take to be read.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a change may take.
@@ -219,10 +219,11 @@ impl Known {
     }
 }
 
-/// One row of the answer to what changed: the epoch now, the triggers that fire, and an epoch of a change with its account.
+/// One row of the answer to what changed: the epoch now, whether the triggers fire and their version, and an epoch of a
+/// change with its account.
 struct ChangeRow {
     now: i64,
-    firing: i64,
+    fire: bool,
     triggers: Option<String>,
     change: Option<i64>,
     account: Option<String>,
@@ -234,7 +235,7 @@ fn sqlite_changes(connection: &rusqlite::Connection, after: i64) -> Result<Vec<C
             now: row.get(0)?,
             change: row.get(1)?,
             account: row.get(2)?,
-            firing: row.get(3)?,
+            fire: row.get(3)?,
             triggers: row.get(4)?,
         })
     };
@@ -244,7 +245,7 @@ fn sqlite_changes(connection: &rusqlite::Connection, after: i64) -> Result<Vec<C
 /// Turns rows into changes, and into what is known from now on.
 fn changes(known: Option<&Known>, rows: Vec<ChangeRow>) -> Result<(Changes, Known), AccountsError> {
     let first = rows.first().ok_or(AccountsError::NotMigrated)?;
-    if first.firing < TRIGGERS {
+    if !first.fire {
         return Err(AccountsError::Untold);
     }
     let now = Known { epoch: from_sql(first.now), triggers: first.triggers.clone() };
@@ -254,7 +255,8 @@ fn changes(known: Option<&Known>, rows: Vec<ChangeRow>) -> Result<(Changes, Know
         // Triggers that are not the same were away for a moment, and what changed meanwhile has no epoch.
         is_same_history && (known.triggers.is_none() || known.triggers == now.triggers)
     });
-    let accounts = match !follows || rows.iter().any(|row| row.change.is_some() && row.account.is_none()) {
+    let is_told = rows.len() <= TOLD_CHANGES && rows.iter().all(|row| row.change.is_none() || row.account.is_some());
+    let accounts = match !follows || !is_told {
         true => Changed::Everything,
         false => Changed::These(rows.into_iter().filter_map(|row| row.account).collect()),
     };
@@ -284,11 +286,9 @@ const POSTGRES_REPLACE_HASH: &str = "
 const SQLITE_REPLACE_HASH: &str = "
     UPDATE people SET data = json_set(data, '$.password', ?3) WHERE id = ?1 AND data->>'$.password' = ?2";
 const SQLITE_CHANGES: &str = "
-    SELECT e.epoch, c.epoch, c.account,
-           (SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'people'
-            AND name IN ('fedgate_people_updated', 'fedgate_people_replaced', 'fedgate_people_deleted')),
-           (SELECT CAST(schema_version AS TEXT) FROM pragma_schema_version)
-    FROM fedgate_epoch e LEFT JOIN fedgate_account_changes c ON c.epoch > ?1";
+    SELECT e.epoch, c.epoch, c.account, t.fire, (SELECT CAST(schema_version AS TEXT) FROM pragma_schema_version)
+    FROM fedgate_epoch e CROSS JOIN fedgate_triggers t LEFT JOIN fedgate_account_changes c ON c.epoch > ?1
+    LIMIT 10001";
 
 #[cfg(test)]
 mod tests;

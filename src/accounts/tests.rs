@@ -4,7 +4,7 @@ use super::*;
 fn a_gap_or_an_epoch_that_went_back_or_triggers_that_were_away_mean_everything() {
     let row = |now, change: Option<i64>, account: Option<&str>| {
         let triggers = Some("7 8 9".to_owned());
-        vec![ChangeRow { now, firing: TRIGGERS, triggers, change, account: account.map(str::to_owned) }]
+        vec![ChangeRow { now, fire: true, triggers, change, account: account.map(str::to_owned) }]
     };
     let of = |since: Option<u64>, rows| {
         let known = since.map(|epoch| Known { epoch, triggers: Some("7 8 9".into()) });
@@ -16,10 +16,13 @@ fn a_gap_or_an_epoch_that_went_back_or_triggers_that_were_away_mean_everything()
     assert_eq!(of(Some(8), row(7, None, None)), Changed::Everything, "the epoch went back");
     assert_eq!(of(Some(6), row(7, Some(7), None)), Changed::Everything, "a change that names no account");
     assert_eq!(of(Some(0), row(20_000, Some(20_000), Some("ANA"))), Changed::Everything, "older changes are forgotten");
+    let many = |count| (0..count).flat_map(|_| row(7, Some(7), Some("ANA"))).collect();
+    assert!(matches!(of(Some(6), many(TOLD_CHANGES)), Changed::These(_)));
+    assert_eq!(of(Some(6), many(TOLD_CHANGES + 1)), Changed::Everything, "there may be more of them");
     let others = Known { epoch: 7, triggers: Some("7 8 10".into()) };
     assert_eq!(changes(Some(&others), row(7, None, None)).unwrap().0.accounts, Changed::Everything);
     let (one_off, known) =
-        (vec![ChangeRow { firing: 2, ..row(7, None, None).remove(0) }], Known { epoch: 7, triggers: None });
+        (vec![ChangeRow { fire: false, ..row(7, None, None).remove(0) }], Known { epoch: 7, triggers: None });
     assert!(matches!(changes(Some(&known), one_off), Err(AccountsError::Untold)));
     assert!(matches!(changes(Some(&known), vec![]), Err(AccountsError::NotMigrated)));
 }

@@ -166,7 +166,7 @@ pub(super) async fn postgres_changes(client: &Client, after: i64) -> Result<Vec<
         now: row.get(0),
         change: row.get(1),
         account: row.get(2),
-        firing: row.get(3),
+        fire: row.get(3),
         triggers: row.get(4),
     };
     Ok(rows.iter().map(row).collect())
@@ -190,17 +190,12 @@ impl Drop for AbortOnDrop {
     }
 }
 
-// A trigger that was switched off and on has another `xmin`.
 const POSTGRES_CHANGES: &str = "
-    SELECT e.epoch, c.epoch, c.account, t.firing, t.version, pg_is_in_recovery()
+    SELECT e.epoch, c.epoch, c.account, t.fire, t.version, pg_is_in_recovery()
     FROM fedgate_epoch e
-    CROSS JOIN (
-        SELECT count(*) AS firing, string_agg(xmin::text, ' ' ORDER BY tgname) AS version
-        FROM pg_trigger
-        WHERE tgrelid = 'people'::regclass AND tgenabled IN ('O', 'A')
-          AND tgname IN ('fedgate_people_updated', 'fedgate_people_deleted', 'fedgate_people_truncated')
-    ) t
-    LEFT JOIN fedgate_account_changes c ON c.epoch > $1";
+    CROSS JOIN fedgate_triggers() t
+    LEFT JOIN fedgate_account_changes c ON c.epoch > $1
+    LIMIT 10001";
 
 impl Changes {
     /// Whether nothing changed.

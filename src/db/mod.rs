@@ -74,9 +74,9 @@ impl DbError {
         self.find::<tokio_postgres::error::DbError>().is_some()
     }
 
-    /// Whether a table or a column is not there, because the schema is not.
+    /// Whether a table, a column or a function is not there, because the schema is not.
     pub fn lacks_schema(&self) -> bool {
-        let by_state = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN];
+        let by_state = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_FUNCTION];
         let is_missing = |text: &str| text.starts_with("no such table") || text.starts_with("no such column");
         self.state().is_some_and(|state| by_state.contains(state))
             || self.find::<rusqlite::Error>().is_some_and(|error| is_missing(&error.to_string()))

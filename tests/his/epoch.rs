@@ -107,11 +107,80 @@ async fn postgres_tells_many_changes_and_a_truncation_as_all() {
 }
 
 #[tokio::test]
-async fn postgres_sees_also_who_writes_as_a_replica() {
+async fn postgres_sees_also_who_writes_as_a_replica_once_each_and_in_one_epoch() {
     let his = His::on_postgres().await;
-    his.person("ANA", "{}").await;
-    his.sql("SET session_replication_role = replica; UPDATE people SET data = '{\"active\": false}'; RESET ALL").await;
-    assert_eq!(changes(&his).await, "ANA");
+    his.sql("INSERT INTO people SELECT 'P' || n, '{}' FROM generate_series(1, 3) n").await;
+    let before = epoch(&his).await;
+    let written = "UPDATE people SET data = '{\"active\": false}'; UPDATE people SET data = data || '{\"name\": \"x\"}'; \
+                   UPDATE people SET id = 'P4' WHERE id = 'P3'; DELETE FROM people WHERE id = 'P1'";
+    his.sql(&format!("BEGIN; SET LOCAL session_replication_role = replica; {written}; COMMIT")).await;
+    assert_eq!((changes(&his).await.as_str(), epoch(&his).await), ("P1 P1 P2 P3 P3 P4", before + 1));
+    // What was taken back raised nothing, and the next one is another transaction.
+    his.sql("BEGIN; SAVEPOINT a; UPDATE people SET data = '{}'; ROLLBACK TO a; DELETE FROM people WHERE id = 'P2'; COMMIT")
+        .await;
+    his.sql("UPDATE people SET data = '{}'").await;
+    assert_eq!((changes(&his).await.as_str(), epoch(&his).await), ("P2 P4", before + 3));
+    his.sql("SET session_replication_role = replica; TRUNCATE people CASCADE; RESET ALL").await;
+    assert_eq!(changes(&his).await, "*");
+}
+
+#[tokio::test]
+async fn postgres_sees_what_logical_replication_brings() {
+    let cluster = crate::support::postgres::Cluster::shared();
+    let config = cluster.database().await;
+    let publisher = His::on(config.clone()).await;
+    let his = His::on_postgres().await;
+    publisher.sql("INSERT INTO people SELECT 'P' || n, '{\"name\": \"x\"}' FROM generate_series(1, 4) n").await;
+    publisher.sql("CREATE PUBLICATION people FOR TABLE people, pols, personal_docs").await;
+    // Within one cluster the slot must be made beforehand.
+    publisher.sql("SELECT pg_create_logical_replication_slot('fedgate_people', 'pgoutput')").await;
+    his.sql(&format!(
+        "CREATE SUBSCRIPTION people CONNECTION '{}' PUBLICATION people WITH (create_slot = false, slot_name = fedgate_people)",
+        config.uri
+    ))
+    .await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while his.sql_text("SELECT string_agg(id, ' ') FROM people").await.as_deref() != Some("P1 P2 P3 P4") {
+        assert!(std::time::Instant::now() < deadline, "the tables are copied");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(epoch(&his).await, 1, "who is new was never cached");
+    for (written, expected) in [
+        ("BEGIN; UPDATE people SET data = data || '{\"name\": \"y\"}'; DELETE FROM people WHERE id = 'P1'; COMMIT", "P1"),
+        ("UPDATE people SET data = data || '{\"roles\": [\"root\"]}' WHERE id < 'P4'", "P2 P3"),
+        ("UPDATE people SET id = 'P5' WHERE id = 'P4'", "P4 P5"),
+        ("TRUNCATE people CASCADE", "*"),
+    ] {
+        let before = epoch(&his).await;
+        publisher.sql(written).await;
+        while epoch(&his).await == before {
+            assert!(std::time::Instant::now() < deadline, "never seen: {written}");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        assert_eq!((changes(&his).await.as_str(), epoch(&his).await), (expected, before + 1), "{written}");
+    }
+    his.sql("DROP SUBSCRIPTION people").await;
+}
+
+#[tokio::test]
+async fn postgres_triggers_that_fire_for_some_alone_are_told() {
+    let his = His::on_postgres().await;
+    let accounts = Accounts::open(&his.config).await.unwrap();
+    for altered in [
+        "ENABLE TRIGGER USER",
+        "ENABLE TRIGGER fedgate_people_updated_by_replica",
+        "DISABLE TRIGGER fedgate_people_deleted_by_replica",
+        "ENABLE TRIGGER fedgate_people_truncated",
+        "ENABLE REPLICA TRIGGER fedgate_people_deleted",
+    ] {
+        his.sql(&format!("ALTER TABLE people {altered}")).await;
+        assert!(matches!(accounts.check().await, Err(AccountsError::Untold)), "{altered}");
+        schema::migrate(&his.database).await.unwrap();
+        accounts.check().await.unwrap();
+    }
+    // A database that an older program has left.
+    his.sql("DROP FUNCTION fedgate_triggers").await;
+    assert!(matches!(accounts.check().await, Err(AccountsError::NotMigrated)));
 }
 
 #[tokio::test]

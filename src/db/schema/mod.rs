@@ -11,7 +11,7 @@ use tokio_postgres::error::SqlState;
 use super::{Database, DbError};
 
 /// The version this program needs.
-pub const VERSION: i64 = 4;
+pub const VERSION: i64 = 5;
 
 /// Key of the advisory lock that lets one migration run at a time: "fedgate" in ASCII.
 const LOCK: i64 = 0x66_65_64_67_61_74_65;

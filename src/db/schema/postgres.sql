@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS fedgate_epoch (
     epoch bigint NOT NULL
 );
 INSERT INTO fedgate_epoch (epoch) VALUES (1) ON CONFLICT DO NOTHING;
+ALTER TABLE fedgate_epoch ADD COLUMN IF NOT EXISTS raised_by xid8;
 
 -- Which account changed at which epoch; a NULL account says that any may have.
 CREATE TABLE IF NOT EXISTS fedgate_account_changes (epoch bigint NOT NULL, account varchar);
@@ -45,10 +46,16 @@ BEGIN
     IF cardinality(changed) > 1000 THEN
         changed := ARRAY[NULL]::varchar[];
     END IF;
-    UPDATE fedgate_epoch SET epoch = epoch + 1 RETURNING epoch INTO STRICT now_at;
+    -- Once in a transaction, however many rows are replicated in it. Neither mark tells alone: `xmin` comes round again,
+    -- and a dump carries `raised_by` to where other transactions have that number.
+    SELECT epoch INTO now_at FROM fedgate_epoch
+    WHERE raised_by = pg_current_xact_id() AND xmin = pg_current_xact_id()::xid;
+    IF NOT FOUND THEN
+        UPDATE fedgate_epoch SET epoch = epoch + 1, raised_by = pg_current_xact_id() RETURNING epoch INTO STRICT now_at;
+        DELETE FROM fedgate_account_changes WHERE epoch < now_at - 10000;
+        PERFORM pg_notify('fedgate_accounts', now_at::text);
+    END IF;
     INSERT INTO fedgate_account_changes SELECT now_at, account FROM unnest(changed) AS account;
-    DELETE FROM fedgate_account_changes WHERE epoch < now_at - 10000;
-    PERFORM pg_notify('fedgate_accounts', now_at::text);
 END
 $$;
 REVOKE ALL ON FUNCTION fedgate_record_changes(varchar[]) FROM PUBLIC;
@@ -86,15 +93,36 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION fedgate_people_replicated() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND NEW.id <> OLD.id THEN
+        PERFORM fedgate_record_changes(ARRAY[OLD.id, NEW.id]);
+    ELSE
+        PERFORM fedgate_record_changes(ARRAY[OLD.id]);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Whether every trigger is there and fires for whom it is meant, and their version: a trigger that was switched off and on
+-- has another `xmin`.
+CREATE OR REPLACE FUNCTION fedgate_triggers(OUT fire boolean, OUT version text)
+LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+    SELECT count(*) = 5, string_agg(pg_trigger.xmin::text, ' ' ORDER BY tgname)
+    FROM pg_trigger JOIN (VALUES
+        ('fedgate_people_updated', 'O'), ('fedgate_people_updated_by_replica', 'R'),
+        ('fedgate_people_deleted', 'O'), ('fedgate_people_deleted_by_replica', 'R'),
+        ('fedgate_people_truncated', 'A')
+    ) AS expected (name, enabled) ON tgname = name AND tgenabled = enabled::"char"
+    WHERE tgrelid = 'people'::regclass
+$$;
+
 -- What changed while a trigger was away has no epoch.
 LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE;
 DO $$
 BEGIN
-    IF EXISTS (SELECT FROM people) AND 3 > (
-        SELECT count(*) FROM pg_trigger
-        WHERE tgrelid = 'people'::regclass AND tgenabled IN ('O', 'A')
-          AND tgname IN ('fedgate_people_updated', 'fedgate_people_deleted', 'fedgate_people_truncated')
-    ) THEN
+    IF EXISTS (SELECT FROM people) AND NOT (SELECT fire FROM fedgate_triggers()) THEN
         PERFORM fedgate_record_changes(ARRAY[NULL]::varchar[]);
     END IF;
 END
@@ -107,11 +135,25 @@ CREATE OR REPLACE TRIGGER fedgate_people_updated AFTER UPDATE ON people
 CREATE OR REPLACE TRIGGER fedgate_people_deleted AFTER DELETE ON people
     REFERENCING OLD TABLE AS before
     FOR EACH STATEMENT EXECUTE FUNCTION fedgate_people_deleted();
+ALTER TABLE people ENABLE TRIGGER fedgate_people_updated;
+ALTER TABLE people ENABLE TRIGGER fedgate_people_deleted;
+
+-- The process that applies logical replication fires triggers of rows alone. These fire for it, and for every other session
+-- whose `session_replication_role` is `replica`; those above fire for all others.
+CREATE OR REPLACE TRIGGER fedgate_people_updated_by_replica AFTER UPDATE ON people
+    FOR EACH ROW WHEN (
+        OLD.id <> NEW.id
+        OR OLD.data -> 'password' IS DISTINCT FROM NEW.data -> 'password'
+        OR OLD.data -> 'roles' IS DISTINCT FROM NEW.data -> 'roles'
+        OR OLD.data -> 'active' IS DISTINCT FROM NEW.data -> 'active'
+    ) EXECUTE FUNCTION fedgate_people_replicated();
+CREATE OR REPLACE TRIGGER fedgate_people_deleted_by_replica AFTER DELETE ON people
+    FOR EACH ROW EXECUTE FUNCTION fedgate_people_replicated();
+ALTER TABLE people ENABLE REPLICA TRIGGER fedgate_people_updated_by_replica;
+ALTER TABLE people ENABLE REPLICA TRIGGER fedgate_people_deleted_by_replica;
+
 CREATE OR REPLACE TRIGGER fedgate_people_truncated AFTER TRUNCATE ON people
     FOR EACH STATEMENT EXECUTE FUNCTION fedgate_people_truncated();
--- Also for who writes as a replica does (session_replication_role).
-ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_people_updated;
-ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_people_deleted;
 ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_people_truncated;
 
 -- The gateways that run; who waits for a change counts on finding them here, also after a crash.
@@ -128,4 +170,4 @@ CREATE TABLE IF NOT EXISTS fedgate_store ("only" boolean PRIMARY KEY DEFAULT tru
 INSERT INTO fedgate_store (id) VALUES (gen_random_uuid()::text) ON CONFLICT DO NOTHING;
 
 DELETE FROM fedgate_schema;
-INSERT INTO fedgate_schema (version) VALUES (4);
+INSERT INTO fedgate_schema (version) VALUES (5);

@@ -26,11 +26,14 @@ INSERT OR IGNORE INTO fedgate_epoch ("only", epoch) VALUES (1, 1);
 CREATE TABLE IF NOT EXISTS fedgate_account_changes (epoch INTEGER NOT NULL, account TEXT);
 CREATE INDEX IF NOT EXISTS fedgate_account_changes_epoch ON fedgate_account_changes (epoch);
 
+-- Whether every trigger is there.
+CREATE VIEW IF NOT EXISTS fedgate_triggers AS
+SELECT count(*) = 3 AS fire FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'people'
+AND name IN ('fedgate_people_updated', 'fedgate_people_replaced', 'fedgate_people_deleted');
+
 -- What changed while a trigger was away has no epoch.
-CREATE TEMP TABLE fedgate_untold AS SELECT 1 WHERE EXISTS (SELECT 1 FROM people) AND 3 > (
-    SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'people'
-    AND name IN ('fedgate_people_updated', 'fedgate_people_replaced', 'fedgate_people_deleted')
-);
+CREATE TEMP TABLE fedgate_untold AS
+SELECT 1 WHERE EXISTS (SELECT 1 FROM people) AND NOT (SELECT fire FROM fedgate_triggers);
 UPDATE fedgate_epoch SET epoch = epoch + 1 WHERE EXISTS (SELECT 1 FROM fedgate_untold);
 INSERT INTO fedgate_account_changes SELECT epoch, NULL FROM fedgate_epoch WHERE EXISTS (SELECT 1 FROM fedgate_untold);
 DROP TABLE fedgate_untold;
@@ -77,4 +80,4 @@ CREATE TABLE IF NOT EXISTS fedgate_store ("only" INTEGER PRIMARY KEY DEFAULT 1 C
 INSERT OR IGNORE INTO fedgate_store ("only", id) VALUES (1, lower(hex(randomblob(16))));
 
 DELETE FROM fedgate_schema;
-INSERT INTO fedgate_schema (version) VALUES (4);
+INSERT INTO fedgate_schema (version) VALUES (5);
