@@ -13,9 +13,10 @@ pub enum AccountsError {
     /// The schema is missing or older than this program.
     #[error("the database lacks what fedgate adds to it; run `fedhis migrate`")]
     NotMigrated,
-    /// The triggers that raise the account epoch are not there, or are switched off.
+    /// The triggers that raise the account epoch are not there, are switched off, or do not fire for whom they are meant.
     #[error(
-        "changes of accounts would go unseen: the triggers of the table `people` are missing or disabled; run `fedhis migrate`"
+        "changes of accounts would go unseen: the triggers of the table `people` are missing, disabled, or enabled for the \
+         wrong sessions; run `fedhis migrate`"
     )]
     Untold,
     /// The last attempt to confirm the accounts failed, so that asking again would only make the caller wait.

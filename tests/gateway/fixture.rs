@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -71,6 +72,7 @@ pub(crate) struct Place {
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
+    count: Arc<AtomicUsize>,
 }
 
 impl Gateway {
@@ -406,12 +408,12 @@ pub(crate) fn find_header(head: &str, name: &str) -> Option<String> {
 impl Upstream {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let upstream = Self { address: listener.local_addr().unwrap(), seen: Arc::default() };
-        let seen = Arc::clone(&upstream.seen);
+        let upstream = Self { address: listener.local_addr().unwrap(), seen: Arc::default(), count: Arc::default() };
+        let (seen, count) = (Arc::clone(&upstream.seen), Arc::clone(&upstream.count));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let seen = Arc::clone(&seen);
-                std::thread::spawn(move || answer(stream, &seen));
+                let (seen, count) = (Arc::clone(&seen), Arc::clone(&count));
+                std::thread::spawn(move || answer(stream, &seen, &count));
             }
         });
         upstream
@@ -420,6 +422,11 @@ impl Upstream {
     /// The requests so far, head and body; under load the first of them.
     pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// How many there were.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
     }
 }
 
@@ -446,10 +453,11 @@ pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<String> {
 }
 
 /// Answers requests on one connection; some page ids make it misbehave.
-fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>) {
+fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>, count: &AtomicUsize) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     while let Some(request) = read_request(&mut reader) {
         let target = request.split(' ').nth(1).unwrap_or_default().to_owned();
+        count.fetch_add(1, Ordering::SeqCst);
         let mut seen = seen.lock().unwrap();
         if seen.len() < REMEMBERED {
             seen.push(request);

@@ -116,8 +116,10 @@ async fn postgres_sees_also_who_writes_as_a_replica_once_each_and_in_one_epoch()
     his.sql(&format!("BEGIN; SET LOCAL session_replication_role = replica; {written}; COMMIT")).await;
     assert_eq!((changes(&his).await.as_str(), epoch(&his).await), ("P1 P1 P2 P3 P3 P4", before + 1));
     // What was taken back raised nothing, and the next one is another transaction.
-    his.sql("BEGIN; SAVEPOINT a; UPDATE people SET data = '{}'; ROLLBACK TO a; DELETE FROM people WHERE id = 'P2'; COMMIT")
-        .await;
+    his.sql(
+        "BEGIN; SAVEPOINT a; UPDATE people SET data = '{}'; ROLLBACK TO a; DELETE FROM people WHERE id = 'P2'; COMMIT",
+    )
+    .await;
     his.sql("UPDATE people SET data = '{}'").await;
     assert_eq!((changes(&his).await.as_str(), epoch(&his).await), ("P2 P4", before + 3));
     his.sql("SET session_replication_role = replica; TRUNCATE people CASCADE; RESET ALL").await;
@@ -146,7 +148,10 @@ async fn postgres_sees_what_logical_replication_brings() {
     }
     assert_eq!(epoch(&his).await, 1, "who is new was never cached");
     for (written, expected) in [
-        ("BEGIN; UPDATE people SET data = data || '{\"name\": \"y\"}'; DELETE FROM people WHERE id = 'P1'; COMMIT", "P1"),
+        (
+            "BEGIN; UPDATE people SET data = data || '{\"name\": \"y\"}'; DELETE FROM people WHERE id = 'P1'; COMMIT",
+            "P1",
+        ),
         ("UPDATE people SET data = data || '{\"roles\": [\"root\"]}' WHERE id < 'P4'", "P2 P3"),
         ("UPDATE people SET id = 'P5' WHERE id = 'P4'", "P4 P5"),
         ("TRUNCATE people CASCADE", "*"),
