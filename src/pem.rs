@@ -8,11 +8,17 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::{Error, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
+
+use crate::regular;
+
+/// How large a file may be; lists of revoked certificates are the largest.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// Reads something of a file.
-pub(crate) fn read<T>(path: &Path, read: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, String> {
-    read(path).map_err(|error| match error {
-        Error::Io(error) => format!("cannot be read ({error})"),
+pub(crate) fn read<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T, Error>) -> Result<T, String> {
+    let bytes = regular::read(path, MOST_BYTES).map_err(|error| format!("cannot be read ({error})"))?;
+    parse(&Zeroizing::new(bytes)).map_err(|error| match error {
         Error::NoItemsFound => "holds none".into(),
         other => format!("is not PEM ({other})"),
     })
@@ -20,13 +26,13 @@ pub(crate) fn read<T>(path: &Path, read: impl FnOnce(&Path) -> Result<T, Error>)
 
 /// The certificates of a file; at least one.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found: Vec<_> = read(path, |path| CertificateDer::pem_file_iter(path)?.collect())?;
+    let found: Vec<_> = read(path, |pem| CertificateDer::pem_slice_iter(pem).collect())?;
     if found.is_empty() { Err("holds no certificate".into()) } else { Ok(found) }
 }
 
 /// The private key of a file.
 pub(crate) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    read(path, |path| PrivateKeyDer::from_pem_file(path))
+    read(path, PrivateKeyDer::from_pem_slice)
 }
 
 /// A store of authorities.

@@ -21,16 +21,27 @@ pub fn open(path: &Path) -> Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(Error::other("it is no regular file")) }
 }
 
+/// Reads a regular file of at most `most` bytes, into one buffer that is not moved meanwhile.
+///
+/// # Errors
+/// As [`open`]; or it is larger.
+pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let file = open(path)?;
+    let size = file.metadata()?.len().min(most);
+    // With room for one byte more, a read that finds the end needs no other buffer.
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
+    if file.take(most + 1).read_to_end(&mut bytes)? as u64 > most {
+        return Err(Error::new(ErrorKind::FileTooLarge, format!("it is larger than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
 /// Reads a regular file of at most `most` bytes as text.
 ///
 /// # Errors
-/// As [`open`]; or it is larger, or not UTF-8.
+/// As [`read`]; or it is not UTF-8.
 pub fn read_to_string(path: &Path, most: u64) -> Result<String> {
-    let mut text = String::new();
-    if open(path)?.take(most + 1).read_to_string(&mut text)? as u64 > most {
-        return Err(Error::new(ErrorKind::FileTooLarge, format!("it is larger than {most} bytes")));
-    }
-    Ok(text)
+    String::from_utf8(read(path, most)?).map_err(|error| Error::new(ErrorKind::InvalidData, error))
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! The one rule: bytes that grant something are held in a [`Secret`] from the moment they are read.
 
 use std::fmt;
-use std::path::Path;
 
 use zeroize::Zeroizing;
 
@@ -15,21 +14,6 @@ impl Secret {
     /// Takes ownership of secret bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
-    }
-
-    /// Reads a secret from a file; one line end at its end does not count.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn from_file(path: &Path) -> std::io::Result<Self> {
-        let mut bytes = Zeroizing::new(std::fs::read(path)?);
-        if bytes.last() == Some(&b'\n') {
-            bytes.pop();
-        }
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
-        }
-        Ok(Self(bytes))
     }
 
     /// The bytes themselves; keep them no longer than needed.

@@ -15,7 +15,11 @@ use super::{
     Address, AssertionConfig, AssertionKeys, Config, CorsConfig, HisConfig, PolicyConfig, PostgresConfig,
     RecordsConfig, Secrets, SqliteConfig, StoreConfig, UpstreamConfig, upstreams::Upstream,
 };
+use crate::regular;
 use crate::secret::Secret;
+
+/// How large a file with a secret may be.
+const MOST_SECRET_BYTES: u64 = 64 * 1024;
 
 /// The file, section by section.
 #[derive(Debug, Default, Deserialize)]
@@ -257,11 +261,14 @@ impl Check<'_> {
                     Ok(_) => {}
                     Err(e) => return Err(self.fault("store.uri", format!("is no connection string ({e})"), remedy)),
                 }
-                let file = raw.password_file.filter(|_| self.secrets == Secrets::Read);
+                let (given, file) = match self.secrets {
+                    Secrets::Read => (raw.password, raw.password_file),
+                    Secrets::LeaveUnread => (None, None),
+                };
                 let file = file.map(|path| self.secret("store.password_file", path)).transpose()?;
                 Ok(StoreConfig::Postgres(PostgresConfig {
                     uri: raw.uri,
-                    password: raw.password.map(|password| Secret::new(password.into_bytes())).or(file),
+                    password: given.map(|password| Secret::new(password.into_bytes())).or(file),
                     ca_file: raw.ca_file.map(|path| self.path(path)),
                     pool_size: usize::try_from(self.at_least("store.pool_size", raw.pool_size as u64, 1)?).unwrap_or(1),
                 }))
@@ -310,12 +317,17 @@ impl Check<'_> {
         })
     }
 
+    /// What a file holds; one line end at its end does not count.
     fn secret(&self, key: &str, path: PathBuf) -> Result<Secret, ConfigError> {
         let path = self.path(path);
-        Secret::from_file(&path).map_err(|e| {
+        let mut bytes = regular::read(&path, MOST_SECRET_BYTES).map_err(|e| {
             let problem = format!("names `{}`, which cannot be read ({e})", path.display());
             self.fault(key, problem, "name an existing file that this user may read")
-        })
+        })?;
+        for line_end in [b'\n', b'\r'] {
+            bytes.pop_if(|last| *last == line_end);
+        }
+        Ok(Secret::new(bytes))
     }
 
     /// Without any, the HIS of this configuration is the one upstream.

@@ -184,6 +184,28 @@ fn the_shipped_example_states_every_default() {
 }
 
 #[test]
+fn a_secret_is_what_a_regular_file_holds_without_its_line_end() {
+    let with = |name: &str| load(&file("secret", &format!("[assertion]\nsecret_file = \"{name}\"\n")), &[]);
+    let path = std::env::temp_dir().join(format!("fedgate-secret-{:x}", rand::random::<u128>()));
+    let name = path.display().to_string();
+    let key = "k".repeat(32);
+    for (text, expected) in [("{key}", "{key}"), ("{key}\n", "{key}"), ("{key}\r\n", "{key}"), ("{key}\n\n", "{key}\n")]
+    {
+        std::fs::write(&path, text.replace("{key}", &key)).unwrap();
+        let AssertionKeys::Hs256 { secret } = with(&name).unwrap().assertion.keys else { panic!("{text}") };
+        assert_eq!(secret.expose(), expected.replace("{key}", &key).as_bytes(), "{text:?}");
+    }
+    std::fs::write(&path, vec![b'k'; 64 * 1024 + 1]).unwrap();
+    assert!(with(&name).unwrap_err().to_string().contains("larger than 65536 bytes"));
+    std::fs::remove_file(&path).unwrap();
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, kind, rustix::fs::Mode::RUSR, 0).unwrap();
+    let refused = with(&name).unwrap_err().to_string();
+    assert!(refused.contains("`assertion.secret_file`") && refused.contains("no regular file"), "{refused}");
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
 fn without_secrets_none_is_read_and_all_else_is_checked() {
     let postgres = "[store]\nkind = \"postgres\"\nuri = \"postgres://u@h/d\"\npassword_file = \"nowhere\"\n";
     for assertion in [
@@ -197,8 +219,11 @@ fn without_secrets_none_is_read_and_all_else_is_checked() {
         assert!(matches!(config.assertion.keys, AssertionKeys::Unread), "{assertion}");
         assert!(crate::assertion::Minter::from_config(&config.assertion).is_err());
         assert!(crate::assertion::Verifier::from_config(&config.assertion).is_err());
-        let StoreConfig::Postgres(store) = config.store else { panic!("sqlite") };
-        assert!(store.password.is_none());
+        let given = [("FEDGATE_STORE_PASSWORD".to_owned(), "12345".to_owned())];
+        for config in [config, Config::read(&path, given.into_iter(), Secrets::LeaveUnread).unwrap()] {
+            let StoreConfig::Postgres(store) = config.store else { panic!("sqlite") };
+            assert!(store.password.is_none());
+        }
     }
     let whole = Config::load_without_secrets(&file("with-secrets", LEAST)).unwrap();
     assert!(matches!(whole.assertion.keys, AssertionKeys::Unread), "what is there is not read either");

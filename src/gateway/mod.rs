@@ -48,6 +48,7 @@ use pingora_proxy::http_proxy;
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::sync::watch::Sender;
 
 pub use error::ServeError;
@@ -133,8 +134,16 @@ impl Prepared {
         let gateway = self.config.gateway.clone();
         // What keeps watch has a thread of its own: requests, however many, never make a lease run out.
         let control = runtime("control", 1)?;
-        // From now on a SIGHUP ends nothing, however early it comes; what it asks for, the first look at the file does.
-        let _hangup = control.block_on(async { signal(SignalKind::hangup()) })?;
+        // From now on a SIGHUP ends nothing, and is answered, however early it comes.
+        let mut hangup = control.block_on(async { signal(SignalKind::hangup()) })?;
+        let asked = Arc::new(Notify::new());
+        let told = Arc::clone(&asked);
+        control.spawn(async move {
+            while hangup.recv().await.is_some() {
+                tracing::info!("SIGHUP received, reading the policy");
+                told.notify_one();
+            }
+        });
         let mut inherited = Inherited::take()?;
         let listeners = Listeners::open(&gateway, &mut inherited)?;
         let recorder = Recorder::start(self.config.records.file.as_deref(), self.config.records.durable)?;
@@ -143,7 +152,7 @@ impl Prepared {
             Reporter::new(&gateway, Arc::clone(&self.authenticator), Arc::clone(&self.policy), Arc::clone(&file));
         let warnings = self.policy.load().warnings(&self.pipeline.routes().asked());
         tell_warnings(&self.config.policy.roles, &warnings);
-        self.keep_watch(&control, &reporter, &file);
+        self.keep_watch(&control, &reporter, &file, &asked);
         let traffic = Arc::new(Traffic::new(&gateway.limits));
         let entrances = self.entrances(&gateway, recorder.clone(), file, &traffic);
         let requests = runtime("requests", gateway.threads)?;
@@ -204,7 +213,7 @@ impl Prepared {
     }
 
     /// Starts what follows the accounts, the policy, the certificates and the upstreams, and reports this instance.
-    fn keep_watch(&self, control: &Runtime, reporter: &Reporter, file: &Arc<FileState>) {
+    fn keep_watch(&self, control: &Runtime, reporter: &Reporter, file: &Arc<FileState>, asked: &Arc<Notify>) {
         let reporter = reporter.clone();
         supervise(control, "the report of this instance", move || reporter.clone().run());
         let authenticator = Arc::clone(&self.authenticator);
@@ -222,11 +231,12 @@ impl Prepared {
             let upstreams = Arc::clone(&upstreams);
             async move { upstreams.look_after().await }
         });
-        let (policy, current, file) = (self.config.policy.clone(), Arc::clone(&self.policy), Arc::clone(file));
-        let routes = Arc::clone(self.pipeline.routes());
+        let (policy, current) = (self.config.policy.clone(), Arc::clone(&self.policy));
+        let (routes, file, asked) = (Arc::clone(self.pipeline.routes()), Arc::clone(file), Arc::clone(asked));
         supervise(control, "the watch over the policy", move || {
             let (roles, history) = (policy.roles.clone(), policy.history.clone());
-            keep_current(roles, history, Arc::clone(&current), Arc::clone(&routes), Arc::clone(&file))
+            let (current, routes) = (Arc::clone(&current), Arc::clone(&routes));
+            keep_current(roles, history, current, routes, Arc::clone(&file), Arc::clone(&asked))
         });
     }
 

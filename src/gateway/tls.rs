@@ -265,7 +265,7 @@ fn client_verifier(
     if let Some(path) = &config.client_crl {
         let wanted = "a PEM file with the revocation lists of those authorities";
         let lists =
-            pem::read(path, |path| CertificateRevocationListDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>());
+            pem::read(path, |pem| CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>());
         // An authority that has published no list yet revokes nothing.
         builder = builder
             .with_crls(lists.map_err(file_fault(path, "tls.client_crl", wanted))?)

@@ -25,8 +25,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -46,20 +45,23 @@ const LOOK: Duration = Duration::from_millis(200);
 const LOOK_IN_DOUBT: Duration = Duration::from_millis(50);
 /// How long after a notice it is looked at: a write that came in parts has its other parts by then.
 const SETTLE: Duration = Duration::from_millis(15);
-/// How long after a change the file is read at every look: the coarsest clock of a file system (FAT) ticks in 2 s.
-const COARSEST: Duration = Duration::from_secs(2);
+/// How long after a change the file is read at every look: the coarsest clock of a file system (FAT) ticks in 2 s, and the
+/// looks that find the first and the last change within one tick are each late by one.
+const COARSEST: Duration = Duration::from_secs(2).saturating_add(LOOK).saturating_add(LOOK);
 /// How many policies wait to be kept, while the disk hangs.
 const MOST_UNKEPT: usize = 64;
 
-/// Keeps `current` what the file at `path` says; runs until it is dropped. SIGHUP looks at once, and tells what it found.
+/// Keeps `current` what the file at `path` says; runs until it is dropped. Once `asked` it looks at once, and tells what it
+/// found.
 ///
-/// Each policy that comes into force is kept in `history`, if there is one.
+/// Each policy that is in force is kept in `history`, if there is one.
 pub async fn keep_current(
     path: PathBuf,
     history: Option<PathBuf>,
     current: Arc<ArcSwap<PolicySet>>,
     routes: Arc<Routes>,
     state: Arc<FileState>,
+    asked: Arc<Notify>,
 ) {
     let (notice, mut notices) = mpsc::channel(1);
     let watched = path.clone();
@@ -70,10 +72,9 @@ pub async fn keep_current(
             tracing::warn!(%error, "no notices of the file system; the policy is looked at {times} times a second");
         })
     });
-    let mut hangup = signal(SignalKind::hangup()).ok();
     let (mut seen, mut read_until) = (None, Instant::now() + COARSEST);
     let (mut doubt, mut is_asked) = (Doubt::default(), false);
-    let mut kept = history.map(Kept::begin);
+    let mut kept = history.map(|directory| Kept::begin(directory, current.load_full()));
     loop {
         let began = Instant::now();
         let is_due = is_asked || doubt.is_any() || began < read_until;
@@ -109,22 +110,13 @@ pub async fn keep_current(
         if let Some(kept) = &mut kept {
             kept.keep(current.load_full());
         }
-        let hung_up = async {
-            match &mut hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
         is_asked = tokio::select! {
             Some(()) = notices.recv() => {
                 sleep(SETTLE).await;
                 false
             }
             () = sleep(if doubt.is_any() { LOOK_IN_DOUBT } else { LOOK }) => false,
-            _ = hung_up => {
-                tracing::info!("SIGHUP received, reading the policy");
-                true
-            }
+            () = asked.notified() => true,
         };
     }
 }
@@ -147,8 +139,8 @@ struct Kept {
 }
 
 impl Kept {
-    /// What keeps them ends with what is returned.
-    fn begin(directory: PathBuf) -> Self {
+    /// Keeps the first. What keeps them ends with what is returned.
+    fn begin(directory: PathBuf, first: Arc<PolicySet>) -> Self {
         let (waiting, policies) = sync_channel::<Arc<PolicySet>>(MOST_UNKEPT);
         spawn_blocking(move || {
             for policy in policies {
@@ -158,7 +150,9 @@ impl Kept {
                 }
             }
         });
-        Self { fingerprint: String::new(), waiting }
+        let mut kept = Self { fingerprint: String::new(), waiting };
+        kept.keep(first);
+        kept
     }
 
     fn keep(&mut self, policy: Arc<PolicySet>) {

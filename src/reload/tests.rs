@@ -1,3 +1,4 @@
+use std::borrow::Borrow;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 
@@ -12,6 +13,7 @@ struct Fixture {
     dir: PathBuf,
     path: PathBuf,
     current: Arc<ArcSwap<PolicySet>>,
+    history: PathBuf,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -26,9 +28,16 @@ impl Fixture {
         std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").unwrap();
         let config = Config::load_with(&dir.join("fedgate.toml"), std::iter::empty()).unwrap();
         let routes = Routes::from_config(&config).unwrap();
-        let task =
-            tokio::spawn(keep_current(path.clone(), None, Arc::clone(&current), Arc::new(routes), Arc::default()));
-        Self { dir, path, current, task }
+        let history = dir.join("history");
+        let task = tokio::spawn(keep_current(
+            path.clone(),
+            Some(history.clone()),
+            Arc::clone(&current),
+            Arc::new(routes),
+            Arc::default(),
+            Arc::default(),
+        ));
+        Self { dir, path, current, history, task }
     }
 
     async fn becomes(&self, role: &str) {
@@ -165,17 +174,30 @@ fn a_fault_is_told_when_the_file_is_left_alone_or_has_had_one_for_long() {
 }
 
 #[tokio::test]
-async fn every_policy_that_was_in_force_is_kept_also_one_that_came_while_another_was_written() {
-    let dir = std::env::temp_dir().join(format!("fedgate-kept-{:x}", rand::random::<u128>()));
+async fn every_policy_that_was_in_force_is_kept_from_that_of_the_start_on_however_fast_they_come() {
+    let fixture = Fixture::new();
+    let policies: Vec<_> = ["first", "second", "third"].map(policy).into();
+    for (role, policy) in ["second", "third"].iter().zip(&policies[1..]) {
+        // The second takes the place of the first before anybody has looked at the file.
+        std::fs::write(&fixture.path, policy).unwrap();
+        fixture.becomes(role).await;
+    }
+    are_kept(&fixture.history, policies.iter().map(|policy| PolicySet::parse(policy.as_bytes()).unwrap())).await;
+
+    let queue = fixture.dir.join("queue");
     let policies: Vec<_> =
         (0..20).map(|n| Arc::new(PolicySet::parse(policy(&format!("role_{n}")).as_bytes()).unwrap())).collect();
-    let mut kept = Kept::begin(dir.clone());
+    let mut kept = Kept::begin(queue.clone(), Arc::clone(&policies[0]));
     policies.iter().for_each(|policy| kept.keep(Arc::clone(policy)));
+    are_kept(&queue, policies).await;
+}
+
+async fn are_kept(history: &Path, policies: impl IntoIterator<Item = impl Borrow<PolicySet>>) {
     let deadline = Instant::now() + Duration::from_secs(10);
-    let is_kept = |policy: &Arc<PolicySet>| history::path_of(&dir, policy.fingerprint()).exists();
-    while !policies.iter().all(is_kept) {
-        assert!(Instant::now() < deadline, "a policy is not kept");
-        sleep(Duration::from_millis(5)).await;
+    for policy in policies {
+        while !history::path_of(history, policy.borrow().fingerprint()).exists() {
+            assert!(Instant::now() < deadline, "a policy is not kept");
+            sleep(Duration::from_millis(5)).await;
+        }
     }
-    std::fs::remove_dir_all(dir).unwrap();
 }
