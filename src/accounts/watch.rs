@@ -193,7 +193,7 @@ impl Drop for AbortOnDrop {
 const POSTGRES_CHANGES: &str = "
     SELECT e.epoch, c.epoch, c.account, t.fire, t.version, pg_is_in_recovery()
     FROM fedgate_epoch e
-    CROSS JOIN fedgate_triggers() t
+    CROSS JOIN fedgate_triggers('people'::regclass) t
     LEFT JOIN fedgate_account_changes c ON c.epoch > $1
     LIMIT 10001";
 

@@ -271,8 +271,9 @@ async fn ignore(hangup: &mut Signal) -> Infallible {
 
 async fn migrate(config: &Config) -> Result<(), Failure> {
     let database = open(config).await?;
-    schema::migrate(&database).await?;
-    Ok(say(&format!("the schema is at version {}", schema::VERSION))?)
+    let version = schema::migrate(&database).await?;
+    let newer = if version > schema::VERSION { ", of a newer release than this; nothing was changed" } else { "" };
+    Ok(say(&format!("the schema is at version {version}{newer}"))?)
 }
 
 async fn seed(config: &Config) -> Result<(), Failure> {

@@ -47,7 +47,8 @@ impl Sqlite {
     /// # Errors
     /// The file cannot be created, is no database, or stays locked.
     pub async fn open(path: &Path) -> Result<Self, DbError> {
-        let path = path.to_owned();
+        // SQLite would read a relative `file:…` as a URI, and open another file than the one that is looked at here.
+        let path = std::path::absolute(path).map_err(unavailable)?;
         blocking(move || {
             create_private(&path)?;
             let file = Identity::of(&path).map_err(unavailable)?;

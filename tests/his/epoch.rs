@@ -72,6 +72,19 @@ crate::on_both_stores! {
         assert_eq!((changes.epoch, changes.accounts), (before + 1, Changed::Everything));
     }
 
+    async fn a_schema_of_a_newer_program_is_left_alone(his) {
+        let accounts = Accounts::open(&his.config).await.unwrap();
+        his.sql("UPDATE fedgate_schema SET version = 1000").await;
+        let before = epoch(&his).await;
+        match &his.database {
+            Database::Postgres(_) => his.sql("ALTER TABLE people DISABLE TRIGGER USER").await,
+            Database::Sqlite(_) => his.sql("DROP TRIGGER fedgate_people_updated").await,
+        }
+        assert_eq!(schema::migrate(&his.database).await.unwrap(), 1000);
+        assert!(matches!(accounts.check().await, Err(AccountsError::Untold)));
+        assert_eq!((epoch(&his).await, schema::version(&his.database).await.unwrap()), (before, 1000));
+    }
+
     async fn every_instance_that_reported_is_listed_whatever_its_version_says_of_itself(his) {
         let accounts = Accounts::open(&his.config).await.unwrap();
         let now = match &his.database {
@@ -165,6 +178,85 @@ async fn postgres_sees_what_logical_replication_brings() {
         assert_eq!((changes(&his).await.as_str(), epoch(&his).await), (expected, before + 1), "{written}");
     }
     his.sql("DROP SUBSCRIPTION people").await;
+}
+
+#[tokio::test]
+async fn postgres_is_migrated_when_nobody_is_in_the_way_and_nobody_waits_meanwhile() {
+    let his = His::on_postgres().await;
+    his.person("ANA", "{}").await;
+    let accounts = Accounts::open(&his.config).await.unwrap();
+    his.sql("ALTER TABLE fedgate_epoch DROP COLUMN raised_by CASCADE; UPDATE fedgate_schema SET version = 4").await;
+    let fedgate::config::StoreConfig::Postgres(config) = &his.config else { unreachable!() };
+    let (session, connection) = fedgate::db::postgres::connect(config).await.unwrap();
+    tokio::spawn(connection);
+    for held in [
+        "UPDATE people SET data = data || '{\"name\": \"x\"}'",
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT FROM fedgate_epoch",
+    ] {
+        session.batch_execute(&format!("BEGIN; {held}")).await.unwrap();
+        let database = his.database.clone();
+        let migration = tokio::spawn(async move { schema::migrate(&database).await });
+        // Asked as a gateway asks; an answer that takes two seconds is none.
+        for _ in 0..30 {
+            accounts.changes_since(None).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert!(!migration.is_finished(), "{held}");
+        session.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(migration.await.unwrap().unwrap(), schema::VERSION);
+        his.sql("ALTER TABLE fedgate_epoch DROP COLUMN raised_by CASCADE").await;
+    }
+    schema::migrate(&his.database).await.unwrap();
+    his.sql("UPDATE people SET data = '{\"active\": false}'").await;
+    assert_eq!(changes(&his).await, "ANA");
+}
+
+#[tokio::test]
+async fn postgres_takes_a_prepared_transaction_from_replication() {
+    let cluster = crate::support::postgres::Cluster::shared();
+    let config = cluster.database().await;
+    let publisher = His::on(config.clone()).await;
+    let his = His::on_postgres().await;
+    for his in [&publisher, &his] {
+        his.sql("INSERT INTO people VALUES ('ANA', '{}')").await;
+    }
+    // The publisher has no gateway beside it, and may prepare.
+    publisher.sql("ALTER TABLE people DISABLE TRIGGER USER; CREATE PUBLICATION two_phase FOR TABLE people").await;
+    publisher.sql("SELECT pg_create_logical_replication_slot('fedgate_two_phase', 'pgoutput', false, true)").await;
+    his.sql(&format!(
+        "CREATE SUBSCRIPTION two_phase CONNECTION '{}' PUBLICATION two_phase \
+         WITH (create_slot = false, slot_name = fedgate_two_phase, copy_data = false, two_phase = true)",
+        config.uri
+    ))
+    .await;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    // It is two-phase from when the tables are ready.
+    while his.sql_text("SELECT subtwophasestate::text FROM pg_subscription").await.as_deref() != Some("e") {
+        assert!(std::time::Instant::now() < deadline, "two-phase is not enabled");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    publisher.sql("BEGIN; UPDATE people SET data = '{\"active\": false}'; PREPARE TRANSACTION 'fedgate'").await;
+    while his.sql_text("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").await.is_none() {
+        assert!(std::time::Instant::now() < deadline, "never prepared");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(changes(&his).await, "");
+    publisher.sql("COMMIT PREPARED 'fedgate'").await;
+    while epoch(&his).await == 1 {
+        assert!(std::time::Instant::now() < deadline, "never committed");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(changes(&his).await, "ANA");
+    his.sql("DROP SUBSCRIPTION two_phase").await;
+}
+
+#[tokio::test]
+async fn postgres_triggers_are_those_of_the_table_that_is_read() {
+    let his = His::on_postgres().await;
+    let accounts = Accounts::open(&his.config).await.unwrap();
+    accounts.check().await.unwrap();
+    his.sql("CREATE SCHEMA postgres; CREATE TABLE postgres.people (LIKE public.people)").await;
+    assert!(matches!(accounts.check().await, Err(AccountsError::Untold)), "`\"$user\"` comes first");
 }
 
 #[tokio::test]

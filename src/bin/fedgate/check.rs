@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use fedgate::config::StoreConfig;
-use fedgate::db::schema;
 use fedgate::gateway::Prepared;
 
-use crate::{Failure, load, print, print_line, store_exists, store_fault};
+use crate::{Failure, check_schema, load, print, print_line, store_exists, store_fault};
 
 pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
@@ -46,13 +45,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
         });
         print_line(&format!("upstream       {upstream} at {}", servers.collect::<Vec<_>>().join(", ")))?;
     }
-    let version = schema::version(prepared.accounts().database()).await.map_err(|error| store_fault(&config, error))?;
-    if version < schema::VERSION {
-        return Err(Failure::Usage(anyhow::anyhow!(
-            "{store}: schema version {version}, {} is needed; run `fedhis migrate`",
-            schema::VERSION
-        )));
-    }
+    let version = check_schema(&config, prepared.accounts().database()).await?;
     let epoch = prepared.accounts().check().await.map_err(|error| store_fault(&config, error))?;
     print_line(&format!("database       {store} answers, schema version {version}, account epoch {epoch}"))?;
     Ok(())

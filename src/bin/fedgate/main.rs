@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fedgate::accounts::Accounts;
 use fedgate::config::{Config, StoreConfig};
-use fedgate::db::schema;
+use fedgate::db::{Database, schema};
 use fedgate::gateway::Prepared;
 use fedgate::password::{self, Arena, Cost};
 use fedgate::{observe, parent};
@@ -200,12 +200,19 @@ fn load(file: &Path) -> Result<Config, Failure> {
 pub(crate) async fn open_store(config: &Config) -> Result<Accounts, Failure> {
     store_exists(config)?;
     let accounts = Accounts::open(&config.store).await.map_err(|error| Failure::Usage(error.into()))?;
-    if schema::version(accounts.database()).await.map_err(|error| store_fault(config, error))? < schema::VERSION {
-        let file = config.file.display();
-        let problem = "the database has no schema of this version; run `fedhis migrate`";
-        return Err(Failure::Usage(anyhow::anyhow!("{file}: `{}`: {problem}", store_key(config))));
-    }
+    check_schema(config, accounts.database()).await?;
     Ok(accounts)
+}
+
+/// Sees that the schema is not older than this program; tells its version.
+pub(crate) async fn check_schema(config: &Config, database: &Database) -> Result<i64, Failure> {
+    let version = schema::version(database).await.map_err(|error| store_fault(config, error))?;
+    if version >= schema::VERSION {
+        return Ok(version);
+    }
+    let (file, key, needed) = (config.file.display(), store_key(config), schema::VERSION);
+    let problem = format!("the database has schema version {version}, {needed} is needed; run `fedhis migrate`");
+    Err(Failure::Usage(anyhow::anyhow!("{file}: `{key}`: {problem}")))
 }
 
 /// Asks for the file of an embedded store before it is opened, because opening creates it, and a command for looking

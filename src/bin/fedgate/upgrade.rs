@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use fedgate::config::Config;
 use fedgate::gateway::{Prepared, Running};
 
-use crate::{Failure, print_line};
+use crate::{Failure, check_schema, print_line};
 
 /// How long the successor may take to listen.
 const PATIENCE: Duration = Duration::from_secs(65);
@@ -23,7 +23,12 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     };
     let running = find(&file)?;
     // Most that keeps a successor from starting is found here, before anything is touched.
-    drop(Prepared::new(config).await.map_err(|error| Failure::Usage(error.into()))?);
+    let prepared = Prepared::new(config.clone()).await.map_err(|error| Failure::Usage(error.into()))?;
+    match check_schema(&config, prepared.accounts().database()).await {
+        // A database that is away keeps no successor from starting.
+        Err(Failure::Failed(_)) | Ok(_) => drop(prepared),
+        Err(outdated) => return Err(outdated),
+    }
     running.hand_over().map_err(|error| anyhow!("process {}: {error}", running.pid()))?;
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {

@@ -5,8 +5,11 @@
 //! person's password, roles or activity, in commit order. The gateway's caches live by it. And a random id, written
 //! once, that tells this store from others.
 
-use rusqlite::OptionalExtension;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OptionalExtension};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Transaction};
 
 use super::{Database, DbError};
 
@@ -15,23 +18,67 @@ pub const VERSION: i64 = 5;
 
 /// Key of the advisory lock that lets one migration run at a time: "fedgate" in ASCII.
 const LOCK: i64 = 0x66_65_64_67_61_74_65;
+/// How long a migration waits for a lock at a time. Whoever comes meanwhile waits behind it, and no lease may end by that.
+const LOCK_TIMEOUT_MS: u64 = 400;
+/// How long it lets others go first before it tries again, and how long it tries.
+const RETRY: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Creates or upgrades the schema, in one transaction; does nothing where it is up to date.
+/// Creates or upgrades the schema, in one transaction, and puts back what is missing of it; tells the version that it has
+/// then. One of a newer program is left alone.
 ///
 /// # Errors
-/// The database is away, or the role may not create what is missing.
-pub async fn migrate(database: &Database) -> Result<(), DbError> {
+/// The database is away, somebody holds a lock for a minute, or the role may not create what is missing.
+pub async fn migrate(database: &Database) -> Result<i64, DbError> {
     match database {
         Database::Postgres(pool) => {
             let mut client = pool.get().await?;
-            let transaction = client.transaction().await?;
-            transaction.batch_execute("SET LOCAL statement_timeout = 0").await?;
-            transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-            transaction.batch_execute(include_str!("postgres.sql")).await?;
-            Ok(transaction.commit().await?)
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                match migrate_postgres(&mut client).await {
+                    Err(error) if waited_for_a_lock(&error) => {
+                        if Instant::now() > deadline {
+                            let held = "a session holds a lock that the migration needs (a dump, a long transaction); run \
+                                        it again when that has ended";
+                            return Err(DbError::Unavailable(held.into()));
+                        }
+                        tokio::time::sleep(RETRY).await;
+                    }
+                    done => return Ok(done?),
+                }
+            }
         }
-        Database::Sqlite(sqlite) => sqlite.write(|tx| tx.execute_batch(include_str!("sqlite.sql"))).await,
+        Database::Sqlite(sqlite) => {
+            sqlite
+                .write(|tx| match sqlite_version(tx)? {
+                    newer if newer > VERSION => Ok(newer),
+                    _ => tx.execute_batch(include_str!("sqlite.sql")).map(|()| VERSION),
+                })
+                .await
+        }
     }
+}
+
+async fn migrate_postgres(client: &mut Client) -> Result<i64, tokio_postgres::Error> {
+    let transaction: Transaction<'_> = client.transaction().await?;
+    let limits = format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}");
+    transaction.batch_execute(&limits).await?;
+    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    let is_there = transaction.query_one("SELECT to_regclass('fedgate_schema') IS NOT NULL", &[]).await?;
+    let version = match is_there.try_get(0)? {
+        true => transaction.query_opt(POSTGRES_VERSION, &[]).await?.map_or(Ok(0), |row| row.try_get(0))?,
+        false => 0,
+    };
+    if version > VERSION {
+        return Ok(version);
+    }
+    transaction.batch_execute(include_str!("postgres.sql")).await?;
+    transaction.commit().await?;
+    Ok(VERSION)
+}
+
+fn waited_for_a_lock(error: &tokio_postgres::Error) -> bool {
+    [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].iter().any(|state| error.code() == Some(state))
 }
 
 /// The version of the schema that is there; 0 when there is none of fedgate's.
@@ -42,23 +89,22 @@ pub async fn version(database: &Database) -> Result<i64, DbError> {
     match database {
         Database::Postgres(pool) => {
             let client = pool.get().await?;
-            match client.query_opt("SELECT version FROM fedgate_schema", &[]).await {
+            match client.query_opt(POSTGRES_VERSION, &[]).await {
                 Ok(row) => Ok(row.map_or(Ok(0), |row| row.try_get(0))?),
                 Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(0),
                 Err(error) => Err(error.into()),
             }
         }
-        Database::Sqlite(sqlite) => {
-            sqlite
-                .read(|connection| {
-                    let known = "SELECT 1 FROM sqlite_schema WHERE name = 'fedgate_schema'";
-                    if connection.query_row(known, [], |_| Ok(())).optional()?.is_none() {
-                        return Ok(0);
-                    }
-                    let version = "SELECT version FROM fedgate_schema";
-                    Ok(connection.query_row(version, [], |row| row.get(0)).optional()?.unwrap_or(0))
-                })
-                .await
-        }
+        Database::Sqlite(sqlite) => sqlite.read(sqlite_version).await,
     }
 }
+
+fn sqlite_version(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    let known = "SELECT 1 FROM sqlite_schema WHERE name = 'fedgate_schema'";
+    if connection.query_row(known, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(0);
+    }
+    Ok(connection.query_row("SELECT version FROM fedgate_schema", [], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+const POSTGRES_VERSION: &str = "SELECT version FROM fedgate_schema";

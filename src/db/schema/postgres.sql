@@ -17,6 +17,10 @@ SELECT set_config('search_path', quote_ident(nspname) || ', pg_temp', true)
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE pg_class.oid = 'people'::regclass;
 
+-- Before all that readers of accounts need: who waits here makes none of them wait. And what changes while a trigger is away
+-- has no epoch.
+LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE;
+
 CREATE TABLE IF NOT EXISTS fedgate_schema (version bigint NOT NULL);
 
 CREATE INDEX IF NOT EXISTS fedgate_pols_book ON pols (book, id);
@@ -29,7 +33,14 @@ CREATE TABLE IF NOT EXISTS fedgate_epoch (
     epoch bigint NOT NULL
 );
 INSERT INTO fedgate_epoch (epoch) VALUES (1) ON CONFLICT DO NOTHING;
-ALTER TABLE fedgate_epoch ADD COLUMN IF NOT EXISTS raised_by xid8;
+-- An ALTER that finds nothing to do locks the table all the same.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'fedgate_epoch'::regclass AND attname = 'raised_by') THEN
+        ALTER TABLE fedgate_epoch ADD COLUMN raised_by xid8;
+    END IF;
+END
+$$;
 
 -- Which account changed at which epoch; a NULL account says that any may have.
 CREATE TABLE IF NOT EXISTS fedgate_account_changes (epoch bigint NOT NULL, account varchar);
@@ -46,14 +57,17 @@ BEGIN
     IF cardinality(changed) > 1000 THEN
         changed := ARRAY[NULL]::varchar[];
     END IF;
-    -- Once in a transaction, however many rows are replicated in it. Neither mark tells alone: `xmin` comes round again,
-    -- and a dump carries `raised_by` to where other transactions have that number.
+    -- Once in a transaction (or a subtransaction), however many rows are replicated in it. Neither mark tells alone: `xmin`
+    -- comes round again, and a dump carries `raised_by` to where other transactions have that number.
     SELECT epoch INTO now_at FROM fedgate_epoch
     WHERE raised_by = pg_current_xact_id() AND xmin = pg_current_xact_id()::xid;
     IF NOT FOUND THEN
         UPDATE fedgate_epoch SET epoch = epoch + 1, raised_by = pg_current_xact_id() RETURNING epoch INTO STRICT now_at;
         DELETE FROM fedgate_account_changes WHERE epoch < now_at - 10000;
-        PERFORM pg_notify('fedgate_accounts', now_at::text);
+        -- A transaction that is prepared may send none, and logical replication may apply such.
+        IF current_setting('session_replication_role') <> 'replica' THEN
+            PERFORM pg_notify('fedgate_accounts', now_at::text);
+        END IF;
     END IF;
     INSERT INTO fedgate_account_changes SELECT now_at, account FROM unnest(changed) AS account;
 END
@@ -105,9 +119,9 @@ BEGIN
 END
 $$;
 
--- Whether every trigger is there and fires for whom it is meant, and their version: a trigger that was switched off and on
--- has another `xmin`.
-CREATE OR REPLACE FUNCTION fedgate_triggers(OUT fire boolean, OUT version text)
+-- Whether every trigger of the table is there and fires for whom it is meant, and their version: a trigger that was switched
+-- off and on has another `xmin`.
+CREATE OR REPLACE FUNCTION fedgate_triggers(people regclass, OUT fire boolean, OUT version text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
     SELECT count(*) = 5, string_agg(pg_trigger.xmin::text, ' ' ORDER BY tgname)
     FROM pg_trigger JOIN (VALUES
@@ -115,14 +129,14 @@ LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
         ('fedgate_people_deleted', 'O'), ('fedgate_people_deleted_by_replica', 'R'),
         ('fedgate_people_truncated', 'A')
     ) AS expected (name, enabled) ON tgname = name AND tgenabled = enabled::"char"
-    WHERE tgrelid = 'people'::regclass
+    WHERE tgrelid = people
 $$;
+GRANT EXECUTE ON FUNCTION fedgate_triggers(regclass) TO PUBLIC;
 
--- What changed while a trigger was away has no epoch.
-LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE;
+-- What changed while a trigger was away is told now.
 DO $$
 BEGIN
-    IF EXISTS (SELECT FROM people) AND NOT (SELECT fire FROM fedgate_triggers()) THEN
+    IF EXISTS (SELECT FROM people) AND NOT (SELECT fire FROM fedgate_triggers('people')) THEN
         PERFORM fedgate_record_changes(ARRAY[NULL]::varchar[]);
     END IF;
 END
@@ -163,7 +177,13 @@ CREATE TABLE IF NOT EXISTS fedgate_instances (
     epoch bigint NOT NULL,
     report text NOT NULL
 );
-ALTER TABLE fedgate_instances SET LOGGED;
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_class WHERE oid = 'fedgate_instances'::regclass AND relpersistence = 'u') THEN
+        ALTER TABLE fedgate_instances SET LOGGED;
+    END IF;
+END
+$$;
 
 -- Which store this is: an interrupted import goes on in the one it began in.
 CREATE TABLE IF NOT EXISTS fedgate_store ("only" boolean PRIMARY KEY DEFAULT true CHECK ("only"), id varchar NOT NULL);

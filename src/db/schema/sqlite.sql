@@ -27,7 +27,8 @@ CREATE TABLE IF NOT EXISTS fedgate_account_changes (epoch INTEGER NOT NULL, acco
 CREATE INDEX IF NOT EXISTS fedgate_account_changes_epoch ON fedgate_account_changes (epoch);
 
 -- Whether every trigger is there.
-CREATE VIEW IF NOT EXISTS fedgate_triggers AS
+DROP VIEW IF EXISTS fedgate_triggers;
+CREATE VIEW fedgate_triggers AS
 SELECT count(*) = 3 AS fire FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'people'
 AND name IN ('fedgate_people_updated', 'fedgate_people_replaced', 'fedgate_people_deleted');
 
