@@ -233,6 +233,13 @@ fn a_successor_that_fails_leaves_the_old_one_serving() {
     let text = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.code() == Some(2) && text.contains("roles.cfg"), "{text}");
     std::fs::write(&policy, good).unwrap();
+    let store = rusqlite::Connection::open(running.gateway.dir.join("test.db")).unwrap();
+    store.busy_timeout(PATIENCE).unwrap();
+    store.execute_batch("UPDATE fedgate_schema SET version = version - 1").unwrap();
+    let out = running.upgrade();
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(2) && text.contains("is needed; run `fedhis migrate`"), "{text}");
+    store.execute_batch("UPDATE fedgate_schema SET version = version + 1").unwrap();
     // And what starts and ends, or is no program at all.
     let broken = running.dir().join("broken");
     std::fs::write(&broken, "#!/bin/sh\nexit 3\n").unwrap();

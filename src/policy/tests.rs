@@ -73,6 +73,7 @@ fn duplicate_role_names_each_count() {
     let policy = policy(
         r#"[{"role": "r", "permissions": {"GET": ["person"]}}, {"role": "r", "permissions": {"POST": ["person"], "global": "True"}}]"#,
     );
+    assert_eq!(policy.role_names().collect::<Vec<_>>(), ["r"]);
     let roles = ["r".to_owned()];
     let ask = |method| {
         policy.decide(Question { principal: "A", roles: &roles, method, endpoint: "person", subject: Some("B") })
