@@ -22,8 +22,10 @@ async fn changes(his: &His) -> String {
     seen
 }
 
+const EPOCH: &str = "SELECT CAST(epoch AS text) FROM fedgate_epoch";
+
 async fn epoch(his: &His) -> i64 {
-    his.sql_text("SELECT CAST(epoch AS text) FROM fedgate_epoch").await.unwrap().parse().unwrap()
+    his.sql_text(EPOCH).await.unwrap().parse().unwrap()
 }
 
 crate::on_both_stores! {
@@ -139,28 +141,41 @@ async fn postgres_sees_also_who_writes_as_a_replica_once_each_and_in_one_epoch()
     assert_eq!(changes(&his).await, "*");
 }
 
-#[tokio::test]
-async fn postgres_sees_what_logical_replication_brings() {
-    let cluster = crate::support::postgres::Cluster::shared();
-    let config = cluster.database().await;
-    let publisher = His::on(config.clone()).await;
-    let his = His::on_postgres().await;
-    publisher.sql("INSERT INTO people SELECT 'P' || n, '{\"name\": \"x\"}' FROM generate_series(1, 4) n").await;
-    publisher.sql("CREATE PUBLICATION people FOR TABLE people, pols, personal_docs").await;
+/// A store that follows another's people by logical replication, within one cluster: the one that is followed, and the one
+/// that follows.
+async fn replicated(name: &str, two_phase: bool, people: &str) -> (His, His) {
+    let config = crate::support::postgres::Cluster::shared().database().await;
+    let (publisher, his) = (His::on(config.clone()).await, His::on_postgres().await);
+    publisher.sql(people).await;
+    publisher.sql(&format!("CREATE PUBLICATION {name} FOR TABLE people, pols, personal_docs")).await;
     // Within one cluster the slot must be made beforehand.
-    publisher.sql("SELECT pg_create_logical_replication_slot('fedgate_people', 'pgoutput')").await;
+    publisher
+        .sql(&format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput', false, {two_phase})"))
+        .await;
     his.sql(&format!(
-        "CREATE SUBSCRIPTION people CONNECTION '{}' PUBLICATION people WITH (create_slot = false, slot_name = fedgate_people)",
+        "CREATE SUBSCRIPTION {name} CONNECTION '{}' PUBLICATION {name} \
+         WITH (create_slot = false, slot_name = {name}, two_phase = {two_phase})",
         config.uri
     ))
     .await;
+    becomes(&his, "SELECT bool_and(srsubstate = 'r')::text FROM pg_subscription_rel", "true").await;
+    (publisher, his)
+}
+
+async fn becomes(his: &His, question: &str, answer: &str) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while his.sql_text("SELECT string_agg(id, ' ') FROM people").await.as_deref() != Some("P1 P2 P3 P4") {
-        assert!(std::time::Instant::now() < deadline, "the tables are copied");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    while his.sql_text(question).await.as_deref() != Some(answer) {
+        assert!(std::time::Instant::now() < deadline, "never `{answer}`: {question}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn postgres_sees_what_logical_replication_brings() {
+    let people = "INSERT INTO people SELECT 'P' || n, '{\"name\": \"x\"}' FROM generate_series(1, 4) n";
+    let (publisher, his) = replicated("brings", false, people).await;
     assert_eq!(epoch(&his).await, 1, "who is new was never cached");
-    for (written, expected) in [
+    for (number, (written, expected)) in [
         (
             "BEGIN; UPDATE people SET data = data || '{\"name\": \"y\"}'; DELETE FROM people WHERE id = 'P1'; COMMIT",
             "P1",
@@ -168,16 +183,30 @@ async fn postgres_sees_what_logical_replication_brings() {
         ("UPDATE people SET data = data || '{\"roles\": [\"root\"]}' WHERE id < 'P4'", "P2 P3"),
         ("UPDATE people SET id = 'P5' WHERE id = 'P4'", "P4 P5"),
         ("TRUNCATE people CASCADE", "*"),
-    ] {
-        let before = epoch(&his).await;
+    ]
+    .into_iter()
+    .enumerate()
+    {
         publisher.sql(written).await;
-        while epoch(&his).await == before {
-            assert!(std::time::Instant::now() < deadline, "never seen: {written}");
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        assert_eq!((changes(&his).await.as_str(), epoch(&his).await), (expected, before + 1), "{written}");
+        becomes(&his, EPOCH, &(number + 2).to_string()).await;
+        assert_eq!(changes(&his).await, expected, "{written}");
     }
-    his.sql("DROP SUBSCRIPTION people").await;
+    his.sql("DROP SUBSCRIPTION brings").await;
+}
+
+#[tokio::test]
+async fn postgres_takes_a_prepared_transaction_from_replication() {
+    let (publisher, his) = replicated("prepared", true, "INSERT INTO people VALUES ('ANA', '{}')").await;
+    becomes(&his, "SELECT subtwophasestate::text FROM pg_subscription", "e").await;
+    // No gateway is beside the publisher: it sends no notice and may prepare.
+    publisher.sql("ALTER TABLE people DISABLE TRIGGER USER").await;
+    publisher.sql("BEGIN; UPDATE people SET data = '{\"active\": false}'; PREPARE TRANSACTION 'fedgate'").await;
+    becomes(&his, "SELECT count(*)::text FROM pg_prepared_xacts WHERE database = current_database()", "1").await;
+    assert_eq!(changes(&his).await, "");
+    publisher.sql("COMMIT PREPARED 'fedgate'").await;
+    becomes(&his, EPOCH, "2").await;
+    assert_eq!(changes(&his).await, "ANA");
+    his.sql("DROP SUBSCRIPTION prepared").await;
 }
 
 #[tokio::test]
@@ -209,45 +238,6 @@ async fn postgres_is_migrated_when_nobody_is_in_the_way_and_nobody_waits_meanwhi
     schema::migrate(&his.database).await.unwrap();
     his.sql("UPDATE people SET data = '{\"active\": false}'").await;
     assert_eq!(changes(&his).await, "ANA");
-}
-
-#[tokio::test]
-async fn postgres_takes_a_prepared_transaction_from_replication() {
-    let cluster = crate::support::postgres::Cluster::shared();
-    let config = cluster.database().await;
-    let publisher = His::on(config.clone()).await;
-    let his = His::on_postgres().await;
-    for his in [&publisher, &his] {
-        his.sql("INSERT INTO people VALUES ('ANA', '{}')").await;
-    }
-    // The publisher has no gateway beside it, and may prepare.
-    publisher.sql("ALTER TABLE people DISABLE TRIGGER USER; CREATE PUBLICATION two_phase FOR TABLE people").await;
-    publisher.sql("SELECT pg_create_logical_replication_slot('fedgate_two_phase', 'pgoutput', false, true)").await;
-    his.sql(&format!(
-        "CREATE SUBSCRIPTION two_phase CONNECTION '{}' PUBLICATION two_phase \
-         WITH (create_slot = false, slot_name = fedgate_two_phase, copy_data = false, two_phase = true)",
-        config.uri
-    ))
-    .await;
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    // It is two-phase from when the tables are ready.
-    while his.sql_text("SELECT subtwophasestate::text FROM pg_subscription").await.as_deref() != Some("e") {
-        assert!(std::time::Instant::now() < deadline, "two-phase is not enabled");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    publisher.sql("BEGIN; UPDATE people SET data = '{\"active\": false}'; PREPARE TRANSACTION 'fedgate'").await;
-    while his.sql_text("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").await.is_none() {
-        assert!(std::time::Instant::now() < deadline, "never prepared");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    assert_eq!(changes(&his).await, "");
-    publisher.sql("COMMIT PREPARED 'fedgate'").await;
-    while epoch(&his).await == 1 {
-        assert!(std::time::Instant::now() < deadline, "never committed");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    assert_eq!(changes(&his).await, "ANA");
-    his.sql("DROP SUBSCRIPTION two_phase").await;
 }
 
 #[tokio::test]

@@ -11,6 +11,11 @@ CREATE TABLE IF NOT EXISTS personal_docs (
 CREATE TABLE IF NOT EXISTS dus (id varchar PRIMARY KEY, data jsonb);
 CREATE TABLE IF NOT EXISTS institutions (id varchar PRIMARY KEY, data jsonb);
 
+-- The first time they take long; nobody who writes people waits for them.
+CREATE INDEX IF NOT EXISTS fedgate_pols_book ON pols (book, id);
+CREATE INDEX IF NOT EXISTS fedgate_personal_docs_fedacct ON personal_docs (fedacct, id);
+CREATE INDEX IF NOT EXISTS fedgate_personal_docs_pol ON personal_docs (pol);
+
 -- From here on everything is made beside `people`, wherever the search path found it, and the functions remember that
 -- place: they mean the same tables whoever fires them.
 SELECT set_config('search_path', quote_ident(nspname) || ', pg_temp', true)
@@ -22,10 +27,6 @@ WHERE pg_class.oid = 'people'::regclass;
 LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE;
 
 CREATE TABLE IF NOT EXISTS fedgate_schema (version bigint NOT NULL);
-
-CREATE INDEX IF NOT EXISTS fedgate_pols_book ON pols (book, id);
-CREATE INDEX IF NOT EXISTS fedgate_personal_docs_fedacct ON personal_docs (fedacct, id);
-CREATE INDEX IF NOT EXISTS fedgate_personal_docs_pol ON personal_docs (pol);
 
 -- The account epoch: one row, so that writers of accounts queue for it and commit in the order of their epochs.
 CREATE TABLE IF NOT EXISTS fedgate_epoch (
