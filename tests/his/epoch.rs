@@ -162,7 +162,7 @@ async fn replicated(name: &str, two_phase: bool, people: &str) -> (His, His) {
     (publisher, his)
 }
 
-async fn becomes(his: &His, question: &str, answer: &str) {
+async fn becomes(his: &His, question: &'static str, answer: &str) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while his.sql_text(question).await.as_deref() != Some(answer) {
         assert!(std::time::Instant::now() < deadline, "never `{answer}`: {question}");
