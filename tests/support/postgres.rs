@@ -80,7 +80,8 @@ impl Cluster {
     /// Starts the server (again).
     pub fn resume(&self) {
         let options = format!(
-            "-k {} -c listen_addresses='' -c fsync=off -c full_page_writes=off -c wal_level=logical -c max_prepared_transactions=4 -c max_connections=400 {}",
+            "-k {} -c listen_addresses='' -c fsync=off -c full_page_writes=off -c max_connections=400 \
+             -c wal_level=logical -c max_prepared_transactions=4 -c wal_retrieve_retry_interval=100ms {}",
             self.directory.display(),
             self.options.lock().unwrap()
         );
