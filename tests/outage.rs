@@ -23,7 +23,7 @@ use support::keepalive::{Connection, get};
 use support::postgres::Cluster;
 use support::{percentiles, wanted};
 use tokio::runtime::Runtime;
-use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 const BOUND: Duration = Duration::from_secs(1);
 /// How long the database is away, unless `FEDGATE_TEST_OUTAGE_SECONDS` says otherwise.
@@ -324,6 +324,49 @@ fn accounts_whose_changes_go_unseen_are_not_served_and_what_went_unseen_is_read_
     // `ENABLE TRIGGER USER` would leave some that fire for the wrong sessions.
     sql(&database, &on);
     served(&gateway, 1, BACK);
+}
+
+#[test]
+fn who_is_cached_is_served_however_many_wait_for_the_database() {
+    let cluster = Cluster::start();
+    let database = database(&cluster);
+    let gateway = start(&database, "");
+    let began = Instant::now();
+    while gateway.admin_get("/readyz").json()["accounts"]["lease_valid"] != true {
+        assert!(began.elapsed() < PATIENCE, "nothing is cached");
+    }
+    served(&gateway, 0, PATIENCE);
+    let over = AtomicBool::new(false);
+    let began = Instant::now();
+    thread::scope(|scope| {
+        // Nobody can read an account, and many want to: every connection for requests is taken, and waited for.
+        let runtime = Runtime::new().unwrap();
+        let (client, connection) = runtime.block_on(tokio_postgres::connect(&database.uri, NoTls)).unwrap();
+        runtime.spawn(connection);
+        runtime.block_on(client.batch_execute("BEGIN; LOCK people IN ACCESS EXCLUSIVE MODE")).unwrap();
+        for number in 0..40 {
+            let (gateway, over) = (&gateway, &over);
+            scope.spawn(move || {
+                for turn in 0.. {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    status(gateway, KNOWN + (number + 40 * turn) % (ACCOUNTS - KNOWN));
+                }
+            });
+        }
+        // Longer than an instance counts as listed after its last report.
+        while began.elapsed() < outage_lasts() + BOUND {
+            let status = status(&gateway, 0);
+            over.store(status != 200, Ordering::Relaxed);
+            assert_eq!(status, 200, "after {:?}", began.elapsed());
+            thread::sleep(Duration::from_millis(20));
+        }
+        over.store(true, Ordering::Relaxed);
+        runtime.block_on(client.batch_execute("COMMIT")).unwrap();
+    });
+    assert_eq!(gateway.logged("cannot report itself", began, Duration::ZERO), None);
+    served(&gateway, KNOWN + 1, BACK);
 }
 
 #[test]

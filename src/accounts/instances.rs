@@ -132,7 +132,7 @@ impl Accounts {
     async fn report_unbounded(&self, report: &Report) -> Result<(), AccountsError> {
         let text = serde_json::to_string(report).unwrap_or_default();
         let (id, epoch) = (report.id.clone(), to_sql(report.epoch));
-        match &self.database {
+        match &self.reports {
             Database::Postgres(pool) => {
                 let client = pool.get().await.map_err(DbError::from)?;
                 let statement = client.prepare_cached(POSTGRES_REPORT).await.map_err(DbError::from)?;
@@ -153,7 +153,7 @@ impl Accounts {
     /// # Errors
     /// The database did not answer.
     pub async fn withdraw(&self, id: &str) -> Result<(), AccountsError> {
-        match &self.database {
+        match &self.reports {
             Database::Postgres(pool) => {
                 let client = pool.get().await.map_err(DbError::from)?;
                 client.execute("DELETE FROM fedgate_instances WHERE id = $1", &[&id]).await.map_err(DbError::from)?;

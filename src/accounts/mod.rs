@@ -20,8 +20,8 @@ pub use error::AccountsError;
 pub use instances::{CacheFigures, Instance, LIVE_FOR, REPORT_EVERY, Report, Spread, listed_for};
 pub use watch::{Watch, watch};
 
-use crate::config::StoreConfig;
-use crate::db::{Database, DbError};
+use crate::config::{PostgresConfig, StoreConfig};
+use crate::db::{Database, DbError, postgres};
 
 /// How many epochs of changes the database remembers; a reader further behind drops everything it holds.
 const REMEMBERED_EPOCHS: u64 = 10_000;
@@ -69,6 +69,8 @@ pub enum Changed {
 #[derive(Clone)]
 pub struct Accounts {
     database: Database,
+    /// Where an instance reports itself: no request, however many there are, keeps a report waiting.
+    reports: Database,
     config: StoreConfig,
 }
 
@@ -78,7 +80,15 @@ impl Accounts {
     /// # Errors
     /// The settings cannot be used, or the embedded store cannot be opened.
     pub async fn open(config: &StoreConfig) -> Result<Self, AccountsError> {
-        Ok(Self { database: Database::open(config).await?, config: config.clone() })
+        let database = Database::open(config).await?;
+        let reports = match config {
+            StoreConfig::Postgres(config) => {
+                Database::Postgres(postgres::pool(&PostgresConfig { pool_size: 1, ..config.clone() })?)
+            }
+            // Whoever reads has a connection of the readers', and leaves the writer's alone.
+            StoreConfig::Sqlite(_) => database.clone(),
+        };
+        Ok(Self { database, reports, config: config.clone() })
     }
 
     /// The database they are in.

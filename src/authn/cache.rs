@@ -122,6 +122,7 @@ impl Principals {
 
     /// Their figures so far.
     pub(super) fn figures(&self) -> CacheFigures {
+        self.cache.run_pending_tasks();
         let (invalidated, evicted, mean_age_seconds) = self.dropped.figures();
         CacheFigures {
             principals: self.cache.entry_count(),
@@ -226,14 +227,6 @@ impl Lease {
 
     fn listed(&self, reported: Moment) {
         self.listed.fetch_max((reported + listed_for(self.bound)).as_nanos(), Ordering::AcqRel);
-    }
-}
-
-#[cfg(test)]
-impl Principals {
-    /// Brings what is counted up to date.
-    pub(super) fn settle(&self) {
-        self.cache.run_pending_tasks();
     }
 }
 

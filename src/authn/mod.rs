@@ -176,7 +176,9 @@ impl Authenticator {
     }
 
     /// The figures of the caches so far.
-    pub fn figures(&self) -> CacheFigures {
+    pub async fn figures(&self) -> CacheFigures {
+        // What was done last is counted, and what has grown too old forgotten, when somebody sees to it.
+        self.proofs.run_pending_tasks().await;
         let (proofs_unused, proofs_evicted, proofs_mean_age_seconds) = self.dropped_proofs.figures();
         CacheFigures {
             recompiled: self.recompiled.load(Ordering::Relaxed),

@@ -52,20 +52,21 @@ impl Authenticator {
         if why.is_none() {
             self.principals.listed(reported, Moment::now());
         }
-        let mut unlisted = self.unlisted();
-        match (&why, unlisted.is_told) {
+        let (was_told, is_told) = {
+            let mut unlisted = self.unlisted();
+            let was_told = unlisted.is_told;
             // While the accounts are away, that is what is told.
-            (Some(why), false) if self.is_confirmed(Moment::now()) => {
+            unlisted.is_told = why.is_some() && (was_told || self.is_confirmed(Moment::now()));
+            unlisted.why.clone_from(&why);
+            (was_told, unlisted.is_told)
+        };
+        match (why, was_told) {
+            (Some(why), false) if is_told => {
                 tracing::error!("{why}; until it can, rights are read for each request, not cached");
-                unlisted.is_told = true;
             }
-            (None, true) => {
-                tracing::info!("this instance reports itself");
-                unlisted.is_told = false;
-            }
+            (None, true) => tracing::info!("this instance reports itself"),
             _ => {}
         }
-        unlisted.why = why;
     }
 
     /// Whether requests can be answered: the accounts can be read, or what is cached may be used.
@@ -100,24 +101,28 @@ impl Authenticator {
 impl Watch for Authenticator {
     fn confirmed(&self, asked: Moment, changes: &Changes) {
         self.principals.confirm(asked, changes);
+        let mut was_away = false;
         self.standing.send_if_modified(|standing| {
             let was = std::mem::replace(standing, Standing::Confirmed);
-            if let Standing::Away(_) = was {
-                tracing::info!(epoch = changes.epoch, "the accounts are confirmed again");
-            }
+            was_away = matches!(was, Standing::Away(_));
             was != Standing::Confirmed
         });
+        if was_away {
+            tracing::info!(epoch = changes.epoch, "the accounts are confirmed again");
+        }
     }
 
     fn lost(&self, error: &AccountsError) {
         let now = Standing::Away(error.to_string());
-        self.standing.send_if_modified(|standing| {
+        let is_new = self.standing.send_if_modified(|standing| {
             let is_new = *standing != now;
             if is_new {
-                tracing::error!("{error}; cached rights are used no longer than the freshness bound");
                 *standing = now;
             }
             is_new
         });
+        if is_new {
+            tracing::error!("{error}; cached rights are used no longer than the freshness bound");
+        }
     }
 }

@@ -39,7 +39,7 @@ impl ServeHttp for Admin {
         match head.uri.path() {
             "/livez" => answer(StatusCode::OK, "text/plain", b"ok\n".to_vec()),
             "/readyz" => self.ready(),
-            "/metrics" => answer(StatusCode::OK, "text/plain; version=0.0.4", self.metrics()),
+            "/metrics" => answer(StatusCode::OK, "text/plain; version=0.0.4", self.metrics().await),
             "/version" => {
                 let version = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") });
                 answer(StatusCode::OK, "application/json", version.to_string().into_bytes())
@@ -74,8 +74,8 @@ impl Admin {
         answer(status, "application/json", detail.to_string().into_bytes())
     }
 
-    fn metrics(&self) -> Vec<u8> {
-        let caches = self.authenticator.figures();
+    async fn metrics(&self) -> Vec<u8> {
+        let caches = self.authenticator.figures().await;
         let metrics = self.recorder.metrics();
         let samples = [
             ("fedgate_requests_in_flight", self.traffic.in_flight() as u64),

@@ -362,7 +362,7 @@ pub fn load_policy(config: &Config) -> Result<PolicySet, ServeError> {
     read_policy(path).map_err(|fault| {
         let remedy = match &fault {
             ReloadError::Unreadable(_) => "; `policy.roles` must name a roles.cfg",
-            ReloadError::Policy(_) => "",
+            ReloadError::Unsettled | ReloadError::Policy(_) => "",
         };
         ServeError::Policy { path: path.display().to_string(), problem: format!("{fault}{remedy}") }
     })

@@ -58,7 +58,7 @@ impl Reporter {
             let withdrawn = self.withdrawn.lock().await;
             if applied > 0 && !*withdrawn {
                 let now = Moment::now();
-                let outcome = self.authenticator.accounts().report(&self.report(applied)).await;
+                let outcome = self.authenticator.accounts().report(&self.report(applied).await).await;
                 self.authenticator.reported(now, outcome);
             }
             drop(withdrawn);
@@ -78,7 +78,7 @@ impl Reporter {
         let _ = timeout(WITHDRAW_TIMEOUT, withdraw).await;
     }
 
-    fn report(&self, epoch: u64) -> Report {
+    async fn report(&self, epoch: u64) -> Report {
         let bound = self.authenticator.longest_use();
         Report {
             id: self.id.clone(),
@@ -90,7 +90,7 @@ impl Reporter {
             bound_ms: u64::try_from(bound.as_millis()).unwrap_or(u64::MAX),
             // That it is listed, too, this report sees to.
             lease_valid: self.authenticator.is_confirmed(Moment::now()),
-            caches: self.authenticator.figures(),
+            caches: self.authenticator.figures().await,
         }
     }
 }

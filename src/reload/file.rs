@@ -24,6 +24,9 @@ pub enum ReloadError {
     /// It cannot be read, or is a directory, a FIFO or a device.
     #[error("cannot be read ({0})")]
     Unreadable(#[from] std::io::Error),
+    /// Read twice, it was not the same.
+    #[error("is being written all the time")]
+    Unsettled,
     /// It was read and refused.
     #[error(transparent)]
     Policy(#[from] PolicyError),

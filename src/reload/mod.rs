@@ -6,8 +6,8 @@
 //!
 //! Notices of the file system (in-place writes, editors' renames, the symlink swap of a mounted ConfigMap) hasten a look;
 //! a look several times a second finds what sends no notice (bind mounts, network file systems, no inotify left). A look
-//! is a `stat` of the file; its content is read when that differs, ctime included, so that a new content of the same size
-//! and mtime is found. For a while after that it is read at every look, because two writes within one tick of the file
+//! is a `stat` of the file; its content is read once a second, and at once when that differs, ctime included, so that a new
+//! content of the same size and mtime is found. For a while after that it is read at every look, because two writes within one tick of the file
 //! system's clock leave the same times; and after a read that failed, until one succeeds.
 //!
 //! A policy comes into force as soon as it is read; a fault is told once the file is left alone, because half a write
@@ -19,7 +19,7 @@ mod file;
 mod state;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -48,6 +48,9 @@ const SETTLE: Duration = Duration::from_millis(15);
 /// How long after a change the file is read at every look: the coarsest clock of a file system (FAT) ticks in 2 s, and the
 /// looks that find the first and the last change within one tick are each late by one.
 const COARSEST: Duration = Duration::from_secs(2).saturating_add(LOOK).saturating_add(LOOK);
+/// How long after it was read it is read again, whatever its times say: what is stored through a mapping of the file leaves
+/// them, and some network file systems tell old ones.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 /// How many policies wait to be kept, while the disk hangs.
 const MOST_UNKEPT: usize = 64;
 
@@ -73,16 +76,16 @@ pub async fn keep_current(
         })
     });
     let (mut seen, mut read_until) = (None, Instant::now() + COARSEST);
-    let (mut doubt, mut is_asked) = (Doubt::default(), false);
+    let (mut doubt, mut is_asked, mut last_read) = (Doubt::default(), false, Instant::now());
     let mut kept = history.map(|directory| Kept::begin(directory, current.load_full()));
     loop {
         let began = Instant::now();
-        let is_due = is_asked || doubt.is_any() || began < read_until;
+        let is_due = is_asked || doubt.is_any() || began < read_until || began - last_read >= READ_AGAIN;
         let (file, known, in_force) = (path.clone(), seen, current.load_full());
         let routes = Arc::clone(&routes);
         let look = move || {
             let now = Signature::of(&file);
-            let found = (is_due || now != known).then(|| changed(&file, &in_force, &routes));
+            let found = (is_due || now != known).then(|| changed(|| read(&file), &in_force, &routes));
             (now, found)
         };
         let hangs = || state.fails("does not answer, its file system hangs", is_asked, &path, &current);
@@ -92,6 +95,9 @@ pub async fn keep_current(
         if now != seen || must_read || is_asked {
             seen = now;
             read_until = Instant::now() + COARSEST;
+        }
+        if found.is_some() {
+            last_read = began;
         }
         match found {
             Some(Ok(found)) => {
@@ -122,12 +128,20 @@ pub async fn keep_current(
 }
 
 /// The policy that the file holds, with what is odd about it, unless it is the one in force.
-fn changed(path: &Path, in_force: &PolicySet, routes: &Routes) -> Result<Option<New>, ReloadError> {
-    let bytes = read(path)?;
+fn changed(
+    mut read: impl FnMut() -> Result<Vec<u8>, ReloadError>,
+    in_force: &PolicySet,
+    routes: &Routes,
+) -> Result<Option<New>, ReloadError> {
+    let bytes = read()?;
     if bytes == in_force.source() {
         return Ok(None);
     }
     let policy = PolicySet::parse(&bytes)?;
+    // Half of one content and half of the next may be valid, too.
+    if read()? != bytes {
+        return Err(ReloadError::Unsettled);
+    }
     let warnings = policy.warnings(&routes.asked());
     Ok(Some((policy, warnings)))
 }

@@ -45,10 +45,12 @@ impl FileState {
         let old = current.load();
         match new {
             Some((new, warnings)) => {
+                let new = Arc::new(new);
+                // First of all: nothing of it waits for a log.
+                current.store(Arc::clone(&new));
                 tell_warnings(path, &warnings);
                 let (policy, roles) = (new.fingerprint(), new.roles().len());
                 tracing::info!(policy, replaced = old.fingerprint(), roles, "policy reloaded");
-                current.store(Arc::new(new));
             }
             None if !was.is_empty() => tracing::info!(policy = old.fingerprint(), "the policy file is good again"),
             None if is_asked => tracing::info!(policy = old.fingerprint(), "the policy file holds the policy in force"),

@@ -1,6 +1,7 @@
 use std::borrow::Borrow;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use super::*;
 use crate::config::Config;
@@ -149,6 +150,19 @@ async fn reading_the_file_is_no_news_and_writing_it_is() {
     }
     assert!((1..20).contains(&count), "{count} notices of one write and one rename");
     std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[test]
+fn a_mixture_of_two_writes_is_not_taken_for_a_policy() {
+    let [first, second, mixture] = ["first", "second", "mixture"].map(|role| policy(role).into_bytes());
+    let in_force = PolicySet::parse(&first).unwrap();
+    let of = |reads: [&Vec<u8>; 2]| {
+        let mut reads = reads.into_iter().cloned();
+        changed(|| Ok(reads.next().unwrap()), &in_force, &Routes::default())
+    };
+    assert!(matches!(of([&mixture, &second]), Err(ReloadError::Unsettled)));
+    assert_eq!(of([&second, &second]).unwrap().unwrap().0.roles()[0].name, "second");
+    assert!(of([&first, &second]).unwrap().is_none());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What disks do to who reads them: times that stay the same, reads that fail for a moment, file systems that hang.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,13 +23,18 @@ impl Program {
         Self(child)
     }
 
+    fn is_told(&mut self, line: &str) {
+        self.0.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+    }
+
     fn goes_on(mut self) {
         drop(self.0.stdin.take());
         assert!(self.0.wait().unwrap().success());
     }
 }
 
-/// Stores through a mapping change a file's times once, and then not until the page is written back.
+/// Stores through a mapping change a file's times once, and then not until the page is written back. Each line of its input
+/// is a store, what is there and what is to be.
 const MAPPED: &str = r#"
 import mmap, os, sys
 file = os.open(sys.argv[1], os.O_RDWR)
@@ -39,23 +44,28 @@ def store(old, new):
     text[at:at + len(new)] = new
 store(b"edit_0", b"edit_2")
 print("done", flush=True)
-sys.stdin.read()
-store(b"edit_2", b"edit_4")
+for line in sys.stdin.buffer:
+    store(*line.split())
 "#;
 
 #[test]
 fn an_edit_that_leaves_every_time_of_the_file_the_same_comes_into_force() {
     let gateway = Gateway::start_with("", &policy(0));
     let path = gateway.dir.join("roles.cfg");
-    let mapped = Program::start(MAPPED, &path);
+    let mut mapped = Program::start(MAPPED, &path);
     comes_into_force(&gateway, &fingerprint(&policy(2)));
     let before = fedgate::reload::Signature::of(&path);
-    mapped.goes_on();
+    mapped.is_told("edit_2 edit_4\n");
+    comes_into_force(&gateway, &fingerprint(&policy(4)));
+    // Longer than the file is read at every look after a change.
+    std::thread::sleep(Duration::from_secs(3));
+    mapped.is_told("edit_4 edit_6\n");
+    comes_into_force(&gateway, &fingerprint(&policy(6)));
     println!(
-        "reload, a store through a mapping: the file looks changed: {}",
+        "reload, stores through a mapping: the file looks changed: {}",
         before != fedgate::reload::Signature::of(&path)
     );
-    comes_into_force(&gateway, &fingerprint(&policy(4)));
+    mapped.goes_on();
 }
 
 /// Nobody else opens a file that is leased for writing (fcntl(2)); who would not wait is told to try again.

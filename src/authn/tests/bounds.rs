@@ -112,15 +112,13 @@ async fn what_is_hashed_and_found_is_counted() {
     for _ in 0..3 {
         fixture.login("ANA", "right").await.unwrap();
     }
-    fixture.authenticator.principals.settle();
-    let figures = fixture.authenticator.figures();
+    let figures = fixture.authenticator.figures().await;
     assert_eq!((figures.hashed, figures.hits, figures.misses, figures.proof_hits), (1, 2, 1, 0));
     assert_eq!(figures.principals, 1);
     // Everything may have changed: the account is read anew, and the password not hashed again.
     fixture.confirm(None).await;
     fixture.login("ANA", "right").await.unwrap();
-    fixture.authenticator.proofs.run_pending_tasks().await;
-    let figures = fixture.authenticator.figures();
+    let figures = fixture.authenticator.figures().await;
     assert_eq!((figures.hashed, figures.misses, figures.proof_hits, figures.proofs), (1, 2, 1, 1));
     assert_eq!((figures.recompiled, figures.proofs_evicted), (0, 0));
     // Under another policy the same principal has its rights compiled anew, once.
@@ -133,13 +131,12 @@ async fn what_is_hashed_and_found_is_counted() {
     let again = Arc::new(PolicySet::parse(other.source()).unwrap());
     fixture.authenticator.authenticate(Some(header.as_bytes()), None, &again).await.unwrap();
     fixture.authenticator.proofs.invalidate_all();
-    fixture.authenticator.proofs.run_pending_tasks().await;
-    let figures = fixture.authenticator.figures();
+    let figures = fixture.authenticator.figures().await;
     assert_eq!((figures.recompiled, figures.proofs_evicted), (1, 1));
     // One was found unused for too long when it was asked for; with another that had to make room, they are three.
     for (seconds, cause) in [(10, RemovalCause::Explicit), (20, RemovalCause::Size)] {
         fixture.authenticator.dropped_proofs.note(Moment::now() - Duration::from_secs(seconds), cause);
     }
-    let figures = fixture.authenticator.figures();
+    let figures = fixture.authenticator.figures().await;
     assert_eq!((figures.proofs_evicted, figures.proofs_mean_age_seconds), (3, 10));
 }
