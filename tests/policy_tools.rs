@@ -130,6 +130,19 @@ fn matrix_shows_each_cell_in_three_formats() {
 }
 
 #[test]
+fn a_matrix_that_is_too_large_to_read_is_told_to_machines_alone() {
+    let files = Files::new();
+    let role = |n| format!(r#"{{"role": "r{n}", "permissions": {{"GET": ["e{n}"]}}}}"#);
+    let large = files.write("large.cfg", &format!("[{}]", (0..2000).map(role).collect::<Vec<_>>().join(",")));
+    for format in ["table", "csv"] {
+        let (code, text, complaint) = policy(&["matrix", &large, "--format", format]);
+        assert_eq!((code, text.as_str()), (2, ""));
+        assert!(complaint.contains("rows of 2000 roles are more than the 1000000 cells"), "{complaint}");
+    }
+    assert_eq!(json(&["matrix", &large, "--json"])["cells"].as_array().unwrap().len(), 2000);
+}
+
+#[test]
 fn diff_tells_what_changes_and_exits_1_when_access_widens_unless_it_is_meant() {
     let files = Files::new();
     let stock = std::fs::read_to_string(STOCK).unwrap();

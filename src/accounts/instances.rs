@@ -25,6 +25,8 @@ pub fn listed_for(bound: Duration) -> Duration {
 
 /// How often the instances are looked at while a change spreads.
 const LOOK: Duration = Duration::from_millis(2);
+/// After how long who waits for one is told of it.
+const SAID_AFTER: Duration = Duration::from_secs(1);
 
 /// What an instance says of itself. A member that another version does not tell, or tells otherwise, has the value on the
 /// safe side.
@@ -216,13 +218,18 @@ impl Accounts {
     /// Waits until every instance that may admit has applied all changes that were committed up to now, or its lease has
     /// ended.
     ///
-    /// `committed` is when the last of them was committed, or later.
+    /// `committed` is when the last of them was committed, or later. Whoever is waited for after a second is told to
+    /// `waits_for`, once.
     ///
     /// # Errors
     /// The database did not answer, or its history is no longer the one in which the changes were made.
-    pub async fn wait_until_applied(&self, committed: Instant) -> Result<Spread, AccountsError> {
+    pub async fn wait_until_applied(
+        &self,
+        committed: Instant,
+        mut waits_for: impl FnMut(&Report),
+    ) -> Result<Spread, AccountsError> {
         let epoch = self.changes_since(None).await?.epoch;
-        let mut concerned = HashSet::new();
+        let (mut concerned, mut told) = (HashSet::new(), HashSet::new());
         loop {
             let now = self.changes_since(None).await?.epoch;
             if now < epoch {
@@ -239,6 +246,14 @@ impl Accounts {
             if pending.iter().all(|instance| has_ended(instance) || !instance.may_admit()) {
                 let reports = |of: Vec<Instance>| of.into_iter().map(|instance| instance.report).collect();
                 return Ok(Spread { epoch, applied: reports(applied), silent: reports(pending), after });
+            }
+            if after > SAID_AFTER {
+                let silent = pending.iter().filter(|instance| instance.may_admit() && !has_ended(instance));
+                for Instance { report, .. } in silent {
+                    if told.insert(report.id.clone()) {
+                        waits_for(report);
+                    }
+                }
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -119,7 +119,7 @@ fn main() -> ExitCode {
 }
 
 fn start(command: Command) -> Result<(), Failure> {
-    observe::log_to_stderr().map_err(|error| Failure::Usage(error.into()))?;
+    let _log = observe::log_to_stderr().map_err(|error| Failure::Usage(error.into()))?;
     parent::follow()?;
     let runtime = tokio::runtime::Runtime::new()?;
     let done = runtime.block_on(run(command));

@@ -3,10 +3,10 @@
 //! The one rule: a setting that cannot be read is refused. One that silenced errors would be noticed when they are needed.
 
 use std::env::VarError;
-use std::io;
-
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+
+use super::stderr::Lines;
 
 /// Libraries tell in detail what passes through them, secrets among it: of them, warnings alone.
 const LIBRARIES: &str = "pingora_core=warn,pingora_proxy=error,pingora_pool=warn,h2=warn,hyper=warn,hyper_util=warn,\
@@ -16,23 +16,39 @@ const LIBRARIES: &str = "pingora_core=warn,pingora_proxy=error,pingora_pool=warn
 /// What is logged unless something is said.
 const DEFAULT: &str = "info";
 
-/// Why the log cannot be kept as `FEDGATE_LOG` says.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error(
-    "FEDGATE_LOG: `{0}` is neither a level nor `target=level`; it takes error, warn, info, debug, trace or off, for all or \
-     for one target (`fedgate=debug`), several separated by commas"
-)]
-pub struct LogError(String);
+/// Why there is no log as `FEDGATE_LOG` says.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// The variable holds something else than levels and `target=level`.
+    #[error(
+        "FEDGATE_LOG: `{0}` is neither a level nor `target=level`; it takes error, warn, info, debug, trace or off, for \
+         all or for one target (`fedgate=debug`), several separated by commas"
+    )]
+    Setting(String),
+    /// The operating system gives no thread to write it.
+    #[error("there is no thread for the log ({0})")]
+    Thread(#[from] std::io::Error),
+}
+
+/// The log, until the program ends: what is still to be written is then waited for, a second at most.
+#[must_use]
+pub struct Log(Lines);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
+}
 
 /// Sends the operator's log to stderr, as `FEDGATE_LOG` says.
 ///
 /// # Errors
-/// The variable holds something else than levels and `target=level`.
-pub fn log_to_stderr() -> Result<(), LogError> {
+/// See [`LogError`].
+pub fn log_to_stderr() -> Result<Log, LogError> {
     let wanted = match std::env::var("FEDGATE_LOG") {
         Ok(wanted) => wanted,
         Err(VarError::NotPresent) => String::new(),
-        Err(VarError::NotUnicode(wanted)) => return Err(LogError(wanted.to_string_lossy().into_owned())),
+        Err(VarError::NotUnicode(wanted)) => return Err(LogError::Setting(wanted.to_string_lossy().into_owned())),
     };
     let wanted = match wanted.trim() {
         "" => DEFAULT.to_owned(),
@@ -40,10 +56,15 @@ pub fn log_to_stderr() -> Result<(), LogError> {
     };
     // What comes later counts: a library is heard of in detail by who names it, and only so.
     let filter = EnvFilter::new(format!("{LIBRARIES},{wanted}"));
-    // A stderr that nobody reads any more is nobody's fault, and no reason to panic.
-    let log = tracing_subscriber::fmt().log_internal_errors(false);
-    let _ = log.with_env_filter(filter).with_writer(io::stderr).with_target(false).try_init();
-    Ok(())
+    let lines = Lines::start(std::io::stderr())?;
+    let log = Log(lines.clone());
+    let _ = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_env_filter(filter)
+        .with_writer(move || lines.clone())
+        .with_target(false)
+        .try_init();
+    Ok(log)
 }
 
 /// The directives as the filter spells them.
@@ -55,7 +76,7 @@ fn directives(wanted: &str) -> Result<String, LogError> {
                 level(name).filter(|_| is_target(target.trim())).map(|level| format!("{}={level}", target.trim()))
             }
         };
-        read.ok_or_else(|| LogError(directive.trim().escape_debug().to_string()))
+        read.ok_or_else(|| LogError::Setting(directive.trim().escape_debug().to_string()))
     });
     Ok(directives.collect::<Result<Vec<_>, _>>()?.join(","))
 }
@@ -90,7 +111,7 @@ mod tests {
             ("Warn, fedgate::his = Debug", "warn,fedgate::his=debug"),
             ("off,h2=trace", "off,h2=trace"),
         ] {
-            assert_eq!(directives(wanted).as_deref(), Ok(read), "{wanted}");
+            assert_eq!(directives(wanted).unwrap(), read, "{wanted}");
         }
         for (wanted, culprit) in [
             ("wrn", "wrn"),
@@ -104,7 +125,7 @@ mod tests {
             ("3", "3"),
             ("a\u{1b}[31m", "a\\u{1b}[31m"),
         ] {
-            assert_eq!(directives(wanted), Err(LogError(culprit.to_owned())), "{wanted}");
+            assert!(matches!(directives(wanted), Err(LogError::Setting(told)) if told == culprit), "{wanted}");
         }
     }
 }

@@ -7,6 +7,8 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::stderr;
+
 /// Upper bounds of the duration's buckets, in seconds.
 const BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
@@ -91,6 +93,7 @@ impl Sampled {
 }
 
 /// Figures that are read when they are asked for: name, what it is.
+const LOG_LINES_LOST: &str = "fedgate_log_lines_lost_total";
 const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_requests_in_flight", "Requests that are being served"),
     ("fedgate_lease_valid", "1 while cached rights may be used"),
@@ -98,6 +101,7 @@ const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_policy_faults_total", "Policy files that were refused since the start"),
     ("fedgate_policy_faulty", "1 while the policy file cannot be used and the last good one stays in force"),
     ("fedgate_records_failing", "1 while records cannot be written"),
+    (LOG_LINES_LOST, "Lines of the log that nobody read in time"),
     ("fedgate_cache_principals", "Principals held"),
     ("fedgate_cache_hits_total", "Requests answered from a cached principal"),
     ("fedgate_cache_misses_total", "Requests that read the account"),
@@ -203,6 +207,7 @@ impl Metrics {
     pub fn scrape(&self, samples: impl FnOnce(&Self)) -> Vec<u8> {
         let _one = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         samples(self);
+        self.sample(LOG_LINES_LOST, stderr::lost());
         self.text()
     }
 

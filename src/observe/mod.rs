@@ -13,6 +13,7 @@ mod journal;
 mod log;
 mod metrics;
 mod record;
+mod stderr;
 mod stdout;
 mod writer;
 
@@ -32,7 +33,7 @@ use tokio::time::timeout;
 
 pub use cause::with_causes;
 use journal::Journal;
-pub use log::{LogError, log_to_stderr};
+pub use log::{Log, LogError, log_to_stderr};
 pub use metrics::Metrics;
 pub use record::Record;
 use stdout::{Printer, Stdout};

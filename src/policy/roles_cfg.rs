@@ -117,9 +117,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// A complaint of the JSON parser, with what it quotes: a name, and some words about it.
+/// Most characters of a complaint of the JSON parser that are told: a name that it quotes, and some words about it.
+const MOST_OF_A_COMPLAINT: usize = escape::NAME_CHARACTERS + 32;
+
 fn told(complaint: &str) -> std::borrow::Cow<'_, str> {
-    escape::start(complaint, escape::NAME_CHARACTERS + 32)
+    escape::start(complaint, MOST_OF_A_COMPLAINT)
 }
 
 /// Parses the bytes of a roles.cfg file.

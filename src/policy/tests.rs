@@ -226,3 +226,15 @@ fn whether_global_was_a_truth_value_is_kept_for_who_checks_and_a_list_of_methods
     assert!(fault.contains("expected an object of methods"), "{fault}");
 }
 mod views;
+
+#[test]
+fn a_complaint_quotes_a_name_and_no_more() {
+    let complaint = |characters: usize| {
+        let text = format!(r#"[{{"role": "r", "permissions": {{"GET": "{}"}}}}]"#, "x".repeat(characters));
+        PolicySet::parse(text.as_bytes()).unwrap_err().to_string()
+    };
+    assert!(complaint(64).contains(&format!("\"{}\"", "x".repeat(64))), "{}", complaint(64));
+    for characters in [100, 10_000] {
+        assert!(!complaint(characters).contains(&"x".repeat(100)), "{}", complaint(characters));
+    }
+}

@@ -50,6 +50,15 @@ fn recorded(configuration: &str, members: Value) -> Place {
 }
 
 #[test]
+fn a_record_that_is_not_there_is_told_with_where_else_it_may_be() {
+    let place = recorded("", json!({}));
+    let Told(code, _, complaint) = explain(&place.dir, "r2", &[]);
+    assert!(code == 1 && complaint.contains("a file that was moved away is named with --records FILE"), "{complaint}");
+    let Told(code, _, complaint) = explain(&place.dir, "", &[]);
+    assert!(code == 2 && complaint.contains("the request id is empty"), "{complaint}");
+}
+
+#[test]
 fn a_recorded_decision_is_explained_under_the_policy_that_made_it() {
     let policy = std::fs::read_to_string("policies/roles.cfg").unwrap();
     let gateway = Gateway::start_in(&RECORDED, "", &policy);

@@ -81,6 +81,42 @@ fn follows_the_policy(gateway: &Gateway) {
 }
 
 #[test]
+fn a_reader_of_the_log_that_stands_still_holds_up_neither_requests_nor_a_policy() {
+    let reads = std::env::temp_dir().join(format!("fedgate-reads-{:x}", rand::random::<u128>()));
+    let under = [
+        "bash",
+        "-c",
+        "exec \"$@\" 2> >(until [ -e \"$FEDGATE_TEST_READS\" ]; do sleep 0.1; done; exec cat >&2)",
+        "bash",
+    ];
+    let environment = [("FEDGATE_TEST_READS", reads.to_str().unwrap())];
+    let gateway = Gateway::start_as(&Setup { under: &under, environment: &environment, ..Setup::default() });
+    let lost = || {
+        let metrics = gateway.admin_get("/metrics").body;
+        let line = metrics.lines().find(|line| line.starts_with("fedgate_log_lines_lost_total ")).unwrap().to_owned();
+        line.split(' ').nth(1).unwrap().parse::<f64>().unwrap()
+    };
+    let deadline = Instant::now() + 3 * PATIENCE;
+    while lost() == 0.0 {
+        // Each is told in the log.
+        (0..100).for_each(|_| assert_eq!(gateway.get("/pols/ADM/garbage", "ADM").status, 502));
+        assert!(Instant::now() < deadline, "the log is never full");
+    }
+    let file = gateway.dir.join("roles.cfg");
+    let stock = std::fs::read_to_string(&file).unwrap();
+    let edited = stock.replace("\"login\", \"person\", \"book\"", "\"login\", \"people\", \"person\", \"book\"");
+    std::fs::write(&file, edited).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while gateway.get("/people", "ANA").status != 200 {
+        assert!(Instant::now() < deadline, "the new policy never comes into force");
+    }
+    let began = Instant::now();
+    std::fs::write(&reads, "").unwrap();
+    gateway.logged("lines of this log were lost", began, PATIENCE).expect("who reads again is told");
+    std::fs::remove_file(reads).unwrap();
+}
+
+#[test]
 fn the_admin_listener_tells_whether_it_is_alive_ready_and_what_it_does() {
     let gateway = Gateway::start();
     let ask = |path: &str| {

@@ -66,7 +66,7 @@ crate::on_both_stores! {
         };
         his.sql(off).await;
         his.sql(write).await;
-        let waited = accounts.wait_until_applied(std::time::Instant::now()).await;
+        let waited = accounts.wait_until_applied(std::time::Instant::now(), |_| ()).await;
         assert!(matches!(waited, Err(AccountsError::Untold)), "{waited:?}");
         assert!(matches!(accounts.check().await, Err(AccountsError::Untold)));
         schema::migrate(&his.database).await.unwrap();

@@ -15,7 +15,7 @@ use fedgate::policy::hint;
 use fedgate::secret::Secret;
 use serde_json::json;
 
-use crate::print::Report;
+use crate::print::{self, Report};
 use crate::{Failure, load, open_store, store_fault};
 
 #[derive(Subcommand)]
@@ -152,8 +152,22 @@ async fn change(
     if !wait.wait {
         return Ok(());
     }
-    let spread = accounts.wait_until_applied(committed).await.map_err(|error| store_fault(config, error))?;
+    // A program reads stdout; who watches it is told here.
+    let waits_for = |silent: &accounts::Report| {
+        let accounts::Report { id, place, bound_ms, .. } = silent;
+        let ends = lease_end(at, *bound_ms);
+        print::warn(&format!(
+            "{id} ({place}) does not answer; waiting until {ends}, when its lease ends at the latest"
+        ));
+    };
+    let spread = accounts.wait_until_applied(committed, waits_for).await.map_err(|error| store_fault(config, error))?;
     tell_spread(&spread, at, report)
+}
+
+/// When no lease of before a change can be valid any more.
+fn lease_end(committed: SystemTime, bound_ms: u64) -> String {
+    let end = chrono::DateTime::<chrono::Utc>::from(committed + Duration::from_millis(bound_ms));
+    end.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
 /// Tells that a change is made, and which account epoch the accounts have since.
@@ -182,8 +196,7 @@ fn tell_spread(spread: &Spread, committed: SystemTime, report: &mut Report) -> R
     report.note("applied", applied.iter().map(names).collect::<Vec<_>>());
     let mut told = Vec::new();
     for accounts::Report { id, place, bound_ms, .. } in silent {
-        let ended = chrono::DateTime::<chrono::Utc>::from(committed + Duration::from_millis(*bound_ms));
-        let ended = ended.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+        let ended = lease_end(committed, *bound_ms);
         told.push(json!({ "id": id, "place": place, "lease_ended_at": ended }));
         report.warn(format!("{id} ({place}) did not answer; its lease ended at {ended}, and with it the old right"));
     }

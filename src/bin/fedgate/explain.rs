@@ -53,6 +53,11 @@ pub(crate) fn run(config: &Path, request_id: &str, records: Option<PathBuf>, as_
 }
 
 fn explain(config: &Config, request_id: &str, records: Option<PathBuf>, report: &mut Report) -> Result<(), Failure> {
+    if request_id.is_empty() {
+        return Err(Failure::Usage(anyhow!(
+            "the request id is empty; it stands in the answer's `X-Request-Id` and in the record"
+        )));
+    }
     let file = records.or_else(|| config.records.file.clone());
     let file = file.ok_or_else(|| {
         Failure::Usage(anyhow!(
@@ -61,8 +66,10 @@ fn explain(config: &Config, request_id: &str, records: Option<PathBuf>, report: 
         ))
     })?;
     report.note("file", file.display().to_string());
-    let (line, record) =
-        find(&file, request_id)?.ok_or_else(|| anyhow!("{} has no record of request {request_id}", file.display()))?;
+    let (line, record) = find(&file, request_id)?.ok_or_else(|| {
+        let file = file.display();
+        anyhow!("{file} has no record of request {request_id}; a file that was moved away is named with --records FILE")
+    })?;
     report.note("record", serde_json::from_str::<Value>(&line).context("a record")?);
     report.note("replay", Value::Null);
     let Record { time, method, path, decision, reason, status, .. } = &record;

@@ -148,7 +148,8 @@ impl Failure {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let log = observe::log_to_stderr().map_err(|error| Failure::Usage(error.into()));
-    match log.and_then(|()| run(arguments.command)) {
+    // The log ends before the last word, which says how the command ended.
+    match log.and_then(|_log| run(arguments.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             print::complain(&failure.in_words());

@@ -233,9 +233,10 @@ impl Command {
                 };
                 Ok(explain::report(&policy, &routes(config.as_ref())?, &who, &method, &path))
             }
-            Self::Matrix { file, format, config, .. } => {
+            Self::Matrix { file, format, json, config } => {
+                let format = if json { Format::Json } else { format };
                 let routes = named_routes(config.as_deref())?;
-                Ok(matrix::matrix(&read(&file)?, &routes.asked(), format))
+                matrix::matrix(&read(&file)?, &routes.asked(), format)
             }
             Self::Diff { old, new, allow_wider, options } => {
                 let routes = named_routes(options.config.as_deref())?;

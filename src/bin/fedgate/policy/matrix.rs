@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use anyhow::anyhow;
 use fedgate::escape::shown;
-use fedgate::policy::{Asked, Grant, PolicySet, Reach};
+use fedgate::policy::{Asked, Grant, Matrix, PolicySet, Reach};
 use serde_json::json;
 
 use super::asked::is_asked;
 use super::{Format, Report};
+use crate::Failure;
 
 /// By endpoint and method, whom it reaches in the column of each role.
 type Rows<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a str>>;
@@ -16,31 +18,22 @@ type Rows<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a str>>;
 /// No role is granted it, or this one is not.
 const NOBODY: &str = "-";
 
-pub(super) fn matrix(policy: &PolicySet, asked: &Asked<'_>, format: Format) -> Report {
+/// Most cells of a table that is for reading.
+const MOST_CELLS: usize = 1_000_000;
+
+pub(super) fn matrix(policy: &PolicySet, asked: &Asked<'_>, format: Format) -> Result<Report, Failure> {
     let matrix = policy.matrix();
-    let (mut roles, mut columns) = (Vec::new(), HashMap::new());
-    for role in policy.roles() {
-        columns.entry(role.name.as_str()).or_insert_with(|| {
-            roles.push(role.name.as_str());
-            roles.len() - 1
-        });
-    }
-    let nobody = || vec![NOBODY; roles.len()];
-    let mut rows = Rows::new();
-    for ((role, endpoint, method), reach) in &matrix {
-        let row = rows.entry((endpoint, method)).or_insert_with(nobody);
-        if let Some(cell) = columns.get(role.as_str()).and_then(|column| row.get_mut(*column)) {
-            *cell = reach.as_str();
-        }
-    }
+    let granted: BTreeSet<(&str, &str)> =
+        matrix.keys().map(|(_, endpoint, method)| (endpoint.as_str(), *method)).collect();
     let all_asked =
         asked.iter().flat_map(|(endpoint, methods)| methods.iter().map(|method| (*endpoint, method.as_str())));
-    let ungranted: Vec<_> = all_asked.filter(|cell| !rows.contains_key(cell)).collect();
-    rows.extend(ungranted.iter().map(|cell| (*cell, nobody())));
+    let ungranted: Vec<_> = all_asked.filter(|cell| !granted.contains(cell)).collect();
     let lines = match format {
-        Format::Table => table(&roles, &rows, asked),
-        Format::Csv => csv(&roles, &rows, asked),
         Format::Json => Vec::new(),
+        Format::Table | Format::Csv => {
+            let (roles, rows) = rows(policy, &matrix, granted.iter().chain(&ungranted))?;
+            if format == Format::Csv { csv(&roles, &rows, asked) } else { table(&roles, &rows, asked) }
+        }
     };
     let cell = |((role, endpoint, method), reach): (&(String, String, &str), &Reach)| {
         let is_asked = is_asked(asked, endpoint, method);
@@ -60,7 +53,39 @@ pub(super) fn matrix(policy: &PolicySet, asked: &Asked<'_>, format: Format) -> R
         "policy": policy.fingerprint(), "cells": matrix.iter().map(cell).collect::<Vec<_>>(),
         "ungranted": ungranted.collect::<Vec<_>>(), "unjudged": unjudged.collect::<Vec<_>>(),
     });
-    Report::new(lines, json)
+    Ok(Report::new(lines, json))
+}
+
+/// The columns, and the rows with a cell for each of them.
+fn rows<'a>(
+    policy: &'a PolicySet,
+    matrix: &'a Matrix,
+    cells: impl Iterator<Item = &'a (&'a str, &'a str)> + Clone,
+) -> Result<(Vec<&'a str>, Rows<'a>), Failure> {
+    let (mut roles, mut columns) = (Vec::new(), HashMap::new());
+    for role in policy.roles() {
+        columns.entry(role.name.as_str()).or_insert_with(|| {
+            roles.push(role.name.as_str());
+            roles.len() - 1
+        });
+    }
+    let count = cells.clone().count();
+    if count.saturating_mul(roles.len()) > MOST_CELLS {
+        return Err(Failure::Usage(anyhow!(
+            "{count} rows of {} roles are more than the {MOST_CELLS} cells that make a table; --format json tells those that are granted",
+            roles.len()
+        )));
+    }
+    let mut rows: Rows<'_> = cells.map(|cell| (*cell, vec![NOBODY; roles.len()])).collect();
+    for ((role, endpoint, method), reach) in matrix {
+        let row = rows.get_mut(&(endpoint.as_str(), *method));
+        if let (Some(row), Some(column)) = (row, columns.get(role.as_str()))
+            && let Some(cell) = row.get_mut(*column)
+        {
+            *cell = reach.as_str();
+        }
+    }
+    Ok((roles, rows))
 }
 
 fn table(roles: &[&str], rows: &Rows<'_>, asked: &Asked<'_>) -> Vec<String> {
