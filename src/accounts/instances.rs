@@ -7,7 +7,9 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use deadpool_postgres::Object;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout_at;
 
 use super::{Accounts, AccountsError, READ_TIMEOUT, from_sql, to_sql, within};
 use crate::config::LONGEST_BOUND_MS;
@@ -126,25 +128,33 @@ impl Accounts {
     /// Writes down what an instance says of itself.
     ///
     /// # Errors
-    /// The database did not answer.
+    /// The database did not answer within two seconds.
     pub async fn report(&self, report: &Report) -> Result<(), AccountsError> {
-        within(READ_TIMEOUT, self.report_unbounded(report)).await
-    }
-
-    async fn report_unbounded(&self, report: &Report) -> Result<(), AccountsError> {
+        let deadline = tokio::time::Instant::now() + READ_TIMEOUT;
+        let late = |elapsed: tokio::time::error::Elapsed| DbError::Unavailable(elapsed.into());
         let text = serde_json::to_string(report).unwrap_or_default();
         let (id, epoch) = (report.id.clone(), to_sql(report.epoch));
         match &self.reports {
             Database::Postgres(pool) => {
-                let client = pool.get().await.map_err(DbError::from)?;
-                let statement = client.prepare_cached(POSTGRES_REPORT).await.map_err(DbError::from)?;
-                client.execute(&statement, &[&id, &epoch, &text]).await.map_err(DbError::from)?;
+                let client = timeout_at(deadline, pool.get()).await.map_err(late)?.map_err(DbError::from)?;
+                let write = async {
+                    let statement = client.prepare_cached(POSTGRES_REPORT).await?;
+                    client.execute(&statement, &[&id, &epoch, &text]).await
+                };
+                match timeout_at(deadline, write).await {
+                    Ok(written) => _ = written.map_err(DbError::from)?,
+                    Err(elapsed) => {
+                        // The next report does not wait behind this one, on a connection that may be dead.
+                        drop(Object::take(client));
+                        return Err(late(elapsed).into());
+                    }
+                }
             }
             Database::Sqlite(sqlite) => {
                 let write = move |transaction: &rusqlite::Transaction<'_>| {
                     transaction.execute(SQLITE_REPORT, rusqlite::params![id, epoch, text])
                 };
-                sqlite.write(write).await?;
+                timeout_at(deadline, sqlite.write(write)).await.map_err(late)??;
             }
         }
         Ok(())
@@ -194,7 +204,8 @@ impl Accounts {
         let instance = |(id, seen, epoch, text): (String, i64, i64, String)| {
             // INVARIANT: whoever is in the table is listed, also when its report cannot be read.
             let report: Report = serde_json::from_str(&text).unwrap_or_default();
-            let report = Report { id, epoch: from_sql(epoch), ..report };
+            let bound_ms = report.bound_ms.min(LONGEST_BOUND_MS);
+            let report = Report { id, epoch: from_sql(epoch), bound_ms, ..report };
             Instance { report, seen: Duration::from_millis(u64::try_from(seen).unwrap_or_default()) }
         };
         Ok(rows.into_iter().map(instance).collect())

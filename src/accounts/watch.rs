@@ -127,7 +127,7 @@ impl Session {
 
     /// Sends a notice on another session and waits for it on this one: behind a transaction-pooling proxy none arrives.
     async fn prove_notices(&mut self, accounts: &Accounts) -> Result<(), AccountsError> {
-        let Database::Postgres(pool) = &accounts.database else { return Ok(()) };
+        let Database::Postgres(pool) = &accounts.reports else { return Ok(()) };
         let client = pool.get().await.map_err(DbError::from)?;
         query_within(NOTICE_TIMEOUT, client.execute("SELECT pg_notify('fedgate_accounts', '')", &[])).await?;
         match tokio::time::timeout(NOTICE_TIMEOUT, self.notices.recv()).await {

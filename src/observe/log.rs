@@ -2,6 +2,7 @@
 //!
 //! The one rule: a setting that cannot be read is refused. One that silenced errors would be noticed when they are needed.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::env::VarError;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
@@ -64,6 +65,16 @@ pub fn log_to_stderr() -> Result<Log, LogError> {
         .with_writer(move || lines.clone())
         .with_target(false)
         .try_init();
+    // As everything else: the reader of stderr may stand still, and whoever panics goes on (`gateway/supervise.rs`).
+    std::panic::set_hook(Box::new(|fault| {
+        let backtrace = Backtrace::capture();
+        let place = fault.location().map(ToString::to_string).unwrap_or_default();
+        let fault = fault.payload_as_str().unwrap_or("no text");
+        match backtrace.status() {
+            BacktraceStatus::Captured => tracing::error!("panicked at {place}: {fault}\n{backtrace}"),
+            _ => tracing::error!("panicked at {place}: {fault}"),
+        }
+    }));
     Ok(log)
 }
 

@@ -99,16 +99,20 @@ pub async fn keep_current(
         if found.is_some() {
             last_read = began;
         }
+        let mut asks_still = false;
         match found {
             Some(Ok(found)) => {
                 doubt.ends();
                 state.succeeds(found, is_asked, &path, &current);
             }
             Some(Err(fault)) => {
+                // Who asks has written, unless it is seen that somebody writes.
+                let is_written = matches!(fault, ReloadError::Unsettled);
                 let fault = fault.to_string();
-                // Who asks has written.
-                if doubt.is_settled(&fault, now, Instant::now()) || is_asked {
+                if doubt.is_settled(&fault, now, Instant::now()) || (is_asked && !is_written) {
                     state.fails(&fault, is_asked, &path, &current);
+                } else {
+                    asks_still = is_asked;
                 }
             }
             None => {}
@@ -116,14 +120,15 @@ pub async fn keep_current(
         if let Some(kept) = &mut kept {
             kept.keep(current.load_full());
         }
-        is_asked = tokio::select! {
-            Some(()) = notices.recv() => {
-                sleep(SETTLE).await;
-                false
-            }
-            () = sleep(if doubt.is_any() { LOOK_IN_DOUBT } else { LOOK }) => false,
-            () = asked.notified() => true,
-        };
+        is_asked = asks_still
+            | tokio::select! {
+                Some(()) = notices.recv() => {
+                    sleep(SETTLE).await;
+                    false
+                }
+                () = sleep(if doubt.is_any() { LOOK_IN_DOUBT } else { LOOK }) => false,
+                () = asked.notified() => true,
+            };
     }
 }
 

@@ -86,7 +86,7 @@ fn a_reader_of_the_log_that_stands_still_holds_up_neither_requests_nor_a_policy(
     let under = [
         "bash",
         "-c",
-        "exec \"$@\" 2> >(until [ -e \"$FEDGATE_TEST_READS\" ]; do sleep 0.1; done; exec cat >&2)",
+        "exec \"$@\" 2> >(for i in {1..600}; do [ -e \"$FEDGATE_TEST_READS\" ] && break; sleep 0.1; done; exec cat >&2)",
         "bash",
     ];
     let environment = [("FEDGATE_TEST_READS", reads.to_str().unwrap())];

@@ -8,8 +8,8 @@
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension};
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Transaction};
 
 use super::{Database, DbError};
 
@@ -18,14 +18,15 @@ pub const VERSION: i64 = 5;
 
 /// Key of the advisory lock that lets one migration run at a time: "fedgate" in ASCII.
 const LOCK: i64 = 0x66_65_64_67_61_74_65;
-/// How long a migration waits for a lock at a time. Whoever comes meanwhile waits behind it, and no lease may end by that.
+/// How long a migration waits for a lock at a time. Whoever comes meanwhile waits behind it, and no
+/// lease (of a second, unless it is set otherwise) may end by that.
 const LOCK_TIMEOUT_MS: u64 = 400;
 /// How long it lets others go first before it tries again, and how long it tries.
 const RETRY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Creates or upgrades the schema, in one transaction, and puts back what is missing of it; tells the version that it has
-/// then. One of a newer program is left alone.
+/// Creates or upgrades the schema, and puts back what is missing of it; tells the version that it has then. One of a newer
+/// program is left alone.
 ///
 /// # Errors
 /// The database is away, somebody holds a lock for a minute, or the role may not create what is missing.
@@ -33,20 +34,14 @@ pub async fn migrate(database: &Database) -> Result<i64, DbError> {
     match database {
         Database::Postgres(pool) => {
             let mut client = pool.get().await?;
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                match migrate_postgres(&mut client).await {
-                    Err(error) if waited_for_a_lock(&error) => {
-                        if Instant::now() > deadline {
-                            let held = "a session holds a lock that the migration needs (a dump, a long transaction); run \
-                                        it again when that has ended";
-                            return Err(DbError::Unavailable(held.into()));
-                        }
-                        tokio::time::sleep(RETRY).await;
-                    }
-                    done => return Ok(done?),
+            // Each is a transaction of its own: what takes long must not be undone by somebody who is in the way of the rest.
+            for script in [include_str!("postgres_tables.sql"), include_str!("postgres.sql")] {
+                let version = run_in_turn(&mut client, script).await?;
+                if version > VERSION {
+                    return Ok(version);
                 }
             }
+            Ok(VERSION)
         }
         Database::Sqlite(sqlite) => {
             sqlite
@@ -59,8 +54,25 @@ pub async fn migrate(database: &Database) -> Result<i64, DbError> {
     }
 }
 
-async fn migrate_postgres(client: &mut Client) -> Result<i64, tokio_postgres::Error> {
-    let transaction: Transaction<'_> = client.transaction().await?;
+/// Runs a script as soon as nobody holds a lock that it needs; tells the version that it has met.
+async fn run_in_turn(client: &mut Client, script: &str) -> Result<i64, DbError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match run(client, script).await {
+            Err(error) if waited_for_a_lock(&error) && Instant::now() < deadline => tokio::time::sleep(RETRY).await,
+            Err(error) if waited_for_a_lock(&error) => {
+                let held = "a session holds a lock that the migration needs (a dump, a long transaction); run it again when \
+                            that has ended";
+                return Err(DbError::Unavailable(held.into()));
+            }
+            done => return Ok(done?),
+        }
+    }
+}
+
+/// Runs a script in one transaction, unless the schema is of a newer program; tells the version that it has met.
+async fn run(client: &mut Client, script: &str) -> Result<i64, tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
     let limits = format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}");
     transaction.batch_execute(&limits).await?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
@@ -69,12 +81,11 @@ async fn migrate_postgres(client: &mut Client) -> Result<i64, tokio_postgres::Er
         true => transaction.query_opt(POSTGRES_VERSION, &[]).await?.map_or(Ok(0), |row| row.try_get(0))?,
         false => 0,
     };
-    if version > VERSION {
-        return Ok(version);
+    if version <= VERSION {
+        transaction.batch_execute(script).await?;
+        transaction.commit().await?;
     }
-    transaction.batch_execute(include_str!("postgres.sql")).await?;
-    transaction.commit().await?;
-    Ok(VERSION)
+    Ok(version)
 }
 
 fn waited_for_a_lock(error: &tokio_postgres::Error) -> bool {

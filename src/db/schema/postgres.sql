@@ -1,23 +1,5 @@
--- Thalamus' tables, as it creates them.
-CREATE TABLE IF NOT EXISTS people (id varchar PRIMARY KEY, data jsonb);
-CREATE TABLE IF NOT EXISTS pols (id varchar PRIMARY KEY, book varchar REFERENCES people (id), data jsonb);
-CREATE TABLE IF NOT EXISTS personal_docs (
-    id varchar PRIMARY KEY,
-    fedacct varchar REFERENCES people (id),
-    pol varchar REFERENCES pols (id),
-    document bytea,
-    data jsonb
-);
-CREATE TABLE IF NOT EXISTS dus (id varchar PRIMARY KEY, data jsonb);
-CREATE TABLE IF NOT EXISTS institutions (id varchar PRIMARY KEY, data jsonb);
-
--- The first time they take long; nobody who writes people waits for them.
-CREATE INDEX IF NOT EXISTS fedgate_pols_book ON pols (book, id);
-CREATE INDEX IF NOT EXISTS fedgate_personal_docs_fedacct ON personal_docs (fedacct, id);
-CREATE INDEX IF NOT EXISTS fedgate_personal_docs_pol ON personal_docs (pol);
-
--- From here on everything is made beside `people`, wherever the search path found it, and the functions remember that
--- place: they mean the same tables whoever fires them.
+-- Everything is made beside `people`, wherever the search path found it, and the functions remember that place: they mean
+-- the same tables whoever fires them.
 SELECT set_config('search_path', quote_ident(nspname) || ', pg_temp', true)
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE pg_class.oid = 'people'::regclass;
@@ -27,6 +9,21 @@ WHERE pg_class.oid = 'people'::regclass;
 LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE;
 
 CREATE TABLE IF NOT EXISTS fedgate_schema (version bigint NOT NULL);
+
+-- The gateways that run; who waits for a change counts on finding them here, also after a crash.
+CREATE TABLE IF NOT EXISTS fedgate_instances (
+    id varchar PRIMARY KEY,
+    seen timestamptz NOT NULL,
+    epoch bigint NOT NULL,
+    report text NOT NULL
+);
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_class WHERE oid = 'fedgate_instances'::regclass AND relpersistence = 'u') THEN
+        ALTER TABLE fedgate_instances SET LOGGED;
+    END IF;
+END
+$$;
 
 -- The account epoch: one row, so that writers of accounts queue for it and commit in the order of their epochs.
 CREATE TABLE IF NOT EXISTS fedgate_epoch (
@@ -170,21 +167,6 @@ ALTER TABLE people ENABLE REPLICA TRIGGER fedgate_people_deleted_by_replica;
 CREATE OR REPLACE TRIGGER fedgate_people_truncated AFTER TRUNCATE ON people
     FOR EACH STATEMENT EXECUTE FUNCTION fedgate_people_truncated();
 ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_people_truncated;
-
--- The gateways that run; who waits for a change counts on finding them here, also after a crash.
-CREATE TABLE IF NOT EXISTS fedgate_instances (
-    id varchar PRIMARY KEY,
-    seen timestamptz NOT NULL,
-    epoch bigint NOT NULL,
-    report text NOT NULL
-);
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_class WHERE oid = 'fedgate_instances'::regclass AND relpersistence = 'u') THEN
-        ALTER TABLE fedgate_instances SET LOGGED;
-    END IF;
-END
-$$;
 
 -- Which store this is: an interrupted import goes on in the one it began in.
 CREATE TABLE IF NOT EXISTS fedgate_store ("only" boolean PRIMARY KEY DEFAULT true CHECK ("only"), id varchar NOT NULL);

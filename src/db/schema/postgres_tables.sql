@@ -1,0 +1,28 @@
+-- Thalamus' tables, as it creates them.
+CREATE TABLE IF NOT EXISTS people (id varchar PRIMARY KEY, data jsonb);
+CREATE TABLE IF NOT EXISTS pols (id varchar PRIMARY KEY, book varchar REFERENCES people (id), data jsonb);
+CREATE TABLE IF NOT EXISTS personal_docs (
+    id varchar PRIMARY KEY,
+    fedacct varchar REFERENCES people (id),
+    pol varchar REFERENCES pols (id),
+    document bytea,
+    data jsonb
+);
+CREATE TABLE IF NOT EXISTS dus (id varchar PRIMARY KEY, data jsonb);
+CREATE TABLE IF NOT EXISTS institutions (id varchar PRIMARY KEY, data jsonb);
+
+-- They take long where there is much, and nobody who writes accounts waits for them. Making one that is there would lock its
+-- table all the same.
+DO $$
+BEGIN
+    IF to_regclass('fedgate_pols_book') IS NULL THEN
+        CREATE INDEX fedgate_pols_book ON pols (book, id);
+    END IF;
+    IF to_regclass('fedgate_personal_docs_fedacct') IS NULL THEN
+        CREATE INDEX fedgate_personal_docs_fedacct ON personal_docs (fedacct, id);
+    END IF;
+    IF to_regclass('fedgate_personal_docs_pol') IS NULL THEN
+        CREATE INDEX fedgate_personal_docs_pol ON personal_docs (pol);
+    END IF;
+END
+$$;
