@@ -6,9 +6,9 @@
 //!
 //! Notices of the file system (in-place writes, editors' renames, the symlink swap of a mounted ConfigMap) hasten a look;
 //! a look several times a second finds what sends no notice (bind mounts, network file systems, no inotify left). A look
-//! is a `stat` of the file; its content is read once a second, and at once when that differs, ctime included, so that a new
-//! content of the same size and mtime is found. For a while after that it is read at every look, because two writes within one tick of the file
-//! system's clock leave the same times; and after a read that failed, until one succeeds.
+//! is a `stat` of the file; its content is read once a second, and at once when that differs, ctime included, so that a
+//! new content of the same size and mtime is found. For a while after that it is read at every look, because two writes
+//! within one tick of the file system's clock leave the same times; and after a read that failed, until one succeeds.
 //!
 //! A policy comes into force as soon as it is read; a fault is told once the file is left alone, because half a write
 //! is a fault, too.
