@@ -26,7 +26,9 @@ use crate::db::{Database, DbError, postgres};
 /// How many epochs of changes the database remembers; a reader further behind drops everything it holds.
 const REMEMBERED_EPOCHS: u64 = 10_000;
 /// How many changes are told at once; with one more, any account may have changed.
-const TOLD_CHANGES: usize = 10_000;
+const TOLD_CHANGES: u32 = 10_000;
+/// How many rows are asked for, so that one change more than are told is seen.
+const MOST_ROWS: i64 = TOLD_CHANGES as i64 + 1;
 /// How long one account may take to be read.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a change may take.
@@ -249,7 +251,7 @@ fn sqlite_changes(connection: &rusqlite::Connection, after: i64) -> Result<Vec<C
             triggers: row.get(4)?,
         })
     };
-    connection.prepare_cached(SQLITE_CHANGES)?.query_map([after], row)?.collect()
+    connection.prepare_cached(SQLITE_CHANGES)?.query_map([after, MOST_ROWS], row)?.collect()
 }
 
 /// Turns rows into changes, and into what is known from now on.
@@ -265,7 +267,8 @@ fn changes(known: Option<&Known>, rows: Vec<ChangeRow>) -> Result<(Changes, Know
         // Triggers that are not the same were away for a moment, and what changed meanwhile has no epoch.
         is_same_history && (known.triggers.is_none() || known.triggers == now.triggers)
     });
-    let is_told = rows.len() <= TOLD_CHANGES && rows.iter().all(|row| row.change.is_none() || row.account.is_some());
+    let is_told =
+        rows.len() <= TOLD_CHANGES as usize && rows.iter().all(|row| row.change.is_none() || row.account.is_some());
     let accounts = match !follows || !is_told {
         true => Changed::Everything,
         false => Changed::These(rows.into_iter().filter_map(|row| row.account).collect()),
@@ -298,7 +301,7 @@ const SQLITE_REPLACE_HASH: &str = "
 const SQLITE_CHANGES: &str = "
     SELECT e.epoch, c.epoch, c.account, t.fire, (SELECT CAST(schema_version AS TEXT) FROM pragma_schema_version)
     FROM fedgate_epoch e CROSS JOIN fedgate_triggers t LEFT JOIN fedgate_account_changes c ON c.epoch > ?1
-    LIMIT 10001";
+    LIMIT ?2";
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client};
 
-use super::{Accounts, AccountsError, ChangeRow, Changed, Changes, Known, READ_TIMEOUT, changes, within};
+use super::{Accounts, AccountsError, ChangeRow, Changed, Changes, Known, MOST_ROWS, READ_TIMEOUT, changes, within};
 use crate::config::{PostgresConfig, StoreConfig};
 use crate::db::{Database, DbError, postgres};
 use crate::moment::Moment;
@@ -158,7 +158,7 @@ impl Accounts {
 
 /// What changed after an epoch, asked of one session, which must lead to the primary.
 pub(super) async fn postgres_changes(client: &Client, after: i64) -> Result<Vec<ChangeRow>, AccountsError> {
-    let rows = client.query(POSTGRES_CHANGES, &[&after]).await.map_err(DbError::from)?;
+    let rows = client.query(POSTGRES_CHANGES, &[&after, &MOST_ROWS]).await.map_err(DbError::from)?;
     if rows.iter().any(|row| row.get::<_, bool>(5)) {
         return Err(AccountsError::Standby);
     }
@@ -195,7 +195,7 @@ const POSTGRES_CHANGES: &str = "
     FROM fedgate_epoch e
     CROSS JOIN fedgate_triggers('people'::regclass) t
     LEFT JOIN fedgate_account_changes c ON c.epoch > $1
-    LIMIT 10001";
+    LIMIT $2";
 
 impl Changes {
     /// Whether nothing changed.

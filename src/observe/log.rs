@@ -4,6 +4,7 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::env::VarError;
+
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 

@@ -92,8 +92,8 @@ impl Sampled {
     }
 }
 
-/// Figures that are read when they are asked for: name, what it is.
 const LOG_LINES_LOST: &str = "fedgate_log_lines_lost_total";
+/// Figures that are read when they are asked for: name, what it is.
 const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_requests_in_flight", "Requests that are being served"),
     ("fedgate_lease_valid", "1 while cached rights may be used"),

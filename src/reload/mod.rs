@@ -107,9 +107,9 @@ pub async fn keep_current(
             }
             Some(Err(fault)) => {
                 // Who asks has written, unless it is seen that somebody writes.
-                let is_written = matches!(fault, ReloadError::Unsettled);
+                let is_being_written = matches!(fault, ReloadError::Unsettled);
                 let fault = fault.to_string();
-                if doubt.is_settled(&fault, now, Instant::now()) || (is_asked && !is_written) {
+                if doubt.is_settled(&fault, now, Instant::now()) || (is_asked && !is_being_written) {
                     state.fails(&fault, is_asked, &path, &current);
                 } else {
                     asks_still = is_asked;

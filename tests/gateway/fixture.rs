@@ -71,8 +71,14 @@ pub(crate) struct Place {
 #[derive(Clone)]
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
-    seen: Arc<Mutex<Vec<String>>>,
-    count: Arc<AtomicUsize>,
+    seen: Arc<Seen>,
+}
+
+/// The requests that an upstream got: the first of them, head and body, and how many there were.
+#[derive(Default)]
+struct Seen {
+    first: Mutex<Vec<String>>,
+    count: AtomicUsize,
 }
 
 impl Gateway {
@@ -408,12 +414,12 @@ pub(crate) fn find_header(head: &str, name: &str) -> Option<String> {
 impl Upstream {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let upstream = Self { address: listener.local_addr().unwrap(), seen: Arc::default(), count: Arc::default() };
-        let (seen, count) = (Arc::clone(&upstream.seen), Arc::clone(&upstream.count));
+        let upstream = Self { address: listener.local_addr().unwrap(), seen: Arc::default() };
+        let seen = Arc::clone(&upstream.seen);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (seen, count) = (Arc::clone(&seen), Arc::clone(&count));
-                std::thread::spawn(move || answer(stream, &seen, &count));
+                let seen = Arc::clone(&seen);
+                std::thread::spawn(move || answer(stream, &seen));
             }
         });
         upstream
@@ -421,12 +427,12 @@ impl Upstream {
 
     /// The requests so far, head and body; under load the first of them.
     pub(crate) fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().clone()
+        self.seen.first.lock().unwrap().clone()
     }
 
     /// How many there were.
     pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
+        self.seen.count.load(Ordering::SeqCst)
     }
 }
 
@@ -453,16 +459,16 @@ pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<String> {
 }
 
 /// Answers requests on one connection; some page ids make it misbehave.
-fn answer(mut stream: TcpStream, seen: &Mutex<Vec<String>>, count: &AtomicUsize) {
+fn answer(mut stream: TcpStream, seen: &Seen) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     while let Some(request) = read_request(&mut reader) {
         let target = request.split(' ').nth(1).unwrap_or_default().to_owned();
-        count.fetch_add(1, Ordering::SeqCst);
-        let mut seen = seen.lock().unwrap();
-        if seen.len() < REMEMBERED {
-            seen.push(request);
+        seen.count.fetch_add(1, Ordering::SeqCst);
+        let mut first = seen.first.lock().unwrap();
+        if first.len() < REMEMBERED {
+            first.push(request);
         }
-        drop(seen);
+        drop(first);
         let ok = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4\r\nServer: secret/1.0\r\n\
                    X-Powered-By: secret\r\nX-Accel-Redirect: /secret\r\nVia: 1.1 secret\r\nX-AspNet-Version: 4\r\n\
                    Access-Control-Allow-Origin: https://upstream.example\r\n\r\ntrue";

@@ -56,28 +56,34 @@ fn an_edit_of_the_policy_takes_effect_and_a_broken_one_does_not() {
     follows_the_policy(&Gateway::start());
 }
 
+/// Waits until ANA, who asks for the list of people, is answered so.
+fn becomes(gateway: &Gateway, status: u16) {
+    let deadline = Instant::now() + PATIENCE;
+    while gateway.get("/people", "ANA").status != status {
+        assert!(Instant::now() < deadline, "never became {status}");
+    }
+}
+
+/// Lets ANA ask for the list of people; what the policy was.
+fn grant_people(gateway: &Gateway) -> String {
+    let file = gateway.dir.join("roles.cfg");
+    let stock = std::fs::read_to_string(&file).unwrap();
+    let granted = stock.replace("\"login\", \"person\", \"book\"", "\"login\", \"people\", \"person\", \"book\"");
+    std::fs::write(file, granted).unwrap();
+    stock
+}
+
 fn follows_the_policy(gateway: &Gateway) {
     let file = gateway.dir.join("roles.cfg");
-    let becomes = |status: u16| {
-        let deadline = Instant::now() + PATIENCE;
-        while gateway.get("/people", "ANA").status != status {
-            assert!(Instant::now() < deadline, "never became {status}");
-        }
-    };
-    becomes(403);
-    let stock = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(
-        &file,
-        stock.replace("\"login\", \"person\", \"book\"", "\"login\", \"people\", \"person\", \"book\""),
-    )
-    .unwrap();
-    becomes(200);
+    becomes(gateway, 403);
+    let stock = grant_people(gateway);
+    becomes(gateway, 200);
     std::fs::write(&file, &stock.as_bytes()[..stock.len() / 2]).unwrap();
     gateway.signal(Signal::HUP);
     std::thread::sleep(Duration::from_millis(400));
     assert_eq!(gateway.get("/people", "ANA").status, 200, "the last good policy stays");
     std::fs::write(&file, stock).unwrap();
-    becomes(403);
+    becomes(gateway, 403);
 }
 
 #[test]
@@ -102,14 +108,8 @@ fn a_reader_of_the_log_that_stands_still_holds_up_neither_requests_nor_a_policy(
         (0..100).for_each(|_| assert_eq!(gateway.get("/pols/ADM/garbage", "ADM").status, 502));
         assert!(Instant::now() < deadline, "the log is never full");
     }
-    let file = gateway.dir.join("roles.cfg");
-    let stock = std::fs::read_to_string(&file).unwrap();
-    let edited = stock.replace("\"login\", \"person\", \"book\"", "\"login\", \"people\", \"person\", \"book\"");
-    std::fs::write(&file, edited).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    while gateway.get("/people", "ANA").status != 200 {
-        assert!(Instant::now() < deadline, "the new policy never comes into force");
-    }
+    grant_people(&gateway);
+    becomes(&gateway, 200);
     let began = Instant::now();
     std::fs::write(&reads, "").unwrap();
     gateway.logged("lines of this log were lost", began, PATIENCE).expect("who reads again is told");

@@ -18,8 +18,8 @@ pub const VERSION: i64 = 5;
 
 /// Key of the advisory lock that lets one migration run at a time: "fedgate" in ASCII.
 const LOCK: i64 = 0x66_65_64_67_61_74_65;
-/// How long a migration waits for a lock at a time. Whoever comes meanwhile waits behind it, and no
-/// lease (of a second, unless it is set otherwise) may end by that.
+/// How long a migration waits for a lock at a time. Whoever comes meanwhile waits behind it, and no lease (of a second,
+/// unless it is set otherwise) may end by that.
 const LOCK_TIMEOUT_MS: u64 = 400;
 /// How long it lets others go first before it tries again, and how long it tries.
 const RETRY: Duration = Duration::from_millis(500);
@@ -59,14 +59,15 @@ async fn run_in_turn(client: &mut Client, script: &str) -> Result<i64, DbError> 
     let deadline = Instant::now() + PATIENCE;
     loop {
         match run(client, script).await {
-            Err(error) if waited_for_a_lock(&error) && Instant::now() < deadline => tokio::time::sleep(RETRY).await,
-            Err(error) if waited_for_a_lock(&error) => {
-                let held = "a session holds a lock that the migration needs (a dump, a long transaction); run it again when \
-                            that has ended";
-                return Err(DbError::Unavailable(held.into()));
-            }
+            Err(error) if waited_for_a_lock(&error) => {}
             done => return Ok(done?),
         }
+        if Instant::now() > deadline {
+            let held = "a session holds a lock that the migration needs (a dump, a long transaction); run it again when \
+                        that has ended";
+            return Err(DbError::Unavailable(held.into()));
+        }
+        tokio::time::sleep(RETRY).await;
     }
 }
 
