@@ -85,7 +85,7 @@ fn an_operator_waits_until_all_gateways_have_applied_a_change_and_is_told_of_one
     let silent = &told["silent"][0];
     assert!(silent["place"].as_str().unwrap().contains(&place), "{told}");
     assert!(silent["lease_ended_at"].as_str().unwrap().starts_with("20") && warnings.is_empty(), "{told}{warnings}");
-    assert!(told["after_ms"].as_u64().unwrap() > 1000 && told["warnings"].as_array().unwrap().len() == 1, "{told}");
+    assert!(told["after_ms"].as_u64().unwrap() >= 1000 && told["warnings"].as_array().unwrap().len() == 1, "{told}");
     fedgate(&gateways[0], &["account", "disable", "P1", "--wait"]);
     println!("revocation, account disable --wait with one gateway stopped: {}", text.lines().last().unwrap());
     assert_eq!(gateways.iter().map(|gateway| ask(gateway, "P1")).collect::<Vec<_>>(), [401; 3]);
