@@ -108,12 +108,13 @@ async fn a_service_started_while_the_database_is_away_serves_when_it_is_there() 
     cluster.kill();
     let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_fedhis"));
     let mut program = program.args(["serve", "--config"]).arg(&config).kill_on_drop(true).spawn().unwrap();
-    let socket = fedgate::config::Address::Unix(his.scratch.0.join("his.sock"));
+    let path = his.scratch.0.join("his.sock");
     let deadline = Instant::now() + SOON;
-    while !his.scratch.0.join("his.sock").exists() {
-        assert!(Instant::now() < deadline);
+    while tokio::net::UnixStream::connect(&path).await.is_err() {
+        assert!(Instant::now() < deadline, "it listens");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    let socket = fedgate::config::Address::Unix(path);
     let ask = async || client::exchange(&socket, &his.request(&root(), "GET", "/people").head(), b"").await.status;
     assert_eq!(ask().await, 503);
     cluster.resume();
