@@ -152,6 +152,7 @@ impl Accounts {
             }
             Database::Sqlite(sqlite) => {
                 let write = move |transaction: &rusqlite::Transaction<'_>| {
+                    transaction.execute(SQLITE_FORGET, [&id])?;
                     transaction.execute(SQLITE_REPORT, rusqlite::params![id, epoch, text])
                 };
                 timeout_at(deadline, sqlite.write(write)).await.map_err(late)??;
@@ -272,9 +273,11 @@ impl Accounts {
 }
 
 const POSTGRES_REPORT: &str = "
-    WITH gone AS (DELETE FROM fedgate_instances WHERE seen < clock_timestamp() - interval '1 hour')
+    WITH gone AS (DELETE FROM fedgate_instances WHERE seen < clock_timestamp() - interval '1 hour' AND id <> $1)
     INSERT INTO fedgate_instances (id, seen, epoch, report) VALUES ($1, clock_timestamp(), $2, $3)
     ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, epoch = excluded.epoch, report = excluded.report";
+const SQLITE_FORGET: &str =
+    "DELETE FROM fedgate_instances WHERE seen < unixepoch('subsec') * 1000 - 3600000 AND id <> ?1";
 const SQLITE_REPORT: &str = "
     INSERT INTO fedgate_instances (id, seen, epoch, report) VALUES (?1, unixepoch('subsec') * 1000, ?2, ?3)
     ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, epoch = excluded.epoch, report = excluded.report";

@@ -205,7 +205,7 @@ impl Authenticator {
     ) -> Result<Arc<Principal>, AuthnError> {
         let header = header.ok_or(AuthnError::NoCredential)?;
         let (began, now) = (Instant::now(), Moment::now());
-        let found = with_credential(header, |credential| match self.cached(credential, policy, now) {
+        let found = with_credential(header, |credential| match self.cached(credential, client, policy, now) {
             Some(principal) => Ok(principal),
             None => Err(credential.to_owned()),
         })?;
@@ -261,14 +261,25 @@ impl Authenticator {
         }
     }
 
-    /// The hit path: synchronous, no I/O, no allocation unless the policy has changed since the rights were compiled.
-    fn cached(&self, credential: &Credential<'_>, policy: &Arc<PolicySet>, now: Moment) -> Option<Arc<Principal>> {
+    /// The hit path: synchronous, no I/O, and no allocation unless the source changes, or the policy has changed since the
+    /// rights were compiled.
+    fn cached(
+        &self,
+        credential: &Credential<'_>,
+        client: Option<IpAddr>,
+        policy: &Arc<PolicySet>,
+        now: Moment,
+    ) -> Option<Arc<Principal>> {
         let principal = self.principals.find(&credential.account, now)?;
         let Proved { stored_hash, proof } = principal.password.as_ref()?;
         let mac = self.mac(&credential.account, stored_hash, &credential.password);
         let same = bool::from(mac.ct_eq(&proof.mac));
         if !same || !proof.counts(now, self.settings.verified_idle) {
             return None;
+        }
+        if proof.is_strange_to(client) {
+            self.throttle.recognise(&credential.account, client, Instant::now()).ok()?;
+            proof.used_from(client);
         }
         proof.touch(now);
         Some(self.under(principal, policy))
@@ -341,27 +352,31 @@ impl Authenticator {
 
     /// Compares a password with a stored hash, once for all who ask the same at the same time or soon after.
     ///
-    /// The throttle is asked before anything is hashed, and only then: what was proved before passes by it.
+    /// The throttle is asked before anything is hashed, and before a source that is not known to the account profits from
+    /// what another has proved.
     async fn prove(
         &self,
         credential: &OwnedCredential,
         client: Option<IpAddr>,
         stored: &str,
     ) -> Result<Arc<Proof>, AuthnError> {
+        let throttled = |Wait(wait)| AuthnError::Throttled { account: credential.account.clone(), wait };
         let mac = self.mac(&credential.account, stored, &credential.password);
         if let Some(known) = self.proofs.get(&mac).await {
             let now = Moment::now();
             if known.counts(now, self.settings.verified_idle) {
                 known.touch(now);
                 self.proof_hits.fetch_add(1, Ordering::Relaxed);
+                if known.right {
+                    self.throttle.recognise(&credential.account, client, Instant::now()).map_err(throttled)?;
+                }
                 return Ok(known);
             }
             self.proofs.invalidate(&mac).await;
         }
-        self.throttle.check(&credential.account, client, Instant::now()).map_err(|Wait(wait)| {
-            let account = credential.account.clone();
-            AuthnError::Throttled { account, wait }
-        })?;
+        let fingerprint = self.fingerprint(credential);
+        let attempt = self.throttle.begin(&credential.account, client, fingerprint, Instant::now());
+        let attempt = attempt.map_err(throttled)?;
         let lane = if self.throttle.knows(&credential.account, client) { Lane::Known } else { Lane::Unknown };
         let hashed = self.proofs.try_get_with(mac, async {
             self.hashed.fetch_add(1, Ordering::Relaxed);
@@ -372,17 +387,18 @@ impl Authenticator {
             Ok::<_, Busy>(self.proof(mac, right))
         });
         let proof = hashed.await.map_err(|busy| AuthnError::Busy(*busy))?;
-        let now = Instant::now();
         match proof.right {
-            true => self.throttle.succeeded(&credential.account, client, now),
-            false => {
-                // Of the password alone: the same one against another stored hash is still the same one.
-                let mac = self.mac(&credential.account, "", &credential.password);
-                let fingerprint = u64::from_le_bytes(mac.first_chunk().copied().unwrap_or_default());
-                self.throttle.failed(&credential.account, client, fingerprint, now);
-            }
+            true => self.throttle.succeeded(&credential.account, client),
+            false => self.throttle.failed(&credential.account, client, fingerprint, Instant::now()),
         }
+        drop(attempt);
         Ok(proof)
+    }
+
+    /// Tells the throttle which passwords are the same, whatever hash they are compared with.
+    fn fingerprint(&self, credential: &OwnedCredential) -> u64 {
+        let mac = self.mac(&credential.account, "", &credential.password);
+        u64::from_le_bytes(mac.first_chunk().copied().unwrap_or_default())
     }
 
     fn proof(&self, mac: [u8; 32], right: bool) -> Arc<Proof> {

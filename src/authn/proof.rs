@@ -2,12 +2,14 @@
 //!
 //! The one rule: the MAC covers account, stored hash and password, so that a changed password invalidates itself.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
 
+use super::network;
 use crate::moment::Moment;
 
 /// That a password was compared with a stored hash, and the outcome.
@@ -19,13 +21,15 @@ pub(super) struct Proof {
     pub(super) start: Moment,
     /// Seconds after `start` when it was last used.
     pub(super) last_used: AtomicU64,
+    /// The source that used it last, 0 for none yet.
+    pub(super) last_source: AtomicU64,
 }
 
 impl Proof {
     /// One that is made now, and counts for so long.
     pub(super) fn new(mac: [u8; 32], right: bool, lasts: Duration) -> Self {
         let start = Moment::now();
-        Self { mac, right, until: start + lasts, start, last_used: AtomicU64::new(0) }
+        Self { mac, right, until: start + lasts, start, last_used: AtomicU64::new(0), last_source: AtomicU64::new(0) }
     }
 
     pub(super) fn counts(&self, now: Moment, idle: Duration) -> bool {
@@ -39,6 +43,24 @@ impl Proof {
         if self.last_used.load(Ordering::Relaxed) != seconds {
             self.last_used.store(seconds, Ordering::Relaxed);
         }
+    }
+
+    /// Whether the source of `client` is another than the one that used it last.
+    pub(super) fn is_strange_to(&self, client: Option<IpAddr>) -> bool {
+        self.last_source.load(Ordering::Relaxed) != source(client)
+    }
+
+    pub(super) fn used_from(&self, client: Option<IpAddr>) {
+        self.last_source.store(source(client), Ordering::Relaxed);
+    }
+}
+
+/// The number of a source; 0 for none.
+fn source(client: Option<IpAddr>) -> u64 {
+    match client.map(network) {
+        None => 0,
+        Some(IpAddr::V4(address)) => u64::from(u32::from(address)),
+        Some(IpAddr::V6(address)) => (u128::from(address) >> 64) as u64,
     }
 }
 

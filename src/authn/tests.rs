@@ -303,11 +303,60 @@ async fn who_guesses_waits_and_who_has_proved_the_password_does_not() {
             other => panic!("{other:?}"),
         }
     }
-    // Even the right password is not looked at there now; where it was proved it goes on, without any lease.
-    from("192.0.2.1", "right").await.unwrap();
-    for client in ["198.51.100.7", "203.0.113.1"] {
-        assert!(from(client, "right").await.is_ok(), "a proof that exists needs no hashing: {client}");
+    // Even the right password is not looked at there now, though it is cached; where it was proved it goes on, without any
+    // lease, and from elsewhere too.
+    for leased in [false, true, true] {
+        if leased {
+            fixture.confirm(None).await;
+        }
+        from("192.0.2.1", "right").await.unwrap();
+        for _ in 0..2 {
+            let found = from("198.51.100.7", "right").await;
+            assert!(matches!(found, Err(AuthnError::Throttled { .. })), "leased: {leased}");
+        }
+        from("203.0.113.1", "right").await.unwrap();
     }
+    assert_eq!(fixture.authenticator.figures().await.proofs_evicted, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn guesses_sent_at_once_are_not_looked_at_beyond_what_is_free() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    let guesses = (0..50).map(|guess| {
+        let header = format!("Basic {}", STANDARD.encode(format!("ANA:guess{guess}")));
+        let (authenticator, policy) = (Arc::clone(&fixture.authenticator), Arc::clone(&fixture.policy));
+        tokio::spawn(async move {
+            authenticator.authenticate(Some(header.as_bytes()), Some([192, 0, 2, 1].into()), &policy).await.map(drop)
+        })
+    });
+    let guesses: Vec<_> = guesses.collect();
+    let mut looked_at = 0;
+    for guess in guesses {
+        match guess.await.unwrap() {
+            Err(AuthnError::Rejected { .. }) => looked_at += 1,
+            Err(AuthnError::Throttled { .. } | AuthnError::Busy(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let free = u64::from(fixture.authenticator.settings.free.of_pair);
+    assert!((1..=free + 1).contains(&looked_at), "{looked_at} of 50");
+    assert_eq!(fixture.authenticator.figures().await.hashed, looked_at);
+}
+
+#[tokio::test]
+async fn a_source_whose_password_was_cached_already_is_known_when_the_account_is_attacked() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    fixture.confirm(None).await;
+    let header = format!("Basic {}", STANDARD.encode("ANA:right"));
+    for host in 1..=3 {
+        let client = Some([192, 0, 2, host].into());
+        fixture.authenticator.authenticate(Some(header.as_bytes()), client, &fixture.policy).await.unwrap();
+        assert!(fixture.authenticator.throttle.knows("ANA", client), "{host}");
+    }
+    assert_eq!(fixture.authenticator.figures().await.hashed, 1);
+    assert!(!fixture.authenticator.throttle.knows("ANA", Some([192, 0, 2, 4].into())));
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,12 +4,16 @@
 //! slows down is a *pair* of account and source after its own failures, an account's *unknown* sources while it is under
 //! attack from many, and a source that fails on many accounts. Waits begin at one second, double, and end at an hour.
 //!
-//! Asked on a miss alone: a cached principal passes by it. Memory is bounded, and time is monotonic. A source is an IPv4
-//! address or an IPv6 network of 64 bits (NIST SP 800-63B, 5.2.2, asks for such limits).
+//! Passwords that are being looked at count as failures of their pair and account until they are found right, so that
+//! many at once are no more guesses than one after the other. They do not count for their source: a hospital behind one
+//! address signs in all at once in the morning, and what the hashers take at a time is bounded.
+//!
+//! What is cached passes by the waits, but only for a source that is known to the account: a cache that answered others
+//! would tell a guesser whether he was right, as often as he likes. Memory is bounded, and time is monotonic. A source is
+//! an IPv4 address or an IPv6 network of 64 bits (NIST SP 800-63B, 5.2.2, asks for such limits).
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
@@ -34,8 +38,25 @@ pub(super) struct Throttle {
     pairs: Cache<(Box<str>, IpAddr), Arc<Mutex<Failures>>>,
     accounts: Cache<Box<str>, Arc<Mutex<Failures>>>,
     sources: Cache<IpAddr, Arc<Mutex<Failures>>>,
-    known: Cache<(Box<str>, IpAddr), Instant>,
+    known: Cache<(Box<str>, IpAddr), ()>,
     free: FreeFailures,
+}
+
+/// Permission to look at one password, until dropped.
+pub(super) struct Attempt {
+    fingerprint: u64,
+    /// Where it counts: its pair and, from an unknown source, its account.
+    counts: Vec<Arc<Mutex<Failures>>>,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.counts.iter().for_each(|failures| lock(failures).end(self.fingerprint));
+    }
+}
+
+fn lock(failures: &Mutex<Failures>) -> MutexGuard<'_, Failures> {
+    failures.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The failures of one pair, account or source.
@@ -45,9 +66,32 @@ struct Failures {
     not_before: Option<Instant>,
     /// What failed, by hash: the same once more is no new failure. Of a source, its accounts; else, the last password.
     seen: Vec<u64>,
+    /// The passwords that are being looked at, by hash, each with by how many requests.
+    underway: Vec<(u64, u32)>,
 }
 
 impl Failures {
+    /// Takes one more password under way if it could fail without a wait, or is alone; else says how long to wait.
+    fn begin(&mut self, what: u64, free: u32, now: Instant) -> Result<(), Wait> {
+        if let Some(wait) = self.wait(now) {
+            return Err(Wait(wait));
+        }
+        let has_room = self.underway.is_empty() || self.count as usize + self.underway.len() <= free as usize;
+        match self.underway.iter_mut().find(|(other, _)| *other == what) {
+            Some((_, requests)) => *requests += 1,
+            None if has_room => self.underway.push((what, 1)),
+            None => return Err(Wait(WAIT.0)),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, what: u64) {
+        self.underway.retain_mut(|(other, requests)| {
+            *requests -= u32::from(*other == what);
+            *requests > 0
+        });
+    }
+
     /// Counts a failure, unless it is the last one again; past `free`, the next attempt has to wait.
     fn add(&mut self, what: u64, free: u32, remembered: usize, now: Instant) {
         if self.seen.contains(&what) {
@@ -88,18 +132,30 @@ impl Throttle {
         client.is_some_and(|client| self.known.contains_key(&(Box::from(account), network(client))))
     }
 
-    /// Whether a password for `account` from `client` may be looked at now.
-    pub(super) fn check(&self, account: &str, client: Option<IpAddr>, now: Instant) -> Result<(), Wait> {
-        let Some(source) = client.map(network) else { return Ok(()) };
+    /// Asks to look at a password for `account` from `client`, of which `fingerprint` is a keyed hash. How it ended is
+    /// told to [`failed`](Self::failed) or [`succeeded`](Self::succeeded) before the attempt is dropped.
+    pub(super) fn begin(
+        &self,
+        account: &str,
+        client: Option<IpAddr>,
+        fingerprint: u64,
+        now: Instant,
+    ) -> Result<Attempt, Wait> {
+        let mut attempt = Attempt { fingerprint, counts: Vec::new() };
+        let Some(source) = client.map(network) else { return Ok(attempt) };
         let pair = (Box::from(account), source);
-        let of = |failures: Option<Arc<Mutex<Failures>>>| {
-            failures.and_then(|failures| failures.lock().unwrap_or_else(PoisonError::into_inner).wait(now))
+        let is_unknown = !self.known.contains_key(&pair);
+        self.check(&pair, is_unknown, now)?;
+        let mut count = |failures: Arc<Mutex<Failures>>, free| {
+            lock(&failures).begin(fingerprint, free, now)?;
+            attempt.counts.push(failures);
+            Ok(())
         };
-        let mut longest = of(self.pairs.get(&pair));
-        if !self.known.contains_key(&pair) {
-            longest = longest.max(of(self.accounts.get(account))).max(of(self.sources.get(&source)));
+        count(self.pairs.get_with(pair, Arc::default), self.free.of_pair)?;
+        if is_unknown {
+            count(self.accounts.get_with(Box::from(account), Arc::default), self.free.of_account)?;
         }
-        longest.map_or(Ok(()), |wait| Err(Wait(wait)))
+        Ok(attempt)
     }
 
     /// The password, of which `fingerprint` is a keyed hash, was wrong.
@@ -108,7 +164,7 @@ impl Throttle {
         let pair = (Box::from(account), source);
         let known = self.known.contains_key(&pair);
         let add = |failures: Arc<Mutex<Failures>>, what, free, remembered| {
-            failures.lock().unwrap_or_else(PoisonError::into_inner).add(what, free, remembered, now);
+            lock(&failures).add(what, free, remembered, now);
         };
         add(self.pairs.get_with(pair, Arc::default), fingerprint, self.free.of_pair, 1);
         if !known {
@@ -121,12 +177,34 @@ impl Throttle {
         }
     }
 
-    /// The password was right: this source is known to the account from now on.
-    pub(super) fn succeeded(&self, account: &str, client: Option<IpAddr>, now: Instant) {
+    /// The password was right after all that failed before it: this source is known to the account from now on.
+    pub(super) fn succeeded(&self, account: &str, client: Option<IpAddr>) {
         let Some(source) = client.map(network) else { return };
         let pair = (Box::from(account), source);
         self.pairs.invalidate(&pair);
-        self.known.insert(pair, now);
+        self.known.insert(pair, ());
+    }
+
+    /// The password is the one that was proved before. Who is known to the account stays so, whatever has failed; who is
+    /// not becomes so, unless he has to wait.
+    pub(super) fn recognise(&self, account: &str, client: Option<IpAddr>, now: Instant) -> Result<(), Wait> {
+        let Some(source) = client.map(network) else { return Ok(()) };
+        let pair = (Box::from(account), source);
+        if !self.known.contains_key(&pair) {
+            self.check(&pair, true, now)?;
+        }
+        self.known.insert(pair, ());
+        Ok(())
+    }
+
+    /// Whether anything keeps the pair waiting.
+    fn check(&self, pair: &(Box<str>, IpAddr), is_unknown: bool, now: Instant) -> Result<(), Wait> {
+        let of = |failures: Option<Arc<Mutex<Failures>>>| failures.and_then(|failures| lock(&failures).wait(now));
+        let mut longest = of(self.pairs.get(pair));
+        if is_unknown {
+            longest = longest.max(of(self.accounts.get(&pair.0))).max(of(self.sources.get(&pair.1)));
+        }
+        longest.map_or(Ok(()), |wait| Err(Wait(wait)))
     }
 }
 
@@ -151,65 +229,122 @@ mod tests {
         Some(text.parse().unwrap())
     }
 
+    /// Whether one more password would be looked at.
+    fn check(throttle: &Throttle, account: &str, client: Option<IpAddr>, now: Instant) -> Result<(), Wait> {
+        throttle.begin(account, client, u64::MAX, now).map(drop)
+    }
+
     #[test]
     fn mistyping_is_free_and_then_waits_double_up_to_an_hour() {
         let (throttle, now) = (Throttle::new(FREE), Instant::now());
         for attempt in 0..u64::from(FREE.of_pair) {
-            assert_eq!(throttle.check("ANA", ip("192.0.2.1"), now), Ok(()));
+            assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
             throttle.failed("ANA", ip("192.0.2.1"), attempt, now);
         }
-        assert_eq!(throttle.check("ANA", ip("192.0.2.1"), now), Ok(()));
+        assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
         for (attempt, seconds) in [1, 2, 4, 8].into_iter().enumerate() {
             throttle.failed("ANA", ip("192.0.2.1"), 100 + attempt as u64, now);
-            assert_eq!(throttle.check("ANA", ip("192.0.2.1"), now), Err(Wait(Duration::from_secs(seconds))));
-            assert_eq!(throttle.check("ANA", ip("192.0.2.1"), now + Duration::from_secs(seconds)), Ok(()));
+            assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(Wait(Duration::from_secs(seconds))));
+            assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now + Duration::from_secs(seconds)), Ok(()));
         }
         (0..50).for_each(|attempt| throttle.failed("ANA", ip("192.0.2.1"), 200 + attempt, now));
-        assert_eq!(throttle.check("ANA", ip("192.0.2.1"), now), Err(Wait(WAIT.1)));
-        assert_eq!(throttle.check("BOB", ip("192.0.2.1"), now), Ok(()), "another account of that source");
-        throttle.succeeded("ANA", ip("192.0.2.1"), now);
-        assert_eq!(throttle.check("ANA", ip("192.0.2.1"), now), Ok(()));
+        assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(Wait(WAIT.1)));
+        assert_eq!(check(&throttle, "BOB", ip("192.0.2.1"), now), Ok(()), "another account of that source");
+        throttle.succeeded("ANA", ip("192.0.2.1"));
+        assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
     }
 
     #[test]
     fn a_device_that_repeats_an_old_password_is_one_failure() {
         let (throttle, now) = (Throttle::new(FREE), Instant::now());
         (0..1000).for_each(|_| throttle.failed("ANA", ip("192.0.2.1"), 7, now));
-        assert_eq!(throttle.check("ANA", ip("192.0.2.1"), now), Ok(()));
+        assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
+    }
+
+    #[test]
+    fn guesses_at_the_same_time_are_no_more_than_guesses_in_turn() {
+        let (throttle, now) = (Throttle::new(FREE), Instant::now());
+        let of_source = |source: &str, guesses: std::ops::Range<u64>| {
+            guesses.filter_map(|guess| throttle.begin("ANA", ip(source), guess, now).ok()).collect::<Vec<_>>()
+        };
+        // What is wrong six times waits; so the sixth is the last that is looked at.
+        let attempts = of_source("192.0.2.1", 0..50);
+        assert_eq!(attempts.len(), 6);
+        assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(Wait(WAIT.0)));
+        assert!(
+            throttle.begin("ANA", ip("192.0.2.1"), 3, now).is_ok(),
+            "the same password once more is the same guess"
+        );
+        assert_eq!(check(&throttle, "BOB", ip("192.0.2.1"), now), Ok(()), "a hospital signs in from one address");
+        let elsewhere: Vec<_> =
+            (2..50).flat_map(|host| of_source(&format!("192.0.2.{host}"), host * 100..host * 100 + 50)).collect();
+        assert_eq!(attempts.len() + elsewhere.len(), 21, "all unknown sources of an account together");
+        throttle.recognise("ANA", ip("203.0.113.9"), now).unwrap();
+        assert_eq!(check(&throttle, "ANA", ip("203.0.113.9"), now), Ok(()), "who is known does not wait for them");
+
+        drop((attempts, elsewhere));
+        assert_eq!(of_source("192.0.2.1", 0..50).len(), 6, "what came to no end is no failure");
+        (0..6).for_each(|guess| throttle.failed("ANA", ip("192.0.2.1"), guess, now));
+        let later = now + WAIT.0;
+        let alone = throttle.begin("ANA", ip("192.0.2.1"), 7, later);
+        assert!(alone.is_ok(), "after the wait");
+        assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), later), Err(Wait(WAIT.0)), "one at a time");
+        drop(alone);
+        assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), later), Ok(()));
     }
 
     #[test]
     fn an_attack_from_everywhere_does_not_lock_out_who_was_here_before() {
         let (throttle, now) = (Throttle::new(FREE), Instant::now());
-        throttle.succeeded("DOC", ip("2001:db8::1"), now);
+        throttle.succeeded("DOC", ip("2001:db8::1"));
         for attacker in 0..200u64 {
             let source = Some(IpAddr::from([198, 51, 100, attacker as u8]));
             throttle.failed("DOC", source, attacker, now);
         }
-        assert_eq!(throttle.check("DOC", ip("2001:db8::2"), now), Ok(()), "the same network of 64 bits");
-        assert!(throttle.check("DOC", ip("203.0.113.9"), now).is_err(), "unknown sources wait");
-        assert_eq!(throttle.check("ANA", ip("203.0.113.9"), now), Ok(()), "for this account alone");
+        assert_eq!(check(&throttle, "DOC", ip("2001:db8::2"), now), Ok(()), "the same network of 64 bits");
+        assert!(check(&throttle, "DOC", ip("203.0.113.9"), now).is_err(), "unknown sources wait");
+        assert_eq!(check(&throttle, "ANA", ip("203.0.113.9"), now), Ok(()), "for this account alone");
         // The doctor mistypes: that costs the doctor what it costs anyone, and no more.
         throttle.failed("DOC", ip("2001:db8::1"), 1, now);
-        assert_eq!(throttle.check("DOC", ip("2001:db8::1"), now), Ok(()));
+        assert_eq!(check(&throttle, "DOC", ip("2001:db8::1"), now), Ok(()));
+    }
+
+    #[test]
+    fn what_is_cached_is_for_who_is_known_or_need_not_wait() {
+        let (throttle, now) = (Throttle::new(FREE), Instant::now());
+        let recognise = |client| throttle.recognise("DOC", ip(client), now);
+        recognise("192.0.2.1").unwrap();
+        (0..6).for_each(|guess| throttle.failed("DOC", ip("198.51.100.7"), guess, now));
+        assert_eq!(
+            recognise("198.51.100.7"),
+            Err(Wait(WAIT.0)),
+            "a guess of his that is right is one he has to wait for"
+        );
+        assert!(!throttle.knows("DOC", ip("198.51.100.7")));
+        recognise("192.0.2.2").unwrap();
+        (0..200).for_each(|host| throttle.failed("DOC", Some([203, 0, 113, host as u8].into()), host, now));
+        assert!(recognise("198.51.100.8").is_err(), "any unknown source while the account is under attack");
+        (0..20).for_each(|mistyped| throttle.failed("DOC", ip("192.0.2.1"), mistyped, now));
+        assert!(check(&throttle, "DOC", ip("192.0.2.1"), now).is_err(), "another password is not looked at");
+        assert_eq!((recognise("192.0.2.1"), recognise("192.0.2.2")), (Ok(()), Ok(())), "whoever shares the source");
     }
 
     #[test]
     fn a_source_that_fails_on_many_accounts_waits_but_not_for_accounts_that_know_it() {
         let (throttle, now) = (Throttle::new(FREE), Instant::now());
-        throttle.succeeded("DOC", ip("192.0.2.1"), now);
+        throttle.succeeded("DOC", ip("192.0.2.1"));
         for account in 0..=FREE.accounts_of_source {
             throttle.failed(&format!("A{account}"), ip("192.0.2.1"), 1, now);
         }
-        assert!(throttle.check("NEW", ip("192.0.2.1"), now).is_err());
-        assert_eq!(throttle.check("DOC", ip("192.0.2.1"), now), Ok(()));
-        assert_eq!(throttle.check("NEW", ip("192.0.2.2"), now), Ok(()));
+        assert!(check(&throttle, "NEW", ip("192.0.2.1"), now).is_err());
+        assert_eq!(check(&throttle, "DOC", ip("192.0.2.1"), now), Ok(()));
+        assert_eq!(check(&throttle, "NEW", ip("192.0.2.2"), now), Ok(()));
     }
 
     #[test]
     fn a_source_is_known_to_whom_it_proved_a_password_for_thirty_days() {
-        let (throttle, now) = (Throttle::new(FREE), Instant::now());
-        throttle.succeeded("DOC", ip("192.0.2.1"), now);
+        let throttle = Throttle::new(FREE);
+        throttle.succeeded("DOC", ip("192.0.2.1"));
         assert!(throttle.knows("DOC", ip("192.0.2.1")));
         assert!(!throttle.knows("ANA", ip("192.0.2.1")) && !throttle.knows("DOC", ip("192.0.2.2")));
         assert!(!throttle.knows("DOC", None));

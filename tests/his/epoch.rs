@@ -107,6 +107,24 @@ crate::on_both_stores! {
         assert_eq!(told(b), ("b".to_owned(), "unknown".to_owned(), 5, LONGEST_BOUND_MS));
         assert!(a.may_admit() && b.may_admit());
     }
+
+    async fn an_instance_that_has_been_silent_for_hours_is_forgotten_with_the_next_report(his) {
+        let accounts = Accounts::open(&his.config).await.unwrap();
+        let report = |id: &str| Report { id: id.into(), ..Report::default() };
+        for id in ["a", "b", "c"] {
+            accounts.report(&report(id)).await.unwrap();
+        }
+        let hours_ago = match &his.database {
+            Database::Postgres(_) => "clock_timestamp() - interval '2 hours'",
+            Database::Sqlite(_) => "unixepoch('subsec') * 1000 - 7200000",
+        };
+        his.sql(&format!("UPDATE fedgate_instances SET seen = {hours_ago} WHERE id IN ('a', 'b')")).await;
+        accounts.report(&report("b")).await.unwrap();
+        let listed: Vec<_> = accounts.instances().await.unwrap().into_iter().map(|instance| instance.report.id).collect();
+        assert_eq!(listed, ["b", "c"]);
+        let rows = his.sql_text("SELECT CAST(count(*) AS text) FROM fedgate_instances").await;
+        assert_eq!(rows.as_deref(), Some("2"), "b was heard again after an hour, and a is gone");
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use moka::notification::RemovalCause;
 use super::*;
 
 fn a_proof(start: Moment) -> Proof {
-    Proof { mac: [0; 32], right: true, until: start + Duration::from_secs(100), start, last_used: AtomicU64::new(0) }
+    Proof { until: start + Duration::from_secs(100), start, ..Proof::new([0; 32], true, Duration::ZERO) }
 }
 
 #[test]

@@ -196,7 +196,8 @@ fn tell_spread(spread: &Spread, committed: SystemTime, report: &mut Report) -> R
     report.note("applied", applied.iter().map(names).collect::<Vec<_>>());
     let mut told = Vec::new();
     for accounts::Report { id, place, bound_ms, .. } in silent {
-        let ended = lease_end(committed, *bound_ms);
+        // One that may admit nobody for another reason, such as having stopped, had no lease to the end.
+        let ended = lease_end(committed, (*bound_ms).min(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
         told.push(json!({ "id": id, "place": place, "lease_ended_at": ended }));
         report.warn(format!("{id} ({place}) did not answer; its lease ended at {ended}, and with it the old right"));
     }

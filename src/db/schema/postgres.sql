@@ -55,8 +55,9 @@ BEGIN
     IF cardinality(changed) > 1000 THEN
         changed := ARRAY[NULL]::varchar[];
     END IF;
-    -- Once in a transaction (or a subtransaction), however many rows are replicated in it. Neither mark tells alone: `xmin`
-    -- comes round again, and a dump carries `raised_by` to where other transactions have that number.
+    -- Once in a transaction, however many rows are replicated in it; in a subtransaction, which leaves another `xmin`, each
+    -- time, and nothing but numbers is lost by that. Neither mark tells alone: `xmin` comes round again, and a dump carries
+    -- `raised_by` to where other transactions have that number.
     SELECT epoch INTO now_at FROM fedgate_epoch
     WHERE raised_by = pg_current_xact_id() AND xmin = pg_current_xact_id()::xid;
     IF NOT FOUND THEN
