@@ -44,6 +44,34 @@ fn what_a_trusted_proxy_says_is_believed_and_nobody_else_is() {
 }
 
 #[test]
+fn who_guesses_has_to_wait_there_and_the_cached_password_is_no_way_around_it() {
+    let gateway = trusting("127.0.0.0/8", &[]);
+    let from = |source: &str, password: &str| {
+        let headers = format!("Authorization: {}\r\nX-Forwarded-For: {source}\r\n", basic("DOC", password));
+        gateway.request("GET", "/people/DOC", "", &headers)
+    };
+    assert_eq!(from("192.0.2.1", CANARY).status, 200);
+    // A wait begins at a second, so that one on a busy machine may be over before the next request; then from elsewhere.
+    let kept_waiting = (1..=20).find_map(|host| {
+        let source = format!("198.51.100.{host}");
+        let (mut guesses, mut looked_at) = (0..50, 0);
+        let refused = guesses.find_map(|guess| {
+            let answer = from(&source, &format!("guess-{host}-{guess}"));
+            looked_at += u32::from(answer.status == 401);
+            (answer.status != 401).then_some(answer)
+        });
+        let refused = refused.expect("guesses are refused sooner or later");
+        assert!(looked_at >= 6 || host > 1, "{looked_at} guesses are free");
+        assert_eq!((refused.status, &refused.json()["code"]), (429, &"too_many_attempts".into()));
+        assert!(refused.header("retry-after").unwrap().parse::<u32>().unwrap() >= 1, "{}", refused.head);
+        assert_eq!(from("192.0.2.1", CANARY).status, 200, "who was here before does not wait");
+        Some(from(&source, CANARY)).filter(|answer| answer.status != 200)
+    });
+    let kept_waiting = kept_waiting.expect("a right guess is looked at in no wait, although it is cached");
+    assert_eq!((kept_waiting.status, &kept_waiting.json()["code"]), (429, &"too_many_attempts".into()));
+}
+
+#[test]
 fn a_proxy_header_tells_the_client_and_is_demanded_of_who_may_send_one() {
     let gateway = trusting("127.0.0.2/32", &[("FEDGATE_GATEWAY_PROXY_PROTOCOL", "true")]);
     let request = format!(
