@@ -4,8 +4,9 @@
 //! and nothing has changed since, within the freshness bound. A technical failure is never a wrong password: it is
 //! [`AuthnError::Unavailable`] or [`AuthnError::Busy`], and both are told apart from [`AuthnError::Rejected`].
 //!
-//! A hit costs one cache lookup, one keyed hash (BLAKE3) and a constant-time comparison. A miss reads the account, and
-//! hashes the password on the hasher threads unless that very password was verified against that very hash before.
+//! A hit costs one cache lookup, one keyed hash (BLAKE3), a constant-time comparison and, when its source is another than
+//! that of the hit before it, a question to the throttle. A miss reads the account, and hashes the password on the hasher
+//! threads unless that very password was verified against that very hash before.
 
 mod error;
 mod basic;
@@ -278,7 +279,8 @@ impl Authenticator {
             return None;
         }
         if proof.is_strange_to(client) {
-            self.throttle.recognise(&credential.account, client, Instant::now()).ok()?;
+            let fingerprint = self.fingerprint(&credential.account, &credential.password);
+            self.throttle.recognise(&credential.account, client, fingerprint, Instant::now()).ok()?;
             proof.used_from(client);
         }
         proof.touch(now);
@@ -361,6 +363,7 @@ impl Authenticator {
         stored: &str,
     ) -> Result<Arc<Proof>, AuthnError> {
         let throttled = |Wait(wait)| AuthnError::Throttled { account: credential.account.clone(), wait };
+        let fingerprint = self.fingerprint(&credential.account, &credential.password);
         let mac = self.mac(&credential.account, stored, &credential.password);
         if let Some(known) = self.proofs.get(&mac).await {
             let now = Moment::now();
@@ -368,16 +371,17 @@ impl Authenticator {
                 known.touch(now);
                 self.proof_hits.fetch_add(1, Ordering::Relaxed);
                 if known.right {
-                    self.throttle.recognise(&credential.account, client, Instant::now()).map_err(throttled)?;
+                    let recognised = self.throttle.recognise(&credential.account, client, fingerprint, Instant::now());
+                    recognised.map_err(throttled)?;
                 }
                 return Ok(known);
             }
             self.proofs.invalidate(&mac).await;
         }
-        let fingerprint = self.fingerprint(credential);
         let attempt = self.throttle.begin(&credential.account, client, fingerprint, Instant::now());
         let attempt = attempt.map_err(throttled)?;
-        let lane = if self.throttle.knows(&credential.account, client) { Lane::Known } else { Lane::Unknown };
+        let lane =
+            if self.throttle.knows(&credential.account, client, Instant::now()) { Lane::Known } else { Lane::Unknown };
         let hashed = self.proofs.try_get_with(mac, async {
             self.hashed.fetch_add(1, Ordering::Relaxed);
             let right = self.hasher.verify(stored.to_owned(), credential.password.clone(), lane).await?;
@@ -388,7 +392,7 @@ impl Authenticator {
         });
         let proof = hashed.await.map_err(|busy| AuthnError::Busy(*busy))?;
         match proof.right {
-            true => self.throttle.succeeded(&credential.account, client),
+            true => self.throttle.succeeded(&credential.account, client, Instant::now()),
             false => self.throttle.failed(&credential.account, client, fingerprint, Instant::now()),
         }
         drop(attempt);
@@ -396,9 +400,8 @@ impl Authenticator {
     }
 
     /// Tells the throttle which passwords are the same, whatever hash they are compared with.
-    fn fingerprint(&self, credential: &OwnedCredential) -> u64 {
-        let mac = self.mac(&credential.account, "", &credential.password);
-        u64::from_le_bytes(mac.first_chunk().copied().unwrap_or_default())
+    fn fingerprint(&self, account: &str, password: &[u8]) -> u64 {
+        u64::from_le_bytes(self.mac(account, "", password).first_chunk().copied().unwrap_or_default())
     }
 
     fn proof(&self, mac: [u8; 32], right: bool) -> Arc<Proof> {

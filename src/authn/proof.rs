@@ -21,7 +21,7 @@ pub(super) struct Proof {
     pub(super) start: Moment,
     /// Seconds after `start` when it was last used.
     pub(super) last_used: AtomicU64,
-    /// The source that used it last, 0 for none yet.
+    /// The source that used it last.
     pub(super) last_source: AtomicU64,
 }
 
@@ -29,7 +29,14 @@ impl Proof {
     /// One that is made now, and counts for so long.
     pub(super) fn new(mac: [u8; 32], right: bool, lasts: Duration) -> Self {
         let start = Moment::now();
-        Self { mac, right, until: start + lasts, start, last_used: AtomicU64::new(0), last_source: AtomicU64::new(0) }
+        Self {
+            mac,
+            right,
+            until: start + lasts,
+            start,
+            last_used: AtomicU64::new(0),
+            last_source: AtomicU64::new(NOBODY),
+        }
     }
 
     pub(super) fn counts(&self, now: Moment, idle: Duration) -> bool {
@@ -55,11 +62,14 @@ impl Proof {
     }
 }
 
-/// The number of a source; 0 for none.
+/// The number of no source.
+const NOBODY: u64 = u64::MAX;
+
+/// The number of a source: of IPv6 the network, of IPv4 the address among what IPv6 has for groups, which send nothing.
 fn source(client: Option<IpAddr>) -> u64 {
     match client.map(network) {
-        None => 0,
-        Some(IpAddr::V4(address)) => u64::from(u32::from(address)),
+        None => NOBODY,
+        Some(IpAddr::V4(address)) => 0xffff_ffff << 32 | u64::from(u32::from(address)),
         Some(IpAddr::V6(address)) => (u128::from(address) >> 64) as u64,
     }
 }

@@ -353,10 +353,10 @@ async fn a_source_whose_password_was_cached_already_is_known_when_the_account_is
     for host in 1..=3 {
         let client = Some([192, 0, 2, host].into());
         fixture.authenticator.authenticate(Some(header.as_bytes()), client, &fixture.policy).await.unwrap();
-        assert!(fixture.authenticator.throttle.knows("ANA", client), "{host}");
+        assert!(fixture.authenticator.throttle.knows("ANA", client, Instant::now()), "{host}");
     }
     assert_eq!(fixture.authenticator.figures().await.hashed, 1);
-    assert!(!fixture.authenticator.throttle.knows("ANA", Some([192, 0, 2, 4].into())));
+    assert!(!fixture.authenticator.throttle.knows("ANA", Some([192, 0, 2, 4].into()), Instant::now()));
 }
 
 #[tokio::test(start_paused = true)]

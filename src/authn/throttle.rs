@@ -1,6 +1,6 @@
 //! Brute-force protection that cannot be used to lock a doctor out.
 //!
-//! The one rule: no number of failures of others keeps away who proved the password from the same source lately. What
+//! The one rule: no number of failures elsewhere keeps away who proved the password from the same source lately. What
 //! slows down is a *pair* of account and source after its own failures, an account's *unknown* sources while it is under
 //! attack from many, and a source that fails on many accounts. Waits begin at one second, double, and end at an hour.
 //!
@@ -8,55 +8,81 @@
 //! many at once are no more guesses than one after the other. They do not count for their source: a hospital behind one
 //! address signs in all at once in the morning, and what the hashers take at a time is bounded.
 //!
-//! What is cached passes by the waits, but only for a source that is known to the account: a cache that answered others
-//! would tell a guesser whether he was right, as often as he likes. Memory is bounded, and time is monotonic. A source is
-//! an IPv4 address or an IPv6 network of 64 bits (NIST SP 800-63B, 5.2.2, asks for such limits).
+//! A right password that is cached passes by the waits, but only for a source that is known to the account. To others
+//! the cache answers when a password would be looked at, and not oftener: else it would tell a guesser whether he is
+//! right as often as he likes.
+//!
+//! Memory is bounded, and time is monotonic. A source is an IPv4 address or an IPv6 network of 64 bits (NIST SP 800-63B,
+//! 5.2.2, asks for such limits).
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::config::FreeFailures;
 
 /// First and longest wait.
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
-/// How long a success makes a source known to an account.
+/// How long a source stays known to an account after it last sent the right password.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
-/// How long failures are remembered after the last one.
+/// Sources known to an account, the latest; so that who holds one account cannot push out those of another.
+const KNOWN: usize = 32;
+/// How long failures are remembered after they were last asked for.
 const REMEMBERED_FOR: Duration = Duration::from_secs(3600);
-/// Pairs, accounts and sources remembered, each.
+/// Pairs, accounts and sources remembered, each; what was not asked for the longest gives way.
 const CAPACITY: u64 = 100_000;
 
 /// How long a caller must wait before a password of his is looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wait(pub(super) Duration);
 
-/// What has failed lately, and who has succeeded.
+/// What has failed lately, what is being looked at, and who has succeeded.
 pub(super) struct Throttle {
     pairs: Cache<(Box<str>, IpAddr), Arc<Mutex<Failures>>>,
     accounts: Cache<Box<str>, Arc<Mutex<Failures>>>,
     sources: Cache<IpAddr, Arc<Mutex<Failures>>>,
-    known: Cache<(Box<str>, IpAddr), ()>,
+    known: Cache<Box<str>, Arc<Mutex<Known>>>,
+    underway: Mutex<HashMap<Place, Vec<Underway>>>,
     free: FreeFailures,
 }
 
-/// Permission to look at one password, until dropped.
-pub(super) struct Attempt {
+/// The sources known to an account and since when, the latest last.
+type Known = Vec<(IpAddr, Instant)>;
+
+/// Where a password counts while it is looked at: its account and source, or its account among all unknown sources.
+type Place = (Box<str>, Option<IpAddr>);
+
+/// A password that is being looked at, for so many requests.
+struct Underway {
     fingerprint: u64,
-    /// Where it counts: its pair and, from an unknown source, its account.
-    counts: Vec<Arc<Mutex<Failures>>>,
+    requests: u32,
 }
 
-impl Drop for Attempt {
+/// Permission to look at one password, until dropped.
+pub(super) struct Attempt<'a> {
+    throttle: &'a Throttle,
+    fingerprint: u64,
+    places: Vec<Place>,
+}
+
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        self.counts.iter().for_each(|failures| lock(failures).end(self.fingerprint));
+        let mut underway = lock(&self.throttle.underway);
+        for place in &self.places {
+            let Some(passwords) = underway.get_mut(place) else { continue };
+            passwords.retain_mut(|password| {
+                password.requests -= u32::from(password.fingerprint == self.fingerprint);
+                password.requests > 0
+            });
+            if passwords.is_empty() {
+                underway.remove(place);
+            }
+        }
     }
-}
-
-fn lock(failures: &Mutex<Failures>) -> MutexGuard<'_, Failures> {
-    failures.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The failures of one pair, account or source.
@@ -66,32 +92,9 @@ struct Failures {
     not_before: Option<Instant>,
     /// What failed, by hash: the same once more is no new failure. Of a source, its accounts; else, the last password.
     seen: Vec<u64>,
-    /// The passwords that are being looked at, by hash, each with by how many requests.
-    underway: Vec<(u64, u32)>,
 }
 
 impl Failures {
-    /// Takes one more password under way if it could fail without a wait, or is alone; else says how long to wait.
-    fn begin(&mut self, what: u64, free: u32, now: Instant) -> Result<(), Wait> {
-        if let Some(wait) = self.wait(now) {
-            return Err(Wait(wait));
-        }
-        let has_room = self.underway.is_empty() || self.count as usize + self.underway.len() <= free as usize;
-        match self.underway.iter_mut().find(|(other, _)| *other == what) {
-            Some((_, requests)) => *requests += 1,
-            None if has_room => self.underway.push((what, 1)),
-            None => return Err(Wait(WAIT.0)),
-        }
-        Ok(())
-    }
-
-    fn end(&mut self, what: u64) {
-        self.underway.retain_mut(|(other, requests)| {
-            *requests -= u32::from(*other == what);
-            *requests > 0
-        });
-    }
-
     /// Counts a failure, unless it is the last one again; past `free`, the next attempt has to wait.
     fn add(&mut self, what: u64, free: u32, remembered: usize, now: Instant) {
         if self.seen.contains(&what) {
@@ -115,21 +118,28 @@ impl Failures {
 
 impl Throttle {
     pub(super) fn new(free: FreeFailures) -> Self {
-        fn failures<K: std::hash::Hash + Eq + Send + Sync + 'static>() -> Cache<K, Arc<Mutex<Failures>>> {
-            Cache::builder().max_capacity(CAPACITY).time_to_idle(REMEMBERED_FOR).build()
+        fn remembered<K, V>(idle: Duration) -> Cache<K, V>
+        where
+            K: std::hash::Hash + Eq + Send + Sync + 'static,
+            V: Clone + Send + Sync + 'static,
+        {
+            let cache = Cache::builder().max_capacity(CAPACITY).eviction_policy(EvictionPolicy::lru());
+            cache.time_to_idle(idle).build()
         }
         Self {
-            pairs: failures(),
-            accounts: failures(),
-            sources: failures(),
-            known: Cache::builder().max_capacity(CAPACITY).time_to_live(KNOWN_FOR).build(),
+            pairs: remembered(REMEMBERED_FOR),
+            accounts: remembered(REMEMBERED_FOR),
+            sources: remembered(REMEMBERED_FOR),
+            known: remembered(KNOWN_FOR),
+            underway: Mutex::default(),
             free,
         }
     }
 
-    /// Whether this source has proved a password of the account lately.
-    pub(super) fn knows(&self, account: &str, client: Option<IpAddr>) -> bool {
-        client.is_some_and(|client| self.known.contains_key(&(Box::from(account), network(client))))
+    /// Whether this source has sent the right password of the account lately.
+    pub(super) fn knows(&self, account: &str, client: Option<IpAddr>, now: Instant) -> bool {
+        let (Some(source), Some(known)) = (client.map(network), self.known.get(account)) else { return false };
+        lock(&known).iter().any(|(other, since)| *other == source && now.saturating_duration_since(*since) < KNOWN_FOR)
     }
 
     /// Asks to look at a password for `account` from `client`, of which `fingerprint` is a keyed hash. How it ended is
@@ -140,34 +150,56 @@ impl Throttle {
         client: Option<IpAddr>,
         fingerprint: u64,
         now: Instant,
-    ) -> Result<Attempt, Wait> {
-        let mut attempt = Attempt { fingerprint, counts: Vec::new() };
-        let Some(source) = client.map(network) else { return Ok(attempt) };
-        let pair = (Box::from(account), source);
-        let is_unknown = !self.known.contains_key(&pair);
-        self.check(&pair, is_unknown, now)?;
-        let mut count = |failures: Arc<Mutex<Failures>>, free| {
-            lock(&failures).begin(fingerprint, free, now)?;
-            attempt.counts.push(failures);
-            Ok(())
+    ) -> Result<Attempt<'_>, Wait> {
+        let Some(source) = client.map(network) else {
+            return Ok(Attempt { throttle: self, fingerprint, places: Vec::new() });
         };
-        count(self.pairs.get_with(pair, Arc::default), self.free.of_pair)?;
-        if is_unknown {
-            count(self.accounts.get_with(Box::from(account), Arc::default), self.free.of_account)?;
+        let is_unknown = !self.knows(account, client, now);
+        // Under this lock each earlier attempt is still under way, or has been counted, or was right.
+        let mut underway = lock(&self.underway);
+        let of_pair = self.pairs.get(&(Box::from(account), source));
+        let (of_account, of_source) = match is_unknown {
+            true => (self.accounts.get(account), self.sources.get(&source)),
+            false => (None, None),
+        };
+        let wait = |failures: &Option<Arc<Mutex<Failures>>>| failures.as_ref().and_then(|of| lock(of).wait(now));
+        if let Some(longest) = wait(&of_pair).max(wait(&of_account)).max(wait(&of_source)) {
+            return Err(Wait(longest));
         }
-        Ok(attempt)
+        let mut places = vec![((Box::from(account), Some(source)), of_pair, self.free.of_pair)];
+        if is_unknown {
+            places.push(((Box::from(account), None), of_account, self.free.of_account));
+        }
+        // One more could fail without a wait, or is alone, or is looked at already.
+        let has_room = places.iter().all(|(place, failures, free)| {
+            let failed = failures.as_ref().map_or(0, |of| lock(of).count as usize);
+            underway.get(place).is_none_or(|passwords| {
+                passwords.iter().any(|password| password.fingerprint == fingerprint)
+                    || failed + passwords.len() <= *free as usize
+            })
+        });
+        if !has_room {
+            return Err(Wait(WAIT.0));
+        }
+        let places: Vec<_> = places.into_iter().map(|(place, ..)| place).collect();
+        for place in &places {
+            let passwords = underway.entry(place.clone()).or_default();
+            match passwords.iter_mut().find(|password| password.fingerprint == fingerprint) {
+                Some(password) => password.requests += 1,
+                None => passwords.push(Underway { fingerprint, requests: 1 }),
+            }
+        }
+        Ok(Attempt { throttle: self, fingerprint, places })
     }
 
     /// The password, of which `fingerprint` is a keyed hash, was wrong.
     pub(super) fn failed(&self, account: &str, client: Option<IpAddr>, fingerprint: u64, now: Instant) {
         let Some(source) = client.map(network) else { return };
-        let pair = (Box::from(account), source);
-        let known = self.known.contains_key(&pair);
         let add = |failures: Arc<Mutex<Failures>>, what, free, remembered| {
             lock(&failures).add(what, free, remembered, now);
         };
-        add(self.pairs.get_with(pair, Arc::default), fingerprint, self.free.of_pair, 1);
-        if !known {
+        add(self.pairs.get_with((Box::from(account), source), Arc::default), fingerprint, self.free.of_pair, 1);
+        if !self.knows(account, client, now) {
             add(self.accounts.get_with(Box::from(account), Arc::default), fingerprint, self.free.of_account, 1);
             let account = u64::from_le_bytes(
                 blake3::hash(account.as_bytes()).as_bytes().first_chunk().copied().unwrap_or_default(),
@@ -178,34 +210,43 @@ impl Throttle {
     }
 
     /// The password was right after all that failed before it: this source is known to the account from now on.
-    pub(super) fn succeeded(&self, account: &str, client: Option<IpAddr>) {
-        let Some(source) = client.map(network) else { return };
-        let pair = (Box::from(account), source);
-        self.pairs.invalidate(&pair);
-        self.known.insert(pair, ());
+    pub(super) fn succeeded(&self, account: &str, client: Option<IpAddr>, now: Instant) {
+        if let Some(source) = client.map(network) {
+            self.pairs.invalidate(&(Box::from(account), source));
+            self.remember(account, source, now);
+        }
+    }
+
+    fn remember(&self, account: &str, source: IpAddr, now: Instant) {
+        let known = self.known.get_with(Box::from(account), Arc::default);
+        let mut known = lock(&known);
+        known.retain(|(other, _)| *other != source);
+        if known.len() >= KNOWN {
+            known.remove(0);
+        }
+        known.push((source, now));
     }
 
     /// The password is the one that was proved before. Who is known to the account stays so, whatever has failed; who is
-    /// not becomes so, unless he has to wait.
-    pub(super) fn recognise(&self, account: &str, client: Option<IpAddr>, now: Instant) -> Result<(), Wait> {
+    /// not becomes so if a password of his would be looked at now.
+    pub(super) fn recognise(
+        &self,
+        account: &str,
+        client: Option<IpAddr>,
+        fingerprint: u64,
+        now: Instant,
+    ) -> Result<(), Wait> {
         let Some(source) = client.map(network) else { return Ok(()) };
-        let pair = (Box::from(account), source);
-        if !self.known.contains_key(&pair) {
-            self.check(&pair, true, now)?;
+        if !self.knows(account, client, now) {
+            drop(self.begin(account, client, fingerprint, now)?);
         }
-        self.known.insert(pair, ());
+        self.remember(account, source, now);
         Ok(())
     }
+}
 
-    /// Whether anything keeps the pair waiting.
-    fn check(&self, pair: &(Box<str>, IpAddr), is_unknown: bool, now: Instant) -> Result<(), Wait> {
-        let of = |failures: Option<Arc<Mutex<Failures>>>| failures.and_then(|failures| lock(&failures).wait(now));
-        let mut longest = of(self.pairs.get(pair));
-        if is_unknown {
-            longest = longest.max(of(self.accounts.get(&pair.0))).max(of(self.sources.get(&pair.1)));
-        }
-        longest.map_or(Ok(()), |wait| Err(Wait(wait)))
-    }
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What counts as one source.
@@ -250,7 +291,7 @@ mod tests {
         (0..50).for_each(|attempt| throttle.failed("ANA", ip("192.0.2.1"), 200 + attempt, now));
         assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(Wait(WAIT.1)));
         assert_eq!(check(&throttle, "BOB", ip("192.0.2.1"), now), Ok(()), "another account of that source");
-        throttle.succeeded("ANA", ip("192.0.2.1"));
+        throttle.succeeded("ANA", ip("192.0.2.1"), now);
         assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
     }
 
@@ -279,7 +320,11 @@ mod tests {
         let elsewhere: Vec<_> =
             (2..50).flat_map(|host| of_source(&format!("192.0.2.{host}"), host * 100..host * 100 + 50)).collect();
         assert_eq!(attempts.len() + elsewhere.len(), 21, "all unknown sources of an account together");
-        throttle.recognise("ANA", ip("203.0.113.9"), now).unwrap();
+        for source in ["192.0.2.1", "192.0.2.99"] {
+            let cached = throttle.recognise("ANA", ip(source), u64::MAX, now);
+            assert_eq!(cached, Err(Wait(WAIT.0)), "the cache tells no more than a look would");
+        }
+        throttle.succeeded("ANA", ip("203.0.113.9"), now);
         assert_eq!(check(&throttle, "ANA", ip("203.0.113.9"), now), Ok(()), "who is known does not wait for them");
 
         drop((attempts, elsewhere));
@@ -289,14 +334,16 @@ mod tests {
         let alone = throttle.begin("ANA", ip("192.0.2.1"), 7, later);
         assert!(alone.is_ok(), "after the wait");
         assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), later), Err(Wait(WAIT.0)), "one at a time");
+        assert!(throttle.recognise("ANA", ip("192.0.2.1"), u64::MAX, later).is_err());
         drop(alone);
+        assert!(lock(&throttle.underway).is_empty(), "nothing is kept of what has ended");
         assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), later), Ok(()));
     }
 
     #[test]
     fn an_attack_from_everywhere_does_not_lock_out_who_was_here_before() {
         let (throttle, now) = (Throttle::new(FREE), Instant::now());
-        throttle.succeeded("DOC", ip("2001:db8::1"));
+        throttle.succeeded("DOC", ip("2001:db8::1"), now);
         for attacker in 0..200u64 {
             let source = Some(IpAddr::from([198, 51, 100, attacker as u8]));
             throttle.failed("DOC", source, attacker, now);
@@ -312,7 +359,7 @@ mod tests {
     #[test]
     fn what_is_cached_is_for_who_is_known_or_need_not_wait() {
         let (throttle, now) = (Throttle::new(FREE), Instant::now());
-        let recognise = |client| throttle.recognise("DOC", ip(client), now);
+        let recognise = |client| throttle.recognise("DOC", ip(client), u64::MAX, now);
         recognise("192.0.2.1").unwrap();
         (0..6).for_each(|guess| throttle.failed("DOC", ip("198.51.100.7"), guess, now));
         assert_eq!(
@@ -320,7 +367,7 @@ mod tests {
             Err(Wait(WAIT.0)),
             "a guess of his that is right is one he has to wait for"
         );
-        assert!(!throttle.knows("DOC", ip("198.51.100.7")));
+        assert!(!throttle.knows("DOC", ip("198.51.100.7"), now));
         recognise("192.0.2.2").unwrap();
         (0..200).for_each(|host| throttle.failed("DOC", Some([203, 0, 113, host as u8].into()), host, now));
         assert!(recognise("198.51.100.8").is_err(), "any unknown source while the account is under attack");
@@ -332,7 +379,7 @@ mod tests {
     #[test]
     fn a_source_that_fails_on_many_accounts_waits_but_not_for_accounts_that_know_it() {
         let (throttle, now) = (Throttle::new(FREE), Instant::now());
-        throttle.succeeded("DOC", ip("192.0.2.1"));
+        throttle.succeeded("DOC", ip("192.0.2.1"), now);
         for account in 0..=FREE.accounts_of_source {
             throttle.failed(&format!("A{account}"), ip("192.0.2.1"), 1, now);
         }
@@ -342,13 +389,28 @@ mod tests {
     }
 
     #[test]
+    fn an_account_knows_its_latest_sources_and_those_of_others_are_not_pushed_out() {
+        let (throttle, now) = (Throttle::new(FREE), Instant::now());
+        let source = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
+        throttle.succeeded("DOC", source(1), now);
+        (0..1000).for_each(|n| throttle.recognise("EVE", source(n), 1, now).unwrap());
+        assert!(throttle.knows("DOC", source(1), now));
+        assert!((1000 - KNOWN as u32..1000).all(|n| throttle.knows("EVE", source(n), now)));
+        assert!(!throttle.knows("EVE", source(999 - KNOWN as u32), now));
+    }
+
+    #[test]
     fn a_source_is_known_to_whom_it_proved_a_password_for_thirty_days() {
-        let throttle = Throttle::new(FREE);
-        throttle.succeeded("DOC", ip("192.0.2.1"));
-        assert!(throttle.knows("DOC", ip("192.0.2.1")));
-        assert!(!throttle.knows("ANA", ip("192.0.2.1")) && !throttle.knows("DOC", ip("192.0.2.2")));
-        assert!(!throttle.knows("DOC", None));
-        assert_eq!(KNOWN_FOR, Duration::from_secs(2_592_000));
+        let (throttle, now) = (Throttle::new(FREE), Instant::now());
+        throttle.succeeded("DOC", ip("192.0.2.1"), now);
+        assert!(throttle.knows("DOC", ip("192.0.2.1"), now));
+        assert!(!throttle.knows("ANA", ip("192.0.2.1"), now) && !throttle.knows("DOC", ip("192.0.2.2"), now));
+        assert!(!throttle.knows("DOC", None, now));
+        let days = |days: u64| now + Duration::from_secs(days * 24 * 3600);
+        assert!(throttle.knows("DOC", ip("192.0.2.1"), days(30) - Duration::from_millis(1)));
+        assert!(!throttle.knows("DOC", ip("192.0.2.1"), days(30)));
+        throttle.recognise("DOC", ip("192.0.2.1"), 1, days(29)).unwrap();
+        assert!(throttle.knows("DOC", ip("192.0.2.1"), days(58)), "since it was last heard");
     }
 
     #[test]
