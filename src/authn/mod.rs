@@ -39,7 +39,7 @@ use crate::policy::{PolicySet, Rights};
 use crate::routes::Routes;
 use cache::{Dropped, Generation, Principals};
 pub use proof::keyed_mac;
-use proof::{Proof, UntilExpiry};
+use proof::{Proof, ProofKey, UntilExpiry};
 use standing::{Standing, Unlisted};
 pub(crate) use throttle::network;
 use throttle::{Throttle, Wait};
@@ -105,8 +105,9 @@ pub struct Authenticator {
     hasher: Hasher,
     principals: Principals,
     throttle: Throttle,
-    /// Proofs by their MAC, which covers account, stored hash and password: a changed password invalidates itself.
-    proofs: Cache<[u8; 32], Arc<Proof>>,
+    /// Proofs by their MAC, which covers account, stored hash and password, so that a changed password invalidates itself,
+    /// and by the source that asked.
+    proofs: Cache<ProofKey, Arc<Proof>>,
     routes: Arc<Routes>,
     key: Zeroizing<[u8; 32]>,
     settings: AuthenticationConfig,
@@ -279,8 +280,12 @@ impl Authenticator {
             return None;
         }
         if proof.is_strange_to(client) {
-            let fingerprint = self.fingerprint(&credential.account, &credential.password);
-            self.throttle.recognise(&credential.account, client, fingerprint, Instant::now()).ok()?;
+            let (account, at) = (&*credential.account, Instant::now());
+            let fingerprint = self.fingerprint(account, &credential.password);
+            if !self.throttle.has_proved(account, client, fingerprint, self.settings.verified_for, at) {
+                return None;
+            }
+            self.throttle.remember(account, client, fingerprint, at);
             proof.used_from(client);
         }
         proof.touch(now);
@@ -352,48 +357,46 @@ impl Authenticator {
         }
     }
 
-    /// Compares a password with a stored hash, once for all who ask the same at the same time or soon after.
-    ///
-    /// The throttle is asked before anything is hashed, and before a source that is not known to the account profits from
-    /// what another has proved.
+    /// Compares a password with a stored hash, once for all requests of one source that ask the same at the same time or
+    /// soon after. What another source has proved answers nobody: see [`throttle`].
     async fn prove(
         &self,
         credential: &OwnedCredential,
         client: Option<IpAddr>,
         stored: &str,
     ) -> Result<Arc<Proof>, AuthnError> {
-        let throttled = |Wait(wait)| AuthnError::Throttled { account: credential.account.clone(), wait };
-        let fingerprint = self.fingerprint(&credential.account, &credential.password);
-        let mac = self.mac(&credential.account, stored, &credential.password);
-        if let Some(known) = self.proofs.get(&mac).await {
+        let account = &*credential.account;
+        let fingerprint = self.fingerprint(account, &credential.password);
+        let mac = self.mac(account, stored, &credential.password);
+        let key = (mac, client.map(network));
+        if let Some(known) = self.proofs.get(&key).await {
             let now = Moment::now();
             if known.counts(now, self.settings.verified_idle) {
                 known.touch(now);
                 self.proof_hits.fetch_add(1, Ordering::Relaxed);
                 if known.right {
-                    let recognised = self.throttle.recognise(&credential.account, client, fingerprint, Instant::now());
-                    recognised.map_err(throttled)?;
+                    self.throttle.remember(account, client, fingerprint, Instant::now());
                 }
                 return Ok(known);
             }
-            self.proofs.invalidate(&mac).await;
+            self.proofs.invalidate(&key).await;
         }
-        let attempt = self.throttle.begin(&credential.account, client, fingerprint, Instant::now());
-        let attempt = attempt.map_err(throttled)?;
-        let lane =
-            if self.throttle.knows(&credential.account, client, Instant::now()) { Lane::Known } else { Lane::Unknown };
-        let hashed = self.proofs.try_get_with(mac, async {
+        let now = Instant::now();
+        let attempt = self.throttle.begin(account, client, fingerprint, now);
+        let attempt = attempt.map_err(|Wait(wait)| AuthnError::Throttled { account: account.to_owned(), wait })?;
+        let lane = if self.throttle.knows(account, client, now) { Lane::Known } else { Lane::Unknown };
+        let hashed = self.proofs.try_get_with(key, async {
             self.hashed.fetch_add(1, Ordering::Relaxed);
             let right = self.hasher.verify(stored.to_owned(), credential.password.clone(), lane).await?;
             if right && self.settings.upgrade_hashes && password::needs_upgrade(stored, self.hasher.cost()) {
-                self.upgrade(credential, stored.to_owned());
+                self.upgrade(credential, client, stored.to_owned());
             }
-            Ok::<_, Busy>(self.proof(mac, right))
+            Ok::<_, Busy>(self.proof(mac, client, right))
         });
         let proof = hashed.await.map_err(|busy| AuthnError::Busy(*busy))?;
         match proof.right {
-            true => self.throttle.succeeded(&credential.account, client, Instant::now()),
-            false => self.throttle.failed(&credential.account, client, fingerprint, Instant::now()),
+            true => self.throttle.succeeded(account, client, fingerprint, Instant::now()),
+            false => self.throttle.failed(account, client, fingerprint, Instant::now()),
         }
         drop(attempt);
         Ok(proof)
@@ -404,20 +407,20 @@ impl Authenticator {
         u64::from_le_bytes(self.mac(account, "", password).first_chunk().copied().unwrap_or_default())
     }
 
-    fn proof(&self, mac: [u8; 32], right: bool) -> Arc<Proof> {
-        Arc::new(Proof::new(mac, right, if right { self.settings.verified_for } else { REJECTED_FOR }))
+    fn proof(&self, mac: [u8; 32], client: Option<IpAddr>, right: bool) -> Arc<Proof> {
+        Arc::new(Proof::new(mac, client, right, if right { self.settings.verified_for } else { REJECTED_FOR }))
     }
 
     /// Replaces a verified hash by a new one, behind the request's back: only if nobody changed it meanwhile.
-    fn upgrade(&self, credential: &OwnedCredential, old: String) {
+    fn upgrade(&self, credential: &OwnedCredential, client: Option<IpAddr>, old: String) {
         let (accounts, hasher, proofs) = (self.accounts.clone(), self.hasher.clone(), self.proofs.clone());
         let (account, password) = (credential.account.clone(), credential.password.clone());
         let (key, lasts) = (self.key.clone(), self.settings.verified_for);
         tokio::spawn(async move {
             let Ok(Some(new)) = hasher.hash(password.clone()).await else { return };
-            // The proof is there before the hash is, so that no request has to hash the password again.
+            // The proof is there before the hash is, so that no request from there has to hash the password again.
             let mac = keyed_mac(&key, &account, &new, &password);
-            proofs.insert(mac, Arc::new(Proof::new(mac, true, lasts))).await;
+            proofs.insert((mac, client.map(network)), Arc::new(Proof::new(mac, client, true, lasts))).await;
             match accounts.replace_hash(&account, &old, &new).await {
                 Ok(true) => tracing::info!(account, "password hash replaced by argon2id"),
                 Ok(false) => tracing::debug!(account, "password hash changed meanwhile, left as it is"),

@@ -12,6 +12,9 @@ use moka::Expiry;
 use super::network;
 use crate::moment::Moment;
 
+/// What was compared, and the source that asked.
+pub(super) type ProofKey = ([u8; 32], Option<IpAddr>);
+
 /// That a password was compared with a stored hash, and the outcome.
 pub(super) struct Proof {
     pub(super) mac: [u8; 32],
@@ -26,8 +29,8 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// One that is made now, and counts for so long.
-    pub(super) fn new(mac: [u8; 32], right: bool, lasts: Duration) -> Self {
+    /// One that is made now for a client, and counts for so long.
+    pub(super) fn new(mac: [u8; 32], client: Option<IpAddr>, right: bool, lasts: Duration) -> Self {
         let start = Moment::now();
         Self {
             mac,
@@ -35,7 +38,7 @@ impl Proof {
             until: start + lasts,
             start,
             last_used: AtomicU64::new(0),
-            last_source: AtomicU64::new(NOBODY),
+            last_source: AtomicU64::new(source(client)),
         }
     }
 
@@ -87,8 +90,8 @@ pub fn keyed_mac(key: &[u8; 32], account: &str, stored: &str, password: &[u8]) -
 /// Proofs expire when they stop counting.
 pub(super) struct UntilExpiry;
 
-impl Expiry<[u8; 32], Arc<Proof>> for UntilExpiry {
-    fn expire_after_create(&self, _: &[u8; 32], proof: &Arc<Proof>, _: Instant) -> Option<Duration> {
+impl Expiry<ProofKey, Arc<Proof>> for UntilExpiry {
+    fn expire_after_create(&self, _: &ProofKey, proof: &Arc<Proof>, _: Instant) -> Option<Duration> {
         Some(proof.until.since(proof.start))
     }
 }

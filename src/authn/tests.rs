@@ -305,6 +305,9 @@ async fn who_guesses_waits_and_who_has_proved_the_password_does_not() {
     }
     // Even the right password is not looked at there now, though it is cached; where it was proved it goes on, without any
     // lease, and from elsewhere too.
+    let guesses = 100..112;
+    guesses
+        .for_each(|n| fixture.authenticator.throttle.failed("ANA", Some([198, 51, 100, 7].into()), n, Instant::now()));
     for leased in [false, true, true] {
         if leased {
             fixture.confirm(None).await;
@@ -316,7 +319,6 @@ async fn who_guesses_waits_and_who_has_proved_the_password_does_not() {
         }
         from("203.0.113.1", "right").await.unwrap();
     }
-    assert_eq!(fixture.authenticator.figures().await.proofs_evicted, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -344,19 +346,35 @@ async fn guesses_sent_at_once_are_not_looked_at_beyond_what_is_free() {
     assert_eq!(fixture.authenticator.figures().await.hashed, looked_at);
 }
 
+/// Else a guess that is right would be told from a wrong one whenever that is answered otherwise: by a full queue, by a
+/// store that does not answer, by a wait.
 #[tokio::test]
-async fn a_source_whose_password_was_cached_already_is_known_when_the_account_is_attacked() {
+async fn what_a_source_has_proved_answers_no_other() {
     let fixture = Fixture::new().await;
     fixture.add("ANA", cheap_hash("right")).await;
-    fixture.confirm(None).await;
-    let header = format!("Basic {}", STANDARD.encode("ANA:right"));
-    for host in 1..=3 {
-        let client = Some([192, 0, 2, host].into());
-        fixture.authenticator.authenticate(Some(header.as_bytes()), client, &fixture.policy).await.unwrap();
-        assert!(fixture.authenticator.throttle.knows("ANA", client, Instant::now()), "{host}");
+    let header = |password| format!("Basic {}", STANDARD.encode(format!("ANA:{password}")));
+    let from = async |host: u8, password| {
+        let (header, client) = (header(password), Some([192, 0, 2, host].into()));
+        fixture.authenticator.authenticate(Some(header.as_bytes()), client, &fixture.policy).await
+    };
+    let hashed = async || fixture.authenticator.figures().await.hashed;
+    for leased in [false, true] {
+        if leased {
+            fixture.confirm(None).await;
+        }
+        let hosts = if leased { 1..=3 } else { 4..=6 };
+        for (round, host) in (0..3).flat_map(|round| hosts.clone().map(move |host| (round, host))) {
+            let before = hashed().await;
+            from(host, "right").await.unwrap();
+            assert_eq!(hashed().await - before, u64::from(round == 0), "{host}, round {round}, leased: {leased}");
+            assert!(fixture.authenticator.throttle.knows("ANA", Some([192, 0, 2, host].into()), Instant::now()));
+        }
     }
-    assert_eq!(fixture.authenticator.figures().await.hashed, 1);
-    assert!(!fixture.authenticator.throttle.knows("ANA", Some([192, 0, 2, 4].into()), Instant::now()));
+    for host in [1, 2] {
+        let before = hashed().await;
+        assert!(matches!(from(host, "wrong").await, Err(AuthnError::Rejected { .. })));
+        assert_eq!(hashed().await, before + 1, "nor what another was refused");
+    }
 }
 
 #[tokio::test(start_paused = true)]

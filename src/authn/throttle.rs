@@ -4,13 +4,13 @@
 //! slows down is a *pair* of account and source after its own failures, an account's *unknown* sources while it is under
 //! attack from many, and a source that fails on many accounts. Waits begin at one second, double, and end at an hour.
 //!
-//! Passwords that are being looked at count as failures of their pair and account until they are found right, so that
-//! many at once are no more guesses than one after the other. They do not count for their source: a hospital behind one
-//! address signs in all at once in the morning, and what the hashers take at a time is bounded.
+//! Passwords that are being looked at count as failures of their pair and account until it is known how they end, so
+//! that many at once are no more guesses than one after the other. They do not count for their source: a hospital behind
+//! one address signs in all at once in the morning, and what the hashers take at a time is bounded. What was mistyped
+//! before the right password came is taken back.
 //!
-//! A right password that is cached passes by the waits, but only for a source that is known to the account. To others
-//! the cache answers when a password would be looked at, and not oftener: else it would tell a guesser whether he is
-//! right as often as he likes.
+//! Nothing that is cached answers a source that has not proved that very password itself ([`Throttle::has_proved`]): it
+//! would tell a guesser whether he is right as often as he likes, whatever a wrong guess is answered.
 //!
 //! Memory is bounded, and time is monotonic. A source is an IPv4 address or an IPv6 network of 64 bits (NIST SP 800-63B,
 //! 5.2.2, asks for such limits).
@@ -50,22 +50,30 @@ pub(super) struct Throttle {
     free: FreeFailures,
 }
 
-/// The sources known to an account and since when, the latest last.
-type Known = Vec<(IpAddr, Instant)>;
+/// The sources known to an account, the latest last.
+type Known = Vec<Sighting>;
+
+/// A source that sent the right password of an account.
+struct Sighting {
+    source: IpAddr,
+    fingerprint: u64,
+    last: Instant,
+}
 
 /// Where a password counts while it is looked at: its account and source, or its account among all unknown sources.
 type Place = (Box<str>, Option<IpAddr>);
 
-/// A password that is being looked at, for so many requests.
+/// A password of one source that is being looked at, for so many requests. To send one that somebody else sends at the
+/// same time is a guess like any.
 struct Underway {
-    fingerprint: u64,
+    guess: (IpAddr, u64),
     requests: u32,
 }
 
 /// Permission to look at one password, until dropped.
 pub(super) struct Attempt<'a> {
     throttle: &'a Throttle,
-    fingerprint: u64,
+    guess: (IpAddr, u64),
     places: Vec<Place>,
 }
 
@@ -75,7 +83,7 @@ impl Drop for Attempt<'_> {
         for place in &self.places {
             let Some(passwords) = underway.get_mut(place) else { continue };
             passwords.retain_mut(|password| {
-                password.requests -= u32::from(password.fingerprint == self.fingerprint);
+                password.requests -= u32::from(password.guess == self.guess);
                 password.requests > 0
             });
             if passwords.is_empty() {
@@ -100,7 +108,7 @@ impl Failures {
         if self.seen.contains(&what) {
             return;
         }
-        if self.seen.len() >= remembered {
+        if self.seen.len() >= remembered.max(1) {
             self.seen.remove(0);
         }
         self.seen.push(what);
@@ -108,6 +116,14 @@ impl Failures {
         if let Some(beyond) = self.count.checked_sub(free + 1) {
             let wait = WAIT.0.saturating_mul(1u32.checked_shl(beyond.min(20)).unwrap_or(u32::MAX)).min(WAIT.1);
             self.not_before = Some(now + wait);
+        }
+    }
+
+    /// Takes back so many failures, which were mistyped.
+    fn take_back(&mut self, failures: u32, free: u32) {
+        self.count = self.count.saturating_sub(failures);
+        if self.count <= free {
+            self.not_before = None;
         }
     }
 
@@ -138,12 +154,31 @@ impl Throttle {
 
     /// Whether this source has sent the right password of the account lately.
     pub(super) fn knows(&self, account: &str, client: Option<IpAddr>, now: Instant) -> bool {
-        let (Some(source), Some(known)) = (client.map(network), self.known.get(account)) else { return false };
-        lock(&known).iter().any(|(other, since)| *other == source && now.saturating_duration_since(*since) < KNOWN_FOR)
+        self.has_sighted(account, client, |seen| now.saturating_duration_since(seen.last) < KNOWN_FOR)
     }
 
-    /// Asks to look at a password for `account` from `client`, of which `fingerprint` is a keyed hash. How it ended is
-    /// told to [`failed`](Self::failed) or [`succeeded`](Self::succeeded) before the attempt is dropped.
+    /// Whether this source has sent this very password, and it was right, less than `lately` ago; of a client without an
+    /// address nothing is asked.
+    pub(super) fn has_proved(
+        &self,
+        account: &str,
+        client: Option<IpAddr>,
+        fingerprint: u64,
+        lately: Duration,
+        now: Instant,
+    ) -> bool {
+        let is_it =
+            |seen: &Sighting| seen.fingerprint == fingerprint && now.saturating_duration_since(seen.last) < lately;
+        client.is_none() || self.has_sighted(account, client, is_it)
+    }
+
+    fn has_sighted(&self, account: &str, client: Option<IpAddr>, is_it: impl Fn(&Sighting) -> bool) -> bool {
+        let (Some(source), Some(known)) = (client.map(network), self.known.get(account)) else { return false };
+        lock(&known).iter().any(|sighting| sighting.source == source && is_it(sighting))
+    }
+
+    /// Asks to look at a password for `account` from `client`, of which `fingerprint` is a keyed hash. If it was right
+    /// or wrong, that is told to [`succeeded`](Self::succeeded) or [`failed`](Self::failed) before the attempt is dropped.
     pub(super) fn begin(
         &self,
         account: &str,
@@ -152,10 +187,15 @@ impl Throttle {
         now: Instant,
     ) -> Result<Attempt<'_>, Wait> {
         let Some(source) = client.map(network) else {
-            return Ok(Attempt { throttle: self, fingerprint, places: Vec::new() });
+            return Ok(Attempt {
+                throttle: self,
+                guess: (Ipv6Addr::UNSPECIFIED.into(), fingerprint),
+                places: Vec::new(),
+            });
         };
+        let guess = (source, fingerprint);
         let is_unknown = !self.knows(account, client, now);
-        // Under this lock each earlier attempt is still under way, or has been counted, or was right.
+        // Under this lock each earlier attempt is still under way, or was counted, or was right, or came to no end.
         let mut underway = lock(&self.underway);
         let of_pair = self.pairs.get(&(Box::from(account), source));
         let (of_account, of_source) = match is_unknown {
@@ -174,8 +214,7 @@ impl Throttle {
         let has_room = places.iter().all(|(place, failures, free)| {
             let failed = failures.as_ref().map_or(0, |of| lock(of).count as usize);
             underway.get(place).is_none_or(|passwords| {
-                passwords.iter().any(|password| password.fingerprint == fingerprint)
-                    || failed + passwords.len() <= *free as usize
+                passwords.iter().any(|password| password.guess == guess) || failed + passwords.len() <= *free as usize
             })
         });
         if !has_room {
@@ -184,12 +223,12 @@ impl Throttle {
         let places: Vec<_> = places.into_iter().map(|(place, ..)| place).collect();
         for place in &places {
             let passwords = underway.entry(place.clone()).or_default();
-            match passwords.iter_mut().find(|password| password.fingerprint == fingerprint) {
+            match passwords.iter_mut().find(|password| password.guess == guess) {
                 Some(password) => password.requests += 1,
-                None => passwords.push(Underway { fingerprint, requests: 1 }),
+                None => passwords.push(Underway { guess, requests: 1 }),
             }
         }
-        Ok(Attempt { throttle: self, fingerprint, places })
+        Ok(Attempt { throttle: self, guess, places })
     }
 
     /// The password, of which `fingerprint` is a keyed hash, was wrong.
@@ -201,48 +240,47 @@ impl Throttle {
         add(self.pairs.get_with((Box::from(account), source), Arc::default), fingerprint, self.free.of_pair, 1);
         if !self.knows(account, client, now) {
             add(self.accounts.get_with(Box::from(account), Arc::default), fingerprint, self.free.of_account, 1);
-            let account = u64::from_le_bytes(
-                blake3::hash(account.as_bytes()).as_bytes().first_chunk().copied().unwrap_or_default(),
-            );
             let free = self.free.accounts_of_source;
-            add(self.sources.get_with(source, Arc::default), account, free, free as usize);
+            add(self.sources.get_with(source, Arc::default), number(account), free, free as usize);
         }
     }
 
-    /// The password was right after all that failed before it: this source is known to the account from now on.
-    pub(super) fn succeeded(&self, account: &str, client: Option<IpAddr>, now: Instant) {
-        if let Some(source) = client.map(network) {
-            self.pairs.invalidate(&(Box::from(account), source));
-            self.remember(account, source, now);
+    /// The password was right after all that failed before it, which is taken back: this source is known to the account
+    /// from now on.
+    pub(super) fn succeeded(&self, account: &str, client: Option<IpAddr>, fingerprint: u64, now: Instant) {
+        let Some(source) = client.map(network) else { return };
+        let mistyped = self.pairs.remove(&(Box::from(account), source)).map_or(0, |of_pair| lock(&of_pair).count);
+        if !self.knows(account, client, now) {
+            if let Some(of_account) = self.accounts.get(account) {
+                lock(&of_account).take_back(mistyped, self.free.of_account);
+            }
+            if let Some(of_source) = self.sources.get(&source) {
+                let (mut of_source, account) = (lock(&of_source), number(account));
+                if let Some(found) = of_source.seen.iter().position(|other| *other == account) {
+                    of_source.seen.remove(found);
+                    of_source.take_back(1, self.free.accounts_of_source);
+                }
+            }
         }
+        self.remember(account, client, fingerprint, now);
     }
 
-    fn remember(&self, account: &str, source: IpAddr, now: Instant) {
+    /// This source has sent the right password of the account once more.
+    pub(super) fn remember(&self, account: &str, client: Option<IpAddr>, fingerprint: u64, now: Instant) {
+        let Some(source) = client.map(network) else { return };
         let known = self.known.get_with(Box::from(account), Arc::default);
         let mut known = lock(&known);
-        known.retain(|(other, _)| *other != source);
+        known.retain(|sighting| sighting.source != source);
         if known.len() >= KNOWN {
             known.remove(0);
         }
-        known.push((source, now));
+        known.push(Sighting { source, fingerprint, last: now });
     }
+}
 
-    /// The password is the one that was proved before. Who is known to the account stays so, whatever has failed; who is
-    /// not becomes so if a password of his would be looked at now.
-    pub(super) fn recognise(
-        &self,
-        account: &str,
-        client: Option<IpAddr>,
-        fingerprint: u64,
-        now: Instant,
-    ) -> Result<(), Wait> {
-        let Some(source) = client.map(network) else { return Ok(()) };
-        if !self.knows(account, client, now) {
-            drop(self.begin(account, client, fingerprint, now)?);
-        }
-        self.remember(account, source, now);
-        Ok(())
-    }
+/// Stands for an account among those that a source failed on.
+fn number(account: &str) -> u64 {
+    u64::from_le_bytes(blake3::hash(account.as_bytes()).as_bytes().first_chunk().copied().unwrap_or_default())
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -265,6 +303,8 @@ mod tests {
     use super::*;
 
     const FREE: FreeFailures = FreeFailures { of_pair: 5, of_account: 20, accounts_of_source: 20 };
+
+    const RIGHT: u64 = u64::MAX - 1;
 
     fn ip(text: &str) -> Option<IpAddr> {
         Some(text.parse().unwrap())
@@ -291,7 +331,7 @@ mod tests {
         (0..50).for_each(|attempt| throttle.failed("ANA", ip("192.0.2.1"), 200 + attempt, now));
         assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(Wait(WAIT.1)));
         assert_eq!(check(&throttle, "BOB", ip("192.0.2.1"), now), Ok(()), "another account of that source");
-        throttle.succeeded("ANA", ip("192.0.2.1"), now);
+        throttle.succeeded("ANA", ip("192.0.2.1"), RIGHT, now);
         assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
     }
 
@@ -320,11 +360,9 @@ mod tests {
         let elsewhere: Vec<_> =
             (2..50).flat_map(|host| of_source(&format!("192.0.2.{host}"), host * 100..host * 100 + 50)).collect();
         assert_eq!(attempts.len() + elsewhere.len(), 21, "all unknown sources of an account together");
-        for source in ["192.0.2.1", "192.0.2.99"] {
-            let cached = throttle.recognise("ANA", ip(source), u64::MAX, now);
-            assert_eq!(cached, Err(Wait(WAIT.0)), "the cache tells no more than a look would");
-        }
-        throttle.succeeded("ANA", ip("203.0.113.9"), now);
+        let joined = throttle.begin("ANA", ip("192.0.2.99"), 3, now);
+        assert!(joined.is_err(), "what another source sends at the same time is a guess like any");
+        throttle.succeeded("ANA", ip("203.0.113.9"), RIGHT, now);
         assert_eq!(check(&throttle, "ANA", ip("203.0.113.9"), now), Ok(()), "who is known does not wait for them");
 
         drop((attempts, elsewhere));
@@ -334,7 +372,6 @@ mod tests {
         let alone = throttle.begin("ANA", ip("192.0.2.1"), 7, later);
         assert!(alone.is_ok(), "after the wait");
         assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), later), Err(Wait(WAIT.0)), "one at a time");
-        assert!(throttle.recognise("ANA", ip("192.0.2.1"), u64::MAX, later).is_err());
         drop(alone);
         assert!(lock(&throttle.underway).is_empty(), "nothing is kept of what has ended");
         assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), later), Ok(()));
@@ -343,7 +380,7 @@ mod tests {
     #[test]
     fn an_attack_from_everywhere_does_not_lock_out_who_was_here_before() {
         let (throttle, now) = (Throttle::new(FREE), Instant::now());
-        throttle.succeeded("DOC", ip("2001:db8::1"), now);
+        throttle.succeeded("DOC", ip("2001:db8::1"), RIGHT, now);
         for attacker in 0..200u64 {
             let source = Some(IpAddr::from([198, 51, 100, attacker as u8]));
             throttle.failed("DOC", source, attacker, now);
@@ -357,29 +394,60 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cached_is_for_who_is_known_or_need_not_wait() {
+    fn a_source_has_proved_the_password_that_it_sent_itself_and_lately() {
+        let (throttle, now, lately) = (Throttle::new(FREE), Instant::now(), Duration::from_secs(900));
+        let has_proved = |account, client, fingerprint, after| {
+            throttle.has_proved(account, ip(client), fingerprint, lately, now + Duration::from_secs(after))
+        };
+        throttle.succeeded("DOC", ip("192.0.2.1"), RIGHT, now);
+        assert!(has_proved("DOC", "192.0.2.1", RIGHT, 899));
+        assert!(!has_proved("DOC", "192.0.2.1", RIGHT, 900), "lately");
+        assert!(!has_proved("DOC", "192.0.2.1", 1, 0), "this very one");
+        assert!(!has_proved("ANA", "192.0.2.1", RIGHT, 0) && !has_proved("DOC", "192.0.2.2", RIGHT, 0));
+        throttle.succeeded("DOC", ip("192.0.2.1"), 1, now);
+        assert!(!has_proved("DOC", "192.0.2.1", RIGHT, 0), "it has changed since");
+        throttle.remember("DOC", ip("192.0.2.1"), 1, now + lately);
+        assert!(has_proved("DOC", "192.0.2.1", 1, 1799), "from when it was last used");
+        assert!(throttle.has_proved("DOC", None, RIGHT, lately, now));
+    }
+
+    #[test]
+    fn what_was_mistyped_before_the_right_password_is_taken_back() {
         let (throttle, now) = (Throttle::new(FREE), Instant::now());
-        let recognise = |client| throttle.recognise("DOC", ip(client), u64::MAX, now);
-        recognise("192.0.2.1").unwrap();
-        (0..6).for_each(|guess| throttle.failed("DOC", ip("198.51.100.7"), guess, now));
-        assert_eq!(
-            recognise("198.51.100.7"),
-            Err(Wait(WAIT.0)),
-            "a guess of his that is right is one he has to wait for"
-        );
-        assert!(!throttle.knows("DOC", ip("198.51.100.7"), now));
-        recognise("192.0.2.2").unwrap();
-        (0..200).for_each(|host| throttle.failed("DOC", Some([203, 0, 113, host as u8].into()), host, now));
-        assert!(recognise("198.51.100.8").is_err(), "any unknown source while the account is under attack");
-        (0..20).for_each(|mistyped| throttle.failed("DOC", ip("192.0.2.1"), mistyped, now));
-        assert!(check(&throttle, "DOC", ip("192.0.2.1"), now).is_err(), "another password is not looked at");
-        assert_eq!((recognise("192.0.2.1"), recognise("192.0.2.2")), (Ok(()), Ok(())), "whoever shares the source");
+        // A hospital behind one address: everybody mistypes now and then, and signs in.
+        for person in 0..1000 {
+            let account = format!("P{person}");
+            throttle.failed(&account, ip("192.0.2.1"), 1, now);
+            assert_eq!(check(&throttle, &account, ip("192.0.2.1"), now), Ok(()), "{person}");
+            throttle.succeeded(&account, ip("192.0.2.1"), RIGHT, now);
+        }
+        // A person on the way, who mistypes and signs in from one address after the other.
+        for host in 0..200 {
+            let client = Some([203, 0, 113, host].into());
+            for mistyped in 0..3 {
+                throttle.failed("DOC", client, u64::from(host) * 3 + mistyped, now);
+            }
+            assert_eq!(check(&throttle, "DOC", client, now), Ok(()), "{host}");
+            throttle.succeeded("DOC", client, RIGHT, now);
+        }
+        // Who tries many accounts gains nothing by signing in to his own.
+        let mut refused = 0;
+        for account in 0..100 {
+            let account = format!("A{account}");
+            match check(&throttle, &account, ip("198.51.100.7"), now) {
+                Ok(()) => throttle.failed(&account, ip("198.51.100.7"), 1, now),
+                Err(_) => refused += 1,
+            }
+            throttle.failed("EVE", ip("198.51.100.7"), 1, now);
+            throttle.succeeded("EVE", ip("198.51.100.7"), RIGHT, now);
+        }
+        assert_eq!(refused, 100 - FREE.accounts_of_source - 1);
     }
 
     #[test]
     fn a_source_that_fails_on_many_accounts_waits_but_not_for_accounts_that_know_it() {
         let (throttle, now) = (Throttle::new(FREE), Instant::now());
-        throttle.succeeded("DOC", ip("192.0.2.1"), now);
+        throttle.succeeded("DOC", ip("192.0.2.1"), RIGHT, now);
         for account in 0..=FREE.accounts_of_source {
             throttle.failed(&format!("A{account}"), ip("192.0.2.1"), 1, now);
         }
@@ -392,8 +460,8 @@ mod tests {
     fn an_account_knows_its_latest_sources_and_those_of_others_are_not_pushed_out() {
         let (throttle, now) = (Throttle::new(FREE), Instant::now());
         let source = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
-        throttle.succeeded("DOC", source(1), now);
-        (0..1000).for_each(|n| throttle.recognise("EVE", source(n), 1, now).unwrap());
+        throttle.succeeded("DOC", source(1), RIGHT, now);
+        (0..1000).for_each(|n| throttle.succeeded("EVE", source(n), RIGHT, now));
         assert!(throttle.knows("DOC", source(1), now));
         assert!((1000 - KNOWN as u32..1000).all(|n| throttle.knows("EVE", source(n), now)));
         assert!(!throttle.knows("EVE", source(999 - KNOWN as u32), now));
@@ -402,14 +470,14 @@ mod tests {
     #[test]
     fn a_source_is_known_to_whom_it_proved_a_password_for_thirty_days() {
         let (throttle, now) = (Throttle::new(FREE), Instant::now());
-        throttle.succeeded("DOC", ip("192.0.2.1"), now);
+        throttle.succeeded("DOC", ip("192.0.2.1"), RIGHT, now);
         assert!(throttle.knows("DOC", ip("192.0.2.1"), now));
         assert!(!throttle.knows("ANA", ip("192.0.2.1"), now) && !throttle.knows("DOC", ip("192.0.2.2"), now));
         assert!(!throttle.knows("DOC", None, now));
         let days = |days: u64| now + Duration::from_secs(days * 24 * 3600);
         assert!(throttle.knows("DOC", ip("192.0.2.1"), days(30) - Duration::from_millis(1)));
         assert!(!throttle.knows("DOC", ip("192.0.2.1"), days(30)));
-        throttle.recognise("DOC", ip("192.0.2.1"), 1, days(29)).unwrap();
+        throttle.remember("DOC", ip("192.0.2.1"), RIGHT, days(29));
         assert!(throttle.knows("DOC", ip("192.0.2.1"), days(58)), "since it was last heard");
     }
 

@@ -6,7 +6,7 @@ use moka::notification::RemovalCause;
 use super::*;
 
 fn a_proof(start: Moment) -> Proof {
-    Proof { until: start + Duration::from_secs(100), start, ..Proof::new([0; 32], true, Duration::ZERO) }
+    Proof { until: start + Duration::from_secs(100), start, ..Proof::new([0; 32], None, true, Duration::ZERO) }
 }
 
 #[test]
@@ -19,7 +19,7 @@ fn a_proof_counts_until_it_is_too_old_or_was_not_used_for_too_long() {
     proof.touch(at(95_000));
     assert!(proof.counts(at(99_999), idle));
     assert!(!proof.counts(at(100_000), idle));
-    let kept = UntilExpiry.expire_after_create(&[0; 32], &Arc::new(a_proof(start)), Instant::now());
+    let kept = UntilExpiry.expire_after_create(&([0; 32], None), &Arc::new(a_proof(start)), Instant::now());
     assert_eq!(kept, Some(Duration::from_secs(100)));
 }
 
@@ -27,7 +27,7 @@ fn a_proof_counts_until_it_is_too_old_or_was_not_used_for_too_long() {
 async fn a_right_proof_lasts_as_configured_and_a_wrong_one_seconds() {
     let fixture = Fixture::new().await;
     let lasts = |right| {
-        let proof = fixture.authenticator.proof([0; 32], right);
+        let proof = fixture.authenticator.proof([0; 32], None, right);
         (proof.right, proof.until.since(proof.start))
     };
     assert_eq!(lasts(true), (true, fixture.authenticator.settings.verified_for));
