@@ -23,6 +23,23 @@ fn a_proof_counts_until_it_is_too_old_or_was_not_used_for_too_long() {
     assert_eq!(kept, Some(Duration::from_secs(100)));
 }
 
+#[test]
+fn a_proof_tells_the_source_that_used_it_last_from_every_other() {
+    let clients = ["192.0.2.1", "192.0.2.2", "2001:db8:0:1::5", "2001:db8:0:2::5", "::1", "0:0:c000:201::1"];
+    let clients: Vec<Option<IpAddr>> = clients.iter().map(|text| Some(text.parse().unwrap())).chain([None]).collect();
+    for (i, client) in clients.iter().enumerate() {
+        let proof = Proof::new([0; 32], *client, true, Duration::ZERO);
+        for (j, other) in clients.iter().enumerate() {
+            assert_eq!(proof.is_strange_to(*other), i != j, "{client:?} {other:?}");
+            proof.used_from(*other);
+            assert!(!proof.is_strange_to(*other) && (i == j || proof.is_strange_to(*client)), "{client:?} {other:?}");
+            proof.used_from(*client);
+        }
+    }
+    let proof = Proof::new([0; 32], clients[2], true, Duration::ZERO);
+    assert!(!proof.is_strange_to(Some("2001:db8:0:1::6".parse().unwrap())), "one network of 64 bits");
+}
+
 #[tokio::test]
 async fn a_right_proof_lasts_as_configured_and_a_wrong_one_seconds() {
     let fixture = Fixture::new().await;
