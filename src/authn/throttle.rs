@@ -430,6 +430,16 @@ mod tests {
             assert_eq!(check(&throttle, "DOC", client, now), Ok(()), "{host}");
             throttle.succeeded("DOC", client, RIGHT, now);
         }
+        // A wait that came of what was mistyped goes with it, and no other.
+        for (account, failed_elsewhere) in [("BOB", FREE.of_account), ("CAT", FREE.of_account + 2)] {
+            for guess in 0..u64::from(failed_elsewhere) {
+                throttle.failed(account, Some([198, 18, 0, guess as u8].into()), guess, now);
+            }
+            throttle.failed(account, ip("192.0.2.7"), 100, now);
+            assert!(check(&throttle, account, ip("192.0.2.8"), now).is_err());
+            throttle.succeeded(account, ip("192.0.2.7"), RIGHT, now);
+            assert_eq!(check(&throttle, account, ip("192.0.2.8"), now).is_ok(), account == "BOB");
+        }
         // Who tries many accounts gains nothing by signing in to his own.
         let mut refused = 0;
         for account in 0..100 {
@@ -442,6 +452,8 @@ mod tests {
             throttle.succeeded("EVE", ip("198.51.100.7"), RIGHT, now);
         }
         assert_eq!(refused, 100 - FREE.accounts_of_source - 1);
+        throttle.succeeded("FAY", ip("198.51.100.7"), RIGHT, now);
+        assert!(check(&throttle, "NEW", ip("198.51.100.7"), now).is_err(), "who mistyped nothing takes nothing back");
     }
 
     #[test]
