@@ -6,7 +6,7 @@
 //!
 //! A hit costs one cache lookup, one keyed hash (BLAKE3), a constant-time comparison and, when its source is another than
 //! that of the hit before it, a question to the throttle. A miss reads the account, and hashes the password on the hasher
-//! threads unless that very password was verified against that very hash before.
+//! threads unless its source had that very password verified against that very hash before.
 
 mod error;
 mod basic;

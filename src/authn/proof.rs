@@ -1,4 +1,4 @@
-//! Proofs: that a password was compared with a stored hash, known by a keyed MAC, so that none is hashed twice.
+//! Proofs: that a password was compared with a stored hash, known by a keyed MAC, so that none is hashed twice for a source.
 //!
 //! The one rule: the MAC covers account, stored hash and password, so that a changed password invalidates itself.
 

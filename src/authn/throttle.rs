@@ -30,7 +30,7 @@ const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 /// How long a source stays known to an account after it last sent the right password.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Sources known to an account, the latest; so that who holds one account cannot push out those of another.
-const KNOWN: usize = 32;
+const KNOWN: usize = 256;
 /// How long failures are remembered after they were last asked for.
 const REMEMBERED_FOR: Duration = Duration::from_secs(3600);
 /// Pairs, accounts and sources remembered, each; what was not asked for the longest gives way.
