@@ -381,10 +381,9 @@ impl Authenticator {
             }
             self.proofs.invalidate(&key).await;
         }
-        let now = Instant::now();
-        let attempt = self.throttle.begin(account, client, fingerprint, now);
+        let attempt = self.throttle.begin(account, client, fingerprint, Instant::now());
         let attempt = attempt.map_err(|Wait(wait)| AuthnError::Throttled { account: account.to_owned(), wait })?;
-        let lane = if self.throttle.knows(account, client, now) { Lane::Known } else { Lane::Unknown };
+        let lane = if attempt.is_known { Lane::Known } else { Lane::Unknown };
         let hashed = self.proofs.try_get_with(key, async {
             self.hashed.fetch_add(1, Ordering::Relaxed);
             let right = self.hasher.verify(stored.to_owned(), credential.password.clone(), lane).await?;

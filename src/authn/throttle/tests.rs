@@ -1,0 +1,198 @@
+use super::*;
+
+const FREE: FreeFailures = FreeFailures { of_pair: 5, of_account: 20, accounts_of_source: 20 };
+
+const RIGHT: u64 = u64::MAX - 1;
+
+fn ip(text: &str) -> Option<IpAddr> {
+    Some(text.parse().unwrap())
+}
+
+/// Whether one more password would be looked at.
+fn check(throttle: &Throttle, account: &str, client: Option<IpAddr>, now: Instant) -> Result<(), Wait> {
+    throttle.begin(account, client, u64::MAX, now).map(drop)
+}
+
+#[test]
+fn mistyping_is_free_and_then_waits_double_up_to_an_hour() {
+    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    for attempt in 0..u64::from(FREE.of_pair) {
+        assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
+        throttle.failed("ANA", ip("192.0.2.1"), attempt, now);
+    }
+    assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
+    for (attempt, seconds) in [1, 2, 4, 8].into_iter().enumerate() {
+        throttle.failed("ANA", ip("192.0.2.1"), 100 + attempt as u64, now);
+        assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(Wait(Duration::from_secs(seconds))));
+        assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now + Duration::from_secs(seconds)), Ok(()));
+    }
+    (0..50).for_each(|attempt| throttle.failed("ANA", ip("192.0.2.1"), 200 + attempt, now));
+    assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(Wait(WAIT.1)));
+    assert_eq!(check(&throttle, "BOB", ip("192.0.2.1"), now), Ok(()), "another account of that source");
+    throttle.succeeded("ANA", ip("192.0.2.1"), RIGHT, now);
+    assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
+}
+
+#[test]
+fn a_device_that_repeats_an_old_password_is_one_failure() {
+    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    (0..1000).for_each(|_| throttle.failed("ANA", ip("192.0.2.1"), 7, now));
+    assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
+}
+
+#[test]
+fn guesses_at_the_same_time_are_no_more_than_guesses_in_turn() {
+    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let of_source = |source: &str, guesses: std::ops::Range<u64>| {
+        guesses.filter_map(|guess| throttle.begin("ANA", ip(source), guess, now).ok()).collect::<Vec<_>>()
+    };
+    // What is wrong six times waits; so the sixth is the last that is looked at.
+    let attempts = of_source("192.0.2.1", 0..50);
+    assert_eq!(attempts.len(), 6);
+    assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(Wait(WAIT.0)));
+    assert!(throttle.begin("ANA", ip("192.0.2.1"), 3, now).is_ok(), "the same password once more is the same guess");
+    assert_eq!(check(&throttle, "BOB", ip("192.0.2.1"), now), Ok(()), "a hospital signs in from one address");
+    let elsewhere: Vec<_> =
+        (2..50).flat_map(|host| of_source(&format!("192.0.2.{host}"), host * 100..host * 100 + 50)).collect();
+    assert_eq!(attempts.len() + elsewhere.len(), 21, "all unknown sources of an account together");
+    let joined = throttle.begin("ANA", ip("192.0.2.99"), 3, now);
+    assert!(joined.is_err(), "what another source sends at the same time is a guess like any");
+    throttle.succeeded("ANA", ip("203.0.113.9"), RIGHT, now);
+    assert_eq!(check(&throttle, "ANA", ip("203.0.113.9"), now), Ok(()), "who is known does not wait for them");
+
+    drop((attempts, elsewhere));
+    assert_eq!(of_source("192.0.2.1", 0..50).len(), 6, "what came to no end is no failure");
+    (0..6).for_each(|guess| throttle.failed("ANA", ip("192.0.2.1"), guess, now));
+    let later = now + WAIT.0;
+    let alone = throttle.begin("ANA", ip("192.0.2.1"), 7, later);
+    assert!(alone.is_ok(), "after the wait");
+    assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), later), Err(Wait(WAIT.0)), "one at a time");
+    drop(alone);
+    assert!(lock(&throttle.underway).is_empty(), "nothing is kept of what has ended");
+    assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), later), Ok(()));
+}
+
+#[test]
+fn an_attack_from_everywhere_does_not_lock_out_who_was_here_before() {
+    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    throttle.succeeded("DOC", ip("2001:db8::1"), RIGHT, now);
+    for attacker in 0..200u64 {
+        let source = Some(IpAddr::from([198, 51, 100, attacker as u8]));
+        throttle.failed("DOC", source, attacker, now);
+    }
+    assert_eq!(check(&throttle, "DOC", ip("2001:db8::2"), now), Ok(()), "the same network of 64 bits");
+    assert!(check(&throttle, "DOC", ip("203.0.113.9"), now).is_err(), "unknown sources wait");
+    assert_eq!(check(&throttle, "ANA", ip("203.0.113.9"), now), Ok(()), "for this account alone");
+    // The doctor mistypes: that costs the doctor what it costs anyone, and no more.
+    throttle.failed("DOC", ip("2001:db8::1"), 1, now);
+    assert_eq!(check(&throttle, "DOC", ip("2001:db8::1"), now), Ok(()));
+}
+
+#[test]
+fn a_source_has_proved_the_password_that_it_sent_itself_and_lately() {
+    let (throttle, now, lately) = (Throttle::new(FREE), Instant::now(), Duration::from_secs(900));
+    let has_proved = |account, client, fingerprint, after| {
+        throttle.has_proved(account, ip(client), fingerprint, lately, now + Duration::from_secs(after))
+    };
+    throttle.succeeded("DOC", ip("192.0.2.1"), RIGHT, now);
+    assert!(has_proved("DOC", "192.0.2.1", RIGHT, 899));
+    assert!(!has_proved("DOC", "192.0.2.1", RIGHT, 900), "lately");
+    assert!(!has_proved("DOC", "192.0.2.1", 1, 0), "this very one");
+    assert!(!has_proved("ANA", "192.0.2.1", RIGHT, 0) && !has_proved("DOC", "192.0.2.2", RIGHT, 0));
+    throttle.succeeded("DOC", ip("192.0.2.1"), 1, now);
+    assert!(!has_proved("DOC", "192.0.2.1", RIGHT, 0), "it has changed since");
+    throttle.remember("DOC", ip("192.0.2.1"), 1, now + lately);
+    assert!(has_proved("DOC", "192.0.2.1", 1, 1799), "from when it was last used");
+    assert!(throttle.has_proved("DOC", None, RIGHT, lately, now));
+}
+
+#[test]
+fn what_was_mistyped_before_the_right_password_is_taken_back() {
+    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    // A hospital behind one address: everybody mistypes now and then, and signs in.
+    for person in 0..1000 {
+        let account = format!("P{person}");
+        throttle.failed(&account, ip("192.0.2.1"), 1, now);
+        assert_eq!(check(&throttle, &account, ip("192.0.2.1"), now), Ok(()), "{person}");
+        throttle.succeeded(&account, ip("192.0.2.1"), RIGHT, now);
+    }
+    // A person on the way, who mistypes and signs in from one address after the other.
+    for host in 0..200 {
+        let client = Some([203, 0, 113, host].into());
+        for mistyped in 0..3 {
+            throttle.failed("DOC", client, u64::from(host) * 3 + mistyped, now);
+        }
+        assert_eq!(check(&throttle, "DOC", client, now), Ok(()), "{host}");
+        throttle.succeeded("DOC", client, RIGHT, now);
+    }
+    // A wait that came of what was mistyped goes with it, and no other.
+    for (account, failed_elsewhere) in [("BOB", FREE.of_account), ("CAT", FREE.of_account + 2)] {
+        for guess in 0..u64::from(failed_elsewhere) {
+            throttle.failed(account, Some([198, 18, 0, guess as u8].into()), guess, now);
+        }
+        throttle.failed(account, ip("192.0.2.7"), 100, now);
+        assert!(check(&throttle, account, ip("192.0.2.8"), now).is_err());
+        throttle.succeeded(account, ip("192.0.2.7"), RIGHT, now);
+        assert_eq!(check(&throttle, account, ip("192.0.2.8"), now).is_ok(), account == "BOB");
+    }
+    // Who tries many accounts gains nothing by signing in to his own.
+    let mut refused = 0;
+    for account in 0..100 {
+        let account = format!("A{account}");
+        match check(&throttle, &account, ip("198.51.100.7"), now) {
+            Ok(()) => throttle.failed(&account, ip("198.51.100.7"), 1, now),
+            Err(_) => refused += 1,
+        }
+        throttle.failed("EVE", ip("198.51.100.7"), 1, now);
+        throttle.succeeded("EVE", ip("198.51.100.7"), RIGHT, now);
+    }
+    assert_eq!(refused, 100 - FREE.accounts_of_source - 1);
+    throttle.succeeded("FAY", ip("198.51.100.7"), RIGHT, now);
+    assert!(check(&throttle, "NEW", ip("198.51.100.7"), now).is_err(), "who mistyped nothing takes nothing back");
+}
+
+#[test]
+fn a_source_that_fails_on_many_accounts_waits_but_not_for_accounts_that_know_it() {
+    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    throttle.succeeded("DOC", ip("192.0.2.1"), RIGHT, now);
+    for account in 0..=FREE.accounts_of_source {
+        throttle.failed(&format!("A{account}"), ip("192.0.2.1"), 1, now);
+    }
+    assert!(check(&throttle, "NEW", ip("192.0.2.1"), now).is_err());
+    assert_eq!(check(&throttle, "DOC", ip("192.0.2.1"), now), Ok(()));
+    assert_eq!(check(&throttle, "NEW", ip("192.0.2.2"), now), Ok(()));
+}
+
+#[test]
+fn an_account_knows_its_latest_sources_and_those_of_others_are_not_pushed_out() {
+    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let source = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
+    throttle.succeeded("DOC", source(1), RIGHT, now);
+    (0..1000).for_each(|n| throttle.succeeded("EVE", source(n), RIGHT, now));
+    assert!(throttle.knows("DOC", source(1), now));
+    assert!((1000 - KNOWN as u32..1000).all(|n| throttle.knows("EVE", source(n), now)));
+    assert!(!throttle.knows("EVE", source(999 - KNOWN as u32), now));
+}
+
+#[test]
+fn a_source_is_known_to_whom_it_proved_a_password_for_thirty_days() {
+    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    throttle.succeeded("DOC", ip("192.0.2.1"), RIGHT, now);
+    assert!(throttle.knows("DOC", ip("192.0.2.1"), now));
+    assert!(!throttle.knows("ANA", ip("192.0.2.1"), now) && !throttle.knows("DOC", ip("192.0.2.2"), now));
+    assert!(!throttle.knows("DOC", None, now));
+    let days = |days: u64| now + Duration::from_secs(days * 24 * 3600);
+    assert!(throttle.knows("DOC", ip("192.0.2.1"), days(30) - Duration::from_millis(1)));
+    assert!(!throttle.knows("DOC", ip("192.0.2.1"), days(30)));
+    throttle.remember("DOC", ip("192.0.2.1"), RIGHT, days(29));
+    assert!(throttle.knows("DOC", ip("192.0.2.1"), days(58)), "since it was last heard");
+}
+
+#[test]
+fn a_source_is_an_ipv4_address_or_an_ipv6_network_of_64_bits() {
+    for (address, source) in
+        [("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::")]
+    {
+        assert_eq!(network(address.parse().unwrap()), source.parse::<IpAddr>().unwrap());
+    }
+}
