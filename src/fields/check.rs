@@ -56,6 +56,8 @@ impl BodyFault {
     /// The status the client is told.
     pub fn status(self) -> u16 {
         match self {
+            // Well-formed, and not acceptable.
+            Self::Json(JsonError::NumberTooLong(_)) => 422,
             Self::Json(_) => 400,
             Self::MemberNotPermitted(_) => 403,
             Self::NoLength => 411,
@@ -82,6 +84,7 @@ impl BodyFault {
     /// The same in words: no more than the code says.
     pub fn message(self) -> &'static str {
         match self {
+            Self::Json(JsonError::NumberTooLong(_)) => "The body has a number that is too long when it is written out",
             Self::Json(_) => "The body is no JSON with one reading",
             Self::MemberNotPermitted(_) => "The body holds a member that you may not write",
             Self::NoLength => "A body of this size needs a Content-Length",

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::MAX_DEPTH;
+use super::{MAX_DEPTH, MAX_DIGITS};
 
 /// Why bytes are not JSON that is let in; positions count from 0.
 #[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub enum JsonError {
     /// `\u0000`, or half of a surrogate pair: not text.
     #[error("the body has an escape that is no character, at byte {0}")]
     UnpairedOrNul(usize),
-    /// A number longer or larger than can be kept.
-    #[error("the body has a number that is too long, at byte {0}")]
+    /// A number that readers do not read alike: too many digits, written out.
+    #[error("the body has a number of more than {MAX_DIGITS} digits when it is written out, at byte {0}")]
     NumberTooLong(usize),
 }
 

@@ -12,6 +12,7 @@ mod media;
 mod check;
 mod remove;
 mod names;
+mod number;
 mod scan;
 mod text;
 mod fault;
@@ -20,12 +21,13 @@ pub use check::{BodyCheck, BodyFault, Member, Members};
 pub use fault::JsonError;
 pub use media::{AnswerKind, answer_kind, check_request};
 pub use names::{MAX_NAMES, Names};
+pub use number::{DigitCount, MAX_DIGITS};
 pub use remove::Remover;
 
 /// Deepest nesting that is accepted.
 pub const MAX_DEPTH: usize = 64;
-/// Longest number that is accepted in a request, in characters.
-pub const MAX_NUMBER_LENGTH: usize = 1000;
+/// Longest number that is accepted in a request, in characters as it stands.
+pub const MAX_NUMBER_LENGTH: usize = 128;
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::fault::JsonError;
 use super::names::{Matcher, Names};
 use super::text::{Brought, Text};
-use super::{MAX_DEPTH, MAX_NUMBER_LENGTH};
+use super::{DigitCount, MAX_DEPTH, MAX_NUMBER_LENGTH};
 
 /// For whom a document is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +82,7 @@ pub(super) struct Scanner {
     /// How many bytes were taken.
     taken: usize,
     text: Text,
+    number: DigitCount,
     number_length: usize,
     matcher: Matcher,
     fault: Option<JsonError>,
@@ -96,6 +97,7 @@ impl Scanner {
             depth: 0,
             taken: 0,
             text: Text::new(),
+            number: DigitCount::new(),
             number_length: 0,
             matcher: Matcher::new(names),
             fault: None,
@@ -143,7 +145,8 @@ impl Scanner {
         use Digits::{Fraction, Power, Whole, Zero};
         match (self.fault, self.state) {
             (Some(fault), _) => Err(fault),
-            (None, State::After | State::Number(Zero | Whole | Fraction | Power)) if self.depth == 0 => Ok(()),
+            (None, State::Number(Zero | Whole | Fraction | Power)) if self.depth == 0 => self.check_number(),
+            (None, State::After) if self.depth == 0 => Ok(()),
             (None, _) => Err(JsonError::Malformed(self.taken)),
         }
     }
@@ -156,7 +159,10 @@ impl Scanner {
                 State::Text => return self.string(input).map(|string| Some(Piece::Scalar(string))),
                 State::Number(digits) => match self.number(digits, input)? {
                     [] if input.is_empty() => return Ok(None),
-                    [] => self.state = State::After,
+                    [] => {
+                        self.check_number()?;
+                        self.state = State::After;
+                    }
                     number => return Ok(Some(Piece::Scalar(number))),
                 },
                 State::Word(rest) => match self.word(rest, input)? {
@@ -238,7 +244,8 @@ impl Scanner {
             _ => return Err(JsonError::Malformed(self.taken)),
         };
         if matches!(self.state, State::Number(_)) {
-            self.number_length = 1;
+            (self.number, self.number_length) = (DigitCount::new(), 1);
+            self.number.push(byte);
             return Ok(Some(Piece::Scalar(self.take(1, input))));
         }
         Ok(None)
@@ -317,12 +324,23 @@ impl Scanner {
             };
             count += 1;
         }
+        if self.reading == Reading::Request {
+            input.iter().take(count).for_each(|byte| self.number.push(*byte));
+        }
         self.number_length += count;
         if self.reading == Reading::Request && self.number_length > MAX_NUMBER_LENGTH {
             return Err(JsonError::NumberTooLong(self.taken));
         }
         self.state = State::Number(digits);
         Ok(self.take(count, input))
+    }
+
+    /// The number has ended.
+    fn check_number(&self) -> Result<(), JsonError> {
+        match self.reading {
+            Reading::Request if !self.number.is_read_alike() => Err(JsonError::NumberTooLong(self.taken)),
+            Reading::Request | Reading::Answer => Ok(()),
+        }
     }
 
     /// The bytes that continue `true`, `false` or `null`.

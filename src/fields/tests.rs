@@ -120,6 +120,8 @@ fn what_is_not_json_with_one_reading_is_refused() {
         (deep(65).into_bytes(), TooDeep),
         (deep(10_000).into_bytes(), TooDeep),
         (format!("[{}]", "9".repeat(1_000_000)).into_bytes(), NumberTooLong(2)),
+        (b"[1e64]".to_vec(), NumberTooLong(5)),
+        (b"{\"a\":[1e-1000 ]}".to_vec(), NumberTooLong(13)),
     ];
     for (bytes, error) in cases {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
@@ -174,8 +176,20 @@ fn document(dice: &mut StdRng, depth: usize) -> String {
         "\\ud83d\\ude00",
         "p\\\"w",
     ];
-    const SCALARS: &[&str] =
-        &["null", "true", "-0", "12.50", "1e2", "\"password\"", "\"\\\"é\\u00e9\"", "\"\"", "9007199254740993"];
+    const SCALARS: &[&str] = &[
+        "null",
+        "true",
+        "-0",
+        "12.50",
+        "1e2",
+        "1e63",
+        "1e64",
+        "-2.5e-61",
+        "\"password\"",
+        "\"\\\"é\\u00e9\"",
+        "\"\"",
+        "9007199254740993",
+    ];
     let space = |dice: &mut StdRng| ["", " ", "\n\t"][dice.random_range(0..3)];
     let (before, after) = (space(dice), space(dice));
     let count = dice.random_range(0..4);

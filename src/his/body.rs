@@ -34,18 +34,20 @@ impl FromRequest<Arc<Service>> for Document {
         if media_type(&parts.headers).is_some_and(|kind| is_form(&kind)) {
             return Err(Problem::UnsupportedMediaType);
         }
-        object(&bytes).map(Self)
+        object(&bytes, service.limits.max_body_bytes).map(Self)
     }
 }
 
-/// Parses a JSON object.
+/// Parses a JSON object that takes at most `limit` bytes, also with its numbers written out: what is acknowledged reads back
+/// at about its size.
 ///
 /// # Errors
-/// The bytes are no JSON, or no object.
-pub(super) fn object(bytes: &[u8]) -> Result<Object, Problem> {
-    match json::parse(bytes)? {
-        Value::Object(object) => Ok(object),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+/// The bytes are no JSON, or no object, or grow too large.
+pub(super) fn object(bytes: &[u8], limit: usize) -> Result<Object, Problem> {
+    match json::parse_counted(bytes)? {
+        (_, grown) if grown > 0 && bytes.len() + grown > limit => Err(Problem::TooLarge),
+        (Value::Object(object), _) => Ok(object),
+        (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_), _) => {
             Err(Problem::NotAnObject)
         }
     }

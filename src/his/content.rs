@@ -66,7 +66,7 @@ pub(super) fn is_media_type(text: &str) -> bool {
 
 /// The type that was stored with the bytes, or else told by their first ones.
 fn media_type(data: &str, bytes: &[u8]) -> String {
-    let stored = match json::parse(data.as_bytes()) {
+    let stored = match json::parse_stored(data) {
         Ok(Value::Object(data)) => data.member("content_type").and_then(Value::as_str).map(str::to_owned),
         _ => None,
     };

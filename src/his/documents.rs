@@ -94,8 +94,9 @@ async fn from_json(
 ) -> Result<StoredDocument, Problem> {
     // Base64 takes four bytes for three; what is known about a document is small beside it.
     const DATA_BYTES: usize = 64 * 1024;
-    let bytes = body::read(headers, bytes, (limit / 3 + 1) * 4 + DATA_BYTES).await?;
-    let mut data = body::object(&bytes)?;
+    let most = (limit / 3 + 1) * 4 + DATA_BYTES;
+    let bytes = body::read(headers, bytes, most).await?;
+    let mut data = body::object(&bytes, most)?;
     drop(bytes);
     for (name, expected) in [("id", &key.document), ("fedacct", &key.person), ("pol", &key.page)] {
         if data.member(name).is_some_and(|given| given.as_str() != Some(expected)) {

@@ -108,6 +108,8 @@ impl Problem {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NoAssertion | Self::OtherRequest => StatusCode::UNAUTHORIZED,
+            // Well-formed, and not acceptable.
+            Self::BadJson(JsonError::NumberTooLong(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BadId | Self::BadQuery(_) | Self::BadJson(_) | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
             Self::NeedsAccount(_) | Self::PasswordHere => StatusCode::FORBIDDEN,
             Self::NoRoute

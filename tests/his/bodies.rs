@@ -36,8 +36,8 @@ crate::on_both_stores! {
             (b"\xff\xfe{\0}\0", 400, "not_utf8"),
             (b"{\"a\":\"\\ud800\"}", 400, "json_not_text"),
             (b"{\"a\":\"\\u0000\"}", 400, "json_not_text"),
-            (b"{\"a\":1e999999}", 400, "json_number_too_long"),
-            (long.as_bytes(), 400, "json_number_too_long"),
+            (b"{\"a\":1e999999}", 422, "json_number_too_long"),
+            (long.as_bytes(), 422, "json_number_too_long"),
             (deep.as_bytes(), 400, "json_too_deep"),
             (b"[]", 422, "not_an_object"),
             (b"null", 422, "not_an_object"),
@@ -75,6 +75,47 @@ crate::on_both_stores! {
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["x"], serde_json::json!({"y": 2}));
         assert_eq!(text.matches("\"x\"").count(), 1);
+    }
+
+    async fn a_number_that_readers_do_not_read_alike_is_refused_on_every_route(his) {
+        his.person("ANA", "{}").await;
+        his.page("ANA", "p", r#"{"id":"p"}"#).await;
+        his.post(&root(), "/institutions/i", "{}").await;
+        let long = "9".repeat(65);
+        for number in ["1e1000", "1e-1000", "-1e308", "1e64", "1e-64", "1e400", long.as_str(), "0e-64"] {
+            for body in [format!("{{\"id\":\"p\",\"n\":{number}}}"), format!("{{\"id\":\"p\",\"n\":[{{\"x\":[{number}]}}]}}")] {
+                for (method, target) in [
+                    ("POST", "/people/NEW"), ("PATCH", "/people/ANA"), ("POST", "/pols/ANA/p"), ("PATCH", "/pols/ANA/p"),
+                    ("POST", "/institutions/n"), ("PATCH", "/institutions/i"), ("POST", "/domiciliary-units/n"),
+                    ("POST", "/personal_docs/ANA/p/p"),
+                ] {
+                    let (status, _, code) = his.request(&root(), method, target).body(&body).send().await.error();
+                    assert_eq!((status, code.as_str()), (422, "json_number_too_long"), "{method} {target} {body}");
+                }
+            }
+        }
+    }
+
+    async fn what_was_acknowledged_reads_back_at_about_its_size_and_alike(his) {
+        let numbers = "[1E+2,-0,-0.00,1.50e1,12e-1,1e63,1e-63,-2.5e-3,9007199254740993]";
+        his.person("NUM", &format!("{{\"n\":{numbers}}}")).await;
+        let text = his.get(&root(), "/people/NUM").await.text().replace(' ', "");
+        let written = format!("[100,0,0.00,15.0,1.2,1{},0.{}1,-0.0025,9007199254740993]", "0".repeat(63), "0".repeat(62));
+        assert!(text.contains(&written), "{text}");
+        // Many of them grow beyond the bound of a body together.
+        let many = format!("{{\"n\":[{}1]}}", "1e63,".repeat(20_000));
+        assert_eq!(his.post(&root(), "/people/MANY", &many).await.error().2, "body_too_large");
+        let some = format!("{{\"n\":[{}1]}}", "1e63,".repeat(10_000));
+        his.person("SOME", &some).await;
+        assert!(his.get(&root(), "/people/SOME").await.body.len() < 1 << 20);
+    }
+
+    async fn a_number_that_was_stored_before_stays_readable_and_its_record_changes(his) {
+        his.sql(r#"INSERT INTO people (id, data) VALUES ('OLD', '{"id":"OLD","big":1e1000,"keep":1}')"#).await;
+        assert!(his.get(&root(), "/people/OLD").await.text().contains("keep"));
+        assert_eq!(his.patch(&root(), "/people/OLD", r#"{"new":2}"#).await.status, 200);
+        let text = his.get(&root(), "/people/OLD").await.text().replace(' ', "");
+        assert!(text.contains("\"big\":1") && text.contains("\"keep\":1") && text.contains("\"new\":2"), "{text}");
     }
 
     async fn a_refusal_does_not_overtake_its_request(his) {

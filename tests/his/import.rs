@@ -83,13 +83,14 @@ crate::on_both_stores! {
         let lines = [
             r#"{"id":"OK1"}"#, r#"{"id":"ANA","name":"Other"}"#, r#"{"name":"nobody"}"#, r#"{"id":"X","password":"clear"}"#,
             r#"not json"#, r#"{"id":"Y","roles":"root"}"#, r#"{"id":"a/b"}"#, r#"{"id":"a:b"}"#, r#"{"id":"OK2","password":""}"#, r#"[1]"#,
+            r#"{"id":"N","n":[1e1000]}"#,
         ];
         fs::write(&file, lines.join("\n")).unwrap();
-        assert_eq!(run(&his, Kind::People, &file).await.unwrap(), summary(2, 0, 8));
+        assert_eq!(run(&his, Kind::People, &file).await.unwrap(), summary(2, 0, 9));
         let refused = fs::read_to_string(his.scratch.0.join("people.jsonl.refused.jsonl")).unwrap();
         let mut refused: Vec<serde_json::Value> = refused.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         refused.sort_by_key(|line| line["line"].as_u64());
-        assert_eq!(refused.iter().map(|line| line["line"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 8, 10]);
+        assert_eq!(refused.iter().map(|line| line["line"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 8, 10, 11]);
         assert_eq!(refused[0]["reason"], "another record has this id");
         assert_eq!(refused[3]["record"], "not json");
         assert_eq!(refused[6]["reason"], "`id`: an id has no colon");

@@ -2,6 +2,7 @@
 
 use zeroize::Zeroizing;
 
+use super::records::MAX_RECORD_BYTES;
 use super::{ClearPasswords, Kind};
 use crate::his::hashing::Hashing;
 use crate::his::json::{self, Object, Value};
@@ -52,7 +53,11 @@ pub(super) async fn check(
 
 /// The object, alone or as the only element of a list.
 fn object(bytes: &[u8]) -> Result<Object, Fault> {
-    match json::parse(bytes).map_err(|error| Fault::because(error.to_string()))? {
+    let (value, grown) = json::parse_counted(bytes).map_err(|error| Fault::because(error.to_string()))?;
+    if grown > 0 && bytes.len() + grown > MAX_RECORD_BYTES {
+        return Err(Fault::because("it is longer than 16 MiB when its numbers are written out"));
+    }
+    match value {
         Value::Object(object) => Ok(object),
         Value::Array(mut items) => match (items.pop(), items.is_empty()) {
             (Some(Value::Object(object)), true) => Ok(object),

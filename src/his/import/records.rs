@@ -8,7 +8,7 @@ use std::io::{self, BufRead};
 use thiserror::Error;
 
 /// Longest record, in bytes.
-const MAX_RECORD_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const MAX_RECORD_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes that are hashed together.
 const HASHED_AT_ONCE: usize = 16 * 1024;
 

@@ -12,7 +12,7 @@ mod parse;
 
 use std::fmt::Write;
 
-pub use parse::parse;
+pub use parse::{parse, parse_counted, parse_stored};
 
 pub use crate::fields::JsonError;
 
@@ -23,7 +23,7 @@ pub enum Value {
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// A number, as it was written.
+    /// A number, written out.
     Number(Box<str>),
     /// A string, decoded.
     String(String),
@@ -113,9 +113,9 @@ impl PartialEq for Value {
     }
 }
 
-/// Whether two JSON texts mean the same.
+/// Whether two JSON texts of the store, or on their way there, mean the same.
 pub fn is_same(left: &str, right: &str) -> bool {
-    left == right || matches!((parse(left.as_bytes()), parse(right.as_bytes())), (Ok(left), Ok(right)) if left == right)
+    left == right || matches!((parse_stored(left), parse_stored(right)), (Ok(left), Ok(right)) if left == right)
 }
 
 /// Appends a JSON string literal.

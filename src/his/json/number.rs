@@ -1,15 +1,35 @@
-//! Numbers by their digits: the grammar, the bounds, and equality without floating point.
+//! Numbers by their digits: equality without floating point, and how both databases keep them.
 
-use crate::fields::MAX_NUMBER_LENGTH;
+use std::borrow::Cow;
 
-/// Largest exponent that is accepted. jsonb could hold 131,071, but writes such a number out in full: nine characters
-/// would come back as 131,072.
-const MAX_EXPONENT: i64 = 1000;
-
-/// Whether jsonb holds this number, and at a reasonable length. The grammar was checked by the parser.
-pub(super) fn is_within_bounds(number: &str) -> bool {
-    let exponent = number.split_once(['e', 'E']).map_or(Some(0), |(_, exponent)| parse_exponent(exponent));
-    number.len() <= MAX_NUMBER_LENGTH && exponent.is_some_and(|exponent| exponent.abs() <= MAX_EXPONENT)
+/// The number as it is kept: without an exponent and without the sign of zero, as jsonb writes it. So both databases give
+/// back the same text.
+///
+/// Its length is bounded by what the parser lets in.
+pub(super) fn written_out(number: &str) -> Cow<'_, str> {
+    let (negative, rest) = number.strip_prefix('-').map_or((false, number), |rest| (true, rest));
+    let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, ""));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let is_zero = digits.bytes().all(|digit| digit == b'0');
+    if exponent.is_empty() && !(negative && is_zero) {
+        return Cow::Borrowed(number);
+    }
+    let point = i64::try_from(whole.len()).unwrap_or(0) + parse_exponent(exponent).unwrap_or(0);
+    let (before, after) = match usize::try_from(point) {
+        Ok(point) => match digits.split_at_checked(point) {
+            Some((before, after)) => (before.to_owned(), after.to_owned()),
+            None => (format!("{digits:0<point$}"), String::new()),
+        },
+        Err(_) => (String::new(), format!("{}{digits}", "0".repeat(usize::try_from(-point).unwrap_or(0)))),
+    };
+    let sign = if negative && !is_zero { "-" } else { "" };
+    let before = match before.trim_start_matches('0') {
+        "" => "0",
+        significant => significant,
+    };
+    let separator = if after.is_empty() { "" } else { "." };
+    Cow::Owned(format!("{sign}{before}{separator}{after}"))
 }
 
 fn parse_exponent(digits: &str) -> Option<i64> {

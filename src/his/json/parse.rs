@@ -4,25 +4,54 @@ use std::collections::HashMap;
 
 use super::number;
 use super::{Object, Value};
-use crate::fields::{JsonError, MAX_DEPTH};
+use crate::fields::{DigitCount, JsonError, MAX_DEPTH};
 
 /// From so many members on an object is indexed while it is read, lest repeated keys cost quadratic time.
 const INDEX_FROM: usize = 16;
 
-/// Parses exactly one value.
+/// Where a text comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// A client: what two readers could read differently is refused, and numbers are written out.
+    Client,
+    /// The store, which may hold numbers of before: they stay as they are.
+    Store,
+}
+
+/// Parses exactly one value that a client sent.
 ///
 /// # Errors
 /// See [`JsonError`].
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
+    parse_counted(bytes).map(|(value, _)| value)
+}
+
+/// The same, and by how many bytes its numbers are longer now that they are written out.
+///
+/// # Errors
+/// See [`JsonError`].
+pub fn parse_counted(bytes: &[u8]) -> Result<(Value, usize), JsonError> {
+    parse_from(Origin::Client, bytes)
+}
+
+/// Parses exactly one value that came from the store, with whatever numbers.
+///
+/// # Errors
+/// See [`JsonError`].
+pub fn parse_stored(text: &str) -> Result<Value, JsonError> {
+    parse_from(Origin::Store, text.as_bytes()).map(|(value, _)| value)
+}
+
+fn parse_from(origin: Origin, bytes: &[u8]) -> Result<(Value, usize), JsonError> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
         return Err(JsonError::ByteOrderMark);
     }
     let text = std::str::from_utf8(bytes).map_err(|_| JsonError::NotUtf8)?;
-    let mut parser = Parser { text, at: 0 };
+    let mut parser = Parser { text, at: 0, origin, grown: 0 };
     let value = parser.value(0)?;
     parser.white_space();
     match parser.peek() {
-        None => Ok(value),
+        None => Ok((value, parser.grown)),
         Some(_) => Err(JsonError::TrailingGarbage(parser.at)),
     }
 }
@@ -30,6 +59,9 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
 struct Parser<'a> {
     text: &'a str,
     at: usize,
+    origin: Origin,
+    /// By how many bytes numbers have become longer.
+    grown: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -138,10 +170,15 @@ impl<'a> Parser<'a> {
             self.digits()?;
         }
         let number = self.since(start);
-        if !number::is_within_bounds(number) {
+        if self.origin == Origin::Store {
+            return Ok(Value::Number(number.into()));
+        }
+        if !DigitCount::of(number).is_read_alike() {
             return Err(JsonError::NumberTooLong(start));
         }
-        Ok(Value::Number(number.into()))
+        let written = number::written_out(number);
+        self.grown += written.len().saturating_sub(number.len());
+        Ok(Value::Number(written.into()))
     }
 
     fn digits(&mut self) -> Result<(), JsonError> {

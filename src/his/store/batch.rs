@@ -28,7 +28,7 @@ pub enum BatchOutcome {
 ///
 /// A password is left aside: the one that is stored may have been changed or hashed anew since.
 pub(super) fn compare(existing: &str, record: &Object) -> BatchOutcome {
-    match json::parse(existing.as_bytes()) {
+    match json::parse_stored(existing) {
         Ok(Value::Object(existing)) if existing.same_besides(record, &["password"]) => BatchOutcome::Unchanged,
         _ => BatchOutcome::Taken,
     }

@@ -58,7 +58,7 @@ impl SqliteStore {
                 return Ok(Changed::Stale);
             }
             let stored = text(transaction, &sql::select_whole(DIALECT, &key), &key, &reach)?;
-            let mut object = match stored.map(|stored| json::parse(stored.as_bytes())) {
+            let mut object = match stored.map(|stored| json::parse_stored(&stored)) {
                 Some(Ok(Value::Object(object))) => object,
                 _ => Object::default(),
             };
@@ -107,7 +107,7 @@ fn exists(connection: &Connection, sql: &str, parameters: impl rusqlite::Params)
 }
 
 fn is_inactive(text: &str) -> bool {
-    matches!(json::parse(text.as_bytes()), Ok(Value::Object(person)) if person.member("active") == Some(&Value::Bool(false)))
+    matches!(json::parse_stored(text), Ok(Value::Object(person)) if person.member("active") == Some(&Value::Bool(false)))
 }
 
 fn is_foreign_key_violation(error: &rusqlite::Error) -> bool {
