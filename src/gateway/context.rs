@@ -196,7 +196,7 @@ impl Outcome {
 /// Status, code and message of a failed request; status 0 when there is nobody left to tell.
 pub(super) fn failure(error: &Error) -> (u16, &'static str, &'static str) {
     use ErrorType::{
-        ConnectTimedout, ConnectionClosed, Custom, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout,
+        ConnectTimedout, ConnectionClosed, Custom, H2Error, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout,
         WriteError, WriteTimedout,
     };
     // What the guard beneath has found in the bytes of a body.
@@ -214,7 +214,10 @@ pub(super) fn failure(error: &Error) -> (u16, &'static str, &'static str) {
         (HTTPStatus(502), _) => (502, "upstream_refused", "The service behind does not trust this gateway"),
         (HTTPStatus(status), _) => (*status, "bad_request", "The request cannot be served"),
         (ReadTimedout, ErrorSource::Downstream) => (408, "request_timeout", "The request took too long"),
-        (WriteError | ReadError | ConnectionClosed | WriteTimedout, ErrorSource::Downstream) => (0, "client_gone", ""),
+        // `H2Error`: the stream was reset, or its connection ended, while the request was served.
+        (WriteError | ReadError | ConnectionClosed | WriteTimedout | H2Error, ErrorSource::Downstream) => {
+            (0, "client_gone", "")
+        }
         (_, ErrorSource::Downstream) => (400, "bad_request", "The request cannot be read"),
         (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => {
             (504, "upstream_timeout", "The service behind took too long")

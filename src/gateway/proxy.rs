@@ -299,7 +299,8 @@ impl ProxyHttp for Gateway {
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
         let (status, code, message) = failure(error);
         let told = final_status(session);
-        if ctx.recorded && (told.is_some() || status == 0) {
+        // A refusal that its client did not wait for is nothing to log, or whoever is nobody could fill the log.
+        if ctx.recorded && (told.is_some() || status == 0) && ctx.permit().is_ok() {
             tracing::warn!(request.id = ctx.request_id, %error, "an answer broke off that was recorded already");
         }
         if status == 0 {

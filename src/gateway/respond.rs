@@ -155,9 +155,11 @@ impl Answer {
             session.set_keepalive(None);
         }
         let headless = session.req_header().method == Method::HEAD || body.is_empty();
-        session.write_response_header(Box::new(response), headless).await?;
+        // pingora does not say whose fault it is; told as ours, a client that went away would be answered 500 and recorded twice.
+        session.write_response_header(Box::new(response), headless).await.map_err(|error| error.into_down())?;
         if !headless {
-            session.write_response_body(Some(Bytes::from(body)), true).await?;
+            let sent = session.write_response_body(Some(Bytes::from(body)), true).await;
+            sent.map_err(|error| error.into_down())?;
         }
         let_finish_stream(session).await;
         Ok(())
@@ -168,7 +170,8 @@ impl Answer {
         let_finish_sending(session).await;
         let (content_type, body) = self.content(&session.req_header().headers);
         let response = self.header(content_type, body.len(), cors, request_id)?;
-        session.as_downstream_mut().write_error_response(response, Bytes::from(body)).await?;
+        let sent = session.as_downstream_mut().write_error_response(response, Bytes::from(body)).await;
+        sent.map_err(|error| error.into_down())?;
         let_finish_stream(session).await;
         Ok(())
     }

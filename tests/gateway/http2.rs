@@ -10,29 +10,29 @@ use rustls::{ClientConnection, StreamOwned};
 use crate::fixture::{CANARY, Gateway, basic};
 use crate::tls::{client, connect_as};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
+pub(crate) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 /// What a flood may cost in memory, in KiB.
 const MEMORY_KIB: u64 = 48 * 1024;
 
-type Connection = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Connection = StreamOwned<ClientConnection, TcpStream>;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// A literal header without indexing (RFC 7541, 6.2.2).
-fn literal(name: &str, value: &str) -> Vec<u8> {
+pub(crate) fn literal(name: &str, value: &str) -> Vec<u8> {
     let string = |text: &str| {
         let mut out = vec![];
         // An integer with a prefix of seven bits.
@@ -55,9 +55,14 @@ fn literal(name: &str, value: &str) -> Vec<u8> {
 }
 
 fn request(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
+    block_of("GET", path, more)
+}
+
+/// The header block of a request.
+pub(crate) fn block_of(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let authorization = basic("ANA", CANARY);
     let usual = [
-        (":method", "GET"),
+        (":method", method),
         (":scheme", "https"),
         (":authority", "localhost"),
         (":path", path),
@@ -66,7 +71,7 @@ fn request(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     usual.iter().chain(more).flat_map(|(name, value)| literal(name, value)).collect()
 }
 
-fn open(gateway: &Gateway) -> Connection {
+pub(crate) fn open(gateway: &Gateway) -> Connection {
     let mut stream = connect_as(gateway, client(gateway, &[&rustls::version::TLS13], &[b"h2"]), "localhost").unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).unwrap();
@@ -74,7 +79,7 @@ fn open(gateway: &Gateway) -> Connection {
 }
 
 /// The frames that come until the connection ends or `until` says so: kind, stream, payload.
-fn read(stream: &mut Connection, until: impl Fn(u8, u32) -> bool) -> Vec<(u8, u32, Vec<u8>)> {
+pub(crate) fn read(stream: &mut Connection, until: impl Fn(u8, u32) -> bool) -> Vec<(u8, u32, Vec<u8>)> {
     let mut frames = vec![];
     let mut head = [0; 9];
     while stream.read_exact(&mut head).is_ok() {

@@ -1,0 +1,120 @@
+//! Clients that go away around the answer, over both HTTP versions: one record each, which says what became of the request.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic};
+use crate::http2::{Connection, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, open};
+use crate::scripted::until;
+
+/// How a client goes away.
+#[derive(Debug, Clone, Copy)]
+enum Leave {
+    /// It resets the stream and stays.
+    Reset,
+    /// It ends the connection.
+    End,
+    /// It ends the connection with a reset.
+    Abort,
+}
+
+/// Once the gateway works on a request; each of these takes it longer.
+const WORKING: Duration = Duration::from_millis(150);
+
+/// What of the client stays.
+type Rest = Option<Connection>;
+
+fn over_http2(gateway: &Gateway, method: &str, path: &str, leave: Leave) -> Rest {
+    let mut stream = open(gateway);
+    let block = block_of(method, path, &[]);
+    stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)).unwrap();
+    std::thread::sleep(WORKING);
+    match leave {
+        Leave::Reset => {
+            stream.write_all(&frame(RST_STREAM, 0, 1, &8u32.to_be_bytes())).unwrap();
+            return Some(stream);
+        }
+        Leave::End => {}
+        Leave::Abort => rustix::net::sockopt::set_socket_linger(&stream.sock, Some(Duration::ZERO)).unwrap(),
+    }
+    None
+}
+
+fn over_http1(gateway: &Gateway, method: &str, path: &str, leave: Leave) -> Rest {
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    let authorization = basic("ANA", CANARY);
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\n\r\n").unwrap();
+    std::thread::sleep(WORKING);
+    if let Leave::Abort | Leave::Reset = leave {
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    }
+    None
+}
+
+/// The records of the file, parsed.
+fn records(gateway: &Gateway) -> Vec<Value> {
+    let text = std::fs::read_to_string(gateway.dir.join("records.jsonl")).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_client_that_goes_away_around_the_answer_leaves_one_record() {
+    // The account is switched off, so that its password is refused, which takes a whole multiple of this.
+    let configuration = "[authentication]\nrejection_step_ms = 400\n[records]\nfile = \"records.jsonl\"\n";
+    let mut gateway = Gateway::start_as(&Setup { configuration, ..Default::default() });
+    type Go = fn(&Gateway, &str, &str, Leave) -> Rest;
+    let versions: [(&str, Go, &[Leave]); 2] = [
+        ("HTTP/2", over_http2, &[Leave::Reset, Leave::End, Leave::Abort]),
+        ("HTTP/1", over_http1, &[Leave::End, Leave::Abort]),
+    ];
+    let mut expected = 0;
+    for (version, go, leaves) in versions {
+        for leave in leaves {
+            // A read and a write that the service behind takes its time for.
+            for method in ["GET", "POST"] {
+                let _stays = go(&gateway, method, "/pols/ANA/slow", *leave);
+                expected += 1;
+                until("a record", || records(&gateway).len() == expected);
+                let record = records(&gateway).pop().unwrap();
+                assert_eq!(
+                    (record["decision"].as_str(), record["reason"].as_str(), record["status"].as_u64()),
+                    (Some("fail"), Some("client_gone"), Some(0)),
+                    "{version}, {leave:?}, {method}: {record}"
+                );
+            }
+        }
+    }
+    // What the gateway answers itself, which is on record before it is sent.
+    let ana = std::process::Command::new(env!("CARGO_BIN_EXE_fedgate"))
+        .args(["account", "disable", "ANA", "--wait", "--config"])
+        .arg(gateway.dir.join("fedgate.toml"))
+        .output()
+        .unwrap();
+    assert!(ana.status.success(), "{ana:?}");
+    let began = Instant::now();
+    for (version, go, leaves) in versions {
+        for leave in leaves {
+            let _stays = go(&gateway, "GET", "/people/ANA", *leave);
+            expected += 1;
+            until("a record", || records(&gateway).len() >= expected);
+            let record = records(&gateway).pop().unwrap();
+            assert_eq!(
+                (record["decision"].as_str(), record["reason"].as_str(), record["status"].as_u64()),
+                (Some("refuse"), Some("inactive_account"), Some(401)),
+                "{version}, {leave:?}: {record}"
+            );
+        }
+    }
+    // A stop writes all there is.
+    gateway.signal(Signal::TERM);
+    until("the gateway stops", || gateway.child.try_wait().unwrap().is_some());
+    assert_eq!(records(&gateway).len(), expected, "no second one: {:?}", records(&gateway));
+    for words in ["broke off", "could not be forwarded"] {
+        assert_eq!(gateway.logged(words, began, Duration::ZERO), None, "a client that goes away logs nothing");
+    }
+    assert!(began.elapsed() < PATIENCE * 3);
+}
