@@ -20,6 +20,9 @@ use crate::config::{AssertionConfig, AssertionKeys};
 
 /// The header that carries the assertion, in lower case.
 pub const HEADER: &str = "fedgate-assertion";
+/// The header by which the gateway names an exchange; a service repeats it in its answer, so that no answer is taken for
+/// that to another request.
+pub const EXCHANGE: &str = "fedgate-exchange";
 
 /// Longest token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;

@@ -46,6 +46,8 @@ mod scripted;
 mod servers;
 #[path = "gateway/upstreams.rs"]
 mod upstreams;
+#[path = "gateway/exchanges.rs"]
+mod exchanges;
 #[path = "gateway/trust.rs"]
 mod trust;
 #[path = "gateway/thalamus.rs"]

@@ -82,7 +82,7 @@ impl Upstream {
             read_timeout: ms("read_timeout_ms", self.read_timeout_ms, 1)?,
             write_timeout: ms("write_timeout_ms", self.write_timeout_ms, 1)?,
             total_timeout: (!total.is_zero()).then_some(total),
-            idle_timeout: ms("idle_timeout_ms", self.idle_timeout_ms, 1)?,
+            idle_timeout: ms("idle_timeout_ms", self.idle_timeout_ms, 0)?,
             tls: tls.check(check, &key("tls"), secure)?,
             health: self.health.map(|health| health.check(check, &key("health"))).transpose()?,
             ejection: self.ejection.check(check, &key("ejection"))?,

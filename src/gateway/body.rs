@@ -59,18 +59,15 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Puts the body where pingora has the end of it.
-    ///
-    /// # Errors
-    /// pingora has not come to the end, which it had when the body was judged.
-    pub(super) fn release(&self, body: &mut Option<Bytes>, is_end: bool) -> Result<()> {
-        if !is_end {
-            return Error::e_explain(ErrorType::InternalError, "a body goes on after it was judged");
-        }
-        if !self.body.is_empty() {
-            *body = Some(self.body.clone());
-        }
-        Ok(())
+    /// Puts the body where pingora has the end of it, and nothing before: over HTTP/2, what comes out of the retry buffer is
+    /// not the end yet where trailers follow.
+    pub(super) fn release(&self, body: &mut Option<Bytes>, is_end: bool) {
+        *body = match is_end {
+            true if self.body.is_empty() => None,
+            true => Some(self.body.clone()),
+            // Nothing at all would be taken for the end.
+            false => Some(Bytes::new()),
+        };
     }
 }
 

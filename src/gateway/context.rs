@@ -13,6 +13,7 @@ use super::Traffic;
 use super::answer::Passing;
 use super::body::Held;
 use super::cors::Cors;
+use super::exchange::Exchange;
 use super::forwarded::Origin;
 use super::pace::Upload;
 use super::upstream::{Hold, Peer};
@@ -43,6 +44,8 @@ pub(super) struct Context {
     /// When the request's time at the upstream is up.
     pub(super) until: Option<Instant>,
     pub(super) hold: Option<Hold>,
+    /// The last attempt.
+    pub(super) exchange: Exchange,
     /// While a body is on its way over HTTP/2, which nobody else waits for with a limit.
     pub(super) upload: Option<Upload>,
     pub(super) interim: u32,
@@ -90,6 +93,7 @@ impl Context {
             server: None,
             until: None,
             hold: None,
+            exchange: Exchange::default(),
             upload: None,
             interim: 0,
             server_fails: false,

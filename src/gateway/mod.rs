@@ -28,6 +28,7 @@ mod cors;
 mod upstream;
 mod redirect;
 mod body;
+mod exchange;
 mod answer;
 mod admin;
 mod report;

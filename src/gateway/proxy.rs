@@ -19,6 +19,7 @@ use super::Traffic;
 use super::answer;
 use super::body::Room;
 use super::context::{Context, NOT_RECORDED, failure};
+use super::exchange::{Exchange, end_once};
 use super::keep::NotRecorded;
 use super::pace::{Tempo, Upload};
 use super::refuse::not_recorded;
@@ -138,6 +139,7 @@ impl ProxyHttp for Gateway {
             ctx.upload = Some(Upload::begin(self.body_tempo));
         }
         ctx.hold = ctx.end().and_then(|until| self.upstreams.hold(connection, until));
+        ctx.exchange = Exchange::begin(self.upstreams.line(connection));
         Ok(())
     }
 
@@ -149,7 +151,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<()> {
         if let Some(held) = &ctx.held {
-            return held.release(body, is_end);
+            held.release(body, is_end);
+            return Ok(());
         }
         let bytes = body.as_ref().map_or(0, Bytes::len) as u64;
         ctx.uploaded(bytes, is_end);
@@ -157,6 +160,7 @@ impl ProxyHttp for Gateway {
         if ctx.body_bytes > ctx.permit()?.max_body_bytes() {
             return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route allows");
         }
+        end_once(body, is_end);
         Ok(())
     }
 
@@ -189,14 +193,16 @@ impl ProxyHttp for Gateway {
                     request_id: &ctx.request_id,
                     assertion: assertion.as_deref(),
                 },
-            )
+            )?;
+            // A second attempt finds no kept connection, since none of its kind is kept.
+            ctx.exchange.tell(request, ctx.attempts == 1 && upstream.servers.keeps_connections())
         })
         .await
     }
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
@@ -211,6 +217,8 @@ impl ProxyHttp for Gateway {
                 .into_up());
             }
         }
+        ctx.exchange.check(response)?;
+        ctx.exchange.end(&session.req_header().method, response);
         ctx.server_fails = matches!(response.status.as_u16(), 502..=504);
         ctx.in_time()
     }

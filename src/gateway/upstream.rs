@@ -16,8 +16,8 @@ use http::{HeaderMap, header};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
-pub(super) use connect::Hold;
 use connect::{Connections, Connector};
+pub(super) use connect::{Hold, Line};
 pub(super) use servers::{Peer, Servers};
 pub use trust::TrustError;
 
@@ -29,6 +29,7 @@ use crate::config::UpstreamConfig;
 /// What answers of a service tell of how it is made, or tell a proxy to do: neither is for clients, nor for a proxy before.
 pub(super) const SERVICES_OWN: &[&str] = &[
     assertion::HEADER,
+    assertion::EXCHANGE,
     "server",
     "via",
     "x-powered-by",
@@ -49,6 +50,7 @@ pub(super) const SERVICES_OWN: &[&str] = &[
 /// Names that say who calls, or override what was asked; of a client's own they have no effect.
 const CLIENTS_OWN: &[&str] = &[
     assertion::HEADER,
+    assertion::EXCHANGE,
     "forwarded",
     "via",
     "x-real-ip",
@@ -120,6 +122,11 @@ impl Upstreams {
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Upstream> {
         self.list.iter()
+    }
+
+    /// The second handle of a connection.
+    pub(super) fn line(&self, connection: RawFd) -> Option<Line> {
+        self.connections.line(connection)
     }
 
     /// Ends the connection when `until` is over and the request it now serves still holds it.

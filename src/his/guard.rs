@@ -21,7 +21,7 @@ use percent_encoding::percent_decode_str;
 use super::error::Problem;
 use super::store::Reach;
 use super::{Service, body};
-use crate::assertion::{Claims, HEADER, Scope};
+use crate::assertion::{Claims, EXCHANGE, HEADER, Scope};
 use crate::path::MAX_ID_BYTES;
 
 /// The endpoint claim of pages that need no principal.
@@ -59,6 +59,7 @@ struct PathIds(Vec<String>);
 pub(super) async fn admit(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let exchange = request.headers().get(EXCHANGE).cloned();
     let (response, request_id) = match believe(&service, &request) {
         Ok(claims) => {
             let request_id = claims.rid.to_string();
@@ -68,6 +69,9 @@ pub(super) async fn admit(State(service): State<Arc<Service>>, mut request: Requ
         Err(problem) => (problem.into_response(), None),
     };
     let mut response = Problem::complete(response, request_id.as_deref());
+    if let Some(exchange) = exchange {
+        response.headers_mut().insert(EXCHANGE, exchange);
+    }
     if service.is_stopping.load(Ordering::Acquire) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -58,6 +58,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
+    received: Arc<Mutex<Vec<u8>>>,
     /// Whether it answers; one that does not ends every connection at once.
     pub(crate) lives: Arc<AtomicBool>,
 }
@@ -80,6 +81,7 @@ impl Server {
             address: listener.local_addr().unwrap(),
             seen: Arc::default(),
             connections: Arc::default(),
+            received: Arc::default(),
             lives: Arc::new(AtomicBool::new(true)),
         };
         let (script, served) = (Arc::new(script), server.clone());
@@ -94,7 +96,7 @@ impl Server {
     }
 
     fn serve(&self, mut stream: TcpStream, script: &dyn Fn(&mut Exchange<'_>) -> bool) {
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut reader = BufReader::new(Noted { stream: stream.try_clone().unwrap(), received: &self.received });
         for number in 0.. {
             let Some(request) = read_request(&mut reader) else { return };
             if !self.lives.load(Ordering::SeqCst) {
@@ -122,8 +124,27 @@ impl Server {
         self.requests(false)
     }
 
+    /// How often a text is in all that was received, whole requests or not.
+    pub(crate) fn received(&self, text: &str) -> usize {
+        String::from_utf8_lossy(&self.received.lock().unwrap()).matches(text).count()
+    }
+
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// A connection whose bytes are noted as they come.
+struct Noted<'a> {
+    stream: TcpStream,
+    received: &'a Mutex<Vec<u8>>,
+}
+
+impl Read for Noted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.stream.read(buffer)?;
+        self.received.lock().unwrap().extend_from_slice(&buffer[..count]);
+        Ok(count)
     }
 }
 

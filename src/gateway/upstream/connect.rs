@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,12 @@ struct Connection {
     socket: OwnedFd,
     /// Nanoseconds after the origin; 0 for no end. No two requests on one connection have the same.
     until: AtomicU64,
+    /// Whether an answer on it has named its exchange.
+    names: AtomicBool,
 }
+
+/// The second handle of a connection, for what its requests find out about it.
+pub(in crate::gateway) struct Line(Arc<Connection>);
 
 /// A connection for the time of one request.
 pub(in crate::gateway) struct Hold {
@@ -58,6 +63,11 @@ impl Connections {
         let part = usize::try_from(connection).unwrap_or_default() % PARTS;
         let part = self.parts.get(part).unwrap_or(&self.parts[0]);
         part.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The second handle of a connection.
+    pub(super) fn line(&self, connection: RawFd) -> Option<Line> {
+        self.part(connection).get(&connection).cloned().map(Line)
     }
 
     /// Sets the end of the request that a connection now serves.
@@ -83,6 +93,25 @@ impl Connections {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Line {
+    /// Whether an answer on this connection has named its exchange.
+    pub(in crate::gateway) fn names(&self) -> bool {
+        self.0.names.load(Ordering::Acquire)
+    }
+
+    /// Notes that one has.
+    pub(in crate::gateway) fn note_names(&self) {
+        self.0.names.store(true, Ordering::Release);
+    }
+
+    /// Ends the connection while it is still this request's, so that pingora finds it closed and does not keep it.
+    pub(in crate::gateway) fn retire(&self) {
+        if let Err(error) = shutdown(&self.0.socket, Shutdown::Both) {
+            tracing::debug!(%error, "a connection that is not to be kept had ended");
         }
     }
 }
@@ -142,7 +171,7 @@ impl Connector {
         let (number, socket) = (stream.as_raw_fd(), stream.as_fd().try_clone_to_owned()?);
         let mut stream: Stream = stream.into();
         let tracked = Tracked { number, connections: Arc::clone(&self.0) };
-        let connection = Arc::new(Connection { socket, until: AtomicU64::new(0) });
+        let connection = Arc::new(Connection { socket, until: AtomicU64::new(0), names: AtomicBool::new(false) });
         self.0.part(number).insert(number, connection);
         stream.tracer = Some(Tracer(Box::new(tracked)));
         Ok(stream)

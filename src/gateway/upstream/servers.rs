@@ -79,13 +79,19 @@ impl Servers {
         self.pool.choose(key, but, now)
     }
 
-    /// What pingora connects to. A second attempt gets no connection that was kept: the first may have died of that.
+    /// What pingora connects to. A second attempt gets no connection that was kept, because the first may have died of that:
+    /// it has a pool of its own, which stays empty.
     pub(in crate::gateway) fn peer(server: &Server<Peer>, is_second: bool) -> Box<HttpPeer> {
         let mut peer = Box::new(server.peer.http.clone());
         if is_second {
             peer.group_key |= SECOND_ATTEMPT;
         }
         peer
+    }
+
+    /// Whether a connection serves more than one request.
+    pub(in crate::gateway) fn keeps_connections(&self) -> bool {
+        !self.config.idle_timeout.is_zero()
     }
 
     /// How long a request may take.

@@ -1,0 +1,102 @@
+//! One request, one answer: what keeps the two together on a connection that many requests share.
+//!
+//! HTTP/1 tells which answer belongs to which request by order alone (RFC 9112, 9.3.2), so that one end of a body too many
+//! makes every later answer somebody else's. The one rule: the end of a body is written once, and a connection on which
+//! the order may be lost serves nobody else.
+//!
+//! The service behind fedgate names the exchange in its answers, which shows a lost order whatever caused it. Called by
+//! the callbacks of [`super::proxy`], once per attempt.
+
+use bytes::Bytes;
+use http::{Method, header};
+use pingora_core::{Error, ErrorType, Result, RetryType};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::upstream::Line;
+use crate::assertion::EXCHANGE;
+
+/// One attempt to have a request answered.
+#[derive(Default)]
+pub(super) struct Exchange {
+    /// What names it, to a service that repeats this in its answer.
+    word: String,
+    /// The connection that it takes place on.
+    line: Option<Line>,
+}
+
+/// Keeps an empty last piece of a body from the writer below: pingora 0.9.1 writes it as a chunk of no bytes, which is
+/// the end of a body, and then writes the end.
+pub(super) fn end_once(body: &mut Option<Bytes>, is_end: bool) {
+    if is_end && body.as_ref().is_some_and(Bytes::is_empty) {
+        *body = None;
+    }
+}
+
+impl Exchange {
+    /// Of an attempt on a connection.
+    pub(super) fn begin(line: Option<Line>) -> Self {
+        Self { word: format!("{:016x}", rand::random::<u64>()), line }
+    }
+
+    /// Names itself to the service, and tells whether the connection is kept afterwards.
+    pub(super) fn tell(&self, request: &mut RequestHeader, keeps: bool) -> Result<()> {
+        if !keeps {
+            request.insert_header(header::CONNECTION, "close")?;
+        }
+        request.insert_header(EXCHANGE, &self.word)
+    }
+
+    /// Makes sure that an answer is to this request, as far as anybody can tell.
+    ///
+    /// # Errors
+    /// The answer names another exchange, or none where the connection has named them before. On a kept connection a
+    /// request that may be repeated is; any other is 502.
+    pub(super) fn check(&self, response: &ResponseHeader) -> Result<()> {
+        let told = response.headers.get(EXCHANGE).map(|word| word.as_bytes());
+        let is_named = told == Some(self.word.as_bytes());
+        if let (true, Some(line)) = (is_named, &self.line) {
+            line.note_names();
+        }
+        // Interim answers are made below the services, which know no exchange there.
+        let may_be_unnamed = response.status.is_informational() || !self.line.as_ref().is_some_and(Line::names);
+        if is_named || (told.is_none() && may_be_unnamed) {
+            return Ok(());
+        }
+        tracing::warn!("an answer that belongs to another request came on a connection to a server, which is closed");
+        let mut error = Error::explain(ErrorType::InvalidHTTPHeader, "an answer to another request").into_up();
+        error.retry = RetryType::ReusedOnly;
+        Err(error)
+    }
+
+    /// Gives the connection to nobody else, where an answer has no body by rule and its head announces one: a server that
+    /// sends it nevertheless would answer the next request with it.
+    pub(super) fn end(&self, method: &Method, response: &ResponseHeader) {
+        let has_none = *method == Method::HEAD || matches!(response.status.as_u16(), 204 | 304);
+        let announces = response.headers.contains_key(header::TRANSFER_ENCODING)
+            || response.headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length.as_bytes() != b"0");
+        if let (true, Some(line)) = (has_none && announces && !response.status.is_informational(), &self.line) {
+            line.retire();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_piece_is_left_out_at_the_end_alone() {
+        let piece = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+        for (body, is_end, expected) in [
+            (piece(""), true, None),
+            (piece(""), false, piece("")),
+            (piece("a"), true, piece("a")),
+            (piece("a"), false, piece("a")),
+            (None, true, None),
+        ] {
+            let mut left = body.clone();
+            end_once(&mut left, is_end);
+            assert_eq!(left, expected, "{body:?}, {is_end}");
+        }
+    }
+}
