@@ -173,6 +173,12 @@ pub struct HisConfig {
     pub max_body_bytes: usize,
     /// Largest personal document, in bytes.
     pub max_document_bytes: usize,
+    /// Largest record (person, page, unit) that a write may leave, in bytes; 0: without bound.
+    pub max_record_bytes: usize,
+    /// Most pages of a person; 0: without bound.
+    pub max_pages_per_person: usize,
+    /// Most personal documents of a person; 0: without bound.
+    pub max_documents_per_person: usize,
     /// How long a stop goes on serving, and answers probes that it stops.
     pub stop_delay: Duration,
 }

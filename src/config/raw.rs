@@ -83,6 +83,9 @@ section!(His {
     listen: String = "127.0.0.1:8081".into(),
     max_body_bytes: usize = 1024 * 1024,
     max_document_bytes: usize = 16 * 1024 * 1024,
+    max_record_bytes: usize = 4 * 1024 * 1024,
+    max_pages_per_person: usize = 100_000,
+    max_documents_per_person: usize = 10_000,
     stop_delay_seconds: u64 = 0,
 });
 
@@ -155,6 +158,9 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
             listen: check.address("his.listen", &raw.his.listen)?,
             max_body_bytes: raw.his.max_body_bytes,
             max_document_bytes: raw.his.max_document_bytes,
+            max_record_bytes: raw.his.max_record_bytes,
+            max_pages_per_person: raw.his.max_pages_per_person,
+            max_documents_per_person: raw.his.max_documents_per_person,
             stop_delay: check.seconds("his.stop_delay_seconds", raw.his.stop_delay_seconds, 0)?,
         },
         routes: raw.route.into_iter().map(|route| route.check(&check, &upstreams)).collect::<Result<_, _>>()?,

@@ -15,8 +15,8 @@ use http::{HeaderMap, Uri};
 
 use super::error::Problem;
 use super::guard::{Caller, Ids};
-use super::json::{Object, Value};
-use super::store::{DocumentCreated, DocumentForm, DocumentKey, List, StoredDocument};
+use super::json::{self, Object, Value};
+use super::store::{DocumentCreated, DocumentForm, DocumentKey, List, Owned, StoredDocument};
 use super::{Service, answer, body, content, list};
 
 type Answer = Result<Response, Problem>;
@@ -78,6 +78,16 @@ pub(super) async fn create(
         None | Some("application/json") => from_json(&parts.headers, bytes, &key, limit).await?,
         Some(_) => from_bytes(&parts.headers, bytes, limit).await?,
     };
+    let count = async |most| service.store.count(Owned::Documents, &key.person, most, &caller.reach).await;
+    if !service.quotas.documents.admits(&key.person, count).await? {
+        return match service.store.document(&key, &caller.reach).await? {
+            Some(known) if known.bytes == document.bytes && json::is_same(&known.data, &document.data) => {
+                Ok(answer::null())
+            }
+            Some(_) => Err(Problem::DocumentExists),
+            None => Err(Problem::TooManyDocuments),
+        };
+    }
     match service.store.create_document(&key, document, &caller.reach).await? {
         DocumentCreated::Done | DocumentCreated::Same => Ok(answer::null()),
         DocumentCreated::Taken => Err(Problem::DocumentExists),
@@ -136,6 +146,10 @@ pub(super) async fn delete(
     caller: Caller,
     Ids([person, page, document]): Ids<3>,
 ) -> Answer {
-    let is_deleted = service.store.delete_document(&DocumentKey { person, page, document }, &caller.reach).await?;
-    if is_deleted { Ok(answer::null()) } else { Err(Problem::DocumentNotFound) }
+    let key = DocumentKey { person, page, document };
+    if !service.store.delete_document(&key, &caller.reach).await? {
+        return Err(Problem::DocumentNotFound);
+    }
+    service.quotas.documents.release(&key.person);
+    Ok(answer::null())
 }

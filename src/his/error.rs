@@ -35,6 +35,8 @@ pub(super) enum Problem {
     BodyTimeout,
     #[error("the body is too large")]
     TooLarge,
+    #[error("the record would be larger than this service keeps")]
+    RecordTooLarge,
     #[error("this content type or encoding is not accepted here")]
     UnsupportedMediaType,
     #[error("the body must be a JSON object")]
@@ -71,6 +73,8 @@ pub(super) enum Problem {
     BookMismatch,
     #[error("Page already exists")]
     PageExists,
+    #[error("the person has as many pages as may be kept")]
+    TooManyPages,
     #[error("Book or page or not found")]
     BookOrPageNotFound,
     #[error("Page not found")]
@@ -81,6 +85,8 @@ pub(super) enum Problem {
     DocumentNotFound,
     #[error("Document already exists")]
     DocumentExists,
+    #[error("the person has as many documents as may be kept")]
+    TooManyDocuments,
     #[error("the document differs in `{0}` from the path")]
     DocumentMismatch(&'static str),
     #[error("`document` must be base64")]
@@ -124,7 +130,7 @@ impl Problem {
             Self::UserInUse | Self::PageInUse => StatusCode::CONFLICT,
             Self::Stale => StatusCode::PRECONDITION_FAILED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge | Self::RecordTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAnObject
             | Self::BadMember(_)
@@ -137,6 +143,8 @@ impl Problem {
             | Self::PageIdChange
             | Self::BookMismatch
             | Self::PageExists
+            | Self::TooManyPages
+            | Self::TooManyDocuments
             | Self::DocumentExists
             | Self::DocumentMismatch(_)
             | Self::NotBase64
@@ -160,6 +168,7 @@ impl Problem {
             Self::BodyUnreadable => "body_unreadable",
             Self::BodyTimeout => "body_timeout",
             Self::TooLarge => "body_too_large",
+            Self::RecordTooLarge => "record_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::NotAnObject => "not_an_object",
             Self::NeedsAccount(_) | Self::PasswordHere => "not_permitted",
@@ -176,6 +185,8 @@ impl Problem {
             Self::PageIdChange => "page_id_change",
             Self::BookMismatch => "book_mismatch",
             Self::PageExists => "page_exists",
+            Self::TooManyPages => "too_many_pages",
+            Self::TooManyDocuments => "too_many_documents",
             Self::BookOrPageNotFound | Self::PageNotFound => "page_not_found",
             Self::PageInUse => "page_in_use",
             Self::DocumentNotFound => "document_not_found",

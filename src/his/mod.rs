@@ -22,6 +22,7 @@ mod hashing;
 mod list;
 mod listen;
 mod query;
+mod quota;
 
 pub mod demo;
 pub mod etag;
@@ -40,6 +41,8 @@ use axum::routing::get;
 use self::error::Problem;
 use self::guard::{Caller, PUBLIC, endpoint};
 use self::hashing::Hashing;
+use self::json::Object;
+use self::quota::Quota;
 use self::store::{Store, Units};
 use crate::assertion::Verifier;
 use crate::config::HisConfig;
@@ -51,22 +54,45 @@ pub struct Service {
     store: Store,
     verifier: Verifier,
     limits: Limits,
+    quotas: Quotas,
     hashing: Hashing,
     is_stopping: AtomicBool,
 }
 
-/// How large bodies may be.
+/// How large bodies and records may be.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     max_body_bytes: usize,
     max_document_bytes: usize,
+    /// None: without bound.
+    max_record_bytes: Option<usize>,
+}
+
+/// How many records each person may have.
+struct Quotas {
+    pages: Quota,
+    documents: Quota,
 }
 
 impl Service {
     /// Puts the service together.
     pub fn new(config: &HisConfig, verifier: Verifier, store: Store) -> Arc<Self> {
-        let limits = Limits { max_body_bytes: config.max_body_bytes, max_document_bytes: config.max_document_bytes };
-        Arc::new(Self { store, verifier, limits, hashing: Hashing::new(), is_stopping: AtomicBool::new(false) })
+        let limits = Limits {
+            max_body_bytes: config.max_body_bytes,
+            max_document_bytes: config.max_document_bytes,
+            max_record_bytes: Some(config.max_record_bytes).filter(|most| *most > 0),
+        };
+        let pages = Quota::new(config.max_pages_per_person);
+        let quotas = Quotas { pages, documents: Quota::new(config.max_documents_per_person) };
+        Arc::new(Self { store, verifier, limits, quotas, hashing: Hashing::new(), is_stopping: AtomicBool::new(false) })
+    }
+
+    /// Refuses a new record that is over the bound of records.
+    fn check_size(&self, record: &Object) -> Result<(), Problem> {
+        match self.limits.max_record_bytes {
+            Some(most) if record.size() > most => Err(Problem::RecordTooLarge),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// From now on probes are told that this service stops, and every answer is the last one of its connection, so that

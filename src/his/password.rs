@@ -21,7 +21,7 @@ use super::etag::IfMatch;
 use super::guard::{Caller, Ids};
 use super::json::{Object, Value};
 use super::query::Pairs;
-use super::store::{Changed, Key};
+use super::store::{Changed, Key, PatchCondition};
 use super::{Service, body, site};
 use crate::password::{MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARACTERS};
 
@@ -84,12 +84,14 @@ pub(super) async fn change(
     }
     let mut patch = Object::default();
     patch.set("password", Value::String(service.hashing.hash(password).await?));
-    match service.store.patch(&key, patch, &IfMatch::of(&HeaderMap::new()), &caller.reach).await? {
+    // Whatever the size of the record: a password can always be changed.
+    let always = PatchCondition { tag: IfMatch::of(&HeaderMap::new()), most: None };
+    match service.store.patch(&key, patch, &always, &caller.reach).await? {
         Changed::Done => {
             tracing::info!(account = ?caller.account, request.id = caller.request_id, "a password was changed");
             Ok((StatusCode::FOUND, [(LOCATION, "/"), (CACHE_CONTROL, "no-store")]).into_response())
         }
-        Changed::Missing | Changed::Stale => Ok(unknown(&id)),
+        Changed::Missing | Changed::Stale | Changed::TooLarge => Ok(unknown(&id)),
     }
 }
 

@@ -15,7 +15,7 @@ use super::etag::IfMatch;
 use super::guard::{Caller, Ids};
 use super::hashing::{Hashing, NewPassword};
 use super::json::{self, Object, Value};
-use super::store::{Changed, Created, Deleted, Key, List};
+use super::store::{Changed, Created, Deleted, Key, List, PatchCondition};
 use super::{Service, answer, date, list};
 use crate::password::MIN_PASSWORD_CHARACTERS;
 use crate::path::check_new_id;
@@ -64,6 +64,7 @@ pub(super) async fn create(
     if !caller.may_write_accounts() {
         person.check_unprivileged()?;
     }
+    service.check_size(&person.document)?;
     let key = Key::Person(id);
     if let Some(known) = service.store.whole_record(&key, &caller.reach).await? {
         return same_again(&known, &person);
@@ -187,10 +188,12 @@ pub(super) async fn patch(
         Some(name) if !caller.may_write_accounts() => return Err(Problem::NeedsAccount(name)),
         Some(_) | None => check_accounts(&patch)?,
     }
-    match service.store.patch(&Key::Person(id), patch, &IfMatch::of(&headers), &caller.reach).await? {
+    let condition = PatchCondition { tag: IfMatch::of(&headers), most: service.limits.max_record_bytes };
+    match service.store.patch(&Key::Person(id), patch, &condition, &caller.reach).await? {
         Changed::Done => Ok(answer::null()),
         Changed::Missing => Err(Problem::UserNotFound),
         Changed::Stale => Err(Problem::Stale),
+        Changed::TooLarge => Err(Problem::RecordTooLarge),
     }
 }
 

@@ -13,7 +13,7 @@ use super::error::Problem;
 use super::etag::IfMatch;
 use super::guard::{Caller, Ids};
 use super::json::{self, Object, Value};
-use super::store::{Changed, Created, Deleted, Existing, Key, List, Since};
+use super::store::{Changed, Created, Deleted, Existing, Key, List, Owned, PatchCondition, Since};
 use super::{Service, answer, list};
 
 type Answer = Result<Response, Problem>;
@@ -60,7 +60,17 @@ pub(super) async fn create(
         Some(book) if book.as_str() != Some(&person) => return Err(Problem::BookMismatch),
         Some(_) => {}
     }
+    service.check_size(&document)?;
     let key = Key::Page { person: person.clone(), page };
+    let count = async |most| service.store.count(Owned::Pages, &person, most, &caller.reach).await;
+    if !service.quotas.pages.admits(&person, count).await? {
+        // One that is there already is sent again by a node that lost the answer.
+        return match service.store.whole_record(&key, &caller.reach).await? {
+            Some(known) if json::is_same(&known, &document.to_text()) => Ok(answer::null()),
+            Some(_) => Err(Problem::PageExists),
+            None => Err(Problem::TooManyPages),
+        };
+    }
     match service.store.create(&key, &document, &caller.reach).await? {
         Created::Done => Ok(answer::null()),
         Created::Taken(existing) if is_same(&existing, &person, &document) => Ok(answer::null()),
@@ -90,10 +100,12 @@ pub(super) async fn patch(
         return Err(Problem::BookMismatch);
     }
     let key = Key::Page { person, page };
-    match service.store.patch(&key, patch, &IfMatch::of(&headers), &caller.reach).await? {
+    let condition = PatchCondition { tag: IfMatch::of(&headers), most: service.limits.max_record_bytes };
+    match service.store.patch(&key, patch, &condition, &caller.reach).await? {
         Changed::Done => Ok(answer::null()),
         Changed::Missing => Err(Problem::PageNotFound),
         Changed::Stale => Err(Problem::Stale),
+        Changed::TooLarge => Err(Problem::RecordTooLarge),
     }
 }
 
@@ -104,8 +116,12 @@ pub(super) async fn delete(
     Ids([person, page]): Ids<2>,
     headers: HeaderMap,
 ) -> Answer {
-    match service.store.delete(&Key::Page { person, page }, &IfMatch::of(&headers), &caller.reach).await? {
-        Deleted::Done => Ok(answer::null()),
+    let key = Key::Page { person: person.clone(), page };
+    match service.store.delete(&key, &IfMatch::of(&headers), &caller.reach).await? {
+        Deleted::Done => {
+            service.quotas.pages.release(&person);
+            Ok(answer::null())
+        }
         Deleted::Missing => Err(Problem::PageNotFound),
         Deleted::Stale => Err(Problem::Stale),
         Deleted::Active | Deleted::InUse => Err(Problem::PageInUse),

@@ -12,7 +12,7 @@ use super::error::Problem;
 use super::etag::IfMatch;
 use super::guard::{Caller, Ids};
 use super::json::{self, Value};
-use super::store::{Changed, Created, Deleted, Key, List, Units};
+use super::store::{Changed, Created, Deleted, Key, List, PatchCondition, Units};
 use super::{Service, answer, list};
 
 type Answer = Result<Response, Problem>;
@@ -65,6 +65,7 @@ async fn create(
         Some(given) if given.as_str() != Some(&id) => return Err(Problem::UnitIdChange),
         Some(_) => {}
     }
+    service.check_size(&document)?;
     match service.store.create(&Key::Unit(units, id), &document, &caller.reach).await? {
         Created::Done => Ok(answer::null()),
         Created::Taken(existing) if json::is_same(&existing.text, &document.to_text()) => Ok(answer::null()),
@@ -83,9 +84,11 @@ async fn patch(
     if patch.remove("id").is_some_and(|given| given.as_str() != Some(&id)) {
         return Err(Problem::UnitIdChange);
     }
-    match service.store.patch(&Key::Unit(units, id), patch, &IfMatch::of(headers), &caller.reach).await? {
+    let condition = PatchCondition { tag: IfMatch::of(headers), most: service.limits.max_record_bytes };
+    match service.store.patch(&Key::Unit(units, id), patch, &condition, &caller.reach).await? {
         Changed::Done => Ok(answer::null()),
         Changed::Missing => Err(Problem::UnitNotFound),
         Changed::Stale => Err(Problem::Stale),
+        Changed::TooLarge => Err(Problem::RecordTooLarge),
     }
 }

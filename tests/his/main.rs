@@ -16,6 +16,7 @@ mod bodies;
 mod documents;
 mod epoch;
 mod import;
+mod limits;
 mod outage;
 mod pages;
 mod password;

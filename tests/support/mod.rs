@@ -82,6 +82,7 @@ pub struct His {
     pub minter: Minter,
     pub config: StoreConfig,
     pub scratch: Scratch,
+    his: HisConfig,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -112,16 +113,32 @@ impl His {
     }
 
     pub async fn listen(config: StoreConfig, scratch: Scratch, address: Address) -> Self {
+        let his = HisConfig {
+            listen: address,
+            max_body_bytes: 1 << 20,
+            max_document_bytes: 1 << 20,
+            max_record_bytes: 4 << 20,
+            max_pages_per_person: 100_000,
+            max_documents_per_person: 10_000,
+            stop_delay: Duration::ZERO,
+        };
+        Self::serve(config, scratch, his).await
+    }
+
+    /// Another service over the same store, with other limits.
+    pub async fn with(&self, change: impl FnOnce(&mut HisConfig)) -> Self {
+        let mut his = self.his.clone();
+        his.listen = Address::Tcp(([127, 0, 0, 1], 0).into());
+        change(&mut his);
+        Self::serve(self.config.clone(), Scratch::new(), his).await
+    }
+
+    async fn serve(config: StoreConfig, scratch: Scratch, his: HisConfig) -> Self {
         let database = Database::open(&config).await.unwrap();
         schema::migrate(&database).await.unwrap();
         let store = Store::new(database.clone());
         let assertion = assertion();
-        let his = HisConfig {
-            listen: address.clone(),
-            max_body_bytes: 1 << 20,
-            max_document_bytes: 1 << 20,
-            stop_delay: Duration::ZERO,
-        };
+        let address = his.listen.clone();
         let service = Service::new(&his, Verifier::from_config(&assertion).unwrap(), store.clone());
         let listener = Listener::bind(&address).await.unwrap();
         let address = match &listener {
@@ -132,7 +149,7 @@ impl His {
             let _ = listener.serve(router(service), std::future::pending()).await;
         });
         let minter = Minter::from_config(&assertion).unwrap();
-        Self { address, database, store, minter, config, scratch, server }
+        Self { address, database, store, minter, config, scratch, his, server }
     }
 
     /// A request of `actor`, with the assertion that the gateway would mint for it.

@@ -9,6 +9,7 @@
 
 mod number;
 mod parse;
+mod size;
 
 use std::fmt::Write;
 

@@ -22,8 +22,8 @@ use crate::his::json::Object;
 pub use batch::{Batch, BatchOutcome};
 pub use element::{Chunk, Row};
 pub use model::{
-    Changed, Created, Deleted, DocumentCreated, DocumentForm, DocumentKey, Existing, Key, List, Reach, StoredDocument,
-    Units, Window,
+    Changed, Created, Deleted, DocumentCreated, DocumentForm, DocumentKey, Existing, Key, List, Owned, PatchCondition,
+    Reach, StoredDocument, Units, Window,
 };
 pub use since::Since;
 
@@ -97,10 +97,20 @@ impl Store {
         &self,
         key: &Key,
         patch: Object,
-        condition: &IfMatch,
+        condition: &PatchCondition,
         reach: &Reach,
     ) -> Result<Changed, DbError> {
         each!(self, store => store.patch(key, patch, condition, reach))
+    }
+
+    /// How many records of a kind a person has, counted up to `most`.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn count(&self, owned: Owned, person: &str, most: u64, reach: &Reach) -> Result<u64, DbError> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let counted = each!(self, store => store.count(owned, person, most, reach))?;
+        Ok(u64::try_from(counted).unwrap_or(0))
     }
 
     /// Deletes a record that nothing belongs to.

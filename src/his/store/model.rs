@@ -1,6 +1,7 @@
 //! The words of the store: which record, whose, and how it ended.
 
 use super::Since;
+use crate::his::etag::IfMatch;
 
 /// Whose records a statement may touch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +125,24 @@ pub struct Existing {
     pub text: String,
 }
 
+/// What must hold for a change.
+#[derive(Debug, Clone)]
+pub struct PatchCondition {
+    /// The state that the record is in now.
+    pub tag: IfMatch,
+    /// Most bytes of the record afterwards, unless it only shrinks.
+    pub most: Option<usize>,
+}
+
+/// The kinds of records that a person has any number of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owned {
+    /// Pages of the book of life.
+    Pages,
+    /// Personal documents.
+    Documents,
+}
+
 /// How a change ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changed {
@@ -133,6 +152,8 @@ pub enum Changed {
     Missing,
     /// The record is not in the state that the caller named.
     Stale,
+    /// It would be larger than the bound, and than it is now.
+    TooLarge,
 }
 
 /// How a deletion ended.

@@ -3,7 +3,7 @@
 //! INVARIANT: every statement about a person's records ends in a condition on the caller's reach; the functions here
 //! are the only makers of such statements, and take the reach, or keep a place for it, as a matter of course.
 
-use super::{DocumentForm, Key, List, Reach, Since, Units, Window};
+use super::{DocumentForm, Key, List, Owned, Reach, Since, Units, Window};
 
 /// Where the two databases write things differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,10 +135,29 @@ pub(super) fn select_whole(dialect: Dialect, key: &Key) -> String {
     format!("SELECT {} FROM {} WHERE {condition}", dialect.whole(), key.table().name())
 }
 
+/// Whether the row is there; parameters as in [`Key::condition`].
+pub(super) fn exists(dialect: Dialect, key: &Key) -> String {
+    let condition = dialect.placeholders(key.condition());
+    format!("SELECT EXISTS (SELECT 1 FROM {} WHERE {condition})", key.table().name())
+}
+
 /// Sets the row's data to `value`, an expression with `$4`; parameters as in [`Key::condition`].
 pub(super) fn update(dialect: Dialect, key: &Key, value: &str) -> String {
     let sql = format!("UPDATE {} SET data = {value} WHERE {}", key.table().name(), key.condition());
     dialect.placeholders(&sql)
+}
+
+/// Counts the records of a person (`$1`) up to a bound (`$2`), by their index alone; `$3` is the only person within reach.
+pub(super) fn count(dialect: Dialect, owned: Owned) -> String {
+    let (table, person) = match owned {
+        Owned::Pages => (Table::Pols, "book"),
+        Owned::Documents => (Table::PersonalDocs, "fedacct"),
+    };
+    dialect.placeholders(&format!(
+        "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {person} = $1 AND (CAST($3 AS text) IS NULL OR {person} = $3) \
+         LIMIT CAST($2 AS bigint)) AS counted",
+        table.name()
+    ))
 }
 
 /// Deletes the row; parameters as in [`Key::condition`].

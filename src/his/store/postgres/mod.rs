@@ -12,7 +12,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use super::sql::{self, Dialect, Table};
-use super::{Changed, Created, Deleted, Existing, Key, Reach};
+use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach};
 use crate::db::DbError;
 use crate::his::etag::IfMatch;
 use crate::his::json::Object;
@@ -72,31 +72,44 @@ impl Postgres {
         &self,
         key: &Key,
         patch: Object,
-        condition: &IfMatch,
+        condition: &PatchCondition,
         reach: &Reach,
     ) -> Result<Changed, DbError> {
-        const MERGED: &str = "coalesce(data, '{}') || $4::text::jsonb";
         let patch = patch.to_text();
-        let parameters: [&(dyn ToSql + Sync); 4] = [&key.id(), &key.book(), &reach.own(), &patch];
-        let sql = sql::update(DIALECT, key, MERGED);
+        let most = condition.most.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
+        let parameters: [&(dyn ToSql + Sync); 5] = [&key.id(), &key.book(), &reach.own(), &patch, &most];
+        let sql = merge(key);
         let mut client = self.client().await?;
-        if !condition.is_conditional() {
+        if !condition.tag.is_conditional() {
             let statement = client.prepare_cached(&sql).await?;
-            let updated = client.execute(&statement, &parameters).await?;
-            return Ok(if updated > 0 { Changed::Done } else { Changed::Missing });
+            if client.execute(&statement, &parameters).await? > 0 {
+                return Ok(Changed::Done);
+            }
+            let statement = client.prepare_cached(&sql::exists(DIALECT, key)).await?;
+            let is_there = client.query_one(&statement, &[&key.id(), &key.book(), &reach.own()]).await?.try_get(0)?;
+            return Ok(if is_there { Changed::TooLarge } else { Changed::Missing });
         }
         let transaction = client.transaction().await?;
         let locked = transaction.prepare_cached(&lock(key)).await?;
         let Some(row) = transaction.query_opt(&locked, &[&key.id(), &key.book(), &reach.own()]).await? else {
             return Ok(Changed::Missing);
         };
-        if !condition.admits(row.try_get(0)?) {
+        if !condition.tag.admits(row.try_get(0)?) {
             return Ok(Changed::Stale);
         }
         let statement = transaction.prepare_cached(&sql).await?;
-        transaction.execute(&statement, &parameters).await?;
+        // The row is there and locked, so nothing else keeps it from being changed.
+        if transaction.execute(&statement, &parameters).await? == 0 {
+            return Ok(Changed::TooLarge);
+        }
         transaction.commit().await?;
         Ok(Changed::Done)
+    }
+
+    pub(super) async fn count(&self, owned: Owned, person: &str, most: i64, reach: &Reach) -> Result<i64, DbError> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached(&sql::count(DIALECT, owned)).await?;
+        Ok(client.query_one(&statement, &[&person, &most, &reach.own()]).await?.try_get(0)?)
     }
 
     pub(super) async fn delete(&self, key: &Key, condition: &IfMatch, reach: &Reach) -> Result<Deleted, DbError> {
@@ -127,6 +140,15 @@ impl Postgres {
         transaction.commit().await?;
         Ok(Deleted::Done)
     }
+}
+
+/// Merges `$4` into the row, unless that leaves it larger than `$5` (or null) and than it was; the others as in
+/// [`Key::condition`]. One statement, so that no two changes pass the bound together.
+fn merge(key: &Key) -> String {
+    const MERGED: &str = "coalesce(data, '{}') || $4::text::jsonb";
+    let size = format!("octet_length(({MERGED})::text)");
+    let fits = format!("($5::bigint IS NULL OR {size} <= $5 OR {size} <= octet_length(data::text))");
+    format!("{} AND {fits}", sql::update(DIALECT, key, MERGED))
 }
 
 /// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the only person within reach (or null), `$4` book.

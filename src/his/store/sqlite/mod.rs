@@ -9,7 +9,7 @@ mod list;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::sql::{self, Dialect, Table};
-use super::{Changed, Created, Deleted, Existing, Key, Reach};
+use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach};
 use crate::db::{DbError, Sqlite};
 use crate::his::etag::IfMatch;
 use crate::his::json::{self, Object, Value};
@@ -46,7 +46,7 @@ impl SqliteStore {
         &self,
         key: &Key,
         patch: Object,
-        condition: &IfMatch,
+        condition: &PatchCondition,
         reach: &Reach,
     ) -> Result<Changed, DbError> {
         let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
@@ -54,7 +54,7 @@ impl SqliteStore {
             let Some(seen) = text(transaction, &sql::select_visible(DIALECT, &key), &key, &reach)? else {
                 return Ok(Changed::Missing);
             };
-            if !condition.admits(&seen) {
+            if !condition.tag.admits(&seen) {
                 return Ok(Changed::Stale);
             }
             let stored = text(transaction, &sql::select_whole(DIALECT, &key), &key, &reach)?;
@@ -62,12 +62,26 @@ impl SqliteStore {
                 Some(Ok(Value::Object(object))) => object,
                 _ => Object::default(),
             };
+            let before = object.size();
             object.merge(patch);
+            let size = object.size();
+            if condition.most.is_some_and(|most| size > most && size > before) {
+                return Ok(Changed::TooLarge);
+            }
             let mut statement = transaction.prepare_cached(&sql::update(DIALECT, &key, "$4"))?;
             statement.execute(params![key.id(), key.book(), reach.own(), object.to_text()])?;
             Ok(Changed::Done)
         };
         self.sqlite.write(work).await
+    }
+
+    pub(super) async fn count(&self, owned: Owned, person: &str, most: i64, reach: &Reach) -> Result<i64, DbError> {
+        let (person, reach) = (person.to_owned(), reach.clone());
+        let work = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached(&sql::count(DIALECT, owned))?;
+            statement.query_row(params![person, most, reach.own()], |row| row.get(0))
+        };
+        self.sqlite.read(work).await
     }
 
     pub(super) async fn delete(&self, key: &Key, condition: &IfMatch, reach: &Reach) -> Result<Deleted, DbError> {

@@ -1,0 +1,37 @@
+//! How large a document is: the bytes of its text as jsonb writes it, so that a bound means the same on both databases.
+
+use super::{Object, Value};
+
+impl Object {
+    /// The bytes of the text: `{"a": 1, "b": [2, 3]}`.
+    pub fn size(&self) -> usize {
+        let members = self.0.iter().map(|(name, value)| string(name) + ": ".len() + size(value));
+        list(members)
+    }
+}
+
+/// Recursion is bounded by the depth that the parser accepts.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(true) => "null".len(),
+        Value::Bool(false) => "false".len(),
+        Value::Number(number) => number.len(),
+        Value::String(text) => string(text),
+        Value::Array(items) => list(items.iter().map(size)),
+        Value::Object(object) => object.size(),
+    }
+}
+
+fn list(sizes: impl ExactSizeIterator<Item = usize>) -> usize {
+    let separators = sizes.len().saturating_sub(1) * ", ".len();
+    "[]".len() + separators + sizes.sum::<usize>()
+}
+
+fn string(text: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' | 8 | 12 | b'\n' | b'\r' | b'\t' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    "\"\"".len() + text.bytes().map(escaped).sum::<usize>()
+}
