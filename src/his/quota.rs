@@ -6,11 +6,9 @@
 //!
 //! The import does not ask: what the operator brings is stored.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use moka::sync::Cache;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::db::DbError;
 
@@ -20,28 +18,30 @@ const SHARE: u64 = 8;
 const BELIEVED: Duration = Duration::from_secs(60);
 /// How long it is believed of a person who has no room left, lest every refusal be a count.
 const FULL: Duration = Duration::from_secs(1);
-/// Of how many persons counts are kept.
-const PERSONS: u64 = 10_000;
+/// Of how many persons counts are kept. One that is forgotten is counted again.
+const PERSONS: usize = 10_000;
 
 /// How many records of one kind each person may have.
 pub(super) struct Quota {
     /// None: without bound.
     most: Option<u64>,
-    /// What may be stored for a person without counting.
-    allowed: Cache<String, Arc<AtomicU64>>,
-    full: Cache<String, ()>,
+    known: Mutex<HashMap<String, Known>>,
+}
+
+/// What the last count has allowed a person.
+struct Known {
+    until: Instant,
+    /// Whether there was room.
+    has_room: bool,
+    /// How many more may be stored without counting.
+    left: u64,
 }
 
 impl Quota {
     /// At most so many for each person; 0 for any number.
     pub(super) fn new(most: usize) -> Self {
         let most = u64::try_from(most).ok().filter(|most| *most > 0);
-        let kept = |time| Cache::builder().max_capacity(PERSONS).time_to_live(time);
-        Self {
-            most,
-            allowed: kept(BELIEVED).build(),
-            full: Cache::builder().max_capacity(PERSONS).time_to_live(FULL).build(),
-        }
+        Self { most, known: Mutex::default() }
     }
 
     /// Whether one more may be stored for this person; `count` counts those that are there, up to the bound it is told.
@@ -53,32 +53,45 @@ impl Quota {
         C: Future<Output = Result<u64, DbError>>,
     {
         let Some(most) = self.most else { return Ok(true) };
-        if self.full.contains_key(person) {
-            return Ok(false);
-        }
-        if self.allowed.get(person).is_some_and(|left| take(&left)) {
-            return Ok(true);
+        if let Some(is_admitted) = self.recall(person) {
+            return Ok(is_admitted);
         }
         let room = most.saturating_sub(count(most).await?);
-        if room == 0 {
-            self.full.insert(person.to_owned(), ());
-            return Ok(false);
-        }
+        let has_room = room > 0;
         // This one is the first of them.
         let left = (room / SHARE).saturating_sub(1);
-        self.allowed.insert(person.to_owned(), Arc::new(AtomicU64::new(left)));
-        Ok(true)
+        let until = Instant::now() + if has_room { BELIEVED } else { FULL };
+        let mut known = self.known();
+        if known.len() >= PERSONS {
+            let now = Instant::now();
+            known.retain(|_, known| known.until > now);
+        }
+        if known.len() >= PERSONS {
+            known.clear();
+        }
+        known.insert(person.to_owned(), Known { until, has_room, left });
+        Ok(has_room)
+    }
+
+    /// What the last count says, as far as it goes.
+    fn recall(&self, person: &str) -> Option<bool> {
+        let mut known = self.known();
+        let known = known.get_mut(person).filter(|known| known.until > Instant::now())?;
+        if !known.has_room {
+            return Some(false);
+        }
+        known.left = known.left.checked_sub(1)?;
+        Some(true)
     }
 
     /// A record of this person was deleted.
     pub(super) fn release(&self, person: &str) {
-        self.full.invalidate(person);
+        self.known().remove(person);
     }
-}
 
-/// Takes one, if there is one.
-fn take(left: &AtomicU64) -> bool {
-    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
