@@ -23,6 +23,9 @@ pub const HEADER: &str = "fedgate-assertion";
 /// The header by which the gateway names an exchange; a service repeats it in its answer, so that no answer is taken for
 /// that to another request.
 pub const EXCHANGE: &str = "fedgate-exchange";
+/// The header of a 503 that tells nothing of the server: it serves others, and this request was too slow, met a lock, or came
+/// over its caller's share. In lower case; any service behind may send it.
+pub const BUSY_HEADER: &str = "fedgate-busy";
 
 /// Longest token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;

@@ -4,7 +4,7 @@
 //! account epoch sees it as any other.
 
 use super::{Accounts, AccountsError, WRITE_TIMEOUT, within};
-use crate::db::{Database, DbError};
+use crate::db::Database;
 
 /// A person to be added with an account.
 #[derive(Debug)]
@@ -86,20 +86,15 @@ impl Accounts {
     ) -> Result<bool, AccountsError> {
         let value = value.to_string();
         let written = match &self.database {
-            Database::Postgres(pool) => {
-                let client = pool.get().await.map_err(DbError::from)?;
-                let written = match member {
-                    Some(member) => client.execute(postgres, &[&id, &value, &member]).await,
-                    None => client.execute(postgres, &[&id, &value]).await,
-                };
-                written.map_err(DbError::from)?
-            }
+            Database::Postgres(pool) => match member {
+                Some(member) => self.run_named(pool, postgres, &[&id, &value, &member]).await?,
+                None => self.run_named(pool, postgres, &[&id, &value]).await?,
+            },
             Database::Sqlite(database) => {
                 let mut parameters = vec![id.to_owned(), value];
                 parameters.extend(member.map(|member| format!("$.{member}")));
-                database
-                    .write(move |transaction| transaction.execute(sqlite, rusqlite::params_from_iter(parameters)))
-                    .await? as u64
+                let change = database.write(move |tx| tx.execute(sqlite, rusqlite::params_from_iter(parameters)));
+                self.run_named_embedded(change).await? as u64
             }
         };
         Ok(written == 1)

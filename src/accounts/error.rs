@@ -31,6 +31,12 @@ pub enum AccountsError {
     /// The server is a standby: its answers may be behind those of the primary.
     #[error("the database is a read-only standby, whose answers may be late; `store.uri` must reach the primary")]
     Standby,
+    /// A change waited in vain for somebody who keeps the account, or the whole store, locked.
+    #[error("the account is locked by {by}; nothing was changed: end that, or wait for it, and run this again")]
+    Locked {
+        /// Who that is.
+        by: String,
+    },
     /// The database is another than it was, by a failover that lost commits, or by a restore.
     #[error(
         "the account epoch went back from {from} to {to} meanwhile (a failover, or a restore): what was changed before may \

@@ -7,7 +7,6 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::Object;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 
@@ -136,16 +135,16 @@ impl Accounts {
         let (id, epoch) = (report.id.clone(), to_sql(report.epoch));
         match &self.reports {
             Database::Postgres(pool) => {
-                let client = timeout_at(deadline, pool.get()).await.map_err(late)?.map_err(DbError::from)?;
+                let session = timeout_at(deadline, pool.get()).await.map_err(late)??;
                 let write = async {
-                    let statement = client.prepare_cached(POSTGRES_REPORT).await?;
-                    client.execute(&statement, &[&id, &epoch, &text]).await
+                    let statement = session.prepare_cached(POSTGRES_REPORT).await?;
+                    session.execute(&statement, &[&id, &epoch, &text]).await
                 };
                 match timeout_at(deadline, write).await {
-                    Ok(written) => _ = written.map_err(DbError::from)?,
+                    Ok(written) => _ = written?,
                     Err(elapsed) => {
                         // The next report does not wait behind this one, on a connection that may be dead.
-                        drop(Object::take(client));
+                        session.close();
                         return Err(late(elapsed).into());
                     }
                 }
@@ -168,8 +167,7 @@ impl Accounts {
     pub async fn withdraw(&self, id: &str) -> Result<(), AccountsError> {
         match &self.reports {
             Database::Postgres(pool) => {
-                let client = pool.get().await.map_err(DbError::from)?;
-                client.execute("DELETE FROM fedgate_instances WHERE id = $1", &[&id]).await.map_err(DbError::from)?;
+                pool.get().await?.execute("DELETE FROM fedgate_instances WHERE id = $1", &[&id]).await?;
             }
             Database::Sqlite(sqlite) => {
                 let id = id.to_owned();
@@ -190,8 +188,7 @@ impl Accounts {
     async fn instances_unbounded(&self) -> Result<Vec<Instance>, AccountsError> {
         let rows: Vec<(String, i64, i64, String)> = match &self.database {
             Database::Postgres(pool) => {
-                let client = pool.get().await.map_err(DbError::from)?;
-                let rows = client.query(POSTGRES_INSTANCES, &[]).await.map_err(DbError::from)?;
+                let rows = pool.get().await?.query(POSTGRES_INSTANCES, &[]).await?;
                 rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect()
             }
             Database::Sqlite(sqlite) => {

@@ -9,6 +9,7 @@
 mod admin;
 mod error;
 mod instances;
+mod locks;
 mod watch;
 
 use std::time::Duration;
@@ -109,9 +110,9 @@ impl Accounts {
     async fn read_row(&self, id: &str) -> Result<Row, AccountsError> {
         Ok(match &self.database {
             Database::Postgres(pool) => {
-                let client = pool.get().await.map_err(DbError::from)?;
-                let statement = client.prepare_cached(POSTGRES_READ).await.map_err(DbError::from)?;
-                let row = client.query_one(&statement, &[&id]).await.map_err(DbError::from)?;
+                let session = pool.get().await?;
+                let statement = session.prepare_cached(POSTGRES_READ).await?;
+                let row = session.query_one(&statement, &[&id]).await?;
                 let is_standby: bool = row.get(5);
                 if is_standby {
                     return Err(AccountsError::Standby);
@@ -148,10 +149,7 @@ impl Accounts {
 
     async fn replace_hash_unbounded(&self, id: &str, old: &str, new: &str) -> Result<bool, AccountsError> {
         let replaced = match &self.database {
-            Database::Postgres(pool) => {
-                let client = pool.get().await.map_err(DbError::from)?;
-                client.execute(POSTGRES_REPLACE_HASH, &[&id, &old, &new]).await.map_err(DbError::from)?
-            }
+            Database::Postgres(pool) => pool.get().await?.execute(POSTGRES_REPLACE_HASH, &[&id, &old, &new]).await?,
             Database::Sqlite(sqlite) => {
                 let (id, old, new) = (id.to_owned(), old.to_owned(), new.to_owned());
                 sqlite.write(move |transaction| transaction.execute(SQLITE_REPLACE_HASH, [id, old, new])).await? as u64
@@ -174,8 +172,7 @@ impl Accounts {
         let after = Known::after(known);
         let rows = match &self.database {
             Database::Postgres(pool) => {
-                let client = pool.get().await.map_err(DbError::from)?;
-                watch::postgres_changes(&client, after).await?
+                watch::told(&pool.get().await?.query(watch::POSTGRES_CHANGES, &[&after, &MOST_ROWS]).await?)?
             }
             Database::Sqlite(sqlite) => sqlite.read(move |connection| sqlite_changes(connection, after)).await?,
         };

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio_postgres::{AsyncMessage, Client};
+use tokio_postgres::{AsyncMessage, Client, Row};
 
 use super::{Accounts, AccountsError, ChangeRow, Changed, Changes, Known, MOST_ROWS, READ_TIMEOUT, changes, within};
 use crate::config::{PostgresConfig, StoreConfig};
@@ -85,7 +85,9 @@ async fn follow_postgres(
     let mut known = None;
     loop {
         let asked = Moment::now();
-        let rows = within(limit, postgres_changes(&session.client, Known::after(known.as_ref()))).await?;
+        let after = Known::after(known.as_ref());
+        let rows = query_within(limit, session.client.query(POSTGRES_CHANGES, &[&after, &MOST_ROWS])).await?;
+        let rows = told(&rows)?;
         let (changes, now) = changes(known.as_ref(), rows)?;
         watch.confirmed(asked, &changes);
         known = Some(now);
@@ -128,8 +130,9 @@ impl Session {
     /// Sends a notice on another session and waits for it on this one: behind a transaction-pooling proxy none arrives.
     async fn prove_notices(&mut self, accounts: &Accounts) -> Result<(), AccountsError> {
         let Database::Postgres(pool) = &accounts.reports else { return Ok(()) };
-        let client = pool.get().await.map_err(DbError::from)?;
-        query_within(NOTICE_TIMEOUT, client.execute("SELECT pg_notify('fedgate_accounts', '')", &[])).await?;
+        let session = pool.get().await?;
+        let notified = session.execute("SELECT pg_notify('fedgate_accounts', '')", &[]);
+        within(NOTICE_TIMEOUT, async { Ok(notified.await?) }).await?;
         match tokio::time::timeout(NOTICE_TIMEOUT, self.notices.recv()).await {
             Ok(Some(())) => Ok(()),
             Ok(None) => Err(session_has_ended()),
@@ -156,13 +159,12 @@ impl Accounts {
     }
 }
 
-/// What changed after an epoch, asked of one session, which must lead to the primary.
-pub(super) async fn postgres_changes(client: &Client, after: i64) -> Result<Vec<ChangeRow>, AccountsError> {
-    let rows = client.query(POSTGRES_CHANGES, &[&after, &MOST_ROWS]).await.map_err(DbError::from)?;
+/// What changed after an epoch, as the rows of [`POSTGRES_CHANGES`] tell it; they must be the primary's.
+pub(super) fn told(rows: &[Row]) -> Result<Vec<ChangeRow>, AccountsError> {
     if rows.iter().any(|row| row.get::<_, bool>(5)) {
         return Err(AccountsError::Standby);
     }
-    let row = |row: &tokio_postgres::Row| ChangeRow {
+    let row = |row: &Row| ChangeRow {
         now: row.get(0),
         change: row.get(1),
         account: row.get(2),
@@ -190,7 +192,8 @@ impl Drop for AbortOnDrop {
     }
 }
 
-const POSTGRES_CHANGES: &str = "
+/// What changed after `$1`, in `$2` rows at most.
+pub(super) const POSTGRES_CHANGES: &str = "
     SELECT e.epoch, c.epoch, c.account, t.fire, t.version, pg_is_in_recovery()
     FROM fedgate_epoch e
     CROSS JOIN fedgate_triggers('people'::regclass) t

@@ -105,6 +105,8 @@ pub enum StoreConfig {
 pub struct SqliteConfig {
     /// The database file.
     pub path: PathBuf,
+    /// How long a write waits for a lock that somebody else holds.
+    pub lock_timeout: Duration,
 }
 
 /// A PostgreSQL database.
@@ -118,6 +120,8 @@ pub struct PostgresConfig {
     pub ca_file: Option<PathBuf>,
     /// Connections at most.
     pub pool_size: usize,
+    /// How long a statement waits for a lock that somebody else holds; zero for as long as it may run.
+    pub lock_timeout: Duration,
 }
 
 /// The signed identity between gateway and HIS.
@@ -181,6 +185,17 @@ pub struct HisConfig {
     pub max_documents_per_person: usize,
     /// How long a stop goes on serving, and answers probes that it stops.
     pub stop_delay: Duration,
+    /// Who may use how many of the connections to the store.
+    pub shares: SharesConfig,
+}
+
+/// Who may use how many of the HIS's connections to the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharesConfig {
+    /// Percent of them for one caller; two at least, if there are two.
+    pub caller_percent: u8,
+    /// Percent of them for writes, and of each caller's for that caller's writes; one at least.
+    pub write_percent: u8,
 }
 
 /// One protected service.

@@ -13,7 +13,7 @@ use super::route::Route;
 use super::tls::Tls;
 use super::{
     Address, AssertionConfig, AssertionKeys, Config, CorsConfig, HisConfig, PolicyConfig, PostgresConfig,
-    RecordsConfig, Secrets, SqliteConfig, StoreConfig, UpstreamConfig, upstreams::Upstream,
+    RecordsConfig, Secrets, SharesConfig, SqliteConfig, StoreConfig, UpstreamConfig, upstreams::Upstream,
 };
 use crate::regular;
 use crate::secret::Secret;
@@ -68,6 +68,7 @@ section!(Store {
     password_file: Option<PathBuf> = None,
     ca_file: Option<PathBuf> = None,
     pool_size: usize = 16,
+    lock_timeout_ms: u64 = 2000,
 });
 section!(Assertion {
     algorithm: String = "HS256".into(),
@@ -87,6 +88,8 @@ section!(His {
     max_pages_per_person: usize = 100_000,
     max_documents_per_person: usize = 10_000,
     stop_delay_seconds: u64 = 0,
+    caller_share_percent: u64 = 50,
+    write_share_percent: u64 = 75,
 });
 
 /// Every key of every section, for the test that holds the example against them.
@@ -162,6 +165,10 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
             max_pages_per_person: raw.his.max_pages_per_person,
             max_documents_per_person: raw.his.max_documents_per_person,
             stop_delay: check.seconds("his.stop_delay_seconds", raw.his.stop_delay_seconds, 0)?,
+            shares: SharesConfig {
+                caller_percent: check.percent("his.caller_share_percent", raw.his.caller_share_percent)?,
+                write_percent: check.percent("his.write_share_percent", raw.his.write_share_percent)?,
+            },
         },
         routes: raw.route.into_iter().map(|route| route.check(&check, &upstreams)).collect::<Result<_, _>>()?,
         upstreams,
@@ -241,6 +248,11 @@ impl Check<'_> {
         self.at_least(key, value, least)
     }
 
+    /// A share, of which there is some.
+    fn percent(&self, key: &str, value: u64) -> Result<u8, ConfigError> {
+        Ok(u8::try_from(self.within(key, value, 1, 100)?).unwrap_or(100))
+    }
+
     fn cors(&self, raw: Cors) -> Result<CorsConfig, ConfigError> {
         if raw.allowed_origins.iter().any(|origin| origin == "*") {
             return Ok(CorsConfig::Any);
@@ -255,8 +267,11 @@ impl Check<'_> {
     }
 
     fn store(&self, raw: Store) -> Result<StoreConfig, ConfigError> {
+        // No more than a gateway waits for an answer: PostgreSQL ends the statement itself after 10 s.
+        let lock_timeout = self.within("store.lock_timeout_ms", raw.lock_timeout_ms, 0, 10_000)?;
+        let lock_timeout = Duration::from_millis(lock_timeout);
         match raw.kind.as_str() {
-            "sqlite" => Ok(StoreConfig::Sqlite(SqliteConfig { path: self.path(raw.path) })),
+            "sqlite" => Ok(StoreConfig::Sqlite(SqliteConfig { path: self.path(raw.path), lock_timeout })),
             "postgres" => {
                 let remedy = "write postgres://user@host:5432/database";
                 match raw.uri.parse::<tokio_postgres::Config>() {
@@ -277,6 +292,7 @@ impl Check<'_> {
                     password: given.map(|password| Secret::new(password.into_bytes())).or(file),
                     ca_file: raw.ca_file.map(|path| self.path(path)),
                     pool_size: usize::try_from(self.at_least("store.pool_size", raw.pool_size as u64, 1)?).unwrap_or(1),
+                    lock_timeout,
                 }))
             }
             other => Err(self.fault("store.kind", format!("is `{other}`"), "write \"sqlite\" or \"postgres\"")),

@@ -5,6 +5,7 @@
 
 pub mod postgres;
 pub mod schema;
+mod session;
 pub mod sqlite;
 
 use std::error::Error as StdError;
@@ -14,13 +15,14 @@ use tokio_postgres::error::SqlState;
 
 use crate::config::StoreConfig;
 
-pub use self::sqlite::Sqlite;
+pub use self::session::{PooledSession, RowsLeft, SessionPool, SessionTransaction};
+pub use self::sqlite::{READERS, Sqlite};
 
 /// The opened database.
 #[derive(Clone)]
 pub enum Database {
-    /// A pool of connections to PostgreSQL.
-    Postgres(deadpool_postgres::Pool),
+    /// A pool of sessions with PostgreSQL.
+    Postgres(SessionPool),
     /// The embedded store.
     Sqlite(Sqlite),
 }
@@ -36,7 +38,7 @@ impl Database {
     pub async fn open(config: &StoreConfig) -> Result<Self, DbError> {
         match config {
             StoreConfig::Postgres(config) => Ok(Self::Postgres(postgres::pool(config)?)),
-            StoreConfig::Sqlite(config) => Ok(Self::Sqlite(Sqlite::open(&config.path).await?)),
+            StoreConfig::Sqlite(config) => Ok(Self::Sqlite(Sqlite::open(&config.path, config.lock_timeout).await?)),
         }
     }
 }
@@ -63,6 +65,37 @@ pub enum DbError {
     },
 }
 
+/// What a request waited for in vain, while the database serves others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitReason {
+    /// Its turn: all that it may use is in use.
+    Turn,
+    /// Its own statement, which took too long.
+    Statement,
+    /// A lock that somebody else holds.
+    Lock,
+}
+
+/// No turn came in time.
+#[derive(Debug, Error)]
+pub enum NoTurn {
+    /// Every session of the pool is in use, or every reader or the writer of the embedded store.
+    #[error("no connection is free")]
+    OfAll,
+    /// One caller uses all that one caller may.
+    #[error("one caller waits for more connections than its share")]
+    OfCaller,
+    /// Writes use all that they may.
+    #[error("too many writes wait at once")]
+    OfWrites,
+}
+
+impl From<NoTurn> for DbError {
+    fn from(error: NoTurn) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
+
 impl DbError {
     /// Whether the same request may succeed in a moment.
     pub fn is_unavailable(&self) -> bool {
@@ -85,6 +118,31 @@ impl DbError {
     /// Whether PostgreSQL may not write here, as on a standby.
     pub fn is_read_only(&self) -> bool {
         self.state() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
+    /// Whether a row that another one names is not there, or is still named.
+    pub fn is_foreign_key_violation(&self) -> bool {
+        self.state() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
+    }
+
+    /// Why a database that is well did not serve this request now; none where it is not well, or refused.
+    pub fn waited_for(&self) -> Option<WaitReason> {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, OperationInterrupted};
+        if self.find::<NoTurn>().is_some() {
+            return Some(WaitReason::Turn);
+        }
+        match self.state() {
+            Some(state) if *state == SqlState::QUERY_CANCELED => return Some(WaitReason::Statement),
+            Some(state) if [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].contains(state) => {
+                return Some(WaitReason::Lock);
+            }
+            _ => {}
+        }
+        match self.find::<rusqlite::Error>()?.sqlite_error_code()? {
+            DatabaseBusy | DatabaseLocked => Some(WaitReason::Lock),
+            OperationInterrupted => Some(WaitReason::Statement),
+            _ => None,
+        }
     }
 
     /// No session could be had: the database is away for now, unless the settings are wrong.
@@ -135,7 +193,7 @@ impl From<deadpool_postgres::PoolError> for DbError {
     fn from(error: deadpool_postgres::PoolError) -> Self {
         use deadpool_postgres::{PoolError, TimeoutType};
         match error {
-            PoolError::Timeout(TimeoutType::Wait) => Self::Unavailable("no connection is free".into()),
+            PoolError::Timeout(TimeoutType::Wait) => NoTurn::OfAll.into(),
             PoolError::Timeout(_) => Self::Unavailable("it does not answer in time".into()),
             PoolError::Backend(error) => Self::no_session(error),
             other => Self::Unavailable(other.into()),
@@ -145,11 +203,14 @@ impl From<deadpool_postgres::PoolError> for DbError {
 
 impl From<rusqlite::Error> for DbError {
     fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, OutOfMemory, SystemIoFailure};
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, OperationInterrupted, OutOfMemory, SystemIoFailure,
+        };
         match error.sqlite_error_code() {
-            Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen | OutOfMemory) => {
-                Self::Unavailable(error.into())
-            }
+            Some(
+                DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen | OutOfMemory
+                | OperationInterrupted,
+            ) => Self::Unavailable(error.into()),
             _ => Self::Failed(error.into()),
         }
     }

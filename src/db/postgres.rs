@@ -12,7 +12,7 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::DbError;
+use super::{DbError, SessionPool};
 use crate::config::PostgresConfig;
 use crate::pem;
 
@@ -33,17 +33,18 @@ const KEEPALIVES_IDLE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// [`DbError::Settings`]: the connection string or the certificate file cannot be used.
-pub fn pool(config: &PostgresConfig) -> Result<Pool, DbError> {
-    let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_config(settings(config)?, tls(config)?, manager);
-    Pool::builder(manager)
+pub fn pool(config: &PostgresConfig) -> Result<SessionPool, DbError> {
+    let (tls, manager) = (tls(config)?, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let manager = Manager::from_config(settings(config)?, tls.clone(), manager);
+    let pool = Pool::builder(manager)
         .max_size(config.pool_size)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(WAIT_TIMEOUT))
         .create_timeout(Some(CONNECT_TIMEOUT * 2))
         .recycle_timeout(Some(CONNECT_TIMEOUT))
         .build()
-        .map_err(|error| DbError::Settings { key: "pool_size", problem: error.to_string() })
+        .map_err(|error| DbError::Settings { key: "pool_size", problem: error.to_string() })?;
+    Ok(SessionPool::new(pool, tls))
 }
 
 /// Opens a session of its own, for LISTEN; the caller polls the connection, which yields the notices.
@@ -84,6 +85,11 @@ fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> 
     let options = settings.get_options().unwrap_or_default();
     if !options.contains("statement_timeout") {
         settings.options(format!("{options} -c statement_timeout={STATEMENT_TIMEOUT_MS}").trim_start());
+    }
+    let options = settings.get_options().unwrap_or_default();
+    if !options.contains("lock_timeout") && !config.lock_timeout.is_zero() {
+        let lock_timeout_ms = config.lock_timeout.as_millis();
+        settings.options(format!("{options} -c lock_timeout={lock_timeout_ms}").trim_start());
     }
     Ok(settings)
 }

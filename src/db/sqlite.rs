@@ -1,7 +1,8 @@
 //! SQLite: one writer and a few readers over one file, on the blocking pool.
 //!
 //! The one rule: an acknowledged write is on the disk (WAL with `synchronous=FULL`). Gateway and HIS, two processes,
-//! open the same file; SQLite's own locks order them. Nothing waits without a bound, for its turn or for a lock.
+//! open the same file; SQLite's own locks order them. Nothing waits without a bound, for its turn or for a lock, and nothing is
+//! worked on for a caller that is gone: each work is asked for that as it runs, and no other work is.
 //!
 //! An open file lives on when another takes its name (`mv` and `cp` of a backup), and what is written to it then is gone
 //! with the process. So the name is looked at with every read and write, and nothing is answered from a file that lost it.
@@ -10,21 +11,26 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::{Cause, DbError};
+use super::{Cause, DbError, NoTurn};
 
 /// Readers at a time; more wait for their turn.
-const READERS: usize = 4;
+pub const READERS: usize = 4;
 /// How long a reader or writer waits for its turn.
-const TURN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a statement waits for another process's lock.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a reader may take, as long as PostgreSQL gives a statement.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+/// How many operations of SQLite's machine lie between two looks at whether the work is still wanted.
+const OPERATIONS: i32 = 200;
+/// How long opening waits for another process that opens the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements kept per connection.
 const CACHED_STATEMENTS: usize = 64;
@@ -42,17 +48,20 @@ struct Inner {
 }
 
 impl Sqlite {
-    /// Opens the file, creating it (mode 0600) where there is none.
+    /// Opens the file, creating it (mode 0600) where there is none. A write waits for the lock of another process for at most
+    /// `lock_timeout`.
     ///
     /// # Errors
     /// The file cannot be created, is no database, or stays locked.
-    pub async fn open(path: &Path) -> Result<Self, DbError> {
+    pub async fn open(path: &Path, lock_timeout: Duration) -> Result<Self, DbError> {
         // SQLite would read a relative `file:…` as a URI, and open another file than the one that is looked at here.
         let path = std::path::absolute(path).map_err(unavailable)?;
         blocking(move || {
             create_private(&path)?;
             let file = Identity::of(&path).map_err(unavailable)?;
-            let writer = Arc::new(AsyncMutex::new(connection(&path)?));
+            let writer = connection(&path)?;
+            writer.busy_timeout(lock_timeout)?;
+            let writer = Arc::new(AsyncMutex::new(writer));
             let readers = Arc::new(Semaphore::new(READERS));
             let inner = Inner { path, file, writer, idle_readers: Mutex::default(), readers };
             inner.check_name()?;
@@ -61,23 +70,37 @@ impl Sqlite {
         .await
     }
 
-    /// Runs `work` on a reading connection.
+    /// Runs `work` on a reading connection, for as long as it is waited for.
     ///
     /// # Errors
-    /// What `work` reports, or that no connection could be had.
+    /// What `work` reports, or that no connection could be had, or that it took too long.
     pub async fn read<T, F>(&self, work: F) -> Result<T, DbError>
     where
         F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
         T: Send + 'static,
     {
+        self.read_with((), work).await
+    }
+
+    /// As [`Sqlite::read`]; `turn` is dropped when the work has ended.
+    ///
+    /// # Errors
+    /// See [`Sqlite::read`].
+    pub async fn read_with<T, F>(&self, turn: impl Send + 'static, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
         let inner = Arc::clone(&self.0);
-        let turn = timeout(TURN_TIMEOUT, Arc::clone(&inner.readers).acquire_owned()).await.map_err(unavailable)?;
-        let permit = turn.map_err(unavailable)?;
+        let free =
+            timeout(TURN_TIMEOUT, Arc::clone(&inner.readers).acquire_owned()).await.map_err(|_| NoTurn::OfAll)?;
+        let permit = free.map_err(unavailable)?;
+        let (wanted, _waiting) = Wanted::until(Some(Instant::now() + READ_LIMIT));
         blocking(move || {
-            let _permit = permit;
+            let _held = (permit, turn);
             inner.check_name()?;
             let idle = inner.idle().pop();
-            let reader = match idle {
+            let mut reader = match idle {
                 Some(reader) => reader,
                 None => {
                     let reader = connection(&inner.path)?;
@@ -85,7 +108,8 @@ impl Sqlite {
                     reader
                 }
             };
-            let answer = work(&reader)?;
+            // One that fails or is broken off is closed.
+            let answer = wanted.run(&mut reader, |reader| Ok(work(reader)?))?;
             inner.check_name()?;
             inner.idle().push(reader);
             Ok(answer)
@@ -102,14 +126,31 @@ impl Sqlite {
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
         T: Send + 'static,
     {
-        let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.0.writer).lock_owned()).await;
-        let mut writer = turn.map_err(unavailable)?;
+        self.write_with((), work).await
+    }
+
+    /// As [`Sqlite::write`]; `turn` is dropped when the work has ended.
+    ///
+    /// # Errors
+    /// See [`Sqlite::write`].
+    pub async fn write_with<T, F>(&self, turn: impl Send + 'static, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let free = timeout(TURN_TIMEOUT, Arc::clone(&self.0.writer).lock_owned()).await;
+        let mut writer = free.map_err(|_| NoTurn::OfAll)?;
         let inner = Arc::clone(&self.0);
+        let (wanted, _waiting) = Wanted::until(None);
         blocking(move || {
+            let _turn = turn;
             inner.check_name()?;
-            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let answer = work(&transaction)?;
-            transaction.commit()?;
+            let answer = wanted.run(&mut writer, |writer| {
+                let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let answer = work(&transaction)?;
+                transaction.commit()?;
+                Ok(answer)
+            })?;
             inner.check_name()?;
             Ok(answer)
         })
@@ -132,6 +173,47 @@ impl Inner {
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether somebody still waits for a work, and how long it may take.
+struct Wanted {
+    is_abandoned: Arc<AtomicBool>,
+    deadline: Option<Instant>,
+}
+
+/// Whoever waits for a work; dropped with the future that does.
+struct Waiting(Arc<AtomicBool>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Wanted {
+    fn until(deadline: Option<Instant>) -> (Self, Waiting) {
+        let is_abandoned = Arc::new(AtomicBool::new(false));
+        (Self { is_abandoned: Arc::clone(&is_abandoned), deadline }, Waiting(is_abandoned))
+    }
+
+    /// Runs a work, and breaks it off when it is not wanted any more. The look is the work's own and is gone with it: unlike
+    /// `sqlite3_interrupt`, it cannot hit what the connection does next.
+    fn run<T>(
+        self,
+        connection: &mut Connection,
+        work: impl FnOnce(&mut Connection) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
+        let Self { is_abandoned, deadline } = self;
+        if is_abandoned.load(Ordering::Relaxed) {
+            return Err(unavailable("nobody waits for it any more"));
+        }
+        let is_over =
+            move || is_abandoned.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| Instant::now() > deadline);
+        connection.progress_handler(OPERATIONS, Some(is_over))?;
+        let answer = work(connection);
+        connection.progress_handler(0, None::<fn() -> bool>)?;
+        answer
     }
 }
 
@@ -209,10 +291,12 @@ fn into_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
 mod tests {
     use super::*;
 
+    const LOCK_TIMEOUT: Duration = Duration::from_millis(20);
+
     #[tokio::test(start_paused = true)]
     async fn who_waits_too_long_for_a_turn_is_told_to_come_again() {
         let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
-        let sqlite = Sqlite::open(&path).await.unwrap();
+        let sqlite = Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap();
         let writer = Arc::clone(&sqlite.0.writer).lock_owned().await;
         let readers = Arc::clone(&sqlite.0.readers).acquire_many_owned(4).await.unwrap();
         assert!(sqlite.write(|_| Ok(())).await.unwrap_err().is_unavailable());
@@ -227,7 +311,7 @@ mod tests {
     async fn nothing_is_read_from_a_file_that_lost_its_name_and_no_write_to_it_is_acknowledged() {
         let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
         let backup = path.with_extension("backup");
-        let sqlite = Sqlite::open(&path).await.unwrap();
+        let sqlite = Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap();
         sqlite.write(|tx| tx.execute_batch("CREATE TABLE t (n)")).await.unwrap();
         sqlite.read(|db| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))).await.unwrap();
         let (from, to) = (path.clone(), backup.clone());

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::ResponseHeader;
 
 use super::Traffic;
 use super::answer::Passing;
@@ -17,7 +18,7 @@ use super::exchange::Exchange;
 use super::forwarded::Origin;
 use super::pace::Upload;
 use super::upstream::{Hold, Peer};
-use crate::assertion::Scope;
+use crate::assertion::{BUSY_HEADER, Scope};
 use crate::balance::Server;
 use crate::observe::{Record, Room};
 use crate::pipeline::{Permit, Pipeline, Refusal};
@@ -49,13 +50,36 @@ pub(super) struct Context {
     /// While a body is on its way over HTTP/2, which nobody else waits for with a limit.
     pub(super) upload: Option<Upload>,
     pub(super) interim: u32,
-    /// Whether the server answered that it cannot serve: 502, 503 or 504.
-    pub(super) server_fails: bool,
+    /// What the server's answer tells of the server.
+    pub(super) server_told: ServerTold,
     /// What is believed of where the request came from.
     pub(super) origin: Origin,
     traffic: Arc<Traffic>,
     pub(super) held: Option<Held>,
     pub(super) passing: Passing,
+}
+
+/// What an answer tells of the server that gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServerTold {
+    /// It serves.
+    Serves,
+    /// It serves others, but not this request now: nothing is counted, for it or against it.
+    IsBusy,
+    /// It cannot serve.
+    Fails,
+}
+
+impl ServerTold {
+    /// Reads the head of an answer. One slow question of one caller must not take a server from everybody, so a server may
+    /// tell that apart; one that does not is taken to fail with any 503.
+    pub(super) fn by(response: &ResponseHeader) -> Self {
+        match response.status.as_u16() {
+            503 if response.headers.contains_key(BUSY_HEADER) => Self::IsBusy,
+            502..=504 => Self::Fails,
+            _ => Self::Serves,
+        }
+    }
 }
 
 /// How far a request has come.
@@ -96,7 +120,7 @@ impl Context {
             exchange: Exchange::default(),
             upload: None,
             interim: 0,
-            server_fails: false,
+            server_told: ServerTold::Serves,
             origin: Origin::default(),
             traffic,
             held: None,

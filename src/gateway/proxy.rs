@@ -18,7 +18,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use super::Traffic;
 use super::answer;
 use super::body::Room;
-use super::context::{Context, NOT_RECORDED, failure};
+use super::context::{Context, NOT_RECORDED, ServerTold, failure};
 use super::exchange::{Exchange, end_once};
 use super::keep::NotRecorded;
 use super::pace::{Tempo, Upload};
@@ -219,7 +219,7 @@ impl ProxyHttp for Gateway {
         }
         ctx.exchange.check(response)?;
         ctx.exchange.end(&session.req_header().method, response);
-        ctx.server_fails = matches!(response.status.as_u16(), 502..=504);
+        ctx.server_told = ServerTold::by(response);
         ctx.in_time()
     }
 
@@ -332,9 +332,10 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         if let (None, Some(server), Ok(upstream)) = (error, &ctx.server, self.upstream(ctx)) {
-            match ctx.server_fails {
-                true => upstream.servers.failed(server, self.recorder.metrics()),
-                false => upstream.servers.succeeded(server),
+            match ctx.server_told {
+                ServerTold::Fails => upstream.servers.failed(server, self.recorder.metrics()),
+                ServerTold::Serves => upstream.servers.succeeded(server),
+                ServerTold::IsBusy => {}
             }
         }
         self.recorder.metrics().members_removed.inc_by(ctx.passing.removed());

@@ -30,6 +30,7 @@ use crate::config::UpstreamConfig;
 pub(super) const SERVICES_OWN: &[&str] = &[
     assertion::HEADER,
     assertion::EXCHANGE,
+    assertion::BUSY_HEADER,
     "server",
     "via",
     "x-powered-by",

@@ -29,7 +29,7 @@ pub(super) async fn list_of_person(
     uri: Uri,
 ) -> Answer {
     let documents = List::Documents { person, page: None, form: form(&uri)? };
-    list::answer(&service.store, documents, caller.reach, &uri).await
+    list::answer(&caller.store(&service), documents, caller.reach, &uri).await
 }
 
 /// `GET /personal_docs/{person}/{page}`
@@ -40,7 +40,7 @@ pub(super) async fn list_of_page(
     uri: Uri,
 ) -> Answer {
     let documents = List::Documents { person, page: Some(page), form: form(&uri)? };
-    list::answer(&service.store, documents, caller.reach, &uri).await
+    list::answer(&caller.store(&service), documents, caller.reach, &uri).await
 }
 
 fn form(uri: &Uri) -> Result<DocumentForm, Problem> {
@@ -59,7 +59,7 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Answer {
     let key = DocumentKey { person, page, document };
-    let stored = service.store.document(&key, &caller.reach).await?.ok_or(Problem::DocumentNotFound)?;
+    let stored = caller.store(&service).document(&key, &caller.reach).await?.ok_or(Problem::DocumentNotFound)?;
     let bytes = stored.bytes.ok_or(Problem::DocumentNotFound)?;
     Ok(content::answer(&headers, &key.document, &stored.data, bytes.into()))
 }
@@ -78,9 +78,9 @@ pub(super) async fn create(
         None | Some("application/json") => from_json(&parts.headers, bytes, &key, limit).await?,
         Some(_) => from_bytes(&parts.headers, bytes, limit).await?,
     };
-    let count = async |most| service.store.count(Owned::Documents, &key.person, most, &caller.reach).await;
+    let count = async |most| caller.store(&service).count(Owned::Documents, &key.person, most, &caller.reach).await;
     if !service.quotas.documents.admits(&key.person, count).await? {
-        return match service.store.document(&key, &caller.reach).await? {
+        return match caller.store(&service).document(&key, &caller.reach).await? {
             Some(known) if known.bytes == document.bytes && json::is_same(&known.data, &document.data) => {
                 Ok(answer::null())
             }
@@ -88,7 +88,7 @@ pub(super) async fn create(
             None => Err(Problem::TooManyDocuments),
         };
     }
-    match service.store.create_document(&key, document, &caller.reach).await? {
+    match caller.store(&service).create_document(&key, document, &caller.reach).await? {
         DocumentCreated::Done | DocumentCreated::Same => Ok(answer::null()),
         DocumentCreated::Taken => Err(Problem::DocumentExists),
         DocumentCreated::NoPage => Err(Problem::PageNotFound),
@@ -147,7 +147,7 @@ pub(super) async fn delete(
     Ids([person, page, document]): Ids<3>,
 ) -> Answer {
     let key = DocumentKey { person, page, document };
-    if !service.store.delete_document(&key, &caller.reach).await? {
+    if !caller.store(&service).delete_document(&key, &caller.reach).await? {
         return Err(Problem::DocumentNotFound);
     }
     service.quotas.documents.release(&key.person);

@@ -8,7 +8,8 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::db::DbError;
+use crate::assertion::BUSY_HEADER;
+use crate::db::{DbError, WaitReason};
 use crate::his::answer::JSON;
 use crate::his::json::JsonError;
 
@@ -101,6 +102,12 @@ pub(super) enum Problem {
     Stale,
     #[error("too many passwords are being hashed, try again")]
     Busy,
+    #[error("too many requests wait for the database, try again")]
+    Crowded,
+    #[error("the database took too long for this, ask for less or try again later")]
+    TooSlow,
+    #[error("somebody else is changing this, try again")]
+    Locked,
     #[error("the database is unavailable, try again")]
     DatabaseUnavailable,
     #[error("the service is stopping")]
@@ -150,7 +157,9 @@ impl Problem {
             | Self::NotBase64
             | Self::UnitExists
             | Self::UnitIdChange => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Busy | Self::DatabaseUnavailable | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Crowded | Self::TooSlow | Self::Locked | Self::DatabaseUnavailable | Self::Stopping => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -197,7 +206,9 @@ impl Problem {
             Self::UnitExists => "unit_exists",
             Self::UnitIdChange => "unit_id_change",
             Self::Stale => "precondition_failed",
-            Self::Busy => "busy",
+            Self::Busy | Self::Crowded => "busy",
+            Self::TooSlow => "query_timeout",
+            Self::Locked => "record_locked",
             Self::Stopping => "stopping",
             Self::DatabaseUnavailable => "database_unavailable",
             Self::Internal => "internal",
@@ -238,7 +249,12 @@ impl From<DbError> for Problem {
         match error {
             DbError::Unavailable(_) => {
                 tracing::warn!("{error}");
-                Self::DatabaseUnavailable
+                match error.waited_for() {
+                    Some(WaitReason::Turn) => Self::Crowded,
+                    Some(WaitReason::Statement) => Self::TooSlow,
+                    Some(WaitReason::Lock) => Self::Locked,
+                    None => Self::DatabaseUnavailable,
+                }
             }
             DbError::Failed(_) | DbError::Settings { .. } => {
                 tracing::error!("{error}");
@@ -252,8 +268,12 @@ impl IntoResponse for Problem {
     /// An answer without a body: the guard completes it.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
-        if matches!(self, Self::Busy | Self::DatabaseUnavailable) {
+        let is_busy = matches!(self, Self::Busy | Self::Crowded | Self::TooSlow | Self::Locked);
+        if is_busy || matches!(self, Self::DatabaseUnavailable) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if is_busy {
+            response.headers_mut().insert(BUSY_HEADER, HeaderValue::from_static("1"));
         }
         response.extensions_mut().insert(self);
         response

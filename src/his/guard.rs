@@ -19,7 +19,7 @@ use http::{HeaderValue, header};
 use percent_encoding::percent_decode_str;
 
 use super::error::Problem;
-use super::store::Reach;
+use super::store::{Reach, Store};
 use super::{Service, body};
 use crate::assertion::{Claims, EXCHANGE, HEADER, Scope};
 use crate::path::MAX_ID_BYTES;
@@ -42,6 +42,11 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// The store, where every statement counts to this account's share of the connections.
+    pub(super) fn store(&self, service: &Service) -> Store {
+        service.store.of(&self.account)
+    }
+
     /// Whether the caller may write `roles` and `active` of a person.
     pub(super) fn may_write_accounts(&self) -> bool {
         self.may_write_accounts

@@ -43,7 +43,7 @@ use self::guard::{Caller, PUBLIC, endpoint};
 use self::hashing::Hashing;
 use self::json::Object;
 use self::quota::Quota;
-use self::store::{Store, Units};
+use self::store::{SharedStore, Store, Units};
 use crate::assertion::Verifier;
 use crate::config::HisConfig;
 
@@ -51,7 +51,7 @@ pub use self::listen::{ListenError, Listener};
 
 /// What all handlers share.
 pub struct Service {
-    store: Store,
+    store: SharedStore,
     verifier: Verifier,
     limits: Limits,
     quotas: Quotas,
@@ -84,6 +84,7 @@ impl Service {
         };
         let pages = Quota::new(config.max_pages_per_person);
         let quotas = Quotas { pages, documents: Quota::new(config.max_documents_per_person) };
+        let store = store.shared(&config.shares);
         Arc::new(Self { store, verifier, limits, quotas, hashing: Hashing::new(), is_stopping: AtomicBool::new(false) })
     }
 

@@ -52,7 +52,7 @@ pub(super) async fn form(
     Ids([id]): Ids<1>,
     headers: HeaderMap,
 ) -> Answer {
-    match service.store.record(&Key::Person(id.clone()), &caller.reach).await? {
+    match caller.store(&service).record(&Key::Person(id.clone()), &caller.reach).await? {
         Some(_) => show(&id, &headers, &Complaints::default()),
         None => Ok(unknown(&id)),
     }
@@ -79,14 +79,14 @@ pub(super) async fn change(
         Err(complaints) => return show(&id, &parts.headers, &complaints),
     };
     let key = Key::Person(id.clone());
-    if service.store.record(&key, &caller.reach).await?.is_none() {
+    if caller.store(&service).record(&key, &caller.reach).await?.is_none() {
         return Ok(unknown(&id));
     }
     let mut patch = Object::default();
     patch.set("password", Value::String(service.hashing.hash(password).await?));
     // Whatever the size of the record: a password can always be changed.
     let always = PatchCondition { tag: IfMatch::of(&HeaderMap::new()), most: None };
-    match service.store.patch(&key, patch, &always, &caller.reach).await? {
+    match caller.store(&service).patch(&key, patch, &always, &caller.reach).await? {
         Changed::Done => {
             tracing::info!(account = ?caller.account, request.id = caller.request_id, "a password was changed");
             Ok((StatusCode::FOUND, [(LOCATION, "/"), (CACHE_CONTROL, "no-store")]).into_response())

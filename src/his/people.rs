@@ -36,7 +36,7 @@ pub(super) async fn list(State(service): State<Arc<Service>>, caller: Caller, ur
         return Err(Problem::BadQuery("dob".into()));
     }
     let members = FILTERS.iter().filter_map(|name| Some((*name, pairs.value(name)?.to_owned()))).collect();
-    list::answer(&service.store, List::People { members }, caller.reach, &uri).await
+    list::answer(&caller.store(&service), List::People { members }, caller.reach, &uri).await
 }
 
 /// `GET /people/{id}`
@@ -46,7 +46,7 @@ pub(super) async fn read(
     Ids([id]): Ids<1>,
     headers: HeaderMap,
 ) -> Answer {
-    let text = service.store.record(&Key::Person(id), &caller.reach).await?.ok_or(Problem::UserNotFound)?;
+    let text = caller.store(&service).record(&Key::Person(id), &caller.reach).await?.ok_or(Problem::UserNotFound)?;
     Ok(answer::document(&headers, text))
 }
 
@@ -66,11 +66,11 @@ pub(super) async fn create(
     }
     service.check_size(&person.document)?;
     let key = Key::Person(id);
-    if let Some(known) = service.store.whole_record(&key, &caller.reach).await? {
+    if let Some(known) = caller.store(&service).whole_record(&key, &caller.reach).await? {
         return same_again(&known, &person);
     }
     person.put_password(&service.hashing).await?;
-    match service.store.create(&key, &person.document, &caller.reach).await? {
+    match caller.store(&service).create(&key, &person.document, &caller.reach).await? {
         Created::Done => Ok(answer::null()),
         Created::Taken(existing) => same_again(&existing.text, &person),
         Created::NoPerson => Err(Problem::NeedsAccount("id")),
@@ -189,7 +189,7 @@ pub(super) async fn patch(
         Some(_) | None => check_accounts(&patch)?,
     }
     let condition = PatchCondition { tag: IfMatch::of(&headers), most: service.limits.max_record_bytes };
-    match service.store.patch(&Key::Person(id), patch, &condition, &caller.reach).await? {
+    match caller.store(&service).patch(&Key::Person(id), patch, &condition, &caller.reach).await? {
         Changed::Done => Ok(answer::null()),
         Changed::Missing => Err(Problem::UserNotFound),
         Changed::Stale => Err(Problem::Stale),
@@ -204,7 +204,7 @@ pub(super) async fn delete(
     Ids([id]): Ids<1>,
     headers: HeaderMap,
 ) -> Answer {
-    match service.store.delete(&Key::Person(id), &IfMatch::of(&headers), &caller.reach).await? {
+    match caller.store(&service).delete(&Key::Person(id), &IfMatch::of(&headers), &caller.reach).await? {
         Deleted::Done => Ok(answer::null()),
         Deleted::Missing => Err(Problem::UserDoesNotExist),
         Deleted::Stale => Err(Problem::Stale),

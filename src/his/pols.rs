@@ -29,7 +29,7 @@ pub(super) async fn list(
     let since = pairs.value("since").map(|text| Since::parse(text).ok_or_else(|| Problem::BadQuery("since".into())));
     let page_type = pairs.value("page_type").map(str::to_owned);
     let pages = List::Pages { person, since: since.transpose()?, page_type };
-    list::answer(&service.store, pages, caller.reach, &uri).await
+    list::answer(&caller.store(&service), pages, caller.reach, &uri).await
 }
 
 /// `GET /pols/{person}/{page}`
@@ -39,7 +39,7 @@ pub(super) async fn read(
     Ids([person, page]): Ids<2>,
     headers: HeaderMap,
 ) -> Answer {
-    let text = service.store.record(&Key::Page { person, page }, &caller.reach).await?;
+    let text = caller.store(&service).record(&Key::Page { person, page }, &caller.reach).await?;
     Ok(answer::document(&headers, text.ok_or(Problem::BookOrPageNotFound)?))
 }
 
@@ -62,16 +62,16 @@ pub(super) async fn create(
     }
     service.check_size(&document)?;
     let key = Key::Page { person: person.clone(), page };
-    let count = async |most| service.store.count(Owned::Pages, &person, most, &caller.reach).await;
+    let count = async |most| caller.store(&service).count(Owned::Pages, &person, most, &caller.reach).await;
     if !service.quotas.pages.admits(&person, count).await? {
         // One that is there already is sent again by a node that lost the answer.
-        return match service.store.whole_record(&key, &caller.reach).await? {
+        return match caller.store(&service).whole_record(&key, &caller.reach).await? {
             Some(known) if json::is_same(&known, &document.to_text()) => Ok(answer::null()),
             Some(_) => Err(Problem::PageExists),
             None => Err(Problem::TooManyPages),
         };
     }
-    match service.store.create(&key, &document, &caller.reach).await? {
+    match caller.store(&service).create(&key, &document, &caller.reach).await? {
         Created::Done => Ok(answer::null()),
         Created::Taken(existing) if is_same(&existing, &person, &document) => Ok(answer::null()),
         Created::Taken(_) => Err(Problem::PageExists),
@@ -101,7 +101,7 @@ pub(super) async fn patch(
     }
     let key = Key::Page { person, page };
     let condition = PatchCondition { tag: IfMatch::of(&headers), most: service.limits.max_record_bytes };
-    match service.store.patch(&key, patch, &condition, &caller.reach).await? {
+    match caller.store(&service).patch(&key, patch, &condition, &caller.reach).await? {
         Changed::Done => Ok(answer::null()),
         Changed::Missing => Err(Problem::PageNotFound),
         Changed::Stale => Err(Problem::Stale),
@@ -117,7 +117,7 @@ pub(super) async fn delete(
     headers: HeaderMap,
 ) -> Answer {
     let key = Key::Page { person: person.clone(), page };
-    match service.store.delete(&key, &IfMatch::of(&headers), &caller.reach).await? {
+    match caller.store(&service).delete(&key, &IfMatch::of(&headers), &caller.reach).await? {
         Deleted::Done => {
             service.quotas.pages.release(&person);
             Ok(answer::null())

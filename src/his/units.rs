@@ -21,14 +21,14 @@ type Shared = State<Arc<Service>>;
 /// The methods of a list of units.
 pub(super) fn list(units: Units) -> MethodRouter<Arc<Service>> {
     get(async move |State(service): Shared, caller: Caller, uri: Uri| -> Answer {
-        list::answer(&service.store, List::Units(units), caller.reach, &uri).await
+        list::answer(&caller.store(&service), List::Units(units), caller.reach, &uri).await
     })
 }
 
 /// The methods of one unit.
 pub(super) fn one(units: Units) -> MethodRouter<Arc<Service>> {
     get(async move |State(service): Shared, caller: Caller, Ids([id]): Ids<1>, headers: HeaderMap| -> Answer {
-        let text = service.store.record(&Key::Unit(units, id), &caller.reach).await?;
+        let text = caller.store(&service).record(&Key::Unit(units, id), &caller.reach).await?;
         Ok(answer::document(&headers, text.ok_or(Problem::UnitNotFound)?))
     })
     .post(async move |State(service): Shared, caller: Caller, Ids([id]): Ids<1>, document: Document| -> Answer {
@@ -44,7 +44,7 @@ pub(super) fn one(units: Units) -> MethodRouter<Arc<Service>> {
     )
     .delete(
         async move |State(service): Shared, caller: Caller, Ids([id]): Ids<1>, headers: HeaderMap| -> Answer {
-            match service.store.delete(&Key::Unit(units, id), &IfMatch::of(&headers), &caller.reach).await? {
+            match caller.store(&service).delete(&Key::Unit(units, id), &IfMatch::of(&headers), &caller.reach).await? {
                 Deleted::Done => Ok(answer::null()),
                 Deleted::Missing | Deleted::Active | Deleted::InUse => Err(Problem::UnitNotFound),
                 Deleted::Stale => Err(Problem::Stale),
@@ -66,7 +66,7 @@ async fn create(
         Some(_) => {}
     }
     service.check_size(&document)?;
-    match service.store.create(&Key::Unit(units, id), &document, &caller.reach).await? {
+    match caller.store(service).create(&Key::Unit(units, id), &document, &caller.reach).await? {
         Created::Done => Ok(answer::null()),
         Created::Taken(existing) if json::is_same(&existing.text, &document.to_text()) => Ok(answer::null()),
         Created::Taken(_) | Created::NoPerson => Err(Problem::UnitExists),
@@ -85,7 +85,7 @@ async fn patch(
         return Err(Problem::UnitIdChange);
     }
     let condition = PatchCondition { tag: IfMatch::of(headers), most: service.limits.max_record_bytes };
-    match service.store.patch(&Key::Unit(units, id), patch, &condition, &caller.reach).await? {
+    match caller.store(service).patch(&Key::Unit(units, id), patch, &condition, &caller.reach).await? {
         Changed::Done => Ok(answer::null()),
         Changed::Missing => Err(Problem::UnitNotFound),
         Changed::Stale => Err(Problem::Stale),

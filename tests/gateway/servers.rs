@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering;
 
-use crate::fixture::find_header;
+use crate::fixture::{Response, find_header};
 use crate::scripted::{OK, Server, before, before_one, until};
 use crate::support::free_address;
 
@@ -159,6 +159,27 @@ fn a_server_that_fails_requests_is_left_out() {
         let ejections = format!("fedgate_upstream_ejections_total{{server=\"{}\",upstream=\"x\"}}", servers[0].address);
         assert_eq!(gateway.figure(&ejections), 1.0);
     }
+}
+
+#[test]
+fn a_server_that_is_too_busy_for_one_request_is_not_left_out() {
+    let busy = b"HTTP/1.1 503 Service Unavailable\r\nFedgate-Busy: 1\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+    let servers = [Server::start(|exchange| exchange.write(busy)), Server::good()];
+    let gateway =
+        before(&addresses(&servers), "[upstream.ejection]\nfailures = 3\nseconds = 3600\nmax_seconds = 3600\n");
+    let told: Vec<Response> = (0..20).map(|_| gateway.call_with("POST", "1", "{}")).collect();
+    assert_eq!(loads(&servers), [10, 10]);
+    let refused: Vec<&Response> = told.iter().filter(|answer| answer.status == 503).collect();
+    assert_eq!(refused.len(), 10);
+    for answer in refused {
+        assert_eq!(
+            (answer.header("retry-after").as_deref(), answer.header("fedgate-busy")),
+            (Some("1"), None),
+            "{answer:?}"
+        );
+    }
+    let well = format!("fedgate_upstream_well{{server=\"{}\",upstream=\"x\"}}", servers[0].address);
+    assert_eq!(gateway.figure(&well), 1.0);
 }
 
 #[test]

@@ -130,7 +130,10 @@ async fn it_listens_on_a_unix_socket_replacing_a_stale_one_but_no_live_one() {
     let scratch = Scratch::new();
     let path = scratch.0.join("his.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let config = StoreConfig::Sqlite(SqliteConfig { path: scratch.0.join("his.db") });
+    let config = StoreConfig::Sqlite(SqliteConfig {
+        path: scratch.0.join("his.db"),
+        lock_timeout: std::time::Duration::from_secs(2),
+    });
     let his = His::listen(config, scratch, Address::Unix(path.clone())).await;
     assert_eq!(his.get(&root(), "/login").await.text(), "true");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);

@@ -21,6 +21,7 @@ mod outage;
 mod pages;
 mod password;
 mod people;
+mod pressure;
 mod crash;
 mod program;
 mod site;

@@ -16,7 +16,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fedgate::assertion::{Claims, Minter, Scope, Verifier};
-use fedgate::config::{Address, AssertionConfig, AssertionKeys, HisConfig, PostgresConfig, SqliteConfig, StoreConfig};
+use fedgate::config::{
+    Address, AssertionConfig, AssertionKeys, HisConfig, PostgresConfig, SharesConfig, SqliteConfig, StoreConfig,
+};
 use fedgate::db::{Database, schema};
 use fedgate::his::store::Store;
 use fedgate::his::{Listener, Service, router};
@@ -95,7 +97,8 @@ impl Drop for His {
 impl His {
     pub async fn on_sqlite() -> Self {
         let scratch = Scratch::new();
-        let config = StoreConfig::Sqlite(SqliteConfig { path: scratch.0.join("his.db") });
+        let config =
+            StoreConfig::Sqlite(SqliteConfig { path: scratch.0.join("his.db"), lock_timeout: Duration::from_secs(2) });
         Self::start(config, scratch).await
     }
 
@@ -121,6 +124,7 @@ impl His {
             max_pages_per_person: 100_000,
             max_documents_per_person: 10_000,
             stop_delay: Duration::ZERO,
+            shares: SharesConfig { caller_percent: 50, write_percent: 75 },
         };
         Self::serve(config, scratch, his).await
     }

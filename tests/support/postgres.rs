@@ -8,6 +8,9 @@ use std::sync::{Mutex, OnceLock};
 use fedgate::config::{PostgresConfig, StoreConfig};
 use fedgate::db::{Database, schema};
 
+/// How long a write of the tests waits for a lock.
+const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// A running cluster that listens on a Unix socket in its directory.
 pub struct Cluster {
     directory: PathBuf,
@@ -181,7 +184,7 @@ impl Cluster {
             tokio_postgres::connect(&self.uri("postgres"), tokio_postgres::NoTls).await.expect("the cluster is there");
         tokio::spawn(connection);
         client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-        PostgresConfig { uri: self.uri(&name), password: None, ca_file: None, pool_size: 4 }
+        PostgresConfig { uri: self.uri(&name), password: None, ca_file: None, pool_size: 4, lock_timeout: LOCK_TIMEOUT }
     }
 
     /// A migrated database with the accounts `P0`, `P1`, … of one password, all of them health professionals.

@@ -28,6 +28,7 @@ struct Faults {
     released: Condvar,
     swallowing: AtomicBool,
     swallowed: AtomicUsize,
+    answered: AtomicUsize,
 }
 
 impl Proxy {
@@ -70,6 +71,11 @@ impl Proxy {
     /// Drops every notice from now on, or no more.
     pub fn swallow_notices(&self, is_swallowing: bool) {
         self.faults.swallowing.store(is_swallowing, Ordering::SeqCst);
+    }
+
+    /// How many bytes the server has sent through here.
+    pub fn answered(&self) -> usize {
+        self.faults.answered.load(Ordering::SeqCst)
     }
 
     /// How many notices were dropped.
@@ -130,6 +136,7 @@ fn answers(mut client: &TcpStream, server: &UnixStream, faults: &Faults) -> io::
             passed.extend_from_slice(&head);
             passed.extend_from_slice(&body);
         }
+        faults.answered.fetch_add(head.len() + body.len(), Ordering::SeqCst);
         if server.buffer().is_empty() {
             client.write_all(&passed)?;
             passed.clear();

@@ -7,11 +7,9 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension};
-use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
+use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use super::{Database, DbError};
+use super::{Database, DbError, PooledSession, WaitReason};
 
 /// The version this program needs.
 pub const VERSION: i64 = 5;
@@ -31,49 +29,53 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// The database is away, somebody holds a lock for a minute, or the role may not create what is missing.
 pub async fn migrate(database: &Database) -> Result<i64, DbError> {
+    let deadline = Instant::now() + PATIENCE;
     match database {
         Database::Postgres(pool) => {
-            let mut client = pool.get().await?;
+            let mut session = pool.get().await?.without_limit();
             // Each is a transaction of its own: what takes long must not be undone by somebody who is in the way of the rest.
             for script in [include_str!("postgres_tables.sql"), include_str!("postgres.sql")] {
-                let version = run_in_turn(&mut client, script).await?;
+                let version = loop {
+                    if let Some(ended) = ended(run(&mut session, script).await, deadline).await {
+                        break ended?;
+                    }
+                };
                 if version > VERSION {
                     return Ok(version);
                 }
             }
             Ok(VERSION)
         }
-        Database::Sqlite(sqlite) => {
-            sqlite
-                .write(|tx| match sqlite_version(tx)? {
-                    newer if newer > VERSION => Ok(newer),
-                    _ => tx.execute_batch(include_str!("sqlite.sql")).map(|()| VERSION),
-                })
-                .await
-        }
+        Database::Sqlite(sqlite) => loop {
+            let migrate = |tx: &Transaction<'_>| match sqlite_version(tx)? {
+                newer if newer > VERSION => Ok(newer),
+                _ => tx.execute_batch(include_str!("sqlite.sql")).map(|()| VERSION),
+            };
+            if let Some(ended) = ended(sqlite.write(migrate).await, deadline).await {
+                return ended;
+            }
+        },
     }
 }
 
-/// Runs a script as soon as nobody holds a lock that it needs; tells the version that it has met.
-async fn run_in_turn(client: &mut Client, script: &str) -> Result<i64, DbError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match run(client, script).await {
-            Err(error) if waited_for_a_lock(&error) => {}
-            done => return Ok(done?),
-        }
-        if Instant::now() > deadline {
-            let held = "a session holds a lock that the migration needs (a dump, a long transaction); run it again when \
-                        that has ended";
-            return Err(DbError::Unavailable(held.into()));
-        }
-        tokio::time::sleep(RETRY).await;
+/// The outcome of an attempt, unless somebody held a lock that it needs and there is time for another one.
+async fn ended(outcome: Result<i64, DbError>, deadline: Instant) -> Option<Result<i64, DbError>> {
+    match outcome {
+        Err(error) if error.waited_for() == Some(WaitReason::Lock) => {}
+        outcome => return Some(outcome),
     }
+    if Instant::now() > deadline {
+        let held = "somebody holds a lock that the migration needs (a dump, a long transaction); run it again when \
+                    that has ended";
+        return Some(Err(DbError::Unavailable(held.into())));
+    }
+    tokio::time::sleep(RETRY).await;
+    None
 }
 
 /// Runs a script in one transaction, unless the schema is of a newer program; tells the version that it has met.
-async fn run(client: &mut Client, script: &str) -> Result<i64, tokio_postgres::Error> {
-    let transaction = client.transaction().await?;
+async fn run(session: &mut PooledSession, script: &str) -> Result<i64, DbError> {
+    let transaction = session.transaction().await?;
     let limits = format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}");
     transaction.batch_execute(&limits).await?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
@@ -89,24 +91,17 @@ async fn run(client: &mut Client, script: &str) -> Result<i64, tokio_postgres::E
     Ok(version)
 }
 
-fn waited_for_a_lock(error: &tokio_postgres::Error) -> bool {
-    [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED].iter().any(|state| error.code() == Some(state))
-}
-
 /// The version of the schema that is there; 0 when there is none of fedgate's.
 ///
 /// # Errors
 /// The database is away, or the version cannot be read.
 pub async fn version(database: &Database) -> Result<i64, DbError> {
     match database {
-        Database::Postgres(pool) => {
-            let client = pool.get().await?;
-            match client.query_opt(POSTGRES_VERSION, &[]).await {
-                Ok(row) => Ok(row.map_or(Ok(0), |row| row.try_get(0))?),
-                Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(0),
-                Err(error) => Err(error.into()),
-            }
-        }
+        Database::Postgres(pool) => match pool.get().await?.query_opt(POSTGRES_VERSION, &[]).await {
+            Ok(row) => Ok(row.map_or(Ok(0), |row| row.try_get(0))?),
+            Err(error) if error.lacks_schema() => Ok(0),
+            Err(error) => Err(error),
+        },
         Database::Sqlite(sqlite) => sqlite.read(sqlite_version).await,
     }
 }

@@ -30,6 +30,8 @@ pub struct Chunk {
     /// Whether the list ends here.
     pub is_last: bool,
     bytes: usize,
+    /// Bytes of the largest row.
+    largest: usize,
     /// Rows that were read, with those that are not wanted.
     read: usize,
     /// The row that was read last, if it is not wanted.
@@ -40,16 +42,33 @@ impl Chunk {
     /// Takes one more row; whether there is room for another.
     pub(super) fn push(&mut self, row: Row) -> bool {
         self.bytes += row.text.len();
+        self.largest = self.largest.max(row.text.len());
         self.rows.push(row);
         self.read += 1;
         self.unwanted = None;
-        self.bytes < CHUNK_BYTES
+        self.has_room()
     }
 
     /// Passes over a row that is not wanted.
     pub(super) fn pass_over(&mut self, id: String) {
         self.read += 1;
         self.unwanted = Some(id);
+    }
+
+    /// Whether there is room for another row.
+    pub(super) fn has_room(&self) -> bool {
+        self.bytes < CHUNK_BYTES
+    }
+
+    /// How many rows to ask for next: few at first, and no more than there is room for if all are as large as the largest so
+    /// far, so that few are fetched in vain.
+    pub(super) fn next_piece(&self) -> i32 {
+        const FIRST: usize = 8;
+        const MOST: usize = 64;
+        let room = CHUNK_BYTES.saturating_sub(self.bytes);
+        let fits = room.checked_div(self.largest).unwrap_or(MOST).max(1);
+        let most = if self.read == 0 { FIRST } else { MOST.min(self.read * 2) };
+        i32::try_from(fits.min(most)).unwrap_or(1)
     }
 
     /// There are no more rows of the `limit` that were asked for.

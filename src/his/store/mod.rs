@@ -9,12 +9,15 @@ mod batch;
 mod element;
 mod model;
 mod postgres;
+mod shares;
 mod since;
 mod sql;
 mod sqlite;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::SharesConfig;
 use crate::db::{Database, DbError};
 use crate::his::etag::IfMatch;
 use crate::his::json::Object;
@@ -28,6 +31,7 @@ pub use model::{
 pub use since::Since;
 
 use postgres::Postgres;
+use shares::ConnectionShares;
 use sqlite::SqliteStore;
 
 /// The store of the HIS; clones share it.
@@ -39,8 +43,25 @@ pub enum Store {
     Sqlite(SqliteStore),
 }
 
-/// How long a request waits for a server that took the statement and says nothing.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A store whose connections callers share.
+pub struct SharedStore {
+    store: Store,
+    shares: Arc<ConnectionShares>,
+}
+
+impl SharedStore {
+    /// The store for one caller: every statement counts to the share of that account.
+    pub fn of(&self, account: &str) -> Store {
+        let turns = self.shares.of(account);
+        match &self.store {
+            Store::Postgres(store) => Store::Postgres(store.with(turns)),
+            Store::Sqlite(store) => Store::Sqlite(store.with(turns)),
+        }
+    }
+}
+
+/// How long a call may take, with all its statements and what it waits for: less than a gateway waits for an answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Sends a call to whichever database there is.
 macro_rules! each {
@@ -53,16 +74,25 @@ macro_rules! each {
 }
 
 async fn within_bound<T>(call: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
-    tokio::time::timeout(ANSWER_TIMEOUT, call).await.unwrap_or_else(|elapsed| Err(DbError::Unavailable(elapsed.into())))
+    tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|elapsed| Err(DbError::Unavailable(elapsed.into())))
 }
 
 impl Store {
-    /// The store in an opened database.
+    /// The store in an opened database; whoever uses it has no share, but may use every connection.
     pub fn new(database: Database) -> Self {
         match database {
             Database::Postgres(pool) => Self::Postgres(Postgres::new(pool)),
             Database::Sqlite(sqlite) => Self::Sqlite(SqliteStore::new(sqlite)),
         }
+    }
+
+    /// The same store, for callers who share its connections.
+    pub fn shared(&self, config: &SharesConfig) -> SharedStore {
+        let connections = match self {
+            Self::Postgres(store) => store.connections(),
+            Self::Sqlite(store) => store.connections(),
+        };
+        SharedStore { store: self.clone(), shares: ConnectionShares::new(connections, config) }
     }
 
     /// The text of one record as it may be seen: a person without the password hash.

@@ -1,6 +1,5 @@
 //! Personal documents: bytes beside what is known about them.
 
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use super::super::sql;
@@ -20,9 +19,9 @@ impl Postgres {
         key: &DocumentKey,
         reach: &Reach,
     ) -> Result<Option<StoredDocument>, DbError> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached(&sql::select_document(DIALECT)).await?;
-        let row = client.query_opt(&statement, &[&key.person, &key.page, &key.document, &reach.own()]).await?;
+        let session = self.reader().await?;
+        let statement = session.prepare_cached(&sql::select_document(DIALECT)).await?;
+        let row = session.query_opt(&statement, &[&key.person, &key.page, &key.document, &reach.own()]).await?;
         row.map(|row| Ok(StoredDocument { data: row.try_get(0)?, bytes: row.try_get(1)? })).transpose()
     }
 
@@ -32,24 +31,24 @@ impl Postgres {
         document: StoredDocument,
         reach: &Reach,
     ) -> Result<DocumentCreated, DbError> {
-        let client = self.client().await?;
+        let session = self.writer().await?;
         let own = reach.own();
-        let page = client.prepare_cached(sql::PAGE_EXISTS).await?;
-        if !client.query_one(&page, &[&key.page, &key.person, &own]).await?.try_get::<_, bool>(0)? {
+        let page = session.prepare_cached(sql::PAGE_EXISTS).await?;
+        if !session.query_one(&page, &[&key.page, &key.person, &own]).await?.try_get::<_, bool>(0)? {
             return Ok(DocumentCreated::NoPage);
         }
-        let insert = client.prepare_cached(INSERT).await?;
+        let insert = session.prepare_cached(INSERT).await?;
         let StoredDocument { data, bytes } = &document;
         let parameters: [&(dyn ToSql + Sync); 6] = [&key.person, &key.page, &key.document, &own, data, bytes];
-        let inserted = match client.execute(&insert, &parameters).await {
+        let inserted = match session.execute(&insert, &parameters).await {
             // The page was deleted between our look and our write.
-            Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => return Ok(DocumentCreated::NoPage),
+            Err(error) if error.is_foreign_key_violation() => return Ok(DocumentCreated::NoPage),
             inserted => inserted?,
         };
         if inserted > 0 {
             return Ok(DocumentCreated::Done);
         }
-        drop(client);
+        drop(session);
         Ok(match self.document(key, reach).await? {
             Some(known) if known.bytes == document.bytes && json::is_same(&known.data, &document.data) => {
                 DocumentCreated::Same
@@ -59,9 +58,9 @@ impl Postgres {
     }
 
     pub(in super::super) async fn delete_document(&self, key: &DocumentKey, reach: &Reach) -> Result<bool, DbError> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached(&sql::delete_document(DIALECT)).await?;
+        let session = self.writer().await?;
+        let statement = session.prepare_cached(&sql::delete_document(DIALECT)).await?;
         let parameters: [&(dyn ToSql + Sync); 4] = [&key.person, &key.page, &key.document, &reach.own()];
-        Ok(client.execute(&statement, &parameters).await? > 0)
+        Ok(session.execute(&statement, &parameters).await? > 0)
     }
 }

@@ -1,13 +1,12 @@
 //! Batches: one transaction, its statements sent one behind the other without waiting between them.
 
-use deadpool_postgres::Transaction;
 use futures_util::future::try_join_all;
 use tokio_postgres::Statement;
 
 use super::super::batch::{self, Batch, BatchOutcome};
 use super::super::sql::{STORE_ID, Table};
 use super::{Postgres, existing, insert};
-use crate::db::DbError;
+use crate::db::{DbError, SessionTransaction};
 use crate::his::json::Object;
 
 /// One record of a batch.
@@ -35,7 +34,7 @@ struct Statements {
 
 impl Postgres {
     pub(in super::super) async fn id(&self) -> Result<String, DbError> {
-        Ok(self.client().await?.query_one(STORE_ID, &[]).await?.try_get(0)?)
+        Ok(self.reader().await?.query_one(STORE_ID, &[]).await?.try_get(0)?)
     }
 
     pub(in super::super) async fn import(&self, batch: Batch) -> Result<Vec<BatchOutcome>, DbError> {
@@ -43,8 +42,9 @@ impl Postgres {
             Batch::People(people) => (Table::People, people.iter().map(Record::person).collect()),
             Batch::Pages(pages) => (Table::Pols, pages.iter().map(Record::page).collect()),
         };
-        let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
+        // Statements that are sent one behind the other wait for each other.
+        let mut session = self.writer().await?.without_limit();
+        let transaction = session.transaction().await?;
         let statements = Statements {
             insert: transaction.prepare_cached(&insert(table)).await?,
             existing: transaction.prepare_cached(&existing(table)).await?,
@@ -57,7 +57,7 @@ impl Postgres {
 }
 
 async fn store(
-    transaction: &Transaction<'_>,
+    transaction: &SessionTransaction<'_>,
     statements: &Statements,
     record: &Record<'_>,
 ) -> Result<BatchOutcome, DbError> {

@@ -1,15 +1,16 @@
 //! Lists: read by the row, in chunks that each take a connection and give it back.
 //!
-//! A slow reader therefore holds no connection and no snapshot, and memory is flat in the number of rows.
+//! A slow reader therefore holds no connection and no snapshot, and memory is flat in the number of rows. Rows are asked for in
+//! pieces of about the size that the chunk has room for, so that what a list leaves unread stays where it is.
 
-use futures_util::{StreamExt, pin_mut};
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::super::element::{self, DocumentRow};
 use super::super::sql::{self, Query};
 use super::super::{Chunk, List, Reach, Window};
 use super::{DIALECT, Postgres};
-use crate::db::DbError;
+use crate::db::{DbError, RowsLeft};
 
 impl Postgres {
     pub(in super::super) async fn chunk(
@@ -20,33 +21,25 @@ impl Postgres {
         reach: &Reach,
     ) -> Result<Chunk, DbError> {
         let query = sql::select_list(DIALECT, list, window, limit, reach);
-        let client = self.client().await?;
-        let statement = client.prepare_cached(&query.sql).await?;
-        let rows = client.query_raw(&statement, values(&query)).await?;
-        pin_mut!(rows);
+        let mut session = self.reader().await?;
+        let statement = session.prepare_cached(&query.sql).await?;
+        // A portal lives as long as its transaction.
+        let transaction = session.read_only().await?;
+        let portal = transaction.bind(&statement, &values(&query)).await?;
         let mut chunk = Chunk::default();
-        while let Some(row) = rows.next().await {
-            let row = row?;
-            let id = row.try_get(0)?;
-            let element = match list {
-                List::People { .. } | List::Pages { .. } | List::Units(_) => {
-                    if !list.wants(row.try_get(2)?) {
-                        chunk.pass_over(id);
-                        continue;
-                    }
-                    element::record(id, row.try_get(1)?)
+        loop {
+            match transaction.piece(&portal, chunk.next_piece(), |row| take(list, row, &mut chunk)).await? {
+                RowsLeft::Some if chunk.has_room() => {}
+                RowsLeft::Some => break,
+                RowsLeft::None => {
+                    chunk.end(limit);
+                    break;
                 }
-                List::Documents { form, .. } => {
-                    let (data, person, page, bytes) =
-                        (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
-                    element::document(DocumentRow { id, data, person, page, bytes }, *form)
-                }
-            };
-            if !chunk.push(element) {
-                return Ok(chunk);
+                // The session is at work on what nobody wants: it is not waited for.
+                RowsLeft::Unwanted => return Ok(chunk),
             }
         }
-        chunk.end(limit);
+        transaction.commit().await?;
         Ok(chunk)
     }
 
@@ -59,11 +52,30 @@ impl Postgres {
         reach: &Reach,
     ) -> Result<Vec<(String, bool)>, DbError> {
         let query = sql::select_ids(DIALECT, list, window, limit, reach);
-        let client = self.client().await?;
-        let statement = client.prepare_cached(&query.sql).await?;
-        let rows = client.query(&statement, &values(&query)).await?;
+        let session = self.reader().await?;
+        let statement = session.prepare_cached(&query.sql).await?;
+        let rows = session.query(&statement, &values(&query)).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, list.wants(row.try_get(1)?)))).collect()
     }
+}
+
+/// Takes a row; whether there is room for another.
+fn take(list: &List, row: &Row, chunk: &mut Chunk) -> Result<bool, DbError> {
+    let id = row.try_get(0)?;
+    let element = match list {
+        List::People { .. } | List::Pages { .. } | List::Units(_) => {
+            if !list.wants(row.try_get(2)?) {
+                chunk.pass_over(id);
+                return Ok(true);
+            }
+            element::record(id, row.try_get(1)?)
+        }
+        List::Documents { form, .. } => {
+            let (data, person, page, bytes) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+            element::document(DocumentRow { id, data, person, page, bytes }, *form)
+        }
+    };
+    Ok(chunk.push(element))
 }
 
 fn values(query: &Query) -> Vec<&(dyn ToSql + Sync)> {

@@ -7,13 +7,12 @@ mod documents;
 mod import;
 mod list;
 
-use deadpool_postgres::{Client, Pool};
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
+use super::shares::StoreTurns;
 use super::sql::{self, Dialect, Table};
 use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach};
-use crate::db::DbError;
+use crate::db::{DbError, PooledSession, SessionPool};
 use crate::his::etag::IfMatch;
 use crate::his::json::Object;
 
@@ -22,16 +21,33 @@ const DIALECT: Dialect = Dialect::Postgres;
 /// The store on PostgreSQL; clones share its pool.
 #[derive(Clone)]
 pub struct Postgres {
-    pool: Pool,
+    pool: SessionPool,
+    turns: StoreTurns,
 }
 
 impl Postgres {
-    pub(super) fn new(pool: Pool) -> Self {
-        Self { pool }
+    pub(super) fn new(pool: SessionPool) -> Self {
+        Self { pool, turns: StoreTurns::default() }
     }
 
-    async fn client(&self) -> Result<Client, DbError> {
-        Ok(self.pool.get().await?)
+    /// How many connections there are.
+    pub(super) fn connections(&self) -> usize {
+        self.pool.most()
+    }
+
+    /// The same store, with other turns.
+    pub(super) fn with(&self, turns: StoreTurns) -> Self {
+        Self { pool: self.pool.clone(), turns }
+    }
+
+    /// A session to read.
+    async fn reader(&self) -> Result<PooledSession, DbError> {
+        self.pool.get_with(self.turns.read().await?).await
+    }
+
+    /// A session to write.
+    async fn writer(&self) -> Result<PooledSession, DbError> {
+        self.pool.get_with(self.turns.write().await?).await
     }
 
     pub(super) async fn record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
@@ -43,26 +59,26 @@ impl Postgres {
     }
 
     async fn text(&self, sql: &str, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached(sql).await?;
-        let row = client.query_opt(&statement, &[&key.id(), &key.book(), &reach.own()]).await?;
+        let session = self.reader().await?;
+        let statement = session.prepare_cached(sql).await?;
+        let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.own()]).await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
     pub(super) async fn create(&self, key: &Key, text: String, reach: &Reach) -> Result<Created, DbError> {
-        let client = self.client().await?;
+        let session = self.writer().await?;
         let (id, book, own) = (key.id(), key.book(), reach.own());
-        let statement = client.prepare_cached(&insert(key.table())).await?;
-        let inserted = match client.execute(&statement, &[&id, &text, &own, &book]).await {
+        let statement = session.prepare_cached(&insert(key.table())).await?;
+        let inserted = match session.execute(&statement, &[&id, &text, &own, &book]).await {
             // The person was deleted between our look and our write.
-            Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => return Ok(Created::NoPerson),
+            Err(error) if error.is_foreign_key_violation() => return Ok(Created::NoPerson),
             inserted => inserted?,
         };
         if inserted > 0 {
             return Ok(Created::Done);
         }
-        let statement = client.prepare_cached(&existing(key.table())).await?;
-        match client.query_opt(&statement, &[&id, &book]).await? {
+        let statement = session.prepare_cached(&existing(key.table())).await?;
+        match session.query_opt(&statement, &[&id, &book]).await? {
             Some(row) => Ok(Created::Taken(Existing { book: row.try_get(0)?, text: row.try_get(1)? })),
             None => Ok(Created::NoPerson),
         }
@@ -79,17 +95,17 @@ impl Postgres {
         let most = condition.most.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
         let parameters: [&(dyn ToSql + Sync); 5] = [&key.id(), &key.book(), &reach.own(), &patch, &most];
         let sql = merge(key);
-        let mut client = self.client().await?;
+        let mut session = self.writer().await?;
         if !condition.tag.is_conditional() {
-            let statement = client.prepare_cached(&sql).await?;
-            if client.execute(&statement, &parameters).await? > 0 {
+            let statement = session.prepare_cached(&sql).await?;
+            if session.execute(&statement, &parameters).await? > 0 {
                 return Ok(Changed::Done);
             }
-            let statement = client.prepare_cached(&sql::exists(DIALECT, key)).await?;
-            let is_there = client.query_one(&statement, &[&key.id(), &key.book(), &reach.own()]).await?.try_get(0)?;
+            let statement = session.prepare_cached(&sql::exists(DIALECT, key)).await?;
+            let is_there = session.query_one(&statement, &[&key.id(), &key.book(), &reach.own()]).await?.try_get(0)?;
             return Ok(if is_there { Changed::TooLarge } else { Changed::Missing });
         }
-        let transaction = client.transaction().await?;
+        let transaction = session.transaction().await?;
         let locked = transaction.prepare_cached(&lock(key)).await?;
         let Some(row) = transaction.query_opt(&locked, &[&key.id(), &key.book(), &reach.own()]).await? else {
             return Ok(Changed::Missing);
@@ -107,15 +123,15 @@ impl Postgres {
     }
 
     pub(super) async fn count(&self, owned: Owned, person: &str, most: i64, reach: &Reach) -> Result<i64, DbError> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached(&sql::count(DIALECT, owned)).await?;
-        Ok(client.query_one(&statement, &[&person, &most, &reach.own()]).await?.try_get(0)?)
+        let session = self.reader().await?;
+        let statement = session.prepare_cached(&sql::count(DIALECT, owned)).await?;
+        Ok(session.query_one(&statement, &[&person, &most, &reach.own()]).await?.try_get(0)?)
     }
 
     pub(super) async fn delete(&self, key: &Key, condition: &IfMatch, reach: &Reach) -> Result<Deleted, DbError> {
         let parameters: [&(dyn ToSql + Sync); 3] = [&key.id(), &key.book(), &reach.own()];
-        let mut client = self.client().await?;
-        let transaction = client.transaction().await?;
+        let mut session = self.writer().await?;
+        let transaction = session.transaction().await?;
         let locked = transaction.prepare_cached(&lock(key)).await?;
         let Some(row) = transaction.query_opt(&locked, &parameters).await? else {
             return Ok(Deleted::Missing);
@@ -134,7 +150,7 @@ impl Postgres {
         }
         let statement = transaction.prepare_cached(&sql::delete(DIALECT, key)).await?;
         match transaction.execute(&statement, &parameters).await {
-            Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => return Ok(Deleted::InUse),
+            Err(error) if error.is_foreign_key_violation() => return Ok(Deleted::InUse),
             deleted => deleted?,
         };
         transaction.commit().await?;

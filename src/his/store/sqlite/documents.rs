@@ -18,7 +18,7 @@ impl SqliteStore {
         reach: &Reach,
     ) -> Result<Option<StoredDocument>, DbError> {
         let (key, reach) = (key.clone(), reach.clone());
-        self.sqlite.read(move |connection| select(connection, &key, &reach)).await
+        self.read(move |connection| select(connection, &key, &reach)).await
     }
 
     pub(in super::super) async fn create_document(
@@ -44,7 +44,7 @@ impl SqliteStore {
                 _ => DocumentCreated::Taken,
             })
         };
-        self.sqlite.write(work).await
+        self.write(work).await
     }
 
     pub(in super::super) async fn delete_document(&self, key: &DocumentKey, reach: &Reach) -> Result<bool, DbError> {
@@ -53,7 +53,7 @@ impl SqliteStore {
             let mut statement = transaction.prepare_cached(&sql::delete_document(DIALECT))?;
             Ok(statement.execute(params![key.person, key.page, key.document, reach.own()])? > 0)
         };
-        self.sqlite.write(work).await
+        self.write(work).await
     }
 }
 

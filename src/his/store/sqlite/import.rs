@@ -11,7 +11,7 @@ use crate::his::json::Object;
 
 impl SqliteStore {
     pub(in super::super) async fn id(&self) -> Result<String, DbError> {
-        self.sqlite.read(|connection| connection.query_row(STORE_ID, [], |row| row.get(0))).await
+        self.read(|connection| connection.query_row(STORE_ID, [], |row| row.get(0))).await
     }
 
     pub(in super::super) async fn import(&self, batch: Batch) -> Result<Vec<BatchOutcome>, DbError> {
@@ -24,7 +24,7 @@ impl SqliteStore {
         let work = move |transaction: &Transaction<'_>| {
             records.iter().map(|(key, document)| store(transaction, key, document)).collect()
         };
-        self.sqlite.write(work).await
+        self.write(work).await
     }
 }
 

@@ -46,7 +46,7 @@ impl SqliteStore {
             chunk.end(limit);
             Ok(chunk)
         };
-        self.sqlite.read(work).await
+        self.read(work).await
     }
 
     /// At most `limit` ids, each with whether it is wanted.
@@ -68,7 +68,7 @@ impl SqliteStore {
             }
             Ok(ids)
         };
-        self.sqlite.read(work).await
+        self.read(work).await
     }
 }
 

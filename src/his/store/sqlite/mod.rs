@@ -8,9 +8,10 @@ mod list;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::shares::StoreTurns;
 use super::sql::{self, Dialect, Table};
 use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach};
-use crate::db::{DbError, Sqlite};
+use crate::db::{DbError, READERS, Sqlite};
 use crate::his::etag::IfMatch;
 use crate::his::json::{self, Object, Value};
 
@@ -20,26 +21,55 @@ const DIALECT: Dialect = Dialect::Sqlite;
 #[derive(Clone)]
 pub struct SqliteStore {
     sqlite: Sqlite,
+    turns: StoreTurns,
 }
 
 impl SqliteStore {
     pub(super) fn new(sqlite: Sqlite) -> Self {
-        Self { sqlite }
+        Self { sqlite, turns: StoreTurns::default() }
+    }
+
+    /// How many connections there are for reads, which are the ones to share: writes take turns on one more.
+    pub(super) fn connections(&self) -> usize {
+        READERS
+    }
+
+    /// The same store, with other turns.
+    pub(super) fn with(&self, turns: StoreTurns) -> Self {
+        Self { sqlite: self.sqlite.clone(), turns }
+    }
+
+    async fn read<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let turn = self.turns.read().await?;
+        self.sqlite.read_with(turn, work).await
+    }
+
+    async fn write<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let turn = self.turns.write().await?;
+        self.sqlite.write_with(turn, work).await
     }
 
     pub(super) async fn record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
         let (key, reach) = (key.clone(), reach.clone());
-        self.sqlite.read(move |connection| text(connection, &sql::select_visible(DIALECT, &key), &key, &reach)).await
+        self.read(move |connection| text(connection, &sql::select_visible(DIALECT, &key), &key, &reach)).await
     }
 
     pub(super) async fn whole_record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
         let (key, reach) = (key.clone(), reach.clone());
-        self.sqlite.read(move |connection| text(connection, &sql::select_whole(DIALECT, &key), &key, &reach)).await
+        self.read(move |connection| text(connection, &sql::select_whole(DIALECT, &key), &key, &reach)).await
     }
 
     pub(super) async fn create(&self, key: &Key, text: String, reach: &Reach) -> Result<Created, DbError> {
         let (key, reach) = (key.clone(), reach.clone());
-        self.sqlite.write(move |transaction| insert(transaction, &key, &text, &reach)).await
+        self.write(move |transaction| insert(transaction, &key, &text, &reach)).await
     }
 
     pub(super) async fn patch(
@@ -72,7 +102,7 @@ impl SqliteStore {
             statement.execute(params![key.id(), key.book(), reach.own(), object.to_text()])?;
             Ok(Changed::Done)
         };
-        self.sqlite.write(work).await
+        self.write(work).await
     }
 
     pub(super) async fn count(&self, owned: Owned, person: &str, most: i64, reach: &Reach) -> Result<i64, DbError> {
@@ -81,7 +111,7 @@ impl SqliteStore {
             let mut statement = connection.prepare_cached(&sql::count(DIALECT, owned))?;
             statement.query_row(params![person, most, reach.own()], |row| row.get(0))
         };
-        self.sqlite.read(work).await
+        self.read(work).await
     }
 
     pub(super) async fn delete(&self, key: &Key, condition: &IfMatch, reach: &Reach) -> Result<Deleted, DbError> {
@@ -107,7 +137,7 @@ impl SqliteStore {
                 deleted => deleted.map(|_| Deleted::Done),
             }
         };
-        self.sqlite.write(work).await
+        self.write(work).await
     }
 }
 

@@ -1,0 +1,180 @@
+//! Who is in the way of an operator's change.
+//!
+//! The one rule: a change that waits for a lock in vain names the session or process that holds it, so that the operator can
+//! end it. It is looked for while the change waits: afterwards nobody is in its way. What a session last did is told by its
+//! first word alone; the rest may hold somebody's data.
+
+use std::future::Future;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::{Accounts, AccountsError};
+use crate::config::StoreConfig;
+use crate::db::{Database, DbError, SessionPool, WaitReason};
+
+/// How long an operator's change waits for a lock, in times of what a request does: it may be urgent. Not so long that the limit
+/// of the whole change ([`super::WRITE_TIMEOUT`]) comes first, and long enough to find the holder.
+const TIMES: u32 = 2;
+const LOCK_TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(7));
+/// After this time of waiting the holder is looked for, and how long that may take.
+const LOOK_AFTER: Duration = Duration::from_millis(200);
+const LOOK_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+impl Accounts {
+    /// Runs an operator's statement; how many rows it changed.
+    pub(super) async fn run_named(
+        &self,
+        pool: &SessionPool,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, AccountsError> {
+        let mut session = pool.get().await?;
+        let pid: i32 = session.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
+        let transaction = session.transaction().await?;
+        transaction.batch_execute(&format!("SET LOCAL lock_timeout = {}", self.lock_timeout().as_millis())).await?;
+        let written = self.naming(transaction.execute(sql, parameters), pid).await?;
+        transaction.commit().await?;
+        Ok(written)
+    }
+
+    fn lock_timeout(&self) -> Duration {
+        let (least, most) = LOCK_TIMEOUT;
+        match &self.config {
+            StoreConfig::Postgres(config) if !config.lock_timeout.is_zero() => {
+                (config.lock_timeout * TIMES).clamp(least, most)
+            }
+            StoreConfig::Postgres(_) | StoreConfig::Sqlite(_) => most,
+        }
+    }
+
+    /// Awaits a change of the embedded store; whoever was in its way is mostly there still.
+    pub(super) async fn run_named_embedded<T>(
+        &self,
+        change: impl Future<Output = Result<T, DbError>>,
+    ) -> Result<T, AccountsError> {
+        match change.await {
+            Err(error) if error.waited_for() == Some(WaitReason::Lock) => Err(match self.process_before() {
+                Some(by) => AccountsError::Locked { by },
+                None => error.into(),
+            }),
+            changed => Ok(changed?),
+        }
+    }
+
+    /// Awaits a change, and looks meanwhile for the session that is in its way.
+    async fn naming<T>(&self, change: impl Future<Output = Result<T, DbError>>, pid: i32) -> Result<T, AccountsError> {
+        let mut change = std::pin::pin!(change);
+        let look = async {
+            sleep(LOOK_AFTER).await;
+            timeout(LOOK_TIMEOUT, self.session_before(pid)).await
+        };
+        let (held, changed) = tokio::select! {
+            changed = &mut change => return Ok(changed?),
+            held = look => (held, change.await),
+        };
+        match (held, changed) {
+            (Ok(Ok(Some(by))), Err(error)) if error.waited_for() == Some(WaitReason::Lock) => {
+                Err(AccountsError::Locked { by })
+            }
+            (_, changed) => Ok(changed?),
+        }
+    }
+
+    /// The sessions that keep one waiting, those at the head of the line; asked by the reports' session, which is free.
+    async fn session_before(&self, pid: i32) -> Result<Option<String>, AccountsError> {
+        let Database::Postgres(pool) = &self.reports else { return Ok(None) };
+        let rows = pool.get().await?.query(POSTGRES_BLOCKING, &[&pid]).await?;
+        let holders: Vec<String> = rows.iter().map(holder).collect();
+        Ok((!holders.is_empty()).then(|| holders.join(", and by ")))
+    }
+
+    /// The process that writes to the embedded store.
+    fn process_before(&self) -> Option<String> {
+        let StoreConfig::Sqlite(config) = &self.config else { return None };
+        writer_of(&config.path, &std::fs::read_to_string("/proc/locks").ok()?)
+    }
+}
+
+/// A row of [`POSTGRES_BLOCKING`] in words.
+fn holder(row: &Row) -> String {
+    let text = |column: usize| row.get::<_, Option<&str>>(column).unwrap_or("unknown");
+    let pid: i32 = row.get(0);
+    if pid == 0 {
+        return format!("the prepared transaction `{}`, prepared {}", text(1), text(4));
+    }
+    format!(
+        "session {pid} (user `{}`, application `{}`, from {}, in a transaction since {}, {}, last statement {}); \
+         `SELECT pg_terminate_backend({pid})` ends it",
+        text(1),
+        text(2),
+        text(3),
+        text(4),
+        text(5),
+        text(6)
+    )
+}
+
+/// The process that holds SQLite's lock for writers of a file in WAL mode: one byte of its `-shm` (sqlite.org/walformat.html,
+/// "The WAL-Index File Format", 2.3.1), as the kernel lists it (proc_locks(5)).
+fn writer_of(path: &Path, locks: &str) -> Option<String> {
+    const WRITER: u64 = 120;
+    let shm = std::fs::metadata(path.with_file_name({
+        let mut name = path.file_name()?.to_owned();
+        name.push("-shm");
+        name
+    }))
+    .ok()?;
+    let is_writers = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "POSIX", _, "WRITE", _, file, first, last] = fields.as_slice() else { return false };
+        let inode = file.rsplit(':').next().and_then(|inode| inode.parse().ok());
+        let covers = first.parse().is_ok_and(|first: u64| first <= WRITER)
+            && (*last == "EOF" || last.parse().is_ok_and(|last: u64| last >= WRITER));
+        inode == Some(shm.ino()) && covers
+    };
+    let pid = locks.lines().find(is_writers)?.split_whitespace().nth(4)?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(format!("process {pid} (`{}`)", name.trim()))
+}
+
+/// Who is at the head of the line that `$1` stands in. Those who wait there themselves are in nobody's power.
+const POSTGRES_BLOCKING: &str = r"
+    WITH RECURSIVE line(pid) AS (
+        SELECT unnest(pg_blocking_pids($1))
+        UNION SELECT unnest(pg_blocking_pids(line.pid)) FROM line WHERE line.pid <> 0
+    )
+    SELECT a.pid, a.usename::text, a.application_name, coalesce(host(a.client_addr), 'this machine'),
+           to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'), a.state,
+           upper(substring(a.query FROM '^\s*([A-Za-z]+)'))
+    FROM pg_stat_activity a WHERE a.pid IN (SELECT pid FROM line) AND cardinality(pg_blocking_pids(a.pid)) = 0
+    UNION ALL
+    SELECT 0, p.gid, NULL, NULL, to_char(p.prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'), NULL, NULL
+    FROM pg_prepared_xacts p WHERE p.database = current_database() AND 0 IN (SELECT pid FROM line)
+    LIMIT 3";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_writer_of_an_embedded_store_is_found_among_all_locks() {
+        let path = std::env::temp_dir().join(format!("fedgate-locks-{:x}", rand::random::<u128>()));
+        let shm = path.with_file_name(format!("{}-shm", path.file_name().unwrap().display()));
+        std::fs::write(&shm, "").unwrap();
+        let inode = std::fs::metadata(&shm).unwrap().ino();
+        let me = std::process::id();
+        let line = |pid, file: u64, kind, range| format!("7: POSIX  ADVISORY  {kind} {pid} fe:01:{file} {range}\n");
+        let others = line(1, inode + 1, "WRITE", "120 120") + &line(1, inode, "READ ", "123 123") + "8: FLOCK x\n";
+        assert_eq!(writer_of(&path, &others), None);
+        for range in ["120 120", "0 EOF"] {
+            let found = writer_of(&path, &(others.clone() + &line(me, inode, "WRITE", range))).unwrap();
+            assert!(found.starts_with(&format!("process {me} (`")), "{found}");
+        }
+        std::fs::remove_file(shm).unwrap();
+    }
+}

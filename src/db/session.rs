@@ -1,0 +1,385 @@
+//! Sessions of the pool: the one way to run a statement on PostgreSQL, and what becomes of a statement whose caller is gone.
+//!
+//! The one rule: a session serves the next caller only once the server has answered everything that was sent on it. A dropped
+//! future (a client that went away, a limit that was reached) leaves a server at work; the session then keeps its place in the
+//! pool until the server has answered, so that callers who come and go never load the server beyond the pool.
+//!
+//! A cancel request is a race: it travels on a connection of its own, and hits whatever the session is at when it arrives
+//! (PostgreSQL manual, "Canceling Requests in Progress"). So a session that was cancelled is closed, never used again.
+//!
+//! Called by `accounts`, `his::store` and `schema`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use deadpool_postgres::{Client, Object, Pool, Transaction};
+use futures_util::{Stream, StreamExt, pin_mut};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Error, Portal, Row, Statement, ToStatement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::DbError;
+
+/// How long the server may be silent about one statement. It ends a statement by itself before that (`statement_timeout`), so
+/// a server that is silent for longer does not answer at all.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(11);
+/// How long an abandoned statement may go on before it is cancelled: most are answered by then, and their session is kept.
+const GRACE: Duration = Duration::from_millis(50);
+/// How long a cancel request may take.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a cancelled statement may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
+
+type Parameters<'a> = [&'a (dyn ToSql + Sync)];
+
+/// The sessions of one database; clones share them.
+#[derive(Clone)]
+pub struct SessionPool {
+    pool: Pool,
+    tls: MakeRustlsConnect,
+}
+
+impl SessionPool {
+    pub(super) fn new(pool: Pool, tls: MakeRustlsConnect) -> Self {
+        Self { pool, tls }
+    }
+
+    /// A session, as soon as one is free.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`]: none became free in time, or the server cannot be reached.
+    pub async fn get(&self) -> Result<PooledSession, DbError> {
+        self.get_with(()).await
+    }
+
+    /// As [`SessionPool::get`]; `turn` is dropped when the server works for this session no more.
+    ///
+    /// # Errors
+    /// See [`SessionPool::get`].
+    pub async fn get_with(&self, turn: impl Send + Sync + 'static) -> Result<PooledSession, DbError> {
+        let client = Some(self.pool.get().await?);
+        let (turn, tls) = (Some(Box::new(turn) as Box<_>), self.tls.clone());
+        Ok(PooledSession { client, turn, tls, ledger: Arc::new(StatementLedger::new()) })
+    }
+
+    /// How many sessions there are at most.
+    pub fn most(&self) -> usize {
+        self.pool.status().max_size
+    }
+}
+
+/// A session with the server, given back when it is dropped.
+pub struct PooledSession {
+    /// INVARIANT: there until this is dropped or closed.
+    client: Option<Client>,
+    turn: Option<Box<dyn Send + Sync>>,
+    tls: MakeRustlsConnect,
+    ledger: Arc<StatementLedger>,
+}
+
+impl PooledSession {
+    fn client(&self) -> Result<&Client, DbError> {
+        self.client.as_ref().ok_or_else(|| DbError::Unavailable("the session was closed".into()))
+    }
+
+    /// Lets statements take as long as they need: for a migration or an import, which nobody waits for with a limit.
+    pub fn without_limit(self) -> Self {
+        self.ledger.is_unlimited.store(true, Ordering::Relaxed);
+        self
+    }
+
+    /// Closes the session at once, whatever the server does.
+    pub fn close(mut self) {
+        drop(self.client.take().map(Object::take));
+    }
+
+    /// A statement, prepared on this session once.
+    ///
+    /// # Errors
+    /// The server refused it or is away; so for every method here.
+    pub async fn prepare_cached(&self, sql: &str) -> Result<Statement, DbError> {
+        self.ledger.prepared(self.client()?.prepare_cached(sql)).await
+    }
+
+    /// All rows of an answer.
+    ///
+    /// # Errors
+    /// See [`PooledSession::prepare_cached`].
+    pub async fn query<S: ?Sized + ToStatement>(&self, sql: &S, of: &Parameters<'_>) -> Result<Vec<Row>, DbError> {
+        self.ledger.answered(self.client()?.query(sql, of)).await
+    }
+
+    /// The one row of an answer.
+    ///
+    /// # Errors
+    /// See [`PooledSession::prepare_cached`]; also when there is none or another.
+    pub async fn query_one<S: ?Sized + ToStatement>(&self, sql: &S, of: &Parameters<'_>) -> Result<Row, DbError> {
+        self.ledger.answered(self.client()?.query_one(sql, of)).await
+    }
+
+    /// The one row of an answer, if there is one.
+    ///
+    /// # Errors
+    /// See [`PooledSession::prepare_cached`].
+    pub async fn query_opt<S: ?Sized + ToStatement>(
+        &self,
+        sql: &S,
+        of: &Parameters<'_>,
+    ) -> Result<Option<Row>, DbError> {
+        self.ledger.answered(self.client()?.query_opt(sql, of)).await
+    }
+
+    /// Runs a statement; how many rows it touched.
+    ///
+    /// # Errors
+    /// See [`PooledSession::prepare_cached`].
+    pub async fn execute<S: ?Sized + ToStatement>(&self, sql: &S, of: &Parameters<'_>) -> Result<u64, DbError> {
+        self.ledger.answered(self.client()?.execute(sql, of)).await
+    }
+
+    /// Runs several statements.
+    ///
+    /// # Errors
+    /// See [`PooledSession::prepare_cached`].
+    pub async fn batch_execute(&self, sql: &str) -> Result<(), DbError> {
+        self.ledger.answered(self.client()?.batch_execute(sql)).await
+    }
+
+    /// Begins a transaction, which is rolled back unless it is committed.
+    ///
+    /// # Errors
+    /// See [`PooledSession::prepare_cached`].
+    pub async fn transaction(&mut self) -> Result<SessionTransaction<'_>, DbError> {
+        self.begin(false).await
+    }
+
+    /// As [`PooledSession::transaction`]; nothing can be written in it.
+    ///
+    /// # Errors
+    /// See [`PooledSession::prepare_cached`].
+    pub async fn read_only(&mut self) -> Result<SessionTransaction<'_>, DbError> {
+        self.begin(true).await
+    }
+
+    async fn begin(&mut self, is_read_only: bool) -> Result<SessionTransaction<'_>, DbError> {
+        let ledger = Arc::clone(&self.ledger);
+        let client = self.client.as_mut().ok_or_else(|| DbError::Unavailable("the session was closed".into()))?;
+        let begun = client.build_transaction().read_only(is_read_only).start();
+        let transaction = ledger.answered(begun).await?;
+        ledger.is_open.store(true, Ordering::Relaxed);
+        Ok(SessionTransaction { transaction, ledger })
+    }
+}
+
+impl Drop for PooledSession {
+    fn drop(&mut self) {
+        let Some(client) = self.client.take() else { return };
+        if self.ledger.is_settled() || client.is_closed() {
+            // To the pool, which drops what is closed.
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            drop(Object::take(client));
+            return;
+        };
+        let (ledger, tls, turn) = (Arc::clone(&self.ledger), self.tls.clone(), self.turn.take());
+        // It ends by itself within the limits above, and holds the session's place in the pool until then.
+        runtime.spawn(async move {
+            settle(client, &ledger, tls).await;
+            drop(turn);
+        });
+    }
+}
+
+/// Waits until the server has answered, and asks it to leave off where that takes long.
+async fn settle(client: Client, ledger: &StatementLedger, tls: MakeRustlsConnect) {
+    let is_silent = ledger.is_silent.load(Ordering::Relaxed);
+    // The server answers in order: what is answered now comes after everything that was abandoned.
+    if !is_silent && matches!(timeout(GRACE, client.check_connection()).await, Ok(Ok(()))) {
+        if ledger.preparing.load(Ordering::Relaxed) > 0 {
+            // The name of what was prepared is lost: kept sessions would gather such statements.
+            drop(Object::take(client));
+        }
+        return;
+    }
+    let cancel = client.cancel_token();
+    if let Ok(Err(error)) = timeout(CANCEL_TIMEOUT, cancel.cancel_query(tls)).await {
+        tracing::debug!("an abandoned statement could not be cancelled: {error}");
+    }
+    if !is_silent {
+        let _ = timeout(END_TIMEOUT, client.check_connection()).await;
+    }
+    drop(Object::take(client));
+}
+
+/// What was sent on a session and is not answered yet.
+struct StatementLedger {
+    unanswered: AtomicUsize,
+    preparing: AtomicUsize,
+    /// A transaction was begun and not ended: its ROLLBACK is on its way when the session is given back.
+    is_open: AtomicBool,
+    /// The server did not answer in time.
+    is_silent: AtomicBool,
+    is_unlimited: AtomicBool,
+}
+
+impl StatementLedger {
+    fn new() -> Self {
+        Self {
+            unanswered: AtomicUsize::new(0),
+            preparing: AtomicUsize::new(0),
+            is_open: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
+            is_unlimited: AtomicBool::new(false),
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed) == 0 && !self.is_open.load(Ordering::Relaxed)
+    }
+
+    /// Awaits an answer. A future that is dropped meanwhile leaves its statement in the count for good.
+    async fn answered<T>(&self, statement: impl Future<Output = Result<T, Error>>) -> Result<T, DbError> {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        let answer = match self.is_unlimited.load(Ordering::Relaxed) {
+            true => statement.await,
+            false => match timeout(ANSWER_TIMEOUT, statement).await {
+                Ok(answer) => answer,
+                Err(elapsed) => {
+                    self.is_silent.store(true, Ordering::Relaxed);
+                    return Err(DbError::Unavailable(elapsed.into()));
+                }
+            },
+        };
+        self.unanswered.fetch_sub(1, Ordering::Relaxed);
+        Ok(answer?)
+    }
+
+    async fn prepared(&self, statement: impl Future<Output = Result<Statement, Error>>) -> Result<Statement, DbError> {
+        self.preparing.fetch_add(1, Ordering::Relaxed);
+        let prepared = self.answered(statement).await;
+        self.preparing.fetch_sub(1, Ordering::Relaxed);
+        prepared
+    }
+}
+
+/// A transaction on a session.
+pub struct SessionTransaction<'a> {
+    transaction: Transaction<'a>,
+    ledger: Arc<StatementLedger>,
+}
+
+impl SessionTransaction<'_> {
+    /// See [`PooledSession::prepare_cached`].
+    ///
+    /// # Errors
+    /// As there; so for every method here.
+    pub async fn prepare_cached(&self, sql: &str) -> Result<Statement, DbError> {
+        self.ledger.prepared(self.transaction.prepare_cached(sql)).await
+    }
+
+    /// See [`PooledSession::query_one`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn query_one<S: ?Sized + ToStatement>(&self, sql: &S, of: &Parameters<'_>) -> Result<Row, DbError> {
+        self.ledger.answered(self.transaction.query_one(sql, of)).await
+    }
+
+    /// See [`PooledSession::query_opt`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn query_opt<S: ?Sized + ToStatement>(
+        &self,
+        sql: &S,
+        of: &Parameters<'_>,
+    ) -> Result<Option<Row>, DbError> {
+        self.ledger.answered(self.transaction.query_opt(sql, of)).await
+    }
+
+    /// See [`PooledSession::execute`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn execute<S: ?Sized + ToStatement>(&self, sql: &S, of: &Parameters<'_>) -> Result<u64, DbError> {
+        self.ledger.answered(self.transaction.execute(sql, of)).await
+    }
+
+    /// See [`PooledSession::batch_execute`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn batch_execute(&self, sql: &str) -> Result<(), DbError> {
+        self.ledger.answered(self.transaction.batch_execute(sql)).await
+    }
+
+    /// Binds parameters to a statement, to read its rows in pieces.
+    ///
+    /// # Errors
+    /// See [`PooledSession::prepare_cached`].
+    pub async fn bind(&self, statement: &Statement, of: &Parameters<'_>) -> Result<Portal, DbError> {
+        self.ledger.answered(self.transaction.bind(statement, of)).await
+    }
+
+    /// Reads at most `most` further rows, one by one, while `take` wants another. Whether there may be more.
+    ///
+    /// What `take` leaves of a piece is abandoned, and with it the session: a piece should be about as large as what is wanted.
+    ///
+    /// # Errors
+    /// See [`PooledSession::prepare_cached`]; and what `take` reports.
+    pub async fn piece(
+        &self,
+        portal: &Portal,
+        most: i32,
+        mut take: impl FnMut(&Row) -> Result<bool, DbError>,
+    ) -> Result<RowsLeft, DbError> {
+        let rows = self.ledger.answered(self.transaction.query_portal_raw(portal, most)).await?;
+        self.ledger.unanswered.fetch_add(1, Ordering::Relaxed);
+        pin_mut!(rows);
+        let mut count = 0;
+        while let Some(row) = self.next(&mut rows).await? {
+            count += 1;
+            if !take(&row)? && count < most {
+                return Ok(RowsLeft::Unwanted);
+            }
+        }
+        self.ledger.unanswered.fetch_sub(1, Ordering::Relaxed);
+        Ok(if count < most { RowsLeft::None } else { RowsLeft::Some })
+    }
+
+    /// The next row; the statement stays in the count.
+    async fn next(&self, rows: &mut (impl Stream<Item = Result<Row, Error>> + Unpin)) -> Result<Option<Row>, DbError> {
+        match timeout(ANSWER_TIMEOUT, rows.next()).await {
+            Ok(row) => Ok(row.transpose()?),
+            Err(elapsed) => {
+                self.ledger.is_silent.store(true, Ordering::Relaxed);
+                Err(DbError::Unavailable(elapsed.into()))
+            }
+        }
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// See [`PooledSession::prepare_cached`].
+    pub async fn commit(self) -> Result<(), DbError> {
+        self.ledger.answered(self.transaction.commit()).await?;
+        self.ledger.is_open.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// What a piece of rows leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowsLeft {
+    /// There are no more.
+    None,
+    /// There may be more.
+    Some,
+    /// The reader stopped within the piece.
+    Unwanted,
+}
