@@ -10,13 +10,16 @@
 
 mod error;
 mod basic;
+mod client;
+mod principal;
 mod cache;
 mod standing;
+mod verify;
 mod proof;
 mod hasher;
 mod throttle;
+mod spacing;
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,83 +31,37 @@ use tokio::sync::watch::Sender;
 use zeroize::Zeroizing;
 
 pub use basic::{Credential, CredentialError, OwnedCredential, with_credential};
+pub(crate) use client::network;
+pub use client::{ClientAddress, ForeignOrigin};
 pub use error::{AuthnError, RejectReason};
 pub use hasher::{Busy, Hasher, Lane};
+pub use principal::Principal;
 
-use crate::accounts::{Account, Accounts, CacheFigures};
+use crate::accounts::{Accounts, CacheFigures};
 use crate::config::AuthenticationConfig;
 use crate::moment::Moment;
-use crate::password::{self, Cost};
+use crate::password::Cost;
 use crate::policy::{PolicySet, Rights};
 use crate::routes::Routes;
-use cache::{Dropped, Generation, Principals};
+use cache::{Dropped, Principals};
+use client::Source;
+use principal::Proved;
 pub use proof::keyed_mac;
 use proof::{Proof, ProofKey, UntilExpiry};
+use spacing::Spacing;
 use standing::{Standing, Unlisted};
-pub(crate) use throttle::network;
-use throttle::{Throttle, Wait};
-
-/// How long a wrong password is remembered as wrong.
-const REJECTED_FOR: Duration = Duration::from_secs(10);
-
-/// Who is calling, verified, with what its roles may do under one policy.
-///
-/// Only the [`Authenticator`] makes one.
-pub struct Principal {
-    account: Box<str>,
-    roles: Vec<String>,
-    rights: Rights,
-    /// Its fingerprint alone, so that no cached principal keeps an old policy in memory.
-    policy: Arc<str>,
-    /// How its password was proved; nothing when a certificate was its proof.
-    password: Option<Proved>,
-    epoch: u64,
-    generation: Generation,
-    /// When it was first made.
-    since: Moment,
-}
-
-/// A password that was proved against the hash that is stored.
-#[derive(Clone)]
-struct Proved {
-    stored_hash: Arc<str>,
-    proof: Arc<Proof>,
-}
-
-impl std::fmt::Debug for Principal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Principal").field("account", &self.account).field("roles", &self.roles).finish_non_exhaustive()
-    }
-}
-
-impl Principal {
-    /// The account id.
-    pub fn account(&self) -> &str {
-        &self.account
-    }
-
-    /// The roles, as stored.
-    pub fn roles(&self) -> &[String] {
-        &self.roles
-    }
-
-    /// What the roles may do under [`Principal::policy`].
-    pub fn rights(&self) -> &Rights {
-        &self.rights
-    }
-
-    /// The fingerprint of the policy that the rights were compiled from.
-    pub fn policy(&self) -> &str {
-        &self.policy
-    }
-}
+use throttle::{ProvedPassword, Throttle};
 
 /// Finds out who is calling; one per gateway.
 pub struct Authenticator {
     accounts: Accounts,
     hasher: Hasher,
     principals: Principals,
-    throttle: Throttle,
+    throttle: Arc<Throttle>,
+    /// When rejections are answered, of each client address.
+    rejections: Spacing<Source>,
+    /// When waits are answered beside a person who is signed in, of each account at its client address.
+    mismatches: Spacing<(u64, Source)>,
     /// Proofs by their MAC, which covers account, stored hash and password, so that a changed password invalidates itself,
     /// and by the source that asked.
     proofs: Cache<ProofKey, Arc<Proof>>,
@@ -141,7 +98,9 @@ impl Authenticator {
         Ok(Self {
             hasher: Hasher::start(settings.hasher_threads, settings.hasher_queue, settings.cost)?,
             principals: Principals::new(settings.cached_accounts, settings.verified_for, bound),
-            throttle: Throttle::new(settings.free),
+            throttle: Arc::new(Throttle::new(settings.free)),
+            rejections: Spacing::new(),
+            mismatches: Spacing::new(),
             proofs: proofs.build(),
             dropped_proofs,
             accounts,
@@ -202,25 +161,19 @@ impl Authenticator {
     pub async fn authenticate(
         &self,
         header: Option<&[u8]>,
-        client: Option<IpAddr>,
+        client: ClientAddress,
         policy: &Arc<PolicySet>,
     ) -> Result<Arc<Principal>, AuthnError> {
         let header = header.ok_or(AuthnError::NoCredential)?;
-        let (began, now) = (Instant::now(), Moment::now());
-        let found = with_credential(header, |credential| match self.cached(credential, client, policy, now) {
+        let (source, now) = (client.source(), Moment::now());
+        let found = with_credential(header, |credential| match self.cached(credential, source, policy, now) {
             Some(principal) => Ok(principal),
             None => Err(credential.to_owned()),
         })?;
         self.principals.count(found.is_ok());
         match found {
             Ok(principal) => Ok(principal),
-            Err(credential) => {
-                let outcome = self.uncached(credential, client, policy).await;
-                if let Err(AuthnError::Rejected { .. }) = outcome {
-                    self.settle(began).await;
-                }
-                outcome
-            }
+            Err(credential) => self.uncached(credential, source, policy).await,
         }
     }
 
@@ -253,40 +206,34 @@ impl Authenticator {
         }
     }
 
-    /// Holds a rejection back until a full step of time since `began`, so that how long it took does not tell whether
-    /// there is such an account, nor which kind of hash it has.
-    async fn settle(&self, began: Instant) {
-        let step = self.settings.rejection_step;
-        if let Some(steps) = began.elapsed().as_nanos().checked_div(step.as_nanos()) {
-            let steps = u32::try_from(steps).unwrap_or(u32::MAX).saturating_add(1);
-            tokio::time::sleep_until((began + step.saturating_mul(steps)).into()).await;
-        }
-    }
-
     /// The hit path: synchronous, no I/O, and no allocation unless the source changes, or the policy has changed since the
     /// rights were compiled.
     fn cached(
         &self,
         credential: &Credential<'_>,
-        client: Option<IpAddr>,
+        source: Option<Source>,
         policy: &Arc<PolicySet>,
         now: Moment,
     ) -> Option<Arc<Principal>> {
         let principal = self.principals.find(&credential.account, now)?;
         let Proved { stored_hash, proof } = principal.password.as_ref()?;
+        if self.compares_no_more(&credential.account, source) {
+            return None;
+        }
         let mac = self.mac(&credential.account, stored_hash, &credential.password);
         let same = bool::from(mac.ct_eq(&proof.mac));
         if !same || !proof.counts(now, self.settings.verified_idle) {
             return None;
         }
-        if proof.is_strange_to(client) {
+        if proof.is_strange_to(source) {
             let (account, at) = (&*credential.account, Instant::now());
             let fingerprint = self.fingerprint(account, &credential.password);
-            if !self.throttle.has_proved(account, client, fingerprint, self.settings.verified_for, at) {
+            if !self.throttle.has_proved(account, source, fingerprint, self.settings.verified_for, at) {
                 return None;
             }
-            self.throttle.remember(account, client, fingerprint, at);
-            proof.used_from(client);
+            let password = ProvedPassword { fingerprint, stored: self.stored_mark(account, stored_hash) };
+            self.throttle.remember(account, source, password, at);
+            proof.used_from(source);
         }
         proof.touch(now);
         Some(self.under(principal, policy))
@@ -310,128 +257,6 @@ impl Authenticator {
         });
         self.principals.replace(&principal, &recompiled);
         recompiled
-    }
-
-    /// The miss path: reads the account, and hashes the password unless that was done before.
-    async fn uncached(
-        &self,
-        credential: OwnedCredential,
-        client: Option<IpAddr>,
-        policy: &Arc<PolicySet>,
-    ) -> Result<Arc<Principal>, AuthnError> {
-        self.are_confirmed().await?;
-        let generation = self.principals.generation();
-        let account = self.accounts.read(&credential.account).await?;
-        let stored = account.as_ref().and_then(|account| account.password_hash.clone());
-        let proof = self.prove(&credential, client, stored.as_deref().unwrap_or(&self.nobodys_hash)).await?;
-        let reject = |reason| Err(AuthnError::Rejected { account: credential.account.clone(), reason });
-        // The comparison was made whatever the account's state: that it took its time tells nothing.
-        let (Some(account), Some(stored)) = (account, stored) else { return reject(RejectReason::UnknownAccount) };
-        match (proof.right, account.active) {
-            (false, _) => return reject(RejectReason::WrongPassword),
-            (true, false) => return reject(RejectReason::Inactive),
-            (true, true) => {}
-        }
-        let password = Proved { stored_hash: stored.into(), proof };
-        let principal = Arc::new(self.principal(account, Some(password), policy, generation));
-        self.principals.insert(&principal);
-        Ok(principal)
-    }
-
-    fn principal(
-        &self,
-        account: Account,
-        password: Option<Proved>,
-        policy: &Arc<PolicySet>,
-        generation: Generation,
-    ) -> Principal {
-        Principal {
-            rights: Rights::compile(policy, &account.roles, self.routes.endpoints()),
-            policy: Arc::clone(policy.shared_fingerprint()),
-            account: account.id.into(),
-            roles: account.roles,
-            password,
-            epoch: account.epoch,
-            generation,
-            since: Moment::now(),
-        }
-    }
-
-    /// Compares a password with a stored hash, once for all requests of one source that ask the same at the same time or
-    /// soon after. What another source has proved answers nobody: see [`throttle`].
-    async fn prove(
-        &self,
-        credential: &OwnedCredential,
-        client: Option<IpAddr>,
-        stored: &str,
-    ) -> Result<Arc<Proof>, AuthnError> {
-        let account = &*credential.account;
-        let fingerprint = self.fingerprint(account, &credential.password);
-        let mac = self.mac(account, stored, &credential.password);
-        let key = (mac, client.map(network));
-        if let Some(known) = self.proofs.get(&key).await {
-            let now = Moment::now();
-            if known.counts(now, self.settings.verified_idle) {
-                known.touch(now);
-                self.proof_hits.fetch_add(1, Ordering::Relaxed);
-                if known.right {
-                    self.throttle.remember(account, client, fingerprint, Instant::now());
-                }
-                return Ok(known);
-            }
-            self.proofs.invalidate(&key).await;
-        }
-        let attempt = self.throttle.begin(account, client, fingerprint, Instant::now());
-        let attempt = attempt.map_err(|Wait(wait)| AuthnError::Throttled { account: account.to_owned(), wait })?;
-        let lane = if attempt.is_known { Lane::Known } else { Lane::Unknown };
-        let hashed = self.proofs.try_get_with(key, async {
-            self.hashed.fetch_add(1, Ordering::Relaxed);
-            let right = self.hasher.verify(stored.to_owned(), credential.password.clone(), lane).await?;
-            if right && self.settings.upgrade_hashes && password::needs_upgrade(stored, self.hasher.cost()) {
-                self.upgrade(credential, client, stored.to_owned());
-            }
-            Ok::<_, Busy>(self.proof(mac, client, right))
-        });
-        let proof = hashed.await.map_err(|busy| AuthnError::Busy(*busy))?;
-        match proof.right {
-            true => self.throttle.succeeded(account, client, fingerprint, Instant::now()),
-            false => self.throttle.failed(account, client, fingerprint, Instant::now()),
-        }
-        drop(attempt);
-        Ok(proof)
-    }
-
-    /// Tells the throttle which passwords are the same, whatever hash they are compared with.
-    fn fingerprint(&self, account: &str, password: &[u8]) -> u64 {
-        u64::from_le_bytes(self.mac(account, "", password).first_chunk().copied().unwrap_or_default())
-    }
-
-    fn proof(&self, mac: [u8; 32], client: Option<IpAddr>, right: bool) -> Arc<Proof> {
-        Arc::new(Proof::new(mac, client, right, if right { self.settings.verified_for } else { REJECTED_FOR }))
-    }
-
-    /// Replaces a verified hash by a new one, behind the request's back: only if nobody changed it meanwhile.
-    fn upgrade(&self, credential: &OwnedCredential, client: Option<IpAddr>, old: String) {
-        let (accounts, hasher, proofs) = (self.accounts.clone(), self.hasher.clone(), self.proofs.clone());
-        let (account, password) = (credential.account.clone(), credential.password.clone());
-        let (key, lasts) = (self.key.clone(), self.settings.verified_for);
-        tokio::spawn(async move {
-            let Ok(Some(new)) = hasher.hash(password.clone()).await else { return };
-            // The proof is there before the hash is, so that no request from there has to hash the password again.
-            let mac = keyed_mac(&key, &account, &new, &password);
-            proofs.insert((mac, client.map(network)), Arc::new(Proof::new(mac, client, true, lasts))).await;
-            match accounts.replace_hash(&account, &old, &new).await {
-                Ok(true) => tracing::info!(account, "password hash replaced by argon2id"),
-                Ok(false) => tracing::debug!(account, "password hash changed meanwhile, left as it is"),
-                Err(error) => {
-                    tracing::warn!(account, %error, "password hash could not be replaced; the next login tries again")
-                }
-            }
-        });
-    }
-
-    fn mac(&self, account: &str, stored: &str, password: &[u8]) -> [u8; 32] {
-        keyed_mac(&self.key, account, stored, password)
     }
 }
 

@@ -2,18 +2,17 @@
 //!
 //! The one rule: the MAC covers account, stored hash and password, so that a changed password invalidates itself.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
 
-use super::network;
+use super::client::Source;
 use crate::moment::Moment;
 
 /// What was compared, and the source that asked.
-pub(super) type ProofKey = ([u8; 32], Option<IpAddr>);
+pub(super) type ProofKey = ([u8; 32], Option<Source>);
 
 /// That a password was compared with a stored hash, and the outcome.
 pub(super) struct Proof {
@@ -29,8 +28,8 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// One that is made now for a client, and counts for so long.
-    pub(super) fn new(mac: [u8; 32], client: Option<IpAddr>, right: bool, lasts: Duration) -> Self {
+    /// One that is made now for a source, and counts for so long.
+    pub(super) fn new(mac: [u8; 32], from: Option<Source>, right: bool, lasts: Duration) -> Self {
         let start = Moment::now();
         Self {
             mac,
@@ -38,7 +37,7 @@ impl Proof {
             until: start + lasts,
             start,
             last_used: AtomicU64::new(0),
-            last_source: AtomicU64::new(source(client)),
+            last_source: AtomicU64::new(number(from)),
         }
     }
 
@@ -55,26 +54,21 @@ impl Proof {
         }
     }
 
-    /// Whether the source of `client` is another than the one that used it last.
-    pub(super) fn is_strange_to(&self, client: Option<IpAddr>) -> bool {
-        self.last_source.load(Ordering::Relaxed) != source(client)
+    /// Whether this source is another than the one that used it last.
+    pub(super) fn is_strange_to(&self, from: Option<Source>) -> bool {
+        self.last_source.load(Ordering::Relaxed) != number(from)
     }
 
-    pub(super) fn used_from(&self, client: Option<IpAddr>) {
-        self.last_source.store(source(client), Ordering::Relaxed);
+    pub(super) fn used_from(&self, from: Option<Source>) {
+        self.last_source.store(number(from), Ordering::Relaxed);
     }
 }
 
 /// The number of no source.
 const NOBODY: u64 = u64::MAX;
 
-/// The number of a source: of IPv6 the network, of IPv4 the address among what IPv6 has for groups, which send nothing.
-fn source(client: Option<IpAddr>) -> u64 {
-    match client.map(network) {
-        None => NOBODY,
-        Some(IpAddr::V4(address)) => 0xffff_ffff << 32 | u64::from(u32::from(address)),
-        Some(IpAddr::V6(address)) => (u128::from(address) >> 64) as u64,
-    }
+fn number(from: Option<Source>) -> u64 {
+    from.map_or(NOBODY, Source::number)
 }
 
 /// BLAKE3 under the process's key, over the parts with their lengths before them, so that no two questions are one.

@@ -7,7 +7,7 @@ use super::*;
 use crate::accounts::{AccountChange, AccountsError, Changed, Changes, NewAccount, Watch, watch};
 use crate::config::{Config, StoreConfig};
 use crate::db::schema;
-use crate::password::{Arena, Cost, hash_with};
+use crate::password::{self, Arena, Cost, hash_with};
 
 const CHEAP: Cost = Cost { memory_kib: 64, passes: 1 };
 const POLICY: &str = r#"[{"role": "end_user", "permissions": {"GET": ["login", "person"]}}]"#;
@@ -58,7 +58,7 @@ impl Fixture {
 
     async fn login(&self, id: &str, password: &str) -> Result<Arc<Principal>, AuthnError> {
         let header = format!("Basic {}", STANDARD.encode(format!("{id}:{password}")));
-        self.authenticator.authenticate(Some(header.as_bytes()), None, &self.policy).await
+        self.authenticator.authenticate(Some(header.as_bytes()), ClientAddress::default(), &self.policy).await
     }
 
     async fn rejection(&self, id: &str, password: &str) -> RejectReason {
@@ -74,6 +74,14 @@ impl Drop for Fixture {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+fn address(ip: [u8; 4]) -> ClientAddress {
+    Some(ip.into()).into()
+}
+
+fn source(ip: [u8; 4]) -> Option<Source> {
+    address(ip).source()
 }
 
 fn cheap_hash(password: &str) -> String {
@@ -100,7 +108,7 @@ async fn only_the_right_password_of_an_active_account_makes_a_principal() {
             assert_eq!(fixture.rejection("NOBODY", "right").await, RejectReason::UnknownAccount);
         }
     }
-    let none = fixture.authenticator.authenticate(None, None, &fixture.policy).await;
+    let none = fixture.authenticator.authenticate(None, ClientAddress::default(), &fixture.policy).await;
     assert!(matches!(none, Err(AuthnError::NoCredential)));
 }
 
@@ -194,7 +202,8 @@ async fn a_cached_principal_keeps_no_old_policy_in_memory() {
     fixture.confirm(None).await;
     let replaced = Arc::new(PolicySet::parse(POLICY.replace("end_user", "other").as_bytes()).unwrap());
     let header = format!("Basic {}", STANDARD.encode("ANA:right"));
-    let principal = fixture.authenticator.authenticate(Some(header.as_bytes()), None, &replaced).await.unwrap();
+    let principal =
+        fixture.authenticator.authenticate(Some(header.as_bytes()), ClientAddress::default(), &replaced).await.unwrap();
     assert_eq!((principal.policy(), Arc::strong_count(&replaced)), (replaced.fingerprint(), 1));
 }
 
@@ -208,7 +217,7 @@ async fn a_busy_hasher_is_no_wrong_password() {
     busy.standing.send_replace(Standing::Confirmed);
     let header = format!("Basic {}", STANDARD.encode("ANA:right"));
     assert!(matches!(
-        busy.authenticate(Some(header.as_bytes()), None, &fixture.policy).await,
+        busy.authenticate(Some(header.as_bytes()), ClientAddress::default(), &fixture.policy).await,
         Err(AuthnError::Busy(_))
     ));
 }
@@ -221,7 +230,8 @@ async fn the_rights_of_a_cached_principal_follow_the_policy() {
     let before = fixture.login("ANA", "right").await.unwrap();
     let wider = Arc::new(PolicySet::parse(POLICY.replace("\"person\"", "\"people\"").as_bytes()).unwrap());
     let header = format!("Basic {}", STANDARD.encode("ANA:right"));
-    let after = fixture.authenticator.authenticate(Some(header.as_bytes()), None, &wider).await.unwrap();
+    let after =
+        fixture.authenticator.authenticate(Some(header.as_bytes()), ClientAddress::default(), &wider).await.unwrap();
     let endpoints = fixture.authenticator.routes.endpoints();
     let reach = |principal: &Principal, name| {
         principal.rights().reach(crate::policy::Method::Get, endpoints.find(name).unwrap()).is_some()
@@ -236,7 +246,7 @@ async fn the_rights_of_a_cached_principal_follow_the_policy() {
     let epoch = fixture.confirm(Some(1)).await;
     assert!(epoch > after.epoch);
     let third = Arc::new(PolicySet::parse(POLICY.as_bytes()).unwrap());
-    let again = || fixture.authenticator.authenticate(Some(header.as_bytes()), None, &third);
+    let again = || fixture.authenticator.authenticate(Some(header.as_bytes()), ClientAddress::default(), &third);
     assert!(Arc::ptr_eq(&again().await.unwrap(), &again().await.unwrap()), "compiled anew for each request");
 }
 
@@ -288,7 +298,7 @@ async fn who_guesses_waits_and_who_has_proved_the_password_does_not() {
     fixture.add("ANA", cheap_hash("right")).await;
     let from = |client: &str, password: &str| {
         let header = format!("Basic {}", STANDARD.encode(format!("ANA:{password}")));
-        let client = Some(client.parse().unwrap());
+        let client = Some(client.parse().unwrap()).into();
         let (authenticator, policy) = (Arc::clone(&fixture.authenticator), Arc::clone(&fixture.policy));
         async move { authenticator.authenticate(Some(header.as_bytes()), client, &policy).await }
     };
@@ -306,8 +316,7 @@ async fn who_guesses_waits_and_who_has_proved_the_password_does_not() {
     // Even the right password is not looked at there now, though it is cached; where it was proved it goes on, without any
     // lease, and from elsewhere too.
     let guesses = 100..112;
-    guesses
-        .for_each(|n| fixture.authenticator.throttle.failed("ANA", Some([198, 51, 100, 7].into()), n, Instant::now()));
+    guesses.for_each(|n| fixture.authenticator.throttle.failed("ANA", source([198, 51, 100, 7]), n, Instant::now()));
     for leased in [false, true, true] {
         if leased {
             fixture.confirm(None).await;
@@ -329,7 +338,7 @@ async fn guesses_sent_at_once_are_not_looked_at_beyond_what_is_free() {
         let header = format!("Basic {}", STANDARD.encode(format!("ANA:guess{guess}")));
         let (authenticator, policy) = (Arc::clone(&fixture.authenticator), Arc::clone(&fixture.policy));
         tokio::spawn(async move {
-            authenticator.authenticate(Some(header.as_bytes()), Some([192, 0, 2, 1].into()), &policy).await.map(drop)
+            authenticator.authenticate(Some(header.as_bytes()), address([192, 0, 2, 1]), &policy).await.map(drop)
         })
     });
     let guesses: Vec<_> = guesses.collect();
@@ -354,7 +363,7 @@ async fn what_a_source_has_proved_answers_no_other() {
     fixture.add("ANA", cheap_hash("right")).await;
     let header = |password| format!("Basic {}", STANDARD.encode(format!("ANA:{password}")));
     let from = async |host: u8, password| {
-        let (header, client) = (header(password), Some([192, 0, 2, host].into()));
+        let (header, client) = (header(password), address([192, 0, 2, host]));
         fixture.authenticator.authenticate(Some(header.as_bytes()), client, &fixture.policy).await
     };
     let hashed = async || fixture.authenticator.figures().await.hashed;
@@ -367,7 +376,7 @@ async fn what_a_source_has_proved_answers_no_other() {
             let before = hashed().await;
             from(host, "right").await.unwrap();
             assert_eq!(hashed().await - before, u64::from(round == 0), "{host}, round {round}, leased: {leased}");
-            assert!(fixture.authenticator.throttle.knows("ANA", Some([192, 0, 2, host].into()), Instant::now()));
+            assert!(fixture.authenticator.throttle.knows("ANA", source([192, 0, 2, host]), Instant::now()));
         }
     }
     for host in [1, 2] {
@@ -411,7 +420,7 @@ async fn how_long_a_rejection_takes_tells_nothing_of_the_account() {
     let login = async |id, password| {
         let header = format!("Basic {}", STANDARD.encode(format!("{id}:{password}")));
         let began = Instant::now();
-        let outcome = padded.authenticate(Some(header.as_bytes()), None, &fixture.policy).await;
+        let outcome = padded.authenticate(Some(header.as_bytes()), ClientAddress::default(), &fixture.policy).await;
         (outcome, tokio::time::Instant::now().into_std().saturating_duration_since(began))
     };
     let (outcome, took) = login("NEW", "right").await;
@@ -435,4 +444,5 @@ fn nobodys_hash_is_one_that_is_verified_at_full_cost() {
 
 mod bounds;
 mod cached;
+mod guessing;
 mod listing;

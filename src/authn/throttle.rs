@@ -1,34 +1,42 @@
 //! Brute-force protection that cannot be used to lock a doctor out.
 //!
-//! The one rule: no number of failures elsewhere keeps away who proved the password from the same source lately. What
-//! slows down is a *pair* of account and source after its own failures, an account's *unknown* sources while it is under
-//! attack from many, and a source that fails on many accounts. Waits begin at one second, double, and end at an hour.
+//! The one rule: no number of failures, wherever they come from, keeps a password waiting that this process has proved for
+//! the account and client address. What slows down is a *pair* of account and client address after its own failures, an
+//! account's *unknown* addresses while it is under attack from many, and an address that fails on many accounts. Waits
+//! begin at one second, double, and end at an hour.
+//!
+//! A proved password skips the wait and is admitted by nothing but its verification. That it was proved is remembered for
+//! days, for the address that proved it alone, with the stored hash that it was proved against: a skip for every address
+//! would let the whole world try passwords against what one address has proved. A guesser behind that very address who sends
+//! the right password learns what signing in tells anybody. A skip that does not end in an admission (the password was
+//! changed, the account is switched off) is none: the caller waits like everybody, and the proof is forgotten.
 //!
 //! Passwords that are being looked at count as failures of their pair and account until it is known how they end, so
-//! that many at once are no more guesses than one after the other. They do not count for their source: a hospital behind
+//! that many at once are no more guesses than one after the other. They do not count for their address: a hospital behind
 //! one address signs in all at once in the morning, and what the hashers take at a time is bounded. What was mistyped
 //! before the right password came is taken back.
 //!
-//! Nothing that is cached answers a source that has not proved that very password itself ([`Throttle::has_proved`]): it
+//! Nothing that is cached answers an address that has not proved that very password itself ([`Throttle::has_proved`]): it
 //! would tell a guesser whether he is right as often as he likes, whatever a wrong guess is answered.
 //!
-//! Memory is bounded, and time is monotonic. A source is an IPv4 address or an IPv6 network of 64 bits (NIST SP 800-63B,
-//! 5.2.2, asks for such limits).
+//! Memory is bounded, and time is monotonic.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use super::client::{Source, short_hash};
 use crate::config::FreeFailures;
 
 /// First and longest wait.
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
 /// How long a source stays known to an account after it last sent the right password.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a password that an address has proved skips waits there after it was last used: over a weekend.
+const PROVED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Sources known to an account, the latest; so that who holds one account cannot push out those of another.
 const KNOWN: usize = 256;
 /// How long failures are remembered after they were last asked for.
@@ -42,9 +50,9 @@ pub(super) struct Wait(pub(super) Duration);
 
 /// What has failed lately, what is being looked at, and who has succeeded.
 pub(super) struct Throttle {
-    pairs: Cache<(Box<str>, IpAddr), Arc<Mutex<Failures>>>,
+    pairs: Cache<(Box<str>, Source), Arc<Mutex<Failures>>>,
     accounts: Cache<Box<str>, Arc<Mutex<Failures>>>,
-    sources: Cache<IpAddr, Arc<Mutex<Failures>>>,
+    sources: Cache<Source, Arc<Mutex<Failures>>>,
     known: Cache<Box<str>, Arc<Mutex<Known>>>,
     underway: Mutex<HashMap<Place, Vec<Underway>>>,
     free: FreeFailures,
@@ -54,19 +62,31 @@ pub(super) struct Throttle {
 type Known = Vec<Sighting>;
 
 /// A source that sent the right password of an account.
+#[derive(Clone, Copy)]
 struct Sighting {
-    source: IpAddr,
-    fingerprint: u64,
+    source: Source,
+    /// The password; nothing once it turned out to admit nobody.
+    password: Option<ProvedPassword>,
     last: Instant,
 }
 
+/// A password, and the hash that it was proved against, as keyed hashes of which nothing can be learned. They are short: a
+/// collision would skip a wait, and admit nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ProvedPassword {
+    /// Of account and password.
+    pub(super) fingerprint: u64,
+    /// Of account and stored hash.
+    pub(super) stored: u64,
+}
+
 /// Where a password counts while it is looked at: its account and source, or its account among all unknown sources.
-type Place = (Box<str>, Option<IpAddr>);
+type Place = (Box<str>, Option<Source>);
 
 /// A password of one source that is being looked at, for so many requests. To send one that somebody else sends at the
 /// same time is a guess like any.
 struct Underway {
-    guess: (IpAddr, u64),
+    guess: (Source, u64),
     requests: u32,
 }
 
@@ -75,7 +95,7 @@ pub(super) struct Attempt<'a> {
     /// Whether its source is known to the account.
     pub(super) is_known: bool,
     throttle: &'a Throttle,
-    guess: (IpAddr, u64),
+    guess: Option<(Source, u64)>,
     places: Vec<Place>,
 }
 
@@ -85,7 +105,7 @@ impl Drop for Attempt<'_> {
         for place in &self.places {
             let Some(passwords) = underway.get_mut(place) else { continue };
             passwords.retain_mut(|password| {
-                password.requests -= u32::from(password.guess == self.guess);
+                password.requests -= u32::from(Some(password.guess) == self.guess);
                 password.requests > 0
             });
             if passwords.is_empty() {
@@ -154,9 +174,14 @@ impl Throttle {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_any_underway(&self) -> bool {
+        !lock(&self.underway).is_empty()
+    }
+
     /// Whether this source has sent the right password of the account lately.
-    pub(super) fn knows(&self, account: &str, client: Option<IpAddr>, now: Instant) -> bool {
-        self.has_sighted(account, client, |seen| now.saturating_duration_since(seen.last) < KNOWN_FOR)
+    pub(super) fn knows(&self, account: &str, source: Option<Source>, now: Instant) -> bool {
+        self.sighting(account, source, |seen| now.saturating_duration_since(seen.last) < KNOWN_FOR).is_some()
     }
 
     /// Whether this source has sent this very password, and it was right, less than `lately` ago; of a client without an
@@ -164,66 +189,75 @@ impl Throttle {
     pub(super) fn has_proved(
         &self,
         account: &str,
-        client: Option<IpAddr>,
+        source: Option<Source>,
         fingerprint: u64,
         lately: Duration,
         now: Instant,
     ) -> bool {
-        let is_it =
-            |seen: &Sighting| seen.fingerprint == fingerprint && now.saturating_duration_since(seen.last) < lately;
-        client.is_none() || self.has_sighted(account, client, is_it)
+        source.is_none()
+            || self.proved(account, source, lately, now).is_some_and(|seen| seen.fingerprint == fingerprint)
     }
 
-    fn has_sighted(&self, account: &str, client: Option<IpAddr>, is_it: impl Fn(&Sighting) -> bool) -> bool {
-        let (Some(source), Some(known)) = (client.map(network), self.known.get(account)) else { return false };
-        lock(&known).iter().any(|sighting| sighting.source == source && is_it(sighting))
+    /// The password that this source has proved in the last days, which skips waits: see [the rule](self).
+    pub(super) fn proved_lately(&self, account: &str, source: Option<Source>, now: Instant) -> Option<ProvedPassword> {
+        self.proved(account, source, PROVED_FOR, now)
     }
 
-    /// Asks to look at a password for `account` from `client`, of which `fingerprint` is a keyed hash. If it was right
+    fn proved(&self, account: &str, source: Option<Source>, lately: Duration, now: Instant) -> Option<ProvedPassword> {
+        self.sighting(account, source, |seen| now.saturating_duration_since(seen.last) < lately)?.password
+    }
+
+    fn sighting(&self, account: &str, source: Option<Source>, is_it: impl Fn(&Sighting) -> bool) -> Option<Sighting> {
+        let (source, known) = (source?, self.known.get(account)?);
+        let known = lock(&known);
+        known.iter().find(|sighting| sighting.source == source && is_it(sighting)).copied()
+    }
+
+    /// Asks to look at a password for `account` from `source`, of which `fingerprint` is a keyed hash. If it was right
     /// or wrong, that is told to [`succeeded`](Self::succeeded) or [`failed`](Self::failed) before the attempt is dropped.
     pub(super) fn begin(
         &self,
         account: &str,
-        client: Option<IpAddr>,
+        source: Option<Source>,
         fingerprint: u64,
         now: Instant,
     ) -> Result<Attempt<'_>, Wait> {
-        let Some(source) = client.map(network) else {
-            return Ok(Attempt {
-                is_known: false,
-                throttle: self,
-                guess: (Ipv6Addr::UNSPECIFIED.into(), fingerprint),
-                places: Vec::new(),
-            });
+        let Some(source) = source else {
+            return Ok(Attempt { is_known: false, throttle: self, guess: None, places: Vec::new() });
         };
         let guess = (source, fingerprint);
-        let is_known = self.knows(account, client, now);
+        let is_known = self.knows(account, Some(source), now);
         // Under this lock each earlier attempt is still under way, or was counted, or was right, or came to no end.
         let mut underway = lock(&self.underway);
-        let of_pair = self.pairs.get(&(Box::from(account), source));
-        let (of_account, of_source) = match is_known {
-            true => (None, None),
-            false => (self.accounts.get(account), self.sources.get(&source)),
-        };
-        let wait = |failures: &Option<Arc<Mutex<Failures>>>| failures.as_ref().and_then(|of| lock(of).wait(now));
-        if let Some(longest) = wait(&of_pair).max(wait(&of_account)).max(wait(&of_source)) {
+        let pair = |source| (Some(source), self.pairs.get(&(Box::from(account), source)), self.free.of_pair);
+        let mut counted = vec![pair(source)];
+        if !is_known {
+            counted.extend(source.shared().map(pair));
+            counted.push((None, self.accounts.get(account), self.free.of_account));
+        }
+        let of_sources = [Some(source), source.shared()].into_iter().flatten().filter(|_| !is_known);
+        let of_sources = of_sources.filter_map(|source| self.sources.get(&source));
+        let failures = counted.iter().filter_map(|(_, failures, _)| failures.clone()).chain(of_sources);
+        if let Some(longest) = failures.filter_map(|failures| lock(&failures).wait(now)).max() {
             return Err(Wait(longest));
         }
-        let mut places = vec![((Box::from(account), Some(source)), of_pair, self.free.of_pair)];
-        if !is_known {
-            places.push(((Box::from(account), None), of_account, self.free.of_account));
-        }
+        let places: Vec<_> = counted
+            .into_iter()
+            .map(|(source, failures, free)| {
+                let failed = failures.map_or(0, |failures| lock(&failures).count);
+                ((Box::from(account), source), failed as usize, free as usize)
+            })
+            .collect();
         // One more could fail without a wait, or is alone, or is looked at already.
-        let has_room = places.iter().all(|(place, failures, free)| {
-            let failed = failures.as_ref().map_or(0, |of| lock(of).count as usize);
+        let has_room = places.iter().all(|(place, failed, free)| {
             underway.get(place).is_none_or(|passwords| {
-                passwords.iter().any(|password| password.guess == guess) || failed + passwords.len() <= *free as usize
+                passwords.iter().any(|password| password.guess == guess) || failed + passwords.len() <= *free
             })
         });
         if !has_room {
             return Err(Wait(WAIT.0));
         }
-        let places: Vec<_> = places.into_iter().map(|(place, ..)| place).collect();
+        let places: Vec<Place> = places.into_iter().map(|(place, ..)| place).collect();
         for place in &places {
             let passwords = underway.entry(place.clone()).or_default();
             match passwords.iter_mut().find(|password| password.guess == guess) {
@@ -231,33 +265,45 @@ impl Throttle {
                 None => passwords.push(Underway { guess, requests: 1 }),
             }
         }
-        Ok(Attempt { is_known, throttle: self, guess, places })
+        Ok(Attempt { is_known, throttle: self, guess: Some(guess), places })
     }
 
     /// The password, of which `fingerprint` is a keyed hash, was wrong.
-    pub(super) fn failed(&self, account: &str, client: Option<IpAddr>, fingerprint: u64, now: Instant) {
-        let Some(source) = client.map(network) else { return };
+    pub(super) fn failed(&self, account: &str, source: Option<Source>, fingerprint: u64, now: Instant) {
+        let Some(source) = source else { return };
         let add = |failures: Arc<Mutex<Failures>>, what, free, remembered| {
             lock(&failures).add(what, free, remembered, now);
         };
-        add(self.pairs.get_with((Box::from(account), source), Arc::default), fingerprint, self.free.of_pair, 1);
-        if !self.knows(account, client, now) {
+        let pair = |source| {
+            let failures = self.pairs.get_with((Box::from(account), source), Arc::default);
+            add(failures, fingerprint, self.free.of_pair, 1);
+        };
+        pair(source);
+        if !self.knows(account, Some(source), now) {
+            source.shared().into_iter().for_each(pair);
             add(self.accounts.get_with(Box::from(account), Arc::default), fingerprint, self.free.of_account, 1);
             let free = self.free.accounts_of_source;
-            add(self.sources.get_with(source, Arc::default), number(account), free, free as usize);
+            for source in [Some(source), source.shared()].into_iter().flatten() {
+                add(self.sources.get_with(source, Arc::default), number(account), free, free as usize);
+            }
         }
     }
 
     /// The password was right after all that failed before it, which is taken back: this source is known to the account
     /// from now on.
-    pub(super) fn succeeded(&self, account: &str, client: Option<IpAddr>, fingerprint: u64, now: Instant) {
-        let Some(source) = client.map(network) else { return };
-        let mistyped = self.pairs.remove(&(Box::from(account), source)).map_or(0, |of_pair| lock(&of_pair).count);
-        if !self.knows(account, client, now) {
-            if let Some(of_account) = self.accounts.get(account) {
-                lock(&of_account).take_back(mistyped, self.free.of_account);
+    pub(super) fn succeeded(&self, account: &str, source: Option<Source>, password: ProvedPassword, now: Instant) {
+        let Some(from) = source else { return };
+        let mistyped = self.pairs.remove(&(Box::from(account), from)).map_or(0, |of_pair| lock(&of_pair).count);
+        if !self.knows(account, source, now) {
+            let of_shared = from.shared().and_then(|shared| self.pairs.get(&(Box::from(account), shared)));
+            let of_account = self.accounts.get(account);
+            for (failures, free) in [(of_shared, self.free.of_pair), (of_account, self.free.of_account)] {
+                if let Some(failures) = failures {
+                    lock(&failures).take_back(mistyped, free);
+                }
             }
-            if let Some(of_source) = self.sources.get(&source) {
+            for source in [Some(from), from.shared()].into_iter().flatten() {
+                let Some(of_source) = self.sources.get(&source) else { continue };
                 let (mut of_source, account) = (lock(&of_source), number(account));
                 if let Some(found) = of_source.seen.iter().position(|other| *other == account) {
                     of_source.seen.remove(found);
@@ -265,40 +311,47 @@ impl Throttle {
                 }
             }
         }
-        self.remember(account, client, fingerprint, now);
+        self.remember(account, source, password, now);
     }
 
     /// This source has sent the right password of the account once more.
-    pub(super) fn remember(&self, account: &str, client: Option<IpAddr>, fingerprint: u64, now: Instant) {
-        let Some(source) = client.map(network) else { return };
+    pub(super) fn remember(&self, account: &str, source: Option<Source>, password: ProvedPassword, now: Instant) {
+        let Some(source) = source else { return };
         let known = self.known.get_with(Box::from(account), Arc::default);
         let mut known = lock(&known);
         known.retain(|sighting| sighting.source != source);
         if known.len() >= KNOWN {
             known.remove(0);
         }
-        known.push(Sighting { source, fingerprint, last: now });
+        known.push(Sighting { source, password: Some(password), last: now });
+    }
+
+    /// The password that this source has proved admits nobody now: it skips no wait any more. The source stays known.
+    pub(super) fn disprove(&self, account: &str, source: Option<Source>, fingerprint: u64) {
+        let Some(known) = self.known.get(account) else { return };
+        let mut known = lock(&known);
+        let of_source = known.iter_mut().filter(|sighting| Some(sighting.source) == source);
+        of_source.for_each(|sighting| {
+            sighting.password.take_if(|password| password.fingerprint == fingerprint);
+        });
+    }
+
+    /// The same password of an account is stored as another hash.
+    pub(super) fn rehashed(&self, account: &str, old: u64, new: u64) {
+        let Some(known) = self.known.get(account) else { return };
+        let mut known = lock(&known);
+        let passwords = known.iter_mut().filter_map(|sighting| sighting.password.as_mut());
+        passwords.filter(|password| password.stored == old).for_each(|password| password.stored = new);
     }
 }
 
 /// Stands for an account among those that a source failed on.
 fn number(account: &str) -> u64 {
-    u64::from_le_bytes(blake3::hash(account.as_bytes()).as_bytes().first_chunk().copied().unwrap_or_default())
+    short_hash(&[account.as_bytes()])
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What counts as one source.
-pub(crate) fn network(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(mapped) => mapped.into(),
-            None => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
-        },
-    }
 }
 
 #[cfg(test)]

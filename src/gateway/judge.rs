@@ -56,7 +56,7 @@ impl Gateway {
             method: head.method.as_str(),
             target: target.as_bytes(),
             authorization,
-            client: ctx.origin.client,
+            client: ctx.origin.client.into(),
             certified: certified.as_deref(),
         };
         let refusal = match self.pipeline.admit(question).await {

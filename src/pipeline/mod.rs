@@ -8,14 +8,13 @@
 mod permit;
 mod refusal;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
 use crate::assertion::{Claims, Minter, Scope};
-use crate::authn::Authenticator;
+use crate::authn::{Authenticator, ClientAddress};
 use crate::fields::BodyFault;
 use crate::path::{PathError, parse_target};
 use crate::policy::{Decision, PolicySet, Reach};
@@ -33,8 +32,8 @@ pub struct RequestHead<'a> {
     pub target: &'a [u8],
     /// The `Authorization` headers.
     pub authorization: Authorization<'a>,
-    /// The address it came from; none on a Unix socket.
-    pub client: Option<IpAddr>,
+    /// The address it came from, and the page of another site that sent it.
+    pub client: ClientAddress,
     /// The account that a certificate stands for whose key its client holds.
     pub certified: Option<&'a str>,
 }

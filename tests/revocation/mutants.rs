@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use fedgate::accounts::{Accounts, AccountsError, Changed, Changes, Watch, watch};
-use fedgate::authn::Authenticator;
+use fedgate::authn::{Authenticator, ClientAddress};
 use fedgate::config::Config;
 use fedgate::moment::Moment;
 use fedgate::pipeline::{Authorization, Pipeline, RequestHead};
@@ -75,7 +75,7 @@ fn run(mutant: Mutant) -> Findings {
                         method: "GET",
                         target: TARGET.as_bytes(),
                         authorization,
-                        client: None,
+                        client: ClientAddress::default(),
                         certified: None,
                     };
                     let admitted = runtime.block_on(pipeline.admit(head));

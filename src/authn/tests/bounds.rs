@@ -3,6 +3,7 @@
 use moka::Expiry;
 use moka::notification::RemovalCause;
 
+use super::super::verify::REJECTED_FOR;
 use super::*;
 
 fn a_proof(start: Moment) -> Proof {
@@ -26,7 +27,10 @@ fn a_proof_counts_until_it_is_too_old_or_was_not_used_for_too_long() {
 #[test]
 fn a_proof_tells_the_source_that_used_it_last_from_every_other() {
     let clients = ["192.0.2.1", "192.0.2.2", "2001:db8:0:1::5", "2001:db8:0:2::5", "::1", "0:0:c000:201::1"];
-    let clients: Vec<Option<IpAddr>> = clients.iter().map(|text| Some(text.parse().unwrap())).chain([None]).collect();
+    let of = |text: &str| ClientAddress::from(Some(text.parse().unwrap()));
+    let page = of("192.0.2.1").on_page_of(b"https://a.example", ForeignOrigin::Unnamed);
+    let clients = clients.iter().map(|text| of(text)).chain([page, ClientAddress::default()]);
+    let clients: Vec<Option<Source>> = clients.map(ClientAddress::source).collect();
     for (i, client) in clients.iter().enumerate() {
         let proof = Proof::new([0; 32], *client, true, Duration::ZERO);
         for (j, other) in clients.iter().enumerate() {
@@ -37,7 +41,7 @@ fn a_proof_tells_the_source_that_used_it_last_from_every_other() {
         }
     }
     let proof = Proof::new([0; 32], clients[2], true, Duration::ZERO);
-    assert!(!proof.is_strange_to(Some("2001:db8:0:1::6".parse().unwrap())), "one network of 64 bits");
+    assert!(!proof.is_strange_to(of("2001:db8:0:1::6").source()), "one network of 64 bits");
 }
 
 #[tokio::test]
@@ -142,11 +146,11 @@ async fn what_is_hashed_and_found_is_counted() {
     let other = Arc::new(PolicySet::parse(br#"[{"role": "x", "permissions": {}}]"#).unwrap());
     let header = format!("Basic {}", STANDARD.encode("ANA:right"));
     for _ in 0..2 {
-        fixture.authenticator.authenticate(Some(header.as_bytes()), None, &other).await.unwrap();
+        fixture.authenticator.authenticate(Some(header.as_bytes()), ClientAddress::default(), &other).await.unwrap();
     }
     // The same policy, read once more, is no other.
     let again = Arc::new(PolicySet::parse(other.source()).unwrap());
-    fixture.authenticator.authenticate(Some(header.as_bytes()), None, &again).await.unwrap();
+    fixture.authenticator.authenticate(Some(header.as_bytes()), ClientAddress::default(), &again).await.unwrap();
     fixture.authenticator.proofs.invalidate_all();
     let figures = fixture.authenticator.figures().await;
     assert_eq!((figures.recompiled, figures.proofs_evicted), (1, 1));

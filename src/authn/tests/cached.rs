@@ -91,7 +91,9 @@ async fn cached_equals_uncached() {
         let by_certificate = random.random_bool(0.2);
         let found = match by_certificate {
             true => fixture.authenticator.authenticate_certificate(asked, policy).await,
-            false => fixture.authenticator.authenticate(Some(header.as_bytes()), None, policy).await,
+            false => {
+                fixture.authenticator.authenticate(Some(header.as_bytes()), ClientAddress::default(), policy).await
+            }
         };
         let expected = match stored.get(asked) {
             None => Err(RejectReason::UnknownAccount),

@@ -1,15 +1,30 @@
 use super::*;
+use crate::authn::client::{ClientAddress, ForeignOrigin};
 
 const FREE: FreeFailures = FreeFailures { of_pair: 5, of_account: 20, accounts_of_source: 20 };
 
-const RIGHT: u64 = u64::MAX - 1;
+const RIGHT: ProvedPassword = proved(u64::MAX - 1);
 
-fn ip(text: &str) -> Option<IpAddr> {
-    Some(text.parse().unwrap())
+const fn proved(fingerprint: u64) -> ProvedPassword {
+    ProvedPassword { fingerprint, stored: 0 }
+}
+
+fn ip(text: &str) -> Option<Source> {
+    ClientAddress::from(Some(text.parse().unwrap())).source()
+}
+
+fn host(address: [u8; 4]) -> Option<Source> {
+    ClientAddress::from(Some(address.into())).source()
+}
+
+/// A page of an unnamed foreign origin in a browser at 192.0.2.1.
+fn page(origin: &str) -> Option<Source> {
+    let client = ClientAddress::from(Some([192, 0, 2, 1].into()));
+    client.on_page_of(origin.as_bytes(), ForeignOrigin::Unnamed).source()
 }
 
 /// Whether one more password would be looked at.
-fn check(throttle: &Throttle, account: &str, client: Option<IpAddr>, now: Instant) -> Result<(), Wait> {
+fn check(throttle: &Throttle, account: &str, client: Option<Source>, now: Instant) -> Result<(), Wait> {
     throttle.begin(account, client, u64::MAX, now).map(drop)
 }
 
@@ -77,7 +92,7 @@ fn an_attack_from_everywhere_does_not_lock_out_who_was_here_before() {
     let (throttle, now) = (Throttle::new(FREE), Instant::now());
     throttle.succeeded("DOC", ip("2001:db8::1"), RIGHT, now);
     for attacker in 0..200u64 {
-        let source = Some(IpAddr::from([198, 51, 100, attacker as u8]));
+        let source = host([198, 51, 100, attacker as u8]);
         throttle.failed("DOC", source, attacker, now);
     }
     assert_eq!(check(&throttle, "DOC", ip("2001:db8::2"), now), Ok(()), "the same network of 64 bits");
@@ -95,15 +110,17 @@ fn a_source_has_proved_the_password_that_it_sent_itself_and_lately() {
         throttle.has_proved(account, ip(client), fingerprint, lately, now + Duration::from_secs(after))
     };
     throttle.succeeded("DOC", ip("192.0.2.1"), RIGHT, now);
-    assert!(has_proved("DOC", "192.0.2.1", RIGHT, 899));
-    assert!(!has_proved("DOC", "192.0.2.1", RIGHT, 900), "lately");
+    assert!(has_proved("DOC", "192.0.2.1", RIGHT.fingerprint, 899));
+    assert!(!has_proved("DOC", "192.0.2.1", RIGHT.fingerprint, 900), "lately");
     assert!(!has_proved("DOC", "192.0.2.1", 1, 0), "this very one");
-    assert!(!has_proved("ANA", "192.0.2.1", RIGHT, 0) && !has_proved("DOC", "192.0.2.2", RIGHT, 0));
-    throttle.succeeded("DOC", ip("192.0.2.1"), 1, now);
-    assert!(!has_proved("DOC", "192.0.2.1", RIGHT, 0), "it has changed since");
-    throttle.remember("DOC", ip("192.0.2.1"), 1, now + lately);
+    assert!(
+        !has_proved("ANA", "192.0.2.1", RIGHT.fingerprint, 0) && !has_proved("DOC", "192.0.2.2", RIGHT.fingerprint, 0)
+    );
+    throttle.succeeded("DOC", ip("192.0.2.1"), proved(1), now);
+    assert!(!has_proved("DOC", "192.0.2.1", RIGHT.fingerprint, 0), "it has changed since");
+    throttle.remember("DOC", ip("192.0.2.1"), proved(1), now + lately);
     assert!(has_proved("DOC", "192.0.2.1", 1, 1799), "from when it was last used");
-    assert!(throttle.has_proved("DOC", None, RIGHT, lately, now));
+    assert!(throttle.has_proved("DOC", None, RIGHT.fingerprint, lately, now));
 }
 
 #[test]
@@ -117,18 +134,18 @@ fn what_was_mistyped_before_the_right_password_is_taken_back() {
         throttle.succeeded(&account, ip("192.0.2.1"), RIGHT, now);
     }
     // A person on the way, who mistypes and signs in from one address after the other.
-    for host in 0..200 {
-        let client = Some([203, 0, 113, host].into());
+    for last in 0..200 {
+        let client = host([203, 0, 113, last]);
         for mistyped in 0..3 {
-            throttle.failed("DOC", client, u64::from(host) * 3 + mistyped, now);
+            throttle.failed("DOC", client, u64::from(last) * 3 + mistyped, now);
         }
-        assert_eq!(check(&throttle, "DOC", client, now), Ok(()), "{host}");
+        assert_eq!(check(&throttle, "DOC", client, now), Ok(()), "{last}");
         throttle.succeeded("DOC", client, RIGHT, now);
     }
     // A wait that came of what was mistyped goes with it, and no other.
     for (account, failed_elsewhere) in [("BOB", FREE.of_account), ("CAT", FREE.of_account + 2)] {
         for guess in 0..u64::from(failed_elsewhere) {
-            throttle.failed(account, Some([198, 18, 0, guess as u8].into()), guess, now);
+            throttle.failed(account, host([198, 18, 0, guess as u8]), guess, now);
         }
         throttle.failed(account, ip("192.0.2.7"), 100, now);
         assert!(check(&throttle, account, ip("192.0.2.8"), now).is_err());
@@ -166,7 +183,7 @@ fn a_source_that_fails_on_many_accounts_waits_but_not_for_accounts_that_know_it(
 #[test]
 fn an_account_knows_its_latest_sources_and_those_of_others_are_not_pushed_out() {
     let (throttle, now) = (Throttle::new(FREE), Instant::now());
-    let source = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
+    let source = |n: u32| host(n.to_be_bytes());
     throttle.succeeded("DOC", source(1), RIGHT, now);
     (0..1000).for_each(|n| throttle.succeeded("EVE", source(n), RIGHT, now));
     assert!(throttle.knows("DOC", source(1), now));
@@ -189,10 +206,77 @@ fn a_source_is_known_to_whom_it_proved_a_password_for_thirty_days() {
 }
 
 #[test]
-fn a_source_is_an_ipv4_address_or_an_ipv6_network_of_64_bits() {
-    for (address, source) in
-        [("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::")]
-    {
-        assert_eq!(network(address.parse().unwrap()), source.parse::<IpAddr>().unwrap());
+fn a_hostile_page_uses_up_its_own_allowance_and_that_of_all_foreign_pages_there() {
+    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let (home, named) = (ip("192.0.2.1"), {
+        let client = ClientAddress::from(Some([192, 0, 2, 1].into()));
+        client.on_page_of(b"https://portal.example", ForeignOrigin::Named).source()
+    });
+    let guesses = |origin: &str, guesses: std::ops::Range<u64>| {
+        guesses
+            .filter(|guess| {
+                let attempt = throttle.begin("ANA", page(origin), *guess, now);
+                attempt.is_ok_and(|_| {
+                    throttle.failed("ANA", page(origin), *guess, now);
+                    true
+                })
+            })
+            .count()
+    };
+    assert_eq!(guesses("https://evil.example", 0..50), FREE.of_pair as usize + 1);
+    for origin in ["https://a.evil.example", "https://b.evil.example", "null"] {
+        assert_eq!(guesses(origin, 100..150), 0, "{origin}: another origin is no other allowance");
     }
+    for source in [home, named] {
+        assert_eq!(check(&throttle, "ANA", source, now), Ok(()), "people there, and the portal, do not wait for it");
+    }
+    // At the same time, too.
+    let attempts: Vec<_> =
+        (0..50).filter_map(|n| throttle.begin("BOB", page(&format!("https://{n}.example")), n, now).ok()).collect();
+    assert_eq!(attempts.len(), FREE.of_pair as usize + 1);
+    assert_eq!(check(&throttle, "BOB", home, now), Ok(()));
+    drop(attempts);
+    // Over accounts, too.
+    let accounts = (0..100).filter(|n| {
+        let (account, page) = (format!("A{n}"), page(&format!("https://{n}.example")));
+        check(&throttle, &account, page, now).is_ok_and(|()| {
+            throttle.failed(&account, page, 1, now);
+            true
+        })
+    });
+    // ANA is one of them.
+    assert_eq!(accounts.count(), FREE.accounts_of_source as usize);
+    for source in [home, named] {
+        assert_eq!(check(&throttle, "NEW", source, now), Ok(()));
+    }
+    // A person signs in through a page: what was mistyped there is taken back of what pages share, too.
+    let (throttle, portal) = (Throttle::new(FREE), page("https://portal.example"));
+    (0..5).for_each(|guess| throttle.failed("ANA", portal, guess, now));
+    throttle.succeeded("ANA", portal, RIGHT, now);
+    throttle.failed("ANA", page("https://evil.example"), 7, now);
+    assert_eq!(check(&throttle, "ANA", page("https://evil.example"), now), Ok(()));
+    (10..30).for_each(|guess| throttle.failed("ANA", page("https://evil.example"), guess, now));
+    assert_eq!(check(&throttle, "ANA", portal, now), Ok(()), "a page that is known does not wait for others");
+}
+
+#[test]
+fn a_proved_password_is_remembered_for_a_week_with_the_hash_it_was_proved_against() {
+    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let proved = |stored| ProvedPassword { fingerprint: 7, stored };
+    let days = |days: u64| now + Duration::from_secs(days * 24 * 3600);
+    let at = |source: &str, now| throttle.proved_lately("DOC", ip(source), now);
+    throttle.succeeded("DOC", ip("192.0.2.1"), proved(1), now);
+    throttle.succeeded("DOC", ip("192.0.2.3"), proved(5), now);
+    assert_eq!(at("192.0.2.1", days(7) - Duration::from_millis(1)), Some(proved(1)));
+    assert_eq!(at("192.0.2.1", days(7)), None);
+    assert_eq!(at("192.0.2.2", now), None, "for the address alone that proved it");
+    assert_eq!(throttle.proved_lately("ANA", ip("192.0.2.1"), now), None);
+    assert_eq!(throttle.proved_lately("DOC", None, now), None);
+    throttle.rehashed("DOC", 1, 2);
+    assert_eq!((at("192.0.2.1", now), at("192.0.2.3", now)), (Some(proved(2)), Some(proved(5))));
+    throttle.disprove("DOC", ip("192.0.2.1"), 8);
+    assert_eq!(at("192.0.2.1", now), Some(proved(2)), "another password says nothing of it");
+    throttle.disprove("DOC", ip("192.0.2.1"), 7);
+    assert_eq!((at("192.0.2.1", now), at("192.0.2.3", now)), (None, Some(proved(5))));
+    assert!(throttle.knows("DOC", ip("192.0.2.1"), now), "the address stays known");
 }

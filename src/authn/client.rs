@@ -1,0 +1,154 @@
+//! Where a password comes from, as the throttle counts it.
+//!
+//! The one rule: an address is an IPv4 address or an IPv6 network of 64 bits (NIST SP 800-63B, 5.2.2, asks for limits of
+//! that kind), together with the web origin of the page that sent the request, where that page is another site's. A hostile
+//! page in a browser therefore spends an allowance of its own, never that of the people behind the same address.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Where a request came from: its address, and the page of another site that sent it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClientAddress {
+    ip: Option<IpAddr>,
+    page: Page,
+}
+
+/// Whether an operator has named a foreign origin in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForeignOrigin {
+    /// It is one of those that the configuration names, such as a portal.
+    Named,
+    /// Any other.
+    Unnamed,
+}
+
+/// The page that sent a request; origins are kept as hashes, so that a client does not choose how much is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+enum Page {
+    /// One of the gateway's own, or none: programs send no `Origin`.
+    #[default]
+    Own,
+    /// One of a foreign origin that the configuration names.
+    Named(u64),
+    /// One of another foreign origin.
+    Foreign(u64),
+    /// Any of an unnamed foreign origin: what all of these share.
+    AnyForeign,
+}
+
+impl From<Option<IpAddr>> for ClientAddress {
+    fn from(ip: Option<IpAddr>) -> Self {
+        Self { ip, page: Page::Own }
+    }
+}
+
+impl ClientAddress {
+    /// The same address, where a page of a foreign `origin` sent the request.
+    #[must_use]
+    pub fn on_page_of(self, origin: &[u8], named: ForeignOrigin) -> Self {
+        let hash = short_hash(&[origin]);
+        let page = match named {
+            ForeignOrigin::Named => Page::Named(hash),
+            ForeignOrigin::Unnamed => Page::Foreign(hash),
+        };
+        Self { page, ..self }
+    }
+
+    /// What the throttle counts by; none of a client without an address (on a Unix socket).
+    pub(super) fn source(self) -> Option<Source> {
+        self.ip.map(|ip| Source { network: network(ip), page: self.page })
+    }
+}
+
+/// One client address of the throttle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Source {
+    network: IpAddr,
+    page: Page,
+}
+
+impl Source {
+    /// The client address that all unnamed foreign origins of one address share, where this is one of them. An attacker has
+    /// as many origins as he wants; without it each would bring an allowance of its own.
+    pub(super) fn shared(self) -> Option<Self> {
+        match self.page {
+            Page::Foreign(_) => Some(Self { page: Page::AnyForeign, ..self }),
+            Page::Own | Page::Named(_) | Page::AnyForeign => None,
+        }
+    }
+
+    /// A number that no other client address has: of IPv6 the network, of IPv4 the address among what IPv6 has for groups,
+    /// which send nothing. Those of foreign pages are hashes.
+    pub(super) fn number(self) -> u64 {
+        let number = match self.network {
+            IpAddr::V4(address) => 0xffff_ffff << 32 | u64::from(u32::from(address)),
+            IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
+        };
+        match self.page {
+            Page::Own => number,
+            Page::Named(origin) => short_hash(&[b"named", &number.to_le_bytes(), &origin.to_le_bytes()]),
+            Page::Foreign(origin) => short_hash(&[b"foreign", &number.to_le_bytes(), &origin.to_le_bytes()]),
+            Page::AnyForeign => short_hash(&[b"any", &number.to_le_bytes()]),
+        }
+    }
+}
+
+/// The first 64 bits of a BLAKE3 hash.
+pub(super) fn short_hash(parts: &[&[u8]]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    parts.iter().for_each(|part| {
+        hasher.update(part);
+    });
+    u64::from_le_bytes(hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default())
+}
+
+/// What counts as one address.
+pub(crate) fn network(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => match address.to_ipv4_mapped() {
+            Some(mapped) => mapped.into(),
+            None => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_of_ipv4_or_an_ipv6_network_of_64_bits() {
+        for (address, expected) in
+            [("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::")]
+        {
+            assert_eq!(network(address.parse().unwrap()), expected.parse::<IpAddr>().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_foreign_page_is_another_client_address_and_unnamed_ones_share_one_more() {
+        let home = ClientAddress::from(Some([192, 0, 2, 1].into()));
+        let pages = [
+            home,
+            home.on_page_of(b"https://a.example", ForeignOrigin::Unnamed),
+            home.on_page_of(b"https://b.example", ForeignOrigin::Unnamed),
+            home.on_page_of(b"https://a.example", ForeignOrigin::Named),
+            home.on_page_of(b"https://b.example", ForeignOrigin::Named),
+            ClientAddress::from(Some([192, 0, 2, 2].into())).on_page_of(b"https://a.example", ForeignOrigin::Unnamed),
+        ]
+        .map(|client| client.source().unwrap());
+        let shared = pages.map(Source::shared);
+        assert_eq!([shared[0], shared[3], shared[4]], [None; 3], "named origins and programs share nothing");
+        assert!(shared[1].is_some() && shared[1] == shared[2] && shared[1] != shared[5]);
+        assert_eq!(shared[1].unwrap().shared(), None);
+        let all: Vec<Source> = pages.into_iter().chain(shared[1]).collect();
+        for (i, one) in all.iter().enumerate() {
+            for (j, other) in all.iter().enumerate() {
+                assert_eq!(one == other, i == j, "{i} {j}");
+                assert_eq!(one.number() == other.number(), i == j, "{i} {j}");
+            }
+        }
+        assert_eq!(ClientAddress::from(None).on_page_of(b"https://a.example", ForeignOrigin::Unnamed).source(), None);
+    }
+}

@@ -1,0 +1,62 @@
+//! Who is calling.
+//!
+//! The one rule: only the authenticator makes a principal, so that holding one is the proof that somebody was verified.
+
+use std::sync::Arc;
+
+use super::cache::Generation;
+use super::proof::Proof;
+use crate::moment::Moment;
+use crate::policy::Rights;
+
+/// Who is calling, verified, with what its roles may do under one policy.
+///
+/// Only the [`Authenticator`] makes one.
+pub struct Principal {
+    pub(super) account: Box<str>,
+    pub(super) roles: Vec<String>,
+    pub(super) rights: Rights,
+    /// Its fingerprint alone, so that no cached principal keeps an old policy in memory.
+    pub(super) policy: Arc<str>,
+    /// How its password was proved; nothing when a certificate was its proof.
+    pub(super) password: Option<Proved>,
+    pub(super) epoch: u64,
+    pub(super) generation: Generation,
+    /// When it was first made.
+    pub(super) since: Moment,
+}
+
+/// A password that was proved against the hash that is stored.
+#[derive(Clone)]
+pub(super) struct Proved {
+    pub(super) stored_hash: Arc<str>,
+    pub(super) proof: Arc<Proof>,
+}
+
+impl std::fmt::Debug for Principal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Principal").field("account", &self.account).field("roles", &self.roles).finish_non_exhaustive()
+    }
+}
+
+impl Principal {
+    /// The account id.
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// The roles, as stored.
+    pub fn roles(&self) -> &[String] {
+        &self.roles
+    }
+
+    /// What the roles may do under [`Principal::policy`].
+    pub fn rights(&self) -> &Rights {
+        &self.rights
+    }
+
+    /// The fingerprint of the policy that the rights were compiled from.
+    pub fn policy(&self) -> &str {
+        &self.policy
+    }
+}

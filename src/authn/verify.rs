@@ -1,0 +1,264 @@
+//! The miss path: a credential that nothing cached answers.
+//!
+//! The one rule: the throttle is asked before the store, unless this password is one that this client address has proved
+//! lately. What is not admitted is answered on a clock of its own, so that the time tells nothing of the account.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::client::Source;
+use super::hasher::{Busy, Lane};
+use super::principal::Proved;
+use super::proof::{Proof, keyed_mac};
+use super::spacing::TooMany;
+use super::throttle::{Attempt, ProvedPassword, Wait};
+use super::{Authenticator, AuthnError, OwnedCredential, Principal, RejectReason};
+use crate::accounts::Account;
+use crate::moment::Moment;
+use crate::password;
+use crate::policy::{PolicySet, Rights};
+
+/// How long a wrong password is remembered as wrong.
+pub(super) const REJECTED_FOR: Duration = Duration::from_secs(10);
+
+/// The outcome of a comparison.
+struct Compared {
+    proof: Arc<Proof>,
+    /// Whether it was made before.
+    was_known: bool,
+}
+
+impl Authenticator {
+    /// Verifies a credential, and answers when it is time to.
+    pub(super) async fn uncached(
+        &self,
+        credential: OwnedCredential,
+        source: Option<Source>,
+        policy: &Arc<PolicySet>,
+    ) -> Result<Arc<Principal>, AuthnError> {
+        let account = &*credential.account;
+        if self.compares_no_more(account, source) {
+            return Err(AuthnError::Throttled { account: account.to_owned(), wait: super::spacing::LONGEST });
+        }
+        let came = Instant::now();
+        let place = source.map(|source| self.rejections.place(source));
+        let outcome = self.verify(&credential, source, policy).await;
+        let step = self.settings.rejection_step;
+        match (&outcome, source) {
+            _ if step.is_zero() => outcome,
+            (Err(AuthnError::Rejected { .. }), _) => match place {
+                None => {
+                    self.settle(came).await;
+                    outcome
+                }
+                Some(place) => place.rejected(step).await.map_or_else(
+                    |TooMany(wait)| Err(AuthnError::Throttled { account: account.to_owned(), wait }),
+                    |()| outcome,
+                ),
+            },
+            // Beside a person who is signed in the answer to a wrong password differs from that to the right one, which is
+            // admitted at once, so it is this answer that must not come as fast as guesses can be sent.
+            (Err(AuthnError::Throttled { .. }), Some(source)) => {
+                drop(place);
+                if self.throttle.proved_lately(account, Some(source), Instant::now()).is_some() {
+                    self.mismatches.hold(self.mismatch_key(account, source), step).await;
+                }
+                outcome
+            }
+            (Ok(_) | Err(_), _) => outcome,
+        }
+    }
+
+    /// Holds a rejection of a client without an address back until a full step of time since it came.
+    pub(super) async fn settle(&self, came: Instant) {
+        let step = self.settings.rejection_step;
+        if let Some(steps) = came.elapsed().as_nanos().checked_div(step.as_nanos()) {
+            let steps = u32::try_from(steps).unwrap_or(u32::MAX).saturating_add(1);
+            tokio::time::sleep_until((came + step.saturating_mul(steps)).into()).await;
+        }
+    }
+
+    /// Whether so many wrong passwords for this account wait to be answered there that no other is compared. That takes more
+    /// requests at a time than one client address is given connections for, so it is a guesser's doing.
+    pub(super) fn compares_no_more(&self, account: &str, source: Option<Source>) -> bool {
+        let key = || source.map(|source| self.mismatch_key(account, source));
+        self.mismatches.is_any_full() && key().is_some_and(|key| self.mismatches.is_full(&key))
+    }
+
+    fn mismatch_key(&self, account: &str, source: Source) -> (u64, Source) {
+        (short(self.mac(account, "", b"")), source)
+    }
+
+    async fn verify(
+        &self,
+        credential: &OwnedCredential,
+        source: Option<Source>,
+        policy: &Arc<PolicySet>,
+    ) -> Result<Arc<Principal>, AuthnError> {
+        self.are_confirmed().await?;
+        let (id, fingerprint) = (&*credential.account, self.fingerprint(&credential.account, &credential.password));
+        let proved = self.throttle.proved_lately(id, source, Instant::now());
+        let proved = proved.filter(|proved| proved.fingerprint == fingerprint);
+        let attempt = if proved.is_some() { None } else { Some(self.attempt(id, source, fingerprint)?) };
+        let generation = self.principals.generation();
+        let account = self.accounts.read(id).await?;
+        let is_active = account.as_ref().is_some_and(|account| account.active);
+        let stored = account.as_ref().and_then(|account| account.password_hash.clone());
+        let password =
+            ProvedPassword { fingerprint, stored: self.stored_mark(id, stored.as_deref().unwrap_or_default()) };
+        let attempt = match attempt {
+            Some(attempt) => Some(attempt),
+            None if is_active && proved == Some(password) => None,
+            // It was changed, or switched off: who sends it now is anybody.
+            None => Some(
+                self.attempt(id, source, fingerprint)
+                    .inspect_err(|_| self.throttle.disprove(id, source, fingerprint))?,
+            ),
+        };
+        let lane = if attempt.as_ref().is_none_or(|attempt| attempt.is_known) { Lane::Known } else { Lane::Unknown };
+        let compared =
+            self.compare(credential, source, stored.as_deref().unwrap_or(&self.nobodys_hash), is_active, lane).await?;
+        let now = Instant::now();
+        // The comparison was made whatever the account's state: that it took its time tells nothing. Nor does what the
+        // throttle learns: the right password of an account that is switched off counts as a wrong one.
+        let (account, stored) = match (account, stored) {
+            (Some(account), Some(stored)) if compared.proof.right && account.active => (account, stored),
+            (account, _) => {
+                if !compared.was_known {
+                    self.throttle.failed(id, source, fingerprint, now);
+                }
+                self.throttle.disprove(id, source, fingerprint);
+                return Err(AuthnError::Rejected { account: id.to_owned(), reason: reason(account, &compared.proof) });
+            }
+        };
+        match attempt {
+            Some(attempt) => {
+                self.throttle.succeeded(id, source, password, now);
+                drop(attempt);
+            }
+            // What others fail at beside it is not taken back.
+            None => self.throttle.remember(id, source, password, now),
+        }
+        let password = Proved { stored_hash: stored.into(), proof: compared.proof };
+        let principal = Arc::new(self.principal(account, Some(password), policy, generation));
+        self.principals.insert(&principal);
+        Ok(principal)
+    }
+
+    /// Asks the throttle.
+    fn attempt(&self, account: &str, source: Option<Source>, fingerprint: u64) -> Result<Attempt<'_>, AuthnError> {
+        let attempt = self.throttle.begin(account, source, fingerprint, Instant::now());
+        attempt.map_err(|Wait(wait)| AuthnError::Throttled { account: account.to_owned(), wait })
+    }
+
+    pub(super) fn principal(
+        &self,
+        account: Account,
+        password: Option<Proved>,
+        policy: &Arc<PolicySet>,
+        generation: super::cache::Generation,
+    ) -> Principal {
+        Principal {
+            rights: Rights::compile(policy, &account.roles, self.routes.endpoints()),
+            policy: Arc::clone(policy.shared_fingerprint()),
+            account: account.id.into(),
+            roles: account.roles,
+            password,
+            epoch: account.epoch,
+            generation,
+            since: Moment::now(),
+        }
+    }
+
+    /// Compares a password with a stored hash, once for all requests of one source that ask the same at the same time or
+    /// soon after. What another source has proved answers nobody: see [`super::throttle`].
+    async fn compare(
+        &self,
+        credential: &OwnedCredential,
+        source: Option<Source>,
+        stored: &str,
+        is_active: bool,
+        lane: Lane,
+    ) -> Result<Compared, AuthnError> {
+        let mac = self.mac(&credential.account, stored, &credential.password);
+        let key = (mac, source);
+        if let Some(proof) = self.proofs.get(&key).await {
+            let now = Moment::now();
+            // Of an account that is switched off a right one is remembered no longer than a wrong one, so that nothing tells
+            // them apart.
+            let is_kept = is_active || now.since(proof.start) < REJECTED_FOR;
+            if is_kept && proof.counts(now, self.settings.verified_idle) {
+                proof.touch(now);
+                self.proof_hits.fetch_add(1, Ordering::Relaxed);
+                return Ok(Compared { proof, was_known: true });
+            }
+            self.proofs.invalidate(&key).await;
+        }
+        let hashed = self.proofs.try_get_with(key, async {
+            self.hashed.fetch_add(1, Ordering::Relaxed);
+            let right = self.hasher.verify(stored.to_owned(), credential.password.clone(), lane).await?;
+            if right && self.settings.upgrade_hashes && password::needs_upgrade(stored, self.hasher.cost()) {
+                self.upgrade(credential, source, stored.to_owned());
+            }
+            Ok::<_, Busy>(self.proof(mac, source, right))
+        });
+        let proof = hashed.await.map_err(|busy| AuthnError::Busy(*busy))?;
+        Ok(Compared { proof, was_known: false })
+    }
+
+    /// Tells the throttle which passwords are the same, whatever hash they are compared with.
+    pub(super) fn fingerprint(&self, account: &str, password: &[u8]) -> u64 {
+        short(self.mac(account, "", password))
+    }
+
+    /// Tells the throttle which stored hash a password was proved against.
+    pub(super) fn stored_mark(&self, account: &str, stored: &str) -> u64 {
+        short(self.mac(account, stored, b""))
+    }
+
+    pub(super) fn proof(&self, mac: [u8; 32], source: Option<Source>, right: bool) -> Arc<Proof> {
+        Arc::new(Proof::new(mac, source, right, if right { self.settings.verified_for } else { REJECTED_FOR }))
+    }
+
+    /// Replaces a verified hash by a new one, behind the request's back: only if nobody changed it meanwhile.
+    fn upgrade(&self, credential: &OwnedCredential, source: Option<Source>, old: String) {
+        let (accounts, hasher, proofs) = (self.accounts.clone(), self.hasher.clone(), self.proofs.clone());
+        let (account, password) = (credential.account.clone(), credential.password.clone());
+        let (key, lasts, throttle) = (self.key.clone(), self.settings.verified_for, Arc::clone(&self.throttle));
+        tokio::spawn(async move {
+            let Ok(Some(new)) = hasher.hash(password.clone()).await else { return };
+            // The proof is there before the hash is, so that no request from there has to hash the password again.
+            let mac = keyed_mac(&key, &account, &new, &password);
+            proofs.insert((mac, source), Arc::new(Proof::new(mac, source, true, lasts))).await;
+            match accounts.replace_hash(&account, &old, &new).await {
+                Ok(true) => {
+                    let mark = |stored| short(keyed_mac(&key, &account, stored, b""));
+                    throttle.rehashed(&account, mark(&old), mark(&new));
+                    tracing::info!(account, "password hash replaced by argon2id");
+                }
+                Ok(false) => tracing::debug!(account, "password hash changed meanwhile, left as it is"),
+                Err(error) => {
+                    tracing::warn!(account, %error, "password hash could not be replaced; the next login tries again")
+                }
+            }
+        });
+    }
+
+    pub(super) fn mac(&self, account: &str, stored: &str, password: &[u8]) -> [u8; 32] {
+        keyed_mac(&self.key, account, stored, password)
+    }
+}
+
+/// Why a comparison admits nobody.
+fn reason(account: Option<Account>, proof: &Proof) -> RejectReason {
+    match account {
+        Some(Account { password_hash: Some(_), .. }) if proof.right => RejectReason::Inactive,
+        Some(Account { password_hash: Some(_), .. }) => RejectReason::WrongPassword,
+        Some(_) | None => RejectReason::UnknownAccount,
+    }
+}
+
+fn short(mac: [u8; 32]) -> u64 {
+    u64::from_le_bytes(mac.first_chunk().copied().unwrap_or_default())
+}
