@@ -12,6 +12,11 @@
 mod fixture;
 mod support;
 
+#[path = "outage/frozen.rs"]
+mod frozen;
+#[path = "outage/switchover.rs"]
+mod switchover;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};

@@ -24,7 +24,7 @@ mod model;
 mod listing;
 
 use model::bounds::{Bounds, Flaw, Restore};
-use model::laws::LAWS;
+use model::laws::{self, LAWS};
 use model::{Protocol, State, Step};
 
 /// What each build checks.
@@ -35,6 +35,7 @@ const SMALL: Bounds = Bounds {
     bound: 2,
     commits: 2,
     failovers: 1,
+    switchovers: 0,
     remembered: 2,
     restore: Restore::Never,
     steps: None,
@@ -66,10 +67,23 @@ fn the_laws_hold_deeper_on_demand() {
         walk(Bounds { bound: 3, commits: 3, ..SMALL }, None).assert_properties();
         walk(Bounds { failovers: 2, ..SMALL }, None).assert_properties();
         hold(Bounds { asked: 2, ..SMALL }, None);
+        hold(SWITCHED, None);
+        hold(Bounds { asked: 2, commits: 1, ..SWITCHED }, None);
         let several = Bounds { requests: false, bound: 1, commits: 1, ..SMALL };
         hold(Bounds { instances: 2, ..several.clone() }, None);
         // Longer than any run that a part of the protocol was found to be needed for; some 8 GiB.
         hold(Bounds { instances: 3, asked: 2, steps: Some(16), ..several }, None);
+    }
+}
+
+/// What a switchover adds: accounts can be read on another server than the one that confirms.
+const SWITCHED: Bounds = Bounds { failovers: 0, switchovers: 1, ..SMALL };
+
+#[test]
+fn the_laws_hold_while_a_server_that_was_left_behind_goes_on_answering() {
+    let checker = hold(Bounds { commits: 1, ..SWITCHED }, None);
+    for happens in [laws::READ_FROM_LEFT, laws::SERVED_AGAIN] {
+        assert!(checker.discovery(happens).is_some(), "{happens}");
     }
 }
 
@@ -91,6 +105,9 @@ fn each_part_of_the_protocol_is_needed() {
         (Flaw::PollStandby,         commits(1)),
         (Flaw::ReadStandby,         commits(1)),
         (Flaw::RegressionIsNothing, Bounds { restore: Restore::Quiet, ..commits(1) }),
+        (Flaw::PoolStays,           Bounds { commits: 1, ..SWITCHED }),
+        (Flaw::PoolStaysByEpoch,    SWITCHED),
+        (Flaw::LeftConfirms,        Bounds { commits: 1, ..SWITCHED }),
     ];
     for (flaw, bounds) in cases {
         assert!(counterexample(bounds, Some(flaw)).is_some(), "{flaw:?}: should find a counterexample");
@@ -155,11 +172,12 @@ fn walk(bounds: Bounds, flaw: Option<Flaw>) -> impl Checker<Protocol> {
 }
 
 /// Holds the laws alone to the protocol; bounds may be too small for everything that must happen somewhere.
-fn hold(bounds: Bounds, flaw: Option<Flaw>) {
+fn hold(bounds: Bounds, flaw: Option<Flaw>) -> impl Checker<Protocol> {
     let checker = walk(bounds, flaw);
     for law in LAWS {
         assert!(checker.discovery(law).is_none(), "{law}: {:?}", checker.discovery(law).map(steps));
     }
+    checker
 }
 
 /// A run that breaks a law, as short as there is one; none if all hold.

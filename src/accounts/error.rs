@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::db::DbError;
+use crate::db::route::WrongServer;
 
 /// Why the accounts could not be asked.
 #[derive(Debug, Error)]
@@ -28,9 +29,21 @@ pub enum AccountsError {
          primary itself"
     )]
     NoNotices,
-    /// The server is a standby: its answers may be behind those of the primary.
-    #[error("the database is a read-only standby, whose answers may be late; `store.uri` must reach the primary")]
+    /// The server is not the primary: its answers may be behind those of the primary.
+    #[error(
+        "the database is a read-only standby, or was set read-only: its answers may be late; `store.uri` must reach the \
+         primary"
+    )]
     Standby,
+    /// A switchover that moved new connections alone: the session of the watch stayed behind.
+    #[error("new connections lead to another server than before (a switchover): it is asked from now on")]
+    LedElsewhere,
+    /// A new session is with another server than those before.
+    #[error(
+        "another server answers than before (a switchover, or a failover): what was changed before may be lost; look at \
+         the account, and change it again"
+    )]
+    AnotherServer,
     /// A change waited in vain for somebody who keeps the account, or the whole store, locked.
     #[error("the account is locked by {by}; nothing was changed: end that, or wait for it, and run this again")]
     Locked {
@@ -52,6 +65,11 @@ pub enum AccountsError {
 
 impl From<DbError> for AccountsError {
     fn from(error: DbError) -> Self {
+        match error.wrong_server() {
+            Some(WrongServer::TakesNoWrites) => return Self::Standby,
+            Some(WrongServer::Another) => return Self::AnotherServer,
+            Some(WrongServer::TakesWrites) | None => {}
+        }
         match &error {
             error if error.lacks_schema() => Self::NotMigrated,
             error if error.is_read_only() => Self::Standby,

@@ -127,8 +127,12 @@ impl Accounts {
     /// Writes down what an instance says of itself.
     ///
     /// # Errors
-    /// The database did not answer within two seconds.
+    /// The database did not answer within two seconds, or is not the primary: it takes no writes.
     pub async fn report(&self, report: &Report) -> Result<(), AccountsError> {
+        self.heeded(self.write_report(report).await)
+    }
+
+    async fn write_report(&self, report: &Report) -> Result<(), AccountsError> {
         let deadline = tokio::time::Instant::now() + READ_TIMEOUT;
         let late = |elapsed: tokio::time::error::Elapsed| DbError::Unavailable(elapsed.into());
         let text = serde_json::to_string(report).unwrap_or_default();

@@ -12,6 +12,8 @@ mod instances;
 mod locks;
 mod watch;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -21,7 +23,7 @@ pub use error::AccountsError;
 pub use instances::{CacheFigures, Instance, LIVE_FOR, REPORT_EVERY, Report, Spread, listed_for};
 pub use watch::{Watch, watch};
 
-use crate::config::{PostgresConfig, StoreConfig};
+use crate::config::StoreConfig;
 use crate::db::{Database, DbError, postgres};
 
 /// How many epochs of changes the database remembers; a reader further behind drops everything it holds.
@@ -75,6 +77,8 @@ pub struct Accounts {
     /// Where an instance reports itself: no request, however many there are, keeps a report waiting.
     reports: Database,
     config: StoreConfig,
+    /// The epoch that the watch was told last: no read that begins after that may tell a lower one.
+    told: Arc<AtomicU64>,
 }
 
 impl Accounts {
@@ -83,15 +87,40 @@ impl Accounts {
     /// # Errors
     /// The settings cannot be used, or the embedded store cannot be opened.
     pub async fn open(config: &StoreConfig) -> Result<Self, AccountsError> {
-        let database = Database::open(config).await?;
-        let reports = match config {
+        let (database, reports) = match config {
             StoreConfig::Postgres(config) => {
-                Database::Postgres(postgres::pool(&PostgresConfig { pool_size: 1, ..config.clone() })?)
+                // On one route: what is read, what is reported and what is watched is on one server.
+                let route = postgres::route_to_primary(config)?;
+                let pool = |size| postgres::pool_on(Arc::clone(&route), size).map(Database::Postgres);
+                (pool(config.pool_size)?, pool(1)?)
             }
-            // Whoever reads has a connection of the readers', and leaves the writer's alone.
-            StoreConfig::Sqlite(_) => database.clone(),
+            StoreConfig::Sqlite(_) => {
+                let database = Database::open(config).await?;
+                // Whoever reads has a connection of the readers', and leaves the writer's alone.
+                (database.clone(), database)
+            }
         };
-        Ok(Self { database, reports, config: config.clone() })
+        Ok(Self { database, reports, config: config.clone(), told: Arc::default() })
+    }
+
+    /// From now on every answer is of one server, the first that answers: for a command that asks several things.
+    ///
+    /// # Errors
+    /// No primary answers.
+    pub async fn keep_to_one_server(&self) -> Result<(), AccountsError> {
+        match self.database.route() {
+            Some(route) => Ok(route.keep_to_the_first().await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Who hears that an answer is not the primary's, or of another history, looks where the primary is.
+    fn heeded<T>(&self, answer: Result<T, AccountsError>) -> Result<T, AccountsError> {
+        use AccountsError::{AnotherServer, Standby, WentBack};
+        if let (Err(Standby | AnotherServer | WentBack { .. }), Some(route)) = (&answer, self.database.route()) {
+            route.doubt();
+        }
+        answer
     }
 
     /// The database they are in.
@@ -102,23 +131,29 @@ impl Accounts {
     /// Reads one account; none when there is no such person.
     ///
     /// # Errors
-    /// The database did not answer within two seconds, or is a standby.
+    /// The database did not answer within two seconds, is a standby, or tells of another history than it told before.
     pub async fn read(&self, id: &str) -> Result<Option<Account>, AccountsError> {
-        Ok(within(READ_TIMEOUT, self.read_row(id)).await?.into_account(id))
+        // Before the question: the primary had told this epoch, so it tells no lower one now.
+        let told = self.told.load(Ordering::Acquire);
+        let read = within(READ_TIMEOUT, self.read_row(id, told)).await;
+        Ok(self.heeded(read)?.into_account(id))
     }
 
-    async fn read_row(&self, id: &str) -> Result<Row, AccountsError> {
-        Ok(match &self.database {
+    async fn read_row(&self, id: &str, told: u64) -> Result<Row, AccountsError> {
+        let row = match &self.database {
             Database::Postgres(pool) => {
                 let session = pool.get().await?;
                 let statement = session.prepare_cached(POSTGRES_READ).await?;
                 let row = session.query_one(&statement, &[&id]).await?;
+                let (epoch, found): (i64, bool) = (row.get(0), row.get(1));
                 let is_standby: bool = row.get(5);
+                if is_standby || from_sql(epoch) < told {
+                    // Nobody else is answered by it.
+                    session.close();
+                }
                 if is_standby {
                     return Err(AccountsError::Standby);
                 }
-                let epoch: i64 = row.get(0);
-                let found: bool = row.get(1);
                 Row { epoch, found, password: row.get(2), roles: row.get(3), active: row.get(4) }
             }
             Database::Sqlite(sqlite) => {
@@ -136,7 +171,12 @@ impl Accounts {
                 };
                 sqlite.read(read).await?
             }
-        })
+        };
+        match from_sql(row.epoch) {
+            // Another history, of which nothing is known: a restore, or a server that was left behind.
+            epoch if epoch < told => Err(AccountsError::WentBack { from: told, to: epoch }),
+            _ => Ok(row),
+        }
     }
 
     /// Replaces a password hash, if it is still `old`; tells whether it was.
@@ -144,7 +184,7 @@ impl Accounts {
     /// # Errors
     /// The database did not answer.
     pub async fn replace_hash(&self, id: &str, old: &str, new: &str) -> Result<bool, AccountsError> {
-        within(WRITE_TIMEOUT, self.replace_hash_unbounded(id, old, new)).await
+        self.heeded(within(WRITE_TIMEOUT, self.replace_hash_unbounded(id, old, new)).await)
     }
 
     async fn replace_hash_unbounded(&self, id: &str, old: &str, new: &str) -> Result<bool, AccountsError> {
@@ -281,11 +321,11 @@ fn from_sql(epoch: i64) -> u64 {
     u64::try_from(epoch).unwrap_or_default()
 }
 
-// The epoch comes from the same snapshot as the account, and also where there is no such account. A standby's snapshot may
-// be of long ago.
+// The epoch comes from the same snapshot as the account, and also where there is no such account. The snapshot of a standby
+// may be of long ago, and so may be that of a primary that was set read-only when another took its place.
 const POSTGRES_READ: &str = "
     SELECT e.epoch, p.id IS NOT NULL, p.data->>'password', (p.data->'roles')::text, (p.data->'active')::text,
-           pg_is_in_recovery()
+           pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean
     FROM fedgate_epoch e LEFT JOIN people p ON p.id = $1";
 const SQLITE_READ: &str = "
     SELECT e.epoch, p.id IS NOT NULL, p.data->>'$.password', p.data->'$.roles', p.data->'$.active'

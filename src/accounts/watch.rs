@@ -5,14 +5,15 @@
 //! went back) everything may have changed. NOTIFY is fast and lossy, so it only hastens the next poll.
 
 use std::future::poll_fn;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, Row};
 
 use super::{Accounts, AccountsError, ChangeRow, Changed, Changes, Known, MOST_ROWS, READ_TIMEOUT, changes, within};
-use crate::config::{PostgresConfig, StoreConfig};
-use crate::db::{Database, DbError, postgres};
+use crate::db::route::{HostAddress, ReachedServer, ServerIdentity, ServerRoute};
+use crate::db::{Database, DbError};
 use crate::moment::Moment;
 
 /// How often the embedded store is asked, which sends no notices.
@@ -38,11 +39,9 @@ pub async fn watch(accounts: Accounts, bound: Duration, watch: &dyn Watch) {
     let mut notices_proved = false;
     loop {
         let began = Instant::now();
-        let ended = match &accounts.config {
-            StoreConfig::Postgres(config) => {
-                follow_postgres(&accounts, config, bound / 4, watch, &mut notices_proved).await
-            }
-            StoreConfig::Sqlite(_) => follow_sqlite(&accounts, SQLITE_POLL.min(bound / 4), watch).await,
+        let ended = match accounts.database.route() {
+            Some(route) => follow_postgres(&accounts, route, bound / 4, watch, &mut notices_proved).await,
+            None => follow_sqlite(&accounts, SQLITE_POLL.min(bound / 4), watch).await,
         };
         let Err(error) = ended;
         watch.lost(&error);
@@ -62,7 +61,7 @@ async fn follow_sqlite(accounts: &Accounts, poll: Duration, watch: &dyn Watch) -
     loop {
         let asked = Moment::now();
         let (changes, now) = within(READ_TIMEOUT, accounts.ask(known.as_ref())).await?;
-        watch.confirmed(asked, &changes);
+        accounts.confirmed(asked, &changes, watch);
         known = Some(now);
         tokio::time::sleep(poll).await;
     }
@@ -70,43 +69,48 @@ async fn follow_sqlite(accounts: &Accounts, poll: Duration, watch: &dyn Watch) -
 
 async fn follow_postgres(
     accounts: &Accounts,
-    config: &PostgresConfig,
+    route: &ServerRoute,
     poll: Duration,
     watch: &dyn Watch,
     notices_proved: &mut bool,
 ) -> Result<Never, AccountsError> {
     let limit = poll.max(Duration::from_secs(1));
-    let mut session = Session::open(config, limit).await?;
+    let mut session = Session::open(route, limit).await?;
+    // INVARIANT: what is read and reported from now on is on the server that confirms; what was read before is of a
+    // generation that the first confirmation ends.
+    route.follow(&session.identity);
     // Once, at the start: later on, notices may be lost without harm.
     if !*notices_proved {
         session.prove_notices(accounts).await?;
         *notices_proved = true;
     }
-    let mut known = None;
-    loop {
-        let asked = Moment::now();
-        let after = Known::after(known.as_ref());
-        let rows = query_within(limit, session.client.query(POSTGRES_CHANGES, &[&after, &MOST_ROWS])).await?;
-        let rows = told(&rows)?;
-        let (changes, now) = changes(known.as_ref(), rows)?;
-        watch.confirmed(asked, &changes);
-        known = Some(now);
-        if let Ok(None) = tokio::time::timeout(poll, session.notices.recv()).await {
-            return Err(session_has_ended());
-        }
+    let (identity, at) = (session.identity.clone(), session.at);
+    let ended = tokio::select! {
+        ended = session.ask_on(accounts, poll, limit, watch) => ended,
+        () = route.leads_elsewhere(&identity) => Err(AccountsError::LedElsewhere),
+    };
+    if let Err(AccountsError::Database(error)) = &ended
+        && !error.is_answer()
+    {
+        route.was_silent(at);
     }
+    ended
 }
 
 /// A session with the primary that hears its notices.
 struct Session {
     client: Client,
     notices: mpsc::Receiver<()>,
+    identity: ServerIdentity,
+    at: HostAddress,
     _driver: AbortOnDrop,
 }
 
 impl Session {
-    async fn open(config: &PostgresConfig, limit: Duration) -> Result<Self, AccountsError> {
-        let (client, mut connection) = postgres::connect(config).await?;
+    async fn open(route: &ServerRoute, limit: Duration) -> Result<Self, AccountsError> {
+        let reached = route.reach().await?;
+        let at = reached.at();
+        let ReachedServer { client, mut connection, identity, .. } = reached;
         let (notice, notices) = mpsc::channel(1);
         // It is driven by a task of its own, which ends with the connection or with this session.
         let driver = tokio::spawn(async move {
@@ -117,14 +121,32 @@ impl Session {
                 }
             }
         });
-        let session = Self { client, notices, _driver: AbortOnDrop(driver.abort_handle()) };
-        let standby = session.client.query_one("SELECT pg_is_in_recovery()", &[]);
-        if query_within(limit, standby).await?.get(0) {
-            return Err(AccountsError::Standby);
-        }
+        let session = Self { client, notices, identity, at, _driver: AbortOnDrop(driver.abort_handle()) };
         // Before the epoch is read: what is committed after that sends a notice to someone who listens already.
         query_within(limit, session.client.batch_execute("LISTEN fedgate_accounts")).await?;
         Ok(session)
+    }
+
+    /// Asks for ever what changed, at once when a notice comes.
+    async fn ask_on(
+        &mut self,
+        accounts: &Accounts,
+        poll: Duration,
+        limit: Duration,
+        watch: &dyn Watch,
+    ) -> Result<Never, AccountsError> {
+        let mut known = None;
+        loop {
+            let asked = Moment::now();
+            let after = Known::after(known.as_ref());
+            let rows = query_within(limit, self.client.query(POSTGRES_CHANGES, &[&after, &MOST_ROWS])).await?;
+            let (changes, now) = changes(known.as_ref(), told(&rows)?)?;
+            accounts.confirmed(asked, &changes, watch);
+            known = Some(now);
+            if let Ok(None) = tokio::time::timeout(poll, self.notices.recv()).await {
+                return Err(session_has_ended());
+            }
+        }
     }
 
     /// Sends a notice on another session and waits for it on this one: behind a transaction-pooling proxy none arrives.
@@ -146,14 +168,22 @@ fn session_has_ended() -> AccountsError {
 }
 
 impl Accounts {
+    /// The primary was asked at `asked` and answered `changes`.
+    fn confirmed(&self, asked: Moment, changes: &Changes, watch: &dyn Watch) {
+        // First: a read that `watch` lets pass begins after it.
+        self.told.store(changes.epoch, Ordering::Release);
+        watch.confirmed(asked, changes);
+    }
+
     /// Looks at all that the watch over the accounts needs: the primary, its triggers, and that its notices arrive. Tells the
     /// epoch.
     ///
     /// # Errors
     /// What would keep a gateway from serving.
     pub async fn check(&self) -> Result<u64, AccountsError> {
-        if let StoreConfig::Postgres(config) = &self.config {
-            Session::open(config, READ_TIMEOUT).await?.prove_notices(self).await?;
+        self.keep_to_one_server().await?;
+        if let Some(route) = self.database.route() {
+            Session::open(route, READ_TIMEOUT).await?.prove_notices(self).await?;
         }
         Ok(self.changes_since(None).await?.epoch)
     }
@@ -194,7 +224,8 @@ impl Drop for AbortOnDrop {
 
 /// What changed after `$1`, in `$2` rows at most.
 pub(super) const POSTGRES_CHANGES: &str = "
-    SELECT e.epoch, c.epoch, c.account, t.fire, t.version, pg_is_in_recovery()
+    SELECT e.epoch, c.epoch, c.account, t.fire, t.version,
+           pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean
     FROM fedgate_epoch e
     CROSS JOIN fedgate_triggers('people'::regclass) t
     LEFT JOIN fedgate_account_changes c ON c.epoch > $1

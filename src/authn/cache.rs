@@ -45,6 +45,8 @@ struct Gate {
     /// Since when this instance has been listed without a gap; what was asked before counts for no lease, because who
     /// waited then did not see this instance.
     listed_since: Moment,
+    /// The server that confirms has refused a report, because it takes no writes: it is not the primary.
+    refused: bool,
 }
 
 /// What became of the entries that a cache holds no longer.
@@ -100,7 +102,7 @@ impl Principals {
         Self {
             cache: cache.build(),
             lease: Lease { confirmed: AtomicU64::new(0), listed: AtomicU64::new(0), bound },
-            gate: RwLock::new(Gate { applied: 0, listed_since: Moment::now() }),
+            gate: RwLock::new(Gate { applied: 0, listed_since: Moment::now(), refused: false }),
             generation: AtomicU64::new(0),
             epoch: watch::Sender::new(0),
             hits: AtomicU64::new(0),
@@ -164,8 +166,9 @@ impl Principals {
         }
     }
 
-    /// Applies what changed, then extends the lease.
-    pub(super) fn confirm(&self, asked: Moment, changes: &Changes) {
+    /// Applies what changed, then extends the lease. Whether that counts as a confirmation: not of a server that takes no
+    /// writes, whatever it says of itself.
+    pub(super) fn confirm(&self, asked: Moment, changes: &Changes) -> bool {
         let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         match &changes.accounts {
             Changed::Everything => {
@@ -175,10 +178,18 @@ impl Principals {
             Changed::These(accounts) => accounts.iter().for_each(|account| self.cache.invalidate(account.as_str())),
         }
         gate.applied = changes.epoch;
-        if asked >= gate.listed_since {
+        if asked >= gate.listed_since && !gate.refused {
             self.lease.confirmed(asked);
         }
         self.epoch.send_if_modified(|known| std::mem::replace(known, changes.epoch) != changes.epoch);
+        !gate.refused
+    }
+
+    /// A report was refused, because the server takes no writes: no lease until one has arrived.
+    pub(super) fn refused(&self) {
+        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        gate.refused = true;
+        self.lease.begin();
     }
 
     /// Whether cached principals may be used at `now`.
@@ -194,6 +205,7 @@ impl Principals {
     /// It is known at `now` that a report of this instance, made at `reported`, has arrived.
     pub(super) fn listed(&self, reported: Moment, now: Moment) {
         let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        gate.refused = false;
         if !self.lease.is_listed(now) {
             gate.listed_since = now;
             self.lease.begin();

@@ -48,6 +48,11 @@ impl Authenticator {
 
     /// What became of a report of this instance that was made at `reported`. No report, no lease.
     pub fn reported(&self, reported: Moment, outcome: Result<(), AccountsError>) {
+        if let Err(error @ AccountsError::Standby) = &outcome {
+            // Not the primary, whatever it answers to the watch: what it says of accounts may be late.
+            self.principals.refused();
+            self.lost(error);
+        }
         let why = outcome.err().map(|error| format!("this instance cannot report itself: {error}"));
         if why.is_none() {
             self.principals.listed(reported, Moment::now());
@@ -100,7 +105,9 @@ impl Authenticator {
 
 impl Watch for Authenticator {
     fn confirmed(&self, asked: Moment, changes: &Changes) {
-        self.principals.confirm(asked, changes);
+        if !self.principals.confirm(asked, changes) {
+            return self.lost(&AccountsError::Standby);
+        }
         let mut was_away = false;
         self.standing.send_if_modified(|standing| {
             let was = std::mem::replace(standing, Standing::Confirmed);

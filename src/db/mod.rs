@@ -3,12 +3,17 @@
 //! The one rule: an error tells "the database is away" ([`DbError::Unavailable`], to be answered with 503 and tried
 //! again) from everything else. Called by `accounts` and by `his::store`. Knows no documents and no HTTP.
 
+pub mod follow;
 pub mod postgres;
+pub mod route;
 pub mod schema;
 mod session;
 pub mod sqlite;
 
+mod hosts;
+
 use std::error::Error as StdError;
+use std::sync::Arc;
 
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
@@ -28,6 +33,14 @@ pub enum Database {
 }
 
 impl Database {
+    /// The way to the server; none to an embedded store.
+    pub fn route(&self) -> Option<&Arc<route::ServerRoute>> {
+        match self {
+            Self::Postgres(pool) => Some(pool.route()),
+            Self::Sqlite(_) => None,
+        }
+    }
+
     /// Opens the database that the configuration names.
     ///
     /// PostgreSQL is not contacted yet: a server that is away now may be there when it is needed.
@@ -102,6 +115,14 @@ impl DbError {
         matches!(self, Self::Unavailable(_))
     }
 
+    /// The reason alone, in one line.
+    fn in_short(&self) -> String {
+        match self {
+            Self::Unavailable(error) | Self::Failed(error) => cause(error.as_ref()),
+            Self::Settings { problem, .. } => problem.clone(),
+        }
+    }
+
     /// Whether a server of PostgreSQL itself said so: then it is up.
     pub fn is_answer(&self) -> bool {
         self.find::<tokio_postgres::error::DbError>().is_some()
@@ -118,6 +139,11 @@ impl DbError {
     /// Whether PostgreSQL may not write here, as on a standby.
     pub fn is_read_only(&self) -> bool {
         self.state() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
+    /// Why a server that answers was not used, if that is the reason.
+    pub fn wrong_server(&self) -> Option<route::WrongServer> {
+        self.find().copied()
     }
 
     /// Whether a row that another one names is not there, or is still named.
@@ -188,15 +214,17 @@ impl From<tokio_postgres::Error> for DbError {
     }
 }
 
-impl From<deadpool_postgres::PoolError> for DbError {
+impl From<deadpool::managed::PoolError<Self>> for DbError {
     /// No connection could be had: whatever else the reason, the database is away for this request.
-    fn from(error: deadpool_postgres::PoolError) -> Self {
-        use deadpool_postgres::{PoolError, TimeoutType};
+    fn from(error: deadpool::managed::PoolError<Self>) -> Self {
+        use deadpool::managed::{PoolError, TimeoutType};
         match error {
             PoolError::Timeout(TimeoutType::Wait) => NoTurn::OfAll.into(),
             PoolError::Timeout(_) => Self::Unavailable("it does not answer in time".into()),
-            PoolError::Backend(error) => Self::no_session(error),
-            other => Self::Unavailable(other.into()),
+            PoolError::Backend(error) => error,
+            PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
+                Self::Unavailable("its sessions have ended".into())
+            }
         }
     }
 }

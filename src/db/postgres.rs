@@ -1,17 +1,22 @@
 //! PostgreSQL: a pool for requests, and single sessions for LISTEN.
 //!
 //! The one rule: nothing waits without a bound, for a connection, a statement, or a peer that has vanished.
-//! Both ways of connecting share one connection string, one TLS setting and one set of bounds.
+//! Both ways of connecting share one [`ServerRoute`]: one connection string, one TLS setting, one set of bounds, and one
+//! server.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool::Runtime;
+use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
+use deadpool_postgres::ClientWrapper;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{Client, Connection, Socket};
+use tokio_postgres::{Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::hosts::HostList;
+use super::route::{ServerRoute, WantedServer};
 use super::{DbError, SessionPool};
 use crate::config::PostgresConfig;
 use crate::pem;
@@ -19,44 +24,111 @@ use crate::pem;
 /// The transport of an encrypted session.
 pub type TlsStream = <<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect as TlsConnect<Socket>>::Stream;
 
-/// How long connecting may take, where the connection string names no other bound.
+/// How long one of several hosts may take to connect and to answer, where the connection string names no other bound.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same of the only host, for which nobody else waits.
+const ONLY_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a request waits for a free connection.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the server works on one statement.
 const STATEMENT_TIMEOUT_MS: u32 = 10_000;
 /// How long sent bytes may stay unacknowledged before the peer counts as gone.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
-const KEEPALIVES_IDLE: Duration = Duration::from_secs(10);
+/// A connection that says nothing is probed after the first time, then each second; after three probes its peer is gone.
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(1);
+const KEEPALIVES_RETRIES: u32 = 3;
+
+/// A pool of sessions with one server.
+pub type Pool = managed::Pool<SessionManager>;
+/// A session of the pool.
+pub type Client = Object<SessionManager>;
+
+/// Opens the sessions of a pool, on one route.
+pub struct SessionManager(Arc<ServerRoute>);
+
+impl SessionManager {
+    /// The way to the server.
+    pub fn route(&self) -> &Arc<ServerRoute> {
+        &self.0
+    }
+}
+
+impl managed::Manager for SessionManager {
+    type Type = ClientWrapper;
+    type Error = DbError;
+
+    async fn create(&self) -> Result<ClientWrapper, DbError> {
+        // In a box: connecting takes much more room than asking, and every request that may have to would carry it.
+        Box::pin(self.0.open()).await
+    }
+
+    async fn recycle(&self, session: &mut ClientWrapper, _: &Metrics) -> RecycleResult<DbError> {
+        if session.is_closed() { Err(RecycleError::message("the session has ended")) } else { Ok(()) }
+    }
+}
 
 /// Makes the pool; connections are opened when they are needed, and replaced when they have died.
 ///
 /// # Errors
 /// [`DbError::Settings`]: the connection string or the certificate file cannot be used.
 pub fn pool(config: &PostgresConfig) -> Result<SessionPool, DbError> {
-    let (tls, manager) = (tls(config)?, ManagerConfig { recycling_method: RecyclingMethod::Fast });
-    let manager = Manager::from_config(settings(config)?, tls.clone(), manager);
-    let pool = Pool::builder(manager)
-        .max_size(config.pool_size)
-        .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(WAIT_TIMEOUT))
-        .create_timeout(Some(CONNECT_TIMEOUT * 2))
-        .recycle_timeout(Some(CONNECT_TIMEOUT))
-        .build()
-        .map_err(|error| DbError::Settings { key: "pool_size", problem: error.to_string() })?;
-    Ok(SessionPool::new(pool, tls))
+    let settings = settings(config)?;
+    pool_on(route_to(WantedServer::by(&config.uri, &settings), settings, config)?, config.pool_size)
 }
 
-/// Opens a session of its own, for LISTEN; the caller polls the connection, which yields the notices.
+/// A pool on a route that is there; pools on one route are with one server.
+///
+/// # Errors
+/// [`DbError::Settings`]: no pool can be so large.
+pub fn pool_on(route: Arc<ServerRoute>, size: usize) -> Result<SessionPool, DbError> {
+    // Connecting has its bounds in the route, one for each host.
+    let pool = Pool::builder(SessionManager(route))
+        .max_size(size)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(WAIT_TIMEOUT))
+        .build()
+        .map_err(|error| DbError::Settings { key: "pool_size", problem: error.to_string() })?;
+    Ok(SessionPool::new(pool))
+}
+
+/// The way to the primary, whatever else the connection string would take.
+///
+/// # Errors
+/// [`DbError::Settings`] as for [`pool`].
+pub fn route_to_primary(config: &PostgresConfig) -> Result<Arc<ServerRoute>, DbError> {
+    route_to(WantedServer::Primary, settings(config)?, config)
+}
+
+fn route_to(
+    wanted: WantedServer,
+    settings: tokio_postgres::Config,
+    config: &PostgresConfig,
+) -> Result<Arc<ServerRoute>, DbError> {
+    let named = settings.get_connect_timeout().copied().filter(|_| config.uri.contains("connect_timeout"));
+    let usual = |hosts: &HostList| if hosts.are_several() { CONNECT_TIMEOUT } else { ONLY_CONNECT_TIMEOUT };
+    ServerRoute::new(settings, tls(config)?, wanted, |hosts| named.unwrap_or_else(|| usual(hosts))).map(Arc::new)
+}
+
+/// What the operator should know of a connection string that is right: a default that was another once.
+pub fn note(config: &PostgresConfig) -> Option<&'static str> {
+    let is_usual = settings(config).is_ok_and(|settings| WantedServer::is_usual_of_several(&config.uri, &settings));
+    is_usual.then_some(
+        "of the hosts in `store.uri` the one that takes writes is used, as with target_session_attrs=read-write; \
+         target_session_attrs=any lets fedhis read from a standby while none does",
+    )
+}
+
+/// Opens a session of its own; the caller polls the connection.
 ///
 /// # Errors
 /// [`DbError::Settings`] as for [`pool`]; [`DbError::Unavailable`] when the server cannot be reached.
-pub async fn connect(config: &PostgresConfig) -> Result<(Client, Connection<Socket, TlsStream>), DbError> {
+pub async fn connect(
+    config: &PostgresConfig,
+) -> Result<(tokio_postgres::Client, Connection<Socket, TlsStream>), DbError> {
     let settings = settings(config)?;
-    match tokio::time::timeout(CONNECT_TIMEOUT * 2, settings.connect(tls(config)?)).await {
-        Ok(session) => session.map_err(DbError::no_session),
-        Err(elapsed) => Err(DbError::Unavailable(elapsed.into())),
-    }
+    let reached = route_to(WantedServer::by(&config.uri, &settings), settings, config)?.reach().await?;
+    Ok((reached.client, reached.connection))
 }
 
 /// The connection string, completed by the password and the bounds it does not name.
@@ -78,7 +150,15 @@ fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> 
     if settings.get_tcp_user_timeout().is_none() {
         settings.tcp_user_timeout(TCP_USER_TIMEOUT);
     }
-    settings.keepalives_idle(KEEPALIVES_IDLE);
+    if !config.uri.contains("keepalives_idle") {
+        settings.keepalives_idle(KEEPALIVES_IDLE);
+    }
+    if settings.get_keepalives_interval().is_none() {
+        settings.keepalives_interval(KEEPALIVES_INTERVAL);
+    }
+    if settings.get_keepalives_retries().is_none() {
+        settings.keepalives_retries(KEEPALIVES_RETRIES);
+    }
     if settings.get_application_name().is_none() {
         settings.application_name("fedgate");
     }
@@ -99,7 +179,7 @@ fn verified_modes_as_require(uri: &str) -> String {
     uri.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require")
 }
 
-fn tls(config: &PostgresConfig) -> Result<MakeRustlsConnect, DbError> {
+pub(super) fn tls(config: &PostgresConfig) -> Result<MakeRustlsConnect, DbError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

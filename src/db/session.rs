@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::{Client, Object, Pool, Transaction};
+use deadpool::managed::Object;
+use deadpool_postgres::Transaction;
 use futures_util::{Stream, StreamExt, pin_mut};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -22,6 +23,8 @@ use tokio_postgres::{Error, Portal, Row, Statement, ToStatement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::DbError;
+use super::postgres::{Client, Pool};
+use super::route::ServerRoute;
 
 /// How long the server may be silent about one statement. It ends a statement by itself before that (`statement_timeout`), so
 /// a server that is silent for longer does not answer at all.
@@ -39,12 +42,16 @@ type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 #[derive(Clone)]
 pub struct SessionPool {
     pool: Pool,
-    tls: MakeRustlsConnect,
 }
 
 impl SessionPool {
-    pub(super) fn new(pool: Pool, tls: MakeRustlsConnect) -> Self {
-        Self { pool, tls }
+    pub(super) fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// The way to the server, which all sessions are with.
+    pub fn route(&self) -> &Arc<ServerRoute> {
+        self.pool.manager().route()
     }
 
     /// A session, as soon as one is free.
@@ -61,7 +68,7 @@ impl SessionPool {
     /// See [`SessionPool::get`].
     pub async fn get_with(&self, turn: impl Send + Sync + 'static) -> Result<PooledSession, DbError> {
         let client = Some(self.pool.get().await?);
-        let (turn, tls) = (Some(Box::new(turn) as Box<_>), self.tls.clone());
+        let (turn, tls) = (Some(Box::new(turn) as Box<_>), self.route().tls());
         Ok(PooledSession { client, turn, tls, ledger: Arc::new(StatementLedger::new()) })
     }
 
@@ -167,7 +174,11 @@ impl PooledSession {
     async fn begin(&mut self, is_read_only: bool) -> Result<SessionTransaction<'_>, DbError> {
         let ledger = Arc::clone(&self.ledger);
         let client = self.client.as_mut().ok_or_else(|| DbError::Unavailable("the session was closed".into()))?;
-        let begun = client.build_transaction().read_only(is_read_only).start();
+        let begun = match is_read_only {
+            true => client.build_transaction().read_only(true).start(),
+            // Not `READ WRITE`: that would write on a server that was set read-only, and a standby refuses it as a fault.
+            false => client.build_transaction().start(),
+        };
         let transaction = ledger.answered(begun).await?;
         ledger.is_open.store(true, Ordering::Relaxed);
         Ok(SessionTransaction { transaction, ledger })
@@ -203,6 +214,11 @@ async fn settle(client: Client, ledger: &StatementLedger, tls: MakeRustlsConnect
             // The name of what was prepared is lost: kept sessions would gather such statements.
             drop(Object::take(client));
         }
+        return;
+    }
+    if client.is_closed() {
+        // Its server is followed no longer, or is gone: nobody is there to be asked.
+        drop(Object::take(client));
         return;
     }
     let cancel = client.cancel_token();

@@ -14,6 +14,8 @@ use crate::moment::Moment;
 use crate::policy::PolicySet;
 use crate::reload::FileState;
 
+/// How long after a report that did not arrive the next one follows: until then this instance may have no lease.
+const RETRY: Duration = Duration::from_millis(250);
 /// How long the last word of a stopping instance may take.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -53,18 +55,20 @@ impl Reporter {
     pub(super) async fn run(self) {
         let mut epoch = self.authenticator.epoch();
         loop {
+            let mut pause = REPORT_EVERY;
             let applied = *epoch.borrow_and_update();
             // An instance that has confirmed nothing yet is in nobody's way.
             let withdrawn = self.withdrawn.lock().await;
             if applied > 0 && !*withdrawn {
                 let now = Moment::now();
                 let outcome = self.authenticator.accounts().report(&self.report(applied).await).await;
+                pause = if outcome.is_ok() { REPORT_EVERY } else { RETRY };
                 self.authenticator.reported(now, outcome);
             }
             drop(withdrawn);
             tokio::select! {
                 _ = epoch.changed() => {}
-                () = sleep(REPORT_EVERY) => {}
+                () = sleep(pause) => {}
             }
         }
     }

@@ -110,6 +110,8 @@ pub(super) enum Problem {
     Locked,
     #[error("the database is unavailable, try again")]
     DatabaseUnavailable,
+    #[error("the database takes no writes now, try again")]
+    DatabaseReadOnly,
     #[error("the service is stopping")]
     Stopping,
     #[error("internal error")]
@@ -157,9 +159,13 @@ impl Problem {
             | Self::NotBase64
             | Self::UnitExists
             | Self::UnitIdChange => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Busy | Self::Crowded | Self::TooSlow | Self::Locked | Self::DatabaseUnavailable | Self::Stopping => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Busy
+            | Self::Crowded
+            | Self::TooSlow
+            | Self::Locked
+            | Self::DatabaseUnavailable
+            | Self::DatabaseReadOnly
+            | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -211,6 +217,7 @@ impl Problem {
             Self::Locked => "record_locked",
             Self::Stopping => "stopping",
             Self::DatabaseUnavailable => "database_unavailable",
+            Self::DatabaseReadOnly => "database_read_only",
             Self::Internal => "internal",
         }
     }
@@ -247,6 +254,8 @@ impl From<JsonError> for Problem {
 impl From<DbError> for Problem {
     fn from(error: DbError) -> Self {
         match error {
+            // Whoever watches over the database has told it, once.
+            error if error.is_read_only() => Self::DatabaseReadOnly,
             DbError::Unavailable(_) => {
                 tracing::warn!("{error}");
                 match error.waited_for() {
@@ -269,7 +278,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
         let is_busy = matches!(self, Self::Busy | Self::Crowded | Self::TooSlow | Self::Locked);
-        if is_busy || matches!(self, Self::DatabaseUnavailable) {
+        if is_busy || matches!(self, Self::DatabaseUnavailable | Self::DatabaseReadOnly) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if is_busy {

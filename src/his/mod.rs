@@ -37,6 +37,7 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::get;
+use tokio::task::JoinSet;
 
 use self::error::Problem;
 use self::guard::{Caller, PUBLIC, endpoint};
@@ -57,6 +58,8 @@ pub struct Service {
     quotas: Quotas,
     hashing: Hashing,
     is_stopping: AtomicBool,
+    /// Watches over the database; ends with the service.
+    _watch: JoinSet<()>,
 }
 
 /// How large bodies and records may be.
@@ -75,7 +78,7 @@ struct Quotas {
 }
 
 impl Service {
-    /// Puts the service together.
+    /// Puts the service together, within a runtime.
     pub fn new(config: &HisConfig, verifier: Verifier, store: Store) -> Arc<Self> {
         let limits = Limits {
             max_body_bytes: config.max_body_bytes,
@@ -84,8 +87,11 @@ impl Service {
         };
         let pages = Quota::new(config.max_pages_per_person);
         let quotas = Quotas { pages, documents: Quota::new(config.max_documents_per_person) };
+        let mut watch = JoinSet::new();
+        watch.spawn(store.clone().watch_over());
         let store = store.shared(&config.shares);
-        Arc::new(Self { store, verifier, limits, quotas, hashing: Hashing::new(), is_stopping: AtomicBool::new(false) })
+        let (hashing, is_stopping) = (Hashing::new(), AtomicBool::new(false));
+        Arc::new(Self { store, verifier, limits, quotas, hashing, is_stopping, _watch: watch })
     }
 
     /// Refuses a new record that is over the bound of records.

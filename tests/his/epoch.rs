@@ -258,6 +258,45 @@ async fn postgres_is_migrated_when_nobody_is_in_the_way_and_nobody_waits_meanwhi
     assert_eq!(changes(&his).await, "ANA");
 }
 
+/// Tells when the accounts were confirmed for the first time.
+struct FirstConfirmation(tokio::sync::Notify);
+
+impl fedgate::accounts::Watch for FirstConfirmation {
+    fn confirmed(&self, _: fedgate::moment::Moment, _: &fedgate::accounts::Changes) {
+        self.0.notify_one();
+    }
+
+    fn lost(&self, error: &AccountsError) {
+        panic!("{error}");
+    }
+}
+
+#[tokio::test]
+async fn postgres_a_read_that_tells_a_lower_epoch_than_the_watch_was_told_is_of_another_history() {
+    let his = His::on_postgres().await;
+    his.person("ANA", "{}").await;
+    his.sql("UPDATE fedgate_epoch SET epoch = 10").await;
+    let accounts = Accounts::open(&his.config).await.unwrap();
+    let confirmed = FirstConfirmation(tokio::sync::Notify::new());
+    // It asks again after a quarter of the bound: not within this test.
+    let watch = fedgate::accounts::watch(accounts.clone(), std::time::Duration::from_secs(600), &confirmed);
+    let reads = async {
+        confirmed.0.notified().await;
+        assert_eq!(accounts.read("ANA").await.unwrap().unwrap().epoch, 10);
+        his.sql("UPDATE fedgate_epoch SET epoch = 9").await;
+        for _ in 0..3 {
+            let read = accounts.read("ANA").await;
+            assert!(matches!(read, Err(AccountsError::WentBack { from: 10, to: 9 })), "{read:?}");
+        }
+        his.sql("UPDATE fedgate_epoch SET epoch = 11").await;
+        assert_eq!(accounts.read("ANA").await.unwrap().unwrap().epoch, 11);
+    };
+    tokio::select! {
+        () = watch => unreachable!(),
+        () = reads => {}
+    }
+}
+
 #[tokio::test]
 async fn postgres_triggers_are_those_of_the_table_that_is_read() {
     let his = His::on_postgres().await;

@@ -25,5 +25,6 @@ mod pressure;
 mod crash;
 mod program;
 mod site;
+mod switchover;
 mod thalamus;
 mod units;

@@ -14,6 +14,8 @@ pub(crate) struct Bounds {
     pub(crate) commits: u8,
     /// How often the primary is replaced by a replica that has all or only the first of its changes.
     pub(crate) failovers: u8,
+    /// How often that happens while the old primary goes on answering who is connected to it.
+    pub(crate) switchovers: u8,
     /// How many epochs back the log of changes goes.
     pub(crate) remembered: u8,
     pub(crate) restore: Restore,
@@ -64,10 +66,20 @@ pub(crate) enum Flaw {
     PollStandby,
     /// Accounts are read from a standby, which may be behind.
     ReadStandby,
+    /// A new session of the watch leaves those that read where they are.
+    PoolStays,
+    /// The same, but what tells a lower epoch than the one that was applied last is refused.
+    PoolStaysByEpoch,
+    /// A server that was left behind goes on confirming.
+    LeftConfirms,
 }
 
 impl Flaw {
     pub(crate) fn believes_notices(self) -> bool {
         matches!(self, Self::NoticesAlone | Self::NoticesAloneLate | Self::NoticesAloneLost)
+    }
+
+    pub(crate) fn leaves_readers_behind(self) -> bool {
+        matches!(self, Self::PoolStays | Self::PoolStaysByEpoch)
     }
 }

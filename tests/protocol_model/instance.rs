@@ -18,6 +18,8 @@ pub(crate) struct Instance {
     pub(crate) entries: [Option<u8>; ACCOUNTS],
     pub(crate) read: Option<Read>,
     pub(crate) request: Option<Request>,
+    /// There was a switchover since the session was opened: those that read are still with the server that was left behind.
+    pub(crate) behind: bool,
 }
 
 /// The session that LISTENs and polls.
@@ -76,6 +78,9 @@ pub(crate) struct Request {
     pub(crate) leased: bool,
     /// Likewise for the ghost.
     pub(crate) confirmed: bool,
+    /// It started while the sessions were with a server that was left behind, which its instance did not know yet: until it
+    /// does, such a server may answer.
+    pub(crate) excused: bool,
     /// The versions that may decide it: current at some moment since the bound before its start, a bit for each.
     pub(crate) acceptable: u16,
 }
@@ -97,6 +102,7 @@ impl Instance {
             entries: [None; ACCOUNTS],
             read: None,
             request: None,
+            behind: false,
         }
     }
 
@@ -114,6 +120,21 @@ impl Instance {
         match &mut self.session {
             Session::Open { poll: Poll::Answered(..), broken, .. } => *broken = true,
             session => *session = Session::Closed,
+        }
+    }
+
+    /// Another server takes the place of the one that all sessions are with, which goes on answering those that read. What
+    /// it is asked by the watch it answers no more, because it takes no writes.
+    pub(crate) fn is_left_behind(&mut self) {
+        self.behind = true;
+        self.lose_server();
+    }
+
+    /// Mirrors `ServerRoute::follow`: as a session of the watch begins, those that read end, whatever they are at. Without a
+    /// server that was left behind they may as well go on.
+    pub(crate) fn follow(&mut self) {
+        if std::mem::take(&mut self.behind) {
+            self.read.take_if(|read| read.answer.is_none());
         }
     }
 
@@ -160,7 +181,8 @@ impl Instance {
     /// Starts a request; `acceptable` are the versions that may decide it.
     pub(crate) fn start(&mut self, account: u8, acceptable: u16, bound: u8, flaw: Option<Flaw>) {
         let leased = self.lease < bound || flaw == Some(Flaw::NoLease);
-        self.request = Some(Request { account, leased, confirmed: self.confirmed < bound, acceptable });
+        let confirmed = self.confirmed < bound;
+        self.request = Some(Request { account, leased, confirmed, excused: self.behind, acceptable });
         self.relate(|question| question.age < bound);
     }
 

@@ -2,8 +2,8 @@
 
 use stateright::Property;
 
-use super::bounds::Flaw;
-use super::instance::{Instance, Poll, Session};
+use super::bounds::{Bounds, Flaw};
+use super::instance::{Instance, Poll, Read, Session};
 use super::primary::{ACCOUNTS, Changed, Changes, Primary};
 use super::{Protocol, State};
 
@@ -15,7 +15,29 @@ pub(crate) const REVOKED_EVERYWHERE: &str =
 
 pub(crate) const LAWS: [&str; 3] = [CACHED_EQUALS_UNCACHED, CONFIRMED_WITHIN_BOUND, REVOKED_EVERYWHERE];
 
-pub(crate) fn properties() -> Vec<Property<Protocol>> {
+pub(crate) const READ_FROM_LEFT: &str = "a server that was left behind answers with what is no longer the row";
+pub(crate) const SERVED_AGAIN: &str = "after that, a request is decided by the new primary";
+
+pub(crate) fn properties(bounds: &Bounds) -> Vec<Property<Protocol>> {
+    let mut properties = of_every_walk();
+    if bounds.switchovers > 0 {
+        let read = |_: &Protocol, state: &State| {
+            let reads =
+                state.instances.iter().filter(|instance| instance.behind).filter_map(|instance| instance.read.as_ref());
+            let stale = |read: &Read| read.answer.is_some_and(|row| row.version != state.primary.current(read.account));
+            state.primary.left.is_some() && reads.into_iter().any(stale)
+        };
+        let served = |protocol: &Protocol, state: &State| {
+            let decided = |instance: &Instance| instance.decisions(protocol.flaw).read.is_some();
+            state.primary.switchovers > 0
+                && state.instances.iter().any(|instance| !instance.behind && decided(instance))
+        };
+        properties.extend([Property::sometimes(READ_FROM_LEFT, read), Property::sometimes(SERVED_AGAIN, served)]);
+    }
+    properties
+}
+
+fn of_every_walk() -> Vec<Property<Protocol>> {
     vec![
         Property::always(CACHED_EQUALS_UNCACHED, cached_equals_uncached),
         Property::always(CONFIRMED_WITHIN_BOUND, confirmed_within_bound),
@@ -100,7 +122,9 @@ fn confirmed_within_bound(protocol: &Protocol, state: &State) -> bool {
 fn revoked_everywhere(protocol: &Protocol, state: &State) -> bool {
     state.instances.iter().all(|instance| {
         let Some(request) = &instance.request else { return true };
-        let mut allows = instance.decisions(protocol.flaw).all().filter(|id| state.primary.version(*id).right);
+        let mut decisions = instance.decisions(protocol.flaw);
+        decisions.read.take_if(|_| request.excused);
+        let mut allows = decisions.all().filter(|id| state.primary.version(*id).right);
         allows.all(|id| request.accepts(id))
     })
 }

@@ -42,6 +42,10 @@ pub(crate) enum Step {
     Failover {
         length: u8,
     },
+    /// The same, and the old primary goes on answering those that read.
+    Switchover {
+        length: u8,
+    },
     /// A backup with the first `length` changes is restored; no session breaks.
     Restore {
         length: u8,
@@ -69,6 +73,8 @@ pub(crate) enum Move {
     AnswerRead {
         length: u8,
     },
+    /// By a server that was left behind.
+    AnswerReadByLeft,
     FailRead,
     Insert,
     StartRequest {
@@ -96,13 +102,16 @@ impl Model for Protocol {
         if primary.failovers < self.bounds.failovers {
             steps.extend((0..=committed).map(|length| Step::Failover { length }));
         }
+        if primary.switchovers < self.bounds.switchovers {
+            steps.extend((0..=committed).map(|length| Step::Switchover { length }));
+        }
         if self.may_restore(state) {
             steps.extend((0..committed).map(|length| Step::Restore { length }));
         }
         for (index, instance) in instances.iter().enumerate() {
             let mut moves = Vec::new();
             self.session_moves(instance, committed, &mut moves);
-            self.read_moves(instance, committed, &mut moves);
+            self.read_moves(instance, primary, &mut moves);
             steps.extend(moves.into_iter().map(|step| Step::Of(index, step)));
         }
     }
@@ -123,6 +132,14 @@ impl Model for Protocol {
                 next.primary.failovers += 1;
                 next.instances.iter_mut().for_each(Instance::lose_server);
             }
+            Step::Switchover { length } => {
+                next.primary.leave_behind(length as usize);
+                let behind = |instance: &mut Instance| match self.flaw {
+                    Some(Flaw::LeftConfirms) => instance.behind = true,
+                    _ => instance.is_left_behind(),
+                };
+                next.instances.iter_mut().for_each(behind);
+            }
             Step::Restore { length } => {
                 let lost = next.primary.history.len() as u8 - length;
                 next.primary.go_back(length as usize);
@@ -134,6 +151,10 @@ impl Model for Protocol {
             Step::Of(index, step) => self.move_instance(&next.primary, &mut next.instances[index], step),
         }
         next.accept_current();
+        let readers_stay = self.flaw.is_some_and(Flaw::leaves_readers_behind);
+        if !readers_stay && !next.instances.iter().any(|instance| instance.behind) {
+            next.primary.left = None;
+        }
         if self.flaw != Some(Flaw::ReadStandby) {
             next.forget_the_unreachable(self.bounds.bound);
         }
@@ -142,7 +163,7 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        laws::properties()
+        laws::properties(&self.bounds)
     }
 }
 
@@ -167,13 +188,24 @@ impl Protocol {
         }
     }
 
-    fn read_moves(&self, instance: &Instance, committed: u8, moves: &mut Vec<Move>) {
+    fn read_moves(&self, instance: &Instance, primary: &Primary, moves: &mut Vec<Move>) {
+        let committed = primary.history.len() as u8;
         match &instance.read {
             None => moves.extend((0..self.bounds.asked).map(|account| Move::BeginRead { account })),
             Some(Read { answer: None, .. }) => {
                 moves.push(Move::FailRead);
                 let least = if self.flaw == Some(Flaw::ReadStandby) { 0 } else { committed };
                 moves.extend((least..=committed).map(|length| Move::AnswerRead { length }));
+                if let Some(left) = &primary.left {
+                    let epoch = left.len() as u8 + primary.raised;
+                    let stays = match (self.flaw, &instance.session) {
+                        (Some(Flaw::PoolStays), _) => true,
+                        // Once the new primary has confirmed, what it told is compared.
+                        (Some(Flaw::PoolStaysByEpoch), Session::Open { known: Some(known), .. }) => epoch >= *known,
+                        _ => false,
+                    };
+                    moves.extend((instance.behind || stays).then_some(Move::AnswerReadByLeft));
+                }
             }
             Some(Read { answer: Some(_), .. }) => moves.extend([Move::FailRead, Move::Insert]),
         }
@@ -192,6 +224,10 @@ impl Protocol {
                 let known = instance.applied.filter(|_| self.flaw == Some(Flaw::KeepOnReconnect));
                 let listening = self.flaw != Some(Flaw::NoticesAloneLate);
                 instance.session = Session::Open { known, poll: Poll::Idle, listening, broken: false };
+                match self.flaw.is_some_and(Flaw::leaves_readers_behind) {
+                    true => instance.behind = false,
+                    false => instance.follow(),
+                }
             }
             Move::Disconnect => instance.session = Session::Closed,
             Move::BeginRead { account } => {
@@ -202,6 +238,11 @@ impl Protocol {
                 let Some(read) = &mut instance.read else { return };
                 let version = primary.current_at(read.account, length as usize);
                 read.answer = Some(Row { version, epoch: length + primary.raised });
+            }
+            Move::AnswerReadByLeft => {
+                let (Some(read), Some(left)) = (&mut instance.read, &primary.left) else { return };
+                let version = primary.last_of(read.account, left);
+                read.answer = Some(Row { version, epoch: left.len() as u8 + primary.raised });
             }
             Move::FailRead => instance.read = None,
             Move::Insert => {
@@ -232,7 +273,12 @@ impl Protocol {
             (Move::Listen, _) => *listening = true,
             (Move::AskChanges, Poll::Idle) => *poll = Poll::Asked(Question { age: 0, covers_request }),
             (Move::AnswerChanges { length }, Poll::Asked(question)) => {
-                *poll = Poll::Answered(question, self.changes(primary, *known, length as usize));
+                let changes = match &primary.left {
+                    // Reached in one flawed protocol alone: any other has closed the session.
+                    Some(left) if instance.behind => primary.changes_of(left, *known, self.bounds.remembered),
+                    _ => self.changes(primary, *known, length as usize),
+                };
+                *poll = Poll::Answered(question, changes);
             }
             (Move::Confirm, Poll::Answered(question, changes)) => {
                 (*known, *poll) = (Some(changes.epoch), Poll::Idle);
@@ -322,7 +368,10 @@ impl State {
     /// and then it is as fresh as any. So its age tells nothing, nor its name when no history has it.
     fn forget_the_unreachable(&mut self, bound: u8) {
         let Self { primary, instances } = self;
-        let mut held: u16 = (0..ACCOUNTS as u8).fold(0, |ids, account| ids | 1 << primary.current(account));
+        let mut held: u16 = (0..ACCOUNTS as u8).fold(0, |ids, account| {
+            let left = primary.left.as_ref().map_or(0, |left| 1 << primary.last_of(account, left));
+            ids | left | 1 << primary.current(account)
+        });
         instances.iter().flat_map(Instance::versions).for_each(|id| held |= 1 << id);
         let renamed = primary.keep(held, bound);
         for instance in instances {

@@ -27,6 +27,9 @@ pub(crate) struct Primary {
     pub(crate) raised: u8,
     pub(crate) failovers: u8,
     pub(crate) restores: u8,
+    pub(crate) switchovers: u8,
+    /// The versions committed on a server that was left behind and goes on answering, as long as anybody can ask it.
+    pub(crate) left: Option<Vec<u8>>,
 }
 
 /// What the primary answers to "what changed since".
@@ -47,7 +50,16 @@ pub(crate) enum Changed {
 impl Primary {
     pub(crate) fn new() -> Self {
         let versions = (0..ACCOUNTS as u8).map(|account| Version { account, right: true, superseded: 0 }).collect();
-        Self { versions, history: Vec::new(), commits: 0, raised: 0, failovers: 0, restores: 0 }
+        Self {
+            versions,
+            history: Vec::new(),
+            commits: 0,
+            raised: 0,
+            failovers: 0,
+            restores: 0,
+            switchovers: 0,
+            left: None,
+        }
     }
 
     pub(crate) fn version(&self, id: u8) -> &Version {
@@ -65,8 +77,20 @@ impl Primary {
 
     /// The version that was current when only `length` changes were committed, as on a late standby.
     pub(crate) fn current_at(&self, account: u8, length: usize) -> u8 {
+        self.last_of(account, &self.history[..length])
+    }
+
+    /// The version that a history ends with.
+    pub(crate) fn last_of(&self, account: u8, history: &[u8]) -> u8 {
         let of_account = |id: &&u8| self.version(**id).account == account;
-        self.history[..length].iter().rev().find(of_account).copied().unwrap_or(account)
+        history.iter().rev().find(of_account).copied().unwrap_or(account)
+    }
+
+    /// A replica that has the first `length` changes takes the place of this server, which goes on answering.
+    pub(crate) fn leave_behind(&mut self, length: usize) {
+        self.left = Some(self.history.clone());
+        self.go_back(length);
+        self.switchovers += 1;
     }
 
     pub(crate) fn commit(&mut self, account: u8) {
@@ -96,10 +120,15 @@ impl Primary {
 
     /// Mirrors `accounts::changes`, asked of the first `length` changes of the log, which goes `remembered` epochs back.
     pub(crate) fn changes(&self, since: Option<u8>, length: usize, remembered: u8) -> Changes {
+        self.changes_of(&self.history[..length], since, remembered)
+    }
+
+    pub(crate) fn changes_of(&self, history: &[u8], since: Option<u8>, remembered: u8) -> Changes {
+        let length = history.len();
         let epoch = length as u8 + self.raised;
         let accounts = match since {
             Some(since) if since <= epoch && epoch - since < remembered => Changed::These(
-                self.history[length - (epoch - since) as usize..length]
+                history[length - (epoch - since) as usize..length]
                     .iter()
                     .fold(0, |accounts, id| accounts | 1 << self.version(*id).account),
             ),
@@ -123,12 +152,14 @@ impl Primary {
             if held & 1 << id == 0 {
                 version.superseded = bound;
             }
-            if held & 1 << id != 0 || self.history.contains(&id) || (id as usize) < ACCOUNTS {
+            let is_in_a_history =
+                self.history.contains(&id) || self.left.as_ref().is_some_and(|left| left.contains(&id));
+            if held & 1 << id != 0 || is_in_a_history || (id as usize) < ACCOUNTS {
                 kept.push(version);
             }
         }
         self.versions = kept;
-        self.history.iter_mut().for_each(|id| *id = renamed[*id as usize]);
+        self.history.iter_mut().chain(self.left.iter_mut().flatten()).for_each(|id| *id = renamed[*id as usize]);
         renamed
     }
 }

@@ -76,6 +76,18 @@ impl Drop for Scratch {
     }
 }
 
+/// Runs statements on a PostgreSQL server, past every pool; the first value that they answer, as text.
+pub async fn postgres_text(database: &PostgresConfig, statements: &str) -> String {
+    let (client, connection) = tokio_postgres::connect(&database.uri, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let messages = client.simple_query(statements).await.unwrap();
+    let value = messages.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    value.unwrap_or_default()
+}
+
 /// A running service.
 pub struct His {
     pub address: Address,

@@ -108,6 +108,25 @@ impl Cluster {
         PostgresConfig { uri: self.uri(name), ..database.clone() }
     }
 
+    /// A database on several clusters, in the order in which they are named.
+    pub fn on_all(clusters: [&Self; 2], database: &PostgresConfig) -> PostgresConfig {
+        let name = database.uri.split("dbname=").nth(1).unwrap();
+        let hosts = clusters.map(|cluster| cluster.directory.display().to_string()).join(",");
+        PostgresConfig { uri: format!("host={hosts} user=postgres dbname={name}"), ..database.clone() }
+    }
+
+    /// Waits until a standby has everything that its primary has committed.
+    pub async fn follow(&self, primary: &PostgresConfig) {
+        let standby = self.moved(primary);
+        let at = super::postgres_text(primary, "SELECT pg_current_wal_lsn()::text").await;
+        let has_it = format!("SELECT (pg_last_wal_replay_lsn() >= '{at}')::text");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while super::postgres_text(&standby, &has_it).await != "true" {
+            assert!(std::time::Instant::now() < deadline, "the standby does not follow");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     /// A pooling proxy before this cluster that gives a session to another client after each transaction; the connection
     /// string that leads through it, and the process, which ends with what is returned. As it is installed, it does not take
     /// `options`.

@@ -1,5 +1,5 @@
-//! A proxy between a gateway and PostgreSQL that fails on command: it cuts sessions, holds them up, or swallows notices
-//! and nothing else.
+//! A proxy between a gateway and PostgreSQL that fails on command: it cuts sessions, holds them up, swallows notices and
+//! nothing else, or leads new sessions to another server while those that are open go on.
 //!
 //! It reads the server's messages one by one (PostgreSQL manual, "Message Formats": a type byte, then a length that counts
 //! itself), which are plain with `sslmode=disable`.
@@ -23,6 +23,8 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct Faults {
+    /// The socket that new sessions lead to.
+    server: Mutex<PathBuf>,
     sessions: Mutex<Vec<(TcpStream, UnixStream)>>,
     holding: Mutex<bool>,
     released: Condvar,
@@ -36,11 +38,13 @@ impl Proxy {
     pub fn before(server: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let proxy = Self { port: listener.local_addr().unwrap().port(), faults: Arc::default() };
+        proxy.lead_to(server);
         let faults = Arc::clone(&proxy.faults);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 // A server that is away refuses, and so does its proxy: the client's connection ends.
-                if let Ok(server) = UnixStream::connect(&server) {
+                let server = faults.server.lock().unwrap().clone();
+                if let Ok(server) = UnixStream::connect(server) {
                     open(client, server, &faults).unwrap();
                 }
             }
@@ -52,6 +56,16 @@ impl Proxy {
     pub fn uri(&self, database: &PostgresConfig) -> String {
         let name = database.uri.split("dbname=").nth(1).unwrap();
         format!("host=127.0.0.1 port={} user=postgres sslmode=disable dbname={name}", self.port)
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Leads new sessions to another server's socket; those that are open stay where they are.
+    pub fn lead_to(&self, server: PathBuf) {
+        *self.faults.server.lock().unwrap() = server;
     }
 
     /// Ends every session.

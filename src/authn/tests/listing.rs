@@ -53,3 +53,27 @@ async fn nothing_cached_is_used_by_an_instance_that_is_not_listed() {
     confirm(at(9040));
     assert!(is_valid(9050));
 }
+
+#[tokio::test]
+async fn a_report_that_is_refused_because_writes_are_ends_admission_until_one_arrives() {
+    let authenticator = another(&Fixture::new().await);
+    let now = Moment::now();
+    let confirm =
+        || authenticator.confirmed(Moment::now() + DAY, &Changes { epoch: 1, accounts: Changed::These(vec![]) });
+    confirm();
+    authenticator.reported(now, Ok(()));
+    confirm();
+    assert!(authenticator.lease_is_valid(Moment::now()) && authenticator.are_confirmed().await.is_ok());
+    authenticator.reported(now, Err(AccountsError::Standby));
+    for _ in 0..2 {
+        assert!(!authenticator.lease_is_valid(Moment::now()) && !authenticator.is_ready(Moment::now()));
+        assert!(matches!(authenticator.are_confirmed().await, Err(AccountsError::Away)), "nor is anybody read");
+        assert!(authenticator.fault().is_some_and(|fault| fault.contains("was set read-only")));
+        // Whatever the watch is told by the same server.
+        confirm();
+    }
+    authenticator.reported(Moment::now(), Ok(()));
+    confirm();
+    assert!(authenticator.lease_is_valid(Moment::now()) && authenticator.are_confirmed().await.is_ok());
+    assert!(authenticator.fault().is_none());
+}

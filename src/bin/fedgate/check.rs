@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use fedgate::config::StoreConfig;
+use fedgate::db::postgres;
 use fedgate::gateway::Prepared;
 
 use crate::{Failure, check_schema, load, print, print_line, store_exists, store_fault};
@@ -48,5 +49,10 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     let version = check_schema(&config, prepared.accounts().database()).await?;
     let epoch = prepared.accounts().check().await.map_err(|error| store_fault(&config, error))?;
     print_line(&format!("database       {store} answers, schema version {version}, account epoch {epoch}"))?;
+    if let StoreConfig::Postgres(store) = &config.store
+        && let Some(note) = postgres::note(store)
+    {
+        print_line(&format!("  {note}"))?;
+    }
     Ok(())
 }

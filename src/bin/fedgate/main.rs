@@ -201,6 +201,7 @@ fn load(file: &Path) -> Result<Config, Failure> {
 pub(crate) async fn open_store(config: &Config) -> Result<Accounts, Failure> {
     store_exists(config)?;
     let accounts = Accounts::open(&config.store).await.map_err(|error| Failure::Usage(error.into()))?;
+    accounts.keep_to_one_server().await.map_err(|error| store_fault(config, error))?;
     check_schema(config, accounts.database()).await?;
     Ok(accounts)
 }

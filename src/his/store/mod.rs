@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::SharesConfig;
-use crate::db::{Database, DbError};
+use crate::db::{Database, DbError, follow};
 use crate::his::etag::IfMatch;
 use crate::his::json::Object;
 
@@ -67,7 +67,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 macro_rules! each {
     ($self:ident, $store:ident => $call:expr) => {
         match $self {
-            Self::Postgres($store) => within_bound($call).await,
+            Self::Postgres($store) => $store.heeded(within_bound($call).await),
             Self::Sqlite($store) => $call.await,
         }
     };
@@ -83,6 +83,14 @@ impl Store {
         match database {
             Database::Postgres(pool) => Self::Postgres(Postgres::new(pool)),
             Database::Sqlite(sqlite) => Self::Sqlite(SqliteStore::new(sqlite)),
+        }
+    }
+
+    /// Keeps to the primary, where that can be another server, for as long as it is polled.
+    pub async fn watch_over(self) {
+        match self {
+            Self::Postgres(store) => follow::watch_over(store.route()).await,
+            Self::Sqlite(_) => std::future::pending().await,
         }
     }
 

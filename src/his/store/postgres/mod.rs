@@ -12,6 +12,7 @@ use tokio_postgres::types::ToSql;
 use super::shares::StoreTurns;
 use super::sql::{self, Dialect, Table};
 use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach};
+use crate::db::route::ServerRoute;
 use crate::db::{DbError, PooledSession, SessionPool};
 use crate::his::etag::IfMatch;
 use crate::his::json::Object;
@@ -33,6 +34,19 @@ impl Postgres {
     /// How many connections there are.
     pub(super) fn connections(&self) -> usize {
         self.pool.most()
+    }
+
+    /// The way to the server.
+    pub(super) fn route(&self) -> &ServerRoute {
+        self.pool.route()
+    }
+
+    /// A server that refuses writes may have been left behind: whoever watches looks at once.
+    pub(super) fn heeded<T>(&self, answer: Result<T, DbError>) -> Result<T, DbError> {
+        if answer.as_ref().is_err_and(DbError::is_read_only) {
+            self.route().doubt();
+        }
+        answer
     }
 
     /// The same store, with other turns.
