@@ -34,8 +34,16 @@ mod operating;
 mod tls;
 #[path = "gateway/http2.rs"]
 mod http2;
+#[path = "gateway/authority.rs"]
+mod authority;
 #[path = "gateway/certificates.rs"]
 mod certificates;
+#[path = "gateway/revocation.rs"]
+mod revocation;
+#[path = "gateway/refused_certificates.rs"]
+mod refused_certificates;
+#[path = "gateway/certificate_checks.rs"]
+mod certificate_checks;
 #[path = "gateway/proxies.rs"]
 mod proxies;
 #[path = "gateway/fhir.rs"]

@@ -25,7 +25,9 @@ pub use error::ConfigError;
 pub use fields::GuardConfig;
 pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};
 pub use route::RouteConfig;
-pub use tls::{CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion};
+pub use tls::{
+    CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion, UnknownIssuer, WhenExpired,
+};
 
 use crate::regular;
 use crate::secret::Secret;

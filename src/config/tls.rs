@@ -19,8 +19,14 @@ pub struct TlsConfig {
     pub client_certificates: ClientCertificates,
     /// PEM file: the authorities that may have signed it.
     pub client_ca: PathBuf,
-    /// PEM file: what they have revoked.
+    /// What an authority is worth whose certificate has expired.
+    pub client_ca_expired: WhenExpired,
+    /// PEM or DER file: what they have revoked.
     pub client_crl: Option<PathBuf>,
+    /// What a revocation list is worth that has expired.
+    pub client_crl_expired: WhenExpired,
+    /// Whether a list counts whose issuer is not among the authorities.
+    pub client_crl_unknown_issuer: UnknownIssuer,
     /// Whose certificate it is.
     pub clients: ClientsConfig,
 }
@@ -54,6 +60,24 @@ pub enum ClientCertificates {
     Required,
 }
 
+/// What follows when something that clients depend on is used past its time; the log tells it in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenExpired {
+    /// Nothing more.
+    Warn,
+    /// The clients that depend on it are refused.
+    Refuse,
+}
+
+/// What becomes of a revocation list that cannot be verified when it is read, for want of its issuer's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownIssuer {
+    /// Its file is refused.
+    Refuse,
+    /// It is verified when a client brings the certificate of its issuer.
+    Accept,
+}
+
 /// A TLS protocol version that may be spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsVersion {
@@ -63,15 +87,6 @@ pub enum TlsVersion {
     Tls13,
 }
 
-impl TlsConfig {
-    /// Every file that is read.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let pairs = self.certificates.iter().flat_map(|pair| [pair.certificate.clone(), pair.key.clone()]);
-        let asked = self.client_certificates != ClientCertificates::Off;
-        pairs.chain(asked.then(|| self.client_ca.clone())).chain(self.client_crl.clone()).collect()
-    }
-}
-
 section!(Tls {
     certificate: PathBuf = "certs/fedgate.pem".into(),
     key: PathBuf = "certs/fedgate.key".into(),
@@ -79,7 +94,10 @@ section!(Tls {
     sni: Vec<Pair> = vec![],
     client_certificates: String = "off".into(),
     client_ca: String = String::new(),
+    client_ca_expired: String = "refuse".into(),
     client_crl: String = String::new(),
+    client_crl_expired: String = "warn".into(),
+    client_crl_unknown_issuer: String = "refuse".into(),
     client_common_name: bool = false,
     client: Vec<Client> = vec![],
 });
@@ -123,25 +141,51 @@ impl Tls {
             let remedy = "name a PEM file with the certificates of the authorities that sign for clients";
             return Err(check.fault("tls.client_ca", "is missing, and `tls.client_certificates` is not off", remedy));
         }
-        let account = |client: Client| {
-            let digest = fingerprint(&client.sha256).ok_or_else(|| {
-                let remedy = "write the 64 hex digits of `openssl x509 -in FILE -noout -fingerprint -sha256`";
-                check.fault("tls.client.sha256", format!("is `{}`", client.sha256), remedy)
-            })?;
-            Ok((digest, client.account))
+        let unknown_issuer = match self.client_crl_unknown_issuer.as_str() {
+            "refuse" => UnknownIssuer::Refuse,
+            "accept" => UnknownIssuer::Accept,
+            other => {
+                let remedy = "write \"refuse\" or \"accept\"";
+                return Err(check.fault("tls.client_crl_unknown_issuer", format!("is `{other}`"), remedy));
+            }
         };
         Ok(TlsConfig {
             certificates: std::iter::once(first).chain(self.sni).map(pair).collect(),
             min_version,
             client_certificates,
             client_ca: check.path(self.client_ca.into()),
+            client_ca_expired: when_expired("tls.client_ca_expired", &self.client_ca_expired, check)?,
             client_crl: check.optional_path(&self.client_crl),
-            clients: ClientsConfig {
-                accounts: self.client.into_iter().map(account).collect::<Result<_, _>>()?,
-                common_name: self.client_common_name,
-            },
+            client_crl_expired: when_expired("tls.client_crl_expired", &self.client_crl_expired, check)?,
+            client_crl_unknown_issuer: unknown_issuer,
+            clients: ClientsConfig { accounts: accounts(self.client, check)?, common_name: self.client_common_name },
         })
     }
+}
+
+fn when_expired(key: &str, value: &str, check: &Check<'_>) -> Result<WhenExpired, ConfigError> {
+    match value {
+        "warn" => Ok(WhenExpired::Warn),
+        "refuse" => Ok(WhenExpired::Refuse),
+        other => Err(check.fault(key, format!("is `{other}`"), "write \"warn\" or \"refuse\"")),
+    }
+}
+
+/// Accounts by the fingerprint of their certificate, each for one account: of two, which one signs in is anyone's guess.
+fn accounts(clients: Vec<Client>, check: &Check<'_>) -> Result<HashMap<[u8; 32], String>, ConfigError> {
+    let mut accounts = HashMap::<_, String>::new();
+    for client in clients {
+        let digest = fingerprint(&client.sha256).ok_or_else(|| {
+            let remedy = "write the 64 hex digits of `openssl x509 -in FILE -noout -fingerprint -sha256`";
+            check.fault("tls.client.sha256", format!("is `{}`", client.sha256), remedy)
+        })?;
+        if let Some(other) = accounts.get(&digest).filter(|other| **other != client.account) {
+            let problem = format!("gives `{}` to both `{other}` and `{}`", client.sha256, client.account);
+            return Err(check.fault("tls.client.sha256", problem, "leave one of the two entries out"));
+        }
+        accounts.insert(digest, client.account);
+    }
+    Ok(accounts)
 }
 
 /// 32 bytes in hex, with or without the colons that openssl writes.

@@ -12,6 +12,7 @@ use pingora_core::protocols::http::ServerSession;
 use serde_json::json;
 
 use super::Traffic;
+use super::tls::Tls;
 use super::upstream::{Upstream, Upstreams};
 use crate::authn::Authenticator;
 use crate::moment::Moment;
@@ -27,6 +28,8 @@ pub(super) struct Admin {
     pub(super) file: Arc<FileState>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) traffic: Arc<Traffic>,
+    /// None where nothing listens with TLS.
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 #[async_trait]
@@ -53,7 +56,8 @@ impl Admin {
     /// Ready to be sent requests: the accounts are confirmed or an outage lease still holds, what must be recorded can be,
     /// and it is not stopping.
     ///
-    /// A policy file that cannot be used is told and does not count: the last good policy is in force. Nor does an
+    /// A policy file that cannot be used is told and does not count: the last good policy is in force. Nor do files of
+    /// certificates. Nor does an
     /// upstream without a server that is well: another gateway would find the same, and this one can still refuse.
     fn ready(&self) -> Response<Vec<u8>> {
         let draining = self.traffic.is_stopping();
@@ -68,10 +72,16 @@ impl Admin {
             "accounts": { "lease_valid": lease, "fault": self.authenticator.fault() },
             "policy": { "fingerprint": self.policy.load().fingerprint(), "fault": self.file.fault() },
             "records": { "durable": self.recorder.is_durable(), "fault": self.recorder.fault() },
+            "certificates": { "faults": self.certificate_faults() },
             "upstreams": upstreams,
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         answer(status, "application/json", detail.to_string().into_bytes())
+    }
+
+    /// What is wrong with the files of certificates. Not a reason to be sent no requests: what was good last is in force.
+    fn certificate_faults(&self) -> Vec<String> {
+        self.tls.as_ref().map(|tls| tls.faults()).unwrap_or_default()
     }
 
     async fn metrics(&self) -> Vec<u8> {
@@ -83,6 +93,7 @@ impl Admin {
             ("fedgate_account_epoch", *self.authenticator.epoch().borrow()),
             ("fedgate_policy_faults_total", self.file.faults()),
             ("fedgate_policy_faulty", self.file.fault().is_some().into()),
+            ("fedgate_certificate_faults", self.certificate_faults().len() as u64),
             ("fedgate_records_failing", self.recorder.fault().is_some().into()),
             ("fedgate_cache_principals", caches.principals),
             ("fedgate_cache_hits_total", caches.hits),

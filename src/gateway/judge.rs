@@ -46,18 +46,24 @@ impl Gateway {
             ctx.outcome = Outcome::Answered(word);
             return self.answer(session, ctx, answer).await;
         }
-        let authorization = request::authorization(&head.headers);
-        // Who says a name and a password is that one, so that nobody asks for the certificate.
-        let certified = match authorization {
-            Authorization::Absent => self.certified(session),
-            Authorization::One(_) | Authorization::Several => None,
+        let shown = self.shown(session, ctx.origin.client);
+        let authorization = match shown {
+            // Where a certificate is required, a connection whose certificate counts no more is one of nobody, whatever
+            // name and password come over it.
+            Shown::Lapsed if self.tls.as_ref().is_some_and(|tls| tls.requires_certificates()) => Authorization::Absent,
+            Shown::Nothing | Shown::Lapsed | Shown::Trusted(_) => request::authorization(&head.headers),
+        };
+        let certified = match shown {
+            // Who says a name and a password is that one, so that nobody asks for the certificate.
+            Shown::Trusted(shown) if matches!(authorization, Authorization::Absent) => self.account_of(shown),
+            Shown::Nothing | Shown::Lapsed | Shown::Trusted(_) => None,
         };
         let question = RequestHead {
             method: head.method.as_str(),
             target: target.as_bytes(),
             authorization,
             client: ctx.origin.client.into(),
-            certified: certified.as_deref(),
+            certified,
         };
         let refusal = match self.pipeline.admit(question).await {
             Ok(permit) => {
@@ -102,17 +108,36 @@ impl Gateway {
         self.pipeline.refuse_body(permit, fault)
     }
 
-    /// The account that the certificate stands for which the client of a connection has shown.
-    fn certified(&self, session: &Session) -> Option<String> {
-        let learned = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
-        let shown = learned.downcast_ref::<ClientCertificate>()?;
-        if !self.tls.as_ref()?.still_trusts(shown) {
-            return None;
+    /// The certificate that the client of a connection has shown, and whether it counts now.
+    fn shown<'a>(&self, session: &'a Session, client: Option<IpAddr>) -> Shown<'a> {
+        let learned = session.digest().and_then(|digest| digest.proxy_digest.as_ref()?.user_data.as_ref());
+        let shown = learned.and_then(|learned| learned.downcast_ref::<ClientCertificate>());
+        match (shown, &self.tls) {
+            (Some(shown), Some(tls)) if tls.still_trusts(shown, client, self.recorder.metrics()) => {
+                Shown::Trusted(shown)
+            }
+            (Some(_), _) => Shown::Lapsed,
+            (None, _) => Shown::Nothing,
         }
+    }
+
+    /// The account that a certificate stands for.
+    fn account_of<'a>(&'a self, shown: &'a ClientCertificate) -> Option<&'a str> {
         let listed = self.clients.accounts.get(&shown.sha256);
         let named = || shown.common_name.as_ref().filter(|_| self.clients.common_name);
-        listed.or_else(named).cloned()
+        listed.or_else(named).map(String::as_str)
     }
+}
+
+/// What a client has shown in its handshake.
+#[derive(Clone, Copy)]
+enum Shown<'a> {
+    /// No certificate.
+    Nothing,
+    /// One that would not be taken now: it has expired or was revoked since.
+    Lapsed,
+    /// One that counts.
+    Trusted(&'a ClientCertificate),
 }
 
 /// The peer's address; none on a Unix socket.

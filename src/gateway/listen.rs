@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_core::server::ShutdownWatch;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::ServeError;
 use super::door::{Door, Seat};
@@ -19,13 +21,16 @@ use super::handover::Inherited;
 use super::pace::Tempo;
 use super::preface::{self, PrefaceError};
 use super::socket::{Socket, Transport};
-use super::tls::Tls;
+use super::tls::{Tls, noting};
 use crate::config::{GatewayConfig, ProxiesConfig};
 
 /// The address of whom a balancer does not tell.
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// Most bytes that wait to be encrypted, and to be sent then.
 const TLS_BUFFER: usize = 16 * 1024;
+/// How long, and for how many bytes, a connection is kept whose handshake failed, so that its client hears why.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 * 1024;
 /// How long to wait when the system gives no more sockets.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(50);
 
@@ -185,8 +190,7 @@ impl Entrance {
             let transport = match &self.tls {
                 None => Transport::Plain(tcp),
                 Some(tls) => {
-                    let handshake = TlsAcceptor::from(tls.current()).accept(tcp).await;
-                    let mut stream = handshake.map_err(Closed::Handshake)?;
+                    let mut stream = self.shake_hands(tls, tcp, client).await.map_err(Closed::Handshake)?;
                     // What waits here counts as taken by the client.
                     stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
                     Transport::Tls(Box::new(stream))
@@ -198,6 +202,23 @@ impl Entrance {
             Ok(socket) => Ok((socket?, seat)),
             Err(_) => Err(Closed::TooSlow),
         }
+    }
+
+    /// Shakes hands; a client that fails to hears why.
+    async fn shake_hands(&self, tls: &Tls, tcp: TcpStream, client: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+        let accepting = TlsAcceptor::from(tls.current()).accept(tcp).into_fallible();
+        let (accepted, refused) = noting(accepting).await;
+        let (error, mut tcp) = match accepted {
+            Ok(stream) => return Ok(stream),
+            Err(failed) => failed,
+        };
+        if let Some(refused) = refused {
+            tls.refuses(client.ip(), &refused, self.door.metrics());
+        }
+        // With TLS 1.3 a client has finished the handshake before its certificate is verified, and sends what comes next
+        // (over HTTP/2 the preface): closing over unread bytes resets the connection, and the alert is lost with it.
+        let _ = tokio::time::timeout(LINGER, linger(&mut tcp)).await;
+        Err(error)
     }
 
     /// Counts it; closed without a word, which costs least.
@@ -216,4 +237,18 @@ impl Entrance {
             Closed::TooSlow => metrics.handshakes_failed.inc(),
         }
     }
+}
+
+/// Ends the sending half, and reads what is still under way until the client ends its own.
+async fn linger(tcp: &mut TcpStream) -> io::Result<()> {
+    tcp.shutdown().await?;
+    let mut unread = [0; 1024];
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        match tcp.read(&mut unread).await? {
+            0 => break,
+            count => left = left.saturating_sub(count),
+        }
+    }
+    Ok(())
 }

@@ -54,7 +54,7 @@ use tokio::sync::watch::Sender;
 
 pub use error::ServeError;
 pub use handover::Running;
-pub use tls::TlsError;
+pub use tls::{Finding, TlsError};
 pub use upstream::TrustError;
 use upstream::Upstreams;
 
@@ -119,6 +119,11 @@ impl Prepared {
     /// The policy and the pipeline, to look at.
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline
+    }
+
+    /// What is odd about the files of certificates.
+    pub fn certificate_findings(&self) -> Vec<Finding> {
+        self.tls.as_ref().map(|tls| tls.findings()).unwrap_or_default()
     }
 
     /// For each upstream its name, and each of its servers with the number of addresses that it has.
@@ -257,6 +262,7 @@ impl Prepared {
             file,
             upstreams: Arc::clone(&self.upstreams),
             traffic: Arc::clone(traffic),
+            tls: self.tls.clone(),
         };
         let max_retries = repeat::MAX_ATTEMPTS;
         let conf = Arc::new(ServerConf { threads: gateway.threads, max_retries, ..ServerConf::default() });

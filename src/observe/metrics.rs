@@ -22,6 +22,8 @@ pub struct Metrics {
     pub connections_refused: IntCounter,
     /// Connections that did not shake hands in time, or not at all.
     pub handshakes_failed: IntCounter,
+    /// Client certificates that were refused.
+    pub certificates_refused: IntCounter,
     /// Bodies refused for a member that the caller may not write.
     pub members_refused: IntCounter,
     /// Members left out of answers.
@@ -100,6 +102,7 @@ const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_account_epoch", "The account epoch that was applied last"),
     ("fedgate_policy_faults_total", "Policy files that were refused since the start"),
     ("fedgate_policy_faulty", "1 while the policy file cannot be used and the last good one stays in force"),
+    ("fedgate_certificate_faults", "Things that are wrong with the files of certificates; /readyz tells them"),
     ("fedgate_records_failing", "1 while records cannot be written"),
     (LOG_LINES_LOST, "Lines of the log that nobody read in time"),
     ("fedgate_cache_principals", "Principals held"),
@@ -150,6 +153,11 @@ impl Metrics {
         );
         let duration = Histogram::with_opts(duration.buckets(BUCKETS.to_vec()))?;
         let connections_refused = IntCounter::new("fedgate_connections_refused_total", "Connections over a limit")?;
+        let certificates_refused = IntCounter::new(
+            "fedgate_client_certificates_refused_total",
+            "Client certificates that were refused: in a handshake, or of a connection that lasted",
+        )?;
+        registry.register(Box::new(certificates_refused.clone()))?;
         let members_refused =
             IntCounter::new("fedgate_members_refused_total", "Bodies with a member that the caller may not write")?;
         let members_removed = IntCounter::new("fedgate_members_removed_total", "Members left out of answers")?;
@@ -181,6 +189,7 @@ impl Metrics {
             records_lost,
             handshakes_failed,
             ended,
+            certificates_refused,
             members_refused,
             members_removed,
             connections,

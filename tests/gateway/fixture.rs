@@ -222,6 +222,17 @@ impl Gateway {
         }
     }
 
+    /// A line of the operator's log that holds `words`, at `since` or later.
+    pub(crate) fn log_line(&self, words: &str, since: Instant) -> Option<String> {
+        let log = self.log.lock().unwrap();
+        log.iter().find(|(at, line)| *at >= since && line.contains(words)).map(|(_, line)| line.clone())
+    }
+
+    /// How many lines of it hold `words`, at `since` or later.
+    pub(crate) fn log_lines(&self, words: &str, since: Instant) -> usize {
+        self.log.lock().unwrap().iter().filter(|(at, line)| *at >= since && line.contains(words)).count()
+    }
+
     /// The memory that the process holds, in KiB (`VmRSS`, proc(5)).
     pub(crate) fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

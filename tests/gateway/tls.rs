@@ -37,7 +37,7 @@ pub(crate) fn connect_as(
     connect_with(gateway, Arc::new(config), name)
 }
 
-fn connect_with(
+pub(crate) fn connect_with(
     gateway: &Gateway,
     config: Arc<ClientConfig>,
     name: &'static str,

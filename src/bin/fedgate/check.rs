@@ -17,6 +17,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     };
     store_exists(&config)?;
     let certificates = config.tls.certificates.clone();
+    let mut faults = 0;
     let (roles, plain) = (config.policy.roles.clone(), config.gateway.listen.is_empty());
     let prepared = Prepared::new(config.clone()).await.map_err(|error| Failure::Usage(error.into()))?;
     print_line(&format!("configuration  {} is valid", file.display()))?;
@@ -36,6 +37,10 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
             for pair in certificates {
                 print_line(&format!("certificate    {} and its key belong together", pair.certificate.display()))?;
             }
+            for finding in prepared.certificate_findings() {
+                faults += usize::from(finding.is_fault);
+                print_line(&format!("  {}: {}", if finding.is_fault { "fault" } else { "warning" }, finding.text))?;
+            }
         }
     }
     for (upstream, servers) in prepared.upstreams() {
@@ -54,5 +59,12 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     {
         print_line(&format!("  {note}"))?;
     }
-    Ok(())
+    match faults {
+        0 => Ok(()),
+        _ => Err(Failure::Usage(anyhow::anyhow!(
+            "{}: {} in the files of `tls`, as told above",
+            file.display(),
+            print::count(faults, "fault", "faults")
+        ))),
+    }
 }

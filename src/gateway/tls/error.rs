@@ -1,0 +1,38 @@
+//! Why TLS cannot be served: which file, and what it should be.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Why a certificate cannot be served.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// A file cannot be used.
+    #[error("{}: {problem}; `{key}` must name {wanted}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// The configuration key that names it.
+        key: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// A certificate and a key do not belong together.
+    #[error("{}: is not the key of the certificate in {}; `tls.key` must name the key it was made with", .key.display(), .certificate.display())]
+    Mismatch {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// rustls does not take the settings.
+    #[error("TLS cannot be set up: {0}")]
+    Settings(String),
+}
+
+/// What is wrong with a file, as an error that names it.
+pub(super) fn file_fault(path: &Path, key: &'static str, wanted: &'static str) -> impl Fn(String) -> TlsError {
+    move |problem| TlsError::File { path: path.to_owned(), problem, key, wanted }
+}

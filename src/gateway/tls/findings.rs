@@ -1,0 +1,86 @@
+//! What is wrong with what is in force: with certificates, authorities and revocation lists.
+//!
+//! The one rule: `fedgate check` and the log of a gateway that serves find the same.
+
+use super::chain;
+use super::{Part, Tls};
+use crate::config::WhenExpired;
+use rustls::pki_types::UnixTime;
+
+use super::verifier::seconds;
+
+/// Something that an operator should know.
+#[derive(Debug)]
+pub struct Finding {
+    /// What it is, in one line that names the file.
+    pub text: String,
+    /// Whether there are clients that it shuts out for certain.
+    pub is_fault: bool,
+}
+
+impl Tls {
+    /// Everything that can be found out without a client.
+    pub(in super::super) fn findings(&self) -> Vec<Finding> {
+        let parts = Part::all(&self.config);
+        let faults = parts.iter().flat_map(|part| {
+            let is_fault = self.shuts_out(*part);
+            self.wrong(*part).into_iter().map(move |text| Finding { text, is_fault })
+        });
+        faults.chain(parts.iter().filter_map(|part| self.open_end(*part))).collect()
+    }
+
+    /// What is wrong with the content of a part that is in force now.
+    pub(super) fn wrong(&self, part: Part) -> Vec<String> {
+        let (parts, now) = (self.parts().clone(), seconds(UnixTime::now()));
+        let (key, faults) = match part {
+            Part::Pair(at) => {
+                ("tls.certificate", parts.pairs.get(at).map(|pair| chain::faults(&pair.cert, now)).unwrap_or_default())
+            }
+            Part::Authorities => {
+                ("tls.client_ca", parts.authorities.map(|found| found.faults(now).collect()).unwrap_or_default())
+            }
+            Part::Lists => {
+                let expired = self.config.client_crl_expired;
+                let both = parts.lists.zip(parts.authorities);
+                let faults = both.map(|(lists, authorities)| lists.faults(&authorities, now, expired));
+                ("tls.client_crl", faults.unwrap_or_default())
+            }
+        };
+        let file = part.files(&self.config).first().map(|file| file.display().to_string()).unwrap_or_default();
+        faults.into_iter().map(|fault| format!("{file}: {fault} (`{key}`)")).collect()
+    }
+
+    /// Whether what is wrong with a part shuts clients out, all of it or at least those that depend on it.
+    fn shuts_out(&self, part: Part) -> bool {
+        let now = seconds(UnixTime::now());
+        match part {
+            Part::Pair(_) => true,
+            // Beside one that is valid, another may have been left there for its end.
+            Part::Authorities => {
+                self.config.client_ca_expired == WhenExpired::Refuse
+                    && self.parts().authorities.as_ref().is_some_and(|found| !found.is_any_valid(now))
+            }
+            Part::Lists => self.config.client_crl_expired == WhenExpired::Refuse,
+        }
+    }
+
+    /// A certificate alone, whose issuer is no authority that this machine knows: where that is an intermediate, clients
+    /// find no way from it to an authority of theirs.
+    fn open_end(&self, part: Part) -> Option<Finding> {
+        let Part::Pair(at) = part else { return None };
+        let pair = self.parts().pairs.get(at).cloned()?;
+        let (issuer, name) = chain::missing_issuer(&pair.cert)?;
+        let is_authority = || {
+            let known = rustls_native_certs::load_native_certs().unwrap_or_default();
+            known.iter().any(|der| chain::is_of(der, &issuer))
+        };
+        if is_authority() {
+            return None;
+        }
+        let file = part.files(&self.config).first()?.display().to_string();
+        let text = format!(
+            "{file}: ends with a certificate of `{name}`, which is no authority that this system knows: the certificate of that issuer is missing here, unless every client trusts it by itself (`tls.certificate`)"
+        );
+        Some(Finding { text, is_fault: false })
+    }
+}
