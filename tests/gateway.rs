@@ -22,6 +22,8 @@ mod front_door;
 mod browsers;
 #[path = "gateway/records.rs"]
 mod records;
+#[path = "gateway/merging.rs"]
+mod merging;
 #[path = "gateway/vanishing.rs"]
 mod vanishing;
 #[path = "gateway/instances.rs"]

@@ -82,6 +82,12 @@ pub struct RecordsConfig {
     pub file: Option<PathBuf>,
     /// Whether those of refusals and of writes are on disk before the client is answered.
     pub durable: bool,
+    /// How many requests of anonymous callers at one address have records of their own, in a minute; 0 is no limit.
+    pub anonymous_of_source_per_minute: u32,
+    /// The same of all addresses together.
+    pub anonymous_per_minute: u32,
+    /// Free bytes on the disk of the file under which anonymous callers have one record for all of them.
+    pub reserve_bytes: u64,
 }
 
 /// Which origins a browser may call from (the Fetch standard's CORS protocol).

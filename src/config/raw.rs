@@ -56,7 +56,13 @@ macro_rules! section {
 pub(super) use section;
 
 section!(Policy { roles: PathBuf = "policies/roles.cfg".into(), history: String = "policy-history".into() });
-section!(Records { file: String = String::new(), durable: bool = true });
+section!(Records {
+    file: String = String::new(),
+    durable: bool = true,
+    anonymous_of_source_per_minute: u32 = 60,
+    anonymous_per_minute: u32 = 600,
+    reserve_mib: u64 = 64,
+});
 section!(Cors {
     allowed_origins: Vec<String> = vec!["*".into()],
 });
@@ -152,7 +158,13 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
         gateway: raw.gateway.check(&check, &raw.limits)?,
         tls: raw.tls.check(&check)?,
         policy: PolicyConfig { roles: check.path(raw.policy.roles), history: check.optional_path(&raw.policy.history) },
-        records: RecordsConfig { file: check.optional_path(&raw.records.file), durable: raw.records.durable },
+        records: RecordsConfig {
+            file: check.optional_path(&raw.records.file),
+            durable: raw.records.durable,
+            anonymous_of_source_per_minute: raw.records.anonymous_of_source_per_minute,
+            anonymous_per_minute: raw.records.anonymous_per_minute,
+            reserve_bytes: raw.records.reserve_mib.saturating_mul(1024 * 1024),
+        },
         cors: check.cors(raw.cors)?,
         authentication: raw.authentication.check(&check)?,
         store: check.store(raw.store)?,

@@ -71,7 +71,9 @@ impl Admin {
             "draining": draining,
             "accounts": { "lease_valid": lease, "fault": self.authenticator.fault() },
             "policy": { "fingerprint": self.policy.load().fingerprint(), "fault": self.file.fault() },
-            "records": { "durable": self.recorder.is_durable(), "fault": self.recorder.fault() },
+            "records": {
+                "durable": self.recorder.is_durable(), "fault": self.recorder.fault(), "scarce": self.recorder.is_scarce(),
+            },
             "certificates": { "faults": self.certificate_faults() },
             "upstreams": upstreams,
         });
@@ -95,6 +97,7 @@ impl Admin {
             ("fedgate_policy_faulty", self.file.fault().is_some().into()),
             ("fedgate_certificate_faults", self.certificate_faults().len() as u64),
             ("fedgate_records_failing", self.recorder.fault().is_some().into()),
+            ("fedgate_records_scarce", self.recorder.is_scarce().into()),
             ("fedgate_cache_principals", caches.principals),
             ("fedgate_cache_hits_total", caches.hits),
             ("fedgate_cache_misses_total", caches.misses),

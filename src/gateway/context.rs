@@ -17,6 +17,7 @@ use super::cors::Cors;
 use super::exchange::Exchange;
 use super::forwarded::Origin;
 use super::pace::Upload;
+use super::respond::{CORRELATION_ID, REQUEST_ID};
 use super::upstream::{Hold, Peer};
 use crate::assertion::{BUSY_HEADER, Scope};
 use crate::balance::Server;
@@ -36,6 +37,7 @@ pub(super) struct Context {
     pub(super) outcome: Outcome,
     /// Whether its record was made before it was answered.
     pub(super) recorded: bool,
+    pub(super) placed: Placed,
     /// Room for that record, taken before anything was done.
     pub(super) room: Option<Room>,
     pub(super) body_bytes: u64,
@@ -94,6 +96,17 @@ pub(super) enum Outcome {
     Permitted(Box<Permit>),
 }
 
+/// Where the record of what is allowed to anybody is to be, as decided before it was forwarded.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Placed {
+    /// Nothing was decided.
+    Undecided,
+    /// By itself.
+    Alone,
+    /// In that of many.
+    Merged,
+}
+
 impl Drop for Context {
     fn drop(&mut self) {
         self.traffic.in_flight.fetch_sub(1, Ordering::AcqRel);
@@ -111,6 +124,7 @@ impl Context {
             cors: Cors::default(),
             outcome: Outcome::Undecided,
             recorded: false,
+            placed: Placed::Undecided,
             room: None,
             body_bytes: 0,
             attempts: 0,
@@ -125,6 +139,15 @@ impl Context {
             traffic,
             held: None,
             passing: Passing::default(),
+        }
+    }
+
+    /// Tells the client the request's id, and the one that it has chosen itself.
+    pub(super) fn identify(&self, response: &mut ResponseHeader) -> Result<()> {
+        response.insert_header(REQUEST_ID, &self.request_id)?;
+        match &self.origin.request_id {
+            Some(chosen) => response.insert_header(CORRELATION_ID, chosen),
+            None => Ok(()),
         }
     }
 

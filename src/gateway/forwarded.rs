@@ -10,10 +10,13 @@ use http::{HeaderMap, header};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
+use super::respond::REQUEST_ID;
 use crate::config::{ForwardedHeader, ProxiesConfig};
 
 /// Proxies in a row that are looked through, at most.
 const MOST_HOPS: usize = 32;
+/// Length of a request id that is taken notice of.
+const MOST_ID_BYTES: usize = 256;
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
 const TRACEPARENT: &str = "traceparent";
@@ -24,7 +27,8 @@ const TRACESTATE: &str = "tracestate";
 pub(super) struct Origin {
     /// The client's address; none on a Unix socket.
     pub(super) client: Option<IpAddr>,
-    /// The request id that a trusted proxy has given.
+    /// The request id that the client, or a proxy before the gateway, has chosen. It is told, and never a key: nobody chooses
+    /// which records an id leads to.
     pub(super) request_id: Option<String>,
     secure: bool,
     /// Trace id and flags of a well-formed `traceparent`.
@@ -36,7 +40,7 @@ impl Origin {
     pub(super) fn of(headers: &HeaderMap, peer: Option<IpAddr>, secure: bool, proxies: &ProxiesConfig) -> Self {
         let mut origin = Self {
             client: peer,
-            request_id: None,
+            request_id: chosen_id(headers),
             secure,
             trace: headers.get(TRACEPARENT).and_then(|value| trace(value.as_bytes())),
         };
@@ -67,12 +71,6 @@ impl Origin {
         if let Some(protocol) = protocol {
             origin.secure = protocol.eq_ignore_ascii_case("https");
         }
-        let given = headers.get(super::respond::REQUEST_ID).and_then(|id| id.to_str().ok());
-        let is_id = |id: &&str| {
-            (8..=64).contains(&id.len())
-                && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-        };
-        origin.request_id = given.filter(is_id).map(str::to_owned);
         origin
     }
 
@@ -105,6 +103,14 @@ impl Origin {
     pub(super) fn trace_id(&self) -> Option<&str> {
         self.trace.as_ref().and_then(|(id, _)| std::str::from_utf8(id).ok())
     }
+}
+
+/// The id that a client chose: of visible ASCII, of 256 bytes at most, and one. Other ids are none.
+fn chosen_id(headers: &HeaderMap) -> Option<String> {
+    let mut lines = headers.get_all(REQUEST_ID).iter();
+    let line = lines.next().filter(|_| lines.next().is_none())?.as_bytes();
+    let is_id = (1..=MOST_ID_BYTES).contains(&line.len()) && line.iter().all(u8::is_ascii_graphic);
+    std::str::from_utf8(line).ok().filter(|_| is_id).map(str::to_owned)
 }
 
 /// The trace of a request whose client began none: its id, where that has the form of one.
@@ -226,18 +232,23 @@ mod tests {
     }
 
     #[test]
-    fn a_request_id_and_the_protocol_are_believed_of_trusted_proxies_alone() {
+    fn the_protocol_is_believed_of_trusted_proxies_alone_and_a_chosen_id_is_kept_of_anybody() {
         let lines = headers(&[("x-request-id", "0123abcd-XY_z"), (X_FORWARDED_PROTO, "https")]);
         let of = |peer| Origin::of(&lines, ip(peer), false, &proxies(ForwardedHeader::XForwardedFor));
-        assert_eq!(of("10.0.0.1").request_id.as_deref(), Some("0123abcd-XY_z"));
-        assert!(of("10.0.0.1").secure);
-        assert_eq!(of("192.0.2.1").request_id, None);
-        assert!(!of("192.0.2.1").secure);
-        for forged in ["short", "with space", "\"quoted\"", &"a".repeat(65)] {
-            let lines = headers(&[("x-request-id", forged)]);
-            let origin = Origin::of(&lines, ip("10.0.0.1"), false, &proxies(ForwardedHeader::XForwardedFor));
-            assert_eq!(origin.request_id, None, "{forged}");
+        assert!(of("10.0.0.1").secure && !of("192.0.2.1").secure);
+        for peer in ["10.0.0.1", "192.0.2.1"] {
+            assert_eq!(of(peer).request_id.as_deref(), Some("0123abcd-XY_z"));
         }
+        let chosen = |lines: &[(&'static str, &str)]| {
+            Origin::of(&headers(lines), ip("192.0.2.1"), false, &ProxiesConfig::default()).request_id
+        };
+        for id in ["x", "Root=1-67891233-abcdef012345678912345678", "\"quoted\"", &"a".repeat(256)] {
+            assert_eq!(chosen(&[("x-request-id", id)]).as_deref(), Some(id));
+        }
+        for none in ["", "with space", "tab\there", &"a".repeat(257)] {
+            assert_eq!(chosen(&[("x-request-id", none)]), None, "{none}");
+        }
+        assert_eq!(chosen(&[("x-request-id", "one"), ("x-request-id", "two")]), None, "several are none");
     }
 
     #[test]

@@ -28,8 +28,9 @@ use super::door::Seat;
 use super::fault::Fault;
 use super::pace::{Pace, Tempo};
 use super::socket::Socket;
+use crate::authn::network;
 use crate::framing::{BodyReader, FramingError, check_head, head_end};
-use crate::observe::{Kept, Record, Recorder};
+use crate::observe::{Detail, Kept, Record, Recorder};
 
 /// How long an answer to a broken request may take to be written.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -125,9 +126,11 @@ impl Guarded {
 
     /// Refuses the request whose head is held. Nothing else is being answered: a head is read when its turn has come.
     fn refuse(&mut self, fault: Fault) {
-        let request_id = format!("{:032x}", rand::random::<u128>());
-        self.kept = Some(self.keep(&request_id, fault, fault.status()));
-        self.phase = Phase::Answering(fault.answer(&request_id, self.allowed.any_origin), 0);
+        let own_id = format!("{:032x}", rand::random::<u128>());
+        let kept = self.keep(&own_id, fault, fault.status());
+        let request_id = kept.request_id().unwrap_or(&own_id);
+        self.phase = Phase::Answering(fault.answer(request_id, self.allowed.any_origin), 0);
+        self.kept = Some(kept);
         self.timer = Some(Box::pin(tokio::time::sleep(ANSWER_TIMEOUT)));
     }
 
@@ -136,11 +139,13 @@ impl Guarded {
         let line = String::from_utf8_lossy(line.get(..line.len().min(2048)).unwrap_or_default()).into_owned();
         let mut parts = line.split(' ');
         let (method, target) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let client = client_ip(&self.inner).map(|ip| ip.to_string()).unwrap_or_default();
+        let address = client_ip(&self.inner);
+        let client = address.map(|ip| ip.to_string()).unwrap_or_default();
         self.recorder.keep(
             &Record {
                 time: SystemTime::now(),
                 request_id,
+                client_request_id: None,
                 client: &client,
                 method,
                 path: target.split('?').next().unwrap_or_default(),
@@ -155,6 +160,7 @@ impl Guarded {
                 duration: self.began.elapsed(),
                 policy: "",
                 trace_id: None,
+                detail: Detail::WithinRate(address.map(network)),
             },
             None,
         )

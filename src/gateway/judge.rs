@@ -32,17 +32,14 @@ impl Gateway {
         let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let peer = client_ip(session);
         ctx.origin = Origin::of(&session.req_header().headers, peer, secure, &self.proxies);
-        if let Some(given) = ctx.origin.request_id.take() {
-            ctx.request_id = given;
-        }
         ctx.cors = Cors::of(&session.req_header().headers, &self.cors);
         if !self.can_record(session, ctx) {
             ctx.outcome = Outcome::Answered(NOT_RECORDED);
-            return not_recorded(&ctx.request_id).send(session, &ctx.cors, &ctx.request_id).await.map(|()| true);
+            return self.answer(session, ctx, not_recorded()).await;
         }
         let target = request::target(session);
         let head = session.req_header();
-        if let Some((answer, word)) = self.without_decision(head, target.as_bytes(), &ctx.request_id) {
+        if let Some((answer, word)) = self.without_decision(head, target.as_bytes()) {
             ctx.outcome = Outcome::Answered(word);
             return self.answer(session, ctx, answer).await;
         }
@@ -70,7 +67,7 @@ impl Gateway {
                 let declared = request::content_length(&session.req_header().headers);
                 if declared.is_some_and(|length| length > permit.max_body_bytes()) {
                     ctx.outcome = Outcome::Permitted(Box::new(permit));
-                    let answer = Answer::error(413, "body_too_large", "The body is too large", &ctx.request_id);
+                    let answer = Answer::error(413, "body_too_large", "The body is too large");
                     return self.answer(session, ctx, answer).await;
                 }
                 match self.take_in(session, &permit).await {
@@ -82,13 +79,14 @@ impl Gateway {
                     Ok(held) => {
                         ctx.outcome = Outcome::Permitted(Box::new(permit));
                         ctx.held = held;
+                        self.place(session, ctx);
                         return Ok(false);
                     }
                 }
             }
             Err(refusal) => refusal,
         };
-        let answer = self.refusal_answer(&refusal, &ctx.request_id);
+        let answer = self.refusal_answer(&refusal);
         ctx.outcome = Outcome::Refused(Box::new(refusal));
         self.answer(session, ctx, answer).await
     }

@@ -2,16 +2,20 @@
 //!
 //! The one rule: where answers wait for their records, nobody is told of a refusal, nor of what may have changed something,
 //! before the record of it is on disk, or taken from stdout where there is no file. What cannot be recorded is answered 503.
+//!
+//! An anonymous caller's request may be merged with others; its id is another one then, so it is recorded before it is
+//! answered whether its answer waits for that or not.
 
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
 
-use super::context::{Context, Outcome};
+use super::context::{Context, NOT_RECORDED, Outcome, Placed};
 use super::proxy::Gateway;
 use super::refuse::not_recorded;
 use super::request;
 use super::respond::Answer;
-use crate::observe::Record;
+use crate::authn::network;
+use crate::observe::{Detail, Record};
 
 /// That a record is not kept.
 pub(super) struct NotRecorded;
@@ -26,14 +30,54 @@ impl Gateway {
         status: u16,
         error: Option<&Error>,
     ) -> Result<(), NotRecorded> {
-        let needs_none = matches!(ctx.outcome, Outcome::Answered(_)) && status == 200;
-        if !self.recorder.answers_wait() || ctx.recorded || needs_none {
+        // OPTIONS tells what anybody may know; and what cannot be recorded is refused at once.
+        let needs_none = match ctx.outcome {
+            Outcome::Answered(NOT_RECORDED) => true,
+            Outcome::Answered(_) => status == 200,
+            Outcome::Undecided | Outcome::Refused(_) | Outcome::Permitted(_) => false,
+        };
+        let waits = self.recorder.answers_wait() && !needs_none;
+        let may_be_merged = detail(session, ctx) != Detail::Always;
+        if ctx.recorded || ctx.placed == Placed::Merged || !waits && !may_be_merged {
             return Ok(());
         }
         ctx.recorded = true;
         let room = ctx.room.take();
         let kept = self.with_record(session, ctx, status, error, |record| self.recorder.keep(record, room));
-        if self.recorder.kept(kept).await { Ok(()) } else { Err(NotRecorded) }
+        if let Some(id) = kept.request_id() {
+            id.clone_into(&mut ctx.request_id);
+        }
+        if !waits || self.recorder.kept(kept).await { Ok(()) } else { Err(NotRecorded) }
+    }
+
+    /// Decides, before it is forwarded, whether what is allowed to anybody has a record of its own: if not, its id is another
+    /// one, by which the service behind is to know it.
+    pub(super) fn place(&self, session: &Session, ctx: &mut Context) {
+        if detail(session, ctx) == Detail::Always {
+            return;
+        }
+        ctx.placed = match self.with_record(session, ctx, 0, None, |record| self.recorder.merge(record)) {
+            None => Placed::Alone,
+            Some(kept) => {
+                kept.request_id().unwrap_or_default().clone_into(&mut ctx.request_id);
+                Placed::Merged
+            }
+        };
+    }
+
+    /// Makes the record of a request that has none yet, at its end.
+    pub(super) async fn complete(&self, session: &Session, ctx: &mut Context, error: Option<&Error>) {
+        let status = final_status(session).unwrap_or_default();
+        let room = ctx.room.take();
+        match (ctx.recorded, &ctx.placed) {
+            (true, _) => {}
+            (false, Placed::Merged) => {
+                self.with_record(session, ctx, status, error, |record| self.recorder.count(record));
+            }
+            (false, Placed::Undecided | Placed::Alone) => {
+                self.with_record(session, ctx, status, error, |record| self.recorder.record(record, room)).await;
+            }
+        }
     }
 
     /// Makes sure, before anything is done, that what may change something can be recorded; false if it cannot.
@@ -65,6 +109,7 @@ impl Gateway {
         let mut record = Record {
             time: ctx.time,
             request_id: &ctx.request_id,
+            client_request_id: ctx.origin.request_id.as_deref(),
             client: &client,
             method: session.req_header().method.as_str(),
             path: &path,
@@ -79,6 +124,7 @@ impl Gateway {
             duration: ctx.start.elapsed(),
             policy: policy.fingerprint(),
             trace_id: ctx.origin.trace_id(),
+            detail: detail(session, ctx),
         };
         ctx.outcome.tell(&mut record, &self.pipeline, error);
         use_it(&record)
@@ -88,8 +134,28 @@ impl Gateway {
     pub(super) async fn answer(&self, session: &mut Session, ctx: &mut Context, answer: Answer) -> Result<bool> {
         let answer = match self.keep(session, ctx, answer.status(), None).await {
             Ok(()) => answer,
-            Err(NotRecorded) => not_recorded(&ctx.request_id),
+            Err(NotRecorded) => not_recorded(),
         };
-        answer.send(session, &ctx.cors, &ctx.request_id).await.map(|()| true)
+        answer.send(session, ctx).await.map(|()| true)
     }
+}
+
+/// Whether a request must have a record of its own, as far as it has come.
+fn detail(session: &Session, ctx: &Context) -> Detail {
+    let is_anonymous = match &ctx.outcome {
+        Outcome::Undecided | Outcome::Answered(_) => true,
+        Outcome::Refused(refusal) => refusal.is_anonymous(),
+        // What may have changed something has a record of its own, whoever did it.
+        Outcome::Permitted(permit) => permit.principal().is_none() && session.req_header().method.is_safe(),
+    };
+    match is_anonymous && ctx.placed != Placed::Alone {
+        true => Detail::WithinRate(ctx.origin.client.map(network)),
+        false => Detail::Always,
+    }
+}
+
+/// The status the client was told, if it was.
+pub(super) fn final_status(session: &Session) -> Option<u16> {
+    let written = session.response_written()?.status;
+    (!written.is_informational()).then(|| written.as_u16())
 }

@@ -62,7 +62,7 @@ use crate::accounts::{Accounts, watch};
 use crate::assertion::Minter;
 use crate::authn::Authenticator;
 use crate::config::{Config, GatewayConfig, LimitsConfig};
-use crate::observe::Recorder;
+use crate::observe::{Keeping, Rates, Recorder};
 use crate::pipeline::Pipeline;
 use crate::policy::PolicySet;
 use crate::reload::{FileState, ReloadError, keep_current, read_policy, tell_warnings};
@@ -152,7 +152,13 @@ impl Prepared {
         });
         let mut inherited = Inherited::take()?;
         let listeners = Listeners::open(&gateway, &mut inherited)?;
-        let recorder = Recorder::start(self.config.records.file.as_deref(), self.config.records.durable)?;
+        let records = &self.config.records;
+        let recorder = Recorder::start(Keeping {
+            file: records.file.as_deref(),
+            answers_wait: records.durable,
+            rates: Rates { of_source: records.anonymous_of_source_per_minute, in_all: records.anonymous_per_minute },
+            reserve_bytes: records.reserve_bytes,
+        })?;
         let file = Arc::new(FileState::default());
         let reporter =
             Reporter::new(&gateway, Arc::clone(&self.authenticator), Arc::clone(&self.policy), Arc::clone(&file));

@@ -20,10 +20,10 @@ use super::answer;
 use super::body::Room;
 use super::context::{Context, NOT_RECORDED, ServerTold, failure};
 use super::exchange::{Exchange, end_once};
-use super::keep::NotRecorded;
+use super::keep::{NotRecorded, final_status};
 use super::pace::{Tempo, Upload};
 use super::refuse::not_recorded;
-use super::respond::{Answer, REQUEST_ID};
+use super::respond::Answer;
 use super::supervise::{contained, contained_now};
 use super::tls::Tls;
 use super::upstream::{SERVICES_OWN, Servers, Told, Upstream, Upstreams};
@@ -255,7 +255,7 @@ impl ProxyHttp for Gateway {
         if let Some(remover) = ctx.permit()?.remover() {
             ctx.passing = answer::prepare(session, response, remover)?;
         }
-        response.insert_header(REQUEST_ID, &ctx.request_id)?;
+        ctx.identify(response)?;
         ctx.cors.apply(response)?;
         if response.status.is_informational() || session.req_header().method.is_safe() {
             return Ok(());
@@ -320,11 +320,11 @@ impl ProxyHttp for Gateway {
         // Recorded with an answer that was not sent: what is sent instead gets the last word.
         ctx.recorded &= told.is_some() || *error.etype() == ErrorType::Custom(NOT_RECORDED);
         let answer = match self.keep(session, ctx, told.unwrap_or(status), Some(error)).await {
-            Ok(()) => Answer::error(status, code, message, &ctx.request_id),
-            Err(NotRecorded) => not_recorded(&ctx.request_id),
+            Ok(()) => Answer::error(status, code, message),
+            Err(NotRecorded) => not_recorded(),
         };
         let error_code = answer.status();
-        if let Err(error) = answer.send_failure(session, &ctx.cors, &ctx.request_id).await {
+        if let Err(error) = answer.send_failure(session, ctx).await {
             tracing::debug!(request.id = ctx.request_id, %error, "the client did not take the answer");
         }
         FailToProxy { error_code, can_reuse_downstream: false }
@@ -339,21 +339,11 @@ impl ProxyHttp for Gateway {
             }
         }
         self.recorder.metrics().members_removed.inc_by(ctx.passing.removed());
-        if !ctx.recorded {
-            let status = final_status(session).unwrap_or_default();
-            let room = ctx.room.take();
-            self.with_record(session, ctx, status, error, |record| self.recorder.record(record, room)).await;
-        }
+        self.complete(session, ctx, error).await;
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
         // The record tells it, with the same request id as the answer.
         true
     }
-}
-
-/// The status the client was told, if it was.
-fn final_status(session: &Session) -> Option<u16> {
-    let written = session.response_written()?.status;
-    (!written.is_informational()).then(|| written.as_u16())
 }

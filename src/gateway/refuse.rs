@@ -18,21 +18,16 @@ const RETRY_AFTER: &str = "1";
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// To what cannot be recorded.
-pub(super) fn not_recorded(request_id: &str) -> Answer {
-    Answer::error(503, NOT_RECORDED, NOT_RECORDED_MESSAGE, request_id).with_header(header::RETRY_AFTER, RETRY_AFTER)
+pub(super) fn not_recorded() -> Answer {
+    Answer::error(503, NOT_RECORDED, NOT_RECORDED_MESSAGE).with_header(header::RETRY_AFTER, RETRY_AFTER)
 }
 
 impl Gateway {
     /// The answer to a request that needs no decision, if it is one.
-    pub(super) fn without_decision(
-        &self,
-        head: &RequestHeader,
-        target: &[u8],
-        request_id: &str,
-    ) -> Option<(Answer, &'static str)> {
+    pub(super) fn without_decision(&self, head: &RequestHeader, target: &[u8]) -> Option<(Answer, &'static str)> {
         let malformed = request::check(head).err();
         if let Some(malformed) = malformed.filter(|malformed| *malformed != Malformed::Method) {
-            let answer = Answer::error(malformed.status(), malformed.code(), malformed.message(), request_id);
+            let answer = Answer::error(malformed.status(), malformed.code(), malformed.message());
             return Some((answer.and_close(), malformed.code()));
         }
         let is_known = malformed.is_none();
@@ -41,13 +36,13 @@ impl Gateway {
         }
         let not_allowed = |allow: &str| {
             let (code, message) = (Malformed::Method.code(), Malformed::Method.message());
-            (Answer::error(405, code, message, request_id).with_header(header::ALLOW, allow), code)
+            (Answer::error(405, code, message).with_header(header::ALLOW, allow), code)
         };
         // Unauthenticated, as preflights are: it tells no more than the API's documentation.
         let (answer, word) = match self.pipeline.allowed_methods(target) {
             Ok(Some(allow)) if is_known => (Answer::options(allow), "options"),
             Ok(Some(allow)) => not_allowed(allow),
-            Ok(None) => (Answer::error(404, "not_found", "Not found", request_id), "not_found"),
+            Ok(None) => (Answer::error(404, "not_found", "Not found"), "not_found"),
             // This server as a whole, or something that is no path.
             Err(_) if !is_known || target == b"*" => not_allowed(METHODS),
             Err(_) => return None,
@@ -56,10 +51,10 @@ impl Gateway {
     }
 
     /// The answer to what the pipeline refused.
-    pub(super) fn refusal_answer(&self, refusal: &Refusal, request_id: &str) -> Answer {
+    pub(super) fn refusal_answer(&self, refusal: &Refusal) -> Answer {
         let answer = match refusal.status() {
-            401 => return Answer::challenge(&self.realm, request_id),
-            status => Answer::error(status, refusal.code(), refusal.message(), request_id),
+            401 => return Answer::challenge(&self.realm),
+            status => Answer::error(status, refusal.code(), refusal.message()),
         };
         match refusal {
             Refusal::Path(_) | Refusal::SeveralAuthorizations => answer.and_close(),

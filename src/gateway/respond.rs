@@ -12,11 +12,13 @@ use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::cors::Cors;
+use super::context::Context;
 use super::request::content_length;
 
 /// The header that tells the request id, in both directions.
 pub(super) const REQUEST_ID: &str = "x-request-id";
+/// The header that tells clients the id that they chose themselves (HL7 FHIR, RESTful API, custom headers).
+pub(super) const CORRELATION_ID: &str = "x-correlation-id";
 
 /// A declared body of up to this size is taken in before it is refused.
 const SMALL_BODY_BYTES: u64 = 64 * 1024;
@@ -54,7 +56,6 @@ pub(super) struct Answer {
     headers: Vec<(header::HeaderName, String)>,
     code: &'static str,
     message: String,
-    request_id: String,
     body: Body,
     close: bool,
 }
@@ -74,22 +75,21 @@ const PROBLEM: &str = "application/problem+json";
 
 impl Answer {
     /// An error in the one JSON shape.
-    pub(super) fn error(status: u16, code: &'static str, message: &str, request_id: &str) -> Self {
-        let (message, request_id) = (message.to_owned(), request_id.to_owned());
-        Self { status, headers: Vec::new(), code, message, request_id, body: Body::Error, close: false }
+    pub(super) fn error(status: u16, code: &'static str, message: &str) -> Self {
+        Self { status, headers: Vec::new(), code, message: message.to_owned(), body: Body::Error, close: false }
     }
 
     /// The challenge, as Thalamus words it (RFC 7617; the charset tells browsers to send UTF-8).
-    pub(super) fn challenge(realm: &str, request_id: &str) -> Self {
+    pub(super) fn challenge(realm: &str) -> Self {
         let challenge = (header::WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\""));
-        let answer = Self::error(401, "unauthenticated", "Unauthorized Access", request_id);
+        let answer = Self::error(401, "unauthenticated", "Unauthorized Access");
         Self { headers: vec![challenge], body: Body::Challenge, ..answer }
     }
 
     /// What OPTIONS is told.
     pub(super) fn options(allow: &str) -> Self {
         let headers = vec![(header::ALLOW, allow.to_owned())];
-        Self { status: 200, headers, body: Body::None, ..Self::error(200, "", "", "") }
+        Self { status: 200, headers, body: Body::None, ..Self::error(200, "", "") }
     }
 
     pub(super) fn with_header(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
@@ -108,7 +108,7 @@ impl Answer {
     }
 
     /// The body and its media type, as the request wants it.
-    fn content(&self, request: &HeaderMap) -> (&'static str, Vec<u8>) {
+    fn content(&self, request: &HeaderMap, request_id: &str) -> (&'static str, Vec<u8>) {
         let wants_problem = request.get_all(header::ACCEPT).iter().any(|accept| asks_for(accept.as_bytes(), PROBLEM));
         match self.body {
             Body::None => ("text/html; charset=utf-8", vec![]),
@@ -116,40 +116,39 @@ impl Answer {
                 let title = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
                 let problem = serde_json::json!({
                     "type": "about:blank", "title": title, "status": self.status, "detail": self.message,
-                    "code": self.code, "request_id": self.request_id,
+                    "code": self.code, "request_id": request_id,
                 });
                 (PROBLEM, problem.to_string().into_bytes())
             }
             Body::Challenge => ("text/html; charset=utf-8", self.message.clone().into_bytes()),
             Body::Error => {
-                let error =
-                    serde_json::json!({ "error": self.message, "code": self.code, "request_id": self.request_id });
+                let error = serde_json::json!({ "error": self.message, "code": self.code, "request_id": request_id });
                 ("application/json", error.to_string().into_bytes())
             }
         }
     }
 
     /// Builds the response header.
-    fn header(&self, content_type: &str, length: usize, cors: &Cors, request_id: &str) -> Result<ResponseHeader> {
+    fn header(&self, content_type: &str, length: usize, ctx: &Context) -> Result<ResponseHeader> {
         let mut response = ResponseHeader::build(self.status, Some(8 + self.headers.len()))?;
         response.insert_header(header::CONTENT_TYPE, content_type)?;
         response.insert_header(header::CONTENT_LENGTH, length)?;
         response.insert_header(header::CACHE_CONTROL, "no-store")?;
-        response.insert_header(REQUEST_ID, request_id)?;
+        ctx.identify(&mut response)?;
         for (name, value) in &self.headers {
             response.insert_header(name, value)?;
         }
-        cors.apply(&mut response)?;
+        ctx.cors.apply(&mut response)?;
         Ok(response)
     }
 
     /// Sends it. HEAD gets the header alone.
-    pub(super) async fn send(self, session: &mut Session, cors: &Cors, request_id: &str) -> Result<()> {
+    pub(super) async fn send(self, session: &mut Session, ctx: &Context) -> Result<()> {
         let_finish_sending(session).await;
-        let (content_type, body) = self.content(&session.req_header().headers);
-        let mut response = self.header(content_type, body.len(), cors, request_id)?;
+        let (content_type, body) = self.content(&session.req_header().headers, &ctx.request_id);
+        let mut response = self.header(content_type, body.len(), ctx)?;
         if session.req_header().method == Method::OPTIONS {
-            cors.apply_preflight(&session.req_header().headers, &mut response)?;
+            ctx.cors.apply_preflight(&session.req_header().headers, &mut response)?;
         }
         if self.close {
             session.set_keepalive(None);
@@ -166,10 +165,10 @@ impl Answer {
     }
 
     /// Sends it where the proxying of a request has failed; the connection ends.
-    pub(super) async fn send_failure(self, session: &mut Session, cors: &Cors, request_id: &str) -> Result<()> {
+    pub(super) async fn send_failure(self, session: &mut Session, ctx: &Context) -> Result<()> {
         let_finish_sending(session).await;
-        let (content_type, body) = self.content(&session.req_header().headers);
-        let response = self.header(content_type, body.len(), cors, request_id)?;
+        let (content_type, body) = self.content(&session.req_header().headers, &ctx.request_id);
+        let response = self.header(content_type, body.len(), ctx)?;
         let sent = session.as_downstream_mut().write_error_response(response, Bytes::from(body)).await;
         sent.map_err(|error| error.into_down())?;
         let_finish_stream(session).await;

@@ -61,6 +61,13 @@ impl Journal {
         &self.path
     }
 
+    /// How many bytes may still be written to its disk, as far as that is known.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        let file = self.file.as_ref().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()))?;
+        let disk = rustix::fs::fstatvfs(file).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// How many lines were dropped since this was asked last.
     pub(super) fn take_dropped(&mut self) -> usize {
         std::mem::take(&mut self.dropped)

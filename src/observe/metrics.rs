@@ -30,6 +30,11 @@ pub struct Metrics {
     pub members_removed: IntCounter,
     /// Records for which there was no room.
     pub records_lost: IntCounter,
+    /// Requests of anonymous callers that have no record of their own.
+    pub records_merged: IntCounter,
+    /// Bytes of records.
+    pub records_bytes: IntCounter,
+    records_free: IntGauge,
     connections: IntGauge,
     ended: IntCounterVec,
     policy: IntGaugeVec,
@@ -104,6 +109,7 @@ const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_policy_faulty", "1 while the policy file cannot be used and the last good one stays in force"),
     ("fedgate_certificate_faults", "Things that are wrong with the files of certificates; /readyz tells them"),
     ("fedgate_records_failing", "1 while records cannot be written"),
+    ("fedgate_records_scarce", "1 while their disk is so full that anonymous callers share one record"),
     (LOG_LINES_LOST, "Lines of the log that nobody read in time"),
     ("fedgate_cache_principals", "Principals held"),
     ("fedgate_cache_hits_total", "Requests answered from a cached principal"),
@@ -173,6 +179,16 @@ impl Metrics {
         registry.register(Box::new(connections_refused.clone()))?;
         let records_lost = IntCounter::new("fedgate_records_lost_total", "Records for which there was no room")?;
         registry.register(Box::new(records_lost.clone()))?;
+        let records_merged = IntCounter::new(
+            "fedgate_records_merged_total",
+            "Requests of anonymous callers that share a record with others",
+        )?;
+        registry.register(Box::new(records_merged.clone()))?;
+        let records_bytes = IntCounter::new("fedgate_records_bytes_total", "Bytes of records")?;
+        registry.register(Box::new(records_bytes.clone()))?;
+        let records_free =
+            IntGauge::new("fedgate_records_free_bytes", "Room on the disk of the file of records; 0 where unknown")?;
+        registry.register(Box::new(records_free.clone()))?;
         registry.register(Box::new(members_refused.clone()))?;
         registry.register(Box::new(members_removed.clone()))?;
         registry.register(Box::new(connections.clone()))?;
@@ -187,6 +203,9 @@ impl Metrics {
             refusals,
             connections_refused,
             records_lost,
+            records_merged,
+            records_bytes,
+            records_free,
             handshakes_failed,
             ended,
             certificates_refused,
@@ -266,6 +285,11 @@ impl Metrics {
             tracing::error!(%error, "metrics cannot be written");
         }
         text
+    }
+
+    /// Tells how much room the records have.
+    pub(super) fn records_free(&self, bytes: u64) {
+        self.records_free.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Counts a connection that a limit of time has ended.

@@ -1,7 +1,8 @@
 //! Records: one line of JSON per request on stdout, and the operator's log on stderr.
 //!
 //! The one rule: a record per request, allowed, refused or failed, with nothing personal in it beyond ids. Where a request has
-//! several, because a disk failed or an answer was not sent, the last one counts.
+//! several, because a disk failed or an answer was not sent, the last one counts. Of anonymous callers beyond a rate, one
+//! record stands for many ([`merge`]).
 //! Untrusted text is escaped (JSON escapes, and what terminals or line readers act on) and bounded.
 //!
 //! Lines are written by a thread of its own, to a file, or to stdout where there is none. Who asks is told when a record is
@@ -10,9 +11,12 @@
 
 mod cause;
 mod journal;
+mod line;
 mod log;
+mod merge;
 mod metrics;
 mod record;
+mod run;
 mod stderr;
 mod stdout;
 mod writer;
@@ -23,8 +27,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{OwnedPermit, Sender, channel};
@@ -34,8 +39,12 @@ use tokio::time::timeout;
 pub use cause::with_causes;
 use journal::Journal;
 pub use log::{Log, LogError, log_to_stderr};
+use merge::Merger;
+pub use merge::Rates;
 pub use metrics::Metrics;
-pub use record::Record;
+pub use record::{Detail, Record};
+pub use run::merged_id;
+use run::{Awaited, Joined};
 use stdout::{Printer, Stdout};
 use writer::{Entry, Keeper, State, Writer};
 
@@ -50,30 +59,54 @@ pub struct Recorder {
     queue: Sender<Entry>,
     metrics: Arc<Metrics>,
     state: Arc<State>,
+    merger: Arc<Merger>,
     has_file: bool,
+}
+
+/// Where records go, and how many.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Keeping<'a> {
+    /// The file; stdout alone where there is none.
+    pub file: Option<&'a Path>,
+    /// Whether an answer may wait for its record to be on disk, or taken from stdout where there is no file.
+    pub answers_wait: bool,
+    /// How many records anonymous callers may cause.
+    pub rates: Rates,
+    /// Bytes that are kept free for the records of callers who are known.
+    pub reserve_bytes: u64,
 }
 
 /// Room for one record.
 pub struct Room(OwnedPermit<Entry>);
 
 /// Whether a record is kept, where it is to be, once that is known.
-pub struct Kept(oneshot::Receiver<bool>);
+pub struct Kept {
+    told: Awaited,
+    request_id: Option<String>,
+}
+
+impl Kept {
+    /// The id by which the request is found, where that is another one: it was merged with others.
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+}
 
 impl Future for Kept {
     type Output = bool;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
-        Pin::new(&mut self.0).poll(cx).map(|kept| kept.unwrap_or(false))
+        self.told.poll_unpin(cx).map(|kept| kept.unwrap_or(false))
     }
 }
 
 impl Recorder {
-    /// Starts the thread that appends to `file`, and to stdout; `answers_wait`, if an answer may wait for its record to be
-    /// on disk, or taken from stdout where there is no file.
+    /// Starts the thread that appends to the file, and to stdout.
     ///
     /// # Errors
     /// The file cannot be opened, or the operating system gives no thread.
-    pub fn start(file: Option<&Path>, answers_wait: bool) -> io::Result<Self> {
+    pub fn start(keeping: Keeping<'_>) -> io::Result<Self> {
+        let Keeping { file, answers_wait, rates, reserve_bytes } = keeping;
         let (sender, receiver) = channel(QUEUE);
         let keeper = match file {
             None => Keeper::Stdout(Stdout::open()?),
@@ -87,10 +120,11 @@ impl Recorder {
         };
         let state = Arc::new(State::new(answers_wait));
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        let writer = Writer::new(keeper, Arc::clone(&state), Arc::clone(&metrics));
+        let merger = Arc::new(Merger::new(rates));
+        let writer = Writer::new(keeper, Arc::clone(&state), Arc::clone(&metrics), Arc::clone(&merger), reserve_bytes);
         let runtime = Builder::new_current_thread().enable_time().build()?;
         thread::Builder::new().name("records".into()).spawn(move || runtime.block_on(writer.run(receiver)))?;
-        Ok(Self { queue: sender, metrics, state, has_file: file.is_some() })
+        Ok(Self { queue: sender, metrics, state, merger, has_file: file.is_some() })
     }
 
     /// What is counted beside the records.
@@ -118,18 +152,42 @@ impl Recorder {
         self.state.fault()
     }
 
+    /// Whether the disk is so full that anonymous callers have no records of their own.
+    pub fn is_scarce(&self) -> bool {
+        self.state.is_scarce()
+    }
+
+    /// Merges a request with others, if it is to be; its id is another one from then on. It is not counted.
+    pub fn merge(&self, record: &Record<'_>) -> Option<Kept> {
+        let failing = self.state.is_failing();
+        match self.merger.place(record, self.is_scarce(), failing, Instant::now())? {
+            Joined::Counted { id, opened } => {
+                self.metrics.records_merged.inc();
+                Some(Kept { told: opened, request_id: Some(id) })
+            }
+            Joined::Opens { id, ids, told, opened } => {
+                let line = Record { request_id: &id, ..*record }.line(Some(&ids));
+                if self.queue.try_send(Entry::Awaited(line, told)).is_err() {
+                    // The next one begins the run again.
+                    self.metrics.records_lost.inc();
+                }
+                Some(Kept { told: opened, request_id: Some(id) })
+            }
+        }
+    }
+
     /// Counts and writes one record; what is returned waits for room, as long as nothing is known to be wrong.
     pub fn record(&self, record: &Record<'_>, room: Option<Room>) -> impl Future<Output = ()> + Send + use<> {
         self.count(record);
-        // The writer lives as long as the process.
-        let entry = Entry::Line(record.line());
-        let full = match room {
-            Some(Room(room)) => {
-                drop(room.send(entry));
+        let full = match (self.merge(record), room) {
+            (Some(_), _) => None,
+            (None, Some(Room(room))) => {
+                drop(room.send(Entry::Line(record.line(None))));
                 None
             }
-            None => self.queue.try_send(entry).err(),
+            (None, None) => self.queue.try_send(Entry::Line(record.line(None))).err(),
         };
+        // The writer lives as long as the process.
         if let Some(TrySendError::Closed(_)) = full {
             self.state.becomes(Some("the thread that writes records has ended".to_owned()));
         }
@@ -158,12 +216,15 @@ impl Recorder {
     /// without what was reserved, one for which there is none is not kept.
     pub fn keep(&self, record: &Record<'_>, room: Option<Room>) -> Kept {
         self.count(record);
+        if let Some(merged) = self.merge(record) {
+            return merged;
+        }
         let (sender, receiver) = oneshot::channel();
         match room.or_else(|| self.room()) {
-            Some(Room(room)) => drop(room.send(Entry::Awaited(record.line(), sender))),
+            Some(Room(room)) => drop(room.send(Entry::Awaited(record.line(None), sender))),
             None => self.metrics.records_lost.inc(),
         }
-        Kept(receiver)
+        Kept { told: receiver.shared(), request_id: None }
     }
 
     /// Waits until a record is kept; false if it is not, or not in time.
@@ -183,7 +244,8 @@ impl Recorder {
         let _ = self.queue.try_send(Entry::Line(vec![]));
     }
 
-    fn count(&self, record: &Record<'_>) {
+    /// Counts one request; what is recorded is counted with it.
+    pub fn count(&self, record: &Record<'_>) {
         self.metrics.request(record.decision, record.status, record.duration);
         if !matches!(record.decision, "allow" | "answer") {
             self.metrics.refusal(record.reason);

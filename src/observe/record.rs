@@ -1,25 +1,29 @@
-//! What is told of one request, and how it is written: one line of JSON, bounded, in which nobody's text can pass for ours.
+//! What is told of one request.
 
-use std::io::Write;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-// How much of a record its parts may take, in bytes as they are written: what is legal is whole, and a record has 16 KiB at
-// most, which is what collectors of logs take for one line (Docker's). What was cut is named in the record.
-/// Any other text. An id has 256 bytes, and escapes take three for each at most, where controls are refused.
-const MAX_TEXT: usize = 3 * 256;
-/// The path, and what was read from it: the longest that a route can have needs no escapes, and none of what it encodes takes
-/// more bytes than its encoding.
-const MAX_PATH: usize = 2 * 1024;
-/// All roles together: some 220 of twenty letters.
-const MAX_ROLES: usize = 5 * 1024;
+use super::line::{Line, MAX_PATH};
+
+/// Whether a request must have a record of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// It has one, however many there are: of a known caller, or of what may have changed something.
+    Always,
+    /// Beyond a rate, one record stands for many: of an anonymous caller at this address, or network of IPv6; none on a Unix
+    /// socket.
+    WithinRate(Option<IpAddr>),
+}
 
 /// What a record tells of one request.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
     /// When the request came.
     pub time: SystemTime,
-    /// The request id.
+    /// The request id: the gateway's own, which no client can choose.
     pub request_id: &'a str,
+    /// The id that the client has chosen for it, if any.
+    pub client_request_id: Option<&'a str>,
     /// The peer's address, without port.
     pub client: &'a str,
     /// The method as received.
@@ -48,15 +52,19 @@ pub struct Record<'a> {
     pub policy: &'a str,
     /// The trace that the client has begun (W3C Trace Context), if any.
     pub trace_id: Option<&'a str>,
+    /// Whether it must have a record of its own.
+    pub detail: Detail,
 }
 
 impl Record<'_> {
-    /// The record as it is written: JSON, in one line.
-    pub(super) fn line(&self) -> Vec<u8> {
-        let mut line = Line { bytes: Vec::with_capacity(384), cut: Vec::new() };
-        line.bytes.push(b'{');
-        line.text("time", &rfc3339(self.time));
+    /// The record as it is written: JSON, in one line. Where those that follow are merged, `merged` is how their ids begin.
+    pub(super) fn line(&self, merged: Option<&str>) -> Vec<u8> {
+        let mut line = Line::begin();
+        line.time("time", self.time);
         line.text("request.id", self.request_id);
+        if let Some(chosen) = self.client_request_id {
+            line.text_within("client.request_id", chosen, 2 * 256);
+        }
         line.text("client.ip", self.client);
         line.text("method", self.method);
         line.text_within("path", self.path, MAX_PATH);
@@ -83,118 +91,11 @@ impl Record<'_> {
         if let Some(trace) = self.trace_id {
             line.text("trace.id", trace);
         }
+        if let Some(ids) = merged {
+            line.text("merged", ids);
+        }
         line.end()
     }
-}
-
-struct Line {
-    bytes: Vec<u8>,
-    /// The members that are not whole.
-    cut: Vec<&'static str>,
-}
-
-impl Line {
-    fn key(&mut self, key: &str) {
-        if self.bytes.len() > 1 {
-            self.bytes.push(b',');
-        }
-        self.bytes.push(b'"');
-        self.bytes.extend_from_slice(key.as_bytes());
-        self.bytes.extend_from_slice(b"\":");
-    }
-
-    fn number(&mut self, key: &str, value: u64) {
-        self.key(key);
-        let _ = write!(self.bytes, "{value}");
-    }
-
-    fn text(&mut self, key: &'static str, value: &str) {
-        self.text_within(key, value, MAX_TEXT);
-    }
-
-    fn text_within(&mut self, key: &'static str, value: &str, room: usize) {
-        self.key(key);
-        if !self.string(value, room) {
-            self.cut.push(key);
-        }
-    }
-
-    /// The first of them, as many as there is room for; each of those whole.
-    fn list(&mut self, key: &'static str, values: &[String]) {
-        self.key(key);
-        let end = self.bytes.len() + MAX_ROLES;
-        self.bytes.push(b'[');
-        for (count, value) in values.iter().enumerate() {
-            let before = self.bytes.len();
-            if count > 0 {
-                self.bytes.push(b',');
-            }
-            if !self.string(value, end.saturating_sub(before)) {
-                self.bytes.truncate(before);
-                self.cut.push(key);
-                break;
-            }
-        }
-        self.bytes.push(b']');
-    }
-
-    /// As much of a text as there is room for; whether that is all of it.
-    fn string(&mut self, value: &str, room: usize) -> bool {
-        self.bytes.push(b'"');
-        if value.len() <= room && value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
-        {
-            // As nearly all there is: copied at once.
-            self.bytes.extend_from_slice(value.as_bytes());
-            self.bytes.push(b'"');
-            return true;
-        }
-        let end = self.bytes.len() + room;
-        let is_whole = value.chars().all(|character| {
-            let before = self.bytes.len();
-            self.escaped(character);
-            let fits = self.bytes.len() <= end;
-            if !fits {
-                self.bytes.truncate(before);
-            }
-            fits
-        });
-        if !is_whole {
-            self.bytes.extend_from_slice("…".as_bytes());
-        }
-        self.bytes.push(b'"');
-        is_whole
-    }
-
-    fn escaped(&mut self, character: char) {
-        match character {
-            '"' => self.bytes.extend_from_slice(b"\\\""),
-            '\\' => self.bytes.extend_from_slice(b"\\\\"),
-            ' '..='~' => self.bytes.push(u8::try_from(character).unwrap_or(b'?')),
-            // Letters and digits of any script are readable; controls, separators and direction marks are escaped.
-            _ if character.is_alphanumeric() => {
-                self.bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes())
-            }
-            _ => {
-                for unit in character.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(self.bytes, "\\u{unit:04x}");
-                }
-            }
-        }
-    }
-
-    fn end(mut self) -> Vec<u8> {
-        if !self.cut.is_empty() {
-            let names: Vec<_> = std::mem::take(&mut self.cut).into_iter().map(str::to_owned).collect();
-            self.list("cut", &names);
-        }
-        self.bytes.extend_from_slice(b"}\n");
-        self.bytes
-    }
-}
-
-/// UTC, with microseconds (RFC 3339).
-fn rfc3339(time: SystemTime) -> String {
-    chrono::DateTime::<chrono::Utc>::from(time).to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
 }
 
 #[cfg(test)]
@@ -205,6 +106,7 @@ mod tests {
         Record {
             time: SystemTime::UNIX_EPOCH + Duration::from_micros(1_795_498_259_000_001),
             request_id: "r1",
+            client_request_id: None,
             client: "127.0.0.1",
             method: "GET",
             path,
@@ -219,6 +121,7 @@ mod tests {
             duration: Duration::from_micros(12),
             policy: "p1",
             trace_id: None,
+            detail: Detail::Always,
         }
     }
 
@@ -234,7 +137,7 @@ mod tests {
             "Müller 李 ok",
             "😀",
         ] {
-            let line = String::from_utf8(record(nasty, nasty).line()).unwrap();
+            let line = String::from_utf8(record(nasty, nasty).line(None)).unwrap();
             assert_eq!(line.matches('\n').count(), 1, "{line}");
             assert!(
                 line.ends_with("}\n")
@@ -246,7 +149,7 @@ mod tests {
     }
 
     fn parsed(record: &Record<'_>) -> (usize, serde_json::Value) {
-        let line = record.line();
+        let line = record.line(None);
         (line.len(), serde_json::from_slice(&line).unwrap())
     }
 
@@ -272,6 +175,7 @@ mod tests {
         let roles = [text.clone()];
         let all = Record {
             request_id: &text,
+            client_request_id: Some(&text),
             client: &text,
             method: &text,
             roles: &too_many,
@@ -285,12 +189,12 @@ mod tests {
         for all in [all, Record { roles: &roles, ..all }] {
             let (length, told) = parsed(&all);
             assert!(length <= 16 * 1024, "{length}");
-            assert_eq!(told["cut"].as_array().unwrap().len(), 11, "{told}");
+            assert_eq!(told["cut"].as_array().unwrap().len(), 12, "{told}");
         }
     }
 
     #[test]
     fn times_are_utc_with_microseconds() {
-        assert_eq!(rfc3339(record("", "").time), "2026-11-24T05:30:59.000001Z");
+        assert_eq!(parsed(&record("", "")).1["time"], "2026-11-24T05:30:59.000001Z");
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::journal::Journal;
+use super::merge::Merger;
 use super::metrics::Metrics;
 use super::stdout::{Printer, Stdout};
 
@@ -16,6 +17,9 @@ use super::stdout::{Printer, Stdout};
 const BATCH: usize = 1024 * 1024;
 /// How often writing is tried again when nothing else asks for it.
 const TRY_EVERY: Duration = Duration::from_millis(200);
+
+/// How often the room on the disk is looked at, and what was merged may be written.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the writer is sent.
 pub(super) enum Entry {
@@ -49,16 +53,22 @@ pub(super) struct State {
     /// Whether records are to be kept before the answers they tell of: on disk, or by stdout where there is no file.
     pub(super) answers_wait: bool,
     failing: AtomicBool,
+    /// Whether the disk is nearly full.
+    scarce: AtomicBool,
     fault: Mutex<Option<String>>,
 }
 
 impl State {
     pub(super) fn new(answers_wait: bool) -> Self {
-        Self { answers_wait, failing: AtomicBool::new(false), fault: Mutex::new(None) }
+        Self { answers_wait, failing: AtomicBool::new(false), scarce: AtomicBool::new(false), fault: Mutex::new(None) }
     }
 
     pub(super) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_scarce(&self) -> bool {
+        self.scarce.load(Ordering::Acquire)
     }
 
     pub(super) fn fault(&self) -> Option<String> {
@@ -80,6 +90,9 @@ pub(super) struct Writer {
     keeper: Keeper,
     state: Arc<State>,
     metrics: Arc<Metrics>,
+    merger: Arc<Merger>,
+    reserve_bytes: u64,
+    looked: Option<Instant>,
 }
 
 /// What is written at once.
@@ -88,6 +101,8 @@ struct Batch {
     lines: Vec<u8>,
     awaited: Vec<oneshot::Sender<bool>>,
     flush: Option<oneshot::Sender<()>>,
+    /// Whether it holds records of what was merged, for which nobody waits.
+    has_merged: bool,
 }
 
 impl Batch {
@@ -104,19 +119,23 @@ impl Batch {
 }
 
 impl Writer {
-    pub(super) fn new(keeper: Keeper, state: Arc<State>, metrics: Arc<Metrics>) -> Self {
-        Self { keeper, state, metrics }
+    pub(super) fn new(
+        keeper: Keeper,
+        state: Arc<State>,
+        metrics: Arc<Metrics>,
+        merger: Arc<Merger>,
+        reserve_bytes: u64,
+    ) -> Self {
+        Self { keeper, state, metrics, merger, reserve_bytes, looked: None }
     }
 
     /// Runs until every recorder is gone, on a thread that has nothing else to do.
     pub(super) async fn run(mut self, mut entries: Receiver<Entry>) {
         loop {
             let mut batch = Batch::default();
-            let first = match self.state.is_failing() {
-                true => timeout(TRY_EVERY, entries.recv()).await,
-                false => Ok(entries.recv().await),
-            };
-            match first {
+            self.look();
+            let patience = if self.state.is_failing() { TRY_EVERY } else { LOOK_EVERY };
+            match timeout(patience, entries.recv()).await {
                 Ok(Some(entry)) => batch.add(entry),
                 Ok(None) => return,
                 Err(_) => {}
@@ -125,7 +144,40 @@ impl Writer {
                 let Ok(entry) = entries.try_recv() else { break };
                 batch.add(entry);
             }
-            self.write(batch);
+            let merged = self.merger.close(batch.flush.is_some(), Instant::now());
+            batch.has_merged = !merged.is_empty();
+            batch.lines.extend_from_slice(&merged);
+            if !batch.lines.is_empty() || batch.flush.is_some() || self.state.is_failing() {
+                self.write(batch);
+            }
+        }
+    }
+
+    /// Looks, once in a while, how much room there is on the disk of the file.
+    fn look(&mut self) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        let Keeper::File(journal, _) = &self.keeper else { return };
+        let Some(free) = journal.free_bytes() else { return };
+        self.metrics.records_free(free);
+        let was_scarce = self.state.is_scarce();
+        // It is left a little later than it is come to, so that it is not told of again and again.
+        let enough =
+            if was_scarce { self.reserve_bytes.saturating_add(self.reserve_bytes / 8) } else { self.reserve_bytes };
+        let is_scarce = free < enough;
+        self.state.scarce.store(is_scarce, Ordering::Release);
+        let file = journal.path().display();
+        match (was_scarce, is_scarce) {
+            (false, true) => tracing::error!(
+                %file,
+                free_bytes = free,
+                "the disk of the records is nearly full: anonymous callers have one record for all of them from now on, so \
+                 that there is room for the others; make room (`records.reserve_mib`)"
+            ),
+            (true, false) => tracing::info!(%file, free_bytes = free, "the disk of the records has room again"),
+            _ => {}
         }
     }
 
@@ -151,7 +203,9 @@ impl Writer {
     fn keep(&mut self, batch: &Batch) -> bool {
         let name = self.keeper.name();
         // What has failed is well again when the disk has confirmed all of it, and not before.
-        let is_asked = !batch.awaited.is_empty() || batch.flush.is_some() || self.state.is_failing();
+        let is_asked =
+            !batch.awaited.is_empty() || batch.flush.is_some() || batch.has_merged || self.state.is_failing();
+        self.metrics.records_bytes.inc_by(batch.lines.len() as u64);
         let (written, dropped) = match &mut self.keeper {
             Keeper::File(journal, _) => {
                 (journal.append(&batch.lines, self.state.answers_wait && is_asked), journal.take_dropped())

@@ -160,6 +160,15 @@ impl Refusal {
         }
     }
 
+    /// Whether it came before anybody was authenticated, or where nobody has to be.
+    pub fn is_anonymous(&self) -> bool {
+        match self {
+            Self::NotFound { .. } | Self::Denied { .. } => false,
+            Self::Body { principal, .. } => principal.is_none(),
+            Self::Path(_) | Self::SeveralAuthorizations | Self::Authn(_) | Self::MethodNotAllowed { .. } => true,
+        }
+    }
+
     /// The account id of whoever was refused, verified or claimed.
     pub fn account(&self) -> Option<&str> {
         match self {

@@ -13,11 +13,11 @@ use crate::fixture::{Gateway, PATIENCE, Place, Setup};
 const RECORDED: [(&str, &str); 1] = [("FEDGATE_RECORDS_FILE", "records.jsonl")];
 
 /// What was told: exit code, stdout, stderr.
-struct Told(i32, String, String);
+pub(crate) struct Told(pub(crate) i32, pub(crate) String, pub(crate) String);
 
 impl Told {
     /// The one object on stdout.
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.1).unwrap()
     }
 }
@@ -29,7 +29,7 @@ fn fedgate(arguments: &[&str]) -> Told {
 }
 
 /// Explains by the records and the configuration in a directory.
-fn explain(dir: &Path, id: &str, options: &[&str]) -> Told {
+pub(crate) fn explain(dir: &Path, id: &str, options: &[&str]) -> Told {
     let (config, records) = (dir.join("fedgate.toml"), dir.join("records.jsonl"));
     let (config, records) = (config.display().to_string(), records.display().to_string());
     fedgate(&[&["explain", id, "--config", &config, "--records", &records], options].concat())
@@ -268,4 +268,71 @@ fn an_error_is_one_line_and_one_object() {
     let told = fedgate(&["policy", "explain", "--as", "ANA", "--config", &config, "GET", "/people/ANA"]);
     assert!(told.0 != 0 && told.2.matches("no such table").count() <= 1, "{}", told.2);
     std::fs::remove_dir_all(&place.dir).unwrap();
+}
+
+#[test]
+fn every_record_of_an_id_is_shown_and_no_client_chooses_the_key() {
+    let place = Place::prepare(&Setup::default());
+    let config = place.dir.join("fedgate.toml");
+    let gateway = Gateway::start_at(place, &RECORDED);
+    let ask = |path: &str, chosen: &str| {
+        let answer = gateway.request("GET", path, "ANA", &format!("X-Request-Id: {chosen}\r\n"));
+        assert_eq!(answer.header("x-correlation-id").as_deref(), Some(chosen));
+        answer.header("x-request-id").unwrap()
+    };
+    let first = ask("/people/ANA", "ward-7/12");
+    let second = ask("/people/DOC", "ward-7/12");
+    // One that takes the id of another.
+    let thief = ask("/pols/ANA/1", &first);
+    assert!([&second, &thief].into_iter().all(|id| *id != first && id.len() == 32));
+    for _ in 0..3 {
+        gateway.record();
+    }
+    std::fs::rename(gateway.dir.join("records.jsonl"), gateway.dir.join("records.jsonl.1")).unwrap();
+    std::fs::write(gateway.dir.join("records.jsonl-20261101.gz"), "not read").unwrap();
+    let third = ask("/people/DOC", "ward-7/12");
+    let config = ["--config".to_owned(), config.display().to_string()];
+    let told = |id: &str, options: &[&str]| {
+        let own = [&["explain", id, &config[0], &config[1]][..], options].concat();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+        let out = command.args(own).env(RECORDED[0].0, RECORDED[0].1).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Told(out.status.code().unwrap(), text(out.stdout), text(out.stderr))
+    };
+    // In both files, in their order.
+    let Told(code, text, _) = told("ward-7/12", &[]);
+    assert!(code == 0 && text.starts_with("3 records of ward-7/12"), "{text}");
+    let at = |id: &str| {
+        text.find(&format!("its client called it ward-7/12; its own id is {id}"))
+            .unwrap_or_else(|| panic!("{id}: {text}"))
+    };
+    assert!(at(&first) < at(&second) && at(&second) < at(&third));
+    assert!(text.matches("denied").count() == 2 && text.contains("allowed, own records"), "each is replayed: {text}");
+    let parsed = told("ward-7/12", &["--json"]).json();
+    let ids: Vec<&str> =
+        parsed["records"].as_array().unwrap().iter().map(|one| one["record"]["request.id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [&first, &second, &third]);
+    assert_eq!(
+        (&parsed["record"], &parsed["records"][0]["named"]),
+        (&parsed["records"][2]["record"], &json!("by_client"))
+    );
+    assert_eq!(parsed["records"][0]["replay"]["decision"], "allow own");
+    // Who takes another's id is told apart from whose it is.
+    let text = told(&first, &[]).1;
+    assert!(
+        text.starts_with(&format!("2 records of {first}")) && text.contains(&format!("its own id is {thief}")),
+        "{text}"
+    );
+    let Told(code, _, complaint) = told("nobody-chose-it", &[]);
+    assert!(
+        code == 1 && complaint.contains("not read, because compressed: ") && complaint.contains("records.jsonl.1"),
+        "{complaint}"
+    );
+    // Of several of one request, the last one counts.
+    let file = gateway.dir.join("twice.jsonl");
+    let line = std::fs::read_to_string(gateway.dir.join("records.jsonl.1")).unwrap();
+    let line = line.lines().next().unwrap();
+    std::fs::write(&file, format!("{}\n{line}\n", line.replace("\"roles\":[\"end_user\"]", "\"roles\":[]"))).unwrap();
+    let Told(code, text, _) = explain(&gateway.dir, &first, &["--records", &file.display().to_string()]);
+    assert!(code == 0 && text.contains("a later record of the same request counts"), "{text}");
 }

@@ -1,10 +1,11 @@
-//! `fedgate explain REQUEST-ID`: a recorded decision, replayed against the policy that made it.
+//! `fedgate explain REQUEST-ID`: every record of an id, each decision replayed against the policy that made it.
 //!
 //! The one rule: it is replayed from what was decided on, whole, or not at all; and a replay that comes to something else
 //! than the record is told as that.
 
+mod find;
+
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -12,72 +13,143 @@ use fedgate::config::Config;
 use fedgate::history;
 use fedgate::path::parse_target;
 use fedgate::policy::{Decision, Method, PolicySet, Question};
-use fedgate::regular;
 use fedgate::reload::read_policy;
 use fedgate::routes::{Resolution, Routes, Target, WriteGuard};
-use serde::Deserialize;
+use find::{Found, Named, Record, find, with_rotated};
 use serde_json::{Value, json};
 
 use crate::print::Report;
 use crate::{Failure, load, policy};
 
-/// The members of a record that a replay needs; the others are left unread.
-#[derive(Deserialize)]
-struct Record {
-    time: String,
-    #[serde(rename = "request.id")]
-    request_id: String,
-    method: String,
-    path: String,
-    account: Option<String>,
-    #[serde(default)]
-    roles: Vec<String>,
-    /// Of a request that the policy was asked about.
-    endpoint: Option<String>,
-    #[serde(rename = "subject.id")]
-    subject: Option<String>,
-    decision: String,
-    reason: String,
-    lacks: Option<String>,
-    status: u16,
-    policy: String,
-    #[serde(default)]
-    cut: Vec<String>,
-}
-
-pub(crate) fn run(config: &Path, request_id: &str, records: Option<PathBuf>, as_json: bool) -> Result<(), Failure> {
+pub(crate) fn run(config: &Path, request_id: &str, records: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     let mut report = Report::new(as_json);
     report.note("file", config.display().to_string());
     let outcome = load(config).and_then(|config| explain(&config, request_id, records, &mut report));
     report.end(outcome)
 }
 
-fn explain(config: &Config, request_id: &str, records: Option<PathBuf>, report: &mut Report) -> Result<(), Failure> {
-    if request_id.is_empty() {
+fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut Report) -> Result<(), Failure> {
+    if id.is_empty() {
         return Err(Failure::Usage(anyhow!(
             "the request id is empty; it stands in the answer's `X-Request-Id` and in the record"
         )));
     }
-    let file = records.or_else(|| config.records.file.clone());
-    let file = file.ok_or_else(|| {
+    let (files, compressed) = files(config, records)?;
+    let names = |files: &[PathBuf]| files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+    report.note("file", names(files.get(files.len().saturating_sub(1)..).unwrap_or_default()));
+    let finding = find(&files, id)?;
+    if finding.found.is_empty() {
+        let unread = match compressed.as_slice() {
+            [] => String::new(),
+            compressed => format!("; not read, because compressed: {}", names(compressed)),
+        };
+        return Err(anyhow!(
+            "{} has no record of request {id}; a file that was moved away is named with --records FILE{unread}",
+            names(&files)
+        )
+        .into());
+    }
+    if finding.left_out > 0 {
+        report.warn(format!("{} earlier records of {id} are not shown", finding.left_out));
+    }
+    if finding.found.len() > 1 {
+        report.line(&format!("{} records of {id}", finding.found.len()))?;
+    }
+    let mut outcome = Ok(());
+    let mut told = Vec::new();
+    for found in &finding.found {
+        let mut one = report.part();
+        let explained = explain_one(config, id, found, &mut one);
+        if let Err(failure) = &explained {
+            one.note("error", failure.in_words());
+            // The first fault is how the command ends.
+            if outcome.is_err() {
+                report.warn(failure.in_words());
+            }
+        }
+        outcome = outcome.and(explained);
+        told.push(one.into_members());
+    }
+    // Of one record alone, or of the last one, as of old; and of each.
+    if let Some(last) = told.last() {
+        last.iter()
+            .filter(|(member, _)| *member != "error")
+            .for_each(|(member, value)| report.note(member, value.clone()));
+    }
+    report.note("records", told.into_iter().map(Value::Object).collect::<Vec<_>>());
+    outcome
+}
+
+/// The files to be read, the oldest first, and those that cannot be.
+fn files(config: &Config, records: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Failure> {
+    if !records.is_empty() {
+        return Ok((records.to_vec(), vec![]));
+    }
+    let file = config.records.file.as_ref().ok_or_else(|| {
         Failure::Usage(anyhow!(
             "name the records with --records FILE, or set `records.file` in {}",
             config.file.display()
         ))
     })?;
-    report.note("file", file.display().to_string());
-    let (line, record) = find(&file, request_id)?.ok_or_else(|| {
-        let file = file.display();
-        anyhow!("{file} has no record of request {request_id}; a file that was moved away is named with --records FILE")
-    })?;
-    report.note("record", serde_json::from_str::<Value>(&line).context("a record")?);
+    Ok(with_rotated(file))
+}
+
+/// Tells of one record, and replays it if the policy was asked.
+fn explain_one(config: &Config, id: &str, found: &Found, report: &mut Report) -> Result<(), Failure> {
+    let Found { line, record, named, is_superseded } = found;
+    report.note("record", serde_json::from_str::<Value>(line).context("a record")?);
     report.note("replay", Value::Null);
-    let Record { time, method, path, decision, reason, status, .. } = &record;
-    let who = record.account.as_deref().unwrap_or("nobody");
-    report.line(&format!("{time} {method} {path} by {who}: {decision} ({reason}), status {status}"))?;
+    tell(id, record, *named, report)?;
+    if *is_superseded {
+        report.note("superseded", true);
+        return Ok(report.line("  a later record of the same request counts")?);
+    }
     let (Some(account), Some(_)) = (&record.account, &record.endpoint) else {
         return Ok(report.line("  the policy was not asked: there is nothing to replay")?);
     };
+    replay(config, record, account, report)
+}
+
+/// Tells what a record says, and why it is one of the id.
+fn tell(id: &str, record: &Record, named: Named, report: &mut Report) -> Result<(), Failure> {
+    let Record { time, method, path, decision, reason, status, .. } = record;
+    let who = record.account.as_deref().filter(|account| !account.is_empty()).unwrap_or("nobody");
+    let Some(count) = record.count else {
+        report.line(&format!("{time} {method} {path} by {who}: {decision} ({reason}), status {status}"))?;
+        let own = &record.request_id;
+        match named {
+            Named::ByClient => {
+                report.note("named", "by_client");
+                report.line(&format!("  its client called it {id}; its own id is {own}"))?;
+            }
+            Named::Before => {
+                report.note("named", "merging_began");
+                report.line(&format!(
+                    "  with this request, {own}, merging began; {id} is one of those that followed from there, if there were \
+                     so many: the record that counts them is written within a minute, and a kill may have cost it"
+                ))?;
+            }
+            Named::Own | Named::Merged | Named::Beyond => {}
+        }
+        return Ok(());
+    };
+    let until = record.until.as_deref().unwrap_or("?");
+    let several = |text: &str, none: &str| if text.is_empty() { none.to_owned() } else { text.to_owned() };
+    report.note("named", "merged");
+    report.line(&format!(
+        "{time} to {until}: {count} requests from {} have this one record: {} {} by {who}: {decision} ({reason}), {}",
+        several(&record.client, "several addresses"),
+        several(method, "several methods"),
+        several(path, "on several paths"),
+        if *status == 0 { "several statuses".to_owned() } else { format!("status {status}") },
+    ))?;
+    let reasons: Vec<_> = record.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    Ok(report.line(&format!("  reasons: {}", reasons.join(", ")))?)
+}
+
+/// Decides a recorded request again.
+fn replay(config: &Config, record: &Record, account: &str, report: &mut Report) -> Result<(), Failure> {
+    let Record { method, path, .. } = record;
     if !record.cut.is_empty() {
         return Err(anyhow!(
             "its record is not whole and is not replayed: too long for a record, and cut, was {}; `fedgate policy explain \
@@ -95,7 +167,7 @@ fn explain(config: &Config, request_id: &str, records: Option<PathBuf>, report: 
     let (lines, replay) = policy::explained(&set, &routes, account, &record.roles, method, path);
     lines.iter().try_for_each(|line| report.line(line))?;
     let target = if let Resolution::Found(target) = &resolved { Some(target) } else { None };
-    let asked = Asked { set: &set, routes: &routes, record: &record, account, target };
+    let asked = Asked { set: &set, routes: &routes, record, account, target };
     let agrees = asked.agrees(text(&replay, "decision").unwrap_or_default());
     let cause = asked.cause(&replay);
     report.note("replay", replay);
@@ -202,21 +274,6 @@ impl Asked<'_> {
 
 fn text<'a>(object: &'a Value, member: &str) -> Option<&'a str> {
     object.get(member).and_then(Value::as_str)
-}
-
-/// The last record of a request; the file is read line by line, whatever its size. A line that broke off is no record.
-fn find(file: &Path, request_id: &str) -> anyhow::Result<Option<(String, Record)>> {
-    let reader = BufReader::new(regular::open(file).with_context(|| format!("{}: cannot be read", file.display()))?);
-    let mut found = None;
-    for line in reader.split(b'\n') {
-        let line = line.with_context(|| format!("{}: cannot be read", file.display()))?;
-        let line = String::from_utf8_lossy(&line);
-        if line.contains(request_id) {
-            let record = serde_json::from_str(&line).ok().filter(|record: &Record| record.request_id == request_id);
-            found = record.map(|record| (line.into_owned(), record)).or(found);
-        }
-    }
-    Ok(found)
 }
 
 /// The policy of a fingerprint: the one in force, or one that was kept.

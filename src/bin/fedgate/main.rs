@@ -76,13 +76,13 @@ enum Command {
         #[command(subcommand)]
         command: policy::Command,
     },
-    /// Find a request in the records, and replay its decision against the policy that made it.
+    /// Find every record of a request id, and replay its decision against the policy that made it.
     Explain {
-        /// The request id, as in the answer (`request_id`, X-Request-Id) and in the records.
+        /// The request id, as in the answer (`request_id`, X-Request-Id) and in the records; or one that a client chose.
         request_id: String,
-        /// The records, if not the `records.file` of the configuration.
+        /// The records, if not the `records.file` of the configuration and those rotated beside it; may stand several times.
         #[arg(long, value_name = "FILE")]
-        records: Option<PathBuf>,
+        records: Vec<PathBuf>,
         /// Print JSON: the record, and the decision that was replayed; also when that failed, with why.
         #[arg(long)]
         json: bool,
@@ -175,7 +175,7 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Policy { command } => runtime()?.block_on(policy::run(command)),
         Command::Explain { request_id, records, json, config } => {
-            explain::run(&config.file, &request_id, records, json)
+            explain::run(&config.file, &request_id, &records, json)
         }
         Command::Status { json, config } => {
             let config = load(&config.file)?;

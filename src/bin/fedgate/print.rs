@@ -23,6 +23,16 @@ impl Report {
         Self { as_json, members: Map::new(), warnings: Vec::new() }
     }
 
+    /// A part of it, with members of its own; its lines are told as they come.
+    pub(crate) fn part(&self) -> Self {
+        Self::new(self.as_json)
+    }
+
+    /// What a part has kept.
+    pub(crate) fn into_members(self) -> Map<String, Value> {
+        self.members
+    }
+
     /// Whether a program reads it: members are told to nobody else.
     pub(crate) fn is_json(&self) -> bool {
         self.as_json

@@ -1,0 +1,176 @@
+//! The records of an id: of the request that has it, of requests whose clients chose it, and of those that it is merged in.
+//!
+//! The one rule: every record of an id is found, and each says why it is one. Files are read line by line, whatever their
+//! size. A line that broke off is no record.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::Context;
+use fedgate::observe::merged_id;
+use fedgate::regular;
+use serde::Deserialize;
+
+/// Most records that are told of; a client may give all of its requests one id.
+const MOST_FOUND: usize = 10_000;
+/// What is no text to be read here.
+const COMPRESSED: [&str; 6] = ["gz", "xz", "zst", "bz2", "lz4", "zip"];
+
+/// The members of a record that are looked at; the others are left unread.
+#[derive(Deserialize)]
+pub(super) struct Record {
+    pub(super) time: String,
+    #[serde(rename = "request.id")]
+    pub(super) request_id: String,
+    #[serde(rename = "client.request_id")]
+    client_request_id: Option<String>,
+    #[serde(rename = "client.ip", default)]
+    pub(super) client: String,
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) account: Option<String>,
+    #[serde(default)]
+    pub(super) roles: Vec<String>,
+    /// Of a request that the policy was asked about.
+    pub(super) endpoint: Option<String>,
+    #[serde(rename = "subject.id")]
+    pub(super) subject: Option<String>,
+    pub(super) decision: String,
+    pub(super) reason: String,
+    pub(super) lacks: Option<String>,
+    pub(super) status: u16,
+    #[serde(default)]
+    pub(super) policy: String,
+    #[serde(default)]
+    pub(super) cut: Vec<String>,
+    /// How the ids of those begin that this one stands for, or that follow it.
+    merged: Option<String>,
+    /// How many this one stands for.
+    pub(super) count: Option<u64>,
+    pub(super) until: Option<String>,
+    #[serde(rename = "last.id")]
+    last_id: Option<String>,
+    #[serde(default)]
+    pub(super) reasons: BTreeMap<String, u64>,
+}
+
+/// Why a record is one of an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    /// It is of the request that has it.
+    Own,
+    /// Its client chose it.
+    ByClient,
+    /// It stands for the request that has it, and others.
+    Merged,
+    /// It is of the request after which those were merged among which it is.
+    Before,
+    /// It stands for others, all of those that were merged there.
+    Beyond,
+}
+
+/// A record of an id.
+pub(super) struct Found {
+    pub(super) line: String,
+    pub(super) record: Record,
+    pub(super) named: Named,
+    /// Whether a later record of the same request counts.
+    pub(super) is_superseded: bool,
+}
+
+/// What was found.
+#[derive(Default)]
+pub(super) struct Finding {
+    /// In the order in which they were written.
+    pub(super) found: VecDeque<Found>,
+    /// How many more there were, before those.
+    pub(super) left_out: usize,
+}
+
+impl Record {
+    fn named(&self, id: &str) -> Option<Named> {
+        let merged = merged_id(id).filter(|(ids, _)| self.merged.as_deref() == Some(*ids));
+        let is_within =
+            |number: u64| self.last_id.as_deref().and_then(merged_id).is_some_and(|(_, last)| number <= last);
+        match (merged, self.count) {
+            _ if self.request_id == id => Some(Named::Own),
+            (Some((_, number)), Some(_)) if is_within(number) => Some(Named::Merged),
+            (Some(_), Some(_)) => Some(Named::Beyond),
+            (Some(_), None) => Some(Named::Before),
+            _ if self.client_request_id.as_deref() == Some(id) => Some(Named::ByClient),
+            _ => None,
+        }
+    }
+}
+
+/// All records of an id in these files, which are read in this order.
+pub(super) fn find(files: &[PathBuf], id: &str) -> anyhow::Result<Finding> {
+    let mut finding = Finding::default();
+    for file in files {
+        read(file, id, &mut finding).with_context(|| format!("{}: cannot be read", file.display()))?;
+    }
+    // A request that began the merging has a record of its own; and that it began is of use where nothing says how it ended.
+    let in_order = [Named::Own, Named::Merged, Named::Beyond, Named::Before];
+    if let Some(best) = in_order.iter().find(|best| finding.found.iter().any(|found| found.named == **best)) {
+        finding.found.retain(|found| found.named == *best || found.named == Named::ByClient);
+    }
+    finding.found.retain(|found| found.named != Named::Beyond);
+    // Those that follow, by request: the last one counts.
+    let mut later = BTreeSet::new();
+    for found in finding.found.iter_mut().rev() {
+        found.is_superseded = !later.insert(found.record.request_id.clone());
+    }
+    Ok(finding)
+}
+
+fn read(file: &Path, id: &str, finding: &mut Finding) -> anyhow::Result<()> {
+    // Ids of merged requests stand in no record; how they begin does.
+    let word = merged_id(id).map_or(id, |(ids, _)| ids);
+    let escaped = serde_json::to_string(word)?;
+    let escaped = escaped.trim_matches('"');
+    for line in BufReader::new(regular::open(file)?).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        if !line.contains(escaped) {
+            continue;
+        }
+        let Ok(record) = serde_json::from_str::<Record>(&line) else { continue };
+        let Some(named) = record.named(id) else { continue };
+        if finding.found.len() == MOST_FOUND {
+            finding.found.pop_front();
+            finding.left_out += 1;
+        }
+        finding.found.push_back(Found { line: line.into_owned(), record, named, is_superseded: false });
+    }
+    Ok(())
+}
+
+/// The file and those beside it whose names go on from its name (`records.jsonl.1`, `records.jsonl-20261129`), the oldest
+/// first; and those of them that are compressed, which are not read.
+pub(super) fn with_rotated(file: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let name = file.file_name().unwrap_or_default().as_encoded_bytes();
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_rotated = |other: &OsStr| {
+        other.as_encoded_bytes().strip_prefix(name).is_some_and(|rest| matches!(rest.first(), Some(b'.' | b'-')))
+    };
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut rotated: Vec<(SystemTime, PathBuf)> = entries
+        .filter(|entry| is_rotated(&entry.file_name()))
+        .filter_map(|entry| {
+            let metadata = entry.metadata().ok().filter(|metadata| metadata.is_file())?;
+            Some((metadata.modified().ok()?, entry.path()))
+        })
+        .collect();
+    rotated.sort();
+    let is_compressed =
+        |path: &PathBuf| path.extension().is_some_and(|end| COMPRESSED.iter().any(|known| end == *known));
+    let (compressed, mut files): (Vec<_>, Vec<_>) = rotated.into_iter().map(|(_, path)| path).partition(is_compressed);
+    // One that was just moved away, and nothing was written since.
+    if files.is_empty() || file.exists() {
+        files.push(file.to_owned());
+    }
+    (files, compressed)
+}

@@ -1,0 +1,145 @@
+//! How a record is written: one line of JSON, bounded, in which nobody's text can pass for ours.
+
+use std::io::Write;
+use std::time::SystemTime;
+
+// How much of a record its parts may take, in bytes as they are written: what is legal is whole, and a record has 16 KiB at
+// most, which is what collectors of logs take for one line (Docker's). What was cut is named in the record.
+/// Any other text. An id has 256 bytes, and escapes take three for each at most, where controls are refused.
+const MAX_TEXT: usize = 3 * 256;
+/// The path, and what was read from it: the longest that a route can have needs no escapes, and none of what it encodes takes
+/// more bytes than its encoding.
+pub(super) const MAX_PATH: usize = 2 * 1024;
+/// A list, such as all roles together: some 220 of twenty letters.
+const MAX_LIST: usize = 5 * 1024;
+
+/// A line that is being written.
+pub(super) struct Line {
+    bytes: Vec<u8>,
+    /// The members that are not whole.
+    cut: Vec<&'static str>,
+}
+
+impl Line {
+    pub(super) fn begin() -> Self {
+        let mut bytes = Vec::with_capacity(384);
+        bytes.push(b'{');
+        Self { bytes, cut: Vec::new() }
+    }
+
+    fn key(&mut self, key: &str) {
+        if self.bytes.len() > 1 {
+            self.bytes.push(b',');
+        }
+        self.bytes.push(b'"');
+        self.bytes.extend_from_slice(key.as_bytes());
+        self.bytes.extend_from_slice(b"\":");
+    }
+
+    pub(super) fn number(&mut self, key: &str, value: u64) {
+        self.key(key);
+        let _ = write!(self.bytes, "{value}");
+    }
+
+    pub(super) fn text(&mut self, key: &'static str, value: &str) {
+        self.text_within(key, value, MAX_TEXT);
+    }
+
+    pub(super) fn text_within(&mut self, key: &'static str, value: &str, room: usize) {
+        self.key(key);
+        if !self.string(value, room) {
+            self.cut.push(key);
+        }
+    }
+
+    /// UTC, with microseconds (RFC 3339).
+    pub(super) fn time(&mut self, key: &'static str, time: SystemTime) {
+        let time = chrono::DateTime::<chrono::Utc>::from(time);
+        self.text(key, &time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true));
+    }
+
+    /// How often each word occurred; the words are ours.
+    pub(super) fn counts<'a>(&mut self, key: &'static str, counts: impl Iterator<Item = (&'a str, u64)>) {
+        self.key(key);
+        let mut separator = '{';
+        for (word, count) in counts {
+            let _ = write!(self.bytes, "{separator}");
+            self.string(word, MAX_TEXT);
+            let _ = write!(self.bytes, ":{count}");
+            separator = ',';
+        }
+        self.bytes.extend_from_slice(if separator == '{' { b"{}" } else { b"}" });
+    }
+
+    /// The first of them, as many as there is room for; each of those whole.
+    pub(super) fn list(&mut self, key: &'static str, values: &[String]) {
+        self.key(key);
+        let end = self.bytes.len() + MAX_LIST;
+        self.bytes.push(b'[');
+        for (count, value) in values.iter().enumerate() {
+            let before = self.bytes.len();
+            if count > 0 {
+                self.bytes.push(b',');
+            }
+            if !self.string(value, end.saturating_sub(before)) {
+                self.bytes.truncate(before);
+                self.cut.push(key);
+                break;
+            }
+        }
+        self.bytes.push(b']');
+    }
+
+    /// As much of a text as there is room for; whether that is all of it.
+    fn string(&mut self, value: &str, room: usize) -> bool {
+        self.bytes.push(b'"');
+        if value.len() <= room && value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+        {
+            // As nearly all there is: copied at once.
+            self.bytes.extend_from_slice(value.as_bytes());
+            self.bytes.push(b'"');
+            return true;
+        }
+        let end = self.bytes.len() + room;
+        let is_whole = value.chars().all(|character| {
+            let before = self.bytes.len();
+            self.escaped(character);
+            let fits = self.bytes.len() <= end;
+            if !fits {
+                self.bytes.truncate(before);
+            }
+            fits
+        });
+        if !is_whole {
+            self.bytes.extend_from_slice("…".as_bytes());
+        }
+        self.bytes.push(b'"');
+        is_whole
+    }
+
+    fn escaped(&mut self, character: char) {
+        match character {
+            '"' => self.bytes.extend_from_slice(b"\\\""),
+            '\\' => self.bytes.extend_from_slice(b"\\\\"),
+            ' '..='~' => self.bytes.push(u8::try_from(character).unwrap_or(b'?')),
+            // Letters and digits of any script are readable; controls, separators and direction marks are escaped.
+            _ if character.is_alphanumeric() => {
+                self.bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes())
+            }
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(self.bytes, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+
+    pub(super) fn end(mut self) -> Vec<u8> {
+        if !self.cut.is_empty() {
+            let names: Vec<_> = std::mem::take(&mut self.cut).into_iter().map(str::to_owned).collect();
+            self.list("cut", &names);
+        }
+        self.bytes.extend_from_slice(b"}\n");
+        self.bytes
+    }
+}

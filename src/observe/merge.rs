@@ -1,0 +1,310 @@
+//! Which requests have a record of their own, and which are merged.
+//!
+//! The one rule: what an anonymous caller can make the gateway write is bounded, for one address and for all together, and
+//! nothing of it goes uncounted. Callers who are known are no matter of this module: each of their requests has its record.
+//!
+//! A rate is so many a minute, and five minutes' worth at once (GCRA, ITU-T I.371). Memory is bounded: addresses over a
+//! number are merged as one.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::record::{Detail, Record};
+use super::run::{Joined, Run};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// How much of a rate may be used at once.
+const AT_ONCE: Duration = Duration::from_secs(5 * 60);
+/// Addresses that are told apart.
+const MOST_SOURCES: usize = 4096;
+
+/// How many requests of anonymous callers have records of their own, in a minute; 0 is no limit.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rates {
+    /// Of one client address, or network of IPv6.
+    pub of_source: u32,
+    /// Of all of them.
+    pub in_all: u32,
+}
+
+/// Merges records.
+pub(super) struct Merger {
+    rates: Rates,
+    tables: Mutex<Tables>,
+}
+
+struct Tables {
+    /// When what is merged is written.
+    closes: Instant,
+    refused: Table,
+    /// What is allowed to anybody and answered without a decision, so that a flood of it hides no refusal.
+    served: Table,
+}
+
+struct Table {
+    meter: Meter,
+    sources: HashMap<Option<IpAddr>, Source>,
+    /// Of all who found no room among the sources, or in all.
+    others: Option<Run>,
+}
+
+struct Source {
+    meter: Meter,
+    run: Option<Run>,
+}
+
+/// How much of a rate is used: when it will be as if nothing had been.
+struct Meter(Instant);
+
+impl Meter {
+    /// How it is after one more, if there is room for it.
+    fn next(&self, per_minute: u32, now: Instant) -> Option<Self> {
+        let every = MINUTE.checked_div(per_minute).unwrap_or_default();
+        let next = self.0.max(now) + every;
+        (next <= now + AT_ONCE).then_some(Self(next))
+    }
+}
+
+impl Merger {
+    pub(super) fn new(rates: Rates) -> Self {
+        let now = Instant::now();
+        let table = || Table { meter: Meter(now), sources: HashMap::new(), others: None };
+        let tables = Tables { closes: now + MINUTE, refused: table(), served: table() };
+        Self { rates, tables: Mutex::new(tables) }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a request belongs; none if it has a record of its own. `is_scarce`: the disk is nearly full, `is_failing`: it
+    /// takes nothing.
+    pub(super) fn place(&self, record: &Record<'_>, is_scarce: bool, is_failing: bool, now: Instant) -> Option<Joined> {
+        let Detail::WithinRate(source) = record.detail else { return None };
+        let mut tables = self.tables();
+        let table = match record.decision {
+            "allow" | "answer" => &mut tables.served,
+            _ => &mut tables.refused,
+        };
+        let run = table.run(source, self.rates, is_scarce, now)?;
+        Some(run.join(record, is_failing))
+    }
+
+    /// The records of what was merged, when their time has come, or `now`.
+    pub(super) fn close(&self, at_once: bool, now: Instant) -> Vec<u8> {
+        let mut tables = self.tables();
+        if !at_once && now < tables.closes {
+            return vec![];
+        }
+        tables.closes = now + MINUTE;
+        let Tables { refused, served, .. } = &mut *tables;
+        [refused, served].into_iter().flat_map(|table| table.close(now)).flatten().collect()
+    }
+}
+
+impl Table {
+    /// The run that a request of this source is merged into; none while there is room for a record of its own.
+    fn run(&mut self, source: Option<IpAddr>, rates: Rates, is_scarce: bool, now: Instant) -> Option<&mut Run> {
+        let is_known = self.sources.contains_key(&source);
+        if is_scarce || !is_known && self.sources.len() >= MOST_SOURCES {
+            return Some(self.others.get_or_insert_with(|| Run::new(None)));
+        }
+        let entry = self.sources.entry(source).or_insert_with(|| Source { meter: Meter(now), run: None });
+        // A source that is merged stays so until its run is closed.
+        let own = entry.meter.next(rates.of_source, now).filter(|_| entry.run.is_none());
+        // INVARIANT: what is taken of a source's rate is taken of that of all. So those that have used theirs up, and have two
+        // records a minute more, are few.
+        match (own, self.meter.next(rates.in_all, now)) {
+            (Some(of_source), Some(of_all)) => {
+                (entry.meter, self.meter) = (of_source, of_all);
+                None
+            }
+            (None, _) => Some(entry.run.get_or_insert_with(|| Run::new(source))),
+            (Some(_), None) => Some(self.others.get_or_insert_with(|| Run::new(None))),
+        }
+    }
+
+    /// Ends every run, and forgets who is as if they had not been here.
+    fn close(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let runs = self.sources.values_mut().filter_map(|source| source.run.take()).chain(self.others.take());
+        let lines = runs.filter_map(|run| run.line()).collect();
+        self.sources.retain(|_, source| source.meter.0 > now);
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::observe::run::merged_id;
+
+    fn record(client: &str) -> Record<'_> {
+        let source: IpAddr = client.parse().unwrap();
+        let network = match source {
+            IpAddr::V4(_) => source,
+            IpAddr::V6(address) => std::net::Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        };
+        Record {
+            time: SystemTime::UNIX_EPOCH,
+            request_id: "r1",
+            client_request_id: None,
+            client,
+            method: "GET",
+            path: "/people/ANA",
+            account: None,
+            roles: &[],
+            endpoint: "",
+            subject: None,
+            decision: "refuse",
+            reason: "no_credential",
+            lacks: None,
+            status: 401,
+            duration: Duration::ZERO,
+            policy: "p1",
+            trace_id: None,
+            detail: Detail::WithinRate(Some(network)),
+        }
+    }
+
+    /// How many have records of their own, those that open a run among them, and the ids of the others.
+    fn placed(merger: &Merger, record: &Record<'_>, count: usize, now: Instant) -> (usize, Vec<String>) {
+        let mut own = 0;
+        let mut merged = vec![];
+        for _ in 0..count {
+            match merger.place(record, false, false, now) {
+                None => own += 1,
+                Some(Joined::Opens { told, .. }) => {
+                    own += 1;
+                    told.send(true).unwrap();
+                }
+                Some(Joined::Counted { id, .. }) => merged.push(id),
+            }
+        }
+        (own, merged)
+    }
+
+    fn closed(merger: &Merger, now: Instant) -> Vec<Value> {
+        let lines = String::from_utf8(merger.close(true, now)).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn beyond_a_rate_an_address_has_one_record_with_a_count_that_every_id_leads_to() {
+        let merger = Merger::new(Rates { of_source: 6, in_all: 600 });
+        let now = Instant::now();
+        let (own, merged) = placed(&merger, &record("192.0.2.1"), 1000, now);
+        assert_eq!((own, merged.len()), (31, 969), "five minutes' worth, and the one that opens the run");
+        assert_eq!(placed(&merger, &record("192.0.2.2"), 30, now).0, 30, "another address");
+        let told = closed(&merger, now);
+        assert_eq!(told.len(), 1, "{told:?}");
+        let told = &told[0];
+        assert_eq!((&told["count"], &told["client.ip"]), (&json!(969), &json!("192.0.2.1")));
+        assert_eq!((&told["status"], &told["reason"]), (&json!(401), &json!("no_credential")));
+        assert_eq!((&told["path"], &told["reasons"]), (&json!("/people/ANA"), &json!({ "no_credential": 969 })));
+        for id in &merged {
+            let (ids, number) = merged_id(id).unwrap();
+            assert_eq!(told["merged"], ids);
+            assert!(number <= merged_id(told["last.id"].as_str().unwrap()).unwrap().1);
+        }
+        // The rate goes on, and so does what is over it.
+        let (own, merged) = placed(&merger, &record("192.0.2.1"), 10, now + MINUTE);
+        assert_eq!((own, merged.len()), (7, 3));
+        assert_eq!(closed(&merger, now + MINUTE)[0]["count"], 3);
+    }
+
+    #[test]
+    fn many_addresses_are_bounded_together_in_lines_and_in_memory() {
+        let merger = Merger::new(Rates { of_source: 60, in_all: 600 });
+        let now = Instant::now();
+        let clients: Vec<String> = (0..20_000u32).map(|number| format!("2001:db8:{:x}:1::7", number)).collect();
+        let own: usize = clients.iter().map(|client| placed(&merger, &record(client), 1, now).0).sum();
+        assert_eq!(own, 3001);
+        assert!(merger.tables().refused.sources.len() <= MOST_SOURCES);
+        let told = closed(&merger, now);
+        assert_eq!((told.len(), &told[0]["count"], &told[0]["client.ip"]), (1, &json!(16_999), &json!("")));
+        assert_eq!(told[0]["clients"].as_array().unwrap().len(), 16);
+        // However much each of them sends.
+        let merger = Merger::new(Rates { of_source: 1, in_all: 60 });
+        let clients: Vec<String> = (0..2000u32).map(|number| format!("2001:db8:{number:x}:1::7")).collect();
+        let flood = |now| clients.iter().map(|client| placed(&merger, &record(client), 20, now).0).sum::<usize>();
+        let (first, then) = (flood(now), closed(&merger, now).len());
+        assert!(first <= 300 + 60 + 1 && then <= 61, "{first} {then}");
+        let (first, then) = (flood(now + MINUTE), closed(&merger, now + MINUTE).len());
+        assert!(first <= 60 + 60 + 1 && then <= 61, "{first} {then}");
+        // Of one network of IPv6, whatever addresses it uses.
+        let merger = Merger::new(Rates { of_source: 60, in_all: 0 });
+        let clients: Vec<String> = (0..1000u32).map(|number| format!("2001:db8::{number:x}")).collect();
+        let own: usize = clients.iter().map(|client| placed(&merger, &record(client), 1, now).0).sum();
+        assert_eq!((own, &closed(&merger, now)[0]["client.ip"]), (301, &json!("2001:db8::/64")));
+        merger.close(true, now + 2 * AT_ONCE);
+        assert!(merger.tables().refused.sources.is_empty());
+    }
+
+    #[test]
+    fn what_must_have_a_record_has_one_and_what_is_served_hides_no_refusal() {
+        let merger = Merger::new(Rates { of_source: 1, in_all: 1 });
+        let now = Instant::now();
+        let refused = record("192.0.2.1");
+        let known = Record { detail: Detail::Always, decision: "deny", status: 403, ..refused };
+        assert_eq!(placed(&merger, &known, 1000, now).0, 1000);
+        let served = Record { decision: "allow", reason: "public", status: 0, ..refused };
+        assert_eq!(placed(&merger, &served, 100, now).1.len(), 94);
+        assert_eq!(placed(&merger, &refused, 1, now).0, 1);
+        let unbounded = Merger::new(Rates::default());
+        assert_eq!(placed(&unbounded, &refused, 1000, now).0, 1000);
+        let scarce = merger.place(&record("192.0.2.3"), true, false, now);
+        assert!(matches!(scarce, Some(Joined::Opens { .. })), "on a disk that is nearly full, all are one");
+    }
+
+    #[test]
+    fn a_run_that_was_not_begun_on_disk_is_begun_again_once_the_disk_is_well() {
+        let mut run = Run::new(None);
+        let opens = |joined: Joined| match joined {
+            Joined::Opens { told, ids, .. } => (told, ids),
+            Joined::Counted { .. } => panic!("merged"),
+        };
+        let counted = |joined: Joined| match joined {
+            Joined::Counted { opened, .. } => opened,
+            Joined::Opens { .. } => panic!("begun"),
+        };
+        let (told, ids) = opens(run.join(&record("192.0.2.1"), false));
+        let waits = counted(run.join(&record("192.0.2.1"), false));
+        told.send(false).unwrap();
+        assert_eq!(futures_util::FutureExt::now_or_never(waits), Some(Ok(false)));
+        drop(counted(run.join(&record("192.0.2.1"), true)));
+        let (told, again) = opens(run.join(&record("192.0.2.1"), false));
+        assert_eq!(ids, again);
+        drop(told);
+        opens(run.join(&record("192.0.2.1"), false)).0.send(true).unwrap();
+        drop(counted(run.join(&record("192.0.2.1"), false)));
+        let told: Value = serde_json::from_slice(&run.line().unwrap()).unwrap();
+        assert_eq!(told["count"], 3);
+    }
+
+    #[test]
+    fn a_merged_record_is_bounded_and_names_what_differs() {
+        let mut run = Run::new(Some("192.0.2.1".parse().unwrap()));
+        let accounts: Vec<String> = (0..40).map(|number| "😀".repeat(60) + &number.to_string()).collect();
+        let reasons: Vec<String> = (0..100).map(|number| format!("reason_{number}")).collect();
+        for number in 0..40 {
+            let (account, path) = (accounts[number].as_str(), "\0".repeat(4000));
+            let record = record("192.0.2.1");
+            let record = Record { account: Some(account), path: &path, reason: &reasons[number * 2], ..record };
+            if let Joined::Opens { told, .. } = run.join(&record, false) {
+                told.send(true).unwrap();
+            }
+        }
+        let line = run.line().unwrap();
+        assert!(line.len() <= 16 * 1024, "{}", line.len());
+        let told: Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!((&told["reason"], &told["path"], &told["account"]), (&json!("merged"), &json!(""), &Value::Null));
+        assert!(told["accounts"].as_array().is_some_and(|named| !named.is_empty()) && told["count"] == 39);
+        assert_eq!(told["reasons"].as_object().unwrap().len(), 39);
+    }
+}

@@ -1,0 +1,205 @@
+//! Many requests that one record stands for.
+//!
+//! The one rule: each of them has an id that leads to the record. The ids of a run begin alike, and the record says how; so
+//! none of them is stored. The first request of a run has a record of its own, which says that others are merged from there
+//! on, and is on disk before any of those is answered.
+//!
+//! A merged record tells what all its requests had in common, and counts where they differ.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use tokio::sync::oneshot;
+
+use super::line::{Line, MAX_PATH};
+use super::record::Record;
+
+/// How many characters the ids of a run share; the others are a number, as long as 32 characters leave room for.
+const SHARED: usize = 20;
+/// Samples of accounts, and of addresses, that a run names.
+const MOST_NAMED: usize = 16;
+/// Different reasons that are counted by themselves; all there are fit.
+const MOST_REASONS: usize = 48;
+
+/// Whether something is kept, for all who wait for it.
+pub(super) type Awaited = Shared<oneshot::Receiver<bool>>;
+
+/// How the ids of the run begin that a request id may be of, and its number there, if it has the form of one.
+pub fn merged_id(id: &str) -> Option<(&str, u64)> {
+    let is_hex = id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let (ids, number) = id.split_at_checked(SHARED).filter(|_| is_hex && id.len() == 32)?;
+    Some((ids, u64::from_str_radix(number, 16).ok()?))
+}
+
+/// Where a request finds itself in a run.
+pub(super) enum Joined {
+    /// It begins it: it has a record of its own under this id, and tells the sender when that is kept.
+    Opens { id: String, ids: String, told: oneshot::Sender<bool>, opened: Awaited },
+    /// It is one of many, under this id; to be answered once the run is known to have begun.
+    Counted { id: String, opened: Awaited },
+}
+
+/// A text, as long as all have the same.
+#[derive(Default)]
+enum Same {
+    #[default]
+    None,
+    All(String),
+    Various,
+}
+
+impl Same {
+    fn take(&mut self, text: &str) {
+        match self {
+            Self::None if text.len() <= MAX_PATH => *self = Self::All(text.to_owned()),
+            Self::All(known) if known == text => {}
+            Self::None | Self::All(_) | Self::Various => *self = Self::Various,
+        }
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::All(text) => Some(text),
+            Self::None | Self::Various => None,
+        }
+    }
+}
+
+/// Requests that are being merged.
+pub(super) struct Run {
+    ids: String,
+    /// The number of the last id that was given out.
+    last: u64,
+    opened: Option<Awaited>,
+    /// The address or network that all of it comes from; none where it is of many.
+    source: Option<IpAddr>,
+    count: u64,
+    times: Option<(SystemTime, SystemTime)>,
+    client: Same,
+    method: Same,
+    path: Same,
+    account: Same,
+    decision: Same,
+    reason: Same,
+    status: Option<u16>,
+    reasons: BTreeMap<String, u64>,
+    accounts: Vec<String>,
+    clients: Vec<String>,
+}
+
+impl Run {
+    pub(super) fn new(source: Option<IpAddr>) -> Self {
+        let random = format!("{:032x}", rand::random::<u128>());
+        Self {
+            ids: random.chars().take(SHARED).collect(),
+            last: 0,
+            opened: None,
+            source,
+            count: 0,
+            times: None,
+            client: Same::None,
+            method: Same::None,
+            path: Same::None,
+            account: Same::None,
+            decision: Same::None,
+            reason: Same::None,
+            status: None,
+            reasons: BTreeMap::new(),
+            accounts: vec![],
+            clients: vec![],
+        }
+    }
+
+    /// Takes in one more request. While the disk fails, nothing is begun anew: what was begun waits to be written.
+    pub(super) fn join(&mut self, record: &Record<'_>, is_failing: bool) -> Joined {
+        self.last += 1;
+        let id = self.id(self.last);
+        let is_open = self.opened.as_ref().is_some_and(|opened| match opened.clone().now_or_never() {
+            None | Some(Ok(true)) => true,
+            Some(Ok(false) | Err(_)) => is_failing,
+        });
+        match self.opened.clone().filter(|_| is_open) {
+            Some(opened) => {
+                self.tally(record);
+                Joined::Counted { id, opened }
+            }
+            None => {
+                let (told, opened) = oneshot::channel();
+                let opened = opened.shared();
+                self.opened = Some(opened.clone());
+                Joined::Opens { id, ids: self.ids.clone(), told, opened }
+            }
+        }
+    }
+
+    fn id(&self, number: u64) -> String {
+        format!("{}{number:012x}", self.ids)
+    }
+
+    fn tally(&mut self, record: &Record<'_>) {
+        self.count += 1;
+        let (first, last) = self.times.unwrap_or((record.time, record.time));
+        self.times = Some((first.min(record.time), last.max(record.time)));
+        self.status = match (self.count, self.status) {
+            (1, _) => Some(record.status),
+            (_, known) => known.filter(|known| *known == record.status),
+        };
+        self.client.take(record.client);
+        self.method.take(record.method);
+        self.path.take(record.path);
+        self.account.take(record.account.unwrap_or_default());
+        self.decision.take(record.decision);
+        self.reason.take(record.reason);
+        let is_counted = self.reasons.contains_key(record.reason) || self.reasons.len() < MOST_REASONS;
+        let reason = if is_counted { record.reason } else { "other" };
+        *self.reasons.entry(reason.to_owned()).or_default() += 1;
+        sample(&mut self.accounts, record.account);
+        sample(&mut self.clients, Some(record.client).filter(|_| self.source.is_none()));
+    }
+
+    /// The record of all of them, if there were any.
+    pub(super) fn line(&self) -> Option<Vec<u8>> {
+        let (first, last) = self.times?;
+        let mut line = Line::begin();
+        line.time("time", first);
+        line.text("request.id", &self.id(0));
+        let network = || match self.source {
+            Some(source @ IpAddr::V6(_)) => format!("{source}/64"),
+            Some(source) => source.to_string(),
+            None => String::new(),
+        };
+        line.text("client.ip", &self.client.text().map_or_else(network, str::to_owned));
+        line.text("method", self.method.text().unwrap_or_default());
+        line.text_within("path", self.path.text().unwrap_or_default(), MAX_PATH);
+        let account = self.account.text();
+        if let Some(account) = account.filter(|account| !account.is_empty()) {
+            line.text("account", account);
+        }
+        line.text("decision", self.decision.text().unwrap_or("refuse"));
+        line.text("reason", self.reason.text().unwrap_or("merged"));
+        line.number("status", self.status.unwrap_or_default().into());
+        line.text("merged", &self.ids);
+        line.number("count", self.count);
+        line.time("until", last);
+        line.text("last.id", &self.id(self.last));
+        line.counts("reasons", self.reasons.iter().map(|(reason, count)| (reason.as_str(), *count)));
+        if account.is_none() {
+            line.list("accounts", &self.accounts);
+        }
+        if !self.clients.is_empty() {
+            line.list("clients", &self.clients);
+        }
+        Some(line.end())
+    }
+}
+
+/// Keeps the first few that differ.
+fn sample(samples: &mut Vec<String>, text: Option<&str>) {
+    let Some(text) = text.filter(|text| !text.is_empty() && text.len() <= 256) else { return };
+    if samples.len() < MOST_NAMED && !samples.iter().any(|known| known == text) {
+        samples.push(text.to_owned());
+    }
+}
