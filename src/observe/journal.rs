@@ -63,8 +63,8 @@ impl Journal {
 
     /// How many bytes may still be written to its disk, as far as that is known.
     pub(super) fn free_bytes(&self) -> Option<u64> {
-        let file = self.file.as_ref().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()))?;
-        let disk = rustix::fs::fstatvfs(file).ok()?;
+        let is_file = std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.is_file());
+        let disk = rustix::fs::statvfs(&self.path).ok().filter(|_| is_file)?;
         Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 

@@ -107,22 +107,28 @@ impl Merger {
 impl Table {
     /// The run that a request of this source is merged into; none while there is room for a record of its own.
     fn run(&mut self, source: Option<IpAddr>, rates: Rates, is_scarce: bool, now: Instant) -> Option<&mut Run> {
-        let is_known = self.sources.contains_key(&source);
-        if is_scarce || !is_known && self.sources.len() >= MOST_SOURCES {
-            return Some(self.others.get_or_insert_with(|| Run::new(None)));
-        }
-        let entry = self.sources.entry(source).or_insert_with(|| Source { meter: Meter(now), run: None });
-        // A source that is merged stays so until its run is closed.
-        let own = entry.meter.next(rates.of_source, now).filter(|_| entry.run.is_none());
+        let of_all = self.meter.next(rates.in_all, now).filter(|_| !is_scarce);
         // INVARIANT: what is taken of a source's rate is taken of that of all. So those that have used theirs up, and have two
         // records a minute more, are few.
-        match (own, self.meter.next(rates.in_all, now)) {
-            (Some(of_source), Some(of_all)) => {
-                (entry.meter, self.meter) = (of_source, of_all);
+        let (of_source, has_place) = match self.sources.get(&source) {
+            _ if is_scarce || rates.of_source == 0 => {
+                let Some(of_all) = of_all else { return Some(self.others.get_or_insert_with(|| Run::new(None))) };
+                self.meter = of_all;
+                return None;
+            }
+            // A source that is merged stays so until its run is closed.
+            Some(known) => (known.meter.next(rates.of_source, now).filter(|_| known.run.is_none()), true),
+            None => (Meter(now).next(rates.of_source, now), self.sources.len() < MOST_SOURCES),
+        };
+        match (of_source, of_all) {
+            // Only who has a record of its own is remembered, so that a crowd over the rate of all takes nobody's place.
+            (Some(meter), Some(of_all)) if has_place => {
+                self.meter = of_all;
+                self.sources.entry(source).or_insert_with(|| Source { meter: Meter(now), run: None }).meter = meter;
                 None
             }
-            (None, _) => Some(entry.run.get_or_insert_with(|| Run::new(source))),
-            (Some(_), None) => Some(self.others.get_or_insert_with(|| Run::new(None))),
+            (None, _) => Some(self.sources.get_mut(&source)?.run.get_or_insert_with(|| Run::new(source))),
+            (Some(_), _) => Some(self.others.get_or_insert_with(|| Run::new(None))),
         }
     }
 
@@ -225,7 +231,7 @@ mod tests {
         let clients: Vec<String> = (0..20_000u32).map(|number| format!("2001:db8:{:x}:1::7", number)).collect();
         let own: usize = clients.iter().map(|client| placed(&merger, &record(client), 1, now).0).sum();
         assert_eq!(own, 3001);
-        assert!(merger.tables().refused.sources.len() <= MOST_SOURCES);
+        assert_eq!(merger.tables().refused.sources.len(), 3000, "who has no record of its own is not remembered");
         let told = closed(&merger, now);
         assert_eq!((told.len(), &told[0]["count"], &told[0]["client.ip"]), (1, &json!(16_999), &json!("")));
         assert_eq!(told[0]["clients"].as_array().unwrap().len(), 16);
@@ -258,6 +264,10 @@ mod tests {
         assert_eq!(placed(&merger, &refused, 1, now).0, 1);
         let unbounded = Merger::new(Rates::default());
         assert_eq!(placed(&unbounded, &refused, 1000, now).0, 1000);
+        // Whose limit is off is off for any number of addresses.
+        let clients: Vec<String> = (0..10_000u32).map(|number| format!("2001:db8:{number:x}:1::7")).collect();
+        let own: usize = clients.iter().map(|client| placed(&unbounded, &record(client), 2, now).0).sum();
+        assert_eq!((own, unbounded.tables().refused.sources.len()), (20_000, 0));
         let scarce = merger.place(&record("192.0.2.3"), true, false, now);
         assert!(matches!(scarce, Some(Joined::Opens { .. })), "on a disk that is nearly full, all are one");
     }

@@ -18,7 +18,7 @@ const BATCH: usize = 1024 * 1024;
 /// How often writing is tried again when nothing else asks for it.
 const TRY_EVERY: Duration = Duration::from_millis(200);
 
-/// How often the room on the disk is looked at, and what was merged may be written.
+/// How often, at least, the room on the disk is looked at, and what was merged may be written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the writer is sent.
@@ -92,7 +92,6 @@ pub(super) struct Writer {
     metrics: Arc<Metrics>,
     merger: Arc<Merger>,
     reserve_bytes: u64,
-    looked: Option<Instant>,
 }
 
 /// What is written at once.
@@ -126,7 +125,7 @@ impl Writer {
         merger: Arc<Merger>,
         reserve_bytes: u64,
     ) -> Self {
-        Self { keeper, state, metrics, merger, reserve_bytes, looked: None }
+        Self { keeper, state, metrics, merger, reserve_bytes }
     }
 
     /// Runs until every recorder is gone, on a thread that has nothing else to do.
@@ -153,12 +152,8 @@ impl Writer {
         }
     }
 
-    /// Looks, once in a while, how much room there is on the disk of the file.
-    fn look(&mut self) {
-        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
-            return;
-        }
-        self.looked = Some(Instant::now());
+    /// Looks how much room there is on the disk of the file. Before each batch: a flood fills a reserve within a second.
+    fn look(&self) {
         let Keeper::File(journal, _) = &self.keeper else { return };
         let Some(free) = journal.free_bytes() else { return };
         self.metrics.records_free(free);
