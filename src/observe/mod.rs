@@ -263,3 +263,56 @@ impl Recorder {
         let _ = timeout(DISK_TIMEOUT, flushed).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_merged_request_is_answered_before_it_is_on_disk_that_merging_began() {
+        let path = std::env::temp_dir().join(format!("fedgate-recorder-{:x}", rand::random::<u128>()));
+        // A disk that takes 64 KiB and then nothing, until it is read.
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+        let rates = Rates { of_source: 1, in_all: 0 };
+        let recorder = Recorder::start(Keeping { file: Some(&path), answers_wait: true, rates, reserve_bytes: 0 });
+        let recorder = recorder.unwrap();
+        let long = "x".repeat(2000);
+        let record = Record {
+            time: SystemTime::UNIX_EPOCH,
+            request_id: "r1",
+            client_request_id: None,
+            client: "",
+            method: "GET",
+            path: &long,
+            account: None,
+            roles: &[],
+            endpoint: "",
+            subject: None,
+            decision: "refuse",
+            reason: "no_credential",
+            lacks: None,
+            status: 401,
+            duration: Duration::ZERO,
+            policy: "",
+            trace_id: None,
+            detail: Detail::Always,
+        };
+        for _ in 0..100 {
+            recorder.record(&record, None).await;
+        }
+        let anonymous = Record { detail: Detail::WithinRate(None), ..record };
+        let mut kept: Vec<Kept> = (0..20).map(|_| recorder.keep(&anonymous, None)).collect();
+        assert_eq!(kept.iter().filter(|kept| kept.request_id().is_some()).count(), 15, "five are alone");
+        for kept in &mut kept {
+            assert_eq!(kept.now_or_never(), None, "{:?}", kept.request_id());
+        }
+        let mut reader = std::fs::File::open(&path).unwrap();
+        thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
+        for kept in kept {
+            assert!(recorder.kept(kept).await);
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}
