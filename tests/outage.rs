@@ -311,6 +311,7 @@ fn accounts_whose_changes_go_unseen_are_not_served_and_what_went_unseen_is_read_
         ("REPLICA", "fedgate_people_updated_by_replica"),
         ("REPLICA", "fedgate_people_deleted_by_replica"),
         ("ALWAYS", "fedgate_people_truncated"),
+        ("ALWAYS", "fedgate_login_kept"),
     ];
     let on = triggers.map(|(whom, trigger)| format!("ALTER TABLE people ENABLE {whom} TRIGGER {trigger};")).concat();
     let off = "ALTER TABLE people DISABLE TRIGGER USER;";

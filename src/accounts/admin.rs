@@ -87,7 +87,7 @@ impl Accounts {
         let value = value.to_string();
         let written = match &self.database {
             Database::Postgres(pool) => match member {
-                Some(member) => self.run_named(pool, postgres, &[&id, &value, &member]).await?,
+                Some(member) => self.run_named(pool, postgres, &[&id, &value, &member, &id]).await?,
                 None => self.run_named(pool, postgres, &[&id, &value]).await?,
             },
             Database::Sqlite(database) => {
@@ -103,6 +103,10 @@ impl Accounts {
 
 const POSTGRES_ADD: &str = "INSERT INTO people (id, data) VALUES ($1, $2::text::jsonb) ON CONFLICT (id) DO NOTHING";
 const SQLITE_ADD: &str = "INSERT INTO people (id, data) VALUES (?1, json(?2)) ON CONFLICT (id) DO NOTHING";
-const POSTGRES_CHANGE: &str =
-    "UPDATE people SET data = jsonb_set(coalesce(data, '{}'), ARRAY[$3::text], $2::text::jsonb) WHERE id = $1";
-const SQLITE_CHANGE: &str = "UPDATE people SET data = json_set(coalesce(data, '{}'), ?3, json(?2)) WHERE id = ?1";
+// By bytes, whatever the column takes an id for: no command acts on another account than it names.
+const POSTGRES_CHANGE: &str = "
+    UPDATE people SET data = jsonb_set(coalesce(data, '{}'), ARRAY[$3::text], $2::text::jsonb)
+    WHERE id = $1 AND id::varchar COLLATE \"C\" = $4::text";
+const SQLITE_CHANGE: &str = "
+    UPDATE people SET data = json_set(coalesce(data, '{}'), ?3, json(?2))
+    WHERE id = ?1 AND CAST(id AS TEXT) = ?1 COLLATE BINARY";

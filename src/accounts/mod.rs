@@ -144,7 +144,7 @@ impl Accounts {
             Database::Postgres(pool) => {
                 let session = pool.get().await?;
                 let statement = session.prepare_cached(POSTGRES_READ).await?;
-                let row = session.query_one(&statement, &[&id]).await?;
+                let row = session.query_one(&statement, &[&id, &id]).await?;
                 let (epoch, found): (i64, bool) = (row.get(0), row.get(1));
                 let is_standby: bool = row.get(5);
                 if is_standby || from_sql(epoch) < told {
@@ -189,7 +189,9 @@ impl Accounts {
 
     async fn replace_hash_unbounded(&self, id: &str, old: &str, new: &str) -> Result<bool, AccountsError> {
         let replaced = match &self.database {
-            Database::Postgres(pool) => pool.get().await?.execute(POSTGRES_REPLACE_HASH, &[&id, &old, &new]).await?,
+            Database::Postgres(pool) => {
+                pool.get().await?.execute(POSTGRES_REPLACE_HASH, &[&id, &old, &new, &id]).await?
+            }
             Database::Sqlite(sqlite) => {
                 let (id, old, new) = (id.to_owned(), old.to_owned(), new.to_owned());
                 sqlite.write(move |transaction| transaction.execute(SQLITE_REPLACE_HASH, [id, old, new])).await? as u64
@@ -323,18 +325,35 @@ fn from_sql(epoch: i64) -> u64 {
 
 // The epoch comes from the same snapshot as the account, and also where there is no such account. The snapshot of a standby
 // may be of long ago, and so may be that of a primary that was set read-only when another took its place.
+//
+// An account is who its row says, byte for byte, whatever the column takes it for: `$1` has the type of the column and finds
+// the row by its index, `$2` is the same as text. What a login needs is beside the document, which is read only where that is
+// not of this very version of the row (`src/db/schema/postgres.sql`).
 const POSTGRES_READ: &str = "
-    SELECT e.epoch, p.id IS NOT NULL, p.data->>'password', (p.data->'roles')::text, (p.data->'active')::text,
+    SELECT e.epoch, p.id IS NOT NULL,
+           CASE WHEN l.id IS NULL THEN d.password ELSE l.password END,
+           CASE WHEN l.id IS NULL THEN d.roles ELSE l.roles END,
+           CASE WHEN l.id IS NULL THEN d.active ELSE l.active END,
            pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean
-    FROM fedgate_epoch e LEFT JOIN people p ON p.id = $1";
+    FROM fedgate_epoch e
+    LEFT JOIN people p ON p.id = $1 AND p.id::varchar COLLATE \"C\" = $2::text
+    LEFT JOIN fedgate_logins l ON l.id = $2::text AND l.row_writer = p.xmin AND l.row_place = p.ctid
+    LEFT JOIN LATERAL fedgate_login(CASE WHEN l.id IS NULL THEN p.data END) d ON true";
 const SQLITE_READ: &str = "
-    SELECT e.epoch, p.id IS NOT NULL, p.data->>'$.password', p.data->'$.roles', p.data->'$.active'
-    FROM fedgate_epoch e LEFT JOIN people p ON p.id = ?1";
+    SELECT e.epoch, p.id IS NOT NULL,
+           CASE WHEN l.id IS NULL THEN d.password ELSE l.password END,
+           CASE WHEN l.id IS NULL THEN d.roles ELSE l.roles END,
+           CASE WHEN l.id IS NULL THEN d.active ELSE l.active END
+    FROM fedgate_epoch e
+    LEFT JOIN people p ON p.id = ?1 AND CAST(p.id AS TEXT) = ?1 COLLATE BINARY
+    LEFT JOIN fedgate_logins l ON l.id = p.id COLLATE BINARY
+    LEFT JOIN fedgate_logins_due d ON l.id IS NULL AND d.row_id = p.id";
 const POSTGRES_REPLACE_HASH: &str = "
     UPDATE people SET data = jsonb_set(data, '{password}', to_jsonb($3::text))
-    WHERE id = $1 AND data->>'password' = $2";
+    WHERE id = $1 AND id::varchar COLLATE \"C\" = $4::text AND data->>'password' = $2";
 const SQLITE_REPLACE_HASH: &str = "
-    UPDATE people SET data = json_set(data, '$.password', ?3) WHERE id = ?1 AND data->>'$.password' = ?2";
+    UPDATE people SET data = json_set(data, '$.password', ?3)
+    WHERE id = ?1 AND CAST(id AS TEXT) = ?1 COLLATE BINARY AND data->>'$.password' = ?2";
 const SQLITE_CHANGES: &str = "
     SELECT e.epoch, c.epoch, c.account, t.fire, (SELECT CAST(schema_version AS TEXT) FROM pragma_schema_version)
     FROM fedgate_epoch e CROSS JOIN fedgate_triggers t LEFT JOIN fedgate_account_changes c ON c.epoch > ?1

@@ -273,6 +273,9 @@ async fn migrate(config: &Config) -> Result<(), Failure> {
     let database = open(config).await?;
     let version = schema::migrate(&database).await?;
     let newer = if version > schema::VERSION { ", of a newer release than this; nothing was changed" } else { "" };
+    for column in schema::loose_columns(&database).await? {
+        eprintln!("fedhis: warning: {column}");
+    }
     Ok(say(&format!("the schema is at version {version}{newer}"))?)
 }
 

@@ -24,6 +24,9 @@ use crate::path::check_new_id;
 const FILTERS: [&str; 4] = ["name", "lastname", "dob", "gender"];
 /// The role of a person whose document names none.
 const DEFAULT_ROLE: &str = "end_user";
+/// Longest list of roles, in bytes as JSON; logins read no more than twice that (`fedgate_login`), and take longer ones for
+/// none.
+const MAX_ROLES_BYTES: usize = 8 * 1024;
 /// Longest password in a person's document, in characters, as Thalamus has it.
 const MAX_PASSWORD_CHARACTERS: usize = 64;
 
@@ -160,13 +163,21 @@ fn default_roles() -> Value {
 fn check_accounts(document: &Object) -> Result<(), Problem> {
     match document.member("roles") {
         None => {}
-        Some(Value::Array(roles)) if roles.iter().all(|role| role.as_str().is_some()) => {}
+        Some(Value::Array(roles)) if are_roles(roles) => {}
         Some(_) => return Err(Problem::BadMember("roles")),
     }
     match document.member("active") {
         None | Some(Value::Bool(_)) => Ok(()),
         Some(_) => Err(Problem::BadMember("active")),
     }
+}
+
+/// Whether they are names, and not too many.
+fn are_roles(roles: &[Value]) -> bool {
+    // With quotes, comma and a blank; a control character is six bytes in JSON.
+    let bytes = |name: &str| name.chars().map(|c| if c.is_control() { 6 } else { c.len_utf8() }).sum::<usize>() + 4;
+    let names: Option<Vec<&str>> = roles.iter().map(Value::as_str).collect();
+    names.is_some_and(|names| names.into_iter().map(bytes).sum::<usize>() <= MAX_ROLES_BYTES)
 }
 
 /// `PATCH /people/{id}`

@@ -180,7 +180,7 @@ async fn replicated(name: &str, two_phase: bool, people: &str) -> (His, His) {
     (publisher, his)
 }
 
-async fn becomes(his: &His, question: &'static str, answer: &str) {
+pub(crate) async fn becomes(his: &His, question: &'static str, answer: &str) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while his.sql_text(question).await.as_deref() != Some(answer) {
         assert!(std::time::Instant::now() < deadline, "never `{answer}`: {question}");
@@ -208,7 +208,11 @@ async fn postgres_sees_what_logical_replication_brings() {
         publisher.sql(written).await;
         becomes(&his, EPOCH, &(number + 2).to_string()).await;
         assert_eq!(changes(&his).await, expected, "{written}");
+        assert_eq!(crate::logins::differences(&his).await, "", "{written}");
     }
+    publisher.sql("INSERT INTO people VALUES ('NEW', '{\"roles\": [\"root\"]}')").await;
+    becomes(&his, "SELECT roles FROM fedgate_logins WHERE id = 'NEW'", "[\"root\"]").await;
+    assert_eq!(crate::logins::differences(&his).await, "");
     his.sql("DROP SUBSCRIPTION brings").await;
 }
 
@@ -315,6 +319,7 @@ async fn postgres_triggers_that_fire_for_some_alone_are_told() {
         "ENABLE TRIGGER fedgate_people_updated_by_replica",
         "DISABLE TRIGGER fedgate_people_deleted_by_replica",
         "ENABLE TRIGGER fedgate_people_truncated",
+        "ENABLE TRIGGER fedgate_login_kept",
         "ENABLE REPLICA TRIGGER fedgate_people_deleted",
     ] {
         his.sql(&format!("ALTER TABLE people {altered}")).await;

@@ -128,7 +128,7 @@ fn a_look_at_a_store_that_is_not_there_makes_none() {
     assert_eq!(std::fs::read_dir(&files.0).unwrap().count(), 2, "configuration and secret");
     // A database, but not of fedgate.
     files.write("stroe.db", "");
-    refused("the database has schema version 0, 5 is needed; run `fedhis migrate`");
+    refused("the database has schema version 0, 6 is needed; run `fedhis migrate`");
     let arguments = ["explain", "--json", "--as", "ANA", "--config", &config, "GET", "/people/ANA"];
     let found = crate::json(&arguments);
     assert!(found["file"].is_null() && found["error"].as_str().unwrap().contains("`store.path`"), "{found}");

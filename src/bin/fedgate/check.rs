@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fedgate::config::StoreConfig;
-use fedgate::db::postgres;
+use fedgate::db::{postgres, schema};
 use fedgate::gateway::Prepared;
 
 use crate::{Failure, check_schema, load, print, print_line, store_exists, store_fault};
@@ -54,6 +54,11 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     let version = check_schema(&config, prepared.accounts().database()).await?;
     let epoch = prepared.accounts().check().await.map_err(|error| store_fault(&config, error))?;
     print_line(&format!("database       {store} answers, schema version {version}, account epoch {epoch}"))?;
+    for column in
+        schema::loose_columns(prepared.accounts().database()).await.map_err(|error| store_fault(&config, error))?
+    {
+        print::warn(&column.to_string());
+    }
     if let StoreConfig::Postgres(store) = &config.store
         && let Some(note) = postgres::note(store)
     {

@@ -2,8 +2,14 @@
 //!
 //! The one rule: migrations only add, so that an existing federation database works in place and Thalamus could go
 //! back to work on it. What is added: indexes, and the account epoch, a counter that grows with every change of a
-//! person's password, roles or activity, in commit order. The gateway's caches live by it. And a random id, written
-//! once, that tells this store from others.
+//! person's password, roles or activity, in commit order. The gateway's caches live by it. The table `fedgate_logins`, kept by
+//! triggers, holds what a login needs of a person, so that no login reads a document. And a random id, written once, tells
+//! this store from others.
+
+mod logins;
+mod loose;
+
+pub use loose::{LooseColumn, loose_columns};
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 use super::{Database, DbError, PooledSession, WaitReason};
 
 /// The version this program needs.
-pub const VERSION: i64 = 5;
+pub const VERSION: i64 = 6;
 
 /// Key of the advisory lock that lets one migration run at a time: "fedgate" in ASCII.
 const LOCK: i64 = 0x66_65_64_67_61_74_65;
@@ -44,6 +50,7 @@ pub async fn migrate(database: &Database) -> Result<i64, DbError> {
                     return Ok(version);
                 }
             }
+            logins::fill(&mut session).await?;
             Ok(VERSION)
         }
         Database::Sqlite(sqlite) => loop {

@@ -76,9 +76,10 @@ REVOKE ALL ON FUNCTION fedgate_record_changes(varchar[]) FROM PUBLIC;
 CREATE OR REPLACE FUNCTION fedgate_people_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
+    -- Ids by their bytes: a column may take `ana` for `ANA`, or `ANA` for `ANA ` (`schema::loose_columns`).
     PERFORM fedgate_record_changes(array_agg(id)) FROM (
-        SELECT coalesce(before.id, after.id) AS id
-        FROM before FULL JOIN after ON before.id = after.id
+        SELECT coalesce(before.id, after.id)::varchar AS id
+        FROM before FULL JOIN after ON before.id::varchar COLLATE "C" = after.id::varchar COLLATE "C"
         WHERE before.id IS NULL
            OR after.id IS NULL
            OR before.data -> 'password' IS DISTINCT FROM after.data -> 'password'
@@ -93,7 +94,7 @@ $$;
 CREATE OR REPLACE FUNCTION fedgate_people_deleted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    PERFORM fedgate_record_changes(array_agg(id)) FROM (SELECT id FROM before LIMIT 1001) AS changed;
+    PERFORM fedgate_record_changes(array_agg(id)) FROM (SELECT id::varchar AS id FROM before LIMIT 1001) AS changed;
     RETURN NULL;
 END
 $$;
@@ -102,6 +103,7 @@ CREATE OR REPLACE FUNCTION fedgate_people_truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM fedgate_record_changes(ARRAY[NULL]::varchar[]);
+    DELETE FROM fedgate_logins;
     RETURN NULL;
 END
 $$;
@@ -109,12 +111,77 @@ $$;
 CREATE OR REPLACE FUNCTION fedgate_people_replicated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    IF TG_OP = 'UPDATE' AND NEW.id <> OLD.id THEN
-        PERFORM fedgate_record_changes(ARRAY[OLD.id, NEW.id]);
-    ELSE
-        PERFORM fedgate_record_changes(ARRAY[OLD.id]);
+    IF TG_OP = 'DELETE' THEN
+        PERFORM fedgate_record_changes(ARRAY[OLD.id::varchar]);
+    ELSIF OLD.id::varchar COLLATE "C" <> NEW.id::varchar COLLATE "C" THEN
+        PERFORM fedgate_record_changes(ARRAY[OLD.id::varchar, NEW.id::varchar]);
+    ELSIF OLD.data -> 'password' IS DISTINCT FROM NEW.data -> 'password'
+        OR OLD.data -> 'roles' IS DISTINCT FROM NEW.data -> 'roles'
+        OR OLD.data -> 'active' IS DISTINCT FROM NEW.data -> 'active'
+    THEN
+        PERFORM fedgate_record_changes(ARRAY[OLD.id::varchar]);
     END IF;
     RETURN NULL;
+END
+$$;
+
+-- What a login needs of a person, taken from the document when that is written, because reading a document costs what it is
+-- long. Each is of one version of the person's row, which its writer and its place tell from all others: whoever reads it
+-- takes it for that version alone, and else the document itself. So what is missing here, is of before a write that no
+-- trigger saw, or came with a dump, is a login that costs more, and never a wrong one.
+CREATE TABLE IF NOT EXISTS fedgate_logins (
+    id varchar COLLATE "C" PRIMARY KEY,
+    password varchar,
+    roles varchar,
+    active varchar,
+    row_writer xid NOT NULL,
+    row_place tid NOT NULL
+);
+
+-- The members of a document that a login needs, of bounded length. A hash is 512 bytes at most: what is longer verifies
+-- nothing, and is told as a hash that verifies nothing. Roles over 16 KiB are none.
+CREATE OR REPLACE FUNCTION fedgate_login(data jsonb, OUT password varchar, OUT roles varchar, OUT active varchar)
+LANGUAGE sql IMMUTABLE STRICT AS $$
+    SELECT CASE WHEN octet_length(member.password #>> '{}') > 512 THEN '!' ELSE member.password #>> '{}' END,
+           CASE WHEN octet_length(member.roles::text) <= 16384 THEN member.roles::text END,
+           left(member.active::text, 16)
+    FROM jsonb_to_record(CASE jsonb_typeof(data) WHEN 'object' THEN data ELSE '{}' END)
+        AS member (password jsonb, roles jsonb, active jsonb)
+$$;
+
+GRANT EXECUTE ON FUNCTION fedgate_login(jsonb) TO PUBLIC;
+
+CREATE OR REPLACE FUNCTION fedgate_login_kept() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        DELETE FROM fedgate_logins
+        WHERE id = OLD.id::varchar COLLATE "C" AND NOT EXISTS (
+            SELECT FROM people WHERE people.id = OLD.id AND people.id::varchar COLLATE "C" = OLD.id::varchar COLLATE "C"
+        );
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO fedgate_logins (id, password, roles, active, row_writer, row_place)
+        SELECT people.id, login.password, login.roles, login.active, people.xmin, people.ctid
+        FROM people CROSS JOIN LATERAL fedgate_login(people.data) AS login
+        WHERE people.id = NEW.id
+        ON CONFLICT (id) DO UPDATE SET
+            password = excluded.password, roles = excluded.roles, active = excluded.active,
+            row_writer = excluded.row_writer, row_place = excluded.row_place;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Names an account among those that changed, though nothing of it did: every gateway forgets its failed logins. For whom may
+-- change accounts.
+CREATE OR REPLACE FUNCTION fedgate_unlock(account varchar) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF NOT has_table_privilege(session_user, 'people', 'UPDATE') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'who unlocks an account needs UPDATE on the table people';
+    END IF;
+    PERFORM fedgate_record_changes(ARRAY[account]);
 END
 $$;
 
@@ -122,11 +189,11 @@ $$;
 -- off and on has another `xmin`.
 CREATE OR REPLACE FUNCTION fedgate_triggers(people regclass, OUT fire boolean, OUT version text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
-    SELECT count(*) = 5, string_agg(pg_trigger.xmin::text, ' ' ORDER BY tgname)
+    SELECT count(*) = 6, string_agg(pg_trigger.xmin::text, ' ' ORDER BY tgname)
     FROM pg_trigger JOIN (VALUES
         ('fedgate_people_updated', 'O'), ('fedgate_people_updated_by_replica', 'R'),
         ('fedgate_people_deleted', 'O'), ('fedgate_people_deleted_by_replica', 'R'),
-        ('fedgate_people_truncated', 'A')
+        ('fedgate_people_truncated', 'A'), ('fedgate_login_kept', 'A')
     ) AS expected (name, enabled) ON tgname = name AND tgenabled = enabled::"char"
     WHERE tgrelid = people
 $$;
@@ -153,13 +220,9 @@ ALTER TABLE people ENABLE TRIGGER fedgate_people_deleted;
 
 -- The process that applies logical replication fires triggers of rows alone. These fire for it, and for every other session
 -- whose `session_replication_role` is `replica`; those above fire for all others.
+-- No condition is in a trigger's definition: that would forbid to alter the type of a column.
 CREATE OR REPLACE TRIGGER fedgate_people_updated_by_replica AFTER UPDATE ON people
-    FOR EACH ROW WHEN (
-        OLD.id <> NEW.id
-        OR OLD.data -> 'password' IS DISTINCT FROM NEW.data -> 'password'
-        OR OLD.data -> 'roles' IS DISTINCT FROM NEW.data -> 'roles'
-        OR OLD.data -> 'active' IS DISTINCT FROM NEW.data -> 'active'
-    ) EXECUTE FUNCTION fedgate_people_replicated();
+    FOR EACH ROW EXECUTE FUNCTION fedgate_people_replicated();
 CREATE OR REPLACE TRIGGER fedgate_people_deleted_by_replica AFTER DELETE ON people
     FOR EACH ROW EXECUTE FUNCTION fedgate_people_replicated();
 ALTER TABLE people ENABLE REPLICA TRIGGER fedgate_people_updated_by_replica;
@@ -169,9 +232,29 @@ CREATE OR REPLACE TRIGGER fedgate_people_truncated AFTER TRUNCATE ON people
     FOR EACH STATEMENT EXECUTE FUNCTION fedgate_people_truncated();
 ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_people_truncated;
 
+-- For every session: of rows, because logical replication fires no others.
+CREATE OR REPLACE TRIGGER fedgate_login_kept AFTER INSERT OR UPDATE OR DELETE ON people
+    FOR EACH ROW EXECUTE FUNCTION fedgate_login_kept();
+ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_login_kept;
+
+-- Whoever may read people may read of them what a login needs.
+DO $$
+DECLARE
+    reader record;
+BEGIN
+    FOR reader IN
+        SELECT DISTINCT coalesce(quote_ident(rolname), 'PUBLIC') AS name
+        FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) AS acl LEFT JOIN pg_roles ON pg_roles.oid = grantee
+        WHERE pg_class.oid = 'people'::regclass AND privilege_type = 'SELECT' AND (grantee = 0 OR rolname IS NOT NULL)
+    LOOP
+        EXECUTE 'GRANT SELECT ON fedgate_logins TO ' || reader.name;
+    END LOOP;
+END
+$$;
+
 -- Which store this is: an interrupted import goes on in the one it began in.
 CREATE TABLE IF NOT EXISTS fedgate_store ("only" boolean PRIMARY KEY DEFAULT true CHECK ("only"), id varchar NOT NULL);
 INSERT INTO fedgate_store (id) VALUES (gen_random_uuid()::text) ON CONFLICT DO NOTHING;
 
 DELETE FROM fedgate_schema;
-INSERT INTO fedgate_schema (version) VALUES (5);
+INSERT INTO fedgate_schema (version) VALUES (6);

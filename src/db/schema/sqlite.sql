@@ -26,46 +26,89 @@ INSERT OR IGNORE INTO fedgate_epoch ("only", epoch) VALUES (1, 1);
 CREATE TABLE IF NOT EXISTS fedgate_account_changes (epoch INTEGER NOT NULL, account TEXT);
 CREATE INDEX IF NOT EXISTS fedgate_account_changes_epoch ON fedgate_account_changes (epoch);
 
--- Whether every trigger is there.
+-- What a login needs of a person, beside the document. It is kept by triggers, and true as long as all of them are there.
+CREATE TABLE IF NOT EXISTS fedgate_logins (id TEXT PRIMARY KEY NOT NULL, password TEXT, roles TEXT, active TEXT) WITHOUT ROWID;
+
+-- What it has to be: members of bounded length, as in PostgreSQL. A document that is no JSON has none.
+-- Written for older SQLite, too: whoever writes people by another program fires the triggers with that one's functions.
+DROP VIEW IF EXISTS fedgate_logins_due;
+CREATE VIEW fedgate_logins_due AS
+SELECT row_id, CAST(row_id AS TEXT) COLLATE BINARY AS id,
+    CASE WHEN length(CAST(data ->> '$.password' AS BLOB)) > 512 THEN '!' ELSE CAST(data ->> '$.password' AS TEXT) END
+        AS password,
+    CASE WHEN length(CAST(data -> '$.roles' AS BLOB)) <= 16384 THEN data -> '$.roles' END AS roles,
+    substr(data -> '$.active', 1, 16) AS active
+FROM (SELECT id AS row_id, CASE WHEN json_valid(data) THEN data END AS data FROM people);
+
+-- Whether every trigger is there, and those that keep the logins do.
 DROP VIEW IF EXISTS fedgate_triggers;
 CREATE VIEW fedgate_triggers AS
-SELECT count(*) = 3 AS fire FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'people'
-AND name IN ('fedgate_people_updated', 'fedgate_people_replaced', 'fedgate_people_deleted');
+SELECT count(*) = 4 AS fire FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'people'
+AND name IN ('fedgate_people_updated', 'fedgate_people_replaced', 'fedgate_people_inserted', 'fedgate_people_deleted')
+AND (sql LIKE '%fedgate_logins%' OR name = 'fedgate_people_replaced');
 
--- What changed while a trigger was away has no epoch.
+-- What changed while a trigger was away has no epoch, and nobody has kept the logins.
 CREATE TEMP TABLE fedgate_untold AS
 SELECT 1 WHERE EXISTS (SELECT 1 FROM people) AND NOT (SELECT fire FROM fedgate_triggers);
 UPDATE fedgate_epoch SET epoch = epoch + 1 WHERE EXISTS (SELECT 1 FROM fedgate_untold);
 INSERT INTO fedgate_account_changes SELECT epoch, NULL FROM fedgate_epoch WHERE EXISTS (SELECT 1 FROM fedgate_untold);
+DELETE FROM fedgate_logins WHERE EXISTS (SELECT 1 FROM fedgate_untold);
+INSERT INTO fedgate_logins SELECT id, password, roles, active FROM fedgate_logins_due
+WHERE EXISTS (SELECT 1 FROM fedgate_untold);
 DROP TABLE fedgate_untold;
 
--- SQLite has row triggers only: each changed account is an epoch of its own.
-CREATE TRIGGER IF NOT EXISTS fedgate_people_updated AFTER UPDATE ON people
-WHEN old.id IS NOT new.id
-  OR (old.data -> '$.password') IS NOT (new.data -> '$.password')
-  OR (old.data -> '$.roles') IS NOT (new.data -> '$.roles')
-  OR (old.data -> '$.active') IS NOT (new.data -> '$.active')
+-- An older program's do less.
+DROP TRIGGER IF EXISTS fedgate_people_updated;
+DROP TRIGGER IF EXISTS fedgate_people_replaced;
+DROP TRIGGER IF EXISTS fedgate_people_inserted;
+DROP TRIGGER IF EXISTS fedgate_people_deleted;
+
+-- SQLite has row triggers only: each changed account is an epoch of its own. Ids are compared by their bytes, whatever the
+-- column says.
+CREATE TRIGGER fedgate_people_updated AFTER UPDATE ON people
+WHEN old.id IS NOT new.id COLLATE BINARY
+  OR json_valid(old.data) IS NOT json_valid(new.data)
+  OR CASE WHEN json_valid(new.data) THEN
+        (old.data -> '$.password') IS NOT (new.data -> '$.password')
+        OR (old.data -> '$.roles') IS NOT (new.data -> '$.roles')
+        OR (old.data -> '$.active') IS NOT (new.data -> '$.active')
+     END
 BEGIN
     UPDATE fedgate_epoch SET epoch = epoch + 1;
     INSERT INTO fedgate_account_changes SELECT epoch, old.id FROM fedgate_epoch;
-    INSERT INTO fedgate_account_changes SELECT epoch, new.id FROM fedgate_epoch WHERE new.id IS NOT old.id;
+    INSERT INTO fedgate_account_changes SELECT epoch, new.id FROM fedgate_epoch WHERE new.id IS NOT old.id COLLATE BINARY;
     DELETE FROM fedgate_account_changes WHERE epoch < (SELECT epoch FROM fedgate_epoch) - 10000;
+    DELETE FROM fedgate_logins WHERE id IN (old.id COLLATE BINARY, new.id COLLATE BINARY);
+    INSERT INTO fedgate_logins SELECT id, password, roles, active FROM fedgate_logins_due WHERE row_id = new.id;
 END;
 
 -- REPLACE takes a row away without a trigger of deletion (recursive_triggers is off); one that was not there is never cached.
-CREATE TRIGGER IF NOT EXISTS fedgate_people_replaced BEFORE INSERT ON people
+-- It may have another spelling, where the column takes one for the other.
+CREATE TRIGGER fedgate_people_replaced BEFORE INSERT ON people
 WHEN EXISTS (SELECT 1 FROM people WHERE id = new.id)
 BEGIN
     UPDATE fedgate_epoch SET epoch = epoch + 1;
-    INSERT INTO fedgate_account_changes SELECT epoch, new.id FROM fedgate_epoch;
+    INSERT INTO fedgate_account_changes SELECT epoch, id FROM fedgate_epoch, people WHERE id = new.id;
     DELETE FROM fedgate_account_changes WHERE epoch < (SELECT epoch FROM fedgate_epoch) - 10000;
 END;
 
-CREATE TRIGGER IF NOT EXISTS fedgate_people_deleted AFTER DELETE ON people
+CREATE TRIGGER fedgate_people_inserted AFTER INSERT ON people
+BEGIN
+    DELETE FROM fedgate_logins WHERE id IN (
+        SELECT account FROM fedgate_account_changes WHERE epoch = (SELECT epoch FROM fedgate_epoch)
+    ) AND NOT EXISTS (
+        SELECT 1 FROM people WHERE people.id = fedgate_logins.id AND fedgate_logins.id = people.id COLLATE BINARY
+    );
+    DELETE FROM fedgate_logins WHERE id = new.id COLLATE BINARY;
+    INSERT INTO fedgate_logins SELECT id, password, roles, active FROM fedgate_logins_due WHERE row_id = new.id;
+END;
+
+CREATE TRIGGER fedgate_people_deleted AFTER DELETE ON people
 BEGIN
     UPDATE fedgate_epoch SET epoch = epoch + 1;
     INSERT INTO fedgate_account_changes SELECT epoch, old.id FROM fedgate_epoch;
     DELETE FROM fedgate_account_changes WHERE epoch < (SELECT epoch FROM fedgate_epoch) - 10000;
+    DELETE FROM fedgate_logins WHERE id = old.id COLLATE BINARY;
 END;
 
 -- The gateways that run; seen is in ms since 1970.
@@ -81,4 +124,4 @@ CREATE TABLE IF NOT EXISTS fedgate_store ("only" INTEGER PRIMARY KEY DEFAULT 1 C
 INSERT OR IGNORE INTO fedgate_store ("only", id) VALUES (1, lower(hex(randomblob(16))));
 
 DELETE FROM fedgate_schema;
-INSERT INTO fedgate_schema (version) VALUES (5);
+INSERT INTO fedgate_schema (version) VALUES (6);

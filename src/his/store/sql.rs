@@ -23,6 +23,21 @@ impl Dialect {
         }
     }
 
+    /// That a column which names a person is a parameter, byte for byte; beside a comparison that finds it by its index. The
+    /// column's own type or collation may take one id for another (`schema::loose_columns`), and what it is compared with has
+    /// that type: `concat` alone leaves a parameter as it was sent.
+    fn exact(self, column: &str, parameter: &str) -> String {
+        match self {
+            Self::Postgres => format!("CAST({column} AS varchar) COLLATE \"C\" = concat({parameter})"),
+            Self::Sqlite => format!("CAST({column} AS text) = {parameter} COLLATE BINARY"),
+        }
+    }
+
+    /// That a column names a person, and none but this one.
+    pub(super) fn names(self, column: &str, parameter: &str) -> String {
+        format!("{column} = {parameter} AND {}", self.exact(column, parameter))
+    }
+
     /// The text of a row as it may be seen.
     pub(super) fn visible(self, table: Table) -> &'static str {
         match (self, table) {
@@ -104,12 +119,20 @@ impl Key {
     }
 
     /// The row: `$1` is the id, `$2` the book (or null), `$3` the only person within reach (or null).
-    pub(super) fn condition(&self) -> &'static str {
+    pub(super) fn condition(&self, dialect: Dialect) -> String {
         match self {
-            Self::Person(_) => "id = $1 AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR id = $3)",
-            Self::Page { .. } => "id = $1 AND book = $2 AND (CAST($3 AS text) IS NULL OR book = $3)",
+            Self::Person(_) => format!(
+                "{} AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR {})",
+                dialect.names("id", "$1"),
+                dialect.exact("id", "$3")
+            ),
+            Self::Page { .. } => format!(
+                "id = $1 AND {} AND (CAST($3 AS text) IS NULL OR {})",
+                dialect.names("book", "$2"),
+                dialect.exact("book", "$3")
+            ),
             // A unit is nobody's: the decision alone says who may touch it.
-            Self::Unit(..) => "id = $1 AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR true)",
+            Self::Unit(..) => "id = $1 AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR true)".to_owned(),
         }
     }
 }
@@ -125,25 +148,25 @@ impl Units {
 
 /// The row as it may be seen; parameters as in [`Key::condition`].
 pub(super) fn select_visible(dialect: Dialect, key: &Key) -> String {
-    let (table, condition) = (key.table(), dialect.placeholders(key.condition()));
+    let (table, condition) = (key.table(), dialect.placeholders(&key.condition(dialect)));
     format!("SELECT {} FROM {} WHERE {condition}", dialect.visible(table), table.name())
 }
 
 /// The whole row; parameters as in [`Key::condition`].
 pub(super) fn select_whole(dialect: Dialect, key: &Key) -> String {
-    let condition = dialect.placeholders(key.condition());
+    let condition = dialect.placeholders(&key.condition(dialect));
     format!("SELECT {} FROM {} WHERE {condition}", dialect.whole(), key.table().name())
 }
 
 /// Whether the row is there; parameters as in [`Key::condition`].
 pub(super) fn exists(dialect: Dialect, key: &Key) -> String {
-    let condition = dialect.placeholders(key.condition());
+    let condition = dialect.placeholders(&key.condition(dialect));
     format!("SELECT EXISTS (SELECT 1 FROM {} WHERE {condition})", key.table().name())
 }
 
 /// Sets the row's data to `value`, an expression with `$4`; parameters as in [`Key::condition`].
 pub(super) fn update(dialect: Dialect, key: &Key, value: &str) -> String {
-    let sql = format!("UPDATE {} SET data = {value} WHERE {}", key.table().name(), key.condition());
+    let sql = format!("UPDATE {} SET data = {value} WHERE {}", key.table().name(), key.condition(dialect));
     dialect.placeholders(&sql)
 }
 
@@ -162,7 +185,7 @@ pub(super) fn count(dialect: Dialect, owned: Owned) -> String {
 
 /// Deletes the row; parameters as in [`Key::condition`].
 pub(super) fn delete(dialect: Dialect, key: &Key) -> String {
-    dialect.placeholders(&format!("DELETE FROM {} WHERE {}", key.table().name(), key.condition()))
+    dialect.placeholders(&format!("DELETE FROM {} WHERE {}", key.table().name(), key.condition(dialect)))
 }
 
 /// Whether pages or documents of a person (`$1`) are there.
@@ -170,20 +193,28 @@ pub(super) const PERSON_IN_USE: &str =
     "SELECT EXISTS (SELECT 1 FROM pols WHERE book = $1) OR EXISTS (SELECT 1 FROM personal_docs WHERE fedacct = $1)";
 
 /// Whether a page (`$1`) is there in the book of a person (`$2`) within reach (`$3`, or null).
-pub(super) const PAGE_EXISTS: &str =
-    "SELECT EXISTS (SELECT 1 FROM pols WHERE id = $1 AND book = $2 AND (CAST($3 AS text) IS NULL OR book = $3))";
-
-/// A row of `personal_docs`: `$1` person, `$2` page, `$3` document, `$4` the only person within reach (or null).
-const DOCUMENT: &str = "fedacct = $1 AND pol = $2 AND id = $3 AND (CAST($4 AS text) IS NULL OR fedacct = $4)";
-
-/// The document's data and bytes; parameters as in [`DOCUMENT`].
-pub(super) fn select_document(dialect: Dialect) -> String {
-    format!("SELECT {}, document FROM personal_docs WHERE {}", dialect.whole(), dialect.placeholders(DOCUMENT))
+pub(super) fn page_exists(dialect: Dialect) -> String {
+    let (book, reach) = (dialect.names("book", "$2"), dialect.exact("book", "$3"));
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM pols WHERE id = $1 AND {book} AND (CAST($3 AS text) IS NULL OR {reach}))"
+    );
+    dialect.placeholders(&sql)
 }
 
-/// Deletes the document; parameters as in [`DOCUMENT`].
+/// A row of `personal_docs`: `$1` person, `$2` page, `$3` document, `$4` the only person within reach (or null).
+fn document(dialect: Dialect) -> String {
+    let (person, reach) = (dialect.names("fedacct", "$1"), dialect.exact("fedacct", "$4"));
+    dialect.placeholders(&format!("{person} AND pol = $2 AND id = $3 AND (CAST($4 AS text) IS NULL OR {reach})"))
+}
+
+/// The document's data and bytes; parameters as in [`document`].
+pub(super) fn select_document(dialect: Dialect) -> String {
+    format!("SELECT {}, document FROM personal_docs WHERE {}", dialect.whole(), document(dialect))
+}
+
+/// Deletes the document; parameters as in [`document`].
 pub(super) fn delete_document(dialect: Dialect) -> String {
-    dialect.placeholders(&format!("DELETE FROM personal_docs WHERE {DOCUMENT}"))
+    format!("DELETE FROM personal_docs WHERE {}", document(dialect))
 }
 
 /// Which store this is.
@@ -245,31 +276,31 @@ impl List {
 }
 
 fn select(dialect: Dialect, columns: &str, list: &List, window: &Window, limit: usize, reach: &Reach) -> Query {
-    let mut conditions = Conditions::default();
+    let mut conditions = Conditions { dialect, comparisons: Vec::new(), parameters: Vec::new() };
     match list {
         List::People { members } => {
-            conditions.add_some("id =", reach.own());
+            conditions.add_person("id", reach.own());
             for (member, value) in members {
                 conditions.add(&format!("data ->> '{member}' ="), value);
             }
         }
         List::Pages { person, since, page_type } => {
-            conditions.add("book =", person);
-            conditions.add_some("book =", reach.own());
+            conditions.add_person("book", Some(person));
+            conditions.add_person("book", reach.own());
             let first_day = since.as_ref().map(Since::first_day);
             conditions.add_some(&format!("{} >=", dialect.day_of_page()), first_day.as_deref());
             conditions.add_some("data ->> 'page_type' =", page_type.as_deref());
         }
         List::Units(_) => {}
         List::Documents { person, page, form: _ } => {
-            conditions.add("fedacct =", person);
-            conditions.add_some("fedacct =", reach.own());
+            conditions.add_person("fedacct", Some(person));
+            conditions.add_person("fedacct", reach.own());
             conditions.add_some("pol =", page.as_deref());
         }
     }
     conditions.add_some("id >", window.after.as_deref());
     conditions.add_some("id <=", window.upto.as_deref());
-    let Conditions { comparisons, parameters } = conditions;
+    let Conditions { comparisons, parameters, .. } = conditions;
     let condition = match comparisons.as_slice() {
         [] => "true".to_owned(),
         some => dialect.placeholders(&some.join(" AND ")),
@@ -281,8 +312,8 @@ fn select(dialect: Dialect, columns: &str, list: &List, window: &Window, limit: 
 }
 
 /// Conditions and their parameters, numbered as they come.
-#[derive(Default)]
 struct Conditions {
+    dialect: Dialect,
     comparisons: Vec<String>,
     parameters: Vec<String>,
 }
@@ -291,6 +322,14 @@ impl Conditions {
     fn add(&mut self, comparison: &str, value: &str) {
         self.parameters.push(value.to_owned());
         self.comparisons.push(format!("{comparison} ${}", self.parameters.len()));
+    }
+
+    /// That a column names this person, if there is one.
+    fn add_person(&mut self, column: &str, person: Option<&str>) {
+        if let Some(person) = person {
+            self.parameters.push(person.to_owned());
+            self.comparisons.push(self.dialect.names(column, &format!("${}", self.parameters.len())));
+        }
     }
 
     fn add_some(&mut self, comparison: &str, value: Option<&str>) {

@@ -33,7 +33,7 @@ impl Postgres {
     ) -> Result<DocumentCreated, DbError> {
         let session = self.writer().await?;
         let own = reach.own();
-        let page = session.prepare_cached(sql::PAGE_EXISTS).await?;
+        let page = session.prepare_cached(&sql::page_exists(DIALECT)).await?;
         if !session.query_one(&page, &[&key.page, &key.person, &own]).await?.try_get::<_, bool>(0)? {
             return Ok(DocumentCreated::NoPage);
         }

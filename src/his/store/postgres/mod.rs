@@ -187,9 +187,11 @@ fn insert(table: Table) -> String {
         Table::People => "INSERT INTO people (id, data) SELECT $1::varchar, $2::text::jsonb \
              WHERE ($3::text IS NULL OR $1 = $3) AND $4::text IS NULL ON CONFLICT DO NOTHING"
             .to_owned(),
-        Table::Pols => "INSERT INTO pols (id, book, data) SELECT $1::varchar, $4::varchar, $2::text::jsonb \
-             WHERE ($3::text IS NULL OR $4 = $3) AND EXISTS (SELECT 1 FROM people WHERE id = $4) ON CONFLICT DO NOTHING"
-            .to_owned(),
+        Table::Pols => format!(
+            "INSERT INTO pols (id, book, data) SELECT $1::varchar, $4::varchar, $2::text::jsonb \
+             WHERE ($3::text IS NULL OR $4 = $3) AND EXISTS (SELECT 1 FROM people WHERE {}) ON CONFLICT DO NOTHING",
+            DIALECT.names("id", "$4")
+        ),
         Table::Dus | Table::Institutions | Table::PersonalDocs => format!(
             "INSERT INTO {} (id, data) SELECT $1::varchar, $2::text::jsonb \
              WHERE ($3::text IS NULL OR true) AND $4::text IS NULL ON CONFLICT DO NOTHING",
@@ -213,7 +215,7 @@ fn existing(table: Table) -> String {
 
 /// The row as it may be seen, and whether it is inactive, locked until the transaction ends.
 fn lock(key: &Key) -> String {
-    let (table, condition) = (key.table(), key.condition());
+    let (table, condition) = (key.table(), key.condition(DIALECT));
     let (visible, name) = (DIALECT.visible(table), table.name());
     format!("SELECT {visible}, coalesce(data -> 'active' = 'false', false) FROM {name} WHERE {condition} FOR UPDATE")
 }

@@ -29,7 +29,7 @@ impl SqliteStore {
     ) -> Result<DocumentCreated, DbError> {
         let (key, reach) = (key.clone(), reach.clone());
         let work = move |transaction: &Transaction<'_>| {
-            if !exists(transaction, sql::PAGE_EXISTS, params![key.page, key.person, reach.own()])? {
+            if !exists(transaction, &sql::page_exists(DIALECT), params![key.page, key.person, reach.own()])? {
                 return Ok(DocumentCreated::NoPage);
             }
             let mut insert = transaction.prepare_cached(INSERT)?;

@@ -150,6 +150,10 @@ fn exists(connection: &Connection, sql: &str, parameters: impl rusqlite::Params)
     connection.prepare_cached(&DIALECT.placeholders(sql))?.query_row(parameters, |row| row.get(0))
 }
 
+fn person_exists() -> String {
+    format!("SELECT EXISTS (SELECT 1 FROM people WHERE {})", DIALECT.names("id", "$1"))
+}
+
 fn is_inactive(text: &str) -> bool {
     matches!(json::parse_stored(text), Ok(Value::Object(person)) if person.member("active") == Some(&Value::Bool(false)))
 }
@@ -164,8 +168,7 @@ fn insert(transaction: &Transaction<'_>, key: &Key, text: &str, reach: &Reach) -
     let within_reach = match key {
         Key::Person(id) => own.is_none_or(|own| own == id),
         Key::Page { person, .. } => {
-            own.is_none_or(|own| own == person)
-                && exists(transaction, "SELECT EXISTS (SELECT 1 FROM people WHERE id = $1)", params![person])?
+            own.is_none_or(|own| own == person) && exists(transaction, &person_exists(), params![person])?
         }
         Key::Unit(..) => true,
     };

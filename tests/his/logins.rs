@@ -1,0 +1,242 @@
+//! What a login needs is beside the document, and always what the document says.
+
+use fedgate::accounts::{Account, Accounts};
+use fedgate::config::{PostgresConfig, StoreConfig};
+use fedgate::db::{Database, schema};
+use rand::Rng;
+
+use crate::support::postgres::Cluster;
+use crate::support::{His, root};
+
+/// Who is not as the document has it, in the table that logins read, one way or the other.
+pub(crate) async fn differences(his: &His) -> String {
+    let question = match &his.database {
+        Database::Postgres(_) => {
+            "SELECT string_agg(coalesce(p.id::varchar COLLATE \"C\", l.id), ' ') FROM people p CROSS JOIN LATERAL fedgate_login(p.data) d
+             FULL JOIN fedgate_logins l ON l.id = p.id::varchar COLLATE \"C\"
+             WHERE l.id IS NULL OR p.id IS NULL OR (row_writer, row_place) IS DISTINCT FROM (p.xmin, p.ctid)
+                OR (l.password, l.roles, l.active) IS DISTINCT FROM (d.password, d.roles, d.active)"
+        }
+        Database::Sqlite(_) => {
+            "SELECT group_concat(id, ' ') FROM (
+                SELECT id FROM (SELECT * FROM fedgate_logins EXCEPT SELECT id, password, roles, active FROM fedgate_logins_due)
+                UNION SELECT id FROM (SELECT id, password, roles, active FROM fedgate_logins_due EXCEPT SELECT * FROM fedgate_logins))"
+        }
+    };
+    his.sql_text(question).await.unwrap_or_default()
+}
+
+/// An account, if there is one, with its epoch left out.
+async fn read(his: &His, id: &str) -> Option<Account> {
+    let accounts = Accounts::open(&his.config).await.unwrap();
+    accounts.read(id).await.unwrap().map(|account| Account { epoch: 0, ..account })
+}
+
+/// Documents as any program may have written them.
+fn document(random: &mut impl Rng) -> String {
+    let member =
+        |random: &mut dyn rand::RngCore, values: &[&str]| values[random.next_u32() as usize % values.len()].to_owned();
+    let hash = format!("\"{}\"", "h".repeat(513));
+    let password = member(random, &["\"$2b$12$a\"", "\"\"", "null", "17", "[\"x\"]", &hash, "\"'quoted\""]);
+    let many = format!("[\"{}\"]", "r".repeat(17_000));
+    let roles = member(random, &["[\"end_user\"]", "[\"root\", \"end_user\"]", "[]", "\"root\"", "null", "{}", &many]);
+    let active = member(random, &["true", "false", "null", "\"False\"", "0", "\"a very long word for no\""]);
+    match random.random_range(0..8) {
+        0 => "[1, {\"roles\": [\"root\"]}]".to_owned(),
+        1 => "\"text\"".to_owned(),
+        2 => format!("{{\"roles\": {roles}}}"),
+        _ => format!("{{\"password\": {password}, \"roles\": {roles}, \"active\": {active}, \"name\": \"x\"}}"),
+    }
+}
+
+fn write(random: &mut impl Rng, is_postgres: bool) -> String {
+    let mut id = || format!("P{}", random.random_range(0..6));
+    let (one, other) = (id(), id());
+    let data = document(random).replace('\'', "''");
+    let merged = match is_postgres {
+        true => "coalesce(people.data, '{}') || '{\"name\": \"y\"}'",
+        false => {
+            "CASE WHEN json_valid(data) AND substr(data, 1, 1) = '{' THEN json_set(data, '$.name', 'y') ELSE data END"
+        }
+    };
+    let upsert = format!("INSERT INTO people VALUES ('{one}', '{data}') ON CONFLICT (id) DO UPDATE");
+    let common = [
+        format!("INSERT INTO people VALUES ('{one}', '{data}') ON CONFLICT DO NOTHING"),
+        format!("{upsert} SET data = excluded.data"),
+        format!("{upsert} SET data = {merged}"),
+        format!("UPDATE people SET data = '{data}' WHERE id IN ('{one}', '{other}')"),
+        format!("UPDATE people SET data = {merged}"),
+        format!("UPDATE people SET data = NULL WHERE id = '{one}'"),
+        format!("DELETE FROM people WHERE id = '{one}'"),
+        format!(
+            "UPDATE people SET id = '{other}' WHERE id = '{one}' AND NOT EXISTS (SELECT 1 FROM people WHERE id = '{other}')"
+        ),
+        "DELETE FROM people WHERE id > 'P4'".to_owned(),
+    ];
+    let postgres = [
+        format!("MERGE INTO people USING (VALUES ('{one}')) v (id) ON v.id = people.id WHEN MATCHED THEN DELETE \
+                 WHEN NOT MATCHED THEN INSERT VALUES (v.id, '{data}')"),
+        format!("SET LOCAL session_replication_role = replica; {upsert} SET data = excluded.data; \
+                 UPDATE people SET data = {merged}; DELETE FROM people WHERE id = '{other}'"),
+        format!("SAVEPOINT a; {upsert} SET data = excluded.data; ROLLBACK TO a; UPDATE people SET data = '{data}' WHERE id = '{other}'; \
+                 UPDATE people SET data = {merged}"),
+        format!("COPY people FROM PROGRAM 'echo \"C{}\t{{}}\"'", random.random::<u64>()),
+        "TRUNCATE people CASCADE".to_owned(),
+        "WITH gone AS (DELETE FROM people WHERE id < 'P3' RETURNING id, data) INSERT INTO people SELECT id || 'x', data FROM gone \
+         ON CONFLICT DO NOTHING"
+            .to_owned(),
+    ];
+    let sqlite = [
+        format!("REPLACE INTO people VALUES ('{one}', '{data}')"),
+        format!("INSERT OR IGNORE INTO people VALUES ('{one}', '{data}')"),
+        format!("UPDATE OR REPLACE people SET id = '{other}' WHERE id = '{one}'"),
+        format!("INSERT OR IGNORE INTO people VALUES ('M{}', 'no JSON')", random.random::<u32>()),
+    ];
+    let of_store: &[String] = if is_postgres { &postgres } else { &sqlite };
+    let kind = random.random_range(0..common.len() + of_store.len());
+    let statement = common.get(kind).or_else(|| of_store.get(kind - common.len())).unwrap();
+    if is_postgres { format!("BEGIN; {statement}; COMMIT") } else { statement.clone() }
+}
+
+crate::on_both_stores! {
+    async fn what_logins_read_is_what_the_documents_say_after_writes_of_every_kind(his) {
+        let mut random = rand::rng();
+        let is_postgres = matches!(his.database, Database::Postgres(_));
+        for _ in 0..150 {
+            let statement = write(&mut random, is_postgres);
+            his.sql(&statement).await;
+            assert_eq!(differences(&his).await, "", "{statement}");
+        }
+    }
+
+    async fn what_was_written_while_no_trigger_kept_it_is_put_right_by_migrating(his) {
+        his.person("ANA", r#"{"roles":["root"]}"#).await;
+        his.person("BOB", r#"{"roles":["root"]}"#).await;
+        let (off, takes_all) = match &his.database {
+            Database::Postgres(_) => ("ALTER TABLE people DISABLE TRIGGER USER", "UPDATE people SET data = '{\"roles\": []}'"),
+            Database::Sqlite(_) => (
+                "DROP TRIGGER fedgate_people_updated; DROP TRIGGER fedgate_people_inserted; DROP TRIGGER fedgate_people_deleted",
+                "UPDATE people SET data = '{\"roles\":[]}'",
+            ),
+        };
+        his.sql(&format!("{off}; {takes_all}; DELETE FROM people WHERE id = 'BOB'; INSERT INTO people VALUES ('EVE', '{{}}')")).await;
+        assert_eq!(differences(&his).await.split(' ').count(), 3);
+        schema::migrate(&his.database).await.unwrap();
+        assert_eq!(differences(&his).await, "");
+        assert_eq!(read(&his, "ANA").await.unwrap().roles, Vec::<String>::new());
+        assert_eq!(read(&his, "BOB").await, None);
+    }
+
+    async fn the_people_of_before_are_there_when_the_schema_is_first_upgraded(his) {
+        // As a database is that Thalamus or an older program has left.
+        let remove = match &his.database {
+            Database::Postgres(_) => "DROP TRIGGER fedgate_login_kept ON people; DROP TABLE fedgate_logins; \
+                INSERT INTO people SELECT 'P' || n, '{\"roles\": [\"end_user\"]}' FROM generate_series(1, 401) n; \
+                UPDATE fedgate_schema SET version = 5",
+            Database::Sqlite(_) => "DROP TRIGGER fedgate_people_updated; DROP TRIGGER fedgate_people_inserted; \
+                DROP TRIGGER fedgate_people_deleted; DROP VIEW fedgate_logins_due; DROP TABLE fedgate_logins; \
+                INSERT INTO people SELECT 'P' || value, '{\"roles\":[\"end_user\"]}' FROM generate_series(1, 401); \
+                UPDATE fedgate_schema SET version = 5",
+        };
+        his.sql(&remove.replace("SELECT 'P' || value, '{\"roles\":[\"end_user\"]}' FROM generate_series(1, 401)",
+            "WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 401) SELECT 'P' || n, '{\"roles\":[\"end_user\"]}' FROM n")).await;
+        assert_eq!(schema::migrate(&his.database).await.unwrap(), schema::VERSION);
+        assert_eq!(differences(&his).await, "");
+        let count = his.sql_text("SELECT CAST(count(*) AS text) FROM fedgate_logins").await;
+        assert_eq!(count.as_deref(), Some("401"));
+        assert_eq!(read(&his, "P401").await.unwrap().roles, ["end_user"]);
+    }
+
+    async fn a_hash_or_roles_of_absurd_length_let_nobody_in(his) {
+        let (hash, roles) = ("$2b$12$".to_owned() + &"x".repeat(600), "r".repeat(17_000));
+        his.sql(&format!("INSERT INTO people VALUES ('ANA', '{{\"password\": \"{hash}\", \"roles\": [\"root\", \"{roles}\"]}}')")).await;
+        let account = read(&his, "ANA").await.unwrap();
+        assert_eq!((account.password_hash.as_deref(), account.roles.len()), (Some("!"), 0));
+        his.person("BOB", "{}").await;
+        let many = format!(r#"{{"roles":["{}"]}}"#, "r".repeat(9_000));
+        let reply = his.patch(&root(), "/people/BOB", &many).await;
+        assert_eq!((reply.status, reply.json()["code"].as_str()), (422, Some("bad_member")), "{}", reply.text());
+        assert_eq!(his.post(&root(), "/people/EVE", &many).await.status, 422);
+    }
+}
+
+#[tokio::test]
+async fn sqlite_reads_no_document_at_a_login() {
+    let his = His::on_sqlite().await;
+    his.person("ANA", r#"{"roles":["end_user"]}"#).await;
+    // Were the document read, its roles would be seen: nothing tells the table of this write.
+    his.sql("DROP TRIGGER fedgate_people_updated; UPDATE people SET data = '{\"roles\":[\"root\"]}'").await;
+    assert_eq!(read(&his, "ANA").await.unwrap().roles, ["end_user"]);
+    // Who is not in the table is read all the same.
+    his.sql("DELETE FROM fedgate_logins").await;
+    assert_eq!(read(&his, "ANA").await.unwrap().roles, ["root"]);
+}
+
+/// How many blocks of long documents a session has read since the last look at it.
+async fn blocks(accounts: &Accounts) -> i64 {
+    let Database::Postgres(pool) = accounts.database() else { unreachable!() };
+    let client = pool.get().await.unwrap();
+    client.batch_execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+    let question = "SELECT toast_blks_read + toast_blks_hit FROM pg_statio_all_tables WHERE relid = 'people'::regclass";
+    client.query_one(question, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn postgres_reads_no_document_at_a_login_however_long_it_is_and_reads_it_where_the_table_is_not_of_it() {
+    let his = His::on_postgres().await;
+    let StoreConfig::Postgres(config) = &his.config else { unreachable!() };
+    his.sql(
+        "INSERT INTO people SELECT 'ANA', jsonb_build_object('roles', '[\"end_user\"]'::jsonb, 'x', string_agg(md5(n::text), ''))
+         FROM generate_series(1, 250000) n",
+    )
+    .await;
+    // One connection, whose reading is counted.
+    let alone = StoreConfig::Postgres(PostgresConfig { pool_size: 1, ..config.clone() });
+    let accounts = Accounts::open(&alone).await.unwrap();
+    let before = blocks(&accounts).await;
+    for _ in 0..12 {
+        assert_eq!(accounts.read("ANA").await.unwrap().unwrap().roles, ["end_user"]);
+    }
+    assert_eq!(blocks(&accounts).await, before);
+    // A write that no trigger saw, in a transaction that leaves them as they were.
+    let on = "ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_login_kept";
+    his.sql(&format!(
+        "BEGIN; UPDATE people SET data = data || '{{\"name\": \"x\"}}'; ALTER TABLE people DISABLE TRIGGER fedgate_login_kept; \
+         UPDATE people SET data = data || '{{\"roles\": []}}'; {on}; COMMIT"
+    ))
+    .await;
+    assert_eq!(accounts.read("ANA").await.unwrap().unwrap().roles, Vec::<String>::new());
+    assert!(blocks(&accounts).await > before + 1000, "the document, which is eight megabytes long");
+    schema::migrate(&his.database).await.unwrap();
+    let before = blocks(&accounts).await;
+    assert_eq!(accounts.read("ANA").await.unwrap().unwrap().roles, Vec::<String>::new());
+    assert_eq!(blocks(&accounts).await, before);
+    // A table that is written anew has all its rows in other places.
+    his.sql("VACUUM FULL people").await;
+    assert_eq!(accounts.read("ANA").await.unwrap().unwrap().roles, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn postgres_fills_what_logins_read_beside_who_holds_a_person_and_makes_nobody_wait() {
+    let his = His::on(Cluster::shared().database().await).await;
+    his.sql(
+        "INSERT INTO people SELECT 'P' || n, '{}' FROM generate_series(1, 500) n; UPDATE fedgate_logins SET row_place = '(0,0)'",
+    )
+    .await;
+    let StoreConfig::Postgres(config) = &his.config else { unreachable!() };
+    let (session, connection) = fedgate::db::postgres::connect(config).await.unwrap();
+    tokio::spawn(connection);
+    session.batch_execute("BEGIN; UPDATE fedgate_logins SET active = NULL WHERE id = 'P499'").await.unwrap();
+    let database = his.database.clone();
+    let migration = tokio::spawn(async move { schema::migrate(&database).await });
+    let filled = "SELECT count(*)::text FROM fedgate_logins WHERE id = 'P1' AND row_place <> '(0,0)'";
+    crate::epoch::becomes(&his, filled, "1").await;
+    for number in [1, 2, 251, 498] {
+        let text = format!("UPDATE people SET data = '{{\"roles\": [\"r\"]}}' WHERE id = 'P{number}'");
+        tokio::time::timeout(std::time::Duration::from_secs(5), his.sql(&text)).await.unwrap();
+    }
+    assert!(!migration.is_finished());
+    session.batch_execute("COMMIT").await.unwrap();
+    migration.await.unwrap().unwrap();
+    assert_eq!(differences(&his).await, "");
+}
