@@ -90,13 +90,34 @@ pub struct RecordsConfig {
     pub reserve_bytes: u64,
 }
 
-/// Which origins a browser may call from (the Fetch standard's CORS protocol).
+/// What browsers may do for pages of other origins (the Fetch standard's CORS protocol), and which origins are no others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CorsConfig {
+pub struct CorsConfig {
+    /// Which origins a browser may call from.
+    pub allowed: AllowedOrigins,
+    /// Origins that are this gateway's own, besides the one that a request asked for.
+    pub own_origins: Vec<String>,
+    /// Whether writes are refused that a page of another origin may have caused without asking first.
+    pub refuses_foreign: bool,
+}
+
+/// Which origins a browser may call from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedOrigins {
     /// Every origin, as Thalamus has it.
     Any,
     /// These alone, compared exactly.
     Only(Vec<String>),
+}
+
+impl CorsConfig {
+    /// Whether a page of this origin may call.
+    pub fn allows(&self, origin: &str) -> bool {
+        match &self.allowed {
+            AllowedOrigins::Any => true,
+            AllowedOrigins::Only(known) => known.iter().any(|known| known == origin),
+        }
+    }
 }
 
 /// Where accounts and documents are kept.
@@ -386,11 +407,16 @@ impl Config {
         let files = secrets.chain(own).chain(identities.map(|identity| ("upstream.tls", &identity.key)));
         let is_open = |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0);
         let open = files.filter(|(_, path)| is_open(path));
-        open.map(|(key, path)| {
+        let open = open.map(|(key, path)| {
             let path = path.display();
             format!("{path}: others than its owner may read or write this secret of `{key}`; give it to the user that runs this, and chmod 600 {path}")
-        })
-        .collect()
+        });
+        let undefended = (!self.cors.refuses_foreign).then(|| {
+            "`cors.refuse_foreign_writes` is false: any web page can write with the password that a browser holds; leave the \
+             key out, and name in `cors.own_origins` what is yours"
+                .to_owned()
+        });
+        open.chain(undefended).collect()
     }
 }
 

@@ -12,8 +12,9 @@ use super::gateway::{Gateway, Limits};
 use super::route::Route;
 use super::tls::Tls;
 use super::{
-    Address, AssertionConfig, AssertionKeys, Config, CorsConfig, HisConfig, PolicyConfig, PostgresConfig,
-    RecordsConfig, Secrets, SharesConfig, SqliteConfig, StoreConfig, UpstreamConfig, upstreams::Upstream,
+    Address, AllowedOrigins, AssertionConfig, AssertionKeys, Config, CorsConfig, HisConfig, PolicyConfig,
+    PostgresConfig, RecordsConfig, Secrets, SharesConfig, SqliteConfig, StoreConfig, UpstreamConfig,
+    upstreams::Upstream,
 };
 use crate::regular;
 use crate::secret::Secret;
@@ -65,6 +66,8 @@ section!(Records {
 });
 section!(Cors {
     allowed_origins: Vec<String> = vec!["*".into()],
+    own_origins: Vec<String> = vec![],
+    refuse_foreign_writes: bool = true,
 });
 section!(Store {
     kind: String = "sqlite".into(),
@@ -266,16 +269,19 @@ impl Check<'_> {
     }
 
     fn cors(&self, raw: Cors) -> Result<CorsConfig, ConfigError> {
-        if raw.allowed_origins.iter().any(|origin| origin == "*") {
-            return Ok(CorsConfig::Any);
+        let is_any = raw.allowed_origins.iter().any(|origin| origin == "*");
+        let allowed = raw.allowed_origins.iter().filter(|_| !is_any).map(|origin| ("cors.allowed_origins", origin));
+        let own = raw.own_origins.iter().map(|origin| ("cors.own_origins", origin));
+        if let Some((key, origin)) = allowed.chain(own).find(|(_, origin)| !is_origin(origin)) {
+            let remedy =
+                "write scheme, host and port as a browser sends them, such as https://portal.example.org, one by one";
+            return Err(self.fault(key, format!("holds `{origin}`"), remedy));
         }
-        match raw.allowed_origins.iter().find(|origin| !is_origin(origin)) {
-            Some(origin) => {
-                let remedy = "write scheme, host and port as a browser sends them, such as https://portal.example.org, one by one";
-                Err(self.fault("cors.allowed_origins", format!("holds `{origin}`"), remedy))
-            }
-            None => Ok(CorsConfig::Only(raw.allowed_origins)),
-        }
+        Ok(CorsConfig {
+            allowed: if is_any { AllowedOrigins::Any } else { AllowedOrigins::Only(raw.allowed_origins) },
+            own_origins: raw.own_origins,
+            refuses_foreign: raw.refuse_foreign_writes,
+        })
     }
 
     fn store(&self, raw: Store) -> Result<StoreConfig, ConfigError> {

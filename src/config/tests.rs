@@ -97,6 +97,8 @@ fn a_fault_is_one_line_naming_file_key_and_remedy() {
         ("[cors]\nallowed_origins = [\"https://*.example.org\"]", "",      "`cors.allowed_origins` holds `https://*.example.org`"),
         ("[cors]\nallowed_origins = [\"https://a.org/x\"]", "",            "`cors.allowed_origins` holds `https://a.org/x`"),
         ("[cors]\nallowed_origins = [\"https://A.org\"]", "",              "`cors.allowed_origins` holds `https://A.org`"),
+        ("[cors]\nown_origins = [\"*\"]", "",                              "`cors.own_origins` holds `*`"),
+        ("[cors]\nallowed_origins = [\"*\"]\nown_origins = [\"his.org\"]", "", "`cors.own_origins` holds `his.org`"),
         ("[store]\nkind = \"postgres\"",                  "",               "`store.uri` is missing"),
         ("[store]\nkind = \"postgres\"\nuri = \"dbname=x\"", "",           "`store.uri` names no host"),
         ("[gateway]",                                    "FEDGATE_ASSERTION_SECRET=short", "`FEDGATE_ASSERTION_SECRET` holds less than 32 bytes"),
@@ -119,6 +121,15 @@ fn listeners_with_an_address_each_are_no_fault() {
          [cors]\nallowed_origins = [\"https://portal.example.org:8443\", \"http://[::1]:80\"]"
     );
     load(&file("addresses", &text), &[]).unwrap();
+}
+
+#[test]
+fn a_door_that_is_left_open_is_worth_a_word() {
+    let text = format!("{LEAST}\n[cors]\nrefuse_foreign_writes = false");
+    let warnings = load(&file("open-door", &text), &[]).unwrap().warnings();
+    assert!(warnings.iter().any(|warning| warning.contains("`cors.refuse_foreign_writes` is false")), "{warnings:?}");
+    let warnings = load(&file("closed-door", LEAST), &[]).unwrap().warnings();
+    assert!(!warnings.iter().any(|warning| warning.contains("cors")), "{warnings:?}");
 }
 
 #[test]

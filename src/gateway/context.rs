@@ -14,7 +14,7 @@ use super::Traffic;
 use super::answer::Passing;
 use super::body::Held;
 use super::cors::Cors;
-use super::exchange::Exchange;
+use super::exchange::ServerExchange;
 use super::forwarded::Origin;
 use super::pace::Upload;
 use super::respond::{CORRELATION_ID, REQUEST_ID};
@@ -48,7 +48,7 @@ pub(super) struct Context {
     pub(super) until: Option<Instant>,
     pub(super) hold: Option<Hold>,
     /// The last attempt.
-    pub(super) exchange: Exchange,
+    pub(super) exchange: ServerExchange,
     /// While a body is on its way over HTTP/2, which nobody else waits for with a limit.
     pub(super) upload: Option<Upload>,
     pub(super) interim: u32,
@@ -131,7 +131,7 @@ impl Context {
             server: None,
             until: None,
             hold: None,
-            exchange: Exchange::default(),
+            exchange: ServerExchange::default(),
             upload: None,
             interim: 0,
             server_told: ServerTold::Serves,

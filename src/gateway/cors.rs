@@ -1,12 +1,15 @@
 //! Cross-origin requests (the Fetch standard's CORS protocol), as Thalamus answers them: on every response, errors too.
 //!
-//! Credentials are never allowed in the CORS sense: portals send `Authorization` themselves, so no ambient right travels.
+//! The one rule: credentials are never allowed in the CORS sense. Portals send `Authorization` themselves, and a page of
+//! another origin never reads what a browser's own credentials bring. This does not keep such credentials at home: a
+//! browser that was asked for a password sends it with what needs no preflight, such as a form, whatever stands here.
+//! That is what [`super::foreign`] is for.
 
 use http::{HeaderMap, HeaderValue, header};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 
-use crate::config::CorsConfig;
+use crate::config::{AllowedOrigins, CorsConfig};
 
 /// What a preflight is told, whatever the path serves: Flask-CORS's list.
 const ALLOW_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
@@ -24,10 +27,10 @@ pub(super) struct Cors {
 
 impl Cors {
     pub(super) fn of(request: &HeaderMap, config: &CorsConfig) -> Self {
-        match (config, request.get(header::ORIGIN)) {
-            (CorsConfig::Any, None) => Self { allow_origin: Some(HeaderValue::from_static("*")), vary: false },
-            (CorsConfig::Any, Some(origin)) => Self { allow_origin: Some(origin.clone()), vary: true },
-            (CorsConfig::Only(allowed), origin) => {
+        match (&config.allowed, request.get(header::ORIGIN)) {
+            (AllowedOrigins::Any, None) => Self { allow_origin: Some(HeaderValue::from_static("*")), vary: false },
+            (AllowedOrigins::Any, Some(origin)) => Self { allow_origin: Some(origin.clone()), vary: true },
+            (AllowedOrigins::Only(allowed), origin) => {
                 let allowed = origin.filter(|origin| allowed.iter().any(|known| known.as_bytes() == origin.as_bytes()));
                 Self { allow_origin: allowed.cloned(), vary: true }
             }

@@ -23,7 +23,7 @@ use super::proxy::Gateway;
 use super::redirect::Redirect;
 use super::socket::Socket;
 use crate::authn::network;
-use crate::config::{CorsConfig, LimitsConfig};
+use crate::config::{AllowedOrigins, CorsConfig, LimitsConfig};
 use crate::observe::{Metrics, Recorder};
 
 /// Lets connections in.
@@ -55,7 +55,7 @@ impl Door {
             head_bytes: limits.head_bytes,
             head: limits.head,
             body: Tempo::new(limits.body, limits.bytes_per_second),
-            any_origin: *cors == CorsConfig::Any,
+            any_origin: cors.allowed == AllowedOrigins::Any,
             idle: limits.idle,
         };
         Self { inside, allowed, requests: limits.requests_per_connection, recorder, seats }

@@ -12,16 +12,16 @@ use http::{Method, header};
 use pingora_core::{Error, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::upstream::Line;
+use super::upstream::ServerLine;
 use crate::assertion::EXCHANGE;
 
 /// One attempt to have a request answered.
 #[derive(Default)]
-pub(super) struct Exchange {
+pub(super) struct ServerExchange {
     /// What names it, to a service that repeats this in its answer.
     word: String,
     /// The connection that it takes place on.
-    line: Option<Line>,
+    line: Option<ServerLine>,
 }
 
 /// Keeps an empty last piece of a body from the writer below: pingora 0.9.1 writes it as a chunk of no bytes, which is
@@ -32,9 +32,9 @@ pub(super) fn end_once(body: &mut Option<Bytes>, is_end: bool) {
     }
 }
 
-impl Exchange {
+impl ServerExchange {
     /// Of an attempt on a connection.
-    pub(super) fn begin(line: Option<Line>) -> Self {
+    pub(super) fn begin(line: Option<ServerLine>) -> Self {
         Self { word: format!("{:016x}", rand::random::<u64>()), line }
     }
 
@@ -58,7 +58,7 @@ impl Exchange {
             line.note_names();
         }
         // Interim answers are made below the services, which know no exchange there.
-        let may_be_unnamed = response.status.is_informational() || !self.line.as_ref().is_some_and(Line::names);
+        let may_be_unnamed = response.status.is_informational() || !self.line.as_ref().is_some_and(ServerLine::names);
         if is_named || (told.is_none() && may_be_unnamed) {
             return Ok(());
         }

@@ -4,6 +4,7 @@
 //! address that is not trusted is the client; what stands before it anybody could have written.
 //! Sources: RFC 7239 (`Forwarded`), W3C Trace Context (`traceparent`).
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, header};
@@ -19,6 +20,8 @@ const MOST_HOPS: usize = 32;
 const MOST_ID_BYTES: usize = 256;
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
+const X_FORWARDED_PORT: &str = "x-forwarded-port";
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 
@@ -31,6 +34,10 @@ pub(super) struct Origin {
     /// which records an id leads to.
     pub(super) request_id: Option<String>,
     secure: bool,
+    /// The hosts that trusted proxies were asked for, as they tell it.
+    hosts: Vec<String>,
+    /// The port that the nearest of them was asked for, where it tells that apart.
+    port: Option<u16>,
     /// Trace id and flags of a well-formed `traceparent`.
     trace: Option<([u8; 32], [u8; 2])>,
 }
@@ -42,6 +49,8 @@ impl Origin {
             client: peer,
             request_id: chosen_id(headers),
             secure,
+            hosts: Vec::new(),
+            port: None,
             trace: headers.get(TRACEPARENT).and_then(|value| trace(value.as_bytes())),
         };
         // Several are none.
@@ -71,13 +80,44 @@ impl Origin {
         if let Some(protocol) = protocol {
             origin.secure = protocol.eq_ignore_ascii_case("https");
         }
+        match proxies.header {
+            ForwardedHeader::XForwardedFor => {
+                origin.hosts = list(headers, X_FORWARDED_HOST)
+                    .take(MOST_HOPS)
+                    .filter(|host| !host.is_empty())
+                    .map(str::to_owned)
+                    .collect();
+                origin.port = list(headers, X_FORWARDED_PORT).last().and_then(|port| port.parse().ok());
+            }
+            ForwardedHeader::Forwarded => {
+                let hosts = list(headers, "forwarded").take(MOST_HOPS).filter_map(|hop| parameter(hop, "host"));
+                origin.hosts = hosts.map(str::to_owned).collect();
+            }
+        }
         origin
+    }
+
+    /// Whether the client spoke TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// The hosts that the client may have asked for: what trusted proxies tell, otherwise `host`, which is what the
+    /// gateway was asked for. No page can make a browser send what proxies tell, so that every one of them counts.
+    pub(super) fn hosts<'a>(&'a self, host: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
+        let told = self.hosts.iter().map(String::as_str);
+        let own = self.hosts.is_empty().then_some(host);
+        told.chain(own).map(|host| match self.port {
+            // `$host` of nginx, for one, leaves the port out.
+            Some(port) if !names_port(host) => Cow::Owned(format!("{host}:{port}")),
+            _ => Cow::Borrowed(host),
+        })
     }
 
     /// Tells the upstream, in place of what the client said; `request_id` names the trace where the client did not.
     pub(super) fn tell(&self, request: &mut RequestHeader, request_id: &str) -> Result<()> {
         if let Some(host) = request.headers.get(header::HOST).cloned() {
-            request.insert_header("x-forwarded-host", host)?;
+            request.insert_header(X_FORWARDED_HOST, host)?;
         }
         let protocol = if self.secure { "https" } else { "http" };
         request.insert_header(X_FORWARDED_PROTO, protocol)?;
@@ -111,6 +151,11 @@ fn chosen_id(headers: &HeaderMap) -> Option<String> {
     let line = lines.next().filter(|_| lines.next().is_none())?.as_bytes();
     let is_id = (1..=MOST_ID_BYTES).contains(&line.len()) && line.iter().all(u8::is_ascii_graphic);
     std::str::from_utf8(line).ok().filter(|_| is_id).map(str::to_owned)
+}
+
+/// Whether an authority names a port; the colons of an IPv6 address name none.
+fn names_port(authority: &str) -> bool {
+    authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'))
 }
 
 /// The trace of a request whose client began none: its id, where that has the form of one.

@@ -12,9 +12,10 @@ use pingora_proxy::Session;
 use super::body::{self, Held, Unheld};
 use super::context::{Context, NOT_RECORDED, Outcome};
 use super::cors::Cors;
+use super::foreign::{self, AskedAddress};
 use super::forwarded::Origin;
 use super::proxy::Gateway;
-use super::refuse::not_recorded;
+use super::refuse::{foreign_write, not_recorded};
 use super::request;
 use super::respond::Answer;
 use super::tls::ClientCertificate;
@@ -42,6 +43,11 @@ impl Gateway {
         if let Some((answer, word)) = self.without_decision(head, target.as_bytes()) {
             ctx.outcome = Outcome::Answered(word);
             return self.answer(session, ctx, answer).await;
+        }
+        let asked = AskedAddress { origin: &ctx.origin, authority: request::authority(head) };
+        if let Err(foreign) = foreign::check(&head.method, &head.headers, &asked, &self.cors) {
+            ctx.outcome = Outcome::Answered(foreign.reason());
+            return self.answer(session, ctx, foreign_write()).await;
         }
         let shown = self.shown(session, ctx.origin.client);
         let authorization = match shown {

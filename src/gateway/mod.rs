@@ -25,6 +25,7 @@ mod request;
 mod forwarded;
 mod respond;
 mod cors;
+mod foreign;
 mod upstream;
 mod redirect;
 mod body;

@@ -19,7 +19,7 @@ use super::Traffic;
 use super::answer;
 use super::body::Room;
 use super::context::{Context, NOT_RECORDED, ServerTold, failure};
-use super::exchange::{Exchange, end_once};
+use super::exchange::{ServerExchange, end_once};
 use super::keep::{NotRecorded, final_status};
 use super::pace::{Tempo, Upload};
 use super::refuse::not_recorded;
@@ -139,7 +139,7 @@ impl ProxyHttp for Gateway {
             ctx.upload = Some(Upload::begin(self.body_tempo));
         }
         ctx.hold = ctx.end().and_then(|until| self.upstreams.hold(connection, until));
-        ctx.exchange = Exchange::begin(self.upstreams.line(connection));
+        ctx.exchange = ServerExchange::begin(self.upstreams.line(connection));
         Ok(())
     }
 

@@ -22,6 +22,11 @@ pub(super) fn not_recorded() -> Answer {
     Answer::error(503, NOT_RECORDED, NOT_RECORDED_MESSAGE).with_header(header::RETRY_AFTER, RETRY_AFTER)
 }
 
+/// To a write that a page of another origin may have caused.
+pub(super) fn foreign_write() -> Answer {
+    Answer::error(403, "foreign_origin", "A page of another origin may not send this")
+}
+
 impl Gateway {
     /// The answer to a request that needs no decision, if it is one.
     pub(super) fn without_decision(&self, head: &RequestHeader, target: &[u8]) -> Option<(Answer, &'static str)> {

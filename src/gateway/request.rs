@@ -44,6 +44,12 @@ impl Target {
     }
 }
 
+/// The authority that was asked for: `:authority` of HTTP/2, or `Host`.
+pub(super) fn authority(head: &RequestHeader) -> &str {
+    let host = || head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    head.uri.authority().map_or_else(host, |authority| authority.as_str())
+}
+
 /// The `Authorization` headers of a request.
 pub(super) fn authorization(headers: &HeaderMap) -> Authorization<'_> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();

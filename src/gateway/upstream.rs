@@ -17,7 +17,7 @@ use pingora_core::Result;
 use pingora_http::RequestHeader;
 
 use connect::{Connections, Connector};
-pub(super) use connect::{Hold, Line};
+pub(super) use connect::{Hold, ServerLine};
 pub(super) use servers::{Peer, Servers};
 pub use trust::TrustError;
 
@@ -126,7 +126,7 @@ impl Upstreams {
     }
 
     /// The second handle of a connection.
-    pub(super) fn line(&self, connection: RawFd) -> Option<Line> {
+    pub(super) fn line(&self, connection: RawFd) -> Option<ServerLine> {
         self.connections.line(connection)
     }
 

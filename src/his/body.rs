@@ -1,8 +1,9 @@
 //! Bodies: read within their bound, parsed at the edge.
 //!
 //! The one rule: a handler is given what is already true, a JSON object, or bytes no longer than allowed. The
-//! Content-Type is not asked, since the clients of Thalamus send none; only forms are refused, because a browser sends
-//! those across origins without asking.
+//! Content-Type is not asked, since the clients of Thalamus send none. Two of the three types of forms are refused because
+//! they are no JSON; that is no protection, since browsers send `text/plain`, and bodies without a type, across origins
+//! without asking. The gateway refuses such writes, before they come here.
 
 use std::sync::Arc;
 use std::time::Duration;

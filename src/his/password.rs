@@ -2,7 +2,8 @@
 //!
 //! The one rule: a new password is taken from our own form alone. The form carries a random token that is also in a
 //! cookie only this origin can set (double submit with the `__Host-` prefix), and a browser that says the request
-//! comes from another site is believed. The gateway has decided by then whose password the caller may change.
+//! comes from another origin is believed, as the gateway believes it. The gateway has decided by then whose password the
+//! caller may change.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use rand::TryRngCore;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -118,9 +119,10 @@ fn check(fields: &Pairs) -> Result<Zeroizing<String>, Complaints> {
 
 /// Whether a form was served by us to this browser.
 fn is_own_form(headers: &HeaderMap, token: &str) -> bool {
-    let is_cross_site = headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes() == b"cross-site");
+    let is_foreign = |site: &HeaderValue| !matches!(site.as_bytes(), b"same-origin" | b"none");
+    let is_own = !headers.get_all("sec-fetch-site").iter().any(is_foreign);
     let cookie = cookie(headers);
-    !is_cross_site && cookie.is_some_and(|cookie| bool::from(cookie.as_bytes().ct_eq(token.as_bytes())))
+    is_own && cookie.is_some_and(|cookie| bool::from(cookie.as_bytes().ct_eq(token.as_bytes())))
 }
 
 /// The token in the cookie, if it is one of ours by its form.

@@ -47,7 +47,7 @@ fn send(gateway: &Gateway, method: &str, path: &str, more: &[(&str, &str)], fram
     block.first().copied().unwrap_or_default()
 }
 
-const TWO_HUNDRED: u8 = 0x88;
+pub(crate) const TWO_HUNDRED: u8 = 0x88;
 
 #[test]
 fn the_end_of_a_body_is_written_once_however_it_came() {
@@ -291,7 +291,7 @@ fn a_service_that_sends_too_much_can_have_a_connection_for_each_request() {
 }
 
 /// A process that ends with its test.
-struct Tethered(Child);
+pub(crate) struct Tethered(pub(crate) Child);
 
 impl Drop for Tethered {
     fn drop(&mut self) {
@@ -301,7 +301,7 @@ impl Drop for Tethered {
 }
 
 /// A gateway with the HIS itself behind it.
-fn before_fedhis() -> (Gateway, Tethered) {
+pub(crate) fn before_fedhis() -> (Gateway, Tethered) {
     let place = Place::prepare(&Setup::default());
     let (file, address) = (place.dir.join("fedgate.toml"), free_address());
     let text = std::fs::read_to_string(&file).unwrap();

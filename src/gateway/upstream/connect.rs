@@ -41,7 +41,7 @@ struct Connection {
 }
 
 /// The second handle of a connection, for what its requests find out about it.
-pub(in crate::gateway) struct Line(Arc<Connection>);
+pub(in crate::gateway) struct ServerLine(Arc<Connection>);
 
 /// A connection for the time of one request.
 pub(in crate::gateway) struct Hold {
@@ -66,8 +66,8 @@ impl Connections {
     }
 
     /// The second handle of a connection.
-    pub(super) fn line(&self, connection: RawFd) -> Option<Line> {
-        self.part(connection).get(&connection).cloned().map(Line)
+    pub(super) fn line(&self, connection: RawFd) -> Option<ServerLine> {
+        self.part(connection).get(&connection).cloned().map(ServerLine)
     }
 
     /// Sets the end of the request that a connection now serves.
@@ -97,7 +97,7 @@ impl Connections {
     }
 }
 
-impl Line {
+impl ServerLine {
     /// Whether an answer on this connection has named its exchange.
     pub(in crate::gateway) fn names(&self) -> bool {
         self.0.names.load(Ordering::Acquire)

@@ -54,7 +54,8 @@ pub(super) fn page(status: StatusCode, title: &str, main: &str) -> Response {
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (REFERRER_POLICY, "no-referrer"),
+        // Not `no-referrer`: browsers would send `Origin: null` with our own form, as with anybody's who hides.
+        (REFERRER_POLICY, "same-origin"),
     ];
     (status, headers, html).into_response()
 }

@@ -1,0 +1,217 @@
+use std::net::IpAddr;
+
+use http::HeaderValue;
+
+use super::*;
+use crate::config::{AllowedOrigins, ForwardedHeader, ProxiesConfig};
+
+const JSON: &str = "content-type: application/json";
+const PORTAL: &str = "origin: https://portal.example";
+const EVIL: &str = "origin: https://evil.example";
+
+fn headers(lines: &[&str]) -> HeaderMap {
+    let line = |line: &&str| {
+        let (name, value) = line.split_once(": ").unwrap();
+        (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap())
+    };
+    lines.iter().map(line).collect()
+}
+
+fn cors(allowed: AllowedOrigins) -> CorsConfig {
+    CorsConfig { allowed, own_origins: vec![], refuses_foreign: true }
+}
+
+fn only_portal() -> CorsConfig {
+    cors(AllowedOrigins::Only(vec!["https://portal.example".into()]))
+}
+
+/// What becomes of a request to `https://his.example:8443`.
+fn judged(method: &str, lines: &[&str], cors: &CorsConfig) -> Result<(), ForeignWrite> {
+    let headers = headers(lines);
+    let origin = Origin::of(&headers, None, true, &ProxiesConfig::default());
+    let asked = AskedAddress { origin: &origin, authority: "his.example:8443" };
+    check(&method.parse().unwrap(), &headers, &asked, cors)
+}
+
+#[test]
+fn sec_fetch_site_decides_where_it_is_sent() {
+    for cors in [cors(AllowedOrigins::Any), only_portal()] {
+        for own in ["sec-fetch-site: same-origin", "sec-fetch-site: none"] {
+            for origin in ["origin: null", EVIL, "origin: https://his.example:8443", "referer: https://evil.example/"] {
+                assert_eq!(judged("POST", &[own, origin], &cors), Ok(()), "{own}, {origin}");
+            }
+        }
+        for foreign in ["cross-site", "same-site", "Same-Origin", "same-origin, none", "", "anything"] {
+            let site = format!("sec-fetch-site: {foreign}");
+            let lines = [site.as_str(), "origin: https://his.example:8443"];
+            assert_eq!(judged("POST", &lines, &cors), Err(ForeignWrite::Site), "{foreign}");
+        }
+        let twice = ["sec-fetch-site: same-origin", "sec-fetch-site: same-origin"];
+        assert_eq!(judged("POST", &twice, &cors), Err(ForeignWrite::Site));
+    }
+}
+
+#[test]
+fn without_it_the_origin_decides_and_then_the_referer() {
+    let any = cors(AllowedOrigins::Any);
+    #[rustfmt::skip]
+    let cases: [(&[&str], Result<(), ForeignWrite>); 26] = [
+        (&[],                                                           Ok(())),  // no browser
+        (&["origin: https://his.example:8443"],                         Ok(())),
+        (&["origin: HTTPS://HIS.example:8443"],                         Ok(())),
+        (&["origin: http://his.example:8443"],                          Err(ForeignWrite::Origin)),
+        (&["origin: https://his.example"],                              Err(ForeignWrite::Origin)),
+        (&["origin: https://his.example:443"],                          Err(ForeignWrite::Origin)),
+        (&["origin: https://his.example.:8443"],                        Err(ForeignWrite::Origin)),
+        (&["origin: https://his.example:8443.evil.example"],            Err(ForeignWrite::Origin)),
+        (&["origin: https://his.example:8443@evil.example"],            Err(ForeignWrite::Origin)),
+        (&["origin: https://evil.example https://his.example:8443"],    Err(ForeignWrite::Origin)),
+        (&["origin: https://his.example:8443, https://his.example:8443"], Err(ForeignWrite::Origin)),
+        (&["origin: https://his.example:8443", "origin: https://his.example:8443"], Err(ForeignWrite::Origin)),
+        (&["origin: https://his.example:+8443"],                        Err(ForeignWrite::Origin)),
+        (&["origin: https://his.example:8443/"],                        Err(ForeignWrite::Origin)),
+        (&["origin: null"],                                             Err(ForeignWrite::Origin)),
+        (&["origin: "],                                                 Err(ForeignWrite::Origin)),
+        (&["origin: file://"],                                          Err(ForeignWrite::Origin)),
+        (&["origin: null", "referer: https://his.example:8443/"],       Err(ForeignWrite::Origin)),
+        (&["origin: https://his.example:8443", "referer: https://evil.example/"], Ok(())),
+        (&["referer: https://his.example:8443/password/ANA?x#y"],       Ok(())),
+        (&["referer: https://his.example:8443"],                        Ok(())),
+        (&["referer: "],                                                Ok(())),
+        (&["referer: https://evil.example/https://his.example:8443/"],  Err(ForeignWrite::Referer)),
+        (&["referer: https://his.example:8443\\@evil.example/"],        Ok(())),  // browsers end the host there, too
+        (&["referer: about:blank"],                                     Err(ForeignWrite::Referer)),
+        (&["referer: https://his.example:8443/", "referer: https://evil.example/"], Err(ForeignWrite::Referer)),
+    ];
+    for (lines, expected) in cases {
+        for method in ["POST", "PUT"] {
+            let expected = if method == "PUT" && is_preflighted(lines) { Ok(()) } else { expected };
+            assert_eq!(judged(method, lines, &any), expected, "{method}: {lines:?}");
+        }
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            assert_eq!(judged(method, lines, &any), Ok(()), "{method}: {lines:?}");
+        }
+    }
+}
+
+/// Whether a method that forms do not have is enough: browsers send exactly one Origin with it.
+fn is_preflighted(lines: &[&str]) -> bool {
+    lines.iter().filter(|line| line.starts_with("origin: ")).count() == 1
+}
+
+#[test]
+fn a_foreign_write_passes_if_its_origin_is_allowed_and_a_preflight_came_first() {
+    let portal: &[&str] = &["sec-fetch-site: cross-site", "sec-fetch-mode: cors", PORTAL];
+    let old_portal: &[&str] = &[PORTAL];
+    for lines in [portal, old_portal] {
+        for cors in [cors(AllowedOrigins::Any), only_portal()] {
+            for method in ["PUT", "PATCH", "DELETE"] {
+                assert_eq!(judged(method, lines, &cors), Ok(()), "{method}: {lines:?}");
+            }
+            for kind in
+                ["application/json", "Application/JSON; charset=utf-8", " application/fhir+json ;x", "image/png"]
+            {
+                let kind = format!("content-type: {kind}");
+                assert_eq!(judged("POST", &[lines, &[kind.as_str()]].concat(), &cors), Ok(()), "{kind}: {lines:?}");
+            }
+            #[rustfmt::skip]
+            let unasked: [&[&str]; 18] = [
+                &[],
+                &["content-type: "],
+                &["content-type: text/plain"],
+                &["content-type: Text/Plain"],
+                &["content-type: text/plain;charset=utf-8"],
+                &["content-type:  text/plain ; a=b"],
+                &["content-type: application/x-www-form-urlencoded"],
+                &["content-type: multipart/form-data; boundary=x"],
+                &["content-type: text/ping"],
+                &["content-type: application/csp-report"],
+                &["content-type: application/reports+json"],
+                &["content-type: text/plain, application/json"],
+                &["content-type: application/json, text/plain"],
+                &["content-type: application/json; a=\",\""],
+                &["content-type: json"],
+                &["content-type: /json"],
+                &["content-type: application/js on"],
+                &[JSON, JSON],
+            ];
+            for kind in unasked {
+                let refused = judged("POST", &[lines, kind].concat(), &cors);
+                assert!(refused.is_err(), "{kind:?}: {lines:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_origin_that_is_not_allowed_writes_nothing_however_it_asks() {
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        for origin in
+            [EVIL, "origin: null", "origin: https://portal.example.evil.example", "origin: http://portal.example"]
+        {
+            assert_eq!(judged(method, &[origin, JSON], &only_portal()), Err(ForeignWrite::Origin), "{method} {origin}");
+        }
+        // Without an origin there is no preflight that would have allowed it.
+        let unnamed = ["sec-fetch-site: cross-site", JSON];
+        assert_eq!(judged(method, &unnamed, &cors(AllowedOrigins::Any)), Err(ForeignWrite::Site), "{method}");
+    }
+}
+
+#[test]
+fn what_a_browser_sends_in_another_mode_had_no_preflight() {
+    for mode in ["navigate", "no-cors", "same-origin", "CORS", ""] {
+        let mode = format!("sec-fetch-mode: {mode}");
+        for method in ["POST", "DELETE"] {
+            let lines = ["sec-fetch-site: cross-site", &mode, PORTAL, JSON];
+            assert_eq!(judged(method, &lines, &only_portal()), Err(ForeignWrite::Site), "{method}, {mode}");
+        }
+    }
+}
+
+#[test]
+fn own_is_what_the_client_asked_for_as_far_as_it_is_told() {
+    let trusted = ProxiesConfig { trusted: vec!["10.0.0.0/8".parse().unwrap()], ..ProxiesConfig::default() };
+    let by_forwarded = ProxiesConfig { header: ForwardedHeader::Forwarded, ..trusted.clone() };
+    let proxy: IpAddr = "10.0.0.1".parse().unwrap();
+    let stranger: IpAddr = "192.0.2.1".parse().unwrap();
+    type Case<'a> = (&'a str, &'a ProxiesConfig, IpAddr, bool, &'a str, &'a [&'a str], bool);
+    #[rustfmt::skip]
+    let cases: [Case<'_>; 17] = [
+        // Host, from a proxy or not, over TLS or not, Origin, what else is told, whether it is own
+        ("his.example",     &trusted, stranger, true,  "https://his.example",       &[], true),
+        ("his.example",     &trusted, stranger, true,  "https://his.example:443",   &[], true),
+        ("his.example:443", &trusted, stranger, true,  "https://his.example",       &[], true),
+        ("his.example:",    &trusted, stranger, true,  "https://his.example",       &[], true),
+        ("his.example.",    &trusted, stranger, true,  "https://his.example.",      &[], true),
+        ("his.example.",    &trusted, stranger, true,  "https://his.example",       &[], false),
+        ("his.example:80",  &trusted, stranger, false, "http://his.example",        &[], true),
+        ("[2001:DB8::1]:8443", &trusted, stranger, true, "https://[2001:db8:0::1]:8443", &[], true),
+        ("[2001:db8::2]",   &trusted, stranger, true,  "https://[2001:db8::1]",     &[], false),
+        ("10.0.0.9:8080",   &trusted, proxy,    false, "https://his.example",       &["x-forwarded-host: his.example", "x-forwarded-proto: https"], true),
+        ("10.0.0.9:8080",   &trusted, stranger, false, "https://his.example",       &["x-forwarded-host: his.example", "x-forwarded-proto: https"], false),
+        ("10.0.0.9:8080",   &trusted, proxy,    false, "https://his.example:8443",  &["x-forwarded-host: his.example", "x-forwarded-proto: https", "x-forwarded-port: 8443"], true),
+        ("inner.example",   &trusted, proxy,    false, "https://his.example",       &["x-forwarded-host: his.example, inner.example", "x-forwarded-proto: https"], true),
+        ("his.example",     &trusted, proxy,    false, "https://his.example",       &["x-forwarded-host: ", "x-forwarded-proto: https"], true),
+        ("his.example",     &trusted, proxy,    false, "https://his.example",       &["x-forwarded-host: evil.example", "x-forwarded-proto: https"], false),
+        ("10.0.0.9:8080",   &by_forwarded, proxy, false, "https://his.example:8443", &["forwarded: for=192.0.2.7;host=\"his.example:8443\";proto=https"], true),
+        ("10.0.0.9:8080",   &by_forwarded, proxy, false, "https://his.example",     &["x-forwarded-host: his.example", "forwarded: for=192.0.2.7;proto=https"], false),
+    ];
+    for (authority, proxies, peer, secure, origin, told, is_own) in cases {
+        let line = format!("origin: {origin}");
+        let headers = headers(&[told, &[line.as_str()]].concat());
+        let from = Origin::of(&headers, Some(peer), secure, proxies);
+        let judged = check(&Method::POST, &headers, &AskedAddress { origin: &from, authority }, &only_portal());
+        assert_eq!(judged.is_ok(), is_own, "{authority}, {peer}: {origin}, {told:?}");
+    }
+    let told = CorsConfig { own_origins: vec!["https://his.example".into(), "app://his".into()], ..only_portal() };
+    for (line, expected) in [
+        ("origin: https://his.example", Ok(())),
+        ("origin: app://his", Ok(())),
+        ("origin: https://his.example:1", Err(ForeignWrite::Origin)),
+        ("referer: https://his.example/x", Ok(())),
+    ] {
+        assert_eq!(judged("POST", &[line], &told), expected, "{line}");
+    }
+    let open = CorsConfig { refuses_foreign: false, ..only_portal() };
+    assert_eq!(judged("POST", &[EVIL], &open), Ok(()));
+}
