@@ -52,6 +52,28 @@ pub struct Report {
     pub lease_valid: bool,
     /// Its caches.
     pub caches: CacheFigures,
+    /// The accounts whose passwords have to wait there.
+    pub waiting: WaitingAccounts,
+}
+
+/// The accounts that have to wait at an instance, after wrong passwords.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WaitingAccounts {
+    /// Those with the longest waits, the longest first. They are what was typed: there may be no such account.
+    pub named: Vec<WaitingAccount>,
+    /// How many more there are.
+    pub left_off: u64,
+}
+
+/// An account that has to wait at an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WaitingAccount {
+    /// Its id.
+    pub account: String,
+    /// Its longest wait, in ms, at the moment of the report.
+    pub wait_ms: u64,
 }
 
 /// The figures of an instance's caches, since it started.
@@ -98,6 +120,7 @@ impl Default for Report {
             bound_ms: LONGEST_BOUND_MS,
             lease_valid: true,
             caches: CacheFigures::default(),
+            waiting: WaitingAccounts::default(),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! Called by `authn` and by the operator's commands. Knows nothing of HTTP, policy or passwords in the clear.
 
 mod admin;
+mod desk;
 mod error;
 mod instances;
 mod locks;
@@ -19,8 +20,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use admin::{AccountChange, NewAccount};
+pub use desk::AccountDeletion;
 pub use error::AccountsError;
-pub use instances::{CacheFigures, Instance, LIVE_FOR, REPORT_EVERY, Report, Spread, listed_for};
+pub use instances::{
+    CacheFigures, Instance, LIVE_FOR, REPORT_EVERY, Report, Spread, WaitingAccount, WaitingAccounts, listed_for,
+};
 pub use watch::{Watch, watch};
 
 use crate::config::StoreConfig;

@@ -18,6 +18,7 @@ mod verify;
 mod proof;
 mod hasher;
 mod throttle;
+mod waiting;
 mod spacing;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,6 +52,7 @@ use proof::{Proof, ProofKey, UntilExpiry};
 use spacing::Spacing;
 use standing::{Standing, Unlisted};
 use throttle::{ProvedPassword, Throttle};
+use waiting::LastLook;
 
 /// Finds out who is calling; one per gateway.
 pub struct Authenticator {
@@ -58,6 +60,7 @@ pub struct Authenticator {
     hasher: Hasher,
     principals: Principals,
     throttle: Arc<Throttle>,
+    last_look: Mutex<LastLook>,
     /// When rejections are answered, of each client address.
     rejections: Spacing<Source>,
     /// When waits are answered beside a person who is signed in, of each account at its client address.
@@ -99,6 +102,7 @@ impl Authenticator {
             hasher: Hasher::start(settings.hasher_threads, settings.hasher_queue, settings.cost)?,
             principals: Principals::new(settings.cached_accounts, settings.verified_for, bound),
             throttle: Arc::new(Throttle::new(settings.free)),
+            last_look: Mutex::default(),
             rejections: Spacing::new(),
             mismatches: Spacing::new(),
             proofs: proofs.build(),

@@ -105,6 +105,8 @@ impl Authenticator {
 
 impl Watch for Authenticator {
     fn confirmed(&self, asked: Moment, changes: &Changes) {
+        // Before the epoch is told as applied: whoever waits for that finds the waits ended.
+        self.end_waits(*self.principals.epoch().borrow(), changes);
         if !self.principals.confirm(asked, changes) {
             return self.lost(&AccountsError::Standby);
         }

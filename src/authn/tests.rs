@@ -446,3 +446,4 @@ mod bounds;
 mod cached;
 mod guessing;
 mod listing;
+mod waiting;

@@ -21,7 +21,7 @@
 //!
 //! Memory is bounded, and time is monotonic.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -302,16 +302,50 @@ impl Throttle {
                     lock(&failures).take_back(mistyped, free);
                 }
             }
-            for source in [Some(from), from.shared()].into_iter().flatten() {
-                let Some(of_source) = self.sources.get(&source) else { continue };
-                let (mut of_source, account) = (lock(&of_source), number(account));
-                if let Some(found) = of_source.seen.iter().position(|other| *other == account) {
-                    of_source.seen.remove(found);
-                    of_source.take_back(1, self.free.accounts_of_source);
-                }
-            }
+            [Some(from), from.shared()].into_iter().flatten().for_each(|source| self.take_back_of(source, account));
         }
         self.remember(account, source, password, now);
+    }
+
+    /// Takes back that a source failed at an account.
+    fn take_back_of(&self, source: Source, account: &str) {
+        let Some(of_source) = self.sources.get(&source) else { return };
+        let (mut of_source, account) = (lock(&of_source), number(account));
+        if let Some(found) = of_source.seen.iter().position(|other| *other == account) {
+            of_source.seen.remove(found);
+            of_source.take_back(1, self.free.accounts_of_source);
+        }
+    }
+
+    /// Forgets what has failed at these accounts: who may change them has given them another password, or unlocked them.
+    /// Which addresses they know stays.
+    pub(super) fn forget<'a>(&self, accounts: impl IntoIterator<Item = &'a str>) {
+        let named: HashSet<&str> =
+            accounts.into_iter().inspect(|account| drop(self.accounts.remove(*account))).collect();
+        if named.is_empty() {
+            return;
+        }
+        // Of all pairs, however many accounts are named.
+        let pairs: Vec<_> = self.pairs.iter().map(|(pair, _)| pair).filter(|pair| named.contains(&*pair.0)).collect();
+        for pair in pairs {
+            let (account, source) = &*pair;
+            self.pairs.remove(&*pair);
+            self.take_back_of(*source, account);
+        }
+    }
+
+    /// The accounts at which a password has to wait somewhere, each with its longest wait, in no order.
+    pub(super) fn waiting(&self, now: Instant) -> HashMap<Box<str>, Duration> {
+        let mut waiting: HashMap<Box<str>, Duration> = HashMap::new();
+        let mut note = |account: &str, failures: Arc<Mutex<Failures>>| {
+            if let Some(wait) = lock(&failures).wait(now) {
+                let longest = waiting.entry(account.into()).or_default();
+                *longest = wait.max(*longest);
+            }
+        };
+        self.pairs.iter().for_each(|(pair, failures)| note(&pair.0, failures));
+        self.accounts.iter().for_each(|(account, failures)| note(&account, failures));
+        waiting
     }
 
     /// This source has sent the right password of the account once more.

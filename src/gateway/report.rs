@@ -95,6 +95,7 @@ impl Reporter {
             // That it is listed, too, this report sees to.
             lease_valid: self.authenticator.is_confirmed(Moment::now()),
             caches: self.authenticator.figures().await,
+            waiting: self.authenticator.waiting(),
         }
     }
 }

@@ -20,7 +20,7 @@ pub use cases::{Asks, Case, CasesError, Expectation, parse_cases};
 pub use review::{Asked, CellChange, Explanation, Matrix, RoleSays, Says};
 pub use rights::{Endpoint, EndpointTable, Rights};
 pub use roles_cfg::{Grant, MAX_POLICY_BYTES, PolicyError, RoleDefinition};
-pub use warnings::{Warning, hint};
+pub use warnings::{Warning, hint, suggestion};
 
 /// Whose records a role's permission reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,7 +126,7 @@ impl PolicySet {
     }
 
     /// The names that are defined, each once, in no order.
-    pub fn role_names(&self) -> impl Iterator<Item = &str> {
+    pub fn role_names(&self) -> impl Iterator<Item = &str> + Clone {
         self.by_name.keys().map(String::as_str)
     }
 

@@ -26,6 +26,36 @@ pub fn hint<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Stri
         .map_or(String::new(), |known| format!(" (did you mean `{}`? names are compared exactly)", escape::name(known)))
 }
 
+/// As [`hint`], and where there is none, asks whether a known name was meant that differs by a letter or two.
+pub fn suggestion<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    let hint = hint(unknown, known.clone());
+    // Half a name that is otherwise spelled is another name. And what is long costs its square.
+    let most = (unknown.chars().count() / 2).min(2);
+    if !hint.is_empty() || unknown.len() > 100 {
+        return hint;
+    }
+    let folded = unknown.to_lowercase();
+    let near = known.into_iter().map(|known| (edits(&folded, &known.to_lowercase()), known));
+    let nearest = near.filter(|(edits, _)| *edits <= most).min();
+    nearest.map_or(String::new(), |(_, known)| format!(" (did you mean `{}`?)", escape::name(known)))
+}
+
+/// How many letters must be inserted, left out or replaced to make one name the other (Levenshtein).
+fn edits(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, letter) in one.chars().enumerate() {
+        let mut next = vec![line + 1];
+        for (known, pair) in other.iter().zip(row.windows(2)) {
+            let (diagonal, up) = (pair.first().copied().unwrap_or(0), pair.last().copied().unwrap_or(0));
+            let left = next.last().copied().unwrap_or(0);
+            next.push((diagonal + usize::from(*known != letter)).min(up + 1).min(left + 1));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
 impl PolicySet {
     /// What is valid in this policy and hardly meant, given what the routes ask for.
     pub fn warnings(&self, asked: &Asked<'_>) -> Vec<Warning> {

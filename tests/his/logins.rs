@@ -1,6 +1,6 @@
 //! What a login needs is beside the document, and always what the document says.
 
-use fedgate::accounts::{Account, Accounts};
+use fedgate::accounts::{Account, AccountDeletion, Accounts, Changed};
 use fedgate::config::{PostgresConfig, StoreConfig};
 use fedgate::db::{Database, schema};
 use rand::Rng;
@@ -147,6 +147,59 @@ crate::on_both_stores! {
         assert_eq!(read(&his, "P401").await.unwrap().roles, ["end_user"]);
     }
 
+    async fn accounts_are_listed_in_pages_that_follow_each_other_and_leave_nobody_out(his) {
+        for id in ["C", "A", "E", "B", "D"] {
+            his.person(id, r#"{"roles":["end_user"]}"#).await;
+        }
+        // One of them as before the table was filled.
+        his.sql("DELETE FROM fedgate_logins WHERE id = 'B'; UPDATE people SET data = NULL WHERE id = 'D'").await;
+        let accounts = Accounts::open(&his.config).await.unwrap();
+        let (mut after, mut listed) = (String::new(), Vec::new());
+        loop {
+            let page = accounts.list(&after, 2).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = last.id.clone();
+            listed.extend(page);
+        }
+        let ids: Vec<_> = listed.iter().map(|account| account.id.as_str()).collect();
+        assert_eq!(ids, ["A", "B", "C", "D", "E"]);
+        for account in listed {
+            assert_eq!(accounts.read(&account.id).await.unwrap().as_ref(), Some(&account));
+            assert_eq!(account.roles.len(), usize::from(account.id != "D"));
+        }
+    }
+
+    async fn unlocking_names_the_account_and_changes_nothing(his) {
+        his.person("ANA", r#"{"roles":["end_user"]}"#).await;
+        let accounts = Accounts::open(&his.config).await.unwrap();
+        let before = accounts.read("ANA").await.unwrap().unwrap();
+        accounts.unlock("ANA").await.unwrap();
+        let changes = accounts.changes_since(Some(before.epoch)).await.unwrap();
+        assert_eq!((changes.epoch, changes.accounts), (before.epoch + 1, Changed::These(vec!["ANA".into()])));
+        let epoch = changes.epoch;
+        assert_eq!(accounts.read("ANA").await.unwrap(), Some(Account { epoch, ..before }));
+    }
+
+    async fn only_inactive_persons_without_records_are_deleted_by_a_command_too(his) {
+        his.person("ANA", r#"{"active":true}"#).await;
+        his.person("BOB", r#"{"active":false}"#).await;
+        his.page("BOB", "p1", r#"{"id":"p1"}"#).await;
+        let accounts = Accounts::open(&his.config).await.unwrap();
+        let before = accounts.changes_since(None).await.unwrap().epoch;
+        assert_eq!(accounts.delete("EVE").await.unwrap(), AccountDeletion::Missing);
+        assert_eq!(accounts.delete("ana").await.unwrap(), AccountDeletion::Missing);
+        assert_eq!(accounts.delete("ANA").await.unwrap(), AccountDeletion::Active);
+        his.sql("UPDATE people SET data = '{}' WHERE id = 'ANA'").await;
+        assert_eq!(accounts.delete("ANA").await.unwrap(), AccountDeletion::Active, "as it can log in");
+        assert_eq!(accounts.delete("BOB").await.unwrap(), AccountDeletion::InUse { pages: 1, documents: 0 });
+        his.delete(&root(), "/pols/BOB/p1").await;
+        assert_eq!(accounts.delete("BOB").await.unwrap(), AccountDeletion::Done);
+        assert_eq!(accounts.read("BOB").await.unwrap(), None);
+        let Changed::These(told) = accounts.changes_since(Some(before)).await.unwrap().accounts else { panic!() };
+        assert_eq!(told, ["ANA", "BOB"]);
+        assert_eq!(differences(&his).await, "");
+    }
+
     async fn a_hash_or_roles_of_absurd_length_let_nobody_in(his) {
         let (hash, roles) = ("$2b$12$".to_owned() + &"x".repeat(600), "r".repeat(17_000));
         his.sql(&format!("INSERT INTO people VALUES ('ANA', '{{\"password\": \"{hash}\", \"roles\": [\"root\", \"{roles}\"]}}')")).await;
@@ -214,6 +267,28 @@ async fn postgres_reads_no_document_at_a_login_however_long_it_is_and_reads_it_w
     // A table that is written anew has all its rows in other places.
     his.sql("VACUUM FULL people").await;
     assert_eq!(accounts.read("ANA").await.unwrap().unwrap().roles, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn postgres_lets_nobody_unlock_who_may_not_change_accounts() {
+    let his = His::on_postgres().await;
+    his.person("ANA", "{}").await;
+    let StoreConfig::Postgres(config) = &his.config else { unreachable!() };
+    let (client, connection) = fedgate::db::postgres::connect(config).await.unwrap();
+    tokio::spawn(connection);
+    let (reader, writer) = (format!("reader_{}", std::process::id()), format!("writer_{}", std::process::id()));
+    let prepare = format!(
+        "CREATE ROLE {reader}; CREATE ROLE {writer}; GRANT SELECT ON people TO {reader}; GRANT SELECT, UPDATE ON people TO {writer}"
+    );
+    client.batch_execute(&prepare).await.unwrap();
+    for (role, is_allowed) in [(&reader, false), (&writer, true)] {
+        client.batch_execute(&format!("SET SESSION AUTHORIZATION {role}")).await.unwrap();
+        assert_eq!(client.execute("SELECT fedgate_unlock('ANA')", &[]).await.is_ok(), is_allowed, "{role}");
+        client.batch_execute("RESET SESSION AUTHORIZATION").await.unwrap();
+    }
+    // Whoever may read people may read what logins do, once that is migrated.
+    schema::migrate(&his.database).await.unwrap();
+    client.batch_execute(&format!("SET SESSION AUTHORIZATION {reader}; SELECT FROM fedgate_logins")).await.unwrap();
 }
 
 #[tokio::test]

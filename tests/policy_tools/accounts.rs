@@ -152,7 +152,7 @@ fn each_command_for_accounts_is_one_object_for_machines() {
     let config = configuration(&files, "store.db", "");
     with_accounts(&config, async |_| ());
     let ask = |input: &str, arguments: &[&str]| account(&config, input, arguments);
-    let (code, added) = ask("a good password\n", &["add", "bob", "--roles", "end_user,Root"]);
+    let (code, added) = ask("a good password\n", &["add", "bob", "--roles", "end_user,Root", "--force"]);
     let epoch = added["epoch"].as_u64().unwrap();
     let warnings = added["warnings"].as_array().unwrap();
     assert!(warnings.len() == 1 && warnings[0].as_str().unwrap().contains("defines no role `Root`"), "{added}");
@@ -161,14 +161,14 @@ fn each_command_for_accounts_is_one_object_for_machines() {
         json!({ "id": "BOB", "done": "added", "roles": ["end_user", "Root"], "epoch": epoch, "warnings": warnings });
     assert_eq!((code, added.clone()), (0, expected));
 
-    let shown =
-        |active: bool, roles: Value| json!({ "id": "BOB", "active": active, "roles": roles, "password": "argon2id" });
+    let shown = |active: bool, roles: Value| json!({ "id": "BOB", "active": active, "roles": roles, "password": "argon2id", "waits": [] });
     assert_eq!(ask("", &["show", "BOB"]), (0, shown(true, json!(["end_user", "Root"]))));
     for (input, arguments, done, more) in [
         ("", &["roles", "BOB", "root"][..], "roles", json!({ "roles": ["root"] })),
         ("", &["disable", "BOB"], "disabled", json!({})),
         ("", &["enable", "BOB"], "enabled", json!({})),
         ("another password\n", &["passwd", "BOB"], "password", json!({})),
+        ("", &["unlock", "BOB"], "unlocked", json!({})),
         ("", &["disable", "BOB", "--wait"], "disabled", json!({ "applied": [], "silent": [] })),
     ] {
         let (code, told) = ask(input, arguments);
@@ -185,6 +185,8 @@ fn each_command_for_accounts_is_one_object_for_machines() {
 
     for (input, arguments, exit, problem) in [
         ("x\n", &["add", "bob"][..], 1, "less than 6 characters"),
+        ("", &["unlock", "bob"], 1, "did you mean `BOB`?"),
+        ("", &["delete", "bob"], 1, "did you mean `BOB`?"),
         ("a good password\n", &["add", "BOB"], 1, "`BOB` exists"),
         ("", &["add", "a/b"], 2, "`A/B`: "),
         ("", &["show", "bob"], 1, "there is no person `bob` (did you mean `BOB`? names are compared exactly)"),
@@ -201,6 +203,68 @@ fn each_command_for_accounts_is_one_object_for_machines() {
     assert!(
         policy(&explain).2.contains("did you mean `BOB`? names are compared exactly); name the roles with --roles")
     );
+}
+
+#[test]
+fn roles_are_trimmed_and_those_that_the_policy_does_not_define_are_stored_only_by_force() {
+    let files = Files::new();
+    let config = configuration(&files, "store.db", "");
+    store_with_ana(&config, HASH);
+    let ask = |arguments: &[&str]| account(&config, "", arguments);
+    let (code, told) = ask(&["roles", "ANA", " root, end_user ,, root"]);
+    assert_eq!((code, &told["roles"]), (0, &json!(["root", "end_user"])), "{told}");
+    for (roles, problem) in [
+        ("Root", "defines no role `Root` (did you mean `root`? names are compared exactly); nothing was changed"),
+        ("end_usr", "defines no role `end_usr` (did you mean `end_user`?); nothing was changed"),
+        ("root,astronaut", "defines no role `astronaut`; nothing was changed (`--force` stores it all the same)"),
+    ] {
+        for arguments in [&["roles", "ANA", roles][..], &["add", "EVE", "--roles", roles]] {
+            let (code, told) = ask(arguments);
+            assert!(code == 2 && told["error"].as_str().unwrap().contains(problem), "{arguments:?}: {told}");
+        }
+    }
+    assert_eq!(ask(&["show", "ANA"]).1["roles"], json!(["root", "end_user"]));
+    assert_eq!(ask(&["show", "EVE"]).0, 1, "nobody was added");
+    let (code, told) = ask(&["roles", "ANA", "astronaut", "--force"]);
+    assert!(code == 0 && told["warnings"][0].as_str().unwrap().ends_with("it grants nothing"), "{told}");
+    let (code, told) = ask(&["roles", "ANA", &"r".repeat(9000), "--force"]);
+    assert!(code == 2 && told["error"].as_str().unwrap().contains("8192 bytes"), "{told}");
+}
+
+#[test]
+fn accounts_are_listed_in_pages_and_deleted_once_they_are_disabled_and_empty() {
+    let files = Files::new();
+    let config = configuration(&files, "store.db", "");
+    store_with_ana(&config, HASH);
+    with_accounts(&config, async |accounts| {
+        for id in ["BOB", "CAT"] {
+            let new =
+                NewAccount { id: id.into(), roles: vec![], password_hash: "!".into(), name: None, lastname: None };
+            assert!(accounts.add(&new).await.unwrap());
+        }
+    });
+    let ask = |arguments: &[&str]| account(&config, "", arguments);
+    let listed = |arguments: &[&str]| {
+        let (code, told) = ask(arguments);
+        let ids = told["accounts"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned());
+        (code, ids.collect::<Vec<_>>().join(" "), told["next"].as_str().map(str::to_owned))
+    };
+    assert_eq!(listed(&["list", "--limit", "2"]), (0, "ANA BOB".into(), Some("BOB".into())));
+    assert_eq!(listed(&["list", "--limit", "2", "--after", "BOB"]), (0, "CAT".into(), None));
+    assert_eq!(listed(&["list", "--limit", "3"]), (0, "ANA BOB CAT".into(), None));
+    assert_eq!(listed(&["list", "--after", "CAT"]), (0, String::new(), None));
+    let first = &ask(&["list"]).1["accounts"][0];
+    assert_eq!(first, &json!({ "id": "ANA", "active": true, "roles": ["end_user"], "password": "bcrypt" }));
+    let (code, text, _) = fedgate(&["account", "list", "--limit", "1", "--config", &config]);
+    assert!(code == 0 && text.contains("bcrypt    end_user\n") && text.ends_with("`--after ANA`\n"), "{text}");
+    assert_eq!(fedgate(&["account", "list", "--limit", "0", "--config", &config]).0, 2);
+
+    let (code, told) = ask(&["delete", "BOB"]);
+    assert!(code == 1 && told["error"].as_str().unwrap().contains("`BOB` is active; disable it first"), "{told}");
+    assert_eq!(ask(&["disable", "BOB"]).0, 0);
+    let (code, told) = ask(&["delete", "BOB", "--wait"]);
+    assert_eq!((code, &told["done"], &told["applied"]), (0, &json!("deleted"), &json!([])), "{told}");
+    assert_eq!(listed(&["list"]).1, "ANA CAT");
 }
 
 #[test]

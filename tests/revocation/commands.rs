@@ -127,3 +127,54 @@ fn an_instance_that_was_silent_for_long_is_waited_for_as_long_as_it_may_admit() 
     assert!(took > Duration::from_secs(7), "not before its lease had ended: {took:?}");
     assert_eq!(gateways.iter().map(|gateway| ask(gateway, "P0")).collect::<Vec<_>>(), [401; 3]);
 }
+
+#[test]
+fn who_mistyped_waits_no_more_once_the_account_is_unlocked_and_an_operator_sees_who_waits() {
+    let federation = Federation::with_accounts(2);
+    let gateways = federation.gateways();
+    let wrong = |gateway: &Gateway, guess: u32| {
+        let authorization = format!("Authorization: {}\r\n", basic("P0", &format!("wrong {guess}")));
+        gateway.request("GET", "/people", "", &authorization).status
+    };
+    let right = |gateway: &Gateway| ask(gateway, "P0");
+    gateways.iter().for_each(|gateway| assert_eq!(ask(gateway, "P1"), 200));
+    // Until the wait is some seconds long, at two of them.
+    std::thread::scope(|scope| {
+        for gateway in &gateways[..2] {
+            scope.spawn(move || {
+                let deadline = Instant::now() + PATIENCE;
+                let mut looked_at = 0;
+                for guess in 0.. {
+                    looked_at += u32::from(wrong(gateway, guess) == 401);
+                    if looked_at == 8 {
+                        break;
+                    }
+                    assert!(Instant::now() < deadline, "{looked_at} were looked at");
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+    });
+    assert_eq!(gateways[..2].iter().map(right).collect::<Vec<_>>(), [429; 2]);
+    let show = || -> serde_json::Value {
+        serde_json::from_str(&fedgate(&gateways[2], &["account", "show", "P0", "--json"]).0).unwrap()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let places: BTreeSet<String> =
+            show()["waits"].as_array().unwrap().iter().map(|one| one["place"].as_str().unwrap().to_owned()).collect();
+        if !places.is_empty() {
+            assert!(!places.iter().any(|place| place.contains(&gateways[2].tls_address.to_string())), "{places:?}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "nobody is told to wait");
+    }
+    let (told, _) = fedgate(&gateways[2], &["account", "unlock", "P0", "--wait", "--json"]);
+    assert_eq!(gateways.iter().map(right).collect::<Vec<_>>(), [200; 3], "{told}");
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["done"], told["applied"].as_array().map(Vec::len)), (&"unlocked".into(), Some(3)), "{told}");
+    let deadline = Instant::now() + PATIENCE;
+    while show()["waits"] != serde_json::json!([]) {
+        assert!(Instant::now() < deadline, "an ended wait is told for ever");
+    }
+}

@@ -280,3 +280,32 @@ fn a_proved_password_is_remembered_for_a_week_with_the_hash_it_was_proved_agains
     assert_eq!((at("192.0.2.1", now), at("192.0.2.3", now)), (None, Some(proved(5))));
     assert!(throttle.knows("DOC", ip("192.0.2.1"), now), "the address stays known");
 }
+
+#[test]
+fn what_is_forgotten_waits_nowhere_and_nothing_else_is_forgotten() {
+    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    throttle.succeeded("ANA", ip("203.0.113.1"), RIGHT, now);
+    let fail = |account: &str, client: &str, most: u64| {
+        (0..most).for_each(|attempt| throttle.failed(account, ip(client), attempt, now));
+    };
+    fail("ANA", "192.0.2.1", 30);
+    fail("ANA", "192.0.2.2", 30);
+    fail("BOB", "192.0.2.1", 10);
+    // This source fails on one account more than it may.
+    (0..20).for_each(|other| fail(&format!("P{other}"), "192.0.2.3", 1));
+    fail("ANA", "192.0.2.3", 1);
+    assert!(check(&throttle, "EVE", ip("192.0.2.3"), now).is_err());
+    let waiting = throttle.waiting(now);
+    assert_eq!((waiting.len(), waiting.get("ANA")), (2, Some(&WAIT.1)), "{waiting:?}");
+
+    throttle.forget(["ANA", "NOBODY"]);
+    for client in ["192.0.2.1", "192.0.2.2", "192.0.2.3", "198.51.100.9"] {
+        assert_eq!(check(&throttle, "ANA", ip(client), now), Ok(()), "{client}");
+    }
+    assert_eq!(check(&throttle, "EVE", ip("192.0.2.3"), now), Ok(()), "of its accounts one is taken back");
+    assert!(check(&throttle, "BOB", ip("192.0.2.1"), now).is_err());
+    assert!(throttle.knows("ANA", ip("203.0.113.1"), now) && !throttle.knows("ANA", ip("192.0.2.1"), now));
+    assert_eq!(throttle.waiting(now).into_keys().collect::<Vec<_>>(), ["BOB".into()]);
+    throttle.forget([]);
+    assert!(check(&throttle, "BOB", ip("192.0.2.1"), now).is_err());
+}

@@ -1,14 +1,16 @@
 //! `fedgate account`: accounts of either store, from the command line.
 
+mod roles;
+mod show;
+
 use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
-use fedgate::accounts::{self, Account, AccountChange, Accounts, NewAccount, Spread};
+use fedgate::accounts::{self, Account, AccountChange, AccountDeletion, Accounts, NewAccount, Spread};
 use fedgate::config::Config;
-use fedgate::gateway::load_policy;
 use fedgate::password::{self, Arena, MIN_PASSWORD_CHARACTERS};
 use fedgate::path::check_new_id;
 use fedgate::policy::hint;
@@ -27,6 +29,9 @@ pub(crate) enum Command {
         /// Roles, with commas between them.
         #[arg(long, value_delimiter = ',', default_value = "end_user")]
         roles: Vec<String>,
+        /// Store also roles that the policy does not define.
+        #[arg(long)]
+        force: bool,
         /// Given name.
         #[arg(long)]
         name: Option<String>,
@@ -34,12 +39,21 @@ pub(crate) enum Command {
         #[arg(long)]
         lastname: Option<String>,
     },
-    /// Show an account: whether it can log in, and with which roles.
+    /// Show an account: whether it can log in, with which roles, and where its passwords have to wait.
     Show {
         /// The id of the person.
         id: String,
     },
-    /// Set a password; it is asked for, or read from standard input.
+    /// List accounts in the order of their ids, a page at a time.
+    List {
+        /// Begin after this id: with the last one of the page before.
+        #[arg(long, value_name = "ID", default_value = "")]
+        after: String,
+        /// How many at most.
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+    /// Set a password; it is asked for, or read from standard input. Waits after wrong passwords end.
     Passwd {
         /// The id of the person.
         id: String,
@@ -55,6 +69,16 @@ pub(crate) enum Command {
         /// Roles, with commas between them; "" for none.
         #[arg(value_delimiter = ',', required = true)]
         roles: Vec<String>,
+        /// Store also roles that the policy does not define.
+        #[arg(long)]
+        force: bool,
+    },
+    /// End the waits after wrong passwords, on every gateway: the next password is looked at at once.
+    Unlock {
+        /// The id of the person.
+        id: String,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Let an account log in again.
     Enable {
@@ -65,6 +89,13 @@ pub(crate) enum Command {
     },
     /// Keep an account from logging in, from now on and everywhere.
     Disable {
+        /// The id of the person.
+        id: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Delete a person, with all that is stored of the person: the account is disabled before, and has no pages and documents.
+    Delete {
         /// The id of the person.
         id: String,
         #[command(flatten)]
@@ -92,28 +123,41 @@ pub(crate) async fn run(config: &Path, command: Command, as_json: bool) -> Resul
 async fn work(config: &Config, command: Command, report: &mut Report) -> Result<(), Failure> {
     let accounts = open_store(config).await?;
     match command {
-        Command::Add { id, roles, name, lastname } => {
+        Command::Add { id, roles, force, name, lastname } => {
             let id = id.to_uppercase();
             check_new_id(&id).map_err(|error| Failure::Usage(anyhow!("`{id}`: {error}")))?;
-            warn_of_undefined(config, &roles, report);
+            let roles = roles::checked(config, roles, force, report)?;
             let password_hash = new_hash(config)?;
             let new = NewAccount { id: id.clone(), roles, password_hash, name, lastname };
             if !accounts.add(&new).await.map_err(|error| store_fault(config, error))? {
-                return Err(anyhow!("`{id}` exists; change it with `fedgate account roles` or `passwd`").into());
+                // Where the column takes one id for another, it is the other that exists.
+                let words = match accounts.read(&id).await {
+                    Ok(None) => "is taken by another spelling of it; `fedgate check` tells why",
+                    Ok(Some(_)) | Err(_) => "exists; change it with `fedgate account roles` or `passwd`",
+                };
+                return Err(anyhow!("`{id}` {words}").into());
             }
             report.note("roles", new.roles);
             done(&accounts, &id, "added", "added", report).await
         }
-        Command::Show { id } => show(&stored(config, &accounts, &id).await?, report),
+        Command::Show { id } => {
+            let account = stored(config, &accounts, &id).await?;
+            let instances = accounts.instances().await.map_err(|error| store_fault(config, error))?;
+            show::show(&account, &instances, report)
+        }
+        Command::List { after, limit } => {
+            // One more tells whether there are more.
+            let listed = accounts.list(&after, limit + 1).await.map_err(|error| store_fault(config, error))?;
+            show::list(listed, limit, report)
+        }
         Command::Passwd { id, wait } => {
             stored(config, &accounts, &id).await?;
             let hash = AccountChange::PasswordHash(new_hash(config)?);
             change(config, &accounts, &id, &hash, "has a new password", &wait, report).await
         }
-        Command::Roles { id, roles, wait } => {
-            let roles: Vec<String> = roles.into_iter().filter(|role| !role.is_empty()).collect();
-            warn_of_undefined(config, &roles, report);
-            let words = format!("has the roles {}", list(&roles));
+        Command::Roles { id, roles, force, wait } => {
+            let roles = roles::checked(config, roles, force, report)?;
+            let words = format!("has the roles {}", roles::named(&roles));
             change(config, &accounts, &id, &AccountChange::Roles(roles), &words, &wait, report).await
         }
         Command::Enable { id, wait } => {
@@ -122,6 +166,30 @@ async fn work(config: &Config, command: Command, report: &mut Report) -> Result<
         Command::Disable { id, wait } => {
             let words = "cannot log in any more";
             change(config, &accounts, &id, &AccountChange::Active(false), words, &wait, report).await
+        }
+        Command::Unlock { id, wait } => {
+            stored(config, &accounts, &id).await?;
+            accounts.unlock(&id).await.map_err(|error| store_fault(config, error))?;
+            committed(config, &accounts, &id, ("unlocked", "need not wait any more"), &wait, report).await
+        }
+        Command::Delete { id, wait } => {
+            match accounts.delete(&id).await.map_err(|error| store_fault(config, error))? {
+                AccountDeletion::Done => {}
+                AccountDeletion::Missing => return Err(missing(&accounts, &id).await.into()),
+                AccountDeletion::Active => {
+                    return Err(anyhow!("`{id}` is active; disable it first with `fedgate account disable`").into());
+                }
+                AccountDeletion::InUse { pages, documents } => {
+                    let count = |number: u64, one, several| {
+                        print::count(usize::try_from(number).unwrap_or(usize::MAX), one, several)
+                    };
+                    let records =
+                        [count(pages, "page", "pages"), count(documents, "document", "documents")].join(" and ");
+                    let words = "which would belong to nobody; a disabled account keeps out as well";
+                    return Err(anyhow!("`{id}` has {records}, {words}").into());
+                }
+            }
+            committed(config, &accounts, &id, ("deleted", "is deleted"), &wait, report).await
         }
     }
 }
@@ -138,7 +206,6 @@ async fn change(
     if !accounts.change(id, change).await.map_err(|error| store_fault(config, error))? {
         return Err(missing(accounts, id).await.into());
     }
-    let (committed, at) = (Instant::now(), SystemTime::now());
     let word = match change {
         AccountChange::PasswordHash(_) => "password",
         AccountChange::Active(true) => "enabled",
@@ -148,6 +215,20 @@ async fn change(
             "roles"
         }
     };
+    committed(config, accounts, id, (word, words), wait, report).await
+}
+
+/// Tells that a change is committed, in a word for programs and in several for people; waits for the gateways, if that is
+/// asked for.
+async fn committed(
+    config: &Config,
+    accounts: &Accounts,
+    id: &str,
+    (word, words): (&str, &str),
+    wait: &Wait,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let (committed, at) = (Instant::now(), SystemTime::now());
     done(accounts, id, word, words, report).await?;
     if !wait.wait {
         return Ok(());
@@ -223,39 +304,9 @@ pub(crate) async fn missing(accounts: &Accounts, id: &str) -> anyhow::Error {
     anyhow!("there is no person `{id}` (ids are compared exactly, capitals count)")
 }
 
-fn show(account: &Account, report: &mut Report) -> Result<(), Failure> {
-    let (word, words) = match account.password_hash.as_deref() {
-        None => ("none", "none; cannot log in"),
-        Some(_) if !has_usable_password(account) => ("unusable", "unusable; cannot log in until it is set anew"),
-        Some(hash) if password::is_bcrypt(hash) => ("bcrypt", "bcrypt; replaced by argon2id at the next login"),
-        Some(_) => ("argon2id", "argon2id"),
-    };
-    report.note("id", account.id.as_str());
-    report.note("active", account.active);
-    report.note("roles", account.roles.clone());
-    report.note("password", word);
-    report.line(&format!("id        {}", account.id))?;
-    report.line(&format!("active    {}", if account.active { "yes" } else { "no" }))?;
-    report.line(&format!("roles     {}", list(&account.roles)))?;
-    Ok(report.line(&format!("password  {words}"))?)
-}
-
 /// Whether there is a password that the account can log in with.
 pub(crate) fn has_usable_password(account: &Account) -> bool {
     account.password_hash.as_deref().is_some_and(password::is_acceptable_hash)
-}
-
-fn list(roles: &[String]) -> String {
-    if roles.is_empty() { "(none)".to_owned() } else { roles.join(", ") }
-}
-
-/// A role that the policy does not define grants nothing; that is worth a word, not a refusal.
-fn warn_of_undefined(config: &Config, roles: &[String], report: &mut Report) {
-    let Ok(policy) = load_policy(config) else { return };
-    let file = config.policy.roles.display();
-    for role in roles.iter().filter(|role| policy.definitions(role).next().is_none()) {
-        report.warn(format!("{file} defines no role `{role}`{}; it grants nothing", hint(role, policy.role_names())));
-    }
 }
 
 fn new_hash(config: &Config) -> anyhow::Result<String> {

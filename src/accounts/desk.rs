@@ -1,0 +1,170 @@
+//! What a helpdesk does beyond changing an account: lists accounts, unlocks one, deletes one.
+//!
+//! The one rule: as for every change, one statement each, which the triggers of the account epoch see; and no more than the
+//! HIS does for its callers: who is active, or has pages or documents, is not deleted.
+
+use tokio_postgres::types::ToSql;
+
+use super::{Account, Accounts, AccountsError, READ_TIMEOUT, Row, WRITE_TIMEOUT, within};
+use crate::db::Database;
+
+/// What became of a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountDeletion {
+    /// The person is gone.
+    Done,
+    /// There was no such person.
+    Missing,
+    /// The account is active.
+    Active,
+    /// So many pages and documents are the person's.
+    InUse {
+        /// Pages of the book of life.
+        pages: u64,
+        /// Personal documents.
+        documents: u64,
+    },
+}
+
+impl Accounts {
+    /// The accounts whose ids come after one, in the order of their ids, and no more than `most`; the first ones after "".
+    ///
+    /// # Errors
+    /// The database did not answer within two seconds.
+    pub async fn list(&self, after: &str, most: u32) -> Result<Vec<Account>, AccountsError> {
+        within(READ_TIMEOUT, self.list_unbounded(after, i64::from(most))).await
+    }
+
+    async fn list_unbounded(&self, after: &str, most: i64) -> Result<Vec<Account>, AccountsError> {
+        let rows: Vec<(String, Row)> = match &self.database {
+            Database::Postgres(pool) => {
+                let rows = pool.get().await?.query(POSTGRES_LIST, &[&after, &most]).await?;
+                let of = |row: &tokio_postgres::Row| {
+                    let (epoch, password, roles, active) = (row.get(1), row.get(2), row.get(3), row.get(4));
+                    (row.get(0), Row { epoch, found: true, password, roles, active })
+                };
+                rows.iter().map(of).collect()
+            }
+            Database::Sqlite(sqlite) => {
+                let after = after.to_owned();
+                let read = move |connection: &rusqlite::Connection| {
+                    let of = |row: &rusqlite::Row<'_>| {
+                        let (epoch, password, roles, active) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+                        Ok((row.get(0)?, Row { epoch, found: true, password, roles, active }))
+                    };
+                    let mut statement = connection.prepare_cached(SQLITE_LIST)?;
+                    statement.query_map(rusqlite::params![after, most], of)?.collect()
+                };
+                sqlite.read(read).await?
+            }
+        };
+        Ok(rows.into_iter().filter_map(|(id, row)| row.into_account(&id)).collect())
+    }
+
+    /// Ends the waits of an account on every instance: the log of changes names it, though nothing of it changes.
+    ///
+    /// # Errors
+    /// The database did not answer, or the role may not change accounts.
+    pub async fn unlock(&self, id: &str) -> Result<(), AccountsError> {
+        let unlock = async {
+            match &self.database {
+                Database::Postgres(pool) => _ = self.run_named(pool, "SELECT fedgate_unlock($1)", &[&id]).await?,
+                Database::Sqlite(sqlite) => {
+                    let id = id.to_owned();
+                    let write = sqlite.write(move |transaction| {
+                        transaction.execute("UPDATE fedgate_epoch SET epoch = epoch + 1", [])?;
+                        transaction.execute(SQLITE_NAME, [id])
+                    });
+                    self.run_named_embedded(write).await?;
+                }
+            }
+            Ok(())
+        };
+        within(WRITE_TIMEOUT, unlock).await
+    }
+
+    /// Deletes a person whose account is inactive, and who has neither pages nor documents.
+    ///
+    /// # Errors
+    /// The database did not answer.
+    pub async fn delete(&self, id: &str) -> Result<AccountDeletion, AccountsError> {
+        within(WRITE_TIMEOUT, self.delete_unbounded(id)).await
+    }
+
+    async fn delete_unbounded(&self, id: &str) -> Result<AccountDeletion, AccountsError> {
+        let deleted = match &self.database {
+            Database::Postgres(pool) => match self.run_named(pool, POSTGRES_DELETE, &[&id, &id]).await {
+                // A page came between the look and the deletion.
+                Err(AccountsError::Database(error)) if error.is_foreign_key_violation() => 0,
+                deleted => deleted?,
+            },
+            Database::Sqlite(sqlite) => {
+                let id = id.to_owned();
+                let delete = sqlite.write(move |transaction| transaction.execute(SQLITE_DELETE, [id]));
+                self.run_named_embedded(delete).await? as u64
+            }
+        };
+        if deleted > 0 {
+            return Ok(AccountDeletion::Done);
+        }
+        match self.read(id).await? {
+            None => Ok(AccountDeletion::Missing),
+            Some(account) if account.active => Ok(AccountDeletion::Active),
+            Some(_) => {
+                let (pages, documents) = self.records(id).await?;
+                Ok(AccountDeletion::InUse { pages, documents })
+            }
+        }
+    }
+
+    /// How many pages and documents a person has.
+    async fn records(&self, id: &str) -> Result<(u64, u64), AccountsError> {
+        let (pages, documents): (i64, i64) = match &self.database {
+            Database::Postgres(pool) => {
+                let of: [&(dyn ToSql + Sync); 1] = [&id];
+                let session = pool.get().await?;
+                let pages = session.query_one("SELECT count(*) FROM pols WHERE book = $1", &of).await?;
+                let documents = session.query_one("SELECT count(*) FROM personal_docs WHERE fedacct = $1", &of).await?;
+                (pages.get(0), documents.get(0))
+            }
+            Database::Sqlite(sqlite) => {
+                let id = id.to_owned();
+                let counts = "SELECT (SELECT count(*) FROM pols WHERE book = ?1), \
+                              (SELECT count(*) FROM personal_docs WHERE fedacct = ?1)";
+                sqlite.read(move |db| db.query_row(counts, [id], |row| Ok((row.get(0)?, row.get(1)?)))).await?
+            }
+        };
+        Ok((pages.unsigned_abs(), documents.unsigned_abs()))
+    }
+}
+
+// As one account is read: see `POSTGRES_READ`.
+const POSTGRES_LIST: &str = "
+    SELECT p.id::varchar, e.epoch,
+           CASE WHEN l.id IS NULL THEN d.password ELSE l.password END,
+           CASE WHEN l.id IS NULL THEN d.roles ELSE l.roles END,
+           CASE WHEN l.id IS NULL THEN d.active ELSE l.active END
+    FROM fedgate_epoch e CROSS JOIN people p
+    LEFT JOIN fedgate_logins l ON l.id = p.id::varchar COLLATE \"C\" AND l.row_writer = p.xmin AND l.row_place = p.ctid
+    LEFT JOIN LATERAL fedgate_login(CASE WHEN l.id IS NULL THEN p.data END) d ON true
+    WHERE p.id > $1 ORDER BY p.id LIMIT $2";
+const SQLITE_LIST: &str = "
+    SELECT CAST(p.id AS TEXT), e.epoch,
+           CASE WHEN l.id IS NULL THEN d.password ELSE l.password END,
+           CASE WHEN l.id IS NULL THEN d.roles ELSE l.roles END,
+           CASE WHEN l.id IS NULL THEN d.active ELSE l.active END
+    FROM fedgate_epoch e CROSS JOIN people p
+    LEFT JOIN fedgate_logins l ON l.id = p.id COLLATE BINARY
+    LEFT JOIN fedgate_logins_due d ON l.id IS NULL AND d.row_id = p.id
+    WHERE p.id > ?1 ORDER BY p.id LIMIT ?2";
+const SQLITE_NAME: &str = "INSERT INTO fedgate_account_changes SELECT epoch, ?1 FROM fedgate_epoch";
+const POSTGRES_DELETE: &str = "
+    DELETE FROM people WHERE id = $1 AND id::varchar COLLATE \"C\" = $2::text
+    AND NOT coalesce((data -> 'active')::text IN ('null', 'true', '\"True\"', '\"true\"'), true)
+    AND NOT EXISTS (SELECT FROM pols WHERE book = people.id)
+    AND NOT EXISTS (SELECT FROM personal_docs WHERE fedacct = people.id)";
+const SQLITE_DELETE: &str = "
+    DELETE FROM people WHERE id = ?1 AND CAST(id AS TEXT) = ?1 COLLATE BINARY
+    AND NOT coalesce((data -> '$.active') IN ('null', 'true', '\"True\"', '\"true\"'), 1)
+    AND NOT EXISTS (SELECT 1 FROM pols WHERE book = people.id)
+    AND NOT EXISTS (SELECT 1 FROM personal_docs WHERE fedacct = people.id)";

@@ -1,0 +1,78 @@
+//! Which accounts wait after wrong passwords, as this instance tells its operator, and how that is ended.
+//!
+//! The one rule: a wait ends on every instance with any change of the account that the log of changes names: a new password,
+//! whoever stored it, or `fedgate account unlock`. Called by the report and by the watch over the accounts.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+
+use super::Authenticator;
+use crate::accounts::{Changed, Changes, WaitingAccount, WaitingAccounts};
+
+/// How many accounts a report names, the longest waits first. It is a row of the database that is written each second.
+const NAMED: usize = 100;
+/// Longest id that is named: what was typed may be no id at all.
+const LONGEST_NAME: usize = 128;
+/// How often they are looked for: under attack there are many to look through.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What was found when they were last looked for.
+pub(super) type LastLook = Option<(Instant, WaitingAccounts)>;
+
+impl Authenticator {
+    /// The accounts that have to wait at this instance.
+    pub fn waiting(&self) -> WaitingAccounts {
+        let now = Instant::now();
+        if let Some((looked, waiting)) = &*self.last_look()
+            && now.duration_since(*looked) < LOOK_EVERY
+        {
+            return waiting.clone();
+        }
+        let found = self.throttle.waiting(now).into_iter();
+        let mut found: Vec<_> = found.map(|(account, wait)| (wait, String::from(account))).collect();
+        // The longest first; of equal ones always the same.
+        found.sort_unstable_by(|one, other| other.cmp(one));
+        let all = found.len();
+        let named = found.into_iter().filter(|(_, account)| account.len() <= LONGEST_NAME).take(NAMED);
+        let named: Vec<_> = named
+            .map(|(wait, account)| WaitingAccount {
+                account,
+                wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            })
+            .collect();
+        let left_off = u64::try_from(all - named.len()).unwrap_or(u64::MAX);
+        let waiting = WaitingAccounts { named, left_off };
+        *self.last_look() = Some((now, waiting.clone()));
+        waiting
+    }
+
+    fn last_look(&self) -> MutexGuard<'_, LastLook> {
+        self.last_look.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the waits of accounts that changed, when `before` was the epoch that was known.
+    pub(super) fn end_waits(&self, before: u64, changes: &Changes) {
+        match &changes.accounts {
+            Changed::These(accounts) if accounts.is_empty() => {}
+            Changed::These(accounts) => {
+                self.throttle.forget(accounts.iter().map(String::as_str));
+                *self.last_look() = None;
+            }
+            // After a gap the log still names who changed in it, unless this is another history. No right hangs on that.
+            Changed::Everything if before > 0 && before < changes.epoch => {
+                let (accounts, throttle) = (self.accounts.clone(), Arc::clone(&self.throttle));
+                let Ok(runtime) = Handle::try_current() else { return };
+                runtime.spawn(async move {
+                    if let Ok(Changes { accounts: Changed::These(names), .. }) =
+                        accounts.changes_since(Some(before)).await
+                    {
+                        throttle.forget(names.iter().map(String::as_str));
+                    }
+                });
+            }
+            Changed::Everything => {}
+        }
+    }
+}

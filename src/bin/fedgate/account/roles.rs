@@ -1,0 +1,59 @@
+//! Roles as they are named on the command line.
+//!
+//! The one rule: a role that the policy does not define grants nothing, and is mostly a slip of the pen: it is stored only
+//! where that is said.
+
+use anyhow::anyhow;
+use fedgate::config::Config;
+use fedgate::gateway::load_policy;
+use fedgate::policy::suggestion;
+
+use crate::Failure;
+use crate::print::Report;
+
+/// Longest list, in bytes as JSON, as the HIS takes it; logins take a list that is twice as long for none.
+const MOST_BYTES: usize = 8 * 1024;
+
+/// The roles that are named, without the blanks around them, each once.
+///
+/// # Errors
+/// The policy does not define one of them, and that is not forced; or they are too many.
+pub(super) fn checked(
+    config: &Config,
+    named: Vec<String>,
+    is_forced: bool,
+    report: &mut Report,
+) -> Result<Vec<String>, Failure> {
+    let mut roles: Vec<String> = Vec::new();
+    for role in named.iter().map(|role| role.trim()).filter(|role| !role.is_empty()) {
+        if !roles.iter().any(|known| known == role) {
+            roles.push(role.to_owned());
+        }
+    }
+    if serde_json::json!(roles).to_string().len() + roles.len() > MOST_BYTES {
+        return Err(Failure::Usage(anyhow!("these roles are longer than {MOST_BYTES} bytes together; name fewer")));
+    }
+    let file = config.policy.roles.display();
+    let policy = match load_policy(config) {
+        Ok(policy) => policy,
+        // Whoever has to take a role away now may not have a policy at hand.
+        Err(_) if is_forced || roles.is_empty() => return Ok(roles),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            return Err(Failure::Usage(error.context("the roles cannot be checked; `--force` stores them unchecked")));
+        }
+    };
+    for role in roles.iter().filter(|role| policy.definitions(role).next().is_none()) {
+        let unknown = format!("{file} defines no role `{role}`{}", suggestion(role, policy.role_names()));
+        if !is_forced {
+            return Err(Failure::Usage(anyhow!("{unknown}; nothing was changed (`--force` stores it all the same)")));
+        }
+        report.warn(format!("{unknown}; it grants nothing"));
+    }
+    Ok(roles)
+}
+
+/// Roles in words.
+pub(super) fn named(roles: &[String]) -> String {
+    if roles.is_empty() { "(none)".to_owned() } else { roles.join(", ") }
+}

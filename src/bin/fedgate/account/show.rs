@@ -1,0 +1,92 @@
+//! Accounts as they are shown: one with all that is known of it, and many in lines.
+
+use std::time::Duration;
+
+use fedgate::accounts::{Account, Instance, WaitingAccount};
+use fedgate::{escape, password};
+use serde_json::{Value, json};
+
+use super::{has_usable_password, roles};
+use crate::Failure;
+use crate::print::Report;
+
+/// Shows one account.
+pub(super) fn show(account: &Account, instances: &[Instance], report: &mut Report) -> Result<(), Failure> {
+    let (word, words) = password_kind(account);
+    report.note("id", account.id.as_str());
+    report.note("active", account.active);
+    report.note("roles", account.roles.clone());
+    report.note("password", word);
+    report.line(&format!("id        {}", account.id))?;
+    report.line(&format!("active    {}", if account.active { "yes" } else { "no" }))?;
+    report.line(&format!("roles     {}", roles::named(&account.roles)))?;
+    report.line(&format!("password  {words}"))?;
+    let mut waits: Vec<Value> = Vec::new();
+    for (Instance { report: of, seen }, wait) in waits_of(&account.id, instances) {
+        let left = Duration::from_millis(wait.wait_ms).saturating_sub(*seen);
+        report.line(&format!(
+            "waits     {} s at {} ({}), after wrong passwords; `fedgate account unlock {}` ends it",
+            left.as_secs_f64().ceil(),
+            escape::name(&of.id),
+            escape::name(&of.place),
+            account.id
+        ))?;
+        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        waits.push(json!({ "id": of.id, "place": of.place, "wait_ms": left }));
+    }
+    report.note("waits", waits);
+    for of in instances.iter().filter(|instance| instance.is_live()).map(|instance| &instance.report) {
+        if of.waiting.left_off > 0 {
+            let (id, place, more) = (escape::name(&of.id), escape::name(&of.place), of.waiting.left_off);
+            report.warn(format!("at {id} ({place}) {more} more accounts wait than it names; this may be one of them"));
+        }
+    }
+    Ok(())
+}
+
+/// Where an account has to wait, for all that the gateways that run have told.
+fn waits_of<'a>(
+    account: &'a str,
+    instances: &'a [Instance],
+) -> impl Iterator<Item = (&'a Instance, &'a WaitingAccount)> + 'a {
+    let live = instances.iter().filter(|instance| instance.is_live());
+    live.filter_map(move |instance| {
+        let named = &instance.report.waiting.named;
+        let wait = named.iter().find(|waiting| waiting.account == account)?;
+        (Duration::from_millis(wait.wait_ms) > instance.seen).then_some((instance, wait))
+    })
+}
+
+/// Lists accounts, of which there is one more than `limit` if there are more.
+pub(super) fn list(mut accounts: Vec<Account>, limit: u32, report: &mut Report) -> Result<(), Failure> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = accounts.len() > limit;
+    accounts.truncate(limit);
+    let object = |account: &Account| {
+        let Account { id, roles, active, .. } = account;
+        json!({ "id": id, "active": active, "roles": roles, "password": password_kind(account).0 })
+    };
+    report.note("accounts", accounts.iter().map(object).collect::<Vec<_>>());
+    for account in &accounts {
+        let active = if account.active { "active" } else { "disabled" };
+        let (kind, roles) = (password_kind(account).0, roles::named(&account.roles));
+        report.line(&format!("{:<24}  {active:<8}  {kind:<8}  {roles}", account.id))?;
+    }
+    let last = accounts.last().filter(|_| has_more).map(|account| account.id.as_str());
+    report.note("next", last);
+    match last {
+        Some(last) => Ok(report.line(&format!("there are more; go on with `--after {last}`"))?),
+        None if accounts.is_empty() => Ok(report.line("there are no accounts here")?),
+        None => Ok(()),
+    }
+}
+
+/// How an account's password is stored, in a word for programs and in words for people.
+fn password_kind(account: &Account) -> (&'static str, &'static str) {
+    match account.password_hash.as_deref() {
+        None => ("none", "none; cannot log in"),
+        Some(_) if !has_usable_password(account) => ("unusable", "unusable; cannot log in until it is set anew"),
+        Some(hash) if password::is_bcrypt(hash) => ("bcrypt", "bcrypt; replaced by argon2id at the next login"),
+        Some(_) => ("argon2id", "argon2id"),
+    }
+}
