@@ -96,7 +96,7 @@ fn what_is_legal_is_recorded_whole_and_explained() {
     // The last of many roles is the one that grants.
     let mut roles: Vec<String> = (0..80).map(|number| format!("nurse_of_ward_{number:06}")).collect();
     roles.push("end_user".into());
-    assert_eq!(fedgate(&["account", "roles", "ANA", &roles.join(","), "--config", &config]).0, 0);
+    assert_eq!(fedgate(&["account", "roles", "ANA", &roles.join(","), "--force", "--config", &config]).0, 0);
     let gateway = Gateway::start_at(place, &RECORDED);
     let long = "x".repeat(2_048 - "/pols/DOC/".len());
     for (path, status, word) in
@@ -117,7 +117,7 @@ fn what_was_cut_is_not_replayed() {
     let config = place.dir.join("fedgate.toml").display().to_string();
     let mut roles: Vec<String> = (0..300).map(|number| format!("nurse_of_ward_{number:06}")).collect();
     roles.push("end_user".into());
-    assert_eq!(fedgate(&["account", "roles", "ANA", &roles.join(","), "--config", &config]).0, 0);
+    assert_eq!(fedgate(&["account", "roles", "ANA", &roles.join(","), "--force", "--config", &config]).0, 0);
     let gateway = Gateway::start_at(place, &RECORDED);
     let answer = gateway.get("/people/ANA", "ANA");
     assert_eq!((answer.status, gateway.record()["cut"].clone()), (200, json!(["roles"])));

@@ -286,6 +286,8 @@ fn accounts_are_managed_from_the_command_line_and_the_gateway_sees_it() {
     becomes("second-2", 200);
     becomes("first-1", 401);
     let (code, text) = run(&["roles", "NEW", "nurse"], "");
+    assert!(code == 2 && text.contains("nothing was changed"), "{text}");
+    let (code, text) = run(&["roles", "NEW", "nurse", "--force"], "");
     assert!(code == 0 && text.contains("defines no role `nurse`"), "{text}");
     becomes("second-2", 403);
     let (code, text) = run(&["show", "NEW"], "");

@@ -37,6 +37,22 @@ fn usage_and_configuration_faults_exit_with_two() {
     assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("import"));
 }
 
+#[test]
+fn a_migration_tells_of_a_column_that_takes_one_id_for_another_and_how_that_is_mended() {
+    let scratch = Scratch::new();
+    let config = configuration(&scratch.0);
+    let loose = "CREATE TABLE people (id TEXT COLLATE NOCASE PRIMARY KEY NOT NULL, data TEXT)";
+    rusqlite::Connection::open(scratch.0.join("his.db")).unwrap().execute_batch(loose).unwrap();
+    let migrated = fedhis(&["migrate"], &config);
+    let told = String::from_utf8_lossy(&migrated.stderr).into_owned();
+    assert!(migrated.status.success(), "{told}");
+    assert!(told.contains("warning: `people.id` is TEXT COLLATE NOCASE, which may take one id for another"), "{told}");
+    assert!(told.contains("make a new store with `fedhis migrate`"), "{told}");
+    std::fs::remove_file(scratch.0.join("his.db")).unwrap();
+    let migrated = fedhis(&["migrate"], &config);
+    assert!(!String::from_utf8_lossy(&migrated.stderr).contains("warning: `"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_federation_is_seeded_once() {
     let his = His::on_sqlite().await;
