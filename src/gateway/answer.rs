@@ -34,6 +34,20 @@ pub(super) fn ask_plainly(request: &mut RequestHeader) -> Result<()> {
     request.insert_header(header::ACCEPT_ENCODING, "identity")
 }
 
+/// Whether a client of this version knows neither chunks nor interim answers.
+pub(super) fn is_old(version: Version) -> bool {
+    matches!(version, Version::HTTP_09 | Version::HTTP_10)
+}
+
+/// Takes the chunks from an answer to a client that knows none: the connection's end is the answer's.
+pub(super) fn suit(session: &mut Session, response: &mut ResponseHeader) {
+    let is_final = !response.status.is_informational();
+    if is_final && is_old(session.req_header().version) && response.headers.contains_key(header::TRANSFER_ENCODING) {
+        response.remove_header(&header::TRANSFER_ENCODING);
+        session.set_keepalive(None);
+    }
+}
+
 /// Prepares the head of an answer for what becomes of its body.
 pub(super) fn prepare(session: &mut Session, response: &mut ResponseHeader, remover: Remover) -> Result<Passing> {
     if response.status.is_informational() {
@@ -60,14 +74,8 @@ pub(super) fn prepare(session: &mut Session, response: &mut ResponseHeader, remo
         }
         AnswerKind::Json => {
             response.remove_header(&header::CONTENT_LENGTH);
-            match session.req_header().version {
-                // These know no chunks: the connection's end is the answer's.
-                Version::HTTP_09 | Version::HTTP_10 => session.set_keepalive(None),
-                _ => {
-                    response.set_version(Version::HTTP_11);
-                    response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-                }
-            }
+            response.set_version(Version::HTTP_11);
+            response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
             Ok(Passing::Without(Box::new(remover), false))
         }
     }

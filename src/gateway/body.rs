@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use http::{Version, header};
+use http::header;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
+use super::answer::is_old;
 use super::pace::{Pace, Tempo};
 use super::request::content_length;
 use crate::fields::{BodyCheck, BodyFault, check_request};
@@ -91,6 +92,20 @@ impl From<Box<Error>> for Unheld {
     }
 }
 
+/// Tells a client that waits for it to send its body; pingora leaves that to the service behind, which is not asked to.
+///
+/// # Errors
+/// The client has gone.
+pub(super) async fn invite(session: &mut Session) -> Result<()> {
+    let head = session.req_header();
+    // HTTP/1.0 has no interim answers (RFC 9110, 10.1.1).
+    let waits = head.headers.contains_key(header::EXPECT) && !is_old(head.version);
+    if waits && !session.as_mut().is_body_empty() {
+        session.as_mut().write_continue_response().await.map_err(|error| error.into_down())?;
+    }
+    Ok(())
+}
+
 /// Reads the body of a request and judges it while it comes.
 ///
 /// `limit` is its largest size in bytes, `tempo` how fast it must come.
@@ -108,10 +123,7 @@ pub(super) async fn hold(
     let headers = &session.req_header().headers;
     check_request(headers)?;
     let declared = content_length(headers).map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-    // HTTP/1.0 has no interim answers (RFC 9110, 10.1.1).
-    if headers.contains_key(header::EXPECT) && session.req_header().version != Version::HTTP_10 {
-        session.as_mut().write_continue_response().await.map_err(|error| error.into_down())?;
-    }
+    invite(session).await?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut pace = Pace::new(tempo);
     let mut body = BytesMut::new();

@@ -9,6 +9,7 @@ use pingora_core::Result;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_proxy::Session;
 
+use super::answer::is_old;
 use super::body::{self, Held, Unheld};
 use super::context::{Context, NOT_RECORDED, Outcome};
 use super::cors::Cors;
@@ -29,6 +30,9 @@ impl Gateway {
             // A window that a client never opens keeps no socket busy: only this ends the wait for it. It is of one
             // piece.
             session.as_downstream_mut().set_write_timeout(Some(self.send_patience));
+        }
+        if is_old(session.req_header().version) {
+            session.as_downstream_mut().set_ignore_info_resp(true);
         }
         let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let peer = client_ip(session);
@@ -99,7 +103,10 @@ impl Gateway {
 
     /// Takes in and judges the body of an admitted request, where its route guards members.
     async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<Held>, Unheld> {
-        let Some(check) = permit.body_check() else { return Ok(None) };
+        let Some(check) = permit.body_check() else {
+            body::invite(session).await?;
+            return Ok(None);
+        };
         let limit = permit.max_body_bytes();
         body::hold(session, check, limit, self.body_tempo, &self.held_bodies).await.map(Some)
     }

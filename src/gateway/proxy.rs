@@ -255,6 +255,7 @@ impl ProxyHttp for Gateway {
         if let Some(remover) = ctx.permit()?.remover() {
             ctx.passing = answer::prepare(session, response, remover)?;
         }
+        answer::suit(session, response);
         ctx.identify(response)?;
         ctx.cors.apply(response)?;
         if response.status.is_informational() || session.req_header().method.is_safe() {

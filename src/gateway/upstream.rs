@@ -159,12 +159,26 @@ impl Upstream {
         if !self.forward_authorization {
             request.remove_header(&header::AUTHORIZATION);
         }
+        join_cookies(request)?;
         told.origin.tell(request, told.request_id)?;
         request.insert_header(REQUEST_ID, told.request_id)?;
         if let Some(assertion) = told.assertion {
             request.insert_header(assertion::HEADER, assertion)?;
         }
         Ok(())
+    }
+}
+
+/// Makes one line of cookies that came in several: HTTP/2 may split them, and services read the first alone, or join them
+/// by commas (RFC 9113, 8.2.3; RFC 6265, 5.4).
+fn join_cookies(request: &mut RequestHeader) -> Result<()> {
+    let lines: Vec<&[u8]> = request.headers.get_all(header::COOKIE).iter().map(|line| line.as_bytes()).collect();
+    match lines.as_slice() {
+        [] | [_] => Ok(()),
+        several => {
+            let joined = several.join(&b"; "[..]);
+            request.insert_header(header::COOKIE, joined)
+        }
     }
 }
 

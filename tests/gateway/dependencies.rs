@@ -1,0 +1,206 @@
+//! Faults that others have reported of the libraries, and what guards against each (docs/DEPENDENCIES.md).
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::fixture::{Gateway, PATIENCE, find_header};
+use crate::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, open, read};
+use crate::scripted::{Server, before, before_one, until};
+
+/// Sends bytes and reads until the connection ends, or `until` is in what came.
+fn converse(gateway: &Gateway, bytes: &str, until: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes.as_bytes()).unwrap();
+    let (mut text, mut block) = (String::new(), [0; 4096]);
+    while !text.contains(until) || until.is_empty() {
+        match stream.read(&mut block) {
+            Ok(count @ 1..) => text.push_str(&String::from_utf8_lossy(&block[..count])),
+            _ => break,
+        }
+    }
+    (stream, text)
+}
+
+#[test]
+fn cookies_that_http2_has_split_are_one_line_upstream() {
+    let server = Server::good();
+    let gateway = before_one(&server, "");
+    let mut stream = open(&gateway);
+    let block = block_of("GET", "/x/1", &[("cookie", "a=b"), ("cookie", "c=d; e=f"), ("cookie", "g=h")]);
+    stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)).unwrap();
+    read(&mut stream, |kind, number| kind == HEADERS && number == 1);
+    let two_lines = "GET /x/1 HTTP/1.1\r\nHost: a\r\nCookie: a=b\r\nCookie: c=d\r\nConnection: close\r\n\r\n";
+    assert_eq!(gateway.send(two_lines.as_bytes()).status, 200);
+    let seen = server.seen();
+    for (request, cookie) in seen.iter().zip(["a=b; c=d; e=f; g=h", "a=b; c=d"]) {
+        assert_eq!(request.to_ascii_lowercase().matches("\r\ncookie:").count(), 1, "{request}");
+        assert_eq!(find_header(request, "cookie").as_deref(), Some(cookie));
+    }
+}
+
+#[test]
+fn who_waits_for_100_is_told_to_go_on() {
+    let server = Server::good();
+    let gateway = before_one(&server, "");
+    let head =
+        "POST /x/1 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\n";
+    let (mut stream, told) = converse(&gateway, head, "\r\n\r\n");
+    assert!(told.starts_with("HTTP/1.1 100 "), "{told}");
+    stream.write_all(b"{}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(find_header(&server.seen()[0], "expect"), None);
+    // What is refused is refused at once, and HTTP/1.0 has no interim answers.
+    let refused = head.replace("/x/1", "/nowhere");
+    assert!(converse(&gateway, &refused, "").1.starts_with("HTTP/1.1 401 "));
+    let old = head.replace("HTTP/1.1", "HTTP/1.0") + "{}";
+    let (_, answer) = converse(&gateway, &old, "");
+    assert!(answer.contains(" 200 ") && !answer.contains(" 100 "), "{answer}");
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_no_chunks_and_no_interim_answers() {
+    let server = Server::start(|exchange| {
+        exchange.write(
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+              4\r\ntrue\r\n0\r\n\r\n",
+        )
+    });
+    let gateway = before_one(&server, "");
+    for keeps in ["", "Connection: keep-alive\r\n"] {
+        let (_, answer) = converse(&gateway, &format!("GET /x/1 HTTP/1.0\r\nHost: a\r\n{keeps}\r\n"), "");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(" 200 ") && !head.contains(" 103 "), "{answer}");
+        assert_eq!((body, find_header(head, "transfer-encoding")), ("true", None), "{answer}");
+        assert_eq!(find_header(head, "connection").as_deref(), Some("close"), "its end is the connection's: {answer}");
+    }
+    let (_, answer) = converse(&gateway, "GET /x/1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "");
+    assert!(answer.starts_with("HTTP/1.1 103 ") && answer.ends_with("0\r\n\r\n"), "{answer}");
+}
+
+#[test]
+fn what_a_client_says_of_its_connection_does_not_end_ours() {
+    let server = Server::good();
+    let gateway = before_one(&server, "");
+    for line in
+        ["Connection: close", "Connection: close, keep-alive\r\nKeep-Alive: timeout=1", "Proxy-Connection: close"]
+    {
+        let request = format!("GET /x/1 HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n");
+        assert_eq!(gateway.send_and_close(request.as_bytes()).status, 200, "{line}");
+        let seen = server.seen().pop().unwrap();
+        for name in ["connection", "keep-alive", "proxy-connection"] {
+            assert_eq!(find_header(&seen, name), None, "{line}");
+        }
+    }
+}
+
+/// The processor time of a process, in ticks (proc(5): fields 14 and 15 of `stat`).
+fn ticks(gateway: &Gateway) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/stat", gateway.child.id())).unwrap();
+    let fields: Vec<&str> = text.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn half_a_chunk_head_and_a_client_that_has_gone_keep_no_thread_busy() {
+    let server = Server::good();
+    let gateway = before_one(&server, "");
+    let head = "POST /x/1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for part in ["", "4", "4\r", "4\r\n", "4\r\nab", "4\r\nabcd", "4\r\nabcd\r\n0", "4\r\nabcd\r\n0\r\n"] {
+        for way in [Shutdown::Write, Shutdown::Both] {
+            let mut stream = TcpStream::connect(gateway.address).unwrap();
+            stream.write_all(format!("{head}{part}").as_bytes()).unwrap();
+            let _ = stream.shutdown(way);
+            // It ends with a record, and not with a success.
+            let record = gateway.record();
+            assert_ne!(record["status"], 200, "{part:?}: {record}");
+        }
+    }
+    // A loop would take a whole second of one.
+    let before = ticks(&gateway);
+    std::thread::sleep(Duration::from_secs(1));
+    let taken = ticks(&gateway) - before;
+    assert!(taken < 50, "{taken} ticks of idling");
+    assert!(server.seen().is_empty(), "{:?}", server.seen());
+}
+
+#[test]
+fn an_upload_that_nobody_takes_ends_although_its_client_has_cancelled_it() {
+    // It takes a connection, and never a byte of a body.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().flatten().map(Some).collect::<Vec<_>>());
+    let environment = [("FEDGATE_GATEWAY_MAX_BODY_BYTES", "1073741824")];
+    let gateway = crate::scripted::before_in(&environment, &[address.to_string()], "write_timeout_ms = 500");
+    let mut stream = open(&gateway);
+    stream.sock.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    stream.write_all(&frame(HEADERS, END_HEADERS, 1, &block_of("POST", "/x/1", &[]))).unwrap();
+    let began = Instant::now();
+    // As long as the window opens; then the socket upstream is full.
+    let mut sent = 0;
+    for _ in 0..4000 {
+        let data = frame(DATA, 0, 1, &[b'x'; 16_000]);
+        if sent >= 60_000 && read(&mut stream, |kind, number| kind == 8 && number == 1).is_empty() {
+            break;
+        }
+        if stream.write_all(&data).and_then(|()| stream.flush()).is_err() {
+            break;
+        }
+        sent += 16_000;
+    }
+    let _ = stream.write_all(&frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes()));
+    let record = gateway.record_within(PATIENCE).expect("the request comes to its end").1;
+    assert_ne!(record["status"], 200, "{record}");
+    assert!(began.elapsed() < PATIENCE);
+    assert_eq!(gateway.admin_get("/livez").status, 200);
+}
+
+#[test]
+fn an_answer_in_pieces_has_no_empty_frame_but_its_last() {
+    // Clients count empty frames, and leave (CVE-2019-9518).
+    let server = Server::start(|exchange| {
+        exchange.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ntrue\r\n")
+            && exchange.write(b"2\r\n\r\n\r\n0\r\n\r\n")
+    });
+    let gateway = before(&[server.address.to_string()], "");
+    let mut stream = open(&gateway);
+    for number in [1, 3, 5] {
+        let block = block_of("GET", "/x/1", &[]);
+        stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, number, &block)).unwrap();
+    }
+    let mut bytes = [const { Vec::new() }; 6];
+    let mut head = [0; 9];
+    let mut ended = 0;
+    while ended < 3 && stream.read_exact(&mut head).is_ok() {
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        stream.read_exact(&mut payload).unwrap();
+        if head[3] == DATA {
+            assert!(!payload.is_empty() || head[4] & END_STREAM != 0, "an empty frame that ends nothing");
+            ended += usize::from(head[4] & END_STREAM);
+            bytes[usize::from(head[8])].extend(payload);
+        }
+    }
+    assert!([1, 3, 5].iter().all(|&number: &usize| bytes[number] == b"true\r\n"), "{bytes:?}");
+    assert_eq!(gateway.call("GET", "2"), 200);
+    until("all of it was asked for", || server.seen().len() == 4);
+}
+
+#[test]
+fn every_test_that_the_document_names_is_there() {
+    let document = std::fs::read_to_string("docs/DEPENDENCIES.md").unwrap();
+    let (mut file, mut named) = (String::new(), 0);
+    for word in document.split('`').filter(|word| word.contains("::") && !word.contains(' ')) {
+        let (at, test) = word.split_once("::").unwrap();
+        if !at.is_empty() {
+            let places = ["tests/", "tests/gateway/"].map(|place| format!("{place}{at}"));
+            let found = places.iter().find(|place| std::path::Path::new(place).exists());
+            file = std::fs::read_to_string(found.unwrap_or_else(|| panic!("no file {at}"))).unwrap();
+        }
+        assert!(file.contains(&format!("fn {test}(")), "{word}");
+        named += 1;
+    }
+    assert!(named > 20, "{named} are named");
+}
