@@ -117,6 +117,22 @@ crate::on_both_stores! {
         assert_eq!(count(&his).await, "1200");
     }
 
+    async fn a_batch_is_bounded_by_its_bytes_too(his) {
+        his.person("ANA", "{}").await;
+        let file = his.scratch.0.join("pages.jsonl");
+        let page = |at: usize| format!("{{\"id\":\"p{at}\",\"book\":\"ANA\",\"x\":\"{}\"}}\n", "x".repeat(1_000_000));
+        fs::write(&file, (0..11).map(page).collect::<String>()).unwrap();
+        let committed = std::sync::Mutex::new(vec![0]);
+        let progress = |bytes| committed.lock().unwrap().push(bytes);
+        let (clear_passwords, path) = (ClearPasswords::Refuse, Some(file.clone()));
+        let import = Import { store: &his.store, kind: Kind::Pages, clear_passwords, path, progress: &progress };
+        let done = import.run(|| fs::File::open(&file).map(std::io::BufReader::new)).await.unwrap();
+        assert_eq!(done, summary(11, 0, 0));
+        let committed = committed.into_inner().unwrap();
+        let batches: Vec<u64> = committed.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(batches.len() == 3 && batches.iter().all(|bytes| *bytes < 6_000_000), "{batches:?}");
+    }
+
     async fn progress_counts_for_the_same_bytes_alone(his) {
         let file = his.scratch.0.join("people.jsonl");
         let people = |renamed: &str| (0..600).map(|at| format!("{{\"id\":\"P{at}\"}}\n")).collect::<String>().replace("P7\"", renamed);

@@ -20,8 +20,11 @@ use super::hashing::Hashing;
 use super::store::{Batch, BatchOutcome, Store};
 use crate::db::DbError;
 
-/// Records of one transaction.
+/// Most records of one transaction.
 const BATCH: usize = 500;
+/// From so many bytes on a batch takes no further record. What is held of them is several times as much: the record, the
+/// object, and what goes to the database.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// What is imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,13 +106,7 @@ impl Import<'_> {
         }
         let mut refused = Refused::new(self.refused_path(), state.records > 0);
         loop {
-            let mut batch = Vec::with_capacity(BATCH);
-            while batch.len() < BATCH {
-                match self.next(&mut records)? {
-                    Some(record) => batch.push(record),
-                    None => break,
-                }
-            }
+            let batch = self.take_batch(&mut records)?;
             if batch.is_empty() {
                 let summary = state.summary;
                 state.finish()?;
@@ -152,6 +149,16 @@ impl Import<'_> {
             }
         }
         Ok(records.hash() == state.hash)
+    }
+
+    fn take_batch(&self, records: &mut Records<impl BufRead>) -> Result<Vec<Record>, ImportError> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < BATCH && bytes < BATCH_BYTES {
+            let Some(record) = self.next(records)? else { break };
+            bytes += record.bytes.len();
+            batch.push(record);
+        }
+        Ok(batch)
     }
 
     fn next(&self, records: &mut Records<impl BufRead>) -> Result<Option<Record>, ImportError> {

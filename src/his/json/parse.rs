@@ -127,6 +127,8 @@ impl<'a> Parser<'a> {
             items.push(self.value(depth)?);
             self.white_space();
             if self.take(b']') {
+                // Many small lists would hold room for four elements each.
+                items.shrink_to_fit();
                 return Ok(Value::Array(items));
             }
             self.expect(b',')?;
@@ -149,7 +151,7 @@ impl<'a> Parser<'a> {
             members.insert(name, value);
             self.white_space();
             if self.take(b'}') {
-                return Ok(Value::Object(members.object));
+                return Ok(Value::Object(members.into_object()));
             }
             self.expect(b',')?;
         }
@@ -266,6 +268,12 @@ struct Members {
 }
 
 impl Members {
+    /// The object, without room to grow: many small ones would hold room for four members each.
+    fn into_object(mut self) -> Object {
+        self.object.0.shrink_to_fit();
+        self.object
+    }
+
     fn insert(&mut self, name: String, value: Value) {
         if self.object.0.len() < INDEX_FROM {
             return self.object.set(&name, value);
