@@ -208,6 +208,8 @@ pub struct HisConfig {
     pub max_document_bytes: usize,
     /// Largest record (person, page, unit) that a write may leave, in bytes; 0: without bound.
     pub max_record_bytes: usize,
+    /// Most bytes of documents and lists that are held at a time; 0: without bound.
+    pub max_bytes_in_flight: usize,
     /// Most pages of a person; 0: without bound.
     pub max_pages_per_person: usize,
     /// Most personal documents of a person; 0: without bound.

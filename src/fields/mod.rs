@@ -11,6 +11,7 @@
 mod media;
 mod check;
 mod remove;
+mod extract;
 mod names;
 mod number;
 mod scan;
@@ -18,6 +19,7 @@ mod text;
 mod fault;
 
 pub use check::{BodyCheck, BodyFault, Member, Members};
+pub use extract::{Extract, Extractor};
 pub use fault::JsonError;
 pub use media::{AnswerKind, answer_kind, check_request};
 pub use names::{MAX_NAMES, Names};

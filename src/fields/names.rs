@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub const MAX_NAMES: usize = 64;
 
 /// Names of members, folded; at most [`MAX_NAMES`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names(Box<[Box<[char]>]>);
 
 impl Names {

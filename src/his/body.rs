@@ -8,13 +8,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{FromRequest, Request};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Service;
 use super::error::Problem;
@@ -63,49 +63,79 @@ pub(super) fn object(bytes: &[u8], limit: usize) -> Result<Object, Problem> {
 /// # Errors
 /// The body is too long, encoded, or broken off.
 pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
-    let endurance = endurance(limit);
-    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > endurance)) {
-        return Err(Problem::TooLarge);
-    }
-    let bytes = timeout(BODY_TIMEOUT, collect(body, limit, endurance)).await.map_err(|_| Problem::BodyTimeout)??;
-    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
-    if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Problem::UnsupportedMediaType);
-    }
-    Ok(bytes)
-}
-
-/// How many bytes are read where `limit` are kept: as many as the gateway lets pass for a document of that size in base64.
-fn endurance(limit: usize) -> usize {
-    const DATA_BYTES: usize = 64 * 1024;
-    (limit / 3 + 1).saturating_mul(4).saturating_add(DATA_BYTES)
-}
-
-/// Reads up to `endurance` bytes, and keeps them as long as they are within `limit`.
-async fn collect(body: Body, limit: usize, endurance: usize) -> Result<Bytes, Problem> {
-    let mut chunks = body.into_data_stream();
-    let (mut bytes, mut count) = (BytesMut::new(), 0_usize);
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| Problem::BodyUnreadable)?;
-        count += chunk.len();
-        if count > endurance {
-            return Err(Problem::TooLarge);
-        } else if count > limit {
+    let mut incoming = Incoming::new(headers, body, limit)?;
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = incoming.next().await? {
+        if incoming.count > limit {
             bytes = BytesMut::new();
         } else {
             bytes.extend_from_slice(&chunk);
         }
     }
-    if count > limit { Err(Problem::TooLarge) } else { Ok(bytes.freeze()) }
+    check_encoding(headers)?;
+    if incoming.count > limit { Err(Problem::TooLarge) } else { Ok(bytes.freeze()) }
+}
+
+/// Refuses a body that is compressed.
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    match encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        true => Err(Problem::UnsupportedMediaType),
+        false => Ok(()),
+    }
+}
+
+/// A body that arrives, up to where nothing is owed to who sends it.
+pub(super) struct Incoming {
+    chunks: BodyDataStream,
+    deadline: Instant,
+    endurance: usize,
+    /// Bytes that have come.
+    count: usize,
+}
+
+impl Incoming {
+    /// Begins with a body of which at most `limit` bytes are wanted.
+    ///
+    /// # Errors
+    /// It says that it is far too long.
+    pub(super) fn new(headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, Problem> {
+        // As many as the gateway lets pass for a document of that size in base64.
+        const DATA_BYTES: usize = 64 * 1024;
+        let endurance = (limit / 3 + 1).saturating_mul(4).saturating_add(DATA_BYTES);
+        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > endurance)) {
+            return Err(Problem::TooLarge);
+        }
+        Ok(Self { chunks: body.into_data_stream(), deadline: Instant::now() + BODY_TIMEOUT, endurance, count: 0 })
+    }
+
+    /// The next bytes; none at the end.
+    ///
+    /// # Errors
+    /// The body is far too long, too late, or broken off.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let chunk = timeout_at(self.deadline, self.chunks.next()).await.map_err(|_| Problem::BodyTimeout)?;
+        let Some(chunk) = chunk else { return Ok(None) };
+        let chunk = chunk.map_err(|_| Problem::BodyUnreadable)?;
+        self.count += chunk.len();
+        if self.count > self.endurance { Err(Problem::TooLarge) } else { Ok(Some(chunk)) }
+    }
+
+    /// Reads what is left and forgets it, before an answer that does not need it.
+    pub(super) async fn forget(&mut self) {
+        while let Ok(Some(_)) = self.next().await {}
+    }
 }
 
 /// Reads what there is of a small body and forgets it, before an answer that did not need it.
 pub(super) async fn drain(body: Body) {
     const BYTES: usize = 64 * 1024;
     const TIMEOUT: Duration = Duration::from_secs(1);
-    // Nothing is owed to who sends more, or too slowly.
-    let _ = timeout(TIMEOUT, collect(body, BYTES, BYTES)).await;
+    if let Ok(mut incoming) = Incoming::new(&HeaderMap::new(), body, BYTES) {
+        // Nothing is owed to who sends more, or too slowly.
+        let _ = timeout(TIMEOUT, incoming.forget()).await;
+    }
 }
 
 /// The media type without its parameters, in lower case.

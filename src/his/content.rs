@@ -2,16 +2,15 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, ETAG, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::etag;
-use super::json::{self, Value};
+use super::store::DocumentHead;
 
 /// Types that a browser shows without running anything.
 const INLINE: [&str; 5] = ["image/jpeg", "image/png", "image/gif", "image/webp", "text/plain"];
@@ -19,38 +18,65 @@ const UNKNOWN: &str = "application/octet-stream";
 /// Longest media type that is accepted.
 const MAX_MEDIA_TYPE_BYTES: usize = 255;
 
-/// Answers with the bytes, the range that was asked for, or 304.
-pub(super) fn answer(headers: &HeaderMap, name: &str, data: &str, bytes: Bytes) -> Response {
-    let tag = etag::of(&bytes);
-    let kind = media_type(data, &bytes);
-    let range = range(headers, &tag, bytes.len());
-    let (status, body) = match &range {
-        _ if etag::is_known(headers, &tag) => (StatusCode::NOT_MODIFIED, Body::empty()),
-        Range::Whole => (StatusCode::OK, Body::from(bytes)),
-        Range::Part { first, last, .. } => (StatusCode::PARTIAL_CONTENT, Body::from(bytes.slice(*first..=*last))),
-        Range::Unsatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Body::empty()),
-    };
-    let mut response = (status, body).into_response();
-    let mut set = |name, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            response.headers_mut().insert(name, value);
-        }
-    };
-    set(CONTENT_TYPE, &kind);
-    set(CONTENT_DISPOSITION, &disposition(&kind, name));
-    set(X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox");
-    set(ACCEPT_RANGES, "bytes");
-    set(CACHE_CONTROL, "private, no-cache");
-    set(ETAG, &tag);
-    if status != StatusCode::NOT_MODIFIED {
-        match range {
-            Range::Whole => {}
-            Range::Part { first, last, of } => set(CONTENT_RANGE, &format!("bytes {first}-{last}/{of}")),
-            Range::Unsatisfiable { of } => set(CONTENT_RANGE, &format!("bytes */{of}")),
+/// Which bytes are answered with: all, the range that was asked for, or none because the client has them.
+pub(super) struct Answer {
+    status: StatusCode,
+    tag: String,
+    range: Range,
+    length: u64,
+}
+
+impl Answer {
+    /// Looks at what the client has and wants.
+    pub(super) fn of(headers: &HeaderMap, head: &DocumentHead, length: u64) -> Self {
+        let tag = etag::of_hash(&head.tag);
+        let range = range(headers, &tag, length);
+        let status = match range {
+            _ if etag::is_known(headers, &tag) => StatusCode::NOT_MODIFIED,
+            Range::Whole => StatusCode::OK,
+            Range::Part { .. } => StatusCode::PARTIAL_CONTENT,
+            Range::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+        };
+        Self { status, tag, range, length }
+    }
+
+    /// The first byte that is sent, and the one behind the last.
+    pub(super) fn stretch(&self) -> (u64, u64) {
+        match self.range {
+            _ if self.status == StatusCode::NOT_MODIFIED => (0, 0),
+            Range::Whole => (0, self.length),
+            Range::Part { first, last, of: _ } => (first, last + 1),
+            Range::Unsatisfiable { .. } => (0, 0),
         }
     }
-    response
+
+    /// The answer around those bytes.
+    pub(super) fn into_response(self, name: &str, head: &DocumentHead, body: Body) -> Response {
+        let kind = media_type(head);
+        let mut response = (self.status, body).into_response();
+        let mut set = |name, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                response.headers_mut().insert(name, value);
+            }
+        };
+        set(CONTENT_TYPE, &kind);
+        set(CONTENT_DISPOSITION, &disposition(&kind, name));
+        set(X_CONTENT_TYPE_OPTIONS, "nosniff");
+        set(CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox");
+        set(ACCEPT_RANGES, "bytes");
+        set(CACHE_CONTROL, "private, no-cache");
+        set(ETAG, &self.tag);
+        if self.status != StatusCode::NOT_MODIFIED {
+            let (from, to) = self.stretch();
+            set(CONTENT_LENGTH, &(to - from).to_string());
+            match self.range {
+                Range::Whole => {}
+                Range::Part { first, last, of } => set(CONTENT_RANGE, &format!("bytes {first}-{last}/{of}")),
+                Range::Unsatisfiable { of } => set(CONTENT_RANGE, &format!("bytes */{of}")),
+            }
+        }
+        response
+    }
 }
 
 /// Whether a text is a media type with parameters or without (`type/subtype; name=value`).
@@ -65,18 +91,14 @@ pub(super) fn is_media_type(text: &str) -> bool {
 }
 
 /// The type that was stored with the bytes, or else told by their first ones.
-fn media_type(data: &str, bytes: &[u8]) -> String {
-    let stored = match json::parse_stored(data) {
-        Ok(Value::Object(data)) => data.member("content_type").and_then(Value::as_str).map(str::to_owned),
-        _ => None,
-    };
-    stored.filter(|kind| is_media_type(kind)).unwrap_or_else(|| {
+fn media_type(head: &DocumentHead) -> String {
+    head.kind.clone().filter(|kind| is_media_type(kind)).unwrap_or_else(|| {
         #[rustfmt::skip]
         let signatures: [(&[u8], &str); 4] = [
             (b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"),
             (b"GIF8", "image/gif"), (b"%PDF-", "application/pdf"),
         ];
-        let known = signatures.iter().find(|(signature, _)| bytes.starts_with(signature));
+        let known = signatures.iter().find(|(signature, _)| head.start.starts_with(signature));
         known.map_or(UNKNOWN, |(_, kind)| kind).to_owned()
     })
 }
@@ -91,13 +113,13 @@ fn disposition(kind: &str, name: &str) -> String {
 #[derive(Debug, PartialEq)]
 enum Range {
     Whole,
-    Part { first: usize, last: usize, of: usize },
-    Unsatisfiable { of: usize },
+    Part { first: u64, last: u64, of: u64 },
+    Unsatisfiable { of: u64 },
 }
 
 /// The one range asked for. Several ranges, other units and stale `If-Range` conditions mean the whole, as RFC 9110
 /// allows.
-fn range(headers: &HeaderMap, tag: &str, of: usize) -> Range {
+fn range(headers: &HeaderMap, tag: &str, of: u64) -> Range {
     let asked = headers.get(RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes="));
     let is_current = headers.get(IF_RANGE).is_none_or(|known| known.as_bytes() == tag.as_bytes());
     let Some((first, last)) = asked.filter(|_| is_current).and_then(|range| range.split_once('-')) else {
@@ -107,7 +129,7 @@ fn range(headers: &HeaderMap, tag: &str, of: usize) -> Range {
     if !first.bytes().chain(last.bytes()).all(|byte| byte.is_ascii_digit()) {
         return Range::Whole;
     }
-    match (first.parse::<usize>(), last.parse::<usize>()) {
+    match (first.parse::<u64>(), last.parse::<u64>()) {
         (Ok(first), _) if last.is_empty() && first < of => Range::Part { first, last: of - 1, of },
         (Ok(first), _) if last.is_empty() && first >= of => Range::Unsatisfiable { of },
         (Ok(first), Ok(last)) if first > last => Range::Whole,

@@ -1,7 +1,7 @@
 //! The demo federation: three people, two pages, one picture.
 
 use super::import::{ClearPasswords, Import, ImportError, Kind};
-use super::store::{DocumentKey, List, Reach, Store, StoredDocument, Window};
+use super::store::{Content, DocumentKey, List, NewDocument, Reach, Store, Window};
 
 const PEOPLE: &str = include_str!("../../examples/demo/people.jsonl");
 const PAGES: &str = include_str!("../../examples/demo/pages.jsonl");
@@ -23,10 +23,10 @@ pub async fn seed(store: &Store) -> Result<bool, ImportError> {
     import(Kind::Pages).run(|| Ok(PAGES.as_bytes())).await?;
     let key = DocumentKey {
         person: "ESPGNU777ORG".into(),
-        page: "119b352e-8e4f-4847-9f05-53462cf94f10".into(),
+        page: Some("119b352e-8e4f-4847-9f05-53462cf94f10".into()),
         document: "8789981f-4e31-48d5-8eb8-1774dac8b8f6".into(),
     };
-    let picture = StoredDocument { data: PICTURE_DATA.into(), bytes: Some(PICTURE.to_vec()) };
-    store.create_document(&key, picture, &Reach::Global).await?;
+    let picture = NewDocument { data: PICTURE_DATA.into(), content: Content::Whole(PICTURE.to_vec()) };
+    store.create_document(&key, &picture, &Reach::Global).await?;
     Ok(true)
 }

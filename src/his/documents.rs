@@ -8,16 +8,15 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Uri};
+use bytes::Bytes;
+use futures_util::stream::try_unfold;
+use http::{HeaderMap, Method, Uri};
 
 use super::error::Problem;
 use super::guard::{Caller, Ids};
-use super::json::{self, Object, Value};
-use super::store::{DocumentCreated, DocumentForm, DocumentKey, List, Owned, StoredDocument};
-use super::{Service, answer, body, content, list};
+use super::reading::{BrokenOff, Reading};
+use super::store::{DocumentCreated, DocumentForm, DocumentKey, List, Owned, PIECE_BYTES};
+use super::{Service, answer, budget, content, list, upload};
 
 type Answer = Result<Response, Problem>;
 
@@ -29,7 +28,7 @@ pub(super) async fn list_of_person(
     uri: Uri,
 ) -> Answer {
     let documents = List::Documents { person, page: None, form: form(&uri)? };
-    list::answer(&caller.store(&service), documents, caller.reach, &uri).await
+    list::answer(&service, documents, caller, &uri).await
 }
 
 /// `GET /personal_docs/{person}/{page}`
@@ -40,7 +39,7 @@ pub(super) async fn list_of_page(
     uri: Uri,
 ) -> Answer {
     let documents = List::Documents { person, page: Some(page), form: form(&uri)? };
-    list::answer(&caller.store(&service), documents, caller.reach, &uri).await
+    list::answer(&service, documents, caller, &uri).await
 }
 
 fn form(uri: &Uri) -> Result<DocumentForm, Problem> {
@@ -56,12 +55,46 @@ pub(super) async fn read(
     State(service): State<Arc<Service>>,
     caller: Caller,
     Ids([person, page, document]): Ids<3>,
+    method: Method,
     headers: HeaderMap,
 ) -> Answer {
-    let key = DocumentKey { person, page, document };
-    let stored = caller.store(&service).document(&key, &caller.reach).await?.ok_or(Problem::DocumentNotFound)?;
-    let bytes = stored.bytes.ok_or(Problem::DocumentNotFound)?;
-    Ok(content::answer(&headers, &key.document, &stored.data, bytes.into()))
+    let key = DocumentKey { person, page: Some(page), document };
+    let store = caller.store(&service);
+    let head = store.document(&key, &caller.reach).await?.ok_or(Problem::DocumentNotFound)?;
+    let length = head.length.ok_or(Problem::DocumentNotFound)?;
+    let answer = content::Answer::of(&headers, &head, length);
+    let (from, to) = answer.stretch();
+    let (version, account, reach) = (head.version.clone(), caller.account, caller.reach);
+    let mut reading = Reading { service: Arc::clone(&service), store, account, key, reach, version, from, to };
+    let name = reading.key.document.clone();
+    // Its first piece is read before the answer begins, so that what stands in the way of it is said by the status.
+    let first = match from < to && method != Method::HEAD {
+        true => Some(first(&service, &mut reading).await?),
+        false => None,
+    };
+    let body = match first {
+        Some(first) => Body::from_stream(try_unfold((Some(first), reading), async |(first, mut reading)| {
+            let next = match first {
+                Some(first) => Some(first),
+                None => reading.next_bytes().await?,
+            };
+            Ok::<_, BrokenOff>(next.map(|bytes| (bytes, (None, reading))))
+        })),
+        None => Body::empty(),
+    };
+    Ok(answer.into_response(&name, &head, body))
+}
+
+/// The first piece of a document; who finds no room for it in time is told to come again.
+async fn first(service: &Service, reading: &mut Reading) -> Result<Bytes, Problem> {
+    // Room is waited for with another patience here than within an answer.
+    let room = service.budget.hold(&reading.account, PIECE_BYTES, budget::PATIENCE).await.ok_or(Problem::NoRoom)?;
+    drop(room);
+    match reading.next_bytes().await {
+        Ok(bytes) => Ok(bytes.unwrap_or_default()),
+        Err(BrokenOff::Database(error)) => Err(error.into()),
+        Err(BrokenOff::Replaced | BrokenOff::NoRoom) => Err(Problem::NoRoom),
+    }
 }
 
 /// `POST /personal_docs/{person}/{page}/{document}`
@@ -71,73 +104,25 @@ pub(super) async fn create(
     Ids([person, page, document]): Ids<3>,
     request: Request,
 ) -> Answer {
-    let key = DocumentKey { person, page, document };
-    let (parts, bytes) = request.into_parts();
-    let limit = service.limits.max_document_bytes;
-    let document = match body::media_type(&parts.headers).as_deref() {
-        None | Some("application/json") => from_json(&parts.headers, bytes, &key, limit).await?,
-        Some(_) => from_bytes(&parts.headers, bytes, limit).await?,
-    };
+    let key = DocumentKey { person, page: Some(page), document };
+    let (parts, body) = request.into_parts();
+    let arrived = upload::receive(&service, &caller, &key, &parts.headers, body).await?;
+    let document = &arrived.document;
     let count = async |most| caller.store(&service).count(Owned::Documents, &key.person, most, &caller.reach).await;
-    if !service.quotas.documents.admits(&key.person, count).await? {
-        return match caller.store(&service).document(&key, &caller.reach).await? {
-            Some(known) if known.bytes == document.bytes && json::is_same(&known.data, &document.data) => {
-                Ok(answer::null())
-            }
-            Some(_) => Err(Problem::DocumentExists),
-            None => Err(Problem::TooManyDocuments),
-        };
-    }
-    match caller.store(&service).create_document(&key, document, &caller.reach).await? {
+    let created = match service.quotas.documents.admits(&key.person, count).await? {
+        true => caller.store(&service).create_document(&key, document, &caller.reach).await?,
+        // One that is there already is sent again by a node that lost the answer.
+        false => match caller.store(&service).compare_document(&key, document, &caller.reach).await? {
+            DocumentCreated::Incomplete => return Err(Problem::TooManyDocuments),
+            known => known,
+        },
+    };
+    match created {
         DocumentCreated::Done | DocumentCreated::Same => Ok(answer::null()),
         DocumentCreated::Taken => Err(Problem::DocumentExists),
         DocumentCreated::NoPage => Err(Problem::PageNotFound),
+        DocumentCreated::Incomplete => Err(Problem::DatabaseUnavailable),
     }
-}
-
-/// A JSON object: `document` in base64, the other members are what is known about it.
-async fn from_json(
-    headers: &HeaderMap,
-    bytes: Body,
-    key: &DocumentKey,
-    limit: usize,
-) -> Result<StoredDocument, Problem> {
-    // Base64 takes four bytes for three; what is known about a document is small beside it.
-    const DATA_BYTES: usize = 64 * 1024;
-    let most = (limit / 3 + 1) * 4 + DATA_BYTES;
-    let bytes = body::read(headers, bytes, most).await?;
-    let mut data = body::object(&bytes, most)?;
-    drop(bytes);
-    for (name, expected) in [("id", &key.document), ("fedacct", &key.person), ("pol", &key.page)] {
-        if data.member(name).is_some_and(|given| given.as_str() != Some(expected)) {
-            return Err(Problem::DocumentMismatch(name));
-        }
-    }
-    match data.member("content_type") {
-        None => {}
-        Some(Value::String(kind)) if content::is_media_type(kind) => {}
-        Some(_) => return Err(Problem::BadMember("content_type")),
-    }
-    let bytes = match data.remove("document") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(encoded)) => Some(STANDARD.decode(encoded).map_err(|_| Problem::NotBase64)?),
-        Some(_) => return Err(Problem::NotBase64),
-    };
-    if bytes.as_ref().is_some_and(|bytes| bytes.len() > limit) {
-        return Err(Problem::TooLarge);
-    }
-    Ok(StoredDocument { data: data.to_text(), bytes })
-}
-
-/// The bytes themselves; their type is all that is known about them.
-async fn from_bytes(headers: &HeaderMap, bytes: Body, limit: usize) -> Result<StoredDocument, Problem> {
-    let bytes = body::read(headers, bytes, limit).await?;
-    let is_form = body::media_type(headers).is_some_and(|kind| body::is_form(&kind));
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let kind = kind.filter(|kind| content::is_media_type(kind) && !is_form).ok_or(Problem::UnsupportedMediaType)?;
-    let mut data = Object::default();
-    data.set("content_type", Value::String(kind.to_owned()));
-    Ok(StoredDocument { data: data.to_text(), bytes: Some(bytes.into()) })
 }
 
 /// `DELETE /personal_docs/{person}/{page}/{document}`
@@ -146,7 +131,7 @@ pub(super) async fn delete(
     caller: Caller,
     Ids([person, page, document]): Ids<3>,
 ) -> Answer {
-    let key = DocumentKey { person, page, document };
+    let key = DocumentKey { person, page: Some(page), document };
     if !caller.store(&service).delete_document(&key, &caller.reach).await? {
         return Err(Problem::DocumentNotFound);
     }

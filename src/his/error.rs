@@ -108,6 +108,8 @@ pub(super) enum Problem {
     TooSlow,
     #[error("somebody else is changing this, try again")]
     Locked,
+    #[error("too many bytes are on their way, try again")]
+    NoRoom,
     #[error("the database is unavailable, try again")]
     DatabaseUnavailable,
     #[error("the database takes no writes now, try again")]
@@ -161,6 +163,7 @@ impl Problem {
             | Self::UnitIdChange => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Busy
             | Self::Crowded
+            | Self::NoRoom
             | Self::TooSlow
             | Self::Locked
             | Self::DatabaseUnavailable
@@ -212,7 +215,7 @@ impl Problem {
             Self::UnitExists => "unit_exists",
             Self::UnitIdChange => "unit_id_change",
             Self::Stale => "precondition_failed",
-            Self::Busy | Self::Crowded => "busy",
+            Self::Busy | Self::Crowded | Self::NoRoom => "busy",
             Self::TooSlow => "query_timeout",
             Self::Locked => "record_locked",
             Self::Stopping => "stopping",
@@ -277,7 +280,7 @@ impl IntoResponse for Problem {
     /// An answer without a body: the guard completes it.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
-        let is_busy = matches!(self, Self::Busy | Self::Crowded | Self::TooSlow | Self::Locked);
+        let is_busy = matches!(self, Self::Busy | Self::Crowded | Self::NoRoom | Self::TooSlow | Self::Locked);
         if is_busy || matches!(self, Self::DatabaseUnavailable | Self::DatabaseReadOnly) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

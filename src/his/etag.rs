@@ -1,15 +1,19 @@
 //! Entity tags: a strong validator for each document (RFC 9110, section 8.8.3).
 //!
-//! The one rule: a tag is a hash of exactly the text that is sent, so equal tags mean equal bytes, whichever instance
-//! and whichever store answered.
+//! The one rule: a tag is a hash of exactly the bytes that are sent, so equal tags mean equal bytes, whichever instance
+//! and whichever store answered. (Documents are hashed by the store that holds them, each in its way.)
 
 use http::HeaderMap;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
 
 /// The tag of a representation, with its quotes.
 pub fn of(bytes: &[u8]) -> String {
-    let hash = blake3::hash(bytes).to_hex();
-    format!("\"{}\"", hash.get(..32).unwrap_or_default())
+    of_hash(&blake3::hash(bytes).to_hex())
+}
+
+/// The tag of bytes whose hash is known, in hexadecimal.
+pub fn of_hash(hash: &str) -> String {
+    format!("\"{}\"", hash.get(..32).unwrap_or(hash))
 }
 
 /// The condition of an `If-Match` header: the tags under which a change may be made.

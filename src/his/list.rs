@@ -2,17 +2,25 @@
 //!
 //! The one rule: an error in the middle breaks the answer off; a list that ends cleanly is complete.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream::try_unfold;
 use http::Uri;
 use http::header::LINK;
 
-use super::answer;
 use super::error::Problem;
+use super::guard::Caller;
 use super::query::{Pairs, append};
-use super::store::{Chunk, DocumentForm, List, Reach, Store, Window};
+use super::reading::{BrokenOff, Reading};
+use super::store::{Chunk, DocumentForm, DocumentKey, List, Reach, Store, Window, document_start};
+use super::{Service, answer, budget};
 use crate::db::DbError;
 
 /// Most records of a page.
@@ -45,13 +53,14 @@ impl Page {
 }
 
 /// Answers with a list, or a page of it with a link to the next (RFC 8288).
-pub(super) async fn answer(store: &Store, list: List, reach: Reach, uri: &Uri) -> Result<Response, Problem> {
+pub(super) async fn answer(service: &Arc<Service>, list: List, caller: Caller, uri: &Uri) -> Result<Response, Problem> {
     let pairs = pairs(uri)?;
     let Page { limit, after } = Page::of(&pairs)?;
+    let store = caller.store(service);
     let mut window = Window { after, upto: None };
     let mut next = None;
     if let Some(limit) = limit {
-        let mut ids = store.ids(&list, &window, limit + 1, &reach).await?;
+        let mut ids = store.ids(&list, &window, limit + 1, &caller.reach).await?;
         let goes_on = ids.len() > limit;
         ids.truncate(limit);
         let Some(last) = ids.pop() else {
@@ -60,7 +69,8 @@ pub(super) async fn answer(store: &Store, list: List, reach: Reach, uri: &Uri) -
         next = goes_on.then(|| link(uri, &pairs, &last));
         window.upto = Some(last);
     }
-    let body = answer::json(stream(store.clone(), list, reach, window).await?);
+    let walk = Walk::new(Arc::clone(service), store, list, caller, window);
+    let body = answer::json(stream(walk).await?);
     Ok(match next {
         Some(link) => ([(LINK, link)], body).into_response(),
         None => body,
@@ -75,66 +85,161 @@ fn link(uri: &Uri, pairs: &Pairs, last: &str) -> String {
 
 /// A walk through a list, chunk by chunk.
 struct Walk {
+    service: Arc<Service>,
     store: Store,
     list: List,
+    account: String,
     reach: Reach,
     window: Window,
     limit: usize,
     is_begun: bool,
+    /// The last chunk was read.
+    is_last: bool,
+    /// What was read and is not sent yet.
+    parts: VecDeque<Part>,
+    /// The document whose bytes are being sent.
+    open: Option<Reading>,
+}
+
+/// A part of a list.
+enum Part {
+    /// Elements, each behind a comma.
+    Text(String),
+    /// An element whose bytes are read by the piece.
+    Large(DocumentKey),
+    /// The bracket that ends the list.
+    End,
 }
 
 impl Walk {
-    async fn next(&mut self) -> Result<Chunk, DbError> {
+    fn new(service: Arc<Service>, store: Store, list: List, caller: Caller, window: Window) -> Self {
+        let limit = match &list {
+            List::Documents { form: DocumentForm::Embedded, .. } => FIRST_DOCUMENTS,
+            List::Documents { .. } | List::People { .. } | List::Pages { .. } | List::Units(_) => FIRST_RECORDS,
+        };
+        let (account, reach) = (caller.account, caller.reach);
+        let (is_begun, is_last, parts, open) = (false, false, VecDeque::new(), None);
+        Self { service, store, list, account, reach, window, limit, is_begun, is_last, parts, open }
+    }
+
+    /// Reads the next chunk that has anything to send.
+    async fn read(&mut self) -> Result<(), DbError> {
         loop {
             let chunk = self.store.chunk(&self.list, &self.window, self.limit, &self.reach).await?;
             self.limit = chunk.rows_that_fit();
             if let Some(last) = chunk.last_id() {
                 self.window.after = Some(last.to_owned());
             }
-            if chunk.is_last || !chunk.rows.is_empty() {
-                return Ok(chunk);
+            self.is_last = chunk.is_last;
+            let is_empty = chunk.rows.is_empty();
+            self.take(chunk);
+            if self.is_last || !is_empty {
+                return Ok(());
             }
         }
     }
 
-    /// The JSON of a chunk: brackets at both ends of the list, commas between the elements.
-    fn text(&mut self, chunk: &Chunk) -> Bytes {
-        let mut text = String::with_capacity(chunk.rows.iter().map(|row| row.text.len() + 1).sum::<usize>() + 2);
-        let mut separator = if self.is_begun { "," } else { "[" };
-        for row in &chunk.rows {
-            text.push_str(separator);
-            text.push_str(&row.text);
-            separator = ",";
+    fn take(&mut self, chunk: Chunk) {
+        let mut text = String::new();
+        for row in chunk.rows {
+            match row.large {
+                None => {
+                    text.push(',');
+                    text.push_str(&row.text);
+                }
+                Some(key) => {
+                    if !text.is_empty() {
+                        self.parts.push_back(Part::Text(std::mem::take(&mut text)));
+                    }
+                    self.parts.push_back(Part::Large(key));
+                }
+            }
         }
-        self.is_begun |= !chunk.rows.is_empty();
-        if chunk.is_last {
-            text.push_str(if self.is_begun { "]" } else { "[]" });
+        match (text.is_empty(), self.is_last) {
+            (true, false) => {}
+            (true, true) => self.parts.push_back(Part::End),
+            (false, false) => self.parts.push_back(Part::Text(text)),
+            (false, true) => {
+                text.push(']');
+                self.parts.push_back(Part::Text(text));
+            }
         }
-        text.into()
+    }
+
+    /// What stands before the next element.
+    fn separator(&mut self) -> &'static str {
+        if std::mem::replace(&mut self.is_begun, true) { "," } else { "[" }
+    }
+
+    /// The next bytes of the list, paid for; none at its end.
+    async fn next(&mut self, patience: Duration) -> Result<Option<Bytes>, BrokenOff> {
+        loop {
+            if let Some(open) = &mut self.open {
+                // Pieces are whole groups of base64, but for the last.
+                if let Some((piece, held)) = open.next().await? {
+                    return Ok(Some(held.around(STANDARD.encode(piece))));
+                }
+                self.open = None;
+                return Ok(Some(Bytes::from_static(b"\"]")));
+            }
+            let text = match self.parts.pop_front() {
+                Some(Part::Text(mut text)) => {
+                    // The first comma of all is the bracket that begins the list.
+                    text.replace_range(..1, self.separator());
+                    text
+                }
+                Some(Part::End) if self.is_begun => "]".to_owned(),
+                Some(Part::End) => "[]".to_owned(),
+                Some(Part::Large(key)) => match self.begin(key).await? {
+                    Some(text) => text,
+                    // It was deleted before its turn came.
+                    None => continue,
+                },
+                None if self.is_last => return Ok(None),
+                None => {
+                    self.read().await?;
+                    continue;
+                }
+            };
+            let held = self.service.budget.hold(&self.account, text.len(), patience).await;
+            return Ok(Some(held.ok_or(BrokenOff::NoRoom)?.around(text)));
+        }
+    }
+
+    /// Opens a document: the element up to the first byte of its content.
+    async fn begin(&mut self, key: DocumentKey) -> Result<Option<String>, DbError> {
+        let Some(head) = self.store.document(&key, &self.reach).await? else { return Ok(None) };
+        let start = document_start(Some(&key.person), key.page.as_deref(), &head.data);
+        let separator = self.separator();
+        let Some(to) = head.length else { return Ok(Some(format!("{separator}{start}null]"))) };
+        let (service, store) = (Arc::clone(&self.service), self.store.clone());
+        let (account, reach) = (self.account.clone(), self.reach.clone());
+        self.open = Some(Reading { service, store, account, key, reach, version: head.version, from: 0, to });
+        Ok(Some(format!("{separator}{start}\"")))
     }
 }
 
 /// The body of a list. Its first chunk is read before the answer begins, so that a database that is away is a 503.
-async fn stream(store: Store, list: List, reach: Reach, window: Window) -> Result<Body, DbError> {
-    let limit = match &list {
-        List::Documents { form: DocumentForm::Embedded, .. } => FIRST_DOCUMENTS,
-        List::Documents { .. } | List::People { .. } | List::Pages { .. } | List::Units(_) => FIRST_RECORDS,
+async fn stream(mut walk: Walk) -> Result<Body, Problem> {
+    walk.read().await?;
+    let first = match walk.next(budget::PATIENCE).await {
+        Ok(first) => first.unwrap_or_default(),
+        Err(BrokenOff::Database(error)) => return Err(error.into()),
+        Err(BrokenOff::NoRoom | BrokenOff::Replaced) => return Err(Problem::NoRoom),
     };
-    let mut walk = Walk { store, list, reach, window, limit, is_begun: false };
-    let first = walk.next().await?;
-    if first.is_last {
-        return Ok(Body::from(walk.text(&first)));
+    // What is whole by now has a length.
+    if walk.open.is_none() && walk.parts.is_empty() && walk.is_last {
+        return Ok(Body::from(first));
     }
-    let chunks = try_unfold(Some((walk, Some(first))), async |state| {
-        let Some((mut walk, read)) = state else {
-            return Ok::<_, DbError>(None);
+    let bytes = try_unfold((Some(first), walk), async |(first, mut walk)| {
+        let next = match first {
+            Some(first) => Some(first),
+            None => {
+                let next = walk.next(budget::PATIENCE_WITHIN).await;
+                next.inspect_err(|error| tracing::warn!("a list breaks off: {error}"))?
+            }
         };
-        let chunk = match read {
-            Some(chunk) => chunk,
-            None => walk.next().await.inspect_err(|error| tracing::warn!("a list breaks off: {error}"))?,
-        };
-        let text = walk.text(&chunk);
-        Ok(Some((text, (!chunk.is_last).then_some((walk, None)))))
+        Ok::<_, BrokenOff>(next.map(|bytes| (bytes, (None, walk))))
     });
-    Ok(Body::from_stream(chunks))
+    Ok(Body::from_stream(bytes))
 }

@@ -15,7 +15,9 @@ mod units;
 mod password;
 
 mod answer;
+mod base64;
 mod body;
+mod budget;
 mod content;
 mod date;
 mod hashing;
@@ -23,6 +25,8 @@ mod list;
 mod listen;
 mod query;
 mod quota;
+mod reading;
+mod upload;
 
 pub mod demo;
 pub mod etag;
@@ -39,6 +43,7 @@ use axum::response::Response;
 use axum::routing::get;
 use tokio::task::JoinSet;
 
+use self::budget::Budget;
 use self::error::Problem;
 use self::guard::{Caller, PUBLIC, endpoint};
 use self::hashing::Hashing;
@@ -56,6 +61,7 @@ pub struct Service {
     verifier: Verifier,
     limits: Limits,
     quotas: Quotas,
+    budget: Budget,
     hashing: Hashing,
     is_stopping: AtomicBool,
     /// Watches over the database; ends with the service.
@@ -90,8 +96,9 @@ impl Service {
         let mut watch = JoinSet::new();
         watch.spawn(store.clone().watch_over());
         let store = store.shared(&config.shares);
+        let budget = Budget::new(config.max_bytes_in_flight);
         let (hashing, is_stopping) = (Hashing::new(), AtomicBool::new(false));
-        Arc::new(Self { store, verifier, limits, quotas, hashing, is_stopping, _watch: watch })
+        Arc::new(Self { store, verifier, limits, quotas, budget, hashing, is_stopping, _watch: watch })
     }
 
     /// Refuses a new record that is over the bound of records.

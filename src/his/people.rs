@@ -39,7 +39,7 @@ pub(super) async fn list(State(service): State<Arc<Service>>, caller: Caller, ur
         return Err(Problem::BadQuery("dob".into()));
     }
     let members = FILTERS.iter().filter_map(|name| Some((*name, pairs.value(name)?.to_owned()))).collect();
-    list::answer(&caller.store(&service), List::People { members }, caller.reach, &uri).await
+    list::answer(&service, List::People { members }, caller, &uri).await
 }
 
 /// `GET /people/{id}`

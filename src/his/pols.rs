@@ -29,7 +29,7 @@ pub(super) async fn list(
     let since = pairs.value("since").map(|text| Since::parse(text).ok_or_else(|| Problem::BadQuery("since".into())));
     let page_type = pairs.value("page_type").map(str::to_owned);
     let pages = List::Pages { person, since: since.transpose()?, page_type };
-    list::answer(&caller.store(&service), pages, caller.reach, &uri).await
+    list::answer(&service, pages, caller, &uri).await
 }
 
 /// `GET /pols/{person}/{page}`

@@ -21,7 +21,7 @@ type Shared = State<Arc<Service>>;
 /// The methods of a list of units.
 pub(super) fn list(units: Units) -> MethodRouter<Arc<Service>> {
     get(async move |State(service): Shared, caller: Caller, uri: Uri| -> Answer {
-        list::answer(&caller.store(&service), List::Units(units), caller.reach, &uri).await
+        list::answer(&service, List::Units(units), caller, &uri).await
     })
 }
 

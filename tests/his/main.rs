@@ -20,6 +20,7 @@ mod limits;
 mod logins;
 mod outage;
 mod pages;
+mod pieces;
 mod password;
 mod people;
 mod pressure;

@@ -133,6 +133,7 @@ impl His {
             max_body_bytes: 1 << 20,
             max_document_bytes: 1 << 20,
             max_record_bytes: 4 << 20,
+            max_bytes_in_flight: 32 << 20,
             max_pages_per_person: 100_000,
             max_documents_per_person: 10_000,
             stop_delay: Duration::ZERO,

@@ -25,6 +25,22 @@ BEGIN
 END
 $$;
 
+-- Pieces of documents that arrive, until they are whole: nothing that must outlive a crash, and no copy of it in the log.
+DO $$
+BEGIN
+    IF to_regclass('fedgate_pieces') IS NULL THEN
+        CREATE UNLOGGED TABLE fedgate_pieces (
+            upload varchar NOT NULL,
+            place bigint NOT NULL,
+            piece bytea NOT NULL,
+            staged timestamptz NOT NULL DEFAULT now(),
+            PRIMARY KEY (upload, place)
+        );
+        ALTER TABLE fedgate_pieces ALTER COLUMN piece SET STORAGE EXTERNAL;
+    END IF;
+END
+$$;
+
 -- The account epoch: one row, so that writers of accounts queue for it and commit in the order of their epochs.
 CREATE TABLE IF NOT EXISTS fedgate_epoch (
     "only" boolean PRIMARY KEY DEFAULT true CHECK ("only"),

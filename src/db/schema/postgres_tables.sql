@@ -11,6 +11,19 @@ CREATE TABLE IF NOT EXISTS personal_docs (
 CREATE TABLE IF NOT EXISTS dus (id varchar PRIMARY KEY, data jsonb);
 CREATE TABLE IF NOT EXISTS institutions (id varchar PRIMARY KEY, data jsonb);
 
+-- New documents are kept as they are, so that a piece of one is read without the rest: what is compressed must be read from its
+-- beginning. Rows of before stay as they are. An ALTER that finds nothing to do locks the table all the same.
+DO $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_attribute
+        WHERE attrelid = 'personal_docs'::regclass AND attname = 'document' AND attstorage = 'x'
+    ) THEN
+        ALTER TABLE personal_docs ALTER COLUMN document SET STORAGE EXTERNAL;
+    END IF;
+END
+$$;
+
 -- They take long where there is much, and nobody who writes accounts waits for them. Making one that is there would lock its
 -- table all the same.
 DO $$

@@ -119,6 +119,15 @@ CREATE TABLE IF NOT EXISTS fedgate_instances (
     report TEXT NOT NULL
 );
 
+-- Pieces of documents that arrive, until they are whole; staged is in s since 1970.
+CREATE TABLE IF NOT EXISTS fedgate_pieces (
+    upload TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    piece BLOB NOT NULL,
+    staged INTEGER NOT NULL DEFAULT (unixepoch()),
+    UNIQUE (upload, place)
+);
+
 -- Which store this is: an interrupted import goes on in the one it began in.
 CREATE TABLE IF NOT EXISTS fedgate_store ("only" INTEGER PRIMARY KEY DEFAULT 1 CHECK ("only" = 1), id TEXT NOT NULL);
 INSERT OR IGNORE INTO fedgate_store ("only", id) VALUES (1, lower(hex(randomblob(16))));

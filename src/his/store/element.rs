@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::DocumentForm;
+use super::{DocumentForm, DocumentKey};
 use crate::his::json::write_string;
 
 /// From so many bytes on a chunk takes no further row.
@@ -18,8 +18,10 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub struct Row {
     /// Its id: where the next chunk goes on.
     pub id: String,
-    /// The JSON of the element.
+    /// The JSON of the element; empty for a large document.
     pub text: String,
+    /// The document that the element is of, where its bytes are read by the piece.
+    pub large: Option<DocumentKey>,
 }
 
 /// Consecutive elements of a list.
@@ -91,7 +93,7 @@ impl Chunk {
 
 /// A record as Thalamus lists it: alone in a list of its own.
 pub(super) fn record(id: String, data: &str) -> Row {
-    Row { id, text: format!("[{data}]") }
+    Row { id, text: format!("[{data}]"), large: None }
 }
 
 /// A row of `personal_docs`.
@@ -100,34 +102,49 @@ pub(super) struct DocumentRow<'a> {
     pub(super) data: &'a str,
     pub(super) person: Option<&'a str>,
     pub(super) page: Option<&'a str>,
+    /// Its bytes, where they are few and wanted.
     pub(super) bytes: Option<&'a [u8]>,
+    /// Whether it has any.
+    pub(super) has_content: bool,
 }
 
 /// A document as Thalamus lists it: person, page, data and content.
 pub(super) fn document(row: DocumentRow<'_>, form: DocumentForm) -> Row {
-    let mut text = String::from("[");
-    write_optional(row.person, &mut text);
-    text.push(',');
-    write_optional(row.page, &mut text);
-    text.push(',');
-    text.push_str(row.data);
-    text.push(',');
+    let mut text = document_start(row.person, row.page, row.data);
     match (row.bytes, form) {
-        (None, _) => text.push_str("null"),
+        (None, DocumentForm::Embedded) if row.has_content => {
+            let (person, page) = (row.person.unwrap_or_default().to_owned(), row.page.map(str::to_owned));
+            let large = Some(DocumentKey { person, page, document: row.id.clone() });
+            return Row { id: row.id, text: String::new(), large };
+        }
         (Some(bytes), DocumentForm::Embedded) => {
             text.push('"');
             STANDARD.encode_string(bytes, &mut text);
             text.push('"');
         }
-        (Some(_), DocumentForm::Link) => {
+        (_, DocumentForm::Link) if row.has_content => {
             let segment = |text| utf8_percent_encode(text, SEGMENT);
             let (person, page) = (row.person.unwrap_or_default(), row.page.unwrap_or_default());
             let path = format!("/personal_docs/{}/{}/{}", segment(person), segment(page), segment(&row.id));
             write_string(&path, &mut text);
         }
+        (None, DocumentForm::Embedded) | (_, DocumentForm::Link) => text.push_str("null"),
     }
     text.push(']');
-    Row { id: row.id, text }
+    Row { id: row.id, text, large: None }
+}
+
+/// Person, page and data of an element, up to where its content is told.
+pub fn document_start(person: Option<&str>, page: Option<&str>, data: &str) -> String {
+    let mut text = String::with_capacity(data.len() + 64);
+    text.push('[');
+    write_optional(person, &mut text);
+    text.push(',');
+    write_optional(page, &mut text);
+    text.push(',');
+    text.push_str(data);
+    text.push(',');
+    text
 }
 
 fn write_optional(value: Option<&str>, text: &mut String) {

@@ -6,6 +6,7 @@
 //! Called by the handlers and by the import. Both databases pass one and the same test suite.
 
 mod batch;
+mod document;
 mod element;
 mod model;
 mod postgres;
@@ -23,10 +24,12 @@ use crate::his::etag::IfMatch;
 use crate::his::json::Object;
 
 pub use batch::{Batch, BatchOutcome};
-pub use element::{Chunk, Row};
+pub use document::{
+    Content, DocumentCreated, DocumentHead, DocumentKey, DocumentVersion, NewDocument, PIECE_BYTES, Staging,
+};
+pub use element::{Chunk, Row, document_start};
 pub use model::{
-    Changed, Created, Deleted, DocumentCreated, DocumentForm, DocumentKey, Existing, Key, List, Owned, PatchCondition,
-    Reach, StoredDocument, Units, Window,
+    Changed, Created, Deleted, DocumentForm, Existing, Key, List, Owned, PatchCondition, Reach, Units, Window,
 };
 pub use since::Since;
 
@@ -185,12 +188,43 @@ impl Store {
         }
     }
 
-    /// One personal document.
+    /// What is known about a personal document.
     ///
     /// # Errors
     /// See [`Store::record`].
-    pub async fn document(&self, key: &DocumentKey, reach: &Reach) -> Result<Option<StoredDocument>, DbError> {
+    pub async fn document(&self, key: &DocumentKey, reach: &Reach) -> Result<Option<DocumentHead>, DbError> {
         each!(self, store => store.document(key, reach))
+    }
+
+    /// The piece of a document at a place, counted from 0 in steps of [`PIECE_BYTES`]; none if the document is not there any
+    /// more, or not in this version.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn piece(
+        &self,
+        key: &DocumentKey,
+        version: &DocumentVersion,
+        at: u64,
+        reach: &Reach,
+    ) -> Result<Option<Vec<u8>>, DbError> {
+        each!(self, store => store.piece(key, version, at, reach))
+    }
+
+    /// Keeps a piece of a document that is to be stored, until it is, or an hour.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn stage(&self, upload: &str, place: i64, piece: &[u8]) -> Result<(), DbError> {
+        each!(self, store => store.stage(upload, place, piece))
+    }
+
+    /// Forgets the pieces of an upload.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn unstage(&self, upload: &str) -> Result<(), DbError> {
+        each!(self, store => store.unstage(upload))
     }
 
     /// Stores a new personal document.
@@ -200,10 +234,23 @@ impl Store {
     pub async fn create_document(
         &self,
         key: &DocumentKey,
-        document: StoredDocument,
+        document: &NewDocument,
         reach: &Reach,
     ) -> Result<DocumentCreated, DbError> {
         each!(self, store => store.create_document(key, document, reach))
+    }
+
+    /// What a document that is there already means for one that should be stored in its place; `Incomplete` if none is there.
+    ///
+    /// # Errors
+    /// See [`Store::record`].
+    pub async fn compare_document(
+        &self,
+        key: &DocumentKey,
+        document: &NewDocument,
+        reach: &Reach,
+    ) -> Result<DocumentCreated, DbError> {
+        each!(self, store => store.compare(key, document, reach))
     }
 
     /// Deletes a personal document; whether it was there.

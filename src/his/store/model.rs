@@ -46,17 +46,6 @@ pub enum Key {
     Unit(Units, String),
 }
 
-/// Which personal document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DocumentKey {
-    /// Whose document.
-    pub person: String,
-    /// The page it belongs to.
-    pub page: String,
-    /// The document's id.
-    pub document: String,
-}
-
 /// A list of records, and which of them are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum List {
@@ -169,26 +158,4 @@ pub enum Deleted {
     Active,
     /// Other records belong to it.
     InUse,
-}
-
-/// A personal document.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredDocument {
-    /// What is known about it, as JSON text.
-    pub data: String,
-    /// Its bytes, where there are any.
-    pub bytes: Option<Vec<u8>>,
-}
-
-/// How the creation of a document ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DocumentCreated {
-    /// It is stored.
-    Done,
-    /// It was stored before, exactly so.
-    Same,
-    /// The id is taken by another.
-    Taken,
-    /// There is no such page within reach.
-    NoPage,
 }

@@ -3,7 +3,7 @@
 //! INVARIANT: every statement about a person's records ends in a condition on the caller's reach; the functions here
 //! are the only makers of such statements, and take the reach, or keep a place for it, as a matter of course.
 
-use super::{DocumentForm, Key, List, Owned, Reach, Since, Units, Window};
+use super::{DocumentForm, Key, List, Owned, PIECE_BYTES, Reach, Since, Units, Window};
 
 /// Where the two databases write things differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,8 +176,9 @@ pub(super) fn count(dialect: Dialect, owned: Owned) -> String {
         Owned::Pages => (Table::Pols, "book"),
         Owned::Documents => (Table::PersonalDocs, "fedacct"),
     };
+    let (of_person, reach) = (dialect.names(person, "$1"), dialect.exact(person, "$3"));
     dialect.placeholders(&format!(
-        "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {person} = $1 AND (CAST($3 AS text) IS NULL OR {person} = $3) \
+        "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {of_person} AND (CAST($3 AS text) IS NULL OR {reach}) \
          LIMIT CAST($2 AS bigint)) AS counted",
         table.name()
     ))
@@ -201,16 +202,30 @@ pub(super) fn page_exists(dialect: Dialect) -> String {
     dialect.placeholders(&sql)
 }
 
-/// A row of `personal_docs`: `$1` person, `$2` page, `$3` document, `$4` the only person within reach (or null).
+/// A row of `personal_docs`: `$1` person, `$2` page (or null), `$3` document, `$4` the only person within reach (or null).
 fn document(dialect: Dialect) -> String {
     let (person, reach) = (dialect.names("fedacct", "$1"), dialect.exact("fedacct", "$4"));
-    dialect.placeholders(&format!("{person} AND pol = $2 AND id = $3 AND (CAST($4 AS text) IS NULL OR {reach})"))
+    dialect.placeholders(&format!(
+        "{person} AND (pol = $2 OR (CAST($2 AS text) IS NULL AND pol IS NULL)) AND id = $3 \
+         AND (CAST($4 AS text) IS NULL OR {reach})"
+    ))
 }
 
-/// The document's data and bytes; parameters as in [`document`].
-pub(super) fn select_document(dialect: Dialect) -> String {
-    format!("SELECT {}, document FROM personal_docs WHERE {}", dialect.whole(), document(dialect))
+/// Columns of the document; parameters as in [`document`].
+pub(super) fn select_document(dialect: Dialect, columns: &str) -> String {
+    format!("SELECT {} FROM personal_docs WHERE {}", dialect.placeholders(columns), document(dialect))
 }
+
+/// Whether the id of a document (`$1`) is taken, by whomever.
+pub(super) const DOCUMENT_ID_TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM personal_docs WHERE id = $1)";
+
+/// Keeps a piece of an upload. Nothing in the tables of pieces is anybody's record yet.
+pub(super) const STAGE: &str = "INSERT INTO fedgate_pieces (upload, place, piece) VALUES ($1, $2, $3)";
+/// Forgets the pieces of an upload.
+pub(super) const UNSTAGE: &str = "DELETE FROM fedgate_pieces WHERE upload = $1";
+/// Forgets the pieces that a process left behind; no upload takes so long.
+pub(super) const SWEEP_POSTGRES: &str = "DELETE FROM fedgate_pieces WHERE staged < now() - interval '1 hour'";
+pub(super) const SWEEP_SQLITE: &str = "DELETE FROM fedgate_pieces WHERE staged < unixepoch() - 3600";
 
 /// Deletes the document; parameters as in [`document`].
 pub(super) fn delete_document(dialect: Dialect) -> String {
@@ -230,7 +245,8 @@ pub(super) struct Query {
     pub(super) limit: i64,
 }
 
-/// Rows of a list in the order of their ids. Columns: id, `data`, date; for documents id, `data`, person, page, bytes.
+/// Rows of a list in the order of their ids. Columns: id, `data`, date; for documents id, `data`, person, page, small bytes,
+/// and whether there are any.
 pub(super) fn select_list(dialect: Dialect, list: &List, window: &Window, limit: usize, reach: &Reach) -> Query {
     let table = list.table();
     let columns = match list {
@@ -238,12 +254,14 @@ pub(super) fn select_list(dialect: Dialect, list: &List, window: &Window, limit:
             format!("id, {}, {}", dialect.visible(table), list.date())
         }
         List::Documents { form, .. } => {
+            let small = format!("CASE WHEN length(document) <= {PIECE_BYTES} THEN document END");
             let bytes = match form {
-                DocumentForm::Embedded => "document",
-                // The bytes stay where they are: only whether there are any.
-                DocumentForm::Link => "substr(document, 1, 1)",
+                // One that is larger than a piece stays where it is, too, until its turn comes.
+                DocumentForm::Embedded => small.as_str(),
+                // The bytes stay where they are.
+                DocumentForm::Link => "CAST(NULL AS bytea)",
             };
-            format!("id, {}, fedacct, pol, {bytes}", dialect.whole())
+            format!("id, {}, fedacct, pol, {bytes}, length(document) IS NOT NULL", dialect.whole())
         }
     };
     select(dialect, &columns, list, window, limit, reach)

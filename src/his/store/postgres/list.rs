@@ -71,8 +71,9 @@ fn take(list: &List, row: &Row, chunk: &mut Chunk) -> Result<bool, DbError> {
             element::record(id, row.try_get(1)?)
         }
         List::Documents { form, .. } => {
-            let (data, person, page, bytes) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
-            element::document(DocumentRow { id, data, person, page, bytes }, *form)
+            let (data, person, page) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+            let (bytes, has_content) = (row.try_get(4)?, row.try_get(5)?);
+            element::document(DocumentRow { id, data, person, page, bytes, has_content }, *form)
         }
     };
     Ok(chunk.push(element))

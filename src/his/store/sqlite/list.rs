@@ -36,7 +36,8 @@ impl SqliteStore {
                         let person = row.get_ref(2)?.as_str_or_null()?;
                         let page = row.get_ref(3)?.as_str_or_null()?;
                         let bytes = row.get_ref(4)?.as_bytes_or_null()?;
-                        element::document(DocumentRow { id, data, person, page, bytes }, *form)
+                        let has_content = row.get(5)?;
+                        element::document(DocumentRow { id, data, person, page, bytes, has_content }, *form)
                     }
                 };
                 if !chunk.push(element) {

@@ -1,0 +1,137 @@
+//! Base64 (RFC 4648, section 4) in a JSON string, decoded as it comes.
+//!
+//! As strict as decoding the whole at once: its alphabet, its padding, and nothing behind that.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// The value is no base64.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NotBase64;
+
+/// A value under way: a string as it is written in JSON, or `null`.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    written: Written,
+    /// Characters that make no whole group yet.
+    group: Vec<u8>,
+    is_padded: bool,
+}
+
+/// Where in the JSON value the next byte stands.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    #[default]
+    Begin,
+    Plain,
+    Escape,
+    /// In `\uXXXX`: the code so far, and how many digits are left.
+    Hex(u32, u8),
+    End,
+    /// In `null`.
+    Word,
+}
+
+impl Decoder {
+    /// Takes the next bytes as they are written, and appends what they decode to.
+    pub(super) fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), NotBase64> {
+        for byte in bytes {
+            self.written = match (self.written, byte) {
+                (Written::Begin, b'"') => Written::Plain,
+                // The scanner has seen that it is a word, and only that one begins so.
+                (Written::Begin, b'n') | (Written::Word, _) => Written::Word,
+                (Written::Plain, b'"') => Written::End,
+                (Written::Plain, b'\\') => Written::Escape,
+                (Written::Plain, character) => self.character(*character)?,
+                (Written::Escape, b'/') => self.character(b'/')?,
+                (Written::Escape, b'u') => Written::Hex(0, 4),
+                (Written::Hex(code, left), digit) => {
+                    let digit = char::from(*digit).to_digit(16).ok_or(NotBase64)?;
+                    match (code << 4 | digit, left) {
+                        (code, 1) => self.character(u8::try_from(code).map_err(|_| NotBase64)?)?,
+                        (code, left) => Written::Hex(code, left - 1),
+                    }
+                }
+                (Written::Begin | Written::Escape | Written::End, _) => return Err(NotBase64),
+            };
+        }
+        self.decode(out)
+    }
+
+    /// Whether there is a value, and not `null`.
+    pub(super) fn finish(&self) -> Result<bool, NotBase64> {
+        match self.written {
+            Written::End if self.group.is_empty() => Ok(true),
+            Written::Word => Ok(false),
+            Written::Begin | Written::Plain | Written::Escape | Written::Hex(..) | Written::End => Err(NotBase64),
+        }
+    }
+
+    fn character(&mut self, character: u8) -> Result<Written, NotBase64> {
+        self.group.push(character);
+        Ok(Written::Plain)
+    }
+
+    /// Decodes the whole groups that are there.
+    fn decode(&mut self, out: &mut Vec<u8>) -> Result<(), NotBase64> {
+        let whole = self.group.len() / 4 * 4;
+        let Some((groups, rest)) = self.group.split_at_checked(whole) else { return Ok(()) };
+        if self.is_padded && !self.group.is_empty() {
+            return Err(NotBase64);
+        }
+        self.is_padded |= groups.last() == Some(&b'=');
+        STANDARD.decode_vec(groups, out).map_err(|_| NotBase64)?;
+        self.group = rest.to_vec();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(written: &str, size: usize) -> Result<Option<Vec<u8>>, NotBase64> {
+        let (mut decoder, mut out) = (Decoder::default(), Vec::new());
+        for part in written.as_bytes().chunks(size) {
+            decoder.feed(part, &mut out)?;
+        }
+        Ok(decoder.finish()?.then_some(out))
+    }
+
+    #[test]
+    fn decoding_agrees_with_that_of_the_whole_however_the_bytes_are_cut() {
+        let cases = [
+            "",
+            "AAEC",
+            "AAE=",
+            "AA==",
+            "AAECAw==",
+            "A",
+            "AA",
+            "AAE",
+            "A===",
+            "AA==AAEC",
+            "AAE=A",
+            "AA=A",
+            "AAEC=",
+            "AAEC====",
+            "AB==",
+            "/9j/4AAQ",
+            "+/+/",
+            "-_-_",
+            "AA EC",
+            "AAE\u{e9}",
+        ];
+        for text in cases {
+            let expected = STANDARD.decode(text).map(Some).map_err(|_| NotBase64);
+            for size in 1..=text.len() + 2 {
+                assert_eq!(decode(&format!("\"{text}\""), size), expected, "{text} by {size}");
+            }
+        }
+        assert_eq!(decode(r#""\/9j\u002f4\u0041AQ""#, 3), decode("\"/9j/4AAQ\"", 100));
+        assert_eq!(decode("null", 1), Ok(None));
+        for text in ["\"\\n\"", "\"\\u0141AAA\"", "7", "true", "\"AAEC\\n\""] {
+            assert_eq!(decode(text, 2), Err(NotBase64), "{text}");
+        }
+    }
+}
