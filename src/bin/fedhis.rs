@@ -256,7 +256,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         }
     };
     tokio::select! {
-        served = listener.serve(router(service), stop) => Ok(served?),
+        () = listener.serve(router(service), config.his.heads, stop) => Ok(()),
         failure = outdated => Err(failure),
         never = ignore(&mut hangup) => match never {},
     }

@@ -218,6 +218,17 @@ pub struct HisConfig {
     pub stop_delay: Duration,
     /// Who may use how many of the connections to the store.
     pub shares: SharesConfig,
+    /// How long heads may take.
+    pub heads: HeadsConfig,
+}
+
+/// How long the HIS waits for heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadsConfig {
+    /// From the first byte of a head to its last.
+    pub timeout: Duration,
+    /// From the end of a request to the first byte of the next head.
+    pub idle: Duration,
 }
 
 /// Who may use how many of the HIS's connections to the store.

@@ -12,7 +12,7 @@ use super::gateway::{Gateway, Limits};
 use super::route::Route;
 use super::tls::Tls;
 use super::{
-    Address, AllowedOrigins, AssertionConfig, AssertionKeys, Config, CorsConfig, HisConfig, PolicyConfig,
+    Address, AllowedOrigins, AssertionConfig, AssertionKeys, Config, CorsConfig, HeadsConfig, HisConfig, PolicyConfig,
     PostgresConfig, RecordsConfig, Secrets, SharesConfig, SqliteConfig, StoreConfig, UpstreamConfig,
     upstreams::Upstream,
 };
@@ -98,6 +98,8 @@ section!(His {
     max_pages_per_person: usize = 100_000,
     max_documents_per_person: usize = 10_000,
     stop_delay_seconds: u64 = 0,
+    head_timeout_seconds: u64 = 10,
+    idle_timeout_seconds: u64 = 600,
     caller_share_percent: u64 = 50,
     write_share_percent: u64 = 75,
 });
@@ -182,6 +184,10 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
             max_pages_per_person: raw.his.max_pages_per_person,
             max_documents_per_person: raw.his.max_documents_per_person,
             stop_delay: check.seconds("his.stop_delay_seconds", raw.his.stop_delay_seconds, 0)?,
+            heads: HeadsConfig {
+                timeout: check.seconds("his.head_timeout_seconds", raw.his.head_timeout_seconds, 1)?,
+                idle: check.seconds("his.idle_timeout_seconds", raw.his.idle_timeout_seconds, 1)?,
+            },
             shares: SharesConfig {
                 caller_percent: check.percent("his.caller_share_percent", raw.his.caller_share_percent)?,
                 write_percent: check.percent("his.write_share_percent", raw.his.write_share_percent)?,

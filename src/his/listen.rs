@@ -4,14 +4,22 @@ use std::future::Future;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
+use axum::serve::Listener as Accept;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-use crate::config::Address;
+use super::heads::CountedReads;
+use crate::config::{Address, HeadsConfig};
 
 /// How long a stop waits for requests in flight.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,9 +40,6 @@ pub enum ListenError {
     /// Another service answers on the socket.
     #[error("another service is listening on `{0}` (`his.listen`); stop it first")]
     InUse(String),
-    /// Accepting failed for good.
-    #[error("the listener failed: {0}")]
-    Accept(io::Error),
 }
 
 /// A bound address.
@@ -76,35 +81,53 @@ impl Listener {
     }
 
     /// Serves until `stop` is ready; then requests in flight are finished, for 10 seconds at most.
-    ///
-    /// # Errors
-    /// [`ListenError::Accept`].
-    pub async fn serve(
-        self,
-        router: Router,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), ListenError> {
-        let (stopped, stopping) = oneshot::channel::<()>();
-        let stop = async move {
-            stop.await;
-            let _ = stopped.send(());
-        };
-        let service = async move {
-            match self {
-                Self::Tcp(listener) => axum::serve(listener, router).with_graceful_shutdown(stop).await,
-                Self::Unix(listener) => axum::serve(listener, router).with_graceful_shutdown(stop).await,
-            }
-        };
-        let overtime = async move {
-            match stopping.await {
-                Ok(()) => tokio::time::sleep(STOP_TIMEOUT).await,
-                Err(_) => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            served = service => served.map_err(ListenError::Accept),
-            () = overtime => Ok(()),
+    pub async fn serve(self, router: Router, limits: HeadsConfig, stop: impl Future<Output = ()>) {
+        match self {
+            Self::Tcp(listener) => serve(listener, router, limits, stop).await,
+            Self::Unix(listener) => serve(listener, router, limits, stop).await,
         }
+    }
+}
+
+async fn serve<L: Accept>(mut listener: L, router: Router, limits: HeadsConfig, stop: impl Future<Output = ()>) {
+    let (stopping, is_stopping) = watch::channel(());
+    // It owns the connections, and ends them when it is dropped.
+    let mut connections = JoinSet::new();
+    let mut stop = pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            (stream, _) = listener.accept() => {
+                connections.spawn(converse(stream, router.clone(), limits, is_stopping.clone()));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop((listener, stopping));
+    let finished = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(STOP_TIMEOUT, finished).await;
+}
+
+/// One connection, until it ends; when the service stops, until its request is answered.
+async fn converse<S>(stream: S, router: Router, limits: HeadsConfig, mut is_stopping: watch::Receiver<()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (stream, timer) = CountedReads::new(stream, limits);
+    let mut builder = http1::Builder::new();
+    // What is set here is whether there is a limit; how long it is, is the timer's.
+    builder.timer(timer).header_read_timeout(limits.timeout);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = is_stopping.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a connection ended: {error}");
     }
 }
 

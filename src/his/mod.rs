@@ -21,6 +21,7 @@ mod budget;
 mod content;
 mod date;
 mod hashing;
+mod heads;
 mod list;
 mod listen;
 mod query;

@@ -15,6 +15,7 @@ mod assertion;
 mod bodies;
 mod documents;
 mod epoch;
+mod heads;
 mod import;
 mod limits;
 mod logins;

@@ -17,7 +17,8 @@ use std::time::{Duration, SystemTime};
 
 use fedgate::assertion::{Claims, Minter, Scope, Verifier};
 use fedgate::config::{
-    Address, AssertionConfig, AssertionKeys, HisConfig, PostgresConfig, SharesConfig, SqliteConfig, StoreConfig,
+    Address, AssertionConfig, AssertionKeys, HeadsConfig, HisConfig, PostgresConfig, SharesConfig, SqliteConfig,
+    StoreConfig,
 };
 use fedgate::db::{Database, schema};
 use fedgate::his::store::Store;
@@ -138,6 +139,7 @@ impl His {
             max_documents_per_person: 10_000,
             stop_delay: Duration::ZERO,
             shares: SharesConfig { caller_percent: 50, write_percent: 75 },
+            heads: HeadsConfig { timeout: Duration::from_secs(10), idle: Duration::from_secs(600) },
         };
         Self::serve(config, scratch, his).await
     }
@@ -163,7 +165,7 @@ impl His {
             Listener::Unix(_) => address,
         };
         let server = tokio::spawn(async move {
-            let _ = listener.serve(router(service), std::future::pending()).await;
+            listener.serve(router(service), his.heads, std::future::pending()).await;
         });
         let minter = Minter::from_config(&assertion).unwrap();
         Self { address, database, store, minter, config, scratch, his, server }

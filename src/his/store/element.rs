@@ -65,11 +65,11 @@ impl Chunk {
     /// How many rows to ask for next: few at first, and no more than there is room for if all are as large as the largest so
     /// far, so that few are fetched in vain.
     pub(super) fn next_piece(&self) -> i32 {
-        const FIRST: usize = 8;
+        const FIRST: usize = 16;
         const MOST: usize = 64;
         let room = CHUNK_BYTES.saturating_sub(self.bytes);
         let fits = room.checked_div(self.largest).unwrap_or(MOST).max(1);
-        let most = if self.read == 0 { FIRST } else { MOST.min(self.read * 2) };
+        let most = if self.read == 0 { FIRST } else { MOST.min(self.read * 3) };
         i32::try_from(fits.min(most)).unwrap_or(1)
     }
 
