@@ -1,4 +1,5 @@
-//! Holds the module map of docs/ARCHITECTURE.md against the code: which module names which.
+//! Holds documents against the code: the module map of docs/ARCHITECTURE.md, which module names which; and the tests that
+//! documents name.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -127,5 +128,25 @@ fn each_vendor_lives_in_one_module() {
             assert!(!uses || at_home, "{vendor} in {}", file.display());
         }
         assert!(users > 0, "nobody uses {vendor}: the walk found no files");
+    }
+}
+
+/// Every `file::test` that a document names is a test of that file; `::test` is one of the file named before it.
+#[test]
+fn every_test_that_a_document_names_is_there() {
+    for (document, least) in [("docs/DEPENDENCIES.md", 20), ("docs/SECURITY.md", 60)] {
+        let text = std::fs::read_to_string(document).unwrap();
+        let (mut file, mut named) = (String::new(), 0);
+        for word in text.split('`').filter(|word| word.contains("::") && !word.contains([' ', '"'])) {
+            let (at, test) = word.split_once("::").unwrap();
+            if !at.is_empty() {
+                let places = ["", "tests/", "tests/gateway/"].map(|place| format!("{place}{at}"));
+                let found = places.iter().find(|place| Path::new(place).is_file());
+                file = std::fs::read_to_string(found.unwrap_or_else(|| panic!("{document}: no file {at}"))).unwrap();
+            }
+            assert!(file.contains(&format!("fn {test}(")), "{document}: {word}");
+            named += 1;
+        }
+        assert!(named >= least, "{document} names {named}");
     }
 }

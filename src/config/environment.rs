@@ -17,6 +17,13 @@ pub(super) struct Override {
     value: String,
 }
 
+impl Override {
+    /// Whether it overrides this key.
+    pub(super) fn names(&self, section: &str, key: &str) -> bool {
+        self.section == section && self.key == key
+    }
+}
+
 /// The variables that name a key of a section; others (such as `FEDGATE_LOG`) are not ours to read.
 pub(super) fn overrides(environment: impl Iterator<Item = (String, String)>) -> Vec<Override> {
     let mut found: Vec<Override> = environment

@@ -6,6 +6,7 @@
 //! Called by the binaries at start. Knows nothing of HTTP, policy or databases beyond their addresses.
 
 mod authentication;
+mod changed;
 mod environment;
 mod error;
 mod fields;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use authentication::{AuthenticationConfig, FreeFailures, LONGEST_BOUND_MS};
+pub use changed::ChangedDefault;
 pub use error::ConfigError;
 pub use fields::GuardConfig;
 pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};
@@ -42,6 +44,8 @@ pub struct Config {
     pub file: PathBuf,
     /// Files that hold secrets, each with the key that names it; beside them, those of certificates' keys.
     secret_files: Vec<(&'static str, PathBuf)>,
+    /// Defaults that have changed, and that neither the file nor the environment settles.
+    pub changed_defaults: Vec<ChangedDefault>,
     /// The gateway's listeners and limits.
     pub gateway: GatewayConfig,
     /// Certificate and protocol versions.
@@ -389,10 +393,16 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let text =
             regular::read_to_string(file, MOST_BYTES).map_err(|source| ConfigError::unreadable(file, &source))?;
-        raw::parse(&text, file).and_then(|plain| match environment::overrides(environment) {
-            overrides if overrides.is_empty() => raw::check(plain, file, secrets),
-            overrides => raw::check(environment::apply(&text, file, &overrides)?, file, secrets),
-        })
+        let plain = raw::parse(&text, file)?;
+        let overrides = environment::overrides(environment);
+        let settled = match overrides.is_empty() {
+            true => plain,
+            false => environment::apply(&text, file, &overrides)?,
+        };
+        let table = toml::from_str(&text).map_err(|error| ConfigError::toml(file, &text, &error))?;
+        let mut config = raw::check(settled, file, secrets)?;
+        config.changed_defaults = changed::unsettled(&table, &overrides);
+        Ok(config)
     }
 }
 

@@ -161,6 +161,7 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
     Ok(Config {
         file: file.to_owned(),
         secret_files,
+        changed_defaults: Vec::new(),
         gateway: raw.gateway.check(&check, &raw.limits)?,
         tls: raw.tls.check(&check)?,
         policy: PolicyConfig { roles: check.path(raw.policy.roles), history: check.optional_path(&raw.policy.history) },

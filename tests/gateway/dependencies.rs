@@ -187,20 +187,3 @@ fn an_answer_in_pieces_has_no_empty_frame_but_its_last() {
     assert_eq!(gateway.call("GET", "2"), 200);
     until("all of it was asked for", || server.seen().len() == 4);
 }
-
-#[test]
-fn every_test_that_the_document_names_is_there() {
-    let document = std::fs::read_to_string("docs/DEPENDENCIES.md").unwrap();
-    let (mut file, mut named) = (String::new(), 0);
-    for word in document.split('`').filter(|word| word.contains("::") && !word.contains(' ')) {
-        let (at, test) = word.split_once("::").unwrap();
-        if !at.is_empty() {
-            let places = ["tests/", "tests/gateway/"].map(|place| format!("{place}{at}"));
-            let found = places.iter().find(|place| std::path::Path::new(place).exists());
-            file = std::fs::read_to_string(found.unwrap_or_else(|| panic!("no file {at}"))).unwrap();
-        }
-        assert!(file.contains(&format!("fn {test}(")), "{word}");
-        named += 1;
-    }
-    assert!(named > 20, "{named} are named");
-}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fedgate::config::StoreConfig;
+use fedgate::config::{Config, StoreConfig};
 use fedgate::db::{postgres, schema};
 use fedgate::gateway::Prepared;
 
@@ -21,6 +21,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     let (roles, plain) = (config.policy.roles.clone(), config.gateway.listen.is_empty());
     let prepared = Prepared::new(config.clone()).await.map_err(|error| Failure::Usage(error.into()))?;
     print_line(&format!("configuration  {} is valid", file.display()))?;
+    tell_changed_defaults(&config)?;
     let policy = prepared.pipeline().policy();
     print_line(&format!(
         "policy         {} defines {}, fingerprint {}",
@@ -72,4 +73,19 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
             print::count(faults, "fault", "faults")
         ))),
     }
+}
+
+/// Tells of each default that has changed and that the configuration leaves as it is, with what restores the old one.
+fn tell_changed_defaults(config: &Config) -> Result<(), Failure> {
+    let changed = &config.changed_defaults;
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let count = print::count(changed.len(), "has", "have");
+    print_line(&format!("defaults       {count} changed; a key that the file names, with either value, is not told:"))?;
+    for default in changed {
+        let (section, key, before) = (default.section, default.key, default.restored_by);
+        print_line(&format!("  {} (`{section}.{key} = {before}` restores what was before)", default.now))?;
+    }
+    Ok(())
 }

@@ -1,0 +1,91 @@
+//! Defaults that have changed: what an operator whose configuration is older than the program should know.
+//!
+//! The one rule: a key that the file or the environment names is settled, and nothing is said of it. `fedgate check` prints
+//! the rest, and CHANGELOG.md tells the same.
+
+use super::environment::Override;
+
+/// A default that has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangedDefault {
+    /// The section of the file.
+    pub section: &'static str,
+    /// The key in the section.
+    pub key: &'static str,
+    /// The value that restores what was before, as the file spells it.
+    pub restored_by: &'static str,
+    /// What holds now.
+    pub now: &'static str,
+    /// The key of the same section without which it has no effect, if there is one.
+    only_with: Option<&'static str>,
+}
+
+const fn changed(
+    section: &'static str,
+    key: &'static str,
+    restored_by: &'static str,
+    now: &'static str,
+) -> ChangedDefault {
+    ChangedDefault { section, key, restored_by, now, only_with: None }
+}
+
+#[rustfmt::skip]
+const CHANGED: &[ChangedDefault] = &[
+    ChangedDefault {
+        only_with: Some("client_ca"),
+        ..changed("tls", "client_ca_expired", r#""warn""#, "an authority whose certificate has expired admits nobody")
+    },
+    ChangedDefault {
+        only_with: Some("client_crl"),
+        ..changed("tls", "client_crl_unknown_issuer", r#""accept""#, "a revocation list whose issuer is not in `tls.client_ca` is refused")
+    },
+    changed("cors", "refuse_foreign_writes", "false", "a write that a page of another origin may have caused unasked is refused"),
+    changed("records", "anonymous_of_source_per_minute", "0", "over 60 requests a minute of anonymous callers at one address share a record"),
+    changed("records", "anonymous_per_minute", "0", "over 600 requests a minute of all anonymous callers share a record"),
+    changed("records", "reserve_mib", "0", "with less than 64 MiB free, anonymous callers share a record"),
+    changed("store", "lock_timeout_ms", "0", "a statement waits 2 s at most for a lock"),
+    changed("his", "max_record_bytes", "0", "a record has 4 MiB at most"),
+    changed("his", "max_pages_per_person", "0", "a person has 100,000 pages at most"),
+    changed("his", "max_documents_per_person", "0", "a person has 10,000 documents at most"),
+    changed("his", "max_bytes_in_flight", "0", "documents and lists on their way share 32 MiB, a quarter for one caller"),
+    changed("his", "caller_share_percent", "100", "one account uses half of the store's connections at most"),
+    changed("his", "write_share_percent", "100", "writes use three quarters of the store's connections at most"),
+];
+
+/// The changed defaults that a configuration leaves as they are.
+pub(super) fn unsettled(file: &toml::Table, overrides: &[Override]) -> Vec<ChangedDefault> {
+    let in_file = |section: &str, key: &str| file.get(section).is_some_and(|section| section.get(key).is_some());
+    let named =
+        |section: &str, key: &str| in_file(section, key) || overrides.iter().any(|over| over.names(section, key));
+    let is_unsettled = |default: &ChangedDefault| {
+        !named(default.section, default.key) && default.only_with.is_none_or(|key| named(default.section, key))
+    };
+    CHANGED.iter().filter(|default| is_unsettled(default)).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_that_a_key_settles_is_not_told() {
+        let unsettled_of = |text: &str| {
+            let told = unsettled(&toml::from_str(text).unwrap(), &[]);
+            told.into_iter().map(|default| default.key).collect::<Vec<_>>()
+        };
+        let all = unsettled_of("");
+        assert!(all.contains(&"max_record_bytes") && !all.contains(&"client_ca_expired"), "{all:?}");
+        assert!(!unsettled_of("[his]\nmax_record_bytes = 4194304").contains(&"max_record_bytes"));
+        assert!(unsettled_of("[tls]\nclient_ca = \"ca.pem\"").contains(&"client_ca_expired"));
+    }
+
+    #[test]
+    fn each_value_that_restores_what_was_before_is_one_that_the_key_takes() {
+        for default in CHANGED {
+            let text = format!("[{}]\n{} = {}", default.section, default.key, default.restored_by);
+            let table: toml::Table = toml::from_str(&text).unwrap();
+            assert!(super::super::raw::from_table(table.clone()).is_ok(), "{text}");
+            assert!(!unsettled(&table, &[]).contains(default), "{text}");
+        }
+    }
+}
