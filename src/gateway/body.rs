@@ -76,6 +76,8 @@ impl Held {
 pub(super) enum Unheld {
     /// It may not pass.
     Refused(BodyFault),
+    /// Its method has none.
+    Unexpected,
     /// It could not be read.
     Failed(Box<Error>),
 }
@@ -106,6 +108,32 @@ pub(super) async fn invite(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
+/// Waits for the end of a request whose method has no body: over HTTP/2 it may come after the head, in a frame of its own.
+/// Before that pingora would announce a body, and a service that looks for none reads it as its next request.
+pub(super) async fn expect_none(session: &mut Session, tempo: Tempo) -> Result<(), Unheld> {
+    let mut pace = Pace::new(tempo);
+    while !session.as_mut().is_body_empty() {
+        let end = read(session, &mut pace).await?;
+        // Trailers are an end without being one for pingora.
+        if end.is_none_or(|chunk| !chunk.is_empty()) {
+            return Err(Unheld::Unexpected);
+        }
+    }
+    Ok(())
+}
+
+/// Reads a piece of a body, for as long as that may take.
+async fn read(session: &mut Session, pace: &mut Pace) -> Result<Option<Bytes>, Unheld> {
+    let read = tokio::select! {
+        biased;
+        read = session.as_mut().read_request_body() => read,
+        () = poll_fn(|cx| pace.poll_too_slow(cx)) => {
+            Err(Error::explain(ErrorType::ReadTimedout, "a body came too slowly"))
+        }
+    };
+    read.map_err(|error| error.into_down().into())
+}
+
 /// Reads the body of a request and judges it while it comes.
 ///
 /// `limit` is its largest size in bytes, `tempo` how fast it must come.
@@ -132,14 +160,7 @@ pub(super) async fn hold(
         if declared.is_none_or(|length| length.saturating_sub(body.len()) <= RETRY_BYTES) {
             session.as_mut().enable_retry_buffering();
         }
-        let read = tokio::select! {
-            biased;
-            read = session.as_mut().read_request_body() => read,
-            () = poll_fn(|cx| pace.poll_too_slow(cx)) => {
-                Err(Error::explain(ErrorType::ReadTimedout, "a guarded body came too slowly"))
-            }
-        };
-        let Some(chunk) = read.map_err(|error| error.into_down())? else { break };
+        let Some(chunk) = read(session, &mut pace).await? else { break };
         pace.moved(chunk.len() as u64);
         share.grow(chunk.len())?;
         body.extend_from_slice(&chunk);

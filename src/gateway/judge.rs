@@ -17,7 +17,7 @@ use super::foreign::{self, AskedAddress};
 use super::forwarded::Origin;
 use super::proxy::Gateway;
 use super::refuse::{foreign_write, not_recorded};
-use super::request;
+use super::request::{self, Malformed};
 use super::respond::Answer;
 use super::tls::ClientCertificate;
 use crate::fields::BodyFault;
@@ -82,6 +82,12 @@ impl Gateway {
                 }
                 match self.take_in(session, &permit).await {
                     Err(Unheld::Refused(fault)) => self.refuse_body(permit, fault),
+                    Err(Unheld::Unexpected) => {
+                        ctx.outcome = Outcome::Permitted(Box::new(permit));
+                        let fault = Malformed::BodyNotExpected;
+                        let answer = Answer::error(fault.status(), fault.code(), fault.message());
+                        return self.answer(session, ctx, answer).await;
+                    }
                     Err(Unheld::Failed(error)) => {
                         ctx.outcome = Outcome::Permitted(Box::new(permit));
                         return Err(error);
@@ -101,8 +107,12 @@ impl Gateway {
         self.answer(session, ctx, answer).await
     }
 
-    /// Takes in and judges the body of an admitted request, where its route guards members.
+    /// Takes in and judges the body of an admitted request, where its route guards members, or its method has none.
     async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<Held>, Unheld> {
+        if !request::has_body(&session.req_header().method) {
+            body::expect_none(session, self.body_tempo).await?;
+            return Ok(None);
+        }
         let Some(check) = permit.body_check() else {
             body::invite(session).await?;
             return Ok(None);

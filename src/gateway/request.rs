@@ -4,7 +4,7 @@
 //! pingora's own parse has dropped fragments and escaped blanks by the time it is seen.
 
 use bytes::Bytes;
-use http::{HeaderMap, Version, header};
+use http::{HeaderMap, Method, Version, header};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
@@ -112,10 +112,15 @@ pub(super) fn check(head: &RequestHeader) -> Result<(), Malformed> {
         _ => return Err(Malformed::Framing),
     };
     let body = chunked || length.is_some_and(|length| length > 0);
-    if body && matches!(head.method.as_str(), "GET" | "HEAD" | "DELETE" | "OPTIONS") {
+    if body && !has_body(&head.method) {
         return Err(Malformed::BodyNotExpected);
     }
     Ok(())
+}
+
+/// Whether requests with this method may have a body.
+pub(super) fn has_body(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS)
 }
 
 fn is_name_byte(byte: u8) -> bool {
