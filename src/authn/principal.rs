@@ -11,7 +11,7 @@ use crate::policy::Rights;
 
 /// Who is calling, verified, with what its roles may do under one policy.
 ///
-/// Only the [`Authenticator`] makes one.
+/// Only the [`Authenticator`](super::Authenticator) makes one.
 pub struct Principal {
     pub(super) account: Box<str>,
     pub(super) roles: Vec<String>,

@@ -2,7 +2,7 @@
 //!
 //! The one rule: a record per request, allowed, refused or failed, with nothing personal in it beyond ids. Where a request has
 //! several, because a disk failed or an answer was not sent, the last one counts. Of anonymous callers beyond a rate, one
-//! record stands for many ([`merge`]).
+//! record stands for many (`merge`).
 //! Untrusted text is escaped (JSON escapes, and what terminals or line readers act on) and bounded.
 //!
 //! Lines are written by a thread of its own, to a file, or to stdout where there is none. Who asks is told when a record is
