@@ -22,6 +22,8 @@ pub const MIN_PASSWORD_CHARACTERS: usize = 6;
 const BCRYPT_MAX_BYTES: usize = 72;
 /// Highest bcrypt cost that is verified (2^15 rounds take about two seconds).
 const BCRYPT_MAX_COST: u32 = 15;
+/// The bcrypt cost of Thalamus's hashes, the highest that anybody may store who may not write accounts.
+const THALAMUS_BCRYPT_COST: u32 = 12;
 const SALT_BYTES: usize = 16;
 const OUTPUT_BYTES: usize = 32;
 /// Ceilings for stored argon2 parameters: memory in KiB (256 MiB), passes, lanes.
@@ -57,6 +59,37 @@ impl Cost {
     pub const DEFAULT: Self = Self { memory_kib: 47_104, passes: 2 };
     /// The least an operator may configure (OWASP: 19 MiB, two passes).
     pub const FLOOR: Self = Self { memory_kib: 19_456, passes: 2 };
+
+    /// What one hash of this cost is to compute.
+    pub fn work(self) -> HashWork {
+        HashWork::Argon2id { kib_passes: self.kib_passes() }
+    }
+
+    fn kib_passes(self) -> u64 {
+        u64::from(self.memory_kib) * u64::from(self.passes)
+    }
+}
+
+/// What one hash is to compute, in units of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashWork {
+    /// Rounds of bcrypt: two to the power of its cost.
+    Bcrypt {
+        /// How many.
+        rounds: u64,
+    },
+    /// Memory in KiB, times the passes over it.
+    Argon2id {
+        /// How many.
+        kib_passes: u64,
+    },
+    /// Nothing: it is no hash that is verified.
+    None,
+}
+
+impl HashWork {
+    /// Of the hashes that Thalamus makes: bcrypt of cost 12.
+    pub const OF_THALAMUS: Self = Self::Bcrypt { rounds: 1 << THALAMUS_BCRYPT_COST };
 }
 
 /// Memory for argon2, kept between hashes: taking 46 MiB anew each time costs as much as the hashing.
@@ -116,7 +149,7 @@ pub fn verify(stored: &str, password: &[u8]) -> bool {
 /// As [`verify`], with memory of `arena`.
 pub fn verify_with(stored: &str, password: &[u8], arena: &mut Arena) -> bool {
     match StoredHash::parse(stored) {
-        Some(StoredHash::Bcrypt) => {
+        Some(StoredHash::Bcrypt { .. }) => {
             password.len() <= BCRYPT_MAX_BYTES
                 && !password.contains(&0)
                 && bcrypt::verify(password, stored).unwrap_or(false)
@@ -131,22 +164,46 @@ pub fn is_acceptable_hash(stored: &str) -> bool {
     StoredHash::parse(stored).is_some()
 }
 
+/// What it costs to compare a password with `stored`.
+pub fn work(stored: &str) -> HashWork {
+    match StoredHash::parse(stored) {
+        Some(StoredHash::Bcrypt { cost }) => HashWork::Bcrypt { rounds: 1 << cost },
+        Some(StoredHash::Argon2id(phc)) => phc.cost().work(),
+        None => HashWork::None,
+    }
+}
+
+/// Whether an acceptable hash costs no more than those that are made today: bcrypt of cost 12, or argon2id
+/// of [`Cost::DEFAULT`].
+///
+/// What costs more keeps hashers and memory busy for whoever has it stored.
+pub fn is_ordinary_hash(stored: &str) -> bool {
+    match StoredHash::parse(stored) {
+        Some(StoredHash::Bcrypt { cost }) => cost <= THALAMUS_BCRYPT_COST,
+        Some(StoredHash::Argon2id(phc)) => {
+            let (cost, most) = (phc.cost(), Cost::DEFAULT);
+            cost.kib_passes() <= most.kib_passes() && cost.memory_kib <= most.memory_kib
+        }
+        None => false,
+    }
+}
+
 /// Whether a verified `stored` hash should be replaced by a new argon2id one of `cost`.
 pub fn needs_upgrade(stored: &str, cost: Cost) -> bool {
     match StoredHash::parse(stored) {
         Some(StoredHash::Argon2id(phc)) => phc.params.m_cost() < cost.memory_kib || phc.params.t_cost() < cost.passes,
-        Some(StoredHash::Bcrypt) => true,
+        Some(StoredHash::Bcrypt { .. }) => true,
         None => false,
     }
 }
 
 /// Whether `stored` is a bcrypt hash, as Thalamus makes and reads them.
 pub fn is_bcrypt(stored: &str) -> bool {
-    matches!(StoredHash::parse(stored), Some(StoredHash::Bcrypt))
+    matches!(StoredHash::parse(stored), Some(StoredHash::Bcrypt { .. }))
 }
 
 enum StoredHash {
-    Bcrypt,
+    Bcrypt { cost: u32 },
     Argon2id(Phc),
 }
 
@@ -164,7 +221,7 @@ impl StoredHash {
         let cost = (cost.len() == 2).then(|| cost.parse::<u32>().ok())??;
         let well_formed =
             digest.len() == 53 && digest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'/');
-        (well_formed && (4..=BCRYPT_MAX_COST).contains(&cost)).then_some(Self::Bcrypt)
+        (well_formed && (4..=BCRYPT_MAX_COST).contains(&cost)).then_some(Self::Bcrypt { cost })
     }
 }
 
@@ -194,6 +251,10 @@ impl Phc {
         let output = STANDARD_NO_PAD.decode(output).ok().filter(|output| (16..=64).contains(&output.len()))?;
         let params = Params::new(memory, passes, lanes, Some(output.len())).ok()?;
         Some(Self { params, salt, output: Zeroizing::new(output) })
+    }
+
+    fn cost(&self) -> Cost {
+        Cost { memory_kib: self.params.m_cost(), passes: self.params.t_cost() }
     }
 
     fn verify(self, password: &[u8], arena: &mut Arena) -> bool {
@@ -271,6 +332,37 @@ mod tests {
             assert!(!is_acceptable_hash(&stored), "{stored}");
             assert!(!verify(&stored, b"x"), "{stored}");
         }
+    }
+
+    #[test]
+    fn the_work_of_a_hash_is_in_its_parameters_and_what_is_dearer_than_todays_is_told() {
+        let bcrypt = |cost: u32| format!("$2b${cost:02}${}", "a".repeat(53));
+        let argon2id = |memory: u32, passes: u32| {
+            format!(
+                "$argon2id$v=19$m={memory},t={passes},p=1$c29tZXNhbHRzb21lc2FsdA$MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE"
+            )
+        };
+        #[rustfmt::skip]
+        let cases = [
+            (bcrypt(4),              HashWork::Bcrypt { rounds: 16 },             true),
+            (bcrypt(12),             HashWork::OF_THALAMUS,                       true),
+            (bcrypt(13),             HashWork::Bcrypt { rounds: 8192 },           false),
+            (bcrypt(15),             HashWork::Bcrypt { rounds: 32_768 },         false),
+            (bcrypt(16),             HashWork::None,                              false),
+            (argon2id(47_104, 2),    HashWork::Argon2id { kib_passes: 94_208 },   true),
+            (argon2id(19_456, 4),    HashWork::Argon2id { kib_passes: 77_824 },   true),
+            (argon2id(47_104, 3),    HashWork::Argon2id { kib_passes: 141_312 },  false),
+            (argon2id(47_105, 1),    HashWork::Argon2id { kib_passes: 47_105 },   false),
+            (argon2id(262_144, 10),  HashWork::Argon2id { kib_passes: 2_621_440 }, false),
+            (String::new(),          HashWork::None,                              false),
+        ];
+        for (stored, expected, is_ordinary) in cases {
+            assert_eq!((work(&stored), is_ordinary_hash(&stored)), (expected, is_ordinary), "{stored}");
+        }
+        assert_eq!(
+            hash(b"gnusolidario").map(|made| (work(&made), is_ordinary_hash(&made))).unwrap(),
+            (Cost::DEFAULT.work(), true)
+        );
     }
 
     #[test]

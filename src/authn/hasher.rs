@@ -1,20 +1,26 @@
 //! The hashers: dedicated threads that verify and make password hashes, behind bounded queues.
 //!
 //! One verification takes tens of milliseconds of a whole core and 46 MiB, so these queues are the lever for denial of
-//! service. The one rule: they are bounded, a full one is told at once ([`Busy`]), and a caller who went away costs
-//! nothing. Who proved the password from the same source lately waits in a lane of its own, which is served first: a
-//! flood of guesses fills the other one. Each thread keeps an arena of its own.
+//! service. The one rule: they are bounded by the work that waits, a full one is told at once ([`Busy`]), no caller fills
+//! one ([`queue`]), and a caller who went away costs nothing. Who proved the password from the same address lately waits in
+//! a lane of its own, which is served first: a flood of guesses fills the other one. Each thread keeps an arena of its own.
 
-use std::collections::VecDeque;
+mod queue;
+mod work;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use crate::password::{self, Arena, Cost};
+use crate::password::{self, Arena, Cost, HashWork};
+pub(super) use queue::JobOwner;
+use queue::JobQueue;
+use work::HashingPace;
 
 /// The queue is full, or there are no hashers; the same request may succeed in a moment.
 #[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
@@ -23,7 +29,7 @@ pub struct Busy;
 
 /// Where a job waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
+pub(super) enum Lane {
     /// Served first: the account was signed in to from the same source lately.
     Known,
     /// Everybody else, and new hashes for accounts that are served already.
@@ -32,7 +38,7 @@ pub enum Lane {
 
 /// A handle to the hasher threads; they end when the last handle is gone.
 #[derive(Clone)]
-pub struct Hasher {
+pub(super) struct Hasher {
     shared: Arc<Handle>,
     cost: Cost,
 }
@@ -41,19 +47,21 @@ pub struct Hasher {
 struct Handle {
     queues: Arc<Queues>,
     threads: usize,
-    capacity: usize,
+    /// The work that may wait in each lane.
+    most: Duration,
 }
 
 #[derive(Default)]
 struct Queues {
     jobs: Mutex<Jobs>,
     news: Condvar,
+    pace: HashingPace,
 }
 
 #[derive(Default)]
 struct Jobs {
-    known: VecDeque<Job>,
-    unknown: VecDeque<Job>,
+    known: JobQueue,
+    unknown: JobQueue,
     is_over: bool,
 }
 
@@ -71,6 +79,13 @@ impl Job {
         }
     }
 
+    fn work(&self, cost: Cost) -> HashWork {
+        match self {
+            Self::Verify { stored, .. } => password::work(stored),
+            Self::Hash { .. } => cost.work(),
+        }
+    }
+
     fn run(self, cost: Cost, arena: &mut Arena) {
         match self {
             Self::Verify { stored, password, answer } => {
@@ -84,26 +99,33 @@ impl Job {
 }
 
 impl Hasher {
-    /// Starts `threads` threads with room for `capacity` waiting jobs in each lane.
+    /// Starts `threads` threads. In each lane waits no more work than they do in `longest`.
     ///
     /// # Errors
     /// The operating system gives no thread.
-    pub fn start(threads: usize, capacity: usize, cost: Cost) -> std::io::Result<Self> {
+    pub(super) fn start(threads: usize, longest: Duration, cost: Cost) -> std::io::Result<Self> {
         let queues = Arc::new(Queues::default());
         for number in 0..threads {
             let queues = Arc::clone(&queues);
             thread::Builder::new().name(format!("hasher-{number}")).spawn(move || work(&queues, cost))?;
         }
-        Ok(Self { shared: Arc::new(Handle { queues, threads, capacity }), cost })
+        let most = longest.saturating_mul(u32::try_from(threads).unwrap_or(u32::MAX));
+        Ok(Self { shared: Arc::new(Handle { queues, threads, most }), cost })
     }
 
     /// The cost of the hashes made here.
-    pub fn cost(&self) -> Cost {
+    pub(super) fn cost(&self) -> Cost {
         self.cost
     }
 
+    /// How long a verification takes here at most, unless the hash is dearer than those of today.
+    pub(super) fn dearest_of_today(&self) -> Duration {
+        self.shared.queues.pace.dearest_of_today(self.cost)
+    }
+
     /// How many jobs wait in both lanes.
-    pub fn waiting(&self) -> usize {
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
         let jobs = self.shared.queues.lock();
         jobs.known.len() + jobs.unknown.len()
     }
@@ -112,9 +134,15 @@ impl Hasher {
     ///
     /// # Errors
     /// [`Busy`].
-    pub async fn verify(&self, stored: String, password: Zeroizing<Vec<u8>>, lane: Lane) -> Result<bool, Busy> {
+    pub(super) async fn verify(
+        &self,
+        stored: String,
+        password: Zeroizing<Vec<u8>>,
+        lane: Lane,
+        owner: JobOwner,
+    ) -> Result<bool, Busy> {
         let (answer, receive) = oneshot::channel();
-        self.submit(Job::Verify { stored, password, answer }, lane)?;
+        self.submit(Job::Verify { stored, password, answer }, lane, owner)?;
         receive.await.map_err(|_| Busy)
     }
 
@@ -122,27 +150,23 @@ impl Hasher {
     ///
     /// # Errors
     /// [`Busy`].
-    pub async fn hash(&self, password: Zeroizing<Vec<u8>>) -> Result<Option<String>, Busy> {
+    pub(super) async fn hash(&self, password: Zeroizing<Vec<u8>>, owner: JobOwner) -> Result<Option<String>, Busy> {
         let (answer, receive) = oneshot::channel();
-        self.submit(Job::Hash { password, answer }, Lane::Unknown)?;
+        self.submit(Job::Hash { password, answer }, Lane::Unknown, owner)?;
         receive.await.map_err(|_| Busy)
     }
 
-    fn submit(&self, job: Job, lane: Lane) -> Result<(), Busy> {
-        let Handle { queues, threads, capacity } = &*self.shared;
+    fn submit(&self, job: Job, lane: Lane, owner: JobOwner) -> Result<(), Busy> {
+        let Handle { queues, threads, most } = &*self.shared;
+        let work = queues.pace.estimate(job.work(self.cost));
         let mut jobs = queues.lock();
         let queue = match lane {
             Lane::Known => &mut jobs.known,
             Lane::Unknown => &mut jobs.unknown,
         };
-        if queue.len() >= *capacity {
-            // Who went away makes room for who is there.
-            queue.retain(|waiting| !waiting.is_abandoned());
-        }
-        if queue.len() >= *capacity || *threads == 0 {
+        if *threads == 0 || !queue.push(job, owner, work, *most) {
             return Err(Busy);
         }
-        queue.push_back(job);
         drop(jobs);
         queues.news.notify_one();
         Ok(())
@@ -161,7 +185,7 @@ impl Queues {
             if jobs.is_over {
                 return None;
             }
-            if let Some(job) = jobs.known.pop_front().or_else(|| jobs.unknown.pop_front()) {
+            if let Some(job) = jobs.known.pop().or_else(|| jobs.unknown.pop()) {
                 return Some(job);
             }
             jobs = self.news.wait(jobs).unwrap_or_else(PoisonError::into_inner);
@@ -182,11 +206,14 @@ fn work(queues: &Queues, cost: Cost) {
         if job.is_abandoned() {
             continue;
         }
+        let (work, began) = (job.work(cost), Instant::now());
         // A fault of this program costs the job that met it, not the thread that all others wait for.
         if catch_unwind(AssertUnwindSafe(|| job.run(cost, &mut arena))).is_err() {
             tracing::error!("a password could not be hashed, by a fault of this program");
             arena = Arena::default();
+            continue;
         }
+        queues.pace.learn(work, began.elapsed());
     }
 }
 
@@ -196,23 +223,32 @@ mod tests {
 
     const CHEAP: Cost = Cost { memory_kib: 64, passes: 1 };
 
+    const LONGEST: Duration = Duration::from_millis(2000);
+
+    fn owner(account: &str) -> JobOwner {
+        JobOwner { account: account.into(), source: None }
+    }
+
     fn secret(text: &str) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(text.as_bytes().to_vec())
     }
 
     #[tokio::test]
     async fn hashes_and_verifies_off_the_callers_thread() {
-        let hasher = Hasher::start(2, 8, CHEAP).unwrap();
-        let stored = hasher.hash(secret("freedom")).await.unwrap().unwrap();
-        assert_eq!(hasher.verify(stored.clone(), secret("freedom"), Lane::Known).await, Ok(true));
-        assert_eq!(hasher.verify(stored, secret("Freedom"), Lane::Unknown).await, Ok(false));
+        let hasher = Hasher::start(2, LONGEST, CHEAP).unwrap();
+        let stored = hasher.hash(secret("freedom"), owner("ANA")).await.unwrap().unwrap();
+        assert_eq!(hasher.verify(stored.clone(), secret("freedom"), Lane::Known, owner("ANA")).await, Ok(true));
+        assert_eq!(hasher.verify(stored, secret("Freedom"), Lane::Unknown, owner("ANA")).await, Ok(false));
     }
 
-    /// A hasher whose one thread is at work on a hash that takes long, and queues of two places each.
-    async fn occupied() -> (Hasher, tokio::task::JoinHandle<Result<Option<String>, Busy>>) {
-        let hasher = Hasher::start(1, 2, Cost { memory_kib: 65_536, passes: 8 }).unwrap();
+    /// Lanes in which two jobs of the least work have room.
+    const SHORTEST: Duration = Duration::from_millis(2);
+
+    /// A hasher whose one thread is at work on a hash that takes long.
+    async fn occupied(longest: Duration) -> (Hasher, tokio::task::JoinHandle<Result<Option<String>, Busy>>) {
+        let hasher = Hasher::start(1, longest, Cost { memory_kib: 65_536, passes: 8 }).unwrap();
         let first = hasher.clone();
-        let running = tokio::spawn(async move { first.hash(secret("a")).await });
+        let running = tokio::spawn(async move { first.hash(secret("a"), owner("ANA")).await });
         tokio::task::yield_now().await;
         while hasher.waiting() > 0 {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
@@ -222,35 +258,35 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_lane_is_told_at_once_and_who_went_away_makes_room() {
-        let nobody_hashes = Hasher::start(0, 1, CHEAP).unwrap();
-        assert_eq!(nobody_hashes.hash(secret("a")).await, Err(Busy));
+        let nobody_hashes = Hasher::start(0, LONGEST, CHEAP).unwrap();
+        assert_eq!(nobody_hashes.hash(secret("a"), owner("ANA")).await, Err(Busy));
 
-        let (hasher, running) = occupied().await;
-        let verify = |lane| {
+        let (hasher, running) = occupied(SHORTEST).await;
+        let verify = |account| {
             let hasher = hasher.clone();
-            tokio::spawn(async move { hasher.verify(String::new(), secret("a"), lane).await })
+            tokio::spawn(async move { hasher.verify(String::new(), secret("a"), Lane::Unknown, owner(account)).await })
         };
-        let waiting = [verify(Lane::Unknown), verify(Lane::Unknown)];
+        let waiting = [verify("BOB"), verify("CAT")];
         tokio::task::yield_now().await;
-        assert_eq!(hasher.verify(String::new(), secret("a"), Lane::Unknown).await, Err(Busy));
+        assert_eq!(hasher.verify(String::new(), secret("a"), Lane::Unknown, owner("DOC")).await, Err(Busy));
         assert_eq!(hasher.waiting(), 2);
         for gone in &waiting {
             gone.abort();
         }
         tokio::task::yield_now().await;
-        assert_eq!(hasher.verify(String::new(), secret("a"), Lane::Unknown).await, Ok(false));
+        assert_eq!(hasher.verify(String::new(), secret("a"), Lane::Unknown, owner("DOC")).await, Ok(false));
         assert!(running.await.unwrap().is_ok());
     }
 
     #[tokio::test]
     async fn who_is_known_is_served_before_who_came_earlier() {
-        let (hasher, running) = occupied().await;
+        let (hasher, running) = occupied(SHORTEST).await;
         let order = Arc::new(Mutex::new(vec![]));
         let jobs = [("flood", Lane::Unknown), ("doctor", Lane::Known)].map(|(name, lane)| {
             let (hasher, order) = (hasher.clone(), Arc::clone(&order));
             tokio::spawn(async move {
                 let stored = password::hash_with(b"a", CHEAP, &mut Arena::default()).unwrap();
-                assert_eq!(hasher.verify(stored, secret("a"), lane).await, Ok(true));
+                assert_eq!(hasher.verify(stored, secret("a"), lane, owner(name)).await, Ok(true));
                 order.lock().unwrap().push(name);
             })
         });
@@ -262,13 +298,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn dear_hashes_of_ten_accounts_are_refused_at_once_and_keep_no_known_caller_out() {
+        let (hasher, running) = occupied(LONGEST).await;
+        let dear = format!("$2b$15${}", "a".repeat(53));
+        let first = tokio::spawn({
+            let (hasher, dear) = (hasher.clone(), dear.clone());
+            async move { hasher.verify(dear, secret("a"), Lane::Unknown, owner("A0")).await }
+        });
+        tokio::task::yield_now().await;
+        for n in 1..10 {
+            let account = format!("A{n}");
+            assert_eq!(hasher.verify(dear.clone(), secret("a"), Lane::Unknown, owner(&account)).await, Err(Busy));
+        }
+        assert_eq!(hasher.waiting(), 1);
+        let stored = password::hash_with(b"a", CHEAP, &mut Arena::default()).unwrap();
+        let known = tokio::spawn({
+            let hasher = hasher.clone();
+            async move { hasher.verify(stored, secret("a"), Lane::Known, owner("DOC")).await }
+        });
+        assert_eq!(known.await.unwrap(), Ok(true), "before the dear one");
+        first.abort();
+        assert!(running.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
     async fn the_threads_end_with_the_last_handle() {
-        let hasher = Hasher::start(2, 8, CHEAP).unwrap();
+        let hasher = Hasher::start(2, LONGEST, CHEAP).unwrap();
         assert_eq!(hasher.cost(), CHEAP);
         let queues = Arc::downgrade(&hasher.shared.queues);
         let other = hasher.clone();
         drop(hasher);
-        assert!(other.hash(secret("freedom")).await.is_ok(), "one handle is left");
+        assert!(other.hash(secret("freedom"), owner("ANA")).await.is_ok(), "one handle is left");
         drop(other);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while queues.strong_count() > 0 {

@@ -35,7 +35,8 @@ pub use basic::{Credential, CredentialError, OwnedCredential, with_credential};
 pub(crate) use client::network;
 pub use client::{ClientAddress, ForeignOrigin};
 pub use error::{AuthnError, RejectReason};
-pub use hasher::{Busy, Hasher, Lane};
+pub use hasher::Busy;
+use hasher::Hasher;
 pub use principal::Principal;
 
 use crate::accounts::{Accounts, CacheFigures};

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::client::Source;
-use super::hasher::{Busy, Lane};
+use super::hasher::{Busy, JobOwner, Lane};
 use super::principal::Proved;
 use super::proof::{Proof, keyed_mac};
 use super::spacing::TooMany;
@@ -44,7 +44,7 @@ impl Authenticator {
         let came = Instant::now();
         let place = source.map(|source| self.rejections.place(source));
         let outcome = self.verify(&credential, source, policy).await;
-        let step = self.settings.rejection_step;
+        let step = self.step();
         match (&outcome, source) {
             _ if step.is_zero() => outcome,
             (Err(AuthnError::Rejected { .. }), _) => match place {
@@ -70,9 +70,17 @@ impl Authenticator {
         }
     }
 
+    /// How far rejections are apart: as configured, and no shorter than a verification takes on this machine, or the time
+    /// would tell its kind again.
+    fn step(&self) -> Duration {
+        let configured = self.settings.rejection_step;
+        let steps = self.hasher.dearest_of_today().as_nanos().div_ceil(configured.as_nanos().max(1)).max(1);
+        configured.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
+    }
+
     /// Holds a rejection of a client without an address back until a full step of time since it came.
     pub(super) async fn settle(&self, came: Instant) {
-        let step = self.settings.rejection_step;
+        let step = self.step();
         if let Some(steps) = came.elapsed().as_nanos().checked_div(step.as_nanos()) {
             let steps = u32::try_from(steps).unwrap_or(u32::MAX).saturating_add(1);
             tokio::time::sleep_until((came + step.saturating_mul(steps)).into()).await;
@@ -195,9 +203,10 @@ impl Authenticator {
             }
             self.proofs.invalidate(&key).await;
         }
+        let owner = JobOwner { account: credential.account.as_str().into(), source };
         let hashed = self.proofs.try_get_with(key, async {
             self.hashed.fetch_add(1, Ordering::Relaxed);
-            let right = self.hasher.verify(stored.to_owned(), credential.password.clone(), lane).await?;
+            let right = self.hasher.verify(stored.to_owned(), credential.password.clone(), lane, owner).await?;
             if right && self.settings.upgrade_hashes && password::needs_upgrade(stored, self.hasher.cost()) {
                 self.upgrade(credential, source, stored.to_owned());
             }
@@ -226,8 +235,9 @@ impl Authenticator {
         let (accounts, hasher, proofs) = (self.accounts.clone(), self.hasher.clone(), self.proofs.clone());
         let (account, password) = (credential.account.clone(), credential.password.clone());
         let (key, lasts, throttle) = (self.key.clone(), self.settings.verified_for, Arc::clone(&self.throttle));
+        let owner = JobOwner { account: account.as_str().into(), source };
         tokio::spawn(async move {
-            let Ok(Some(new)) = hasher.hash(password.clone()).await else { return };
+            let Ok(Some(new)) = hasher.hash(password.clone(), owner).await else { return };
             // The proof is there before the hash is, so that no request from there has to hash the password again.
             let mac = keyed_mac(&key, &account, &new, &password);
             proofs.insert((mac, source), Arc::new(Proof::new(mac, source, true, lasts))).await;

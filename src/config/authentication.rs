@@ -29,8 +29,10 @@ pub struct AuthenticationConfig {
     pub cost: Cost,
     /// Threads that verify passwords.
     pub hasher_threads: usize,
-    /// Verifications that may wait in each lane, for all threads together; more are refused with 503.
-    pub hasher_queue: usize,
+    /// How long the work takes, by estimate, that may wait in each lane; more is refused with 503.
+    pub hasher_queue: Duration,
+    /// Whether that comes from a count of verifications, `hasher_queue`, as it was configured before.
+    pub hasher_queue_is_counted: bool,
     /// A rejection is answered after a whole multiple of this; zero answers at once.
     pub rejection_step: Duration,
     /// What of guessing costs nothing yet.
@@ -58,6 +60,10 @@ const MOST_COST: Cost = Cost { memory_kib: 256 * 1024, passes: 10 };
 /// Threads that hash, each with an arena of its own.
 const MOST_HASHERS: u64 = 256;
 const MOST_WAITING: u64 = 100_000;
+const MOST_WAITING_MS: u64 = 600_000;
+const QUEUE_MS: u64 = 2000;
+/// What one verification was taken to last where verifications were counted.
+const COUNTED_MS: u64 = 40;
 /// Who mistypes a password is made to wait this long.
 const MOST_STEP_MS: u64 = 10_000;
 
@@ -73,6 +79,7 @@ section!(Authentication {
     argon2_passes: u32 = Cost::DEFAULT.passes,
     hasher_threads: usize = 0,
     hasher_queue: usize = 0,
+    hasher_queue_ms: u64 = 0,
     rejection_step_ms: u64 = 500,
     free_failures: u32 = 5,
     free_failures_of_account: u32 = 20,
@@ -99,8 +106,9 @@ impl Authentication {
         let step = check.within(&key("rejection_step_ms"), self.rejection_step_ms, 0, MOST_STEP_MS)?;
         let hasher_threads =
             if self.hasher_threads == 0 { cores().saturating_sub(1).max(1) } else { self.hasher_threads };
-        // Two seconds of work, at some 25 verifications a second and thread.
-        let hasher_queue = if self.hasher_queue == 0 { hasher_threads * 50 } else { self.hasher_queue };
+        check.within(&key("hasher_queue_ms"), self.hasher_queue_ms, 0, MOST_WAITING_MS)?;
+        let counted = (self.hasher_queue as u64 * COUNTED_MS).div_ceil(hasher_threads as u64).min(MOST_WAITING_MS);
+        let hasher_queue = [self.hasher_queue_ms, counted].into_iter().find(|milliseconds| *milliseconds > 0);
         Ok(AuthenticationConfig {
             free: self.free_failures(check)?,
             realm: self.realm,
@@ -116,7 +124,8 @@ impl Authentication {
             upgrade_hashes: self.upgrade_hashes,
             cost,
             hasher_threads,
-            hasher_queue,
+            hasher_queue: Duration::from_millis(hasher_queue.unwrap_or(QUEUE_MS)),
+            hasher_queue_is_counted: self.hasher_queue > 0,
             rejection_step: Duration::from_millis(step),
         })
     }

@@ -1,3 +1,4 @@
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::*;
@@ -90,6 +91,7 @@ fn a_fault_is_one_line_naming_file_key_and_remedy() {
         ("[gateway]\nthreads = 1025",                     "",               "`gateway.threads` is 1025; write at most 1024"),
         ("[authentication]\nhasher_threads = 1000000",    "",               "`authentication.hasher_threads` is 1000000; write at most 256"),
         ("[authentication]\nhasher_queue = 100001",       "",               "`authentication.hasher_queue` is 100001; write at most"),
+        ("[authentication]\nhasher_queue_ms = 600001",    "",               "`authentication.hasher_queue_ms` is 600001; write at most"),
         ("[authentication]\nrejection_step_ms = 10001",   "",               "`authentication.rejection_step_ms` is 10001; write at most"),
         ("[gateway]\nadmin = [\"127.0.0.1:8443\"]",       "",               "`gateway.admin` holds `127.0.0.1:8443`, and `gateway.listen` holds `127.0.0.1:8443`"),
         ("[gateway]\nredirect = [\"0.0.0.0:8443\"]",      "",               "`gateway.redirect` holds `0.0.0.0:8443`, and `gateway.listen`"),
@@ -130,6 +132,27 @@ fn a_door_that_is_left_open_is_worth_a_word() {
     assert!(warnings.iter().any(|warning| warning.contains("`cors.refuse_foreign_writes` is false")), "{warnings:?}");
     let warnings = load(&file("closed-door", LEAST), &[]).unwrap().warnings();
     assert!(!warnings.iter().any(|warning| warning.contains("cors")), "{warnings:?}");
+}
+
+#[test]
+fn a_queue_of_hashers_that_is_counted_is_taken_for_its_work_and_is_worth_a_word() {
+    #[rustfmt::skip]
+    let cases = [
+        ("",                                        2000, false),
+        ("hasher_queue = 0",                        2000, false),
+        ("hasher_queue = 50",                       1000, true),
+        ("hasher_queue = 1",                          20, true),
+        ("hasher_queue_ms = 700",                    700, false),
+        ("hasher_queue = 50\nhasher_queue_ms = 700", 700, true),
+    ];
+    for (keys, milliseconds, is_told) in cases {
+        let text = format!("{LEAST}\n[authentication]\nhasher_threads = 2\n{keys}");
+        let config = load(&file("hasher-queue", &text), &[]).unwrap();
+        assert_eq!(config.authentication.hasher_queue.as_millis(), milliseconds, "{keys}");
+        let warnings = config.warnings();
+        let told = warnings.iter().filter(|warning| warning.contains(&format!("taken for {milliseconds} ms")));
+        assert_eq!(told.count(), usize::from(is_told), "{keys}: {warnings:?}");
+    }
 }
 
 #[test]

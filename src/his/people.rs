@@ -125,8 +125,12 @@ impl Person {
         Ok(Self { document, password })
     }
 
-    /// What a caller without the `account` permission may create: an `end_user`, and nothing said of activity.
+    /// What a caller without the `account` permission may create: an `end_user`, whose password is no dearer to verify than
+    /// those of today, and nothing said of activity.
     fn check_unprivileged(&self) -> Result<(), Problem> {
+        if !self.password.is_open_to_all() {
+            return Err(Problem::NeedsAccount("password"));
+        }
         if self.document.member("roles") != Some(&default_roles()) {
             return Err(Problem::NeedsAccount("roles"));
         }

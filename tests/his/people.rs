@@ -62,6 +62,32 @@ crate::on_both_stores! {
         his.person("ENOUGH", &json!({"password": "éé3456"}).to_string()).await;
     }
 
+    async fn a_hash_that_is_dearer_to_verify_than_those_of_today_needs_the_account_permission(his) {
+        let bcrypt = |cost: u32| BCRYPT.replace("$04$", &format!("${cost:02}$"));
+        // The dearest argon2id that is no longer than a password may be.
+        let argon2id = |passes: u32| format!("$argon2id$v=19$m=9999,t={passes},p=1$c29tZXNhbHQ$MDEyMzQ1Njc4OTAxMjM0NQ");
+        for (n, ordinary) in [bcrypt(4), bcrypt(12), argon2id(9)].iter().enumerate() {
+            let reply = his.post(&professional(), &format!("/people/P{n}"), json!({"password": ordinary}).to_string()).await;
+            assert_eq!(reply.status, 200, "{ordinary}");
+        }
+        let (count, dear) = ("SELECT count(*) || '' FROM people", [bcrypt(13), bcrypt(15)]);
+        for hash in &dear {
+            let body = json!({"password": hash}).to_string().replace("password", r"pass\u0077ord");
+            for id in ["P0", "DEAR"] {
+                let (status, error, code) = his.post(&professional(), &format!("/people/{id}"), body.clone()).await.error();
+                assert_eq!((status, code.as_str()), (403, "not_permitted"), "{hash}");
+                assert!(error.contains("`password`"), "{error}");
+            }
+        }
+        let longer = his.post(&root(), "/people/LONGER", json!({"password": argon2id(10)}).to_string()).await.error();
+        assert_eq!((longer.0, longer.2.as_str()), (422, "password_too_long"));
+        assert_eq!(his.sql_text(count).await.as_deref(), Some("3"));
+        for (n, hash) in dear.iter().enumerate() {
+            let reply = his.post(&root(), &format!("/people/R{n}"), json!({"password": hash}).to_string()).await;
+            assert_eq!(reply.status, 200, "{hash}");
+        }
+    }
+
     async fn a_new_person_has_an_id_that_a_path_names_and_a_login_carries_and_old_ones_go_on(his) {
         for id in ["A%3AB", "A%3BB", "A%25B", "A%5CB", "U%CC%88"] {
             let reply = his.post(&root(), &format!("/people/{id}"), "{}").await;

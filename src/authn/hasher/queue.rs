@@ -1,0 +1,196 @@
+//! A lane of waiting password jobs, bounded by their work.
+//!
+//! The one rule: no caller fills a lane. One account has at most a quarter of it, and where it is full, a job from an address
+//! that has less waiting takes the place of the latest ones of the address that has the most. So one address may use a
+//! whole lane while nobody else needs it, as a hospital does in the morning.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use super::Job;
+use crate::authn::client::Source;
+
+/// The share of a lane that one account may have.
+const ACCOUNT_SHARE: u32 = 4;
+
+/// Whom a job is done for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::authn) struct JobOwner {
+    /// The account.
+    pub(in crate::authn) account: Box<str>,
+    /// The client address.
+    pub(in crate::authn) source: Option<Source>,
+}
+
+/// A job that waits.
+struct Waiting {
+    job: Job,
+    owner: JobOwner,
+    work: Duration,
+}
+
+/// What of a lane is one client address's.
+#[derive(Default)]
+struct LaneShare {
+    work: Duration,
+    /// Where its jobs are, in the order in which they came, and the work of each.
+    jobs: Vec<(usize, Duration)>,
+}
+
+/// One lane.
+#[derive(Default)]
+pub(super) struct JobQueue {
+    waiting: VecDeque<Waiting>,
+    work: Duration,
+}
+
+impl JobQueue {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The next job, in the order in which they came.
+    pub(super) fn pop(&mut self) -> Option<Job> {
+        let next = self.waiting.pop_front()?;
+        self.work = self.work.saturating_sub(next.work);
+        Some(next.job)
+    }
+
+    /// Takes a job in, unless there is too much work before it; `most` is what the lane holds. A lane that is empty takes
+    /// any: a hash that costs more than a lane is verified, too.
+    pub(super) fn push(&mut self, job: Job, owner: JobOwner, work: Duration, most: Duration) -> bool {
+        if self.work + work > most {
+            // Who went away makes room for who is there.
+            self.retain(|waiting| !waiting.job.is_abandoned());
+        }
+        if self.is_over_share(&owner, work, most) || !self.make_room(&owner, work, most) {
+            return false;
+        }
+        self.work += work;
+        self.waiting.push_back(Waiting { job, owner, work });
+        true
+    }
+
+    fn is_over_share(&self, owner: &JobOwner, work: Duration, most: Duration) -> bool {
+        let of_account = self.waiting.iter().filter(|waiting| waiting.owner.account == owner.account);
+        let of_account: Duration = of_account.map(|waiting| waiting.work).sum();
+        !of_account.is_zero() && of_account + work > most / ACCOUNT_SHARE
+    }
+
+    /// Whether there is room, which is made at the cost of the address that has the most waiting, if that is another.
+    fn make_room(&mut self, owner: &JobOwner, work: Duration, most: Duration) -> bool {
+        if self.work + work <= most {
+            return true;
+        }
+        let mut shares: HashMap<Option<Source>, LaneShare> = HashMap::new();
+        for (place, waiting) in self.waiting.iter().enumerate() {
+            let share = shares.entry(waiting.owner.source).or_default();
+            share.work += waiting.work;
+            share.jobs.push((place, waiting.work));
+        }
+        let own = shares.get(&owner.source).map_or(work, |share| share.work + work);
+        let (mut leaving, mut left) = (HashSet::new(), self.work);
+        while left + work > most && !left.is_zero() {
+            let largest = shares.values_mut().max_by_key(|share| share.work).filter(|share| share.work > own);
+            // The latest first: whoever has waited longest is answered.
+            let Some((share, (place, freed))) = largest.and_then(|share| share.jobs.pop().map(|job| (share, job)))
+            else {
+                return false;
+            };
+            share.work = share.work.saturating_sub(freed);
+            left = left.saturating_sub(freed);
+            leaving.insert(place);
+        }
+        let mut place = 0;
+        self.retain(|_| {
+            place += 1;
+            !leaving.contains(&(place - 1))
+        });
+        true
+    }
+
+    fn retain(&mut self, mut stays: impl FnMut(&Waiting) -> bool) {
+        self.waiting.retain(|waiting| stays(waiting));
+        self.work = self.waiting.iter().map(|waiting| waiting.work).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::{self, Receiver, error::TryRecvError};
+
+    use super::*;
+    use crate::authn::client::ClientAddress;
+
+    const MOST: Duration = Duration::from_millis(2000);
+
+    fn owner(account: &str, host: u8) -> JobOwner {
+        JobOwner { account: account.into(), source: ClientAddress::from(Some([192, 0, 2, host].into())).source() }
+    }
+
+    /// A job of so many ms, if the lane takes it.
+    fn push(queue: &mut JobQueue, account: &str, host: u8, milliseconds: u64) -> Option<Receiver<bool>> {
+        let (answer, receive) = oneshot::channel();
+        let job = Job::Verify { stored: String::new(), password: Default::default(), answer };
+        queue.push(job, owner(account, host), Duration::from_millis(milliseconds), MOST).then_some(receive)
+    }
+
+    fn is_waiting(receiver: &mut Receiver<bool>) -> bool {
+        matches!(receiver.try_recv(), Err(TryRecvError::Empty))
+    }
+
+    #[test]
+    fn a_lane_is_bounded_by_work_and_takes_one_job_however_dear() {
+        let mut queue = JobQueue::default();
+        let dear = push(&mut queue, "OLD", 1, 9000);
+        assert!(dear.is_some());
+        assert!(push(&mut queue, "A0", 1, 1).is_none(), "there is too much before it");
+        assert!(queue.pop().is_some() && queue.pop().is_none());
+        let cheap: Vec<_> = (0..60).filter_map(|n| push(&mut queue, &format!("A{n}"), 1, 50)).collect();
+        assert_eq!(cheap.len(), 40, "one address may use all of a lane that nobody else needs");
+        drop(cheap);
+        assert!(push(&mut queue, "B", 1, 50).is_some(), "who went away makes room");
+        assert_eq!((queue.len(), queue.work), (1, Duration::from_millis(50)));
+        assert!(queue.pop().is_some());
+        assert_eq!(queue.work, Duration::ZERO);
+    }
+
+    #[test]
+    fn one_account_has_a_quarter_of_a_lane_wherever_it_asks_from() {
+        let mut queue = JobQueue::default();
+        let taken: Vec<_> = (0..60).filter_map(|host| push(&mut queue, "EVE", host, 50)).collect();
+        assert_eq!(taken.len(), 10);
+        assert!(push(&mut queue, "DOC", 1, 50).is_some());
+        assert!(push(&mut queue, "OLD", 2, 900).is_some(), "one job of an account is taken, however dear");
+        assert!(push(&mut queue, "OLD", 3, 1).is_none());
+    }
+
+    #[test]
+    fn a_full_lane_takes_the_job_of_who_has_less_waiting_for_the_latest_of_who_has_most() {
+        let mut queue = JobQueue::default();
+        let mut crowd: Vec<_> = (0..40).map(|n| push(&mut queue, &format!("A{n}"), 1, 50).unwrap()).collect();
+        assert!(push(&mut queue, "A40", 1, 50).is_none(), "not for one of its own");
+        let mut doctor = push(&mut queue, "DOC", 2, 120).unwrap();
+        assert!(crowd[..37].iter_mut().all(is_waiting) && is_waiting(&mut doctor), "and who waited longest stays");
+        assert!(crowd[37..].iter_mut().all(|job| !is_waiting(job)), "the latest are told to try again");
+        // Until both have as much.
+        let others: Vec<_> = (0..40).filter_map(|n| push(&mut queue, &format!("B{n}"), 2, 50)).collect();
+        assert_eq!(others.len(), 17, "some 1000 ms each");
+        assert!(queue.work <= MOST);
+        // A dear one makes no room at the cost of those who have less.
+        assert!(push(&mut queue, "OLD", 3, 1100).is_none());
+        assert!(push(&mut queue, "NEW", 3, 400).is_some());
+        assert!(queue.work <= MOST);
+    }
+
+    #[test]
+    fn what_makes_no_room_puts_nobody_out() {
+        let mut queue = JobQueue::default();
+        let mut two = [1, 2].map(|host| push(&mut queue, &format!("A{host}"), host, 900).unwrap());
+        assert!(push(&mut queue, "DOC", 3, 1950).is_none());
+        assert!(two.iter_mut().all(is_waiting));
+        assert!(push(&mut queue, "DOC", 3, 800).is_some());
+        assert_eq!(two.iter_mut().map(is_waiting).filter(|is_waiting| *is_waiting).count(), 1);
+    }
+}

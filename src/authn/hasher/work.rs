@@ -1,0 +1,99 @@
+//! What it costs to compare a password with a stored hash, in estimated time of one thread.
+//!
+//! The one rule: the estimate comes from the hash's own parameters, scaled by how long hashes of its kind have taken here.
+//! A stored hash is what somebody may have written to keep the hashers busy, so hashes are counted by their work.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::password::{Cost, HashWork};
+
+/// The least that a job counts: to queue it costs something, too.
+const LEAST: Duration = Duration::from_millis(1);
+/// What a bcrypt round, and a KiB in a pass of argon2id, take on a slow core, in ns: 250 and 60 ms for a whole hash of
+/// today.
+const TYPICAL: (u64, u64) = (61_000, 640);
+/// How far from it a measurement counts, as a factor: beyond, the machine is stuck rather than slow.
+const FURTHEST: u64 = 8;
+/// Hashes that are typically shorter tell more of the thread's other work than of hashing.
+const TELLING: Duration = Duration::from_millis(5);
+
+/// How long hashing takes here, in ns a unit.
+pub(super) struct HashingPace {
+    bcrypt: AtomicU64,
+    argon2id: AtomicU64,
+}
+
+impl Default for HashingPace {
+    fn default() -> Self {
+        Self { bcrypt: AtomicU64::new(TYPICAL.0), argon2id: AtomicU64::new(TYPICAL.1) }
+    }
+}
+
+impl HashingPace {
+    /// How long a hash of this work will take.
+    pub(super) fn estimate(&self, work: HashWork) -> Duration {
+        let (pace, units, _) = self.of(work);
+        Duration::from_nanos(pace.load(Ordering::Relaxed).saturating_mul(units)).max(LEAST)
+    }
+
+    /// How long the dearest hash will take that is made today, here or by Thalamus.
+    pub(super) fn dearest_of_today(&self, own: Cost) -> Duration {
+        self.estimate(own.work()).max(self.estimate(HashWork::OF_THALAMUS))
+    }
+
+    /// A hash of this work has taken so long.
+    pub(super) fn learn(&self, work: HashWork, took: Duration) {
+        let (pace, units, typical) = self.of(work);
+        if units == 0 || Duration::from_nanos(typical.saturating_mul(units)) < TELLING {
+            return;
+        }
+        let measured = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) / units;
+        let measured = measured.clamp(typical / FURTHEST, typical * FURTHEST);
+        // An eighth of each: one that was interrupted moves it little. Threads that do so at once lose one of two.
+        pace.store((pace.load(Ordering::Relaxed) * 7 + measured) / 8, Ordering::Relaxed);
+    }
+
+    fn of(&self, work: HashWork) -> (&AtomicU64, u64, u64) {
+        match work {
+            HashWork::Bcrypt { rounds } => (&self.bcrypt, rounds, TYPICAL.0),
+            HashWork::Argon2id { kib_passes } => (&self.argon2id, kib_passes, TYPICAL.1),
+            HashWork::None => (&self.argon2id, 0, TYPICAL.1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BCRYPT_12: HashWork = HashWork::OF_THALAMUS;
+
+    #[test]
+    fn an_estimate_follows_the_parameters_and_what_hashes_have_taken() {
+        let pace = HashingPace::default();
+        let milliseconds = |work| pace.estimate(work).as_millis();
+        assert_eq!((milliseconds(BCRYPT_12), milliseconds(Cost::DEFAULT.work())), (249, 60));
+        assert_eq!(milliseconds(HashWork::Bcrypt { rounds: 1 << 15 }), 1998, "eight times as much");
+        assert_eq!((milliseconds(HashWork::None), milliseconds(HashWork::Bcrypt { rounds: 16 })), (1, 1));
+        assert_eq!(pace.dearest_of_today(Cost::DEFAULT).as_millis(), 249);
+        assert_eq!(pace.dearest_of_today(Cost { memory_kib: 262_144, passes: 10 }).as_millis(), 1677);
+        (0..100).for_each(|_| pace.learn(BCRYPT_12, Duration::from_millis(550)));
+        assert!((540..=550).contains(&milliseconds(BCRYPT_12)), "{}", milliseconds(BCRYPT_12));
+        assert_eq!(milliseconds(Cost::DEFAULT.work()), 60, "each kind by itself");
+        pace.learn(BCRYPT_12, Duration::from_millis(150));
+        assert!((490..510).contains(&milliseconds(BCRYPT_12)), "one outlier moves it by an eighth");
+    }
+
+    #[test]
+    fn what_is_absurd_is_bounded_and_what_is_short_tells_nothing() {
+        let pace = HashingPace::default();
+        pace.learn(HashWork::Bcrypt { rounds: 64 }, Duration::from_secs(1));
+        pace.learn(HashWork::None, Duration::from_secs(1));
+        assert_eq!(pace.estimate(BCRYPT_12).as_millis(), 249);
+        (0..1000).for_each(|_| pace.learn(BCRYPT_12, Duration::from_secs(3600)));
+        assert!((1900..=1998).contains(&pace.estimate(BCRYPT_12).as_millis()));
+        (0..1000).for_each(|_| pace.learn(BCRYPT_12, Duration::from_millis(5)));
+        assert!((31..=32).contains(&pace.estimate(BCRYPT_12).as_millis()), "{:?}", pace.estimate(BCRYPT_12));
+    }
+}
