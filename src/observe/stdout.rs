@@ -7,17 +7,23 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 /// Most bytes that wait while stdout cannot be written.
 const MOST_UNWRITTEN: usize = 8 * 1024 * 1024;
-/// Batches that may wait to be printed beside a file.
-const PRINT_QUEUE: usize = 16;
-/// Most bytes that wait for a reader of stdout, where a file has them too.
-const MOST_UNPRINTED: usize = 64 * 1024;
+/// Bytes that are printed at once beside a file: so finely it is seen whether a reader takes any.
+const PART: usize = 16 * 1024;
+/// Bytes that wait beside a file for a reader that takes nothing for [`STILL`], and for one that is slow.
+const MOST_STANDING: usize = 64 * 1024;
+const MOST_UNPRINTED: usize = 8 * 1024 * 1024;
+/// How long a reader takes nothing until it counts as one that stands still.
+const STILL: Duration = Duration::from_millis(500);
 
 /// stdout, where it alone has the records.
 pub(super) struct Stdout {
@@ -82,53 +88,80 @@ fn count(lines: &[u8]) -> usize {
     lines.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// What is printed at once, and who is told of it.
+/// Lines that are printed, and who is told of it.
 type Printed = (Vec<u8>, Option<oneshot::Sender<()>>);
 
 /// Writes to stdout what a file has too, by a thread of its own: its reader may be slow, or gone.
+///
+/// A batch may be larger than what may wait: a reader that keeps up is given all of it.
 pub(super) struct Printer {
-    queue: SyncSender<Printed>,
+    queue: Sender<Printed>,
+    /// Bytes that were handed over, and those of them that are printed.
+    handed: usize,
+    printed: Arc<AtomicUsize>,
+    /// How many were printed when that was looked at last, and since when they are no more.
+    seen: (usize, Instant),
     is_skipping: bool,
-    /// What the reader has not taken yet.
-    waiting: Vec<u8>,
 }
 
 impl Printer {
     pub(super) fn start() -> io::Result<Self> {
-        let (queue, entries) = sync_channel::<Printed>(PRINT_QUEUE);
+        // What a unit test prints is about what fails.
+        let out =
+            if cfg!(test) { File::create("/dev/null")? } else { io::stdout().as_fd().try_clone_to_owned()?.into() };
+        Self::to(out)
+    }
+
+    fn to(mut out: File) -> io::Result<Self> {
+        let (queue, entries) = channel::<Printed>();
+        let printed = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&printed);
         let print = move || {
             let mut failing = false;
             for (lines, flush) in entries {
-                let mut stdout = io::stdout().lock();
-                let printed = stdout.write_all(&lines).and_then(|()| stdout.flush());
-                if let Err(error) = &printed
+                let mut outcome = Ok(());
+                for part in lines.chunks(PART) {
+                    outcome = outcome.and_then(|()| out.write_all(part));
+                    // What has failed waits no longer, either.
+                    count.fetch_add(part.len(), Ordering::Release);
+                }
+                if let Err(error) = &outcome
                     && !failing
                 {
                     tracing::error!(%error, "records cannot be written to stdout: they go to the file alone");
                 }
-                failing = printed.is_err();
+                failing = outcome.is_err();
                 if let Some(flushed) = flush {
                     let _ = flushed.send(());
                 }
             }
         };
         thread::Builder::new().name("stdout".into()).spawn(print)?;
-        Ok(Self { queue, is_skipping: false, waiting: vec![] })
+        Ok(Self { queue, handed: 0, printed, seen: (0, Instant::now()), is_skipping: false })
     }
 
     /// Prints lines, or leaves them to the file when the reader does not take them.
     pub(super) fn print(&mut self, lines: &[u8], flush: Option<oneshot::Sender<()>>) {
-        if self.waiting.len() + lines.len() <= MOST_UNPRINTED {
-            self.waiting.extend_from_slice(lines);
+        if self.has_room(lines.len()) {
+            self.handed += lines.len();
+            let _ = self.queue.send((lines.to_vec(), flush));
         } else if !self.is_skipping {
             self.is_skipping = true;
             tracing::error!("stdout is not read: records go to the file alone");
         }
-        if let Err(TrySendError::Full((lines, _))) = self.queue.try_send((std::mem::take(&mut self.waiting), flush)) {
-            self.waiting = lines;
-        } else {
-            self.is_skipping = false;
+    }
+
+    fn has_room(&mut self, more: usize) -> bool {
+        let printed = self.printed.load(Ordering::Acquire);
+        let waiting = self.handed - printed;
+        if waiting == 0 || printed != self.seen.0 {
+            self.seen = (printed, Instant::now());
         }
+        if waiting == 0 {
+            self.is_skipping = false;
+            return true;
+        }
+        waiting + more <= MOST_STANDING || waiting + more <= MOST_UNPRINTED && self.seen.1.elapsed() < STILL
     }
 }
 
@@ -160,5 +193,52 @@ mod tests {
         drop(out);
         let lines = read.join().unwrap();
         assert!(lines.starts_with("two\nxxx") && lines.ends_with("x\nthree\n"), "each is written once");
+    }
+
+    /// Lines of so many bytes together.
+    fn batch(bytes: usize) -> Vec<u8> {
+        [vec![b'x'; 99], b"\n".to_vec()].concat().repeat(bytes / 100)
+    }
+
+    #[test]
+    fn a_reader_that_keeps_up_is_given_batches_of_any_size() {
+        const BATCH: usize = 1_300_000;
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut printer = Printer::to(std::os::fd::OwnedFd::from(writer).into()).unwrap();
+        let read = thread::spawn(move || {
+            let mut lines = vec![];
+            reader.read_to_end(&mut lines).unwrap();
+            lines
+        });
+        (0..5).for_each(|_| printer.print(&batch(BATCH), None));
+        assert!(!printer.is_skipping);
+        drop(printer);
+        assert!(read.join().unwrap() == batch(5 * BATCH), "all of it, in its order");
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_costs_bounded_memory_and_is_served_again() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut printer = Printer::to(std::os::fd::OwnedFd::from(writer).into()).unwrap();
+        let large = batch(1_000_000);
+        (0..20).for_each(|_| printer.print(&large, None));
+        assert!(printer.is_skipping && printer.handed <= MOST_UNPRINTED);
+        // One that stood still for some time is left with little.
+        printer.seen.1 = Instant::now().checked_sub(STILL).unwrap();
+        printer.seen.0 = printer.printed.load(Ordering::Acquire);
+        assert!(!printer.has_room(1));
+        let mut lines = vec![0; printer.handed];
+        reader.read_exact(&mut lines).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while printer.printed.load(Ordering::Acquire) < printer.handed {
+            assert!(Instant::now() < deadline, "all of it was read");
+            thread::yield_now();
+        }
+        printer.print(b"once more\n", None);
+        assert!(!printer.is_skipping);
+        drop(printer);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "once more\n");
     }
 }

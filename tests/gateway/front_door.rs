@@ -347,8 +347,14 @@ fn a_handshake_has_the_time_of_a_head_and_counts_among_the_connections() {
 fn who_takes_an_answer_too_slowly_is_let_go() {
     let environment = [("FEDGATE_LIMITS_SEND_TIMEOUT_SECONDS", "1")];
     let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
-    let mut stream = TcpStream::connect(gateway.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Without a bound the kernel's buffers grow with the answer, and may take all of it.
+    let connect = || {
+        let stream = TcpStream::connect(gateway.address).unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 64 * 1024).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let mut stream = connect();
     let request = format!("GET /pols/ANA/large HTTP/1.1\r\nHost: a\r\n{}\r\n", authorization());
     stream.write_all(request.as_bytes()).unwrap();
     // Nothing is read: the buffers of both sides fill, and nothing more is taken.
@@ -362,8 +368,7 @@ fn who_takes_an_answer_too_slowly_is_let_go() {
     let ended = stream.read_to_end(&mut taken);
     assert!(ended.is_err() || taken.len() < LARGE, "cut off: {} bytes", taken.len());
     // What was taken earns nothing: who stops in the middle is let go as soon.
-    let mut stream = TcpStream::connect(gateway.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect();
     stream.write_all(request.as_bytes()).unwrap();
     stream.read_exact(&mut vec![0; LARGE / 4]).unwrap();
     let record = gateway.record_within(PATIENCE).expect("it is let go").1;
