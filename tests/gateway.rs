@@ -58,6 +58,8 @@ mod servers;
 mod upstreams;
 #[path = "gateway/exchanges.rs"]
 mod exchanges;
+#[path = "gateway/crowding.rs"]
+mod crowding;
 #[path = "gateway/dependencies.rs"]
 mod dependencies;
 #[path = "gateway/foreign.rs"]

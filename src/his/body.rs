@@ -17,26 +17,55 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Service;
+use super::budget::{self, Held};
 use super::error::Problem;
+use super::guard::Caller;
 use super::json::{self, Object, Value};
 
 /// How long a body may take to arrive; the gateway is stricter where it must be.
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A JSON object that came as a body.
-pub(super) struct Document(pub(super) Object);
+/// How many bytes a parsed object takes at most for each of its text.
+const BYTES_OF_A_TREE: usize = 16;
+
+/// A JSON object that came as a body, and the room that it takes.
+pub(super) struct Document(pub(super) Object, pub(super) [Held; 2]);
 
 impl FromRequest<Arc<Service>> for Document {
     type Rejection = Problem;
 
     async fn from_request(request: Request, service: &Arc<Service>) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let bytes = read(&parts.headers, body, service.limits.max_body_bytes).await?;
+        let account = parts.extensions.get::<Caller>().ok_or(Problem::NoAssertion)?.account.as_str();
+        let limit = service.limits.max_body_bytes;
+        let most = announced(&parts.headers).map_or(limit, |length| length.min(limit));
+        let Some(held) = service.budget.hold(account, most, budget::PATIENCE).await else {
+            Incoming::new(&parts.headers, body, limit)?.forget().await;
+            return Err(Problem::NoRoom);
+        };
+        let bytes = read(&parts.headers, body, limit).await?;
         if media_type(&parts.headers).is_some_and(|kind| is_form(&kind)) {
             return Err(Problem::UnsupportedMediaType);
         }
-        object(&bytes, service.limits.max_body_bytes).map(Self)
+        let tree = hold_tree(service, account, bytes.len()).await?;
+        object(&bytes, limit).map(|object| Self(object, [held, tree]))
     }
+}
+
+/// Waits for the room that so many bytes of text take once they are parsed. It is a budget beside that of the bytes: whoever
+/// holds some of that one waits here, and nobody waits the other way round.
+///
+/// # Errors
+/// There is none in time.
+pub(super) async fn hold_tree(service: &Service, account: &str, bytes: usize) -> Result<Held, Problem> {
+    service.trees.hold(account, bytes.saturating_mul(BYTES_OF_A_TREE), budget::PATIENCE).await.ok_or(Problem::NoRoom)
+}
+
+/// How long a body says that it is.
+fn announced(headers: &HeaderMap) -> Option<usize> {
+    // One that does not fit a number is too long for every limit.
+    let length = headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
+    Some(usize::try_from(length).unwrap_or(usize::MAX))
 }
 
 /// Parses a JSON object that takes at most `limit` bytes, also with its numbers written out: what is acknowledged reads back
@@ -103,8 +132,7 @@ impl Incoming {
         // As many as the gateway lets pass for a document of that size in base64.
         const DATA_BYTES: usize = 64 * 1024;
         let endurance = (limit / 3 + 1).saturating_mul(4).saturating_add(DATA_BYTES);
-        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > endurance)) {
+        if announced(headers).is_some_and(|length| length > endurance) {
             return Err(Problem::TooLarge);
         }
         Ok(Self { chunks: body.into_data_stream(), deadline: Instant::now() + BODY_TIMEOUT, endurance, count: 0 })

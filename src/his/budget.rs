@@ -1,4 +1,4 @@
-//! The bytes that documents and lists may take of this process's memory, all together and for each caller.
+//! The bytes that bodies, documents and lists may take of this process's memory, all together and for each caller.
 //!
 //! The one rule: whatever is read from the store for a client, or from a client for the store, is paid for before, and given
 //! back when it has left this process. So readers that do not read hold their own share and nothing else, and who waits for
@@ -40,9 +40,18 @@ pub(super) struct Held {
 impl Budget {
     /// So many bytes in all; 0 for any number.
     pub(super) fn new(bytes: usize) -> Self {
+        Self::in_parts(bytes, SHARE)
+    }
+
+    /// As [`Budget::new`], for parsed bodies: of the largest, which count as a whole share, there are two at a time.
+    pub(super) fn of_trees(bytes: usize) -> Self {
+        Self::in_parts(bytes, 2)
+    }
+
+    fn in_parts(bytes: usize, parts: usize) -> Self {
         let units = (bytes / UNIT).min(Semaphore::MAX_PERMITS);
         let total = (bytes > 0).then(|| Arc::new(Semaphore::new(units)));
-        Self { total, share: (units / SHARE).max(1), callers: Mutex::default() }
+        Self { total, share: (units / parts).max(1), callers: Mutex::default() }
     }
 
     /// Waits for room; none if there is none in time. What is larger than a caller's share counts as all of it, so that it passes

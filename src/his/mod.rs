@@ -63,6 +63,8 @@ pub struct Service {
     limits: Limits,
     quotas: Quotas,
     budget: Budget,
+    /// What parsed bodies take, in a budget of its own.
+    trees: Budget,
     hashing: Hashing,
     is_stopping: AtomicBool,
     /// Watches over the database; ends with the service.
@@ -97,9 +99,9 @@ impl Service {
         let mut watch = JoinSet::new();
         watch.spawn(store.clone().watch_over());
         let store = store.shared(&config.shares);
-        let budget = Budget::new(config.max_bytes_in_flight);
+        let (budget, trees) = (Budget::new(config.max_bytes_in_flight), Budget::of_trees(config.max_bytes_in_flight));
         let (hashing, is_stopping) = (Hashing::new(), AtomicBool::new(false));
-        Arc::new(Self { store, verifier, limits, quotas, budget, hashing, is_stopping, _watch: watch })
+        Arc::new(Self { store, verifier, limits, quotas, budget, trees, hashing, is_stopping, _watch: watch })
     }
 
     /// Refuses a new record that is over the bound of records.

@@ -58,7 +58,7 @@ pub(super) async fn create(
     State(service): State<Arc<Service>>,
     caller: Caller,
     Ids([id]): Ids<1>,
-    Document(document): Document,
+    Document(document, _held): Document,
 ) -> Answer {
     // As Python's `str.upper`: by the full case mapping of Unicode (`ß` becomes `SS`).
     let id = id.to_uppercase();
@@ -190,7 +190,7 @@ pub(super) async fn patch(
     caller: Caller,
     Ids([id]): Ids<1>,
     headers: HeaderMap,
-    Document(mut patch): Document,
+    Document(mut patch, _held): Document,
 ) -> Answer {
     if patch.remove("id").is_some_and(|given| given.as_str() != Some(&id)) {
         return Err(Problem::PersonIdChange);

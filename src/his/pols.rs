@@ -48,7 +48,7 @@ pub(super) async fn create(
     State(service): State<Arc<Service>>,
     caller: Caller,
     Ids([person, page]): Ids<2>,
-    Document(mut document): Document,
+    Document(mut document, _held): Document,
 ) -> Answer {
     match document.member("id") {
         None => return Err(Problem::NoPageId),
@@ -91,7 +91,7 @@ pub(super) async fn patch(
     caller: Caller,
     Ids([person, page]): Ids<2>,
     headers: HeaderMap,
-    Document(mut patch): Document,
+    Document(mut patch, _held): Document,
 ) -> Answer {
     if patch.remove("id").is_some_and(|given| given.as_str() != Some(&page)) {
         return Err(Problem::PageIdChange);

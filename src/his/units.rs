@@ -58,7 +58,7 @@ async fn create(
     caller: &Caller,
     units: Units,
     id: String,
-    Document(mut document): Document,
+    Document(mut document, _held): Document,
 ) -> Answer {
     match document.member("id") {
         None => document.set("id", Value::String(id.clone())),
@@ -79,7 +79,7 @@ async fn patch(
     units: Units,
     id: String,
     headers: &HeaderMap,
-    Document(mut patch): Document,
+    Document(mut patch, _held): Document,
 ) -> Answer {
     if patch.remove("id").is_some_and(|given| given.as_str() != Some(&id)) {
         return Err(Problem::UnitIdChange);

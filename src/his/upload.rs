@@ -23,8 +23,6 @@ use crate::fields::{Extract, Extractor, JsonError};
 const HELD_BYTES: usize = 2 * PIECE_BYTES;
 /// Bytes that are looked at together, so that what they decode to is bounded.
 const STEP_BYTES: usize = 64 * 1024;
-/// How many bytes a parsed object takes at most for each of its text.
-const BYTES_OF_A_TREE: usize = 16;
 
 /// A document that has arrived, and waits to be stored.
 pub(super) struct Arrived {
@@ -32,6 +30,7 @@ pub(super) struct Arrived {
     /// Takes away what was staged, once this is dropped.
     _pieces: Pieces,
     _held: Held,
+    _tree: Option<Held>,
 }
 
 /// Receives a document in the form that its content type tells.
@@ -87,7 +86,7 @@ async fn from_bytes(
     let mut data = Object::default();
     data.set("content_type", Value::String(kind.to_owned()));
     let document = NewDocument { data: data.to_text(), content: pieces.content().await? };
-    Ok(Arrived { document, _pieces: pieces, _held: held })
+    Ok(Arrived { document, _pieces: pieces, _held: held, _tree: None })
 }
 
 /// A JSON object: `document` in base64, the other members are what is known about it.
@@ -104,15 +103,7 @@ async fn from_json(
         member.feed(&chunk, &mut pieces).await?;
     }
     let rest = member.extractor.finish()?.ok_or(Problem::TooLarge)?;
-    // What is small is paid for by the upload already. Nobody waits for more while holding some: two would wait for each other.
-    let tree = rest.len() * BYTES_OF_A_TREE;
-    let held = match tree > HELD_BYTES {
-        true => {
-            drop(held);
-            service.budget.hold(&caller.account, tree + HELD_BYTES, budget::PATIENCE).await.ok_or(Problem::NoRoom)?
-        }
-        false => held,
-    };
+    let tree = Some(body::hold_tree(service, &caller.account, rest.len()).await?);
     let data = body::object(&rest, service.limits.max_body_bytes)?;
     drop(rest);
     check(&data, key)?;
@@ -122,7 +113,7 @@ async fn from_json(
         MemberState::Value(decoder) => decoder.finish().map_err(|_| Problem::NotBase64)?,
     };
     let content = if has_content { pieces.content().await? } else { Content::Absent };
-    Ok(Arrived { document: NewDocument { data: data.to_text(), content }, _pieces: pieces, _held: held })
+    Ok(Arrived { document: NewDocument { data: data.to_text(), content }, _pieces: pieces, _held: held, _tree: tree })
 }
 
 /// What is known about a document does not contradict the path, and names a type if any.

@@ -332,7 +332,12 @@ impl Drop for Tethered {
 
 /// A gateway with the HIS itself behind it.
 pub(crate) fn before_fedhis() -> (Gateway, Tethered) {
-    let place = Place::prepare(&Setup::default());
+    before_fedhis_as(&Setup::default())
+}
+
+/// The same with more of a set-up; what stands behind the upstreams in its configuration is left out.
+pub(crate) fn before_fedhis_as(setup: &Setup<'_>) -> (Gateway, Tethered) {
+    let place = Place::prepare(setup);
     let (file, address) = (place.dir.join("fedgate.toml"), free_address());
     let text = std::fs::read_to_string(&file).unwrap();
     let (before, _) = text.split_once("[[upstream]]").unwrap();
