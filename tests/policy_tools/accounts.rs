@@ -58,7 +58,10 @@ fn roles_are_replaced_by_those_that_are_named_and_by_none_only_if_that_is_said()
     assert_eq!(roles(&[]), (2, "end_user".to_owned()), "nothing is not none");
     assert_eq!(roles(&["end_user,root"]), (0, "end_user, root".to_owned()));
     assert_eq!(roles(&["--wait"]), (2, "end_user, root".to_owned()));
-    assert_eq!(roles(&[""]), (0, "(none)".to_owned()));
+    assert_eq!(roles(&[""]), (2, "end_user, root".to_owned()), "a variable of a shell that is not set is not none");
+    assert_eq!(roles(&[" ,"]), (2, "end_user, root".to_owned()));
+    assert_eq!(roles(&["end_user", "--none"]), (2, "end_user, root".to_owned()));
+    assert_eq!(roles(&["--none"]), (0, "(none)".to_owned()));
 }
 
 #[test]

@@ -66,12 +66,15 @@ pub(crate) enum Command {
         wait: Wait,
         /// The id of the person.
         id: String,
-        /// Roles, with commas between them; "" for none.
-        #[arg(value_delimiter = ',', required = true)]
+        /// Roles, with commas between them.
+        #[arg(value_delimiter = ',', required_unless_present = "none")]
         roles: Vec<String>,
         /// Store also roles that the policy does not define.
         #[arg(long)]
         force: bool,
+        /// Take all roles away.
+        #[arg(long, conflicts_with = "roles")]
+        none: bool,
     },
     /// End the waits after wrong passwords, on every gateway: the next password is looked at at once.
     Unlock {
@@ -155,8 +158,12 @@ async fn work(config: &Config, command: Command, report: &mut Report) -> Result<
             let hash = AccountChange::PasswordHash(new_hash(config)?);
             change(config, &accounts, &id, &hash, "has a new password", &wait, report).await
         }
-        Command::Roles { id, roles, force, wait } => {
+        Command::Roles { id, roles, force, none, wait } => {
             let roles = roles::checked(config, roles, force, report)?;
+            // What a shell makes of a variable that is not set must not disarm an account.
+            if roles.is_empty() && !none {
+                return Err(Failure::Usage(anyhow!("no role is named; `--none` takes all roles away")));
+            }
             let words = format!("has the roles {}", roles::named(&roles));
             change(config, &accounts, &id, &AccountChange::Roles(roles), &words, &wait, report).await
         }
