@@ -125,8 +125,8 @@ impl Person {
         Ok(Self { document, password })
     }
 
-    /// What a caller without the `account` permission may create: an `end_user`, whose password is no dearer to verify than
-    /// those of today, and nothing said of activity.
+    /// What a caller without the `account` permission may create: an `end_user` who may log in, whose password is no dearer
+    /// to verify than those of today. The Federation Portal always writes these defaults out.
     fn check_unprivileged(&self) -> Result<(), Problem> {
         if !self.password.is_open_to_all() {
             return Err(Problem::NeedsAccount("password"));
@@ -135,8 +135,8 @@ impl Person {
             return Err(Problem::NeedsAccount("roles"));
         }
         match self.document.member("active") {
+            Some(Value::Bool(true)) | None => Ok(()),
             Some(_) => Err(Problem::NeedsAccount("active")),
-            None => Ok(()),
         }
     }
 

@@ -56,9 +56,9 @@ pub(super) async fn create(
         Some(_) => {}
     }
     match document.member("book") {
-        None => document.set("book", Value::String(person.clone())),
+        book if is_unset(book) => document.set("book", Value::String(person.clone())),
         Some(book) if book.as_str() != Some(&person) => return Err(Problem::BookMismatch),
-        Some(_) => {}
+        Some(_) | None => {}
     }
     service.check_size(&document)?;
     let key = Key::Page { person: person.clone(), page };
@@ -66,23 +66,37 @@ pub(super) async fn create(
     if !service.quotas.pages.admits(&person, count).await? {
         // One that is there already is sent again by a node that lost the answer.
         return match caller.store(&service).whole_record(&key, &caller.reach).await? {
-            Some(known) if json::is_same(&known, &document.to_text()) => Ok(answer::null()),
+            Some(known) if is_same(&known, &person, &document) => Ok(answer::null()),
             Some(_) => Err(Problem::PageExists),
             None => Err(Problem::TooManyPages),
         };
     }
     match caller.store(&service).create(&key, &document, &caller.reach).await? {
         Created::Done => Ok(answer::null()),
-        Created::Taken(existing) if is_same(&existing, &person, &document) => Ok(answer::null()),
+        Created::Taken(Existing { book: Some(book), text }) if book == person && is_same(&text, &person, &document) => {
+            Ok(answer::null())
+        }
         Created::Taken(_) => Err(Problem::PageExists),
         Created::NoPerson => Err(Problem::PersonNotFound),
     }
 }
 
-/// Whether a page was stored before, in this book and exactly so: a node that lost the answer sends it again.
-fn is_same(existing: &Existing, person: &str, document: &Object) -> bool {
-    let known = json::parse_stored(&existing.text);
-    existing.book.as_deref() == Some(person) && matches!(known, Ok(Value::Object(known)) if known == *document)
+/// Whether a page of this book was stored before, exactly so: a node that lost the answer sends it again. A page that
+/// Thalamus stored may name no book where the path does.
+fn is_same(known: &str, person: &str, document: &Object) -> bool {
+    let Ok(Value::Object(mut known)) = json::parse_stored(known) else { return false };
+    if is_unset(known.member("book")) {
+        known.set("book", Value::String(person.to_owned()));
+    }
+    known == *document
+}
+
+/// Whether a page names no book. The phone writes null, or nothing, for pages of the time before an account was entered.
+fn is_unset(book: Option<&Value>) -> bool {
+    match book {
+        None | Some(Value::Null) => true,
+        Some(book) => book.as_str() == Some(""),
+    }
 }
 
 /// `PATCH /pols/{person}/{page}`
@@ -96,7 +110,8 @@ pub(super) async fn patch(
     if patch.remove("id").is_some_and(|given| given.as_str() != Some(&page)) {
         return Err(Problem::PageIdChange);
     }
-    if patch.remove("book").is_some_and(|given| given.as_str() != Some(&person)) {
+    let book = patch.remove("book");
+    if !is_unset(book.as_ref()) && book.is_some_and(|given| given.as_str() != Some(&person)) {
         return Err(Problem::BookMismatch);
     }
     let key = Key::Page { person, page };

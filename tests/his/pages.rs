@@ -46,6 +46,26 @@ crate::on_both_stores! {
         assert_eq!(his.get(&professional(), "/pols/BOB").await.text(), "[]");
     }
 
+    async fn a_page_that_names_no_book_is_of_the_book_of_its_path(his) {
+        his.person("ANA", "{}").await;
+        for (page, book) in [("p1", r#""book":null,"#), ("p2", r#""book":"","#), ("p3", "")] {
+            let body = format!(r#"{{"id":"{page}",{book}"n":1}}"#);
+            for time in ["first", "again"] {
+                assert_eq!(his.post(&own("ANA"), &format!("/pols/ANA/{page}"), &body).await.text(), "null", "{time} {body}");
+            }
+            let expected = json!({"id": page, "book": "ANA", "n": 1});
+            assert_eq!(his.get(&own("ANA"), &format!("/pols/ANA/{page}")).await.json(), expected);
+            assert_eq!(his.patch(&own("ANA"), &format!("/pols/ANA/{page}"), format!(r#"{{{book}"m":2}}"#)).await.text(), "null");
+            assert_eq!(his.get(&own("ANA"), &format!("/pols/ANA/{page}")).await.json()["book"], "ANA");
+        }
+        // As Thalamus stored it; the phone that lost the answer sends it again.
+        his.sql(r#"INSERT INTO pols (id, book, data) VALUES ('old', 'ANA', '{"id": "old", "book": null}')"#).await;
+        let again = his.post(&own("ANA"), "/pols/ANA/old", r#"{"id":"old","book":null}"#).await;
+        assert_eq!((again.status, again.text()), (200, "null"));
+        let other = his.post(&own("ANA"), "/pols/ANA/old", r#"{"id":"old","book":null,"n":1}"#).await;
+        assert_eq!(other.error().2, "page_exists");
+    }
+
     async fn a_page_that_contradicts_its_path_is_refused(his) {
         his.person("ANA", "{}").await;
         his.person("BOB", "{}").await;
@@ -56,7 +76,8 @@ crate::on_both_stores! {
             (r#"{"id":"p1","id":"p2"}"#, "page_id_change"),
             (r#"{"id":"p1","book":"BOB"}"#, "book_mismatch"),
             (r#"{"id":"p1","bo\u006fk":"BOB"}"#, "book_mismatch"),
-            (r#"{"id":"p1","book":null}"#, "book_mismatch"),
+            (r#"{"id":"p1","book":false}"#, "book_mismatch"),
+            (r#"{"id":"p1","book":" "}"#, "book_mismatch"),
         ] {
             let (status, _, got) = his.post(&professional(), "/pols/ANA/p1", body).await.error();
             assert_eq!((status, got.as_str()), (422, code), "{body}");

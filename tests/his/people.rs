@@ -102,7 +102,8 @@ crate::on_both_stores! {
         his.person("ANA", r#"{"name":"Ana"}"#).await;
         for body in [
             r#"{"roles":["root"]}"#, r#"{"ro\u006ces":["root"]}"#, r#"{"name":"x","roles":["end_user"],"roles":["root"]}"#,
-            r#"{"roles":["end_user","root"]}"#, r#"{"roles":[]}"#, r#"{"active":false}"#, r#"{"\u0061ctive":true}"#,
+            r#"{"roles":["end_user","root"]}"#, r#"{"roles":[]}"#, r#"{"active":false}"#, r#"{"\u0061ctive":false}"#,
+            r#"{"active":true,"active":false}"#,
         ] {
             for (method, target) in [("POST", "/people/NEW"), ("POST", "/people/ANA"), ("PATCH", "/people/ANA"), ("PATCH", "/people/NONE")] {
                 let reply = his.request(&professional(), method, target).body(body).send().await;
@@ -110,6 +111,8 @@ crate::on_both_stores! {
                 assert_eq!((status, code.as_str()), (403, "not_permitted"), "{method} {target} {body}");
             }
         }
+        // A change is no default, whatever it changes to.
+        assert_eq!(his.patch(&professional(), "/people/ANA", r#"{"active":true}"#).await.error().0, 403);
         assert_eq!(his.get(&root(), "/people").await.json(), json!([[{"id": "ANA", "name": "Ana", "roles": ["end_user"]}]]));
         assert_eq!(his.post(&professional(), "/people/NEW", r#"{"roles":["end_user"]}"#).await.status, 200);
         assert_eq!(his.patch(&root(), "/people/ANA", r#"{"roles":["root"],"active":false}"#).await.status, 200);
@@ -118,6 +121,22 @@ crate::on_both_stores! {
             assert_eq!(his.post(&root(), "/people/OTHER", body).await.error().0, 422, "{body}");
         }
         assert_eq!(his.get(&root(), "/people/ANA").await.json()["roles"], json!(["root"]));
+    }
+
+    async fn the_form_of_the_federation_portal_makes_an_account(his) {
+        let form = r#"{"gender":"f","name":"Ana","lastname":"Betz","password":"secret-1","roles":["end_user"],"dob":"","active":true,"deceased":false}"#;
+        let made = his.post(&professional(), "/people/ESPGNU777ORG", form).await;
+        assert_eq!((made.status, made.text()), (200, "null"));
+        let mut expected: serde_json::Value = serde_json::from_str(form).unwrap();
+        expected.as_object_mut().unwrap().remove("password");
+        expected["id"] = json!("ESPGNU777ORG");
+        assert_eq!(his.get(&professional(), "/people/ESPGNU777ORG").await.json(), expected);
+        assert!(his.sql_text("SELECT data ->> 'password' FROM people").await.unwrap().starts_with("$argon2id$"));
+        for (defaults, member) in [(r#"["end_user"]"#, "true"), (r#"["root"]"#, "true"), (r#"["end_user"]"#, "false")] {
+            let form = form.replace(r#"["end_user"]"#, defaults).replace("\"active\":true", &format!("\"active\":{member}"));
+            let expected = if (defaults, member) == (r#"["end_user"]"#, "true") { 200 } else { 403 };
+            assert_eq!(his.post(&professional(), &format!("/people/N{}", defaults.len()), form).await.status, expected);
+        }
     }
 
     async fn a_password_is_not_patched_by_anybody(his) {
