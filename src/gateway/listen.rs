@@ -149,7 +149,7 @@ impl Entrance {
             };
             match accepted {
                 Ok((tcp, peer)) => {
-                    tokio::spawn(self.clone().serve(tcp, peer, course.clone()));
+                    tokio::spawn(self.clone().serve(tcp, preface::canonical(peer), course.clone()));
                 }
                 // The client went away while it waited.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -228,7 +228,7 @@ impl Entrance {
             Closed::NoSeat => metrics.connections_refused.inc(),
             Closed::Preface(error) => {
                 metrics.handshakes_failed.inc();
-                tracing::warn!(%peer, %error, "a trusted proxy did not begin with a PROXY header");
+                tracing::warn!(%peer, %error, "a trusted proxy did not begin with a PROXY header that can be read");
             }
             Closed::Handshake(error) => {
                 metrics.handshakes_failed.inc();

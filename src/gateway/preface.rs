@@ -21,6 +21,11 @@ pub(super) enum PrefaceError {
     /// It begins with something else, or with a header that has no reading.
     #[error("no PROXY header")]
     Malformed,
+    /// A line of version 1 has a bound of its own, and what version 2 may bring has ours.
+    #[error(
+        "a PROXY header that is too long ({LONGEST_LINE} bytes at most in version 1, {LONGEST_REST} after the 16 first ones in version 2)"
+    )]
+    TooLong,
     /// It ended first.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -28,6 +33,15 @@ pub(super) enum PrefaceError {
 
 /// Reads a PROXY header and not a byte more; the client's address, or none where the balancer speaks for itself.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, PrefaceError> {
+    Ok(read_as_told(stream).await?.map(canonical))
+}
+
+/// An address of IPv4 as such, which a socket or a balancer of both families writes as one of IPv6 (`::ffff:192.0.2.9`).
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+async fn read_as_told(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, PrefaceError> {
     let mut start = [0; 12];
     stream.read_exact(&mut start).await?;
     if &start == SIGNATURE {
@@ -36,7 +50,7 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option
         let [version_and_command, family, high, low] = head;
         let length = usize::from(u16::from_be_bytes([high, low]));
         if length > LONGEST_REST {
-            return Err(PrefaceError::Malformed);
+            return Err(PrefaceError::TooLong);
         }
         let mut rest = vec![0; length];
         stream.read_exact(&mut rest).await?;
@@ -44,8 +58,11 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option
     }
     let mut line = start.to_vec();
     while !line.ends_with(b"\r\n") {
-        if line.len() >= LONGEST_LINE || !line.starts_with(b"PROXY ") {
+        if !line.starts_with(b"PROXY ") {
             return Err(PrefaceError::Malformed);
+        }
+        if line.len() >= LONGEST_LINE {
+            return Err(PrefaceError::TooLong);
         }
         line.push(stream.read_u8().await?);
     }
@@ -162,15 +179,30 @@ mod tests {
         for bytes in cases {
             assert!(parse(bytes).is_err(), "{}", bytes.escape_ascii());
         }
-        assert!(parse(&[b"PROXY ".as_slice(), &[b'x'; 200]].concat()).is_err(), "a line without end");
         for bytes in [
             version_2(0x31, 0x11, &[0; 12]),
             version_2(0x22, 0x11, &[0; 12]),
             version_2(0x21, 0x11, &[0; 11]),
             version_2(0x21, 0x21, &[0; 35]),
-            [SIGNATURE.as_slice(), &[0x21, 0x11, 0xff, 0xff]].concat(),
         ] {
             assert!(parse(&bytes).is_err(), "{}", bytes.escape_ascii());
+        }
+    }
+    #[test]
+    fn what_is_too_long_says_so() {
+        let endless = [b"PROXY ".as_slice(), &[b'x'; 200]].concat();
+        for bytes in [endless, [SIGNATURE.as_slice(), &[0x21, 0x11, 0xff, 0xff]].concat()] {
+            let refused = parse(&bytes).unwrap_err();
+            assert!(refused.to_string().starts_with("a PROXY header that is too long (107 bytes"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_ipv4_is_one_however_it_is_written() {
+        let mapped = Ipv4Addr::new(192, 0, 2, 9).to_ipv6_mapped();
+        let binary = version_2(0x21, 0x21, &[&mapped.octets()[..], &[0; 16], &[0, 7, 0, 8]].concat());
+        for bytes in [b"PROXY TCP6 ::ffff:192.0.2.9 ::1 7 8\r\n\x16\x03\x01".to_vec(), binary] {
+            assert_eq!(parse(&bytes).unwrap().0, Some("192.0.2.9:7".parse().unwrap()));
         }
     }
 }

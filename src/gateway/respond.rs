@@ -79,9 +79,10 @@ impl Answer {
         Self { status, headers: Vec::new(), code, message: message.to_owned(), body: Body::Error, close: false }
     }
 
-    /// The challenge, as Thalamus words it (RFC 7617; the charset tells browsers to send UTF-8).
+    /// The challenge, as Thalamus words it, and with the charset of RFC 7617, section 2.1: without it, clients such as
+    /// Java's `Authenticator` send a `?` for each letter that is not in Latin-1.
     pub(super) fn challenge(realm: &str) -> Self {
-        let challenge = (header::WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\""));
+        let challenge = (header::WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\", charset=\"UTF-8\""));
         let answer = Self::error(401, "unauthenticated", "Unauthorized Access");
         Self { headers: vec![challenge], body: Body::Challenge, ..answer }
     }

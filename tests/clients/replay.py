@@ -125,7 +125,7 @@ def hmis():
     answer = status("hmis: login", 200, send("GET", "/login", NODE))
     case("hmis: login is true", answer.json() is True, answer)
     answer = send("GET", "/login")
-    case("hmis: the challenge", answer.status_code == 401 and answer.text == "Unauthorized Access" and answer.headers["WWW-Authenticate"] == 'Basic realm="Authentication Required"', answer)
+    case("hmis: the challenge", answer.status_code == 401 and answer.text == "Unauthorized Access" and answer.headers["WWW-Authenticate"] == 'Basic realm="Authentication Required", charset="UTF-8"', answer)
     status("root: an active person is not deleted", 422, send("DELETE", f"/people/{stored_id}", ROOT))
     status("root: switch the person off", 200, send("PATCH", f"/people/{stored_id}", ROOT, {"active": False}))
     status("root: a person with pages is not deleted", 409, send("DELETE", f"/people/{stored_id}", ROOT))

@@ -21,7 +21,10 @@ fn nobody_gets_in_without_a_right_password_and_all_are_told_the_same() {
     ];
     for answer in &wrong {
         assert_eq!((answer.status, answer.body.as_str()), (401, "Unauthorized Access"));
-        assert_eq!(answer.header("www-authenticate").as_deref(), Some("Basic realm=\"Authentication Required\""));
+        assert_eq!(
+            answer.header("www-authenticate").as_deref(),
+            Some("Basic realm=\"Authentication Required\", charset=\"UTF-8\"")
+        );
         assert_eq!(answer.header("content-type").as_deref(), Some("text/html; charset=utf-8"));
         assert_eq!(answer.head.lines().count(), wrong[0].head.lines().count(), "one set of headers: {}", answer.head);
     }
