@@ -27,6 +27,7 @@ use fedgate::password::{Arena, Cost, hash_with};
 use fedgate::path::{CanonicalPath, parse_target};
 use fedgate::pipeline::{Authorization, Pipeline, RequestHead};
 use fedgate::policy::{Method, PolicySet, Question, Rights};
+use fedgate::request_headers::{PassList, Passage};
 use fedgate::routes::Routes;
 use futures_util::FutureExt;
 
@@ -96,6 +97,10 @@ fn main() {
     let at = Instant::now();
     table.step("balance: whose turn of 4 servers", || servers.choose(None, None, black_box(at)));
     table.step("balance: by subject among 4 servers", || servers.choose(Some(black_box("ESPGNU777ORG")), None, at));
+    let (passed, sent) = (PassList::new(&[]), browsers_headers());
+    table.step("headers: 13 of a browser", || {
+        sent.iter().filter(|name| passed.judge(black_box(name)) == Passage::Passes).count()
+    });
     let now = SystemTime::now();
     table.step("assertion: mint, HS256", || {
         parts.pipeline.assertion(black_box(&permit), "GET", "r1", &parts.minter, now)
@@ -117,6 +122,13 @@ fn main() {
     table.step("the whole admitted path on a hit", admit);
     table.step("the same with its assertion", || parts.pipeline.assertion(&admit(), "GET", "r1", &parts.minter, now));
     let _ = std::fs::remove_dir_all(&dir);
+}
+
+/// Names of what a browser sends with a form.
+fn browsers_headers() -> Vec<http::HeaderName> {
+    let names = "user-agent accept accept-encoding accept-language content-type content-length cookie origin referer \
+                 sec-fetch-site sec-fetch-mode sec-ch-ua x-csrf-token";
+    names.split_whitespace().map(|name| name.parse().expect("a name")).collect()
 }
 
 /// A person of 1 KiB, as Thalamus has them.

@@ -20,6 +20,7 @@ pub mod accounts;
 pub mod policy;
 pub mod assertion;
 pub mod balance;
+pub mod request_headers;
 pub mod reload;
 pub mod history;
 pub mod observe;

@@ -14,6 +14,8 @@ mod fixture;
 mod support;
 #[path = "gateway/forwarding.rs"]
 mod forwarding;
+#[path = "gateway/passing.rs"]
+mod passing;
 #[path = "gateway/refusing.rs"]
 mod refusing;
 #[path = "gateway/front_door.rs"]

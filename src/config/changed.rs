@@ -8,7 +8,7 @@ use super::environment::Override;
 /// A default that has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChangedDefault {
-    /// The section of the file.
+    /// The section of the file; of a list of tables, each.
     pub section: &'static str,
     /// The key in the section.
     pub key: &'static str,
@@ -40,6 +40,10 @@ const CHANGED: &[ChangedDefault] = &[
         ..changed("tls", "client_crl_unknown_issuer", r#""accept""#, "a revocation list whose issuer is not in `tls.client_ca` is refused")
     },
     changed("cors", "refuse_foreign_writes", "false", "a write that a page of another origin may have caused unasked is refused"),
+    ChangedDefault {
+        only_with: Some("name"),
+        ..changed("upstream", "request_headers", r#"["*"]"#, "of a client's request, the headers that docs/SECURITY.md lists reach an upstream; `*` adds all others that are not known to tell who calls, and those can be written out")
+    },
     changed("records", "anonymous_of_source_per_minute", "0", "over 60 requests a minute of anonymous callers at one address share a record"),
     changed("records", "anonymous_per_minute", "0", "over 600 requests a minute of all anonymous callers share a record"),
     changed("records", "reserve_mib", "0", "with less than 64 MiB free, anonymous callers share a record"),
@@ -54,7 +58,12 @@ const CHANGED: &[ChangedDefault] = &[
 
 /// The changed defaults that a configuration leaves as they are.
 pub(super) fn unsettled(file: &toml::Table, overrides: &[Override]) -> Vec<ChangedDefault> {
-    let in_file = |section: &str, key: &str| file.get(section).is_some_and(|section| section.get(key).is_some());
+    let in_file = |section: &str, key: &str| match file.get(section) {
+        // Of several tables, one that leaves the key out has the default.
+        Some(toml::Value::Array(tables)) => tables.iter().all(|table| table.get(key).is_some()),
+        Some(section) => section.get(key).is_some(),
+        None => false,
+    };
     let named =
         |section: &str, key: &str| in_file(section, key) || overrides.iter().any(|over| over.names(section, key));
     let is_unsettled = |default: &ChangedDefault| {
@@ -76,13 +85,22 @@ mod tests {
         let all = unsettled_of("");
         assert!(all.contains(&"max_record_bytes") && !all.contains(&"client_ca_expired"), "{all:?}");
         assert!(!unsettled_of("[his]\nmax_record_bytes = 4194304").contains(&"max_record_bytes"));
+        assert!(!all.contains(&"request_headers"), "the HIS needs no more than what passes: {all:?}");
+        let two = "[[upstream]]\nname = \"a\"\nrequest_headers = []\n[[upstream]]\nname = \"b\"\n";
+        assert!(unsettled_of(two).contains(&"request_headers"), "one of two leaves it out");
+        assert!(!unsettled_of(&format!("{two}request_headers = []")).contains(&"request_headers"));
         assert!(unsettled_of("[tls]\nclient_ca = \"ca.pem\"").contains(&"client_ca_expired"));
     }
 
     #[test]
     fn each_value_that_restores_what_was_before_is_one_that_the_key_takes() {
         for default in CHANGED {
-            let text = format!("[{}]\n{} = {}", default.section, default.key, default.restored_by);
+            let head = if default.section == "upstream" {
+                "[[upstream]]\nname = \"a\""
+            } else {
+                &format!("[{}]", default.section)
+            };
+            let text = format!("{head}\n{} = {}", default.key, default.restored_by);
             let table: toml::Table = toml::from_str(&text).unwrap();
             assert!(super::super::raw::from_table(table.clone()).is_ok(), "{text}");
             assert!(!unsettled(&table, &[]).contains(default), "{text}");

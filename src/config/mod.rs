@@ -32,6 +32,7 @@ pub use tls::{
 };
 
 use crate::regular;
+use crate::request_headers::AddedHeaders;
 use crate::secret::Secret;
 
 /// Largest configuration file.
@@ -257,6 +258,8 @@ pub struct UpstreamConfig {
     pub assertion: bool,
     /// Whether the client's `Authorization` header goes on to it.
     pub forward_authorization: bool,
+    /// Headers of requests that reach it besides those that reach every upstream.
+    pub request_headers: Vec<AddedHeaders>,
     /// How long connecting may take, the TLS handshake included.
     pub connect_timeout: Duration,
     /// How long the service may be silent.

@@ -10,9 +10,13 @@ use super::raw::{Check, section};
 use super::{
     Address, Balance, EjectionConfig, HealthConfig, Identity, Place, ServerConfig, UpstreamConfig, UpstreamTlsConfig,
 };
+use crate::escape;
+use crate::request_headers::{AddedHeaders, EntryFault};
 
 /// Most servers of one upstream: choosing among them is a walk over all.
 const MAX_SERVERS: usize = 64;
+/// Most entries of `request_headers`.
+const MAX_ADDED_HEADERS: usize = 256;
 
 section!(Upstream {
     name: String = String::new(),
@@ -21,6 +25,7 @@ section!(Upstream {
     balance: String = "round-robin".into(),
     assertion: bool = true,
     forward_authorization: bool = false,
+    request_headers: Vec<String> = vec![],
     connect_timeout_ms: u64 = 2_000,
     read_timeout_ms: u64 = 30_000,
     write_timeout_ms: u64 = 30_000,
@@ -61,6 +66,7 @@ impl Upstream {
         }
         let key = |key: &str| format!("upstream.{}.{key}", self.name);
         let servers = self.servers(check)?;
+        let request_headers = self.request_headers(check)?;
         let balance = match self.balance.as_str() {
             "round-robin" => Balance::RoundRobin,
             "consistent" => Balance::Consistent,
@@ -78,6 +84,7 @@ impl Upstream {
             balance,
             assertion: self.assertion,
             forward_authorization: self.forward_authorization,
+            request_headers,
             connect_timeout: ms("connect_timeout_ms", self.connect_timeout_ms, 1)?,
             read_timeout: ms("read_timeout_ms", self.read_timeout_ms, 1)?,
             write_timeout: ms("write_timeout_ms", self.write_timeout_ms, 1)?,
@@ -88,6 +95,30 @@ impl Upstream {
             ejection: self.ejection.check(check, &key("ejection"))?,
             name: self.name,
         })
+    }
+
+    /// What passes besides the list that holds for every upstream.
+    fn request_headers(&self, check: &Check<'_>) -> Result<Vec<AddedHeaders>, ConfigError> {
+        let key = format!("upstream.{}.request_headers", self.name);
+        if self.request_headers.len() > MAX_ADDED_HEADERS {
+            let problem = format!("holds {} entries", self.request_headers.len());
+            return Err(check.fault(&key, problem, format!("write at most {MAX_ADDED_HEADERS}")));
+        }
+        let parse = |entry: &String| {
+            AddedHeaders::parse(entry).map_err(|fault| {
+                let remedy = match fault {
+                    EntryFault::NoName => {
+                        "write names of letters, digits and `-`, or the beginning of names with a `*` at its end"
+                    }
+                    EntryFault::Own if entry.eq_ignore_ascii_case("authorization") => {
+                        "write forward_authorization = true instead"
+                    }
+                    EntryFault::Own => "leave it out: the gateway sets this header itself, or keeps it on this side",
+                };
+                check.fault(&key, format!("holds `{}`", escape::name(entry)), remedy)
+            })
+        };
+        self.request_headers.iter().map(parse).collect()
     }
 
     fn servers(&self, check: &Check<'_>) -> Result<Vec<ServerConfig>, ConfigError> {

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::Config;
+use crate::request_headers::AddedHeaders;
 
 impl Config {
     /// What is worth a word to the operator, and no fault: one line each, naming file, key and remedy.
@@ -34,6 +35,28 @@ impl Config {
                 self.authentication.hasher_queue.as_millis()
             )
         });
-        open.chain(undefended).chain(counted).collect()
+        open.chain(undefended).chain(counted).chain(self.identity_headers()).collect()
+    }
+
+    /// Names that services believe, and that an operator lets clients say.
+    fn identity_headers(&self) -> impl Iterator<Item = String> {
+        self.upstreams.iter().flat_map(|upstream| {
+            let warn = |added: &AddedHeaders| {
+                let identity = added.identity()?;
+                let key = format!("{}: `upstream.{}.request_headers`", self.file.display(), upstream.name);
+                Some(match added {
+                    AddedHeaders::Name(_) => format!(
+                        "{key} lets clients send `{identity}`, by which services are known to learn who calls, from where or \
+                         for what: anybody may write it; leave it out unless this upstream takes it for a client's own word"
+                    ),
+                    AddedHeaders::Prefix(prefix) => format!(
+                        "{key} has `{prefix}*`, which reaches names such as `{identity}`, by which services are known to learn \
+                         who calls, from where or for what; those that are known stay out, others do not: write out the names \
+                         that are needed"
+                    ),
+                })
+            };
+            upstream.request_headers.iter().filter_map(warn)
+        })
     }
 }

@@ -185,7 +185,7 @@ impl ProxyHttp for Gateway {
             if permit.remover().is_some() {
                 answer::ask_plainly(request)?;
             }
-            upstream.rewrite(
+            let dropped = upstream.rewrite(
                 request,
                 &Told {
                     target: permit.target(),
@@ -194,6 +194,9 @@ impl ProxyHttp for Gateway {
                     assertion: assertion.as_deref(),
                 },
             )?;
+            if ctx.attempts == 1 {
+                self.recorder.metrics().headers_dropped(upstream.name(), dropped);
+            }
             // A second attempt finds no kept connection, since none of its kind is kept.
             ctx.exchange.tell(request, ctx.attempts == 1 && upstream.servers.keeps_connections())
         })

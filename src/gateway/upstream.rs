@@ -1,23 +1,25 @@
 //! The upstream side: servers, and the hygiene of what is forwarded.
 //!
-//! The one rule: the upstream is told by the gateway who calls, from where and how, and by nobody else. Whatever a client
-//! says on these matters is removed, in every spelling that services are known to listen to.
+//! The one rule: the upstream is told by the gateway who calls, from where and how, and by nobody else. Of what a client
+//! says, the headers pass that [`crate::request_headers`] lists, and no other.
 
 mod servers;
 mod trust;
 mod connect;
 mod health;
+mod dropped;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, header};
+use http::{HeaderName, header};
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 
 use connect::{Connections, Connector};
 pub(super) use connect::{Hold, ServerLine};
+use dropped::DroppedNames;
 pub(super) use servers::{Peer, Servers};
 pub use trust::TrustError;
 
@@ -25,6 +27,7 @@ use super::forwarded::Origin;
 use super::respond::REQUEST_ID;
 use crate::assertion;
 use crate::config::UpstreamConfig;
+use crate::request_headers::{PassList, Passage};
 
 /// What answers of a service tell of how it is made, or tell a proxy to do: neither is for clients, nor for a proxy before.
 pub(super) const SERVICES_OWN: &[&str] = &[
@@ -48,38 +51,6 @@ pub(super) const SERVICES_OWN: &[&str] = &[
     "x-reproxy-url",
 ];
 
-/// Names that say who calls, or override what was asked; of a client's own they have no effect.
-const CLIENTS_OWN: &[&str] = &[
-    assertion::HEADER,
-    assertion::EXCHANGE,
-    "forwarded",
-    "via",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-original-method",
-    "x-original-uri",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "remote-user",
-    "remote-addr",
-    "x-remote-user",
-    "x-remote-group",
-    "x-auth-request-user",
-    "x-authenticated-user",
-    "x-user",
-    "x-webauth-user",
-    "proxy",
-    "proxy-authorization",
-    "expect",
-    REQUEST_ID,
-];
-
 /// Every upstream, in the order of the configuration.
 pub(super) struct Upstreams {
     list: Vec<Upstream>,
@@ -91,6 +62,8 @@ pub(super) struct Upstream {
     pub(super) servers: Servers,
     pub(super) assertion: bool,
     forward_authorization: bool,
+    passed: PassList,
+    dropped: DroppedNames,
 }
 
 /// What the gateway tells the upstream of a request.
@@ -142,6 +115,8 @@ impl Upstream {
             servers: Servers::new(index, config, connector)?,
             assertion: config.assertion,
             forward_authorization: config.forward_authorization,
+            passed: PassList::new(&config.request_headers),
+            dropped: DroppedNames::default(),
         })
     }
 
@@ -150,22 +125,37 @@ impl Upstream {
         self.servers.name()
     }
 
-    /// Makes the request that is forwarded out of the one that was judged.
-    pub(super) fn rewrite(&self, request: &mut RequestHeader, told: &Told<'_>) -> Result<()> {
+    /// Makes the request that is forwarded out of the one that was judged; tells how many headers no list lets pass.
+    pub(super) fn rewrite(&self, request: &mut RequestHeader, told: &Told<'_>) -> Result<usize> {
         request.set_raw_path(told.target.as_bytes())?;
-        for name in unwanted(&request.headers) {
-            request.remove_header(&name);
-        }
-        if !self.forward_authorization {
-            request.remove_header(&header::AUTHORIZATION);
-        }
+        let dropped = self.keep_listed(request);
         join_cookies(request)?;
         told.origin.tell(request, told.request_id)?;
         request.insert_header(REQUEST_ID, told.request_id)?;
         if let Some(assertion) = told.assertion {
             request.insert_header(assertion::HEADER, assertion)?;
         }
-        Ok(())
+        Ok(dropped)
+    }
+
+    /// Takes off what no list lets pass. Nothing is allocated where all pass.
+    fn keep_listed(&self, request: &mut RequestHeader) -> usize {
+        let mut dropped = 0;
+        let mut stays = |name: &HeaderName| match self.passed.judge(name) {
+            Passage::Passes => true,
+            // What the gateway tells in their place is inserted later.
+            Passage::IsOwn => *name == header::HOST || (*name == header::AUTHORIZATION && self.forward_authorization),
+            Passage::IsDropped => {
+                dropped += 1;
+                self.dropped.note(self.name(), name.as_str());
+                false
+            }
+        };
+        let unwanted: Vec<HeaderName> = request.headers.keys().filter(|name| !stays(name)).cloned().collect();
+        for name in unwanted {
+            request.remove_header(&name);
+        }
+        dropped
     }
 }
 
@@ -180,18 +170,6 @@ fn join_cookies(request: &mut RequestHeader) -> Result<()> {
             request.insert_header(header::COOKIE, joined)
         }
     }
-}
-
-/// The headers that are not forwarded. Names with `_` or `.` are among them: services that read headers as variables
-/// (CGI, WSGI) take `Fedgate_Assertion` for `Fedgate-Assertion`.
-fn unwanted(headers: &HeaderMap) -> Vec<header::HeaderName> {
-    let unwanted = |name: &&header::HeaderName| {
-        let name = name.as_str();
-        CLIENTS_OWN.contains(&name)
-            || name.starts_with("x-forwarded-")
-            || name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
-    };
-    headers.keys().filter(unwanted).cloned().collect()
 }
 
 #[cfg(test)]
@@ -224,19 +202,27 @@ mod tests {
 
     #[test]
     fn what_a_client_says_of_itself_has_no_effect() {
-        let mut sent: Vec<(&'static str, &str)> = CLIENTS_OWN.iter().map(|name| (*name, "forged")).collect();
-        sent.extend([
-            ("Fedgate_Assertion", "forged"),
-            ("fedgate.assertion", "forged"),
-            ("X-Forwarded-User", "forged"),
-            ("X-Forwarded-For", "forged"),
-        ]);
-        sent.extend([
-            ("FEDGATE-ASSERTION", "forged"),
-            ("Accept", "kept"),
-            ("Host", "hospital.example"),
-            ("Authorization", "Basic forged"),
-        ]);
+        let mut sent = [
+            "fedgate-assertion",
+            "FEDGATE-ASSERTION",
+            "fedgate-exchange",
+            "Fedgate_Assertion",
+            "fedgate.assertion",
+            "X-Forwarded-User",
+            "X-Forwarded-For",
+            "Forwarded",
+            "Via",
+            "X-Real-IP",
+            "X-Original-URL",
+            "X-HTTP-Method-Override",
+            "Remote-User",
+            "Proxy-Authorization",
+            "Expect",
+            "X-Request-Id",
+        ]
+        .map(|name| (name, "forged"))
+        .to_vec();
+        sent.extend([("Accept", "kept"), ("Host", "hospital.example"), ("Authorization", "Basic forged")]);
         let request = forwarded(&upstream(false), &sent, Some("minted"));
         let all: Vec<_> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();

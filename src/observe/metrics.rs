@@ -49,6 +49,7 @@ struct Upstreams {
     failures: IntCounterVec,
     ejections: IntCounterVec,
     retries: IntCounterVec,
+    headers_dropped: IntCounterVec,
 }
 
 impl Upstreams {
@@ -63,8 +64,15 @@ impl Upstreams {
         );
         let well = IntGaugeVec::new(well, &["upstream", "server"])?;
         registry.register(Box::new(well.clone()))?;
+        let headers_dropped = Opts::new(
+            "fedgate_request_headers_dropped_total",
+            "Headers of forwarded requests that no list lets pass to the upstream",
+        );
+        let headers_dropped = IntCounterVec::new(headers_dropped, &["upstream"])?;
+        registry.register(Box::new(headers_dropped.clone()))?;
         Ok(Self {
             well,
+            headers_dropped,
             failures: counter(
                 "fedgate_upstream_failures_total",
                 "Requests that the server failed: no connection, no or half an answer, 502, 503 or 504",
@@ -270,6 +278,13 @@ impl Metrics {
     /// Counts a request that is sent a second time.
     pub fn upstream_retried(&self, upstream: &str, server: &str) {
         self.upstreams.retries.with_label_values(&[upstream, server]).inc();
+    }
+
+    /// Counts headers of one forwarded request that its upstream was not sent.
+    pub fn headers_dropped(&self, upstream: &str, count: usize) {
+        if count > 0 {
+            self.upstreams.headers_dropped.with_label_values(&[upstream]).inc_by(count as u64);
+        }
     }
 
     /// Names the policy in force; there is one.

@@ -1,0 +1,156 @@
+//! Which headers of a client's request reach an upstream.
+//!
+//! The one rule: a header passes because its name stands on a list, never because it is missing from one. Services believe
+//! some hundred names of who calls, from where, and for which path, and each year adds some: a list of what to take off is
+//! never complete.
+//!
+//! Called by the gateway for each request that is forwarded, and by the configuration, which reads what an operator adds.
+//! Knows neither.
+
+mod identity;
+mod passed;
+
+use std::collections::HashSet;
+
+use http::HeaderName;
+
+pub use identity::is_identity;
+pub use passed::{NameGroup, PASSED};
+
+/// Headers of a request that the gateway sets, keeps or answers itself, whatever a list says: what delimits the message and
+/// belongs to one connection (RFC 9110, 7.6.1), and what it tells in the client's place.
+const OWN: &[&str] = &[
+    "authorization",
+    "connection",
+    "expect",
+    "forwarded",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "traceparent",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+/// What headers between the gateway and its services begin with.
+const OWN_PREFIX: &str = "fedgate-";
+
+/// What an operator adds to the list of one upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddedHeaders {
+    /// One name.
+    Name(HeaderName),
+    /// All names that begin so, in lower case; every name where it is empty.
+    Prefix(String),
+}
+
+/// Why an entry is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryFault {
+    /// It is no name of letters, digits and `-`, with or without a `*` at its end.
+    NoName,
+    /// The gateway sets or keeps this header itself.
+    Own,
+}
+
+impl AddedHeaders {
+    /// Reads an entry: a name, or the beginning of names with a `*` at its end.
+    ///
+    /// # Errors
+    /// See [`EntryFault`].
+    pub fn parse(entry: &str) -> Result<Self, EntryFault> {
+        let lower = entry.to_ascii_lowercase();
+        let (stem, is_prefix) = lower.strip_suffix('*').map_or((&*lower, false), |stem| (stem, true));
+        if !has_one_reading(stem) || (stem.is_empty() && !is_prefix) {
+            return Err(EntryFault::NoName);
+        }
+        match is_prefix {
+            _ if stem.starts_with(OWN_PREFIX) => Err(EntryFault::Own),
+            true => Ok(Self::Prefix(stem.to_owned())),
+            false if is_own(stem) => Err(EntryFault::Own),
+            false => HeaderName::from_bytes(stem.as_bytes()).map(Self::Name).map_err(|_| EntryFault::NoName),
+        }
+    }
+
+    /// A name by which services are known to learn who calls, from where or for what, if the entry reaches one.
+    pub fn identity(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) => is_identity(name.as_str()).then_some(name.as_str()),
+            Self::Prefix(prefix) => identity::beginning_with(prefix),
+        }
+    }
+}
+
+/// The headers that reach one upstream.
+#[derive(Debug)]
+pub struct PassList {
+    names: HashSet<HeaderName>,
+    prefixes: Vec<String>,
+}
+
+/// What becomes of a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    /// It is forwarded.
+    Passes,
+    /// It is not: the gateway says the same itself, or keeps it.
+    IsOwn,
+    /// It is not: no list has it.
+    IsDropped,
+}
+
+impl PassList {
+    /// The list that holds for every upstream, with what is added for this one.
+    pub fn new(added: &[AddedHeaders]) -> Self {
+        let listed = PASSED.iter().flat_map(|group| group.names).map(|name| HeaderName::from_static(name));
+        let mut list = Self { names: listed.collect(), prefixes: Vec::new() };
+        for added in added {
+            match added {
+                AddedHeaders::Name(name) => _ = list.names.insert(name.clone()),
+                AddedHeaders::Prefix(prefix) => list.prefixes.push(prefix.clone()),
+            }
+        }
+        list
+    }
+
+    /// What becomes of a header of this name. One lookup for a name that passes.
+    pub fn judge(&self, name: &HeaderName) -> Passage {
+        if self.names.contains(name) {
+            return Passage::Passes;
+        }
+        let name = name.as_str();
+        if is_own(name) {
+            Passage::IsOwn
+        } else if self.prefixes.iter().any(|prefix| name.starts_with(prefix))
+            // A prefix is written without each name in mind that it reaches; such a name must be written out.
+            && !is_identity(name)
+            && has_one_reading(name)
+        {
+            Passage::Passes
+        } else {
+            Passage::IsDropped
+        }
+    }
+}
+
+fn is_own(name: &str) -> bool {
+    name.starts_with(OWN_PREFIX) || OWN.contains(&name)
+}
+
+/// Whether a name is the same to all services: those that read headers as variables (CGI, WSGI) take `Fedgate_Assertion` and
+/// `Fedgate.Assertion` for `Fedgate-Assertion`.
+fn has_one_reading(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests;
