@@ -283,6 +283,8 @@ fn a_body_that_is_sent_again_has_one_end() {
         let head = "Host: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n";
         gateway.send(format!("PUT {path} HTTP/1.1\r\n{head}\r\n{body}0\r\n\r\n").as_bytes()).status
     };
+    // A request is on record when its connection is among those kept: the answer is there a moment before.
+    let is_over = |path: &str| assert_eq!(gateway.record()["path"], path);
     for path in ["/x/1", "/g/1"] {
         for (frames, body) in [
             (vec![(DATA, 0, b"{}".as_slice()), (DATA, END_STREAM, b"")], "2\r\n{}\r\n"),
@@ -290,14 +292,19 @@ fn a_body_that_is_sent_again_has_one_end() {
         ] {
             for over_http2 in [true, false] {
                 assert_eq!(gateway.call("POST", "0"), 200);
-                let known = server.seen().len();
-                match over_http2 {
-                    true => assert_eq!(send(&gateway, "PUT", path, &[], &frames), TWO_HUNDRED, "{path}, {body}"),
-                    false => assert_eq!(chunked(path, body), 200, "{path}, {body}"),
-                }
-                let seen = server.seen();
-                assert_eq!(seen.len(), known + 2, "{path}, {body}: twice, {seen:?}");
-                let again = &seen[known + 1];
+                is_over("/x/0");
+                // Rarely pingora takes no kept connection, because its watcher has not let go of it yet; the new one is kept.
+                let twice = (0..10).find_map(|_| {
+                    let known = server.seen().len();
+                    match over_http2 {
+                        true => assert_eq!(send(&gateway, "PUT", path, &[], &frames), TWO_HUNDRED, "{path}, {body}"),
+                        false => assert_eq!(chunked(path, body), 200, "{path}, {body}"),
+                    }
+                    is_over(path);
+                    let seen = server.seen().split_off(known);
+                    (seen.len() > 1).then_some(seen)
+                });
+                let Some([_, again]) = twice.as_deref() else { panic!("{path}, {body}: twice, {twice:?}") };
                 let is_chunked = find_header(again, "transfer-encoding").is_some();
                 let sent = again.split_once("\r\n\r\n").unwrap().1;
                 assert_eq!(sent.matches("0\r\n\r\n").count(), usize::from(is_chunked), "{again:?}");
