@@ -63,6 +63,13 @@ pub enum AccountsError {
     },
 }
 
+impl AccountsError {
+    /// Whether the database is well, and merely had no time or lock for this: the same is done in a moment.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Database(error) if error.waited_for().is_some())
+    }
+}
+
 impl From<DbError> for AccountsError {
     fn from(error: DbError) -> Self {
         match error.wrong_server() {

@@ -16,6 +16,7 @@ const POLICY: &str = r#"[{"role": "end_user", "permissions": {"GET": ["login", "
 struct Fixture {
     authenticator: Arc<Authenticator>,
     policy: Arc<PolicySet>,
+    store: StoreConfig,
     dir: PathBuf,
 }
 
@@ -31,7 +32,6 @@ impl Fixture {
         let mut config = Config::load_with(&dir.join("fedgate.toml"), std::iter::empty()).unwrap();
         config.authentication.cost = CHEAP;
         config.authentication.rejection_step = Duration::ZERO;
-        let StoreConfig::Sqlite(_) = &config.store else { panic!("the default store is the embedded one") };
         let accounts = Accounts::open(&config.store).await.unwrap();
         schema::migrate(accounts.database()).await.unwrap();
         let routes = Arc::new(Routes::from_config(&config).unwrap());
@@ -39,7 +39,8 @@ impl Fixture {
         // As after a first confirmation whose lease has ended.
         authenticator.standing.send_replace(Standing::Confirmed);
         authenticator.reported(Moment::now() + DAY, Ok(()));
-        Self { authenticator, policy: Arc::new(PolicySet::parse(POLICY.as_bytes()).unwrap()), dir }
+        let policy = Arc::new(PolicySet::parse(POLICY.as_bytes()).unwrap());
+        Self { authenticator, policy, store: config.store, dir }
     }
 
     async fn add(&self, id: &str, password_hash: String) {
@@ -171,28 +172,6 @@ async fn a_lease_ends_a_bound_after_the_question_not_the_answer() {
     // A confirmation that was asked for earlier and arrives later does not shorten it.
     principals.confirm(asked - Duration::from_millis(500), &Changes { epoch: 1, accounts: Changed::These(vec![]) });
     assert!(principals.lease_is_valid(asked + Duration::from_millis(999)));
-}
-
-#[tokio::test]
-async fn a_bcrypt_hash_is_replaced_silently_and_only_by_a_right_password() {
-    let fixture = Fixture::new().await;
-    let bcrypt = bcrypt::hash_with_salt(b"right", 4, [3; 16]).unwrap().to_string();
-    fixture.add("ANA", bcrypt.clone()).await;
-    fixture.confirm(None).await;
-    assert_eq!(fixture.rejection("ANA", "wrong").await, RejectReason::WrongPassword);
-    let stored = || async { fixture.authenticator.accounts.read("ANA").await.unwrap().unwrap().password_hash.unwrap() };
-    assert_eq!(stored().await, bcrypt);
-    fixture.login("ANA", "right").await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while stored().await == bcrypt {
-        assert!(Instant::now() < deadline, "the hash was not replaced");
-        tokio::task::yield_now().await;
-    }
-    assert!(password::verify(&stored().await, b"right"));
-    fixture.confirm(None).await;
-    fixture.login("ANA", "right").await.unwrap();
-    // Compare-and-set: what was changed meanwhile is left alone.
-    assert!(!fixture.authenticator.accounts.replace_hash("ANA", &bcrypt, "x").await.unwrap());
 }
 
 #[tokio::test]
@@ -446,4 +425,5 @@ mod bounds;
 mod cached;
 mod guessing;
 mod listing;
+mod upgrading;
 mod waiting;

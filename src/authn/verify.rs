@@ -248,8 +248,12 @@ impl Authenticator {
                     tracing::info!(account, "password hash replaced by argon2id");
                 }
                 Ok(false) => tracing::debug!(account, "password hash changed meanwhile, left as it is"),
+                Err(error) if error.is_passing() => {
+                    proofs.invalidate(&(keyed_mac(&key, &account, &old, &password), source)).await;
+                    tracing::debug!(account, %error, "password hash is replaced with the next login");
+                }
                 Err(error) => {
-                    tracing::warn!(account, %error, "password hash could not be replaced; the next login tries again")
+                    tracing::warn!(account, %error, "password hash could not be replaced; a later login tries again")
                 }
             }
         });

@@ -10,6 +10,7 @@ pub mod schema;
 mod session;
 pub mod sqlite;
 
+mod gate;
 mod hosts;
 
 use std::error::Error as StdError;

@@ -1,7 +1,7 @@
 //! SQLite: one writer and a few readers over one file, on the blocking pool.
 //!
 //! The one rule: an acknowledged write is on the disk (WAL with `synchronous=FULL`). Gateway and HIS, two processes,
-//! open the same file; SQLite's own locks order them. Nothing waits without a bound, for its turn or for a lock, and nothing is
+//! open the same file; SQLite's own locks keep them apart, and a gate (`gate.rs`) lets them take turns. Nothing waits without a bound, for its turn or for a lock, and nothing is
 //! worked on for a caller that is gone: each work is asked for that as it runs, and no other work is.
 //!
 //! An open file lives on when another takes its name (`mv` and `cp` of a backup), and what is written to it then is gone
@@ -15,11 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::gate::WriteGate;
 use super::{Cause, DbError, NoTurn};
 
 /// Readers at a time; more wait for their turn.
@@ -42,6 +43,7 @@ pub struct Sqlite(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     file: Identity,
+    gate: WriteGate,
     writer: Arc<AsyncMutex<Connection>>,
     idle_readers: Mutex<Vec<Connection>>,
     readers: Arc<Semaphore>,
@@ -60,10 +62,12 @@ impl Sqlite {
             create_private(&path)?;
             let file = Identity::of(&path).map_err(unavailable)?;
             let writer = connection(&path)?;
-            writer.busy_timeout(lock_timeout)?;
+            // The gate is what waits for the lock.
+            writer.busy_timeout(Duration::ZERO)?;
+            let gate = WriteGate::beside(&path, lock_timeout);
             let writer = Arc::new(AsyncMutex::new(writer));
             let readers = Arc::new(Semaphore::new(READERS));
-            let inner = Inner { path, file, writer, idle_readers: Mutex::default(), readers };
+            let inner = Inner { path, file, gate, writer, idle_readers: Mutex::default(), readers };
             inner.check_name()?;
             Ok(Self(Arc::new(inner)))
         })
@@ -142,11 +146,12 @@ impl Sqlite {
         let mut writer = free.map_err(|_| NoTurn::OfAll)?;
         let inner = Arc::clone(&self.0);
         let (wanted, _waiting) = Wanted::until(None);
+        let is_abandoned = Arc::clone(&wanted.is_abandoned);
         blocking(move || {
             let _turn = turn;
             inner.check_name()?;
             let answer = wanted.run(&mut writer, |writer| {
-                let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let transaction = inner.gate.begin(writer, || is_abandoned.load(Ordering::Relaxed))?;
                 let answer = work(&transaction)?;
                 transaction.commit()?;
                 Ok(answer)
@@ -304,7 +309,8 @@ mod tests {
         drop((writer, readers));
         sqlite.write(|_| Ok(())).await.unwrap();
         sqlite.read(|_| Ok(())).await.unwrap();
-        std::fs::remove_file(path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(format!("{}-turn", path.display())).unwrap();
     }
 
     #[tokio::test]
@@ -335,6 +341,7 @@ mod tests {
         // Its name back, it goes on where it was.
         std::fs::rename(&backup, &path).unwrap();
         assert_eq!(sqlite.read(count).await.unwrap(), 1);
-        std::fs::remove_file(path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(format!("{}-turn", path.display())).unwrap();
     }
 }

@@ -30,7 +30,7 @@ fn pedantic() -> Server {
 
 fn before_guarded(server: &Server) -> Gateway {
     // The keys of the upstream end with a table of its own, behind which routes may stand.
-    before_one(server, &format!("[upstream.ejection]\nfailures = 0\n{GUARDED}"))
+    before_one(server, &format!("read_timeout_ms = 20000\n[upstream.ejection]\nfailures = 0\n{GUARDED}"))
 }
 
 /// A JSON body in frames, each with its flags; the head without `END_STREAM`.

@@ -156,8 +156,9 @@ pub(crate) fn before(servers: &[String], upstream: &str) -> Gateway {
 /// The same with environment variables.
 pub(crate) fn before_in(environment: &[(&str, &str)], servers: &[String], upstream: &str) -> Gateway {
     let methods = "[\"GET\", \"POST\", \"PUT\", \"PATCH\", \"DELETE\"]";
+    let read_timeout = if upstream.contains("read_timeout_ms") { "" } else { "read_timeout_ms = 1000\n" };
     let configuration = format!(
-        "[[upstream]]\nname = \"x\"\nservers = {servers:?}\nconnect_timeout_ms = 500\nread_timeout_ms = 1000\n{upstream}\n\
+        "[[upstream]]\nname = \"x\"\nservers = {servers:?}\nconnect_timeout_ms = 500\n{read_timeout}{upstream}\n\
          [[route]]\npath = \"/x/{{id}}\"\nmethods = {methods}\npublic = true\nupstream = \"x\"\n\
          [[route]]\npath = \"/s/{{id}}\"\nmethods = [\"GET\"]\nendpoint = \"person\"\nsubject = \"id\"\nupstream = \"x\"\n"
     );

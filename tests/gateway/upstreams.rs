@@ -166,10 +166,17 @@ fn a_kept_connection_that_ends_costs_one_repetition_and_never_of_post_or_patch()
         ("POST", [200, 502], 2),
         ("PATCH", [200, 502], 2),
     ] {
-        let server = Server::start(|exchange| exchange.number == 0 && exchange.write(OK));
-        let gateway = before_one(&server, "");
         let body = "x".repeat(1500);
-        let told = [(); 2].map(|()| gateway.call_with(method, "1", &body).status);
+        let (server, gateway, told) = (0..10)
+            .find_map(|_| {
+                let server = Server::start(|exchange| exchange.number == 0 && exchange.write(OK));
+                let gateway = before_one(&server, "read_timeout_ms = 20000");
+                let told = [(); 2].map(|()| gateway.call_with(method, "1", &body).status);
+                // Rarely pingora takes no kept connection, because its watcher has not let go of it yet.
+                let is_used = (server.connections(), server.seen().len()) != (2, 2);
+                is_used.then_some((server, gateway, told))
+            })
+            .expect("a kept connection is used");
         assert_eq!(told, statuses, "{method}");
         let seen = server.seen();
         assert_eq!(seen.len(), deliveries, "{method}");
@@ -193,7 +200,7 @@ fn a_second_attempt_uses_no_connection_that_was_kept() {
         }
         exchange.number == 0 && exchange.write(OK)
     });
-    let gateway = before_one(&server, "");
+    let gateway = before_one(&server, "read_timeout_ms = 20000");
     std::thread::scope(|scope| {
         (0..2).for_each(|_| drop(scope.spawn(|| assert_eq!(gateway.call("GET", "both"), 200))));
     });

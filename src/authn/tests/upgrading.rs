@@ -1,0 +1,59 @@
+//! Hashes of before, replaced behind a login.
+
+use super::*;
+
+impl Fixture {
+    /// Keeps the lock of the store from everybody, as another process does, until dropped.
+    fn lock_store(&self) -> rusqlite::Connection {
+        let StoreConfig::Sqlite(config) = &self.store else { panic!("the default store is the embedded one") };
+        let writer = rusqlite::Connection::open(&config.path).unwrap();
+        writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        writer
+    }
+}
+
+#[tokio::test]
+async fn a_bcrypt_hash_is_replaced_silently_and_only_by_a_right_password() {
+    let fixture = Fixture::new().await;
+    let bcrypt = bcrypt::hash_with_salt(b"right", 4, [3; 16]).unwrap().to_string();
+    fixture.add("ANA", bcrypt.clone()).await;
+    fixture.confirm(None).await;
+    assert_eq!(fixture.rejection("ANA", "wrong").await, RejectReason::WrongPassword);
+    let stored = || async { fixture.authenticator.accounts.read("ANA").await.unwrap().unwrap().password_hash.unwrap() };
+    assert_eq!(stored().await, bcrypt);
+    fixture.login("ANA", "right").await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while stored().await == bcrypt {
+        assert!(Instant::now() < deadline, "the hash was not replaced");
+        tokio::task::yield_now().await;
+    }
+    assert!(password::verify(&stored().await, b"right"));
+    fixture.confirm(None).await;
+    fixture.login("ANA", "right").await.unwrap();
+    // Compare-and-set: what was changed meanwhile is left alone.
+    assert!(!fixture.authenticator.accounts.replace_hash("ANA", &bcrypt, "x").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_hash_that_could_not_be_replaced_because_the_store_was_busy_is_with_the_next_login() {
+    let fixture = Fixture::new().await;
+    let bcrypt = bcrypt::hash_with_salt(b"right", 4, [3; 16]).unwrap().to_string();
+    fixture.add("ANA", bcrypt.clone()).await;
+    let writer = fixture.lock_store();
+    fixture.login("ANA", "right").await.unwrap();
+    let Authenticator { accounts, proofs, .. } = &*fixture.authenticator;
+    let stored = || async { accounts.read("ANA").await.unwrap().unwrap().password_hash.unwrap() };
+    let proof = (fixture.authenticator.mac("ANA", &bcrypt, b"right"), None);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while proofs.contains_key(&proof) {
+        assert!(Instant::now() < deadline, "the hash is still being replaced");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(stored().await, bcrypt);
+    drop(writer);
+    fixture.login("ANA", "right").await.unwrap();
+    while stored().await == bcrypt {
+        assert!(Instant::now() < deadline, "the hash was not replaced");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
