@@ -24,6 +24,8 @@ mod front_door;
 mod browsers;
 #[path = "gateway/records.rs"]
 mod records;
+#[path = "gateway/disks.rs"]
+mod disks;
 #[path = "gateway/merging.rs"]
 mod merging;
 #[path = "gateway/vanishing.rs"]

@@ -65,6 +65,16 @@ pub enum ServeError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// It has served, and its last records could not be written.
+    #[error("{}: {count} records could not be written before the end, and are lost{}", .file.as_deref().unwrap_or(Path::new("stdout")).display(), .fault.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default())]
+    RecordsLost {
+        /// Where they were to be written; stdout where there is no file.
+        file: Option<PathBuf>,
+        /// How many they are.
+        count: usize,
+        /// Why.
+        fault: Option<String>,
+    },
     /// The operating system refused something else.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),

@@ -160,6 +160,7 @@ impl Prepared {
             rates: Rates { of_source: records.anonymous_of_source_per_minute, in_all: records.anonymous_per_minute },
             reserve_bytes: records.reserve_bytes,
         })?;
+        let records_file = records.file.clone();
         let file = Arc::new(FileState::default());
         let reporter =
             Reporter::new(&gateway, Arc::clone(&self.authenticator), Arc::clone(&self.policy), Arc::clone(&file));
@@ -219,10 +220,15 @@ impl Prepared {
             Ok::<_, ServeError>(())
         })?;
         requests.shutdown_timeout(LAST_WORDS);
-        control.block_on(async { tokio::join!(recorder.flush(), reporter.withdraw()) });
+        let (lost, ()) = control.block_on(async { tokio::join!(recorder.flush(), reporter.withdraw()) });
         control.shutdown_background();
-        tracing::info!("stopped");
-        Ok(())
+        match lost {
+            0 => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            count => Err(ServeError::RecordsLost { file: records_file, count, fault: recorder.fault() }),
+        }
     }
 
     /// Starts what follows the accounts, the policy, the certificates and the upstreams, and reports this instance.

@@ -2,13 +2,21 @@
 //!
 //! The one rule: a record that was taken is written whole, at least once. What cannot be written, or may not be on disk
 //! though it was written, is kept up to a bound and written again; what is over the bound is refused and counted. A line
-//! that broke off is ended, and its record written anew.
+//! that broke off is taken off again, or ended where another process may have appended behind it, and its record written anew.
+//!
+//! Durable is what a disk keeps: a pipe or a device of that name is a fault then, at every opening, and is tried again.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
+use rustix::io::Errno;
+
+use super::line::count;
 
 /// Most bytes that wait for a file that cannot be written.
 const MOST_UNWRITTEN: usize = 8 * 1024 * 1024;
@@ -18,6 +26,10 @@ const MOST_UNSYNCED: usize = 1024 * 1024;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long after a failure the next attempt is made, however much comes meanwhile.
 const AGAIN_AFTER: Duration = Duration::from_millis(150);
+/// How long the reader of a pipe may take none of it.
+const PIPE_PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// Room that a disk must have for a file to be written to.
+const LEAST_ROOM: u64 = 4096;
 
 /// A file of lines.
 pub(super) struct Journal {
@@ -31,29 +43,44 @@ pub(super) struct Journal {
     failed: Option<(Instant, io::ErrorKind, String)>,
     is_suspect: bool,
     durable: bool,
-    sync: fn(&File) -> io::Result<()>,
+    /// How the disk is waited for.
+    pub(super) sync: fn(&File) -> io::Result<()>,
     dropped: usize,
     looked: Instant,
 }
 
 impl Journal {
+    /// # Errors
+    /// The file cannot be opened. A full disk, or a file that is none, is a fault of the journal, which is tried again.
     pub(super) fn open(path: &Path, durable: bool) -> io::Result<Self> {
-        let file = open(path)?;
-        if durable && !file.metadata()?.is_file() {
-            tracing::warn!(file = %path.display(), "the file of records is no regular file: what is written there is not known to last");
-        }
+        let (file, failed) = match open(path, durable) {
+            Ok(file) => (Some(file), None),
+            Err(error) if may_pass(&error) => (None, Some((Instant::now(), error.kind(), error.to_string()))),
+            Err(error) => return Err(error),
+        };
         Ok(Self {
             path: path.to_owned(),
-            file: Some(file),
+            file,
             unwritten: vec![],
             unsynced: vec![],
-            failed: None,
+            failed,
             is_suspect: false,
             durable,
-            sync: sync_data,
+            sync: File::sync_data,
             dropped: 0,
             looked: Instant::now(),
         })
+    }
+
+    /// Why it could not be used at the last attempt.
+    pub(super) fn fault(&self) -> io::Result<()> {
+        let fault = self.failed.as_ref().map(|(_, kind, why)| io::Error::new(*kind, why.clone()));
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// How many lines wait to be written, or written again.
+    pub(super) fn waiting(&self) -> usize {
+        count(&self.unwritten) + count(&self.unsynced)
     }
 
     /// Where it is.
@@ -82,7 +109,7 @@ impl Journal {
         if self.unwritten.len() + self.unsynced.len() + lines.len() > MOST_UNWRITTEN
             && let Err(error) = self.attempt(self.durable)
         {
-            self.dropped += lines.iter().filter(|byte| **byte == b'\n').count();
+            self.dropped += count(lines);
             return Err(error);
         }
         self.unwritten.extend_from_slice(lines);
@@ -90,8 +117,8 @@ impl Journal {
     }
 
     fn attempt(&mut self, sync: bool) -> io::Result<()> {
-        if let Some((_, kind, why)) = self.failed.as_ref().filter(|(at, ..)| at.elapsed() < AGAIN_AFTER) {
-            return Err(io::Error::new(*kind, why.clone()));
+        if self.failed.as_ref().is_some_and(|(at, ..)| at.elapsed() < AGAIN_AFTER) {
+            return self.fault();
         }
         let outcome = self.write(sync);
         self.failed = outcome.as_ref().err().map(|error| (Instant::now(), error.kind(), error.to_string()));
@@ -132,7 +159,7 @@ impl Journal {
                 }
             }
         }
-        self.file = Some(open(&self.path)?);
+        self.file = Some(open(&self.path, self.durable)?);
         Ok(())
     }
 
@@ -145,6 +172,10 @@ impl Journal {
                 Ok(0) => break Ok(()),
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match is_taken_again(file) {
+                    Ok(()) => {}
+                    fault => break fault,
+                },
                 Err(error) => break Err(error),
             }
         };
@@ -155,6 +186,9 @@ impl Journal {
             self.unsynced.extend_from_slice(self.unwritten.get(..lines).unwrap_or_default());
         }
         self.unwritten.drain(..lines);
+        if written > lines && !take_off(file, written - lines) {
+            self.unwritten.insert(0, b'\n');
+        }
         outcome
     }
 
@@ -187,14 +221,29 @@ impl Journal {
     }
 }
 
+/// Whether an opening that failed so may succeed later, with the same configuration.
+fn may_pass(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::Unsupported)
+}
+
 /// Opens it to append to, behind whole lines.
-fn open(path: &Path) -> io::Result<File> {
-    let open = |read| OpenOptions::new().read(read).append(true).create(true).mode(0o600).open(path);
+fn open(path: &Path, durable: bool) -> io::Result<File> {
+    // Without it, opening a pipe waits for a reader, and writing to one that is full never ends.
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).custom_flags(nonblocking);
     // Where it may be written alone, nobody can tell how it ends.
-    let mut file = open(true).or_else(|_| open(false))?;
+    let mut file = options.clone().read(true).open(path).or_else(|_| options.open(path))?;
     let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        let remedy = "it is no regular file, and no disk keeps what is written there; `records.durable` needs one";
+        return if durable { Err(io::Error::new(io::ErrorKind::Unsupported, remedy)) } else { Ok(file) };
+    }
+    // Held as long as it is open: who holds it alone may shorten the file.
+    let _ = flock(&file, FlockOperation::NonBlockingLockShared);
+    has_room(&file, metadata.len())?;
     let mut last = [b'\n'];
-    if metadata.is_file() && metadata.len() > 0 {
+    if metadata.len() > 0 {
         let _ = file.read_exact_at(&mut last, metadata.len() - 1);
     }
     if last != *b"\n" {
@@ -208,12 +257,38 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Waits until what was written is on disk; where there is no disk beneath (a pipe), there is nothing to wait for.
-fn sync_data(file: &File) -> io::Result<()> {
-    match file.sync_data() {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        synced => synced,
+/// Sees that there is room behind the end, which is set aside for what comes; where that cannot be asked, there is.
+fn has_room(file: &File, end: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::KEEP_SIZE, end, LEAST_ROOM) {
+        Err(full @ (Errno::NOSPC | Errno::DQUOT)) => Err(full.into()),
+        Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Waits until the reader of a pipe takes more, for some time.
+fn is_taken_again(pipe: &File) -> io::Result<()> {
+    match poll(&mut [PollFd::new(pipe, PollFlags::OUT)], Some(&PIPE_PATIENCE))? {
+        0 => Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads it")),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the beginning of a line that broke off off the end; true where the next line may follow: when it is off, or when
+/// opening the file anew ends it.
+fn take_off(mut file: &File, part: usize) -> bool {
+    let Ok(metadata) = file.metadata() else { return true };
+    if !metadata.is_file() {
+        return false;
+    }
+    // A predecessor or a successor may append at the same time, whose lines are not to go with it.
+    if flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        let end = file.stream_position().unwrap_or_default();
+        if file.metadata().is_ok_and(|metadata| metadata.len() == end) {
+            let _ = file.set_len(end.saturating_sub(part as u64));
+        }
+        let _ = flock(file, FlockOperation::NonBlockingLockShared);
+    }
+    true
 }
 
 #[cfg(test)]
@@ -292,7 +367,7 @@ mod tests {
         assert!(journal.unwritten.len() + journal.unsynced.len() <= MOST_UNWRITTEN, "bounded");
         assert!(journal.take_dropped() > 0);
         journal.unwritten.truncate(journal.unwritten.len() - journal.unwritten.len() / line.len() * line.len());
-        journal.sync = sync_data;
+        journal.sync = File::sync_data;
         // The disk in these tests has lost all that it had not confirmed.
         std::fs::write(&path, "safe\n").unwrap();
         later(&mut journal).append(b"", true).unwrap();
@@ -320,7 +395,7 @@ mod tests {
         std::fs::rename(&path, dir.join("old")).unwrap();
         journal.sync = |_| Err(io::Error::from_raw_os_error(5));
         assert!(journal.append(b"two\n", true).is_err());
-        journal.sync = sync_data;
+        journal.sync = File::sync_data;
         later(&mut journal).append(b"three\n", true).unwrap();
         let lines = std::fs::read_to_string(&path).unwrap();
         assert!(lines.ends_with("one\ntwo\nthree\n"), "{lines}");

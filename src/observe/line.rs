@@ -13,6 +13,11 @@ pub(super) const MAX_PATH: usize = 2 * 1024;
 /// A list, such as all roles together: some 220 of twenty letters.
 const MAX_LIST: usize = 5 * 1024;
 
+/// How many records there are in lines.
+pub(super) fn count(lines: &[u8]) -> usize {
+    lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count()
+}
+
 /// A line that is being written.
 pub(super) struct Line {
     bytes: Vec<u8>,

@@ -106,18 +106,22 @@ impl Recorder {
     /// # Errors
     /// The file cannot be opened, or the operating system gives no thread.
     pub fn start(keeping: Keeping<'_>) -> io::Result<Self> {
-        let Keeping { file, answers_wait, rates, reserve_bytes } = keeping;
-        let (sender, receiver) = channel(QUEUE);
-        let keeper = match file {
+        let keeper = match keeping.file {
             None => Keeper::Stdout(Stdout::open()?),
             Some(path) => {
-                let journal = Journal::open(path, answers_wait).map_err(|error| {
+                let journal = Journal::open(path, keeping.answers_wait).map_err(|error| {
                     let remedy = "`records.file` must name a file that can be written";
                     io::Error::new(error.kind(), format!("{}: {error}; {remedy}", path.display()))
                 });
                 Keeper::File(journal?, Printer::start()?)
             }
         };
+        Self::with(keeper, keeping)
+    }
+
+    fn with(keeper: Keeper, keeping: Keeping<'_>) -> io::Result<Self> {
+        let Keeping { file, answers_wait, rates, reserve_bytes } = keeping;
+        let (sender, receiver) = channel(QUEUE);
         let state = Arc::new(State::new(answers_wait));
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
         let merger = Arc::new(Merger::new(rates));
@@ -252,8 +256,9 @@ impl Recorder {
         }
     }
 
-    /// Waits until every record so far is written, for as long as a disk may take.
-    pub async fn flush(&self) {
+    /// Waits until every record so far is written, for as long as a disk may take; tells how many are not, which are lost
+    /// when the process ends.
+    pub async fn flush(&self) -> usize {
         let (written, wait) = oneshot::channel();
         let flushed = async {
             if self.queue.send(Entry::Flush(written)).await.is_ok() {
@@ -261,11 +266,14 @@ impl Recorder {
             }
         };
         let _ = timeout(DISK_TIMEOUT, flushed).await;
+        // What the thread has in hand, and what it has not come to; not the question, should that be all there is.
+        self.state.waiting() + (QUEUE - self.queue.capacity()).saturating_sub(1)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::SystemTime;
 
     use super::*;
@@ -273,11 +281,18 @@ mod tests {
     #[tokio::test]
     async fn no_merged_request_is_answered_before_it_is_on_disk_that_merging_began() {
         let path = std::env::temp_dir().join(format!("fedgate-recorder-{:x}", rand::random::<u128>()));
-        // A disk that takes 64 KiB and then nothing, until it is read.
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+        // A disk that does not answer, until it is let.
+        static ANSWERS: AtomicBool = AtomicBool::new(false);
+        let mut journal = Journal::open(&path, true).unwrap();
+        journal.sync = |_| {
+            while !ANSWERS.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            Ok(())
+        };
         let rates = Rates { of_source: 1, in_all: 0 };
-        let recorder = Recorder::start(Keeping { file: Some(&path), answers_wait: true, rates, reserve_bytes: 0 });
-        let recorder = recorder.unwrap();
+        let keeping = Keeping { file: Some(&path), answers_wait: true, rates, reserve_bytes: 0 };
+        let recorder = Recorder::with(Keeper::File(journal, Printer::start().unwrap()), keeping).unwrap();
         let long = "x".repeat(2000);
         let record = Record {
             time: SystemTime::UNIX_EPOCH,
@@ -308,8 +323,7 @@ mod tests {
         for kept in &mut kept {
             assert_eq!(kept.now_or_never(), None, "{:?}", kept.request_id());
         }
-        let mut reader = std::fs::File::open(&path).unwrap();
-        thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
+        ANSWERS.store(true, Ordering::Release);
         for kept in kept {
             assert!(recorder.kept(kept).await);
         }

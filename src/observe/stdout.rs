@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::line::count;
+
 /// Most bytes that wait while stdout cannot be written.
 const MOST_UNWRITTEN: usize = 8 * 1024 * 1024;
 /// Bytes that are printed at once beside a file: so finely it is seen whether a reader takes any.
@@ -82,10 +84,6 @@ impl Stdout {
         self.unwritten.drain(..written);
         outcome
     }
-}
-
-fn count(lines: &[u8]) -> usize {
-    lines.iter().filter(|byte| **byte == b'\n').count()
 }
 
 /// Lines that are printed, and who is told of it.

@@ -1,14 +1,16 @@
 //! The thread that writes records, and what others know of how it fares.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::journal::Journal;
+use super::line::count;
 use super::merge::Merger;
 use super::metrics::Metrics;
 use super::stdout::{Printer, Stdout};
@@ -17,6 +19,8 @@ use super::stdout::{Printer, Stdout};
 const BATCH: usize = 1024 * 1024;
 /// How often writing is tried again when nothing else asks for it.
 const TRY_EVERY: Duration = Duration::from_millis(200);
+/// How long the last records are tried to be written.
+const LAST_TRIES: Duration = Duration::from_secs(4);
 
 /// How often, at least, the room on the disk is looked at, and what was merged may be written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -26,7 +30,7 @@ pub(super) enum Entry {
     Line(Vec<u8>),
     /// One whose sender waits until it is kept, or is not.
     Awaited(Vec<u8>, oneshot::Sender<bool>),
-    /// To be answered once everything before it is written.
+    /// To be answered once everything before it is written, or cannot be.
     Flush(oneshot::Sender<()>),
 }
 
@@ -46,6 +50,14 @@ impl Keeper {
             Self::Stdout(_) => "stdout".to_owned(),
         }
     }
+
+    /// How many lines it has taken and not kept.
+    fn waiting(&self) -> usize {
+        match self {
+            Self::File(journal, _) => journal.waiting(),
+            Self::Stdout(stdout) => stdout.waiting(),
+        }
+    }
 }
 
 /// How the records fare.
@@ -55,12 +67,20 @@ pub(super) struct State {
     failing: AtomicBool,
     /// Whether the disk is nearly full.
     scarce: AtomicBool,
+    /// Records that the writer has in hand.
+    waiting: AtomicUsize,
     fault: Mutex<Option<String>>,
 }
 
 impl State {
     pub(super) fn new(answers_wait: bool) -> Self {
-        Self { answers_wait, failing: AtomicBool::new(false), scarce: AtomicBool::new(false), fault: Mutex::new(None) }
+        Self {
+            answers_wait,
+            failing: AtomicBool::new(false),
+            scarce: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            fault: Mutex::new(None),
+        }
     }
 
     pub(super) fn is_failing(&self) -> bool {
@@ -69,6 +89,10 @@ impl State {
 
     pub(super) fn is_scarce(&self) -> bool {
         self.scarce.load(Ordering::Acquire)
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
     }
 
     pub(super) fn fault(&self) -> Option<String> {
@@ -125,7 +149,11 @@ impl Writer {
         merger: Arc<Merger>,
         reserve_bytes: u64,
     ) -> Self {
-        Self { keeper, state, metrics, merger, reserve_bytes }
+        let writer = Self { keeper, state, metrics, merger, reserve_bytes };
+        if let Keeper::File(journal, _) = &writer.keeper {
+            writer.tell(&journal.fault());
+        }
+        writer
     }
 
     /// Runs until every recorder is gone, on a thread that has nothing else to do.
@@ -147,7 +175,7 @@ impl Writer {
             batch.has_merged = !merged.is_empty();
             batch.lines.extend_from_slice(&merged);
             if !batch.lines.is_empty() || batch.flush.is_some() || self.state.is_failing() {
-                self.write(batch);
+                self.write(batch).await;
             }
         }
     }
@@ -177,30 +205,37 @@ impl Writer {
     }
 
     /// Each output gets every record, whatever becomes of the other. Who waits for the disk does not wait for a reader.
-    fn write(&mut self, batch: Batch) {
+    async fn write(&mut self, batch: Batch) {
         let kept = self.keep(&batch);
         for sender in batch.awaited {
             let _ = sender.send(kept);
         }
+        if batch.flush.is_some() {
+            self.try_to_the_end().await;
+        }
         match (&mut self.keeper, batch.flush) {
             (Keeper::File(_, printer), flush) => printer.print(&batch.lines, flush),
-            (Keeper::Stdout(stdout), Some(flushed)) => {
-                // The process ends.
-                if let lost @ 1.. = stdout.waiting() {
-                    tracing::error!("{lost} records were never taken from stdout, and are lost");
-                }
-                let _ = flushed.send(());
-            }
+            (Keeper::Stdout(_), Some(flushed)) => drop(flushed.send(())),
             (Keeper::Stdout(_), None) => {}
         }
     }
 
+    /// The process ends: what waits still is written now, or never.
+    async fn try_to_the_end(&mut self) {
+        let deadline = Instant::now() + LAST_TRIES;
+        while self.keeper.waiting() > 0 && Instant::now() < deadline {
+            sleep(TRY_EVERY).await;
+            self.keep(&Batch { has_merged: true, ..Batch::default() });
+        }
+    }
+
     fn keep(&mut self, batch: &Batch) -> bool {
-        let name = self.keeper.name();
         // What has failed is well again when the disk has confirmed all of it, and not before.
         let is_asked =
             !batch.awaited.is_empty() || batch.flush.is_some() || batch.has_merged || self.state.is_failing();
         self.metrics.records_bytes.inc_by(batch.lines.len() as u64);
+        // Known before, because a disk may never answer.
+        self.state.waiting.store(self.keeper.waiting() + count(&batch.lines), Ordering::Release);
         let (written, dropped) = match &mut self.keeper {
             Keeper::File(journal, _) => {
                 (journal.append(&batch.lines, self.state.answers_wait && is_asked), journal.take_dropped())
@@ -208,16 +243,23 @@ impl Writer {
             Keeper::Stdout(stdout) => (stdout.append(&batch.lines), stdout.take_dropped()),
         };
         self.metrics.records_lost.inc_by(dropped as u64);
+        self.state.waiting.store(self.keeper.waiting(), Ordering::Release);
+        self.tell(&written);
+        written.is_ok() || !self.state.answers_wait
+    }
+
+    /// Notes how writing fares, and tells it where that is new.
+    fn tell(&self, written: &io::Result<()>) {
+        let file = self.keeper.name();
         let is_new = self.state.becomes(written.as_ref().err().map(ToString::to_string));
-        match &written {
-            Ok(()) if is_new => tracing::info!(file = name, "records are written again"),
+        match written {
+            Ok(()) if is_new => tracing::info!(file, "records are written again"),
             Err(error) if is_new => {
                 let then =
                     if self.state.answers_wait { "requests are refused until they can" } else { "they are kept" };
-                tracing::error!(file = name, %error, "records cannot be written; {then}");
+                tracing::error!(file, %error, "records cannot be written; {then}");
             }
             Ok(()) | Err(_) => {}
         }
-        written.is_ok() || !self.state.answers_wait
     }
 }

@@ -179,13 +179,14 @@ fn only_an_answer_that_broke_off_is_said_to_have() {
 
 #[test]
 fn what_cannot_be_recorded_is_refused_until_it_can_be_and_then_nothing_is_missing() {
-    let place = crate::fixture::Place::prepare(&Setup::default());
-    let records = place.dir.join("records.jsonl");
-    std::os::unix::fs::symlink("/dev/full", &records).unwrap();
-    let gateway = Gateway::start_at(place, &DURABLE);
+    let gateway = Gateway::start_as(&Setup { environment: &DURABLE, ..Setup::default() });
+    let records = gateway.dir.join("records.jsonl");
     let began = Instant::now();
     let admin = |path: &str| gateway.admin_get(path);
     assert_eq!(admin("/readyz").status, 200);
+    // No file is opened under this name.
+    std::fs::remove_file(&records).unwrap();
+    std::fs::create_dir(&records).unwrap();
     // A write: the service behind has done it, and the client is told that it went wrong.
     let write = gateway.request("POST", "/pols/ANA/1", "ANA", "Content-Length: 0\r\n");
     assert_eq!((write.status, write.json()["code"].as_str()), (503, Some("not_recorded")), "{write:?}");
@@ -203,9 +204,9 @@ fn what_cannot_be_recorded_is_refused_until_it_can_be_and_then_nothing_is_missin
     assert_eq!(gateway.upstream.seen().len(), 1, "nothing more was forwarded");
     let ready = admin("/readyz");
     assert_eq!(ready.status, 503);
-    assert!(ready.json()["records"]["fault"].as_str().unwrap().contains("No space left on device"), "{ready:?}");
+    assert!(ready.json()["records"]["fault"].as_str().unwrap().contains("Is a directory"), "{ready:?}");
     assert!(admin("/metrics").body.contains("fedgate_records_failing 1"));
-    std::fs::remove_file(&records).unwrap();
+    std::fs::remove_dir(&records).unwrap();
     assert!(gateway.logged("records are written again", began, PATIENCE).is_some());
     assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
     assert_eq!(gateway.get("/people/DOC", "ANA").status, 403);
@@ -228,33 +229,6 @@ fn records_that_need_not_be_durable_keep_nobody_waiting() {
     assert!(gateway.logged("records cannot be written; they are kept", began, PATIENCE).is_some());
     assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
     assert_eq!(gateway.admin_get("/readyz").status, 200);
-}
-
-#[test]
-fn a_disk_that_does_not_answer_holds_up_nobody_but_who_must_wait_for_it() {
-    let place = crate::fixture::Place::prepare(&Setup::default());
-    let records = place.dir.join("records.jsonl");
-    // A pipe that nobody reads takes 64 KiB and then nothing.
-    rustix::fs::mkfifoat(rustix::fs::CWD, &records, 0o600.into()).unwrap();
-    let gateway = Gateway::start_at(place, &DURABLE);
-    let began = Instant::now();
-    assert!(gateway.logged("is no regular file", began - PATIENCE, PATIENCE).is_some());
-    for _ in 0..300 {
-        assert_eq!(gateway.get("/people/ANA", "ANA").status, 200, "who need not wait does not");
-    }
-    let denied = gateway.get("/people/DOC", "ANA");
-    assert_eq!((denied.status, denied.json()["code"].as_str()), (503, Some("not_recorded")), "{denied:?}");
-    assert!(gateway.logged("records are not written in time", began, PATIENCE).is_some());
-    let since = Instant::now();
-    for _ in 0..100 {
-        assert_eq!(gateway.get("/people/ANA", "ANA").status, 503);
-    }
-    assert!(since.elapsed() < PATIENCE / 2, "refused at once");
-    assert_eq!((gateway.admin_get("/livez").status, gateway.admin_get("/readyz").status), (200, 503));
-    let mut reader = std::fs::File::open(&records).unwrap();
-    std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
-    assert!(gateway.logged("records are written again", began, PATIENCE).is_some());
-    assert_eq!(gateway.get("/people/DOC", "ANA").status, 403);
 }
 
 #[test]
