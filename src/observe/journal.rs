@@ -127,7 +127,8 @@ impl Journal {
             // of a failure once and forgets what it lost. Only writing again makes it sure.
             self.take_back();
             self.is_suspect = self.durable;
-            self.file = None;
+            // A pipe that is closed loses what was not read.
+            self.file = self.file.take().filter(|_| is_waiting(&outcome));
         }
         outcome
     }
@@ -268,9 +269,14 @@ fn has_room(file: &File, end: u64) -> io::Result<()> {
 /// Waits until the reader of a pipe takes more, for some time.
 fn is_taken_again(pipe: &File) -> io::Result<()> {
     match poll(&mut [PollFd::new(pipe, PollFlags::OUT)], Some(&PIPE_PATIENCE))? {
-        0 => Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads it")),
+        0 => Err(io::Error::new(io::ErrorKind::WouldBlock, "nobody reads it")),
         _ => Ok(()),
     }
+}
+
+/// Whether all that is wrong is that nobody reads a pipe.
+fn is_waiting(outcome: &io::Result<()>) -> bool {
+    outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Takes the beginning of a line that broke off off the end; true where the next line may follow: when it is off, or when

@@ -66,10 +66,7 @@ impl Small {
 
 #[test]
 fn records_that_cannot_be_written_before_the_end_are_counted_and_none_is_half_there() {
-    let Some(Small { mut gateway, disk }) = Small::start("").map(|small| {
-        small.fill();
-        small
-    }) else {
+    let Some(Small { mut gateway, disk }) = Small::start("").inspect(Small::fill) else {
         return;
     };
     let mut refused = 0;
