@@ -68,6 +68,8 @@ mod crowding;
 mod dependencies;
 #[path = "gateway/foreign.rs"]
 mod foreign;
+#[path = "gateway/pages.rs"]
+mod pages;
 #[path = "gateway/trust.rs"]
 mod trust;
 #[path = "gateway/thalamus.rs"]

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Where a request came from: its address, and the page of another site that sent it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClientAddress {
     ip: Option<IpAddr>,
     page: Page,
@@ -77,6 +77,16 @@ impl Source {
         }
     }
 
+    /// Whom its work is done for: pages of unnamed origins are one, as in [`Source::shared`].
+    pub(super) fn in_common(self) -> Self {
+        self.shared().unwrap_or(self)
+    }
+
+    /// The address alone, whatever page sent the request.
+    pub(super) fn without_page(self) -> Self {
+        Self { page: Page::Own, ..self }
+    }
+
     /// A number that no other client address has: of IPv6 the network, of IPv4 the address among what IPv6 has for groups,
     /// which send nothing. Those of foreign pages are hashes.
     pub(super) fn number(self) -> u64 {
@@ -142,6 +152,10 @@ mod tests {
         assert_eq!([shared[0], shared[3], shared[4]], [None; 3], "named origins and programs share nothing");
         assert!(shared[1].is_some() && shared[1] == shared[2] && shared[1] != shared[5]);
         assert_eq!(shared[1].unwrap().shared(), None);
+        let in_common = pages.map(Source::in_common);
+        assert_eq!((in_common[1], in_common[2]), (shared[1].unwrap(), shared[1].unwrap()));
+        assert_eq!([in_common[0], in_common[3], in_common[4]], [pages[0], pages[3], pages[4]]);
+        assert!(pages[..5].iter().all(|page| page.without_page() == pages[0]) && pages[5].without_page() != pages[0]);
         let all: Vec<Source> = pages.into_iter().chain(shared[1]).collect();
         for (i, one) in all.iter().enumerate() {
             for (j, other) in all.iter().enumerate() {

@@ -425,5 +425,6 @@ mod bounds;
 mod cached;
 mod guessing;
 mod listing;
+mod pages;
 mod upgrading;
 mod waiting;

@@ -1,4 +1,4 @@
-//! Brute-force protection that cannot be used to lock a doctor out.
+//! Brute-force protection that locks no doctor out where she has signed in, whatever others fail at.
 //!
 //! The one rule: no number of failures, wherever they come from, keeps a password waiting that this process has proved for
 //! the account and client address. What slows down is a *pair* of account and client address after its own failures, an

@@ -42,7 +42,8 @@ impl Authenticator {
             return Err(AuthnError::Throttled { account: account.to_owned(), wait: super::spacing::LONGEST });
         }
         let came = Instant::now();
-        let place = source.map(|source| self.rejections.place(source));
+        // Of the address, whatever page sent it: each invented origin would have a clock of its own.
+        let place = source.map(|source| self.rejections.place(source.without_page()));
         let outcome = self.verify(&credential, source, policy).await;
         let step = self.step();
         match (&outcome, source) {
@@ -203,7 +204,7 @@ impl Authenticator {
             }
             self.proofs.invalidate(&key).await;
         }
-        let owner = JobOwner { account: credential.account.as_str().into(), source };
+        let owner = JobOwner { account: credential.account.as_str().into(), source: source.map(Source::in_common) };
         let hashed = self.proofs.try_get_with(key, async {
             self.hashed.fetch_add(1, Ordering::Relaxed);
             let right = self.hasher.verify(stored.to_owned(), credential.password.clone(), lane, owner).await?;
@@ -235,7 +236,7 @@ impl Authenticator {
         let (accounts, hasher, proofs) = (self.accounts.clone(), self.hasher.clone(), self.proofs.clone());
         let (account, password) = (credential.account.clone(), credential.password.clone());
         let (key, lasts, throttle) = (self.key.clone(), self.settings.verified_for, Arc::clone(&self.throttle));
-        let owner = JobOwner { account: account.as_str().into(), source };
+        let owner = JobOwner { account: account.as_str().into(), source: source.map(Source::in_common) };
         tokio::spawn(async move {
             let Ok(Some(new)) = hasher.hash(password.clone(), owner).await else { return };
             // The proof is there before the hash is, so that no request from there has to hash the password again.

@@ -7,6 +7,7 @@
 
 mod authentication;
 mod changed;
+mod cors;
 mod environment;
 mod error;
 mod fields;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use authentication::{AuthenticationConfig, FreeFailures, LONGEST_BOUND_MS};
 pub use changed::ChangedDefault;
+pub use cors::{AllowedOrigins, CorsConfig};
 pub use error::ConfigError;
 pub use fields::GuardConfig;
 pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};
@@ -93,36 +95,6 @@ pub struct RecordsConfig {
     pub anonymous_per_minute: u32,
     /// Free bytes on the disk of the file under which anonymous callers have one record for all of them.
     pub reserve_bytes: u64,
-}
-
-/// What browsers may do for pages of other origins (the Fetch standard's CORS protocol), and which origins are no others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CorsConfig {
-    /// Which origins a browser may call from.
-    pub allowed: AllowedOrigins,
-    /// Origins that are this gateway's own, besides the one that a request asked for.
-    pub own_origins: Vec<String>,
-    /// Whether writes are refused that a page of another origin may have caused without asking first.
-    pub refuses_foreign: bool,
-}
-
-/// Which origins a browser may call from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AllowedOrigins {
-    /// Every origin, as Thalamus has it.
-    Any,
-    /// These alone, compared exactly.
-    Only(Vec<String>),
-}
-
-impl CorsConfig {
-    /// Whether a page of this origin may call.
-    pub fn allows(&self, origin: &str) -> bool {
-        match &self.allowed {
-            AllowedOrigins::Any => true,
-            AllowedOrigins::Only(known) => known.iter().any(|known| known == origin),
-        }
-    }
 }
 
 /// Where accounts and documents are kept.

@@ -7,14 +7,14 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::authentication::Authentication;
+use super::cors::Cors;
 use super::error::ConfigError;
 use super::gateway::{Gateway, Limits};
 use super::route::Route;
 use super::tls::Tls;
 use super::{
-    Address, AllowedOrigins, AssertionConfig, AssertionKeys, Config, CorsConfig, HeadsConfig, HisConfig, PolicyConfig,
-    PostgresConfig, RecordsConfig, Secrets, SharesConfig, SqliteConfig, StoreConfig, UpstreamConfig,
-    upstreams::Upstream,
+    Address, AssertionConfig, AssertionKeys, Config, HeadsConfig, HisConfig, PolicyConfig, PostgresConfig,
+    RecordsConfig, Secrets, SharesConfig, SqliteConfig, StoreConfig, UpstreamConfig, upstreams::Upstream,
 };
 use crate::regular;
 use crate::secret::Secret;
@@ -63,11 +63,6 @@ section!(Records {
     anonymous_of_source_per_minute: u32 = 60,
     anonymous_per_minute: u32 = 600,
     reserve_mib: u64 = 64,
-});
-section!(Cors {
-    allowed_origins: Vec<String> = vec!["*".into()],
-    own_origins: Vec<String> = vec![],
-    refuse_foreign_writes: bool = true,
 });
 section!(Store {
     kind: String = "sqlite".into(),
@@ -172,7 +167,7 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
             anonymous_per_minute: raw.records.anonymous_per_minute,
             reserve_bytes: raw.records.reserve_mib.saturating_mul(1024 * 1024),
         },
-        cors: check.cors(raw.cors)?,
+        cors: raw.cors.check(&check)?,
         authentication: raw.authentication.check(&check)?,
         store: check.store(raw.store)?,
         assertion: check.assertion(raw.assertion)?,
@@ -275,22 +270,6 @@ impl Check<'_> {
     /// A share, of which there is some.
     fn percent(&self, key: &str, value: u64) -> Result<u8, ConfigError> {
         Ok(u8::try_from(self.within(key, value, 1, 100)?).unwrap_or(100))
-    }
-
-    fn cors(&self, raw: Cors) -> Result<CorsConfig, ConfigError> {
-        let is_any = raw.allowed_origins.iter().any(|origin| origin == "*");
-        let allowed = raw.allowed_origins.iter().filter(|_| !is_any).map(|origin| ("cors.allowed_origins", origin));
-        let own = raw.own_origins.iter().map(|origin| ("cors.own_origins", origin));
-        if let Some((key, origin)) = allowed.chain(own).find(|(_, origin)| !is_origin(origin)) {
-            let remedy =
-                "write scheme, host and port as a browser sends them, such as https://portal.example.org, one by one";
-            return Err(self.fault(key, format!("holds `{origin}`"), remedy));
-        }
-        Ok(CorsConfig {
-            allowed: if is_any { AllowedOrigins::Any } else { AllowedOrigins::Only(raw.allowed_origins) },
-            own_origins: raw.own_origins,
-            refuses_foreign: raw.refuse_foreign_writes,
-        })
     }
 
     fn store(&self, raw: Store) -> Result<StoreConfig, ConfigError> {
@@ -397,14 +376,6 @@ impl Check<'_> {
 }
 
 const YEAR_SECONDS: u64 = 365 * 24 * 3600;
-
-/// Scheme, host and port in lower case: what a browser may send (RFC 6454, 6.2); there are no patterns.
-fn is_origin(text: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !byte.is_ascii_uppercase() && !b"/*?#@\\".contains(&byte);
-    text.split_once("://").is_some_and(|(scheme, host)| {
-        !scheme.is_empty() && !host.is_empty() && scheme.bytes().chain(host.bytes()).all(is_plain)
-    })
-}
 
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)

@@ -99,6 +99,7 @@ fn a_fault_is_one_line_naming_file_key_and_remedy() {
         ("[cors]\nallowed_origins = [\"https://*.example.org\"]", "",      "`cors.allowed_origins` holds `https://*.example.org`"),
         ("[cors]\nallowed_origins = [\"https://a.org/x\"]", "",            "`cors.allowed_origins` holds `https://a.org/x`"),
         ("[cors]\nallowed_origins = [\"https://A.org\"]", "",              "`cors.allowed_origins` holds `https://A.org`"),
+        ("[cors]\ncredential_origins = [\"*\", \"portal\"]", "",          "`cors.credential_origins` holds `portal`"),
         ("[cors]\nown_origins = [\"*\"]", "",                              "`cors.own_origins` holds `*`"),
         ("[cors]\nallowed_origins = [\"*\"]\nown_origins = [\"his.org\"]", "", "`cors.own_origins` holds `his.org`"),
         ("[store]\nkind = \"postgres\"",                  "",               "`store.uri` is missing"),
@@ -132,6 +133,31 @@ fn a_door_that_is_left_open_is_worth_a_word() {
     assert!(warnings.iter().any(|warning| warning.contains("`cors.refuse_foreign_writes` is false")), "{warnings:?}");
     let warnings = load(&file("closed-door", LEAST), &[]).unwrap().warnings();
     assert!(!warnings.iter().any(|warning| warning.contains("cors")), "{warnings:?}");
+}
+
+#[test]
+fn pages_that_may_send_passwords_are_every_one_unless_a_list_says_otherwise() {
+    let cors = |keys: &str| load(&file("pages", &format!("{LEAST}\n[cors]\n{keys}")), &[]).unwrap();
+    let portal = "[\"https://portal.example\"]";
+    for (keys, is_open, evil, named) in [
+        (String::new(), true, true, 0),
+        ("allowed_origins = [\"*\", \"https://portal.example\"]".to_owned(), true, true, 1),
+        (format!("allowed_origins = {portal}"), false, true, 1),
+        (format!("credential_origins = {portal}"), false, false, 1),
+        ("credential_origins = []".to_owned(), false, false, 0),
+        (format!("allowed_origins = {portal}\ncredential_origins = {portal}"), false, false, 2),
+    ] {
+        let config = cors(&keys);
+        assert_eq!(config.cors.takes_credentials_of("https://evil.example"), evil, "{keys}");
+        assert!(named == 0 || config.cors.takes_credentials_of("https://portal.example"), "{keys}");
+        assert_eq!(config.cors.named.len(), named, "{keys}");
+        let told = config.open_defaults();
+        assert_eq!(told.iter().any(|line| line.contains("`cors.allowed_origins` holds \"*\"")), is_open, "{told:?}");
+        assert!(!config.warnings().iter().any(|warning| warning.contains("`cors.")), "{keys}");
+    }
+    let keys = format!("allowed_origins = [\"https://other.example\"]\ncredential_origins = {portal}");
+    let warnings = cors(&keys).warnings();
+    assert!(warnings.iter().any(|line| line.contains("whose pages may read nothing")), "{warnings:?}");
 }
 
 #[test]

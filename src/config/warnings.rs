@@ -5,7 +5,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::Config;
+use super::{AllowedOrigins, Config};
 use crate::request_headers::AddedHeaders;
 
 impl Config {
@@ -35,7 +35,7 @@ impl Config {
                 self.authentication.hasher_queue.as_millis()
             )
         });
-        open.chain(undefended).chain(counted).chain(self.identity_headers()).collect()
+        open.chain(undefended).chain(counted).chain(self.identity_headers()).chain(self.unreadable_portals()).collect()
     }
 
     /// Names that services believe, and that an operator lets clients say.
@@ -58,5 +58,36 @@ impl Config {
             };
             upstream.request_headers.iter().filter_map(warn)
         })
+    }
+
+    /// Defaults that leave open what Thalamus does, and that an operator may want to close: one line each. That nothing was
+    /// changed is no news to a program that starts, so `fedgate check` alone tells it.
+    pub fn open_defaults(&self) -> Vec<String> {
+        let is_open = self.cors.allowed == AllowedOrigins::Any && self.cors.credentials == AllowedOrigins::Any;
+        let any_page = is_open.then(|| {
+            let file = self.file.display();
+            format!(
+                "{file}: `cors.allowed_origins` holds \"*\": any web page that somebody here opens can try passwords, and read \
+                 what a right one brings; name your portals in it, or in `cors.credential_origins` those that may send \
+                 passwords (`[]`: none)"
+            )
+        });
+        any_page.into_iter().collect()
+    }
+
+    /// Origins whose pages may send passwords and read no answer.
+    fn unreadable_portals(&self) -> impl Iterator<Item = String> {
+        let AllowedOrigins::Only(credentials) = &self.cors.credentials else { return Vec::new().into_iter() };
+        let unreadable = credentials.iter().filter(|origin| !self.cors.allowed.allows(origin));
+        let warnings: Vec<_> = unreadable
+            .map(|origin| {
+                format!(
+                    "{}: `cors.credential_origins` holds `{origin}`, whose pages may read nothing; name it in \
+                     `cors.allowed_origins`, too",
+                    self.file.display()
+                )
+            })
+            .collect();
+        warnings.into_iter()
     }
 }

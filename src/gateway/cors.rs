@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, header};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 
+use super::foreign::ForeignPage;
 use crate::config::{AllowedOrigins, CorsConfig};
 
 /// What a preflight is told, whatever the path serves: Flask-CORS's list.
@@ -23,18 +24,35 @@ const MAX_ECHO_BYTES: usize = 1024;
 pub(super) struct Cors {
     allow_origin: Option<HeaderValue>,
     vary: bool,
+    credentials: PageCredentials,
+}
+
+/// What a preflight is told of the header `authorization`.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum PageCredentials {
+    /// It may be sent.
+    #[default]
+    Allowed,
+    /// It may not, so that a browser sends no request that has it.
+    Withheld,
 }
 
 impl Cors {
-    pub(super) fn of(request: &HeaderMap, config: &CorsConfig) -> Self {
-        match (&config.allowed, request.get(header::ORIGIN)) {
-            (AllowedOrigins::Any, None) => Self { allow_origin: Some(HeaderValue::from_static("*")), vary: false },
-            (AllowedOrigins::Any, Some(origin)) => Self { allow_origin: Some(origin.clone()), vary: true },
+    /// Of a request, and the page of another origin that sent it, if one did.
+    pub(super) fn of(request: &HeaderMap, config: &CorsConfig, page: Option<&ForeignPage<'_>>) -> Self {
+        let credentials = match page {
+            Some(page) if !page.may_send_credentials(config) => PageCredentials::Withheld,
+            Some(_) | None => PageCredentials::Allowed,
+        };
+        let (allow_origin, vary) = match (&config.allowed, request.get(header::ORIGIN)) {
+            (AllowedOrigins::Any, None) => (Some(HeaderValue::from_static("*")), false),
+            (AllowedOrigins::Any, Some(origin)) => (Some(origin.clone()), true),
             (AllowedOrigins::Only(allowed), origin) => {
                 let allowed = origin.filter(|origin| allowed.iter().any(|known| known.as_bytes() == origin.as_bytes()));
-                Self { allow_origin: allowed.cloned(), vary: true }
+                (allowed.cloned(), true)
             }
-        }
+        };
+        Self { allow_origin, vary, credentials }
     }
 
     /// Replaces whatever the upstream says of CORS by what the gateway says.
@@ -65,11 +83,18 @@ impl Cors {
             return Ok(());
         }
         response.insert_header(header::ACCESS_CONTROL_ALLOW_METHODS, ALLOW_METHODS)?;
-        if let Some(asked) =
-            request.get(header::ACCESS_CONTROL_REQUEST_HEADERS).filter(|asked| asked.len() <= MAX_ECHO_BYTES)
-        {
-            response.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, asked)?;
+        let asked = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
+        let Some(asked) = asked.filter(|asked| asked.len() <= MAX_ECHO_BYTES) else { return Ok(()) };
+        match self.credentials {
+            PageCredentials::Allowed => response.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, asked),
+            PageCredentials::Withheld => {
+                let names = asked.to_str().unwrap_or_default().split(',').map(str::trim);
+                let others: Vec<_> = names.filter(|name| !name.eq_ignore_ascii_case("authorization")).collect();
+                match others.is_empty() {
+                    true => Ok(()),
+                    false => response.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, others.join(", ")),
+                }
+            }
         }
-        Ok(())
     }
 }

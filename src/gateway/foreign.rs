@@ -1,9 +1,12 @@
-//! Writes that a page of another origin makes a browser send.
+//! Requests that a page of another origin makes a browser send.
 //!
 //! A browser that was asked for a password once (`/password/{person}`), or that holds a client certificate, sends it with
 //! every request to this address, whoever's page caused it. So the one rule: a write that comes from another origin passes
 //! only if CORS allows that origin and the browser must have asked first, by a preflight, whose answer never allows such
 //! credentials. What is not told clearly is foreign; what says nothing of a page comes from no browser, and passes.
+//!
+//! Such a page can also try passwords, as fast as the browser sends them. So each is a client address of its own to the
+//! throttle, and an operator may name the origins whose pages may send passwords at all.
 //!
 //! Called once per request, before anybody is authenticated. Knows nothing of pingora, routes or accounts.
 //! Sources: Fetch (origins, preflights, safelisted content types), W3C Fetch Metadata, RFC 6454 (origins), HTML (`ping`).
@@ -13,6 +16,7 @@ use std::net::Ipv6Addr;
 use http::{HeaderMap, HeaderName, Method, header};
 
 use super::forwarded::Origin;
+use crate::authn::{ClientAddress, ForeignOrigin};
 use crate::config::CorsConfig;
 
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -30,9 +34,9 @@ const UNASKED: &[&str] = &[
     "application/xss-auditor-report",
 ];
 
-/// What showed that a write which may not pass comes from another origin.
+/// What shows that a request comes from another origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ForeignWrite {
+pub(super) enum ForeignSign {
     /// `Sec-Fetch-Site`.
     Site,
     /// `Origin`.
@@ -41,13 +45,23 @@ pub(super) enum ForeignWrite {
     Referer,
 }
 
-impl ForeignWrite {
+/// Why a request of a foreign page may not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ForeignFault {
+    /// It is a write that the page may have caused without asking first.
+    Write(ForeignSign),
+    /// It carries `Authorization`, and the page is of none of the origins that may send it.
+    Credential,
+}
+
+impl ForeignFault {
     /// The stable word for the record.
     pub(super) fn reason(self) -> &'static str {
         match self {
-            Self::Site => "foreign_site",
-            Self::Origin => "foreign_origin",
-            Self::Referer => "foreign_referer",
+            Self::Write(ForeignSign::Site) => "foreign_site",
+            Self::Write(ForeignSign::Origin) => "foreign_origin",
+            Self::Write(ForeignSign::Referer) => "foreign_referer",
+            Self::Credential => "foreign_credential",
         }
     }
 }
@@ -60,45 +74,75 @@ pub(super) struct AskedAddress<'a> {
     pub(super) authority: &'a str,
 }
 
-/// Checks one request, before anything is known of who sends it.
-///
-/// # Errors
-/// It is a write that a page of another origin may have caused without asking first.
-pub(super) fn check(
-    method: &Method,
-    headers: &HeaderMap,
-    asked: &AskedAddress<'_>,
-    cors: &CorsConfig,
-) -> Result<(), ForeignWrite> {
-    if !cors.refuses_foreign || matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        return Ok(());
+/// A page of another origin that made a browser send a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ForeignPage<'a> {
+    sign: ForeignSign,
+    /// Its origin, as far as the browser tells it.
+    origin: Option<&'a str>,
+}
+
+impl<'a> ForeignPage<'a> {
+    /// The page that made a browser send a request with these headers, if one of another origin did.
+    pub(super) fn of(headers: &'a HeaderMap, asked: &AskedAddress<'_>, cors: &CorsConfig) -> Option<Self> {
+        let sign = comes_from_elsewhere(headers, asked, &cors.own_origins)?;
+        let origin = match only(headers, &header::ORIGIN) {
+            Some(origin) => origin.ok(),
+            // Navigations and images have none. A page hides its referrer, and chooses no other.
+            None => only(headers, &header::REFERER).and_then(|referer| Some(origin_of(referer.ok()?))),
+        };
+        Some(Self { sign, origin })
     }
-    match comes_from_elsewhere(headers, asked, &cors.own_origins) {
-        Some(foreign) if !(is_allowed(headers, cors) && was_asked_first(method, headers)) => Err(foreign),
-        _ => Ok(()),
+
+    /// Whether it may send `Authorization`.
+    pub(super) fn may_send_credentials(&self, cors: &CorsConfig) -> bool {
+        // One that tells no origin is of none that is named.
+        cors.takes_credentials_of(self.origin.unwrap_or_default())
+    }
+
+    /// The client address that the throttle counts its passwords by. Pages that tell no origin are all of one.
+    pub(super) fn at(&self, client: ClientAddress, cors: &CorsConfig) -> ClientAddress {
+        let origin = self.origin.unwrap_or_default();
+        let is_named = cors.named.iter().any(|named| named == origin);
+        client.on_page_of(origin.as_bytes(), if is_named { ForeignOrigin::Named } else { ForeignOrigin::Unnamed })
+    }
+
+    /// Checks one request of it, before anything is known of who sends it.
+    ///
+    /// # Errors
+    /// It is a write that the page may have caused without asking first, or carries a credential that it may not send.
+    pub(super) fn check(&self, method: &Method, headers: &HeaderMap, cors: &CorsConfig) -> Result<(), ForeignFault> {
+        let is_write = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if is_write && cors.refuses_foreign && !(is_allowed(headers, cors) && was_asked_first(method, headers)) {
+            return Err(ForeignFault::Write(self.sign));
+        }
+        if headers.contains_key(header::AUTHORIZATION) && !self.may_send_credentials(cors) {
+            return Err(ForeignFault::Credential);
+        }
+        Ok(())
     }
 }
 
 /// What shows that a request comes from another origin, if something does.
-fn comes_from_elsewhere(headers: &HeaderMap, asked: &AskedAddress<'_>, own: &[String]) -> Option<ForeignWrite> {
+fn comes_from_elsewhere(headers: &HeaderMap, asked: &AskedAddress<'_>, own: &[String]) -> Option<ForeignSign> {
     match only(headers, &SITE) {
         // Browsers alone can send it, in these spellings.
         Some(Ok("same-origin" | "none")) => return None,
-        Some(_) => return Some(ForeignWrite::Site),
+        Some(_) => return Some(ForeignSign::Site),
         None => {}
     }
     if let Some(origin) = only(headers, &header::ORIGIN) {
-        return (!origin.is_ok_and(|origin| is_own(origin, asked, own))).then_some(ForeignWrite::Origin);
+        return (!origin.is_ok_and(|origin| is_own(origin, asked, own))).then_some(ForeignSign::Origin);
     }
     // An empty one says nothing.
     let mut referers = headers.get_all(header::REFERER).iter().filter(|referer| !referer.is_empty());
     let is_own_page = |referer: &str| is_own(origin_of(referer), asked, own);
-    referers.any(|referer| !referer.to_str().is_ok_and(is_own_page)).then_some(ForeignWrite::Referer)
+    referers.any(|referer| !referer.to_str().is_ok_and(is_own_page)).then_some(ForeignSign::Referer)
 }
 
 /// Whether CORS lets a page of this origin call: the one that its answers name.
 fn is_allowed(headers: &HeaderMap, cors: &CorsConfig) -> bool {
-    only(headers, &header::ORIGIN).is_some_and(|origin| origin.is_ok_and(|origin| cors.allows(origin)))
+    only(headers, &header::ORIGIN).is_some_and(|origin| origin.is_ok_and(|origin| cors.allowed.allows(origin)))
 }
 
 /// Whether a browser must have sent a preflight before it sent this from another origin.

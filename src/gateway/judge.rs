@@ -13,13 +13,14 @@ use super::answer::is_old;
 use super::body::{self, Held, Unheld};
 use super::context::{Context, NOT_RECORDED, Outcome};
 use super::cors::Cors;
-use super::foreign::{self, AskedAddress};
+use super::foreign::{AskedAddress, ForeignPage};
 use super::forwarded::Origin;
 use super::proxy::Gateway;
-use super::refuse::{foreign_write, not_recorded};
+use super::refuse::{foreign_request, not_recorded};
 use super::request::{self, Malformed};
 use super::respond::Answer;
 use super::tls::ClientCertificate;
+use crate::authn::ClientAddress;
 use crate::fields::BodyFault;
 use crate::pipeline::{Authorization, Permit, Refusal, RequestHead};
 
@@ -36,8 +37,11 @@ impl Gateway {
         }
         let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let peer = client_ip(session);
-        ctx.origin = Origin::of(&session.req_header().headers, peer, secure, &self.proxies);
-        ctx.cors = Cors::of(&session.req_header().headers, &self.cors);
+        let head = session.req_header();
+        ctx.origin = Origin::of(&head.headers, peer, secure, &self.proxies);
+        let asked = AskedAddress { origin: &ctx.origin, authority: request::authority(head) };
+        let page = ForeignPage::of(&head.headers, &asked, &self.cors);
+        ctx.cors = Cors::of(&head.headers, &self.cors, page.as_ref());
         if !self.can_record(session, ctx) {
             ctx.outcome = Outcome::Answered(NOT_RECORDED);
             return self.answer(session, ctx, not_recorded()).await;
@@ -48,10 +52,9 @@ impl Gateway {
             ctx.outcome = Outcome::Answered(word);
             return self.answer(session, ctx, answer).await;
         }
-        let asked = AskedAddress { origin: &ctx.origin, authority: request::authority(head) };
-        if let Err(foreign) = foreign::check(&head.method, &head.headers, &asked, &self.cors) {
-            ctx.outcome = Outcome::Answered(foreign.reason());
-            return self.answer(session, ctx, foreign_write()).await;
+        if let Some(Err(fault)) = page.map(|page| page.check(&head.method, &head.headers, &self.cors)) {
+            ctx.outcome = Outcome::Answered(fault.reason());
+            return self.answer(session, ctx, foreign_request(fault)).await;
         }
         let shown = self.shown(session, ctx.origin.client);
         let authorization = match shown {
@@ -65,11 +68,13 @@ impl Gateway {
             Shown::Trusted(shown) if matches!(authorization, Authorization::Absent) => self.account_of(shown),
             Shown::Nothing | Shown::Lapsed | Shown::Trusted(_) => None,
         };
+        // A hostile page spends an allowance of its own, never that of the people behind the same address.
+        let client = ClientAddress::from(ctx.origin.client);
         let question = RequestHead {
             method: head.method.as_str(),
             target: target.as_bytes(),
             authorization,
-            client: ctx.origin.client.into(),
+            client: page.map_or(client, |page| page.at(client, &self.cors)),
             certified,
         };
         let refusal = match self.pipeline.admit(question).await {

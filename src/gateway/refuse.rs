@@ -4,6 +4,7 @@ use http::{Method, header};
 use pingora_http::RequestHeader;
 
 use super::context::{NOT_RECORDED, NOT_RECORDED_MESSAGE};
+use super::foreign::ForeignFault;
 use super::proxy::Gateway;
 use super::request::{self, Malformed};
 use super::respond::Answer;
@@ -22,9 +23,14 @@ pub(super) fn not_recorded() -> Answer {
     Answer::error(503, NOT_RECORDED, NOT_RECORDED_MESSAGE).with_header(header::RETRY_AFTER, RETRY_AFTER)
 }
 
-/// To a write that a page of another origin may have caused.
-pub(super) fn foreign_write() -> Answer {
-    Answer::error(403, "foreign_origin", "A page of another origin may not send this")
+/// To what a page of another origin may not send.
+pub(super) fn foreign_request(fault: ForeignFault) -> Answer {
+    match fault {
+        ForeignFault::Write(_) => Answer::error(403, "foreign_origin", "A page of another origin may not send this"),
+        ForeignFault::Credential => {
+            Answer::error(403, "foreign_credential", "Pages of this origin may not send a password here")
+        }
+    }
 }
 
 impl Gateway {

@@ -10,7 +10,7 @@ use crate::{Failure, check_schema, load, print, print_line, store_exists, store_
 
 pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
-    config.warnings().iter().for_each(|warning| print::warn(warning));
+    config.warnings().iter().chain(&config.open_defaults()).for_each(|warning| print::warn(warning));
     let store = match &config.store {
         StoreConfig::Sqlite(sqlite) => format!("embedded store {}", sqlite.path.display()),
         StoreConfig::Postgres(_) => "PostgreSQL".to_owned(),

@@ -18,7 +18,11 @@ fn headers(lines: &[&str]) -> HeaderMap {
 }
 
 fn cors(allowed: AllowedOrigins) -> CorsConfig {
-    CorsConfig { allowed, own_origins: vec![], refuses_foreign: true }
+    let named = match &allowed {
+        AllowedOrigins::Any => vec![],
+        AllowedOrigins::Only(origins) => origins.clone(),
+    };
+    CorsConfig { allowed, credentials: AllowedOrigins::Any, named, own_origins: vec![], refuses_foreign: true }
 }
 
 fn only_portal() -> CorsConfig {
@@ -26,11 +30,19 @@ fn only_portal() -> CorsConfig {
 }
 
 /// What becomes of a request to `https://his.example:8443`.
-fn judged(method: &str, lines: &[&str], cors: &CorsConfig) -> Result<(), ForeignWrite> {
+fn judged(method: &str, lines: &[&str], cors: &CorsConfig) -> Result<(), ForeignSign> {
     let headers = headers(lines);
     let origin = Origin::of(&headers, None, true, &ProxiesConfig::default());
-    let asked = AskedAddress { origin: &origin, authority: "his.example:8443" };
-    check(&method.parse().unwrap(), &headers, &asked, cors)
+    writes(method, &headers, &AskedAddress { origin: &origin, authority: "his.example:8443" }, cors)
+}
+
+/// The same, of what was asked for.
+fn writes(method: &str, headers: &HeaderMap, asked: &AskedAddress<'_>, cors: &CorsConfig) -> Result<(), ForeignSign> {
+    let Some(page) = ForeignPage::of(headers, asked, cors) else { return Ok(()) };
+    page.check(&method.parse().unwrap(), headers, cors).map_err(|fault| match fault {
+        ForeignFault::Write(sign) => sign,
+        ForeignFault::Credential => panic!("every origin may send credentials"),
+    })
 }
 
 #[test]
@@ -44,10 +56,10 @@ fn sec_fetch_site_decides_where_it_is_sent() {
         for foreign in ["cross-site", "same-site", "Same-Origin", "same-origin, none", "", "anything"] {
             let site = format!("sec-fetch-site: {foreign}");
             let lines = [site.as_str(), "origin: https://his.example:8443"];
-            assert_eq!(judged("POST", &lines, &cors), Err(ForeignWrite::Site), "{foreign}");
+            assert_eq!(judged("POST", &lines, &cors), Err(ForeignSign::Site), "{foreign}");
         }
         let twice = ["sec-fetch-site: same-origin", "sec-fetch-site: same-origin"];
-        assert_eq!(judged("POST", &twice, &cors), Err(ForeignWrite::Site));
+        assert_eq!(judged("POST", &twice, &cors), Err(ForeignSign::Site));
     }
 }
 
@@ -55,33 +67,33 @@ fn sec_fetch_site_decides_where_it_is_sent() {
 fn without_it_the_origin_decides_and_then_the_referer() {
     let any = cors(AllowedOrigins::Any);
     #[rustfmt::skip]
-    let cases: [(&[&str], Result<(), ForeignWrite>); 26] = [
+    let cases: [(&[&str], Result<(), ForeignSign>); 26] = [
         (&[],                                                           Ok(())),  // no browser
         (&["origin: https://his.example:8443"],                         Ok(())),
         (&["origin: HTTPS://HIS.example:8443"],                         Ok(())),
-        (&["origin: http://his.example:8443"],                          Err(ForeignWrite::Origin)),
-        (&["origin: https://his.example"],                              Err(ForeignWrite::Origin)),
-        (&["origin: https://his.example:443"],                          Err(ForeignWrite::Origin)),
-        (&["origin: https://his.example.:8443"],                        Err(ForeignWrite::Origin)),
-        (&["origin: https://his.example:8443.evil.example"],            Err(ForeignWrite::Origin)),
-        (&["origin: https://his.example:8443@evil.example"],            Err(ForeignWrite::Origin)),
-        (&["origin: https://evil.example https://his.example:8443"],    Err(ForeignWrite::Origin)),
-        (&["origin: https://his.example:8443, https://his.example:8443"], Err(ForeignWrite::Origin)),
-        (&["origin: https://his.example:8443", "origin: https://his.example:8443"], Err(ForeignWrite::Origin)),
-        (&["origin: https://his.example:+8443"],                        Err(ForeignWrite::Origin)),
-        (&["origin: https://his.example:8443/"],                        Err(ForeignWrite::Origin)),
-        (&["origin: null"],                                             Err(ForeignWrite::Origin)),
-        (&["origin: "],                                                 Err(ForeignWrite::Origin)),
-        (&["origin: file://"],                                          Err(ForeignWrite::Origin)),
-        (&["origin: null", "referer: https://his.example:8443/"],       Err(ForeignWrite::Origin)),
+        (&["origin: http://his.example:8443"],                          Err(ForeignSign::Origin)),
+        (&["origin: https://his.example"],                              Err(ForeignSign::Origin)),
+        (&["origin: https://his.example:443"],                          Err(ForeignSign::Origin)),
+        (&["origin: https://his.example.:8443"],                        Err(ForeignSign::Origin)),
+        (&["origin: https://his.example:8443.evil.example"],            Err(ForeignSign::Origin)),
+        (&["origin: https://his.example:8443@evil.example"],            Err(ForeignSign::Origin)),
+        (&["origin: https://evil.example https://his.example:8443"],    Err(ForeignSign::Origin)),
+        (&["origin: https://his.example:8443, https://his.example:8443"], Err(ForeignSign::Origin)),
+        (&["origin: https://his.example:8443", "origin: https://his.example:8443"], Err(ForeignSign::Origin)),
+        (&["origin: https://his.example:+8443"],                        Err(ForeignSign::Origin)),
+        (&["origin: https://his.example:8443/"],                        Err(ForeignSign::Origin)),
+        (&["origin: null"],                                             Err(ForeignSign::Origin)),
+        (&["origin: "],                                                 Err(ForeignSign::Origin)),
+        (&["origin: file://"],                                          Err(ForeignSign::Origin)),
+        (&["origin: null", "referer: https://his.example:8443/"],       Err(ForeignSign::Origin)),
         (&["origin: https://his.example:8443", "referer: https://evil.example/"], Ok(())),
         (&["referer: https://his.example:8443/password/ANA?x#y"],       Ok(())),
         (&["referer: https://his.example:8443"],                        Ok(())),
         (&["referer: "],                                                Ok(())),
-        (&["referer: https://evil.example/https://his.example:8443/"],  Err(ForeignWrite::Referer)),
+        (&["referer: https://evil.example/https://his.example:8443/"],  Err(ForeignSign::Referer)),
         (&["referer: https://his.example:8443\\@evil.example/"],        Ok(())),  // browsers end the host there, too
-        (&["referer: about:blank"],                                     Err(ForeignWrite::Referer)),
-        (&["referer: https://his.example:8443/", "referer: https://evil.example/"], Err(ForeignWrite::Referer)),
+        (&["referer: about:blank"],                                     Err(ForeignSign::Referer)),
+        (&["referer: https://his.example:8443/", "referer: https://evil.example/"], Err(ForeignSign::Referer)),
     ];
     for (lines, expected) in cases {
         for method in ["POST", "PUT"] {
@@ -149,11 +161,11 @@ fn an_origin_that_is_not_allowed_writes_nothing_however_it_asks() {
         for origin in
             [EVIL, "origin: null", "origin: https://portal.example.evil.example", "origin: http://portal.example"]
         {
-            assert_eq!(judged(method, &[origin, JSON], &only_portal()), Err(ForeignWrite::Origin), "{method} {origin}");
+            assert_eq!(judged(method, &[origin, JSON], &only_portal()), Err(ForeignSign::Origin), "{method} {origin}");
         }
         // Without an origin there is no preflight that would have allowed it.
         let unnamed = ["sec-fetch-site: cross-site", JSON];
-        assert_eq!(judged(method, &unnamed, &cors(AllowedOrigins::Any)), Err(ForeignWrite::Site), "{method}");
+        assert_eq!(judged(method, &unnamed, &cors(AllowedOrigins::Any)), Err(ForeignSign::Site), "{method}");
     }
 }
 
@@ -163,7 +175,7 @@ fn what_a_browser_sends_in_another_mode_had_no_preflight() {
         let mode = format!("sec-fetch-mode: {mode}");
         for method in ["POST", "DELETE"] {
             let lines = ["sec-fetch-site: cross-site", &mode, PORTAL, JSON];
-            assert_eq!(judged(method, &lines, &only_portal()), Err(ForeignWrite::Site), "{method}, {mode}");
+            assert_eq!(judged(method, &lines, &only_portal()), Err(ForeignSign::Site), "{method}, {mode}");
         }
     }
 }
@@ -200,18 +212,120 @@ fn own_is_what_the_client_asked_for_as_far_as_it_is_told() {
         let line = format!("origin: {origin}");
         let headers = headers(&[told, &[line.as_str()]].concat());
         let from = Origin::of(&headers, Some(peer), secure, proxies);
-        let judged = check(&Method::POST, &headers, &AskedAddress { origin: &from, authority }, &only_portal());
+        let judged = writes("POST", &headers, &AskedAddress { origin: &from, authority }, &only_portal());
         assert_eq!(judged.is_ok(), is_own, "{authority}, {peer}: {origin}, {told:?}");
     }
     let told = CorsConfig { own_origins: vec!["https://his.example".into(), "app://his".into()], ..only_portal() };
     for (line, expected) in [
         ("origin: https://his.example", Ok(())),
         ("origin: app://his", Ok(())),
-        ("origin: https://his.example:1", Err(ForeignWrite::Origin)),
+        ("origin: https://his.example:1", Err(ForeignSign::Origin)),
         ("referer: https://his.example/x", Ok(())),
     ] {
         assert_eq!(judged("POST", &[line], &told), expected, "{line}");
     }
     let open = CorsConfig { refuses_foreign: false, ..only_portal() };
     assert_eq!(judged("POST", &[EVIL], &open), Ok(()));
+}
+
+/// The client address of a request to `https://his.example:8443`, as the throttle counts it.
+fn counted(lines: &[&str], cors: &CorsConfig) -> ClientAddress {
+    let headers = headers(lines);
+    let client = Some(IpAddr::from([192, 0, 2, 1]));
+    let origin = Origin::of(&headers, client, true, &ProxiesConfig::default());
+    let asked = AskedAddress { origin: &origin, authority: "his.example:8443" };
+    ForeignPage::of(&headers, &asked, cors).map_or(client.into(), |page| page.at(client.into(), cors))
+}
+
+#[test]
+fn a_password_counts_for_the_page_that_sent_it_reads_too() {
+    use ForeignOrigin::{Named, Unnamed};
+    let home = ClientAddress::from(Some(IpAddr::from([192, 0, 2, 1])));
+    let unnamed = |origin: &str| home.on_page_of(origin.as_bytes(), Unnamed);
+    let portal = home.on_page_of(b"https://portal.example", Named);
+    let (cross, same) = ("sec-fetch-site: cross-site", "sec-fetch-site: same-site");
+    #[rustfmt::skip]
+    let cases: [(&[&str], ClientAddress); 21] = [
+        (&[],                                                      home),  // no browser
+        (&["sec-fetch-site: same-origin"],                         home),
+        (&["sec-fetch-site: none"],                                home),  // typed, or from another program
+        (&["sec-fetch-site: same-origin", "origin: https://his.example:8443"], home),
+        (&["origin: https://his.example:8443"],                    home),
+        (&["referer: https://his.example:8443/password/ANA"],      home),
+        (&[cross],                                                 unnamed("")),
+        (&[same],                                                  unnamed("")),
+        (&["sec-fetch-site: whatever"],                            unnamed("")),
+        (&[EVIL],                                                  unnamed("https://evil.example")),
+        (&[cross, EVIL],                                           unnamed("https://evil.example")),
+        (&[cross, EVIL, "referer: https://portal.example/"],       unnamed("https://evil.example")),
+        (&["origin: null", "referer: https://portal.example/"],    unnamed("null")),  // a sandboxed frame of the portal
+        (&[EVIL, PORTAL],                                          unnamed("")),
+        (&["origin: \u{e9}"],                                       unnamed("")),
+        (&["origin: moz-extension://0123"],                        unnamed("moz-extension://0123")),
+        (&["referer: https://evil.example/https://portal.example"], unnamed("https://evil.example")),
+        (&[PORTAL],                                                portal),
+        (&[same, PORTAL],                                          portal),
+        (&[cross, "referer: https://portal.example/start?x"],      portal),
+        (&["origin: http://portal.example"],                       unnamed("http://portal.example")),
+    ];
+    for (lines, expected) in cases {
+        assert_eq!(counted(lines, &only_portal()), expected, "{lines:?}");
+    }
+    // By "*" nobody is named; beside it somebody may be.
+    assert_eq!(counted(&[PORTAL], &cors(AllowedOrigins::Any)), unnamed("https://portal.example"));
+    let beside = CorsConfig { named: vec!["https://portal.example".into()], ..cors(AllowedOrigins::Any) };
+    assert_eq!(counted(&[PORTAL], &beside), portal);
+}
+
+#[test]
+fn a_page_of_another_origin_sends_passwords_only_if_that_may() {
+    const PASSWORD: &str = "authorization: Basic x";
+    let any = cors(AllowedOrigins::Any);
+    let credentials = AllowedOrigins::Only(vec!["https://portal.example".into()]);
+    let own_origins = vec!["https://alias.example".into()];
+    let restricted = CorsConfig { credentials, own_origins, ..any.clone() };
+    let judged = |method: &str, lines: &[&str], cors: &CorsConfig| {
+        let headers = headers(lines);
+        let origin = Origin::of(&headers, None, true, &ProxiesConfig::default());
+        let asked = AskedAddress { origin: &origin, authority: "his.example:8443" };
+        let page = ForeignPage::of(&headers, &asked, cors);
+        page.map_or(Ok(()), |page| page.check(&method.parse().unwrap(), &headers, cors))
+    };
+    let cross = "sec-fetch-site: cross-site";
+    let strangers: [&[&str]; 8] = [
+        &[EVIL],
+        &[cross, EVIL],
+        &[cross],
+        &[cross, "origin: null", "referer: https://portal.example/"],
+        &[EVIL, PORTAL],
+        &["referer: https://evil.example/"],
+        &[cross, "referer: "],
+        &["origin: https://portal.example.evil.example"],
+    ];
+    let others: [&[&str]; 8] = [
+        &[],
+        &["sec-fetch-site: same-origin"],
+        &["sec-fetch-site: none", EVIL],
+        &["origin: https://his.example:8443"],
+        &[PORTAL],
+        &[cross, PORTAL],
+        &[cross, "referer: https://portal.example/"], // a link of the portal
+        &[cross, "origin: https://alias.example"],
+    ];
+    for method in ["GET", "HEAD", "PATCH"] {
+        for (pages, expected) in [(strangers, Err(ForeignFault::Credential)), (others, Ok(()))] {
+            for lines in pages {
+                let asks = [lines, &[PASSWORD]].concat();
+                // What writes must have asked first besides.
+                let is_held = method == "PATCH" && judged(method, lines, &restricted).is_err();
+                assert!(is_held || judged(method, &asks, &restricted) == expected, "{method}: {lines:?}");
+                assert!(is_held || judged(method, &asks, &any) == Ok(()), "{method}: {lines:?}");
+                assert!(is_held || judged(method, lines, &restricted) == Ok(()), "without one, {method}: {lines:?}");
+            }
+        }
+    }
+    let two = [EVIL, PASSWORD, PASSWORD];
+    assert_eq!(judged("GET", &two, &restricted), Err(ForeignFault::Credential));
+    let nobody = CorsConfig { credentials: AllowedOrigins::Only(vec![]), ..any };
+    assert_eq!(judged("GET", &[PORTAL, PASSWORD], &nobody), Err(ForeignFault::Credential));
 }

@@ -1,0 +1,88 @@
+//! Pages of other origins behind a client address: what they spend, and what they cannot multiply.
+
+use super::*;
+
+const HOME: [u8; 4] = [192, 0, 2, 1];
+
+impl Fixture {
+    async fn login_by(&self, client: ClientAddress, id: &str, password: &str) -> Result<Arc<Principal>, AuthnError> {
+        let header = format!("Basic {}", STANDARD.encode(format!("{id}:{password}")));
+        self.authenticator.authenticate(Some(header.as_bytes()), client, &self.policy).await
+    }
+}
+
+fn page(origin: &str, named: ForeignOrigin) -> ClientAddress {
+    address(HOME).on_page_of(origin.as_bytes(), named)
+}
+
+fn invented(n: usize) -> ClientAddress {
+    page(&format!("https://{n}.evil.example"), ForeignOrigin::Unnamed)
+}
+
+#[tokio::test]
+async fn invented_origins_spend_one_allowance_and_nobody_elses() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    fixture.login_by(address(HOME), "ANA", "right").await.unwrap();
+    let mut looked_at = 0;
+    for n in 0..100 {
+        match fixture.login_by(invented(n), "ANA", &format!("guess{n}")).await {
+            Err(AuthnError::Rejected { .. }) => looked_at += 1,
+            Err(AuthnError::Throttled { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    // Six, and one more where the first second has passed meanwhile.
+    assert!((6..=7).contains(&looked_at), "{looked_at}");
+    // As long a wait as the account as a whole does not notice.
+    (0..10).for_each(|n| fixture.authenticator.throttle.failed("ANA", invented(0).source(), n, Instant::now()));
+    for client in [address(HOME), page("https://portal.example", ForeignOrigin::Named)] {
+        for mistyped in ["wrong1", "wrong2", "wrong3"] {
+            let outcome = fixture.login_by(client, "ANA", mistyped).await;
+            assert!(matches!(outcome, Err(AuthnError::Rejected { .. })), "{client:?}: {outcome:?}");
+        }
+        fixture.login_by(client, "ANA", "right").await.unwrap();
+    }
+    // Not even the right password tells a page anything.
+    let outcome = fixture.login_by(invented(200), "ANA", "right").await;
+    assert!(matches!(outcome, Err(AuthnError::Throttled { .. })), "{outcome:?}");
+}
+
+/// A clock of its own for each would let one address have as many guesses answered at a time as it invents origins. The
+/// clock of the runtime stands still, and leaps to the next timer once nothing else is to be done.
+#[tokio::test(start_paused = true)]
+async fn rejections_of_pages_are_spaced_on_the_clock_of_their_address() {
+    const STEP: Duration = Duration::from_secs(1);
+    let fixture = Fixture::new().await;
+    let settings = AuthenticationConfig { rejection_step: STEP, ..fixture.authenticator.settings.clone() };
+    let (accounts, routes) = (fixture.authenticator.accounts.clone(), Arc::clone(&fixture.authenticator.routes));
+    let spaced = Arc::new(Authenticator::new(accounts, routes, settings).unwrap());
+    spaced.standing.send_replace(Standing::Confirmed);
+    let portal = page("https://portal.example", ForeignOrigin::Named);
+    let clients = [invented(1), address(HOME), invented(2), portal, invented(3)];
+    let guesses: Vec<_> = (0..)
+        .zip(clients)
+        .map(|(n, client)| {
+            let (spaced, policy) = (Arc::clone(&spaced), Arc::clone(&fixture.policy));
+            let header = format!("Basic {}", STANDARD.encode(format!("A{n}:guess")));
+            tokio::spawn(async move {
+                let came = tokio::time::Instant::now();
+                let outcome = spaced.authenticate(Some(header.as_bytes()), client, &policy).await;
+                assert!(matches!(outcome, Err(AuthnError::Rejected { .. })), "{outcome:?}");
+                came.elapsed()
+            })
+        })
+        .collect();
+    // While this task is busy, the clock stands: all are verified in no time of the clock.
+    while spaced.figures().await.hashed < 5 || spaced.throttle.is_any_underway() {
+        tokio::task::yield_now().await;
+    }
+    let mut times = Vec::new();
+    for guess in guesses {
+        times.push(guess.await.unwrap());
+    }
+    // A step is longer where this machine verifies slowly.
+    let (first, most) = (times[0], STEP * 2 * 5);
+    assert!(times.iter().zip(1..).all(|(time, k)| *time >= STEP * k) && first < most, "{times:?}");
+    assert!(times.windows(2).all(|two| two[1] - two[0] >= STEP), "{times:?}");
+}
