@@ -129,18 +129,15 @@ mod tests {
     async fn a_process_that_writes_without_end_is_one_write_ahead_of_another_at_most() {
         let place = Place::new();
         let (busy, other) = (place.open(LONG).await, place.open(LONG).await);
-        busy.write(|tx| tx.execute_batch("CREATE TABLE t (n)")).await.unwrap();
         let (written, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let writers: Vec<_> = (0..4)
             .map(|_| {
                 let (busy, written, is_over) = (busy.clone(), Arc::clone(&written), Arc::clone(&is_over));
                 tokio::spawn(async move {
                     while !is_over.load(Ordering::SeqCst) {
+                        // It leaves the disk alone: that others use it makes no difference.
                         let written = Arc::clone(&written);
-                        let work = move |tx: &Transaction<'_>| {
-                            written.fetch_add(1, Ordering::SeqCst);
-                            tx.execute("INSERT INTO t VALUES (1)", [])
-                        };
+                        let work = move |_: &Transaction<'_>| Ok(written.fetch_add(1, Ordering::SeqCst));
                         busy.write(work).await.unwrap();
                     }
                 })
@@ -159,7 +156,7 @@ mod tests {
             drop((transaction, held));
             assert!(ahead <= 1, "{ahead} writes went ahead");
             // As a gateway does it.
-            other.write(|tx| tx.execute("INSERT INTO t VALUES (2)", [])).await.unwrap();
+            other.write(|_| Ok(())).await.unwrap();
         }
         is_over.store(true, Ordering::SeqCst);
         for writer in writers {

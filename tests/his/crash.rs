@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::Rng;
@@ -28,20 +29,26 @@ async fn no_acknowledged_write_is_lost_by_a_kill() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fedhis"));
         command.args(["serve", "--config"]).arg(&config).stdin(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while UnixStream::connect(&socket).is_err() {
             assert!(Instant::now() < deadline, "it does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
+        let written = AtomicUsize::new(0);
         let pages = std::thread::scope(|scope| {
             let writer = |number: usize| {
-                let (his, socket) = (&his, &socket);
+                let (his, socket, written) = (&his, &socket, &written);
                 move || {
                     let page = |count: usize| format!("k{kill}-{number}-{count}");
-                    (0..).map(page).take_while(|page| write(his, socket, page)).collect::<Vec<_>>()
+                    let writes = (0..).map(page).take_while(|page| write(his, socket, page));
+                    writes.inspect(|_| _ = written.fetch_add(1, Ordering::SeqCst)).collect::<Vec<_>>()
                 }
             };
             let writers: Vec<_> = (0..WRITERS).map(|number| scope.spawn(writer(number))).collect();
+            // However slow the machine is, there are writes, and others under way.
+            while written.load(Ordering::SeqCst) < 2 && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             std::thread::sleep(Duration::from_millis(rand::rng().random_range(1..80)));
             child.kill().unwrap();
             child.wait().unwrap();
