@@ -5,8 +5,10 @@ use std::io::Write;
 use crate::fixture::{CANARY, Gateway, Response, Setup, basic};
 use crate::http2::{Connection, END_HEADERS, END_STREAM, HEADERS, frame, literal, open, read};
 
-/// Each refusal has a record of its own, and is answered at once.
-const QUICK: [(&str, &str); 3] = [
+/// Each refusal has a record of its own, and is answered at once. No hash is replaced meanwhile: as any change of a password,
+/// that ends the waits of its account.
+const QUICK: [(&str, &str); 4] = [
+    ("FEDGATE_AUTHENTICATION_UPGRADE_HASHES", "false"),
     ("FEDGATE_RECORDS_ANONYMOUS_OF_SOURCE_PER_MINUTE", "0"),
     ("FEDGATE_RECORDS_ANONYMOUS_PER_MINUTE", "0"),
     ("FEDGATE_AUTHENTICATION_REJECTION_STEP_MS", "0"),
