@@ -11,7 +11,9 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use thiserror::Error;
-use unicode_normalization::is_nfc;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
+use crate::escape;
 
 /// Longest path, in bytes.
 pub const MAX_PATH_BYTES: usize = 2 * 1024;
@@ -156,12 +158,43 @@ pub enum IdError {
     /// No path names it.
     #[error("an id has no control characters, none of / \\ % ; # ?, is no dot segment, and is in normalization form C")]
     Unnameable,
+    /// It has a character that is not seen, or a blank that is not one as the space bar makes it.
+    #[error("an id has no character that cannot be seen, and no blank but the space")]
+    Unseen,
+    /// It would be another id to whoever copies it.
+    #[error("an id neither begins nor ends with a blank")]
+    Padded,
     /// HTTP Basic ends the account at the first colon (RFC 7617, 2), so that nobody could log in with it.
     #[error("an id has no colon")]
     Colon,
 }
 
-/// Checks the id of a new person: some path must name it, and its holder be able to log in. Ids of before are what they are.
+/// The id of a new person as it is stored: in upper case, as Thalamus does it (Python's `str.upper`, the full case mapping of
+/// Unicode: `ß` becomes `SS`), and in normalization form C, which an upper-case spelling may leave (`ΐ`).
+///
+/// # Errors
+/// See [`IdError`].
+pub fn new_person_id(given: &str) -> Result<String, IdError> {
+    if !is_nfc(given) {
+        return Err(IdError::Unnameable);
+    }
+    let id = person_id(given);
+    check_new_id(&id).map(|()| id)
+}
+
+/// The spelling that the id of a new person has, checked or not.
+pub(crate) fn person_id(given: &str) -> String {
+    given.to_uppercase().nfc().collect()
+}
+
+/// Whether some path names an id, so that a request can be about its record.
+pub fn is_nameable(id: &str) -> bool {
+    (1..=MAX_ID_BYTES).contains(&id.len())
+        && CanonicalPath::parse(&format!("/{}", utf8_percent_encode(id, UNRESERVED))).is_ok()
+}
+
+/// Checks the id of a new person: some path must name it, its holder be able to log in, and nobody take another's for it. Ids
+/// of before are what they are.
 ///
 /// # Errors
 /// See [`IdError`].
@@ -172,8 +205,16 @@ pub fn check_new_id(id: &str) -> Result<(), IdError> {
     if id.contains(':') {
         return Err(IdError::Colon);
     }
-    let path = format!("/{}", utf8_percent_encode(id, UNRESERVED));
-    CanonicalPath::parse(&path).map(drop).map_err(|_| IdError::Unnameable)
+    if !is_nameable(id) {
+        return Err(IdError::Unnameable);
+    }
+    if id.trim() != id {
+        return Err(IdError::Padded);
+    }
+    match id.contains(|c: char| escape::is_unseen(c) || (c.is_whitespace() && c != ' ')) {
+        true => Err(IdError::Unseen),
+        false => Ok(()),
+    }
 }
 
 /// Checks the characters of one segment; true when something in it is percent-encoded.
@@ -228,7 +269,28 @@ mod tests {
             ["A/B", "A\\B", "A%B", "A;B", "A#B", "A?B", ".", "..", "A\nB", "A\0", "A\u{7f}", "A\u{85}", "U\u{308}"];
         for id in unnameable {
             assert_eq!(check_new_id(id), Err(IdError::Unnameable), "{id:?}");
+            assert!(!is_nameable(id), "{id:?}");
         }
+        for id in [" A", "A ", "\u{a0}A", "A\u{3000}"] {
+            assert_eq!(check_new_id(id), Err(IdError::Padded), "{id:?}");
+        }
+        for id in
+            ["A\u{200b}B", "\u{202e}A", "A\u{ad}", "A\u{fe0f}", "\u{3164}", "A\u{a0}B", "A\u{2003}B", "A\u{2028}B"]
+        {
+            assert_eq!(check_new_id(id), Err(IdError::Unseen), "{id:?}");
+            assert!(is_nameable(id), "one of before: {id:?}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_new_person_is_in_upper_case_and_in_normalization_form_c() {
+        for (given, id) in
+            [("ana", "ANA"), ("straße", "STRASSE"), ("\u{390}1", "\u{3aa}\u{301}1"), ("ŉ", "\u{2bc}N"), ("Ana", "ANA")]
+        {
+            assert_eq!(new_person_id(given).as_deref(), Ok(id));
+            assert_eq!(new_person_id(id).as_deref(), Ok(id), "the spelling stays");
+        }
+        assert_eq!(new_person_id("u\u{308}"), Err(IdError::Unnameable), "not as it was sent");
     }
 
     #[test]

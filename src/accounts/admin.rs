@@ -4,7 +4,7 @@
 //! account epoch sees it as any other.
 
 use super::{Accounts, AccountsError, WRITE_TIMEOUT, within};
-use crate::db::Database;
+use crate::db::{Database, spelling};
 
 /// A person to be added with an account.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl AccountChange {
 }
 
 impl Accounts {
-    /// Adds a person with an account; false when the id is taken.
+    /// Adds a person with an account; false when the id is taken, also by one that differs in case alone.
     ///
     /// # Errors
     /// The database did not answer.
@@ -64,7 +64,25 @@ impl Accounts {
                 data.insert(member.to_owned(), value.clone().into());
             }
         }
-        within(WRITE_TIMEOUT, self.write(POSTGRES_ADD, SQLITE_ADD, &account.id, None, data)).await
+        within(WRITE_TIMEOUT, self.insert(&account.id, data.to_string())).await
+    }
+
+    async fn insert(&self, id: &str, data: String) -> Result<bool, AccountsError> {
+        let written = match &self.database {
+            Database::Postgres(pool) => {
+                let (sql, lower_case) = (postgres_add(), spelling::lower_case(id));
+                self.run_named(pool, &sql, &[&id, &data, &lower_case]).await?
+            }
+            Database::Sqlite(database) => {
+                let id = id.to_owned();
+                let add = database.write(move |transaction| match spelling::has_twin(transaction, &id)? {
+                    true => Ok(0),
+                    false => transaction.execute(SQLITE_ADD, [id, data]),
+                });
+                self.run_named_embedded(add).await? as u64
+            }
+        };
+        Ok(written == 1)
     }
 
     /// Changes one account; false when there is no such person.
@@ -72,28 +90,15 @@ impl Accounts {
     /// # Errors
     /// The database did not answer.
     pub async fn change(&self, id: &str, change: &AccountChange) -> Result<bool, AccountsError> {
-        within(WRITE_TIMEOUT, self.write(POSTGRES_CHANGE, SQLITE_CHANGE, id, Some(change.member()), change.value()))
-            .await
+        within(WRITE_TIMEOUT, self.set(id, change.member(), change.value().to_string())).await
     }
 
-    async fn write(
-        &self,
-        postgres: &str,
-        sqlite: &'static str,
-        id: &str,
-        member: Option<&'static str>,
-        value: serde_json::Value,
-    ) -> Result<bool, AccountsError> {
-        let value = value.to_string();
+    async fn set(&self, id: &str, member: &'static str, value: String) -> Result<bool, AccountsError> {
         let written = match &self.database {
-            Database::Postgres(pool) => match member {
-                Some(member) => self.run_named(pool, postgres, &[&id, &value, &member, &id]).await?,
-                None => self.run_named(pool, postgres, &[&id, &value]).await?,
-            },
+            Database::Postgres(pool) => self.run_named(pool, POSTGRES_CHANGE, &[&id, &value, &member, &id]).await?,
             Database::Sqlite(database) => {
-                let mut parameters = vec![id.to_owned(), value];
-                parameters.extend(member.map(|member| format!("$.{member}")));
-                let change = database.write(move |tx| tx.execute(sqlite, rusqlite::params_from_iter(parameters)));
+                let parameters = [id.to_owned(), value, format!("$.{member}")];
+                let change = database.write(move |transaction| transaction.execute(SQLITE_CHANGE, parameters));
                 self.run_named_embedded(change).await? as u64
             }
         };
@@ -101,7 +106,14 @@ impl Accounts {
     }
 }
 
-const POSTGRES_ADD: &str = "INSERT INTO people (id, data) VALUES ($1, $2::text::jsonb) ON CONFLICT (id) DO NOTHING";
+fn postgres_add() -> String {
+    format!(
+        "INSERT INTO people (id, data) SELECT $1::varchar, $2::text::jsonb \
+         WHERE NOT EXISTS (SELECT 1 FROM people WHERE {}) ON CONFLICT (id) DO NOTHING",
+        spelling::POSTGRES_IS_TWIN.replace("$5", "$3")
+    )
+}
+
 const SQLITE_ADD: &str = "INSERT INTO people (id, data) VALUES (?1, json(?2)) ON CONFLICT (id) DO NOTHING";
 // By bytes, whatever the column takes an id for: no command acts on another account than it names.
 const POSTGRES_CHANGE: &str = "

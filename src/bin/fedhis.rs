@@ -25,6 +25,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// How long the look for rows of before that are served with limits may take, for each statement.
+const ODD_ROWS_PATIENCE: Duration = Duration::from_secs(600);
 /// How often a database that is away is asked again for its schema.
 const SCHEMA_RETRY: Duration = Duration::from_millis(500);
 
@@ -275,6 +277,9 @@ async fn migrate(config: &Config) -> Result<(), Failure> {
     let newer = if version > schema::VERSION { ", of a newer release than this; nothing was changed" } else { "" };
     for column in schema::loose_columns(&database).await? {
         eprintln!("fedhis: warning: {column}");
+    }
+    for rows in schema::odd_rows(&database, ODD_ROWS_PATIENCE).await? {
+        eprintln!("fedhis: warning: {rows}; see docs/API.md, Rows of before");
     }
     Ok(say(&format!("the schema is at version {version}{newer}"))?)
 }

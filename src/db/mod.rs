@@ -8,6 +8,7 @@ pub mod postgres;
 pub mod route;
 pub mod schema;
 mod session;
+pub mod spelling;
 pub mod sqlite;
 
 mod gate;

@@ -305,6 +305,14 @@ impl SessionTransaction<'_> {
         self.ledger.answered(self.transaction.query_one(sql, of)).await
     }
 
+    /// See [`PooledSession::query`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn query<S: ?Sized + ToStatement>(&self, sql: &S, of: &Parameters<'_>) -> Result<Vec<Row>, DbError> {
+        self.ledger.answered(self.transaction.query(sql, of)).await
+    }
+
     /// See [`PooledSession::query_opt`].
     ///
     /// # Errors

@@ -38,6 +38,8 @@ pub(super) enum Problem {
     TooLarge,
     #[error("the record would be larger than this service keeps")]
     RecordTooLarge,
+    #[error("the stored record is no object, and cannot be changed until an operator mends it")]
+    NotARecord,
     #[error("this content type or encoding is not accepted here")]
     UnsupportedMediaType,
     #[error("the body must be a JSON object")]
@@ -138,7 +140,7 @@ impl Problem {
             | Self::DocumentNotFound
             | Self::UnitNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::UserInUse | Self::PageInUse => StatusCode::CONFLICT,
+            Self::UserInUse | Self::PageInUse | Self::NotARecord => StatusCode::CONFLICT,
             Self::Stale => StatusCode::PRECONDITION_FAILED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge | Self::RecordTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -187,6 +189,7 @@ impl Problem {
             Self::BodyTimeout => "body_timeout",
             Self::TooLarge => "body_too_large",
             Self::RecordTooLarge => "record_too_large",
+            Self::NotARecord => "record_not_an_object",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::NotAnObject => "not_an_object",
             Self::NeedsAccount(_) | Self::PasswordHere => "not_permitted",

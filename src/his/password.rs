@@ -92,7 +92,7 @@ pub(super) async fn change(
             tracing::info!(account = ?caller.account, request.id = caller.request_id, "a password was changed");
             Ok((StatusCode::FOUND, [(LOCATION, "/"), (CACHE_CONTROL, "no-store")]).into_response())
         }
-        Changed::Missing | Changed::Stale | Changed::TooLarge => Ok(unknown(&id)),
+        Changed::Missing | Changed::Stale | Changed::TooLarge | Changed::NotAnObject => Ok(unknown(&id)),
     }
 }
 

@@ -18,7 +18,7 @@ use super::json::{self, Object, Value};
 use super::store::{Changed, Created, Deleted, Key, List, PatchCondition};
 use super::{Service, answer, date, list};
 use crate::password::MIN_PASSWORD_CHARACTERS;
-use crate::path::check_new_id;
+use crate::path::new_person_id;
 
 /// Members that a list can be narrowed by.
 const FILTERS: [&str; 4] = ["name", "lastname", "dob", "gender"];
@@ -60,9 +60,7 @@ pub(super) async fn create(
     Ids([id]): Ids<1>,
     Document(document, _held): Document,
 ) -> Answer {
-    // As Python's `str.upper`: by the full case mapping of Unicode (`ß` becomes `SS`).
-    let id = id.to_uppercase();
-    check_new_id(&id).map_err(|_| Problem::BadId)?;
+    let id = new_person_id(&id).map_err(|_| Problem::BadId)?;
     let mut person = Person::parse(document, &id)?;
     if !caller.may_write_accounts() {
         person.check_unprivileged()?;
@@ -76,6 +74,7 @@ pub(super) async fn create(
     match caller.store(&service).create(&key, &person.document, &caller.reach).await? {
         Created::Done => Ok(answer::null()),
         Created::Taken(existing) => same_again(&existing.text, &person),
+        Created::Twin => Err(Problem::UserExists),
         Created::NoPerson => Err(Problem::NeedsAccount("id")),
     }
 }
@@ -209,6 +208,7 @@ pub(super) async fn patch(
         Changed::Missing => Err(Problem::UserNotFound),
         Changed::Stale => Err(Problem::Stale),
         Changed::TooLarge => Err(Problem::RecordTooLarge),
+        Changed::NotAnObject => Err(Problem::NotARecord),
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) async fn create(
             Ok(answer::null())
         }
         Created::Taken(_) => Err(Problem::PageExists),
-        Created::NoPerson => Err(Problem::PersonNotFound),
+        Created::Twin | Created::NoPerson => Err(Problem::PersonNotFound),
     }
 }
 
@@ -121,6 +121,7 @@ pub(super) async fn patch(
         Changed::Missing => Err(Problem::PageNotFound),
         Changed::Stale => Err(Problem::Stale),
         Changed::TooLarge => Err(Problem::RecordTooLarge),
+        Changed::NotAnObject => Err(Problem::NotARecord),
     }
 }
 

@@ -69,7 +69,7 @@ async fn create(
     match caller.store(service).create(&Key::Unit(units, id), &document, &caller.reach).await? {
         Created::Done => Ok(answer::null()),
         Created::Taken(existing) if json::is_same(&existing.text, &document.to_text()) => Ok(answer::null()),
-        Created::Taken(_) | Created::NoPerson => Err(Problem::UnitExists),
+        Created::Taken(_) | Created::Twin | Created::NoPerson => Err(Problem::UnitExists),
     }
 }
 
@@ -90,5 +90,6 @@ async fn patch(
         Changed::Missing => Err(Problem::UnitNotFound),
         Changed::Stale => Err(Problem::Stale),
         Changed::TooLarge => Err(Problem::RecordTooLarge),
+        Changed::NotAnObject => Err(Problem::NotARecord),
     }
 }

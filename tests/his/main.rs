@@ -12,6 +12,7 @@
 mod support;
 
 mod assertion;
+mod before;
 mod bodies;
 mod documents;
 mod epoch;

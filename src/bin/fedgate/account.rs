@@ -12,7 +12,7 @@ use clap::Subcommand;
 use fedgate::accounts::{self, Account, AccountChange, AccountDeletion, Accounts, NewAccount, Spread};
 use fedgate::config::Config;
 use fedgate::password::{self, Arena, MIN_PASSWORD_CHARACTERS};
-use fedgate::path::check_new_id;
+use fedgate::path::new_person_id;
 use fedgate::policy::hint;
 use fedgate::secret::Secret;
 use serde_json::json;
@@ -127,15 +127,17 @@ async fn work(config: &Config, command: Command, report: &mut Report) -> Result<
     let accounts = open_store(config).await?;
     match command {
         Command::Add { id, roles, force, name, lastname } => {
-            let id = id.to_uppercase();
-            check_new_id(&id).map_err(|error| Failure::Usage(anyhow!("`{id}`: {error}")))?;
+            let id = new_person_id(&id)
+                .map_err(|error| Failure::Usage(anyhow!("`{}`: {error}", fedgate::escape::shown(&id))))?;
             let roles = roles::checked(config, roles, force, report)?;
             let password_hash = new_hash(config)?;
             let new = NewAccount { id: id.clone(), roles, password_hash, name, lastname };
             if !accounts.add(&new).await.map_err(|error| store_fault(config, error))? {
-                // Where the column takes one id for another, it is the other that exists.
+                // By case, or because the column takes one id for another, it is the other that exists.
                 let words = match accounts.read(&id).await {
-                    Ok(None) => "is taken by another spelling of it; `fedgate check` tells why",
+                    Ok(None) => {
+                        "is taken by another spelling of it: by case (`fedgate account list` has it), or as `fedgate check` tells"
+                    }
                     Ok(Some(_)) | Err(_) => "exists; change it with `fedgate account roles` or `passwd`",
                 };
                 return Err(anyhow!("`{id}` {words}").into());

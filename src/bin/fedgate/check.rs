@@ -1,12 +1,16 @@
 //! `fedgate check`: everything `serve` would need, looked at without serving.
 
 use std::path::Path;
+use std::time::Duration;
 
 use fedgate::config::{Config, StoreConfig};
 use fedgate::db::{postgres, schema};
 use fedgate::gateway::Prepared;
 
 use crate::{Failure, check_schema, load, print, print_line, store_exists, store_fault};
+
+/// How long the look for rows of before that are served with limits may take, for each table: what runs is not to suffer.
+const ODD_ROWS_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
@@ -59,6 +63,10 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
         schema::loose_columns(prepared.accounts().database()).await.map_err(|error| store_fault(&config, error))?
     {
         print::warn(&column.to_string());
+    }
+    let odd = schema::odd_rows(prepared.accounts().database(), ODD_ROWS_PATIENCE).await;
+    for rows in odd.map_err(|error| store_fault(&config, error))? {
+        print::warn(&format!("{rows}; see docs/API.md, Rows of before"));
     }
     if let StoreConfig::Postgres(store) = &config.store
         && let Some(note) = postgres::note(store)

@@ -8,8 +8,10 @@
 
 mod logins;
 mod loose;
+mod odd;
 
 pub use loose::{LooseColumn, loose_columns};
+pub use odd::{OddRows, odd_rows};
 
 use std::time::{Duration, Instant};
 

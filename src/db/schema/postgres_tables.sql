@@ -34,6 +34,10 @@ BEGIN
     IF to_regclass('fedgate_personal_docs_fedacct') IS NULL THEN
         CREATE INDEX fedgate_personal_docs_fedacct ON personal_docs (fedacct, id);
     END IF;
+    -- By what ids are compared but for case; the statements have the same expression.
+    IF to_regclass('fedgate_people_spelling') IS NULL THEN
+        CREATE INDEX fedgate_people_spelling ON people (upper(replace(CAST(id AS text) COLLATE "default", 'ß', 'ss')));
+    END IF;
     IF to_regclass('fedgate_personal_docs_pol') IS NULL THEN
         CREATE INDEX fedgate_personal_docs_pol ON personal_docs (pol);
     END IF;

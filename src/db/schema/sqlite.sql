@@ -16,6 +16,9 @@ CREATE TABLE IF NOT EXISTS fedgate_schema (version INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS fedgate_pols_book ON pols (book, id);
 CREATE INDEX IF NOT EXISTS fedgate_personal_docs_fedacct ON personal_docs (fedacct, id);
 CREATE INDEX IF NOT EXISTS fedgate_personal_docs_pol ON personal_docs (pol);
+-- Ids that differ in case alone: by ASCII, and those with other letters.
+CREATE INDEX IF NOT EXISTS fedgate_people_spelling ON people (upper(id));
+CREATE INDEX IF NOT EXISTS fedgate_people_other_letters ON people (id) WHERE id GLOB '*[^ -~]*';
 
 -- The account epoch, as in PostgreSQL.
 CREATE TABLE IF NOT EXISTS fedgate_epoch (

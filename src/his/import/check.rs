@@ -8,7 +8,7 @@ use crate::his::hashing::Hashing;
 use crate::his::json::{self, Object, Value};
 use crate::his::{guard, people};
 use crate::password;
-use crate::path::check_new_id;
+use crate::path::new_person_id;
 
 /// A record that can be stored.
 pub(super) struct Checked {
@@ -38,11 +38,13 @@ pub(super) async fn check(
     hashing: &Hashing,
 ) -> Result<Checked, Fault> {
     let mut document = object(bytes)?;
-    let id = id(&document, "id")?;
+    let mut id = id(&document, "id")?;
     let book = match kind {
         Kind::Pages => self::id(&document, "book")?,
         Kind::People => {
-            check_new_id(&id).map_err(|error| Fault::because(format!("`id`: {error}")))?;
+            // As a POST stores it.
+            id = new_person_id(&id).map_err(|error| Fault::because(format!("`id`: {error}")))?;
+            document.set("id", Value::String(id.clone()));
             people::complete(&mut document).map_err(|problem| Fault::because(problem.to_string()))?;
             check_password(&mut document, clear_passwords, hashing).await?;
             String::new()

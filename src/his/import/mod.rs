@@ -198,6 +198,7 @@ impl Import<'_> {
                     continue;
                 }
                 BatchOutcome::Taken => "another record has this id",
+                BatchOutcome::Twin => "a person is there whose id differs in case alone",
                 BatchOutcome::NoPerson => "the person of the book is not there",
             };
             summary.refused += 1;

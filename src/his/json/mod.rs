@@ -98,6 +98,34 @@ impl Value {
             Self::Null | Self::Bool(_) | Self::Number(_) | Self::Array(_) | Self::Object(_) => None,
         }
     }
+
+    /// Takes out what is unwanted at any depth: members, by name and value, and the values of elements, which become null.
+    /// Whether there was any.
+    pub fn strip(&mut self, is_unwanted: &impl Fn(Option<&str>, &Self) -> bool) -> bool {
+        match self {
+            Self::Array(items) => items.iter_mut().fold(false, |found, item| match is_unwanted(None, item) {
+                true => {
+                    *item = Self::Null;
+                    true
+                }
+                false => item.strip(is_unwanted) || found,
+            }),
+            Self::Object(Object(members)) => {
+                let before = members.len();
+                members.retain(|(name, value)| !is_unwanted(Some(name), value));
+                let found = members.len() < before;
+                members.iter_mut().fold(found, |found, (_, value)| value.strip(is_unwanted) || found)
+            }
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) => false,
+        }
+    }
+
+    /// The value as compact JSON.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        write_value(self, &mut text);
+        text
+    }
 }
 
 impl PartialEq for Value {

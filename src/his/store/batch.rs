@@ -20,6 +20,8 @@ pub enum BatchOutcome {
     Unchanged,
     /// The id is taken by another record.
     Taken,
+    /// A person's id differs from it in case alone.
+    Twin,
     /// The person of the page is not there.
     NoPerson,
 }

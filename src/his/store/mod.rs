@@ -14,6 +14,7 @@ mod shares;
 mod since;
 mod sql;
 mod sqlite;
+mod visible;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -101,6 +101,8 @@ pub enum Created {
     Done,
     /// The id is taken by this record; nothing was written.
     Taken(Existing),
+    /// There is a person whose id differs from it in case alone; nothing was written.
+    Twin,
     /// There is no person within reach for it to belong to.
     NoPerson,
 }
@@ -143,6 +145,8 @@ pub enum Changed {
     Stale,
     /// It would be larger than the bound, and than it is now.
     TooLarge,
+    /// What is stored is a list or a scalar, which no change can be merged into.
+    NotAnObject,
 }
 
 /// How a deletion ended.

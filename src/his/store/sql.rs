@@ -26,7 +26,7 @@ impl Dialect {
     /// That a column which names a person is a parameter, byte for byte; beside a comparison that finds it by its index. The
     /// column's own type or collation may take one id for another (`schema::loose_columns`), and what it is compared with has
     /// that type: `concat` alone leaves a parameter as it was sent.
-    fn exact(self, column: &str, parameter: &str) -> String {
+    pub(super) fn exact(self, column: &str, parameter: &str) -> String {
         match self {
             Self::Postgres => format!("CAST({column} AS varchar) COLLATE \"C\" = concat({parameter})"),
             Self::Sqlite => format!("CAST({column} AS text) = {parameter} COLLATE BINARY"),
@@ -158,12 +158,6 @@ pub(super) fn select_whole(dialect: Dialect, key: &Key) -> String {
     format!("SELECT {} FROM {} WHERE {condition}", dialect.whole(), key.table().name())
 }
 
-/// Whether the row is there; parameters as in [`Key::condition`].
-pub(super) fn exists(dialect: Dialect, key: &Key) -> String {
-    let condition = dialect.placeholders(&key.condition(dialect));
-    format!("SELECT EXISTS (SELECT 1 FROM {} WHERE {condition})", key.table().name())
-}
-
 /// Sets the row's data to `value`, an expression with `$4`; parameters as in [`Key::condition`].
 pub(super) fn update(dialect: Dialect, key: &Key, value: &str) -> String {
     let sql = format!("UPDATE {} SET data = {value} WHERE {}", key.table().name(), key.condition(dialect));
@@ -273,7 +267,7 @@ pub(super) fn select_ids(dialect: Dialect, list: &List, window: &Window, limit: 
 }
 
 impl List {
-    fn table(&self) -> Table {
+    pub(super) fn table(&self) -> Table {
         match self {
             Self::People { .. } => Table::People,
             Self::Pages { .. } => Table::Pols,

@@ -2,11 +2,12 @@
 
 use futures_util::future::try_join_all;
 use tokio_postgres::Statement;
+use tokio_postgres::types::ToSql;
 
 use super::super::batch::{self, Batch, BatchOutcome};
 use super::super::sql::{STORE_ID, Table};
-use super::{Postgres, existing, insert};
-use crate::db::{DbError, SessionTransaction};
+use super::{Postgres, existing, insert, twin};
+use crate::db::{DbError, SessionTransaction, spelling};
 use crate::his::json::Object;
 
 /// One record of a batch.
@@ -30,6 +31,8 @@ impl<'a> Record<'a> {
 struct Statements {
     insert: Statement,
     existing: Statement,
+    /// Of persons.
+    twin: Option<Statement>,
 }
 
 impl Postgres {
@@ -48,6 +51,10 @@ impl Postgres {
         let statements = Statements {
             insert: transaction.prepare_cached(&insert(table)).await?,
             existing: transaction.prepare_cached(&existing(table)).await?,
+            twin: match table {
+                Table::People => Some(transaction.prepare_cached(&twin()).await?),
+                Table::Pols | Table::Dus | Table::Institutions | Table::PersonalDocs => None,
+            },
         };
         let outcomes = records.iter().map(|record| store(&transaction, &statements, record));
         let outcomes = try_join_all(outcomes).await?;
@@ -63,11 +70,18 @@ async fn store(
 ) -> Result<BatchOutcome, DbError> {
     let text = record.document.to_text();
     let anyone = None::<&str>;
-    if transaction.execute(&statements.insert, &[&record.id, &text, &anyone, &record.book]).await? > 0 {
+    let lower_case = spelling::lower_case(record.id);
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&record.id, &text, &anyone, &record.book];
+    if statements.twin.is_some() {
+        parameters.push(&lower_case);
+    }
+    if transaction.execute(&statements.insert, &parameters).await? > 0 {
         return Ok(BatchOutcome::Created);
     }
     let Some(row) = transaction.query_opt(&statements.existing, &[&record.id, &record.book]).await? else {
-        return Ok(BatchOutcome::NoPerson);
+        let Some(twin) = &statements.twin else { return Ok(BatchOutcome::NoPerson) };
+        let is_taken: bool = transaction.query_one(twin, &[&record.id, &lower_case]).await?.try_get(0)?;
+        return Ok(if is_taken { BatchOutcome::Twin } else { BatchOutcome::Taken });
     };
     let (book, known): (Option<&str>, &str) = (row.try_get(0)?, row.try_get(1)?);
     Ok(if book == record.book { batch::compare(known, record.document) } else { BatchOutcome::Taken })

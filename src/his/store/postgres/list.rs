@@ -8,6 +8,7 @@ use tokio_postgres::types::ToSql;
 
 use super::super::element::{self, DocumentRow};
 use super::super::sql::{self, Query};
+use super::super::visible::seen;
 use super::super::{Chunk, List, Reach, Window};
 use super::{DIALECT, Postgres};
 use crate::db::{DbError, RowsLeft};
@@ -68,7 +69,7 @@ fn take(list: &List, row: &Row, chunk: &mut Chunk) -> Result<bool, DbError> {
                 chunk.pass_over(id);
                 return Ok(true);
             }
-            element::record(id, row.try_get(1)?)
+            element::record(id, &seen(list.table(), row.try_get(1)?))
         }
         List::Documents { form, .. } => {
             let (data, person, page) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);

@@ -11,9 +11,10 @@ use tokio_postgres::types::ToSql;
 
 use super::shares::StoreTurns;
 use super::sql::{self, Dialect, Table};
+use super::visible::seen;
 use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach};
 use crate::db::route::ServerRoute;
-use crate::db::{DbError, PooledSession, SessionPool};
+use crate::db::{DbError, PooledSession, SessionPool, spelling};
 use crate::his::etag::IfMatch;
 use crate::his::json::Object;
 
@@ -65,7 +66,8 @@ impl Postgres {
     }
 
     pub(super) async fn record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
-        self.text(&sql::select_visible(DIALECT, key), key, reach).await
+        let text = self.text(&sql::select_visible(DIALECT, key), key, reach).await?;
+        Ok(text.map(|text| seen(key.table(), &text).into_owned()))
     }
 
     pub(super) async fn whole_record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
@@ -82,8 +84,13 @@ impl Postgres {
     pub(super) async fn create(&self, key: &Key, text: String, reach: &Reach) -> Result<Created, DbError> {
         let session = self.writer().await?;
         let (id, book, own) = (key.id(), key.book(), reach.own());
+        let lower_case = spelling::lower_case(id);
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &text, &own, &book];
+        if key.table() == Table::People {
+            parameters.push(&lower_case);
+        }
         let statement = session.prepare_cached(&insert(key.table())).await?;
-        let inserted = match session.execute(&statement, &[&id, &text, &own, &book]).await {
+        let inserted = match session.execute(&statement, &parameters).await {
             // The person was deleted between our look and our write.
             Err(error) if error.is_foreign_key_violation() => return Ok(Created::NoPerson),
             inserted => inserted?,
@@ -93,9 +100,13 @@ impl Postgres {
         }
         let statement = session.prepare_cached(&existing(key.table())).await?;
         match session.query_opt(&statement, &[&id, &book]).await? {
-            Some(row) => Ok(Created::Taken(Existing { book: row.try_get(0)?, text: row.try_get(1)? })),
-            None => Ok(Created::NoPerson),
+            Some(row) => return Ok(Created::Taken(Existing { book: row.try_get(0)?, text: row.try_get(1)? })),
+            None if key.table() != Table::People => return Ok(Created::NoPerson),
+            None => {}
         }
+        let statement = session.prepare_cached(&twin()).await?;
+        let is_taken: bool = session.query_one(&statement, &[&id, &lower_case]).await?.try_get(0)?;
+        Ok(if is_taken { Created::Twin } else { Created::NoPerson })
     }
 
     pub(super) async fn patch(
@@ -115,22 +126,24 @@ impl Postgres {
             if session.execute(&statement, &parameters).await? > 0 {
                 return Ok(Changed::Done);
             }
-            let statement = session.prepare_cached(&sql::exists(DIALECT, key)).await?;
-            let is_there = session.query_one(&statement, &[&key.id(), &key.book(), &reach.own()]).await?.try_get(0)?;
-            return Ok(if is_there { Changed::TooLarge } else { Changed::Missing });
+            let statement = session.prepare_cached(&kind(key)).await?;
+            let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.own()]).await?;
+            return unchanged(row.as_ref());
         }
         let transaction = session.transaction().await?;
         let locked = transaction.prepare_cached(&lock(key)).await?;
         let Some(row) = transaction.query_opt(&locked, &[&key.id(), &key.book(), &reach.own()]).await? else {
             return Ok(Changed::Missing);
         };
-        if !condition.tag.admits(row.try_get(0)?) {
+        if !condition.tag.admits(&seen(key.table(), row.try_get(0)?)) {
             return Ok(Changed::Stale);
         }
         let statement = transaction.prepare_cached(&sql).await?;
         // The row is there and locked, so nothing else keeps it from being changed.
         if transaction.execute(&statement, &parameters).await? == 0 {
-            return Ok(Changed::TooLarge);
+            let statement = transaction.prepare_cached(&kind(key)).await?;
+            let row = transaction.query_opt(&statement, &[&key.id(), &key.book(), &reach.own()]).await?;
+            return unchanged(row.as_ref());
         }
         transaction.commit().await?;
         Ok(Changed::Done)
@@ -150,7 +163,7 @@ impl Postgres {
         let Some(row) = transaction.query_opt(&locked, &parameters).await? else {
             return Ok(Deleted::Missing);
         };
-        if !condition.admits(row.try_get(0)?) {
+        if !condition.admits(&seen(key.table(), row.try_get(0)?)) {
             return Ok(Deleted::Stale);
         }
         if key.table() == Table::People {
@@ -173,20 +186,45 @@ impl Postgres {
 }
 
 /// Merges `$4` into the row, unless that leaves it larger than `$5` (or null) and than it was; the others as in
-/// [`Key::condition`]. One statement, so that no two changes pass the bound together.
+/// [`Key::condition`]. One statement, so that no two changes pass the bound together. To a list, `||` would append the change.
 fn merge(key: &Key) -> String {
-    const MERGED: &str = "coalesce(data, '{}') || $4::text::jsonb";
+    const MERGED: &str = "(CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || $4::text::jsonb";
     let size = format!("octet_length(({MERGED})::text)");
     let fits = format!("($5::bigint IS NULL OR {size} <= $5 OR {size} <= octet_length(data::text))");
-    format!("{} AND {fits}", sql::update(DIALECT, key, MERGED))
+    let takes = "coalesce(jsonb_typeof(data), 'null') IN ('object', 'null')";
+    format!("{} AND {takes} AND {fits}", sql::update(DIALECT, key, MERGED))
 }
 
-/// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the only person within reach (or null), `$4` book.
+/// What kind of value the row holds; parameters as in [`Key::condition`].
+fn kind(key: &Key) -> String {
+    let (table, condition) = (key.table().name(), key.condition(DIALECT));
+    format!("SELECT coalesce(jsonb_typeof(data), 'null') FROM {table} WHERE {condition}")
+}
+
+/// Why a row was not changed, by the [`kind`] of what it holds.
+fn unchanged(row: Option<&tokio_postgres::Row>) -> Result<Changed, DbError> {
+    let Some(row) = row else { return Ok(Changed::Missing) };
+    Ok(match row.try_get(0)? {
+        "object" | "null" => Changed::TooLarge,
+        _ => Changed::NotAnObject,
+    })
+}
+
+/// Whether there is a person whose id is `$1` but for case; `$2` is the same id in lower case.
+fn twin() -> String {
+    format!("SELECT EXISTS (SELECT 1 FROM people WHERE {})", spelling::POSTGRES_IS_TWIN.replace("$5", "$2"))
+}
+
+/// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the only person within reach (or null), `$4` book; for a person,
+/// `$5` is the id in lower case.
 fn insert(table: Table) -> String {
     match table {
-        Table::People => "INSERT INTO people (id, data) SELECT $1::varchar, $2::text::jsonb \
-             WHERE ($3::text IS NULL OR $1 = $3) AND $4::text IS NULL ON CONFLICT DO NOTHING"
-            .to_owned(),
+        Table::People => format!(
+            "INSERT INTO people (id, data) SELECT $1::varchar, $2::text::jsonb \
+             WHERE ($3::text IS NULL OR $1 = $3) AND $4::text IS NULL \
+             AND NOT EXISTS (SELECT 1 FROM people WHERE {}) ON CONFLICT DO NOTHING",
+            spelling::POSTGRES_IS_TWIN
+        ),
         Table::Pols => format!(
             "INSERT INTO pols (id, book, data) SELECT $1::varchar, $4::varchar, $2::text::jsonb \
              WHERE ($3::text IS NULL OR $4 = $3) AND EXISTS (SELECT 1 FROM people WHERE {}) ON CONFLICT DO NOTHING",

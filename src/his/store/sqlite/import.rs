@@ -31,6 +31,7 @@ impl SqliteStore {
 fn store(transaction: &Transaction<'_>, key: &Key, document: &Object) -> Result<BatchOutcome, rusqlite::Error> {
     Ok(match insert(transaction, key, &document.to_text(), &Reach::Global)? {
         Created::Done => BatchOutcome::Created,
+        Created::Twin => BatchOutcome::Twin,
         Created::NoPerson => BatchOutcome::NoPerson,
         Created::Taken(existing) if existing.book.as_deref() == key.book() => batch::compare(&existing.text, document),
         Created::Taken(_) => BatchOutcome::Taken,

@@ -4,6 +4,7 @@ use rusqlite::{ToSql, params_from_iter};
 
 use super::super::element::{self, DocumentRow};
 use super::super::sql::{self, Query};
+use super::super::visible::seen;
 use super::super::{Chunk, List, Reach, Window};
 use super::{DIALECT, SqliteStore};
 use crate::db::DbError;
@@ -30,7 +31,7 @@ impl SqliteStore {
                             chunk.pass_over(id);
                             continue;
                         }
-                        element::record(id, data)
+                        element::record(id, &seen(list.table(), data))
                     }
                     List::Documents { form, .. } => {
                         let person = row.get_ref(2)?.as_str_or_null()?;

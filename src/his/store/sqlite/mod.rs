@@ -10,8 +10,9 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::shares::StoreTurns;
 use super::sql::{self, Dialect, Table};
+use super::visible::seen;
 use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach};
-use crate::db::{DbError, READERS, Sqlite};
+use crate::db::{DbError, READERS, Sqlite, spelling};
 use crate::his::etag::IfMatch;
 use crate::his::json::{self, Object, Value};
 
@@ -59,7 +60,7 @@ impl SqliteStore {
 
     pub(super) async fn record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
         let (key, reach) = (key.clone(), reach.clone());
-        self.read(move |connection| text(connection, &sql::select_visible(DIALECT, &key), &key, &reach)).await
+        self.read(move |connection| visible(connection, &key, &reach)).await
     }
 
     pub(super) async fn whole_record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
@@ -81,7 +82,7 @@ impl SqliteStore {
     ) -> Result<Changed, DbError> {
         let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
         let work = move |transaction: &Transaction<'_>| {
-            let Some(seen) = text(transaction, &sql::select_visible(DIALECT, &key), &key, &reach)? else {
+            let Some(seen) = visible(transaction, &key, &reach)? else {
                 return Ok(Changed::Missing);
             };
             if !condition.tag.admits(&seen) {
@@ -90,7 +91,8 @@ impl SqliteStore {
             let stored = text(transaction, &sql::select_whole(DIALECT, &key), &key, &reach)?;
             let mut object = match stored.map(|stored| json::parse_stored(&stored)) {
                 Some(Ok(Value::Object(object))) => object,
-                _ => Object::default(),
+                Some(Ok(Value::Null)) | None => Object::default(),
+                Some(Ok(_) | Err(_)) => return Ok(Changed::NotAnObject),
             };
             let before = object.size();
             object.merge(patch);
@@ -117,7 +119,7 @@ impl SqliteStore {
     pub(super) async fn delete(&self, key: &Key, condition: &IfMatch, reach: &Reach) -> Result<Deleted, DbError> {
         let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
         let work = move |transaction: &Transaction<'_>| {
-            let Some(seen) = text(transaction, &sql::select_visible(DIALECT, &key), &key, &reach)? else {
+            let Some(seen) = visible(transaction, &key, &reach)? else {
                 return Ok(Deleted::Missing);
             };
             if !condition.admits(&seen) {
@@ -144,6 +146,12 @@ impl SqliteStore {
 fn text(connection: &Connection, sql: &str, key: &Key, reach: &Reach) -> Result<Option<String>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(sql)?;
     statement.query_row(params![key.id(), key.book(), reach.own()], |row| row.get(0)).optional()
+}
+
+/// The row as it may be seen.
+fn visible(connection: &Connection, key: &Key, reach: &Reach) -> Result<Option<String>, rusqlite::Error> {
+    let text = text(connection, &sql::select_visible(DIALECT, key), key, reach)?;
+    Ok(text.map(|text| seen(key.table(), &text).into_owned()))
 }
 
 fn exists(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<bool, rusqlite::Error> {
@@ -176,6 +184,11 @@ fn insert(transaction: &Transaction<'_>, key: &Key, text: &str, reach: &Reach) -
         return Ok(Created::NoPerson);
     }
     let table = key.table();
+    if let Key::Person(id) = key
+        && spelling::has_twin(transaction, id)?
+    {
+        return Ok(Created::Twin);
+    }
     let inserted = match key.book() {
         Some(book) => transaction
             .prepare_cached("INSERT INTO pols (id, book, data) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
