@@ -199,7 +199,7 @@ impl Parts {
         let minter = Minter::from_config(&config.assertion).expect("a secret");
         let names = Names::new(["roles", "active", "password"]).expect("few");
         let member = Member { may_name_subject: false, anywhere: false };
-        let guarded = Arc::new(Members { names: Arc::new(names), members: Box::new([member; 3]) });
+        let guarded = Arc::new(Members { names: Arc::new(names), members: Box::new([member; 3]), only_object: false });
         Self { pipeline, authenticator, routes, policy, minter, stored, guarded }
     }
 }

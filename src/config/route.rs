@@ -24,6 +24,8 @@ pub struct RouteConfig {
     pub max_body_bytes: Option<u64>,
     /// Members of request bodies that need a permission.
     pub guards: Vec<GuardConfig>,
+    /// Whether request bodies must be objects; lists of documents pass otherwise.
+    pub only_object: bool,
     /// Members that no answer shows.
     pub hide: Vec<String>,
 }
@@ -66,6 +68,7 @@ impl Route {
         let guards = fields::check(self.guard, &self.hide, &self.methods, self.subject.is_some(), fault)?;
         Ok(RouteConfig {
             guards,
+            only_object: false,
             hide: self.hide,
             path: self.path,
             methods: self.methods,

@@ -24,6 +24,8 @@ pub struct Members {
     pub names: Arc<Names>,
     /// The members themselves.
     pub members: Box<[Member]>,
+    /// Whether the body must be an object: some services append a list to what is stored.
+    pub only_object: bool,
 }
 
 /// Why a body is not let through.
@@ -125,6 +127,9 @@ impl BodyCheck {
                 Piece::NameEnd(names) => self.judge(names & self.withheld)?,
                 Piece::Scalar(_) if self.scanner.depth() == 0 => return Err(BodyFault::NotAnObject),
                 Piece::Scalar(part) => self.name_subject(part)?,
+                Piece::Open(Kind::Array) if self.members.only_object && self.scanner.depth() == 1 => {
+                    return Err(BodyFault::NotAnObject);
+                }
                 Piece::Open(Kind::Object | Kind::Array) => {
                     if let Some((at, _)) = self.named {
                         return Err(BodyFault::MemberNotPermitted(at));

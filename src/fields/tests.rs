@@ -16,7 +16,11 @@ fn names(names: &[&str]) -> Arc<Names> {
 fn check(subject: Option<&str>) -> BodyCheck {
     let plain = Member { may_name_subject: false, anywhere: false };
     let members = [plain, plain, plain, Member { may_name_subject: true, anywhere: false }];
-    let members = Members { names: names(&["roles", "active", "password", "id"]), members: Box::new(members) };
+    let members = Members {
+        names: names(&["roles", "active", "password", "id"]),
+        members: Box::new(members),
+        only_object: false,
+    };
     BodyCheck::new(Arc::new(members), u64::MAX, subject)
 }
 
@@ -71,7 +75,11 @@ fn a_member_is_found_in_every_spelling() {
 #[test]
 fn a_member_may_be_looked_for_at_any_depth_and_left_to_who_may_write_it() {
     let member = Member { may_name_subject: false, anywhere: true };
-    let members = Arc::new(Members { names: names(&["roles", "active"]), members: Box::new([member, member]) });
+    let members = Arc::new(Members {
+        names: names(&["roles", "active"]),
+        members: Box::new([member, member]),
+        only_object: false,
+    });
     let deep = br#"{"person":{"list":[{"roles":1}]}}"#;
     let judge = |withheld, body: &[u8]| judge_in(BodyCheck::new(Arc::clone(&members), withheld, None), &[body]);
     assert_eq!(judge(0b11, deep), Err(BodyFault::MemberNotPermitted(0)));
@@ -256,7 +264,7 @@ fn holds_password(value: &json::Value) -> bool {
 fn judgement_agrees_with_the_parser_of_the_his_however_the_bytes_are_cut() {
     let mut dice = StdRng::seed_from_u64(11);
     let member = Member { may_name_subject: false, anywhere: false };
-    let members = Arc::new(Members { names: names(&["password"]), members: Box::new([member]) });
+    let members = Arc::new(Members { names: names(&["password"]), members: Box::new([member]), only_object: false });
     let judge = |parts: &[&[u8]]| judge_in(BodyCheck::new(Arc::clone(&members), 1, None), parts);
     let mut counts = [0; 3];
     for round in 0..4_000 {

@@ -239,6 +239,7 @@ impl Routes {
                     // Base64 makes four bytes of three; the rest is room for the other members.
                     max_body_bytes: document.then_some(defaults.max_document_bytes / 3 * 4 + 64 * 1024),
                     guards: if guarded { thalamus::guards(endpoint, method) } else { Vec::new() },
+                    only_object: guarded && thalamus::takes_objects_alone(endpoint, method),
                     hide: if guarded && matches!(*endpoint, "people" | "person") {
                         vec!["password".into()]
                     } else {
@@ -274,7 +275,9 @@ impl Routes {
             endpoint,
             upstream: upstream.ok_or_else(|| fault("its upstream does not exist"))?,
             max_body_bytes: route.max_body_bytes.unwrap_or(defaults.max_body_bytes),
-            guard: self.write_guard(&route.guards).ok_or_else(|| fault("it guards more than 64 members"))?,
+            guard: self
+                .write_guard(&route.guards, route.only_object)
+                .ok_or_else(|| fault("it guards more than 64 members"))?,
             hidden: match route.hide.as_slice() {
                 [] => None,
                 hide => {
@@ -325,8 +328,8 @@ impl Routes {
     }
 
     /// The guards of one route as one; none if there are too many members or endpoints.
-    fn write_guard(&mut self, guards: &[GuardConfig]) -> Option<Option<WriteGuard>> {
-        if guards.is_empty() {
+    fn write_guard(&mut self, guards: &[GuardConfig], only_object: bool) -> Option<Option<WriteGuard>> {
+        if guards.is_empty() && !only_object {
             return Some(None);
         }
         let (mut names, mut members, mut permissions) = (Vec::new(), Vec::new(), Vec::new());
@@ -341,7 +344,7 @@ impl Routes {
                 permissions.push(permission);
             }
         }
-        let members = Members { names: Arc::new(Names::new(names)?), members: members.into() };
+        let members = Members { names: Arc::new(Names::new(names)?), members: members.into(), only_object };
         Some(Some(WriteGuard { members: Arc::new(members), permissions: permissions.into() }))
     }
 }

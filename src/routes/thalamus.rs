@@ -24,6 +24,12 @@ pub(super) const ROUTES: &[(&str, &str, &str, bool)] = &[
     ("/password/{person_id}",                            "GET POST",              "password",         true),
 ];
 
+/// Whether a write has to be an object: Thalamus appends a list to the stored document (`data || patch`), and the account that
+/// was there is none any more.
+pub(super) fn takes_objects_alone(endpoint: &str, method: &str) -> bool {
+    matches!((endpoint, method), ("person" | "page", "POST" | "PATCH"))
+}
+
 /// What a write of a person may not carry where the service behind would write it for anyone. A password by PATCH would
 /// be stored as it is, in clear, so nobody may send one.
 pub(super) fn guards(endpoint: &str, method: &str) -> Vec<GuardConfig> {

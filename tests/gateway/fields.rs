@@ -86,7 +86,7 @@ fn the_shipped_example_is_a_configuration() {
 const ASSIGNMENTS: &[&str] = &[
     r#"{"roles":["root"]}"#, r#"{"name":"x","active":true}"#, r#"{"password":"x"}"#, r#"{"id":"EVE"}"#,
     r#"{"ro\u006ces":["root"]}"#, r#"{"\u0072\u006f\u006c\u0065\u0073":["root"]}"#, r#"{"Roles":["root"]}"#,
-    r#"{"name":"a","name":"b","roles":[],"roles":["root"]}"#, r#"{"id":"ANA","id":"EVE"}"#, r#"[{"roles":["root"]}]"#,
+    r#"{"name":"a","name":"b","roles":[],"roles":["root"]}"#, r#"{"id":"ANA","id":"EVE"}"#,
     r#"{"a":{"b":[1,2,{"c":"d"}]},"p\u0061ssword":null}"#,
 ];
 
@@ -184,6 +184,28 @@ fn writes_of_the_federations_clients_pass_and_so_do_those_of_who_may() {
     assert_eq!(send(&gateway, "PATCH", "/people/ANA", "ANA", "", b"").status, 500);
     let continued = send(&gateway, "PATCH", "/people/ANA", "ANA", "Expect: 100-continue\r\n", br#"{"a":1}"#);
     assert_eq!((continued.status, thalamus.person("ANA").unwrap()["a"].clone()), (100, json!(1)), "then 200");
+}
+
+#[test]
+fn a_body_that_is_no_object_reaches_no_person_and_no_page() {
+    let (gateway, thalamus) = guarded();
+    let before = thalamus.state().people.clone();
+    for (method, target) in
+        [("PATCH", "/people/ANA"), ("POST", "/people/NEW"), ("PATCH", "/pols/ANA/p1"), ("POST", "/pols/ANA/p1")]
+    {
+        for account in ["ANA", "ADM"] {
+            if (method, account) == ("POST", "ANA") && target.starts_with("/people") {
+                continue;
+            }
+            for body in ["[1]", r#" [{"name":"x"}]"#, r#"[{"roles":["root"]}]"#, "1", "null", r#""x""#] {
+                let answer = send(&gateway, method, target, account, "", body.as_bytes());
+                assert_eq!(code(&answer), (422, "not_an_object".into()), "{method} {target} {account} {body}");
+            }
+        }
+    }
+    assert_eq!(thalamus.state().people, before, "nothing was written");
+    assert_eq!(thalamus.state().connections, 0, "nothing was even asked");
+    assert_eq!(send(&gateway, "PATCH", "/people/ANA", "ANA", "", br#"{"list":[1,[2]]}"#).status, 200);
 }
 
 #[test]
