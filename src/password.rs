@@ -105,6 +105,12 @@ impl Arena {
     }
 }
 
+/// Whether somebody can sign in with a password: no sign-in takes one with a line break or NUL (RFC 7617, 2), which a form, a
+/// file or a script can hold all the same.
+pub fn can_sign_in(password: &[u8]) -> bool {
+    !password.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n'))
+}
+
 /// Hashes a password with the default [`Cost`].
 ///
 /// # Errors

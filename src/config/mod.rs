@@ -191,6 +191,10 @@ pub struct HisConfig {
     pub max_pages_per_person: usize,
     /// Most personal documents of a person; 0: without bound.
     pub max_documents_per_person: usize,
+    /// Whether the page of passwords asks for the caller's own current one.
+    pub ask_current_password: bool,
+    /// Whether that page refuses the commonest passwords.
+    pub refuse_common_passwords: bool,
     /// How long a stop goes on serving, and answers probes that it stops.
     pub stop_delay: Duration,
     /// Who may use how many of the connections to the store.

@@ -92,6 +92,8 @@ section!(His {
     max_bytes_in_flight: usize = 32 * 1024 * 1024,
     max_pages_per_person: usize = 100_000,
     max_documents_per_person: usize = 10_000,
+    ask_current_password: bool = true,
+    refuse_common_passwords: bool = true,
     stop_delay_seconds: u64 = 0,
     head_timeout_seconds: u64 = 10,
     idle_timeout_seconds: u64 = 600,
@@ -179,6 +181,8 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
             max_bytes_in_flight: raw.his.max_bytes_in_flight,
             max_pages_per_person: raw.his.max_pages_per_person,
             max_documents_per_person: raw.his.max_documents_per_person,
+            ask_current_password: raw.his.ask_current_password,
+            refuse_common_passwords: raw.his.refuse_common_passwords,
             stop_delay: check.seconds("his.stop_delay_seconds", raw.his.stop_delay_seconds, 0)?,
             heads: HeadsConfig {
                 timeout: check.seconds("his.head_timeout_seconds", raw.his.head_timeout_seconds, 1)?,

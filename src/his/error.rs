@@ -3,8 +3,8 @@
 //! The one rule: a client learns the status, the code and a fixed sentence; what a database said stays in the log.
 
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -12,6 +12,7 @@ use crate::assertion::BUSY_HEADER;
 use crate::db::{DbError, WaitReason};
 use crate::his::answer::JSON;
 use crate::his::json::JsonError;
+use crate::his::password::{self, Words};
 
 /// Why a request was not served. Texts that Thalamus has are its own, to the letter.
 #[derive(Debug, Clone, Error)]
@@ -56,6 +57,8 @@ pub(super) enum Problem {
     PasswordTooLong,
     #[error("Password is too short")]
     PasswordTooShort,
+    #[error("Password has a line break or NUL, with which nobody can sign in")]
+    PasswordUnusable,
     #[error("Not allowed to change the person ID")]
     PersonIdChange,
     #[error("User not found")]
@@ -150,6 +153,7 @@ impl Problem {
             | Self::UserExists
             | Self::PasswordTooLong
             | Self::PasswordTooShort
+            | Self::PasswordUnusable
             | Self::PersonIdChange
             | Self::UserActive
             | Self::NoPageId
@@ -197,6 +201,7 @@ impl Problem {
             Self::UserExists => "user_exists",
             Self::PasswordTooLong => "password_too_long",
             Self::PasswordTooShort => "password_too_short",
+            Self::PasswordUnusable => "password_unusable",
             Self::PersonIdChange => "person_id_change",
             Self::UserNotFound | Self::UserDoesNotExist => "user_not_found",
             Self::UserActive => "user_active",
@@ -229,10 +234,21 @@ impl Problem {
     }
 
     /// Gives an answer made by [`IntoResponse`] its body, now that the request id is known.
-    pub(super) fn complete(response: Response, request_id: Option<&str>) -> Response {
+    ///
+    /// A browser on the page for people, whose words are given, is told it as a page.
+    pub(super) fn complete(response: Response, request_id: Option<&str>, words: Option<&Words>) -> Response {
         let Some(problem) = response.extensions().get::<Self>().cloned() else {
             return response;
         };
+        if let Some(words) = words {
+            let mut page = password::failed(words, problem.status(), problem.code());
+            for name in [RETRY_AFTER, ALLOW, HeaderName::from_static(BUSY_HEADER)] {
+                if let Some(value) = response.headers().get(&name) {
+                    page.headers_mut().insert(name, value.clone());
+                }
+            }
+            return page;
+        }
         let body = Body { error: problem.to_string(), code: problem.code(), request_id };
         let text = serde_json::to_string(&body).unwrap_or_default();
         let (mut parts, _) = response.into_parts();

@@ -19,6 +19,7 @@ use http::{HeaderValue, header};
 use percent_encoding::percent_decode_str;
 
 use super::error::Problem;
+use super::password::{self, Words};
 use super::store::{Reach, Store};
 use super::{Service, body};
 use crate::assertion::{Claims, EXCHANGE, HEADER, Scope};
@@ -65,6 +66,7 @@ pub(super) async fn admit(State(service): State<Arc<Service>>, mut request: Requ
     let started = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let exchange = request.headers().get(EXCHANGE).cloned();
+    let words = password::is_for_people(&path, request.headers()).then(|| Words::of(request.headers()));
     let (response, request_id) = match believe(&service, &request) {
         Ok(claims) => {
             let request_id = claims.rid.to_string();
@@ -73,7 +75,7 @@ pub(super) async fn admit(State(service): State<Arc<Service>>, mut request: Requ
         }
         Err(problem) => (problem.into_response(), None),
     };
-    let mut response = Problem::complete(response, request_id.as_deref());
+    let mut response = Problem::complete(response, request_id.as_deref(), words);
     if let Some(exchange) = exchange {
         response.headers_mut().insert(EXCHANGE, exchange);
     }

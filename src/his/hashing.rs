@@ -75,6 +75,11 @@ impl Hashing {
         })
     }
 
+    /// Whether a password is the one that a stored hash was made from.
+    pub(super) async fn verify(&self, hash: String, clear: Zeroizing<String>) -> Result<bool, Problem> {
+        self.run(move || password::verify(&hash, clear.as_bytes())).await
+    }
+
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
         let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {

@@ -78,6 +78,10 @@ struct Limits {
     max_document_bytes: usize,
     /// None: without bound.
     max_record_bytes: Option<usize>,
+    /// Whether the page of passwords asks for the caller's own.
+    ask_current_password: bool,
+    /// Whether it refuses the commonest ones.
+    refuse_common_passwords: bool,
 }
 
 /// How many records each person may have.
@@ -93,6 +97,8 @@ impl Service {
             max_body_bytes: config.max_body_bytes,
             max_document_bytes: config.max_document_bytes,
             max_record_bytes: Some(config.max_record_bytes).filter(|most| *most > 0),
+            ask_current_password: config.ask_current_password,
+            refuse_common_passwords: config.refuse_common_passwords,
         };
         let pages = Quota::new(config.max_pages_per_person);
         let quotas = Quotas { pages, documents: Quota::new(config.max_documents_per_person) };

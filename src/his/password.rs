@@ -3,7 +3,11 @@
 //! The one rule: a new password is taken from our own form alone. The form carries a random token that is also in a
 //! cookie only this origin can set (double submit with the `__Host-` prefix), and a browser that says the request
 //! comes from another origin is believed, as the gateway believes it. The gateway has decided by then whose password the
-//! caller may change.
+//! caller may change; and as a browser sends its credential by itself, the caller's own password is asked for again.
+
+mod common;
+mod form;
+mod words;
 
 use std::sync::Arc;
 
@@ -11,39 +15,39 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::{CACHE_CONTROL, COOKIE, LOCATION, SET_COOKIE};
+use http::header::{ACCEPT, CACHE_CONTROL, COOKIE, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use rand::TryRngCore;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use self::form::{Complaints, Form};
 use super::error::Problem;
 use super::etag::IfMatch;
 use super::guard::{Caller, Ids};
-use super::json::{Object, Value};
+use super::json::{self, Object, Value};
 use super::query::Pairs;
-use super::store::{Changed, Key, PatchCondition};
-use super::{Service, body, site};
-use crate::password::{MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARACTERS};
+use super::store::{Changed, Key, PatchCondition, Reach};
+use super::{Service, body};
+use crate::password::{MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARACTERS, can_sign_in};
+
+pub(super) use self::form::failed;
+pub(super) use self::words::Words;
 
 const COOKIE_NAME: &str = "__Host-csrf";
 const TOKEN_BYTES: usize = 32;
-/// Largest form: two passwords in percent-encoding, and room.
+/// Largest form: three passwords in percent-encoding, and room.
 const MAX_FORM_BYTES: usize = 16 * 1024;
-
-const REQUIRED: &str = "This field is required.";
-const LENGTH: &str = "Field must be between 6 and 1024 characters long.";
-const MISMATCH: &str = "Passwords do not match.";
-const EXPIRED: &str = "The form has expired. Please try again.";
+/// Most characters of a password.
+const MAX_PASSWORD_CHARACTERS: usize = 1024;
 
 type Answer = Result<Response, Problem>;
 
-/// What is wrong with a form, by field.
-#[derive(Default)]
-struct Complaints {
-    form: Option<&'static str>,
-    password: Option<&'static str>,
-    repetition: Option<&'static str>,
+/// Whether a request to this page is a browser's, which is told everything as HTML.
+pub(super) fn is_for_people(path: &str, headers: &HeaderMap) -> bool {
+    let accepts =
+        headers.get_all(ACCEPT).iter().any(|accept| accept.as_bytes().windows(9).any(|part| part == b"text/html"));
+    path.starts_with("/password/") && accepts
 }
 
 /// `GET /password/{id}`
@@ -54,8 +58,11 @@ pub(super) async fn form(
     headers: HeaderMap,
 ) -> Answer {
     match caller.store(&service).record(&Key::Person(id.clone()), &caller.reach).await? {
-        Some(_) => show(&id, &headers, &Complaints::default()),
-        None => Ok(unknown(&id)),
+        Some(_) => {
+            let is_asked = own_hash(&service, &caller).await?.is_some();
+            show(&id, is_asked.then_some(&caller.account), &headers, &Complaints::default())
+        }
+        None => Ok(form::unknown(Words::of(&headers), &id)),
     }
 }
 
@@ -71,18 +78,28 @@ pub(super) async fn change(
     if body::media_type(&parts.headers).as_deref() != Some("application/x-www-form-urlencoded") {
         return Err(Problem::UnsupportedMediaType);
     }
+    let headers = &parts.headers;
     let fields = Pairs::parse(&bytes).ok_or(Problem::BodyUnreadable)?;
-    if !is_own_form(&parts.headers, fields.value("csrf_token").unwrap_or_default()) {
-        return show(&id, &parts.headers, &Complaints { form: Some(EXPIRED), ..Complaints::default() });
+    let (words, own_hash) = (Words::of(headers), own_hash(&service, &caller).await?);
+    let asked = own_hash.is_some().then_some(&caller.account);
+    if !is_own_form(headers, fields.value("csrf_token").unwrap_or_default()) {
+        return show(&id, asked, headers, &Complaints { form: Some(words.expired), ..Complaints::default() });
     }
-    let password = match check(&fields) {
-        Ok(password) => password,
-        Err(complaints) => return show(&id, &parts.headers, &complaints),
-    };
     let key = Key::Person(id.clone());
     if caller.store(&service).record(&key, &caller.reach).await?.is_none() {
-        return Ok(unknown(&id));
+        return Ok(form::unknown(words, &id));
     }
+    let mut complaints = check(words, &id, &fields, service.limits.refuse_common_passwords);
+    // The hash is asked last: it costs.
+    if complaints.is_empty()
+        && let Some(hash) = own_hash
+    {
+        complaints.current = check_current(&service, words, hash, &fields).await?;
+    }
+    if !complaints.is_empty() {
+        return show(&id, asked, headers, &complaints);
+    }
+    let password = Zeroizing::new(fields.value("password").unwrap_or_default().to_owned());
     let mut patch = Object::default();
     patch.set("password", Value::String(service.hashing.hash(password).await?));
     // Whatever the size of the record: a password can always be changed.
@@ -90,31 +107,68 @@ pub(super) async fn change(
     match caller.store(&service).patch(&key, patch, &always, &caller.reach).await? {
         Changed::Done => {
             tracing::info!(account = ?caller.account, request.id = caller.request_id, "a password was changed");
-            Ok((StatusCode::FOUND, [(LOCATION, "/"), (CACHE_CONTROL, "no-store")]).into_response())
+            Ok(match is_for_people(parts.uri.path(), headers) {
+                true => form::changed(words, &id),
+                false => (StatusCode::FOUND, [(LOCATION, "/"), (CACHE_CONTROL, "no-store")]).into_response(),
+            })
         }
-        Changed::Missing | Changed::Stale | Changed::TooLarge | Changed::NotAnObject => Ok(unknown(&id)),
+        Changed::NotAnObject => Err(Problem::NotARecord),
+        Changed::Missing | Changed::Stale | Changed::TooLarge => Ok(form::unknown(words, &id)),
     }
 }
 
-/// The new password, if both fields hold it.
-fn check(fields: &Pairs) -> Result<Zeroizing<String>, Complaints> {
+/// The caller's own hash, where the caller is to be asked for the password: who signs in by certificate may have none.
+async fn own_hash(service: &Service, caller: &Caller) -> Result<Option<String>, Problem> {
+    if !service.limits.ask_current_password {
+        return Ok(None);
+    }
+    let own = (Key::Person(caller.account.clone()), Reach::Own(caller.account.clone()));
+    let text = caller.store(service).whole_record(&own.0, &own.1).await?;
+    let person = text.and_then(|text| json::parse_stored(&text).ok());
+    Ok(match person {
+        Some(Value::Object(person)) => person.member("password").and_then(Value::as_str).map(str::to_owned),
+        _ => None,
+    })
+}
+
+async fn check_current(
+    service: &Service,
+    words: &Words,
+    hash: String,
+    fields: &Pairs,
+) -> Result<Option<&'static str>, Problem> {
+    let current = Zeroizing::new(fields.value("current").unwrap_or_default().to_owned());
+    if current.is_empty() {
+        return Ok(Some(words.required));
+    }
+    Ok((!service.hashing.verify(hash, current).await?).then_some(words.wrong))
+}
+
+/// What is wrong with a new password and its repetition.
+fn check(words: &Words, id: &str, fields: &Pairs, refuse_common: bool) -> Complaints {
     let field = |name| fields.value(name).unwrap_or_default();
     let (password, repetition) = (field("password"), field("pconfirm"));
+    let characters = password.chars().count();
     let mut complaints = Complaints::default();
     if password.is_empty() {
-        complaints.password = Some(REQUIRED);
-    } else if password.chars().count() < MIN_PASSWORD_CHARACTERS || password.len() > MAX_PASSWORD_BYTES {
-        complaints.password = Some(LENGTH);
+        complaints.password = Some(words.required);
+    } else if !(MIN_PASSWORD_CHARACTERS..=MAX_PASSWORD_CHARACTERS).contains(&characters) {
+        complaints.password = Some(words.length);
+    } else if password.len() > MAX_PASSWORD_BYTES {
+        complaints.password = Some(words.bytes);
+    } else if !can_sign_in(password.as_bytes()) {
+        complaints.password = Some(words.line_break);
+    } else if password.to_lowercase() == id.to_lowercase() {
+        complaints.password = Some(words.own_id);
+    } else if refuse_common && common::is_common(password) {
+        complaints.password = Some(words.common);
     } else if password != repetition && !repetition.is_empty() {
-        complaints.repetition = Some(MISMATCH);
+        complaints.repetition = Some(words.mismatch);
     }
     if repetition.is_empty() {
-        complaints.repetition = Some(REQUIRED);
+        complaints.repetition = Some(words.required);
     }
-    match (complaints.password, complaints.repetition) {
-        (None, None) => Ok(Zeroizing::new(password.to_owned())),
-        _ => Err(complaints),
-    }
+    complaints
 }
 
 /// Whether a form was served by us to this browser.
@@ -135,7 +189,7 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The form. A token that the browser has is kept, so that a second tab does not spoil the first.
-fn show(id: &str, headers: &HeaderMap, complaints: &Complaints) -> Answer {
+fn show(id: &str, asked: Option<&String>, headers: &HeaderMap, complaints: &Complaints) -> Answer {
     let token = match cookie(headers) {
         Some(token) => token.to_owned(),
         None => {
@@ -148,37 +202,6 @@ fn show(id: &str, headers: &HeaderMap, complaints: &Complaints) -> Answer {
         }
     };
     let set_cookie = format!("{COOKIE_NAME}={token}; Path=/; Secure; HttpOnly; SameSite=Strict");
-    let id = site::escape(id);
-    let general =
-        complaints.form.map(|text| format!("<p class=\"error\" role=\"alert\">{text}</p>\n")).unwrap_or_default();
-    let password = field("password", "New password", complaints.password);
-    let repetition = field("pconfirm", "New password, again", complaints.repetition);
-    let main = format!(
-        "<h1>Change the password of {id}</h1>\n{general}<form method=\"post\" accept-charset=\"utf-8\">\n\
-         <input type=\"hidden\" name=\"csrf_token\" value=\"{token}\">\n\
-         <p class=\"hint\" id=\"length\">At least 6 characters.</p>\n{password}{repetition}\
-         <button type=\"submit\" name=\"update\" value=\"update\">Update</button>\n</form>\n"
-    );
-    let page = site::page(StatusCode::OK, "Change the password", &main);
-    Ok(([(SET_COOKIE, set_cookie), (CACHE_CONTROL, "no-store".to_owned())], page).into_response())
-}
-
-fn field(name: &str, label: &str, complaint: Option<&str>) -> String {
-    let (invalid, described, message) = match complaint {
-        None => ("", String::from("length"), String::new()),
-        Some(text) => (
-            " aria-invalid=\"true\"",
-            format!("length {name}-error"),
-            format!("<p class=\"error\" id=\"{name}-error\" role=\"alert\">{text}</p>\n"),
-        ),
-    };
-    format!(
-        "<label for=\"{name}\">{label}</label>\n<input type=\"password\" id=\"{name}\" name=\"{name}\" required minlength=\"6\" \
-         maxlength=\"1024\" autocomplete=\"new-password\" aria-describedby=\"{described}\"{invalid}>\n{message}"
-    )
-}
-
-fn unknown(id: &str) -> Response {
-    let main = format!("<h1>No such person</h1>\n<p>There is no federation account {}.</p>\n", site::escape(id));
-    ([(CACHE_CONTROL, "no-store")], site::page(StatusCode::NOT_FOUND, "No such person", &main)).into_response()
+    let form = Form { id, asked: asked.map(String::as_str), token: &token };
+    Ok(form::form(Words::of(headers), &form, complaints, set_cookie))
 }

@@ -92,4 +92,71 @@ crate::on_both_stores! {
         let fields = format!("csrf_token={token}&password=secret-1&pconfirm=secret-1");
         assert_eq!(submit(&his, "NONE", &cookie, &fields, "none").await.status, 404);
     }
+
+    async fn the_callers_own_password_is_asked_for_whoever_it_is_that_is_changed(his) {
+        his.person("ANA", r#"{"password":"gnusolidario"}"#).await;
+        his.person("ARGBUE111FAV", r#"{"password":"freedom-1"}"#).await;
+        let form = his.get(&root(), "/password/ANA").await;
+        assert!(form.text().contains("Your own current password (ARGBUE111FAV)") && form.text().contains("autocomplete=\"current-password\""));
+        let (token, cookie) = tokens(&form);
+        let fields = |current: &str| format!("csrf_token={token}&current={current}&password=secret-1&pconfirm=secret-1");
+        let before = stored(&his).await;
+        for (current, message) in [("", "This field is required."), ("gnusolidario", "This is not your current password."), ("x", "This is not")] {
+            let reply = submit(&his, "ANA", &cookie, &fields(current), "same-origin").await;
+            assert!(reply.status == 200 && reply.text().contains(message), "{current}");
+            assert!(reply.text().contains("aria-describedby=\"current-error\" aria-invalid=\"true\" autofocus"), "{}", reply.text());
+        }
+        assert_eq!(stored(&his).await, before);
+        assert_eq!(submit(&his, "ANA", &cookie, &fields("freedom-1"), "same-origin").await.status, 302);
+        assert!(password::verify(&stored(&his).await.unwrap(), b"secret-1"));
+        let old = his.with(|config| config.ask_current_password = false).await;
+        assert!(!old.get(&root(), "/password/ANA").await.text().contains("name=\"current\""));
+        assert_eq!(submit(&old, "ANA", &cookie, &fields(""), "same-origin").await.status, 302);
+    }
+
+    async fn what_is_guessed_first_and_what_nobody_can_sign_in_with_is_refused(his) {
+        his.person("ESPGNU777ORG", "{}").await;
+        let (token, cookie) = tokens(&his.get(&root(), "/password/ESPGNU777ORG").await);
+        let wide = "%C3%A9".repeat(600);
+        for (password, message) in [
+            ("Password", "10,000 most common"), ("123456", "10,000 most common"), ("espgnu777org", "not be the account itself"),
+            ("secret%0D%0A1", "line break"), ("%C3%A9%C3%A9345", "between 6 and 1024 characters"), (&wide, "more room"),
+        ] {
+            let fields = format!("csrf_token={token}&password={password}&pconfirm={password}");
+            let reply = submit(&his, "ESPGNU777ORG", &cookie, &fields, "same-origin").await;
+            assert!(reply.status == 200 && reply.text().contains(message), "{password}: {}", reply.text());
+            assert_eq!(reply.text().matches(" autofocus").count(), 1);
+        }
+        let fields = format!("csrf_token={token}&password=%C3%A9%C3%A93456&pconfirm=%C3%A9%C3%A93456");
+        assert_eq!(submit(&his, "ESPGNU777ORG", &cookie, &fields, "same-origin").await.status, 302, "six characters");
+        let old = his.with(|config| config.refuse_common_passwords = false).await;
+        let fields = format!("csrf_token={token}&password=Password&pconfirm=Password");
+        assert_eq!(submit(&old, "ESPGNU777ORG", &cookie, &fields, "same-origin").await.status, 302);
+    }
+
+    async fn a_browser_is_told_everything_as_a_page_in_its_language(his) {
+        his.person("ANA", "{}").await;
+        let browser = |method, target| {
+            let request = his.request(&root(), method, target).header("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+            request.header("accept-language", "es-AR,es;q=0.9,en;q=0.5")
+        };
+        let form = browser("GET", "/password/ANA").send().await;
+        assert_eq!((form.status, form.header("content-language")), (200, Some("es")));
+        for part in ["<html lang=\"es\">", "Cambiar la contraseña de ANA", "name=\"username\" value=\"ANA\" autocomplete=\"username\" readonly hidden"] {
+            assert!(form.text().contains(part), "{part}: {}", form.text());
+        }
+        let (token, cookie) = tokens(&form);
+        for (target, status) in [("/password/NONE", 404), ("/password/A%00", 400), ("/password/ANA", 415)] {
+            let method = if status == 415 { "POST" } else { "GET" };
+            let reply = browser(method, target).send().await;
+            assert_eq!((reply.status, reply.header("content-type")), (status, Some("text/html; charset=utf-8")), "{target}");
+            assert!(reply.text().contains("<html lang=\"es\">") && reply.text().contains("<h1>"), "{}", reply.text());
+        }
+        assert_eq!(his.get(&root(), "/password/A%00").await.header("content-type"), Some("application/json"));
+        let request = browser("POST", "/password/ANA").body(format!("csrf_token={token}&password=secret-1&pconfirm=secret-1"));
+        let done = request.header("content-type", "application/x-www-form-urlencoded").header("cookie", &cookie).send().await;
+        assert_eq!(done.status, 200);
+        assert!(done.text().contains("La contraseña se ha cambiado") && done.text().contains("role=\"status\""), "{}", done.text());
+        assert!(password::verify(&stored(&his).await.unwrap(), b"secret-1"));
+    }
 }

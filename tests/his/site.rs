@@ -16,6 +16,12 @@ async fn the_welcome_page_and_its_stylesheet_are_plain_and_need_no_principal() {
         let known = his.request(&root(), "GET", "/static/fedhis.css").header(condition, &value).send().await;
         assert_eq!((known.status, known.body.len()), (304, 0), "{condition}");
     }
+    let sign = his.get(&root(), "/static/favicon.svg").await;
+    assert_eq!((sign.status, sign.header("content-type")), (200, Some("image/svg+xml")));
+    assert!(
+        html.contains("href=\"/static/favicon.svg\"")
+            && page.header("content-security-policy").unwrap().contains("img-src 'self'")
+    );
     assert_eq!(his.get(&root(), "/static/other").await.status, 404);
     assert_eq!(his.get(&root(), "/static/..%2fCargo.toml").await.status, 400);
 }

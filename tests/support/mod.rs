@@ -137,6 +137,8 @@ impl His {
             max_bytes_in_flight: 32 << 20,
             max_pages_per_person: 100_000,
             max_documents_per_person: 10_000,
+            ask_current_password: true,
+            refuse_common_passwords: true,
             stop_delay: Duration::ZERO,
             shares: SharesConfig { caller_percent: 50, write_percent: 75 },
             heads: HeadsConfig { timeout: Duration::from_secs(10), idle: Duration::from_secs(600) },

@@ -1,0 +1,120 @@
+//! The page as HTML: the form, what became of it, and its errors.
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, SET_COOKIE, VARY};
+
+use super::words::Words;
+use crate::his::site;
+
+/// What is wrong with a form, by field.
+#[derive(Default)]
+pub(super) struct Complaints {
+    pub(super) form: Option<&'static str>,
+    pub(super) current: Option<&'static str>,
+    pub(super) password: Option<&'static str>,
+    pub(super) repetition: Option<&'static str>,
+}
+
+impl Complaints {
+    pub(super) fn is_empty(&self) -> bool {
+        self.form.is_none() && self.current.is_none() && self.password.is_none() && self.repetition.is_none()
+    }
+}
+
+/// What a form is about.
+pub(super) struct Form<'a> {
+    /// Whose password it changes.
+    pub(super) id: &'a str,
+    /// Who changes it, whose current password is asked for; none where none is.
+    pub(super) asked: Option<&'a str>,
+    /// The token against forgery.
+    pub(super) token: &'a str,
+}
+
+/// The form, with what is wrong with what was sent.
+pub(super) fn form(words: &Words, form: &Form<'_>, complaints: &Complaints, set_cookie: String) -> Response {
+    let id = site::escape(form.id);
+    // The first error has the focus, so that it is read out and seen.
+    let mut is_first = true;
+    let mut focus = |complaint: Option<&str>| match complaint {
+        Some(_) if std::mem::take(&mut is_first) => " autofocus",
+        Some(_) | None => "",
+    };
+    let general = match complaints.form {
+        Some(text) => {
+            format!("<p class=\"error\" role=\"alert\" tabindex=\"-1\"{}>{text}</p>\n", focus(complaints.form))
+        }
+        None => String::new(),
+    };
+    let current = match form.asked {
+        Some(account) => {
+            let label = format!("{} ({})", words.current, site::escape(account));
+            field("current", &label, "current-password", complaints.current, focus(complaints.current))
+        }
+        None => String::new(),
+    };
+    let password = field("password", words.password, "new-password", complaints.password, focus(complaints.password));
+    let repetition =
+        field("pconfirm", words.repetition, "new-password", complaints.repetition, focus(complaints.repetition));
+    let main = format!(
+        "<h1>{} {id}</h1>\n{general}<form method=\"post\" accept-charset=\"utf-8\">\n\
+         <input type=\"hidden\" name=\"csrf_token\" value=\"{}\">\n\
+         <input type=\"text\" name=\"username\" value=\"{id}\" autocomplete=\"username\" readonly hidden>\n\
+         {current}<p class=\"hint\" id=\"length\">{}</p>\n{password}{repetition}\
+         <button type=\"submit\" name=\"update\" value=\"update\">{}</button>\n</form>\n",
+        words.heading, form.token, words.hint, words.update
+    );
+    let page = page(words, StatusCode::OK, words.title, &main);
+    ([(SET_COOKIE, set_cookie)], page).into_response()
+}
+
+fn field(name: &str, label: &str, autocomplete: &str, complaint: Option<&str>, focus: &str) -> String {
+    // How long a new one must be is no matter to one that is there.
+    let (bounds, hint) = match autocomplete {
+        "new-password" => (" minlength=\"6\" maxlength=\"1024\"", "length "),
+        _ => ("", ""),
+    };
+    let (invalid, error, message) = match complaint {
+        None => ("", String::new(), String::new()),
+        Some(text) => (
+            " aria-invalid=\"true\"",
+            format!("{name}-error"),
+            format!("<p class=\"error\" id=\"{name}-error\" role=\"alert\">{text}</p>\n"),
+        ),
+    };
+    let described = match format!("{hint}{error}").trim_end() {
+        "" => String::new(),
+        ids => format!(" aria-describedby=\"{ids}\""),
+    };
+    format!(
+        "<label for=\"{name}\">{label}</label>\n<input type=\"password\" id=\"{name}\" name=\"{name}\" required{bounds} \
+         autocomplete=\"{autocomplete}\"{described}{invalid}{focus}>\n{message}"
+    )
+}
+
+/// The word that it is done.
+pub(super) fn changed(words: &Words, id: &str) -> Response {
+    let id = site::escape(id);
+    let main =
+        format!("<h1>{}</h1>\n<p role=\"status\">{} <strong>{id}</strong></p>\n", words.changed, words.changed_more);
+    page(words, StatusCode::OK, words.changed, &main)
+}
+
+/// To an id that nobody has.
+pub(super) fn unknown(words: &Words, id: &str) -> Response {
+    let main = format!("<h1>{}</h1>\n<p>{} {}.</p>\n", words.unknown, words.unknown_more, site::escape(id));
+    page(words, StatusCode::NOT_FOUND, words.unknown, &main)
+}
+
+/// An error that every route may have, to a browser.
+pub(in super::super) fn failed(words: &Words, status: StatusCode, code: &str) -> Response {
+    let main = format!("<h1>{}</h1>\n<p role=\"alert\">{} <code>{code}</code></p>\n", words.failed, words.failed_more);
+    page(words, status, words.failed, &main)
+}
+
+fn page(words: &Words, status: StatusCode, title: &str, main: &str) -> Response {
+    let page = site::page(status, words.language, title, main);
+    let headers = [(CACHE_CONTROL, "no-store"), (CONTENT_LANGUAGE, words.language), (VARY, "Accept, Accept-Language")];
+    (headers, page).into_response()
+}

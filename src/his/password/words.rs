@@ -1,0 +1,134 @@
+//! The words of the page, in the languages that it speaks.
+//!
+//! The one rule: a text stands here in every language or not at all; who names none of them in `Accept-Language` reads English.
+
+use http::HeaderMap;
+use http::header::ACCEPT_LANGUAGE;
+
+/// The words of one language.
+pub(in super::super) struct Words {
+    /// Its tag (BCP 47).
+    pub(in super::super) language: &'static str,
+    pub(super) title: &'static str,
+    pub(super) heading: &'static str,
+    pub(super) current: &'static str,
+    pub(super) password: &'static str,
+    pub(super) repetition: &'static str,
+    pub(super) hint: &'static str,
+    pub(super) update: &'static str,
+    pub(super) changed: &'static str,
+    pub(super) changed_more: &'static str,
+    pub(super) unknown: &'static str,
+    pub(super) unknown_more: &'static str,
+    /// What stands over an error that has no page of its own.
+    pub(in super::super) failed: &'static str,
+    /// What it says besides the code.
+    pub(in super::super) failed_more: &'static str,
+    pub(super) required: &'static str,
+    pub(super) length: &'static str,
+    pub(super) bytes: &'static str,
+    pub(super) line_break: &'static str,
+    pub(super) common: &'static str,
+    pub(super) own_id: &'static str,
+    pub(super) mismatch: &'static str,
+    pub(super) wrong: &'static str,
+    pub(super) expired: &'static str,
+}
+
+const ENGLISH: Words = Words {
+    language: "en",
+    title: "Change the password",
+    heading: "Change the password of",
+    current: "Your own current password",
+    password: "New password",
+    repetition: "New password, again",
+    hint: "At least 6 characters. Not a common password, and not the account itself.",
+    update: "Update",
+    changed: "The password was changed",
+    changed_more: "From now on, sign in with the new password:",
+    unknown: "No such person",
+    unknown_more: "There is no federation account",
+    failed: "The password was not changed",
+    failed_more: "This could not be done. Go back and try again; if it happens again, tell the administrator this code:",
+    required: "This field is required.",
+    length: "Field must be between 6 and 1024 characters long.",
+    bytes: "The password is too long: letters with accents and of other alphabets take more room, and 1024 bytes are kept.",
+    line_break: "The password has a line break, with which nobody can sign in.",
+    common: "This password is among the 10,000 most common ones, which are tried first.",
+    own_id: "The password may not be the account itself.",
+    mismatch: "Passwords do not match.",
+    wrong: "This is not your current password.",
+    expired: "The form has expired. Please try again.",
+};
+
+const SPANISH: Words = Words {
+    language: "es",
+    title: "Cambiar la contraseña",
+    heading: "Cambiar la contraseña de",
+    current: "Su propia contraseña actual",
+    password: "Contraseña nueva",
+    repetition: "Contraseña nueva, otra vez",
+    hint: "Al menos 6 caracteres. No una contraseña común, ni la propia cuenta.",
+    update: "Cambiar",
+    changed: "La contraseña se ha cambiado",
+    changed_more: "A partir de ahora, entre con la contraseña nueva:",
+    unknown: "Persona desconocida",
+    unknown_more: "No hay ninguna cuenta de la federación",
+    failed: "La contraseña no se ha cambiado",
+    failed_more: "No ha sido posible. Vuelva atrás e inténtelo de nuevo; si se repite, diga este código a la administración:",
+    required: "Este campo es obligatorio.",
+    length: "El campo debe tener entre 6 y 1024 caracteres.",
+    bytes: "La contraseña es demasiado larga: las letras con acento y las de otros alfabetos ocupan más, y se guardan 1024 bytes.",
+    line_break: "La contraseña tiene un salto de línea, con el que nadie puede entrar.",
+    common: "Esta contraseña está entre las 10.000 más comunes, que son las primeras que se prueban.",
+    own_id: "La contraseña no puede ser la propia cuenta.",
+    mismatch: "Las contraseñas no coinciden.",
+    wrong: "Esta no es su contraseña actual.",
+    expired: "El formulario ha caducado. Inténtelo de nuevo.",
+};
+
+impl Words {
+    /// Those of the language that a browser likes best (RFC 9110, 12.5.4).
+    pub(in super::super) fn of(headers: &HeaderMap) -> &'static Self {
+        let ranges = headers.get_all(ACCEPT_LANGUAGE).iter().filter_map(|value| value.to_str().ok());
+        let (mut best, mut best_quality) = (&ENGLISH, 0.0);
+        for range in ranges.flat_map(|value| value.split(',')) {
+            let mut parts = range.split(';').map(str::trim);
+            let language = parts.next().unwrap_or_default().split('-').next().unwrap_or_default().to_ascii_lowercase();
+            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(Ok(1.0), str::parse::<f32>);
+            let words = [&ENGLISH, &SPANISH].into_iter().find(|words| words.language == language);
+            // The first of equals; a quality that is none counts for nothing.
+            if let (Some(words), Ok(quality)) = (words, quality)
+                && quality > best_quality
+            {
+                (best, best_quality) = (words, quality);
+            }
+        }
+        best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_language_is_the_one_that_the_browser_likes_best_and_english_where_it_likes_none() {
+        for (accept, language) in [
+            ("", "en"),
+            ("es", "es"),
+            ("es-MX,es;q=0.9,en;q=0.8", "es"),
+            ("en-GB, es;q=0.9", "en"),
+            ("de, es;q=0.5, en;q=0.3", "es"),
+            ("fr", "en"),
+            ("ES-419", "es"),
+            ("es;q=0", "en"),
+            ("es;q=x", "en"),
+            ("*", "en"),
+            ("en;q=0.1, es;q=0.2", "es"),
+        ] {
+            let headers = HeaderMap::from_iter([(ACCEPT_LANGUAGE, accept.parse().unwrap())]);
+            assert_eq!(Words::of(&headers).language, language, "{accept}");
+        }
+    }
+}
