@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::password::MAX_PASSWORD_BYTES;
+use crate::password::{MAX_PASSWORD_BYTES, can_sign_in};
 use crate::routes::MAX_ID_BYTES;
 
 const MAX_DECODED_BYTES: usize = MAX_ID_BYTES + 1 + MAX_PASSWORD_BYTES;
@@ -83,11 +83,10 @@ fn split(decoded: &[u8]) -> Result<Credential<'_>, CredentialError> {
     };
     let account_fits = (1..=MAX_ID_BYTES).contains(&credential.account.len());
     let password_fits = (1..=MAX_PASSWORD_BYTES).contains(&credential.password.len());
-    let control = |byte: &u8| matches!(byte, 0 | b'\r' | b'\n');
     if !account_fits
         || !password_fits
         || credential.account.chars().any(char::is_control)
-        || credential.password.iter().any(control)
+        || !can_sign_in(&credential.password)
     {
         return Err(CredentialError::Bounds);
     }

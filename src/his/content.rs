@@ -6,7 +6,7 @@ use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
     CONTENT_TYPE, ETAG, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::etag;
@@ -28,9 +28,10 @@ pub(super) struct Answer {
 
 impl Answer {
     /// Looks at what the client has and wants.
-    pub(super) fn of(headers: &HeaderMap, head: &DocumentHead, length: u64) -> Self {
+    pub(super) fn of(method: &Method, headers: &HeaderMap, head: &DocumentHead, length: u64) -> Self {
         let tag = etag::of_hash(&head.tag);
-        let range = range(headers, &tag, length);
+        // Ranges are defined for GET alone (RFC 9110, 14.2).
+        let range = if method == Method::GET { range(headers, &tag, length) } else { Range::Whole };
         let status = match range {
             _ if etag::is_known(headers, &tag) => StatusCode::NOT_MODIFIED,
             Range::Whole => StatusCode::OK,

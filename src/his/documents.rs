@@ -13,9 +13,10 @@ use futures_util::stream::try_unfold;
 use http::{HeaderMap, Method, Uri};
 
 use super::error::Problem;
+use super::etag::IfMatch;
 use super::guard::{Caller, Ids};
 use super::reading::{BrokenOff, Reading};
-use super::store::{DocumentCreated, DocumentForm, DocumentKey, List, Owned, PIECE_BYTES};
+use super::store::{Deleted, DocumentCreated, DocumentForm, DocumentKey, List, Owned, PIECE_BYTES};
 use super::{Service, answer, budget, content, list, upload};
 
 type Answer = Result<Response, Problem>;
@@ -62,7 +63,7 @@ pub(super) async fn read(
     let store = caller.store(&service);
     let head = store.document(&key, &caller.reach).await?.ok_or(Problem::DocumentNotFound)?;
     let length = head.length.ok_or(Problem::DocumentNotFound)?;
-    let answer = content::Answer::of(&headers, &head, length);
+    let answer = content::Answer::of(&method, &headers, &head, length);
     let (from, to) = answer.stretch();
     let (version, account, reach) = (head.version.clone(), caller.account, caller.reach);
     let mut reading = Reading { service: Arc::clone(&service), store, account, key, reach, version, from, to };
@@ -130,11 +131,15 @@ pub(super) async fn delete(
     State(service): State<Arc<Service>>,
     caller: Caller,
     Ids([person, page, document]): Ids<3>,
+    headers: HeaderMap,
 ) -> Answer {
     let key = DocumentKey { person, page: Some(page), document };
-    if !caller.store(&service).delete_document(&key, &caller.reach).await? {
-        return Err(Problem::DocumentNotFound);
+    match caller.store(&service).delete_document(&key, &IfMatch::of(&headers), &caller.reach).await? {
+        Deleted::Done => {
+            service.quotas.documents.release(&key.person);
+            Ok(answer::null())
+        }
+        Deleted::Stale => Err(Problem::Stale),
+        Deleted::Missing | Deleted::Active | Deleted::InUse => Err(Problem::DocumentNotFound),
     }
-    service.quotas.documents.release(&key.person);
-    Ok(answer::null())
 }

@@ -39,9 +39,14 @@ impl IfMatch {
 
     /// Whether a document may be changed that now reads `text` (strong comparison: weak tags never match).
     pub fn admits(&self, text: &str) -> bool {
+        self.admits_tag(|| of(text.as_bytes()))
+    }
+
+    /// The same of what has this tag.
+    pub fn admits_tag(&self, tag: impl FnOnce() -> String) -> bool {
         match &self.0 {
             None | Some(Tags::Any) => true,
-            Some(Tags::Listed(tags)) => tags.contains(&of(text.as_bytes())),
+            Some(Tags::Listed(tags)) => tags.contains(&tag()),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The one rule: an error in the middle breaks the answer off; a list that ends cleanly is complete.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,17 +17,20 @@ use http::header::LINK;
 
 use super::error::Problem;
 use super::guard::Caller;
-use super::query::{Pairs, append};
+use super::query::{self, Pairs};
 use super::reading::{BrokenOff, Reading};
 use super::store::{Chunk, DocumentForm, DocumentKey, List, Reach, Store, Window, document_start};
 use super::{Service, answer, budget};
 use crate::db::DbError;
+use crate::path::{MAX_ID_BYTES, MAX_TARGET_BYTES};
 
 /// Most records of a page.
 const MAX_LIMIT: usize = 1000;
 /// Rows of a first chunk, whose size is not known yet.
 const FIRST_RECORDS: usize = 64;
 const FIRST_DOCUMENTS: usize = 2;
+/// Most bytes of a place in a link: `&after=` and an id, percent-encoded.
+const PLACE_BYTES: usize = 7 + 3 * MAX_ID_BYTES;
 
 /// Which page of a list is asked for.
 #[derive(Debug, Default)]
@@ -58,18 +61,20 @@ pub(super) async fn answer(service: &Arc<Service>, list: List, caller: Caller, u
     let Page { limit, after } = Page::of(&pairs)?;
     let store = caller.store(service);
     let mut window = Window { after, upto: None };
-    let mut next = None;
+    let (mut next, mut page) = (None, None);
     if let Some(limit) = limit {
+        let rest = link_without_place(uri).ok_or_else(|| Problem::BadQuery("limit".into()))?;
         let mut ids = store.ids(&list, &window, limit + 1, &caller.reach).await?;
         let goes_on = ids.len() > limit;
         ids.truncate(limit);
-        let Some(last) = ids.pop() else {
+        let Some(last) = ids.last().cloned() else {
             return Ok(answer::json("[]"));
         };
-        next = goes_on.then(|| link(uri, &pairs, &last));
+        next = goes_on.then(|| link(rest, &last));
         window.upto = Some(last);
+        page = Some(ids.into_iter().collect());
     }
-    let walk = Walk::new(Arc::clone(service), store, list, caller, window);
+    let walk = Walk::new(Arc::clone(service), store, list, caller, window, page);
     let body = answer::json(stream(walk).await?);
     Ok(match next {
         Some(link) => ([(LINK, link)], body).into_response(),
@@ -77,10 +82,18 @@ pub(super) async fn answer(service: &Arc<Service>, list: List, caller: Caller, u
     })
 }
 
-fn link(uri: &Uri, pairs: &Pairs, last: &str) -> String {
-    let mut query = pairs.without("after");
-    append(&mut query, "after", last);
-    format!("<{}?{query}>; rel=\"next\"", uri.path())
+/// The target of a list as the client wrote it, but for the place where its page begins; none where a link of it with
+/// another place could be longer than the gateway takes.
+fn link_without_place(uri: &Uri) -> Option<String> {
+    let query = uri.query().unwrap_or_default();
+    let pairs = query.split('&').filter(|pair| !pair.is_empty() && !query::is_named(pair, "after"));
+    let rest = format!("{}?{}", uri.path(), pairs.collect::<Vec<_>>().join("&"));
+    (rest.len() + PLACE_BYTES <= MAX_TARGET_BYTES).then_some(rest)
+}
+
+fn link(mut rest: String, last: &str) -> String {
+    query::append(&mut rest, "after", last);
+    format!("<{rest}>; rel=\"next\"")
 }
 
 /// A walk through a list, chunk by chunk.
@@ -91,6 +104,8 @@ struct Walk {
     account: String,
     reach: Reach,
     window: Window,
+    /// The rows that are shown, where a page was asked for: no more, whatever was stored since they were counted.
+    page: Option<HashSet<String>>,
     limit: usize,
     is_begun: bool,
     /// The last chunk was read.
@@ -112,21 +127,31 @@ enum Part {
 }
 
 impl Walk {
-    fn new(service: Arc<Service>, store: Store, list: List, caller: Caller, window: Window) -> Self {
+    fn new(
+        service: Arc<Service>,
+        store: Store,
+        list: List,
+        caller: Caller,
+        window: Window,
+        page: Option<HashSet<String>>,
+    ) -> Self {
         let limit = match &list {
             List::Documents { form: DocumentForm::Embedded, .. } => FIRST_DOCUMENTS,
             List::Documents { .. } | List::People { .. } | List::Pages { .. } | List::Units(_) => FIRST_RECORDS,
         };
         let (account, reach) = (caller.account, caller.reach);
         let (is_begun, is_last, parts, open) = (false, false, VecDeque::new(), None);
-        Self { service, store, list, account, reach, window, limit, is_begun, is_last, parts, open }
+        Self { service, store, list, account, reach, window, page, limit, is_begun, is_last, parts, open }
     }
 
     /// Reads the next chunk that has anything to send.
     async fn read(&mut self) -> Result<(), DbError> {
         loop {
-            let chunk = self.store.chunk(&self.list, &self.window, self.limit, &self.reach).await?;
+            let mut chunk = self.store.chunk(&self.list, &self.window, self.limit, &self.reach).await?;
             self.limit = chunk.rows_that_fit();
+            if let Some(page) = &self.page {
+                chunk.keep(page);
+            }
             if let Some(last) = chunk.last_id() {
                 self.window.after = Some(last.to_owned());
             }

@@ -17,7 +17,7 @@ use super::hashing::{Hashing, NewPassword};
 use super::json::{self, Object, Value};
 use super::store::{Changed, Created, Deleted, Key, List, PatchCondition};
 use super::{Service, answer, date, list};
-use crate::password::MIN_PASSWORD_CHARACTERS;
+use crate::password::{MIN_PASSWORD_CHARACTERS, can_sign_in};
 use crate::path::new_person_id;
 
 /// Members that a list can be narrowed by.
@@ -118,6 +118,7 @@ impl Person {
             Some(Value::String(text)) if text.chars().count() < MIN_PASSWORD_CHARACTERS => {
                 return Err(Problem::PasswordTooShort);
             }
+            Some(Value::String(text)) if !can_sign_in(text.as_bytes()) => return Err(Problem::PasswordUnusable),
             Some(Value::String(text)) => NewPassword::of(text),
             Some(_) => return Err(Problem::BadMember("password")),
         };

@@ -23,23 +23,20 @@ impl Pairs {
     pub(super) fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
-
-    /// All but the values of `name`, encoded again.
-    pub(super) fn without(&self, name: &str) -> String {
-        let mut encoded = String::new();
-        for (known, value) in self.0.iter().filter(|(known, _)| known != name) {
-            append(&mut encoded, known, value);
-        }
-        encoded
-    }
 }
 
-/// Appends a name and a value to an encoded query.
-pub(super) fn append(encoded: &mut String, name: &str, value: &str) {
-    let separator = if encoded.is_empty() { "" } else { "&" };
+/// Whether an encoded pair has this name.
+pub(super) fn is_named(pair: &str, name: &str) -> bool {
+    let encoded = pair.split('=').next().unwrap_or_default();
+    decode(encoded.as_bytes()).is_some_and(|known| known == name)
+}
+
+/// Appends a name and a value to a target that has a query, or the mark of one.
+pub(super) fn append(target: &mut String, name: &str, value: &str) {
+    let separator = if target.ends_with('?') { "" } else { "&" };
     let (name, value) = (utf8_percent_encode(name, NON_ALPHANUMERIC), utf8_percent_encode(value, NON_ALPHANUMERIC));
     // Writing to a `String` cannot fail.
-    let _ = write!(encoded, "{separator}{name}={value}");
+    let _ = write!(target, "{separator}{name}={value}");
 }
 
 fn decode(encoded: &[u8]) -> Option<String> {
@@ -59,7 +56,11 @@ mod tests {
         assert_eq!(pairs.value("empty"), Some(""));
         assert_eq!(pairs.value("a"), Some("1"));
         assert_eq!(pairs.value("none"), None);
-        assert_eq!(pairs.without("after"), "name=Ana%20Mar%C3%ADa&empty=&a=1&a=2");
+        assert!(is_named("%61fter=1", "after") && !is_named("x=after", "after") && !is_named("%ff=1", "after"));
+        let mut target = "/people?".to_owned();
+        append(&mut target, "name", "Ana María");
+        append(&mut target, "after", "x");
+        assert_eq!(target, "/people?name=Ana%20Mar%C3%ADa&after=x");
         assert!(Pairs::parse(b"a=%ff").is_none() && Pairs::parse(b"a=%00").is_none());
     }
 }

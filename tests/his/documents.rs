@@ -51,6 +51,52 @@ crate::on_both_stores! {
         assert_eq!(his.get(&own("ANA"), "/personal_docs/ANA?document=x").await.error().0, 400);
     }
 
+    async fn a_deletion_can_be_bound_to_the_bytes_it_was_meant_for(his) {
+        with_page(&his).await;
+        let target = "/personal_docs/ANA/p2/d";
+        let post = his.request(&professional(), "POST", target).header("content-type", "text/plain");
+        assert_eq!(post.body("0123456789").send().await.status, 200);
+        let tag = his.get(&own("ANA"), target).await.header("etag").unwrap().to_owned();
+        let delete = |tag: &str| his.request(&professional(), "DELETE", target).header("if-match", tag);
+        for other in ["\"x\"", &format!("W/{tag}"), ""] {
+            assert_eq!(delete(other).send().await.error().2, "precondition_failed", "{other}");
+        }
+        assert_eq!(his.get(&own("ANA"), target).await.text(), "0123456789");
+        assert_eq!(delete(&format!("\"x\", {tag}")).send().await.text(), "null");
+        assert_eq!(delete("*").send().await.error().2, "document_not_found");
+        // One without bytes has no tag.
+        his.post(&professional(), target, "{}").await;
+        assert_eq!(delete(&tag).send().await.status, 412);
+        assert_eq!(delete("*").send().await.status, 200);
+    }
+
+    async fn an_empty_document_is_one_that_is_there(his) {
+        with_page(&his).await;
+        let bytes = his.request(&professional(), "POST", "/personal_docs/ANA/p2/d1").header("content-type", "text/plain");
+        assert_eq!(bytes.send().await.status, 200);
+        assert_eq!(his.post(&professional(), "/personal_docs/ANA/p2/d2", r#"{"document":""}"#).await.status, 200);
+        his.post(&professional(), "/personal_docs/ANA/p2/d3", "{}").await;
+        let contents = async |query: &str| {
+            let list = his.get(&own("ANA"), &format!("/personal_docs/ANA{query}")).await.json();
+            list.as_array().unwrap().iter().map(|one| one[3].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(contents("").await, [json!(""), json!(""), json!(null)]);
+        let path = |id: &str| json!(format!("/personal_docs/ANA/p2/{id}"));
+        assert_eq!(contents("?document=link").await, [path("d1"), path("d2"), json!(null)]);
+        let empty = his.get(&own("ANA"), "/personal_docs/ANA/p2/d1").await;
+        assert_eq!((empty.status, empty.header("content-length"), empty.body.len()), (200, Some("0"), 0));
+    }
+
+    async fn a_range_is_no_matter_to_head(his) {
+        with_page(&his).await;
+        let raw = his.request(&professional(), "POST", "/personal_docs/ANA/p2/d").header("content-type", "text/plain");
+        raw.body("0123456789").send().await;
+        for range in ["bytes=2-4", "bytes=99-"] {
+            let head = his.request(&own("ANA"), "HEAD", "/personal_docs/ANA/p2/d").header("range", range).send().await;
+            assert_eq!((head.status, head.header("content-length"), head.header("content-range")), (200, Some("10"), None));
+        }
+    }
+
     async fn one_range_is_served(his) {
         with_page(&his).await;
         let raw = his.request(&professional(), "POST", "/personal_docs/ANA/p2/d").header("content-type", "text/plain");

@@ -19,6 +19,7 @@ mod epoch;
 mod heads;
 mod import;
 mod limits;
+mod lists;
 mod logins;
 mod outage;
 mod pages;

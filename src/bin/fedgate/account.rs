@@ -342,5 +342,8 @@ pub(crate) fn read_password(prompt: &str) -> anyhow::Result<Secret> {
     if line.is_empty() {
         bail!("the password is empty");
     }
+    if !password::can_sign_in(line.as_bytes()) {
+        bail!("the password has a line break or NUL, with which nobody can sign in");
+    }
     Ok(Secret::new(line.into_bytes()))
 }

@@ -95,6 +95,9 @@ async fn check_password(
         Some(Value::String(text)) if text.len() > password::MAX_PASSWORD_BYTES => {
             return Err(Fault::because("`password` is too long"));
         }
+        Some(Value::String(text)) if !password::can_sign_in(text.as_bytes()) => {
+            return Err(Fault::because("`password` has a line break or NUL, with which nobody can sign in"));
+        }
         Some(Value::String(text)) => Zeroizing::new(text.clone()),
         Some(_) => return Err(Fault::because("`password` is no string")),
     };

@@ -1,5 +1,7 @@
 //! Rows of a list as elements of the JSON list that is sent, and how many of them are held at a time.
 
+use std::collections::HashSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -71,6 +73,14 @@ impl Chunk {
         let fits = room.checked_div(self.largest).unwrap_or(MOST).max(1);
         let most = if self.read == 0 { FIRST } else { MOST.min(self.read * 3) };
         i32::try_from(fits.min(most)).unwrap_or(1)
+    }
+
+    /// Keeps the rows of these ids alone: a row that came since they were counted belongs to no page yet.
+    pub fn keep(&mut self, ids: &HashSet<String>) {
+        if let Some(last) = self.rows.last() {
+            self.unwanted.get_or_insert_with(|| last.id.clone());
+        }
+        self.rows.retain(|row| ids.contains(&row.id));
     }
 
     /// There are no more rows of the `limit` that were asked for.

@@ -254,12 +254,17 @@ impl Store {
         each!(self, store => store.compare(key, document, reach))
     }
 
-    /// Deletes a personal document; whether it was there.
+    /// Deletes a personal document.
     ///
     /// # Errors
     /// See [`Store::record`].
-    pub async fn delete_document(&self, key: &DocumentKey, reach: &Reach) -> Result<bool, DbError> {
-        each!(self, store => store.delete_document(key, reach))
+    pub async fn delete_document(
+        &self,
+        key: &DocumentKey,
+        condition: &IfMatch,
+        reach: &Reach,
+    ) -> Result<Deleted, DbError> {
+        each!(self, store => store.delete_document(key, condition, reach))
     }
 
     /// Which store this is: an id that the migration wrote once.

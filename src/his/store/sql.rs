@@ -38,6 +38,20 @@ impl Dialect {
         format!("{column} = {parameter} AND {}", self.exact(column, parameter))
     }
 
+    /// What a member of a document is compared by: a string, or a number or truth value as it is written; nothing else.
+    fn comparable(self, member: &str) -> String {
+        match self {
+            Self::Postgres => format!(
+                "CASE WHEN jsonb_typeof(data -> '{member}') IN ('string', 'number', 'boolean') THEN data ->> '{member}' END"
+            ),
+            // `->>` would make an integer of a number and of a truth value, which equal no text.
+            Self::Sqlite => format!(
+                "CASE json_type(data -> '{member}') WHEN 'text' THEN data ->> '{member}' \
+                 WHEN 'object' THEN NULL WHEN 'array' THEN NULL WHEN 'null' THEN NULL ELSE data -> '{member}' END"
+            ),
+        }
+    }
+
     /// The text of a row as it may be seen.
     pub(super) fn visible(self, table: Table) -> &'static str {
         match (self, table) {
@@ -293,7 +307,7 @@ fn select(dialect: Dialect, columns: &str, list: &List, window: &Window, limit: 
         List::People { members } => {
             conditions.add_person("id", reach.own());
             for (member, value) in members {
-                conditions.add(&format!("data ->> '{member}' ="), value);
+                conditions.add(&format!("{} =", dialect.comparable(member)), value);
             }
         }
         List::Pages { person, since, page_type } => {
@@ -301,7 +315,7 @@ fn select(dialect: Dialect, columns: &str, list: &List, window: &Window, limit: 
             conditions.add_person("book", reach.own());
             let first_day = since.as_ref().map(Since::first_day);
             conditions.add_some(&format!("{} >=", dialect.day_of_page()), first_day.as_deref());
-            conditions.add_some("data ->> 'page_type' =", page_type.as_deref());
+            conditions.add_some(&format!("{} =", dialect.comparable("page_type")), page_type.as_deref());
         }
         List::Units(_) => {}
         List::Documents { person, page, form: _ } => {

@@ -8,14 +8,18 @@ use tokio_postgres::types::ToSql;
 
 use super::super::document::{Content, DocumentHead, DocumentVersion, NewDocument, PIECE_BYTES, Staging, Version};
 use super::super::sql;
-use super::super::{DocumentCreated, DocumentKey, Reach};
+use super::super::{Deleted, DocumentCreated, DocumentKey, Reach};
 use super::{DIALECT, Postgres};
 use crate::db::DbError;
+use crate::his::etag::{self, IfMatch};
 use crate::his::json;
 
 /// Columns of a head. The bytes are hashed where they are; their length is known without reading them.
 const HEAD: &str = "coalesce(data::text, 'null'), data ->> 'content_type', substring(document from 1 for 16), \
      octet_length(document)::bigint, encode(sha256(document), 'hex'), xmin::text";
+
+/// What the tag of the bytes is made of.
+const TAG: &str = "encode(sha256(document), 'hex')";
 
 /// `$1` person, `$2` page, `$3` document, `$4` the only person within reach (or null), `$5` data; `$6` bytes, or upload, the first
 /// place and the length of what was staged.
@@ -170,10 +174,29 @@ impl Postgres {
         Ok(if is_taken { DocumentCreated::Taken } else { DocumentCreated::Incomplete })
     }
 
-    pub(in super::super) async fn delete_document(&self, key: &DocumentKey, reach: &Reach) -> Result<bool, DbError> {
-        let session = self.writer().await?;
-        let statement = session.prepare_cached(&sql::delete_document(DIALECT)).await?;
+    pub(in super::super) async fn delete_document(
+        &self,
+        key: &DocumentKey,
+        condition: &IfMatch,
+        reach: &Reach,
+    ) -> Result<Deleted, DbError> {
         let parameters: [&(dyn ToSql + Sync); 4] = [&key.person, &key.page, &key.document, &reach.own()];
-        Ok(session.execute(&statement, &parameters).await? > 0)
+        let mut session = self.writer().await?;
+        let transaction = session.transaction().await?;
+        if condition.is_conditional() {
+            let tag = format!("{} FOR UPDATE", sql::select_document(DIALECT, TAG));
+            let statement = transaction.prepare_cached(&tag).await?;
+            let Some(row) = transaction.query_opt(&statement, &parameters).await? else {
+                return Ok(Deleted::Missing);
+            };
+            let tag: Option<String> = row.try_get(0)?;
+            if !condition.admits_tag(|| etag::of_hash(&tag.unwrap_or_default())) {
+                return Ok(Deleted::Stale);
+            }
+        }
+        let statement = transaction.prepare_cached(&sql::delete_document(DIALECT)).await?;
+        let deleted = transaction.execute(&statement, &parameters).await?;
+        transaction.commit().await?;
+        Ok(if deleted > 0 { Deleted::Done } else { Deleted::Missing })
     }
 }

@@ -9,9 +9,10 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension, Transaction, params};
 
 use super::super::document::{Content, DocumentHead, DocumentVersion, NewDocument, PIECE_BYTES, Staging, Version};
 use super::super::sql;
-use super::super::{DocumentCreated, DocumentKey, Reach};
+use super::super::{Deleted, DocumentCreated, DocumentKey, Reach};
 use super::{DIALECT, SqliteStore, exists};
 use crate::db::DbError;
+use crate::his::etag::{self, IfMatch};
 use crate::his::json;
 
 const INSERT: &str =
@@ -113,11 +114,23 @@ impl SqliteStore {
         self.read(move |connection| compare(connection, &key, &document, &reach)).await
     }
 
-    pub(in super::super) async fn delete_document(&self, key: &DocumentKey, reach: &Reach) -> Result<bool, DbError> {
-        let (key, reach) = (key.clone(), reach.clone());
+    pub(in super::super) async fn delete_document(
+        &self,
+        key: &DocumentKey,
+        condition: &IfMatch,
+        reach: &Reach,
+    ) -> Result<Deleted, DbError> {
+        let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
         let work = move |transaction: &Transaction<'_>| {
+            if condition.is_conditional() {
+                let Some(head) = head(transaction, &key, &reach)? else { return Ok(Deleted::Missing) };
+                if !condition.admits_tag(|| etag::of_hash(&head.tag)) {
+                    return Ok(Deleted::Stale);
+                }
+            }
             let mut statement = transaction.prepare_cached(&sql::delete_document(DIALECT))?;
-            Ok(statement.execute(params![key.person, key.page, key.document, reach.own()])? > 0)
+            let deleted = statement.execute(params![key.person, key.page, key.document, reach.own()])?;
+            Ok(if deleted > 0 { Deleted::Done } else { Deleted::Missing })
         };
         self.write(work).await
     }

@@ -1,0 +1,83 @@
+//! Lists by the page and by filters: the same on both stores.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+
+use crate::support::{His, professional};
+
+/// The ids of a list, and the link to what follows.
+async fn ids(his: &His, target: &str) -> (String, Option<String>) {
+    let reply = his.get(&professional(), target).await;
+    assert_eq!(reply.status, 200, "{target}: {}", reply.text());
+    let ids: Vec<String> =
+        reply.json().as_array().unwrap().iter().map(|one| one[0]["id"].as_str().unwrap().into()).collect();
+    let link = reply.header("link").map(|link| link.strip_prefix('<').unwrap().split('>').next().unwrap().to_owned());
+    (ids.join(" "), link)
+}
+
+crate::on_both_stores! {
+    async fn a_filter_finds_strings_numbers_and_truth_values_as_they_are_written_and_nothing_else(his) {
+        for (id, value) in [
+            ("A", json!("5")), ("B", json!(5)), ("C", json!("true")), ("D", json!(true)), ("E", json!(false)), ("F", json!({"a": 1})),
+            ("G", json!([1])), ("H", json!(null)), ("I", json!("null")), ("J", json!("")),
+        ] {
+            his.person(id, &json!({"name": value, "gender": value}).to_string()).await;
+        }
+        his.person("K", r#"{"name":1.50}"#).await;
+        for (value, found) in [
+            ("5", "A B"), ("true", "C D"), ("false", "E"), ("1", ""), ("0", ""), ("null", "I"), ("", "J"), ("1.50", "K"), ("1.5", ""),
+            ("%7B%22a%22%3A1%7D", ""), ("%7B%22a%22%3A%201%7D", ""), ("%5B1%5D", ""), ("5.0", ""),
+        ] {
+            assert_eq!(ids(&his, &format!("/people?name={value}")).await.0, found, "{value}");
+        }
+        assert_eq!(ids(&his, "/people?name=5&gender=5").await.0, "A B");
+        for (page, kind) in [("p1", json!(7)), ("p2", json!("7")), ("p3", json!(true)), ("p4", json!({}))] {
+            his.page("A", page, &json!({"id": page, "page_type": kind}).to_string()).await;
+        }
+        assert_eq!(ids(&his, "/pols/A?page_type=7").await.0, "p1 p2");
+        assert_eq!(ids(&his, "/pols/A?page_type=true").await.0, "p3");
+        assert_eq!(ids(&his, "/pols/A?page_type=%7B%7D").await.0, "");
+    }
+
+    async fn a_page_never_has_more_rows_than_were_asked_for(his) {
+        for id in ["A", "C", "E"] {
+            his.person(id, "{}").await;
+        }
+        let is_done = AtomicBool::new(false);
+        let write = async {
+            while !is_done.load(Ordering::Relaxed) {
+                his.sql("INSERT INTO people (id, data) VALUES ('B', '{\"id\": \"B\"}')").await;
+                his.sql("DELETE FROM people WHERE id = 'B'").await;
+            }
+        };
+        let read = async {
+            for _ in 0..150 {
+                let (page, link) = ids(&his, "/people?limit=2").await;
+                assert!(["A C", "A B", "A"].contains(&page.as_str()), "{page}");
+                assert!(link.is_some());
+            }
+            is_done.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(write, read);
+    }
+
+    async fn a_next_link_is_one_that_the_gateway_takes(his) {
+        // One byte each as they are written, three where they are encoded.
+        let name = "'".repeat(4000);
+        for id in ["A", "B", "C"] {
+            his.person(id, &json!({"name": name}).to_string()).await;
+        }
+        let (first, link) = ids(&his, &format!("/people?limit=1&name={name}&%61fter=&unknown=(x)")).await;
+        let link = link.unwrap();
+        assert_eq!((first.as_str(), link.matches("fter=").count()), ("A", 1));
+        assert!(fedgate::path::parse_target(link.as_bytes()).is_ok(), "{} bytes", link.len());
+        let (second, link) = ids(&his, &link).await;
+        assert_eq!(second, "B");
+        assert_eq!(ids(&his, &link.unwrap()).await, ("C".to_owned(), None));
+        // A query that leaves no room for the link is refused before a page is shown that nothing follows.
+        let long = format!("/people?limit=1&name={}", "x".repeat(8000));
+        assert_eq!(his.get(&professional(), &long).await.error().2, "bad_query");
+        assert_eq!(ids(&his, &format!("/people?name={}", "x".repeat(8000))).await.0, "");
+    }
+}
