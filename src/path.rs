@@ -49,7 +49,8 @@ pub enum PathError {
     /// A segment is `.` or `..`.
     #[error("path has a dot segment")]
     DotSegment,
-    /// A byte that has no place in a path or query: a control, blank, `\`, `;`, `#`, or one that is not ASCII.
+    /// A byte that has no place in a path or query: a control, blank, `\`, `"`, `<`, `>`, `#`, one that is not ASCII, or in
+    /// a path `;` and all else that is no `pchar` of RFC 3986.
     #[error("path or query has a forbidden character")]
     ForbiddenCharacter,
     /// `%` without two hexadecimal digits.
@@ -94,9 +95,8 @@ pub fn parse_target(target: &[u8]) -> Result<(CanonicalPath<'_>, Option<&str>), 
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    if query
-        .is_some_and(|query| query.bytes().any(|byte| !(0x21..0x7f).contains(&byte) || byte == b'#' || byte == b'\\'))
-    {
+    let forbidden = |byte: u8| !(0x21..0x7f).contains(&byte) || b"#\\\"<>".contains(&byte);
+    if query.is_some_and(|query| query.bytes().any(forbidden)) {
         return Err(PathError::ForbiddenCharacter);
     }
     Ok((CanonicalPath::parse(path)?, query))

@@ -34,6 +34,8 @@ mod vanishing;
 mod instances;
 #[path = "gateway/explain.rs"]
 mod explain;
+#[path = "gateway/explained.rs"]
+mod explained;
 #[path = "gateway/operating.rs"]
 mod operating;
 #[path = "gateway/tls.rs"]

@@ -9,6 +9,7 @@
 
 mod roles_cfg;
 mod rights;
+mod names;
 mod review;
 mod warnings;
 mod cases;
@@ -17,10 +18,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use cases::{Asks, Case, CasesError, Expectation, parse_cases};
+pub use names::{hint, suggestion};
 pub use review::{Asked, CellChange, Explanation, Matrix, RoleSays, Says};
 pub use rights::{Endpoint, EndpointTable, Rights};
 pub use roles_cfg::{Grant, MAX_POLICY_BYTES, PolicyError, RoleDefinition};
-pub use warnings::{Warning, hint, suggestion};
+pub use warnings::Warning;
 
 /// Whose records a role's permission reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

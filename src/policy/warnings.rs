@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::names::{look_alikes, oddity_of_name, suggestion};
 use super::{Asked, Grant, Method, PolicySet, Reach, RoleDefinition};
 use crate::escape;
 
@@ -15,45 +16,6 @@ pub struct Warning {
     pub line: usize,
     /// What is odd, and what follows; names in it are bounded, and each of their characters is seen.
     pub text: String,
-}
-
-/// Asks whether a known name was meant that differs from an unknown one by case alone; nothing where there is none.
-pub fn hint<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let folded = unknown.to_lowercase();
-    // The first in order, so that the hint is always the same.
-    let alike = known.into_iter().filter(|known| known.to_lowercase() == folded).min();
-    alike
-        .map_or(String::new(), |known| format!(" (did you mean `{}`? names are compared exactly)", escape::name(known)))
-}
-
-/// As [`hint`], and where there is none, asks whether a known name was meant that differs by a letter or two.
-pub fn suggestion<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
-    let hint = hint(unknown, known.clone());
-    // Half a name that is otherwise spelled is another name. And what is long costs its square.
-    let most = (unknown.chars().count() / 2).min(2);
-    if !hint.is_empty() || unknown.len() > 100 {
-        return hint;
-    }
-    let folded = unknown.to_lowercase();
-    let near = known.into_iter().map(|known| (edits(&folded, &known.to_lowercase()), known));
-    let nearest = near.filter(|(edits, _)| *edits <= most).min();
-    nearest.map_or(String::new(), |(_, known)| format!(" (did you mean `{}`?)", escape::name(known)))
-}
-
-/// How many letters must be inserted, left out or replaced to make one name the other (Levenshtein).
-fn edits(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (line, letter) in one.chars().enumerate() {
-        let mut next = vec![line + 1];
-        for (known, pair) in other.iter().zip(row.windows(2)) {
-            let (diagonal, up) = (pair.first().copied().unwrap_or(0), pair.last().copied().unwrap_or(0));
-            let left = next.last().copied().unwrap_or(0);
-            next.push((diagonal + usize::from(*known != letter)).min(up + 1).min(left + 1));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 impl PolicySet {
@@ -70,6 +32,9 @@ impl PolicySet {
                 warn(role.line, text);
             }
             first_lines.entry(&role.name).or_insert(role.line);
+            if let Some(oddity) = oddity_of_name(&role.name) {
+                warn(role.line, format!("the name of role `{name}` {oddity}; roles of accounts are compared exactly"));
+            }
             if role.global_is_boolean && role.reach == Reach::Global {
                 let text = format!(
                     "`global` of role `{name}` is true, not \"True\": Thalamus would read it as own records only"
@@ -87,9 +52,30 @@ impl PolicySet {
                 }
             }
         }
+        for (one, other) in look_alikes(first_lines.keys().copied()) {
+            let (one, line) = (escape::name(one), first_lines.get(one).copied().unwrap_or_default());
+            warn(line, format!("role `{one}` looks like role `{}`, and is another", escape::name(other)));
+        }
         warnings.sort();
         warnings.dedup();
         warnings
+    }
+}
+
+/// The endpoint that stands for the members of an account: its roles, and whether it may log in.
+const ACCOUNT: &str = "account";
+
+impl PolicySet {
+    /// What is missing from this policy where that may well be meant, given what the routes ask for.
+    pub fn notes(&self, asked: &Asked<'_>) -> Vec<String> {
+        let grants = |role: &RoleDefinition| Method::ALL.iter().any(|method| role.grants(*method, ACCOUNT));
+        let nobody = asked.contains_key(ACCOUNT) && !self.roles().iter().any(grants);
+        let note = || {
+            format!(
+                "no role is granted `{ACCOUNT}`: nobody gives roles or switches accounts off over HTTP; that leaves `fedgate account`"
+            )
+        };
+        nobody.then(note).into_iter().collect()
     }
 }
 
@@ -133,14 +119,15 @@ impl PolicySet {
 fn oddity(role: &RoleDefinition, grant: &Grant, asked: &Asked<'_>) -> Option<String> {
     let (name, key, endpoint) = (escape::name(&role.name), escape::name(&grant.method), escape::name(&grant.endpoint));
     let Some(method) = Method::of_key(&grant.method) else {
+        let meant = suggestion(&grant.method, Method::ALL.map(Method::as_str));
         return Some(format!(
-            "`{key}` of role `{name}` is no method that is judged (HEAD is judged as GET); it grants nothing"
+            "`{key}` of role `{name}` is no method that is judged (HEAD is judged as GET){meant}; it grants nothing"
         ));
     };
     let Some(methods) = asked.get(grant.endpoint.as_str()) else {
         return Some(format!(
             "no route leads to endpoint `{endpoint}`{}; role `{name}` gains nothing by it",
-            hint(&grant.endpoint, asked.keys().copied())
+            suggestion(&grant.endpoint, asked.keys().copied())
         ));
     };
     if !methods.contains(&method) {

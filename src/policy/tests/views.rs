@@ -70,20 +70,28 @@ fn an_edit_is_shown_as_the_cells_it_changes_and_only_what_gives_more_widens() {
 
 #[test]
 fn what_is_hardly_meant_is_warned_of_and_nothing_else() {
-    let warnings = |text: &str| -> Vec<(usize, String)> {
+    let asked = || {
         let writes = BTreeSet::from([Method::Post, Method::Patch]);
-        let asked = Asked::from([
+        Asked::from([
             ("person", [Method::Get].into_iter().chain(writes.clone()).collect()),
             ("people", [Method::Get].into()),
             ("account", writes),
-        ]);
-        let found = policy(text).warnings(&asked);
+        ])
+    };
+    let warnings = |text: &str| -> Vec<(usize, String)> {
+        let found = policy(text).warnings(&asked());
         found.into_iter().map(|warning| (warning.line, warning.text)).collect()
     };
     assert_eq!(warnings(r#"[{"role": "r", "permissions": {"GET": ["person"], "global": "True"}}]"#), []);
     assert_eq!(warnings(r#"[{"role": "r", "permissions": {"GET": ["person"], "global": false}}]"#), []);
     assert_eq!(warnings(r#"[{"role": "r", "permissions": {"PATCH": ["account"], "global": "True"}}]"#), []);
     assert_eq!(warnings(r#"[{"role": "r", "permissions": {"GET": ["people"], "global": "True"}}]"#), []);
+    assert_eq!(
+        policy(r#"[{"role": "r", "permissions": {"PATCH": ["account"]}}]"#).notes(&asked()),
+        Vec::<String>::new()
+    );
+    let notes = policy(r#"[{"role": "r", "permissions": {"GET": ["person"]}}]"#).notes(&asked());
+    assert!(notes.len() == 1 && notes[0].starts_with("no role is granted `account`"), "{notes:?}");
     let found = warnings(
         r#"[
 {"role": "r", "permissions": {"GET": ["person"], "global": true}},

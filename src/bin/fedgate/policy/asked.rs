@@ -1,7 +1,9 @@
 //! What a request asks of the policy, or what the gateway answers without asking it.
 //!
-//! The one rule: the same order as that of the gateway: the request line, the path, the method, who it is, the policy.
+//! The one rule: the same order as that of the gateway (the request line, the path, the method, who it is, the policy), and
+//! its own code for each.
 
+use fedgate::framing::{FramingError, check_head};
 use fedgate::path::{CanonicalPath, parse_target};
 use fedgate::pipeline::Refusal;
 use fedgate::policy::{Asked, Method, Question};
@@ -30,11 +32,13 @@ impl Unasked {
 
 /// The path of a request line, if the gateway reads it as one.
 pub(super) fn parse<'p>(method: &str, path: &'p str) -> Result<CanonicalPath<'p>, Unasked> {
-    if method == "CONNECT" {
-        return Err(Unasked::to_everybody(405, "no path serves CONNECT: the gateway answers 405".into()));
-    }
-    if http::Method::from_bytes(method.as_bytes()).is_err() {
-        return Err(Unasked::to_everybody(400, "the method is no word: the gateway answers 400".into()));
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: gateway.example\r\n\r\n");
+    // A line end in it would begin a header that nobody asked about.
+    let read =
+        if head.matches('\r').count() == 3 { check_head(head.as_bytes()) } else { Err(FramingError::RequestLine) };
+    if let Err(fault) = read {
+        let status = fault.status();
+        return Err(Unasked::to_everybody(status, format!("{fault}: the gateway answers {status}")));
     }
     parse_target(path.as_bytes()).map(|(path, _)| path).map_err(|fault| {
         if !is_known(method) || (method == "OPTIONS" && path == "*") {

@@ -20,15 +20,17 @@ pub(super) fn check(file: &Path, policy: &PolicySet, routes: &Routes, strict: bo
     if !of_thalamus.is_empty() {
         found = format!("{found}, and {} for who runs Thalamus too", of_thalamus.len());
     }
+    let notes = policy.notes(&routes.asked());
     let list = |warnings: &[Warning]| -> Vec<_> {
         warnings.iter().map(|warning| json!({ "line": warning.line, "warning": warning.text })).collect()
     };
     let lines = warnings.iter().chain(&of_thalamus).map(|warning| format!("{file}:{}: {}", warning.line, warning.text));
     let roles_in_words = count(roles, "role", "roles");
+    let lines = lines.chain(notes.iter().map(|note| format!("{file}: {note}")));
     let lines = lines.chain([format!("{file}: {roles_in_words}, fingerprint {fingerprint}, {found}")]).collect();
     let json = json!({
         "file": file, "roles": roles, "fingerprint": fingerprint, "warnings": list(&warnings),
-        "thalamus": list(&of_thalamus),
+        "thalamus": list(&of_thalamus), "notes": notes,
     });
     // What only Thalamus would stumble over is no fault of a policy here.
     let failure = (strict && !warnings.is_empty()).then(|| anyhow!("there are warnings").into());

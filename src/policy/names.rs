@@ -1,0 +1,130 @@
+//! Names that are not what they seem: misspelled, or spelled with characters that nobody can tell from others.
+//!
+//! The one rule: this finds what to tell an operator, and compares no names for a decision: those are compared byte for byte.
+//! Source of what looks alike: Unicode Technical Standard 39, sections 4 and 5.1.
+
+use std::collections::BTreeMap;
+
+use unicode_security::{MixedScript, skeleton};
+
+use crate::escape;
+
+/// Longest name that is compared letter by letter, which costs its square, in bytes.
+const LONGEST: usize = 100;
+
+/// Asks whether a known name was meant that differs from an unknown one by case alone; nothing where there is none.
+pub fn hint<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let folded = unknown.to_lowercase();
+    // The first in order, so that the hint is always the same.
+    let alike = known.into_iter().filter(|known| known.to_lowercase() == folded).min();
+    alike
+        .map_or(String::new(), |known| format!(" (did you mean `{}`? names are compared exactly)", escape::name(known)))
+}
+
+/// As [`hint`], and where there is none, asks whether a known name was meant that looks the same, or differs by a letter or
+/// two.
+pub fn suggestion<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    let hint = hint(unknown, known.clone());
+    if !hint.is_empty() || unknown.len() > LONGEST {
+        return hint;
+    }
+    if let Some(same) = known.clone().into_iter().filter(|known| skeleton(known).eq(skeleton(unknown))).min() {
+        return format!(" (did you mean `{}`? it looks the same, and other letters stand in it)", escape::name(same));
+    }
+    // Half a name that is otherwise spelled is another name.
+    let most = (unknown.chars().count() / 2).min(2);
+    let folded = unknown.to_lowercase();
+    let near = known.into_iter().map(|known| (edits(&folded, &known.to_lowercase()), known));
+    let nearest = near.filter(|(edits, _)| *edits <= most).min();
+    nearest.map_or(String::new(), |(_, known)| format!(" (did you mean `{}`?)", escape::name(known)))
+}
+
+/// What a reader does not see in a name, if there is something: it goes on a sentence.
+pub(super) fn oddity_of_name(name: &str) -> Option<&'static str> {
+    if name != name.trim() {
+        Some("has blanks around it")
+    } else if name.chars().any(|c| c != ' ' && (c.is_whitespace() || c.is_control() || is_invisible(c))) {
+        Some("has characters that are not seen")
+    } else if !name.is_single_script() {
+        Some("mixes letters of several scripts, some of which look alike")
+    } else {
+        None
+    }
+}
+
+/// What takes no room of its own: joiners, marks of direction, fillers.
+fn is_invisible(character: char) -> bool {
+    matches!(character, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Names that look like another before them.
+pub(super) fn look_alikes<'a>(names: impl Iterator<Item = &'a str>) -> Vec<(&'a str, &'a str)> {
+    let mut looks: BTreeMap<String, &str> = BTreeMap::new();
+    let mut found = Vec::new();
+    for name in names.filter(|name| name.len() <= LONGEST) {
+        if let Some(other) = looks.insert(skeleton(name).collect(), name) {
+            found.push((name, other));
+        }
+    }
+    found
+}
+
+/// How many letters must be inserted, left out, replaced, or exchanged with their neighbour to make one name the other
+/// (Damerau, Levenshtein; no letter is touched twice).
+fn edits(one: &str, other: &str) -> usize {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    let at = |row: &[usize], place: usize| row.get(place).copied().unwrap_or(usize::MAX / 2);
+    let (mut before, mut row): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=other.len()).collect());
+    for (line, letter) in one.iter().enumerate() {
+        let mut next = vec![line + 1];
+        for (column, known) in other.iter().enumerate() {
+            let replaced = at(&row, column) + usize::from(known != letter);
+            let mut least = replaced.min(at(&row, column + 1) + 1).min(at(&next, column) + 1);
+            let is_exchanged =
+                line > 0 && column > 0 && one.get(line - 1) == Some(known) && other.get(column - 1) == Some(letter);
+            if is_exchanged {
+                least = least.min(at(&before, column - 1) + 1);
+            }
+            next.push(least);
+        }
+        before = std::mem::replace(&mut row, next);
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_pen_is_told_with_the_name_that_is_meant() {
+        let meant = |unknown: &str| suggestion(unknown, ["GET", "POST", "PATCH", "DELETE"]);
+        assert_eq!(meant("GTE"), " (did you mean `GET`?)");
+        assert_eq!(meant("PTACH"), " (did you mean `PATCH`?)");
+        assert!(meant("get").contains("`GET`? names are compared exactly"));
+        assert!(meant("G\u{415}T").contains("`GET`? it looks the same"));
+        assert_eq!(meant("PUT"), "");
+        assert_eq!(edits("abcdef", "badcfe"), 3);
+        assert_eq!((edits("", "abc"), edits("abc", ""), edits("kitten", "sitting")), (3, 3, 3));
+    }
+
+    #[test]
+    fn what_is_not_seen_in_a_name_is_told() {
+        let oddities = [
+            ("nurse ", "blanks"),
+            ("nur\u{200b}se", "not seen"),
+            ("nur\u{a0}se", "not seen"),
+            ("nurs\u{435}", "scripts"),
+        ];
+        for (name, says) in oddities {
+            assert!(oddity_of_name(name).is_some_and(|said| said.contains(says)), "{name}");
+        }
+        for name in ["nurse", "head nurse", "médico", "медсестра", "看護師", "nurse_2", "ιατρός"] {
+            assert_eq!(oddity_of_name(name), None, "{name}");
+        }
+        let (latin, cyrillic) = ("nurse", "nurs\u{435}");
+        assert_eq!(look_alikes([latin, "root", cyrillic].into_iter()), [(cyrillic, latin)]);
+    }
+}
