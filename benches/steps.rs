@@ -88,7 +88,7 @@ fn main() {
     table.step("authenticate on a hit", || {
         parts
             .authenticator
-            .authenticate(Some(black_box(HEADER)), CLIENT.into(), &policy)
+            .authenticate(Some(black_box(HEADER)), CLIENT, &policy)
             .now_or_never()
             .expect("a hit never waits")
     });
@@ -189,10 +189,7 @@ impl Parts {
             let changes = authenticator.accounts().changes_since(None).await.expect("answered");
             authenticator.reported(Moment::now() + Duration::from_secs(3600), Ok(()));
             authenticator.confirmed(Moment::now(), &changes);
-            authenticator
-                .authenticate(Some(HEADER), CLIENT.into(), &policy.load_full())
-                .await
-                .expect("the right password");
+            authenticator.authenticate(Some(HEADER), CLIENT, &policy.load_full()).await.expect("the right password");
             authenticator
         });
         let pipeline = Pipeline::new(Arc::clone(&authenticator), Arc::clone(&routes), Arc::clone(&policy));

@@ -68,6 +68,8 @@ mod exchanges;
 mod crowding;
 #[path = "gateway/dependencies.rs"]
 mod dependencies;
+#[path = "gateway/guessing.rs"]
+mod guessing;
 #[path = "gateway/foreign.rs"]
 mod foreign;
 #[path = "gateway/pages.rs"]

@@ -3,9 +3,11 @@
 //! One verification takes tens of milliseconds of a whole core and 46 MiB, so these queues are the lever for denial of
 //! service. The one rule: they are bounded by the work that waits, a full one is told at once ([`Busy`]), no caller fills
 //! one ([`queue`]), and a caller who went away costs nothing. Who proved the password from the same address lately waits in
-//! a lane of its own, which is served first: a flood of guesses fills the other one. Each thread keeps an arena of its own.
+//! a lane of its own, which is served first: a flood of guesses fills the other one. One account has at most half of a lane.
+//! Each thread keeps an arena of its own. When a wrong password may be told is for [`schedule`] to say.
 
 mod queue;
+mod schedule;
 mod work;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,10 +19,18 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
+use super::spacing::LONGEST;
 use crate::password::{self, Arena, Cost, HashWork};
 pub(super) use queue::JobOwner;
 use queue::JobQueue;
+pub(super) use schedule::Booking;
+use schedule::HashingSchedule;
 use work::HashingPace;
+
+/// The share of a lane that one account may have.
+const ACCOUNT_SHARE: u32 = 2;
+/// How often a verification that is waited for is looked up in the schedule.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The queue is full, or there are no hashers; the same request may succeed in a moment.
 #[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
@@ -49,13 +59,15 @@ struct Handle {
     threads: usize,
     /// The work that may wait in each lane.
     most: Duration,
+    /// Verifications of today that one account may have in each lane.
+    most_of_account: u32,
 }
 
-#[derive(Default)]
 struct Queues {
     jobs: Mutex<Jobs>,
     news: Condvar,
     pace: HashingPace,
+    schedule: Mutex<HashingSchedule>,
 }
 
 #[derive(Default)]
@@ -104,13 +116,14 @@ impl Hasher {
     /// # Errors
     /// The operating system gives no thread.
     pub(super) fn start(threads: usize, longest: Duration, cost: Cost) -> std::io::Result<Self> {
-        let queues = Arc::new(Queues::default());
+        let queues = Arc::new(Queues::new(threads));
         for number in 0..threads {
             let queues = Arc::clone(&queues);
             thread::Builder::new().name(format!("hasher-{number}")).spawn(move || work(&queues, cost))?;
         }
         let most = longest.saturating_mul(u32::try_from(threads).unwrap_or(u32::MAX));
-        Ok(Self { shared: Arc::new(Handle { queues, threads, most }), cost })
+        let most_of_account = HashingPace::verifications_in(most / ACCOUNT_SHARE);
+        Ok(Self { shared: Arc::new(Handle { queues, threads, most, most_of_account }), cost })
     }
 
     /// The cost of the hashes made here.
@@ -123,9 +136,77 @@ impl Hasher {
         self.shared.queues.pace.dearest_of_today(self.cost)
     }
 
+    /// Schedules a verification that is asked for now. It counts as one of the dearest hashes of today, whatever is stored,
+    /// also against what one account may have: else the number of those refused would tell the kind.
+    ///
+    /// # Errors
+    /// [`Busy`]: the account has its share of the lane.
+    pub(super) fn book(&self, stored: &str, lane: Lane, owner: &JobOwner) -> Result<Booking, Busy> {
+        let (dearest, own) = (self.dearest_of_today(), self.shared.queues.pace.estimate(password::work(stored)));
+        let counts = u32::try_from(own.as_nanos().div_ceil(dearest.as_nanos().max(1))).unwrap_or(u32::MAX).max(1);
+        let now = tokio::time::Instant::now();
+        let mut schedule = self.shared.queues.schedule();
+        let has = schedule.of_account(&owner.account, lane, now);
+        // One is taken however dear it is.
+        if has > 0 && has.saturating_add(counts) > self.shared.most_of_account {
+            return Err(Busy);
+        }
+        schedule.book(&owner.account, lane, (dearest.max(own), counts), now)
+    }
+
+    /// A scheduled password was right: see [`schedule`].
+    pub(super) fn was_right(&self, booking: Booking, stored: &str) {
+        let takes = self.shared.queues.pace.estimate(password::work(stored));
+        self.shared.queues.schedule().was_right(booking, takes);
+    }
+
+    /// A scheduled verification has ended where rejections are answered at once: nobody waits for its time.
+    pub(super) fn release(&self, booking: Booking) {
+        self.shared.queues.schedule().release(booking);
+    }
+
+    /// Waits until a verification would have ended, whatever kind of hash there is.
+    pub(super) async fn end(&self, booking: Booking) {
+        loop {
+            // It is earlier than it was where passwords before it have been right, so this looks once more for each step.
+            let Some(end) = self.shared.queues.schedule().end(booking) else { return };
+            let now = tokio::time::Instant::now();
+            if end <= now {
+                return;
+            }
+            tokio::time::sleep_until(end.min(now + LOOK_AGAIN)).await;
+        }
+    }
+
+    /// One whose only thread is the test: see [`work_through`](Self::work_through).
+    #[cfg(test)]
+    pub(super) fn without_threads(longest: Duration, cost: Cost) -> Self {
+        let most_of_account = HashingPace::verifications_in(longest / ACCOUNT_SHARE);
+        let shared = Handle { queues: Arc::new(Queues::new(1)), threads: 1, most: longest, most_of_account };
+        Self { shared: Arc::new(shared), cost }
+    }
+
+    /// Answers every job that waits, one after the other, as long on the clock of the runtime as its kind of hash takes. No
+    /// password is right.
+    #[cfg(test)]
+    pub(super) async fn work_through(&self) {
+        loop {
+            let job = {
+                let mut jobs = self.shared.queues.lock();
+                jobs.known.pop().or_else(|| jobs.unknown.pop())
+            };
+            let Some(job) = job else { return };
+            tokio::time::sleep(self.shared.queues.pace.estimate(job.work(self.cost))).await;
+            match job {
+                Job::Verify { answer, .. } => drop(answer.send(false)),
+                Job::Hash { answer, .. } => drop(answer.send(None)),
+            }
+        }
+    }
+
     /// How many jobs wait in both lanes.
     #[cfg(test)]
-    fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         let jobs = self.shared.queues.lock();
         jobs.known.len() + jobs.unknown.len()
     }
@@ -157,7 +238,7 @@ impl Hasher {
     }
 
     fn submit(&self, job: Job, lane: Lane, owner: JobOwner) -> Result<(), Busy> {
-        let Handle { queues, threads, most } = &*self.shared;
+        let Handle { queues, threads, most, .. } = &*self.shared;
         let work = queues.pace.estimate(job.work(self.cost));
         let mut jobs = queues.lock();
         let queue = match lane {
@@ -174,6 +255,19 @@ impl Hasher {
 }
 
 impl Queues {
+    fn new(threads: usize) -> Self {
+        Self {
+            jobs: Mutex::default(),
+            news: Condvar::new(),
+            pace: HashingPace::default(),
+            schedule: Mutex::new(HashingSchedule::new(threads, LONGEST)),
+        }
+    }
+
+    fn schedule(&self) -> MutexGuard<'_, HashingSchedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -223,7 +317,7 @@ mod tests {
 
     const CHEAP: Cost = Cost { memory_kib: 64, passes: 1 };
 
-    const LONGEST: Duration = Duration::from_millis(2000);
+    const LONGEST_WAIT: Duration = Duration::from_millis(2000);
 
     fn owner(account: &str) -> JobOwner {
         JobOwner { account: account.into(), source: None }
@@ -235,7 +329,7 @@ mod tests {
 
     #[tokio::test]
     async fn hashes_and_verifies_off_the_callers_thread() {
-        let hasher = Hasher::start(2, LONGEST, CHEAP).unwrap();
+        let hasher = Hasher::start(2, LONGEST_WAIT, CHEAP).unwrap();
         let stored = hasher.hash(secret("freedom"), owner("ANA")).await.unwrap().unwrap();
         assert_eq!(hasher.verify(stored.clone(), secret("freedom"), Lane::Known, owner("ANA")).await, Ok(true));
         assert_eq!(hasher.verify(stored, secret("Freedom"), Lane::Unknown, owner("ANA")).await, Ok(false));
@@ -258,7 +352,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_lane_is_told_at_once_and_who_went_away_makes_room() {
-        let nobody_hashes = Hasher::start(0, LONGEST, CHEAP).unwrap();
+        let nobody_hashes = Hasher::start(0, LONGEST_WAIT, CHEAP).unwrap();
         assert_eq!(nobody_hashes.hash(secret("a"), owner("ANA")).await, Err(Busy));
 
         let (hasher, running) = occupied(SHORTEST).await;
@@ -299,7 +393,7 @@ mod tests {
 
     #[tokio::test]
     async fn dear_hashes_of_ten_accounts_are_refused_at_once_and_keep_no_known_caller_out() {
-        let (hasher, running) = occupied(LONGEST).await;
+        let (hasher, running) = occupied(LONGEST_WAIT).await;
         let dear = format!("$2b$15${}", "a".repeat(53));
         let first = tokio::spawn({
             let (hasher, dear) = (hasher.clone(), dear.clone());
@@ -323,7 +417,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_threads_end_with_the_last_handle() {
-        let hasher = Hasher::start(2, LONGEST, CHEAP).unwrap();
+        let hasher = Hasher::start(2, LONGEST_WAIT, CHEAP).unwrap();
         assert_eq!(hasher.cost(), CHEAP);
         let queues = Arc::downgrade(&hasher.shared.queues);
         let other = hasher.clone();

@@ -11,6 +11,7 @@
 mod error;
 mod basic;
 mod client;
+mod line;
 mod principal;
 mod cache;
 mod standing;
@@ -37,6 +38,7 @@ pub use client::{ClientAddress, ForeignOrigin};
 pub use error::{AuthnError, RejectReason};
 pub use hasher::Busy;
 use hasher::Hasher;
+pub use line::{AskingClient, ClientLine, LineUse};
 pub use principal::Principal;
 
 use crate::accounts::{Accounts, CacheFigures};
@@ -158,7 +160,7 @@ impl Authenticator {
         }
     }
 
-    /// Verifies the value of an `Authorization` header that came from `client`. The rights of the principal are those of
+    /// Verifies the value of an `Authorization` header that `client` sent. The rights of the principal are those of
     /// `policy`.
     ///
     /// # Errors
@@ -166,19 +168,20 @@ impl Authenticator {
     pub async fn authenticate(
         &self,
         header: Option<&[u8]>,
-        client: ClientAddress,
+        client: impl Into<AskingClient<'_>>,
         policy: &Arc<PolicySet>,
     ) -> Result<Arc<Principal>, AuthnError> {
         let header = header.ok_or(AuthnError::NoCredential)?;
-        let (source, now) = (client.source(), Moment::now());
-        let found = with_credential(header, |credential| match self.cached(credential, source, policy, now) {
-            Some(principal) => Ok(principal),
-            None => Err(credential.to_owned()),
-        })?;
+        let client = client.into();
+        let found =
+            with_credential(header, |credential| match self.cached(credential, client, policy, Moment::now()) {
+                Some(principal) => Ok(principal),
+                None => Err(credential.to_owned()),
+            })?;
         self.principals.count(found.is_ok());
         match found {
             Ok(principal) => Ok(principal),
-            Err(credential) => self.uncached(credential, source, policy).await,
+            Err(credential) => self.uncached(credential, client, policy).await,
         }
     }
 
@@ -216,13 +219,14 @@ impl Authenticator {
     fn cached(
         &self,
         credential: &Credential<'_>,
-        source: Option<Source>,
+        client: AskingClient<'_>,
         policy: &Arc<PolicySet>,
         now: Moment,
     ) -> Option<Arc<Principal>> {
         let principal = self.principals.find(&credential.account, now)?;
         let Proved { stored_hash, proof } = principal.password.as_ref()?;
-        if self.compares_no_more(&credential.account, source) {
+        let source = client.address.source();
+        if self.compares_no_more(&credential.account, source, client.line) {
             return None;
         }
         let mac = self.mac(&credential.account, stored_hash, &credential.password);
@@ -240,6 +244,7 @@ impl Authenticator {
             self.throttle.remember(account, source, password, at);
             proof.used_from(source);
         }
+        client.line.prove(verify::short(proof.mac), || self.fingerprint(&credential.account, &credential.password));
         proof.touch(now);
         Some(self.under(principal, policy))
     }

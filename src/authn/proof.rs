@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 
 use super::client::Source;
+use super::hasher::Booking;
 use crate::moment::Moment;
 
 /// What was compared, and the source that asked.
@@ -18,6 +19,8 @@ pub(super) type ProofKey = ([u8; 32], Option<Source>);
 pub(super) struct Proof {
     pub(super) mac: [u8; 32],
     pub(super) right: bool,
+    /// The verification, if it was scheduled.
+    pub(super) booking: Option<Booking>,
     /// When it stops counting.
     pub(super) until: Moment,
     pub(super) start: Moment,
@@ -34,6 +37,7 @@ impl Proof {
         Self {
             mac,
             right,
+            booking: None,
             until: start + lasts,
             start,
             last_used: AtomicU64::new(0),

@@ -3,7 +3,8 @@
 //! The one rule: the k-th of the rejections that wait at a time is answered k steps after it came, however long its
 //! verification took. How long that takes differs by the kind of the stored hash, and grows with each password that is
 //! verified at the same time, so a time that depended on it would tell what kind of hash an account has. For the same reason
-//! rejections take their steps in the order in which the requests came, not in that in which verifications end.
+//! rejections take their steps in the order in which the requests came, not in that in which verifications end. What
+//! verifications of other addresses do to them is the matter of the hashers' schedule: nothing is rejected before its time.
 //!
 //! No answer waits longer than [`LONGEST`]; what would is told to try again later, after exactly that long. An answer comes
 //! later only when its verification did, and then by whole steps. A password that is right never asks for a step.

@@ -1,7 +1,7 @@
 //! Brute-force protection that locks no doctor out where she has signed in, whatever others fail at.
 //!
 //! The one rule: no number of failures, wherever they come from, keeps a password waiting that this process has proved for
-//! the account and client address. What slows down is a *pair* of account and client address after its own failures, an
+//! the account and client address. (Answers held back on a connection itself do: see [`super::line`].) What slows down is a *pair* of account and client address after its own failures, an
 //! account's *unknown* addresses while it is under attack from many, and an address that fails on many accounts. Waits
 //! begin at one second, double, and end at an hour.
 //!
@@ -172,11 +172,6 @@ impl Throttle {
             underway: Mutex::default(),
             free,
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_any_underway(&self) -> bool {
-        !lock(&self.underway).is_empty()
     }
 
     /// Whether this source has sent the right password of the account lately.

@@ -8,11 +8,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::client::Source;
-use super::hasher::{Busy, JobOwner, Lane};
+use super::hasher::{Booking, Busy, JobOwner, Lane};
+use super::line::{AskingClient, LineUse};
 use super::principal::Proved;
 use super::proof::{Proof, keyed_mac};
 use super::spacing::TooMany;
-use super::throttle::{Attempt, ProvedPassword, Wait};
+use super::throttle::{Attempt, ProvedPassword, Throttle, Wait};
 use super::{Authenticator, AuthnError, OwnedCredential, Principal, RejectReason};
 use crate::accounts::Account;
 use crate::moment::Moment;
@@ -29,19 +30,38 @@ struct Compared {
     was_known: bool,
 }
 
+/// A failure that the throttle is told of when its time has come, or when its client goes away before.
+struct PendingFailure<'a> {
+    throttle: &'a Throttle,
+    id: &'a str,
+    source: Option<Source>,
+    fingerprint: u64,
+    /// Whether it counts: the same once more does not.
+    counted: bool,
+}
+
+impl Drop for PendingFailure<'_> {
+    fn drop(&mut self) {
+        if self.counted {
+            self.throttle.failed(self.id, self.source, self.fingerprint, Instant::now());
+        }
+        self.throttle.disprove(self.id, self.source, self.fingerprint);
+    }
+}
+
 impl Authenticator {
     /// Verifies a credential, and answers when it is time to.
     pub(super) async fn uncached(
         &self,
         credential: OwnedCredential,
-        source: Option<Source>,
+        client: AskingClient<'_>,
         policy: &Arc<PolicySet>,
     ) -> Result<Arc<Principal>, AuthnError> {
-        let account = &*credential.account;
-        if self.compares_no_more(account, source) {
+        let (account, source, line) = (&*credential.account, client.address.source(), client.line);
+        if self.compares_no_more(account, source, line) {
             return Err(AuthnError::Throttled { account: account.to_owned(), wait: super::spacing::LONGEST });
         }
-        let came = Instant::now();
+        let came = tokio::time::Instant::now();
         // Of the address, whatever page sent it: each invented origin would have a clock of its own.
         let place = source.map(|source| self.rejections.place(source.without_page()));
         let outcome = self.verify(&credential, source, policy).await;
@@ -53,21 +73,30 @@ impl Authenticator {
                     self.settle(came).await;
                     outcome
                 }
-                Some(place) => place.rejected(step).await.map_or_else(
-                    |TooMany(wait)| Err(AuthnError::Throttled { account: account.to_owned(), wait }),
-                    |()| outcome,
-                ),
+                Some(place) => {
+                    let _held = line.hold();
+                    place.rejected(step).await.map_or_else(
+                        |TooMany(wait)| Err(AuthnError::Throttled { account: account.to_owned(), wait }),
+                        |()| outcome,
+                    )
+                }
             },
             // Beside a person who is signed in the answer to a wrong password differs from that to the right one, which is
             // admitted at once, so it is this answer that must not come as fast as guesses can be sent.
             (Err(AuthnError::Throttled { .. }), Some(source)) => {
                 drop(place);
                 if self.throttle.proved_lately(account, Some(source), Instant::now()).is_some() {
+                    let _held = line.hold();
                     self.mismatches.hold(self.mismatch_key(account, source), step).await;
                 }
                 outcome
             }
-            (Ok(_) | Err(_), _) => outcome,
+            (Ok(_), _) => {
+                let fingerprint = self.fingerprint(account, &credential.password);
+                line.prove(fingerprint, || fingerprint);
+                outcome
+            }
+            (Err(_), _) => outcome,
         }
     }
 
@@ -80,19 +109,32 @@ impl Authenticator {
     }
 
     /// Holds a rejection of a client without an address back until a full step of time since it came.
-    pub(super) async fn settle(&self, came: Instant) {
+    pub(super) async fn settle(&self, came: tokio::time::Instant) {
         let step = self.step();
         if let Some(steps) = came.elapsed().as_nanos().checked_div(step.as_nanos()) {
             let steps = u32::try_from(steps).unwrap_or(u32::MAX).saturating_add(1);
-            tokio::time::sleep_until((came + step.saturating_mul(steps)).into()).await;
+            tokio::time::sleep_until(came + step.saturating_mul(steps)).await;
         }
     }
 
-    /// Whether so many wrong passwords for this account wait to be answered there that no other is compared. That takes more
-    /// requests at a time than one client address is given connections for, so it is a guesser's doing.
-    pub(super) fn compares_no_more(&self, account: &str, source: Option<Source>) -> bool {
-        let key = || source.map(|source| self.mismatch_key(account, source));
-        self.mismatches.is_any_full() && key().is_some_and(|key| self.mismatches.is_full(&key))
+    /// Whether no password is compared on this connection now, neither right nor wrong: the answer then tells nothing.
+    ///
+    /// That is so while one client holds back as many answers on its connection as it may; and, where as many are held back for
+    /// the account and client address as may be, on each connection but those that hold none. A guesser is never answered
+    /// sooner than by the clock, and whoever comes with the proved password over another connection is compared with it.
+    ///
+    /// A connection that has proved the account's password compares always. Its wrong passwords are held back, never refused
+    /// at once: requests of several people may come over it, and one of them could guess at the speed of the network.
+    pub(super) fn compares_no_more(&self, account: &str, source: Option<Source>, line: LineUse<'_>) -> bool {
+        let Some(source) = source else { return false };
+        if !line.is_full() && !self.mismatches.is_any_full() {
+            return false;
+        }
+        let proved = self.throttle.proved_lately(account, Some(source), Instant::now());
+        if proved.is_some_and(|password| line.has_proved(password.fingerprint)) {
+            return false;
+        }
+        line.is_full() || (!line.holds_none() && self.mismatches.is_full(&self.mismatch_key(account, source)))
     }
 
     fn mismatch_key(&self, account: &str, source: Source) -> (u64, Source) {
@@ -134,10 +176,14 @@ impl Authenticator {
         let (account, stored) = match (account, stored) {
             (Some(account), Some(stored)) if compared.proof.right && account.active => (account, stored),
             (account, _) => {
-                if !compared.was_known {
-                    self.throttle.failed(id, source, fingerprint, now);
+                let counted = !compared.was_known;
+                let failure = PendingFailure { throttle: &self.throttle, id, source, fingerprint, counted };
+                // It is known no sooner than the schedule says: neither the answer nor the end of a wait that begins now
+                // may tell how long the hash took. The attempt is under way until then.
+                if let Some(booking) = compared.proof.booking.filter(|_| !self.settings.rejection_step.is_zero()) {
+                    self.hasher.end(booking).await;
                 }
-                self.throttle.disprove(id, source, fingerprint);
+                drop(failure);
                 return Err(AuthnError::Rejected { account: id.to_owned(), reason: reason(account, &compared.proof) });
             }
         };
@@ -207,11 +253,17 @@ impl Authenticator {
         let owner = JobOwner { account: credential.account.as_str().into(), source: source.map(Source::in_common) };
         let hashed = self.proofs.try_get_with(key, async {
             self.hashed.fetch_add(1, Ordering::Relaxed);
+            let booking = self.hasher.book(stored, lane, &owner)?;
             let right = self.hasher.verify(stored.to_owned(), credential.password.clone(), lane, owner).await?;
+            if self.settings.rejection_step.is_zero() {
+                self.hasher.release(booking);
+            } else if right && is_active {
+                self.hasher.was_right(booking, stored);
+            }
             if right && self.settings.upgrade_hashes && password::needs_upgrade(stored, self.hasher.cost()) {
                 self.upgrade(credential, source, stored.to_owned());
             }
-            Ok::<_, Busy>(self.proof(mac, source, right))
+            Ok::<_, Busy>(self.proof(mac, source, right, Some(booking)))
         });
         let proof = hashed.await.map_err(|busy| AuthnError::Busy(*busy))?;
         Ok(Compared { proof, was_known: false })
@@ -227,8 +279,15 @@ impl Authenticator {
         short(self.mac(account, stored, b""))
     }
 
-    pub(super) fn proof(&self, mac: [u8; 32], source: Option<Source>, right: bool) -> Arc<Proof> {
-        Arc::new(Proof::new(mac, source, right, if right { self.settings.verified_for } else { REJECTED_FOR }))
+    pub(super) fn proof(
+        &self,
+        mac: [u8; 32],
+        source: Option<Source>,
+        right: bool,
+        booking: Option<Booking>,
+    ) -> Arc<Proof> {
+        let lasts = if right { self.settings.verified_for } else { REJECTED_FOR };
+        Arc::new(Proof { booking, ..Proof::new(mac, source, right, lasts) })
     }
 
     /// Replaces a verified hash by a new one, behind the request's back: only if nobody changed it meanwhile.
@@ -274,6 +333,6 @@ fn reason(account: Option<Account>, proof: &Proof) -> RejectReason {
     }
 }
 
-fn short(mac: [u8; 32]) -> u64 {
+pub(super) fn short(mac: [u8; 32]) -> u64 {
     u64::from_le_bytes(mac.first_chunk().copied().unwrap_or_default())
 }

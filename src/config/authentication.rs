@@ -61,7 +61,7 @@ const MOST_COST: Cost = Cost { memory_kib: 256 * 1024, passes: 10 };
 const MOST_HASHERS: u64 = 256;
 const MOST_WAITING: u64 = 100_000;
 const MOST_WAITING_MS: u64 = 600_000;
-const QUEUE_MS: u64 = 2000;
+const QUEUE_MS: u64 = 4000;
 /// What one verification was taken to last where verifications were counted.
 const COUNTED_MS: u64 = 40;
 /// Who mistypes a password is made to wait this long.

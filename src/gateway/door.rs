@@ -71,14 +71,13 @@ impl Door {
     }
 
     /// Serves one connection to its end, or to that of the course while its client is silent.
-    pub(super) async fn serve(&self, mut socket: Socket, seat: Seat, course: Course) {
+    pub(super) async fn serve(&self, mut socket: Socket, course: Course) {
         let _open = self.recorder.metrics().connection();
         if matches!(socket.selected_alpn_proto(), Some(ALPN::H2)) {
             socket.expect_frames(self.allowed.head);
             self.inside.serve_http2(Box::new(socket), &course.stopping).await;
-            drop(seat);
         } else {
-            let guarded = Guarded::new(socket, self.allowed, self.recorder.clone(), seat);
+            let guarded = Guarded::new(socket, self.allowed, self.recorder.clone());
             match &self.inside {
                 Inside::Gateway(app) => self.serve_http1(app, Box::new(guarded), course).await,
                 Inside::Redirect(app) => self.serve_http1(app, Box::new(guarded), course).await,
@@ -146,6 +145,7 @@ pub(super) fn h2_options(limits: &LimitsConfig) -> H2Options {
 #[derive(Clone)]
 pub(super) struct Seats(Arc<Counts>);
 
+#[derive(Debug)]
 struct Counts {
     total: usize,
     per_source: usize,
@@ -156,6 +156,7 @@ struct Counts {
 type Taken = (usize, HashMap<IpAddr, usize>);
 
 /// One connection's place; given back when it is dropped.
+#[derive(Debug)]
 pub(super) struct Seat {
     counts: Arc<Counts>,
     source: Option<IpAddr>,

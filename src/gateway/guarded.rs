@@ -24,7 +24,6 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::door::Seat;
 use super::fault::Fault;
 use super::pace::{Pace, Tempo};
 use super::socket::Socket;
@@ -64,8 +63,6 @@ pub(super) struct Guarded {
     recorder: Recorder,
     /// The record of a refusal, on its way to the disk.
     kept: Option<Kept>,
-    /// Kept until the connection ends: its place among the connections.
-    _seat: Seat,
 }
 
 enum Phase {
@@ -82,7 +79,7 @@ enum Phase {
 }
 
 impl Guarded {
-    pub(super) fn new(inner: Socket, allowed: Allowance, recorder: Recorder, seat: Seat) -> Self {
+    pub(super) fn new(inner: Socket, allowed: Allowance, recorder: Recorder) -> Self {
         Self {
             inner,
             phase: Phase::Head,
@@ -93,7 +90,6 @@ impl Guarded {
             began: Instant::now(),
             recorder,
             kept: None,
-            _seat: seat,
         }
     }
 

@@ -19,8 +19,9 @@ use super::proxy::Gateway;
 use super::refuse::{foreign_request, not_recorded};
 use super::request::{self, Malformed};
 use super::respond::Answer;
+use super::socket::ConnectionFacts;
 use super::tls::ClientCertificate;
-use crate::authn::ClientAddress;
+use crate::authn::{AskingClient, ClientAddress, LineUse};
 use crate::fields::BodyFault;
 use crate::pipeline::{Authorization, Permit, Refusal, RequestHead};
 
@@ -70,11 +71,17 @@ impl Gateway {
         };
         // A hostile page spends an allowance of its own, never that of the people behind the same address.
         let client = ClientAddress::from(ctx.origin.client);
+        let line = match facts(session) {
+            // What a proxy passes on comes over connections that its clients share.
+            Some(facts) if ctx.origin.client == peer => LineUse::Own(&facts.line),
+            Some(facts) => LineUse::Shared(&facts.line),
+            None => LineUse::Unknown,
+        };
         let question = RequestHead {
             method: head.method.as_str(),
             target: target.as_bytes(),
             authorization,
-            client: page.map_or(client, |page| page.at(client, &self.cors)),
+            client: AskingClient { address: page.map_or(client, |page| page.at(client, &self.cors)), line },
             certified,
         };
         let refusal = match self.pipeline.admit(question).await {
@@ -136,8 +143,7 @@ impl Gateway {
 
     /// The certificate that the client of a connection has shown, and whether it counts now.
     fn shown<'a>(&self, session: &'a Session, client: Option<IpAddr>) -> Shown<'a> {
-        let learned = session.digest().and_then(|digest| digest.proxy_digest.as_ref()?.user_data.as_ref());
-        let shown = learned.and_then(|learned| learned.downcast_ref::<ClientCertificate>());
+        let shown = facts(session).and_then(|facts| facts.certificate.as_ref());
         match (shown, &self.tls) {
             (Some(shown), Some(tls)) if tls.still_trusts(shown, client, self.recorder.metrics()) => {
                 Shown::Trusted(shown)
@@ -164,6 +170,11 @@ enum Shown<'a> {
     Lapsed,
     /// One that counts.
     Trusted(&'a ClientCertificate),
+}
+
+/// What is known of the connection.
+fn facts(session: &Session) -> Option<&ConnectionFacts> {
+    session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
 }
 
 /// The peer's address; none on a Unix socket.

@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::ServeError;
-use super::door::{Door, Seat};
+use super::door::Door;
 use super::handover::Inherited;
 use super::pace::Tempo;
 use super::preface::{self, PrefaceError};
@@ -165,18 +165,18 @@ impl Entrance {
         // A handshake takes much memory, which is given back before the client is served.
         let entered = Box::pin(self.enter(tcp, peer)).await;
         match entered {
-            Ok((socket, seat)) => self.door.serve(socket, seat, course).await,
+            Ok(socket) => self.door.serve(socket, course).await,
             Err(closed) => self.closed(&closed, peer.ip()),
         }
     }
 
     /// Takes a seat, learns who the client is, and shakes hands.
-    async fn enter(&self, mut tcp: TcpStream, peer: SocketAddr) -> Result<(Socket, Seat), Closed> {
+    async fn enter(&self, mut tcp: TcpStream, peer: SocketAddr) -> Result<Socket, Closed> {
         let is_balancer = self.proxies.proxy_protocol && self.proxies.trusts(peer.ip());
         // Behind a balancer the source is known later; until then, the place counts in total alone.
         let mut seat = self.door.seat((!is_balancer).then(|| peer.ip())).ok_or(Closed::NoSeat)?;
         let _ = tcp.set_nodelay(true);
-        let opened = async {
+        let opened = async move {
             let mut client = peer;
             if is_balancer {
                 // A balancer that does not tell speaks for somebody whom nobody knows, and whose word on himself counts
@@ -196,10 +196,10 @@ impl Entrance {
                     Transport::Tls(Box::new(stream))
                 }
             };
-            Ok(Socket::new(transport, client, self.send, Arc::clone(self.door.metrics())))
+            Ok(Socket::new(transport, client, self.send, Arc::clone(self.door.metrics()), seat))
         };
         match tokio::time::timeout(self.patience, opened).await {
-            Ok(socket) => Ok((socket?, seat)),
+            Ok(socket) => socket,
             Err(_) => Err(Closed::TooSlow),
         }
     }

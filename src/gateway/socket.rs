@@ -26,9 +26,11 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
+use super::door::Seat;
 use super::frames::Frames;
 use super::pace::{Pace, Tempo};
 use super::tls::ClientCertificate;
+use crate::authn::ClientLine;
 use crate::observe::Metrics;
 
 /// Bytes gathered before they are sent: a head and a small body go out as one.
@@ -57,6 +59,17 @@ pub(super) struct Socket {
     metrics: Arc<Metrics>,
 }
 
+/// What is known of a connection. Each of its requests holds on to it: over HTTP/2 they may outlive the connection.
+#[derive(Debug)]
+pub(super) struct ConnectionFacts {
+    /// The certificate that its client has shown.
+    pub(super) certificate: Option<ClientCertificate>,
+    /// What guessing over it has come to.
+    pub(super) line: ClientLine,
+    /// Its place among the connections: who closes it while answers are held back has no other before they are over.
+    _seat: Seat,
+}
+
 /// The heads of an HTTP/2 client, which nobody else waits for with a limit.
 struct Heads {
     frames: Frames,
@@ -67,7 +80,13 @@ struct Heads {
 
 impl Socket {
     /// A connection of `client`, which may be another address than the transport's own when a proxy has told it.
-    pub(super) fn new(transport: Transport, client: SocketAddr, tempo: Tempo, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        transport: Transport,
+        client: SocketAddr,
+        tempo: Tempo,
+        metrics: Arc<Metrics>,
+        seat: Seat,
+    ) -> Self {
         let (fd, alpn, tls, certificate) = match &transport {
             Transport::Plain(tcp) => (tcp.as_raw_fd(), None, None, None),
             Transport::Tls(tls) => {
@@ -85,10 +104,9 @@ impl Socket {
         let addresses = SocketDigest::from_raw_fd(fd);
         let _ = addresses.peer_addr.set(Some(socket::SocketAddr::Inet(client)));
         // pingora has one place where a stream may carry what is its owner's, for both versions of HTTP.
-        let learned = certificate.and_then(|certificate| {
-            let response = ResponseHeader::build(200, None).ok()?;
-            Some(Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(certificate)))))
-        });
+        let facts = ConnectionFacts { certificate, line: ClientLine::default(), _seat: seat };
+        let learned = ResponseHeader::build(200, None).ok();
+        let learned = learned.map(|response| Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(facts)))));
         Self {
             stream: BufWriter::with_capacity(WRITE_BUFFER, transport),
             fd,

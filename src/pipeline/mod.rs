@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 
 use crate::assertion::{Claims, Minter, Scope};
-use crate::authn::{Authenticator, ClientAddress};
+use crate::authn::{AskingClient, Authenticator};
 use crate::fields::BodyFault;
 use crate::path::{PathError, parse_target};
 use crate::policy::{Decision, PolicySet, Reach};
@@ -32,8 +32,8 @@ pub struct RequestHead<'a> {
     pub target: &'a [u8],
     /// The `Authorization` headers.
     pub authorization: Authorization<'a>,
-    /// The address it came from, and the page of another site that sent it.
-    pub client: ClientAddress,
+    /// The address it came from, with the page of another site that sent it, and the connection.
+    pub client: AskingClient<'a>,
     /// The account that a certificate stands for whose key its client holds.
     pub certified: Option<&'a str>,
 }

@@ -75,7 +75,7 @@ fn run(mutant: Mutant) -> Findings {
                         method: "GET",
                         target: TARGET.as_bytes(),
                         authorization,
-                        client: ClientAddress::default(),
+                        client: ClientAddress::default().into(),
                         certified: None,
                     };
                     let admitted = runtime.block_on(pipeline.admit(head));

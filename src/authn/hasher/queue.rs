@@ -1,17 +1,14 @@
 //! A lane of waiting password jobs, bounded by their work.
 //!
-//! The one rule: no caller fills a lane. One account has at most a quarter of it, and where it is full, a job from an address
-//! that has less waiting takes the place of the latest ones of the address that has the most. So one address may use a
-//! whole lane while nobody else needs it, as a hospital does in the morning.
+//! The one rule: no client address fills a lane. Where it is full, a job from an address that has less waiting takes the
+//! place of the latest ones of the address that has the most. So one address may use a whole lane while nobody else needs
+//! it, as a hospital does in the morning. What one account may have is bounded where verifications are scheduled.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::Job;
 use crate::authn::client::Source;
-
-/// The share of a lane that one account may have.
-const ACCOUNT_SHARE: u32 = 4;
 
 /// Whom a job is done for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,18 +61,12 @@ impl JobQueue {
             // Who went away makes room for who is there.
             self.retain(|waiting| !waiting.job.is_abandoned());
         }
-        if self.is_over_share(&owner, work, most) || !self.make_room(&owner, work, most) {
+        if !self.make_room(&owner, work, most) {
             return false;
         }
         self.work += work;
         self.waiting.push_back(Waiting { job, owner, work });
         true
-    }
-
-    fn is_over_share(&self, owner: &JobOwner, work: Duration, most: Duration) -> bool {
-        let of_account = self.waiting.iter().filter(|waiting| waiting.owner.account == owner.account);
-        let of_account: Duration = of_account.map(|waiting| waiting.work).sum();
-        !of_account.is_zero() && of_account + work > most / ACCOUNT_SHARE
     }
 
     /// Whether there is room, which is made at the cost of the address that has the most waiting, if that is another.
@@ -154,16 +145,6 @@ mod tests {
         assert_eq!((queue.len(), queue.work), (1, Duration::from_millis(50)));
         assert!(queue.pop().is_some());
         assert_eq!(queue.work, Duration::ZERO);
-    }
-
-    #[test]
-    fn one_account_has_a_quarter_of_a_lane_wherever_it_asks_from() {
-        let mut queue = JobQueue::default();
-        let taken: Vec<_> = (0..60).filter_map(|host| push(&mut queue, "EVE", host, 50)).collect();
-        assert_eq!(taken.len(), 10);
-        assert!(push(&mut queue, "DOC", 1, 50).is_some());
-        assert!(push(&mut queue, "OLD", 2, 900).is_some(), "one job of an account is taken, however dear");
-        assert!(push(&mut queue, "OLD", 3, 1).is_none());
     }
 
     #[test]

@@ -42,6 +42,13 @@ impl HashingPace {
         self.estimate(own.work()).max(self.estimate(HashWork::OF_THALAMUS))
     }
 
+    /// How many hashes like Thalamus's are typically made in so long, at least one. What was measured here does not count: it
+    /// would tell which kinds there were.
+    pub(super) fn verifications_in(time: Duration) -> u32 {
+        let typical = Self::default().estimate(HashWork::OF_THALAMUS);
+        u32::try_from(time.as_nanos() / typical.as_nanos().max(1)).unwrap_or(u32::MAX).max(1)
+    }
+
     /// A hash of this work has taken so long.
     pub(super) fn learn(&self, work: HashWork, took: Duration) {
         let (pace, units, typical) = self.of(work);

@@ -48,7 +48,7 @@ fn a_proof_tells_the_source_that_used_it_last_from_every_other() {
 async fn a_right_proof_lasts_as_configured_and_a_wrong_one_seconds() {
     let fixture = Fixture::new().await;
     let lasts = |right| {
-        let proof = fixture.authenticator.proof([0; 32], None, right);
+        let proof = fixture.authenticator.proof([0; 32], None, right, None);
         (proof.right, proof.until.since(proof.start))
     };
     assert_eq!(lasts(true), (true, fixture.authenticator.settings.verified_for));

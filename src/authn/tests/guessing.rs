@@ -131,7 +131,7 @@ async fn the_right_password_of_an_account_that_is_switched_off_counts_as_a_wrong
     let (mac, before) = (fixture.authenticator.mac("OFF", &stored, b"right"), hashed().await);
     fixture.login_from(from, "OFF", "right").await.unwrap_err();
     assert_eq!(hashed().await, before);
-    let old = fixture.authenticator.proof(mac, source(from), true);
+    let old = fixture.authenticator.proof(mac, source(from), true, None);
     let start = old.start - Duration::from_secs(11);
     let old =
         Proof { start, until: start + Duration::from_secs(900), ..Proof::new(mac, source(from), true, Duration::ZERO) };
@@ -224,10 +224,36 @@ async fn guesses_beside_a_signed_in_person_are_answered_one_step_apart_and_the_p
     assert!(is_throttled(&outcome) && took.is_zero(), "{outcome:?} after {took:?}");
     // Whoever sends a thousand at a time has none of them compared.
     let guesses: Vec<_> = (0..1000).map(|n| tokio::spawn(login(HOME, format!("guess{n}")))).collect();
-    while !authenticator.compares_no_more("ANA", source(HOME)) {
+    while !authenticator.compares_no_more("ANA", source(HOME), LineUse::Unknown) {
         tokio::task::yield_now().await;
     }
-    assert!(!authenticator.compares_no_more("BOB", source(HOME)) && !authenticator.compares_no_more("ANA", None));
+    let compares_no_more = |id, source, line| authenticator.compares_no_more(id, source, line);
+    assert!(
+        !compares_no_more("BOB", source(HOME), LineUse::Unknown) && !compares_no_more("ANA", None, LineUse::Unknown)
+    );
+    // Whoever comes over a connection of his own is compared, a new one or a kept one, and a guesser's further guesses are
+    // not, even if one were right.
+    let [owner, guesser] = [ClientLine::default(), ClientLine::default()];
+    let over = async |line: LineUse<'_>| {
+        let came = tokio::time::Instant::now();
+        let header = format!("Basic {}", STANDARD.encode("ANA:right"));
+        let client = AskingClient { address: address(HOME), line };
+        let outcome = authenticator.authenticate(Some(header.as_bytes()), client, &fixture.policy).await;
+        (outcome, came.elapsed())
+    };
+    let held: Vec<_> = (0..2).map(|_| LineUse::Own(&guesser).hold()).collect();
+    for line in [LineUse::Own(&guesser), LineUse::Shared(&guesser)] {
+        let (outcome, took) = over(line).await;
+        assert!(is_throttled(&outcome) && took.is_zero(), "{outcome:?} after {took:?}");
+    }
+    for _ in 0..2 {
+        let (outcome, took) = over(LineUse::Own(&owner)).await;
+        assert!(outcome.is_ok() && took.is_zero(), "{outcome:?} after {took:?}");
+    }
+    // It has proved the password, so nothing that is held back on it counts.
+    let own: Vec<_> = (0..30).map(|_| LineUse::Own(&owner).hold()).collect();
+    assert!(over(LineUse::Own(&owner)).await.0.is_ok());
+    drop((held, own));
     let (outcome, took) = login(HOME, "right".into()).await;
     assert!(is_throttled(&outcome) && took.is_zero(), "{outcome:?} after {took:?}");
     for guess in guesses {
@@ -245,19 +271,21 @@ async fn six_guesses_at_once_are_answered_at_the_same_times_whatever_hash_there_
     fixture.add("NEW", cheap_hash("right")).await;
     for (id, ip) in [("OLD", HOME), ("NEW", [192, 0, 2, 2]), ("NONE", [192, 0, 2, 3])] {
         let authenticator = Arc::new(fixture.spaced());
-        let guesses: Vec<_> = (0..6)
-            .map(|n| {
-                let header = format!("Basic {}", STANDARD.encode(format!("{id}:guess{n}")));
-                let (authenticator, policy) = (Arc::clone(&authenticator), Arc::clone(&fixture.policy));
-                tokio::spawn(async move {
-                    let came = tokio::time::Instant::now();
-                    let outcome = authenticator.authenticate(Some(header.as_bytes()), address(ip), &policy).await;
-                    (outcome.map(drop), came.elapsed())
-                })
-            })
-            .collect();
-        // While this task is busy, the clock stands: all are verified in no time of the clock.
-        while authenticator.figures().await.hashed < 6 || authenticator.throttle.is_any_underway() {
+        let mut guesses = Vec::new();
+        for n in 0..6 {
+            let header = format!("Basic {}", STANDARD.encode(format!("{id}:guess{n}")));
+            let (asked, policy) = (Arc::clone(&authenticator), Arc::clone(&fixture.policy));
+            guesses.push(tokio::spawn(async move {
+                let came = tokio::time::Instant::now();
+                let outcome = asked.authenticate(Some(header.as_bytes()), address(ip), &policy).await;
+                (outcome.map(drop), came.elapsed())
+            }));
+            // In this order. While this task is busy, the clock stands: all are verified in no time of the clock.
+            while authenticator.figures().await.hashed <= n {
+                tokio::task::yield_now().await;
+            }
+        }
+        while authenticator.figures().await.proofs < 6 {
             tokio::task::yield_now().await;
         }
         let mut times = Vec::new();
@@ -268,4 +296,92 @@ async fn six_guesses_at_once_are_answered_at_the_same_times_whatever_hash_there_
         }
         assert!(times.iter().copied().eq((1..=6).map(|k| STEP * k)), "{id}: {times:?}");
     }
+}
+
+/// What guesses from so many addresses at once at one account come to, and one at another account; when, on the clock.
+async fn guessed_from_many_addresses(fixture: &Fixture, id: &'static str, addresses: u8) -> Vec<(String, Duration)> {
+    let mut authenticator = fixture.spaced();
+    authenticator.hasher = Hasher::without_threads(authenticator.settings.hasher_queue, CHEAP);
+    let authenticator = Arc::new(authenticator);
+    let decided = Arc::new(AtomicU64::new(0));
+    let guess = |id: &'static str, ip: [u8; 4]| {
+        let header = format!("Basic {}", STANDARD.encode(format!("{id}:guess{ip:?}")));
+        let (authenticator, policy, decided) =
+            (Arc::clone(&authenticator), Arc::clone(&fixture.policy), decided.clone());
+        tokio::spawn(async move {
+            let came = tokio::time::Instant::now();
+            let outcome = authenticator.authenticate(Some(header.as_bytes()), address(ip), &policy).await.map(drop);
+            decided.fetch_add(1, Ordering::Relaxed);
+            (outcome.unwrap_err().to_string(), came.elapsed())
+        })
+    };
+    let mut guesses = Vec::new();
+    for n in 0..=addresses {
+        let id = if n == addresses { "ELSEWHERE" } else { id };
+        guesses.push(guess(id, [192, 0, 2, n]));
+        // In this order, and at one moment: while this task is busy, the clock stands.
+        while authenticator.hasher.waiting() as u64 + decided.load(Ordering::Relaxed) <= u64::from(n) {
+            tokio::task::yield_now().await;
+        }
+    }
+    authenticator.hasher.work_through().await;
+    let mut answers = Vec::new();
+    for guess in guesses {
+        let (outcome, took) = guess.await.unwrap();
+        let outcome = outcome.replace(RejectReason::UnknownAccount.as_str(), RejectReason::WrongPassword.as_str());
+        answers.push((outcome, took));
+    }
+    answers
+}
+
+#[tokio::test(start_paused = true)]
+async fn guesses_from_many_addresses_at_once_are_answered_alike_whatever_hash_there_is() {
+    let fixture = Fixture::new().await;
+    fixture.add("OLD", format!("$2b$12${}", "a".repeat(53))).await;
+    fixture.add("NEW", nobodys_hash(Cost::DEFAULT)).await;
+    for addresses in [1, 3, 8, 20] {
+        let nobody = guessed_from_many_addresses(&fixture, "NONE", addresses).await;
+        for id in ["OLD", "NEW"] {
+            assert_eq!(guessed_from_many_addresses(&fixture, id, addresses).await, nobody, "{id}, {addresses}");
+        }
+        let rejected = nobody.iter().filter(|(outcome, _)| *outcome == RejectReason::WrongPassword.as_str());
+        assert_eq!(rejected.count(), usize::from(addresses.min(8)) + 1, "one account has half of a lane");
+        assert!(nobody.iter().all(|(_, took)| *took <= Duration::from_secs(10)), "{nobody:?}");
+    }
+}
+
+/// The clock of the runtime stands still, and leaps to the next timer once nothing else is to be done.
+#[tokio::test(start_paused = true)]
+async fn a_connection_holds_twenty_answers_back_and_compares_no_more_until_one_is_given() {
+    let fixture = Fixture::new().await;
+    fixture.add("ANA", cheap_hash("right")).await;
+    let authenticator = Arc::new(fixture.spaced());
+    let line = Arc::new(ClientLine::default());
+    let login = |password: String| {
+        let (authenticator, policy, line) = (Arc::clone(&authenticator), Arc::clone(&fixture.policy), line.clone());
+        let header = format!("Basic {}", STANDARD.encode(format!("ANA:{password}")));
+        tokio::spawn(async move {
+            let came = tokio::time::Instant::now();
+            let client = AskingClient { address: address(HOME), line: LineUse::Own(&line) };
+            let outcome = authenticator.authenticate(Some(header.as_bytes()), client, &policy).await;
+            (outcome, came.elapsed())
+        })
+    };
+    (0..30).for_each(|n| authenticator.throttle.failed("ANA", source(HOME), n, Instant::now()));
+    let proved = ProvedPassword { fingerprint: authenticator.fingerprint("ANA", b"right"), stored: 0 };
+    authenticator.throttle.remember("ANA", source(HOME), proved, Instant::now());
+    let guesses: Vec<_> = (0..40).map(|n| login(format!("guess{n}"))).collect();
+    let mut at_once = 0;
+    for guess in guesses {
+        let (outcome, took) = guess.await.unwrap();
+        assert!(is_throttled(&outcome), "{outcome:?}");
+        at_once += usize::from(took.is_zero());
+    }
+    assert_eq!(at_once, 20);
+    // Neither is the right one, and it is again as soon as fewer are held back.
+    let held: Vec<_> = (0..20).map(|_| LineUse::Own(&line).hold()).collect();
+    let (outcome, took) = login("right".into()).await.unwrap();
+    assert!(is_throttled(&outcome) && took.is_zero(), "{outcome:?} after {took:?}");
+    drop(held);
+    assert!(LineUse::Own(&line).holds_none());
 }
