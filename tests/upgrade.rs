@@ -258,6 +258,107 @@ fn a_successor_that_fails_leaves_the_old_one_serving() {
 }
 
 #[test]
+fn a_successor_that_cannot_write_its_process_id_accepts_nobody_and_no_request_is_lost() {
+    let running = Replaceable::start(5);
+    let pid = running.read_pid().unwrap();
+    let config = running.gateway.dir.join("fedgate.toml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    // A directory in which nobody makes a file.
+    let bad = good.replace(running.gateway.pid_file.as_deref().unwrap().to_str().unwrap(), "/proc/fedgate.pid");
+    assert_ne!(good, bad);
+    std::fs::write(&config, bad).unwrap();
+    let began = Instant::now();
+    let (asked, ()) = load(&running.gateway, 100, || {
+        for attempt in 1..=3 {
+            kill_process(pid, Signal::USR2).unwrap();
+            while running.gateway.log_lines("the successor did not take over", began) < attempt {
+                assert!(began.elapsed() < PATIENCE, "attempt {attempt}");
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+    });
+    assert!(asked.iter().all(|asked| *asked > 0), "each was answered");
+    assert!(running.gateway.log_line("`gateway.pid_file` must name a file", began).is_some());
+    std::fs::write(&config, good).unwrap();
+    // What cannot be followed is found before anything is touched.
+    let dir = running.dir().display();
+    let script = format!("mount --bind {dir} {dir} && mount -o remount,ro,bind {dir} && exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_fedgate"), "upgrade", "--config"]);
+    let out = command.arg(&config).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr);
+    if !text.contains("unshare") && !text.contains("mount") {
+        assert!(out.status.code() == Some(2) && text.contains("could not write its process id"), "{text}");
+    }
+    assert_eq!(running.read_pid(), Some(pid));
+}
+
+#[test]
+fn a_stop_during_a_hand_over_ends_the_successor_too_and_at_once() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut running = Replaceable::start(5);
+        let pid = running.read_pid().unwrap();
+        // A successor that never listens, and does not care who goes away.
+        let (hung, named) = (running.dir().join("hung"), running.dir().join("successor"));
+        std::fs::write(&hung, format!("#!/bin/sh\necho $$ > {}\nexec sleep 600\n", named.display())).unwrap();
+        std::fs::set_permissions(&hung, std::fs::Permissions::from_mode(0o755)).unwrap();
+        running.replace(&hung);
+        let began = Instant::now();
+        kill_process(pid, Signal::USR2).unwrap();
+        let successor = loop {
+            let text = std::fs::read_to_string(&named).unwrap_or_default();
+            if let Some(pid) = text.strip_suffix('\n').and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw) {
+                break pid;
+            }
+            assert!(began.elapsed() < PATIENCE, "it is started");
+            thread::sleep(Duration::from_millis(10));
+        };
+        kill_process(pid, signal).unwrap();
+        assert_eq!(running.gateway.child.wait().unwrap().code(), Some(0));
+        assert!(!is_alive(successor), "nobody is left who could take over");
+        assert!(began.elapsed() < PATIENCE, "{signal:?}: {:?}", began.elapsed());
+        assert_eq!(running.read_pid(), None);
+    }
+}
+
+#[test]
+fn a_stop_right_after_the_order_to_hand_over_stops_both() {
+    let mut running = Replaceable::start(5);
+    let pid = running.read_pid().unwrap();
+    kill_process(pid, Signal::USR2).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(running.gateway.child.wait().unwrap().code(), Some(0));
+    let deadline = Instant::now() + PATIENCE;
+    while std::net::TcpStream::connect(running.gateway.address).is_ok() {
+        assert!(Instant::now() < deadline, "somebody listens still");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(running.read_pid(), None);
+}
+
+#[test]
+fn an_upgrade_whose_successor_fails_says_so_when_it_does_and_a_deleted_process_id_comes_again() {
+    let running = Replaceable::start(5);
+    let pid = running.read_pid();
+    let broken = running.dir().join("broken");
+    std::fs::write(&broken, "#!/bin/sh\nexit 3\n").unwrap();
+    std::fs::set_permissions(&broken, std::fs::Permissions::from_mode(0o755)).unwrap();
+    running.replace(&broken);
+    let began = Instant::now();
+    let out = running.upgrade();
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(1) && text.contains("the successor did not take over"), "{text}");
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    std::fs::remove_file(running.gateway.pid_file.as_deref().unwrap()).unwrap();
+    while running.read_pid() != pid {
+        assert!(began.elapsed() < PATIENCE * 2, "it is written again");
+        thread::sleep(Duration::from_millis(10));
+    }
+    running.replace(Path::new(env!("CARGO_BIN_EXE_fedgate")));
+    assert!(running.upgrade().status.success(), "and the next good one takes over");
+}
+
+#[test]
 fn a_process_id_that_was_left_behind_is_nobodys() {
     let mut running = Replaceable::start(5);
     let file = running.gateway.pid_file.clone().unwrap();

@@ -1,30 +1,29 @@
 //! Listening sockets that outlive the process: opened, inherited from a predecessor or from systemd, and handed on.
 //!
 //! The one rule: a socket that is handed over is never closed in between, so no connection is refused. A predecessor
-//! serves until its successor has said that it listens; a successor that fails leaves it serving.
+//! serves until its successor has said that it listens; a successor that fails leaves it serving. So a successor accepts
+//! nothing before whatever can fail has succeeded.
 //!
 //! The successor is started with one end of a socket pair as its standard input. The listening sockets come through it
 //! (`SCM_RIGHTS`, unix(7)), and the word that it is ready goes back. systemd's way is the one of `sd_listen_fds(3)`.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
 };
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Child;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// Says to a successor what it is.
 const SUCCESSOR: &str = "FEDGATE_SUCCESSOR";
@@ -131,39 +130,70 @@ fn send(stream: &UnixStream, listeners: &[TcpListener]) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts the program again, as it is on disk now, with the same arguments and these sockets; returns its process id once
-/// it listens.
-///
-/// # Errors
-/// It did not start, or ended before it listened; then everything is as it was.
-pub(super) async fn to_successor(listeners: Arc<Vec<TcpListener>>) -> io::Result<u32> {
-    let (ours, theirs) = UnixStream::pair()?;
-    let mut words = std::env::args_os();
-    let program: OsString = words.next().ok_or_else(|| io::Error::other("this program does not know its own name"))?;
-    let mut command = tokio::process::Command::new(&program);
-    command.args(words).env(SUCCESSOR, "1").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
-    let mut child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
-    // The command holds its end of the pair, too: only without it does a child that ended show.
-    drop(command);
-    let answered = tokio::task::spawn_blocking(move || {
-        send(&ours, &listeners)?;
-        ours.set_read_timeout(Some(READY_TIMEOUT))?;
-        let mut answer = [0; READY.len()];
-        (&ours).read_exact(&mut answer)?;
-        Ok::<_, io::Error>(answer == READY)
-    });
-    match (answered.await.map_err(io::Error::other)?, child.id()) {
-        // From now on it lives on its own, and longer than this process.
-        (Ok(true), Some(pid)) => {
-            tokio::spawn(async move { child.wait().await });
-            Ok(pid)
+/// A process that is to take over.
+pub(super) struct Successor {
+    child: Child,
+    answered: JoinHandle<io::Result<bool>>,
+}
+
+impl Successor {
+    /// Starts the program again, as it is on disk now, with the same arguments and these sockets.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub(super) fn start(listeners: Arc<Vec<TcpListener>>) -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut words = std::env::args_os();
+        let program: OsString =
+            words.next().ok_or_else(|| io::Error::other("this program does not know its own name"))?;
+        let mut command = tokio::process::Command::new(&program);
+        command.args(words).env(SUCCESSOR, "1").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+        let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+        // The command holds its end of the pair, too: only without it does a child that ended show.
+        drop(command);
+        let answered = tokio::task::spawn_blocking(move || {
+            send(&ours, &listeners)?;
+            ours.set_read_timeout(Some(READY_TIMEOUT))?;
+            let mut answer = [0; READY.len()];
+            (&ours).read_exact(&mut answer)?;
+            Ok(answer == READY)
+        });
+        Ok(Self { child, answered })
+    }
+
+    /// Waits until it listens; returns its process id. May be left and waited for again.
+    ///
+    /// # Errors
+    /// It ended before it listened, or did not in time; then it is gone, and everything is as it was.
+    pub(super) async fn listens(&mut self) -> io::Result<u32> {
+        let answer = (&mut self.answered).await.map_err(io::Error::other)?;
+        match (answer, self.child.id()) {
+            (Ok(true), Some(pid)) => Ok(pid),
+            (answer, _) => {
+                // One that did not answer in time must not take over later, behind everybody's back.
+                let _ = self.child.start_kill();
+                let status = self.child.wait().await?;
+                let why = answer.err().map_or_else(String::new, |error| format!("{error}; "));
+                Err(io::Error::other(format!("{why}{status}; its own words stand above")))
+            }
         }
-        (answer, _) => {
-            // One that did not answer in time must not take over later, behind everybody's back.
-            let _ = child.start_kill();
-            let status = child.wait().await?;
-            let why = answer.err().map_or_else(String::new, |error| format!("{error}; "));
-            Err(io::Error::other(format!("{why}{status}; its own words stand above")))
+    }
+
+    /// Lets it live on its own, and longer than this process.
+    pub(super) fn release(mut self) {
+        tokio::spawn(async move { self.child.wait().await });
+    }
+
+    /// Ends it within a time. It is asked first: should it have begun to serve, it finishes what is in flight.
+    pub(super) async fn end(mut self, within: Duration) {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        if let Some(pid) = pid
+            && let Err(error) = kill_process(pid, Signal::TERM)
+        {
+            tracing::warn!(%error, "the successor could not be told to stop");
+        }
+        if timeout(within, self.child.wait()).await.is_err() {
+            let _ = self.child.kill().await;
         }
     }
 }
@@ -172,90 +202,6 @@ pub(super) async fn to_successor(listeners: Arc<Vec<TcpListener>>) -> io::Result
 pub(super) fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "systemd was not told of this process's state");
-    }
-}
-
-/// The file that names this process, locked by it as long as it lives (flock(2)); removed by it, unless a successor has
-/// written its own.
-pub(super) struct PidFile<'a>(Option<(&'a Path, File)>);
-
-impl<'a> PidFile<'a> {
-    /// Writes it, whole and locked, or not at all.
-    pub(super) fn write(path: Option<&'a Path>) -> io::Result<Self> {
-        let Some(path) = path else { return Ok(Self(None)) };
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}", std::process::id()));
-        let mut file = File::create(&beside)?;
-        let written = flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .and_then(|()| std::fs::rename(&beside, path));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&beside);
-        }
-        written.map(|()| Self(Some((path, file))))
-    }
-}
-
-impl Drop for PidFile<'_> {
-    fn drop(&mut self) {
-        let Some((path, _)) = self.0 else { return };
-        if std::fs::read_to_string(path).is_ok_and(|text| text.trim() == std::process::id().to_string()) {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// A gateway that serves, found by the file that names it.
-pub struct Running {
-    pid: Pid,
-    process: OwnedFd,
-}
-
-impl Running {
-    /// The process that a file names, if it is the one that has locked the file; the number alone may be anybody's by now.
-    ///
-    /// # Errors
-    /// The file cannot be read, or the system cannot tell.
-    pub fn find(pid_file: &Path) -> io::Result<Option<Self>> {
-        let mut file = File::open(pid_file)?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) else { return Ok(None) };
-        let process = match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(process) => process,
-            Err(Errno::SRCH) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        // INVARIANT: who holds the lock has written the number before it was read, and lives still, so that what was opened
-        // in between is it.
-        match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(None),
-            Err(Errno::WOULDBLOCK) => Ok(Some(Self { pid, process })),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> i32 {
-        self.pid.as_raw_nonzero().get()
-    }
-
-    /// Tells it to hand over to a successor.
-    ///
-    /// # Errors
-    /// It has ended, or is another user's.
-    pub fn hand_over(&self) -> io::Result<()> {
-        Ok(pidfd_send_signal(&self.process, Signal::USR2)?)
-    }
-
-    /// Whether it ends within a time, which is waited for, blocking.
-    ///
-    /// # Errors
-    /// The system does not tell.
-    pub fn ends_within(&self, time: Duration) -> io::Result<bool> {
-        let time = Timespec::try_from(time).map_err(io::Error::other)?;
-        Ok(poll(&mut [PollFd::new(&self.process, PollFlags::IN)], Some(&time))? > 0)
     }
 }
 
@@ -278,34 +224,5 @@ mod tests {
         assert_eq!(received.len(), 3);
         drop(ours);
         assert!(receive(&theirs).is_err(), "a predecessor that went away");
-    }
-
-    #[test]
-    fn a_process_that_does_not_hold_the_file_is_nobody() {
-        let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
-        assert!(Running::find(&path).is_err(), "no file");
-        // One that lives, none that can, none at all.
-        for text in [format!("{}\n", std::process::id()), format!("{}\n", i32::MAX), "0\n".into(), "x".into()] {
-            std::fs::write(&path, &text).unwrap();
-            assert!(Running::find(&path).unwrap().is_none(), "{text}");
-        }
-        std::fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn a_process_id_is_removed_by_its_own_process_alone() {
-        let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
-        drop(PidFile::write(Some(&path)).unwrap());
-        assert!(!path.exists());
-        let file = PidFile::write(Some(&path)).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
-        assert_eq!(
-            Running::find(&path).unwrap().map(|running| running.pid().cast_unsigned()),
-            Some(std::process::id())
-        );
-        std::fs::write(&path, "1\n").unwrap();
-        drop(file);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n", "the successor's");
-        std::fs::remove_file(path).unwrap();
     }
 }

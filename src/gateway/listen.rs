@@ -56,18 +56,36 @@ pub(super) struct Entrances {
 }
 
 impl Entrances {
-    /// Accepts from now on.
-    pub(super) fn accept(self, listeners: Listeners, course: &Course) {
+    /// Makes the sockets ready to accept from.
+    ///
+    /// # Errors
+    /// One cannot be used.
+    pub(super) fn ready(self, listeners: Listeners) -> io::Result<ReadyEntrances> {
         let kinds = [
             (self.tls, listeners.tls),
             (self.plain, listeners.plain),
             (self.redirect, listeners.redirect),
             (self.admin, listeners.admin),
         ];
+        let mut ready = vec![];
         for (entrance, listeners) in kinds {
             for listener in listeners {
-                tokio::spawn(entrance.clone().accept(listener, course.clone()));
+                listener.set_nonblocking(true)?;
+                ready.push((entrance.clone(), tokio::net::TcpListener::from_std(listener)?));
             }
+        }
+        Ok(ReadyEntrances(ready))
+    }
+}
+
+/// What accepts as soon as it may; nothing of it can fail any more.
+pub(super) struct ReadyEntrances(Vec<(Entrance, tokio::net::TcpListener)>);
+
+impl ReadyEntrances {
+    /// Accepts from now on.
+    pub(super) fn accept(self, course: &Course) {
+        for (entrance, listener) in self.0 {
+            tokio::spawn(entrance.accept(listener, course.clone()));
         }
     }
 }
@@ -135,12 +153,7 @@ enum Closed {
 
 impl Entrance {
     /// Accepts until the course says otherwise.
-    pub(super) async fn accept(self, listener: TcpListener, mut course: Course) {
-        let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
-        let listener = match listener {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(%error, "a listening socket cannot be used"),
-        };
+    async fn accept(self, listener: tokio::net::TcpListener, mut course: Course) {
         loop {
             let accepted = tokio::select! {
                 biased;

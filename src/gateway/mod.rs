@@ -35,6 +35,7 @@ mod admin;
 mod report;
 mod stop;
 mod handover;
+mod pid_file;
 mod supervise;
 
 use std::net::SocketAddr;
@@ -54,7 +55,7 @@ use tokio::sync::Notify;
 use tokio::sync::watch::Sender;
 
 pub use error::ServeError;
-pub use handover::Running;
+pub use pid_file::Running;
 pub use tls::{Finding, TlsError};
 pub use upstream::TrustError;
 use upstream::Upstreams;
@@ -70,13 +71,14 @@ use crate::reload::{FileState, ReloadError, keep_current, read_policy, tell_warn
 use crate::routes::Routes;
 use admin::Admin;
 use door::{Door, Inside, Seats};
-use handover::{Inherited, PidFile};
+use handover::Inherited;
 use listen::{Course, Entrance, Entrances, Listeners};
 use pace::Tempo;
+use pid_file::PidFile;
 use proxy::Gateway;
 use redirect::Redirect;
 use report::Reporter;
-use stop::{Order, Orders};
+use stop::{End, Order, Orders};
 use supervise::supervise;
 use tls::Tls;
 
@@ -176,35 +178,27 @@ impl Prepared {
             let stopping = traffic.stopping.subscribe();
             let course = Course { closing: closing.subscribe(), stopping, ending: ending.subscribe() };
             let handed_on = Arc::new(listeners.duplicates()?);
-            entrances.accept(listeners, &course);
+            // INVARIANT: from the first connection that is accepted on, nothing fails: who hands over has given it away.
+            let entrances = entrances.ready(listeners)?;
             let pid = PidFile::write(gateway.pid_file.as_deref());
-            let _pid = pid.map_err(|source| ServeError::PidFile { path: gateway.pid_file.clone(), source })?;
+            let mut pid = pid.map_err(|source| ServeError::PidFile { path: gateway.pid_file.clone(), source })?;
             handover::notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
             inherited.ready();
-            let order = loop {
-                match orders.next().await {
-                    Order::Upgrade => {
-                        tracing::info!("SIGUSR2 received, starting a successor");
-                        match handover::to_successor(Arc::clone(&handed_on)).await {
-                            Ok(pid) => {
-                                tracing::info!(pid, "the successor listens; this process finishes what is in flight");
-                                break Order::Upgrade;
-                            }
-                            Err(error) => {
-                                tracing::error!("the successor did not take over: {error}; this process goes on");
-                            }
-                        }
-                    }
-                    order => break order,
+            entrances.accept(&course);
+            let end = orders.until_end(&handed_on, &mut pid).await;
+            traffic.stopping.send_replace(true);
+            let (order, leaving) = match end {
+                End::HandedOver(successor) => {
+                    successor.release();
+                    closing.send_replace(true);
+                    (Order::Upgrade, None)
+                }
+                End::Stopped(order, successor) => {
+                    tracing::info!("stopping: requests in flight are finished");
+                    handover::notify(&[NotifyState::Stopping]);
+                    (order, successor.map(|successor| tokio::spawn(successor.end(gateway.stop_timeout))))
                 }
             };
-            traffic.stopping.send_replace(true);
-            if order == Order::Upgrade {
-                closing.send_replace(true);
-            } else {
-                tracing::info!("stopping: requests in flight are finished");
-                handover::notify(&[NotifyState::Stopping]);
-            }
             if order == Order::Stop {
                 orders.wait(gateway.stop_delay).await;
             }
@@ -217,6 +211,9 @@ impl Prepared {
             // Who is silent still is let go; what was sent up to now is in flight.
             ending.send_replace(true);
             orders.drain(LAST_WORDS, || traffic.open()).await;
+            if let Some(leaving) = leaving {
+                let _ = leaving.await;
+            }
             Ok::<_, ServeError>(())
         })?;
         requests.shutdown_timeout(LAST_WORDS);

@@ -29,13 +29,23 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         Err(Failure::Failed(_)) | Ok(_) => drop(prepared),
         Err(outdated) => return Err(outdated),
     }
+    Running::may_be_followed(&file).map_err(|error| {
+        let remedy = "the directory of `gateway.pid_file` must be one that may be written";
+        Failure::Usage(anyhow!("{}: a successor could not write its process id: {error}; {remedy}", file.display()))
+    })?;
     running.hand_over().map_err(|error| anyhow!("process {}: {error}", running.pid()))?;
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         let has_ended = running.ends_within(LOOK).map_err(anyhow::Error::from)?;
         // Between two writes there may be none.
-        let now = find(&file).ok().filter(|now| now.pid() != running.pid());
-        match now {
+        let now = find(&file).ok();
+        if now.as_ref().is_some_and(|now| now.has_failed_since(&running)) {
+            return Err(Failure::Failed(anyhow!(
+                "the successor did not take over; process {} goes on, and its log says why",
+                running.pid()
+            )));
+        }
+        match now.filter(|now| now.pid() != running.pid()) {
             Some(now) => {
                 let (pid, before) = (now.pid(), running.pid());
                 let before = match has_ended {
