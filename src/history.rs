@@ -1,8 +1,10 @@
 //! The last policies that were in force, kept on disk by fingerprint, so that a decision can be replayed.
 //!
-//! The one rule: keeping them never stands in the way of serving: what cannot be written is told and left.
+//! The one rule: keeping them never stands in the way of serving: what cannot be written is told, and tried again by who
+//! calls. Policies that differ in white space alone count once, so that formatting a file drives no policy out.
 //! Called by `reload` whenever a policy comes into force, and by `fedgate explain`.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use crate::policy::PolicySet;
 
 /// How many are kept.
 const KEPT: usize = 32;
+/// How many files there are at most, however many of them differ in white space alone.
+const MOST_FILES: usize = 128;
 const ENDING: &str = "cfg";
 /// After this time, who has not finished to write a policy is dead.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
@@ -63,13 +67,34 @@ fn clear(directory: &Path) -> io::Result<()> {
         }
     }
     kept.sort();
-    let oldest = kept.len().saturating_sub(KEPT);
-    surplus.extend(kept.into_iter().take(oldest).map(|(_, path)| path));
+    if kept.len() > KEPT {
+        let (mut different, mut files) = (HashSet::new(), 0);
+        for (_, path) in kept.into_iter().rev() {
+            files += 1;
+            let is_one_more = different.insert(meaning(&std::fs::read(&path).unwrap_or_default()));
+            if files > MOST_FILES || is_one_more && different.len() > KEPT {
+                surplus.push(path);
+            }
+        }
+    }
     surplus.into_iter().try_for_each(|path| match std::fs::remove_file(path) {
         // Another gateway was faster.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     })
+}
+
+/// What is the same for policies that differ in white space alone (RFC 8259, 2).
+fn meaning(policy: &[u8]) -> blake3::Hash {
+    let (mut is_text, mut is_escaped) = (false, false);
+    let is_meant = |byte: &&u8| {
+        let byte = **byte;
+        let is_blank = !is_text && matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        is_text ^= byte == b'"' && !is_escaped;
+        is_escaped = is_text && byte == b'\\' && !is_escaped;
+        !is_blank
+    };
+    blake3::hash(&policy.iter().filter(is_meant).copied().collect::<Vec<_>>())
 }
 
 /// Whether a file is named as one that is being written: `.FINGERPRINT.PROCESS`.
@@ -116,6 +141,33 @@ mod tests {
         keep(&directory, &policy(3)).unwrap();
         keep(&directory, &policy(KEPT + 10)).unwrap();
         assert!(path_of(&directory, policy(3).fingerprint()).exists());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn policies_that_differ_in_white_space_alone_drive_no_other_out() {
+        let directory = directory();
+        let mut seconds = 0;
+        let mut keep_next = |policy: &PolicySet| {
+            keep(&directory, policy).unwrap();
+            seconds += 1;
+            let file = File::options().write(true).open(path_of(&directory, policy.fingerprint())).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+        };
+        keep_next(&policy(0));
+        for blanks in 0..MOST_FILES * 2 {
+            let text = format!(r#"[{{"role": "r \" 1", {}"permissions":{{}} }}]"#, " ".repeat(blanks));
+            keep_next(&PolicySet::parse(text.as_bytes()).unwrap());
+            if blanks == MOST_FILES / 2 {
+                assert!(path_of(&directory, policy(0).fingerprint()).exists());
+            }
+        }
+        let files = std::fs::read_dir(&directory).unwrap().count();
+        assert!(files <= MOST_FILES, "{files}: bounded all the same");
+        // White space within a text tells policies apart.
+        let named = |name: &str| meaning(format!(r#"[{{"role":"{name}"}}]"#).as_bytes());
+        assert_ne!(named("a b"), named("ab"));
+        assert_ne!(named(r#"a\" b"#), named(r#"a\"b"#));
         std::fs::remove_dir_all(directory).unwrap();
     }
 

@@ -26,6 +26,8 @@ mod browsers;
 mod records;
 #[path = "gateway/disks.rs"]
 mod disks;
+#[path = "gateway/rotating.rs"]
+mod rotating;
 #[path = "gateway/merging.rs"]
 mod merging;
 #[path = "gateway/vanishing.rs"]

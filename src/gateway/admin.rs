@@ -95,6 +95,7 @@ impl Admin {
             ("fedgate_account_epoch", *self.authenticator.epoch().borrow()),
             ("fedgate_policy_faults_total", self.file.faults()),
             ("fedgate_policy_faulty", self.file.fault().is_some().into()),
+            ("fedgate_policy_unkept", self.file.is_unkept().into()),
             ("fedgate_certificate_faults", self.certificate_faults().len() as u64),
             ("fedgate_records_failing", self.recorder.fault().is_some().into()),
             ("fedgate_records_scarce", self.recorder.is_scarce().into()),

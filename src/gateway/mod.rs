@@ -143,16 +143,9 @@ impl Prepared {
         let gateway = self.config.gateway.clone();
         // What keeps watch has a thread of its own: requests, however many, never make a lease run out.
         let control = runtime("control", 1)?;
-        // From now on a SIGHUP ends nothing, and is answered, however early it comes.
+        // From now on a SIGHUP ends nothing, and is answered, however early it comes: the signal waits.
         let mut hangup = control.block_on(async { signal(SignalKind::hangup()) })?;
         let asked = Arc::new(Notify::new());
-        let told = Arc::clone(&asked);
-        control.spawn(async move {
-            while hangup.recv().await.is_some() {
-                tracing::info!("SIGHUP received, reading the policy");
-                told.notify_one();
-            }
-        });
         let mut inherited = Inherited::take()?;
         let listeners = Listeners::open(&gateway, &mut inherited)?;
         let records = &self.config.records;
@@ -163,6 +156,14 @@ impl Prepared {
             reserve_bytes: records.reserve_bytes,
         })?;
         let records_file = records.file.clone();
+        let (told, reopened) = (Arc::clone(&asked), recorder.clone());
+        control.spawn(async move {
+            while hangup.recv().await.is_some() {
+                tracing::info!("SIGHUP received, reading the policy, and opening the file of records");
+                reopened.reopen();
+                told.notify_one();
+            }
+        });
         let file = Arc::new(FileState::default());
         let reporter =
             Reporter::new(&gateway, Arc::clone(&self.authenticator), Arc::clone(&self.policy), Arc::clone(&file));

@@ -46,7 +46,7 @@ pub(super) struct Journal {
     /// How the disk is waited for.
     pub(super) sync: fn(&File) -> io::Result<()>,
     dropped: usize,
-    looked: Instant,
+    looked: Option<Instant>,
 }
 
 impl Journal {
@@ -68,7 +68,7 @@ impl Journal {
             durable,
             sync: File::sync_data,
             dropped: 0,
-            looked: Instant::now(),
+            looked: Some(Instant::now()),
         })
     }
 
@@ -93,6 +93,11 @@ impl Journal {
         let is_file = std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.is_file());
         let disk = rustix::fs::statvfs(&self.path).ok().filter(|_| is_file)?;
         Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    /// Looks at the next attempt whether the file is still the one of its name.
+    pub(super) fn look_again(&mut self) {
+        self.looked = None;
     }
 
     /// How many lines were dropped since this was asked last.
@@ -209,10 +214,10 @@ impl Journal {
 
     /// Whether the file is still the one of its name; looked at once in a while, or `now`.
     fn is_current(&mut self, file: &File, now: bool) -> bool {
-        if !now && self.looked.elapsed() < LOOK_EVERY {
+        if !now && self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
             return true;
         }
-        self.looked = Instant::now();
+        self.looked = Some(Instant::now());
         // What tells one file from another (inode(7)).
         let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
         match (file.metadata().map(identity), std::fs::metadata(&self.path).map(identity)) {
@@ -344,7 +349,7 @@ mod tests {
         journal.append(b"next\n", false).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\nbrok\nnext\n");
         std::fs::rename(&path, dir.join("old")).unwrap();
-        journal.looked -= LOOK_EVERY;
+        journal.looked = None;
         journal.append(b"new\n", true).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);

@@ -115,6 +115,7 @@ const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_account_epoch", "The account epoch that was applied last"),
     ("fedgate_policy_faults_total", "Policy files that were refused since the start"),
     ("fedgate_policy_faulty", "1 while the policy file cannot be used and the last good one stays in force"),
+    ("fedgate_policy_unkept", "1 while the policy in force could not be kept in `policy.history`, for replay"),
     ("fedgate_certificate_faults", "Things that are wrong with the files of certificates; /readyz tells them"),
     ("fedgate_records_failing", "1 while records cannot be written"),
     ("fedgate_records_scarce", "1 while their disk is so full that anonymous callers share one record"),

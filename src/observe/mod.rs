@@ -256,6 +256,12 @@ impl Recorder {
         }
     }
 
+    /// Opens the file of that name now, should it have been moved away.
+    pub fn reopen(&self) {
+        // A full queue has the writer at work, and it looks at the name once a second by itself.
+        let _ = self.queue.try_send(Entry::Reopen);
+    }
+
     /// Waits until every record so far is written, for as long as a disk may take; tells how many are not, which are lost
     /// when the process ends.
     pub async fn flush(&self) -> usize {

@@ -32,6 +32,8 @@ pub(super) enum Entry {
     Awaited(Vec<u8>, oneshot::Sender<bool>),
     /// To be answered once everything before it is written, or cannot be.
     Flush(oneshot::Sender<()>),
+    /// The file may be another one from now on.
+    Reopen,
 }
 
 /// What keeps the records.
@@ -124,6 +126,7 @@ struct Batch {
     lines: Vec<u8>,
     awaited: Vec<oneshot::Sender<bool>>,
     flush: Option<oneshot::Sender<()>>,
+    reopens: bool,
     /// Whether it holds records of what was merged, for which nobody waits.
     has_merged: bool,
 }
@@ -137,6 +140,7 @@ impl Batch {
                 self.awaited.push(sender);
             }
             Entry::Flush(written) => self.flush = Some(written),
+            Entry::Reopen => self.reopens = true,
         }
     }
 }
@@ -174,7 +178,12 @@ impl Writer {
             let merged = self.merger.close(batch.flush.is_some(), Instant::now());
             batch.has_merged = !merged.is_empty();
             batch.lines.extend_from_slice(&merged);
-            if !batch.lines.is_empty() || batch.flush.is_some() || self.state.is_failing() {
+            if batch.reopens
+                && let Keeper::File(journal, _) = &mut self.keeper
+            {
+                journal.look_again();
+            }
+            if !batch.lines.is_empty() || batch.flush.is_some() || batch.reopens || self.state.is_failing() {
                 self.write(batch).await;
             }
         }

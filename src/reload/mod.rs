@@ -16,12 +16,12 @@
 //! The disk is asked on threads that may wait: a file system that hangs is told, and holds up nothing else.
 
 mod file;
+mod kept;
 mod state;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -33,10 +33,10 @@ pub(crate) use file::on_disk;
 pub use file::{ReloadError, Signature, read_policy};
 pub use state::{FileState, tell_warnings};
 
-use crate::history;
 use crate::policy::PolicySet;
 use crate::routes::Routes;
 use file::{HANGS, read, watch_directory};
+use kept::Kept;
 use state::{Doubt, New};
 
 /// How often the file is looked at without any notice.
@@ -51,8 +51,6 @@ const COARSEST: Duration = Duration::from_secs(2).saturating_add(LOOK).saturatin
 /// How long after it was read it is read again, whatever its times say: what is stored through a mapping of the file leaves
 /// them, and some network file systems tell old ones.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-/// How many policies wait to be kept, while the disk hangs.
-const MOST_UNKEPT: usize = 64;
 
 /// Keeps `current` what the file at `path` says; runs until it is dropped. Once `asked` it looks at once, and tells what it
 /// found.
@@ -77,7 +75,7 @@ pub async fn keep_current(
     });
     let (mut seen, mut read_until) = (None, Instant::now() + COARSEST);
     let (mut doubt, mut is_asked, mut last_read) = (Doubt::default(), false, Instant::now());
-    let mut kept = history.map(|directory| Kept::begin(directory, current.load_full()));
+    let mut kept = history.map(|directory| Kept::begin(directory, current.load_full(), Arc::clone(&state)));
     loop {
         let began = Instant::now();
         let is_due = is_asked || doubt.is_any() || began < read_until || began - last_read >= READ_AGAIN;
@@ -149,40 +147,6 @@ fn changed(
     }
     let warnings = policy.warnings(&routes.asked());
     Ok(Some((policy, warnings)))
-}
-
-/// Keeps every policy that was in force in the history, in their order; those that come while the disk hangs wait.
-struct Kept {
-    fingerprint: String,
-    waiting: SyncSender<Arc<PolicySet>>,
-}
-
-impl Kept {
-    /// Keeps the first. What keeps them ends with what is returned.
-    fn begin(directory: PathBuf, first: Arc<PolicySet>) -> Self {
-        let (waiting, policies) = sync_channel::<Arc<PolicySet>>(MOST_UNKEPT);
-        spawn_blocking(move || {
-            for policy in policies {
-                if let Err(error) = history::keep(&directory, &policy) {
-                    let policy = policy.fingerprint();
-                    tracing::warn!(policy, "{}: the policy is not kept for replay ({error})", directory.display());
-                }
-            }
-        });
-        let mut kept = Self { fingerprint: String::new(), waiting };
-        kept.keep(first);
-        kept
-    }
-
-    fn keep(&mut self, policy: Arc<PolicySet>) {
-        if self.fingerprint == policy.fingerprint() {
-            return;
-        }
-        policy.fingerprint().clone_into(&mut self.fingerprint);
-        if let Err(error) = self.waiting.try_send(policy) {
-            tracing::warn!(policy = self.fingerprint, "the policy is not kept for replay ({error})");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! How the policy file fares: what of it is told, when, and for how long a fault may be one of a write under way.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ pub(super) type New = (PolicySet, Vec<Warning>);
 pub struct FileState {
     fault: Mutex<String>,
     faults: AtomicU64,
+    unkept: AtomicBool,
 }
 
 impl FileState {
@@ -37,6 +38,16 @@ impl FileState {
     /// How often a file was refused since the start.
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Relaxed)
+    }
+
+    /// Whether the policy in force could not be kept for replay.
+    pub fn is_unkept(&self) -> bool {
+        self.unkept.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether a policy could be kept; true where that is new.
+    pub(super) fn becomes_unkept(&self, unkept: bool) -> bool {
+        self.unkept.swap(unkept, Ordering::Relaxed) != unkept
     }
 
     /// The file was read: it holds `new`, or what is in force. Whoever asked is told that, too.

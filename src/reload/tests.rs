@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::Config;
+use crate::history;
 
 fn policy(role: &str) -> String {
     format!(r#"[{{"role": "{role}", "permissions": {{"GET": ["login"]}}}}]"#)
@@ -15,6 +16,7 @@ struct Fixture {
     path: PathBuf,
     current: Arc<ArcSwap<PolicySet>>,
     history: PathBuf,
+    state: Arc<FileState>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -29,16 +31,16 @@ impl Fixture {
         std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").unwrap();
         let config = Config::load_with(&dir.join("fedgate.toml"), std::iter::empty()).unwrap();
         let routes = Routes::from_config(&config).unwrap();
-        let history = dir.join("history");
+        let (history, state) = (dir.join("history"), Arc::new(FileState::default()));
         let task = tokio::spawn(keep_current(
             path.clone(),
             Some(history.clone()),
             Arc::clone(&current),
             Arc::new(routes),
-            Arc::default(),
+            Arc::clone(&state),
             Arc::default(),
         ));
-        Self { dir, path, current, history, task }
+        Self { dir, path, current, history, state, task }
     }
 
     async fn becomes(&self, role: &str) {
@@ -79,6 +81,32 @@ async fn writes_renames_and_symlink_swaps_come_into_force() {
             std::os::unix::fs::symlink("..data/roles.cfg", &fixture.path).unwrap();
         }
         fixture.becomes(generation).await;
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_could_not_be_kept_is_tried_again_while_it_is_in_force_and_that_is_seen() {
+    let fixture = Fixture::new();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !fixture.history.is_dir() || std::fs::read_dir(&fixture.history).unwrap().count() == 0 {
+        assert!(Instant::now() < deadline, "the first is kept");
+        sleep(Duration::from_millis(5)).await;
+    }
+    let away = fixture.dir.join("away");
+    std::fs::rename(&fixture.history, &away).unwrap();
+    std::fs::write(&fixture.history, "no directory").unwrap();
+    std::fs::write(&fixture.path, policy("second")).unwrap();
+    fixture.becomes("second").await;
+    while !fixture.state.is_unkept() {
+        assert!(Instant::now() < deadline, "it is seen");
+        sleep(Duration::from_millis(5)).await;
+    }
+    std::fs::remove_file(&fixture.history).unwrap();
+    std::fs::rename(&away, &fixture.history).unwrap();
+    let kept = history::path_of(&fixture.history, fixture.current.load().fingerprint());
+    while fixture.state.is_unkept() || !kept.exists() {
+        assert!(Instant::now() < deadline, "it is kept once it can be");
+        sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -201,7 +229,7 @@ async fn every_policy_that_was_in_force_is_kept_from_that_of_the_start_on_howeve
     let queue = fixture.dir.join("queue");
     let policies: Vec<_> =
         (0..20).map(|n| Arc::new(PolicySet::parse(policy(&format!("role_{n}")).as_bytes()).unwrap())).collect();
-    let mut kept = Kept::begin(queue.clone(), Arc::clone(&policies[0]));
+    let mut kept = Kept::begin(queue.clone(), Arc::clone(&policies[0]), Arc::default());
     policies.iter().for_each(|policy| kept.keep(Arc::clone(policy)));
     are_kept(&queue, policies).await;
 }
