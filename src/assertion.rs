@@ -27,6 +27,9 @@ pub const EXCHANGE: &str = "fedgate-exchange";
 /// over its caller's share. In lower case; any service behind may send it.
 pub const BUSY_HEADER: &str = "fedgate-busy";
 
+/// The header of a 401 to an assertion that has expired or is not valid yet, by the service's clock. In lower case.
+pub const CLOCK_HEADER: &str = "fedgate-clock";
+
 /// Longest token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// How far the clocks of gateway and HIS may be apart.

@@ -32,5 +32,7 @@ pub mod parent;
 mod pem;
 pub mod secret;
 pub mod escape;
+pub mod descriptors;
+pub mod threads;
 pub mod regular;
 pub mod config;

@@ -28,6 +28,8 @@ mod records;
 mod disks;
 #[path = "gateway/rotating.rs"]
 mod rotating;
+#[path = "gateway/descriptors.rs"]
+mod descriptors;
 #[path = "gateway/merging.rs"]
 mod merging;
 #[path = "gateway/vanishing.rs"]

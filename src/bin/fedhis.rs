@@ -18,8 +18,10 @@ use fedgate::db::{Database, DbError, schema};
 use fedgate::his::import::{ClearPasswords, Import, ImportError, Kind};
 use fedgate::his::store::Store;
 use fedgate::his::{Listener, Service, demo, router};
-use fedgate::{observe, parent};
+use fedgate::{descriptors, observe, parent, threads};
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[global_allocator]
@@ -27,6 +29,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long the look for rows of before that are served with limits may take, for each statement.
 const ODD_ROWS_PATIENCE: Duration = Duration::from_secs(600);
+/// Threads beside those that serve: for hashing, and for the disk.
+const SPARE_THREADS: usize = 8;
 /// How often a database that is away is asked again for its schema.
 const SCHEMA_RETRY: Duration = Duration::from_millis(500);
 
@@ -123,7 +127,9 @@ fn main() -> ExitCode {
 fn start(command: Command) -> Result<(), Failure> {
     let _log = observe::log_to_stderr().map_err(|error| Failure::Usage(error.into()))?;
     parent::follow()?;
-    let runtime = tokio::runtime::Runtime::new()?;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    threads::can_start(workers + SPARE_THREADS)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let done = runtime.block_on(run(command));
     // A statement on the blocking pool is not waited for: it is atomic.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -159,7 +165,8 @@ fn located(config: &Config, failure: Failure) -> Failure {
     };
     let of_import = match error.downcast_ref() {
         Some(ImportError::Database(error)) => Some(error),
-        Some(ImportError::File(..) | ImportError::Unreadable(..) | ImportError::Hashing) | None => None,
+        Some(ImportError::File(..) | ImportError::Unreadable(..) | ImportError::Running(_) | ImportError::Hashing)
+        | None => None,
     };
     let Some(database) = error.downcast_ref::<DbError>().or(of_import) else {
         return Failure::Failed(error);
@@ -216,6 +223,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     // As for the gateway, whose SIGHUP this may be, sent to both: it ends nothing.
     let mut hangup = signal(SignalKind::hangup())?;
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    descriptors::raise();
     let database = open(config).await?;
     let verifier = Verifier::from_config(&config.assertion)
         .map_err(|error| Failure::Usage(anyhow!("{}: {error}", config.file.display())))?;
@@ -299,7 +307,12 @@ async fn import(config: &Config, kind: Kind, source: &Path, clear_passwords: Cle
     let file = match &path {
         Some(path) => {
             let file = File::open(path).with_context(|| format!("`{}` cannot be read", path.display()));
-            Some(file.map_err(Failure::Usage)?)
+            let file = file.map_err(Failure::Usage)?;
+            // Held as long as the file is open. Where a file system has no locks, nobody is excluded.
+            if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                return Err(ImportError::Running(path.clone()).into());
+            }
+            Some(file)
         }
         None => None,
     };

@@ -54,7 +54,7 @@ impl ServeHttp for Admin {
 
 impl Admin {
     /// Ready to be sent requests: the accounts are confirmed or an outage lease still holds, what must be recorded can be,
-    /// and it is not stopping.
+    /// no service has just refused its clock, and it is not stopping.
     ///
     /// A policy file that cannot be used is told and does not count: the last good policy is in force. Nor do files of
     /// certificates. Nor does an
@@ -62,7 +62,9 @@ impl Admin {
     fn ready(&self) -> Response<Vec<u8>> {
         let draining = self.traffic.is_stopping();
         let lease = self.authenticator.lease_is_valid(Moment::now());
-        let ready = self.authenticator.is_ready(Moment::now()) && !draining && !self.recorder.refuses();
+        let clocks = self.traffic.clocks.fault();
+        let is_recorded = !self.recorder.refuses();
+        let ready = self.authenticator.is_ready(Moment::now()) && !draining && is_recorded && clocks.is_none();
         let well = |upstream: &Upstream| upstream.servers.well().map(|(_, addresses)| addresses).sum::<usize>();
         let upstreams: serde_json::Map<_, _> =
             self.upstreams.all().map(|upstream| (upstream.name().to_owned(), json!(well(upstream)))).collect();
@@ -74,6 +76,7 @@ impl Admin {
             "records": {
                 "durable": self.recorder.is_durable(), "fault": self.recorder.fault(), "scarce": self.recorder.is_scarce(),
             },
+            "clocks": { "fault": clocks },
             "certificates": { "faults": self.certificate_faults() },
             "upstreams": upstreams,
         });

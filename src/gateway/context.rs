@@ -107,6 +107,13 @@ pub(super) enum Placed {
     Merged,
 }
 
+impl Context {
+    /// What passes through the gateway.
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+}
+
 impl Drop for Context {
     fn drop(&mut self) {
         self.traffic.in_flight.fetch_sub(1, Ordering::AcqRel);

@@ -37,6 +37,7 @@ mod stop;
 mod handover;
 mod pid_file;
 mod supervise;
+mod clocks;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -64,15 +65,18 @@ use crate::accounts::{Accounts, watch};
 use crate::assertion::Minter;
 use crate::authn::Authenticator;
 use crate::config::{Config, GatewayConfig, LimitsConfig};
+use crate::descriptors;
 use crate::observe::{Keeping, Rates, Recorder};
 use crate::pipeline::Pipeline;
 use crate::policy::PolicySet;
 use crate::reload::{FileState, ReloadError, keep_current, read_policy, tell_warnings};
 use crate::routes::Routes;
+use crate::threads;
 use admin::Admin;
+use clocks::Clocks;
 use door::{Door, Inside, Seats};
 use handover::Inherited;
-use listen::{Course, Entrance, Entrances, Listeners};
+use listen::{Course, Entrance, Entrances, Listeners, Shortage};
 use pace::Tempo;
 use pid_file::PidFile;
 use proxy::Gateway;
@@ -140,7 +144,9 @@ impl Prepared {
     /// An address is taken, or the operating system gives no threads.
     pub fn serve(self) -> Result<(), ServeError> {
         tls::install_provider();
-        let gateway = self.config.gateway.clone();
+        let mut gateway = self.config.gateway.clone();
+        bear(&mut gateway.limits);
+        threads::can_start(gateway.threads + SPARE_THREADS)?;
         // What keeps watch has a thread of its own: requests, however many, never make a lease run out.
         let control = runtime("control", 1)?;
         // From now on a SIGHUP ends nothing, and is answered, however early it comes: the signal waits.
@@ -297,11 +303,13 @@ impl Prepared {
         let port = gateway.listen.first().map(SocketAddr::port).filter(|port| *port != 443);
         let redirect = Arc::new(HttpServer::new_app(Redirect { port }));
         let admin = Arc::new(HttpServer::new_app(admin));
+        let shortage = Arc::new(Shortage::default());
         let entrance = |inside, seats, tls| Entrance {
             door: Arc::new(Door::new(inside, limits, &self.config.cors, recorder.clone(), seats)),
             tls,
             proxies: Arc::new(gateway.proxies.clone()),
             patience: limits.head,
+            shortage: Arc::clone(&shortage),
             send: Tempo::new(limits.send, limits.bytes_per_second),
         };
         Entrances {
@@ -322,6 +330,7 @@ impl Prepared {
 struct Traffic {
     in_flight: AtomicUsize,
     seats: Seats,
+    clocks: Clocks,
     /// Told true when every answer is to be the last one of its connection.
     stopping: Sender<bool>,
 }
@@ -329,7 +338,7 @@ struct Traffic {
 impl Traffic {
     fn new(limits: &LimitsConfig) -> Self {
         let seats = Seats::new(limits.connections, limits.connections_per_source);
-        Self { in_flight: AtomicUsize::default(), seats, stopping: Sender::new(false) }
+        Self { in_flight: AtomicUsize::default(), seats, clocks: Clocks::default(), stopping: Sender::new(false) }
     }
 
     /// Requests that are being served.
@@ -347,12 +356,30 @@ impl Traffic {
     }
 }
 
+/// Makes of the connections that are configured those that the limit of open files bears, and says so.
+fn bear(limits: &mut LimitsConfig) {
+    let limit = descriptors::raise();
+    let borne = descriptors::connections(limit, limits.connections);
+    if borne < limits.connections {
+        tracing::warn!(
+            "`limits.connections` is {}, and the limit of {} open files bears {borne}, which counts; raise the limit \
+             to {} (`LimitNOFILE` of systemd, `ulimit -n`), or lower the key",
+            limits.connections,
+            limit.unwrap_or_default(),
+            descriptors::needed(limits.connections)
+        );
+        limits.connections = borne;
+    }
+}
+
 fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
 }
 
 /// How long what is still in flight at the very end may take.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
+/// Threads beside those that serve requests: for records, hashing and the disk.
+const SPARE_THREADS: usize = 8;
 /// Connections to the admin listener.
 const ADMIN_SEATS: usize = 64;
 

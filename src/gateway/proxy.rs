@@ -27,7 +27,7 @@ use super::respond::Answer;
 use super::supervise::{contained, contained_now};
 use super::tls::Tls;
 use super::upstream::{SERVICES_OWN, Servers, Told, Upstream, Upstreams};
-use crate::assertion::Minter;
+use crate::assertion::{CLOCK_HEADER, Minter};
 use crate::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
 use crate::observe::Recorder;
 use crate::pipeline::Pipeline;
@@ -243,7 +243,11 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<()> {
         contained(async {
-        if response.status == 401 && self.upstream(ctx)?.assertion {
+        let is_asserted = self.upstream(ctx)?.assertion;
+        if is_asserted {
+            ctx.traffic().clocks.note(response.status == 401 && response.headers.contains_key(CLOCK_HEADER));
+        }
+        if response.status == 401 && is_asserted {
             // The service does not believe this gateway. That is nobody's wrong password, and must not look like one.
             tracing::error!(
                 request.id = ctx.request_id,

@@ -34,6 +34,7 @@ pub(super) const SERVICES_OWN: &[&str] = &[
     assertion::HEADER,
     assertion::EXCHANGE,
     assertion::BUSY_HEADER,
+    assertion::CLOCK_HEADER,
     "server",
     "via",
     "x-powered-by",

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::assertion::BUSY_HEADER;
+use crate::assertion::{BUSY_HEADER, CLOCK_HEADER};
 use crate::db::{DbError, WaitReason};
 use crate::his::answer::JSON;
 use crate::his::json::JsonError;
@@ -19,6 +19,8 @@ use crate::his::password::{self, Words};
 pub(super) enum Problem {
     #[error("the request carries no valid assertion of the gateway")]
     NoAssertion,
+    #[error("the assertion has expired or is not valid yet: the clocks of gateway and service differ")]
+    ClockDiffers,
     #[error("the assertion is for another request")]
     OtherRequest,
     #[error("not found")]
@@ -129,7 +131,7 @@ impl Problem {
     /// The status of the answer.
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::NoAssertion | Self::OtherRequest => StatusCode::UNAUTHORIZED,
+            Self::NoAssertion | Self::ClockDiffers | Self::OtherRequest => StatusCode::UNAUTHORIZED,
             // Well-formed, and not acceptable.
             Self::BadJson(JsonError::NumberTooLong(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BadId | Self::BadQuery(_) | Self::BadJson(_) | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
@@ -182,7 +184,7 @@ impl Problem {
     /// The stable code of the answer.
     pub(super) fn code(&self) -> &'static str {
         match self {
-            Self::NoAssertion => "no_assertion",
+            Self::NoAssertion | Self::ClockDiffers => "no_assertion",
             Self::OtherRequest => "assertion_mismatch",
             Self::NoRoute => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -302,6 +304,9 @@ impl IntoResponse for Problem {
         let is_busy = matches!(self, Self::Busy | Self::Crowded | Self::NoRoom | Self::TooSlow | Self::Locked);
         if is_busy || matches!(self, Self::DatabaseUnavailable | Self::DatabaseReadOnly) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if matches!(self, Self::ClockDiffers) {
+            response.headers_mut().insert(CLOCK_HEADER, HeaderValue::from_static("1"));
         }
         if is_busy {
             response.headers_mut().insert(BUSY_HEADER, HeaderValue::from_static("1"));

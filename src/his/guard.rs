@@ -22,7 +22,7 @@ use super::error::Problem;
 use super::password::{self, Words};
 use super::store::{Reach, Store};
 use super::{Service, body};
-use crate::assertion::{Claims, EXCHANGE, HEADER, Scope};
+use crate::assertion::{AssertionError, Claims, EXCHANGE, HEADER, Scope};
 use crate::path::MAX_ID_BYTES;
 
 /// The endpoint claim of pages that need no principal.
@@ -102,8 +102,15 @@ fn believe(service: &Service, request: &Request) -> Result<Claims<'static>, Prob
     };
     let claims = service.verifier.verify(token.as_bytes(), SystemTime::now()).map_err(|error| {
         tracing::debug!("{error}");
-        Problem::NoAssertion
+        match error {
+            AssertionError::Expired => {
+                service.clock.differs();
+                Problem::ClockDiffers
+            }
+            AssertionError::Malformed | AssertionError::Signature | AssertionError::Audience => Problem::NoAssertion,
+        }
     })?;
+    service.clock.agrees();
     if claims.method != request.method().as_str() || claims.path != request.uri().path() {
         return Err(Problem::OtherRequest);
     }

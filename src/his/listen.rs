@@ -37,6 +37,9 @@ pub enum ListenError {
         /// Why.
         source: io::Error,
     },
+    /// Something that is no socket has the path, and is not to be removed.
+    #[error("`{0}` (`his.listen`) is {1}, not a socket; name another path, or move it away")]
+    NoSocket(String, &'static str),
     /// Another service answers on the socket.
     #[error("another service is listening on `{0}` (`his.listen`); stop it first")]
     InUse(String),
@@ -133,9 +136,16 @@ where
 
 /// Removes a socket file that nobody listens on; anything else in its place stays.
 async fn remove_stale(path: &Path) -> Result<(), ListenError> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if !is_socket {
-        return Ok(());
+    let Ok(file) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let kind = file.file_type();
+    if !kind.is_socket() {
+        let named = match () {
+            () if kind.is_file() => "a regular file",
+            () if kind.is_dir() => "a directory",
+            () if kind.is_symlink() => "a symbolic link",
+            () => "a pipe or a device",
+        };
+        return Err(ListenError::NoSocket(path.display().to_string(), named));
     }
     match UnixStream::connect(path).await {
         Ok(_) => Err(ListenError::InUse(path.display().to_string())),

@@ -6,6 +6,7 @@
 
 mod error;
 mod guard;
+mod clock;
 
 mod site;
 mod people;
@@ -45,6 +46,7 @@ use axum::routing::get;
 use tokio::task::JoinSet;
 
 use self::budget::Budget;
+use self::clock::ClockAlarm;
 use self::error::Problem;
 use self::guard::{Caller, PUBLIC, endpoint};
 use self::hashing::Hashing;
@@ -67,6 +69,7 @@ pub struct Service {
     trees: Budget,
     hashing: Hashing,
     is_stopping: AtomicBool,
+    clock: ClockAlarm,
     /// Watches over the database; ends with the service.
     _watch: JoinSet<()>,
 }
@@ -107,7 +110,18 @@ impl Service {
         let store = store.shared(&config.shares);
         let (budget, trees) = (Budget::new(config.max_bytes_in_flight), Budget::of_trees(config.max_bytes_in_flight));
         let (hashing, is_stopping) = (Hashing::new(), AtomicBool::new(false));
-        Arc::new(Self { store, verifier, limits, quotas, budget, trees, hashing, is_stopping, _watch: watch })
+        Arc::new(Self {
+            store,
+            verifier,
+            limits,
+            quotas,
+            budget,
+            trees,
+            hashing,
+            is_stopping,
+            clock: ClockAlarm::default(),
+            _watch: watch,
+        })
     }
 
     /// Refuses a new record that is over the bound of records.

@@ -227,6 +227,19 @@ impl Journal {
     }
 }
 
+/// Sees whether records can be written to a file of this name, and leaves none that was not there.
+pub(super) fn try_out(path: &Path, durable: bool) -> io::Result<()> {
+    if path.symlink_metadata().is_ok() {
+        return open(path, durable).map(drop);
+    }
+    // One of another name: made by another user than the one who serves, the file would be in the way.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".check-{}", std::process::id()));
+    let tried = open(Path::new(&beside), durable).map(drop);
+    let _ = std::fs::remove_file(&beside);
+    tried
+}
+
 /// Whether an opening that failed so may succeed later, with the same configuration.
 fn may_pass(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::Unsupported)

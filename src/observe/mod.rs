@@ -100,6 +100,14 @@ impl Future for Kept {
     }
 }
 
+/// Sees whether records can be written to a file, as a gateway would; leaves nothing behind.
+///
+/// # Errors
+/// They cannot: no right, no room, or no regular file where they are to last.
+pub fn try_file(path: &Path, durable: bool) -> io::Result<()> {
+    journal::try_out(path, durable)
+}
+
 impl Recorder {
     /// Starts the thread that appends to the file, and to stdout.
     ///

@@ -103,6 +103,33 @@ fn what_waits_for_a_full_disk_is_written_at_the_end_if_there_is_room_by_then() {
 }
 
 #[test]
+fn a_disk_that_is_full_at_the_start_is_not_ready_and_check_says_so() {
+    // As full as it is later: not even a page is left.
+    let Some(Small { gateway, disk }) = Small::start("cat /dev/zero > ballast 2> none; touch records.jsonl;") else {
+        return;
+    };
+    let ready = gateway.admin_get("/readyz");
+    assert_eq!((ready.status, write(&gateway)), (503, 503));
+    assert!(ready.json()["records"]["fault"].as_str().unwrap().contains("No space left on device"), "{ready:?}");
+    let check = || {
+        let records = disk.join("records.jsonl");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+        command.args(["check", "--config"]).arg(gateway.dir.join("fedgate.toml"));
+        command.env("FEDGATE_RECORDS_FILE", records).output().unwrap()
+    };
+    let out = check();
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(
+        out.status.code() == Some(2) && text.contains("`records.file`") && text.contains("No space left"),
+        "{text}"
+    );
+    fs::remove_file(disk.join("ballast")).unwrap();
+    told(&gateway, "records are written again", Instant::now() - PATIENCE);
+    assert_eq!((gateway.admin_get("/readyz").status, write(&gateway)), (200, 200));
+    assert!(check().status.success());
+}
+
+#[test]
 fn no_durable_record_goes_to_a_pipe_or_a_device() {
     let gateway = Gateway::start_as(&Setup { environment: &DURABLE, ..Setup::default() });
     let records = gateway.dir.join("records.jsonl");

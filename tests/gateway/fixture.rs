@@ -497,6 +497,9 @@ fn answer(mut stream: TcpStream, seen: &Seen) {
                 .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes())
                 .and_then(|()| stream.write_all(&vec![b'x'; LARGE])),
             Some("forbidden") => stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
+            Some("expired") => {
+                stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nFedgate-Clock: 1\r\nContent-Length: 0\r\n\r\n")
+            }
             Some("distrust") => stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"),
             Some("short") => return drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\nhalf")),
             Some("garbage") => return drop(stream.write_all(b"\x00\x01garbage\r\n\r\n")),

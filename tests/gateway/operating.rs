@@ -378,3 +378,29 @@ fn a_wall_clock_that_jumps_lets_nobody_in_nor_out() {
     assert_eq!(years.len(), 3, "the clock did jump: {years:?}");
     std::fs::remove_file(clock).unwrap();
 }
+
+#[test]
+fn a_service_whose_clock_differs_is_a_reason_not_to_be_ready_and_one_that_distrusts_is_none() {
+    let gateway = Gateway::start();
+    let ready = || gateway.admin_get("/readyz");
+    for (page, status) in [("distrust", 200), ("expired", 503), ("1", 200)] {
+        let answer = gateway.get(&format!("/pols/ANA/{page}"), "ANA");
+        assert_eq!(answer.status, if page == "1" { 200 } else { 502 });
+        assert_eq!(ready().status, status, "{page}: {:?}", ready());
+    }
+    gateway.get("/pols/ANA/expired", "ANA");
+    let fault = ready().json()["clocks"]["fault"].as_str().unwrap().to_owned();
+    assert!(fault.contains("its clock and this one differ"), "{fault}");
+}
+
+#[test]
+fn check_says_that_the_schema_is_newer() {
+    let gateway = Gateway::start();
+    let store = rusqlite::Connection::open(gateway.dir.join("test.db")).unwrap();
+    store.busy_timeout(PATIENCE).unwrap();
+    store.execute_batch("UPDATE fedgate_schema SET version = version + 1").unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fedgate"));
+    let out = command.args(["check", "--config"]).arg(gateway.dir.join("fedgate.toml")).output().unwrap();
+    let told = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(told.contains("of a newer release"), "{told}");
+}

@@ -25,6 +25,7 @@ async fn a_request_without_a_valid_assertion_gets_401_whatever_it_asks_for() {
     (expired.iat, expired.exp) = (iat, exp);
     let reply = his.request(&root(), "GET", "/login").token(Some(his.minter.mint(&expired))).send().await;
     assert_eq!(reply.status, 401, "expired");
+    assert_eq!(reply.header("fedgate-clock"), Some("1"), "a gateway is told that its clock differs");
 }
 
 #[tokio::test]

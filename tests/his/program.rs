@@ -38,6 +38,63 @@ fn usage_and_configuration_faults_exit_with_two() {
 }
 
 #[test]
+fn what_is_in_the_place_of_the_socket_is_named_and_left_there() {
+    let scratch = Scratch::new();
+    let config = configuration(&scratch.0);
+    let socket = scratch.0.join("his.sock");
+    fs::write(&socket, "notes").unwrap();
+    let out = fedhis(&["serve"], &config);
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && told.contains("(`his.listen`) is a regular file, not a socket"), "{told}");
+    assert_eq!(fs::read_to_string(socket).unwrap(), "notes");
+}
+
+#[test]
+fn two_imports_of_one_file_exclude_each_other() {
+    let scratch = Scratch::new();
+    let config = configuration(&scratch.0);
+    assert!(fedhis(&["migrate"], &config).status.success());
+    let people = scratch.0.join("people.json");
+    fs::write(&people, r#"[{"id": "ANA"}]"#).unwrap();
+    // As the other one does for as long as it runs (flock(2)).
+    let held = fs::File::open(&people).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let import = || fedhis(&["import", "people", people.to_str().unwrap()], &config);
+    let out = import();
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(1) && told.contains("another import of this file runs"), "{told}");
+    assert_eq!(
+        fs::read_dir(&scratch.0)
+            .unwrap()
+            .filter(|entry| { entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("people.json.") })
+            .count(),
+        0,
+        "nothing is written beside it"
+    );
+    drop(held);
+    assert!(String::from_utf8_lossy(&import().stdout).contains("1 created"));
+}
+
+#[test]
+fn without_threads_both_programs_end_with_a_sentence() {
+    for program in [env!("CARGO_BIN_EXE_fedhis"), env!("CARGO_BIN_EXE_fedgate")] {
+        // Nobody's limit but that of a user who has no process yet; a limit does not hold for root.
+        let user = rand::random_range(100_000..1_000_000).to_string();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "bash", "-c"]);
+        let out =
+            command.args(["ulimit -u 1; exec \"$0\" \"$@\"", program, "serve", "--config", "/none"]).output().unwrap();
+        let told = String::from_utf8_lossy(&out.stderr);
+        if told.contains("setpriv") || told.contains("Permission denied") {
+            println!("not run: this machine lets nobody be another user: {told}");
+            continue;
+        }
+        assert!(!told.contains("panicked") && told.lines().count() == 1, "{told}");
+        assert!(matches!(out.status.code(), Some(1 | 2)), "{told}");
+    }
+}
+
+#[test]
 fn a_migration_tells_of_a_column_that_takes_one_id_for_another_and_how_that_is_mended() {
     let scratch = Scratch::new();
     let config = configuration(&scratch.0);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use fedgate::config::{Config, StoreConfig};
 use fedgate::db::{postgres, schema};
 use fedgate::gateway::Prepared;
+use fedgate::observe;
 
 use crate::{Failure, check_schema, load, print, print_line, store_exists, store_fault};
 
@@ -36,6 +37,13 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     for warning in policy.warnings(&prepared.pipeline().routes().asked()) {
         print_line(&format!("  line {}: {}", warning.line, warning.text))?;
     }
+    if let Some(path) = &config.records.file {
+        let can_be_written = observe::try_file(path, config.records.durable);
+        can_be_written.map_err(|error| {
+            Failure::Usage(anyhow::anyhow!("{}: `records.file`: {}: {error}", file.display(), path.display()))
+        })?;
+        print_line(&format!("records        {} can be written", path.display()))?;
+    }
     match plain {
         true => print_line("certificate    none is needed: nothing listens with TLS")?,
         false => {
@@ -58,6 +66,12 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     }
     let version = check_schema(&config, prepared.accounts().database()).await?;
     let epoch = prepared.accounts().check().await.map_err(|error| store_fault(&config, error))?;
+    if version > schema::VERSION {
+        let known = schema::VERSION;
+        print::warn(&format!(
+            "the schema has version {version}, of a newer release; this program knows {known}, and fedhis of it does not start"
+        ));
+    }
     print_line(&format!("database       {store} answers, schema version {version}, account epoch {epoch}"))?;
     for column in
         schema::loose_columns(prepared.accounts().database()).await.map_err(|error| store_fault(&config, error))?

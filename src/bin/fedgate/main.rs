@@ -21,9 +21,12 @@ use fedgate::config::{Config, StoreConfig};
 use fedgate::db::{Database, schema};
 use fedgate::gateway::Prepared;
 use fedgate::password::{self, Arena, Cost};
-use fedgate::{observe, parent};
+use fedgate::{observe, parent, threads};
 
 pub(crate) use print::print_line;
+
+/// Threads that a command needs beside its own: to wait for the network, and for the disk.
+const SPARE_THREADS: usize = 4;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -244,5 +247,6 @@ fn store_key(config: &Config) -> &'static str {
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    threads::can_start(SPARE_THREADS)?;
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }

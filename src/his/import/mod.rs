@@ -84,6 +84,9 @@ pub enum ImportError {
     /// The file breaks off, or is no list of records, from this line on.
     #[error("line {0}: {1}")]
     Unreadable(u64, &'static str),
+    /// Another import reads the same file, and writes the same files beside it.
+    #[error("`{0}`: another import of this file runs; wait for it, or stop it")]
+    Running(PathBuf),
     /// Passwords could not be hashed.
     #[error("a password could not be hashed, see the log")]
     Hashing,
