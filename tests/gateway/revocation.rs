@@ -49,13 +49,19 @@ fn a_file_that_holds_no_good_list_leaves_the_last_one_in_force_and_is_told_until
     let (revoked, other) = (authority.client("DOC", 66), authority.client("DOC", 67));
     let strangers = stranger.revocation_list(9, &[]).pem().unwrap();
     let older = authority.revocation_list(0, &[]).pem().unwrap();
+    let (own, second) = (authority.revocation_list(1, &[66]), authority.revocation_list(2, &[]));
+    let (own_pem, second_pem) = (own.pem().unwrap(), second.pem().unwrap());
+    let joined = format!("{}{own_pem}", second_pem.trim_end());
+    let with_der = [own_pem.as_bytes(), second.der()].concat();
     #[rustfmt::skip]
-    let cases: [(&[u8], &str); 5] = [
+    let cases: [(&[u8], &str); 7] = [
         (b"",                            "holds no revocation list"),
         (b"<html>502 Bad Gateway</html>", "holds no revocation list"),
         (authority.pem.as_bytes(),       "holds no revocation list"),
         (strangers.as_bytes(),           "whose certificate is not in `tls.client_ca`"),
         (older.as_bytes(),               "older than the one in force"),
+        (joined.as_bytes(),              "the end of a line is missing, as where files were joined"),
+        (&with_der,                      "is no text (DER after PEM"),
     ];
     for (content, words) in cases {
         std::fs::write(&file, content).unwrap();
@@ -118,7 +124,8 @@ fn a_list_that_comes_before_its_authority_is_taken_with_it() {
     let lists = [authority.revocation_list(2, &[5]), more.revocation_list(1, &[6])].map(|list| list.pem().unwrap());
     std::fs::write(gateway.dir.join("revoked.pem"), lists.concat()).unwrap();
     wait_for_fault(&gateway, "`CN=Pharmacies`, whose certificate is not");
-    assert_eq!(status(&gateway, Some(&authority.client("DOC", 5)), "", &TLS13), 200, "nothing of the file counts yet");
+    let known = authority.client("DOC", 5);
+    wait("the list of the other authority", || status(&gateway, Some(&known), "", &TLS13) == 0);
     std::fs::write(gateway.dir.join("clients.pem"), format!("{}{}", more.pem, authority.pem)).unwrap();
     wait_for_none(&gateway);
     assert_eq!(status(&gateway, Some(&authority.client("DOC", 5)), "", &TLS13), 0);
@@ -160,9 +167,15 @@ fn a_gateway_does_not_start_with_a_list_that_is_none() {
         let out = fedgate.output().unwrap();
         (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
     };
-    for (content, words) in
-        [("", "holds no revocation list; `tls.client_crl` must name"), (&stranger, "whose certificate is not in")]
-    {
+    let good = authority.revocation_list(2, &[]).pem().unwrap();
+    let joined = format!("{}{good}", good.trim_end());
+    let indented = format!("{good}{}", good.replace("-----BEGIN", " -----BEGIN"));
+    for (content, words) in [
+        ("", "holds no revocation list; `tls.client_crl` must name"),
+        (&stranger, "whose certificate is not in"),
+        (&joined, "the end of a line is missing"),
+        (&indented, "begins or ends a section and is not whole"),
+    ] {
         std::fs::write(gateway.dir.join("revoked.pem"), content).unwrap();
         for command in ["serve", "check"] {
             let (code, text) = run(command);

@@ -14,12 +14,12 @@ use super::lists::{RevocationList, Signer, significant};
 use super::signed::SignedBytes;
 use crate::pem;
 
-/// Every list of a file; there is at least one. Who has signed it is asked next.
+/// Every list of a file, or why it cannot be used; there is at least one. Who has signed it is asked next.
 ///
 /// # Errors
-/// What is wrong with the first that cannot be used, as words that follow the file's name.
-pub(super) fn parse_all(bytes: &[u8]) -> Result<Vec<RevocationList>, String> {
-    pem::revocation_lists_in(bytes)?.iter().map(|der| parse(der)).collect()
+/// What is wrong with the file as a whole, as words that follow its name.
+pub(super) fn parse_all(bytes: &[u8]) -> Result<Vec<Result<RevocationList, String>>, String> {
+    Ok(pem::revocation_lists_in(bytes)?.iter().map(|der| parse(der)).collect())
 }
 
 fn parse(der: &[u8]) -> Result<RevocationList, String> {

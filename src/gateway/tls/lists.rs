@@ -1,7 +1,8 @@
 //! Revocation lists: what the authorities of clients have revoked (RFC 5280, section 5).
 //!
 //! The one rule: what was revoked stays revoked until a fresher list of the same issuer says otherwise. A file that holds
-//! no list, or one that its issuer has not signed, changes nothing; nor does an older list than the one in force.
+//! no list changes nothing; nor does a list that its issuer has not signed, or an older one than the one in force. A good
+//! list that stands beside such a one counts.
 
 use std::sync::Arc;
 
@@ -15,6 +16,9 @@ use crate::config::{UnknownIssuer, WhenExpired};
 
 /// How far an authority's clock may be ahead of this one.
 const SKEW_SECONDS: i64 = 300;
+
+/// Most lists of a file that are told one by one as no good ones.
+const MOST_NOTES: usize = 16;
 
 /// The list that counts of each issuer.
 #[derive(Debug)]
@@ -106,6 +110,9 @@ impl RevocationList {
 impl Lists {
     /// The lists of a file, each verified; of several of one issuer the freshest counts, also against those `before`.
     ///
+    /// Where there are lists of before, one that is not good leaves the last good one of its issuer in force, and those of
+    /// other issuers count. A gateway that starts has no such one, and would take as not revoked what it cannot know.
+    ///
     /// # Errors
     /// What is wrong with the file, as words that follow its name; then nothing of it counts.
     pub(super) fn take(
@@ -114,16 +121,28 @@ impl Lists {
         before: Option<&Self>,
         unknown: UnknownIssuer,
     ) -> Result<Self, String> {
-        let mut lists = Vec::<Arc<RevocationList>>::new();
+        let (mut lists, mut notes) = (Vec::<Arc<RevocationList>>::new(), vec![]);
         for list in list_file::parse_all(bytes)? {
-            let list = Arc::new(verified(list, authorities, unknown)?);
+            let list = match list.and_then(|list| verified(list, authorities, unknown)) {
+                Ok(list) => Arc::new(list),
+                Err(problem) if before.is_none() => return Err(problem),
+                Err(problem) => {
+                    notes.push(problem);
+                    continue;
+                }
+            };
             match lists.iter_mut().find(|other| other.is_of_kind(&list)) {
                 Some(other) if other.is_older_than(&list) => *other = list,
                 Some(_) => {}
                 None => lists.push(list),
             }
         }
-        let mut taken = Self { lists, notes: vec![] };
+        if lists.is_empty() {
+            return Err(notes.into_iter().next().unwrap_or_default());
+        }
+        notes.truncate(MOST_NOTES);
+        notes.iter_mut().for_each(|note| note.push_str("; the other lists of the file are in force"));
+        let mut taken = Self { lists, notes };
         before.iter().flat_map(|before| &before.lists).for_each(|old| taken.keep(old, authorities));
         Ok(taken)
     }
@@ -146,7 +165,7 @@ impl Lists {
             self.lists.push(Arc::clone(old));
             if old.is_still_known(authorities) {
                 self.notes.push(format!(
-                    "there is no list of `{name}` any more; the one of {since} stays in force until a restart, or until `tls.client_ca` has that authority no more"
+                    "there is no good list of `{name}` any more; the one of {since} stays in force until a restart, or until `tls.client_ca` has that authority no more"
                 ));
             }
         }

@@ -65,13 +65,17 @@ fn a_file_that_holds_no_list_or_one_that_does_not_verify_is_refused_with_a_word_
     let certificate = rcgen::CertificateParams::new(vec![]).unwrap();
     let certificate = certificate.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
     #[rustfmt::skip]
-    let cases: [(&[u8], &str); 13] = [
+    let cases: [(&[u8], &str); 17] = [
         (b"",                                             "holds no revocation list"),
         (b"\n",                                           "holds no revocation list"),
         (b"<!DOCTYPE html><html>404 Not Found</html>",    "holds no revocation list"),
         (certificate.as_bytes(),                          "holds no revocation list"),
         (half,                                            "is not PEM"),
         (&cut[..cut.len() - 1],                           "cannot be read"),
+        (&[good.trim_ascii_end(), &good].concat(),        "ends a section and does not end there"),
+        (&[&good[..], &cut].concat(),                     "is no text (DER after PEM"),
+        (&[&cut[..], &cut].concat(),                      "cannot be read"),
+        (&[&cut[..], &good].concat(),                     "cannot be read"),
         (&impostor.list(1, &[]),                          "not signed by the key of that authority"),
         (&stranger.list(1, &[]),                          "whose certificate is not in `tls.client_ca`"),
         (&pem(&[root.list(1, &[5]), stranger.list(1, &[])]), "`CN=Stranger`, whose certificate is not"),
@@ -159,7 +163,7 @@ fn what_was_revoked_stays_so_until_a_fresher_list_says_otherwise() {
     assert!(fault(&rolled_back).contains("older than the one in force"), "{}", fault(&rolled_back));
     assert!(is_revoked(&rolled_back, &root, 5));
     let shortened = take(&pem(&[root.list(6, &[5])]), &known, Some(&rolled_back)).unwrap();
-    assert!(fault(&shortened).contains("there is no list of `CN=Other` any more"), "{}", fault(&shortened));
+    assert!(fault(&shortened).contains("there is no good list of `CN=Other` any more"), "{}", fault(&shortened));
     assert!(is_revoked(&shortened, &other, 7));
     let fresher = take(&pem(&[root.list(7, &[]), other.list(2, &[])]), &known, Some(&shortened)).unwrap();
     assert!(!is_revoked(&fresher, &root, 5) && !is_revoked(&fresher, &other, 7));
@@ -169,6 +173,39 @@ fn what_was_revoked_stays_so_until_a_fresher_list_says_otherwise() {
     let now = i64::try_from(UnixTime::now().as_secs()).unwrap();
     assert_eq!(without.faults(&left, now, WhenExpired::Warn), Vec::<String>::new());
     assert!(is_revoked(&without, &other, 7));
+}
+
+#[test]
+fn a_list_that_is_not_good_leaves_its_issuers_last_one_in_force_and_those_of_others_count() {
+    let (root, other, impostor) = (Ca::root("Root"), Ca::root("Other"), Ca::root("Root"));
+    let known = || authorities(&[&root.der, &other.der]);
+    let first = take(&pem(&[root.list(1, &[5]), other.list(1, &[])]), &known(), None).unwrap();
+    let part = root.list_of(9, VALID, &[], Some(("http://a.example/1.crl", Some(CrlScope::UserCertsOnly))));
+    for (bad, words) in [(impostor.list(9, &[]), "not signed by the key"), (part, "a part of its issuer's")] {
+        let bad_first = pem(&[bad.clone(), other.list(2, &[7])]);
+        let bad_last = pem(&[other.list(2, &[7]), bad.clone()]);
+        for file in [bad_first, bad_last] {
+            let ask = |ca: &Ca, serial| {
+                let lists = take(&file, &known(), Some(&first)).unwrap();
+                refusal(known(), Some(lists), &[&ca.client(serial)])
+            };
+            assert_eq!(
+                (ask(&root, 5).as_str(), ask(&other, 7).as_str()),
+                ("it is revoked", "it is revoked"),
+                "{words}"
+            );
+            assert_eq!(ask(&root, 6), "");
+            let told = take(&file, &known(), Some(&first)).unwrap().faults(&known(), 0, WhenExpired::Warn);
+            assert!(
+                told[0].contains(words) && told[0].ends_with("the other lists of the file are in force"),
+                "{told:?}"
+            );
+            assert!(told[1].contains("there is no good list of `CN=Root` any more"), "{told:?}");
+        }
+        // Alone it changes nothing, and a gateway that starts has no list of before.
+        assert!(take(&pem(std::slice::from_ref(&bad)), &known(), Some(&first)).unwrap_err().contains(words));
+        assert!(take(&pem(&[bad, other.list(2, &[7])]), &known(), None).unwrap_err().contains(words));
+    }
 }
 
 #[test]
