@@ -90,6 +90,12 @@ pub enum Body {
     Chunked,
 }
 
+/// How many bytes before a head are skipped: one empty line, which some clients send behind a body (RFC 9112, 2.2). A second
+/// one stands where a request line belongs, and is refused as such.
+pub fn head_start(bytes: &[u8]) -> usize {
+    if bytes.starts_with(b"\r\n") { 2 } else { 0 }
+}
+
 /// Where the head that begins `bytes` ends, if it is there whole.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //! slow reading has it.
 #![no_main]
 
-use fedgate_fuzz::framing::{Body, BodyReader, check_head, head_end};
+use fedgate_fuzz::framing::{Body, BodyReader, check_head, head_end, head_start};
 use fedgate_fuzz::reference;
 use libfuzzer_sys::fuzz_target;
 
@@ -24,17 +24,20 @@ fn follow(bytes: &[u8], step: usize) -> Ends {
         held.extend_from_slice(piece);
         loop {
             let taken = match &mut body {
-                None => match head_end(&held, reference::MOST) {
-                    Ok(None) => break,
-                    Ok(Some(end)) => match check_head(&held[..end]) {
-                        Ok(found) => {
-                            body = Some(BodyReader::new(found));
-                            end
-                        }
+                None => {
+                    let start = head_start(&held);
+                    match head_end(&held[start..], reference::MOST) {
+                        Ok(None) => break,
+                        Ok(Some(end)) => match check_head(&held[start..start + end]) {
+                            Ok(found) => {
+                                body = Some(BodyReader::new(found));
+                                start + end
+                            }
+                            Err(_) => return (ends, true),
+                        },
                         Err(_) => return (ends, true),
-                    },
-                    Err(_) => return (ends, true),
-                },
+                    }
+                }
                 Some(reader) => match reader.feed(&held) {
                     Ok(taken) if reader.is_done() => {
                         body = None;
@@ -60,6 +63,9 @@ fn follow(bytes: &[u8], step: usize) -> Ends {
 fn slow(bytes: &[u8]) -> Ends {
     let (mut ends, mut at) = (Vec::new(), 0);
     loop {
+        // One empty line before a request line is no part of it.
+        let empty = if bytes[at..].starts_with(b"\r\n") { 2 } else { 0 };
+        at += empty;
         let head = match reference::head_end(&bytes[at..]) {
             Ok(Some(end)) => end,
             Ok(None) => return (ends, false),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -29,6 +30,8 @@ pub struct TlsConfig {
     pub client_crl_unknown_issuer: UnknownIssuer,
     /// Whose certificate it is.
     pub clients: ClientsConfig,
+    /// How long browsers are told to come over TLS alone; zero tells them nothing.
+    pub hsts: Duration,
 }
 
 /// One certificate and its key.
@@ -87,6 +90,9 @@ pub enum TlsVersion {
     Tls13,
 }
 
+/// Two years, as lists of browsers want it.
+const MOST_HSTS_SECONDS: u64 = 2 * 366 * 24 * 3600;
+
 section!(Tls {
     certificate: PathBuf = "certs/fedgate.pem".into(),
     key: PathBuf = "certs/fedgate.key".into(),
@@ -100,6 +106,7 @@ section!(Tls {
     client_crl_unknown_issuer: String = "refuse".into(),
     client_common_name: bool = false,
     client: Vec<Client> = vec![],
+    hsts_seconds: u64 = 0,
 });
 
 #[derive(Debug, Deserialize)]
@@ -159,6 +166,7 @@ impl Tls {
             client_crl_expired: when_expired("tls.client_crl_expired", &self.client_crl_expired, check)?,
             client_crl_unknown_issuer: unknown_issuer,
             clients: ClientsConfig { accounts: accounts(self.client, check)?, common_name: self.client_common_name },
+            hsts: check.within("tls.hsts_seconds", self.hsts_seconds, 0, MOST_HSTS_SECONDS).map(Duration::from_secs)?,
         })
     }
 }

@@ -80,6 +80,16 @@ fn a_head_ends_at_its_blank_line_and_is_bounded() {
     assert_eq!(head_end(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody\nwith bare feeds", MOST), Ok(Some(27)));
 }
 
+#[test]
+fn one_empty_line_before_a_request_is_skipped_and_no_second_one() {
+    for (bytes, start) in
+        [("", 0), ("\r", 0), ("\r\n", 2), ("\r\nGET", 2), ("\r\n\r\nGET", 2), ("GET", 0), ("\nGET", 0)]
+    {
+        assert_eq!(head_start(bytes.as_bytes()), start, "{bytes:?}");
+    }
+    assert_eq!(head("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), Err(FramingError::RequestLine), "what is left of two");
+}
+
 /// Feeds a body whole and byte by byte; both must agree.
 fn body(kind: Body, bytes: &[u8]) -> Result<(usize, bool), FramingError> {
     let mut whole = BodyReader::new(kind);

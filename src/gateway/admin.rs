@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use http::{Response, StatusCode, header};
+use http::{Response, StatusCode, Version, header};
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 use serde_json::json;
@@ -35,6 +35,11 @@ pub(super) struct Admin {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let head = session.req_header();
+        // HTTP/1.0 tells the end of an answer by that of the connection, unless it asked otherwise.
+        if head.version == Version::HTTP_10 {
+            session.set_keepalive(None);
+        }
         let head = session.req_header();
         if !matches!(head.method.as_str(), "GET" | "HEAD") {
             return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"GET alone\n".to_vec());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
+use http::{HeaderValue, header};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
@@ -34,6 +35,8 @@ pub(super) struct Context {
     pub(super) time: SystemTime,
     pub(super) request_id: String,
     pub(super) cors: Cors,
+    /// What an answer over TLS tells browsers to come back by.
+    pub(super) hsts: Option<HeaderValue>,
     pub(super) outcome: Outcome,
     /// Whether its record was made before it was answered.
     pub(super) recorded: bool,
@@ -94,6 +97,9 @@ pub(super) enum Outcome {
     Refused(Box<Refusal>),
     /// The pipeline admitted it.
     Permitted(Box<Permit>),
+    /// The pipeline admitted it, and it was refused all the same for how it came; the word for the record. Such a permit is no key
+    /// to anything.
+    Unserved(Box<Permit>, &'static str),
 }
 
 /// Where the record of what is allowed to anybody is to be, as decided before it was forwarded.
@@ -129,6 +135,7 @@ impl Context {
             time: SystemTime::now(),
             request_id: format!("{:032x}", rand::random::<u128>()),
             cors: Cors::default(),
+            hsts: None,
             outcome: Outcome::Undecided,
             recorded: false,
             placed: Placed::Undecided,
@@ -149,9 +156,12 @@ impl Context {
         }
     }
 
-    /// Tells the client the request's id, and the one that it has chosen itself.
+    /// Tells the client the request's id, the one that it has chosen itself, and to come back over TLS, if it is to.
     pub(super) fn identify(&self, response: &mut ResponseHeader) -> Result<()> {
         response.insert_header(REQUEST_ID, &self.request_id)?;
+        if let Some(hsts) = &self.hsts {
+            response.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
+        }
         match &self.origin.request_id {
             Some(chosen) => response.insert_header(CORRELATION_ID, chosen),
             None => Ok(()),
@@ -200,7 +210,7 @@ impl Context {
     pub(super) fn permit(&self) -> Result<&Permit> {
         match &self.outcome {
             Outcome::Permitted(permit) => Ok(permit),
-            Outcome::Undecided | Outcome::Answered(_) | Outcome::Refused(_) => {
+            Outcome::Undecided | Outcome::Answered(_) | Outcome::Refused(_) | Outcome::Unserved(..) => {
                 Error::e_explain(ErrorType::InternalError, "a request without a permit was about to be forwarded")
             }
         }
@@ -233,12 +243,12 @@ impl Outcome {
                     record.policy = principal.policy();
                 }
             }
+            Self::Unserved(permit, word) => {
+                tell_permit(permit, record, pipeline);
+                record.reason = word;
+            }
             Self::Permitted(permit) => {
-                record.account = permit.principal().map(|principal| principal.account());
-                record.roles = permit.principal().map_or(&[][..], |principal| principal.roles());
-                record.endpoint = pipeline.endpoint_name(permit);
-                record.subject = permit.subject();
-                record.policy = permit.policy().fingerprint();
+                tell_permit(permit, record, pipeline);
                 (record.decision, record.reason) = match (error, permit.scope()) {
                     (Some(error), _) => ("fail", failure(error).1),
                     (None, _) if record.status == 413 => ("refuse", "body_too_large"),
@@ -249,6 +259,15 @@ impl Outcome {
             }
         }
     }
+}
+
+/// Completes the record of an admitted request by who was admitted to what.
+fn tell_permit<'a>(permit: &'a Permit, record: &mut Record<'a>, pipeline: &'a Pipeline) {
+    record.account = permit.principal().map(|principal| principal.account());
+    record.roles = permit.principal().map_or(&[][..], |principal| principal.roles());
+    record.endpoint = pipeline.endpoint_name(permit);
+    record.subject = permit.subject();
+    record.policy = permit.policy().fingerprint();
 }
 
 /// Status, code and message of a failed request; status 0 when there is nobody left to tell.

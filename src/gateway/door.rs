@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pingora_core::apps::http_app::HttpServer;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
@@ -16,7 +17,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use super::admin::Admin;
-use super::guarded::{Allowance, Guarded};
+use super::guarded::Guarded;
 use super::listen::Course;
 use super::pace::Tempo;
 use super::proxy::Gateway;
@@ -25,6 +26,21 @@ use super::socket::Socket;
 use crate::authn::network;
 use crate::config::{AllowedOrigins, CorsConfig, LimitsConfig};
 use crate::observe::{Metrics, Recorder};
+
+/// What a client may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowance {
+    /// Bytes of a head.
+    pub(super) head_bytes: usize,
+    /// For a whole head, from its first byte.
+    pub(super) head: Duration,
+    /// For a body.
+    pub(super) body: Tempo,
+    /// Whether pages of any origin may read the answers.
+    pub(super) any_origin: bool,
+    /// Without a byte, before a request.
+    pub(super) idle: Duration,
+}
 
 /// Lets connections in.
 pub(super) struct Door {

@@ -57,7 +57,9 @@ impl Origin {
         if headers.get_all(TRACEPARENT).iter().nth(1).is_some() {
             origin.trace = None;
         }
-        if !peer.is_some_and(|peer| proxies.trusts(peer)) {
+        // Where proxies speak by the PROXY protocol, `peer` is the client whom one of them told: what the request says
+        // besides, that client has written, also where its address is one of a trusted network.
+        if proxies.proxy_protocol || !peer.is_some_and(|peer| proxies.trusts(peer)) {
             return origin;
         }
         let hops = match proxies.header {
@@ -259,6 +261,17 @@ mod tests {
         let two_lines = headers(&[(X_FORWARDED_FOR, "6.6.6.6"), (X_FORWARDED_FOR, "198.51.100.1")]);
         let origin = Origin::of(&two_lines, ip("10.0.0.1"), false, &proxies(ForwardedHeader::XForwardedFor));
         assert_eq!(origin.client, ip("198.51.100.1"));
+    }
+
+    #[test]
+    fn after_a_proxy_header_forwarding_headers_count_for_nothing() {
+        let lines = headers(&[(X_FORWARDED_FOR, "6.6.6.6"), (X_FORWARDED_PROTO, "https"), (X_FORWARDED_HOST, "evil")]);
+        let told = ProxiesConfig { proxy_protocol: true, ..proxies(ForwardedHeader::XForwardedFor) };
+        for peer in ["10.0.0.9", "192.0.2.1", "0.0.0.0"] {
+            let origin = Origin::of(&lines, ip(peer), false, &told);
+            assert_eq!((origin.client, origin.secure), (ip(peer), false), "{peer}");
+            assert_eq!(origin.hosts("asked").collect::<Vec<_>>(), ["asked"], "{peer}");
+        }
     }
 
     #[test]

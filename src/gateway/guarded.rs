@@ -24,30 +24,16 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use super::door::Allowance;
 use super::fault::Fault;
-use super::pace::{Pace, Tempo};
+use super::pace::Pace;
 use super::socket::Socket;
 use crate::authn::network;
-use crate::framing::{BodyReader, FramingError, check_head, head_end};
+use crate::framing::{BodyReader, FramingError, check_head, head_end, head_start};
 use crate::observe::{Detail, Kept, Record, Recorder};
 
 /// How long an answer to a broken request may take to be written.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What a client may take.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Allowance {
-    /// Bytes of a head.
-    pub(super) head_bytes: usize,
-    /// For a whole head, from its first byte.
-    pub(super) head: Duration,
-    /// For a body.
-    pub(super) body: Tempo,
-    /// Whether pages of any origin may read the answers.
-    pub(super) any_origin: bool,
-    /// Without a byte, before a request.
-    pub(super) idle: Duration,
-}
 
 /// A client's stream, guarded.
 pub(super) struct Guarded {
@@ -103,7 +89,10 @@ impl Guarded {
 
     /// Looks at what is held: releases a head that is whole and right, and what belongs to its body.
     fn judge(&mut self) -> Result<(), FramingError> {
-        let Some(end) = head_end(&self.held, self.allowed.head_bytes)? else { return Ok(()) };
+        let start = head_start(&self.held);
+        let head = self.held.get(start..).unwrap_or_default();
+        let Some(end) = head_end(head, self.allowed.head_bytes)? else { return Ok(()) };
+        self.held.drain(..start);
         let mut body = BodyReader::new(check_head(self.held.get(..end).unwrap_or_default())?);
         let taken = body.feed(self.held.get(end..).unwrap_or_default())?;
         self.released = end + taken;
@@ -113,6 +102,11 @@ impl Guarded {
             false => Phase::Body(body, Pace::new(self.allowed.body)),
         };
         Ok(())
+    }
+
+    /// Whether nothing of a head has come.
+    fn is_silent(&self) -> bool {
+        self.held.len() == head_start(&self.held)
     }
 
     fn begin_head(&mut self) {
@@ -131,7 +125,8 @@ impl Guarded {
     }
 
     fn keep(&self, request_id: &str, fault: Fault, status: u16) -> Kept {
-        let line = self.held.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+        let head = self.held.get(head_start(&self.held)..).unwrap_or_default();
+        let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
         let line = String::from_utf8_lossy(line.get(..line.len().min(2048)).unwrap_or_default()).into_owned();
         let mut parts = line.split(' ');
         let (method, target) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -189,10 +184,11 @@ impl Guarded {
             match Pin::new(&mut self.inner).poll_read(cx, &mut fresh) {
                 Poll::Ready(Ok(())) if fresh.filled().is_empty() => return Poll::Ready(Ok(false)),
                 Poll::Ready(Ok(())) => {
-                    if self.held.is_empty() {
+                    let was_silent = self.is_silent();
+                    self.held.extend_from_slice(fresh.filled());
+                    if was_silent && !self.is_silent() {
                         self.begin_head();
                     }
-                    self.held.extend_from_slice(fresh.filled());
                     if let Err(error) = self.judge() {
                         self.refuse(Fault::Framing(error));
                         return self.poll_refused(cx).map_ok(|()| false);
@@ -207,7 +203,7 @@ impl Guarded {
         }
         match self.poll_timer(cx) {
             // A client that sent nothing is let go silently; one that dawdles is told.
-            Poll::Ready(()) if self.held.is_empty() => {
+            Poll::Ready(()) if self.is_silent() => {
                 self.recorder.metrics().ended("idle");
                 self.phase = Phase::Ended;
                 Poll::Ready(Ok(false))
@@ -229,7 +225,7 @@ impl Guarded {
             self.phase = Phase::Head;
             self.timer = Some(Box::pin(tokio::time::sleep(self.allowed.idle)));
             // What came while the request before was served is the next one, or its beginning.
-            if !self.held.is_empty() {
+            if !self.is_silent() {
                 self.begin_head();
                 if let Err(error) = self.judge() {
                     self.refuse(Fault::Framing(error));

@@ -21,6 +21,8 @@ use super::request::{self, Malformed};
 use super::respond::Answer;
 use super::socket::ConnectionFacts;
 use super::tls::ClientCertificate;
+use super::unserved::{self, Unserved};
+use super::upstream::Upstream;
 use crate::authn::{AskingClient, ClientAddress, LineUse};
 use crate::fields::BodyFault;
 use crate::pipeline::{Authorization, Permit, Refusal, RequestHead};
@@ -40,6 +42,7 @@ impl Gateway {
         let peer = client_ip(session);
         let head = session.req_header();
         ctx.origin = Origin::of(&head.headers, peer, secure, &self.proxies);
+        ctx.hsts = self.hsts.clone().filter(|_| ctx.origin.is_secure());
         let asked = AskedAddress { origin: &ctx.origin, authority: request::authority(head) };
         let page = ForeignPage::of(&head.headers, &asked, &self.cors);
         ctx.cors = Cors::of(&head.headers, &self.cors, page.as_ref());
@@ -86,6 +89,11 @@ impl Gateway {
         };
         let refusal = match self.pipeline.admit(question).await {
             Ok(permit) => {
+                if let Err(unserved) = self.check_served(session, &permit) {
+                    ctx.outcome = Outcome::Unserved(Box::new(permit), unserved.code());
+                    let answer = Answer::error(400, unserved.code(), unserved.message()).and_close();
+                    return self.answer(session, ctx, answer).await;
+                }
                 let declared = request::content_length(&session.req_header().headers);
                 if declared.is_some_and(|length| length > permit.max_body_bytes()) {
                     ctx.outcome = Outcome::Permitted(Box::new(permit));
@@ -95,8 +103,8 @@ impl Gateway {
                 match self.take_in(session, &permit).await {
                     Err(Unheld::Refused(fault)) => self.refuse_body(permit, fault),
                     Err(Unheld::Unexpected) => {
-                        ctx.outcome = Outcome::Permitted(Box::new(permit));
                         let fault = Malformed::BodyNotExpected;
+                        ctx.outcome = Outcome::Unserved(Box::new(permit), fault.code());
                         let answer = Answer::error(fault.status(), fault.code(), fault.message());
                         return self.answer(session, ctx, answer).await;
                     }
@@ -117,6 +125,13 @@ impl Gateway {
         let answer = self.refusal_answer(&refusal);
         ctx.outcome = Outcome::Refused(Box::new(refusal));
         self.answer(session, ctx, answer).await
+    }
+
+    /// Makes sure that an admitted request wants nothing of its connection that does not reach the upstream.
+    fn check_served(&self, session: &Session, permit: &Permit) -> Result<(), Unserved> {
+        let head = session.req_header();
+        let forwards = self.upstreams.find(permit.upstream()).is_some_and(Upstream::forwards_authorization);
+        unserved::check(head.version, &head.headers, forwards)
     }
 
     /// Takes in and judges the body of an admitted request, where its route guards members, or its method has none.

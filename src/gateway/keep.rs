@@ -34,7 +34,7 @@ impl Gateway {
         let needs_none = match ctx.outcome {
             Outcome::Answered(NOT_RECORDED) => true,
             Outcome::Answered(_) => status == 200,
-            Outcome::Undecided | Outcome::Refused(_) | Outcome::Permitted(_) => false,
+            Outcome::Undecided | Outcome::Refused(_) | Outcome::Permitted(_) | Outcome::Unserved(..) => false,
         };
         let waits = self.recorder.answers_wait() && !needs_none;
         let may_be_merged = detail(session, ctx) != Detail::Always;
@@ -145,6 +145,7 @@ fn detail(session: &Session, ctx: &Context) -> Detail {
     let is_anonymous = match &ctx.outcome {
         Outcome::Undecided | Outcome::Answered(_) => true,
         Outcome::Refused(refusal) => refusal.is_anonymous(),
+        Outcome::Unserved(permit, _) => permit.principal().is_none(),
         // What may have changed something has a record of its own, whoever did it.
         Outcome::Permitted(permit) => permit.principal().is_none() && session.req_header().method.is_safe(),
     };

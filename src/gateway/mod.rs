@@ -26,6 +26,7 @@ mod forwarded;
 mod respond;
 mod cors;
 mod foreign;
+mod unserved;
 mod upstream;
 mod redirect;
 mod body;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderValue;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -41,7 +42,7 @@ const MAX_INTERIM: u32 = 8;
 pub(super) struct Gateway {
     pub(super) pipeline: Arc<Pipeline>,
     minter: Minter,
-    upstreams: Arc<Upstreams>,
+    pub(super) upstreams: Arc<Upstreams>,
     pub(super) recorder: Recorder,
     pub(super) cors: CorsConfig,
     pub(super) realm: String,
@@ -53,6 +54,8 @@ pub(super) struct Gateway {
     /// How long one chunk of an answer may take over HTTP/2.
     pub(super) send_patience: Duration,
     pub(super) held_bodies: Arc<Room>,
+    /// What answers over TLS tell browsers to come back by, if anything.
+    pub(super) hsts: Option<HeaderValue>,
 }
 
 impl Gateway {
@@ -80,6 +83,7 @@ impl Gateway {
             body_tempo: Tempo::new(limits.body, limits.bytes_per_second),
             send_patience: limits.send + Duration::from_secs(H2_CHUNK_BYTES.div_ceil(limits.bytes_per_second)),
             held_bodies: Arc::default(),
+            hsts: strict_transport_security(config.tls.hsts),
         }
     }
 
@@ -88,6 +92,13 @@ impl Gateway {
         let upstream = self.upstreams.find(ctx.permit()?.upstream());
         upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "a route leads to no upstream"))
     }
+}
+
+/// The header that keeps browsers from coming without TLS (RFC 6797), for this very host: of those below it, this gateway
+/// knows nothing.
+fn strict_transport_security(time: Duration) -> Option<HeaderValue> {
+    let told = (!time.is_zero()).then(|| format!("max-age={}", time.as_secs()))?;
+    HeaderValue::try_from(told).ok()
 }
 
 #[async_trait]

@@ -4,9 +4,12 @@
 //! answer says so to nobody, and the next request comes over TLS.
 
 use async_trait::async_trait;
-use http::{Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
+
+use super::refuse::{METHODS, NOT_ALLOWED};
+use super::respond::REQUEST_ID;
 
 /// Answers every request with the same address over HTTPS.
 pub(super) struct Redirect {
@@ -17,7 +20,12 @@ pub(super) struct Redirect {
 #[async_trait]
 impl ServeHttp for Redirect {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        // Also for who speaks HTTP/1.0, and for who would go on: there is nothing more to be had here.
+        session.set_keepalive(None);
         let head = session.req_header();
+        if head.method == Method::OPTIONS && head.uri.path() == "*" {
+            return whole_server();
+        }
         let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).and_then(name);
         let location = host.map(|name| {
             let port = self.port.map_or(String::new(), |port| format!(":{port}"));
@@ -31,6 +39,22 @@ impl ServeHttp for Redirect {
         };
         response.body(vec![]).unwrap_or_default()
     }
+}
+
+/// The answer to `OPTIONS *`, as the other listeners give it: it names no page that could be elsewhere.
+fn whole_server() -> Response<Vec<u8>> {
+    let request_id = format!("{:032x}", rand::random::<u128>());
+    let error = serde_json::json!({ "error": NOT_ALLOWED, "code": "method_not_allowed", "request_id": request_id });
+    let body = error.to_string().into_bytes();
+    let response = Response::builder()
+        .status(StatusCode::METHOD_NOT_ALLOWED)
+        .header(header::ALLOW, METHODS)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONTENT_LENGTH, body.len())
+        .header(header::CACHE_CONTROL, "no-store")
+        .header(REQUEST_ID, request_id)
+        .header(header::CONNECTION, "close");
+    response.body(body).unwrap_or_default()
 }
 
 /// The name or address in a `Host` header, without its port, if it is one.

@@ -16,7 +16,10 @@ use crate::pipeline::Refusal;
 const RETRY_AFTER: &str = "1";
 
 /// The methods that some path here may have.
-const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// What is told with them.
+pub(super) const NOT_ALLOWED: &str = "The method is not allowed for the requested URL.";
 
 /// To what cannot be recorded.
 pub(super) fn not_recorded() -> Answer {

@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, Version, header};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
+use super::refuse::NOT_ALLOWED;
 use crate::framing::{MAX_HEADERS, plain_number};
 use crate::pipeline::Authorization;
 
@@ -162,7 +163,7 @@ impl Malformed {
             Self::TooMany => "the head is too large",
             Self::BodyNotExpected => "This method has no body",
             Self::Framing => "The length of the body has no single reading",
-            Self::Method => "The method is not allowed for the requested URL.",
+            Self::Method => NOT_ALLOWED,
         }
     }
 }

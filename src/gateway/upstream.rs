@@ -121,6 +121,11 @@ impl Upstream {
         })
     }
 
+    /// Whether the client's `Authorization` goes on to it.
+    pub(super) fn forwards_authorization(&self) -> bool {
+        self.forward_authorization
+    }
+
     /// Its name.
     pub(super) fn name(&self) -> &str {
         self.servers.name()

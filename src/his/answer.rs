@@ -14,9 +14,9 @@ pub(super) fn null() -> Response {
     json("null")
 }
 
-/// A JSON text.
+/// A JSON text. Without a version that could be asked about, a copy of it would only be a record in the wrong place.
 pub(super) fn json(text: impl Into<Body>) -> Response {
-    ([(CONTENT_TYPE, JSON)], text.into()).into_response()
+    ([(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], text.into()).into_response()
 }
 
 /// A document as it came from its row, or 304 when the client has it.

@@ -3,7 +3,7 @@
 //! The one rule: a client learns the status, the code and a fixed sentence; what a database said stays in the log.
 
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use thiserror::Error;
@@ -257,6 +257,7 @@ impl Problem {
         // What the router added (`Allow`) stays; the length is another one.
         parts.headers.remove(CONTENT_LENGTH);
         parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        parts.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Response::from_parts(parts, text.into())
     }
 }

@@ -69,29 +69,57 @@ fn head_is_allowed_as_get_and_public_pages_need_nobody() {
 }
 
 #[test]
-fn an_upgrade_request_is_judged_like_any_other_and_not_upgraded() {
+fn an_upgrade_is_judged_like_any_other_request_and_refused_where_it_would_be_forwarded() {
     let gateway = Gateway::start();
-    let upgrade = "Upgrade: x\r\n";
-    let send = |account: &str, target: &str| {
+    let send = |account: &str, target: &str, protocol: &str| {
         let authorization = if account.is_empty() {
             String::new()
         } else {
             format!("Authorization: {}\r\n", crate::fixture::basic(account, crate::fixture::CANARY))
         };
-        gateway
-            .send(
-                format!(
-                    "GET {target} HTTP/1.1\r\nHost: a\r\n{authorization}{upgrade}Connection: upgrade, close\r\n\r\n"
-                )
-                .as_bytes(),
-            )
-            .status
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{authorization}Upgrade: {protocol}\r\n");
+        gateway.send(format!("{head}Connection: Upgrade\r\n\r\n").as_bytes())
     };
-    assert_eq!(send("", "/people/ANA"), 401);
-    assert_eq!(send("ANA", "/people/DOC"), 403);
+    assert_eq!(send("", "/people/ANA", "websocket\r\nConnection: close").status, 401);
+    assert_eq!(send("ANA", "/people/DOC", "websocket\r\nConnection: close").status, 403);
+    gateway.record();
+    gateway.record();
+    for protocol in ["websocket", "x", "h2c, websocket"] {
+        // Nothing in it asks for the end of the connection.
+        let refused = send("ANA", "/people/ANA", protocol);
+        assert_eq!((refused.status, &refused.json()["code"]), (400, &"upgrade_not_served".into()), "{protocol}");
+        assert_eq!(refused.header("connection").as_deref(), Some("close"), "what follows may be of another protocol");
+        let record = gateway.record();
+        assert_eq!((&record["reason"], &record["status"]), (&"upgrade_not_served".into(), &400.into()));
+        assert_eq!((&record["decision"], &record["account"]), (&"refuse".into(), &"ANA".into()), "who asked for it");
+    }
     assert!(gateway.upstream.seen().is_empty());
-    assert_eq!(send("ANA", "/people/ANA"), 200);
+    assert_eq!(send("ANA", "/people/ANA", "h2c\r\nConnection: close").status, 200, "the same request, over HTTP/1.1");
     assert_eq!(find_header(&gateway.upstream.seen()[0], "upgrade"), None);
+}
+
+#[test]
+fn a_credential_that_signs_in_a_connection_is_refused_where_it_would_be_forwarded() {
+    for (forwards, status) in [("true", 400), ("false", 200)] {
+        let configuration = format!("forward_authorization = {forwards}\n");
+        let gateway = Gateway::start_as(&crate::fixture::Setup { configuration: &configuration, ..Default::default() });
+        for credential in ["NTLM TlRMTVNTUAABAAAA", "Negotiate YII="] {
+            // The page is for everybody, so that nobody reads the credential before.
+            let answer = gateway.request("GET", "/", "", &format!("Authorization: {credential}\r\n"));
+            assert_eq!(answer.status, status, "{credential}");
+            let record = gateway.record();
+            if status == 400 {
+                assert_eq!(answer.json()["code"], "connection_credential");
+                assert_eq!(record["reason"], "connection_credential");
+            }
+            let protected = gateway.request("GET", "/people/ANA", "", &format!("Authorization: {credential}\r\n"));
+            assert_eq!(protected.status, 401, "it signs nobody in here");
+            gateway.record();
+        }
+        assert_eq!(gateway.request("GET", "/people/ANA", "ANA", "").status, 200);
+        let seen = gateway.upstream.seen();
+        assert!(seen.iter().all(|seen| !seen.contains("NTLM") && !seen.contains("Negotiate")), "{seen:?}");
+    }
 }
 
 #[test]

@@ -377,3 +377,50 @@ fn who_takes_an_answer_too_slowly_is_let_go() {
     let answer = gateway.get("/pols/ANA/large", "ANA");
     assert_eq!((answer.complete, answer.body.len()), (true, LARGE));
 }
+
+#[test]
+fn an_empty_line_before_a_request_is_skipped_once() {
+    let gateway = Gateway::start();
+    let request = |before: &str| {
+        let authorization = basic("ANA", CANARY);
+        format!("{before}GET /people/ANA HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\n")
+    };
+    // Behind a body, as old clients send it, and in pieces; the second request is answered on the same connection.
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let first = request("").replace("GET", "PATCH") + "Content-Length: 2\r\n\r\n{}\r";
+    stream.write_all(first.as_bytes()).unwrap();
+    let mut answer = [0; 8192];
+    let count = stream.read(&mut answer).unwrap();
+    assert!(String::from_utf8_lossy(&answer[..count]).starts_with("HTTP/1.1 200 "));
+    stream.write_all(format!("\n{}Connection: close\r\n\r\n", request("")).as_bytes()).unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("HTTP/1.1 200 "), "{rest}");
+    assert_eq!(gateway.send(format!("{}Connection: close\r\n\r\n", request("\r\n")).as_bytes()).status, 200);
+    assert_eq!(gateway.upstream.seen().len(), 3);
+    (0..3).for_each(|_| _ = gateway.record());
+    for two in ["\r\n\r\n", "\n"] {
+        let refused = gateway.send(format!("{}\r\n", request(two)).as_bytes());
+        assert_eq!(refused.status, 400, "{two:?}");
+        assert_eq!(gateway.record()["status"], 400);
+    }
+    // What is refused behind one empty line is recorded with its own line.
+    assert_eq!(gateway.send(b"\r\nGET /people HTTP/1.1\r\n\r\n").status, 400);
+    let record = gateway.record();
+    assert_eq!((&record["method"], &record["path"]), (&"GET".into(), &"/people".into()));
+    assert_eq!(gateway.upstream.seen().len(), 3);
+}
+
+#[test]
+fn an_empty_line_alone_is_silence() {
+    let environment = [("FEDGATE_LIMITS_HEAD_TIMEOUT_SECONDS", "1"), ("FEDGATE_LIMITS_IDLE_TIMEOUT_SECONDS", "2")];
+    let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
+    let mut answer = String::new();
+    let mut stream = TcpStream::connect(gateway.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"\r\n").unwrap();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "", "nobody is told that a request took too long which has not begun");
+    assert!(gateway.no_record());
+}

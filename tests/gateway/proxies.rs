@@ -104,6 +104,9 @@ fn a_proxy_header_tells_the_client_and_is_demanded_of_who_may_send_one() {
         let seen = gateway.upstream.seen().pop().unwrap();
         assert_eq!(find_header(&seen, "x-forwarded-for").as_deref(), Some(client), "the client is not trusted");
     }
+    // Nor is one whose address is of a trusted network: that was said of proxies, which speak by PROXY headers here.
+    assert!(send([127, 0, 0, 2], b"PROXY TCP4 127.0.0.2 192.0.2.1 4711 443\r\n").starts_with("HTTP/1.1 200 "));
+    assert_eq!(gateway.record()["client.ip"], "127.0.0.2");
     // What the balancer does not tell, the client does not tell either.
     assert!(send([127, 0, 0, 2], b"PROXY UNKNOWN\r\n").starts_with("HTTP/1.1 200 "));
     assert_eq!(gateway.record()["client.ip"], "0.0.0.0");
@@ -133,6 +136,18 @@ fn plain_http_leads_to_https_and_forwards_nothing() {
         assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
         assert_eq!(find_header(&answer, "location"), Some(location));
     }
+    // A client of HTTP/1.0 waits for the end of the connection, and so does one that would go on.
+    for end in ["HTTP/1.0", "HTTP/1.1"] {
+        let answer = ask(&format!("GET / {end}\r\nHost: clinic.example\r\nConnection: keep-alive\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
+        let answer = ask(&format!("GET / {end}\r\nHost: clinic.example\r\n\r\n"));
+        assert_eq!(find_header(&answer, "connection").as_deref(), Some("close"));
+    }
+    let here = ask("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
+    let there = gateway.send(b"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(here.starts_with("HTTP/1.1 405 ") && there.status == 405, "{here}");
+    assert_eq!(find_header(&here, "allow"), there.header("allow"));
+    assert!(here.contains("\"code\":\"method_not_allowed\"") && here.contains("\"request_id\":\""), "{here}");
     // pingora closes on a host that is none; what it takes for one is looked at again.
     for host in ["evil@clinic.example", "clinic.example,evil"] {
         let answer = ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));

@@ -272,3 +272,35 @@ fn a_scanner_finds_the_intermediate_profile_of_mozilla_kept() {
         assert!(told.contains(verdict), "{what}: {told}");
     }
 }
+
+#[test]
+fn browsers_are_told_to_come_over_tls_where_the_operator_says_so_and_over_tls_alone() {
+    for (seconds, told) in [("0", None), ("31536000", Some("max-age=31536000"))] {
+        let environment = [("FEDGATE_TLS_HSTS_SECONDS", seconds)];
+        let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
+        let over_tls = |account: &str| {
+            let mut stream = connect(&gateway, client(&gateway, &[&rustls::version::TLS13], &[])).unwrap();
+            let authorization = basic(account, CANARY);
+            let head = format!("GET /people/ANA HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\n");
+            stream.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            answer
+        };
+        for (account, status) in [("ANA", "200"), ("NOBODY", "401")] {
+            let answer = over_tls(account);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            assert_eq!(crate::fixture::find_header(&answer, "strict-transport-security").as_deref(), told, "{answer}");
+        }
+        let plain = gateway.get("/people/ANA", "ANA");
+        assert_eq!((plain.status, plain.header("strict-transport-security")), (200, None));
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let over_http2 = runtime.block_on(async {
+            let mut sender = connect_h2(&gateway).await.ready().await.unwrap();
+            let request = http::Request::get("https://localhost/people/ANA").body(()).unwrap();
+            sender.send_request(request, true).unwrap().0.await.unwrap()
+        });
+        let header = over_http2.headers().get("strict-transport-security").map(|told| told.to_str().unwrap());
+        assert_eq!((over_http2.status().as_u16(), header), (401, told));
+    }
+}

@@ -18,6 +18,27 @@ crate::on_both_stores! {
         assert_eq!(his.get(&own("ANA"), "/pols/ANA/none").await.error(), missing);
     }
 
+    async fn only_what_has_a_version_may_be_kept_by_a_client(his) {
+        his.person("ANA", "{}").await;
+        his.page("ANA", "p1", r#"{"id":"p1"}"#).await;
+        for (target, kept) in [
+            ("/people/ANA", "private, no-cache"),
+            ("/pols/ANA/p1", "private, no-cache"),
+            ("/pols/ANA", "no-store"),
+            ("/pols/ANA?limit=1", "no-store"),
+            ("/people", "no-store"),
+            ("/personal_docs/ANA", "no-store"),
+            ("/institutions", "no-store"),
+            ("/login", "no-store"),
+            ("/pols/ANA/none", "no-store"),
+            ("/people?dob=x", "no-store"),
+        ] {
+            let reply = his.get(&professional(), target).await;
+            assert_eq!(reply.header("cache-control"), Some(kept), "{target}: {}", reply.status);
+        }
+        assert_eq!(his.patch(&own("ANA"), "/pols/ANA/p1", "{}").await.header("cache-control"), Some("no-store"));
+    }
+
     async fn a_page_of_anothers_book_is_not_found_under_ones_own(his) {
         his.person("ANA", "{}").await;
         his.person("BOB", "{}").await;
