@@ -8,6 +8,8 @@
 
 use thiserror::Error;
 
+use crate::host::HostPort;
+
 /// Most header lines.
 pub const MAX_HEADERS: usize = 64;
 /// Most digits of a length.
@@ -31,8 +33,8 @@ pub enum FramingError {
     /// Longer than a head may be, or more than [`MAX_HEADERS`] lines.
     #[error("the head is too large")]
     HeadTooLarge,
-    /// Not exactly one Host.
-    #[error("a request has exactly one Host")]
+    /// Not exactly one Host, or one that is no name or address with or without a port.
+    #[error("a request has exactly one Host, which is a name or an address")]
     Host,
     /// A length that is no plain number, stands twice, or beside `Transfer-Encoding`; or an encoding other than `chunked`.
     #[error("the length of the body has no single reading")]
@@ -131,6 +133,7 @@ pub fn check_head(head: &[u8]) -> Result<Body, FramingError> {
         let (name, value) = check_header_line(line?)?;
         if name.eq_ignore_ascii_case(b"host") {
             hosts += 1;
+            std::str::from_utf8(value).ok().and_then(HostPort::parse).ok_or(FramingError::Host)?;
         } else if name.eq_ignore_ascii_case(b"content-length") {
             match (length, plain_number(value).filter(|_| value.len() <= MAX_LENGTH_DIGITS)) {
                 (None, Some(number)) => length = Some(number),

@@ -12,6 +12,7 @@
 pub mod gateway;
 pub mod pipeline;
 pub mod framing;
+pub mod host;
 pub mod path;
 pub mod routes;
 pub mod fields;

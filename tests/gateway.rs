@@ -16,6 +16,8 @@ mod support;
 mod forwarding;
 #[path = "gateway/passing.rs"]
 mod passing;
+#[path = "gateway/hosts.rs"]
+mod hosts;
 #[path = "gateway/refusing.rs"]
 mod refusing;
 #[path = "gateway/front_door.rs"]

@@ -12,6 +12,8 @@ pub mod basic;
 pub mod escape;
 #[path = "../../src/framing.rs"]
 pub mod framing;
+#[path = "../../src/host.rs"]
+pub mod host;
 #[path = "../../src/password.rs"]
 pub mod password;
 #[path = "../../src/path.rs"]

@@ -68,7 +68,8 @@ pub fn head(bytes: &[u8]) -> Result<Body, ()> {
         fields.push((name.to_ascii_lowercase(), value.trim_matches([' ', '\t'])));
     }
     let values = |name: &str| fields.iter().filter(|(n, _)| n == name).map(|(_, value)| *value).collect::<Vec<_>>();
-    if values("host").len() != 1 {
+    let [host] = values("host")[..] else { return Err(()) };
+    if !is_host(host) {
         return Err(());
     }
     for option in values("connection").iter().flat_map(|value| value.split(',')) {
@@ -169,4 +170,32 @@ fn trailer_end(bytes: &[u8]) -> Result<Option<usize>, ()> {
 
 fn is_trailer(text: &[u8]) -> bool {
     text.first().is_some_and(u8::is_ascii_alphanumeric) && text.iter().all(|byte| *byte >= 0x20 || *byte == b'\t')
+}
+
+/// `host [":" port]` of RFC 3986, rule by rule; a port is one of TCP.
+fn is_host(text: &str) -> bool {
+    let port_at = match text.find(']') {
+        Some(end) => end + 1,
+        None => text.find(':').unwrap_or(text.len()),
+    };
+    let (host, port) = text.split_at(port_at);
+    let is_port = match port.split_at_checked(1) {
+        None => port.is_empty(),
+        Some((colon, digits)) => {
+            colon == ":" && digits.chars().all(|c| c.is_ascii_digit()) && (digits.is_empty() || digits.parse::<u16>().is_ok())
+        }
+    };
+    let is_address = host.starts_with('[') && host.ends_with(']') && {
+        let inner = &host[1..host.len() - 1];
+        inner.parse::<std::net::Ipv6Addr>().is_ok()
+    };
+    let mut is_name = !host.is_empty();
+    let mut rest = host;
+    while let Some(c) = rest.chars().next() {
+        let is_encoded = c == '%'
+            && rest.get(1..3).is_some_and(|digits| digits.chars().all(|digit| digit.is_ascii_hexdigit()));
+        is_name &= is_encoded || c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=".contains(c);
+        rest = &rest[if is_encoded { 3 } else { c.len_utf8() }..];
+    }
+    is_port && (is_address || is_name)
 }

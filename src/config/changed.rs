@@ -44,6 +44,10 @@ const CHANGED: &[ChangedDefault] = &[
         only_with: Some("name"),
         ..changed("upstream", "request_headers", r#"["*"]"#, "of a client's request, the headers that docs/SECURITY.md lists reach an upstream; `*` adds all others that are not known to tell who calls, and those can be written out")
     },
+    ChangedDefault {
+        only_with: Some("name"),
+        ..changed("upstream", "host", r#""pass""#, "without `gateway.hosts`, an upstream is asked by its own name, and the client's stands in X-Forwarded-Host")
+    },
     changed("records", "anonymous_of_source_per_minute", "0", "over 60 requests a minute of anonymous callers at one address share a record"),
     changed("records", "anonymous_per_minute", "0", "over 600 requests a minute of all anonymous callers share a record"),
     changed("records", "reserve_mib", "0", "with less than 64 MiB free, anonymous callers share a record"),

@@ -8,6 +8,8 @@ use serde::Deserialize;
 
 use super::error::ConfigError;
 use super::raw::{Check, cores, section};
+use crate::escape;
+use crate::host::HostList;
 
 /// The gateway's listeners and limits.
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub struct GatewayConfig {
     pub redirect: Vec<SocketAddr>,
     /// Whose word on the client's address counts.
     pub proxies: ProxiesConfig,
+    /// The hosts that clients may ask for.
+    pub hosts: HostList,
     /// Where the process writes its id, for `fedgate upgrade`.
     pub pid_file: Option<PathBuf>,
     /// What clients may take.
@@ -117,6 +121,7 @@ section!(Gateway {
     forwarded_header: String = "x-forwarded-for".into(),
     proxy_protocol: bool = false,
     pid_file: String = String::new(),
+    hosts: Vec<String> = vec![],
 });
 section!(Limits {
     connections: usize = 20_000,
@@ -163,9 +168,22 @@ impl Gateway {
             stop_delay: check.seconds("gateway.stop_delay_seconds", self.stop_delay_seconds, 0)?,
             redirect,
             proxies: self.proxies(check)?,
+            hosts: self.hosts(check)?,
             pid_file: check.optional_path(&self.pid_file),
             limits: limits.check(check)?,
         })
+    }
+
+    fn hosts(&self, check: &Check<'_>) -> Result<HostList, ConfigError> {
+        let mut hosts = HostList::default();
+        match self.hosts.iter().find(|host| !hosts.add(host)) {
+            None => Ok(hosts),
+            Some(host) => Err(check.fault(
+                "gateway.hosts",
+                format!("holds `{}`", escape::name(host)),
+                "write names or addresses as clients ask for them, such as \"hospital.example.org\" or \"[2001:db8::1]:8443\"",
+            )),
+        }
     }
 
     fn proxies(&self, check: &Check<'_>) -> Result<ProxiesConfig, ConfigError> {

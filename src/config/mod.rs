@@ -236,6 +236,8 @@ pub struct UpstreamConfig {
     pub forward_authorization: bool,
     /// Headers of requests that reach it besides those that reach every upstream.
     pub request_headers: Vec<AddedHeaders>,
+    /// What stands in `Host` of its requests.
+    pub host: HostHeader,
     /// How long connecting may take, the TLS handshake included.
     pub connect_timeout: Duration,
     /// How long the service may be silent.
@@ -252,6 +254,17 @@ pub struct UpstreamConfig {
     pub health: Option<HealthConfig>,
     /// When a server that fails is left out for a while.
     pub ejection: EjectionConfig,
+}
+
+/// What stands in `Host` of the requests to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostHeader {
+    /// What the client asked for, where the hosts that are served are listed; otherwise the server's own name.
+    Listed,
+    /// What the client asked for, whatever that is.
+    Clients,
+    /// The server's own name.
+    Own,
 }
 
 /// One server of an upstream.

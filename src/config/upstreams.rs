@@ -8,7 +8,8 @@ use serde::Deserialize;
 use super::error::ConfigError;
 use super::raw::{Check, section};
 use super::{
-    Address, Balance, EjectionConfig, HealthConfig, Identity, Place, ServerConfig, UpstreamConfig, UpstreamTlsConfig,
+    Address, Balance, EjectionConfig, HealthConfig, HostHeader, Identity, Place, ServerConfig, UpstreamConfig,
+    UpstreamTlsConfig,
 };
 use crate::escape;
 use crate::request_headers::{AddedHeaders, EntryFault};
@@ -26,6 +27,7 @@ section!(Upstream {
     assertion: bool = true,
     forward_authorization: bool = false,
     request_headers: Vec<String> = vec![],
+    host: String = "listed".into(),
     connect_timeout_ms: u64 = 2_000,
     read_timeout_ms: u64 = 30_000,
     write_timeout_ms: u64 = 30_000,
@@ -75,6 +77,16 @@ impl Upstream {
                 return Err(check.fault(&key("balance"), format!("is `{other}`"), remedy));
             }
         };
+        let host = match self.host.as_str() {
+            "listed" => HostHeader::Listed,
+            "pass" => HostHeader::Clients,
+            "own" => HostHeader::Own,
+            other => {
+                let remedy =
+                    "write \"listed\", \"pass\" or \"own\"; `upstream.tls.server_name` gives a server another name";
+                return Err(check.fault(&key("host"), format!("is `{}`", escape::name(other)), remedy));
+            }
+        };
         let tls = self.tls.unwrap_or_default();
         let secure = servers.iter().any(|server| server.tls);
         let ms = |name: &str, value: u64, least: u64| check.milliseconds(&key(name), value, least);
@@ -85,6 +97,7 @@ impl Upstream {
             assertion: self.assertion,
             forward_authorization: self.forward_authorization,
             request_headers,
+            host,
             connect_timeout: ms("connect_timeout_ms", self.connect_timeout_ms, 1)?,
             read_timeout: ms("read_timeout_ms", self.read_timeout_ms, 1)?,
             write_timeout: ms("write_timeout_ms", self.write_timeout_ms, 1)?,

@@ -66,6 +66,9 @@ fn heads_with_more_than_one_reading_are_refused() {
             "{length}"
         );
     }
+    for host in ["", "u@h", "a b", "a/b", "a:b", "[::1", "caf\u{e9}", "a:99999"] {
+        assert_eq!(head(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")), Err(Host), "{host}");
+    }
     let many = "X: a\r\n".repeat(MAX_HEADERS);
     assert_eq!(head(&format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n")), Err(HeadTooLarge));
 }

@@ -112,7 +112,7 @@ impl Prepared {
             false => Some(Tls::load(&config.tls)?),
         };
         let minter = Minter::from_config(&config.assertion)?;
-        let upstreams = Arc::new(Upstreams::open(&config.upstreams).await?);
+        let upstreams = Arc::new(Upstreams::open(&config.upstreams, &config.gateway.hosts).await?);
         let accounts = Accounts::open(&config.store).await?;
         let authenticator = Arc::new(Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone())?);
         let pipeline = Arc::new(Pipeline::new(Arc::clone(&authenticator), routes, Arc::clone(&policy)));
@@ -302,7 +302,7 @@ impl Prepared {
         let proxy = Arc::new(proxy);
         let seats = traffic.seats.clone();
         let port = gateway.listen.first().map(SocketAddr::port).filter(|port| *port != 443);
-        let redirect = Arc::new(HttpServer::new_app(Redirect { port }));
+        let redirect = Arc::new(HttpServer::new_app(Redirect { port, hosts: gateway.hosts.clone() }));
         let admin = Arc::new(HttpServer::new_app(admin));
         let shortage = Arc::new(Shortage::default());
         let entrance = |inside, seats, tls| Entrance {

@@ -30,6 +30,7 @@ use super::tls::Tls;
 use super::upstream::{SERVICES_OWN, Servers, Told, Upstream, Upstreams};
 use crate::assertion::{CLOCK_HEADER, Minter};
 use crate::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
+use crate::host::HostList;
 use crate::observe::Recorder;
 use crate::pipeline::Pipeline;
 
@@ -56,6 +57,7 @@ pub(super) struct Gateway {
     pub(super) held_bodies: Arc<Room>,
     /// What answers over TLS tell browsers to come back by, if anything.
     pub(super) hsts: Option<HeaderValue>,
+    pub(super) hosts: HostList,
 }
 
 impl Gateway {
@@ -84,6 +86,7 @@ impl Gateway {
             send_patience: limits.send + Duration::from_secs(H2_CHUNK_BYTES.div_ceil(limits.bytes_per_second)),
             held_bodies: Arc::default(),
             hsts: strict_transport_security(config.tls.hsts),
+            hosts: config.gateway.hosts.clone(),
         }
     }
 
@@ -203,6 +206,7 @@ impl ProxyHttp for Gateway {
                     origin: &ctx.origin,
                     request_id: &ctx.request_id,
                     assertion: assertion.as_deref(),
+                    host: ctx.server.as_deref().and_then(|server| upstream.own_name(server)),
                 },
             )?;
             if ctx.attempts == 1 {
@@ -269,6 +273,9 @@ impl ProxyHttp for Gateway {
         }
         for name in SERVICES_OWN {
             response.remove_header(*name);
+        }
+        if let Some(server) = &ctx.server {
+            self.upstream(ctx)?.lead_back(server, response)?;
         }
         if let Some(remover) = ctx.permit()?.remover() {
             ctx.passing = answer::prepare(session, response, remover)?;

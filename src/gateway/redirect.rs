@@ -10,11 +10,14 @@ use pingora_core::protocols::http::ServerSession;
 
 use super::refuse::{METHODS, NOT_ALLOWED};
 use super::respond::REQUEST_ID;
+use crate::host::HostList;
 
 /// Answers every request with the same address over HTTPS.
 pub(super) struct Redirect {
     /// The port of HTTPS, where it is not the usual one.
     pub(super) port: Option<u16>,
+    /// The hosts that it leads to.
+    pub(super) hosts: HostList,
 }
 
 #[async_trait]
@@ -26,7 +29,8 @@ impl ServeHttp for Redirect {
         if head.method == Method::OPTIONS && head.uri.path() == "*" {
             return whole_server();
         }
-        let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).and_then(name);
+        let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let host = host.filter(|host| self.hosts.serves(host)).and_then(name);
         let location = host.map(|name| {
             let port = self.port.map_or(String::new(), |port| format!(":{port}"));
             let path = head.uri.path_and_query().map_or("/", |path| path.as_str());

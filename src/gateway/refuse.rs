@@ -21,6 +21,9 @@ pub(super) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// What is told with them.
 pub(super) const NOT_ALLOWED: &str = "The method is not allowed for the requested URL.";
 
+/// Told to a client that asks for a host which the operator has not listed.
+const HOST_NOT_SERVED: &str = "host_not_served";
+
 /// To what cannot be recorded.
 pub(super) fn not_recorded() -> Answer {
     Answer::error(503, NOT_RECORDED, NOT_RECORDED_MESSAGE).with_header(header::RETRY_AFTER, RETRY_AFTER)
@@ -43,6 +46,10 @@ impl Gateway {
         if let Some(malformed) = malformed.filter(|malformed| *malformed != Malformed::Method) {
             let answer = Answer::error(malformed.status(), malformed.code(), malformed.message());
             return Some((answer.and_close(), malformed.code()));
+        }
+        if !self.hosts.serves(request::authority(head)) {
+            // Whose it is, it may be at another address (RFC 9110, 15.5.20).
+            return Some((Answer::error(421, HOST_NOT_SERVED, "This host is not served here"), HOST_NOT_SERVED));
         }
         let is_known = malformed.is_none();
         if is_known && head.method != Method::OPTIONS {

@@ -10,6 +10,7 @@ use pingora_proxy::Session;
 
 use super::refuse::NOT_ALLOWED;
 use crate::framing::{MAX_HEADERS, plain_number};
+use crate::host::HostPort;
 use crate::pipeline::Authorization;
 
 /// The request target as it was sent.
@@ -64,7 +65,7 @@ pub(super) fn authorization(headers: &HeaderMap) -> Authorization<'_> {
 /// Why a request is refused before anyone looks at who sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Malformed {
-    /// Not exactly one `Host` (RFC 9112, 3.2); HTTP/2 has `:authority`.
+    /// Not exactly one `Host` (RFC 9112, 3.2), or `:authority` of HTTP/2, of the one syntax.
     Host,
     /// A header name with other characters than letters, digits and `-`: HTTP/1 is held to that before.
     Header,
@@ -82,7 +83,7 @@ pub(super) enum Malformed {
 pub(super) fn check(head: &RequestHeader) -> Result<(), Malformed> {
     let hosts = head.headers.get_all(header::HOST).iter().count();
     let http2 = head.version == Version::HTTP_2;
-    if hosts > 1 || (hosts == 0 && !http2) {
+    if hosts > 1 || (hosts == 0 && !http2) || HostPort::parse(authority(head)).is_none() {
         return Err(Malformed::Host);
     }
     if !matches!(head.method.as_str(), "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") {
@@ -158,7 +159,7 @@ impl Malformed {
     /// The same in words.
     pub(super) fn message(self) -> &'static str {
         match self {
-            Self::Host => "A request has exactly one Host",
+            Self::Host => "A request has exactly one Host, which is a name or an address",
             Self::Header => "A header name has other characters than letters, digits and -",
             Self::TooMany => "the head is too large",
             Self::BodyNotExpected => "This method has no body",
@@ -200,7 +201,9 @@ mod tests {
         #[rustfmt::skip]
         let cases: Vec<(RequestHeader, Result<(), Malformed>)> = vec![
             (head("GET", V::HTTP_11, &[("Host", "a")]), Ok(())),
-            (head("GET", V::HTTP_2, &[]), Ok(())),
+            (head("GET", V::HTTP_2, &[("Host", "a")]), Ok(())),
+            (head("GET", V::HTTP_2, &[]), Err(Malformed::Host)),
+            (head("GET", V::HTTP_2, &[("Host", "a b")]), Err(Malformed::Host)),
             (head("GET", V::HTTP_11, &[]), Err(Malformed::Host)),
             (head("GET", V::HTTP_11, &[("Host", "a"), ("Host", "a")]), Err(Malformed::Host)),
             (head("POST", V::HTTP_11, &[("Host", "a"), ("Content-Length", "3")]), Ok(())),

@@ -8,6 +8,7 @@ mod trust;
 mod connect;
 mod health;
 mod dropped;
+mod naming;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::Instant;
 
 use http::{HeaderName, header};
 use pingora_core::Result;
-use pingora_http::RequestHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 
 use connect::{Connections, Connector};
 pub(super) use connect::{Hold, ServerLine};
@@ -26,7 +27,9 @@ pub use trust::TrustError;
 use super::forwarded::Origin;
 use super::respond::REQUEST_ID;
 use crate::assertion;
-use crate::config::UpstreamConfig;
+use crate::balance::Server;
+use crate::config::{HostHeader, UpstreamConfig};
+use crate::host::HostList;
 use crate::request_headers::{PassList, Passage};
 
 /// What answers of a service tell of how it is made, or tell a proxy to do: neither is for clients, nor for a proxy before.
@@ -64,6 +67,7 @@ pub(super) struct Upstream {
     pub(super) assertion: bool,
     forward_authorization: bool,
     passed: PassList,
+    asks_by_own_name: bool,
     dropped: DroppedNames,
 }
 
@@ -73,6 +77,8 @@ pub(super) struct Told<'a> {
     pub(super) origin: &'a Origin,
     pub(super) request_id: &'a str,
     pub(super) assertion: Option<&'a str>,
+    /// What the server is asked by, where that is not what the client asked for.
+    pub(super) host: Option<&'a str>,
 }
 
 impl Upstreams {
@@ -80,10 +86,10 @@ impl Upstreams {
     ///
     /// # Errors
     /// A file cannot be used. A name that leads nowhere is no error: it is looked up again.
-    pub(super) async fn open(configs: &[UpstreamConfig]) -> Result<Self, TrustError> {
+    pub(super) async fn open(configs: &[UpstreamConfig], hosts: &HostList) -> Result<Self, TrustError> {
         let connections = Connections::new();
         let connector = Arc::new(Connector(Arc::clone(&connections)));
-        let open = |(index, config)| Upstream::new(index, config, Arc::clone(&connector));
+        let open = |(index, config)| Upstream::new(index, config, hosts, Arc::clone(&connector));
         let list = configs.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
         for upstream in &list {
             upstream.servers.resolve().await;
@@ -111,11 +117,21 @@ impl Upstreams {
 }
 
 impl Upstream {
-    fn new(index: usize, config: &UpstreamConfig, connector: Arc<Connector>) -> Result<Self, TrustError> {
+    fn new(
+        index: usize,
+        config: &UpstreamConfig,
+        hosts: &HostList,
+        connector: Arc<Connector>,
+    ) -> Result<Self, TrustError> {
         Ok(Self {
             servers: Servers::new(index, config, connector)?,
             assertion: config.assertion,
             forward_authorization: config.forward_authorization,
+            asks_by_own_name: match config.host {
+                HostHeader::Listed => !hosts.names_some(),
+                HostHeader::Clients => false,
+                HostHeader::Own => true,
+            },
             passed: PassList::new(&config.request_headers),
             dropped: DroppedNames::default(),
         })
@@ -131,12 +147,26 @@ impl Upstream {
         self.servers.name()
     }
 
+    /// The name that a server is asked by, where that is its own.
+    pub(super) fn own_name<'a>(&self, server: &'a Server<Peer>) -> Option<&'a str> {
+        self.asks_by_own_name.then_some(&*server.peer.authority)
+    }
+
+    /// Leads clients back to the gateway who are sent to the name that the server was asked by.
+    pub(super) fn lead_back(&self, server: &Server<Peer>, response: &mut ResponseHeader) -> Result<()> {
+        self.own_name(server).map_or(Ok(()), |authority| naming::lead_back(response, authority))
+    }
+
     /// Makes the request that is forwarded out of the one that was judged; tells how many headers no list lets pass.
     pub(super) fn rewrite(&self, request: &mut RequestHeader, told: &Told<'_>) -> Result<usize> {
         request.set_raw_path(told.target.as_bytes())?;
         let dropped = self.keep_listed(request);
         join_cookies(request)?;
         told.origin.tell(request, told.request_id)?;
+        // Behind what is told of the client's.
+        if let Some(host) = told.host {
+            request.insert_header(header::HOST, host)?;
+        }
         request.insert_header(REQUEST_ID, told.request_id)?;
         if let Some(assertion) = told.assertion {
             request.insert_header(assertion::HEADER, assertion)?;
@@ -190,7 +220,7 @@ mod tests {
         let secret = ("FEDGATE_ASSERTION_SECRET".to_owned(), "k".repeat(40));
         let mut config = Config::load_with(&example, [secret].into_iter()).unwrap().upstreams.remove(0);
         config.forward_authorization = forward_authorization;
-        Upstream::new(0, &config, Arc::new(Connector(Connections::new()))).unwrap()
+        Upstream::new(0, &config, &HostList::default(), Arc::new(Connector(Connections::new()))).unwrap()
     }
 
     fn forwarded(upstream: &Upstream, sent: &[(&'static str, &str)], assertion: Option<&str>) -> RequestHeader {
@@ -201,7 +231,10 @@ mod tests {
         let proxies = ProxiesConfig::default();
         let origin = Origin::of(&request.headers, Some("192.0.2.7".parse().unwrap()), true, &proxies);
         upstream
-            .rewrite(&mut request, &Told { target: "/people", origin: &origin, request_id: "r1", assertion })
+            .rewrite(
+                &mut request,
+                &Told { target: "/people", origin: &origin, request_id: "r1", assertion, host: Some("his:8081") },
+            )
             .unwrap();
         request
     }
@@ -239,6 +272,7 @@ mod tests {
             ("x-forwarded-for", "192.0.2.7"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "hospital.example"),
+            ("host", "his:8081"),
             ("forwarded", "for=192.0.2.7;proto=https"),
             ("x-request-id", "r1"),
         ] {

@@ -82,7 +82,7 @@ async fn ask(connector: &TransportConnector, peer: &Peer, health: &HealthConfig)
     let stream = connector.new_stream(&peer.http).await?;
     let Some(path) = &health.path else { return Ok(0) };
     let mut request = RequestHeader::build("GET", path.as_bytes(), Some(3))?;
-    request.insert_header(header::HOST, &peer.host)?;
+    request.insert_header(header::HOST, &peer.authority)?;
     request.insert_header(header::USER_AGENT, concat!("fedgate/", env!("CARGO_PKG_VERSION"), " probe"))?;
     request.insert_header(header::CONNECTION, "close")?;
     let mut session = HttpSession::new(stream);

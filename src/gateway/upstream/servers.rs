@@ -14,6 +14,7 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::connect::Connector;
+use super::naming::ServerName;
 use super::trust::{Trust, TrustError};
 use crate::balance::{Pool, Server};
 use crate::config::{Address, Balance, Place, ServerConfig, UpstreamConfig};
@@ -31,8 +32,8 @@ const SECOND_ATTEMPT: u64 = 1 << 32;
 pub(in crate::gateway) struct Peer {
     pub(super) http: HttpPeer,
     address: Address,
-    /// What a probe calls it.
-    pub(super) host: String,
+    /// What it is asked by, unless it is by what clients ask for.
+    pub(super) authority: String,
     /// The server's index in the configuration.
     number: usize,
 }
@@ -188,14 +189,9 @@ impl Servers {
     }
 
     fn new_peer(&self, number: usize, server: &ServerConfig, address: Address) -> Result<Peer> {
-        let host = match (&server.place, &address) {
-            (Place::Name { host, .. }, _) => host.clone(),
-            (Place::Address(_), Address::Tcp(address)) => address.ip().to_string(),
-            (Place::Address(_), Address::Unix(_)) => "localhost".to_owned(),
-        };
-        let host = self.config.tls.server_name.clone().filter(|_| server.tls).unwrap_or(host);
+        let ServerName { host, authority } = ServerName::of(server, &address, self.config.tls.server_name.as_deref());
         // INVARIANT: the name is never empty where TLS is spoken; pingora would verify nothing.
-        let name = if server.tls { host.clone() } else { String::new() };
+        let name = if server.tls { host } else { String::new() };
         let mut http = match &address {
             Address::Tcp(address) => HttpPeer::new(address, server.tls, name),
             Address::Unix(path) => HttpPeer::new_uds(&path.display().to_string(), server.tls, name)?,
@@ -212,7 +208,7 @@ impl Servers {
         http.options.write_timeout = Some(self.config.write_timeout);
         http.options.idle_timeout = Some(self.config.idle_timeout);
         http.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
-        Ok(Peer { http, address, host, number })
+        Ok(Peer { http, address, authority, number })
     }
 }
 

@@ -1,0 +1,156 @@
+//! The host that a client asks for: `Host` of HTTP/1, `:authority` of HTTP/2.
+//!
+//! The one rule: it has one syntax, whatever the version (RFC 3986, 3.2.2 and 3.2.3, without user and never empty: RFC 9110,
+//! 4.2), and what has another is refused: it stands in addresses that services make, and in what they are reached by.
+//!
+//! Pure. Called by the framing of HTTP/1, the gateway and the configuration.
+
+use std::net::Ipv6Addr;
+
+/// A host and a port, as they were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostPort<'a> {
+    /// A name, an IPv4 address, or an IPv6 address in brackets.
+    pub host: &'a str,
+    /// The port, where one is named.
+    pub port: Option<u16>,
+}
+
+impl<'a> HostPort<'a> {
+    /// Reads `host [":" port]`.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let end = rest.find(']')?;
+                rest.get(..end)?.parse::<Ipv6Addr>().ok()?;
+                text.split_at(end + 2)
+            }
+            None => {
+                let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+                if !is_name(host) {
+                    return None;
+                }
+                (host, port)
+            }
+        };
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => None,
+            None => return None,
+            Some("") => None,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
+            Some(_) => return None,
+        };
+        Some(Self { host, port })
+    }
+
+    /// The host in one spelling: in lower case, an address in its shortest form (RFC 5952).
+    fn normal(self) -> String {
+        let address = self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        match address.and_then(|address| address.parse::<Ipv6Addr>().ok()) {
+            Some(address) => format!("[{address}]"),
+            None => self.host.to_ascii_lowercase(),
+        }
+    }
+}
+
+/// `reg-name`, which IPv4 addresses are, too.
+fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    let mut is_good = !text.is_empty();
+    while let Some(byte) = bytes.next() {
+        is_good &= match byte {
+            b'%' => {
+                [bytes.next(), bytes.next()].iter().all(|digit| digit.is_some_and(|digit| digit.is_ascii_hexdigit()))
+            }
+            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
+        };
+    }
+    is_good
+}
+
+/// The hosts that are served; all, where none is named.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostList(Vec<(String, Option<u16>)>);
+
+impl HostList {
+    /// Adds a host; without a port it stands for every port. False if it is none.
+    pub fn add(&mut self, text: &str) -> bool {
+        let host = HostPort::parse(text);
+        self.0.extend(host.map(|host| (host.normal(), host.port)));
+        host.is_some()
+    }
+
+    /// Whether any is named.
+    pub fn names_some(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Whether a client may ask for this one.
+    pub fn serves(&self, text: &str) -> bool {
+        if self.0.is_empty() {
+            return true;
+        }
+        let Some(asked) = HostPort::parse(text) else { return false };
+        let normal = asked.normal();
+        self.0.iter().any(|(host, port)| *host == normal && (port.is_none() || *port == asked.port))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_one_syntax() {
+        #[rustfmt::skip]
+        let cases = [
+            ("clinic.example",       Some(("clinic.example", None))),
+            ("Clinic.Example.:8443", Some(("Clinic.Example.", Some(8443)))),
+            ("clinic.example:",      Some(("clinic.example", None))),
+            ("192.0.2.1:80",         Some(("192.0.2.1", Some(80)))),
+            ("[2001:db8::1]",        Some(("[2001:db8::1]", None))),
+            ("[::1]:8443",           Some(("[::1]", Some(8443)))),
+            ("his_1",                Some(("his_1", None))),
+            ("%c3%bc.example",       Some(("%c3%bc.example", None))),
+            ("a,b",                  Some(("a,b", None))),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(HostPort::parse(text).map(|found| (found.host, found.port)), expected, "{text}");
+        }
+        #[rustfmt::skip]
+        let refused = [
+            "", ":80", "u@h", "u:p@h", "a b", "a/b", "a\\b", "a?b", "a#b", "a\"b", "a<b", "a:b", "a:80:80", "a:+80", "a:65536",
+            "[::1", "::1", "[::1]x", "[::1]80", "[evil]", "[]", "[fe80::1%25eth0]", "%", "%4", "%zz", "a%", "\u{fc}.example",
+            "a\tb", "a|b", "a^b", "{a}", "a`b",
+        ];
+        for text in refused {
+            assert_eq!(HostPort::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn listed_hosts_are_served_in_every_spelling_and_no_others() {
+        let mut list = HostList::default();
+        assert!(list.serves("anything") && !list.names_some());
+        assert!(
+            list.add("Hospital.example")
+                && list.add("his.example:8443")
+                && list.add("[2001:DB8:0::1]")
+                && !list.add("a b")
+        );
+        for served in ["hospital.example", "HOSPITAL.example:1", "his.example:8443", "[2001:db8::1]:7"] {
+            assert!(list.serves(served), "{served}");
+        }
+        for other in [
+            "his.example",
+            "his.example:443",
+            "evil.hospital.example",
+            "hospital.example.",
+            "[2001:db8::2]",
+            "",
+            "u@hospital.example",
+        ] {
+            assert!(!list.serves(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The host that a client asks for: its one syntax, which are served, and what upstreams are asked by.
+
+use http::{HeaderMap, Request};
+
+use crate::fixture::{CANARY, Gateway, Setup, basic, find_header};
+use crate::scripted::{Server, before_one};
+use crate::support::free_address;
+use crate::tls::connect_h2;
+
+/// Status and head of an answer over HTTP/2 to a request for this authority.
+fn over_http2(gateway: &Gateway, authority: &str) -> (u16, HeaderMap) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut sender = connect_h2(gateway).await.ready().await.unwrap();
+        let request = Request::get(format!("https://{authority}/people/ANA"))
+            .header("authorization", basic("ANA", CANARY))
+            .body(())
+            .unwrap();
+        let (head, _) = sender.send_request(request, true).unwrap().0.await.unwrap().into_parts();
+        (head.status.as_u16(), head.headers)
+    })
+}
+
+fn over_http1(gateway: &Gateway, host: &str) -> crate::fixture::Response {
+    let authorization = basic("ANA", CANARY);
+    let head = format!("GET /people/ANA HTTP/1.1\r\nHost: {host}\r\nAuthorization: {authorization}\r\n");
+    gateway.send(format!("{head}Connection: close\r\n\r\n").as_bytes())
+}
+
+#[test]
+fn a_host_that_is_none_is_refused_here_and_recorded() {
+    let gateway = Gateway::start();
+    for host in [
+        "u@hospital.example",
+        "u:p@h",
+        "",
+        "a b",
+        "a/b",
+        "a\\b",
+        "a?b",
+        "a:b",
+        "a:1:2",
+        "[::1",
+        "::1",
+        "a:99999",
+        "%zz",
+    ] {
+        let refused = over_http1(&gateway, host);
+        assert_eq!((refused.status, &refused.json()["code"]), (400, &"bad_host".into()), "{host}");
+        assert_eq!(refused.header("connection").as_deref(), Some("close"), "{host}");
+        assert_eq!(gateway.record()["reason"], "bad_host", "{host}");
+    }
+    // What the library takes for an authority is looked at again.
+    for authority in ["a:99999", "a:1:2"] {
+        if authority.parse::<http::uri::Authority>().is_ok() {
+            assert_eq!(over_http2(&gateway, authority).0, 400, "{authority}");
+            assert_eq!(gateway.record()["reason"], "bad_host", "{authority}");
+        }
+    }
+    assert!(gateway.upstream.seen().is_empty());
+    for host in ["hospital.example", "192.0.2.1:8443", "[::1]", "[2001:db8::1]:443", "his_1", "a:"] {
+        assert_eq!(over_http1(&gateway, host).status, 200, "{host}");
+    }
+}
+
+#[test]
+fn an_upstream_is_asked_by_its_own_name_unless_hosts_are_listed_or_it_must_have_the_clients() {
+    let own = |gateway: &Gateway| gateway.upstream.address.to_string();
+    for (configuration, hosts, passes) in [
+        ("", "", false),
+        ("host = \"pass\"\n", "", true),
+        ("", "hospital.example,other.example", true),
+        ("host = \"own\"\n", "hospital.example", false),
+    ] {
+        let environment = &[("FEDGATE_GATEWAY_HOSTS", hosts)];
+        let gateway = Gateway::start_as(&Setup { configuration, environment, ..Setup::default() });
+        assert_eq!(over_http1(&gateway, "hospital.example:8443").status, 200);
+        assert_eq!(over_http2(&gateway, "hospital.example:8443").0, 200);
+        let seen = gateway.upstream.seen();
+        assert_eq!(seen.len(), 2);
+        for seen in seen {
+            let expected = if passes { "hospital.example:8443".to_owned() } else { own(&gateway) };
+            assert_eq!(find_header(&seen, "host"), Some(expected), "{seen}");
+            assert_eq!(seen.to_ascii_lowercase().matches("\r\nhost:").count(), 1, "{seen}");
+            assert_eq!(find_header(&seen, "x-forwarded-host").as_deref(), Some("hospital.example:8443"), "{seen}");
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_not_listed_is_served_by_no_listener() {
+    let redirect = free_address();
+    let environment =
+        [("FEDGATE_GATEWAY_HOSTS", "hospital.example,localhost"), ("FEDGATE_GATEWAY_REDIRECT", &*redirect.to_string())];
+    let gateway = Gateway::start_as(&Setup { environment: &environment, ..Setup::default() });
+    let refused = over_http1(&gateway, "evil.example");
+    assert_eq!((refused.status, &refused.json()["code"]), (421, &"host_not_served".into()));
+    assert_eq!(gateway.record()["reason"], "host_not_served");
+    assert_eq!(over_http2(&gateway, "evil.example").0, 421);
+    assert_eq!(gateway.record()["reason"], "host_not_served");
+    assert!(gateway.upstream.seen().is_empty());
+    assert_eq!(over_http1(&gateway, "HOSPITAL.example:1").status, 200);
+    assert_eq!(over_http2(&gateway, "localhost").0, 200);
+    let leads = |host: &str| {
+        let request = format!("GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        crate::support::keepalive::whole(redirect, request.as_bytes()).unwrap()
+    };
+    assert!(leads("hospital.example").starts_with("HTTP/1.1 308 "));
+    assert!(leads("evil.example").starts_with("HTTP/1.1 400 "));
+}
+
+#[test]
+fn an_address_that_a_service_makes_of_its_own_name_leads_back_to_the_gateway() {
+    let server = Server::start(|exchange| {
+        let own = find_header(exchange.request, "host").unwrap();
+        let answer = format!("HTTP/1.1 302 Found\r\nLocation: http://{own}/x/2?y\r\nContent-Length: 0\r\n\r\n");
+        exchange.write(answer.as_bytes())
+    });
+    for (upstream, location) in [("", "/x/2?y"), ("host = \"pass\"", "http://a/x/2?y")] {
+        let gateway = before_one(&server, upstream);
+        let answer = gateway.call_with("GET", "1", "");
+        assert_eq!((answer.status, answer.header("location").as_deref()), (302, Some(location)));
+    }
+}
