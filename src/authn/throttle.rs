@@ -1,9 +1,10 @@
 //! Brute-force protection that locks no doctor out where she has signed in, whatever others fail at.
 //!
 //! The one rule: no number of failures, wherever they come from, keeps a password waiting that this process has proved for
-//! the account and client address. (Answers held back on a connection itself do: see [`super::line`].) What slows down is a *pair* of account and client address after its own failures, an
-//! account's *unknown* addresses while it is under attack from many, and an address that fails on many accounts. Waits
-//! begin at one second, double, and end at an hour.
+//! the account and client address. (A connection that holds back too many answers compares no more: see [`super::line`].)
+//! What slows down is a *pair* of account and client address after its own failures, an account's *unknown* addresses while
+//! it is under attack from many, and an address that fails on many accounts. Waits begin at one second, double, and end at an
+//! hour.
 //!
 //! A proved password skips the wait and is admitted by nothing but its verification. That it was proved is remembered for
 //! days, for the address that proved it alone, with the stored hash that it was proved against: a skip for every address
