@@ -55,7 +55,7 @@ const CHANGED: &[ChangedDefault] = &[
     changed("his", "max_record_bytes", "0", "a record has 4 MiB at most"),
     changed("his", "max_pages_per_person", "0", "a person has 100,000 pages at most"),
     changed("his", "max_documents_per_person", "0", "a person has 10,000 documents at most"),
-    changed("his", "max_bytes_in_flight", "0", "documents and lists on their way share 32 MiB, a quarter for one caller"),
+    changed("his", "max_bytes_in_flight", "0", "documents, lists, records and JSON bodies on their way share 32 MiB, a quarter for one caller; parsed bodies share as much, half for one caller"),
     changed("his", "ask_current_password", "false", "`/password/…` asks for the caller's own current password"),
     changed("his", "refuse_common_passwords", "false", "`/password/…` refuses the commonest 10,000 passwords"),
     changed("his", "caller_share_percent", "100", "one account uses half of the store's connections at most"),

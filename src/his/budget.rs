@@ -2,7 +2,7 @@
 //!
 //! The one rule: whatever is read from the store for a client, or from a client for the store, is paid for before, and given
 //! back when it has left this process. So readers that do not read hold their own share and nothing else, and who waits for
-//! room waits with a bound.
+//! room waits with a bound. One record of up to [`SMALL_BYTES`] alone costs nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+
+use crate::db::{DbError, WaitReason};
 
 /// What is counted: a KiB.
 const UNIT: usize = 1024;
@@ -19,10 +21,53 @@ const SHARE: usize = 4;
 /// How many callers are remembered that hold nothing.
 const CALLERS: usize = 1024;
 
+/// A record of so many bytes is read without asking for room: a socket takes it at once, however slow its reader is, so no
+/// more than there are connections to the store stand in memory. Callers that hold all the room keep nobody from reading such.
+pub(super) const SMALL_BYTES: usize = 32 * UNIT;
+
 /// How long a request waits for room before anything of its answer was sent.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long an answer that has begun waits for room for its next piece, before it is broken off.
-pub(super) const PATIENCE_WITHIN: Duration = Duration::from_secs(30);
+const PATIENCE_WITHIN: Duration = Duration::from_secs(30);
+
+/// How far an answer is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum AnswerStage {
+    /// Nothing of it was sent: what fails is told by its status, soon.
+    Before,
+    /// It has begun: what fails breaks it off, so more is waited for than for an answer.
+    Within,
+}
+
+impl AnswerStage {
+    /// How long room is waited for.
+    pub(super) fn patience(self) -> Duration {
+        match self {
+            Self::Before => PATIENCE,
+            Self::Within => PATIENCE_WITHIN,
+        }
+    }
+
+    /// Asks the store, which makes nobody wait for long: within an answer again and again, for as long as room is waited for.
+    ///
+    /// # Errors
+    /// What the store reports, once it is something else than that no connection is free, or none became free.
+    pub(super) async fn ask<T, F>(self, mut question: impl FnMut() -> F) -> Result<T, DbError>
+    where
+        F: Future<Output = Result<T, DbError>>,
+    {
+        let deadline = match self {
+            Self::Before => Instant::now(),
+            Self::Within => Instant::now() + PATIENCE_WITHIN,
+        };
+        loop {
+            match question().await {
+                Err(error) if error.waited_for() == Some(WaitReason::Turn) && Instant::now() < deadline => {}
+                answer => return answer,
+            }
+        }
+    }
+}
 
 /// The budget of this process.
 pub(super) struct Budget {
@@ -34,7 +79,8 @@ pub(super) struct Budget {
 
 /// Room that is given back when this is dropped.
 pub(super) struct Held {
-    _room: Option<[OwnedSemaphorePermit; 2]>,
+    /// Of the caller and of all; none without a bound, or for nothing.
+    room: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 impl Budget {
@@ -57,16 +103,28 @@ impl Budget {
     /// Waits for room; none if there is none in time. What is larger than a caller's share counts as all of it, so that it passes
     /// alone.
     pub(super) async fn hold(&self, caller: &str, bytes: usize, patience: Duration) -> Option<Held> {
-        let Some(total) = &self.total else { return Some(Held { _room: None }) };
-        let units = u32::try_from(bytes.div_ceil(UNIT).clamp(1, self.share)).ok()?;
-        let own = self.caller(caller);
+        let mut held = Held::nothing();
+        self.top_up(caller, &mut held, bytes, patience).await?;
+        Some(held)
+    }
+
+    /// Waits for as much room as makes `held` one of so many bytes, if it is less. Whoever holds some waits for more here, so
+    /// this is for what is rarely needed: two that wait for each other wait in vain.
+    pub(super) async fn top_up(&self, caller: &str, held: &mut Held, bytes: usize, patience: Duration) -> Option<()> {
+        let Some(total) = &self.total else { return Some(()) };
+        let wanted = bytes.div_ceil(UNIT).clamp(1, self.share).saturating_sub(held.units());
+        if wanted == 0 {
+            return Some(());
+        }
+        let (units, own) = (u32::try_from(wanted).ok()?, self.caller(caller));
         let both = async {
             // First the caller's own, so that who has no share left holds up nobody else.
             let own = own.acquire_many_owned(units).await.ok()?;
             let total = Arc::clone(total).acquire_many_owned(units).await.ok()?;
-            Some(Held { _room: Some([own, total]) })
+            Some([own, total])
         };
-        timeout(patience, both).await.ok().flatten()
+        held.add(timeout(patience, both).await.ok().flatten()?);
+        Some(())
     }
 
     fn caller(&self, caller: &str) -> Arc<Semaphore> {
@@ -80,6 +138,33 @@ impl Budget {
 }
 
 impl Held {
+    /// No room, for what is small.
+    pub(super) fn nothing() -> Self {
+        Self { room: None }
+    }
+
+    fn units(&self) -> usize {
+        self.room.as_ref().map_or(0, |[own, _]| own.num_permits())
+    }
+
+    fn add(&mut self, more: [OwnedSemaphorePermit; 2]) {
+        let Some([own, total]) = &mut self.room else {
+            self.room = Some(more);
+            return;
+        };
+        let [more_own, more_total] = more;
+        own.merge(more_own);
+        total.merge(more_total);
+    }
+
+    /// Gives back what so many bytes do not need.
+    pub(super) fn shrink_to(&mut self, bytes: usize) {
+        for permit in self.room.iter_mut().flatten() {
+            let spare = permit.num_permits().saturating_sub(bytes.div_ceil(UNIT));
+            drop(permit.split(spare));
+        }
+    }
+
     /// The bytes, which give their room back when the last reference to them is gone: when they were sent.
     pub(super) fn around(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         struct Paid<T> {
@@ -98,6 +183,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::NoTurn;
 
     #[tokio::test(start_paused = true)]
     async fn one_caller_holds_its_share_and_leaves_the_rest_to_others() {
@@ -115,6 +201,44 @@ mod tests {
         assert!(budget.hold("ANA", 1, PATIENCE).await.is_none(), "a part of the bytes is still there");
         drop(part);
         assert!(budget.hold("ANA", 4 * UNIT, PATIENCE).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn within_an_answer_a_connection_is_waited_for_as_long_as_room_and_before_it_is_not() {
+        let asked = async |stage: AnswerStage, free_after: u64| {
+            let begun = Instant::now();
+            let answer = stage.ask(|| async {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                if begun.elapsed() > Duration::from_secs(free_after) { Ok(()) } else { Err(NoTurn::OfAll.into()) }
+            });
+            (answer.await.is_ok(), begun.elapsed().as_secs())
+        };
+        assert_eq!(asked(AnswerStage::Within, 19).await, (true, 20));
+        assert_eq!(asked(AnswerStage::Within, 3600).await, (false, 30));
+        assert_eq!(asked(AnswerStage::Before, 3).await, (false, 2));
+        let mut count = 0;
+        let fails = AnswerStage::Within.ask(|| {
+            count += 1;
+            std::future::ready(Err::<(), _>(DbError::Unavailable("away".into())))
+        });
+        assert!(fails.await.is_err() && count == 1, "a database that is away is told at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_grows_up_to_a_share_and_shrinks_to_what_is_needed() {
+        let budget = Budget::new(64 * UNIT);
+        let mut held = budget.hold("ANA", 10 * UNIT, PATIENCE).await.unwrap();
+        budget.top_up("ANA", &mut held, 12 * UNIT, PATIENCE).await.unwrap();
+        assert!(budget.hold("ANA", 5 * UNIT, PATIENCE).await.is_none(), "12 of 16 are held");
+        budget.top_up("ANA", &mut held, 1 << 30, PATIENCE).await.unwrap();
+        budget.top_up("ANA", &mut held, 1 << 30, PATIENCE).await.expect("the whole share is as much as there is");
+        assert!(budget.hold("ANA", 1, PATIENCE).await.is_none());
+        held.shrink_to(3 * UNIT + 1);
+        let rest = budget.hold("ANA", 12 * UNIT, PATIENCE).await;
+        assert!(rest.is_some() && budget.hold("ANA", 1, PATIENCE).await.is_none(), "4 and 12");
+        assert!(budget.top_up("ANA", &mut held, 5 * UNIT, PATIENCE).await.is_none());
+        drop(held);
+        assert!(budget.hold("ANA", 4 * UNIT, PATIENCE).await.is_some(), "what could not grow is given back as it was");
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,12 +12,13 @@ use bytes::Bytes;
 use futures_util::stream::try_unfold;
 use http::{HeaderMap, Method, Uri};
 
+use super::budget::AnswerStage;
 use super::error::Problem;
 use super::etag::IfMatch;
 use super::guard::{Caller, Ids};
 use super::reading::{BrokenOff, Reading};
-use super::store::{Deleted, DocumentCreated, DocumentForm, DocumentKey, List, Owned, PIECE_BYTES};
-use super::{Service, answer, budget, content, list, upload};
+use super::store::{Deleted, DocumentCreated, DocumentForm, DocumentKey, List, Owned};
+use super::{Service, answer, content, list, upload};
 
 type Answer = Result<Response, Problem>;
 
@@ -61,7 +62,9 @@ pub(super) async fn read(
 ) -> Answer {
     let key = DocumentKey { person, page: Some(page), document };
     let store = caller.store(&service);
-    let head = store.document(&key, &caller.reach).await?.ok_or(Problem::DocumentNotFound)?;
+    let mut head = store.document(&key, &caller.reach).await?.ok_or(Problem::DocumentNotFound)?;
+    // What is known beside the bytes is no part of the answer, and not kept while room is waited for.
+    head.data = String::new();
     let length = head.length.ok_or(Problem::DocumentNotFound)?;
     let answer = content::Answer::of(&method, &headers, &head, length);
     let (from, to) = answer.stretch();
@@ -70,14 +73,14 @@ pub(super) async fn read(
     let name = reading.key.document.clone();
     // Its first piece is read before the answer begins, so that what stands in the way of it is said by the status.
     let first = match from < to && method != Method::HEAD {
-        true => Some(first(&service, &mut reading).await?),
+        true => Some(first(&mut reading).await?),
         false => None,
     };
     let body = match first {
         Some(first) => Body::from_stream(try_unfold((Some(first), reading), async |(first, mut reading)| {
             let next = match first {
                 Some(first) => Some(first),
-                None => reading.next_bytes().await?,
+                None => reading.next_bytes(AnswerStage::Within).await?,
             };
             Ok::<_, BrokenOff>(next.map(|bytes| (bytes, (None, reading))))
         })),
@@ -87,11 +90,8 @@ pub(super) async fn read(
 }
 
 /// The first piece of a document; who finds no room for it in time is told to come again.
-async fn first(service: &Service, reading: &mut Reading) -> Result<Bytes, Problem> {
-    // Room is waited for with another patience here than within an answer.
-    let room = service.budget.hold(&reading.account, PIECE_BYTES, budget::PATIENCE).await.ok_or(Problem::NoRoom)?;
-    drop(room);
-    match reading.next_bytes().await {
+async fn first(reading: &mut Reading) -> Result<Bytes, Problem> {
+    match reading.next_bytes(AnswerStage::Before).await {
         Ok(bytes) => Ok(bytes.unwrap_or_default()),
         Err(BrokenOff::Database(error)) => Err(error.into()),
         Err(BrokenOff::Replaced | BrokenOff::NoRoom) => Err(Problem::NoRoom),

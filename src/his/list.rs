@@ -1,10 +1,10 @@
 //! Lists: streamed from the store to the socket, a chunk at a time, paged only when asked for.
 //!
-//! The one rule: an error in the middle breaks the answer off; a list that ends cleanly is complete.
+//! The one rule: an error in the middle breaks the answer off; a list that ends cleanly is complete. Nothing is read before
+//! there is room for it.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -15,13 +15,13 @@ use futures_util::stream::try_unfold;
 use http::Uri;
 use http::header::LINK;
 
+use super::budget::{AnswerStage, Held};
 use super::error::Problem;
 use super::guard::Caller;
 use super::query::{self, Pairs};
 use super::reading::{BrokenOff, Reading};
-use super::store::{Chunk, DocumentForm, DocumentKey, List, Reach, Store, Window, document_start};
-use super::{Service, answer, budget};
-use crate::db::DbError;
+use super::store::{CHUNK_BYTES, DocumentForm, DocumentKey, List, Reach, Row, Store, Window, document_start};
+use super::{Service, answer};
 use crate::path::{MAX_ID_BYTES, MAX_TARGET_BYTES};
 
 /// Most records of a page.
@@ -110,7 +110,9 @@ struct Walk {
     is_begun: bool,
     /// The last chunk was read.
     is_last: bool,
-    /// What was read and is not sent yet.
+    /// How many bytes the next row has, if it is a long one.
+    exceeding: Option<usize>,
+    /// What was read and is not sent yet: little and paid for, so that nothing of the budget is held while more is waited for.
     parts: VecDeque<Part>,
     /// The document whose bytes are being sent.
     open: Option<Reading>,
@@ -118,10 +120,10 @@ struct Walk {
 
 /// A part of a list.
 enum Part {
-    /// Elements, each behind a comma.
-    Text(String),
-    /// An element whose bytes are read by the piece.
-    Large(DocumentKey),
+    /// Elements, each behind a comma, and the room that they take.
+    Text(String, Held),
+    /// An element whose bytes are read by the piece, and how many bytes it begins with.
+    Large(DocumentKey, usize),
     /// The bracket that ends the list.
     End,
 }
@@ -139,16 +141,23 @@ impl Walk {
             List::Documents { form: DocumentForm::Embedded, .. } => FIRST_DOCUMENTS,
             List::Documents { .. } | List::People { .. } | List::Pages { .. } | List::Units(_) => FIRST_RECORDS,
         };
-        let (account, reach) = (caller.account, caller.reach);
-        let (is_begun, is_last, parts, open) = (false, false, VecDeque::new(), None);
-        Self { service, store, list, account, reach, window, page, limit, is_begun, is_last, parts, open }
+        let (account, reach, parts) = (caller.account, caller.reach, VecDeque::new());
+        let (is_begun, is_last, exceeding, open) = (false, false, None, None);
+        Self { service, store, list, account, reach, window, page, limit, is_begun, is_last, exceeding, parts, open }
     }
 
-    /// Reads the next chunk that has anything to send.
-    async fn read(&mut self) -> Result<(), DbError> {
+    /// Reads the next chunk that has anything to send; room is held for all that it may bring before it is asked for.
+    async fn read(&mut self, stage: AnswerStage) -> Result<(), BrokenOff> {
         loop {
-            let mut chunk = self.store.chunk(&self.list, &self.window, self.limit, &self.reach).await?;
-            self.limit = chunk.rows_that_fit();
+            // A long row comes alone, when there is room for just that.
+            let (limit, most) = self.exceeding.map_or((self.limit, CHUNK_BYTES), |bytes| (1, bytes));
+            let mut held = self.hold(self.room(most), stage).await?;
+            let (store, list, window, reach) = (&self.store, &self.list, &self.window, &self.reach);
+            let mut chunk = stage.ask(|| store.chunk(list, window, limit, most, reach)).await?;
+            self.exceeding = chunk.exceeding;
+            if !chunk.rows.is_empty() {
+                self.limit = chunk.rows_that_fit();
+            }
             if let Some(page) = &self.page {
                 chunk.keep(page);
             }
@@ -157,38 +166,34 @@ impl Walk {
             }
             self.is_last = chunk.is_last;
             let is_empty = chunk.rows.is_empty();
-            self.take(chunk);
+            let (text, large) = joined(chunk.rows);
+            held.shrink_to(text.len());
+            if !text.is_empty() {
+                self.parts.push_back(Part::Text(text, held));
+            }
+            self.parts.extend(large.map(|(key, bytes)| Part::Large(key, bytes)));
+            if self.is_last {
+                self.parts.push_back(Part::End);
+            }
             if self.is_last || !is_empty {
                 return Ok(());
             }
         }
     }
 
-    fn take(&mut self, chunk: Chunk) {
-        let mut text = String::new();
-        for row in chunk.rows {
-            match row.large {
-                None => {
-                    text.push(',');
-                    text.push_str(&row.text);
-                }
-                Some(key) => {
-                    if !text.is_empty() {
-                        self.parts.push_back(Part::Text(std::mem::take(&mut text)));
-                    }
-                    self.parts.push_back(Part::Large(key));
-                }
-            }
-        }
-        match (text.is_empty(), self.is_last) {
-            (true, false) => {}
-            (true, true) => self.parts.push_back(Part::End),
-            (false, false) => self.parts.push_back(Part::Text(text)),
-            (false, true) => {
-                text.push(']');
-                self.parts.push_back(Part::Text(text));
-            }
-        }
+    /// The most that a chunk takes of rows that have at most so many bytes: it ends with the row that fills it, and an element
+    /// of a document brings its content along.
+    fn room(&self, most: usize) -> usize {
+        let elements = match &self.list {
+            List::Documents { form: DocumentForm::Embedded, .. } => most + CHUNK_BYTES,
+            List::Documents { .. } | List::People { .. } | List::Pages { .. } | List::Units(_) => most,
+        };
+        if self.exceeding.is_some() { elements } else { CHUNK_BYTES + elements }
+    }
+
+    async fn hold(&self, bytes: usize, stage: AnswerStage) -> Result<Held, BrokenOff> {
+        let held = self.service.budget.hold(&self.account, bytes, stage.patience()).await;
+        held.ok_or(BrokenOff::NoRoom)
     }
 
     /// What stands before the next element.
@@ -197,57 +202,82 @@ impl Walk {
     }
 
     /// The next bytes of the list, paid for; none at its end.
-    async fn next(&mut self, patience: Duration) -> Result<Option<Bytes>, BrokenOff> {
+    async fn next(&mut self, stage: AnswerStage) -> Result<Option<Bytes>, BrokenOff> {
         loop {
             if let Some(open) = &mut self.open {
                 // Pieces are whole groups of base64, but for the last.
-                if let Some((piece, held)) = open.next().await? {
+                if let Some((piece, held)) = open.next(stage).await? {
                     return Ok(Some(held.around(STANDARD.encode(piece))));
                 }
                 self.open = None;
                 return Ok(Some(Bytes::from_static(b"\"]")));
             }
-            let text = match self.parts.pop_front() {
-                Some(Part::Text(mut text)) => {
+            match self.parts.pop_front() {
+                Some(Part::Text(mut text, held)) => {
                     // The first comma of all is the bracket that begins the list.
                     text.replace_range(..1, self.separator());
-                    text
+                    if let Some(Part::End) = self.parts.front() {
+                        self.parts.pop_front();
+                        text.push(']');
+                    }
+                    return Ok(Some(held.around(text)));
                 }
-                Some(Part::End) if self.is_begun => "]".to_owned(),
-                Some(Part::End) => "[]".to_owned(),
-                Some(Part::Large(key)) => match self.begin(key).await? {
-                    Some(text) => text,
-                    // It was deleted before its turn came.
-                    None => continue,
-                },
+                Some(Part::End) if self.is_begun => return Ok(Some(Bytes::from_static(b"]"))),
+                Some(Part::End) => return Ok(Some(Bytes::from_static(b"[]"))),
+                // It may have been deleted before its turn came.
+                Some(Part::Large(key, bytes)) => {
+                    if let Some(begin) = self.begin(key, bytes, stage).await? {
+                        return Ok(Some(begin));
+                    }
+                }
                 None if self.is_last => return Ok(None),
-                None => {
-                    self.read().await?;
-                    continue;
-                }
-            };
-            let held = self.service.budget.hold(&self.account, text.len(), patience).await;
-            return Ok(Some(held.ok_or(BrokenOff::NoRoom)?.around(text)));
+                None => self.read(stage).await?,
+            }
         }
     }
 
     /// Opens a document: the element up to the first byte of its content.
-    async fn begin(&mut self, key: DocumentKey) -> Result<Option<String>, DbError> {
-        let Some(head) = self.store.document(&key, &self.reach).await? else { return Ok(None) };
+    async fn begin(&mut self, key: DocumentKey, bytes: usize, stage: AnswerStage) -> Result<Option<Bytes>, BrokenOff> {
+        let mut held = self.hold(bytes, stage).await?;
+        let (store, reach) = (&self.store, &self.reach);
+        let Some(head) = stage.ask(|| store.document(&key, reach)).await? else { return Ok(None) };
         let start = document_start(Some(&key.person), key.page.as_deref(), &head.data);
         let separator = self.separator();
-        let Some(to) = head.length else { return Ok(Some(format!("{separator}{start}null]"))) };
-        let (service, store) = (Arc::clone(&self.service), self.store.clone());
-        let (account, reach) = (self.account.clone(), self.reach.clone());
-        self.open = Some(Reading { service, store, account, key, reach, version: head.version, from: 0, to });
-        Ok(Some(format!("{separator}{start}\"")))
+        let text = match head.length {
+            None => format!("{separator}{start}null]"),
+            Some(to) => {
+                let (service, store) = (Arc::clone(&self.service), self.store.clone());
+                let (account, reach) = (self.account.clone(), self.reach.clone());
+                self.open = Some(Reading { service, store, account, key, reach, version: head.version, from: 0, to });
+                format!("{separator}{start}\"")
+            }
+        };
+        held.shrink_to(text.len());
+        Ok(Some(held.around(text)))
     }
+}
+
+/// The elements of rows, each behind a comma, and the large document that comes after them.
+fn joined(rows: Vec<Row>) -> (String, Option<(DocumentKey, usize)>) {
+    let (mut text, mut large) = (String::new(), None);
+    for row in rows {
+        if row.large.is_some() {
+            large = row.large;
+        } else if text.is_empty() {
+            // A long one comes alone, and is not copied.
+            text = row.text;
+            text.insert(0, ',');
+        } else {
+            text.push(',');
+            text.push_str(&row.text);
+        }
+    }
+    (text, large)
 }
 
 /// The body of a list. Its first chunk is read before the answer begins, so that a database that is away is a 503.
 async fn stream(mut walk: Walk) -> Result<Body, Problem> {
-    walk.read().await?;
-    let first = match walk.next(budget::PATIENCE).await {
+    let first = match walk.next(AnswerStage::Before).await {
         Ok(first) => first.unwrap_or_default(),
         Err(BrokenOff::Database(error)) => return Err(error.into()),
         Err(BrokenOff::NoRoom | BrokenOff::Replaced) => return Err(Problem::NoRoom),
@@ -260,7 +290,7 @@ async fn stream(mut walk: Walk) -> Result<Body, Problem> {
         let next = match first {
             Some(first) => Some(first),
             None => {
-                let next = walk.next(budget::PATIENCE_WITHIN).await;
+                let next = walk.next(AnswerStage::Within).await;
                 next.inspect_err(|error| tracing::warn!("a list breaks off: {error}"))?
             }
         };

@@ -57,13 +57,18 @@ pub(super) async fn form(
     Ids([id]): Ids<1>,
     headers: HeaderMap,
 ) -> Answer {
-    match caller.store(&service).record(&Key::Person(id.clone()), &caller.reach).await? {
-        Some(_) => {
+    match is_there(&service, &caller, &id).await? {
+        true => {
             let is_asked = own_hash(&service, &caller).await?.is_some();
             show(&id, is_asked.then_some(&caller.account), &headers, &Complaints::default())
         }
-        None => Ok(form::unknown(Words::of(&headers), &id)),
+        false => Ok(form::unknown(Words::of(&headers), &id)),
     }
+}
+
+/// Whether there is such a person, whose record is not read for that.
+async fn is_there(service: &Service, caller: &Caller, id: &str) -> Result<bool, Problem> {
+    Ok(caller.store(service).record(&Key::Person(id.to_owned()), 0, &caller.reach).await?.is_some())
 }
 
 /// `POST /password/{id}`
@@ -85,8 +90,7 @@ pub(super) async fn change(
     if !is_own_form(headers, fields.value("csrf_token").unwrap_or_default()) {
         return show(&id, asked, headers, &Complaints { form: Some(words.expired), ..Complaints::default() });
     }
-    let key = Key::Person(id.clone());
-    if caller.store(&service).record(&key, &caller.reach).await?.is_none() {
+    if !is_there(&service, &caller, &id).await? {
         return Ok(form::unknown(words, &id));
     }
     let mut complaints = check(words, &id, &fields, service.limits.refuse_common_passwords);
@@ -104,7 +108,7 @@ pub(super) async fn change(
     patch.set("password", Value::String(service.hashing.hash(password).await?));
     // Whatever the size of the record: a password can always be changed.
     let always = PatchCondition { tag: IfMatch::of(&HeaderMap::new()), most: None };
-    match caller.store(&service).patch(&key, patch, &always, &caller.reach).await? {
+    match caller.store(&service).patch(&Key::Person(id.clone()), patch, &always, &caller.reach).await? {
         Changed::Done => {
             tracing::info!(account = ?caller.account, request.id = caller.request_id, "a password was changed");
             Ok(match is_for_people(parts.uri.path(), headers) {

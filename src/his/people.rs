@@ -49,8 +49,7 @@ pub(super) async fn read(
     Ids([id]): Ids<1>,
     headers: HeaderMap,
 ) -> Answer {
-    let text = caller.store(&service).record(&Key::Person(id), &caller.reach).await?.ok_or(Problem::UserNotFound)?;
-    Ok(answer::document(&headers, text))
+    answer::record(&service, &caller, &Key::Person(id), &headers).await?.ok_or(Problem::UserNotFound)
 }
 
 /// `POST /people/{id}`

@@ -39,8 +39,8 @@ pub(super) async fn read(
     Ids([person, page]): Ids<2>,
     headers: HeaderMap,
 ) -> Answer {
-    let text = caller.store(&service).record(&Key::Page { person, page }, &caller.reach).await?;
-    Ok(answer::document(&headers, text.ok_or(Problem::BookOrPageNotFound)?))
+    let key = Key::Page { person, page };
+    answer::record(&service, &caller, &key, &headers).await?.ok_or(Problem::BookOrPageNotFound)
 }
 
 /// `POST /pols/{person}/{page}`

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::Service;
-use super::budget::{Held, PATIENCE_WITHIN};
+use super::budget::{AnswerStage, Held};
 use super::store::{DocumentKey, DocumentVersion, PIECE_BYTES, Reach, Store};
 use crate::db::DbError;
 
@@ -46,15 +46,16 @@ impl Reading {
     ///
     /// # Errors
     /// See [`BrokenOff`].
-    pub(super) async fn next(&mut self) -> Result<Option<(Vec<u8>, Held)>, BrokenOff> {
+    pub(super) async fn next(&mut self, stage: AnswerStage) -> Result<Option<(Vec<u8>, Held)>, BrokenOff> {
         const PIECE: u64 = PIECE_BYTES as u64;
         if self.from >= self.to {
             return Ok(None);
         }
-        let held = self.service.budget.hold(&self.account, PIECE_BYTES, PATIENCE_WITHIN).await;
+        let held = self.service.budget.hold(&self.account, PIECE_BYTES, stage.patience()).await;
         let held = held.ok_or(BrokenOff::NoRoom)?;
         let at = self.from / PIECE;
-        let piece = self.store.piece(&self.key, &self.version, at, &self.reach).await?;
+        let (store, key, version, reach) = (&self.store, &self.key, &self.version, &self.reach);
+        let piece = stage.ask(|| store.piece(key, version, at, reach)).await?;
         let mut piece = piece.ok_or(BrokenOff::Replaced)?;
         let end = (self.to - at * PIECE).min(PIECE);
         // A piece that is shorter than its version said is of no use either.
@@ -72,8 +73,8 @@ impl Reading {
     ///
     /// # Errors
     /// See [`BrokenOff`], which is logged here.
-    pub(super) async fn next_bytes(&mut self) -> Result<Option<Bytes>, BrokenOff> {
-        let next = self.next().await.inspect_err(|error| tracing::warn!("a document breaks off: {error}"))?;
+    pub(super) async fn next_bytes(&mut self, stage: AnswerStage) -> Result<Option<Bytes>, BrokenOff> {
+        let next = self.next(stage).await.inspect_err(|error| tracing::warn!("a document breaks off: {error}"))?;
         Ok(next.map(|(piece, held)| held.around(piece)))
     }
 }

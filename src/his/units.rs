@@ -28,8 +28,7 @@ pub(super) fn list(units: Units) -> MethodRouter<Arc<Service>> {
 /// The methods of one unit.
 pub(super) fn one(units: Units) -> MethodRouter<Arc<Service>> {
     get(async move |State(service): Shared, caller: Caller, Ids([id]): Ids<1>, headers: HeaderMap| -> Answer {
-        let text = caller.store(&service).record(&Key::Unit(units, id), &caller.reach).await?;
-        Ok(answer::document(&headers, text.ok_or(Problem::UnitNotFound)?))
+        answer::record(&service, &caller, &Key::Unit(units, id), &headers).await?.ok_or(Problem::UnitNotFound)
     })
     .post(async move |State(service): Shared, caller: Caller, Ids([id]): Ids<1>, document: Document| -> Answer {
         create(&service, &caller, units, id, document).await

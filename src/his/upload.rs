@@ -5,7 +5,6 @@
 //! one that stores it.
 
 use axum::body::Body;
-use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
@@ -19,7 +18,7 @@ use super::store::{Content, DocumentKey, NewDocument, PIECE_BYTES, Staging, Stor
 use super::{Service, content};
 use crate::fields::{Extract, Extractor, JsonError};
 
-/// What an upload holds of the budget: the piece that fills, and what came last.
+/// What an upload holds of the budget: the piece that fills, and what came last; of JSON, what stands beside the document, too.
 const HELD_BYTES: usize = 2 * PIECE_BYTES;
 /// Bytes that are looked at together, so that what they decode to is bounded.
 const STEP_BYTES: usize = 64 * 1024;
@@ -96,11 +95,18 @@ async fn from_json(
     key: &DocumentKey,
     incoming: &mut Incoming,
     mut pieces: Pieces,
-    held: Held,
+    mut held: Held,
 ) -> Result<Arrived, Problem> {
     let mut member = DocumentMember::new(service.limits.max_body_bytes);
     while let Some(chunk) = incoming.next().await? {
-        member.feed(&chunk, &mut pieces).await?;
+        for step in chunk.chunks(STEP_BYTES) {
+            // What may come to be kept is paid for before. It is little beside most documents, so that few wait for it.
+            let most = HELD_BYTES + member.extractor.held() + STEP_BYTES;
+            let room = service.budget.top_up(&caller.account, &mut held, most, budget::PATIENCE).await;
+            room.ok_or(Problem::NoRoom)?;
+            member.step(step, &mut pieces)?;
+            pieces.flush().await?;
+        }
     }
     let rest = member.extractor.finish()?.ok_or(Problem::TooLarge)?;
     let tree = Some(body::hold_tree(service, &caller.account, rest.len()).await?);
@@ -147,14 +153,6 @@ enum MemberState {
 impl DocumentMember {
     fn new(most: usize) -> Self {
         Self { extractor: Extractor::new("document", most), state: MemberState::Absent }
-    }
-
-    async fn feed(&mut self, chunk: &Bytes, pieces: &mut Pieces) -> Result<(), Problem> {
-        for step in chunk.chunks(STEP_BYTES) {
-            self.step(step, pieces)?;
-            pieces.flush().await?;
-        }
-        Ok(())
     }
 
     fn step(&mut self, step: &[u8], pieces: &mut Pieces) -> Result<(), JsonError> {

@@ -95,8 +95,10 @@ crate::on_both_stores! {
         assert_eq!(refused[3]["record"], "not json");
         assert_eq!(refused[6]["reason"], "`id`: an id has no colon");
         let pages = his.scratch.0.join("pages.jsonl");
-        fs::write(&pages, "{\"id\":\"p\",\"book\":\"NOBODY\"}\n{\"id\":\"q\",\"book\":\"ANA\"}\n{\"id\":\"q\",\"book\":\"OK1\"}").unwrap();
-        assert_eq!(run(&his, Kind::Pages, &pages).await.unwrap(), summary(1, 0, 2));
+        fs::write(&pages, "{\"id\":\"p\",\"book\":\"NOBODY\"}\n{\"id\":\"q\",\"book\":\"ANA\"}\n{\"id\":\"q\",\"book\":\"OK1\"}\n{\"id\":\"n\",\"book\":\"ANA\",\"n\":[1e1000]}").unwrap();
+        assert_eq!(run(&his, Kind::Pages, &pages).await.unwrap(), summary(1, 0, 3));
+        let refused = fs::read_to_string(his.scratch.0.join("pages.jsonl.refused.jsonl")).unwrap();
+        assert!(refused.lines().any(|line| line.contains("1e1000") && line.contains("\"line\":4")), "{refused}");
     }
 
     async fn an_interrupted_import_goes_on_where_it_was(his) {

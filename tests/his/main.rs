@@ -29,6 +29,7 @@ mod people;
 mod pressure;
 mod crash;
 mod program;
+mod room;
 mod site;
 mod spelling;
 mod switchover;

@@ -20,7 +20,7 @@ fn bytes(count: usize) -> Vec<u8> {
 const LENGTH: usize = 700_001;
 const TARGET: &str = "/personal_docs/ANA/p/d";
 
-async fn with_page(his: &His) {
+pub(super) async fn with_page(his: &His) {
     his.person("ANA", "{}").await;
     his.page("ANA", "p", r#"{"id":"p"}"#).await;
 }
@@ -46,7 +46,7 @@ async fn wait_for_staged(his: &His, is_enough: impl Fn(&str) -> bool) {
 }
 
 /// The same service on a Unix socket, whose buffers are small.
-async fn on_socket(his: &His, change: impl FnOnce(&mut fedgate::config::HisConfig)) -> His {
+pub(super) async fn on_socket(his: &His, change: impl FnOnce(&mut fedgate::config::HisConfig)) -> His {
     let socket = Address::Unix(his.scratch.0.join("small.sock"));
     his.with(|config| {
         config.listen = socket;
@@ -56,7 +56,7 @@ async fn on_socket(his: &His, change: impl FnOnce(&mut fedgate::config::HisConfi
 }
 
 /// Asks, and reads the head and a little of the body.
-fn begin(his: &His, actor: &Actor, target: &str) -> (UnixStream, Vec<u8>) {
+pub(super) fn begin(his: &His, actor: &Actor, target: &str) -> (UnixStream, Vec<u8>) {
     let Address::Unix(path) = &his.address else { unreachable!() };
     begin_at(path, &his.request(actor, "GET", target).head())
 }
@@ -66,11 +66,12 @@ fn begin_at(path: &Path, head: &str) -> (UnixStream, Vec<u8>) {
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream.write_all(head.as_bytes()).unwrap();
     let mut start = vec![0; 2000];
-    stream.read_exact(&mut start).unwrap();
+    let read = stream.read_exact(&mut start);
+    read.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&start).trim_end_matches('\0')));
     (stream, start)
 }
 
-fn finish((mut stream, mut start): (UnixStream, Vec<u8>)) -> client::Reply {
+pub(super) fn finish((mut stream, mut start): (UnixStream, Vec<u8>)) -> client::Reply {
     let _ = stream.read_to_end(&mut start);
     client::parse(&start, false)
 }
@@ -258,7 +259,7 @@ async fn documents_of_before_are_read_however_they_are_kept() {
 }
 
 /// `fedhis serve`, which ends with the test.
-struct Program(Child);
+pub(super) struct Program(Child);
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -268,7 +269,7 @@ impl Drop for Program {
 }
 
 impl Program {
-    fn start(config: &Path) -> Self {
+    pub(super) fn start(config: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fedhis"));
         command.args(["serve", "--config"]).arg(config).env("FEDGATE_LOG", "info").stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -279,7 +280,7 @@ impl Program {
     }
 
     /// The most memory that it has had, in KiB.
-    fn most_memory(&self) -> u64 {
+    pub(super) fn most_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().split(' ').next().unwrap().parse().unwrap()
@@ -287,10 +288,10 @@ impl Program {
 }
 
 /// What the whole service may take.
-const MOST_KIB: u64 = 128 * 1024;
+pub(super) const MOST_KIB: u64 = 128 * 1024;
 
 /// The configuration of the program on the store of a service.
-fn configuration(his: &His) -> std::path::PathBuf {
+pub(super) fn configuration(his: &His) -> std::path::PathBuf {
     let config = super::program::configuration(&his.scratch.0);
     if let fedgate::config::StoreConfig::Postgres(postgres) = &his.config {
         let text = std::fs::read_to_string(&config).unwrap();

@@ -197,7 +197,7 @@ async fn a_list_that_is_left_early_leaves_its_rows_in_the_database() {
     his.sql(rows).await;
     let before = proxy.answered();
     let list = List::People { members: vec![] };
-    let chunk = his.store.chunk(&list, &Window::default(), 64, &Reach::Global).await.unwrap();
+    let chunk = his.store.chunk(&list, &Window::default(), 64, usize::MAX, &Reach::Global).await.unwrap();
     assert_eq!((chunk.rows.len(), chunk.is_last), (1, false), "one row fills a chunk");
     // The sessions are usable at once, all four.
     for _ in 0..8 {

@@ -10,7 +10,7 @@ use super::{DocumentForm, DocumentKey};
 use crate::his::json::write_string;
 
 /// From so many bytes on a chunk takes no further row.
-const CHUNK_BYTES: usize = 256 * 1024;
+pub const CHUNK_BYTES: usize = 256 * 1024;
 
 /// RFC 3986's unreserved characters are written as they are.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -22,8 +22,8 @@ pub struct Row {
     pub id: String,
     /// The JSON of the element; empty for a large document.
     pub text: String,
-    /// The document that the element is of, where its bytes are read by the piece.
-    pub large: Option<DocumentKey>,
+    /// The document that the element is of, where its bytes are read by the piece, and how many bytes its element begins with.
+    pub large: Option<(DocumentKey, usize)>,
 }
 
 /// Consecutive elements of a list.
@@ -40,17 +40,27 @@ pub struct Chunk {
     read: usize,
     /// The row that was read last, if it is not wanted.
     unwanted: Option<String>,
+    /// How many bytes the next row has, if it was not read because there are too many.
+    pub exceeding: Option<usize>,
 }
 
 impl Chunk {
     /// Takes one more row; whether there is room for another.
     pub(super) fn push(&mut self, row: Row) -> bool {
-        self.bytes += row.text.len();
-        self.largest = self.largest.max(row.text.len());
+        // A large document ends the chunk: while its bytes are read, by the piece, nothing else is held. The next one may be
+        // large, too.
+        let bytes = if row.large.is_some() { CHUNK_BYTES } else { row.text.len() };
+        self.bytes += bytes;
+        self.largest = self.largest.max(bytes);
         self.rows.push(row);
         self.read += 1;
         self.unwanted = None;
-        self.has_room()
+        self.takes_more()
+    }
+
+    /// The next row is longer than whoever asked has room for.
+    pub(super) fn exceed(&mut self, bytes: i64) {
+        self.exceeding = Some(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
 
     /// Passes over a row that is not wanted.
@@ -60,19 +70,21 @@ impl Chunk {
     }
 
     /// Whether there is room for another row.
-    pub(super) fn has_room(&self) -> bool {
-        self.bytes < CHUNK_BYTES
+    pub(super) fn takes_more(&self) -> bool {
+        self.bytes < CHUNK_BYTES && self.exceeding.is_none()
     }
 
-    /// How many rows to ask for next: few at first, and no more than there is room for if all are as large as the largest so
-    /// far, so that few are fetched in vain.
-    pub(super) fn next_piece(&self) -> i32 {
+    /// How many rows of the `limit` to ask for next: few at first, and no more than there is room for if all are as large as the
+    /// largest so far, so that few are fetched in vain.
+    pub(super) fn next_piece(&self, limit: usize) -> i32 {
         const FIRST: usize = 16;
         const MOST: usize = 64;
         let room = CHUNK_BYTES.saturating_sub(self.bytes);
         let fits = room.checked_div(self.largest).unwrap_or(MOST).max(1);
         let most = if self.read == 0 { FIRST } else { MOST.min(self.read * 3) };
-        i32::try_from(fits.min(most)).unwrap_or(1)
+        // At the end of what was asked for, one more tells that there is none.
+        let left = limit.saturating_sub(self.read).max(1);
+        i32::try_from(fits.min(most).min(left)).unwrap_or(1)
     }
 
     /// Keeps the rows of these ids alone: a row that came since they were counted belongs to no page yet.
@@ -103,7 +115,12 @@ impl Chunk {
 
 /// A record as Thalamus lists it: alone in a list of its own.
 pub(super) fn record(id: String, data: &str) -> Row {
-    Row { id, text: format!("[{data}]"), large: None }
+    // With a comma before it and the list's bracket behind it, too.
+    let mut text = String::with_capacity(data.len() + 4);
+    text.push('[');
+    text.push_str(data);
+    text.push(']');
+    Row { id, text, large: None }
 }
 
 /// A row of `personal_docs`.
@@ -124,8 +141,8 @@ pub(super) fn document(row: DocumentRow<'_>, form: DocumentForm) -> Row {
     match (row.bytes, form) {
         (None, DocumentForm::Embedded) if row.has_content => {
             let (person, page) = (row.person.unwrap_or_default().to_owned(), row.page.map(str::to_owned));
-            let large = Some(DocumentKey { person, page, document: row.id.clone() });
-            return Row { id: row.id, text: String::new(), large };
+            let key = DocumentKey { person, page, document: row.id.clone() };
+            return Row { id: row.id, large: Some((key, text.len())), text: String::new() };
         }
         (Some(bytes), DocumentForm::Embedded) => {
             text.push('"');

@@ -28,9 +28,10 @@ pub use batch::{Batch, BatchOutcome};
 pub use document::{
     Content, DocumentCreated, DocumentHead, DocumentKey, DocumentVersion, NewDocument, PIECE_BYTES, Staging,
 };
-pub use element::{Chunk, Row, document_start};
+pub use element::{CHUNK_BYTES, Chunk, Row, document_start};
 pub use model::{
-    Changed, Created, Deleted, DocumentForm, Existing, Key, List, Owned, PatchCondition, Reach, Units, Window,
+    Changed, Created, Deleted, DocumentForm, Existing, Key, List, Owned, PatchCondition, Reach, RecordText, Units,
+    Window,
 };
 pub use since::Since;
 
@@ -107,12 +108,13 @@ impl Store {
         SharedStore { store: self.clone(), shares: ConnectionShares::new(connections, config) }
     }
 
-    /// The text of one record as it may be seen: a person without the password hash.
+    /// The text of one record as it may be seen, a person without the password hash, if it has at most so many bytes.
     ///
     /// # Errors
     /// As for every method here: the database is away, or refused.
-    pub async fn record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
-        each!(self, store => store.record(key, reach))
+    pub async fn record(&self, key: &Key, most: usize, reach: &Reach) -> Result<Option<RecordText>, DbError> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        each!(self, store => store.record(key, most, reach))
     }
 
     /// The whole of a record, a person's password hash included: for comparison, never for an answer.
@@ -163,12 +165,21 @@ impl Store {
         each!(self, store => store.delete(key, condition, reach))
     }
 
-    /// The next rows of a list, in the order of their ids: at most `limit`, and no more than fit a chunk.
+    /// The next rows of a list, in the order of their ids: at most `limit`, none of more than `most` bytes, and no more than
+    /// fit a chunk.
     ///
     /// # Errors
     /// See [`Store::record`].
-    pub async fn chunk(&self, list: &List, window: &Window, limit: usize, reach: &Reach) -> Result<Chunk, DbError> {
-        each!(self, store => store.chunk(list, window, limit, reach))
+    pub async fn chunk(
+        &self,
+        list: &List,
+        window: &Window,
+        limit: usize,
+        most: usize,
+        reach: &Reach,
+    ) -> Result<Chunk, DbError> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        each!(self, store => store.chunk(list, window, limit, most, reach))
     }
 
     /// The first `limit` ids of a list.

@@ -1,6 +1,8 @@
 //! The words of the store: which record, whose, and how it ended.
 
 use super::Since;
+use super::sql::Table;
+use super::visible::seen;
 use crate::his::etag::IfMatch;
 
 /// Whose records a statement may touch.
@@ -92,6 +94,25 @@ pub struct Window {
     pub after: Option<String>,
     /// Ids up to this.
     pub upto: Option<String>,
+}
+
+/// The text of a record, if it is no longer than whoever asked has room for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordText {
+    /// All of it.
+    Fits(String),
+    /// It has so many bytes, at most, and was not read.
+    Exceeds(usize),
+}
+
+impl RecordText {
+    /// The text of a row, if it was read, of so many bytes.
+    pub(super) fn of(table: Table, text: Option<&str>, bytes: i64) -> Self {
+        match text {
+            Some(text) => Self::Fits(seen(table, text).into_owned()),
+            None => Self::Exceeds(usize::try_from(bytes).unwrap_or(usize::MAX)),
+        }
+    }
 }
 
 /// How the creation of a record ended.

@@ -72,6 +72,30 @@ impl Dialect {
         }
     }
 
+    /// Columns of rows: their text, or null where it has more bytes than a parameter says; how many it has, at most; their id; and
+    /// further ones, each an expression with a name. PostgreSQL makes the text to count it, once: a subquery with a limit keeps
+    /// its expressions to itself. SQLite knows the length of what is stored unread, and what may be seen of it is no longer.
+    fn fitting(self, text: &str, most: &str, further: &[(&str, &str)], rows: &str) -> String {
+        // Not in the columns: a path in JSON begins with `$`, too.
+        let (most, rows) = (self.placeholders(most), self.placeholders(rows));
+        match self {
+            Self::Postgres => {
+                let names: String = further.iter().map(|(_, name)| format!(", {name}")).collect();
+                let columns: String = further.iter().map(|(column, name)| format!(", {column} AS {name}")).collect();
+                format!(
+                    "SELECT CASE WHEN octet_length(text) <= CAST({most} AS bigint) THEN text END, \
+                     CAST(octet_length(text) AS bigint), id{names} \
+                     FROM (SELECT {text} AS text, id{columns} {rows}) AS listed ORDER BY id"
+                )
+            }
+            Self::Sqlite => {
+                let columns: String = further.iter().map(|(column, _)| format!(", {column}")).collect();
+                let length = "coalesce(octet_length(data), 4)";
+                format!("SELECT CASE WHEN {length} <= {most} THEN {text} END, {length}, id{columns} {rows}")
+            }
+        }
+    }
+
     /// The day that a page's date begins with, to be compared by code points whatever the database's collation; after every
     /// day where it begins with none.
     fn day_of_page(self) -> &'static str {
@@ -166,6 +190,13 @@ pub(super) fn select_visible(dialect: Dialect, key: &Key) -> String {
     format!("SELECT {} FROM {} WHERE {condition}", dialect.visible(table), table.name())
 }
 
+/// The row as it may be seen, or null if it has more than `$4` bytes, and how many it has at most; the other parameters as in
+/// [`Key::condition`].
+pub(super) fn select_fitting(dialect: Dialect, key: &Key) -> String {
+    let rows = format!("FROM {} WHERE {} ORDER BY id LIMIT 1", key.table().name(), key.condition(dialect));
+    dialect.fitting(dialect.visible(key.table()), "$4", &[], &rows)
+}
+
 /// The whole row; parameters as in [`Key::condition`].
 pub(super) fn select_whole(dialect: Dialect, key: &Key) -> String {
     let condition = dialect.placeholders(&key.condition(dialect));
@@ -243,7 +274,7 @@ pub(super) fn delete_document(dialect: Dialect) -> String {
 /// Which store this is.
 pub(super) const STORE_ID: &str = "SELECT id FROM fedgate_store";
 
-/// A statement with its parameters, all text but the limit, which is the last.
+/// A statement with its parameters, all text but the limit and, for rows, the most bytes of one, which are the last.
 ///
 /// INVARIANT: the statement's text tells only which conditions there are, so that there are few of them: connections keep
 /// every statement they have prepared.
@@ -251,33 +282,47 @@ pub(super) struct Query {
     pub(super) sql: String,
     pub(super) parameters: Vec<String>,
     pub(super) limit: i64,
+    pub(super) most: Option<i64>,
 }
 
-/// Rows of a list in the order of their ids. Columns: id, `data`, date; for documents id, `data`, person, page, small bytes,
-/// and whether there are any.
-pub(super) fn select_list(dialect: Dialect, list: &List, window: &Window, limit: usize, reach: &Reach) -> Query {
-    let table = list.table();
-    let columns = match list {
-        List::People { .. } | List::Pages { .. } | List::Units(_) => {
-            format!("id, {}, {}", dialect.visible(table), list.date())
-        }
-        List::Documents { form, .. } => {
-            let small = format!("CASE WHEN length(document) <= {PIECE_BYTES} THEN document END");
-            let bytes = match form {
-                // One that is larger than a piece stays where it is, too, until its turn comes.
-                DocumentForm::Embedded => small.as_str(),
-                // The bytes stay where they are.
-                DocumentForm::Link => "CAST(NULL AS bytea)",
-            };
-            format!("id, {}, fedacct, pol, {bytes}, length(document) IS NOT NULL", dialect.whole())
-        }
+/// Rows of a list in the order of their ids, whose text is null where it has more than `most` bytes. Columns: text, its bytes,
+/// id, and the date; for documents text, its bytes, id, person, page, small content, and whether there is any.
+pub(super) fn select_list(
+    dialect: Dialect,
+    list: &List,
+    window: &Window,
+    limit: usize,
+    most: i64,
+    reach: &Reach,
+) -> Query {
+    let small = format!("CASE WHEN length(document) <= {PIECE_BYTES} THEN document END");
+    let content = match list {
+        List::Documents { form: DocumentForm::Embedded, .. } => &small,
+        // The bytes stay where they are. One that is larger than a piece does so, too, until its turn comes.
+        List::Documents { .. } | List::People { .. } | List::Pages { .. } | List::Units(_) => "CAST(NULL AS bytea)",
     };
-    select(dialect, &columns, list, window, limit, reach)
+    let further: &[_] = match list {
+        List::People { .. } | List::Pages { .. } | List::Units(_) => &[(list.date(), "day")],
+        List::Documents { .. } => &[
+            ("fedacct", "person"),
+            ("pol", "page"),
+            (content, "content"),
+            ("length(document) IS NOT NULL", "has_content"),
+        ],
+    };
+    let mut query = select(list, window, limit, reach, dialect);
+    let place = format!("${}", query.parameters.len() + 2);
+    let text = dialect.visible(list.table());
+    query.sql = dialect.fitting(text, &place, further, &query.sql);
+    query.most = Some(most);
+    query
 }
 
 /// The ids of a list alone. Columns: id, date.
 pub(super) fn select_ids(dialect: Dialect, list: &List, window: &Window, limit: usize, reach: &Reach) -> Query {
-    select(dialect, &format!("id, {}", list.date()), list, window, limit, reach)
+    let query = select(list, window, limit, reach, dialect);
+    let sql = dialect.placeholders(&format!("SELECT id, {} {}", list.date(), query.sql));
+    Query { sql, ..query }
 }
 
 impl List {
@@ -301,7 +346,8 @@ impl List {
     }
 }
 
-fn select(dialect: Dialect, columns: &str, list: &List, window: &Window, limit: usize, reach: &Reach) -> Query {
+/// What follows the columns, with its parameters.
+fn select(list: &List, window: &Window, limit: usize, reach: &Reach, dialect: Dialect) -> Query {
     let mut conditions = Conditions { dialect, comparisons: Vec::new(), parameters: Vec::new() };
     match list {
         List::People { members } => {
@@ -329,12 +375,12 @@ fn select(dialect: Dialect, columns: &str, list: &List, window: &Window, limit: 
     let Conditions { comparisons, parameters, .. } = conditions;
     let condition = match comparisons.as_slice() {
         [] => "true".to_owned(),
-        some => dialect.placeholders(&some.join(" AND ")),
+        some => some.join(" AND "),
     };
     let table = list.table().name();
-    let place = dialect.placeholders(&format!("CAST(${} AS bigint)", parameters.len() + 1));
-    let sql = format!("SELECT {columns} FROM {table} WHERE {condition} ORDER BY id LIMIT {place}");
-    Query { sql, parameters, limit: i64::try_from(limit).unwrap_or(i64::MAX) }
+    let place = format!("CAST(${} AS bigint)", parameters.len() + 1);
+    let sql = format!("FROM {table} WHERE {condition} ORDER BY id LIMIT {place}");
+    Query { sql, parameters, limit: i64::try_from(limit).unwrap_or(i64::MAX), most: None }
 }
 
 /// Conditions and their parameters, numbered as they come.
@@ -380,7 +426,7 @@ mod tests {
         for dialect in [Dialect::Postgres, Dialect::Sqlite] {
             let make = |text: &str, since, limit| {
                 let (list, window, reach) = (list(text, since), window(text), Reach::Own(text.to_owned()));
-                let rows = select_list(dialect, &list, &window, limit, &reach);
+                let rows = select_list(dialect, &list, &window, limit, 9, &reach);
                 let ids = select_ids(dialect, &list, &window, limit, &reach);
                 assert_eq!((rows.limit, ids.limit), (limit as i64, limit as i64));
                 (rows.sql, ids.sql)

@@ -19,9 +19,10 @@ impl Postgres {
         list: &List,
         window: &Window,
         limit: usize,
+        most: i64,
         reach: &Reach,
     ) -> Result<Chunk, DbError> {
-        let query = sql::select_list(DIALECT, list, window, limit, reach);
+        let query = sql::select_list(DIALECT, list, window, limit, most, reach);
         let mut session = self.reader().await?;
         let statement = session.prepare_cached(&query.sql).await?;
         // A portal lives as long as its transaction.
@@ -29,8 +30,8 @@ impl Postgres {
         let portal = transaction.bind(&statement, &values(&query)).await?;
         let mut chunk = Chunk::default();
         loop {
-            match transaction.piece(&portal, chunk.next_piece(), |row| take(list, row, &mut chunk)).await? {
-                RowsLeft::Some if chunk.has_room() => {}
+            match transaction.piece(&portal, chunk.next_piece(limit), |row| take(list, row, &mut chunk)).await? {
+                RowsLeft::Some if chunk.takes_more() => {}
                 RowsLeft::Some => break,
                 RowsLeft::None => {
                     chunk.end(limit);
@@ -62,18 +63,21 @@ impl Postgres {
 
 /// Takes a row; whether there is room for another.
 fn take(list: &List, row: &Row, chunk: &mut Chunk) -> Result<bool, DbError> {
-    let id = row.try_get(0)?;
+    let id = row.try_get(2)?;
+    let is_record = !matches!(list, List::Documents { .. });
+    if is_record && !list.wants(row.try_get(3)?) {
+        chunk.pass_over(id);
+        return Ok(true);
+    }
+    let Some(data) = row.try_get::<_, Option<&str>>(0)? else {
+        chunk.exceed(row.try_get(1)?);
+        return Ok(false);
+    };
     let element = match list {
-        List::People { .. } | List::Pages { .. } | List::Units(_) => {
-            if !list.wants(row.try_get(2)?) {
-                chunk.pass_over(id);
-                return Ok(true);
-            }
-            element::record(id, &seen(list.table(), row.try_get(1)?))
-        }
+        List::People { .. } | List::Pages { .. } | List::Units(_) => element::record(id, &seen(list.table(), data)),
         List::Documents { form, .. } => {
-            let (data, person, page) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-            let (bytes, has_content) = (row.try_get(4)?, row.try_get(5)?);
+            let (person, page, bytes, has_content) =
+                (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
             element::document(DocumentRow { id, data, person, page, bytes, has_content }, *form)
         }
     };
@@ -82,5 +86,5 @@ fn take(list: &List, row: &Row, chunk: &mut Chunk) -> Result<bool, DbError> {
 
 fn values(query: &Query) -> Vec<&(dyn ToSql + Sync)> {
     let texts = query.parameters.iter().map(|text| text as _);
-    texts.chain([&query.limit as _]).collect()
+    texts.chain([&query.limit as _]).chain(query.most.as_ref().map(|most| most as _)).collect()
 }

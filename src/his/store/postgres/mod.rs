@@ -12,7 +12,7 @@ use tokio_postgres::types::ToSql;
 use super::shares::StoreTurns;
 use super::sql::{self, Dialect, Table};
 use super::visible::seen;
-use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach};
+use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach, RecordText};
 use crate::db::route::ServerRoute;
 use crate::db::{DbError, PooledSession, SessionPool, spelling};
 use crate::his::etag::IfMatch;
@@ -65,9 +65,12 @@ impl Postgres {
         self.pool.get_with(self.turns.write().await?).await
     }
 
-    pub(super) async fn record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
-        let text = self.text(&sql::select_visible(DIALECT, key), key, reach).await?;
-        Ok(text.map(|text| seen(key.table(), &text).into_owned()))
+    pub(super) async fn record(&self, key: &Key, most: i64, reach: &Reach) -> Result<Option<RecordText>, DbError> {
+        let session = self.reader().await?;
+        let statement = session.prepare_cached(&sql::select_fitting(DIALECT, key)).await?;
+        let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.own(), &most]).await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(RecordText::of(key.table(), row.try_get(0)?, row.try_get(1)?)))
     }
 
     pub(super) async fn whole_record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {

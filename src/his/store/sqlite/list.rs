@@ -15,29 +15,35 @@ impl SqliteStore {
         list: &List,
         window: &Window,
         limit: usize,
+        most: i64,
         reach: &Reach,
     ) -> Result<Chunk, DbError> {
-        let query = sql::select_list(DIALECT, list, window, limit, reach);
+        let query = sql::select_list(DIALECT, list, window, limit, most, reach);
         let list = list.clone();
         let work = move |connection: &rusqlite::Connection| {
             let mut statement = connection.prepare_cached(&query.sql)?;
             let mut rows = statement.query(params_from_iter(values(&query)))?;
             let mut chunk = Chunk::default();
             while let Some(row) = rows.next()? {
-                let (id, data) = (row.get(0)?, row.get_ref(1)?.as_str()?);
+                let id = row.get(2)?;
+                let is_record = !matches!(list, List::Documents { .. });
+                if is_record && !list.wants(row.get_ref(3)?.as_str_or_null()?) {
+                    chunk.pass_over(id);
+                    continue;
+                }
+                let Some(data) = row.get_ref(0)?.as_str_or_null()? else {
+                    chunk.exceed(row.get(1)?);
+                    return Ok(chunk);
+                };
                 let element = match &list {
                     List::People { .. } | List::Pages { .. } | List::Units(_) => {
-                        if !list.wants(row.get_ref(2)?.as_str_or_null()?) {
-                            chunk.pass_over(id);
-                            continue;
-                        }
                         element::record(id, &seen(list.table(), data))
                     }
                     List::Documents { form, .. } => {
-                        let person = row.get_ref(2)?.as_str_or_null()?;
-                        let page = row.get_ref(3)?.as_str_or_null()?;
-                        let bytes = row.get_ref(4)?.as_bytes_or_null()?;
-                        let has_content = row.get(5)?;
+                        let person = row.get_ref(3)?.as_str_or_null()?;
+                        let page = row.get_ref(4)?.as_str_or_null()?;
+                        let bytes = row.get_ref(5)?.as_bytes_or_null()?;
+                        let has_content = row.get(6)?;
                         element::document(DocumentRow { id, data, person, page, bytes, has_content }, *form)
                     }
                 };
@@ -76,5 +82,5 @@ impl SqliteStore {
 
 fn values(query: &Query) -> Vec<&dyn ToSql> {
     let texts = query.parameters.iter().map(|text| text as _);
-    texts.chain([&query.limit as _]).collect()
+    texts.chain([&query.limit as _]).chain(query.most.as_ref().map(|most| most as _)).collect()
 }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::shares::StoreTurns;
 use super::sql::{self, Dialect, Table};
 use super::visible::seen;
-use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach};
+use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach, RecordText};
 use crate::db::{DbError, READERS, Sqlite, spelling};
 use crate::his::etag::IfMatch;
 use crate::his::json::{self, Object, Value};
@@ -58,9 +58,16 @@ impl SqliteStore {
         self.sqlite.write_with(turn, work).await
     }
 
-    pub(super) async fn record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
+    pub(super) async fn record(&self, key: &Key, most: i64, reach: &Reach) -> Result<Option<RecordText>, DbError> {
         let (key, reach) = (key.clone(), reach.clone());
-        self.read(move |connection| visible(connection, &key, &reach)).await
+        let work = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached(&sql::select_fitting(DIALECT, &key))?;
+            let found = |row: &rusqlite::Row<'_>| {
+                Ok(RecordText::of(key.table(), row.get_ref(0)?.as_str_or_null()?, row.get(1)?))
+            };
+            statement.query_row(params![key.id(), key.book(), reach.own(), most], found).optional()
+        };
+        self.read(work).await
     }
 
     pub(super) async fn whole_record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
