@@ -27,18 +27,20 @@ pub enum AccountDeletion {
 }
 
 impl Accounts {
-    /// The accounts whose ids come after one, in the order of their ids, and no more than `most`; the first ones after "".
+    /// The accounts whose ids come after one, in the order of their ids, and no more than `most`; the first ones after none.
     ///
     /// # Errors
     /// The database did not answer within two seconds.
-    pub async fn list(&self, after: &str, most: u32) -> Result<Vec<Account>, AccountsError> {
+    pub async fn list(&self, after: Option<&str>, most: u32) -> Result<Vec<Account>, AccountsError> {
         within(READ_TIMEOUT, self.list_unbounded(after, i64::from(most))).await
     }
 
-    async fn list_unbounded(&self, after: &str, most: i64) -> Result<Vec<Account>, AccountsError> {
+    async fn list_unbounded(&self, after: Option<&str>, most: i64) -> Result<Vec<Account>, AccountsError> {
+        // No id comes before "", which a row of Thalamus may have.
+        let (begin, after) = after.map_or((FROM, ""), |after| (AFTER, after));
         let rows: Vec<(String, Row)> = match &self.database {
             Database::Postgres(pool) => {
-                let rows = pool.get().await?.query(POSTGRES_LIST, &[&after, &most]).await?;
+                let rows = pool.get().await?.query(&POSTGRES_LIST.replace(AFTER, begin), &[&after, &most]).await?;
                 let of = |row: &tokio_postgres::Row| {
                     let (epoch, password, roles, active) = (row.get(1), row.get(2), row.get(3), row.get(4));
                     (row.get(0), Row { epoch, found: true, password, roles, active })
@@ -52,7 +54,7 @@ impl Accounts {
                         let (epoch, password, roles, active) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
                         Ok((row.get(0)?, Row { epoch, found: true, password, roles, active }))
                     };
-                    let mut statement = connection.prepare_cached(SQLITE_LIST)?;
+                    let mut statement = connection.prepare_cached(&SQLITE_LIST.replace(AFTER, begin))?;
                     statement.query_map(rusqlite::params![after, most], of)?.collect()
                 };
                 sqlite.read(read).await?
@@ -137,6 +139,10 @@ impl Accounts {
         Ok((pages.unsigned_abs(), documents.unsigned_abs()))
     }
 }
+
+/// Where a page of the list begins.
+const AFTER: &str = "WHERE p.id > ";
+const FROM: &str = "WHERE p.id >= ";
 
 // As one account is read: see `POSTGRES_READ`.
 const POSTGRES_LIST: &str = "

@@ -51,7 +51,10 @@ const CHANGED: &[ChangedDefault] = &[
     changed("records", "anonymous_of_source_per_minute", "0", "over 60 requests a minute of anonymous callers at one address share a record"),
     changed("records", "anonymous_per_minute", "0", "over 600 requests a minute of all anonymous callers share a record"),
     changed("records", "reserve_mib", "0", "with less than 64 MiB free, anonymous callers share a record"),
-    changed("store", "lock_timeout_ms", "0", "a statement waits 2 s at most for a lock"),
+    changed("store", "lock_timeout_ms", "10000", "a statement waits 2 s at most for a lock (before: 10 s; in an embedded store 5 s)"),
+    // A year, which is about no limit.
+    changed("his", "head_timeout_seconds", "31536000", "the HIS closes a connection whose head takes longer than 10 s"),
+    changed("his", "idle_timeout_seconds", "31536000", "the HIS closes a connection that is silent for 600 s"),
     changed("his", "max_record_bytes", "0", "a record has 4 MiB at most"),
     changed("his", "max_pages_per_person", "0", "a person has 100,000 pages at most"),
     changed("his", "max_documents_per_person", "0", "a person has 10,000 documents at most"),

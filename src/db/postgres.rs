@@ -206,3 +206,43 @@ fn roots(config: &PostgresConfig) -> Result<RootCertStore, DbError> {
         _ => Ok(roots),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings_of(uri: &str) -> tokio_postgres::Config {
+        let config = PostgresConfig {
+            uri: uri.to_owned(),
+            password: None,
+            ca_file: None,
+            pool_size: 1,
+            lock_timeout: Duration::from_millis(2000),
+        };
+        settings(&config).unwrap()
+    }
+
+    #[test]
+    fn a_peer_that_has_vanished_is_given_up_within_seconds_unless_the_connection_string_says_otherwise() {
+        let probes = |of: &tokio_postgres::Config| {
+            let seconds = |time: Duration| time.as_secs();
+            let timeout = [of.get_connect_timeout(), of.get_tcp_user_timeout()].map(|time| time.copied().map(seconds));
+            (
+                timeout,
+                seconds(of.get_keepalives_idle()),
+                of.get_keepalives_interval().map(seconds),
+                of.get_keepalives_retries(),
+            )
+        };
+        let usual = settings_of("postgres://u@127.0.0.1/d");
+        assert!(usual.get_keepalives(), "idle connections are probed");
+        assert_eq!(probes(&usual), ([Some(2), Some(5)], 5, Some(1), Some(3)));
+        assert_eq!(usual.get_options(), Some("-c statement_timeout=10000 -c lock_timeout=2000"));
+        let named = settings_of(
+            "postgres://u@127.0.0.1/d?connect_timeout=9&tcp_user_timeout=11&keepalives_idle=12&keepalives_interval=13\
+             &keepalives_retries=14&options=-c%20statement_timeout%3D1%20-c%20lock_timeout%3D3",
+        );
+        assert_eq!(probes(&named), ([Some(9), Some(11)], 12, Some(13), Some(14)));
+        assert_eq!(named.get_options(), Some("-c statement_timeout=1 -c lock_timeout=3"));
+    }
+}

@@ -15,7 +15,7 @@ use crate::config::{AllowedOrigins, CorsConfig};
 /// What a preflight is told, whatever the path serves: Flask-CORS's list.
 const ALLOW_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
 /// What a page may read beside the safelisted headers.
-const EXPOSE_HEADERS: &str = "ETag, Link, X-Request-Id";
+const EXPOSE_HEADERS: &str = "ETag, Link, X-Correlation-Id, X-Request-Id";
 /// Longest `Access-Control-Request-Headers` that is echoed, in bytes.
 const MAX_ECHO_BYTES: usize = 1024;
 

@@ -1,7 +1,7 @@
 //! Entity tags: a strong validator for each document (RFC 9110, section 8.8.3).
 //!
 //! The one rule: a tag is a hash of exactly the bytes that are sent, so equal tags mean equal bytes, whichever instance
-//! and whichever store answered. (Documents are hashed by the store that holds them, each in its way.)
+//! answered. Documents are hashed by the store that holds them, each in its way: the other store gives them other tags.
 
 use http::HeaderMap;
 use http::header::{IF_MATCH, IF_NONE_MATCH};

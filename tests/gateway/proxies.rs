@@ -40,6 +40,8 @@ fn what_a_trusted_proxy_says_is_believed_and_nobody_else_is() {
             (&own.as_str().into(), &"balancer-0001".into())
         );
         assert_eq!(answer.header("x-correlation-id").as_deref(), Some("balancer-0001"));
+        let seen_by_pages = answer.header("access-control-expose-headers").unwrap_or_default();
+        assert!(seen_by_pages.split(", ").any(|name| name == "X-Correlation-Id"), "{seen_by_pages}");
         assert!(own.len() == 32 && find_header(&seen, "x-request-id").as_deref() == Some(&own), "{seen}");
     }
 }

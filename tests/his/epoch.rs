@@ -284,13 +284,21 @@ async fn postgres_a_read_that_tells_a_lower_epoch_than_the_watch_was_told_is_of_
     let confirmed = FirstConfirmation(tokio::sync::Notify::new());
     // It asks again after a quarter of the bound: not within this test.
     let watch = fedgate::accounts::watch(accounts.clone(), std::time::Duration::from_secs(600), &confirmed);
+    let session = async || -> i32 {
+        let Database::Postgres(pool) = accounts.database() else { unreachable!() };
+        pool.get().await.unwrap().query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
+    };
     let reads = async {
         confirmed.0.notified().await;
+        let kept = session().await;
         assert_eq!(accounts.read("ANA").await.unwrap().unwrap().epoch, 10);
+        assert_eq!(session().await, kept, "one session answers all of this");
         his.sql("UPDATE fedgate_epoch SET epoch = 9").await;
         for _ in 0..3 {
+            let asked = session().await;
             let read = accounts.read("ANA").await;
             assert!(matches!(read, Err(AccountsError::WentBack { from: 10, to: 9 })), "{read:?}");
+            assert_ne!(session().await, asked, "its session answers nobody else");
         }
         his.sql("UPDATE fedgate_epoch SET epoch = 11").await;
         assert_eq!(accounts.read("ANA").await.unwrap().unwrap().epoch, 11);

@@ -151,18 +151,20 @@ crate::on_both_stores! {
         for id in ["C", "A", "E", "B", "D"] {
             his.person(id, r#"{"roles":["end_user"]}"#).await;
         }
+        // The empty id, which a row of Thalamus may have, comes first.
+        his.sql(r#"INSERT INTO people VALUES ('', '{"roles":["end_user"]}')"#).await;
         // One of them as before the table was filled.
         his.sql("DELETE FROM fedgate_logins WHERE id = 'B'; UPDATE people SET data = NULL WHERE id = 'D'").await;
         let accounts = Accounts::open(&his.config).await.unwrap();
-        let (mut after, mut listed) = (String::new(), Vec::new());
+        let (mut after, mut listed) = (None, Vec::new());
         loop {
-            let page = accounts.list(&after, 2).await.unwrap();
+            let page = accounts.list(after.as_deref(), 2).await.unwrap();
             let Some(last) = page.last() else { break };
-            after = last.id.clone();
+            after = Some(last.id.clone());
             listed.extend(page);
         }
         let ids: Vec<_> = listed.iter().map(|account| account.id.as_str()).collect();
-        assert_eq!(ids, ["A", "B", "C", "D", "E"]);
+        assert_eq!(ids, ["", "A", "B", "C", "D", "E"]);
         for account in listed {
             assert_eq!(accounts.read(&account.id).await.unwrap().as_ref(), Some(&account));
             assert_eq!(account.roles.len(), usize::from(account.id != "D"));
@@ -265,8 +267,13 @@ async fn postgres_reads_no_document_at_a_login_however_long_it_is_and_reads_it_w
     assert_eq!(accounts.read("ANA").await.unwrap().unwrap().roles, Vec::<String>::new());
     assert_eq!(blocks(&accounts).await, before);
     // A table that is written anew has all its rows in other places.
+    assert_eq!(schema::unkept_logins(&his.database).await.unwrap(), None);
     his.sql("VACUUM FULL people").await;
     assert_eq!(accounts.read("ANA").await.unwrap().unwrap().roles, Vec::<String>::new());
+    let unkept = schema::unkept_logins(&his.database).await.unwrap();
+    assert_eq!(unkept, Some(schema::UnkeptLogins { looked_at: 1, unkept: 1 }));
+    schema::migrate(&his.database).await.unwrap();
+    assert_eq!(schema::unkept_logins(&his.database).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -191,7 +191,7 @@ fn each_command_for_accounts_is_one_object_for_machines() {
         ("", &["unlock", "bob"], 1, "did you mean `BOB`?"),
         ("", &["delete", "bob"], 1, "did you mean `BOB`?"),
         ("a good password\n", &["add", "BOB"], 1, "`BOB` exists"),
-        ("", &["add", "a/b"], 2, "`A/B`: "),
+        ("", &["add", "a/b"], 2, "`a/b`: "),
         ("", &["show", "bob"], 1, "there is no person `bob` (did you mean `BOB`? names are compared exactly)"),
         ("", &["enable", "EVE"], 1, "there is no person `EVE` (ids are compared exactly, capitals count)"),
         ("", &["passwd", "bob"], 1, "did you mean `BOB`?"),
@@ -259,7 +259,7 @@ fn accounts_are_listed_in_pages_and_deleted_once_they_are_disabled_and_empty() {
     let first = &ask(&["list"]).1["accounts"][0];
     assert_eq!(first, &json!({ "id": "ANA", "active": true, "roles": ["end_user"], "password": "bcrypt" }));
     let (code, text, _) = fedgate(&["account", "list", "--limit", "1", "--config", &config]);
-    assert!(code == 0 && text.contains("bcrypt    end_user\n") && text.ends_with("`--after ANA`\n"), "{text}");
+    assert!(code == 0 && text.contains("bcrypt    end_user\n") && text.ends_with("`--after=ANA`\n"), "{text}");
     assert_eq!(fedgate(&["account", "list", "--limit", "0", "--config", &config]).0, 2);
 
     let (code, told) = ask(&["delete", "BOB"]);
@@ -268,6 +268,58 @@ fn accounts_are_listed_in_pages_and_deleted_once_they_are_disabled_and_empty() {
     let (code, told) = ask(&["delete", "BOB", "--wait"]);
     assert_eq!((code, &told["done"], &told["applied"]), (0, &json!("deleted"), &json!([])), "{told}");
     assert_eq!(listed(&["list"]).1, "ANA CAT");
+}
+
+#[test]
+fn the_hint_that_ends_a_page_can_be_followed_whatever_the_last_id_is() {
+    let files = Files::new();
+    let config = configuration(&files, "store.db", "");
+    store_with_ana(&config, HASH);
+    let store = rusqlite::Connection::open(files.0.join("store.db")).unwrap();
+    let ids = ["", "-x", "--limit", "it's $HOME", "nl\nx"];
+    ids.iter().for_each(|id| _ = store.execute("INSERT INTO people VALUES (?1, '{}')", [id]).unwrap());
+    let (mut hint, mut pages) = (String::new(), 0);
+    loop {
+        let program = env!("CARGO_BIN_EXE_fedgate");
+        let line = format!("{program} account list --limit 1 --config '{config}' {hint}");
+        let out = Command::new("bash").args(["-c", &line]).output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+        pages += 1;
+        let Some((_, next)) = text.split_once("go on with `") else { break };
+        hint = next.trim_end().strip_suffix('`').unwrap().to_owned();
+    }
+    assert_eq!(pages, ids.len() + 1);
+    // As two words, too.
+    let (code, told) = account(&config, "", &["list", "--after", "-x", "--limit", "1"]);
+    assert_eq!((code, &told["accounts"][0]["id"]), (0, &json!("ANA")), "{told}");
+}
+
+#[test]
+fn check_tells_of_a_column_that_takes_one_id_for_another_and_of_logins_that_read_documents() {
+    let files = Files::new();
+    let plain = "[gateway]\nlisten = []\nlisten_plain = [\"127.0.0.1:0\"]\nadmin = []\n";
+    let config = configuration(&files, "store.db", plain);
+    let open = || rusqlite::Connection::open(files.0.join("store.db")).unwrap();
+    let loose = "CREATE TABLE people (id TEXT COLLATE NOCASE PRIMARY KEY NOT NULL, data TEXT)";
+    open().execute_batch(loose).unwrap();
+    store_with_ana(&config, HASH);
+    let told = || {
+        let (code, text, warnings) = fedgate(&["check", "--config", &config]);
+        assert_eq!(code, 0, "{text}{warnings}");
+        warnings
+    };
+    let warnings = told();
+    assert!(warnings.contains("`people.id` is TEXT COLLATE NOCASE, which may take one id for another"), "{warnings}");
+    assert!(!warnings.contains("people that were looked at"), "{warnings}");
+    std::fs::remove_file(files.0.join("store.db")).unwrap();
+    store_with_ana(&config, HASH);
+    assert!(!told().contains("may take one id"), "{}", told());
+    // Some program took the row away and left the triggers.
+    open().execute_batch("DELETE FROM fedgate_logins").unwrap();
+    assert!(told().contains("of 1 people that were looked at, 1 are not in the table"), "{}", told());
+    with_accounts(&config, async |_| {});
+    assert!(!told().contains("people that were looked at"), "{}", told());
 }
 
 #[test]

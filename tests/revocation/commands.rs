@@ -1,7 +1,8 @@
 //! `fedgate account disable --wait` and `fedgate status` before three gateways.
 
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -129,32 +130,35 @@ fn an_instance_that_was_silent_for_long_is_waited_for_as_long_as_it_may_admit() 
 }
 
 #[test]
-fn who_mistyped_waits_no_more_once_the_account_is_unlocked_and_an_operator_sees_who_waits() {
-    let federation = Federation::with_accounts(2);
+fn who_mistyped_waits_no_more_once_the_account_is_unlocked_or_has_a_new_password_and_an_operator_sees_who_waits() {
+    let federation = Federation::with_accounts(3);
     let gateways = federation.gateways();
-    let wrong = |gateway: &Gateway, guess: u32| {
-        let authorization = format!("Authorization: {}\r\n", basic("P0", &format!("wrong {guess}")));
+    let wrong = |gateway: &Gateway, account: &str, guess: u32| {
+        let authorization = format!("Authorization: {}\r\n", basic(account, &format!("wrong {guess}")));
         gateway.request("GET", "/people", "", &authorization).status
     };
     let right = |gateway: &Gateway| ask(gateway, "P0");
     gateways.iter().for_each(|gateway| assert_eq!(ask(gateway, "P1"), 200));
     // Until the wait is some seconds long, at two of them.
-    std::thread::scope(|scope| {
-        for gateway in &gateways[..2] {
-            scope.spawn(move || {
-                let deadline = Instant::now() + PATIENCE;
-                let mut looked_at = 0;
-                for guess in 0.. {
-                    looked_at += u32::from(wrong(gateway, guess) == 401);
-                    if looked_at == 8 {
-                        break;
+    let mistype = |account: &'static str| {
+        std::thread::scope(|scope| {
+            for gateway in &gateways[..2] {
+                scope.spawn(move || {
+                    let deadline = Instant::now() + PATIENCE;
+                    let mut looked_at = 0;
+                    for guess in 0.. {
+                        looked_at += u32::from(wrong(gateway, account, guess) == 401);
+                        if looked_at == 8 {
+                            break;
+                        }
+                        assert!(Instant::now() < deadline, "{looked_at} were looked at");
+                        std::thread::sleep(Duration::from_millis(20));
                     }
-                    assert!(Instant::now() < deadline, "{looked_at} were looked at");
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-            });
-        }
-    });
+                });
+            }
+        });
+    };
+    mistype("P0");
     assert_eq!(gateways[..2].iter().map(right).collect::<Vec<_>>(), [429; 2]);
     let show = || -> serde_json::Value {
         serde_json::from_str(&fedgate(&gateways[2], &["account", "show", "P0", "--json"]).0).unwrap()
@@ -177,4 +181,18 @@ fn who_mistyped_waits_no_more_once_the_account_is_unlocked_and_an_operator_sees_
     while show()["waits"] != serde_json::json!([]) {
         assert!(Instant::now() < deadline, "an ended wait is told for ever");
     }
+    // A new password ends it as well.
+    mistype("P2");
+    assert_eq!(gateways[..2].iter().map(|gateway| ask(gateway, "P2")).collect::<Vec<_>>(), [429; 2]);
+    let config = gateways[2].dir.join("fedgate.toml");
+    let mut passwd = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+    passwd.args(["account", "passwd", "P2", "--wait", "--config"]).arg(config);
+    let mut passwd = passwd.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    passwd.stdin.take().unwrap().write_all(b"another password\n").unwrap();
+    let out = passwd.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && told.contains("3 gateways have applied it"), "{told}");
+    let authorization = format!("Authorization: {}\r\n", basic("P2", "another password"));
+    let asked = gateways.iter().map(|gateway| gateway.request("GET", "/people", "", &authorization).status);
+    assert_eq!(asked.collect::<Vec<_>>(), [200; 3], "it waits nowhere");
 }

@@ -1,5 +1,6 @@
 //! `fedgate account`: accounts of either store, from the command line.
 
+mod quote;
 mod roles;
 mod show;
 
@@ -47,8 +48,8 @@ pub(crate) enum Command {
     /// List accounts in the order of their ids, a page at a time.
     List {
         /// Begin after this id: with the last one of the page before.
-        #[arg(long, value_name = "ID", default_value = "")]
-        after: String,
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+        after: Option<String>,
         /// How many at most.
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
@@ -152,7 +153,8 @@ async fn work(config: &Config, command: Command, report: &mut Report) -> Result<
         }
         Command::List { after, limit } => {
             // One more tells whether there are more.
-            let listed = accounts.list(&after, limit + 1).await.map_err(|error| store_fault(config, error))?;
+            let listed =
+                accounts.list(after.as_deref(), limit + 1).await.map_err(|error| store_fault(config, error))?;
             show::list(listed, limit, report)
         }
         Command::Passwd { id, wait } => {

@@ -78,6 +78,10 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     {
         print::warn(&column.to_string());
     }
+    let unkept = schema::unkept_logins(prepared.accounts().database()).await;
+    if let Some(unkept) = unkept.map_err(|error| store_fault(&config, error))? {
+        print::warn(&unkept.to_string());
+    }
     let odd = schema::odd_rows(prepared.accounts().database(), ODD_ROWS_PATIENCE).await;
     for rows in odd.map_err(|error| store_fault(&config, error))? {
         print::warn(&format!("{rows}; see docs/API.md, Rows of before"));

@@ -6,10 +6,12 @@
 //! triggers, holds what a login needs of a person, so that no login reads a document. And a random id, written once, tells
 //! this store from others.
 
+mod kept;
 mod logins;
 mod loose;
 mod odd;
 
+pub use kept::{UnkeptLogins, unkept_logins};
 pub use loose::{LooseColumn, loose_columns};
 pub use odd::{OddRows, odd_rows};
 

@@ -59,6 +59,9 @@ DELETE FROM fedgate_logins WHERE EXISTS (SELECT 1 FROM fedgate_untold);
 INSERT INTO fedgate_logins SELECT id, password, roles, active FROM fedgate_logins_due
 WHERE EXISTS (SELECT 1 FROM fedgate_untold);
 DROP TABLE fedgate_untold;
+-- Nor those that some program has taken away.
+INSERT OR IGNORE INTO fedgate_logins SELECT id, password, roles, active FROM fedgate_logins_due AS due
+WHERE NOT EXISTS (SELECT 1 FROM fedgate_logins AS kept WHERE kept.id = due.id);
 
 -- An older program's do less.
 DROP TRIGGER IF EXISTS fedgate_people_updated;

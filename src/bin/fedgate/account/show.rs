@@ -6,7 +6,7 @@ use fedgate::accounts::{Account, Instance, WaitingAccount};
 use fedgate::{escape, password};
 use serde_json::{Value, json};
 
-use super::{has_usable_password, roles};
+use super::{has_usable_password, quote, roles};
 use crate::Failure;
 use crate::print::Report;
 
@@ -75,7 +75,7 @@ pub(super) fn list(mut accounts: Vec<Account>, limit: u32, report: &mut Report) 
     let last = accounts.last().filter(|_| has_more).map(|account| account.id.as_str());
     report.note("next", last);
     match last {
-        Some(last) => Ok(report.line(&format!("there are more; go on with `--after {last}`"))?),
+        Some(last) => Ok(report.line(&format!("there are more; go on with `--after={}`", quote::quoted(last)))?),
         None if accounts.is_empty() => Ok(report.line("there are no accounts here")?),
         None => Ok(()),
     }
