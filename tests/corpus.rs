@@ -299,7 +299,7 @@ fn behind_haproxy_and_nginx_no_case_becomes_two_requests_nor_one_that_was_not_ju
     for (area, cases) in areas().iter().filter(|(area, _)| ["smuggling", "headers", "path"].contains(&area.as_str())) {
         for (case, front) in cases.iter().flat_map(|case| fronts.iter().map(move |front| (case, front))) {
             // Each says its number, so that what comes late is known, and what was smuggled has none.
-            let (mut bytes, line) = (bytes(&case.send), format!("X-Case: {}\r\n", sent.len()));
+            let (mut bytes, line) = (bytes(&case.send), format!("X-Trace-Id: {}\r\n", sent.len()));
             if let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") {
                 bytes.splice(end + 2..end + 2, line.bytes());
             }
@@ -318,7 +318,7 @@ fn behind_haproxy_and_nginx_no_case_becomes_two_requests_nor_one_that_was_not_ju
             let record = gateway.record();
             records.insert(record["request.id"].as_str().unwrap().to_owned(), record);
         }
-        let number = find_header(request, "x-case").and_then(|number| number.parse::<usize>().ok());
+        let number = find_header(request, "x-trace-id").and_then(|number| number.parse::<usize>().ok());
         let is_first = number.is_some_and(|number| std::mem::replace(&mut counts[number], 1) == 0);
         if let (true, Ok(())) = (is_first, agrees(request, &records[&id], None)) {
             continue;

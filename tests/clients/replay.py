@@ -179,7 +179,7 @@ def password():
     def change(auth, new, confirm=None):
         form = send("GET", path, auth)
         token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', form.text) or re.search(r'value="([^"]+)"[^>]*name="csrf_token"', form.text)
-        fields = {"csrf_token": token.group(1), "password": new, "pconfirm": confirm or new, "update": "Update"}
+        fields = {"csrf_token": token.group(1), "current": auth[1], "password": new, "pconfirm": confirm or new, "update": "Update"}
         return requests.post(URL + path, auth=auth, data=fields, cookies=form.cookies, verify=VERIFY, timeout=60, allow_redirects=False)
 
     status("password: the form", 200, send("GET", path, ANA))

@@ -210,7 +210,7 @@ fn our_own_form_changes_a_password_and_anybody_elses_does_not() {
     let (cookie, _) = cookie.split_once(';').unwrap();
     let token = page.body.split("name=\"csrf_token\" value=\"").nth(1).unwrap().split('"').next().unwrap();
     let submit = |evidence: &str| {
-        let body = format!("csrf_token={token}&password={CANARY}&pconfirm={CANARY}");
+        let body = format!("csrf_token={token}&current={CANARY}&password={CANARY}&pconfirm={CANARY}");
         let more = format!(
             "{evidence}Cookie: {cookie}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\
              Connection: close\r\n\r\n{body}",
