@@ -288,7 +288,7 @@ impl Program {
 }
 
 /// What the whole service may take.
-pub(super) const MOST_KIB: u64 = 128 * 1024;
+const MOST_KIB: u64 = 128 * 1024;
 
 /// The configuration of the program on the store of a service.
 pub(super) fn configuration(his: &His) -> std::path::PathBuf {

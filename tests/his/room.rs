@@ -8,7 +8,7 @@ use fedgate::assertion::Scope;
 use fedgate::config::Address;
 use fedgate::db::Database;
 
-use super::pieces::{MOST_KIB, Program, begin, configuration, finish, on_socket, with_page};
+use super::pieces::{Program, begin, configuration, finish, on_socket, with_page};
 use crate::support::postgres::Cluster;
 use crate::support::proxy::Proxy;
 use crate::support::{Actor, His, Reply, client, own, professional, root};
@@ -218,7 +218,8 @@ async fn stalled_lists(his: His, store: &str) {
     }
     let most = program.most_memory();
     println!("{store}: {start} KiB at the start, {most} KiB with {STREAMS} stalled streams of each of three callers");
-    assert!(most < MOST_KIB, "{most} KiB");
+    // Some 105 MiB, and up to 132 on a busy machine, whose threads hold more at a time; 366 when lists were read unpaid.
+    assert!(most < 160 * 1024, "{most} KiB");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
