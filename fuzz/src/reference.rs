@@ -182,7 +182,9 @@ fn is_host(text: &str) -> bool {
     let is_port = match port.split_at_checked(1) {
         None => port.is_empty(),
         Some((colon, digits)) => {
-            colon == ":" && digits.chars().all(|c| c.is_ascii_digit()) && (digits.is_empty() || digits.parse::<u16>().is_ok())
+            colon == ":"
+                && digits.chars().all(|c| c.is_ascii_digit())
+                && (digits.is_empty() || digits.parse::<u16>().is_ok())
         }
     };
     let is_address = host.starts_with('[') && host.ends_with(']') && {
@@ -192,8 +194,8 @@ fn is_host(text: &str) -> bool {
     let mut is_name = !host.is_empty();
     let mut rest = host;
     while let Some(c) = rest.chars().next() {
-        let is_encoded = c == '%'
-            && rest.get(1..3).is_some_and(|digits| digits.chars().all(|digit| digit.is_ascii_hexdigit()));
+        let is_encoded =
+            c == '%' && rest.get(1..3).is_some_and(|digits| digits.chars().all(|digit| digit.is_ascii_hexdigit()));
         is_name &= is_encoded || c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=".contains(c);
         rest = &rest[if is_encoded { 3 } else { c.len_utf8() }..];
     }
