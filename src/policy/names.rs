@@ -43,20 +43,13 @@ pub fn suggestion<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str> + 
 pub(super) fn oddity_of_name(name: &str) -> Option<&'static str> {
     if name != name.trim() {
         Some("has blanks around it")
-    } else if name.chars().any(|c| c != ' ' && (c.is_whitespace() || c.is_control() || is_invisible(c))) {
+    } else if name.contains(|c: char| escape::is_unseen(c) || (c.is_whitespace() && c != ' ')) {
         Some("has characters that are not seen")
     } else if !name.is_single_script() {
         Some("mixes letters of several scripts, some of which look alike")
     } else {
         None
     }
-}
-
-/// What takes no room of its own: joiners, marks of direction, fillers.
-fn is_invisible(character: char) -> bool {
-    matches!(character, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
-        | '\u{feff}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Names that look like another before them.
