@@ -70,6 +70,8 @@ mod servers;
 mod upstreams;
 #[path = "gateway/exchanges.rs"]
 mod exchanges;
+#[path = "gateway/answers.rs"]
+mod answers;
 #[path = "gateway/crowding.rs"]
 mod crowding;
 #[path = "gateway/dependencies.rs"]

@@ -8,7 +8,7 @@
 //! the callbacks of [`super::proxy`], once per attempt.
 
 use bytes::Bytes;
-use http::{Method, header};
+use http::{Method, Version, header};
 use pingora_core::{Error, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 
@@ -69,12 +69,15 @@ impl ServerExchange {
     }
 
     /// Gives the connection to nobody else, where an answer has no body by rule and its head announces one: a server that
-    /// sends it nevertheless would answer the next request with it.
+    /// sends it nevertheless would answer the next request with it. Nor where HTTP/1.0 has chunks, whose end is then not to
+    /// be relied on (RFC 9112, 6.1).
     pub(super) fn end(&self, method: &Method, response: &ResponseHeader) {
         let has_none = *method == Method::HEAD || matches!(response.status.as_u16(), 204 | 304);
-        let announces = response.headers.contains_key(header::TRANSFER_ENCODING)
-            || response.headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length.as_bytes() != b"0");
-        if let (true, Some(line)) = (has_none && announces && !response.status.is_informational(), &self.line) {
+        let is_coded = response.headers.contains_key(header::TRANSFER_ENCODING);
+        let announces =
+            is_coded || response.headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length.as_bytes() != b"0");
+        let is_unclear = (has_none && announces) || (is_coded && response.version != Version::HTTP_11);
+        if let (true, Some(line)) = (is_unclear && !response.status.is_informational(), &self.line) {
             line.retire();
         }
     }

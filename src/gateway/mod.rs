@@ -31,6 +31,7 @@ mod upstream;
 mod redirect;
 mod body;
 mod exchange;
+mod hop;
 mod answer;
 mod admin;
 mod report;

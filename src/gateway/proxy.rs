@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -21,6 +21,7 @@ use super::answer;
 use super::body::Room;
 use super::context::{Context, NOT_RECORDED, ServerTold, failure};
 use super::exchange::{ServerExchange, end_once};
+use super::hop;
 use super::keep::{NotRecorded, final_status};
 use super::pace::{Tempo, Upload};
 use super::refuse::not_recorded;
@@ -238,6 +239,7 @@ impl ProxyHttp for Gateway {
         ctx.exchange.check(response)?;
         ctx.exchange.end(&session.req_header().method, response);
         ctx.server_told = ServerTold::by(response);
+        hop::take_off(session.req_header().method == Method::HEAD, response)?;
         ctx.in_time()
     }
 
