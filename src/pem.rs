@@ -4,6 +4,7 @@
 //! The one rule: a file that holds none of what it is named for is a fault, whatever else it holds; so is one of which a
 //! part would be passed over.
 
+mod dates;
 mod sections;
 
 use std::path::Path;
@@ -15,6 +16,8 @@ use rustls::pki_types::pem::{Error, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
+
+pub(crate) use dates::{HeldCertificate, Validity, date, shown};
 
 use crate::regular;
 use sections::{CERTIFICATE, ENCRYPTED_KEY, KEYS, LIST, Section, sections};

@@ -58,6 +58,8 @@ mod revocation;
 mod refused_certificates;
 #[path = "gateway/certificate_checks.rs"]
 mod certificate_checks;
+#[path = "gateway/expiry.rs"]
+mod expiry;
 #[path = "gateway/proxies.rs"]
 mod proxies;
 #[path = "gateway/fhir.rs"]

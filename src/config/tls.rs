@@ -32,6 +32,8 @@ pub struct TlsConfig {
     pub clients: ClientsConfig,
     /// How long browsers are told to come over TLS alone; zero tells them nothing.
     pub hsts: Duration,
+    /// How long before its end a certificate is warned of; zero is never.
+    pub expiry_warning: Duration,
 }
 
 /// One certificate and its key.
@@ -90,6 +92,8 @@ pub enum TlsVersion {
     Tls13,
 }
 
+/// Longer than any certificate of a public authority lives.
+const MOST_WARNING_DAYS: u64 = 3650;
 /// Two years, as lists of browsers want it.
 const MOST_HSTS_SECONDS: u64 = 2 * 366 * 24 * 3600;
 
@@ -107,6 +111,7 @@ section!(Tls {
     client_common_name: bool = false,
     client: Vec<Client> = vec![],
     hsts_seconds: u64 = 0,
+    expiry_warning_days: u64 = 30,
 });
 
 #[derive(Debug, Deserialize)]
@@ -167,6 +172,9 @@ impl Tls {
             client_crl_unknown_issuer: unknown_issuer,
             clients: ClientsConfig { accounts: accounts(self.client, check)?, common_name: self.client_common_name },
             hsts: check.within("tls.hsts_seconds", self.hsts_seconds, 0, MOST_HSTS_SECONDS).map(Duration::from_secs)?,
+            expiry_warning: check
+                .within("tls.expiry_warning_days", self.expiry_warning_days, 0, MOST_WARNING_DAYS)
+                .map(|days| Duration::from_secs(days * 24 * 3600))?,
         })
     }
 }

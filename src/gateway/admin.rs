@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use http::{Response, StatusCode, Version, header};
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Traffic;
-use super::tls::Tls;
+use super::fixed::FixedFiles;
+use super::tls::{HeldFile, Tls};
 use super::upstream::{Upstream, Upstreams};
 use crate::authn::Authenticator;
 use crate::moment::Moment;
@@ -30,6 +31,7 @@ pub(super) struct Admin {
     pub(super) traffic: Arc<Traffic>,
     /// None where nothing listens with TLS.
     pub(super) tls: Option<Arc<Tls>>,
+    pub(super) fixed: Arc<FixedFiles>,
 }
 
 #[async_trait]
@@ -82,7 +84,9 @@ impl Admin {
                 "durable": self.recorder.is_durable(), "fault": self.recorder.fault(), "scarce": self.recorder.is_scarce(),
             },
             "clocks": { "fault": clocks },
-            "certificates": { "faults": self.certificate_faults() },
+            "certificates": {
+                "faults": self.certificate_faults(), "warnings": self.certificate_warnings(), "files": self.certificate_files(),
+            },
             "upstreams": upstreams,
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -91,7 +95,25 @@ impl Admin {
 
     /// What is wrong with the files of certificates. Not a reason to be sent no requests: what was good last is in force.
     fn certificate_faults(&self) -> Vec<String> {
-        self.tls.as_ref().map(|tls| tls.faults()).unwrap_or_default()
+        let followed = self.tls.as_ref().map(|tls| tls.faults()).unwrap_or_default();
+        followed.into_iter().chain(self.fixed.faults()).collect()
+    }
+
+    /// What soon will be wrong with them.
+    fn certificate_warnings(&self) -> Vec<String> {
+        let followed = self.tls.as_ref().map(|tls| tls.ahead()).unwrap_or_default();
+        followed.into_iter().chain(self.fixed.ahead()).collect()
+    }
+
+    /// Which files are in force until when.
+    fn certificate_files(&self) -> Vec<Value> {
+        let told = self.held_files().into_iter().map(|file| file.told());
+        told.map(|file| json!({ "key": file.key, "path": file.path, "valid_to": file.valid_to })).collect()
+    }
+
+    fn held_files(&self) -> Vec<HeldFile> {
+        let followed = self.tls.as_ref().map(|tls| tls.held()).unwrap_or_default();
+        followed.into_iter().chain(self.fixed.files().iter().cloned()).collect()
     }
 
     async fn metrics(&self) -> Vec<u8> {
@@ -125,6 +147,13 @@ impl Admin {
             for upstream in self.upstreams.all() {
                 let well = upstream.servers.well();
                 well.for_each(|(server, well)| metrics.upstream_well(upstream.name(), server, well));
+            }
+            metrics.no_certificates();
+            for file in self.held_files() {
+                let path = file.path.display().to_string();
+                for one in &file.certificates {
+                    metrics.certificate(&file.key, &path, &one.subject, one.validity.to);
+                }
             }
             metrics.policy_in_force(self.policy.load().fingerprint());
         })

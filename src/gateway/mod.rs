@@ -40,6 +40,7 @@ mod handover;
 mod pid_file;
 mod supervise;
 mod clocks;
+mod fixed;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -59,7 +60,7 @@ use tokio::sync::watch::Sender;
 
 pub use error::ServeError;
 pub use pid_file::Running;
-pub use tls::{Finding, TlsError};
+pub use tls::{CertificateFile, Finding, TlsError};
 pub use upstream::TrustError;
 use upstream::Upstreams;
 
@@ -77,6 +78,7 @@ use crate::threads;
 use admin::Admin;
 use clocks::Clocks;
 use door::{Door, Inside, Seats};
+use fixed::FixedFiles;
 use handover::Inherited;
 use listen::{Course, Entrance, Entrances, Listeners, Shortage};
 use pace::Tempo;
@@ -97,6 +99,7 @@ pub struct Prepared {
     minter: Minter,
     tls: Option<Arc<Tls>>,
     upstreams: Arc<Upstreams>,
+    fixed: Arc<FixedFiles>,
 }
 
 impl Prepared {
@@ -117,7 +120,8 @@ impl Prepared {
         let accounts = Accounts::open(&config.store).await?;
         let authenticator = Arc::new(Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone())?);
         let pipeline = Arc::new(Pipeline::new(Arc::clone(&authenticator), routes, Arc::clone(&policy)));
-        Ok(Self { config, pipeline, authenticator, policy, minter, tls, upstreams })
+        let fixed = Arc::new(FixedFiles::new(&config, &upstreams));
+        Ok(Self { config, pipeline, authenticator, policy, minter, tls, upstreams, fixed })
     }
 
     /// The accounts, to ask whether they can be read.
@@ -132,7 +136,15 @@ impl Prepared {
 
     /// What is odd about the files of certificates.
     pub fn certificate_findings(&self) -> Vec<Finding> {
-        self.tls.as_ref().map(|tls| tls.findings()).unwrap_or_default()
+        let now = tls::now();
+        let followed = self.tls.as_ref().map(|tls| tls.findings(now)).unwrap_or_default();
+        followed.into_iter().chain(self.fixed.findings(now)).collect()
+    }
+
+    /// What each file of certificates holds.
+    pub fn certificate_files(&self) -> Vec<CertificateFile> {
+        let followed = self.tls.as_ref().map(|tls| tls.held()).unwrap_or_default();
+        followed.iter().chain(self.fixed.files()).map(|file| file.told()).collect()
     }
 
     /// For each upstream its name, and each of its servers with the number of addresses that it has.
@@ -251,6 +263,8 @@ impl Prepared {
         if let Some(tls) = self.tls.clone() {
             supervise(control, "the watch over the certificates", move || Arc::clone(&tls).keep_current());
         }
+        let fixed = Arc::clone(&self.fixed);
+        supervise(control, "the watch over the dates of certificates", move || Arc::clone(&fixed).keep_watch());
         let upstreams = Arc::clone(&self.upstreams);
         supervise(control, "the watch over the upstreams", move || {
             let upstreams = Arc::clone(&upstreams);
@@ -282,6 +296,7 @@ impl Prepared {
             upstreams: Arc::clone(&self.upstreams),
             traffic: Arc::clone(traffic),
             tls: self.tls.clone(),
+            fixed: Arc::clone(&self.fixed),
         };
         let max_retries = repeat::MAX_ATTEMPTS;
         let conf = Arc::new(ServerConf { threads: gateway.threads, max_retries, ..ServerConf::default() });

@@ -38,6 +38,7 @@ pub struct Metrics {
     connections: IntGauge,
     ended: IntCounterVec,
     policy: IntGaugeVec,
+    certificates: IntGaugeVec,
     upstreams: Upstreams,
     sampled: Vec<(&'static str, Sampled)>,
     scraping: Mutex<()>,
@@ -178,6 +179,12 @@ impl Metrics {
         let members_removed = IntCounter::new("fedgate_members_removed_total", "Members left out of answers")?;
         let connections = IntGauge::new("fedgate_connections", "Connections now")?;
         let policy = IntGaugeVec::new(Opts::new("fedgate_policy_info", "The policy in force"), &["fingerprint"])?;
+        let certificates = Opts::new(
+            "fedgate_certificate_not_after_timestamp_seconds",
+            "When a certificate that is in force ends, in seconds since 1970",
+        );
+        let certificates = IntGaugeVec::new(certificates, &["key", "file", "subject"])?;
+        registry.register(Box::new(certificates.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(refusals.clone()))?;
@@ -222,6 +229,7 @@ impl Metrics {
             members_removed,
             connections,
             policy,
+            certificates,
             upstreams,
             sampled,
             scraping: Mutex::new(()),
@@ -292,6 +300,17 @@ impl Metrics {
     pub fn policy_in_force(&self, fingerprint: &str) {
         self.policy.reset();
         self.policy.with_label_values(&[fingerprint]).set(1);
+    }
+
+    /// Forgets the certificates that were in force.
+    pub fn no_certificates(&self) {
+        self.certificates.reset();
+    }
+
+    /// Tells when a certificate ends that is in force. Of two with one name in one file, which is renewed, the later counts.
+    pub fn certificate(&self, key: &str, file: &str, subject: &str, not_after: i64) {
+        let gauge = self.certificates.with_label_values(&[key, file, subject]);
+        gauge.set(gauge.get().max(not_after));
     }
 
     /// Everything, as text (Prometheus exposition format 0.0.4).

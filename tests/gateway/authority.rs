@@ -117,11 +117,25 @@ fn authority_params(name: &str, serial: u64, end: OffsetDateTime) -> Certificate
 }
 
 impl Identity {
+    /// Writes the chain and the key.
+    pub(crate) fn write(&self, chain: &Path, key: &Path) {
+        let blocks: String = self.chain.iter().map(|der| block("CERTIFICATE", der)).collect();
+        std::fs::write(chain, blocks).unwrap();
+        std::fs::write(key, block("PRIVATE KEY", self.key.secret_der())).unwrap();
+    }
+
     /// The SHA-256 of the certificate, in hex.
     pub(crate) fn fingerprint(&self) -> String {
         let digest = ring::digest::digest(&ring::digest::SHA256, &self.chain[0]);
         digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// A section of PEM.
+pub(crate) fn block(kind: &str, der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN {kind}-----\n{text}\n-----END {kind}-----\n")
 }
 
 /// Settings of a client that shows a certificate, or none.

@@ -5,11 +5,11 @@ use std::path::Path;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
 use time::OffsetDateTime;
 
-use crate::authority::{Authority, Identity};
+use crate::authority::{Authority, Identity, block};
 use crate::fixture::{Place, Setup};
 
 /// What `fedgate check` says of a gateway's files, and its exit code.
-fn check(place: &Place, environment: &[(&str, &str)]) -> (i32, String) {
+pub(crate) fn check(place: &Place, environment: &[(&str, &str)]) -> (i32, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fedgate"));
     command.args(["check", "--config"]).arg(place.dir.join("fedgate.toml"));
     let out = command.envs(environment.iter().copied()).output().unwrap();
@@ -18,11 +18,6 @@ fn check(place: &Place, environment: &[(&str, &str)]) -> (i32, String) {
 }
 
 fn write(dir: &Path, identity: &Identity, order: &[usize]) {
-    use base64::Engine;
-    let block = |kind: &str, der: &[u8]| {
-        let text = base64::engine::general_purpose::STANDARD.encode(der);
-        format!("-----BEGIN {kind}-----\n{text}\n-----END {kind}-----\n")
-    };
     let chain: String = order.iter().map(|&at| block("CERTIFICATE", &identity.chain[at])).collect();
     std::fs::write(dir.join("cert.pem"), chain).unwrap();
     std::fs::write(dir.join("cert.key"), block("PRIVATE KEY", identity.key.secret_der())).unwrap();

@@ -21,7 +21,6 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
         StoreConfig::Postgres(_) => "PostgreSQL".to_owned(),
     };
     store_exists(&config)?;
-    let certificates = config.tls.certificates.clone();
     let mut faults = 0;
     let (roles, plain) = (config.policy.roles.clone(), config.gateway.listen.is_empty());
     let prepared = Prepared::new(config.clone()).await.map_err(|error| Failure::Usage(error.into()))?;
@@ -44,17 +43,20 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
         })?;
         print_line(&format!("records        {} can be written", path.display()))?;
     }
-    match plain {
-        true => print_line("certificate    none is needed: nothing listens with TLS")?,
-        false => {
-            for pair in certificates {
-                print_line(&format!("certificate    {} and its key belong together", pair.certificate.display()))?;
-            }
-            for finding in prepared.certificate_findings() {
-                faults += usize::from(finding.is_fault);
-                print_line(&format!("  {}: {}", if finding.is_fault { "fault" } else { "warning" }, finding.text))?;
-            }
+    if plain {
+        print_line("certificate    none is needed: nothing listens with TLS")?;
+    }
+    for file in prepared.certificate_files() {
+        let path = file.path.display();
+        match file.key.as_str() {
+            "tls.certificate" => print_line(&format!("certificate    {path} and its key belong together"))?,
+            key => print_line(&format!("certificates   {path} (`{key}`)"))?,
         }
+        file.certificates.iter().try_for_each(|one| print_line(&format!("  {one}")))?;
+    }
+    for finding in prepared.certificate_findings() {
+        faults += usize::from(finding.is_fault);
+        print_line(&format!("  {}: {}", if finding.is_fault { "fault" } else { "warning" }, finding.text))?;
     }
     for (upstream, servers) in prepared.upstreams() {
         let servers = servers.iter().map(|(server, addresses)| match addresses {
@@ -94,7 +96,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     match faults {
         0 => Ok(()),
         _ => Err(Failure::Usage(anyhow::anyhow!(
-            "{}: {} in the files of `tls`, as told above",
+            "{}: {} in files of certificates, as told above",
             file.display(),
             print::count(faults, "fault", "faults")
         ))),

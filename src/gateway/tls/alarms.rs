@@ -1,4 +1,5 @@
-//! What is wrong with the files of certificates now: told when it begins, again every hour, and when it is over.
+//! What is wrong with the files of certificates now, or soon will be: told when it begins, again after a time, and when it
+//! is over.
 //!
 //! The one rule: what is wrong stays to be seen for as long as it is, by who asks as well as in the log.
 
@@ -6,18 +7,32 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Part;
-
-/// How often what stays wrong is told.
+/// How often what stays wrong is told, and what will be.
 const AGAIN: Duration = Duration::from_secs(3600);
+const AGAIN_AHEAD: Duration = Duration::from_secs(24 * 3600);
 
-/// What is wrong now, each with when it was told last.
-#[derive(Default)]
-pub(in super::super) struct Alarms(Mutex<BTreeMap<(Part, String), Instant>>);
+/// How much of an alarm it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Tone {
+    /// Something is wrong now.
+    Fault,
+    /// Something will be, unless somebody acts.
+    Ahead,
+}
 
-impl Alarms {
+/// What is wrong now with each of several things, with when it was told last.
+pub(in super::super) struct Alarms<K> {
+    tone: Tone,
+    sounding: Mutex<BTreeMap<(K, String), Instant>>,
+}
+
+impl<K: Copy + Ord> Alarms<K> {
+    pub(in super::super) fn new(tone: Tone) -> Self {
+        Self { tone, sounding: Mutex::default() }
+    }
+
     /// Notes all that is wrong with a part now; returns what is to be told, and what is over.
-    fn note(&self, part: Part, wrong: Vec<String>, now: Instant) -> (Vec<String>, Vec<String>) {
+    fn note(&self, part: K, wrong: Vec<String>, now: Instant) -> (Vec<String>, Vec<String>) {
         let mut sounding = self.lock();
         let mut over = vec![];
         sounding.retain(|(of, text), _| {
@@ -27,12 +42,16 @@ impl Alarms {
             }
             stays
         });
+        let again = match self.tone {
+            Tone::Fault => AGAIN,
+            Tone::Ahead => AGAIN_AHEAD,
+        };
         let mut told = vec![];
         for text in wrong {
             let told_last = sounding.entry((part, text.clone()));
             let is_new = matches!(told_last, std::collections::btree_map::Entry::Vacant(_));
             let told_last = told_last.or_insert(now);
-            if is_new || now.saturating_duration_since(*told_last) >= AGAIN {
+            if is_new || now.saturating_duration_since(*told_last) >= again {
                 *told_last = now;
                 told.push(text);
             }
@@ -41,9 +60,14 @@ impl Alarms {
     }
 
     /// Notes and tells all that is wrong with a part now.
-    pub(super) fn sound(&self, part: Part, wrong: Vec<String>) {
+    pub(in super::super) fn sound(&self, part: K, wrong: Vec<String>) {
         let (told, over) = self.note(part, wrong, Instant::now());
-        told.iter().for_each(|text| tracing::error!("{text}"));
+        for text in &told {
+            match self.tone {
+                Tone::Fault => tracing::error!("{text}"),
+                Tone::Ahead => tracing::warn!("{text}"),
+            }
+        }
         over.iter().for_each(|text| tracing::info!("this is over: {text}"));
     }
 
@@ -52,18 +76,19 @@ impl Alarms {
         self.lock().keys().map(|(_, text)| text.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Part, String), Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(K, String), Instant>> {
+        self.sounding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Part;
     use super::*;
 
     #[test]
     fn what_is_wrong_is_told_at_once_again_every_hour_and_when_it_is_over() {
-        let (alarms, began) = (Alarms::default(), Instant::now());
+        let (alarms, began) = (Alarms::new(Tone::Fault), Instant::now());
         let wrong = |text: &str| vec![text.to_owned()];
         let nothing = Vec::<String>::new();
         assert_eq!(alarms.note(Part::Lists, wrong("a"), began), (wrong("a"), nothing.clone()));

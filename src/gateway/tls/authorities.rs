@@ -6,47 +6,10 @@
 use rustls::DistinguishedName;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, TrustAnchor};
 use webpki::{anchor_from_trusted_cert, spki_for_anchor};
-use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::signed::SignedBytes;
-use crate::escape;
-
-/// Most characters of a name of X.500 in a message.
-const NAME_CHARACTERS: usize = 160;
-
-/// Seconds since 1970, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Validity {
-    pub(super) from: i64,
-    pub(super) to: i64,
-}
-
-impl Validity {
-    pub(super) fn of(certificate: &X509Certificate<'_>) -> Self {
-        let validity = certificate.validity();
-        Self { from: validity.not_before.timestamp(), to: validity.not_after.timestamp() }
-    }
-
-    /// What is wrong with it now, as words that follow a name.
-    pub(super) fn fault(self, now: i64) -> Option<String> {
-        match now {
-            _ if now < self.from => Some(format!("is not valid before {}", date(self.from))),
-            _ if now > self.to => Some(format!("has expired on {}", date(self.to))),
-            _ => None,
-        }
-    }
-}
-
-/// A moment, for people.
-pub(super) fn date(seconds: i64) -> String {
-    let date = chrono::DateTime::from_timestamp(seconds, 0);
-    date.map_or_else(|| format!("{seconds} s after 1970"), |date| date.format("%Y-%m-%d %H:%M:%S UTC").to_string())
-}
-
-/// A name of X.500, for people: bounded, and each character of it is seen.
-pub(super) fn shown(name: &X509Name<'_>) -> String {
-    escape::start(&name.to_string(), NAME_CHARACTERS).into_owned()
-}
+use crate::pem::{HeldCertificate, Validity, shown};
 
 /// The certificates of one file.
 #[derive(Debug)]
@@ -153,6 +116,16 @@ impl Authorities {
             one.validity.fault(now).map(|fault| format!("the authority `{}` {fault}", one.name))
         };
         self.certificates.iter().filter_map(faulty)
+    }
+
+    /// What each says of itself.
+    pub(super) fn held(&self) -> Vec<HeldCertificate> {
+        let held = |one: &AuthorityCertificate| HeldCertificate {
+            subject: one.name.clone(),
+            names: vec![],
+            validity: one.validity,
+        };
+        self.certificates.iter().map(held).collect()
     }
 
     /// Whether there is one that is valid now.

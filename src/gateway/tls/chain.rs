@@ -5,17 +5,23 @@
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::authorities::{Validity, shown};
 use super::signed::SignedBytes;
+use crate::pem::{HeldCertificate, shown};
 
 /// What is wrong with a chain for every client, as words that follow its file's name.
 pub(super) fn faults(chain: &[CertificateDer<'_>], now: i64) -> Vec<String> {
     let parsed: Vec<_> = chain.iter().filter_map(|der| Some(X509Certificate::from_der(der).ok()?.1)).collect();
-    let stale = parsed.iter().filter_map(|certificate| {
-        let fault = Validity::of(certificate).fault(now)?;
-        Some(format!("the certificate of `{}` {fault}", shown(certificate.subject())))
-    });
+    let stale =
+        stale(chain, now).into_iter().map(|fault| format!("{fault}, unless the clock of this machine is wrong"));
     stale.chain(purpose_fault(&parsed)).chain(order_fault(&parsed)).collect()
+}
+
+/// What of a chain is not valid at a moment, as words that follow its file's name.
+pub(super) fn stale(chain: &[CertificateDer<'_>], now: i64) -> Vec<String> {
+    let fault = |one: HeldCertificate| {
+        one.validity.fault(now).map(|fault| format!("the certificate of `{}` {fault}", one.subject))
+    };
+    HeldCertificate::all(chain).into_iter().filter_map(fault).collect()
 }
 
 /// A certificate that is for clients alone, or for something else.

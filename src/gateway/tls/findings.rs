@@ -3,11 +3,9 @@
 //! The one rule: `fedgate check` and the log of a gateway that serves find the same.
 
 use super::chain;
-use super::{Part, Tls};
+use super::{HeldFile, Holding, Part, Tls};
 use crate::config::WhenExpired;
-use rustls::pki_types::UnixTime;
-
-use super::verifier::seconds;
+use crate::pem::HeldCertificate;
 
 /// Something that an operator should know.
 #[derive(Debug)]
@@ -20,18 +18,42 @@ pub struct Finding {
 
 impl Tls {
     /// Everything that can be found out without a client.
-    pub(in super::super) fn findings(&self) -> Vec<Finding> {
+    pub(in super::super) fn findings(&self, now: i64) -> Vec<Finding> {
         let parts = Part::all(&self.config);
         let faults = parts.iter().flat_map(|part| {
-            let is_fault = self.shuts_out(*part);
-            self.wrong(*part).into_iter().map(move |text| Finding { text, is_fault })
+            let is_fault = self.shuts_out(*part, now);
+            self.wrong(*part, now).into_iter().map(move |text| Finding { text, is_fault })
         });
-        faults.chain(parts.iter().filter_map(|part| self.open_end(*part))).collect()
+        let ahead = self.held().into_iter().flat_map(|file| file.ahead(self.config.expiry_warning, now));
+        let ahead = ahead.map(|text| Finding { text, is_fault: false });
+        faults.chain(parts.iter().filter_map(|part| self.open_end(*part))).chain(ahead).collect()
+    }
+
+    /// The certificates in force, by their files.
+    pub(in super::super) fn held(&self) -> Vec<HeldFile> {
+        Part::all(&self.config).into_iter().filter_map(|part| self.held_in(part)).collect()
+    }
+
+    /// What soon will be wrong with a part.
+    pub(super) fn coming(&self, part: Part, now: i64) -> Vec<String> {
+        self.held_in(part).map(|file| file.ahead(self.config.expiry_warning, now)).unwrap_or_default()
+    }
+
+    fn held_in(&self, part: Part) -> Option<HeldFile> {
+        let parts = self.parts().clone();
+        let (key, holding, certificates) = match part {
+            Part::Pair(at) => ("tls.certificate", Holding::Chain, HeldCertificate::all(&parts.pairs.get(at)?.cert)),
+            Part::Authorities => ("tls.client_ca", Holding::Authorities, parts.authorities?.held()),
+            // A list ends when it is due, which is every few days.
+            Part::Lists => return None,
+        };
+        let path = part.files(&self.config).first()?.to_path_buf();
+        Some(HeldFile { key: key.into(), path, holding, certificates })
     }
 
     /// What is wrong with the content of a part that is in force now.
-    pub(super) fn wrong(&self, part: Part) -> Vec<String> {
-        let (parts, now) = (self.parts().clone(), seconds(UnixTime::now()));
+    pub(super) fn wrong(&self, part: Part, now: i64) -> Vec<String> {
+        let parts = self.parts().clone();
         let (key, faults) = match part {
             Part::Pair(at) => {
                 ("tls.certificate", parts.pairs.get(at).map(|pair| chain::faults(&pair.cert, now)).unwrap_or_default())
@@ -51,8 +73,7 @@ impl Tls {
     }
 
     /// Whether what is wrong with a part shuts clients out, all of it or at least those that depend on it.
-    fn shuts_out(&self, part: Part) -> bool {
-        let now = seconds(UnixTime::now());
+    fn shuts_out(&self, part: Part, now: i64) -> bool {
         match part {
             Part::Pair(_) => true,
             // Beside one that is valid, another may have been left there for its end.

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use zeroize::Zeroizing;
 
 use super::authorities::Authorities;
-use super::{Part, Tls, TlsError};
+use super::{Part, Parts, Tls, TlsError, chain, now};
 use crate::pem;
 use crate::reload::{Signature, on_disk};
 
@@ -104,7 +104,7 @@ impl Tls {
 
     async fn follow(self: Arc<Self>, mut follower: Follower) {
         let part = follower.part;
-        self.alarms.sound(part, self.wrong(part));
+        self.compare(part, None);
         loop {
             tokio::time::sleep(if follower.found.is_some() { SETTLE } else { LOOK }).await;
             let (tls, mut looking) = (Arc::clone(&self), follower.clone());
@@ -113,7 +113,7 @@ impl Tls {
                 (looking, found)
             };
             let file = part.files(&self.config).first().map(|file| file.display().to_string()).unwrap_or_default();
-            let hangs = || self.alarms.sound(part, vec![format!("{file}: does not answer, its file system hangs")]);
+            let hangs = || self.faults.sound(part, vec![format!("{file}: does not answer, its file system hangs")]);
             match on_disk(look, hangs).await {
                 Ok((looked, found)) => {
                     follower = looked;
@@ -144,21 +144,42 @@ impl Tls {
             }
         }
         follower.compared = Instant::now();
-        let wrong = follower.lasting.iter().cloned().chain(self.wrong(follower.part)).collect();
-        self.alarms.sound(follower.part, wrong);
+        self.compare(follower.part, follower.lasting.clone());
+    }
+
+    /// Compares the dates of a part with the clock, and tells what of it is wrong, beside a fault of its files.
+    fn compare(&self, part: Part, lasting: Option<String>) {
+        let now = now();
+        self.faults.sound(part, lasting.into_iter().chain(self.wrong(part, now)).collect());
+        self.ahead.sound(part, self.coming(part, now));
     }
 
     /// Puts new content of a part in force.
     fn take(&self, part: Part, contents: &[Zeroizing<Vec<u8>>]) -> Result<(), TlsError> {
         // Whatever takes long is done beside what is served, and beside the other parts.
         let mut parts = self.parts().clone();
+        let stale_before = part.stale(&parts, now());
         part.load(&self.config, &mut parts, contents)?;
+        // Clients refuse it, and accept what is in force. Where that is no better, the clock may be what is wrong.
+        if let (Some(problem), true) = (part.stale(&parts, now()).pop(), stale_before.is_empty()) {
+            return Err(part.fault(&self.config, 0, problem));
+        }
         let mut current = self.parts();
         let mut next = current.clone();
         next.replace(part, parts);
         self.current.store(Arc::new(next.together(&self.config)?));
         *current = next;
         Ok(())
+    }
+}
+
+impl Part {
+    /// What clients refuse of it for its dates at a moment; authorities and lists are judged by keys of their own.
+    fn stale(self, parts: &Parts, now: i64) -> Vec<String> {
+        match self {
+            Self::Pair(at) => parts.pairs.get(at).map(|pair| chain::stale(&pair.cert, now)).unwrap_or_default(),
+            Self::Authorities | Self::Lists => vec![],
+        }
     }
 }
 

@@ -9,10 +9,9 @@ use x509_parser::error::X509Error;
 use x509_parser::nom;
 use x509_parser::prelude::{ASN1Time, AlgorithmIdentifier, FromDer, ParsedExtension, X509Extension, X509Name};
 
-use super::authorities::{Validity, shown};
 use super::lists::{RevocationList, Signer, significant};
 use super::signed::SignedBytes;
-use crate::pem;
+use crate::pem::{self, Validity, shown};
 
 /// Every list of a file, or why it cannot be used; there is at least one. Who has signed it is asked next.
 ///

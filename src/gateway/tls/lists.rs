@@ -9,10 +9,11 @@ use std::sync::Arc;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use x509_parser::num_bigint::BigUint;
 
-use super::authorities::{Authorities, Validity, date};
+use super::authorities::Authorities;
 use super::list_file;
 use super::signed::SignedBytes;
 use crate::config::{UnknownIssuer, WhenExpired};
+use crate::pem::{Validity, date};
 
 /// How far an authority's clock may be ahead of this one.
 const SKEW_SECONDS: i64 = 300;

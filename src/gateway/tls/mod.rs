@@ -17,6 +17,7 @@ mod verifier;
 mod refused;
 mod holder;
 mod alarms;
+mod held;
 mod follow;
 mod findings;
 
@@ -36,19 +37,21 @@ use zeroize::Zeroizing;
 use crate::config::{ClientCertificates, TlsConfig, TlsVersion};
 use crate::observe::Metrics;
 use crate::pem;
-use alarms::Alarms;
+pub(super) use alarms::{Alarms, Tone};
 use authorities::Authorities;
 pub use error::TlsError;
 use error::file_fault;
 pub use findings::Finding;
 use follow::Seen;
+pub use held::CertificateFile;
+pub(super) use held::{HeldFile, Holding};
 use holder::Checked;
 pub(super) use holder::ClientCertificate;
 use lists::Lists;
 use pairs::ByName;
 use refused::RefusalLog;
 pub(super) use refused::{RefusedCertificate, noting};
-use verifier::ClientVerifier;
+use verifier::{ClientVerifier, seconds};
 
 /// How long a client certificate that was found good counts as such, while no file changes.
 const TRUSTED_FOR: Duration = Duration::from_secs(60);
@@ -60,7 +63,8 @@ pub(super) struct Tls {
     parts: Mutex<Parts>,
     /// What the files held when this was made.
     read: Vec<(Part, Seen)>,
-    alarms: Alarms,
+    faults: Alarms<Part>,
+    ahead: Alarms<Part>,
     refusals: RefusalLog,
 }
 
@@ -106,7 +110,8 @@ impl Tls {
             config: config.clone(),
             parts: Mutex::new(parts),
             read,
-            alarms: Alarms::default(),
+            faults: Alarms::new(Tone::Fault),
+            ahead: Alarms::new(Tone::Ahead),
             refusals: RefusalLog::new(),
         }))
     }
@@ -123,7 +128,12 @@ impl Tls {
 
     /// What is wrong with the files now.
     pub(super) fn faults(&self) -> Vec<String> {
-        self.alarms.all()
+        self.faults.all()
+    }
+
+    /// What soon will be.
+    pub(super) fn ahead(&self) -> Vec<String> {
+        self.ahead.all()
     }
 
     /// Whether the certificate of an open connection is one that would be taken now: not expired, nor revoked since. A
@@ -289,6 +299,11 @@ fn provider(min_version: TlsVersion) -> CryptoProvider {
         provider.cipher_suites.retain(|suite| suite.tls13().is_some());
     }
     provider
+}
+
+/// The moment that dates are compared with, in seconds since 1970.
+pub(super) fn now() -> i64 {
+    seconds(UnixTime::now())
 }
 
 /// Installs the cryptography that connections to upstreams and to PostgreSQL take.

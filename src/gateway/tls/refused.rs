@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::authorities::shown;
 use crate::observe::Metrics;
+use crate::pem::shown;
 
 /// How many lines in a window, and how long that is.
 const MOST_LINES: u32 = 20;

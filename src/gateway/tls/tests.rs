@@ -30,6 +30,7 @@ fn config(ca_expired: WhenExpired, crl_expired: WhenExpired) -> TlsConfig {
         client_crl_unknown_issuer: UnknownIssuer::Refuse,
         clients: ClientsConfig { accounts: HashMap::new(), common_name: false },
         hsts: std::time::Duration::ZERO,
+        expiry_warning: std::time::Duration::ZERO,
     }
 }
 

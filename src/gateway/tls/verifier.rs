@@ -16,10 +16,11 @@ use rustls::{
 use webpki::{Cert, EndEntityCert, Error, KeyUsage, VerifiedPath, spki_for_anchor};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::authorities::{Authorities, Validity, shown};
+use super::authorities::Authorities;
 use super::lists::{Lists, Revocation};
 use super::refused;
 use crate::config::{ClientCertificates, TlsConfig, WhenExpired};
+use crate::pem::{Validity, shown};
 
 /// Verifies the certificates of clients.
 #[derive(Debug)]

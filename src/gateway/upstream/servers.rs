@@ -18,6 +18,7 @@ use super::naming::ServerName;
 use super::trust::{Trust, TrustError};
 use crate::balance::{Pool, Server};
 use crate::config::{Address, Balance, Place, ServerConfig, UpstreamConfig};
+use crate::gateway::tls::HeldFile;
 use crate::observe::Metrics;
 use crate::pipeline::Permit;
 
@@ -138,6 +139,11 @@ impl Servers {
             let is_well = |known: &&Arc<Server<Peer>>| known.peer.number == number && self.pool.is_well(known, now);
             (server.name.as_str(), servers.iter().filter(is_well).count())
         })
+    }
+
+    /// The files of certificates that its TLS was set up with.
+    pub(in crate::gateway) fn held(&self) -> &[HeldFile] {
+        &self.trust.held
     }
 
     /// Whether some server has a name.

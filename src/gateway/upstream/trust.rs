@@ -12,7 +12,8 @@ use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 
 use crate::config::{UpstreamConfig, UpstreamTlsConfig};
-use crate::pem;
+use crate::gateway::tls::{HeldFile, Holding};
+use crate::pem::{self, HeldCertificate};
 
 /// Why a file that TLS with an upstream needs cannot be used.
 #[derive(Debug, Error)]
@@ -30,6 +31,8 @@ pub struct TrustError {
 pub(super) struct Trust {
     pub(super) authorities: Option<Arc<CaType>>,
     pub(super) identity: Option<Arc<CertKey>>,
+    /// What its files hold.
+    pub(super) held: Vec<HeldFile>,
 }
 
 impl Trust {
@@ -44,10 +47,17 @@ impl Trust {
             wanted,
         };
         let mut trust = Self::default();
+        let held = |key: &str, path: &Path, holding, certificates: &[CertificateDer<'_>]| HeldFile {
+            key: format!("upstream.{}.tls.{key}", config.name),
+            path: path.to_owned(),
+            holding,
+            certificates: HeldCertificate::all(certificates),
+        };
         if let Some(file) = ca_file {
             let fault = |problem| fault(file, problem, "ca_file", "a PEM file with the authorities' certificates");
             let certificates = certificates(file).map_err(fault)?;
             pem::authorities(&certificates).map_err(fault)?;
+            trust.held.push(held("ca_file", file, Holding::Authorities, &certificates));
             let wrapped = certificates.into_iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509));
             trust.authorities = Some(Arc::from(wrapped.collect::<Vec<_>>()));
         }
@@ -60,6 +70,7 @@ impl Trust {
             let key = pem::key(&identity.key).map_err(key_fault)?;
             pem::certified(chain.clone(), key.clone_key())
                 .map_err(|error| key_fault(format!("does not fit ({error})")))?;
+            trust.held.push(held("certificate", &identity.certificate, Holding::Chain, &chain));
             let chain = chain.into_iter().map(|der| der.to_vec()).collect();
             trust.identity = Some(Arc::new(CertKey::new(chain, key.secret_der().to_vec())));
         }
