@@ -164,7 +164,7 @@ impl Parts {
         std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").expect("written");
         let mut config = Config::load(&dir.join("fedgate.toml")).expect("valid");
         config.authentication.freshness_bound = Duration::from_secs(3600);
-        config.authentication.upgrade_hashes = false;
+        config.authentication.hashes.upgraded = Some(false);
         let text = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/policies/roles.cfg")).expect("shipped");
         let policy = Arc::new(ArcSwap::from_pointee(PolicySet::parse(&text).expect("valid")));
         let routes = Arc::new(Routes::from_config(&config).expect("valid"));

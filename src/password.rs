@@ -1,4 +1,4 @@
-//! Password hashes: made as argon2id, verified as argon2id or bcrypt.
+//! Password hashes: made and verified as argon2id or bcrypt.
 //!
 //! The one rule: a stored hash is untrusted input. Its cost parameters are checked before a byte of memory is taken
 //! for it, so a corrupt or absurd hash costs nothing and verifies nothing.
@@ -18,8 +18,9 @@ use zeroize::Zeroizing;
 pub const MAX_PASSWORD_BYTES: usize = 1024;
 /// Shortest password that is set, in characters, as the form of Thalamus has it. Shorter ones of before go on working.
 pub const MIN_PASSWORD_CHARACTERS: usize = 6;
-/// bcrypt reads this many bytes of a password and no more; longer ones are refused rather than cut.
-const BCRYPT_MAX_BYTES: usize = 72;
+/// bcrypt reads this many bytes of a password and no more. A longer one is never set; one that Thalamus has set is compared as
+/// Thalamus does it, or its holder would be locked out.
+pub const BCRYPT_MAX_BYTES: usize = 72;
 /// Highest bcrypt cost that is verified (2^15 rounds take about two seconds).
 const BCRYPT_MAX_COST: u32 = 15;
 /// The bcrypt cost of Thalamus's hashes, the highest that anybody may store who may not write accounts.
@@ -37,6 +38,12 @@ pub enum PasswordError {
     /// Longer than [`MAX_PASSWORD_BYTES`].
     #[error("password is longer than {MAX_PASSWORD_BYTES} bytes")]
     TooLong,
+    /// Longer than bcrypt reads: what follows would count for nothing.
+    #[error("password is longer than {BCRYPT_MAX_BYTES} bytes, which is all that Thalamus reads")]
+    TooLongForBcrypt,
+    /// bcrypt takes no password with a NUL.
+    #[error("bcrypt: {0}")]
+    Bcrypt(String),
     /// The operating system gave no randomness for the salt.
     #[error("no randomness for the salt: {0}")]
     Randomness(String),
@@ -67,6 +74,33 @@ impl Cost {
 
     fn kib_passes(self) -> u64 {
         u64::from(self.memory_kib) * u64::from(self.passes)
+    }
+}
+
+/// The kind of a new hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashKind {
+    /// argon2id of this cost.
+    Argon2id(Cost),
+    /// bcrypt as Thalamus makes it (`$2b$12$`), which it reads too.
+    Bcrypt,
+}
+
+impl HashKind {
+    /// The longest password that such a hash is made of, in bytes.
+    pub fn longest(self) -> usize {
+        match self {
+            Self::Argon2id(_) => MAX_PASSWORD_BYTES,
+            Self::Bcrypt => BCRYPT_MAX_BYTES,
+        }
+    }
+
+    /// Whether a stored hash is read by all who read this kind: Thalamus reads bcrypt alone.
+    pub fn admits(self, stored: &str) -> bool {
+        match self {
+            Self::Argon2id(_) => is_acceptable_hash(stored),
+            Self::Bcrypt => is_bcrypt(stored),
+        }
     }
 }
 
@@ -119,6 +153,28 @@ pub fn hash(password: &[u8]) -> Result<String, PasswordError> {
     hash_with(password, Cost::DEFAULT, &mut Arena::default())
 }
 
+/// Hashes a password as a kind has it.
+///
+/// # Errors
+/// As [`hash_with`]; or bcrypt would not read all of the password.
+pub fn make(password: &[u8], kind: HashKind) -> Result<String, PasswordError> {
+    match kind {
+        HashKind::Argon2id(cost) => hash_with(password, cost, &mut Arena::default()),
+        HashKind::Bcrypt if password.len() > BCRYPT_MAX_BYTES => Err(PasswordError::TooLongForBcrypt),
+        HashKind::Bcrypt => {
+            let made = bcrypt::hash_with_salt(password, THALAMUS_BCRYPT_COST, random_salt()?);
+            let made = made.map_err(|error| PasswordError::Bcrypt(error.to_string()))?;
+            Ok(made.format_for_version(bcrypt::Version::TwoB))
+        }
+    }
+}
+
+fn random_salt() -> Result<[u8; SALT_BYTES], PasswordError> {
+    let mut salt = [0; SALT_BYTES];
+    rand::rngs::OsRng.try_fill_bytes(&mut salt).map_err(|error| PasswordError::Randomness(error.to_string()))?;
+    Ok(salt)
+}
+
 /// Hashes a password into a PHC string (`$argon2id$v=19$m=…,t=…,p=1$salt$hash`) with memory of `arena`.
 ///
 /// # Errors
@@ -127,8 +183,7 @@ pub fn hash_with(password: &[u8], cost: Cost, arena: &mut Arena) -> Result<Strin
     if password.len() > MAX_PASSWORD_BYTES {
         return Err(PasswordError::TooLong);
     }
-    let mut salt = [0u8; SALT_BYTES];
-    rand::rngs::OsRng.try_fill_bytes(&mut salt).map_err(|e| PasswordError::Randomness(e.to_string()))?;
+    let salt = random_salt()?;
     let params = Params::new(cost.memory_kib, cost.passes, 1, Some(OUTPUT_BYTES))
         .map_err(|e| PasswordError::Argon2(e.to_string()))?;
     let mut output = Zeroizing::new([0u8; OUTPUT_BYTES]);
@@ -156,9 +211,11 @@ pub fn verify(stored: &str, password: &[u8]) -> bool {
 pub fn verify_with(stored: &str, password: &[u8], arena: &mut Arena) -> bool {
     match StoredHash::parse(stored) {
         Some(StoredHash::Bcrypt { .. }) => {
-            password.len() <= BCRYPT_MAX_BYTES
+            // Thalamus cuts what it is given, and its library before it compares.
+            let read = password.get(..BCRYPT_MAX_BYTES).unwrap_or(password);
+            password.len() <= MAX_PASSWORD_BYTES
                 && !password.contains(&0)
-                && bcrypt::verify(password, stored).unwrap_or(false)
+                && bcrypt::verify(read, stored).unwrap_or(false)
         }
         Some(StoredHash::Argon2id(phc)) => password.len() <= MAX_PASSWORD_BYTES && phc.verify(password, arena),
         None => false,
@@ -305,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn bcrypt_of_every_prefix_is_verified_and_long_passwords_are_refused() {
+    fn bcrypt_of_every_prefix_is_verified_and_of_long_passwords_what_thalamus_reads_of_them() {
         let made = bcrypt::hash_with_salt(b"freedom", 4, [7; 16]).unwrap();
         for version in [bcrypt::Version::TwoA, bcrypt::Version::TwoB, bcrypt::Version::TwoY] {
             let stored = made.format_for_version(version);
@@ -315,7 +372,23 @@ mod tests {
         }
         let long = bcrypt::hash_with_salt([b'x'; 72], 4, [7; 16]).unwrap().to_string();
         assert!(verify(&long, &[b'x'; 72]));
-        assert!(!verify(&long, &[b'x'; 73]), "bytes past the 72nd must not be ignored");
+        assert!(!verify(&long, &[b'x'; 71]));
+        assert!(verify(&long, &[b'x'; 73]) && !verify(&long, &[b'x'; MAX_PASSWORD_BYTES + 1]));
+        // 43 letters in 86 bytes, of which Thalamus has hashed 36.
+        let cyrillic = "пароль-пароль-пароль-пароль-пароль-пароль-п";
+        let stored = bcrypt::hash_with_salt(&cyrillic.as_bytes()[..72], 4, [7; 16]).unwrap().to_string();
+        assert!(verify(&stored, cyrillic.as_bytes()) && !verify(&stored, &cyrillic.as_bytes()[2..]));
+    }
+
+    #[test]
+    fn a_hash_for_thalamus_is_bcrypt_of_cost_12_and_of_no_password_that_it_would_cut() {
+        let made = make(&[b'x'; 72], HashKind::Bcrypt).unwrap();
+        assert!(made.starts_with("$2b$12$") && made.len() == 60, "{made}");
+        assert!(verify(&made, &[b'x'; 72]) && !verify(&made, &[b'x'; 71]));
+        assert!(matches!(make(&[b'x'; 73], HashKind::Bcrypt), Err(PasswordError::TooLongForBcrypt)));
+        assert!(HashKind::Bcrypt.admits(&made) && HashKind::Argon2id(CHEAP).admits(&made));
+        let other = make(b"password", HashKind::Argon2id(CHEAP)).unwrap();
+        assert!(!HashKind::Bcrypt.admits(&other) && HashKind::Argon2id(CHEAP).admits(&other));
     }
 
     #[test]

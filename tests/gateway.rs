@@ -74,6 +74,8 @@ mod upstreams;
 mod exchanges;
 #[path = "gateway/answers.rs"]
 mod answers;
+#[path = "gateway/beside.rs"]
+mod beside;
 #[path = "gateway/crowding.rs"]
 mod crowding;
 #[path = "gateway/dependencies.rs"]

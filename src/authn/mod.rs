@@ -43,6 +43,7 @@ pub use principal::Principal;
 
 use crate::accounts::{Accounts, CacheFigures};
 use crate::config::AuthenticationConfig;
+use crate::db::hashes::HashRule;
 use crate::moment::Moment;
 use crate::password::Cost;
 use crate::policy::{PolicySet, Rights};
@@ -60,6 +61,7 @@ use waiting::LastLook;
 /// Finds out who is calling; one per gateway.
 pub struct Authenticator {
     accounts: Accounts,
+    hash_rule: HashRule,
     hasher: Hasher,
     principals: Principals,
     throttle: Arc<Throttle>,
@@ -102,7 +104,8 @@ impl Authenticator {
             .expire_after(UntilExpiry)
             .eviction_listener(move |_, proof: Arc<Proof>, cause| note.note(proof.start, cause));
         Ok(Self {
-            hasher: Hasher::start(settings.hasher_threads, settings.hasher_queue, settings.cost)?,
+            hash_rule: HashRule::new(accounts.database().clone(), settings.hashes),
+            hasher: Hasher::start(settings.hasher_threads, settings.hasher_queue, settings.hashes.cost)?,
             principals: Principals::new(settings.cached_accounts, settings.verified_for, bound),
             throttle: Arc::new(Throttle::new(settings.free)),
             last_look: Mutex::default(),
@@ -115,7 +118,7 @@ impl Authenticator {
             key,
             standing: Sender::new(Standing::Unknown),
             unlisted: Mutex::default(),
-            nobodys_hash: nobodys_hash(settings.cost),
+            nobodys_hash: nobodys_hash(settings.hashes.cost),
             settings,
             hashed: AtomicU64::new(0),
             proof_hits: AtomicU64::new(0),

@@ -30,7 +30,7 @@ impl Fixture {
         std::fs::write(dir.join("secret"), [b'k'; 40]).unwrap();
         std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").unwrap();
         let mut config = Config::load_with(&dir.join("fedgate.toml"), std::iter::empty()).unwrap();
-        config.authentication.cost = CHEAP;
+        config.authentication.hashes.cost = CHEAP;
         config.authentication.rejection_step = Duration::ZERO;
         let accounts = Accounts::open(&config.store).await.unwrap();
         schema::migrate(accounts.database()).await.unwrap();

@@ -260,7 +260,10 @@ impl Authenticator {
             } else if right && is_active {
                 self.hasher.was_right(booking, stored);
             }
-            if right && self.settings.upgrade_hashes && password::needs_upgrade(stored, self.hasher.cost()) {
+            if right
+                && self.settings.hashes.upgraded != Some(false)
+                && password::needs_upgrade(stored, self.hasher.cost())
+            {
                 self.upgrade(credential, source, stored.to_owned());
             }
             Ok::<_, Busy>(self.proof(mac, source, right, Some(booking)))
@@ -290,13 +293,18 @@ impl Authenticator {
         Arc::new(Proof { booking, ..Proof::new(mac, source, right, lasts) })
     }
 
-    /// Replaces a verified hash by a new one, behind the request's back: only if nobody changed it meanwhile.
+    /// Replaces a verified hash by a new one, behind the request's back: only where that is wanted of this store, and if nobody
+    /// changed it meanwhile.
     fn upgrade(&self, credential: &OwnedCredential, source: Option<Source>, old: String) {
         let (accounts, hasher, proofs) = (self.accounts.clone(), self.hasher.clone(), self.proofs.clone());
         let (account, password) = (credential.account.clone(), credential.password.clone());
         let (key, lasts, throttle) = (self.key.clone(), self.settings.verified_for, Arc::clone(&self.throttle));
         let owner = JobOwner { account: account.as_str().into(), source: source.map(Source::in_common) };
+        let rule = self.hash_rule.clone();
         tokio::spawn(async move {
+            if !rule.upgrades().await {
+                return;
+            }
             let Ok(Some(new)) = hasher.hash(password.clone(), owner).await else { return };
             // The proof is there before the hash is, so that no request from there has to hash the password again.
             let mac = keyed_mac(&key, &account, &new, &password);

@@ -14,7 +14,7 @@ use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
 use fedgate::assertion::Verifier;
 use fedgate::config::{Config, StoreConfig};
-use fedgate::db::{Database, DbError, schema};
+use fedgate::db::{Database, DbError, hashes, schema};
 use fedgate::his::import::{ClearPasswords, Import, ImportError, Kind};
 use fedgate::his::store::Store;
 use fedgate::his::{Listener, Service, demo, router};
@@ -289,6 +289,13 @@ async fn migrate(config: &Config) -> Result<(), Failure> {
     for rows in schema::odd_rows(&database, ODD_ROWS_PATIENCE).await? {
         eprintln!("fedhis: warning: {rows}; see docs/API.md, Rows of before");
     }
+    if version == schema::VERSION {
+        let told = hashes::tell(&database, config.authentication.hashes, ODD_ROWS_PATIENCE).await?;
+        if let Some(unreadable) = told.unreadable {
+            eprintln!("fedhis: warning: {unreadable}");
+        }
+        say(&format!("passwords: {}", told.written))?;
+    }
     Ok(say(&format!("the schema is at version {version}{newer}"))?)
 }
 
@@ -319,7 +326,8 @@ async fn import(config: &Config, kind: Kind, source: &Path, clear_passwords: Cle
     let size = file.as_ref().and_then(|file| Some(file.metadata().ok()?.len()));
     let bar = progress_bar(size)?;
     let progress = |bytes| bar.set_position(bytes);
-    let import = Import { store: &store, kind, clear_passwords, path, progress: &progress };
+    let hashes = config.authentication.hashes;
+    let import = Import { store: &store, kind, clear_passwords, hashes, path, progress: &progress };
     let summary = match file {
         Some(file) => {
             let begin = || {

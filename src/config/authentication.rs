@@ -23,10 +23,8 @@ pub struct AuthenticationConfig {
     pub verified_idle: Duration,
     /// How many accounts are remembered.
     pub cached_accounts: u64,
-    /// Whether a bcrypt hash is replaced by an argon2id one after a successful login.
-    pub upgrade_hashes: bool,
-    /// The cost of new hashes.
-    pub cost: Cost,
+    /// Which hashes are written.
+    pub hashes: HashesConfig,
     /// Threads that verify passwords.
     pub hasher_threads: usize,
     /// How long the work takes, by estimate, that may wait in each lane; more is refused with 503.
@@ -37,6 +35,16 @@ pub struct AuthenticationConfig {
     pub rejection_step: Duration,
     /// What of guessing costs nothing yet.
     pub free: FreeFailures,
+}
+
+/// Which hashes are written.
+#[derive(Debug, Clone, Copy)]
+pub struct HashesConfig {
+    /// Whether bcrypt hashes are replaced by argon2id after a login, and new ones are argon2id; none where the operator has not
+    /// said it, and the store tells.
+    pub upgraded: Option<bool>,
+    /// The cost of new argon2id hashes.
+    pub cost: Cost,
 }
 
 /// How many failures have no consequence; with the next one waits begin.
@@ -74,7 +82,7 @@ section!(Authentication {
     verified_for_seconds: u64 = 900,
     verified_idle_seconds: u64 = 300,
     cached_accounts: u64 = 100_000,
-    upgrade_hashes: bool = true,
+    upgrade_hashes: Option<bool> = None,
     argon2_memory_kib: u32 = Cost::DEFAULT.memory_kib,
     argon2_passes: u32 = Cost::DEFAULT.passes,
     hasher_threads: usize = 0,
@@ -121,8 +129,7 @@ impl Authentication {
             verified_for: check.seconds(&key("verified_for_seconds"), self.verified_for_seconds, 1)?,
             verified_idle: check.seconds(&key("verified_idle_seconds"), self.verified_idle_seconds, 1)?,
             cached_accounts: check.at_least(&key("cached_accounts"), self.cached_accounts, 1)?,
-            upgrade_hashes: self.upgrade_hashes,
-            cost,
+            hashes: HashesConfig { upgraded: self.upgrade_hashes, cost },
             hasher_threads,
             hasher_queue: Duration::from_millis(hasher_queue.unwrap_or(QUEUE_MS)),
             hasher_queue_is_counted: self.hasher_queue > 0,

@@ -39,6 +39,7 @@ const CHANGED: &[ChangedDefault] = &[
         only_with: Some("client_crl"),
         ..changed("tls", "client_crl_unknown_issuer", r#""accept""#, "a revocation list whose issuer is not in `tls.client_ca` is refused")
     },
+    changed("authentication", "upgrade_hashes", "true", "on a PostgreSQL database that a Thalamus made, hashes of passwords stay such as it reads"),
     changed("cors", "refuse_foreign_writes", "false", "a write that a page of another origin may have caused unasked is refused"),
     ChangedDefault {
         only_with: Some("name"),

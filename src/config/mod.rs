@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use authentication::{AuthenticationConfig, FreeFailures, LONGEST_BOUND_MS};
+pub use authentication::{AuthenticationConfig, FreeFailures, HashesConfig, LONGEST_BOUND_MS};
 pub use changed::ChangedDefault;
 pub use cors::{AllowedOrigins, CorsConfig};
 pub use error::ConfigError;
@@ -179,6 +179,8 @@ pub type HisListen = Address;
 pub struct HisConfig {
     /// Where it listens.
     pub listen: HisListen,
+    /// Which hashes of passwords are written (`authentication.upgrade_hashes`, `authentication.argon2_*`).
+    pub hashes: HashesConfig,
     /// Largest JSON body, in bytes.
     pub max_body_bytes: usize,
     /// Largest personal document, in bytes.

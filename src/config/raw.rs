@@ -147,6 +147,7 @@ pub(super) fn from_table(table: toml::Table) -> Result<Raw, toml::de::Error> {
 /// Checks every value.
 pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, ConfigError> {
     let check = Check { file, secrets, base: file.parent().unwrap_or(Path::new("")) };
+    let authentication = raw.authentication.check(&check)?;
     let upstreams = check.upstreams(raw.upstream, &raw.his.listen)?;
     let secret_files = [
         ("store.password_file", &raw.store.password_file),
@@ -170,11 +171,11 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
             reserve_bytes: raw.records.reserve_mib.saturating_mul(1024 * 1024),
         },
         cors: raw.cors.check(&check)?,
-        authentication: raw.authentication.check(&check)?,
         store: check.store(raw.store)?,
         assertion: check.assertion(raw.assertion)?,
         his: HisConfig {
             listen: check.address("his.listen", &raw.his.listen)?,
+            hashes: authentication.hashes,
             max_body_bytes: raw.his.max_body_bytes,
             max_document_bytes: raw.his.max_document_bytes,
             max_record_bytes: raw.his.max_record_bytes,
@@ -194,6 +195,7 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
             },
         },
         routes: raw.route.into_iter().map(|route| route.check(&check, &upstreams)).collect::<Result<_, _>>()?,
+        authentication,
         upstreams,
     })
 }

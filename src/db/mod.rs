@@ -4,6 +4,7 @@
 //! again) from everything else. Called by `accounts` and by `his::store`. Knows no documents and no HTTP.
 
 pub mod follow;
+pub mod hashes;
 pub mod postgres;
 pub mod route;
 pub mod schema;
@@ -141,6 +142,11 @@ impl DbError {
     /// Whether PostgreSQL may not write here, as on a standby.
     pub fn is_read_only(&self) -> bool {
         self.state() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
+    /// Whether PostgreSQL lets the role not do that.
+    pub fn is_forbidden(&self) -> bool {
+        self.state() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
     }
 
     /// Why a server that answers was not used, if that is the reason.

@@ -2,6 +2,8 @@
 
 use super::import::{ClearPasswords, Import, ImportError, Kind};
 use super::store::{Content, DocumentKey, List, NewDocument, Reach, Store, Window};
+use crate::config::HashesConfig;
+use crate::password::Cost;
 
 const PEOPLE: &str = include_str!("../../examples/demo/people.jsonl");
 const PAGES: &str = include_str!("../../examples/demo/pages.jsonl");
@@ -18,7 +20,10 @@ pub async fn seed(store: &Store) -> Result<bool, ImportError> {
     if !store.ids(&everyone, &Window::default(), 1, &Reach::Global).await?.is_empty() {
         return Ok(false);
     }
-    let import = |kind| Import { store, kind, clear_passwords: ClearPasswords::Refuse, path: None, progress: &|_| {} };
+    // Their hashes are bcrypt, which every rule admits.
+    let hashes = HashesConfig { upgraded: Some(false), cost: Cost::DEFAULT };
+    let clear_passwords = ClearPasswords::Refuse;
+    let import = |kind| Import { store, kind, clear_passwords, hashes, path: None, progress: &|_| {} };
     import(Kind::People).run(|| Ok(PEOPLE.as_bytes())).await?;
     import(Kind::Pages).run(|| Ok(PAGES.as_bytes())).await?;
     let key = DocumentKey {

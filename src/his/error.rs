@@ -57,10 +57,14 @@ pub(super) enum Problem {
     UserExists,
     #[error("Password is too long")]
     PasswordTooLong,
+    #[error("Password is too long: here at most {0} bytes are read of it, and letters with accents take two or more")]
+    PasswordTooLongFor(usize),
     #[error("Password is too short")]
     PasswordTooShort,
     #[error("Password has a line break or NUL, with which nobody can sign in")]
     PasswordUnusable,
+    #[error("Password is a hash that a Thalamus on the same database cannot read; bcrypt is kept here")]
+    PasswordUnreadable,
     #[error("Not allowed to change the person ID")]
     PersonIdChange,
     #[error("User not found")]
@@ -154,8 +158,10 @@ impl Problem {
             | Self::BadMember(_)
             | Self::UserExists
             | Self::PasswordTooLong
+            | Self::PasswordTooLongFor(_)
             | Self::PasswordTooShort
             | Self::PasswordUnusable
+            | Self::PasswordUnreadable
             | Self::PersonIdChange
             | Self::UserActive
             | Self::NoPageId
@@ -201,9 +207,10 @@ impl Problem {
             Self::NeedsAccount(_) | Self::PasswordHere => "not_permitted",
             Self::BadMember(_) => "bad_member",
             Self::UserExists => "user_exists",
-            Self::PasswordTooLong => "password_too_long",
+            Self::PasswordTooLong | Self::PasswordTooLongFor(_) => "password_too_long",
             Self::PasswordTooShort => "password_too_short",
             Self::PasswordUnusable => "password_unusable",
+            Self::PasswordUnreadable => "password_unreadable",
             Self::PersonIdChange => "person_id_change",
             Self::UserNotFound | Self::UserDoesNotExist => "user_not_found",
             Self::UserActive => "user_active",

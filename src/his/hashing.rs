@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::error::Problem;
-use crate::password;
+use crate::db::hashes::HashRule;
+use crate::password::{self, HashKind, PasswordError};
 
 /// How long a request waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,30 +49,41 @@ impl NewPassword {
 
 /// Takes turns at hashing.
 pub(super) struct Hashing {
+    rule: HashRule,
     turns: Arc<Semaphore>,
 }
 
 impl Hashing {
     /// As many turns at a time as there are cores, but one.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(rule: HashRule) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { turns: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
+        Self { rule, turns: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
+    }
+
+    /// The kind of new hashes.
+    pub(super) async fn kind(&self) -> Result<HashKind, Problem> {
+        Ok(self.rule.kind().await?)
     }
 
     /// What is to be stored of a password, if anything.
     pub(super) async fn stored_form(&self, given: NewPassword) -> Result<Option<String>, Problem> {
         match given {
             NewPassword::Absent | NewPassword::NoLogin => Ok(None),
-            NewPassword::Hash(hash) => Ok(Some(hash)),
+            NewPassword::Hash(hash) if self.kind().await?.admits(&hash) => Ok(Some(hash)),
+            NewPassword::Hash(_) => Err(Problem::PasswordUnreadable),
             NewPassword::Clear(clear) => self.hash(clear).await.map(Some),
         }
     }
 
     /// Makes the hash of a new password.
     pub(super) async fn hash(&self, clear: Zeroizing<String>) -> Result<String, Problem> {
-        self.run(move || password::hash(clear.as_bytes())).await?.map_err(|error| {
-            tracing::error!("{error}");
-            Problem::Internal
+        let kind = self.kind().await?;
+        self.run(move || password::make(clear.as_bytes(), kind)).await?.map_err(|error| match error {
+            PasswordError::TooLong | PasswordError::TooLongForBcrypt => Problem::PasswordTooLongFor(kind.longest()),
+            PasswordError::Randomness(_) | PasswordError::Argon2(_) | PasswordError::Bcrypt(_) => {
+                tracing::error!("{error}");
+                Problem::Internal
+            }
         })
     }
 

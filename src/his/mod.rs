@@ -55,6 +55,7 @@ use self::quota::Quota;
 use self::store::{SharedStore, Store, Units};
 use crate::assertion::Verifier;
 use crate::config::HisConfig;
+use crate::db::hashes::HashRule;
 
 pub use self::listen::{ListenError, Listener};
 
@@ -105,11 +106,12 @@ impl Service {
         };
         let pages = Quota::new(config.max_pages_per_person);
         let quotas = Quotas { pages, documents: Quota::new(config.max_documents_per_person) };
+        let rule = HashRule::new(store.database(), config.hashes);
         let mut watch = JoinSet::new();
         watch.spawn(store.clone().watch_over());
         let store = store.shared(&config.shares);
         let (budget, trees) = (Budget::new(config.max_bytes_in_flight), Budget::of_trees(config.max_bytes_in_flight));
-        let (hashing, is_stopping) = (Hashing::new(), AtomicBool::new(false));
+        let (hashing, is_stopping) = (Hashing::new(rule), AtomicBool::new(false));
         Arc::new(Self {
             store,
             verifier,

@@ -29,7 +29,7 @@ use super::json::{self, Object, Value};
 use super::query::Pairs;
 use super::store::{Changed, Key, PatchCondition, Reach};
 use super::{Service, body};
-use crate::password::{MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARACTERS, can_sign_in};
+use crate::password::{HashKind, MIN_PASSWORD_CHARACTERS, can_sign_in};
 
 pub(super) use self::form::failed;
 pub(super) use self::words::Words;
@@ -93,7 +93,8 @@ pub(super) async fn change(
     if !is_there(&service, &caller, &id).await? {
         return Ok(form::unknown(words, &id));
     }
-    let mut complaints = check(words, &id, &fields, service.limits.refuse_common_passwords);
+    let kind = service.hashing.kind().await?;
+    let mut complaints = check(words, &id, &fields, kind, service.limits.refuse_common_passwords);
     // The hash is asked last: it costs.
     if complaints.is_empty()
         && let Some(hash) = own_hash
@@ -149,7 +150,7 @@ async fn check_current(
 }
 
 /// What is wrong with a new password and its repetition.
-fn check(words: &Words, id: &str, fields: &Pairs, refuse_common: bool) -> Complaints {
+fn check(words: &Words, id: &str, fields: &Pairs, kind: HashKind, refuse_common: bool) -> Complaints {
     let field = |name| fields.value(name).unwrap_or_default();
     let (password, repetition) = (field("password"), field("pconfirm"));
     let characters = password.chars().count();
@@ -158,8 +159,11 @@ fn check(words: &Words, id: &str, fields: &Pairs, refuse_common: bool) -> Compla
         complaints.password = Some(words.required);
     } else if !(MIN_PASSWORD_CHARACTERS..=MAX_PASSWORD_CHARACTERS).contains(&characters) {
         complaints.password = Some(words.length);
-    } else if password.len() > MAX_PASSWORD_BYTES {
-        complaints.password = Some(words.bytes);
+    } else if password.len() > kind.longest() {
+        complaints.password = Some(match kind {
+            HashKind::Argon2id(_) => words.bytes,
+            HashKind::Bcrypt => words.bytes_beside,
+        });
     } else if !can_sign_in(password.as_bytes()) {
         complaints.password = Some(words.line_break);
     } else if password.to_lowercase() == id.to_lowercase() {

@@ -77,7 +77,9 @@ fn the_shipped_example_is_a_configuration() {
     let config = fedgate::config::Config::load_with(&file, std::iter::empty()).unwrap();
     let upstream = config.upstreams.first().unwrap();
     assert!(config.gateway.thalamus_field_guard && config.gateway.thalamus_routes);
-    assert!(upstream.forward_authorization && !upstream.assertion && !config.authentication.upgrade_hashes);
+    assert!(
+        upstream.forward_authorization && !upstream.assertion && config.authentication.hashes.upgraded == Some(false)
+    );
     std::fs::remove_dir_all(&place.dir).unwrap();
 }
 

@@ -7,7 +7,7 @@ use fedgate::db::schema;
 use fedgate::his::import::{ClearPasswords, Import, Kind};
 use serde_json::json;
 
-use crate::support::{His, professional, root};
+use crate::support::{HASHES, His, professional, root};
 
 const HASH: &str = "$2b$12$cjrzjdZJGA6ARGr5Z1HVpOIyvhVrHAO3TN6t39r4X5rLrhRDlNUmi";
 
@@ -16,7 +16,8 @@ async fn import(his: &His, lines: &str) -> String {
     let file = his.scratch.0.join("people.jsonl");
     std::fs::write(&file, lines).unwrap();
     let (clear_passwords, path) = (ClearPasswords::Refuse, Some(file.clone()));
-    let import = Import { store: &his.store, kind: Kind::People, clear_passwords, path, progress: &|_| {} };
+    let import =
+        Import { store: &his.store, kind: Kind::People, clear_passwords, hashes: HASHES, path, progress: &|_| {} };
     import.run(|| std::fs::File::open(&file).map(std::io::BufReader::new)).await.unwrap();
     std::fs::read_to_string(import.refused_path()).unwrap_or_default()
 }

@@ -7,13 +7,20 @@ use std::process::{Command, Output, Stdio};
 use fedgate::his::import::{ClearPasswords, Import, Kind, Summary};
 use serde_json::json;
 
-use crate::support::{His, professional};
+use crate::support::{HASHES, His, professional};
 
 const HASH: &str = "$2b$12$cjrzjdZJGA6ARGr5Z1HVpOIyvhVrHAO3TN6t39r4X5rLrhRDlNUmi";
 
 async fn run(his: &His, kind: Kind, file: &Path) -> Result<Summary, fedgate::his::import::ImportError> {
     let clear_passwords = ClearPasswords::Refuse;
-    let import = Import { store: &his.store, kind, clear_passwords, path: Some(file.to_owned()), progress: &|_| {} };
+    let import = Import {
+        store: &his.store,
+        kind,
+        clear_passwords,
+        hashes: HASHES,
+        path: Some(file.to_owned()),
+        progress: &|_| {},
+    };
     import.run(|| fs::File::open(file).map(std::io::BufReader::new)).await
 }
 
@@ -44,7 +51,8 @@ async fn interrupt(his: &His, file: &Path, text: &str) {
     let is_committed = std::sync::atomic::AtomicBool::new(false);
     let progress = |_| is_committed.store(true, std::sync::atomic::Ordering::Relaxed);
     let (clear_passwords, path) = (ClearPasswords::Refuse, Some(file.to_owned()));
-    let import = Import { store: &his.store, kind: Kind::People, clear_passwords, path, progress: &progress };
+    let import =
+        Import { store: &his.store, kind: Kind::People, clear_passwords, hashes: HASHES, path, progress: &progress };
     assert!(import.run(|| Ok(Interrupted(text.as_bytes(), &is_committed))).await.is_err());
     let state = fs::read_to_string(format!("{}.import-state", file.display())).unwrap();
     assert!(state.contains("\"records\":500"), "{state}");
@@ -127,7 +135,7 @@ crate::on_both_stores! {
         let committed = std::sync::Mutex::new(vec![0]);
         let progress = |bytes| committed.lock().unwrap().push(bytes);
         let (clear_passwords, path) = (ClearPasswords::Refuse, Some(file.clone()));
-        let import = Import { store: &his.store, kind: Kind::Pages, clear_passwords, path, progress: &progress };
+        let import = Import { store: &his.store, kind: Kind::Pages, clear_passwords, hashes: HASHES, path, progress: &progress };
         let done = import.run(|| fs::File::open(&file).map(std::io::BufReader::new)).await.unwrap();
         assert_eq!(done, summary(11, 0, 0));
         let committed = committed.into_inner().unwrap();

@@ -16,6 +16,7 @@ mod before;
 mod bodies;
 mod documents;
 mod epoch;
+mod hashes;
 mod heads;
 mod import;
 mod limits;

@@ -9,6 +9,14 @@ use fedgate::password;
 
 use crate::support::{His, Scratch, own, professional};
 
+/// The same with a database of PostgreSQL.
+pub(crate) fn configuration_on(directory: &Path, uri: &str) -> PathBuf {
+    let path = configuration(directory);
+    let text = fs::read_to_string(&path).unwrap().replace("\"sqlite\"\n", &format!("\"postgres\"\nuri = \"{uri}\"\n"));
+    fs::write(&path, text).unwrap();
+    path
+}
+
 /// A configuration with the embedded store of a directory; the rest is what the programs need at least.
 pub(crate) fn configuration(directory: &Path) -> PathBuf {
     fs::write(directory.join("assertion.key"), "a secret of thirty-two bytes ....").unwrap();
@@ -23,7 +31,7 @@ pub(crate) fn configuration(directory: &Path) -> PathBuf {
     path
 }
 
-fn fedhis(arguments: &[&str], config: &Path) -> std::process::Output {
+pub(crate) fn fedhis(arguments: &[&str], config: &Path) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_fedhis")).args(arguments).arg("--config").arg(config).output().unwrap()
 }
 

@@ -7,7 +7,7 @@ use crate::support::postgres::Cluster;
 use crate::support::{His, own, professional, root};
 
 /// The schema and the kinds of rows of the original, those included that it should not have let in.
-const THALAMUS: &str = r#"
+pub(crate) const THALAMUS: &str = r#"
 CREATE TABLE people (id varchar PRIMARY KEY, data jsonb);
 CREATE TABLE pols (id varchar PRIMARY KEY, book varchar REFERENCES people (id), data jsonb);
 CREATE TABLE personal_docs (id varchar PRIMARY KEY, fedacct varchar REFERENCES people (id), pol varchar REFERENCES pols (id), document bytea, data jsonb);
@@ -27,7 +27,7 @@ INSERT INTO dus VALUES ('du1', '{"id": "du1"}');
 INSERT INTO institutions VALUES ('i1', '{"id": "i1"}');
 "#;
 
-async fn his() -> His {
+pub(crate) async fn his() -> His {
     let config = Cluster::shared().database().await;
     let pool = fedgate::db::postgres::pool(&config).unwrap();
     pool.get().await.unwrap().batch_execute(THALAMUS).await.unwrap();

@@ -17,12 +17,13 @@ use std::time::{Duration, SystemTime};
 
 use fedgate::assertion::{Claims, Minter, Scope, Verifier};
 use fedgate::config::{
-    Address, AssertionConfig, AssertionKeys, HeadsConfig, HisConfig, PostgresConfig, SharesConfig, SqliteConfig,
-    StoreConfig,
+    Address, AssertionConfig, AssertionKeys, HashesConfig, HeadsConfig, HisConfig, PostgresConfig, SharesConfig,
+    SqliteConfig, StoreConfig,
 };
 use fedgate::db::{Database, schema};
 use fedgate::his::store::Store;
 use fedgate::his::{Listener, Service, router};
+use fedgate::password::Cost;
 use fedgate::secret::Secret;
 
 pub use client::Reply;
@@ -89,6 +90,9 @@ pub async fn postgres_text(database: &PostgresConfig, statements: &str) -> Strin
     value.unwrap_or_default()
 }
 
+/// New hashes as the store has them, argon2id at the usual cost.
+pub const HASHES: HashesConfig = HashesConfig { upgraded: None, cost: Cost::DEFAULT };
+
 /// A running service.
 pub struct His {
     pub address: Address,
@@ -131,6 +135,7 @@ impl His {
     pub async fn listen(config: StoreConfig, scratch: Scratch, address: Address) -> Self {
         let his = HisConfig {
             listen: address,
+            hashes: HASHES,
             max_body_bytes: 1 << 20,
             max_document_bytes: 1 << 20,
             max_record_bytes: 4 << 20,

@@ -12,7 +12,8 @@ use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use fedgate::accounts::{self, Account, AccountChange, AccountDeletion, Accounts, NewAccount, Spread};
 use fedgate::config::Config;
-use fedgate::password::{self, Arena, MIN_PASSWORD_CHARACTERS};
+use fedgate::db::hashes::HashRule;
+use fedgate::password::{self, HashKind, MIN_PASSWORD_CHARACTERS};
 use fedgate::path::new_person_id;
 use fedgate::policy::hint;
 use fedgate::secret::Secret;
@@ -131,7 +132,7 @@ async fn work(config: &Config, command: Command, report: &mut Report) -> Result<
             let id = new_person_id(&id)
                 .map_err(|error| Failure::Usage(anyhow!("`{}`: {error}", fedgate::escape::shown(&id))))?;
             let roles = roles::checked(config, roles, force, report)?;
-            let password_hash = new_hash(config)?;
+            let password_hash = new_hash(hash_kind(config, &accounts).await?)?;
             let new = NewAccount { id: id.clone(), roles, password_hash, name, lastname };
             if !accounts.add(&new).await.map_err(|error| store_fault(config, error))? {
                 // By case, or because the column takes one id for another, it is the other that exists.
@@ -149,7 +150,7 @@ async fn work(config: &Config, command: Command, report: &mut Report) -> Result<
         Command::Show { id } => {
             let account = stored(config, &accounts, &id).await?;
             let instances = accounts.instances().await.map_err(|error| store_fault(config, error))?;
-            show::show(&account, &instances, report)
+            show::show(&account, hash_kind(config, &accounts).await?, &instances, report)
         }
         Command::List { after, limit } => {
             // One more tells whether there are more.
@@ -159,7 +160,7 @@ async fn work(config: &Config, command: Command, report: &mut Report) -> Result<
         }
         Command::Passwd { id, wait } => {
             stored(config, &accounts, &id).await?;
-            let hash = AccountChange::PasswordHash(new_hash(config)?);
+            let hash = AccountChange::PasswordHash(new_hash(hash_kind(config, &accounts).await?)?);
             change(config, &accounts, &id, &hash, "has a new password", &wait, report).await
         }
         Command::Roles { id, roles, force, none, wait } => {
@@ -320,15 +321,36 @@ pub(crate) fn has_usable_password(account: &Account) -> bool {
     account.password_hash.as_deref().is_some_and(password::is_acceptable_hash)
 }
 
-fn new_hash(config: &Config) -> anyhow::Result<String> {
+/// The kind of new hashes in a store.
+async fn hash_kind(config: &Config, accounts: &Accounts) -> Result<HashKind, Failure> {
+    let rule = HashRule::new(accounts.database().clone(), config.authentication.hashes);
+    rule.kind().await.map_err(|error| store_fault(config, error))
+}
+
+fn new_hash(kind: HashKind) -> anyhow::Result<String> {
     let password = read_password("New password: ")?;
     if String::from_utf8_lossy(password.expose()).chars().count() < MIN_PASSWORD_CHARACTERS {
         bail!("the password has less than {MIN_PASSWORD_CHARACTERS} characters");
     }
+    check_length(&password, kind)?;
     if std::io::stdin().is_terminal() && read_password("Again: ")? != password {
         bail!("the passwords do not match");
     }
-    Ok(password::hash_with(password.expose(), config.authentication.cost, &mut Arena::default())?)
+    Ok(password::make(password.expose(), kind)?)
+}
+
+/// Refuses a password of which a hash would cover a part, and says what to do.
+pub(crate) fn check_length(password: &Secret, kind: HashKind) -> anyhow::Result<()> {
+    let (bytes, longest) = (password.expose().len(), kind.longest());
+    match kind {
+        _ if bytes <= longest => Ok(()),
+        HashKind::Argon2id(_) => bail!("the password has {bytes} bytes; {longest} are kept at most"),
+        HashKind::Bcrypt => bail!(
+            "the password has {bytes} bytes (letters with accents and of other alphabets take two or more), and a Thalamus on \
+             the same database reads {longest}: take a shorter one or, when none uses it any more, set \
+             `authentication.upgrade_hashes = true`"
+        ),
+    }
 }
 
 /// Asks at the terminal without echo, or takes the first line of standard input.

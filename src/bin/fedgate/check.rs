@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fedgate::config::{Config, StoreConfig};
-use fedgate::db::{postgres, schema};
+use fedgate::db::{Database, hashes, postgres, schema};
 use fedgate::gateway::Prepared;
 use fedgate::observe;
 
@@ -84,6 +84,7 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
     if let Some(unkept) = unkept.map_err(|error| store_fault(&config, error))? {
         print::warn(&unkept.to_string());
     }
+    tell_hashes(&config, prepared.accounts().database()).await?;
     let odd = schema::odd_rows(prepared.accounts().database(), ODD_ROWS_PATIENCE).await;
     for rows in odd.map_err(|error| store_fault(&config, error))? {
         print::warn(&format!("{rows}; see docs/API.md, Rows of before"));
@@ -101,6 +102,15 @@ pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
             print::count(faults, "fault", "faults")
         ))),
     }
+}
+
+/// Tells which hashes of passwords are written, and how many accounts a Thalamus on the same database could not log in.
+async fn tell_hashes(config: &Config, database: &Database) -> Result<(), Failure> {
+    let told = hashes::tell(database, config.authentication.hashes, ODD_ROWS_PATIENCE).await;
+    let told = told.map_err(|error| store_fault(config, error))?;
+    print_line(&format!("passwords      {}", told.written))?;
+    told.unreadable.iter().for_each(|unreadable| print::warn(unreadable));
+    Ok(())
 }
 
 /// Tells of each default that has changed and that the configuration leaves as it is, with what restores the old one.

@@ -18,9 +18,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fedgate::accounts::Accounts;
 use fedgate::config::{Config, StoreConfig};
+use fedgate::db::hashes::HashRule;
 use fedgate::db::{Database, schema};
 use fedgate::gateway::Prepared;
-use fedgate::password::{self, Arena, Cost};
+use fedgate::password::{self, Cost, HashKind};
 use fedgate::{observe, parent, threads};
 
 pub(crate) use print::print_line;
@@ -68,9 +69,10 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Hash a password with argon2id, as the store keeps it; it is asked for, or read from standard input.
+    /// Hash a password as the store keeps it; it is asked for, or read from standard input.
     HashPassword {
-        /// The configuration whose cost counts (`authentication.argon2_*`); without it, the default cost.
+        /// The configuration that says the kind and the cost (`authentication.upgrade_hashes`, `argon2_*`) or, for the kind, whose
+        /// database does; without it, argon2id at the default cost.
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -169,12 +171,13 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Upgrade { config } => runtime()?.block_on(upgrade::run(load(&config.file)?)),
         Command::Check { config } => runtime()?.block_on(check::run(&config.file)),
         Command::HashPassword { config } => {
-            let cost = match config {
-                Some(file) => load(&file)?.authentication.cost,
-                None => Cost::DEFAULT,
+            let kind = match config {
+                Some(file) => runtime()?.block_on(configured_kind(&load(&file)?))?,
+                None => HashKind::Argon2id(Cost::DEFAULT),
             };
             let password = account::read_password("Password: ")?;
-            Ok(print_line(&password::hash_with(password.expose(), cost, &mut Arena::default())?)?)
+            account::check_length(&password, kind)?;
+            Ok(print_line(&password::make(password.expose(), kind)?)?)
         }
         Command::Policy { command } => runtime()?.block_on(policy::run(command)),
         Command::Explain { request_id, records, json, config } => {
@@ -186,6 +189,22 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Account { config, json, command } => runtime()?.block_on(account::run(&config.file, command, json)),
     }
+}
+
+/// The kind of new hashes in the store of a configuration, which is asked where the configuration does not say it.
+async fn configured_kind(config: &Config) -> Result<HashKind, Failure> {
+    let hashes = config.authentication.hashes;
+    let database = match (&config.store, hashes.upgraded) {
+        (StoreConfig::Postgres(_), None) => {
+            Database::open(&config.store).await.map_err(|error| Failure::Usage(error.into()))?
+        }
+        (_, Some(false)) => return Ok(HashKind::Bcrypt),
+        (StoreConfig::Sqlite(_) | StoreConfig::Postgres(_), _) => return Ok(HashKind::Argon2id(hashes.cost)),
+    };
+    let asked = HashRule::new(database, hashes).kind().await;
+    asked.map_err(|error| {
+        store_fault(config, format!("{error}; `authentication.upgrade_hashes` says it without the store"))
+    })
 }
 
 fn serve(file: &Path) -> Result<(), Failure> {

@@ -4,16 +4,18 @@
 //! back to work on it. What is added: indexes, and the account epoch, a counter that grows with every change of a
 //! person's password, roles or activity, in commit order. The gateway's caches live by it. The table `fedgate_logins`, kept by
 //! triggers, holds what a login needs of a person, so that no login reads a document. And a random id, written once, tells
-//! this store from others.
+//! this store from others; beside it stands who made the database.
 
 mod kept;
 mod logins;
 mod loose;
 mod odd;
+mod origin;
 
 pub use kept::{UnkeptLogins, unkept_logins};
 pub use loose::{LooseColumn, loose_columns};
 pub use odd::{OddRows, odd_rows};
+pub use origin::{StoreOrigin, UnreadableAccounts, origin, unreadable_accounts};
 
 use std::time::{Duration, Instant};
 

@@ -253,7 +253,7 @@ CREATE OR REPLACE TRIGGER fedgate_login_kept AFTER INSERT OR UPDATE OR DELETE ON
     FOR EACH ROW EXECUTE FUNCTION fedgate_login_kept();
 ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_login_kept;
 
--- Whoever may read people may read of them what a login needs.
+-- Whoever may read people may read of them what a login needs, and which hashes are written.
 DO $$
 DECLARE
     reader record;
@@ -263,14 +263,10 @@ BEGIN
         FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) AS acl LEFT JOIN pg_roles ON pg_roles.oid = grantee
         WHERE pg_class.oid = 'people'::regclass AND privilege_type = 'SELECT' AND (grantee = 0 OR rolname IS NOT NULL)
     LOOP
-        EXECUTE 'GRANT SELECT ON fedgate_logins TO ' || reader.name;
+        EXECUTE 'GRANT SELECT ON fedgate_logins, fedgate_store TO ' || reader.name;
     END LOOP;
 END
 $$;
-
--- Which store this is: an interrupted import goes on in the one it began in.
-CREATE TABLE IF NOT EXISTS fedgate_store ("only" boolean PRIMARY KEY DEFAULT true CHECK ("only"), id varchar NOT NULL);
-INSERT INTO fedgate_store (id) VALUES (gen_random_uuid()::text) ON CONFLICT DO NOTHING;
 
 DELETE FROM fedgate_schema;
 INSERT INTO fedgate_schema (version) VALUES (6);

@@ -1,3 +1,34 @@
+-- Beside `people`, wherever the search path finds it.
+SELECT set_config('search_path', quote_ident(nspname) || ', pg_temp', true)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE pg_class.oid = to_regclass('people');
+
+-- Which store this is: an interrupted import goes on in the one it began in. And who made it, which only the first migration
+-- sees: where that was a Thalamus, it may go on beside, and new hashes of passwords stay such as it reads. A database that was
+-- migrated before there was this mark is told by the hashes in it.
+CREATE TABLE IF NOT EXISTS fedgate_store ("only" boolean PRIMARY KEY DEFAULT true CHECK ("only"), id varchar NOT NULL);
+DO $$
+DECLARE
+    found varchar := 'thalamus';
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'fedgate_store'::regclass AND attname = 'origin') THEN
+        ALTER TABLE fedgate_store ADD COLUMN origin varchar;
+    END IF;
+    IF EXISTS (SELECT FROM fedgate_store WHERE origin IS NOT NULL) THEN
+        RETURN;
+    END IF;
+    IF to_regclass('people') IS NULL THEN
+        found := 'fedgate';
+    ELSIF to_regclass('fedgate_schema') IS NOT NULL THEN
+        IF EXISTS (SELECT FROM people WHERE data ->> 'password' LIKE '$argon2id$%') THEN
+            found := 'upgraded';
+        END IF;
+    END IF;
+    INSERT INTO fedgate_store (id, origin) VALUES (gen_random_uuid()::text, found)
+    ON CONFLICT ("only") DO UPDATE SET origin = excluded.origin;
+END
+$$;
+
 -- Thalamus' tables, as it creates them.
 CREATE TABLE IF NOT EXISTS people (id varchar PRIMARY KEY, data jsonb);
 CREATE TABLE IF NOT EXISTS pols (id varchar PRIMARY KEY, book varchar REFERENCES people (id), data jsonb);

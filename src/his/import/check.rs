@@ -4,11 +4,16 @@ use zeroize::Zeroizing;
 
 use super::records::MAX_RECORD_BYTES;
 use super::{ClearPasswords, Kind};
+use crate::his::error::Problem;
 use crate::his::hashing::Hashing;
 use crate::his::json::{self, Object, Value};
 use crate::his::{guard, people};
 use crate::password;
 use crate::path::new_person_id;
+
+/// A hash that the rule of the store excludes ([`HashRule`](crate::db::hashes::HashRule)).
+const UNREADABLE: &str = "`password` is a hash that a Thalamus on this database cannot read (argon2id); when none uses it any more, \
+                          set authentication.upgrade_hashes = true";
 
 /// A record that can be stored.
 pub(super) struct Checked {
@@ -88,12 +93,12 @@ async fn check_password(
             document.set("password", Value::Null);
             return Ok(());
         }
-        Some(Value::String(text)) if password::is_acceptable_hash(text) => return Ok(()),
+        Some(Value::String(text)) if password::is_acceptable_hash(text) => {
+            let kind = hashing.kind().await.map_err(|_| Fault::Hashing)?;
+            return if kind.admits(text) { Ok(()) } else { Err(Fault::because(UNREADABLE)) };
+        }
         Some(Value::String(_)) if clear_passwords == ClearPasswords::Refuse => {
             return Err(Fault::because("`password` is not a hash that is accepted (see --hash-passwords)"));
-        }
-        Some(Value::String(text)) if text.len() > password::MAX_PASSWORD_BYTES => {
-            return Err(Fault::because("`password` is too long"));
         }
         Some(Value::String(text)) if !password::can_sign_in(text.as_bytes()) => {
             return Err(Fault::because("`password` has a line break or NUL, with which nobody can sign in"));
@@ -101,7 +106,12 @@ async fn check_password(
         Some(Value::String(text)) => Zeroizing::new(text.clone()),
         Some(_) => return Err(Fault::because("`password` is no string")),
     };
-    let hash = hashing.hash(clear).await.map_err(|_| Fault::Hashing)?;
+    let hash = hashing.hash(clear).await.map_err(|problem| match problem {
+        Problem::PasswordTooLongFor(most) => {
+            Fault::because(format!("`password` is too long: at most {most} bytes are read of it"))
+        }
+        _ => Fault::Hashing,
+    })?;
     document.set("password", Value::String(hash));
     Ok(())
 }

@@ -18,7 +18,9 @@ use self::records::{Record, Records};
 use self::sidecar::{Purpose, Refused, State};
 use super::hashing::Hashing;
 use super::store::{Batch, BatchOutcome, Store};
+use crate::config::HashesConfig;
 use crate::db::DbError;
+use crate::db::hashes::HashRule;
 
 /// Most records of one transaction.
 const BATCH: usize = 500;
@@ -52,6 +54,8 @@ pub struct Import<'a> {
     pub kind: Kind,
     /// How passwords that are no hashes are taken.
     pub clear_passwords: ClearPasswords,
+    /// Which hashes are written.
+    pub hashes: HashesConfig,
     /// The file's path, beside which state and refused records are kept; none for standard input, which cannot be
     /// resumed and whose refused records go to `import.refused.jsonl`.
     pub path: Option<PathBuf>,
@@ -173,7 +177,7 @@ impl Import<'_> {
 
     /// Stores a batch; counts, and writes down what was refused.
     async fn store(&self, batch: Vec<Record>, summary: &mut Summary, refused: &mut Refused) -> Result<(), ImportError> {
-        let hashing = Hashing::new();
+        let hashing = Hashing::new(HashRule::new(self.store.database(), self.hashes));
         let mut origins = Vec::with_capacity(batch.len());
         let mut checked = Vec::with_capacity(batch.len());
         for record in batch {

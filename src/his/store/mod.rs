@@ -91,6 +91,14 @@ impl Store {
         }
     }
 
+    /// The database it is in.
+    pub fn database(&self) -> Database {
+        match self {
+            Self::Postgres(store) => Database::Postgres(store.pool()),
+            Self::Sqlite(store) => Database::Sqlite(store.sqlite()),
+        }
+    }
+
     /// Keeps to the primary, where that can be another server, for as long as it is polled.
     pub async fn watch_over(self) {
         match self {

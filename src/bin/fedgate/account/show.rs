@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fedgate::accounts::{Account, Instance, WaitingAccount};
+use fedgate::password::HashKind;
 use fedgate::{escape, password};
 use serde_json::{Value, json};
 
@@ -10,9 +11,15 @@ use super::{has_usable_password, quote, roles};
 use crate::Failure;
 use crate::print::Report;
 
-/// Shows one account.
-pub(super) fn show(account: &Account, instances: &[Instance], report: &mut Report) -> Result<(), Failure> {
-    let (word, words) = password_kind(account);
+/// Shows one account, in a store whose new hashes are of a kind.
+pub(super) fn show(
+    account: &Account,
+    kind: HashKind,
+    instances: &[Instance],
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let word = password_kind(account);
+    let words = password_in_words(word, kind);
     report.note("id", account.id.as_str());
     report.note("active", account.active);
     report.note("roles", account.roles.clone());
@@ -64,12 +71,12 @@ pub(super) fn list(mut accounts: Vec<Account>, limit: u32, report: &mut Report) 
     accounts.truncate(limit);
     let object = |account: &Account| {
         let Account { id, roles, active, .. } = account;
-        json!({ "id": id, "active": active, "roles": roles, "password": password_kind(account).0 })
+        json!({ "id": id, "active": active, "roles": roles, "password": password_kind(account) })
     };
     report.note("accounts", accounts.iter().map(object).collect::<Vec<_>>());
     for account in &accounts {
         let active = if account.active { "active" } else { "disabled" };
-        let (kind, roles) = (password_kind(account).0, roles::named(&account.roles));
+        let (kind, roles) = (password_kind(account), roles::named(&account.roles));
         report.line(&format!("{:<24}  {active:<8}  {kind:<8}  {roles}", account.id))?;
     }
     let last = accounts.last().filter(|_| has_more).map(|account| account.id.as_str());
@@ -81,12 +88,23 @@ pub(super) fn list(mut accounts: Vec<Account>, limit: u32, report: &mut Report) 
     }
 }
 
-/// How an account's password is stored, in a word for programs and in words for people.
-fn password_kind(account: &Account) -> (&'static str, &'static str) {
+/// How an account's password is stored, in a word for programs.
+fn password_kind(account: &Account) -> &'static str {
     match account.password_hash.as_deref() {
-        None => ("none", "none; cannot log in"),
-        Some(_) if !has_usable_password(account) => ("unusable", "unusable; cannot log in until it is set anew"),
-        Some(hash) if password::is_bcrypt(hash) => ("bcrypt", "bcrypt; replaced by argon2id at the next login"),
-        Some(_) => ("argon2id", "argon2id"),
+        None => "none",
+        Some(_) if !has_usable_password(account) => "unusable",
+        Some(hash) if password::is_bcrypt(hash) => "bcrypt",
+        Some(_) => "argon2id",
+    }
+}
+
+/// The same in words for people, with what becomes of it.
+fn password_in_words(word: &str, kind: HashKind) -> &str {
+    match (word, kind) {
+        ("none", _) => "none; cannot log in",
+        ("unusable", _) => "unusable; cannot log in until it is set anew",
+        ("bcrypt", HashKind::Argon2id(_)) => "bcrypt; replaced by argon2id at the next login",
+        ("argon2id", HashKind::Bcrypt) => "argon2id; cannot log in to a Thalamus until it is set anew",
+        _ => word,
     }
 }

@@ -37,6 +37,10 @@ impl Postgres {
         self.pool.most()
     }
 
+    pub(super) fn pool(&self) -> SessionPool {
+        self.pool.clone()
+    }
+
     /// The way to the server.
     pub(super) fn route(&self) -> &ServerRoute {
         self.pool.route()

@@ -30,6 +30,10 @@ impl SqliteStore {
         Self { sqlite, turns: StoreTurns::default() }
     }
 
+    pub(super) fn sqlite(&self) -> Sqlite {
+        self.sqlite.clone()
+    }
+
     /// How many connections there are for reads, which are the ones to share: writes take turns on one more.
     pub(super) fn connections(&self) -> usize {
         READERS

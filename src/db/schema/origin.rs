@@ -1,0 +1,82 @@
+//! Who made the database, and how many of its accounts a Thalamus beside could not log in.
+//!
+//! The one rule: the mark is written once, by the first migration, which alone sees what was there before it. A database that
+//! has none, because a program of before migrated it, is told by the hashes in it when it is migrated again.
+
+use std::time::Duration;
+
+use super::super::{Database, DbError, SessionPool, WaitReason};
+
+/// Who made the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreOrigin {
+    /// fedgate.
+    Own,
+    /// A Thalamus, which may use it still.
+    Thalamus,
+    /// A Thalamus; but a fedgate of before had replaced hashes in it already.
+    Upgraded,
+}
+
+/// Accounts whose password Thalamus cannot read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnreadableAccounts {
+    /// So many.
+    Counted(u64),
+    /// They were not counted in time.
+    Uncounted,
+}
+
+/// Who made the database; a Thalamus, where nothing tells.
+///
+/// # Errors
+/// The database is away, or refuses.
+pub async fn origin(database: &Database) -> Result<StoreOrigin, DbError> {
+    // A Thalamus has no embedded store.
+    let Database::Postgres(pool) = database else { return Ok(StoreOrigin::Own) };
+    let row = match pool.get().await?.query_opt("SELECT origin FROM fedgate_store", &[]).await {
+        Ok(row) => row,
+        Err(error) if error.lacks_schema() => None,
+        Err(error) if error.is_forbidden() => {
+            tracing::warn!(
+                "who made the database cannot be read ({error}): a Thalamus, by assumption; run `fedhis migrate`"
+            );
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    let mark: Option<String> = row.map_or(Ok(None), |row| row.try_get(0))?;
+    Ok(match mark.as_deref() {
+        Some("fedgate") => StoreOrigin::Own,
+        Some("upgraded") => StoreOrigin::Upgraded,
+        Some(_) | None => StoreOrigin::Thalamus,
+    })
+}
+
+/// How many accounts have a password that Thalamus cannot read, counted within `patience`.
+///
+/// # Errors
+/// The database is away, or refuses.
+pub async fn unreadable_accounts(database: &Database, patience: Duration) -> Result<UnreadableAccounts, DbError> {
+    match database {
+        Database::Postgres(pool) => count(pool, patience).await,
+        Database::Sqlite(sqlite) => {
+            let count = |db: &rusqlite::Connection| db.query_row(UNREADABLE, [], |row| row.get::<_, i64>(0));
+            Ok(UnreadableAccounts::Counted(sqlite.read(count).await?.unsigned_abs()))
+        }
+    }
+}
+
+async fn count(pool: &SessionPool, patience: Duration) -> Result<UnreadableAccounts, DbError> {
+    let mut session = pool.get().await?.without_limit();
+    let transaction = session.transaction().await?;
+    transaction.batch_execute(&format!("SET LOCAL statement_timeout = {}", patience.as_millis())).await?;
+    match transaction.query_one(UNREADABLE, &[]).await {
+        Ok(row) => Ok(UnreadableAccounts::Counted(row.try_get::<_, i64>(0)?.unsigned_abs())),
+        Err(error) if error.waited_for() == Some(WaitReason::Statement) => Ok(UnreadableAccounts::Uncounted),
+        Err(error) => Err(error),
+    }
+}
+
+// The table that logins read, because reading all documents takes long.
+const UNREADABLE: &str = "SELECT count(*) FROM fedgate_logins WHERE password LIKE '$argon2id$%'";
