@@ -188,7 +188,7 @@ fn what_keeps_it_from_starting_is_one_line_with_the_file_and_exit_2() {
     assert_eq!(code, Some(0), "{text}");
     let is_of_defaults = |line: &&str| line.starts_with("defaults ") || line.starts_with("  ");
     // Five, and the warning of a `*` among the origins.
-    assert_eq!(text.lines().filter(|line| !is_of_defaults(line)).count(), 6, "{text}");
+    assert_eq!(text.lines().filter(|line| !is_of_defaults(line)).count(), 7, "{text}");
     assert!(text.contains("(`his.max_record_bytes = 0` restores what was before)\n"), "{text}");
     assert!(text.contains(&format!("his at {}\n", gateway.upstream.address)), "{text}");
     let (code, text) = run(&["serve"]);
