@@ -6,6 +6,9 @@
 //!
 //! Pure: bytes in, verdict out. Called by `gateway::guarded` for every byte a client sends over HTTP/1.
 
+mod absolute;
+
+pub use absolute::{AbsoluteTarget, in_origin_form};
 use thiserror::Error;
 
 use crate::host::HostPort;
@@ -36,6 +39,9 @@ pub enum FramingError {
     /// Not exactly one Host, or one that is no name or address with or without a port.
     #[error("a request has exactly one Host, which is a name or an address")]
     Host,
+    /// A target in absolute form that names another host than `Host`.
+    #[error("the request target names another host than the Host header")]
+    OtherHost,
     /// A length that is no plain number, stands twice, or beside `Transfer-Encoding`; or an encoding other than `chunked`.
     #[error("the length of the body has no single reading")]
     BodyLength,
@@ -59,6 +65,7 @@ impl FramingError {
             Self::RequestLine
             | Self::HeaderLine
             | Self::Host
+            | Self::OtherHost
             | Self::BodyLength
             | Self::BodyNotExpected
             | Self::Connection
@@ -73,7 +80,7 @@ impl FramingError {
             Self::Method => "method_not_allowed",
             Self::HeaderLine => "bad_header",
             Self::HeadTooLarge => "head_too_large",
-            Self::Host => "bad_host",
+            Self::Host | Self::OtherHost => "bad_host",
             Self::BodyLength | Self::Chunk => "bad_framing",
             Self::BodyNotExpected => "body_not_expected",
             Self::Connection => "bad_connection_header",
@@ -218,7 +225,7 @@ fn check_request_line(line: &[u8]) -> Result<(&[u8], bool), FramingError> {
     }
 }
 
-/// Origin form (RFC 9112, 3.2.1): any other names a second host, or has no one reading. Nor has it a character that is
+/// Origin form (RFC 9112, 3.2.1), which a target in absolute form has been brought into before: any other has no one reading. Nor has it a character that is
 /// none of a URI: the proxy library answers both by itself, and no record would tell of it.
 fn is_origin_form(target: &[u8]) -> bool {
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();

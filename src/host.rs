@@ -43,6 +43,12 @@ impl<'a> HostPort<'a> {
         Some(Self { host, port })
     }
 
+    /// Whether another means the same, where a port that is not written is the usual one.
+    pub fn is_same(self, other: HostPort<'_>, usual_port: u16) -> bool {
+        let port = |of: HostPort<'_>| of.port.unwrap_or(usual_port);
+        self.normal() == other.normal() && port(self) == port(other)
+    }
+
     /// The host in one spelling: in lower case, an address in its shortest form (RFC 5952).
     fn normal(self) -> String {
         let address = self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));

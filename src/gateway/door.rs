@@ -25,6 +25,7 @@ use super::redirect::Redirect;
 use super::socket::Socket;
 use crate::authn::network;
 use crate::config::{AllowedOrigins, CorsConfig, LimitsConfig};
+use crate::host::HostList;
 use crate::observe::{Metrics, Recorder};
 
 /// What a client may take.
@@ -46,6 +47,7 @@ pub(super) struct Allowance {
 pub(super) struct Door {
     inside: Inside,
     allowed: Allowance,
+    hosts: Arc<HostList>,
     /// Requests on one connection.
     requests: u32,
     recorder: Recorder,
@@ -64,6 +66,7 @@ impl Door {
         inside: Inside,
         limits: &LimitsConfig,
         cors: &CorsConfig,
+        hosts: Arc<HostList>,
         recorder: Recorder,
         seats: Seats,
     ) -> Self {
@@ -74,7 +77,7 @@ impl Door {
             any_origin: cors.allowed == AllowedOrigins::Any,
             idle: limits.idle,
         };
-        Self { inside, allowed, requests: limits.requests_per_connection, recorder, seats }
+        Self { inside, allowed, hosts, requests: limits.requests_per_connection, recorder, seats }
     }
 
     /// A place for one more connection, of a source that is known or not yet.
@@ -93,7 +96,7 @@ impl Door {
             socket.expect_frames(self.allowed.head);
             self.inside.serve_http2(Box::new(socket), &course.stopping).await;
         } else {
-            let guarded = Guarded::new(socket, self.allowed, self.recorder.clone());
+            let guarded = Guarded::new(socket, self.allowed, Arc::clone(&self.hosts), self.recorder.clone());
             match &self.inside {
                 Inside::Gateway(app) => self.serve_http1(app, Box::new(guarded), course).await,
                 Inside::Redirect(app) => self.serve_http1(app, Box::new(guarded), course).await,

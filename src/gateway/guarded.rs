@@ -29,7 +29,8 @@ use super::fault::Fault;
 use super::pace::Pace;
 use super::socket::Socket;
 use crate::authn::network;
-use crate::framing::{BodyReader, FramingError, check_head, head_end, head_start};
+use crate::framing::{BodyReader, FramingError, check_head, head_end, head_start, in_origin_form};
+use crate::host::HostList;
 use crate::observe::{Detail, Kept, Record, Recorder};
 
 /// How long an answer to a broken request may take to be written.
@@ -44,6 +45,8 @@ pub(super) struct Guarded {
     /// How many of `held` may be read.
     released: usize,
     allowed: Allowance,
+    /// The hosts that a target in absolute form may name beside `Host`.
+    hosts: Arc<HostList>,
     timer: Option<Pin<Box<Sleep>>>,
     began: Instant,
     recorder: Recorder,
@@ -65,13 +68,14 @@ enum Phase {
 }
 
 impl Guarded {
-    pub(super) fn new(inner: Socket, allowed: Allowance, recorder: Recorder) -> Self {
+    pub(super) fn new(inner: Socket, allowed: Allowance, hosts: Arc<HostList>, recorder: Recorder) -> Self {
         Self {
             inner,
             phase: Phase::Head,
             held: Vec::new(),
             released: 0,
             allowed,
+            hosts,
             timer: Some(Box::pin(tokio::time::sleep(allowed.idle))),
             began: Instant::now(),
             recorder,
@@ -91,8 +95,12 @@ impl Guarded {
     fn judge(&mut self) -> Result<(), FramingError> {
         let start = head_start(&self.held);
         let head = self.held.get(start..).unwrap_or_default();
-        let Some(end) = head_end(head, self.allowed.head_bytes)? else { return Ok(()) };
+        let Some(mut end) = head_end(head, self.allowed.head_bytes)? else { return Ok(()) };
         self.held.drain(..start);
+        if let Some(origin) = in_origin_form(self.held.get(..end).unwrap_or_default(), &self.hosts)? {
+            self.held.splice(..end, origin.iter().copied());
+            end = origin.len();
+        }
         let mut body = BodyReader::new(check_head(self.held.get(..end).unwrap_or_default())?);
         let taken = body.feed(self.held.get(end..).unwrap_or_default())?;
         self.released = end + taken;

@@ -321,8 +321,9 @@ impl Prepared {
         let redirect = Arc::new(HttpServer::new_app(Redirect { port, hosts: gateway.hosts.clone() }));
         let admin = Arc::new(HttpServer::new_app(admin));
         let shortage = Arc::new(Shortage::default());
+        let hosts = Arc::new(gateway.hosts.clone());
         let entrance = |inside, seats, tls| Entrance {
-            door: Arc::new(Door::new(inside, limits, &self.config.cors, recorder.clone(), seats)),
+            door: Arc::new(Door::new(inside, limits, &self.config.cors, Arc::clone(&hosts), recorder.clone(), seats)),
             tls,
             proxies: Arc::new(gateway.proxies.clone()),
             patience: limits.head,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::fixture::Gateway;
 
 /// Pieces that request lines are made of: whole targets, then what stands behind a path.
-const TARGETS: [&str; 34] = [
+const TARGETS: [&str; 45] = [
     "/people/ANA",
     "/people/BOB",
     "/people",
@@ -40,6 +40,17 @@ const TARGETS: [&str; 34] = [
     "",
     "people",
     "http://hospital.example/people/ANA",
+    "HTTP://Hospital.example:80/people/ANA?x",
+    "https://hospital.example/people/BOB",
+    "http://hospital.example",
+    "http://hospital.example?x",
+    "http://hospital.example//people",
+    "http://hospital.example/people/../x",
+    "http://hospital.example/people/\"",
+    "http://hospital.example/people/ANA#x",
+    "http://u@hospital.example/people/ANA",
+    "http:///people/ANA",
+    "ftp://hospital.example/people/ANA",
     "hospital.example:443",
     "/people/ANA#x",
 ];

@@ -1,8 +1,11 @@
 //! The host that a client asks for: its one syntax, which are served, and what upstreams are asked by.
 
+use std::io::Write;
+
 use http::{HeaderMap, Request};
 
 use crate::fixture::{CANARY, Gateway, Setup, basic, find_header};
+use crate::http2::{END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, open, read};
 use crate::scripted::{Server, before_one};
 use crate::support::free_address;
 use crate::tls::connect_h2;
@@ -107,6 +110,47 @@ fn a_host_that_is_not_listed_is_served_by_no_listener() {
     };
     assert!(leads("hospital.example").starts_with("HTTP/1.1 308 "));
     assert!(leads("evil.example").starts_with("HTTP/1.1 400 "));
+}
+
+#[test]
+fn a_target_in_absolute_form_is_forwarded_in_origin_form_where_its_host_is_served() {
+    let authorization = basic("ANA", CANARY);
+    let ask = |gateway: &Gateway, target: &str| {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: hospital.example\r\nAuthorization: {authorization}\r\n");
+        gateway.send(format!("{head}Connection: close\r\n\r\n").as_bytes())
+    };
+    for (hosts, of_other) in [("", (400, "bad_host")), ("hospital.example,other.example", (200, "own"))] {
+        let environment = &[("FEDGATE_GATEWAY_HOSTS", hosts)];
+        let gateway = Gateway::start_as(&Setup { environment, ..Setup::default() });
+        assert_eq!(ask(&gateway, "http://hospital.example:80/people/ANA?x").status, 200);
+        let record = gateway.record();
+        assert_eq!((&record["path"], &record["reason"]), (&"/people/ANA".into(), &"own".into()));
+        let seen = gateway.upstream.seen();
+        assert!(seen[0].starts_with("GET /people/ANA?x HTTP/1.1\r\n"), "{seen:?}");
+        assert_eq!(find_header(&seen[0], "x-forwarded-host").as_deref(), Some("hospital.example"));
+        assert_eq!(ask(&gateway, "http://other.example/people/ANA").status, of_other.0);
+        let record = gateway.record();
+        assert_eq!(record["reason"], of_other.1, "{record}");
+        // The target's host is the one asked for, whatever `Host` says beside it.
+        let forwarded = gateway.upstream.seen().split_off(1);
+        let hosts: Vec<_> = forwarded.iter().filter_map(|seen| find_header(seen, "x-forwarded-host")).collect();
+        assert_eq!(hosts, if of_other.0 == 200 { vec!["other.example"] } else { vec![] });
+        assert_eq!(ask(&gateway, "http://evil/people/ANA").json()["code"], "bad_host");
+        assert_eq!(gateway.record()["path"], "http://evil/people/ANA");
+        assert_eq!(ask(&gateway, "http://hospital.example/people/DOC").status, 403);
+        // HTTP/2 has no such form: the host has a place of its own, beside which no other may stand.
+        for (path, host) in [("http://localhost/people/ANA", "localhost"), ("/people/ANA", "other.example")] {
+            let count = gateway.upstream.count();
+            let mut stream = open(&gateway);
+            let block = block_of("GET", path, &[("host", host)]);
+            stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)).unwrap();
+            let frames = read(&mut stream, |kind, number| number == 1 && (kind == HEADERS || kind == RST_STREAM));
+            let (kind, _, answer) = frames.last().unwrap();
+            // An indexed `:status 400` (RFC 7541, appendix A).
+            assert!(*kind == RST_STREAM || answer.first() == Some(&0x8c), "{path}, {host}: {frames:?}");
+            assert_eq!(gateway.upstream.count(), count);
+        }
+    }
 }
 
 #[test]

@@ -231,7 +231,8 @@ impl Command {
                         return Err(Failure::Usage(anyhow!(problem)));
                     }
                 };
-                Ok(explain::report(&policy, &routes(config.as_ref())?, &who, &method, &path))
+                let served = config.as_ref().map(|config| config.gateway.hosts.clone()).unwrap_or_default();
+                Ok(explain::report(&policy, (&routes(config.as_ref())?, &served), &who, &method, &path))
             }
             Self::Matrix { file, format, json, config } => {
                 let format = if json { Format::Json } else { format };

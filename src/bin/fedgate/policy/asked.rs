@@ -3,7 +3,10 @@
 //! The one rule: the same order as that of the gateway (the request line, the path, the method, who it is, the policy), and
 //! its own code for each.
 
-use fedgate::framing::{FramingError, check_head};
+use std::borrow::Cow;
+
+use fedgate::framing::{AbsoluteTarget, FramingError, check_head};
+use fedgate::host::HostList;
 use fedgate::path::{CanonicalPath, parse_target};
 use fedgate::pipeline::Refusal;
 use fedgate::policy::{Asked, Method, Question};
@@ -27,6 +30,18 @@ impl Unasked {
     /// Whoever cannot authenticate is told nothing else.
     pub(super) fn barred(why: &str) -> Self {
         Self { status: Some(401), sentence: why.to_owned(), to_everybody: false }
+    }
+}
+
+/// The target of a request line in origin form: one in absolute form is taken to come with the same `Host`, as clients must
+/// send it (RFC 9112, 3.2.2).
+pub(super) fn origin_form<'t>(method: &str, target: &'t str, served: &HostList) -> Result<Cow<'t, str>, Unasked> {
+    match AbsoluteTarget::parse(target) {
+        None => Ok(Cow::Borrowed(target)),
+        Some(absolute) if served.serves(absolute.authority()) => Ok(absolute.origin(method)),
+        Some(_) => {
+            Err(Unasked::to_everybody(421, "`gateway.hosts` does not list this host: the gateway answers 421".into()))
+        }
     }
 }
 

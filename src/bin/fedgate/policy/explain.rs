@@ -4,12 +4,13 @@ use anyhow::anyhow;
 use fedgate::accounts::Account;
 use fedgate::config::{ClientCertificates, Config};
 use fedgate::escape::shown;
+use fedgate::host::HostList;
 use fedgate::policy::{Decision, DenyReason, Explanation, PolicySet, Question, Reach, RoleSays, Says, hint};
 use fedgate::routes::Routes;
 use serde_json::{Value, json};
 
 use super::Report;
-use super::asked::{Unasked, parse, question};
+use super::asked::{Unasked, origin_form, parse, question};
 use crate::account::{has_usable_password, missing};
 use crate::{Failure, open_store, store_fault};
 
@@ -61,13 +62,23 @@ pub(crate) fn explained(
     path: &str,
 ) -> (Vec<String>, Value) {
     let who = Who::with_roles(principal.to_owned(), roles.to_owned());
-    let Report { lines, json, .. } = report(policy, routes, &who, method, path);
+    let Report { lines, json, .. } = report(policy, (routes, &HostList::default()), &who, method, path);
     (lines, json)
 }
 
-pub(super) fn report(policy: &PolicySet, routes: &Routes, who: &Who, method: &str, path: &str) -> Report {
-    let request = format!("{method} {path}");
-    let canonical = match parse(method, path) {
+pub(super) fn report(
+    policy: &PolicySet,
+    (routes, served): (&Routes, &HostList),
+    who: &Who,
+    method: &str,
+    target: &str,
+) -> Report {
+    let request = format!("{method} {target}");
+    let origin = match origin_form(method, target, served) {
+        Ok(origin) => origin,
+        Err(unasked) => return without_policy(&request, who, &unasked),
+    };
+    let canonical = match parse(method, &origin) {
         Ok(canonical) => canonical,
         Err(unasked) => return without_policy(&request, who, &unasked),
     };
