@@ -48,6 +48,8 @@ mod operating;
 mod tls;
 #[path = "gateway/http2.rs"]
 mod http2;
+#[path = "gateway/account_changes.rs"]
+mod account_changes;
 #[path = "gateway/authority.rs"]
 mod authority;
 #[path = "gateway/certificates.rs"]

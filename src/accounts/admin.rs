@@ -3,6 +3,8 @@
 //! The one rule: each change is one statement, so that it is there whole or not at all, and the trigger that raises the
 //! account epoch sees it as any other.
 
+use rusqlite::Transaction;
+
 use super::{Accounts, AccountsError, WRITE_TIMEOUT, within};
 use crate::db::{Database, spelling};
 
@@ -75,11 +77,11 @@ impl Accounts {
             }
             Database::Sqlite(database) => {
                 let id = id.to_owned();
-                let add = database.write(move |transaction| match spelling::has_twin(transaction, &id)? {
+                let add = move |transaction: &Transaction<'_>| match spelling::has_twin(transaction, &id)? {
                     true => Ok(0),
                     false => transaction.execute(SQLITE_ADD, [id, data]),
-                });
-                self.run_named_embedded(add).await? as u64
+                };
+                self.run_named_embedded(database, add).await? as u64
             }
         };
         Ok(written == 1)
@@ -98,8 +100,8 @@ impl Accounts {
             Database::Postgres(pool) => self.run_named(pool, POSTGRES_CHANGE, &[&id, &value, &member, &id]).await?,
             Database::Sqlite(database) => {
                 let parameters = [id.to_owned(), value, format!("$.{member}")];
-                let change = database.write(move |transaction| transaction.execute(SQLITE_CHANGE, parameters));
-                self.run_named_embedded(change).await? as u64
+                let change = move |transaction: &Transaction<'_>| transaction.execute(SQLITE_CHANGE, parameters);
+                self.run_named_embedded(database, change).await? as u64
             }
         };
         Ok(written == 1)

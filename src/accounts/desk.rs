@@ -3,6 +3,7 @@
 //! The one rule: as for every change, one statement each, which the triggers of the account epoch see; and no more than the
 //! HIS does for its callers: who is active, or has pages or documents, is not deleted.
 
+use rusqlite::Transaction;
 use tokio_postgres::types::ToSql;
 
 use super::{Account, Accounts, AccountsError, READ_TIMEOUT, Row, WRITE_TIMEOUT, within};
@@ -73,11 +74,11 @@ impl Accounts {
                 Database::Postgres(pool) => _ = self.run_named(pool, "SELECT fedgate_unlock($1)", &[&id]).await?,
                 Database::Sqlite(sqlite) => {
                     let id = id.to_owned();
-                    let write = sqlite.write(move |transaction| {
+                    let write = move |transaction: &Transaction<'_>| {
                         transaction.execute("UPDATE fedgate_epoch SET epoch = epoch + 1", [])?;
                         transaction.execute(SQLITE_NAME, [id])
-                    });
-                    self.run_named_embedded(write).await?;
+                    };
+                    self.run_named_embedded(sqlite, write).await?;
                 }
             }
             Ok(())
@@ -102,8 +103,8 @@ impl Accounts {
             },
             Database::Sqlite(sqlite) => {
                 let id = id.to_owned();
-                let delete = sqlite.write(move |transaction| transaction.execute(SQLITE_DELETE, [id]));
-                self.run_named_embedded(delete).await? as u64
+                let delete = move |transaction: &Transaction<'_>| transaction.execute(SQLITE_DELETE, [id]);
+                self.run_named_embedded(sqlite, delete).await? as u64
             }
         };
         if deleted > 0 {

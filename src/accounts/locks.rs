@@ -9,13 +9,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::Transaction;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::{Accounts, AccountsError};
 use crate::config::StoreConfig;
-use crate::db::{Database, DbError, SessionPool, WaitReason};
+use crate::db::actor::ChangeActor;
+use crate::db::{Database, DbError, SessionPool, Sqlite, WaitReason};
 
 /// How long an operator's change waits for a lock, in times of what a request does: it may be urgent. Not so long that the limit
 /// of the whole change ([`super::WRITE_TIMEOUT`]) comes first, and long enough to find the holder.
@@ -37,6 +39,9 @@ impl Accounts {
         let pid: i32 = session.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
         let transaction = session.transaction().await?;
         transaction.batch_execute(&format!("SET LOCAL lock_timeout = {}", self.lock_timeout().as_millis())).await?;
+        if let Some(actor) = &self.actor {
+            transaction.execute("SELECT set_config('fedgate.actor', $1, true)", &[&actor.setting()]).await?;
+        }
         let written = self.naming(transaction.execute(sql, parameters), pid).await?;
         transaction.commit().await?;
         Ok(written)
@@ -52,11 +57,14 @@ impl Accounts {
         }
     }
 
-    /// Awaits a change of the embedded store; whoever was in its way is mostly there still.
-    pub(super) async fn run_named_embedded<T>(
-        &self,
-        change: impl Future<Output = Result<T, DbError>>,
-    ) -> Result<T, AccountsError> {
+    /// Changes the embedded store; whoever is in the way is mostly there still when that has failed.
+    pub(super) async fn run_named_embedded<T, F>(&self, sqlite: &Sqlite, change: F) -> Result<T, AccountsError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let actor = self.actor.clone();
+        let change = sqlite.write(move |transaction| ChangeActor::write(actor.as_deref(), transaction, change));
         match change.await {
             Err(error) if error.waited_for() == Some(WaitReason::Lock) => Err(match self.process_before() {
                 Some(by) => AccountsError::Locked { by },

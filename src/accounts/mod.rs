@@ -9,6 +9,7 @@
 mod admin;
 mod desk;
 mod error;
+mod events;
 mod instances;
 mod locks;
 mod watch;
@@ -22,12 +23,14 @@ use serde::Deserialize;
 pub use admin::{AccountChange, NewAccount};
 pub use desk::AccountDeletion;
 pub use error::AccountsError;
+pub use events::{AccountEvent, MemberChange};
 pub use instances::{
     CacheFigures, Instance, LIVE_FOR, REPORT_EVERY, Report, Spread, WaitingAccount, WaitingAccounts, listed_for,
 };
 pub use watch::{Watch, watch};
 
 use crate::config::StoreConfig;
+use crate::db::actor::ChangeActor;
 use crate::db::{Database, DbError, postgres};
 
 /// How many epochs of changes the database remembers; a reader further behind drops everything it holds.
@@ -81,6 +84,8 @@ pub struct Accounts {
     /// Where an instance reports itself: no request, however many there are, keeps a report waiting.
     reports: Database,
     config: StoreConfig,
+    /// Who changes accounts here; the gateway changes none but by logins.
+    actor: Option<Arc<ChangeActor>>,
     /// The epoch that the watch was told last: no read that begins after that may tell a lower one.
     told: Arc<AtomicU64>,
 }
@@ -104,7 +109,12 @@ impl Accounts {
                 (database.clone(), database)
             }
         };
-        Ok(Self { database, reports, config: config.clone(), told: Arc::default() })
+        Ok(Self { database, reports, config: config.clone(), actor: None, told: Arc::default() })
+    }
+
+    /// The same accounts, changed by somebody: every change names the actor.
+    pub fn acting_as(self, actor: ChangeActor) -> Self {
+        Self { actor: Some(Arc::new(actor)), ..self }
     }
 
     /// From now on every answer is of one server, the first that answers: for a command that asks several things.
@@ -194,11 +204,18 @@ impl Accounts {
     async fn replace_hash_unbounded(&self, id: &str, old: &str, new: &str) -> Result<bool, AccountsError> {
         let replaced = match &self.database {
             Database::Postgres(pool) => {
-                pool.get().await?.execute(POSTGRES_REPLACE_HASH, &[&id, &old, &new, &id]).await?
+                let (sql, acts) = (ChangeActor::told_by(POSTGRES_REPLACE_HASH, 5), ChangeActor::login(id).setting());
+                pool.get().await?.execute(&sql, &[&id, &old, &new, &id, &acts]).await?
             }
             Database::Sqlite(sqlite) => {
                 let (id, old, new) = (id.to_owned(), old.to_owned(), new.to_owned());
-                sqlite.write(move |transaction| transaction.execute(SQLITE_REPLACE_HASH, [id, old, new])).await? as u64
+                let replace = move |transaction: &rusqlite::Transaction<'_>| {
+                    let actor = ChangeActor::login(&id);
+                    ChangeActor::write(Some(&actor), transaction, |transaction| {
+                        transaction.execute(SQLITE_REPLACE_HASH, [&id, &old, &new])
+                    })
+                };
+                sqlite.write(replace).await? as u64
             }
         };
         Ok(replaced == 1)

@@ -14,6 +14,7 @@ use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
 use fedgate::assertion::Verifier;
 use fedgate::config::{Config, StoreConfig};
+use fedgate::db::actor::ChangeActor;
 use fedgate::db::{Database, DbError, hashes, schema};
 use fedgate::his::import::{ClearPasswords, Import, ImportError, Kind};
 use fedgate::his::store::Store;
@@ -300,7 +301,7 @@ async fn migrate(config: &Config) -> Result<(), Failure> {
 }
 
 async fn seed(config: &Config) -> Result<(), Failure> {
-    let store = Store::new(open_ready(config).await?);
+    let store = Store::new(open_ready(config).await?).acting_as(ChangeActor::importer());
     let said = match demo::seed(&store).await? {
         true => "the demo federation is loaded",
         false => "there are people in the store; nothing was changed",
@@ -309,7 +310,7 @@ async fn seed(config: &Config) -> Result<(), Failure> {
 }
 
 async fn import(config: &Config, kind: Kind, source: &Path, clear_passwords: ClearPasswords) -> Result<(), Failure> {
-    let store = Store::new(open_ready(config).await?);
+    let store = Store::new(open_ready(config).await?).acting_as(ChangeActor::importer());
     let path = (source != Path::new("-")).then(|| source.to_owned());
     let file = match &path {
         Some(path) => {

@@ -3,6 +3,7 @@
 //! The one rule: an error tells "the database is away" ([`DbError::Unavailable`], to be answered with 503 and tried
 //! again) from everything else. Called by `accounts` and by `his::store`. Knows no documents and no HTTP.
 
+pub mod actor;
 pub mod follow;
 pub mod hashes;
 pub mod postgres;

@@ -35,6 +35,7 @@ mod hop;
 mod answer;
 mod admin;
 mod report;
+mod account_changes;
 mod stop;
 mod handover;
 mod pid_file;
@@ -190,6 +191,10 @@ impl Prepared {
         let warnings = self.policy.load().warnings(&self.pipeline.routes().asked());
         tell_warnings(&self.config.policy.roles, &warnings);
         self.keep_watch(&control, &reporter, &file, &asked);
+        let (authenticator, records) = (Arc::clone(&self.authenticator), recorder.clone());
+        supervise(&control, "the record of changes of accounts", move || {
+            account_changes::record(Arc::clone(&authenticator), records.clone())
+        });
         let traffic = Arc::new(Traffic::new(&gateway.limits));
         let entrances = self.entrances(&gateway, recorder.clone(), file, &traffic);
         let requests = runtime("requests", gateway.threads)?;

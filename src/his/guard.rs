@@ -23,6 +23,7 @@ use super::password::{self, Words};
 use super::store::{Reach, Store};
 use super::{Service, body};
 use crate::assertion::{AssertionError, Claims, EXCHANGE, HEADER, Scope};
+use crate::db::actor::ChangeActor;
 use crate::path::MAX_ID_BYTES;
 
 /// The endpoint claim of pages that need no principal.
@@ -43,9 +44,10 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// The store, where every statement counts to this account's share of the connections.
+    /// The store, where every statement counts to this account's share of the connections, and every change of an account names
+    /// it.
     pub(super) fn store(&self, service: &Service) -> Store {
-        service.store.of(&self.account)
+        service.store.of(&self.account).acting_as(ChangeActor::caller(&self.account, &self.request_id))
     }
 
     /// Whether the caller may write `roles` and `active` of a person.

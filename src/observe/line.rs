@@ -46,6 +46,11 @@ impl Line {
         let _ = write!(self.bytes, "{value}");
     }
 
+    pub(super) fn flag(&mut self, key: &str, value: bool) {
+        self.key(key);
+        let _ = write!(self.bytes, "{value}");
+    }
+
     pub(super) fn text(&mut self, key: &'static str, value: &str) {
         self.text_within(key, value, MAX_TEXT);
     }

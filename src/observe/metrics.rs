@@ -32,6 +32,7 @@ pub struct Metrics {
     pub records_lost: IntCounter,
     /// Requests of anonymous callers that have no record of their own.
     pub records_merged: IntCounter,
+    account_changes: IntCounterVec,
     /// Bytes of records.
     pub records_bytes: IntCounter,
     records_free: IntGauge,
@@ -200,6 +201,14 @@ impl Metrics {
             "Requests of anonymous callers that share a record with others",
         )?;
         registry.register(Box::new(records_merged.clone()))?;
+        let account_changes = IntCounterVec::new(
+            Opts::new(
+                "fedgate_account_changes_total",
+                "Changes of accounts that were recorded here, by the way they were made",
+            ),
+            &["via"],
+        )?;
+        registry.register(Box::new(account_changes.clone()))?;
         let records_bytes = IntCounter::new("fedgate_records_bytes_total", "Bytes of records")?;
         registry.register(Box::new(records_bytes.clone()))?;
         let records_free =
@@ -220,6 +229,7 @@ impl Metrics {
             connections_refused,
             records_lost,
             records_merged,
+            account_changes,
             records_bytes,
             records_free,
             handshakes_failed,
@@ -245,6 +255,11 @@ impl Metrics {
     /// Counts one request that was not forwarded, or failed; `reason` is one of the words that records have.
     pub(super) fn refusal(&self, reason: &str) {
         self.refusals.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts one change of an account that was recorded; `via` is one of the words that events have.
+    pub fn account_change(&self, via: &str) {
+        self.account_changes.with_label_values(&[via]).inc();
     }
 
     /// Everything, in the text format of Prometheus, with what `samples` tells just now. One at a time, so that nobody sees

@@ -9,6 +9,7 @@
 //! on the disk, or taken from stdout ([`Recorder::keep`]); one look at the disk serves all who ask at a time. Nobody waits for
 //! a disk or a reader that does not answer, and no thread that serves is ever blocked by waiting.
 
+mod account_change;
 mod cause;
 mod journal;
 mod line;
@@ -36,6 +37,7 @@ use tokio::sync::mpsc::{OwnedPermit, Sender, channel};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+pub use account_change::AccountChangeLine;
 pub use cause::with_causes;
 use journal::Journal;
 pub use log::{Log, LogError, log_to_stderr};
@@ -235,6 +237,16 @@ impl Recorder {
         match room.or_else(|| self.room()) {
             Some(Room(room)) => drop(room.send(Entry::Awaited(record.line(None), sender))),
             None => self.metrics.records_lost.inc(),
+        }
+        Kept { told: receiver.shared(), request_id: None }
+    }
+
+    /// The same for a change of an account.
+    pub fn keep_change(&self, change: &AccountChangeLine<'_>) -> Kept {
+        let (sender, receiver) = oneshot::channel();
+        // Without room it is not kept, and asked for again.
+        if let Some(Room(room)) = self.room() {
+            drop(room.send(Entry::Awaited(change.line(), sender)));
         }
         Kept { told: receiver.shared(), request_id: None }
     }

@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod account_events;
 mod assertion;
 mod before;
 mod bodies;

@@ -1,5 +1,6 @@
 //! `fedgate account`: accounts of either store, from the command line.
 
+mod history;
 mod quote;
 mod roles;
 mod show;
@@ -51,6 +52,18 @@ pub(crate) enum Command {
         /// Begin after this id: with the last one of the page before.
         #[arg(long, value_name = "ID", allow_hyphen_values = true)]
         after: Option<String>,
+        /// How many at most.
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+    /// Show what became of an account, or of all, and by whom: what was changed when, the latest first.
+    History {
+        /// The id of the person, also of one that was deleted; all without one.
+        #[arg(allow_hyphen_values = true)]
+        id: Option<String>,
+        /// Begin before this event: with the last one of the page before.
+        #[arg(long, value_name = "EVENT")]
+        before: Option<i64>,
         /// How many at most.
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
@@ -157,6 +170,10 @@ async fn work(config: &Config, command: Command, report: &mut Report) -> Result<
             let listed =
                 accounts.list(after.as_deref(), limit + 1).await.map_err(|error| store_fault(config, error))?;
             show::list(listed, limit, report)
+        }
+        Command::History { id, before, limit } => {
+            let events = accounts.history(id.as_deref(), before, limit + 1).await;
+            history::show(id.as_deref(), events.map_err(|error| store_fault(config, error))?, limit, report)
         }
         Command::Passwd { id, wait } => {
             stored(config, &accounts, &id).await?;

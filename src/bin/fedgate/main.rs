@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use fedgate::accounts::Accounts;
 use fedgate::config::{Config, StoreConfig};
+use fedgate::db::actor::ChangeActor;
 use fedgate::db::hashes::HashRule;
 use fedgate::db::{Database, schema};
 use fedgate::gateway::Prepared;
@@ -225,7 +226,7 @@ pub(crate) async fn open_store(config: &Config) -> Result<Accounts, Failure> {
     let accounts = Accounts::open(&config.store).await.map_err(|error| Failure::Usage(error.into()))?;
     accounts.keep_to_one_server().await.map_err(|error| store_fault(config, error))?;
     check_schema(config, accounts.database()).await?;
-    Ok(accounts)
+    Ok(accounts.acting_as(ChangeActor::operator()))
 }
 
 /// Sees that the schema is not older than this program; tells its version.

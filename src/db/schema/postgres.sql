@@ -119,6 +119,7 @@ CREATE OR REPLACE FUNCTION fedgate_people_truncated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM fedgate_record_changes(ARRAY[NULL]::varchar[]);
+    PERFORM fedgate_record_event('all_deleted', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
     DELETE FROM fedgate_logins;
     RETURN NULL;
 END
@@ -167,14 +168,111 @@ $$;
 
 GRANT EXECUTE ON FUNCTION fedgate_login(jsonb) TO PUBLIC;
 
+-- What became of accounts, and by whom: one event for each account that was made or deleted, or has another password, other
+-- roles or another mark of activity. It is written by the transaction of the change, so that neither is there without the other.
+-- Nothing here can fail where the change does not: no condition, no foreign key, and lengths are cut.
+CREATE TABLE IF NOT EXISTS fedgate_account_events (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    what varchar NOT NULL,
+    account varchar COLLATE "C",
+    roles_before varchar,
+    roles_after varchar,
+    active_before varchar,
+    active_after varchar,
+    password varchar,
+    via varchar NOT NULL,
+    actor varchar,
+    request_id varchar,
+    database_user varchar NOT NULL DEFAULT session_user,
+    application varchar NOT NULL DEFAULT left(current_setting('application_name'), 128),
+    -- A gateway writes it to its records until then; recorded, once one has.
+    taken_until timestamptz,
+    recorded boolean NOT NULL DEFAULT false
+);
+CREATE INDEX IF NOT EXISTS fedgate_account_events_account ON fedgate_account_events (account, id);
+CREATE INDEX IF NOT EXISTS fedgate_account_events_unrecorded ON fedgate_account_events (id) WHERE NOT recorded;
+
+-- Writes down one event. The programs say in `fedgate.actor` who acts, in which way and by which request; any other session is
+-- `outside`, and the user of the database and the name of its program stand beside either. Of a password it is told that it was
+-- set, changed or removed, or hashed anew by a login, which is a change of nobody's rights and goes to no record.
+CREATE OR REPLACE FUNCTION fedgate_record_event(
+    what varchar, account varchar,
+    password_before varchar, password_after varchar, roles_before varchar, roles_after varchar,
+    active_before varchar, active_after varchar
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    acts text := coalesce(current_setting('fedgate.actor', true), '');
+    via text := substring(acts FROM '^(http|command|import|login) ');
+    is_rights boolean := roles_before IS DISTINCT FROM roles_after OR active_before IS DISTINCT FROM active_after;
+    password text := CASE
+        WHEN password_before IS NOT DISTINCT FROM password_after OR what IN ('deleted', 'all_deleted') THEN NULL
+        WHEN coalesce(password_before, '') = '' THEN 'set'
+        WHEN coalesce(password_after, '') = '' THEN 'removed'
+        WHEN via = 'login' AND NOT is_rights THEN 'rehashed'
+        ELSE 'changed'
+    END;
+BEGIN
+    INSERT INTO fedgate_account_events (
+        what, account, roles_before, roles_after, active_before, active_after, password, via, actor, request_id, recorded
+    ) VALUES (
+        what, left(account, 256),
+        CASE WHEN roles_before IS DISTINCT FROM roles_after THEN roles_before END,
+        CASE WHEN roles_before IS DISTINCT FROM roles_after THEN roles_after END,
+        CASE WHEN active_before IS DISTINCT FROM active_after THEN active_before END,
+        CASE WHEN active_before IS DISTINCT FROM active_after THEN active_after END,
+        password,
+        coalesce(via, CASE current_setting('session_replication_role') WHEN 'replica' THEN 'replication' ELSE 'outside' END),
+        CASE WHEN via IS NOT NULL THEN left(substring(acts FROM '^[a-z]+ [^ ]* (.*)$'), 512) END,
+        CASE WHEN via IS NOT NULL THEN left(nullif(split_part(acts, ' ', 2), ''), 128) END,
+        password = 'rehashed' IS TRUE
+    );
+END
+$$;
+REVOKE ALL ON FUNCTION
+    fedgate_record_event(varchar, varchar, varchar, varchar, varchar, varchar, varchar, varchar) FROM PUBLIC;
+
+-- Takes the oldest events that no record has yet, for half a minute: a gateway that dies meanwhile leaves them to another one.
+-- For whoever may report as a gateway.
+CREATE OR REPLACE FUNCTION fedgate_take_events(most bigint) RETURNS SETOF fedgate_account_events
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF NOT has_table_privilege(session_user, 'fedgate_instances', 'UPDATE') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'a gateway needs UPDATE on the table fedgate_instances';
+    END IF;
+    RETURN QUERY UPDATE fedgate_account_events SET taken_until = clock_timestamp() + interval '30 seconds'
+    WHERE id IN (
+        SELECT event.id FROM fedgate_account_events AS event
+        WHERE NOT event.recorded AND (event.taken_until IS NULL OR event.taken_until < clock_timestamp())
+        ORDER BY event.id LIMIT most FOR UPDATE SKIP LOCKED
+    ) RETURNING *;
+END
+$$;
+
+-- Notes that events are recorded.
+CREATE OR REPLACE FUNCTION fedgate_events_recorded(ids bigint[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF NOT has_table_privilege(session_user, 'fedgate_instances', 'UPDATE') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'a gateway needs UPDATE on the table fedgate_instances';
+    END IF;
+    UPDATE fedgate_account_events SET recorded = true WHERE id = ANY (ids) AND NOT recorded;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION fedgate_login_kept() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    old_login record;
+    new_login record;
 BEGIN
     IF TG_OP <> 'INSERT' THEN
         DELETE FROM fedgate_logins
         WHERE id = OLD.id::varchar COLLATE "C" AND NOT EXISTS (
             SELECT FROM people WHERE people.id = OLD.id AND people.id::varchar COLLATE "C" = OLD.id::varchar COLLATE "C"
         );
+        SELECT * INTO old_login FROM fedgate_login(OLD.data);
     END IF;
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO fedgate_logins (id, password, roles, active, row_writer, row_place)
@@ -183,7 +281,30 @@ BEGIN
         WHERE people.id = NEW.id
         ON CONFLICT (id) DO UPDATE SET
             password = excluded.password, roles = excluded.roles, active = excluded.active,
-            row_writer = excluded.row_writer, row_place = excluded.row_place;
+            row_writer = excluded.row_writer, row_place = excluded.row_place
+        RETURNING password, roles, active INTO new_login;
+        IF NOT FOUND THEN
+            SELECT * INTO new_login FROM fedgate_login(NEW.data);
+        END IF;
+    END IF;
+    IF TG_OP = 'UPDATE' AND OLD.id::varchar COLLATE "C" = NEW.id::varchar COLLATE "C" THEN
+        IF old_login IS DISTINCT FROM new_login THEN
+            PERFORM fedgate_record_event(
+                'changed', NEW.id::varchar, old_login.password, new_login.password, old_login.roles, new_login.roles,
+                old_login.active, new_login.active
+            );
+        END IF;
+        RETURN NULL;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        PERFORM fedgate_record_event(
+            'deleted', OLD.id::varchar, old_login.password, NULL, old_login.roles, NULL, old_login.active, NULL
+        );
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        PERFORM fedgate_record_event(
+            'created', NEW.id::varchar, NULL, new_login.password, NULL, new_login.roles, NULL, new_login.active
+        );
     END IF;
     RETURN NULL;
 END
@@ -215,11 +336,19 @@ LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
 $$;
 GRANT EXECUTE ON FUNCTION fedgate_triggers(regclass) TO PUBLIC;
 
--- What changed while a trigger was away is told now.
+-- What changed while a trigger was away is told now, and that nobody knows who changed what by then.
 DO $$
+DECLARE
+    fire boolean := (SELECT fire FROM fedgate_triggers('people'));
 BEGIN
-    IF EXISTS (SELECT FROM people) AND NOT (SELECT fire FROM fedgate_triggers('people')) THEN
+    IF NOT EXISTS (SELECT FROM people) THEN
+        RETURN;
+    END IF;
+    IF NOT fire THEN
         PERFORM fedgate_record_changes(ARRAY[NULL]::varchar[]);
+    END IF;
+    IF NOT fire OR NOT EXISTS (SELECT FROM fedgate_account_events) THEN
+        INSERT INTO fedgate_account_events (what, via) VALUES ('unwatched', 'migration');
     END IF;
 END
 $$;
@@ -253,7 +382,7 @@ CREATE OR REPLACE TRIGGER fedgate_login_kept AFTER INSERT OR UPDATE OR DELETE ON
     FOR EACH ROW EXECUTE FUNCTION fedgate_login_kept();
 ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_login_kept;
 
--- Whoever may read people may read of them what a login needs, and which hashes are written.
+-- Whoever may read people may read of them what a login needs, which hashes are written, and how accounts came to be so.
 DO $$
 DECLARE
     reader record;
@@ -263,7 +392,7 @@ BEGIN
         FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) AS acl LEFT JOIN pg_roles ON pg_roles.oid = grantee
         WHERE pg_class.oid = 'people'::regclass AND privilege_type = 'SELECT' AND (grantee = 0 OR rolname IS NOT NULL)
     LOOP
-        EXECUTE 'GRANT SELECT ON fedgate_logins, fedgate_store TO ' || reader.name;
+        EXECUTE 'GRANT SELECT ON fedgate_logins, fedgate_store, fedgate_account_events TO ' || reader.name;
     END LOOP;
 END
 $$;

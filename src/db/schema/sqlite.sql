@@ -43,17 +43,60 @@ SELECT row_id, CAST(row_id AS TEXT) COLLATE BINARY AS id,
     substr(data -> '$.active', 1, 16) AS active
 FROM (SELECT id AS row_id, CASE WHEN json_valid(data) THEN data END AS data FROM people);
 
--- Whether every trigger is there, and those that keep the logins do.
+-- What became of accounts, and by whom, as in PostgreSQL. Times are in UTC; taken_until is in s since 1970.
+CREATE TABLE IF NOT EXISTS fedgate_account_events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    what TEXT NOT NULL,
+    account TEXT,
+    roles_before TEXT,
+    roles_after TEXT,
+    active_before TEXT,
+    active_after TEXT,
+    password TEXT,
+    via TEXT NOT NULL,
+    actor TEXT,
+    request_id TEXT,
+    taken_until INTEGER,
+    recorded INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS fedgate_account_events_account ON fedgate_account_events (account, id);
+CREATE INDEX IF NOT EXISTS fedgate_account_events_unrecorded ON fedgate_account_events (id) WHERE NOT recorded;
+
+-- Who writes, for the length of one transaction of the programs: they put the row here and take it away. Any other program has
+-- none, and is `outside`.
+CREATE TABLE IF NOT EXISTS fedgate_actor (
+    "only" INTEGER PRIMARY KEY DEFAULT 1 CHECK ("only" = 1), via TEXT NOT NULL, actor TEXT, request_id TEXT
+);
+DELETE FROM fedgate_actor;
+-- One row, whoever writes.
+DROP VIEW IF EXISTS fedgate_acting;
+CREATE VIEW fedgate_acting AS
+SELECT coalesce(via, 'outside') AS via, actor, request_id FROM (SELECT 1 AS one) LEFT JOIN fedgate_actor ON true;
+
+-- Whether every trigger is there, and those that keep the logins do, and those that write the events.
 DROP VIEW IF EXISTS fedgate_triggers;
 CREATE VIEW fedgate_triggers AS
-SELECT count(*) = 4 AS fire FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'people'
-AND name IN ('fedgate_people_updated', 'fedgate_people_replaced', 'fedgate_people_inserted', 'fedgate_people_deleted')
-AND (sql LIKE '%fedgate_logins%' OR name = 'fedgate_people_replaced');
+SELECT count(*) = 7 AS fire FROM sqlite_schema WHERE type = 'trigger' AND (
+    tbl_name = 'people'
+    AND name IN ('fedgate_people_updated', 'fedgate_people_replaced', 'fedgate_people_inserted', 'fedgate_people_deleted')
+    AND (sql LIKE '%fedgate_logins%' OR name = 'fedgate_people_replaced')
+    OR tbl_name = 'fedgate_logins'
+    AND name IN ('fedgate_login_made', 'fedgate_login_changed', 'fedgate_login_deleted')
+);
 
 -- What changed while a trigger was away has no epoch, and nobody has kept the logins.
 CREATE TEMP TABLE fedgate_untold AS
 SELECT 1 WHERE EXISTS (SELECT 1 FROM people) AND NOT (SELECT fire FROM fedgate_triggers);
+-- What the migration itself does to the logins is no event.
+DROP TRIGGER IF EXISTS fedgate_login_made;
+DROP TRIGGER IF EXISTS fedgate_login_changed;
+DROP TRIGGER IF EXISTS fedgate_login_deleted;
 UPDATE fedgate_epoch SET epoch = epoch + 1 WHERE EXISTS (SELECT 1 FROM fedgate_untold);
+-- Nor does anybody know who changed what by then.
+INSERT INTO fedgate_account_events (what, via) SELECT 'unwatched', 'migration'
+WHERE EXISTS (SELECT 1 FROM fedgate_untold)
+   OR EXISTS (SELECT 1 FROM people) AND NOT EXISTS (SELECT 1 FROM fedgate_account_events);
 INSERT INTO fedgate_account_changes SELECT epoch, NULL FROM fedgate_epoch WHERE EXISTS (SELECT 1 FROM fedgate_untold);
 DELETE FROM fedgate_logins WHERE EXISTS (SELECT 1 FROM fedgate_untold);
 INSERT INTO fedgate_logins SELECT id, password, roles, active FROM fedgate_logins_due
@@ -84,8 +127,9 @@ BEGIN
     INSERT INTO fedgate_account_changes SELECT epoch, old.id FROM fedgate_epoch;
     INSERT INTO fedgate_account_changes SELECT epoch, new.id FROM fedgate_epoch WHERE new.id IS NOT old.id COLLATE BINARY;
     DELETE FROM fedgate_account_changes WHERE epoch < (SELECT epoch FROM fedgate_epoch) - 10000;
-    DELETE FROM fedgate_logins WHERE id IN (old.id COLLATE BINARY, new.id COLLATE BINARY);
-    INSERT INTO fedgate_logins SELECT id, password, roles, active FROM fedgate_logins_due WHERE row_id = new.id;
+    DELETE FROM fedgate_logins WHERE id = old.id COLLATE BINARY AND id <> new.id COLLATE BINARY;
+    INSERT INTO fedgate_logins SELECT id, password, roles, active FROM fedgate_logins_due WHERE row_id = new.id
+    ON CONFLICT (id) DO UPDATE SET password = excluded.password, roles = excluded.roles, active = excluded.active;
 END;
 
 -- REPLACE takes a row away without a trigger of deletion (recursive_triggers is off); one that was not there is never cached.
@@ -105,8 +149,8 @@ BEGIN
     ) AND NOT EXISTS (
         SELECT 1 FROM people WHERE people.id = fedgate_logins.id AND fedgate_logins.id = people.id COLLATE BINARY
     );
-    DELETE FROM fedgate_logins WHERE id = new.id COLLATE BINARY;
-    INSERT INTO fedgate_logins SELECT id, password, roles, active FROM fedgate_logins_due WHERE row_id = new.id;
+    INSERT INTO fedgate_logins SELECT id, password, roles, active FROM fedgate_logins_due WHERE row_id = new.id
+    ON CONFLICT (id) DO UPDATE SET password = excluded.password, roles = excluded.roles, active = excluded.active;
 END;
 
 CREATE TRIGGER fedgate_people_deleted AFTER DELETE ON people
@@ -115,6 +159,41 @@ BEGIN
     INSERT INTO fedgate_account_changes SELECT epoch, old.id FROM fedgate_epoch;
     DELETE FROM fedgate_account_changes WHERE epoch < (SELECT epoch FROM fedgate_epoch) - 10000;
     DELETE FROM fedgate_logins WHERE id = old.id COLLATE BINARY;
+END;
+
+-- Events, from what is kept of logins: a row that is replaced has an old and a new state there, and in `people` none.
+CREATE TRIGGER fedgate_login_made AFTER INSERT ON fedgate_logins
+BEGIN
+    INSERT INTO fedgate_account_events (what, account, roles_after, active_after, password, via, actor, request_id)
+    SELECT 'created', new.id, new.roles, new.active, CASE WHEN coalesce(new.password, '') <> '' THEN 'set' END, acting.*
+    FROM fedgate_acting AS acting;
+END;
+CREATE TRIGGER fedgate_login_changed AFTER UPDATE ON fedgate_logins
+WHEN old.password IS NOT new.password OR old.roles IS NOT new.roles OR old.active IS NOT new.active
+BEGIN
+    INSERT INTO fedgate_account_events (
+        what, account, roles_before, roles_after, active_before, active_after, password, via, actor, request_id, recorded
+    )
+    SELECT 'changed', new.id,
+        CASE WHEN old.roles IS NOT new.roles THEN old.roles END, CASE WHEN old.roles IS NOT new.roles THEN new.roles END,
+        CASE WHEN old.active IS NOT new.active THEN old.active END,
+        CASE WHEN old.active IS NOT new.active THEN new.active END,
+        CASE
+            WHEN old.password IS new.password THEN NULL
+            WHEN coalesce(old.password, '') = '' THEN 'set'
+            WHEN coalesce(new.password, '') = '' THEN 'removed'
+            WHEN acting.via = 'login' AND old.roles IS new.roles AND old.active IS new.active THEN 'rehashed'
+            ELSE 'changed'
+        END,
+        acting.*,
+        acting.via = 'login' AND old.roles IS new.roles AND old.active IS new.active
+            AND coalesce(old.password, '') <> '' AND coalesce(new.password, '') <> ''
+    FROM fedgate_acting AS acting;
+END;
+CREATE TRIGGER fedgate_login_deleted AFTER DELETE ON fedgate_logins
+BEGIN
+    INSERT INTO fedgate_account_events (what, account, roles_before, active_before, via, actor, request_id)
+    SELECT 'deleted', old.id, old.roles, old.active, acting.* FROM fedgate_acting AS acting;
 END;
 
 -- The gateways that run; seen is in ms since 1970.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::SharesConfig;
+use crate::db::actor::ChangeActor;
 use crate::db::{Database, DbError, follow};
 use crate::his::etag::IfMatch;
 use crate::his::json::Object;
@@ -96,6 +97,14 @@ impl Store {
         match self {
             Self::Postgres(store) => Database::Postgres(store.pool()),
             Self::Sqlite(store) => Database::Sqlite(store.sqlite()),
+        }
+    }
+
+    /// The same store, for who acts: changes of accounts name it.
+    pub fn acting_as(self, actor: ChangeActor) -> Self {
+        match self {
+            Self::Postgres(store) => Self::Postgres(store.acting_as(actor)),
+            Self::Sqlite(store) => Self::Sqlite(store.acting_as(actor)),
         }
     }
 

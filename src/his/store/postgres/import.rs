@@ -56,7 +56,8 @@ impl Postgres {
                 Table::Pols | Table::Dus | Table::Institutions | Table::PersonalDocs => None,
             },
         };
-        let outcomes = records.iter().map(|record| store(&transaction, &statements, record));
+        let acts = self.acts();
+        let outcomes = records.iter().map(|record| store(&transaction, &statements, record, acts.as_deref()));
         let outcomes = try_join_all(outcomes).await?;
         transaction.commit().await?;
         Ok(outcomes)
@@ -67,13 +68,14 @@ async fn store(
     transaction: &SessionTransaction<'_>,
     statements: &Statements,
     record: &Record<'_>,
+    acts: Option<&str>,
 ) -> Result<BatchOutcome, DbError> {
     let text = record.document.to_text();
     let anyone = None::<&str>;
     let lower_case = spelling::lower_case(record.id);
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&record.id, &text, &anyone, &record.book];
     if statements.twin.is_some() {
-        parameters.push(&lower_case);
+        parameters.extend([&lower_case as &(dyn ToSql + Sync), &acts]);
     }
     if transaction.execute(&statements.insert, &parameters).await? > 0 {
         return Ok(BatchOutcome::Created);

@@ -7,12 +7,15 @@ mod documents;
 mod import;
 mod list;
 
+use std::sync::Arc;
+
 use tokio_postgres::types::ToSql;
 
 use super::shares::StoreTurns;
 use super::sql::{self, Dialect, Table};
 use super::visible::seen;
 use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach, RecordText};
+use crate::db::actor::ChangeActor;
 use crate::db::route::ServerRoute;
 use crate::db::{DbError, PooledSession, SessionPool, spelling};
 use crate::his::etag::IfMatch;
@@ -25,11 +28,12 @@ const DIALECT: Dialect = Dialect::Postgres;
 pub struct Postgres {
     pool: SessionPool,
     turns: StoreTurns,
+    actor: Option<Arc<ChangeActor>>,
 }
 
 impl Postgres {
     pub(super) fn new(pool: SessionPool) -> Self {
-        Self { pool, turns: StoreTurns::default() }
+        Self { pool, turns: StoreTurns::default(), actor: None }
     }
 
     /// How many connections there are.
@@ -56,7 +60,17 @@ impl Postgres {
 
     /// The same store, with other turns.
     pub(super) fn with(&self, turns: StoreTurns) -> Self {
-        Self { pool: self.pool.clone(), turns }
+        Self { turns, ..self.clone() }
+    }
+
+    /// The same store, for who acts.
+    pub(super) fn acting_as(self, actor: ChangeActor) -> Self {
+        Self { actor: Some(Arc::new(actor)), ..self }
+    }
+
+    /// Who acts, as the database is told; `None` for a session past these programs.
+    fn acts(&self) -> Option<String> {
+        self.actor.as_deref().map(ChangeActor::setting)
     }
 
     /// A session to read.
@@ -91,10 +105,10 @@ impl Postgres {
     pub(super) async fn create(&self, key: &Key, text: String, reach: &Reach) -> Result<Created, DbError> {
         let session = self.writer().await?;
         let (id, book, own) = (key.id(), key.book(), reach.own());
-        let lower_case = spelling::lower_case(id);
+        let (lower_case, acts) = (spelling::lower_case(id), self.acts());
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &text, &own, &book];
         if key.table() == Table::People {
-            parameters.push(&lower_case);
+            parameters.extend([&lower_case as &(dyn ToSql + Sync), &acts]);
         }
         let statement = session.prepare_cached(&insert(key.table())).await?;
         let inserted = match session.execute(&statement, &parameters).await {
@@ -125,8 +139,12 @@ impl Postgres {
     ) -> Result<Changed, DbError> {
         let patch = patch.to_text();
         let most = condition.most.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
-        let parameters: [&(dyn ToSql + Sync); 5] = [&key.id(), &key.book(), &reach.own(), &patch, &most];
-        let sql = merge(key);
+        let (id, book, own, acts) = (key.id(), key.book(), reach.own(), self.acts());
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &book, &own, &patch, &most];
+        if key.table() == Table::People {
+            parameters.push(&acts);
+        }
+        let sql = told_by(key, merge(key), parameters.len());
         let mut session = self.writer().await?;
         if !condition.tag.is_conditional() {
             let statement = session.prepare_cached(&sql).await?;
@@ -182,7 +200,13 @@ impl Postgres {
                 return Ok(Deleted::InUse);
             }
         }
-        let statement = transaction.prepare_cached(&sql::delete(DIALECT, key)).await?;
+        let acts = self.acts();
+        let mut parameters = parameters.to_vec();
+        if key.table() == Table::People {
+            parameters.push(&acts);
+        }
+        let sql = told_by(key, sql::delete(DIALECT, key), parameters.len());
+        let statement = transaction.prepare_cached(&sql).await?;
         match transaction.execute(&statement, &parameters).await {
             Err(error) if error.is_foreign_key_violation() => return Ok(Deleted::InUse),
             deleted => deleted?,
@@ -200,6 +224,14 @@ fn merge(key: &Key) -> String {
     let fits = format!("($5::bigint IS NULL OR {size} <= $5 OR {size} <= octet_length(data::text))");
     let takes = "coalesce(jsonb_typeof(data), 'null') IN ('object', 'null')";
     format!("{} AND {takes} AND {fits}", sql::update(DIALECT, key, MERGED))
+}
+
+/// A statement that changes a row, which tells who acts where that is a person's; `place` is the parameter for that.
+fn told_by(key: &Key, statement: String, place: usize) -> String {
+    match key {
+        Key::Person(_) => ChangeActor::told_by(&statement, place),
+        Key::Page { .. } | Key::Unit(..) => statement,
+    }
 }
 
 /// What kind of value the row holds; parameters as in [`Key::condition`].
@@ -223,14 +255,15 @@ fn twin() -> String {
 }
 
 /// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the only person within reach (or null), `$4` book; for a person,
-/// `$5` is the id in lower case.
+/// `$5` is the id in lower case, and `$6` says who acts.
 fn insert(table: Table) -> String {
     match table {
         Table::People => format!(
             "INSERT INTO people (id, data) SELECT $1::varchar, $2::text::jsonb \
              WHERE ($3::text IS NULL OR $1 = $3) AND $4::text IS NULL \
-             AND NOT EXISTS (SELECT 1 FROM people WHERE {}) ON CONFLICT DO NOTHING",
-            spelling::POSTGRES_IS_TWIN
+             AND NOT EXISTS (SELECT 1 FROM people WHERE {}) AND {} ON CONFLICT DO NOTHING",
+            spelling::POSTGRES_IS_TWIN,
+            ChangeActor::condition(6)
         ),
         Table::Pols => format!(
             "INSERT INTO pols (id, book, data) SELECT $1::varchar, $4::varchar, $2::text::jsonb \

@@ -7,6 +7,7 @@ use super::super::sql::STORE_ID;
 use super::super::{Created, Key, Reach};
 use super::{SqliteStore, insert};
 use crate::db::DbError;
+use crate::db::actor::ChangeActor;
 use crate::his::json::Object;
 
 impl SqliteStore {
@@ -24,7 +25,8 @@ impl SqliteStore {
         let work = move |transaction: &Transaction<'_>| {
             records.iter().map(|(key, document)| store(transaction, key, document)).collect()
         };
-        self.write(work).await
+        let actor = self.actor.clone();
+        self.write(move |transaction| ChangeActor::write(actor.as_deref(), transaction, work)).await
     }
 }
 

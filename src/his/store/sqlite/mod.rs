@@ -6,12 +6,15 @@ mod documents;
 mod import;
 mod list;
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::shares::StoreTurns;
 use super::sql::{self, Dialect, Table};
 use super::visible::seen;
 use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach, RecordText};
+use crate::db::actor::ChangeActor;
 use crate::db::{DbError, READERS, Sqlite, spelling};
 use crate::his::etag::IfMatch;
 use crate::his::json::{self, Object, Value};
@@ -23,11 +26,12 @@ const DIALECT: Dialect = Dialect::Sqlite;
 pub struct SqliteStore {
     sqlite: Sqlite,
     turns: StoreTurns,
+    actor: Option<Arc<ChangeActor>>,
 }
 
 impl SqliteStore {
     pub(super) fn new(sqlite: Sqlite) -> Self {
-        Self { sqlite, turns: StoreTurns::default() }
+        Self { sqlite, turns: StoreTurns::default(), actor: None }
     }
 
     pub(super) fn sqlite(&self) -> Sqlite {
@@ -41,7 +45,25 @@ impl SqliteStore {
 
     /// The same store, with other turns.
     pub(super) fn with(&self, turns: StoreTurns) -> Self {
-        Self { sqlite: self.sqlite.clone(), turns }
+        Self { turns, ..self.clone() }
+    }
+
+    /// The same store, for who acts.
+    pub(super) fn acting_as(self, actor: ChangeActor) -> Self {
+        Self { actor: Some(Arc::new(actor)), ..self }
+    }
+
+    /// Writes to a person's row, as who acts.
+    async fn write_of<T, F>(&self, key: &Key, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let actor = match key {
+            Key::Person(_) => self.actor.clone(),
+            Key::Page { .. } | Key::Unit(..) => None,
+        };
+        self.write(move |transaction| ChangeActor::write(actor.as_deref(), transaction, work)).await
     }
 
     async fn read<T, F>(&self, work: F) -> Result<T, DbError>
@@ -80,8 +102,8 @@ impl SqliteStore {
     }
 
     pub(super) async fn create(&self, key: &Key, text: String, reach: &Reach) -> Result<Created, DbError> {
-        let (key, reach) = (key.clone(), reach.clone());
-        self.write(move |transaction| insert(transaction, &key, &text, &reach)).await
+        let (of, key, reach) = (key, key.clone(), reach.clone());
+        self.write_of(of, move |transaction| insert(transaction, &key, &text, &reach)).await
     }
 
     pub(super) async fn patch(
@@ -91,7 +113,7 @@ impl SqliteStore {
         condition: &PatchCondition,
         reach: &Reach,
     ) -> Result<Changed, DbError> {
-        let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
+        let (of, key, condition, reach) = (key, key.clone(), condition.clone(), reach.clone());
         let work = move |transaction: &Transaction<'_>| {
             let Some(seen) = visible(transaction, &key, &reach)? else {
                 return Ok(Changed::Missing);
@@ -115,7 +137,7 @@ impl SqliteStore {
             statement.execute(params![key.id(), key.book(), reach.own(), object.to_text()])?;
             Ok(Changed::Done)
         };
-        self.write(work).await
+        self.write_of(of, work).await
     }
 
     pub(super) async fn count(&self, owned: Owned, person: &str, most: i64, reach: &Reach) -> Result<i64, DbError> {
@@ -128,7 +150,7 @@ impl SqliteStore {
     }
 
     pub(super) async fn delete(&self, key: &Key, condition: &IfMatch, reach: &Reach) -> Result<Deleted, DbError> {
-        let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
+        let (of, key, condition, reach) = (key, key.clone(), condition.clone(), reach.clone());
         let work = move |transaction: &Transaction<'_>| {
             let Some(seen) = visible(transaction, &key, &reach)? else {
                 return Ok(Deleted::Missing);
@@ -150,7 +172,7 @@ impl SqliteStore {
                 deleted => deleted.map(|_| Deleted::Done),
             }
         };
-        self.write(work).await
+        self.write_of(of, work).await
     }
 }
 

@@ -1,0 +1,78 @@
+//! What became of accounts, and by whom, as it is shown.
+
+use fedgate::accounts::{AccountEvent, MemberChange};
+use serde_json::{Value, json};
+
+use super::quote;
+use crate::Failure;
+use crate::print::Report;
+
+/// Shows events, the latest first, of which there is one more than `limit` if there are more.
+pub(super) fn show(
+    account: Option<&str>,
+    mut events: Vec<AccountEvent>,
+    limit: u32,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = events.len() > limit;
+    events.truncate(limit);
+    events.iter().try_for_each(|event| report.line(&in_words(event)))?;
+    report.note("events", events.iter().map(object).collect::<Vec<_>>());
+    let next = events.last().filter(|_| has_more).map(|event| event.id);
+    report.note("next", next);
+    match (next, account) {
+        (Some(next), _) => Ok(report.line(&format!("there are earlier ones; go on with `--before={next}`"))?),
+        (None, Some(account)) if events.is_empty() => {
+            Ok(report.line(&format!("nothing is known of {}", quote::quoted(account)))?)
+        }
+        (None, _) if events.is_empty() => Ok(report.line("nothing is known")?),
+        (None, _) => Ok(()),
+    }
+}
+
+fn in_words(event: &AccountEvent) -> String {
+    let AccountEvent { at, what, account, via, actor, request_id, database_user, application, .. } = event;
+    let mut words = match (what.as_str(), account) {
+        ("all_deleted", _) => format!("{at}  all accounts were deleted"),
+        ("unwatched", _) => format!("{at}  what changed before this is not known"),
+        (what, account) => format!("{at}  {} {what}", account.as_deref().unwrap_or("?")),
+    };
+    let of = |name, change: &MemberChange| {
+        change.is_change().then(|| format!("{name} {} -> {}", shown(&change.before), shown(&change.after)))
+    };
+    let password = event.password.as_ref().map(|word| format!("password {word}"));
+    let changes: Vec<_> =
+        [of("roles", &event.roles), of("active", &event.active), password].into_iter().flatten().collect();
+    if !changes.is_empty() {
+        words += &format!(": {}", changes.join(", "));
+    }
+    words += &match (actor, request_id) {
+        (Some(actor), Some(request)) => format!("  by {actor} ({via}, request {request})"),
+        (Some(actor), None) => format!("  by {actor} ({via})"),
+        (None, _) => format!("  by a program of {via}"),
+    };
+    if let Some(user) = database_user {
+        words += &format!(", database user {user}");
+    }
+    match application.as_deref() {
+        None | Some("" | "fedgate") => words,
+        Some(application) => format!("{words}, application {application}"),
+    }
+}
+
+fn shown(value: &Option<Value>) -> String {
+    value.as_ref().map_or("none".to_owned(), Value::to_string)
+}
+
+fn object(event: &AccountEvent) -> Value {
+    let change = |change: &MemberChange| match change.is_change() {
+        true => json!({ "before": change.before, "after": change.after }),
+        false => Value::Null,
+    };
+    json!({
+        "id": event.id, "at": event.at, "what": event.what, "account": event.account, "roles": change(&event.roles),
+        "active": change(&event.active), "password": event.password, "via": event.via, "actor": event.actor,
+        "request_id": event.request_id, "database_user": event.database_user, "application": event.application,
+    })
+}

@@ -1,0 +1,105 @@
+//! A change of an account, as a line among the records: who made whom what.
+//!
+//! The one rule: it is told apart from a record of a request by its member `event`, and never holds a hash.
+
+use serde_json::Value;
+
+use super::line::Line;
+
+/// What a line tells of one change of an account.
+#[derive(Debug, Clone, Copy)]
+pub struct AccountChangeLine<'a> {
+    /// The number of the event in the store: the same in every line about it, should there be two.
+    pub id: i64,
+    /// When, in UTC (RFC 3339).
+    pub at: &'a str,
+    /// `created`, `changed`, `deleted`, `all_deleted`, `unwatched`.
+    pub what: &'a str,
+    /// Whose, but where it is of all.
+    pub account: Option<&'a str>,
+    /// The roles before and after, where they changed.
+    pub roles: [Option<&'a Value>; 2],
+    /// The mark of activity before and after, where it changed.
+    pub active: [Option<&'a Value>; 2],
+    /// What became of the password.
+    pub password: Option<&'a str>,
+    /// In which way.
+    pub via: &'a str,
+    /// Who.
+    pub actor: Option<&'a str>,
+    /// The request that made it.
+    pub request_id: Option<&'a str>,
+    /// The user of the database.
+    pub database_user: Option<&'a str>,
+    /// What the program called itself to the database.
+    pub application: Option<&'a str>,
+}
+
+impl AccountChangeLine<'_> {
+    pub(super) fn line(&self) -> Vec<u8> {
+        let mut line = Line::begin();
+        line.text("time", self.at);
+        line.text("event", &format!("account_{}", self.what));
+        line.number("event.id", self.id.unsigned_abs());
+        let mut text = |key, value: Option<&str>| {
+            if let Some(value) = value {
+                line.text(key, value);
+            }
+        };
+        text("account", self.account);
+        text("password", self.password);
+        text("via", self.via.into());
+        text("actor", self.actor);
+        text("request.id", self.request_id);
+        text("database.user", self.database_user);
+        text("database.application", self.application);
+        member(&mut line, ["roles.before", "roles.after"], self.roles);
+        member(&mut line, ["active.before", "active.after"], self.active);
+        line.end()
+    }
+}
+
+/// A member that changed: as a list where it is one of texts, and else as the JSON that it is.
+fn member(line: &mut Line, keys: [&'static str; 2], values: [Option<&Value>; 2]) {
+    for (key, value) in keys.into_iter().zip(values) {
+        let Some(value) = value else { continue };
+        let texts =
+            value.as_array().and_then(|list| list.iter().map(|text| text.as_str().map(str::to_owned)).collect());
+        match (texts, value) {
+            (Some(texts), _) => line.list(key, Vec::<String>::as_slice(&texts)),
+            (None, Value::Bool(is)) => line.flag(key, *is),
+            (None, value) => line.text(key, &value.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_one_bounded_line_whatever_its_texts_are() {
+        let nasty = "\u{202e}\n\"".repeat(1000);
+        let (many, yes) = (serde_json::json!(vec!["nurse"; 10_000]), Value::Bool(true));
+        let change = AccountChangeLine {
+            id: 7,
+            at: "2026-11-29T11:00:00.000000Z",
+            what: "changed",
+            account: Some(&nasty),
+            roles: [Some(&many), Some(&many)],
+            active: [None, Some(&yes)],
+            password: Some("changed"),
+            via: "outside",
+            actor: Some(&nasty),
+            request_id: Some(&nasty),
+            database_user: Some(&nasty),
+            application: Some(&nasty),
+        };
+        let line = String::from_utf8(change.line()).unwrap();
+        assert!(line.len() <= 16 * 1024 && line.matches('\n').count() == 1, "{} bytes", line.len());
+        let told: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&told["event"], &told["event.id"]), (&"account_changed".into(), &7.into()));
+        assert_eq!((&told["active.after"], &told["active.before"]), (&yes, &Value::Null));
+        assert!(told["roles.after"].as_array().unwrap().len() > 200 && told["cut"].as_array().unwrap().len() == 7);
+    }
+}
