@@ -97,6 +97,9 @@ async fn postgres_whose_ids_have_no_case_takes_nobody_for_another() {
             assert_eq!(accounts.read(from).await.unwrap(), None);
             assert_eq!(accounts.read(to).await.unwrap().unwrap().id, to);
             assert_eq!(differences(&his).await, "", "{kind}");
+            let last = accounts.history(None, None, 2).await.unwrap();
+            let last = last.iter().map(|event| (event.what.as_str(), event.account.as_deref()));
+            assert_eq!(last.collect::<Vec<_>>(), [("created", Some(to)), ("deleted", Some(from))], "{kind}");
         }
     }
 }

@@ -203,8 +203,9 @@ CREATE OR REPLACE FUNCTION fedgate_record_event(
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    acts text := coalesce(current_setting('fedgate.actor', true), '');
-    via text := substring(acts FROM '^(http|command|import|login) ');
+    -- Some operations do not know every collation, and variables have that of the column of ids.
+    acts text COLLATE "C" := coalesce(current_setting('fedgate.actor', true), '');
+    via text COLLATE "C" := substring(acts FROM '^(http|command|import|login) ');
     is_rights boolean := roles_before IS DISTINCT FROM roles_after OR active_before IS DISTINCT FROM active_after;
     password text := CASE
         WHEN password_before IS NOT DISTINCT FROM password_after OR what IN ('deleted', 'all_deleted') THEN NULL
@@ -290,7 +291,7 @@ BEGIN
     IF TG_OP = 'UPDATE' AND OLD.id::varchar COLLATE "C" = NEW.id::varchar COLLATE "C" THEN
         IF old_login IS DISTINCT FROM new_login THEN
             PERFORM fedgate_record_event(
-                'changed', NEW.id::varchar, old_login.password, new_login.password, old_login.roles, new_login.roles,
+                'changed', NEW.id::varchar COLLATE "C", old_login.password, new_login.password, old_login.roles, new_login.roles,
                 old_login.active, new_login.active
             );
         END IF;
@@ -298,12 +299,12 @@ BEGIN
     END IF;
     IF TG_OP <> 'INSERT' THEN
         PERFORM fedgate_record_event(
-            'deleted', OLD.id::varchar, old_login.password, NULL, old_login.roles, NULL, old_login.active, NULL
+            'deleted', OLD.id::varchar COLLATE "C", old_login.password, NULL, old_login.roles, NULL, old_login.active, NULL
         );
     END IF;
     IF TG_OP <> 'DELETE' THEN
         PERFORM fedgate_record_event(
-            'created', NEW.id::varchar, NULL, new_login.password, NULL, new_login.roles, NULL, new_login.active
+            'created', NEW.id::varchar COLLATE "C", NULL, new_login.password, NULL, new_login.roles, NULL, new_login.active
         );
     END IF;
     RETURN NULL;
