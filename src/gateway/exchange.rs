@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{Method, Version, header};
 use pingora_core::{Error, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
 
 use super::upstream::ServerLine;
 use crate::assertion::EXCHANGE;
@@ -44,6 +45,28 @@ impl ServerExchange {
             request.insert_header(header::CONNECTION, "close")?;
         }
         request.insert_header(EXCHANGE, &self.word)
+    }
+
+    /// Keeps the next piece of a body of HTTP/2 until the server takes more, or its client has cancelled it.
+    ///
+    /// pingora looks at the client while it has room for one more piece, and not while a write to the server blocks: a
+    /// cancelled stream would keep its part of the connection's window for as long as that write may take, and the other
+    /// streams would stand still. A piece that waits here leaves that room. Of HTTP/1 nothing is shared, and what a client
+    /// has sent before it went away hides that it did.
+    ///
+    /// # Errors
+    /// The client has cancelled the request, or gone.
+    pub(super) async fn keep_back(&self, session: &mut Session) -> Result<()> {
+        let Some(line) = self.line.as_ref().filter(|_| session.is_http2()) else { return Ok(()) };
+        tokio::select! {
+            biased;
+            taken = line.is_taken() => {
+                // Then pingora finds out for itself.
+                let _ = taken;
+                Ok(())
+            }
+            gone = session.as_mut().read_body_or_idle(true) => gone.map(drop).map_err(|error| error.into_down()),
+        }
     }
 
     /// Makes sure that an answer is to this request, as far as anybody can tell.

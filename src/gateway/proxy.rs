@@ -37,6 +37,8 @@ use crate::pipeline::Pipeline;
 
 /// Most bytes that are sent over HTTP/2 in one piece.
 const H2_CHUNK_BYTES: u64 = 64 * 1024;
+/// Bytes of a body that are sent to a server without asking whether it takes them.
+const UNASKED_BYTES: u64 = 64 * 1024;
 /// Most interim answers (1xx) to one request.
 const MAX_INTERIM: u32 = 8;
 
@@ -160,7 +162,7 @@ impl ProxyHttp for Gateway {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         is_end: bool,
         ctx: &mut Context,
@@ -176,6 +178,10 @@ impl ProxyHttp for Gateway {
             return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route allows");
         }
         end_once(body, is_end);
+        // What a socket has room for anyhow is not asked about.
+        if ctx.body_bytes > UNASKED_BYTES {
+            ctx.exchange.keep_back(session).await?;
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::fixture::{Gateway, PATIENCE, find_header};
+use crate::fixture::{CANARY, Gateway, PATIENCE, basic, find_header};
 use crate::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, open, read};
 use crate::scripted::{Server, before, before_one, until};
 
@@ -156,6 +156,82 @@ fn an_upload_that_nobody_takes_ends_although_its_client_has_cancelled_it() {
     assert_ne!(record["status"], 200, "{record}");
     assert!(began.elapsed() < PATIENCE);
     assert_eq!(gateway.admin_get("/livez").status, 200);
+}
+
+/// Sends a body for as long as there is room for it.
+async fn send_until_stuck(body: &mut h2::SendStream<bytes::Bytes>) {
+    loop {
+        body.reserve_capacity(16 * 1024);
+        let room = std::future::poll_fn(|cx| body.poll_capacity(cx));
+        // A window that stays shut so long is one that nobody opens.
+        match tokio::time::timeout(Duration::from_millis(100), room).await {
+            Ok(Some(Ok(room))) => body.send_data(vec![b'x'; room].into(), false).unwrap(),
+            Ok(ended) => panic!("the stream has ended: {ended:?}"),
+            Err(_) => return,
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_upload_gives_its_window_back_at_once() {
+    // It takes connections, and little of a body; what a socket holds is small, too.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 4096).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().flatten().map(Some).collect::<Vec<_>>());
+    let environment = [("FEDGATE_GATEWAY_MAX_BODY_BYTES", "1073741824")];
+    let gateway = crate::scripted::before_in(&environment, &[address.to_string()], "write_timeout_ms = 600000");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut sender = crate::tls::connect_h2(&gateway).await;
+        let post = |path: &str| {
+            let request = http::Request::post(format!("https://localhost{path}"));
+            request.header("authorization", basic("ANA", CANARY)).body(()).unwrap()
+        };
+        // The window of a connection is that of sixteen streams; two show what becomes of it, and seventeen took it all.
+        for number in 0..2 {
+            sender = sender.ready().await.unwrap();
+            let (_, mut body) = sender.send_request(post("/x/1"), false).unwrap();
+            send_until_stuck(&mut body).await;
+            body.send_reset(h2::Reason::CANCEL);
+            let record = gateway.record();
+            assert_eq!((&record["path"], &record["reason"]), (&"/x/1".into(), &"client_gone".into()), "{number}");
+        }
+        sender = sender.ready().await.unwrap();
+        let (answer, mut body) = sender.send_request(post("/pols/ANA/1"), false).unwrap();
+        body.send_data(vec![b'x'; 60 * 1024].into(), true).unwrap();
+        let answer = tokio::time::timeout(PATIENCE, answer).await.expect("there is room for others").unwrap();
+        assert_eq!(answer.status(), 200);
+    });
+}
+
+#[test]
+fn an_answer_to_a_body_that_is_not_taken_is_passed_on() {
+    // It answers in the middle of a body, and reads no further.
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&server, 4096).unwrap();
+    let address = server.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let answered = server.incoming().flatten().map(|mut stream| {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig");
+            stream
+        });
+        answered.collect::<Vec<_>>()
+    });
+    let environment = [("FEDGATE_GATEWAY_MAX_BODY_BYTES", "1073741824")];
+    let gateway = crate::scripted::before_in(&environment, &[address.to_string()], "write_timeout_ms = 5000");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let sender = crate::tls::connect_h2(&gateway).await;
+        let request = http::Request::post("https://localhost/x/1").body(()).unwrap();
+        let (answer, mut body) = sender.ready().await.unwrap().send_request(request, false).unwrap();
+        let sending = tokio::spawn(async move {
+            send_until_stuck(&mut body).await;
+            body
+        });
+        let answer = tokio::time::timeout(PATIENCE, answer).await.expect("an answer").unwrap();
+        assert_eq!(answer.status(), 413);
+        drop(sending);
+    });
 }
 
 #[test]

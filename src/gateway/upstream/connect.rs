@@ -18,7 +18,9 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::upstreams::peer::{Tracer, Tracing};
 use pingora_core::{Error, ErrorType, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{Shutdown, shutdown};
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 /// How often connections are looked at: a request may be late by this much.
@@ -98,6 +100,25 @@ impl Connections {
 }
 
 impl ServerLine {
+    /// Waits until the server takes more bytes, or has answered, or is gone: until there is something for pingora to do. At
+    /// once where there is already, which is looked up without registering anything.
+    ///
+    /// # Errors
+    /// The system has no room for one more registration.
+    pub(in crate::gateway) async fn is_taken(&self) -> io::Result<()> {
+        if self.has_news()? {
+            return Ok(());
+        }
+        // Nothing but its readiness is asked, which is the same for every kind of socket.
+        let socket = TcpStream::from_std(self.0.socket.try_clone()?.into())?;
+        socket.ready(Interest::READABLE | Interest::WRITABLE).await.map(drop)
+    }
+
+    fn has_news(&self) -> io::Result<bool> {
+        let mut asked = [PollFd::new(&self.0.socket, PollFlags::IN | PollFlags::OUT)];
+        Ok(poll(&mut asked, Some(&Timespec::default()))? > 0)
+    }
+
     /// Whether an answer on this connection has named its exchange.
     pub(in crate::gateway) fn names(&self) -> bool {
         self.0.names.load(Ordering::Acquire)
