@@ -12,6 +12,8 @@
 #[path = "gateway/fixture.rs"]
 mod fixture;
 mod support;
+#[path = "upgrade/second.rs"]
+mod second;
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::pid_file::PidFileError;
 use super::tls::TlsError;
 use super::upstream::TrustError;
 use crate::accounts::AccountsError;
@@ -55,6 +56,14 @@ pub enum ServeError {
         /// Why.
         source: std::io::Error,
     },
+    /// Another gateway has the file of the process id.
+    #[error("{}: the gateway of process {process} runs and holds this file; stop it, let it hand over with `fedgate upgrade`, or give each gateway a `gateway.pid_file` of its own", .path.display())]
+    Runs {
+        /// The file.
+        path: PathBuf,
+        /// The process, as the file tells.
+        process: String,
+    },
     /// A file that is made when serving begins has no place to be made in.
     #[error("{}: {problem}; create the directory, or change `{key}`", .path.display())]
     Place {
@@ -78,4 +87,15 @@ pub enum ServeError {
     /// The operating system refused something else.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
+}
+
+impl ServeError {
+    /// Why there is no file of the process id.
+    pub(super) fn of_pid_file(path: Option<&Path>, error: PidFileError) -> Self {
+        let path = path.map(Path::to_owned);
+        match error {
+            PidFileError::Held(process) => Self::Runs { path: path.unwrap_or_default(), process },
+            PidFileError::System(source) => Self::PidFile { path, source },
+        }
+    }
 }

@@ -25,6 +25,8 @@ use tokio::process::Child;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::pid_file::Origin;
+
 /// Says to a successor what it is.
 const SUCCESSOR: &str = "FEDGATE_SUCCESSOR";
 /// What a successor says once it listens.
@@ -61,6 +63,14 @@ impl Inherited {
         }
         let addressed = |listener: TcpListener| Ok((listener.local_addr()?, listener));
         Ok(Self { listeners: found.into_iter().map(addressed).collect::<io::Result<_>>()?, predecessor })
+    }
+
+    /// Whether a predecessor hands over; systemd's sockets come from none.
+    pub(super) fn origin(&self) -> Origin {
+        match self.predecessor {
+            Some(_) => Origin::Successor,
+            None => Origin::First,
+        }
     }
 
     /// The socket that listens on an address: an inherited one, or a new one.

@@ -83,7 +83,7 @@ use fixed::FixedFiles;
 use handover::Inherited;
 use listen::{Course, Entrance, Entrances, Listeners, Shortage};
 use pace::Tempo;
-use pid_file::PidFile;
+use pid_file::{Origin, PidFile};
 use proxy::Gateway;
 use redirect::Redirect;
 use report::Reporter;
@@ -168,6 +168,10 @@ impl Prepared {
         let mut hangup = control.block_on(async { signal(SignalKind::hangup()) })?;
         let asked = Arc::new(Notify::new());
         let mut inherited = Inherited::take()?;
+        let origin = inherited.origin();
+        if let (Some(path), Origin::First) = (&gateway.pid_file, origin) {
+            pid_file::is_free(path).map_err(|error| ServeError::of_pid_file(Some(path), error))?;
+        }
         let listeners = Listeners::open(&gateway, &mut inherited)?;
         let records = &self.config.records;
         let recorder = Recorder::start(Keeping {
@@ -206,8 +210,8 @@ impl Prepared {
             let handed_on = Arc::new(listeners.duplicates()?);
             // INVARIANT: from the first connection that is accepted on, nothing fails: who hands over has given it away.
             let entrances = entrances.ready(listeners)?;
-            let pid = PidFile::write(gateway.pid_file.as_deref());
-            let mut pid = pid.map_err(|source| ServeError::PidFile { path: gateway.pid_file.clone(), source })?;
+            let path = gateway.pid_file.as_deref();
+            let mut pid = PidFile::write(path, origin).map_err(|error| ServeError::of_pid_file(path, error))?;
             handover::notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
             inherited.ready();
             entrances.accept(&course);

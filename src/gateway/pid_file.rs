@@ -1,19 +1,23 @@
 //! The file that names the process that serves: how an operator's command finds it, and learns what became of a hand-over.
 //!
 //! The one rule: who has locked the file (flock(2)) is the process that it names, as long as it lives; a number alone may be
-//! anybody's. Each writing makes a new file: one that names the same process as before tells that a hand-over failed.
+//! anybody's. Each writing makes a new file: one that names the same process as before tells that a hand-over failed. A
+//! gateway takes the place of a file that is locked only where the one that holds it has handed over to it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use thiserror::Error;
+
+use crate::escape;
 
 /// The file of this process, removed by it, unless a successor has written its own.
 pub(super) struct PidFile {
@@ -24,9 +28,18 @@ pub(super) struct PidFile {
 
 impl PidFile {
     /// Writes it, whole and locked, or not at all.
-    pub(super) fn write(path: Option<&Path>) -> io::Result<Self> {
-        let place = path.map(|path| Ok::<_, io::Error>((path.to_owned(), write(path)?))).transpose()?;
-        Ok(Self { place, is_failing: false })
+    ///
+    /// # Errors
+    /// It cannot be written, or another gateway holds it ([`PidFileError::Held`]).
+    pub(super) fn write(path: Option<&Path>, origin: Origin) -> Result<Self, PidFileError> {
+        let place = path.map(|path| {
+            let file = match origin {
+                Origin::Successor => write(path)?,
+                Origin::First => claim(path, &beside(path))?,
+            };
+            Ok::<_, PidFileError>((path.to_owned(), file))
+        });
+        Ok(Self { place: place.transpose()?, is_failing: false })
     }
 
     /// Writes it again where it was deleted.
@@ -61,15 +74,100 @@ impl Drop for PidFile {
     }
 }
 
+/// Whom a gateway comes after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// One that hands over to it, and holds the file.
+    Successor,
+    /// None that runs.
+    First,
+}
+
+/// Why a gateway has no file.
+#[derive(Debug, Error)]
+pub(super) enum PidFileError {
+    /// Another gateway runs, and holds it; its process id, as far as the file tells.
+    #[error("the gateway of process {0} runs and holds this file")]
+    Held(String),
+    /// It cannot be written.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// Writes the file in the place of whatever is there.
 fn write(path: &Path) -> io::Result<File> {
     let beside = beside(path);
-    let mut file = File::create(&beside)?;
+    write_by(&beside, || std::fs::rename(&beside, path))
+}
+
+/// Writes the file where nobody holds it. Of several that try at once, one succeeds.
+fn claim(path: &Path, beside: &Path) -> Result<File, PidFileError> {
+    loop {
+        // The lock of the one before is held until the new file is in its place, so that another finds one of them locked.
+        let before = match free(path)? {
+            Found::Nothing => None,
+            Found::Left(file) => Some(file),
+            Found::Replaced => continue,
+        };
+        let placed = match before {
+            Some(_) => write_by(beside, || std::fs::rename(beside, path)),
+            // A link takes no other's place, as a rename does.
+            None => write_by(beside, || std::fs::hard_link(beside, path).and_then(|()| std::fs::remove_file(beside))),
+        };
+        match placed {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            placed => return Ok(placed?),
+        }
+    }
+}
+
+/// What stands in the place of a file, locked by nobody else.
+enum Found {
+    Nothing,
+    /// What a gateway has left that ended, or something else; locked now.
+    Left(File),
+    /// Another took the place of what was opened.
+    Replaced,
+}
+
+/// Sees that no gateway holds a file.
+fn free(path: &Path) -> Result<Found, PidFileError> {
+    // A pipe of that name is not waited for.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(error.into()),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let _ = Read::by_ref(&mut file).take(32).read_to_string(&mut text);
+            return Err(PidFileError::Held(escape::shown(text.trim()).into_owned()));
+        }
+        Err(error) => return Err(io::Error::from(error).into()),
+    }
+    let is_same = path.metadata().is_ok_and(|now| file.metadata().is_ok_and(|then| now.ino() == then.ino()));
+    Ok(if is_same { Found::Left(file) } else { Found::Replaced })
+}
+
+/// Sees that no other gateway holds the file, before anything else is begun.
+///
+/// # Errors
+/// See [`PidFileError`].
+pub(super) fn is_free(path: &Path) -> Result<(), PidFileError> {
+    free(path).map(drop)
+}
+
+fn write_by(beside: &Path, place: impl FnOnce() -> io::Result<()>) -> io::Result<File> {
+    let mut file = File::create(beside)?;
     let written = flock(&file, FlockOperation::NonBlockingLockExclusive)
         .map_err(io::Error::from)
         .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .and_then(|()| std::fs::rename(&beside, path));
+        .and_then(|()| place());
     if written.is_err() {
-        let _ = std::fs::remove_file(&beside);
+        let _ = std::fs::remove_file(beside);
     }
     written.map(|()| file)
 }
@@ -168,11 +266,44 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_a_gateway_holds_is_taken_by_its_successor_alone() {
+        let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
+        // What one has left that ended, and what is none.
+        for left in ["4194304\n", "", "x"] {
+            std::fs::write(&path, left).unwrap();
+            drop(PidFile::write(Some(&path), Origin::First).unwrap());
+        }
+        let first = PidFile::write(Some(&path), Origin::First).unwrap();
+        let held = |found: Result<(), PidFileError>| matches!(found, Err(PidFileError::Held(pid)) if pid == std::process::id().to_string());
+        assert!(held(PidFile::write(Some(&path), Origin::First).map(drop)) && held(is_free(&path)));
+        let successor = PidFile::write(Some(&path), Origin::Successor).unwrap();
+        drop(first);
+        assert!(!path.exists(), "one process writes for both here, so the first removes it");
+        drop(successor);
+        // Of many at once one has it, and no other file is left.
+        std::fs::write(&path, "4194304\n").unwrap();
+        let taken: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|at| path.with_extension(at.to_string()))
+                .map(|beside| {
+                    scope.spawn({
+                        let path = &path;
+                        move || claim(path, &beside).ok()
+                    })
+                })
+                .collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(taken.len(), 1);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
     fn a_process_id_is_removed_by_its_own_process_alone() {
         let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
-        drop(PidFile::write(Some(&path)).unwrap());
+        drop(PidFile::write(Some(&path), Origin::First).unwrap());
         assert!(!path.exists());
-        let file = PidFile::write(Some(&path)).unwrap();
+        let file = PidFile::write(Some(&path), Origin::First).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         assert_eq!(
             Running::find(&path).unwrap().map(|running| running.pid().cast_unsigned()),
