@@ -60,6 +60,8 @@ mod revocation;
 mod refused_certificates;
 #[path = "gateway/certificate_checks.rs"]
 mod certificate_checks;
+#[path = "gateway/checks.rs"]
+mod checks;
 #[path = "gateway/expiry.rs"]
 mod expiry;
 #[path = "gateway/proxies.rs"]

@@ -23,6 +23,12 @@ pub enum AccountsError {
     /// The last attempt to confirm the accounts failed, so that asking again would only make the caller wait.
     #[error("accounts are unavailable: the database is away")]
     Away,
+    /// The role of the gateway may not write down that it runs, so that it would never have a lease.
+    #[error(
+        "the role that is signed in as may not write `fedgate_instances`, where gateways report themselves; grant it SELECT, \
+         INSERT, UPDATE and DELETE on that table"
+    )]
+    NoReports,
     /// Notices sent on one session do not arrive on another.
     #[error(
         "notices of the database do not arrive: a transaction-pooling proxy stands between; `store.uri` must reach the \

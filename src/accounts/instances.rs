@@ -187,6 +187,21 @@ impl Accounts {
         Ok(())
     }
 
+    /// Sees whether an instance could report itself; writes nothing.
+    ///
+    /// # Errors
+    /// The database did not answer, takes no writes, or grants too little.
+    pub async fn may_report(&self) -> Result<(), AccountsError> {
+        if let Database::Postgres(pool) = &self.reports {
+            let row = pool.get().await?.query_one(POSTGRES_MAY_REPORT, &[]).await?;
+            if !row.try_get::<_, bool>(0).map_err(DbError::from)? {
+                return Err(AccountsError::NoReports);
+            }
+        }
+        // Of an instance that there is not.
+        self.withdraw("").await
+    }
+
     /// Takes an instance off the list, because it stops.
     ///
     /// # Errors
@@ -296,6 +311,9 @@ impl Accounts {
     }
 }
 
+const POSTGRES_MAY_REPORT: &str = "SELECT has_table_privilege('fedgate_instances', 'SELECT')
+    AND has_table_privilege('fedgate_instances', 'INSERT') AND has_table_privilege('fedgate_instances', 'UPDATE')
+    AND has_table_privilege('fedgate_instances', 'DELETE')";
 const POSTGRES_REPORT: &str = "
     WITH gone AS (DELETE FROM fedgate_instances WHERE seen < clock_timestamp() - interval '1 hour' AND id <> $1)
     INSERT INTO fedgate_instances (id, seen, epoch, report) VALUES ($1, clock_timestamp(), $2, $3)

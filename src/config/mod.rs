@@ -10,8 +10,10 @@ mod changed;
 mod cors;
 mod environment;
 mod error;
+mod faults;
 mod fields;
 mod gateway;
+mod origins;
 mod raw;
 mod route;
 mod tls;
@@ -26,12 +28,16 @@ pub use authentication::{AuthenticationConfig, FreeFailures, HashesConfig, LONGE
 pub use changed::ChangedDefault;
 pub use cors::{AllowedOrigins, CorsConfig};
 pub use error::ConfigError;
+pub use faults::Examined;
 pub use fields::GuardConfig;
 pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};
+pub use origins::Origins;
 pub use route::RouteConfig;
 pub use tls::{
     CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion, UnknownIssuer, WhenExpired,
 };
+
+use environment::Environment;
 
 use crate::regular;
 use crate::request_headers::AddedHeaders;
@@ -49,6 +55,10 @@ pub struct Config {
     secret_files: Vec<(&'static str, PathBuf)>,
     /// Defaults that have changed, and that neither the file nor the environment settles.
     pub changed_defaults: Vec<ChangedDefault>,
+    /// Which keys the environment has set.
+    pub origins: Origins,
+    /// Variables that begin as those of fedgate do, and mean nothing.
+    unknown_variables: Vec<String>,
     /// The gateway's listeners and limits.
     pub gateway: GatewayConfig,
     /// Certificate and protocol versions.
@@ -359,7 +369,7 @@ impl Config {
     /// # Errors
     /// The first fault found, as one line naming file, key and remedy.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        Self::load_with(file, variables())
+        Self::read(file, Environment::new(std::env::vars_os()), Secrets::Read)
     }
 
     /// As [`Config::load`], but reads no secret: for looking at policies and routes where the secrets are not.
@@ -369,7 +379,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`], but for what a secret would have to hold.
     pub fn load_without_secrets(file: &Path) -> Result<Self, ConfigError> {
-        Self::read(file, variables(), Secrets::LeaveUnread)
+        Self::read(file, Environment::new(std::env::vars_os()), Secrets::LeaveUnread)
     }
 
     /// As [`Config::load`], with the environment given.
@@ -377,32 +387,37 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_with(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        Self::read(file, environment, Secrets::Read)
+        let environment = environment.map(|(variable, value)| (variable.into(), value.into()));
+        Self::read(file, Environment::new(environment), Secrets::Read)
     }
 
-    fn read(
-        file: &Path,
-        environment: impl Iterator<Item = (String, String)>,
-        secrets: Secrets,
-    ) -> Result<Self, ConfigError> {
+    fn read(file: &Path, environment: Environment, secrets: Secrets) -> Result<Self, ConfigError> {
         let text =
             regular::read_to_string(file, MOST_BYTES).map_err(|source| ConfigError::unreadable(file, &source))?;
         let plain = raw::parse(&text, file)?;
-        let overrides = environment::overrides(environment);
+        let overrides = &environment.overrides;
+        if let Some(fault) = environment.faults.first() {
+            return Err(fault.clone());
+        }
+        let table: toml::Table = toml::from_str(&text).map_err(|error| ConfigError::toml(file, &text, &error))?;
         let settled = match overrides.is_empty() {
             true => plain,
-            false => environment::apply(&text, file, &overrides)?,
+            false => {
+                let table = environment::apply(table.clone(), overrides)?;
+                raw::from_table(table).map_err(|error| ConfigError::toml(file, "", &error))?
+            }
         };
-        let table = toml::from_str(&text).map_err(|error| ConfigError::toml(file, &text, &error))?;
-        let mut config = raw::check(settled, file, secrets)?;
-        config.changed_defaults = changed::unsettled(&table, &overrides);
-        Ok(config)
+        let mut config = raw::check(settled, file, secrets).map_err(|fault| fault.by(overrides))?;
+        config.changed_defaults = changed::unsettled(&table, overrides);
+        Ok(config.with_environment(&environment))
     }
-}
 
-/// The environment variables that are text.
-fn variables() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+    /// The same, with what the environment tells besides values.
+    fn with_environment(mut self, environment: &Environment) -> Self {
+        self.origins = Origins::of(environment);
+        self.unknown_variables.clone_from(&environment.unknown);
+        self
+    }
 }
 
 /// What becomes of the secrets that a configuration names.

@@ -13,7 +13,7 @@ use super::gateway::{Gateway, Limits};
 use super::route::Route;
 use super::tls::Tls;
 use super::{
-    Address, AssertionConfig, AssertionKeys, Config, HeadsConfig, HisConfig, PolicyConfig, PostgresConfig,
+    Address, AssertionConfig, AssertionKeys, Config, HeadsConfig, HisConfig, Origins, PolicyConfig, PostgresConfig,
     RecordsConfig, Secrets, SharesConfig, SqliteConfig, StoreConfig, UpstreamConfig, upstreams::Upstream,
 };
 use crate::regular;
@@ -123,20 +123,25 @@ pub(super) fn keys() -> Vec<&'static str> {
 /// Parses the text of the file.
 pub(super) fn parse(text: &str, file: &Path) -> Result<Raw, ConfigError> {
     let raw: Raw = toml::from_str(text).map_err(|e| ConfigError::toml(file, text, &e))?;
+    written_secret(&raw, file).map_or(Ok(raw), Err)
+}
+
+/// The first secret that stands in the file itself.
+pub(super) fn written_secret(raw: &Raw, file: &Path) -> Option<ConfigError> {
     // Secrets have no place in a file that is read, copied and shown; the environment may carry them.
     for (key, present) in
         [("store.password", raw.store.password.is_some()), ("assertion.secret", raw.assertion.secret.is_some())]
     {
         if present {
             let remedy = format!("put it into a file of mode 0600 and name that with `{key}_file`");
-            return Err(ConfigError::key(file, key, "is a secret in the configuration file", remedy));
+            return Some(ConfigError::key(file, key, "is a secret in the configuration file", remedy));
         }
     }
     if raw.store.uri.parse::<tokio_postgres::Config>().is_ok_and(|uri| uri.get_password().is_some()) {
         let remedy = "put it into a file of mode 0600 and name that with `store.password_file`";
-        return Err(ConfigError::key(file, "store.uri", "holds a password", remedy));
+        return Some(ConfigError::key(file, "store.uri", "holds a password", remedy));
     }
-    Ok(raw)
+    None
 }
 
 /// Reads an already parsed table.
@@ -148,6 +153,8 @@ pub(super) fn from_table(table: toml::Table) -> Result<Raw, toml::de::Error> {
 pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, ConfigError> {
     let check = Check { file, secrets, base: file.parent().unwrap_or(Path::new("")) };
     let authentication = raw.authentication.check(&check)?;
+    // Before the upstream that it is where none is named.
+    let his_listen = check.address("his.listen", &raw.his.listen)?;
     let upstreams = check.upstreams(raw.upstream, &raw.his.listen)?;
     let secret_files = [
         ("store.password_file", &raw.store.password_file),
@@ -160,6 +167,8 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
         file: file.to_owned(),
         secret_files,
         changed_defaults: Vec::new(),
+        origins: Origins::default(),
+        unknown_variables: Vec::new(),
         gateway: raw.gateway.check(&check, &raw.limits)?,
         tls: raw.tls.check(&check)?,
         policy: PolicyConfig { roles: check.path(raw.policy.roles), history: check.optional_path(&raw.policy.history) },
@@ -174,7 +183,7 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
         store: check.store(raw.store)?,
         assertion: check.assertion(raw.assertion)?,
         his: HisConfig {
-            listen: check.address("his.listen", &raw.his.listen)?,
+            listen: his_listen,
             hashes: authentication.hashes,
             max_body_bytes: raw.his.max_body_bytes,
             max_document_bytes: raw.his.max_document_bytes,

@@ -1,6 +1,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+mod faults;
+
 use super::*;
 
 fn file(name: &str, text: &str) -> PathBuf {
@@ -13,6 +15,10 @@ fn file(name: &str, text: &str) -> PathBuf {
 }
 
 const LEAST: &str = "[assertion]\nsecret_file = \"secret\"\n";
+
+fn environment(variables: &[(String, String)]) -> Environment {
+    Environment::new(variables.iter().map(|(variable, value)| (variable.into(), value.into())))
+}
 
 fn load(path: &Path, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Config::load_with(path, environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
@@ -284,7 +290,7 @@ fn without_secrets_none_is_read_and_all_else_is_checked() {
         assert!(crate::assertion::Minter::from_config(&config.assertion).is_err());
         assert!(crate::assertion::Verifier::from_config(&config.assertion).is_err());
         let given = [("FEDGATE_STORE_PASSWORD".to_owned(), "12345".to_owned())];
-        for config in [config, Config::read(&path, given.into_iter(), Secrets::LeaveUnread).unwrap()] {
+        for config in [config, Config::read(&path, environment(&given), Secrets::LeaveUnread).unwrap()] {
             let StoreConfig::Postgres(store) = config.store else { panic!("sqlite") };
             assert!(store.password.is_none());
         }

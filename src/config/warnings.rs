@@ -35,7 +35,18 @@ impl Config {
                 self.authentication.hasher_queue.as_millis()
             )
         });
-        open.chain(undefended).chain(counted).chain(self.identity_headers()).chain(self.unreadable_portals()).collect()
+        let unknown = self.unknown_variables.iter().map(|variable| {
+            format!(
+                "environment: `{variable}` means nothing to fedgate: it overrides no section of the configuration; correct its \
+                 name, or unset it"
+            )
+        });
+        open.chain(unknown)
+            .chain(undefended)
+            .chain(counted)
+            .chain(self.identity_headers())
+            .chain(self.unreadable_portals())
+            .collect()
     }
 
     /// Names that services believe, and that an operator lets clients say.

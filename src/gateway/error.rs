@@ -1,5 +1,6 @@
 //! Why a gateway does not come up.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -39,7 +40,7 @@ pub enum ServeError {
     #[error(transparent)]
     Accounts(#[from] AccountsError),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; stop what listens there, or change `{key}`")]
+    #[error("cannot listen on {address}: {source}; {}", remedy(*address, key, source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -87,6 +88,23 @@ pub enum ServeError {
     /// The operating system refused something else.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
+}
+
+/// What to do about an address that cannot be listened on.
+fn remedy(address: SocketAddr, key: &str, error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::PermissionDenied => format!(
+            "ports below {} are for those with a right: grant CAP_NET_BIND_SERVICE (`AmbientCapabilities` of systemd, `setcap \
+             cap_net_bind_service=+ep` of the program), lower net.ipv4.ip_unprivileged_port_start by sysctl to {}, or write \
+             another port into `{key}`",
+            std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+                .as_deref()
+                .map_or("1024", str::trim),
+            address.port()
+        ),
+        ErrorKind::AddrNotAvailable => format!("it is no address of this machine; change `{key}`"),
+        _ => format!("stop what listens there, or change `{key}`"),
+    }
 }
 
 impl ServeError {

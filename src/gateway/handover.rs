@@ -100,6 +100,16 @@ impl Inherited {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = bind(address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// A socket that has an address and does not listen, so that it keeps nobody from listening there, nor takes a connection.
+///
+/// # Errors
+/// Somebody listens there, or it is not this machine's, or not for this user.
+pub(super) fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Connections of the process before that linger do not keep the address taken (socket(7)).
@@ -108,8 +118,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
     }
     rustix::net::bind(&socket, &address)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(TcpListener::from(socket))
+    Ok(socket)
 }
 
 fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {

@@ -17,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::ServeError;
 use super::door::Door;
-use super::handover::Inherited;
+use super::handover::{Inherited, bind};
 use super::pace::Tempo;
 use super::preface::{self, PrefaceError};
 use super::socket::{Socket, Transport};
@@ -133,21 +133,23 @@ impl Listeners {
     /// # Errors
     /// An address is taken, or not one of this machine.
     pub(super) fn open(gateway: &GatewayConfig, inherited: &mut Inherited) -> Result<Self, ServeError> {
-        let mut open = |addresses: &[SocketAddr], key: &'static str, what: &str| {
-            let mut open = |address: &SocketAddr| {
+        let mut opened = [const { vec![] }; 4];
+        for ((addresses, key, what), opened) in kinds(gateway).into_iter().zip(&mut opened) {
+            for address in addresses {
                 let listener = inherited.open(*address);
-                let listener = listener.map_err(|source| ServeError::Listen { address: *address, key, source })?;
+                opened.push(listener.map_err(|source| ServeError::Listen { address: *address, key, source })?);
                 tracing::info!("listening on {address}{what}");
-                Ok::<_, ServeError>(listener)
-            };
-            addresses.iter().map(&mut open).collect::<Result<Vec<_>, _>>()
-        };
-        Ok(Self {
-            tls: open(&gateway.listen, "gateway.listen", ", https")?,
-            plain: open(&gateway.listen_plain, "gateway.listen_plain", ", http, without TLS")?,
-            redirect: open(&gateway.redirect, "gateway.redirect", ", http, which leads to https")?,
-            admin: open(&gateway.admin, "gateway.admin", ", http, for the operator: /livez /readyz /metrics /version")?,
-        })
+            }
+        }
+        let [tls, plain, redirect, admin] = opened;
+        Ok(Self { tls, plain, redirect, admin })
+    }
+
+    /// Sees whether each address could be listened on, and leaves it; tells which could not, and why.
+    pub(super) fn try_out(gateway: &GatewayConfig) -> Vec<(SocketAddr, &'static str, io::Error)> {
+        let all =
+            kinds(gateway).into_iter().flat_map(|(addresses, key, _)| addresses.iter().map(move |one| (*one, key)));
+        all.filter_map(|(address, key)| Some((address, key, bind(address).err()?))).collect()
     }
 
     /// All of them once more, to be handed on.
@@ -155,6 +157,16 @@ impl Listeners {
         let all = [&self.tls, &self.plain, &self.redirect, &self.admin];
         all.into_iter().flatten().map(TcpListener::try_clone).collect()
     }
+}
+
+/// Where to listen, with the key that says so and what it is for.
+fn kinds(gateway: &GatewayConfig) -> [(&[SocketAddr], &'static str, &'static str); 4] {
+    [
+        (&gateway.listen, "gateway.listen", ", https"),
+        (&gateway.listen_plain, "gateway.listen_plain", ", http, without TLS"),
+        (&gateway.redirect, "gateway.redirect", ", http, which leads to https"),
+        (&gateway.admin, "gateway.admin", ", http, for the operator: /livez /readyz /metrics /version"),
+    ]
 }
 
 /// How far the gateway has come on its way to the end; each is false until it is true.

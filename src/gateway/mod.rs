@@ -42,6 +42,7 @@ mod pid_file;
 mod supervise;
 mod clocks;
 mod fixed;
+mod inspection;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -60,6 +61,7 @@ use tokio::sync::Notify;
 use tokio::sync::watch::Sender;
 
 pub use error::ServeError;
+pub use inspection::{Inspection, ListenFault};
 pub use pid_file::Running;
 pub use tls::{CertificateFile, Finding, TlsError};
 pub use upstream::TrustError;
@@ -74,7 +76,6 @@ use crate::observe::{Keeping, Rates, Recorder};
 use crate::pipeline::Pipeline;
 use crate::policy::PolicySet;
 use crate::reload::{FileState, ReloadError, keep_current, read_policy, tell_warnings};
-use crate::routes::Routes;
 use crate::threads;
 use admin::Admin;
 use clocks::Clocks;
@@ -109,48 +110,24 @@ impl Prepared {
     /// # Errors
     /// The first thing that cannot be used.
     pub async fn new(config: Config) -> Result<Self, ServeError> {
-        check_places(&config)?;
-        let policy = Arc::new(ArcSwap::from_pointee(load_policy(&config)?));
-        let routes = Arc::new(Routes::from_config(&config)?);
-        let tls = match config.gateway.listen.is_empty() {
-            true => None,
-            false => Some(Tls::load(&config.tls)?),
-        };
-        let minter = Minter::from_config(&config.assertion)?;
-        let upstreams = Arc::new(Upstreams::open(&config.upstreams, &config.gateway.hosts).await?);
-        let accounts = Accounts::open(&config.store).await?;
+        let mut inspection = Inspection::new(config, |_| true).await;
+        if let Some(first) = inspection.take_faults().into_iter().next() {
+            return Err(first);
+        }
+        let Inspection { config, policy, routes, tls, minter, upstreams, accounts, fixed, .. } = inspection;
+        // INVARIANT: what is missing is a fault that was told above.
+        let missing = || std::io::Error::other("something that is needed was not loaded");
+        let (policy, minter) = (policy.ok_or_else(missing)?, minter.ok_or_else(missing)?);
+        let (upstreams, accounts) = (upstreams.ok_or_else(missing)?, accounts.ok_or_else(missing)?);
+        let (policy, fixed) = (Arc::new(ArcSwap::from_pointee(policy)), fixed.ok_or_else(missing)?);
         let authenticator = Arc::new(Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone())?);
         let pipeline = Arc::new(Pipeline::new(Arc::clone(&authenticator), routes, Arc::clone(&policy)));
-        let fixed = Arc::new(FixedFiles::new(&config, &upstreams));
         Ok(Self { config, pipeline, authenticator, policy, minter, tls, upstreams, fixed })
     }
 
     /// The accounts, to ask whether they can be read.
     pub fn accounts(&self) -> &Accounts {
         self.authenticator.accounts()
-    }
-
-    /// The policy and the pipeline, to look at.
-    pub fn pipeline(&self) -> &Pipeline {
-        &self.pipeline
-    }
-
-    /// What is odd about the files of certificates.
-    pub fn certificate_findings(&self) -> Vec<Finding> {
-        let now = tls::now();
-        let followed = self.tls.as_ref().map(|tls| tls.findings(now)).unwrap_or_default();
-        followed.into_iter().chain(self.fixed.findings(now)).collect()
-    }
-
-    /// What each file of certificates holds.
-    pub fn certificate_files(&self) -> Vec<CertificateFile> {
-        let followed = self.tls.as_ref().map(|tls| tls.held()).unwrap_or_default();
-        followed.iter().chain(self.fixed.files()).map(|file| file.told()).collect()
-    }
-
-    /// For each upstream its name, and each of its servers with the number of addresses that it has.
-    pub fn upstreams(&self) -> impl Iterator<Item = (&str, Vec<(&str, usize)>)> {
-        self.upstreams.all().map(|upstream| (upstream.name(), upstream.servers.well().collect()))
     }
 
     /// Listens and serves until SIGTERM, SIGINT or a successor, then finishes what is in flight.
@@ -410,19 +387,23 @@ const SPARE_THREADS: usize = 8;
 /// Connections to the admin listener.
 const ADMIN_SEATS: usize = 64;
 
-/// Makes sure that what is written when serving begins has a directory to be in.
-fn check_places(config: &Config) -> Result<(), ServeError> {
-    for (key, path) in [("records.file", &config.records.file), ("gateway.pid_file", &config.gateway.pid_file)] {
-        let Some(path) = path else { continue };
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let problem = match (directory.is_dir(), path.is_dir()) {
+/// Finds what is written when serving begins and has no directory to be in.
+fn check_places(config: &Config) -> Vec<ServeError> {
+    let places = [("records.file", &config.records.file), ("gateway.pid_file", &config.gateway.pid_file)];
+    let faults = places.into_iter().filter_map(|(key, path)| {
+        let path = path.as_ref()?;
+        let problem = match (directory_of(path).is_dir(), path.is_dir()) {
             (false, _) => "its directory does not exist",
             (true, true) => "this is a directory itself",
-            (true, false) => continue,
+            (true, false) => return None,
         };
-        return Err(ServeError::Place { path: path.clone(), key, problem });
-    }
-    Ok(())
+        Some(ServeError::Place { path: path.clone(), key, problem })
+    });
+    faults.collect()
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Reads and parses the policy file of the configuration.

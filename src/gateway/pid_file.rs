@@ -226,6 +226,15 @@ impl Running {
         self.pid == before.pid && self.file != before.file
     }
 
+    /// Whether it listens on a port, as far as this user may see: whose socket it is, others do not see, so that of another
+    /// user's process any listening socket of that port may be its.
+    pub fn listens_on(&self, port: u16) -> bool {
+        let sockets = listening_sockets(port);
+        let Ok(open) = std::fs::read_dir(format!("/proc/{}/fd", self.pid())) else { return !sockets.is_empty() };
+        let links = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        links.into_iter().any(|link| link.to_str().is_some_and(|link| sockets.iter().any(|socket| socket == link)))
+    }
+
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
@@ -247,6 +256,21 @@ impl Running {
         let time = Timespec::try_from(time).map_err(io::Error::other)?;
         Ok(poll(&mut [PollFd::new(&self.process, PollFlags::IN)], Some(&time))? > 0)
     }
+}
+
+/// The sockets that listen on a port, as `/proc/PID/fd` names them (proc(5), `/proc/net/tcp`).
+fn listening_sockets(port: u16) -> Vec<String> {
+    const LISTENS: &str = "0A";
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
+    let lines = tables.iter().flat_map(|table| table.lines());
+    let sockets = lines.filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, state, inode) = (words.next()?, words.nth(1)?, words.nth(5)?);
+        let (_, local_port) = local.rsplit_once(':')?;
+        let is_it = state == LISTENS && u16::from_str_radix(local_port, 16) == Ok(port);
+        is_it.then(|| format!("socket:[{inode}]"))
+    });
+    sockets.collect()
 }
 
 #[cfg(test)]

@@ -85,12 +85,21 @@ impl Upstreams {
     /// Loads what TLS with the servers needs, and looks up where they are.
     ///
     /// # Errors
-    /// A file cannot be used. A name that leads nowhere is no error: it is looked up again.
-    pub(super) async fn open(configs: &[UpstreamConfig], hosts: &HostList) -> Result<Self, TrustError> {
+    /// Files that cannot be used. A name that leads nowhere is no error: it is looked up again.
+    pub(super) async fn open(configs: &[UpstreamConfig], hosts: &HostList) -> Result<Self, Vec<TrustError>> {
         let connections = Connections::new();
         let connector = Arc::new(Connector(Arc::clone(&connections)));
         let open = |(index, config)| Upstream::new(index, config, hosts, Arc::clone(&connector));
-        let list = configs.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
+        let (mut list, mut faults) = (vec![], vec![]);
+        for opened in configs.iter().enumerate().map(open) {
+            match opened {
+                Ok(upstream) => list.push(upstream),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
         for upstream in &list {
             upstream.servers.resolve().await;
         }

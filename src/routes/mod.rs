@@ -141,6 +141,12 @@ impl Routes {
     /// # Errors
     /// A pattern is malformed, or two routes could match the same request.
     pub fn from_config(config: &Config) -> Result<Self, RouteError> {
+        let (routes, faults) = Self::examine(config);
+        faults.into_iter().next().map_or(Ok(routes), Err)
+    }
+
+    /// The same, with everything that is wrong: routes that are at fault are left out.
+    pub fn examine(config: &Config) -> (Self, Vec<RouteError>) {
         let mut routes = Self::default();
         let defaults = Defaults {
             upstreams: config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect(),
@@ -148,13 +154,12 @@ impl Routes {
             max_document_bytes: config.his.max_document_bytes as u64,
             guard_built_in: config.gateway.thalamus_field_guard,
         };
+        let mut faults = Vec::new();
         if config.gateway.thalamus_routes {
-            routes.add_built_in(&defaults)?;
+            faults.extend(routes.add_built_in(&defaults).err());
         }
-        for route in &config.routes {
-            routes.add(&defaults, route)?;
-        }
-        Ok(routes)
+        faults.extend(config.routes.iter().filter_map(|route| routes.add(&defaults, route).err()));
+        (routes, faults)
     }
 
     /// The built-in routes alone, for looking at a policy without a configuration.

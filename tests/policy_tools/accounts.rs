@@ -345,8 +345,10 @@ fn who_looks_at_policies_needs_no_secret_but_who_asks_the_store_does() {
         let (code, text, complaint) = policy(&[arguments, &["--config", &config]].concat());
         assert!(code == 0 && !text.contains("no route"), "{arguments:?}: {text}{complaint}");
     }
-    for arguments in [&[&["policy"][..], &explain].concat()[..], &["status"], &["check"]] {
-        let (code, _, complaint) = fedgate(&[arguments, &["--config", &config]].concat());
+    for arguments in [&[&["policy"][..], &explain].concat()[..], &["status"], &["check", "--json"]] {
+        // `check` tells more that is missing here.
+        let (code, text, complaint) = fedgate(&[arguments, &["--config", &config]].concat());
+        let complaint = text + &complaint;
         assert!(code == 2 && complaint.contains("`assertion.secret_file` names `"), "{arguments:?}: {complaint}");
     }
 }

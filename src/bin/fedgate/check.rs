@@ -1,129 +1,265 @@
-//! `fedgate check`: everything `serve` would need, looked at without serving.
+//! `fedgate check`: everything that `serve` would need and do, looked at without serving.
+//!
+//! The one rule: all faults are told, not the first alone, and what serves is not disturbed.
 
 use std::path::Path;
 use std::time::Duration;
 
-use fedgate::config::{Config, StoreConfig};
+use anyhow::anyhow;
+use fedgate::config::{Config, Examined, StoreConfig};
 use fedgate::db::{Database, hashes, postgres, schema};
-use fedgate::gateway::Prepared;
+use fedgate::gateway::{Inspection, ServeError};
 use fedgate::observe;
+use serde_json::{Value, json};
 
-use crate::{Failure, check_schema, load, print, print_line, store_exists, store_fault};
+use crate::print::{self, Report};
+use crate::{Failure, check_schema, store_exists, store_fault};
 
 /// How long the look for rows of before that are served with limits may take, for each table: what runs is not to suffer.
 const ODD_ROWS_PATIENCE: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(file: &Path) -> Result<(), Failure> {
-    let config = load(file)?;
-    config.warnings().iter().chain(&config.open_defaults()).for_each(|warning| print::warn(warning));
-    let store = match &config.store {
-        StoreConfig::Sqlite(sqlite) => format!("embedded store {}", sqlite.path.display()),
-        StoreConfig::Postgres(_) => "PostgreSQL".to_owned(),
-    };
-    store_exists(&config)?;
-    let mut faults = 0;
-    let (roles, plain) = (config.policy.roles.clone(), config.gateway.listen.is_empty());
-    let prepared = Prepared::new(config.clone()).await.map_err(|error| Failure::Usage(error.into()))?;
-    print_line(&format!("configuration  {} is valid", file.display()))?;
-    tell_changed_defaults(&config)?;
-    let policy = prepared.pipeline().policy();
-    print_line(&format!(
-        "policy         {} defines {}, fingerprint {}",
-        roles.display(),
-        print::count(policy.roles().len(), "role", "roles"),
-        policy.fingerprint()
-    ))?;
-    for warning in policy.warnings(&prepared.pipeline().routes().asked()) {
-        print_line(&format!("  line {}: {}", warning.line, warning.text))?;
+/// What was found so far.
+struct Check {
+    report: Report,
+    faults: Vec<Failure>,
+    /// Those of certificates, which stand where these do.
+    told: Vec<String>,
+}
+
+pub(crate) async fn run(file: &Path, as_json: bool) -> Result<(), Failure> {
+    let mut check = Check { report: Report::new(as_json), faults: vec![], told: vec![] };
+    let examined = Config::examine(file);
+    let looked = check.look(file, &examined).await;
+    if let Err(failure) = looked {
+        check.faults.push(failure);
     }
-    if let Some(path) = &config.records.file {
-        let can_be_written = observe::try_file(path, config.records.durable);
-        can_be_written.map_err(|error| {
-            Failure::Usage(anyhow::anyhow!("{}: `records.file`: {}: {error}", file.display(), path.display()))
-        })?;
-        print_line(&format!("records        {} can be written", path.display()))?;
-    }
-    if plain {
-        print_line("certificate    none is needed: nothing listens with TLS")?;
-    }
-    for file in prepared.certificate_files() {
-        let path = file.path.display();
-        match file.key.as_str() {
-            "tls.certificate" => print_line(&format!("certificate    {path} and its key belong together"))?,
-            key => print_line(&format!("certificates   {path} (`{key}`)"))?,
+    check.end(file)
+}
+
+impl Check {
+    async fn look(&mut self, file: &Path, examined: &Examined) -> Result<(), Failure> {
+        self.faults.extend(examined.faults.iter().map(|fault| Failure::Usage(anyhow!("{fault}"))));
+        let Some(config) = &examined.config else { return Ok(()) };
+        config.warnings().into_iter().chain(config.open_defaults()).for_each(|warning| self.report.warn(warning));
+        if examined.faults.is_empty() {
+            self.report.line(&format!("configuration  {} is valid", file.display()))?;
         }
-        file.certificates.iter().try_for_each(|one| print_line(&format!("  {one}")))?;
+        self.changed_defaults(config)?;
+        let mut is_stored = examined.is_sound("store");
+        if is_stored && let Err(missing) = store_exists(config) {
+            self.faults.push(missing);
+            is_stored = false;
+        }
+        let is_sound = |section: &str| examined.is_sound(section) && (section != "store" || is_stored);
+        let mut inspection = Inspection::new(config.clone(), is_sound).await;
+        let told = |fault: ServeError| Failure::Usage(anyhow!(config.origins.told(&fault.to_string())));
+        self.faults.extend(inspection.take_faults().into_iter().map(told));
+        self.policy(config, &inspection)?;
+        self.records(config)?;
+        self.certificates(config, &inspection)?;
+        // Of a section that is at fault, addresses are those of the defaults.
+        if is_sound("gateway") {
+            self.listeners(config, &inspection)?;
+        }
+        self.upstreams(&inspection).await?;
+        if let Err(failure) = self.database(config, &inspection).await {
+            self.faults.push(failure);
+        }
+        Ok(())
     }
-    for finding in prepared.certificate_findings() {
-        faults += usize::from(finding.is_fault);
-        print_line(&format!("  {}: {}", if finding.is_fault { "fault" } else { "warning" }, finding.text))?;
+
+    /// Tells of each default that has changed and that the configuration leaves as it is, with what restores the old one.
+    fn changed_defaults(&mut self, config: &Config) -> Result<(), Failure> {
+        let changed = &config.changed_defaults;
+        let member = |default: &fedgate::config::ChangedDefault| json!({ "key": format!("{}.{}", default.section, default.key), "now": default.now, "restored_by": default.restored_by });
+        self.report.note("changed_defaults", changed.iter().map(member).collect::<Vec<Value>>());
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let count = print::count(changed.len(), "has", "have");
+        self.report.line(&format!(
+            "defaults       {count} changed; a key that the file names, with either value, is not told:"
+        ))?;
+        for default in changed {
+            let (section, key, before) = (default.section, default.key, default.restored_by);
+            self.report.line(&format!("  {} (`{section}.{key} = {before}` restores what was before)", default.now))?;
+        }
+        Ok(())
     }
-    for (upstream, servers) in prepared.upstreams() {
-        let servers = servers.iter().map(|(server, addresses)| match addresses {
-            0 => format!("{server} (has no address now)"),
-            1 => (*server).to_owned(),
-            several => format!("{server} ({several} addresses)"),
+
+    fn policy(&mut self, config: &Config, inspection: &Inspection) -> Result<(), Failure> {
+        let Some(policy) = inspection.policy() else { return Ok(()) };
+        let roles = print::count(policy.roles().len(), "role", "roles");
+        let (file, fingerprint) = (config.policy.roles.display(), policy.fingerprint());
+        self.report.line(&format!("policy         {file} defines {roles}, fingerprint {fingerprint}"))?;
+        let warnings = policy.warnings(&inspection.routes().asked());
+        let told = warnings.iter().map(|warning| json!({ "line": warning.line, "text": warning.text }));
+        let told: Vec<Value> = told.collect();
+        self.report.note(
+            "policy",
+            json!({ "file": config.policy.roles, "roles": policy.roles().len(), "fingerprint": fingerprint, "warnings": told }),
+        );
+        for warning in warnings {
+            self.report.line(&format!("  line {}: {}", warning.line, warning.text))?;
+        }
+        Ok(())
+    }
+
+    fn records(&mut self, config: &Config) -> Result<(), Failure> {
+        let Some(path) = &config.records.file else { return Ok(()) };
+        // That there is no directory for it was found before.
+        if path.parent().is_some_and(|directory| !directory.as_os_str().is_empty() && !directory.is_dir())
+            || path.is_dir()
+        {
+            return Ok(());
+        }
+        match observe::try_file(path, config.records.durable) {
+            Ok(()) => self.report.line(&format!("records        {} can be written", path.display()))?,
+            Err(error) => {
+                let (file, path) = (config.file.display(), path.display());
+                let text = config.origins.told(&format!("{file}: `records.file`: {path}: {error}"));
+                self.faults.push(Failure::Usage(anyhow!(text)));
+            }
+        }
+        Ok(())
+    }
+
+    fn certificates(&mut self, config: &Config, inspection: &Inspection) -> Result<(), Failure> {
+        if config.gateway.listen.is_empty() {
+            self.report.line("certificate    none is needed: nothing listens with TLS")?;
+        }
+        let files = inspection.certificate_files();
+        for file in &files {
+            let path = file.path.display();
+            match file.key.as_str() {
+                "tls.certificate" => {
+                    self.report.line(&format!("certificate    {path} and its key belong together"))?;
+                }
+                key => self.report.line(&format!("certificates   {path} (`{key}`)"))?,
+            }
+            file.certificates.iter().try_for_each(|one| self.report.line(&format!("  {one}")))?;
+        }
+        let members = files.into_iter().map(|file| {
+            json!({ "key": file.key, "file": file.path, "certificates": file.certificates, "valid_to": file.valid_to })
         });
-        print_line(&format!("upstream       {upstream} at {}", servers.collect::<Vec<_>>().join(", ")))?;
+        self.report.note("certificates", members.collect::<Vec<Value>>());
+        for finding in inspection.certificate_findings() {
+            if finding.is_fault {
+                self.report.line(&format!("  fault: {}", finding.text))?;
+                self.told.push(finding.text);
+            } else if self.report.is_json() {
+                self.report.warn(finding.text);
+            } else {
+                self.report.line(&format!("  warning: {}", finding.text))?;
+            }
+        }
+        Ok(())
     }
-    let version = check_schema(&config, prepared.accounts().database()).await?;
-    let epoch = prepared.accounts().check().await.map_err(|error| store_fault(&config, error))?;
-    if version > schema::VERSION {
-        let known = schema::VERSION;
-        print::warn(&format!(
-            "the schema has version {version}, of a newer release; this program knows {known}, and fedhis of it does not start"
-        ));
-    }
-    print_line(&format!("database       {store} answers, schema version {version}, account epoch {epoch}"))?;
-    for column in
-        schema::loose_columns(prepared.accounts().database()).await.map_err(|error| store_fault(&config, error))?
-    {
-        print::warn(&column.to_string());
-    }
-    let unkept = schema::unkept_logins(prepared.accounts().database()).await;
-    if let Some(unkept) = unkept.map_err(|error| store_fault(&config, error))? {
-        print::warn(&unkept.to_string());
-    }
-    tell_hashes(&config, prepared.accounts().database()).await?;
-    let odd = schema::odd_rows(prepared.accounts().database(), ODD_ROWS_PATIENCE).await;
-    for rows in odd.map_err(|error| store_fault(&config, error))? {
-        print::warn(&format!("{rows}; see docs/API.md, Rows of before"));
-    }
-    if let StoreConfig::Postgres(store) = &config.store
-        && let Some(note) = postgres::note(store)
-    {
-        print_line(&format!("  {note}"))?;
-    }
-    match faults {
-        0 => Ok(()),
-        _ => Err(Failure::Usage(anyhow::anyhow!(
-            "{}: {} in files of certificates, as told above",
-            file.display(),
-            print::count(faults, "fault", "faults")
-        ))),
-    }
-}
 
-/// Tells which hashes of passwords are written, and how many accounts a Thalamus on the same database could not log in.
-async fn tell_hashes(config: &Config, database: &Database) -> Result<(), Failure> {
-    let told = hashes::tell(database, config.authentication.hashes, ODD_ROWS_PATIENCE).await;
-    let told = told.map_err(|error| store_fault(config, error))?;
-    print_line(&format!("passwords      {}", told.written))?;
-    told.unreadable.iter().for_each(|unreadable| print::warn(unreadable));
-    Ok(())
-}
+    /// Where it would listen, and what it would write.
+    fn listeners(&mut self, config: &Config, inspection: &Inspection) -> Result<(), Failure> {
+        for fault in inspection.listen_faults() {
+            if !fault.is_held_by_gateway {
+                self.faults.push(Failure::Failed(anyhow!(config.origins.told(&fault.error.to_string()))));
+            }
+        }
+        if let Some(running) = inspection.running() {
+            self.report.line(&format!("gateway        process {} runs with this configuration", running.pid()))?;
+            self.report.note("running", running.pid());
+        }
+        for (text, is_fault) in inspection.write_faults() {
+            match is_fault {
+                true => self.faults.push(Failure::Usage(anyhow!(config.origins.told(&text)))),
+                false => self.report.warn(text),
+            }
+        }
+        Ok(())
+    }
 
-/// Tells of each default that has changed and that the configuration leaves as it is, with what restores the old one.
-fn tell_changed_defaults(config: &Config) -> Result<(), Failure> {
-    let changed = &config.changed_defaults;
-    if changed.is_empty() {
-        return Ok(());
+    async fn upstreams(&mut self, inspection: &Inspection) -> Result<(), Failure> {
+        let mut members = vec![];
+        for (upstream, servers) in inspection.upstreams() {
+            let told = servers.iter().map(|(server, addresses)| match addresses {
+                0 => format!("{server} (has no address now)"),
+                1 => (*server).to_owned(),
+                several => format!("{server} ({several} addresses)"),
+            });
+            self.report.line(&format!("upstream       {upstream} at {}", told.collect::<Vec<_>>().join(", ")))?;
+            let servers = servers.iter().map(|(server, addresses)| json!({ "server": server, "addresses": addresses }));
+            members.push(json!({ "name": upstream, "servers": servers.collect::<Vec<Value>>() }));
+        }
+        self.report.note("upstreams", members);
+        inspection.unreachable().await.into_iter().for_each(|problem| self.report.warn(problem));
+        Ok(())
     }
-    let count = print::count(changed.len(), "has", "have");
-    print_line(&format!("defaults       {count} changed; a key that the file names, with either value, is not told:"))?;
-    for default in changed {
-        let (section, key, before) = (default.section, default.key, default.restored_by);
-        print_line(&format!("  {} (`{section}.{key} = {before}` restores what was before)", default.now))?;
+
+    async fn database(&mut self, config: &Config, inspection: &Inspection) -> Result<(), Failure> {
+        let Some(accounts) = inspection.accounts() else { return Ok(()) };
+        let store = match &config.store {
+            StoreConfig::Sqlite(sqlite) => format!("embedded store {}", sqlite.path.display()),
+            StoreConfig::Postgres(_) => "PostgreSQL".to_owned(),
+        };
+        let database = accounts.database();
+        let version = check_schema(config, database).await?;
+        let epoch = accounts.check().await.map_err(|error| store_fault(config, error))?;
+        accounts.may_report().await.map_err(|error| store_fault(config, error))?;
+        if version > schema::VERSION {
+            let known = schema::VERSION;
+            self.report.warn(format!(
+                "the schema has version {version}, of a newer release; this program knows {known}, and fedhis of it does not start"
+            ));
+        }
+        self.report
+            .line(&format!("database       {store} answers, schema version {version}, account epoch {epoch}"))?;
+        self.report.note("database", json!({ "store": store, "schema": version, "epoch": epoch }));
+        for column in schema::loose_columns(database).await.map_err(|error| store_fault(config, error))? {
+            self.report.warn(column.to_string());
+        }
+        let unkept = schema::unkept_logins(database).await;
+        if let Some(unkept) = unkept.map_err(|error| store_fault(config, error))? {
+            self.report.warn(unkept.to_string());
+        }
+        self.hashes(config, database).await?;
+        let odd = schema::odd_rows(database, ODD_ROWS_PATIENCE).await;
+        for rows in odd.map_err(|error| store_fault(config, error))? {
+            self.report.warn(format!("{rows}; see docs/API.md, Rows of before"));
+        }
+        if let StoreConfig::Postgres(store) = &config.store
+            && let Some(note) = postgres::note(store)
+        {
+            self.report.line(&format!("  {note}"))?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Tells which hashes of passwords are written, and how many accounts a Thalamus on the same database could not log in.
+    async fn hashes(&mut self, config: &Config, database: &Database) -> Result<(), Failure> {
+        let told = hashes::tell(database, config.authentication.hashes, ODD_ROWS_PATIENCE).await;
+        let told = told.map_err(|error| store_fault(config, error))?;
+        self.report.line(&format!("passwords      {}", told.written))?;
+        self.report.note("passwords", told.written.to_string());
+        told.unreadable.iter().for_each(|unreadable| self.report.warn(unreadable.clone()));
+        Ok(())
+    }
+
+    /// Tells all faults; the last is how the command ends.
+    fn end(mut self, file: &Path) -> Result<(), Failure> {
+        let all = self.told.iter().cloned().chain(self.faults.iter().map(Failure::in_words));
+        let all: Vec<Value> = all.map(Value::from).collect();
+        let (count, is_json) = (all.len(), self.report.is_json());
+        self.report.note("valid", all.is_empty());
+        self.report.note("faults", all);
+        let is_usage = !self.told.is_empty() || self.faults.iter().any(|fault| matches!(fault, Failure::Usage(_)));
+        let outcome = match (count, self.told.is_empty()) {
+            (0, _) => Ok(()),
+            (1, true) => self.faults.pop().map_or(Ok(()), Err),
+            _ => {
+                let told_here = self.faults.iter().filter(|_| !is_json);
+                told_here.for_each(|fault| print::complain(&format!("fault: {}", fault.in_words())));
+                let summary = anyhow!("{}: {}, as told above", file.display(), print::count(count, "fault", "faults"));
+                Err(if is_usage { Failure::Usage(summary) } else { Failure::Failed(summary) })
+            }
+        };
+        self.report.end(outcome)
+    }
 }

@@ -15,13 +15,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::{Parser, Subcommand};
 use fedgate::accounts::Accounts;
 use fedgate::config::{Config, StoreConfig};
 use fedgate::db::actor::ChangeActor;
 use fedgate::db::hashes::HashRule;
 use fedgate::db::{Database, schema};
-use fedgate::gateway::Prepared;
+use fedgate::gateway::{Prepared, ServeError};
 use fedgate::password::{self, Cost, HashKind};
 use fedgate::{observe, parent, threads};
 
@@ -65,8 +66,11 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Validate configuration, policy, certificate and database, without serving.
+    /// Validate configuration, policy, certificates, addresses and database, without serving; tells all faults at once.
     Check {
+        /// Print JSON: one object with what was found, all faults and all warnings.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         config: ConfigFile,
     },
@@ -170,7 +174,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Serve { config } => serve(&config.file),
         Command::Demo { listen, dir } => runtime()?.block_on(demo::run(listen, &dir)),
         Command::Upgrade { config } => runtime()?.block_on(upgrade::run(load(&config.file)?)),
-        Command::Check { config } => runtime()?.block_on(check::run(&config.file)),
+        Command::Check { config, json } => runtime()?.block_on(check::run(&config.file, json)),
         Command::HashPassword { config } => {
             let kind = match config {
                 Some(file) => runtime()?.block_on(configured_kind(&load(&file)?))?,
@@ -212,8 +216,10 @@ fn serve(file: &Path) -> Result<(), Failure> {
     let config = load(file)?;
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     // The embedded store is opened by a runtime; the gateway's own runtimes begin when it serves.
-    let prepared = runtime()?.block_on(Prepared::new(config)).map_err(|error| Failure::Usage(error.into()))?;
-    Ok(prepared.serve()?)
+    let origins = config.origins.clone();
+    let told = |error: ServeError| anyhow!(origins.told(&observe::with_causes(&error)));
+    let prepared = runtime()?.block_on(Prepared::new(config)).map_err(|error| Failure::Usage(told(error)))?;
+    Ok(prepared.serve().map_err(told)?)
 }
 
 fn load(file: &Path) -> Result<Config, Failure> {
@@ -223,7 +229,7 @@ fn load(file: &Path) -> Result<Config, Failure> {
 /// Opens the store as `fedhis migrate` has left it.
 pub(crate) async fn open_store(config: &Config) -> Result<Accounts, Failure> {
     store_exists(config)?;
-    let accounts = Accounts::open(&config.store).await.map_err(|error| Failure::Usage(error.into()))?;
+    let accounts = Accounts::open(&config.store).await.map_err(|error| Failure::Usage(told(config, error)))?;
     accounts.keep_to_one_server().await.map_err(|error| store_fault(config, error))?;
     check_schema(config, accounts.database()).await?;
     Ok(accounts.acting_as(ChangeActor::operator()))
@@ -237,25 +243,30 @@ pub(crate) async fn check_schema(config: &Config, database: &Database) -> Result
     }
     let (file, key, needed) = (config.file.display(), store_key(config), schema::VERSION);
     let problem = format!("the database has schema version {version}, {needed} is needed; run `fedhis migrate`");
-    Err(Failure::Usage(anyhow::anyhow!("{file}: `{key}`: {problem}")))
+    Err(Failure::Usage(told(config, format!("{file}: `{key}`: {problem}"))))
 }
 
 /// Asks for the file of an embedded store before it is opened, because opening creates it, and a command for looking
 /// at accounts or changing them creates no database.
 pub(crate) fn store_exists(config: &Config) -> Result<(), Failure> {
     match &config.store {
-        StoreConfig::Sqlite(sqlite) if !sqlite.path.exists() => Err(Failure::Usage(anyhow::anyhow!(
-            "{}: `store.path`: {} does not exist; `fedhis serve` or `fedhis migrate` creates it",
-            config.file.display(),
-            sqlite.path.display()
-        ))),
+        StoreConfig::Sqlite(sqlite) if !sqlite.path.exists() => {
+            let (file, path) = (config.file.display(), sqlite.path.display());
+            let remedy = "`fedhis serve` or `fedhis migrate` creates it";
+            Err(Failure::Usage(told(config, format!("{file}: `store.path`: {path} does not exist; {remedy}"))))
+        }
         StoreConfig::Sqlite(_) | StoreConfig::Postgres(_) => Ok(()),
     }
 }
 
 /// A fault of the store, as one line that names file and key.
 pub(crate) fn store_fault(config: &Config, error: impl std::fmt::Display) -> Failure {
-    Failure::Failed(anyhow::anyhow!("{}: `{}`: {error}", config.file.display(), store_key(config)))
+    Failure::Failed(told(config, format!("{}: `{}`: {error}", config.file.display(), store_key(config))))
+}
+
+/// What is wrong, with the variables that have set the keys it names.
+fn told(config: &Config, problem: impl std::fmt::Display) -> anyhow::Error {
+    anyhow!(config.origins.told(&problem.to_string()))
 }
 
 /// The key that says where the store is.

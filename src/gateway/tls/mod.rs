@@ -96,17 +96,21 @@ impl Tls {
     /// Loads what the configuration names.
     ///
     /// # Errors
-    /// See [`TlsError`].
-    pub(super) fn load(config: &TlsConfig) -> Result<Arc<Self>, TlsError> {
-        let (mut parts, mut read) = (Parts::default(), vec![]);
+    /// Everything that is wrong.
+    pub(super) fn load(config: &TlsConfig) -> Result<Arc<Self>, Vec<TlsError>> {
+        let (mut parts, mut read, mut faults) = (Parts::default(), vec![], vec![]);
         for part in Part::all(config) {
-            let (seen, contents) =
-                Seen::read(&part.files(config)).map_err(|(at, problem)| part.fault(config, at, problem))?;
-            part.load(config, &mut parts, &contents)?;
-            read.push((part, seen));
+            let seen = Seen::read(&part.files(config)).map_err(|(at, problem)| part.fault(config, at, problem));
+            match seen.and_then(|(seen, contents)| part.load(config, &mut parts, &contents).map(|()| seen)) {
+                Ok(seen) => read.push((part, seen)),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
         }
         Ok(Arc::new(Self {
-            current: ArcSwap::from_pointee(parts.together(config)?),
+            current: ArcSwap::from_pointee(parts.together(config).map_err(|fault| vec![fault])?),
             config: config.clone(),
             parts: Mutex::new(parts),
             read,

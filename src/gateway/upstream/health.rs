@@ -35,7 +35,29 @@ impl Upstreams {
     }
 }
 
+impl Upstreams {
+    /// Connects to each server as a request would, and asks nothing of it; tells of those that cannot be reached.
+    pub(in crate::gateway) async fn unreachable(&self) -> Vec<String> {
+        let connector = TransportConnector::new(None);
+        let tried = self.all().map(|upstream| upstream.servers.unreachable(&connector));
+        join_all(tried).await.into_iter().flatten().collect()
+    }
+}
+
 impl Servers {
+    async fn unreachable(&self, connector: &TransportConnector) -> Vec<String> {
+        let servers = self.pool.servers();
+        let tried = servers.iter().map(async |server| {
+            let problem = match timeout(self.config.connect_timeout, connector.new_stream(&server.peer.http)).await {
+                Ok(Ok(_)) => return None,
+                Ok(Err(error)) => error.to_string().trim().to_owned(),
+                Err(_) => format!("no connection within {} ms", self.config.connect_timeout.as_millis()),
+            };
+            Some(format!("upstream `{}`: server `{}` cannot be reached now: {problem}", self.config.name, server.name))
+        });
+        join_all(tried).await.into_iter().flatten().collect()
+    }
+
     async fn keep_resolved(&self) {
         while self.has_names() {
             sleep(RESOLVE_EVERY).await;

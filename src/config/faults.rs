@@ -1,0 +1,201 @@
+//! All that is wrong with a configuration, told at once.
+//!
+//! The one rule: what `Config::load` refuses is refused here, and for the same reason. Each fault is found by the code that
+//! serves; then its key is left out, as if it had its default, and the rest is looked at again.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::environment::{self, Environment};
+use super::error::ConfigError;
+use super::{Config, MOST_BYTES, Secrets, raw};
+use crate::regular;
+
+/// Most faults that are told.
+const MOST_FAULTS: usize = 100;
+
+/// A configuration that was looked at whole.
+#[derive(Debug)]
+pub struct Examined {
+    /// The configuration, with the default of each key that is at fault; none where too much of it is.
+    pub config: Option<Config>,
+    /// What is wrong with it; empty where `config` is what would serve.
+    pub faults: Vec<ConfigError>,
+    at_fault: BTreeSet<String>,
+}
+
+impl Examined {
+    /// Whether a section is as it was written.
+    pub fn is_sound(&self, section: &str) -> bool {
+        !self.at_fault.contains(section)
+    }
+
+    fn of(faults: Vec<ConfigError>) -> Self {
+        Self { config: None, faults, at_fault: BTreeSet::new() }
+    }
+
+    fn note(&mut self, fault: ConfigError) {
+        let section = fault.about().split(['.', ' ']).next().unwrap_or_default().to_owned();
+        // One that is not of a section is of the key that signs.
+        let section = if section.starts_with("FEDGATE_") { "assertion".to_owned() } else { section };
+        self.at_fault.insert(section);
+        if self.faults.len() < MOST_FAULTS {
+            self.faults.push(fault);
+        }
+    }
+}
+
+impl Config {
+    /// As [`Config::load`], for who wants to know all that is wrong.
+    pub fn examine(file: &Path) -> Examined {
+        Self::examine_with(file, Environment::new(std::env::vars_os()))
+    }
+
+    pub(super) fn examine_with(file: &Path, environment: Environment) -> Examined {
+        let text = match regular::read_to_string(file, MOST_BYTES) {
+            Ok(text) => text,
+            Err(error) => return Examined::of(vec![ConfigError::unreadable(file, &error)]),
+        };
+        let mut table: toml::Table = match toml::from_str(&text) {
+            Ok(table) => table,
+            Err(error) => return Examined::of(vec![ConfigError::toml(file, &text, &error)]),
+        };
+        let mut examined = Examined::of(vec![]);
+        types(&mut table, file, &text, &mut examined);
+        while let Some(fault) = raw::from_table(table.clone()).ok().and_then(|raw| raw::written_secret(&raw, file)) {
+            leave_out(&mut table, fault.about());
+            examined.note(fault);
+        }
+        for over in &environment.overrides {
+            if let Err(fault) = environment::write_over(&mut table, over) {
+                examined.note(fault);
+            }
+        }
+        environment.faults.iter().for_each(|fault| examined.note(fault.clone()));
+        lists(&mut table, file, &mut examined);
+        examined.config = values(table, file, &environment, &mut examined);
+        if examined.faults.is_empty() {
+            match Self::read(file, environment, Secrets::Read) {
+                Ok(config) => examined.config = Some(config),
+                Err(fault) => examined.note(fault),
+            }
+        }
+        examined
+    }
+}
+
+/// Finds sections and keys that are none, and values of another type; leaves them out.
+fn types(table: &mut toml::Table, file: &Path, text: &str, examined: &mut Examined) {
+    for (section, value) in std::mem::take(table) {
+        let whole = raw::from_table([(section.clone(), value.clone())].into_iter().collect());
+        let Err(error) = whole else {
+            table.insert(section, value);
+            continue;
+        };
+        let before = examined.faults.len();
+        let empty = || [(section.clone(), toml::Value::Table(toml::Table::new()))].into_iter().collect();
+        if let toml::Value::Table(keys) = value
+            && raw::from_table(empty()).is_ok()
+        {
+            let mut kept = toml::Table::new();
+            for (key, value) in keys {
+                match environment::alone(&section, &key, value.clone()) {
+                    Ok(_) => drop(kept.insert(key, value)),
+                    Err(error) => {
+                        let line = line_of(text, &section, &key);
+                        let fault = ConfigError::complaint(file, line, &format!("{section}.{key}"), &error);
+                        examined.note(fault);
+                    }
+                }
+            }
+            table.insert(section.clone(), toml::Value::Table(kept));
+        }
+        // A section that there is not, or one of a list.
+        let is_of_keys = examined.faults.len() > before;
+        if !is_of_keys || raw::from_table(table.clone()).is_err() {
+            table.remove(&section);
+            if !is_of_keys {
+                examined.note(ConfigError::complaint(file, line_of(text, &section, ""), &section, &error));
+            }
+        }
+    }
+}
+
+/// Where a key of a section stands; the section itself, where the key is empty.
+fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
+    let mut current = "";
+    text.lines().enumerate().find_map(|(at, line)| {
+        let line = line.trim();
+        if line.starts_with('[') {
+            current = line.trim_start_matches('[').split(']').next().unwrap_or_default().trim();
+            return (key.is_empty() && current == section).then_some(at + 1);
+        }
+        let (name, _) = line.split_once('=')?;
+        (current == section && !key.is_empty() && name.trim() == key).then_some(at + 1)
+    })
+}
+
+/// Finds the upstreams and routes that are at fault by themselves; of an upstream the name is kept, because routes name it.
+fn lists(table: &mut toml::Table, file: &Path, examined: &mut Examined) {
+    let refuses =
+        |lists: toml::Table| match raw::from_table(lists).map(|raw| raw::check(raw, file, Secrets::LeaveUnread)) {
+            Ok(Err(fault)) => Some(fault),
+            Ok(Ok(_)) | Err(_) => None,
+        };
+    let list = |value: Vec<toml::Value>| toml::Value::Array(value);
+    if let Some(toml::Value::Array(upstreams)) = table.get_mut("upstream") {
+        for upstream in upstreams {
+            let alone = [("upstream".to_owned(), list(vec![upstream.clone()]))];
+            if let Some(fault) = refuses(alone.into_iter().collect()) {
+                examined.note(fault);
+                let name = upstream.get("name").cloned().unwrap_or("his".into());
+                let servers = toml::Value::Array(vec!["127.0.0.1:1".into()]);
+                *upstream =
+                    toml::Value::Table([("name".into(), name), ("servers".into(), servers)].into_iter().collect());
+            }
+        }
+    }
+    let upstreams = table.get("upstream").cloned();
+    if let Some(toml::Value::Array(routes)) = table.get_mut("route") {
+        routes.retain(|route| {
+            let upstreams = upstreams.clone().map(|upstreams| ("upstream".to_owned(), upstreams));
+            let alone = [("route".to_owned(), list(vec![route.clone()]))].into_iter().chain(upstreams);
+            // One of an upstream's is told of that.
+            match refuses(alone.collect()).filter(|fault| fault.about().starts_with("route")) {
+                Some(fault) => examined.note(fault),
+                None => return true,
+            }
+            false
+        });
+    }
+}
+
+/// Finds values that are not allowed, one after the other.
+fn values(mut table: toml::Table, file: &Path, environment: &Environment, examined: &mut Examined) -> Option<Config> {
+    let mut secrets = Secrets::Read;
+    for _ in 0..MOST_FAULTS {
+        let fault = match raw::check(raw::from_table(table.clone()).ok()?, file, secrets) {
+            Ok(config) => return Some(config.with_environment(environment)),
+            Err(fault) => fault.by(&environment.overrides),
+        };
+        let key = fault.about().to_owned();
+        examined.note(fault);
+        let is_secret = ["assertion", "FEDGATE_ASSERTION", "store.password"].iter().any(|of| key.starts_with(of));
+        match is_secret && secrets == Secrets::Read {
+            true => secrets = Secrets::LeaveUnread,
+            false if leave_out(&mut table, &key) => {}
+            false => return None,
+        }
+    }
+    None
+}
+
+/// Leaves out a key, or its section where the key is not there; tells whether there was something to leave out.
+fn leave_out(table: &mut toml::Table, key: &str) -> bool {
+    let mut words = key.split(['.', ' ']);
+    let section = words.next().unwrap_or_default();
+    let key = words.next().unwrap_or_default();
+    let is_out =
+        table.get_mut(section).and_then(toml::Value::as_table_mut).is_some_and(|keys| keys.remove(key).is_some());
+    is_out || table.remove(section).is_some()
+}

@@ -1,0 +1,95 @@
+//! `fedgate check` does what serving does, and tells all that is wrong, beside a gateway that serves as well.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::certificate_checks::check;
+use crate::fixture::{Gateway, Place, Setup};
+
+fn json(dir: &std::path::Path, environment: &[(&str, &str)]) -> (Option<i32>, Value) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+    command.args(["check", "--json", "--config"]).arg(dir.join("fedgate.toml"));
+    let out = command.envs(environment.iter().copied()).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"));
+    (out.status.code(), value)
+}
+
+fn holds(list: &Value, words: &str) -> bool {
+    list.as_array().unwrap().iter().any(|line| line.as_str().unwrap().contains(words))
+}
+
+#[test]
+fn every_fault_is_told_whatever_it_is_of() {
+    let place = Place::prepare(&Setup::default());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    std::fs::write(place.dir.join("roles.cfg"), "[").unwrap();
+    std::fs::write(place.dir.join("cert.pem"), "").unwrap();
+    let environment = [
+        ("FEDGATE_GATEWAY_ADMIN", address.as_str()),
+        ("FEDGATE_CORS_ALLOWED_ORIGINS", "nowhere"),
+        ("FEDGATE_RECORDS_FILE", "/nowhere/records"),
+        ("FEDGATE_STORE_PATH", "/nowhere/store.db"),
+        ("FEDGATE_POLICY_HISTORY", "cert.key/history"),
+        ("FEDGATE_RECORD_FILE", "x"),
+    ];
+    let (code, told) = json(&place.dir, &environment);
+    assert_eq!((code, &told["valid"]), (Some(2), &Value::Bool(false)), "{told}");
+    for words in [
+        "environment: `FEDGATE_CORS_ALLOWED_ORIGINS` holds `nowhere`",
+        "roles.cfg: line 1",
+        "cert.pem: holds no certificate",
+        "`records.file` is set by FEDGATE_RECORDS_FILE",
+        "`store.path` is set by FEDGATE_STORE_PATH",
+        "Address already in use",
+        "`gateway.admin` is set by FEDGATE_GATEWAY_ADMIN",
+    ] {
+        assert!(holds(&told["faults"], words), "{words}: {told:#}");
+    }
+    assert!(holds(&told["warnings"], "`FEDGATE_RECORD_FILE` means nothing"), "{told:#}");
+    assert!(holds(&told["warnings"], "cert.key/history: this user may not write there"), "{told:#}");
+    let (code, text) = check(&place, &environment);
+    assert!(code == 2 && text.lines().last().unwrap().ends_with("6 faults, as told above"), "{text}");
+    drop(taken);
+    let place = Place::prepare(&Setup::default());
+    let (code, told) = json(&place.dir, &[]);
+    assert_eq!((code, &told["valid"], told["faults"].as_array().unwrap().len()), (Some(0), &Value::Bool(true), 0));
+    assert!(told["certificates"][0]["valid_to"].is_string() && told["database"]["schema"].is_number(), "{told:#}");
+}
+
+#[test]
+fn a_gateway_that_runs_is_not_in_its_own_way_and_another_program_is() {
+    let pid_file = std::env::temp_dir().join(format!("fedgate-check-{:x}", rand::random::<u128>()));
+    let gateway = Gateway::start_as(&Setup { pid_file: Some(&pid_file), ..Setup::default() });
+    let deadline = std::time::Instant::now() + crate::fixture::PATIENCE;
+    while !pid_file.exists() {
+        assert!(std::time::Instant::now() < deadline, "no process id was written");
+    }
+    let (code, told) = json(&gateway.dir, &[]);
+    assert_eq!((code, &told["running"]), (Some(0), &Value::from(gateway.child.id())), "{told:#}");
+    assert_eq!(std::fs::read_to_string(&pid_file).unwrap().trim(), gateway.child.id().to_string(), "it is as it was");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let more = format!("{},{}", gateway.address, taken.local_addr().unwrap());
+    let (code, told) = json(&gateway.dir, &[("FEDGATE_GATEWAY_LISTEN_PLAIN", &more)]);
+    assert_eq!((code, told["faults"].as_array().unwrap().len()), (Some(1), 1), "{told:#}");
+    assert!(holds(&told["faults"], &format!("cannot listen on {}", taken.local_addr().unwrap())), "{told:#}");
+    // Without the file, it is known by its admin listener.
+    let (code, told) = json(&gateway.dir, &[("FEDGATE_GATEWAY_PID_FILE", "")]);
+    assert_eq!(code, Some(0), "{told:#}");
+    assert_eq!(gateway.admin_get("/readyz").status, 200);
+    let _ = std::fs::remove_file(pid_file);
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_a_warning() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let more = format!("[[upstream]]\nname = \"lab\"\nservers = [\"{nobody}\"]\n");
+    let place = Place::prepare(&Setup { configuration: &more, ..Setup::default() });
+    let (code, told) = json(&place.dir, &[]);
+    assert_eq!(code, Some(0), "{told:#}");
+    let words = format!("upstream `lab`: server `{nobody}` cannot be reached now");
+    assert!(holds(&told["warnings"], &words) && !holds(&told["warnings"], "upstream `his`"), "{told:#}");
+}
