@@ -80,6 +80,8 @@ mod exchanges;
 mod answers;
 #[path = "gateway/beside.rs"]
 mod beside;
+#[path = "gateway/thalamus_pages.rs"]
+mod thalamus_pages;
 #[path = "gateway/crowding.rs"]
 mod crowding;
 #[path = "gateway/dependencies.rs"]

@@ -191,3 +191,24 @@ fn fedhis_serves_on_after_a_hangup() {
     log.read_to_string(&mut rest).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0), "{rest}");
 }
+
+#[test]
+fn every_command_of_the_guide_to_thalamus_is_one_of_the_programs() {
+    let guide = std::fs::read_to_string("examples/thalamus/README.md").unwrap();
+    let blocks = guide.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mut seen = 0;
+    for line in blocks.flat_map(str::lines) {
+        let command = line.split(" #").next().unwrap().trim();
+        let mut words = command.split_whitespace();
+        let mut program = match words.next() {
+            Some("fedgate") => fedgate(),
+            Some("fedhis") => fedhis(),
+            _ => continue,
+        };
+        // What stands before is read first, and refused where it is none.
+        let output = program.args(words).arg("--help").output().unwrap();
+        assert!(output.status.success(), "{command}: {}", stderr(&output));
+        seen += 1;
+    }
+    assert!(seen >= 15, "{seen} commands");
+}

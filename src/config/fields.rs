@@ -13,6 +13,8 @@ pub struct GuardConfig {
     pub permission: Option<String>,
     /// Whether everyone may write them with the subject of the route as their value.
     pub may_name_subject: bool,
+    /// Whether everyone may write nothing there, too: null or an empty text.
+    pub may_be_empty: bool,
     /// Whether they are looked for at any depth.
     pub anywhere: bool,
 }
@@ -67,6 +69,7 @@ pub(super) fn check(
             members: guard.members,
             permission: guard.permission,
             may_name_subject: guard.may_name_subject,
+            may_be_empty: false,
             anywhere: guard.anywhere,
         })
     };

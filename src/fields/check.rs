@@ -11,10 +11,21 @@ use super::scan::{Kind, Piece, Reading, Scanner};
 /// A member that is guarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
-    /// Whether its value may be the subject of the request, for everyone.
-    pub may_name_subject: bool,
+    /// What everyone may write there.
+    pub free: FreeValue,
     /// Whether it is looked for at any depth, and not in the document alone (or in the elements of a list of documents).
     pub anywhere: bool,
+}
+
+/// The values of a guarded member that everyone may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FreeValue {
+    /// None.
+    None,
+    /// The subject of the request.
+    Subject,
+    /// That, or nothing: null or an empty text.
+    SubjectOrNothing,
 }
 
 /// The guarded members of a route; a bit stands for each, in the order of the names.
@@ -157,7 +168,7 @@ impl BodyCheck {
             if withheld >> at & 1 == 0 || !(member.anywhere || outermost) {
                 continue;
             }
-            if !member.may_name_subject || self.subject.is_none() {
+            if member.free == FreeValue::None || self.subject.is_none() {
                 return Err(BodyFault::MemberNotPermitted(at));
             }
             self.named = Some((at, Vec::new()));
@@ -180,7 +191,13 @@ impl BodyCheck {
     /// A value has ended; if it had to be the subject, it is.
     fn settle(&mut self) -> Result<(), BodyFault> {
         let Some((at, named)) = self.named.take() else { return Ok(()) };
-        let named: Option<String> = serde_json::from_slice(&named).ok();
-        if named.as_deref() == self.subject.as_deref() { Ok(()) } else { Err(BodyFault::MemberNotPermitted(at)) }
+        let may_be_nothing =
+            self.members.members.get(at).is_some_and(|member| member.free == FreeValue::SubjectOrNothing);
+        let is_free = match serde_json::from_slice::<Option<String>>(&named) {
+            Ok(Some(named)) => Some(&*named) == self.subject.as_deref() || (may_be_nothing && named.is_empty()),
+            Ok(None) => may_be_nothing,
+            Err(_) => false,
+        };
+        if is_free { Ok(()) } else { Err(BodyFault::MemberNotPermitted(at)) }
     }
 }

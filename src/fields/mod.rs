@@ -13,17 +13,19 @@ mod check;
 mod remove;
 mod extract;
 mod names;
+mod owner;
 mod number;
 mod scan;
 mod text;
 mod fault;
 
-pub use check::{BodyCheck, BodyFault, Member, Members};
+pub use check::{BodyCheck, BodyFault, FreeValue, Member, Members};
 pub use extract::{Extract, Extractor};
 pub use fault::JsonError;
 pub use media::{AnswerKind, answer_kind, check_request};
 pub use names::{MAX_NAMES, Names};
 pub use number::{DigitCount, MAX_DIGITS};
+pub use owner::Ownership;
 pub use remove::Remover;
 
 /// Deepest nesting that is accepted.

@@ -14,8 +14,8 @@ fn names(names: &[&str]) -> Arc<Names> {
 
 /// The guard of a person: `roles`, `active` and `password`, and `id` unless it is the subject.
 fn check(subject: Option<&str>) -> BodyCheck {
-    let plain = Member { may_name_subject: false, anywhere: false };
-    let members = [plain, plain, plain, Member { may_name_subject: true, anywhere: false }];
+    let plain = Member { free: FreeValue::None, anywhere: false };
+    let members = [plain, plain, plain, Member { free: FreeValue::Subject, anywhere: false }];
     let members = Members {
         names: names(&["roles", "active", "password", "id"]),
         members: Box::new(members),
@@ -74,7 +74,7 @@ fn a_member_is_found_in_every_spelling() {
 
 #[test]
 fn a_member_may_be_looked_for_at_any_depth_and_left_to_who_may_write_it() {
-    let member = Member { may_name_subject: false, anywhere: true };
+    let member = Member { free: FreeValue::None, anywhere: true };
     let members = Arc::new(Members {
         names: names(&["roles", "active"]),
         members: Box::new([member, member]),
@@ -263,7 +263,7 @@ fn holds_password(value: &json::Value) -> bool {
 #[test]
 fn judgement_agrees_with_the_parser_of_the_his_however_the_bytes_are_cut() {
     let mut dice = StdRng::seed_from_u64(11);
-    let member = Member { may_name_subject: false, anywhere: false };
+    let member = Member { free: FreeValue::None, anywhere: false };
     let members = Arc::new(Members { names: names(&["password"]), members: Box::new([member]), only_object: false });
     let judge = |parts: &[&[u8]]| judge_in(BodyCheck::new(Arc::clone(&members), 1, None), parts);
     let mut counts = [0; 3];

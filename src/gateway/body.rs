@@ -32,13 +32,21 @@ const ROOM_BYTES: usize = 256 * 1024 * 1024;
 pub(super) struct Room(AtomicUsize);
 
 /// What one body takes of the room; given back when it is dropped.
-struct Share {
+pub(super) struct Share {
     room: Arc<Room>,
     bytes: usize,
 }
 
 impl Share {
-    fn grow(&mut self, bytes: usize) -> Result<(), BodyFault> {
+    pub(super) fn of(room: &Arc<Room>) -> Self {
+        Self { room: Arc::clone(room), bytes: 0 }
+    }
+
+    /// Takes more.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), BodyFault> {
         self.bytes += bytes;
         match self.room.0.fetch_add(bytes, Ordering::AcqRel) + bytes {
             ..=ROOM_BYTES => Ok(()),
@@ -144,7 +152,7 @@ pub(super) async fn hold(
     tempo: Tempo,
     room: &Arc<Room>,
 ) -> Result<Held, Unheld> {
-    let mut share = Share { room: Arc::clone(room), bytes: 0 };
+    let mut share = Share::of(room);
     if session.as_mut().is_body_empty() {
         return Ok(Held { body: Bytes::new(), _share: share });
     }

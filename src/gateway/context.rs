@@ -288,6 +288,10 @@ pub(super) fn failure(error: &Error) -> (u16, &'static str, &'static str) {
         (HTTPStatus(413), _) => (413, "body_too_large", "The body is too large"),
         (Custom(NOT_RECORDED), _) => (503, NOT_RECORDED, NOT_RECORDED_MESSAGE),
         (Custom("answer_withheld"), _) => (502, "answer_withheld", "The answer of the service behind cannot be shown"),
+        (Custom("owner_unknown"), _) => {
+            (502, "owner_unknown", "The service behind did not say whose record this is; nothing was changed")
+        }
+        (Custom("busy"), _) => (503, "busy", "Too many records are being read at the moment"),
         (HTTPStatus(502), _) => (502, "upstream_refused", "The service behind does not trust this gateway"),
         (HTTPStatus(status), _) => (*status, "bad_request", "The request cannot be served"),
         (ReadTimedout, ErrorSource::Downstream) => (408, "request_timeout", "The request took too long"),

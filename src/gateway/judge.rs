@@ -115,6 +115,9 @@ impl Gateway {
                     Ok(held) => {
                         ctx.outcome = Outcome::Permitted(Box::new(permit));
                         ctx.held = held;
+                        if let Some(answer) = self.answer_for_owner(session, ctx).await? {
+                            return self.answer(session, ctx, answer).await;
+                        }
                         self.place(session, ctx);
                         return Ok(false);
                     }

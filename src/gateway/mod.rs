@@ -33,6 +33,7 @@ mod body;
 mod exchange;
 mod hop;
 mod answer;
+mod owned;
 mod admin;
 mod report;
 mod account_changes;

@@ -33,7 +33,7 @@ use crate::assertion::{CLOCK_HEADER, Minter};
 use crate::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
 use crate::host::HostList;
 use crate::observe::Recorder;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Permit, Pipeline};
 
 /// Most bytes that are sent over HTTP/2 in one piece.
 const H2_CHUNK_BYTES: u64 = 64 * 1024;
@@ -91,6 +91,11 @@ impl Gateway {
             hsts: strict_transport_security(config.tls.hsts),
             hosts: config.gateway.hosts.clone(),
         }
+    }
+
+    /// Says to a service, signed, who was admitted to what.
+    pub(super) fn assertion(&self, permit: &Permit, method: &str, request_id: &str) -> String {
+        self.pipeline.assertion(permit, method, request_id, &self.minter, SystemTime::now())
     }
 
     /// The upstream of a permitted request.
@@ -194,15 +199,8 @@ impl ProxyHttp for Gateway {
         contained(async {
             let permit = ctx.permit()?;
             let upstream = self.upstream(ctx)?;
-            let assertion = upstream.assertion.then(|| {
-                self.pipeline.assertion(
-                    permit,
-                    request.method.as_str(),
-                    &ctx.request_id,
-                    &self.minter,
-                    SystemTime::now(),
-                )
-            });
+            let assertion =
+                upstream.assertion.then(|| self.assertion(permit, request.method.as_str(), &ctx.request_id));
             if permit.remover().is_some() {
                 answer::ask_plainly(request)?;
             }

@@ -4,6 +4,7 @@
 //! `{"error", "code", "request_id"}`; 401 alone is what Thalamus answers, because its clients know it. Who asks for
 //! `application/problem+json` is told the same as RFC 9457 has it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -66,12 +67,16 @@ enum Body {
     Error,
     /// What Thalamus says to who is not known.
     Challenge,
+    /// What a service has said.
+    Relayed(String, Bytes),
     /// Nothing.
     None,
 }
 
 /// The media type of RFC 9457.
 const PROBLEM: &str = "application/problem+json";
+/// That of pages, as Flask names it.
+const HTML: &str = "text/html; charset=utf-8";
 
 impl Answer {
     /// An error in the one JSON shape.
@@ -85,6 +90,11 @@ impl Answer {
         let challenge = (header::WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\", charset=\"UTF-8\""));
         let answer = Self::error(401, "unauthenticated", "Unauthorized Access");
         Self { headers: vec![challenge], body: Body::Challenge, ..answer }
+    }
+
+    /// What a service has answered to a question of the gateway's own.
+    pub(super) fn relayed(status: u16, content_type: &str, body: Bytes) -> Self {
+        Self { body: Body::Relayed(content_type.to_owned(), body), ..Self::error(status, "", "") }
     }
 
     /// What OPTIONS is told.
@@ -109,22 +119,23 @@ impl Answer {
     }
 
     /// The body and its media type, as the request wants it.
-    fn content(&self, request: &HeaderMap, request_id: &str) -> (&'static str, Vec<u8>) {
+    fn content(&self, request: &HeaderMap, request_id: &str) -> (Cow<'static, str>, Bytes) {
         let wants_problem = request.get_all(header::ACCEPT).iter().any(|accept| asks_for(accept.as_bytes(), PROBLEM));
-        match self.body {
-            Body::None => ("text/html; charset=utf-8", vec![]),
+        match &self.body {
+            Body::None => (HTML.into(), Bytes::new()),
+            Body::Relayed(content_type, body) => (content_type.clone().into(), body.clone()),
             Body::Error | Body::Challenge if wants_problem => {
                 let title = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
                 let problem = serde_json::json!({
                     "type": "about:blank", "title": title, "status": self.status, "detail": self.message,
                     "code": self.code, "request_id": request_id,
                 });
-                (PROBLEM, problem.to_string().into_bytes())
+                (PROBLEM.into(), problem.to_string().into())
             }
-            Body::Challenge => ("text/html; charset=utf-8", self.message.clone().into_bytes()),
+            Body::Challenge => (HTML.into(), self.message.clone().into()),
             Body::Error => {
                 let error = serde_json::json!({ "error": self.message, "code": self.code, "request_id": request_id });
-                ("application/json", error.to_string().into_bytes())
+                ("application/json".into(), error.to_string().into())
             }
         }
     }
@@ -147,7 +158,7 @@ impl Answer {
     pub(super) async fn send(self, session: &mut Session, ctx: &Context) -> Result<()> {
         let_finish_sending(session).await;
         let (content_type, body) = self.content(&session.req_header().headers, &ctx.request_id);
-        let mut response = self.header(content_type, body.len(), ctx)?;
+        let mut response = self.header(&content_type, body.len(), ctx)?;
         if session.req_header().method == Method::OPTIONS {
             ctx.cors.apply_preflight(&session.req_header().headers, &mut response)?;
         }
@@ -158,7 +169,7 @@ impl Answer {
         // pingora does not say whose fault it is; told as ours, a client that went away would be answered 500 and recorded twice.
         session.write_response_header(Box::new(response), headless).await.map_err(|error| error.into_down())?;
         if !headless {
-            let sent = session.write_response_body(Some(Bytes::from(body)), true).await;
+            let sent = session.write_response_body(Some(body), true).await;
             sent.map_err(|error| error.into_down())?;
         }
         let_finish_stream(session).await;
@@ -169,8 +180,8 @@ impl Answer {
     pub(super) async fn send_failure(self, session: &mut Session, ctx: &Context) -> Result<()> {
         let_finish_sending(session).await;
         let (content_type, body) = self.content(&session.req_header().headers, &ctx.request_id);
-        let response = self.header(content_type, body.len(), ctx)?;
-        let sent = session.as_downstream_mut().write_error_response(response, Bytes::from(body)).await;
+        let response = self.header(&content_type, body.len(), ctx)?;
+        let sent = session.as_downstream_mut().write_error_response(response, body).await;
         sent.map_err(|error| error.into_down())?;
         let_finish_stream(session).await;
         Ok(())

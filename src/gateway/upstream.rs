@@ -11,11 +11,12 @@ mod dropped;
 mod naming;
 
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::{HeaderName, header};
 use pingora_core::Result;
+use pingora_core::connectors::TransportConnector;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use connect::{Connections, Connector};
@@ -58,6 +59,8 @@ pub(super) const SERVICES_OWN: &[&str] = &[
 /// Every upstream, in the order of the configuration.
 pub(super) struct Upstreams {
     list: Vec<Upstream>,
+    /// Connects for what the gateway asks itself; it loads the system's authorities, which takes a moment.
+    connector: OnceLock<TransportConnector>,
     connections: Arc<Connections>,
 }
 
@@ -103,11 +106,16 @@ impl Upstreams {
         for upstream in &list {
             upstream.servers.resolve().await;
         }
-        Ok(Self { list, connections })
+        Ok(Self { list, connector: OnceLock::new(), connections })
     }
 
     pub(super) fn find(&self, index: usize) -> Option<&Upstream> {
         self.list.get(index)
+    }
+
+    /// Connects to servers for what the gateway asks of them itself.
+    pub(super) fn connector(&self) -> &TransportConnector {
+        self.connector.get_or_init(|| TransportConnector::new(None))
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Upstream> {

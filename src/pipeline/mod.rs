@@ -110,6 +110,7 @@ impl Pipeline {
                     .as_ref()
                     .map(|guard| Guarded { guard: guard.clone(), withheld: guard.withheld(|_| false) }),
                 hidden: action.hidden.clone(),
+                owner_member: action.owner_member,
             });
         }
         let principal = match (authorization, request.certified) {
@@ -152,6 +153,7 @@ impl Pipeline {
             max_body_bytes: action.max_body_bytes,
             guarded,
             hidden: action.hidden.clone(),
+            owner_member: action.owner_member,
         })
     }
 

@@ -25,6 +25,7 @@ pub struct Permit {
     pub(super) max_body_bytes: u64,
     pub(super) guarded: Option<Guarded>,
     pub(super) hidden: Option<Arc<Names>>,
+    pub(super) owner_member: Option<&'static str>,
 }
 
 /// Members of the body that this caller may not write, a bit for each.
@@ -78,6 +79,12 @@ impl Permit {
     pub fn body_check(&self) -> Option<BodyCheck> {
         let guarded = self.guarded.as_ref()?;
         Some(BodyCheck::new(Arc::clone(&guarded.guard.members), guarded.withheld, self.subject()))
+    }
+
+    /// The member by which the record must name the person whose it is, before it is shown or changed; none where the service
+    /// behind sees to that.
+    pub fn owner_member(&self) -> Option<&'static str> {
+        self.owner_member
     }
 
     /// What every answer has to pass; none where nothing is hidden.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::config::{Config, GuardConfig, RouteConfig};
-use crate::fields::{Member, Members, Names};
+use crate::fields::{FreeValue, Member, Members, Names};
 use crate::path::CanonicalPath;
 pub use crate::path::MAX_ID_BYTES;
 use crate::policy::{Asked, Endpoint, EndpointTable, Method};
@@ -70,6 +70,8 @@ pub struct Action {
     pub guard: Option<WriteGuard>,
     /// Members that the answer does not show.
     pub hidden: Option<Arc<Names>>,
+    /// The member by which a record names its person, where the service behind finds records by their id alone.
+    pub owner_member: Option<&'static str>,
 }
 
 /// Members of a request body that need a permission.
@@ -158,7 +160,7 @@ impl Routes {
         if config.gateway.thalamus_routes {
             faults.extend(routes.add_built_in(&defaults).err());
         }
-        faults.extend(config.routes.iter().filter_map(|route| routes.add(&defaults, route).err()));
+        faults.extend(config.routes.iter().filter_map(|route| routes.add(&defaults, route, None).err()));
         (routes, faults)
     }
 
@@ -251,14 +253,20 @@ impl Routes {
                         Vec::new()
                     },
                 };
-                self.add(defaults, &route)?;
+                let owner_member = if guarded { thalamus::owner_member(endpoint, method) } else { None };
+                self.add(defaults, &route, owner_member)?;
             }
         }
         self.account = self.endpoints.intern(ACCOUNT_ENDPOINT);
         Ok(())
     }
 
-    fn add(&mut self, defaults: &Defaults<'_>, route: &RouteConfig) -> Result<(), RouteError> {
+    fn add(
+        &mut self,
+        defaults: &Defaults<'_>,
+        route: &RouteConfig,
+        owner_member: Option<&'static str>,
+    ) -> Result<(), RouteError> {
         let fault = |problem: &str| RouteError::Pattern(route.path.clone(), problem.to_owned());
         let pattern = Pattern::parse(&route.path)?;
         let subject = match &route.subject {
@@ -290,6 +298,7 @@ impl Routes {
                     Some(Arc::new(names.ok_or_else(|| fault("it hides more than 64 members"))?))
                 }
             },
+            owner_member,
         };
         let index = self.routes.iter().position(|known| known.pattern == pattern);
         let index = match index {
@@ -345,7 +354,12 @@ impl Routes {
             };
             for name in &guard.members {
                 names.push(name.as_str());
-                members.push(Member { may_name_subject: guard.may_name_subject, anywhere: guard.anywhere });
+                let free = match (guard.may_name_subject, guard.may_be_empty) {
+                    (false, _) => FreeValue::None,
+                    (true, false) => FreeValue::Subject,
+                    (true, true) => FreeValue::SubjectOrNothing,
+                };
+                members.push(Member { free, anywhere: guard.anywhere });
                 permissions.push(permission);
             }
         }

@@ -30,10 +30,18 @@ pub(super) fn takes_objects_alone(endpoint: &str, method: &str) -> bool {
     matches!((endpoint, method), ("person" | "page", "POST" | "PATCH"))
 }
 
+/// The member by which a record names its person, where Thalamus finds it by its id alone: it reads and changes a page of
+/// anybody's by a path of anybody's. A new page it stores in the book of the path.
+pub(super) fn owner_member(endpoint: &str, method: &str) -> Option<&'static str> {
+    matches!((endpoint, method), ("page", "GET" | "PATCH" | "DELETE")).then_some("book")
+}
+
 /// What a write of a person may not carry where the service behind would write it for anyone. A password by PATCH would
-/// be stored as it is, in clear, so nobody may send one.
+/// be stored as it is, in clear, so nobody may send one. A page names its book by what its writer says, so nobody may name
+/// another than that of the path; clients do send none.
 pub(super) fn guards(endpoint: &str, method: &str) -> Vec<GuardConfig> {
     let guard = |members: &[&str], permission: Option<&str>, may_name_subject| GuardConfig {
+        may_be_empty: false,
         members: members.iter().map(|name| (*name).to_owned()).collect(),
         permission: permission.map(str::to_owned),
         may_name_subject,
@@ -51,6 +59,7 @@ pub(super) fn guards(endpoint: &str, method: &str) -> Vec<GuardConfig> {
                 guard(&["password"], None, false),
             ]
         }
+        ("page", "POST" | "PATCH") => vec![GuardConfig { may_be_empty: true, ..guard(&["book"], None, true) }],
         _ => Vec::new(),
     }
 }

@@ -8,7 +8,7 @@ use crate::fixture::{CANARY, Gateway, Place, Response, Setup, basic};
 use crate::thalamus::{HASH, Thalamus};
 
 /// A gateway on the example's upstream, which is the stand-in.
-fn guarded() -> (Gateway, Thalamus) {
+pub(crate) fn guarded() -> (Gateway, Thalamus) {
     let shipped = std::fs::read_to_string("examples/thalamus/fedgate.toml").unwrap();
     assert!(shipped.contains("thalamus_field_guard = true") && shipped.contains("upgrade_hashes = false"));
     start(
@@ -18,7 +18,7 @@ fn guarded() -> (Gateway, Thalamus) {
     )
 }
 
-fn start(upstream: &str, address: &str, environment: (&str, &str)) -> (Gateway, Thalamus) {
+pub(crate) fn start(upstream: &str, address: &str, environment: (&str, &str)) -> (Gateway, Thalamus) {
     let thalamus = Thalamus::start();
     let place = Place::prepare(&Setup::default());
     let file = place.dir.join("fedgate.toml");
@@ -29,7 +29,14 @@ fn start(upstream: &str, address: &str, environment: (&str, &str)) -> (Gateway, 
     (Gateway::start_at(place, &[environment, ("FEDGATE_GATEWAY_MAX_BODY_BYTES", "1048576")]), thalamus)
 }
 
-fn send(gateway: &Gateway, method: &str, target: &str, account: &str, headers: &str, body: &[u8]) -> Response {
+pub(crate) fn send(
+    gateway: &Gateway,
+    method: &str,
+    target: &str,
+    account: &str,
+    headers: &str,
+    body: &[u8],
+) -> Response {
     let head = format!(
         "{method} {target} HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",
         basic(account, CANARY),
@@ -64,7 +71,7 @@ fn unchunked(answer: &Response) -> String {
     body
 }
 
-fn code(answer: &Response) -> (u16, String) {
+pub(crate) fn code(answer: &Response) -> (u16, String) {
     (answer.status, answer.json()["code"].as_str().unwrap_or_default().to_owned())
 }
 

@@ -1,5 +1,6 @@
-//! A stand-in with the behaviour of the original Thalamus where persons are concerned: it writes any member it is given,
-//! as Python's `json.loads` reads it, and hands out password hashes. Some ids make it answer oddly.
+//! A stand-in with the behaviour of the original Thalamus where persons and pages are concerned: it writes any member it is
+//! given, as Python's `json.loads` reads it, hands out password hashes, and finds a page by its id alone. Some ids make it
+//! answer oddly.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -19,6 +20,7 @@ pub(crate) struct Thalamus {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) people: BTreeMap<String, Value>,
+    pub(crate) pages: BTreeMap<String, Value>,
     /// Heads as they came.
     pub(crate) heads: Vec<String>,
     pub(crate) connections: usize,
@@ -33,6 +35,9 @@ impl Thalamus {
         for id in ["ANA", "BOB"] {
             let person = json!({ "id": id, "name": "Müller", "roles": ["end_user"], "active": true, "password": HASH });
             state.people.insert(id.to_owned(), person);
+        }
+        for (id, book) in [("a1", json!("ANA")), ("b1", json!("BOB")), ("n1", Value::Null)] {
+            state.pages.insert(id.to_owned(), json!({ "id": id, "book": book, "info": format!("of {id}") }));
         }
         let thalamus = Self { address: listener.local_addr().unwrap(), state: Arc::new(Mutex::new(state)) };
         let state = Arc::clone(&thalamus.state);
@@ -101,6 +106,9 @@ fn answer(state: &mut State, method: &str, path: &str, head: &str, body: &[u8]) 
     // As Flask: a form has no JSON, and of a repeated key the last counts.
     let is_form = find_header(head, "content-type").is_some_and(|kind| kind.contains("form"));
     let document = || serde_json::from_slice::<Value>(body).ok().filter(|value| value.is_object() && !is_form);
+    if let Some((book, page)) = path.strip_prefix("/pols/").and_then(|path| path.split_once('/')) {
+        return page_answer(state, (method, book, page), document());
+    }
     let error = |status, text: &str| reply(status, "application/json", &json!({ "error": text }).to_string());
     match (method, path, id.as_str()) {
         (_, "/people", _) => {
@@ -151,6 +159,34 @@ fn answer(state: &mut State, method: &str, path: &str, head: &str, body: &[u8]) 
             reply("200 OK", "application/json", "null\n")
         }
         _ => oops(),
+    }
+}
+
+fn page_answer(state: &mut State, (method, book, page): (&str, &str, &str), sent: Option<Value>) -> Vec<u8> {
+    let json = |status, body: Value| reply(status, "application/json", &format!("{body}\n"));
+    let stored = state.pages.get_mut(page);
+    match (method, page, stored, sent) {
+        ("GET", "CRASH", ..) => reply("500 INTERNAL SERVER ERROR", "text/html", HASH),
+        ("GET", "HTML", ..) => reply("200 OK", "text/html", HASH),
+        ("GET", "LIST", ..) => json("200 OK", json!([{ "book": book }])),
+        ("GET", "DENIED", ..) => with(
+            "401 UNAUTHORIZED",
+            "text/html\r\nWWW-Authenticate: Basic realm=\"Authentication Required\"",
+            b"Unauthorized Access",
+        ),
+        ("GET", _, Some(stored), _) => json("200 OK", stored.clone()),
+        ("GET", ..) => json("404 NOT FOUND", json!({ "error": "Book or page or not found" })),
+        ("POST", _, None, Some(sent)) => {
+            state.pages.insert(page.to_owned(), sent);
+            json("200 OK", Value::Null)
+        }
+        ("PATCH", _, Some(stored), Some(sent)) => {
+            for (name, value) in sent.as_object().unwrap() {
+                stored[name] = value.clone();
+            }
+            json("200 OK", Value::Null)
+        }
+        _ => json("405 METHOD NOT ALLOWED", json!({ "message": "The method is not allowed for the requested URL." })),
     }
 }
 

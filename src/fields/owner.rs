@@ -1,0 +1,103 @@
+//! Whose a record is, as it says itself.
+//!
+//! The one rule: it is the person's only if a member says so by exactly that person's id, each time it stands there.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+
+/// Whose a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// It names the person that was asked about.
+    IsSubjects,
+    /// It names somebody else, or something that is no person.
+    IsAnothers,
+    /// It names nobody: the member is missing, null or empty.
+    IsUnnamed,
+}
+
+impl Ownership {
+    /// Reads the `member` of a whole record.
+    ///
+    /// # Errors
+    /// The record is no JSON.
+    pub fn of(record: &[u8], member: &str, subject: &str) -> serde_json::Result<Self> {
+        let mut reader = serde_json::Deserializer::from_slice(record);
+        let owners = reader.deserialize_any(OwnerVisitor { member })?;
+        reader.end()?;
+        let named = |owner: &Value| match owner {
+            Value::Null => Self::IsUnnamed,
+            Value::String(owner) if owner.is_empty() => Self::IsUnnamed,
+            Value::String(owner) if owner == subject => Self::IsSubjects,
+            _ => Self::IsAnothers,
+        };
+        let mut named = owners.iter().map(named);
+        let first = named.next().unwrap_or(Self::IsUnnamed);
+        // Of a member that stands twice, services take one or the other.
+        Ok(if named.all(|other| other == first) { first } else { Self::IsAnothers })
+    }
+}
+
+/// Takes the values of one member of the outermost object, and nothing of anything else.
+struct OwnerVisitor<'a> {
+    member: &'a str,
+}
+
+impl<'de> Visitor<'de> for OwnerVisitor<'_> {
+    type Value = Vec<Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut owners = Vec::new();
+        while let Some(name) = map.next_key::<OwnedName>()? {
+            if name.0 == self.member {
+                owners.push(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(owners)
+    }
+}
+
+/// A name, decoded.
+#[derive(Deserialize)]
+struct OwnedName(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_the_persons_only_if_it_says_so_each_time() {
+        use Ownership::{IsAnothers, IsSubjects, IsUnnamed};
+        for (record, expected) in [
+            (r#"{"book": "ANA"}"#, Some(IsSubjects)),
+            (r#"{"id": 1, "b\u006fok": "\u0041NA", "n": [{"book": "BOB"}]} "#, Some(IsSubjects)),
+            (r#"{"book": "BOB"}"#, Some(IsAnothers)),
+            (r#"{"book": "ana"}"#, Some(IsAnothers)),
+            (r#"{"book": 7}"#, Some(IsAnothers)),
+            (r#"{"book": ["ANA"]}"#, Some(IsAnothers)),
+            (r#"{"book": "ANA", "book": "BOB"}"#, Some(IsAnothers)),
+            (r#"{"book": "ANA", "book": null}"#, Some(IsAnothers)),
+            (r#"{"book": "ANA", "book": "ANA"}"#, Some(IsSubjects)),
+            (r#"{"book": null}"#, Some(IsUnnamed)),
+            (r#"{"book": ""}"#, Some(IsUnnamed)),
+            (r#"{"Book": "ANA", "n": {"book": "ANA"}}"#, Some(IsUnnamed)),
+            ("{}", Some(IsUnnamed)),
+            (r#"[{"book": "ANA"}]"#, None),
+            ("null", None),
+            (r#"{"book": "ANA"} x"#, None),
+            (r#"{"book": "ANA""#, None),
+            ("", None),
+        ] {
+            assert_eq!(Ownership::of(record.as_bytes(), "book", "ANA").ok(), expected, "{record}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Pages of others, in front of a stand-in that finds a page by its id alone.
+
+use serde_json::json;
+
+use crate::fields::{code, guarded, send, start};
+use crate::fixture::{CANARY, Gateway, Response, basic};
+use crate::thalamus::{HASH, Thalamus};
+use crate::tls::connect_h2;
+
+/// What is told of a page that is not there, or is another's; the words of the original.
+const NO_PAGE: &str = "Book or page or not found";
+
+fn read(gateway: &Gateway, method: &str, target: &str, account: &str) -> Response {
+    gateway.request(method, target, account, "")
+}
+
+/// The request lines that the stand-in has seen, since they were last asked for.
+fn asked(thalamus: &Thalamus) -> Vec<String> {
+    let heads = std::mem::take(&mut thalamus.state().heads);
+    heads.iter().map(|head| head.lines().next().unwrap().replace(" HTTP/1.1", "")).collect()
+}
+
+fn without_id(answer: &Response) -> serde_json::Value {
+    let mut json = answer.json();
+    json["request_id"] = json!(null);
+    json
+}
+
+#[test]
+fn a_page_of_another_is_neither_shown_nor_told_from_one_that_is_not_there() {
+    let (gateway, thalamus) = guarded();
+    let own = read(&gateway, "GET", "/pols/ANA/a1?x=1", "ANA");
+    assert_eq!((own.status, own.json()), (200, json!({ "id": "a1", "book": "ANA", "info": "of a1" })));
+    assert_eq!(own.header("content-type").as_deref(), Some("application/json"));
+    // What was read is the answer: a verification of a password is dear there.
+    assert_eq!(asked(&thalamus), ["GET /pols/ANA/a1"]);
+    assert_eq!(gateway.record()["decision"], "allow");
+    assert_eq!(read(&gateway, "HEAD", "/pols/ANA/a1", "ANA").status, 200);
+    gateway.record();
+    let missing = read(&gateway, "GET", "/pols/ANA/none", "ANA");
+    assert_eq!((code(&missing), missing.json()["error"].as_str()), ((404, "not_found".into()), Some(NO_PAGE)));
+    let record = gateway.record();
+    assert_eq!((&record["decision"], &record["status"]), (&json!("allow"), &json!(404)));
+    // Nor does a professional reach it by the path of somebody else: it would be recorded as that one's.
+    for (target, account) in [("/pols/ANA/b1", "ANA"), ("/pols/ANA/b1", "DOC"), ("/pols/ANA/n1", "ANA")] {
+        let answer = read(&gateway, "GET", target, account);
+        assert_eq!(without_id(&answer), without_id(&missing), "{target}, {account}");
+        let record = gateway.record();
+        assert_eq!(
+            (&record["decision"], &record["reason"], &record["subject.id"], &record["account"]),
+            (&json!("refuse"), &json!("other_record"), &json!("ANA"), &json!(account)),
+            "{record}"
+        );
+        let head = read(&gateway, "HEAD", target, account);
+        assert_eq!((head.status, head.body.as_str()), (404, ""));
+        gateway.record();
+    }
+    assert_eq!(read(&gateway, "GET", "/pols/BOB/b1", "DOC").status, 200);
+    // A page that names nobody is read by who may read everybody's.
+    assert_eq!(read(&gateway, "GET", "/pols/ANA/n1", "DOC").status, 200);
+    assert!(thalamus.state().heads.iter().all(|head| head.starts_with("GET /pols/")), "{:?}", thalamus.state().heads);
+}
+
+#[test]
+fn a_page_of_another_is_not_changed_and_nothing_of_the_change_is_forwarded() {
+    let (gateway, thalamus) = guarded();
+    let before = thalamus.state().pages.clone();
+    let body = br#"{"info":"forged"}"#;
+    for (method, target, account) in [
+        ("PATCH", "/pols/ANA/b1", "ANA"),
+        ("PATCH", "/pols/ANA/b1", "DOC"),
+        ("PATCH", "/pols/ANA/n1", "ANA"),
+        ("PATCH", "/pols/ANA/none", "ANA"),
+        ("DELETE", "/pols/ANA/b1", "ADM"),
+    ] {
+        let body: &[u8] = if method == "PATCH" { body } else { b"" };
+        let answer = send(&gateway, method, target, account, "", body);
+        assert_eq!(code(&answer), (404, "not_found".into()), "{method} {target}");
+        assert_eq!(answer.json()["error"], "Page not found");
+        assert_eq!(asked(&thalamus), [format!("GET {target}")], "{method} {target}: nothing but the look");
+        let reason = if target.ends_with("none") { "own" } else { "other_record" };
+        assert_eq!(gateway.record()["reason"], reason, "{method} {target}");
+    }
+    assert_eq!(thalamus.state().pages, before);
+    assert_eq!(send(&gateway, "PATCH", "/pols/ANA/a1", "ANA", "", body).status, 200);
+    assert_eq!(asked(&thalamus), ["GET /pols/ANA/a1", "PATCH /pols/ANA/a1"]);
+    assert_eq!(thalamus.state().pages["a1"]["info"], "forged");
+    assert_eq!(send(&gateway, "PATCH", "/pols/BOB/b1", "DOC", "", body).status, 200);
+    // The original serves no DELETE of pages, and says so itself.
+    assert_eq!(send(&gateway, "DELETE", "/pols/ANA/a1", "ADM", "", b"").status, 405);
+}
+
+#[test]
+fn a_page_names_no_other_book_than_that_of_its_path() {
+    let (gateway, thalamus) = guarded();
+    for (method, target) in [("POST", "/pols/ANA/new"), ("PATCH", "/pols/ANA/a1")] {
+        for body in [
+            r#"{"id":"x","book":"BOB"}"#,
+            r#"{"b\u006fok":["ANA"]}"#,
+            r#"{"book":"ANA","book":"BOB"}"#,
+            r#"{"book":7}"#,
+        ] {
+            let answer = send(&gateway, method, target, "ANA", "", body.as_bytes());
+            assert_eq!(code(&answer), (403, "member_not_permitted".into()), "{method} {body}");
+        }
+        assert_eq!(asked(&thalamus), Vec::<String>::new());
+    }
+    // The phone sends null for pages that were written before an account was entered.
+    for (number, body) in
+        [r#"{"id":"1","book":"ANA"}"#, r#"{"id":"2","book":null}"#, r#"{"id":"3","book":""}"#, "{}"].iter().enumerate()
+    {
+        let target = format!("/pols/ANA/new{number}");
+        assert_eq!(send(&gateway, "POST", &target, "ANA", "", body.as_bytes()).status, 200, "{body}");
+    }
+    assert_eq!(send(&gateway, "PATCH", "/pols/ANA/a1", "ANA", "", br#"{"book":"ANA"}"#).status, 200);
+    assert_eq!(thalamus.state().pages.len(), 7);
+}
+
+#[test]
+fn a_page_that_cannot_be_looked_at_is_not_changed() {
+    let (gateway, thalamus) = guarded();
+    for (page, shown, changed) in [
+        ("CRASH", (500, ""), (502, "owner_unknown")),
+        ("HTML", (502, "answer_withheld"), (502, "owner_unknown")),
+        ("LIST", (502, "answer_withheld"), (502, "owner_unknown")),
+        ("DENIED", (401, ""), (401, "")),
+    ] {
+        let target = format!("/pols/ANA/{page}");
+        let code_of = |answer: &Response| match answer.body.as_str() {
+            "" => (answer.status, String::new()),
+            _ => code(answer),
+        };
+        let answer = read(&gateway, "GET", &target, "ANA");
+        assert_eq!(code_of(&answer), (shown.0, shown.1.to_owned()), "{page}: {answer:?}");
+        assert!(!answer.body.contains(HASH));
+        assert_eq!(answer.header("www-authenticate").is_some(), shown.0 == 401, "{page}");
+        let record = gateway.record();
+        assert_eq!(record["status"], shown.0, "{record}");
+        let answer = send(&gateway, "PATCH", &target, "ANA", "", b"{}");
+        assert_eq!(code_of(&answer), (changed.0, changed.1.to_owned()), "{page}: {answer:?}");
+        assert!(asked(&thalamus).iter().all(|line| line.starts_with("GET ")), "{page}");
+        let record = gateway.record();
+        assert_eq!(record["status"], changed.0, "{record}");
+    }
+}
+
+#[test]
+fn a_service_that_does_not_answer_is_told_as_such_and_nothing_is_changed() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let environment = ("FEDGATE_GATEWAY_THALAMUS_FIELD_GUARD", "true");
+    let closed = crate::support::free_address();
+    for (address, status, expected) in [(address, 504, "upstream_timeout"), (closed, 502, "upstream_unreachable")] {
+        let upstream = format!(
+            "[[upstream]]\nname = \"t\"\naddress = \"127.0.0.1:8080\"\nassertion = false\nforward_authorization = true\n\
+             connect_timeout_ms = 500\nread_timeout_ms = 300\nservers = [\"{address}\"]\n"
+        );
+        let upstream = upstream.replace("address = \"127.0.0.1:8080\"\n", "# 127.0.0.1:8080\n");
+        let (gateway, _) = start(&upstream, "127.0.0.1:8080", environment);
+        for method in ["GET", "PATCH"] {
+            let answer = send(&gateway, method, "/pols/ANA/a1", "ANA", "", if method == "GET" { b"" } else { b"{}" });
+            assert_eq!(code(&answer), (status, expected.to_owned()), "{method}: {answer:?}");
+            let record = gateway.record();
+            assert_eq!((&record["decision"], &record["reason"]), (&json!("fail"), &json!(expected)));
+        }
+    }
+}
+
+#[test]
+fn pages_of_others_are_guarded_over_http2_and_left_alone_without_the_guard() {
+    let over_http2 = |gateway: &Gateway, method: &str, body: &'static [u8]| {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let mut sender = connect_h2(gateway).await.ready().await.unwrap();
+            let request = http::Request::builder().method(method).uri("https://localhost/pols/ANA/b1");
+            let request = request.header("authorization", basic("ANA", CANARY)).body(()).unwrap();
+            let (answer, mut sent) = sender.send_request(request, body.is_empty()).unwrap();
+            if !body.is_empty() {
+                sent.send_data(body.into(), true).unwrap();
+            }
+            answer.await.unwrap().status().as_u16()
+        })
+    };
+    let (gateway, thalamus) = guarded();
+    assert_eq!(over_http2(&gateway, "GET", b""), 404);
+    assert_eq!(over_http2(&gateway, "PATCH", br#"{"info":"x"}"#), 404);
+    assert_eq!(thalamus.state().pages["b1"]["info"], "of b1");
+    let shipped = std::fs::read_to_string("examples/thalamus/fedgate.toml").unwrap();
+    let upstream = &shipped[shipped.find("[[upstream]]").unwrap()..];
+    let (gateway, thalamus) = start(upstream, "127.0.0.1:8080", ("FEDGATE_GATEWAY_THALAMUS_FIELD_GUARD", "false"));
+    assert_eq!(over_http2(&gateway, "GET", b""), 200);
+    assert_eq!(over_http2(&gateway, "PATCH", br#"{"info":"x"}"#), 200);
+    assert_eq!(thalamus.state().pages["b1"]["info"], "x");
+}
