@@ -21,7 +21,7 @@ use fedgate::authn::{Authenticator, keyed_mac, with_credential};
 use fedgate::balance::Pool;
 use fedgate::config::Config;
 use fedgate::db::schema;
-use fedgate::fields::{BodyCheck, Member, Members, Names, Remover};
+use fedgate::fields::{BodyCheck, FreeValue, Member, Members, Names, Remover};
 use fedgate::moment::Moment;
 use fedgate::password::{Arena, Cost, hash_with};
 use fedgate::path::{CanonicalPath, parse_target};
@@ -195,7 +195,7 @@ impl Parts {
         let pipeline = Pipeline::new(Arc::clone(&authenticator), Arc::clone(&routes), Arc::clone(&policy));
         let minter = Minter::from_config(&config.assertion).expect("a secret");
         let names = Names::new(["roles", "active", "password"]).expect("few");
-        let member = Member { may_name_subject: false, anywhere: false };
+        let member = Member { free: FreeValue::None, anywhere: false };
         let guarded = Arc::new(Members { names: Arc::new(names), members: Box::new([member; 3]), only_object: false });
         Self { pipeline, authenticator, routes, policy, minter, stored, guarded }
     }
