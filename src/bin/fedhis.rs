@@ -172,6 +172,9 @@ fn located(config: &Config, failure: Failure) -> Failure {
     let Some(database) = error.downcast_ref::<DbError>().or(of_import) else {
         return Failure::Failed(error);
     };
+    if let DbError::Settings { .. } = database {
+        return Failure::Usage(anyhow!("{}: {database}", config.file.display()));
+    }
     let key = match &config.store {
         StoreConfig::Postgres(_) => "uri",
         StoreConfig::Sqlite(_) => "path",

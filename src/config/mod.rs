@@ -7,6 +7,7 @@
 
 mod authentication;
 mod changed;
+mod connection;
 mod cors;
 mod environment;
 mod error;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 pub use authentication::{AuthenticationConfig, FreeFailures, HashesConfig, LONGEST_BOUND_MS};
 pub use changed::ChangedDefault;
+pub use connection::{CertificateTrust, ConnectionString, socket_directory};
 pub use cors::{AllowedOrigins, CorsConfig};
 pub use error::ConfigError;
 pub use faults::Examined;

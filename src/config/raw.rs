@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::authentication::Authentication;
+use super::connection::ConnectionString;
 use super::cors::Cors;
 use super::error::ConfigError;
 use super::gateway::{Gateway, Limits};
@@ -137,7 +138,7 @@ pub(super) fn written_secret(raw: &Raw, file: &Path) -> Option<ConfigError> {
             return Some(ConfigError::key(file, key, "is a secret in the configuration file", remedy));
         }
     }
-    if raw.store.uri.parse::<tokio_postgres::Config>().is_ok_and(|uri| uri.get_password().is_some()) {
+    if ConnectionString::parse(&raw.store.uri).is_ok_and(|uri| uri.settings.get_password().is_some()) {
         let remedy = "put it into a file of mode 0600 and name that with `store.password_file`";
         return Some(ConfigError::key(file, "store.uri", "holds a password", remedy));
     }
@@ -295,14 +296,18 @@ impl Check<'_> {
             "sqlite" => Ok(StoreConfig::Sqlite(SqliteConfig { path: self.path(raw.path), lock_timeout })),
             "postgres" => {
                 let remedy = "write postgres://user@host:5432/database";
-                match raw.uri.parse::<tokio_postgres::Config>() {
-                    _ if raw.uri.is_empty() => return Err(self.fault("store.uri", "is missing", remedy)),
-                    Ok(uri) if uri.get_hosts().is_empty() && uri.get_hostaddrs().is_empty() => {
-                        return Err(self.fault("store.uri", "names no host", remedy));
-                    }
-                    Ok(_) => {}
-                    Err(e) => return Err(self.fault("store.uri", format!("is no connection string ({e})"), remedy)),
+                if raw.uri.is_empty() {
+                    return Err(self.fault("store.uri", "is missing", remedy));
                 }
+                let uri = ConnectionString::parse(&raw.uri);
+                let uri = uri.map_err(|problem| self.fault("store.uri", problem, remedy))?;
+                let ca_file = match (raw.ca_file, uri.authorities) {
+                    (Some(file), Some(other)) if file != other => {
+                        let problem = format!("names `{}`, and `store.uri` has another `sslrootcert`", file.display());
+                        return Err(self.fault("store.ca_file", problem, "name the file of authorities once"));
+                    }
+                    (file, other) => file.or(other),
+                };
                 let (given, file) = match self.secrets {
                     Secrets::Read => (raw.password, raw.password_file),
                     Secrets::LeaveUnread => (None, None),
@@ -311,7 +316,7 @@ impl Check<'_> {
                 Ok(StoreConfig::Postgres(PostgresConfig {
                     uri: raw.uri,
                     password: given.map(|password| Secret::new(password.into_bytes())).or(file),
-                    ca_file: raw.ca_file.map(|path| self.path(path)),
+                    ca_file: ca_file.map(|path| self.path(path)),
                     pool_size: usize::try_from(self.at_least("store.pool_size", raw.pool_size as u64, 1)?).unwrap_or(1),
                     lock_timeout,
                 }))

@@ -109,7 +109,8 @@ fn a_fault_is_one_line_naming_file_key_and_remedy() {
         ("[cors]\nown_origins = [\"*\"]", "",                              "`cors.own_origins` holds `*`"),
         ("[cors]\nallowed_origins = [\"*\"]\nown_origins = [\"his.org\"]", "", "`cors.own_origins` holds `his.org`"),
         ("[store]\nkind = \"postgres\"",                  "",               "`store.uri` is missing"),
-        ("[store]\nkind = \"postgres\"\nuri = \"dbname=x\"", "",           "`store.uri` names no host"),
+        ("[store]\nkind = \"postgres\"\nuri = \"federation\"", "",         "`store.uri` is no connection string"),
+        ("[store]\nkind = \"postgres\"\nuri = \"postgres://h/d?sslrootcert=a\"\nca_file = \"b\"", "", "`store.ca_file` names `b`, and `store.uri` has another"),
         ("[gateway]",                                    "FEDGATE_ASSERTION_SECRET=short", "`FEDGATE_ASSERTION_SECRET` holds less than 32 bytes"),
         ("[gateway]",                                    "FEDGATE_GATEWAY_THREDS=1",     "unknown field `threds`"),
     ];

@@ -5,6 +5,7 @@
 
 pub mod actor;
 pub mod follow;
+pub mod foreign;
 pub mod hashes;
 pub mod postgres;
 pub mod route;
@@ -15,6 +16,7 @@ pub mod sqlite;
 
 mod gate;
 mod hosts;
+mod trust;
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use crate::config::StoreConfig;
 
 pub use self::session::{PooledSession, RowsLeft, SessionPool, SessionTransaction};
 pub use self::sqlite::{READERS, Sqlite};
+use self::trust::UntrustedServer;
 
 /// The opened database.
 #[derive(Clone)]
@@ -127,9 +130,12 @@ impl DbError {
         }
     }
 
-    /// Whether a server of PostgreSQL itself said so: then it is up.
+    /// Whether a server of PostgreSQL itself said so, or showed a certificate: then it is up.
     pub fn is_answer(&self) -> bool {
         self.find::<tokio_postgres::error::DbError>().is_some()
+            || self.find::<UntrustedServer>().is_some()
+            || self.find::<route::WrongServer>().is_some()
+            || self.find::<route::NoHostWillDo>().is_some_and(|hosts| hosts.is_one_up)
     }
 
     /// Whether a table, a column or a function is not there, because the schema is not.
@@ -183,8 +189,9 @@ impl DbError {
     /// No session could be had: the database is away for now, unless the settings are wrong.
     fn no_session(error: tokio_postgres::Error) -> Self {
         match Self::from(error) {
-            Self::Failed(error) => Self::Unavailable(error),
-            other => other,
+            Self::Failed(error) => Self::Unavailable(untrusted(error.as_ref()).map_or(error, Into::into)),
+            Self::Unavailable(error) => Self::Unavailable(untrusted(error.as_ref()).map_or(error, Into::into)),
+            other @ Self::Settings { .. } => other,
         }
     }
 
@@ -265,6 +272,24 @@ fn state_means_away(state: &SqlState) -> bool {
             SqlState::LOCK_NOT_AVAILABLE,
         ]
         .contains(state)
+}
+
+/// What a failed handshake says of the server's certificate, if that is why it failed.
+fn untrusted(error: &(dyn StdError + 'static)) -> Option<UntrustedServer> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        // What an error of input and output wraps is none of its sources.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(fault) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<rustls::Error>()) {
+            return UntrustedServer::of(fault);
+        }
+        // It has no type of its own.
+        if error.to_string() == "server does not support TLS" {
+            return Some(UntrustedServer::NoTls);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The innermost cause of an error, in one line: what lies around it says the same in other words.

@@ -10,16 +10,16 @@ use std::time::Duration;
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
 use deadpool_postgres::ClientWrapper;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::hosts::HostList;
 use super::route::{ServerRoute, WantedServer};
+use super::trust::server_verifier;
 use super::{DbError, SessionPool};
-use crate::config::PostgresConfig;
-use crate::pem;
+use crate::config::{ConnectionString, PostgresConfig};
 
 /// The transport of an encrypted session.
 pub type TlsStream = <<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect as TlsConnect<Socket>>::Stream;
@@ -133,14 +133,7 @@ pub async fn connect(
 
 /// The connection string, completed by the password and the bounds it does not name.
 fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> {
-    let uri = verified_modes_as_require(&config.uri);
-    let mut settings: tokio_postgres::Config = uri.parse().map_err(|error| DbError::Settings {
-        key: "uri",
-        problem: format!(
-            "is not a PostgreSQL connection string ({}); write it as postgres://user@host/database",
-            super::cause(&error)
-        ),
-    })?;
+    let mut settings = read(config)?.settings;
     if let (None, Some(password)) = (settings.get_password(), &config.password) {
         settings.password(password.expose());
     }
@@ -171,40 +164,28 @@ fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> 
         let lock_timeout_ms = config.lock_timeout.as_millis();
         settings.options(format!("{options} -c lock_timeout={lock_timeout_ms}").trim_start());
     }
+    // Whatever the role or the database has: writers of accounts meet in one row, and a later snapshot than that of the first
+    // statement must be theirs. What a session asks for as it begins goes before what a role has.
+    let options = settings.get_options().unwrap_or_default();
+    settings.options(format!("{options} -c default_transaction_isolation=read\\ committed").trim_start());
     Ok(settings)
-}
-
-/// Reads libpq's `verify-ca` and `verify-full` as `require`, which here always verifies certificate and name.
-fn verified_modes_as_require(uri: &str) -> String {
-    uri.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require")
 }
 
 pub(super) fn tls(config: &PostgresConfig) -> Result<MakeRustlsConnect, DbError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = server_verifier(config, read(config)?.trust, Arc::clone(&provider))?;
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| DbError::Settings { key: "uri", problem: error.to_string() })?
-        .with_root_certificates(roots(config)?)
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(client))
 }
 
-/// The authorities that may have signed the server's certificate: the operator's file, or else the system's.
-fn roots(config: &PostgresConfig) -> Result<RootCertStore, DbError> {
-    let mut roots = RootCertStore::empty();
-    let Some(file) = &config.ca_file else {
-        // Without any the handshake fails with a clear message; plain connections do not need them.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().unwrap_or_default());
-        return Ok(roots);
-    };
-    let unusable = |problem: String| DbError::Settings {
-        key: "ca_file",
-        problem: format!("`{}` {problem}; put the authority's certificate there as PEM", file.display()),
-    };
-    match roots.add_parsable_certificates(pem::certificates(file).map_err(unusable)?) {
-        (0, _) => Err(unusable("holds no usable certificate".into())),
-        _ => Ok(roots),
-    }
+/// The connection string.
+fn read(config: &PostgresConfig) -> Result<ConnectionString, DbError> {
+    ConnectionString::parse(&config.uri).map_err(|problem| DbError::Settings { key: "uri", problem })
 }
 
 #[cfg(test)]
@@ -237,12 +218,18 @@ mod tests {
         let usual = settings_of("postgres://u@127.0.0.1/d");
         assert!(usual.get_keepalives(), "idle connections are probed");
         assert_eq!(probes(&usual), ([Some(2), Some(5)], 5, Some(1), Some(3)));
-        assert_eq!(usual.get_options(), Some("-c statement_timeout=10000 -c lock_timeout=2000"));
+        assert_eq!(
+            usual.get_options(),
+            Some("-c statement_timeout=10000 -c lock_timeout=2000 -c default_transaction_isolation=read\\ committed")
+        );
         let named = settings_of(
             "postgres://u@127.0.0.1/d?connect_timeout=9&tcp_user_timeout=11&keepalives_idle=12&keepalives_interval=13\
              &keepalives_retries=14&options=-c%20statement_timeout%3D1%20-c%20lock_timeout%3D3",
         );
         assert_eq!(probes(&named), ([Some(9), Some(11)], 12, Some(13), Some(14)));
-        assert_eq!(named.get_options(), Some("-c statement_timeout=1 -c lock_timeout=3"));
+        assert_eq!(
+            named.get_options(),
+            Some("-c statement_timeout=1 -c lock_timeout=3 -c default_transaction_isolation=read\\ committed")
+        );
     }
 }

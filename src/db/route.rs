@@ -125,6 +125,15 @@ pub enum WrongServer {
     Another,
 }
 
+/// What each of several hosts said, none of which will do.
+#[derive(Debug, Error)]
+#[error("{said}")]
+pub(super) struct NoHostWillDo {
+    said: String,
+    /// Whether one of them answered at all.
+    pub(super) is_one_up: bool,
+}
+
 impl From<WrongServer> for DbError {
     fn from(error: WrongServer) -> Self {
         Self::Unavailable(error.into())
@@ -276,7 +285,11 @@ impl ServerRoute {
                 let said = failures
                     .iter()
                     .map(|(number, error)| format!("`{}`: {}", self.hosts.name(*number), error.in_short()));
-                DbError::Unavailable(said.collect::<Vec<_>>().join("; ").into())
+                let said = said.collect::<Vec<_>>().join("; ");
+                DbError::Unavailable(Box::new(NoHostWillDo {
+                    said,
+                    is_one_up: failures.iter().any(|(_, error)| error.is_answer()),
+                }))
             }
         }
     }

@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::gate::WriteGate;
-use super::{Cause, DbError, NoTurn};
+use super::{Cause, DbError, NoTurn, foreign};
 
 /// Readers at a time; more wait for their turn.
 pub const READERS: usize = 4;
@@ -54,14 +54,16 @@ impl Sqlite {
     /// `lock_timeout`.
     ///
     /// # Errors
-    /// The file cannot be created, is no database, or stays locked.
+    /// The file cannot be created, is no database, is another program's, or stays locked.
     pub async fn open(path: &Path, lock_timeout: Duration) -> Result<Self, DbError> {
         // SQLite would read a relative `file:…` as a URI, and open another file than the one that is looked at here.
         let path = std::path::absolute(path).map_err(unavailable)?;
         blocking(move || {
             create_private(&path)?;
             let file = Identity::of(&path).map_err(unavailable)?;
-            let writer = connection(&path)?;
+            let writer = plain_connection(&path)?;
+            foreign::refuse_file(&writer, &path)?;
+            set_up(&writer)?;
             // The gate is what waits for the lock.
             writer.busy_timeout(Duration::ZERO)?;
             let gate = WriteGate::beside(&path, lock_timeout);
@@ -264,15 +266,25 @@ fn create_private(path: &Path) -> Result<(), DbError> {
 }
 
 fn connection(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let connection = plain_connection(path)?;
+    set_up(&connection)?;
+    Ok(connection)
+}
+
+/// One that changes nothing of the file.
+fn plain_connection(path: &Path) -> Result<Connection, rusqlite::Error> {
     // It is there: one that was taken away meanwhile is not made anew.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
-    into_wal(&connection)?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
     Ok(connection)
+}
+
+fn set_up(connection: &Connection) -> Result<(), rusqlite::Error> {
+    into_wal(connection)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)
 }
 
 /// Switches to WAL; two processes that open a new file at once may collide here, which SQLite does not wait out.

@@ -162,8 +162,13 @@ impl Cluster {
     /// Lets the server listen on TCP and ask for TLS there, with a new certificate for `localhost`; the port, and the
     /// certificate's file.
     pub fn encrypt(&self) -> (u16, PathBuf) {
+        self.encrypt_with(rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap())
+    }
+
+    /// The same with another certificate, which it signs itself.
+    pub fn encrypt_with(&self, certificate: rcgen::CertificateParams) -> (u16, PathBuf) {
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+        let certificate = certificate.self_signed(&key).unwrap();
         let (certificate_file, key_file) = (self.directory.join("server.crt"), self.directory.join("server.key"));
         std::fs::write(&certificate_file, certificate.pem()).unwrap();
         std::fs::write(&key_file, key.serialize_pem()).unwrap();
@@ -180,6 +185,15 @@ impl Cluster {
         );
         self.resume();
         (port, certificate_file)
+    }
+
+    /// Lets the server listen on a socket in another directory too, on a port of its own, which is answered.
+    pub fn listen_in(&self, directory: &Path) -> u16 {
+        let port = super::free_address().port();
+        self.kill();
+        *self.options.lock().unwrap() = format!("-p {port} -k {},{}", self.directory.display(), directory.display());
+        self.resume();
+        port
     }
 
     /// Stops the server's processes where they stand, or lets them go on.

@@ -21,7 +21,7 @@ use fedgate::accounts::Accounts;
 use fedgate::config::{Config, StoreConfig};
 use fedgate::db::actor::ChangeActor;
 use fedgate::db::hashes::HashRule;
-use fedgate::db::{Database, schema};
+use fedgate::db::{Database, DbError, schema};
 use fedgate::gateway::{Prepared, ServeError};
 use fedgate::password::{self, Cost, HashKind};
 use fedgate::{observe, parent, threads};
@@ -267,6 +267,14 @@ pub(crate) fn store_fault(config: &Config, error: impl std::fmt::Display) -> Fai
 /// What is wrong, with the variables that have set the keys it names.
 fn told(config: &Config, problem: impl std::fmt::Display) -> anyhow::Error {
     anyhow!(config.origins.told(&problem.to_string()))
+}
+
+/// Why a store is not one to work on, which a setting mends.
+pub(crate) fn store_refused(config: &Config, error: &DbError) -> Failure {
+    match error {
+        DbError::Settings { .. } => Failure::Usage(told(config, format!("{}: {error}", config.file.display()))),
+        DbError::Unavailable(_) | DbError::Failed(_) => store_fault(config, error),
+    }
 }
 
 /// The key that says where the store is.

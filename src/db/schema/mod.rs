@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use super::{Database, DbError, PooledSession, WaitReason};
+use super::{Database, DbError, PooledSession, WaitReason, foreign};
 
 /// The version this program needs.
 pub const VERSION: i64 = 6;
@@ -39,11 +39,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// program is left alone.
 ///
 /// # Errors
-/// The database is away, somebody holds a lock for a minute, or the role may not create what is missing.
+/// The database is away or keeps no UTF-8, somebody holds a lock for a minute, or the role may not create what is missing.
 pub async fn migrate(database: &Database) -> Result<i64, DbError> {
     let deadline = Instant::now() + PATIENCE;
     match database {
         Database::Postgres(pool) => {
+            foreign::refuse(database).await?;
             let mut session = pool.get().await?.without_limit();
             // Each is a transaction of its own: what takes long must not be undone by somebody who is in the way of the rest.
             for script in [include_str!("postgres_tables.sql"), include_str!("postgres.sql")] {

@@ -1,3 +1,6 @@
+-- Whose file this is, in its header: "fedg" in ASCII (`db/foreign.rs`).
+PRAGMA application_id = 0x66656467;
+
 -- Thalamus' tables, with JSON as text.
 CREATE TABLE IF NOT EXISTS people (id TEXT PRIMARY KEY NOT NULL, data TEXT);
 CREATE TABLE IF NOT EXISTS pols (id TEXT PRIMARY KEY NOT NULL, book TEXT REFERENCES people (id), data TEXT);

@@ -1,0 +1,209 @@
+//! Whose certificate a database server may have.
+//!
+//! The one rule: a certificate is signed by an authority that is trusted, or is itself in the operator's file. What else is
+//! asked of it, `sslmode` says; a certificate that has expired is refused whatever it says.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use thiserror::Error as ThisError;
+
+use super::DbError;
+use crate::config::{CertificateTrust, PostgresConfig};
+use crate::pem;
+
+/// Believes the authorities of the operator's file, or else the system's.
+///
+/// # Errors
+/// [`DbError::Settings`]: the file cannot be read, or holds no certificate of use.
+pub(super) fn server_verifier(
+    config: &PostgresConfig,
+    asked: CertificateTrust,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, DbError> {
+    let (mut roots, mut named) = (RootCertStore::empty(), Vec::new());
+    match &config.ca_file {
+        Some(file) => {
+            let unusable = |problem: String| DbError::Settings {
+                key: "ca_file",
+                problem: format!("`{}` {problem}; put the authority's certificate there as PEM", file.display()),
+            };
+            named = pem::certificates(file).map_err(unusable)?;
+            if roots.add_parsable_certificates(named.clone()) == (0, named.len()) {
+                return Err(unusable("holds no usable certificate".into()));
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().unwrap_or_default());
+        }
+    }
+    if roots.is_empty() {
+        return Ok(Arc::new(NobodyTrusted(provider)));
+    }
+    let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let authorities = authorities.map_err(|error| DbError::Settings { key: "ca_file", problem: error.to_string() })?;
+    Ok(Arc::new(ServerTrust { authorities, named, asked }))
+}
+
+/// Verifies the certificate of a server.
+#[derive(Debug)]
+pub(super) struct ServerTrust {
+    authorities: Arc<WebPkiServerVerifier>,
+    /// What the operator has named, which may be the certificate itself.
+    named: Vec<CertificateDer<'static>>,
+    asked: CertificateTrust,
+}
+
+impl ServerTrust {
+    /// Whether a certificate that was refused is taken all the same.
+    fn is_taken(&self, certificate: &CertificateDer<'_>, name: &ServerName<'_>, fault: &CertificateError) -> bool {
+        let is_named = self.named.iter().any(|named| named.as_ref() == certificate.as_ref());
+        match fault {
+            // Its signature and its dates were verified before.
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => match self.asked {
+                CertificateTrust::Authority => true,
+                CertificateTrust::Usual => is_named,
+                CertificateTrust::Full => false,
+            },
+            // What `openssl req -x509` makes says that it is an authority. Its dates were verified before.
+            CertificateError::Other(other) if is_named && is_authority(other) => match self.asked {
+                CertificateTrust::Authority | CertificateTrust::Usual => true,
+                CertificateTrust::Full => webpki::EndEntityCert::try_from(certificate)
+                    .is_ok_and(|parsed| parsed.verify_is_valid_for_subject_name(name).is_ok()),
+            },
+            _ => false,
+        }
+    }
+}
+
+fn is_authority(other: &rustls::OtherError) -> bool {
+    matches!(other.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
+impl ServerCertVerifier for ServerTrust {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self.authorities.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            Err(Error::InvalidCertificate(fault)) if self.is_taken(certificate, name, &fault) => {
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.authorities.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.authorities.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authorities.supported_verify_schemes()
+    }
+}
+
+/// Believes no certificate: the system has no authorities, and the operator has named none. Plain connections need none.
+#[derive(Debug)]
+struct NobodyTrusted(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for NobodyTrusted {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Err(CertificateError::UnknownIssuer.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(CertificateError::UnknownIssuer.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(CertificateError::UnknownIssuer.into())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Why a server's certificate was refused, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, ThisError)]
+pub(super) enum UntrustedServer {
+    /// Nobody who is trusted signed it.
+    #[error(
+        "the server's certificate is signed by nobody who is trusted here: name the authority's certificate, or the \
+         server's own where it signed itself, in `store.ca_file`"
+    )]
+    Unknown,
+    /// It is for another host.
+    #[error(
+        "the server's certificate is for another name than that in `store.uri`: name the host as the certificate does, or \
+         ask for its authority alone with `sslmode=verify-ca`"
+    )]
+    OtherName,
+    /// It has ended.
+    #[error("the server's certificate has expired: renew it, or look at the clock of this machine")]
+    Expired,
+    /// It says that it is an authority's.
+    #[error(
+        "the server's certificate is that of an authority, which serves only where `store.ca_file` holds it itself"
+    )]
+    Authority,
+    /// It has none.
+    #[error("the server does not speak TLS, which `sslmode` in `store.uri` asks for")]
+    NoTls,
+    /// Another reason.
+    #[error("the server's certificate is refused ({0})")]
+    Other(String),
+}
+
+impl UntrustedServer {
+    /// What a fault of TLS says of the certificate, if it is about that.
+    pub(super) fn of(error: &Error) -> Option<Self> {
+        let Error::InvalidCertificate(fault) = error else { return None };
+        Some(match fault {
+            CertificateError::UnknownIssuer => Self::Unknown,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::OtherName,
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+            CertificateError::Other(other) if is_authority(other) => Self::Authority,
+            other => Self::Other(other.to_string()),
+        })
+    }
+}
