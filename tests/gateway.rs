@@ -82,6 +82,8 @@ mod answers;
 mod beside;
 #[path = "gateway/thalamus_pages.rs"]
 mod thalamus_pages;
+#[path = "gateway/stores.rs"]
+mod stores;
 #[path = "gateway/crowding.rs"]
 mod crowding;
 #[path = "gateway/dependencies.rs"]

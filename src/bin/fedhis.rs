@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use fedgate::assertion::Verifier;
 use fedgate::config::{Config, StoreConfig};
 use fedgate::db::actor::ChangeActor;
+use fedgate::db::backup::{self, BackupError};
 use fedgate::db::{Database, DbError, hashes, schema};
 use fedgate::his::import::{ClearPasswords, Import, ImportError, Kind};
 use fedgate::his::store::Store;
@@ -77,6 +78,17 @@ enum Command {
         /// Hash passwords that are not hashed yet, instead of refusing their persons.
         #[arg(long)]
         hash_passwords: bool,
+    },
+    /// Copy an embedded store to a new file, consistently, while both programs run.
+    ///
+    /// The file has mode 0600, is on the disk when the command ends, and is never written over another. docs/BACKUP.md says how it
+    /// is restored. For PostgreSQL there is pg_dump.
+    Backup {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The file that is made.
+        #[arg(value_name = "FILE")]
+        target: PathBuf,
     },
     /// Load the demo federation into an empty store; does nothing when there are people in it.
     Seed {
@@ -141,12 +153,14 @@ async fn run(command: Command) -> Result<(), Failure> {
     let (Command::Serve { config: file }
     | Command::Migrate { config: file }
     | Command::Seed { config: file }
+    | Command::Backup { config: file, .. }
     | Command::Import { config: file, .. }) = &command;
     let config = load(&file.file)?;
     let done = match command {
         Command::Serve { .. } => serve(&config).await,
         Command::Migrate { .. } => migrate(&config).await,
         Command::Seed { .. } => seed(&config).await,
+        Command::Backup { target, .. } => backup(&config, target).await,
         Command::Import { kind, source, hash_passwords, .. } => {
             let kind = match kind {
                 ImportKind::People => Kind::People,
@@ -164,12 +178,16 @@ fn located(config: &Config, failure: Failure) -> Failure {
     let Failure::Failed(error) = failure else {
         return failure;
     };
+    let of_backup = match error.downcast_ref() {
+        Some(BackupError::Store(error)) => Some(error),
+        Some(BackupError::Exists(_) | BackupError::File(..) | BackupError::Damaged(_)) | None => None,
+    };
     let of_import = match error.downcast_ref() {
         Some(ImportError::Database(error)) => Some(error),
         Some(ImportError::File(..) | ImportError::Unreadable(..) | ImportError::Running(_) | ImportError::Hashing)
         | None => None,
     };
-    let Some(database) = error.downcast_ref::<DbError>().or(of_import) else {
+    let Some(database) = error.downcast_ref::<DbError>().or(of_import).or(of_backup) else {
         return Failure::Failed(error);
     };
     if let DbError::Settings { .. } = database {
@@ -236,7 +254,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         check_version(version)?;
     }
     let service = Service::new(&config.his, verifier, Store::new(database.clone()));
-    let listener = Listener::bind(&config.his.listen).await?;
+    let (listener, store) = (Listener::bind(&config.his.listen).await?, database.clone());
     tracing::info!("listening on {}", listener.address());
     // A database that is away at the start is no reason to stay away too: requests get 503 until it is there.
     let outdated = async move {
@@ -269,11 +287,13 @@ async fn serve(config: &Config) -> Result<(), Failure> {
             }
         }
     };
-    tokio::select! {
+    let done = tokio::select! {
         () = listener.serve(router(service), config.his.heads, stop) => Ok(()),
         failure = outdated => Err(failure),
         never = ignore(&mut hangup) => match never {},
-    }
+    };
+    tokio::task::spawn_blocking(move || store.close()).await?;
+    done
 }
 
 async fn ignore(hangup: &mut Signal) -> Infallible {
@@ -310,6 +330,25 @@ async fn seed(config: &Config) -> Result<(), Failure> {
         false => "there are people in the store; nothing was changed",
     };
     Ok(say(said)?)
+}
+
+async fn backup(config: &Config, file: PathBuf) -> Result<(), Failure> {
+    let StoreConfig::Sqlite(sqlite) = &config.store else {
+        return Err(Failure::Usage(anyhow!(
+            "{}: the store is a PostgreSQL database, which this does not copy; `pg_dump -Fc -f FILE DATABASE` does, while it runs \
+             (docs/BACKUP.md)",
+            config.file.display()
+        )));
+    };
+    let (store, shown) = (sqlite.path.clone(), file.display().to_string());
+    if !store.exists() {
+        let problem = format!("{}: `store.path`: {} does not exist", config.file.display(), store.display());
+        return Err(Failure::Usage(anyhow!(problem)));
+    }
+    let bytes = tokio::task::spawn_blocking(move || backup::copy(&store, &file)).await??;
+    Ok(say(&format!(
+        "{shown} is a copy of the store, {bytes} bytes, read through and on the disk; see docs/BACKUP.md"
+    ))?)
 }
 
 async fn import(config: &Config, kind: Kind, source: &Path, clear_passwords: ClearPasswords) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 //! The one rule: a key that the file or the environment names is settled, and nothing is said of it. `fedgate check` prints
 //! the rest, and CHANGELOG.md tells the same.
 
+use super::connection::ConnectionString;
 use super::environment::Override;
 
 /// A default that has changed.
@@ -66,6 +67,24 @@ const CHANGED: &[ChangedDefault] = &[
     changed("his", "write_share_percent", "100", "writes use three quarters of the store's connections at most"),
 ];
 
+/// Parameters of `store.uri` whose defaults have changed, with the one that restores what was before, and whether that is so
+/// where there is one host alone.
+#[rustfmt::skip]
+const CHANGED_PARAMETERS: &[(&str, bool, ChangedDefault)] = &[
+    ("connect_timeout", true, changed("store", "uri", r#""…connect_timeout=2""#, "the only host of `store.uri` has 4 s to connect and to answer")),
+    ("keepalives_idle", false, changed("store", "uri", r#""…keepalives_idle=10""#, "an idle connection to PostgreSQL is probed after 5 s")),
+];
+
+/// The changed defaults that a connection string leaves as they are. Of several hosts `fedgate check` tells besides.
+pub(super) fn unsettled_parameters(uri: &str) -> impl Iterator<Item = ChangedDefault> {
+    let hosts = |read: ConnectionString| read.settings.get_hosts().len().max(read.settings.get_hostaddrs().len());
+    let has_one_host = ConnectionString::parse(uri).is_ok_and(|read| hosts(read) == 1);
+    let is_unsettled =
+        move |parameter: &str, of_one_host: bool| !uri.contains(parameter) && (has_one_host || !of_one_host);
+    let changed = CHANGED_PARAMETERS.iter();
+    changed.filter(move |(name, of_one_host, _)| is_unsettled(name, *of_one_host)).map(|(.., changed)| *changed)
+}
+
 /// The changed defaults that a configuration leaves as they are.
 pub(super) fn unsettled(file: &toml::Table, overrides: &[Override]) -> Vec<ChangedDefault> {
     let in_file = |section: &str, key: &str| match file.get(section) {
@@ -100,6 +119,17 @@ mod tests {
         assert!(unsettled_of(two).contains(&"request_headers"), "one of two leaves it out");
         assert!(!unsettled_of(&format!("{two}request_headers = []")).contains(&"request_headers"));
         assert!(unsettled_of("[tls]\nclient_ca = \"ca.pem\"").contains(&"client_ca_expired"));
+    }
+
+    #[test]
+    fn a_parameter_of_the_connection_string_settles_its_default_alone() {
+        let told = |uri: &str| {
+            let told = unsettled_parameters(uri).map(|default| default.restored_by);
+            told.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(told("postgres://u@h/d"), r#""…connect_timeout=2" "…keepalives_idle=10""#);
+        assert_eq!(told("postgres://u@h,i/d"), r#""…keepalives_idle=10""#);
+        assert_eq!(told("postgres://u@h/d?connect_timeout=3&keepalives_idle=5"), "");
     }
 
     #[test]

@@ -411,6 +411,9 @@ impl Config {
         };
         let mut config = raw::check(settled, file, secrets).map_err(|fault| fault.by(overrides))?;
         config.changed_defaults = changed::unsettled(&table, overrides);
+        if let StoreConfig::Postgres(store) = &config.store {
+            config.changed_defaults.extend(changed::unsettled_parameters(&store.uri));
+        }
         Ok(config.with_environment(&environment))
     }
 

@@ -170,12 +170,12 @@ mod tests {
         let stuck = place.gate();
         let held = stuck.hold(|| true);
         let sqlite = place.open(Duration::from_millis(20)).await;
-        sqlite.write(|tx| tx.execute_batch("CREATE TABLE t (n)")).await.unwrap();
+        sqlite.write(|tx| tx.execute_batch("CREATE TABLE fedgate_t (n)")).await.unwrap();
         drop(held);
         std::fs::remove_file(place.0.join("his.db-turn")).unwrap();
         std::fs::create_dir(place.0.join("his.db-turn")).unwrap();
         let without = place.open(Duration::from_millis(20)).await;
-        without.write(|tx| tx.execute("INSERT INTO t VALUES (1)", [])).await.unwrap();
+        without.write(|tx| tx.execute("INSERT INTO fedgate_t VALUES (1)", [])).await.unwrap();
     }
 
     #[tokio::test]

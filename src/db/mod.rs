@@ -4,6 +4,7 @@
 //! again) from everything else. Called by `accounts` and by `his::store`. Knows no documents and no HTTP.
 
 pub mod actor;
+pub mod backup;
 pub mod follow;
 pub mod foreign;
 pub mod hashes;
@@ -45,6 +46,14 @@ impl Database {
         match self {
             Self::Postgres(pool) => Some(pool.route()),
             Self::Sqlite(_) => None,
+        }
+    }
+
+    /// Closes an embedded store, so that its file alone holds what was written ([`Sqlite::close`]); at the end of a program.
+    pub fn close(&self) {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.close(),
+            Self::Postgres(_) => {}
         }
     }
 

@@ -33,6 +33,9 @@ const READ_LIMIT: Duration = Duration::from_secs(10);
 const OPERATIONS: i32 = 200;
 /// How long opening waits for another process that opens the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a closing waits for what runs, and its checkpoint for readers of other processes.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Prepared statements kept per connection.
 const CACHED_STATEMENTS: usize = 64;
 
@@ -44,7 +47,8 @@ struct Inner {
     path: PathBuf,
     file: Identity,
     gate: WriteGate,
-    writer: Arc<AsyncMutex<Connection>>,
+    /// None: the store is closed.
+    writer: Arc<AsyncMutex<Option<Connection>>>,
     idle_readers: Mutex<Vec<Connection>>,
     readers: Arc<Semaphore>,
 }
@@ -67,7 +71,7 @@ impl Sqlite {
             // The gate is what waits for the lock.
             writer.busy_timeout(Duration::ZERO)?;
             let gate = WriteGate::beside(&path, lock_timeout);
-            let writer = Arc::new(AsyncMutex::new(writer));
+            let writer = Arc::new(AsyncMutex::new(Some(writer)));
             let readers = Arc::new(Semaphore::new(READERS));
             let inner = Inner { path, file, gate, writer, idle_readers: Mutex::default(), readers };
             inner.check_name()?;
@@ -152,7 +156,8 @@ impl Sqlite {
         blocking(move || {
             let _turn = turn;
             inner.check_name()?;
-            let answer = wanted.run(&mut writer, |writer| {
+            let writer = writer.as_mut().ok_or_else(|| unavailable("the store is closed"))?;
+            let answer = wanted.run(writer, |writer| {
                 let transaction = inner.gate.begin(writer, || is_abandoned.load(Ordering::Relaxed))?;
                 let answer = work(&transaction)?;
                 transaction.commit()?;
@@ -163,6 +168,44 @@ impl Sqlite {
         })
         .await
     }
+}
+
+impl Sqlite {
+    /// Closes the store at the end of a program, for all who share it: the file alone then holds everything that was written,
+    /// unless another process has it open still; the last one to close sees to it. Waits for what runs, within bounds.
+    pub fn close(&self) {
+        let (inner, deadline) = (&self.0, Instant::now() + CLOSE_TIMEOUT);
+        let readers = u32::try_from(READERS).unwrap_or(u32::MAX);
+        let ended = until(deadline, || inner.readers.try_acquire_many(readers).ok());
+        inner.readers.close();
+        inner.idle().clear();
+        let Some(writer) = until(deadline, || inner.writer.try_lock().ok()).and_then(|mut writer| writer.take()) else {
+            tracing::warn!(
+                "the store is in use still, and is not closed: what was written last is in the `-wal` beside it"
+            );
+            return;
+        };
+        drop(ended);
+        if let Err(error) = checkpoint(&writer) {
+            tracing::warn!("what was written last stays in the `-wal` beside the store, which belongs to it: {error}");
+        }
+    }
+}
+
+/// Asks again and again until there is an answer, or until the deadline.
+fn until<T>(deadline: Instant, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    loop {
+        match ask() {
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            answer => return answer,
+        }
+    }
+}
+
+/// Moves what the WAL holds into the file, as far as no reader of another process is in the way.
+fn checkpoint(writer: &Connection) -> Result<(), rusqlite::Error> {
+    writer.busy_timeout(CHECKPOINT_TIMEOUT)?;
+    writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 impl Inner {
@@ -272,7 +315,7 @@ fn connection(path: &Path) -> Result<Connection, rusqlite::Error> {
 }
 
 /// One that changes nothing of the file.
-fn plain_connection(path: &Path) -> Result<Connection, rusqlite::Error> {
+pub(super) fn plain_connection(path: &Path) -> Result<Connection, rusqlite::Error> {
     // It is there: one that was taken away meanwhile is not made anew.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -305,55 +348,4 @@ fn into_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LOCK_TIMEOUT: Duration = Duration::from_millis(20);
-
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_too_long_for_a_turn_is_told_to_come_again() {
-        let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
-        let sqlite = Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap();
-        let writer = Arc::clone(&sqlite.0.writer).lock_owned().await;
-        let readers = Arc::clone(&sqlite.0.readers).acquire_many_owned(4).await.unwrap();
-        assert!(sqlite.write(|_| Ok(())).await.unwrap_err().is_unavailable());
-        assert!(sqlite.read(|_| Ok(())).await.unwrap_err().is_unavailable());
-        drop((writer, readers));
-        sqlite.write(|_| Ok(())).await.unwrap();
-        sqlite.read(|_| Ok(())).await.unwrap();
-        std::fs::remove_file(&path).unwrap();
-        std::fs::remove_file(format!("{}-turn", path.display())).unwrap();
-    }
-
-    #[tokio::test]
-    async fn nothing_is_read_from_a_file_that_lost_its_name_and_no_write_to_it_is_acknowledged() {
-        let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
-        let backup = path.with_extension("backup");
-        let sqlite = Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap();
-        sqlite.write(|tx| tx.execute_batch("CREATE TABLE t (n)")).await.unwrap();
-        sqlite.read(|db| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))).await.unwrap();
-        let (from, to) = (path.clone(), backup.clone());
-        let moves = move |tx: &Transaction<'_>| {
-            tx.execute("INSERT INTO t VALUES (1)", [])?;
-            std::fs::rename(&from, &to).unwrap();
-            std::fs::copy(&to, &from).unwrap();
-            Ok(())
-        };
-        let told = |error: DbError| {
-            assert!(error.is_unavailable(), "{error}");
-            error.to_string()
-        };
-        let during = told(sqlite.write(moves).await.unwrap_err());
-        assert!(during.contains("was replaced while it was open"), "{during}");
-        let count = |db: &Connection| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
-        told(sqlite.read(count).await.unwrap_err());
-        told(sqlite.write(|tx| tx.execute("INSERT INTO t VALUES (2)", [])).await.unwrap_err());
-        std::fs::remove_file(&path).unwrap();
-        assert!(told(sqlite.read(count).await.unwrap_err()).contains("cannot be found"));
-        // Its name back, it goes on where it was.
-        std::fs::rename(&backup, &path).unwrap();
-        assert_eq!(sqlite.read(count).await.unwrap(), 1);
-        std::fs::remove_file(&path).unwrap();
-        std::fs::remove_file(format!("{}-turn", path.display())).unwrap();
-    }
-}
+mod tests;

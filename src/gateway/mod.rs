@@ -178,6 +178,7 @@ impl Prepared {
             account_changes::record(Arc::clone(&authenticator), records.clone())
         });
         let traffic = Arc::new(Traffic::new(&gateway.limits));
+        let accounts = self.authenticator.accounts().clone();
         let entrances = self.entrances(&gateway, recorder.clone(), file, &traffic);
         let requests = runtime("requests", gateway.threads)?;
         requests.block_on(async {
@@ -226,7 +227,9 @@ impl Prepared {
         })?;
         requests.shutdown_timeout(LAST_WORDS);
         let (lost, ()) = control.block_on(async { tokio::join!(recorder.flush(), reporter.withdraw()) });
+        // Whoever watches the accounts is gone before: that they cannot be asked any more is no outage.
         control.shutdown_background();
+        accounts.database().close();
         match lost {
             0 => {
                 tracing::info!("stopped");

@@ -13,6 +13,7 @@ mod support;
 
 mod account_events;
 mod assertion;
+mod backup;
 mod before;
 mod bodies;
 mod documents;

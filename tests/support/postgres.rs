@@ -115,6 +115,24 @@ impl Cluster {
         PostgresConfig { uri: format!("host={hosts} user=postgres dbname={name}"), ..database.clone() }
     }
 
+    /// A new database from a dump of another, with the commands of docs/BACKUP.md.
+    pub fn dumped_and_restored(&self, database: &PostgresConfig) -> PostgresConfig {
+        let page = std::fs::read_to_string("docs/BACKUP.md").unwrap();
+        let name = database.uri.split("dbname=").nth(1).unwrap();
+        let (restored, dump) = (format!("{name}restored"), self.directory.join(format!("{name}.dump")));
+        let commands = ["    pg_dump ", "createdb ", "pg_restore "].map(|begin| {
+            let line = page.lines().find(|line| line.starts_with(begin)).unwrap().trim();
+            let line = line.replace("federation.dump", dump.to_str().unwrap());
+            line.replace("restored", &restored).replace(" federation", &format!(" {name}"))
+        });
+        for command in commands {
+            let mut words = command.split(' ');
+            let mut program = self.program(words.next().unwrap());
+            run(program.args(["-U", "postgres", "-h"]).arg(&self.directory).args(words));
+        }
+        PostgresConfig { uri: self.uri(&restored), ..database.clone() }
+    }
+
     /// Waits until a standby has everything that its primary has committed.
     pub async fn follow(&self, primary: &PostgresConfig) {
         let standby = self.moved(primary);

@@ -1,0 +1,94 @@
+//! The embedded store, under whoever uses it.
+
+use super::*;
+
+const LOCK_TIMEOUT: Duration = Duration::from_millis(20);
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_too_long_for_a_turn_is_told_to_come_again() {
+    let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
+    let sqlite = Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap();
+    let writer = Arc::clone(&sqlite.0.writer).lock_owned().await;
+    let readers = Arc::clone(&sqlite.0.readers).acquire_many_owned(4).await.unwrap();
+    assert!(sqlite.write(|_| Ok(())).await.unwrap_err().is_unavailable());
+    assert!(sqlite.read(|_| Ok(())).await.unwrap_err().is_unavailable());
+    drop((writer, readers));
+    sqlite.write(|_| Ok(())).await.unwrap();
+    sqlite.read(|_| Ok(())).await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(format!("{}-turn", path.display())).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_closed_is_in_its_file_alone_whoever_has_a_handle_still() {
+    let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
+    let (sqlite, beside) = (Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap(), format!("{}-wal", path.display()));
+    sqlite.write(|tx| tx.execute_batch("CREATE TABLE fedgate_t (n); INSERT INTO fedgate_t VALUES (1)")).await.unwrap();
+    let count = |db: &Connection| db.query_row("SELECT count(*) FROM fedgate_t", [], |row| row.get::<_, i64>(0));
+    // One that is at work when the store is closed ends before.
+    let (begun, is_begun) = std::sync::mpsc::channel();
+    let reads = {
+        let sqlite = sqlite.clone();
+        tokio::spawn(async move {
+            sqlite
+                .read(move |db| {
+                    begun.send(()).unwrap();
+                    std::thread::sleep(Duration::from_millis(50));
+                    count(db)
+                })
+                .await
+        })
+    };
+    is_begun.recv().unwrap();
+    let handle = sqlite.clone();
+    spawn_blocking(move || handle.close()).await.unwrap();
+    assert_eq!(reads.await.unwrap().unwrap(), 1);
+    assert!(!Path::new(&beside).exists());
+    assert!(sqlite.read(count).await.unwrap_err().is_unavailable());
+    assert!(sqlite.write(|tx| tx.execute("INSERT INTO fedgate_t VALUES (2)", [])).await.unwrap_err().is_unavailable());
+    // Another process has it open still: the file holds everything all the same, and the last one takes the rest away.
+    let (one, other) =
+        (Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap(), Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap());
+    one.write(|tx| tx.execute("INSERT INTO fedgate_t VALUES (3)", [])).await.unwrap();
+    one.close();
+    let alone = path.with_extension("alone");
+    std::fs::copy(&path, &alone).unwrap();
+    assert_eq!(count(&Connection::open(&alone).unwrap()).unwrap(), 2);
+    other.close();
+    assert!(!Path::new(&beside).exists());
+    [path.clone(), alone, format!("{}-turn", path.display()).into()]
+        .iter()
+        .for_each(|file| std::fs::remove_file(file).unwrap());
+}
+
+#[tokio::test]
+async fn nothing_is_read_from_a_file_that_lost_its_name_and_no_write_to_it_is_acknowledged() {
+    let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
+    let backup = path.with_extension("backup");
+    let sqlite = Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap();
+    sqlite.write(|tx| tx.execute_batch("CREATE TABLE t (n)")).await.unwrap();
+    sqlite.read(|db| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))).await.unwrap();
+    let (from, to) = (path.clone(), backup.clone());
+    let moves = move |tx: &Transaction<'_>| {
+        tx.execute("INSERT INTO t VALUES (1)", [])?;
+        std::fs::rename(&from, &to).unwrap();
+        std::fs::copy(&to, &from).unwrap();
+        Ok(())
+    };
+    let told = |error: DbError| {
+        assert!(error.is_unavailable(), "{error}");
+        error.to_string()
+    };
+    let during = told(sqlite.write(moves).await.unwrap_err());
+    assert!(during.contains("was replaced while it was open"), "{during}");
+    let count = |db: &Connection| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+    told(sqlite.read(count).await.unwrap_err());
+    told(sqlite.write(|tx| tx.execute("INSERT INTO t VALUES (2)", [])).await.unwrap_err());
+    std::fs::remove_file(&path).unwrap();
+    assert!(told(sqlite.read(count).await.unwrap_err()).contains("cannot be found"));
+    // Its name back, it goes on where it was.
+    std::fs::rename(&backup, &path).unwrap();
+    assert_eq!(sqlite.read(count).await.unwrap(), 1);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(format!("{}-turn", path.display())).unwrap();
+}
