@@ -26,6 +26,7 @@ pub mod reload;
 pub mod history;
 pub mod observe;
 pub mod his;
+pub mod web_page;
 pub mod db;
 pub mod password;
 pub mod moment;

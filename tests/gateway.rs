@@ -84,6 +84,8 @@ mod beside;
 mod thalamus_pages;
 #[path = "gateway/stores.rs"]
 mod stores;
+#[path = "gateway/notices.rs"]
+mod notices;
 #[path = "gateway/crowding.rs"]
 mod crowding;
 #[path = "gateway/dependencies.rs"]

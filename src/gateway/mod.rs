@@ -24,6 +24,7 @@ mod refuse;
 mod request;
 mod forwarded;
 mod respond;
+mod notice;
 mod cors;
 mod foreign;
 mod unserved;

@@ -2,19 +2,20 @@
 //!
 //! The one rule: the client is told status and stable code, nothing more. One JSON shape,
 //! `{"error", "code", "request_id"}`; 401 alone is what Thalamus answers, because its clients know it. Who asks for
-//! `application/problem+json` is told the same as RFC 9457 has it.
+//! `application/problem+json` is told the same as RFC 9457 has it, and a browser on the page of passwords as a page.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::notice::{self, Notice};
 use super::request::content_length;
+use crate::web_page::{self, PageLanguage};
 
 /// The header that tells the request id, in both directions.
 pub(super) const REQUEST_ID: &str = "x-request-id";
@@ -73,6 +74,14 @@ enum Body {
     None,
 }
 
+/// An answer's body, and what it is.
+struct Content {
+    media_type: String,
+    body: Bytes,
+    /// That of the person who reads it, if one does.
+    language: Option<PageLanguage>,
+}
+
 /// The media type of RFC 9457.
 const PROBLEM: &str = "application/problem+json";
 /// That of pages, as Flask names it.
@@ -118,34 +127,56 @@ impl Answer {
         self.status
     }
 
-    /// The body and its media type, as the request wants it.
-    fn content(&self, request: &HeaderMap, request_id: &str) -> (Cow<'static, str>, Bytes) {
-        let wants_problem = request.get_all(header::ACCEPT).iter().any(|accept| asks_for(accept.as_bytes(), PROBLEM));
-        match &self.body {
-            Body::None => (HTML.into(), Bytes::new()),
-            Body::Relayed(content_type, body) => (content_type.clone().into(), body.clone()),
-            Body::Error | Body::Challenge if wants_problem => {
+    /// The body, as the request wants it.
+    fn content(&self, session: &Session, request_id: &str) -> Content {
+        let head = session.req_header();
+        let wants_problem =
+            head.headers.get_all(header::ACCEPT).iter().any(|accept| asks_for(accept.as_bytes(), PROBLEM));
+        let content =
+            |media_type: &str, body: Bytes| Content { media_type: media_type.to_owned(), body, language: None };
+        match (&self.body, notice::reader(session)) {
+            (Body::None, _) => content(HTML, Bytes::new()),
+            (Body::Relayed(media_type, body), _) => content(media_type, body.clone()),
+            (Body::Error | Body::Challenge, _) if wants_problem => {
                 let title = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
                 let problem = serde_json::json!({
                     "type": "about:blank", "title": title, "status": self.status, "detail": self.message,
                     "code": self.code, "request_id": request_id,
                 });
-                (PROBLEM.into(), problem.to_string().into())
+                content(PROBLEM, problem.to_string().into())
             }
-            Body::Challenge => (HTML.into(), self.message.clone().into()),
-            Body::Error => {
+            (Body::Error | Body::Challenge, Some(language)) => {
+                let retry_after = self.headers.iter().find(|(name, _)| *name == header::RETRY_AFTER);
+                let notice = Notice {
+                    status: self.status,
+                    code: self.code,
+                    is_write: !head.method.is_safe(),
+                    retry_after: retry_after.map(|(_, seconds)| seconds.as_str()),
+                    request_id,
+                };
+                Content { language: Some(language), ..content(HTML, notice.html(language).into()) }
+            }
+            (Body::Challenge, None) => content(HTML, self.message.clone().into()),
+            (Body::Error, None) => {
                 let error = serde_json::json!({ "error": self.message, "code": self.code, "request_id": request_id });
-                ("application/json".into(), error.to_string().into())
+                content("application/json", error.to_string().into())
             }
         }
     }
 
     /// Builds the response header.
-    fn header(&self, content_type: &str, length: usize, ctx: &Context) -> Result<ResponseHeader> {
-        let mut response = ResponseHeader::build(self.status, Some(8 + self.headers.len()))?;
-        response.insert_header(header::CONTENT_TYPE, content_type)?;
-        response.insert_header(header::CONTENT_LENGTH, length)?;
+    fn header(&self, content: &Content, ctx: &Context) -> Result<ResponseHeader> {
+        let mut response = ResponseHeader::build(self.status, Some(12 + self.headers.len()))?;
+        response.insert_header(header::CONTENT_TYPE, &content.media_type)?;
+        response.insert_header(header::CONTENT_LENGTH, content.body.len())?;
         response.insert_header(header::CACHE_CONTROL, "no-store")?;
+        if let Some(language) = content.language {
+            response.insert_header(header::CONTENT_LANGUAGE, language.tag())?;
+            response.insert_header(header::VARY, "Accept, Accept-Language")?;
+            response.insert_header(header::CONTENT_SECURITY_POLICY, web_page::POLICY_OF_STYLED)?;
+            response.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
+            response.insert_header(header::REFERRER_POLICY, "same-origin")?;
+        }
         ctx.identify(&mut response)?;
         for (name, value) in &self.headers {
             response.insert_header(name, value)?;
@@ -157,19 +188,19 @@ impl Answer {
     /// Sends it. HEAD gets the header alone.
     pub(super) async fn send(self, session: &mut Session, ctx: &Context) -> Result<()> {
         let_finish_sending(session).await;
-        let (content_type, body) = self.content(&session.req_header().headers, &ctx.request_id);
-        let mut response = self.header(&content_type, body.len(), ctx)?;
+        let content = self.content(session, &ctx.request_id);
+        let mut response = self.header(&content, ctx)?;
         if session.req_header().method == Method::OPTIONS {
             ctx.cors.apply_preflight(&session.req_header().headers, &mut response)?;
         }
         if self.close {
             session.set_keepalive(None);
         }
-        let headless = session.req_header().method == Method::HEAD || body.is_empty();
+        let headless = session.req_header().method == Method::HEAD || content.body.is_empty();
         // pingora does not say whose fault it is; told as ours, a client that went away would be answered 500 and recorded twice.
         session.write_response_header(Box::new(response), headless).await.map_err(|error| error.into_down())?;
         if !headless {
-            let sent = session.write_response_body(Some(body), true).await;
+            let sent = session.write_response_body(Some(content.body), true).await;
             sent.map_err(|error| error.into_down())?;
         }
         let_finish_stream(session).await;
@@ -179,9 +210,9 @@ impl Answer {
     /// Sends it where the proxying of a request has failed; the connection ends.
     pub(super) async fn send_failure(self, session: &mut Session, ctx: &Context) -> Result<()> {
         let_finish_sending(session).await;
-        let (content_type, body) = self.content(&session.req_header().headers, &ctx.request_id);
-        let response = self.header(&content_type, body.len(), ctx)?;
-        let sent = session.as_downstream_mut().write_error_response(response, body).await;
+        let content = self.content(session, &ctx.request_id);
+        let response = self.header(&content, ctx)?;
+        let sent = session.as_downstream_mut().write_error_response(response, content.body).await;
         sent.map_err(|error| error.into_down())?;
         let_finish_stream(session).await;
         Ok(())
@@ -189,7 +220,7 @@ impl Answer {
 }
 
 /// Whether an `Accept` header names a media type itself, and does not decline it (RFC 9110, 12.5.1).
-fn asks_for(accept: &[u8], wanted: &str) -> bool {
+pub(super) fn asks_for(accept: &[u8], wanted: &str) -> bool {
     accept.split(|byte| *byte == b',').any(|range| {
         let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
         let is_wanted = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted.as_bytes()));

@@ -9,6 +9,11 @@ async fn the_welcome_page_and_its_stylesheet_are_plain_and_need_no_principal() {
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     let html = page.text();
     assert!(html.contains("<html lang=\"en\">") && html.contains("<h1>") && !html.contains("<script"), "{html}");
+    for (accepted, language, words) in [("es-AR, en;q=0.5", "es", "libros de vida"), ("de", "en", "books of life")] {
+        let page = his.request(&root(), "GET", "/").header("accept-language", accepted).send().await;
+        assert_eq!((page.header("content-language"), page.header("vary")), (Some(language), Some("Accept-Language")));
+        assert!(page.text().contains(words) && page.text().contains(&format!("<html lang=\"{language}\">")));
+    }
     let style = his.get(&root(), "/static/fedhis.css").await;
     assert_eq!((style.status, style.header("content-type")), (200, Some("text/css; charset=utf-8")));
     for (condition, validator) in [("if-none-match", "etag"), ("if-modified-since", "last-modified")] {

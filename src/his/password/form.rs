@@ -6,6 +6,7 @@ use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, SET_COOKIE, VARY};
 
 use super::words::Words;
 use crate::his::site;
+use crate::web_page::escape;
 
 /// What is wrong with a form, by field.
 #[derive(Default)]
@@ -34,7 +35,7 @@ pub(super) struct Form<'a> {
 
 /// The form, with what is wrong with what was sent.
 pub(super) fn form(words: &Words, form: &Form<'_>, complaints: &Complaints, set_cookie: String) -> Response {
-    let id = site::escape(form.id);
+    let id = escape(form.id);
     // The first error has the focus, so that it is read out and seen.
     let mut is_first = true;
     let mut focus = |complaint: Option<&str>| match complaint {
@@ -49,7 +50,7 @@ pub(super) fn form(words: &Words, form: &Form<'_>, complaints: &Complaints, set_
     };
     let current = match form.asked {
         Some(account) => {
-            let label = format!("{} ({})", words.current, site::escape(account));
+            let label = format!("{} ({})", words.current, escape(account));
             field("current", &label, "current-password", complaints.current, focus(complaints.current))
         }
         None => String::new(),
@@ -95,7 +96,7 @@ fn field(name: &str, label: &str, autocomplete: &str, complaint: Option<&str>, f
 
 /// The word that it is done.
 pub(super) fn changed(words: &Words, id: &str) -> Response {
-    let id = site::escape(id);
+    let id = escape(id);
     let main =
         format!("<h1>{}</h1>\n<p role=\"status\">{} <strong>{id}</strong></p>\n", words.changed, words.changed_more);
     page(words, StatusCode::OK, words.changed, &main)
@@ -103,7 +104,7 @@ pub(super) fn changed(words: &Words, id: &str) -> Response {
 
 /// To an id that nobody has.
 pub(super) fn unknown(words: &Words, id: &str) -> Response {
-    let main = format!("<h1>{}</h1>\n<p>{} {}.</p>\n", words.unknown, words.unknown_more, site::escape(id));
+    let main = format!("<h1>{}</h1>\n<p>{} {}.</p>\n", words.unknown, words.unknown_more, escape(id));
     page(words, StatusCode::NOT_FOUND, words.unknown, &main)
 }
 
@@ -115,6 +116,7 @@ pub(in super::super) fn failed(words: &Words, status: StatusCode, code: &str) ->
 
 fn page(words: &Words, status: StatusCode, title: &str, main: &str) -> Response {
     let page = site::page(status, words.language, title, main);
-    let headers = [(CACHE_CONTROL, "no-store"), (CONTENT_LANGUAGE, words.language), (VARY, "Accept, Accept-Language")];
+    let headers =
+        [(CACHE_CONTROL, "no-store"), (CONTENT_LANGUAGE, words.language.tag()), (VARY, "Accept, Accept-Language")];
     (headers, page).into_response()
 }

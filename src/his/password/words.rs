@@ -3,12 +3,13 @@
 //! The one rule: a text stands here in every language or not at all; who names none of them in `Accept-Language` reads English.
 
 use http::HeaderMap;
-use http::header::ACCEPT_LANGUAGE;
+
+use crate::his::site;
+use crate::web_page::PageLanguage;
 
 /// The words of one language.
 pub(in super::super) struct Words {
-    /// Its tag (BCP 47).
-    pub(in super::super) language: &'static str,
+    pub(in super::super) language: PageLanguage,
     pub(super) title: &'static str,
     pub(super) heading: &'static str,
     pub(super) current: &'static str,
@@ -38,7 +39,7 @@ pub(in super::super) struct Words {
 }
 
 const ENGLISH: Words = Words {
-    language: "en",
+    language: PageLanguage::English,
     title: "Change the password",
     heading: "Change the password of",
     current: "Your own current password",
@@ -65,7 +66,7 @@ const ENGLISH: Words = Words {
 };
 
 const SPANISH: Words = Words {
-    language: "es",
+    language: PageLanguage::Spanish,
     title: "Cambiar la contraseña",
     heading: "Cambiar la contraseña de",
     current: "Su propia contraseña actual",
@@ -92,47 +93,11 @@ const SPANISH: Words = Words {
 };
 
 impl Words {
-    /// Those of the language that a browser likes best (RFC 9110, 12.5.4).
+    /// Those of the language that a browser likes best.
     pub(in super::super) fn of(headers: &HeaderMap) -> &'static Self {
-        let ranges = headers.get_all(ACCEPT_LANGUAGE).iter().filter_map(|value| value.to_str().ok());
-        let (mut best, mut best_quality) = (&ENGLISH, 0.0);
-        for range in ranges.flat_map(|value| value.split(',')) {
-            let mut parts = range.split(';').map(str::trim);
-            let language = parts.next().unwrap_or_default().split('-').next().unwrap_or_default().to_ascii_lowercase();
-            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(Ok(1.0), str::parse::<f32>);
-            let words = [&ENGLISH, &SPANISH].into_iter().find(|words| words.language == language);
-            // The first of equals; a quality that is none counts for nothing.
-            if let (Some(words), Ok(quality)) = (words, quality)
-                && quality > best_quality
-            {
-                (best, best_quality) = (words, quality);
-            }
-        }
-        best
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_language_is_the_one_that_the_browser_likes_best_and_english_where_it_likes_none() {
-        for (accept, language) in [
-            ("", "en"),
-            ("es", "es"),
-            ("es-MX,es;q=0.9,en;q=0.8", "es"),
-            ("en-GB, es;q=0.9", "en"),
-            ("de, es;q=0.5, en;q=0.3", "es"),
-            ("fr", "en"),
-            ("ES-419", "es"),
-            ("es;q=0", "en"),
-            ("es;q=x", "en"),
-            ("*", "en"),
-            ("en;q=0.1, es;q=0.2", "es"),
-        ] {
-            let headers = HeaderMap::from_iter([(ACCEPT_LANGUAGE, accept.parse().unwrap())]);
-            assert_eq!(Words::of(&headers).language, language, "{accept}");
+        match site::language(headers) {
+            PageLanguage::English => &ENGLISH,
+            PageLanguage::Spanish => &SPANISH,
         }
     }
 }

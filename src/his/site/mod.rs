@@ -2,29 +2,38 @@
 
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LAST_MODIFIED, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, StatusCode};
 
 use super::error::Problem;
 use super::etag;
 use super::guard::{Caller, Ids};
+use crate::web_page::{self, PageLanguage, PageStyle};
 
-/// Nothing but our own stylesheet and sign is loaded, no form leaves, nobody frames the page.
-const POLICY: &str =
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 /// The files, with their types.
 const FILES: [(&str, &str, &str); 2] = [
-    ("fedhis.css", "text/css; charset=utf-8", include_str!("fedhis.css")),
+    ("fedhis.css", "text/css; charset=utf-8", web_page::STYLESHEET),
     ("favicon.svg", "image/svg+xml", include_str!("favicon.svg")),
 ];
 /// When they were last changed; move it on with them.
 const MODIFIED: &str = "Sun, 29 Nov 2026 00:00:00 GMT";
 
 /// `GET /`
-pub(super) async fn welcome(_: Caller) -> Response {
-    page(StatusCode::OK, "en", "Health Federation", include_str!("welcome.html"))
+pub(super) async fn welcome(_: Caller, headers: HeaderMap) -> Response {
+    let language = language(&headers);
+    let (title, main) = match language {
+        PageLanguage::English => ("Health Federation", include_str!("welcome.html")),
+        PageLanguage::Spanish => ("Federación de salud", include_str!("welcome.es.html")),
+    };
+    let headers = [(CONTENT_LANGUAGE, language.tag()), (VARY, "Accept-Language")];
+    (headers, page(StatusCode::OK, language, title, main)).into_response()
+}
+
+/// The language that the sender of a request is told things in.
+pub(super) fn language(headers: &HeaderMap) -> PageLanguage {
+    PageLanguage::preferred(headers.get_all(ACCEPT_LANGUAGE).iter().filter_map(|value| value.to_str().ok()))
 }
 
 /// `GET /static/{file}`
@@ -43,35 +52,13 @@ pub(super) async fn file(_: Caller, Ids([file]): Ids<1>, headers: HeaderMap) -> 
 }
 
 /// A page in a language: `title` and `main` are HTML.
-pub(super) fn page(status: StatusCode, language: &str, title: &str, main: &str) -> Response {
-    let html = format!(
-        "<!doctype html>\n<html lang=\"{language}\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
-         <link rel=\"stylesheet\" href=\"/static/fedhis.css\">\n\
-         <link rel=\"icon\" href=\"/static/favicon.svg\" type=\"image/svg+xml\">\n</head>\n<body>\n<main>\n{main}</main>\n</body>\n</html>\n"
-    );
+pub(super) fn page(status: StatusCode, language: PageLanguage, title: &str, main: &str) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CONTENT_SECURITY_POLICY, POLICY),
+        (CONTENT_SECURITY_POLICY, web_page::POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         // Not `no-referrer`: browsers would send `Origin: null` with our own form, as with anybody's who hides.
         (REFERRER_POLICY, "same-origin"),
     ];
-    (status, headers, html).into_response()
-}
-
-/// A text as HTML.
-pub(super) fn escape(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => html.push_str("&amp;"),
-            '<' => html.push_str("&lt;"),
-            '>' => html.push_str("&gt;"),
-            '"' => html.push_str("&quot;"),
-            '\'' => html.push_str("&#39;"),
-            other => html.push(other),
-        }
-    }
-    html
+    (status, headers, web_page::page(language, title, main, PageStyle::Linked)).into_response()
 }
