@@ -161,6 +161,8 @@ struct Parts {
 impl Parts {
     fn new(dir: &std::path::Path) -> Self {
         std::fs::write(dir.join("secret"), [b'k'; 40]).expect("written");
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(dir.join("secret"), private).expect("its owner's");
         std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").expect("written");
         let mut config = Config::load(&dir.join("fedgate.toml")).expect("valid");
         config.authentication.freshness_bound = Duration::from_secs(3600);

@@ -35,6 +35,7 @@ mod pem;
 pub mod secret;
 pub mod escape;
 pub mod descriptors;
+pub mod dumps;
 pub mod threads;
 pub mod regular;
 pub mod config;

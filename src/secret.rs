@@ -28,6 +28,14 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Writes a file as a secret is kept: for its owner alone.
+#[cfg(test)]
+pub(crate) fn write_private(path: &std::path::Path, bytes: impl AsRef<[u8]>) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, bytes).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

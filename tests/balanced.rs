@@ -92,7 +92,7 @@ fn prepare(scratch: &Scratch, uri: &str) -> (PathBuf, PathBuf, impl Fn(u16) -> S
     certificate(&scratch.0);
     std::fs::rename(scratch.0.join("cert.pem"), scratch.0.join("certificate.pem")).unwrap();
     std::fs::rename(scratch.0.join("cert.key"), scratch.0.join("certificate.key")).unwrap();
-    std::fs::write(scratch.0.join("assertion.secret"), [b'k'; 48]).unwrap();
+    support::write_private(&scratch.0.join("assertion.secret"), [b'k'; 48]);
     (config, balancer, move |port| known.iter().find(|(known, _)| *known == port).unwrap().1)
 }
 

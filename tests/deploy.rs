@@ -9,10 +9,12 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fedgate::config::Config;
+use serde_json::Value;
 
 /// What `tests/run` installs.
 const TOOLS: &str = "target/test-tools/bin";
@@ -20,7 +22,9 @@ const TOOLS: &str = "target/test-tools/bin";
 const PLACES: [&str; 2] = ["/etc/fedgate", "/run/secrets"];
 /// What those hold that is read with the configuration.
 const SECRETS: [&str; 5] =
-    ["database.password", "database_password", "assertion.secret", "assertion_secret", "secrets/database.password"];
+    ["database.password", "database_password", "assertion.key", "assertion_key", "database/database.password"];
+/// Users of both programs, as the units call them.
+const USERS: [&str; 2] = ["fedgate", "fedhis"];
 
 /// What a tool says that is content.
 fn passes(command: &mut Command) -> String {
@@ -32,7 +36,7 @@ fn passes(command: &mut Command) -> String {
 
 fn scratch() -> PathBuf {
     let dir = std::env::temp_dir().join(format!("fedgate-deploy-{:x}", rand::random::<u128>()));
-    fs::create_dir_all(dir.join("secrets")).unwrap();
+    ["database", "mint", "verify", "tls"].iter().for_each(|part| fs::create_dir_all(dir.join(part)).unwrap());
     dir
 }
 
@@ -97,17 +101,141 @@ fn block(yaml: &str, name: &str) -> String {
 #[test]
 fn the_configurations_within_them_are_understood() {
     let dir = scratch();
-    SECRETS.iter().for_each(|secret| fs::write(dir.join(secret), "s".repeat(48)).unwrap());
-    fs::write(dir.join("secrets/assertion.secret"), "s".repeat(48)).unwrap();
+    for secret in SECRETS.iter().chain(&["mint/assertion.key"]) {
+        fs::write(dir.join(secret), "s".repeat(48)).unwrap();
+        fs::set_permissions(dir.join(secret), fs::Permissions::from_mode(0o440)).unwrap();
+    }
+    // No secret.
+    ["assertion.pub", "verify/assertion.pub"].iter().for_each(|key| fs::write(dir.join(key), "p").unwrap());
     let manifests = files("deploy/kubernetes", "yaml");
     let mut texts: Vec<_> =
         manifests.iter().map(|path| block(&fs::read_to_string(path).unwrap(), "fedgate.toml")).collect();
     texts.push(fs::read_to_string("docker/fedgate.toml").unwrap());
+    texts.push(fs::read_to_string("deploy/systemd/fedgate.toml").unwrap());
     for text in texts {
         let text = PLACES.iter().fold(text, |text, place| text.replace(place, &dir.display().to_string()));
         let file = dir.join("fedgate.toml");
         fs::write(&file, &text).unwrap();
-        Config::load(&file).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        for config in [Config::load(&file), Config::load_for_his(&file)] {
+            config.unwrap_or_else(|error| panic!("{error}\n{text}"));
+        }
     }
     fs::remove_dir_all(dir).unwrap();
+}
+
+/// The documents of a YAML file.
+fn yaml(path: &Path) -> Vec<Value> {
+    let program = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    let mut python = Command::new(Path::new(TOOLS).join("python"));
+    serde_json::from_str(&passes(python.args(["-c", program]).arg(path))).unwrap()
+}
+
+fn texts(list: &Value, name: &str) -> Vec<String> {
+    let items = list.as_array().into_iter().flatten();
+    items.map(|item| item.as_str().or(item[name].as_str()).unwrap().to_owned()).collect()
+}
+
+/// What a program is given that only the gateway may have, by the names of whatever composition.
+const GATEWAYS: [&str; 7] =
+    ["certificate", "certificate_key", "assertion_key", "roles", "fedgate-tls", "fedgate-mint", "fedgate-policy"];
+
+#[test]
+fn the_composition_gives_the_his_a_user_of_its_own_and_nothing_of_the_gateways() {
+    let composition = yaml(Path::new("docker/compose.yaml")).remove(0);
+    let given = |service: &str| {
+        let service = &composition["services"][service];
+        let given = [texts(&service["secrets"], "source"), texts(&service["configs"], "source")].concat();
+        (service["user"].as_str().unwrap().to_owned(), given)
+    };
+    let (gateways_user, gateways) = given("gateway1");
+    assert!(["certificate_key", "assertion_key", "roles"].iter().all(|own| gateways.contains(&(*own).to_owned())));
+    assert!(!gateways.contains(&"assertion_public".to_owned()), "{gateways:?}");
+    for service in ["his1", "his2", "migrate"] {
+        let (user, given) = given(service);
+        assert_ne!(user, gateways_user, "{service}");
+        assert!(given.iter().all(|given| !GATEWAYS.contains(&given.as_str())), "{service}: {given:?}");
+        assert!(given.contains(&"assertion_public".to_owned()), "{service}: {given:?}");
+    }
+}
+
+#[test]
+fn the_manifests_give_the_his_a_user_of_its_own_and_nothing_of_the_gateways() {
+    let mut containers = 0;
+    for manifest in files("deploy/kubernetes", "yaml") {
+        let pods: Vec<Value> =
+            yaml(&manifest).into_iter().map(|document| document["spec"]["template"]["spec"].clone()).collect();
+        let mut users = vec![vec![], vec![]];
+        for pod in pods.iter().filter(|pod| !pod.is_null()) {
+            let volumes = pod["volumes"].as_array().unwrap();
+            for volume in volumes.iter().filter(|volume| !volume["secret"].is_null()) {
+                let mode = volume["secret"]["defaultMode"].as_u64().expect("what everybody can read is refused");
+                assert_eq!(mode & 0o007, 0, "{volume}");
+            }
+            assert!(pod["securityContext"]["fsGroup"].is_u64(), "the programs read their secrets by it");
+            let both = [&pod["initContainers"], &pod["containers"]];
+            for container in both.into_iter().filter_map(Value::as_array).flatten() {
+                containers += 1;
+                let user = [&container["securityContext"], &pod["securityContext"]].map(|of| of["runAsUser"].as_u64());
+                let is_his = texts(&container["command"], "").iter().any(|word| word.ends_with("fedhis"));
+                users[usize::from(is_his)].push(user[0].or(user[1]).unwrap());
+                let source = |name: &str| {
+                    let volume = volumes.iter().find(|volume| volume["name"] == name).unwrap();
+                    let source = volume["secret"]["secretName"].as_str().or(volume["configMap"]["name"].as_str());
+                    source.unwrap_or_default().to_owned()
+                };
+                let given: Vec<String> =
+                    texts(&container["volumeMounts"], "name").iter().map(|name| source(name)).collect();
+                if is_his {
+                    assert!(given.iter().all(|given| !GATEWAYS.contains(&given.as_str())), "{container}: {given:?}");
+                } else {
+                    assert!(
+                        !given.contains(&"fedgate-verify".to_owned()) && given.contains(&"fedgate-mint".to_owned())
+                    );
+                }
+            }
+        }
+        assert!(!users[0].is_empty() && !users[1].is_empty(), "{}", manifest.display());
+        assert!(users[0].iter().all(|user| !users[1].contains(user)), "{}: {users:?}", manifest.display());
+    }
+    assert!(containers >= 6, "they were found");
+}
+
+#[test]
+fn the_units_have_a_user_each_and_their_files_are_for_those_who_need_them() {
+    for user in USERS {
+        let unit = fs::read_to_string(format!("deploy/systemd/{user}.service")).unwrap();
+        assert!(unit.contains(&format!("\nUser={user}\nGroup={user}\n")), "{user}");
+        assert!(unit.contains("\nLimitCORE=0\n"), "{user}");
+    }
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    // As on a machine where they are installed.
+    let root = scratch();
+    let (etc, gateways) = (root.join("etc/fedgate"), ["assertion.key", "tls/certificate.key"]);
+    fs::create_dir_all(etc.join("tls")).unwrap();
+    for file in gateways.iter().chain(&["assertion.pub", "database.password", "fedgate.toml"]) {
+        fs::write(etc.join(file), "").unwrap();
+    }
+    let shipped = |kind: &str| fs::canonicalize(format!("deploy/systemd/fedgate.{kind}.conf")).unwrap();
+    let at = format!("--root={}", root.display());
+    passes(Command::new("systemd-sysusers").arg(&at).arg(shipped("sysusers")));
+    passes(Command::new("systemd-tmpfiles").args([&at, "--create"]).arg(shipped("tmpfiles")));
+    let groups = fs::read_to_string(root.join("etc/group")).unwrap();
+    let id = |name: &str| -> u32 {
+        let line = groups.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap();
+        line.split(':').nth(2).unwrap().parse().unwrap()
+    };
+    assert!(
+        groups.contains(&format!("fedhis:x:{}:fedgate", id("fedhis"))),
+        "the gateway reads what is shared: {groups}"
+    );
+    let of =
+        |file: &str| fs::metadata(etc.join(file)).map(|file| (file.mode() & 0o777, file.uid(), file.gid())).unwrap();
+    for file in gateways {
+        assert_eq!(of(file), (0o640, 0, id("fedgate")), "{file}");
+    }
+    assert_eq!(of("database.password"), (0o640, 0, id("fedhis")));
+    assert_eq!((of("assertion.pub").0, of("fedgate.toml").0), (0o644, 0o644));
+    fs::remove_dir_all(root).unwrap();
 }

@@ -8,6 +8,7 @@
 )]
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -31,8 +32,10 @@ impl Files {
         Self(dir)
     }
 
+    /// For its owner alone, as secrets are kept.
     fn write(&self, name: &str, text: &str) -> String {
         std::fs::write(self.0.join(name), text).unwrap();
+        std::fs::set_permissions(self.0.join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
         self.0.join(name).display().to_string()
     }
 }

@@ -7,6 +7,8 @@
     reason = "a test panics to fail"
 )]
 
+#[path = "programs/trust.rs"]
+mod trust;
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -57,7 +59,7 @@ fn a_log_setting_that_cannot_be_read_is_refused_by_both_programs() {
 fn a_password_is_hashed_at_the_cost_of_the_configuration_that_is_named() {
     let scratch = Scratch::new();
     let config = scratch.0.join("fedgate.toml");
-    std::fs::write(scratch.0.join("assertion.key"), "a secret of thirty-two bytes ....").unwrap();
+    support::write_private(&scratch.0.join("assertion.key"), "a secret of thirty-two bytes ....");
     let text = "[store]\nkind = \"sqlite\"\npath = \"x.db\"\n[assertion]\nsecret_file = \"assertion.key\"\n\
                 [authentication]\nargon2_memory_kib = 19456\nargon2_passes = 3\n";
     std::fs::write(&config, text).unwrap();
@@ -165,7 +167,7 @@ fn a_demo_ends_with_its_terminal_and_its_programs_with_it() {
 fn fedhis_serves_on_after_a_hangup() {
     let scratch = Scratch::new();
     let config = scratch.0.join("fedgate.toml");
-    std::fs::write(scratch.0.join("assertion.key"), "a secret of thirty-two bytes ....").unwrap();
+    support::write_private(&scratch.0.join("assertion.key"), "a secret of thirty-two bytes ....");
     let text = "[store]\nkind = \"sqlite\"\npath = \"x.db\"\n[assertion]\nsecret_file = \"assertion.key\"\n\
                 [his]\nlisten = \"unix:his.sock\"\nstop_delay_seconds = 0\n";
     std::fs::write(&config, text).unwrap();

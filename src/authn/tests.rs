@@ -27,7 +27,7 @@ impl Fixture {
     async fn new() -> Self {
         let dir = std::env::temp_dir().join(format!("fedgate-authn-{:x}", rand::random::<u128>()));
         std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join("secret"), [b'k'; 40]).unwrap();
+        crate::secret::write_private(&dir.join("secret"), [b'k'; 40]);
         std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").unwrap();
         let mut config = Config::load_with(&dir.join("fedgate.toml"), std::iter::empty()).unwrap();
         config.authentication.hashes.cost = CHEAP;

@@ -17,6 +17,7 @@ use fedgate::config::{Config, StoreConfig};
 use fedgate::db::actor::ChangeActor;
 use fedgate::db::backup::{self, BackupError};
 use fedgate::db::{Database, DbError, hashes, schema};
+use fedgate::dumps::{self, ForbiddenDumps};
 use fedgate::his::import::{ClearPasswords, Import, ImportError, Kind};
 use fedgate::his::store::Store;
 use fedgate::his::{Listener, Service, demo, router};
@@ -139,17 +140,18 @@ fn main() -> ExitCode {
 
 fn start(command: Command) -> Result<(), Failure> {
     let _log = observe::log_to_stderr().map_err(|error| Failure::Usage(error.into()))?;
+    let dumps = dumps::forbid()?;
     parent::follow()?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     threads::can_start(workers + SPARE_THREADS)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
-    let done = runtime.block_on(run(command));
+    let done = runtime.block_on(run(command, dumps));
     // A statement on the blocking pool is not waited for: it is atomic.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
 }
 
-async fn run(command: Command) -> Result<(), Failure> {
+async fn run(command: Command, dumps: ForbiddenDumps) -> Result<(), Failure> {
     let (Command::Serve { config: file }
     | Command::Migrate { config: file }
     | Command::Seed { config: file }
@@ -157,7 +159,10 @@ async fn run(command: Command) -> Result<(), Failure> {
     | Command::Import { config: file, .. }) = &command;
     let config = load(&file.file)?;
     let done = match command {
-        Command::Serve { .. } => serve(&config).await,
+        Command::Serve { .. } => {
+            dumps.follow(config.core_dumps)?;
+            serve(&config).await
+        }
         Command::Migrate { .. } => migrate(&config).await,
         Command::Seed { .. } => seed(&config).await,
         Command::Backup { target, .. } => backup(&config, target).await,
@@ -205,7 +210,7 @@ fn located(config: &Config, failure: Failure) -> Failure {
 }
 
 fn load(file: &Path) -> Result<Config, Failure> {
-    Config::load(file).map_err(|error| Failure::Usage(error.into()))
+    Config::load_for_his(file).map_err(|error| Failure::Usage(error.into()))
 }
 
 async fn open(config: &Config) -> Result<Database, Failure> {
@@ -244,7 +249,8 @@ fn check_version(version: i64) -> Result<(), Failure> {
 async fn serve(config: &Config) -> Result<(), Failure> {
     // As for the gateway, whose SIGHUP this may be, sent to both: it ends nothing.
     let mut hangup = signal(SignalKind::hangup())?;
-    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    // What else there is to say of the file is about the gateway, which says it.
+    config.loose_secrets().iter().for_each(|warning| tracing::warn!("{warning}"));
     descriptors::raise();
     let database = open(config).await?;
     let verifier = Verifier::from_config(&config.assertion)

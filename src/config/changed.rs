@@ -40,6 +40,8 @@ const CHANGED: &[ChangedDefault] = &[
         only_with: Some("client_crl"),
         ..changed("tls", "client_crl_unknown_issuer", r#""accept""#, "a revocation list whose issuer is not in `tls.client_ca` is refused")
     },
+    changed("gateway", "exposed_secrets", r#""warn""#, "a secret that everybody on the machine can read or write is refused"),
+    changed("gateway", "core_dumps", "true", "neither program leaves a dump of its memory, and none of its own user can look into it"),
     changed("authentication", "upgrade_hashes", "true", "on a PostgreSQL database that a Thalamus made, hashes of passwords stay such as it reads"),
     changed("cors", "refuse_foreign_writes", "false", "a write that a page of another origin may have caused unasked is refused"),
     ChangedDefault {

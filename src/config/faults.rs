@@ -75,7 +75,7 @@ impl Config {
         lists(&mut table, file, &mut examined);
         examined.config = values(table, file, &environment, &mut examined);
         if examined.faults.is_empty() {
-            match Self::read(file, environment, Secrets::Read) {
+            match Self::read(file, environment, Secrets::OfGateway) {
                 Ok(config) => examined.config = Some(config),
                 Err(fault) => examined.note(fault),
             }
@@ -172,7 +172,7 @@ fn lists(table: &mut toml::Table, file: &Path, examined: &mut Examined) {
 
 /// Finds values that are not allowed, one after the other.
 fn values(mut table: toml::Table, file: &Path, environment: &Environment, examined: &mut Examined) -> Option<Config> {
-    let mut secrets = Secrets::Read;
+    let mut secrets = Secrets::OfGateway;
     for _ in 0..MOST_FAULTS {
         let fault = match raw::check(raw::from_table(table.clone()).ok()?, file, secrets) {
             Ok(config) => return Some(config.with_environment(environment)),
@@ -181,7 +181,7 @@ fn values(mut table: toml::Table, file: &Path, environment: &Environment, examin
         let key = fault.about().to_owned();
         examined.note(fault);
         let is_secret = ["assertion", "FEDGATE_ASSERTION", "store.password"].iter().any(|of| key.starts_with(of));
-        match is_secret && secrets == Secrets::Read {
+        match is_secret && secrets == Secrets::OfGateway {
             true => secrets = Secrets::LeaveUnread,
             false if leave_out(&mut table, &key) => {}
             false => return None,

@@ -122,6 +122,8 @@ section!(Gateway {
     proxy_protocol: bool = false,
     pid_file: String = String::new(),
     hosts: Vec<String> = vec![],
+    exposed_secrets: String = "refuse".into(),
+    core_dumps: bool = false,
 });
 section!(Limits {
     connections: usize = 20_000,
@@ -138,6 +140,16 @@ section!(Limits {
 });
 
 impl Gateway {
+    /// What becomes of secrets that everybody can read: of either program.
+    pub(super) fn exposed_secrets(&self) -> &str {
+        &self.exposed_secrets
+    }
+
+    /// Whether either program may leave a dump of its memory.
+    pub(super) fn core_dumps(&self) -> bool {
+        self.core_dumps
+    }
+
     pub(super) fn check(self, check: &Check<'_>, limits: &Limits) -> Result<GatewayConfig, ConfigError> {
         let listen = check.sockets("gateway.listen", &self.listen)?;
         let listen_plain = check.sockets("gateway.listen_plain", &self.listen_plain)?;

@@ -11,6 +11,7 @@ mod connection;
 mod cors;
 mod environment;
 mod error;
+mod exposure;
 mod faults;
 mod fields;
 mod gateway;
@@ -30,6 +31,7 @@ pub use changed::ChangedDefault;
 pub use connection::{CertificateTrust, ConnectionString, socket_directory};
 pub use cors::{AllowedOrigins, CorsConfig};
 pub use error::ConfigError;
+pub use exposure::SecretExposure;
 pub use faults::Examined;
 pub use fields::GuardConfig;
 pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};
@@ -53,8 +55,10 @@ const MOST_BYTES: u64 = 8 << 20;
 pub struct Config {
     /// The file it was read from.
     pub file: PathBuf,
-    /// Files that hold secrets, each with the key that names it; beside them, those of certificates' keys.
+    /// Files that hold secrets of the program that reads this, each with the key that names it.
     secret_files: Vec<(&'static str, PathBuf)>,
+    /// Whether the kernel may write what the process holds to a file when it crashes.
+    pub core_dumps: bool,
     /// Defaults that have changed, and that neither the file nor the environment settles.
     pub changed_defaults: Vec<ChangedDefault>,
     /// Which keys the environment has set.
@@ -333,6 +337,8 @@ pub struct Identity {
     pub certificate: PathBuf,
     /// PEM file: the private key.
     pub key: PathBuf,
+    /// What becomes of a key that everybody can read.
+    pub exposure: SecretExposure,
 }
 
 /// How servers are probed.
@@ -364,14 +370,24 @@ pub struct EjectionConfig {
 }
 
 impl Config {
-    /// Reads and checks a configuration file and the `FEDGATE_*` environment variables.
+    /// Reads and checks a configuration file and the `FEDGATE_*` environment variables, as the gateway and its commands need
+    /// it: no secret of the HIS alone is read.
     ///
     /// Relative paths are taken from the directory of the file.
     ///
     /// # Errors
     /// The first fault found, as one line naming file, key and remedy.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        Self::read(file, Environment::new(std::env::vars_os()), Secrets::Read)
+        Self::read(file, Environment::new(std::env::vars_os()), Secrets::OfGateway)
+    }
+
+    /// As [`Config::load`], for the HIS: of the gateway's secrets none is read, neither the key that mints assertions nor those
+    /// of certificates.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_for_his(file: &Path) -> Result<Self, ConfigError> {
+        Self::read(file, Environment::new(std::env::vars_os()), Secrets::OfHis)
     }
 
     /// As [`Config::load`], but reads no secret: for looking at policies and routes where the secrets are not.
@@ -390,7 +406,7 @@ impl Config {
     /// As [`Config::load`].
     pub fn load_with(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let environment = environment.map(|(variable, value)| (variable.into(), value.into()));
-        Self::read(file, Environment::new(environment), Secrets::Read)
+        Self::read(file, Environment::new(environment), Secrets::OfGateway)
     }
 
     fn read(file: &Path, environment: Environment, secrets: Secrets) -> Result<Self, ConfigError> {
@@ -428,8 +444,10 @@ impl Config {
 /// What becomes of the secrets that a configuration names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Secrets {
-    /// They are read, and must be there.
-    Read,
+    /// Those that the gateway needs are read, and must be there.
+    OfGateway,
+    /// Those that the HIS needs.
+    OfHis,
     /// They are left where they are, if they are.
     LeaveUnread,
 }

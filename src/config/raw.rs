@@ -10,6 +10,7 @@ use super::authentication::Authentication;
 use super::connection::ConnectionString;
 use super::cors::Cors;
 use super::error::ConfigError;
+use super::exposure::SecretExposure;
 use super::gateway::{Gateway, Limits};
 use super::route::Route;
 use super::tls::Tls;
@@ -152,21 +153,18 @@ pub(super) fn from_table(table: toml::Table) -> Result<Raw, toml::de::Error> {
 
 /// Checks every value.
 pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, ConfigError> {
-    let check = Check { file, secrets, base: file.parent().unwrap_or(Path::new("")) };
+    let mut check =
+        Check { file, secrets, base: file.parent().unwrap_or(Path::new("")), exposure: SecretExposure::Refused };
+    check.exposure = SecretExposure::parse(raw.gateway.exposed_secrets(), &check)?;
     let authentication = raw.authentication.check(&check)?;
     // Before the upstream that it is where none is named.
     let his_listen = check.address("his.listen", &raw.his.listen)?;
     let upstreams = check.upstreams(raw.upstream, &raw.his.listen)?;
-    let secret_files = [
-        ("store.password_file", &raw.store.password_file),
-        ("assertion.secret_file", &raw.assertion.secret_file),
-        ("assertion.private_key_file", &raw.assertion.private_key_file),
-    ];
-    let secret_files =
-        secret_files.into_iter().filter_map(|(key, path)| Some((key, check.path(path.clone()?)))).collect();
+    let secret_files = check.secret_files(&raw.store, &raw.assertion);
     Ok(Config {
         file: file.to_owned(),
         secret_files,
+        core_dumps: raw.gateway.core_dumps(),
         changed_defaults: Vec::new(),
         origins: Origins::default(),
         unknown_variables: Vec::new(),
@@ -214,6 +212,8 @@ pub(super) struct Check<'a> {
     file: &'a Path,
     secrets: Secrets,
     base: &'a Path,
+    /// What becomes of secrets that everybody can read.
+    pub(super) exposure: SecretExposure,
 }
 
 impl Check<'_> {
@@ -309,7 +309,7 @@ impl Check<'_> {
                     (file, other) => file.or(other),
                 };
                 let (given, file) = match self.secrets {
-                    Secrets::Read => (raw.password, raw.password_file),
+                    Secrets::OfGateway | Secrets::OfHis => (raw.password, raw.password_file),
                     Secrets::LeaveUnread => (None, None),
                 };
                 let file = file.map(|path| self.secret("store.password_file", path)).transpose()?;
@@ -334,23 +334,27 @@ impl Check<'_> {
                     (Some(secret), _) => ("FEDGATE_ASSERTION_SECRET", Secret::new(secret.into_bytes())),
                     (None, Some(path)) => ("assertion.secret_file", self.secret("assertion.secret_file", path)?),
                     (None, None) => {
-                        let remedy = "name a file that holds at least 32 random bytes (openssl rand -base64 48 > FILE)";
+                        let remedy = "name a file that holds at least 32 random bytes (umask 077; openssl rand -base64 48 > FILE)";
                         return Err(self.fault("assertion.secret_file", "is missing", remedy));
                     }
                 };
                 if secret.expose().len() < 32 {
-                    let remedy = "use at least 32 random bytes (openssl rand -base64 48 > FILE)";
+                    let remedy = "use at least 32 random bytes (umask 077; openssl rand -base64 48 > FILE)";
                     return Err(self.fault(key, "holds less than 32 bytes", remedy));
                 }
                 AssertionKeys::Hs256 { secret }
             }
+            // Each side has its own key, and nothing to do with the other's.
             "EdDSA" => AssertionKeys::Ed25519 {
-                private_key: raw
-                    .private_key_file
+                private_key: (raw.private_key_file)
+                    .filter(|_| self.secrets == Secrets::OfGateway)
                     .map(|path| self.secret("assertion.private_key_file", path))
                     .transpose()?,
                 public_key: (raw.public_key_file)
-                    .map(|path| self.secret("assertion.public_key_file", path).map(|key| key.expose().to_vec()))
+                    .filter(|_| self.secrets == Secrets::OfHis)
+                    .map(|path| {
+                        self.content("assertion.public_key_file", &self.path(path)).map(|key| key.expose().to_vec())
+                    })
                     .transpose()?,
             },
             other => {
@@ -365,10 +369,31 @@ impl Check<'_> {
         })
     }
 
-    /// What a file holds; one line end at its end does not count.
+    /// The files of secrets that the program reads, each with its key.
+    fn secret_files(&self, store: &Store, assertion: &Assertion) -> Vec<(&'static str, PathBuf)> {
+        let mints = self.secrets != Secrets::OfHis;
+        let files = [
+            ("store.password_file", &store.password_file, true),
+            ("assertion.secret_file", &assertion.secret_file, assertion.algorithm == "HS256"),
+            ("assertion.private_key_file", &assertion.private_key_file, assertion.algorithm == "EdDSA" && mints),
+        ];
+        let own = files.into_iter().filter(|(_, _, is_read)| *is_read);
+        own.filter_map(|(key, path, _)| Some((key, self.path(path.clone()?)))).collect()
+    }
+
+    /// What a file with a secret holds.
     fn secret(&self, key: &str, path: PathBuf) -> Result<Secret, ConfigError> {
         let path = self.path(path);
-        let mut bytes = regular::read(&path, MOST_SECRET_BYTES).map_err(|e| {
+        if let Some(fault) = self.exposure.fault(&path) {
+            let (problem, remedy) = fault.split_once("; ").unwrap_or((&fault, ""));
+            return Err(self.fault(key, format!("names `{}`, which {problem}", path.display()), remedy));
+        }
+        self.content(key, &path)
+    }
+
+    /// What a file holds; one line end at its end does not count.
+    fn content(&self, key: &str, path: &Path) -> Result<Secret, ConfigError> {
+        let mut bytes = regular::read(path, MOST_SECRET_BYTES).map_err(|e| {
             let problem = format!("names `{}`, which cannot be read ({e})", path.display());
             self.fault(key, problem, "name an existing file that this user may read")
         })?;

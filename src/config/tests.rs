@@ -8,7 +8,7 @@ use super::*;
 fn file(name: &str, text: &str) -> PathBuf {
     let dir = std::env::temp_dir().join(format!("fedgate-config-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
-    std::fs::write(dir.join("secret"), [b'k'; 40]).unwrap();
+    crate::secret::write_private(&dir.join("secret"), [b'k'; 40]);
     let path = dir.join("fedgate.toml");
     std::fs::write(&path, text).unwrap();
     path
@@ -189,12 +189,26 @@ fn a_queue_of_hashers_that_is_counted_is_taken_for_its_work_and_is_worth_a_word(
 }
 
 #[test]
-fn a_secret_that_others_may_read_is_worth_a_word() {
+fn a_group_may_read_a_secret_and_nobody_else() {
     let path = file("exposed", LEAST);
     let secret = path.with_file_name("secret");
-    for (mode, words) in [(0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1)] {
+    for (mode, words, is_refused) in [
+        (0o600, 0, false),
+        (0o400, 0, false),
+        (0o640, 0, false),
+        (0o440, 0, false),
+        (0o660, 1, false),
+        (0o604, 1, true),
+        (0o644, 1, true),
+        (0o602, 1, true),
+    ] {
         std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).unwrap();
-        let warnings = load(&path, &[]).unwrap().warnings();
+        for loaded in [load(&path, &[]), Config::load_for_his(&path)] {
+            let refused = loaded.err().map(|error| error.to_string());
+            assert_eq!(refused.is_some(), is_refused, "{mode:o}: {refused:?}");
+            assert!(refused.is_none_or(|refused| refused.contains("everybody on this machine; give it to")));
+        }
+        let warnings = load(&path, &[("FEDGATE_GATEWAY_EXPOSED_SECRETS", "warn")]).unwrap().warnings();
         assert_eq!(warnings.len(), words, "{mode:o}: {warnings:?}");
         let file = secret.display().to_string();
         let is_told = |word: &String| {
@@ -262,7 +276,7 @@ fn a_secret_is_what_a_regular_file_holds_without_its_line_end() {
     let key = "k".repeat(32);
     for (text, expected) in [("{key}", "{key}"), ("{key}\n", "{key}"), ("{key}\r\n", "{key}"), ("{key}\n\n", "{key}\n")]
     {
-        std::fs::write(&path, text.replace("{key}", &key)).unwrap();
+        crate::secret::write_private(&path, text.replace("{key}", &key));
         let AssertionKeys::Hs256 { secret } = with(&name).unwrap().assertion.keys else { panic!("{text}") };
         assert_eq!(secret.expose(), expected.replace("{key}", &key).as_bytes(), "{text:?}");
     }
@@ -307,4 +321,24 @@ fn without_secrets_none_is_read_and_all_else_is_checked() {
         let found = Config::load_without_secrets(&file("without-secrets-faulty", text)).unwrap_err().to_string();
         assert!(found.contains(fault), "{found}");
     }
+}
+
+#[test]
+fn each_program_reads_its_own_secrets_and_none_of_the_other() {
+    let text = "[assertion]\nalgorithm = \"EdDSA\"\nprivate_key_file = \"mints\"\npublic_key_file = \"verifies\"\n\
+                [tls]\ncertificate = \"none\"\nkey = \"none\"\n[policy]\nroles = \"none\"\n";
+    let path = file("own-secrets", text);
+    let (mints, verifies) = (path.with_file_name("mints"), path.with_file_name("verifies"));
+    let keys = |config: &Config| match &config.assertion.keys {
+        AssertionKeys::Ed25519 { private_key, public_key } => (private_key.is_some(), public_key.is_some()),
+        other => panic!("{other:?}"),
+    };
+    std::fs::write(&verifies, "public").unwrap();
+    assert_eq!(keys(&Config::load_for_his(&path).unwrap()), (false, true), "a public key is no secret");
+    assert!(load(&path, &[]).is_err(), "the gateway cannot do without its key");
+    std::fs::remove_file(&verifies).unwrap();
+    crate::secret::write_private(&mints, "private");
+    assert_eq!(keys(&load(&path, &[]).unwrap()), (true, false));
+    assert!(Config::load_for_his(&path).unwrap_err().to_string().contains("`assertion.public_key_file`"));
+    std::fs::remove_file(&mints).unwrap();
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::error::ConfigError;
+use super::exposure::SecretExposure;
 use super::raw::{Check, section};
 
 /// Certificates and protocol versions.
@@ -43,6 +44,8 @@ pub struct CertificateConfig {
     pub certificate: PathBuf,
     /// PEM file: the private key.
     pub key: PathBuf,
+    /// What becomes of a key that everybody can read.
+    pub exposure: SecretExposure,
 }
 
 /// Which account a client certificate stands for.
@@ -131,8 +134,11 @@ struct Client {
 impl Tls {
     pub(super) fn check(self, check: &Check<'_>) -> Result<TlsConfig, ConfigError> {
         let first = Pair { certificate: self.certificate, key: self.key };
-        let pair =
-            |pair: Pair| CertificateConfig { certificate: check.path(pair.certificate), key: check.path(pair.key) };
+        let pair = |pair: Pair| CertificateConfig {
+            certificate: check.path(pair.certificate),
+            key: check.path(pair.key),
+            exposure: check.exposure,
+        };
         let min_version = match self.min_version.as_str() {
             "1.2" => TlsVersion::Tls12,
             "1.3" => TlsVersion::Tls13,

@@ -208,7 +208,8 @@ impl Tls {
         let identity = match (self.certificate, self.key) {
             (None, None) => None,
             (Some(certificate), Some(key)) => {
-                Some(Identity { certificate: check.path(certificate), key: check.path(key) })
+                let exposure = check.exposure;
+                Some(Identity { certificate: check.path(certificate), key: check.path(key), exposure })
             }
             _ => return Err(check.fault(key, "names one of `certificate` and `key`", "name both, or neither")),
         };

@@ -2,26 +2,20 @@
 //!
 //! The one rule: a warning is one line that names what it is about, its key and a remedy, and stops nothing.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::exposure::is_loose;
 use super::{AllowedOrigins, Config};
 use crate::request_headers::AddedHeaders;
 
 impl Config {
     /// What is worth a word to the operator, and no fault: one line each, naming file, key and remedy.
     pub fn warnings(&self) -> Vec<String> {
-        let secrets = self.secret_files.iter().map(|(key, path)| (*key, path));
         let own =
             self.tls.certificates.iter().map(|pair| ("tls", &pair.key)).filter(|_| !self.gateway.listen.is_empty());
         let identities = self.upstreams.iter().filter_map(|upstream| upstream.tls.identity.as_ref());
-        let files = secrets.chain(own).chain(identities.map(|identity| ("upstream.tls", &identity.key)));
-        let is_open = |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0);
-        let open = files.filter(|(_, path)| is_open(path));
-        let open = open.map(|(key, path)| {
-            let path = path.display();
-            format!("{path}: others than its owner may read or write this secret of `{key}`; give it to the user that runs this, and chmod 600 {path}")
-        });
+        let keys = own.chain(identities.map(|identity| ("upstream.tls", &identity.key)));
+        let open = self.loose_secrets().into_iter().chain(keys.filter_map(|(key, path)| loose(key, path)));
         let undefended = (!self.cors.refuses_foreign).then(|| {
             "`cors.refuse_foreign_writes` is false: any web page can write with the password that a browser holds; leave the \
              key out, and name in `cors.own_origins` what is yours"
@@ -47,6 +41,11 @@ impl Config {
             .chain(self.identity_headers())
             .chain(self.unreadable_portals())
             .collect()
+    }
+
+    /// Secrets of this program that others may write, or that everybody may read: not those that only the gateway has.
+    pub fn loose_secrets(&self) -> Vec<String> {
+        self.secret_files.iter().filter_map(|(key, path)| loose(key, path)).collect()
     }
 
     /// Names that services believe, and that an operator lets clients say.
@@ -101,4 +100,12 @@ impl Config {
             .collect();
         warnings.into_iter()
     }
+}
+
+fn loose(key: &str, path: &Path) -> Option<String> {
+    let path = is_loose(path).then(|| path.display())?;
+    Some(format!(
+        "{path}: others than its owner may write this secret of `{key}`, or everybody may read it; give it to the user that runs \
+         this, and chmod 600 {path} (640, where a group shares it)"
+    ))
 }

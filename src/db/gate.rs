@@ -8,13 +8,15 @@
 //! be had, a write goes on without it.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+
+use super::sqlite::private_mode;
 
 /// How long lies between two questions for the gate or the lock: about as long as a short write takes.
 const LOOK: Duration = Duration::from_millis(1);
@@ -32,11 +34,15 @@ impl WriteGate {
     pub(super) fn beside(path: &Path, patience: Duration) -> Self {
         let mut name = OsString::from(path);
         name.push("-turn");
-        let options = OpenOptions::new().read(true).write(true).create(true).mode(0o600).clone();
+        let mode = private_mode(path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).mode(0o600);
         let file = options.open(name).inspect_err(|error| {
             tracing::debug!(%error, "the store has no gate: whoever asks at the right moment writes next");
         });
-        Self { file: file.ok(), patience }
+        // Of another user, whose file it is then, this fails and need not succeed.
+        let file = file.ok().inspect(|file| drop(file.set_permissions(Permissions::from_mode(mode))));
+        Self { file, patience }
     }
 
     /// Begins a write when it is this process's turn, unless nobody waits for it any more.

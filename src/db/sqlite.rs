@@ -7,9 +7,9 @@
 //! An open file lives on when another takes its name (`mv` and `cp` of a backup), and what is written to it then is gone
 //! with the process. So the name is looked at with every read and write, and nothing is answered from a file that lost it.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -293,10 +293,22 @@ where
     spawn_blocking(work).await.map_err(|panicked| DbError::Failed(panicked.into()))?
 }
 
-/// Creates the file for its owner alone: SQLite gives its WAL the same mode.
+/// The mode of files that are made beside a path: for their owner alone, unless the directory is one that a group shares, whose
+/// files are that group's, too (setgid, and the group may write): gateway and HIS run as users of their own there.
+pub(super) fn private_mode(path: &Path) -> u32 {
+    const SHARED: u32 = 0o2020;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_shared = std::fs::metadata(directory).is_ok_and(|directory| directory.mode() & SHARED == SHARED);
+    if is_shared { 0o660 } else { 0o600 }
+}
+
+/// Creates the file without a right for others: SQLite gives its WAL the same mode.
 fn create_private(path: &Path) -> Result<(), DbError> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => Ok(()),
+    let mode = private_mode(path);
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    // Whatever the mask says: a group that shares the directory shares the store.
+    match made.and_then(|file| file.set_permissions(Permissions::from_mode(mode))) {
+        Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(DbError::Settings {
             key: "path",

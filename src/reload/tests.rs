@@ -27,7 +27,7 @@ impl Fixture {
         let path = dir.join("roles.cfg");
         std::fs::write(&path, policy("first")).unwrap();
         let current = Arc::new(ArcSwap::from_pointee(read_policy(&path).unwrap()));
-        std::fs::write(dir.join("secret"), [b'k'; 40]).unwrap();
+        crate::secret::write_private(&dir.join("secret"), [b'k'; 40]);
         std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").unwrap();
         let config = Config::load_with(&dir.join("fedgate.toml"), std::iter::empty()).unwrap();
         let routes = Routes::from_config(&config).unwrap();

@@ -5,7 +5,7 @@ use super::*;
 fn config(extra: &str) -> Config {
     let dir = std::env::temp_dir().join(format!("fedgate-routes-{}-{:x}", std::process::id(), rand::random::<u64>()));
     std::fs::create_dir_all(&dir).unwrap();
-    std::fs::write(dir.join("secret"), [b'k'; 40]).unwrap();
+    crate::secret::write_private(&dir.join("secret"), [b'k'; 40]);
     let text = format!(
         "{extra}\n[assertion]\nsecret_file = \"secret\"\n[[upstream]]\nname = \"fhir\"\naddress = \"127.0.0.1:1\"\n"
     );

@@ -121,7 +121,7 @@ impl Identity {
     pub(crate) fn write(&self, chain: &Path, key: &Path) {
         let blocks: String = self.chain.iter().map(|der| block("CERTIFICATE", der)).collect();
         std::fs::write(chain, blocks).unwrap();
-        std::fs::write(key, block("PRIVATE KEY", self.key.secret_der())).unwrap();
+        crate::support::write_private(key, block("PRIVATE KEY", self.key.secret_der()));
     }
 
     /// The SHA-256 of the certificate, in hex.

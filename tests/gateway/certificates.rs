@@ -77,7 +77,7 @@ fn each_name_is_served_with_its_own_certificate() {
         let names = vec!["other.example".to_owned(), "*.wild.example".to_owned()];
         let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
         std::fs::write(dir.join("other.pem"), certificate.pem()).unwrap();
-        std::fs::write(dir.join("other.key"), key.serialize_pem()).unwrap();
+        crate::support::write_private(&dir.join("other.key"), key.serialize_pem());
     };
     let more = "[[tls.sni]]\ncertificate = \"other.pem\"\nkey = \"other.key\"\n";
     let gateway = start(&Authority::new("Laboratories"), "off", more, write);

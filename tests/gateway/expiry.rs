@@ -114,7 +114,7 @@ fn a_certificate_that_is_not_valid_at_the_start_is_served_with_an_alarm_and_rene
     let line = gateway.log_line("`CN=old` has expired on", began).unwrap();
     assert!(line.contains("ERROR") && line.contains("unless the clock of this machine is wrong"), "{line}");
     wait("the alarm", || !told(&gateway, "faults").is_empty());
-    assert_eq!(gateway.admin_get("/readyz").status, 200);
+    wait("that it is ready", || gateway.admin_get("/readyz").status == 200);
     assert!(metric(&gateway, "CN=old").unwrap() < OffsetDateTime::now_utc().unix_timestamp());
     write(&gateway.dir, "new", 1, 80);
     wait("the renewal", || told(&gateway, "faults").is_empty() && metric(&gateway, "CN=new").is_some());
@@ -162,4 +162,23 @@ fn certificates_for_upstreams_and_authorities_are_told_too() {
     wait("a fault", || told(&gateway, "faults").iter().any(|fault| fault.contains("`CN=Old` has expired on")));
     wait("a warning", || told(&gateway, "warnings").iter().any(|line| line.contains("`CN=near` expires on")));
     assert!(metric(&gateway, "CN=near").is_some() && metric(&gateway, "CN=Old").is_some());
+}
+
+#[test]
+fn a_renewed_key_that_everybody_can_read_is_refused_until_it_is_a_secret_again() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::prepare(&Setup::default());
+    write(&place.dir, "good", 1, 90);
+    let good = place.dir.join("good.pem");
+    std::fs::copy(place.dir.join("cert.pem"), &good).unwrap();
+    let gateway = Gateway::start_at(place, &[]);
+    let mode = |mode: u32| {
+        std::fs::set_permissions(gateway.dir.join("cert.key"), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(0o644);
+    write(&gateway.dir, "open", 1, 80);
+    wait("the fault", || told(&gateway, "faults").iter().any(|fault| fault.contains("everybody on this machine")));
+    assert!(serves(&gateway, &good));
+    mode(0o640);
+    wait("the renewal", || told(&gateway, "faults").is_empty() && metric(&gateway, "CN=open").is_some());
 }

@@ -196,9 +196,15 @@ fn what_keeps_it_from_starting_is_one_line_with_the_file_and_exit_2() {
     assert_eq!(code, Some(1), "{text}");
     let last = text.lines().last().unwrap();
     assert_eq!(last.matches("Address already in use").count(), 1, "told once: {last}");
-    std::fs::set_permissions(gateway.dir.join("secret"), std::fs::Permissions::from_mode(0o644)).unwrap();
-    for command in ["check", "serve"] {
-        assert!(run(&[command]).1.contains("secret of `assertion.secret_file`; give it"), "{command}");
+    for (mode, words) in [
+        (0o660, "secret of `assertion.secret_file`, or everybody may read it; give it"),
+        (0o644, "read or written by everybody on this machine; give it"),
+    ] {
+        std::fs::set_permissions(gateway.dir.join("secret"), std::fs::Permissions::from_mode(mode)).unwrap();
+        for command in ["check", "serve"] {
+            let (_, text) = run(&[command]);
+            assert!(text.contains(words), "{command}: {text}");
+        }
     }
     std::fs::set_permissions(gateway.dir.join("secret"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let config = gateway.dir.join("fedgate.toml");

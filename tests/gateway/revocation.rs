@@ -89,7 +89,8 @@ fn a_faulty_part_holds_up_no_other() {
         std::fs::write(dir.join(format!("{name}.pem")), certificate.self_signed(&key).unwrap().pem()).unwrap();
         key.serialize_pem()
     };
-    let whole = |dir: &Path, name: &str| std::fs::write(dir.join(format!("{name}.key")), pair(dir, name)).unwrap();
+    let whole =
+        |dir: &Path, name: &str| crate::support::write_private(&dir.join(format!("{name}.key")), pair(dir, name));
     let sni = "[[tls.sni]]\ncertificate = \"one.pem\"\nkey = \"one.key\"\n[[tls.sni]]\ncertificate = \"two.pem\"\nkey = \"two.key\"\n";
     let gateway = start(&authority, "optional", sni, |dir| ["one", "two"].iter().for_each(|name| whole(dir, name)));
     // The first pair is half renewed, the second is not readable as PEM, and the third is gone.

@@ -38,7 +38,7 @@ impl Files {
     }
 
     fn write(&self, name: &str, text: &str) -> PathBuf {
-        std::fs::write(self.0.join(name), text).unwrap();
+        crate::support::write_private(&self.0.join(name), text);
         self.0.join(name)
     }
 

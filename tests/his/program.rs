@@ -19,7 +19,7 @@ pub(crate) fn configuration_on(directory: &Path, uri: &str) -> PathBuf {
 
 /// A configuration with the embedded store of a directory; the rest is what the programs need at least.
 pub(crate) fn configuration(directory: &Path) -> PathBuf {
-    fs::write(directory.join("assertion.key"), "a secret of thirty-two bytes ....").unwrap();
+    crate::support::write_private(&directory.join("assertion.key"), "a secret of thirty-two bytes ....");
     let (store, socket) = (directory.join("his.db"), directory.join("his.sock"));
     let text = format!(
         "[store]\nkind = \"sqlite\"\npath = \"{}\"\n[assertion]\nsecret_file = \"assertion.key\"\n[his]\nlisten = \"unix:{}\"\n",

@@ -28,6 +28,13 @@ use fedgate::secret::Secret;
 
 pub use client::Reply;
 
+/// Writes a file as a secret is kept: for its owner alone.
+pub fn write_private(path: &std::path::Path, bytes: impl AsRef<[u8]>) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, bytes).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// The percentiles 50 and 99 and the maximum, in ms, as they are printed.
 pub fn percentiles(mut durations: Vec<Duration>) -> String {
     durations.sort_unstable();

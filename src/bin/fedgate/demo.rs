@@ -3,9 +3,11 @@
 //! Everything lies under one directory and is made where it is missing, never overwritten: what was written, and a
 //! `roles.cfg` that was edited, are there again at the next run.
 
+mod place;
+
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,7 +17,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fedgate::parent;
 use rand::TryRngCore;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::fs::Mode;
+use rustix::process::{Pid, Signal, geteuid, kill_process, umask};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +35,8 @@ const CERTIFICATE_DAYS: i64 = 825;
 const MAX_SOCKET_PATH: usize = 100;
 
 pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), Failure> {
+    // Nothing that is made here, or by the two processes, is anybody else's to read or to change.
+    umask(Mode::RWXG | Mode::RWXO);
     let files = Files::make(dir)
         .map_err(|error| Failure::Usage(error.context(format!("{}: cannot be set up", dir.display()))))?;
     let fedgate = std::env::current_exe()?;
@@ -150,32 +155,35 @@ struct Files {
 impl Files {
     fn make(dir: &Path) -> anyhow::Result<Self> {
         let dir = std::path::absolute(dir)?;
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join("certs"))?;
+        for own in [dir.clone(), dir.join("certs")] {
+            place::make(&own)?;
+            place::check_files(&own)?;
+        }
         let files = Self {
             config: dir.join("fedgate.toml"),
             certificate: dir.join("certs/localhost.pem"),
-            socket: socket(&dir),
+            socket: socket(&dir)?,
             pid_file: dir.join("gateway.pid"),
             dir,
         };
         let key = files.dir.join("certs/localhost.key");
         if !files.certificate.exists() || !key.exists() {
             let (certificate, private_key) = self_signed()?;
-            write_private(&key, private_key.as_bytes())?;
-            std::fs::write(&files.certificate, certificate)?;
+            write(&key, 0o600, private_key.as_bytes())?;
+            write(&files.certificate, 0o644, certificate.as_bytes())?;
         }
         let secret = files.dir.join("assertion.secret");
         if !secret.exists() {
             let mut bytes = [0u8; 48];
             rand::rngs::OsRng.try_fill_bytes(&mut bytes)?;
-            write_private(&secret, STANDARD.encode(bytes).as_bytes())?;
+            write(&secret, 0o600, STANDARD.encode(bytes).as_bytes())?;
         }
         let roles = files.dir.join("roles.cfg");
         if !roles.exists() {
-            std::fs::write(roles, include_bytes!("../../../policies/roles.cfg"))?;
+            write(&roles, 0o644, include_bytes!("../../../policies/roles.cfg"))?;
         }
         // Written anew each time: the socket may have to lie elsewhere, and a configuration of one's own uses `serve`.
-        std::fs::write(&files.config, configuration(&files.socket))?;
+        write(&files.config, 0o644, configuration(&files.socket).as_bytes())?;
         Ok(files)
     }
 
@@ -191,14 +199,18 @@ impl Files {
     }
 }
 
-/// In the directory, unless its path is too long for a socket.
-fn socket(dir: &Path) -> PathBuf {
+/// In the directory, unless its path is too long for a socket: then in a directory of its own for temporary files.
+fn socket(dir: &Path) -> anyhow::Result<PathBuf> {
     let inside = dir.join("his.sock");
     if inside.as_os_str().len() <= MAX_SOCKET_PATH {
-        return inside;
+        return Ok(inside);
     }
     let name = blake3::hash(dir.as_os_str().as_encoded_bytes()).to_hex();
-    std::env::temp_dir().join(format!("fedgate-demo-{}.sock", name.get(..16).unwrap_or_default()))
+    let name = format!("fedgate-demo-{}-{}", geteuid().as_raw(), name.get(..16).unwrap_or_default());
+    let own = std::path::absolute(std::env::temp_dir())?.join(name);
+    place::make(&own)?;
+    place::check_files(&own)?;
+    Ok(own.join("his.sock"))
 }
 
 fn configuration(socket: &Path) -> String {
@@ -244,7 +256,8 @@ fn self_signed() -> anyhow::Result<(String, String)> {
     Ok((parameters.self_signed(&key)?.pem(), key.serialize_pem()))
 }
 
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+/// Writes a file that this user alone may change.
+fn write(path: &Path, mode: u32, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
     file.write_all(bytes)
 }

@@ -22,6 +22,7 @@ use fedgate::config::{Config, StoreConfig};
 use fedgate::db::actor::ChangeActor;
 use fedgate::db::hashes::HashRule;
 use fedgate::db::{Database, DbError, schema};
+use fedgate::dumps::{self, ForbiddenDumps};
 use fedgate::gateway::{Prepared, ServeError};
 use fedgate::password::{self, Cost, HashKind};
 use fedgate::{observe, parent, threads};
@@ -158,8 +159,9 @@ impl Failure {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let log = observe::log_to_stderr().map_err(|error| Failure::Usage(error.into()));
+    let started = log.and_then(|log| Ok((log, dumps::forbid()?)));
     // The log ends before the last word, which says how the command ended.
-    match log.and_then(|_log| run(arguments.command)) {
+    match started.and_then(|(_log, dumps)| run(arguments.command, dumps)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             print::complain(&failure.in_words());
@@ -168,10 +170,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+fn run(command: Command, dumps: ForbiddenDumps) -> Result<(), Failure> {
     parent::follow()?;
     match command {
-        Command::Serve { config } => serve(&config.file),
+        Command::Serve { config } => serve(&config.file, dumps),
         Command::Demo { listen, dir } => runtime()?.block_on(demo::run(listen, &dir)),
         Command::Upgrade { config } => runtime()?.block_on(upgrade::run(load(&config.file)?)),
         Command::Check { config, json } => runtime()?.block_on(check::run(&config.file, json)),
@@ -212,8 +214,9 @@ async fn configured_kind(config: &Config) -> Result<HashKind, Failure> {
     })
 }
 
-fn serve(file: &Path) -> Result<(), Failure> {
+fn serve(file: &Path, dumps: ForbiddenDumps) -> Result<(), Failure> {
     let config = load(file)?;
+    dumps.follow(config.core_dumps)?;
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     // The embedded store is opened by a runtime; the gateway's own runtimes begin when it serves.
     let origins = config.origins.clone();

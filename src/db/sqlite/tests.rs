@@ -92,3 +92,19 @@ async fn nothing_is_read_from_a_file_that_lost_its_name_and_no_write_to_it_is_ac
     std::fs::remove_file(&path).unwrap();
     std::fs::remove_file(format!("{}-turn", path.display())).unwrap();
 }
+
+#[tokio::test]
+async fn a_store_is_its_owners_alone_unless_a_group_shares_its_directory() {
+    for (directory, expected) in [(0o700, 0o600), (0o770, 0o600), (0o2750, 0o600), (0o2770, 0o660)] {
+        let place = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
+        std::fs::create_dir(&place).unwrap();
+        std::fs::set_permissions(&place, Permissions::from_mode(directory)).unwrap();
+        let sqlite = Sqlite::open(&place.join("db"), LOCK_TIMEOUT).await.unwrap();
+        sqlite.write(|tx| tx.execute_batch("CREATE TABLE t (n)")).await.unwrap();
+        let files =
+            std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().metadata().unwrap().mode() & 0o777);
+        let modes: Vec<u32> = files.collect();
+        assert!(modes.len() >= 3 && modes.iter().all(|mode| *mode == expected), "{directory:o}: {modes:?}");
+        std::fs::remove_dir_all(&place).unwrap();
+    }
+}

@@ -67,7 +67,12 @@ pub(super) fn load(pair: &CertificateConfig, chain: &[u8], key: &[u8]) -> Result
     const WANTED: &str = "a PEM file with the certificate and its chain";
     let unusable = file_fault(&pair.certificate, "tls.certificate", WANTED);
     let chain = pem::certificates_in(chain).map_err(&unusable)?;
-    let key = pem::key_in(key).map_err(file_fault(&pair.key, "tls.key", "a PEM file with the private key"))?;
+    let key_fault = file_fault(&pair.key, "tls.key", "a PEM file with the private key");
+    let key = pem::key_in(key).map_err(&key_fault)?;
+    // Also one that was renewed: the last good pair stays in force.
+    if let Some(fault) = pair.exposure.fault(&pair.key) {
+        return Err(key_fault(fault));
+    }
     let others = chain.clone();
     pem::certified(chain, key.clone_key()).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {

@@ -68,6 +68,9 @@ impl Trust {
             let key_fault = |problem| fault(&identity.key, problem, "key", "the private key of `certificate`, in PEM");
             let chain = certificates(&identity.certificate).map_err(chain_fault)?;
             let key = pem::key(&identity.key).map_err(key_fault)?;
+            if let Some(fault) = identity.exposure.fault(&identity.key) {
+                return Err(key_fault(fault));
+            }
             pem::certified(chain.clone(), key.clone_key())
                 .map_err(|error| key_fault(format!("does not fit ({error})")))?;
             trust.held.push(held("certificate", &identity.certificate, Holding::Chain, &chain));
