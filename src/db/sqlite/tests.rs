@@ -101,8 +101,7 @@ async fn a_store_is_its_owners_alone_unless_a_group_shares_its_directory() {
         std::fs::set_permissions(&place, Permissions::from_mode(directory)).unwrap();
         let sqlite = Sqlite::open(&place.join("db"), LOCK_TIMEOUT).await.unwrap();
         sqlite.write(|tx| tx.execute_batch("CREATE TABLE t (n)")).await.unwrap();
-        let files =
-            std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().metadata().unwrap().mode() & 0o777);
+        let files = std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().metadata().unwrap().mode() & 0o777);
         let modes: Vec<u32> = files.collect();
         assert!(modes.len() >= 3 && modes.iter().all(|mode| *mode == expected), "{directory:o}: {modes:?}");
         std::fs::remove_dir_all(&place).unwrap();
