@@ -97,6 +97,11 @@ pub enum AssertionKeyError {
     /// The key is not an Ed25519 key in the expected form.
     #[error("`assertion.{0}` does not hold {1}")]
     Malformed(&'static str, &'static str),
+    /// The key is protected by a passphrase, which nobody is there to type.
+    #[error(
+        "`assertion.{0}` holds a key that is encrypted; store it without a passphrase (`openssl pkey -in FILE -out FILE.new` writes it so)"
+    )]
+    Encrypted(&'static str),
 }
 
 /// Why a token was not believed.
@@ -141,6 +146,9 @@ impl Minter {
             AssertionKeys::Ed25519 { private_key, .. } => {
                 let key = private_key.as_ref().ok_or(AssertionKeyError::Missing("private_key_file", "mint"))?;
                 let malformed = AssertionKeyError::Malformed("private_key_file", "an Ed25519 key in PKCS#8 PEM");
+                if pem_section(key.expose(), "ENCRYPTED PRIVATE KEY").is_some() {
+                    return Err(AssertionKeyError::Encrypted("private_key_file"));
+                }
                 let der = pem_section(key.expose(), "PRIVATE KEY");
                 let pair =
                     der.and_then(|der| Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).ok()).ok_or(malformed)?;

@@ -34,6 +34,8 @@ pub mod parent;
 mod pem;
 pub mod secret;
 pub mod escape;
+pub mod arguments;
+pub mod ports;
 pub mod descriptors;
 pub mod dumps;
 pub mod threads;

@@ -62,6 +62,10 @@ mod refused_certificates;
 mod certificate_checks;
 #[path = "gateway/checks.rs"]
 mod checks;
+#[path = "gateway/escapes.rs"]
+mod escapes;
+#[path = "gateway/messages.rs"]
+mod messages;
 #[path = "gateway/expiry.rs"]
 mod expiry;
 #[path = "gateway/proxies.rs"]

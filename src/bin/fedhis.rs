@@ -21,7 +21,7 @@ use fedgate::dumps::{self, ForbiddenDumps};
 use fedgate::his::import::{ClearPasswords, Import, ImportError, Kind};
 use fedgate::his::store::Store;
 use fedgate::his::{Listener, Service, demo, router};
-use fedgate::{descriptors, observe, parent, threads};
+use fedgate::{arguments, descriptors, escape, observe, parent, threads};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -41,8 +41,11 @@ const SCHEMA_RETRY: Duration = Duration::from_millis(500);
 ///
 /// Serves what Thalamus serves, to requests that carry an assertion of the gateway (fedgate), and to no others.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(name = "fedhis", version, max_term_width = 100)]
 struct Arguments {
+    /// The configuration file, before or after the command; FEDGATE_* environment variables override it.
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "fedgate.toml", global = true)]
+    config: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
@@ -50,17 +53,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the gateway's requests until SIGTERM or SIGINT.
-    Serve {
-        #[command(flatten)]
-        config: ConfigFile,
-    },
+    Serve,
     /// Create or upgrade the schema; an existing Thalamus database keeps its tables and rows.
     ///
     /// The embedded store does this by itself when it is served.
-    Migrate {
-        #[command(flatten)]
-        config: ConfigFile,
-    },
+    Migrate,
     /// Import people or pages: a JSON array (also as Thalamus lists them), or one JSON object a line.
     ///
     /// May be interrupted and run again: it goes on where it was (FILE.import-state), or begins anew when
@@ -68,8 +65,6 @@ enum Command {
     /// count as unchanged; what cannot be stored is written to FILE.refused.jsonl with line and reason, and makes the
     /// exit code 1.
     Import {
-        #[command(flatten)]
-        config: ConfigFile,
         /// What the file holds; people come before their pages.
         #[arg(value_enum)]
         kind: ImportKind,
@@ -85,17 +80,12 @@ enum Command {
     /// The file has mode 0600, is on the disk when the command ends, and is never written over another. docs/BACKUP.md says how it
     /// is restored. For PostgreSQL there is pg_dump.
     Backup {
-        #[command(flatten)]
-        config: ConfigFile,
         /// The file that is made.
         #[arg(value_name = "FILE")]
         target: PathBuf,
     },
     /// Load the demo federation into an empty store; does nothing when there are people in it.
-    Seed {
-        #[command(flatten)]
-        config: ConfigFile,
-    },
+    Seed,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -104,13 +94,6 @@ enum ImportKind {
     People,
     /// Pages of books of life.
     Pages,
-}
-
-#[derive(clap::Args)]
-struct ConfigFile {
-    /// The configuration file; FEDGATE_* environment variables override it.
-    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "fedgate.toml")]
-    file: PathBuf,
 }
 
 /// Why a command failed, with its exit code.
@@ -128,45 +111,43 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let (error, code) = match start(arguments.command) {
+    let arguments = match arguments::parse::<Arguments>() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    let (error, code) = match start(arguments) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Failed(error)) => (error, 1),
         Err(Failure::Usage(error)) => (error, 2),
     };
-    eprintln!("fedhis: {}", observe::with_causes(error.as_ref()));
+    complain(&observe::with_causes(error.as_ref()));
     ExitCode::from(code)
 }
 
-fn start(command: Command) -> Result<(), Failure> {
+fn start(arguments: Arguments) -> Result<(), Failure> {
     let _log = observe::log_to_stderr().map_err(|error| Failure::Usage(error.into()))?;
     let dumps = dumps::forbid()?;
     parent::follow()?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     threads::can_start(workers + SPARE_THREADS)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
-    let done = runtime.block_on(run(command, dumps));
+    let done = runtime.block_on(run(arguments, dumps));
     // A statement on the blocking pool is not waited for: it is atomic.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
 }
 
-async fn run(command: Command, dumps: ForbiddenDumps) -> Result<(), Failure> {
-    let (Command::Serve { config: file }
-    | Command::Migrate { config: file }
-    | Command::Seed { config: file }
-    | Command::Backup { config: file, .. }
-    | Command::Import { config: file, .. }) = &command;
-    let config = load(&file.file)?;
+async fn run(Arguments { config, command }: Arguments, dumps: ForbiddenDumps) -> Result<(), Failure> {
+    let config = load(&config)?;
     let done = match command {
-        Command::Serve { .. } => {
+        Command::Serve => {
             dumps.follow(config.core_dumps)?;
             serve(&config).await
         }
-        Command::Migrate { .. } => migrate(&config).await,
-        Command::Seed { .. } => seed(&config).await,
-        Command::Backup { target, .. } => backup(&config, target).await,
-        Command::Import { kind, source, hash_passwords, .. } => {
+        Command::Migrate => migrate(&config).await,
+        Command::Seed => seed(&config).await,
+        Command::Backup { target } => backup(&config, target).await,
+        Command::Import { kind, source, hash_passwords } => {
             let kind = match kind {
                 ImportKind::People => Kind::People,
                 ImportKind::Pages => Kind::Pages,
@@ -175,7 +156,11 @@ async fn run(command: Command, dumps: ForbiddenDumps) -> Result<(), Failure> {
             import(&config, kind, &source, clear_passwords).await
         }
     };
-    done.map_err(|failure| located(&config, failure))
+    let told = |error: anyhow::Error| anyhow!(config.origins.told(&observe::with_causes(error.as_ref())));
+    done.map_err(|failure| match located(&config, failure) {
+        Failure::Failed(error) => Failure::Failed(told(error)),
+        Failure::Usage(error) => Failure::Usage(told(error)),
+    })
 }
 
 /// Says of a failure of the database which setting leads there.
@@ -206,7 +191,7 @@ fn located(config: &Config, failure: Failure) -> Failure {
         StoreConfig::Postgres(_) if database.is_unavailable() && !database.is_answer() => "; is the server up?",
         StoreConfig::Postgres(_) | StoreConfig::Sqlite(_) => "",
     };
-    Failure::Failed(anyhow!("{}: store.{key}: {database}{remedy}", config.file.display()))
+    Failure::Failed(anyhow!("{}: `store.{key}`: {database}{remedy}", config.file.display()))
 }
 
 fn load(file: &Path) -> Result<Config, Failure> {
@@ -314,15 +299,15 @@ async fn migrate(config: &Config) -> Result<(), Failure> {
     let version = schema::migrate(&database).await?;
     let newer = if version > schema::VERSION { ", of a newer release than this; nothing was changed" } else { "" };
     for column in schema::loose_columns(&database).await? {
-        eprintln!("fedhis: warning: {column}");
+        complain(&format!("warning: {column}"));
     }
     for rows in schema::odd_rows(&database, ODD_ROWS_PATIENCE).await? {
-        eprintln!("fedhis: warning: {rows}; see docs/API.md, Rows of before");
+        complain(&format!("warning: {rows}; see docs/API.md, Rows of before"));
     }
     if version == schema::VERSION {
         let told = hashes::tell(&database, config.authentication.hashes, ODD_ROWS_PATIENCE).await?;
         if let Some(unreadable) = told.unreadable {
-            eprintln!("fedhis: warning: {unreadable}");
+            complain(&format!("warning: {unreadable}"));
         }
         say(&format!("passwords: {}", told.written))?;
     }
@@ -414,6 +399,12 @@ fn progress_bar(size: Option<u64>) -> Result<ProgressBar, Failure> {
     Ok(bar.with_style(ProgressStyle::with_template(style)?))
 }
 
+/// Prints one line, in which each character is seen.
 fn say(line: &str) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{line}")
+    writeln!(io::stdout().lock(), "{}", escape::shown(line))
+}
+
+/// Tells on stderr why a command failed, or what is worth a word; the same holds there.
+fn complain(text: &str) {
+    eprintln!("fedhis: {}", escape::shown(text));
 }

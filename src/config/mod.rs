@@ -385,7 +385,7 @@ impl Config {
 
     /// The same, with what the environment tells besides values.
     fn with_environment(mut self, environment: &Environment) -> Self {
-        self.origins = Origins::of(environment);
+        self.origins = Origins::of(environment, &self.secret_files);
         self.unknown_variables.clone_from(&environment.unknown);
         self
     }

@@ -1,24 +1,33 @@
-//! Which keys the environment has set, so that a fault of one names the variable wherever it is found.
+//! Which keys the environment has set, and which files keys of secrets name, so that a fault of one names variable and file
+//! wherever it is found.
 
-use super::environment::Environment;
+use std::path::PathBuf;
 
-/// The variables that override keys, by those keys.
+use super::environment::{Environment, Override};
+
+/// Where the values of keys come from, by those keys.
 #[derive(Debug, Clone, Default)]
-pub struct Origins(Vec<(String, String)>);
+pub struct Origins {
+    variables: Vec<(String, String)>,
+    files: Vec<(&'static str, PathBuf)>,
+}
 
 impl Origins {
-    pub(super) fn of(environment: &Environment) -> Self {
-        let of = |over: &super::environment::Override| (over.key(), over.variable().to_owned());
-        Self(environment.overrides.iter().map(of).collect())
+    pub(super) fn of(environment: &Environment, files: &[(&'static str, PathBuf)]) -> Self {
+        let of = |over: &Override| (over.key(), over.variable().to_owned());
+        Self { variables: environment.overrides.iter().map(of).collect(), files: files.to_vec() }
     }
 
-    /// What is wrong, with the variables that have set the keys it names.
+    /// What is wrong, with the variables that have set the keys it names, and the files that keys of secrets name.
     pub fn told(&self, problem: &str) -> String {
-        let named = self
-            .0
-            .iter()
-            .filter(|(key, variable)| problem.contains(&format!("`{key}`")) && !problem.contains(variable.as_str()));
-        let set: Vec<_> = named.map(|(key, variable)| format!("`{key}` is set by {variable}")).collect();
-        if set.is_empty() { problem.to_owned() } else { format!("{problem} ({})", set.join(", ")) }
+        let is_named = |key: &str| problem.contains(&format!("`{key}`"));
+        let files = self.files.iter().map(|(key, path)| (*key, path.display().to_string()));
+        let files = files.filter(|(key, path)| is_named(key) && !problem.contains(path.as_str()));
+        let files = files.map(|(key, path)| format!("`{key}` is {path}"));
+        let variables = self.variables.iter();
+        let variables = variables.filter(|(key, variable)| is_named(key) && !problem.contains(variable.as_str()));
+        let variables = variables.map(|(key, variable)| format!("`{key}` is set by {variable}"));
+        let told: Vec<_> = files.chain(variables).collect();
+        if told.is_empty() { problem.to_owned() } else { format!("{problem} ({})", told.join(", ")) }
     }
 }

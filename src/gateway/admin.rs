@@ -16,6 +16,7 @@ use super::fixed::FixedFiles;
 use super::tls::{HeldFile, Tls};
 use super::upstream::{Upstream, Upstreams};
 use crate::authn::Authenticator;
+use crate::escape;
 use crate::moment::Moment;
 use crate::observe::Recorder;
 use crate::policy::PolicySet;
@@ -90,7 +91,7 @@ impl Admin {
             "upstreams": upstreams,
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        answer(status, "application/json", detail.to_string().into_bytes())
+        answer(status, "application/json", escape::json(&detail.to_string()).into_owned().into_bytes())
     }
 
     /// What is wrong with the files of certificates. Not a reason to be sent no requests: what was good last is in force.

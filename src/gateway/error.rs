@@ -11,6 +11,7 @@ use super::tls::TlsError;
 use super::upstream::TrustError;
 use crate::accounts::AccountsError;
 use crate::assertion::AssertionKeyError;
+use crate::ports;
 use crate::routes::RouteError;
 
 /// Why the gateway cannot serve; the text names file or address, and the remedy where there is one.
@@ -93,15 +94,7 @@ pub enum ServeError {
 /// What to do about an address that cannot be listened on.
 fn remedy(address: SocketAddr, key: &str, error: &std::io::Error) -> String {
     match error.kind() {
-        ErrorKind::PermissionDenied => format!(
-            "ports below {} are for those with a right: grant CAP_NET_BIND_SERVICE (`AmbientCapabilities` of systemd, `setcap \
-             cap_net_bind_service=+ep` of the program), lower net.ipv4.ip_unprivileged_port_start by sysctl to {}, or write \
-             another port into `{key}`",
-            std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-                .as_deref()
-                .map_or("1024", str::trim),
-            address.port()
-        ),
+        ErrorKind::PermissionDenied => ports::remedy(address.port(), key),
         ErrorKind::AddrNotAvailable => format!("it is no address of this machine; change `{key}`"),
         _ => format!("stop what listens there, or change `{key}`"),
     }

@@ -374,6 +374,11 @@ impl ProxyHttp for Gateway {
         self.complete(session, ctx, error).await;
     }
 
+    fn request_summary(&self, _session: &Session, ctx: &Context) -> String {
+        // The record tells the rest; a target may hold what is nobody else's.
+        format!("request {}", ctx.request_id)
+    }
+
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
         // The record tells it, with the same request id as the answer.
         true

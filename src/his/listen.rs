@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::pin::pin;
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 
 use super::heads::CountedReads;
 use crate::config::{Address, HeadsConfig};
+use crate::ports;
 
 /// How long a stop waits for requests in flight.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,7 +32,7 @@ const SOCKET_MODE: u32 = 0o660;
 #[derive(Debug, Error)]
 pub enum ListenError {
     /// The address cannot be taken.
-    #[error("cannot listen on `{address}` (`his.listen`): {source}")]
+    #[error("cannot listen on `{address}` (`his.listen`): {source}{}", remedy(address, source))]
     Bind {
         /// The address.
         address: String,
@@ -43,6 +45,16 @@ pub enum ListenError {
     /// Another service answers on the socket.
     #[error("another service is listening on `{0}` (`his.listen`); stop it first")]
     InUse(String),
+}
+
+/// What to do about a port that needs a right; nothing is to be said of other faults.
+fn remedy(address: &str, error: &io::Error) -> String {
+    match address.parse::<SocketAddr>() {
+        Ok(address) if error.kind() == io::ErrorKind::PermissionDenied => {
+            format!("; {}", ports::remedy(address.port(), "his.listen"))
+        }
+        Ok(_) | Err(_) => String::new(),
+    }
 }
 
 /// A bound address.

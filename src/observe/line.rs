@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::time::SystemTime;
 
+use crate::escape;
+
 // How much of a record its parts may take, in bytes as they are written: what is legal is whole, and a record has 16 KiB at
 // most, which is what collectors of logs take for one line (Docker's). What was cut is named in the record.
 /// Any other text. An id has 256 bytes, and escapes take three for each at most, where controls are refused.
@@ -133,7 +135,7 @@ impl Line {
             '\\' => self.bytes.extend_from_slice(b"\\\\"),
             ' '..='~' => self.bytes.push(u8::try_from(character).unwrap_or(b'?')),
             // Letters and digits of any script are readable; controls, separators and direction marks are escaped.
-            _ if character.is_alphanumeric() => {
+            _ if character.is_alphanumeric() && !escape::is_unseen(character) => {
                 self.bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes())
             }
             _ => {

@@ -8,10 +8,13 @@ use std::env::VarError;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
+use crate::escape;
+
+use super::libraries;
 use super::stderr::Lines;
 
 /// Libraries tell in detail what passes through them, secrets among it: of them, warnings alone.
-const LIBRARIES: &str = "pingora_core=warn,pingora_proxy=error,pingora_pool=warn,h2=warn,hyper=warn,hyper_util=warn,\
+const LIBRARIES: &str = "pingora=warn,pingora_proxy=error,h2=warn,hyper=warn,hyper_util=warn,\
                          axum=warn,tower=warn,rustls=warn,tokio_rustls=warn,tokio_postgres=warn,deadpool_postgres=warn,\
                          mio=warn,notify=warn,moka=warn,hickory_proto=warn,hickory_resolver=warn";
 
@@ -60,19 +63,24 @@ pub fn log_to_stderr() -> Result<Log, LogError> {
     let filter = EnvFilter::new(format!("{LIBRARIES},{wanted}"));
     let lines = Lines::start(std::io::stderr())?;
     let log = Log(lines.clone());
-    let _ = tracing_subscriber::fmt()
+    let log_lines = tracing_subscriber::fmt()
         .log_internal_errors(false)
         .with_env_filter(filter)
         .with_writer(move || lines.clone())
         .with_target(false)
-        .try_init();
+        .finish();
+    let _ = tracing::subscriber::set_global_default(log_lines);
+    libraries::listen();
     // As everything else: the reader of stderr may stand still, and whoever panics goes on (`gateway/supervise.rs`).
     std::panic::set_hook(Box::new(|fault| {
         let backtrace = Backtrace::capture();
         let place = fault.location().map(ToString::to_string).unwrap_or_default();
         let fault = fault.payload_as_str().unwrap_or("no text");
         match backtrace.status() {
-            BacktraceStatus::Captured => tracing::error!("panicked at {place}: {fault}\n{backtrace}"),
+            BacktraceStatus::Captured => {
+                tracing::error!("panicked at {place}: {fault}");
+                backtrace.to_string().lines().for_each(|line| tracing::error!("{line}"));
+            }
             _ => tracing::error!("panicked at {place}: {fault}"),
         }
     }));
@@ -88,7 +96,7 @@ fn directives(wanted: &str) -> Result<String, LogError> {
                 level(name).filter(|_| is_target(target.trim())).map(|level| format!("{}={level}", target.trim()))
             }
         };
-        read.ok_or_else(|| LogError::Setting(directive.trim().escape_debug().to_string()))
+        read.ok_or_else(|| LogError::Setting(escape::shown(directive.trim()).into_owned()))
     });
     Ok(directives.collect::<Result<Vec<_>, _>>()?.join(","))
 }

@@ -14,6 +14,7 @@ mod cause;
 mod journal;
 mod line;
 mod log;
+mod libraries;
 mod merge;
 mod metrics;
 mod record;

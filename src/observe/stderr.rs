@@ -9,6 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::escape;
+
 /// Most bytes that wait for the reader.
 const MOST_UNWRITTEN: usize = 256 * 1024;
 /// How long the end of the program waits for the reader.
@@ -84,14 +86,18 @@ fn write_out(queue: &Queue, mut out: impl Write) {
 }
 
 impl Write for Lines {
-    /// Takes a whole line, or none of it.
+    /// Takes a whole line, or none of it. What is written at once is one line, whatever it holds: names, paths and words of
+    /// others stand in it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let shown = escape::shown(text.strip_suffix('\n').unwrap_or(&text));
         let mut waiting = self.0.waiting();
-        if waiting.bytes.len() + line.len() > MOST_UNWRITTEN {
+        if waiting.bytes.len() + shown.len() + 1 > MOST_UNWRITTEN {
             waiting.lost += 1;
             LOST.fetch_add(1, Ordering::Relaxed);
         } else {
-            waiting.bytes.extend_from_slice(line);
+            waiting.bytes.extend_from_slice(shown.as_bytes());
+            waiting.bytes.push(b'\n');
             self.0.changed.notify_all();
         }
         Ok(line.len())

@@ -71,7 +71,10 @@ pub(super) fn sections(file: &[u8]) -> Result<Vec<Section<'_>>, String> {
     }
     match open {
         None => Ok(found),
-        Some(section) => Err(refused(format!("the section that begins in line {} has no end", section.number))),
+        Some(section) => {
+            let number = section.number;
+            Err(refused(format!("the section that begins in line {number} has no end: the file is cut off")))
+        }
     }
 }
 

@@ -230,6 +230,16 @@ impl Gateway {
         }
     }
 
+    /// The next record as it was written.
+    pub(crate) fn record_line(&self) -> String {
+        self.lines.lock().unwrap().recv_timeout(PATIENCE).expect("a record").1
+    }
+
+    /// Every line of the operator's log so far.
+    pub(crate) fn whole_log(&self) -> Vec<String> {
+        self.log.lock().unwrap().iter().map(|(_, line)| line.clone()).collect()
+    }
+
     /// A line of the operator's log that holds `words`, at `since` or later.
     pub(crate) fn log_line(&self, words: &str, since: Instant) -> Option<String> {
         let log = self.log.lock().unwrap();

@@ -257,7 +257,8 @@ fn self_signed() -> anyhow::Result<(String, String)> {
 }
 
 /// Writes a file that this user alone may change.
-fn write(path: &Path, mode: u32, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
-    file.write_all(bytes)
+fn write(path: &Path, mode: u32, bytes: &[u8]) -> anyhow::Result<()> {
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path);
+    let written = file.and_then(|mut file| file.write_all(bytes));
+    written.with_context(|| format!("{}: cannot be written", path.display()))
 }

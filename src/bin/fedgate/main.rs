@@ -25,10 +25,12 @@ use fedgate::db::{Database, DbError, schema};
 use fedgate::dumps::{self, ForbiddenDumps};
 use fedgate::gateway::{Prepared, ServeError};
 use fedgate::password::{self, Cost, HashKind};
-use fedgate::{observe, parent, threads};
+use fedgate::{arguments, observe, parent, threads};
 
 pub(crate) use print::print_line;
 
+/// The configuration where none is named.
+const CONFIG: &str = "fedgate.toml";
 /// Threads that a command needs beside its own: to wait for the network, and for the disk.
 const SPARE_THREADS: usize = 4;
 
@@ -40,8 +42,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Terminates TLS, finds out who calls, decides by roles.cfg whether this person may use this method on this endpoint
 /// for this patient's record, and forwards what is allowed.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(name = "fedgate", version, max_term_width = 100)]
 struct Arguments {
+    /// The configuration file, before or after the command [default: fedgate.toml]; FEDGATE_* environment variables override it.
+    #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -49,10 +54,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Serve: listen on HTTPS, authenticate, decide, forward.
-    Serve {
-        #[command(flatten)]
-        config: ConfigFile,
-    },
+    Serve,
     /// Try it out: gateway and HIS on an embedded store with the demo federation.
     Demo {
         /// Where the gateway listens.
@@ -63,26 +65,21 @@ enum Command {
         dir: PathBuf,
     },
     /// Let the running gateway hand its sockets to the program on disk: no connection is refused, no request lost.
-    Upgrade {
-        #[command(flatten)]
-        config: ConfigFile,
-    },
+    Upgrade,
     /// Validate configuration, policy, certificates, addresses and database, without serving; tells all faults at once.
     Check {
         /// Print JSON: one object with what was found, all faults and all warnings.
         #[arg(long)]
         json: bool,
-        #[command(flatten)]
-        config: ConfigFile,
     },
     /// Hash a password as the store keeps it; it is asked for, or read from standard input.
-    HashPassword {
-        /// The configuration that says the kind and the cost (`authentication.upgrade_hashes`, `argon2_*`) or, for the kind, whose
-        /// database does; without it, argon2id at the default cost.
-        #[arg(short, long, value_name = "FILE")]
-        config: Option<PathBuf>,
-    },
+    ///
+    /// A configuration that is named says the kind and the cost (`authentication.upgrade_hashes`, `argon2_*`) or, for the kind, its
+    /// database does; without one, it is argon2id at the default cost.
+    HashPassword,
     /// Look at policies: check, explain, matrix, diff, test.
+    ///
+    /// The routes of a configuration that is named count; without one, the built-in routes of Thalamus.
     Policy {
         #[command(subcommand)]
         command: policy::Command,
@@ -97,34 +94,21 @@ enum Command {
         /// Print JSON: the record, and the decision that was replayed; also when that failed, with why.
         #[arg(long)]
         json: bool,
-        #[command(flatten)]
-        config: ConfigFile,
     },
     /// Show the gateways that run on the configured store: policies, account epoch, leases, caches.
     Status {
         /// Print JSON.
         #[arg(long)]
         json: bool,
-        #[command(flatten)]
-        config: ConfigFile,
     },
     /// Manage the accounts of the configured store.
     Account {
         /// Print JSON: one object that says what was done, or why it was not.
         #[arg(long, global = true)]
         json: bool,
-        #[command(flatten)]
-        config: ConfigFile,
         #[command(subcommand)]
         command: account::Command,
     },
-}
-
-#[derive(clap::Args)]
-struct ConfigFile {
-    /// The configuration file; FEDGATE_* environment variables override it.
-    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "fedgate.toml", global = true)]
-    file: PathBuf,
 }
 
 /// Why a command failed, with its exit code.
@@ -157,11 +141,14 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match arguments::parse::<Arguments>() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     let log = observe::log_to_stderr().map_err(|error| Failure::Usage(error.into()));
     let started = log.and_then(|log| Ok((log, dumps::forbid()?)));
     // The log ends before the last word, which says how the command ended.
-    match started.and_then(|(_log, dumps)| run(arguments.command, dumps)) {
+    match started.and_then(|(_log, dumps)| run(arguments.command, arguments.config, dumps)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             print::complain(&failure.in_words());
@@ -170,15 +157,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, dumps: ForbiddenDumps) -> Result<(), Failure> {
+fn run(command: Command, named: Option<PathBuf>, dumps: ForbiddenDumps) -> Result<(), Failure> {
     parent::follow()?;
+    let config = named.clone().unwrap_or(CONFIG.into());
     match command {
-        Command::Serve { config } => serve(&config.file, dumps),
+        Command::Serve => serve(&config, dumps),
+        Command::Demo { .. } if named.is_some() => {
+            Err(Failure::Usage(anyhow!("demo writes a configuration of its own, under --dir, and takes no --config")))
+        }
         Command::Demo { listen, dir } => runtime()?.block_on(demo::run(listen, &dir)),
-        Command::Upgrade { config } => runtime()?.block_on(upgrade::run(load(&config.file)?)),
-        Command::Check { config, json } => runtime()?.block_on(check::run(&config.file, json)),
-        Command::HashPassword { config } => {
-            let kind = match config {
+        Command::Upgrade => runtime()?.block_on(upgrade::run(load(&config)?)),
+        Command::Check { json } => runtime()?.block_on(check::run(&config, json)),
+        Command::HashPassword => {
+            let kind = match named {
                 Some(file) => runtime()?.block_on(configured_kind(&load(&file)?))?,
                 None => HashKind::Argon2id(Cost::DEFAULT),
             };
@@ -186,15 +177,10 @@ fn run(command: Command, dumps: ForbiddenDumps) -> Result<(), Failure> {
             account::check_length(&password, kind)?;
             Ok(print_line(&password::make(password.expose(), kind)?)?)
         }
-        Command::Policy { command } => runtime()?.block_on(policy::run(command)),
-        Command::Explain { request_id, records, json, config } => {
-            explain::run(&config.file, &request_id, &records, json)
-        }
-        Command::Status { json, config } => {
-            let config = load(&config.file)?;
-            runtime()?.block_on(status::run(&config, json))
-        }
-        Command::Account { config, json, command } => runtime()?.block_on(account::run(&config.file, command, json)),
+        Command::Policy { command } => runtime()?.block_on(policy::run(command, named.as_deref())),
+        Command::Explain { request_id, records, json } => explain::run(&config, &request_id, &records, json),
+        Command::Status { json } => runtime()?.block_on(status::run(&load(&config)?, json)),
+        Command::Account { json, command } => runtime()?.block_on(account::run(&config, command, json)),
     }
 }
 

@@ -65,9 +65,6 @@ pub(crate) enum Command {
         /// Print JSON, as `--format json`.
         #[arg(long, conflicts_with = "format")]
         json: bool,
-        /// The configuration whose routes count; without it, the built-in routes of Thalamus.
-        #[arg(short, long, value_name = "FILE")]
-        config: Option<PathBuf>,
     },
     /// Show exactly what an edit changes, in words. Exit 1 when it lets some role do more than before.
     Diff {
@@ -127,9 +124,6 @@ deny no_role, deny not_granted or deny not_own. It asks for one of these:
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The configuration whose routes count; without it, the built-in routes of Thalamus.
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -165,9 +159,10 @@ struct FileFault {
     fault: String,
 }
 
-pub(crate) async fn run(command: Command) -> Result<(), Failure> {
+/// Runs a command, with the configuration that was named.
+pub(crate) async fn run(command: Command, named: Option<&Path>) -> Result<(), Failure> {
     let as_json = command.is_json();
-    match command.report().await {
+    match command.report(named).await {
         Ok(report) => {
             match as_json {
                 true => print_json(&report.json)?,
@@ -209,16 +204,14 @@ impl Command {
         }
     }
 
-    async fn report(self) -> Result<Report, Failure> {
+    async fn report(self, named: Option<&Path>) -> Result<Report, Failure> {
         match self {
-            Self::Check { file, strict, options } => {
-                Ok(check::check(&file, &read(&file)?, &named_routes(options.config.as_deref())?, strict))
-            }
-            Self::Explain { principal, roles, policy, method, path, options } => {
+            Self::Check { file, strict, .. } => Ok(check::check(&file, &read(&file)?, &named_routes(named)?, strict)),
+            Self::Explain { principal, roles, policy, method, path, .. } => {
                 // The store is asked with its password.
-                let config = match (&roles, &options.config) {
+                let config = match (&roles, named) {
                     (None, Some(config)) => Some(load(config)?),
-                    (_, file) => file.as_deref().map(without_secrets).transpose()?,
+                    (_, file) => file.map(without_secrets).transpose()?,
                 };
                 let file = policy.as_deref().or(config.as_ref().map(|config| config.policy.roles.as_path()));
                 let unnamed = || Failure::Usage(anyhow!("name the policy with --policy FILE or --config FILE"));
@@ -234,17 +227,17 @@ impl Command {
                 let served = config.as_ref().map(|config| config.gateway.hosts.clone()).unwrap_or_default();
                 Ok(explain::report(&policy, (&routes(config.as_ref())?, &served), &who, &method, &path))
             }
-            Self::Matrix { file, format, json, config } => {
+            Self::Matrix { file, format, json } => {
                 let format = if json { Format::Json } else { format };
-                let routes = named_routes(config.as_deref())?;
+                let routes = named_routes(named)?;
                 matrix::matrix(&read(&file)?, &routes.asked(), format)
             }
-            Self::Diff { old, new, allow_wider, options } => {
-                let routes = named_routes(options.config.as_deref())?;
+            Self::Diff { old, new, allow_wider, .. } => {
+                let routes = named_routes(named)?;
                 Ok(diff::diff(&read(&old)?, &read(&new)?, &routes.asked(), allow_wider))
             }
-            Self::Test { file, cases, options } => {
-                let (policy, routes) = (read(&file)?, named_routes(options.config.as_deref())?);
+            Self::Test { file, cases, .. } => {
+                let (policy, routes) = (read(&file)?, named_routes(named)?);
                 test::test(&policy, &routes, &cases.unwrap_or_else(|| file.with_extension("cases.toml")))
             }
         }

@@ -13,6 +13,9 @@ use crate::{Failure, open_store, print_line, store_fault};
 /// How long what an instance says of its lease is news: it reports each second, and a lease may end between two reports.
 const NEWS: Duration = Duration::from_millis(1500);
 
+/// How wide a terminal is, for all that is known.
+const COLUMNS: usize = 80;
+const INDENT: &str = "          ";
 /// Most characters of what another process says that are told.
 const MOST_OF_A_FAULT: usize = 400;
 
@@ -31,14 +34,15 @@ pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), Failure> {
     if instances.is_empty() {
         return Ok(print_line("no gateway has reported within the last hour")?);
     }
-    print_line(&row(["instance", "place", "seen", "policy", "lag", "lease", "cached", "hits", "misses", "hashed"]))?;
+    print_line(&row(["instance", "seen", "policy", "lag", "lease", "place"]))?;
     for instance in &instances {
-        print_line(&line(instance, epoch))?;
+        lines(instance, epoch).iter().try_for_each(|line| print_line(line))?;
     }
     for Report { id, policy, policy_fault: fault, .. } in instances.iter().map(|instance| &instance.report) {
         if let Some(fault) = fault {
             let fault = escape::start(fault, MOST_OF_A_FAULT);
-            print_line(&format!("{id}: its policy file {fault}; the last good policy {policy} stays in force"))?;
+            let told = format!("{id}: its policy file {fault}; the last good policy {policy} stays in force");
+            wrapped(&told).iter().try_for_each(|line| print_line(line))?;
         }
     }
     let live = || instances.iter().filter(|instance| instance.is_live());
@@ -50,26 +54,30 @@ pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), Failure> {
         1 if live().count() == 1 => print_line(&format!("1 runs, under policy {}", policies.concat()))?,
         1 => print_line(&format!("{} run, all under policy {}", live().count(), policies.concat()))?,
         drift => {
-            print_line(&format!("{} run under {drift} different policies: {}", live().count(), policies.join(", ")))?
+            let told = format!("{} run under {drift} different policies: {}", live().count(), policies.join(", "));
+            wrapped(&told).iter().try_for_each(|line| print_line(line))?;
         }
     }
     Ok(())
 }
 
-fn line(instance: &Instance, epoch: u64) -> String {
+/// What is told of one, in lines that fit a terminal.
+fn lines(instance: &Instance, epoch: u64) -> Vec<String> {
     let Instance { report, seen } = instance;
-    row([
-        &escape::name(&report.id),
-        &escape::name(&report.place),
-        &format!("{:.1} s ago", seen.as_secs_f64()),
-        &escape::name(&report.policy),
-        &epoch.saturating_sub(report.epoch).to_string(),
-        lease(instance),
-        &report.caches.principals.to_string(),
-        &report.caches.hits.to_string(),
-        &report.caches.misses.to_string(),
-        &report.caches.hashed.to_string(),
-    ])
+    let (seen, lag) = (format!("{:.1} s ago", seen.as_secs_f64()), epoch.saturating_sub(report.epoch).to_string());
+    let (id, place, policy) = (escape::name(&report.id), escape::name(&report.place), escape::name(&report.policy));
+    let caches = &report.caches;
+    let figures = format!(
+        "cached {}, hits {}, misses {}, hashed {}",
+        caches.principals, caches.hits, caches.misses, caches.hashed
+    );
+    let whole = row([&id, &seen, &policy, &lag, lease(instance), &place]);
+    if whole.chars().count() <= COLUMNS {
+        return vec![whole, format!("{INDENT}{figures}")];
+    }
+    let without_place = row([&id, &seen, &policy, &lag, lease(instance), ""]);
+    let below = format!("{INDENT}{place}");
+    [without_place, below, format!("{INDENT}{figures}")].iter().flat_map(|line| wrapped(line)).collect()
 }
 
 /// Whether it may admit by a cached right, for all that is known: by what it says itself, as long as that is news.
@@ -82,8 +90,57 @@ fn lease(instance: &Instance) -> &'static str {
     }
 }
 
-fn row(cells: [&str; 10]) -> String {
-    let widths = [8, 28, 10, 16, 4, 7, 8, 10, 8, 8];
+fn row(cells: [&str; 6]) -> String {
+    let widths = [8, 10, 16, 4, 7, 0];
     let cells: Vec<String> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
     cells.join("  ").trim_end().to_owned()
+}
+
+/// A text in lines that fit a terminal, the later ones indented; a word that is longer is cut nowhere but at its end.
+fn wrapped(text: &str) -> Vec<String> {
+    if text.chars().count() <= COLUMNS {
+        return vec![text.to_owned()];
+    }
+    let mut lines: Vec<String> = vec![];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= COLUMNS => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) => lines.push(format!("{INDENT}{word}")),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    let letters = |line: &String| line.chars().collect::<Vec<_>>();
+    let fit = |line: &String| letters(line).chunks(COLUMNS).map(|part| part.iter().collect()).collect::<Vec<String>>();
+    lines.iter().flat_map(fit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_an_instance_fits_eighty_columns_whatever_it_says() {
+        let mut report = Report {
+            id: "1a2b3c4d".into(),
+            place: "gw1 127.0.0.1:8443".into(),
+            policy: "9fa2feb5d32f4d98".into(),
+            ..Report::default()
+        };
+        let told = |report: &Report| {
+            lines(&Instance { report: report.clone(), seen: Duration::from_millis(300) }, 7).join("\n")
+        };
+        let fits = |text: &str| text.lines().all(|line| line.chars().count() <= COLUMNS);
+        let short = told(&report);
+        assert!(fits(&short) && short.lines().count() == 2 && short.contains("gw1 127.0.0.1:8443"), "{short}");
+        report.place = "a-host-with-a-long-name.clinic.example.org 192.0.2.1:8443".into();
+        let long = told(&report);
+        assert!(fits(&long) && long.contains(&report.place), "{long}");
+        (report.place, report.policy, report.id) = ("x".repeat(900), "y".repeat(900), "z".repeat(900));
+        (report.caches.hits, report.caches.misses, report.caches.hashed) = (u64::MAX, u64::MAX, u64::MAX);
+        assert!(fits(&told(&report)), "{}", told(&report));
+        assert!(fits(&wrapped(&format!("id: {} {}", "word ".repeat(50), "w".repeat(300))).join("\n")));
+    }
 }

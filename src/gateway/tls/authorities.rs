@@ -33,7 +33,9 @@ pub(super) struct AuthorityCertificate {
 
 impl AuthorityCertificate {
     fn parse(der: &CertificateDer<'static>) -> Result<Self, String> {
-        let unusable = |error: &dyn std::fmt::Display| format!("holds a certificate that cannot be used ({error})");
+        let unusable = |error: &dyn std::fmt::Display| {
+            format!("holds a certificate that cannot be used: it is cut off, or damaged ({error})")
+        };
         let anchor = anchor_from_trusted_cert(der).map_err(|error| unusable(&error))?.to_owned();
         let (_, parsed) = X509Certificate::from_der(der).map_err(|error| unusable(&error))?;
         Ok(Self {

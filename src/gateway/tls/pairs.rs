@@ -77,13 +77,25 @@ pub(super) fn load(pair: &CertificateConfig, chain: &[u8], key: &[u8]) -> Result
     pem::certified(chain, key.clone_key()).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {
             let is_its = |other: CertificateDer<'static>| pem::certified(vec![other], key.clone_key()).is_ok();
-            if others.into_iter().skip(1).any(is_its) {
+            if others.iter().skip(1).cloned().any(is_its) {
                 return unusable("has the certificate of `tls.key` after others, which is the wrong order".into());
             }
             TlsError::Mismatch { certificate: pair.certificate.clone(), key: pair.key.clone() }
         }
-        other => unusable(format!("cannot be used ({other})")),
+        other => match chain_fault(&others) {
+            Some(fault) => unusable(fault),
+            None => {
+                key_fault(format!("holds a key that is cut off, damaged, or of a kind that is not served ({other})"))
+            }
+        },
     })
+}
+
+/// Which certificate of a chain cannot be read, counted from one.
+fn chain_fault(chain: &[CertificateDer<'_>]) -> Option<String> {
+    let is_whole = |der: &CertificateDer<'_>| X509Certificate::from_der(der).is_ok_and(|(rest, _)| rest.is_empty());
+    let (number, of) = (chain.iter().position(|der| !is_whole(der))? + 1, chain.len());
+    Some(format!("holds a certificate that is cut off or damaged (number {number} of {of})"))
 }
 
 #[cfg(test)]

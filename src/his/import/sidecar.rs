@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::records::Record;
 use super::{ImportError, Summary};
+use crate::escape;
 
 /// What an import is of and to; progress counts for the very same one alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +127,8 @@ impl Refused {
                 options.open(&self.path).map_err(|error| ImportError::File(self.path.clone(), error))?
             }
         };
-        writeln!(file, "{text}").map_err(|error| ImportError::File(self.path.clone(), error))?;
+        // People read the file on a terminal.
+        writeln!(file, "{}", escape::json(&text)).map_err(|error| ImportError::File(self.path.clone(), error))?;
         self.file = Some(file);
         Ok(())
     }

@@ -1,0 +1,127 @@
+//! What libraries say by the crate `log` (pingora, rustls, the driver of PostgreSQL), brought into the operator's log.
+//!
+//! The one rule: they say it in a bounded number of lines, and no details whatever the operator asks for. Most of it is caused
+//! by clients, whose requests have records; and what pingora tells in detail holds passwords.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::{LevelFilter, Log, Metadata, Record};
+use tracing_log::{AsLog, LogTracer};
+
+/// What is let through at most.
+const MOST_DETAILED: LevelFilter = LevelFilter::Info;
+/// How many lines in a window, and how long that is.
+const MOST_LINES: u32 = 20;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Takes what libraries say from now on; the filter of the log judges it as it does anything.
+pub(super) fn listen() {
+    let libraries = Libraries { tracer: LogTracer::new(), window: Mutex::default() };
+    // A second log in the same process leaves them to the first.
+    if log::set_boxed_logger(Box::new(libraries)).is_ok() {
+        log::set_max_level(MOST_DETAILED.min(tracing::level_filters::LevelFilter::current().as_log()));
+    }
+}
+
+struct Libraries {
+    tracer: LogTracer,
+    window: Mutex<Window>,
+}
+
+impl Log for Libraries {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= MOST_DETAILED && self.tracer.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let place = self.window.lock().unwrap_or_else(PoisonError::into_inner).place(Instant::now());
+        match place {
+            Place::Left => {}
+            Place::None => return,
+            Place::After(count) => tracing::warn!("{count} more lines of libraries were left out of this log"),
+        }
+        let metadata = record.metadata().clone();
+        // The line tells no target, and of these it is of use.
+        let (target, args) = (record.target(), record.args());
+        self.tracer.log(&Record::builder().metadata(metadata).args(format_args!("{target}: {args}")).build());
+    }
+
+    fn flush(&self) {}
+}
+
+/// The lines of the last while.
+#[derive(Default)]
+struct Window {
+    began: Option<Instant>,
+    lines: u32,
+    left_out: u64,
+}
+
+/// Whether there is a place for one more line.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Left,
+    None,
+    /// There is, and so many were left out before.
+    After(u64),
+}
+
+impl Window {
+    fn place(&mut self, now: Instant) -> Place {
+        let is_over = self.began.is_none_or(|began| now.saturating_duration_since(began) >= WINDOW);
+        if is_over {
+            let left_out = self.left_out;
+            *self = Self { began: Some(now), lines: 1, left_out: 0 };
+            return if left_out > 0 { Place::After(left_out) } else { Place::Left };
+        }
+        if self.lines >= MOST_LINES {
+            self.left_out += 1;
+            return Place::None;
+        }
+        self.lines += 1;
+        Place::Left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_is_heard_as_the_filter_says_with_its_name_and_never_in_detail() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::new("pingora=warn,pingora_core=trace"))
+            .with_writer(move || writer.try_clone().unwrap())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let libraries = Libraries { tracer: LogTracer::new(), window: Mutex::default() };
+            for (level, target) in [
+                (log::Level::Warn, "pingora_core::a"),
+                (log::Level::Trace, "pingora_core::b"),
+                (log::Level::Info, "pingora_pool::c"),
+                (log::Level::Error, "pingora_pool::d"),
+            ] {
+                libraries.log(&Record::builder().level(level).target(target).args(format_args!("said")).build());
+            }
+        });
+        let mut told = String::new();
+        std::io::Read::read_to_string(&mut reader, &mut told).unwrap();
+        assert!(told.contains("pingora_core::a: said") && told.contains("pingora_pool::d: said"), "{told}");
+        assert_eq!(told.lines().count(), 2, "{told}");
+    }
+
+    #[test]
+    fn libraries_have_a_bounded_number_of_lines_and_what_was_left_out_is_counted() {
+        let (mut window, began) = (Window::default(), Instant::now());
+        let taken = (0..100).filter(|_| window.place(began) == Place::Left).count();
+        assert_eq!(taken, MOST_LINES as usize);
+        assert_eq!(window.place(began + WINDOW / 2), Place::None);
+        assert_eq!(window.place(began + WINDOW), Place::After(81));
+        assert_eq!(window.place(began + WINDOW), Place::Left);
+    }
+}
