@@ -16,6 +16,8 @@ mod support;
 mod frozen;
 #[path = "outage/switchover.rs"]
 mod switchover;
+#[path = "outage/unreadable.rs"]
+mod unreadable;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;

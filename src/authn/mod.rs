@@ -15,6 +15,7 @@ mod line;
 mod principal;
 mod cache;
 mod standing;
+mod reading;
 mod verify;
 mod proof;
 mod hasher;
@@ -53,6 +54,7 @@ use client::Source;
 use principal::Proved;
 pub use proof::keyed_mac;
 use proof::{Proof, ProofKey, UntilExpiry};
+use reading::AccountReading;
 use spacing::Spacing;
 use standing::{Standing, Unlisted};
 use throttle::{ProvedPassword, Throttle};
@@ -77,6 +79,7 @@ pub struct Authenticator {
     key: Zeroizing<[u8; 32]>,
     settings: AuthenticationConfig,
     standing: Sender<Standing>,
+    reading: AccountReading,
     /// Why this instance is not listed among those that run, if it is not.
     unlisted: Mutex<Unlisted>,
     /// What an unknown account is verified against: the same work as for a new one, and it never succeeds.
@@ -117,6 +120,7 @@ impl Authenticator {
             routes,
             key,
             standing: Sender::new(Standing::Unknown),
+            reading: AccountReading::new(),
             unlisted: Mutex::default(),
             nobodys_hash: nobodys_hash(settings.hashes.cost),
             settings,
@@ -206,7 +210,7 @@ impl Authenticator {
         self.are_confirmed().await?;
         let generation = self.principals.generation();
         let reject = |reason| Err(AuthnError::Rejected { account: account.to_owned(), reason });
-        match self.accounts.read(account).await? {
+        match self.read_account(account).await? {
             None => reject(RejectReason::UnknownAccount),
             Some(account) if !account.active => reject(RejectReason::Inactive),
             Some(account) => {

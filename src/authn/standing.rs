@@ -33,11 +33,11 @@ pub(super) struct Unlisted {
 }
 
 impl Authenticator {
-    /// Why the accounts cannot be confirmed now; nothing when they can.
+    /// Why the accounts cannot be confirmed or read now; nothing when they can.
     pub fn fault(&self) -> Option<String> {
         match &*self.standing.borrow() {
             Standing::Unknown => Some("the accounts have not been confirmed yet".to_owned()),
-            Standing::Confirmed => self.unlisted().why.clone(),
+            Standing::Confirmed => self.reading.fault().or_else(|| self.unlisted().why.clone()),
             Standing::Away(why) => Some(why.clone()),
         }
     }
@@ -74,9 +74,13 @@ impl Authenticator {
         }
     }
 
-    /// Whether requests can be answered: the accounts can be read, or what is cached may be used.
+    /// Whether requests can be answered: the accounts can be confirmed and read, or what is cached may be used while they cannot be
+    /// confirmed.
     pub fn is_ready(&self, now: Moment) -> bool {
-        self.lease_is_valid(now) || *self.standing.borrow() == Standing::Confirmed
+        match *self.standing.borrow() {
+            Standing::Confirmed => self.reading.fault().is_none(),
+            Standing::Unknown | Standing::Away(_) => self.lease_is_valid(now),
+        }
     }
 
     /// Whether the last confirmation of the accounts is within the bound.

@@ -153,7 +153,7 @@ impl Authenticator {
         let proved = proved.filter(|proved| proved.fingerprint == fingerprint);
         let attempt = if proved.is_some() { None } else { Some(self.attempt(id, source, fingerprint)?) };
         let generation = self.principals.generation();
-        let account = self.accounts.read(id).await?;
+        let account = self.read_account(id).await?;
         let is_active = account.as_ref().is_some_and(|account| account.active);
         let stored = account.as_ref().and_then(|account| account.password_hash.clone());
         let password =

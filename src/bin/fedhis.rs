@@ -244,7 +244,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     if let Ok(version) = version {
         check_version(version)?;
     }
-    let service = Service::new(&config.his, verifier, Store::new(database.clone()));
+    let documents = Store::new(database.clone());
+    let service = Service::new(&config.his, verifier, documents.clone());
     let (listener, store) = (Listener::bind(&config.his.listen).await?, database.clone());
     tracing::info!("listening on {}", listener.address());
     // A database that is away at the start is no reason to stay away too: requests get 503 until it is there.
@@ -252,10 +253,13 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         loop {
             match version {
                 Ok(version) => match check_version(version) {
-                    Ok(()) => std::future::pending().await,
+                    Ok(()) => {
+                        documents.outage().answered();
+                        std::future::pending().await
+                    }
                     Err(failure) => return failure,
                 },
-                Err(DbError::Unavailable(_)) => tracing::warn!("the database is unavailable; requests get 503"),
+                Err(error @ DbError::Unavailable(_)) => documents.outage().failed(error.in_short()),
                 Err(error) => return Failure::Failed(error.into()),
             }
             tokio::time::sleep(SCHEMA_RETRY).await;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use super::outage::OutageLog;
 use super::route::{ReachedServer, ServerRoute};
 
 /// How often the server is asked whether it takes writes, and how long it may take to say so.
@@ -18,14 +19,18 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// How long after a failure the next attempt follows.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Keeps the sessions of a route with the primary, for as long as it is polled.
-pub async fn watch_over(route: &ServerRoute) {
+/// Keeps the sessions of a route with the primary, for as long as it is polled, and tells why there is none.
+pub async fn watch_over(route: &ServerRoute, outage: &OutageLog) {
     // What the operator knows: at first, that writes are taken.
     let mut takes_writes = true;
     loop {
-        if let Ok(reached) = route.reach().await {
-            route.keep_to(&reached.identity);
-            stay(route, reached, &mut takes_writes).await;
+        match route.reach().await {
+            Ok(reached) => {
+                outage.answered();
+                route.keep_to(&reached.identity);
+                stay(route, reached, &mut takes_writes).await;
+            }
+            Err(error) => outage.failed(error.in_short()),
         }
         sleep(RETRY).await;
     }

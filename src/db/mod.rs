@@ -8,6 +8,7 @@ pub mod backup;
 pub mod follow;
 pub mod foreign;
 pub mod hashes;
+pub mod outage;
 pub mod postgres;
 pub mod route;
 pub mod schema;
@@ -131,8 +132,13 @@ impl DbError {
         matches!(self, Self::Unavailable(_))
     }
 
+    /// Whether the database itself is away, not merely busy for this request or read-only.
+    pub fn is_outage(&self) -> bool {
+        self.is_unavailable() && self.waited_for().is_none() && !self.is_read_only()
+    }
+
     /// The reason alone, in one line.
-    fn in_short(&self) -> String {
+    pub fn in_short(&self) -> String {
         match self {
             Self::Unavailable(error) | Self::Failed(error) => cause(error.as_ref()),
             Self::Settings { problem, .. } => problem.clone(),

@@ -251,6 +251,11 @@ impl Prepared {
                 watch(authenticator.accounts().clone(), authenticator.freshness_bound(), &*authenticator).await;
             }
         });
+        let authenticator = Arc::clone(&self.authenticator);
+        supervise(control, "the watch over reads of accounts", move || {
+            let authenticator = Arc::clone(&authenticator);
+            async move { authenticator.keep_reading().await }
+        });
         if let Some(tls) = self.tls.clone() {
             supervise(control, "the watch over the certificates", move || Arc::clone(&tls).keep_current());
         }

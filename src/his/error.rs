@@ -288,15 +288,21 @@ impl From<DbError> for Problem {
         match error {
             // Whoever watches over the database has told it, once.
             error if error.is_read_only() => Self::DatabaseReadOnly,
-            DbError::Unavailable(_) => {
-                tracing::warn!("{error}");
-                match error.waited_for() {
-                    Some(WaitReason::Turn) => Self::Crowded,
-                    Some(WaitReason::Statement) => Self::TooSlow,
-                    Some(WaitReason::Lock) => Self::Locked,
-                    None => Self::DatabaseUnavailable,
+            DbError::Unavailable(_) => match error.waited_for() {
+                Some(reason) => {
+                    tracing::warn!("{error}");
+                    match reason {
+                        WaitReason::Turn => Self::Crowded,
+                        WaitReason::Statement => Self::TooSlow,
+                        WaitReason::Lock => Self::Locked,
+                    }
                 }
-            }
+                // The store has told it, once.
+                None => {
+                    tracing::debug!("{error}");
+                    Self::DatabaseUnavailable
+                }
+            },
             DbError::Failed(_) | DbError::Settings { .. } => {
                 tracing::error!("{error}");
                 Self::Internal

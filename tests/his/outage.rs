@@ -1,10 +1,14 @@
 //! The database goes and comes back.
 
+use std::io::BufRead;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use fedgate::config::StoreConfig;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::program::configuration_on;
 use crate::support::postgres::Cluster;
 use crate::support::{His, client, professional, root};
 
@@ -163,4 +167,49 @@ async fn one_host_of_several_is_enough_and_tls_is_verified() {
     config.uri = config.uri.replace("localhost", "127.0.0.1");
     let renamed = fedgate::db::postgres::connect(&config).await.map(|_| ());
     assert!(renamed.is_err(), "the certificate is for another name");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_the_database_is_away_is_told_once_however_many_ask_and_so_is_that_it_is_back() {
+    let cluster = Cluster::start();
+    let his = His::on(cluster.database().await).await;
+    let StoreConfig::Postgres(database) = &his.config else { unreachable!() };
+    let config = configuration_on(&his.scratch.0, &database.uri);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fedhis"));
+    let command = command.args(["serve", "--config"]).arg(&config).env("FEDGATE_LOG", "info");
+    let mut program = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let (lines, told) = (std::io::BufReader::new(program.stderr.take().unwrap()), Arc::new(Mutex::new(Vec::new())));
+    let kept = Arc::clone(&told);
+    std::thread::spawn(move || lines.lines().map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line)));
+    let find =
+        |words: &str| told.lock().unwrap().iter().filter(|line| line.contains(words)).cloned().collect::<Vec<_>>();
+    let until_told = async |words: &str| {
+        let deadline = Instant::now() + SOON;
+        while find(words).is_empty() {
+            assert!(Instant::now() < deadline, "{words}: {:?}", told.lock().unwrap());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    until_told("listening on").await;
+    let socket = fedgate::config::Address::Unix(his.scratch.0.join("his.sock"));
+    let ask = async || client::exchange(&socket, &his.request(&root(), "GET", "/people").head(), b"").await.status;
+    assert_eq!(ask().await, 200);
+    cluster.kill();
+    until_told("the database is away").await;
+    for _ in 0..50 {
+        assert_eq!(ask().await, 503);
+    }
+    let away = find("the database is away");
+    // A session that ended, and a socket that is not there: each reason once.
+    let reasons: std::collections::BTreeSet<_> = away.iter().map(|line| line.split("away: ").nth(1).unwrap()).collect();
+    assert!(away.len() == reasons.len() && away.len() <= 3, "{away:?}");
+    assert!(away.iter().any(|line| line.contains("No such file or directory")), "{away:?}");
+    assert!(find("unavailable").is_empty(), "{:?}", find("unavailable"));
+    assert!(find("answers again").is_empty());
+    cluster.resume();
+    until_told("the database answers again").await;
+    served_again("told once", ask).await;
+    assert_eq!(find("answers again").len(), 1);
+    program.kill().unwrap();
+    program.wait().unwrap();
 }

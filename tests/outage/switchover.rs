@@ -1,6 +1,7 @@
 //! Two servers at once: after a switchover new connections lead to the new primary, while the old one goes on answering those
 //! that are open.
 
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -102,6 +103,25 @@ fn is_refused(gateway: &Gateway, since: Instant, bound: Duration) {
     println!("outage, a switchover: refused for good after {:?}", since.elapsed());
 }
 
+/// Waits until the probe says ready, and the new primary lists the gateway with a lease.
+fn is_ready_and_listed(gateway: &Gateway) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let ready = gateway.admin_get("/readyz");
+        let mut status = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+        let status =
+            status.args(["status", "--json", "--config"]).arg(gateway.dir.join("fedgate.toml")).output().unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+        let listed = &told["instances"];
+        let is_listed = listed.as_array().is_some_and(|all| all.len() == 1) && listed[0]["lease"] == "valid";
+        if ready.status == 200 && ready.json()["accounts"]["lease_valid"] == true && is_listed {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{} {told}", ready.body);
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Opens several sessions of the pool.
 fn fill_the_pool(gateway: &Gateway) {
     thread::scope(|scope| {
@@ -159,6 +179,7 @@ fn a_switchover_that_breaks_no_session_is_noticed_by_where_new_connections_lead(
     switchover.switch();
     gateway.logged("new connections lead to another server", began, PATIENCE).expect("the operator is told");
     served(&gateway, 0, PATIENCE);
+    is_ready_and_listed(&gateway);
     is_refused(&gateway, switchover.revoke(), BOUND);
 }
 

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::config::SharesConfig;
 use crate::db::actor::ChangeActor;
+use crate::db::outage::OutageLog;
 use crate::db::{Database, DbError, follow};
 use crate::his::etag::IfMatch;
 use crate::his::json::Object;
@@ -74,9 +75,18 @@ macro_rules! each {
     ($self:ident, $store:ident => $call:expr) => {
         match $self {
             Self::Postgres($store) => $store.heeded(within_bound($call).await),
-            Self::Sqlite($store) => $call.await,
+            Self::Sqlite($store) => $store.heeded($call.await),
         }
     };
+}
+
+/// Tells the operator of what became of a call, where the database itself is the reason.
+fn tell<T>(outage: &OutageLog, answer: &Result<T, DbError>) {
+    match answer {
+        Ok(_) => outage.answered(),
+        Err(error) if error.is_outage() => outage.failed(error.in_short()),
+        Err(_) => {}
+    }
 }
 
 async fn within_bound<T>(call: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
@@ -86,9 +96,11 @@ async fn within_bound<T>(call: impl Future<Output = Result<T, DbError>>) -> Resu
 impl Store {
     /// The store in an opened database; whoever uses it has no share, but may use every connection.
     pub fn new(database: Database) -> Self {
+        let (away, back) = ("the database is away", "the database answers again");
+        let outage = Arc::new(OutageLog::new(away, "requests are answered 503 until it is there", back));
         match database {
-            Database::Postgres(pool) => Self::Postgres(Postgres::new(pool)),
-            Database::Sqlite(sqlite) => Self::Sqlite(SqliteStore::new(sqlite)),
+            Database::Postgres(pool) => Self::Postgres(Postgres::new(pool, outage)),
+            Database::Sqlite(sqlite) => Self::Sqlite(SqliteStore::new(sqlite, outage)),
         }
     }
 
@@ -108,10 +120,18 @@ impl Store {
         }
     }
 
+    /// Who tells the operator that the database is away.
+    pub fn outage(&self) -> &OutageLog {
+        match self {
+            Self::Postgres(store) => store.outage(),
+            Self::Sqlite(store) => store.outage(),
+        }
+    }
+
     /// Keeps to the primary, where that can be another server, for as long as it is polled.
     pub async fn watch_over(self) {
         match self {
-            Self::Postgres(store) => follow::watch_over(store.route()).await,
+            Self::Postgres(store) => follow::watch_over(store.route(), store.outage()).await,
             Self::Sqlite(_) => std::future::pending().await,
         }
     }

@@ -16,6 +16,7 @@ use super::sql::{self, Dialect, Table};
 use super::visible::seen;
 use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach, RecordText};
 use crate::db::actor::ChangeActor;
+use crate::db::outage::OutageLog;
 use crate::db::route::ServerRoute;
 use crate::db::{DbError, PooledSession, SessionPool, spelling};
 use crate::his::etag::IfMatch;
@@ -29,11 +30,12 @@ pub struct Postgres {
     pool: SessionPool,
     turns: StoreTurns,
     actor: Option<Arc<ChangeActor>>,
+    outage: Arc<OutageLog>,
 }
 
 impl Postgres {
-    pub(super) fn new(pool: SessionPool) -> Self {
-        Self { pool, turns: StoreTurns::default(), actor: None }
+    pub(super) fn new(pool: SessionPool, outage: Arc<OutageLog>) -> Self {
+        Self { pool, turns: StoreTurns::default(), actor: None, outage }
     }
 
     /// How many connections there are.
@@ -50,8 +52,13 @@ impl Postgres {
         self.pool.route()
     }
 
+    pub(super) fn outage(&self) -> &Arc<OutageLog> {
+        &self.outage
+    }
+
     /// A server that refuses writes may have been left behind: whoever watches looks at once.
     pub(super) fn heeded<T>(&self, answer: Result<T, DbError>) -> Result<T, DbError> {
+        super::tell(&self.outage, &answer);
         if answer.as_ref().is_err_and(DbError::is_read_only) {
             self.route().doubt();
         }

@@ -15,6 +15,7 @@ use super::sql::{self, Dialect, Table};
 use super::visible::seen;
 use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach, RecordText};
 use crate::db::actor::ChangeActor;
+use crate::db::outage::OutageLog;
 use crate::db::{DbError, READERS, Sqlite, spelling};
 use crate::his::etag::IfMatch;
 use crate::his::json::{self, Object, Value};
@@ -27,15 +28,26 @@ pub struct SqliteStore {
     sqlite: Sqlite,
     turns: StoreTurns,
     actor: Option<Arc<ChangeActor>>,
+    outage: Arc<OutageLog>,
 }
 
 impl SqliteStore {
-    pub(super) fn new(sqlite: Sqlite) -> Self {
-        Self { sqlite, turns: StoreTurns::default(), actor: None }
+    pub(super) fn new(sqlite: Sqlite, outage: Arc<OutageLog>) -> Self {
+        Self { sqlite, turns: StoreTurns::default(), actor: None, outage }
     }
 
     pub(super) fn sqlite(&self) -> Sqlite {
         self.sqlite.clone()
+    }
+
+    pub(super) fn outage(&self) -> &Arc<OutageLog> {
+        &self.outage
+    }
+
+    /// What became of a call, for who tells the operator.
+    pub(super) fn heeded<T>(&self, answer: Result<T, DbError>) -> Result<T, DbError> {
+        super::tell(&self.outage, &answer);
+        answer
     }
 
     /// How many connections there are for reads, which are the ones to share: writes take turns on one more.

@@ -1,0 +1,74 @@
+//! A database that answers the watch over the accounts, and lets nobody read them.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fedgate::config::{PostgresConfig, StoreConfig};
+use fedgate::db::{Database, schema};
+use tokio::runtime::Runtime;
+
+use crate::fixture::{Gateway, PATIENCE, password_hash};
+use crate::support::postgres::Cluster;
+use crate::support::postgres_text;
+use crate::{served, start, status};
+
+/// Waits until the operator's probe says ready, or not, and why.
+fn ready(gateway: &Gateway, status: u16, why: &str) {
+    let began = Instant::now();
+    loop {
+        let told = gateway.admin_get("/readyz");
+        if told.status == status && told.body.contains(why) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{status} {why}: {}", told.body);
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn accounts_that_cannot_be_read_while_the_watch_goes_on_are_told_with_the_cause_and_make_it_not_ready() {
+    let cluster = Cluster::start();
+    let runtime = Runtime::new().unwrap();
+    let owned = runtime.block_on(cluster.database_with_accounts(40, &password_hash()));
+    let sql = |statement: &str| runtime.block_on(postgres_text(&owned, statement));
+    let grants =
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO gateway; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO gateway";
+    sql(&format!("CREATE ROLE gateway LOGIN; {grants}"));
+    // The watch's session stays; it is the one that asks what changed.
+    let end_others = "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity WHERE usename = 'gateway' \
+                      AND query NOT LIKE '%fedgate_account_changes c ON%'";
+    let limited = PostgresConfig { uri: owned.uri.replace("user=postgres", "user=gateway"), ..owned.clone() };
+    let gateway = start(&limited, "");
+    served(&gateway, 0, PATIENCE);
+    ready(&gateway, 200, "\"fault\":null");
+    let restored = || {
+        let database = runtime.block_on(Database::open(&StoreConfig::Postgres(owned.clone()))).unwrap();
+        runtime.block_on(schema::migrate(&database)).unwrap();
+        sql(grants);
+    };
+    #[rustfmt::skip]
+    let cases: [(&str, &str, &dyn Fn(), bool); 4] = [
+        ("REVOKE SELECT ON people FROM gateway", "permission denied for table people", &|| _ = sql(grants), false),
+        ("ALTER ROLE gateway CONNECTION LIMIT 0", "too many connections for role", &|| _ = sql("ALTER ROLE gateway CONNECTION LIMIT -1"), true),
+        ("ALTER ROLE gateway NOLOGIN", "is not permitted to log in", &|| _ = sql("ALTER ROLE gateway LOGIN"), true),
+        ("DROP TABLE fedgate_logins", "the database lacks what fedgate adds", &restored, false),
+    ];
+    for (account, (broken, cause, mended, ends_sessions)) in cases.into_iter().enumerate() {
+        let began = Instant::now();
+        sql(broken);
+        if ends_sessions {
+            sql(end_others);
+        }
+        // Found out without a request, then told once, however many requests meet it.
+        ready(&gateway, 503, cause);
+        (0..20).for_each(|turn| assert_eq!(status(&gateway, 10 + account + turn % 10), 503, "{broken}"));
+        let line = gateway.log_line("accounts cannot be read", began).expect("the operator is told");
+        assert!(line.contains(cause) && line.contains("is not ready"), "{line}");
+        assert_eq!(gateway.log_lines("accounts cannot be read", began), 1, "{broken}");
+        assert_eq!(gateway.log_lines("cached rights are used no longer", began), 0, "{broken}: the watch goes on");
+        mended();
+        ready(&gateway, 200, "\"ready\":true");
+        gateway.logged("accounts can be read again", began, PATIENCE).expect("its end is told");
+        served(&gateway, account + 1, PATIENCE);
+    }
+}
