@@ -90,6 +90,8 @@ mod thalamus_pages;
 mod stores;
 #[path = "gateway/notices.rs"]
 mod notices;
+#[path = "gateway/half_closed.rs"]
+mod half_closed;
 #[path = "gateway/crowding.rs"]
 mod crowding;
 #[path = "gateway/dependencies.rs"]

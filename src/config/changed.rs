@@ -43,6 +43,7 @@ const CHANGED: &[ChangedDefault] = &[
     changed("gateway", "exposed_secrets", r#""warn""#, "a secret that everybody on the machine can read or write is refused"),
     changed("gateway", "core_dumps", "true", "neither program leaves a dump of its memory, and none of its own user can look into it"),
     changed("authentication", "upgrade_hashes", "true", "on a PostgreSQL database that a Thalamus made, hashes of passwords stay such as it reads"),
+    changed("limits", "half_closed_seconds", "0", "a client that closes its sending half behind a whole request is answered for 10 s"),
     changed("cors", "refuse_foreign_writes", "false", "a write that a page of another origin may have caused unasked is refused"),
     ChangedDefault {
         only_with: Some("name"),

@@ -99,6 +99,8 @@ pub struct LimitsConfig {
     pub bytes_per_second: u64,
     /// How long a connection may be silent between requests.
     pub idle: Duration,
+    /// How long a client that has closed its sending half is waited for.
+    pub half_closed: Duration,
 }
 
 /// Most that a head may be allowed to have.
@@ -137,6 +139,7 @@ section!(Limits {
     send_timeout_seconds: u64 = 30,
     bytes_per_second: u64 = 1024,
     idle_timeout_seconds: u64 = 60,
+    half_closed_seconds: u64 = 10,
 });
 
 impl Gateway {
@@ -268,6 +271,7 @@ impl Limits {
             body: check.seconds("limits.body_timeout_seconds", self.body_timeout_seconds, 1)?,
             send: check.seconds("limits.send_timeout_seconds", self.send_timeout_seconds, 1)?,
             idle: check.seconds("limits.idle_timeout_seconds", self.idle_timeout_seconds, 1)?,
+            half_closed: check.seconds("limits.half_closed_seconds", self.half_closed_seconds, 0)?,
         })
     }
 }

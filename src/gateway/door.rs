@@ -41,6 +41,8 @@ pub(super) struct Allowance {
     pub(super) any_origin: bool,
     /// Without a byte, before a request.
     pub(super) idle: Duration,
+    /// For an answer, once the client has closed its sending half.
+    pub(super) half_closed: Duration,
 }
 
 /// Lets connections in.
@@ -76,6 +78,7 @@ impl Door {
             body: Tempo::new(limits.body, limits.bytes_per_second),
             any_origin: cors.allowed == AllowedOrigins::Any,
             idle: limits.idle,
+            half_closed: limits.half_closed,
         };
         Self { inside, allowed, hosts, requests: limits.requests_per_connection, recorder, seats }
     }

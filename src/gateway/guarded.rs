@@ -4,7 +4,8 @@
 //! is held back until it is complete and checked; a body passes through while its framing is followed; what comes after
 //! it is held back again as the next head. A client that breaks the rules, or keeps them waiting, is answered here.
 
-use std::fmt;
+mod facts;
+
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
@@ -15,12 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use pingora_core::protocols::l4::socket::SocketAddr;
-use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::tls::{SslDigest, TlsRef};
-use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
-    UniqueIDType,
-};
+use pingora_core::protocols::{GetSocketDigest, Peek};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -48,6 +44,8 @@ pub(super) struct Guarded {
     /// The hosts that a target in absolute form may name beside `Host`.
     hosts: Arc<HostList>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// How long a client whose sending half is closed is waited for yet.
+    half_closed: Option<Pin<Box<Sleep>>>,
     began: Instant,
     recorder: Recorder,
     /// The record of a refusal, on its way to the disk.
@@ -77,6 +75,7 @@ impl Guarded {
             allowed,
             hosts,
             timer: Some(Box::pin(tokio::time::sleep(allowed.idle))),
+            half_closed: None,
             began: Instant::now(),
             recorder,
             kept: None,
@@ -231,6 +230,7 @@ impl Guarded {
             && self.released == 0
         {
             self.phase = Phase::Head;
+            self.half_closed = None;
             self.timer = Some(Box::pin(tokio::time::sleep(self.allowed.idle)));
             // What came while the request before was served is the next one, or its beginning.
             if !self.is_silent() {
@@ -250,17 +250,24 @@ impl Guarded {
 
     /// Keeps what comes before its turn, a head of it at most; ready when the client has gone. That one has gone who sent
     /// more is seen when it is written to.
+    ///
+    /// A client that has closed its sending half may wait for the answer (netcat does, and some probes), or have gone: TCP tells
+    /// no difference. So it is waited for, a while.
     fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut block = [0u8; 4096];
-        while self.held.len() <= self.allowed.head_bytes {
+        while self.half_closed.is_none() && self.held.len() <= self.allowed.head_bytes {
             let mut fresh = ReadBuf::new(&mut block);
-            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut fresh))?;
-            if fresh.filled().is_empty() {
-                return Poll::Ready(Ok(()));
+            match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut fresh)) {
+                Ok(()) if !fresh.filled().is_empty() => self.held.extend_from_slice(fresh.filled()),
+                // TLS without a word of goodbye ends as such; of a request that is there whole, nothing was cut off.
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Poll::Ready(Err(error)),
+                Ok(()) | Err(_) => self.half_closed = Some(Box::pin(tokio::time::sleep(self.allowed.half_closed))),
             }
-            self.held.extend_from_slice(fresh.filled());
         }
-        Poll::Pending
+        match &mut self.half_closed {
+            Some(timer) => timer.as_mut().poll(cx).map(Ok),
+            None => Poll::Pending,
+        }
     }
 
     /// Answers a refused request, once that is on record, for as long as that may take.
@@ -371,77 +378,10 @@ impl AsyncWrite for Guarded {
     }
 }
 
-#[async_trait]
-impl Shutdown for Guarded {
-    async fn shutdown(&mut self) {
-        Shutdown::shutdown(&mut self.inner).await;
-    }
-}
-
-impl UniqueID for Guarded {
-    fn id(&self) -> UniqueIDType {
-        self.inner.id()
-    }
-}
-
-impl Ssl for Guarded {
-    fn get_ssl(&self) -> Option<&TlsRef> {
-        self.inner.get_ssl()
-    }
-
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
-    }
-}
-
 /// Bytes are shown to nobody before they are judged; but whoever holds the stream may wait for the next request.
 #[async_trait]
 impl Peek for Guarded {
     async fn try_peek(&mut self, _bytes: &mut [u8]) -> io::Result<bool> {
         poll_fn(|cx| self.poll_request(cx)).await
-    }
-}
-
-impl GetTimingDigest for Guarded {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
-    }
-
-    fn get_read_pending_time(&self) -> Duration {
-        self.inner.get_read_pending_time()
-    }
-
-    fn get_write_pending_time(&self) -> Duration {
-        self.inner.get_write_pending_time()
-    }
-}
-
-impl GetProxyDigest for Guarded {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
-    }
-
-    fn set_proxy_digest(&mut self, digest: ProxyDigest) {
-        self.inner.set_proxy_digest(digest);
-    }
-}
-
-impl GetSocketDigest for Guarded {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
-    }
-
-    fn set_socket_digest(&mut self, digest: SocketDigest) {
-        self.inner.set_socket_digest(digest);
-    }
-}
-
-impl fmt::Debug for Guarded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guarded").field("inner", &self.inner).finish_non_exhaustive()
     }
 }

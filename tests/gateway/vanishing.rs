@@ -82,9 +82,14 @@ fn a_client_that_goes_away_around_the_answer_leaves_one_record() {
                 expected += 1;
                 until("a record", || records(&gateway).len() == expected);
                 let record = records(&gateway).pop().unwrap();
+                // Who has closed the connection over HTTP/1 may have closed the sending half alone, and is answered.
+                let told = match (version, leave) {
+                    ("HTTP/1", Leave::End) => (Some("allow"), Some("own"), Some(200)),
+                    _ => (Some("fail"), Some("client_gone"), Some(0)),
+                };
                 assert_eq!(
                     (record["decision"].as_str(), record["reason"].as_str(), record["status"].as_u64()),
-                    (Some("fail"), Some("client_gone"), Some(0)),
+                    told,
                     "{version}, {leave:?}, {method}: {record}"
                 );
             }
