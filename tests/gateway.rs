@@ -66,6 +66,8 @@ mod checks;
 mod escapes;
 #[path = "gateway/messages.rs"]
 mod messages;
+#[path = "gateway/compressed.rs"]
+mod compressed;
 #[path = "gateway/expiry.rs"]
 mod expiry;
 #[path = "gateway/proxies.rs"]

@@ -8,12 +8,12 @@ use crate::escape;
 
 /// A fault in the configuration; its text is one line for the operator.
 #[derive(Debug, Clone)]
-pub struct ConfigError(Box<Told>);
+pub struct ConfigError(Box<FaultText>);
 
 /// What is told of a fault.
 #[derive(Debug, Clone)]
-struct Told {
-    place: Place,
+struct FaultText {
+    place: FaultPlace,
     /// The key, with its section; empty where it is about none.
     key: String,
     /// The key as it is told.
@@ -24,18 +24,18 @@ struct Told {
 
 /// Where a fault is.
 #[derive(Debug, Clone)]
-enum Place {
+enum FaultPlace {
     File(PathBuf, Option<usize>),
     Environment,
 }
 
 impl Display for ConfigError {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let Told { place, key: _, name, problem, remedy } = &*self.0;
+        let FaultText { place, key: _, name, problem, remedy } = &*self.0;
         let place = match place {
-            Place::File(file, None) => file.display().to_string(),
-            Place::File(file, Some(line)) => format!("{}:{line}", file.display()),
-            Place::Environment => "environment".to_owned(),
+            FaultPlace::File(file, None) => file.display().to_string(),
+            FaultPlace::File(file, Some(line)) => format!("{}:{line}", file.display()),
+            FaultPlace::Environment => "environment".to_owned(),
         };
         // Values of the file and of the environment stand in it.
         f.write_str(&escape::shown(&format!("{place}: {name}{problem}; {remedy}")))
@@ -45,23 +45,23 @@ impl Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl ConfigError {
-    fn new(place: Place, key: &str, name: String, problem: String, remedy: String) -> Self {
-        Self(Box::new(Told { place, key: key.to_owned(), name, problem, remedy }))
+    fn new(place: FaultPlace, key: &str, name: String, problem: String, remedy: String) -> Self {
+        Self(Box::new(FaultText { place, key: key.to_owned(), name, problem, remedy }))
     }
 
     /// A fault of one key.
     pub(super) fn key(file: &Path, key: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(Place::File(file.to_owned(), None), key, format!("`{key}` "), problem.into(), remedy.into())
+        Self::new(FaultPlace::File(file.to_owned(), None), key, format!("`{key}` "), problem.into(), remedy.into())
     }
 
     /// A fault of a variable, with the key that it overrides.
     pub(super) fn variable(variable: &str, key: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::new(Place::Environment, key, format!("`{variable}` "), problem.into(), remedy.into())
+        Self::new(FaultPlace::Environment, key, format!("`{variable}` "), problem.into(), remedy.into())
     }
 
     /// The file itself cannot be read.
     pub(super) fn unreadable(file: &Path, source: &std::io::Error) -> Self {
-        let (place, problem) = (Place::File(file.to_owned(), None), format!("cannot be read ({source})"));
+        let (place, problem) = (FaultPlace::File(file.to_owned(), None), format!("cannot be read ({source})"));
         Self::new(place, "", String::new(), problem, "name an existing file with --config".into())
     }
 
@@ -77,7 +77,7 @@ impl ConfigError {
     pub(super) fn complaint(file: &Path, line: Option<usize>, key: &str, error: &toml::de::Error) -> Self {
         let name = if key.is_empty() { String::new() } else { format!("`{key}`: ") };
         let (problem, remedy) = (error.message().replace('\n', " "), "examples/fedgate.toml states every key".into());
-        Self::new(Place::File(file.to_owned(), line), key, name, problem, remedy)
+        Self::new(FaultPlace::File(file.to_owned(), line), key, name, problem, remedy)
     }
 
     /// The same, of the variable that holds the value, where one overrides the key.

@@ -105,6 +105,8 @@ pub struct PolicyConfig {
 pub struct RecordsConfig {
     /// A file they are appended to.
     pub file: Option<PathBuf>,
+    /// Whether stdout has a copy of each, beside the file.
+    pub stdout: bool,
     /// Whether those of refusals and of writes are on disk before the client is answered.
     pub durable: bool,
     /// How many requests of anonymous callers at one address have records of their own, in a minute; 0 is no limit.

@@ -61,6 +61,7 @@ pub(super) use section;
 section!(Policy { roles: PathBuf = "policies/roles.cfg".into(), history: String = "policy-history".into() });
 section!(Records {
     file: String = String::new(),
+    stdout: bool = true,
     durable: bool = true,
     anonymous_of_source_per_minute: u32 = 60,
     anonymous_per_minute: u32 = 600,
@@ -159,6 +160,10 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
     let authentication = raw.authentication.check(&check)?;
     // Before the upstream that it is where none is named.
     let his_listen = check.address("his.listen", &raw.his.listen)?;
+    if !raw.records.stdout && raw.records.file.is_empty() {
+        let remedy = "name a file in `records.file`, or leave the key out";
+        return Err(check.fault("records.stdout", "is false, and nothing else keeps records", remedy));
+    }
     let upstreams = check.upstreams(raw.upstream, &raw.his.listen)?;
     let secret_files = check.secret_files(&raw.store, &raw.assertion);
     Ok(Config {
@@ -173,6 +178,7 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
         policy: PolicyConfig { roles: check.path(raw.policy.roles), history: check.optional_path(&raw.policy.history) },
         records: RecordsConfig {
             file: check.optional_path(&raw.records.file),
+            stdout: raw.records.stdout,
             durable: raw.records.durable,
             anonymous_of_source_per_minute: raw.records.anonymous_of_source_per_minute,
             anonymous_per_minute: raw.records.anonymous_per_minute,

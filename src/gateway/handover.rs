@@ -25,7 +25,7 @@ use tokio::process::Child;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::pid_file::Origin;
+use super::pid_file::StartOrigin;
 
 /// Says to a successor what it is.
 const SUCCESSOR: &str = "FEDGATE_SUCCESSOR";
@@ -66,10 +66,10 @@ impl Inherited {
     }
 
     /// Whether a predecessor hands over; systemd's sockets come from none.
-    pub(super) fn origin(&self) -> Origin {
+    pub(super) fn origin(&self) -> StartOrigin {
         match self.predecessor {
-            Some(_) => Origin::Successor,
-            None => Origin::First,
+            Some(_) => StartOrigin::Successor,
+            None => StartOrigin::First,
         }
     }
 

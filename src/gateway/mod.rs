@@ -86,7 +86,7 @@ use fixed::FixedFiles;
 use handover::Inherited;
 use listen::{Course, Entrance, Entrances, Listeners, Shortage};
 use pace::Tempo;
-use pid_file::{Origin, PidFile};
+use pid_file::{PidFile, StartOrigin};
 use proxy::Gateway;
 use redirect::Redirect;
 use report::Reporter;
@@ -148,13 +148,14 @@ impl Prepared {
         let asked = Arc::new(Notify::new());
         let mut inherited = Inherited::take()?;
         let origin = inherited.origin();
-        if let (Some(path), Origin::First) = (&gateway.pid_file, origin) {
+        if let (Some(path), StartOrigin::First) = (&gateway.pid_file, origin) {
             pid_file::is_free(path).map_err(|error| ServeError::of_pid_file(Some(path), error))?;
         }
         let listeners = Listeners::open(&gateway, &mut inherited)?;
         let records = &self.config.records;
         let recorder = Recorder::start(Keeping {
             file: records.file.as_deref(),
+            stdout: records.stdout,
             answers_wait: records.durable,
             rates: Rates { of_source: records.anonymous_of_source_per_minute, in_all: records.anonymous_per_minute },
             reserve_bytes: records.reserve_bytes,

@@ -31,11 +31,11 @@ impl PidFile {
     ///
     /// # Errors
     /// It cannot be written, or another gateway holds it ([`PidFileError::Held`]).
-    pub(super) fn write(path: Option<&Path>, origin: Origin) -> Result<Self, PidFileError> {
+    pub(super) fn write(path: Option<&Path>, origin: StartOrigin) -> Result<Self, PidFileError> {
         let place = path.map(|path| {
             let file = match origin {
-                Origin::Successor => write(path)?,
-                Origin::First => claim(path, &beside(path))?,
+                StartOrigin::Successor => write(path)?,
+                StartOrigin::First => claim(path, &beside(path))?,
             };
             Ok::<_, PidFileError>((path.to_owned(), file))
         });
@@ -76,7 +76,7 @@ impl Drop for PidFile {
 
 /// Whom a gateway comes after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum StartOrigin {
     /// One that hands over to it, and holds the file.
     Successor,
     /// None that runs.
@@ -105,9 +105,9 @@ fn claim(path: &Path, beside: &Path) -> Result<File, PidFileError> {
     loop {
         // The lock of the one before is held until the new file is in its place, so that another finds one of them locked.
         let before = match free(path)? {
-            Found::Nothing => None,
-            Found::Left(file) => Some(file),
-            Found::Replaced => continue,
+            FormerFile::Nothing => None,
+            FormerFile::Left(file) => Some(file),
+            FormerFile::Replaced => continue,
         };
         let placed = match before {
             Some(_) => write_by(beside, || std::fs::rename(beside, path)),
@@ -122,7 +122,7 @@ fn claim(path: &Path, beside: &Path) -> Result<File, PidFileError> {
 }
 
 /// What stands in the place of a file, locked by nobody else.
-enum Found {
+enum FormerFile {
     Nothing,
     /// What a gateway has left that ended, or something else; locked now.
     Left(File),
@@ -131,12 +131,12 @@ enum Found {
 }
 
 /// Sees that no gateway holds a file.
-fn free(path: &Path) -> Result<Found, PidFileError> {
+fn free(path: &Path) -> Result<FormerFile, PidFileError> {
     // A pipe of that name is not waited for.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let mut file = match File::options().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(FormerFile::Nothing),
         Err(error) => return Err(error.into()),
     };
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -149,7 +149,7 @@ fn free(path: &Path) -> Result<Found, PidFileError> {
         Err(error) => return Err(io::Error::from(error).into()),
     }
     let is_same = path.metadata().is_ok_and(|now| file.metadata().is_ok_and(|then| now.ino() == then.ino()));
-    Ok(if is_same { Found::Left(file) } else { Found::Replaced })
+    Ok(if is_same { FormerFile::Left(file) } else { FormerFile::Replaced })
 }
 
 /// Sees that no other gateway holds the file, before anything else is begun.
@@ -295,12 +295,12 @@ mod tests {
         // What one has left that ended, and what is none.
         for left in ["4194304\n", "", "x"] {
             std::fs::write(&path, left).unwrap();
-            drop(PidFile::write(Some(&path), Origin::First).unwrap());
+            drop(PidFile::write(Some(&path), StartOrigin::First).unwrap());
         }
-        let first = PidFile::write(Some(&path), Origin::First).unwrap();
+        let first = PidFile::write(Some(&path), StartOrigin::First).unwrap();
         let held = |found: Result<(), PidFileError>| matches!(found, Err(PidFileError::Held(pid)) if pid == std::process::id().to_string());
-        assert!(held(PidFile::write(Some(&path), Origin::First).map(drop)) && held(is_free(&path)));
-        let successor = PidFile::write(Some(&path), Origin::Successor).unwrap();
+        assert!(held(PidFile::write(Some(&path), StartOrigin::First).map(drop)) && held(is_free(&path)));
+        let successor = PidFile::write(Some(&path), StartOrigin::Successor).unwrap();
         drop(first);
         assert!(!path.exists(), "one process writes for both here, so the first removes it");
         drop(successor);
@@ -325,9 +325,9 @@ mod tests {
     #[test]
     fn a_process_id_is_removed_by_its_own_process_alone() {
         let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
-        drop(PidFile::write(Some(&path), Origin::First).unwrap());
+        drop(PidFile::write(Some(&path), StartOrigin::First).unwrap());
         assert!(!path.exists());
-        let file = PidFile::write(Some(&path), Origin::First).unwrap();
+        let file = PidFile::write(Some(&path), StartOrigin::First).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         assert_eq!(
             Running::find(&path).unwrap().map(|running| running.pid().cast_unsigned()),

@@ -26,7 +26,7 @@ pub(super) fn listen() {
 
 struct Libraries {
     tracer: LogTracer,
-    window: Mutex<Window>,
+    window: Mutex<LineWindow>,
 }
 
 impl Log for Libraries {
@@ -40,9 +40,9 @@ impl Log for Libraries {
         }
         let place = self.window.lock().unwrap_or_else(PoisonError::into_inner).place(Instant::now());
         match place {
-            Place::Left => {}
-            Place::None => return,
-            Place::After(count) => tracing::warn!("{count} more lines of libraries were left out of this log"),
+            LinePlace::Left => {}
+            LinePlace::None => return,
+            LinePlace::After(count) => tracing::warn!("{count} more lines of libraries were left out of this log"),
         }
         let metadata = record.metadata().clone();
         // The line tells no target, and of these it is of use.
@@ -55,7 +55,7 @@ impl Log for Libraries {
 
 /// The lines of the last while.
 #[derive(Default)]
-struct Window {
+struct LineWindow {
     began: Option<Instant>,
     lines: u32,
     left_out: u64,
@@ -63,27 +63,27 @@ struct Window {
 
 /// Whether there is a place for one more line.
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
+enum LinePlace {
     Left,
     None,
     /// There is, and so many were left out before.
     After(u64),
 }
 
-impl Window {
-    fn place(&mut self, now: Instant) -> Place {
+impl LineWindow {
+    fn place(&mut self, now: Instant) -> LinePlace {
         let is_over = self.began.is_none_or(|began| now.saturating_duration_since(began) >= WINDOW);
         if is_over {
             let left_out = self.left_out;
             *self = Self { began: Some(now), lines: 1, left_out: 0 };
-            return if left_out > 0 { Place::After(left_out) } else { Place::Left };
+            return if left_out > 0 { LinePlace::After(left_out) } else { LinePlace::Left };
         }
         if self.lines >= MOST_LINES {
             self.left_out += 1;
-            return Place::None;
+            return LinePlace::None;
         }
         self.lines += 1;
-        Place::Left
+        LinePlace::Left
     }
 }
 
@@ -117,11 +117,11 @@ mod tests {
 
     #[test]
     fn libraries_have_a_bounded_number_of_lines_and_what_was_left_out_is_counted() {
-        let (mut window, began) = (Window::default(), Instant::now());
-        let taken = (0..100).filter(|_| window.place(began) == Place::Left).count();
+        let (mut window, began) = (LineWindow::default(), Instant::now());
+        let taken = (0..100).filter(|_| window.place(began) == LinePlace::Left).count();
         assert_eq!(taken, MOST_LINES as usize);
-        assert_eq!(window.place(began + WINDOW / 2), Place::None);
-        assert_eq!(window.place(began + WINDOW), Place::After(81));
-        assert_eq!(window.place(began + WINDOW), Place::Left);
+        assert_eq!(window.place(began + WINDOW / 2), LinePlace::None);
+        assert_eq!(window.place(began + WINDOW), LinePlace::After(81));
+        assert_eq!(window.place(began + WINDOW), LinePlace::Left);
     }
 }

@@ -71,6 +71,8 @@ pub struct Recorder {
 pub struct Keeping<'a> {
     /// The file; stdout alone where there is none.
     pub file: Option<&'a Path>,
+    /// Whether stdout has a copy of each, beside a file.
+    pub stdout: bool,
     /// Whether an answer may wait for its record to be on disk, or taken from stdout where there is no file.
     pub answers_wait: bool,
     /// How many records anonymous callers may cause.
@@ -124,14 +126,14 @@ impl Recorder {
                     let remedy = "`records.file` must name a file that can be written";
                     io::Error::new(error.kind(), format!("{}: {error}; {remedy}", path.display()))
                 });
-                Keeper::File(journal?, Printer::start()?)
+                Keeper::File(journal?, keeping.stdout.then(Printer::start).transpose()?)
             }
         };
         Self::with(keeper, keeping)
     }
 
     fn with(keeper: Keeper, keeping: Keeping<'_>) -> io::Result<Self> {
-        let Keeping { file, answers_wait, rates, reserve_bytes } = keeping;
+        let Keeping { file, stdout: _, answers_wait, rates, reserve_bytes } = keeping;
         let (sender, receiver) = channel(QUEUE);
         let state = Arc::new(State::new(answers_wait));
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
@@ -318,8 +320,8 @@ mod tests {
             Ok(())
         };
         let rates = Rates { of_source: 1, in_all: 0 };
-        let keeping = Keeping { file: Some(&path), answers_wait: true, rates, reserve_bytes: 0 };
-        let recorder = Recorder::with(Keeper::File(journal, Printer::start().unwrap()), keeping).unwrap();
+        let keeping = Keeping { file: Some(&path), stdout: true, answers_wait: true, rates, reserve_bytes: 0 };
+        let recorder = Recorder::with(Keeper::File(journal, Some(Printer::start().unwrap())), keeping).unwrap();
         let long = "x".repeat(2000);
         let record = Record {
             time: SystemTime::UNIX_EPOCH,

@@ -38,8 +38,8 @@ pub(super) enum Entry {
 
 /// What keeps the records.
 pub(super) enum Keeper {
-    /// A file, and stdout beside it.
-    File(Journal, Printer),
+    /// A file, and stdout beside it, where that is wanted.
+    File(Journal, Option<Printer>),
     /// stdout alone.
     Stdout(Stdout),
 }
@@ -223,9 +223,9 @@ impl Writer {
             self.try_to_the_end().await;
         }
         match (&mut self.keeper, batch.flush) {
-            (Keeper::File(_, printer), flush) => printer.print(&batch.lines, flush),
-            (Keeper::Stdout(_), Some(flushed)) => drop(flushed.send(())),
-            (Keeper::Stdout(_), None) => {}
+            (Keeper::File(_, Some(printer)), flush) => printer.print(&batch.lines, flush),
+            (Keeper::File(_, None) | Keeper::Stdout(_), Some(flushed)) => drop(flushed.send(())),
+            (Keeper::File(_, None) | Keeper::Stdout(_), None) => {}
         }
     }
 

@@ -289,7 +289,7 @@ fn every_record_of_an_id_is_shown_and_no_client_chooses_the_key() {
         gateway.record();
     }
     std::fs::rename(gateway.dir.join("records.jsonl"), gateway.dir.join("records.jsonl.1")).unwrap();
-    std::fs::write(gateway.dir.join("records.jsonl-20261101.gz"), "not read").unwrap();
+    std::fs::write(gateway.dir.join("records.jsonl-20261101.xz"), b"\xfd7zXZ\0not read").unwrap();
     let third = ask("/people/DOC", "ward-7/12");
     let config = ["--config".to_owned(), config.display().to_string()];
     let told = |id: &str, options: &[&str]| {
@@ -325,7 +325,7 @@ fn every_record_of_an_id_is_shown_and_no_client_chooses_the_key() {
     );
     let Told(code, _, complaint) = told("nobody-chose-it", &[]);
     assert!(
-        code == 1 && complaint.contains("not read, because compressed: ") && complaint.contains("records.jsonl.1"),
+        code == 1 && complaint.contains("20261101.xz (it is compressed by xz") && complaint.contains("records.jsonl.1"),
         "{complaint}"
     );
     // Of several of one request, the last one counts.

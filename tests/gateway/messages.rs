@@ -1,6 +1,7 @@
 //! What operators are told: with the path, the key and the remedy, and by the name of the program that they ran.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Instant;
 
@@ -60,6 +61,7 @@ fn a_key_that_is_encrypted_and_a_file_that_is_cut_off_are_called_that() {
     // The key that signs assertions.
     let file = place.dir.join("ed25519.pem").display().to_string();
     std::fs::write(&file, good[1].replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY")).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let keys = [("FEDGATE_ASSERTION_ALGORITHM", "EdDSA"), ("FEDGATE_ASSERTION_PRIVATE_KEY_FILE", file.as_str())];
     let (code, told) = check(&place, &keys);
     assert!(code == 2 && told.contains("holds a key that is encrypted") && told.contains(&file), "{told}");

@@ -4,6 +4,7 @@
 //! than the record is told as that.
 
 mod find;
+mod open;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use fedgate::path::parse_target;
 use fedgate::policy::{Decision, Method, PolicySet, Question};
 use fedgate::reload::read_policy;
 use fedgate::routes::{Resolution, Routes, Target, WriteGuard};
-use find::{Found, Named, Record, find, with_rotated};
+use find::{Found, Named, Record, RecordFiles, find, with_rotated};
 use serde_json::{Value, json};
 
 use crate::print::Report;
@@ -34,21 +35,22 @@ fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut Report) 
             "the request id is empty; it stands in the answer's `X-Request-Id` and in the record"
         )));
     }
-    let (files, compressed) = files(config, records)?;
+    let files = files(config, records)?;
     let names = |files: &[PathBuf]| files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
-    report.note("file", names(files.get(files.len().saturating_sub(1)..).unwrap_or_default()));
+    report.note("file", names(files.paths.get(files.paths.len().saturating_sub(1)..).unwrap_or_default()));
     let finding = find(&files, id)?;
     if finding.found.is_empty() {
-        let unread = match compressed.as_slice() {
+        let unread = match finding.unread.as_slice() {
             [] => String::new(),
-            compressed => format!("; not read, because compressed: {}", names(compressed)),
+            unread => format!("; not read: {}", unread.join(", ")),
         };
         return Err(anyhow!(
             "{} has no record of request {id}; a file that was moved away is named with --records FILE{unread}",
-            names(&files)
+            names(&files.paths)
         )
         .into());
     }
+    finding.unread.iter().for_each(|unread| report.warn(format!("not read, or not to its end: {unread}")));
     if finding.left_out > 0 {
         report.warn(format!("{} earlier records of {id} are not shown", finding.left_out));
     }
@@ -80,10 +82,10 @@ fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut Report) 
     outcome
 }
 
-/// The files to be read, the oldest first, and those that cannot be.
-fn files(config: &Config, records: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Failure> {
+/// The files to be read, the oldest first.
+fn files(config: &Config, records: &[PathBuf]) -> Result<RecordFiles, Failure> {
     if !records.is_empty() {
-        return Ok((records.to_vec(), vec![]));
+        return Ok(RecordFiles { paths: records.to_vec(), are_named: true });
     }
     let file = config.records.file.as_ref().ok_or_else(|| {
         Failure::Usage(anyhow!(
@@ -91,7 +93,7 @@ fn files(config: &Config, records: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<Path
             config.file.display()
         ))
     })?;
-    Ok(with_rotated(file))
+    Ok(RecordFiles { paths: with_rotated(file), are_named: false })
 }
 
 /// Tells of one record, and replays it if the policy was asked.

@@ -88,8 +88,9 @@ enum Command {
     Explain {
         /// The request id, as in the answer (`request_id`, X-Request-Id) and in the records; or one that a client chose.
         request_id: String,
-        /// The records, if not the `records.file` of the configuration and those rotated beside it; may stand several times.
-        #[arg(long, value_name = "FILE")]
+        /// The records, if not the `records.file` of the configuration and those rotated beside it; may stand several times. Files
+        /// may be compressed (gzip, zstd); - is standard input.
+        #[arg(long, value_name = "FILE|-")]
         records: Vec<PathBuf>,
         /// Print JSON: the record, and the decision that was replayed; also when that failed, with why.
         #[arg(long)]

@@ -5,19 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Context;
 use fedgate::observe::merged_id;
-use fedgate::regular;
 use serde::Deserialize;
+
+use super::open::RecordLines;
 
 /// Most records that are told of; a client may give all of its requests one id.
 const MOST_FOUND: usize = 10_000;
-/// What is no text to be read here.
-const COMPRESSED: [&str; 6] = ["gz", "xz", "zst", "bz2", "lz4", "zip"];
 
 /// The members of a record that are looked at; the others are left unread.
 #[derive(Deserialize)]
@@ -88,6 +86,15 @@ pub(super) struct Finding {
     pub(super) found: VecDeque<Found>,
     /// How many more there were, before those.
     pub(super) left_out: usize,
+    /// The files that could not be read, or not to their end, and why.
+    pub(super) unread: Vec<String>,
+}
+
+/// Which files are read, in which order.
+pub(super) struct RecordFiles {
+    pub(super) paths: Vec<PathBuf>,
+    /// Whether somebody has named each of them.
+    pub(super) are_named: bool,
 }
 
 impl Record {
@@ -107,10 +114,20 @@ impl Record {
 }
 
 /// All records of an id in these files, which are read in this order.
-pub(super) fn find(files: &[PathBuf], id: &str) -> anyhow::Result<Finding> {
+///
+/// # Errors
+/// One that was named cannot be read; of those that were found beside another, it is told in the finding.
+pub(super) fn find(files: &RecordFiles, id: &str) -> anyhow::Result<Finding> {
     let mut finding = Finding::default();
-    for file in files {
-        read(file, id, &mut finding).with_context(|| format!("{}: cannot be read", file.display()))?;
+    for file in &files.paths {
+        let fault = match read(file, id, &mut finding) {
+            Ok(()) => continue,
+            Err(fault) => fault,
+        };
+        if files.are_named || files.paths.last() == Some(file) {
+            return Err(fault).with_context(|| format!("{}: cannot be read", file.display()));
+        }
+        finding.unread.push(format!("{} ({fault})", file.display()));
     }
     // A request that began the merging has a record of its own; and that it began is of use where nothing says how it ended.
     let in_order = [Named::Own, Named::Merged, Named::Beyond, Named::Before];
@@ -131,8 +148,8 @@ fn read(file: &Path, id: &str, finding: &mut Finding) -> anyhow::Result<()> {
     let word = merged_id(id).map_or(id, |(ids, _)| ids);
     let escaped = serde_json::to_string(word)?;
     let escaped = escaped.trim_matches('"');
-    for line in BufReader::new(regular::open(file)?).split(b'\n') {
-        let line = line?;
+    let (mut lines, mut line) = (RecordLines::open(file)?, Vec::new());
+    while lines.next(&mut line)? {
         let line = String::from_utf8_lossy(&line);
         if !line.contains(escaped) {
             continue;
@@ -148,9 +165,9 @@ fn read(file: &Path, id: &str, finding: &mut Finding) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The file and those beside it whose names go on from its name (`records.jsonl.1`, `records.jsonl-20261129`), the oldest
-/// first; and those of them that are compressed, which are not read.
-pub(super) fn with_rotated(file: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
+/// The file and those beside it whose names go on from its name (`records.jsonl.1`, `records.jsonl-20261129.gz`), the oldest
+/// first.
+pub(super) fn with_rotated(file: &Path) -> Vec<PathBuf> {
     let name = file.file_name().unwrap_or_default().as_encoded_bytes();
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let is_rotated = |other: &OsStr| {
@@ -165,12 +182,10 @@ pub(super) fn with_rotated(file: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
         })
         .collect();
     rotated.sort();
-    let is_compressed =
-        |path: &PathBuf| path.extension().is_some_and(|end| COMPRESSED.iter().any(|known| end == *known));
-    let (compressed, mut files): (Vec<_>, Vec<_>) = rotated.into_iter().map(|(_, path)| path).partition(is_compressed);
+    let mut files: Vec<_> = rotated.into_iter().map(|(_, path)| path).collect();
     // One that was just moved away, and nothing was written since.
     if files.is_empty() || file.exists() {
         files.push(file.to_owned());
     }
-    (files, compressed)
+    files
 }
