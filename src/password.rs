@@ -145,14 +145,6 @@ pub fn can_sign_in(password: &[u8]) -> bool {
     !password.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n'))
 }
 
-/// Hashes a password with the default [`Cost`].
-///
-/// # Errors
-/// The password is longer than [`MAX_PASSWORD_BYTES`], or no salt could be drawn.
-pub fn hash(password: &[u8]) -> Result<String, PasswordError> {
-    hash_with(password, Cost::DEFAULT, &mut Arena::default())
-}
-
 /// Hashes a password as a kind has it.
 ///
 /// # Errors
@@ -178,7 +170,7 @@ fn random_salt() -> Result<[u8; SALT_BYTES], PasswordError> {
 /// Hashes a password into a PHC string (`$argon2id$v=19$m=…,t=…,p=1$salt$hash`) with memory of `arena`.
 ///
 /// # Errors
-/// As [`hash`]; or `cost` is outside what argon2 allows.
+/// The password is longer than [`MAX_PASSWORD_BYTES`], no salt could be drawn, or `cost` is outside what argon2 allows.
 pub fn hash_with(password: &[u8], cost: Cost, arena: &mut Arena) -> Result<String, PasswordError> {
     if password.len() > MAX_PASSWORD_BYTES {
         return Err(PasswordError::TooLong);
@@ -439,7 +431,9 @@ mod tests {
             assert_eq!((work(&stored), is_ordinary_hash(&stored)), (expected, is_ordinary), "{stored}");
         }
         assert_eq!(
-            hash(b"gnusolidario").map(|made| (work(&made), is_ordinary_hash(&made))).unwrap(),
+            make(b"gnusolidario", HashKind::Argon2id(Cost::DEFAULT))
+                .map(|made| (work(&made), is_ordinary_hash(&made)))
+                .unwrap(),
             (Cost::DEFAULT.work(), true)
         );
     }

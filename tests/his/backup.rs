@@ -102,8 +102,10 @@ async fn a_copy_is_restored_as_its_page_says() {
     let copy = scratch.0.join("copy.db");
     assert!(backup(&copy, &config).status.success());
     his.person("AFTER", "{}").await;
-    // As after a kill: what was written last is beside the file.
+    his.database.close();
     drop(his);
+    // As after a kill: what belongs to the store that is replaced is beside it.
+    fs::copy(scratch.0.join("fedgate.db"), scratch.0.join("fedgate.db-wal")).unwrap();
     let page = fs::read_to_string("docs/BACKUP.md").unwrap();
     let steps = page.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
     let steps = steps.replace("/backup/fedgate-2026-11-29.db", copy.to_str().unwrap());

@@ -59,7 +59,10 @@ fn accounts_that_cannot_be_read_while_the_watch_goes_on_are_told_with_the_cause_
         if ends_sessions {
             sql(end_others);
         }
-        // Found out without a request, then told once, however many requests meet it.
+        // Found out without a request, or sooner by one; then told once, however many requests meet it.
+        if account > 0 {
+            assert_eq!(status(&gateway, 30 + account), 503, "{broken}");
+        }
         ready(&gateway, 503, cause);
         (0..20).for_each(|turn| assert_eq!(status(&gateway, 10 + account + turn % 10), 503, "{broken}"));
         let line = gateway.log_line("accounts cannot be read", began).expect("the operator is told");
