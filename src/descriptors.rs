@@ -4,7 +4,20 @@
 //!
 //! Called by both programs when they begin to serve.
 
+use std::fs::File;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Files that a program opens while it starts, and some more.
+const AT_START: usize = 64;
+/// How long to wait before the next attempt to accept, where the system gives no more sockets.
+pub const RETRY: Duration = Duration::from_millis(50);
+/// How long none may have been wanting until there are enough of them.
+const SHORTAGE_OVER: Duration = Duration::from_secs(5);
 
 /// What a process needs beside its clients and their upstreams: the admin listener's connections, the store's, files.
 const OWN: usize = 128;
@@ -19,9 +32,73 @@ pub fn raise() -> Option<usize> {
     getrlimit(Resource::Nofile).current.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
+/// Sees that as many files can be opened as a program opens while it starts. What makes runtimes, and connectors to upstreams,
+/// panics where one cannot.
+///
+/// # Errors
+/// They cannot, and the text says what limits them.
+pub fn can_start() -> io::Result<()> {
+    let limit = raise();
+    let mut held = Vec::with_capacity(AT_START);
+    while held.len() < AT_START {
+        match File::open("/dev/null") {
+            Ok(file) => held.push(file),
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) => {
+                let remedy = "raise the limit of open files (`ulimit -n`, `LimitNOFILE` of systemd)";
+                let limit = limit.map_or("none".to_owned(), |limit| limit.to_string());
+                let text = format!(
+                    "{error}: {} more can be opened (the limit of this process is {limit}), and {AT_START} are needed to \
+                     start; {remedy}",
+                    held.len()
+                );
+                return Err(io::Error::new(error.kind(), text));
+            }
+            // Then it is for the configuration to be found wanting.
+            Err(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
 /// How many of the connections that are configured a limit bears: a client's may need another one to an upstream.
 pub fn connections(limit: Option<usize>, configured: usize) -> usize {
     limit.map_or(configured, |limit| configured.min((limit.saturating_sub(OWN) / 2).max(1)))
+}
+
+/// How many connections of its callers a limit bears for a service, which needs none to others for them.
+pub fn callers(limit: Option<usize>, configured: usize) -> usize {
+    limit.map_or(configured, |limit| configured.min(limit.saturating_sub(OWN).max(1)))
+}
+
+/// The limit that bears so many.
+pub fn needed_by_callers(connections: usize) -> usize {
+    connections.saturating_add(OWN)
+}
+
+/// Whether the system gives no more sockets; told when it begins and when it is over, by all listeners together.
+#[derive(Default)]
+pub struct SocketShortage(Mutex<Option<Instant>>);
+
+impl SocketShortage {
+    /// A connection could not be accepted.
+    pub fn is_felt(&self, error: &io::Error) {
+        if self.lock().replace(Instant::now()).is_none() {
+            tracing::error!(%error, "no connection can be accepted; is the limit of open files too low?");
+        }
+    }
+
+    /// One was accepted.
+    pub fn is_not_felt(&self) {
+        let mut last = self.lock();
+        if last.is_some_and(|last| last.elapsed() > SHORTAGE_OVER) {
+            *last = None;
+            tracing::info!("connections are accepted again");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The limit that bears so many connections.
@@ -40,6 +117,7 @@ mod tests {
             assert!(borne >= 1 && (borne == 1 || needed(borne) <= limit), "{limit}: {borne}");
         }
         assert_eq!(connections(Some(needed(20_000)), 20_000), 20_000);
+        assert_eq!((callers(Some(1024), 4096), callers(Some(needed_by_callers(4096)), 4096)), (1024 - OWN, 4096));
         assert_eq!(connections(None, 20_000), 20_000);
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
 use fedgate::assertion::Verifier;
-use fedgate::config::{Config, StoreConfig};
+use fedgate::config::{Config, ConnectionsConfig, StoreConfig};
 use fedgate::db::actor::ChangeActor;
 use fedgate::db::backup::{self, BackupError};
 use fedgate::db::{Database, DbError, hashes, schema};
@@ -125,6 +125,7 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: Arguments) -> Result<(), Failure> {
+    descriptors::can_start()?;
     let _log = observe::log_to_stderr().map_err(|error| Failure::Usage(error.into()))?;
     let dumps = dumps::forbid()?;
     parent::follow()?;
@@ -236,7 +237,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let mut hangup = signal(SignalKind::hangup())?;
     // What else there is to say of the file is about the gateway, which says it.
     config.loose_secrets().iter().for_each(|warning| tracing::warn!("{warning}"));
-    descriptors::raise();
+    let connections = bear(config.his.connections);
     let database = open(config).await?;
     let verifier = Verifier::from_config(&config.assertion)
         .map_err(|error| Failure::Usage(anyhow!("{}: {error}", config.file.display())))?;
@@ -283,12 +284,28 @@ async fn serve(config: &Config) -> Result<(), Failure> {
         }
     };
     let done = tokio::select! {
-        () = listener.serve(router(service), config.his.heads, stop) => Ok(()),
+        () = listener.serve(router(service), &connections, stop) => Ok(()),
         failure = outdated => Err(failure),
         never = ignore(&mut hangup) => match never {},
     };
     tokio::task::spawn_blocking(move || store.close()).await?;
     done
+}
+
+/// As many connections as are configured, or as the limit of open files bears.
+fn bear(configured: ConnectionsConfig) -> ConnectionsConfig {
+    let limit = descriptors::raise();
+    let wanted = configured.most.unwrap_or(usize::MAX);
+    let borne = descriptors::callers(limit, wanted);
+    if let Some(most) = configured.most.filter(|most| borne < *most) {
+        tracing::warn!(
+            "`his.connections` is {most}, and the limit of {} open files bears {borne}, which counts; raise the limit to {} \
+             (`LimitNOFILE` of systemd, `ulimit -n`), or lower the key",
+            limit.unwrap_or_default(),
+            descriptors::needed_by_callers(most)
+        );
+    }
+    ConnectionsConfig { most: (borne < usize::MAX).then_some(borne), ..configured }
 }
 
 async fn ignore(hangup: &mut Signal) -> Infallible {

@@ -57,6 +57,7 @@ const CHANGED: &[ChangedDefault] = &[
     changed("records", "anonymous_per_minute", "0", "over 600 requests a minute of all anonymous callers share a record"),
     changed("records", "reserve_mib", "0", "with less than 64 MiB free, anonymous callers share a record"),
     changed("store", "lock_timeout_ms", "10000", "a statement waits 2 s at most for a lock (before: 10 s; in an embedded store 5 s)"),
+    changed("his", "connections", "0", "the HIS holds 4096 connections at most; where there is no room, the one that has been silent for the longest goes"),
     // A year, which is about no limit.
     changed("his", "head_timeout_seconds", "31536000", "the HIS closes a connection whose head takes longer than 10 s"),
     changed("his", "idle_timeout_seconds", "31536000", "the HIS closes a connection that is silent for 600 s"),

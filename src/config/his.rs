@@ -34,6 +34,15 @@ pub struct HisConfig {
     pub stop_delay: Duration,
     /// Who may use how many of the connections to the store.
     pub shares: SharesConfig,
+    /// How many connections there may be, and what of their heads.
+    pub connections: ConnectionsConfig,
+}
+
+/// The connections of the HIS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionsConfig {
+    /// Most at a time; none: without bound.
+    pub most: Option<usize>,
     /// How long heads may take.
     pub heads: HeadsConfig,
 }

@@ -36,7 +36,7 @@ pub use exposure::SecretExposure;
 pub use faults::Examined;
 pub use fields::GuardConfig;
 pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};
-pub use his::{HeadsConfig, HisConfig, HisListen, SharesConfig};
+pub use his::{ConnectionsConfig, HeadsConfig, HisConfig, HisListen, SharesConfig};
 pub use origins::Origins;
 pub use route::RouteConfig;
 pub use tls::{

@@ -15,8 +15,9 @@ use super::gateway::{Gateway, Limits};
 use super::route::Route;
 use super::tls::Tls;
 use super::{
-    Address, AssertionConfig, AssertionKeys, Config, HeadsConfig, HisConfig, Origins, PolicyConfig, PostgresConfig,
-    RecordsConfig, Secrets, SharesConfig, SqliteConfig, StoreConfig, UpstreamConfig, upstreams::Upstream,
+    Address, AssertionConfig, AssertionKeys, Config, ConnectionsConfig, HeadsConfig, HisConfig, Origins, PolicyConfig,
+    PostgresConfig, RecordsConfig, Secrets, SharesConfig, SqliteConfig, StoreConfig, UpstreamConfig,
+    upstreams::Upstream,
 };
 use crate::regular;
 use crate::secret::Secret;
@@ -98,6 +99,7 @@ section!(His {
     ask_current_password: bool = true,
     refuse_common_passwords: bool = true,
     stop_delay_seconds: u64 = 0,
+    connections: usize = 4096,
     head_timeout_seconds: u64 = 10,
     idle_timeout_seconds: u64 = 600,
     caller_share_percent: u64 = 50,
@@ -199,9 +201,12 @@ pub(super) fn check(raw: Raw, file: &Path, secrets: Secrets) -> Result<Config, C
             ask_current_password: raw.his.ask_current_password,
             refuse_common_passwords: raw.his.refuse_common_passwords,
             stop_delay: check.seconds("his.stop_delay_seconds", raw.his.stop_delay_seconds, 0)?,
-            heads: HeadsConfig {
-                timeout: check.seconds("his.head_timeout_seconds", raw.his.head_timeout_seconds, 1)?,
-                idle: check.seconds("his.idle_timeout_seconds", raw.his.idle_timeout_seconds, 1)?,
+            connections: ConnectionsConfig {
+                most: Some(raw.his.connections).filter(|most| *most > 0),
+                heads: HeadsConfig {
+                    timeout: check.seconds("his.head_timeout_seconds", raw.his.head_timeout_seconds, 1)?,
+                    idle: check.seconds("his.idle_timeout_seconds", raw.his.idle_timeout_seconds, 1)?,
+                },
             },
             shares: SharesConfig {
                 caller_percent: check.percent("his.caller_share_percent", raw.his.caller_share_percent)?,

@@ -5,8 +5,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use pingora_core::server::ShutdownWatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +23,7 @@ use super::preface::{self, PrefaceError};
 use super::socket::{Socket, Transport};
 use super::tls::{Tls, noting};
 use crate::config::{GatewayConfig, ProxiesConfig};
+use crate::descriptors::{self, SocketShortage};
 
 /// The address of whom a balancer does not tell.
 const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -31,10 +32,6 @@ const TLS_BUFFER: usize = 16 * 1024;
 /// How long, and for how many bytes, a connection is kept whose handshake failed, so that its client hears why.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
-/// How long to wait when the system gives no more sockets.
-const OUT_OF_SOCKETS: Duration = Duration::from_millis(50);
-/// How long none may have been wanting until there are enough of them.
-const SHORTAGE_OVER: Duration = Duration::from_secs(5);
 
 /// Accepts connections for one door.
 #[derive(Clone)]
@@ -47,33 +44,7 @@ pub(super) struct Entrance {
     pub(super) patience: Duration,
     /// How fast a client must take an answer.
     pub(super) send: Tempo,
-    pub(super) shortage: Arc<Shortage>,
-}
-
-/// Whether the system gives no more sockets; told when it begins and when it is over, by all listeners together.
-#[derive(Default)]
-pub(super) struct Shortage(Mutex<Option<Instant>>);
-
-impl Shortage {
-    /// A connection could not be accepted.
-    fn is_felt(&self, error: &io::Error) {
-        if self.lock().replace(Instant::now()).is_none() {
-            tracing::error!(%error, "no connection can be accepted; is the limit of open files too low?");
-        }
-    }
-
-    /// One was accepted.
-    fn is_not_felt(&self) {
-        let mut last = self.lock();
-        if last.is_some_and(|last| last.elapsed() > SHORTAGE_OVER) {
-            *last = None;
-            tracing::info!("connections are accepted again");
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    pub(super) shortage: Arc<SocketShortage>,
 }
 
 /// Who accepts on each kind of listener.
@@ -210,7 +181,7 @@ impl Entrance {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     self.shortage.is_felt(&error);
-                    tokio::time::sleep(OUT_OF_SOCKETS).await;
+                    tokio::time::sleep(descriptors::RETRY).await;
                 }
             }
         }

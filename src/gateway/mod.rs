@@ -73,7 +73,7 @@ use crate::accounts::{Accounts, watch};
 use crate::assertion::Minter;
 use crate::authn::Authenticator;
 use crate::config::{Config, GatewayConfig, LimitsConfig};
-use crate::descriptors;
+use crate::descriptors::{self, SocketShortage};
 use crate::observe::{Keeping, Rates, Recorder};
 use crate::pipeline::Pipeline;
 use crate::policy::PolicySet;
@@ -84,7 +84,7 @@ use clocks::Clocks;
 use door::{Door, Inside, Seats};
 use fixed::FixedFiles;
 use handover::Inherited;
-use listen::{Course, Entrance, Entrances, Listeners, Shortage};
+use listen::{Course, Entrance, Entrances, Listeners};
 use pace::Tempo;
 use pid_file::{PidFile, StartOrigin};
 use proxy::Gateway;
@@ -317,7 +317,7 @@ impl Prepared {
         let port = gateway.listen.first().map(SocketAddr::port).filter(|port| *port != 443);
         let redirect = Arc::new(HttpServer::new_app(Redirect { port, hosts: gateway.hosts.clone() }));
         let admin = Arc::new(HttpServer::new_app(admin));
-        let shortage = Arc::new(Shortage::default());
+        let shortage = Arc::new(SocketShortage::default());
         let hosts = Arc::new(gateway.hosts.clone());
         let entrance = |inside, seats, tls| Entrance {
             door: Arc::new(Door::new(inside, limits, &self.config.cors, Arc::clone(&hosts), recorder.clone(), seats)),

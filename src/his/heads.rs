@@ -10,8 +10,8 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -24,14 +24,31 @@ use crate::config::HeadsConfig;
 pub(super) struct CountedReads<S> {
     stream: S,
     reads: Arc<AtomicU64>,
+    silence: Arc<HeadSilence>,
 }
 
 impl<S> CountedReads<S> {
-    /// The connection, and the timer for its heads.
-    pub(super) fn new(stream: S, limits: HeadsConfig) -> (Self, HeadTimer) {
+    /// The connection, and the timer for its heads; `silence` is told of both.
+    pub(super) fn new(stream: S, limits: HeadsConfig, silence: &Arc<HeadSilence>) -> (Self, HeadTimer) {
         let reads = Arc::new(AtomicU64::new(0));
-        let timer = HeadTimer { reads: Arc::clone(&reads), limits, is_begun: AtomicBool::new(false) };
-        (Self { stream, reads }, timer)
+        let is_begun = AtomicBool::new(false);
+        let timer = HeadTimer { reads: Arc::clone(&reads), limits, is_begun, silence: Arc::clone(silence) };
+        (Self { stream, reads, silence: Arc::clone(silence) }, timer)
+    }
+}
+
+/// Since when a connection has been waiting for a head of which nothing has come.
+#[derive(Default)]
+pub(super) struct HeadSilence(Mutex<Option<Instant>>);
+
+impl HeadSilence {
+    /// Since when, if it is silent.
+    pub(super) fn since(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn becomes(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 }
 
@@ -41,6 +58,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for CountedReads<S> {
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, bytes));
         if bytes.filled().len() > before {
             self.reads.fetch_add(1, Ordering::Relaxed);
+            self.silence.becomes(None);
         }
         Poll::Ready(read)
     }
@@ -78,6 +96,7 @@ pub(super) struct HeadTimer {
     limits: HeadsConfig,
     /// Whether a head was waited for before.
     is_begun: AtomicBool,
+    silence: Arc<HeadSilence>,
 }
 
 impl Timer for HeadTimer {
@@ -87,6 +106,7 @@ impl Timer for HeadTimer {
 
     fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Sleep>> {
         let is_kept = self.is_begun.swap(true, Ordering::Relaxed);
+        self.silence.becomes(Some(Instant::now()));
         let limit = if is_kept { self.limits.idle } else { self.limits.timeout };
         Box::pin(HeadSleep {
             reads: Arc::clone(&self.reads),

@@ -9,18 +9,18 @@ use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::Listener as Accept;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::heads::CountedReads;
-use crate::config::{Address, HeadsConfig};
+use super::seats::{ConnectionSeats, Seated};
+use crate::config::{Address, ConnectionsConfig, HeadsConfig};
+use crate::descriptors::{self, SocketShortage};
 use crate::ports;
 
 /// How long a stop waits for requests in flight.
@@ -96,7 +96,7 @@ impl Listener {
     }
 
     /// Serves until `stop` is ready; then requests in flight are finished, for 10 seconds at most.
-    pub async fn serve(self, router: Router, limits: HeadsConfig, stop: impl Future<Output = ()>) {
+    pub async fn serve(self, router: Router, limits: &ConnectionsConfig, stop: impl Future<Output = ()>) {
         match self {
             Self::Tcp(listener) => serve(listener, router, limits, stop).await,
             Self::Unix(listener) => serve(listener, router, limits, stop).await,
@@ -104,31 +104,73 @@ impl Listener {
     }
 }
 
-async fn serve<L: Accept>(mut listener: L, router: Router, limits: HeadsConfig, stop: impl Future<Output = ()>) {
+/// A socket that accepts.
+trait Accept {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn accept_one(&self) -> impl Future<Output = io::Result<Self::Stream>>;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept_one(&self) -> io::Result<TcpStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept_one(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+async fn serve<L: Accept>(listener: L, router: Router, limits: &ConnectionsConfig, stop: impl Future<Output = ()>) {
     let (stopping, is_stopping) = watch::channel(());
-    // It owns the connections, and ends them when it is dropped.
-    let mut connections = JoinSet::new();
+    let (mut seats, shortage) = (ConnectionSeats::new(limits.most), SocketShortage::default());
+    let heads = limits.heads;
     let mut stop = pin!(stop);
     loop {
-        tokio::select! {
+        let accepted = tokio::select! {
             () = &mut stop => break,
-            (stream, _) = listener.accept() => {
-                connections.spawn(converse(stream, router.clone(), limits, is_stopping.clone()));
+            accepted = async { seats.room().await; tokio::select! {
+                accepted = listener.accept_one() => Some(accepted),
+                () = seats.ended() => None,
+            } } => accepted,
+        };
+        match accepted {
+            Some(Ok(stream)) => {
+                shortage.is_not_felt();
+                let (router, is_stopping) = (router.clone(), is_stopping.clone());
+                seats.hold(|seated| converse(stream, router, heads, seated, is_stopping));
             }
-            Some(_) = connections.join_next() => {}
+            // The caller went away while it waited.
+            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Some(Err(error)) => {
+                shortage.is_felt(&error);
+                seats.make_room();
+                let _ = tokio::time::timeout(descriptors::RETRY, seats.ended()).await;
+            }
+            None => {}
         }
     }
     drop((listener, stopping));
-    let finished = async { while connections.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(STOP_TIMEOUT, finished).await;
+    let _ = tokio::time::timeout(STOP_TIMEOUT, seats.all_ended()).await;
 }
 
 /// One connection, until it ends; when the service stops, until its request is answered.
-async fn converse<S>(stream: S, router: Router, limits: HeadsConfig, mut is_stopping: watch::Receiver<()>)
-where
+async fn converse<S>(
+    stream: S,
+    router: Router,
+    limits: HeadsConfig,
+    seated: Seated,
+    mut is_stopping: watch::Receiver<()>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (stream, timer) = CountedReads::new(stream, limits);
+    let (stream, timer) = CountedReads::new(stream, limits, &seated.silence);
     let mut builder = http1::Builder::new();
     // What is set here is whether there is a limit; how long it is, is the timer's.
     builder.timer(timer).header_read_timeout(limits.timeout);
@@ -139,6 +181,14 @@ where
         _ = is_stopping.changed() => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        // Nothing of a request has come, or it is answered first.
+        () = seated.leave.notified() => match seated.silence.since() {
+            Some(_) => return,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
     if let Err(error) = ended {

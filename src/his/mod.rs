@@ -22,6 +22,7 @@ mod budget;
 mod content;
 mod date;
 mod hashing;
+mod seats;
 mod heads;
 mod list;
 mod listen;

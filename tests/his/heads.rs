@@ -14,7 +14,7 @@ const HEAD: Duration = Duration::from_millis(400);
 /// A service with little time for heads, and a connection to it.
 async fn hasty(idle: Duration) -> (His, His, TcpStream) {
     let usual = His::on_sqlite().await;
-    let his = usual.with(|his| his.heads = HeadsConfig { timeout: HEAD, idle }).await;
+    let his = usual.with(|his| his.connections.heads = HeadsConfig { timeout: HEAD, idle }).await;
     let stream = connection(&his).await;
     (usual, his, stream)
 }
@@ -75,7 +75,7 @@ async fn a_kept_connection_lives_on_for_longer_than_a_head_may_take_and_not_for_
         tokio::time::sleep(HEAD * 2).await;
     }
     assert_eq!(ask(&his, &mut kept).await, 200);
-    let his = usual.with(|his| his.heads = HeadsConfig { timeout: PATIENCE * 10, idle: HEAD }).await;
+    let his = usual.with(|his| his.connections.heads = HeadsConfig { timeout: PATIENCE * 10, idle: HEAD }).await;
     let mut idle = connection(&his).await;
     assert_eq!(ask(&his, &mut idle).await, 200);
     assert!(ends(idle).await);
@@ -101,7 +101,7 @@ async fn a_slow_body_has_its_own_time_and_a_socket_the_same_limits() {
     let _his = usual
         .with(|his| {
             his.listen = Address::Unix(path.clone());
-            his.heads = HeadsConfig { timeout: HEAD, idle: HEAD };
+            his.connections.heads = HeadsConfig { timeout: HEAD, idle: HEAD };
         })
         .await;
     assert!(ends(UnixStream::connect(&path).await.unwrap()).await);

@@ -33,6 +33,7 @@ mod pressure;
 mod crash;
 mod program;
 mod room;
+mod seats;
 mod servers;
 mod site;
 mod spelling;

@@ -103,6 +103,20 @@ fn without_threads_both_programs_end_with_a_sentence() {
 }
 
 #[test]
+fn without_descriptors_both_programs_end_with_a_sentence() {
+    for program in [env!("CARGO_BIN_EXE_fedhis"), env!("CARGO_BIN_EXE_fedgate")] {
+        for limit in [4, 7, 17, 40] {
+            let script = format!("ulimit -n {limit} && exec \"$0\" serve --config /none");
+            let out = Command::new("sh").args(["-c", &script, program]).output().unwrap();
+            let told = String::from_utf8_lossy(&out.stderr);
+            assert!(!told.contains("panicked") && told.lines().count() == 1, "{limit}: {told}");
+            assert!(told.contains(&format!("the limit of this process is {limit}")), "{limit}: {told}");
+            assert_eq!(out.status.code(), Some(1), "{limit}: {told}");
+        }
+    }
+}
+
+#[test]
 fn a_migration_tells_of_a_column_that_takes_one_id_for_another_and_how_that_is_mended() {
     let scratch = Scratch::new();
     let config = configuration(&scratch.0);

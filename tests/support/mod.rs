@@ -17,8 +17,8 @@ use std::time::{Duration, SystemTime};
 
 use fedgate::assertion::{Claims, Minter, Scope, Verifier};
 use fedgate::config::{
-    Address, AssertionConfig, AssertionKeys, HashesConfig, HeadsConfig, HisConfig, PostgresConfig, SharesConfig,
-    SqliteConfig, StoreConfig,
+    Address, AssertionConfig, AssertionKeys, ConnectionsConfig, HashesConfig, HeadsConfig, HisConfig, PostgresConfig,
+    SharesConfig, SqliteConfig, StoreConfig,
 };
 use fedgate::db::{Database, schema};
 use fedgate::his::store::Store;
@@ -153,7 +153,10 @@ impl His {
             refuse_common_passwords: true,
             stop_delay: Duration::ZERO,
             shares: SharesConfig { caller_percent: 50, write_percent: 75 },
-            heads: HeadsConfig { timeout: Duration::from_secs(10), idle: Duration::from_secs(600) },
+            connections: ConnectionsConfig {
+                most: None,
+                heads: HeadsConfig { timeout: Duration::from_secs(10), idle: Duration::from_secs(600) },
+            },
         };
         Self::serve(config, scratch, his).await
     }
@@ -179,7 +182,7 @@ impl His {
             Listener::Unix(_) => address,
         };
         let server = tokio::spawn(async move {
-            listener.serve(router(service), his.heads, std::future::pending()).await;
+            listener.serve(router(service), &his.connections, std::future::pending()).await;
         });
         let minter = Minter::from_config(&assertion).unwrap();
         Self { address, database, store, minter, config, scratch, his, server }

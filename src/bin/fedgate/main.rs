@@ -25,7 +25,7 @@ use fedgate::db::{Database, DbError, schema};
 use fedgate::dumps::{self, ForbiddenDumps};
 use fedgate::gateway::{Prepared, ServeError};
 use fedgate::password::{self, Cost, HashKind};
-use fedgate::{arguments, observe, parent, threads};
+use fedgate::{arguments, descriptors, observe, parent, threads};
 
 pub(crate) use print::print_line;
 
@@ -146,7 +146,8 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
-    let log = observe::log_to_stderr().map_err(|error| Failure::Usage(error.into()));
+    let enough = descriptors::can_start().map_err(Failure::from);
+    let log = enough.and_then(|()| observe::log_to_stderr().map_err(|error| Failure::Usage(error.into())));
     let started = log.and_then(|log| Ok((log, dumps::forbid()?)));
     // The log ends before the last word, which says how the command ended.
     match started.and_then(|(_log, dumps)| run(arguments.command, arguments.config, dumps)) {
