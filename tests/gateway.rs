@@ -68,6 +68,8 @@ mod escapes;
 mod messages;
 #[path = "gateway/compressed.rs"]
 mod compressed;
+#[path = "gateway/embedded_store.rs"]
+mod embedded_store;
 #[path = "gateway/expiry.rs"]
 mod expiry;
 #[path = "gateway/proxies.rs"]

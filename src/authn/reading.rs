@@ -3,7 +3,8 @@
 //! The one rule: a read that fails while the watch goes on is told with its cause and makes this instance not ready, until one
 //! succeeds. So that it is found out without a request, and its end without one too, nobody's account is read again and again.
 //!
-//! A role that may have no more sessions, a right that was revoked, a table that is gone: the watch sees none of these.
+//! A role that may have no more sessions, a right that was revoked, a table that is gone: the watch sees none of these. A single
+//! row that cannot be read makes nobody else's unreadable: it is told with its cause, and this instance stays ready.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::Authenticator;
 use super::standing::Standing;
 use crate::accounts::{Account, AccountsError};
 use crate::db::outage::OutageLog;
+use crate::escape;
 
 /// How often an account is read when no request fails, and when the last read did.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -28,18 +30,28 @@ pub(super) struct AccountReading {
     /// That a request could not read an account.
     failed: Notify,
     outage: OutageLog,
+    /// Whose account a request could not read, and why, until it is known whether that holds for every account.
+    single: Mutex<Option<String>>,
+    singles: OutageLog,
 }
 
 impl AccountReading {
     pub(super) fn new() -> Self {
         let follows = "whoever is not cached is answered 503, and this gateway is not ready";
         let outage = OutageLog::new("accounts cannot be read", follows, "accounts can be read again");
-        Self { fault: Mutex::default(), failed: Notify::new(), outage }
+        let (failed, follows) = ("an account could not be read, others can", "its holder is answered 503");
+        let singles = OutageLog::new(failed, follows, "no single account has failed to be read of late");
+        Self { fault: Mutex::default(), failed: Notify::new(), outage, single: Mutex::default(), singles }
     }
 
     /// Why accounts cannot be read, if that is so.
     pub(super) fn fault(&self) -> Option<String> {
         self.lock().clone()
+    }
+
+    /// What a request could not read since this was asked last.
+    fn take_single(&self) -> Option<String> {
+        self.single.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<String>> {
@@ -52,7 +64,11 @@ impl Authenticator {
     pub(super) async fn read_account(&self, id: &str) -> Result<Option<Account>, AccountsError> {
         let read = self.accounts.read(id).await;
         // That all are busy is no fault of the accounts.
-        if read.as_ref().is_err_and(|error| !error.is_passing()) {
+        if let Err(error) = &read
+            && !error.is_passing()
+        {
+            let told = format!("`{}`: {}", escape::name(id), cause(error));
+            *self.reading.single.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
             self.reading.failed.notify_one();
         }
         read
@@ -71,6 +87,7 @@ impl Authenticator {
 
     /// Whether accounts can be read, or the watch tells why they cannot.
     async fn look(&self) -> bool {
+        let single = self.reading.take_single();
         if !matches!(*self.standing.borrow(), Standing::Confirmed) {
             *self.reading.lock() = None;
             return true;
@@ -80,6 +97,10 @@ impl Authenticator {
             Ok(_) => {
                 *self.reading.lock() = None;
                 self.reading.outage.answered();
+                match single {
+                    Some(told) => self.reading.singles.failed(told),
+                    None => self.reading.singles.answered(),
+                }
                 true
             }
             Err(error) if error.is_passing() => self.reading.fault().is_none(),

@@ -30,6 +30,7 @@ mod pieces;
 mod password;
 mod people;
 mod pressure;
+mod causes;
 mod crash;
 mod program;
 mod room;

@@ -1,0 +1,48 @@
+//! A store that answers and cannot do what is asked: the log of the service tells why, and clients are not told.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use crate::support::{His, root};
+
+/// A log that is read here.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Heard {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn a_failing_statement_is_told(his: His, cause: &str) {
+    let heard = Heard::default();
+    let writer = heard.clone();
+    let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    // Of this thread, which runs all of the service here.
+    let _log = tracing::subscriber::set_default(log);
+    his.person("ANA", "{}").await;
+    his.sql("ALTER TABLE pols RENAME TO pols_away").await;
+    let reply = his.get(&root(), "/pols/ANA").await;
+    his.sql("ALTER TABLE pols_away RENAME TO pols").await;
+    let told = String::from_utf8(heard.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(reply.status, 500);
+    assert!(!reply.text().contains("pols"), "{}", reply.text());
+    assert!(told.contains("ERROR") && told.contains(cause), "{told}");
+    assert_eq!(his.get(&root(), "/pols/ANA").await.status, 200);
+}
+
+#[tokio::test]
+async fn sqlite_tells_why_a_read_fails() {
+    a_failing_statement_is_told(His::on_sqlite().await, "no such table").await;
+}
+
+#[tokio::test]
+async fn postgres_tells_why_a_read_fails() {
+    a_failing_statement_is_told(His::on_postgres().await, "does not exist").await;
+}
