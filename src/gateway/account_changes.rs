@@ -21,22 +21,16 @@ const MOST: u32 = 500;
 /// Records changes of accounts for ever.
 pub(super) async fn record(authenticator: Arc<Authenticator>, recorder: Recorder) {
     let mut epoch = authenticator.epoch();
-    let mut fault: Option<String> = None;
+    let mut fault = LastingFault::default();
     loop {
         epoch.borrow_and_update();
         let done = record_some(&authenticator, &recorder).await;
-        let now = match &done {
-            Ok(_) => None,
+        match &done {
+            Ok(_) => fault.ends(),
             // The watch over the accounts tells of it.
-            Err(AccountsError::Standby | AccountsError::AnotherServer | AccountsError::NotMigrated) => fault.clone(),
-            Err(error) => Some(error.to_string()),
-        };
-        match (&fault, &now) {
-            (None, Some(error)) => tracing::warn!("changes of accounts are not recorded for now: {error}"),
-            (Some(_), None) => tracing::info!("changes of accounts are recorded again"),
-            _ => {}
+            Err(AccountsError::Standby | AccountsError::AnotherServer | AccountsError::NotMigrated) => {}
+            Err(error) => fault.is_met(error.to_string()),
         }
-        fault = now;
         match done {
             Ok(count) if count == MOST as usize => {}
             Ok(_) => tokio::select! {
@@ -44,6 +38,31 @@ pub(super) async fn record(authenticator: Arc<Authenticator>, recorder: Recorder
                 () = sleep(ASK_EVERY) => {}
             },
             Err(_) => sleep(ASK_EVERY).await,
+        }
+    }
+}
+
+/// Why changes are not recorded, logged once for each reason. A fault that is over at the next attempt is none: the sessions that
+/// are open while the first one finds its server may be closed once.
+#[derive(Default)]
+struct LastingFault {
+    met: Option<String>,
+    logged: Option<String>,
+}
+
+impl LastingFault {
+    fn is_met(&mut self, error: String) {
+        if self.met.is_some() && self.logged.as_ref() != Some(&error) {
+            tracing::warn!("changes of accounts are not recorded for now: {error}");
+            self.logged = Some(error.clone());
+        }
+        self.met = Some(error);
+    }
+
+    fn ends(&mut self) {
+        self.met = None;
+        if self.logged.take().is_some() {
+            tracing::info!("changes of accounts are recorded again");
         }
     }
 }
