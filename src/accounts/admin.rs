@@ -87,7 +87,7 @@ impl Accounts {
         Ok(written == 1)
     }
 
-    /// Changes one account; false when there is no such person.
+    /// Changes one account; false when there is no such person, or when its document is a list or a scalar.
     ///
     /// # Errors
     /// The database did not answer.
@@ -117,10 +117,14 @@ fn postgres_add() -> String {
 }
 
 const SQLITE_ADD: &str = "INSERT INTO people (id, data) VALUES (?1, json(?2)) ON CONFLICT (id) DO NOTHING";
-// By bytes, whatever the column takes an id for: no command acts on another account than it names.
+// By bytes, whatever the column takes an id for: no command acts on another account than it names. A document that is null
+// begins anew, as PATCH has it; into a list or a scalar nothing can be set.
 const POSTGRES_CHANGE: &str = "
-    UPDATE people SET data = jsonb_set(coalesce(data, '{}'), ARRAY[$3::text], $2::text::jsonb)
-    WHERE id = $1 AND id::varchar COLLATE \"C\" = $4::text";
+    UPDATE people SET data = jsonb_set(coalesce(nullif(data, 'null'), '{}'), ARRAY[$3::text], $2::text::jsonb)
+    WHERE id = $1 AND id::varchar COLLATE \"C\" = $4::text
+        AND coalesce(jsonb_typeof(data), 'null') IN ('object', 'null')";
 const SQLITE_CHANGE: &str = "
-    UPDATE people SET data = json_set(coalesce(data, '{}'), ?3, json(?2))
-    WHERE id = ?1 AND CAST(id AS TEXT) = ?1 COLLATE BINARY";
+    UPDATE people SET data =
+        json_set(CASE coalesce(json_type(data), 'null') WHEN 'null' THEN '{}' ELSE data END, ?3, json(?2))
+    WHERE id = ?1 AND CAST(id AS TEXT) = ?1 COLLATE BINARY
+        AND coalesce(json_type(data), 'null') IN ('object', 'null')";

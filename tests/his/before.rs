@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fedgate::accounts::{Accounts, NewAccount};
+use fedgate::accounts::{AccountChange, Accounts, NewAccount};
 use fedgate::db::schema;
 use fedgate::his::import::{ClearPasswords, Import, Kind};
 use serde_json::json;
@@ -100,6 +100,21 @@ crate::on_both_stores! {
             assert_eq!(his.patch(&root(), &format!("/people/{id}"), r#"{"name":"x"}"#).await.status, 200);
             assert_eq!(his.get(&root(), &format!("/people/{id}")).await.json(), json!({"name": "x"}), "{id}");
         }
+    }
+
+    async fn a_command_changes_no_account_of_a_row_that_is_no_object_and_begins_null_anew(his) {
+        for (id, document) in [("ALIST", "[1]"), ("ASCALAR", "1"), ("ANULL", "null")] {
+            his.sql(&format!("INSERT INTO people (id, data) VALUES ('{id}', '{document}')")).await;
+        }
+        let accounts = Accounts::open(&his.config).await.unwrap();
+        for change in [AccountChange::Roles(vec!["root".into()]), AccountChange::PasswordHash(HASH.into()), AccountChange::Active(false)] {
+            for id in ["ALIST", "ASCALAR"] {
+                assert!(!accounts.change(id, &change).await.unwrap(), "{id}");
+            }
+            assert!(accounts.change("ANULL", &change).await.unwrap());
+        }
+        assert_eq!(his.sql_text("SELECT CAST(data AS text) FROM people WHERE id = 'ALIST'").await.unwrap(), "[1]");
+        assert_eq!(his.get(&root(), "/people/ANULL").await.json(), json!({"active": false, "roles": ["root"]}));
     }
 
     async fn rows_of_before_that_are_served_with_limits_are_listed(his) {

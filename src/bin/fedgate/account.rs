@@ -325,6 +325,12 @@ async fn stored(config: &Config, accounts: &Accounts, id: &str) -> Result<Accoun
 
 /// That there is no such person, and whether there is one whose id differs by case alone, as far as the store tells.
 pub(crate) async fn missing(accounts: &Accounts, id: &str) -> anyhow::Error {
+    if matches!(accounts.read(id).await, Ok(Some(_))) {
+        return anyhow!(
+            "the document of `{id}` is a list or a scalar, which has no account; docs/API.md, \"Rows of before\", says how \
+             it is mended"
+        );
+    }
     for other in [id.to_uppercase(), id.to_lowercase()] {
         if matches!(accounts.read(&other).await, Ok(Some(_))) {
             return anyhow!("there is no person `{id}`{}", hint(id, [other.as_str()]));
