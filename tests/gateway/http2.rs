@@ -201,6 +201,20 @@ fn requests_with_more_than_one_reading_are_refused_over_http2() {
 }
 
 #[test]
+fn what_stands_behind_a_number_sign_reaches_nobody_over_http2() {
+    let gateway = Gateway::start();
+    for (path, status) in [("/people/ANA#/people/DOC", 200), ("/people/DOC#/../ANA", 403), ("/people/ANA?x#y", 200)] {
+        let mut stream = open(&gateway);
+        stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &request(path, &[]))).unwrap();
+        read(&mut stream, |kind, number| kind == HEADERS && number == 1);
+        let record = gateway.record();
+        let judged = path.split(['#', '?']).next().unwrap();
+        assert_eq!((&record["path"], &record["status"]), (&judged.into(), &status.into()), "{record}");
+    }
+    assert!(gateway.upstream.seen().iter().all(|seen| !seen.contains('#')), "{:?}", gateway.upstream.seen());
+}
+
+#[test]
 fn a_refused_body_is_let_in_behind_the_answer_for_a_while() {
     let gateway = Gateway::start();
     let length = 5 * 60_000;
