@@ -243,11 +243,14 @@ pub fn is_ordinary_hash(stored: &str) -> bool {
     }
 }
 
-/// Whether a verified `stored` hash should be replaced by a new argon2id one of `cost`.
-pub fn needs_upgrade(stored: &str, cost: Cost) -> bool {
+/// Whether a `stored` hash that `password` was verified against should be replaced by a new argon2id one of `cost`.
+///
+/// A bcrypt hash says nothing of what follows the 72nd byte, and argon2id counts it: made of a wrong end, the new hash would
+/// refuse the right password from then on. So a password that may have such an end leaves its hash as it is.
+pub fn needs_upgrade(stored: &str, password: &[u8], cost: Cost) -> bool {
     match StoredHash::parse(stored) {
         Some(StoredHash::Argon2id(phc)) => phc.params.m_cost() < cost.memory_kib || phc.params.t_cost() < cost.passes,
-        Some(StoredHash::Bcrypt { .. }) => true,
+        Some(StoredHash::Bcrypt { .. }) => password.len() < BCRYPT_MAX_BYTES,
         None => false,
     }
 }
@@ -360,11 +363,13 @@ mod tests {
             let stored = made.format_for_version(version);
             assert!(verify(&stored, b"freedom"), "{stored}");
             assert!(!verify(&stored, b"Freedom"), "{stored}");
-            assert!(needs_upgrade(&stored, Cost::DEFAULT));
+            assert!(needs_upgrade(&stored, b"freedom", Cost::DEFAULT));
         }
         let long = bcrypt::hash_with_salt([b'x'; 72], 4, [7; 16]).unwrap().to_string();
         assert!(verify(&long, &[b'x'; 72]));
         assert!(!verify(&long, &[b'x'; 71]));
+        // Of one of 72 bytes nobody can tell whether more followed.
+        assert!(needs_upgrade(&long, &[b'x'; 71], Cost::DEFAULT) && !needs_upgrade(&long, &[b'x'; 72], Cost::DEFAULT));
         assert!(verify(&long, &[b'x'; 73]) && !verify(&long, &[b'x'; MAX_PASSWORD_BYTES + 1]));
         // 43 letters in 86 bytes, of which Thalamus has hashed 36.
         let cyrillic = "пароль-пароль-пароль-пароль-пароль-пароль-п";

@@ -419,7 +419,7 @@ async fn how_long_a_rejection_takes_tells_nothing_of_the_account() {
 #[test]
 fn nobodys_hash_is_one_that_is_verified_at_full_cost() {
     let hash = nobodys_hash(Cost::DEFAULT);
-    assert!(password::is_acceptable_hash(&hash) && !password::needs_upgrade(&hash, Cost::DEFAULT), "{hash}");
+    assert!(password::is_acceptable_hash(&hash) && !password::needs_upgrade(&hash, b"", Cost::DEFAULT), "{hash}");
 }
 
 mod bounds;

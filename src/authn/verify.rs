@@ -262,7 +262,7 @@ impl Authenticator {
             }
             if right
                 && self.settings.hashes.upgraded != Some(false)
-                && password::needs_upgrade(stored, self.hasher.cost())
+                && password::needs_upgrade(stored, &credential.password, self.hasher.cost())
             {
                 self.upgrade(credential, source, stored.to_owned());
             }

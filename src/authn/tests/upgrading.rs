@@ -57,3 +57,27 @@ async fn a_hash_that_could_not_be_replaced_because_the_store_was_busy_is_with_th
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+#[tokio::test]
+async fn a_password_longer_than_bcrypt_reads_leaves_its_hash_so_that_no_wrong_end_locks_out_the_right_one() {
+    let fixture = Fixture::new().await;
+    let right = "a long password ".repeat(8);
+    let bcrypt = bcrypt::hash_with_salt(&right.as_bytes()[..password::BCRYPT_MAX_BYTES], 4, [3; 16]).unwrap();
+    let bcrypt = bcrypt.to_string();
+    fixture.add("ANA", bcrypt.clone()).await;
+    fixture.add("BEA", bcrypt::hash_with_salt(b"short", 4, [3; 16]).unwrap().to_string()).await;
+    fixture.login("ANA", &format!("{right}wrong end")).await.unwrap();
+    fixture.login("ANA", &right[..password::BCRYPT_MAX_BYTES]).await.unwrap();
+    // A hash whose turn came later is replaced by then.
+    fixture.login("BEA", "short").await.unwrap();
+    let accounts = &fixture.authenticator.accounts;
+    let stored = async |id: &str| accounts.read(id).await.unwrap().unwrap().password_hash.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while password::is_bcrypt(&stored("BEA").await) {
+        assert!(Instant::now() < deadline, "the hash was not replaced");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(stored("ANA").await, bcrypt);
+    fixture.confirm(None).await;
+    fixture.login("ANA", &right).await.unwrap();
+}
