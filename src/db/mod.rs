@@ -118,6 +118,9 @@ pub enum NoTurn {
     /// Writes use all that they may.
     #[error("too many writes wait at once")]
     OfWrites,
+    /// The program ends, and what was not begun is begun no more.
+    #[error("this program stops")]
+    Stopping,
 }
 
 impl From<NoTurn> for DbError {

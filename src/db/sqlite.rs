@@ -290,7 +290,11 @@ where
     F: FnOnce() -> Result<T, DbError> + Send + 'static,
     T: Send + 'static,
 {
-    spawn_blocking(work).await.map_err(|panicked| DbError::Failed(panicked.into()))?
+    spawn_blocking(work).await.map_err(|unfinished| match unfinished.is_cancelled() {
+        // It was not begun when the runtime ended.
+        true => DbError::Unavailable(NoTurn::Stopping.into()),
+        false => DbError::Failed(unfinished.into()),
+    })?
 }
 
 /// The mode of files that are made beside a path: for their owner alone, unless the directory is one that a group shares, whose
