@@ -12,6 +12,8 @@
 #[path = "gateway/fixture.rs"]
 mod fixture;
 mod support;
+#[path = "upgrade/full_disk.rs"]
+mod full_disk;
 #[path = "upgrade/second.rs"]
 mod second;
 
@@ -49,7 +51,8 @@ impl Replaceable {
         std::fs::create_dir(&dir).unwrap();
         let link = dir.join("fedgate");
         symlink(env!("CARGO_BIN_EXE_fedgate"), &link).unwrap();
-        let script = format!("shift; exec {} \"$@\"", link.display());
+        // What it may not write ends no process.
+        let script = format!("trap '' XFSZ; shift; exec {} \"$@\"", link.display());
         let gateway = Gateway::start_as(&Setup {
             // The first word of the script's arguments is the program itself.
             under: &["sh", "-c", &script, "sh"],

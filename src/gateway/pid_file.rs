@@ -1,15 +1,16 @@
 //! The file that names the process that serves: how an operator's command finds it, and learns what became of a hand-over.
 //!
 //! The one rule: who has locked the file (flock(2)) is the process that it names, as long as it lives; a number alone may be
-//! anybody's. Each writing makes a new file: one that names the same process as before tells that a hand-over failed. A
-//! gateway takes the place of a file that is locked only where the one that holds it has handed over to it.
+//! anybody's. Each writing makes a new file, or where the disk is full gives the one before a new time: a newer one that
+//! names the same process as before tells that a hand-over failed. A gateway takes the place of a file that is locked only
+//! where the one that holds it has handed over to it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -56,11 +57,14 @@ impl PidFile {
         // The file before is open until the new one is there, so that no two have the same number.
         match write(path) {
             Ok(new) => (*file, self.is_failing) = (new, false),
-            Err(error) if !self.is_failing => {
-                self.is_failing = true;
-                tracing::error!("{}: the process id cannot be written: {error}", path.display());
+            Err(error) => {
+                // A full disk takes no file, but takes a time: who waits for the hand-over is told by that.
+                let is_touched = file.set_modified(SystemTime::now());
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    let touched = is_touched.err().map_or_else(String::new, |error| format!("; nor its time: {error}"));
+                    tracing::error!("{}: the process id cannot be written: {error}{touched}", path.display());
+                }
             }
-            Err(_) => {}
         }
     }
 }
@@ -179,12 +183,22 @@ fn beside(path: &Path) -> PathBuf {
     beside.into()
 }
 
+/// One writing of a file: its number (inode(7)) and its time.
+#[derive(Debug, PartialEq, Eq)]
+struct Writing(u64, Option<SystemTime>);
+
+impl Writing {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self(metadata.ino(), metadata.modified().ok()))
+    }
+}
+
 /// A gateway that serves, found by the file that names it.
 pub struct Running {
     pid: Pid,
     process: OwnedFd,
-    /// The number of the file that names it (inode(7)).
-    file: u64,
+    writing: Writing,
 }
 
 impl Running {
@@ -206,7 +220,7 @@ impl Running {
         // in between is it.
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(None),
-            Err(Errno::WOULDBLOCK) => Ok(Some(Self { pid, process, file: file.metadata()?.ino() })),
+            Err(Errno::WOULDBLOCK) => Ok(Some(Self { pid, process, writing: Writing::of(&file)? })),
             Err(error) => Err(error.into()),
         }
     }
@@ -217,13 +231,15 @@ impl Running {
     /// It could not.
     pub fn may_be_followed(pid_file: &Path) -> io::Result<()> {
         let beside = beside(pid_file);
-        File::create(&beside)?;
-        std::fs::remove_file(beside)
+        let mut file = File::create(&beside)?;
+        // On a full disk, a file can be made and takes nothing.
+        let written = writeln!(file, "{}", std::process::id()).and_then(|()| file.sync_all());
+        std::fs::remove_file(beside).and(written)
     }
 
     /// Whether this is the same process, which has written its file anew: its successor failed.
     pub fn has_failed_since(&self, before: &Self) -> bool {
-        self.pid == before.pid && self.file != before.file
+        self.pid == before.pid && self.writing != before.writing
     }
 
     /// Whether it listens on a port, as far as this user may see: whose socket it is, others do not see, so that of another

@@ -30,7 +30,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         Err(outdated) => return Err(outdated),
     }
     Running::may_be_followed(&file).map_err(|error| {
-        let remedy = "the directory of `gateway.pid_file` must be one that may be written";
+        let remedy = "the directory of `gateway.pid_file` must be one that may be written, on a disk that has room";
         Failure::Usage(anyhow!("{}: a successor could not write its process id: {error}; {remedy}", file.display()))
     })?;
     running.hand_over().map_err(|error| anyhow!("process {}: {error}", running.pid()))?;
