@@ -33,9 +33,10 @@ impl Fault {
             Self::HeadTooSlow => "the request took too long".into(),
         }
     }
+
     /// The whole answer, byte for byte; it ends the connection. What was refused is not read for what it accepts or where it
-    /// comes from: a page may read the answer if any may.
-    pub(super) fn answer(self, request_id: &str, any_origin: bool) -> Vec<u8> {
+    /// comes from: a page may read the answer if any may. HEAD gets the header alone.
+    pub(super) fn answer(self, request_id: &str, any_origin: bool, is_head: bool) -> Vec<u8> {
         let body = json!({ "error": self.message(), "code": self.code(), "request_id": request_id }).to_string();
         let status = self.status();
         let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
@@ -43,8 +44,9 @@ impl Fault {
         let origin = if any_origin { "Access-Control-Allow-Origin: *\r\n" } else { "" };
         let answer = format!(
             "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-             X-Request-Id: {request_id}\r\n{origin}{allow}Connection: close\r\n\r\n{body}",
-            body.len()
+             X-Request-Id: {request_id}\r\n{origin}{allow}Connection: close\r\n\r\n{}",
+            body.len(),
+            if is_head { "" } else { &body }
         );
         answer.into_bytes()
     }
@@ -57,7 +59,8 @@ mod tests {
     #[test]
     fn the_answer_is_whole_and_told_to_pages_only_where_any_may_read_it() {
         for (any_origin, lines) in [(true, 1), (false, 0)] {
-            let answer = String::from_utf8(Fault::Framing(FramingError::Method).answer("r1", any_origin)).unwrap();
+            let answer =
+                String::from_utf8(Fault::Framing(FramingError::Method).answer("r1", any_origin, false)).unwrap();
             assert_eq!(answer.matches("Access-Control-").count(), lines, "{answer}");
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(
@@ -67,7 +70,9 @@ mod tests {
             assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
             assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["request_id"], "r1");
         }
-        let slow = String::from_utf8(Fault::HeadTooSlow.answer("r1", true)).unwrap();
+        let head = String::from_utf8(Fault::Framing(FramingError::Method).answer("r1", true, true)).unwrap();
+        assert!(head.ends_with("\r\n\r\n") && !head.contains("Content-Length: 0"), "{head}");
+        let slow = String::from_utf8(Fault::HeadTooSlow.answer("r1", true, false)).unwrap();
         assert!(slow.starts_with("HTTP/1.1 408 Request Timeout\r\n") && !slow.contains("Allow: "), "{slow}");
     }
 }

@@ -126,7 +126,8 @@ impl Guarded {
         let own_id = format!("{:032x}", rand::random::<u128>());
         let kept = self.keep(&own_id, fault, fault.status());
         let request_id = kept.request_id().unwrap_or(&own_id);
-        self.phase = Phase::Answering(fault.answer(request_id, self.allowed.any_origin), 0);
+        let is_head = self.held.get(head_start(&self.held)..).is_some_and(|head| head.starts_with(b"HEAD "));
+        self.phase = Phase::Answering(fault.answer(request_id, self.allowed.any_origin, is_head), 0);
         self.kept = Some(kept);
         self.timer = Some(Box::pin(tokio::time::sleep(ANSWER_TIMEOUT)));
     }

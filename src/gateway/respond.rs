@@ -212,7 +212,9 @@ impl Answer {
         let_finish_sending(session).await;
         let content = self.content(session, &ctx.request_id);
         let response = self.header(&content, ctx)?;
-        let sent = session.as_downstream_mut().write_error_response(response, content.body).await;
+        // pingora writes what it is given, on HEAD too; over HTTP/2, a client resets such a stream and learns no status.
+        let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { content.body };
+        let sent = session.as_downstream_mut().write_error_response(response, body).await;
         sent.map_err(|error| error.into_down())?;
         let_finish_stream(session).await;
         Ok(())

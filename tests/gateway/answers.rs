@@ -80,6 +80,7 @@ fn an_answer_has_one_length_over_both_versions_or_is_refused() {
         "HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\nETag: \"a\"\r\n\r\n",
         "HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\nETag: \"a\"\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nConnection: close\r\n\r\ntrue",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 4\r\n\r\ntrue",
     ];
     let server = server(ANSWERS);
     let gateway = before_one(&server, "[upstream.ejection]\nfailures = 0\n");
@@ -96,7 +97,8 @@ fn an_answer_has_one_length_over_both_versions_or_is_refused() {
         (7, 204, vec![], ""),
         (8, 304, tag(), ""),
         (9, 304, tag(), ""),
-        (10, 200, vec![], "true"),
+        (10, 502, vec![], ""),
+        (11, 502, vec![], ""),
     ];
     assert_eq!(cases.len(), ANSWERS.len());
     for (number, status, headers, body) in cases {
@@ -160,4 +162,36 @@ fn chunks_of_http_1_0_are_read_and_their_connection_is_not_used_again() {
         assert_eq!(over_http1(&gateway, "GET", "0").0.body, "true");
         assert_eq!(server.connections(), number);
     }
+}
+
+#[test]
+fn a_head_whose_forwarding_fails_is_told_its_status_over_both_versions() {
+    const ANSWERS: &[&str] = &[
+        // Two lengths; and silence: there is no answer within the time for reading.
+        "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\n",
+        "",
+    ];
+    let server = server(ANSWERS);
+    let gateway = before_one(&server, "read_timeout_ms = 300\n[upstream.ejection]\nfailures = 0\n");
+    let closed = crate::support::free_address().to_string();
+    let nobody = crate::scripted::before(&[closed], "[upstream.ejection]\nfailures = 0\n");
+    for (gateway, id, status, code) in [
+        (&gateway, "0", 502, "upstream_unreachable"),
+        (&gateway, "1", 504, "upstream_timeout"),
+        (&nobody, "1", 502, "upstream_unreachable"),
+    ] {
+        let (told, _) = over_http1(gateway, "GET", id);
+        assert!(told.body.contains(&format!("\"{code}\"")), "{told:?}");
+        let (one, two) = (over_http1(gateway, "HEAD", id).0, over_http2(gateway, "HEAD", id));
+        for head in [&one, &two] {
+            assert_eq!((head.status, head.body.as_str()), (status, ""), "{id}: {head:?}");
+            assert_eq!(head.headers["content-length"], told.headers["content-length"], "{id}: {head:?}");
+        }
+        for _ in 0..3 {
+            assert_eq!(gateway.record()["status"], status);
+        }
+    }
+    // What is refused before it is read at all.
+    let refused = gateway.send(b"HEAD /x/0 HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n");
+    assert_eq!((refused.status, refused.body.as_str()), (400, ""), "{refused:?}");
 }
