@@ -90,6 +90,8 @@ mod answers;
 mod beside;
 #[path = "gateway/thalamus_pages.rs"]
 mod thalamus_pages;
+#[path = "gateway/new_people.rs"]
+mod new_people;
 #[path = "gateway/stores.rs"]
 mod stores;
 #[path = "gateway/notices.rs"]

@@ -15,6 +15,8 @@ pub struct GuardConfig {
     pub may_name_subject: bool,
     /// Whether everyone may write nothing there, too: null or an empty text.
     pub may_be_empty: bool,
+    /// Whether everyone may write what a new account has: the default of `roles` and `active`, and a `password` in clear.
+    pub may_be_default: bool,
     /// Whether they are looked for at any depth.
     pub anywhere: bool,
 }
@@ -70,6 +72,7 @@ pub(super) fn check(
             permission: guard.permission,
             may_name_subject: guard.may_name_subject,
             may_be_empty: false,
+            may_be_default: false,
             anywhere: guard.anywhere,
         })
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::fault::JsonError;
+use super::free::{FreeCandidate, FreeValue, NotFree};
 use super::names::Names;
 use super::scan::{Kind, Piece, Reading, Scanner};
 
@@ -15,17 +16,6 @@ pub struct Member {
     pub free: FreeValue,
     /// Whether it is looked for at any depth, and not in the document alone (or in the elements of a list of documents).
     pub anywhere: bool,
-}
-
-/// The values of a guarded member that everyone may write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FreeValue {
-    /// None.
-    None,
-    /// The subject of the request.
-    Subject,
-    /// That, or nothing: null or an empty text.
-    SubjectOrNothing,
 }
 
 /// The guarded members of a route; a bit stands for each, in the order of the names.
@@ -117,15 +107,15 @@ pub struct BodyCheck {
     withheld: u64,
     /// The person whose record the request is about.
     subject: Option<Box<str>>,
-    /// A member that may name the subject, and its value as written so far.
-    named: Option<(usize, Vec<u8>)>,
+    /// A member whose value everyone may write, if it is the right one.
+    candidate: Option<FreeCandidate>,
 }
 
 impl BodyCheck {
     /// Begins with a caller's members and the subject of the request.
     pub fn new(members: Arc<Members>, withheld: u64, subject: Option<&str>) -> Self {
         let scanner = Scanner::new(Reading::Request, Arc::clone(&members.names));
-        Self { scanner, members, withheld, subject: subject.map(Box::from), named: None }
+        Self { scanner, members, withheld, subject: subject.map(Box::from), candidate: None }
     }
 
     /// Judges the next bytes.
@@ -137,16 +127,27 @@ impl BodyCheck {
             match piece {
                 Piece::NameEnd(names) => self.judge(names & self.withheld)?,
                 Piece::Scalar(_) if self.scanner.depth() == 0 => return Err(BodyFault::NotAnObject),
-                Piece::Scalar(part) => self.name_subject(part)?,
+                Piece::Scalar(part) => {
+                    let subject = self.subject.as_deref();
+                    Self::go_on(&mut self.candidate, |candidate| candidate.push(part, subject))?;
+                }
                 Piece::Open(Kind::Array) if self.members.only_object && self.scanner.depth() == 1 => {
                     return Err(BodyFault::NotAnObject);
                 }
-                Piece::Open(Kind::Object | Kind::Array) => {
-                    if let Some((at, _)) = self.named {
-                        return Err(BodyFault::MemberNotPermitted(at));
-                    }
+                Piece::Open(Kind::Array) => {
+                    Self::go_on(&mut self.candidate, FreeCandidate::open_list)?;
                 }
-                Piece::Comma | Piece::Close(Kind::Object | Kind::Array) => self.settle()?,
+                Piece::Open(Kind::Object) => {
+                    Self::go_on(&mut self.candidate, |_| Err::<(), _>(NotFree))?;
+                }
+                Piece::Comma => {
+                    let is_own = Self::go_on(&mut self.candidate, FreeCandidate::comma)?;
+                    self.settle(is_own)?;
+                }
+                Piece::Close(Kind::Object | Kind::Array) => {
+                    let is_own = Self::go_on(&mut self.candidate, FreeCandidate::close)?;
+                    self.settle(is_own)?;
+                }
                 Piece::NameBegin | Piece::Name(_) => {}
             }
         }
@@ -168,36 +169,30 @@ impl BodyCheck {
             if withheld >> at & 1 == 0 || !(member.anywhere || outermost) {
                 continue;
             }
-            if member.free == FreeValue::None || self.subject.is_none() {
+            if !member.free.can_be(self.subject.as_deref()) {
                 return Err(BodyFault::MemberNotPermitted(at));
             }
-            self.named = Some((at, Vec::new()));
+            self.candidate = Some(FreeCandidate::new(at, member.free));
         }
         Ok(())
     }
 
-    /// Keeps what may be the subject, as long as it may be.
-    fn name_subject(&mut self, part: &[u8]) -> Result<(), BodyFault> {
-        let Some((at, named)) = &mut self.named else { return Ok(()) };
-        // A character takes six bytes at most for each of its own in UTF-8: `\u0041`.
-        let most = 2 + 6 * self.subject.as_ref().map_or(0, |subject| subject.len());
-        if named.len() + part.len() > most {
-            return Err(BodyFault::MemberNotPermitted(*at));
-        }
-        named.extend_from_slice(part);
-        Ok(())
+    /// Tells the value that may be free, if there is one, what comes next.
+    fn go_on<T>(
+        candidate: &mut Option<FreeCandidate>,
+        next: impl FnOnce(&mut FreeCandidate) -> Result<T, NotFree>,
+    ) -> Result<Option<T>, BodyFault> {
+        let Some(candidate) = candidate else { return Ok(None) };
+        next(candidate).map(Some).map_err(|NotFree| BodyFault::MemberNotPermitted(candidate.at))
     }
 
-    /// A value has ended; if it had to be the subject, it is.
-    fn settle(&mut self) -> Result<(), BodyFault> {
-        let Some((at, named)) = self.named.take() else { return Ok(()) };
-        let may_be_nothing =
-            self.members.members.get(at).is_some_and(|member| member.free == FreeValue::SubjectOrNothing);
-        let is_free = match serde_json::from_slice::<Option<String>>(&named) {
-            Ok(Some(named)) => Some(&*named) == self.subject.as_deref() || (may_be_nothing && named.is_empty()),
-            Ok(None) => may_be_nothing,
-            Err(_) => false,
-        };
-        if is_free { Ok(()) } else { Err(BodyFault::MemberNotPermitted(at)) }
+    /// A value has ended, unless what came is a part of it; if it had to be a free one, it is.
+    fn settle(&mut self, is_part: Option<bool>) -> Result<(), BodyFault> {
+        if is_part == Some(true) {
+            return Ok(());
+        }
+        let Some(candidate) = self.candidate.take() else { return Ok(()) };
+        let is_free = candidate.is_free(self.subject.as_deref());
+        if is_free { Ok(()) } else { Err(BodyFault::MemberNotPermitted(candidate.at)) }
     }
 }

@@ -10,6 +10,7 @@
 
 mod media;
 mod check;
+mod free;
 mod remove;
 mod extract;
 mod names;
@@ -19,9 +20,10 @@ mod scan;
 mod text;
 mod fault;
 
-pub use check::{BodyCheck, BodyFault, FreeValue, Member, Members};
+pub use check::{BodyCheck, BodyFault, Member, Members};
 pub use extract::{Extract, Extractor};
 pub use fault::JsonError;
+pub use free::FreeValue;
 pub use media::{AnswerKind, answer_kind, check_request};
 pub use names::{MAX_NAMES, Names};
 pub use number::{DigitCount, MAX_DIGITS};

@@ -355,6 +355,7 @@ impl Routes {
             for name in &guard.members {
                 names.push(name.as_str());
                 let free = match (guard.may_name_subject, guard.may_be_empty) {
+                    (false, _) if guard.may_be_default => FreeValue::default_of(name),
                     (false, _) => FreeValue::None,
                     (true, false) => FreeValue::Subject,
                     (true, true) => FreeValue::SubjectOrNothing,

@@ -36,12 +36,14 @@ pub(super) fn owner_member(endpoint: &str, method: &str) -> Option<&'static str>
     matches!((endpoint, method), ("page", "GET" | "PATCH" | "DELETE")).then_some("book")
 }
 
-/// What a write of a person may not carry where the service behind would write it for anyone. A password by PATCH would
+/// What a write of a person may not carry where the service behind would write it for anyone. A new person may come with what
+/// an account has by default and with a password, because the Federation Portal sends all three. A password by PATCH would
 /// be stored as it is, in clear, so nobody may send one. A page names its book by what its writer says, so nobody may name
 /// another than that of the path; clients do send none.
 pub(super) fn guards(endpoint: &str, method: &str) -> Vec<GuardConfig> {
     let guard = |members: &[&str], permission: Option<&str>, may_name_subject| GuardConfig {
         may_be_empty: false,
+        may_be_default: false,
         members: members.iter().map(|name| (*name).to_owned()).collect(),
         permission: permission.map(str::to_owned),
         may_name_subject,
@@ -50,7 +52,8 @@ pub(super) fn guards(endpoint: &str, method: &str) -> Vec<GuardConfig> {
     let account = Some(ACCOUNT_ENDPOINT);
     match (endpoint, method) {
         ("person", "POST") => {
-            vec![guard(&["roles", "active", "password"], account, false), guard(&["id"], account, true)]
+            let of_account = guard(&["roles", "active", "password"], account, false);
+            vec![GuardConfig { may_be_default: true, ..of_account }, guard(&["id"], account, true)]
         }
         ("person", "PATCH") => {
             vec![

@@ -45,7 +45,7 @@ pub(crate) fn send(
     gateway.send(&[head.as_bytes(), body].concat())
 }
 
-fn chunked(gateway: &Gateway, method: &str, target: &str, account: &str, chunks: &[&[u8]]) -> Response {
+pub(crate) fn chunked(gateway: &Gateway, method: &str, target: &str, account: &str, chunks: &[&[u8]]) -> Response {
     let mut request = format!(
         "{method} {target} HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
         basic(account, CANARY)
@@ -93,10 +93,10 @@ fn the_shipped_example_is_a_configuration() {
 /// Forbidden to who lacks `account`: under POST and PATCH, in any spelling.
 #[rustfmt::skip]
 const ASSIGNMENTS: &[&str] = &[
-    r#"{"roles":["root"]}"#, r#"{"name":"x","active":true}"#, r#"{"password":"x"}"#, r#"{"id":"EVE"}"#,
+    r#"{"roles":["root"]}"#, r#"{"name":"x","active":false}"#, r#"{"password":"$2b$31$x"}"#, r#"{"id":"EVE"}"#,
     r#"{"ro\u006ces":["root"]}"#, r#"{"\u0072\u006f\u006c\u0065\u0073":["root"]}"#, r#"{"Roles":["root"]}"#,
     r#"{"name":"a","name":"b","roles":[],"roles":["root"]}"#, r#"{"id":"ANA","id":"EVE"}"#,
-    r#"{"a":{"b":[1,2,{"c":"d"}]},"p\u0061ssword":null}"#,
+    r#"{"a":{"b":[1,2,{"c":"d"}]},"p\u0061ssword":7}"#,
 ];
 
 #[test]

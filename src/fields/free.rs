@@ -1,0 +1,125 @@
+//! Values of a guarded member that everyone may write.
+//!
+//! The one rule: what is compared is the value that the service will read, not how it is written. So a value is kept until it
+//! has ended, up to a bound, and nothing that is free is longer.
+
+use serde_json::Value;
+
+/// Most bytes of a value that is no name of the subject.
+const MOST_BYTES: usize = 1024;
+
+/// The values of a guarded member that everyone may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FreeValue {
+    /// None.
+    None,
+    /// The subject of the request.
+    Subject,
+    /// That, or nothing: null or an empty text.
+    SubjectOrNothing,
+    /// The roles of a new account: `["end_user"]`.
+    DefaultRoles,
+    /// A new account may log in: `true`.
+    Active,
+    /// A password in clear, or none. A hash is none: services store it as it is, and one that takes minutes to verify would
+    /// keep a core busy for each login that is tried.
+    ClearPassword,
+}
+
+impl FreeValue {
+    /// What everyone may write in this member of a new person.
+    pub fn default_of(member: &str) -> Self {
+        match member {
+            "roles" => Self::DefaultRoles,
+            "active" => Self::Active,
+            "password" => Self::ClearPassword,
+            _ => Self::None,
+        }
+    }
+
+    /// Whether such a value may be free for a request about this subject.
+    pub(super) fn can_be(self, subject: Option<&str>) -> bool {
+        match self {
+            Self::None => false,
+            Self::Subject | Self::SubjectOrNothing => subject.is_some(),
+            Self::DefaultRoles | Self::Active | Self::ClearPassword => true,
+        }
+    }
+}
+
+/// A value that may be free, as far as it has come.
+pub(super) struct FreeCandidate {
+    /// The member, counted from 0.
+    pub(super) at: usize,
+    free: FreeValue,
+    written: Vec<u8>,
+    is_in_list: bool,
+}
+
+/// It is not free, whatever may come.
+pub(super) struct NotFree;
+
+impl FreeCandidate {
+    pub(super) fn new(at: usize, free: FreeValue) -> Self {
+        Self { at, free, written: Vec::new(), is_in_list: false }
+    }
+
+    /// The next bytes of a scalar.
+    pub(super) fn push(&mut self, part: &[u8], subject: Option<&str>) -> Result<(), NotFree> {
+        let most = match self.free {
+            // A character takes six bytes at most for each of its own in UTF-8: `\u0041`.
+            FreeValue::Subject | FreeValue::SubjectOrNothing => 2 + 6 * subject.map_or(0, str::len),
+            _ => MOST_BYTES,
+        };
+        if self.written.len() + part.len() > most {
+            return Err(NotFree);
+        }
+        self.written.extend_from_slice(part);
+        Ok(())
+    }
+
+    /// A list begins: the value itself, where it may be one.
+    pub(super) fn open_list(&mut self) -> Result<(), NotFree> {
+        if self.free != FreeValue::DefaultRoles || !self.written.is_empty() {
+            return Err(NotFree);
+        }
+        self.is_in_list = true;
+        self.push(b"[", None)
+    }
+
+    /// A comma comes; whether it is one of the value's own.
+    pub(super) fn comma(&mut self) -> Result<bool, NotFree> {
+        if self.is_in_list {
+            self.push(b",", None)?;
+        }
+        Ok(self.is_in_list)
+    }
+
+    /// A list or an object ends; whether it is the value's own.
+    pub(super) fn close(&mut self) -> Result<bool, NotFree> {
+        let is_own = std::mem::take(&mut self.is_in_list);
+        if is_own {
+            self.push(b"]", None)?;
+        }
+        Ok(is_own)
+    }
+
+    /// The value has ended; whether it is free.
+    pub(super) fn is_free(&self, subject: Option<&str>) -> bool {
+        let Ok(value) = serde_json::from_slice::<Value>(&self.written) else { return false };
+        let is_nothing = value.is_null() || value.as_str() == Some("");
+        match self.free {
+            FreeValue::None => false,
+            FreeValue::Subject => subject.is_some() && value.as_str() == subject,
+            FreeValue::SubjectOrNothing => is_nothing || (subject.is_some() && value.as_str() == subject),
+            FreeValue::DefaultRoles => value.as_array().is_some_and(|roles| *roles == ["end_user"]),
+            FreeValue::Active => value == Value::Bool(true),
+            FreeValue::ClearPassword => is_nothing || value.as_str().is_some_and(|text| !is_like_a_hash(text)),
+        }
+    }
+}
+
+/// Whether a text begins as bcrypt hashes do: `$2b$`, `$2y$`.
+fn is_like_a_hash(text: &str) -> bool {
+    matches!(text.as_bytes(), [b'$', b'2', _, b'$', ..])
+}
