@@ -54,12 +54,12 @@ fn escaped(text: &str, escape: impl Fn(&mut String, char)) -> Cow<'_, str> {
 
 /// Whether a character controls the terminal, turns the direction of others, begins a line, or has no width: the controls
 /// (C0, DEL, C1), and what Unicode lets a program ignore (UAX 44, `Default_Ignorable_Code_Point`), with the separators of
-/// lines and paragraphs and the marks of annotations.
+/// lines and paragraphs, the marks of annotations and the Braille pattern without dots.
 pub fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}'
             | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
@@ -82,6 +82,7 @@ mod tests {
             ("ro\u{200b}ot\u{200d}\u{feff}\u{ad}", "ro\\u{200b}ot\\u{200d}\\u{feff}\\u{ad}"),
             ("a\u{2028}b\u{2029}c",       "a\\u{2028}b\\u{2029}c"),
             ("\u{e0041}",                 "\\u{e0041}"),
+            ("a\u{2800}b",                "a\\u{2800}b"),
         ];
         for (text, expected) in cases {
             assert_eq!(shown(text), expected);

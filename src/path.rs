@@ -274,9 +274,17 @@ mod tests {
         for id in [" A", "A ", "\u{a0}A", "A\u{3000}"] {
             assert_eq!(check_new_id(id), Err(IdError::Padded), "{id:?}");
         }
-        for id in
-            ["A\u{200b}B", "\u{202e}A", "A\u{ad}", "A\u{fe0f}", "\u{3164}", "A\u{a0}B", "A\u{2003}B", "A\u{2028}B"]
-        {
+        for id in [
+            "A\u{200b}B",
+            "\u{202e}A",
+            "A\u{ad}",
+            "A\u{fe0f}",
+            "\u{3164}",
+            "A\u{a0}B",
+            "A\u{2003}B",
+            "A\u{2028}B",
+            "A\u{2800}B",
+        ] {
             assert_eq!(check_new_id(id), Err(IdError::Unseen), "{id:?}");
             assert!(is_nameable(id), "one of before: {id:?}");
         }

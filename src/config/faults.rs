@@ -13,6 +13,8 @@ use crate::regular;
 
 /// Most faults that are told.
 const MOST_FAULTS: usize = 100;
+/// Most of one route.
+const MOST_FAULTS_OF_ROUTE: usize = 8;
 
 /// A configuration that was looked at whole.
 #[derive(Debug)]
@@ -35,13 +37,35 @@ impl Examined {
     }
 
     fn note(&mut self, fault: ConfigError) {
-        let section = fault.about().split(['.', ' ']).next().unwrap_or_default().to_owned();
+        let mut words = fault.about().split(['.', ' ']);
+        let (section, key) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         // One that is not of a section is of the key that signs.
-        let section = if section.starts_with("FEDGATE_") { "assertion".to_owned() } else { section };
-        self.at_fault.insert(section);
+        let section = if section.starts_with("FEDGATE_") { "assertion" } else { section };
+        if decides(section, key) {
+            self.at_fault.insert(section.to_owned());
+        }
+        self.tell(fault);
+    }
+
+    /// Tells a fault that keeps nothing else of its section from being looked at.
+    fn tell(&mut self, fault: ConfigError) {
         if self.faults.len() < MOST_FAULTS {
             self.faults.push(fault);
         }
+    }
+}
+
+/// Whether what a section leads to cannot be looked at without this key: its default would lead to faults that are none.
+fn decides(section: &str, key: &str) -> bool {
+    match section {
+        "gateway" => matches!(key, "" | "listen" | "listen_plain" | "redirect" | "admin" | "pid_file"),
+        "tls" => {
+            let files = ["", "certificate", "key", "sni", "client", "client_certificates", "client_ca", "client_crl"];
+            files.contains(&key)
+        }
+        "store" => matches!(key, "" | "kind" | "path" | "uri" | "password" | "password_file" | "ca_file"),
+        "assertion" => !matches!(key, "issuer" | "audience" | "lifetime_seconds"),
+        _ => true,
     }
 }
 
@@ -156,17 +180,49 @@ fn lists(table: &mut toml::Table, file: &Path, examined: &mut Examined) {
         }
     }
     let upstreams = table.get("upstream").cloned();
+    // Where all of them were left out, the names that routes have of them are no fault.
+    let are_known = upstreams.is_some() || examined.is_sound("upstream");
     if let Some(toml::Value::Array(routes)) = table.get_mut("route") {
-        routes.retain(|route| {
-            let upstreams = upstreams.clone().map(|upstreams| ("upstream".to_owned(), upstreams));
-            let alone = [("route".to_owned(), list(vec![route.clone()]))].into_iter().chain(upstreams);
-            // One of an upstream's is told of that.
-            match refuses(alone.collect()).filter(|fault| fault.about().starts_with("route")) {
-                Some(fault) => examined.note(fault),
-                None => return true,
+        routes.retain_mut(|route| {
+            for _ in 0..MOST_FAULTS_OF_ROUTE {
+                let upstreams = upstreams.clone().map(|upstreams| ("upstream".to_owned(), upstreams));
+                let alone = [("route".to_owned(), list(vec![route.clone()]))].into_iter().chain(upstreams.clone());
+                // One of an upstream's is told of that.
+                let fault = refuses(alone.collect()).filter(|fault| fault.about().starts_with("route"));
+                let Some(fault) = fault else { return true };
+                let key = fault.about().split(['.', ' ']).nth(1).unwrap_or_default().to_owned();
+                if !mend(route, &key, upstreams.as_ref().map(|(_, upstreams)| upstreams)) {
+                    examined.note(fault);
+                    return false;
+                }
+                if are_known || key != "upstream" {
+                    examined.tell(fault);
+                }
             }
             false
         });
+    }
+}
+
+/// Makes of a route one without this fault, so that the rest of it is looked at; tells whether that can be done.
+fn mend(route: &mut toml::Value, key: &str, upstreams: Option<&toml::Value>) -> bool {
+    let Some(keys) = route.as_table_mut() else { return false };
+    match key {
+        "upstream" => {
+            let first = upstreams.and_then(toml::Value::as_array).and_then(|upstreams| upstreams.first());
+            let name = first.and_then(|upstream| upstream.get("name")).cloned().unwrap_or("his".into());
+            keys.insert("upstream".into(), name);
+            true
+        }
+        "endpoint" if keys.contains_key("endpoint") => keys.remove("public").is_some(),
+        "endpoint" => {
+            // A route that everybody may use has no person whose it is.
+            for of_person in ["subject", "guard"] {
+                keys.remove(of_person);
+            }
+            keys.insert("public".into(), true.into()).is_none_or(|before| before != true.into())
+        }
+        other => keys.remove(other).is_some(),
     }
 }
 
@@ -180,7 +236,11 @@ fn values(mut table: toml::Table, file: &Path, environment: &Environment, examin
         };
         let key = fault.about().to_owned();
         examined.note(fault);
-        let is_secret = ["assertion", "FEDGATE_ASSERTION", "store.password"].iter().any(|of| key.starts_with(of));
+        let of_secrets = ["assertion.secret", "assertion.private_key", "assertion.public_key", "FEDGATE_ASSERTION"];
+        let is_secret = of_secrets.iter().any(|of| key.starts_with(of));
+        if key == "assertion.algorithm" {
+            secrets = Secrets::LeaveUnread;
+        }
         match is_secret && secrets == Secrets::OfGateway {
             true => secrets = Secrets::LeaveUnread,
             false if leave_out(&mut table, &key) => {}
@@ -190,12 +250,20 @@ fn values(mut table: toml::Table, file: &Path, environment: &Environment, examin
     None
 }
 
+/// Stands for a `store.uri` that is at fault: without one, its absence would be told besides.
+const SOME_DATABASE: &str = "postgres://127.0.0.1/fedgate";
+
 /// Leaves out a key, or its section where the key is not there; tells whether there was something to leave out.
 fn leave_out(table: &mut toml::Table, key: &str) -> bool {
     let mut words = key.split(['.', ' ']);
     let section = words.next().unwrap_or_default();
     let key = words.next().unwrap_or_default();
-    let is_out =
-        table.get_mut(section).and_then(toml::Value::as_table_mut).is_some_and(|keys| keys.remove(key).is_some());
+    let is_out = table.get_mut(section).and_then(toml::Value::as_table_mut).is_some_and(|keys| match (section, key) {
+        ("store", "uri") => {
+            let before = keys.insert("uri".into(), SOME_DATABASE.into());
+            before.is_none_or(|before| before.as_str() != Some(SOME_DATABASE))
+        }
+        _ => keys.remove(key).is_some(),
+    });
     is_out || table.remove(section).is_some()
 }

@@ -18,6 +18,9 @@ const LIBRARIES: &str = "pingora=warn,pingora_proxy=error,h2=warn,hyper=warn,hyp
                          axum=warn,tower=warn,rustls=warn,tokio_rustls=warn,tokio_postgres=warn,deadpool_postgres=warn,\
                          mio=warn,notify=warn,moka=warn,hickory_proto=warn,hickory_resolver=warn";
 
+/// What is told in whatever detail is asked for; of everything else no details, which may be a caller's password.
+const OWN: [&str; 2] = ["fedgate", "fedhis"];
+
 /// What is logged unless something is said.
 const DEFAULT: &str = "info";
 
@@ -91,10 +94,15 @@ pub fn log_to_stderr() -> Result<Log, LogError> {
 fn directives(wanted: &str) -> Result<String, LogError> {
     let directives = wanted.split(',').map(|directive| {
         let read = match directive.split_once('=') {
-            None => level(directive).map(str::to_owned),
-            Some((target, name)) => {
-                level(name).filter(|_| is_target(target.trim())).map(|level| format!("{}={level}", target.trim()))
-            }
+            None => level(directive).map(|level| match bounded(level) {
+                same if same == level => level.to_owned(),
+                less => OWN.iter().fold(less.to_owned(), |all, own| format!("{all},{own}={level}")),
+            }),
+            Some((target, name)) => level(name).filter(|_| is_target(target.trim())).map(|level| {
+                let target = target.trim();
+                let is_own = OWN.contains(&target.split("::").next().unwrap_or_default());
+                format!("{target}={}", if is_own { level } else { bounded(level) })
+            }),
         };
         read.ok_or_else(|| LogError::Setting(escape::shown(directive.trim()).into_owned()))
     });
@@ -113,6 +121,14 @@ fn level(name: &str) -> Option<&'static str> {
     })
 }
 
+/// A level that tells no details.
+fn bounded(level: &'static str) -> &'static str {
+    match level {
+        "debug" | "trace" => "info",
+        level => level,
+    }
+}
+
 /// Whether this is the path of a module.
 fn is_target(path: &str) -> bool {
     path.split("::")
@@ -129,7 +145,9 @@ mod tests {
             ("info", "info"),
             ("WARNING", "warn"),
             ("Warn, fedgate::his = Debug", "warn,fedgate::his=debug"),
-            ("off,h2=trace", "off,h2=trace"),
+            ("off,h2=trace", "off,h2=info"),
+            ("h2::codec=debug,hyper=error", "h2::codec=info,hyper=error"),
+            ("trace,fedgate=warn", "info,fedgate=trace,fedhis=trace,fedgate=warn"),
         ] {
             assert_eq!(directives(wanted).unwrap(), read, "{wanted}");
         }

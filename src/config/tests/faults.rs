@@ -60,9 +60,54 @@ fn what_loading_refuses_is_told_and_what_it_takes_is_not() {
         assert_eq!(first.is_ok(), examined.faults.is_empty(), "{text}: {:?}", examined.faults);
         assert!(first.is_err() || examined.config.is_some(), "{text}");
     }
-    let path = file("sections", &format!("[tls]\nmin_version = \"9\"\n{LEAST}"));
+    for (key, is_sound) in [("certificate = 9", false), ("min_version = \"9\"", true), ("unknown = 1", true)] {
+        let path = file("sections", &format!("[tls]\n{key}\n{LEAST}"));
+        let examined = Config::examine_with(&path, variables(&[]));
+        assert_eq!((examined.is_sound("tls"), examined.faults.len()), (is_sound, 1), "{key}");
+        assert!(examined.is_sound("gateway") && examined.config.is_some());
+    }
+}
+
+#[test]
+fn a_fault_of_the_store_is_told_once_and_leads_to_no_other() {
+    let signed = "[assertion]\nalgorithm = \"EdDSA\"\n";
+    let with = |uri: &str| format!("[store]\nkind = \"postgres\"\nuri = \"{uri}\"\npool_size = 0\n{signed}");
+    for (uri, words) in [
+        ("postgres://a@b/c?sslmode=bogus", "has `sslmode=bogus`"),
+        ("postgres://a@b/c?nothing=1", "is no connection string"),
+        ("postgres://a:secret-x@b/c", "holds a password"),
+        ("", "is missing"),
+    ] {
+        let told = told(&with(uri), &[]);
+        assert_eq!(told.len(), 2, "{uri}: {told:#?}");
+        assert!(told[0].contains("`store.uri`") && told[0].contains(words), "{uri}: {told:#?}");
+        assert!(told[1].contains("`store.pool_size`"), "{uri}: {told:#?}");
+    }
+    let empty = told(&format!("[store]\nkind = \"postgres\"\n{signed}"), &[("FEDGATE_STORE_URI", "")]);
+    assert!(empty.len() == 1 && empty[0].starts_with("environment: `FEDGATE_STORE_URI` is missing"), "{empty:#?}");
+}
+
+#[test]
+fn one_fault_of_a_route_or_of_a_key_hides_no_other() {
+    let text = "[assertion]\nlifetime_seconds = 0\nalgorithm = \"none\"\n[store]\nkind = \"postgres\"\n\
+                uri = \"postgres://a@b/c\"\npassword_file = \"none\"\n\
+                [[route]]\npath = \"/x/{a}\"\nmethods = [\"GTE\"]\nupstream = \"c\"\nhide = [\"\"]\n";
+    let path = file("each-fault", text);
     let examined = Config::examine_with(&path, variables(&[]));
-    assert!(!examined.is_sound("tls") && examined.is_sound("gateway") && examined.config.is_some());
+    let told: Vec<_> = examined.faults.iter().map(ToString::to_string).collect();
+    for words in [
+        "`assertion.lifetime_seconds` is 0",
+        "`assertion.algorithm` is `none`",
+        "`store.password_file` names",
+        "`route.upstream of /x/{a}`",
+        "`route.endpoint of /x/{a}` is missing",
+        "`route.hide of /x/{a}`",
+    ] {
+        assert_eq!(told.iter().filter(|fault| fault.contains(words)).count(), 1, "{words}: {told:#?}");
+    }
+    assert_eq!(told.len(), 6, "{told:#?}");
+    let (_, of_routes) = crate::routes::Routes::examine(&examined.config.unwrap());
+    assert!(of_routes.len() == 1 && of_routes[0].to_string().contains("`GTE` is no method"), "{of_routes:?}");
 }
 
 #[test]

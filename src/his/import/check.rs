@@ -9,7 +9,7 @@ use crate::his::hashing::Hashing;
 use crate::his::json::{self, Object, Value};
 use crate::his::{guard, people};
 use crate::password;
-use crate::path::new_person_id;
+use crate::path::{MAX_ID_BYTES, new_person_id};
 
 /// A hash that the rule of the store excludes ([`HashRule`](crate::db::hashes::HashRule)).
 const UNREADABLE: &str = "`password` is a hash that a Thalamus on this database cannot read (argon2id); when none uses it any more, \
@@ -77,7 +77,12 @@ fn object(bytes: &[u8]) -> Result<Object, Fault> {
 fn id(document: &Object, name: &str) -> Result<String, Fault> {
     match document.member(name).and_then(Value::as_str) {
         Some(id) if guard::is_id(id) => Ok(id.to_owned()),
-        Some(_) => Err(Fault::because(format!("`{name}` is empty, too long or not text"))),
+        Some(id) if id.is_empty() || id.len() > MAX_ID_BYTES => {
+            Err(Fault::because(format!("`{name}` is empty or longer than {MAX_ID_BYTES} bytes")))
+        }
+        Some(_) => Err(Fault::because(format!(
+            "`{name}` is `.` or `..`, or holds `/` or a control character: no path can name it"
+        ))),
         None => Err(Fault::because(format!("`{name}` is missing or no string"))),
     }
 }
