@@ -165,6 +165,26 @@ fn a_demo_ends_with_its_terminal_and_its_programs_with_it() {
 }
 
 #[test]
+fn each_command_warns_once_of_a_variable_that_means_nothing() {
+    let scratch = Scratch::new();
+    let config = scratch.0.join("fedgate.toml");
+    support::write_private(&scratch.0.join("assertion.key"), "a secret of thirty-two bytes ....");
+    let text = "[store]\nkind = \"sqlite\"\npath = \"x.db\"\n[assertion]\nsecret_file = \"assertion.key\"\n";
+    std::fs::write(&config, text).unwrap();
+    let commands: [(Command, &[&str]); 4] = [
+        (fedhis(), &["migrate"]),
+        (fedgate(), &["account", "list"]),
+        (fedgate(), &["account", "history"]),
+        (fedgate(), &["check"]),
+    ];
+    for (mut command, words) in commands {
+        command.args(words).arg("--config").arg(&config).env_remove("FEDGATE_LOG").env("FEDGATE_FOO", "1");
+        let said = stderr(&command.output().unwrap());
+        assert_eq!(said.matches("`FEDGATE_FOO` means nothing").count(), 1, "{words:?}: {said}");
+    }
+}
+
+#[test]
 fn fedhis_serves_on_after_a_hangup() {
     let scratch = Scratch::new();
     let config = scratch.0.join("fedgate.toml");

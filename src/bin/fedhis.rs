@@ -140,6 +140,7 @@ fn start(arguments: Arguments) -> Result<(), Failure> {
 
 async fn run(Arguments { config, command }: Arguments, dumps: ForbiddenDumps) -> Result<(), Failure> {
     let config = load(&config)?;
+    config.unknown_names().iter().for_each(|warning| tracing::warn!("{warning}"));
     let done = match command {
         Command::Serve => {
             dumps.follow(config.core_dumps)?;

@@ -29,18 +29,23 @@ impl Config {
                 self.authentication.hasher_queue.as_millis()
             )
         });
-        let unknown = self.unknown_variables.iter().map(|variable| {
-            format!(
-                "environment: `{variable}` means nothing to fedgate: it overrides no section of the configuration; correct its \
-                 name, or unset it"
-            )
-        });
-        open.chain(unknown)
+        open.chain(self.unknown_names())
             .chain(undefended)
             .chain(counted)
             .chain(self.identity_headers())
             .chain(self.unreadable_portals())
             .collect()
+    }
+
+    /// Variables of the environment that mean nothing.
+    pub fn unknown_names(&self) -> Vec<String> {
+        let told = self.unknown_variables.iter().map(|variable| {
+            format!(
+                "environment: `{variable}` means nothing to fedgate: it overrides no section of the configuration; correct its \
+                 name, or unset it"
+            )
+        });
+        told.collect()
     }
 
     /// Secrets of this program that others may write, or that everybody may read: not those that only the gateway has.

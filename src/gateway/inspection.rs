@@ -56,10 +56,11 @@ impl Inspection {
         let mut faults = super::check_places(&config);
         let policy = is_sound("policy").then(|| load_policy(&config)).and_then(|policy| noted(policy, &mut faults));
         let (routes, of_routes) = Routes::examine(&config);
-        if is_sound("route") && is_sound("upstream") {
+        // Those that are at fault by themselves are left out; of the others all is looked at.
+        if is_sound("upstream") {
             faults.extend(of_routes.into_iter().map(ServeError::from));
         }
-        let has_tls = !config.gateway.listen.is_empty() && is_sound("tls") && is_sound("gateway");
+        let has_tls = !config.gateway.listen.is_empty() && is_sound("tls");
         let tls = has_tls.then(|| Tls::load(&config.tls)).and_then(|tls| all_noted(tls, &mut faults));
         let minter = is_sound("assertion").then(|| Minter::from_config(&config.assertion));
         let minter = minter.and_then(|minter| noted(minter, &mut faults));

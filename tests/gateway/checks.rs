@@ -51,6 +51,7 @@ fn every_fault_is_told_whatever_it_is_of() {
     }
     assert!(holds(&told["warnings"], "`FEDGATE_RECORD_FILE` means nothing"), "{told:#}");
     assert!(holds(&told["warnings"], "cert.key/history: this user may not write there"), "{told:#}");
+    assert!(told["error"].as_str().unwrap().ends_with("6 faults, which `faults` lists"), "{told:#}");
     let (code, text) = check(&place, &environment);
     assert!(code == 2 && text.lines().last().unwrap().ends_with("6 faults, as told above"), "{text}");
     drop(taken);
@@ -58,6 +59,23 @@ fn every_fault_is_told_whatever_it_is_of() {
     let (code, told) = json(&place.dir, &[]);
     assert_eq!((code, &told["valid"], told["faults"].as_array().unwrap().len()), (Some(0), &Value::Bool(true), 0));
     assert!(told["certificates"][0]["valid_to"].is_string() && told["database"]["schema"].is_number(), "{told:#}");
+}
+
+#[test]
+fn a_fault_of_one_key_hides_none_of_what_other_keys_name() {
+    let place = Place::prepare(&Setup {
+        configuration: "[[route]]\npath = \"/x/{a}\"\nmethods = [\"GTE\"]\nendpoint = \"x\"\nupstream = \"nobody\"\n",
+        ..Setup::default()
+    });
+    std::fs::remove_file(place.dir.join("cert.pem")).unwrap();
+    let environment = [("FEDGATE_TLS_EXPIRY_WARNING_DAYS", "-1"), ("FEDGATE_GATEWAY_BOGUS", "1")];
+    let (code, told) = json(&place.dir, &environment);
+    for words in
+        ["FEDGATE_TLS_EXPIRY_WARNING_DAYS", "FEDGATE_GATEWAY_BOGUS", "cert.pem", "`nobody`", "`GTE` is no method"]
+    {
+        assert!(holds(&told["faults"], words), "{words}: {told:#}");
+    }
+    assert_eq!((code, told["faults"].as_array().unwrap().len()), (Some(2), 5), "{told:#}");
 }
 
 #[test]

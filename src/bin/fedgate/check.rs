@@ -257,7 +257,8 @@ impl Check {
             _ => {
                 let told_here = self.faults.iter().filter(|_| !is_json);
                 told_here.for_each(|fault| print::complain(&format!("fault: {}", fault.in_words())));
-                let summary = anyhow!("{}: {}, as told above", file.display(), print::count(count, "fault", "faults"));
+                let place = if is_json { "which `faults` lists" } else { "as told above" };
+                let summary = anyhow!("{}: {}, {place}", file.display(), print::count(count, "fault", "faults"));
                 Err(if is_usage { Failure::Usage(summary) } else { Failure::Failed(summary) })
             }
         };

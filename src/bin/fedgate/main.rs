@@ -203,7 +203,7 @@ async fn configured_kind(config: &Config) -> Result<HashKind, Failure> {
 }
 
 fn serve(file: &Path, dumps: ForbiddenDumps) -> Result<(), Failure> {
-    let config = load(file)?;
+    let config = Config::load(file).map_err(|error| Failure::Usage(error.into()))?;
     dumps.follow(config.core_dumps)?;
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     // The embedded store is opened by a runtime; the gateway's own runtimes begin when it serves.
@@ -213,8 +213,11 @@ fn serve(file: &Path, dumps: ForbiddenDumps) -> Result<(), Failure> {
     Ok(prepared.serve().map_err(told)?)
 }
 
+/// The configuration of a command, which tells at least what of the environment was not understood.
 fn load(file: &Path) -> Result<Config, Failure> {
-    Config::load(file).map_err(|error| Failure::Usage(error.into()))
+    let config = Config::load(file).map_err(|error| Failure::Usage(error.into()))?;
+    config.unknown_names().iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(config)
 }
 
 /// Opens the store as `fedhis migrate` has left it.

@@ -253,7 +253,9 @@ impl FileFault {
 
 /// A configuration for its routes and its policy: who looks at these needs no secret, and an auditor has none.
 fn without_secrets(file: &Path) -> Result<Config, Failure> {
-    Config::load_without_secrets(file).map_err(|error| Failure::Usage(error.into()))
+    let config = Config::load_without_secrets(file).map_err(|error| Failure::Usage(error.into()))?;
+    config.unknown_names().iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(config)
 }
 
 fn read(file: &Path) -> Result<PolicySet, Failure> {

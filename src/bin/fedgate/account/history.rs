@@ -50,7 +50,11 @@ fn in_words(event: &AccountEvent) -> String {
     words += &match (actor, request_id) {
         (Some(actor), Some(request)) => format!("  by {actor} ({via}, request {request})"),
         (Some(actor), None) => format!("  by {actor} ({via})"),
-        (None, _) => format!("  by a program of {via}"),
+        (None, _) => match via.as_str() {
+            "outside" => "  by a program other than fedgate (outside)".to_owned(),
+            "migration" => "  by `fedhis migrate`".to_owned(),
+            via => format!("  by {via}"),
+        },
     };
     if let Some(user) = database_user {
         words += &format!(", database user {user}");
