@@ -186,8 +186,15 @@ impl Sqlite {
             return;
         };
         drop(ended);
-        if let Err(error) = checkpoint(&writer) {
-            tracing::warn!("what was written last stays in the `-wal` beside the store, which belongs to it: {error}");
+        let path = inner.path.display();
+        match checkpoint(&writer) {
+            Ok(WalRest::Nothing) => {}
+            Ok(WalRest::Held) => tracing::warn!(
+                "another process reads the store still: what was written last stays in `{path}-wal`, which belongs to `{path}`"
+            ),
+            Err(error) => {
+                tracing::warn!("what was written last stays in `{path}-wal`, which belongs to `{path}`: {error}");
+            }
         }
     }
 }
@@ -202,10 +209,20 @@ fn until<T>(deadline: Instant, mut ask: impl FnMut() -> Option<T>) -> Option<T> 
     }
 }
 
+/// What a WAL holds after a checkpoint that the file does not.
+#[derive(Debug, PartialEq, Eq)]
+enum WalRest {
+    Nothing,
+    /// Something, as a reader of another process is in the way.
+    Held,
+}
+
 /// Moves what the WAL holds into the file, as far as no reader of another process is in the way.
-fn checkpoint(writer: &Connection) -> Result<(), rusqlite::Error> {
+fn checkpoint(writer: &Connection) -> Result<WalRest, rusqlite::Error> {
     writer.busy_timeout(CHECKPOINT_TIMEOUT)?;
-    writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    // SQLite reports a checkpoint that had to stop in its first column, not as an error.
+    let is_held: bool = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(if is_held { WalRest::Held } else { WalRest::Nothing })
 }
 
 impl Inner {

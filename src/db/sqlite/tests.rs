@@ -107,3 +107,20 @@ async fn a_store_is_its_owners_alone_unless_a_group_shares_its_directory() {
         std::fs::remove_dir_all(&place).unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_checkpoint_that_a_reader_of_another_process_holds_up_says_so() {
+    let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
+    let sqlite = Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap();
+    sqlite.write(|tx| tx.execute_batch("CREATE TABLE fedgate_t (n)")).await.unwrap();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN; SELECT count(*) FROM fedgate_t").unwrap();
+    sqlite.write(|tx| tx.execute("INSERT INTO fedgate_t VALUES (1)", [])).await.unwrap();
+    let writer = sqlite.0.writer.lock().await.take().unwrap();
+    assert_eq!(checkpoint(&writer).unwrap(), WalRest::Held);
+    other.execute_batch("COMMIT").unwrap();
+    assert_eq!(checkpoint(&writer).unwrap(), WalRest::Nothing);
+    drop((writer, other));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(format!("{}-turn", path.display())).unwrap();
+}
