@@ -59,9 +59,13 @@ pub(super) struct ServerTrust {
 }
 
 impl ServerTrust {
+    fn is_named(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.named.iter().any(|named| named.as_ref() == certificate.as_ref())
+    }
+
     /// Whether a certificate that was refused is taken all the same.
     fn is_taken(&self, certificate: &CertificateDer<'_>, name: &ServerName<'_>, fault: &CertificateError) -> bool {
-        let is_named = self.named.iter().any(|named| named.as_ref() == certificate.as_ref());
+        let is_named = self.is_named(certificate);
         match fault {
             // Its signature and its dates were verified before.
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => match self.asked {
@@ -96,6 +100,12 @@ impl ServerCertVerifier for ServerTrust {
         match self.authorities.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             Err(Error::InvalidCertificate(fault)) if self.is_taken(certificate, name, &fault) => {
                 Ok(ServerCertVerified::assertion())
+            }
+            // The operator's file holds it, so that only its name is left to be wrong.
+            Err(Error::InvalidCertificate(CertificateError::Other(other)))
+                if is_authority(&other) && self.is_named(certificate) =>
+            {
+                Err(CertificateError::NotValidForName.into())
             }
             verified => verified,
         }

@@ -2,6 +2,8 @@
 //!
 //! The one rule: a client learns the status, the code and a fixed sentence; what a database said stays in the log.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -111,6 +113,8 @@ pub(super) enum Problem {
     UnitIdChange,
     #[error("the document was changed since")]
     Stale,
+    #[error("your own current password was given wrong too often, try again later")]
+    TooManyGuesses(Duration),
     #[error("too many passwords are being hashed, try again")]
     Busy,
     #[error("too many requests wait for the database, try again")]
@@ -175,6 +179,7 @@ impl Problem {
             | Self::NotBase64
             | Self::UnitExists
             | Self::UnitIdChange => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyGuesses(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy
             | Self::Crowded
             | Self::NoRoom
@@ -232,6 +237,7 @@ impl Problem {
             Self::UnitExists => "unit_exists",
             Self::UnitIdChange => "unit_id_change",
             Self::Stale => "precondition_failed",
+            Self::TooManyGuesses(_) => "too_many_guesses",
             Self::Busy | Self::Crowded | Self::NoRoom => "busy",
             Self::TooSlow => "query_timeout",
             Self::Locked => "record_locked",
@@ -250,7 +256,10 @@ impl Problem {
             return response;
         };
         if let Some(words) = words {
-            let mut page = password::failed(words, problem.status(), problem.code());
+            let mut page = match problem {
+                Self::TooManyGuesses(wait) => password::guessed(words, problem.status(), wait),
+                _ => password::failed(words, problem.status(), problem.code()),
+            };
             for name in [RETRY_AFTER, ALLOW, HeaderName::from_static(BUSY_HEADER)] {
                 if let Some(value) = response.headers().get(&name) {
                     page.headers_mut().insert(name, value.clone());
@@ -318,6 +327,10 @@ impl IntoResponse for Problem {
         let is_busy = matches!(self, Self::Busy | Self::Crowded | Self::NoRoom | Self::TooSlow | Self::Locked);
         if is_busy || matches!(self, Self::DatabaseUnavailable | Self::DatabaseReadOnly) {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Self::TooManyGuesses(wait) = self {
+            // Rounded up, or who comes back then would come too early.
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
         }
         if matches!(self, Self::ClockDiffers) {
             response.headers_mut().insert(CLOCK_HEADER, HeaderValue::from_static("1"));

@@ -52,6 +52,7 @@ use self::error::Problem;
 use self::guard::{Caller, PUBLIC, endpoint};
 use self::hashing::Hashing;
 use self::json::Object;
+use self::password::Guesses;
 use self::quota::Quota;
 use self::store::{SharedStore, Store, Units};
 use crate::assertion::Verifier;
@@ -70,6 +71,8 @@ pub struct Service {
     /// What parsed bodies take, in a budget of its own.
     trees: Budget,
     hashing: Hashing,
+    /// Own current passwords that were given wrong.
+    guesses: Guesses,
     is_stopping: AtomicBool,
     clock: ClockAlarm,
     /// Watches over the database; ends with the service.
@@ -121,6 +124,7 @@ impl Service {
             budget,
             trees,
             hashing,
+            guesses: Guesses::default(),
             is_stopping,
             clock: ClockAlarm::default(),
             _watch: watch,

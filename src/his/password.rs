@@ -7,9 +7,11 @@
 
 mod common;
 mod form;
+mod guesses;
 mod words;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -31,7 +33,8 @@ use super::store::{Changed, Key, PatchCondition, Reach};
 use super::{Service, body};
 use crate::password::{HashKind, MIN_PASSWORD_CHARACTERS, can_sign_in};
 
-pub(super) use self::form::failed;
+pub(super) use self::form::{failed, guessed};
+pub(super) use self::guesses::Guesses;
 pub(super) use self::words::Words;
 
 const COOKIE_NAME: &str = "__Host-csrf";
@@ -99,7 +102,7 @@ pub(super) async fn change(
     if complaints.is_empty()
         && let Some(hash) = own_hash
     {
-        complaints.current = check_current(&service, words, hash, &fields).await?;
+        complaints.current = check_current(&service, &caller, words, hash, &fields).await?;
     }
     if !complaints.is_empty() {
         return show(&id, asked, headers, &complaints);
@@ -136,8 +139,10 @@ async fn own_hash(service: &Service, caller: &Caller) -> Result<Option<String>, 
     })
 }
 
+/// Whether it is the caller's own; what is wrong with it.
 async fn check_current(
     service: &Service,
+    caller: &Caller,
     words: &Words,
     hash: String,
     fields: &Pairs,
@@ -146,7 +151,21 @@ async fn check_current(
     if current.is_empty() {
         return Ok(Some(words.required));
     }
-    Ok((!service.hashing.verify(hash, current).await?).then_some(words.wrong))
+    let (guesses, account) = (&service.guesses, &caller.account);
+    guesses.begin(account, Instant::now()).inspect_err(|_| {
+        tracing::warn!(?account, request.id = caller.request_id, "an own current password was given wrong too often");
+    })?;
+    match service.hashing.verify(hash, current).await {
+        Ok(true) => {
+            guesses.was_right(account);
+            Ok(None)
+        }
+        Ok(false) => Ok(Some(words.wrong)),
+        Err(problem) => {
+            guesses.was_not_compared(account);
+            Err(problem)
+        }
+    }
 }
 
 /// What is wrong with a new password and its repetition.

@@ -17,7 +17,7 @@ use super::hashing::{Hashing, NewPassword};
 use super::json::{self, Object, Value};
 use super::store::{Changed, Created, Deleted, Key, List, PatchCondition};
 use super::{Service, answer, date, list};
-use crate::password::{MIN_PASSWORD_CHARACTERS, can_sign_in};
+use crate::password::{MIN_PASSWORD_CHARACTERS, can_sign_in, is_acceptable_hash};
 use crate::path::new_person_id;
 
 /// Members that a list can be narrowed by.
@@ -27,7 +27,7 @@ const DEFAULT_ROLE: &str = "end_user";
 /// Longest list of roles, in bytes as JSON; logins read no more than twice that (`fedgate_login`), and take longer ones for
 /// none.
 const MAX_ROLES_BYTES: usize = 8 * 1024;
-/// Longest password in a person's document, in characters, as Thalamus has it.
+/// Longest password in a person's document, in characters, as Thalamus has it. A hash may be longer.
 const MAX_PASSWORD_CHARACTERS: usize = 64;
 
 type Answer = Result<Response, Problem>;
@@ -111,6 +111,7 @@ impl Person {
             None => NewPassword::Absent,
             Some(Value::Null) => NewPassword::NoLogin,
             Some(Value::String(text)) if text.is_empty() => NewPassword::NoLogin,
+            Some(Value::String(text)) if is_acceptable_hash(text) => NewPassword::of(text),
             Some(Value::String(text)) if text.chars().count() > MAX_PASSWORD_CHARACTERS => {
                 return Err(Problem::PasswordTooLong);
             }

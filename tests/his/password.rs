@@ -114,6 +114,38 @@ crate::on_both_stores! {
         assert_eq!(submit(&old, "ANA", &cookie, &fields(""), "same-origin").await.status, 302);
     }
 
+    async fn the_callers_own_password_cannot_be_guessed_without_a_bound(his) {
+        his.person("ANA", r#"{"password":"gnusolidario"}"#).await;
+        his.person("ARGBUE111FAV", r#"{"password":"freedom-1"}"#).await;
+        let (token, cookie) = tokens(&his.get(&root(), "/password/ANA").await);
+        let fields = |current: &str| format!("csrf_token={token}&current={current}&password=secret-1&pconfirm=secret-1");
+        let before = stored(&his).await;
+        for n in 0..5 {
+            // What is compared with nothing is no guess.
+            assert_eq!(submit(&his, "ANA", &cookie, &fields(""), "same-origin").await.status, 200);
+            let reply = submit(&his, "ANA", &cookie, &fields(&format!("wrong-{n}")), "same-origin").await;
+            assert!(reply.status == 200 && reply.text().contains("This is not your current password."), "{n}");
+        }
+        // The right one, now, and to another's page: it is the caller's account that waits.
+        for id in ["ANA", "ARGBUE111FAV"] {
+            let reply = submit(&his, id, &cookie, &fields("freedom-1"), "same-origin").await;
+            let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+            assert!((1..=60).contains(&wait), "{wait}");
+            assert_eq!((reply.status, &reply.json()["code"]), (429, &"too_many_guesses".into()));
+        }
+        for (language, text) in [("en", "given wrong too often"), ("es", "dado mal demasiadas veces")] {
+            let request = his.request(&root(), "POST", "/password/ANA").body(fields("freedom-1"));
+            let request = request.header("content-type", "application/x-www-form-urlencoded").header("cookie", &cookie);
+            let page = request.header("accept", "text/html").header("accept-language", language).send().await;
+            assert!(page.status == 429 && page.text().contains(text) && page.header("retry-after").is_some(), "{}", page.text());
+        }
+        assert_eq!(stored(&his).await, before);
+        let own_fields = fields("gnusolidario");
+        let request = his.request(&own("ANA"), "POST", "/password/ANA").body(own_fields);
+        let request = request.header("content-type", "application/x-www-form-urlencoded").header("cookie", &cookie);
+        assert_eq!(request.send().await.status, 302, "other accounts wait for nothing");
+    }
+
     async fn what_is_guessed_first_and_what_nobody_can_sign_in_with_is_refused(his) {
         his.person("ESPGNU777ORG", "{}").await;
         let (token, cookie) = tokens(&his.get(&root(), "/password/ESPGNU777ORG").await);

@@ -70,6 +70,9 @@ async fn the_certificate_of_a_server_is_verified_as_its_mode_says_and_a_fault_na
     ] {
         let asked = ask(&uri(host, mode), Some(&file)).await;
         assert_eq!(asked.is_ok(), is_taken, "{host} {mode}: {asked:?}");
+        if let Err(error) = asked {
+            assert!(error.to_string().contains("another name than that in `store.uri`"), "{error}");
+        }
     }
     let other = scratch.0.join("other.pem");
     let key = rcgen::KeyPair::generate().unwrap();

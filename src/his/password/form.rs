@@ -1,5 +1,7 @@
 //! The page as HTML: the form, what became of it, and its errors.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, SET_COOKIE, VARY};
@@ -111,6 +113,13 @@ pub(super) fn unknown(words: &Words, id: &str) -> Response {
 /// An error that every route may have, to a browser.
 pub(in super::super) fn failed(words: &Words, status: StatusCode, code: &str) -> Response {
     let main = format!("<h1>{}</h1>\n<p role=\"alert\">{} <code>{code}</code></p>\n", words.failed, words.failed_more);
+    page(words, status, words.failed, &main)
+}
+
+/// To a caller whose own current password was wrong too often.
+pub(in super::super) fn guessed(words: &Words, status: StatusCode, wait: Duration) -> Response {
+    let minutes = wait.as_secs() / 60 + 1;
+    let main = format!("<h1>{}</h1>\n<p role=\"alert\">{} {minutes}</p>\n", words.failed, words.guessed);
     page(words, status, words.failed, &main)
 }
 

@@ -25,6 +25,8 @@ pub(in super::super) struct Words {
     pub(in super::super) failed: &'static str,
     /// What it says besides the code.
     pub(in super::super) failed_more: &'static str,
+    /// Before the minutes to wait, where the current password was wrong too often.
+    pub(super) guessed: &'static str,
     pub(super) required: &'static str,
     pub(super) length: &'static str,
     pub(super) bytes: &'static str,
@@ -53,6 +55,7 @@ const ENGLISH: Words = Words {
     unknown_more: "There is no federation account",
     failed: "The password was not changed",
     failed_more: "This could not be done. Go back and try again; if it happens again, tell the administrator this code:",
+    guessed: "Your own current password was given wrong too often. Signing in goes on as before. Minutes to wait before the next try:",
     required: "This field is required.",
     length: "Field must be between 6 and 1024 characters long.",
     bytes: "The password is too long: letters with accents and of other alphabets take more room, and 1024 bytes are kept.",
@@ -80,6 +83,7 @@ const SPANISH: Words = Words {
     unknown_more: "No hay ninguna cuenta de la federación",
     failed: "La contraseña no se ha cambiado",
     failed_more: "No ha sido posible. Vuelva atrás e inténtelo de nuevo; si se repite, diga este código a la administración:",
+    guessed: "Su propia contraseña actual se ha dado mal demasiadas veces. Puede seguir entrando como antes. Minutos de espera antes del próximo intento:",
     required: "Este campo es obligatorio.",
     length: "El campo debe tener entre 6 y 1024 caracteres.",
     bytes: "La contraseña es demasiado larga: las letras con acento y las de otros alfabetos ocupan más, y se guardan 1024 bytes.",
