@@ -4,10 +4,9 @@
 //! whoever guesses here sits before a browser that somebody left open; signing in is not touched by any of it. An instance
 //! remembers for itself, in bounded memory.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use moka::sync::Cache;
 
 use crate::his::error::Problem;
 
@@ -18,22 +17,17 @@ const WAIT: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs
 /// How long an account is remembered after it was last asked for.
 const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Accounts that are remembered; the one that was not asked for the longest gives way.
-const ACCOUNTS: u64 = 10_000;
+const ACCOUNTS: usize = 10_000;
 
 /// Wrong passwords by account.
-pub(in super::super) struct Guesses(Cache<String, Arc<Mutex<WrongOnes>>>);
+#[derive(Default)]
+pub(in super::super) struct Guesses(Mutex<HashMap<String, WrongOnes>>);
 
 /// What an account has given wrong since it was right.
-#[derive(Default)]
 struct WrongOnes {
     count: u32,
+    asked_at: Instant,
     waits_until: Option<Instant>,
-}
-
-impl Default for Guesses {
-    fn default() -> Self {
-        Self(Cache::builder().max_capacity(ACCOUNTS).time_to_idle(REMEMBERED_FOR).build())
-    }
 }
 
 impl Guesses {
@@ -43,8 +37,13 @@ impl Guesses {
     /// # Errors
     /// [`Problem::TooManyGuesses`]: how long to wait.
     pub(super) fn begin(&self, account: &str, now: Instant) -> Result<(), Problem> {
-        let wrong_ones = self.0.get_with_by_ref(account, Arc::default);
-        let mut wrong_ones = lock(&wrong_ones);
+        let mut accounts = self.lock();
+        if !accounts.contains_key(account) {
+            make_room(&mut accounts, now);
+        }
+        let first = WrongOnes { count: 0, asked_at: now, waits_until: None };
+        let wrong_ones = accounts.entry(account.to_owned()).or_insert(first);
+        wrong_ones.asked_at = now;
         if let Some(left) = wrong_ones.waits_until.map(|until| until.saturating_duration_since(now))
             && !left.is_zero()
         {
@@ -60,21 +59,34 @@ impl Guesses {
 
     /// It was the right one: what was mistyped before is forgotten.
     pub(super) fn was_right(&self, account: &str) {
-        self.0.invalidate(account);
+        self.lock().remove(account);
     }
 
     /// It was not compared.
     pub(super) fn was_not_compared(&self, account: &str) {
-        if let Some(wrong_ones) = self.0.get(account) {
-            let mut wrong_ones = lock(&wrong_ones);
+        if let Some(wrong_ones) = self.lock().get_mut(account) {
             wrong_ones.count = wrong_ones.count.saturating_sub(1);
             wrong_ones.waits_until = None;
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, WrongOnes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn lock(wrong_ones: &Mutex<WrongOnes>) -> MutexGuard<'_, WrongOnes> {
-    wrong_ones.lock().unwrap_or_else(PoisonError::into_inner)
+/// Forgets those that were not asked for long, and where that is not enough, the one that was not for the longest.
+fn make_room(accounts: &mut HashMap<String, WrongOnes>, now: Instant) {
+    if accounts.len() < ACCOUNTS {
+        return;
+    }
+    accounts.retain(|_, wrong_ones| now.saturating_duration_since(wrong_ones.asked_at) < REMEMBERED_FOR);
+    if accounts.len() < ACCOUNTS {
+        return;
+    }
+    if let Some(oldest) = accounts.iter().min_by_key(|(_, wrong_ones)| wrong_ones.asked_at).map(|(id, _)| id.clone()) {
+        accounts.remove(&oldest);
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +116,17 @@ mod tests {
         }
         guesses.was_right("ANA");
         assert!((0..FREE).all(|_| waited(&guesses, "ANA", now).is_none()), "a right one takes all back");
+    }
+
+    #[test]
+    fn the_account_that_was_not_asked_for_the_longest_gives_way() {
+        let (guesses, began) = (Guesses::default(), Instant::now());
+        for number in 0..=ACCOUNTS {
+            let now = began + Duration::from_millis(number as u64);
+            assert_eq!(waited(&guesses, &number.to_string(), now), None);
+        }
+        let accounts = guesses.lock();
+        assert_eq!((accounts.len(), accounts.contains_key("0"), accounts.contains_key("1")), (ACCOUNTS, false, true));
     }
 
     #[test]
