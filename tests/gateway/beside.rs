@@ -88,14 +88,14 @@ fn logins_leave_the_hashes_of_a_thalamus_alone_until_the_operator_cuts_over() {
         assert!(Instant::now() < deadline, "the hash was not replaced");
         std::thread::yield_now();
     }
-    assert_eq!((federation.hash("P0"), federation.hash("LONG")), (thalamus, long));
-    assert!(logs_in(&cut_over, "LONG", CYRILLIC));
-    while !federation.hash("LONG").starts_with("$argon2id$") {
+    assert_eq!((federation.hash("P0"), federation.hash("LONG")), (thalamus, long.clone()));
+    // Of a password that is longer than what its hash holds, nobody knows whether its end is right: it is left until it is set.
+    assert!(logs_in(&cut_over, "LONG", CYRILLIC) && logs_in(&cut_over, "P0", CANARY));
+    while !federation.hash("P0").starts_with("$argon2id$") {
         assert!(Instant::now() < deadline, "the hash was not replaced");
         std::thread::yield_now();
     }
-    let whole = federation.hash("LONG");
-    assert!(password::verify(&whole, CYRILLIC.as_bytes()) && !password::verify(&whole, &CYRILLIC.as_bytes()[..72]));
+    assert_eq!(federation.hash("LONG"), long);
 }
 
 #[test]

@@ -63,10 +63,11 @@ fn every_fault_is_told_whatever_it_is_of() {
 
 #[test]
 fn a_fault_of_one_key_hides_none_of_what_other_keys_name() {
-    let place = Place::prepare(&Setup {
-        configuration: "[[route]]\npath = \"/x/{a}\"\nmethods = [\"GTE\"]\nendpoint = \"x\"\nupstream = \"nobody\"\n",
-        ..Setup::default()
-    });
+    let place = Place::prepare(&Setup::default());
+    let config = place.dir.join("fedgate.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let route = "\n[[route]]\npath = \"/x/{a}\"\nmethods = [\"GTE\"]\nendpoint = \"x\"\nupstream = \"nobody\"\n";
+    std::fs::write(&config, text + route).unwrap();
     std::fs::remove_file(place.dir.join("cert.pem")).unwrap();
     let environment = [("FEDGATE_TLS_EXPIRY_WARNING_DAYS", "-1"), ("FEDGATE_GATEWAY_BOGUS", "1")];
     let (code, told) = json(&place.dir, &environment);
