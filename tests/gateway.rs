@@ -90,6 +90,8 @@ mod answers;
 mod beside;
 #[path = "gateway/thalamus_pages.rs"]
 mod thalamus_pages;
+#[path = "gateway/looks.rs"]
+mod looks;
 #[path = "gateway/new_people.rs"]
 mod new_people;
 #[path = "gateway/stores.rs"]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, header};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -17,6 +17,7 @@ use super::body::Held;
 use super::cors::Cors;
 use super::exchange::ServerExchange;
 use super::forwarded::Origin;
+use super::hop::InterimCount;
 use super::pace::Upload;
 use super::respond::{CORRELATION_ID, REQUEST_ID};
 use super::upstream::{Hold, Peer};
@@ -54,7 +55,7 @@ pub(super) struct Context {
     pub(super) exchange: ServerExchange,
     /// While a body is on its way over HTTP/2, which nobody else waits for with a limit.
     pub(super) upload: Option<Upload>,
-    pub(super) interim: u32,
+    pub(super) interim: InterimCount,
     /// What the server's answer tells of the server.
     pub(super) server_told: ServerTold,
     /// What is believed of where the request came from.
@@ -147,7 +148,7 @@ impl Context {
             hold: None,
             exchange: ServerExchange::default(),
             upload: None,
-            interim: 0,
+            interim: InterimCount::default(),
             server_told: ServerTold::Serves,
             origin: Origin::default(),
             traffic,
@@ -166,6 +167,12 @@ impl Context {
             Some(chosen) => response.insert_header(CORRELATION_ID, chosen),
             None => Ok(()),
         }
+    }
+
+    /// Begins the time of the request at the upstream, unless it runs already: a look at a record before a change is part of it,
+    /// and so is a second attempt.
+    pub(super) fn begin(&mut self, time: Option<Duration>, now: Instant) {
+        self.until = self.until.or_else(|| time.map(|time| now + time));
     }
 
     pub(super) fn is_out_of_time(&self) -> bool {

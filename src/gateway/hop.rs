@@ -3,7 +3,8 @@
 //! The one rule: it ends here (RFC 9110, 7.6.1). How long an answer is, its client is told once, and only of an answer that
 //! has a body; on what its connection is kept, the writer below says for itself.
 //!
-//! Called by the callbacks of [`super::proxy`], once per answer, interim ones included, before anybody else reads the head.
+//! Called by the callbacks of [`super::proxy`] and by [`super::owned`], once per answer, interim ones included, before anybody
+//! else reads the head.
 
 use http::{HeaderName, Version, header};
 use pingora_core::{Error, ErrorType, Result};
@@ -25,6 +26,30 @@ const OF_ONE_CONNECTION: &[&str] = &[
 /// What no answer can ask to be left out: what delimits it, and what keeps others from storing it (RFC 9110, 7.6.1, has it
 /// for the example of what `Connection` must not name).
 const STAYS: &[HeaderName] = &[header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CACHE_CONTROL];
+
+/// Most interim answers (1xx) to one request.
+const MAX_INTERIM: u32 = 8;
+
+/// How many interim answers a request has had.
+#[derive(Default)]
+pub(super) struct InterimCount(u32);
+
+impl InterimCount {
+    /// Counts an answer, if it is an interim one.
+    ///
+    /// # Errors
+    /// One too many, or a 101: nobody asked the server to switch, and what follows would be read as an answer by some and as none
+    /// by others.
+    pub(super) fn note(&mut self, response: &ResponseHeader) -> Result<()> {
+        if response.status.is_informational() {
+            self.0 += 1;
+            if self.0 > MAX_INTERIM || response.status == 101 {
+                return Err(unclear("an interim answer that nobody asked for, or too many"));
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Takes off what concerns the connection to the upstream alone.
 ///

@@ -10,22 +10,26 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
+use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
-use pingora_http::RequestHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::answer::WITHHELD;
 use super::body::Share;
-use super::context::{Context, Outcome};
+use super::context::{Context, Outcome, ServerTold};
+use super::hop::{self, InterimCount};
 use super::proxy::Gateway;
 use super::repeat::MAX_ATTEMPTS;
 use super::request::authority;
 use super::respond::Answer;
-use super::upstream::{Servers, Told, Upstream};
+use super::upstream::{Peer, Servers, Told, Upstream};
 use crate::assertion::Scope;
+use crate::balance::Server;
 use crate::fields::{AnswerKind, Ownership, answer_kind};
 use crate::pipeline::Permit;
 
@@ -38,8 +42,7 @@ const OTHER_RECORD: &str = "other_record";
 
 /// What a service answered when it was asked for a record.
 struct StoredRecord {
-    status: StatusCode,
-    headers: HeaderMap,
+    head: ResponseHeader,
     body: Bytes,
     _share: Share,
 }
@@ -60,13 +63,13 @@ enum Found {
 
 impl StoredRecord {
     fn find(&self, permit: &Permit, member: &str) -> Found {
-        if self.status == StatusCode::NOT_FOUND {
+        if self.head.status == StatusCode::NOT_FOUND {
             return Found::Nothing;
         }
-        if !self.status.is_success() {
+        if !self.head.status.is_success() {
             return Found::Refused;
         }
-        if answer_kind(self.status, &self.headers) != AnswerKind::Json {
+        if answer_kind(self.head.status, &self.head.headers) != AnswerKind::Json {
             return Found::Unreadable;
         }
         match Ownership::of(&self.body, member, permit.subject().unwrap_or_default()) {
@@ -79,18 +82,25 @@ impl StoredRecord {
 
     /// The answer to who asked for it.
     fn relayed(self) -> Answer {
-        let content_type = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        Answer::relayed(self.status.as_u16(), content_type.unwrap_or("application/json"), self.body)
+        let content_type = self.head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        Answer::relayed(self.head.status.as_u16(), content_type.unwrap_or("application/json"), self.body)
     }
 
     /// What the service refuses with; what it says besides may show anything.
     fn refusal(&self) -> Answer {
-        let answer = Answer::relayed(self.status.as_u16(), "application/json", Bytes::new());
-        match self.headers.get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()) {
+        let answer = Answer::relayed(self.head.status.as_u16(), "application/json", Bytes::new());
+        match self.head.headers.get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()) {
             Some(challenge) => answer.with_header(header::WWW_AUTHENTICATE, challenge),
             None => answer,
         }
     }
+}
+
+/// Does something within the time that is left.
+async fn within<T>(until: Option<Instant>, done: impl Future<Output = Result<T>>) -> Result<T> {
+    let Some(until) = until else { return done.await };
+    let late = |_| Err(Error::explain(ErrorType::ReadTimedout, "the request's time is up").into_up());
+    timeout_at(until.into(), done).await.unwrap_or_else(late)
 }
 
 /// As fedhis words it, and the same whether there is no such record or it is another person's.
@@ -119,45 +129,56 @@ impl Gateway {
                 Ok(Some(none_here(method)))
             }
             // The client is told what it would be told of the change: the service does not know it.
-            (Found::Refused, false) if record.status != StatusCode::UNAUTHORIZED => {
-                Error::e_explain(OWNER_UNKNOWN, format!("asked for the record, the service answered {}", record.status))
-            }
+            (Found::Refused, false) if record.head.status != StatusCode::UNAUTHORIZED => Error::e_explain(
+                OWNER_UNKNOWN,
+                format!("asked for the record, the service answered {}", record.head.status),
+            ),
             (Found::Refused, _) => Ok(Some(record.refusal())),
             (Found::Unreadable, true) => Error::e_explain(WITHHELD, "the record is not JSON, or not all of it"),
             (Found::Unreadable, false) => Error::e_explain(OWNER_UNKNOWN, "the record is not JSON, or not all of it"),
         }
     }
 
-    /// Asks a server for the record of an admitted request, and once more another one, where the first cannot be asked.
-    async fn read_record(&self, session: &Session, ctx: &Context) -> Result<StoredRecord> {
+    /// Asks a server for the record of an admitted request. It is asked once: a connection of its own was never kept, so that
+    /// nothing but its silence or its fault ends it.
+    async fn read_record(&self, session: &Session, ctx: &mut Context) -> Result<StoredRecord> {
         let upstream = self.upstream(ctx)?;
         let servers = &upstream.servers;
+        // The time of the change itself is what the look leaves of it.
+        ctx.begin(servers.total_timeout(), Instant::now());
+        let (server, peer, stream) = self.connect(servers, ctx).await?;
+        let request = self.record_request(session, ctx, upstream, upstream.own_name(&server))?;
+        match within(ctx.until, self.ask(&peer, stream, request)).await {
+            Ok(record) => {
+                match ServerTold::by(&record.head) {
+                    ServerTold::Fails => servers.failed(&server, self.recorder.metrics()),
+                    ServerTold::Serves => servers.succeeded(&server),
+                    ServerTold::IsBusy => {}
+                }
+                Ok(record)
+            }
+            // What is ours to refuse is not the server's fault.
+            Err(error) if matches!(error.etype(), ErrorType::Custom(_)) => Err(error),
+            Err(error) => {
+                servers.failed(&server, self.recorder.metrics());
+                Err(error.more_context(format!("server {}", server.name)).into_up())
+            }
+        }
+    }
+
+    /// Connects to a server; to another one, where that does not come about.
+    async fn connect(&self, servers: &Servers, ctx: &Context) -> Result<(Arc<Server<Peer>>, Box<HttpPeer>, Stream)> {
         let mut failed = None;
         for attempt in 1..=MAX_ATTEMPTS {
             let but = failed.as_ref().map(|(server, _): &(Arc<_>, _)| &**server);
             let Some(server) = servers.choose(ctx.permit()?, but, Instant::now()) else { break };
-            let host = upstream.own_name(&server).map(str::to_owned);
-            let request = self.record_request(session, ctx, upstream, host.as_deref())?;
+            if let Some(but) = but {
+                ctx.in_time()?;
+                servers.retried(but, self.recorder.metrics());
+            }
             let peer = Servers::peer(&server, attempt > 1);
-            let asked = self.ask(&peer, request);
-            let answered = match servers.total_timeout() {
-                None => asked.await,
-                Some(time) => match timeout(time, asked).await {
-                    Ok(answered) => answered,
-                    Err(_) => Error::e_explain(ErrorType::ReadTimedout, "the request's time is up"),
-                },
-            };
-            match answered {
-                Ok(record) => {
-                    match record.status.as_u16() {
-                        502..=504 => servers.failed(&server, self.recorder.metrics()),
-                        _ => servers.succeeded(&server),
-                    }
-                    return Ok(record);
-                }
-                Err(error) if matches!(error.etype(), ErrorType::Custom(_) | ErrorType::HTTPStatus(_)) => {
-                    return Err(error);
-                }
+            match within(ctx.until, self.upstreams.connector().new_stream(&*peer)).await {
+                Ok(stream) => return Ok((server, peer, stream)),
                 Err(error) => {
                     servers.failed(&server, self.recorder.metrics());
                     let error = error.more_context(format!("server {}", server.name)).into_up();
@@ -202,22 +223,20 @@ impl Gateway {
     }
 
     /// Asks on a connection of its own, which ends with the answer.
-    async fn ask(
-        &self,
-        peer: &pingora_core::upstreams::peer::HttpPeer,
-        request: RequestHeader,
-    ) -> Result<StoredRecord> {
-        let stream = self.upstreams.connector().new_stream(peer).await?;
+    async fn ask(&self, peer: &HttpPeer, stream: Stream, request: RequestHeader) -> Result<StoredRecord> {
         let mut server = HttpSession::new(stream);
         server.read_timeout = peer.options.read_timeout;
         server.write_timeout = peer.options.write_timeout;
         server.write_request_header(Box::new(request)).await?;
-        let (status, headers) = loop {
-            server.read_response().await?;
-            if let Some(head) = server.resp_header().filter(|head| !head.status.is_informational()) {
-                break (head.status, head.headers.clone());
+        let mut interim = InterimCount::default();
+        let mut head = loop {
+            let head = server.read_resp_header_parts().await?;
+            interim.note(&head)?;
+            if !head.status.is_informational() {
+                break head;
             }
         };
+        hop::take_off(false, &mut head)?;
         let (mut share, mut body) = (Share::of(&self.held_bodies), BytesMut::new());
         while let Some(chunk) = server.read_body_bytes().await? {
             if body.len() + chunk.len() > MOST_BYTES {
@@ -226,7 +245,7 @@ impl Gateway {
             share.grow(chunk.len()).map_err(|_| Error::explain(NO_ROOM, "too many records are read at the moment"))?;
             body.extend_from_slice(&chunk);
         }
-        Ok(StoredRecord { status, headers, body: body.freeze(), _share: share })
+        Ok(StoredRecord { head: *head, body: body.freeze(), _share: share })
     }
 }
 

@@ -39,8 +39,6 @@ use crate::pipeline::{Permit, Pipeline};
 const H2_CHUNK_BYTES: u64 = 64 * 1024;
 /// Bytes of a body that are sent to a server without asking whether it takes them.
 const UNASKED_BYTES: u64 = 64 * 1024;
-/// Most interim answers (1xx) to one request.
-const MAX_INTERIM: u32 = 8;
 
 /// The gateway as pingora sees it.
 pub(super) struct Gateway {
@@ -134,9 +132,7 @@ impl ProxyHttp for Gateway {
                     Error::explain(ErrorType::ConnectNoRoute, "no server of the upstream has an address").into_up()
                 );
             };
-            if ctx.attempts == 0 {
-                ctx.until = servers.total_timeout().map(|time| now + time);
-            }
+            ctx.begin(servers.total_timeout(), now);
             ctx.attempts += 1;
             // What was read of the body is sent again, and counted again.
             ctx.body_bytes = 0;
@@ -229,17 +225,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        if response.status.is_informational() {
-            ctx.interim += 1;
-            // Nobody asked it to switch: what follows a 101 would be read as an answer by some and as none by others.
-            if ctx.interim > MAX_INTERIM || response.status == 101 {
-                return Err(Error::explain(
-                    ErrorType::InvalidHTTPHeader,
-                    "an interim answer that nobody asked for, or too many",
-                )
-                .into_up());
-            }
-        }
+        ctx.interim.note(response)?;
         ctx.exchange.check(response)?;
         ctx.exchange.end(&session.req_header().method, response);
         ctx.server_told = ServerTold::by(response);
