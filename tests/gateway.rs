@@ -92,6 +92,8 @@ mod beside;
 mod thalamus_pages;
 #[path = "gateway/looks.rs"]
 mod looks;
+#[path = "gateway/sessions.rs"]
+mod sessions;
 #[path = "gateway/new_people.rs"]
 mod new_people;
 #[path = "gateway/stores.rs"]

@@ -88,6 +88,19 @@ enum Command {
     Seed,
 }
 
+impl Command {
+    /// What its sessions at the database are called.
+    fn program(&self) -> &'static str {
+        match self {
+            Self::Serve => "fedhis",
+            Self::Migrate => "fedhis migrate",
+            Self::Import { .. } => "fedhis import",
+            Self::Backup { .. } => "fedhis backup",
+            Self::Seed => "fedhis seed",
+        }
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum ImportKind {
     /// Persons.
@@ -139,7 +152,7 @@ fn start(arguments: Arguments) -> Result<(), Failure> {
 }
 
 async fn run(Arguments { config, command }: Arguments, dumps: ForbiddenDumps) -> Result<(), Failure> {
-    let config = load(&config)?;
+    let config = load(&config)?.called(command.program());
     config.unknown_names().iter().for_each(|warning| tracing::warn!("{warning}"));
     let done = match command {
         Command::Serve => {

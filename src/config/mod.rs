@@ -148,6 +148,8 @@ pub struct PostgresConfig {
     pub pool_size: usize,
     /// How long a statement waits for a lock that somebody else holds; zero for as long as it may run.
     pub lock_timeout: Duration,
+    /// What sessions are called (`application_name`), where the connection string does not say it.
+    pub application: &'static str,
 }
 
 /// The signed identity between gateway and HIS.
@@ -383,6 +385,16 @@ impl Config {
             config.changed_defaults.extend(changed::unsettled_parameters(&store.uri));
         }
         Ok(config.with_environment(&environment))
+    }
+
+    /// The same for a program of this name, which its sessions at the database bear.
+    #[must_use]
+    pub fn called(mut self, program: &'static str) -> Self {
+        match &mut self.store {
+            StoreConfig::Postgres(store) => store.application = program,
+            StoreConfig::Sqlite(_) => {}
+        }
+        self
     }
 
     /// The same, with what the environment tells besides values.

@@ -330,6 +330,7 @@ impl Check<'_> {
                     ca_file: ca_file.map(|path| self.path(path)),
                     pool_size: usize::try_from(self.at_least("store.pool_size", raw.pool_size as u64, 1)?).unwrap_or(1),
                     lock_timeout,
+                    application: "fedgate",
                 }))
             }
             other => Err(self.fault("store.kind", format!("is `{other}`"), "write \"sqlite\" or \"postgres\"")),

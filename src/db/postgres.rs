@@ -153,7 +153,7 @@ fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> 
         settings.keepalives_retries(KEEPALIVES_RETRIES);
     }
     if settings.get_application_name().is_none() {
-        settings.application_name("fedgate");
+        settings.application_name(config.application);
     }
     let options = settings.get_options().unwrap_or_default();
     if !options.contains("statement_timeout") {
@@ -199,6 +199,7 @@ mod tests {
             ca_file: None,
             pool_size: 1,
             lock_timeout: Duration::from_millis(2000),
+            application: "fedgate check",
         };
         settings(&config).unwrap()
     }

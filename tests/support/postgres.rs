@@ -235,7 +235,14 @@ impl Cluster {
             tokio_postgres::connect(&self.uri("postgres"), tokio_postgres::NoTls).await.expect("the cluster is there");
         tokio::spawn(connection);
         client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-        PostgresConfig { uri: self.uri(&name), password: None, ca_file: None, pool_size: 4, lock_timeout: LOCK_TIMEOUT }
+        PostgresConfig {
+            uri: self.uri(&name),
+            password: None,
+            ca_file: None,
+            pool_size: 4,
+            lock_timeout: LOCK_TIMEOUT,
+            application: "fedgate",
+        }
     }
 
     /// A migrated database with the accounts `P0`, `P1`, … of one password, all of them health professionals.

@@ -131,7 +131,7 @@ pub(crate) struct Wait {
 /// Does what is asked and tells what was done, in lines or as one JSON object.
 pub(crate) async fn run(config: &Path, command: Command, as_json: bool) -> Result<(), Failure> {
     let mut report = Report::new(as_json);
-    let outcome = match load(config) {
+    let outcome = match load(config, "fedgate account") {
         Ok(config) => work(&config, command, &mut report).await,
         Err(failure) => Err(failure),
     };

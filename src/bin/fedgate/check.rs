@@ -28,7 +28,8 @@ struct Check {
 
 pub(crate) async fn run(file: &Path, as_json: bool) -> Result<(), Failure> {
     let mut check = Check { report: Report::new(as_json), faults: vec![], told: vec![] };
-    let examined = Config::examine(file);
+    let mut examined = Config::examine(file);
+    examined.config = examined.config.map(|config| config.called("fedgate check"));
     let looked = check.look(file, &examined).await;
     if let Err(failure) = looked {
         check.faults.push(failure);

@@ -25,7 +25,7 @@ use crate::{Failure, load, policy};
 pub(crate) fn run(config: &Path, request_id: &str, records: &[PathBuf], as_json: bool) -> Result<(), Failure> {
     let mut report = Report::new(as_json);
     report.note("file", config.display().to_string());
-    let outcome = load(config).and_then(|config| explain(&config, request_id, records, &mut report));
+    let outcome = load(config, "fedgate explain").and_then(|config| explain(&config, request_id, records, &mut report));
     report.end(outcome)
 }
 

@@ -168,11 +168,11 @@ fn run(command: Command, named: Option<PathBuf>, dumps: ForbiddenDumps) -> Resul
             Err(Failure::Usage(anyhow!("demo writes a configuration of its own, under --dir, and takes no --config")))
         }
         Command::Demo { listen, dir } => runtime()?.block_on(demo::run(listen, &dir)),
-        Command::Upgrade => runtime()?.block_on(upgrade::run(load(&config)?)),
+        Command::Upgrade => runtime()?.block_on(upgrade::run(load(&config, "fedgate upgrade")?)),
         Command::Check { json } => runtime()?.block_on(check::run(&config, json)),
         Command::HashPassword => {
             let kind = match named {
-                Some(file) => runtime()?.block_on(configured_kind(&load(&file)?))?,
+                Some(file) => runtime()?.block_on(configured_kind(&load(&file, "fedgate hash-password")?))?,
                 None => HashKind::Argon2id(Cost::DEFAULT),
             };
             let password = account::read_password("Password: ")?;
@@ -181,7 +181,7 @@ fn run(command: Command, named: Option<PathBuf>, dumps: ForbiddenDumps) -> Resul
         }
         Command::Policy { command } => runtime()?.block_on(policy::run(command, named.as_deref())),
         Command::Explain { request_id, records, json } => explain::run(&config, &request_id, &records, json),
-        Command::Status { json } => runtime()?.block_on(status::run(&load(&config)?, json)),
+        Command::Status { json } => runtime()?.block_on(status::run(&load(&config, "fedgate status")?, json)),
         Command::Account { json, command } => runtime()?.block_on(account::run(&config, command, json)),
     }
 }
@@ -213,9 +213,9 @@ fn serve(file: &Path, dumps: ForbiddenDumps) -> Result<(), Failure> {
     Ok(prepared.serve().map_err(told)?)
 }
 
-/// The configuration of a command, which tells at least what of the environment was not understood.
-fn load(file: &Path) -> Result<Config, Failure> {
-    let config = Config::load(file).map_err(|error| Failure::Usage(error.into()))?;
+/// The configuration of a command of this name, which tells at least what of the environment was not understood.
+fn load(file: &Path, command: &'static str) -> Result<Config, Failure> {
+    let config = Config::load(file).map_err(|error| Failure::Usage(error.into()))?.called(command);
     config.unknown_names().iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(config)
 }

@@ -210,7 +210,7 @@ impl Command {
             Self::Explain { principal, roles, policy, method, path, .. } => {
                 // The store is asked with its password.
                 let config = match (&roles, named) {
-                    (None, Some(config)) => Some(load(config)?),
+                    (None, Some(config)) => Some(load(config, "fedgate policy")?),
                     (_, file) => file.map(without_secrets).transpose()?,
                 };
                 let file = policy.as_deref().or(config.as_ref().map(|config| config.policy.roles.as_path()));

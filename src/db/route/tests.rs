@@ -3,8 +3,14 @@ use super::*;
 fn route(uri: &str) -> ServerRoute {
     let settings: Config = uri.parse().unwrap();
     let (uri_text, lock_timeout) = (uri.to_owned(), Duration::ZERO);
-    let config =
-        crate::config::PostgresConfig { uri: uri_text, password: None, ca_file: None, pool_size: 1, lock_timeout };
+    let config = crate::config::PostgresConfig {
+        uri: uri_text,
+        password: None,
+        ca_file: None,
+        pool_size: 1,
+        lock_timeout,
+        application: "fedgate",
+    };
     let wanted = WantedServer::by(uri, &settings);
     let tls = crate::db::postgres::tls(&config).unwrap();
     ServerRoute::new(settings, tls, wanted, |_| Duration::from_millis(100)).unwrap()

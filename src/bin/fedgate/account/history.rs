@@ -60,7 +60,8 @@ fn in_words(event: &AccountEvent) -> String {
         words += &format!(", database user {user}");
     }
     match application.as_deref() {
-        None | Some("" | "fedgate") => words,
+        None | Some("") => words,
+        Some(ours) if matches!(ours.split(' ').next(), Some("fedgate" | "fedhis")) => words,
         Some(application) => format!("{words}, application {application}"),
     }
 }
