@@ -4,7 +4,7 @@
 //! connections in total and per source, and the time of a PROXY header and a TLS handshake.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +25,6 @@ use super::tls::{Tls, noting};
 use crate::config::{GatewayConfig, ProxiesConfig};
 use crate::descriptors::{self, SocketShortage};
 
-/// The address of whom a balancer does not tell.
-const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// Most bytes that wait to be encrypted, and to be sent then.
 const TLS_BUFFER: usize = 16 * 1024;
 /// How long, and for how many bytes, a connection is kept whose handshake failed, so that its client hears why.
@@ -205,10 +203,10 @@ impl Entrance {
         let opened = async move {
             let mut client = peer;
             if is_balancer {
-                // A balancer that does not tell speaks for somebody whom nobody knows, and whose word on himself counts
-                // for nothing: not for the balancer, whose word would.
+                // Where a balancer tells no address, the connection's own counts (2.1 and 2.2 of the protocol). It lends no
+                // word of the request any weight: where PROXY headers are read, no header of a request tells an origin.
                 let told = preface::read(&mut tcp).await.map_err(Closed::Preface)?;
-                client = told.unwrap_or(UNKNOWN);
+                client = told.unwrap_or(peer);
                 if !seat.belongs_to(client.ip()) {
                     return Err(Closed::NoSeat);
                 }

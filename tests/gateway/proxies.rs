@@ -109,9 +109,19 @@ fn a_proxy_header_tells_the_client_and_is_demanded_of_who_may_send_one() {
     // Nor is one whose address is of a trusted network: that was said of proxies, which speak by PROXY headers here.
     assert!(send([127, 0, 0, 2], b"PROXY TCP4 127.0.0.2 192.0.2.1 4711 443\r\n").starts_with("HTTP/1.1 200 "));
     assert_eq!(gateway.record()["client.ip"], "127.0.0.2");
-    // What the balancer does not tell, the client does not tell either.
-    assert!(send([127, 0, 0, 2], b"PROXY UNKNOWN\r\n").starts_with("HTTP/1.1 200 "));
-    assert_eq!(gateway.record()["client.ip"], "0.0.0.0");
+    // Where the balancer tells no address (UNKNOWN, LOCAL, UNSPEC), it is the connection's own; the client does not tell it either.
+    for preface in [
+        b"PROXY UNKNOWN\r\n".as_slice(),
+        b"PROXY UNKNOWN 6.6.6.6 6.6.6.6 1 2\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x0c\x06\x06\x06\x06\x06\x06\x06\x06\0\x01\0\x02",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0",
+    ] {
+        assert!(send([127, 0, 0, 2], preface).starts_with("HTTP/1.1 200 "), "{}", preface.escape_ascii());
+        assert_eq!(gateway.record()["client.ip"], "127.0.0.2");
+        let seen = gateway.upstream.seen().pop().unwrap();
+        assert_eq!(find_header(&seen, "x-forwarded-for").as_deref(), Some("127.0.0.2"));
+    }
     assert_eq!(send([127, 0, 0, 2], b""), "", "a balancer that does not say whom it speaks for");
     // Of anybody else it is no header of HTTP, and refused as such.
     assert!(send([127, 0, 0, 3], b"PROXY TCP4 198.51.100.7 192.0.2.1 4711 443\r\n").starts_with("HTTP/1.1 400 "));
