@@ -31,6 +31,7 @@ pub use watch::{Watch, watch};
 
 use crate::config::StoreConfig;
 use crate::db::actor::ChangeActor;
+pub use crate::db::outage::OutageLog;
 use crate::db::{Database, DbError, postgres};
 
 /// How many epochs of changes the database remembers; a reader further behind drops everything it holds.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::accounts::{AccountEvent, AccountsError};
+use crate::accounts::{AccountEvent, AccountsError, OutageLog};
 use crate::authn::Authenticator;
 use crate::observe::{AccountChangeLine, Recorder};
 
@@ -21,16 +21,23 @@ const MOST: u32 = 500;
 /// Records changes of accounts for ever.
 pub(super) async fn record(authenticator: Arc<Authenticator>, recorder: Recorder) {
     let mut epoch = authenticator.epoch();
-    let mut fault = LastingFault::default();
+    let follows = "they wait in the store, and are recorded when that is over";
+    let outage =
+        OutageLog::new("changes of accounts are not recorded", follows, "changes of accounts are recorded again");
+    let mut failed = false;
     loop {
         epoch.borrow_and_update();
         let done = record_some(&authenticator, &recorder).await;
         match &done {
-            Ok(_) => fault.ends(),
+            Ok(_) => outage.answered(),
             // The watch over the accounts tells of it.
             Err(AccountsError::Standby | AccountsError::AnotherServer | AccountsError::NotMigrated) => {}
-            Err(error) => fault.is_met(error.to_string()),
+            // One that is over at the next attempt is none: the sessions that are open while the first one finds its server may be
+            // closed once.
+            Err(error) if failed => outage.failed(error),
+            Err(_) => {}
         }
+        failed = done.is_err();
         match done {
             Ok(count) if count == MOST as usize => {}
             Ok(_) => tokio::select! {
@@ -38,31 +45,6 @@ pub(super) async fn record(authenticator: Arc<Authenticator>, recorder: Recorder
                 () = sleep(ASK_EVERY) => {}
             },
             Err(_) => sleep(ASK_EVERY).await,
-        }
-    }
-}
-
-/// Why changes are not recorded, logged once for each reason. A fault that is over at the next attempt is none: the sessions that
-/// are open while the first one finds its server may be closed once.
-#[derive(Default)]
-struct LastingFault {
-    met: Option<String>,
-    logged: Option<String>,
-}
-
-impl LastingFault {
-    fn is_met(&mut self, error: String) {
-        if self.met.is_some() && self.logged.as_ref() != Some(&error) {
-            tracing::warn!("changes of accounts are not recorded for now: {error}");
-            self.logged = Some(error.clone());
-        }
-        self.met = Some(error);
-    }
-
-    fn ends(&mut self) {
-        self.met = None;
-        if self.logged.take().is_some() {
-            tracing::info!("changes of accounts are recorded again");
         }
     }
 }
