@@ -228,15 +228,15 @@ pub fn work(stored: &str) -> HashWork {
     }
 }
 
-/// Whether an acceptable hash costs no more than those that are made today: bcrypt of cost 12, or argon2id
-/// of [`Cost::DEFAULT`].
+/// Whether an acceptable hash costs no more than those that are made today: bcrypt of cost 12, or argon2id of the cost `most`,
+/// which is configured.
 ///
 /// What costs more keeps hashers and memory busy for whoever has it stored.
-pub fn is_ordinary_hash(stored: &str) -> bool {
+pub fn is_ordinary_hash(stored: &str, most: Cost) -> bool {
     match StoredHash::parse(stored) {
         Some(StoredHash::Bcrypt { cost }) => cost <= THALAMUS_BCRYPT_COST,
         Some(StoredHash::Argon2id(phc)) => {
-            let (cost, most) = (phc.cost(), Cost::DEFAULT);
+            let cost = phc.cost();
             cost.kib_passes() <= most.kib_passes() && cost.memory_kib <= most.memory_kib
         }
         None => false,

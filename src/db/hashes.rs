@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use super::schema::{StoreOrigin, UnreadableAccounts, origin, unreadable_accounts};
 use super::{Database, DbError};
 use crate::config::HashesConfig;
-use crate::password::HashKind;
+use crate::password::{Cost, HashKind};
 
 /// Tells the kind of new hashes; clones share what was found out.
 #[derive(Clone)]
@@ -29,6 +29,11 @@ impl HashRule {
     /// The rule for a store, which is not asked yet.
     pub fn new(database: Database, config: HashesConfig) -> Self {
         Self { config, database, of_store: Arc::default() }
+    }
+
+    /// The configured cost of argon2id.
+    pub fn cost(&self) -> Cost {
+        self.config.cost
     }
 
     /// The kind of new hashes.

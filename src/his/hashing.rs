@@ -36,15 +36,6 @@ impl NewPassword {
             false => Self::Clear(Zeroizing::new(text.to_owned())),
         }
     }
-
-    /// Whether a caller without the `account` permission may store it. A hash that costs more than those that are made today
-    /// keeps the gateway's hashers busy with each attempt to log in.
-    pub(super) fn is_open_to_all(&self) -> bool {
-        match self {
-            Self::Hash(hash) => password::is_ordinary_hash(hash),
-            Self::Absent | Self::NoLogin | Self::Clear(_) => true,
-        }
-    }
 }
 
 /// Takes turns at hashing.
@@ -63,6 +54,15 @@ impl Hashing {
     /// The kind of new hashes.
     pub(super) async fn kind(&self) -> Result<HashKind, Problem> {
         Ok(self.rule.kind().await?)
+    }
+
+    /// Whether a caller without the `account` permission may store a password. A hash that costs more than those that are made
+    /// today keeps the gateway's hashers busy with each attempt to log in.
+    pub(super) fn is_open_to_all(&self, given: &NewPassword) -> bool {
+        match given {
+            NewPassword::Hash(hash) => password::is_ordinary_hash(hash, self.rule.cost()),
+            NewPassword::Absent | NewPassword::NoLogin | NewPassword::Clear(_) => true,
+        }
     }
 
     /// What is to be stored of a password, if anything.

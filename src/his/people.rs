@@ -62,7 +62,7 @@ pub(super) async fn create(
     let id = new_person_id(&id).map_err(|_| Problem::BadId)?;
     let mut person = Person::parse(document, &id)?;
     if !caller.may_write_accounts() {
-        person.check_unprivileged()?;
+        person.check_unprivileged(&service.hashing)?;
     }
     service.check_size(&person.document)?;
     let key = Key::Person(id);
@@ -127,8 +127,8 @@ impl Person {
 
     /// What a caller without the `account` permission may create: an `end_user` who may log in, whose password is no dearer
     /// to verify than those of today. The Federation Portal always writes these defaults out.
-    fn check_unprivileged(&self) -> Result<(), Problem> {
-        if !self.password.is_open_to_all() {
+    fn check_unprivileged(&self, hashing: &Hashing) -> Result<(), Problem> {
+        if !hashing.is_open_to_all(&self.password) {
             return Err(Problem::NeedsAccount("password"));
         }
         if self.document.member("roles") != Some(&default_roles()) {

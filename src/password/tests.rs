@@ -97,14 +97,36 @@ fn the_work_of_a_hash_is_in_its_parameters_and_what_is_dearer_than_todays_is_tol
         (String::new(),          HashWork::None,                              false),
     ];
     for (stored, expected, is_ordinary) in cases {
-        assert_eq!((work(&stored), is_ordinary_hash(&stored)), (expected, is_ordinary), "{stored}");
+        assert_eq!((work(&stored), is_ordinary_hash(&stored, Cost::DEFAULT)), (expected, is_ordinary), "{stored}");
     }
     assert_eq!(
         make(b"gnusolidario", HashKind::Argon2id(Cost::DEFAULT))
-            .map(|made| (work(&made), is_ordinary_hash(&made)))
+            .map(|made| (work(&made), is_ordinary_hash(&made, Cost::DEFAULT)))
             .unwrap(),
         (Cost::DEFAULT.work(), true)
     );
+}
+
+#[test]
+fn a_hash_is_as_ordinary_as_the_configured_cost_has_it() {
+    let hash = |memory: u32, passes: u32| {
+        format!("$argon2id$v=19$m={memory},t={passes},p=1$c29tZXNhbHQ$MDEyMzQ1Njc4OTAxMjM0NQ")
+    };
+    let dear = Cost { memory_kib: 65_536, passes: 3 };
+    #[rustfmt::skip]
+    let cases = [
+        // memory, passes, ordinary where the floor, the default, and more is configured
+        (19_456, 2, [true, true, true]),
+        (19_456, 3, [false, true, true]),
+        (47_104, 2, [false, true, true]),
+        (47_104, 3, [false, false, true]),
+        (65_536, 1, [false, false, true]),
+        (65_536, 4, [false, false, false]),
+    ];
+    for (memory, passes, expected) in cases {
+        let ordinary = [Cost::FLOOR, Cost::DEFAULT, dear].map(|most| is_ordinary_hash(&hash(memory, passes), most));
+        assert_eq!(ordinary, expected, "{memory} KiB, {passes} passes");
+    }
 }
 
 #[test]

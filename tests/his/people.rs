@@ -1,5 +1,6 @@
 //! Persons.
 
+use fedgate::password::Cost;
 use serde_json::json;
 
 use crate::support::{own, professional, root};
@@ -90,6 +91,18 @@ crate::on_both_stores! {
         for (n, hash) in dear.iter().enumerate() {
             let reply = his.post(&root(), &format!("/people/R{n}"), json!({"password": hash}).to_string()).await;
             assert_eq!(reply.status, 200, "{hash}");
+        }
+    }
+
+    async fn a_hash_is_as_dear_as_the_configured_cost_has_it(his) {
+        let argon2id = |memory: u32| format!("$argon2id$v=19$m={memory},t=2,p=1$c29tZXNhbHQ$MDEyMzQ1Njc4OTAxMjM0NQ");
+        for (memory_kib, id) in [(19_456, "LOW"), (65_536, "HIGH")] {
+            let his = his.with(|config| config.hashes.cost = Cost { memory_kib, passes: 2 }).await;
+            let reply = his.post(&professional(), &format!("/people/{id}"), json!({"password": argon2id(memory_kib)}).to_string()).await;
+            assert_eq!(reply.status, 200, "{id}");
+            let dearer = json!({"password": argon2id(memory_kib + 1)}).to_string();
+            let (status, error, _) = his.post(&professional(), "/people/DEAR", dearer).await.error();
+            assert!(status == 403 && error.contains("`password`"), "{id}: {error}");
         }
     }
 
