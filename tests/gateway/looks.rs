@@ -31,13 +31,15 @@ fn page(exchange: &mut Exchange<'_>) -> bool {
 
 #[test]
 fn a_look_is_asked_once_and_never_longer_than_the_request_may_take() {
-    let script = |exchange: &mut Exchange<'_>| match exchange.request.split([' ', '/']).nth(4) {
-        Some("closes") => false,
-        Some("drips-a-head") => exchange.write(b"HTTP/1.1 200 OK\r\nX: ") && exchange.drip(b"X") && false,
-        Some("drips-a-body") => {
-            exchange.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n") && exchange.drip(b" ") && false
-        }
-        other => panic!("{other:?}"),
+    let script = |exchange: &mut Exchange<'_>| {
+        let (head, dripped): (&[u8], &[u8]) = match exchange.request.split([' ', '/']).nth(4) {
+            Some("closes") => return false,
+            Some("drips-a-head") => (b"HTTP/1.1 200 OK\r\nX: ", b"X"),
+            Some("drips-a-body") => (b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b" "),
+            other => panic!("{other:?}"),
+        };
+        assert!(exchange.write(head) && exchange.drip(dripped), "the gateway had enough of it");
+        false
     };
     // The other server would be asked second.
     let servers = [Server::start(script), Server::start(script)];
@@ -62,7 +64,7 @@ fn a_look_is_asked_once_and_never_longer_than_the_request_may_take() {
 
 #[test]
 fn a_silent_service_is_looked_at_once() {
-    let servers = [(); 2].map(|()| Server::start(|exchange| exchange.ends() && false));
+    let servers = [(); 2].map(|()| Server::start(|exchange| !exchange.ends()));
     let gateway = before(&servers.each_ref().map(|server| server.address), "read_timeout_ms = 300");
     for (number, method) in ["GET", "PATCH"].into_iter().enumerate() {
         assert_eq!(code(&ask(&gateway, method, "a")), (504, "upstream_timeout".into()), "{method}");
@@ -113,7 +115,9 @@ fn the_answer_to_a_look_is_read_as_any_other() {
             "identity" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n".to_owned(),
             other => panic!("{other}"),
         };
-        exchange.write(head.as_bytes()) && page(exchange) && false
+        exchange.write(head.as_bytes());
+        page(exchange);
+        false
     });
     let gateway = before(&[server.address], "read_timeout_ms = 20000\n[upstream.ejection]\nfailures = 0");
     for (page, status) in [
