@@ -1,7 +1,10 @@
 //! Why accounts could not be asked, or changed.
 
+use std::path::Path;
+
 use thiserror::Error;
 
+use crate::config::StoreConfig;
 use crate::db::DbError;
 use crate::db::route::WrongServer;
 
@@ -73,6 +76,21 @@ impl AccountsError {
     /// Whether the database is well, and merely had no time or lock for this: the same is done in a moment.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Database(error) if error.waited_for().is_some())
+    }
+}
+
+impl AccountsError {
+    /// As one line for the operator: the file of the configuration, the key, what is wrong, and what to do.
+    pub fn located(&self, file: &Path, store: &StoreConfig) -> String {
+        match self {
+            Self::Database(error) => error.located(file, store),
+            other => format!("{}: `{}`: {other}", file.display(), store.key()),
+        }
+    }
+
+    /// Whether the configuration is at fault, and no time mends it.
+    pub fn is_of_settings(&self) -> bool {
+        matches!(self, Self::Database(DbError::Settings { .. }))
     }
 }
 

@@ -185,7 +185,8 @@ fn located(config: &Config, failure: Failure) -> Failure {
     };
     let of_backup = match error.downcast_ref() {
         Some(BackupError::Store(error)) => Some(error),
-        Some(BackupError::Exists(_) | BackupError::File(..) | BackupError::Damaged(_)) | None => None,
+        Some(BackupError::Exists(_) | BackupError::Room(..) | BackupError::File(..) | BackupError::Damaged(_))
+        | None => None,
     };
     let of_import = match error.downcast_ref() {
         Some(ImportError::Database(error)) => Some(error),
@@ -195,18 +196,8 @@ fn located(config: &Config, failure: Failure) -> Failure {
     let Some(database) = error.downcast_ref::<DbError>().or(of_import).or(of_backup) else {
         return Failure::Failed(error);
     };
-    if let DbError::Settings { .. } = database {
-        return Failure::Usage(anyhow!("{}: {database}", config.file.display()));
-    }
-    let key = match &config.store {
-        StoreConfig::Postgres(_) => "uri",
-        StoreConfig::Sqlite(_) => "path",
-    };
-    let remedy = match &config.store {
-        StoreConfig::Postgres(_) if database.is_unavailable() && !database.is_answer() => "; is the server up?",
-        StoreConfig::Postgres(_) | StoreConfig::Sqlite(_) => "",
-    };
-    Failure::Failed(anyhow!("{}: `store.{key}`: {database}{remedy}", config.file.display()))
+    let words = anyhow!(database.located(&config.file, &config.store));
+    if let DbError::Settings { .. } = database { Failure::Usage(words) } else { Failure::Failed(words) }
 }
 
 fn load(file: &Path) -> Result<Config, Failure> {
@@ -214,10 +205,7 @@ fn load(file: &Path) -> Result<Config, Failure> {
 }
 
 async fn open(config: &Config) -> Result<Database, Failure> {
-    let database = Database::open(&config.store).await.map_err(|error| match error {
-        DbError::Settings { .. } => Failure::Usage(anyhow!("{}: {error}", config.file.display())),
-        DbError::Unavailable(_) | DbError::Failed(_) => Failure::Failed(error.into()),
-    })?;
+    let database = Database::open(&config.store).await?;
     if matches!(config.store, StoreConfig::Sqlite(_)) {
         schema::migrate(&database).await?;
     }
@@ -368,7 +356,8 @@ async fn backup(config: &Config, file: PathBuf) -> Result<(), Failure> {
     };
     let (store, shown) = (sqlite.path.clone(), file.display().to_string());
     if !store.exists() {
-        let problem = format!("{}: `store.path`: {} does not exist", config.file.display(), store.display());
+        let (config, store) = (config.file.display(), store.display());
+        let problem = format!("{config}: `store.path` names `{store}`, which does not exist; name the store to copy");
         return Err(Failure::Usage(anyhow!(problem)));
     }
     let bytes = tokio::task::spawn_blocking(move || backup::copy(&store, &file)).await??;

@@ -126,6 +126,16 @@ pub enum StoreConfig {
     Postgres(PostgresConfig),
 }
 
+impl StoreConfig {
+    /// The key that says where the store is.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "store.path",
+            Self::Postgres(_) => "store.uri",
+        }
+    }
+}
+
 /// The embedded store.
 #[derive(Debug, Clone)]
 pub struct SqliteConfig {

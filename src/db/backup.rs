@@ -11,21 +11,28 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use thiserror::Error;
 
 use super::DbError;
+use super::foreign::require_store;
+use super::place::unopened;
 use super::sqlite::plain_connection;
 
 /// Why there is no copy.
 #[derive(Debug, Error)]
 pub enum BackupError {
     /// A file of that name is there.
-    #[error("`{0}` is there already, and is not overwritten")]
+    #[error("`{0}` is there already, and is not overwritten; name a file that is not there yet{in_it}", in_it = if .0.is_dir() { ", such as one in this directory" } else { "" })]
     Exists(PathBuf),
+    /// Its file system is full.
+    #[error(
+        "`{0}` cannot be written, because its file system is full; make room there for some {1} bytes, or name a file elsewhere"
+    )]
+    Room(PathBuf, u64),
     /// It, or its directory, cannot be written.
-    #[error("`{0}` cannot be written ({1})")]
+    #[error("`{0}` cannot be written ({1}); name a file in a directory that exists and that this user may write")]
     File(PathBuf, io::Error),
     /// The copy does not read as it should, and so perhaps the store.
     #[error("the copy is damaged, and so perhaps is the store ({0}); none was kept")]
@@ -48,7 +55,7 @@ pub fn copy(store: &Path, target: &Path) -> Result<u64, BackupError> {
         return Err(BackupError::Exists(target.to_owned()));
     }
     let unfinished = Unfinished::beside(target).map_err(at(target))?;
-    write(store, &unfinished.0)?;
+    write(store, &unfinished.0, target)?;
     let file = File::open(&unfinished.0).map_err(at(target))?;
     file.sync_all().map_err(at(target))?;
     publish(&unfinished.0, target).map_err(|error| match error.kind() {
@@ -61,17 +68,33 @@ pub fn copy(store: &Path, target: &Path) -> Result<u64, BackupError> {
 }
 
 /// Writes the copy, and reads all of it.
-fn write(store: &Path, copy: &Path) -> Result<(), BackupError> {
-    let failed = |error: rusqlite::Error| BackupError::Store(error.into());
-    // In one statement: what is committed meanwhile is in it wholly or not at all, and writers do not wait for it.
-    let source = plain_connection(store).map_err(failed)?;
-    super::foreign::refuse_file(&source, store)?;
+fn write(store: &Path, copy: &Path, target: &Path) -> Result<(), BackupError> {
+    let source = plain_connection(store).map_err(|error| unopened(store, error))?;
+    require_store(&source, store)?;
     let name =
-        copy.to_str().ok_or_else(|| BackupError::File(copy.to_owned(), io::ErrorKind::InvalidFilename.into()))?;
-    source.execute("VACUUM INTO ?1", [name]).map_err(failed)?;
-    let copied = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
-    let found: String = copied.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
+        copy.to_str().ok_or_else(|| BackupError::File(target.to_owned(), io::ErrorKind::InvalidFilename.into()))?;
+    // In one statement: what is committed meanwhile is in it wholly or not at all, and writers do not wait for it.
+    source.execute("VACUUM INTO ?1", [name]).map_err(|error| unwritten(error, store, target))?;
+    let of_copy = |error: rusqlite::Error| BackupError::File(target.to_owned(), io::Error::other(error));
+    let copied = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(of_copy)?;
+    let found: String = copied.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(of_copy)?;
     if found == "ok" { Ok(()) } else { Err(BackupError::Damaged(found)) }
+}
+
+/// Whose fault it is that a store was not copied. The store itself is not written meanwhile, and nothing is sorted in a
+/// temporary file: a disk that is full, or fails as it is written, is that of the copy.
+fn unwritten(error: rusqlite::Error, store: &Path, target: &Path) -> BackupError {
+    use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE};
+    if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+        return BackupError::Room(target.to_owned(), store.metadata().map_or(0, |store| store.len()));
+    }
+    let of_writing = [SQLITE_IOERR_WRITE, SQLITE_IOERR_FSYNC, SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_TRUNCATE];
+    match error.sqlite_error() {
+        Some(code) if of_writing.contains(&code.extended_code) => {
+            BackupError::File(target.to_owned(), io::Error::other(error))
+        }
+        _ => BackupError::Store(error.into()),
+    }
 }
 
 /// Gives the copy its name, unless that is taken.

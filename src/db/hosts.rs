@@ -157,7 +157,8 @@ impl HostList {
         match self.hosts.get(number) {
             Some(ServerHost { host: Some(Host::Tcp(name)), port, .. }) => format!("{name}:{port}"),
             Some(ServerHost { host: Some(Host::Unix(directory)), port, .. }) => {
-                format!("{}:{port}", directory.display())
+                // As PostgreSQL makes it in `unix_socket_directories`.
+                format!("{}/.s.PGSQL.{port}", directory.display())
             }
             Some(ServerHost { host: None, address: Some(address), port }) => format!("{address}:{port}"),
             Some(ServerHost { host: None, address: None, .. }) | None => "the server".to_owned(),

@@ -18,6 +18,7 @@ pub mod sqlite;
 
 mod gate;
 mod hosts;
+mod place;
 mod trust;
 
 use std::error::Error as StdError;
@@ -28,6 +29,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::config::StoreConfig;
 
+use self::place::UnreachedServer;
 pub use self::session::{PooledSession, RowsLeft, SessionPool, SessionTransaction};
 pub use self::sqlite::{READERS, Sqlite};
 use self::trust::UntrustedServer;
@@ -150,10 +152,8 @@ impl DbError {
 
     /// Whether a server of PostgreSQL itself said so, or showed a certificate: then it is up.
     pub fn is_answer(&self) -> bool {
-        self.find::<tokio_postgres::error::DbError>().is_some()
-            || self.find::<UntrustedServer>().is_some()
-            || self.find::<route::WrongServer>().is_some()
-            || self.find::<route::NoHostWillDo>().is_some_and(|hosts| hosts.is_one_up)
+        let (Self::Unavailable(error) | Self::Failed(error)) = self else { return false };
+        is_of_server(error.as_ref())
     }
 
     /// Whether a table, a column or a function is not there, because the schema is not.
@@ -220,15 +220,28 @@ impl DbError {
     /// The first cause of a type.
     fn find<E: StdError + 'static>(&self) -> Option<&E> {
         let (Self::Unavailable(error) | Self::Failed(error)) = self else { return None };
-        let mut cause: Option<&(dyn StdError + 'static)> = Some(error.as_ref());
-        while let Some(error) = cause {
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
-            }
-            cause = error.source();
-        }
-        None
+        found(error.as_ref())
     }
+}
+
+/// The first of an error and its causes that has a type.
+fn found<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Whether a server of PostgreSQL said so, or showed a certificate.
+fn is_of_server(error: &(dyn StdError + 'static)) -> bool {
+    found::<tokio_postgres::error::DbError>(error).is_some()
+        || found::<UntrustedServer>(error).is_some()
+        || found::<route::WrongServer>(error).is_some()
+        || found::<route::NoHostWillDo>(error).is_some_and(|hosts| hosts.is_one_up)
 }
 
 impl From<tokio_postgres::Error> for DbError {
@@ -317,5 +330,9 @@ fn cause(error: &(dyn StdError + 'static)) -> String {
     while let (Some(source), false) = (innermost.source(), innermost.is::<rusqlite::Error>()) {
         innermost = source;
     }
-    innermost.to_string().lines().next().unwrap_or_default().to_owned()
+    let text = innermost.to_string().lines().next().unwrap_or_default().to_owned();
+    match found::<UnreachedServer>(error) {
+        Some(server) => format!("`{}`: {text}", server.place),
+        None => text,
+    }
 }

@@ -173,7 +173,7 @@ fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> 
 
 pub(super) fn tls(config: &PostgresConfig) -> Result<MakeRustlsConnect, DbError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = server_verifier(config, read(config)?.trust, Arc::clone(&provider))?;
+    let verifier = server_verifier(config, &read(config)?, Arc::clone(&provider))?;
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| DbError::Settings { key: "uri", problem: error.to_string() })?

@@ -25,6 +25,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::DbError;
 pub use super::hosts::HostAddress;
 use super::hosts::HostList;
+use super::place::UnreachedServer;
 use super::postgres::TlsStream;
 
 /// How often it is looked where new sessions lead, while nothing gives a reason to look.
@@ -279,7 +280,10 @@ impl ServerRoute {
         let are_alike = |wrong: WrongServer| failures.iter().all(|(_, error)| error.wrong_server() == Some(wrong));
         match failures.len() {
             0 => DbError::Unavailable("the host of `store.uri` has no address".into()),
-            1 => failures.remove(0).1,
+            1 => {
+                let (number, error) = failures.remove(0);
+                UnreachedServer::at(self.hosts.name(number), error)
+            }
             _ if are_alike(WrongServer::TakesNoWrites) => WrongServer::TakesNoWrites.into(),
             _ => {
                 let said = failures

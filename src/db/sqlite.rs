@@ -21,6 +21,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::gate::WriteGate;
+use super::place::unopened;
 use super::{Cause, DbError, NoTurn, foreign};
 
 /// Readers at a time; more wait for their turn.
@@ -65,9 +66,9 @@ impl Sqlite {
         blocking(move || {
             create_private(&path)?;
             let file = Identity::of(&path).map_err(unavailable)?;
-            let writer = plain_connection(&path)?;
+            let writer = plain_connection(&path).map_err(|error| unopened(&path, error))?;
             foreign::refuse_file(&writer, &path)?;
-            set_up(&writer)?;
+            set_up(&writer).map_err(|error| unopened(&path, error))?;
             // The gate is what waits for the lock.
             writer.busy_timeout(Duration::ZERO)?;
             let gate = WriteGate::beside(&path, lock_timeout);
@@ -334,7 +335,7 @@ fn create_private(path: &Path) -> Result<(), DbError> {
         Err(error) => Err(DbError::Settings {
             key: "path",
             problem: format!(
-                "`{}` cannot be created ({error}); name a file in a directory that exists",
+                "names `{}`, which cannot be created ({error}); name a file in a directory that exists and that this user may write",
                 path.display()
             ),
         }),

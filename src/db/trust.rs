@@ -3,6 +3,7 @@
 //! The one rule: a certificate is signed by an authority that is trusted, or is itself in the operator's file. What else is
 //! asked of it, `sslmode` says; a certificate that has expired is refused whatever it says.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -13,7 +14,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use thiserror::Error as ThisError;
 
 use super::DbError;
-use crate::config::{CertificateTrust, PostgresConfig};
+use crate::config::{CertificateTrust, ConnectionString, PostgresConfig};
 use crate::pem;
 
 /// Believes the authorities of the operator's file, or else the system's.
@@ -22,16 +23,15 @@ use crate::pem;
 /// [`DbError::Settings`]: the file cannot be read, or holds no certificate of use.
 pub(super) fn server_verifier(
     config: &PostgresConfig,
-    asked: CertificateTrust,
+    read: &ConnectionString,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, DbError> {
+    let asked = read.trust;
+    let written = if read.authorities.is_some() { AuthoritiesKey::Parameter } else { AuthoritiesKey::File };
     let (mut roots, mut named) = (RootCertStore::empty(), Vec::new());
     match &config.ca_file {
         Some(file) => {
-            let unusable = |problem: String| DbError::Settings {
-                key: "ca_file",
-                problem: format!("`{}` {problem}; put the authority's certificate there as PEM", file.display()),
-            };
+            let unusable = |problem: String| written.unusable(file, &problem);
             named = pem::certificates(file).map_err(unusable)?;
             if roots.add_parsable_certificates(named.clone()) == (0, named.len()) {
                 return Err(unusable("holds no usable certificate".into()));
@@ -47,6 +47,27 @@ pub(super) fn server_verifier(
     let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
     let authorities = authorities.map_err(|error| DbError::Settings { key: "ca_file", problem: error.to_string() })?;
     Ok(Arc::new(ServerTrust { authorities, named, asked }))
+}
+
+/// Where the operator has written the file of authorities.
+#[derive(Debug, Clone, Copy)]
+enum AuthoritiesKey {
+    /// `store.ca_file`.
+    File,
+    /// `sslrootcert` of the connection string.
+    Parameter,
+}
+
+impl AuthoritiesKey {
+    /// Why a file serves for nothing, by the name that the operator knows.
+    fn unusable(self, file: &Path, problem: &str) -> DbError {
+        let (key, named) = match self {
+            Self::File => ("ca_file", "names"),
+            Self::Parameter => ("uri", "names, as `sslrootcert`,"),
+        };
+        let remedy = "put the authority's certificate there as PEM";
+        DbError::Settings { key, problem: format!("{named} `{}`, which {problem}; {remedy}", file.display()) }
+    }
 }
 
 /// Verifies the certificate of a server.
@@ -179,7 +200,7 @@ pub(super) enum UntrustedServer {
     /// Nobody who is trusted signed it.
     #[error(
         "the server's certificate is signed by nobody who is trusted here: name the authority's certificate, or the \
-         server's own where it signed itself, in `store.ca_file`"
+         server's own where it signed itself, in `store.ca_file` or by `sslrootcert` in `store.uri`"
     )]
     Unknown,
     /// It is for another host.
@@ -193,7 +214,7 @@ pub(super) enum UntrustedServer {
     Expired,
     /// It says that it is an authority's.
     #[error(
-        "the server's certificate is that of an authority, which serves only where `store.ca_file` holds it itself"
+        "the server's certificate is that of an authority, which serves only where `store.ca_file` (or `sslrootcert`) holds it itself"
     )]
     Authority,
     /// It has none.

@@ -9,7 +9,6 @@ use thiserror::Error;
 use super::pid_file::PidFileError;
 use super::tls::TlsError;
 use super::upstream::TrustError;
-use crate::accounts::AccountsError;
 use crate::assertion::AssertionKeyError;
 use crate::ports;
 use crate::routes::RouteError;
@@ -37,9 +36,9 @@ pub enum ServeError {
     /// The key that signs assertions cannot be used.
     #[error(transparent)]
     Assertion(#[from] AssertionKeyError),
-    /// The accounts cannot be opened.
-    #[error(transparent)]
-    Accounts(#[from] AccountsError),
+    /// The accounts cannot be opened, as the operator is told it.
+    #[error("{0}")]
+    Accounts(String),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}; {}", remedy(*address, key, source))]
     Listen {

@@ -71,7 +71,11 @@ impl Inspection {
             false => None,
         };
         let accounts = match is_sound("store") {
-            true => noted(Accounts::open(&config.store).await, &mut faults),
+            true => {
+                let opened = Accounts::open(&config.store).await;
+                let opened = opened.map_err(|error| ServeError::Accounts(error.located(&config.file, &config.store)));
+                noted(opened, &mut faults)
+            }
             false => None,
         };
         let fixed = upstreams.as_ref().map(|upstreams| Arc::new(FixedFiles::new(&config, upstreams)));

@@ -131,6 +131,52 @@ fn what_is_not_there_is_not_made_to_be_copied_and_a_strangers_file_is_not_copied
     assert!(!copy.exists());
 }
 
+#[test]
+fn only_a_store_is_copied_and_a_file_that_is_none_is_named_with_its_key() {
+    let scratch = Scratch::new();
+    let config = configuration(&scratch.0);
+    let (copy, store) = (scratch.0.join("copy.db"), scratch.0.join("his.db"));
+    let of_another = scratch.0.join("another.db");
+    Connection::open(&of_another).unwrap().execute_batch("CREATE TABLE people (name, age)").unwrap();
+    let garbage = "no database, but longer than the head of one would be".repeat(9).into_bytes();
+    for (content, problem) in [
+        (Vec::new(), "is no store of fedgate (it has no schema); name the file that `fedhis serve` uses"),
+        (fs::read(of_another).unwrap(), "has tables of another program (`people`)"),
+        (garbage, "is no SQLite database, and so no store of fedgate; name a file of its own, or restore a copy"),
+    ] {
+        fs::write(&store, &content).unwrap();
+        let refused = backup(&copy, &config);
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && told.contains(problem), "{problem}: {told}");
+        let named = format!("fedgate.toml: `store.path` names `{}`, which ", store.display());
+        assert!(told.contains(&named), "{told}");
+        assert!(!copy.exists() && fs::read(&store).unwrap() == content, "{problem}");
+    }
+}
+
+#[test]
+fn a_full_disk_of_the_copy_is_not_blamed_on_the_store() {
+    if !Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success()) {
+        println!("not run: this machine lets nobody mount");
+        return;
+    }
+    let scratch = Scratch::new();
+    let config = configuration(&scratch.0);
+    assert!(fedhis(&["seed"], &config).status.success());
+    let disk = scratch.0.join("disk");
+    fs::create_dir(&disk).unwrap();
+    // Too small for any store.
+    let script = "mount -t tmpfs -o size=16k none \"$1\" && \"$2\" backup \"$1/copy.db\" --config \"$3\"; code=$?; ls -A \"$1\"; exit $code";
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script, "sh"]).arg(&disk).arg(env!("CARGO_BIN_EXE_fedhis")).arg(&config);
+    let refused = command.output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let problem =
+        format!("`{}` cannot be written, because its file system is full; make room", disk.join("copy.db").display());
+    assert!(refused.status.code() == Some(1) && told.contains(&problem) && !told.contains("store.path"), "{told}");
+    assert_eq!(String::from_utf8_lossy(&refused.stdout), "", "nothing is left of the copy");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_of_postgres_is_restored_as_its_page_says_and_the_command_leads_there() {
     let cluster = Cluster::shared();

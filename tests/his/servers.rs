@@ -51,6 +51,15 @@ async fn the_certificate_of_a_server_is_verified_as_its_mode_says_and_a_fault_na
     };
     let (is_done, told) = migrate(&uri("localhost", "sslmode=require"));
     assert!(!is_done && told.contains("`store.ca_file`") && !told.contains("is the server up"), "{told}");
+    // What the operator wrote is what is named.
+    let (is_done, told) = migrate(&uri("localhost", "sslmode=verify-full&sslrootcert=/nowhere/ca.pem"));
+    assert!(
+        !is_done && told.contains("`store.uri` names, as `sslrootcert`, `/nowhere/ca.pem`, which cannot be read"),
+        "{told}"
+    );
+    assert!(!told.contains("ca_file"), "{told}");
+    let (is_done, told) = migrate(&format!("{}\"\nca_file = \"/nowhere/ca.pem", uri("localhost", "sslmode=require")));
+    assert!(!is_done && told.contains("`store.ca_file` names `/nowhere/ca.pem`, which cannot be read"), "{told}");
     let (is_done, told) = migrate(&uri("localhost", &format!("sslmode=verify-full&{root}")));
     assert!(is_done, "{told}");
     let several = uri("localhost", "sslmode=require").replace("@", "@127.0.0.1:1,");

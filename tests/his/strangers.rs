@@ -36,13 +36,18 @@ fn a_file_of_another_program_is_refused_by_all_and_not_a_byte_of_it_changes() {
         ),
         (
             "CREATE TABLE people (id INTEGER, name TEXT); CREATE TABLE orders (id INTEGER)",
-            "tables of another program (`orders`)",
+            "tables of another program (`orders`, `people`)",
         ),
+        ("CREATE TABLE people (name TEXT, age INTEGER)", "tables of another program (`people`)"),
+        ("", "is no SQLite database, and so no store of fedgate"),
     ] {
         let scratch = Scratch::new();
         let config = configuration(&scratch.0);
         let file = scratch.0.join("his.db");
-        Connection::open(&file).unwrap().execute_batch(made).unwrap();
+        match made {
+            "" => fs::write(&file, "no database, but longer than the head of one would be".repeat(9)).unwrap(),
+            made => Connection::open(&file).unwrap().execute_batch(made).unwrap(),
+        }
         let before = fs::read(&file).unwrap();
         for (program, arguments) in [
             (env!("CARGO_BIN_EXE_fedhis"), &["migrate"][..]),
@@ -53,7 +58,9 @@ fn a_file_of_another_program_is_refused_by_all_and_not_a_byte_of_it_changes() {
             (env!("CARGO_BIN_EXE_fedgate"), &["account", "list"]),
         ] {
             let (code, told) = run(program, arguments, &config);
-            assert!(code == Some(2) && told.contains(fault) && told.contains("`store.path`"), "{arguments:?}: {told}");
+            let named = told.contains("fedgate.toml: `store.path` names `");
+            assert!(code == Some(2) && told.contains(fault) && named, "{arguments:?}: {told}");
+            assert!(!told.contains("fedhis migrate"), "{arguments:?}: {told}");
             assert_eq!(fs::read(&file).unwrap(), before, "{arguments:?}");
         }
     }

@@ -13,7 +13,7 @@ use fedgate::observe;
 use serde_json::{Value, json};
 
 use crate::print::{self, Report};
-use crate::{Failure, check_schema, store_exists, store_fault, store_refused};
+use crate::{Failure, check_schema, store_exists, store_fault};
 
 /// How long the look for rows of before that are served with limits may take, for each table: what runs is not to suffer.
 const ODD_ROWS_PATIENCE: Duration = Duration::from_secs(5);
@@ -201,7 +201,7 @@ impl Check {
             StoreConfig::Postgres(_) => "PostgreSQL".to_owned(),
         };
         let database = accounts.database();
-        foreign::refuse(database).await.map_err(|error| store_refused(config, &error))?;
+        foreign::refuse(database).await.map_err(|error| store_fault(config, error))?;
         let version = check_schema(config, database).await?;
         let epoch = accounts.check().await.map_err(|error| store_fault(config, error))?;
         accounts.may_report().await.map_err(|error| store_fault(config, error))?;

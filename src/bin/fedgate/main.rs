@@ -17,11 +17,11 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::{Parser, Subcommand};
-use fedgate::accounts::Accounts;
+use fedgate::accounts::{Accounts, AccountsError};
 use fedgate::config::{Config, StoreConfig};
 use fedgate::db::actor::ChangeActor;
 use fedgate::db::hashes::HashRule;
-use fedgate::db::{Database, DbError, schema};
+use fedgate::db::{Database, schema};
 use fedgate::dumps::{self, ForbiddenDumps};
 use fedgate::gateway::{Prepared, ServeError};
 use fedgate::password::{self, Cost, HashKind};
@@ -191,14 +191,15 @@ async fn configured_kind(config: &Config) -> Result<HashKind, Failure> {
     let hashes = config.authentication.hashes;
     let database = match (&config.store, hashes.upgraded) {
         (StoreConfig::Postgres(_), None) => {
-            Database::open(&config.store).await.map_err(|error| Failure::Usage(error.into()))?
+            Database::open(&config.store).await.map_err(|error| store_fault(config, error))?
         }
         (_, Some(false)) => return Ok(HashKind::Bcrypt),
         (StoreConfig::Sqlite(_) | StoreConfig::Postgres(_), _) => return Ok(HashKind::Argon2id(hashes.cost)),
     };
     let asked = HashRule::new(database, hashes).kind().await;
     asked.map_err(|error| {
-        store_fault(config, format!("{error}; `authentication.upgrade_hashes` says it without the store"))
+        let fault = store_fault(config, error).in_words();
+        Failure::Failed(anyhow!("{fault}; `authentication.upgrade_hashes` says it without the store"))
     })
 }
 
@@ -223,7 +224,7 @@ fn load(file: &Path, command: &'static str) -> Result<Config, Failure> {
 /// Opens the store as `fedhis migrate` has left it.
 pub(crate) async fn open_store(config: &Config) -> Result<Accounts, Failure> {
     store_exists(config)?;
-    let accounts = Accounts::open(&config.store).await.map_err(|error| Failure::Usage(told(config, error)))?;
+    let accounts = Accounts::open(&config.store).await.map_err(|error| store_fault(config, error))?;
     accounts.keep_to_one_server().await.map_err(|error| store_fault(config, error))?;
     check_schema(config, accounts.database()).await?;
     Ok(accounts.acting_as(ChangeActor::operator()))
@@ -235,7 +236,7 @@ pub(crate) async fn check_schema(config: &Config, database: &Database) -> Result
     if version >= schema::VERSION {
         return Ok(version);
     }
-    let (file, key, needed) = (config.file.display(), store_key(config), schema::VERSION);
+    let (file, key, needed) = (config.file.display(), config.store.key(), schema::VERSION);
     let problem = format!("the database has schema version {version}, {needed} is needed; run `fedhis migrate`");
     Err(Failure::Usage(told(config, format!("{file}: `{key}`: {problem}"))))
 }
@@ -253,30 +254,16 @@ pub(crate) fn store_exists(config: &Config) -> Result<(), Failure> {
     }
 }
 
-/// A fault of the store, as one line that names file and key.
-pub(crate) fn store_fault(config: &Config, error: impl std::fmt::Display) -> Failure {
-    Failure::Failed(told(config, format!("{}: `{}`: {error}", config.file.display(), store_key(config))))
+/// A fault of the store, as one line that names file, key and remedy; of usage, where a setting mends it.
+pub(crate) fn store_fault(config: &Config, error: impl Into<AccountsError>) -> Failure {
+    let error = error.into();
+    let words = told(config, error.located(&config.file, &config.store));
+    if error.is_of_settings() { Failure::Usage(words) } else { Failure::Failed(words) }
 }
 
 /// What is wrong, with the variables that have set the keys it names.
 fn told(config: &Config, problem: impl std::fmt::Display) -> anyhow::Error {
     anyhow!(config.origins.told(&problem.to_string()))
-}
-
-/// Why a store is not one to work on, which a setting mends.
-pub(crate) fn store_refused(config: &Config, error: &DbError) -> Failure {
-    match error {
-        DbError::Settings { .. } => Failure::Usage(told(config, format!("{}: {error}", config.file.display()))),
-        DbError::Unavailable(_) | DbError::Failed(_) => store_fault(config, error),
-    }
-}
-
-/// The key that says where the store is.
-fn store_key(config: &Config) -> &'static str {
-    match config.store {
-        StoreConfig::Sqlite(_) => "store.path",
-        StoreConfig::Postgres(_) => "store.uri",
-    }
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -26,6 +26,8 @@ const MOST: usize = 100_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Oddity {
     Unnameable,
+    /// Its document is null, or there is none.
+    Empty,
     NoObject,
 }
 
@@ -46,6 +48,7 @@ impl fmt::Display for OddRows {
         let of = |oddity| named.iter().filter(move |(_, known)| *known == oddity).map(|(id, _)| escape::name(id));
         let told = [
             (Oddity::Unnameable, "whose id no path names, which lists show and no request changes"),
+            (Oddity::Empty, "whose document is null, which log nobody in, and which a PATCH begins anew"),
             (
                 Oddity::NoObject,
                 "whose document is no object, which are read without passwords, log nobody in and take no PATCH",
@@ -79,11 +82,12 @@ impl OddRows {
         Self { table, named: Vec::new(), count: 0, is_partial: false }
     }
 
-    fn take(&mut self, id: String, is_object: bool) {
-        let oddity = match (is_nameable(&id), is_object) {
+    fn take(&mut self, id: String, document: &str) {
+        let oddity = match (is_nameable(&id), document) {
             (false, _) => Oddity::Unnameable,
-            (true, false) => Oddity::NoObject,
-            (true, true) => return,
+            (true, "object") => return,
+            (true, "null") => Oddity::Empty,
+            (true, _) => Oddity::NoObject,
         };
         self.count += 1;
         if self.named.len() < NAMED {
@@ -125,11 +129,11 @@ async fn postgres_rows(
     if transaction.query_one("SELECT to_regclass($1) IS NULL", &[&table]).await?.try_get(0)? {
         return Ok(odd);
     }
-    let is_object = if needs_object { "coalesce(jsonb_typeof(data) = 'object', false)" } else { "true" };
+    let document = if needs_object { "coalesce(jsonb_typeof(data), 'null')" } else { "'object'::text" };
     let id = "CAST(id AS text) COLLATE \"C\"";
     // Ids of letters, digits and the plainest signs are nameable; the others are looked at here.
     let sql = format!(
-        "SELECT {id}, {is_object} FROM {table} WHERE ({id} !~ '^[A-Za-z0-9 _~.-]{{3,255}}$' OR NOT {is_object}) \
+        "SELECT {id}, {document} FROM {table} WHERE ({id} !~ '^[A-Za-z0-9 _~.-]{{3,255}}$' OR {document} <> 'object') \
          AND {id} > $1 ORDER BY 1 LIMIT {BATCH}"
     );
     let mut after = String::new();
@@ -159,18 +163,18 @@ fn sqlite_rows(connection: &Connection, table: &'static str, needs_object: bool)
     if !connection.table_exists(None, table)? {
         return Ok(odd);
     }
-    let is_object = match needs_object {
-        true => "coalesce(CASE WHEN json_valid(data) THEN json_type(data) = 'object' END, 0)",
-        false => "1",
+    let document = match needs_object {
+        true => "CASE WHEN data IS NULL THEN 'null' WHEN json_valid(data) THEN json_type(data) ELSE 'broken' END",
+        false => "'object'",
     };
     let sql = format!(
-        "SELECT CAST(id AS text), {is_object} FROM {table} \
-         WHERE id GLOB '*[^A-Za-z0-9 _~.-]*' OR length(id) < 3 OR length(id) > 255 OR NOT {is_object} ORDER BY id"
+        "SELECT CAST(id AS text), {document} FROM {table} \
+         WHERE id GLOB '*[^A-Za-z0-9 _~.-]*' OR length(id) < 3 OR length(id) > 255 OR {document} <> 'object' ORDER BY id"
     );
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        odd.take(row.get(0)?, row.get(1)?);
+        odd.take(row.get(0)?, &row.get::<_, String>(1)?);
     }
     Ok(odd)
 }
