@@ -7,8 +7,7 @@ use http::{HeaderMap, header};
 use pingora_proxy::Session;
 
 use super::request;
-use super::respond::asks_for;
-use crate::web_page::{PageLanguage, PageStyle, escape, page};
+use crate::web_page::{PageLanguage, PageStyle, asks_for, escape, page};
 
 /// The page where people change their passwords, whoever serves it.
 const PEOPLES_PATH: &str = "/password";

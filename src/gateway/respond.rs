@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::notice::{self, Notice};
 use super::request::content_length;
-use crate::web_page::{self, PageLanguage};
+use crate::web_page::{self, PageLanguage, asks_for};
 
 /// The header that tells the request id, in both directions.
 pub(super) const REQUEST_ID: &str = "x-request-id";
@@ -219,16 +219,6 @@ impl Answer {
         let_finish_stream(session).await;
         Ok(())
     }
-}
-
-/// Whether an `Accept` header names a media type itself, and does not decline it (RFC 9110, 12.5.1).
-pub(super) fn asks_for(accept: &[u8], wanted: &str) -> bool {
-    accept.split(|byte| *byte == b',').any(|range| {
-        let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-        let is_wanted = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted.as_bytes()));
-        let declined = |part: &[u8]| matches!(part, b"q=0" | b"q=0.0" | b"q=0.00" | b"q=0.000");
-        is_wanted && !parts.any(declined)
-    })
 }
 
 #[cfg(test)]

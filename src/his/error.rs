@@ -14,7 +14,7 @@ use crate::assertion::{BUSY_HEADER, CLOCK_HEADER};
 use crate::db::{DbError, WaitReason};
 use crate::his::answer::JSON;
 use crate::his::json::JsonError;
-use crate::his::password::{self, Words};
+use crate::his::password::{self, FormFault, Words};
 
 /// Why a request was not served. Texts that Thalamus has are its own, to the letter.
 #[derive(Debug, Clone, Error)]
@@ -67,6 +67,8 @@ pub(super) enum Problem {
     PasswordUnusable,
     #[error("Password is a hash that a Thalamus on the same database cannot read; bcrypt is kept here")]
     PasswordUnreadable,
+    #[error("{0}")]
+    BadForm(FormFault),
     #[error("Not allowed to change the person ID")]
     PersonIdChange,
     #[error("User not found")]
@@ -143,6 +145,7 @@ impl Problem {
             // Well-formed, and not acceptable.
             Self::BadJson(JsonError::NumberTooLong(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BadId | Self::BadQuery(_) | Self::BadJson(_) | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
+            Self::BadForm(fault) => fault.status(),
             Self::NeedsAccount(_) | Self::PasswordHere => StatusCode::FORBIDDEN,
             Self::NoRoute
             | Self::UserNotFound
@@ -209,6 +212,7 @@ impl Problem {
             Self::NotARecord => "record_not_an_object",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::NotAnObject => "not_an_object",
+            Self::BadForm(fault) => fault.code(),
             Self::NeedsAccount(_) | Self::PasswordHere => "not_permitted",
             Self::BadMember(_) => "bad_member",
             Self::UserExists => "user_exists",

@@ -6,6 +6,7 @@
 //! caller may change; and as a browser sends its credential by itself, the caller's own password is asked for again.
 
 mod common;
+mod fault;
 mod form;
 mod guesses;
 mod words;
@@ -32,7 +33,9 @@ use super::query::Pairs;
 use super::store::{Changed, Key, PatchCondition, Reach};
 use super::{Service, body};
 use crate::password::{HashKind, MIN_PASSWORD_CHARACTERS, can_sign_in};
+use crate::web_page::asks_for;
 
+pub(super) use self::fault::FormFault;
 pub(super) use self::form::{failed, guessed};
 pub(super) use self::guesses::Guesses;
 pub(super) use self::words::Words;
@@ -48,9 +51,18 @@ type Answer = Result<Response, Problem>;
 
 /// Whether a request to this page is a browser's, which is told everything as HTML.
 pub(super) fn is_for_people(path: &str, headers: &HeaderMap) -> bool {
-    let accepts =
-        headers.get_all(ACCEPT).iter().any(|accept| accept.as_bytes().windows(9).any(|part| part == b"text/html"));
-    path.starts_with("/password/") && accepts
+    path.starts_with("/password/") && names(headers, "text/html")
+}
+
+/// Whether it is a program's, which accepts JSON by its name and no page. Thalamus knows none such: who names neither is told
+/// what is wrong with a form as a page.
+fn is_for_programs(headers: &HeaderMap) -> bool {
+    let json = ["application/json", "application/problem+json", "application/*"];
+    !names(headers, "text/html") && json.into_iter().any(|wanted| names(headers, wanted))
+}
+
+fn names(headers: &HeaderMap, wanted: &str) -> bool {
+    headers.get_all(ACCEPT).iter().any(|accept| asks_for(accept.as_bytes(), wanted))
 }
 
 /// `GET /password/{id}`
@@ -65,7 +77,15 @@ pub(super) async fn form(
             let is_asked = own_hash(&service, &caller).await?.is_some();
             show(&id, is_asked.then_some(&caller.account), &headers, &Complaints::default())
         }
-        false => Ok(form::unknown(Words::of(&headers), &id)),
+        false => unknown(&headers, &id),
+    }
+}
+
+/// The answer to an id that nobody has.
+fn unknown(headers: &HeaderMap, id: &str) -> Answer {
+    match is_for_programs(headers) {
+        true => Err(Problem::PersonNotFound),
+        false => Ok(form::unknown(Words::of(headers), id)),
     }
 }
 
@@ -91,18 +111,18 @@ pub(super) async fn change(
     let (words, own_hash) = (Words::of(headers), own_hash(&service, &caller).await?);
     let asked = own_hash.is_some().then_some(&caller.account);
     if !is_own_form(headers, fields.value("csrf_token").unwrap_or_default()) {
-        return show(&id, asked, headers, &Complaints { form: Some(words.expired), ..Complaints::default() });
+        return show(&id, asked, headers, &Complaints { form: Some(FormFault::NotOurs), ..Complaints::default() });
     }
     if !is_there(&service, &caller, &id).await? {
-        return Ok(form::unknown(words, &id));
+        return unknown(headers, &id);
     }
     let kind = service.hashing.kind().await?;
-    let mut complaints = check(words, &id, &fields, kind, service.limits.refuse_common_passwords);
+    let mut complaints = check(&id, &fields, kind, service.limits.refuse_common_passwords);
     // The hash is asked last: it costs.
     if complaints.is_empty()
         && let Some(hash) = own_hash
     {
-        complaints.current = check_current(&service, &caller, words, hash, &fields).await?;
+        complaints.current = check_current(&service, &caller, hash, &fields).await?;
     }
     if !complaints.is_empty() {
         return show(&id, asked, headers, &complaints);
@@ -121,7 +141,7 @@ pub(super) async fn change(
             })
         }
         Changed::NotAnObject => Err(Problem::NotARecord),
-        Changed::Missing | Changed::Stale | Changed::TooLarge => Ok(form::unknown(words, &id)),
+        Changed::Missing | Changed::Stale | Changed::TooLarge => unknown(headers, &id),
     }
 }
 
@@ -143,13 +163,12 @@ async fn own_hash(service: &Service, caller: &Caller) -> Result<Option<String>, 
 async fn check_current(
     service: &Service,
     caller: &Caller,
-    words: &Words,
     hash: String,
     fields: &Pairs,
-) -> Result<Option<&'static str>, Problem> {
+) -> Result<Option<FormFault>, Problem> {
     let current = Zeroizing::new(fields.value("current").unwrap_or_default().to_owned());
     if current.is_empty() {
-        return Ok(Some(words.required));
+        return Ok(Some(FormFault::CurrentMissing));
     }
     let (guesses, account) = (&service.guesses, &caller.account);
     guesses.begin(account, Instant::now()).inspect_err(|_| {
@@ -160,7 +179,7 @@ async fn check_current(
             guesses.was_right(account);
             Ok(None)
         }
-        Ok(false) => Ok(Some(words.wrong)),
+        Ok(false) => Ok(Some(FormFault::CurrentWrong)),
         Err(problem) => {
             guesses.was_not_compared(account);
             Err(problem)
@@ -169,31 +188,33 @@ async fn check_current(
 }
 
 /// What is wrong with a new password and its repetition.
-fn check(words: &Words, id: &str, fields: &Pairs, kind: HashKind, refuse_common: bool) -> Complaints {
+fn check(id: &str, fields: &Pairs, kind: HashKind, refuse_common: bool) -> Complaints {
     let field = |name| fields.value(name).unwrap_or_default();
     let (password, repetition) = (field("password"), field("pconfirm"));
     let characters = password.chars().count();
     let mut complaints = Complaints::default();
     if password.is_empty() {
-        complaints.password = Some(words.required);
-    } else if !(MIN_PASSWORD_CHARACTERS..=MAX_PASSWORD_CHARACTERS).contains(&characters) {
-        complaints.password = Some(words.length);
+        complaints.password = Some(FormFault::Missing);
+    } else if characters < MIN_PASSWORD_CHARACTERS {
+        complaints.password = Some(FormFault::TooShort);
+    } else if characters > MAX_PASSWORD_CHARACTERS {
+        complaints.password = Some(FormFault::TooLong);
     } else if password.len() > kind.longest() {
         complaints.password = Some(match kind {
-            HashKind::Argon2id(_) => words.bytes,
-            HashKind::Bcrypt => words.bytes_beside,
+            HashKind::Argon2id(_) => FormFault::TooManyBytes,
+            HashKind::Bcrypt => FormFault::TooManyBytesBeside,
         });
     } else if !can_sign_in(password.as_bytes()) {
-        complaints.password = Some(words.line_break);
+        complaints.password = Some(FormFault::LineBreak);
     } else if password.to_lowercase() == id.to_lowercase() {
-        complaints.password = Some(words.own_id);
+        complaints.password = Some(FormFault::OwnId);
     } else if refuse_common && common::is_common(password) {
-        complaints.password = Some(words.common);
+        complaints.password = Some(FormFault::Common);
     } else if password != repetition && !repetition.is_empty() {
-        complaints.repetition = Some(words.mismatch);
+        complaints.repetition = Some(FormFault::Mismatch);
     }
     if repetition.is_empty() {
-        complaints.repetition = Some(words.required);
+        complaints.repetition = Some(FormFault::Missing);
     }
     complaints
 }
@@ -215,8 +236,13 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
     is_token.then_some(token)
 }
 
-/// The form. A token that the browser has is kept, so that a second tab does not spoil the first.
+/// The form, or what is wrong with it to a program. A token that the browser has is kept, so that a second tab does not spoil the first.
 fn show(id: &str, asked: Option<&String>, headers: &HeaderMap, complaints: &Complaints) -> Answer {
+    if let Some(fault) = complaints.first()
+        && is_for_programs(headers)
+    {
+        return Err(Problem::BadForm(fault));
+    }
     let token = match cookie(headers) {
         Some(token) => token.to_owned(),
         None => {

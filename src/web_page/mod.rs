@@ -24,6 +24,16 @@ pub enum PageStyle {
     Carried,
 }
 
+/// Whether an `Accept` header names a media type itself, and does not decline it (RFC 9110, 12.5.1).
+pub fn asks_for(accept: &[u8], wanted: &str) -> bool {
+    accept.split(|byte| *byte == b',').any(|range| {
+        let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let is_wanted = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted.as_bytes()));
+        let declined = |part: &[u8]| matches!(part, b"q=0" | b"q=0.0" | b"q=0.00" | b"q=0.000");
+        is_wanted && !parts.any(declined)
+    })
+}
+
 /// A language that pages speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageLanguage {

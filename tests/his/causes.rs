@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use crate::support::{His, root};
 
@@ -45,4 +46,30 @@ async fn sqlite_tells_why_a_read_fails() {
 #[tokio::test]
 async fn postgres_tells_why_a_read_fails() {
     a_failing_statement_is_told(His::on_postgres().await, "does not exist").await;
+}
+
+#[tokio::test]
+async fn assertions_that_fail_by_the_clock_are_told_by_the_service_itself_and_not_once_a_request() {
+    let his = His::on_sqlite().await;
+    let heard = Heard::default();
+    let writer = heard.clone();
+    let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let _log = tracing::subscriber::set_default(log);
+    let lines = || {
+        let told = String::from_utf8(heard.0.lock().unwrap().clone()).unwrap();
+        told.lines().filter(|line| line.contains("ERROR") && line.contains("by the clock of this machine")).count()
+    };
+    let mut expired = his.claims(&root(), "GET", "/login");
+    (expired.iat, expired.exp) = his.minter.validity(SystemTime::now() - Duration::from_secs(120));
+    for _ in 0..3 {
+        // Of another key: its time counts for nothing.
+        let forged = format!("{}x", his.minter.mint(&expired));
+        assert_eq!(his.request(&root(), "GET", "/login").token(Some(forged)).send().await.status, 401);
+    }
+    assert_eq!(lines(), 0);
+    for _ in 0..3 {
+        let token = his.minter.mint(&expired);
+        assert_eq!(his.request(&root(), "GET", "/login").token(Some(token)).send().await.status, 401);
+    }
+    assert_eq!(lines(), 1);
 }

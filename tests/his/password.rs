@@ -166,6 +166,46 @@ crate::on_both_stores! {
         assert_eq!(submit(&old, "ESPGNU777ORG", &cookie, &fields, "same-origin").await.status, 302);
     }
 
+    async fn a_program_that_accepts_json_and_no_page_is_told_status_and_code(his) {
+        his.person("ANA", "{}").await;
+        let (token, cookie) = tokens(&his.get(&own("ANA"), "/password/ANA").await);
+        let ours = format!("csrf_token={token}&");
+        let long = format!("{ours}password={0}&pconfirm={0}", "x".repeat(1025));
+        let (json, both) = ("application/json", "text/html, application/json");
+        let cases = [
+            ("password=secret-1&pconfirm=secret-1", 403, "form_expired"),
+            (&*format!("{ours}password=&pconfirm=secret-1"), 422, "password_missing"),
+            (&*format!("{ours}password=secret-1"), 422, "password_missing"),
+            (&*format!("{ours}password=short&pconfirm=short"), 422, "password_too_short"),
+            (&*long, 422, "password_too_long"),
+            (&*format!("{ours}password=a%0Abcdefg&pconfirm=a%0Abcdefg"), 422, "password_unusable"),
+            (&*format!("{ours}password=password&pconfirm=password"), 422, "password_too_common"),
+            (&*format!("{ours}password=secret-1&pconfirm=secret-2"), 422, "password_mismatch"),
+        ];
+        let send = async |target: &str, fields: &str, accept: &str| {
+            let request = his.request(&root(), "POST", target).body(fields).header("accept", accept);
+            let request = request.header("content-type", "application/x-www-form-urlencoded");
+            request.header("cookie", &cookie).header("sec-fetch-site", "same-origin").send().await
+        };
+        for (fields, status, code) in cases {
+            for accept in [json, "application/problem+json;q=0.9, */*;q=0.1", "application/json, Text/HTML;q=0"] {
+                let (answered, _, told) = send("/password/ANA", fields, accept).await.error();
+                assert_eq!((answered, told.as_str()), (status, code), "{accept}: {fields}");
+            }
+            // A browser goes on reading it beside the field, and so does who names nothing.
+            for accept in [both, "Text/HTML", "*/*"] {
+                let page = send("/password/ANA", fields, accept).await;
+                assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")), "{accept}");
+                assert!(page.text().contains("class=\"error\""), "{accept}: {fields}");
+            }
+        }
+        let right = format!("{ours}password=secret-1&pconfirm=secret-1");
+        assert_eq!(send("/password/NONE", &right, json).await.error().2, "person_not_found");
+        assert_eq!(his.request(&root(), "GET", "/password/NONE").header("accept", json).send().await.error().0, 404);
+        assert_eq!(stored(&his).await, None, "nothing was written");
+        assert_eq!(send("/password/ANA", &right, json).await.status, 302);
+    }
+
     async fn a_browser_is_told_everything_as_a_page_in_its_language(his) {
         his.person("ANA", "{}").await;
         let browser = |method, target| {

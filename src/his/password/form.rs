@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, SET_COOKIE, VARY};
 
+use super::fault::FormFault;
 use super::words::Words;
 use crate::his::site;
 use crate::web_page::escape;
@@ -13,15 +14,25 @@ use crate::web_page::escape;
 /// What is wrong with a form, by field.
 #[derive(Default)]
 pub(super) struct Complaints {
-    pub(super) form: Option<&'static str>,
-    pub(super) current: Option<&'static str>,
-    pub(super) password: Option<&'static str>,
-    pub(super) repetition: Option<&'static str>,
+    pub(super) form: Option<FormFault>,
+    pub(super) current: Option<FormFault>,
+    pub(super) password: Option<FormFault>,
+    pub(super) repetition: Option<FormFault>,
 }
 
 impl Complaints {
     pub(super) fn is_empty(&self) -> bool {
-        self.form.is_none() && self.current.is_none() && self.password.is_none() && self.repetition.is_none()
+        self.first().is_none()
+    }
+
+    /// The first of them, as the form has its fields.
+    pub(super) fn first(&self) -> Option<FormFault> {
+        self.form.or(self.current).or(self.password).or(self.repetition)
+    }
+
+    /// The same in words: of the form, and of its fields.
+    fn told(&self, words: &Words) -> [Option<&'static str>; 4] {
+        [self.form, self.current, self.password, self.repetition].map(|fault| fault.map(|fault| fault.text(words)))
     }
 }
 
@@ -38,28 +49,28 @@ pub(super) struct Form<'a> {
 /// The form, with what is wrong with what was sent.
 pub(super) fn form(words: &Words, form: &Form<'_>, complaints: &Complaints, set_cookie: String) -> Response {
     let id = escape(form.id);
+    let [of_form, of_current, of_password, of_repetition] = complaints.told(words);
     // The first error has the focus, so that it is read out and seen.
     let mut is_first = true;
     let mut focus = |complaint: Option<&str>| match complaint {
         Some(_) if std::mem::take(&mut is_first) => " autofocus",
         Some(_) | None => "",
     };
-    let general = match complaints.form {
+    let general = match of_form {
         Some(text) => {
-            format!("<p class=\"error\" role=\"alert\" tabindex=\"-1\"{}>{text}</p>\n", focus(complaints.form))
+            format!("<p class=\"error\" role=\"alert\" tabindex=\"-1\"{}>{text}</p>\n", focus(of_form))
         }
         None => String::new(),
     };
     let current = match form.asked {
         Some(account) => {
             let label = format!("{} ({})", words.current, escape(account));
-            field("current", &label, "current-password", complaints.current, focus(complaints.current))
+            field("current", &label, "current-password", of_current, focus(of_current))
         }
         None => String::new(),
     };
-    let password = field("password", words.password, "new-password", complaints.password, focus(complaints.password));
-    let repetition =
-        field("pconfirm", words.repetition, "new-password", complaints.repetition, focus(complaints.repetition));
+    let password = field("password", words.password, "new-password", of_password, focus(of_password));
+    let repetition = field("pconfirm", words.repetition, "new-password", of_repetition, focus(of_repetition));
     let main = format!(
         "<h1>{} {id}</h1>\n{general}<form method=\"post\" accept-charset=\"utf-8\">\n\
          <input type=\"hidden\" name=\"csrf_token\" value=\"{}\">\n\
