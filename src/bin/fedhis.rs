@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::{Parser, Subcommand, ValueEnum};
 use fedgate::assertion::Verifier;
 use fedgate::config::{Config, ConnectionsConfig, StoreConfig};
@@ -329,8 +329,8 @@ async fn migrate(config: &Config) -> Result<(), Failure> {
     }
     if version == schema::VERSION {
         let told = hashes::tell(&database, config.authentication.hashes, ODD_ROWS_PATIENCE).await?;
-        if let Some(unreadable) = told.unreadable {
-            complain(&format!("warning: {unreadable}"));
+        for warning in told.unreadable.iter().chain(&told.beside) {
+            complain(&format!("warning: {warning}"));
         }
         say(&format!("passwords: {}", told.written))?;
     }
@@ -371,8 +371,14 @@ async fn import(config: &Config, kind: Kind, source: &Path, clear_passwords: Cle
     let path = (source != Path::new("-")).then(|| source.to_owned());
     let file = match &path {
         Some(path) => {
-            let file = File::open(path).with_context(|| format!("`{}` cannot be read", path.display()));
-            let file = file.map_err(Failure::Usage)?;
+            let unreadable = |reason: &dyn std::fmt::Display| {
+                let remedy = "name a file that this user may read, or `-` for standard input";
+                Failure::Usage(anyhow!("`{}` cannot be read ({reason}); {remedy}", path.display()))
+            };
+            let file = File::open(path).map_err(|error| unreadable(&error))?;
+            if path.is_dir() {
+                return Err(unreadable(&"it is a directory"));
+            }
             // Held as long as the file is open. Where a file system has no locks, nobody is excluded.
             if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 return Err(ImportError::Running(path.clone()).into());

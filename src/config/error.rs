@@ -62,7 +62,13 @@ impl ConfigError {
     /// The file itself cannot be read.
     pub(super) fn unreadable(file: &Path, source: &std::io::Error) -> Self {
         let (place, problem) = (FaultPlace::File(file.to_owned(), None), format!("cannot be read ({source})"));
-        Self::new(place, "", String::new(), problem, "name an existing file with --config".into())
+        Self::new(
+            place,
+            "",
+            String::new(),
+            problem,
+            "name an existing file that this user may read with --config".into(),
+        )
     }
 
     /// The TOML parser's complaint, with the line it is about and the key on that line.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use super::schema::{StoreOrigin, UnreadableAccounts, origin, unreadable_accounts};
+use super::schema::{StoreOrigin, UnreadableAccounts, origin, program_beside, unreadable_accounts};
 use super::{Database, DbError};
 use crate::config::HashesConfig;
 use crate::password::{Cost, HashKind};
@@ -70,6 +70,8 @@ pub struct HashesTold {
     pub written: &'static str,
     /// How many accounts a Thalamus on the same database cannot log in, where there may be one.
     pub unreadable: Option<String>,
+    /// That a Thalamus seems to be in use still, and what follows.
+    pub beside: Option<String>,
 }
 
 /// What an operator is told; the accounts are counted within `patience`.
@@ -93,7 +95,16 @@ pub async fn tell(database: &Database, config: HashesConfig, patience: Duration)
     };
     let is_own = origin == StoreOrigin::Own && config.upgraded != Some(false);
     let unreadable = if is_own { None } else { in_words(unreadable_accounts(database, patience).await?) };
-    Ok(HashesTold { written, unreadable })
+    let beside = if is_own { None } else { program_beside(database, patience).await? };
+    let remedy = match (config.upgraded, origin) {
+        (Some(true), _) | (None, StoreOrigin::Upgraded) => {
+            "it cannot read the argon2id that is written here; set `authentication.upgrade_hashes = false` as long as it is"
+        }
+        (Some(false), _) | (None, StoreOrigin::Own | StoreOrigin::Thalamus) => {
+            "as long as it is, leave `authentication.upgrade_hashes` as it is"
+        }
+    };
+    Ok(HashesTold { written, unreadable, beside: beside.map(|found| format!("{found}; {remedy}")) })
 }
 
 fn in_words(unreadable: UnreadableAccounts) -> Option<String> {

@@ -79,9 +79,9 @@ pub(super) fn unopened(path: &Path, error: rusqlite::Error) -> DbError {
         }
         Some(DatabaseCorrupt) => format!("is damaged ({error}); {restore}"),
         Some(CannotOpen | PermissionDenied | ReadOnly) => match unwritable(path) {
-            Some(reason) => format!(
-                "this user may not read and write ({reason}); let it do that, and make files in the same directory"
-            ),
+            Some(reason) => {
+                format!("this user may not read and write ({reason}); let this user do both, and make files beside it")
+            }
             // As when no more files can be opened.
             None => return error.into(),
         },

@@ -66,13 +66,13 @@ pub enum ServeError {
         process: String,
     },
     /// A file that is made when serving begins has no place to be made in.
-    #[error("{}: {problem}; create the directory, or change `{key}`", .path.display())]
+    #[error("{}: {problem}, or change `{key}`", .path.display())]
     Place {
         /// The file.
         path: PathBuf,
         /// The configuration key that names it.
         key: &'static str,
-        /// What is wrong.
+        /// What is wrong, and what to do.
         problem: &'static str,
     },
     /// It has served, and its last records could not be written.

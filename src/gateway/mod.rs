@@ -404,8 +404,8 @@ fn check_places(config: &Config) -> Vec<ServeError> {
     let faults = places.into_iter().filter_map(|(key, path)| {
         let path = path.as_ref()?;
         let problem = match (directory_of(path).is_dir(), path.is_dir()) {
-            (false, _) => "its directory does not exist",
-            (true, true) => "this is a directory itself",
+            (false, _) => "its directory does not exist; create the directory",
+            (true, true) => "this is a directory itself; remove it",
             (true, false) => return None,
         };
         Some(ServeError::Place { path: path.clone(), key, problem })

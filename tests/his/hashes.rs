@@ -1,9 +1,10 @@
 //! Which hashes of passwords are written: on a database that a Thalamus made, such as it reads.
 
 use std::fs;
+use std::time::Duration;
 
 use fedgate::config::{HashesConfig, PostgresConfig, StoreConfig};
-use fedgate::db::hashes::HashRule;
+use fedgate::db::hashes::{self, HashRule};
 use fedgate::db::schema::{StoreOrigin, origin};
 use fedgate::db::{Database, schema};
 use fedgate::his::import::{ClearPasswords, Import, Kind};
@@ -161,4 +162,49 @@ async fn a_migration_says_which_hashes_are_written_and_how_many_accounts_a_thala
     let (said, warned) = migrate();
     assert!(said.contains("passwords: argon2id, as `authentication.upgrade_hashes` says"), "{said}");
     assert!(warned.contains("could not log in 1 account"), "{warned}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thalamus_that_is_still_in_use_is_told_by_what_it_leaves() {
+    let (config, database) = database_of(THALAMUS).await;
+    schema::migrate(&database).await.unwrap();
+    let told = async |upgraded| {
+        let told = hashes::tell(&database, HashesConfig { upgraded, ..HASHES }, Duration::from_secs(30)).await.unwrap();
+        told.beside.unwrap_or_default()
+    };
+    assert_eq!(told(None).await, "");
+    // As Thalamus does it: a session without a name, and a document that is merged.
+    let pool = fedgate::db::postgres::pool(&PostgresConfig { application: "", ..config.clone() }).unwrap();
+    let thalamus = pool.get().await.unwrap();
+    let set = "SET fedgate.actor = ''; UPDATE people SET data = data || '{\"password\":\"$2b$12$x\"}' WHERE id = 'ITAPYT999HON'";
+    thalamus
+        .batch_execute("UPDATE people SET data = data || '{\"name\":\"C\"}' WHERE id = 'ITAPYT999HON'")
+        .await
+        .unwrap();
+    assert!(told(None).await.starts_with("1 session without a name is open on this database: a Thalamus"));
+    thalamus.batch_execute(set).await.unwrap();
+    let seen = told(None).await;
+    let day =
+        postgres_text(&config, "SELECT to_char(max(at) AT TIME ZONE 'UTC', 'YYYY-MM-DD') FROM fedgate_account_events")
+            .await;
+    let expected = format!(
+        "1 password was set past fedgate since the migration, the last on {day} by database user `postgres`, and 1 session without a \
+         name is open on this database: a Thalamus that is still in use does that"
+    );
+    assert!(seen.starts_with(&expected) && seen.contains("leave `authentication.upgrade_hashes` as it is"), "{seen}");
+    let seen = told(Some(true)).await;
+    assert!(seen.contains("set `authentication.upgrade_hashes = false` as long as it is"), "{seen}");
+    // What is set by these programs is no trace, nor what was set long ago, nor what an operator sets by hand.
+    drop(thalamus);
+    drop(pool);
+    for event in
+        ["via = 'http'", "via = 'outside', application = 'psql'", "application = '', at = now() - interval '31 days'"]
+    {
+        postgres_text(&config, &format!("UPDATE fedgate_account_events SET {event} WHERE password = 'changed'")).await;
+        assert!(!told(None).await.contains("past fedgate"), "{event}");
+    }
+    let own = fedgate::config::HashesConfig { upgraded: None, ..HASHES };
+    let (_, made_here) = database_of("").await;
+    schema::migrate(&made_here).await.unwrap();
+    assert_eq!(hashes::tell(&made_here, own, Duration::from_secs(30)).await.unwrap().beside, None);
 }

@@ -240,7 +240,7 @@ impl Check {
         let told = told.map_err(|error| store_fault(config, error))?;
         self.report.line(&format!("passwords      {}", told.written))?;
         self.report.note("passwords", told.written.to_string());
-        told.unreadable.iter().for_each(|unreadable| self.report.warn(unreadable.clone()));
+        told.unreadable.iter().chain(&told.beside).for_each(|warning| self.report.warn(warning.clone()));
         Ok(())
     }
 

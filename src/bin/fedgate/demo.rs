@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fedgate::parent;
+use fedgate::{observe, parent};
 use rand::TryRngCore;
 use rustix::fs::Mode;
 use rustix::process::{Pid, Signal, geteuid, kill_process, umask};
@@ -37,8 +37,10 @@ const MAX_SOCKET_PATH: usize = 100;
 pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), Failure> {
     // Nothing that is made here, or by the two processes, is anybody else's to read or to change.
     umask(Mode::RWXG | Mode::RWXO);
-    let files = Files::make(dir)
-        .map_err(|error| Failure::Usage(error.context(format!("{}: cannot be set up", dir.display()))))?;
+    let files = Files::make(dir).map_err(|error| {
+        let (dir, reason) = (dir.display(), observe::with_causes(error.as_ref()));
+        Failure::Usage(anyhow!("{dir}: cannot be set up: {reason}; `--dir` says where"))
+    })?;
     let fedgate = std::env::current_exe()?;
     let fedhis = fedgate.with_file_name("fedhis");
     if !fedhis.exists() {

@@ -16,7 +16,7 @@ use anyhow::anyhow;
 use clap::{Subcommand, ValueEnum};
 use fedgate::config::Config;
 use fedgate::policy::PolicySet;
-use fedgate::reload::read_policy;
+use fedgate::reload::{ReloadError, read_policy};
 use fedgate::routes::Routes;
 use serde_json::{Value, json};
 
@@ -259,7 +259,13 @@ fn without_secrets(file: &Path) -> Result<Config, Failure> {
 }
 
 fn read(file: &Path) -> Result<PolicySet, Failure> {
-    read_policy(file).map_err(|fault| FileFault::usage(file, fault))
+    read_policy(file).map_err(|fault| {
+        let remedy = match &fault {
+            ReloadError::Unreadable(_) => "; name a roles.cfg that this user may read",
+            ReloadError::Unsettled | ReloadError::Policy(_) => "",
+        };
+        FileFault::usage(file, format!("{fault}{remedy}"))
+    })
 }
 
 fn named_routes(config: Option<&Path>) -> Result<Routes, Failure> {

@@ -71,7 +71,12 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
 }
 
 fn find(file: &Path) -> anyhow::Result<Running> {
-    let running = Running::find(file)
-        .map_err(|error| anyhow!("{}: {error}; no gateway runs with this configuration", file.display()))?;
-    running.ok_or_else(|| anyhow!("{}: no gateway holds this file; the one that wrote it has ended", file.display()))
+    let running = Running::find(file).map_err(|error| {
+        let remedy = "no gateway runs with this configuration; `fedgate serve` starts one";
+        anyhow!("{} (`gateway.pid_file`): {error}; {remedy}", file.display())
+    })?;
+    running.ok_or_else(|| {
+        let problem = "no gateway holds this file; the one that wrote it has ended, and `fedgate serve` starts one";
+        anyhow!("{} (`gateway.pid_file`): {problem}", file.display())
+    })
 }

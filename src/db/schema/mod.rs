@@ -6,12 +6,14 @@
 //! triggers, holds what a login needs of a person, so that no login reads a document. And a random id, written once, tells
 //! this store from others; beside it stands who made the database.
 
+mod beside;
 mod kept;
 mod logins;
 mod loose;
 mod odd;
 mod origin;
 
+pub use beside::{ProgramBeside, program_beside};
 pub use kept::{UnkeptLogins, unkept_logins};
 pub use loose::{LooseColumn, loose_columns};
 pub use odd::{OddRows, odd_rows};

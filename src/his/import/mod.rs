@@ -83,10 +83,12 @@ pub enum ImportError {
     #[error(transparent)]
     Database(#[from] DbError),
     /// The file, or one beside it, cannot be read or written.
-    #[error("`{0}`: {1}")]
+    #[error(
+        "`{0}`: {1}; this user must be able to read the file, and to make files beside it, on a disk that has room"
+    )]
     File(PathBuf, std::io::Error),
     /// The file breaks off, or is no list of records, from this line on.
-    #[error("line {0}: {1}")]
+    #[error("line {0}: {1}; the file must be one JSON array of records, or have one record a line")]
     Unreadable(u64, &'static str),
     /// Another import reads the same file, and writes the same files beside it.
     #[error("`{0}`: another import of this file runs; wait for it, or stop it")]
