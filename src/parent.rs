@@ -9,6 +9,11 @@ use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 /// The variable that holds the process id of the parent to follow.
 pub const PARENT: &str = "FEDGATE_PARENT";
 
+/// Whether this process is a part of another, which asked it to end with it.
+pub fn is_followed() -> bool {
+    std::env::var_os(PARENT).is_some()
+}
+
 /// Sees that this process is told to stop (SIGINT) when its parent ends, if the parent asked for that.
 ///
 /// # Errors

@@ -92,8 +92,12 @@ struct Demo {
 
 impl Demo {
     fn start(dir: &Path) -> Self {
+        Self::start_logging(dir, Stdio::inherit())
+    }
+
+    fn start_logging(dir: &Path, log: Stdio) -> Self {
         let address = free_address();
-        let mut child = demo(address, dir).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = demo(address, dir).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().contains(BANNER)));
         // Records go on coming.
@@ -148,6 +152,21 @@ fn a_demo_says_that_it_serves_only_when_its_own_programs_listen() {
     assert!(!said.contains(&format!("listening on {address}")), "{said}");
     // Whichever of the two finds it first: the HIS its socket, the gateway the file of its process id.
     refused(free_address(), &dir, &["another service is listening on", "runs and holds this file"]);
+}
+
+#[test]
+fn the_gateway_of_a_demo_does_not_hand_over_and_says_why() {
+    let scratch = Scratch::new();
+    let (dir, log) = (scratch.0.join("demo"), scratch.0.join("log"));
+    let demo = Demo::start_logging(&dir, std::fs::File::create(&log).unwrap().into());
+    let mut upgrade = fedgate();
+    upgrade.args(["upgrade", "--config"]).arg(dir.join("fedgate.toml"));
+    let out = upgrade.output().unwrap();
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(1) && told.contains("the successor did not take over"), "{out:?}");
+    let logged = std::fs::read_to_string(&log).unwrap();
+    assert!(logged.contains("a part of another program (`fedgate demo`), which ends with it"), "{logged}");
+    assert!(TcpStream::connect(demo.address).is_ok(), "it goes on");
 }
 
 #[test]

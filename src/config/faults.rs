@@ -3,6 +3,8 @@
 //! The one rule: what `Config::load` refuses is refused here, and for the same reason. Each fault is found by the code that
 //! serves; then its key is left out, as if it had its default, and the rest is looked at again.
 
+mod one_upstream;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -118,23 +120,29 @@ fn types(table: &mut toml::Table, file: &Path, text: &str, examined: &mut Examin
         };
         let before = examined.faults.len();
         let empty = || [(section.clone(), toml::Value::Table(toml::Table::new()))].into_iter().collect();
-        if let toml::Value::Table(keys) = value
-            && raw::from_table(empty()).is_ok()
-        {
-            let mut kept = toml::Table::new();
-            for (key, value) in keys {
-                match environment::alone(&section, &key, value.clone()) {
-                    Ok(_) => drop(kept.insert(key, value)),
-                    Err(error) => {
-                        let line = line_of(text, &section, &key);
-                        let fault = ConfigError::complaint(file, line, &format!("{section}.{key}"), &error);
-                        examined.note(fault);
+        match (section.as_str(), value) {
+            (_, toml::Value::Table(keys)) if raw::from_table(empty()).is_ok() => {
+                let mut kept = toml::Table::new();
+                for (key, value) in keys {
+                    match environment::alone(&section, &key, value.clone()) {
+                        Ok(_) => drop(kept.insert(key, value)),
+                        Err(error) => {
+                            let line = line_of(text, &section, &key);
+                            let fault = ConfigError::complaint(file, line, &format!("{section}.{key}"), &error);
+                            examined.note(fault);
+                        }
                     }
                 }
+                table.insert(section.clone(), toml::Value::Table(kept));
             }
-            table.insert(section.clone(), toml::Value::Table(kept));
+            ("upstream", toml::Value::Array(upstreams)) => {
+                if let Some(kept) = types_of_upstreams(upstreams, file, text, examined) {
+                    table.insert(section.clone(), toml::Value::Array(kept));
+                }
+            }
+            _ => {}
         }
-        // A section that there is not, or one of a list.
+        // A section that there is not, or one of a list that is no list of upstreams.
         let is_of_keys = examined.faults.len() > before;
         if !is_of_keys || raw::from_table(table.clone()).is_err() {
             table.remove(&section);
@@ -143,6 +151,30 @@ fn types(table: &mut toml::Table, file: &Path, text: &str, examined: &mut Examin
             }
         }
     }
+}
+
+/// The same in each upstream; none stays where one of them could not be named by routes.
+fn types_of_upstreams(
+    upstreams: Vec<toml::Value>,
+    file: &Path,
+    text: &str,
+    examined: &mut Examined,
+) -> Option<Vec<toml::Value>> {
+    let kept = upstreams.into_iter().enumerate().map(|(at, upstream)| {
+        let toml::Value::Table(upstream) = upstream else { return None };
+        let (kept, faults) = one_upstream::unreadable(upstream, |keys| {
+            let list = toml::Value::Array(vec![toml::Value::Table(keys)]);
+            raw::from_table([("upstream".to_owned(), list)].into_iter().collect()).map(drop)
+        });
+        for (key, error) in faults {
+            let line = line_of_upstream(text, at, &key);
+            examined.note(ConfigError::complaint(file, line, &format!("upstream.{key}"), &error));
+        }
+        kept.map(toml::Value::Table)
+    });
+    // All are looked at, whichever is left out.
+    let kept: Vec<_> = kept.collect();
+    kept.into_iter().collect()
 }
 
 /// Where a key of a section stands; the section itself, where the key is empty.
@@ -159,6 +191,22 @@ fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
     })
 }
 
+/// Where a key of an upstream stands, by its number in the file.
+fn line_of_upstream(text: &str, at: usize, key: &str) -> Option<usize> {
+    let (table, key) =
+        key.split_once('.').map_or(("upstream".to_owned(), key), |(inner, key)| (format!("upstream.{inner}"), key));
+    let (mut begun, mut current) = (0, "");
+    text.lines().enumerate().find_map(|(number, line)| {
+        let line = line.trim();
+        if line.starts_with('[') {
+            current = line.trim_start_matches('[').split(']').next().unwrap_or_default().trim();
+            begun += usize::from(line.starts_with("[[") && current == "upstream");
+        }
+        let is_key = line.split_once('=').is_some_and(|(name, _)| name.trim() == key);
+        (begun == at + 1 && current == table && is_key).then_some(number + 1)
+    })
+}
+
 /// Finds the upstreams and routes that are at fault by themselves; of an upstream the name is kept, because routes name it.
 fn lists(table: &mut toml::Table, file: &Path, examined: &mut Examined) {
     let refuses =
@@ -169,9 +217,13 @@ fn lists(table: &mut toml::Table, file: &Path, examined: &mut Examined) {
     let list = |value: Vec<toml::Value>| toml::Value::Array(value);
     if let Some(toml::Value::Array(upstreams)) = table.get_mut("upstream") {
         for upstream in upstreams {
-            let alone = [("upstream".to_owned(), list(vec![upstream.clone()]))];
-            if let Some(fault) = refuses(alone.into_iter().collect()) {
-                examined.note(fault);
+            let keys = upstream.as_table().cloned().unwrap_or_default();
+            let faults = one_upstream::refused(keys, |keys| {
+                let alone = list(vec![toml::Value::Table(keys.clone())]);
+                refuses([("upstream".to_owned(), alone)].into_iter().collect())
+            });
+            if !faults.is_empty() {
+                faults.into_iter().for_each(|fault| examined.note(fault));
                 let name = upstream.get("name").cloned().unwrap_or("his".into());
                 let servers = toml::Value::Array(vec!["127.0.0.1:1".into()]);
                 *upstream =

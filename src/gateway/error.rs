@@ -11,6 +11,7 @@ use super::tls::TlsError;
 use super::upstream::TrustError;
 use crate::assertion::AssertionKeyError;
 use crate::ports;
+use crate::reload::ReloadError;
 use crate::routes::RouteError;
 
 /// Why the gateway cannot serve; the text names file or address, and the remedy where there is one.
@@ -100,6 +101,15 @@ fn remedy(address: SocketAddr, key: &str, error: &std::io::Error) -> String {
 }
 
 impl ServeError {
+    /// Why a policy cannot be used.
+    pub(super) fn of_policy(path: &Path, fault: &ReloadError) -> Self {
+        let remedy = match fault {
+            ReloadError::Unreadable(_) => "; `policy.roles` must name a roles.cfg",
+            ReloadError::Unsettled | ReloadError::Policy(_) => "",
+        };
+        Self::Policy { path: path.display().to_string(), problem: format!("{fault}{remedy}") }
+    }
+
     /// Why there is no file of the process id.
     pub(super) fn of_pid_file(path: Option<&Path>, error: PidFileError) -> Self {
         let path = path.map(Path::to_owned);

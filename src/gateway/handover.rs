@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::pid_file::StartOrigin;
+use crate::parent;
 
 /// Says to a successor what it is.
 const SUCCESSOR: &str = "FEDGATE_SUCCESSOR";
@@ -159,8 +160,13 @@ impl Successor {
     /// Starts the program again, as it is on disk now, with the same arguments and these sockets.
     ///
     /// # Errors
-    /// It does not start.
+    /// It does not start, or would be nobody's: who has started this process would take its end for that of the gateway.
     pub(super) fn start(listeners: Arc<Vec<TcpListener>>) -> io::Result<Self> {
+        if parent::is_followed() {
+            return Err(io::Error::other(
+                "this gateway is a part of another program (`fedgate demo`), which ends with it; stop that one and start it again",
+            ));
+        }
         let (ours, theirs) = UnixStream::pair()?;
         let mut words = std::env::args_os();
         let program: OsString =

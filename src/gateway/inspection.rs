@@ -16,7 +16,7 @@ use super::listen::Listeners;
 use super::pid_file::{self, PidFileError};
 use super::tls::{self, CertificateFile, Finding, Tls};
 use super::upstream::Upstreams;
-use super::{Running, ServeError, load_policy};
+use super::{Running, ServeError, examine_policy};
 use crate::accounts::Accounts;
 use crate::assertion::Minter;
 use crate::config::Config;
@@ -54,7 +54,8 @@ impl Inspection {
     /// is not sound, nothing is loaded.
     pub async fn new(config: Config, is_sound: impl Fn(&str) -> bool) -> Self {
         let mut faults = super::check_places(&config);
-        let policy = is_sound("policy").then(|| load_policy(&config)).and_then(|policy| noted(policy, &mut faults));
+        let policy =
+            is_sound("policy").then(|| examine_policy(&config)).and_then(|policy| all_noted(policy, &mut faults));
         let (routes, of_routes) = Routes::examine(&config);
         // Those that are at fault by themselves are left out; of the others all is looked at.
         if is_sound("upstream") {
@@ -135,6 +136,14 @@ impl Inspection {
     /// The gateway that runs with the process id file of this configuration.
     pub fn running(&self) -> Option<Running> {
         self.config.gateway.pid_file.as_deref().and_then(|path| Running::find(path).ok()?)
+    }
+
+    /// Whether a gateway listens on none of the addresses of this configuration: then it is another, or its addresses have changed.
+    pub fn is_elsewhere(&self, running: &Running) -> bool {
+        let gateway = &self.config.gateway;
+        let mut addresses =
+            gateway.listen.iter().chain(&gateway.listen_plain).chain(&gateway.redirect).chain(&gateway.admin);
+        !addresses.any(|address| running.listens_on(address.port()))
     }
 
     /// The addresses that could not be listened on.

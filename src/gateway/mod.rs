@@ -41,6 +41,7 @@ mod account_changes;
 mod stop;
 mod handover;
 mod pid_file;
+mod pid_name;
 mod supervise;
 mod clocks;
 mod fixed;
@@ -77,7 +78,7 @@ use crate::descriptors::{self, SocketShortage};
 use crate::observe::{Keeping, Rates, Recorder};
 use crate::pipeline::Pipeline;
 use crate::policy::PolicySet;
-use crate::reload::{FileState, ReloadError, keep_current, read_policy, tell_warnings};
+use crate::reload::{self, FileState, ReloadError, keep_current, read_policy, tell_warnings};
 use crate::threads;
 use admin::Admin;
 use clocks::Clocks;
@@ -423,11 +424,15 @@ fn directory_of(path: &Path) -> &Path {
 /// The file cannot be read or is refused; the text names it.
 pub fn load_policy(config: &Config) -> Result<PolicySet, ServeError> {
     let path = &config.policy.roles;
-    read_policy(path).map_err(|fault| {
-        let remedy = match &fault {
-            ReloadError::Unreadable(_) => "; `policy.roles` must name a roles.cfg",
-            ReloadError::Unsettled | ReloadError::Policy(_) => "",
-        };
-        ServeError::Policy { path: path.display().to_string(), problem: format!("{fault}{remedy}") }
-    })
+    read_policy(path).map_err(|fault| ServeError::of_policy(path, &fault))
 }
+
+/// The same, with all that it is refused for, up to a bound.
+fn examine_policy(config: &Config) -> Result<PolicySet, Vec<ServeError>> {
+    let path = &config.policy.roles;
+    let told = |faults: Vec<ReloadError>| faults.iter().map(|fault| ServeError::of_policy(path, fault)).collect();
+    reload::examine_policy(path, MOST_POLICY_FAULTS).map_err(told)
+}
+
+/// Most faults of a policy file that are told.
+const MOST_POLICY_FAULTS: usize = 20;

@@ -3,7 +3,7 @@
 //! The one rule: who has locked the file (flock(2)) is the process that it names, as long as it lives; a number alone may be
 //! anybody's. Each writing makes a new file, or where the disk is full gives the one before a new time: a newer one that
 //! names the same process as before tells that a hand-over failed. A gateway takes the place of a file that is locked only
-//! where the one that holds it has handed over to it.
+//! where the one that holds it has handed over to it. For a file that was deleted, its name counts ([`super::pid_name`]).
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -18,11 +18,14 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
+use super::pid_name::{self, HeldName, NameClaim};
 use crate::escape;
 
 /// The file of this process, removed by it, unless a successor has written its own.
 pub(super) struct PidFile {
     place: Option<(PathBuf, File)>,
+    /// None while the one that has handed over holds it yet.
+    name: Option<HeldName>,
     /// Whether it could not be written again, which was told.
     is_failing: bool,
 }
@@ -33,22 +36,36 @@ impl PidFile {
     /// # Errors
     /// It cannot be written, or another gateway holds it ([`PidFileError::Held`]).
     pub(super) fn write(path: Option<&Path>, origin: StartOrigin) -> Result<Self, PidFileError> {
-        let place = path.map(|path| {
-            let file = match origin {
-                StartOrigin::Successor => write(path)?,
-                StartOrigin::First => claim(path, &beside(path))?,
-            };
-            Ok::<_, PidFileError>((path.to_owned(), file))
-        });
-        Ok(Self { place: place.transpose()?, is_failing: false })
+        let Some(path) = path else { return Ok(Self { place: None, name: None, is_failing: false }) };
+        let name = match (HeldName::claim(path), origin) {
+            (NameClaim::Held(name), _) => Some(name),
+            (NameClaim::Taken(pid), StartOrigin::First) => return Err(PidFileError::Held(pid.to_string())),
+            (NameClaim::Taken(_), StartOrigin::Successor) | (NameClaim::Unknown, _) => None,
+        };
+        let file = match origin {
+            StartOrigin::Successor => write(path)?,
+            StartOrigin::First => claim(path, &beside(path))?,
+        };
+        Ok(Self { place: Some((path.to_owned(), file)), name, is_failing: false })
     }
 
-    /// Writes it again where it was deleted.
+    /// Writes it again where it was deleted, and holds its name.
     pub(super) fn restore(&mut self) {
+        if let Some((path, _)) = &self.place
+            && !self.name.as_ref().is_some_and(|name| name.is_of(path))
+            && let NameClaim::Held(name) = HeldName::claim(path)
+        {
+            self.name = Some(name);
+        }
         let is_gone = |path: &Path| path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         if self.place.as_ref().is_some_and(|(path, _)| is_gone(path)) {
             self.renew();
         }
+    }
+
+    /// Leaves it to a successor.
+    pub(super) fn leave(&mut self) {
+        self.name = None;
     }
 
     /// Writes it again whoever has written one: a successor that failed may have.
@@ -161,7 +178,8 @@ fn free(path: &Path) -> Result<FormerFile, PidFileError> {
 /// # Errors
 /// See [`PidFileError`].
 pub(super) fn is_free(path: &Path) -> Result<(), PidFileError> {
-    free(path).map(drop)
+    free(path)?;
+    pid_name::holder(path).map_or(Ok(()), |pid| Err(PidFileError::Held(pid.to_string())))
 }
 
 fn write_by(beside: &Path, place: impl FnOnce() -> io::Result<()>) -> io::Result<File> {
@@ -313,10 +331,17 @@ mod tests {
             std::fs::write(&path, left).unwrap();
             drop(PidFile::write(Some(&path), StartOrigin::First).unwrap());
         }
-        let first = PidFile::write(Some(&path), StartOrigin::First).unwrap();
+        let mut first = PidFile::write(Some(&path), StartOrigin::First).unwrap();
         let held = |found: Result<(), PidFileError>| matches!(found, Err(PidFileError::Held(pid)) if pid == std::process::id().to_string());
         assert!(held(PidFile::write(Some(&path), StartOrigin::First).map(drop)) && held(is_free(&path)));
-        let successor = PidFile::write(Some(&path), StartOrigin::Successor).unwrap();
+        // Nor is one that was deleted anybody else's, until it is written again.
+        std::fs::remove_file(&path).unwrap();
+        assert!(held(PidFile::write(Some(&path), StartOrigin::First).map(drop)) && held(is_free(&path)));
+        assert!(!path.exists());
+        let mut successor = PidFile::write(Some(&path), StartOrigin::Successor).unwrap();
+        first.leave();
+        successor.restore();
+        assert!(successor.name.is_some(), "it holds the name as soon as it may");
         drop(first);
         assert!(!path.exists(), "one process writes for both here, so the first removes it");
         drop(successor);

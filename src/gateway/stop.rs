@@ -84,8 +84,9 @@ impl Orders {
                     biased;
                     order = self.stop() => return End::Stopped(order, Some(successor)),
                     listens = successor.listens() => match listens {
-                        Ok(pid) => {
-                            tracing::info!(pid, "the successor listens; this process finishes what is in flight");
+                        Ok(successors) => {
+                            pid.leave();
+                            tracing::info!(pid = successors, "the successor listens; this process finishes what is in flight");
                             return End::HandedOver(successor);
                         }
                         Err(error) => error,

@@ -107,6 +107,12 @@ impl PolicySet {
         Ok(Self { roles, by_name, fingerprint, source: bytes.into() })
     }
 
+    /// All that is wrong with the bytes of a roles.cfg file: what [`PolicySet::parse`] refuses it for, and more of the kind, up to
+    /// a bound.
+    pub fn faults(bytes: &[u8], most: usize) -> Vec<PolicyError> {
+        roles_cfg::faults(bytes, most)
+    }
+
     /// The first 16 hexadecimal digits of the file's BLAKE3 hash: names this policy in records and assertions.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint

@@ -126,6 +126,38 @@ fn told(complaint: &str) -> std::borrow::Cow<'_, str> {
 
 /// Parses the bytes of a roles.cfg file.
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<RoleDefinition>, PolicyError> {
+    let mut faults = FaultList { most: 1, found: vec![] };
+    let roles = read(bytes, &mut faults)?;
+    faults.found.pop().map_or(Ok(roles), Err)
+}
+
+/// All that is wrong with the bytes of a roles.cfg file, up to a bound. What is no list of roles has one fault.
+pub(super) fn faults(bytes: &[u8], most: usize) -> Vec<PolicyError> {
+    let mut faults = FaultList { most, found: vec![] };
+    match read(bytes, &mut faults) {
+        Ok(_) => faults.found,
+        Err(fault) => vec![fault],
+    }
+}
+
+/// Faults of single entries; nothing is read any more once there are as many as are asked for.
+struct FaultList {
+    most: usize,
+    found: Vec<PolicyError>,
+}
+
+impl FaultList {
+    fn is_full(&self) -> bool {
+        self.found.len() >= self.most
+    }
+
+    fn note<T>(&mut self, read: Result<T, PolicyError>) -> Option<T> {
+        read.map_err(|fault| self.found.push(fault)).ok()
+    }
+}
+
+/// Reads the roles that are as they should be, and notes what is wrong with the others.
+fn read(bytes: &[u8], faults: &mut FaultList) -> Result<Vec<RoleDefinition>, PolicyError> {
     if bytes.len() > MAX_POLICY_BYTES {
         return Err(PolicyError::TooLarge);
     }
@@ -138,7 +170,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<RoleDefinition>, PolicyError> {
     if entries.is_empty() {
         return Err(PolicyError::NoRoles);
     }
-    entries.into_iter().map(|entry| file.role(entry)).collect()
+    let mut roles = vec![];
+    for entry in entries {
+        if faults.is_full() {
+            break;
+        }
+        let role = file.role(entry, faults);
+        roles.extend(faults.note(role));
+    }
+    Ok(roles)
 }
 
 struct File<'a> {
@@ -169,7 +209,8 @@ impl<'a> File<'a> {
         })
     }
 
-    fn role(&self, entry: &'a RawValue) -> Result<RoleDefinition, PolicyError> {
+    /// Reads one role; what is wrong with a method of it is noted, and the next one is read.
+    fn role(&self, entry: &'a RawValue, faults: &mut FaultList) -> Result<RoleDefinition, PolicyError> {
         let line = self.line(entry.get());
         let shape =
             "a role is {\"role\": NAME, \"permissions\": {METHOD: [ENDPOINT, …], \"global\": \"True\" or \"False\"}}";
@@ -191,24 +232,36 @@ impl<'a> File<'a> {
             grants: Vec::new(),
         };
         for (key, value) in permissions.0 {
+            if faults.is_full() {
+                break;
+            }
             definition.keys.push(key.clone());
             if key == "global" {
-                definition.reach = self.reach(value)?;
+                let reach = self.reach(value);
+                definition.reach = faults.note(reach).unwrap_or(Reach::Own);
                 definition.global_is_boolean = !value.get().starts_with('"');
                 continue;
             }
-            let (role, method) = (escape::name(&definition.name), escape::name(&key));
-            let expected = format!("`{method}` of role `{role}` must be a list of endpoint names");
-            for endpoint in self.read::<Vec<&RawValue>>(value.get(), &expected)? {
-                let name: String = self.read(endpoint.get(), &expected)?;
-                if name.is_empty() || name.len() > MAX_NAME_BYTES {
-                    let problem = format!("endpoint names have 1 to {MAX_NAME_BYTES} bytes; {expected}");
-                    return Err(PolicyError::Shape { line: self.line(endpoint.get()), problem });
-                }
-                definition.grants.push(Grant { method: key.clone(), endpoint: name, line: self.line(endpoint.get()) });
-            }
+            let grants = self.grants(&definition.name, &key, value);
+            definition.grants.extend(faults.note(grants).into_iter().flatten());
         }
         Ok(definition)
+    }
+
+    /// The endpoints that a role lists under a method.
+    fn grants(&self, role: &str, method: &str, value: &'a RawValue) -> Result<Vec<Grant>, PolicyError> {
+        let expected =
+            format!("`{}` of role `{}` must be a list of endpoint names", escape::name(method), escape::name(role));
+        let endpoints = self.read::<Vec<&RawValue>>(value.get(), &expected)?;
+        let grants = endpoints.into_iter().map(|endpoint| {
+            let (line, name): (_, String) = (self.line(endpoint.get()), self.read(endpoint.get(), &expected)?);
+            if name.is_empty() || name.len() > MAX_NAME_BYTES {
+                let problem = format!("endpoint names have 1 to {MAX_NAME_BYTES} bytes; {expected}");
+                return Err(PolicyError::Shape { line, problem });
+            }
+            Ok(Grant { method: method.to_owned(), endpoint: name, line })
+        });
+        grants.collect()
     }
 
     fn reach(&self, value: &RawValue) -> Result<Reach, PolicyError> {

@@ -131,12 +131,33 @@ fn a_file_that_could_be_misread_is_refused_whole_with_its_line() {
         let error = PolicySet::parse(text.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");
     }
+    assert!(cases.iter().all(|(text, _)| PolicySet::faults(text.as_bytes(), 20).len() == 1));
     assert_eq!(PolicySet::parse(b"\xff\xfe[\0]\0").unwrap_err(), PolicyError::Encoding);
     assert_eq!(MAX_POLICY_BYTES, 8_388_608);
     let mut longest = SMALL.as_bytes().to_vec();
     longest.resize(MAX_POLICY_BYTES, b' ');
     assert!(PolicySet::parse(&longest).is_ok());
     assert_eq!(PolicySet::parse(&vec![b' '; roles_cfg::MAX_POLICY_BYTES + 1]).unwrap_err(), PolicyError::TooLarge);
+}
+
+#[test]
+fn all_that_is_wrong_with_a_file_is_told_line_by_line_up_to_a_bound() {
+    let text = r#"[
+        {"role": "a", "permissions": {"GET": "person",
+            "POST": ["person", 7],
+            "global": "yes"}},
+        {"role": "b", "permissions": {"GET": ["person"]}},
+        {"roll": "c", "permissions": {}},
+        {"role": "", "permissions": {}},
+        7
+    ]"#;
+    let told = |most| PolicySet::faults(text.as_bytes(), most).iter().map(ToString::to_string).collect::<Vec<_>>();
+    let lines: Vec<_> = told(20).iter().map(|fault| fault.split(':').next().unwrap().to_owned()).collect();
+    assert_eq!(lines, ["line 2", "line 3", "line 4", "line 6", "line 7", "line 8"], "{:#?}", told(20));
+    for most in 1..6 {
+        assert_eq!(told(most), told(20)[..most]);
+    }
+    assert_eq!(PolicySet::parse(text.as_bytes()).unwrap_err().to_string(), told(1)[0]);
 }
 
 #[test]

@@ -40,6 +40,18 @@ pub fn read_policy(path: &Path) -> Result<PolicySet, ReloadError> {
     Ok(PolicySet::parse(&read(path)?)?)
 }
 
+/// As [`read_policy`], for who wants to know all that is wrong, up to a bound.
+///
+/// # Errors
+/// See [`ReloadError`]; at least one.
+pub fn examine_policy(path: &Path, most: usize) -> Result<PolicySet, Vec<ReloadError>> {
+    let bytes = read(path).map_err(|fault| vec![fault])?;
+    PolicySet::parse(&bytes).map_err(|first| match PolicySet::faults(&bytes, most) {
+        all if all.is_empty() => vec![first.into()],
+        all => all.into_iter().map(Into::into).collect(),
+    })
+}
+
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, ReloadError> {
     let mut bytes = Vec::new();
     // One byte more than a policy may have, so that the parser sees that it is too large.

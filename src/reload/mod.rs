@@ -30,7 +30,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 pub(crate) use file::on_disk;
-pub use file::{ReloadError, Signature, read_policy};
+pub use file::{ReloadError, Signature, examine_policy, read_policy};
 pub use state::{FileState, tell_warnings};
 
 use crate::policy::PolicySet;

@@ -26,7 +26,9 @@ fn every_fault_is_told_whatever_it_is_of() {
     let place = Place::prepare(&Setup::default());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    std::fs::write(place.dir.join("roles.cfg"), "[").unwrap();
+    let roles =
+        "[{\"role\": \"a\", \"permissions\": {\"GET\": 1}},\n{\"role\": \"b\", \"permissions\": {\"global\": 1}}]";
+    std::fs::write(place.dir.join("roles.cfg"), roles).unwrap();
     std::fs::write(place.dir.join("cert.pem"), "").unwrap();
     let environment = [
         ("FEDGATE_GATEWAY_ADMIN", address.as_str()),
@@ -41,6 +43,7 @@ fn every_fault_is_told_whatever_it_is_of() {
     for words in [
         "environment: `FEDGATE_CORS_ALLOWED_ORIGINS` holds `nowhere`",
         "roles.cfg: line 1",
+        "roles.cfg: line 2",
         "cert.pem: holds no certificate",
         "`records.file` is set by FEDGATE_RECORDS_FILE",
         "`store.path` is set by FEDGATE_STORE_PATH",
@@ -51,9 +54,9 @@ fn every_fault_is_told_whatever_it_is_of() {
     }
     assert!(holds(&told["warnings"], "`FEDGATE_RECORD_FILE` means nothing"), "{told:#}");
     assert!(holds(&told["warnings"], "cert.key/history: this user may not write there"), "{told:#}");
-    assert!(told["error"].as_str().unwrap().ends_with("6 faults, which `faults` lists"), "{told:#}");
+    assert!(told["error"].as_str().unwrap().ends_with("7 faults, which `faults` lists"), "{told:#}");
     let (code, text) = check(&place, &environment);
-    assert!(code == 2 && text.lines().last().unwrap().ends_with("6 faults, as told above"), "{text}");
+    assert!(code == 2 && text.lines().last().unwrap().ends_with("7 faults, as told above"), "{text}");
     drop(taken);
     let place = Place::prepare(&Setup::default());
     let (code, told) = json(&place.dir, &[]);

@@ -21,6 +21,27 @@ fn a_second_gateway_with_the_same_pid_file_refuses_to_start_until_the_first_has_
     assert!(out.status.code() == Some(1) && told.contains(&held) && told.contains("fedgate upgrade"), "{out:?}");
     assert!(!told.contains("listening on"), "it begins nothing: {told}");
     assert_eq!(first.read_pid().unwrap().as_raw_nonzero().get().cast_unsigned(), first.gateway.child.id());
+    // Nor does it start while the file is not there: it was deleted, and is written again.
+    for _ in 0..3 {
+        std::fs::remove_file(&pid_file).unwrap();
+        let out = Command::new("timeout")
+            .arg("30")
+            .arg(env!("CARGO_BIN_EXE_fedgate"))
+            .args(serve.get_args())
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(1) && told.contains(&held), "{out:?}");
+        let deadline = Instant::now() + PATIENCE;
+        while first.read_pid().is_none() {
+            assert!(Instant::now() < deadline, "the file is written again");
+        }
+    }
+    // `check` tells of it, and that it is no gateway of these addresses.
+    let out = Command::new(env!("CARGO_BIN_EXE_fedgate")).arg("check").args(serve.get_args().skip(1)).output().unwrap();
+    let told = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    let elsewhere = format!("process {} holds `gateway.pid_file` and listens on no address", first.gateway.child.id());
+    assert!(out.status.success() && told.contains(&elsewhere), "{told}");
     // A hand-over is no second gateway, and one that was killed leaves a file that nobody holds.
     let out = first.upgrade();
     assert!(out.status.success(), "{out:?}");

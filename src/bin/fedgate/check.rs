@@ -165,8 +165,15 @@ impl Check {
             }
         }
         if let Some(running) = inspection.running() {
-            self.report.line(&format!("gateway        process {} runs with this configuration", running.pid()))?;
+            self.report.line(&format!("gateway        process {} runs and holds `gateway.pid_file`", running.pid()))?;
             self.report.note("running", running.pid());
+            if inspection.is_elsewhere(&running) {
+                self.report.warn(format!(
+                    "process {} holds `gateway.pid_file` and listens on no address of this configuration: `fedgate serve` would refuse to \
+                     start beside it, and `fedgate upgrade` would replace it; give each gateway a file of its own",
+                    running.pid()
+                ));
+            }
         }
         for (text, is_fault) in inspection.write_faults() {
             match is_fault {

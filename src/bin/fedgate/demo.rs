@@ -222,6 +222,7 @@ fn configuration(socket: &Path) -> String {
 
 [gateway]
 admin = []
+pid_file = \"gateway.pid\"
 
 [tls]
 certificate = \"certs/localhost.pem\"

@@ -51,6 +51,45 @@ fn all_that_is_wrong_is_told_at_once_and_each_thing_once() {
 }
 
 #[test]
+fn all_that_is_wrong_with_one_upstream_is_told_each_with_its_key() {
+    let text = "[[upstream]]\nname = \"good\"\nservers = [\"g:1\"]\n\
+                [[upstream]]\nname = \"a.b\"\nbalance = \"dice\"\nservers = [\"a:1\", \"https://x\", \"a:0\"]\nhost = \"any\"\n\
+                asertion = true\nread_timeout_ms = \"long\"\nconnect_timeout_ms = 0\n\
+                request_headers = [\"x-good\", \"x bad\", \"host\"]\n\
+                [upstream.tls]\nserver_name = \"-\"\nca = 1\n\
+                [upstream.health]\npath = \"x\"\nunhealthy_after = 0\ninterval_ms = true\n\
+                [upstream.ejection]\nmax_percent = 101\nseconds = 999\n\
+                [[upstream]]\nname = \"c\"\nservers = 5\nbalance = 5\n\
+                [[route]]\npath = \"/b\"\nmethods = [\"GET\"]\nupstream = \"a.b\"\nendpoint = \"e\"\n";
+    let told = told(&format!("{text}{LEAST}"), &[]);
+    #[rustfmt::skip]
+    let expected = [
+        "fedgate.toml:9: `upstream.asertion`: unknown field `asertion`",
+        "fedgate.toml:10: `upstream.read_timeout_ms`: invalid type",
+        "fedgate.toml:15: `upstream.tls.ca`: unknown field `ca`",
+        "fedgate.toml:19: `upstream.health.interval_ms`: invalid type",
+        "fedgate.toml:25: `upstream.servers`: invalid type",
+        "fedgate.toml:26: `upstream.balance`: invalid type",
+        "`upstream.a.b.balance` is `dice`",
+        "`upstream.a.b.servers` holds `https://x`",
+        "`upstream.a.b.servers` is `a:0`",
+        "`upstream.a.b.host` is `any`",
+        "`upstream.a.b.connect_timeout_ms` is",
+        "`upstream.a.b.request_headers` holds `x bad`",
+        "`upstream.a.b.request_headers` holds `host`",
+        "`upstream.a.b.tls.server_name` is `-`",
+        "`upstream.a.b.health.path` is `x`",
+        "`upstream.a.b.health.unhealthy_after` is",
+        "`upstream.a.b.ejection.max_percent` is 101",
+        "`upstream.a.b.ejection.max_seconds` is",
+    ];
+    for words in expected {
+        assert_eq!(told.iter().filter(|fault| fault.contains(words)).count(), 1, "{words}: {told:#?}");
+    }
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+}
+
+#[test]
 fn what_loading_refuses_is_told_and_what_it_takes_is_not() {
     for text in ["", "[gateway]\nthreads = 1", "[tls]\nmin_version = \"9\"", "[gateway", "[route]\n", "upstream = 1"] {
         let text = format!("{text}\n{LEAST}");
