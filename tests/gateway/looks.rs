@@ -38,7 +38,8 @@ fn a_look_is_asked_once_and_never_longer_than_the_request_may_take() {
             Some("drips-a-body") => (b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b" "),
             other => panic!("{other:?}"),
         };
-        assert!(exchange.write(head) && exchange.drip(dripped), "the gateway had enough of it");
+        exchange.write(head);
+        exchange.drip(dripped);
         false
     };
     // The other server would be asked second.

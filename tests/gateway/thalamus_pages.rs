@@ -145,6 +145,33 @@ fn a_page_that_cannot_be_looked_at_is_not_changed() {
 }
 
 #[test]
+fn a_withheld_answer_to_head_is_told_its_status_alone_over_both_versions() {
+    let (gateway, _thalamus) = guarded();
+    let told = read(&gateway, "GET", "/pols/ANA/HTML", "ANA");
+    assert_eq!(code(&told), (502, "answer_withheld".into()));
+    let over_http1 = read(&gateway, "HEAD", "/pols/ANA/HTML", "ANA");
+    assert_eq!((over_http1.status, over_http1.body.as_str()), (502, ""));
+    let (status, headers, bytes) = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut sender = connect_h2(&gateway).await.ready().await.unwrap();
+        let request = http::Request::head("https://localhost/pols/ANA/HTML");
+        let request = request.header("authorization", basic("ANA", CANARY)).body(()).unwrap();
+        let (head, mut body) = sender.send_request(request, true).unwrap().0.await.unwrap().into_parts();
+        let mut bytes = 0;
+        while let Some(chunk) = body.data().await {
+            bytes += chunk.unwrap().len();
+        }
+        (head.status.as_u16(), head.headers, bytes)
+    });
+    assert_eq!((status, bytes), (502, 0));
+    assert_eq!(headers["content-length"].to_str().ok(), told.header("content-length").as_deref());
+    assert_eq!(over_http1.header("content-length"), told.header("content-length"));
+    for _ in 0..3 {
+        let record = gateway.record();
+        assert_eq!((&record["status"], &record["reason"]), (&json!(502), &json!("answer_withheld")));
+    }
+}
+
+#[test]
 fn a_service_that_does_not_answer_is_told_as_such_and_nothing_is_changed() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
