@@ -16,19 +16,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use fedgate::accounts::{Accounts, NewAccount, Watch};
-use fedgate::assertion::Minter;
 use fedgate::authn::{Authenticator, keyed_mac, with_credential};
 use fedgate::balance::Pool;
-use fedgate::config::Config;
-use fedgate::db::schema;
-use fedgate::fields::{BodyCheck, FreeValue, Member, Members, Names, Remover};
-use fedgate::moment::Moment;
-use fedgate::password::{Arena, Cost, hash_with};
-use fedgate::path::{CanonicalPath, parse_target};
 use fedgate::pipeline::{Authorization, Pipeline, RequestHead};
-use fedgate::policy::{Method, PolicySet, Question, Rights};
-use fedgate::request_headers::{PassList, Passage};
 use fedgate::routes::Routes;
+use fedgate_base::config::Config;
+use fedgate_base::db::schema;
+use fedgate_base::moment::Moment;
+use fedgate_core::assertion::Minter;
+use fedgate_core::fields::{BodyCheck, FreeValue, Member, Members, Names, Remover};
+use fedgate_core::password::{Arena, Cost, hash_with};
+use fedgate_core::path::{CanonicalPath, parse_target};
+use fedgate_core::policy::{Method, PolicySet, Question, Rights};
+use fedgate_core::request_headers::{PassList, Passage};
 use futures_util::FutureExt;
 
 #[global_allocator]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::config::{EjectionConfig, HealthConfig};
+use fedgate_base::config::{EjectionConfig, HealthConfig};
 
 /// The servers of one upstream.
 pub struct Pool<T> {

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::policy::PolicySet;
+use fedgate_core::policy::PolicySet;
 
 /// How many are kept.
 const KEPT: usize = 32;

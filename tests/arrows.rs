@@ -8,8 +8,12 @@
     reason = "a test panics to fail"
 )]
 
+#[path = "arrows/circles.rs"]
+mod circles;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The map: a module, and the modules it may name. What is missing here may name none.
 fn arrows() -> BTreeMap<String, BTreeSet<String>> {
@@ -32,17 +36,49 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     arrows
 }
 
+/// The packages and where they lie. Which may name which, their manifests say, and the compiler holds.
+const PACKAGES: [(&str, &str); 3] =
+    [("fedgate", "src"), ("fedgate_base", "crates/base/src"), ("fedgate_core", "crates/core/src")];
+
+/// The HIS is one module of the map: what lies within it is its own.
+const HIS: &str = "crates/his/src";
+
+/// Each module of the map and its folder.
+fn modules() -> BTreeMap<String, PathBuf> {
+    fn declared(line: &str) -> Option<&str> {
+        line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ")?.strip_suffix(';')
+    }
+    let mut modules = BTreeMap::from([("his".to_owned(), PathBuf::from(HIS))]);
+    for (_, folder) in PACKAGES {
+        let lib = std::fs::read_to_string(Path::new(folder).join("lib.rs")).unwrap();
+        for module in lib.lines().filter_map(declared) {
+            let earlier = modules.insert(module.to_owned(), Path::new(folder).join(module));
+            assert!(earlier.is_none(), "two packages have a module `{module}`");
+        }
+    }
+    modules
+}
+
 /// The modules that the files of one module name, tests left out.
 fn named(module: &Path) -> BTreeSet<String> {
     let mut named = BTreeSet::new();
     for file in files(module) {
         let text = std::fs::read_to_string(&file).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
-            for part in line.split("crate::").skip(1) {
-                let name: String = part.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-                named.insert(name);
+        let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let code = code.join("\n");
+        let own = if module == Path::new(HIS) { None } else { Some("crate") };
+        for package in PACKAGES.iter().map(|(package, _)| *package).chain(own) {
+            for part in code.split(&format!("{package}::")).skip(1) {
+                let group = part.strip_prefix('{').and_then(|part| part.split('}').next());
+                for name in group.unwrap_or(part).split(',').take(if group.is_some() { usize::MAX } else { 1 }) {
+                    let name = name.trim_start().chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                    named.insert(name);
+                }
             }
+        }
+        if code.contains("fedgate_his") {
+            named.insert("his".to_owned());
         }
     }
     named
@@ -70,32 +106,35 @@ fn files(module: &Path) -> Vec<PathBuf> {
     found
 }
 
+fn all_files() -> Vec<PathBuf> {
+    let folders = PACKAGES.iter().map(|(_, folder)| *folder).chain([HIS]);
+    folders.flat_map(|folder| files(Path::new(folder))).collect()
+}
+
 #[test]
 fn every_module_names_only_what_the_map_allows() {
     let arrows = arrows();
-    let lib = std::fs::read_to_string("src/lib.rs").unwrap();
-    let declared = |line| str::strip_prefix(str::strip_prefix(line, "pub ").unwrap_or(line), "mod ")?.strip_suffix(';');
-    let modules: Vec<&str> = lib.lines().filter_map(declared).collect();
+    let modules = modules();
     assert_eq!(
-        modules.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>(),
-        arrows.keys().cloned().collect(),
+        modules.keys().collect::<BTreeSet<_>>(),
+        arrows.keys().collect(),
         "the map has every module, and no other"
     );
-    for module in modules {
-        let mut named = named(&Path::new("src").join(module));
+    let mut faults = Vec::new();
+    for (module, folder) in &modules {
+        let mut named = named(folder);
         named.remove(module);
         let allowed = &arrows[module];
-        assert!(
-            named.is_subset(allowed),
-            "`{module}` names {:?}, which the map does not allow",
-            named.difference(allowed)
+        faults.extend(
+            named.difference(allowed).map(|name| format!("`{module}` names `{name}`, which the map does not allow")),
         );
-        assert!(
-            allowed.is_subset(&named),
-            "the map allows `{module}` to name {:?}, which it does not",
-            allowed.difference(&named)
+        faults.extend(
+            allowed
+                .difference(&named)
+                .map(|name| format!("the map allows `{module}` to name `{name}`, which it does not")),
         );
     }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
     assert!(!arrows["gateway"].contains("his") && !arrows["his"].contains("gateway"), "the trust boundary");
 }
 
@@ -108,23 +147,23 @@ fn names(line: &str, vendor: &str) -> bool {
 #[test]
 fn each_vendor_lives_in_one_module() {
     for (vendor, homes) in [
-        ("pingora_", &["gateway"][..]),
-        ("axum::", &["his"]),
-        ("argon2::", &["password.rs"]),
-        ("bcrypt::", &["password.rs"]),
-        ("notify::", &["reload"]),
-        ("moka::", &["authn"]),
-        ("rusqlite::", &["db", "accounts", "his/store"]),
-        ("tokio_postgres::", &["db", "accounts", "his/store", "config"]),
+        ("pingora_", &["src/gateway"][..]),
+        ("axum::", &["crates/his/src"]),
+        ("argon2::", &["crates/core/src/password.rs"]),
+        ("bcrypt::", &["crates/core/src/password.rs"]),
+        ("notify::", &["src/reload"]),
+        ("moka::", &["src/authn"]),
+        ("rusqlite::", &["crates/base/src/db", "src/accounts", "crates/his/src/store"]),
+        ("tokio_postgres::", &["crates/base/src/db", "src/accounts", "crates/his/src/store", "crates/base/src/config"]),
     ] {
         let mut users = 0;
-        for file in files(Path::new("src")) {
+        for file in all_files() {
             let text = std::fs::read_to_string(&file).unwrap();
             let uses = text
                 .lines()
                 .any(|line| !line.trim_start().starts_with("//") && names(line, vendor) && !line.contains('"'));
             users += usize::from(uses);
-            let at_home = homes.iter().any(|home| file.starts_with(Path::new("src").join(home)));
+            let at_home = homes.iter().any(|home| file.starts_with(home));
             assert!(!uses || at_home, "{vendor} in {}", file.display());
         }
         assert!(users > 0, "nobody uses {vendor}: the walk found no files");
@@ -148,5 +187,30 @@ fn every_test_that_a_document_names_is_there() {
             named += 1;
         }
         assert!(named >= least, "{document} names {named}");
+    }
+}
+
+/// What a package is built of, itself and tests left out.
+fn dependencies(package: &str) -> BTreeSet<String> {
+    let arguments = ["tree", "--offline", "--locked", "--prefix", "none", "--edges", "normal", "--package", package];
+    let out = Command::new(env!("CARGO")).args(arguments).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let names: BTreeSet<String> = text.lines().filter_map(|line| line.split(' ').next().map(str::to_owned)).collect();
+    assert!(names.contains("serde"), "{}", String::from_utf8_lossy(&out.stderr));
+    names
+}
+
+#[test]
+fn no_package_is_built_of_what_its_side_of_the_trust_boundary_has_no_use_for() {
+    for (package, absent) in [
+        ("fedgate-core", &["tokio", "tokio-postgres", "rusqlite", "hyper", "fedgate-base"][..]),
+        ("fedgate-base", &["hyper", "axum", "pingora-core", "moka", "notify"]),
+        ("fedgate-his", &["pingora-core", "pingora-proxy", "pingora-http", "moka", "notify", "fedgate"]),
+        ("fedgate", &["axum", "fedgate-his"]),
+    ] {
+        let built_of = dependencies(package);
+        for dependency in absent {
+            assert!(!built_of.contains(*dependency), "{package} is built of {dependency}");
+        }
     }
 }

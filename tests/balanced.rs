@@ -103,7 +103,7 @@ fn every_part_is_replaced_under_load_and_no_request_fails() {
         tokio::runtime::Runtime::new().unwrap().block_on(Cluster::shared().database_with_accounts(4, &password_hash()));
     let scratch = Scratch::new();
     let (config, balancer, address) = prepare(&scratch, &database.uri);
-    let (fedgate, fedhis) = (env!("CARGO_BIN_EXE_fedgate"), env!("CARGO_BIN_EXE_fedhis"));
+    let (fedgate, fedhis) = (env!("CARGO_BIN_EXE_fedgate"), crate::support::programs::fedhis());
     let his = |port| Part {
         program: fedhis,
         environment: vec![("FEDGATE_HIS_LISTEN", address(port).to_string())],

@@ -49,7 +49,7 @@ fn fedgate() -> Command {
 }
 
 fn fedhis(verb: &str, config: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fedhis"));
+    let mut command = Command::new(crate::support::programs::fedhis());
     command.arg(verb).arg("--config").arg(config);
     command
 }

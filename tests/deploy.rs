@@ -13,7 +13,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fedgate::config::Config;
+use fedgate_base::config::Config;
 use serde_json::Value;
 
 /// What `tests/run` installs.

@@ -24,7 +24,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fedgate::accounts::{Accounts, AccountsError};
-use fedgate::config::{PostgresConfig, StoreConfig};
+use fedgate_base::config::{PostgresConfig, StoreConfig};
 use fixture::{CANARY, Gateway, PATIENCE, Setup, basic, password_hash};
 use support::keepalive::{Connection, get};
 use support::postgres::Cluster;

@@ -29,7 +29,7 @@ fn fedgate() -> Command {
 }
 
 fn fedhis() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_fedhis"))
+    Command::new(crate::support::programs::fedhis())
 }
 
 fn stderr(output: &Output) -> String {
@@ -47,7 +47,7 @@ fn a_log_setting_that_cannot_be_read_is_refused_by_both_programs() {
             assert!(said.contains("FEDGATE_LOG") && said.contains("error, warn, info, debug, trace or off"), "{said}");
         }
     }
-    for log in ["", "Warning", "OFF", "warn,fedgate::his=debug"] {
+    for log in ["", "Warning", "OFF", "warn,fedgate_his=debug"] {
         for mut command in [fedgate(), fedhis()] {
             let said = stderr(&run(command.args(["serve", "--config", "/nowhere/fedgate.toml"]), log));
             assert!(said.contains("/nowhere/fedgate.toml") && !said.contains("FEDGATE_LOG"), "{log}: {said}");

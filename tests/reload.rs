@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fedgate::policy::PolicySet;
+use fedgate_core::policy::PolicySet;
 use fixture::{CANARY, Gateway, PATIENCE, Place, Setup, basic};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;

@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fedgate_fuzz::assertion::{Claims, Minter, Scope, Verifier};
-use fedgate_fuzz::config::{AssertionConfig, AssertionKeys};
-use fedgate_fuzz::secret::Secret;
+use fedgate_core::assertion::{AssertionConfig, AssertionKeys, Claims, Minter, Scope, Verifier};
+use fedgate_core::secret::Secret;
 use libfuzzer_sys::fuzz_target;
 use ring::hmac;
 

@@ -3,8 +3,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fedgate_fuzz::basic::{CredentialError, with_credential};
-use fedgate_fuzz::password::MAX_PASSWORD_BYTES;
+use fedgate_core::basic::{CredentialError, with_credential};
+use fedgate_core::password::MAX_PASSWORD_BYTES;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -2,7 +2,7 @@
 //! slow reading has it.
 #![no_main]
 
-use fedgate_fuzz::framing::{Body, BodyReader, check_head, head_end, head_start};
+use fedgate_core::framing::{Body, BodyReader, check_head, head_end, head_start};
 use fedgate_fuzz::reference;
 use libfuzzer_sys::fuzz_target;
 

@@ -1,7 +1,7 @@
 //! Heads: the strict reading, the slow one and that of the library behind agree.
 #![no_main]
 
-use fedgate_fuzz::framing::{Body, check_head, head_end};
+use fedgate_core::framing::{Body, check_head, head_end};
 use fedgate_fuzz::reference;
 use libfuzzer_sys::fuzz_target;
 

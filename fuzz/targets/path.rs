@@ -1,7 +1,7 @@
 //! Paths: what is accepted has one reading, whoever decodes it, and when.
 #![no_main]
 
-use fedgate_fuzz::path::{CanonicalPath, MAX_PATH_BYTES, parse_target};
+use fedgate_core::path::{CanonicalPath, MAX_PATH_BYTES, parse_target};
 use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode;
 

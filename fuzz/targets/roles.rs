@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use fedgate_fuzz::policy::{Decision, EndpointTable, Method, PolicySet, Question, Reach, Rights};
+use fedgate_core::policy::{Decision, EndpointTable, Method, PolicySet, Question, Reach, Rights};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

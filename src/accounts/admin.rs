@@ -6,7 +6,7 @@
 use rusqlite::Transaction;
 
 use super::{Accounts, AccountsError, WRITE_TIMEOUT, within};
-use crate::db::{Database, spelling};
+use fedgate_base::db::{Database, spelling};
 
 /// A person to be added with an account.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use rusqlite::Transaction;
 use tokio_postgres::types::ToSql;
 
 use super::{Account, Accounts, AccountsError, READ_TIMEOUT, Row, WRITE_TIMEOUT, within};
-use crate::db::Database;
+use fedgate_base::db::Database;
 
 /// What became of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

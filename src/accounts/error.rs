@@ -4,9 +4,9 @@ use std::path::Path;
 
 use thiserror::Error;
 
-use crate::config::StoreConfig;
-use crate::db::DbError;
-use crate::db::route::WrongServer;
+use fedgate_base::config::StoreConfig;
+use fedgate_base::db::DbError;
+use fedgate_base::db::route::WrongServer;
 
 /// Why the accounts could not be asked.
 #[derive(Debug, Error)]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio_postgres::Row as PostgresRow;
 
 use super::{Accounts, AccountsError, READ_TIMEOUT, WRITE_TIMEOUT, within};
-use crate::db::Database;
+use fedgate_base::db::Database;
 
 /// One change of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 
 use super::{Accounts, AccountsError, READ_TIMEOUT, from_sql, to_sql, within};
-use crate::config::LONGEST_BOUND_MS;
-use crate::db::{Database, DbError};
+use fedgate_base::config::LONGEST_BOUND_MS;
+use fedgate_base::db::{Database, DbError};
 
 /// How often an instance reports itself when nothing changes.
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);

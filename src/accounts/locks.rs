@@ -15,9 +15,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::{Accounts, AccountsError};
-use crate::config::StoreConfig;
-use crate::db::actor::ChangeActor;
-use crate::db::{Database, DbError, SessionPool, Sqlite, WaitReason};
+use fedgate_base::config::StoreConfig;
+use fedgate_base::db::actor::ChangeActor;
+use fedgate_base::db::{Database, DbError, SessionPool, Sqlite, WaitReason};
 
 /// How long an operator's change waits for a lock, in times of what a request does: it may be urgent. Not so long that the limit
 /// of the whole change ([`super::WRITE_TIMEOUT`]) comes first, and long enough to find the holder.

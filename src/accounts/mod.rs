@@ -29,10 +29,10 @@ pub use instances::{
 };
 pub use watch::{Watch, watch};
 
-use crate::config::StoreConfig;
-use crate::db::actor::ChangeActor;
-pub use crate::db::outage::OutageLog;
-use crate::db::{Database, DbError, postgres};
+use fedgate_base::config::StoreConfig;
+use fedgate_base::db::actor::ChangeActor;
+pub use fedgate_base::db::outage::OutageLog;
+use fedgate_base::db::{Database, DbError, postgres};
 
 /// How many epochs of changes the database remembers; a reader further behind drops everything it holds.
 const REMEMBERED_EPOCHS: u64 = 10_000;
@@ -350,7 +350,7 @@ fn from_sql(epoch: i64) -> u64 {
 //
 // An account is who its row says, byte for byte, whatever the column takes it for: `$1` has the type of the column and finds
 // the row by its index, `$2` is the same as text. What a login needs is beside the document, which is read only where that is
-// not of this very version of the row (`src/db/schema/postgres.sql`).
+// not of this very version of the row (`crates/base/src/db/schema/postgres.sql`).
 const POSTGRES_READ: &str = "
     SELECT e.epoch, p.id IS NOT NULL,
            CASE WHEN l.id IS NULL THEN d.password ELSE l.password END,

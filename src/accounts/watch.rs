@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, Row};
 
 use super::{Accounts, AccountsError, ChangeRow, Changed, Changes, Known, MOST_ROWS, READ_TIMEOUT, changes, within};
-use crate::db::route::{HostAddress, ReachedServer, ServerIdentity, ServerRoute};
-use crate::db::{Database, DbError};
-use crate::moment::Moment;
+use fedgate_base::db::route::{HostAddress, ReachedServer, ServerIdentity, ServerRoute};
+use fedgate_base::db::{Database, DbError};
+use fedgate_base::moment::Moment;
 
 /// How often the embedded store is asked, which sends no notices.
 const SQLITE_POLL: Duration = Duration::from_millis(25);

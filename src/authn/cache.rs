@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use super::Principal;
 use crate::accounts::{CacheFigures, Changed, Changes, listed_for};
-use crate::moment::Moment;
+use fedgate_base::moment::Moment;
 
 /// Principals by account id.
 pub(super) struct Principals {

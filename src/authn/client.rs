@@ -4,7 +4,9 @@
 //! that kind), together with the web origin of the page that sent the request, where that page is another site's. A hostile
 //! page in a browser therefore spends an allowance of its own, never that of the people behind the same address.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+
+use fedgate_core::network::client_network;
 
 /// Where a request came from: its address, and the page of another site that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,7 +58,7 @@ impl ClientAddress {
 
     /// What the throttle counts by; none of a client without an address (on a Unix socket).
     pub(super) fn source(self) -> Option<Source> {
-        self.ip.map(|ip| Source { network: network(ip), page: self.page })
+        self.ip.map(|ip| Source { network: client_network(ip), page: self.page })
     }
 }
 
@@ -112,29 +114,9 @@ pub(super) fn short_hash(parts: &[&[u8]]) -> u64 {
     u64::from_le_bytes(hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default())
 }
 
-/// What counts as one address.
-pub(crate) fn network(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(mapped) => mapped.into(),
-            None => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_is_of_ipv4_or_an_ipv6_network_of_64_bits() {
-        for (address, expected) in
-            [("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::")]
-        {
-            assert_eq!(network(address.parse().unwrap()), expected.parse::<IpAddr>().unwrap());
-        }
-    }
 
     #[test]
     fn a_foreign_page_is_another_client_address_and_unnamed_ones_share_one_more() {

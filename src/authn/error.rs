@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::basic::CredentialError;
 use super::hasher::Busy;
 use crate::accounts::AccountsError;
+use fedgate_core::basic::CredentialError;
 
 /// Why nobody was authenticated.
 #[derive(Debug, Error)]

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::spacing::LONGEST;
-use crate::password::{self, Arena, Cost, HashWork};
+use fedgate_core::password::{self, Arena, Cost, HashWork};
 pub(super) use queue::JobOwner;
 use queue::JobQueue;
 pub(super) use schedule::Booking;

@@ -9,7 +9,6 @@
 //! threads unless its source had that very password verified against that very hash before.
 
 mod error;
-mod basic;
 mod client;
 mod line;
 mod principal;
@@ -33,24 +32,23 @@ use subtle::ConstantTimeEq;
 use tokio::sync::watch::Sender;
 use zeroize::Zeroizing;
 
-pub use basic::{Credential, CredentialError, OwnedCredential, with_credential};
-pub(crate) use client::network;
 pub use client::{ClientAddress, ForeignOrigin};
 pub use error::{AuthnError, RejectReason};
+pub use fedgate_core::basic::{Credential, CredentialError, OwnedCredential, with_credential};
 pub use hasher::Busy;
 use hasher::Hasher;
 pub use line::{AskingClient, ClientLine, LineUse};
 pub use principal::Principal;
 
 use crate::accounts::{Accounts, CacheFigures};
-use crate::config::AuthenticationConfig;
-use crate::db::hashes::HashRule;
-use crate::moment::Moment;
-use crate::password::Cost;
-use crate::policy::{PolicySet, Rights};
 use crate::routes::Routes;
 use cache::{Dropped, Principals};
 use client::Source;
+use fedgate_base::config::AuthenticationConfig;
+use fedgate_base::db::hashes::HashRule;
+use fedgate_base::moment::Moment;
+use fedgate_core::password::Cost;
+use fedgate_core::policy::{PolicySet, Rights};
 use principal::Proved;
 pub use proof::keyed_mac;
 use proof::{Proof, ProofKey, UntilExpiry};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::cache::Generation;
 use super::proof::Proof;
-use crate::moment::Moment;
-use crate::policy::Rights;
+use fedgate_base::moment::Moment;
+use fedgate_core::policy::Rights;
 
 /// Who is calling, verified, with what its roles may do under one policy.
 ///

@@ -10,7 +10,7 @@ use moka::Expiry;
 
 use super::client::Source;
 use super::hasher::Booking;
-use crate::moment::Moment;
+use fedgate_base::moment::Moment;
 
 /// What was compared, and the source that asked.
 pub(super) type ProofKey = ([u8; 32], Option<Source>);

@@ -15,8 +15,8 @@ use tokio::time::sleep;
 use super::Authenticator;
 use super::standing::Standing;
 use crate::accounts::{Account, AccountsError};
-use crate::db::outage::OutageLog;
-use crate::escape;
+use fedgate_base::db::outage::OutageLog;
+use fedgate_core::escape;
 
 /// How often an account is read when no request fails, and when the last read did.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Authenticator;
 use crate::accounts::{AccountsError, Changes, Watch};
-use crate::moment::Moment;
+use fedgate_base::moment::Moment;
 
 /// How long a request waits, after the start, for the accounts to be confirmed for the first time.
 const FIRST_CONFIRMATION: Duration = Duration::from_secs(2);

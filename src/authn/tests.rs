@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::*;
 use crate::accounts::{AccountChange, AccountsError, Changed, Changes, NewAccount, Watch, watch};
-use crate::config::{Config, StoreConfig};
-use crate::db::schema;
-use crate::password::{self, Arena, Cost, hash_with};
+use fedgate_base::config::{Config, StoreConfig};
+use fedgate_base::db::schema;
+use fedgate_core::password::{self, Arena, Cost, hash_with};
 
 const CHEAP: Cost = Cost { memory_kib: 64, passes: 1 };
 const POLICY: &str = r#"[{"role": "end_user", "permissions": {"GET": ["login", "person"]}}]"#;
@@ -27,7 +27,7 @@ impl Fixture {
     async fn new() -> Self {
         let dir = std::env::temp_dir().join(format!("fedgate-authn-{:x}", rand::random::<u128>()));
         std::fs::create_dir_all(&dir).unwrap();
-        crate::secret::write_private(&dir.join("secret"), [b'k'; 40]);
+        fedgate_base::regular::write(&dir.join("secret"), 0o600, &[b'k'; 40]).unwrap();
         std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").unwrap();
         let mut config = Config::load_with(&dir.join("fedgate.toml"), std::iter::empty()).unwrap();
         config.authentication.hashes.cost = CHEAP;
@@ -213,7 +213,7 @@ async fn the_rights_of_a_cached_principal_follow_the_policy() {
         fixture.authenticator.authenticate(Some(header.as_bytes()), ClientAddress::default(), &wider).await.unwrap();
     let endpoints = fixture.authenticator.routes.endpoints();
     let reach = |principal: &Principal, name| {
-        principal.rights().reach(crate::policy::Method::Get, endpoints.find(name).unwrap()).is_some()
+        principal.rights().reach(fedgate_core::policy::Method::Get, endpoints.find(name).unwrap()).is_some()
     };
     let proof = |principal: &Arc<Principal>| Arc::clone(&principal.password.as_ref().unwrap().proof);
     assert_eq!((reach(&before, "person"), reach(&before, "people")), (true, false));

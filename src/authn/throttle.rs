@@ -30,7 +30,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::client::{Source, short_hash};
-use crate::config::FreeFailures;
+use fedgate_base::config::FreeFailures;
 
 /// First and longest wait.
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));

@@ -16,9 +16,9 @@ use super::spacing::TooMany;
 use super::throttle::{Attempt, ProvedPassword, Throttle, Wait};
 use super::{Authenticator, AuthnError, OwnedCredential, Principal, RejectReason};
 use crate::accounts::Account;
-use crate::moment::Moment;
-use crate::password;
-use crate::policy::{PolicySet, Rights};
+use fedgate_base::moment::Moment;
+use fedgate_core::password;
+use fedgate_core::policy::{PolicySet, Rights};
 
 /// How long a wrong password is remembered as wrong.
 pub(super) const REJECTED_FOR: Duration = Duration::from_secs(10);

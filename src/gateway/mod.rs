@@ -5,52 +5,15 @@
 //!
 //! Called by the `fedgate` binary. [`Prepared::serve`] puts the parts together and returns when the service has stopped.
 
-mod error;
-mod listen;
-mod preface;
-mod tls;
-mod pace;
-mod frames;
-mod socket;
-mod door;
-mod fault;
-mod guarded;
-mod proxy;
-mod judge;
-mod repeat;
-mod context;
-mod keep;
-mod refuse;
-mod request;
-mod forwarded;
-mod respond;
-mod notice;
-mod cors;
-mod foreign;
-mod unserved;
-mod upstream;
-mod redirect;
-mod body;
+mod headers;
+mod edge;
 mod exchange;
-mod hop;
-mod answer;
-mod owned;
-mod admin;
-mod report;
-mod account_changes;
-mod stop;
-mod handover;
-mod pid_file;
-mod pid_name;
-mod supervise;
-mod clocks;
-mod fixed;
-mod inspection;
+mod upstream;
+mod lifecycle;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use pingora_core::apps::HttpServerOptions;
@@ -63,37 +26,46 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::sync::watch::Sender;
 
-pub use error::ServeError;
-pub use inspection::{Inspection, ListenFault};
-pub use pid_file::Running;
-pub use tls::{CertificateFile, Finding, TlsError};
+use edge::door;
+use edge::tls;
+pub use edge::tls::{CertificateFile, Finding, TlsError};
+use exchange::repeat;
+use lifecycle::account_changes;
+pub use lifecycle::error::ServeError;
+use lifecycle::handover;
+pub use lifecycle::inspection::{Inspection, ListenFault};
+use lifecycle::pid_file;
+pub use lifecycle::pid_file::Running;
 pub use upstream::TrustError;
 use upstream::Upstreams;
 
 use crate::accounts::{Accounts, watch};
-use crate::assertion::Minter;
 use crate::authn::Authenticator;
-use crate::config::{Config, GatewayConfig, LimitsConfig};
-use crate::descriptors::{self, SocketShortage};
 use crate::observe::{Keeping, Rates, Recorder};
 use crate::pipeline::Pipeline;
-use crate::policy::PolicySet;
 use crate::reload::{self, FileState, ReloadError, keep_current, read_policy, tell_warnings};
-use crate::threads;
-use admin::Admin;
-use clocks::Clocks;
-use door::{Door, Inside, Seats};
-use fixed::FixedFiles;
-use handover::Inherited;
-use listen::{Course, Entrance, Entrances, Listeners};
-use pace::Tempo;
-use pid_file::{PidFile, StartOrigin};
-use proxy::Gateway;
-use redirect::Redirect;
-use report::Reporter;
-use stop::{End, Order, Orders};
-use supervise::supervise;
-use tls::Tls;
+use edge::application::Application;
+use edge::door::{Course, Door};
+use edge::listen::Entrance;
+use edge::pace::Tempo;
+use edge::seats::Seats;
+use edge::tls::Tls;
+use edge::traffic::Traffic;
+use exchange::proxy::Gateway;
+use exchange::redirect::Redirect;
+use fedgate_base::config::{Config, GatewayConfig, LimitsConfig};
+use fedgate_base::descriptors::{self, SocketShortage};
+use fedgate_base::threads;
+use fedgate_core::assertion::Minter;
+use fedgate_core::policy::PolicySet;
+use lifecycle::admin::Admin;
+use lifecycle::fixed::FixedFiles;
+use lifecycle::handover::Inherited;
+use lifecycle::listeners::{Entrances, Listeners};
+use lifecycle::pid_file::{PidFile, StartOrigin};
+use lifecycle::report::Reporter;
+use lifecycle::stop::{End, Order, Orders};
+use lifecycle::supervise::supervise;
 
 /// Everything a gateway needs, loaded and checked, not yet listening.
 pub struct Prepared {
@@ -320,7 +292,7 @@ impl Prepared {
         let admin = Arc::new(HttpServer::new_app(admin));
         let shortage = Arc::new(SocketShortage::default());
         let hosts = Arc::new(gateway.hosts.clone());
-        let entrance = |inside, seats, tls| Entrance {
+        let entrance = |inside: Box<dyn Application>, seats, tls| Entrance {
             door: Arc::new(Door::new(inside, limits, &self.config.cors, Arc::clone(&hosts), recorder.clone(), seats)),
             tls,
             proxies: Arc::new(gateway.proxies.clone()),
@@ -329,46 +301,16 @@ impl Prepared {
             send: Tempo::new(limits.send, limits.bytes_per_second),
         };
         Entrances {
-            tls: entrance(Inside::Gateway(Arc::clone(&proxy)), seats.clone(), self.tls),
-            plain: entrance(Inside::Gateway(proxy), seats.clone(), None),
-            redirect: entrance(Inside::Redirect(redirect), seats, None),
+            tls: entrance(Box::new(Arc::clone(&proxy)), seats.clone(), self.tls),
+            plain: entrance(Box::new(proxy), seats.clone(), None),
+            redirect: entrance(Box::new(redirect), seats, None),
             // Seats of its own: a crowd of clients does not keep the operator out. And nobody speaks for others there:
             // a balancer that asks whether this one is ready asks for itself.
             admin: Entrance {
                 proxies: Arc::default(),
-                ..entrance(Inside::Admin(admin), Seats::new(ADMIN_SEATS, ADMIN_SEATS), None)
+                ..entrance(Box::new(admin), Seats::new(ADMIN_SEATS, ADMIN_SEATS), None)
             },
         }
-    }
-}
-
-/// What passes through the gateway now.
-struct Traffic {
-    in_flight: AtomicUsize,
-    seats: Seats,
-    clocks: Clocks,
-    /// Told true when every answer is to be the last one of its connection.
-    stopping: Sender<bool>,
-}
-
-impl Traffic {
-    fn new(limits: &LimitsConfig) -> Self {
-        let seats = Seats::new(limits.connections, limits.connections_per_source);
-        Self { in_flight: AtomicUsize::default(), seats, clocks: Clocks::default(), stopping: Sender::new(false) }
-    }
-
-    /// Requests that are being served.
-    fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Acquire)
-    }
-
-    /// Connections that are open, or requests, whichever are more: a request may outlive its connection.
-    fn open(&self) -> usize {
-        self.seats.taken().max(self.in_flight())
-    }
-
-    fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::SystemTime;
 
-use crate::escape;
+use fedgate_core::escape;
 
 // How much of a record its parts may take, in bytes as they are written: what is legal is whole, and a record has 16 KiB at
 // most, which is what collectors of logs take for one line (Docker's). What was cut is named in the record.

@@ -7,7 +7,7 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::stderr;
+use fedgate_base::log;
 
 /// Upper bounds of the duration's buckets, in seconds.
 const BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -267,7 +267,7 @@ impl Metrics {
     pub fn scrape(&self, samples: impl FnOnce(&Self)) -> Vec<u8> {
         let _one = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         samples(self);
-        self.sample(LOG_LINES_LOST, stderr::lost());
+        self.sample(LOG_LINES_LOST, log::lost());
         self.text()
     }
 

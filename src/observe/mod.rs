@@ -10,16 +10,12 @@
 //! a disk or a reader that does not answer, and no thread that serves is ever blocked by waiting.
 
 mod account_change;
-mod cause;
 mod journal;
 mod line;
-mod log;
-mod libraries;
 mod merge;
 mod metrics;
 mod record;
 mod run;
-mod stderr;
 mod stdout;
 mod writer;
 
@@ -39,9 +35,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 pub use account_change::AccountChangeLine;
-pub use cause::with_causes;
 use journal::Journal;
-pub use log::{Log, LogError, log_to_stderr};
 use merge::Merger;
 pub use merge::Rates;
 pub use metrics::Metrics;

@@ -13,12 +13,12 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
-use crate::assertion::{Claims, Minter, Scope};
 use crate::authn::{AskingClient, Authenticator};
-use crate::fields::BodyFault;
-use crate::path::{PathError, parse_target};
-use crate::policy::{Decision, PolicySet, Reach};
 use crate::routes::{ACCOUNT_ENDPOINT, Resolution, Routes, Target};
+use fedgate_core::assertion::{Claims, Minter, Scope};
+use fedgate_core::fields::BodyFault;
+use fedgate_core::path::{PathError, parse_target};
+use fedgate_core::policy::{Decision, PolicySet, Reach};
 use permit::Guarded;
 pub use permit::Permit;
 pub use refusal::Refusal;

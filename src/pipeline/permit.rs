@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::assertion::Scope;
 use crate::authn::Principal;
-use crate::fields::{BodyCheck, Names, Remover};
-use crate::policy::{Endpoint, PolicySet};
 use crate::routes::WriteGuard;
+use fedgate_core::assertion::Scope;
+use fedgate_core::fields::{BodyCheck, Names, Remover};
+use fedgate_core::policy::{Endpoint, PolicySet};
 
 /// Proof that a request was authenticated and allowed, or leads to a public page.
 ///

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::authn::{AuthnError, Principal};
-use crate::fields::BodyFault;
-use crate::path::PathError;
-use crate::policy::DenyReason;
+use fedgate_core::fields::BodyFault;
+use fedgate_core::path::PathError;
+use fedgate_core::policy::DenyReason;
 
 /// Why a request was not forwarded.
 #[derive(Debug, Error)]

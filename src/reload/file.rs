@@ -1,22 +1,15 @@
 //! The policy file and its file system: reading it, noticing that it changed, and not being held up by a disk.
 
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecursiveMode, Watcher};
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::timeout;
 
-use crate::policy::{MAX_POLICY_BYTES, PolicyError, PolicySet};
-use crate::regular;
-
-/// How long a file system may take before it is said to hang.
-pub(super) const HANGS: Duration = Duration::from_secs(2);
+use fedgate_base::regular;
+use fedgate_core::policy::{MAX_POLICY_BYTES, PolicyError, PolicySet};
 
 /// Why a policy file cannot be used.
 #[derive(Debug, Error)]
@@ -59,24 +52,6 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, ReloadError> {
     Ok(bytes)
 }
 
-/// Asks the disk on a thread that may wait, as long as it takes; calls `hangs` when that is long.
-///
-/// # Errors
-/// The question panicked.
-pub(crate) async fn on_disk<T: Send + 'static>(
-    question: impl FnOnce() -> T + Send + 'static,
-    hangs: impl FnOnce(),
-) -> Result<T, JoinError> {
-    let mut answer = spawn_blocking(question);
-    match timeout(HANGS, &mut answer).await {
-        Ok(answer) => answer,
-        Err(_) => {
-            hangs();
-            answer.await
-        }
-    }
-}
-
 /// Sends a notice for whatever is written, renamed or removed in the directory of the file.
 pub(super) fn watch_directory(path: &Path, notice: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -95,25 +70,4 @@ pub(super) fn watch_directory(path: &Path, notice: mpsc::Sender<()>) -> notify::
     })?;
     watcher.watch(directory, RecursiveMode::NonRecursive)?;
     Ok(watcher)
-}
-
-/// What tells one content of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signature([i64; 7]);
-
-impl Signature {
-    /// Of what the path leads to now; none when it leads to nothing.
-    pub fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());
-        Some(Self([
-            device.cast_signed(),
-            inode.cast_signed(),
-            size.cast_signed(),
-            metadata.mtime(),
-            metadata.mtime_nsec(),
-            metadata.ctime(),
-            metadata.ctime_nsec(),
-        ]))
-    }
 }

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 
 use super::state::FileState;
 use crate::history;
-use crate::policy::PolicySet;
+use fedgate_core::policy::PolicySet;
 
 /// How many policies wait to be kept, while the disk hangs.
 const MOST_WAITING: usize = 64;

@@ -29,13 +29,13 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-pub(crate) use file::on_disk;
-pub use file::{ReloadError, Signature, examine_policy, read_policy};
+pub use file::{ReloadError, examine_policy, read_policy};
 pub use state::{FileState, tell_warnings};
 
-use crate::policy::PolicySet;
 use crate::routes::Routes;
-use file::{HANGS, read, watch_directory};
+use fedgate_base::disk::{FileSignature, HANGS, on_disk};
+use fedgate_core::policy::PolicySet;
+use file::{read, watch_directory};
 use kept::Kept;
 use state::{Doubt, New};
 
@@ -82,7 +82,7 @@ pub async fn keep_current(
         let (file, known, in_force) = (path.clone(), seen, current.load_full());
         let routes = Arc::clone(&routes);
         let look = move || {
-            let now = Signature::of(&file);
+            let now = FileSignature::of(&file);
             let found = (is_due || now != known).then(|| changed(|| read(&file), &in_force, &routes));
             (now, found)
         };

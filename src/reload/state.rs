@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::file::Signature;
-use crate::policy::{PolicySet, Warning};
+use fedgate_base::disk::FileSignature;
+use fedgate_core::policy::{PolicySet, Warning};
 
 /// How long a file must be left alone before its fault is told.
 const QUIET: Duration = Duration::from_millis(250);
@@ -93,7 +93,7 @@ pub(super) struct Doubt(Option<Doubted>);
 
 struct Doubted {
     fault: String,
-    file: Option<Signature>,
+    file: Option<FileSignature>,
     /// Since when the file has this fault and is left alone.
     quiet_since: Instant,
     /// Since when the file has had one fault or another.
@@ -111,7 +111,7 @@ impl Doubt {
     }
 
     /// Whether a fault that is found now is one beyond doubt; then the doubt ends.
-    pub(super) fn is_settled(&mut self, fault: &str, file: Option<Signature>, now: Instant) -> bool {
+    pub(super) fn is_settled(&mut self, fault: &str, file: Option<FileSignature>, now: Instant) -> bool {
         let (since, quiet_since) = match &self.0 {
             Some(doubted) if doubted.fault == fault && doubted.file == file => (doubted.since, doubted.quiet_since),
             Some(doubted) => (doubted.since, now),

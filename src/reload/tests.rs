@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::*;
-use crate::config::Config;
 use crate::history;
+use fedgate_base::config::Config;
 
 fn policy(role: &str) -> String {
     format!(r#"[{{"role": "{role}", "permissions": {{"GET": ["login"]}}}}]"#)
@@ -27,7 +27,7 @@ impl Fixture {
         let path = dir.join("roles.cfg");
         std::fs::write(&path, policy("first")).unwrap();
         let current = Arc::new(ArcSwap::from_pointee(read_policy(&path).unwrap()));
-        crate::secret::write_private(&dir.join("secret"), [b'k'; 40]);
+        fedgate_base::regular::write(&dir.join("secret"), 0o600, &[b'k'; 40]).unwrap();
         std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").unwrap();
         let config = Config::load_with(&dir.join("fedgate.toml"), std::iter::empty()).unwrap();
         let routes = Routes::from_config(&config).unwrap();
@@ -201,7 +201,7 @@ fn a_fault_is_told_when_the_file_is_left_alone_or_has_had_one_for_long() {
     let mut is_told_at = |ms: u64, file| doubt.is_settled("line 1", file, began + Duration::from_millis(ms));
     let written = |text: &str| {
         std::fs::write(&path, text).unwrap();
-        Signature::of(&path)
+        FileSignature::of(&path)
     };
     let file = written("[");
     assert!(!is_told_at(0, file), "the rest of it may come");

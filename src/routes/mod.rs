@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::config::{Config, GuardConfig, RouteConfig};
-use crate::fields::{FreeValue, Member, Members, Names};
-use crate::path::CanonicalPath;
-pub use crate::path::MAX_ID_BYTES;
-use crate::policy::{Asked, Endpoint, EndpointTable, Method};
+use fedgate_base::config::{Config, GuardConfig, RouteConfig};
+use fedgate_core::fields::{FreeValue, Member, Members, Names};
+use fedgate_core::path::CanonicalPath;
+pub use fedgate_core::path::MAX_ID_BYTES;
+use fedgate_core::policy::{Asked, Endpoint, EndpointTable, Method};
 use pattern::Pattern;
 
 /// The permission that lets a caller write `roles` and `active` of a person.

@@ -1,7 +1,7 @@
 //! The pattern of a route: literal segments, `{parameters}`, and a `{*rest}` at its end.
 
 use super::RouteError;
-use crate::path::CanonicalPath;
+use fedgate_core::path::CanonicalPath;
 
 /// The segments of a pattern, parsed.
 #[derive(Debug, PartialEq, Eq)]

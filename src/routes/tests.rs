@@ -5,7 +5,7 @@ use super::*;
 fn config(extra: &str) -> Config {
     let dir = std::env::temp_dir().join(format!("fedgate-routes-{}-{:x}", std::process::id(), rand::random::<u64>()));
     std::fs::create_dir_all(&dir).unwrap();
-    crate::secret::write_private(&dir.join("secret"), [b'k'; 40]);
+    fedgate_base::regular::write(&dir.join("secret"), 0o600, &[b'k'; 40]).unwrap();
     let text = format!(
         "{extra}\n[assertion]\nsecret_file = \"secret\"\n[[upstream]]\nname = \"fhir\"\naddress = \"127.0.0.1:1\"\n"
     );
@@ -153,4 +153,16 @@ fn a_policy_is_asked_for_what_routes_lead_to_and_for_what_they_guard() {
         guarded,
     ];
     assert_eq!(asked(&build(&own).unwrap()), ["e GET POST PUT", "vip POST"]);
+}
+
+#[test]
+fn a_method_that_is_none_is_told_of_a_route_that_has_other_faults() {
+    let dir = std::env::temp_dir().join(format!("fedgate-examined-{:x}", rand::random::<u128>()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let text = "[[route]]\npath = \"/x/{a}\"\nmethods = [\"GTE\"]\nupstream = \"c\"\nhide = [\"\"]\n";
+    std::fs::write(dir.join("fedgate.toml"), text).unwrap();
+    let examined = Config::examine(&dir.join("fedgate.toml"));
+    std::fs::remove_dir_all(dir).unwrap();
+    let (_, faults) = Routes::examine(&examined.config.unwrap());
+    assert!(faults.len() == 1 && faults[0].to_string().contains("`GTE` is no method"), "{faults:?}");
 }

@@ -1,7 +1,7 @@
 //! The built-in routes.
 
 use super::ACCOUNT_ENDPOINT;
-use crate::config::GuardConfig;
+use fedgate_base::config::GuardConfig;
 
 /// The routes of Thalamus, with those that the contract adds: path, methods, endpoint (none: public), whether
 /// `person_id` is the subject.

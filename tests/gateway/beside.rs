@@ -4,9 +4,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use fedgate::config::{PostgresConfig, StoreConfig};
-use fedgate::db::{Database, schema};
-use fedgate::password;
+use fedgate_base::config::{PostgresConfig, StoreConfig};
+use fedgate_base::db::{Database, schema};
+use fedgate_core::password;
 use tokio::runtime::Runtime;
 
 use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic};

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
-use fedgate::escape::is_unseen;
+use fedgate_core::escape::is_unseen;
 
 use crate::fixture::{Gateway, PATIENCE, Place, Setup, basic};
+use crate::support::programs::fedhis;
 
 const FEDGATE: &str = env!("CARGO_BIN_EXE_fedgate");
-const FEDHIS: &str = env!("CARGO_BIN_EXE_fedhis");
 /// Paints, turns the direction, hides, and begins a line of its own.
 const EVIL: &str = "x\u{1b}[31m\u{202e}y\u{200b}\u{9b}2J\u{7f}\nfedgate: all is well\r";
 
@@ -46,7 +46,7 @@ fn what_arguments_files_and_the_environment_hold_is_shown_as_text() {
     let plain = std::fs::read_to_string(&config).unwrap();
     let nowhere = format!("/nowhere/{EVIL}");
     // Arguments: a command, an option, a value, a path.
-    for program in [FEDGATE, FEDHIS] {
+    for program in [FEDGATE, fedhis()] {
         shows(program, &[EVIL], &[]);
         shows(program, &["serve", &format!("--{EVIL}")], &[]);
         shows(program, &["serve", "--config", &nowhere], &[]);
@@ -71,8 +71,8 @@ fn what_arguments_files_and_the_environment_hold_is_shown_as_text() {
     shows(FEDGATE, &["explain", EVIL, "--records", &nowhere, "--config", &config], &[]);
     shows(FEDGATE, &["demo", "--listen", EVIL], &[]);
     shows(FEDGATE, &["demo", "--dir", &format!("/proc/{EVIL}")], &[]);
-    shows(FEDHIS, &["import", "people", &nowhere, "--config", &config], &[]);
-    shows(FEDHIS, &["import", EVIL, "x", "--config", &config], &[]);
+    shows(fedhis(), &["import", "people", &nowhere, "--config", &config], &[]);
+    shows(fedhis(), &["import", EVIL, "x", "--config", &config], &[]);
     let evil = format!("[{{\"role\": {}, \"permissions\": {{\"GET\": [\"login\"]}}}}]", serde_json::json!(EVIL));
     shows(FEDGATE, &["policy", "check", &write(&place.dir, "evil.cfg", &evil)], &[]);
     std::fs::remove_dir_all(&place.dir).unwrap();
@@ -95,13 +95,13 @@ fn what_the_database_holds_is_shown_as_text() {
     if is_listed {
         shows(FEDGATE, &["status", "--config", &config], &[]);
     }
-    for (program, command) in [(FEDGATE, "check"), (FEDHIS, "migrate")] {
+    for (program, command) in [(FEDGATE, "check"), (fedhis(), "migrate")] {
         let out = Command::new(program).args([command, "--config", &config]).output().unwrap();
         lines(&out, command);
     }
     // What is refused of a file stands in another, which people read.
     let people = write(&place.dir, "people.jsonl", &format!("{}\n", serde_json::json!({ "id": EVIL, "roles": 1 })));
-    let out = Command::new(FEDHIS).args(["import", "people", &people, "--config", &config]).output().unwrap();
+    let out = Command::new(fedhis()).args(["import", "people", &people, "--config", &config]).output().unwrap();
     lines(&out, "import");
     let refused = std::fs::read_to_string(format!("{people}.refused.jsonl")).unwrap();
     assert!(!refused.trim_end().contains(is_unseen), "{refused:?}");

@@ -349,7 +349,7 @@ pub(crate) fn before_fedhis_as(setup: &Setup<'_>) -> (Gateway, Tethered) {
     let text = std::fs::read_to_string(&file).unwrap();
     let (before, _) = text.split_once("[[upstream]]").unwrap();
     std::fs::write(&file, format!("{before}[his]\nlisten = \"{address}\"\n")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fedhis"));
+    let mut command = Command::new(crate::support::programs::fedhis());
     command.arg("serve").arg("--config").arg(&file).stdin(Stdio::null()).stderr(Stdio::null());
     let his = Tethered(command.spawn().unwrap());
     until("fedhis listens", || std::net::TcpStream::connect(address).is_ok());

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fedgate::history;
-use fedgate::policy::PolicySet;
+use fedgate_core::policy::PolicySet;
 use serde_json::{Value, json};
 
 use crate::fixture::{Gateway, PATIENCE, Place, Setup};

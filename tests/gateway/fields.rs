@@ -81,7 +81,7 @@ fn the_shipped_example_is_a_configuration() {
     let shipped = std::fs::read_to_string("examples/thalamus/fedgate.toml").unwrap();
     let file = place.dir.join("example.toml");
     std::fs::write(&file, shipped.replace("/etc/fedgate/assertion.secret", "secret")).unwrap();
-    let config = fedgate::config::Config::load_with(&file, std::iter::empty()).unwrap();
+    let config = fedgate_base::config::Config::load_with(&file, std::iter::empty()).unwrap();
     let upstream = config.upstreams.first().unwrap();
     assert!(config.gateway.thalamus_field_guard && config.gateway.thalamus_routes);
     assert!(

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fedgate::accounts::{AccountChange, Accounts, NewAccount};
-use fedgate::config::Config;
-use fedgate::db::schema;
-use fedgate::password::{Arena, Cost, hash_with};
+use fedgate_base::config::Config;
+use fedgate_base::db::schema;
+use fedgate_core::password::{Arena, Cost, hash_with};
 
 use crate::support::free_address;
 

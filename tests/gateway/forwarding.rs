@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use fedgate::assertion::{HEADER, Scope, Verifier};
-use fedgate::config::Config;
+use fedgate_base::config::Config;
+use fedgate_core::assertion::{HEADER, Scope, Verifier};
 
 use crate::fixture::{Gateway, find_header};
 

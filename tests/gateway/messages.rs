@@ -18,7 +18,7 @@ fn a_program_has_its_own_name_and_takes_its_configuration_before_and_after_the_c
     let place = Place::prepare(&Setup::default());
     let config = place.dir.join("fedgate.toml").display().to_string();
     for (program, name, command) in
-        [(env!("CARGO_BIN_EXE_fedgate"), "fedgate", "status"), (env!("CARGO_BIN_EXE_fedhis"), "fedhis", "seed")]
+        [(env!("CARGO_BIN_EXE_fedgate"), "fedgate", "status"), (crate::support::programs::fedhis(), "fedhis", "seed")]
     {
         let (code, text) = run(program, &["--version"]);
         assert_eq!((code, text), (Some(0), format!("{name} {}\n", env!("CARGO_PKG_VERSION"))));
@@ -79,7 +79,7 @@ fn a_port_that_needs_a_right_is_told_with_what_grants_it() {
     let place = Place::prepare(&Setup::default());
     let config = place.dir.join("fedgate.toml");
     for (program, key) in
-        [(env!("CARGO_BIN_EXE_fedgate"), "GATEWAY_LISTEN_PLAIN"), (env!("CARGO_BIN_EXE_fedhis"), "HIS_LISTEN")]
+        [(env!("CARGO_BIN_EXE_fedgate"), "GATEWAY_LISTEN_PLAIN"), (crate::support::programs::fedhis(), "HIS_LISTEN")]
     {
         let mut command = Command::new(under[0]);
         command.args(&under[1..]).arg(program).args(["serve", "--config"]).arg(&config);

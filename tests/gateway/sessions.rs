@@ -30,7 +30,7 @@ fn sessions_are_called_after_their_program_unless_the_connection_string_has_a_na
         command.env("FEDGATE_HIS_LISTEN", format!("unix:{}", gateway.dir.join("his.sock").display()));
         command
     };
-    let (fedgate, fedhis) = (env!("CARGO_BIN_EXE_fedgate"), env!("CARGO_BIN_EXE_fedhis"));
+    let (fedgate, fedhis) = (env!("CARGO_BIN_EXE_fedgate"), crate::support::programs::fedhis());
     let _his = Running(command(fedhis, &["serve"]).spawn().unwrap());
     until("both programs have sessions of their names", || {
         let names = "SELECT string_agg(DISTINCT application_name, ',' ORDER BY application_name) FROM pg_stat_activity \

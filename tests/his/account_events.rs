@@ -1,9 +1,9 @@
 //! Who changed whose account: every change leaves an event, whichever way it was made, and nothing else does.
 
 use fedgate::accounts::{AccountChange, AccountEvent, Accounts, NewAccount};
-use fedgate::db::actor::ChangeActor;
-use fedgate::db::{Database, schema};
-use fedgate::his::store::Batch;
+use fedgate_base::db::actor::ChangeActor;
+use fedgate_base::db::{Database, schema};
+use fedgate_his::store::Batch;
 use serde_json::{Value, json};
 
 use crate::support::{His, own, root};
@@ -116,8 +116,8 @@ crate::on_both_stores! {
             ("deleted", &json!([[], null]), &json!([false, null]), &Value::Null),
         ]);
         assert!(seen.iter().all(|event| event[5] == "command" && event[6].as_str().unwrap().starts_with(&ours)), "{seen:?}");
-        let object = |text: &str| match fedgate::his::json::parse_stored(text) {
-            Ok(fedgate::his::json::Value::Object(object)) => object,
+        let object = |text: &str| match fedgate_core::json::parse_stored(text) {
+            Ok(fedgate_core::json::Value::Object(object)) => object,
             _ => unreachable!(),
         };
         let people = vec![("BOB".to_owned(), object("{}")), ("EVE".to_owned(), object(r#"{"roles":["root"]}"#))];
@@ -256,7 +256,7 @@ async fn postgres_a_program_past_us_needs_no_right_more_and_its_database_user_is
     his.person("ANA", "{}").await;
     let name = format!("beside_{}", std::process::id());
     his.sql(&format!("CREATE ROLE {name} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON people TO {name}")).await;
-    let fedgate::config::StoreConfig::Postgres(config) = his.config.clone() else { unreachable!() };
+    let fedgate_base::config::StoreConfig::Postgres(config) = his.config.clone() else { unreachable!() };
     let mut beside: tokio_postgres::Config = config.uri.parse().unwrap();
     beside.user(&name).application_name("psql");
     let (client, connection) = beside.connect(tokio_postgres::NoTls).await.unwrap();

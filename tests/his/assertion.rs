@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use fedgate::assertion::Scope;
-use fedgate::config::{Address, SqliteConfig, StoreConfig};
-use fedgate::his::{ListenError, Listener};
+use fedgate_base::config::{Address, SqliteConfig, StoreConfig};
+use fedgate_core::assertion::Scope;
+use fedgate_his::{ListenError, Listener};
 
 use crate::support::{His, Scratch, own, professional, root};
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use fedgate::config::{SqliteConfig, StoreConfig};
+use fedgate_base::config::{SqliteConfig, StoreConfig};
 use rusqlite::Connection;
 
 use crate::program::{configuration, configuration_on, fedhis};
@@ -168,7 +168,7 @@ fn a_full_disk_of_the_copy_is_not_blamed_on_the_store() {
     // Too small for any store.
     let script = "mount -t tmpfs -o size=16k none \"$1\" && \"$2\" backup \"$1/copy.db\" --config \"$3\"; code=$?; ls -A \"$1\"; exit $code";
     let mut command = Command::new("unshare");
-    command.args(["-rm", "sh", "-c", script, "sh"]).arg(&disk).arg(env!("CARGO_BIN_EXE_fedhis")).arg(&config);
+    command.args(["-rm", "sh", "-c", script, "sh"]).arg(&disk).arg(crate::support::programs::fedhis()).arg(&config);
     let refused = command.output().unwrap();
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     let problem =

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fedgate::accounts::{AccountChange, Accounts, NewAccount};
-use fedgate::db::schema;
-use fedgate::his::import::{ClearPasswords, Import, Kind};
+use fedgate_base::db::schema;
+use fedgate_his::import::{ClearPasswords, Import, Kind};
 use serde_json::json;
 
 use crate::support::{HASHES, His, professional, root};

@@ -119,7 +119,7 @@ crate::on_both_stores! {
     }
 
     async fn a_refusal_does_not_overtake_its_request(his) {
-        let fedgate::config::Address::Tcp(address) = his.address else { unreachable!() };
+        let fedgate_base::config::Address::Tcp(address) = his.address else { unreachable!() };
         let long = format!("/people/{}", "x".repeat(300));
         for (target, name, value, status) in [
             ("/people/FORM", "content-type", "application/x-www-form-urlencoded", 415),
@@ -141,7 +141,7 @@ crate::on_both_stores! {
     }
 
     async fn a_document_that_is_too_large_is_read_before_it_is_refused(his) {
-        let fedgate::config::Address::Tcp(address) = his.address else { unreachable!() };
+        let fedgate_base::config::Address::Tcp(address) = his.address else { unreachable!() };
         const PART: usize = 100_000;
         const PARTS: usize = 13;
         for is_chunked in [false, true] {
@@ -180,7 +180,7 @@ crate::on_both_stores! {
 #[test]
 fn every_code_is_documented() {
     let documented = include_str!("../../docs/API.md");
-    let sources = [include_str!("../../src/his/error.rs"), include_str!("../../src/his/json/parse.rs")];
+    let sources = [include_str!("../../crates/his/src/error.rs"), include_str!("../../crates/core/src/json/parse.rs")];
     let codes: Vec<&str> = sources
         .iter()
         .flat_map(|source| source.split("=> \"").skip(1))

@@ -26,7 +26,7 @@ async fn no_acknowledged_write_is_lost_by_a_kill() {
     let mut acknowledged = BTreeSet::new();
     for kill in 0..kills {
         let _ = std::fs::remove_file(&socket);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fedhis"));
+        let mut command = Command::new(crate::support::programs::fedhis());
         command.args(["serve", "--config"]).arg(&config).stdin(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);

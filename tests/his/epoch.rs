@@ -1,8 +1,8 @@
 //! The account epoch: every change of who may log in, as what, is seen; nothing else is.
 
 use fedgate::accounts::{Accounts, AccountsError, Changed, Instance, Report};
-use fedgate::config::LONGEST_BOUND_MS;
-use fedgate::db::{Database, schema};
+use fedgate_base::config::LONGEST_BOUND_MS;
+use fedgate_base::db::{Database, schema};
 
 use crate::support::{His, root};
 
@@ -237,8 +237,8 @@ async fn postgres_is_migrated_when_nobody_is_in_the_way_and_nobody_waits_meanwhi
     his.person("ANA", "{}").await;
     let accounts = Accounts::open(&his.config).await.unwrap();
     his.sql("ALTER TABLE fedgate_epoch DROP COLUMN raised_by CASCADE; UPDATE fedgate_schema SET version = 4").await;
-    let fedgate::config::StoreConfig::Postgres(config) = &his.config else { unreachable!() };
-    let (session, connection) = fedgate::db::postgres::connect(config).await.unwrap();
+    let fedgate_base::config::StoreConfig::Postgres(config) = &his.config else { unreachable!() };
+    let (session, connection) = fedgate_base::db::postgres::connect(config).await.unwrap();
     tokio::spawn(connection);
     for held in [
         "UPDATE people SET data = data || '{\"name\": \"x\"}'",
@@ -266,7 +266,7 @@ async fn postgres_is_migrated_when_nobody_is_in_the_way_and_nobody_waits_meanwhi
 struct FirstConfirmation(tokio::sync::Notify);
 
 impl fedgate::accounts::Watch for FirstConfirmation {
-    fn confirmed(&self, _: fedgate::moment::Moment, _: &fedgate::accounts::Changes) {
+    fn confirmed(&self, _: fedgate_base::moment::Moment, _: &fedgate::accounts::Changes) {
         self.0.notify_one();
     }
 
@@ -346,17 +346,19 @@ async fn postgres_notifies_with_the_epoch_in_whatever_schema_and_whoever_writes(
     use tokio_postgres::AsyncMessage;
 
     let mut config = crate::support::postgres::Cluster::shared().database().await;
-    let fedgate::config::StoreConfig::Postgres(plain) = fedgate::config::StoreConfig::Postgres(config.clone()) else {
+    let fedgate_base::config::StoreConfig::Postgres(plain) =
+        fedgate_base::config::StoreConfig::Postgres(config.clone())
+    else {
         unreachable!()
     };
     {
-        let pool = fedgate::db::postgres::pool(&plain).unwrap();
+        let pool = fedgate_base::db::postgres::pool(&plain).unwrap();
         pool.get().await.unwrap().batch_execute("CREATE SCHEMA federation").await.unwrap();
     }
     config.uri.push_str(" options='-c search_path=federation'");
     let his = His::on(config).await;
     his.person("ANA", "{}").await;
-    let (client, mut connection) = fedgate::db::postgres::connect(&plain).await.unwrap();
+    let (client, mut connection) = fedgate_base::db::postgres::connect(&plain).await.unwrap();
     let (sender, mut notices) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {

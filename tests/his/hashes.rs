@@ -3,12 +3,12 @@
 use std::fs;
 use std::time::Duration;
 
-use fedgate::config::{HashesConfig, PostgresConfig, StoreConfig};
-use fedgate::db::hashes::{self, HashRule};
-use fedgate::db::schema::{StoreOrigin, origin};
-use fedgate::db::{Database, schema};
-use fedgate::his::import::{ClearPasswords, Import, Kind};
-use fedgate::password::{self, Cost};
+use fedgate_base::config::{HashesConfig, PostgresConfig, StoreConfig};
+use fedgate_base::db::hashes::{self, HashRule};
+use fedgate_base::db::schema::{StoreOrigin, origin};
+use fedgate_base::db::{Database, schema};
+use fedgate_core::password::{self, Cost};
+use fedgate_his::import::{ClearPasswords, Import, Kind};
 
 use crate::program::{configuration_on, fedhis};
 use crate::support::postgres::Cluster;
@@ -174,7 +174,7 @@ async fn a_thalamus_that_is_still_in_use_is_told_by_what_it_leaves() {
     };
     assert_eq!(told(None).await, "");
     // As Thalamus does it: a session without a name, and a document that is merged.
-    let pool = fedgate::db::postgres::pool(&PostgresConfig { application: "", ..config.clone() }).unwrap();
+    let pool = fedgate_base::db::postgres::pool(&PostgresConfig { application: "", ..config.clone() }).unwrap();
     let thalamus = pool.get().await.unwrap();
     let set = "SET fedgate.actor = ''; UPDATE people SET data = data || '{\"password\":\"$2b$12$x\"}' WHERE id = 'ITAPYT999HON'";
     thalamus
@@ -203,7 +203,7 @@ async fn a_thalamus_that_is_still_in_use_is_told_by_what_it_leaves() {
         postgres_text(&config, &format!("UPDATE fedgate_account_events SET {event} WHERE password = 'changed'")).await;
         assert!(!told(None).await.contains("past fedgate"), "{event}");
     }
-    let own = fedgate::config::HashesConfig { upgraded: None, ..HASHES };
+    let own = fedgate_base::config::HashesConfig { upgraded: None, ..HASHES };
     let (_, made_here) = database_of("").await;
     schema::migrate(&made_here).await.unwrap();
     assert_eq!(hashes::tell(&made_here, own, Duration::from_secs(30)).await.unwrap().beside, None);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fedgate::config::{Address, HeadsConfig};
+use fedgate_base::config::{Address, HeadsConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 

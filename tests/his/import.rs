@@ -4,14 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use fedgate::his::import::{ClearPasswords, Import, Kind, Summary};
+use fedgate_his::import::{ClearPasswords, Import, Kind, Summary};
 use serde_json::json;
 
 use crate::support::{HASHES, His, professional};
 
 const HASH: &str = "$2b$12$cjrzjdZJGA6ARGr5Z1HVpOIyvhVrHAO3TN6t39r4X5rLrhRDlNUmi";
 
-async fn run(his: &His, kind: Kind, file: &Path) -> Result<Summary, fedgate::his::import::ImportError> {
+async fn run(his: &His, kind: Kind, file: &Path) -> Result<Summary, fedgate_his::import::ImportError> {
     let clear_passwords = ClearPasswords::Refuse;
     let import = Import {
         store: &his.store,
@@ -175,7 +175,7 @@ crate::on_both_stores! {
         assert_eq!(count(&his).await, "600");
         // Migrating again leaves the id as it is.
         interrupt(&his, &file, &people).await;
-        fedgate::db::schema::migrate(&his.database).await.unwrap();
+        fedgate_base::db::schema::migrate(&his.database).await.unwrap();
         assert_eq!(run(&his, Kind::People, &file).await.unwrap().resumed, 500);
     }
 }
@@ -185,7 +185,7 @@ async fn the_command_reports_and_exits_with_one_when_records_were_refused() {
     let his = His::on_sqlite().await;
     let config = super::program::configuration(&his.scratch.0);
     let import = |arguments: &[&str], input: &str| -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fedhis"));
+        let mut command = Command::new(crate::support::programs::fedhis());
         command.current_dir(&his.scratch.0).args(["import", "--config"]).arg(&config).args(arguments);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();

@@ -1,8 +1,8 @@
 //! What a login needs is beside the document, and always what the document says.
 
 use fedgate::accounts::{Account, AccountDeletion, Accounts, Changed};
-use fedgate::config::{PostgresConfig, StoreConfig};
-use fedgate::db::{Database, schema};
+use fedgate_base::config::{PostgresConfig, StoreConfig};
+use fedgate_base::db::{Database, schema};
 use rand::Rng;
 
 use crate::support::postgres::Cluster;
@@ -281,7 +281,7 @@ async fn postgres_lets_nobody_unlock_who_may_not_change_accounts() {
     let his = His::on_postgres().await;
     his.person("ANA", "{}").await;
     let StoreConfig::Postgres(config) = &his.config else { unreachable!() };
-    let (client, connection) = fedgate::db::postgres::connect(config).await.unwrap();
+    let (client, connection) = fedgate_base::db::postgres::connect(config).await.unwrap();
     tokio::spawn(connection);
     let (reader, writer) = (format!("reader_{}", std::process::id()), format!("writer_{}", std::process::id()));
     let prepare = format!(
@@ -306,7 +306,7 @@ async fn postgres_fills_what_logins_read_beside_who_holds_a_person_and_makes_nob
     )
     .await;
     let StoreConfig::Postgres(config) = &his.config else { unreachable!() };
-    let (session, connection) = fedgate::db::postgres::connect(config).await.unwrap();
+    let (session, connection) = fedgate_base::db::postgres::connect(config).await.unwrap();
     tokio::spawn(connection);
     session.batch_execute("BEGIN; UPDATE fedgate_logins SET active = NULL WHERE id = 'P499'").await.unwrap();
     let database = his.database.clone();

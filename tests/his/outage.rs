@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fedgate::config::StoreConfig;
+use fedgate_base::config::StoreConfig;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -67,7 +67,7 @@ async fn a_list_that_breaks_in_the_middle_does_not_end_cleanly() {
     let cluster = Cluster::start();
     let his = His::on(cluster.database().await).await;
     his.sql("INSERT INTO people SELECT 'P' || n, jsonb_build_object('filler', repeat('x', 20000)) FROM generate_series(1, 2000) n").await;
-    let fedgate::config::Address::Tcp(address) = his.address else { unreachable!() };
+    let fedgate_base::config::Address::Tcp(address) = his.address else { unreachable!() };
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let head = his.request(&professional(), "GET", "/people").head();
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_list_that_breaks_in_the_middle_does_not_end_cleanly() {
 async fn many_slow_readers_do_not_keep_others_out() {
     let his = His::on_postgres().await;
     his.sql("INSERT INTO people SELECT 'P' || n, jsonb_build_object('filler', repeat('x', 20000)) FROM generate_series(1, 1000) n").await;
-    let fedgate::config::Address::Tcp(address) = his.address else { unreachable!() };
+    let fedgate_base::config::Address::Tcp(address) = his.address else { unreachable!() };
     let mut slow = Vec::new();
     for _ in 0..20 {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -105,12 +105,12 @@ async fn a_service_started_while_the_database_is_away_serves_when_it_is_there() 
     let cluster = Cluster::start();
     let his = His::on(cluster.database().await).await;
     let config = super::program::configuration(&his.scratch.0);
-    let fedgate::config::StoreConfig::Postgres(database) = &his.config else { unreachable!() };
+    let fedgate_base::config::StoreConfig::Postgres(database) = &his.config else { unreachable!() };
     let text = format!("kind = \"postgres\"\nuri = \"{}\"\npath", database.uri);
     let text = std::fs::read_to_string(&config).unwrap().replace("kind = \"sqlite\"\npath", &text);
     std::fs::write(&config, text).unwrap();
     cluster.kill();
-    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_fedhis"));
+    let mut program = tokio::process::Command::new(crate::support::programs::fedhis());
     let mut program = program.args(["serve", "--config"]).arg(&config).kill_on_drop(true).spawn().unwrap();
     let path = his.scratch.0.join("his.sock");
     let deadline = Instant::now() + SOON;
@@ -118,7 +118,7 @@ async fn a_service_started_while_the_database_is_away_serves_when_it_is_there() 
         assert!(Instant::now() < deadline, "it listens");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let socket = fedgate::config::Address::Unix(path);
+    let socket = fedgate_base::config::Address::Unix(path);
     let ask = async || client::exchange(&socket, &his.request(&root(), "GET", "/people").head(), b"").await.status;
     assert_eq!(ask().await, 503);
     cluster.resume();
@@ -151,12 +151,12 @@ async fn one_host_of_several_is_enough_and_tls_is_verified() {
 
     let (port, certificate) = cluster.encrypt();
     config.uri = format!("postgres://postgres@localhost:{port}/{database}?sslmode=verify-full");
-    let unverified = fedgate::db::postgres::connect(&config).await.map(|_| ());
+    let unverified = fedgate_base::db::postgres::connect(&config).await.map(|_| ());
     assert!(unverified.is_err(), "the certificate is signed by nobody we know");
     let empty = certificate.with_file_name("empty.pem");
     std::fs::write(&empty, "").unwrap();
     config.ca_file = Some(empty);
-    let unusable = fedgate::db::postgres::connect(&config).await.map(|_| ()).unwrap_err().to_string();
+    let unusable = fedgate_base::db::postgres::connect(&config).await.map(|_| ()).unwrap_err().to_string();
     let remedy = "empty.pem` holds no certificate; put the authority's certificate there as PEM";
     assert!(unusable.contains("ca_file") && unusable.contains(remedy), "{unusable}");
     config.ca_file = Some(certificate.clone());
@@ -165,7 +165,7 @@ async fn one_host_of_several_is_enough_and_tls_is_verified() {
     let encrypted = "SELECT CAST(ssl AS text) FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     assert_eq!(his.sql_text(encrypted).await.as_deref(), Some("true"));
     config.uri = config.uri.replace("localhost", "127.0.0.1");
-    let renamed = fedgate::db::postgres::connect(&config).await.map(|_| ());
+    let renamed = fedgate_base::db::postgres::connect(&config).await.map(|_| ());
     assert!(renamed.is_err(), "the certificate is for another name");
 }
 
@@ -175,7 +175,7 @@ async fn why_the_database_is_away_is_told_once_however_many_ask_and_so_is_that_i
     let his = His::on(cluster.database().await).await;
     let StoreConfig::Postgres(database) = &his.config else { unreachable!() };
     let config = configuration_on(&his.scratch.0, &database.uri);
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fedhis"));
+    let mut command = std::process::Command::new(crate::support::programs::fedhis());
     let command = command.args(["serve", "--config"]).arg(&config).env("FEDGATE_LOG", "info");
     let mut program = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
     let (lines, told) = (std::io::BufReader::new(program.stderr.take().unwrap()), Arc::new(Mutex::new(Vec::new())));
@@ -191,7 +191,7 @@ async fn why_the_database_is_away_is_told_once_however_many_ask_and_so_is_that_i
         }
     };
     until_told("listening on").await;
-    let socket = fedgate::config::Address::Unix(his.scratch.0.join("his.sock"));
+    let socket = fedgate_base::config::Address::Unix(his.scratch.0.join("his.sock"));
     let ask = async || client::exchange(&socket, &his.request(&root(), "GET", "/people").head(), b"").await.status;
     assert_eq!(ask().await, 200);
     cluster.kill();

@@ -1,6 +1,6 @@
 //! The page where a password is changed.
 
-use fedgate::password;
+use fedgate_core::password;
 
 use crate::support::{His, Reply, own, root};
 

@@ -1,6 +1,6 @@
 //! Persons.
 
-use fedgate::password::Cost;
+use fedgate_core::password::Cost;
 use serde_json::json;
 
 use crate::support::{own, professional, root};

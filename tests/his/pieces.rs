@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fedgate::config::Address;
+use fedgate_base::config::Address;
 
 use crate::support::{Actor, His, client, own, professional, root};
 
@@ -46,7 +46,7 @@ async fn wait_for_staged(his: &His, is_enough: impl Fn(&str) -> bool) {
 }
 
 /// The same service on a Unix socket, whose buffers are small.
-pub(super) async fn on_socket(his: &His, change: impl FnOnce(&mut fedgate::config::HisConfig)) -> His {
+pub(super) async fn on_socket(his: &His, change: impl FnOnce(&mut fedgate_base::config::HisConfig)) -> His {
     let socket = Address::Unix(his.scratch.0.join("small.sock"));
     his.with(|config| {
         config.listen = socket;
@@ -252,7 +252,7 @@ async fn documents_of_before_are_read_however_they_are_kept() {
     assert!(list[0][3] == STANDARD.encode(&whole).as_str());
     assert!(list[1][1].is_null() && list[1][3] == list[0][3], "one without a page");
     // A migration sees to it that new ones are kept as they are.
-    fedgate::db::schema::migrate(&his.database).await.unwrap();
+    fedgate_base::db::schema::migrate(&his.database).await.unwrap();
     let kept = "SELECT attstorage::text FROM pg_attribute \
                 WHERE attrelid = 'personal_docs'::regclass AND attname = 'document'";
     assert_eq!(his.sql_text(kept).await.as_deref(), Some("e"));
@@ -270,7 +270,7 @@ impl Drop for Program {
 
 impl Program {
     pub(super) fn start(config: &Path) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fedhis"));
+        let mut command = Command::new(crate::support::programs::fedhis());
         command.args(["serve", "--config"]).arg(config).env("FEDGATE_LOG", "info").stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -293,7 +293,7 @@ const MOST_KIB: u64 = 128 * 1024;
 /// The configuration of the program on the store of a service.
 pub(super) fn configuration(his: &His) -> std::path::PathBuf {
     let config = super::program::configuration(&his.scratch.0);
-    if let fedgate::config::StoreConfig::Postgres(postgres) = &his.config {
+    if let fedgate_base::config::StoreConfig::Postgres(postgres) = &his.config {
         let text = std::fs::read_to_string(&config).unwrap();
         let sqlite = format!("kind = \"sqlite\"\npath = \"{}\"", his.scratch.0.join("his.db").display());
         let text = text.replace(&sqlite, &format!("kind = \"postgres\"\nuri = \"{}\"", postgres.uri));

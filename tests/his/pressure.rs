@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use fedgate::config::{Address, SqliteConfig, StoreConfig};
-use fedgate::db::{Database, SessionPool, WaitReason};
-use fedgate::his::store::{List, Reach, Window};
+use fedgate_base::config::{Address, SqliteConfig, StoreConfig};
+use fedgate_base::db::{Database, SessionPool, WaitReason};
+use fedgate_his::store::{List, Reach, Window};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -133,7 +133,7 @@ async fn abandoned_statements_end_on_the_server_and_never_load_it_beyond_the_poo
 async fn a_cancel_never_hits_the_next_statement() {
     let mut config = Cluster::shared().database().await;
     config.pool_size = 1;
-    let pool = fedgate::db::postgres::pool(&config).unwrap();
+    let pool = fedgate_base::db::postgres::pool(&config).unwrap();
     for round in 0..12u64 {
         // Abandoned before it ends, about when it ends, and after its session was asked to leave off.
         let abandoned = async {
@@ -151,7 +151,7 @@ async fn a_cancel_never_hits_the_next_statement() {
 async fn what_is_abandoned_in_a_transaction_is_undone_and_leaves_none_open() {
     let mut config = Cluster::shared().database().await;
     config.pool_size = 1;
-    let pool = fedgate::db::postgres::pool(&config).unwrap();
+    let pool = fedgate_base::db::postgres::pool(&config).unwrap();
     pool.get().await.unwrap().batch_execute("CREATE TABLE t (n int)").await.unwrap();
     for sleeps in ["SELECT pg_sleep(0.02)", "SELECT pg_sleep(3600)"] {
         let abandoned = async {

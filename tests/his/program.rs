@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use fedgate::password;
+use fedgate_core::password;
 
 use crate::support::{His, Scratch, own, professional};
 
@@ -32,7 +32,7 @@ pub(crate) fn configuration(directory: &Path) -> PathBuf {
 }
 
 pub(crate) fn fedhis(arguments: &[&str], config: &Path) -> std::process::Output {
-    Command::new(env!("CARGO_BIN_EXE_fedhis")).args(arguments).arg("--config").arg(config).output().unwrap()
+    Command::new(crate::support::programs::fedhis()).args(arguments).arg("--config").arg(config).output().unwrap()
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn two_imports_of_one_file_exclude_each_other() {
 
 #[test]
 fn without_threads_both_programs_end_with_a_sentence() {
-    for program in [env!("CARGO_BIN_EXE_fedhis"), env!("CARGO_BIN_EXE_fedgate")] {
+    for program in [crate::support::programs::fedhis(), env!("CARGO_BIN_EXE_fedgate")] {
         // Nobody's limit but that of a user who has no process yet; a limit does not hold for root.
         let user = rand::random_range(100_000..1_000_000).to_string();
         let mut command = Command::new("setpriv");
@@ -104,7 +104,7 @@ fn without_threads_both_programs_end_with_a_sentence() {
 
 #[test]
 fn without_descriptors_both_programs_end_with_a_sentence() {
-    for program in [env!("CARGO_BIN_EXE_fedhis"), env!("CARGO_BIN_EXE_fedgate")] {
+    for program in [crate::support::programs::fedhis(), env!("CARGO_BIN_EXE_fedgate")] {
         for limit in [4, 7, 17, 40] {
             let script = format!("ulimit -n {limit} && exec \"$0\" serve --config /none");
             let out = Command::new("sh").args(["-c", &script, program]).output().unwrap();
@@ -182,7 +182,7 @@ fn a_database_that_cannot_be_had_is_said_in_one_line_with_its_setting() {
 fn it_serves_until_it_is_told_to_stop() {
     let scratch = Scratch::new();
     let config = configuration(&scratch.0);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fedhis"));
+    let mut command = Command::new(crate::support::programs::fedhis());
     command.args(["serve", "--config"]).arg(&config).env("FEDGATE_LOG", "info").stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use fedgate::assertion::Scope;
-use fedgate::config::Address;
-use fedgate::db::Database;
+use fedgate_base::config::Address;
+use fedgate_base::db::Database;
+use fedgate_core::assertion::Scope;
 
 use super::pieces::{Program, begin, configuration, finish, on_socket, with_page};
 use crate::support::postgres::Cluster;

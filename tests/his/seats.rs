@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use fedgate::config::Address;
+use fedgate_base::config::Address;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -77,7 +77,14 @@ fn that_there_are_no_descriptors_left_is_told_once_and_is_over_when_there_are() 
     let scratch = Scratch::new();
     let config = configuration(&scratch.0);
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 1024 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_fedhis"), "serve", "--config"]);
+    command.args([
+        "-c",
+        "ulimit -n 1024 && exec \"$@\"",
+        "sh",
+        crate::support::programs::fedhis(),
+        "serve",
+        "--config",
+    ]);
     let mut child = command.arg(&config).stderr(Stdio::piped()).env_remove("FEDGATE_LOG").spawn().unwrap();
     let (sender, lines) = channel();
     let log = BufReader::new(child.stderr.take().unwrap());

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fedgate::accounts::{AccountChange, Accounts};
-use fedgate::config::{PostgresConfig, StoreConfig, socket_directory};
-use fedgate::db::{Database, DbError, schema};
+use fedgate_base::config::{PostgresConfig, StoreConfig, socket_directory};
+use fedgate_base::db::{Database, DbError, schema};
 use rcgen::{BasicConstraints, CertificateParams, IsCa};
 
 use crate::program::{configuration_on, fedhis};

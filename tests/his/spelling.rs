@@ -1,8 +1,8 @@
 //! An account is who its row says, byte for byte, whatever the column takes it for.
 
 use fedgate::accounts::{AccountChange, Accounts, Changed};
-use fedgate::config::{SqliteConfig, StoreConfig};
-use fedgate::db::schema;
+use fedgate_base::config::{SqliteConfig, StoreConfig};
+use fedgate_base::db::schema;
 
 use crate::logins::differences;
 use crate::support::postgres::Cluster;
@@ -40,7 +40,7 @@ async fn nobody_is_taken_for_another(his: &His, other: &str) {
 /// A store on PostgreSQL whose ids have this type, with one person.
 async fn postgres(prepare: &str, kind: &str) -> His {
     let config = Cluster::shared().database().await;
-    let pool = fedgate::db::postgres::pool(&config).unwrap();
+    let pool = fedgate_base::db::postgres::pool(&config).unwrap();
     let tables = format!(
         "{prepare}; CREATE TABLE people (id {kind} PRIMARY KEY, data jsonb); \
          CREATE TABLE pols (id varchar PRIMARY KEY, book {kind} REFERENCES people (id), data jsonb); \

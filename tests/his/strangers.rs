@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use fedgate::config::PostgresConfig;
+use fedgate_base::config::PostgresConfig;
 use rusqlite::Connection;
 
 use crate::program::{configuration, configuration_on, fedhis};
@@ -50,9 +50,9 @@ fn a_file_of_another_program_is_refused_by_all_and_not_a_byte_of_it_changes() {
         }
         let before = fs::read(&file).unwrap();
         for (program, arguments) in [
-            (env!("CARGO_BIN_EXE_fedhis"), &["migrate"][..]),
-            (env!("CARGO_BIN_EXE_fedhis"), &["serve"]),
-            (env!("CARGO_BIN_EXE_fedhis"), &["seed"]),
+            (crate::support::programs::fedhis(), &["migrate"][..]),
+            (crate::support::programs::fedhis(), &["serve"]),
+            (crate::support::programs::fedhis(), &["seed"]),
             (env!("CARGO_BIN_EXE_fedgate"), &["check"]),
             (env!("CARGO_BIN_EXE_fedgate"), &["serve"]),
             (env!("CARGO_BIN_EXE_fedgate"), &["account", "list"]),
@@ -92,7 +92,8 @@ async fn a_database_that_keeps_no_utf8_is_refused_before_anything_is_made_in_it(
         let uri = format!("{}dbname={name}", shared.uri.split("dbname=").next().unwrap());
         let scratch = Scratch::new();
         let config = configuration_on(&scratch.0, &uri);
-        for (program, command) in [(env!("CARGO_BIN_EXE_fedhis"), "migrate"), (env!("CARGO_BIN_EXE_fedgate"), "check")]
+        for (program, command) in
+            [(crate::support::programs::fedhis(), "migrate"), (env!("CARGO_BIN_EXE_fedgate"), "check")]
         {
             let (code, told) = run(program, &[command], &config);
             assert_eq!(code, Some(2), "{told}");

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use fedgate::config::{Address, PostgresConfig, StoreConfig};
+use fedgate_base::config::{Address, PostgresConfig, StoreConfig};
 use tokio::io::AsyncReadExt;
 
 use crate::support::postgres::Cluster;
@@ -82,7 +82,7 @@ async fn on_a_standby_the_service_says_so_once_reads_and_serves_no_writes() {
     let store = format!("kind = \"postgres\"\nuri = \"{}\"\npath", standby.moved(database).uri);
     let text = std::fs::read_to_string(&config).unwrap().replace("kind = \"sqlite\"\npath", &store);
     std::fs::write(&config, text).unwrap();
-    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_fedhis"));
+    let mut program = tokio::process::Command::new(crate::support::programs::fedhis());
     let program = program.args(["serve", "--config"]).arg(&config).stderr(Stdio::piped()).kill_on_drop(true);
     let mut program = program.spawn().unwrap();
     let address = Address::Unix(his.scratch.0.join("his.sock"));

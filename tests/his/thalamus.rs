@@ -1,6 +1,6 @@
 //! An existing database of Thalamus works in place.
 
-use fedgate::db::schema;
+use fedgate_base::db::schema;
 use serde_json::json;
 
 use crate::support::postgres::Cluster;
@@ -29,9 +29,9 @@ INSERT INTO institutions VALUES ('i1', '{"id": "i1"}');
 
 pub(crate) async fn his() -> His {
     let config = Cluster::shared().database().await;
-    let pool = fedgate::db::postgres::pool(&config).unwrap();
+    let pool = fedgate_base::db::postgres::pool(&config).unwrap();
     pool.get().await.unwrap().batch_execute(THALAMUS).await.unwrap();
-    assert_eq!(schema::version(&fedgate::db::Database::Postgres(pool)).await.unwrap(), 0);
+    assert_eq!(schema::version(&fedgate_base::db::Database::Postgres(pool)).await.unwrap(), 0);
     His::on(config).await
 }
 

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fedgate::config::PostgresConfig;
+use fedgate_base::config::PostgresConfig;
 use tokio::runtime::Runtime;
 
 use crate::fixture::{Gateway, PATIENCE, password_hash};

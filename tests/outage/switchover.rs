@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fedgate::accounts::{Accounts, AccountsError};
-use fedgate::config::{PostgresConfig, StoreConfig};
+use fedgate_base::config::{PostgresConfig, StoreConfig};
 use tokio::runtime::Runtime;
 
 use crate::fixture::{Gateway, PATIENCE, password_hash};

@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fedgate::config::{PostgresConfig, StoreConfig};
-use fedgate::db::{Database, schema};
+use fedgate_base::config::{PostgresConfig, StoreConfig};
+use fedgate_base::db::{Database, schema};
 use tokio::runtime::Runtime;
 
 use crate::fixture::{Gateway, PATIENCE, password_hash};

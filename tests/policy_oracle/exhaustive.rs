@@ -1,6 +1,6 @@
 //! Everything that can be asked about small files.
 
-use fedgate::policy::{EndpointTable, Method, Reach, Rights};
+use fedgate_core::policy::{EndpointTable, Method, Reach, Rights};
 
 use super::oracle::{Answer, Ask};
 use super::pair::Pair;

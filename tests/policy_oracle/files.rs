@@ -1,6 +1,6 @@
 //! Which bytes are a policy: hand-written files with the answer beside them, and random damage to valid ones.
 
-use fedgate::policy::{EndpointTable, Rights};
+use fedgate_core::policy::{EndpointTable, Rights};
 
 use super::dice::Dice;
 use super::drafts;

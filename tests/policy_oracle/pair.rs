@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::panic::catch_unwind;
 
-use fedgate::policy::{Decision, DenyReason, EndpointTable, Method, PolicySet, Question, Reach, Rights};
+use fedgate_core::policy::{Decision, DenyReason, EndpointTable, Method, PolicySet, Question, Reach, Rights};
 
 use super::oracle::{Answer, Ask, Policy};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use fedgate::policy::{EndpointTable, Rights};
+use fedgate_core::policy::{EndpointTable, Rights};
 
 use super::dice::Dice;
 use super::drafts;

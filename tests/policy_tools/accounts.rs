@@ -4,9 +4,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use fedgate::accounts::{AccountChange, Accounts, NewAccount};
-use fedgate::config::Config;
-use fedgate::db::schema;
-use fedgate::password;
+use fedgate_base::config::Config;
+use fedgate_base::db::schema;
+use fedgate_core::password;
 use serde_json::{Value, json};
 
 use crate::{Files, fedgate, policy};

@@ -1,7 +1,7 @@
 //! Cases: what they may ask, and that those which are shipped hold each cell of the policy that is shipped.
 
-use fedgate::policy::{Asks, Method, parse_cases};
 use fedgate::routes::Routes;
+use fedgate_core::policy::{Asks, Method, parse_cases};
 use serde_json::{Value, json};
 
 use crate::{Files, STOCK, policy};

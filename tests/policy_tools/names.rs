@@ -47,7 +47,7 @@ fn a_policy_under_review_cannot_disguise_itself() {
         &["check", "/nowhere/\u{202e}"],
     ] {
         let (_, text, complaint) = policy(arguments);
-        let unseen = |c: char| fedgate::escape::is_unseen(c) && c != '\n';
+        let unseen = |c: char| fedgate_core::escape::is_unseen(c) && c != '\n';
         assert!(!text.contains(unseen) && !complaint.contains(unseen), "{arguments:?}: {text:?} {complaint:?}");
         assert!(text.contains("202e") || text.contains("2066") || complaint.contains("202e"), "{text} {complaint}");
     }

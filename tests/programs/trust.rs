@@ -93,7 +93,7 @@ fn each_program_serves_without_the_files_that_are_the_others() {
     give(&scratch.0.join("store"));
     // The HIS: neither the key of TLS, nor the one that mints, nor the policy.
     take_away(&scratch, &["tls.key", "tls.pem", "mints", "roles.cfg"]);
-    let mut his = serve(&mut unprivileged(env!("CARGO_BIN_EXE_fedhis")), &config);
+    let mut his = serve(&mut unprivileged(crate::support::programs::fedhis()), &config);
     until_listening(&mut his);
     stop(his);
     // The gateway has those, and nothing that is the HIS's.
@@ -134,7 +134,7 @@ fn a_secret_that_everybody_can_read_is_refused_by_whoever_reads_it_and_a_groups_
     ["tls.key", "mints"].iter().for_each(|name| {
         fs::set_permissions(scratch.0.join(name), Permissions::from_mode(0o644)).unwrap();
     });
-    let mut his = serve(&mut Command::new(env!("CARGO_BIN_EXE_fedhis")), &config);
+    let mut his = serve(&mut Command::new(crate::support::programs::fedhis()), &config);
     until_listening(&mut his);
     stop(his);
 }
@@ -155,7 +155,7 @@ fn leaves_a_dump(program: &str, config: &Path) -> bool {
 fn neither_program_leaves_a_dump_of_its_memory_unless_it_may() {
     let scratch = Scratch::new();
     let config = place(&scratch, "");
-    let programs = [env!("CARGO_BIN_EXE_fedgate"), env!("CARGO_BIN_EXE_fedhis")];
+    let programs = [env!("CARGO_BIN_EXE_fedgate"), crate::support::programs::fedhis()];
     for program in programs {
         assert!(!leaves_a_dump(program, &config), "{program}");
     }

@@ -54,7 +54,7 @@ fn an_edit_that_leaves_every_time_of_the_file_the_same_comes_into_force() {
     let path = gateway.dir.join("roles.cfg");
     let mut mapped = Program::start(MAPPED, &path);
     comes_into_force(&gateway, &fingerprint(&policy(2)));
-    let before = fedgate::reload::Signature::of(&path);
+    let before = fedgate_base::disk::FileSignature::of(&path);
     mapped.is_told("edit_2 edit_4\n");
     comes_into_force(&gateway, &fingerprint(&policy(4)));
     // Longer than the file is read at every look after a change.
@@ -63,7 +63,7 @@ fn an_edit_that_leaves_every_time_of_the_file_the_same_comes_into_force() {
     comes_into_force(&gateway, &fingerprint(&policy(6)));
     println!(
         "reload, stores through a mapping: the file looks changed: {}",
-        before != fedgate::reload::Signature::of(&path)
+        before != fedgate_base::disk::FileSignature::of(&path)
     );
     mapped.goes_on();
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use fedgate::config::PostgresConfig;
+use fedgate_base::config::PostgresConfig;
 use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::runtime::Runtime;

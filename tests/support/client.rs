@@ -3,7 +3,7 @@
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use fedgate::config::Address;
+use fedgate_base::config::Address;
 
 /// An answer.
 #[derive(Debug)]

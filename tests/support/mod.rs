@@ -6,6 +6,7 @@
 pub mod client;
 pub mod keepalive;
 pub mod postgres;
+pub mod programs;
 pub mod proxy;
 pub mod tls;
 
@@ -15,16 +16,16 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use fedgate::assertion::{Claims, Minter, Scope, Verifier};
-use fedgate::config::{
+use fedgate_base::config::{
     Address, AssertionConfig, AssertionKeys, ConnectionsConfig, HashesConfig, HeadsConfig, HisConfig, PostgresConfig,
     SharesConfig, SqliteConfig, StoreConfig,
 };
-use fedgate::db::{Database, schema};
-use fedgate::his::store::Store;
-use fedgate::his::{Listener, Service, router};
-use fedgate::password::Cost;
-use fedgate::secret::Secret;
+use fedgate_base::db::{Database, schema};
+use fedgate_core::assertion::{Claims, Minter, Scope, Verifier};
+use fedgate_core::password::Cost;
+use fedgate_core::secret::Secret;
+use fedgate_his::store::Store;
+use fedgate_his::{Listener, Service, router};
 
 pub use client::Reply;
 
@@ -352,7 +353,7 @@ impl Request<'_> {
     pub fn head(&self) -> String {
         let mut head = format!("{} {} HTTP/1.1\r\nhost: his\r\nconnection: close\r\n", self.method, self.target);
         if let Some(token) = &self.token {
-            head.push_str(&format!("{}: {token}\r\n", fedgate::assertion::HEADER));
+            head.push_str(&format!("{}: {token}\r\n", fedgate_core::assertion::HEADER));
         }
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));

@@ -5,8 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use fedgate::config::{PostgresConfig, StoreConfig};
-use fedgate::db::{Database, schema};
+use fedgate_base::config::{PostgresConfig, StoreConfig};
+use fedgate_base::db::{Database, schema};
 
 /// How long a write of the tests waits for a lock.
 const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use fedgate::config::PostgresConfig;
+use fedgate_base::config::PostgresConfig;
 
 /// Type byte of NotificationResponse.
 const NOTIFICATION: u8 = b'A';

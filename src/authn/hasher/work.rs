@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::password::{Cost, HashWork};
+use fedgate_core::password::{Cost, HashWork};
 
 /// The least that a job counts: to queue it costs something, too.
 const LEAST: Duration = Duration::from_millis(1);

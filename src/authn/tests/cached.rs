@@ -38,7 +38,7 @@ async fn cached_equals_uncached() {
                 } else {
                     // Past `add`, which makes no second person of an id in another case; a database of before may have both.
                     let data = serde_json::json!({"id": id, "roles": [], "password": hashes[password], "active": true});
-                    let crate::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
+                    let fedgate_base::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
                     let insert = "INSERT INTO people (id, data) VALUES (?1, ?2)";
                     sqlite.write(move |tx| tx.execute(insert, [id, &data.to_string()])).await.unwrap();
                     stored.insert(id, (password, 0, true));
@@ -58,7 +58,7 @@ async fn cached_equals_uncached() {
                 }
             }
             3 => {
-                let crate::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
+                let fedgate_base::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
                 sqlite.write(move |tx| tx.execute("DELETE FROM people WHERE id = ?1", [id])).await.unwrap();
                 stored.remove(id);
             }
@@ -71,7 +71,7 @@ async fn cached_equals_uncached() {
                 let data = serde_json::json!({
                     "id": id, "roles": role_lists[roles], "password": hashes[password], "active": active,
                 });
-                let crate::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
+                let fedgate_base::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
                 let replace = "REPLACE INTO people (id, data) VALUES (?1, ?2)";
                 sqlite.write(move |tx| tx.execute(replace, [id, &data.to_string()])).await.unwrap();
                 stored.insert(id, (password, roles, active));
@@ -114,12 +114,17 @@ async fn cached_equals_uncached() {
                 assert_eq!(principal.account(), asked, "{context}");
                 let endpoints = fixture.authenticator.routes.endpoints();
                 for (name, method, subject) in [
-                    ("person", crate::policy::Method::Get, Some("ANA")),
-                    ("person", crate::policy::Method::Post, Some("ana")),
-                    ("people", crate::policy::Method::Get, None),
+                    ("person", fedgate_core::policy::Method::Get, Some("ANA")),
+                    ("person", fedgate_core::policy::Method::Post, Some("ana")),
+                    ("people", fedgate_core::policy::Method::Get, None),
                 ] {
-                    let question =
-                        crate::policy::Question { principal: asked, roles: &roles, method, endpoint: name, subject };
+                    let question = fedgate_core::policy::Question {
+                        principal: asked,
+                        roles: &roles,
+                        method,
+                        endpoint: name,
+                        subject,
+                    };
                     let compiled = principal.rights().decide(asked, method, endpoints.find(name).unwrap(), subject);
                     assert_eq!(compiled, policy.decide(question), "{context}: {question:?}");
                 }

@@ -1,7 +1,7 @@
 //! Guesses beside a person who is signed in, the store that they do not reach, and the time at which they are answered.
 
 use super::*;
-use crate::db::Database;
+use fedgate_base::db::Database;
 
 const HOME: [u8; 4] = [192, 0, 2, 1];
 const STEP: Duration = Duration::from_millis(500);

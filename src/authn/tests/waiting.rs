@@ -1,7 +1,7 @@
 //! Waits end with a changed password and when the account is unlocked.
 
 use super::*;
-use crate::db::Database;
+use fedgate_base::db::Database;
 
 impl Fixture {
     /// So many wrong passwords that the account has to wait for an hour.

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use fedgate::accounts::{self, Account, AccountChange, AccountDeletion, Accounts, NewAccount, Spread};
-use fedgate::config::Config;
-use fedgate::db::hashes::HashRule;
-use fedgate::password::{self, HashKind, MIN_PASSWORD_CHARACTERS};
-use fedgate::path::new_person_id;
-use fedgate::policy::hint;
-use fedgate::secret::Secret;
+use fedgate_base::config::Config;
+use fedgate_base::db::hashes::HashRule;
+use fedgate_core::password::{self, HashKind, MIN_PASSWORD_CHARACTERS};
+use fedgate_core::path::new_person_id;
+use fedgate_core::policy::hint;
+use fedgate_core::secret::Secret;
 use serde_json::json;
 
 use crate::print::{self, Report};
@@ -143,7 +143,7 @@ async fn work(config: &Config, command: Command, report: &mut Report) -> Result<
     match command {
         Command::Add { id, roles, force, name, lastname } => {
             let id = new_person_id(&id)
-                .map_err(|error| Failure::Usage(anyhow!("`{}`: {error}", fedgate::escape::shown(&id))))?;
+                .map_err(|error| Failure::Usage(anyhow!("`{}`: {error}", fedgate_core::escape::shown(&id))))?;
             let roles = roles::checked(config, roles, force, report)?;
             let password_hash = new_hash(hash_kind(config, &accounts).await?)?;
             let new = NewAccount { id: id.clone(), roles, password_hash, name, lastname };

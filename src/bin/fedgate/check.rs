@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use fedgate::config::{Config, Examined, StoreConfig};
-use fedgate::db::{Database, foreign, hashes, postgres, schema};
 use fedgate::gateway::{Inspection, ServeError};
 use fedgate::observe;
+use fedgate_base::config::{Config, Examined, StoreConfig};
+use fedgate_base::db::{Database, foreign, hashes, postgres, schema};
 use serde_json::{Value, json};
 
 use crate::print::{self, Report};
@@ -72,7 +72,7 @@ impl Check {
     /// Tells of each default that has changed and that the configuration leaves as it is, with what restores the old one.
     fn changed_defaults(&mut self, config: &Config) -> Result<(), Failure> {
         let changed = &config.changed_defaults;
-        let member = |default: &fedgate::config::ChangedDefault| json!({ "key": format!("{}.{}", default.section, default.key), "now": default.now, "restored_by": default.restored_by });
+        let member = |default: &fedgate_base::config::ChangedDefault| json!({ "key": format!("{}.{}", default.section, default.key), "now": default.now, "restored_by": default.restored_by });
         self.report.note("changed_defaults", changed.iter().map(member).collect::<Vec<Value>>());
         if changed.is_empty() {
             return Ok(());

@@ -5,9 +5,7 @@
 
 mod place;
 
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,7 +13,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fedgate::{observe, parent};
+
+use fedgate_base::{log, parent, regular};
 use rand::TryRngCore;
 use rustix::fs::Mode;
 use rustix::process::{Pid, Signal, geteuid, kill_process, umask};
@@ -38,7 +37,7 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), Failure> {
     // Nothing that is made here, or by the two processes, is anybody else's to read or to change.
     umask(Mode::RWXG | Mode::RWXO);
     let files = Files::make(dir).map_err(|error| {
-        let (dir, reason) = (dir.display(), observe::with_causes(error.as_ref()));
+        let (dir, reason) = (dir.display(), log::with_causes(error.as_ref()));
         Failure::Usage(anyhow!("{dir}: cannot be set up: {reason}; `--dir` says where"))
     })?;
     let fedgate = std::env::current_exe()?;
@@ -259,9 +258,6 @@ fn self_signed() -> anyhow::Result<(String, String)> {
     Ok((parameters.self_signed(&key)?.pem(), key.serialize_pem()))
 }
 
-/// Writes a file that this user alone may change.
 fn write(path: &Path, mode: u32, bytes: &[u8]) -> anyhow::Result<()> {
-    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path);
-    let written = file.and_then(|mut file| file.write_all(bytes));
-    written.with_context(|| format!("{}: cannot be written", path.display()))
+    regular::write(path, mode, bytes).with_context(|| format!("{}: cannot be written", path.display()))
 }

@@ -10,12 +10,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use fedgate::config::Config;
 use fedgate::history;
-use fedgate::path::parse_target;
-use fedgate::policy::{Decision, Method, PolicySet, Question};
 use fedgate::reload::read_policy;
 use fedgate::routes::{Resolution, Routes, Target, WriteGuard};
+use fedgate_base::config::Config;
+use fedgate_core::path::parse_target;
+use fedgate_core::policy::{Decision, Method, PolicySet, Question};
 use find::{Found, Named, Record, RecordFiles, find, with_rotated};
 use serde_json::{Value, json};
 

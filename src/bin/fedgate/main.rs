@@ -18,14 +18,14 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use clap::{Parser, Subcommand};
 use fedgate::accounts::{Accounts, AccountsError};
-use fedgate::config::{Config, StoreConfig};
-use fedgate::db::actor::ChangeActor;
-use fedgate::db::hashes::HashRule;
-use fedgate::db::{Database, schema};
-use fedgate::dumps::{self, ForbiddenDumps};
 use fedgate::gateway::{Prepared, ServeError};
-use fedgate::password::{self, Cost, HashKind};
-use fedgate::{arguments, descriptors, observe, parent, threads};
+use fedgate_base::config::{Config, StoreConfig};
+use fedgate_base::db::actor::ChangeActor;
+use fedgate_base::db::hashes::HashRule;
+use fedgate_base::db::{Database, schema};
+use fedgate_base::dumps::{self, ForbiddenDumps};
+use fedgate_base::{arguments, descriptors, log, parent, threads};
+use fedgate_core::password::{self, Cost, HashKind};
 
 pub(crate) use print::print_line;
 
@@ -130,7 +130,7 @@ impl Failure {
     /// What went wrong and why, in one line.
     pub(crate) fn in_words(&self) -> String {
         let (Self::Failed(error) | Self::Usage(error)) = self;
-        observe::with_causes(error.as_ref())
+        log::with_causes(error.as_ref())
     }
 
     fn exit_code(&self) -> u8 {
@@ -147,7 +147,7 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let enough = descriptors::can_start().map_err(Failure::from);
-    let log = enough.and_then(|()| observe::log_to_stderr().map_err(|error| Failure::Usage(error.into())));
+    let log = enough.and_then(|()| log::log_to_stderr().map_err(|error| Failure::Usage(error.into())));
     let started = log.and_then(|log| Ok((log, dumps::forbid()?)));
     // The log ends before the last word, which says how the command ended.
     match started.and_then(|(_log, dumps)| run(arguments.command, arguments.config, dumps)) {
@@ -209,7 +209,7 @@ fn serve(file: &Path, dumps: ForbiddenDumps) -> Result<(), Failure> {
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     // The embedded store is opened by a runtime; the gateway's own runtimes begin when it serves.
     let origins = config.origins.clone();
-    let told = |error: ServeError| anyhow!(origins.told(&observe::with_causes(&error)));
+    let told = |error: ServeError| anyhow!(origins.told(&log::with_causes(&error)));
     let prepared = runtime()?.block_on(Prepared::new(config)).map_err(|error| Failure::Usage(told(error)))?;
     Ok(prepared.serve().map_err(told)?)
 }

@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::{Subcommand, ValueEnum};
-use fedgate::config::Config;
-use fedgate::policy::PolicySet;
 use fedgate::reload::{ReloadError, read_policy};
 use fedgate::routes::Routes;
+use fedgate_base::config::Config;
+use fedgate_core::policy::PolicySet;
 use serde_json::{Value, json};
 
 pub(crate) use explain::explained;

@@ -5,7 +5,7 @@
 
 use std::io::{Error, ErrorKind, Write};
 
-use fedgate::escape;
+use fedgate_core::escape;
 use serde_json::{Map, Value};
 
 use crate::Failure;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fedgate::accounts::{Instance, Report};
-use fedgate::config::Config;
-use fedgate::escape;
+use fedgate_base::config::Config;
+use fedgate_core::escape;
 use serde_json::json;
 
 use crate::print::print_json;

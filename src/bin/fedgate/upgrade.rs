@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use fedgate::config::Config;
 use fedgate::gateway::{Prepared, Running};
+use fedgate_base::config::Config;
 
 use crate::{Failure, check_schema, print_line};
 

@@ -43,10 +43,10 @@ struct Connection {
 }
 
 /// The second handle of a connection, for what its requests find out about it.
-pub(in crate::gateway) struct ServerLine(Arc<Connection>);
+pub(crate) struct ServerLine(Arc<Connection>);
 
 /// A connection for the time of one request.
-pub(in crate::gateway) struct Hold {
+pub(crate) struct Hold {
     connection: Arc<Connection>,
     origin: Instant,
     until: u64,
@@ -105,7 +105,7 @@ impl ServerLine {
     ///
     /// # Errors
     /// The system has no room for one more registration.
-    pub(in crate::gateway) async fn is_taken(&self) -> io::Result<()> {
+    pub(crate) async fn is_taken(&self) -> io::Result<()> {
         if self.has_news()? {
             return Ok(());
         }
@@ -120,17 +120,17 @@ impl ServerLine {
     }
 
     /// Whether an answer on this connection has named its exchange.
-    pub(in crate::gateway) fn names(&self) -> bool {
+    pub(crate) fn names(&self) -> bool {
         self.0.names.load(Ordering::Acquire)
     }
 
     /// Notes that one has.
-    pub(in crate::gateway) fn note_names(&self) {
+    pub(crate) fn note_names(&self) {
         self.0.names.store(true, Ordering::Release);
     }
 
     /// Ends the connection while it is still this request's, so that pingora finds it closed and does not keep it.
-    pub(in crate::gateway) fn retire(&self) {
+    pub(crate) fn retire(&self) {
         if let Err(error) = shutdown(&self.0.socket, Shutdown::Both) {
             tracing::debug!(%error, "a connection that is not to be kept had ended");
         }
@@ -139,7 +139,7 @@ impl ServerLine {
 
 impl Hold {
     /// Sets another end, unless the connection was ended already.
-    pub(in crate::gateway) fn move_to(&mut self, until: Instant) {
+    pub(crate) fn move_to(&mut self, until: Instant) {
         let until = nanoseconds(self.origin, until);
         let moved = self.connection.until.compare_exchange(self.until, until, Ordering::AcqRel, Ordering::Relaxed);
         if moved.is_ok() {

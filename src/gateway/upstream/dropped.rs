@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::escape;
+use fedgate_core::escape;
 
 /// Most names of one upstream that are told.
 const MOST_NAMES: usize = 100;

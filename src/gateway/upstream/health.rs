@@ -15,14 +15,14 @@ use tokio::time::{sleep, timeout};
 
 use super::Upstreams;
 use super::servers::{Peer, Servers};
-use crate::config::HealthConfig;
+use fedgate_base::config::HealthConfig;
 
 /// How often names are resolved.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 
 impl Upstreams {
     /// Looks after all servers, for ever.
-    pub(in crate::gateway) async fn look_after(&self) {
+    pub(crate) async fn look_after(&self) {
         let probing = async {
             // It loads the system's authorities, which takes a moment; not where nothing is probed.
             if self.all().any(|upstream| upstream.servers.config.health.is_some()) {
@@ -37,7 +37,7 @@ impl Upstreams {
 
 impl Upstreams {
     /// Connects to each server as a request would, and asks nothing of it; tells of those that cannot be reached.
-    pub(in crate::gateway) async fn unreachable(&self) -> Vec<String> {
+    pub(crate) async fn unreachable(&self) -> Vec<String> {
         let connector = TransportConnector::new(None);
         let tried = self.all().map(|upstream| upstream.servers.unreachable(&connector));
         join_all(tried).await.into_iter().flatten().collect()

@@ -9,7 +9,7 @@ use http::header;
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 
-use crate::config::{Address, Place, ServerConfig};
+use fedgate_base::config::{Address, Place, ServerConfig};
 
 /// A server's name in TLS, and in `Host`.
 pub(super) struct ServerName {

@@ -17,10 +17,10 @@ use super::connect::Connector;
 use super::naming::ServerName;
 use super::trust::{Trust, TrustError};
 use crate::balance::{Pool, Server};
-use crate::config::{Address, Balance, Place, ServerConfig, UpstreamConfig};
-use crate::gateway::tls::HeldFile;
+use crate::gateway::edge::tls::HeldFile;
 use crate::observe::Metrics;
 use crate::pipeline::Permit;
+use fedgate_base::config::{Address, Balance, Place, ServerConfig, UpstreamConfig};
 
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const MAX_ADDRESSES: usize = 64;
 const SECOND_ATTEMPT: u64 = 1 << 32;
 
 /// One address of a configured server.
-pub(in crate::gateway) struct Peer {
+pub(crate) struct Peer {
     pub(super) http: HttpPeer,
     address: Address,
     /// What it is asked by, unless it is by what clients ask for.
@@ -40,7 +40,7 @@ pub(in crate::gateway) struct Peer {
 }
 
 /// The servers of one upstream.
-pub(in crate::gateway) struct Servers {
+pub(crate) struct Servers {
     pub(super) config: UpstreamConfig,
     pub(super) pool: Pool<Peer>,
     trust: Trust,
@@ -68,7 +68,7 @@ impl Servers {
     }
 
     /// The server that takes a request; `but` is the one that has just failed it.
-    pub(in crate::gateway) fn choose(
+    pub(crate) fn choose(
         &self,
         permit: &Permit,
         but: Option<&Server<Peer>>,
@@ -83,7 +83,7 @@ impl Servers {
 
     /// What pingora connects to. A second attempt gets no connection that was kept, because the first may have died of that:
     /// it has a pool of its own, which stays empty.
-    pub(in crate::gateway) fn peer(server: &Server<Peer>, is_second: bool) -> Box<HttpPeer> {
+    pub(crate) fn peer(server: &Server<Peer>, is_second: bool) -> Box<HttpPeer> {
         let mut peer = Box::new(server.peer.http.clone());
         if is_second {
             peer.group_key |= SECOND_ATTEMPT;
@@ -92,22 +92,22 @@ impl Servers {
     }
 
     /// Whether a connection serves more than one request.
-    pub(in crate::gateway) fn keeps_connections(&self) -> bool {
+    pub(crate) fn keeps_connections(&self) -> bool {
         !self.config.idle_timeout.is_zero()
     }
 
     /// How long a request may take.
-    pub(in crate::gateway) fn total_timeout(&self) -> Option<Duration> {
+    pub(crate) fn total_timeout(&self) -> Option<Duration> {
         self.config.total_timeout
     }
 
     /// A request was answered by a server.
-    pub(in crate::gateway) fn succeeded(&self, server: &Server<Peer>) {
+    pub(crate) fn succeeded(&self, server: &Server<Peer>) {
         self.pool.succeeded(server, Instant::now());
     }
 
     /// A server failed a request.
-    pub(in crate::gateway) fn failed(&self, server: &Server<Peer>, metrics: &Metrics) {
+    pub(crate) fn failed(&self, server: &Server<Peer>, metrics: &Metrics) {
         let label = self.label(server);
         metrics.upstream_failed(&self.config.name, label);
         if let Some(time) = self.pool.failed(server, Instant::now()) {
@@ -123,7 +123,7 @@ impl Servers {
     }
 
     /// A request that a server failed is sent once more.
-    pub(in crate::gateway) fn retried(&self, server: &Server<Peer>, metrics: &Metrics) {
+    pub(crate) fn retried(&self, server: &Server<Peer>, metrics: &Metrics) {
         metrics.upstream_retried(&self.config.name, self.label(server));
     }
 
@@ -133,7 +133,7 @@ impl Servers {
     }
 
     /// For each configured server, how many of its addresses are well.
-    pub(in crate::gateway) fn well(&self) -> impl Iterator<Item = (&str, usize)> {
+    pub(crate) fn well(&self) -> impl Iterator<Item = (&str, usize)> {
         let (servers, now) = (self.pool.servers(), Instant::now());
         self.config.servers.iter().enumerate().map(move |(number, server)| {
             let is_well = |known: &&Arc<Server<Peer>>| known.peer.number == number && self.pool.is_well(known, now);
@@ -142,7 +142,7 @@ impl Servers {
     }
 
     /// The files of certificates that its TLS was set up with.
-    pub(in crate::gateway) fn held(&self) -> &[HeldFile] {
+    pub(crate) fn held(&self) -> &[HeldFile] {
         &self.trust.held
     }
 

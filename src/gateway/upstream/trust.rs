@@ -11,9 +11,9 @@ use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 
-use crate::config::{UpstreamConfig, UpstreamTlsConfig};
-use crate::gateway::tls::{HeldFile, Holding};
-use crate::pem::{self, HeldCertificate};
+use crate::gateway::edge::tls::{HeldFile, Holding};
+use fedgate_base::config::{UpstreamConfig, UpstreamTlsConfig};
+use fedgate_base::pem::{self, HeldCertificate};
 
 /// Why a file that TLS with an upstream needs cannot be used.
 #[derive(Debug, Error)]

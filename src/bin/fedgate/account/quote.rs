@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use fedgate::escape;
+use fedgate_core::escape;
 
 /// A text as one word of a shell. Where it has characters that are not seen, in the quotes that bash, zsh and ksh read
 /// (POSIX.1-2024, 2.2.4).

@@ -4,9 +4,9 @@
 //! where that is said.
 
 use anyhow::anyhow;
-use fedgate::config::Config;
 use fedgate::gateway::load_policy;
-use fedgate::policy::suggestion;
+use fedgate_base::config::Config;
+use fedgate_core::policy::suggestion;
 
 use crate::Failure;
 use crate::print::Report;

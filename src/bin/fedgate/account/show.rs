@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fedgate::accounts::{Account, Instance, WaitingAccount};
-use fedgate::password::HashKind;
-use fedgate::{escape, password};
+use fedgate_core::password::HashKind;
+use fedgate_core::{escape, password};
 use serde_json::{Value, json};
 
 use super::{has_usable_password, quote, roles};

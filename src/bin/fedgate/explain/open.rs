@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Error, Read};
 use std::path::Path;
 
-use fedgate::regular;
+use fedgate_base::regular;
 use flate2::bufread::MultiGzDecoder;
 
 /// Most bytes of a line that is read; a record has 16 KiB at most.

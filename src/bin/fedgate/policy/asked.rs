@@ -5,12 +5,12 @@
 
 use std::borrow::Cow;
 
-use fedgate::framing::{AbsoluteTarget, FramingError, check_head};
-use fedgate::host::HostList;
-use fedgate::path::{CanonicalPath, parse_target};
 use fedgate::pipeline::Refusal;
-use fedgate::policy::{Asked, Method, Question};
 use fedgate::routes::{Resolution, Routes};
+use fedgate_core::framing::{AbsoluteTarget, FramingError, check_head};
+use fedgate_core::host::HostList;
+use fedgate_core::path::{CanonicalPath, parse_target};
+use fedgate_core::policy::{Asked, Method, Question};
 
 /// Why the policy is not asked.
 pub(super) struct Unasked {

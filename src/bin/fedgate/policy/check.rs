@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use fedgate::policy::{PolicySet, Warning};
 use fedgate::routes::Routes;
+use fedgate_core::policy::{PolicySet, Warning};
 use serde_json::json;
 
 use super::Report;

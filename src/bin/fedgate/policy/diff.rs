@@ -1,7 +1,7 @@
 //! `fedgate policy diff`: what an edit changes, cell by cell.
 
 use anyhow::anyhow;
-use fedgate::policy::{Asked, CellChange, PolicySet, Reach};
+use fedgate_core::policy::{Asked, CellChange, PolicySet, Reach};
 use serde_json::json;
 
 use super::Report;

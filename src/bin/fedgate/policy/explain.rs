@@ -2,11 +2,11 @@
 
 use anyhow::anyhow;
 use fedgate::accounts::Account;
-use fedgate::config::{ClientCertificates, Config};
-use fedgate::escape::shown;
-use fedgate::host::HostList;
-use fedgate::policy::{Decision, DenyReason, Explanation, PolicySet, Question, Reach, RoleSays, Says, hint};
 use fedgate::routes::Routes;
+use fedgate_base::config::{ClientCertificates, Config};
+use fedgate_core::escape::shown;
+use fedgate_core::host::HostList;
+use fedgate_core::policy::{Decision, DenyReason, Explanation, PolicySet, Question, Reach, RoleSays, Says, hint};
 use serde_json::{Value, json};
 
 use super::Report;

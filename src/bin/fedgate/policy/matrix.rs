@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::anyhow;
-use fedgate::escape::shown;
-use fedgate::policy::{Asked, Grant, Matrix, PolicySet, Reach};
+use fedgate_core::escape::shown;
+use fedgate_core::policy::{Asked, Grant, Matrix, PolicySet, Reach};
 use serde_json::json;
 
 use super::asked::is_asked;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::anyhow;
-use fedgate::policy::{
+use fedgate::routes::Routes;
+use fedgate_base::regular;
+use fedgate_core::policy::{
     Asked, Asks, Case, Decision, DenyReason, Expectation, Method, PolicySet, Question, hint, parse_cases,
 };
-use fedgate::regular;
-use fedgate::routes::Routes;
 use serde_json::json;
 
 use super::asked::{parse, question};

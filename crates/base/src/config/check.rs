@@ -1,0 +1,142 @@
+//! The checks that sections share: paths, addresses, numbers within bounds, files with secrets.
+//!
+//! The one rule: a fault names the file, the key and the remedy.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::address::Address;
+use super::error::ConfigError;
+use super::exposure::SecretExposure;
+use crate::regular;
+use fedgate_core::secret::Secret;
+
+/// How large a file with a secret may be.
+const MOST_SECRET_BYTES: u64 = 64 * 1024;
+
+/// What becomes of the secrets that a configuration names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    /// Those that the gateway needs are read, and must be there.
+    OfGateway,
+    /// Those that the HIS needs.
+    OfHis,
+    /// They are left where they are, if they are.
+    LeaveUnread,
+}
+
+/// Checks the values of one file.
+pub(super) struct Check<'a> {
+    file: &'a Path,
+    pub(super) secrets: Secrets,
+    base: &'a Path,
+    /// What becomes of secrets that everybody can read.
+    pub(super) exposure: SecretExposure,
+}
+
+impl<'a> Check<'a> {
+    /// Of the values of this file, for a program that needs these secrets.
+    pub(super) fn of(file: &'a Path, secrets: Secrets) -> Self {
+        Self { file, secrets, base: file.parent().unwrap_or(Path::new("")), exposure: SecretExposure::Refused }
+    }
+
+    pub(super) fn fault(&self, key: &str, problem: impl Into<String>, remedy: impl Into<String>) -> ConfigError {
+        ConfigError::key(self.file, key, problem, remedy)
+    }
+
+    /// Relative paths start at the configuration file.
+    pub(super) fn path(&self, path: PathBuf) -> PathBuf {
+        self.base.join(path)
+    }
+
+    /// The same; nothing is none.
+    pub(super) fn optional_path(&self, path: &str) -> Option<PathBuf> {
+        (!path.is_empty()).then(|| self.base.join(path))
+    }
+
+    pub(super) fn address(&self, key: &str, text: &str) -> Result<Address, ConfigError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = self.path(PathBuf::from(path));
+            return match path.as_os_str().len() {
+                ..108 => Ok(Address::Unix(path)),
+                length => {
+                    Err(self.fault(key, format!("is a socket path of {length} bytes"), "use one of at most 107 bytes"))
+                }
+            };
+        }
+        let remedy = "write an address and port such as 127.0.0.1:8081, or unix:/path/to/socket";
+        text.strip_prefix("http://")
+            .unwrap_or(text)
+            .parse()
+            .map(Address::Tcp)
+            .map_err(|_| self.fault(key, format!("is `{text}`"), remedy))
+    }
+
+    pub(super) fn sockets(&self, key: &str, texts: &[String]) -> Result<Vec<SocketAddr>, ConfigError> {
+        let parse = |text: &String| {
+            text.parse().map_err(|_| {
+                self.fault(key, format!("holds `{text}`"), "write addresses such as 0.0.0.0:8443 or [::]:8443")
+            })
+        };
+        texts.iter().map(parse).collect()
+    }
+
+    pub(super) fn at_least(&self, key: &str, value: u64, least: u64) -> Result<u64, ConfigError> {
+        if value < least {
+            return Err(self.fault(key, format!("is {value}"), format!("write at least {least}")));
+        }
+        Ok(value)
+    }
+
+    /// A time in seconds: no more than a year, so that no clock overflows.
+    pub(super) fn seconds(&self, key: &str, value: u64, least: u64) -> Result<Duration, ConfigError> {
+        self.within(key, value, least, YEAR_SECONDS).map(Duration::from_secs)
+    }
+
+    /// The same in milliseconds.
+    pub(super) fn milliseconds(&self, key: &str, value: u64, least: u64) -> Result<Duration, ConfigError> {
+        self.within(key, value, least, YEAR_SECONDS * 1000).map(Duration::from_millis)
+    }
+
+    /// A number within bounds.
+    pub(super) fn within(&self, key: &str, value: u64, least: u64, most: u64) -> Result<u64, ConfigError> {
+        if value > most {
+            return Err(self.fault(key, format!("is {value}"), format!("write at most {most}")));
+        }
+        self.at_least(key, value, least)
+    }
+
+    /// A share, of which there is some.
+    pub(super) fn percent(&self, key: &str, value: u64) -> Result<u8, ConfigError> {
+        Ok(u8::try_from(self.within(key, value, 1, 100)?).unwrap_or(100))
+    }
+
+    /// What a file with a secret holds.
+    pub(super) fn secret(&self, key: &str, path: PathBuf) -> Result<Secret, ConfigError> {
+        let path = self.path(path);
+        if let Some(fault) = self.exposure.fault(&path) {
+            let (problem, remedy) = fault.split_once("; ").unwrap_or((&fault, ""));
+            return Err(self.fault(key, format!("names `{}`, which {problem}", path.display()), remedy));
+        }
+        self.content(key, &path)
+    }
+
+    /// What a file holds; one line end at its end does not count.
+    pub(super) fn content(&self, key: &str, path: &Path) -> Result<Secret, ConfigError> {
+        let mut bytes = regular::read(path, MOST_SECRET_BYTES).map_err(|e| {
+            let problem = format!("names `{}`, which cannot be read ({e})", path.display());
+            self.fault(key, problem, "name an existing file that this user may read")
+        })?;
+        for line_end in [b'\n', b'\r'] {
+            bytes.pop_if(|last| *last == line_end);
+        }
+        Ok(Secret::new(bytes))
+    }
+}
+
+const YEAR_SECONDS: u64 = 365 * 24 * 3600;
+
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

@@ -1,0 +1,101 @@
+//! One kind of error: a line that names file, key and remedy.
+
+use std::fmt::{Display, Formatter, Result};
+use std::path::{Path, PathBuf};
+
+use super::overrides::Override;
+use fedgate_core::escape;
+
+/// A fault in the configuration; its text is one line for the operator.
+#[derive(Debug, Clone)]
+pub struct ConfigError(Box<FaultText>);
+
+/// What is told of a fault.
+#[derive(Debug, Clone)]
+struct FaultText {
+    place: FaultPlace,
+    /// The key, with its section; empty where it is about none.
+    key: String,
+    /// The key as it is told.
+    name: String,
+    problem: String,
+    remedy: String,
+}
+
+/// Where a fault is.
+#[derive(Debug, Clone)]
+enum FaultPlace {
+    File(PathBuf, Option<usize>),
+    Environment,
+}
+
+impl Display for ConfigError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let FaultText { place, key: _, name, problem, remedy } = &*self.0;
+        let place = match place {
+            FaultPlace::File(file, None) => file.display().to_string(),
+            FaultPlace::File(file, Some(line)) => format!("{}:{line}", file.display()),
+            FaultPlace::Environment => "environment".to_owned(),
+        };
+        // Values of the file and of the environment stand in it.
+        f.write_str(&escape::shown(&format!("{place}: {name}{problem}; {remedy}")))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    fn new(place: FaultPlace, key: &str, name: String, problem: String, remedy: String) -> Self {
+        Self(Box::new(FaultText { place, key: key.to_owned(), name, problem, remedy }))
+    }
+
+    /// A fault of one key.
+    pub(super) fn key(file: &Path, key: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(FaultPlace::File(file.to_owned(), None), key, format!("`{key}` "), problem.into(), remedy.into())
+    }
+
+    /// A fault of a variable, with the key that it overrides.
+    pub(super) fn variable(variable: &str, key: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::new(FaultPlace::Environment, key, format!("`{variable}` "), problem.into(), remedy.into())
+    }
+
+    /// The file itself cannot be read.
+    pub(super) fn unreadable(file: &Path, source: &std::io::Error) -> Self {
+        let (place, problem) = (FaultPlace::File(file.to_owned(), None), format!("cannot be read ({source})"));
+        Self::new(
+            place,
+            "",
+            String::new(),
+            problem,
+            "name an existing file that this user may read with --config".into(),
+        )
+    }
+
+    /// The TOML parser's complaint, with the line it is about and the key on that line.
+    pub(super) fn toml(file: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let line = error.span().map(|span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
+        let source = line.and_then(|line| text.lines().nth(line - 1)).unwrap_or_default();
+        let key = source.split_once('=').map_or("", |(key, _)| key.trim());
+        Self::complaint(file, line, key, error)
+    }
+
+    /// The same of a key whose line was looked for.
+    pub(super) fn complaint(file: &Path, line: Option<usize>, key: &str, error: &toml::de::Error) -> Self {
+        let name = if key.is_empty() { String::new() } else { format!("`{key}`: ") };
+        let (problem, remedy) = (error.message().replace('\n', " "), "examples/fedgate.toml states every key".into());
+        Self::new(FaultPlace::File(file.to_owned(), line), key, name, problem, remedy)
+    }
+
+    /// The same, of the variable that holds the value, where one overrides the key.
+    pub(super) fn by(self, overrides: &[Override]) -> Self {
+        match overrides.iter().find(|over| over.is_of(&self.0.key)) {
+            Some(over) => Self::variable(over.variable(), &self.0.key, self.0.problem, self.0.remedy),
+            None => self,
+        }
+    }
+
+    /// The key that it is about, with its section.
+    pub(super) fn about(&self) -> &str {
+        &self.0.key
+    }
+}

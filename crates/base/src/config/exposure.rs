@@ -1,0 +1,53 @@
+//! Files of secrets that everybody on the machine can read.
+//!
+//! The one rule: a group may read a secret, because programs that share one run as users of their own; nobody else may. A
+//! secret that everybody could read may be anybody's already, and is refused wherever it is read, at the start and
+//! when it is renewed.
+
+use std::fs::Metadata;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Others than owner and group may read or write.
+const WORLD: u32 = 0o006;
+/// The group may write.
+const GROUP_WRITES: u32 = 0o020;
+
+/// What becomes of a secret that everybody on the machine can read or write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretExposure {
+    /// It is not used.
+    Refused,
+    /// It is used, and told.
+    Warned,
+}
+
+impl SecretExposure {
+    /// As it is written, if it is one.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "refuse" => Some(Self::Refused),
+            "warn" => Some(Self::Warned),
+            _ => None,
+        }
+    }
+
+    /// Why a file with a secret is not used, if it is not.
+    pub fn fault(self, path: &Path) -> Option<String> {
+        let is_refused = self == Self::Refused && mode(path) & WORLD != 0;
+        is_refused.then(|| {
+            let remedy = "give it to the user that runs this, or to a group, and take it from all others (chmod o=)";
+            format!("can be read or written by everybody on this machine; {remedy}")
+        })
+    }
+}
+
+/// Whether others than its owner may write a secret, or others than owner and group read it.
+pub(super) fn is_loose(path: &Path) -> bool {
+    mode(path) & (WORLD | GROUP_WRITES) != 0
+}
+
+/// The mode of a file; nothing of one that is not there, or is no regular file, which is told by its reader.
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).ok().filter(Metadata::is_file).map_or(0, |file| file.permissions().mode())
+}

@@ -1,0 +1,325 @@
+//! All that is wrong with a configuration, told at once.
+//!
+//! The one rule: what `Config::load` refuses is refused here, and for the same reason. Each fault is found by the code that
+//! serves; then its key is left out, as if it had its default, and the rest is looked at again.
+
+mod one_upstream;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::check::Secrets;
+use super::environment::{self, Environment};
+use super::error::ConfigError;
+use super::{Config, MOST_BYTES, written};
+use crate::regular;
+
+/// Most faults that are told.
+const MOST_FAULTS: usize = 100;
+/// Most of one route.
+const MOST_FAULTS_OF_ROUTE: usize = 8;
+
+/// A configuration that was looked at whole.
+#[derive(Debug)]
+pub struct Examined {
+    /// The configuration, with the default of each key that is at fault; none where too much of it is.
+    pub config: Option<Config>,
+    /// What is wrong with it; empty where `config` is what would serve.
+    pub faults: Vec<ConfigError>,
+    at_fault: BTreeSet<String>,
+}
+
+impl Examined {
+    /// Whether a section is as it was written.
+    pub fn is_sound(&self, section: &str) -> bool {
+        !self.at_fault.contains(section)
+    }
+
+    fn of(faults: Vec<ConfigError>) -> Self {
+        Self { config: None, faults, at_fault: BTreeSet::new() }
+    }
+
+    fn note(&mut self, fault: ConfigError) {
+        let mut words = fault.about().split(['.', ' ']);
+        let (section, key) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        // One that is not of a section is of the key that signs.
+        let section = if section.starts_with("FEDGATE_") { "assertion" } else { section };
+        if decides(section, key) {
+            self.at_fault.insert(section.to_owned());
+        }
+        self.tell(fault);
+    }
+
+    /// Tells a fault that keeps nothing else of its section from being looked at.
+    fn tell(&mut self, fault: ConfigError) {
+        if self.faults.len() < MOST_FAULTS {
+            self.faults.push(fault);
+        }
+    }
+}
+
+/// Whether what a section leads to cannot be looked at without this key: its default would lead to faults that are none.
+fn decides(section: &str, key: &str) -> bool {
+    match section {
+        "gateway" => matches!(key, "" | "listen" | "listen_plain" | "redirect" | "admin" | "pid_file"),
+        "tls" => {
+            let files = ["", "certificate", "key", "sni", "client", "client_certificates", "client_ca", "client_crl"];
+            files.contains(&key)
+        }
+        "store" => matches!(key, "" | "kind" | "path" | "uri" | "password" | "password_file" | "ca_file"),
+        "assertion" => !matches!(key, "issuer" | "audience" | "lifetime_seconds"),
+        _ => true,
+    }
+}
+
+impl Config {
+    /// As [`Config::load`], for who wants to know all that is wrong.
+    pub fn examine(file: &Path) -> Examined {
+        Self::examine_with(file, Environment::new(std::env::vars_os()))
+    }
+
+    pub(super) fn examine_with(file: &Path, environment: Environment) -> Examined {
+        let text = match regular::read_to_string(file, MOST_BYTES) {
+            Ok(text) => text,
+            Err(error) => return Examined::of(vec![ConfigError::unreadable(file, &error)]),
+        };
+        let mut table: toml::Table = match toml::from_str(&text) {
+            Ok(table) => table,
+            Err(error) => return Examined::of(vec![ConfigError::toml(file, &text, &error)]),
+        };
+        let mut examined = Examined::of(vec![]);
+        types(&mut table, file, &text, &mut examined);
+        while let Some(fault) =
+            written::from_table(table.clone()).ok().and_then(|raw| written::written_secret(&raw, file))
+        {
+            leave_out(&mut table, fault.about());
+            examined.note(fault);
+        }
+        for over in &environment.overrides {
+            if let Err(fault) = environment::write_over(&mut table, over) {
+                examined.note(fault);
+            }
+        }
+        environment.faults.iter().for_each(|fault| examined.note(fault.clone()));
+        lists(&mut table, file, &mut examined);
+        examined.config = values(table, file, &environment, &mut examined);
+        if examined.faults.is_empty() {
+            match Self::read(file, environment, Secrets::OfGateway) {
+                Ok(config) => examined.config = Some(config),
+                Err(fault) => examined.note(fault),
+            }
+        }
+        examined
+    }
+}
+
+/// Finds sections and keys that are none, and values of another type; leaves them out.
+fn types(table: &mut toml::Table, file: &Path, text: &str, examined: &mut Examined) {
+    for (section, value) in std::mem::take(table) {
+        let whole = written::from_table([(section.clone(), value.clone())].into_iter().collect());
+        let Err(error) = whole else {
+            table.insert(section, value);
+            continue;
+        };
+        let before = examined.faults.len();
+        let empty = || [(section.clone(), toml::Value::Table(toml::Table::new()))].into_iter().collect();
+        match (section.as_str(), value) {
+            (_, toml::Value::Table(keys)) if written::from_table(empty()).is_ok() => {
+                let mut kept = toml::Table::new();
+                for (key, value) in keys {
+                    match environment::alone(&section, &key, value.clone()) {
+                        Ok(_) => drop(kept.insert(key, value)),
+                        Err(error) => {
+                            let line = line_of(text, &section, &key);
+                            let fault = ConfigError::complaint(file, line, &format!("{section}.{key}"), &error);
+                            examined.note(fault);
+                        }
+                    }
+                }
+                table.insert(section.clone(), toml::Value::Table(kept));
+            }
+            ("upstream", toml::Value::Array(upstreams)) => {
+                if let Some(kept) = types_of_upstreams(upstreams, file, text, examined) {
+                    table.insert(section.clone(), toml::Value::Array(kept));
+                }
+            }
+            _ => {}
+        }
+        // A section that there is not, or one of a list that is no list of upstreams.
+        let is_of_keys = examined.faults.len() > before;
+        if !is_of_keys || written::from_table(table.clone()).is_err() {
+            table.remove(&section);
+            if !is_of_keys {
+                examined.note(ConfigError::complaint(file, line_of(text, &section, ""), &section, &error));
+            }
+        }
+    }
+}
+
+/// The same in each upstream; none stays where one of them could not be named by routes.
+fn types_of_upstreams(
+    upstreams: Vec<toml::Value>,
+    file: &Path,
+    text: &str,
+    examined: &mut Examined,
+) -> Option<Vec<toml::Value>> {
+    let kept = upstreams.into_iter().enumerate().map(|(at, upstream)| {
+        let toml::Value::Table(upstream) = upstream else { return None };
+        let (kept, faults) = one_upstream::unreadable(upstream, |keys| {
+            let list = toml::Value::Array(vec![toml::Value::Table(keys)]);
+            written::from_table([("upstream".to_owned(), list)].into_iter().collect()).map(drop)
+        });
+        for (key, error) in faults {
+            let line = line_of_upstream(text, at, &key);
+            examined.note(ConfigError::complaint(file, line, &format!("upstream.{key}"), &error));
+        }
+        kept.map(toml::Value::Table)
+    });
+    // All are looked at, whichever is left out.
+    let kept: Vec<_> = kept.collect();
+    kept.into_iter().collect()
+}
+
+/// Where a key of a section stands; the section itself, where the key is empty.
+fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
+    let mut current = "";
+    text.lines().enumerate().find_map(|(at, line)| {
+        let line = line.trim();
+        if line.starts_with('[') {
+            current = line.trim_start_matches('[').split(']').next().unwrap_or_default().trim();
+            return (key.is_empty() && current == section).then_some(at + 1);
+        }
+        let (name, _) = line.split_once('=')?;
+        (current == section && !key.is_empty() && name.trim() == key).then_some(at + 1)
+    })
+}
+
+/// Where a key of an upstream stands, by its number in the file.
+fn line_of_upstream(text: &str, at: usize, key: &str) -> Option<usize> {
+    let (table, key) =
+        key.split_once('.').map_or(("upstream".to_owned(), key), |(inner, key)| (format!("upstream.{inner}"), key));
+    let (mut begun, mut current) = (0, "");
+    text.lines().enumerate().find_map(|(number, line)| {
+        let line = line.trim();
+        if line.starts_with('[') {
+            current = line.trim_start_matches('[').split(']').next().unwrap_or_default().trim();
+            begun += usize::from(line.starts_with("[[") && current == "upstream");
+        }
+        let is_key = line.split_once('=').is_some_and(|(name, _)| name.trim() == key);
+        (begun == at + 1 && current == table && is_key).then_some(number + 1)
+    })
+}
+
+/// Finds the upstreams and routes that are at fault by themselves; of an upstream the name is kept, because routes name it.
+fn lists(table: &mut toml::Table, file: &Path, examined: &mut Examined) {
+    let refuses = |lists: toml::Table| match written::from_table(lists)
+        .map(|raw| written::check(raw, file, Secrets::LeaveUnread))
+    {
+        Ok(Err(fault)) => Some(fault),
+        Ok(Ok(_)) | Err(_) => None,
+    };
+    let list = |value: Vec<toml::Value>| toml::Value::Array(value);
+    if let Some(toml::Value::Array(upstreams)) = table.get_mut("upstream") {
+        for upstream in upstreams {
+            let keys = upstream.as_table().cloned().unwrap_or_default();
+            let faults = one_upstream::refused(keys, |keys| {
+                let alone = list(vec![toml::Value::Table(keys.clone())]);
+                refuses([("upstream".to_owned(), alone)].into_iter().collect())
+            });
+            if !faults.is_empty() {
+                faults.into_iter().for_each(|fault| examined.note(fault));
+                let name = upstream.get("name").cloned().unwrap_or("his".into());
+                let servers = toml::Value::Array(vec!["127.0.0.1:1".into()]);
+                *upstream =
+                    toml::Value::Table([("name".into(), name), ("servers".into(), servers)].into_iter().collect());
+            }
+        }
+    }
+    let upstreams = table.get("upstream").cloned();
+    // Where all of them were left out, the names that routes have of them are no fault.
+    let are_known = upstreams.is_some() || examined.is_sound("upstream");
+    if let Some(toml::Value::Array(routes)) = table.get_mut("route") {
+        routes.retain_mut(|route| {
+            for _ in 0..MOST_FAULTS_OF_ROUTE {
+                let upstreams = upstreams.clone().map(|upstreams| ("upstream".to_owned(), upstreams));
+                let alone = [("route".to_owned(), list(vec![route.clone()]))].into_iter().chain(upstreams.clone());
+                // One of an upstream's is told of that.
+                let fault = refuses(alone.collect()).filter(|fault| fault.about().starts_with("route"));
+                let Some(fault) = fault else { return true };
+                let key = fault.about().split(['.', ' ']).nth(1).unwrap_or_default().to_owned();
+                if !mend(route, &key, upstreams.as_ref().map(|(_, upstreams)| upstreams)) {
+                    examined.note(fault);
+                    return false;
+                }
+                if are_known || key != "upstream" {
+                    examined.tell(fault);
+                }
+            }
+            false
+        });
+    }
+}
+
+/// Makes of a route one without this fault, so that the rest of it is looked at; tells whether that can be done.
+fn mend(route: &mut toml::Value, key: &str, upstreams: Option<&toml::Value>) -> bool {
+    let Some(keys) = route.as_table_mut() else { return false };
+    match key {
+        "upstream" => {
+            let first = upstreams.and_then(toml::Value::as_array).and_then(|upstreams| upstreams.first());
+            let name = first.and_then(|upstream| upstream.get("name")).cloned().unwrap_or("his".into());
+            keys.insert("upstream".into(), name);
+            true
+        }
+        "endpoint" if keys.contains_key("endpoint") => keys.remove("public").is_some(),
+        "endpoint" => {
+            // A route that everybody may use has no person whose it is.
+            for of_person in ["subject", "guard"] {
+                keys.remove(of_person);
+            }
+            keys.insert("public".into(), true.into()).is_none_or(|before| before != true.into())
+        }
+        other => keys.remove(other).is_some(),
+    }
+}
+
+/// Finds values that are not allowed, one after the other.
+fn values(mut table: toml::Table, file: &Path, environment: &Environment, examined: &mut Examined) -> Option<Config> {
+    let mut secrets = Secrets::OfGateway;
+    for _ in 0..MOST_FAULTS {
+        let fault = match written::check(written::from_table(table.clone()).ok()?, file, secrets) {
+            Ok(config) => return Some(config.with_environment(environment)),
+            Err(fault) => fault.by(&environment.overrides),
+        };
+        let key = fault.about().to_owned();
+        examined.note(fault);
+        let of_secrets = ["assertion.secret", "assertion.private_key", "assertion.public_key", "FEDGATE_ASSERTION"];
+        let is_secret = of_secrets.iter().any(|of| key.starts_with(of));
+        if key == "assertion.algorithm" {
+            secrets = Secrets::LeaveUnread;
+        }
+        match is_secret && secrets == Secrets::OfGateway {
+            true => secrets = Secrets::LeaveUnread,
+            false if leave_out(&mut table, &key) => {}
+            false => return None,
+        }
+    }
+    None
+}
+
+/// Stands for a `store.uri` that is at fault: without one, its absence would be told besides.
+const SOME_DATABASE: &str = "postgres://127.0.0.1/fedgate";
+
+/// Leaves out a key, or its section where the key is not there; tells whether there was something to leave out.
+fn leave_out(table: &mut toml::Table, key: &str) -> bool {
+    let mut words = key.split(['.', ' ']);
+    let section = words.next().unwrap_or_default();
+    let key = words.next().unwrap_or_default();
+    let is_out = table.get_mut(section).and_then(toml::Value::as_table_mut).is_some_and(|keys| match (section, key) {
+        ("store", "uri") => {
+            let before = keys.insert("uri".into(), SOME_DATABASE.into());
+            before.is_none_or(|before| before.as_str() != Some(SOME_DATABASE))
+        }
+        _ => keys.remove(key).is_some(),
+    });
+    is_out || table.remove(section).is_some()
+}

@@ -1,0 +1,120 @@
+//! The section `[his]`: the listener of the HIS, and what callers may take of it.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::address::Address;
+use super::authentication::HashesConfig;
+use super::check::Check;
+use super::error::ConfigError;
+use super::section::section;
+
+/// Where the HIS listens.
+pub type HisListen = Address;
+
+/// The HIS's listener and limits.
+#[derive(Debug, Clone)]
+pub struct HisConfig {
+    /// Where it listens.
+    pub listen: HisListen,
+    /// Which hashes of passwords are written (`authentication.upgrade_hashes`, `authentication.argon2_*`).
+    pub hashes: HashesConfig,
+    /// Largest JSON body, in bytes.
+    pub max_body_bytes: usize,
+    /// Largest personal document, in bytes.
+    pub max_document_bytes: usize,
+    /// Largest record (person, page, unit) that a write may leave, in bytes; 0: without bound.
+    pub max_record_bytes: usize,
+    /// Most bytes of documents and lists that are held at a time; 0: without bound.
+    pub max_bytes_in_flight: usize,
+    /// Most pages of a person; 0: without bound.
+    pub max_pages_per_person: usize,
+    /// Most personal documents of a person; 0: without bound.
+    pub max_documents_per_person: usize,
+    /// Whether the page of passwords asks for the caller's own current one.
+    pub ask_current_password: bool,
+    /// Whether that page refuses the commonest passwords.
+    pub refuse_common_passwords: bool,
+    /// How long a stop goes on serving, and answers probes that it stops.
+    pub stop_delay: Duration,
+    /// Who may use how many of the connections to the store.
+    pub shares: SharesConfig,
+    /// How many connections there may be, and what of their heads.
+    pub connections: ConnectionsConfig,
+}
+
+/// The connections of the HIS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionsConfig {
+    /// Most at a time; none: without bound.
+    pub most: Option<usize>,
+    /// How long heads may take.
+    pub heads: HeadsConfig,
+}
+
+/// How long the HIS waits for heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadsConfig {
+    /// From the first byte of a head to its last.
+    pub timeout: Duration,
+    /// From the end of a request to the first byte of the next head.
+    pub idle: Duration,
+}
+
+/// Who may use how many of the HIS's connections to the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharesConfig {
+    /// Percent of them for one caller; two at least, if there are two.
+    pub caller_percent: u8,
+    /// Percent of them for writes, and of each caller's for that caller's writes; one at least.
+    pub write_percent: u8,
+}
+
+section!(His {
+    listen: String = "127.0.0.1:8081".into(),
+    max_body_bytes: usize = 1024 * 1024,
+    max_document_bytes: usize = 16 * 1024 * 1024,
+    max_record_bytes: usize = 4 * 1024 * 1024,
+    max_bytes_in_flight: usize = 32 * 1024 * 1024,
+    max_pages_per_person: usize = 100_000,
+    max_documents_per_person: usize = 10_000,
+    ask_current_password: bool = true,
+    refuse_common_passwords: bool = true,
+    stop_delay_seconds: u64 = 0,
+    connections: usize = 4096,
+    head_timeout_seconds: u64 = 10,
+    idle_timeout_seconds: u64 = 600,
+    caller_share_percent: u64 = 50,
+    write_share_percent: u64 = 75,
+});
+
+impl His {
+    /// `hashes` are those of the section `[authentication]`.
+    pub(super) fn check(self, check: &Check<'_>, hashes: HashesConfig) -> Result<HisConfig, ConfigError> {
+        Ok(HisConfig {
+            listen: check.address("his.listen", &self.listen)?,
+            hashes,
+            max_body_bytes: self.max_body_bytes,
+            max_document_bytes: self.max_document_bytes,
+            max_record_bytes: self.max_record_bytes,
+            max_bytes_in_flight: self.max_bytes_in_flight,
+            max_pages_per_person: self.max_pages_per_person,
+            max_documents_per_person: self.max_documents_per_person,
+            ask_current_password: self.ask_current_password,
+            refuse_common_passwords: self.refuse_common_passwords,
+            stop_delay: check.seconds("his.stop_delay_seconds", self.stop_delay_seconds, 0)?,
+            connections: ConnectionsConfig {
+                most: Some(self.connections).filter(|most| *most > 0),
+                heads: HeadsConfig {
+                    timeout: check.seconds("his.head_timeout_seconds", self.head_timeout_seconds, 1)?,
+                    idle: check.seconds("his.idle_timeout_seconds", self.idle_timeout_seconds, 1)?,
+                },
+            },
+            shares: SharesConfig {
+                caller_percent: check.percent("his.caller_share_percent", self.caller_share_percent)?,
+                write_percent: check.percent("his.write_share_percent", self.write_share_percent)?,
+            },
+        })
+    }
+}

@@ -1,0 +1,190 @@
+//! The configuration: `fedgate.toml` and the environment, parsed once into a [`Config`] that is already true.
+//!
+//! One file serves both programs. The one rule: every value is checked here, and every error names file, key and
+//! remedy, so that nothing behind this module looks at raw configuration again.
+//!
+//! Called by the binaries at start. Knows nothing of HTTP, policy or databases beyond their addresses.
+
+mod address;
+mod assertion;
+mod authentication;
+mod changed;
+mod check;
+mod connection;
+mod cors;
+mod environment;
+mod error;
+mod exposure;
+mod faults;
+mod fields;
+mod gateway;
+mod his;
+mod origins;
+mod overrides;
+mod policy;
+mod records;
+mod route;
+mod section;
+mod store;
+mod tls;
+mod upstreams;
+mod warnings;
+mod written;
+
+use std::path::{Path, PathBuf};
+
+pub use address::Address;
+pub use authentication::{AuthenticationConfig, FreeFailures, HashesConfig, LONGEST_BOUND_MS};
+pub use changed::ChangedDefault;
+pub use connection::{CertificateTrust, ConnectionString, socket_directory};
+pub use cors::{AllowedOrigins, CorsConfig};
+pub use error::ConfigError;
+pub use exposure::SecretExposure;
+pub use faults::Examined;
+pub use fields::GuardConfig;
+pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};
+pub use his::{ConnectionsConfig, HeadsConfig, HisConfig, HisListen, SharesConfig};
+pub use origins::Origins;
+pub use policy::PolicyConfig;
+pub use records::RecordsConfig;
+pub use route::RouteConfig;
+pub use store::{PostgresConfig, SqliteConfig, StoreConfig};
+pub use tls::{
+    CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion, UnknownIssuer, WhenExpired,
+};
+
+use check::Secrets;
+use environment::Environment;
+pub use upstreams::{
+    Balance, EjectionConfig, HealthConfig, HostHeader, Identity, Place, ServerConfig, UpstreamConfig, UpstreamTlsConfig,
+};
+
+use crate::regular;
+pub use fedgate_core::assertion::{AssertionConfig, AssertionKeys};
+
+/// Largest configuration file.
+const MOST_BYTES: u64 = 8 << 20;
+
+/// The checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// Files that hold secrets of the program that reads this, each with the key that names it.
+    secret_files: Vec<(&'static str, PathBuf)>,
+    /// Whether the kernel may write what the process holds to a file when it crashes.
+    pub core_dumps: bool,
+    /// Defaults that have changed, and that neither the file nor the environment settles.
+    pub changed_defaults: Vec<ChangedDefault>,
+    /// Which keys the environment has set.
+    pub origins: Origins,
+    /// Variables that begin as those of fedgate do, and mean nothing.
+    unknown_variables: Vec<String>,
+    /// The gateway's listeners and limits.
+    pub gateway: GatewayConfig,
+    /// Certificate and protocol versions.
+    pub tls: TlsConfig,
+    /// Where the policy lies.
+    pub policy: PolicyConfig,
+    /// Where records go besides stdout.
+    pub records: RecordsConfig,
+    /// Who may call from a browser.
+    pub cors: CorsConfig,
+    /// Passwords and caches.
+    pub authentication: AuthenticationConfig,
+    /// Where accounts and documents are kept.
+    pub store: StoreConfig,
+    /// The signed identity between gateway and HIS.
+    pub assertion: AssertionConfig,
+    /// The HIS's listener and limits.
+    pub his: HisConfig,
+    /// The protected services; the first is where the built-in routes lead.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// The operator's own routes.
+    pub routes: Vec<RouteConfig>,
+}
+
+impl Config {
+    /// Reads and checks a configuration file and the `FEDGATE_*` environment variables, as the gateway and its commands need
+    /// it: no secret of the HIS alone is read.
+    ///
+    /// Relative paths are taken from the directory of the file.
+    ///
+    /// # Errors
+    /// The first fault found, as one line naming file, key and remedy.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::read(file, Environment::new(std::env::vars_os()), Secrets::OfGateway)
+    }
+
+    /// As [`Config::load`], for the HIS: of the gateway's secrets none is read, neither the key that mints assertions nor those
+    /// of certificates.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_for_his(file: &Path) -> Result<Self, ConfigError> {
+        Self::read(file, Environment::new(std::env::vars_os()), Secrets::OfHis)
+    }
+
+    /// As [`Config::load`], but reads no secret: for looking at policies and routes where the secrets are not.
+    ///
+    /// Nothing can be served with it: it has no keys and no password.
+    ///
+    /// # Errors
+    /// As [`Config::load`], but for what a secret would have to hold.
+    pub fn load_without_secrets(file: &Path) -> Result<Self, ConfigError> {
+        Self::read(file, Environment::new(std::env::vars_os()), Secrets::LeaveUnread)
+    }
+
+    /// As [`Config::load`], with the environment given.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let environment = environment.map(|(variable, value)| (variable.into(), value.into()));
+        Self::read(file, Environment::new(environment), Secrets::OfGateway)
+    }
+
+    fn read(file: &Path, environment: Environment, secrets: Secrets) -> Result<Self, ConfigError> {
+        let text =
+            regular::read_to_string(file, MOST_BYTES).map_err(|source| ConfigError::unreadable(file, &source))?;
+        let plain = written::parse(&text, file)?;
+        let overrides = &environment.overrides;
+        if let Some(fault) = environment.faults.first() {
+            return Err(fault.clone());
+        }
+        let table: toml::Table = toml::from_str(&text).map_err(|error| ConfigError::toml(file, &text, &error))?;
+        let settled = match overrides.is_empty() {
+            true => plain,
+            false => {
+                let table = environment::apply(table.clone(), overrides)?;
+                written::from_table(table).map_err(|error| ConfigError::toml(file, "", &error))?
+            }
+        };
+        let mut config = written::check(settled, file, secrets).map_err(|fault| fault.by(overrides))?;
+        config.changed_defaults = changed::unsettled(&table, overrides);
+        if let StoreConfig::Postgres(store) = &config.store {
+            config.changed_defaults.extend(changed::unsettled_parameters(&store.uri));
+        }
+        Ok(config.with_environment(&environment))
+    }
+
+    /// The same for a program of this name, which its sessions at the database bear.
+    #[must_use]
+    pub fn called(mut self, program: &'static str) -> Self {
+        match &mut self.store {
+            StoreConfig::Postgres(store) => store.application = program,
+            StoreConfig::Sqlite(_) => {}
+        }
+        self
+    }
+
+    /// The same, with what the environment tells besides values.
+    fn with_environment(mut self, environment: &Environment) -> Self {
+        self.origins = Origins::of(environment, &self.secret_files);
+        self.unknown_variables.clone_from(&environment.unknown);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

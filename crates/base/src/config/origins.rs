@@ -1,0 +1,34 @@
+//! Which keys the environment has set, and which files keys of secrets name, so that a fault of one names variable and file
+//! wherever it is found.
+
+use std::path::PathBuf;
+
+use super::environment::Environment;
+use super::overrides::Override;
+
+/// Where the values of keys come from, by those keys.
+#[derive(Debug, Clone, Default)]
+pub struct Origins {
+    variables: Vec<(String, String)>,
+    files: Vec<(&'static str, PathBuf)>,
+}
+
+impl Origins {
+    pub(super) fn of(environment: &Environment, files: &[(&'static str, PathBuf)]) -> Self {
+        let of = |over: &Override| (over.key(), over.variable().to_owned());
+        Self { variables: environment.overrides.iter().map(of).collect(), files: files.to_vec() }
+    }
+
+    /// What is wrong, with the variables that have set the keys it names, and the files that keys of secrets name.
+    pub fn told(&self, problem: &str) -> String {
+        let is_named = |key: &str| problem.contains(&format!("`{key}`"));
+        let files = self.files.iter().map(|(key, path)| (*key, path.display().to_string()));
+        let files = files.filter(|(key, path)| is_named(key) && !problem.contains(path.as_str()));
+        let files = files.map(|(key, path)| format!("`{key}` is {path}"));
+        let variables = self.variables.iter();
+        let variables = variables.filter(|(key, variable)| is_named(key) && !problem.contains(variable.as_str()));
+        let variables = variables.map(|(key, variable)| format!("`{key}` is set by {variable}"));
+        let told: Vec<_> = files.chain(variables).collect();
+        if told.is_empty() { problem.to_owned() } else { format!("{problem} ({})", told.join(", ")) }
+    }
+}

@@ -1,0 +1,30 @@
+//! One variable that overrides one key.
+
+/// One override, with the variable it came from.
+pub(super) struct Override {
+    pub(super) variable: String,
+    pub(super) section: &'static str,
+    pub(super) key: String,
+    pub(super) value: String,
+}
+
+impl Override {
+    /// Whether it overrides this key.
+    pub(super) fn names(&self, section: &str, key: &str) -> bool {
+        self.section == section && self.key == key
+    }
+
+    /// Whether it overrides this key, written with its section.
+    pub(super) fn is_of(&self, key: &str) -> bool {
+        key.split_once('.').is_some_and(|(section, key)| self.names(section, key))
+    }
+
+    pub(super) fn variable(&self) -> &str {
+        &self.variable
+    }
+
+    /// The key that it overrides, with its section.
+    pub(super) fn key(&self) -> String {
+        format!("{}.{}", self.section, self.key)
+    }
+}

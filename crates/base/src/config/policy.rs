@@ -1,0 +1,25 @@
+//! The section `[policy]`.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::check::Check;
+use super::section::section;
+
+/// Where the policy lies.
+#[derive(Debug, Clone)]
+pub struct PolicyConfig {
+    /// The `roles.cfg` file.
+    pub roles: PathBuf,
+    /// Where the last policies are kept, by fingerprint.
+    pub history: Option<PathBuf>,
+}
+
+section!(Policy { roles: PathBuf = "policies/roles.cfg".into(), history: String = "policy-history".into() });
+
+impl Policy {
+    pub(super) fn check(self, check: &Check<'_>) -> PolicyConfig {
+        PolicyConfig { roles: check.path(self.roles), history: check.optional_path(&self.history) }
+    }
+}

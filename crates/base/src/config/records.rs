@@ -1,0 +1,52 @@
+//! The section `[records]`.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::check::Check;
+use super::error::ConfigError;
+use super::section::section;
+
+/// Where records go besides stdout.
+#[derive(Debug, Clone)]
+pub struct RecordsConfig {
+    /// A file they are appended to.
+    pub file: Option<PathBuf>,
+    /// Whether stdout has a copy of each, beside the file.
+    pub stdout: bool,
+    /// Whether those of refusals and of writes are on disk before the client is answered.
+    pub durable: bool,
+    /// How many requests of anonymous callers at one address have records of their own, in a minute; 0 is no limit.
+    pub anonymous_of_source_per_minute: u32,
+    /// The same of all addresses together.
+    pub anonymous_per_minute: u32,
+    /// Free bytes on the disk of the file under which anonymous callers have one record for all of them.
+    pub reserve_bytes: u64,
+}
+
+section!(Records {
+    file: String = String::new(),
+    stdout: bool = true,
+    durable: bool = true,
+    anonymous_of_source_per_minute: u32 = 60,
+    anonymous_per_minute: u32 = 600,
+    reserve_mib: u64 = 64,
+});
+
+impl Records {
+    pub(super) fn check(self, check: &Check<'_>) -> Result<RecordsConfig, ConfigError> {
+        if !self.stdout && self.file.is_empty() {
+            let remedy = "name a file in `records.file`, or leave the key out";
+            return Err(check.fault("records.stdout", "is false, and nothing else keeps records", remedy));
+        }
+        Ok(RecordsConfig {
+            file: check.optional_path(&self.file),
+            stdout: self.stdout,
+            durable: self.durable,
+            anonymous_of_source_per_minute: self.anonymous_of_source_per_minute,
+            anonymous_per_minute: self.anonymous_per_minute,
+            reserve_bytes: self.reserve_mib.saturating_mul(1024 * 1024),
+        })
+    }
+}

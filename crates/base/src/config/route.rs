@@ -1,0 +1,81 @@
+//! The sections `[[route]]`.
+
+use serde::Deserialize;
+
+use super::check::Check;
+use super::error::ConfigError;
+use super::fields::{self, GuardConfig};
+use super::upstreams::UpstreamConfig;
+
+/// One route of the operator's own; `routes` parses the pattern.
+#[derive(Debug, Clone)]
+pub struct RouteConfig {
+    /// Path pattern, with `{name}` for one segment and `{*name}` for all that follow.
+    pub path: String,
+    /// Methods, as in roles.cfg.
+    pub methods: Vec<String>,
+    /// The endpoint name that roles.cfg grants; none on a public route.
+    pub endpoint: Option<String>,
+    /// Which parameter of the pattern names the person whose record it is.
+    pub subject: Option<String>,
+    /// The upstream's name.
+    pub upstream: String,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: Option<u64>,
+    /// Members of request bodies that need a permission.
+    pub guards: Vec<GuardConfig>,
+    /// Whether request bodies must be objects; lists of documents pass otherwise.
+    pub only_object: bool,
+    /// Members that no answer shows.
+    pub hide: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    path: String,
+    methods: Vec<String>,
+    endpoint: Option<String>,
+    #[serde(default)]
+    public: bool,
+    subject: Option<String>,
+    upstream: String,
+    max_body_bytes: Option<u64>,
+    #[serde(default)]
+    guard: Vec<fields::Guard>,
+    #[serde(default)]
+    hide: Vec<String>,
+}
+
+impl Route {
+    pub(super) fn check(self, check: &Check<'_>, upstreams: &[UpstreamConfig]) -> Result<RouteConfig, ConfigError> {
+        let fault = |key: &str, problem: &str, remedy: &str| {
+            check.fault(&format!("route.{key} of {}", self.path), problem, remedy)
+        };
+        if !upstreams.iter().any(|upstream| upstream.name == self.upstream) {
+            let problem = format!("names `{}`, which is no upstream", self.upstream);
+            return Err(fault("upstream", &problem, "add an [[upstream]] of that name"));
+        }
+        match (&self.endpoint, self.public) {
+            (None, false) => {
+                return Err(fault("endpoint", "is missing", "name what roles.cfg grants, or set `public = true`"));
+            }
+            (Some(_), true) => {
+                return Err(fault("endpoint", "stands beside `public = true`", "leave one of the two out"));
+            }
+            _ => {}
+        }
+        let guards = fields::check(self.guard, &self.hide, &self.methods, self.subject.is_some(), fault)?;
+        Ok(RouteConfig {
+            guards,
+            only_object: false,
+            hide: self.hide,
+            path: self.path,
+            methods: self.methods,
+            endpoint: self.endpoint,
+            subject: self.subject,
+            upstream: self.upstream,
+            max_body_bytes: self.max_body_bytes,
+        })
+    }
+}

@@ -1,0 +1,223 @@
+//! The section `[tls]`: certificates, versions, and the certificates of clients.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::check::Check;
+use super::error::ConfigError;
+use super::exposure::SecretExposure;
+use super::section::section;
+
+/// Certificates and protocol versions.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// The certificates, by the names they hold; the first is for every other name.
+    pub certificates: Vec<CertificateConfig>,
+    /// Lowest protocol version.
+    pub min_version: TlsVersion,
+    /// Whether clients are asked for a certificate.
+    pub client_certificates: ClientCertificates,
+    /// PEM file: the authorities that may have signed it.
+    pub client_ca: PathBuf,
+    /// What an authority is worth whose certificate has expired.
+    pub client_ca_expired: WhenExpired,
+    /// PEM or DER file: what they have revoked.
+    pub client_crl: Option<PathBuf>,
+    /// What a revocation list is worth that has expired.
+    pub client_crl_expired: WhenExpired,
+    /// Whether a list counts whose issuer is not among the authorities.
+    pub client_crl_unknown_issuer: UnknownIssuer,
+    /// Whose certificate it is.
+    pub clients: ClientsConfig,
+    /// How long browsers are told to come over TLS alone; zero tells them nothing.
+    pub hsts: Duration,
+    /// How long before its end a certificate is warned of; zero is never.
+    pub expiry_warning: Duration,
+}
+
+/// One certificate and its key.
+#[derive(Debug, Clone)]
+pub struct CertificateConfig {
+    /// PEM file: the certificate, then its chain.
+    pub certificate: PathBuf,
+    /// PEM file: the private key.
+    pub key: PathBuf,
+    /// What becomes of a key that everybody can read.
+    pub exposure: SecretExposure,
+}
+
+/// Which account a client certificate stands for.
+#[derive(Debug, Clone, Default)]
+pub struct ClientsConfig {
+    /// Accounts by the SHA-256 of the whole certificate.
+    pub accounts: HashMap<[u8; 32], String>,
+    /// Whether the common name of any other one is an account id.
+    pub common_name: bool,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not.
+    Off,
+    /// They may bring one.
+    Optional,
+    /// Without one there is no connection.
+    Required,
+}
+
+/// What follows when something that clients depend on is used past its time; the log tells it in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenExpired {
+    /// Nothing more.
+    Warn,
+    /// The clients that depend on it are refused.
+    Refuse,
+}
+
+/// What becomes of a revocation list that cannot be verified when it is read, for want of its issuer's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownIssuer {
+    /// Its file is refused.
+    Refuse,
+    /// It is verified when a client brings the certificate of its issuer.
+    Accept,
+}
+
+/// A TLS protocol version that may be spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246) with ECDHE and AEAD suites alone.
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+/// Longer than any certificate of a public authority lives.
+const MOST_WARNING_DAYS: u64 = 3650;
+/// Two years, as lists of browsers want it.
+const MOST_HSTS_SECONDS: u64 = 2 * 366 * 24 * 3600;
+
+section!(Tls {
+    certificate: PathBuf = "certs/fedgate.pem".into(),
+    key: PathBuf = "certs/fedgate.key".into(),
+    min_version: String = "1.2".into(),
+    sni: Vec<Pair> = vec![],
+    client_certificates: String = "off".into(),
+    client_ca: String = String::new(),
+    client_ca_expired: String = "refuse".into(),
+    client_crl: String = String::new(),
+    client_crl_expired: String = "warn".into(),
+    client_crl_unknown_issuer: String = "refuse".into(),
+    client_common_name: bool = false,
+    client: Vec<Client> = vec![],
+    hsts_seconds: u64 = 0,
+    expiry_warning_days: u64 = 30,
+});
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pair {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Client {
+    account: String,
+    sha256: String,
+}
+
+impl Tls {
+    pub(super) fn check(self, check: &Check<'_>) -> Result<TlsConfig, ConfigError> {
+        let first = Pair { certificate: self.certificate, key: self.key };
+        let pair = |pair: Pair| CertificateConfig {
+            certificate: check.path(pair.certificate),
+            key: check.path(pair.key),
+            exposure: check.exposure,
+        };
+        let min_version = match self.min_version.as_str() {
+            "1.2" => TlsVersion::Tls12,
+            "1.3" => TlsVersion::Tls13,
+            other => {
+                return Err(check.fault("tls.min_version", format!("is `{other}`"), "write \"1.2\" or \"1.3\""));
+            }
+        };
+        let client_certificates = match self.client_certificates.as_str() {
+            "off" => ClientCertificates::Off,
+            "optional" => ClientCertificates::Optional,
+            "required" => ClientCertificates::Required,
+            other => {
+                let remedy = "write \"off\", \"optional\" or \"required\"";
+                return Err(check.fault("tls.client_certificates", format!("is `{other}`"), remedy));
+            }
+        };
+        if client_certificates != ClientCertificates::Off && self.client_ca.is_empty() {
+            let remedy = "name a PEM file with the certificates of the authorities that sign for clients";
+            return Err(check.fault("tls.client_ca", "is missing, and `tls.client_certificates` is not off", remedy));
+        }
+        let unknown_issuer = match self.client_crl_unknown_issuer.as_str() {
+            "refuse" => UnknownIssuer::Refuse,
+            "accept" => UnknownIssuer::Accept,
+            other => {
+                let remedy = "write \"refuse\" or \"accept\"";
+                return Err(check.fault("tls.client_crl_unknown_issuer", format!("is `{other}`"), remedy));
+            }
+        };
+        Ok(TlsConfig {
+            certificates: std::iter::once(first).chain(self.sni).map(pair).collect(),
+            min_version,
+            client_certificates,
+            client_ca: check.path(self.client_ca.into()),
+            client_ca_expired: when_expired("tls.client_ca_expired", &self.client_ca_expired, check)?,
+            client_crl: check.optional_path(&self.client_crl),
+            client_crl_expired: when_expired("tls.client_crl_expired", &self.client_crl_expired, check)?,
+            client_crl_unknown_issuer: unknown_issuer,
+            clients: ClientsConfig { accounts: accounts(self.client, check)?, common_name: self.client_common_name },
+            hsts: check.within("tls.hsts_seconds", self.hsts_seconds, 0, MOST_HSTS_SECONDS).map(Duration::from_secs)?,
+            expiry_warning: check
+                .within("tls.expiry_warning_days", self.expiry_warning_days, 0, MOST_WARNING_DAYS)
+                .map(|days| Duration::from_secs(days * 24 * 3600))?,
+        })
+    }
+}
+
+fn when_expired(key: &str, value: &str, check: &Check<'_>) -> Result<WhenExpired, ConfigError> {
+    match value {
+        "warn" => Ok(WhenExpired::Warn),
+        "refuse" => Ok(WhenExpired::Refuse),
+        other => Err(check.fault(key, format!("is `{other}`"), "write \"warn\" or \"refuse\"")),
+    }
+}
+
+/// Accounts by the fingerprint of their certificate, each for one account: of two, which one signs in is anyone's guess.
+fn accounts(clients: Vec<Client>, check: &Check<'_>) -> Result<HashMap<[u8; 32], String>, ConfigError> {
+    let mut accounts = HashMap::<_, String>::new();
+    for client in clients {
+        let digest = fingerprint(&client.sha256).ok_or_else(|| {
+            let remedy = "write the 64 hex digits of `openssl x509 -in FILE -noout -fingerprint -sha256`";
+            check.fault("tls.client.sha256", format!("is `{}`", client.sha256), remedy)
+        })?;
+        if let Some(other) = accounts.get(&digest).filter(|other| **other != client.account) {
+            let problem = format!("gives `{}` to both `{other}` and `{}`", client.sha256, client.account);
+            return Err(check.fault("tls.client.sha256", problem, "leave one of the two entries out"));
+        }
+        accounts.insert(digest, client.account);
+    }
+    Ok(accounts)
+}
+
+/// 32 bytes in hex, with or without the colons that openssl writes.
+fn fingerprint(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
+    let (pairs, rest) = digits.as_chunks::<2>();
+    if !rest.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    pairs.iter().map(byte).collect::<Option<Vec<u8>>>()?.try_into().ok()
+}

@@ -1,0 +1,409 @@
+//! `[[upstream]]`: the services behind the gateway, their servers, and how these are chosen, probed and trusted.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::address::Address;
+use super::check::Check;
+use super::error::ConfigError;
+use super::exposure::SecretExposure;
+use super::section::section;
+use fedgate_core::escape;
+use fedgate_core::request_headers::{AddedHeaders, EntryFault};
+
+/// One protected service.
+#[derive(Debug, Clone)]
+pub struct UpstreamConfig {
+    /// The name routes call it by.
+    pub name: String,
+    /// The servers it runs on; at least one.
+    pub servers: Vec<ServerConfig>,
+    /// Which of them takes a request.
+    pub balance: Balance,
+    /// Whether requests carry the signed assertion.
+    pub assertion: bool,
+    /// Whether the client's `Authorization` header goes on to it.
+    pub forward_authorization: bool,
+    /// Headers of requests that reach it besides those that reach every upstream.
+    pub request_headers: Vec<AddedHeaders>,
+    /// What stands in `Host` of its requests.
+    pub host: HostHeader,
+    /// How long connecting may take, the TLS handshake included.
+    pub connect_timeout: Duration,
+    /// How long the service may be silent.
+    pub read_timeout: Duration,
+    /// How long it may refuse to take bytes.
+    pub write_timeout: Duration,
+    /// How long one request may take, from the choice of a server to the last byte of the answer; none is for ever.
+    pub total_timeout: Option<Duration>,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// Whom to believe, and as whom to appear, where a server speaks TLS.
+    pub tls: UpstreamTlsConfig,
+    /// How servers are probed, if they are.
+    pub health: Option<HealthConfig>,
+    /// When a server that fails is left out for a while.
+    pub ejection: EjectionConfig,
+}
+
+/// What stands in `Host` of the requests to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostHeader {
+    /// What the client asked for, where the hosts that are served are listed; otherwise the server's own name.
+    Listed,
+    /// What the client asked for, whatever that is.
+    Clients,
+    /// The server's own name.
+    Own,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// As it stands in the configuration; logs and metrics call it so.
+    pub name: String,
+    /// Where it is.
+    pub place: Place,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// At an address.
+    Address(Address),
+    /// At every address that a name has.
+    Name {
+        /// The host name.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+/// Which server takes a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in turn.
+    RoundRobin,
+    /// The same one for the same person's record.
+    Consistent,
+}
+
+/// Whom to believe, and as whom to appear, in TLS with a server.
+#[derive(Debug, Clone)]
+pub struct UpstreamTlsConfig {
+    /// PEM file of the authorities that may sign the server's certificate; the system's where there is none.
+    pub ca_file: Option<PathBuf>,
+    /// The name that the certificate must be for, where it is not the server's host.
+    pub server_name: Option<String>,
+    /// The certificate that the gateway shows.
+    pub identity: Option<Identity>,
+}
+
+/// A client certificate.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// PEM file: the certificate, then its chain.
+    pub certificate: PathBuf,
+    /// PEM file: the private key.
+    pub key: PathBuf,
+    /// What becomes of a key that everybody can read.
+    pub exposure: SecretExposure,
+}
+
+/// How servers are probed.
+#[derive(Debug, Clone)]
+pub struct HealthConfig {
+    /// What is asked for; without it a connection is proof enough.
+    pub path: Option<String>,
+    /// How long between two probes of one server.
+    pub interval: Duration,
+    /// How long a probe may take.
+    pub timeout: Duration,
+    /// Failures in a row that take a server out.
+    pub unhealthy_after: u32,
+    /// Successes in a row that take it in again.
+    pub healthy_after: u32,
+}
+
+/// When a server that fails requests is left out for a while.
+#[derive(Debug, Clone)]
+pub struct EjectionConfig {
+    /// Failures in a row that eject; 0 never does.
+    pub failures: u32,
+    /// How long the first time; each further time is twice as long.
+    pub time: Duration,
+    /// The longest time.
+    pub max_time: Duration,
+    /// Largest share of the servers that may be out at once.
+    pub max_percent: u32,
+}
+
+/// Without any, the HIS of this configuration is the one upstream.
+pub(super) fn check(written: Vec<Upstream>, his: &str, check: &Check<'_>) -> Result<Vec<UpstreamConfig>, ConfigError> {
+    let mut upstreams: Vec<UpstreamConfig> = Vec::new();
+    for upstream in if written.is_empty() { vec![Upstream::his(his)] } else { written } {
+        if upstreams.iter().any(|known| known.name == upstream.name()) {
+            return Err(check.fault(
+                "upstream.name",
+                format!("`{}` stands twice", upstream.name()),
+                "give each a name of its own",
+            ));
+        }
+        upstreams.push(upstream.check(check)?);
+    }
+    Ok(upstreams)
+}
+
+/// Most servers of one upstream: choosing among them is a walk over all.
+const MAX_SERVERS: usize = 64;
+/// Most entries of `request_headers`.
+const MAX_ADDED_HEADERS: usize = 256;
+
+section!(Upstream {
+    name: String = String::new(),
+    address: Option<String> = None,
+    servers: Vec<String> = vec![],
+    balance: String = "round-robin".into(),
+    assertion: bool = true,
+    forward_authorization: bool = false,
+    request_headers: Vec<String> = vec![],
+    host: String = "listed".into(),
+    connect_timeout_ms: u64 = 2_000,
+    read_timeout_ms: u64 = 30_000,
+    write_timeout_ms: u64 = 30_000,
+    total_timeout_ms: u64 = 300_000,
+    idle_timeout_ms: u64 = 55_000,
+    tls: Option<Tls> = None,
+    health: Option<Health> = None,
+    ejection: Ejection = Ejection::default(),
+});
+section!(Tls {
+    ca_file: Option<PathBuf> = None,
+    server_name: Option<String> = None,
+    certificate: Option<PathBuf> = None,
+    key: Option<PathBuf> = None,
+});
+section!(Health {
+    path: String = String::new(),
+    interval_ms: u64 = 5_000,
+    timeout_ms: u64 = 2_000,
+    unhealthy_after: u32 = 3,
+    healthy_after: u32 = 2,
+});
+section!(Ejection { failures: u32 = 5, seconds: u64 = 10, max_seconds: u64 = 300, max_percent: u32 = 50 });
+
+impl Upstream {
+    /// The HIS of the same configuration, for where no upstream is named.
+    pub(super) fn his(listen: &str) -> Self {
+        Self { name: "his".into(), address: Some(listen.into()), ..Self::default() }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn check(self, check: &Check<'_>) -> Result<UpstreamConfig, ConfigError> {
+        if self.name.is_empty() {
+            return Err(check.fault("upstream.name", "is missing", "give each a name that routes call it by"));
+        }
+        let key = |key: &str| format!("upstream.{}.{key}", self.name);
+        let servers = self.servers(check)?;
+        let request_headers = self.request_headers(check)?;
+        let balance = match self.balance.as_str() {
+            "round-robin" => Balance::RoundRobin,
+            "consistent" => Balance::Consistent,
+            other => {
+                let remedy = "write \"round-robin\" or \"consistent\"";
+                return Err(check.fault(&key("balance"), format!("is `{other}`"), remedy));
+            }
+        };
+        let host = match self.host.as_str() {
+            "listed" => HostHeader::Listed,
+            "pass" => HostHeader::Clients,
+            "own" => HostHeader::Own,
+            other => {
+                let remedy =
+                    "write \"listed\", \"pass\" or \"own\"; `upstream.tls.server_name` gives a server another name";
+                return Err(check.fault(&key("host"), format!("is `{}`", escape::name(other)), remedy));
+            }
+        };
+        let tls = self.tls.unwrap_or_default();
+        let secure = servers.iter().any(|server| server.tls);
+        let ms = |name: &str, value: u64, least: u64| check.milliseconds(&key(name), value, least);
+        let total = ms("total_timeout_ms", self.total_timeout_ms, 0)?;
+        Ok(UpstreamConfig {
+            servers,
+            balance,
+            assertion: self.assertion,
+            forward_authorization: self.forward_authorization,
+            request_headers,
+            host,
+            connect_timeout: ms("connect_timeout_ms", self.connect_timeout_ms, 1)?,
+            read_timeout: ms("read_timeout_ms", self.read_timeout_ms, 1)?,
+            write_timeout: ms("write_timeout_ms", self.write_timeout_ms, 1)?,
+            total_timeout: (!total.is_zero()).then_some(total),
+            idle_timeout: ms("idle_timeout_ms", self.idle_timeout_ms, 0)?,
+            tls: tls.check(check, &key("tls"), secure)?,
+            health: self.health.map(|health| health.check(check, &key("health"))).transpose()?,
+            ejection: self.ejection.check(check, &key("ejection"))?,
+            name: self.name,
+        })
+    }
+
+    /// What passes besides the list that holds for every upstream.
+    fn request_headers(&self, check: &Check<'_>) -> Result<Vec<AddedHeaders>, ConfigError> {
+        let key = format!("upstream.{}.request_headers", self.name);
+        if self.request_headers.len() > MAX_ADDED_HEADERS {
+            let problem = format!("holds {} entries", self.request_headers.len());
+            return Err(check.fault(&key, problem, format!("write at most {MAX_ADDED_HEADERS}")));
+        }
+        let parse = |entry: &String| {
+            AddedHeaders::parse(entry).map_err(|fault| {
+                let remedy = match fault {
+                    EntryFault::NoName => {
+                        "write names of letters, digits and `-`, or the beginning of names with a `*` at its end"
+                    }
+                    EntryFault::Own if entry.eq_ignore_ascii_case("authorization") => {
+                        "write forward_authorization = true instead"
+                    }
+                    EntryFault::Own => "leave it out: the gateway sets this header itself, or keeps it on this side",
+                };
+                check.fault(&key, format!("holds `{}`", escape::name(entry)), remedy)
+            })
+        };
+        self.request_headers.iter().map(parse).collect()
+    }
+
+    fn servers(&self, check: &Check<'_>) -> Result<Vec<ServerConfig>, ConfigError> {
+        let key = |key: &str| format!("upstream.{}.{key}", self.name);
+        let remedy = "write servers = [\"127.0.0.1:8081\"], or address = \"127.0.0.1:8081\" for a single one";
+        let (key, texts) = match (&self.address, self.servers.as_slice()) {
+            (Some(address), []) => (key("address"), std::slice::from_ref(address)),
+            (None, servers @ [_, ..]) => (key("servers"), servers),
+            (None, []) => return Err(check.fault(&key("servers"), "is missing", remedy)),
+            (Some(_), _) => return Err(check.fault(&key("servers"), "stands beside `address`", remedy)),
+        };
+        if texts.len() > MAX_SERVERS {
+            let problem = format!("names {} servers", texts.len());
+            return Err(check.fault(&key, problem, format!("name at most {MAX_SERVERS}")));
+        }
+        let mut servers: Vec<ServerConfig> = Vec::new();
+        for text in texts {
+            let server = server(check, &key, text)?;
+            if servers.iter().any(|known| known.place == server.place) {
+                return Err(check.fault(&key, format!("names `{text}` twice"), "name each server once"));
+            }
+            servers.push(server);
+        }
+        Ok(servers)
+    }
+}
+
+/// One server: an address or a name with a port, `https://` before it for TLS, or `unix:` and a path.
+fn server(check: &Check<'_>, key: &str, text: &str) -> Result<ServerConfig, ConfigError> {
+    let (tls, plain) = match text.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix("http://").unwrap_or(text)),
+    };
+    let place = match plain.rsplit_once(':') {
+        Some((host, port)) if is_host(host) && !plain.starts_with("unix:") => {
+            Some(host.to_ascii_lowercase()).zip(port.parse().ok().filter(|port| *port != 0))
+        }
+        _ => None,
+    };
+    let place = match (place, tls) {
+        (Some((host, port)), _) => Place::Name { host, port },
+        (None, false) => Place::Address(check.address(key, text)?),
+        (None, true) => plain.parse().map(|address| Place::Address(Address::Tcp(address))).map_err(|_| {
+            check.fault(key, format!("holds `{text}`"), "write https://host:port, or https://[::1]:8443 for IPv6")
+        })?,
+    };
+    Ok(ServerConfig { name: text.to_owned(), place, tls })
+}
+
+/// A host name (RFC 1123): it has a letter, or it would be an address.
+fn is_host(text: &str) -> bool {
+    let label = |label: &str| {
+        matches!(label.len(), 1..=63)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    text.len() <= 253 && text.bytes().any(|byte| byte.is_ascii_alphabetic()) && text.split('.').all(label)
+}
+
+impl Tls {
+    fn check(self, check: &Check<'_>, key: &str, secure: bool) -> Result<UpstreamTlsConfig, ConfigError> {
+        let named = self.ca_file.is_some() || self.server_name.is_some() || self.certificate.is_some();
+        if named && !secure {
+            return Err(check.fault(key, "has no effect", "write https:// before the servers that speak TLS"));
+        }
+        if let Some(name) = &self.server_name
+            && !is_host(name)
+            && name.parse::<std::net::IpAddr>().is_err()
+        {
+            let remedy = "write the name or address that stands in the server's certificate";
+            return Err(check.fault(&format!("{key}.server_name"), format!("is `{name}`"), remedy));
+        }
+        let identity = match (self.certificate, self.key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => {
+                let exposure = check.exposure;
+                Some(Identity { certificate: check.path(certificate), key: check.path(key), exposure })
+            }
+            _ => return Err(check.fault(key, "names one of `certificate` and `key`", "name both, or neither")),
+        };
+        Ok(UpstreamTlsConfig {
+            ca_file: self.ca_file.map(|path| check.path(path)),
+            server_name: self.server_name,
+            identity,
+        })
+    }
+}
+
+impl Health {
+    fn check(self, check: &Check<'_>, key: &str) -> Result<HealthConfig, ConfigError> {
+        let key = |name: &str| format!("{key}.{name}");
+        let path = (!self.path.is_empty()).then_some(self.path);
+        if let Some(path) = &path
+            && (!path.starts_with('/') || path.bytes().any(|byte| !byte.is_ascii_graphic()))
+        {
+            let remedy = "write a path such as \"/\", or \"\" to only connect";
+            return Err(check.fault(&key("path"), format!("is `{}`", path.escape_debug()), remedy));
+        }
+        check.at_least(&key("unhealthy_after"), self.unhealthy_after.into(), 1)?;
+        check.at_least(&key("healthy_after"), self.healthy_after.into(), 1)?;
+        Ok(HealthConfig {
+            path,
+            interval: check.milliseconds(&key("interval_ms"), self.interval_ms, 10)?,
+            timeout: check.milliseconds(&key("timeout_ms"), self.timeout_ms, 1)?,
+            unhealthy_after: self.unhealthy_after,
+            healthy_after: self.healthy_after,
+        })
+    }
+}
+
+impl Ejection {
+    fn check(&self, check: &Check<'_>, key: &str) -> Result<EjectionConfig, ConfigError> {
+        let key = |name: &str| format!("{key}.{name}");
+        if self.max_percent > 100 {
+            return Err(check.fault(&key("max_percent"), format!("is {}", self.max_percent), "write at most 100"));
+        }
+        let time: Duration = check.seconds(&key("seconds"), self.seconds, 1)?;
+        let max_time = check.seconds(&key("max_seconds"), self.max_seconds, self.seconds)?;
+        Ok(EjectionConfig { failures: self.failures, time, max_time, max_percent: self.max_percent })
+    }
+}
+
+/// Every key of these sections, for the test that holds the example against them.
+#[cfg(test)]
+pub(super) fn keys() -> Vec<&'static str> {
+    let keys = [Upstream::KEYS, Tls::KEYS, Health::KEYS, Ejection::KEYS].concat();
+    // Sections of their own are no keys.
+    keys.into_iter().filter(|key| !["tls", "health", "ejection"].contains(key)).collect()
+}

@@ -1,0 +1,116 @@
+//! What of a valid configuration is worth a word to the operator.
+//!
+//! The one rule: a warning is one line that names what it is about, its key and a remedy, and stops nothing.
+
+use std::path::Path;
+
+use super::exposure::is_loose;
+use super::{AllowedOrigins, Config};
+use fedgate_core::request_headers::AddedHeaders;
+
+impl Config {
+    /// What is worth a word to the operator, and no fault: one line each, naming file, key and remedy.
+    pub fn warnings(&self) -> Vec<String> {
+        let own =
+            self.tls.certificates.iter().map(|pair| ("tls", &pair.key)).filter(|_| !self.gateway.listen.is_empty());
+        let identities = self.upstreams.iter().filter_map(|upstream| upstream.tls.identity.as_ref());
+        let keys = own.chain(identities.map(|identity| ("upstream.tls", &identity.key)));
+        let open = self.loose_secrets().into_iter().chain(keys.filter_map(|(key, path)| loose(key, path)));
+        let undefended = (!self.cors.refuses_foreign).then(|| {
+            "`cors.refuse_foreign_writes` is false: any web page can write with the password that a browser holds; leave the \
+             key out, and name in `cors.own_origins` what is yours"
+                .to_owned()
+        });
+        let counted = self.authentication.hasher_queue_is_counted.then(|| {
+            let file = self.file.display();
+            format!(
+                "{file}: `authentication.hasher_queue` counts verifications, of which one may cost as much as thirty others; \
+                 it is taken for {} ms of work; write `authentication.hasher_queue_ms` instead",
+                self.authentication.hasher_queue.as_millis()
+            )
+        });
+        open.chain(self.unknown_names())
+            .chain(undefended)
+            .chain(counted)
+            .chain(self.identity_headers())
+            .chain(self.unreadable_portals())
+            .collect()
+    }
+
+    /// Variables of the environment that mean nothing.
+    pub fn unknown_names(&self) -> Vec<String> {
+        let told = self.unknown_variables.iter().map(|variable| {
+            format!(
+                "environment: `{variable}` means nothing to fedgate: it overrides no section of the configuration; correct its \
+                 name, or unset it"
+            )
+        });
+        told.collect()
+    }
+
+    /// Secrets of this program that others may write, or that everybody may read: not those that only the gateway has.
+    pub fn loose_secrets(&self) -> Vec<String> {
+        self.secret_files.iter().filter_map(|(key, path)| loose(key, path)).collect()
+    }
+
+    /// Names that services believe, and that an operator lets clients say.
+    fn identity_headers(&self) -> impl Iterator<Item = String> {
+        self.upstreams.iter().flat_map(|upstream| {
+            let warn = |added: &AddedHeaders| {
+                let identity = added.identity()?;
+                let key = format!("{}: `upstream.{}.request_headers`", self.file.display(), upstream.name);
+                Some(match added {
+                    AddedHeaders::Name(_) => format!(
+                        "{key} lets clients send `{identity}`, by which services are known to learn who calls, from where or \
+                         for what: anybody may write it; leave it out unless this upstream takes it for a client's own word"
+                    ),
+                    AddedHeaders::Prefix(prefix) => format!(
+                        "{key} has `{prefix}*`, which reaches names such as `{identity}`, by which services are known to learn \
+                         who calls, from where or for what; those that are known stay out, others do not: write out the names \
+                         that are needed"
+                    ),
+                })
+            };
+            upstream.request_headers.iter().filter_map(warn)
+        })
+    }
+
+    /// Defaults that leave open what Thalamus does, and that an operator may want to close: one line each. That nothing was
+    /// changed is no news to a program that starts, so `fedgate check` alone tells it.
+    pub fn open_defaults(&self) -> Vec<String> {
+        let is_open = self.cors.allowed == AllowedOrigins::Any && self.cors.credentials == AllowedOrigins::Any;
+        let any_page = is_open.then(|| {
+            let file = self.file.display();
+            format!(
+                "{file}: `cors.allowed_origins` holds \"*\": any web page that somebody here opens can try passwords, and read \
+                 what a right one brings; name your portals in it, or in `cors.credential_origins` those that may send \
+                 passwords (`[]`: none)"
+            )
+        });
+        any_page.into_iter().collect()
+    }
+
+    /// Origins whose pages may send passwords and read no answer.
+    fn unreadable_portals(&self) -> impl Iterator<Item = String> {
+        let AllowedOrigins::Only(credentials) = &self.cors.credentials else { return Vec::new().into_iter() };
+        let unreadable = credentials.iter().filter(|origin| !self.cors.allowed.allows(origin));
+        let warnings: Vec<_> = unreadable
+            .map(|origin| {
+                format!(
+                    "{}: `cors.credential_origins` holds `{origin}`, whose pages may read nothing; name it in \
+                     `cors.allowed_origins`, too",
+                    self.file.display()
+                )
+            })
+            .collect();
+        warnings.into_iter()
+    }
+}
+
+fn loose(key: &str, path: &Path) -> Option<String> {
+    let path = is_loose(path).then(|| path.display())?;
+    Some(format!(
+        "{path}: others than its owner may write this secret of `{key}`, or everybody may read it; give it to the user that runs \
+         this, and chmod 600 {path} (640, where a group shares it)"
+    ))
+}

@@ -1,0 +1,232 @@
+//! PostgreSQL: a pool for requests, and single sessions for LISTEN.
+//!
+//! The one rule: nothing waits without a bound, for a connection, a statement, or a peer that has vanished.
+//! Both ways of connecting share one [`ServerRoute`]: one connection string, one TLS setting, one set of bounds, and one
+//! server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
+use deadpool_postgres::ClientWrapper;
+use rustls::ClientConfig;
+use tokio_postgres::{Connection, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::hosts::HostList;
+use super::route::{ServerRoute, TlsStream, WantedServer};
+use super::trust::server_verifier;
+use super::{DbError, SessionPool};
+use crate::config::{ConnectionString, PostgresConfig};
+
+/// How long one of several hosts may take to connect and to answer, where the connection string names no other bound.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same of the only host, for which nobody else waits.
+const ONLY_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a request waits for a free connection.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the server works on one statement.
+const STATEMENT_TIMEOUT_MS: u32 = 10_000;
+/// How long sent bytes may stay unacknowledged before the peer counts as gone.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that says nothing is probed after the first time, then each second; after three probes its peer is gone.
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(1);
+const KEEPALIVES_RETRIES: u32 = 3;
+
+/// A pool of sessions with one server.
+pub type Pool = managed::Pool<SessionManager>;
+/// A session of the pool.
+pub type Client = Object<SessionManager>;
+
+/// Opens the sessions of a pool, on one route.
+pub struct SessionManager(Arc<ServerRoute>);
+
+impl SessionManager {
+    /// The way to the server.
+    pub fn route(&self) -> &Arc<ServerRoute> {
+        &self.0
+    }
+}
+
+impl managed::Manager for SessionManager {
+    type Type = ClientWrapper;
+    type Error = DbError;
+
+    async fn create(&self) -> Result<ClientWrapper, DbError> {
+        // In a box: connecting takes much more room than asking, and every request that may have to would carry it.
+        Box::pin(self.0.open()).await
+    }
+
+    async fn recycle(&self, session: &mut ClientWrapper, _: &Metrics) -> RecycleResult<DbError> {
+        if session.is_closed() { Err(RecycleError::message("the session has ended")) } else { Ok(()) }
+    }
+}
+
+/// Makes the pool; connections are opened when they are needed, and replaced when they have died.
+///
+/// # Errors
+/// [`DbError::Settings`]: the connection string or the certificate file cannot be used.
+pub fn pool(config: &PostgresConfig) -> Result<SessionPool, DbError> {
+    let settings = settings(config)?;
+    pool_on(route_to(WantedServer::by(&config.uri, &settings), settings, config)?, config.pool_size)
+}
+
+/// A pool on a route that is there; pools on one route are with one server.
+///
+/// # Errors
+/// [`DbError::Settings`]: no pool can be so large.
+pub fn pool_on(route: Arc<ServerRoute>, size: usize) -> Result<SessionPool, DbError> {
+    // Connecting has its bounds in the route, one for each host.
+    let pool = Pool::builder(SessionManager(route))
+        .max_size(size)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(WAIT_TIMEOUT))
+        .build()
+        .map_err(|error| DbError::Settings { key: "pool_size", problem: error.to_string() })?;
+    Ok(SessionPool::new(pool))
+}
+
+/// The way to the primary, whatever else the connection string would take.
+///
+/// # Errors
+/// [`DbError::Settings`] as for [`pool`].
+pub fn route_to_primary(config: &PostgresConfig) -> Result<Arc<ServerRoute>, DbError> {
+    route_to(WantedServer::Primary, settings(config)?, config)
+}
+
+fn route_to(
+    wanted: WantedServer,
+    settings: tokio_postgres::Config,
+    config: &PostgresConfig,
+) -> Result<Arc<ServerRoute>, DbError> {
+    let named = settings.get_connect_timeout().copied().filter(|_| config.uri.contains("connect_timeout"));
+    let usual = |hosts: &HostList| if hosts.are_several() { CONNECT_TIMEOUT } else { ONLY_CONNECT_TIMEOUT };
+    ServerRoute::new(settings, tls(config)?, wanted, |hosts| named.unwrap_or_else(|| usual(hosts))).map(Arc::new)
+}
+
+/// What the operator should know of a connection string that is right: a default that was another once.
+pub fn note(config: &PostgresConfig) -> Option<&'static str> {
+    let is_usual = settings(config).is_ok_and(|settings| WantedServer::is_usual_of_several(&config.uri, &settings));
+    is_usual.then_some(
+        "of the hosts in `store.uri` the one that takes writes is used, as with target_session_attrs=read-write; \
+         target_session_attrs=any lets fedhis read from a standby while none does",
+    )
+}
+
+/// Opens a session of its own; the caller polls the connection.
+///
+/// # Errors
+/// [`DbError::Settings`] as for [`pool`]; [`DbError::Unavailable`] when the server cannot be reached.
+pub async fn connect(
+    config: &PostgresConfig,
+) -> Result<(tokio_postgres::Client, Connection<Socket, TlsStream>), DbError> {
+    let settings = settings(config)?;
+    let reached = route_to(WantedServer::by(&config.uri, &settings), settings, config)?.reach().await?;
+    Ok((reached.client, reached.connection))
+}
+
+/// The connection string, completed by the password and the bounds it does not name.
+fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> {
+    let mut settings = read(config)?.settings;
+    if let (None, Some(password)) = (settings.get_password(), &config.password) {
+        settings.password(password.expose());
+    }
+    if settings.get_connect_timeout().is_none() {
+        settings.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if settings.get_tcp_user_timeout().is_none() {
+        settings.tcp_user_timeout(TCP_USER_TIMEOUT);
+    }
+    if !config.uri.contains("keepalives_idle") {
+        settings.keepalives_idle(KEEPALIVES_IDLE);
+    }
+    if settings.get_keepalives_interval().is_none() {
+        settings.keepalives_interval(KEEPALIVES_INTERVAL);
+    }
+    if settings.get_keepalives_retries().is_none() {
+        settings.keepalives_retries(KEEPALIVES_RETRIES);
+    }
+    if settings.get_application_name().is_none() {
+        settings.application_name(config.application);
+    }
+    let options = settings.get_options().unwrap_or_default();
+    if !options.contains("statement_timeout") {
+        settings.options(format!("{options} -c statement_timeout={STATEMENT_TIMEOUT_MS}").trim_start());
+    }
+    let options = settings.get_options().unwrap_or_default();
+    if !options.contains("lock_timeout") && !config.lock_timeout.is_zero() {
+        let lock_timeout_ms = config.lock_timeout.as_millis();
+        settings.options(format!("{options} -c lock_timeout={lock_timeout_ms}").trim_start());
+    }
+    // Whatever the role or the database has: writers of accounts meet in one row, and a later snapshot than that of the first
+    // statement must be theirs. What a session asks for as it begins goes before what a role has.
+    let options = settings.get_options().unwrap_or_default();
+    settings.options(format!("{options} -c default_transaction_isolation=read\\ committed").trim_start());
+    Ok(settings)
+}
+
+pub(super) fn tls(config: &PostgresConfig) -> Result<MakeRustlsConnect, DbError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = server_verifier(config, &read(config)?, Arc::clone(&provider))?;
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| DbError::Settings { key: "uri", problem: error.to_string() })?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(client))
+}
+
+/// The connection string.
+fn read(config: &PostgresConfig) -> Result<ConnectionString, DbError> {
+    ConnectionString::parse(&config.uri).map_err(|problem| DbError::Settings { key: "uri", problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings_of(uri: &str) -> tokio_postgres::Config {
+        let config = PostgresConfig {
+            uri: uri.to_owned(),
+            password: None,
+            ca_file: None,
+            pool_size: 1,
+            lock_timeout: Duration::from_millis(2000),
+            application: "fedgate check",
+        };
+        settings(&config).unwrap()
+    }
+
+    #[test]
+    fn a_peer_that_has_vanished_is_given_up_within_seconds_unless_the_connection_string_says_otherwise() {
+        let probes = |of: &tokio_postgres::Config| {
+            let seconds = |time: Duration| time.as_secs();
+            let timeout = [of.get_connect_timeout(), of.get_tcp_user_timeout()].map(|time| time.copied().map(seconds));
+            (
+                timeout,
+                seconds(of.get_keepalives_idle()),
+                of.get_keepalives_interval().map(seconds),
+                of.get_keepalives_retries(),
+            )
+        };
+        let usual = settings_of("postgres://u@127.0.0.1/d");
+        assert!(usual.get_keepalives(), "idle connections are probed");
+        assert_eq!(probes(&usual), ([Some(2), Some(5)], 5, Some(1), Some(3)));
+        assert_eq!(
+            usual.get_options(),
+            Some("-c statement_timeout=10000 -c lock_timeout=2000 -c default_transaction_isolation=read\\ committed")
+        );
+        let named = settings_of(
+            "postgres://u@127.0.0.1/d?connect_timeout=9&tcp_user_timeout=11&keepalives_idle=12&keepalives_interval=13\
+             &keepalives_retries=14&options=-c%20statement_timeout%3D1%20-c%20lock_timeout%3D3",
+        );
+        assert_eq!(probes(&named), ([Some(9), Some(11)], 12, Some(13), Some(14)));
+        assert_eq!(
+            named.get_options(),
+            Some("-c statement_timeout=1 -c lock_timeout=3 -c default_transaction_isolation=read\\ committed")
+        );
+    }
+}

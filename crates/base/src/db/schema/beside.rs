@@ -1,0 +1,78 @@
+//! Whether a Thalamus still uses the database that it made: what it leaves there.
+//!
+//! The one rule: a trace is told as what it is. A password that no program of ours has set was set by a Thalamus, or by some
+//! other program; a session without a name is opened as a Thalamus opens them. Where nothing is found, nothing is claimed: a
+//! Thalamus that is only read from leaves no trace.
+//!
+//! Called by the migration and the check, which tell the operator.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::super::{Database, DbError, WaitReason};
+use fedgate_core::escape;
+
+/// What a Thalamus, or another program that writes accounts, has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramBeside {
+    /// Passwords that were set by no program of ours since the migration, if one was within the last 30 days.
+    passwords: i64,
+    /// When the last of them was set (UTC), and by which user of the database.
+    last: Option<(String, String)>,
+    /// Sessions on this database that have no name.
+    sessions: i64,
+}
+
+impl fmt::Display for ProgramBeside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { passwords, last, sessions } = self;
+        if let Some((day, user)) = last {
+            let were = if *passwords == 1 { "password was" } else { "passwords were" };
+            let user = escape::name(user);
+            write!(
+                f,
+                "{passwords} {were} set past fedgate since the migration, the last on {day} by database user `{user}`"
+            )?;
+        }
+        if *sessions > 0 {
+            let are = if *sessions == 1 { "session without a name is" } else { "sessions without a name are" };
+            let before = if last.is_some() { ", and " } else { "" };
+            write!(f, "{before}{sessions} {are} open on this database")?;
+        }
+        f.write_str(": a Thalamus that is still in use does that")
+    }
+}
+
+/// Looks for a program beside ours, for at most `patience`; none where nothing is found, or may be seen.
+///
+/// # Errors
+/// The database is away, or refuses.
+pub async fn program_beside(database: &Database, patience: Duration) -> Result<Option<ProgramBeside>, DbError> {
+    // A Thalamus has no embedded store.
+    let Database::Postgres(pool) = database else { return Ok(None) };
+    let mut session = pool.get().await?.without_limit();
+    let transaction = session.transaction().await?;
+    transaction.batch_execute(&format!("SET LOCAL statement_timeout = {}", patience.as_millis())).await?;
+    let row = match transaction.query_one(TRACES, &[]).await {
+        Ok(row) => row,
+        Err(error) if error.is_forbidden() || error.waited_for() == Some(WaitReason::Statement) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let (day, user): (Option<String>, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
+    let found = ProgramBeside { passwords: row.try_get(0)?, last: day.zip(user), sessions: row.try_get(3)? };
+    Ok((found.last.is_some() || found.sessions > 0).then_some(found))
+}
+
+// psql is an operator's hand. psycopg2 gives its sessions no name, as Thalamus uses it.
+const TRACES: &str = "
+    WITH outside AS (
+        SELECT at, database_user FROM fedgate_account_events
+        WHERE via = 'outside' AND password IN ('set', 'changed') AND application <> 'psql'
+    ), last AS (
+        SELECT at, database_user FROM outside WHERE at > now() - interval '30 days' ORDER BY at DESC LIMIT 1
+    )
+    SELECT (SELECT count(*) FROM outside),
+        (SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD') FROM last), (SELECT database_user::text FROM last),
+        (SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = '' AND pid <> pg_backend_pid()
+           AND coalesce(backend_type, 'client backend') = 'client backend')";

@@ -1,0 +1,376 @@
+//! SQLite: one writer and a few readers over one file, on the blocking pool.
+//!
+//! The one rule: an acknowledged write is on the disk (WAL with `synchronous=FULL`). Gateway and HIS, two processes,
+//! open the same file; SQLite's own locks keep them apart, and a gate (`gate.rs`) lets them take turns. Nothing waits without a bound, for its turn or for a lock, and nothing is
+//! worked on for a caller that is gone: each work is asked for that as it runs, and no other work is.
+//!
+//! An open file lives on when another takes its name (`mv` and `cp` of a backup), and what is written to it then is gone
+//! with the process. So the name is looked at with every read and write, and nothing is answered from a file that lost it.
+
+use std::fs::{OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags, Transaction};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::gate::{WriteGate, private_mode};
+use super::place::unopened;
+use super::{Cause, DbError, NoTurn, foreign};
+
+/// Readers at a time; more wait for their turn.
+pub const READERS: usize = 4;
+/// How long a reader or writer waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a reader may take, as long as PostgreSQL gives a statement.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+/// How many operations of SQLite's machine lie between two looks at whether the work is still wanted.
+const OPERATIONS: i32 = 200;
+/// How long opening waits for another process that opens the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a closing waits for what runs, and its checkpoint for readers of other processes.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Prepared statements kept per connection.
+const CACHED_STATEMENTS: usize = 64;
+
+/// A handle to the embedded store; clones share it.
+#[derive(Clone)]
+pub struct Sqlite(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    file: Identity,
+    gate: WriteGate,
+    /// None: the store is closed.
+    writer: Arc<AsyncMutex<Option<Connection>>>,
+    idle_readers: Mutex<Vec<Connection>>,
+    readers: Arc<Semaphore>,
+}
+
+impl Sqlite {
+    /// Opens the file, creating it (mode 0600) where there is none. A write waits for the lock of another process for at most
+    /// `lock_timeout`.
+    ///
+    /// # Errors
+    /// The file cannot be created, is no database, is another program's, or stays locked.
+    pub async fn open(path: &Path, lock_timeout: Duration) -> Result<Self, DbError> {
+        // SQLite would read a relative `file:…` as a URI, and open another file than the one that is looked at here.
+        let path = std::path::absolute(path).map_err(unavailable)?;
+        blocking(move || {
+            create_private(&path)?;
+            let file = Identity::of(&path).map_err(unavailable)?;
+            let writer = plain_connection(&path).map_err(|error| unopened(&path, error))?;
+            foreign::refuse_file(&writer, &path)?;
+            set_up(&writer).map_err(|error| unopened(&path, error))?;
+            // The gate is what waits for the lock.
+            writer.busy_timeout(Duration::ZERO)?;
+            let gate = WriteGate::beside(&path, lock_timeout);
+            let writer = Arc::new(AsyncMutex::new(Some(writer)));
+            let readers = Arc::new(Semaphore::new(READERS));
+            let inner = Inner { path, file, gate, writer, idle_readers: Mutex::default(), readers };
+            inner.check_name()?;
+            Ok(Self(Arc::new(inner)))
+        })
+        .await
+    }
+
+    /// Runs `work` on a reading connection, for as long as it is waited for.
+    ///
+    /// # Errors
+    /// What `work` reports, or that no connection could be had, or that it took too long.
+    pub async fn read<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.read_with((), work).await
+    }
+
+    /// As [`Sqlite::read`]; `turn` is dropped when the work has ended.
+    ///
+    /// # Errors
+    /// See [`Sqlite::read`].
+    pub async fn read_with<T, F>(&self, turn: impl Send + 'static, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let inner = Arc::clone(&self.0);
+        let free =
+            timeout(TURN_TIMEOUT, Arc::clone(&inner.readers).acquire_owned()).await.map_err(|_| NoTurn::OfAll)?;
+        let permit = free.map_err(unavailable)?;
+        let (wanted, _waiting) = Wanted::until(Some(Instant::now() + READ_LIMIT));
+        blocking(move || {
+            let _held = (permit, turn);
+            inner.check_name()?;
+            let idle = inner.idle().pop();
+            let mut reader = match idle {
+                Some(reader) => reader,
+                None => {
+                    let reader = connection(&inner.path)?;
+                    reader.pragma_update(None, "query_only", true)?;
+                    reader
+                }
+            };
+            // One that fails or is broken off is closed.
+            let answer = wanted.run(&mut reader, |reader| Ok(work(reader)?))?;
+            inner.check_name()?;
+            inner.idle().push(reader);
+            Ok(answer)
+        })
+        .await
+    }
+
+    /// Runs `work` in a write transaction; it is committed when `work` succeeds and rolled back otherwise.
+    ///
+    /// # Errors
+    /// What `work` reports, or that the commit failed, or cannot be found by who opens the file next.
+    pub async fn write<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.write_with((), work).await
+    }
+
+    /// As [`Sqlite::write`]; `turn` is dropped when the work has ended.
+    ///
+    /// # Errors
+    /// See [`Sqlite::write`].
+    pub async fn write_with<T, F>(&self, turn: impl Send + 'static, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let free = timeout(TURN_TIMEOUT, Arc::clone(&self.0.writer).lock_owned()).await;
+        let mut writer = free.map_err(|_| NoTurn::OfAll)?;
+        let inner = Arc::clone(&self.0);
+        let (wanted, _waiting) = Wanted::until(None);
+        let is_abandoned = Arc::clone(&wanted.is_abandoned);
+        blocking(move || {
+            let _turn = turn;
+            inner.check_name()?;
+            let writer = writer.as_mut().ok_or_else(|| unavailable("the store is closed"))?;
+            let answer = wanted.run(writer, |writer| {
+                let transaction = inner.gate.begin(writer, || is_abandoned.load(Ordering::Relaxed))?;
+                let answer = work(&transaction)?;
+                transaction.commit()?;
+                Ok(answer)
+            })?;
+            inner.check_name()?;
+            Ok(answer)
+        })
+        .await
+    }
+}
+
+impl Sqlite {
+    /// Closes the store at the end of a program, for all who share it: the file alone then holds everything that was written,
+    /// unless another process has it open still; the last one to close sees to it. Waits for what runs, within bounds.
+    pub fn close(&self) {
+        let (inner, deadline) = (&self.0, Instant::now() + CLOSE_TIMEOUT);
+        let readers = u32::try_from(READERS).unwrap_or(u32::MAX);
+        let ended = until(deadline, || inner.readers.try_acquire_many(readers).ok());
+        inner.readers.close();
+        inner.idle().clear();
+        let Some(writer) = until(deadline, || inner.writer.try_lock().ok()).and_then(|mut writer| writer.take()) else {
+            tracing::warn!(
+                "the store is in use still, and is not closed: what was written last is in the `-wal` beside it"
+            );
+            return;
+        };
+        drop(ended);
+        let path = inner.path.display();
+        match checkpoint(&writer) {
+            Ok(WalRest::Nothing) => {}
+            Ok(WalRest::Held) => tracing::warn!(
+                "another process reads the store still: what was written last stays in `{path}-wal`, which belongs to `{path}`"
+            ),
+            Err(error) => {
+                tracing::warn!("what was written last stays in `{path}-wal`, which belongs to `{path}`: {error}");
+            }
+        }
+    }
+}
+
+/// Asks again and again until there is an answer, or until the deadline.
+fn until<T>(deadline: Instant, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    loop {
+        match ask() {
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            answer => return answer,
+        }
+    }
+}
+
+/// What a WAL holds after a checkpoint that the file does not.
+#[derive(Debug, PartialEq, Eq)]
+enum WalRest {
+    Nothing,
+    /// Something, as a reader of another process is in the way.
+    Held,
+}
+
+/// Moves what the WAL holds into the file, as far as no reader of another process is in the way.
+fn checkpoint(writer: &Connection) -> Result<WalRest, rusqlite::Error> {
+    writer.busy_timeout(CHECKPOINT_TIMEOUT)?;
+    // SQLite reports a checkpoint that had to stop in its first column, not as an error.
+    let is_held: bool = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(if is_held { WalRest::Held } else { WalRest::Nothing })
+}
+
+impl Inner {
+    /// Whether the file that was opened still has its name.
+    fn check_name(&self) -> Result<(), DbError> {
+        let path = self.path.display();
+        match Identity::of(&self.path) {
+            Ok(file) if file == self.file => Ok(()),
+            Ok(_) => Err(unavailable(format!(
+                "`{path}` was replaced while it was open; stop all who opened it, remove the `-wal` and `-shm` beside it, and start them"
+            ))),
+            Err(error) => Err(unavailable(format!("`{path}` cannot be found any more ({error})"))),
+        }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether somebody still waits for a work, and how long it may take.
+struct Wanted {
+    is_abandoned: Arc<AtomicBool>,
+    deadline: Option<Instant>,
+}
+
+/// Whoever waits for a work; dropped with the future that does.
+struct Waiting(Arc<AtomicBool>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Wanted {
+    fn until(deadline: Option<Instant>) -> (Self, Waiting) {
+        let is_abandoned = Arc::new(AtomicBool::new(false));
+        (Self { is_abandoned: Arc::clone(&is_abandoned), deadline }, Waiting(is_abandoned))
+    }
+
+    /// Runs a work, and breaks it off when it is not wanted any more. The look is the work's own and is gone with it: unlike
+    /// `sqlite3_interrupt`, it cannot hit what the connection does next.
+    fn run<T>(
+        self,
+        connection: &mut Connection,
+        work: impl FnOnce(&mut Connection) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
+        let Self { is_abandoned, deadline } = self;
+        if is_abandoned.load(Ordering::Relaxed) {
+            return Err(unavailable("nobody waits for it any more"));
+        }
+        let is_over =
+            move || is_abandoned.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| Instant::now() > deadline);
+        connection.progress_handler(OPERATIONS, Some(is_over))?;
+        let answer = work(connection);
+        connection.progress_handler(0, None::<fn() -> bool>)?;
+        answer
+    }
+}
+
+/// Which file a name leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+}
+
+fn unavailable(error: impl Into<Cause>) -> DbError {
+    DbError::Unavailable(error.into())
+}
+
+async fn blocking<T, F>(work: F) -> Result<T, DbError>
+where
+    F: FnOnce() -> Result<T, DbError> + Send + 'static,
+    T: Send + 'static,
+{
+    spawn_blocking(work).await.map_err(|unfinished| match unfinished.is_cancelled() {
+        // It was not begun when the runtime ended.
+        true => DbError::Unavailable(NoTurn::Stopping.into()),
+        false => DbError::Failed(unfinished.into()),
+    })?
+}
+
+/// Creates the file without a right for others: SQLite gives its WAL the same mode.
+fn create_private(path: &Path) -> Result<(), DbError> {
+    let mode = private_mode(path);
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    // Whatever the mask says: a group that shares the directory shares the store.
+    match made.and_then(|file| file.set_permissions(Permissions::from_mode(mode))) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(DbError::Settings {
+            key: "path",
+            problem: format!(
+                "names `{}`, which cannot be created ({error}); name a file in a directory that exists and that this user may write",
+                path.display()
+            ),
+        }),
+    }
+}
+
+fn connection(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let connection = plain_connection(path)?;
+    set_up(&connection)?;
+    Ok(connection)
+}
+
+/// One that changes nothing of the file.
+pub(super) fn plain_connection(path: &Path) -> Result<Connection, rusqlite::Error> {
+    // It is there: one that was taken away meanwhile is not made anew.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    Ok(connection)
+}
+
+fn set_up(connection: &Connection) -> Result<(), rusqlite::Error> {
+    into_wal(connection)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)
+}
+
+/// Switches to WAL; two processes that open a new file at once may collide here, which SQLite does not wait out.
+fn into_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
+    const ATTEMPTS: u32 = 50;
+    let mut attempt = 0;
+    loop {
+        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())) {
+            Err(error)
+                if attempt < ATTEMPTS && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) =>
+            {
+                attempt += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,17 @@
+//! What both programs share: configuration, databases and their schema, files, clocks, and the operator's log.
+//!
+//! The one rule: nothing here knows HTTP, who calls, or what is decided.
+
+pub mod config;
+pub mod db;
+pub mod log;
+pub mod pem;
+pub mod regular;
+pub mod disk;
+pub mod moment;
+pub mod parent;
+pub mod descriptors;
+pub mod threads;
+pub mod dumps;
+pub mod ports;
+pub mod arguments;

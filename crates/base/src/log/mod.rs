@@ -1,0 +1,174 @@
+//! The operator's log on stderr, and how much of it: `FEDGATE_LOG`.
+//!
+//! The one rule: a setting that cannot be read is refused. One that silenced errors would be noticed when they are needed.
+
+mod cause;
+mod libraries;
+mod stderr;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::env::VarError;
+
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+use fedgate_core::escape;
+
+pub use cause::with_causes;
+use stderr::Lines;
+pub use stderr::lost;
+
+/// Libraries tell in detail what passes through them, secrets among it: of them, warnings alone.
+const LIBRARIES: &str = "pingora=warn,pingora_proxy=error,h2=warn,hyper=warn,hyper_util=warn,\
+                         axum=warn,tower=warn,rustls=warn,tokio_rustls=warn,tokio_postgres=warn,deadpool_postgres=warn,\
+                         mio=warn,notify=warn,moka=warn,hickory_proto=warn,hickory_resolver=warn";
+
+/// What is told in whatever detail is asked for; of everything else no details, which may be a caller's password.
+const OWN: [&str; 2] = ["fedgate", "fedhis"];
+
+/// What is logged unless something is said.
+const DEFAULT: &str = "info";
+
+/// Why there is no log as `FEDGATE_LOG` says.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// The variable holds something else than levels and `target=level`.
+    #[error(
+        "FEDGATE_LOG: `{0}` is neither a level nor `target=level`; it takes error, warn, info, debug, trace or off, for \
+         all or for one target (`fedgate=debug`), several separated by commas"
+    )]
+    Setting(String),
+    /// The operating system gives no thread to write it.
+    #[error("there is no thread for the log ({0})")]
+    Thread(#[from] std::io::Error),
+}
+
+/// The log, until the program ends: what is still to be written is then waited for, a second at most.
+#[must_use]
+pub struct Log(Lines);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
+}
+
+/// Sends the operator's log to stderr, as `FEDGATE_LOG` says.
+///
+/// # Errors
+/// See [`LogError`].
+pub fn log_to_stderr() -> Result<Log, LogError> {
+    let wanted = match std::env::var("FEDGATE_LOG") {
+        Ok(wanted) => wanted,
+        Err(VarError::NotPresent) => String::new(),
+        Err(VarError::NotUnicode(wanted)) => return Err(LogError::Setting(wanted.to_string_lossy().into_owned())),
+    };
+    let wanted = match wanted.trim() {
+        "" => DEFAULT.to_owned(),
+        wanted => directives(wanted)?,
+    };
+    // What comes later counts: a library is heard of in detail by who names it, and only so.
+    let filter = EnvFilter::new(format!("{LIBRARIES},{wanted}"));
+    let lines = Lines::start(std::io::stderr())?;
+    let log = Log(lines.clone());
+    let log_lines = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_env_filter(filter)
+        .with_writer(move || lines.clone())
+        .with_target(false)
+        .finish();
+    let _ = tracing::subscriber::set_global_default(log_lines);
+    libraries::listen();
+    // As everything else: the reader of stderr may stand still, and whoever panics goes on (`gateway/supervise.rs`).
+    std::panic::set_hook(Box::new(|fault| {
+        let backtrace = Backtrace::capture();
+        let place = fault.location().map(ToString::to_string).unwrap_or_default();
+        let fault = fault.payload_as_str().unwrap_or("no text");
+        match backtrace.status() {
+            BacktraceStatus::Captured => {
+                tracing::error!("panicked at {place}: {fault}");
+                backtrace.to_string().lines().for_each(|line| tracing::error!("{line}"));
+            }
+            _ => tracing::error!("panicked at {place}: {fault}"),
+        }
+    }));
+    Ok(log)
+}
+
+/// The directives as the filter spells them.
+fn directives(wanted: &str) -> Result<String, LogError> {
+    let directives = wanted.split(',').map(|directive| {
+        let read = match directive.split_once('=') {
+            None => level(directive).map(|level| match bounded(level) {
+                same if same == level => level.to_owned(),
+                less => OWN.iter().fold(less.to_owned(), |all, own| format!("{all},{own}={level}")),
+            }),
+            Some((target, name)) => level(name).filter(|_| is_target(target.trim())).map(|level| {
+                let target = target.trim();
+                let is_own = OWN.contains(&target.split("::").next().unwrap_or_default());
+                format!("{target}={}", if is_own { level } else { bounded(level) })
+            }),
+        };
+        read.ok_or_else(|| LogError::Setting(escape::shown(directive.trim()).into_owned()))
+    });
+    Ok(directives.collect::<Result<Vec<_>, _>>()?.join(","))
+}
+
+fn level(name: &str) -> Option<&'static str> {
+    Some(match name.trim().to_ascii_lowercase().as_str() {
+        "error" => "error",
+        "warn" | "warning" => "warn",
+        "info" => "info",
+        "debug" => "debug",
+        "trace" => "trace",
+        "off" => "off",
+        _ => return None,
+    })
+}
+
+/// A level that tells no details.
+fn bounded(level: &'static str) -> &'static str {
+    match level {
+        "debug" | "trace" => "info",
+        level => level,
+    }
+}
+
+/// Whether this is the path of a module.
+fn is_target(path: &str) -> bool {
+    path.split("::")
+        .all(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_targets_are_taken_and_nothing_else() {
+        for (wanted, read) in [
+            ("info", "info"),
+            ("WARNING", "warn"),
+            ("Warn, fedgate::his = Debug", "warn,fedgate::his=debug"),
+            ("off,h2=trace", "off,h2=info"),
+            ("h2::codec=debug,hyper=error", "h2::codec=info,hyper=error"),
+            ("trace,fedgate=warn", "info,fedgate=trace,fedhis=trace,fedgate=warn"),
+        ] {
+            assert_eq!(directives(wanted).unwrap(), read, "{wanted}");
+        }
+        for (wanted, culprit) in [
+            ("wrn", "wrn"),
+            ("fedgate", "fedgate"),
+            ("bogus===", "bogus==="),
+            ("fedgate=wrn", "fedgate=wrn"),
+            ("=info", "=info"),
+            ("fedgate::=info", "fedgate::=info"),
+            ("info,,debug", ""),
+            ("fedgate[span]=info", "fedgate[span]=info"),
+            ("3", "3"),
+            ("a\u{1b}[31m", "a\\u{1b}[31m"),
+        ] {
+            assert!(matches!(directives(wanted), Err(LogError::Setting(told)) if told == culprit), "{wanted}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! stderr, written by a thread of its own.
+//!
+//! The one rule: a reader of the log that stands still holds up nobody. What it does not take in time is lost, counted, and
+//! told in the log itself once it reads again.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use fedgate_core::escape;
+
+/// Most bytes that wait for the reader.
+const MOST_UNWRITTEN: usize = 256 * 1024;
+/// How long the end of the program waits for the reader.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Lines of the log that nobody took in time, since the start.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines of the log were lost since the start.
+pub fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
+/// Where lines are left for the thread; clones share it.
+#[derive(Clone)]
+pub(super) struct Lines(Arc<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    lost: u64,
+    is_writing: bool,
+}
+
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    /// Starts the thread that writes them to `out`.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
+        let queue = Arc::new(Queue::default());
+        let lines = Self(Arc::clone(&queue));
+        thread::Builder::new().name("log".into()).spawn(move || write_out(&queue, out))?;
+        Ok(lines)
+    }
+
+    /// Waits until they are written, as long as a reader may be waited for.
+    pub(super) fn flush(&self) {
+        let is_busy = |waiting: &mut Waiting| waiting.is_writing || !waiting.bytes.is_empty();
+        drop(self.0.changed.wait_timeout_while(self.0.waiting(), LAST_WORDS, is_busy));
+    }
+}
+
+fn write_out(queue: &Queue, mut out: impl Write) {
+    loop {
+        let waiting = queue.changed.wait_while(queue.waiting(), |waiting| waiting.bytes.is_empty());
+        let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        let (bytes, lost) = (std::mem::take(&mut waiting.bytes), std::mem::take(&mut waiting.lost));
+        waiting.is_writing = true;
+        drop(waiting);
+        // A stderr that nobody will ever read is nobody's fault; to say so there is no use.
+        if out.write_all(&bytes).and_then(|()| out.flush()).is_err() {
+            let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+            LOST.fetch_add(lines as u64, Ordering::Relaxed);
+        } else if lost > 0 {
+            tracing::error!(lost, "lines of this log were lost: stderr was not read in time");
+        }
+        queue.waiting().is_writing = false;
+        queue.changed.notify_all();
+    }
+}
+
+impl Write for Lines {
+    /// Takes a whole line, or none of it. What is written at once is one line, whatever it holds: names, paths and words of
+    /// others stand in it.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let shown = escape::shown(text.strip_suffix('\n').unwrap_or(&text));
+        let mut waiting = self.0.waiting();
+        if waiting.bytes.len() + shown.len() + 1 > MOST_UNWRITTEN {
+            waiting.lost += 1;
+            LOST.fetch_add(1, Ordering::Relaxed);
+        } else {
+            waiting.bytes.extend_from_slice(shown.as_bytes());
+            waiting.bytes.push(b'\n');
+            self.0.changed.notify_all();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_that_stands_still_or_went_away_holds_up_nobody_and_each_line_is_whole() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut lines = Lines::start(writer).unwrap();
+        let line = [vec![b'x'; 999], b"\n".to_vec()].concat();
+        let before = lost();
+        for _ in 0..4000 {
+            lines.write_all(&line).unwrap();
+        }
+        let lost = usize::try_from(lost() - before).unwrap();
+        assert!(lost > 1000, "{lost}");
+        lines.flush();
+        let mut bytes = vec![0; (4000 - lost) * line.len()];
+        reader.read_exact(&mut bytes).unwrap();
+        assert!(bytes.chunks(line.len()).all(|read| read == line), "what is not lost is whole");
+        // Who reads again has all that comes from then on, and the end of the program.
+        lines.write_all(b"last\n").unwrap();
+        lines.flush();
+        let mut last = [0; 5];
+        reader.read_exact(&mut last).unwrap();
+        assert_eq!(&last, b"last\n");
+        // That it went away is nobody's fault.
+        drop(reader);
+        let before = super::lost();
+        for _ in 0..3 {
+            lines.write_all(b"nobody hears it\n").unwrap();
+            lines.flush();
+        }
+        assert_eq!((super::lost() - before, lines.0.waiting().bytes.len()), (3, 0));
+    }
+}

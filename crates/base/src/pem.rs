@@ -1,0 +1,140 @@
+//! PEM files of certificates, keys and revocation lists, read and checked; what is wrong with one is told in words that
+//! follow its name.
+//!
+//! The one rule: a file that holds none of what it is named for is a fault, whatever else it holds; so is one of which a
+//! part would be passed over.
+
+mod dates;
+mod sections;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{Error, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
+
+pub use dates::{HeldCertificate, Validity, date, shown};
+
+use crate::regular;
+use sections::{CERTIFICATE, ENCRYPTED_KEY, KEYS, LIST, Section, sections};
+
+/// How large a file may be; lists of revoked certificates are the largest.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// The bytes of a file.
+pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let bytes = regular::read(path, MOST_BYTES).map_err(|error| format!("cannot be read ({error})"))?;
+    Ok(Zeroizing::new(bytes))
+}
+
+/// The certificates of a file; at least one.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    certificates_in(&read(path)?)
+}
+
+/// The certificates of a file that was read; at least one.
+pub fn certificates_in(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found = decoded(&sections(bytes)?, CERTIFICATE)?;
+    if found.is_empty() { Err("holds no certificate".into()) } else { Ok(found) }
+}
+
+/// The private key of a file.
+pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    key_in(&read(path)?)
+}
+
+/// The private key of a file that was read; the first, where it holds several.
+pub fn key_in(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    const ENCRYPTED: &str =
+        "holds a key that is encrypted; store it without a passphrase (`openssl pkey` writes it so)";
+    let found = sections(bytes)?;
+    let Some(key) = found.iter().find(|section| KEYS.contains(&section.label)) else {
+        let is_encrypted = found.iter().any(|section| section.label == ENCRYPTED_KEY);
+        return Err(if is_encrypted { ENCRYPTED } else { "holds none" }.into());
+    };
+    // As openssl wrote it once (RFC 1421): headers stand before the base64.
+    PrivateKeyDer::from_pem_slice(key.text).map_err(|error| match key.text.windows(10).any(|at| at == b"Proc-Type:") {
+        true => ENCRYPTED.into(),
+        false => in_words(error),
+    })
+}
+
+/// The revocation lists of a file that was read, in PEM, or one in DER, the form in which authorities publish it; at least
+/// one.
+pub fn revocation_lists_in(bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    // A SEQUENCE of more than 127 bytes, as every list is; its second byte is no character.
+    if matches!(bytes, [0x30, 0x80..=0xff, ..]) {
+        return Ok(vec![bytes.to_vec().into()]);
+    }
+    let found = decoded(&sections(bytes)?, LIST)?;
+    if found.is_empty() { Err("holds no revocation list".into()) } else { Ok(found) }
+}
+
+/// What the sections of these labels hold.
+fn decoded<T: PemObject>(sections: &[Section<'_>], label: &str) -> Result<Vec<T>, String> {
+    let wanted = sections.iter().filter(|section| section.label == label);
+    wanted.map(|section| T::from_pem_slice(section.text).map_err(in_words)).collect()
+}
+
+/// Without what the file holds, which the error may repeat byte by byte.
+fn in_words(error: Error) -> String {
+    let problem = match error {
+        Error::NoItemsFound => return "holds none".into(),
+        Error::Base64Decode(_) => "what stands between a `-----BEGIN` and its `-----END` is not base64",
+        Error::SectionTooLarge => "a section is too large",
+        _ => "a section is not whole",
+    };
+    format!("is not PEM ({problem})")
+}
+
+/// A store of authorities.
+pub fn authorities(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates {
+        store.add(certificate.clone()).map_err(|error| format!("cannot be used ({error})"))?;
+    }
+    Ok(store)
+}
+
+/// A chain and its key, which were found to belong together.
+pub fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<CertifiedKey>, rustls::Error> {
+    let certified = CertifiedKey::from_der(chain, key, &ring::default_provider())?;
+    certified.keys_match()?;
+    Ok(Arc::new(certified))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_and_keys_are_read_whole_or_not_at_all() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap().pem();
+        let secret = key.serialize_pem();
+        // One file for both, as other servers want it.
+        let both = format!("\u{feff}# ours\n{secret}{certificate}{certificate}");
+        assert_eq!((certificates_in(both.as_bytes()).unwrap().len(), key_in(both.as_bytes()).is_ok()), (2, true));
+        let joined = format!("{}{certificate}", certificate.trim_end());
+        let told = certificates_in(joined.as_bytes()).unwrap_err();
+        assert!(told.contains("ends a section and does not end there"), "{told}");
+        let indented = secret.replace("-----BEGIN", " -----BEGIN");
+        let told = key_in(indented.as_bytes()).unwrap_err();
+        assert!(told.contains("line 1 begins or ends a section"), "{told}");
+        let not_base64 = secret.replace("\nM", "\n*M");
+        assert!(key_in(not_base64.as_bytes()).unwrap_err().contains("is not base64"));
+        let encrypted = secret.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        let of_old = secret.replace("KEY-----\nM", "KEY-----\nProc-Type: 4,ENCRYPTED\n\nM");
+        for file in [encrypted, of_old] {
+            assert!(key_in(file.as_bytes()).unwrap_err().contains("a key that is encrypted"));
+        }
+        assert_eq!(key_in(certificate.as_bytes()).unwrap_err(), "holds none");
+    }
+}

@@ -1,0 +1,421 @@
+//! The signed identity that travels upstream: minted by the gateway, verified by the HIS on every request.
+//!
+//! A compact JWS (RFC 7515) with JWT claims (RFC 7519) in the `Fedgate-Assertion` header, signed with HS256 (RFC 7518)
+//! or Ed25519 (RFC 8037). The one rule: the algorithm is the verifier's choice, never the token's; the protected header
+//! must be, byte for byte, the one this module writes.
+//!
+//! Cost: 1 µs to mint with HS256, some 20 µs with Ed25519, which lets a HIS verify without being able to mint.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
+use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::secret::Secret;
+
+/// The header that carries the assertion, in lower case.
+pub const HEADER: &str = "fedgate-assertion";
+/// The header by which the gateway names an exchange; a service repeats it in its answer, so that no answer is taken for
+/// that to another request.
+pub const EXCHANGE: &str = "fedgate-exchange";
+/// The header of a 503 that tells nothing of the server: it serves others, and this request was too slow, met a lock, or came
+/// over its caller's share. In lower case; any service behind may send it.
+pub const BUSY_HEADER: &str = "fedgate-busy";
+
+/// The header of a 401 to an assertion that has expired or is not valid yet, by the service's clock. In lower case.
+pub const CLOCK_HEADER: &str = "fedgate-clock";
+
+/// Longest token that is looked at, in bytes.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// How far the clocks of gateway and HIS may be apart.
+const CLOCK_SKEW: Duration = Duration::from_secs(5);
+/// `{"alg":"HS256","typ":"JWT"}`
+const HS256_HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+/// `{"alg":"EdDSA","typ":"JWT"}`
+const EDDSA_HEADER: &str = "eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9";
+
+/// The signed identity between gateway and HIS.
+#[derive(Debug, Clone)]
+pub struct AssertionConfig {
+    /// Algorithm and keys.
+    pub keys: AssertionKeys,
+    /// `iss` of the assertions.
+    pub issuer: String,
+    /// `aud` of the assertions.
+    pub audience: String,
+    /// How long one is valid.
+    pub lifetime: Duration,
+}
+
+/// Algorithm and keys of the assertion.
+#[derive(Debug, Clone)]
+pub enum AssertionKeys {
+    /// One secret that both sides hold.
+    Hs256 {
+        /// At least 32 bytes.
+        secret: Secret,
+    },
+    /// A private key with the gateway, a public key with the HIS.
+    Ed25519 {
+        /// PKCS#8 in PEM; the gateway's.
+        private_key: Option<Secret>,
+        /// SubjectPublicKeyInfo in PEM; the HIS's.
+        public_key: Option<Vec<u8>>,
+    },
+    /// They were left unread, so that nothing can be signed or believed.
+    Unread,
+}
+
+/// Whose records the decision reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Nobody's: a public page, no principal.
+    Public,
+    /// The principal's own record.
+    Own,
+    /// Any record.
+    Global,
+}
+
+/// What the gateway asserts about one request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claims<'a> {
+    /// Who minted it.
+    pub iss: Cow<'a, str>,
+    /// Who it is meant for.
+    pub aud: Cow<'a, str>,
+    /// The account id of the principal; empty on public pages.
+    pub sub: Cow<'a, str>,
+    /// The principal's roles, as stored.
+    pub roles: Cow<'a, [String]>,
+    /// The endpoint that was decided on, as in roles.cfg.
+    pub endpoint: Cow<'a, str>,
+    /// The request method.
+    pub method: Cow<'a, str>,
+    /// The canonical request path, as forwarded, without query.
+    pub path: Cow<'a, str>,
+    /// Whose records the decision reaches.
+    pub scope: Scope,
+    /// The person whose record the request touches, where the route has one.
+    pub subject: Option<Cow<'a, str>>,
+    /// Further permissions of the principal on this request (`account`).
+    pub grants: Cow<'a, [String]>,
+    /// Request id.
+    pub rid: Cow<'a, str>,
+    /// Fingerprint of the policy that decided.
+    pub pol: Cow<'a, str>,
+    /// Issued at, in seconds since 1970.
+    pub iat: u64,
+    /// Not valid from then on, in seconds since 1970.
+    pub exp: u64,
+}
+
+/// Why the keys cannot be used.
+#[derive(Debug, Error)]
+pub enum AssertionKeyError {
+    /// The configuration was loaded without its secrets.
+    #[error("the keys of the assertion were not read")]
+    Unread,
+    /// This side needs a key that the configuration does not name.
+    #[error("`assertion.{0}` is missing; this program cannot {1} assertions without it")]
+    Missing(&'static str, &'static str),
+    /// The key is not an Ed25519 key in the expected form.
+    #[error("`assertion.{0}` does not hold {1}")]
+    Malformed(&'static str, &'static str),
+    /// The key is protected by a passphrase, which nobody is there to type.
+    #[error(
+        "`assertion.{0}` holds a key that is encrypted; store it without a passphrase (`openssl pkey -in FILE -out FILE.new` writes it so)"
+    )]
+    Encrypted(&'static str),
+}
+
+/// Why a token was not believed.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum AssertionError {
+    /// Not a compact JWS of the expected algorithm and size.
+    #[error("assertion is malformed")]
+    Malformed,
+    /// The signature is not the gateway's.
+    #[error("assertion signature is wrong")]
+    Signature,
+    /// Meant for someone else, or minted by someone else.
+    #[error("assertion is for another audience or from another issuer")]
+    Audience,
+    /// Past `exp`, or issued in the future.
+    #[error("assertion has expired or is not valid yet")]
+    Expired,
+}
+
+/// Mints assertions; one per gateway.
+pub struct Minter {
+    key: MintKey,
+    issuer: String,
+    audience: String,
+    lifetime: Duration,
+}
+
+enum MintKey {
+    Hs256(hmac::Key),
+    Ed25519(Box<Ed25519KeyPair>),
+}
+
+impl Minter {
+    /// Takes issuer, audience, lifetime and key from the configuration.
+    ///
+    /// # Errors
+    /// The signing key is missing or is none.
+    pub fn from_config(config: &AssertionConfig) -> Result<Self, AssertionKeyError> {
+        let key = match &config.keys {
+            AssertionKeys::Unread => return Err(AssertionKeyError::Unread),
+            AssertionKeys::Hs256 { secret } => MintKey::Hs256(hmac::Key::new(hmac::HMAC_SHA256, secret.expose())),
+            AssertionKeys::Ed25519 { private_key, .. } => {
+                let key = private_key.as_ref().ok_or(AssertionKeyError::Missing("private_key_file", "mint"))?;
+                let malformed = AssertionKeyError::Malformed("private_key_file", "an Ed25519 key in PKCS#8 PEM");
+                if pem_section(key.expose(), "ENCRYPTED PRIVATE KEY").is_some() {
+                    return Err(AssertionKeyError::Encrypted("private_key_file"));
+                }
+                let der = pem_section(key.expose(), "PRIVATE KEY");
+                let pair =
+                    der.and_then(|der| Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).ok()).ok_or(malformed)?;
+                MintKey::Ed25519(Box::new(pair))
+            }
+        };
+        Ok(Self { key, issuer: config.issuer.clone(), audience: config.audience.clone(), lifetime: config.lifetime })
+    }
+
+    /// Who the minted assertions name as issuer.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Who the minted assertions are meant for.
+    pub fn audience(&self) -> &str {
+        &self.audience
+    }
+
+    /// `iat` and `exp` of an assertion minted at `now`.
+    pub fn validity(&self, now: SystemTime) -> (u64, u64) {
+        let issued = unix_seconds(now);
+        (issued, issued.saturating_add(self.lifetime.as_secs()))
+    }
+
+    /// Signs the claims; the token is the value of the [`HEADER`].
+    pub fn mint(&self, claims: &Claims<'_>) -> String {
+        let header = match self.key {
+            MintKey::Hs256(_) => HS256_HEADER,
+            MintKey::Ed25519(_) => EDDSA_HEADER,
+        };
+        let payload = serde_json::to_vec(claims).unwrap_or_default();
+        let mut token = String::with_capacity(header.len() + payload.len() * 4 / 3 + 96);
+        token.push_str(header);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(&payload, &mut token);
+        match &self.key {
+            MintKey::Hs256(key) => {
+                let tag = hmac::sign(key, token.as_bytes());
+                token.push('.');
+                URL_SAFE_NO_PAD.encode_string(tag, &mut token);
+            }
+            MintKey::Ed25519(pair) => {
+                let signature = pair.sign(token.as_bytes());
+                token.push('.');
+                URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+            }
+        }
+        token
+    }
+}
+
+/// Verifies assertions; one per HIS.
+pub struct Verifier {
+    key: VerifyKey,
+    issuer: String,
+    audience: String,
+}
+
+enum VerifyKey {
+    Hs256(hmac::Key),
+    Ed25519(UnparsedPublicKey<[u8; 32]>),
+}
+
+impl Verifier {
+    /// Takes issuer, audience and key from the configuration.
+    ///
+    /// # Errors
+    /// The verifying key is missing or is none.
+    pub fn from_config(config: &AssertionConfig) -> Result<Self, AssertionKeyError> {
+        let key = match &config.keys {
+            AssertionKeys::Unread => return Err(AssertionKeyError::Unread),
+            AssertionKeys::Hs256 { secret } => VerifyKey::Hs256(hmac::Key::new(hmac::HMAC_SHA256, secret.expose())),
+            AssertionKeys::Ed25519 { public_key, .. } => {
+                let pem = public_key.as_ref().ok_or(AssertionKeyError::Missing("public_key_file", "verify"))?;
+                let malformed = AssertionKeyError::Malformed("public_key_file", "an Ed25519 public key in PEM");
+                let key = pem_section(pem, "PUBLIC KEY").and_then(|der| ed25519_public_key(&der)).ok_or(malformed)?;
+                VerifyKey::Ed25519(UnparsedPublicKey::new(&ED25519, key))
+            }
+        };
+        Ok(Self { key, issuer: config.issuer.clone(), audience: config.audience.clone() })
+    }
+
+    /// Believes a token, or says why not.
+    ///
+    /// # Errors
+    /// See [`AssertionError`]; the signature is checked (in constant time) before anything inside is read.
+    pub fn verify(&self, token: &[u8], now: SystemTime) -> Result<Claims<'static>, AssertionError> {
+        let token = std::str::from_utf8(token).map_err(|_| AssertionError::Malformed)?;
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(AssertionError::Malformed);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(AssertionError::Malformed)?;
+        let (header, payload) = signed.split_once('.').ok_or(AssertionError::Malformed)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| AssertionError::Malformed)?;
+        let (expected_header, genuine) = match &self.key {
+            VerifyKey::Hs256(key) => (HS256_HEADER, hmac::verify(key, signed.as_bytes(), &signature).is_ok()),
+            VerifyKey::Ed25519(key) => (EDDSA_HEADER, key.verify(signed.as_bytes(), &signature).is_ok()),
+        };
+        if header != expected_header {
+            return Err(AssertionError::Malformed);
+        }
+        if !genuine {
+            return Err(AssertionError::Signature);
+        }
+        let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| AssertionError::Malformed)?;
+        let claims: Claims<'static> = serde_json::from_slice(&payload).map_err(|_| AssertionError::Malformed)?;
+        if claims.iss != self.issuer || claims.aud != self.audience {
+            return Err(AssertionError::Audience);
+        }
+        let now = unix_seconds(now);
+        let skew = CLOCK_SKEW.as_secs();
+        if now >= claims.exp.saturating_add(skew) || claims.iat > now.saturating_add(skew) {
+            return Err(AssertionError::Expired);
+        }
+        Ok(claims)
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The DER bytes of the first PEM section of the given kind (RFC 7468).
+fn pem_section(pem: &[u8], kind: &str) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(pem).ok()?;
+    let body = text.split_once(&format!("-----BEGIN {kind}-----"))?.1.split_once(&format!("-----END {kind}-----"))?.0;
+    let body: String = body.split_ascii_whitespace().collect();
+    base64::engine::general_purpose::STANDARD.decode(body).ok()
+}
+
+/// The key inside a SubjectPublicKeyInfo for Ed25519 (RFC 8410: a fixed prefix of 12 bytes, then 32 bytes of key).
+fn ed25519_public_key(der: &[u8]) -> Option<[u8; 32]> {
+    const PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    der.strip_prefix(&PREFIX)?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn hs256(secret: &[u8]) -> AssertionConfig {
+        AssertionConfig {
+            keys: AssertionKeys::Hs256 { secret: Secret::new(secret.to_vec()) },
+            issuer: "fedgate".into(),
+            audience: "fedhis".into(),
+            lifetime: Duration::from_secs(30),
+        }
+    }
+
+    fn ed25519() -> AssertionConfig {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let keys = AssertionKeys::Ed25519 {
+            private_key: Some(Secret::new(pair.serialize_pem().into_bytes())),
+            public_key: Some(pair.public_key_pem().into_bytes()),
+        };
+        AssertionConfig { keys, ..hs256(b"") }
+    }
+
+    fn claims(minter: &Minter, now: SystemTime) -> Claims<'static> {
+        let (iat, exp) = minter.validity(now);
+        Claims {
+            iss: "fedgate".into(),
+            aud: "fedhis".into(),
+            sub: "ESPGNU777ORG".into(),
+            roles: vec!["end_user".to_owned()].into(),
+            endpoint: "page".into(),
+            method: "GET".into(),
+            path: "/pols/ESPGNU777ORG/1".into(),
+            scope: Scope::Own,
+            subject: Some("ESPGNU777ORG".into()),
+            grants: vec![].into(),
+            rid: "r1".into(),
+            pol: "p1".into(),
+            iat,
+            exp,
+        }
+    }
+
+    #[test]
+    fn what_was_minted_is_believed_until_it_expires() {
+        for config in [hs256(b"a secret of thirty-two bytes ...."), ed25519()] {
+            let (minter, verifier) = (Minter::from_config(&config).unwrap(), Verifier::from_config(&config).unwrap());
+            let now = SystemTime::now();
+            let claims = claims(&minter, now);
+            let token = minter.mint(&claims);
+            assert_eq!(verifier.verify(token.as_bytes(), now), Ok(claims));
+            let later = now + Duration::from_secs(36);
+            assert_eq!(verifier.verify(token.as_bytes(), later), Err(AssertionError::Expired));
+            let earlier = now - Duration::from_secs(10);
+            assert_eq!(verifier.verify(token.as_bytes(), earlier), Err(AssertionError::Expired));
+        }
+    }
+
+    #[test]
+    fn a_change_of_any_byte_is_seen() {
+        let config = hs256(b"a secret of thirty-two bytes ....");
+        let (minter, verifier) = (Minter::from_config(&config).unwrap(), Verifier::from_config(&config).unwrap());
+        let now = SystemTime::now();
+        let token = minter.mint(&claims(&minter, now)).into_bytes();
+        for at in 0..token.len() {
+            let mut changed = token.clone();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            assert!(verifier.verify(&changed, now).is_err(), "byte {at}");
+        }
+        for cut in 0..token.len() {
+            assert!(verifier.verify(&token[..cut], now).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn another_key_algorithm_audience_or_issuer_is_not_believed() {
+        let config = hs256(b"a secret of thirty-two bytes ....");
+        let minter = Minter::from_config(&config).unwrap();
+        let now = SystemTime::now();
+        let token = minter.mint(&claims(&minter, now));
+        let other = Verifier::from_config(&hs256(b"another secret of 32 bytes ......")).unwrap();
+        assert_eq!(other.verify(token.as_bytes(), now), Err(AssertionError::Signature));
+        let asymmetric = Verifier::from_config(&ed25519()).unwrap();
+        assert_eq!(asymmetric.verify(token.as_bytes(), now), Err(AssertionError::Malformed));
+        let elsewhere = Verifier::from_config(&AssertionConfig { audience: "x".into(), ..config.clone() }).unwrap();
+        assert_eq!(elsewhere.verify(token.as_bytes(), now), Err(AssertionError::Audience));
+        let (_, payload) = token.split_once('.').unwrap();
+        let (payload, _) = payload.split_once('.').unwrap();
+        let unsigned = format!("{}.{payload}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#));
+        let verifier = Verifier::from_config(&config).unwrap();
+        assert_eq!(verifier.verify(unsigned.as_bytes(), now), Err(AssertionError::Malformed));
+    }
+
+    #[test]
+    fn each_side_says_which_key_it_lacks() {
+        let keys = AssertionKeys::Ed25519 { private_key: None, public_key: Some(b"no pem".to_vec()) };
+        let config = AssertionConfig { keys, ..hs256(b"") };
+        assert!(matches!(Minter::from_config(&config), Err(AssertionKeyError::Missing("private_key_file", _))));
+        assert!(matches!(Verifier::from_config(&config), Err(AssertionKeyError::Malformed("public_key_file", _))));
+    }
+}

@@ -1,0 +1,199 @@
+//! A request's body, judged while it arrives.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::fault::JsonError;
+use super::free::{FreeCandidate, FreeValue, NotFree};
+use super::names::Names;
+use super::scan::{Kind, Piece, Scanner};
+use super::text::Reading;
+
+/// A member that is guarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// What everyone may write there.
+    pub free: FreeValue,
+    /// Whether it is looked for at any depth, and not in the document alone (or in the elements of a list of documents).
+    pub anywhere: bool,
+}
+
+/// The guarded members of a route; a bit stands for each, in the order of the names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// What they are called.
+    pub names: Arc<Names>,
+    /// The members themselves.
+    pub members: Box<[Member]>,
+    /// Whether the body must be an object: some services append a list to what is stored.
+    pub only_object: bool,
+}
+
+/// Why a body is not let through.
+#[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
+pub enum BodyFault {
+    /// It is not JSON with one reading.
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// It is JSON, but neither an object nor a list.
+    #[error("the body is no object")]
+    NotAnObject,
+    /// It holds a member that the caller may not write: this one of the route's, counted from 0.
+    #[error("the body holds a member that the caller may not write")]
+    MemberNotPermitted(usize),
+    /// Its content type or encoding gives it another reading than JSON.
+    #[error("the body is not sent as JSON")]
+    MediaType,
+    /// It is too long to be held, and did not say so before.
+    #[error("the body has no length")]
+    NoLength,
+    /// It is longer than the route allows.
+    #[error("the body is too long")]
+    TooLong,
+    /// Too many bodies are held at the moment.
+    #[error("too many bodies are held at the moment")]
+    NoRoom,
+}
+
+impl BodyFault {
+    /// The status the client is told.
+    pub fn status(self) -> u16 {
+        match self {
+            // Well-formed, and not acceptable.
+            Self::Json(JsonError::NumberTooLong(_)) => 422,
+            Self::Json(_) => 400,
+            Self::MemberNotPermitted(_) => 403,
+            Self::NoLength => 411,
+            Self::TooLong => 413,
+            Self::MediaType => 415,
+            Self::NotAnObject => 422,
+            Self::NoRoom => 503,
+        }
+    }
+
+    /// The stable code the client is told.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Json(error) => error.code(),
+            Self::MemberNotPermitted(_) => "member_not_permitted",
+            Self::NoLength => "length_required",
+            Self::TooLong => "body_too_large",
+            Self::MediaType => "unsupported_media_type",
+            Self::NotAnObject => "not_an_object",
+            Self::NoRoom => "busy",
+        }
+    }
+
+    /// The same in words: no more than the code says.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Json(JsonError::NumberTooLong(_)) => "The body has a number that is too long when it is written out",
+            Self::Json(_) => "The body is no JSON with one reading",
+            Self::MemberNotPermitted(_) => "The body holds a member that you may not write",
+            Self::NoLength => "A body of this size needs a Content-Length",
+            Self::TooLong => "The body is too large",
+            Self::MediaType => "The body must be sent as JSON",
+            Self::NotAnObject => "The body must be an object",
+            Self::NoRoom => "Too many bodies are being checked at the moment",
+        }
+    }
+}
+
+/// One body under judgement.
+pub struct BodyCheck {
+    scanner: Scanner,
+    members: Arc<Members>,
+    /// The members that this caller may not write.
+    withheld: u64,
+    /// The person whose record the request is about.
+    subject: Option<Box<str>>,
+    /// A member whose value everyone may write, if it is the right one.
+    candidate: Option<FreeCandidate>,
+}
+
+impl BodyCheck {
+    /// Begins with a caller's members and the subject of the request.
+    pub fn new(members: Arc<Members>, withheld: u64, subject: Option<&str>) -> Self {
+        let scanner = Scanner::new(Reading::Request, Arc::clone(&members.names));
+        Self { scanner, members, withheld, subject: subject.map(Box::from), candidate: None }
+    }
+
+    /// Judges the next bytes.
+    ///
+    /// # Errors
+    /// The body is to be refused, whatever else may come.
+    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), BodyFault> {
+        while let Some(piece) = self.scanner.next(&mut bytes)? {
+            match piece {
+                Piece::NameEnd(names) => self.judge(names & self.withheld)?,
+                Piece::Scalar(_) if self.scanner.depth() == 0 => return Err(BodyFault::NotAnObject),
+                Piece::Scalar(part) => {
+                    let subject = self.subject.as_deref();
+                    Self::go_on(&mut self.candidate, |candidate| candidate.push(part, subject))?;
+                }
+                Piece::Open(Kind::Array) if self.members.only_object && self.scanner.depth() == 1 => {
+                    return Err(BodyFault::NotAnObject);
+                }
+                Piece::Open(Kind::Array) => {
+                    Self::go_on(&mut self.candidate, FreeCandidate::open_list)?;
+                }
+                Piece::Open(Kind::Object) => {
+                    Self::go_on(&mut self.candidate, |_| Err::<(), _>(NotFree))?;
+                }
+                Piece::Comma => {
+                    let is_own = Self::go_on(&mut self.candidate, FreeCandidate::comma)?;
+                    self.settle(is_own)?;
+                }
+                Piece::Close(Kind::Object | Kind::Array) => {
+                    let is_own = Self::go_on(&mut self.candidate, FreeCandidate::close)?;
+                    self.settle(is_own)?;
+                }
+                Piece::NameBegin | Piece::Name(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether the whole body may pass.
+    ///
+    /// # Errors
+    /// It ended too early.
+    pub fn finish(&self) -> Result<(), BodyFault> {
+        Ok(self.scanner.finish()?)
+    }
+
+    /// A member begins that is these withheld ones.
+    fn judge(&mut self, withheld: u64) -> Result<(), BodyFault> {
+        let outermost = self.scanner.is_in_outermost_object();
+        for (at, member) in self.members.members.iter().enumerate() {
+            if withheld >> at & 1 == 0 || !(member.anywhere || outermost) {
+                continue;
+            }
+            if !member.free.can_be(self.subject.as_deref()) {
+                return Err(BodyFault::MemberNotPermitted(at));
+            }
+            self.candidate = Some(FreeCandidate::new(at, member.free));
+        }
+        Ok(())
+    }
+
+    /// Tells the value that may be free, if there is one, what comes next.
+    fn go_on<T>(
+        candidate: &mut Option<FreeCandidate>,
+        next: impl FnOnce(&mut FreeCandidate) -> Result<T, NotFree>,
+    ) -> Result<Option<T>, BodyFault> {
+        let Some(candidate) = candidate else { return Ok(None) };
+        next(candidate).map(Some).map_err(|NotFree| BodyFault::MemberNotPermitted(candidate.at))
+    }
+
+    /// A value has ended, unless what came is a part of it; if it had to be a free one, it is.
+    fn settle(&mut self, is_part: Option<bool>) -> Result<(), BodyFault> {
+        if is_part == Some(true) {
+            return Ok(());
+        }
+        let Some(candidate) = self.candidate.take() else { return Ok(()) };
+        let is_free = candidate.is_free(self.subject.as_deref());
+        if is_free { Ok(()) } else { Err(BodyFault::MemberNotPermitted(candidate.at)) }
+    }
+}

@@ -1,0 +1,221 @@
+//! One string member of an object, taken out while the object arrives.
+//!
+//! For a document that brings its bytes along as a string: the string leaves here in parts as it comes, and what is kept is
+//! the rest, up to a bound. The one rule: what leaves here is of the member whose decoded name is exactly the one that is
+//! wanted, in the outermost object. Of several the last one counts, so each begins anew.
+
+use std::sync::Arc;
+
+use super::fault::JsonError;
+use super::names::Names;
+use super::scan::{Kind, Piece, Scanner};
+use super::text::Reading;
+
+/// What came of the wanted member.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Extract<'a> {
+    /// It begins; what came of it before does not count.
+    Begin,
+    /// A part of the string or word as written, with its quotes and escapes.
+    Part(&'a [u8]),
+    /// Its value is an object or a list.
+    NoString,
+}
+
+/// An object under way.
+pub struct Extractor {
+    scanner: Scanner,
+    wanted: &'static str,
+    /// The object without the member, and nothing once it is longer than allowed.
+    rest: Vec<u8>,
+    most: usize,
+    is_over: bool,
+    is_object: bool,
+    /// The name under way in the outermost object, as written, as long as it may be the wanted one.
+    name: Vec<u8>,
+    is_within: bool,
+    has_member: bool,
+}
+
+impl Extractor {
+    /// Begins an object whose rest takes at most so many bytes.
+    pub fn new(wanted: &'static str, most: usize) -> Self {
+        let none = Names::new([]).map(Arc::new).unwrap_or_default();
+        let scanner = Scanner::new(Reading::Request, none);
+        let rest = Vec::new();
+        Self {
+            scanner,
+            wanted,
+            rest,
+            most,
+            is_over: false,
+            is_object: false,
+            name: Vec::new(),
+            is_within: false,
+            has_member: false,
+        }
+    }
+
+    /// Takes the next bytes, and tells what they bring of the wanted member.
+    ///
+    /// # Errors
+    /// The bytes are not JSON.
+    pub fn feed(&mut self, mut bytes: &[u8], mut brings: impl FnMut(Extract<'_>)) -> Result<(), JsonError> {
+        while let Some(piece) = self.scanner.next(&mut bytes)? {
+            let depth = self.scanner.depth();
+            match piece {
+                Piece::Open(kind) => {
+                    self.is_object |= depth == 1 && kind == Kind::Object;
+                    if !self.is_within {
+                        self.keep(if kind == Kind::Object { b"{" } else { b"[" });
+                    } else if depth == 2 {
+                        brings(Extract::NoString);
+                    }
+                }
+                Piece::Close(kind) => {
+                    // The outermost object closes: that ends its last member, too.
+                    self.is_within &= depth > 0;
+                    self.keep_outside(if kind == Kind::Object { b"}" } else { b"]" });
+                }
+                // A comma of the outermost object is written with the next member that is kept.
+                Piece::Comma if depth == 1 && self.is_object => self.is_within = false,
+                Piece::Comma => self.keep_outside(b","),
+                Piece::NameBegin if depth == 1 => self.name = vec![b'"'],
+                Piece::NameBegin => self.keep_outside(b"\""),
+                Piece::Name(part) if depth == 1 => self.take_name(part),
+                Piece::Name(part) => self.keep_outside(part),
+                Piece::NameEnd(_) if depth == 1 => self.begin_member(&mut brings),
+                Piece::NameEnd(_) => self.keep_outside(b":"),
+                Piece::Scalar(part) if !self.is_within => self.keep(part),
+                Piece::Scalar(part) if depth == 1 => brings(Extract::Part(part)),
+                Piece::Scalar(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The rest of the object; none if it is longer than allowed.
+    ///
+    /// # Errors
+    /// It ended too early.
+    pub fn finish(self) -> Result<Option<Vec<u8>>, JsonError> {
+        self.scanner.finish()?;
+        Ok((!self.is_over).then_some(self.rest))
+    }
+
+    /// How many bytes are kept.
+    pub fn held(&self) -> usize {
+        self.rest.len() + self.name.len()
+    }
+
+    fn take_name(&mut self, part: &[u8]) {
+        // A character takes six bytes at most, `\u0064`; and two quotes.
+        let most = 6 * self.wanted.len() + 2;
+        if self.name.is_empty() {
+            self.keep(part);
+        } else if self.name.len() + part.len() <= most {
+            self.name.extend_from_slice(part);
+        } else {
+            self.write_name();
+            self.keep(part);
+        }
+    }
+
+    fn begin_member(&mut self, brings: &mut impl FnMut(Extract<'_>)) {
+        if serde_json::from_slice::<String>(&self.name).is_ok_and(|name| name == self.wanted) {
+            self.name.clear();
+            self.is_within = true;
+            return brings(Extract::Begin);
+        }
+        self.write_name();
+        self.keep(b":");
+    }
+
+    /// The name under way is none that is wanted.
+    fn write_name(&mut self) {
+        let name = std::mem::take(&mut self.name);
+        if !name.is_empty() {
+            if self.has_member {
+                self.keep(b",");
+            }
+            self.has_member = true;
+            self.keep(&name);
+        }
+    }
+
+    fn keep_outside(&mut self, part: &[u8]) {
+        if !self.is_within {
+            self.keep(part);
+        }
+    }
+
+    fn keep(&mut self, part: &[u8]) {
+        self.is_over |= self.rest.len() + part.len() > self.most;
+        if self.is_over {
+            self.rest = Vec::new();
+        } else {
+            self.rest.extend_from_slice(part);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rest, and what the last wanted member brought.
+    fn extract(parts: &[&[u8]], most: usize) -> Result<(Option<String>, Option<String>), JsonError> {
+        let (mut extractor, mut value) = (Extractor::new("document", most), None);
+        for part in parts {
+            extractor.feed(part, |brought| match brought {
+                Extract::Begin => value = Some(String::new()),
+                Extract::Part(part) => value.as_mut().unwrap().push_str(std::str::from_utf8(part).unwrap()),
+                Extract::NoString => value.as_mut().unwrap().push_str("<none>"),
+            })?;
+            assert!(extractor.held() <= most + 64);
+        }
+        Ok((extractor.finish()?.map(|rest| String::from_utf8(rest).unwrap()), value))
+    }
+
+    #[test]
+    fn the_member_is_taken_out_however_the_bytes_are_cut() {
+        #[rustfmt::skip]
+        let cases = [
+            (r#"{}"#, r#"{}"#, None),
+            (r#"{"document":"AAEC"}"#, r#"{}"#, Some(r#""AAEC""#)),
+            (r#" { "a" : 1 , "document" : "A\/EC" , "b" : [1,{"document":2}] } "#, r#"{"a":1,"b":[1,{"document":2}]}"#, Some(r#""A\/EC""#)),
+            (r#"{"document":null,"a":{}}"#, r#"{"a":{}}"#, Some("null")),
+            (r#"{"docu\u006dent":"x","Document":"y"}"#, r#"{"Document":"y"}"#, Some("\"x\"")),
+            (r#"{"document":"x","a":1,"document":"y"}"#, r#"{"a":1}"#, Some("\"y\"")),
+            (r#"{"document":{"document":"x","b":[1]},"c":2}"#, r#"{"c":2}"#, Some("<none>")),
+            (r#"{"document":[["x"]],"document":"z"}"#, r#"{}"#, Some("\"z\"")),
+            (r#"{"documents":1,"documen":2,"documentdocumentdocumentdocumentdocumentdocumentdocumentdocument":3}"#,
+             r#"{"documents":1,"documen":2,"documentdocumentdocumentdocumentdocumentdocumentdocumentdocument":3}"#, None),
+            (r#"[{"document":"x"},2]"#, r#"[{"document":"x"},2]"#, None),
+            (r#""document""#, r#""document""#, None),
+            (r#"{"":0,"":0}"#, r#"{"":0,"":0}"#, None),
+        ];
+        for (text, rest, value) in cases {
+            let expected = Ok((Some(rest.to_owned()), value.map(str::to_owned)));
+            for size in 1..=text.len() {
+                let parts: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+                assert_eq!(extract(&parts, 1000), expected, "{text} by {size}");
+            }
+        }
+        for broken in ["", "{", r#"{"document":"x"#, r#"{"document":"x",}"#, r#"{"document":}"#, "{}{}"] {
+            assert!(extract(&[broken.as_bytes()], 1000).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_the_member_is_none_of_it() {
+        let part = br#"{"":0},"#.repeat(1000);
+        let mut parts: Vec<&[u8]> = vec![br#"{"a":["#];
+        parts.extend(std::iter::repeat_n(part.as_slice(), 100));
+        parts.push(br#"0],"document":"AAEC"}"#);
+        assert_eq!(extract(&parts, 10_000).unwrap(), (None, Some("\"AAEC\"".into())));
+        let long = "A".repeat(100_000);
+        let text = format!(r#"{{"document":"{long}","k":1}}"#);
+        assert_eq!(extract(&[text.as_bytes()], 10).unwrap().0.as_deref(), Some(r#"{"k":1}"#));
+    }
+}

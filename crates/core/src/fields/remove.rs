@@ -1,0 +1,109 @@
+//! An answer, with some members left out, written while it arrives.
+
+use std::sync::Arc;
+
+use super::MAX_DEPTH;
+use super::fault::JsonError;
+use super::names::Names;
+use super::scan::{Kind, Piece, Scanner};
+use super::text::Reading;
+
+/// One answer under way.
+///
+/// What is written is JSON without white space between, so that nothing has to be kept but the beginning of a name that
+/// may yet be one of those left out: at most six bytes, or twelve, for each of its characters.
+pub struct Remover {
+    scanner: Scanner,
+    /// For each open level, the outermost as the lowest bit: whether a member was written, so that the next needs a comma.
+    written: u64,
+    /// The beginning of a name with the comma before it, while it may yet be left out.
+    name: Vec<u8>,
+    /// The level whose member is left out at the moment.
+    leaving_out: Option<usize>,
+    removed: u64,
+}
+
+const _: () = assert!(MAX_DEPTH <= 64, "`written` has a bit for each level");
+
+impl Remover {
+    /// Begins an answer without the members of these names, at any depth.
+    pub fn new(names: Arc<Names>) -> Self {
+        let scanner = Scanner::new(Reading::Answer, names);
+        Self { scanner, written: 0, name: Vec::new(), leaving_out: None, removed: 0 }
+    }
+
+    /// Takes the next bytes and appends what is left of them to `out`.
+    ///
+    /// # Errors
+    /// The answer is not JSON. What was written until then must not be taken for a whole answer.
+    pub fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), JsonError> {
+        while let Some(piece) = self.scanner.next(&mut bytes)? {
+            if let Some(level) = self.leaving_out {
+                match piece {
+                    // The object goes on, or ends: what was left out is over.
+                    Piece::Comma if self.scanner.depth() == level => self.leaving_out = None,
+                    Piece::Close(_) if self.scanner.depth() < level => {
+                        self.leaving_out = None;
+                        out.push(b'}');
+                    }
+                    _ => {}
+                }
+                continue;
+            }
+            match piece {
+                Piece::Open(kind) => {
+                    self.written &= !self.level();
+                    out.push(if kind == Kind::Object { b'{' } else { b'[' });
+                }
+                Piece::Close(kind) => out.push(if kind == Kind::Object { b'}' } else { b']' }),
+                // An object's comma is written with the next member that is kept.
+                Piece::Comma if self.scanner.is_in_object() => {}
+                Piece::Comma => out.push(b','),
+                Piece::NameBegin => {
+                    let comma = if self.written & self.level() != 0 { &b",\""[..] } else { b"\"" };
+                    self.name.extend_from_slice(comma);
+                }
+                Piece::Name(part) if self.scanner.is_name_open() => self.name.extend_from_slice(part),
+                Piece::Name(part) => {
+                    out.append(&mut self.name);
+                    out.extend_from_slice(part);
+                }
+                Piece::NameEnd(0) => {
+                    out.append(&mut self.name);
+                    self.written |= self.level();
+                    out.push(b':');
+                }
+                Piece::NameEnd(_) => {
+                    self.name.clear();
+                    self.leaving_out = Some(self.scanner.depth());
+                    self.removed += 1;
+                }
+                Piece::Scalar(part) => out.extend_from_slice(part),
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether the answer was whole.
+    ///
+    /// # Errors
+    /// It ended too early.
+    pub fn finish(&self) -> Result<(), JsonError> {
+        self.scanner.finish()
+    }
+
+    /// How many members were left out so far.
+    pub fn removed(&self) -> u64 {
+        self.removed
+    }
+
+    /// How many bytes are kept back.
+    pub fn held(&self) -> usize {
+        self.name.len()
+    }
+
+    /// The bit of the innermost level.
+    fn level(&self) -> u64 {
+        1 << self.scanner.depth().saturating_sub(1)
+    }
+}

@@ -1,0 +1,353 @@
+//! JSON in pieces, as the bytes come, checked as strictly as RFC 8259 allows.
+//!
+//! The one rule: no byte leaves here in a piece that does not continue a valid document, so whoever passes the pieces on
+//! has passed on JSON. Works at any chunk boundary; what it keeps is one bit per level and the state of one string.
+
+use std::sync::Arc;
+
+use super::fault::JsonError;
+use super::names::{Matcher, Names};
+use super::text::{Brought, Reading, Text};
+use super::{DigitCount, MAX_DEPTH, MAX_NUMBER_LENGTH};
+
+/// What opens and closes a level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Object,
+    Array,
+}
+
+/// A part of a document; all white space between is left out.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Piece<'a> {
+    Open(Kind),
+    Close(Kind),
+    Comma,
+    /// The opening quote of a member's name.
+    NameBegin,
+    /// A part of the name as written, up to its closing quote.
+    Name(&'a [u8]),
+    /// The name has ended, and the colon follows; the bits of the names that it is.
+    NameEnd(u64),
+    /// A part of a string, number or word as written.
+    Scalar(&'a [u8]),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Begin,
+    Value,
+    FirstElement,
+    FirstName,
+    NextName,
+    Name,
+    Colon,
+    Text,
+    Number(Digits),
+    /// What is left of `true`, `false` or `null`.
+    Word(&'static [u8]),
+    /// A value has ended.
+    After,
+}
+
+/// Where in a number the next byte stands (RFC 8259, section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Digits {
+    Minus,
+    Zero,
+    Whole,
+    Point,
+    Fraction,
+    Exponent,
+    Sign,
+    Power,
+}
+
+/// A document under way.
+pub(super) struct Scanner {
+    reading: Reading,
+    state: State,
+    /// The open levels, the innermost as the lowest bit; set for an object.
+    kinds: u64,
+    depth: usize,
+    /// How many bytes were taken.
+    taken: usize,
+    text: Text,
+    number: DigitCount,
+    number_length: usize,
+    matcher: Matcher,
+    fault: Option<JsonError>,
+}
+
+impl Scanner {
+    pub(super) fn new(reading: Reading, names: Arc<Names>) -> Self {
+        Self {
+            reading,
+            state: State::Begin,
+            kinds: 0,
+            depth: 0,
+            taken: 0,
+            text: Text::new(),
+            number: DigitCount::new(),
+            number_length: 0,
+            matcher: Matcher::new(names),
+            fault: None,
+        }
+    }
+
+    /// How many levels are open.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Whether the innermost level is an object.
+    pub(super) fn is_in_object(&self) -> bool {
+        self.kinds & 1 == 1
+    }
+
+    /// Whether the innermost level is the only object that is open: around it are lists at most.
+    pub(super) fn is_in_outermost_object(&self) -> bool {
+        self.kinds == 1
+    }
+
+    /// Whether the name under way may yet become one of the names.
+    pub(super) fn is_name_open(&self) -> bool {
+        self.matcher.is_open()
+    }
+
+    /// Takes the next piece off the input; none when the input is used up.
+    ///
+    /// # Errors
+    /// The bytes are not JSON. From then on every call says so.
+    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, JsonError> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let result = self.piece(input);
+        self.fault = result.as_ref().err().copied();
+        result
+    }
+
+    /// Says whether the document was whole.
+    ///
+    /// # Errors
+    /// It is not JSON, or not all of it.
+    pub(super) fn finish(&self) -> Result<(), JsonError> {
+        use Digits::{Fraction, Power, Whole, Zero};
+        match (self.fault, self.state) {
+            (Some(fault), _) => Err(fault),
+            (None, State::Number(Zero | Whole | Fraction | Power)) if self.depth == 0 => self.check_number(),
+            (None, State::After) if self.depth == 0 => Ok(()),
+            (None, _) => Err(JsonError::Malformed(self.taken)),
+        }
+    }
+
+    fn piece<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, JsonError> {
+        loop {
+            match self.state {
+                State::Name | State::Text if input.is_empty() => return Ok(None),
+                State::Name => return self.name(input).map(|name| Some(Piece::Name(name))),
+                State::Text => return self.string(input).map(|string| Some(Piece::Scalar(string))),
+                State::Number(digits) => match self.number(digits, input)? {
+                    [] if input.is_empty() => return Ok(None),
+                    [] => {
+                        self.check_number()?;
+                        self.state = State::After;
+                    }
+                    number => return Ok(Some(Piece::Scalar(number))),
+                },
+                State::Word(rest) => match self.word(rest, input)? {
+                    [] => return Ok(None),
+                    word => return Ok(Some(Piece::Scalar(word))),
+                },
+                State::Begin
+                | State::Value
+                | State::FirstElement
+                | State::FirstName
+                | State::NextName
+                | State::Colon
+                | State::After => {
+                    let Some((&byte, _)) = input.split_first() else { return Ok(None) };
+                    if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+                        self.take(1, input);
+                        continue;
+                    }
+                    if let Some(piece) = self.structure(byte, input)? {
+                        return Ok(Some(piece));
+                    }
+                }
+            }
+        }
+    }
+
+    fn take<'a>(&mut self, count: usize, input: &mut &'a [u8]) -> &'a [u8] {
+        let (taken, rest) = input.split_at_checked(count).unwrap_or((input, &[]));
+        *input = rest;
+        self.taken += taken.len();
+        taken
+    }
+
+    /// A byte between strings, numbers and words.
+    fn structure<'a>(&mut self, byte: u8, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, JsonError> {
+        let malformed = Err(JsonError::Malformed(self.taken));
+        match (self.state, byte) {
+            (State::Begin, 0xef) => Err(JsonError::ByteOrderMark),
+            (State::FirstElement, b']') => Ok(Some(self.close(Kind::Array, input))),
+            (State::Begin | State::Value | State::FirstElement, _) => self.value(byte, input),
+            (State::FirstName, b'}') => Ok(Some(self.close(Kind::Object, input))),
+            (State::FirstName | State::NextName, b'"') => {
+                (self.state, self.text) = (State::Name, Text::new());
+                self.matcher.begin();
+                self.take(1, input);
+                Ok(Some(Piece::NameBegin))
+            }
+            (State::Colon, b':') => {
+                self.take(1, input);
+                self.state = State::Value;
+                Ok(Some(Piece::NameEnd(self.matcher.end())))
+            }
+            (State::After, _) if self.depth == 0 => Err(JsonError::TrailingGarbage(self.taken)),
+            (State::After, b',') => {
+                self.take(1, input);
+                self.state = if self.is_in_object() { State::NextName } else { State::Value };
+                Ok(Some(Piece::Comma))
+            }
+            (State::After, b'}') if self.is_in_object() => Ok(Some(self.close(Kind::Object, input))),
+            (State::After, b']') if !self.is_in_object() => Ok(Some(self.close(Kind::Array, input))),
+            _ => malformed,
+        }
+    }
+
+    fn value<'a>(&mut self, byte: u8, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, JsonError> {
+        self.state = match byte {
+            b'{' => return self.open(Kind::Object, input).map(Some),
+            b'[' => return self.open(Kind::Array, input).map(Some),
+            b'"' => {
+                (self.state, self.text) = (State::Text, Text::new());
+                return Ok(Some(Piece::Scalar(self.take(1, input))));
+            }
+            b'-' => State::Number(Digits::Minus),
+            b'0' => State::Number(Digits::Zero),
+            b'1'..=b'9' => State::Number(Digits::Whole),
+            b't' => State::Word(b"true"),
+            b'f' => State::Word(b"false"),
+            b'n' => State::Word(b"null"),
+            _ => return Err(JsonError::Malformed(self.taken)),
+        };
+        if matches!(self.state, State::Number(_)) {
+            (self.number, self.number_length) = (DigitCount::new(), 1);
+            self.number.push(byte);
+            return Ok(Some(Piece::Scalar(self.take(1, input))));
+        }
+        Ok(None)
+    }
+
+    fn open<'a>(&mut self, kind: Kind, input: &mut &'a [u8]) -> Result<Piece<'a>, JsonError> {
+        if self.depth == MAX_DEPTH {
+            return Err(JsonError::TooDeep);
+        }
+        self.take(1, input);
+        self.depth += 1;
+        self.kinds = self.kinds << 1 | u64::from(kind == Kind::Object);
+        self.state = if kind == Kind::Object { State::FirstName } else { State::FirstElement };
+        Ok(Piece::Open(kind))
+    }
+
+    fn close<'a>(&mut self, kind: Kind, input: &mut &'a [u8]) -> Piece<'a> {
+        self.take(1, input);
+        self.depth = self.depth.saturating_sub(1);
+        self.kinds >>= 1;
+        self.state = State::After;
+        Piece::Close(kind)
+    }
+
+    fn name<'a>(&mut self, input: &mut &'a [u8]) -> Result<&'a [u8], JsonError> {
+        for (count, &byte) in input.iter().enumerate() {
+            let brought = self.text.push(byte, self.taken + count, self.reading)?;
+            if self.text.has_stray {
+                // At once: a name of nothing else would stay open, and be held, for ever.
+                self.matcher.stray();
+            }
+            match brought {
+                Brought::Part => {}
+                Brought::Character(character) => self.matcher.push(character),
+                Brought::End => {
+                    self.state = State::Colon;
+                    return Ok(self.take(count + 1, input));
+                }
+            }
+        }
+        Ok(self.take(input.len(), input))
+    }
+
+    fn string<'a>(&mut self, input: &mut &'a [u8]) -> Result<&'a [u8], JsonError> {
+        let mut count = 0;
+        while let Some(rest) = input.get(count..).filter(|rest| !rest.is_empty()) {
+            if self.text.is_plain() {
+                count += plain_run(rest);
+            }
+            let Some(&byte) = input.get(count) else { break };
+            let brought = self.text.push(byte, self.taken + count, self.reading)?;
+            count += 1;
+            if brought == Brought::End {
+                self.state = State::After;
+                break;
+            }
+        }
+        Ok(self.take(count, input))
+    }
+
+    /// The bytes that continue the number.
+    fn number<'a>(&mut self, mut digits: Digits, input: &mut &'a [u8]) -> Result<&'a [u8], JsonError> {
+        use Digits::{Exponent, Fraction, Minus, Point, Power, Sign, Whole, Zero};
+        let mut count = 0;
+        for &byte in *input {
+            digits = match (digits, byte) {
+                (Minus, b'0') => Zero,
+                (Minus, b'1'..=b'9') | (Whole, b'0'..=b'9') => Whole,
+                (Zero | Whole, b'.') => Point,
+                (Point | Fraction, b'0'..=b'9') => Fraction,
+                (Zero | Whole | Fraction, b'e' | b'E') => Exponent,
+                (Exponent, b'+' | b'-') => Sign,
+                (Exponent | Sign | Power, b'0'..=b'9') => Power,
+                (Zero | Whole | Fraction | Power, _) => break,
+                (Minus | Point | Exponent | Sign, _) => return Err(JsonError::Malformed(self.taken + count)),
+            };
+            count += 1;
+        }
+        if self.reading == Reading::Request {
+            input.iter().take(count).for_each(|byte| self.number.push(*byte));
+        }
+        self.number_length += count;
+        if self.reading == Reading::Request && self.number_length > MAX_NUMBER_LENGTH {
+            return Err(JsonError::NumberTooLong(self.taken));
+        }
+        self.state = State::Number(digits);
+        Ok(self.take(count, input))
+    }
+
+    /// The number has ended.
+    fn check_number(&self) -> Result<(), JsonError> {
+        match self.reading {
+            Reading::Request if !self.number.is_read_alike() => Err(JsonError::NumberTooLong(self.taken)),
+            Reading::Request | Reading::Answer => Ok(()),
+        }
+    }
+
+    /// The bytes that continue `true`, `false` or `null`.
+    fn word<'a>(&mut self, rest: &'static [u8], input: &mut &'a [u8]) -> Result<&'a [u8], JsonError> {
+        let count = rest.len().min(input.len());
+        let (expected, left) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+        if input.get(..count) != Some(expected) {
+            let same = input.iter().zip(expected).take_while(|(given, expected)| given == expected).count();
+            return Err(JsonError::Malformed(self.taken + same));
+        }
+        self.state = if left.is_empty() { State::After } else { State::Word(left) };
+        Ok(self.take(count, input))
+    }
+}
+
+/// How many bytes of ASCII come before a quote, a backslash, a control or a byte of another script.
+fn plain_run(bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| !matches!(byte, 0x20..0x80) || matches!(byte, b'"' | b'\\')).unwrap_or(bytes.len())
+}

@@ -1,0 +1,62 @@
+//! Answers that many handlers give.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use http::{HeaderMap, StatusCode};
+
+use super::budget::{self, Held};
+use super::error::{JSON, Problem};
+use super::guard::Caller;
+use super::store::{Key, RecordText};
+use super::{Service, etag};
+
+/// The answer to every write: `null`, as Thalamus has it.
+pub(super) fn null() -> Response {
+    json("null")
+}
+
+/// A JSON text. Without a version that could be asked about, a copy of it would only be a record in the wrong place.
+pub(super) fn json(text: impl Into<Body>) -> Response {
+    ([(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], text.into()).into_response()
+}
+
+/// One record, if it is there; room is held for a long one before it is read, and until the socket has taken it.
+///
+/// # Errors
+/// There is no room in time, or the store fails.
+pub(super) async fn record(
+    service: &Service,
+    caller: &Caller,
+    key: &Key,
+    headers: &HeaderMap,
+) -> Result<Option<Response>, Problem> {
+    let store = caller.store(service);
+    let (mut most, mut held) = (budget::SMALL_BYTES, Held::nothing());
+    loop {
+        match store.record(key, most, &caller.reach).await? {
+            None => return Ok(None),
+            Some(RecordText::Fits(text)) => {
+                held.shrink_to(text.len());
+                return Ok(Some(document(headers, text, held)));
+            }
+            // It may have grown meanwhile, and then again; nothing is held while more is waited for.
+            Some(RecordText::Exceeds(bytes)) => {
+                drop(held);
+                most = bytes;
+                held = service.budget.hold(&caller.account, most, budget::PATIENCE).await.ok_or(Problem::NoRoom)?;
+            }
+        }
+    }
+}
+
+/// A document as it came from its row, or 304 when the client has it.
+fn document(headers: &HeaderMap, text: String, held: Held) -> Response {
+    let tag = etag::of(text.as_bytes());
+    // Kept by the client alone, and asked about each time.
+    let validators = [(ETAG, tag.clone()), (CACHE_CONTROL, "private, no-cache".to_owned())];
+    if etag::is_known(headers, &tag) {
+        return (StatusCode::NOT_MODIFIED, validators).into_response();
+    }
+    (validators, json(held.around(text))).into_response()
+}

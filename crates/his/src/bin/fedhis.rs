@@ -1,0 +1,442 @@
+//! `fedhis`: the service behind the gateway, and what its operator needs.
+//!
+//! Arguments to configuration to run. Exit codes: 0 done, 1 failure, 2 usage or configuration.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use fedgate_base::config::{Config, ConnectionsConfig, StoreConfig};
+use fedgate_base::db::actor::ChangeActor;
+use fedgate_base::db::backup::{self, BackupError};
+use fedgate_base::db::{Database, DbError, hashes, schema};
+use fedgate_base::dumps::{self, ForbiddenDumps};
+use fedgate_base::{arguments, descriptors, log, parent, threads};
+use fedgate_core::assertion::Verifier;
+use fedgate_core::escape;
+use fedgate_his::import::{ClearPasswords, Import, ImportError, Kind};
+use fedgate_his::store::Store;
+use fedgate_his::{Listener, Service, demo, router};
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long the look for rows of before that are served with limits may take, for each statement.
+const ODD_ROWS_PATIENCE: Duration = Duration::from_secs(600);
+/// Threads beside those that serve: for hashing, and for the disk.
+const SPARE_THREADS: usize = 8;
+/// How often a database that is away is asked again for its schema.
+const SCHEMA_RETRY: Duration = Duration::from_millis(500);
+
+/// Health information service of a federation: people, books of life, documents, institutions.
+///
+/// Serves what Thalamus serves, to requests that carry an assertion of the gateway (fedgate), and to no others.
+#[derive(Parser)]
+#[command(name = "fedhis", version, max_term_width = 100)]
+struct Arguments {
+    /// The configuration file, before or after the command; FEDGATE_* environment variables override it.
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "fedgate.toml", global = true)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the gateway's requests until SIGTERM or SIGINT.
+    Serve,
+    /// Create or upgrade the schema; an existing Thalamus database keeps its tables and rows.
+    ///
+    /// The embedded store does this by itself when it is served.
+    Migrate,
+    /// Import people or pages: a JSON array (also as Thalamus lists them), or one JSON object a line.
+    ///
+    /// May be interrupted and run again: it goes on where it was (FILE.import-state), or begins anew when
+    /// file or store are others. Records that are there already
+    /// count as unchanged; what cannot be stored is written to FILE.refused.jsonl with line and reason, and makes the
+    /// exit code 1.
+    Import {
+        /// What the file holds; people come before their pages.
+        #[arg(value_enum)]
+        kind: ImportKind,
+        /// The file, or - for standard input.
+        #[arg(value_name = "FILE|-")]
+        source: PathBuf,
+        /// Hash passwords that are not hashed yet, instead of refusing their persons.
+        #[arg(long)]
+        hash_passwords: bool,
+    },
+    /// Copy an embedded store to a new file, consistently, while both programs run.
+    ///
+    /// The file has mode 0600, is on the disk when the command ends, and is never written over another. docs/BACKUP.md says how it
+    /// is restored. For PostgreSQL there is pg_dump.
+    Backup {
+        /// The file that is made.
+        #[arg(value_name = "FILE")]
+        target: PathBuf,
+    },
+    /// Load the demo federation into an empty store; does nothing when there are people in it.
+    Seed,
+}
+
+impl Command {
+    /// What its sessions at the database are called.
+    fn program(&self) -> &'static str {
+        match self {
+            Self::Serve => "fedhis",
+            Self::Migrate => "fedhis migrate",
+            Self::Import { .. } => "fedhis import",
+            Self::Backup { .. } => "fedhis backup",
+            Self::Seed => "fedhis seed",
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ImportKind {
+    /// Persons.
+    People,
+    /// Pages of books of life.
+    Pages,
+}
+
+/// Why a command failed, with its exit code.
+enum Failure {
+    /// The command could not do what it was asked: exit 1.
+    Failed(anyhow::Error),
+    /// Usage or configuration is wrong: exit 2.
+    Usage(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = match arguments::parse::<Arguments>() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    let (error, code) = match start(arguments) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(error)) => (error, 1),
+        Err(Failure::Usage(error)) => (error, 2),
+    };
+    complain(&log::with_causes(error.as_ref()));
+    ExitCode::from(code)
+}
+
+fn start(arguments: Arguments) -> Result<(), Failure> {
+    descriptors::can_start()?;
+    let _log = log::log_to_stderr().map_err(|error| Failure::Usage(error.into()))?;
+    let dumps = dumps::forbid()?;
+    parent::follow()?;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    threads::can_start(workers + SPARE_THREADS)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    let done = runtime.block_on(run(arguments, dumps));
+    // A statement on the blocking pool is not waited for: it is atomic.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
+}
+
+async fn run(Arguments { config, command }: Arguments, dumps: ForbiddenDumps) -> Result<(), Failure> {
+    let config = load(&config)?.called(command.program());
+    config.unknown_names().iter().for_each(|warning| tracing::warn!("{warning}"));
+    let done = match command {
+        Command::Serve => {
+            dumps.follow(config.core_dumps)?;
+            serve(&config).await
+        }
+        Command::Migrate => migrate(&config).await,
+        Command::Seed => seed(&config).await,
+        Command::Backup { target } => backup(&config, target).await,
+        Command::Import { kind, source, hash_passwords } => {
+            let kind = match kind {
+                ImportKind::People => Kind::People,
+                ImportKind::Pages => Kind::Pages,
+            };
+            let clear_passwords = if hash_passwords { ClearPasswords::Hash } else { ClearPasswords::Refuse };
+            import(&config, kind, &source, clear_passwords).await
+        }
+    };
+    let told = |error: anyhow::Error| anyhow!(config.origins.told(&log::with_causes(error.as_ref())));
+    done.map_err(|failure| match located(&config, failure) {
+        Failure::Failed(error) => Failure::Failed(told(error)),
+        Failure::Usage(error) => Failure::Usage(told(error)),
+    })
+}
+
+/// Says of a failure of the database which setting leads there.
+fn located(config: &Config, failure: Failure) -> Failure {
+    let Failure::Failed(error) = failure else {
+        return failure;
+    };
+    let of_backup = match error.downcast_ref() {
+        Some(BackupError::Store(error)) => Some(error),
+        Some(BackupError::Exists(_) | BackupError::Room(..) | BackupError::File(..) | BackupError::Damaged(_))
+        | None => None,
+    };
+    let of_import = match error.downcast_ref() {
+        Some(ImportError::Database(error)) => Some(error),
+        Some(ImportError::File(..) | ImportError::Unreadable(..) | ImportError::Running(_) | ImportError::Hashing)
+        | None => None,
+    };
+    let Some(database) = error.downcast_ref::<DbError>().or(of_import).or(of_backup) else {
+        return Failure::Failed(error);
+    };
+    let words = anyhow!(database.located(&config.file, &config.store));
+    if let DbError::Settings { .. } = database { Failure::Usage(words) } else { Failure::Failed(words) }
+}
+
+fn load(file: &Path) -> Result<Config, Failure> {
+    Config::load_for_his(file).map_err(|error| Failure::Usage(error.into()))
+}
+
+async fn open(config: &Config) -> Result<Database, Failure> {
+    let database = Database::open(&config.store).await?;
+    if matches!(config.store, StoreConfig::Sqlite(_)) {
+        schema::migrate(&database).await?;
+    }
+    Ok(database)
+}
+
+/// Opens the database and sees that its schema is there.
+async fn open_ready(config: &Config) -> Result<Database, Failure> {
+    let database = open(config).await?;
+    check_version(schema::version(&database).await?)?;
+    Ok(database)
+}
+
+fn check_version(version: i64) -> Result<(), Failure> {
+    match version {
+        schema::VERSION => Ok(()),
+        newer if newer > schema::VERSION => Err(Failure::Usage(anyhow!(
+            "the database has schema version {newer}, this program knows {}; install its newer release",
+            schema::VERSION
+        ))),
+        0 => Err(Failure::Usage(anyhow!("the database has no schema of fedgate; run `fedhis migrate`"))),
+        older => Err(Failure::Usage(anyhow!(
+            "the database has schema version {older}, {} is needed; run `fedhis migrate`",
+            schema::VERSION
+        ))),
+    }
+}
+
+async fn serve(config: &Config) -> Result<(), Failure> {
+    // As for the gateway, whose SIGHUP this may be, sent to both: it ends nothing.
+    let mut hangup = signal(SignalKind::hangup())?;
+    // What else there is to say of the file is about the gateway, which says it.
+    config.loose_secrets().iter().for_each(|warning| tracing::warn!("{warning}"));
+    let connections = bear(config.his.connections);
+    let database = open(config).await?;
+    let verifier = Verifier::from_config(&config.assertion)
+        .map_err(|error| Failure::Usage(anyhow!("{}: {error}", config.file.display())))?;
+    let mut version = schema::version(&database).await;
+    if let Ok(version) = version {
+        check_version(version)?;
+    }
+    let documents = Store::new(database.clone());
+    let service = Service::new(&config.his, verifier, documents.clone());
+    let (listener, store) = (Listener::bind(&config.his.listen).await?, database.clone());
+    tracing::info!("listening on {}", listener.address());
+    // A database that is away at the start is no reason to stay away too: requests get 503 until it is there.
+    let outdated = async move {
+        loop {
+            match version {
+                Ok(version) => match check_version(version) {
+                    Ok(()) => {
+                        documents.outage().answered();
+                        std::future::pending().await
+                    }
+                    Err(failure) => return failure,
+                },
+                Err(error @ DbError::Unavailable(_)) => documents.outage().failed(error.in_short()),
+                Err(error) => return Failure::Failed(error.into()),
+            }
+            tokio::time::sleep(SCHEMA_RETRY).await;
+            version = schema::version(&database).await;
+        }
+    };
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (stopping, delay) = (Arc::clone(&service), config.his.stop_delay);
+    let stop = async move {
+        let is_asked_now = tokio::select! {
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => true,
+        };
+        tracing::info!("stopping");
+        stopping.stop();
+        if !is_asked_now {
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+    };
+    let done = tokio::select! {
+        () = listener.serve(router(service), &connections, stop) => Ok(()),
+        failure = outdated => Err(failure),
+        never = ignore(&mut hangup) => match never {},
+    };
+    tokio::task::spawn_blocking(move || store.close()).await?;
+    done
+}
+
+/// As many connections as are configured, or as the limit of open files bears.
+fn bear(configured: ConnectionsConfig) -> ConnectionsConfig {
+    let limit = descriptors::raise();
+    let wanted = configured.most.unwrap_or(usize::MAX);
+    let borne = descriptors::callers(limit, wanted);
+    if let Some(most) = configured.most.filter(|most| borne < *most) {
+        tracing::warn!(
+            "`his.connections` is {most}, and the limit of {} open files bears {borne}, which counts; raise the limit to {} \
+             (`LimitNOFILE` of systemd, `ulimit -n`), or lower the key",
+            limit.unwrap_or_default(),
+            descriptors::needed_by_callers(most)
+        );
+    }
+    ConnectionsConfig { most: (borne < usize::MAX).then_some(borne), ..configured }
+}
+
+async fn ignore(hangup: &mut Signal) -> Infallible {
+    loop {
+        hangup.recv().await;
+        tracing::info!("SIGHUP received: it changes nothing; a new configuration is read at the next start");
+    }
+}
+
+async fn migrate(config: &Config) -> Result<(), Failure> {
+    let database = open(config).await?;
+    let version = schema::migrate(&database).await?;
+    let newer = if version > schema::VERSION { ", of a newer release than this; nothing was changed" } else { "" };
+    for column in schema::loose_columns(&database).await? {
+        complain(&format!("warning: {column}"));
+    }
+    for rows in schema::odd_rows(&database, ODD_ROWS_PATIENCE).await? {
+        complain(&format!("warning: {rows}; see docs/API.md, Rows of before"));
+    }
+    if version == schema::VERSION {
+        let told = hashes::tell(&database, config.authentication.hashes, ODD_ROWS_PATIENCE).await?;
+        for warning in told.unreadable.iter().chain(&told.beside) {
+            complain(&format!("warning: {warning}"));
+        }
+        say(&format!("passwords: {}", told.written))?;
+    }
+    Ok(say(&format!("the schema is at version {version}{newer}"))?)
+}
+
+async fn seed(config: &Config) -> Result<(), Failure> {
+    let store = Store::new(open_ready(config).await?).acting_as(ChangeActor::importer());
+    let said = match demo::seed(&store).await? {
+        true => "the demo federation is loaded",
+        false => "there are people in the store; nothing was changed",
+    };
+    Ok(say(said)?)
+}
+
+async fn backup(config: &Config, file: PathBuf) -> Result<(), Failure> {
+    let StoreConfig::Sqlite(sqlite) = &config.store else {
+        return Err(Failure::Usage(anyhow!(
+            "{}: the store is a PostgreSQL database, which this does not copy; `pg_dump -Fc -f FILE DATABASE` does, while it runs \
+             (docs/BACKUP.md)",
+            config.file.display()
+        )));
+    };
+    let (store, shown) = (sqlite.path.clone(), file.display().to_string());
+    if !store.exists() {
+        let (config, store) = (config.file.display(), store.display());
+        let problem = format!("{config}: `store.path` names `{store}`, which does not exist; name the store to copy");
+        return Err(Failure::Usage(anyhow!(problem)));
+    }
+    let bytes = tokio::task::spawn_blocking(move || backup::copy(&store, &file)).await??;
+    Ok(say(&format!(
+        "{shown} is a copy of the store, {bytes} bytes, read through and on the disk; see docs/BACKUP.md"
+    ))?)
+}
+
+async fn import(config: &Config, kind: Kind, source: &Path, clear_passwords: ClearPasswords) -> Result<(), Failure> {
+    let store = Store::new(open_ready(config).await?).acting_as(ChangeActor::importer());
+    let path = (source != Path::new("-")).then(|| source.to_owned());
+    let file = match &path {
+        Some(path) => {
+            let unreadable = |reason: &dyn std::fmt::Display| {
+                let remedy = "name a file that this user may read, or `-` for standard input";
+                Failure::Usage(anyhow!("`{}` cannot be read ({reason}); {remedy}", path.display()))
+            };
+            let file = File::open(path).map_err(|error| unreadable(&error))?;
+            if path.is_dir() {
+                return Err(unreadable(&"it is a directory"));
+            }
+            // Held as long as the file is open. Where a file system has no locks, nobody is excluded.
+            if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                return Err(ImportError::Running(path.clone()).into());
+            }
+            Some(file)
+        }
+        None => None,
+    };
+    let size = file.as_ref().and_then(|file| Some(file.metadata().ok()?.len()));
+    let bar = progress_bar(size)?;
+    let progress = |bytes| bar.set_position(bytes);
+    let hashes = config.authentication.hashes;
+    let import = Import { store: &store, kind, clear_passwords, hashes, path, progress: &progress };
+    let summary = match file {
+        Some(file) => {
+            let begin = || {
+                let mut file = file.try_clone()?;
+                file.rewind()?;
+                Ok(BufReader::new(file))
+            };
+            import.run(begin).await
+        }
+        None => import.run(|| Ok(io::stdin().lock())).await,
+    };
+    bar.finish_and_clear();
+    let summary = summary?;
+    let resumed = match summary.resumed {
+        0 => String::new(),
+        records => format!(" ({records} were dealt with by an earlier run)"),
+    };
+    let (created, unchanged, refused) = (summary.created, summary.unchanged, summary.refused);
+    say(&format!("{created} created, {unchanged} unchanged, {refused} refused{resumed}"))?;
+    match refused {
+        0 => Ok(()),
+        _ => Err(anyhow!("{refused} records were refused; `{}` says why", import.refused_path().display()).into()),
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress_bar(size: Option<u64>) -> Result<ProgressBar, Failure> {
+    if !io::stderr().is_terminal() {
+        return Ok(ProgressBar::hidden());
+    }
+    let (bar, style) = match size {
+        Some(size) => (ProgressBar::new(size), "{bar:30} {bytes}/{total_bytes} ({eta} left)"),
+        None => (ProgressBar::new_spinner(), "{spinner} {bytes}"),
+    };
+    Ok(bar.with_style(ProgressStyle::with_template(style)?))
+}
+
+/// Prints one line, in which each character is seen.
+fn say(line: &str) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{}", escape::shown(line))
+}
+
+/// Tells on stderr why a command failed, or what is worth a word; the same holds there.
+fn complain(text: &str) {
+    eprintln!("fedhis: {}", escape::shown(text));
+}

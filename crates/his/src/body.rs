@@ -1,0 +1,114 @@
+//! Bodies: read within their bound, parsed at the edge.
+//!
+//! The one rule: a handler is given what is already true, a JSON object, or bytes no longer than allowed. The
+//! Content-Type is not asked, since the clients of Thalamus send none. Two of the three types of forms are refused because
+//! they are no JSON; that is no protection, since browsers send `text/plain`, and bodies without a type, across origins
+//! without asking. The gateway refuses such writes, before they come here.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+
+use super::Service;
+use super::budget::{self, Held};
+use super::error::Problem;
+use super::guard::Caller;
+use super::incoming::{Incoming, announced};
+use fedgate_core::json::{self, Object, Value};
+
+/// How many bytes a parsed object takes at most for each of its text.
+const BYTES_OF_A_TREE: usize = 16;
+
+/// A JSON object that came as a body, and the room that it takes.
+pub(super) struct Document(pub(super) Object, pub(super) [Held; 2]);
+
+impl FromRequest<Arc<Service>> for Document {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, service: &Arc<Service>) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let account = parts.extensions.get::<Caller>().ok_or(Problem::NoAssertion)?.account.as_str();
+        let limit = service.limits.max_body_bytes;
+        let most = announced(&parts.headers).map_or(limit, |length| length.min(limit));
+        let Some(held) = service.budget.hold(account, most, budget::PATIENCE).await else {
+            Incoming::new(&parts.headers, body, limit)?.forget().await;
+            return Err(Problem::NoRoom);
+        };
+        let bytes = read(&parts.headers, body, limit).await?;
+        if media_type(&parts.headers).is_some_and(|kind| is_form(&kind)) {
+            return Err(Problem::UnsupportedMediaType);
+        }
+        let tree = hold_tree(service, account, bytes.len()).await?;
+        object(&bytes, limit).map(|object| Self(object, [held, tree]))
+    }
+}
+
+/// Waits for the room that so many bytes of text take once they are parsed. It is a budget beside that of the bytes: whoever
+/// holds some of that one waits here, and nobody waits the other way round.
+///
+/// # Errors
+/// There is none in time.
+pub(super) async fn hold_tree(service: &Service, account: &str, bytes: usize) -> Result<Held, Problem> {
+    service.trees.hold(account, bytes.saturating_mul(BYTES_OF_A_TREE), budget::PATIENCE).await.ok_or(Problem::NoRoom)
+}
+
+/// Parses a JSON object that takes at most `limit` bytes, also with its numbers written out: what is acknowledged reads back
+/// at about its size.
+///
+/// # Errors
+/// The bytes are no JSON, or no object, or grow too large.
+pub(super) fn object(bytes: &[u8], limit: usize) -> Result<Object, Problem> {
+    match json::parse_counted(bytes)? {
+        (_, grown) if grown > 0 && bytes.len() + grown > limit => Err(Problem::TooLarge),
+        (Value::Object(object), _) => Ok(object),
+        (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_), _) => {
+            Err(Problem::NotAnObject)
+        }
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+///
+/// Whatever is wrong is said when it has been read: an answer that overtakes its request is lost, because the connection
+/// is then closed under a peer that still sends. So what is longer than `limit`, but no longer than the gateway may have
+/// let through, is read and forgotten; only beyond that nothing is owed.
+///
+/// # Errors
+/// The body is too long, encoded, or broken off.
+pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let mut incoming = Incoming::new(headers, body, limit)?;
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = incoming.next().await? {
+        if incoming.count > limit {
+            bytes = BytesMut::new();
+        } else {
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+    check_encoding(headers)?;
+    if incoming.count > limit { Err(Problem::TooLarge) } else { Ok(bytes.freeze()) }
+}
+
+/// Refuses a body that is compressed.
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    match encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        true => Err(Problem::UnsupportedMediaType),
+        false => Ok(()),
+    }
+}
+
+/// The media type without its parameters, in lower case.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(CONTENT_TYPE)?.to_str().unwrap_or("invalid");
+    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+/// Whether a media type is one of the two that forms are sent as.
+pub(super) fn is_form(media_type: &str) -> bool {
+    matches!(media_type, "application/x-www-form-urlencoded" | "multipart/form-data")
+}

@@ -1,0 +1,48 @@
+//! The body of an answer that says why a request was not served, made last, when the request id is known.
+
+use axum::response::Response;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue};
+use serde::Serialize;
+
+use super::error::{JSON, Problem};
+use super::html::form;
+use super::html::words::Words;
+use fedgate_core::assertion::BUSY_HEADER;
+
+/// Gives an answer made by [`Problem`] its body, now that the request id is known.
+///
+/// A browser on the page for people, whose words are given, is told it as a page.
+pub(super) fn complete(response: Response, request_id: Option<&str>, words: Option<&Words>) -> Response {
+    let Some(problem) = response.extensions().get::<Problem>().cloned() else {
+        return response;
+    };
+    if let Some(words) = words {
+        let mut page = match problem {
+            Problem::TooManyGuesses(wait) => form::guessed(words, problem.status(), wait),
+            _ => form::failed(words, problem.status(), problem.code()),
+        };
+        for name in [RETRY_AFTER, ALLOW, HeaderName::from_static(BUSY_HEADER)] {
+            if let Some(value) = response.headers().get(&name) {
+                page.headers_mut().insert(name, value.clone());
+            }
+        }
+        return page;
+    }
+    let body = Body { error: problem.to_string(), code: problem.code(), request_id };
+    let text = serde_json::to_string(&body).unwrap_or_default();
+    let (mut parts, _) = response.into_parts();
+    // What the router added (`Allow`) stays; the length is another one.
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    parts.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Response::from_parts(parts, text.into())
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: String,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+}

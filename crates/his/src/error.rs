@@ -1,0 +1,312 @@
+//! Why a request was not served: status, stable code and text, in one place.
+//!
+//! The one rule: a client learns the status, the code and a fixed sentence; what a database said stays in the log.
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
+use thiserror::Error;
+
+use super::html::fault::FormFault;
+use fedgate_base::db::{DbError, WaitReason};
+use fedgate_core::assertion::{BUSY_HEADER, CLOCK_HEADER};
+use fedgate_core::json::JsonError;
+
+/// The type of every body that is not HTML.
+pub(super) const JSON: &str = "application/json";
+
+/// Why a request was not served. Texts that Thalamus has are its own, to the letter.
+#[derive(Debug, Clone, Error)]
+pub(super) enum Problem {
+    #[error("the request carries no valid assertion of the gateway")]
+    NoAssertion,
+    #[error("the assertion has expired or is not valid yet: the clocks of gateway and service differ")]
+    ClockDiffers,
+    #[error("the assertion is for another request")]
+    OtherRequest,
+    #[error("not found")]
+    NoRoute,
+    #[error("the method is not allowed for this resource")]
+    MethodNotAllowed,
+    #[error("the path has an id that is empty, too long or not text, or no id for a person")]
+    BadId,
+    #[error("`{0}` in the query is not usable")]
+    BadQuery(String),
+    #[error("{0}")]
+    BadJson(JsonError),
+    #[error("the body could not be read")]
+    BodyUnreadable,
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
+    #[error("the body is too large")]
+    TooLarge,
+    #[error("the record would be larger than this service keeps")]
+    RecordTooLarge,
+    #[error("the stored record is no object, and cannot be changed until an operator mends it")]
+    NotARecord,
+    #[error("this content type or encoding is not accepted here")]
+    UnsupportedMediaType,
+    #[error("the body must be a JSON object")]
+    NotAnObject,
+    #[error("not permitted: `{0}` needs the `account` permission")]
+    NeedsAccount(&'static str),
+    #[error("not permitted: a password is changed at /password/<person_id>")]
+    PasswordHere,
+    #[error("`{0}` is not of the right kind")]
+    BadMember(&'static str),
+    #[error("User already exists")]
+    UserExists,
+    #[error("Password is too long")]
+    PasswordTooLong,
+    #[error("Password is too long: here at most {0} bytes are read of it, and letters with accents take two or more")]
+    PasswordTooLongFor(usize),
+    #[error("Password is too short")]
+    PasswordTooShort,
+    #[error("Password has a line break or NUL, with which nobody can sign in")]
+    PasswordUnusable,
+    #[error("Password is a hash that a Thalamus on the same database cannot read; bcrypt is kept here")]
+    PasswordUnreadable,
+    #[error("{0}")]
+    BadForm(FormFault),
+    #[error("Not allowed to change the person ID")]
+    PersonIdChange,
+    #[error("User not found")]
+    UserNotFound,
+    #[error("User does not exist")]
+    UserDoesNotExist,
+    #[error("The user is active.")]
+    UserActive,
+    #[error("The user has pages or documents.")]
+    UserInUse,
+    #[error("Person not found")]
+    PersonNotFound,
+    #[error("wrong format on person or page ID")]
+    NoPageId,
+    #[error("Not allowed to change the page ID")]
+    PageIdChange,
+    #[error("the page belongs to another book than the path says")]
+    BookMismatch,
+    #[error("Page already exists")]
+    PageExists,
+    #[error("the person has as many pages as may be kept")]
+    TooManyPages,
+    #[error("Book or page or not found")]
+    BookOrPageNotFound,
+    #[error("Page not found")]
+    PageNotFound,
+    #[error("The page has documents.")]
+    PageInUse,
+    #[error("Document not found")]
+    DocumentNotFound,
+    #[error("Document already exists")]
+    DocumentExists,
+    #[error("the person has as many documents as may be kept")]
+    TooManyDocuments,
+    #[error("the document differs in `{0}` from the path")]
+    DocumentMismatch(&'static str),
+    #[error("`document` must be base64")]
+    NotBase64,
+    #[error("Unit not found")]
+    UnitNotFound,
+    #[error("Unit already exists")]
+    UnitExists,
+    #[error("Not allowed to change the unit ID")]
+    UnitIdChange,
+    #[error("the document was changed since")]
+    Stale,
+    #[error("your own current password was given wrong too often, try again later")]
+    TooManyGuesses(Duration),
+    #[error("too many passwords are being hashed, try again")]
+    Busy,
+    #[error("too many requests wait for the database, try again")]
+    Crowded,
+    #[error("the database took too long for this, ask for less or try again later")]
+    TooSlow,
+    #[error("somebody else is changing this, try again")]
+    Locked,
+    #[error("too many bytes are on their way, try again")]
+    NoRoom,
+    #[error("the database is unavailable, try again")]
+    DatabaseUnavailable,
+    #[error("the database takes no writes now, try again")]
+    DatabaseReadOnly,
+    #[error("the service is stopping")]
+    Stopping,
+    #[error("internal error")]
+    Internal,
+}
+
+impl Problem {
+    /// The status of the answer.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::NoAssertion | Self::ClockDiffers | Self::OtherRequest => StatusCode::UNAUTHORIZED,
+            // Well-formed, and not acceptable.
+            Self::BadJson(JsonError::NumberTooLong(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::BadId | Self::BadQuery(_) | Self::BadJson(_) | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
+            Self::BadForm(fault) => fault.status(),
+            Self::NeedsAccount(_) | Self::PasswordHere => StatusCode::FORBIDDEN,
+            Self::NoRoute
+            | Self::UserNotFound
+            | Self::UserDoesNotExist
+            | Self::PersonNotFound
+            | Self::BookOrPageNotFound
+            | Self::PageNotFound
+            | Self::DocumentNotFound
+            | Self::UnitNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UserInUse | Self::PageInUse | Self::NotARecord => StatusCode::CONFLICT,
+            Self::Stale => StatusCode::PRECONDITION_FAILED,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge | Self::RecordTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotAnObject
+            | Self::BadMember(_)
+            | Self::UserExists
+            | Self::PasswordTooLong
+            | Self::PasswordTooLongFor(_)
+            | Self::PasswordTooShort
+            | Self::PasswordUnusable
+            | Self::PasswordUnreadable
+            | Self::PersonIdChange
+            | Self::UserActive
+            | Self::NoPageId
+            | Self::PageIdChange
+            | Self::BookMismatch
+            | Self::PageExists
+            | Self::TooManyPages
+            | Self::TooManyDocuments
+            | Self::DocumentExists
+            | Self::DocumentMismatch(_)
+            | Self::NotBase64
+            | Self::UnitExists
+            | Self::UnitIdChange => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyGuesses(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy
+            | Self::Crowded
+            | Self::NoRoom
+            | Self::TooSlow
+            | Self::Locked
+            | Self::DatabaseUnavailable
+            | Self::DatabaseReadOnly
+            | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The stable code of the answer.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::NoAssertion | Self::ClockDiffers => "no_assertion",
+            Self::OtherRequest => "assertion_mismatch",
+            Self::NoRoute => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::BadId => "bad_id",
+            Self::BadQuery(_) => "bad_query",
+            Self::BadJson(error) => error.code(),
+            Self::BodyUnreadable => "body_unreadable",
+            Self::BodyTimeout => "body_timeout",
+            Self::TooLarge => "body_too_large",
+            Self::RecordTooLarge => "record_too_large",
+            Self::NotARecord => "record_not_an_object",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::NotAnObject => "not_an_object",
+            Self::BadForm(fault) => fault.code(),
+            Self::NeedsAccount(_) | Self::PasswordHere => "not_permitted",
+            Self::BadMember(_) => "bad_member",
+            Self::UserExists => "user_exists",
+            Self::PasswordTooLong | Self::PasswordTooLongFor(_) => "password_too_long",
+            Self::PasswordTooShort => "password_too_short",
+            Self::PasswordUnusable => "password_unusable",
+            Self::PasswordUnreadable => "password_unreadable",
+            Self::PersonIdChange => "person_id_change",
+            Self::UserNotFound | Self::UserDoesNotExist => "user_not_found",
+            Self::UserActive => "user_active",
+            Self::UserInUse => "user_in_use",
+            Self::PersonNotFound => "person_not_found",
+            Self::NoPageId => "page_id_missing",
+            Self::PageIdChange => "page_id_change",
+            Self::BookMismatch => "book_mismatch",
+            Self::PageExists => "page_exists",
+            Self::TooManyPages => "too_many_pages",
+            Self::TooManyDocuments => "too_many_documents",
+            Self::BookOrPageNotFound | Self::PageNotFound => "page_not_found",
+            Self::PageInUse => "page_in_use",
+            Self::DocumentNotFound => "document_not_found",
+            Self::DocumentExists => "document_exists",
+            Self::DocumentMismatch(_) => "document_mismatch",
+            Self::NotBase64 => "not_base64",
+            Self::UnitNotFound => "unit_not_found",
+            Self::UnitExists => "unit_exists",
+            Self::UnitIdChange => "unit_id_change",
+            Self::Stale => "precondition_failed",
+            Self::TooManyGuesses(_) => "too_many_guesses",
+            Self::Busy | Self::Crowded | Self::NoRoom => "busy",
+            Self::TooSlow => "query_timeout",
+            Self::Locked => "record_locked",
+            Self::Stopping => "stopping",
+            Self::DatabaseUnavailable => "database_unavailable",
+            Self::DatabaseReadOnly => "database_read_only",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl From<JsonError> for Problem {
+    fn from(error: JsonError) -> Self {
+        Self::BadJson(error)
+    }
+}
+
+impl From<DbError> for Problem {
+    fn from(error: DbError) -> Self {
+        match error {
+            // Whoever watches over the database has told it, once.
+            error if error.is_read_only() => Self::DatabaseReadOnly,
+            DbError::Unavailable(_) => match error.waited_for() {
+                Some(reason) => {
+                    tracing::warn!("{error}");
+                    match reason {
+                        WaitReason::Turn => Self::Crowded,
+                        WaitReason::Statement => Self::TooSlow,
+                        WaitReason::Lock => Self::Locked,
+                    }
+                }
+                // The store has told it, once.
+                None => {
+                    tracing::debug!("{error}");
+                    Self::DatabaseUnavailable
+                }
+            },
+            DbError::Failed(_) | DbError::Settings { .. } => {
+                tracing::error!("{error}");
+                Self::Internal
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    /// An answer without a body: the guard completes it.
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        let is_busy = matches!(self, Self::Busy | Self::Crowded | Self::NoRoom | Self::TooSlow | Self::Locked);
+        if is_busy || matches!(self, Self::DatabaseUnavailable | Self::DatabaseReadOnly) {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Self::TooManyGuesses(wait) = self {
+            // Rounded up, or who comes back then would come too early.
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+        }
+        if matches!(self, Self::ClockDiffers) {
+            response.headers_mut().insert(CLOCK_HEADER, HeaderValue::from_static("1"));
+        }
+        if is_busy {
+            response.headers_mut().insert(BUSY_HEADER, HeaderValue::from_static("1"));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}

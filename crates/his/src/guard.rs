@@ -1,0 +1,221 @@
+//! The guard: nothing is served that does not carry a valid assertion of the gateway, made for exactly this request.
+//!
+//! The one rule: handlers take a [`Caller`], and only [`endpoint`] makes one. A handler that were registered past the
+//! guard would answer 401 to everybody.
+//!
+//! Method and path of the assertion are compared byte for byte with the request; the ids in the path are decoded here,
+//! once and strictly, and never by the router (which decodes after routing, so that `..%2fadm` would be an id).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime};
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
+use http::request::Parts;
+use http::{HeaderValue, header};
+use percent_encoding::percent_decode_str;
+
+use super::complete::complete;
+use super::error::Problem;
+use super::html;
+use super::html::words::Words;
+use super::store::{Reach, Store};
+use super::{Service, incoming};
+use fedgate_base::db::actor::ChangeActor;
+use fedgate_core::assertion::{AssertionError, Claims, EXCHANGE, HEADER, Scope};
+use fedgate_core::path::MAX_ID_BYTES;
+
+/// The endpoint claim of pages that need no principal.
+pub(super) const PUBLIC: &str = "";
+/// The grant that lets a caller write `roles` and `active`.
+const ACCOUNT: &str = "account";
+
+/// Who calls, and whose records the decision lets the call touch.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// The account id; empty on public pages.
+    pub(super) account: String,
+    /// Whose records may be touched; carried into every statement.
+    pub(super) reach: Reach,
+    /// Request id.
+    pub(super) request_id: String,
+    may_write_accounts: bool,
+}
+
+impl Caller {
+    /// The store, where every statement counts to this account's share of the connections, and every change of an account names
+    /// it.
+    pub(super) fn store(&self, service: &Service) -> Store {
+        service.store.of(&self.account).acting_as(ChangeActor::caller(&self.account, &self.request_id))
+    }
+
+    /// Whether the caller may write `roles` and `active` of a person.
+    pub(super) fn may_write_accounts(&self) -> bool {
+        self.may_write_accounts
+    }
+}
+
+/// The ids in the path, decoded, in order.
+#[derive(Debug, Clone)]
+pub(super) struct Ids<const N: usize>(pub(super) [String; N]);
+
+#[derive(Clone)]
+struct PathIds(Vec<String>);
+
+/// Verifies the assertion of every request, whatever it asks for, and completes and traces the answer.
+pub(super) async fn admit(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let exchange = request.headers().get(EXCHANGE).cloned();
+    let words = html::is_for_people(&path, request.headers()).then(|| Words::of(request.headers()));
+    let (response, request_id) = match believe(&service, &request) {
+        Ok(claims) => {
+            let request_id = claims.rid.to_string();
+            request.extensions_mut().insert(claims);
+            (next.run(request).await, Some(request_id))
+        }
+        Err(problem) => (problem.into_response(), None),
+    };
+    let mut response = complete(response, request_id.as_deref(), words);
+    if let Some(exchange) = exchange {
+        response.headers_mut().insert(EXCHANGE, exchange);
+    }
+    if service.is_stopping.load(Ordering::Acquire) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    tracing::debug!(
+        request.id = request_id.as_deref().unwrap_or_default(),
+        http.method = %method,
+        http.path = ?path,
+        http.status = response.status().as_u16(),
+        duration_us = started.elapsed().as_micros(),
+        "served"
+    );
+    response
+}
+
+fn believe(service: &Service, request: &Request) -> Result<Claims<'static>, Problem> {
+    let mut tokens = request.headers().get_all(HEADER).iter();
+    let (Some(token), None) = (tokens.next(), tokens.next()) else {
+        // Probes carry none.
+        let is_stopping = service.is_stopping.load(Ordering::Acquire);
+        return Err(if is_stopping { Problem::Stopping } else { Problem::NoAssertion });
+    };
+    let claims = service.verifier.verify(token.as_bytes(), SystemTime::now()).map_err(|error| {
+        tracing::debug!("{error}");
+        match error {
+            AssertionError::Expired => {
+                service.clock.differs();
+                Problem::ClockDiffers
+            }
+            AssertionError::Malformed | AssertionError::Signature | AssertionError::Audience => Problem::NoAssertion,
+        }
+    })?;
+    service.clock.agrees();
+    if claims.method != request.method().as_str() || claims.path != request.uri().path() {
+        return Err(Problem::OtherRequest);
+    }
+    Ok(claims)
+}
+
+/// Binds a route to the endpoint that must have been decided on.
+///
+/// The ids are whatever follows the first segment of the path; with one's own scope the first of them is one's own.
+pub(super) fn endpoint(name: &'static str, methods: MethodRouter<Arc<Service>>) -> MethodRouter<Arc<Service>> {
+    methods.route_layer(from_fn(async move |mut request: Request, next: Next| match bind(name, &request) {
+        Ok((caller, ids)) => {
+            request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(ids);
+            next.run(request).await
+        }
+        Err(problem) => {
+            incoming::drain(request.into_body()).await;
+            problem.into_response()
+        }
+    }))
+}
+
+fn bind(endpoint: &str, request: &Request) -> Result<(Caller, PathIds), Problem> {
+    let claims = request.extensions().get::<Claims<'static>>().ok_or(Problem::NoAssertion)?;
+    let is_public = claims.scope == Scope::Public;
+    if claims.endpoint != endpoint || is_public != (endpoint == PUBLIC) {
+        return Err(Problem::OtherRequest);
+    }
+    let ids = decode_ids(request.uri().path())?;
+    if claims.subject.is_some() && claims.subject.as_deref() != ids.first().map(String::as_str) {
+        return Err(Problem::OtherRequest);
+    }
+    let account = claims.sub.to_string();
+    let reach = match claims.scope {
+        Scope::Global => Reach::Global,
+        // Nobody's own record: public pages reach none.
+        Scope::Public => Reach::Own(String::new()),
+        Scope::Own if claims.subject.as_deref().is_none_or(|subject| subject == account) => Reach::Own(account.clone()),
+        Scope::Own => return Err(Problem::OtherRequest),
+    };
+    let may_write_accounts = claims.grants.iter().any(|grant| grant == ACCOUNT);
+    let request_id = claims.rid.to_string();
+    Ok((Caller { account, reach, request_id, may_write_accounts }, PathIds(ids)))
+}
+
+/// Whether a text can be an id: 1 to 256 bytes without control characters or slashes, and no dot segment.
+pub(super) fn is_id(id: &str) -> bool {
+    let is_text = !id.chars().any(|character| character.is_control() || character == '/');
+    (1..=MAX_ID_BYTES).contains(&id.len()) && is_text && id != "." && id != ".."
+}
+
+/// The segments after the first, each decoded to an id.
+fn decode_ids(path: &str) -> Result<Vec<String>, Problem> {
+    let segments = path.strip_prefix('/').unwrap_or(path).split('/').skip(1);
+    segments
+        .map(|segment| {
+            let id = percent_decode_str(segment).decode_utf8().map_err(|_| Problem::BadId)?;
+            is_id(&id).then(|| id.into_owned()).ok_or(Problem::BadId)
+        })
+        .collect()
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().cloned().ok_or(Problem::NoAssertion)
+    }
+}
+
+impl<S: Sync, const N: usize> FromRequestParts<S> for Ids<N> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let PathIds(ids) = parts.extensions.get::<PathIds>().cloned().ok_or(Problem::NoAssertion)?;
+        ids.try_into().map(Self).map_err(|_| Problem::NoRoute)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decode_ids;
+
+    #[test]
+    fn an_id_is_decoded_once_and_strictly() {
+        assert_eq!(decode_ids("/pols/A%C3%9F/p+1;x=%20").unwrap(), ["Aß", "p+1;x= "]);
+        assert_eq!(decode_ids("/people").unwrap(), [""; 0]);
+        let long = format!("/people/{}", "x".repeat(257));
+        for path in [
+            "/people/",
+            "/people/..%2fadm",
+            "/people/a%00",
+            "/people/%ff",
+            "/pols//1",
+            "/people/%0a",
+            "/people/..",
+            &long,
+        ] {
+            assert!(decode_ids(path).is_err(), "{path}");
+        }
+        assert_eq!(decode_ids("/people/%252e").unwrap(), ["%2e"], "decoded once, not twice");
+    }
+}

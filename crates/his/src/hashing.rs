@@ -1,0 +1,109 @@
+//! Password hashing for the HIS: on the blocking pool, so many at a time and no more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::error::Problem;
+use fedgate_base::db::hashes::HashRule;
+use fedgate_core::password::{self, HashKind, PasswordError};
+
+/// How long a request waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The password of a new person.
+#[derive(Clone)]
+pub(super) enum NewPassword {
+    /// The document says nothing of one.
+    Absent,
+    /// The document says that there is none.
+    NoLogin,
+    /// A hash made elsewhere.
+    Hash(String),
+    /// To be hashed.
+    Clear(Zeroizing<String>),
+}
+
+impl NewPassword {
+    /// A hash is taken as it is, all else is a password.
+    pub(super) fn of(text: &str) -> Self {
+        match password::is_acceptable_hash(text) {
+            true => Self::Hash(text.to_owned()),
+            false => Self::Clear(Zeroizing::new(text.to_owned())),
+        }
+    }
+}
+
+/// Takes turns at hashing.
+pub(super) struct Hashing {
+    rule: HashRule,
+    turns: Arc<Semaphore>,
+}
+
+impl Hashing {
+    /// As many turns at a time as there are cores, but one.
+    pub(super) fn new(rule: HashRule) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { rule, turns: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
+    }
+
+    /// The kind of new hashes.
+    pub(super) async fn kind(&self) -> Result<HashKind, Problem> {
+        Ok(self.rule.kind().await?)
+    }
+
+    /// Whether a caller without the `account` permission may store a password. A hash that costs more than those that are made
+    /// today keeps the gateway's hashers busy with each attempt to log in.
+    pub(super) fn is_open_to_all(&self, given: &NewPassword) -> bool {
+        match given {
+            NewPassword::Hash(hash) => password::is_ordinary_hash(hash, self.rule.cost()),
+            NewPassword::Absent | NewPassword::NoLogin | NewPassword::Clear(_) => true,
+        }
+    }
+
+    /// What is to be stored of a password, if anything.
+    pub(super) async fn stored_form(&self, given: NewPassword) -> Result<Option<String>, Problem> {
+        match given {
+            NewPassword::Absent | NewPassword::NoLogin => Ok(None),
+            NewPassword::Hash(hash) if self.kind().await?.admits(&hash) => Ok(Some(hash)),
+            NewPassword::Hash(_) => Err(Problem::PasswordUnreadable),
+            NewPassword::Clear(clear) => self.hash(clear).await.map(Some),
+        }
+    }
+
+    /// Makes the hash of a new password.
+    pub(super) async fn hash(&self, clear: Zeroizing<String>) -> Result<String, Problem> {
+        let kind = self.kind().await?;
+        self.run(move || password::make(clear.as_bytes(), kind)).await?.map_err(|error| match error {
+            PasswordError::TooLong | PasswordError::TooLongForBcrypt => Problem::PasswordTooLongFor(kind.longest()),
+            PasswordError::Randomness(_) | PasswordError::Argon2(_) | PasswordError::Bcrypt(_) => {
+                tracing::error!("{error}");
+                Problem::Internal
+            }
+        })
+    }
+
+    /// Whether a password is the one that a stored hash was made from.
+    pub(super) async fn verify(&self, hash: String, clear: Zeroizing<String>) -> Result<bool, Problem> {
+        self.run(move || password::verify(&hash, clear.as_bytes())).await
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+        let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            return Err(Problem::Busy);
+        };
+        let done = spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        });
+        done.await.map_err(|panicked| {
+            tracing::error!("{panicked}");
+            Problem::Internal
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! The time of heads: a connection whose head does not arrive is closed, one that a gateway keeps lives on.
+//!
+//! The one rule: a head has its time from its first byte on, and the first head of a connection from the connection's first
+//! moment. Until the next head begins, a kept connection may be silent for longer than gateways keep one: whoever closed
+//! first on this side would let a write fail that is on its way.
+//!
+//! hyper times what it waits for from the end of the last request on, silence included; so it is given a timer of its own
+//! that looks at what was read. Called by `listen`.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use hyper::rt::{Sleep, Timer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use fedgate_base::config::HeadsConfig;
+
+/// A connection that counts its reads.
+pub(super) struct CountedReads<S> {
+    stream: S,
+    reads: Arc<AtomicU64>,
+    silence: Arc<HeadSilence>,
+}
+
+impl<S> CountedReads<S> {
+    /// The connection, and the timer for its heads; `silence` is told of both.
+    pub(super) fn new(stream: S, limits: HeadsConfig, silence: &Arc<HeadSilence>) -> (Self, HeadTimer) {
+        let reads = Arc::new(AtomicU64::new(0));
+        let is_begun = AtomicBool::new(false);
+        let timer = HeadTimer { reads: Arc::clone(&reads), limits, is_begun, silence: Arc::clone(silence) };
+        (Self { stream, reads, silence: Arc::clone(silence) }, timer)
+    }
+}
+
+/// Since when a connection has been waiting for a head of which nothing has come.
+#[derive(Default)]
+pub(super) struct HeadSilence(Mutex<Option<Instant>>);
+
+impl HeadSilence {
+    /// Since when, if it is silent.
+    pub(super) fn since(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn becomes(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for CountedReads<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = bytes.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(context, bytes));
+        if bytes.filled().len() > before {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.silence.becomes(None);
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for CountedReads<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// The timer of one connection: hyper sets it when it begins to wait for a head.
+pub(super) struct HeadTimer {
+    reads: Arc<AtomicU64>,
+    limits: HeadsConfig,
+    /// Whether a head was waited for before.
+    is_begun: AtomicBool,
+    silence: Arc<HeadSilence>,
+}
+
+impl Timer for HeadTimer {
+    fn sleep(&self, _: Duration) -> Pin<Box<dyn Sleep>> {
+        self.sleep_until(Instant::now())
+    }
+
+    fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Sleep>> {
+        let is_kept = self.is_begun.swap(true, Ordering::Relaxed);
+        self.silence.becomes(Some(Instant::now()));
+        let limit = if is_kept { self.limits.idle } else { self.limits.timeout };
+        Box::pin(HeadSleep {
+            reads: Arc::clone(&self.reads),
+            before: self.reads.load(Ordering::Relaxed),
+            head: is_kept.then_some(self.limits.timeout),
+            sleep: Box::pin(tokio::time::sleep(limit)),
+        })
+    }
+}
+
+/// Ends when a head took too long.
+struct HeadSleep {
+    reads: Arc<AtomicU64>,
+    /// How much had been read when the wait began.
+    before: u64,
+    /// The time of a head that has not begun.
+    head: Option<Duration>,
+    sleep: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Sleep for HeadSleep {}
+
+impl Future for HeadSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.reads.load(Ordering::Relaxed) != self.before
+            && let Some(head) = self.head.take()
+        {
+            self.sleep.as_mut().reset(tokio::time::Instant::now() + head);
+        }
+        self.sleep.as_mut().poll(context)
+    }
+}

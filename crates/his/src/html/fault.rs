@@ -1,0 +1,84 @@
+//! What is wrong with a form that was sent: told beside its field to people, and by status and code to programs.
+
+use http::StatusCode;
+use thiserror::Error;
+
+use super::words::Words;
+
+/// What is wrong with a form, or with one of its fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum FormFault {
+    #[error("the form is none of this service's, or has expired: ask for it again")]
+    NotOurs,
+    #[error("your own current password is missing")]
+    CurrentMissing,
+    #[error("your own current password is wrong")]
+    CurrentWrong,
+    #[error("the new password or its repetition is missing")]
+    Missing,
+    #[error("Password is too short")]
+    TooShort,
+    #[error("Password is too long")]
+    TooLong,
+    #[error("Password is too long: letters with accents take two bytes or more")]
+    TooManyBytes,
+    /// Where a Thalamus reads the same passwords.
+    #[error("Password is too long for a Thalamus on the same database: letters with accents take two bytes or more")]
+    TooManyBytesBeside,
+    #[error("Password has a line break or NUL, with which nobody can sign in")]
+    LineBreak,
+    #[error("Password is the account itself, which is guessed first")]
+    OwnId,
+    #[error("Password is one of the commonest, which are guessed first")]
+    Common,
+    #[error("the new password and its repetition differ")]
+    Mismatch,
+}
+
+impl FormFault {
+    /// As it is told to people.
+    pub(crate) fn text(self, words: &Words) -> &'static str {
+        match self {
+            Self::NotOurs => words.expired,
+            Self::CurrentMissing | Self::Missing => words.required,
+            Self::CurrentWrong => words.wrong,
+            Self::TooShort | Self::TooLong => words.length,
+            Self::TooManyBytes => words.bytes,
+            Self::TooManyBytesBeside => words.bytes_beside,
+            Self::LineBreak => words.line_break,
+            Self::OwnId => words.own_id,
+            Self::Common => words.common,
+            Self::Mismatch => words.mismatch,
+        }
+    }
+
+    /// The status that programs are told.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::NotOurs | Self::CurrentMissing | Self::CurrentWrong => StatusCode::FORBIDDEN,
+            Self::Missing
+            | Self::TooShort
+            | Self::TooLong
+            | Self::TooManyBytes
+            | Self::TooManyBytesBeside
+            | Self::LineBreak
+            | Self::OwnId
+            | Self::Common
+            | Self::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
+        }
+    }
+
+    /// The code that programs are told.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::NotOurs => "form_expired",
+            Self::CurrentMissing | Self::CurrentWrong => "current_password_wrong",
+            Self::Missing => "password_missing",
+            Self::TooShort => "password_too_short",
+            Self::TooLong | Self::TooManyBytes | Self::TooManyBytesBeside => "password_too_long",
+            Self::LineBreak => "password_unusable",
+            Self::OwnId | Self::Common => "password_too_common",
+            Self::Mismatch => "password_mismatch",
+        }
+    }
+}

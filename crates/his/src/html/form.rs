@@ -1,0 +1,142 @@
+//! The page as HTML: the form, what became of it, and its errors.
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, SET_COOKIE, VARY};
+
+use super::fault::FormFault;
+use super::words::Words;
+use crate::html;
+use fedgate_core::web_page::escape;
+
+/// What is wrong with a form, by field.
+#[derive(Default)]
+pub(crate) struct Complaints {
+    pub(crate) form: Option<FormFault>,
+    pub(crate) current: Option<FormFault>,
+    pub(crate) password: Option<FormFault>,
+    pub(crate) repetition: Option<FormFault>,
+}
+
+impl Complaints {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first().is_none()
+    }
+
+    /// The first of them, as the form has its fields.
+    pub(crate) fn first(&self) -> Option<FormFault> {
+        self.form.or(self.current).or(self.password).or(self.repetition)
+    }
+
+    /// The same in words: of the form, and of its fields.
+    fn told(&self, words: &Words) -> [Option<&'static str>; 4] {
+        [self.form, self.current, self.password, self.repetition].map(|fault| fault.map(|fault| fault.text(words)))
+    }
+}
+
+/// What a form is about.
+pub(crate) struct Form<'a> {
+    /// Whose password it changes.
+    pub(crate) id: &'a str,
+    /// Who changes it, whose current password is asked for; none where none is.
+    pub(crate) asked: Option<&'a str>,
+    /// The token against forgery.
+    pub(crate) token: &'a str,
+}
+
+/// The form, with what is wrong with what was sent.
+pub(crate) fn form(words: &Words, form: &Form<'_>, complaints: &Complaints, set_cookie: String) -> Response {
+    let id = escape(form.id);
+    let [of_form, of_current, of_password, of_repetition] = complaints.told(words);
+    // The first error has the focus, so that it is read out and seen.
+    let mut is_first = true;
+    let mut focus = |complaint: Option<&str>| match complaint {
+        Some(_) if std::mem::take(&mut is_first) => " autofocus",
+        Some(_) | None => "",
+    };
+    let general = match of_form {
+        Some(text) => {
+            format!("<p class=\"error\" role=\"alert\" tabindex=\"-1\"{}>{text}</p>\n", focus(of_form))
+        }
+        None => String::new(),
+    };
+    let current = match form.asked {
+        Some(account) => {
+            let label = format!("{} ({})", words.current, escape(account));
+            field("current", &label, "current-password", of_current, focus(of_current))
+        }
+        None => String::new(),
+    };
+    let password = field("password", words.password, "new-password", of_password, focus(of_password));
+    let repetition = field("pconfirm", words.repetition, "new-password", of_repetition, focus(of_repetition));
+    let main = format!(
+        "<h1>{} {id}</h1>\n{general}<form method=\"post\" accept-charset=\"utf-8\">\n\
+         <input type=\"hidden\" name=\"csrf_token\" value=\"{}\">\n\
+         <input type=\"text\" name=\"username\" value=\"{id}\" autocomplete=\"username\" readonly hidden>\n\
+         {current}<p class=\"hint\" id=\"length\">{}</p>\n{password}{repetition}\
+         <button type=\"submit\" name=\"update\" value=\"update\">{}</button>\n</form>\n",
+        words.heading, form.token, words.hint, words.update
+    );
+    let page = page(words, StatusCode::OK, words.title, &main);
+    ([(SET_COOKIE, set_cookie)], page).into_response()
+}
+
+fn field(name: &str, label: &str, autocomplete: &str, complaint: Option<&str>, focus: &str) -> String {
+    // How long a new one must be is no matter to one that is there.
+    let (bounds, hint) = match autocomplete {
+        "new-password" => (" minlength=\"6\" maxlength=\"1024\"", "length "),
+        _ => ("", ""),
+    };
+    let (invalid, error, message) = match complaint {
+        None => ("", String::new(), String::new()),
+        Some(text) => (
+            " aria-invalid=\"true\"",
+            format!("{name}-error"),
+            format!("<p class=\"error\" id=\"{name}-error\" role=\"alert\">{text}</p>\n"),
+        ),
+    };
+    let described = match format!("{hint}{error}").trim_end() {
+        "" => String::new(),
+        ids => format!(" aria-describedby=\"{ids}\""),
+    };
+    format!(
+        "<label for=\"{name}\">{label}</label>\n<input type=\"password\" id=\"{name}\" name=\"{name}\" required{bounds} \
+         autocomplete=\"{autocomplete}\"{described}{invalid}{focus}>\n{message}"
+    )
+}
+
+/// The word that it is done.
+pub(crate) fn changed(words: &Words, id: &str) -> Response {
+    let id = escape(id);
+    let main =
+        format!("<h1>{}</h1>\n<p role=\"status\">{} <strong>{id}</strong></p>\n", words.changed, words.changed_more);
+    page(words, StatusCode::OK, words.changed, &main)
+}
+
+/// To an id that nobody has.
+pub(crate) fn unknown(words: &Words, id: &str) -> Response {
+    let main = format!("<h1>{}</h1>\n<p>{} {}.</p>\n", words.unknown, words.unknown_more, escape(id));
+    page(words, StatusCode::NOT_FOUND, words.unknown, &main)
+}
+
+/// An error that every route may have, to a browser.
+pub(crate) fn failed(words: &Words, status: StatusCode, code: &str) -> Response {
+    let main = format!("<h1>{}</h1>\n<p role=\"alert\">{} <code>{code}</code></p>\n", words.failed, words.failed_more);
+    page(words, status, words.failed, &main)
+}
+
+/// To a caller whose own current password was wrong too often.
+pub(crate) fn guessed(words: &Words, status: StatusCode, wait: Duration) -> Response {
+    let minutes = wait.as_secs() / 60 + 1;
+    let main = format!("<h1>{}</h1>\n<p role=\"alert\">{} {minutes}</p>\n", words.failed, words.guessed);
+    page(words, status, words.failed, &main)
+}
+
+fn page(words: &Words, status: StatusCode, title: &str, main: &str) -> Response {
+    let page = html::page(status, words.language, title, main);
+    let headers =
+        [(CACHE_CONTROL, "no-store"), (CONTENT_LANGUAGE, words.language.tag()), (VARY, "Accept, Accept-Language")];
+    (headers, page).into_response()
+}

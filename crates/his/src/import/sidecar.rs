@@ -1,0 +1,152 @@
+//! What an import keeps beside its file: how far it got, and what it refused.
+
+use std::borrow::Cow;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::records::Record;
+use super::{ImportError, Summary};
+use fedgate_core::escape;
+
+/// What an import is of and to; progress counts for the very same one alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Purpose {
+    /// `people` or `pages`.
+    pub(super) kind: Cow<'static, str>,
+    /// Whether clear passwords are hashed, or else refused.
+    pub(super) hash_passwords: bool,
+    /// The id of the store.
+    pub(super) store: String,
+}
+
+/// How far an import got.
+///
+/// It counts for the same purpose, and for a file that begins with the bytes that were dealt with: whoever resumes hashes
+/// them again. Anything else starts anew, which is slower but never wrong.
+pub(super) struct State {
+    file: Option<PathBuf>,
+    purpose: Purpose,
+    /// Records that are dealt with.
+    pub(super) records: u64,
+    /// The hash of the bytes up to their end.
+    pub(super) hash: String,
+    /// How they ended.
+    pub(super) summary: Summary,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    #[serde(flatten)]
+    purpose: Purpose,
+    records: u64,
+    hash: String,
+    created: u64,
+    unchanged: u64,
+    refused: u64,
+}
+
+impl State {
+    pub(super) fn begin(path: Option<&Path>, purpose: Purpose) -> Self {
+        let file = path.map(|path| beside(path, "import-state"));
+        Self { file, purpose, records: 0, hash: String::new(), summary: Summary::default() }
+    }
+
+    /// As an earlier run for the same purpose left it; the file's bytes are still to be compared.
+    pub(super) fn resume(path: Option<&Path>, purpose: Purpose) -> Self {
+        let begin = Self::begin(path, purpose);
+        let text = begin.file.as_ref().and_then(|file| fs::read(file).ok());
+        let written = text.and_then(|text| serde_json::from_slice::<Written>(&text).ok());
+        match written.filter(|written| written.purpose == begin.purpose) {
+            Some(Written { records, hash, created, unchanged, refused, purpose: _ }) => {
+                let summary = Summary { created, unchanged, refused, resumed: records };
+                Self { records, hash, summary, ..begin }
+            }
+            None => begin,
+        }
+    }
+
+    /// Writes down that `count` more records are dealt with, to where the bytes have `hash`.
+    pub(super) fn advance(&mut self, count: u64, hash: String) -> Result<(), ImportError> {
+        self.records += count;
+        self.hash = hash;
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let Summary { created, unchanged, refused, resumed: _ } = self.summary;
+        let (purpose, records, hash) = (self.purpose.clone(), self.records, self.hash.clone());
+        let written = Written { purpose, records, hash, created, unchanged, refused };
+        let text = serde_json::to_vec(&written).unwrap_or_default();
+        let new = file.with_extension("import-state.new");
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, file))
+            .map_err(|error| ImportError::File(file.clone(), error))
+    }
+
+    pub(super) fn finish(self) -> Result<(), ImportError> {
+        match self.file {
+            Some(file) if file.exists() => fs::remove_file(&file).map_err(|error| ImportError::File(file, error)),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// The records that could not be stored; the file is made when there is one, for its owner alone.
+pub(super) struct Refused {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    line: u64,
+    reason: &'a str,
+    record: String,
+}
+
+impl Refused {
+    pub(super) fn new(path: PathBuf, is_resumed: bool) -> Self {
+        if !is_resumed {
+            // Of an earlier import; there may be none.
+            let _ = fs::remove_file(&path);
+        }
+        Self { path, file: None }
+    }
+
+    pub(super) fn add(&mut self, record: &Record, reason: &str) -> Result<(), ImportError> {
+        let line = Line { line: record.line, reason, record: String::from_utf8_lossy(&record.bytes).into_owned() };
+        let text = serde_json::to_string(&line).unwrap_or_default();
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => {
+                let mut options = OpenOptions::new();
+                options.create(true).append(true).mode(0o600);
+                options.open(&self.path).map_err(|error| ImportError::File(self.path.clone(), error))?
+            }
+        };
+        // People read the file on a terminal.
+        writeln!(file, "{}", escape::json(&text)).map_err(|error| ImportError::File(self.path.clone(), error))?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), ImportError> {
+        let synced = self.file.as_ref().map_or(Ok(()), File::sync_data);
+        synced.map_err(|error| ImportError::File(self.path.clone(), error))
+    }
+}
+
+/// Where the records refused of a file are written.
+pub(super) fn refused_path(path: Option<&Path>) -> PathBuf {
+    path.map_or_else(|| PathBuf::from("import.refused.jsonl"), |path| beside(path, "refused.jsonl"))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}

@@ -1,0 +1,187 @@
+//! The HIS: people, books of life, personal documents and institutions over HTTP, as Thalamus serves them.
+//!
+//! The one rule: nothing is served without an assertion of the gateway, and what it says of scope is bound into the SQL.
+//! A request goes through `guard`, then one handler module, then [`store`]. axum lives here and nowhere else. The
+//! gateway is not known here; what both share lies below both.
+
+mod error;
+mod complete;
+mod guard;
+mod clock;
+
+mod html;
+mod site;
+mod people;
+mod pols;
+mod documents;
+mod units;
+mod password;
+
+mod answer;
+mod base64;
+mod incoming;
+mod body;
+mod budget;
+mod content;
+mod date;
+mod hashing;
+mod seats;
+mod heads;
+mod list;
+mod listen;
+mod query;
+mod quota;
+mod reading;
+mod upload;
+
+pub mod demo;
+pub mod etag;
+pub mod import;
+pub mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use axum::routing::get;
+use tokio::task::JoinSet;
+
+use self::budget::Budget;
+use self::clock::ClockAlarm;
+use self::error::Problem;
+use self::guard::{Caller, PUBLIC, endpoint};
+use self::hashing::Hashing;
+use self::password::Guesses;
+use self::quota::Quota;
+use self::store::{SharedStore, Store, Units};
+use fedgate_base::config::HisConfig;
+use fedgate_base::db::hashes::HashRule;
+use fedgate_core::assertion::Verifier;
+use fedgate_core::json::Object;
+
+pub use self::listen::{ListenError, Listener};
+
+/// What all handlers share.
+pub struct Service {
+    store: SharedStore,
+    verifier: Verifier,
+    limits: Limits,
+    quotas: Quotas,
+    budget: Budget,
+    /// What parsed bodies take, in a budget of its own.
+    trees: Budget,
+    hashing: Hashing,
+    /// Own current passwords that were given wrong.
+    guesses: Guesses,
+    is_stopping: AtomicBool,
+    clock: ClockAlarm,
+    /// Watches over the database; ends with the service.
+    _watch: JoinSet<()>,
+}
+
+/// How large bodies and records may be.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    max_body_bytes: usize,
+    max_document_bytes: usize,
+    /// None: without bound.
+    max_record_bytes: Option<usize>,
+    /// Whether the page of passwords asks for the caller's own.
+    ask_current_password: bool,
+    /// Whether it refuses the commonest ones.
+    refuse_common_passwords: bool,
+}
+
+/// How many records each person may have.
+struct Quotas {
+    pages: Quota,
+    documents: Quota,
+}
+
+impl Service {
+    /// Puts the service together, within a runtime.
+    pub fn new(config: &HisConfig, verifier: Verifier, store: Store) -> Arc<Self> {
+        let limits = Limits {
+            max_body_bytes: config.max_body_bytes,
+            max_document_bytes: config.max_document_bytes,
+            max_record_bytes: Some(config.max_record_bytes).filter(|most| *most > 0),
+            ask_current_password: config.ask_current_password,
+            refuse_common_passwords: config.refuse_common_passwords,
+        };
+        let pages = Quota::new(config.max_pages_per_person);
+        let quotas = Quotas { pages, documents: Quota::new(config.max_documents_per_person) };
+        let rule = HashRule::new(store.database(), config.hashes);
+        let mut watch = JoinSet::new();
+        watch.spawn(store.clone().watch_over());
+        let store = store.shared(&config.shares);
+        let (budget, trees) = (Budget::new(config.max_bytes_in_flight), Budget::of_trees(config.max_bytes_in_flight));
+        let (hashing, is_stopping) = (Hashing::new(rule), AtomicBool::new(false));
+        Arc::new(Self {
+            store,
+            verifier,
+            limits,
+            quotas,
+            budget,
+            trees,
+            hashing,
+            guesses: Guesses::default(),
+            is_stopping,
+            clock: ClockAlarm::default(),
+            _watch: watch,
+        })
+    }
+
+    /// Refuses a new record that is over the bound of records.
+    fn check_size(&self, record: &Object) -> Result<(), Problem> {
+        match self.limits.max_record_bytes {
+            Some(most) if record.size() > most => Err(Problem::RecordTooLarge),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// From now on probes are told that this service stops, and every answer is the last one of its connection, so that
+    /// gateways turn to others before it is gone.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+    }
+}
+
+/// The API, as one list: path, the endpoint that must have been decided on, methods.
+#[rustfmt::skip]
+fn api() -> Router<Arc<Service>> {
+    Router::new()
+        .route("/", endpoint(PUBLIC, get(site::welcome)))
+        .route("/static/{file}", endpoint(PUBLIC, get(site::file)))
+        .route("/login", endpoint("login", get(login)))
+        .route("/people", endpoint("people", get(people::list)))
+        .route("/people/{person}", endpoint("person",
+            get(people::read).post(people::create).patch(people::patch).delete(people::delete)))
+        .route("/pols/{person}", endpoint("book", get(pols::list)))
+        .route("/pols/{person}/{page}", endpoint("page",
+            get(pols::read).post(pols::create).patch(pols::patch).delete(pols::delete)))
+        .route("/personal_docs/{person}", endpoint("personaldocs", get(documents::list_of_person)))
+        .route("/personal_docs/{person}/{page}", endpoint("poldocs", get(documents::list_of_page)))
+        .route("/personal_docs/{person}/{page}/{document}", endpoint("poldocs",
+            get(documents::read).post(documents::create).delete(documents::delete)))
+        .route("/domiciliary-units", endpoint("domiciliaryunits", units::list(Units::Domiciliary)))
+        .route("/domiciliary-units/{unit}", endpoint("domiciliaryunits", units::one(Units::Domiciliary)))
+        .route("/institutions", endpoint("institutions", units::list(Units::Institutions)))
+        .route("/institutions/{unit}", endpoint("institutions", units::one(Units::Institutions)))
+        .route("/password/{person}", endpoint("password", get(password::form).post(password::change)))
+}
+
+/// The service as a router; every request, to whatever path, meets the guard first.
+pub fn router(service: Arc<Service>) -> Router {
+    api()
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .fallback(async || Problem::NoRoute)
+        .layer(from_fn_with_state(Arc::clone(&service), guard::admit))
+        .with_state(service)
+}
+
+/// `GET /login`: the gateway has seen to it.
+async fn login(_: Caller) -> Response {
+    answer::json("true")
+}

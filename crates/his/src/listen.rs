@@ -1,0 +1,218 @@
+//! Where the service listens, and how it stops.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+
+use super::heads::CountedReads;
+use super::seats::{ConnectionSeats, Seated};
+use fedgate_base::config::{Address, ConnectionsConfig, HeadsConfig};
+use fedgate_base::descriptors::{self, SocketShortage};
+use fedgate_base::ports;
+
+/// How long a stop waits for requests in flight.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Owner and group may connect: the gateway runs in the group of the HIS.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Why the service does not listen, or no longer.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// The address cannot be taken.
+    #[error("cannot listen on `{address}` (`his.listen`): {source}{}", remedy(address, source))]
+    Bind {
+        /// The address.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something that is no socket has the path, and is not to be removed.
+    #[error("`{0}` (`his.listen`) is {1}, not a socket; name another path, or move it away")]
+    NoSocket(String, &'static str),
+    /// Another service answers on the socket.
+    #[error("another service is listening on `{0}` (`his.listen`); stop it first")]
+    InUse(String),
+}
+
+/// What to do about a port that needs a right; nothing is to be said of other faults.
+fn remedy(address: &str, error: &io::Error) -> String {
+    match address.parse::<SocketAddr>() {
+        Ok(address) if error.kind() == io::ErrorKind::PermissionDenied => {
+            format!("; {}", ports::remedy(address.port(), "his.listen"))
+        }
+        Ok(_) | Err(_) => String::new(),
+    }
+}
+
+/// A bound address.
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Takes the address.
+    ///
+    /// # Errors
+    /// See [`ListenError`]; a socket file that nobody listens on any more is replaced.
+    pub async fn bind(address: &Address) -> Result<Self, ListenError> {
+        let named = |address: String| move |source| ListenError::Bind { address, source };
+        match address {
+            Address::Tcp(address) => {
+                TcpListener::bind(address).await.map(Self::Tcp).map_err(named(address.to_string()))
+            }
+            Address::Unix(path) => {
+                remove_stale(path).await?;
+                let bound = UnixListener::bind(path).map_err(named(path.display().to_string()))?;
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))
+                    .map_err(named(path.display().to_string()))?;
+                Ok(Self::Unix(bound))
+            }
+        }
+    }
+
+    /// Where it listens, as text.
+    pub fn address(&self) -> String {
+        let address = match self {
+            Self::Tcp(listener) => listener.local_addr().map(|address| address.to_string()),
+            Self::Unix(listener) => listener.local_addr().map(|address| format!("{address:?}")),
+        };
+        address.unwrap_or_default()
+    }
+
+    /// Serves until `stop` is ready; then requests in flight are finished, for 10 seconds at most.
+    pub async fn serve(self, router: Router, limits: &ConnectionsConfig, stop: impl Future<Output = ()>) {
+        match self {
+            Self::Tcp(listener) => serve(listener, router, limits, stop).await,
+            Self::Unix(listener) => serve(listener, router, limits, stop).await,
+        }
+    }
+}
+
+/// A socket that accepts.
+trait Accept {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn accept_one(&self) -> impl Future<Output = io::Result<Self::Stream>>;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept_one(&self) -> io::Result<TcpStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept_one(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+async fn serve<L: Accept>(listener: L, router: Router, limits: &ConnectionsConfig, stop: impl Future<Output = ()>) {
+    let (stopping, is_stopping) = watch::channel(());
+    let (mut seats, shortage) = (ConnectionSeats::new(limits.most), SocketShortage::default());
+    let heads = limits.heads;
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stop => break,
+            accepted = async { seats.room().await; tokio::select! {
+                accepted = listener.accept_one() => Some(accepted),
+                () = seats.ended() => None,
+            } } => accepted,
+        };
+        match accepted {
+            Some(Ok(stream)) => {
+                shortage.is_not_felt();
+                let (router, is_stopping) = (router.clone(), is_stopping.clone());
+                seats.hold(|seated| converse(stream, router, heads, seated, is_stopping));
+            }
+            // The caller went away while it waited.
+            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Some(Err(error)) => {
+                shortage.is_felt(&error);
+                seats.make_room();
+                let _ = tokio::time::timeout(descriptors::RETRY, seats.ended()).await;
+            }
+            None => {}
+        }
+    }
+    drop((listener, stopping));
+    let _ = tokio::time::timeout(STOP_TIMEOUT, seats.all_ended()).await;
+}
+
+/// One connection, until it ends; when the service stops, until its request is answered.
+async fn converse<S>(
+    stream: S,
+    router: Router,
+    limits: HeadsConfig,
+    seated: Seated,
+    mut is_stopping: watch::Receiver<()>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (stream, timer) = CountedReads::new(stream, limits, &seated.silence);
+    let mut builder = http1::Builder::new();
+    // What is set here is whether there is a limit; how long it is, is the timer's.
+    builder.timer(timer).header_read_timeout(limits.timeout);
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = is_stopping.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        // Nothing of a request has come, or it is answered first.
+        () = seated.leave.notified() => match seated.silence.since() {
+            Some(_) => return,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a connection ended: {error}");
+    }
+}
+
+/// Removes a socket file that nobody listens on; anything else in its place stays.
+async fn remove_stale(path: &Path) -> Result<(), ListenError> {
+    let Ok(file) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let kind = file.file_type();
+    if !kind.is_socket() {
+        let named = match () {
+            () if kind.is_file() => "a regular file",
+            () if kind.is_dir() => "a directory",
+            () if kind.is_symlink() => "a symbolic link",
+            () => "a pipe or a device",
+        };
+        return Err(ListenError::NoSocket(path.display().to_string(), named));
+    }
+    match UnixStream::connect(path).await {
+        Ok(_) => Err(ListenError::InUse(path.display().to_string())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)
+            .map_err(|source| ListenError::Bind { address: path.display().to_string(), source }),
+        Err(source) => Err(ListenError::Bind { address: path.display().to_string(), source }),
+    }
+}

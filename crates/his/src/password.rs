@@ -1,0 +1,240 @@
+//! The page where a password is changed.
+//!
+//! The one rule: a new password is taken from our own form alone. The form carries a random token that is also in a
+//! cookie only this origin can set (double submit with the `__Host-` prefix), and a browser that says the request
+//! comes from another origin is believed, as the gateway believes it. The gateway has decided by then whose password the
+//! caller may change; and as a browser sends its credential by itself, the caller's own password is asked for again.
+
+mod common;
+mod guesses;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{CACHE_CONTROL, COOKIE, LOCATION};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use rand::TryRngCore;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::error::Problem;
+use super::etag::IfMatch;
+use super::guard::{Caller, Ids};
+use super::html::fault::FormFault;
+use super::html::form::{self, Complaints, Form};
+use super::html::words::Words;
+use super::html::{is_for_people, is_for_programs};
+use super::query::Pairs;
+use super::store::{Changed, Key, PatchCondition, Reach};
+use super::{Service, body};
+use fedgate_core::json::{self, Object, Value};
+use fedgate_core::password::{HashKind, MIN_PASSWORD_CHARACTERS, can_sign_in};
+
+pub(super) use self::guesses::Guesses;
+
+const COOKIE_NAME: &str = "__Host-csrf";
+const TOKEN_BYTES: usize = 32;
+/// Largest form: three passwords in percent-encoding, and room.
+const MAX_FORM_BYTES: usize = 16 * 1024;
+/// Most characters of a password.
+const MAX_PASSWORD_CHARACTERS: usize = 1024;
+
+type Answer = Result<Response, Problem>;
+
+/// `GET /password/{id}`
+pub(super) async fn form(
+    State(service): State<Arc<Service>>,
+    caller: Caller,
+    Ids([id]): Ids<1>,
+    headers: HeaderMap,
+) -> Answer {
+    match is_there(&service, &caller, &id).await? {
+        true => {
+            let is_asked = own_hash(&service, &caller).await?.is_some();
+            show(&id, is_asked.then_some(&caller.account), &headers, &Complaints::default())
+        }
+        false => unknown(&headers, &id),
+    }
+}
+
+/// The answer to an id that nobody has.
+fn unknown(headers: &HeaderMap, id: &str) -> Answer {
+    match is_for_programs(headers) {
+        true => Err(Problem::PersonNotFound),
+        false => Ok(form::unknown(Words::of(headers), id)),
+    }
+}
+
+/// Whether there is such a person, whose record is not read for that.
+async fn is_there(service: &Service, caller: &Caller, id: &str) -> Result<bool, Problem> {
+    Ok(caller.store(service).record(&Key::Person(id.to_owned()), 0, &caller.reach).await?.is_some())
+}
+
+/// `POST /password/{id}`
+pub(super) async fn change(
+    State(service): State<Arc<Service>>,
+    caller: Caller,
+    Ids([id]): Ids<1>,
+    request: Request,
+) -> Answer {
+    let (parts, bytes) = request.into_parts();
+    let bytes = Zeroizing::new(Vec::from(body::read(&parts.headers, bytes, MAX_FORM_BYTES).await?));
+    if body::media_type(&parts.headers).as_deref() != Some("application/x-www-form-urlencoded") {
+        return Err(Problem::UnsupportedMediaType);
+    }
+    let headers = &parts.headers;
+    let fields = Pairs::parse(&bytes).ok_or(Problem::BodyUnreadable)?;
+    let (words, own_hash) = (Words::of(headers), own_hash(&service, &caller).await?);
+    let asked = own_hash.is_some().then_some(&caller.account);
+    if !is_own_form(headers, fields.value("csrf_token").unwrap_or_default()) {
+        return show(&id, asked, headers, &Complaints { form: Some(FormFault::NotOurs), ..Complaints::default() });
+    }
+    if !is_there(&service, &caller, &id).await? {
+        return unknown(headers, &id);
+    }
+    let kind = service.hashing.kind().await?;
+    let mut complaints = check(&id, &fields, kind, service.limits.refuse_common_passwords);
+    // The hash is asked last: it costs.
+    if complaints.is_empty()
+        && let Some(hash) = own_hash
+    {
+        complaints.current = check_current(&service, &caller, hash, &fields).await?;
+    }
+    if !complaints.is_empty() {
+        return show(&id, asked, headers, &complaints);
+    }
+    let password = Zeroizing::new(fields.value("password").unwrap_or_default().to_owned());
+    let mut patch = Object::default();
+    patch.set("password", Value::String(service.hashing.hash(password).await?));
+    // Whatever the size of the record: a password can always be changed.
+    let always = PatchCondition { tag: IfMatch::of(&HeaderMap::new()), most: None };
+    match caller.store(&service).patch(&Key::Person(id.clone()), patch, &always, &caller.reach).await? {
+        Changed::Done => {
+            tracing::info!(account = ?caller.account, request.id = caller.request_id, "a password was changed");
+            Ok(match is_for_people(parts.uri.path(), headers) {
+                true => form::changed(words, &id),
+                false => (StatusCode::FOUND, [(LOCATION, "/"), (CACHE_CONTROL, "no-store")]).into_response(),
+            })
+        }
+        Changed::NotAnObject => Err(Problem::NotARecord),
+        Changed::Missing | Changed::Stale | Changed::TooLarge => unknown(headers, &id),
+    }
+}
+
+/// The caller's own hash, where the caller is to be asked for the password: who signs in by certificate may have none.
+async fn own_hash(service: &Service, caller: &Caller) -> Result<Option<String>, Problem> {
+    if !service.limits.ask_current_password {
+        return Ok(None);
+    }
+    let own = (Key::Person(caller.account.clone()), Reach::Own(caller.account.clone()));
+    let text = caller.store(service).whole_record(&own.0, &own.1).await?;
+    let person = text.and_then(|text| json::parse_stored(&text).ok());
+    Ok(match person {
+        Some(Value::Object(person)) => person.member("password").and_then(Value::as_str).map(str::to_owned),
+        _ => None,
+    })
+}
+
+/// Whether it is the caller's own; what is wrong with it.
+async fn check_current(
+    service: &Service,
+    caller: &Caller,
+    hash: String,
+    fields: &Pairs,
+) -> Result<Option<FormFault>, Problem> {
+    let current = Zeroizing::new(fields.value("current").unwrap_or_default().to_owned());
+    if current.is_empty() {
+        return Ok(Some(FormFault::CurrentMissing));
+    }
+    let (guesses, account) = (&service.guesses, &caller.account);
+    guesses.begin(account, Instant::now()).inspect_err(|_| {
+        tracing::warn!(?account, request.id = caller.request_id, "an own current password was given wrong too often");
+    })?;
+    match service.hashing.verify(hash, current).await {
+        Ok(true) => {
+            guesses.was_right(account);
+            Ok(None)
+        }
+        Ok(false) => Ok(Some(FormFault::CurrentWrong)),
+        Err(problem) => {
+            guesses.was_not_compared(account);
+            Err(problem)
+        }
+    }
+}
+
+/// What is wrong with a new password and its repetition.
+fn check(id: &str, fields: &Pairs, kind: HashKind, refuse_common: bool) -> Complaints {
+    let field = |name| fields.value(name).unwrap_or_default();
+    let (password, repetition) = (field("password"), field("pconfirm"));
+    let characters = password.chars().count();
+    let mut complaints = Complaints::default();
+    if password.is_empty() {
+        complaints.password = Some(FormFault::Missing);
+    } else if characters < MIN_PASSWORD_CHARACTERS {
+        complaints.password = Some(FormFault::TooShort);
+    } else if characters > MAX_PASSWORD_CHARACTERS {
+        complaints.password = Some(FormFault::TooLong);
+    } else if password.len() > kind.longest() {
+        complaints.password = Some(match kind {
+            HashKind::Argon2id(_) => FormFault::TooManyBytes,
+            HashKind::Bcrypt => FormFault::TooManyBytesBeside,
+        });
+    } else if !can_sign_in(password.as_bytes()) {
+        complaints.password = Some(FormFault::LineBreak);
+    } else if password.to_lowercase() == id.to_lowercase() {
+        complaints.password = Some(FormFault::OwnId);
+    } else if refuse_common && common::is_common(password) {
+        complaints.password = Some(FormFault::Common);
+    } else if password != repetition && !repetition.is_empty() {
+        complaints.repetition = Some(FormFault::Mismatch);
+    }
+    if repetition.is_empty() {
+        complaints.repetition = Some(FormFault::Missing);
+    }
+    complaints
+}
+
+/// Whether a form was served by us to this browser.
+fn is_own_form(headers: &HeaderMap, token: &str) -> bool {
+    let is_foreign = |site: &HeaderValue| !matches!(site.as_bytes(), b"same-origin" | b"none");
+    let is_own = !headers.get_all("sec-fetch-site").iter().any(is_foreign);
+    let cookie = cookie(headers);
+    is_own && cookie.is_some_and(|cookie| bool::from(cookie.as_bytes().ct_eq(token.as_bytes())))
+}
+
+/// The token in the cookie, if it is one of ours by its form.
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
+    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let (_, token) = pairs.find(|(name, _)| *name == COOKIE_NAME)?;
+    let is_token = URL_SAFE_NO_PAD.decode(token).is_ok_and(|bytes| bytes.len() == TOKEN_BYTES);
+    is_token.then_some(token)
+}
+
+/// The form, or what is wrong with it to a program. A token that the browser has is kept, so that a second tab does not spoil the first.
+fn show(id: &str, asked: Option<&String>, headers: &HeaderMap, complaints: &Complaints) -> Answer {
+    if let Some(fault) = complaints.first()
+        && is_for_programs(headers)
+    {
+        return Err(Problem::BadForm(fault));
+    }
+    let token = match cookie(headers) {
+        Some(token) => token.to_owned(),
+        None => {
+            let mut bytes = [0; TOKEN_BYTES];
+            rand::rngs::OsRng.try_fill_bytes(&mut bytes).map_err(|error| {
+                tracing::error!("no randomness for a form token: {error}");
+                Problem::Internal
+            })?;
+            URL_SAFE_NO_PAD.encode(bytes)
+        }
+    };
+    let set_cookie = format!("{COOKIE_NAME}={token}; Path=/; Secure; HttpOnly; SameSite=Strict");
+    let form = Form { id, asked: asked.map(String::as_str), token: &token };
+    Ok(form::form(Words::of(headers), &form, complaints, set_cookie))
+}

@@ -1,0 +1,30 @@
+//! The commonest passwords, which whoever guesses tries first (NIST SP 800-63B, 5.1.1.2).
+//!
+//! The list is that of Django 5.2 (BSD, by Royce Williams), its first 10,000 entries of six characters or more; all others
+//! are too short anyway. `third_party/common-passwords` has it, with its licence.
+
+/// In lower case, one a line, the commonest first.
+const LIST: &str = include_str!("../../../../third_party/common-passwords/list.txt");
+
+/// Whether a password is one of them, in whatever case.
+pub(super) fn is_common(password: &str) -> bool {
+    let lower = password.to_lowercase();
+    LIST.lines().any(|common| common == lower)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_whole_and_asked_without_regard_to_case() {
+        assert_eq!(LIST.lines().count(), 10_000);
+        assert!(LIST.lines().all(|common| common.chars().count() >= 6 && common.to_lowercase() == common));
+        for common in ["123456", "password", "PassWord", "QWERTY", "jennifer", "iloveyou"] {
+            assert!(is_common(common), "{common}");
+        }
+        for other in ["", "gnusolidario-3f", "password\n", "contraseña de Ana"] {
+            assert!(!is_common(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! How often the caller's own current password may be given wrong.
+//!
+//! The one rule: no more than a few comparisons for an account, then one after each wait. Who asks has signed in already, so
+//! whoever guesses here sits before a browser that somebody left open; signing in is not touched by any of it. An instance
+//! remembers for itself, in bounded memory.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::Problem;
+
+/// Wrong passwords that nothing is waited for.
+const FREE: u32 = 5;
+/// The first wait and the longest; each is twice the one before.
+const WAIT: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+/// How long an account is remembered after it was last asked for.
+const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Accounts that are remembered; the one that was not asked for the longest gives way.
+const ACCOUNTS: usize = 10_000;
+
+/// Wrong passwords by account.
+#[derive(Default)]
+pub(in super::super) struct Guesses(Mutex<HashMap<String, WrongOnes>>);
+
+/// What an account has given wrong since it was right.
+struct WrongOnes {
+    count: u32,
+    asked_at: Instant,
+    waits_until: Option<Instant>,
+}
+
+impl Guesses {
+    /// Lets a password be compared, and takes it for a wrong one until it is known how it ends: many at once are no more
+    /// guesses than one after the other, and a caller who goes away has guessed, too.
+    ///
+    /// # Errors
+    /// [`Problem::TooManyGuesses`]: how long to wait.
+    pub(super) fn begin(&self, account: &str, now: Instant) -> Result<(), Problem> {
+        let mut accounts = self.lock();
+        if !accounts.contains_key(account) {
+            make_room(&mut accounts, now);
+        }
+        let first = WrongOnes { count: 0, asked_at: now, waits_until: None };
+        let wrong_ones = accounts.entry(account.to_owned()).or_insert(first);
+        wrong_ones.asked_at = now;
+        if let Some(left) = wrong_ones.waits_until.map(|until| until.saturating_duration_since(now))
+            && !left.is_zero()
+        {
+            return Err(Problem::TooManyGuesses(left));
+        }
+        wrong_ones.count = wrong_ones.count.saturating_add(1);
+        if let Some(doublings) = wrong_ones.count.checked_sub(FREE) {
+            let wait = WAIT.0.saturating_mul(2_u32.saturating_pow(doublings)).min(WAIT.1);
+            wrong_ones.waits_until = Some(now + wait);
+        }
+        Ok(())
+    }
+
+    /// It was the right one: what was mistyped before is forgotten.
+    pub(super) fn was_right(&self, account: &str) {
+        self.lock().remove(account);
+    }
+
+    /// It was not compared.
+    pub(super) fn was_not_compared(&self, account: &str) {
+        if let Some(wrong_ones) = self.lock().get_mut(account) {
+            wrong_ones.count = wrong_ones.count.saturating_sub(1);
+            wrong_ones.waits_until = None;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, WrongOnes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets those that were not asked for long, and where that is not enough, the one that was not for the longest.
+fn make_room(accounts: &mut HashMap<String, WrongOnes>, now: Instant) {
+    if accounts.len() < ACCOUNTS {
+        return;
+    }
+    accounts.retain(|_, wrong_ones| now.saturating_duration_since(wrong_ones.asked_at) < REMEMBERED_FOR);
+    if accounts.len() < ACCOUNTS {
+        return;
+    }
+    if let Some(oldest) = accounts.iter().min_by_key(|(_, wrong_ones)| wrong_ones.asked_at).map(|(id, _)| id.clone()) {
+        accounts.remove(&oldest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The wait that is asked for, in seconds.
+    fn waited(guesses: &Guesses, account: &str, now: Instant) -> Option<u64> {
+        match guesses.begin(account, now) {
+            Ok(()) => None,
+            Err(Problem::TooManyGuesses(wait)) => Some(wait.as_secs()),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn after_five_wrong_ones_each_guess_waits_twice_as_long_as_the_one_before_to_an_hour_at_most() {
+        let (guesses, mut now) = (Guesses::default(), Instant::now());
+        assert!((0..FREE).all(|_| waited(&guesses, "ANA", now).is_none()));
+        for seconds in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
+            assert_eq!(waited(&guesses, "ANA", now), Some(seconds));
+            assert_eq!(waited(&guesses, "ANA", now), Some(seconds), "who asks while it lasts makes it no longer");
+            assert_eq!(waited(&guesses, "BEA", now), None, "others wait for nothing");
+            guesses.was_right("BEA");
+            now += Duration::from_secs(seconds);
+            assert_eq!(waited(&guesses, "ANA", now), None);
+        }
+        guesses.was_right("ANA");
+        assert!((0..FREE).all(|_| waited(&guesses, "ANA", now).is_none()), "a right one takes all back");
+    }
+
+    #[test]
+    fn the_account_that_was_not_asked_for_the_longest_gives_way() {
+        let (guesses, began) = (Guesses::default(), Instant::now());
+        for number in 0..=ACCOUNTS {
+            let now = began + Duration::from_millis(number as u64);
+            assert_eq!(waited(&guesses, &number.to_string(), now), None);
+        }
+        let accounts = guesses.lock();
+        assert_eq!((accounts.len(), accounts.contains_key("0"), accounts.contains_key("1")), (ACCOUNTS, false, true));
+    }
+
+    #[test]
+    fn what_was_not_compared_is_no_guess() {
+        let (guesses, now) = (Guesses::default(), Instant::now());
+        for _ in 0..20 {
+            assert_eq!(waited(&guesses, "ANA", now), None);
+            guesses.was_not_compared("ANA");
+        }
+        assert!((0..FREE).all(|_| waited(&guesses, "ANA", now).is_none()));
+        assert!(waited(&guesses, "ANA", now).is_some());
+    }
+}

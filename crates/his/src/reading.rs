@@ -1,0 +1,80 @@
+//! The bytes of a stored document on their way to a client, a piece at a time.
+//!
+//! The one rule: pieces of different versions are never mixed. A document that was replaced or deleted while it is read breaks
+//! the answer off, so that it does not look whole.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::Service;
+use super::budget::{AnswerStage, Held};
+use super::store::{DocumentKey, DocumentVersion, PIECE_BYTES, Reach, Store};
+use fedgate_base::db::DbError;
+
+/// Why an answer that has begun is broken off.
+#[derive(Debug, Error)]
+pub(super) enum BrokenOff {
+    /// The database is away, or refused.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// Another document stands in its place, or none.
+    #[error("a document was replaced or deleted while it was read")]
+    Replaced,
+    /// Too many bytes wait for readers that do not read.
+    #[error("there is no room for more of it")]
+    NoRoom,
+}
+
+/// A stretch of one version of a document that is being read.
+pub(super) struct Reading {
+    pub(super) service: Arc<Service>,
+    pub(super) store: Store,
+    /// Who pays for the pieces.
+    pub(super) account: String,
+    pub(super) key: DocumentKey,
+    pub(super) reach: Reach,
+    pub(super) version: DocumentVersion,
+    /// The next byte, and the one behind the last.
+    pub(super) from: u64,
+    pub(super) to: u64,
+}
+
+impl Reading {
+    /// The next bytes, at most a piece of them, and the room they are paid with; none at the end.
+    ///
+    /// # Errors
+    /// See [`BrokenOff`].
+    pub(super) async fn next(&mut self, stage: AnswerStage) -> Result<Option<(Vec<u8>, Held)>, BrokenOff> {
+        const PIECE: u64 = PIECE_BYTES as u64;
+        if self.from >= self.to {
+            return Ok(None);
+        }
+        let held = self.service.budget.hold(&self.account, PIECE_BYTES, stage.patience()).await;
+        let held = held.ok_or(BrokenOff::NoRoom)?;
+        let at = self.from / PIECE;
+        let (store, key, version, reach) = (&self.store, &self.key, &self.version, &self.reach);
+        let piece = stage.ask(|| store.piece(key, version, at, reach)).await?;
+        let mut piece = piece.ok_or(BrokenOff::Replaced)?;
+        let end = (self.to - at * PIECE).min(PIECE);
+        // A piece that is shorter than its version said is of no use either.
+        let range = usize::try_from(self.from % PIECE).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
+        if piece.len() < range.end {
+            return Err(BrokenOff::Replaced);
+        }
+        piece.truncate(range.end);
+        piece.drain(..range.start);
+        self.from = at * PIECE + end;
+        Ok(Some((piece, held)))
+    }
+
+    /// The same as the bytes of an answer.
+    ///
+    /// # Errors
+    /// See [`BrokenOff`], which is logged here.
+    pub(super) async fn next_bytes(&mut self, stage: AnswerStage) -> Result<Option<Bytes>, BrokenOff> {
+        let next = self.next(stage).await.inspect_err(|error| tracing::warn!("a document breaks off: {error}"))?;
+        Ok(next.map(|(piece, held)| held.around(piece)))
+    }
+}

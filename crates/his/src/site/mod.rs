@@ -1,0 +1,47 @@
+//! The pages for people: plain HTML that works without script, and one stylesheet.
+
+use axum::response::{IntoResponse, Response};
+use http::header::{
+    CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, VARY,
+};
+use http::{HeaderMap, StatusCode};
+
+use super::error::Problem;
+use super::etag;
+use super::guard::{Caller, Ids};
+use super::html;
+use fedgate_core::web_page::{self, PageLanguage};
+
+/// The files, with their types.
+const FILES: [(&str, &str, &str); 2] = [
+    ("fedhis.css", "text/css; charset=utf-8", web_page::STYLESHEET),
+    ("favicon.svg", "image/svg+xml", include_str!("favicon.svg")),
+];
+/// When they were last changed; move it on with them.
+const MODIFIED: &str = "Sun, 29 Nov 2026 00:00:00 GMT";
+
+/// `GET /`
+pub(super) async fn welcome(_: Caller, headers: HeaderMap) -> Response {
+    let language = html::language(&headers);
+    let (title, main) = match language {
+        PageLanguage::English => ("Health Federation", include_str!("welcome.html")),
+        PageLanguage::Spanish => ("Federación de salud", include_str!("welcome.es.html")),
+    };
+    let headers = [(CONTENT_LANGUAGE, language.tag()), (VARY, "Accept-Language")];
+    (headers, html::page(StatusCode::OK, language, title, main)).into_response()
+}
+
+/// `GET /static/{file}`
+pub(super) async fn file(_: Caller, Ids([file]): Ids<1>, headers: HeaderMap) -> Result<Response, Problem> {
+    let (_, kind, text) = FILES.into_iter().find(|(name, ..)| *name == file).ok_or(Problem::NoRoute)?;
+    let tag = etag::of(text.as_bytes());
+    let is_unmodified = !headers.contains_key(IF_NONE_MATCH)
+        && headers.get(IF_MODIFIED_SINCE).is_some_and(|since| since.as_bytes() == MODIFIED.as_bytes());
+    let is_known = etag::is_known(&headers, &tag) || is_unmodified;
+    let validators =
+        [(ETAG, tag), (LAST_MODIFIED, MODIFIED.to_owned()), (CACHE_CONTROL, "public, max-age=3600".to_owned())];
+    Ok(match is_known {
+        true => (StatusCode::NOT_MODIFIED, validators).into_response(),
+        false => (validators, [(CONTENT_TYPE, kind)], text).into_response(),
+    })
+}

@@ -1,0 +1,202 @@
+//! Personal documents: bytes beside what is known about them, a piece at a time.
+//!
+//! Each piece is a short statement of its own, so that a client that reads or sends slowly holds no connection. What is read
+//! is of one version of the row: its `xmin` says so, in the statement that reads the piece. What is written stands in
+//! `fedgate_pieces` until the server puts it together; a parameter would have to be whole in this process.
+
+use tokio_postgres::types::ToSql;
+
+use super::super::document::{Content, DocumentHead, DocumentVersion, NewDocument, PIECE_BYTES, Staging, Version};
+use super::super::sql;
+use super::super::{Deleted, DocumentCreated, DocumentKey, Reach};
+use super::{DIALECT, Postgres};
+use crate::etag::{self, IfMatch};
+use fedgate_base::db::DbError;
+use fedgate_core::json;
+
+/// Columns of a head. The bytes are hashed where they are; their length is known without reading them.
+const HEAD: &str = "coalesce(data::text, 'null'), data ->> 'content_type', substring(document from 1 for 16), \
+     octet_length(document)::bigint, encode(sha256(document), 'hex'), xmin::text";
+
+/// What the tag of the bytes is made of.
+const TAG: &str = "encode(sha256(document), 'hex')";
+
+/// `$1` person, `$2` page, `$3` document, `$4` the only person within reach (or null), `$5` data; `$6` bytes, or upload, the first
+/// place and the length of what was staged.
+const INSERT: &str = "INSERT INTO personal_docs (id, fedacct, pol, data, document) \
+     SELECT $3::varchar, $1::varchar, $2::varchar, $5::text::jsonb, bytes FROM (SELECT ";
+const INTO: &str = " AS bytes) AS source WHERE ($4::text IS NULL OR $1 = $4)";
+
+/// The bytes of a document that is to be stored, as an expression.
+fn source(content: &Content) -> &'static str {
+    match content {
+        Content::Absent | Content::Whole(_) => "$6::bytea",
+        Content::Staged(_) => {
+            "(SELECT string_agg(piece, ''::bytea ORDER BY place) FROM fedgate_pieces WHERE upload = $6::text AND place >= $7::bigint)"
+        }
+    }
+}
+
+impl Postgres {
+    pub(in super::super) async fn document(
+        &self,
+        key: &DocumentKey,
+        reach: &Reach,
+    ) -> Result<Option<DocumentHead>, DbError> {
+        let session = self.reader().await?;
+        let statement = session.prepare_cached(&sql::select_document(DIALECT, HEAD)).await?;
+        let parameters: [&(dyn ToSql + Sync); 4] = [&key.person, &key.page, &key.document, &reach.own()];
+        let Some(row) = session.query_opt(&statement, &parameters).await? else { return Ok(None) };
+        let (start, length, tag): (Option<Vec<u8>>, Option<i64>, Option<String>) =
+            (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+        Ok(Some(DocumentHead {
+            data: row.try_get(0)?,
+            kind: row.try_get(1)?,
+            start: start.unwrap_or_default(),
+            length: length.and_then(|length| u64::try_from(length).ok()),
+            tag: tag.unwrap_or_default(),
+            version: DocumentVersion(Version::Transaction(row.try_get(5)?)),
+        }))
+    }
+
+    pub(in super::super) async fn piece(
+        &self,
+        key: &DocumentKey,
+        version: &DocumentVersion,
+        at: u64,
+        reach: &Reach,
+    ) -> Result<Option<Vec<u8>>, DbError> {
+        let DocumentVersion(Version::Transaction(xmin)) = version else { return Ok(None) };
+        // `substring` of a value that is kept as it is reads no more than the piece.
+        let columns = format!("CASE WHEN xmin::text = $5 THEN substring(document from $6 for {PIECE_BYTES}) END");
+        let session = self.reader().await?;
+        let statement = session.prepare_cached(&sql::select_document(DIALECT, &columns)).await?;
+        let from = i32::try_from(at * PIECE_BYTES as u64 + 1).unwrap_or(i32::MAX);
+        let parameters: [&(dyn ToSql + Sync); 6] = [&key.person, &key.page, &key.document, &reach.own(), xmin, &from];
+        let row = session.query_opt(&statement, &parameters).await?;
+        row.map_or(Ok(None), |row| Ok(row.try_get(0)?))
+    }
+
+    pub(in super::super) async fn stage(&self, upload: &str, place: i64, piece: &[u8]) -> Result<(), DbError> {
+        let session = self.writer().await?;
+        if place == 0 {
+            let statement = session.prepare_cached(sql::SWEEP_POSTGRES).await?;
+            session.execute(&statement, &[]).await?;
+        }
+        let statement = session.prepare_cached(sql::STAGE).await?;
+        session.execute(&statement, &[&upload, &place, &piece]).await?;
+        Ok(())
+    }
+
+    pub(in super::super) async fn unstage(&self, upload: &str) -> Result<(), DbError> {
+        let session = self.writer().await?;
+        let statement = session.prepare_cached(sql::UNSTAGE).await?;
+        session.execute(&statement, &[&upload]).await?;
+        Ok(())
+    }
+
+    pub(in super::super) async fn create_document(
+        &self,
+        key: &DocumentKey,
+        document: &NewDocument,
+        reach: &Reach,
+    ) -> Result<DocumentCreated, DbError> {
+        let session = self.writer().await?;
+        let own = reach.own();
+        let page = session.prepare_cached(&sql::page_exists(DIALECT)).await?;
+        if !session.query_one(&page, &[&key.page, &key.person, &own]).await?.try_get::<_, bool>(0)? {
+            return Ok(DocumentCreated::NoPage);
+        }
+        let mut sql = format!("{INSERT}{}{INTO}", source(&document.content));
+        let mut parameters: Vec<&(dyn ToSql + Sync)> =
+            vec![&key.person, &key.page, &key.document, &own, &document.data];
+        match &document.content {
+            Content::Absent => parameters.push(&None::<&[u8]>),
+            Content::Whole(bytes) => parameters.push(bytes),
+            Content::Staged(Staging { upload, from, length }) => {
+                parameters.extend([upload as &(dyn ToSql + Sync), from, length]);
+                sql.push_str(" AND octet_length(bytes) = $8::bigint");
+            }
+        }
+        let insert = session.prepare_cached(&format!("{sql} ON CONFLICT DO NOTHING")).await?;
+        let inserted = match session.execute(&insert, &parameters).await {
+            // The page was deleted between our look and our write.
+            Err(error) if error.is_foreign_key_violation() => return Ok(DocumentCreated::NoPage),
+            inserted => inserted?,
+        };
+        drop(session);
+        if inserted > 0 { Ok(DocumentCreated::Done) } else { self.compare(key, document, reach).await }
+    }
+
+    /// What a document that is there already means for one that should be stored in its place. The bytes are compared where they
+    /// are.
+    pub(in super::super) async fn compare(
+        &self,
+        key: &DocumentKey,
+        document: &NewDocument,
+        reach: &Reach,
+    ) -> Result<DocumentCreated, DbError> {
+        // An expression that names all parameters, whichever of them the source has.
+        let columns =
+            format!("coalesce(data::text, 'null'), document IS NOT DISTINCT FROM {}", source(&document.content));
+        let own = reach.own();
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&key.person, &key.page, &key.document, &own];
+        let sql = match &document.content {
+            Content::Absent => {
+                parameters.push(&None::<&[u8]>);
+                columns.replace("$6", "$5")
+            }
+            Content::Whole(bytes) => {
+                parameters.push(bytes);
+                columns.replace("$6", "$5")
+            }
+            Content::Staged(Staging { upload, from, length: _ }) => {
+                parameters.extend([upload as &(dyn ToSql + Sync), from]);
+                columns.replace("$6", "$5").replace("$7", "$6")
+            }
+        };
+        let session = self.reader().await?;
+        let statement = session.prepare_cached(&sql::select_document(DIALECT, &sql)).await?;
+        let Some(row) = session.query_opt(&statement, &parameters).await? else {
+            // One caller's turns are few.
+            drop(session);
+            return self.explain_absence(key).await;
+        };
+        let is_same = row.try_get::<_, bool>(1)? && json::is_same(row.try_get(0)?, &document.data);
+        Ok(if is_same { DocumentCreated::Same } else { DocumentCreated::Taken })
+    }
+
+    /// Why nothing was stored where no such document is within reach.
+    async fn explain_absence(&self, key: &DocumentKey) -> Result<DocumentCreated, DbError> {
+        let session = self.reader().await?;
+        let statement = session.prepare_cached(sql::DOCUMENT_ID_TAKEN).await?;
+        let is_taken: bool = session.query_one(&statement, &[&key.document]).await?.try_get(0)?;
+        Ok(if is_taken { DocumentCreated::Taken } else { DocumentCreated::Incomplete })
+    }
+
+    pub(in super::super) async fn delete_document(
+        &self,
+        key: &DocumentKey,
+        condition: &IfMatch,
+        reach: &Reach,
+    ) -> Result<Deleted, DbError> {
+        let parameters: [&(dyn ToSql + Sync); 4] = [&key.person, &key.page, &key.document, &reach.own()];
+        let mut session = self.writer().await?;
+        let transaction = session.transaction().await?;
+        if condition.is_conditional() {
+            let tag = format!("{} FOR UPDATE", sql::select_document(DIALECT, TAG));
+            let statement = transaction.prepare_cached(&tag).await?;
+            let Some(row) = transaction.query_opt(&statement, &parameters).await? else {
+                return Ok(Deleted::Missing);
+            };
+            let tag: Option<String> = row.try_get(0)?;
+            if !condition.admits_tag(|| etag::of_hash(&tag.unwrap_or_default())) {
+                return Ok(Deleted::Stale);
+            }
+        }
+        let statement = transaction.prepare_cached(&sql::delete_document(DIALECT)).await?;
+        let deleted = transaction.execute(&statement, &parameters).await?;
+        transaction.commit().await?;
+        Ok(if deleted > 0 { Deleted::Done } else { Deleted::Missing })
+    }
+}

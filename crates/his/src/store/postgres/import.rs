@@ -1,0 +1,90 @@
+//! Batches: one transaction, its statements sent one behind the other without waiting between them.
+
+use futures_util::future::try_join_all;
+use tokio_postgres::Statement;
+use tokio_postgres::types::ToSql;
+
+use super::super::batch::{self, Batch, BatchOutcome};
+use super::super::sql::{STORE_ID, Table};
+use super::{Postgres, existing, insert, twin};
+use fedgate_base::db::{DbError, SessionTransaction, spelling};
+use fedgate_core::json::Object;
+
+/// One record of a batch.
+struct Record<'a> {
+    id: &'a str,
+    book: Option<&'a str>,
+    document: &'a Object,
+}
+
+impl<'a> Record<'a> {
+    fn person((id, document): &'a (String, Object)) -> Self {
+        Self { id, book: None, document }
+    }
+
+    fn page((book, id, document): &'a (String, String, Object)) -> Self {
+        Self { id, book: Some(book), document }
+    }
+}
+
+/// The statements that a record may need.
+struct Statements {
+    insert: Statement,
+    existing: Statement,
+    /// Of persons.
+    twin: Option<Statement>,
+}
+
+impl Postgres {
+    pub(in super::super) async fn id(&self) -> Result<String, DbError> {
+        Ok(self.reader().await?.query_one(STORE_ID, &[]).await?.try_get(0)?)
+    }
+
+    pub(in super::super) async fn import(&self, batch: Batch) -> Result<Vec<BatchOutcome>, DbError> {
+        let (table, records): (Table, Vec<Record<'_>>) = match &batch {
+            Batch::People(people) => (Table::People, people.iter().map(Record::person).collect()),
+            Batch::Pages(pages) => (Table::Pols, pages.iter().map(Record::page).collect()),
+        };
+        // Statements that are sent one behind the other wait for each other.
+        let mut session = self.writer().await?.without_limit();
+        let transaction = session.transaction().await?;
+        let statements = Statements {
+            insert: transaction.prepare_cached(&insert(table)).await?,
+            existing: transaction.prepare_cached(&existing(table)).await?,
+            twin: match table {
+                Table::People => Some(transaction.prepare_cached(&twin()).await?),
+                Table::Pols | Table::Dus | Table::Institutions | Table::PersonalDocs => None,
+            },
+        };
+        let acts = self.acts();
+        let outcomes = records.iter().map(|record| store(&transaction, &statements, record, acts.as_deref()));
+        let outcomes = try_join_all(outcomes).await?;
+        transaction.commit().await?;
+        Ok(outcomes)
+    }
+}
+
+async fn store(
+    transaction: &SessionTransaction<'_>,
+    statements: &Statements,
+    record: &Record<'_>,
+    acts: Option<&str>,
+) -> Result<BatchOutcome, DbError> {
+    let text = record.document.to_text();
+    let anyone = None::<&str>;
+    let lower_case = spelling::lower_case(record.id);
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&record.id, &text, &anyone, &record.book];
+    if statements.twin.is_some() {
+        parameters.extend([&lower_case as &(dyn ToSql + Sync), &acts]);
+    }
+    if transaction.execute(&statements.insert, &parameters).await? > 0 {
+        return Ok(BatchOutcome::Created);
+    }
+    let Some(row) = transaction.query_opt(&statements.existing, &[&record.id, &record.book]).await? else {
+        let Some(twin) = &statements.twin else { return Ok(BatchOutcome::NoPerson) };
+        let is_taken: bool = transaction.query_one(twin, &[&record.id, &lower_case]).await?.try_get(0)?;
+        return Ok(if is_taken { BatchOutcome::Twin } else { BatchOutcome::Taken });
+    };
+    let (book, known): (Option<&str>, &str) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(if book == record.book { batch::compare(known, record.document) } else { BatchOutcome::Taken })
+}

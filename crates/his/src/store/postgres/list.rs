@@ -1,0 +1,90 @@
+//! Lists: read by the row, in chunks that each take a connection and give it back.
+//!
+//! A slow reader therefore holds no connection and no snapshot, and memory is flat in the number of rows. Rows are asked for in
+//! pieces of about the size that the chunk has room for, so that what a list leaves unread stays where it is.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::super::element::{self, DocumentRow};
+use super::super::sql::{self, Query};
+use super::super::visible::seen;
+use super::super::{Chunk, List, Reach, Window};
+use super::{DIALECT, Postgres};
+use fedgate_base::db::{DbError, RowsLeft};
+
+impl Postgres {
+    pub(in super::super) async fn chunk(
+        &self,
+        list: &List,
+        window: &Window,
+        limit: usize,
+        most: i64,
+        reach: &Reach,
+    ) -> Result<Chunk, DbError> {
+        let query = sql::select_list(DIALECT, list, window, limit, most, reach);
+        let mut session = self.reader().await?;
+        let statement = session.prepare_cached(&query.sql).await?;
+        // A portal lives as long as its transaction.
+        let transaction = session.read_only().await?;
+        let portal = transaction.bind(&statement, &values(&query)).await?;
+        let mut chunk = Chunk::default();
+        loop {
+            match transaction.piece(&portal, chunk.next_piece(limit), |row| take(list, row, &mut chunk)).await? {
+                RowsLeft::Some if chunk.takes_more() => {}
+                RowsLeft::Some => break,
+                RowsLeft::None => {
+                    chunk.end(limit);
+                    break;
+                }
+                // The session is at work on what nobody wants: it is not waited for.
+                RowsLeft::Unwanted => return Ok(chunk),
+            }
+        }
+        transaction.commit().await?;
+        Ok(chunk)
+    }
+
+    /// At most `limit` ids, each with whether it is wanted.
+    pub(in super::super) async fn ids(
+        &self,
+        list: &List,
+        window: &Window,
+        limit: usize,
+        reach: &Reach,
+    ) -> Result<Vec<(String, bool)>, DbError> {
+        let query = sql::select_ids(DIALECT, list, window, limit, reach);
+        let session = self.reader().await?;
+        let statement = session.prepare_cached(&query.sql).await?;
+        let rows = session.query(&statement, &values(&query)).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, list.wants(row.try_get(1)?)))).collect()
+    }
+}
+
+/// Takes a row; whether there is room for another.
+fn take(list: &List, row: &Row, chunk: &mut Chunk) -> Result<bool, DbError> {
+    let id = row.try_get(2)?;
+    let is_record = !matches!(list, List::Documents { .. });
+    if is_record && !list.wants(row.try_get(3)?) {
+        chunk.pass_over(id);
+        return Ok(true);
+    }
+    let Some(data) = row.try_get::<_, Option<&str>>(0)? else {
+        chunk.exceed(row.try_get(1)?);
+        return Ok(false);
+    };
+    let element = match list {
+        List::People { .. } | List::Pages { .. } | List::Units(_) => element::record(id, &seen(list.table(), data)),
+        List::Documents { form, .. } => {
+            let (person, page, bytes, has_content) =
+                (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
+            element::document(DocumentRow { id, data, person, page, bytes, has_content }, *form)
+        }
+    };
+    Ok(chunk.push(element))
+}
+
+fn values(query: &Query) -> Vec<&(dyn ToSql + Sync)> {
+    let texts = query.parameters.iter().map(|text| text as _);
+    texts.chain([&query.limit as _]).chain(query.most.as_ref().map(|most| most as _)).collect()
+}

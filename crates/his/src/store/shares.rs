@@ -1,0 +1,180 @@
+//! Shares of the connections: however much one caller asks for, and however many writes wait, others are served.
+//!
+//! The one rule: whoever takes a connection holds a [`StoreTurn`] for as long as the database works for them, also when their
+//! request is gone. One caller has a share of the connections, all writes together have one, and one caller's writes have the
+//! same part of that caller's share: a locked row that collects writes leaves connections for reads, also for the reads of the
+//! same account (a node calls for all its patients).
+//!
+//! Called by the stores of both databases. Knows no SQL.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use fedgate_base::config::SharesConfig;
+use fedgate_base::db::{DbError, NoTurn};
+
+/// How long a request waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
+/// From so many callers on, those that ask for nothing are forgotten now and then.
+const FEW_CALLERS: usize = 64;
+
+/// The shares of all callers.
+pub(super) struct ConnectionShares {
+    writes: Arc<Semaphore>,
+    of_caller: usize,
+    writes_of_caller: usize,
+    callers: Mutex<Callers>,
+}
+
+#[derive(Default)]
+struct Callers {
+    known: HashMap<String, Weak<CallerShare>>,
+    /// How many are known when the next look for forgotten ones is due.
+    look_at: usize,
+}
+
+/// The share of one caller.
+struct CallerShare {
+    all: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
+}
+
+/// How a store comes by turns: as one caller, or without a limit, as an import does.
+#[derive(Clone, Default)]
+pub(super) struct StoreTurns(Option<(Arc<ConnectionShares>, Arc<CallerShare>)>);
+
+/// The right to one connection, until it is dropped.
+#[derive(Default)]
+pub(super) struct StoreTurn {
+    _permits: Vec<OwnedSemaphorePermit>,
+    /// While a turn is held, its caller's share is known, so that nobody gets a second one.
+    _share: Option<Arc<CallerShare>>,
+}
+
+impl ConnectionShares {
+    /// Shares of `connections`.
+    pub(super) fn new(connections: usize, config: &SharesConfig) -> Arc<Self> {
+        let of_caller = part(connections, config.caller_percent).max(2).min(connections);
+        Arc::new(Self {
+            writes: Arc::new(Semaphore::new(part(connections, config.write_percent))),
+            of_caller,
+            writes_of_caller: part(of_caller, config.write_percent),
+            callers: Mutex::default(),
+        })
+    }
+
+    /// The turns of one caller.
+    pub(super) fn of(self: &Arc<Self>, account: &str) -> StoreTurns {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = callers.known.get(account).and_then(Weak::upgrade);
+        let share = known.unwrap_or_else(|| {
+            let share = Arc::new(CallerShare {
+                all: Arc::new(Semaphore::new(self.of_caller)),
+                writes: Arc::new(Semaphore::new(self.writes_of_caller)),
+            });
+            callers.remember(account, &share);
+            share
+        });
+        StoreTurns(Some((Arc::clone(self), share)))
+    }
+}
+
+impl Callers {
+    fn remember(&mut self, account: &str, share: &Arc<CallerShare>) {
+        if self.known.len() >= self.look_at {
+            self.known.retain(|_, share| share.strong_count() > 0);
+            self.look_at = (self.known.len() * 2).max(FEW_CALLERS);
+        }
+        self.known.insert(account.to_owned(), Arc::downgrade(share));
+    }
+}
+
+/// A part of `whole`, at least 1.
+fn part(whole: usize, percent: u8) -> usize {
+    (whole * usize::from(percent) / 100).max(1)
+}
+
+impl StoreTurns {
+    /// A turn to read.
+    ///
+    /// # Errors
+    /// [`NoTurn`]: the caller's share is in use.
+    pub(super) async fn read(&self) -> Result<StoreTurn, DbError> {
+        let Some((_, caller)) = &self.0 else { return Ok(StoreTurn::default()) };
+        let all = permit(&caller.all, NoTurn::OfCaller).await?;
+        Ok(StoreTurn { _permits: vec![all], _share: Some(Arc::clone(caller)) })
+    }
+
+    /// A turn to write.
+    ///
+    /// # Errors
+    /// [`NoTurn`]: the caller's share or that of writes is in use.
+    pub(super) async fn write(&self) -> Result<StoreTurn, DbError> {
+        let Some((shares, caller)) = &self.0 else { return Ok(StoreTurn::default()) };
+        // In this order: a caller's writes that wait for others' writes keep none of that caller's reads waiting, and one that
+        // waits for its own share keeps nobody.
+        let own_writes = permit(&caller.writes, NoTurn::OfCaller).await?;
+        let all = permit(&caller.all, NoTurn::OfCaller).await?;
+        let writes = permit(&shares.writes, NoTurn::OfWrites).await?;
+        Ok(StoreTurn { _permits: vec![own_writes, all, writes], _share: Some(Arc::clone(caller)) })
+    }
+}
+
+async fn permit(semaphore: &Arc<Semaphore>, or: NoTurn) -> Result<OwnedSemaphorePermit, DbError> {
+    match timeout(TURN_TIMEOUT, Arc::clone(semaphore).acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(_)) | Err(_) => Err(or.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(connections: usize) -> Arc<ConnectionShares> {
+        ConnectionShares::new(connections, &SharesConfig { caller_percent: 50, write_percent: 75 })
+    }
+
+    async fn as_many<F: Future<Output = Result<StoreTurn, DbError>>>(mut turn: impl FnMut() -> F) -> Vec<StoreTurn> {
+        let mut turns = vec![];
+        while let Ok(got) = turn().await {
+            turns.push(got);
+        }
+        turns
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_caller_never_has_all_connections_and_writes_never_all_of_a_callers() {
+        // connections: one caller's, one caller's writes, everybody's writes
+        for (connections, own, own_writes, writes) in [(16, 8, 6, 12), (4, 2, 1, 3), (2, 2, 1, 1), (1, 1, 1, 1)] {
+            let shares = shares(connections);
+            let (ana, bob) = (shares.of("ANA"), shares.of("BOB"));
+            let written = as_many(|| ana.write()).await;
+            let read = as_many(|| ana.read()).await;
+            assert_eq!((written.len(), read.len()), (own_writes.min(writes), own - own_writes.min(writes)));
+            let others = as_many(|| bob.write()).await;
+            assert_eq!(others.len(), own_writes.min(writes - written.len()), "{connections} connections");
+            drop((written, others));
+            assert_eq!(as_many(|| bob.read()).await.len(), own);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_share_is_one_for_all_requests_of_an_account_also_of_those_that_are_gone() {
+        let shares = shares(4);
+        let turns = as_many(|| async { shares.of("ANA").read().await }).await;
+        assert_eq!(turns.len(), 2);
+        for number in 0..1000 {
+            shares.of(&number.to_string());
+        }
+        let error = shares.of("ANA").read().await.err().unwrap();
+        assert!(error.is_unavailable(), "{error}");
+        assert!(shares.callers.lock().unwrap().known.len() <= 2 * FEW_CALLERS, "who asks for nothing is forgotten");
+        drop(turns);
+        shares.of("ANA").read().await.unwrap();
+    }
+}

@@ -1,0 +1,256 @@
+//! The store on SQLite.
+//!
+//! Writers take turns from `BEGIN IMMEDIATE` on, so what is read there cannot change before it is written.
+
+mod documents;
+mod import;
+mod list;
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::shares::StoreTurns;
+use super::sql::{self, Dialect, Table};
+use super::visible::seen;
+use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach, RecordText};
+use crate::etag::IfMatch;
+use fedgate_base::db::actor::ChangeActor;
+use fedgate_base::db::outage::OutageLog;
+use fedgate_base::db::{DbError, READERS, Sqlite, spelling};
+use fedgate_core::json::{self, Object, Value};
+
+const DIALECT: Dialect = Dialect::Sqlite;
+
+/// The store on SQLite; clones share it.
+#[derive(Clone)]
+pub struct SqliteStore {
+    sqlite: Sqlite,
+    turns: StoreTurns,
+    actor: Option<Arc<ChangeActor>>,
+    outage: Arc<OutageLog>,
+}
+
+impl SqliteStore {
+    pub(super) fn new(sqlite: Sqlite, outage: Arc<OutageLog>) -> Self {
+        Self { sqlite, turns: StoreTurns::default(), actor: None, outage }
+    }
+
+    pub(super) fn sqlite(&self) -> Sqlite {
+        self.sqlite.clone()
+    }
+
+    pub(super) fn outage(&self) -> &Arc<OutageLog> {
+        &self.outage
+    }
+
+    /// What became of a call, for who tells the operator.
+    pub(super) fn heeded<T>(&self, answer: Result<T, DbError>) -> Result<T, DbError> {
+        super::tell(&self.outage, &answer);
+        answer
+    }
+
+    /// How many connections there are for reads, which are the ones to share: writes take turns on one more.
+    pub(super) fn connections(&self) -> usize {
+        READERS
+    }
+
+    /// The same store, with other turns.
+    pub(super) fn with(&self, turns: StoreTurns) -> Self {
+        Self { turns, ..self.clone() }
+    }
+
+    /// The same store, for who acts.
+    pub(super) fn acting_as(self, actor: ChangeActor) -> Self {
+        Self { actor: Some(Arc::new(actor)), ..self }
+    }
+
+    /// Writes to a person's row, as who acts.
+    async fn write_of<T, F>(&self, key: &Key, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let actor = match key {
+            Key::Person(_) => self.actor.clone(),
+            Key::Page { .. } | Key::Unit(..) => None,
+        };
+        self.write(move |transaction| ChangeActor::write(actor.as_deref(), transaction, work)).await
+    }
+
+    async fn read<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let turn = self.turns.read().await?;
+        self.sqlite.read_with(turn, work).await
+    }
+
+    async fn write<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let turn = self.turns.write().await?;
+        self.sqlite.write_with(turn, work).await
+    }
+
+    pub(super) async fn record(&self, key: &Key, most: i64, reach: &Reach) -> Result<Option<RecordText>, DbError> {
+        let (key, reach) = (key.clone(), reach.clone());
+        let work = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached(&sql::select_fitting(DIALECT, &key))?;
+            let found = |row: &rusqlite::Row<'_>| {
+                Ok(RecordText::of(key.table(), row.get_ref(0)?.as_str_or_null()?, row.get(1)?))
+            };
+            statement.query_row(params![key.id(), key.book(), reach.own(), most], found).optional()
+        };
+        self.read(work).await
+    }
+
+    pub(super) async fn whole_record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
+        let (key, reach) = (key.clone(), reach.clone());
+        self.read(move |connection| text(connection, &sql::select_whole(DIALECT, &key), &key, &reach)).await
+    }
+
+    pub(super) async fn create(&self, key: &Key, text: String, reach: &Reach) -> Result<Created, DbError> {
+        let (of, key, reach) = (key, key.clone(), reach.clone());
+        self.write_of(of, move |transaction| insert(transaction, &key, &text, &reach)).await
+    }
+
+    pub(super) async fn patch(
+        &self,
+        key: &Key,
+        patch: Object,
+        condition: &PatchCondition,
+        reach: &Reach,
+    ) -> Result<Changed, DbError> {
+        let (of, key, condition, reach) = (key, key.clone(), condition.clone(), reach.clone());
+        let work = move |transaction: &Transaction<'_>| {
+            let Some(seen) = visible(transaction, &key, &reach)? else {
+                return Ok(Changed::Missing);
+            };
+            if !condition.tag.admits(&seen) {
+                return Ok(Changed::Stale);
+            }
+            let stored = text(transaction, &sql::select_whole(DIALECT, &key), &key, &reach)?;
+            let mut object = match stored.map(|stored| json::parse_stored(&stored)) {
+                Some(Ok(Value::Object(object))) => object,
+                Some(Ok(Value::Null)) | None => Object::default(),
+                Some(Ok(_) | Err(_)) => return Ok(Changed::NotAnObject),
+            };
+            let before = object.size();
+            object.merge(patch);
+            let size = object.size();
+            if condition.most.is_some_and(|most| size > most && size > before) {
+                return Ok(Changed::TooLarge);
+            }
+            let mut statement = transaction.prepare_cached(&sql::update(DIALECT, &key, "$4"))?;
+            statement.execute(params![key.id(), key.book(), reach.own(), object.to_text()])?;
+            Ok(Changed::Done)
+        };
+        self.write_of(of, work).await
+    }
+
+    pub(super) async fn count(&self, owned: Owned, person: &str, most: i64, reach: &Reach) -> Result<i64, DbError> {
+        let (person, reach) = (person.to_owned(), reach.clone());
+        let work = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached(&sql::count(DIALECT, owned))?;
+            statement.query_row(params![person, most, reach.own()], |row| row.get(0))
+        };
+        self.read(work).await
+    }
+
+    pub(super) async fn delete(&self, key: &Key, condition: &IfMatch, reach: &Reach) -> Result<Deleted, DbError> {
+        let (of, key, condition, reach) = (key, key.clone(), condition.clone(), reach.clone());
+        let work = move |transaction: &Transaction<'_>| {
+            let Some(seen) = visible(transaction, &key, &reach)? else {
+                return Ok(Deleted::Missing);
+            };
+            if !condition.admits(&seen) {
+                return Ok(Deleted::Stale);
+            }
+            if key.table() == Table::People {
+                if !is_inactive(&seen) {
+                    return Ok(Deleted::Active);
+                }
+                if exists(transaction, sql::PERSON_IN_USE, params![key.id()])? {
+                    return Ok(Deleted::InUse);
+                }
+            }
+            let mut statement = transaction.prepare_cached(&sql::delete(DIALECT, &key))?;
+            match statement.execute(params![key.id(), key.book(), reach.own()]) {
+                Err(error) if is_foreign_key_violation(&error) => Ok(Deleted::InUse),
+                deleted => deleted.map(|_| Deleted::Done),
+            }
+        };
+        self.write_of(of, work).await
+    }
+}
+
+fn text(connection: &Connection, sql: &str, key: &Key, reach: &Reach) -> Result<Option<String>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row(params![key.id(), key.book(), reach.own()], |row| row.get(0)).optional()
+}
+
+/// The row as it may be seen.
+fn visible(connection: &Connection, key: &Key, reach: &Reach) -> Result<Option<String>, rusqlite::Error> {
+    let text = text(connection, &sql::select_visible(DIALECT, key), key, reach)?;
+    Ok(text.map(|text| seen(key.table(), &text).into_owned()))
+}
+
+fn exists(connection: &Connection, sql: &str, parameters: impl rusqlite::Params) -> Result<bool, rusqlite::Error> {
+    connection.prepare_cached(&DIALECT.placeholders(sql))?.query_row(parameters, |row| row.get(0))
+}
+
+fn person_exists() -> String {
+    format!("SELECT EXISTS (SELECT 1 FROM people WHERE {})", DIALECT.names("id", "$1"))
+}
+
+fn is_inactive(text: &str) -> bool {
+    matches!(json::parse_stored(text), Ok(Value::Object(person)) if person.member("active") == Some(&Value::Bool(false)))
+}
+
+fn is_foreign_key_violation(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY)
+}
+
+/// Stores a record, unless its id is taken, its person is not there, or it is out of reach.
+fn insert(transaction: &Transaction<'_>, key: &Key, text: &str, reach: &Reach) -> Result<Created, rusqlite::Error> {
+    let own = reach.own();
+    let within_reach = match key {
+        Key::Person(id) => own.is_none_or(|own| own == id),
+        Key::Page { person, .. } => {
+            own.is_none_or(|own| own == person) && exists(transaction, &person_exists(), params![person])?
+        }
+        Key::Unit(..) => true,
+    };
+    if !within_reach {
+        return Ok(Created::NoPerson);
+    }
+    let table = key.table();
+    if let Key::Person(id) = key
+        && spelling::has_twin(transaction, id)?
+    {
+        return Ok(Created::Twin);
+    }
+    let inserted = match key.book() {
+        Some(book) => transaction
+            .prepare_cached("INSERT INTO pols (id, book, data) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
+            .execute(params![key.id(), book, text])?,
+        None => transaction
+            .prepare_cached(&format!("INSERT INTO {} (id, data) VALUES (?1, ?2) ON CONFLICT DO NOTHING", table.name()))?
+            .execute(params![key.id(), text])?,
+    };
+    if inserted > 0 {
+        return Ok(Created::Done);
+    }
+    let book = if table == Table::Pols { "book" } else { "NULL" };
+    let mut statement = transaction.prepare_cached(&format!(
+        "SELECT {book}, {} FROM {} WHERE id = ?1",
+        DIALECT.whole(),
+        table.name()
+    ))?;
+    let existing = |row: &rusqlite::Row<'_>| Ok(Existing { book: row.get(0)?, text: row.get(1)? });
+    statement.query_row([key.id()], existing).map(Created::Taken)
+}

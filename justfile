@@ -1,0 +1,45 @@
+# The commands of everyday work. `just` alone lists them; each is a line that can be typed as well.
+
+_:
+    @just --list --unsorted
+
+# Formats everything.
+fmt:
+    cargo fmt
+    rustfmt --edition 2024 fuzz/targets/*.rs fuzz/src/*.rs
+
+# What CI refuses before it runs a test: format, clippy, the documentation of the code.
+lint:
+    cargo fmt --check
+    rustfmt --check --edition 2024 fuzz/targets/*.rs fuzz/src/*.rs
+    cargo clippy --locked --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+# The unit tests: seconds, no servers.
+test *ARGS:
+    cargo test --locked --lib {{ARGS}}
+
+# All tests, as CI runs them.
+test-all *ARGS:
+    tests/run {{ARGS}}
+
+# The steps of a request, measured.
+bench *ARGS:
+    cargo bench --locked {{ARGS}}
+
+# Gateway and HIS over HTTPS with demo data.
+demo *ARGS:
+    cargo build --release --locked
+    cargo run --release --locked -- demo {{ARGS}}
+
+# Each fuzz target for some seconds.
+fuzz SECONDS="60" *TARGETS:
+    fuzz/run {{SECONDS}} {{TARGETS}}
+
+# The documentation of the code, opened.
+docs:
+    cargo doc --locked --no-deps --open
+
+# Licences, sources and duplicates of what is built in (needs cargo-deny).
+deny:
+    cargo deny check licenses bans sources

@@ -1,0 +1,78 @@
+//! Why a client is answered beneath pingora, and the bytes it is answered with.
+
+use http::StatusCode;
+use serde_json::json;
+
+use fedgate_core::framing::FramingError;
+
+/// Why a client is answered beneath pingora.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    Framing(FramingError),
+    HeadTooSlow,
+}
+
+impl Fault {
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::HeadTooSlow => 408,
+            Self::Framing(error) => error.status(),
+        }
+    }
+
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Framing(error) => error.code(),
+            Self::HeadTooSlow => "request_timeout",
+        }
+    }
+
+    fn message(self) -> String {
+        match self {
+            Self::Framing(error) => error.to_string(),
+            Self::HeadTooSlow => "the request took too long".into(),
+        }
+    }
+
+    /// The whole answer, byte for byte; it ends the connection. What was refused is not read for what it accepts or where it
+    /// comes from: a page may read the answer if any may. HEAD gets the header alone.
+    pub(crate) fn answer(self, request_id: &str, any_origin: bool, is_head: bool) -> Vec<u8> {
+        let body = json!({ "error": self.message(), "code": self.code(), "request_id": request_id }).to_string();
+        let status = self.status();
+        let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
+        let allow = if status == 405 { "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" } else { "" };
+        let origin = if any_origin { "Access-Control-Allow-Origin: *\r\n" } else { "" };
+        let answer = format!(
+            "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+             X-Request-Id: {request_id}\r\n{origin}{allow}Connection: close\r\n\r\n{}",
+            body.len(),
+            if is_head { "" } else { &body }
+        );
+        answer.into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_whole_and_told_to_pages_only_where_any_may_read_it() {
+        for (any_origin, lines) in [(true, 1), (false, 0)] {
+            let answer =
+                String::from_utf8(Fault::Framing(FramingError::Method).answer("r1", any_origin, false)).unwrap();
+            assert_eq!(answer.matches("Access-Control-").count(), lines, "{answer}");
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(
+                head.starts_with("HTTP/1.1 405 Method Not Allowed\r\n") && head.contains("\r\nAllow: GET"),
+                "{head}"
+            );
+            assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["request_id"], "r1");
+        }
+        let head = String::from_utf8(Fault::Framing(FramingError::Method).answer("r1", true, true)).unwrap();
+        assert!(head.ends_with("\r\n\r\n") && !head.contains("Content-Length: 0"), "{head}");
+        let slow = String::from_utf8(Fault::HeadTooSlow.answer("r1", true, false)).unwrap();
+        assert!(slow.starts_with("HTTP/1.1 408 Request Timeout\r\n") && !slow.contains("Allow: "), "{slow}");
+    }
+}

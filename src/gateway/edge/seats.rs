@@ -1,0 +1,119 @@
+//! Places for connections, counted in total and per client address.
+//!
+//! The one rule: a connection without a place is closed before a byte of it is read, so that neither a crowd nor one greedy
+//! address takes all the memory and descriptors there are.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fedgate_core::network::client_network;
+
+/// The places for connections.
+#[derive(Clone)]
+pub(crate) struct Seats(Arc<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    total: usize,
+    per_source: usize,
+    taken: Mutex<Taken>,
+}
+
+/// In total, and per source.
+type Taken = (usize, HashMap<IpAddr, usize>);
+
+/// One connection's place; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    counts: Arc<Counts>,
+    source: Option<IpAddr>,
+}
+
+impl Seats {
+    pub(crate) fn new(total: usize, per_source: usize) -> Self {
+        Self(Arc::new(Counts { total, per_source, taken: Mutex::default() }))
+    }
+
+    /// How many are taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.0.lock().0
+    }
+
+    /// Takes a place, if there is one in total and for this source: an IPv4 address, or an IPv6 network of 64 bits.
+    pub(crate) fn take(&self, client: Option<IpAddr>) -> Option<Seat> {
+        let mut taken = self.0.lock();
+        let mut source = None;
+        if taken.0 >= self.0.total || client.is_some_and(|client| !self.0.add(&mut taken, &mut source, client)) {
+            return None;
+        }
+        taken.0 += 1;
+        Some(Seat { counts: Arc::clone(&self.0), source })
+    }
+}
+
+impl Counts {
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one more of a source, unless it has as many as it may.
+    fn add(&self, taken: &mut Taken, source: &mut Option<IpAddr>, client: IpAddr) -> bool {
+        let client = client_network(client);
+        let count = taken.1.entry(client).or_default();
+        if *count >= self.per_source {
+            return false;
+        }
+        *count += 1;
+        *source = Some(client);
+        true
+    }
+}
+
+impl Seat {
+    /// Whose it is, once that is known; false when that source has as many as it may.
+    pub(crate) fn belongs_to(&mut self, client: IpAddr) -> bool {
+        let mut taken = self.counts.lock();
+        self.counts.add(&mut taken, &mut self.source, client)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.counts.lock();
+        taken.0 = taken.0.saturating_sub(1);
+        let Some(source) = self.source else { return };
+        match taken.1.get_mut(&source) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                taken.1.remove(&source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_in_total_and_per_source_and_given_back() {
+        let seats = Seats::new(3, 2);
+        let ip = |text: &str| Some(text.parse().unwrap());
+        let first = seats.take(ip("192.0.2.1")).unwrap();
+        let _second = seats.take(ip("::ffff:192.0.2.1")).unwrap();
+        assert!(seats.take(ip("192.0.2.1")).is_none(), "two of one source");
+        let _third = seats.take(ip("2001:db8::1")).unwrap();
+        assert!(seats.take(ip("192.0.2.9")).is_none(), "three in total");
+        drop(first);
+        let _fourth = seats.take(ip("2001:db8::2")).unwrap();
+        drop(_second);
+        assert!(seats.take(ip("2001:db8::3")).is_none(), "one network of 64 bits is one source");
+        let mut behind = seats.take(None).unwrap();
+        assert!(behind.belongs_to("192.0.2.7".parse().unwrap()));
+        assert_eq!(seats.taken(), 3);
+        drop(behind);
+        let mut behind = seats.take(None).unwrap();
+        assert!(!behind.belongs_to("2001:db8::4".parse().unwrap()), "two of one source behind a balancer");
+    }
+}

@@ -1,0 +1,103 @@
+//! What is wrong with the files of certificates now, or soon will be: told when it begins, again after a time, and when it
+//! is over.
+//!
+//! The one rule: what is wrong stays to be seen for as long as it is, by who asks as well as in the log.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often what stays wrong is told, and what will be.
+const AGAIN: Duration = Duration::from_secs(3600);
+const AGAIN_AHEAD: Duration = Duration::from_secs(24 * 3600);
+
+/// How much of an alarm it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tone {
+    /// Something is wrong now.
+    Fault,
+    /// Something will be, unless somebody acts.
+    Ahead,
+}
+
+/// What is wrong now with each of several things, with when it was told last.
+pub(crate) struct Alarms<K> {
+    tone: Tone,
+    sounding: Mutex<BTreeMap<(K, String), Instant>>,
+}
+
+impl<K: Copy + Ord> Alarms<K> {
+    pub(crate) fn new(tone: Tone) -> Self {
+        Self { tone, sounding: Mutex::default() }
+    }
+
+    /// Notes all that is wrong with a part now; returns what is to be told, and what is over.
+    fn note(&self, part: K, wrong: Vec<String>, now: Instant) -> (Vec<String>, Vec<String>) {
+        let mut sounding = self.lock();
+        let mut over = vec![];
+        sounding.retain(|(of, text), _| {
+            let stays = *of != part || wrong.contains(text);
+            if !stays {
+                over.push(text.clone());
+            }
+            stays
+        });
+        let again = match self.tone {
+            Tone::Fault => AGAIN,
+            Tone::Ahead => AGAIN_AHEAD,
+        };
+        let mut told = vec![];
+        for text in wrong {
+            let told_last = sounding.entry((part, text.clone()));
+            let is_new = matches!(told_last, std::collections::btree_map::Entry::Vacant(_));
+            let told_last = told_last.or_insert(now);
+            if is_new || now.saturating_duration_since(*told_last) >= again {
+                *told_last = now;
+                told.push(text);
+            }
+        }
+        (told, over)
+    }
+
+    /// Notes and tells all that is wrong with a part now.
+    pub(crate) fn sound(&self, part: K, wrong: Vec<String>) {
+        let (told, over) = self.note(part, wrong, Instant::now());
+        for text in &told {
+            match self.tone {
+                Tone::Fault => tracing::error!("{text}"),
+                Tone::Ahead => tracing::warn!("{text}"),
+            }
+        }
+        over.iter().for_each(|text| tracing::info!("this is over: {text}"));
+    }
+
+    /// Everything that is wrong.
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.lock().keys().map(|(_, text)| text.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(K, String), Instant>> {
+        self.sounding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Part;
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told_at_once_again_every_hour_and_when_it_is_over() {
+        let (alarms, began) = (Alarms::new(Tone::Fault), Instant::now());
+        let wrong = |text: &str| vec![text.to_owned()];
+        let nothing = Vec::<String>::new();
+        assert_eq!(alarms.note(Part::Lists, wrong("a"), began), (wrong("a"), nothing.clone()));
+        assert_eq!(alarms.note(Part::Pair(0), wrong("b"), began), (wrong("b"), nothing.clone()));
+        assert_eq!(alarms.note(Part::Lists, wrong("a"), began + AGAIN / 2), (nothing.clone(), nothing.clone()));
+        assert_eq!(alarms.note(Part::Lists, wrong("a"), began + AGAIN), (wrong("a"), nothing.clone()));
+        assert_eq!(alarms.note(Part::Lists, wrong("a"), began + AGAIN * 3 / 2), (nothing.clone(), nothing.clone()));
+        assert_eq!(alarms.all(), ["b", "a"]);
+        assert_eq!(alarms.note(Part::Lists, vec![], began + AGAIN * 2), (nothing, wrong("a")));
+        assert_eq!(alarms.all(), ["b"]);
+    }
+}

@@ -1,0 +1,225 @@
+//! Revocation lists: what the authorities of clients have revoked (RFC 5280, section 5).
+//!
+//! The one rule: what was revoked stays revoked until a fresher list of the same issuer says otherwise. A file that holds
+//! no list changes nothing; nor does a list that its issuer has not signed, or an older one than the one in force. A good
+//! list that stands beside such a one counts.
+
+use std::sync::Arc;
+
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+
+use super::authorities::Authorities;
+use super::list_file::{self, RevocationList, Signer, significant};
+use fedgate_base::config::{UnknownIssuer, WhenExpired};
+use fedgate_base::pem::{Validity, date};
+
+/// How far an authority's clock may be ahead of this one.
+const SKEW_SECONDS: i64 = 300;
+
+/// Most lists of a file that are told one by one as no good ones.
+const MOST_NOTES: usize = 16;
+
+/// The list that counts of each issuer.
+#[derive(Debug)]
+pub(super) struct Lists {
+    lists: Vec<Arc<RevocationList>>,
+    /// What was found in the file and not taken, as words that follow its name.
+    notes: Vec<String>,
+}
+
+/// Why a certificate is not accepted for what a list says, or does not say.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Revocation {
+    /// It stands in the list.
+    Revoked,
+    /// The list has expired on, or is not valid before, and that is a reason to refuse.
+    Stale(String),
+    /// The list is not signed by the issuer that the client has brought.
+    Unsigned,
+}
+
+impl RevocationList {
+    /// Whether another list is of the same issuer, signed alike, and covers the same.
+    fn is_of_kind(&self, other: &Self) -> bool {
+        self.is_by_signer_of(other) && self.point == other.point
+    }
+
+    fn is_by_signer_of(&self, other: &Self) -> bool {
+        let signer = match (&self.signer, &other.signer) {
+            (Signer::Known(one), Signer::Known(other)) => one == other,
+            (Signer::Unknown(_), Signer::Unknown(_)) => true,
+            _ => false,
+        };
+        signer && self.issuer == other.issuer
+    }
+
+    /// Whether another list of the kind was issued later: by number, where both have one, then by date.
+    fn is_older_than(&self, other: &Self) -> bool {
+        match (&self.number, &other.number) {
+            (Some(one), Some(other)) if one != other => one < other,
+            _ => self.validity.from < other.validity.from,
+        }
+    }
+
+    /// What is wrong with its dates now, as words that follow its name.
+    fn staleness(&self, now: i64) -> Option<String> {
+        Validity { from: self.validity.from.saturating_sub(SKEW_SECONDS), ..self.validity }.fault(now)
+    }
+
+    /// Whether it names a certificate as revoked.
+    fn holds(&self, serial: &[u8]) -> bool {
+        let serial = significant(serial);
+        self.serials.binary_search_by(|known| (**known).cmp(serial)).is_ok()
+    }
+
+    fn is_still_known(&self, authorities: &Authorities) -> bool {
+        match &self.signer {
+            Signer::Known(key) => authorities.named(&self.issuer).any(|authority| authority.key == *key),
+            Signer::Unknown(_) => true,
+        }
+    }
+}
+
+impl Lists {
+    /// The lists of a file, each verified; of several of one issuer the freshest counts, also against those `before`.
+    ///
+    /// Where there are lists of before, one that is not good leaves the last good one of its issuer in force, and those of
+    /// other issuers count. A gateway that starts has no such one, and would take as not revoked what it cannot know.
+    ///
+    /// # Errors
+    /// What is wrong with the file, as words that follow its name; then nothing of it counts.
+    pub(super) fn take(
+        bytes: &[u8],
+        authorities: &Authorities,
+        before: Option<&Self>,
+        unknown: UnknownIssuer,
+    ) -> Result<Self, String> {
+        let (mut lists, mut notes) = (Vec::<Arc<RevocationList>>::new(), vec![]);
+        for list in list_file::parse_all(bytes)? {
+            let list = match list.and_then(|list| verified(list, authorities, unknown)) {
+                Ok(list) => Arc::new(list),
+                Err(problem) if before.is_none() => return Err(problem),
+                Err(problem) => {
+                    notes.push(problem);
+                    continue;
+                }
+            };
+            match lists.iter_mut().find(|other| other.is_of_kind(&list)) {
+                Some(other) if other.is_older_than(&list) => *other = list,
+                Some(_) => {}
+                None => lists.push(list),
+            }
+        }
+        if lists.is_empty() {
+            return Err(notes.into_iter().next().unwrap_or_default());
+        }
+        notes.truncate(MOST_NOTES);
+        notes.iter_mut().for_each(|note| note.push_str("; the other lists of the file are in force"));
+        let mut taken = Self { lists, notes };
+        before.iter().flat_map(|before| &before.lists).for_each(|old| taken.keep(old, authorities));
+        Ok(taken)
+    }
+
+    /// Keeps a list that was in force, unless there is a fresher one.
+    fn keep(&mut self, old: &Arc<RevocationList>, authorities: &Authorities) {
+        let (name, since) = (&old.name, date(old.validity.from));
+        if let Some(new) = self.lists.iter_mut().find(|new| new.is_of_kind(old)) {
+            if !new.is_older_than(old) {
+                return;
+            }
+            let found = date(new.validity.from);
+            *new = Arc::clone(old);
+            self.notes.push(format!(
+                "the list of `{name}` is of {found}, older than the one in force, of {since}, which stays in force; a restart takes it"
+            ));
+        } else if !self.lists.iter().any(|new| new.is_by_signer_of(old) && new.point.is_empty()) {
+            // A complete list would make those of single distribution points superfluous.
+            // Also where its authority is one no more: it may come back, when a file that was half written is whole.
+            self.lists.push(Arc::clone(old));
+            if old.is_still_known(authorities) {
+                self.notes.push(format!(
+                    "there is no good list of `{name}` any more; the one of {since} stays in force until a restart, or until `tls.client_ca` has that authority no more"
+                ));
+            }
+        }
+    }
+
+    /// What there is to know of them now, as words that follow the file's name.
+    pub(super) fn faults(&self, authorities: &Authorities, now: i64, expired: WhenExpired) -> Vec<String> {
+        let known = self.lists.iter().filter(|list| list.is_still_known(authorities));
+        let stale = known.filter_map(|list| {
+            let fault = list.staleness(now)?;
+            let effect = match expired {
+                WhenExpired::Warn => "what it revokes stays revoked, what was revoked since is accepted",
+                WhenExpired::Refuse => "every certificate of that authority is refused",
+            };
+            Some(format!("the list of `{}` {fault}; {effect}", list.name))
+        });
+        self.notes.iter().cloned().chain(stale).collect()
+    }
+
+    /// Asks for a certificate in the lists of its issuer; returns until when the answer holds. An issuer without a list has
+    /// revoked nothing.
+    ///
+    /// The lists of a name count whichever of its keys has signed them: an authority that has taken a new key goes on to
+    /// revoke what it has signed with the old one, and the numbers of one issuer are never used twice (RFC 5280, 4.1.2.2).
+    pub(super) fn ask(
+        &self,
+        issuer: &[u8],
+        key: &SubjectPublicKeyInfoDer<'_>,
+        serial: &[u8],
+        now: i64,
+        expired: WhenExpired,
+    ) -> Result<i64, Revocation> {
+        let named: Vec<_> = self.lists.iter().filter(|list| list.issuer == issuer).collect();
+        let counting: Vec<_> = named.iter().filter(|list| list.signer.is_known_by(key)).collect();
+        if counting.is_empty() && !named.is_empty() {
+            return Err(Revocation::Unsigned);
+        }
+        if counting.iter().any(|list| list.holds(serial)) {
+            return Err(Revocation::Revoked);
+        }
+        if expired == WhenExpired::Warn {
+            return Ok(i64::MAX);
+        }
+        let mut until = i64::MAX;
+        for list in &counting {
+            // Of one distribution point, the list that lasts counts.
+            let alike = counting.iter().filter(|other| other.point == list.point);
+            let ends = alike.filter(|other| other.staleness(now).is_none()).map(|other| other.validity.to);
+            let Some(end) = ends.max() else {
+                let fault = list.staleness(now).unwrap_or_default();
+                return Err(Revocation::Stale(format!("the revocation list of `{}` {fault}", list.name)));
+            };
+            until = until.min(end);
+        }
+        Ok(until)
+    }
+}
+
+impl Signer {
+    /// Whether a list counts for what the holder of a key has issued under the name of its issuer.
+    fn is_known_by(&self, key: &SubjectPublicKeyInfoDer<'_>) -> bool {
+        match self {
+            Self::Known(_) => true,
+            Self::Unknown(signed) => signed.is_by(key),
+        }
+    }
+}
+
+/// Finds out who has signed a list.
+fn verified(list: RevocationList, authorities: &Authorities, unknown: UnknownIssuer) -> Result<RevocationList, String> {
+    let Signer::Unknown(signed) = &list.signer else { return Ok(list) };
+    let name = &list.name;
+    let issuers: Vec<_> = authorities.named(&list.issuer).collect();
+    match issuers.iter().find(|issuer| signed.is_by(&issuer.key)) {
+        Some(issuer) => Ok(RevocationList { signer: Signer::Known(issuer.key.clone()), ..list }),
+        None if !issuers.is_empty() => {
+            Err(format!("holds a list of `{name}` that is not signed by the key of that authority in `tls.client_ca`"))
+        }
+        None if unknown == UnknownIssuer::Accept => Ok(list),
+        None => Err(format!(
+            "holds a list of `{name}`, whose certificate is not in `tls.client_ca`; put it there (an intermediate beside its issuer is no authority of its own), or set `tls.client_crl_unknown_issuer` to \"accept\""
+        )),
+    }
+}

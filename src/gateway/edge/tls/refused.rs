@@ -1,0 +1,113 @@
+//! Client certificates that were refused, in the log: who came with which certificate, and why it does not count.
+//!
+//! The one rule: one bounded line each, and a bounded number of lines: a client that tries for ever fills no disk. Nothing
+//! that a certificate says reaches a terminal as more than text.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::observe::Metrics;
+use fedgate_base::pem::shown;
+
+/// How many lines in a window, and how long that is.
+const MOST_LINES: u32 = 20;
+const WINDOW: Duration = Duration::from_secs(10);
+
+tokio::task_local! {
+    /// What the handshake of this task has refused.
+    static NOTED: RefCell<Option<RefusedCertificate>>;
+}
+
+/// A certificate that was refused.
+#[derive(Debug)]
+pub(crate) struct RefusedCertificate {
+    subject: String,
+    sha256: String,
+    reason: String,
+}
+
+impl RefusedCertificate {
+    pub(super) fn new(certificate: &CertificateDer<'_>, reason: String) -> Self {
+        let parsed = X509Certificate::from_der(certificate).ok();
+        let digest = ::ring::digest::digest(&::ring::digest::SHA256, certificate);
+        Self {
+            subject: parsed.map_or_else(String::new, |(_, certificate)| shown(certificate.subject())),
+            sha256: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+            reason,
+        }
+    }
+}
+
+/// Notes a certificate that the handshake of this task refuses.
+pub(super) fn note(certificate: &CertificateDer<'_>, reason: String) {
+    // Nobody listens where no client waits: in a test.
+    let _ = NOTED.try_with(|noted| *noted.borrow_mut() = Some(RefusedCertificate::new(certificate, reason)));
+}
+
+/// Shakes hands, and tells what certificate was refused in it, if one was.
+pub(crate) async fn noting<T>(handshake: impl Future<Output = T>) -> (T, Option<RefusedCertificate>) {
+    let noting = async {
+        let made = handshake.await;
+        (made, NOTED.with(RefCell::take))
+    };
+    NOTED.scope(RefCell::default(), noting).await
+}
+
+/// Tells of refused certificates.
+pub(super) struct RefusalLog(Mutex<Window>);
+
+/// What was told in a window, and what was not.
+struct Window {
+    began: Instant,
+    lines: u32,
+    untold: u64,
+}
+
+impl RefusalLog {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Window { began: Instant::now(), lines: 0, untold: 0 }))
+    }
+
+    /// Counts one, and writes its line if there is room for it.
+    pub(super) fn tell(&self, client: Option<IpAddr>, refused: &RefusedCertificate, metrics: &Metrics) {
+        metrics.certificates_refused.inc();
+        let Some(untold) = self.room(Instant::now()) else { return };
+        let client = client.map(tracing::field::display);
+        let RefusedCertificate { subject, sha256, reason } = refused;
+        tracing::warn!(client, subject, sha256, reason, untold, "a client certificate is refused");
+    }
+
+    /// Whether there is room for a line now; then how many there was none for before it.
+    fn room(&self, now: Instant) -> Option<u64> {
+        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(window.began) >= WINDOW {
+            (window.began, window.lines) = (now, 0);
+        }
+        if window.lines >= MOST_LINES {
+            window.untold += 1;
+            return None;
+        }
+        window.lines += 1;
+        Some(std::mem::take(&mut window.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_bounded_in_a_window_and_what_was_left_out_is_counted() {
+        let log = RefusalLog::new();
+        let began = Instant::now();
+        let told = (0..100).filter(|_| log.room(began).is_some()).count();
+        assert_eq!(told, MOST_LINES as usize);
+        assert_eq!(log.room(began + WINDOW), Some(100 - u64::from(MOST_LINES)));
+        assert_eq!(log.room(began + WINDOW), Some(0));
+    }
+}

@@ -1,0 +1,37 @@
+//! What is open and in flight, which a stop waits for.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::watch::Sender;
+
+use super::seats::Seats;
+use fedgate_base::config::LimitsConfig;
+
+/// What passes through the gateway now.
+pub(crate) struct Traffic {
+    pub(crate) in_flight: AtomicUsize,
+    pub(crate) seats: Seats,
+    /// Told true when every answer is to be the last one of its connection.
+    pub(crate) stopping: Sender<bool>,
+}
+
+impl Traffic {
+    pub(crate) fn new(limits: &LimitsConfig) -> Self {
+        let seats = Seats::new(limits.connections, limits.connections_per_source);
+        Self { in_flight: AtomicUsize::default(), seats, stopping: Sender::new(false) }
+    }
+
+    /// Requests that are being served.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Connections that are open, or requests, whichever are more: a request may outlive its connection.
+    pub(crate) fn open(&self) -> usize {
+        self.seats.taken().max(self.in_flight())
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+}

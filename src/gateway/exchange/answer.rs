@@ -1,0 +1,118 @@
+//! Answers that have members to leave out.
+//!
+//! The one rule: what cannot be read is not shown. A success that is no JSON, a part of one, or compressed is 502; any
+//! other answer that is no JSON keeps its status and loses its body (an error page may show what the service held).
+
+use bytes::Bytes;
+use http::{Method, Version, header};
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+
+use fedgate_core::fields::{AnswerKind, JsonError, Remover, answer_kind};
+
+/// The error of an answer that is not shown.
+pub(crate) const WITHHELD: ErrorType = ErrorType::Custom("answer_withheld");
+
+/// What becomes of an answer's body.
+#[derive(Default)]
+pub(crate) enum Passing {
+    /// It passes as it is.
+    #[default]
+    Whole,
+    /// It passes without some members; whether any of it has come.
+    Without(Box<Remover>, bool),
+    /// It has none, or what it has is not shown.
+    Nothing,
+}
+
+/// Asks for an answer that can be read: whole, and not compressed.
+pub(crate) fn ask_plainly(request: &mut RequestHeader) -> Result<()> {
+    for name in [header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH, header::TE] {
+        request.remove_header(&name);
+    }
+    request.insert_header(header::ACCEPT_ENCODING, "identity")
+}
+
+/// Whether a client of this version knows neither chunks nor interim answers.
+pub(crate) fn is_old(version: Version) -> bool {
+    matches!(version, Version::HTTP_09 | Version::HTTP_10)
+}
+
+/// Takes the chunks from an answer to a client that knows none: the connection's end is the answer's.
+pub(crate) fn suit(session: &mut Session, response: &mut ResponseHeader) {
+    let is_final = !response.status.is_informational();
+    if is_final && is_old(session.req_header().version) && response.headers.contains_key(header::TRANSFER_ENCODING) {
+        response.remove_header(&header::TRANSFER_ENCODING);
+        session.set_keepalive(None);
+    }
+}
+
+/// Prepares the head of an answer for what becomes of its body.
+pub(crate) fn prepare(session: &mut Session, response: &mut ResponseHeader, remover: Remover) -> Result<Passing> {
+    if response.status.is_informational() {
+        return Ok(Passing::Whole);
+    }
+    // Each tells of the body as it was, members left out included.
+    for name in ["etag", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges"] {
+        response.remove_header(name);
+    }
+    if session.req_header().method == Method::HEAD || matches!(response.status.as_u16(), 204 | 304) {
+        response.remove_header(&header::CONTENT_LENGTH);
+        return Ok(Passing::Nothing);
+    }
+    if response.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0") {
+        return Ok(Passing::Nothing);
+    }
+    response.remove_header(&header::TRANSFER_ENCODING);
+    match answer_kind(response.status, &response.headers) {
+        AnswerKind::Opaque => Error::e_explain(WITHHELD, "the answer is not JSON, or not all of it, or compressed"),
+        AnswerKind::Page => {
+            response.remove_header(&header::CONTENT_ENCODING);
+            response.insert_header(header::CONTENT_LENGTH, 0)?;
+            Ok(Passing::Nothing)
+        }
+        AnswerKind::Json => {
+            response.remove_header(&header::CONTENT_LENGTH);
+            response.set_version(Version::HTTP_11);
+            response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+            Ok(Passing::Without(Box::new(remover), false))
+        }
+    }
+}
+
+impl Passing {
+    /// Passes on what may be of the next bytes.
+    pub(crate) fn pass(&mut self, body: &mut Option<Bytes>, is_end: bool) -> Result<()> {
+        match self {
+            Self::Whole => Ok(()),
+            Self::Nothing => {
+                *body = None;
+                Ok(())
+            }
+            Self::Without(remover, has_begun) => {
+                let bytes = body.take().unwrap_or_default();
+                *has_begun |= !bytes.is_empty();
+                let mut out = Vec::with_capacity(bytes.len() + remover.held());
+                remover.feed(&bytes, &mut out).map_err(unreadable)?;
+                if is_end && *has_begun {
+                    remover.finish().map_err(unreadable)?;
+                }
+                *body = (!out.is_empty()).then(|| Bytes::from(out));
+                Ok(())
+            }
+        }
+    }
+
+    /// How many members were left out.
+    pub(crate) fn removed(&self) -> u64 {
+        match self {
+            Self::Whole | Self::Nothing => 0,
+            Self::Without(remover, _) => remover.removed(),
+        }
+    }
+}
+
+fn unreadable(fault: JsonError) -> Box<Error> {
+    Error::explain(WITHHELD, format!("the answer is not JSON: {fault}"))
+}

@@ -1,0 +1,315 @@
+//! What is known of one request while it is served, how far it came, and what its record and its client are told of that.
+//!
+//! The one rule: what becomes of a request is read off here and nowhere else, so that the record, the answer and the
+//! forwarding cannot disagree. Called by the callbacks of [`super::proxy`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{HeaderValue, header};
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::ResponseHeader;
+
+use super::answer::Passing;
+use super::body::Held;
+use super::cors::Cors;
+use super::hop::InterimCount;
+use super::pairing::ServerExchange;
+use crate::balance::Server;
+use crate::gateway::edge::forwarded::Origin;
+use crate::gateway::edge::pace::Upload;
+use crate::gateway::edge::traffic::Traffic;
+use crate::gateway::headers::{CORRELATION_ID, REQUEST_ID};
+use crate::gateway::upstream::{Hold, Peer, Upstream, Upstreams};
+use crate::observe::{Record, Room};
+use crate::pipeline::{Permit, Pipeline, Refusal};
+use fedgate_core::assertion::{BUSY_HEADER, Scope};
+
+/// Why what cannot be recorded is not served.
+pub(crate) const NOT_RECORDED: &str = "not_recorded";
+pub(crate) const NOT_RECORDED_MESSAGE: &str = "The request cannot be recorded now";
+
+/// What is known of one request while it is served.
+pub(crate) struct Context {
+    pub(crate) start: Instant,
+    pub(crate) time: SystemTime,
+    pub(crate) request_id: String,
+    pub(crate) cors: Cors,
+    /// What an answer over TLS tells browsers to come back by.
+    pub(crate) hsts: Option<HeaderValue>,
+    pub(crate) outcome: Outcome,
+    /// Whether its record was made before it was answered.
+    pub(crate) recorded: bool,
+    pub(crate) placed: Placed,
+    /// Room for that record, taken before anything was done.
+    pub(crate) room: Option<Room>,
+    pub(crate) body_bytes: u64,
+    pub(crate) attempts: usize,
+    /// The server of the last attempt.
+    pub(crate) server: Option<Arc<Server<Peer>>>,
+    /// When the request's time at the upstream is up.
+    pub(crate) until: Option<Instant>,
+    pub(crate) hold: Option<Hold>,
+    /// The last attempt.
+    pub(crate) exchange: ServerExchange,
+    /// While a body is on its way over HTTP/2, which nobody else waits for with a limit.
+    pub(crate) upload: Option<Upload>,
+    pub(crate) interim: InterimCount,
+    /// What the server's answer tells of the server.
+    pub(crate) server_told: ServerTold,
+    /// What is believed of where the request came from.
+    pub(crate) origin: Origin,
+    traffic: Arc<Traffic>,
+    pub(crate) held: Option<Held>,
+    pub(crate) passing: Passing,
+}
+
+/// What an answer tells of the server that gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ServerTold {
+    /// It serves.
+    Serves,
+    /// It serves others, but not this request now: nothing is counted, for it or against it.
+    IsBusy,
+    /// It cannot serve.
+    Fails,
+}
+
+impl ServerTold {
+    /// Reads the head of an answer. One slow question of one caller must not take a server from everybody, so a server may
+    /// tell that apart; one that does not is taken to fail with any 503.
+    pub(crate) fn by(response: &ResponseHeader) -> Self {
+        match response.status.as_u16() {
+            503 if response.headers.contains_key(BUSY_HEADER) => Self::IsBusy,
+            502..=504 => Self::Fails,
+            _ => Self::Serves,
+        }
+    }
+}
+
+/// How far a request has come.
+pub(crate) enum Outcome {
+    /// Nothing was decided.
+    Undecided,
+    /// It was answered here without a decision: OPTIONS, or a malformed head; the word for the record.
+    Answered(&'static str),
+    /// The pipeline refused it.
+    Refused(Box<Refusal>),
+    /// The pipeline admitted it.
+    Permitted(Box<Permit>),
+    /// The pipeline admitted it, and it was refused all the same for how it came; the word for the record. Such a permit is no key
+    /// to anything.
+    Unserved(Box<Permit>, &'static str),
+}
+
+/// Where the record of what is allowed to anybody is to be, as decided before it was forwarded.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Placed {
+    /// Nothing was decided.
+    Undecided,
+    /// By itself.
+    Alone,
+    /// In that of many.
+    Merged,
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.traffic.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Context {
+    /// Of a request that begins now, which is in flight until this is dropped.
+    pub(crate) fn new(traffic: Arc<Traffic>) -> Self {
+        traffic.in_flight.fetch_add(1, Ordering::AcqRel);
+        Self {
+            start: Instant::now(),
+            time: SystemTime::now(),
+            request_id: format!("{:032x}", rand::random::<u128>()),
+            cors: Cors::default(),
+            hsts: None,
+            outcome: Outcome::Undecided,
+            recorded: false,
+            placed: Placed::Undecided,
+            room: None,
+            body_bytes: 0,
+            attempts: 0,
+            server: None,
+            until: None,
+            hold: None,
+            exchange: ServerExchange::default(),
+            upload: None,
+            interim: InterimCount::default(),
+            server_told: ServerTold::Serves,
+            origin: Origin::default(),
+            traffic,
+            held: None,
+            passing: Passing::default(),
+        }
+    }
+
+    /// The upstream of a permitted request.
+    pub(crate) fn upstream<'a>(&self, upstreams: &'a Upstreams) -> Result<&'a Upstream> {
+        let upstream = upstreams.find(self.permit()?.upstream());
+        upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "a route leads to no upstream"))
+    }
+
+    /// Tells the client the request's id, the one that it has chosen itself, and to come back over TLS, if it is to.
+    pub(crate) fn identify(&self, response: &mut ResponseHeader) -> Result<()> {
+        response.insert_header(REQUEST_ID, &self.request_id)?;
+        if let Some(hsts) = &self.hsts {
+            response.insert_header(header::STRICT_TRANSPORT_SECURITY, hsts)?;
+        }
+        match &self.origin.request_id {
+            Some(chosen) => response.insert_header(CORRELATION_ID, chosen),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins the time of the request at the upstream, unless it runs already: a look at a record before a change is part of it,
+    /// and so is a second attempt.
+    pub(crate) fn begin(&mut self, time: Option<Duration>, now: Instant) {
+        self.until = self.until.or_else(|| time.map(|time| now + time));
+    }
+
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// When the connection to the server is to be ended: the request's time is up, or its body comes too slowly.
+    pub(crate) fn end(&self) -> Option<Instant> {
+        self.until.into_iter().chain(self.upload.as_ref().map(Upload::until)).min()
+    }
+
+    /// Notes bytes of a body; the time of its connection follows.
+    pub(crate) fn uploaded(&mut self, bytes: u64, is_end: bool) {
+        let Some(upload) = &mut self.upload else { return };
+        let has_more_time = upload.moved(bytes);
+        if is_end {
+            self.upload = None;
+        }
+        match (self.end(), &mut self.hold) {
+            (Some(end), Some(hold)) if is_end || has_more_time => hold.move_to(end),
+            (None, hold) => *hold = None,
+            _ => {}
+        }
+    }
+
+    /// Nothing of an answer is passed on after its time: a connection that was ended for it may look like a proper end.
+    pub(crate) fn in_time(&self) -> Result<()> {
+        if self.is_out_of_time() {
+            return Err(Error::explain(ErrorType::ReadTimedout, "the request's time is up").into_up());
+        }
+        Ok(())
+    }
+
+    /// The error with the name of the server, for the operator's log.
+    pub(crate) fn told_of_server(&self, error: Box<Error>) -> Box<Error> {
+        match &self.server {
+            Some(server) => error.more_context(format!("server {}", server.name)),
+            None => error,
+        }
+    }
+
+    pub(crate) fn permit(&self) -> Result<&Permit> {
+        match &self.outcome {
+            Outcome::Permitted(permit) => Ok(permit),
+            Outcome::Undecided | Outcome::Answered(_) | Outcome::Refused(_) | Outcome::Unserved(..) => {
+                Error::e_explain(ErrorType::InternalError, "a request without a permit was about to be forwarded")
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// Completes the record of a request by how far it came.
+    pub(crate) fn tell<'a>(&'a self, record: &mut Record<'a>, pipeline: &'a Pipeline, error: Option<&Error>) {
+        match self {
+            Self::Undecided => {}
+            Self::Answered(word) => {
+                record.reason = word;
+                if record.status == 200 {
+                    record.decision = "answer";
+                }
+            }
+            Self::Refused(refusal) => {
+                record.account = refusal.account();
+                record.reason = refusal.reason();
+                record.lacks = refusal.lacks();
+                // Rights decided, also where it was for a member of the body.
+                if refusal.status() == 403 {
+                    record.decision = "deny";
+                }
+                if let Some((principal, endpoint, subject)) = refusal.concerns() {
+                    record.roles = principal.roles();
+                    record.endpoint = endpoint;
+                    record.subject = subject;
+                    record.policy = principal.policy();
+                }
+            }
+            Self::Unserved(permit, word) => {
+                tell_permit(permit, record, pipeline);
+                record.reason = word;
+            }
+            Self::Permitted(permit) => {
+                tell_permit(permit, record, pipeline);
+                (record.decision, record.reason) = match (error, permit.scope()) {
+                    (Some(error), _) => ("fail", failure(error).1),
+                    (None, _) if record.status == 413 => ("refuse", "body_too_large"),
+                    (None, Scope::Public) => ("allow", "public"),
+                    (None, Scope::Own) => ("allow", "own"),
+                    (None, Scope::Global) => ("allow", "global"),
+                };
+            }
+        }
+    }
+}
+
+/// Completes the record of an admitted request by who was admitted to what.
+fn tell_permit<'a>(permit: &'a Permit, record: &mut Record<'a>, pipeline: &'a Pipeline) {
+    record.account = permit.principal().map(|principal| principal.account());
+    record.roles = permit.principal().map_or(&[][..], |principal| principal.roles());
+    record.endpoint = pipeline.endpoint_name(permit);
+    record.subject = permit.subject();
+    record.policy = permit.policy().fingerprint();
+}
+
+/// Status, code and message of a failed request; status 0 when there is nobody left to tell.
+pub(crate) fn failure(error: &Error) -> (u16, &'static str, &'static str) {
+    use ErrorType::{
+        ConnectTimedout, ConnectionClosed, Custom, H2Error, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout,
+        WriteError, WriteTimedout,
+    };
+    // What the guard beneath has found in the bytes of a body.
+    let guard = error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    match (error.etype(), error.esource()) {
+        (ReadError, ErrorSource::Downstream) if guard == Some(std::io::ErrorKind::InvalidData) => {
+            (400, "bad_framing", "The body has no single reading")
+        }
+        (ReadError, ErrorSource::Downstream) if guard == Some(std::io::ErrorKind::TimedOut) => {
+            (408, "request_timeout", "The request took too long")
+        }
+        (HTTPStatus(413), _) => (413, "body_too_large", "The body is too large"),
+        (Custom(NOT_RECORDED), _) => (503, NOT_RECORDED, NOT_RECORDED_MESSAGE),
+        (Custom("answer_withheld"), _) => (502, "answer_withheld", "The answer of the service behind cannot be shown"),
+        (Custom("owner_unknown"), _) => {
+            (502, "owner_unknown", "The service behind did not say whose record this is; nothing was changed")
+        }
+        (Custom("busy"), _) => (503, "busy", "Too many records are being read at the moment"),
+        (HTTPStatus(502), _) => (502, "upstream_refused", "The service behind does not trust this gateway"),
+        (HTTPStatus(status), _) => (*status, "bad_request", "The request cannot be served"),
+        (ReadTimedout, ErrorSource::Downstream) => (408, "request_timeout", "The request took too long"),
+        // `H2Error`: the stream was reset, or its connection ended, while the request was served.
+        (WriteError | ReadError | ConnectionClosed | WriteTimedout | H2Error, ErrorSource::Downstream) => {
+            (0, "client_gone", "")
+        }
+        (_, ErrorSource::Downstream) => (400, "bad_request", "The request cannot be read"),
+        (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => {
+            (504, "upstream_timeout", "The service behind took too long")
+        }
+        (_, ErrorSource::Upstream) => (502, "upstream_unreachable", "The service behind cannot be reached"),
+        (_, ErrorSource::Internal | ErrorSource::Unset) => (500, "internal_error", "The request could not be served"),
+    }
+}

@@ -1,0 +1,100 @@
+//! Cross-origin requests (the Fetch standard's CORS protocol), as Thalamus answers them: on every response, errors too.
+//!
+//! The one rule: credentials are never allowed in the CORS sense. Portals send `Authorization` themselves, and a page of
+//! another origin never reads what a browser's own credentials bring. This does not keep such credentials at home: a
+//! browser that was asked for a password sends it with what needs no preflight, such as a form, whatever stands here.
+//! That is what [`super::foreign`] is for.
+
+use http::{HeaderMap, HeaderValue, header};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+
+use super::foreign::ForeignPage;
+use fedgate_base::config::{AllowedOrigins, CorsConfig};
+
+/// What a preflight is told, whatever the path serves: Flask-CORS's list.
+const ALLOW_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
+/// What a page may read beside the safelisted headers.
+const EXPOSE_HEADERS: &str = "ETag, Link, X-Correlation-Id, X-Request-Id";
+/// Longest `Access-Control-Request-Headers` that is echoed, in bytes.
+const MAX_ECHO_BYTES: usize = 1024;
+
+/// The CORS part of one answer, taken from the request before it is answered.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Cors {
+    allow_origin: Option<HeaderValue>,
+    vary: bool,
+    credentials: PageCredentials,
+}
+
+/// What a preflight is told of the header `authorization`.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum PageCredentials {
+    /// It may be sent.
+    #[default]
+    Allowed,
+    /// It may not, so that a browser sends no request that has it.
+    Withheld,
+}
+
+impl Cors {
+    /// Of a request, and the page of another origin that sent it, if one did.
+    pub(crate) fn of(request: &HeaderMap, config: &CorsConfig, page: Option<&ForeignPage<'_>>) -> Self {
+        let credentials = match page {
+            Some(page) if !page.may_send_credentials(config) => PageCredentials::Withheld,
+            Some(_) | None => PageCredentials::Allowed,
+        };
+        let (allow_origin, vary) = match (&config.allowed, request.get(header::ORIGIN)) {
+            (AllowedOrigins::Any, None) => (Some(HeaderValue::from_static("*")), false),
+            (AllowedOrigins::Any, Some(origin)) => (Some(origin.clone()), true),
+            (AllowedOrigins::Only(allowed), origin) => {
+                let allowed = origin.filter(|origin| allowed.iter().any(|known| known.as_bytes() == origin.as_bytes()));
+                (allowed.cloned(), true)
+            }
+        };
+        Self { allow_origin, vary, credentials }
+    }
+
+    /// Replaces whatever the upstream says of CORS by what the gateway says.
+    pub(crate) fn apply(&self, response: &mut ResponseHeader) -> Result<()> {
+        for name in [
+            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            header::ACCESS_CONTROL_ALLOW_ORIGIN,
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            header::ACCESS_CONTROL_MAX_AGE,
+        ] {
+            response.remove_header(&name);
+        }
+        if let Some(origin) = &self.allow_origin {
+            response.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)?;
+            response.insert_header(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS)?;
+        }
+        if self.vary {
+            response.append_header(header::VARY, "Origin")?;
+        }
+        Ok(())
+    }
+
+    /// Adds what a preflight asks for.
+    pub(crate) fn apply_preflight(&self, request: &HeaderMap, response: &mut ResponseHeader) -> Result<()> {
+        if self.allow_origin.is_none() || !request.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
+            return Ok(());
+        }
+        response.insert_header(header::ACCESS_CONTROL_ALLOW_METHODS, ALLOW_METHODS)?;
+        let asked = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
+        let Some(asked) = asked.filter(|asked| asked.len() <= MAX_ECHO_BYTES) else { return Ok(()) };
+        match self.credentials {
+            PageCredentials::Allowed => response.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, asked),
+            PageCredentials::Withheld => {
+                let names = asked.to_str().unwrap_or_default().split(',').map(str::trim);
+                let others: Vec<_> = names.filter(|name| !name.eq_ignore_ascii_case("authorization")).collect();
+                match others.is_empty() {
+                    true => Ok(()),
+                    false => response.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, others.join(", ")),
+                }
+            }
+        }
+    }
+}

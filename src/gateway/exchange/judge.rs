@@ -1,0 +1,268 @@
+//! What happens to a request before it is forwarded, if it is: the pipeline is asked, and the body that is to be judged too
+//! is taken in.
+//!
+//! The one rule: without the pipeline's permit in the context, the request has been answered.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use pingora_core::Result;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_proxy::Session;
+
+use super::answer::is_old;
+use super::body::{self, Held, Room, Unheld};
+use super::context::{Context, NOT_RECORDED, Outcome};
+use super::cors::Cors;
+use super::foreign::{AskedAddress, ForeignPage};
+use super::keep::RecordKeeper;
+use super::owned::OwnedRecords;
+use super::refuse::{RefusalAnswers, foreign_request};
+use super::request::{self, Malformed};
+use super::respond::Answer;
+use super::signer::DecisionSigner;
+use super::unserved::{self, Unserved};
+use crate::authn::{AskingClient, ClientAddress, LineUse};
+use crate::gateway::edge::forwarded::Origin;
+use crate::gateway::edge::pace::Tempo;
+use crate::gateway::edge::socket::ConnectionFacts;
+use crate::gateway::edge::tls::{ClientCertificate, Tls};
+use crate::gateway::upstream::{Upstream, Upstreams};
+use crate::pipeline::{Authorization, Permit, Pipeline, Refusal, RequestHead};
+use fedgate_base::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
+use fedgate_core::fields::BodyFault;
+
+/// Most bytes that are sent over HTTP/2 in one piece.
+const H2_CHUNK_BYTES: u64 = 64 * 1024;
+
+/// Judges requests, and answers those that do not pass.
+pub(crate) struct Judge {
+    pipeline: Arc<Pipeline>,
+    upstreams: Arc<Upstreams>,
+    keeper: RecordKeeper,
+    answers: RefusalAnswers,
+    cors: CorsConfig,
+    proxies: ProxiesConfig,
+    clients: ClientsConfig,
+    tls: Option<Arc<Tls>>,
+    body_tempo: Tempo,
+    /// How long one chunk of an answer may take over HTTP/2.
+    send_patience: Duration,
+    held_bodies: Arc<Room>,
+    owned: OwnedRecords,
+    /// What answers over TLS tell browsers to come back by, if anything.
+    hsts: Option<HeaderValue>,
+}
+
+impl Judge {
+    pub(crate) fn new(
+        config: &Config,
+        pipeline: Arc<Pipeline>,
+        upstreams: Arc<Upstreams>,
+        keeper: RecordKeeper,
+        signer: DecisionSigner,
+        tls: Option<Arc<Tls>>,
+    ) -> Self {
+        let limits = &config.gateway.limits;
+        let held_bodies = Arc::<Room>::default();
+        let metrics = Arc::clone(keeper.metrics());
+        let owned = OwnedRecords::new(Arc::clone(&upstreams), signer, Arc::clone(&held_bodies), metrics);
+        let realm = config.authentication.realm.clone();
+        Self {
+            answers: RefusalAnswers::new(Arc::clone(&pipeline), config.gateway.hosts.clone(), realm),
+            pipeline,
+            upstreams,
+            keeper,
+            cors: config.cors.clone(),
+            proxies: config.gateway.proxies.clone(),
+            clients: config.tls.clients.clone(),
+            tls,
+            body_tempo: Tempo::new(limits.body, limits.bytes_per_second),
+            send_patience: limits.send + Duration::from_secs(H2_CHUNK_BYTES.div_ceil(limits.bytes_per_second)),
+            owned,
+            held_bodies,
+            hsts: strict_transport_security(config.tls.hsts),
+        }
+    }
+
+    /// Lets a request pass, or answers it; true if it is answered.
+    pub(crate) async fn judge(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        if session.is_http2() {
+            // A window that a client never opens keeps no socket busy: only this ends the wait for it. It is of one
+            // piece.
+            session.as_downstream_mut().set_write_timeout(Some(self.send_patience));
+        }
+        if is_old(session.req_header().version) {
+            session.as_downstream_mut().set_ignore_info_resp(true);
+        }
+        let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        let peer = client_ip(session);
+        let head = session.req_header();
+        ctx.origin = Origin::of(&head.headers, peer, secure, &self.proxies);
+        ctx.hsts = self.hsts.clone().filter(|_| ctx.origin.is_secure());
+        let asked = AskedAddress { origin: &ctx.origin, authority: request::authority(head) };
+        let page = ForeignPage::of(&head.headers, &asked, &self.cors);
+        ctx.cors = Cors::of(&head.headers, &self.cors, page.as_ref());
+        if !self.keeper.can_record(session, ctx) {
+            ctx.outcome = Outcome::Answered(NOT_RECORDED);
+            return self.keeper.answer(session, ctx, Answer::not_recorded()).await;
+        }
+        let target = request::target(session);
+        let head = session.req_header();
+        if let Some((answer, word)) = self.answers.without_decision(head, target.as_bytes()) {
+            ctx.outcome = Outcome::Answered(word);
+            return self.keeper.answer(session, ctx, answer).await;
+        }
+        if let Some(Err(fault)) = page.map(|page| page.check(&head.method, &head.headers, &self.cors)) {
+            ctx.outcome = Outcome::Answered(fault.reason());
+            return self.keeper.answer(session, ctx, foreign_request(fault)).await;
+        }
+        let shown = self.shown(session, ctx.origin.client);
+        let authorization = match shown {
+            // Where a certificate is required, a connection whose certificate counts no more is one of nobody, whatever
+            // name and password come over it.
+            Shown::Lapsed if self.tls.as_ref().is_some_and(|tls| tls.requires_certificates()) => Authorization::Absent,
+            Shown::Nothing | Shown::Lapsed | Shown::Trusted(_) => request::authorization(&head.headers),
+        };
+        let certified = match shown {
+            // Who says a name and a password is that one, so that nobody asks for the certificate.
+            Shown::Trusted(shown) if matches!(authorization, Authorization::Absent) => self.account_of(shown),
+            Shown::Nothing | Shown::Lapsed | Shown::Trusted(_) => None,
+        };
+        // A hostile page spends an allowance of its own, never that of the people behind the same address.
+        let client = ClientAddress::from(ctx.origin.client);
+        let line = match facts(session) {
+            // What a proxy passes on comes over connections that its clients share.
+            Some(facts) if ctx.origin.client == peer => LineUse::Own(&facts.line),
+            Some(facts) => LineUse::Shared(&facts.line),
+            None => LineUse::Unknown,
+        };
+        let question = RequestHead {
+            method: head.method.as_str(),
+            target: target.as_bytes(),
+            authorization,
+            client: AskingClient { address: page.map_or(client, |page| page.at(client, &self.cors)), line },
+            certified,
+        };
+        let refusal = match self.pipeline.admit(question).await {
+            Ok(permit) => {
+                if let Err(unserved) = self.check_served(session, &permit) {
+                    ctx.outcome = Outcome::Unserved(Box::new(permit), unserved.code());
+                    let answer = Answer::error(400, unserved.code(), unserved.message()).and_close();
+                    return self.keeper.answer(session, ctx, answer).await;
+                }
+                let declared = request::content_length(&session.req_header().headers);
+                if declared.is_some_and(|length| length > permit.max_body_bytes()) {
+                    ctx.outcome = Outcome::Permitted(Box::new(permit));
+                    let answer = Answer::error(413, "body_too_large", "The body is too large");
+                    return self.keeper.answer(session, ctx, answer).await;
+                }
+                match self.take_in(session, &permit).await {
+                    Err(Unheld::Refused(fault)) => self.refuse_body(permit, fault),
+                    Err(Unheld::Unexpected) => {
+                        let fault = Malformed::BodyNotExpected;
+                        ctx.outcome = Outcome::Unserved(Box::new(permit), fault.code());
+                        let answer = Answer::error(fault.status(), fault.code(), fault.message());
+                        return self.keeper.answer(session, ctx, answer).await;
+                    }
+                    Err(Unheld::Failed(error)) => {
+                        ctx.outcome = Outcome::Permitted(Box::new(permit));
+                        return Err(error);
+                    }
+                    Ok(held) => {
+                        ctx.outcome = Outcome::Permitted(Box::new(permit));
+                        ctx.held = held;
+                        if let Some(answer) = self.owned.answer_for_owner(session, ctx).await? {
+                            return self.keeper.answer(session, ctx, answer).await;
+                        }
+                        self.keeper.place(session, ctx);
+                        return Ok(false);
+                    }
+                }
+            }
+            Err(refusal) => refusal,
+        };
+        let answer = self.answers.of(&refusal);
+        ctx.outcome = Outcome::Refused(Box::new(refusal));
+        self.keeper.answer(session, ctx, answer).await
+    }
+
+    /// Makes sure that an admitted request wants nothing of its connection that does not reach the upstream.
+    fn check_served(&self, session: &Session, permit: &Permit) -> Result<(), Unserved> {
+        let head = session.req_header();
+        let forwards = self.upstreams.find(permit.upstream()).is_some_and(Upstream::forwards_authorization);
+        unserved::check(head.version, &head.headers, forwards)
+    }
+
+    /// Takes in and judges the body of an admitted request, where its route guards members, or its method has none.
+    async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<Held>, Unheld> {
+        if !request::has_body(&session.req_header().method) {
+            body::expect_none(session, self.body_tempo).await?;
+            return Ok(None);
+        }
+        let Some(check) = permit.body_check() else {
+            body::invite(session).await?;
+            return Ok(None);
+        };
+        let limit = permit.max_body_bytes();
+        body::hold(session, check, limit, self.body_tempo, &self.held_bodies).await.map(Some)
+    }
+
+    /// Refuses an admitted request for its body.
+    fn refuse_body(&self, permit: Permit, fault: BodyFault) -> Refusal {
+        if matches!(fault, BodyFault::MemberNotPermitted(_)) {
+            self.keeper.metrics().members_refused.inc();
+        }
+        self.pipeline.refuse_body(permit, fault)
+    }
+
+    /// The certificate that the client of a connection has shown, and whether it counts now.
+    fn shown<'a>(&self, session: &'a Session, client: Option<IpAddr>) -> Shown<'a> {
+        let shown = facts(session).and_then(|facts| facts.certificate.as_ref());
+        match (shown, &self.tls) {
+            (Some(shown), Some(tls)) if tls.still_trusts(shown, client, self.keeper.metrics()) => Shown::Trusted(shown),
+            (Some(_), _) => Shown::Lapsed,
+            (None, _) => Shown::Nothing,
+        }
+    }
+
+    /// The account that a certificate stands for.
+    fn account_of<'a>(&'a self, shown: &'a ClientCertificate) -> Option<&'a str> {
+        let listed = self.clients.accounts.get(&shown.sha256);
+        let named = || shown.common_name.as_ref().filter(|_| self.clients.common_name);
+        listed.or_else(named).map(String::as_str)
+    }
+}
+
+/// The header that keeps browsers from coming without TLS (RFC 6797), for this very host: of those below it, this gateway
+/// knows nothing.
+fn strict_transport_security(time: Duration) -> Option<HeaderValue> {
+    let told = (!time.is_zero()).then(|| format!("max-age={}", time.as_secs()))?;
+    HeaderValue::try_from(told).ok()
+}
+
+/// What a client has shown in its handshake.
+#[derive(Clone, Copy)]
+enum Shown<'a> {
+    /// No certificate.
+    Nothing,
+    /// One that would not be taken now: it has expired or was revoked since.
+    Lapsed,
+    /// One that counts.
+    Trusted(&'a ClientCertificate),
+}
+
+/// What is known of the connection.
+fn facts(session: &Session) -> Option<&ConnectionFacts> {
+    session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+}
+
+/// The peer's address; none on a Unix socket.
+fn client_ip(session: &Session) -> Option<IpAddr> {
+    match session.client_addr() {
+        Some(SocketAddr::Inet(address)) => Some(address.ip()),
+        _ => None,
+    }
+}

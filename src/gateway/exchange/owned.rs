@@ -1,0 +1,272 @@
+//! Records that a service finds by their id alone, whichever person the path names: they are read here first.
+//!
+//! The one rule: such a record is shown, and changed, only where it names the person of the path itself. So the gateway reads
+//! it, and what it has read is the answer to a reading. Nothing of a change is forwarded before; what cannot be read is not
+//! changed.
+//!
+//! Called by [`super::judge`] for what was admitted, where the route says so.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, StatusCode, Version, header};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+use tokio::time::timeout_at;
+
+use super::answer::WITHHELD;
+use super::body::{Room, Share};
+use super::context::{Context, Outcome, ServerTold};
+use super::hop::{self, InterimCount};
+use super::repeat::MAX_ATTEMPTS;
+use super::request::authority;
+use super::respond::Answer;
+use super::signer::DecisionSigner;
+use crate::balance::Server;
+use crate::gateway::upstream::{Peer, Servers, Told, Upstream, Upstreams};
+use crate::observe::Metrics;
+use crate::pipeline::Permit;
+use fedgate_core::assertion::Scope;
+use fedgate_core::fields::{AnswerKind, Ownership, answer_kind};
+
+/// Most bytes of a record.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// The error where a service does not say whose a record is that is to be changed.
+pub(crate) const OWNER_UNKNOWN: ErrorType = ErrorType::Custom("owner_unknown");
+/// What is recorded of a request for another person's record.
+const OTHER_RECORD: &str = "other_record";
+
+/// What a service answered when it was asked for a record.
+struct StoredRecord {
+    head: ResponseHeader,
+    body: Bytes,
+    _share: Share,
+}
+
+/// Whose a record was found to be.
+enum Found {
+    /// The person's that the path names, or of nobody in particular where the caller may read everybody's.
+    Theirs,
+    /// Somebody else's.
+    Anothers,
+    /// There is none.
+    Nothing,
+    /// It cannot be read.
+    Unreadable,
+    /// The service said something else.
+    Refused,
+}
+
+impl StoredRecord {
+    fn find(&self, permit: &Permit, member: &str) -> Found {
+        if self.head.status == StatusCode::NOT_FOUND {
+            return Found::Nothing;
+        }
+        if !self.head.status.is_success() {
+            return Found::Refused;
+        }
+        if answer_kind(self.head.status, &self.head.headers) != AnswerKind::Json {
+            return Found::Unreadable;
+        }
+        match Ownership::of(&self.body, member, permit.subject().unwrap_or_default()) {
+            Ok(Ownership::IsSubjects) => Found::Theirs,
+            Ok(Ownership::IsUnnamed) if permit.scope() == Scope::Global => Found::Theirs,
+            Ok(Ownership::IsUnnamed | Ownership::IsAnothers) => Found::Anothers,
+            Err(_) => Found::Unreadable,
+        }
+    }
+
+    /// The answer to who asked for it.
+    fn relayed(self) -> Answer {
+        let content_type = self.head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        Answer::relayed(self.head.status.as_u16(), content_type.unwrap_or("application/json"), self.body)
+    }
+
+    /// What the service refuses with; what it says besides may show anything.
+    fn refusal(&self) -> Answer {
+        let answer = Answer::relayed(self.head.status.as_u16(), "application/json", Bytes::new());
+        match self.head.headers.get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()) {
+            Some(challenge) => answer.with_header(header::WWW_AUTHENTICATE, challenge),
+            None => answer,
+        }
+    }
+}
+
+/// Does something within the time that is left.
+async fn within<T>(until: Option<Instant>, done: impl Future<Output = Result<T>>) -> Result<T> {
+    let Some(until) = until else { return done.await };
+    let late = |_| Err(Error::explain(ErrorType::ReadTimedout, "the request's time is up").into_up());
+    timeout_at(until.into(), done).await.unwrap_or_else(late)
+}
+
+/// As fedhis words it, and the same whether there is no such record or it is another person's.
+fn none_here(method: &Method) -> Answer {
+    let words = if method.is_safe() { "Book or page or not found" } else { "Page not found" };
+    Answer::error(404, "not_found", words)
+}
+
+/// Reads such records.
+pub(crate) struct OwnedRecords {
+    upstreams: Arc<Upstreams>,
+    signer: DecisionSigner,
+    held_bodies: Arc<Room>,
+    metrics: Arc<Metrics>,
+}
+
+impl OwnedRecords {
+    /// From these upstreams; what is held of them counts with the bodies that are held.
+    pub(crate) fn new(
+        upstreams: Arc<Upstreams>,
+        signer: DecisionSigner,
+        held_bodies: Arc<Room>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { upstreams, signer, held_bodies, metrics }
+    }
+
+    /// The answer to a request for such a record, unless it is to be forwarded.
+    ///
+    /// # Errors
+    /// The record cannot be read, or the service did not say whose it is.
+    pub(crate) async fn answer_for_owner(&self, session: &Session, ctx: &mut Context) -> Result<Option<Answer>> {
+        let Some(member) = ctx.permit()?.owner_member() else { return Ok(None) };
+        let record = self.read_record(session, ctx).await?;
+        let method = &session.req_header().method;
+        match (record.find(ctx.permit()?, member), method.is_safe()) {
+            (Found::Theirs, true) => Ok(Some(record.relayed())),
+            (Found::Theirs, false) => Ok(None),
+            (Found::Nothing, _) => Ok(Some(none_here(method))),
+            (Found::Anothers, _) => {
+                if let Outcome::Permitted(permit) = std::mem::replace(&mut ctx.outcome, Outcome::Undecided) {
+                    ctx.outcome = Outcome::Unserved(permit, OTHER_RECORD);
+                }
+                Ok(Some(none_here(method)))
+            }
+            // The client is told what it would be told of the change: the service does not know it.
+            (Found::Refused, false) if record.head.status != StatusCode::UNAUTHORIZED => Error::e_explain(
+                OWNER_UNKNOWN,
+                format!("asked for the record, the service answered {}", record.head.status),
+            ),
+            (Found::Refused, _) => Ok(Some(record.refusal())),
+            (Found::Unreadable, true) => Error::e_explain(WITHHELD, "the record is not JSON, or not all of it"),
+            (Found::Unreadable, false) => Error::e_explain(OWNER_UNKNOWN, "the record is not JSON, or not all of it"),
+        }
+    }
+
+    /// Asks a server for the record of an admitted request. It is asked once: a connection of its own was never kept, so that
+    /// nothing but its silence or its fault ends it.
+    async fn read_record(&self, session: &Session, ctx: &mut Context) -> Result<StoredRecord> {
+        let upstream = ctx.upstream(&self.upstreams)?;
+        let servers = &upstream.servers;
+        // The time of the change itself is what the look leaves of it.
+        ctx.begin(servers.total_timeout(), Instant::now());
+        let (server, peer, stream) = self.connect(servers, ctx).await?;
+        let request = self.record_request(session, ctx, upstream, upstream.own_name(&server))?;
+        match within(ctx.until, self.ask(&peer, stream, request)).await {
+            Ok(record) => {
+                match ServerTold::by(&record.head) {
+                    ServerTold::Fails => servers.failed(&server, &self.metrics),
+                    ServerTold::Serves => servers.succeeded(&server),
+                    ServerTold::IsBusy => {}
+                }
+                Ok(record)
+            }
+            // What is ours to refuse is not the server's fault.
+            Err(error) if matches!(error.etype(), ErrorType::Custom(_)) => Err(error),
+            Err(error) => {
+                servers.failed(&server, &self.metrics);
+                Err(error.more_context(format!("server {}", server.name)).into_up())
+            }
+        }
+    }
+
+    /// Connects to a server; to another one, where that does not come about.
+    async fn connect(&self, servers: &Servers, ctx: &Context) -> Result<(Arc<Server<Peer>>, Box<HttpPeer>, Stream)> {
+        let mut failed = None;
+        for attempt in 1..=MAX_ATTEMPTS {
+            let but = failed.as_ref().map(|(server, _): &(Arc<_>, _)| &**server);
+            let Some(server) = servers.choose(ctx.permit()?, but, Instant::now()) else { break };
+            if let Some(but) = but {
+                ctx.in_time()?;
+                servers.retried(but, &self.metrics);
+            }
+            let peer = Servers::peer(&server, attempt > 1);
+            match within(ctx.until, self.upstreams.connector().new_stream(&*peer)).await {
+                Ok(stream) => return Ok((server, peer, stream)),
+                Err(error) => {
+                    servers.failed(&server, &self.metrics);
+                    let error = error.more_context(format!("server {}", server.name)).into_up();
+                    failed = Some((server, error));
+                }
+            }
+        }
+        let none = || Error::explain(ErrorType::ConnectNoRoute, "no server of the upstream has an address").into_up();
+        Err(failed.map_or_else(none, |(_, error)| error))
+    }
+
+    /// The question for a record, with nothing of the client's but who it is.
+    fn record_request(
+        &self,
+        session: &Session,
+        ctx: &Context,
+        upstream: &Upstream,
+        host: Option<&str>,
+    ) -> Result<RequestHeader> {
+        let (head, permit) = (session.req_header(), ctx.permit()?);
+        let mut request = RequestHeader::build(Method::GET, permit.path().as_bytes(), Some(12))?;
+        request.set_version(Version::HTTP_11);
+        request.insert_header(header::HOST, authority(head))?;
+        request.insert_header(header::ACCEPT, "application/json")?;
+        request.insert_header(header::ACCEPT_ENCODING, "identity")?;
+        if let Some(credential) = head.headers.get(header::AUTHORIZATION) {
+            request.insert_header(header::AUTHORIZATION, credential)?;
+        }
+        let assertion = upstream.assertion.then(|| self.signer.sign(permit, "GET", &ctx.request_id));
+        upstream.rewrite(
+            &mut request,
+            &Told {
+                target: permit.path(),
+                origin: &ctx.origin,
+                request_id: &ctx.request_id,
+                assertion: assertion.as_deref(),
+                host,
+            },
+        )?;
+        request.insert_header(header::CONNECTION, HeaderValue::from_static("close"))?;
+        Ok(request)
+    }
+
+    /// Asks on a connection of its own, which ends with the answer.
+    async fn ask(&self, peer: &HttpPeer, stream: Stream, request: RequestHeader) -> Result<StoredRecord> {
+        let mut server = HttpSession::new(stream);
+        server.read_timeout = peer.options.read_timeout;
+        server.write_timeout = peer.options.write_timeout;
+        server.write_request_header(Box::new(request)).await?;
+        let mut interim = InterimCount::default();
+        let mut head = loop {
+            let head = server.read_resp_header_parts().await?;
+            interim.note(&head)?;
+            if !head.status.is_informational() {
+                break head;
+            }
+        };
+        hop::take_off(false, &mut head)?;
+        let (mut share, mut body) = (Share::of(&self.held_bodies), BytesMut::new());
+        while let Some(chunk) = server.read_body_bytes().await? {
+            if body.len() + chunk.len() > MOST_BYTES {
+                return Error::e_explain(WITHHELD, "the record is too large");
+            }
+            share.grow(chunk.len()).map_err(|_| Error::explain(NO_ROOM, "too many records are read at the moment"))?;
+            body.extend_from_slice(&chunk);
+        }
+        Ok(StoredRecord { head: *head, body: body.freeze(), _share: share })
+    }
+}
+
+/// The error where too many bytes are held already.
+pub(crate) const NO_ROOM: ErrorType = ErrorType::Custom("busy");

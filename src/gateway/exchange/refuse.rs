@@ -1,0 +1,90 @@
+//! What the gateway answers itself: refusals, and what needs no decision.
+
+use std::sync::Arc;
+
+use http::{Method, header};
+use pingora_http::RequestHeader;
+
+use super::foreign::ForeignFault;
+use super::request::{self, METHODS, Malformed};
+use super::respond::{Answer, RETRY_AFTER};
+use crate::authn::AuthnError;
+use crate::pipeline::{Pipeline, Refusal};
+use fedgate_core::fields::BodyFault;
+use fedgate_core::host::HostList;
+
+/// Told to a client that asks for a host which the operator has not listed.
+const HOST_NOT_SERVED: &str = "host_not_served";
+
+/// To what a page of another origin may not send.
+pub(crate) fn foreign_request(fault: ForeignFault) -> Answer {
+    match fault {
+        ForeignFault::Write(_) => Answer::error(403, "foreign_origin", "A page of another origin may not send this"),
+        ForeignFault::Credential => {
+            Answer::error(403, "foreign_credential", "Pages of this origin may not send a password here")
+        }
+    }
+}
+
+/// What the answers to refused requests are made of.
+pub(crate) struct RefusalAnswers {
+    pipeline: Arc<Pipeline>,
+    hosts: HostList,
+    realm: String,
+}
+
+impl RefusalAnswers {
+    /// For the hosts that are served, with the realm of the challenge.
+    pub(crate) fn new(pipeline: Arc<Pipeline>, hosts: HostList, realm: String) -> Self {
+        Self { pipeline, hosts, realm }
+    }
+
+    /// The answer to a request that needs no decision, if it is one.
+    pub(crate) fn without_decision(&self, head: &RequestHeader, target: &[u8]) -> Option<(Answer, &'static str)> {
+        let malformed = request::check(head).err();
+        if let Some(malformed) = malformed.filter(|malformed| *malformed != Malformed::Method) {
+            let answer = Answer::error(malformed.status(), malformed.code(), malformed.message());
+            return Some((answer.and_close(), malformed.code()));
+        }
+        if !self.hosts.serves(request::authority(head)) {
+            // Whose it is, it may be at another address (RFC 9110, 15.5.20).
+            return Some((Answer::error(421, HOST_NOT_SERVED, "This host is not served here"), HOST_NOT_SERVED));
+        }
+        let is_known = malformed.is_none();
+        if is_known && head.method != Method::OPTIONS {
+            return None;
+        }
+        let not_allowed = |allow: &str| {
+            let (code, message) = (Malformed::Method.code(), Malformed::Method.message());
+            (Answer::error(405, code, message).with_header(header::ALLOW, allow), code)
+        };
+        // Unauthenticated, as preflights are: it tells no more than the API's documentation.
+        let (answer, word) = match self.pipeline.allowed_methods(target) {
+            Ok(Some(allow)) if is_known => (Answer::options(allow), "options"),
+            Ok(Some(allow)) => not_allowed(allow),
+            Ok(None) => (Answer::error(404, "not_found", "Not found"), "not_found"),
+            // This server as a whole, or something that is no path.
+            Err(_) if !is_known || target == b"*" => not_allowed(METHODS),
+            Err(_) => return None,
+        };
+        Some((if is_known { answer } else { answer.and_close() }, word))
+    }
+
+    /// The answer to what the pipeline refused.
+    pub(crate) fn of(&self, refusal: &Refusal) -> Answer {
+        let answer = match refusal.status() {
+            401 => return Answer::challenge(&self.realm),
+            status => Answer::error(status, refusal.code(), refusal.message()),
+        };
+        match refusal {
+            Refusal::Path(_) | Refusal::SeveralAuthorizations => answer.and_close(),
+            Refusal::MethodNotAllowed { allow } => answer.with_header(header::ALLOW, allow.clone()),
+            Refusal::Authn(AuthnError::Unavailable(_) | AuthnError::Busy(_))
+            | Refusal::Body { fault: BodyFault::NoRoom, .. } => answer.with_header(header::RETRY_AFTER, RETRY_AFTER),
+            Refusal::Authn(AuthnError::Throttled { wait, .. }) => {
+                answer.with_header(header::RETRY_AFTER, wait.as_secs().saturating_add(1).to_string())
+            }
+            Refusal::Authn(_) | Refusal::NotFound { .. } | Refusal::Denied { .. } | Refusal::Body { .. } => answer,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What follows when an attempt fails: whose fault it was, and whether the request is sent once more.
+//!
+//! The one rule: what may change something twice is never repeated, whatever is known of the first attempt
+//! (RFC 9110, 9.2.2).
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_proxy::Session;
+
+use super::context::Context;
+use crate::gateway::edge::pace::Upload;
+use crate::gateway::upstream::Upstreams;
+use crate::observe::Metrics;
+
+/// Most attempts of one request, for methods that may be repeated.
+pub(crate) const MAX_ATTEMPTS: usize = 2;
+
+/// Judges failed attempts.
+pub(crate) struct Repeats {
+    upstreams: Arc<Upstreams>,
+    metrics: Arc<Metrics>,
+}
+
+impl Repeats {
+    /// Of requests to these upstreams.
+    pub(crate) fn new(upstreams: Arc<Upstreams>, metrics: Arc<Metrics>) -> Self {
+        Self { upstreams, metrics }
+    }
+
+    /// Counts a failure of the server, and says whether the request may be sent once more.
+    pub(crate) fn may_repeat(
+        &self,
+        session: &Session,
+        ctx: &Context,
+        is_servers_fault: bool,
+        is_unserved: bool,
+    ) -> bool {
+        let (Ok(upstream), Some(server)) = (ctx.upstream(&self.upstreams), &ctx.server) else { return false };
+        if is_servers_fault {
+            upstream.servers.failed(server, &self.metrics);
+        }
+        let repeats = is_unserved
+            && session.req_header().method.is_idempotent()
+            && ctx.attempts < MAX_ATTEMPTS
+            && !ctx.is_out_of_time();
+        if repeats {
+            upstream.servers.retried(server, &self.metrics);
+        }
+        repeats
+    }
+
+    /// What an attempt failed for, once there was a connection.
+    ///
+    /// pingora would repeat as often as it is told to, on any connection that was kept; this repeats once.
+    pub(crate) fn failed(
+        &self,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        let is_ours = matches!(error.etype(), ErrorType::Custom(_));
+        if ctx.is_out_of_time() && !matches!(error.esource(), ErrorSource::Downstream) && !is_ours {
+            // Whatever it looked like when the connection was ended.
+            error = Error::because(ErrorType::ReadTimedout, "the request's time is up", error).into_up();
+        }
+        if ctx.upload.as_ref().is_some_and(Upload::is_too_slow) && !is_ours {
+            // What waits to be read came in time: then it is the server that does not take it.
+            error = match session.as_mut().read_request_body().now_or_never() {
+                None => {
+                    self.metrics.ended("body");
+                    Error::because(ErrorType::ReadTimedout, "the body came too slowly", error).into_down()
+                }
+                Some(_) => {
+                    Error::because(ErrorType::WriteTimedout, "the server does not take the body", error).into_up()
+                }
+            };
+            error.set_retry(false);
+        }
+        error.retry.decide_reuse(reused);
+        // A kept connection that the server closed meanwhile: nobody's fault.
+        let is_stale = reused && error.retry();
+        let is_servers_fault = matches!(error.esource(), ErrorSource::Upstream) && !is_stale;
+        let is_unserved =
+            is_stale && session.response_written().is_none() && !session.as_ref().retry_buffer_truncated();
+        let mut error = ctx.told_of_server(error);
+        error.set_retry(self.may_repeat(session, ctx, is_servers_fault, is_unserved));
+        error
+    }
+}

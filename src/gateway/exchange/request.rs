@@ -1,0 +1,238 @@
+//! Reading a request: pingora's session to the parts that the pipeline judges.
+//!
+//! The one rule: take what was on the wire, not what a URI parser made of it. For HTTP/1 that is the request line itself;
+//! pingora's own parse has dropped fragments and escaped blanks by the time it is seen.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Version, header};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+
+use crate::pipeline::Authorization;
+use fedgate_core::framing::{MAX_HEADERS, plain_number};
+use fedgate_core::host::HostPort;
+
+/// The methods that some path here may have.
+pub(crate) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// What is told with them.
+pub(crate) const NOT_ALLOWED: &str = "The method is not allowed for the requested URL.";
+
+/// The request target as it was sent.
+pub(crate) fn target(session: &Session) -> Target {
+    match session.as_downstream().as_http1() {
+        Some(http1) => Target::Line(http1.get_headers_raw_bytes()),
+        None => Target::Path(session.req_header().raw_path().to_vec().into()),
+    }
+}
+
+/// Bytes that hold the request target.
+pub(crate) enum Target {
+    /// An HTTP/1 head; its first line holds the target.
+    Line(Bytes),
+    /// The `:path` of HTTP/2.
+    Path(Bytes),
+}
+
+impl Target {
+    /// The target itself; empty when the request line does not have exactly three parts.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Path(path) => path,
+            Self::Line(head) => {
+                let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+                let mut parts = line.strip_suffix(b"\r").unwrap_or(line).split(|byte| *byte == b' ');
+                match (parts.next(), parts.next(), parts.next(), parts.next()) {
+                    (Some(_), Some(target), Some(_), None) => target,
+                    _ => b"",
+                }
+            }
+        }
+    }
+}
+
+/// The authority that was asked for: `:authority` of HTTP/2, or `Host`.
+pub(crate) fn authority(head: &RequestHeader) -> &str {
+    let host = || head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    head.uri.authority().map_or_else(host, |authority| authority.as_str())
+}
+
+/// The `Authorization` headers of a request.
+pub(crate) fn authorization(headers: &HeaderMap) -> Authorization<'_> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Authorization::Absent,
+        (Some(one), None) => Authorization::One(one.as_bytes()),
+        (Some(_), Some(_)) => Authorization::Several,
+    }
+}
+
+/// Why a request is refused before anyone looks at who sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Malformed {
+    /// Not exactly one `Host` (RFC 9112, 3.2), or `:authority` of HTTP/2, of the one syntax.
+    Host,
+    /// A header name with other characters than letters, digits and `-`: HTTP/1 is held to that before.
+    Header,
+    /// More header lines than a head may have: HTTP/1 is held to that before.
+    TooMany,
+    /// GET, HEAD or DELETE with a body.
+    BodyNotExpected,
+    /// A length that is no plain number, or stands beside `Transfer-Encoding`.
+    Framing,
+    /// A method that no service here has.
+    Method,
+}
+
+/// Checks what must hold of every request.
+pub(crate) fn check(head: &RequestHeader) -> Result<(), Malformed> {
+    let hosts = head.headers.get_all(header::HOST).iter().count();
+    let http2 = head.version == Version::HTTP_2;
+    if hosts > 1 || (hosts == 0 && !http2) || HostPort::parse(authority(head)).is_none() {
+        return Err(Malformed::Host);
+    }
+    if !matches!(head.method.as_str(), "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") {
+        return Err(Malformed::Method);
+    }
+    if http2 && !head.headers.keys().all(|name| name.as_str().bytes().all(is_name_byte)) {
+        return Err(Malformed::Header);
+    }
+    // Over HTTP/2, cookies come in as many lines as a client likes, which are one (RFC 9113, 8.2.3).
+    let cookies = if http2 { head.headers.get_all(header::COOKIE).iter().count() } else { 0 };
+    if head.headers.len() - cookies.saturating_sub(1) > MAX_HEADERS {
+        return Err(Malformed::TooMany);
+    }
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = match (lengths.next(), lengths.next()) {
+        (None, _) => None,
+        (Some(length), None) => Some(plain_number(length.as_bytes()).ok_or(Malformed::Framing)?),
+        (Some(_), Some(_)) => return Err(Malformed::Framing),
+    };
+    let mut encodings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked = match (encodings.next(), encodings.next()) {
+        (None, _) => false,
+        (Some(encoding), None)
+            if encoding.as_bytes().eq_ignore_ascii_case(b"chunked")
+                && length.is_none()
+                && head.version == Version::HTTP_11 =>
+        {
+            true
+        }
+        _ => return Err(Malformed::Framing),
+    };
+    let body = chunked || length.is_some_and(|length| length > 0);
+    if body && !has_body(&head.method) {
+        return Err(Malformed::BodyNotExpected);
+    }
+    Ok(())
+}
+
+/// Whether requests with this method may have a body.
+pub(crate) fn has_body(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS)
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
+}
+
+/// The declared length of the body, where there is one.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH).and_then(|length| plain_number(length.as_bytes()))
+}
+
+impl Malformed {
+    /// The status the client is told.
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::Host | Self::Header | Self::BodyNotExpected | Self::Framing => 400,
+            Self::Method => 405,
+            Self::TooMany => 431,
+        }
+    }
+
+    /// The stable code the client is told.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Host => "bad_host",
+            Self::Header => "bad_header",
+            Self::TooMany => "head_too_large",
+            Self::BodyNotExpected => "body_not_expected",
+            Self::Framing => "bad_framing",
+            Self::Method => "method_not_allowed",
+        }
+    }
+
+    /// The same in words.
+    pub(crate) fn message(self) -> &'static str {
+        match self {
+            Self::Host => "A request has exactly one Host, which is a name or an address",
+            Self::Header => "A header name has other characters than letters, digits and -",
+            Self::TooMany => "the head is too large",
+            Self::BodyNotExpected => "This method has no body",
+            Self::Framing => "The length of the body has no single reading",
+            Self::Method => NOT_ALLOWED,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(method: &str, version: Version, headers: &[(&'static str, &str)]) -> RequestHeader {
+        let mut head = RequestHeader::build(method, b"/people", None).unwrap();
+        head.set_version(version);
+        for (name, value) in headers {
+            head.append_header(*name, *value).unwrap();
+        }
+        head
+    }
+
+    #[test]
+    fn the_target_is_what_was_on_the_request_line() {
+        let of =
+            |line: &str| String::from_utf8(Target::Line(Bytes::from(line.to_owned())).as_bytes().to_vec()).unwrap();
+        assert_eq!(of("GET /people?x HTTP/1.1\r\nHost: a\r\n\r\n"), "/people?x");
+        assert_eq!(of("GET /adm#x HTTP/1.1\r\n"), "/adm#x");
+        assert_eq!(of("GET adm HTTP/1.1\r\n"), "adm");
+        assert_eq!(of("GET http://evil/adm HTTP/1.1\r\n"), "http://evil/adm");
+        for bad in ["GET /a b HTTP/1.1\r\n", "GET  /a HTTP/1.1\r\n", "GET /a\r\n", "\r\n", ""] {
+            assert_eq!(of(bad), "", "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn framing_and_host_have_one_reading_or_none() {
+        use Version as V;
+        #[rustfmt::skip]
+        let cases: Vec<(RequestHeader, Result<(), Malformed>)> = vec![
+            (head("GET", V::HTTP_11, &[("Host", "a")]), Ok(())),
+            (head("GET", V::HTTP_2, &[("Host", "a")]), Ok(())),
+            (head("GET", V::HTTP_2, &[]), Err(Malformed::Host)),
+            (head("GET", V::HTTP_2, &[("Host", "a b")]), Err(Malformed::Host)),
+            (head("GET", V::HTTP_11, &[]), Err(Malformed::Host)),
+            (head("GET", V::HTTP_11, &[("Host", "a"), ("Host", "a")]), Err(Malformed::Host)),
+            (head("POST", V::HTTP_11, &[("Host", "a"), ("Content-Length", "3")]), Ok(())),
+            (head("POST", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "chunked")]), Ok(())),
+            (head("POST", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "chunked"), ("Content-Length", "3")]), Err(Malformed::Framing)),
+            (head("POST", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "gzip, chunked")]), Err(Malformed::Framing)),
+            (head("POST", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "identity")]), Err(Malformed::Framing)),
+            (head("POST", V::HTTP_10, &[("Host", "a"), ("Transfer-Encoding", "chunked")]), Err(Malformed::Framing)),
+            (head("POST", V::HTTP_11, &[("Host", "a"), ("Content-Length", "3"), ("Content-Length", "3")]), Err(Malformed::Framing)),
+            (head("GET", V::HTTP_11, &[("Host", "a"), ("Content-Length", "0")]), Ok(())),
+            (head("GET", V::HTTP_11, &[("Host", "a"), ("Content-Length", "1")]), Err(Malformed::BodyNotExpected)),
+            (head("DELETE", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "chunked")]), Err(Malformed::BodyNotExpected)),
+            (head("TRACE", V::HTTP_11, &[("Host", "a")]), Err(Malformed::Method)),
+            (head("get", V::HTTP_11, &[("Host", "a")]), Err(Malformed::Method)),
+        ];
+        for (head, expected) in cases {
+            assert_eq!(check(&head), expected, "{head:?}");
+        }
+        for length in ["+3", "-3", "0x3", "003", "3, 3", "", " 3", "99999999999999999999"] {
+            let mut head = head("POST", V::HTTP_11, &[("Host", "a")]);
+            head.append_header("Content-Length", length).unwrap();
+            assert_eq!(check(&head), Err(Malformed::Framing), "{length}");
+        }
+    }
+}

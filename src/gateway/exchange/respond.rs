@@ -1,0 +1,244 @@
+//! Answers of the gateway's own: refusals, failures, OPTIONS.
+//!
+//! The one rule: the client is told status and stable code, nothing more. One JSON shape,
+//! `{"error", "code", "request_id"}`; 401 alone is what Thalamus answers, because its clients know it. Who asks for
+//! `application/problem+json` is told the same as RFC 9457 has it, and a browser on the page of passwords as a page.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::context::{Context, NOT_RECORDED, NOT_RECORDED_MESSAGE};
+use super::notice::{self, Notice};
+use super::request::content_length;
+use fedgate_core::web_page::{self, PageLanguage, asks_for};
+
+/// Seconds after which a refused-for-now request may be tried again.
+pub(crate) const RETRY_AFTER: &str = "1";
+/// A declared body of up to this size is taken in before it is refused.
+const SMALL_BODY_BYTES: u64 = 64 * 1024;
+/// How long a refused body may go on coming in.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Lets a client finish sending a body that nobody will read: closing on it would reset the connection, and the client
+/// would lose the answer. Larger bodies are answered at once and then let in for a while, to the same end.
+async fn let_finish_sending(session: &mut Session) {
+    let headers = &session.req_header().headers;
+    // Who waits for 100 (Continue) sends nothing until it is answered.
+    let waits = headers.contains_key(header::EXPECT);
+    let length = content_length(headers).filter(|_| !waits);
+    let downstream = session.as_downstream_mut();
+    downstream.set_close_on_response_before_downstream_finish(false);
+    downstream.set_total_drain_timeout(Some(LINGER));
+    if length.is_some_and(|length| (1..=SMALL_BODY_BYTES).contains(&length)) {
+        // What cannot be read ends the connection by itself.
+        let _ = downstream.drain_request_body().await;
+    }
+}
+
+/// The same over HTTP/2, where the stream would be reset behind the answer: clients take that for a failure of the request.
+/// Over HTTP/1, pingora lets the rest in when it ends the request.
+async fn let_finish_stream(session: &mut Session) {
+    if session.is_http2() {
+        // What cannot be read, or does not end in time, is reset with the stream.
+        let _ = session.as_downstream_mut().drain_request_body().await;
+    }
+}
+
+/// One answer.
+pub(crate) struct Answer {
+    status: u16,
+    headers: Vec<(header::HeaderName, String)>,
+    code: &'static str,
+    message: String,
+    body: Body,
+    close: bool,
+}
+
+/// What an answer says besides its head, to who asks for nothing in particular.
+enum Body {
+    /// The error, as JSON.
+    Error,
+    /// What Thalamus says to who is not known.
+    Challenge,
+    /// What a service has said.
+    Relayed(String, Bytes),
+    /// Nothing.
+    None,
+}
+
+/// An answer's body, and what it is.
+struct Content {
+    media_type: String,
+    body: Bytes,
+    /// That of the person who reads it, if one does.
+    language: Option<PageLanguage>,
+}
+
+/// The media type of RFC 9457.
+const PROBLEM: &str = "application/problem+json";
+/// That of pages, as Flask names it.
+const HTML: &str = "text/html; charset=utf-8";
+
+impl Answer {
+    /// An error in the one JSON shape.
+    pub(crate) fn error(status: u16, code: &'static str, message: &str) -> Self {
+        Self { status, headers: Vec::new(), code, message: message.to_owned(), body: Body::Error, close: false }
+    }
+
+    /// To what cannot be recorded.
+    pub(crate) fn not_recorded() -> Self {
+        Self::error(503, NOT_RECORDED, NOT_RECORDED_MESSAGE).with_header(header::RETRY_AFTER, RETRY_AFTER)
+    }
+
+    /// The challenge, as Thalamus words it, and with the charset of RFC 7617, section 2.1: without it, clients such as
+    /// Java's `Authenticator` send a `?` for each letter that is not in Latin-1.
+    pub(crate) fn challenge(realm: &str) -> Self {
+        let challenge = (header::WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\", charset=\"UTF-8\""));
+        let answer = Self::error(401, "unauthenticated", "Unauthorized Access");
+        Self { headers: vec![challenge], body: Body::Challenge, ..answer }
+    }
+
+    /// What a service has answered to a question of the gateway's own.
+    pub(crate) fn relayed(status: u16, content_type: &str, body: Bytes) -> Self {
+        Self { body: Body::Relayed(content_type.to_owned(), body), ..Self::error(status, "", "") }
+    }
+
+    /// What OPTIONS is told.
+    pub(crate) fn options(allow: &str) -> Self {
+        let headers = vec![(header::ALLOW, allow.to_owned())];
+        Self { status: 200, headers, body: Body::None, ..Self::error(200, "", "") }
+    }
+
+    pub(crate) fn with_header(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Ends the connection with this answer: what follows on it may not be what it seems.
+    pub(crate) fn and_close(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The body, as the request wants it.
+    fn content(&self, session: &Session, request_id: &str) -> Content {
+        let head = session.req_header();
+        let wants_problem =
+            head.headers.get_all(header::ACCEPT).iter().any(|accept| asks_for(accept.as_bytes(), PROBLEM));
+        let content =
+            |media_type: &str, body: Bytes| Content { media_type: media_type.to_owned(), body, language: None };
+        match (&self.body, notice::reader(session)) {
+            (Body::None, _) => content(HTML, Bytes::new()),
+            (Body::Relayed(media_type, body), _) => content(media_type, body.clone()),
+            (Body::Error | Body::Challenge, _) if wants_problem => {
+                let title = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
+                let problem = serde_json::json!({
+                    "type": "about:blank", "title": title, "status": self.status, "detail": self.message,
+                    "code": self.code, "request_id": request_id,
+                });
+                content(PROBLEM, problem.to_string().into())
+            }
+            (Body::Error | Body::Challenge, Some(language)) => {
+                let retry_after = self.headers.iter().find(|(name, _)| *name == header::RETRY_AFTER);
+                let notice = Notice {
+                    status: self.status,
+                    code: self.code,
+                    is_write: !head.method.is_safe(),
+                    retry_after: retry_after.map(|(_, seconds)| seconds.as_str()),
+                    request_id,
+                };
+                Content { language: Some(language), ..content(HTML, notice.html(language).into()) }
+            }
+            (Body::Challenge, None) => content(HTML, self.message.clone().into()),
+            (Body::Error, None) => {
+                let error = serde_json::json!({ "error": self.message, "code": self.code, "request_id": request_id });
+                content("application/json", error.to_string().into())
+            }
+        }
+    }
+
+    /// Builds the response header.
+    fn header(&self, content: &Content, ctx: &Context) -> Result<ResponseHeader> {
+        let mut response = ResponseHeader::build(self.status, Some(12 + self.headers.len()))?;
+        response.insert_header(header::CONTENT_TYPE, &content.media_type)?;
+        response.insert_header(header::CONTENT_LENGTH, content.body.len())?;
+        response.insert_header(header::CACHE_CONTROL, "no-store")?;
+        if let Some(language) = content.language {
+            response.insert_header(header::CONTENT_LANGUAGE, language.tag())?;
+            response.insert_header(header::VARY, "Accept, Accept-Language")?;
+            response.insert_header(header::CONTENT_SECURITY_POLICY, web_page::POLICY_OF_STYLED)?;
+            response.insert_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
+            response.insert_header(header::REFERRER_POLICY, "same-origin")?;
+        }
+        ctx.identify(&mut response)?;
+        for (name, value) in &self.headers {
+            response.insert_header(name, value)?;
+        }
+        ctx.cors.apply(&mut response)?;
+        Ok(response)
+    }
+
+    /// Sends it. HEAD gets the header alone.
+    pub(crate) async fn send(self, session: &mut Session, ctx: &Context) -> Result<()> {
+        let_finish_sending(session).await;
+        let content = self.content(session, &ctx.request_id);
+        let mut response = self.header(&content, ctx)?;
+        if session.req_header().method == Method::OPTIONS {
+            ctx.cors.apply_preflight(&session.req_header().headers, &mut response)?;
+        }
+        if self.close {
+            session.set_keepalive(None);
+        }
+        let headless = session.req_header().method == Method::HEAD || content.body.is_empty();
+        // pingora does not say whose fault it is; told as ours, a client that went away would be answered 500 and recorded twice.
+        session.write_response_header(Box::new(response), headless).await.map_err(|error| error.into_down())?;
+        if !headless {
+            let sent = session.write_response_body(Some(content.body), true).await;
+            sent.map_err(|error| error.into_down())?;
+        }
+        let_finish_stream(session).await;
+        Ok(())
+    }
+
+    /// Sends it where the proxying of a request has failed; the connection ends.
+    pub(crate) async fn send_failure(self, session: &mut Session, ctx: &Context) -> Result<()> {
+        let_finish_sending(session).await;
+        let content = self.content(session, &ctx.request_id);
+        let response = self.header(&content, ctx)?;
+        // pingora writes what it is given, on HEAD too; over HTTP/2, a client resets such a stream and learns no status.
+        let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { content.body };
+        let sent = session.as_downstream_mut().write_error_response(response, body).await;
+        sent.map_err(|error| error.into_down())?;
+        let_finish_stream(session).await;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_to_who_names_it() {
+        for (accept, expected) in [
+            ("application/problem+json", true),
+            ("text/html, Application/Problem+JSON;q=0.5", true),
+            ("application/problem+json; q=0", false),
+            ("application/json", false),
+            ("*/*", false),
+            ("application/*", false),
+            ("", false),
+        ] {
+            assert_eq!(asks_for(accept.as_bytes(), PROBLEM), expected, "{accept}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What an admitted request wants of its connection, and cannot have through this gateway.
+//!
+//! The one rule: it is refused, and not forwarded without. A client that asked for another protocol would read the answer in
+//! the wrong one, and a service that signs in connections would take every request on one for that of its first caller.
+//!
+//! Called once per admitted request, so that nobody else learns anything by it. Knows nothing of pingora.
+
+use http::{HeaderMap, Version, header};
+
+/// Schemes that sign in a connection and not a request (RFC 4559, 5; MS-NTHT): upstream connections are shared.
+const OF_CONNECTIONS: &[&str] = &["ntlm", "negotiate", "nego2", "kerberos"];
+
+/// What cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unserved {
+    /// Another protocol on this connection (RFC 9110, 7.8).
+    Upgrade,
+    /// A credential of a scheme that signs in connections, where it would be forwarded.
+    ConnectionCredential,
+}
+
+/// Checks the head of an admitted request.
+///
+/// # Errors
+/// It wants what cannot be had.
+pub(crate) fn check(version: Version, headers: &HeaderMap, forwards_authorization: bool) -> Result<(), Unserved> {
+    if version == Version::HTTP_11 && headers.get_all(header::UPGRADE).iter().any(|value| asks(value.as_bytes())) {
+        return Err(Unserved::Upgrade);
+    }
+    let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
+    match forwards_authorization && credentials.any(|credential| is_of_connections(credential.as_bytes())) {
+        true => Err(Unserved::ConnectionCredential),
+        false => Ok(()),
+    }
+}
+
+/// Whether an `Upgrade` asks for a protocol that means something else than the request itself. `h2c` offers the same request
+/// over HTTP/2, as Java's client and `curl --http2` do on each plain connection: they expect to be answered over HTTP/1.1
+/// where it is not taken up (RFC 9110, 7.8; RFC 9113, 3.1).
+fn asks(upgrade: &[u8]) -> bool {
+    let mut protocols = upgrade.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    protocols.any(|protocol| !protocol.is_empty() && !protocol.eq_ignore_ascii_case(b"h2c"))
+}
+
+fn is_of_connections(credential: &[u8]) -> bool {
+    let scheme = credential.trim_ascii_start().split(|byte| matches!(byte, b' ' | b'\t')).next().unwrap_or_default();
+    OF_CONNECTIONS.iter().any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+impl Unserved {
+    /// The stable code the client is told.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Upgrade => "upgrade_not_served",
+            Self::ConnectionCredential => "connection_credential",
+        }
+    }
+
+    /// The same in words.
+    pub(crate) fn message(self) -> &'static str {
+        match self {
+            Self::Upgrade => "No other protocol is served on this connection",
+            Self::ConnectionCredential => "A credential that authenticates a connection cannot be forwarded",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_part_of_the_request_itself_is_refused_and_not_left_out() {
+        use Unserved::{ConnectionCredential, Upgrade};
+        #[rustfmt::skip]
+        let cases = [
+            // header, value, version, forwards authorization, outcome
+            ("upgrade", "websocket",              Version::HTTP_11, false, Err(Upgrade)),
+            ("upgrade", "WebSocket, h2c",         Version::HTTP_11, false, Err(Upgrade)),
+            ("upgrade", "x",                      Version::HTTP_11, false, Err(Upgrade)),
+            ("upgrade", "TLS/1.2",                Version::HTTP_11, false, Err(Upgrade)),
+            ("upgrade", "h2c",                    Version::HTTP_11, false, Ok(())),
+            ("upgrade", "H2C ,",                  Version::HTTP_11, false, Ok(())),
+            // HTTP/1.0 knows no upgrade, and is to ignore it.
+            ("upgrade", "websocket",              Version::HTTP_10, false, Ok(())),
+            ("authorization", "NTLM TlRMTVNTUAAB", Version::HTTP_11, true,  Err(ConnectionCredential)),
+            ("authorization", "Negotiate YII=",   Version::HTTP_2,  true,  Err(ConnectionCredential)),
+            ("authorization", "nEGOTIATE\tYII=",  Version::HTTP_11, true,  Err(ConnectionCredential)),
+            ("authorization", "ntlm",             Version::HTTP_11, true,  Err(ConnectionCredential)),
+            ("authorization", "Negotiate YII=",   Version::HTTP_11, false, Ok(())),
+            ("authorization", "Basic QTpi",       Version::HTTP_11, true,  Ok(())),
+            ("authorization", "Bearer NTLM",      Version::HTTP_11, true,  Ok(())),
+            ("authorization", "",                 Version::HTTP_11, true,  Ok(())),
+        ];
+        for (name, value, version, forwards, outcome) in cases {
+            let mut headers = HeaderMap::new();
+            headers.append(header::AUTHORIZATION, "Basic QTpi".parse().unwrap());
+            headers.append(name, value.parse().unwrap());
+            assert_eq!(check(version, &headers, forwards), outcome, "{name}: {value} over {version:?}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The admin listener: is it alive, is it ready and why not, metrics, version.
+//!
+//! The one rule: it listens on loopback unless told otherwise, changes nothing, and tells nothing of any person.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use http::{Response, StatusCode, Version, header};
+use pingora_core::apps::http_app::ServeHttp;
+use pingora_core::protocols::http::ServerSession;
+use serde_json::{Value, json};
+
+use super::fixed::FixedFiles;
+use crate::authn::Authenticator;
+use crate::gateway::edge::tls::{HeldFile, Tls};
+use crate::gateway::edge::traffic::Traffic;
+use crate::gateway::upstream::{Upstream, Upstreams};
+use crate::observe::Recorder;
+use crate::reload::FileState;
+use fedgate_base::moment::Moment;
+use fedgate_core::escape;
+use fedgate_core::policy::PolicySet;
+
+/// What the admin listener looks at.
+pub(crate) struct Admin {
+    pub(crate) recorder: Recorder,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) policy: Arc<ArcSwap<PolicySet>>,
+    pub(crate) file: Arc<FileState>,
+    pub(crate) upstreams: Arc<Upstreams>,
+    pub(crate) traffic: Arc<Traffic>,
+    /// None where nothing listens with TLS.
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) fixed: Arc<FixedFiles>,
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let head = session.req_header();
+        // HTTP/1.0 tells the end of an answer by that of the connection, unless it asked otherwise.
+        if head.version == Version::HTTP_10 {
+            session.set_keepalive(None);
+        }
+        let head = session.req_header();
+        if !matches!(head.method.as_str(), "GET" | "HEAD") {
+            return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"GET alone\n".to_vec());
+        }
+        match head.uri.path() {
+            "/livez" => answer(StatusCode::OK, "text/plain", b"ok\n".to_vec()),
+            "/readyz" => self.ready(),
+            "/metrics" => answer(StatusCode::OK, "text/plain; version=0.0.4", self.metrics().await),
+            "/version" => {
+                let version = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") });
+                answer(StatusCode::OK, "application/json", version.to_string().into_bytes())
+            }
+            _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/livez /readyz /metrics /version\n".to_vec()),
+        }
+    }
+}
+
+impl Admin {
+    /// Ready to be sent requests: the accounts are confirmed or an outage lease still holds, what must be recorded can be,
+    /// no service has just refused its clock, and it is not stopping.
+    ///
+    /// A policy file that cannot be used is told and does not count: the last good policy is in force. Nor do files of
+    /// certificates. Nor does an
+    /// upstream without a server that is well: another gateway would find the same, and this one can still refuse.
+    fn ready(&self) -> Response<Vec<u8>> {
+        let draining = self.traffic.is_stopping();
+        let lease = self.authenticator.lease_is_valid(Moment::now());
+        let clocks = self.upstreams.clocks().fault();
+        let is_recorded = !self.recorder.refuses();
+        let ready = self.authenticator.is_ready(Moment::now()) && !draining && is_recorded && clocks.is_none();
+        let well = |upstream: &Upstream| upstream.servers.well().map(|(_, addresses)| addresses).sum::<usize>();
+        let upstreams: serde_json::Map<_, _> =
+            self.upstreams.all().map(|upstream| (upstream.name().to_owned(), json!(well(upstream)))).collect();
+        let detail = json!({
+            "ready": ready,
+            "draining": draining,
+            "accounts": { "lease_valid": lease, "fault": self.authenticator.fault() },
+            "policy": { "fingerprint": self.policy.load().fingerprint(), "fault": self.file.fault() },
+            "records": {
+                "durable": self.recorder.is_durable(), "fault": self.recorder.fault(), "scarce": self.recorder.is_scarce(),
+            },
+            "clocks": { "fault": clocks },
+            "certificates": {
+                "faults": self.certificate_faults(), "warnings": self.certificate_warnings(), "files": self.certificate_files(),
+            },
+            "upstreams": upstreams,
+        });
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        answer(status, "application/json", escape::json(&detail.to_string()).into_owned().into_bytes())
+    }
+
+    /// What is wrong with the files of certificates. Not a reason to be sent no requests: what was good last is in force.
+    fn certificate_faults(&self) -> Vec<String> {
+        let followed = self.tls.as_ref().map(|tls| tls.faults()).unwrap_or_default();
+        followed.into_iter().chain(self.fixed.faults()).collect()
+    }
+
+    /// What soon will be wrong with them.
+    fn certificate_warnings(&self) -> Vec<String> {
+        let followed = self.tls.as_ref().map(|tls| tls.ahead()).unwrap_or_default();
+        followed.into_iter().chain(self.fixed.ahead()).collect()
+    }
+
+    /// Which files are in force until when.
+    fn certificate_files(&self) -> Vec<Value> {
+        let told = self.held_files().into_iter().map(|file| file.told());
+        told.map(|file| json!({ "key": file.key, "path": file.path, "valid_to": file.valid_to })).collect()
+    }
+
+    fn held_files(&self) -> Vec<HeldFile> {
+        let followed = self.tls.as_ref().map(|tls| tls.held()).unwrap_or_default();
+        followed.into_iter().chain(self.fixed.files().iter().cloned()).collect()
+    }
+
+    async fn metrics(&self) -> Vec<u8> {
+        let caches = self.authenticator.figures().await;
+        let metrics = self.recorder.metrics();
+        let samples = [
+            ("fedgate_requests_in_flight", self.traffic.in_flight() as u64),
+            ("fedgate_lease_valid", self.authenticator.lease_is_valid(Moment::now()).into()),
+            ("fedgate_account_epoch", *self.authenticator.epoch().borrow()),
+            ("fedgate_policy_faults_total", self.file.faults()),
+            ("fedgate_policy_faulty", self.file.fault().is_some().into()),
+            ("fedgate_policy_unkept", self.file.is_unkept().into()),
+            ("fedgate_certificate_faults", self.certificate_faults().len() as u64),
+            ("fedgate_records_failing", self.recorder.fault().is_some().into()),
+            ("fedgate_records_scarce", self.recorder.is_scarce().into()),
+            ("fedgate_cache_principals", caches.principals),
+            ("fedgate_cache_hits_total", caches.hits),
+            ("fedgate_cache_misses_total", caches.misses),
+            ("fedgate_cache_invalidated_total", caches.invalidated),
+            ("fedgate_cache_evicted_total", caches.evicted),
+            ("fedgate_cache_mean_age_seconds", caches.mean_age_seconds),
+            ("fedgate_cache_proofs", caches.proofs),
+            ("fedgate_cache_proof_hits_total", caches.proof_hits),
+            ("fedgate_cache_proofs_evicted_total", caches.proofs_evicted),
+            ("fedgate_cache_proofs_mean_age_seconds", caches.proofs_mean_age_seconds),
+            ("fedgate_cache_recompiled_total", caches.recompiled),
+            ("fedgate_passwords_hashed_total", caches.hashed),
+        ];
+        metrics.scrape(|metrics| {
+            samples.into_iter().for_each(|(name, value)| metrics.sample(name, value));
+            for upstream in self.upstreams.all() {
+                let well = upstream.servers.well();
+                well.for_each(|(server, well)| metrics.upstream_well(upstream.name(), server, well));
+            }
+            metrics.no_certificates();
+            for file in self.held_files() {
+                let path = file.path.display().to_string();
+                for one in &file.certificates {
+                    metrics.certificate(&file.key, &path, &one.subject, one.validity.to);
+                }
+            }
+            metrics.policy_in_force(self.policy.load().fingerprint());
+        })
+    }
+}
+
+fn answer(status: StatusCode, content_type: &str, body: Vec<u8>) -> Response<Vec<u8>> {
+    let response = Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, content_type)
+        .header(header::CONTENT_LENGTH, body.len())
+        .header(header::CACHE_CONTROL, "no-store");
+    response.body(body).unwrap_or_default()
+}

@@ -1,0 +1,253 @@
+//! Listening sockets that outlive the process: opened, inherited from a predecessor or from systemd, and handed on.
+//!
+//! The one rule: a socket that is handed over is never closed in between, so no connection is refused. A predecessor
+//! serves until its successor has said that it listens; a successor that fails leaves it serving. So a successor accepts
+//! nothing before whatever can fail has succeeded.
+//!
+//! The successor is started with one end of a socket pair as its standard input. The listening sockets come through it
+//! (`SCM_RIGHTS`, unix(7)), and the word that it is ready goes back. systemd's way is the one of `sd_listen_fds(3)`.
+
+use std::ffi::OsString;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Child;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::pid_file::StartOrigin;
+use fedgate_base::parent;
+
+/// Says to a successor what it is.
+const SUCCESSOR: &str = "FEDGATE_SUCCESSOR";
+/// What a successor says once it listens.
+const READY: &[u8] = b"ready\n";
+/// How long it may take until then.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most sockets that are handed over.
+const MOST_SOCKETS: usize = 64;
+/// Connections that wait to be accepted, at most; the system may have a lower limit of its own.
+const BACKLOG: i32 = 4096;
+
+/// What a process is given when it starts.
+pub(crate) struct Inherited {
+    listeners: Vec<(SocketAddr, TcpListener)>,
+    predecessor: Option<UnixStream>,
+}
+
+impl Inherited {
+    /// Takes what a predecessor or systemd hands over; nothing, usually.
+    ///
+    /// # Errors
+    /// What was announced does not come.
+    pub(crate) fn take() -> io::Result<Self> {
+        let mut found = vec![];
+        let mut activated = listenfd::ListenFd::from_env();
+        for index in 0..activated.len() {
+            found.extend(activated.take_tcp_listener(index)?);
+        }
+        let mut predecessor = None;
+        if std::env::var_os(SUCCESSOR).is_some() {
+            let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+            found.extend(receive(&stream)?.into_iter().map(TcpListener::from));
+            predecessor = Some(stream);
+        }
+        let addressed = |listener: TcpListener| Ok((listener.local_addr()?, listener));
+        Ok(Self { listeners: found.into_iter().map(addressed).collect::<io::Result<_>>()?, predecessor })
+    }
+
+    /// Whether a predecessor hands over; systemd's sockets come from none.
+    pub(crate) fn origin(&self) -> StartOrigin {
+        match self.predecessor {
+            Some(_) => StartOrigin::Successor,
+            None => StartOrigin::First,
+        }
+    }
+
+    /// The socket that listens on an address: an inherited one, or a new one.
+    ///
+    /// # Errors
+    /// The address is taken, or is not this machine's.
+    pub(crate) fn open(&mut self, address: SocketAddr) -> io::Result<TcpListener> {
+        match self.listeners.iter().position(|(known, _)| *known == address) {
+            Some(index) => Ok(self.listeners.swap_remove(index).1),
+            None => listen(address),
+        }
+    }
+
+    /// Tells the predecessor that this process listens; what was inherited and not opened is closed.
+    pub(crate) fn ready(mut self) {
+        for (address, _) in self.listeners.drain(..) {
+            tracing::warn!(
+                "a socket on {address} was handed over, which the configuration does not name; it is closed"
+            );
+        }
+        if let Some(mut predecessor) = self.predecessor
+            && let Err(error) = predecessor.write_all(READY)
+        {
+            tracing::warn!(%error, "the predecessor went away before it heard that this process is ready");
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = bind(address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// A socket that has an address and does not listen, so that it keeps nobody from listening there, nor takes a connection.
+///
+/// # Errors
+/// Somebody listens there, or it is not this machine's, or not for this user.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Connections of the process before that linger do not keep the address taken (socket(7)).
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    Ok(socket)
+}
+
+fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
+    stream.set_read_timeout(Some(READY_TIMEOUT))?;
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut slices = [IoSliceMut::new(&mut byte)];
+    let received = rustix::net::recvmsg(stream, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the predecessor handed over no sockets"));
+    }
+    let mut sockets = vec![];
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            sockets.extend(rights);
+        }
+    }
+    Ok(sockets)
+}
+
+fn send(stream: &UnixStream, listeners: &[TcpListener]) -> io::Result<()> {
+    let sockets: Vec<_> = listeners.iter().take(MOST_SOCKETS).map(AsFd::as_fd).collect();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&sockets));
+    rustix::net::sendmsg(stream, &[IoSlice::new(b"s")], &mut ancillary, SendFlags::empty())?;
+    Ok(())
+}
+
+/// A process that is to take over.
+pub(crate) struct Successor {
+    child: Child,
+    answered: JoinHandle<io::Result<bool>>,
+}
+
+impl Successor {
+    /// Starts the program again, as it is on disk now, with the same arguments and these sockets.
+    ///
+    /// # Errors
+    /// It does not start, or would be nobody's: who has started this process would take its end for that of the gateway.
+    pub(crate) fn start(listeners: Arc<Vec<TcpListener>>) -> io::Result<Self> {
+        if parent::is_followed() {
+            return Err(io::Error::other(
+                "this gateway is a part of another program (`fedgate demo`), which ends with it; stop that one and start it again",
+            ));
+        }
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut words = std::env::args_os();
+        let program: OsString =
+            words.next().ok_or_else(|| io::Error::other("this program does not know its own name"))?;
+        let mut command = tokio::process::Command::new(&program);
+        command.args(words).env(SUCCESSOR, "1").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+        let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+        // The command holds its end of the pair, too: only without it does a child that ended show.
+        drop(command);
+        let answered = tokio::task::spawn_blocking(move || {
+            send(&ours, &listeners)?;
+            ours.set_read_timeout(Some(READY_TIMEOUT))?;
+            let mut answer = [0; READY.len()];
+            (&ours).read_exact(&mut answer)?;
+            Ok(answer == READY)
+        });
+        Ok(Self { child, answered })
+    }
+
+    /// Waits until it listens; returns its process id. May be left and waited for again.
+    ///
+    /// # Errors
+    /// It ended before it listened, or did not in time; then it is gone, and everything is as it was.
+    pub(crate) async fn listens(&mut self) -> io::Result<u32> {
+        let answer = (&mut self.answered).await.map_err(io::Error::other)?;
+        match (answer, self.child.id()) {
+            (Ok(true), Some(pid)) => Ok(pid),
+            (answer, _) => {
+                // One that did not answer in time must not take over later, behind everybody's back.
+                let _ = self.child.start_kill();
+                let status = self.child.wait().await?;
+                let why = answer.err().map_or_else(String::new, |error| format!("{error}; "));
+                Err(io::Error::other(format!("{why}{status}; its own words stand above")))
+            }
+        }
+    }
+
+    /// Lets it live on its own, and longer than this process.
+    pub(crate) fn release(mut self) {
+        tokio::spawn(async move { self.child.wait().await });
+    }
+
+    /// Ends it within a time. It is asked first: should it have begun to serve, it finishes what is in flight.
+    pub(crate) async fn end(mut self, within: Duration) {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        if let Some(pid) = pid
+            && let Err(error) = kill_process(pid, Signal::TERM)
+        {
+            tracing::warn!(%error, "the successor could not be told to stop");
+        }
+        if timeout(within, self.child.wait()).await.is_err() {
+            let _ = self.child.kill().await;
+        }
+    }
+}
+
+/// Tells systemd, if it has started this process (`sd_notify(3)`).
+pub(crate) fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd was not told of this process's state");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_pass_through_a_pair_and_still_listen() {
+        let listeners = [(); 3].map(|()| listen("127.0.0.1:0".parse().unwrap()).unwrap());
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        send(&ours, &listeners).unwrap();
+        let received: Vec<_> = receive(&theirs).unwrap().into_iter().map(TcpListener::from).collect();
+        for (sent, received) in listeners.iter().zip(&received) {
+            let address = sent.local_addr().unwrap();
+            assert_eq!(received.local_addr().unwrap(), address);
+            let _client = std::net::TcpStream::connect(address).unwrap();
+            received.accept().unwrap();
+        }
+        assert_eq!(received.len(), 3);
+        drop(ours);
+        assert!(receive(&theirs).is_err(), "a predecessor that went away");
+    }
+}

@@ -1,0 +1,223 @@
+//! Everything that serving needs, loaded and looked at: what can be used, and all that cannot.
+//!
+//! The one rule: `check` and `serve` look with the same code. What serving stops at is told here with everything else that it
+//! would stop at next. Nothing is disturbed that serves: an address that was tried is left at once.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::Access;
+
+use super::fixed::FixedFiles;
+use super::listeners::Listeners;
+use super::pid_file::{self, PidFileError};
+use crate::accounts::Accounts;
+use crate::gateway::edge::tls::{self, CertificateFile, Finding, Tls};
+use crate::gateway::upstream::Upstreams;
+use crate::gateway::{Running, ServeError, examine_policy};
+use crate::routes::Routes;
+use fedgate_base::config::Config;
+use fedgate_core::assertion::Minter;
+use fedgate_core::policy::PolicySet;
+
+/// How long an admin listener may take to answer, and how much of its answer is read.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
+const MOST_ANSWER: u64 = 4096;
+
+/// What a configuration leads to.
+pub struct Inspection {
+    pub(crate) config: Config,
+    pub(crate) policy: Option<PolicySet>,
+    pub(crate) routes: Arc<Routes>,
+    /// None where nothing listens with TLS.
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) minter: Option<Minter>,
+    pub(crate) upstreams: Option<Arc<Upstreams>>,
+    pub(crate) accounts: Option<Accounts>,
+    pub(crate) fixed: Option<Arc<FixedFiles>>,
+    faults: Vec<ServeError>,
+}
+
+/// An address that the configuration would listen on, and that is taken or cannot be had.
+pub struct ListenFault {
+    /// Why.
+    pub error: ServeError,
+    /// Whether a gateway has it that runs with this configuration.
+    pub is_held_by_gateway: bool,
+}
+
+impl Inspection {
+    /// Loads policy, routes, certificates and keys, looks up the upstreams' servers, and opens the accounts. Of a section that
+    /// is not sound, nothing is loaded.
+    pub async fn new(config: Config, is_sound: impl Fn(&str) -> bool) -> Self {
+        let mut faults = crate::gateway::check_places(&config);
+        let policy =
+            is_sound("policy").then(|| examine_policy(&config)).and_then(|policy| all_noted(policy, &mut faults));
+        let (routes, of_routes) = Routes::examine(&config);
+        // Those that are at fault by themselves are left out; of the others all is looked at.
+        if is_sound("upstream") {
+            faults.extend(of_routes.into_iter().map(ServeError::from));
+        }
+        let has_tls = !config.gateway.listen.is_empty() && is_sound("tls");
+        let tls = has_tls.then(|| Tls::load(&config.tls)).and_then(|tls| all_noted(tls, &mut faults));
+        let minter = is_sound("assertion").then(|| Minter::from_config(&config.assertion));
+        let minter = minter.and_then(|minter| noted(minter, &mut faults));
+        let upstreams = match is_sound("upstream") {
+            true => {
+                all_noted(Upstreams::open(&config.upstreams, &config.gateway.hosts).await, &mut faults).map(Arc::new)
+            }
+            false => None,
+        };
+        let accounts = match is_sound("store") {
+            true => {
+                let opened = Accounts::open(&config.store).await;
+                let opened = opened.map_err(|error| ServeError::Accounts(error.located(&config.file, &config.store)));
+                noted(opened, &mut faults)
+            }
+            false => None,
+        };
+        let fixed = upstreams.as_ref().map(|upstreams| Arc::new(FixedFiles::new(&config, upstreams)));
+        Self { config, policy, routes: Arc::new(routes), tls, minter, upstreams, accounts, fixed, faults }
+    }
+
+    /// All that serving would stop at, apart from where it listens and writes.
+    pub fn take_faults(&mut self) -> Vec<ServeError> {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// The policy, where it can be used.
+    pub fn policy(&self) -> Option<&PolicySet> {
+        self.policy.as_ref()
+    }
+
+    /// The routes that can be used.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// The accounts, where they can be asked.
+    pub fn accounts(&self) -> Option<&Accounts> {
+        self.accounts.as_ref()
+    }
+
+    /// What each file of certificates holds.
+    pub fn certificate_files(&self) -> Vec<CertificateFile> {
+        let followed = self.tls.as_ref().map(|tls| tls.held()).unwrap_or_default();
+        let fixed = self.fixed.as_ref().map(|fixed| fixed.files()).unwrap_or_default();
+        followed.iter().chain(fixed).map(|file| file.told()).collect()
+    }
+
+    /// What is odd about them.
+    pub fn certificate_findings(&self) -> Vec<Finding> {
+        let now = tls::now();
+        let followed = self.tls.as_ref().map(|tls| tls.findings(now)).unwrap_or_default();
+        let fixed = self.fixed.as_ref().map(|fixed| fixed.findings(now)).unwrap_or_default();
+        followed.into_iter().chain(fixed).collect()
+    }
+
+    /// For each upstream its name, and each of its servers with the number of addresses that it has.
+    pub fn upstreams(&self) -> impl Iterator<Item = (&str, Vec<(&str, usize)>)> {
+        let all = self.upstreams.iter().flat_map(|upstreams| upstreams.all());
+        all.map(|upstream| (upstream.name(), upstream.servers.well().collect()))
+    }
+
+    /// The servers that cannot be connected to now, one line each. A gateway starts without them.
+    pub async fn unreachable(&self) -> Vec<String> {
+        tls::install_provider();
+        match &self.upstreams {
+            Some(upstreams) => upstreams.unreachable().await,
+            None => vec![],
+        }
+    }
+
+    /// The gateway that runs with the process id file of this configuration.
+    pub fn running(&self) -> Option<Running> {
+        self.config.gateway.pid_file.as_deref().and_then(|path| Running::find(path).ok()?)
+    }
+
+    /// Whether a gateway listens on none of the addresses of this configuration: then it is another, or its addresses have changed.
+    pub fn is_elsewhere(&self, running: &Running) -> bool {
+        let gateway = &self.config.gateway;
+        let mut addresses =
+            gateway.listen.iter().chain(&gateway.listen_plain).chain(&gateway.redirect).chain(&gateway.admin);
+        !addresses.any(|address| running.listens_on(address.port()))
+    }
+
+    /// The addresses that could not be listened on.
+    pub fn listen_faults(&self) -> Vec<ListenFault> {
+        let faults = Listeners::try_out(&self.config.gateway);
+        let is_taken = |source: &std::io::Error| source.kind() == std::io::ErrorKind::AddrInUse;
+        let running = self.running();
+        // Without a file that names it, it is known by how it answers.
+        let answers = running.is_none()
+            && faults.iter().any(|(.., source)| is_taken(source))
+            && self.config.gateway.admin.iter().any(|address| is_gateway(*address));
+        let faults = faults.into_iter().map(|(address, key, source)| {
+            let holds = running.as_ref().map_or(answers, |running| running.listens_on(address.port()));
+            let is_held_by_gateway = is_taken(&source) && holds;
+            ListenFault { error: ServeError::Listen { address, key, source }, is_held_by_gateway }
+        });
+        faults.collect()
+    }
+
+    /// What a gateway writes when it serves and could not, each with whether it would stop at that.
+    pub fn write_faults(&self) -> Vec<(String, bool)> {
+        let mut faults = vec![];
+        if let Some(path) = self.config.gateway.pid_file.as_deref().filter(|path| has_directory(path)) {
+            // One that a gateway holds is what an upgrade takes over.
+            let held = match pid_file::is_free(path) {
+                Ok(()) | Err(PidFileError::Held(_)) => Ok(()),
+                Err(PidFileError::System(error)) => Err(error),
+            };
+            if let Err(error) = held.and_then(|()| Running::may_be_followed(path)) {
+                let error = PidFileError::System(error);
+                faults.push((ServeError::of_pid_file(Some(path), error).to_string(), true));
+            }
+        }
+        if let Some(directory) = &self.config.policy.history
+            && !may_write(directory)
+        {
+            let text = format!(
+                "{}: this user may not write there, and policies are not kept for replay (`policy.history`)",
+                directory.display()
+            );
+            faults.push((text, false));
+        }
+        faults
+    }
+}
+
+fn noted<T, E: Into<ServeError>>(found: Result<T, E>, faults: &mut Vec<ServeError>) -> Option<T> {
+    found.map_err(|fault| faults.push(fault.into())).ok()
+}
+
+fn all_noted<T, E: Into<ServeError>>(found: Result<T, Vec<E>>, faults: &mut Vec<ServeError>) -> Option<T> {
+    found.map_err(|all| faults.extend(all.into_iter().map(Into::into))).ok()
+}
+
+/// Whether the admin listener of a gateway answers at an address.
+fn is_gateway(address: SocketAddr) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect_timeout(&address, ADMIN_PATIENCE)?;
+        stream.set_read_timeout(Some(ADMIN_PATIENCE))?;
+        stream.write_all(b"GET /version HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(MOST_ANSWER).read_to_string(&mut answer).map(|_| answer)
+    };
+    let name = concat!("\"name\":\"", env!("CARGO_PKG_NAME"), "\"");
+    ask().is_ok_and(|answer: String| answer.contains(name))
+}
+
+fn has_directory(path: &Path) -> bool {
+    crate::gateway::directory_of(path).is_dir()
+}
+
+/// Whether this user may write in a directory, or make it.
+fn may_write(directory: &Path) -> bool {
+    let nearest = directory.ancestors().find(|path| path.exists());
+    let nearest = nearest.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    nearest.is_dir() && rustix::fs::access(nearest, Access::WRITE_OK | Access::EXEC_OK).is_ok()
+}

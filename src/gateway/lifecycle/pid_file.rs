@@ -1,0 +1,382 @@
+//! The file that names the process that serves: how an operator's command finds it, and learns what became of a hand-over.
+//!
+//! The one rule: who has locked the file (flock(2)) is the process that it names, as long as it lives; a number alone may be
+//! anybody's. Each writing makes a new file, or where the disk is full gives the one before a new time: a newer one that
+//! names the same process as before tells that a hand-over failed. A gateway takes the place of a file that is locked only
+//! where the one that holds it has handed over to it. For a file that was deleted, its name counts ([`super::pid_name`]).
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use thiserror::Error;
+
+use super::pid_name::{self, HeldName, NameClaim};
+use fedgate_core::escape;
+
+/// The file of this process, removed by it, unless a successor has written its own.
+pub(crate) struct PidFile {
+    place: Option<(PathBuf, File)>,
+    /// None while the one that has handed over holds it yet.
+    name: Option<HeldName>,
+    /// Whether it could not be written again, which was told.
+    is_failing: bool,
+}
+
+impl PidFile {
+    /// Writes it, whole and locked, or not at all.
+    ///
+    /// # Errors
+    /// It cannot be written, or another gateway holds it ([`PidFileError::Held`]).
+    pub(crate) fn write(path: Option<&Path>, origin: StartOrigin) -> Result<Self, PidFileError> {
+        let Some(path) = path else { return Ok(Self { place: None, name: None, is_failing: false }) };
+        let name = match (HeldName::claim(path), origin) {
+            (NameClaim::Held(name), _) => Some(name),
+            (NameClaim::Taken(pid), StartOrigin::First) => return Err(PidFileError::Held(pid.to_string())),
+            (NameClaim::Taken(_), StartOrigin::Successor) | (NameClaim::Unknown, _) => None,
+        };
+        let file = match origin {
+            StartOrigin::Successor => write(path)?,
+            StartOrigin::First => claim(path, &beside(path))?,
+        };
+        Ok(Self { place: Some((path.to_owned(), file)), name, is_failing: false })
+    }
+
+    /// Writes it again where it was deleted, and holds its name.
+    pub(crate) fn restore(&mut self) {
+        if let Some((path, _)) = &self.place
+            && !self.name.as_ref().is_some_and(|name| name.is_of(path))
+            && let NameClaim::Held(name) = HeldName::claim(path)
+        {
+            self.name = Some(name);
+        }
+        let is_gone = |path: &Path| path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if self.place.as_ref().is_some_and(|(path, _)| is_gone(path)) {
+            self.renew();
+        }
+    }
+
+    /// Leaves it to a successor.
+    pub(super) fn leave(&mut self) {
+        self.name = None;
+    }
+
+    /// Writes it again whoever has written one: a successor that failed may have.
+    pub(crate) fn renew(&mut self) {
+        let Some((path, file)) = &mut self.place else { return };
+        // The file before is open until the new one is there, so that no two have the same number.
+        match write(path) {
+            Ok(new) => (*file, self.is_failing) = (new, false),
+            Err(error) => {
+                // A full disk takes no file, but takes a time: who waits for the hand-over is told by that.
+                let is_touched = file.set_modified(SystemTime::now());
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    let touched = is_touched.err().map_or_else(String::new, |error| format!("; nor its time: {error}"));
+                    tracing::error!("{}: the process id cannot be written: {error}{touched}", path.display());
+                }
+            }
+        }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let Some((path, _)) = &self.place else { return };
+        if std::fs::read_to_string(path).is_ok_and(|text| text.trim() == std::process::id().to_string()) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Whom a gateway comes after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartOrigin {
+    /// One that hands over to it, and holds the file.
+    Successor,
+    /// None that runs.
+    First,
+}
+
+/// Why a gateway has no file.
+#[derive(Debug, Error)]
+pub(crate) enum PidFileError {
+    /// Another gateway runs, and holds it; its process id, as far as the file tells.
+    #[error("the gateway of process {0} runs and holds this file")]
+    Held(String),
+    /// It cannot be written.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// Writes the file in the place of whatever is there.
+fn write(path: &Path) -> io::Result<File> {
+    let beside = beside(path);
+    write_by(&beside, || std::fs::rename(&beside, path))
+}
+
+/// Writes the file where nobody holds it. Of several that try at once, one succeeds.
+fn claim(path: &Path, beside: &Path) -> Result<File, PidFileError> {
+    loop {
+        // The lock of the one before is held until the new file is in its place, so that another finds one of them locked.
+        let before = match free(path)? {
+            FormerFile::Nothing => None,
+            FormerFile::Left(file) => Some(file),
+            FormerFile::Replaced => continue,
+        };
+        let placed = match before {
+            Some(_) => write_by(beside, || std::fs::rename(beside, path)),
+            // A link takes no other's place, as a rename does.
+            None => write_by(beside, || std::fs::hard_link(beside, path).and_then(|()| std::fs::remove_file(beside))),
+        };
+        match placed {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            placed => return Ok(placed?),
+        }
+    }
+}
+
+/// What stands in the place of a file, locked by nobody else.
+enum FormerFile {
+    Nothing,
+    /// What a gateway has left that ended, or something else; locked now.
+    Left(File),
+    /// Another took the place of what was opened.
+    Replaced,
+}
+
+/// Sees that no gateway holds a file.
+fn free(path: &Path) -> Result<FormerFile, PidFileError> {
+    // A pipe of that name is not waited for.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(FormerFile::Nothing),
+        Err(error) => return Err(error.into()),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let _ = Read::by_ref(&mut file).take(32).read_to_string(&mut text);
+            return Err(PidFileError::Held(escape::shown(text.trim()).into_owned()));
+        }
+        Err(error) => return Err(io::Error::from(error).into()),
+    }
+    let is_same = path.metadata().is_ok_and(|now| file.metadata().is_ok_and(|then| now.ino() == then.ino()));
+    Ok(if is_same { FormerFile::Left(file) } else { FormerFile::Replaced })
+}
+
+/// Sees that no other gateway holds the file, before anything else is begun.
+///
+/// # Errors
+/// See [`PidFileError`].
+pub(crate) fn is_free(path: &Path) -> Result<(), PidFileError> {
+    free(path)?;
+    pid_name::holder(path).map_or(Ok(()), |pid| Err(PidFileError::Held(pid.to_string())))
+}
+
+fn write_by(beside: &Path, place: impl FnOnce() -> io::Result<()>) -> io::Result<File> {
+    let mut file = File::create(beside)?;
+    let written = flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(io::Error::from)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .and_then(|()| place());
+    if written.is_err() {
+        let _ = std::fs::remove_file(beside);
+    }
+    written.map(|()| file)
+}
+
+/// The name under which a process writes its file, before it is moved to its place.
+fn beside(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    beside.into()
+}
+
+/// One writing of a file: its number (inode(7)) and its time.
+#[derive(Debug, PartialEq, Eq)]
+struct Writing(u64, Option<SystemTime>);
+
+impl Writing {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self(metadata.ino(), metadata.modified().ok()))
+    }
+}
+
+/// A gateway that serves, found by the file that names it.
+pub struct Running {
+    pid: Pid,
+    process: OwnedFd,
+    writing: Writing,
+}
+
+impl Running {
+    /// The process that a file names, if it is the one that has locked the file; the number alone may be anybody's by now.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the system cannot tell.
+    pub fn find(pid_file: &Path) -> io::Result<Option<Self>> {
+        let mut file = File::open(pid_file)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let process = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(process) => process,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // INVARIANT: who holds the lock has written the number before it was read, and lives still, so that what was opened
+        // in between is it.
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(None),
+            Err(Errno::WOULDBLOCK) => Ok(Some(Self { pid, process, writing: Writing::of(&file)? })),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a successor could write the file, as far as this user can tell.
+    ///
+    /// # Errors
+    /// It could not.
+    pub fn may_be_followed(pid_file: &Path) -> io::Result<()> {
+        let beside = beside(pid_file);
+        let mut file = File::create(&beside)?;
+        // On a full disk, a file can be made and takes nothing.
+        let written = writeln!(file, "{}", std::process::id()).and_then(|()| file.sync_all());
+        std::fs::remove_file(beside).and(written)
+    }
+
+    /// Whether this is the same process, which has written its file anew: its successor failed.
+    pub fn has_failed_since(&self, before: &Self) -> bool {
+        self.pid == before.pid && self.writing != before.writing
+    }
+
+    /// Whether it listens on a port, as far as this user may see: whose socket it is, others do not see, so that of another
+    /// user's process any listening socket of that port may be its.
+    pub fn listens_on(&self, port: u16) -> bool {
+        let sockets = listening_sockets(port);
+        let Ok(open) = std::fs::read_dir(format!("/proc/{}/fd", self.pid())) else { return !sockets.is_empty() };
+        let links = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        links.into_iter().any(|link| link.to_str().is_some_and(|link| sockets.iter().any(|socket| socket == link)))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Tells it to hand over to a successor.
+    ///
+    /// # Errors
+    /// It has ended, or is another user's.
+    pub fn hand_over(&self) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.process, Signal::USR2)?)
+    }
+
+    /// Whether it ends within a time, which is waited for, blocking.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn ends_within(&self, time: Duration) -> io::Result<bool> {
+        let time = Timespec::try_from(time).map_err(io::Error::other)?;
+        Ok(poll(&mut [PollFd::new(&self.process, PollFlags::IN)], Some(&time))? > 0)
+    }
+}
+
+/// The sockets that listen on a port, as `/proc/PID/fd` names them (proc(5), `/proc/net/tcp`).
+fn listening_sockets(port: u16) -> Vec<String> {
+    const LISTENS: &str = "0A";
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
+    let lines = tables.iter().flat_map(|table| table.lines());
+    let sockets = lines.filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, state, inode) = (words.next()?, words.nth(1)?, words.nth(5)?);
+        let (_, local_port) = local.rsplit_once(':')?;
+        let is_it = state == LISTENS && u16::from_str_radix(local_port, 16) == Ok(port);
+        is_it.then(|| format!("socket:[{inode}]"))
+    });
+    sockets.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_does_not_hold_the_file_is_nobody() {
+        let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
+        assert!(Running::find(&path).is_err(), "no file");
+        // One that lives, none that can, none at all.
+        for text in [format!("{}\n", std::process::id()), format!("{}\n", i32::MAX), "0\n".into(), "x".into()] {
+            std::fs::write(&path, &text).unwrap();
+            assert!(Running::find(&path).unwrap().is_none(), "{text}");
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_a_gateway_holds_is_taken_by_its_successor_alone() {
+        let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
+        // What one has left that ended, and what is none.
+        for left in ["4194304\n", "", "x"] {
+            std::fs::write(&path, left).unwrap();
+            drop(PidFile::write(Some(&path), StartOrigin::First).unwrap());
+        }
+        let mut first = PidFile::write(Some(&path), StartOrigin::First).unwrap();
+        let held = |found: Result<(), PidFileError>| matches!(found, Err(PidFileError::Held(pid)) if pid == std::process::id().to_string());
+        assert!(held(PidFile::write(Some(&path), StartOrigin::First).map(drop)) && held(is_free(&path)));
+        // Nor is one that was deleted anybody else's, until it is written again.
+        std::fs::remove_file(&path).unwrap();
+        assert!(held(PidFile::write(Some(&path), StartOrigin::First).map(drop)) && held(is_free(&path)));
+        assert!(!path.exists());
+        let mut successor = PidFile::write(Some(&path), StartOrigin::Successor).unwrap();
+        first.leave();
+        successor.restore();
+        assert!(successor.name.is_some(), "it holds the name as soon as it may");
+        drop(first);
+        assert!(!path.exists(), "one process writes for both here, so the first removes it");
+        drop(successor);
+        // Of many at once one has it, and no other file is left.
+        std::fs::write(&path, "4194304\n").unwrap();
+        let taken: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|at| path.with_extension(at.to_string()))
+                .map(|beside| {
+                    scope.spawn({
+                        let path = &path;
+                        move || claim(path, &beside).ok()
+                    })
+                })
+                .collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(taken.len(), 1);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_process_id_is_removed_by_its_own_process_alone() {
+        let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
+        drop(PidFile::write(Some(&path), StartOrigin::First).unwrap());
+        assert!(!path.exists());
+        let file = PidFile::write(Some(&path), StartOrigin::First).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        assert_eq!(
+            Running::find(&path).unwrap().map(|running| running.pid().cast_unsigned()),
+            Some(std::process::id())
+        );
+        std::fs::write(&path, "1\n").unwrap();
+        drop(file);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n", "the successor's");
+        std::fs::remove_file(path).unwrap();
+    }
+}

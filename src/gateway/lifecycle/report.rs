@@ -1,0 +1,101 @@
+//! This instance's report of itself: once a second, and at once when it has applied a new account epoch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
+
+use crate::accounts::{REPORT_EVERY, Report};
+use crate::authn::Authenticator;
+use crate::reload::FileState;
+use fedgate_base::config::GatewayConfig;
+use fedgate_base::moment::Moment;
+use fedgate_core::policy::PolicySet;
+
+/// How long after a report that did not arrive the next one follows: until then this instance may have no lease.
+const RETRY: Duration = Duration::from_millis(250);
+/// How long the last word of a stopping instance may take.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Reports one instance.
+#[derive(Clone)]
+pub(crate) struct Reporter {
+    id: String,
+    place: String,
+    authenticator: Arc<Authenticator>,
+    policy: Arc<ArcSwap<PolicySet>>,
+    file: Arc<FileState>,
+    /// Whether this instance is off the list for good; held while it reports.
+    withdrawn: Arc<Mutex<bool>>,
+}
+
+impl Reporter {
+    pub(crate) fn new(
+        listen: &GatewayConfig,
+        authenticator: Arc<Authenticator>,
+        policy: Arc<ArcSwap<PolicySet>>,
+        file: Arc<FileState>,
+    ) -> Self {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let address = listen.listen.iter().chain(&listen.listen_plain).next();
+        let place = address.map_or(host.clone(), |address| format!("{host} {address}"));
+        Self {
+            id: format!("{:08x}", rand::random::<u32>()),
+            place,
+            authenticator,
+            policy,
+            file,
+            withdrawn: Arc::default(),
+        }
+    }
+
+    /// Reports for ever.
+    pub(crate) async fn run(self) {
+        let mut epoch = self.authenticator.epoch();
+        loop {
+            let mut pause = REPORT_EVERY;
+            let applied = *epoch.borrow_and_update();
+            // An instance that has confirmed nothing yet is in nobody's way.
+            let withdrawn = self.withdrawn.lock().await;
+            if applied > 0 && !*withdrawn {
+                let now = Moment::now();
+                let outcome = self.authenticator.accounts().report(&self.report(applied).await).await;
+                pause = if outcome.is_ok() { REPORT_EVERY } else { RETRY };
+                self.authenticator.reported(now, outcome);
+            }
+            drop(withdrawn);
+            tokio::select! {
+                _ = epoch.changed() => {}
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Takes this instance off the list.
+    pub(crate) async fn withdraw(self) {
+        let withdraw = async {
+            *self.withdrawn.lock().await = true;
+            self.authenticator.accounts().withdraw(&self.id).await
+        };
+        let _ = timeout(WITHDRAW_TIMEOUT, withdraw).await;
+    }
+
+    async fn report(&self, epoch: u64) -> Report {
+        let bound = self.authenticator.longest_use();
+        Report {
+            id: self.id.clone(),
+            place: self.place.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            policy: self.policy.load().fingerprint().to_owned(),
+            policy_fault: self.file.fault(),
+            epoch,
+            bound_ms: u64::try_from(bound.as_millis()).unwrap_or(u64::MAX),
+            // That it is listed, too, this report sees to.
+            lease_valid: self.authenticator.is_confirmed(Moment::now()),
+            caches: self.authenticator.figures().await,
+            waiting: self.authenticator.waiting(),
+        }
+    }
+}

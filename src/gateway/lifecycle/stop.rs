@@ -1,0 +1,128 @@
+//! Signals, and how the gateway comes to its end: hand over or stop, finish what is in flight, close.
+//!
+//! The one rule: a request that was sent is answered. Until the end, a connection that is kept open is served once more
+//! and told to close with that answer; so a client that was silent meanwhile finds nobody gone.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep};
+
+use super::handover::{Successor, notify};
+use super::pid_file::PidFile;
+
+/// How often what is open is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often it is looked whether the file of the process id is there still.
+const LOOK_AT_PID: Duration = Duration::from_secs(1);
+
+/// What the process is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// SIGTERM: stop; clients that are silent get their time.
+    Stop,
+    /// SIGINT: stop as soon as nothing is in flight.
+    StopNow,
+    /// SIGUSR2: hand over to a successor.
+    Upgrade,
+}
+
+/// Why the process ends.
+pub(crate) enum End {
+    /// A successor listens.
+    HandedOver(Successor),
+    /// It is to stop; with it a successor that it has started.
+    Stopped(Order, Option<Successor>),
+}
+
+/// The signals of the process.
+pub(crate) struct Orders {
+    terminate: Signal,
+    interrupt: Signal,
+    upgrade: Signal,
+}
+
+impl Orders {
+    /// # Errors
+    /// The operating system refuses.
+    pub(crate) fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    pub(crate) async fn next(&mut self) -> Order {
+        tokio::select! {
+            _ = self.terminate.recv() => Order::Stop,
+            _ = self.interrupt.recv() => Order::StopNow,
+            _ = self.upgrade.recv() => Order::Upgrade,
+        }
+    }
+
+    /// Waits until a successor has taken over the sockets, or the process is to stop.
+    pub(crate) async fn until_end(&mut self, sockets: &Arc<Vec<TcpListener>>, pid: &mut PidFile) -> End {
+        loop {
+            let order = tokio::select! {
+                order = self.next() => order,
+                () = sleep(LOOK_AT_PID) => {
+                    pid.restore();
+                    continue;
+                }
+            };
+            if order != Order::Upgrade {
+                return End::Stopped(order, None);
+            }
+            tracing::info!("SIGUSR2 received, starting a successor");
+            let failed = match Successor::start(Arc::clone(sockets)) {
+                Ok(mut successor) => tokio::select! {
+                    biased;
+                    order = self.stop() => return End::Stopped(order, Some(successor)),
+                    listens = successor.listens() => match listens {
+                        Ok(successors) => {
+                            pid.leave();
+                            tracing::info!(pid = successors, "the successor listens; this process finishes what is in flight");
+                            return End::HandedOver(successor);
+                        }
+                        Err(error) => error,
+                    },
+                },
+                Err(error) => error,
+            };
+            tracing::error!("the successor did not take over: {failed}; this process goes on");
+            notify(&[NotifyState::MainPid(std::process::id())]);
+            pid.renew();
+        }
+    }
+
+    /// The next order to stop.
+    async fn stop(&mut self) -> Order {
+        loop {
+            match self.next().await {
+                Order::Upgrade => {}
+                order => return order,
+            }
+        }
+    }
+
+    /// Waits for so long, or until another order to stop comes.
+    pub(crate) async fn wait(&mut self, time: Duration) {
+        self.drain(time, || 1).await;
+    }
+
+    /// Waits until nothing is open, or the time is up, or another order to stop comes.
+    pub(crate) async fn drain(&mut self, timeout: Duration, open: impl Fn() -> usize) {
+        let deadline = Instant::now() + timeout;
+        while open() > 0 && Instant::now() < deadline {
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                order = self.next() => if order != Order::Upgrade { return },
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The upstream side: servers, and the hygiene of what is forwarded.
+//!
+//! The one rule: the upstream is told by the gateway who calls, from where and how, and by nobody else. Of what a client
+//! says, the headers pass that [`crate::request_headers`] lists, and no other.
+
+mod servers;
+mod trust;
+mod connect;
+mod health;
+mod dropped;
+mod naming;
+mod clocks;
+
+use std::os::fd::RawFd;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use http::{HeaderName, header};
+use pingora_core::Result;
+use pingora_core::connectors::TransportConnector;
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use clocks::Clocks;
+use connect::{Connections, Connector};
+pub(crate) use connect::{Hold, ServerLine};
+use dropped::DroppedNames;
+pub(crate) use servers::{Peer, Servers};
+pub use trust::TrustError;
+
+use crate::balance::Server;
+use crate::gateway::edge::forwarded::Origin;
+use crate::gateway::headers::REQUEST_ID;
+use fedgate_base::config::{HostHeader, UpstreamConfig};
+use fedgate_core::assertion;
+use fedgate_core::host::HostList;
+use fedgate_core::request_headers::{PassList, Passage};
+
+/// What answers of a service tell of how it is made, or tell a proxy to do: neither is for clients, nor for a proxy before.
+pub(crate) const SERVICES_OWN: &[&str] = &[
+    assertion::HEADER,
+    assertion::EXCHANGE,
+    assertion::BUSY_HEADER,
+    assertion::CLOCK_HEADER,
+    "server",
+    "via",
+    "x-powered-by",
+    "x-aspnet-version",
+    "x-aspnetmvc-version",
+    "x-generator",
+    "x-runtime",
+    "x-accel-redirect",
+    "x-accel-buffering",
+    "x-accel-charset",
+    "x-accel-expires",
+    "x-accel-limit-rate",
+    "x-sendfile",
+    "x-lighttpd-send-file",
+    "x-reproxy-url",
+];
+
+/// Every upstream, in the order of the configuration.
+pub(crate) struct Upstreams {
+    list: Vec<Upstream>,
+    /// Connects for what the gateway asks itself; it loads the system's authorities, which takes a moment.
+    connector: OnceLock<TransportConnector>,
+    connections: Arc<Connections>,
+    clocks: Clocks,
+}
+
+/// One upstream, ready to be connected to.
+pub(crate) struct Upstream {
+    pub(crate) servers: Servers,
+    pub(crate) assertion: bool,
+    forward_authorization: bool,
+    passed: PassList,
+    asks_by_own_name: bool,
+    dropped: DroppedNames,
+}
+
+/// What the gateway tells the upstream of a request.
+pub(crate) struct Told<'a> {
+    pub(crate) target: &'a str,
+    pub(crate) origin: &'a Origin,
+    pub(crate) request_id: &'a str,
+    pub(crate) assertion: Option<&'a str>,
+    /// What the server is asked by, where that is not what the client asked for.
+    pub(crate) host: Option<&'a str>,
+}
+
+impl Upstreams {
+    /// Loads what TLS with the servers needs, and looks up where they are.
+    ///
+    /// # Errors
+    /// Files that cannot be used. A name that leads nowhere is no error: it is looked up again.
+    pub(crate) async fn open(configs: &[UpstreamConfig], hosts: &HostList) -> Result<Self, Vec<TrustError>> {
+        let connections = Connections::new();
+        let connector = Arc::new(Connector(Arc::clone(&connections)));
+        let open = |(index, config)| Upstream::new(index, config, hosts, Arc::clone(&connector));
+        let (mut list, mut faults) = (vec![], vec![]);
+        for opened in configs.iter().enumerate().map(open) {
+            match opened {
+                Ok(upstream) => list.push(upstream),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        for upstream in &list {
+            upstream.servers.resolve().await;
+        }
+        Ok(Self { list, connector: OnceLock::new(), connections, clocks: Clocks::default() })
+    }
+
+    /// What services say of this gateway's clock.
+    pub(super) fn clocks(&self) -> &Clocks {
+        &self.clocks
+    }
+
+    pub(crate) fn find(&self, index: usize) -> Option<&Upstream> {
+        self.list.get(index)
+    }
+
+    /// Connects to servers for what the gateway asks of them itself.
+    pub(crate) fn connector(&self) -> &TransportConnector {
+        self.connector.get_or_init(|| TransportConnector::new(None))
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Upstream> {
+        self.list.iter()
+    }
+
+    /// The second handle of a connection.
+    pub(crate) fn line(&self, connection: RawFd) -> Option<ServerLine> {
+        self.connections.line(connection)
+    }
+
+    /// Ends the connection when `until` is over and the request it now serves still holds it.
+    pub(crate) fn hold(&self, connection: RawFd, until: Instant) -> Option<Hold> {
+        self.connections.hold(connection, until)
+    }
+}
+
+impl Upstream {
+    fn new(
+        index: usize,
+        config: &UpstreamConfig,
+        hosts: &HostList,
+        connector: Arc<Connector>,
+    ) -> Result<Self, TrustError> {
+        Ok(Self {
+            servers: Servers::new(index, config, connector)?,
+            assertion: config.assertion,
+            forward_authorization: config.forward_authorization,
+            asks_by_own_name: match config.host {
+                HostHeader::Listed => !hosts.names_some(),
+                HostHeader::Clients => false,
+                HostHeader::Own => true,
+            },
+            passed: PassList::new(&config.request_headers),
+            dropped: DroppedNames::default(),
+        })
+    }
+
+    /// Whether the client's `Authorization` goes on to it.
+    pub(crate) fn forwards_authorization(&self) -> bool {
+        self.forward_authorization
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        self.servers.name()
+    }
+
+    /// The name that a server is asked by, where that is its own.
+    pub(crate) fn own_name<'a>(&self, server: &'a Server<Peer>) -> Option<&'a str> {
+        self.asks_by_own_name.then_some(&*server.peer.authority)
+    }
+
+    /// Leads clients back to the gateway who are sent to the name that the server was asked by.
+    pub(crate) fn lead_back(&self, server: &Server<Peer>, response: &mut ResponseHeader) -> Result<()> {
+        self.own_name(server).map_or(Ok(()), |authority| naming::lead_back(response, authority))
+    }
+
+    /// Makes the request that is forwarded out of the one that was judged; tells how many headers no list lets pass.
+    pub(crate) fn rewrite(&self, request: &mut RequestHeader, told: &Told<'_>) -> Result<usize> {
+        request.set_raw_path(told.target.as_bytes())?;
+        let dropped = self.keep_listed(request);
+        join_cookies(request)?;
+        told.origin.tell(request, told.request_id)?;
+        // Behind what is told of the client's.
+        if let Some(host) = told.host {
+            request.insert_header(header::HOST, host)?;
+        }
+        request.insert_header(REQUEST_ID, told.request_id)?;
+        if let Some(assertion) = told.assertion {
+            request.insert_header(assertion::HEADER, assertion)?;
+        }
+        Ok(dropped)
+    }
+
+    /// Takes off what no list lets pass. Nothing is allocated where all pass.
+    fn keep_listed(&self, request: &mut RequestHeader) -> usize {
+        let mut dropped = 0;
+        let mut stays = |name: &HeaderName| match self.passed.judge(name) {
+            Passage::Passes => true,
+            // What the gateway tells in their place is inserted later.
+            Passage::IsOwn => *name == header::HOST || (*name == header::AUTHORIZATION && self.forward_authorization),
+            Passage::IsDropped => {
+                dropped += 1;
+                self.dropped.note(self.name(), name.as_str());
+                false
+            }
+        };
+        let unwanted: Vec<HeaderName> = request.headers.keys().filter(|name| !stays(name)).cloned().collect();
+        for name in unwanted {
+            request.remove_header(&name);
+        }
+        dropped
+    }
+}
+
+/// Makes one line of cookies that came in several: HTTP/2 may split them, and services read the first alone, or join them
+/// by commas (RFC 9113, 8.2.3; RFC 6265, 5.4).
+fn join_cookies(request: &mut RequestHeader) -> Result<()> {
+    let lines: Vec<&[u8]> = request.headers.get_all(header::COOKIE).iter().map(|line| line.as_bytes()).collect();
+    match lines.as_slice() {
+        [] | [_] => Ok(()),
+        several => {
+            let joined = several.join(&b"; "[..]);
+            request.insert_header(header::COOKIE, joined)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use fedgate_base::config::{Config, ProxiesConfig};
+
+    fn upstream(forward_authorization: bool) -> Upstream {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fedgate.toml");
+        let secret = ("FEDGATE_ASSERTION_SECRET".to_owned(), "k".repeat(40));
+        let mut config = Config::load_with(&example, [secret].into_iter()).unwrap().upstreams.remove(0);
+        config.forward_authorization = forward_authorization;
+        Upstream::new(0, &config, &HostList::default(), Arc::new(Connector(Connections::new()))).unwrap()
+    }
+
+    fn forwarded(upstream: &Upstream, sent: &[(&'static str, &str)], assertion: Option<&str>) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", b"/people?x", None).unwrap();
+        for (name, value) in sent {
+            request.append_header(*name, *value).unwrap();
+        }
+        let proxies = ProxiesConfig::default();
+        let origin = Origin::of(&request.headers, Some("192.0.2.7".parse().unwrap()), true, &proxies);
+        upstream
+            .rewrite(
+                &mut request,
+                &Told { target: "/people", origin: &origin, request_id: "r1", assertion, host: Some("his:8081") },
+            )
+            .unwrap();
+        request
+    }
+
+    #[test]
+    fn what_a_client_says_of_itself_has_no_effect() {
+        let mut sent = [
+            "fedgate-assertion",
+            "FEDGATE-ASSERTION",
+            "fedgate-exchange",
+            "Fedgate_Assertion",
+            "fedgate.assertion",
+            "X-Forwarded-User",
+            "X-Forwarded-For",
+            "Forwarded",
+            "Via",
+            "X-Real-IP",
+            "X-Original-URL",
+            "X-HTTP-Method-Override",
+            "Remote-User",
+            "Proxy-Authorization",
+            "Expect",
+            "X-Request-Id",
+        ]
+        .map(|name| (name, "forged"))
+        .to_vec();
+        sent.extend([("Accept", "kept"), ("Host", "hospital.example"), ("Authorization", "Basic forged")]);
+        let request = forwarded(&upstream(false), &sent, Some("minted"));
+        let all: Vec<_> =
+            request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert!(all.iter().all(|(_, value)| !value.contains("forged")), "{all:?}");
+        for kept in [
+            ("accept", "kept"),
+            ("fedgate-assertion", "minted"),
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "hospital.example"),
+            ("host", "his:8081"),
+            ("forwarded", "for=192.0.2.7;proto=https"),
+            ("x-request-id", "r1"),
+        ] {
+            assert!(all.contains(&kept), "{kept:?} in {all:?}");
+        }
+        assert_eq!(request.raw_path(), b"/people", "what was judged is what is forwarded");
+    }
+
+    #[test]
+    fn authorization_goes_on_only_where_the_upstream_is_to_have_it() {
+        let sent = [("Authorization", "Basic QTpi")];
+        assert!(!forwarded(&upstream(false), &sent, None).headers.contains_key("authorization"));
+        assert!(forwarded(&upstream(true), &sent, None).headers.contains_key("authorization"));
+        assert!(
+            !forwarded(&upstream(true), &[("fedgate-assertion", "forged")], None)
+                .headers
+                .contains_key(assertion::HEADER)
+        );
+    }
+}
