@@ -15,20 +15,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use fedgate::accounts::{Accounts, NewAccount, Watch};
+use fedgate::accounts::{AccountStore, EpochWatch, NewAccount};
 use fedgate::authn::{Authenticator, keyed_mac, with_credential};
-use fedgate::balance::Pool;
-use fedgate::pipeline::{Authorization, Pipeline, RequestHead};
-use fedgate::routes::Routes;
+use fedgate::balance::ServerPool;
+use fedgate::pipeline::{AuthorizationHeaders, Pipeline, RequestHead};
+use fedgate::routes::RouteTable;
 use fedgate_base::config::Config;
 use fedgate_base::db::schema;
-use fedgate_base::moment::Moment;
-use fedgate_core::assertion::Minter;
-use fedgate_core::fields::{BodyCheck, FreeValue, Member, Members, Names, Remover};
-use fedgate_core::password::{Arena, Cost, hash_with};
+use fedgate_base::moment::BootMoment;
+use fedgate_core::assertion::AssertionMinter;
+use fedgate_core::fields::{BodyCheck, FoldedNames, FreeValue, GuardedMember, GuardedMembers, MemberRemover};
+use fedgate_core::password::{HashArena, HashCost, hash_with};
 use fedgate_core::path::{CanonicalPath, parse_target};
-use fedgate_core::policy::{Method, PolicySet, Question, Rights};
-use fedgate_core::request_headers::{PassList, Passage};
+use fedgate_core::policy::{Method, PolicyQuestion, PolicySet, RoleRights};
+use fedgate_core::request_headers::{HeaderPassage, PassList};
 use futures_util::FutureExt;
 
 #[global_allocator]
@@ -51,12 +51,12 @@ fn main() {
     let stored = parts.stored.clone();
     let roles = ["end_user".to_owned()];
     let policy = parts.policy.load_full();
-    let rights = Rights::compile(&policy, &roles, parts.routes.endpoints());
+    let rights = RoleRights::compile(&policy, &roles, parts.routes.endpoints());
     let page = parts.routes.endpoints().find("page").expect("a route leads to it");
     let request = RequestHead {
         method: "GET",
         target: TARGET,
-        authorization: Authorization::One(HEADER),
+        authorization: AuthorizationHeaders::One(HEADER),
         client: CLIENT.into(),
         certified: None,
     };
@@ -76,7 +76,7 @@ fn main() {
     table.step("policy: decide by compiled rights", || {
         rights.decide("ESPGNU777ORG", Method::Get, black_box(page), Some("ESPGNU777ORG"))
     });
-    let question = Question {
+    let question = PolicyQuestion {
         principal: "ESPGNU777ORG",
         roles: &roles,
         method: Method::Get,
@@ -84,7 +84,7 @@ fn main() {
         subject: Some("ESPGNU777ORG"),
     };
     table.step("policy: decide from the definitions", || policy.decide(black_box(question)));
-    table.step("policy: compile rights", || Rights::compile(&policy, black_box(&roles), parts.routes.endpoints()));
+    table.step("policy: compile rights", || RoleRights::compile(&policy, black_box(&roles), parts.routes.endpoints()));
     table.step("authenticate on a hit", || {
         parts
             .authenticator
@@ -92,14 +92,15 @@ fn main() {
             .now_or_never()
             .expect("a hit never waits")
     });
-    let servers = Pool::new(Config::load(&dir.join("fedgate.toml")).expect("valid").upstreams[0].ejection.clone());
+    let servers =
+        ServerPool::new(Config::load(&dir.join("fedgate.toml")).expect("valid").upstreams[0].ejection.clone());
     servers.replace((0..4).map(|number| (format!("10.0.0.{number}:8081"), ())));
     let at = Instant::now();
     table.step("balance: whose turn of 4 servers", || servers.choose(None, None, black_box(at)));
     table.step("balance: by subject among 4 servers", || servers.choose(Some(black_box("ESPGNU777ORG")), None, at));
     let (passed, sent) = (PassList::new(&[]), browsers_headers());
     table.step("headers: 13 of a browser", || {
-        sent.iter().filter(|name| passed.judge(black_box(name)) == Passage::Passes).count()
+        sent.iter().filter(|name| passed.judge(black_box(name)) == HeaderPassage::Passes).count()
     });
     let now = SystemTime::now();
     table.step("assertion: mint, HS256", || {
@@ -112,7 +113,7 @@ fn main() {
     });
     let mut answer = Vec::with_capacity(2048);
     table.step("fields: an answer of 1 KiB, filtered", || {
-        let mut remover = Remover::new(Arc::clone(&parts.guarded.names));
+        let mut remover = MemberRemover::new(Arc::clone(&parts.guarded.names));
         answer.clear();
         remover.feed(black_box(&person), &mut answer).and_then(|()| remover.finish()).expect("JSON")
     });
@@ -151,11 +152,11 @@ fn person() -> Vec<u8> {
 struct Parts {
     pipeline: Pipeline,
     authenticator: Arc<Authenticator>,
-    routes: Arc<Routes>,
+    routes: Arc<RouteTable>,
     policy: Arc<ArcSwap<PolicySet>>,
-    minter: Minter,
+    minter: AssertionMinter,
     stored: String,
-    guarded: Arc<Members>,
+    guarded: Arc<GuardedMembers>,
 }
 
 impl Parts {
@@ -169,12 +170,12 @@ impl Parts {
         config.authentication.hashes.upgraded = Some(false);
         let text = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/policies/roles.cfg")).expect("shipped");
         let policy = Arc::new(ArcSwap::from_pointee(PolicySet::parse(&text).expect("valid")));
-        let routes = Arc::new(Routes::from_config(&config).expect("valid"));
-        let stored =
-            hash_with(b"gnusolidario", Cost { memory_kib: 64, passes: 1 }, &mut Arena::default()).expect("hashed");
+        let routes = Arc::new(RouteTable::from_config(&config).expect("valid"));
+        let stored = hash_with(b"gnusolidario", HashCost { memory_kib: 64, passes: 1 }, &mut HashArena::default())
+            .expect("hashed");
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let authenticator = runtime.block_on(async {
-            let accounts = Accounts::open(&config.store).await.expect("opened");
+            let accounts = AccountStore::open(&config.store).await.expect("opened");
             schema::migrate(accounts.database()).await.expect("migrated");
             let roles = vec!["end_user".to_owned()];
             let account = NewAccount {
@@ -189,16 +190,17 @@ impl Parts {
                 Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone()).expect("started"),
             );
             let changes = authenticator.accounts().changes_since(None).await.expect("answered");
-            authenticator.reported(Moment::now() + Duration::from_secs(3600), Ok(()));
-            authenticator.confirmed(Moment::now(), &changes);
+            authenticator.reported(BootMoment::now() + Duration::from_secs(3600), Ok(()));
+            authenticator.confirmed(BootMoment::now(), &changes);
             authenticator.authenticate(Some(HEADER), CLIENT, &policy.load_full()).await.expect("the right password");
             authenticator
         });
         let pipeline = Pipeline::new(Arc::clone(&authenticator), Arc::clone(&routes), Arc::clone(&policy));
-        let minter = Minter::from_config(&config.assertion).expect("a secret");
-        let names = Names::new(["roles", "active", "password"]).expect("few");
-        let member = Member { free: FreeValue::None, anywhere: false };
-        let guarded = Arc::new(Members { names: Arc::new(names), members: Box::new([member; 3]), only_object: false });
+        let minter = AssertionMinter::from_config(&config.assertion).expect("a secret");
+        let names = FoldedNames::new(["roles", "active", "password"]).expect("few");
+        let member = GuardedMember { free: FreeValue::None, anywhere: false };
+        let guarded =
+            Arc::new(GuardedMembers { names: Arc::new(names), members: Box::new([member; 3]), only_object: false });
         Self { pipeline, authenticator, routes, policy, minter, stored, guarded }
     }
 }

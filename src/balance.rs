@@ -16,8 +16,8 @@ use arc_swap::ArcSwap;
 use fedgate_base::config::{EjectionConfig, HealthConfig};
 
 /// The servers of one upstream.
-pub struct Pool<T> {
-    servers: ArcSwap<Vec<Arc<Server<T>>>>,
+pub struct ServerPool<T> {
+    servers: ArcSwap<Vec<Arc<UpstreamServer<T>>>>,
     turn: AtomicUsize,
     ejection: EjectionConfig,
     ejecting: Mutex<()>,
@@ -25,7 +25,7 @@ pub struct Pool<T> {
 }
 
 /// One server, and how it fares.
-pub struct Server<T> {
+pub struct UpstreamServer<T> {
     /// What it is told apart by.
     pub name: String,
     /// How it is reached.
@@ -42,7 +42,7 @@ pub struct Server<T> {
     ejected_until: AtomicU64,
 }
 
-impl<T> Pool<T> {
+impl<T> ServerPool<T> {
     /// A pool without servers.
     pub fn new(ejection: EjectionConfig) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl<T> Pool<T> {
     }
 
     /// The servers there are.
-    pub fn servers(&self) -> Arc<Vec<Arc<Server<T>>>> {
+    pub fn servers(&self) -> Arc<Vec<Arc<UpstreamServer<T>>>> {
         self.servers.load_full()
     }
 
@@ -64,7 +64,7 @@ impl<T> Pool<T> {
         let before = self.servers.load_full();
         let now = servers.into_iter().map(|(name, peer)| {
             let known = before.iter().find(|known| known.name == name);
-            known.cloned().unwrap_or_else(|| Arc::new(Server::new(name, peer)))
+            known.cloned().unwrap_or_else(|| Arc::new(UpstreamServer::new(name, peer)))
         });
         self.servers.store(Arc::new(now.collect()));
     }
@@ -72,15 +72,20 @@ impl<T> Pool<T> {
     /// The server for one request: each in turn, or with a key the one that this key leads to as long as it is there.
     ///
     /// `but` is the one that has just failed: it is not chosen again while there is another.
-    pub fn choose(&self, key: Option<&str>, but: Option<&Server<T>>, now: Instant) -> Option<Arc<Server<T>>> {
+    pub fn choose(
+        &self,
+        key: Option<&str>,
+        but: Option<&UpstreamServer<T>>,
+        now: Instant,
+    ) -> Option<Arc<UpstreamServer<T>>> {
         let servers = self.servers.load();
-        let other = |server: &Server<T>| but.is_none_or(|failed| failed.name != server.name);
+        let other = |server: &UpstreamServer<T>| but.is_none_or(|failed| failed.name != server.name);
         let order = match key {
             // Rendezvous hashing (Thaler and Ravishankar, 1998): whoever leaves takes along its own keys alone.
-            Some(key) => Order::By(hash(key)),
+            Some(key) => ServerOrder::By(hash(key)),
             // One turn for each request: if a second attempt took one too, the next would be the failed one's again.
-            None if but.is_some() => Order::Turn(self.turn.load(Ordering::Relaxed)),
-            None => Order::Turn(self.turn.fetch_add(1, Ordering::Relaxed)),
+            None if but.is_some() => ServerOrder::Turn(self.turn.load(Ordering::Relaxed)),
+            None => ServerOrder::Turn(self.turn.fetch_add(1, Ordering::Relaxed)),
         };
         first(&servers, order, |server| other(server) && !self.is_left_out(server, now))
             .or_else(|| first(&servers, order, other))
@@ -90,11 +95,11 @@ impl<T> Pool<T> {
 
     /// Whether a server is well, as far as probes and requests have told: also one that is not left out, because too many
     /// would be, is not well while it fails its requests.
-    pub fn is_well(&self, server: &Server<T>, now: Instant) -> bool {
+    pub fn is_well(&self, server: &UpstreamServer<T>, now: Instant) -> bool {
         !self.is_left_out(server, now) && !self.fails(server.failures.load(Ordering::Relaxed))
     }
 
-    fn is_left_out(&self, server: &Server<T>, now: Instant) -> bool {
+    fn is_left_out(&self, server: &UpstreamServer<T>, now: Instant) -> bool {
         server.unhealthy.load(Ordering::Relaxed) || self.is_ejected(server, now)
     }
 
@@ -103,13 +108,13 @@ impl<T> Pool<T> {
         self.ejection.failures != 0 && failures >= self.ejection.failures
     }
 
-    fn is_ejected(&self, server: &Server<T>, now: Instant) -> bool {
+    fn is_ejected(&self, server: &UpstreamServer<T>, now: Instant) -> bool {
         let until = server.ejected_until.load(Ordering::Relaxed);
         until != 0 && self.milliseconds(now) < until
     }
 
     /// A request was answered.
-    pub fn succeeded(&self, server: &Server<T>, now: Instant) {
+    pub fn succeeded(&self, server: &UpstreamServer<T>, now: Instant) {
         if server.failures.load(Ordering::Relaxed) != 0 {
             server.failures.store(0, Ordering::Relaxed);
         }
@@ -121,7 +126,7 @@ impl<T> Pool<T> {
     }
 
     /// A request failed. Says for how long the server is ejected, when this failure ejects it.
-    pub fn failed(&self, server: &Server<T>, now: Instant) -> Option<Duration> {
+    pub fn failed(&self, server: &UpstreamServer<T>, now: Instant) -> Option<Duration> {
         let failures = server.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if !self.fails(failures) {
             return None;
@@ -146,7 +151,7 @@ impl<T> Pool<T> {
     }
 }
 
-impl<T> Server<T> {
+impl<T> UpstreamServer<T> {
     fn new(name: String, peer: T) -> Self {
         Self {
             seed: hash(&name),
@@ -179,16 +184,20 @@ impl<T> Server<T> {
 
 /// Which of several comes first.
 #[derive(Clone, Copy)]
-enum Order {
+enum ServerOrder {
     Turn(usize),
     By(u64),
 }
 
-fn first<T>(servers: &[Arc<Server<T>>], order: Order, fits: impl Fn(&Server<T>) -> bool) -> Option<&Arc<Server<T>>> {
+fn first<T>(
+    servers: &[Arc<UpstreamServer<T>>],
+    order: ServerOrder,
+    fits: impl Fn(&UpstreamServer<T>) -> bool,
+) -> Option<&Arc<UpstreamServer<T>>> {
     let mut fitting = servers.iter().filter(|server| fits(server));
     match order {
-        Order::By(key) => fitting.max_by_key(|server| mixed(key ^ server.seed)),
-        Order::Turn(turn) => {
+        ServerOrder::By(key) => fitting.max_by_key(|server| mixed(key ^ server.seed)),
+        ServerOrder::Turn(turn) => {
             let turn = turn.checked_rem(servers.iter().filter(|server| fits(server)).count())?;
             // One may have fallen out between the two walks.
             fitting.nth(turn).or_else(|| servers.iter().find(|server| fits(server)))
@@ -218,18 +227,18 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn pool(servers: usize, max_percent: u32) -> Pool<()> {
+    fn pool(servers: usize, max_percent: u32) -> ServerPool<()> {
         let ejection = EjectionConfig { failures: 3, time: 10 * SECOND, max_time: 30 * SECOND, max_percent };
-        let pool = Pool::new(ejection);
+        let pool = ServerPool::new(ejection);
         pool.replace((0..servers).map(|number| (format!("s{number}"), ())));
         pool
     }
 
-    fn chosen(pool: &Pool<()>, key: Option<&str>, now: Instant) -> String {
+    fn chosen(pool: &ServerPool<()>, key: Option<&str>, now: Instant) -> String {
         pool.choose(key, None, now).unwrap().name.clone()
     }
 
-    fn spread(pool: &Pool<()>, now: Instant) -> HashMap<String, usize> {
+    fn spread(pool: &ServerPool<()>, now: Instant) -> HashMap<String, usize> {
         let mut spread = HashMap::new();
         (0..600).for_each(|_| *spread.entry(chosen(pool, None, now)).or_default() += 1);
         spread
@@ -239,7 +248,7 @@ mod tests {
         HealthConfig { path: None, interval: SECOND, timeout: SECOND, unhealthy_after: 2, healthy_after: 2 }
     }
 
-    fn sicken(server: &Server<()>) {
+    fn sicken(server: &UpstreamServer<()>) {
         assert_eq!(server.probed(false, &health()), None);
         assert_eq!(server.probed(false, &health()), Some(false));
     }
@@ -331,7 +340,7 @@ mod tests {
         let now = Instant::now();
         pool.servers().iter().for_each(|server| sicken(server));
         assert_eq!(spread(&pool, now).len(), 2);
-        assert!(Pool::<()>::new(pool.ejection.clone()).choose(None, None, now).is_none());
+        assert!(ServerPool::<()>::new(pool.ejection.clone()).choose(None, None, now).is_none());
     }
 
     #[test]

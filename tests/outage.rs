@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fedgate::accounts::{Accounts, AccountsError};
+use fedgate::accounts::{AccountStore, AccountsError};
 use fedgate_base::config::{PostgresConfig, StoreConfig};
 use fixture::{CANARY, Gateway, PATIENCE, Setup, basic, password_hash};
 use support::keepalive::{Connection, get};
@@ -230,7 +230,7 @@ fn a_standby_that_streams_is_named_and_never_believed_until_it_is_promoted() {
     let database = standby.moved(&database);
     // Whoever asks it, not only the watch: it answers, possibly with what was true long ago.
     let (read, changes) = Runtime::new().unwrap().block_on(async {
-        let accounts = Accounts::open(&StoreConfig::Postgres(database.clone())).await.unwrap();
+        let accounts = AccountStore::open(&StoreConfig::Postgres(database.clone())).await.unwrap();
         (accounts.read("P0").await, accounts.changes_since(None).await)
     });
     assert!(matches!(read, Err(AccountsError::Standby)), "{read:?}");

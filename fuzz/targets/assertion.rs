@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fedgate_core::assertion::{AssertionConfig, AssertionKeys, Claims, Minter, Scope, Verifier};
+use fedgate_core::assertion::{AssertionConfig, AssertionKeys, AssertionClaims, AssertionMinter, RecordScope, AssertionVerifier};
 use fedgate_core::secret::Secret;
 use libfuzzer_sys::fuzz_target;
 use ring::hmac;
@@ -14,14 +14,14 @@ use ring::hmac;
 const SECRET: &[u8] = b"a secret of thirty-two bytes ....";
 const NOW: u64 = 1_800_000_000;
 
-static SIDES: LazyLock<(Minter, Verifier)> = LazyLock::new(|| {
+static SIDES: LazyLock<(AssertionMinter, AssertionVerifier)> = LazyLock::new(|| {
     let config = AssertionConfig {
         keys: AssertionKeys::Hs256 { secret: Secret::new(SECRET.to_vec()) },
         issuer: "fedgate".into(),
         audience: "fedhis".into(),
         lifetime: Duration::from_secs(30),
     };
-    (Minter::from_config(&config).expect("a key"), Verifier::from_config(&config).expect("a key"))
+    (AssertionMinter::from_config(&config).expect("a key"), AssertionVerifier::from_config(&config).expect("a key"))
 });
 
 fuzz_target!(|bytes: &[u8]| {
@@ -57,9 +57,9 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-fn claims(now: SystemTime) -> Claims<'static> {
+fn claims(now: SystemTime) -> AssertionClaims<'static> {
     let (iat, exp) = SIDES.0.validity(now);
-    Claims {
+    AssertionClaims {
         iss: "fedgate".into(),
         aud: "fedhis".into(),
         sub: "ANA".into(),
@@ -67,7 +67,7 @@ fn claims(now: SystemTime) -> Claims<'static> {
         endpoint: "page".into(),
         method: "GET".into(),
         path: "/pols/ANA/1".into(),
-        scope: Scope::Own,
+        scope: RecordScope::Own,
         subject: Some("ANA".into()),
         grants: vec![].into(),
         rid: "r1".into(),

@@ -2,7 +2,7 @@
 //! slow reading has it.
 #![no_main]
 
-use fedgate_core::framing::{Body, BodyReader, check_head, head_end, head_start};
+use fedgate_core::framing::{BodyFraming, BodyReader, check_head, head_end, head_start};
 use fedgate_fuzz::reference;
 use libfuzzer_sys::fuzz_target;
 
@@ -72,7 +72,7 @@ fn slow(bytes: &[u8]) -> Ends {
             Err(()) => return (ends, true),
         };
         let Ok(body) = reference::head(&bytes[at..at + head]) else { return (ends, true) };
-        assert_eq!(body == reference::Body::None, check_head(&bytes[at..at + head]) == Ok(Body::None));
+        assert_eq!(body == reference::Body::None, check_head(&bytes[at..at + head]) == Ok(BodyFraming::None));
         at += head;
         ends.push(at);
         match reference::body_end(body, &bytes[at..]) {

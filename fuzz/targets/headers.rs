@@ -1,7 +1,7 @@
 //! Heads: the strict reading, the slow one and that of the library behind agree.
 #![no_main]
 
-use fedgate_core::framing::{Body, check_head, head_end};
+use fedgate_core::framing::{BodyFraming, check_head, head_end};
 use fedgate_fuzz::reference;
 use libfuzzer_sys::fuzz_target;
 
@@ -16,9 +16,9 @@ fuzz_target!(|bytes: &[u8]| {
     let head = &bytes[..end];
     let body = check_head(head);
     let same = match body {
-        Ok(Body::None) => Ok(reference::Body::None),
-        Ok(Body::Length(length)) => Ok(reference::Body::Length(length)),
-        Ok(Body::Chunked) => Ok(reference::Body::Chunked),
+        Ok(BodyFraming::None) => Ok(reference::Body::None),
+        Ok(BodyFraming::Length(length)) => Ok(reference::Body::Length(length)),
+        Ok(BodyFraming::Chunked) => Ok(reference::Body::Chunked),
         Err(_) => Err(()),
     };
     assert_eq!(same, reference::head(head));

@@ -1,7 +1,7 @@
 //! Stored hashes: what is accepted costs no more than its ceilings, and what is not is never verified.
 #![no_main]
 
-use fedgate_core::password::{Arena, Cost, hash_with, is_acceptable_hash, is_bcrypt, needs_upgrade, verify_with};
+use fedgate_core::password::{HashArena, HashCost, hash_with, is_acceptable_hash, is_bcrypt, needs_upgrade, verify_with};
 use libfuzzer_sys::fuzz_target;
 
 /// Above this a hash is not computed here: KiB times passes.
@@ -11,9 +11,9 @@ fuzz_target!(|bytes: &[u8]| {
     // A line of hash, and a password.
     let (stored, password) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len()));
     let Ok(stored) = std::str::from_utf8(stored) else { return };
-    let mut arena = Arena::default();
+    let mut arena = HashArena::default();
     if !is_acceptable_hash(stored) {
-        assert!(!is_bcrypt(stored) && !needs_upgrade(stored, password, Cost::DEFAULT));
+        assert!(!is_bcrypt(stored) && !needs_upgrade(stored, password, HashCost::DEFAULT));
         assert!(!verify_with(stored, password, &mut arena));
         return;
     }
@@ -31,22 +31,22 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(memory <= 256 * 1024 && (1..=10).contains(&passes) && (1..=16).contains(&lanes));
             assert!(memory >= 8 * lanes && !is_bcrypt(stored));
             assert_eq!(
-                needs_upgrade(stored, password, Cost::DEFAULT),
-                memory < Cost::DEFAULT.memory_kib.into() || passes < Cost::DEFAULT.passes.into()
+                needs_upgrade(stored, password, HashCost::DEFAULT),
+                memory < HashCost::DEFAULT.memory_kib.into() || passes < HashCost::DEFAULT.passes.into()
             );
             memory * passes <= CHEAP
         }
         ["", "2a" | "2b" | "2y", cost, digest] => {
             let cost: u32 = cost.parse().expect("a number");
             assert!((4..=15).contains(&cost) && digest.len() == 53 && is_bcrypt(stored));
-            assert_eq!(needs_upgrade(stored, password, Cost::DEFAULT), password.len() < 72);
+            assert_eq!(needs_upgrade(stored, password, HashCost::DEFAULT), password.len() < 72);
             cost == 4
         }
         _ => panic!("neither argon2id nor bcrypt: {stored}"),
     };
     if cheap {
         assert_eq!(verify_with(stored, password, &mut arena), verify_with(stored, password, &mut arena));
-        let made = hash_with(password, Cost { memory_kib: 8, passes: 1 }, &mut arena);
+        let made = hash_with(password, HashCost { memory_kib: 8, passes: 1 }, &mut arena);
         assert_eq!(made.is_ok(), password.len() <= 1024);
         let Ok(made) = made else { return };
         assert!(verify_with(&made, password, &mut arena), "what was made verifies");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use fedgate_core::policy::{Decision, EndpointTable, Method, PolicySet, Question, Reach, Rights};
+use fedgate_core::policy::{PolicyDecision, EndpointTable, Method, PolicySet, PolicyQuestion, PolicyReach, RoleRights};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
     held.push(names.clone());
     held.push(Vec::new());
     for roles in held {
-        let rights = Rights::compile(&policy, &roles, &table);
+        let rights = RoleRights::compile(&policy, &roles, &table);
         for endpoint in &endpoints {
             for method in Method::ALL {
                 let lists = |reach_global: bool| {
@@ -48,18 +48,18 @@ fuzz_target!(|bytes: &[u8]| {
                     })
                 };
                 for subject in [None, Some("ANA"), Some("BOB")] {
-                    let question = Question { principal: "ANA", roles: &roles, method, endpoint, subject };
+                    let question = PolicyQuestion { principal: "ANA", roles: &roles, method, endpoint, subject };
                     let decision = policy.decide(question);
                     let number = table.find(endpoint).expect("it was numbered");
                     assert_eq!(decision, rights.decide("ANA", method, number, subject), "compiled rights say the same");
                     let expected = match subject {
-                        _ if lists(true) => Some(Reach::Global),
+                        _ if lists(true) => Some(PolicyReach::Global),
                         Some("BOB") => None,
-                        _ => lists(false).then_some(Reach::Own),
+                        _ => lists(false).then_some(PolicyReach::Own),
                     };
                     let granted = match decision {
-                        Decision::Allow(reach) => Some(reach),
-                        Decision::Deny(_) => None,
+                        PolicyDecision::Allow(reach) => Some(reach),
+                        PolicyDecision::Deny(_) => None,
                     };
                     assert_eq!(granted, expected, "{question:?}");
                 }

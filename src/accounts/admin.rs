@@ -5,7 +5,7 @@
 
 use rusqlite::Transaction;
 
-use super::{Accounts, AccountsError, WRITE_TIMEOUT, within};
+use super::{AccountStore, AccountsError, WRITE_TIMEOUT, within};
 use fedgate_base::db::{Database, spelling};
 
 /// A person to be added with an account.
@@ -52,7 +52,7 @@ impl AccountChange {
     }
 }
 
-impl Accounts {
+impl AccountStore {
     /// Adds a person with an account; false when the id is taken, also by one that differs in case alone.
     ///
     /// # Errors

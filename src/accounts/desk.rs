@@ -6,7 +6,7 @@
 use rusqlite::Transaction;
 use tokio_postgres::types::ToSql;
 
-use super::{Account, Accounts, AccountsError, READ_TIMEOUT, Row, WRITE_TIMEOUT, within};
+use super::{AccountRow, AccountStore, AccountsError, READ_TIMEOUT, StoredAccount, WRITE_TIMEOUT, within};
 use fedgate_base::db::Database;
 
 /// What became of a deletion.
@@ -27,24 +27,24 @@ pub enum AccountDeletion {
     },
 }
 
-impl Accounts {
+impl AccountStore {
     /// The accounts whose ids come after one, in the order of their ids, and no more than `most`; the first ones after none.
     ///
     /// # Errors
     /// The database did not answer within two seconds.
-    pub async fn list(&self, after: Option<&str>, most: u32) -> Result<Vec<Account>, AccountsError> {
+    pub async fn list(&self, after: Option<&str>, most: u32) -> Result<Vec<StoredAccount>, AccountsError> {
         within(READ_TIMEOUT, self.list_unbounded(after, i64::from(most))).await
     }
 
-    async fn list_unbounded(&self, after: Option<&str>, most: i64) -> Result<Vec<Account>, AccountsError> {
+    async fn list_unbounded(&self, after: Option<&str>, most: i64) -> Result<Vec<StoredAccount>, AccountsError> {
         // No id comes before "", which a row of Thalamus may have.
         let (begin, after) = after.map_or((FROM, ""), |after| (AFTER, after));
-        let rows: Vec<(String, Row)> = match &self.database {
+        let rows: Vec<(String, AccountRow)> = match &self.database {
             Database::Postgres(pool) => {
                 let rows = pool.get().await?.query(&POSTGRES_LIST.replace(AFTER, begin), &[&after, &most]).await?;
                 let of = |row: &tokio_postgres::Row| {
                     let (epoch, password, roles, active) = (row.get(1), row.get(2), row.get(3), row.get(4));
-                    (row.get(0), Row { epoch, found: true, password, roles, active })
+                    (row.get(0), AccountRow { epoch, found: true, password, roles, active })
                 };
                 rows.iter().map(of).collect()
             }
@@ -53,7 +53,7 @@ impl Accounts {
                 let read = move |connection: &rusqlite::Connection| {
                     let of = |row: &rusqlite::Row<'_>| {
                         let (epoch, password, roles, active) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
-                        Ok((row.get(0)?, Row { epoch, found: true, password, roles, active }))
+                        Ok((row.get(0)?, AccountRow { epoch, found: true, password, roles, active }))
                     };
                     let mut statement = connection.prepare_cached(&SQLITE_LIST.replace(AFTER, begin))?;
                     statement.query_map(rusqlite::params![after, most], of)?.collect()

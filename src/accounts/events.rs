@@ -7,7 +7,7 @@
 use serde_json::Value;
 use tokio_postgres::Row as PostgresRow;
 
-use super::{Accounts, AccountsError, READ_TIMEOUT, WRITE_TIMEOUT, within};
+use super::{AccountStore, AccountsError, READ_TIMEOUT, WRITE_TIMEOUT, within};
 use fedgate_base::db::Database;
 
 /// One change of one account.
@@ -62,7 +62,7 @@ impl MemberChange {
     }
 }
 
-impl Accounts {
+impl AccountStore {
     /// The events of an account, or of all, before one of them (or the last ones), the latest first.
     ///
     /// # Errors

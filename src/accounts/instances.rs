@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 
-use super::{Accounts, AccountsError, READ_TIMEOUT, from_sql, to_sql, within};
+use super::{AccountStore, AccountsError, READ_TIMEOUT, from_sql, to_sql, within};
 use fedgate_base::config::LONGEST_BOUND_MS;
 use fedgate_base::db::{Database, DbError};
 
@@ -33,7 +33,7 @@ const SAID_AFTER: Duration = Duration::from_secs(1);
 /// safe side.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Report {
+pub struct InstanceReport {
     /// Random, one per process.
     pub id: String,
     /// Host name and first listening address.
@@ -106,7 +106,7 @@ pub struct CacheFigures {
     pub mean_age_seconds: u64,
 }
 
-impl Default for Report {
+impl Default for InstanceReport {
     /// Of an instance of which nothing is known but that it reported: it may admit for as long as any may.
     fn default() -> Self {
         let unknown = || "unknown".to_owned();
@@ -127,14 +127,14 @@ impl Default for Report {
 
 /// An instance as the database knows it.
 #[derive(Debug, Clone)]
-pub struct Instance {
+pub struct GatewayInstance {
     /// What it last said.
-    pub report: Report,
+    pub report: InstanceReport,
     /// How long ago that was, by the database's clock.
     pub seen: Duration,
 }
 
-impl Instance {
+impl GatewayInstance {
     /// Whether it reported lately enough to count as running.
     pub fn is_live(&self) -> bool {
         self.seen < LIVE_FOR
@@ -146,16 +146,16 @@ impl Instance {
     }
 }
 
-impl Accounts {
+impl AccountStore {
     /// Writes down what an instance says of itself.
     ///
     /// # Errors
     /// The database did not answer within two seconds, or is not the primary: it takes no writes.
-    pub async fn report(&self, report: &Report) -> Result<(), AccountsError> {
+    pub async fn report(&self, report: &InstanceReport) -> Result<(), AccountsError> {
         self.heeded(self.write_report(report).await)
     }
 
-    async fn write_report(&self, report: &Report) -> Result<(), AccountsError> {
+    async fn write_report(&self, report: &InstanceReport) -> Result<(), AccountsError> {
         let deadline = tokio::time::Instant::now() + READ_TIMEOUT;
         let late = |elapsed: tokio::time::error::Elapsed| DbError::Unavailable(elapsed.into());
         let text = serde_json::to_string(report).unwrap_or_default();
@@ -223,11 +223,11 @@ impl Accounts {
     ///
     /// # Errors
     /// The database did not answer.
-    pub async fn instances(&self) -> Result<Vec<Instance>, AccountsError> {
+    pub async fn instances(&self) -> Result<Vec<GatewayInstance>, AccountsError> {
         within(READ_TIMEOUT, self.instances_unbounded()).await
     }
 
-    async fn instances_unbounded(&self) -> Result<Vec<Instance>, AccountsError> {
+    async fn instances_unbounded(&self) -> Result<Vec<GatewayInstance>, AccountsError> {
         let rows: Vec<(String, i64, i64, String)> = match &self.database {
             Database::Postgres(pool) => {
                 let rows = pool.get().await?.query(POSTGRES_INSTANCES, &[]).await?;
@@ -243,10 +243,10 @@ impl Accounts {
         };
         let instance = |(id, seen, epoch, text): (String, i64, i64, String)| {
             // INVARIANT: whoever is in the table is listed, also when its report cannot be read.
-            let report: Report = serde_json::from_str(&text).unwrap_or_default();
+            let report: InstanceReport = serde_json::from_str(&text).unwrap_or_default();
             let bound_ms = report.bound_ms.min(LONGEST_BOUND_MS);
-            let report = Report { id, epoch: from_sql(epoch), bound_ms, ..report };
-            Instance { report, seen: Duration::from_millis(u64::try_from(seen).unwrap_or_default()) }
+            let report = InstanceReport { id, epoch: from_sql(epoch), bound_ms, ..report };
+            GatewayInstance { report, seen: Duration::from_millis(u64::try_from(seen).unwrap_or_default()) }
         };
         Ok(rows.into_iter().map(instance).collect())
     }
@@ -254,18 +254,18 @@ impl Accounts {
 
 /// What became of a change on the instances that run.
 #[derive(Debug)]
-pub struct Spread {
+pub struct ChangeSpread {
     /// The account epoch of the change.
     pub epoch: u64,
     /// The instances that have applied it.
-    pub applied: Vec<Report>,
+    pub applied: Vec<InstanceReport>,
     /// Those that may have admitted by the old rights and have not said so: their leases have ended by now.
-    pub silent: Vec<Report>,
+    pub silent: Vec<InstanceReport>,
     /// From the commit until the last of them had.
     pub after: Duration,
 }
 
-impl Accounts {
+impl AccountStore {
     /// Waits until every instance that may admit has applied all changes that were committed up to now, or its lease has
     /// ended.
     ///
@@ -277,8 +277,8 @@ impl Accounts {
     pub async fn wait_until_applied(
         &self,
         committed: Instant,
-        mut waits_for: impl FnMut(&Report),
-    ) -> Result<Spread, AccountsError> {
+        mut waits_for: impl FnMut(&InstanceReport),
+    ) -> Result<ChangeSpread, AccountsError> {
         let epoch = self.changes_since(None).await?.epoch;
         let (mut concerned, mut told) = (HashSet::new(), HashSet::new());
         loop {
@@ -293,14 +293,15 @@ impl Accounts {
             let (applied, pending): (Vec<_>, Vec<_>) =
                 instances.into_iter().partition(|instance| (epoch..=now).contains(&instance.report.epoch));
             let after = committed.elapsed();
-            let has_ended = |Instance { report, .. }: &Instance| after > Duration::from_millis(report.bound_ms);
+            let has_ended =
+                |GatewayInstance { report, .. }: &GatewayInstance| after > Duration::from_millis(report.bound_ms);
             if pending.iter().all(|instance| has_ended(instance) || !instance.may_admit()) {
-                let reports = |of: Vec<Instance>| of.into_iter().map(|instance| instance.report).collect();
-                return Ok(Spread { epoch, applied: reports(applied), silent: reports(pending), after });
+                let reports = |of: Vec<GatewayInstance>| of.into_iter().map(|instance| instance.report).collect();
+                return Ok(ChangeSpread { epoch, applied: reports(applied), silent: reports(pending), after });
             }
             if after > SAID_AFTER {
                 let silent = pending.iter().filter(|instance| instance.may_admit() && !has_ended(instance));
-                for Instance { report, .. } in silent {
+                for GatewayInstance { report, .. } in silent {
                     if told.insert(report.id.clone()) {
                         waits_for(report);
                     }

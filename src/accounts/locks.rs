@@ -14,10 +14,10 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::{Accounts, AccountsError};
+use super::{AccountStore, AccountsError};
 use fedgate_base::config::StoreConfig;
 use fedgate_base::db::actor::ChangeActor;
-use fedgate_base::db::{Database, DbError, SessionPool, Sqlite, WaitReason};
+use fedgate_base::db::{Database, DbError, SessionPool, SqliteFile, WaitReason};
 
 /// How long an operator's change waits for a lock, in times of what a request does: it may be urgent. Not so long that the limit
 /// of the whole change ([`super::WRITE_TIMEOUT`]) comes first, and long enough to find the holder.
@@ -27,7 +27,7 @@ const LOCK_TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 const LOOK_AFTER: Duration = Duration::from_millis(200);
 const LOOK_TIMEOUT: Duration = Duration::from_millis(1_000);
 
-impl Accounts {
+impl AccountStore {
     /// Runs an operator's statement; how many rows it changed.
     pub(super) async fn run_named(
         &self,
@@ -58,7 +58,7 @@ impl Accounts {
     }
 
     /// Changes the embedded store; whoever is in the way is mostly there still when that has failed.
-    pub(super) async fn run_named_embedded<T, F>(&self, sqlite: &Sqlite, change: F) -> Result<T, AccountsError>
+    pub(super) async fn run_named_embedded<T, F>(&self, sqlite: &SqliteFile, change: F) -> Result<T, AccountsError>
     where
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
         T: Send + 'static,

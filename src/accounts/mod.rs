@@ -25,9 +25,10 @@ pub use desk::AccountDeletion;
 pub use error::AccountsError;
 pub use events::{AccountEvent, MemberChange};
 pub use instances::{
-    CacheFigures, Instance, LIVE_FOR, REPORT_EVERY, Report, Spread, WaitingAccount, WaitingAccounts, listed_for,
+    CacheFigures, ChangeSpread, GatewayInstance, InstanceReport, LIVE_FOR, REPORT_EVERY, WaitingAccount,
+    WaitingAccounts, listed_for,
 };
-pub use watch::{Watch, watch};
+pub use watch::{EpochWatch, watch};
 
 use fedgate_base::config::StoreConfig;
 use fedgate_base::db::actor::ChangeActor;
@@ -45,9 +46,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a change may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One stored account, as of [`Account::epoch`].
+/// One stored account, as of [`StoredAccount::epoch`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
+pub struct StoredAccount {
     /// The id of the person.
     pub id: String,
     /// The password hash; none when the person cannot log in.
@@ -62,16 +63,16 @@ pub struct Account {
 
 /// The accounts that changed after some epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changes {
+pub struct AccountChanges {
     /// The epoch now.
     pub epoch: u64,
     /// Which accounts changed.
-    pub accounts: Changed,
+    pub accounts: ChangedAccounts,
 }
 
 /// Which accounts changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Changed {
+pub enum ChangedAccounts {
     /// These alone, possibly none.
     These(Vec<String>),
     /// Any may have.
@@ -80,7 +81,7 @@ pub enum Changed {
 
 /// The accounts of one database.
 #[derive(Clone)]
-pub struct Accounts {
+pub struct AccountStore {
     database: Database,
     /// Where an instance reports itself: no request, however many there are, keeps a report waiting.
     reports: Database,
@@ -91,7 +92,7 @@ pub struct Accounts {
     told: Arc<AtomicU64>,
 }
 
-impl Accounts {
+impl AccountStore {
     /// Opens the database of the configuration; PostgreSQL is not contacted yet.
     ///
     /// # Errors
@@ -147,14 +148,14 @@ impl Accounts {
     ///
     /// # Errors
     /// The database did not answer within two seconds, is a standby, or tells of another history than it told before.
-    pub async fn read(&self, id: &str) -> Result<Option<Account>, AccountsError> {
+    pub async fn read(&self, id: &str) -> Result<Option<StoredAccount>, AccountsError> {
         // Before the question: the primary had told this epoch, so it tells no lower one now.
         let told = self.told.load(Ordering::Acquire);
         let read = within(READ_TIMEOUT, self.read_row(id, told)).await;
         Ok(self.heeded(read)?.into_account(id))
     }
 
-    async fn read_row(&self, id: &str, told: u64) -> Result<Row, AccountsError> {
+    async fn read_row(&self, id: &str, told: u64) -> Result<AccountRow, AccountsError> {
         let row = match &self.database {
             Database::Postgres(pool) => {
                 let session = pool.get().await?;
@@ -169,13 +170,13 @@ impl Accounts {
                 if is_standby {
                     return Err(AccountsError::Standby);
                 }
-                Row { epoch, found, password: row.get(2), roles: row.get(3), active: row.get(4) }
+                AccountRow { epoch, found, password: row.get(2), roles: row.get(3), active: row.get(4) }
             }
             Database::Sqlite(sqlite) => {
                 let id = id.to_owned();
                 let read = move |connection: &rusqlite::Connection| {
                     connection.prepare_cached(SQLITE_READ)?.query_row([id], |row| {
-                        Ok(Row {
+                        Ok(AccountRow {
                             epoch: row.get(0)?,
                             found: row.get(1)?,
                             password: row.get(2)?,
@@ -226,14 +227,14 @@ impl Accounts {
     ///
     /// # Errors
     /// The database did not answer, or has no epoch.
-    pub async fn changes_since(&self, since: Option<u64>) -> Result<Changes, AccountsError> {
-        let known = since.map(|epoch| Known { epoch, triggers: None });
+    pub async fn changes_since(&self, since: Option<u64>) -> Result<AccountChanges, AccountsError> {
+        let known = since.map(|epoch| LastAnswer { epoch, triggers: None });
         Ok(within(READ_TIMEOUT, self.ask(known.as_ref())).await?.0)
     }
 
     /// What changed since the answer that is known, and what is known now.
-    async fn ask(&self, known: Option<&Known>) -> Result<(Changes, Known), AccountsError> {
-        let after = Known::after(known);
+    async fn ask(&self, known: Option<&LastAnswer>) -> Result<(AccountChanges, LastAnswer), AccountsError> {
+        let after = LastAnswer::after(known);
         let rows = match &self.database {
             Database::Postgres(pool) => {
                 watch::told(&pool.get().await?.query(watch::POSTGRES_CHANGES, &[&after, &MOST_ROWS]).await?)?
@@ -253,7 +254,7 @@ async fn within<T>(
 }
 
 /// One row of [`POSTGRES_READ`] or [`SQLITE_READ`].
-struct Row {
+struct AccountRow {
     epoch: i64,
     found: bool,
     password: Option<String>,
@@ -261,9 +262,9 @@ struct Row {
     active: Option<String>,
 }
 
-impl Row {
-    fn into_account(self, id: &str) -> Option<Account> {
-        self.found.then(|| Account {
+impl AccountRow {
+    fn into_account(self, id: &str) -> Option<StoredAccount> {
+        self.found.then(|| StoredAccount {
             id: id.to_owned(),
             password_hash: self.password.filter(|hash| !hash.is_empty()),
             // Roles that are no list of words are none: silence denies.
@@ -279,13 +280,13 @@ impl Row {
 }
 
 /// What the last answer said, against which the next one is read.
-struct Known {
+struct LastAnswer {
     epoch: u64,
     /// The version of the triggers; one who does not follow them knows none.
     triggers: Option<String>,
 }
 
-impl Known {
+impl LastAnswer {
     /// The epoch after which changes are asked for; who knows none asks for none.
     fn after(known: Option<&Self>) -> i64 {
         known.map_or(i64::MAX, |known| to_sql(known.epoch))
@@ -316,12 +317,12 @@ fn sqlite_changes(connection: &rusqlite::Connection, after: i64) -> Result<Vec<C
 }
 
 /// Turns rows into changes, and into what is known from now on.
-fn changes(known: Option<&Known>, rows: Vec<ChangeRow>) -> Result<(Changes, Known), AccountsError> {
+fn changes(known: Option<&LastAnswer>, rows: Vec<ChangeRow>) -> Result<(AccountChanges, LastAnswer), AccountsError> {
     let first = rows.first().ok_or(AccountsError::NotMigrated)?;
     if !first.fire {
         return Err(AccountsError::Untold);
     }
-    let now = Known { epoch: from_sql(first.now), triggers: first.triggers.clone() };
+    let now = LastAnswer { epoch: from_sql(first.now), triggers: first.triggers.clone() };
     let follows = known.is_some_and(|known| {
         // An epoch that went back is another history (a failover that lost writes): nothing held is true of it.
         let is_same_history = known.epoch <= now.epoch && now.epoch - known.epoch < REMEMBERED_EPOCHS;
@@ -331,10 +332,10 @@ fn changes(known: Option<&Known>, rows: Vec<ChangeRow>) -> Result<(Changes, Know
     let is_told =
         rows.len() <= TOLD_CHANGES as usize && rows.iter().all(|row| row.change.is_none() || row.account.is_some());
     let accounts = match !follows || !is_told {
-        true => Changed::Everything,
-        false => Changed::These(rows.into_iter().filter_map(|row| row.account).collect()),
+        true => ChangedAccounts::Everything,
+        false => ChangedAccounts::These(rows.into_iter().filter_map(|row| row.account).collect()),
     };
-    Ok((Changes { epoch: now.epoch, accounts }, now))
+    Ok((AccountChanges { epoch: now.epoch, accounts }, now))
 }
 
 fn to_sql(epoch: u64) -> i64 {

@@ -11,10 +11,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, Row};
 
-use super::{Accounts, AccountsError, ChangeRow, Changed, Changes, Known, MOST_ROWS, READ_TIMEOUT, changes, within};
+use super::{
+    AccountChanges, AccountStore, AccountsError, ChangeRow, ChangedAccounts, LastAnswer, MOST_ROWS, READ_TIMEOUT,
+    changes, within,
+};
 use fedgate_base::db::route::{HostAddress, ReachedServer, ServerIdentity, ServerRoute};
 use fedgate_base::db::{Database, DbError};
-use fedgate_base::moment::Moment;
+use fedgate_base::moment::BootMoment;
 
 /// How often the embedded store is asked, which sends no notices.
 const SQLITE_POLL: Duration = Duration::from_millis(25);
@@ -24,9 +27,9 @@ const NOTICE_TIMEOUT: Duration = Duration::from_secs(2);
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 /// Who is told of the epoch.
-pub trait Watch: Send + Sync {
+pub trait EpochWatch: Send + Sync {
     /// The primary was asked at `asked` and answered `changes`.
-    fn confirmed(&self, asked: Moment, changes: &Changes);
+    fn confirmed(&self, asked: BootMoment, changes: &AccountChanges);
     /// The accounts cannot be asked now; told once per outage and reason.
     fn lost(&self, error: &AccountsError);
 }
@@ -34,7 +37,7 @@ pub trait Watch: Send + Sync {
 /// Tells `watch` of every change of the epoch, and at least four times within `bound` that there was none.
 ///
 /// Runs until it is dropped.
-pub async fn watch(accounts: Accounts, bound: Duration, watch: &dyn Watch) {
+pub async fn watch(accounts: AccountStore, bound: Duration, watch: &dyn EpochWatch) {
     let mut backoff = RECONNECT.0;
     let mut notices_proved = false;
     loop {
@@ -54,12 +57,16 @@ pub async fn watch(accounts: Accounts, bound: Duration, watch: &dyn Watch) {
 }
 
 /// What never comes.
-enum Never {}
+enum NeverComes {}
 
-async fn follow_sqlite(accounts: &Accounts, poll: Duration, watch: &dyn Watch) -> Result<Never, AccountsError> {
+async fn follow_sqlite(
+    accounts: &AccountStore,
+    poll: Duration,
+    watch: &dyn EpochWatch,
+) -> Result<NeverComes, AccountsError> {
     let mut known = None;
     loop {
-        let asked = Moment::now();
+        let asked = BootMoment::now();
         let (changes, now) = within(READ_TIMEOUT, accounts.ask(known.as_ref())).await?;
         accounts.confirmed(asked, &changes, watch);
         known = Some(now);
@@ -68,14 +75,14 @@ async fn follow_sqlite(accounts: &Accounts, poll: Duration, watch: &dyn Watch) -
 }
 
 async fn follow_postgres(
-    accounts: &Accounts,
+    accounts: &AccountStore,
     route: &ServerRoute,
     poll: Duration,
-    watch: &dyn Watch,
+    watch: &dyn EpochWatch,
     notices_proved: &mut bool,
-) -> Result<Never, AccountsError> {
+) -> Result<NeverComes, AccountsError> {
     let limit = poll.max(Duration::from_secs(1));
-    let mut session = Session::open(route, limit).await?;
+    let mut session = WatchSession::open(route, limit).await?;
     // INVARIANT: what is read and reported from now on is on the server that confirms; what was read before is of a
     // generation that the first confirmation ends.
     route.follow(&session.identity);
@@ -98,7 +105,7 @@ async fn follow_postgres(
 }
 
 /// A session with the primary that hears its notices.
-struct Session {
+struct WatchSession {
     client: Client,
     notices: mpsc::Receiver<()>,
     identity: ServerIdentity,
@@ -106,7 +113,7 @@ struct Session {
     _driver: AbortOnDrop,
 }
 
-impl Session {
+impl WatchSession {
     async fn open(route: &ServerRoute, limit: Duration) -> Result<Self, AccountsError> {
         let reached = route.reach().await?;
         let at = reached.at();
@@ -130,15 +137,15 @@ impl Session {
     /// Asks for ever what changed, at once when a notice comes.
     async fn ask_on(
         &mut self,
-        accounts: &Accounts,
+        accounts: &AccountStore,
         poll: Duration,
         limit: Duration,
-        watch: &dyn Watch,
-    ) -> Result<Never, AccountsError> {
+        watch: &dyn EpochWatch,
+    ) -> Result<NeverComes, AccountsError> {
         let mut known = None;
         loop {
-            let asked = Moment::now();
-            let after = Known::after(known.as_ref());
+            let asked = BootMoment::now();
+            let after = LastAnswer::after(known.as_ref());
             let rows = query_within(limit, self.client.query(POSTGRES_CHANGES, &[&after, &MOST_ROWS])).await?;
             let (changes, now) = changes(known.as_ref(), told(&rows)?)?;
             accounts.confirmed(asked, &changes, watch);
@@ -150,7 +157,7 @@ impl Session {
     }
 
     /// Sends a notice on another session and waits for it on this one: behind a transaction-pooling proxy none arrives.
-    async fn prove_notices(&mut self, accounts: &Accounts) -> Result<(), AccountsError> {
+    async fn prove_notices(&mut self, accounts: &AccountStore) -> Result<(), AccountsError> {
         let Database::Postgres(pool) = &accounts.reports else { return Ok(()) };
         let session = pool.get().await?;
         let notified = session.execute("SELECT pg_notify('fedgate_accounts', '')", &[]);
@@ -167,9 +174,9 @@ fn session_has_ended() -> AccountsError {
     DbError::Unavailable("the session for notices has ended".into()).into()
 }
 
-impl Accounts {
+impl AccountStore {
     /// The primary was asked at `asked` and answered `changes`.
-    fn confirmed(&self, asked: Moment, changes: &Changes, watch: &dyn Watch) {
+    fn confirmed(&self, asked: BootMoment, changes: &AccountChanges, watch: &dyn EpochWatch) {
         // First: a read that `watch` lets pass begins after it.
         self.told.store(changes.epoch, Ordering::Release);
         watch.confirmed(asked, changes);
@@ -183,7 +190,7 @@ impl Accounts {
     pub async fn check(&self) -> Result<u64, AccountsError> {
         self.keep_to_one_server().await?;
         if let Some(route) = self.database.route() {
-            Session::open(route, READ_TIMEOUT).await?.prove_notices(self).await?;
+            WatchSession::open(route, READ_TIMEOUT).await?.prove_notices(self).await?;
         }
         Ok(self.changes_since(None).await?.epoch)
     }
@@ -231,9 +238,9 @@ pub(super) const POSTGRES_CHANGES: &str = "
     LEFT JOIN fedgate_account_changes c ON c.epoch > $1
     LIMIT $2";
 
-impl Changes {
+impl AccountChanges {
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
-        matches!(&self.accounts, Changed::These(accounts) if accounts.is_empty())
+        matches!(&self.accounts, ChangedAccounts::These(accounts) if accounts.is_empty())
     }
 }

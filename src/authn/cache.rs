@@ -21,53 +21,53 @@ use moka::sync::Cache;
 use tokio::sync::watch;
 
 use super::Principal;
-use crate::accounts::{CacheFigures, Changed, Changes, listed_for};
-use fedgate_base::moment::Moment;
+use crate::accounts::{AccountChanges, CacheFigures, ChangedAccounts, listed_for};
+use fedgate_base::moment::BootMoment;
 
 /// Principals by account id.
-pub(super) struct Principals {
+pub(super) struct PrincipalCache {
     cache: Cache<Box<str>, Arc<Principal>>,
-    lease: Lease,
-    gate: RwLock<Gate>,
+    lease: AdmissionLease,
+    gate: RwLock<CacheGate>,
     /// Raised whenever everything may have changed.
     generation: AtomicU64,
     /// Tells who waits for it of the epoch that was applied.
     epoch: watch::Sender<u64>,
     hits: AtomicU64,
     misses: AtomicU64,
-    dropped: Arc<Dropped>,
+    dropped: Arc<DroppedEntries>,
 }
 
 /// What inserting, applying and listing agree on.
-struct Gate {
+struct CacheGate {
     /// The epoch whose changes have been applied to the cache.
     applied: u64,
     /// Since when this instance has been listed without a gap; what was asked before counts for no lease, because who
     /// waited then did not see this instance.
-    listed_since: Moment,
+    listed_since: BootMoment,
     /// The server that confirms has refused a report, because it takes no writes: it is not the primary.
     refused: bool,
 }
 
 /// What became of the entries that a cache holds no longer.
 #[derive(Default)]
-pub(super) struct Dropped {
+pub(super) struct DroppedEntries {
     invalidated: AtomicU64,
     evicted: AtomicU64,
     /// Seconds that all of them together were held.
     ages: AtomicU64,
 }
 
-impl Dropped {
+impl DroppedEntries {
     /// An entry that was held since `since` is dropped.
-    pub(super) fn note(&self, since: Moment, cause: RemovalCause) {
+    pub(super) fn note(&self, since: BootMoment, cause: RemovalCause) {
         let counter = match cause {
             RemovalCause::Expired | RemovalCause::Size => &self.evicted,
             RemovalCause::Explicit => &self.invalidated,
             RemovalCause::Replaced => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        self.ages.fetch_add(Moment::now().since(since).as_secs(), Ordering::Relaxed);
+        self.ages.fetch_add(BootMoment::now().since(since).as_secs(), Ordering::Relaxed);
     }
 
     /// How many were dropped by a change, how many for room or age, and their mean age in s.
@@ -80,10 +80,10 @@ impl Dropped {
 
 /// Which history an account was read in; taken before it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Generation(u64);
+pub(super) struct CacheGeneration(u64);
 
-/// Until when cached principals may be used. Both are [`Moment`]s, and monotone: what comes late never shortens a lease.
-struct Lease {
+/// Until when cached principals may be used. Both are [`BootMoment`]s, and monotone: what comes late never shortens a lease.
+struct AdmissionLease {
     /// The freshness bound after the last question that was answered.
     confirmed: AtomicU64,
     /// As long after the last report that arrived as others count on.
@@ -91,9 +91,9 @@ struct Lease {
     bound: Duration,
 }
 
-impl Principals {
+impl PrincipalCache {
     pub(super) fn new(capacity: u64, time_to_live: Duration, bound: Duration) -> Self {
-        let dropped = Arc::new(Dropped::default());
+        let dropped = Arc::new(DroppedEntries::default());
         let note = Arc::clone(&dropped);
         let cache = Cache::builder()
             .max_capacity(capacity)
@@ -101,8 +101,8 @@ impl Principals {
             .eviction_listener(move |_, principal: Arc<Principal>, cause| note.note(principal.since, cause));
         Self {
             cache: cache.build(),
-            lease: Lease { confirmed: AtomicU64::new(0), listed: AtomicU64::new(0), bound },
-            gate: RwLock::new(Gate { applied: 0, listed_since: Moment::now(), refused: false }),
+            lease: AdmissionLease { confirmed: AtomicU64::new(0), listed: AtomicU64::new(0), bound },
+            gate: RwLock::new(CacheGate { applied: 0, listed_since: BootMoment::now(), refused: false }),
             generation: AtomicU64::new(0),
             epoch: watch::Sender::new(0),
             hits: AtomicU64::new(0),
@@ -138,12 +138,12 @@ impl Principals {
     }
 
     /// Whose reading begins now; a principal made of it may be inserted while this is the generation.
-    pub(super) fn generation(&self) -> Generation {
-        Generation(self.generation.load(Ordering::Acquire))
+    pub(super) fn generation(&self) -> CacheGeneration {
+        CacheGeneration(self.generation.load(Ordering::Acquire))
     }
 
     /// The principal of an account, if one is cached and the lease is valid. The only lookup on the hit path.
-    pub(super) fn find(&self, account: &str, now: Moment) -> Option<Arc<Principal>> {
+    pub(super) fn find(&self, account: &str, now: BootMoment) -> Option<Arc<Principal>> {
         if !self.lease.is_valid(now) {
             return None;
         }
@@ -168,14 +168,16 @@ impl Principals {
 
     /// Applies what changed, then extends the lease. Whether that counts as a confirmation: not of a server that takes no
     /// writes, whatever it says of itself.
-    pub(super) fn confirm(&self, asked: Moment, changes: &Changes) -> bool {
+    pub(super) fn confirm(&self, asked: BootMoment, changes: &AccountChanges) -> bool {
         let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         match &changes.accounts {
-            Changed::Everything => {
+            ChangedAccounts::Everything => {
                 self.generation.fetch_add(1, Ordering::AcqRel);
                 self.cache.invalidate_all();
             }
-            Changed::These(accounts) => accounts.iter().for_each(|account| self.cache.invalidate(account.as_str())),
+            ChangedAccounts::These(accounts) => {
+                accounts.iter().for_each(|account| self.cache.invalidate(account.as_str()))
+            }
         }
         gate.applied = changes.epoch;
         if asked >= gate.listed_since && !gate.refused {
@@ -193,17 +195,17 @@ impl Principals {
     }
 
     /// Whether cached principals may be used at `now`.
-    pub(super) fn lease_is_valid(&self, now: Moment) -> bool {
+    pub(super) fn lease_is_valid(&self, now: BootMoment) -> bool {
         self.lease.is_valid(now)
     }
 
     /// The same, as far as it is up to the confirmations.
-    pub(super) fn is_confirmed(&self, now: Moment) -> bool {
+    pub(super) fn is_confirmed(&self, now: BootMoment) -> bool {
         self.lease.is_confirmed(now)
     }
 
     /// It is known at `now` that a report of this instance, made at `reported`, has arrived.
-    pub(super) fn listed(&self, reported: Moment, now: Moment) {
+    pub(super) fn listed(&self, reported: BootMoment, now: BootMoment) {
         let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         gate.refused = false;
         if !self.lease.is_listed(now) {
@@ -214,13 +216,13 @@ impl Principals {
     }
 }
 
-impl Lease {
-    fn is_valid(&self, now: Moment) -> bool {
+impl AdmissionLease {
+    fn is_valid(&self, now: BootMoment) -> bool {
         // In this order: who sees that it is listed anew sees that what was confirmed before is forgotten.
         self.is_listed(now) && self.is_confirmed(now)
     }
 
-    fn is_listed(&self, now: Moment) -> bool {
+    fn is_listed(&self, now: BootMoment) -> bool {
         now.as_nanos() < self.listed.load(Ordering::Acquire)
     }
 
@@ -229,15 +231,15 @@ impl Lease {
         self.confirmed.store(0, Ordering::Release);
     }
 
-    fn is_confirmed(&self, now: Moment) -> bool {
+    fn is_confirmed(&self, now: BootMoment) -> bool {
         now.as_nanos() < self.confirmed.load(Ordering::Acquire)
     }
 
-    fn confirmed(&self, asked: Moment) {
+    fn confirmed(&self, asked: BootMoment) {
         self.confirmed.fetch_max((asked + self.bound).as_nanos(), Ordering::AcqRel);
     }
 
-    fn listed(&self, reported: Moment) {
+    fn listed(&self, reported: BootMoment) {
         self.listed.fetch_max((reported + listed_for(self.bound)).as_nanos(), Ordering::AcqRel);
     }
 }
@@ -248,17 +250,17 @@ mod tests {
 
     #[test]
     fn the_mean_age_is_of_all_that_were_dropped() {
-        let dropped = Dropped::default();
+        let dropped = DroppedEntries::default();
         assert_eq!(dropped.figures(), (0, 0, 0));
-        let ago = |seconds| Moment::now() - Duration::from_secs(seconds);
+        let ago = |seconds| BootMoment::now() - Duration::from_secs(seconds);
         dropped.note(ago(10), RemovalCause::Expired);
         dropped.note(ago(20), RemovalCause::Explicit);
         dropped.note(ago(12), RemovalCause::Size);
         dropped.note(ago(1000), RemovalCause::Replaced);
         assert_eq!(dropped.figures(), (1, 2, 14));
-        let principals = Principals {
+        let principals = PrincipalCache {
             dropped: Arc::new(dropped),
-            ..Principals::new(1, Duration::from_secs(1), Duration::from_secs(1))
+            ..PrincipalCache::new(1, Duration::from_secs(1), Duration::from_secs(1))
         };
         let figures = principals.figures();
         assert_eq!((figures.invalidated, figures.evicted, figures.mean_age_seconds), (1, 2, 14));

@@ -12,7 +12,7 @@ use fedgate_core::network::client_network;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClientAddress {
     ip: Option<IpAddr>,
-    page: Page,
+    page: SendingPage,
 }
 
 /// Whether an operator has named a foreign origin in the configuration.
@@ -26,7 +26,7 @@ pub enum ForeignOrigin {
 
 /// The page that sent a request; origins are kept as hashes, so that a client does not choose how much is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-enum Page {
+enum SendingPage {
     /// One of the gateway's own, or none: programs send no `Origin`.
     #[default]
     Own,
@@ -40,7 +40,7 @@ enum Page {
 
 impl From<Option<IpAddr>> for ClientAddress {
     fn from(ip: Option<IpAddr>) -> Self {
-        Self { ip, page: Page::Own }
+        Self { ip, page: SendingPage::Own }
     }
 }
 
@@ -50,32 +50,32 @@ impl ClientAddress {
     pub fn on_page_of(self, origin: &[u8], named: ForeignOrigin) -> Self {
         let hash = short_hash(&[origin]);
         let page = match named {
-            ForeignOrigin::Named => Page::Named(hash),
-            ForeignOrigin::Unnamed => Page::Foreign(hash),
+            ForeignOrigin::Named => SendingPage::Named(hash),
+            ForeignOrigin::Unnamed => SendingPage::Foreign(hash),
         };
         Self { page, ..self }
     }
 
     /// What the throttle counts by; none of a client without an address (on a Unix socket).
-    pub(super) fn source(self) -> Option<Source> {
-        self.ip.map(|ip| Source { network: client_network(ip), page: self.page })
+    pub(super) fn source(self) -> Option<ClientSource> {
+        self.ip.map(|ip| ClientSource { network: client_network(ip), page: self.page })
     }
 }
 
 /// One client address of the throttle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Source {
+pub(super) struct ClientSource {
     network: IpAddr,
-    page: Page,
+    page: SendingPage,
 }
 
-impl Source {
+impl ClientSource {
     /// The client address that all unnamed foreign origins of one address share, where this is one of them. An attacker has
     /// as many origins as he wants; without it each would bring an allowance of its own.
     pub(super) fn shared(self) -> Option<Self> {
         match self.page {
-            Page::Foreign(_) => Some(Self { page: Page::AnyForeign, ..self }),
-            Page::Own | Page::Named(_) | Page::AnyForeign => None,
+            SendingPage::Foreign(_) => Some(Self { page: SendingPage::AnyForeign, ..self }),
+            SendingPage::Own | SendingPage::Named(_) | SendingPage::AnyForeign => None,
         }
     }
 
@@ -86,7 +86,7 @@ impl Source {
 
     /// The address alone, whatever page sent the request.
     pub(super) fn without_page(self) -> Self {
-        Self { page: Page::Own, ..self }
+        Self { page: SendingPage::Own, ..self }
     }
 
     /// A number that no other client address has: of IPv6 the network, of IPv4 the address among what IPv6 has for groups,
@@ -97,10 +97,10 @@ impl Source {
             IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
         };
         match self.page {
-            Page::Own => number,
-            Page::Named(origin) => short_hash(&[b"named", &number.to_le_bytes(), &origin.to_le_bytes()]),
-            Page::Foreign(origin) => short_hash(&[b"foreign", &number.to_le_bytes(), &origin.to_le_bytes()]),
-            Page::AnyForeign => short_hash(&[b"any", &number.to_le_bytes()]),
+            SendingPage::Own => number,
+            SendingPage::Named(origin) => short_hash(&[b"named", &number.to_le_bytes(), &origin.to_le_bytes()]),
+            SendingPage::Foreign(origin) => short_hash(&[b"foreign", &number.to_le_bytes(), &origin.to_le_bytes()]),
+            SendingPage::AnyForeign => short_hash(&[b"any", &number.to_le_bytes()]),
         }
     }
 }
@@ -130,15 +130,15 @@ mod tests {
             ClientAddress::from(Some([192, 0, 2, 2].into())).on_page_of(b"https://a.example", ForeignOrigin::Unnamed),
         ]
         .map(|client| client.source().unwrap());
-        let shared = pages.map(Source::shared);
+        let shared = pages.map(ClientSource::shared);
         assert_eq!([shared[0], shared[3], shared[4]], [None; 3], "named origins and programs share nothing");
         assert!(shared[1].is_some() && shared[1] == shared[2] && shared[1] != shared[5]);
         assert_eq!(shared[1].unwrap().shared(), None);
-        let in_common = pages.map(Source::in_common);
+        let in_common = pages.map(ClientSource::in_common);
         assert_eq!((in_common[1], in_common[2]), (shared[1].unwrap(), shared[1].unwrap()));
         assert_eq!([in_common[0], in_common[3], in_common[4]], [pages[0], pages[3], pages[4]]);
         assert!(pages[..5].iter().all(|page| page.without_page() == pages[0]) && pages[5].without_page() != pages[0]);
-        let all: Vec<Source> = pages.into_iter().chain(shared[1]).collect();
+        let all: Vec<ClientSource> = pages.into_iter().chain(shared[1]).collect();
         for (i, one) in all.iter().enumerate() {
             for (j, other) in all.iter().enumerate() {
                 assert_eq!(one == other, i == j, "{i} {j}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::hasher::Busy;
+use super::hasher::HasherBusy;
 use crate::accounts::AccountsError;
 use fedgate_core::basic::CredentialError;
 
@@ -38,7 +38,7 @@ pub enum AuthnError {
     },
     /// Too many passwords are waiting to be verified.
     #[error(transparent)]
-    Busy(#[from] Busy),
+    Busy(#[from] HasherBusy),
 }
 
 /// Why a credential was rejected.

@@ -1,7 +1,7 @@
 //! The hashers: dedicated threads that verify and make password hashes, behind bounded queues.
 //!
 //! One verification takes tens of milliseconds of a whole core and 46 MiB, so these queues are the lever for denial of
-//! service. The one rule: they are bounded by the work that waits, a full one is told at once ([`Busy`]), no caller fills
+//! service. The one rule: they are bounded by the work that waits, a full one is told at once ([`HasherBusy`]), no caller fills
 //! one ([`queue`]), and a caller who went away costs nothing. Who proved the password from the same address lately waits in
 //! a lane of its own, which is served first: a flood of guesses fills the other one. One account has at most half of a lane.
 //! Each thread keeps an arena of its own. When a wrong password may be told is for [`schedule`] to say.
@@ -20,10 +20,10 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::spacing::LONGEST;
-use fedgate_core::password::{self, Arena, Cost, HashWork};
+use fedgate_core::password::{self, HashArena, HashCost, HashWork};
 pub(super) use queue::JobOwner;
 use queue::JobQueue;
-pub(super) use schedule::Booking;
+pub(super) use schedule::HashBooking;
 use schedule::HashingSchedule;
 use work::HashingPace;
 
@@ -35,11 +35,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// The queue is full, or there are no hashers; the same request may succeed in a moment.
 #[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
 #[error("password verification is busy")]
-pub struct Busy;
+pub struct HasherBusy;
 
 /// Where a job waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lane {
+pub(super) enum HasherLane {
     /// Served first: the account was signed in to from the same source lately.
     Known,
     /// Everybody else, and new hashes for accounts that are served already.
@@ -48,14 +48,14 @@ pub(super) enum Lane {
 
 /// A handle to the hasher threads; they end when the last handle is gone.
 #[derive(Clone)]
-pub(super) struct Hasher {
-    shared: Arc<Handle>,
-    cost: Cost,
+pub(super) struct PasswordHasher {
+    shared: Arc<HasherHandle>,
+    cost: HashCost,
 }
 
 /// What the handles share; dropped with the last of them, which ends the threads.
-struct Handle {
-    queues: Arc<Queues>,
+struct HasherHandle {
+    queues: Arc<HasherQueues>,
     threads: usize,
     /// The work that may wait in each lane.
     most: Duration,
@@ -63,26 +63,26 @@ struct Handle {
     most_of_account: u32,
 }
 
-struct Queues {
-    jobs: Mutex<Jobs>,
+struct HasherQueues {
+    jobs: Mutex<HasherJobs>,
     news: Condvar,
     pace: HashingPace,
     schedule: Mutex<HashingSchedule>,
 }
 
 #[derive(Default)]
-struct Jobs {
+struct HasherJobs {
     known: JobQueue,
     unknown: JobQueue,
     is_over: bool,
 }
 
-enum Job {
+enum HasherJob {
     Verify { stored: String, password: Zeroizing<Vec<u8>>, answer: oneshot::Sender<bool> },
     Hash { password: Zeroizing<Vec<u8>>, answer: oneshot::Sender<Option<String>> },
 }
 
-impl Job {
+impl HasherJob {
     /// Whether nobody waits for it any more.
     fn is_abandoned(&self) -> bool {
         match self {
@@ -91,14 +91,14 @@ impl Job {
         }
     }
 
-    fn work(&self, cost: Cost) -> HashWork {
+    fn work(&self, cost: HashCost) -> HashWork {
         match self {
             Self::Verify { stored, .. } => password::work(stored),
             Self::Hash { .. } => cost.work(),
         }
     }
 
-    fn run(self, cost: Cost, arena: &mut Arena) {
+    fn run(self, cost: HashCost, arena: &mut HashArena) {
         match self {
             Self::Verify { stored, password, answer } => {
                 let _ = answer.send(password::verify_with(&stored, &password, arena));
@@ -110,24 +110,24 @@ impl Job {
     }
 }
 
-impl Hasher {
+impl PasswordHasher {
     /// Starts `threads` threads. In each lane waits no more work than they do in `longest`.
     ///
     /// # Errors
     /// The operating system gives no thread.
-    pub(super) fn start(threads: usize, longest: Duration, cost: Cost) -> std::io::Result<Self> {
-        let queues = Arc::new(Queues::new(threads));
+    pub(super) fn start(threads: usize, longest: Duration, cost: HashCost) -> std::io::Result<Self> {
+        let queues = Arc::new(HasherQueues::new(threads));
         for number in 0..threads {
             let queues = Arc::clone(&queues);
             thread::Builder::new().name(format!("hasher-{number}")).spawn(move || work(&queues, cost))?;
         }
         let most = longest.saturating_mul(u32::try_from(threads).unwrap_or(u32::MAX));
         let most_of_account = HashingPace::verifications_in(most / ACCOUNT_SHARE);
-        Ok(Self { shared: Arc::new(Handle { queues, threads, most, most_of_account }), cost })
+        Ok(Self { shared: Arc::new(HasherHandle { queues, threads, most, most_of_account }), cost })
     }
 
     /// The cost of the hashes made here.
-    pub(super) fn cost(&self) -> Cost {
+    pub(super) fn cost(&self) -> HashCost {
         self.cost
     }
 
@@ -140,8 +140,8 @@ impl Hasher {
     /// also against what one account may have: else the number of those refused would tell the kind.
     ///
     /// # Errors
-    /// [`Busy`]: the account has its share of the lane.
-    pub(super) fn book(&self, stored: &str, lane: Lane, owner: &JobOwner) -> Result<Booking, Busy> {
+    /// [`HasherBusy`]: the account has its share of the lane.
+    pub(super) fn book(&self, stored: &str, lane: HasherLane, owner: &JobOwner) -> Result<HashBooking, HasherBusy> {
         let (dearest, own) = (self.dearest_of_today(), self.shared.queues.pace.estimate(password::work(stored)));
         let counts = u32::try_from(own.as_nanos().div_ceil(dearest.as_nanos().max(1))).unwrap_or(u32::MAX).max(1);
         let now = tokio::time::Instant::now();
@@ -149,24 +149,24 @@ impl Hasher {
         let has = schedule.of_account(&owner.account, lane, now);
         // One is taken however dear it is.
         if has > 0 && has.saturating_add(counts) > self.shared.most_of_account {
-            return Err(Busy);
+            return Err(HasherBusy);
         }
         schedule.book(&owner.account, lane, (dearest.max(own), counts), now)
     }
 
     /// A scheduled password was right: see [`schedule`].
-    pub(super) fn was_right(&self, booking: Booking, stored: &str) {
+    pub(super) fn was_right(&self, booking: HashBooking, stored: &str) {
         let takes = self.shared.queues.pace.estimate(password::work(stored));
         self.shared.queues.schedule().was_right(booking, takes);
     }
 
     /// A scheduled verification has ended where rejections are answered at once: nobody waits for its time.
-    pub(super) fn release(&self, booking: Booking) {
+    pub(super) fn release(&self, booking: HashBooking) {
         self.shared.queues.schedule().release(booking);
     }
 
     /// Waits until a verification would have ended, whatever kind of hash there is.
-    pub(super) async fn end(&self, booking: Booking) {
+    pub(super) async fn end(&self, booking: HashBooking) {
         loop {
             // It is earlier than it was where passwords before it have been right, so this looks once more for each step.
             let Some(end) = self.shared.queues.schedule().end(booking) else { return };
@@ -180,9 +180,10 @@ impl Hasher {
 
     /// One whose only thread is the test: see [`work_through`](Self::work_through).
     #[cfg(test)]
-    pub(super) fn without_threads(longest: Duration, cost: Cost) -> Self {
+    pub(super) fn without_threads(longest: Duration, cost: HashCost) -> Self {
         let most_of_account = HashingPace::verifications_in(longest / ACCOUNT_SHARE);
-        let shared = Handle { queues: Arc::new(Queues::new(1)), threads: 1, most: longest, most_of_account };
+        let shared =
+            HasherHandle { queues: Arc::new(HasherQueues::new(1)), threads: 1, most: longest, most_of_account };
         Self { shared: Arc::new(shared), cost }
     }
 
@@ -198,8 +199,8 @@ impl Hasher {
             let Some(job) = job else { return };
             tokio::time::sleep(self.shared.queues.pace.estimate(job.work(self.cost))).await;
             match job {
-                Job::Verify { answer, .. } => drop(answer.send(false)),
-                Job::Hash { answer, .. } => drop(answer.send(None)),
+                HasherJob::Verify { answer, .. } => drop(answer.send(false)),
+                HasherJob::Hash { answer, .. } => drop(answer.send(None)),
             }
         }
     }
@@ -214,39 +215,43 @@ impl Hasher {
     /// Whether `password` is the one `stored` was made from. Dropping the future cancels a job that still waits.
     ///
     /// # Errors
-    /// [`Busy`].
+    /// [`HasherBusy`].
     pub(super) async fn verify(
         &self,
         stored: String,
         password: Zeroizing<Vec<u8>>,
-        lane: Lane,
+        lane: HasherLane,
         owner: JobOwner,
-    ) -> Result<bool, Busy> {
+    ) -> Result<bool, HasherBusy> {
         let (answer, receive) = oneshot::channel();
-        self.submit(Job::Verify { stored, password, answer }, lane, owner)?;
-        receive.await.map_err(|_| Busy)
+        self.submit(HasherJob::Verify { stored, password, answer }, lane, owner)?;
+        receive.await.map_err(|_| HasherBusy)
     }
 
     /// Makes a new hash; none when the password is too long for one.
     ///
     /// # Errors
-    /// [`Busy`].
-    pub(super) async fn hash(&self, password: Zeroizing<Vec<u8>>, owner: JobOwner) -> Result<Option<String>, Busy> {
+    /// [`HasherBusy`].
+    pub(super) async fn hash(
+        &self,
+        password: Zeroizing<Vec<u8>>,
+        owner: JobOwner,
+    ) -> Result<Option<String>, HasherBusy> {
         let (answer, receive) = oneshot::channel();
-        self.submit(Job::Hash { password, answer }, Lane::Unknown, owner)?;
-        receive.await.map_err(|_| Busy)
+        self.submit(HasherJob::Hash { password, answer }, HasherLane::Unknown, owner)?;
+        receive.await.map_err(|_| HasherBusy)
     }
 
-    fn submit(&self, job: Job, lane: Lane, owner: JobOwner) -> Result<(), Busy> {
-        let Handle { queues, threads, most, .. } = &*self.shared;
+    fn submit(&self, job: HasherJob, lane: HasherLane, owner: JobOwner) -> Result<(), HasherBusy> {
+        let HasherHandle { queues, threads, most, .. } = &*self.shared;
         let work = queues.pace.estimate(job.work(self.cost));
         let mut jobs = queues.lock();
         let queue = match lane {
-            Lane::Known => &mut jobs.known,
-            Lane::Unknown => &mut jobs.unknown,
+            HasherLane::Known => &mut jobs.known,
+            HasherLane::Unknown => &mut jobs.unknown,
         };
         if *threads == 0 || !queue.push(job, owner, work, *most) {
-            return Err(Busy);
+            return Err(HasherBusy);
         }
         drop(jobs);
         queues.news.notify_one();
@@ -254,7 +259,7 @@ impl Hasher {
     }
 }
 
-impl Queues {
+impl HasherQueues {
     fn new(threads: usize) -> Self {
         Self {
             jobs: Mutex::default(),
@@ -268,12 +273,12 @@ impl Queues {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Jobs> {
+    fn lock(&self) -> MutexGuard<'_, HasherJobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a job; none when there will be no more.
-    fn take(&self) -> Option<Job> {
+    fn take(&self) -> Option<HasherJob> {
         let mut jobs = self.lock();
         loop {
             if jobs.is_over {
@@ -287,15 +292,15 @@ impl Queues {
     }
 }
 
-impl Drop for Handle {
+impl Drop for HasherHandle {
     fn drop(&mut self) {
         self.queues.lock().is_over = true;
         self.queues.news.notify_all();
     }
 }
 
-fn work(queues: &Queues, cost: Cost) {
-    let mut arena = Arena::default();
+fn work(queues: &HasherQueues, cost: HashCost) {
+    let mut arena = HashArena::default();
     while let Some(job) = queues.take() {
         if job.is_abandoned() {
             continue;
@@ -304,7 +309,7 @@ fn work(queues: &Queues, cost: Cost) {
         // A fault of this program costs the job that met it, not the thread that all others wait for.
         if catch_unwind(AssertUnwindSafe(|| job.run(cost, &mut arena))).is_err() {
             tracing::error!("a password could not be hashed, by a fault of this program");
-            arena = Arena::default();
+            arena = HashArena::default();
             continue;
         }
         queues.pace.learn(work, began.elapsed());
@@ -315,7 +320,7 @@ fn work(queues: &Queues, cost: Cost) {
 mod tests {
     use super::*;
 
-    const CHEAP: Cost = Cost { memory_kib: 64, passes: 1 };
+    const CHEAP: HashCost = HashCost { memory_kib: 64, passes: 1 };
 
     const LONGEST_WAIT: Duration = Duration::from_millis(2000);
 
@@ -329,18 +334,20 @@ mod tests {
 
     #[tokio::test]
     async fn hashes_and_verifies_off_the_callers_thread() {
-        let hasher = Hasher::start(2, LONGEST_WAIT, CHEAP).unwrap();
+        let hasher = PasswordHasher::start(2, LONGEST_WAIT, CHEAP).unwrap();
         let stored = hasher.hash(secret("freedom"), owner("ANA")).await.unwrap().unwrap();
-        assert_eq!(hasher.verify(stored.clone(), secret("freedom"), Lane::Known, owner("ANA")).await, Ok(true));
-        assert_eq!(hasher.verify(stored, secret("Freedom"), Lane::Unknown, owner("ANA")).await, Ok(false));
+        assert_eq!(hasher.verify(stored.clone(), secret("freedom"), HasherLane::Known, owner("ANA")).await, Ok(true));
+        assert_eq!(hasher.verify(stored, secret("Freedom"), HasherLane::Unknown, owner("ANA")).await, Ok(false));
     }
 
     /// Lanes in which two jobs of the least work have room.
     const SHORTEST: Duration = Duration::from_millis(2);
 
     /// A hasher whose one thread is at work on a hash that takes long.
-    async fn occupied(longest: Duration) -> (Hasher, tokio::task::JoinHandle<Result<Option<String>, Busy>>) {
-        let hasher = Hasher::start(1, longest, Cost { memory_kib: 65_536, passes: 8 }).unwrap();
+    async fn occupied(
+        longest: Duration,
+    ) -> (PasswordHasher, tokio::task::JoinHandle<Result<Option<String>, HasherBusy>>) {
+        let hasher = PasswordHasher::start(1, longest, HashCost { memory_kib: 65_536, passes: 8 }).unwrap();
         let first = hasher.clone();
         let running = tokio::spawn(async move { first.hash(secret("a"), owner("ANA")).await });
         tokio::task::yield_now().await;
@@ -352,23 +359,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_lane_is_told_at_once_and_who_went_away_makes_room() {
-        let nobody_hashes = Hasher::start(0, LONGEST_WAIT, CHEAP).unwrap();
-        assert_eq!(nobody_hashes.hash(secret("a"), owner("ANA")).await, Err(Busy));
+        let nobody_hashes = PasswordHasher::start(0, LONGEST_WAIT, CHEAP).unwrap();
+        assert_eq!(nobody_hashes.hash(secret("a"), owner("ANA")).await, Err(HasherBusy));
 
         let (hasher, running) = occupied(SHORTEST).await;
         let verify = |account| {
             let hasher = hasher.clone();
-            tokio::spawn(async move { hasher.verify(String::new(), secret("a"), Lane::Unknown, owner(account)).await })
+            tokio::spawn(
+                async move { hasher.verify(String::new(), secret("a"), HasherLane::Unknown, owner(account)).await },
+            )
         };
         let waiting = [verify("BOB"), verify("CAT")];
         tokio::task::yield_now().await;
-        assert_eq!(hasher.verify(String::new(), secret("a"), Lane::Unknown, owner("DOC")).await, Err(Busy));
+        assert_eq!(hasher.verify(String::new(), secret("a"), HasherLane::Unknown, owner("DOC")).await, Err(HasherBusy));
         assert_eq!(hasher.waiting(), 2);
         for gone in &waiting {
             gone.abort();
         }
         tokio::task::yield_now().await;
-        assert_eq!(hasher.verify(String::new(), secret("a"), Lane::Unknown, owner("DOC")).await, Ok(false));
+        assert_eq!(hasher.verify(String::new(), secret("a"), HasherLane::Unknown, owner("DOC")).await, Ok(false));
         assert!(running.await.unwrap().is_ok());
     }
 
@@ -376,10 +385,10 @@ mod tests {
     async fn who_is_known_is_served_before_who_came_earlier() {
         let (hasher, running) = occupied(SHORTEST).await;
         let order = Arc::new(Mutex::new(vec![]));
-        let jobs = [("flood", Lane::Unknown), ("doctor", Lane::Known)].map(|(name, lane)| {
+        let jobs = [("flood", HasherLane::Unknown), ("doctor", HasherLane::Known)].map(|(name, lane)| {
             let (hasher, order) = (hasher.clone(), Arc::clone(&order));
             tokio::spawn(async move {
-                let stored = password::hash_with(b"a", CHEAP, &mut Arena::default()).unwrap();
+                let stored = password::hash_with(b"a", CHEAP, &mut HashArena::default()).unwrap();
                 assert_eq!(hasher.verify(stored, secret("a"), lane, owner(name)).await, Ok(true));
                 order.lock().unwrap().push(name);
             })
@@ -397,18 +406,21 @@ mod tests {
         let dear = format!("$2b$15${}", "a".repeat(53));
         let first = tokio::spawn({
             let (hasher, dear) = (hasher.clone(), dear.clone());
-            async move { hasher.verify(dear, secret("a"), Lane::Unknown, owner("A0")).await }
+            async move { hasher.verify(dear, secret("a"), HasherLane::Unknown, owner("A0")).await }
         });
         tokio::task::yield_now().await;
         for n in 1..10 {
             let account = format!("A{n}");
-            assert_eq!(hasher.verify(dear.clone(), secret("a"), Lane::Unknown, owner(&account)).await, Err(Busy));
+            assert_eq!(
+                hasher.verify(dear.clone(), secret("a"), HasherLane::Unknown, owner(&account)).await,
+                Err(HasherBusy)
+            );
         }
         assert_eq!(hasher.waiting(), 1);
-        let stored = password::hash_with(b"a", CHEAP, &mut Arena::default()).unwrap();
+        let stored = password::hash_with(b"a", CHEAP, &mut HashArena::default()).unwrap();
         let known = tokio::spawn({
             let hasher = hasher.clone();
-            async move { hasher.verify(stored, secret("a"), Lane::Known, owner("DOC")).await }
+            async move { hasher.verify(stored, secret("a"), HasherLane::Known, owner("DOC")).await }
         });
         assert_eq!(known.await.unwrap(), Ok(true), "before the dear one");
         first.abort();
@@ -417,7 +429,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_threads_end_with_the_last_handle() {
-        let hasher = Hasher::start(2, LONGEST_WAIT, CHEAP).unwrap();
+        let hasher = PasswordHasher::start(2, LONGEST_WAIT, CHEAP).unwrap();
         assert_eq!(hasher.cost(), CHEAP);
         let queues = Arc::downgrade(&hasher.shared.queues);
         let other = hasher.clone();

@@ -34,57 +34,57 @@ use zeroize::Zeroizing;
 
 pub use client::{ClientAddress, ForeignOrigin};
 pub use error::{AuthnError, RejectReason};
-pub use fedgate_core::basic::{Credential, CredentialError, OwnedCredential, with_credential};
-pub use hasher::Busy;
-use hasher::Hasher;
+pub use fedgate_core::basic::{BasicCredential, CredentialError, OwnedCredential, with_credential};
+pub use hasher::HasherBusy;
+use hasher::PasswordHasher;
 pub use line::{AskingClient, ClientLine, LineUse};
 pub use principal::Principal;
 
-use crate::accounts::{Accounts, CacheFigures};
-use crate::routes::Routes;
-use cache::{Dropped, Principals};
-use client::Source;
+use crate::accounts::{AccountStore, CacheFigures};
+use crate::routes::RouteTable;
+use cache::{DroppedEntries, PrincipalCache};
+use client::ClientSource;
 use fedgate_base::config::AuthenticationConfig;
 use fedgate_base::db::hashes::HashRule;
-use fedgate_base::moment::Moment;
-use fedgate_core::password::Cost;
-use fedgate_core::policy::{PolicySet, Rights};
-use principal::Proved;
+use fedgate_base::moment::BootMoment;
+use fedgate_core::password::HashCost;
+use fedgate_core::policy::{PolicySet, RoleRights};
+use principal::ProvedPrincipal;
 pub use proof::keyed_mac;
-use proof::{Proof, ProofKey, UntilExpiry};
+use proof::{PasswordProof, ProofKey, UntilExpiry};
 use reading::AccountReading;
-use spacing::Spacing;
-use standing::{Standing, Unlisted};
-use throttle::{ProvedPassword, Throttle};
+use spacing::RejectionSpacing;
+use standing::{LeaseStanding, UnlistedInstance};
+use throttle::{GuessThrottle, ProvedPassword};
 use waiting::LastLook;
 
 /// Finds out who is calling; one per gateway.
 pub struct Authenticator {
-    accounts: Accounts,
+    accounts: AccountStore,
     hash_rule: HashRule,
-    hasher: Hasher,
-    principals: Principals,
-    throttle: Arc<Throttle>,
+    hasher: PasswordHasher,
+    principals: PrincipalCache,
+    throttle: Arc<GuessThrottle>,
     last_look: Mutex<LastLook>,
     /// When rejections are answered, of each client address.
-    rejections: Spacing<Source>,
+    rejections: RejectionSpacing<ClientSource>,
     /// When waits are answered beside a person who is signed in, of each account at its client address.
-    mismatches: Spacing<(u64, Source)>,
+    mismatches: RejectionSpacing<(u64, ClientSource)>,
     /// Proofs by their MAC, which covers account, stored hash and password, so that a changed password invalidates itself,
     /// and by the source that asked.
-    proofs: Cache<ProofKey, Arc<Proof>>,
-    routes: Arc<Routes>,
+    proofs: Cache<ProofKey, Arc<PasswordProof>>,
+    routes: Arc<RouteTable>,
     key: Zeroizing<[u8; 32]>,
     settings: AuthenticationConfig,
-    standing: Sender<Standing>,
+    standing: Sender<LeaseStanding>,
     reading: AccountReading,
     /// Why this instance is not listed among those that run, if it is not.
-    unlisted: Mutex<Unlisted>,
+    unlisted: Mutex<UnlistedInstance>,
     /// What an unknown account is verified against: the same work as for a new one, and it never succeeds.
     nobodys_hash: String,
     hashed: AtomicU64,
     proof_hits: AtomicU64,
-    dropped_proofs: Arc<Dropped>,
+    dropped_proofs: Arc<DroppedEntries>,
     /// How often cached rights were compiled anew for another policy.
     recompiled: AtomicU64,
 }
@@ -94,30 +94,34 @@ impl Authenticator {
     ///
     /// # Errors
     /// The operating system gives no threads or no randomness.
-    pub fn new(accounts: Accounts, routes: Arc<Routes>, settings: AuthenticationConfig) -> std::io::Result<Self> {
+    pub fn new(
+        accounts: AccountStore,
+        routes: Arc<RouteTable>,
+        settings: AuthenticationConfig,
+    ) -> std::io::Result<Self> {
         let mut key = Zeroizing::new([0u8; 32]);
         rand::rngs::OsRng.try_fill_bytes(key.as_mut()).map_err(std::io::Error::other)?;
         let bound = settings.freshness_bound + settings.serve_cached_for;
-        let dropped_proofs = Arc::new(Dropped::default());
+        let dropped_proofs = Arc::new(DroppedEntries::default());
         let note = Arc::clone(&dropped_proofs);
         let proofs = Cache::builder()
             .max_capacity(settings.cached_accounts)
             .expire_after(UntilExpiry)
-            .eviction_listener(move |_, proof: Arc<Proof>, cause| note.note(proof.start, cause));
+            .eviction_listener(move |_, proof: Arc<PasswordProof>, cause| note.note(proof.start, cause));
         Ok(Self {
             hash_rule: HashRule::new(accounts.database().clone(), settings.hashes),
-            hasher: Hasher::start(settings.hasher_threads, settings.hasher_queue, settings.hashes.cost)?,
-            principals: Principals::new(settings.cached_accounts, settings.verified_for, bound),
-            throttle: Arc::new(Throttle::new(settings.free)),
+            hasher: PasswordHasher::start(settings.hasher_threads, settings.hasher_queue, settings.hashes.cost)?,
+            principals: PrincipalCache::new(settings.cached_accounts, settings.verified_for, bound),
+            throttle: Arc::new(GuessThrottle::new(settings.free)),
             last_look: Mutex::default(),
-            rejections: Spacing::new(),
-            mismatches: Spacing::new(),
+            rejections: RejectionSpacing::new(),
+            mismatches: RejectionSpacing::new(),
             proofs: proofs.build(),
             dropped_proofs,
             accounts,
             routes,
             key,
-            standing: Sender::new(Standing::Unknown),
+            standing: Sender::new(LeaseStanding::Unknown),
             reading: AccountReading::new(),
             unlisted: Mutex::default(),
             nobodys_hash: nobodys_hash(settings.hashes.cost),
@@ -129,7 +133,7 @@ impl Authenticator {
     }
 
     /// The accounts it asks.
-    pub fn accounts(&self) -> &Accounts {
+    pub fn accounts(&self) -> &AccountStore {
         &self.accounts
     }
 
@@ -179,7 +183,7 @@ impl Authenticator {
         let header = header.ok_or(AuthnError::NoCredential)?;
         let client = client.into();
         let found =
-            with_credential(header, |credential| match self.cached(credential, client, policy, Moment::now()) {
+            with_credential(header, |credential| match self.cached(credential, client, policy, BootMoment::now()) {
                 Some(principal) => Ok(principal),
                 None => Err(credential.to_owned()),
             })?;
@@ -200,7 +204,7 @@ impl Authenticator {
         account: &str,
         policy: &Arc<PolicySet>,
     ) -> Result<Arc<Principal>, AuthnError> {
-        let cached = self.principals.find(account, Moment::now());
+        let cached = self.principals.find(account, BootMoment::now());
         self.principals.count(cached.is_some());
         if let Some(principal) = cached {
             return Ok(self.under(principal, policy));
@@ -223,13 +227,13 @@ impl Authenticator {
     /// rights were compiled.
     fn cached(
         &self,
-        credential: &Credential<'_>,
+        credential: &BasicCredential<'_>,
         client: AskingClient<'_>,
         policy: &Arc<PolicySet>,
-        now: Moment,
+        now: BootMoment,
     ) -> Option<Arc<Principal>> {
         let principal = self.principals.find(&credential.account, now)?;
-        let Proved { stored_hash, proof } = principal.password.as_ref()?;
+        let ProvedPrincipal { stored_hash, proof } = principal.password.as_ref()?;
         let source = client.address.source();
         if self.compares_no_more(&credential.account, source, client.line) {
             return None;
@@ -263,7 +267,7 @@ impl Authenticator {
         let recompiled = Arc::new(Principal {
             account: principal.account.clone(),
             roles: principal.roles.clone(),
-            rights: Rights::compile(policy, &principal.roles, self.routes.endpoints()),
+            rights: RoleRights::compile(policy, &principal.roles, self.routes.endpoints()),
             policy: Arc::clone(policy.shared_fingerprint()),
             password: principal.password.clone(),
             epoch: principal.epoch,
@@ -276,7 +280,7 @@ impl Authenticator {
 }
 
 /// A well-formed hash of the given cost that no password has.
-fn nobodys_hash(cost: Cost) -> String {
+fn nobodys_hash(cost: HashCost) -> String {
     let (memory, passes, zeros) = (cost.memory_kib, cost.passes, "A".repeat(43));
     format!("$argon2id$v=19$m={memory},t={passes},p=1$bm9ib2R5J3Mgc2FsdCwgMTZi${zeros}")
 }

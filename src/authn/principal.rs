@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use super::cache::Generation;
-use super::proof::Proof;
-use fedgate_base::moment::Moment;
-use fedgate_core::policy::Rights;
+use super::cache::CacheGeneration;
+use super::proof::PasswordProof;
+use fedgate_base::moment::BootMoment;
+use fedgate_core::policy::RoleRights;
 
 /// Who is calling, verified, with what its roles may do under one policy.
 ///
@@ -15,22 +15,22 @@ use fedgate_core::policy::Rights;
 pub struct Principal {
     pub(super) account: Box<str>,
     pub(super) roles: Vec<String>,
-    pub(super) rights: Rights,
+    pub(super) rights: RoleRights,
     /// Its fingerprint alone, so that no cached principal keeps an old policy in memory.
     pub(super) policy: Arc<str>,
     /// How its password was proved; nothing when a certificate was its proof.
-    pub(super) password: Option<Proved>,
+    pub(super) password: Option<ProvedPrincipal>,
     pub(super) epoch: u64,
-    pub(super) generation: Generation,
+    pub(super) generation: CacheGeneration,
     /// When it was first made.
-    pub(super) since: Moment,
+    pub(super) since: BootMoment,
 }
 
 /// A password that was proved against the hash that is stored.
 #[derive(Clone)]
-pub(super) struct Proved {
+pub(super) struct ProvedPrincipal {
     pub(super) stored_hash: Arc<str>,
-    pub(super) proof: Arc<Proof>,
+    pub(super) proof: Arc<PasswordProof>,
 }
 
 impl std::fmt::Debug for Principal {
@@ -51,7 +51,7 @@ impl Principal {
     }
 
     /// What the roles may do under [`Principal::policy`].
-    pub fn rights(&self) -> &Rights {
+    pub fn rights(&self) -> &RoleRights {
         &self.rights
     }
 

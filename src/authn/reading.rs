@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::Authenticator;
-use super::standing::Standing;
-use crate::accounts::{Account, AccountsError};
+use super::standing::LeaseStanding;
+use crate::accounts::{AccountsError, StoredAccount};
 use fedgate_base::db::outage::OutageLog;
 use fedgate_core::escape;
 
@@ -61,7 +61,7 @@ impl AccountReading {
 
 impl Authenticator {
     /// Reads an account for a request.
-    pub(super) async fn read_account(&self, id: &str) -> Result<Option<Account>, AccountsError> {
+    pub(super) async fn read_account(&self, id: &str) -> Result<Option<StoredAccount>, AccountsError> {
         let read = self.accounts.read(id).await;
         // That all are busy is no fault of the accounts.
         if let Err(error) = &read
@@ -88,7 +88,7 @@ impl Authenticator {
     /// Whether accounts can be read, or the watch tells why they cannot.
     async fn look(&self) -> bool {
         let single = self.reading.take_single();
-        if !matches!(*self.standing.borrow(), Standing::Confirmed) {
+        if !matches!(*self.standing.borrow(), LeaseStanding::Confirmed) {
             *self.reading.lock() = None;
             return true;
         }
@@ -106,7 +106,7 @@ impl Authenticator {
             Err(error) if error.is_passing() => self.reading.fault().is_none(),
             // The whole database went away, and the watch has told it meanwhile; or another server answers, and the watch, which
             // was told to look, leaves for it.
-            Err(_) if !matches!(*self.standing.borrow(), Standing::Confirmed) => true,
+            Err(_) if !matches!(*self.standing.borrow(), LeaseStanding::Confirmed) => true,
             Err(AccountsError::Standby | AccountsError::AnotherServer | AccountsError::WentBack { .. }) => true,
             Err(error) => {
                 *self.reading.lock() = Some(format!("accounts cannot be read: {}", cause(&error)));

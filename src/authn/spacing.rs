@@ -32,22 +32,22 @@ const MOST_HELD: usize = 1000;
 pub(super) struct TooMany(pub(super) Duration);
 
 /// The clocks of all client addresses, or of all accounts at their client addresses.
-pub(super) struct Spacing<K> {
-    clocks: Cache<K, Arc<Clock>>,
+pub(super) struct RejectionSpacing<K> {
+    clocks: Cache<K, Arc<AddressClock>>,
     /// How many clocks are full.
     full: Arc<AtomicUsize>,
 }
 
 /// The clock of one client address.
 #[derive(Default)]
-struct Clock {
-    times: Mutex<Times>,
+struct AddressClock {
+    times: Mutex<RejectionTimes>,
     /// A request has been decided.
     decided: Notify,
 }
 
 #[derive(Default)]
-struct Times {
+struct RejectionTimes {
     /// When the last rejection that has a time is answered.
     last: Option<Instant>,
     /// How many requests have come.
@@ -58,7 +58,7 @@ struct Times {
     held: usize,
 }
 
-impl Times {
+impl RejectionTimes {
     /// The time of the next rejection, of a request that came at `came`; nothing is left in the past.
     fn next(&mut self, came: Instant, now: Instant, step: Duration) -> Result<Instant, TooMany> {
         let mut next = self.last.map_or(came, |last| last.max(came)) + step;
@@ -74,7 +74,7 @@ impl Times {
     }
 }
 
-impl<K: Hash + Eq + Send + Sync + 'static> Spacing<K> {
+impl<K: Hash + Eq + Send + Sync + 'static> RejectionSpacing<K> {
     pub(super) fn new() -> Self {
         let clocks = Cache::builder().max_capacity(CAPACITY).eviction_policy(EvictionPolicy::lru());
         // Nothing lies further ahead.
@@ -82,14 +82,14 @@ impl<K: Hash + Eq + Send + Sync + 'static> Spacing<K> {
     }
 
     /// The place of a request that came now, in the order of its client address, until it is decided.
-    pub(super) fn place(&self, key: K) -> Place {
+    pub(super) fn place(&self, key: K) -> RejectionPlace {
         let clock = self.clocks.get_with(key, Arc::default);
         let mut times = lock(&clock.times);
         times.came += 1;
         let number = times.came;
         times.undecided.insert(number);
         drop(times);
-        Place { clock, number, came: Instant::now() }
+        RejectionPlace { clock, number, came: Instant::now() }
     }
 
     /// Whether any clock is full; one load.
@@ -112,7 +112,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> Spacing<K> {
             if times.held == MOST_HELD {
                 self.full.fetch_add(1, Ordering::Relaxed);
             }
-            (Held { clock: Arc::clone(&clock), full: Arc::clone(&self.full) }, times.next(now, now, step))
+            (HeldRejection { clock: Arc::clone(&clock), full: Arc::clone(&self.full) }, times.next(now, now, step))
         };
         sleep_until(until.unwrap_or(now + LONGEST)).await;
         drop(held);
@@ -120,12 +120,12 @@ impl<K: Hash + Eq + Send + Sync + 'static> Spacing<K> {
 }
 
 /// An answer that is held back, until dropped: its client may go away meanwhile.
-struct Held {
-    clock: Arc<Clock>,
+struct HeldRejection {
+    clock: Arc<AddressClock>,
     full: Arc<AtomicUsize>,
 }
 
-impl Drop for Held {
+impl Drop for HeldRejection {
     fn drop(&mut self) {
         let mut times = lock(&self.clock.times);
         if times.held == MOST_HELD {
@@ -136,13 +136,13 @@ impl Drop for Held {
 }
 
 /// The place of a request that is not decided yet, in the order of its client address.
-pub(super) struct Place {
-    clock: Arc<Clock>,
+pub(super) struct RejectionPlace {
+    clock: Arc<AddressClock>,
     number: u64,
     came: Instant,
 }
 
-impl Place {
+impl RejectionPlace {
     /// The request is rejected: returns when that is to be answered.
     ///
     /// # Errors
@@ -178,14 +178,14 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for RejectionPlace {
     fn drop(&mut self) {
         lock(&self.clock.times).undecided.remove(&self.number);
         self.clock.decided.notify_waiters();
     }
 }
 
-fn lock(times: &Mutex<Times>) -> MutexGuard<'_, Times> {
+fn lock(times: &Mutex<RejectionTimes>) -> MutexGuard<'_, RejectionTimes> {
     times.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -198,7 +198,7 @@ mod tests {
     /// When each of these requests is answered, in ms after they all came; they are decided in the order of these numbers,
     /// each a while after the one before it.
     async fn answered(decided: &[usize], while_each: Duration) -> Vec<(u128, bool)> {
-        let spacing = Arc::new(Spacing::new());
+        let spacing = Arc::new(RejectionSpacing::new());
         let came = Instant::now();
         let places: Vec<_> = (0..decided.len()).map(|_| spacing.place(7)).collect();
         let answers = places.into_iter().enumerate().map(|(number, place)| {
@@ -239,7 +239,7 @@ mod tests {
             let expected = (1..=30).map(|k: u128| (k.min(20) * 500, k <= 20));
             assert!(times.into_iter().eq(expected), "{while_each}");
         }
-        let spacing = Spacing::new();
+        let spacing = RejectionSpacing::new();
         let places: Vec<_> = (0..22).map(|_| spacing.place(1)).collect();
         let waits = places.into_iter().map(|place| tokio::spawn(async move { place.rejected(STEP).await }));
         let mut last = Ok(());
@@ -251,7 +251,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn rejections_wait_for_their_own_address_alone_and_for_what_is_undecided_before_them() {
-        let spacing = Spacing::new();
+        let spacing = RejectionSpacing::new();
         let came = Instant::now();
         let (first, second, elsewhere) = (spacing.place(1), spacing.place(1), spacing.place(2));
         elsewhere.rejected(STEP).await.unwrap();
@@ -277,7 +277,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_clock_is_full_while_it_holds_a_thousand_answers() {
-        let spacing = Arc::new(Spacing::new());
+        let spacing = Arc::new(RejectionSpacing::new());
         let hold = |key| {
             let spacing = Arc::clone(&spacing);
             tokio::spawn(async move { spacing.hold(key, STEP).await })

@@ -7,15 +7,15 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Authenticator;
-use crate::accounts::{AccountsError, Changes, Watch};
-use fedgate_base::moment::Moment;
+use crate::accounts::{AccountChanges, AccountsError, EpochWatch};
+use fedgate_base::moment::BootMoment;
 
 /// How long a request waits, after the start, for the accounts to be confirmed for the first time.
 const FIRST_CONFIRMATION: Duration = Duration::from_secs(2);
 
 /// Whether the accounts can be confirmed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum LeaseStanding {
     /// They were not asked yet.
     Unknown,
     /// The last question was answered.
@@ -26,7 +26,7 @@ pub(super) enum Standing {
 
 /// That this instance is not listed.
 #[derive(Debug, Default)]
-pub(super) struct Unlisted {
+pub(super) struct UnlistedInstance {
     why: Option<String>,
     /// Whether the operator knows.
     pub(super) is_told: bool,
@@ -36,18 +36,18 @@ impl Authenticator {
     /// Why the accounts cannot be confirmed or read now; nothing when they can.
     pub fn fault(&self) -> Option<String> {
         match &*self.standing.borrow() {
-            Standing::Unknown => Some("the accounts have not been confirmed yet".to_owned()),
-            Standing::Confirmed => self.reading.fault().or_else(|| self.unlisted().why.clone()),
-            Standing::Away(why) => Some(why.clone()),
+            LeaseStanding::Unknown => Some("the accounts have not been confirmed yet".to_owned()),
+            LeaseStanding::Confirmed => self.reading.fault().or_else(|| self.unlisted().why.clone()),
+            LeaseStanding::Away(why) => Some(why.clone()),
         }
     }
 
-    fn unlisted(&self) -> MutexGuard<'_, Unlisted> {
+    fn unlisted(&self) -> MutexGuard<'_, UnlistedInstance> {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What became of a report of this instance that was made at `reported`. No report, no lease.
-    pub fn reported(&self, reported: Moment, outcome: Result<(), AccountsError>) {
+    pub fn reported(&self, reported: BootMoment, outcome: Result<(), AccountsError>) {
         if let Err(error @ AccountsError::Standby) = &outcome {
             // Not the primary, whatever it answers to the watch: what it says of accounts may be late.
             self.principals.refused();
@@ -55,13 +55,13 @@ impl Authenticator {
         }
         let why = outcome.err().map(|error| format!("this instance cannot report itself: {error}"));
         if why.is_none() {
-            self.principals.listed(reported, Moment::now());
+            self.principals.listed(reported, BootMoment::now());
         }
         let (was_told, is_told) = {
             let mut unlisted = self.unlisted();
             let was_told = unlisted.is_told;
             // While the accounts are away, that is what is told.
-            unlisted.is_told = why.is_some() && (was_told || self.is_confirmed(Moment::now()));
+            unlisted.is_told = why.is_some() && (was_told || self.is_confirmed(BootMoment::now()));
             unlisted.why.clone_from(&why);
             (was_told, unlisted.is_told)
         };
@@ -76,20 +76,20 @@ impl Authenticator {
 
     /// Whether requests can be answered: the accounts can be confirmed and read, or what is cached may be used while they cannot be
     /// confirmed.
-    pub fn is_ready(&self, now: Moment) -> bool {
+    pub fn is_ready(&self, now: BootMoment) -> bool {
         match *self.standing.borrow() {
-            Standing::Confirmed => self.reading.fault().is_none(),
-            Standing::Unknown | Standing::Away(_) => self.lease_is_valid(now),
+            LeaseStanding::Confirmed => self.reading.fault().is_none(),
+            LeaseStanding::Unknown | LeaseStanding::Away(_) => self.lease_is_valid(now),
         }
     }
 
     /// Whether the last confirmation of the accounts is within the bound.
-    pub fn is_confirmed(&self, now: Moment) -> bool {
+    pub fn is_confirmed(&self, now: BootMoment) -> bool {
         self.principals.is_confirmed(now)
     }
 
     /// Whether cached principals may be used at `now`.
-    pub fn lease_is_valid(&self, now: Moment) -> bool {
+    pub fn lease_is_valid(&self, now: BootMoment) -> bool {
         self.principals.lease_is_valid(now)
     }
 
@@ -99,16 +99,16 @@ impl Authenticator {
     /// the first answer, because what answers may be a standby, or no session at all.
     pub(super) async fn are_confirmed(&self) -> Result<(), AccountsError> {
         let mut standing = self.standing.subscribe();
-        let known = standing.wait_for(|standing| !matches!(standing, Standing::Unknown));
+        let known = standing.wait_for(|standing| !matches!(standing, LeaseStanding::Unknown));
         match tokio::time::timeout(FIRST_CONFIRMATION, known).await {
-            Ok(Ok(standing)) if matches!(*standing, Standing::Confirmed) => Ok(()),
+            Ok(Ok(standing)) if matches!(*standing, LeaseStanding::Confirmed) => Ok(()),
             _ => Err(AccountsError::Away),
         }
     }
 }
 
-impl Watch for Authenticator {
-    fn confirmed(&self, asked: Moment, changes: &Changes) {
+impl EpochWatch for Authenticator {
+    fn confirmed(&self, asked: BootMoment, changes: &AccountChanges) {
         // Before the epoch is told as applied: whoever waits for that finds the waits ended.
         self.end_waits(*self.principals.epoch().borrow(), changes);
         if !self.principals.confirm(asked, changes) {
@@ -116,9 +116,9 @@ impl Watch for Authenticator {
         }
         let mut was_away = false;
         self.standing.send_if_modified(|standing| {
-            let was = std::mem::replace(standing, Standing::Confirmed);
-            was_away = matches!(was, Standing::Away(_));
-            was != Standing::Confirmed
+            let was = std::mem::replace(standing, LeaseStanding::Confirmed);
+            was_away = matches!(was, LeaseStanding::Away(_));
+            was != LeaseStanding::Confirmed
         });
         if was_away {
             tracing::info!(epoch = changes.epoch, "the accounts are confirmed again");
@@ -126,7 +126,7 @@ impl Watch for Authenticator {
     }
 
     fn lost(&self, error: &AccountsError) {
-        let now = Standing::Away(error.to_string());
+        let now = LeaseStanding::Away(error.to_string());
         let is_new = self.standing.send_if_modified(|standing| {
             let is_new = *standing != now;
             if is_new {

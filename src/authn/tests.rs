@@ -4,12 +4,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::*;
-use crate::accounts::{AccountChange, AccountsError, Changed, Changes, NewAccount, Watch, watch};
+use crate::accounts::{AccountChange, AccountChanges, AccountsError, ChangedAccounts, EpochWatch, NewAccount, watch};
 use fedgate_base::config::{Config, StoreConfig};
 use fedgate_base::db::schema;
-use fedgate_core::password::{self, Arena, Cost, hash_with};
+use fedgate_core::password::{self, HashArena, HashCost, hash_with};
 
-const CHEAP: Cost = Cost { memory_kib: 64, passes: 1 };
+const CHEAP: HashCost = HashCost { memory_kib: 64, passes: 1 };
 const POLICY: &str = r#"[{"role": "end_user", "permissions": {"GET": ["login", "person"]}}]"#;
 
 /// An authenticator over an embedded store of its own.
@@ -32,13 +32,13 @@ impl Fixture {
         let mut config = Config::load_with(&dir.join("fedgate.toml"), std::iter::empty()).unwrap();
         config.authentication.hashes.cost = CHEAP;
         config.authentication.rejection_step = Duration::ZERO;
-        let accounts = Accounts::open(&config.store).await.unwrap();
+        let accounts = AccountStore::open(&config.store).await.unwrap();
         schema::migrate(accounts.database()).await.unwrap();
-        let routes = Arc::new(Routes::from_config(&config).unwrap());
+        let routes = Arc::new(RouteTable::from_config(&config).unwrap());
         let authenticator = Arc::new(Authenticator::new(accounts, routes, config.authentication).unwrap());
         // As after a first confirmation whose lease has ended.
-        authenticator.standing.send_replace(Standing::Confirmed);
-        authenticator.reported(Moment::now() + DAY, Ok(()));
+        authenticator.standing.send_replace(LeaseStanding::Confirmed);
+        authenticator.reported(BootMoment::now() + DAY, Ok(()));
         let policy = Arc::new(PolicySet::parse(POLICY.as_bytes()).unwrap());
         Self { authenticator, policy, store: config.store, dir }
     }
@@ -51,7 +51,7 @@ impl Fixture {
 
     /// What the primary says now, told to the authenticator as the watch would.
     async fn confirm(&self, since: Option<u64>) -> u64 {
-        let asked = Moment::now();
+        let asked = BootMoment::now();
         let changes = self.authenticator.accounts.changes_since(since).await.unwrap();
         self.authenticator.confirmed(asked, &changes);
         changes.epoch
@@ -81,12 +81,12 @@ fn address(ip: [u8; 4]) -> ClientAddress {
     Some(ip.into()).into()
 }
 
-fn source(ip: [u8; 4]) -> Option<Source> {
+fn source(ip: [u8; 4]) -> Option<ClientSource> {
     address(ip).source()
 }
 
 fn cheap_hash(password: &str) -> String {
-    hash_with(password.as_bytes(), CHEAP, &mut Arena::default()).unwrap()
+    hash_with(password.as_bytes(), CHEAP, &mut HashArena::default()).unwrap()
 }
 
 #[tokio::test]
@@ -118,11 +118,11 @@ async fn a_change_is_seen_once_confirmed_and_nothing_is_cached_without_a_lease()
     let fixture = Fixture::new().await;
     fixture.add("ANA", cheap_hash("right")).await;
     fixture.login("ANA", "right").await.unwrap();
-    assert!(fixture.authenticator.principals.find("ANA", Moment::now()).is_none(), "no lease, no cached principal");
+    assert!(fixture.authenticator.principals.find("ANA", BootMoment::now()).is_none(), "no lease, no cached principal");
 
     let epoch = fixture.confirm(None).await;
     fixture.login("ANA", "right").await.unwrap();
-    let cached = fixture.authenticator.principals.find("ANA", Moment::now()).expect("cached under a lease");
+    let cached = fixture.authenticator.principals.find("ANA", BootMoment::now()).expect("cached under a lease");
     assert!(Arc::ptr_eq(&cached, &fixture.login("ANA", "right").await.unwrap()), "the hit path answers");
 
     let accounts = &fixture.authenticator.accounts;
@@ -150,27 +150,30 @@ async fn what_was_read_before_a_change_is_not_kept_after_it() {
     let epoch = fixture.confirm(Some(epoch)).await;
     // A slow reader comes late with what it saw before the change.
     fixture.authenticator.principals.insert(&stale);
-    assert!(fixture.authenticator.principals.find("ANA", Moment::now()).is_none());
+    assert!(fixture.authenticator.principals.find("ANA", BootMoment::now()).is_none());
     // The same across histories: an epoch that went back makes everything suspect, however high its own number.
     fixture.login("ANA", "right").await.unwrap();
     let current = fixture.login("ANA", "right").await.unwrap();
-    let went_back = Changes { epoch: epoch - 1, accounts: Changed::Everything };
-    fixture.authenticator.confirmed(Moment::now(), &went_back);
-    assert!(fixture.authenticator.principals.find("ANA", Moment::now()).is_none());
+    let went_back = AccountChanges { epoch: epoch - 1, accounts: ChangedAccounts::Everything };
+    fixture.authenticator.confirmed(BootMoment::now(), &went_back);
+    assert!(fixture.authenticator.principals.find("ANA", BootMoment::now()).is_none());
     fixture.authenticator.principals.insert(&current);
-    assert!(fixture.authenticator.principals.find("ANA", Moment::now()).is_none());
+    assert!(fixture.authenticator.principals.find("ANA", BootMoment::now()).is_none());
 }
 
 #[tokio::test]
 async fn a_lease_ends_a_bound_after_the_question_not_the_answer() {
-    let principals = Principals::new(10, Duration::from_secs(60), Duration::from_millis(1000));
-    let asked = Moment::now() + Duration::from_secs(5);
+    let principals = PrincipalCache::new(10, Duration::from_secs(60), Duration::from_millis(1000));
+    let asked = BootMoment::now() + Duration::from_secs(5);
     principals.listed(asked, asked);
-    principals.confirm(asked, &Changes { epoch: 1, accounts: Changed::Everything });
+    principals.confirm(asked, &AccountChanges { epoch: 1, accounts: ChangedAccounts::Everything });
     assert!(principals.lease_is_valid(asked + Duration::from_millis(999)));
     assert!(!principals.lease_is_valid(asked + Duration::from_millis(1000)));
     // A confirmation that was asked for earlier and arrives later does not shorten it.
-    principals.confirm(asked - Duration::from_millis(500), &Changes { epoch: 1, accounts: Changed::These(vec![]) });
+    principals.confirm(
+        asked - Duration::from_millis(500),
+        &AccountChanges { epoch: 1, accounts: ChangedAccounts::These(vec![]) },
+    );
     assert!(principals.lease_is_valid(asked + Duration::from_millis(999)));
 }
 
@@ -193,7 +196,7 @@ async fn a_busy_hasher_is_no_wrong_password() {
     let settings = AuthenticationConfig { hasher_threads: 0, ..fixture.authenticator.settings.clone() };
     let accounts = fixture.authenticator.accounts.clone();
     let busy = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
-    busy.standing.send_replace(Standing::Confirmed);
+    busy.standing.send_replace(LeaseStanding::Confirmed);
     let header = format!("Basic {}", STANDARD.encode("ANA:right"));
     assert!(matches!(
         busy.authenticate(Some(header.as_bytes()), ClientAddress::default(), &fixture.policy).await,
@@ -238,7 +241,7 @@ async fn the_watch_confirms_by_itself() {
         watch(authenticator.accounts.clone(), Duration::from_millis(400), &*authenticator).await;
     });
     let deadline = Instant::now() + Duration::from_secs(10);
-    while !fixture.authenticator.lease_is_valid(Moment::now()) {
+    while !fixture.authenticator.lease_is_valid(BootMoment::now()) {
         assert!(Instant::now() < deadline, "the lease never became valid");
         tokio::task::yield_now().await;
     }
@@ -369,7 +372,7 @@ async fn what_a_source_has_proved_answers_no_other() {
 async fn nobody_is_let_in_before_the_accounts_are_confirmed_for_the_first_time() {
     let fixture = Fixture::new().await;
     fixture.add("ANA", cheap_hash("right")).await;
-    fixture.authenticator.standing.send_replace(Standing::Unknown);
+    fixture.authenticator.standing.send_replace(LeaseStanding::Unknown);
     assert!(fixture.authenticator.fault().is_some());
     assert!(matches!(fixture.login("ANA", "right").await, Err(AuthnError::Unavailable(AccountsError::Away))));
     let (login, ()) = tokio::join!(fixture.login("ANA", "right"), async {
@@ -395,7 +398,7 @@ async fn how_long_a_rejection_takes_tells_nothing_of_the_account() {
     let settings = AuthenticationConfig { rejection_step: STEP, ..fixture.authenticator.settings.clone() };
     let accounts = fixture.authenticator.accounts.clone();
     let padded = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
-    padded.standing.send_replace(Standing::Confirmed);
+    padded.standing.send_replace(LeaseStanding::Confirmed);
     let login = async |id, password| {
         let header = format!("Basic {}", STANDARD.encode(format!("{id}:{password}")));
         let began = tokio::time::Instant::now();
@@ -418,8 +421,8 @@ async fn how_long_a_rejection_takes_tells_nothing_of_the_account() {
 
 #[test]
 fn nobodys_hash_is_one_that_is_verified_at_full_cost() {
-    let hash = nobodys_hash(Cost::DEFAULT);
-    assert!(password::is_acceptable_hash(&hash) && !password::needs_upgrade(&hash, b"", Cost::DEFAULT), "{hash}");
+    let hash = nobodys_hash(HashCost::DEFAULT);
+    assert!(password::is_acceptable_hash(&hash) && !password::needs_upgrade(&hash, b"", HashCost::DEFAULT), "{hash}");
 }
 
 mod bounds;

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::client::{Source, short_hash};
+use super::client::{ClientSource, short_hash};
 use fedgate_base::config::FreeFailures;
 
 /// First and longest wait.
@@ -47,25 +47,25 @@ const CAPACITY: u64 = 100_000;
 
 /// How long a caller must wait before a password of his is looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wait(pub(super) Duration);
+pub(super) struct ThrottleWait(pub(super) Duration);
 
 /// What has failed lately, what is being looked at, and who has succeeded.
-pub(super) struct Throttle {
-    pairs: Cache<(Box<str>, Source), Arc<Mutex<Failures>>>,
-    accounts: Cache<Box<str>, Arc<Mutex<Failures>>>,
-    sources: Cache<Source, Arc<Mutex<Failures>>>,
-    known: Cache<Box<str>, Arc<Mutex<Known>>>,
-    underway: Mutex<HashMap<Place, Vec<Underway>>>,
+pub(super) struct GuessThrottle {
+    pairs: Cache<(Box<str>, ClientSource), Arc<Mutex<FailureCount>>>,
+    accounts: Cache<Box<str>, Arc<Mutex<FailureCount>>>,
+    sources: Cache<ClientSource, Arc<Mutex<FailureCount>>>,
+    known: Cache<Box<str>, Arc<Mutex<KnownClients>>>,
+    underway: Mutex<HashMap<AttemptPlace, Vec<PasswordUnderway>>>,
     free: FreeFailures,
 }
 
 /// The sources known to an account, the latest last.
-type Known = Vec<Sighting>;
+type KnownClients = Vec<ClientSighting>;
 
 /// A source that sent the right password of an account.
 #[derive(Clone, Copy)]
-struct Sighting {
-    source: Source,
+struct ClientSighting {
+    source: ClientSource,
     /// The password; nothing once it turned out to admit nobody.
     password: Option<ProvedPassword>,
     last: Instant,
@@ -82,25 +82,25 @@ pub(super) struct ProvedPassword {
 }
 
 /// Where a password counts while it is looked at: its account and source, or its account among all unknown sources.
-type Place = (Box<str>, Option<Source>);
+type AttemptPlace = (Box<str>, Option<ClientSource>);
 
 /// A password of one source that is being looked at, for so many requests. To send one that somebody else sends at the
 /// same time is a guess like any.
-struct Underway {
-    guess: (Source, u64),
+struct PasswordUnderway {
+    guess: (ClientSource, u64),
     requests: u32,
 }
 
 /// Permission to look at one password, until dropped.
-pub(super) struct Attempt<'a> {
+pub(super) struct PasswordAttempt<'a> {
     /// Whether its source is known to the account.
     pub(super) is_known: bool,
-    throttle: &'a Throttle,
-    guess: Option<(Source, u64)>,
-    places: Vec<Place>,
+    throttle: &'a GuessThrottle,
+    guess: Option<(ClientSource, u64)>,
+    places: Vec<AttemptPlace>,
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for PasswordAttempt<'_> {
     fn drop(&mut self) {
         let mut underway = lock(&self.throttle.underway);
         for place in &self.places {
@@ -118,14 +118,14 @@ impl Drop for Attempt<'_> {
 
 /// The failures of one pair, account or source.
 #[derive(Default)]
-struct Failures {
+struct FailureCount {
     count: u32,
     not_before: Option<Instant>,
     /// What failed, by hash: the same once more is no new failure. Of a source, its accounts; else, the last password.
     seen: Vec<u64>,
 }
 
-impl Failures {
+impl FailureCount {
     /// Counts a failure, unless it is the last one again; past `free`, the next attempt has to wait.
     fn add(&mut self, what: u64, free: u32, remembered: usize, now: Instant) {
         if self.seen.contains(&what) {
@@ -155,7 +155,7 @@ impl Failures {
     }
 }
 
-impl Throttle {
+impl GuessThrottle {
     pub(super) fn new(free: FreeFailures) -> Self {
         fn remembered<K, V>(idle: Duration) -> Cache<K, V>
         where
@@ -176,7 +176,7 @@ impl Throttle {
     }
 
     /// Whether this source has sent the right password of the account lately.
-    pub(super) fn knows(&self, account: &str, source: Option<Source>, now: Instant) -> bool {
+    pub(super) fn knows(&self, account: &str, source: Option<ClientSource>, now: Instant) -> bool {
         self.sighting(account, source, |seen| now.saturating_duration_since(seen.last) < KNOWN_FOR).is_some()
     }
 
@@ -185,7 +185,7 @@ impl Throttle {
     pub(super) fn has_proved(
         &self,
         account: &str,
-        source: Option<Source>,
+        source: Option<ClientSource>,
         fingerprint: u64,
         lately: Duration,
         now: Instant,
@@ -195,15 +195,31 @@ impl Throttle {
     }
 
     /// The password that this source has proved in the last days, which skips waits: see [the rule](self).
-    pub(super) fn proved_lately(&self, account: &str, source: Option<Source>, now: Instant) -> Option<ProvedPassword> {
+    pub(super) fn proved_lately(
+        &self,
+        account: &str,
+        source: Option<ClientSource>,
+        now: Instant,
+    ) -> Option<ProvedPassword> {
         self.proved(account, source, PROVED_FOR, now)
     }
 
-    fn proved(&self, account: &str, source: Option<Source>, lately: Duration, now: Instant) -> Option<ProvedPassword> {
+    fn proved(
+        &self,
+        account: &str,
+        source: Option<ClientSource>,
+        lately: Duration,
+        now: Instant,
+    ) -> Option<ProvedPassword> {
         self.sighting(account, source, |seen| now.saturating_duration_since(seen.last) < lately)?.password
     }
 
-    fn sighting(&self, account: &str, source: Option<Source>, is_it: impl Fn(&Sighting) -> bool) -> Option<Sighting> {
+    fn sighting(
+        &self,
+        account: &str,
+        source: Option<ClientSource>,
+        is_it: impl Fn(&ClientSighting) -> bool,
+    ) -> Option<ClientSighting> {
         let (source, known) = (source?, self.known.get(account)?);
         let known = lock(&known);
         known.iter().find(|sighting| sighting.source == source && is_it(sighting)).copied()
@@ -214,12 +230,12 @@ impl Throttle {
     pub(super) fn begin(
         &self,
         account: &str,
-        source: Option<Source>,
+        source: Option<ClientSource>,
         fingerprint: u64,
         now: Instant,
-    ) -> Result<Attempt<'_>, Wait> {
+    ) -> Result<PasswordAttempt<'_>, ThrottleWait> {
         let Some(source) = source else {
-            return Ok(Attempt { is_known: false, throttle: self, guess: None, places: Vec::new() });
+            return Ok(PasswordAttempt { is_known: false, throttle: self, guess: None, places: Vec::new() });
         };
         let guess = (source, fingerprint);
         let is_known = self.knows(account, Some(source), now);
@@ -235,7 +251,7 @@ impl Throttle {
         let of_sources = of_sources.filter_map(|source| self.sources.get(&source));
         let failures = counted.iter().filter_map(|(_, failures, _)| failures.clone()).chain(of_sources);
         if let Some(longest) = failures.filter_map(|failures| lock(&failures).wait(now)).max() {
-            return Err(Wait(longest));
+            return Err(ThrottleWait(longest));
         }
         let places: Vec<_> = counted
             .into_iter()
@@ -251,23 +267,23 @@ impl Throttle {
             })
         });
         if !has_room {
-            return Err(Wait(WAIT.0));
+            return Err(ThrottleWait(WAIT.0));
         }
-        let places: Vec<Place> = places.into_iter().map(|(place, ..)| place).collect();
+        let places: Vec<AttemptPlace> = places.into_iter().map(|(place, ..)| place).collect();
         for place in &places {
             let passwords = underway.entry(place.clone()).or_default();
             match passwords.iter_mut().find(|password| password.guess == guess) {
                 Some(password) => password.requests += 1,
-                None => passwords.push(Underway { guess, requests: 1 }),
+                None => passwords.push(PasswordUnderway { guess, requests: 1 }),
             }
         }
-        Ok(Attempt { is_known, throttle: self, guess: Some(guess), places })
+        Ok(PasswordAttempt { is_known, throttle: self, guess: Some(guess), places })
     }
 
     /// The password, of which `fingerprint` is a keyed hash, was wrong.
-    pub(super) fn failed(&self, account: &str, source: Option<Source>, fingerprint: u64, now: Instant) {
+    pub(super) fn failed(&self, account: &str, source: Option<ClientSource>, fingerprint: u64, now: Instant) {
         let Some(source) = source else { return };
-        let add = |failures: Arc<Mutex<Failures>>, what, free, remembered| {
+        let add = |failures: Arc<Mutex<FailureCount>>, what, free, remembered| {
             lock(&failures).add(what, free, remembered, now);
         };
         let pair = |source| {
@@ -287,7 +303,13 @@ impl Throttle {
 
     /// The password was right after all that failed before it, which is taken back: this source is known to the account
     /// from now on.
-    pub(super) fn succeeded(&self, account: &str, source: Option<Source>, password: ProvedPassword, now: Instant) {
+    pub(super) fn succeeded(
+        &self,
+        account: &str,
+        source: Option<ClientSource>,
+        password: ProvedPassword,
+        now: Instant,
+    ) {
         let Some(from) = source else { return };
         let mistyped = self.pairs.remove(&(Box::from(account), from)).map_or(0, |of_pair| lock(&of_pair).count);
         if !self.knows(account, source, now) {
@@ -304,7 +326,7 @@ impl Throttle {
     }
 
     /// Takes back that a source failed at an account.
-    fn take_back_of(&self, source: Source, account: &str) {
+    fn take_back_of(&self, source: ClientSource, account: &str) {
         let Some(of_source) = self.sources.get(&source) else { return };
         let (mut of_source, account) = (lock(&of_source), number(account));
         if let Some(found) = of_source.seen.iter().position(|other| *other == account) {
@@ -333,7 +355,7 @@ impl Throttle {
     /// The accounts at which a password has to wait somewhere, each with its longest wait, in no order.
     pub(super) fn waiting(&self, now: Instant) -> HashMap<Box<str>, Duration> {
         let mut waiting: HashMap<Box<str>, Duration> = HashMap::new();
-        let mut note = |account: &str, failures: Arc<Mutex<Failures>>| {
+        let mut note = |account: &str, failures: Arc<Mutex<FailureCount>>| {
             if let Some(wait) = lock(&failures).wait(now) {
                 let longest = waiting.entry(account.into()).or_default();
                 *longest = wait.max(*longest);
@@ -345,7 +367,7 @@ impl Throttle {
     }
 
     /// This source has sent the right password of the account once more.
-    pub(super) fn remember(&self, account: &str, source: Option<Source>, password: ProvedPassword, now: Instant) {
+    pub(super) fn remember(&self, account: &str, source: Option<ClientSource>, password: ProvedPassword, now: Instant) {
         let Some(source) = source else { return };
         let known = self.known.get_with(Box::from(account), Arc::default);
         let mut known = lock(&known);
@@ -353,11 +375,11 @@ impl Throttle {
         if known.len() >= KNOWN {
             known.remove(0);
         }
-        known.push(Sighting { source, password: Some(password), last: now });
+        known.push(ClientSighting { source, password: Some(password), last: now });
     }
 
     /// The password that this source has proved admits nobody now: it skips no wait any more. The source stays known.
-    pub(super) fn disprove(&self, account: &str, source: Option<Source>, fingerprint: u64) {
+    pub(super) fn disprove(&self, account: &str, source: Option<ClientSource>, fingerprint: u64) {
         let Some(known) = self.known.get(account) else { return };
         let mut known = lock(&known);
         let of_source = known.iter_mut().filter(|sighting| Some(sighting.source) == source);

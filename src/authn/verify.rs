@@ -7,34 +7,34 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::client::Source;
-use super::hasher::{Booking, Busy, JobOwner, Lane};
+use super::client::ClientSource;
+use super::hasher::{HashBooking, HasherBusy, HasherLane, JobOwner};
 use super::line::{AskingClient, LineUse};
-use super::principal::Proved;
-use super::proof::{Proof, keyed_mac};
+use super::principal::ProvedPrincipal;
+use super::proof::{PasswordProof, keyed_mac};
 use super::spacing::TooMany;
-use super::throttle::{Attempt, ProvedPassword, Throttle, Wait};
+use super::throttle::{GuessThrottle, PasswordAttempt, ProvedPassword, ThrottleWait};
 use super::{Authenticator, AuthnError, OwnedCredential, Principal, RejectReason};
-use crate::accounts::Account;
-use fedgate_base::moment::Moment;
+use crate::accounts::StoredAccount;
+use fedgate_base::moment::BootMoment;
 use fedgate_core::password;
-use fedgate_core::policy::{PolicySet, Rights};
+use fedgate_core::policy::{PolicySet, RoleRights};
 
 /// How long a wrong password is remembered as wrong.
 pub(super) const REJECTED_FOR: Duration = Duration::from_secs(10);
 
 /// The outcome of a comparison.
-struct Compared {
-    proof: Arc<Proof>,
+struct ComparedPassword {
+    proof: Arc<PasswordProof>,
     /// Whether it was made before.
     was_known: bool,
 }
 
 /// A failure that the throttle is told of when its time has come, or when its client goes away before.
 struct PendingFailure<'a> {
-    throttle: &'a Throttle,
+    throttle: &'a GuessThrottle,
     id: &'a str,
-    source: Option<Source>,
+    source: Option<ClientSource>,
     fingerprint: u64,
     /// Whether it counts: the same once more does not.
     counted: bool,
@@ -125,7 +125,7 @@ impl Authenticator {
     ///
     /// A connection that has proved the account's password compares always. Its wrong passwords are held back, never refused
     /// at once: requests of several people may come over it, and one of them could guess at the speed of the network.
-    pub(super) fn compares_no_more(&self, account: &str, source: Option<Source>, line: LineUse<'_>) -> bool {
+    pub(super) fn compares_no_more(&self, account: &str, source: Option<ClientSource>, line: LineUse<'_>) -> bool {
         let Some(source) = source else { return false };
         if !line.is_full() && !self.mismatches.is_any_full() {
             return false;
@@ -137,14 +137,14 @@ impl Authenticator {
         line.is_full() || (!line.holds_none() && self.mismatches.is_full(&self.mismatch_key(account, source)))
     }
 
-    fn mismatch_key(&self, account: &str, source: Source) -> (u64, Source) {
+    fn mismatch_key(&self, account: &str, source: ClientSource) -> (u64, ClientSource) {
         (short(self.mac(account, "", b"")), source)
     }
 
     async fn verify(
         &self,
         credential: &OwnedCredential,
-        source: Option<Source>,
+        source: Option<ClientSource>,
         policy: &Arc<PolicySet>,
     ) -> Result<Arc<Principal>, AuthnError> {
         self.are_confirmed().await?;
@@ -167,7 +167,11 @@ impl Authenticator {
                     .inspect_err(|_| self.throttle.disprove(id, source, fingerprint))?,
             ),
         };
-        let lane = if attempt.as_ref().is_none_or(|attempt| attempt.is_known) { Lane::Known } else { Lane::Unknown };
+        let lane = if attempt.as_ref().is_none_or(|attempt| attempt.is_known) {
+            HasherLane::Known
+        } else {
+            HasherLane::Unknown
+        };
         let compared =
             self.compare(credential, source, stored.as_deref().unwrap_or(&self.nobodys_hash), is_active, lane).await?;
         let now = Instant::now();
@@ -195,34 +199,39 @@ impl Authenticator {
             // What others fail at beside it is not taken back.
             None => self.throttle.remember(id, source, password, now),
         }
-        let password = Proved { stored_hash: stored.into(), proof: compared.proof };
+        let password = ProvedPrincipal { stored_hash: stored.into(), proof: compared.proof };
         let principal = Arc::new(self.principal(account, Some(password), policy, generation));
         self.principals.insert(&principal);
         Ok(principal)
     }
 
     /// Asks the throttle.
-    fn attempt(&self, account: &str, source: Option<Source>, fingerprint: u64) -> Result<Attempt<'_>, AuthnError> {
+    fn attempt(
+        &self,
+        account: &str,
+        source: Option<ClientSource>,
+        fingerprint: u64,
+    ) -> Result<PasswordAttempt<'_>, AuthnError> {
         let attempt = self.throttle.begin(account, source, fingerprint, Instant::now());
-        attempt.map_err(|Wait(wait)| AuthnError::Throttled { account: account.to_owned(), wait })
+        attempt.map_err(|ThrottleWait(wait)| AuthnError::Throttled { account: account.to_owned(), wait })
     }
 
     pub(super) fn principal(
         &self,
-        account: Account,
-        password: Option<Proved>,
+        account: StoredAccount,
+        password: Option<ProvedPrincipal>,
         policy: &Arc<PolicySet>,
-        generation: super::cache::Generation,
+        generation: super::cache::CacheGeneration,
     ) -> Principal {
         Principal {
-            rights: Rights::compile(policy, &account.roles, self.routes.endpoints()),
+            rights: RoleRights::compile(policy, &account.roles, self.routes.endpoints()),
             policy: Arc::clone(policy.shared_fingerprint()),
             account: account.id.into(),
             roles: account.roles,
             password,
             epoch: account.epoch,
             generation,
-            since: Moment::now(),
+            since: BootMoment::now(),
         }
     }
 
@@ -231,26 +240,27 @@ impl Authenticator {
     async fn compare(
         &self,
         credential: &OwnedCredential,
-        source: Option<Source>,
+        source: Option<ClientSource>,
         stored: &str,
         is_active: bool,
-        lane: Lane,
-    ) -> Result<Compared, AuthnError> {
+        lane: HasherLane,
+    ) -> Result<ComparedPassword, AuthnError> {
         let mac = self.mac(&credential.account, stored, &credential.password);
         let key = (mac, source);
         if let Some(proof) = self.proofs.get(&key).await {
-            let now = Moment::now();
+            let now = BootMoment::now();
             // Of an account that is switched off a right one is remembered no longer than a wrong one, so that nothing tells
             // them apart.
             let is_kept = is_active || now.since(proof.start) < REJECTED_FOR;
             if is_kept && proof.counts(now, self.settings.verified_idle) {
                 proof.touch(now);
                 self.proof_hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(Compared { proof, was_known: true });
+                return Ok(ComparedPassword { proof, was_known: true });
             }
             self.proofs.invalidate(&key).await;
         }
-        let owner = JobOwner { account: credential.account.as_str().into(), source: source.map(Source::in_common) };
+        let owner =
+            JobOwner { account: credential.account.as_str().into(), source: source.map(ClientSource::in_common) };
         let hashed = self.proofs.try_get_with(key, async {
             self.hashed.fetch_add(1, Ordering::Relaxed);
             let booking = self.hasher.book(stored, lane, &owner)?;
@@ -266,10 +276,10 @@ impl Authenticator {
             {
                 self.upgrade(credential, source, stored.to_owned());
             }
-            Ok::<_, Busy>(self.proof(mac, source, right, Some(booking)))
+            Ok::<_, HasherBusy>(self.proof(mac, source, right, Some(booking)))
         });
         let proof = hashed.await.map_err(|busy| AuthnError::Busy(*busy))?;
-        Ok(Compared { proof, was_known: false })
+        Ok(ComparedPassword { proof, was_known: false })
     }
 
     /// Tells the throttle which passwords are the same, whatever hash they are compared with.
@@ -285,21 +295,21 @@ impl Authenticator {
     pub(super) fn proof(
         &self,
         mac: [u8; 32],
-        source: Option<Source>,
+        source: Option<ClientSource>,
         right: bool,
-        booking: Option<Booking>,
-    ) -> Arc<Proof> {
+        booking: Option<HashBooking>,
+    ) -> Arc<PasswordProof> {
         let lasts = if right { self.settings.verified_for } else { REJECTED_FOR };
-        Arc::new(Proof { booking, ..Proof::new(mac, source, right, lasts) })
+        Arc::new(PasswordProof { booking, ..PasswordProof::new(mac, source, right, lasts) })
     }
 
     /// Replaces a verified hash by a new one, behind the request's back: only where that is wanted of this store, and if nobody
     /// changed it meanwhile.
-    fn upgrade(&self, credential: &OwnedCredential, source: Option<Source>, old: String) {
+    fn upgrade(&self, credential: &OwnedCredential, source: Option<ClientSource>, old: String) {
         let (accounts, hasher, proofs) = (self.accounts.clone(), self.hasher.clone(), self.proofs.clone());
         let (account, password) = (credential.account.clone(), credential.password.clone());
         let (key, lasts, throttle) = (self.key.clone(), self.settings.verified_for, Arc::clone(&self.throttle));
-        let owner = JobOwner { account: account.as_str().into(), source: source.map(Source::in_common) };
+        let owner = JobOwner { account: account.as_str().into(), source: source.map(ClientSource::in_common) };
         let rule = self.hash_rule.clone();
         tokio::spawn(async move {
             if !rule.upgrades().await {
@@ -308,7 +318,7 @@ impl Authenticator {
             let Ok(Some(new)) = hasher.hash(password.clone(), owner).await else { return };
             // The proof is there before the hash is, so that no request from there has to hash the password again.
             let mac = keyed_mac(&key, &account, &new, &password);
-            proofs.insert((mac, source), Arc::new(Proof::new(mac, source, true, lasts))).await;
+            proofs.insert((mac, source), Arc::new(PasswordProof::new(mac, source, true, lasts))).await;
             match accounts.replace_hash(&account, &old, &new).await {
                 Ok(true) => {
                     let mark = |stored| short(keyed_mac(&key, &account, stored, b""));
@@ -333,10 +343,10 @@ impl Authenticator {
 }
 
 /// Why a comparison admits nobody.
-fn reason(account: Option<Account>, proof: &Proof) -> RejectReason {
+fn reason(account: Option<StoredAccount>, proof: &PasswordProof) -> RejectReason {
     match account {
-        Some(Account { password_hash: Some(_), .. }) if proof.right => RejectReason::Inactive,
-        Some(Account { password_hash: Some(_), .. }) => RejectReason::WrongPassword,
+        Some(StoredAccount { password_hash: Some(_), .. }) if proof.right => RejectReason::Inactive,
+        Some(StoredAccount { password_hash: Some(_), .. }) => RejectReason::WrongPassword,
         Some(_) | None => RejectReason::UnknownAccount,
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 use super::Authenticator;
-use crate::accounts::{Changed, Changes, WaitingAccount, WaitingAccounts};
+use crate::accounts::{AccountChanges, ChangedAccounts, WaitingAccount, WaitingAccounts};
 
 /// How many accounts a report names, the longest waits first. It is a row of the database that is written each second.
 const NAMED: usize = 100;
@@ -53,26 +53,26 @@ impl Authenticator {
     }
 
     /// Ends the waits of accounts that changed, when `before` was the epoch that was known.
-    pub(super) fn end_waits(&self, before: u64, changes: &Changes) {
+    pub(super) fn end_waits(&self, before: u64, changes: &AccountChanges) {
         match &changes.accounts {
-            Changed::These(accounts) if accounts.is_empty() => {}
-            Changed::These(accounts) => {
+            ChangedAccounts::These(accounts) if accounts.is_empty() => {}
+            ChangedAccounts::These(accounts) => {
                 self.throttle.forget(accounts.iter().map(String::as_str));
                 *self.last_look() = None;
             }
             // After a gap the log still names who changed in it, unless this is another history. No right hangs on that.
-            Changed::Everything if before > 0 && before < changes.epoch => {
+            ChangedAccounts::Everything if before > 0 && before < changes.epoch => {
                 let (accounts, throttle) = (self.accounts.clone(), Arc::clone(&self.throttle));
                 let Ok(runtime) = Handle::try_current() else { return };
                 runtime.spawn(async move {
-                    if let Ok(Changes { accounts: Changed::These(names), .. }) =
+                    if let Ok(AccountChanges { accounts: ChangedAccounts::These(names), .. }) =
                         accounts.changes_since(Some(before)).await
                     {
                         throttle.forget(names.iter().map(String::as_str));
                     }
                 });
             }
-            Changed::Everything => {}
+            ChangedAccounts::Everything => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The one rule: no callback decides. What a request may do is the pipeline's answer; this module turns pingora's
 //! sessions into the pipeline's questions, and its answers into forwarded requests, responses and records.
 //!
-//! Called by the `fedgate` binary. [`Prepared::serve`] puts the parts together and returns when the service has stopped.
+//! Called by the `fedgate` binary. [`PreparedGateway::serve`] puts the parts together and returns when the service has stopped.
 
 mod headers;
 mod edge;
@@ -28,68 +28,68 @@ use tokio::sync::watch::Sender;
 
 use edge::door;
 use edge::tls;
-pub use edge::tls::{CertificateFile, Finding, TlsError};
+pub use edge::tls::{CertificateFile, CertificateFinding, TlsError};
 use exchange::repeat;
 use lifecycle::account_changes;
 pub use lifecycle::error::ServeError;
 use lifecycle::handover;
-pub use lifecycle::inspection::{Inspection, ListenFault};
+pub use lifecycle::inspection::{GatewayInspection, ListenFault};
 use lifecycle::pid_file;
-pub use lifecycle::pid_file::Running;
+pub use lifecycle::pid_file::RunningGateway;
 pub use upstream::TrustError;
-use upstream::Upstreams;
+use upstream::UpstreamSet;
 
-use crate::accounts::{Accounts, watch};
+use crate::accounts::{AccountStore, watch};
 use crate::authn::Authenticator;
-use crate::observe::{Keeping, Rates, Recorder};
+use crate::observe::{RecordKeeping, RecordRates, RequestRecorder};
 use crate::pipeline::Pipeline;
 use crate::reload::{self, FileState, ReloadError, keep_current, read_policy, tell_warnings};
 use edge::application::Application;
-use edge::door::{Course, Door};
-use edge::listen::Entrance;
-use edge::pace::Tempo;
-use edge::seats::Seats;
-use edge::tls::Tls;
-use edge::traffic::Traffic;
-use exchange::proxy::Gateway;
-use exchange::redirect::Redirect;
+use edge::door::{ConnectionDoor, ShutdownCourse};
+use edge::listen::ConnectionAcceptor;
+use edge::pace::ByteRate;
+use edge::seats::ClientSeats;
+use edge::tls::ServedTls;
+use edge::traffic::LiveTraffic;
+use exchange::proxy::GatewayProxy;
+use exchange::redirect::HttpsRedirect;
 use fedgate_base::config::{Config, GatewayConfig, LimitsConfig};
 use fedgate_base::descriptors::{self, SocketShortage};
 use fedgate_base::threads;
-use fedgate_core::assertion::Minter;
+use fedgate_core::assertion::AssertionMinter;
 use fedgate_core::policy::PolicySet;
-use lifecycle::admin::Admin;
+use lifecycle::admin::AdminListener;
 use lifecycle::fixed::FixedFiles;
-use lifecycle::handover::Inherited;
-use lifecycle::listeners::{Entrances, Listeners};
+use lifecycle::handover::InheritedSockets;
+use lifecycle::listeners::{ConnectionAcceptors, ListeningSockets};
 use lifecycle::pid_file::{PidFile, StartOrigin};
-use lifecycle::report::Reporter;
-use lifecycle::stop::{End, Order, Orders};
+use lifecycle::report::InstanceReporter;
+use lifecycle::stop::{ServingEnd, StopOrder, StopSignals};
 use lifecycle::supervise::supervise;
 
 /// Everything a gateway needs, loaded and checked, not yet listening.
-pub struct Prepared {
+pub struct PreparedGateway {
     config: Config,
     pipeline: Arc<Pipeline>,
     authenticator: Arc<Authenticator>,
     policy: Arc<ArcSwap<PolicySet>>,
-    minter: Minter,
-    tls: Option<Arc<Tls>>,
-    upstreams: Arc<Upstreams>,
+    minter: AssertionMinter,
+    tls: Option<Arc<ServedTls>>,
+    upstreams: Arc<UpstreamSet>,
     fixed: Arc<FixedFiles>,
 }
 
-impl Prepared {
+impl PreparedGateway {
     /// Loads policy, routes, certificates and keys, looks up the upstreams' servers, and opens the accounts.
     ///
     /// # Errors
     /// The first thing that cannot be used.
     pub async fn new(config: Config) -> Result<Self, ServeError> {
-        let mut inspection = Inspection::new(config, |_| true).await;
+        let mut inspection = GatewayInspection::new(config, |_| true).await;
         if let Some(first) = inspection.take_faults().into_iter().next() {
             return Err(first);
         }
-        let Inspection { config, policy, routes, tls, minter, upstreams, accounts, fixed, .. } = inspection;
+        let GatewayInspection { config, policy, routes, tls, minter, upstreams, accounts, fixed, .. } = inspection;
         // INVARIANT: what is missing is a fault that was told above.
         let missing = || std::io::Error::other("something that is needed was not loaded");
         let (policy, minter) = (policy.ok_or_else(missing)?, minter.ok_or_else(missing)?);
@@ -101,7 +101,7 @@ impl Prepared {
     }
 
     /// The accounts, to ask whether they can be read.
-    pub fn accounts(&self) -> &Accounts {
+    pub fn accounts(&self) -> &AccountStore {
         self.authenticator.accounts()
     }
 
@@ -119,18 +119,21 @@ impl Prepared {
         // From now on a SIGHUP ends nothing, and is answered, however early it comes: the signal waits.
         let mut hangup = control.block_on(async { signal(SignalKind::hangup()) })?;
         let asked = Arc::new(Notify::new());
-        let mut inherited = Inherited::take()?;
+        let mut inherited = InheritedSockets::take()?;
         let origin = inherited.origin();
         if let (Some(path), StartOrigin::First) = (&gateway.pid_file, origin) {
             pid_file::is_free(path).map_err(|error| ServeError::of_pid_file(Some(path), error))?;
         }
-        let listeners = Listeners::open(&gateway, &mut inherited)?;
+        let listeners = ListeningSockets::open(&gateway, &mut inherited)?;
         let records = &self.config.records;
-        let recorder = Recorder::start(Keeping {
+        let recorder = RequestRecorder::start(RecordKeeping {
             file: records.file.as_deref(),
             stdout: records.stdout,
             answers_wait: records.durable,
-            rates: Rates { of_source: records.anonymous_of_source_per_minute, in_all: records.anonymous_per_minute },
+            rates: RecordRates {
+                of_source: records.anonymous_of_source_per_minute,
+                in_all: records.anonymous_per_minute,
+            },
             reserve_bytes: records.reserve_bytes,
         })?;
         let records_file = records.file.clone();
@@ -143,8 +146,12 @@ impl Prepared {
             }
         });
         let file = Arc::new(FileState::default());
-        let reporter =
-            Reporter::new(&gateway, Arc::clone(&self.authenticator), Arc::clone(&self.policy), Arc::clone(&file));
+        let reporter = InstanceReporter::new(
+            &gateway,
+            Arc::clone(&self.authenticator),
+            Arc::clone(&self.policy),
+            Arc::clone(&file),
+        );
         let warnings = self.policy.load().warnings(&self.pipeline.routes().asked());
         tell_warnings(&self.config.policy.roles, &warnings);
         self.keep_watch(&control, &reporter, &file, &asked);
@@ -152,15 +159,15 @@ impl Prepared {
         supervise(&control, "the record of changes of accounts", move || {
             account_changes::record(Arc::clone(&authenticator), records.clone())
         });
-        let traffic = Arc::new(Traffic::new(&gateway.limits));
+        let traffic = Arc::new(LiveTraffic::new(&gateway.limits));
         let accounts = self.authenticator.accounts().clone();
         let entrances = self.entrances(&gateway, recorder.clone(), file, &traffic);
         let requests = runtime("requests", gateway.threads)?;
         requests.block_on(async {
-            let mut orders = Orders::listen()?;
+            let mut orders = StopSignals::listen()?;
             let (closing, ending) = (Sender::new(false), Sender::new(false));
             let stopping = traffic.stopping.subscribe();
-            let course = Course { closing: closing.subscribe(), stopping, ending: ending.subscribe() };
+            let course = ShutdownCourse { closing: closing.subscribe(), stopping, ending: ending.subscribe() };
             let handed_on = Arc::new(listeners.duplicates()?);
             // INVARIANT: from the first connection that is accepted on, nothing fails: who hands over has given it away.
             let entrances = entrances.ready(listeners)?;
@@ -172,23 +179,23 @@ impl Prepared {
             let end = orders.until_end(&handed_on, &mut pid).await;
             traffic.stopping.send_replace(true);
             let (order, leaving) = match end {
-                End::HandedOver(successor) => {
+                ServingEnd::HandedOver(successor) => {
                     successor.release();
                     closing.send_replace(true);
-                    (Order::Upgrade, None)
+                    (StopOrder::Upgrade, None)
                 }
-                End::Stopped(order, successor) => {
+                ServingEnd::Stopped(order, successor) => {
                     tracing::info!("stopping: requests in flight are finished");
                     handover::notify(&[NotifyState::Stopping]);
                     (order, successor.map(|successor| tokio::spawn(successor.end(gateway.stop_timeout))))
                 }
             };
-            if order == Order::Stop {
+            if order == StopOrder::Stop {
                 orders.wait(gateway.stop_delay).await;
             }
             match order {
-                Order::StopNow => orders.drain(gateway.stop_timeout, || traffic.in_flight()).await,
-                Order::Stop | Order::Upgrade => orders.drain(gateway.stop_timeout, || traffic.open()).await,
+                StopOrder::StopNow => orders.drain(gateway.stop_timeout, || traffic.in_flight()).await,
+                StopOrder::Stop | StopOrder::Upgrade => orders.drain(gateway.stop_timeout, || traffic.open()).await,
             }
             closing.send_replace(true);
             drop(handed_on);
@@ -215,7 +222,7 @@ impl Prepared {
     }
 
     /// Starts what follows the accounts, the policy, the certificates and the upstreams, and reports this instance.
-    fn keep_watch(&self, control: &Runtime, reporter: &Reporter, file: &Arc<FileState>, asked: &Arc<Notify>) {
+    fn keep_watch(&self, control: &Runtime, reporter: &InstanceReporter, file: &Arc<FileState>, asked: &Arc<Notify>) {
         let reporter = reporter.clone();
         supervise(control, "the report of this instance", move || reporter.clone().run());
         let authenticator = Arc::clone(&self.authenticator);
@@ -253,12 +260,12 @@ impl Prepared {
     fn entrances(
         self,
         gateway: &GatewayConfig,
-        recorder: Recorder,
+        recorder: RequestRecorder,
         file: Arc<FileState>,
-        traffic: &Arc<Traffic>,
-    ) -> Entrances {
+        traffic: &Arc<LiveTraffic>,
+    ) -> ConnectionAcceptors {
         let limits = &gateway.limits;
-        let admin = Admin {
+        let admin = AdminListener {
             recorder: recorder.clone(),
             authenticator: Arc::clone(&self.authenticator),
             policy: Arc::clone(&self.policy),
@@ -270,7 +277,7 @@ impl Prepared {
         };
         let max_retries = repeat::MAX_ATTEMPTS;
         let conf = Arc::new(ServerConf { threads: gateway.threads, max_retries, ..ServerConf::default() });
-        let proxied = Gateway::new(
+        let proxied = GatewayProxy::new(
             &self.config,
             self.pipeline,
             self.minter,
@@ -288,27 +295,34 @@ impl Prepared {
         let proxy = Arc::new(proxy);
         let seats = traffic.seats.clone();
         let port = gateway.listen.first().map(SocketAddr::port).filter(|port| *port != 443);
-        let redirect = Arc::new(HttpServer::new_app(Redirect { port, hosts: gateway.hosts.clone() }));
+        let redirect = Arc::new(HttpServer::new_app(HttpsRedirect { port, hosts: gateway.hosts.clone() }));
         let admin = Arc::new(HttpServer::new_app(admin));
         let shortage = Arc::new(SocketShortage::default());
         let hosts = Arc::new(gateway.hosts.clone());
-        let entrance = |inside: Box<dyn Application>, seats, tls| Entrance {
-            door: Arc::new(Door::new(inside, limits, &self.config.cors, Arc::clone(&hosts), recorder.clone(), seats)),
+        let entrance = |inside: Box<dyn Application>, seats, tls| ConnectionAcceptor {
+            door: Arc::new(ConnectionDoor::new(
+                inside,
+                limits,
+                &self.config.cors,
+                Arc::clone(&hosts),
+                recorder.clone(),
+                seats,
+            )),
             tls,
             proxies: Arc::new(gateway.proxies.clone()),
             patience: limits.head,
             shortage: Arc::clone(&shortage),
-            send: Tempo::new(limits.send, limits.bytes_per_second),
+            send: ByteRate::new(limits.send, limits.bytes_per_second),
         };
-        Entrances {
+        ConnectionAcceptors {
             tls: entrance(Box::new(Arc::clone(&proxy)), seats.clone(), self.tls),
             plain: entrance(Box::new(proxy), seats.clone(), None),
             redirect: entrance(Box::new(redirect), seats, None),
             // Seats of its own: a crowd of clients does not keep the operator out. And nobody speaks for others there:
             // a balancer that asks whether this one is ready asks for itself.
-            admin: Entrance {
+            admin: ConnectionAcceptor {
                 proxies: Arc::default(),
-                ..entrance(Box::new(admin), Seats::new(ADMIN_SEATS, ADMIN_SEATS), None)
+                ..entrance(Box::new(admin), ClientSeats::new(ADMIN_SEATS, ADMIN_SEATS), None)
             },
         }
     }

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::line::Line;
+use super::line::RecordLine;
 
 /// What a line tells of one change of an account.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ pub struct AccountChangeLine<'a> {
 
 impl AccountChangeLine<'_> {
     pub(super) fn line(&self) -> Vec<u8> {
-        let mut line = Line::begin();
+        let mut line = RecordLine::begin();
         line.text("time", self.at);
         line.text("event", &format!("account_{}", self.what));
         line.number("event.id", self.id.unsigned_abs());
@@ -60,7 +60,7 @@ impl AccountChangeLine<'_> {
 }
 
 /// A member that changed: as a list where it is one of texts, and else as the JSON that it is.
-fn member(line: &mut Line, keys: [&'static str; 2], values: [Option<&Value>; 2]) {
+fn member(line: &mut RecordLine, keys: [&'static str; 2], values: [Option<&Value>; 2]) {
     for (key, value) in keys.into_iter().zip(values) {
         let Some(value) = value else { continue };
         let texts =

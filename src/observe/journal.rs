@@ -32,7 +32,7 @@ const PIPE_PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 const LEAST_ROOM: u64 = 4096;
 
 /// A file of lines.
-pub(super) struct Journal {
+pub(super) struct RecordJournal {
     path: PathBuf,
     /// None while it cannot be used.
     file: Option<File>,
@@ -49,7 +49,7 @@ pub(super) struct Journal {
     looked: Option<Instant>,
 }
 
-impl Journal {
+impl RecordJournal {
     /// # Errors
     /// The file cannot be opened. A full disk, or a file that is none, is a fault of the journal, which is tried again.
     pub(super) fn open(path: &Path, durable: bool) -> io::Result<Self> {
@@ -326,7 +326,7 @@ mod tests {
     }
 
     /// As if so much time had gone by that it is tried again.
-    fn later(journal: &mut Journal) -> &mut Journal {
+    fn later(journal: &mut RecordJournal) -> &mut RecordJournal {
         journal.failed = None;
         journal
     }
@@ -336,7 +336,7 @@ mod tests {
         let dir = directory();
         let path = dir.join("records");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-        let mut journal = Journal::open(&path, true).unwrap();
+        let mut journal = RecordJournal::open(&path, true).unwrap();
         assert!(journal.append(b"one\n", true).is_err());
         assert!(later(&mut journal).append(b"two\n", false).is_err());
         let large = [vec![b'x'; MOST_UNWRITTEN - 20], b"\n".to_vec()].concat();
@@ -358,7 +358,7 @@ mod tests {
         let dir = directory();
         let path = dir.join("records");
         std::fs::write(&path, "whole\nbrok").unwrap();
-        let mut journal = Journal::open(&path, true).unwrap();
+        let mut journal = RecordJournal::open(&path, true).unwrap();
         journal.append(b"next\n", false).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\nbrok\nnext\n");
         std::fs::rename(&path, dir.join("old")).unwrap();
@@ -373,7 +373,7 @@ mod tests {
     fn what_the_disk_may_have_lost_is_written_again() {
         let dir = directory();
         let path = dir.join("records");
-        let mut journal = Journal::open(&path, true).unwrap();
+        let mut journal = RecordJournal::open(&path, true).unwrap();
         journal.append(b"safe\n", true).unwrap();
         journal.append(b"read\n", false).unwrap();
         journal.sync = |_| Err(io::Error::from_raw_os_error(5));
@@ -403,7 +403,7 @@ mod tests {
     fn a_file_that_is_deleted_takes_nothing_that_is_waited_for() {
         let dir = directory();
         let path = dir.join("records");
-        let mut journal = Journal::open(&path, true).unwrap();
+        let mut journal = RecordJournal::open(&path, true).unwrap();
         std::fs::remove_file(&path).unwrap();
         journal.append(b"one\n", true).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
@@ -414,7 +414,7 @@ mod tests {
     fn what_is_not_known_to_last_in_a_file_that_was_moved_away_is_in_the_next() {
         let dir = directory();
         let path = dir.join("records");
-        let mut journal = Journal::open(&path, true).unwrap();
+        let mut journal = RecordJournal::open(&path, true).unwrap();
         journal.append(b"one\n", false).unwrap();
         std::fs::rename(&path, dir.join("old")).unwrap();
         journal.sync = |_| Err(io::Error::from_raw_os_error(5));

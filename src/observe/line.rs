@@ -21,13 +21,13 @@ pub(super) fn count(lines: &[u8]) -> usize {
 }
 
 /// A line that is being written.
-pub(super) struct Line {
+pub(super) struct RecordLine {
     bytes: Vec<u8>,
     /// The members that are not whole.
     cut: Vec<&'static str>,
 }
 
-impl Line {
+impl RecordLine {
     pub(super) fn begin() -> Self {
         let mut bytes = Vec::with_capacity(384);
         bytes.push(b'{');

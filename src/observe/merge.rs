@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::record::{Detail, Record};
-use super::run::{Joined, Run};
+use super::record::{RecordDetail, RequestRecord};
+use super::run::{MergedRun, RunPlace};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// How much of a rate may be used at once.
@@ -22,7 +22,7 @@ const MOST_SOURCES: usize = 4096;
 
 /// How many requests of anonymous callers have records of their own, in a minute; 0 is no limit.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Rates {
+pub struct RecordRates {
     /// Of one client address, or network of IPv6.
     pub of_source: u32,
     /// Of all of them.
@@ -30,35 +30,35 @@ pub struct Rates {
 }
 
 /// Merges records.
-pub(super) struct Merger {
-    rates: Rates,
-    tables: Mutex<Tables>,
+pub(super) struct RecordMerger {
+    rates: RecordRates,
+    tables: Mutex<MergeTables>,
 }
 
-struct Tables {
+struct MergeTables {
     /// When what is merged is written.
     closes: Instant,
-    refused: Table,
+    refused: MergeTable,
     /// What is allowed to anybody and answered without a decision, so that a flood of it hides no refusal.
-    served: Table,
+    served: MergeTable,
 }
 
-struct Table {
-    meter: Meter,
-    sources: HashMap<Option<IpAddr>, Source>,
+struct MergeTable {
+    meter: RateMeter,
+    sources: HashMap<Option<IpAddr>, MergeSource>,
     /// Of all who found no room among the sources, or in all.
-    others: Option<Run>,
+    others: Option<MergedRun>,
 }
 
-struct Source {
-    meter: Meter,
-    run: Option<Run>,
+struct MergeSource {
+    meter: RateMeter,
+    run: Option<MergedRun>,
 }
 
 /// How much of a rate is used: when it will be as if nothing had been.
-struct Meter(Instant);
+struct RateMeter(Instant);
 
-impl Meter {
+impl RateMeter {
     /// How it is after one more, if there is room for it.
     fn next(&self, per_minute: u32, now: Instant) -> Option<Self> {
         let every = MINUTE.checked_div(per_minute).unwrap_or_default();
@@ -67,22 +67,28 @@ impl Meter {
     }
 }
 
-impl Merger {
-    pub(super) fn new(rates: Rates) -> Self {
+impl RecordMerger {
+    pub(super) fn new(rates: RecordRates) -> Self {
         let now = Instant::now();
-        let table = || Table { meter: Meter(now), sources: HashMap::new(), others: None };
-        let tables = Tables { closes: now + MINUTE, refused: table(), served: table() };
+        let table = || MergeTable { meter: RateMeter(now), sources: HashMap::new(), others: None };
+        let tables = MergeTables { closes: now + MINUTE, refused: table(), served: table() };
         Self { rates, tables: Mutex::new(tables) }
     }
 
-    fn tables(&self) -> MutexGuard<'_, Tables> {
+    fn tables(&self) -> MutexGuard<'_, MergeTables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where a request belongs; none if it has a record of its own. `is_scarce`: the disk is nearly full, `is_failing`: it
     /// takes nothing.
-    pub(super) fn place(&self, record: &Record<'_>, is_scarce: bool, is_failing: bool, now: Instant) -> Option<Joined> {
-        let Detail::WithinRate(source) = record.detail else { return None };
+    pub(super) fn place(
+        &self,
+        record: &RequestRecord<'_>,
+        is_scarce: bool,
+        is_failing: bool,
+        now: Instant,
+    ) -> Option<RunPlace> {
+        let RecordDetail::WithinRate(source) = record.detail else { return None };
         let mut tables = self.tables();
         let table = match record.decision {
             "allow" | "answer" => &mut tables.served,
@@ -99,36 +105,43 @@ impl Merger {
             return vec![];
         }
         tables.closes = now + MINUTE;
-        let Tables { refused, served, .. } = &mut *tables;
+        let MergeTables { refused, served, .. } = &mut *tables;
         [refused, served].into_iter().flat_map(|table| table.close(now)).flatten().collect()
     }
 }
 
-impl Table {
+impl MergeTable {
     /// The run that a request of this source is merged into; none while there is room for a record of its own.
-    fn run(&mut self, source: Option<IpAddr>, rates: Rates, is_scarce: bool, now: Instant) -> Option<&mut Run> {
+    fn run(
+        &mut self,
+        source: Option<IpAddr>,
+        rates: RecordRates,
+        is_scarce: bool,
+        now: Instant,
+    ) -> Option<&mut MergedRun> {
         let of_all = self.meter.next(rates.in_all, now).filter(|_| !is_scarce);
         // INVARIANT: what is taken of a source's rate is taken of that of all. So those that have used theirs up, and have two
         // records a minute more, are few.
         let (of_source, has_place) = match self.sources.get(&source) {
             _ if is_scarce || rates.of_source == 0 => {
-                let Some(of_all) = of_all else { return Some(self.others.get_or_insert_with(|| Run::new(None))) };
+                let Some(of_all) = of_all else { return Some(self.others.get_or_insert_with(|| MergedRun::new(None))) };
                 self.meter = of_all;
                 return None;
             }
             // A source that is merged stays so until its run is closed.
             Some(known) => (known.meter.next(rates.of_source, now).filter(|_| known.run.is_none()), true),
-            None => (Meter(now).next(rates.of_source, now), self.sources.len() < MOST_SOURCES),
+            None => (RateMeter(now).next(rates.of_source, now), self.sources.len() < MOST_SOURCES),
         };
         match (of_source, of_all) {
             // Only who has a record of its own is remembered, so that a crowd over the rate of all takes nobody's place.
             (Some(meter), Some(of_all)) if has_place => {
                 self.meter = of_all;
-                self.sources.entry(source).or_insert_with(|| Source { meter: Meter(now), run: None }).meter = meter;
+                self.sources.entry(source).or_insert_with(|| MergeSource { meter: RateMeter(now), run: None }).meter =
+                    meter;
                 None
             }
-            (None, _) => Some(self.sources.get_mut(&source)?.run.get_or_insert_with(|| Run::new(source))),
-            (Some(_), _) => Some(self.others.get_or_insert_with(|| Run::new(None))),
+            (None, _) => Some(self.sources.get_mut(&source)?.run.get_or_insert_with(|| MergedRun::new(source))),
+            (Some(_), _) => Some(self.others.get_or_insert_with(|| MergedRun::new(None))),
         }
     }
 
@@ -150,13 +163,13 @@ mod tests {
     use super::*;
     use crate::observe::run::merged_id;
 
-    fn record(client: &str) -> Record<'_> {
+    fn record(client: &str) -> RequestRecord<'_> {
         let source: IpAddr = client.parse().unwrap();
         let network = match source {
             IpAddr::V4(_) => source,
             IpAddr::V6(address) => std::net::Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         };
-        Record {
+        RequestRecord {
             time: SystemTime::UNIX_EPOCH,
             request_id: "r1",
             client_request_id: None,
@@ -174,35 +187,35 @@ mod tests {
             duration: Duration::ZERO,
             policy: "p1",
             trace_id: None,
-            detail: Detail::WithinRate(Some(network)),
+            detail: RecordDetail::WithinRate(Some(network)),
         }
     }
 
     /// How many have records of their own, those that open a run among them, and the ids of the others.
-    fn placed(merger: &Merger, record: &Record<'_>, count: usize, now: Instant) -> (usize, Vec<String>) {
+    fn placed(merger: &RecordMerger, record: &RequestRecord<'_>, count: usize, now: Instant) -> (usize, Vec<String>) {
         let mut own = 0;
         let mut merged = vec![];
         for _ in 0..count {
             match merger.place(record, false, false, now) {
                 None => own += 1,
-                Some(Joined::Opens { told, .. }) => {
+                Some(RunPlace::Opens { told, .. }) => {
                     own += 1;
                     told.send(true).unwrap();
                 }
-                Some(Joined::Counted { id, .. }) => merged.push(id),
+                Some(RunPlace::Counted { id, .. }) => merged.push(id),
             }
         }
         (own, merged)
     }
 
-    fn closed(merger: &Merger, now: Instant) -> Vec<Value> {
+    fn closed(merger: &RecordMerger, now: Instant) -> Vec<Value> {
         let lines = String::from_utf8(merger.close(true, now)).unwrap();
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     #[test]
     fn beyond_a_rate_an_address_has_one_record_with_a_count_that_every_id_leads_to() {
-        let merger = Merger::new(Rates { of_source: 6, in_all: 600 });
+        let merger = RecordMerger::new(RecordRates { of_source: 6, in_all: 600 });
         let now = Instant::now();
         let (own, merged) = placed(&merger, &record("192.0.2.1"), 1000, now);
         assert_eq!((own, merged.len()), (31, 969), "five minutes' worth, and the one that opens the run");
@@ -226,7 +239,7 @@ mod tests {
 
     #[test]
     fn many_addresses_are_bounded_together_in_lines_and_in_memory() {
-        let merger = Merger::new(Rates { of_source: 60, in_all: 600 });
+        let merger = RecordMerger::new(RecordRates { of_source: 60, in_all: 600 });
         let now = Instant::now();
         let clients: Vec<String> = (0..20_000u32).map(|number| format!("2001:db8:{:x}:1::7", number)).collect();
         let own: usize = clients.iter().map(|client| placed(&merger, &record(client), 1, now).0).sum();
@@ -236,7 +249,7 @@ mod tests {
         assert_eq!((told.len(), &told[0]["count"], &told[0]["client.ip"]), (1, &json!(16_999), &json!("")));
         assert_eq!(told[0]["clients"].as_array().unwrap().len(), 16);
         // However much each of them sends.
-        let merger = Merger::new(Rates { of_source: 1, in_all: 60 });
+        let merger = RecordMerger::new(RecordRates { of_source: 1, in_all: 60 });
         let clients: Vec<String> = (0..2000u32).map(|number| format!("2001:db8:{number:x}:1::7")).collect();
         let flood = |now| clients.iter().map(|client| placed(&merger, &record(client), 20, now).0).sum::<usize>();
         let (first, then) = (flood(now), closed(&merger, now).len());
@@ -244,7 +257,7 @@ mod tests {
         let (first, then) = (flood(now + MINUTE), closed(&merger, now + MINUTE).len());
         assert!(first <= 60 + 60 + 1 && then <= 61, "{first} {then}");
         // Of one network of IPv6, whatever addresses it uses.
-        let merger = Merger::new(Rates { of_source: 60, in_all: 0 });
+        let merger = RecordMerger::new(RecordRates { of_source: 60, in_all: 0 });
         let clients: Vec<String> = (0..1000u32).map(|number| format!("2001:db8::{number:x}")).collect();
         let own: usize = clients.iter().map(|client| placed(&merger, &record(client), 1, now).0).sum();
         assert_eq!((own, &closed(&merger, now)[0]["client.ip"]), (301, &json!("2001:db8::/64")));
@@ -254,34 +267,34 @@ mod tests {
 
     #[test]
     fn what_must_have_a_record_has_one_and_what_is_served_hides_no_refusal() {
-        let merger = Merger::new(Rates { of_source: 1, in_all: 1 });
+        let merger = RecordMerger::new(RecordRates { of_source: 1, in_all: 1 });
         let now = Instant::now();
         let refused = record("192.0.2.1");
-        let known = Record { detail: Detail::Always, decision: "deny", status: 403, ..refused };
+        let known = RequestRecord { detail: RecordDetail::Always, decision: "deny", status: 403, ..refused };
         assert_eq!(placed(&merger, &known, 1000, now).0, 1000);
-        let served = Record { decision: "allow", reason: "public", status: 0, ..refused };
+        let served = RequestRecord { decision: "allow", reason: "public", status: 0, ..refused };
         assert_eq!(placed(&merger, &served, 100, now).1.len(), 94);
         assert_eq!(placed(&merger, &refused, 1, now).0, 1);
-        let unbounded = Merger::new(Rates::default());
+        let unbounded = RecordMerger::new(RecordRates::default());
         assert_eq!(placed(&unbounded, &refused, 1000, now).0, 1000);
         // Whose limit is off is off for any number of addresses.
         let clients: Vec<String> = (0..10_000u32).map(|number| format!("2001:db8:{number:x}:1::7")).collect();
         let own: usize = clients.iter().map(|client| placed(&unbounded, &record(client), 2, now).0).sum();
         assert_eq!((own, unbounded.tables().refused.sources.len()), (20_000, 0));
         let scarce = merger.place(&record("192.0.2.3"), true, false, now);
-        assert!(matches!(scarce, Some(Joined::Opens { .. })), "on a disk that is nearly full, all are one");
+        assert!(matches!(scarce, Some(RunPlace::Opens { .. })), "on a disk that is nearly full, all are one");
     }
 
     #[test]
     fn a_run_that_was_not_begun_on_disk_is_begun_again_once_the_disk_is_well() {
-        let mut run = Run::new(None);
-        let opens = |joined: Joined| match joined {
-            Joined::Opens { told, ids, .. } => (told, ids),
-            Joined::Counted { .. } => panic!("merged"),
+        let mut run = MergedRun::new(None);
+        let opens = |joined: RunPlace| match joined {
+            RunPlace::Opens { told, ids, .. } => (told, ids),
+            RunPlace::Counted { .. } => panic!("merged"),
         };
-        let counted = |joined: Joined| match joined {
-            Joined::Counted { opened, .. } => opened,
-            Joined::Opens { .. } => panic!("begun"),
+        let counted = |joined: RunPlace| match joined {
+            RunPlace::Counted { opened, .. } => opened,
+            RunPlace::Opens { .. } => panic!("begun"),
         };
         let (told, ids) = opens(run.join(&record("192.0.2.1"), false));
         let waits = counted(run.join(&record("192.0.2.1"), false));
@@ -299,14 +312,14 @@ mod tests {
 
     #[test]
     fn a_merged_record_is_bounded_and_names_what_differs() {
-        let mut run = Run::new(Some("192.0.2.1".parse().unwrap()));
+        let mut run = MergedRun::new(Some("192.0.2.1".parse().unwrap()));
         let accounts: Vec<String> = (0..40).map(|number| "😀".repeat(60) + &number.to_string()).collect();
         let reasons: Vec<String> = (0..100).map(|number| format!("reason_{number}")).collect();
         for number in 0..40 {
             let (account, path) = (accounts[number].as_str(), "\0".repeat(4000));
             let record = record("192.0.2.1");
-            let record = Record { account: Some(account), path: &path, reason: &reasons[number * 2], ..record };
-            if let Joined::Opens { told, .. } = run.join(&record, false) {
+            let record = RequestRecord { account: Some(account), path: &path, reason: &reasons[number * 2], ..record };
+            if let RunPlace::Opens { told, .. } = run.join(&record, false) {
                 told.send(true).unwrap();
             }
         }

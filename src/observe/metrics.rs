@@ -13,7 +13,7 @@ use fedgate_base::log;
 const BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// What is counted and measured of one gateway.
-pub struct Metrics {
+pub struct GatewayMetrics {
     registry: Registry,
     requests: IntCounterVec,
     duration: Histogram,
@@ -40,13 +40,13 @@ pub struct Metrics {
     ended: IntCounterVec,
     policy: IntGaugeVec,
     certificates: IntGaugeVec,
-    upstreams: Upstreams,
-    sampled: Vec<(&'static str, Sampled)>,
+    upstreams: UpstreamMetrics,
+    sampled: Vec<(&'static str, SampledMetric)>,
     scraping: Mutex<()>,
 }
 
 /// What is counted of upstreams; both labels are names of the configuration.
-struct Upstreams {
+struct UpstreamMetrics {
     well: IntGaugeVec,
     failures: IntCounterVec,
     ejections: IntCounterVec,
@@ -54,7 +54,7 @@ struct Upstreams {
     headers_dropped: IntCounterVec,
 }
 
-impl Upstreams {
+impl UpstreamMetrics {
     fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counter = |name: &str, help: &str| {
             let counter = IntCounterVec::new(Opts::new(name, help), &["upstream", "server"])?;
@@ -92,12 +92,12 @@ impl Upstreams {
 }
 
 /// A figure that is read when it is asked for: what its name says it is.
-enum Sampled {
+enum SampledMetric {
     Gauge(IntGauge),
     Counter(IntCounter),
 }
 
-impl Sampled {
+impl SampledMetric {
     fn register(registry: &Registry, name: &str, help: &str) -> Result<Self, prometheus::Error> {
         if name.ends_with("_total") {
             let counter = IntCounter::new(name, help)?;
@@ -137,15 +137,15 @@ const SAMPLED: &[(&str, &str)] = &[
 ];
 
 /// A connection that is open.
-pub struct Open(IntGauge);
+pub struct OpenConnection(IntGauge);
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
-impl Metrics {
+impl GatewayMetrics {
     /// Registers everything.
     ///
     /// # Errors
@@ -218,8 +218,9 @@ impl Metrics {
         registry.register(Box::new(members_removed.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(policy.clone()))?;
-        let upstreams = Upstreams::new(&registry)?;
-        let sampled = SAMPLED.iter().map(|(name, help)| Sampled::register(&registry, name, help).map(|of| (*name, of)));
+        let upstreams = UpstreamMetrics::new(&registry)?;
+        let sampled =
+            SAMPLED.iter().map(|(name, help)| SampledMetric::register(&registry, name, help).map(|of| (*name, of)));
         let sampled = sampled.collect::<Result<_, _>>()?;
         Ok(Self {
             registry,
@@ -274,8 +275,8 @@ impl Metrics {
     /// Sets a sampled figure; its name must be one of those registered.
     pub fn sample(&self, name: &str, value: u64) {
         match self.sampled.iter().find(|(known, _)| *known == name) {
-            Some((_, Sampled::Gauge(gauge))) => gauge.set(i64::try_from(value).unwrap_or(i64::MAX)),
-            Some((_, Sampled::Counter(counter))) => {
+            Some((_, SampledMetric::Gauge(gauge))) => gauge.set(i64::try_from(value).unwrap_or(i64::MAX)),
+            Some((_, SampledMetric::Counter(counter))) => {
                 counter.reset();
                 counter.inc_by(value);
             }
@@ -348,9 +349,9 @@ impl Metrics {
     }
 
     /// Counts a connection until what is returned is dropped, however it ends.
-    pub fn connection(&self) -> Open {
+    pub fn connection(&self) -> OpenConnection {
         self.connections.inc();
-        Open(self.connections.clone())
+        OpenConnection(self.connections.clone())
     }
 }
 
@@ -394,7 +395,7 @@ mod tests {
 
     #[test]
     fn labels_are_bounded_and_samples_are_told() {
-        let metrics = Metrics::new().unwrap();
+        let metrics = GatewayMetrics::new().unwrap();
         (0..2000).for_each(|status| metrics.request("allow", status, Duration::from_millis(1)));
         metrics.sample("fedgate_cache_hits_total", 7);
         metrics.policy_in_force("p1");

@@ -6,7 +6,7 @@
 //! Untrusted text is escaped (JSON escapes, and what terminals or line readers act on) and bounded.
 //!
 //! Lines are written by a thread of its own, to a file, or to stdout where there is none. Who asks is told when a record is
-//! on the disk, or taken from stdout ([`Recorder::keep`]); one look at the disk serves all who ask at a time. Nobody waits for
+//! on the disk, or taken from stdout ([`RequestRecorder::keep`]); one look at the disk serves all who ask at a time. Nobody waits for
 //! a disk or a reader that does not answer, and no thread that serves is ever blocked by waiting.
 
 mod account_change;
@@ -35,15 +35,15 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 pub use account_change::AccountChangeLine;
-use journal::Journal;
-use merge::Merger;
-pub use merge::Rates;
-pub use metrics::Metrics;
-pub use record::{Detail, Record};
+use journal::RecordJournal;
+use merge::RecordMerger;
+pub use merge::RecordRates;
+pub use metrics::GatewayMetrics;
+pub use record::{RecordDetail, RequestRecord};
 pub use run::merged_id;
-use run::{Awaited, Joined};
-use stdout::{Printer, Stdout};
-use writer::{Entry, Keeper, State, Writer};
+use run::{AwaitedRecord, RunPlace};
+use stdout::{RecordStdout, StdoutPrinter};
+use writer::{LineKeeper, RecordWriter, WriterEntry, WriterState};
 
 /// Records that may wait to be written.
 const QUEUE: usize = 32 * 1024;
@@ -52,17 +52,17 @@ const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where records go; clones share one writer and one set of metrics.
 #[derive(Clone)]
-pub struct Recorder {
-    queue: Sender<Entry>,
-    metrics: Arc<Metrics>,
-    state: Arc<State>,
-    merger: Arc<Merger>,
+pub struct RequestRecorder {
+    queue: Sender<WriterEntry>,
+    metrics: Arc<GatewayMetrics>,
+    state: Arc<WriterState>,
+    merger: Arc<RecordMerger>,
     has_file: bool,
 }
 
 /// Where records go, and how many.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Keeping<'a> {
+pub struct RecordKeeping<'a> {
     /// The file; stdout alone where there is none.
     pub file: Option<&'a Path>,
     /// Whether stdout has a copy of each, beside a file.
@@ -70,28 +70,28 @@ pub struct Keeping<'a> {
     /// Whether an answer may wait for its record to be on disk, or taken from stdout where there is no file.
     pub answers_wait: bool,
     /// How many records anonymous callers may cause.
-    pub rates: Rates,
+    pub rates: RecordRates,
     /// Bytes that are kept free for the records of callers who are known.
     pub reserve_bytes: u64,
 }
 
 /// Room for one record.
-pub struct Room(OwnedPermit<Entry>);
+pub struct RecordRoom(OwnedPermit<WriterEntry>);
 
 /// Whether a record is kept, where it is to be, once that is known.
-pub struct Kept {
-    told: Awaited,
+pub struct KeptRecord {
+    told: AwaitedRecord,
     request_id: Option<String>,
 }
 
-impl Kept {
+impl KeptRecord {
     /// The id by which the request is found, where that is another one: it was merged with others.
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
     }
 }
 
-impl Future for Kept {
+impl Future for KeptRecord {
     type Output = bool;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
@@ -107,39 +107,40 @@ pub fn try_file(path: &Path, durable: bool) -> io::Result<()> {
     journal::try_out(path, durable)
 }
 
-impl Recorder {
+impl RequestRecorder {
     /// Starts the thread that appends to the file, and to stdout.
     ///
     /// # Errors
     /// The file cannot be opened, or the operating system gives no thread.
-    pub fn start(keeping: Keeping<'_>) -> io::Result<Self> {
+    pub fn start(keeping: RecordKeeping<'_>) -> io::Result<Self> {
         let keeper = match keeping.file {
-            None => Keeper::Stdout(Stdout::open()?),
+            None => LineKeeper::Stdout(RecordStdout::open()?),
             Some(path) => {
-                let journal = Journal::open(path, keeping.answers_wait).map_err(|error| {
+                let journal = RecordJournal::open(path, keeping.answers_wait).map_err(|error| {
                     let remedy = "`records.file` must name a file that can be written";
                     io::Error::new(error.kind(), format!("{}: {error}; {remedy}", path.display()))
                 });
-                Keeper::File(journal?, keeping.stdout.then(Printer::start).transpose()?)
+                LineKeeper::File(journal?, keeping.stdout.then(StdoutPrinter::start).transpose()?)
             }
         };
         Self::with(keeper, keeping)
     }
 
-    fn with(keeper: Keeper, keeping: Keeping<'_>) -> io::Result<Self> {
-        let Keeping { file, stdout: _, answers_wait, rates, reserve_bytes } = keeping;
+    fn with(keeper: LineKeeper, keeping: RecordKeeping<'_>) -> io::Result<Self> {
+        let RecordKeeping { file, stdout: _, answers_wait, rates, reserve_bytes } = keeping;
         let (sender, receiver) = channel(QUEUE);
-        let state = Arc::new(State::new(answers_wait));
-        let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
-        let merger = Arc::new(Merger::new(rates));
-        let writer = Writer::new(keeper, Arc::clone(&state), Arc::clone(&metrics), Arc::clone(&merger), reserve_bytes);
+        let state = Arc::new(WriterState::new(answers_wait));
+        let metrics = Arc::new(GatewayMetrics::new().map_err(io::Error::other)?);
+        let merger = Arc::new(RecordMerger::new(rates));
+        let writer =
+            RecordWriter::new(keeper, Arc::clone(&state), Arc::clone(&metrics), Arc::clone(&merger), reserve_bytes);
         let runtime = Builder::new_current_thread().enable_time().build()?;
         thread::Builder::new().name("records".into()).spawn(move || runtime.block_on(writer.run(receiver)))?;
         Ok(Self { queue: sender, metrics, state, merger, has_file: file.is_some() })
     }
 
     /// What is counted beside the records.
-    pub fn metrics(&self) -> &Arc<Metrics> {
+    pub fn metrics(&self) -> &Arc<GatewayMetrics> {
         &self.metrics
     }
 
@@ -169,34 +170,38 @@ impl Recorder {
     }
 
     /// Merges a request with others, if it is to be; its id is another one from then on. It is not counted.
-    pub fn merge(&self, record: &Record<'_>) -> Option<Kept> {
+    pub fn merge(&self, record: &RequestRecord<'_>) -> Option<KeptRecord> {
         let failing = self.state.is_failing();
         match self.merger.place(record, self.is_scarce(), failing, Instant::now())? {
-            Joined::Counted { id, opened } => {
+            RunPlace::Counted { id, opened } => {
                 self.metrics.records_merged.inc();
-                Some(Kept { told: opened, request_id: Some(id) })
+                Some(KeptRecord { told: opened, request_id: Some(id) })
             }
-            Joined::Opens { id, ids, told, opened } => {
-                let line = Record { request_id: &id, ..*record }.line(Some(&ids));
-                if self.queue.try_send(Entry::Awaited(line, told)).is_err() {
+            RunPlace::Opens { id, ids, told, opened } => {
+                let line = RequestRecord { request_id: &id, ..*record }.line(Some(&ids));
+                if self.queue.try_send(WriterEntry::Awaited(line, told)).is_err() {
                     // The next one begins the run again.
                     self.metrics.records_lost.inc();
                 }
-                Some(Kept { told: opened, request_id: Some(id) })
+                Some(KeptRecord { told: opened, request_id: Some(id) })
             }
         }
     }
 
     /// Counts and writes one record; what is returned waits for room, as long as nothing is known to be wrong.
-    pub fn record(&self, record: &Record<'_>, room: Option<Room>) -> impl Future<Output = ()> + Send + use<> {
+    pub fn record(
+        &self,
+        record: &RequestRecord<'_>,
+        room: Option<RecordRoom>,
+    ) -> impl Future<Output = ()> + Send + use<> {
         self.count(record);
         let full = match (self.merge(record), room) {
             (Some(_), _) => None,
-            (None, Some(Room(room))) => {
-                drop(room.send(Entry::Line(record.line(None))));
+            (None, Some(RecordRoom(room))) => {
+                drop(room.send(WriterEntry::Line(record.line(None))));
                 None
             }
-            (None, None) => self.queue.try_send(Entry::Line(record.line(None))).err(),
+            (None, None) => self.queue.try_send(WriterEntry::Line(record.line(None))).err(),
         };
         // The writer lives as long as the process.
         if let Some(TrySendError::Closed(_)) = full {
@@ -219,37 +224,37 @@ impl Recorder {
     }
 
     /// Room for the record of what is about to be done; none where nothing more can be recorded.
-    pub fn room(&self) -> Option<Room> {
-        self.queue.clone().try_reserve_owned().ok().map(Room)
+    pub fn room(&self) -> Option<RecordRoom> {
+        self.queue.clone().try_reserve_owned().ok().map(RecordRoom)
     }
 
     /// The same for one that is to be kept, where answers wait for that: tells whether it is. There is no waiting for room:
     /// without what was reserved, one for which there is none is not kept.
-    pub fn keep(&self, record: &Record<'_>, room: Option<Room>) -> Kept {
+    pub fn keep(&self, record: &RequestRecord<'_>, room: Option<RecordRoom>) -> KeptRecord {
         self.count(record);
         if let Some(merged) = self.merge(record) {
             return merged;
         }
         let (sender, receiver) = oneshot::channel();
         match room.or_else(|| self.room()) {
-            Some(Room(room)) => drop(room.send(Entry::Awaited(record.line(None), sender))),
+            Some(RecordRoom(room)) => drop(room.send(WriterEntry::Awaited(record.line(None), sender))),
             None => self.metrics.records_lost.inc(),
         }
-        Kept { told: receiver.shared(), request_id: None }
+        KeptRecord { told: receiver.shared(), request_id: None }
     }
 
     /// The same for a change of an account.
-    pub fn keep_change(&self, change: &AccountChangeLine<'_>) -> Kept {
+    pub fn keep_change(&self, change: &AccountChangeLine<'_>) -> KeptRecord {
         let (sender, receiver) = oneshot::channel();
         // Without room it is not kept, and asked for again.
-        if let Some(Room(room)) = self.room() {
-            drop(room.send(Entry::Awaited(change.line(), sender)));
+        if let Some(RecordRoom(room)) = self.room() {
+            drop(room.send(WriterEntry::Awaited(change.line(), sender)));
         }
-        Kept { told: receiver.shared(), request_id: None }
+        KeptRecord { told: receiver.shared(), request_id: None }
     }
 
     /// Waits until a record is kept; false if it is not, or not in time.
-    pub async fn kept(&self, kept: Kept) -> bool {
+    pub async fn kept(&self, kept: KeptRecord) -> bool {
         timeout(DISK_TIMEOUT, kept).await.unwrap_or_else(|_| {
             self.stalled();
             false
@@ -262,11 +267,11 @@ impl Recorder {
             tracing::error!("records are not written in time; requests are refused until they are");
         }
         // The writer, should it have finished just now, sees that it is to try.
-        let _ = self.queue.try_send(Entry::Line(vec![]));
+        let _ = self.queue.try_send(WriterEntry::Line(vec![]));
     }
 
     /// Counts one request; what is recorded is counted with it.
-    pub fn count(&self, record: &Record<'_>) {
+    pub fn count(&self, record: &RequestRecord<'_>) {
         self.metrics.request(record.decision, record.status, record.duration);
         if !matches!(record.decision, "allow" | "answer") {
             self.metrics.refusal(record.reason);
@@ -276,7 +281,7 @@ impl Recorder {
     /// Opens the file of that name now, should it have been moved away.
     pub fn reopen(&self) {
         // A full queue has the writer at work, and it looks at the name once a second by itself.
-        let _ = self.queue.try_send(Entry::Reopen);
+        let _ = self.queue.try_send(WriterEntry::Reopen);
     }
 
     /// Waits until every record so far is written, for as long as a disk may take; tells how many are not, which are lost
@@ -284,7 +289,7 @@ impl Recorder {
     pub async fn flush(&self) -> usize {
         let (written, wait) = oneshot::channel();
         let flushed = async {
-            if self.queue.send(Entry::Flush(written)).await.is_ok() {
+            if self.queue.send(WriterEntry::Flush(written)).await.is_ok() {
                 let _ = wait.await;
             }
         };
@@ -306,18 +311,19 @@ mod tests {
         let path = std::env::temp_dir().join(format!("fedgate-recorder-{:x}", rand::random::<u128>()));
         // A disk that does not answer, until it is let.
         static ANSWERS: AtomicBool = AtomicBool::new(false);
-        let mut journal = Journal::open(&path, true).unwrap();
+        let mut journal = RecordJournal::open(&path, true).unwrap();
         journal.sync = |_| {
             while !ANSWERS.load(Ordering::Acquire) {
                 thread::yield_now();
             }
             Ok(())
         };
-        let rates = Rates { of_source: 1, in_all: 0 };
-        let keeping = Keeping { file: Some(&path), stdout: true, answers_wait: true, rates, reserve_bytes: 0 };
-        let recorder = Recorder::with(Keeper::File(journal, Some(Printer::start().unwrap())), keeping).unwrap();
+        let rates = RecordRates { of_source: 1, in_all: 0 };
+        let keeping = RecordKeeping { file: Some(&path), stdout: true, answers_wait: true, rates, reserve_bytes: 0 };
+        let recorder =
+            RequestRecorder::with(LineKeeper::File(journal, Some(StdoutPrinter::start().unwrap())), keeping).unwrap();
         let long = "x".repeat(2000);
-        let record = Record {
+        let record = RequestRecord {
             time: SystemTime::UNIX_EPOCH,
             request_id: "r1",
             client_request_id: None,
@@ -335,13 +341,13 @@ mod tests {
             duration: Duration::ZERO,
             policy: "",
             trace_id: None,
-            detail: Detail::Always,
+            detail: RecordDetail::Always,
         };
         for _ in 0..100 {
             recorder.record(&record, None).await;
         }
-        let anonymous = Record { detail: Detail::WithinRate(None), ..record };
-        let mut kept: Vec<Kept> = (0..20).map(|_| recorder.keep(&anonymous, None)).collect();
+        let anonymous = RequestRecord { detail: RecordDetail::WithinRate(None), ..record };
+        let mut kept: Vec<KeptRecord> = (0..20).map(|_| recorder.keep(&anonymous, None)).collect();
         assert_eq!(kept.iter().filter(|kept| kept.request_id().is_some()).count(), 15, "five are alone");
         for kept in &mut kept {
             assert_eq!(kept.now_or_never(), None, "{:?}", kept.request_id());

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use super::line::{Line, MAX_PATH};
+use super::line::{MAX_PATH, RecordLine};
 
 /// Whether a request must have a record of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detail {
+pub enum RecordDetail {
     /// It has one, however many there are: of a known caller, or of what may have changed something.
     Always,
     /// Beyond a rate, one record stands for many: of an anonymous caller at this address, or network of IPv6; none on a Unix
@@ -17,7 +17,7 @@ pub enum Detail {
 
 /// What a record tells of one request.
 #[derive(Debug, Clone, Copy)]
-pub struct Record<'a> {
+pub struct RequestRecord<'a> {
     /// When the request came.
     pub time: SystemTime,
     /// The request id: the gateway's own, which no client can choose.
@@ -53,13 +53,13 @@ pub struct Record<'a> {
     /// The trace that the client has begun (W3C Trace Context), if any.
     pub trace_id: Option<&'a str>,
     /// Whether it must have a record of its own.
-    pub detail: Detail,
+    pub detail: RecordDetail,
 }
 
-impl Record<'_> {
+impl RequestRecord<'_> {
     /// The record as it is written: JSON, in one line. Where those that follow are merged, `merged` is how their ids begin.
     pub(super) fn line(&self, merged: Option<&str>) -> Vec<u8> {
-        let mut line = Line::begin();
+        let mut line = RecordLine::begin();
         line.time("time", self.time);
         line.text("request.id", self.request_id);
         if let Some(chosen) = self.client_request_id {
@@ -102,8 +102,8 @@ impl Record<'_> {
 mod tests {
     use super::*;
 
-    fn record<'a>(path: &'a str, account: &'a str) -> Record<'a> {
-        Record {
+    fn record<'a>(path: &'a str, account: &'a str) -> RequestRecord<'a> {
+        RequestRecord {
             time: SystemTime::UNIX_EPOCH + Duration::from_micros(1_795_498_259_000_001),
             request_id: "r1",
             client_request_id: None,
@@ -121,7 +121,7 @@ mod tests {
             duration: Duration::from_micros(12),
             policy: "p1",
             trace_id: None,
-            detail: Detail::Always,
+            detail: RecordDetail::Always,
         }
     }
 
@@ -148,7 +148,7 @@ mod tests {
         }
     }
 
-    fn parsed(record: &Record<'_>) -> (usize, serde_json::Value) {
+    fn parsed(record: &RequestRecord<'_>) -> (usize, serde_json::Value) {
         let line = record.line(None);
         (line.len(), serde_json::from_slice(&line).unwrap())
     }
@@ -159,21 +159,21 @@ mod tests {
         let (path, account, subject) = ("/".repeat(MAX_PATH), "😀".repeat(64), "😀".repeat(MAX_PATH / 12));
         let names = |count: usize| (0..count).map(|number| format!("nurse_of_ward_{number:06}")).collect::<Vec<_>>();
         let many = names(200);
-        let legal = Record { roles: &many, subject: Some(&subject), ..record(&path, &account) };
+        let legal = RequestRecord { roles: &many, subject: Some(&subject), ..record(&path, &account) };
         let (_, told) = parsed(&legal);
         assert_eq!((&told["path"], &told["account"]), (&path.as_str().into(), &account.as_str().into()));
         assert_eq!(told["subject.id"], subject);
         assert_eq!((&told["roles"], &told["cut"]), (&serde_json::json!(many), &serde_json::Value::Null));
 
         let (path, text, too_many) = (path + "/", "\0".repeat(100_000), names(10_000));
-        let cut = parsed(&Record { roles: &too_many, ..record(&path, "ANA") }).1;
+        let cut = parsed(&RequestRecord { roles: &too_many, ..record(&path, "ANA") }).1;
         assert_eq!((&cut["cut"], &cut["account"]), (&serde_json::json!(["path", "roles"]), &"ANA".into()));
         assert!(cut["path"].as_str().unwrap().ends_with("/…"));
         let kept: Vec<String> = serde_json::from_value(cut["roles"].clone()).unwrap();
         assert!(kept.len() > 200 && kept == names(kept.len()), "whole names, the first of them");
 
         let roles = [text.clone()];
-        let all = Record {
+        let all = RequestRecord {
             request_id: &text,
             client_request_id: Some(&text),
             client: &text,
@@ -186,7 +186,7 @@ mod tests {
             trace_id: Some(&text),
             ..record(&text, &text)
         };
-        for all in [all, Record { roles: &roles, ..all }] {
+        for all in [all, RequestRecord { roles: &roles, ..all }] {
             let (length, told) = parsed(&all);
             assert!(length <= 16 * 1024, "{length}");
             assert_eq!(told["cut"].as_array().unwrap().len(), 12, "{told}");

@@ -14,8 +14,8 @@ use futures_util::FutureExt;
 use futures_util::future::Shared;
 use tokio::sync::oneshot;
 
-use super::line::{Line, MAX_PATH};
-use super::record::Record;
+use super::line::{MAX_PATH, RecordLine};
+use super::record::RequestRecord;
 
 /// How many characters the ids of a run share; the others are a number, as long as 32 characters leave room for.
 const SHARED: usize = 20;
@@ -25,7 +25,7 @@ const MOST_NAMED: usize = 16;
 const MOST_REASONS: usize = 48;
 
 /// Whether something is kept, for all who wait for it.
-pub(super) type Awaited = Shared<oneshot::Receiver<bool>>;
+pub(super) type AwaitedRecord = Shared<oneshot::Receiver<bool>>;
 
 /// How the ids of the run begin that a request id may be of, and its number there, if it has the form of one.
 pub fn merged_id(id: &str) -> Option<(&str, u64)> {
@@ -35,23 +35,23 @@ pub fn merged_id(id: &str) -> Option<(&str, u64)> {
 }
 
 /// Where a request finds itself in a run.
-pub(super) enum Joined {
+pub(super) enum RunPlace {
     /// It begins it: it has a record of its own under this id, and tells the sender when that is kept.
-    Opens { id: String, ids: String, told: oneshot::Sender<bool>, opened: Awaited },
+    Opens { id: String, ids: String, told: oneshot::Sender<bool>, opened: AwaitedRecord },
     /// It is one of many, under this id; to be answered once the run is known to have begun.
-    Counted { id: String, opened: Awaited },
+    Counted { id: String, opened: AwaitedRecord },
 }
 
 /// A text, as long as all have the same.
 #[derive(Default)]
-enum Same {
+enum SameText {
     #[default]
     None,
     All(String),
     Various,
 }
 
-impl Same {
+impl SameText {
     fn take(&mut self, text: &str) {
         match self {
             Self::None if text.len() <= MAX_PATH => *self = Self::All(text.to_owned()),
@@ -69,28 +69,28 @@ impl Same {
 }
 
 /// Requests that are being merged.
-pub(super) struct Run {
+pub(super) struct MergedRun {
     ids: String,
     /// The number of the last id that was given out.
     last: u64,
-    opened: Option<Awaited>,
+    opened: Option<AwaitedRecord>,
     /// The address or network that all of it comes from; none where it is of many.
     source: Option<IpAddr>,
     count: u64,
     times: Option<(SystemTime, SystemTime)>,
-    client: Same,
-    method: Same,
-    path: Same,
-    account: Same,
-    decision: Same,
-    reason: Same,
+    client: SameText,
+    method: SameText,
+    path: SameText,
+    account: SameText,
+    decision: SameText,
+    reason: SameText,
     status: Option<u16>,
     reasons: BTreeMap<String, u64>,
     accounts: Vec<String>,
     clients: Vec<String>,
 }
 
-impl Run {
+impl MergedRun {
     pub(super) fn new(source: Option<IpAddr>) -> Self {
         let random = format!("{:032x}", rand::random::<u128>());
         Self {
@@ -100,12 +100,12 @@ impl Run {
             source,
             count: 0,
             times: None,
-            client: Same::None,
-            method: Same::None,
-            path: Same::None,
-            account: Same::None,
-            decision: Same::None,
-            reason: Same::None,
+            client: SameText::None,
+            method: SameText::None,
+            path: SameText::None,
+            account: SameText::None,
+            decision: SameText::None,
+            reason: SameText::None,
             status: None,
             reasons: BTreeMap::new(),
             accounts: vec![],
@@ -114,7 +114,7 @@ impl Run {
     }
 
     /// Takes in one more request. While the disk fails, nothing is begun anew: what was begun waits to be written.
-    pub(super) fn join(&mut self, record: &Record<'_>, is_failing: bool) -> Joined {
+    pub(super) fn join(&mut self, record: &RequestRecord<'_>, is_failing: bool) -> RunPlace {
         self.last += 1;
         let id = self.id(self.last);
         let is_open = self.opened.as_ref().is_some_and(|opened| match opened.clone().now_or_never() {
@@ -124,13 +124,13 @@ impl Run {
         match self.opened.clone().filter(|_| is_open) {
             Some(opened) => {
                 self.tally(record);
-                Joined::Counted { id, opened }
+                RunPlace::Counted { id, opened }
             }
             None => {
                 let (told, opened) = oneshot::channel();
                 let opened = opened.shared();
                 self.opened = Some(opened.clone());
-                Joined::Opens { id, ids: self.ids.clone(), told, opened }
+                RunPlace::Opens { id, ids: self.ids.clone(), told, opened }
             }
         }
     }
@@ -139,7 +139,7 @@ impl Run {
         format!("{}{number:012x}", self.ids)
     }
 
-    fn tally(&mut self, record: &Record<'_>) {
+    fn tally(&mut self, record: &RequestRecord<'_>) {
         self.count += 1;
         let (first, last) = self.times.unwrap_or((record.time, record.time));
         self.times = Some((first.min(record.time), last.max(record.time)));
@@ -163,7 +163,7 @@ impl Run {
     /// The record of all of them, if there were any.
     pub(super) fn line(&self) -> Option<Vec<u8>> {
         let (first, last) = self.times?;
-        let mut line = Line::begin();
+        let mut line = RecordLine::begin();
         line.time("time", first);
         line.text("request.id", &self.id(0));
         let network = || match self.source {

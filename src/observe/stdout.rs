@@ -28,13 +28,13 @@ const MOST_UNPRINTED: usize = 8 * 1024 * 1024;
 const STILL: Duration = Duration::from_millis(500);
 
 /// stdout, where it alone has the records.
-pub(super) struct Stdout {
+pub(super) struct RecordStdout {
     out: File,
     unwritten: Vec<u8>,
     dropped: usize,
 }
 
-impl Stdout {
+impl RecordStdout {
     pub(super) fn open() -> io::Result<Self> {
         Ok(Self::to(io::stdout().as_fd().try_clone_to_owned()?.into()))
     }
@@ -87,13 +87,13 @@ impl Stdout {
 }
 
 /// Lines that are printed, and who is told of it.
-type Printed = (Vec<u8>, Option<oneshot::Sender<()>>);
+type PrintedLines = (Vec<u8>, Option<oneshot::Sender<()>>);
 
 /// Writes to stdout what a file has too, by a thread of its own: its reader may be slow, or gone.
 ///
 /// A batch may be larger than what may wait: a reader that keeps up is given all of it.
-pub(super) struct Printer {
-    queue: Sender<Printed>,
+pub(super) struct StdoutPrinter {
+    queue: Sender<PrintedLines>,
     /// Bytes that were handed over, and those of them that are printed.
     handed: usize,
     printed: Arc<AtomicUsize>,
@@ -102,7 +102,7 @@ pub(super) struct Printer {
     is_skipping: bool,
 }
 
-impl Printer {
+impl StdoutPrinter {
     pub(super) fn start() -> io::Result<Self> {
         // What a unit test prints is about what fails.
         let out =
@@ -111,7 +111,7 @@ impl Printer {
     }
 
     fn to(mut out: File) -> io::Result<Self> {
-        let (queue, entries) = channel::<Printed>();
+        let (queue, entries) = channel::<PrintedLines>();
         let printed = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&printed);
         let print = move || {
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn what_no_reader_takes_is_kept_within_bounds_and_the_rest_counted() {
         let (reader, writer) = std::io::pipe().unwrap();
-        let mut out = Stdout::to(std::os::fd::OwnedFd::from(writer).into());
+        let mut out = RecordStdout::to(std::os::fd::OwnedFd::from(writer).into());
         out.append(b"one\n").unwrap();
         drop(reader);
         assert_eq!(out.append(b"two\n").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
@@ -202,7 +202,7 @@ mod tests {
     fn a_reader_that_keeps_up_is_given_batches_of_any_size() {
         const BATCH: usize = 1_300_000;
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let mut printer = Printer::to(std::os::fd::OwnedFd::from(writer).into()).unwrap();
+        let mut printer = StdoutPrinter::to(std::os::fd::OwnedFd::from(writer).into()).unwrap();
         let read = thread::spawn(move || {
             let mut lines = vec![];
             reader.read_to_end(&mut lines).unwrap();
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_reader_that_takes_nothing_costs_bounded_memory_and_is_served_again() {
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let mut printer = Printer::to(std::os::fd::OwnedFd::from(writer).into()).unwrap();
+        let mut printer = StdoutPrinter::to(std::os::fd::OwnedFd::from(writer).into()).unwrap();
         let large = batch(1_000_000);
         (0..20).for_each(|_| printer.print(&large, None));
         assert!(printer.is_skipping && printer.handed <= MOST_UNPRINTED);

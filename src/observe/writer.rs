@@ -9,11 +9,11 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::journal::Journal;
+use super::journal::RecordJournal;
 use super::line::count;
-use super::merge::Merger;
-use super::metrics::Metrics;
-use super::stdout::{Printer, Stdout};
+use super::merge::RecordMerger;
+use super::metrics::GatewayMetrics;
+use super::stdout::{RecordStdout, StdoutPrinter};
 
 /// Bytes that are written at once, or a line more: with one look at the disk, so that many are served by one.
 const BATCH: usize = 1024 * 1024;
@@ -26,7 +26,7 @@ const LAST_TRIES: Duration = Duration::from_secs(4);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the writer is sent.
-pub(super) enum Entry {
+pub(super) enum WriterEntry {
     Line(Vec<u8>),
     /// One whose sender waits until it is kept, or is not.
     Awaited(Vec<u8>, oneshot::Sender<bool>),
@@ -37,14 +37,14 @@ pub(super) enum Entry {
 }
 
 /// What keeps the records.
-pub(super) enum Keeper {
+pub(super) enum LineKeeper {
     /// A file, and stdout beside it, where that is wanted.
-    File(Journal, Option<Printer>),
+    File(RecordJournal, Option<StdoutPrinter>),
     /// stdout alone.
-    Stdout(Stdout),
+    Stdout(RecordStdout),
 }
 
-impl Keeper {
+impl LineKeeper {
     /// For the operator's log.
     fn name(&self) -> String {
         match self {
@@ -63,7 +63,7 @@ impl Keeper {
 }
 
 /// How the records fare.
-pub(super) struct State {
+pub(super) struct WriterState {
     /// Whether records are to be kept before the answers they tell of: on disk, or by stdout where there is no file.
     pub(super) answers_wait: bool,
     failing: AtomicBool,
@@ -74,7 +74,7 @@ pub(super) struct State {
     fault: Mutex<Option<String>>,
 }
 
-impl State {
+impl WriterState {
     pub(super) fn new(answers_wait: bool) -> Self {
         Self {
             answers_wait,
@@ -112,17 +112,17 @@ impl State {
 }
 
 /// Writes what is queued, many at a time: all that came while the disk was busy with those before.
-pub(super) struct Writer {
-    keeper: Keeper,
-    state: Arc<State>,
-    metrics: Arc<Metrics>,
-    merger: Arc<Merger>,
+pub(super) struct RecordWriter {
+    keeper: LineKeeper,
+    state: Arc<WriterState>,
+    metrics: Arc<GatewayMetrics>,
+    merger: Arc<RecordMerger>,
     reserve_bytes: u64,
 }
 
 /// What is written at once.
 #[derive(Default)]
-struct Batch {
+struct RecordBatch {
     lines: Vec<u8>,
     awaited: Vec<oneshot::Sender<bool>>,
     flush: Option<oneshot::Sender<()>>,
@@ -131,39 +131,39 @@ struct Batch {
     has_merged: bool,
 }
 
-impl Batch {
-    fn add(&mut self, entry: Entry) {
+impl RecordBatch {
+    fn add(&mut self, entry: WriterEntry) {
         match entry {
-            Entry::Line(line) => self.lines.extend_from_slice(&line),
-            Entry::Awaited(line, sender) => {
+            WriterEntry::Line(line) => self.lines.extend_from_slice(&line),
+            WriterEntry::Awaited(line, sender) => {
                 self.lines.extend_from_slice(&line);
                 self.awaited.push(sender);
             }
-            Entry::Flush(written) => self.flush = Some(written),
-            Entry::Reopen => self.reopens = true,
+            WriterEntry::Flush(written) => self.flush = Some(written),
+            WriterEntry::Reopen => self.reopens = true,
         }
     }
 }
 
-impl Writer {
+impl RecordWriter {
     pub(super) fn new(
-        keeper: Keeper,
-        state: Arc<State>,
-        metrics: Arc<Metrics>,
-        merger: Arc<Merger>,
+        keeper: LineKeeper,
+        state: Arc<WriterState>,
+        metrics: Arc<GatewayMetrics>,
+        merger: Arc<RecordMerger>,
         reserve_bytes: u64,
     ) -> Self {
         let writer = Self { keeper, state, metrics, merger, reserve_bytes };
-        if let Keeper::File(journal, _) = &writer.keeper {
+        if let LineKeeper::File(journal, _) = &writer.keeper {
             writer.tell(&journal.fault());
         }
         writer
     }
 
     /// Runs until every recorder is gone, on a thread that has nothing else to do.
-    pub(super) async fn run(mut self, mut entries: Receiver<Entry>) {
+    pub(super) async fn run(mut self, mut entries: Receiver<WriterEntry>) {
         loop {
-            let mut batch = Batch::default();
+            let mut batch = RecordBatch::default();
             self.look();
             let patience = if self.state.is_failing() { TRY_EVERY } else { LOOK_EVERY };
             match timeout(patience, entries.recv()).await {
@@ -179,7 +179,7 @@ impl Writer {
             batch.has_merged = !merged.is_empty();
             batch.lines.extend_from_slice(&merged);
             if batch.reopens
-                && let Keeper::File(journal, _) = &mut self.keeper
+                && let LineKeeper::File(journal, _) = &mut self.keeper
             {
                 journal.look_again();
             }
@@ -191,7 +191,7 @@ impl Writer {
 
     /// Looks how much room there is on the disk of the file. Before each batch: a flood fills a reserve within a second.
     fn look(&self) {
-        let Keeper::File(journal, _) = &self.keeper else { return };
+        let LineKeeper::File(journal, _) = &self.keeper else { return };
         let Some(free) = journal.free_bytes() else { return };
         self.metrics.records_free(free);
         let was_scarce = self.state.is_scarce();
@@ -214,7 +214,7 @@ impl Writer {
     }
 
     /// Each output gets every record, whatever becomes of the other. Who waits for the disk does not wait for a reader.
-    async fn write(&mut self, batch: Batch) {
+    async fn write(&mut self, batch: RecordBatch) {
         let kept = self.keep(&batch);
         for sender in batch.awaited {
             let _ = sender.send(kept);
@@ -223,9 +223,9 @@ impl Writer {
             self.try_to_the_end().await;
         }
         match (&mut self.keeper, batch.flush) {
-            (Keeper::File(_, Some(printer)), flush) => printer.print(&batch.lines, flush),
-            (Keeper::File(_, None) | Keeper::Stdout(_), Some(flushed)) => drop(flushed.send(())),
-            (Keeper::File(_, None) | Keeper::Stdout(_), None) => {}
+            (LineKeeper::File(_, Some(printer)), flush) => printer.print(&batch.lines, flush),
+            (LineKeeper::File(_, None) | LineKeeper::Stdout(_), Some(flushed)) => drop(flushed.send(())),
+            (LineKeeper::File(_, None) | LineKeeper::Stdout(_), None) => {}
         }
     }
 
@@ -234,11 +234,11 @@ impl Writer {
         let deadline = Instant::now() + LAST_TRIES;
         while self.keeper.waiting() > 0 && Instant::now() < deadline {
             sleep(TRY_EVERY).await;
-            self.keep(&Batch { has_merged: true, ..Batch::default() });
+            self.keep(&RecordBatch { has_merged: true, ..RecordBatch::default() });
         }
     }
 
-    fn keep(&mut self, batch: &Batch) -> bool {
+    fn keep(&mut self, batch: &RecordBatch) -> bool {
         // What has failed is well again when the disk has confirmed all of it, and not before.
         let is_asked =
             !batch.awaited.is_empty() || batch.flush.is_some() || batch.has_merged || self.state.is_failing();
@@ -246,10 +246,10 @@ impl Writer {
         // Known before, because a disk may never answer.
         self.state.waiting.store(self.keeper.waiting() + count(&batch.lines), Ordering::Release);
         let (written, dropped) = match &mut self.keeper {
-            Keeper::File(journal, _) => {
+            LineKeeper::File(journal, _) => {
                 (journal.append(&batch.lines, self.state.answers_wait && is_asked), journal.take_dropped())
             }
-            Keeper::Stdout(stdout) => (stdout.append(&batch.lines), stdout.take_dropped()),
+            LineKeeper::Stdout(stdout) => (stdout.append(&batch.lines), stdout.take_dropped()),
         };
         self.metrics.records_lost.inc_by(dropped as u64);
         self.state.waiting.store(self.keeper.waiting(), Ordering::Release);

@@ -14,12 +14,12 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 
 use crate::authn::{AskingClient, Authenticator};
-use crate::routes::{ACCOUNT_ENDPOINT, Resolution, Routes, Target};
-use fedgate_core::assertion::{Claims, Minter, Scope};
+use crate::routes::{ACCOUNT_ENDPOINT, RouteResolution, RouteTable, RouteTarget};
+use fedgate_core::assertion::{AssertionClaims, AssertionMinter, RecordScope};
 use fedgate_core::fields::BodyFault;
 use fedgate_core::path::{PathError, parse_target};
-use fedgate_core::policy::{Decision, PolicySet, Reach};
-use permit::Guarded;
+use fedgate_core::policy::{PolicyDecision, PolicyReach, PolicySet};
+use permit::MemberChecks;
 pub use permit::Permit;
 pub use refusal::Refusal;
 
@@ -31,7 +31,7 @@ pub struct RequestHead<'a> {
     /// The request target, byte for byte.
     pub target: &'a [u8],
     /// The `Authorization` headers.
-    pub authorization: Authorization<'a>,
+    pub authorization: AuthorizationHeaders<'a>,
     /// The address it came from, with the page of another site that sent it, and the connection.
     pub client: AskingClient<'a>,
     /// The account that a certificate stands for whose key its client holds.
@@ -40,7 +40,7 @@ pub struct RequestHead<'a> {
 
 /// The `Authorization` headers of a request.
 #[derive(Clone, Copy)]
-pub enum Authorization<'a> {
+pub enum AuthorizationHeaders<'a> {
     /// None.
     Absent,
     /// Exactly one, with this value.
@@ -49,7 +49,7 @@ pub enum Authorization<'a> {
     Several,
 }
 
-impl std::fmt::Debug for Authorization<'_> {
+impl std::fmt::Debug for AuthorizationHeaders<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Absent => "Absent",
@@ -62,13 +62,13 @@ impl std::fmt::Debug for Authorization<'_> {
 /// Everything a decision needs; one per gateway.
 pub struct Pipeline {
     authenticator: Arc<Authenticator>,
-    routes: Arc<Routes>,
+    routes: Arc<RouteTable>,
     policy: Arc<ArcSwap<PolicySet>>,
 }
 
 impl Pipeline {
     /// Puts the parts together.
-    pub fn new(authenticator: Arc<Authenticator>, routes: Arc<Routes>, policy: Arc<ArcSwap<PolicySet>>) -> Self {
+    pub fn new(authenticator: Arc<Authenticator>, routes: Arc<RouteTable>, policy: Arc<ArcSwap<PolicySet>>) -> Self {
         Self { authenticator, routes, policy }
     }
 
@@ -81,16 +81,16 @@ impl Pipeline {
     pub async fn admit(&self, request: RequestHead<'_>) -> Result<Permit, Refusal> {
         let (path, query) = parse_target(request.target)?;
         let authorization = match request.authorization {
-            Authorization::Absent => None,
-            Authorization::One(value) => Some(value),
-            Authorization::Several => return Err(Refusal::SeveralAuthorizations),
+            AuthorizationHeaders::Absent => None,
+            AuthorizationHeaders::One(value) => Some(value),
+            AuthorizationHeaders::Several => return Err(Refusal::SeveralAuthorizations),
         };
         let resolution = self.routes.resolve(request.method, &path);
-        if let Resolution::MethodNotAllowed(allow) = resolution {
+        if let RouteResolution::MethodNotAllowed(allow) = resolution {
             return Err(Refusal::MethodNotAllowed { allow: allow.to_owned() });
         }
         let policy = self.policy.load_full();
-        if let Resolution::Found(Target { action, .. }) = &resolution
+        if let RouteResolution::Found(RouteTarget { action, .. }) = &resolution
             && action.endpoint.is_none()
         {
             return Ok(Permit {
@@ -100,7 +100,7 @@ impl Pipeline {
                 path_bytes: path.as_str().len(),
                 endpoint: None,
                 subject: None,
-                scope: Scope::Public,
+                scope: RecordScope::Public,
                 account_granted: false,
                 upstream: action.upstream,
                 max_body_bytes: action.max_body_bytes,
@@ -108,7 +108,7 @@ impl Pipeline {
                 guarded: action
                     .guard
                     .as_ref()
-                    .map(|guard| Guarded { guard: guard.clone(), withheld: guard.withheld(|_| false) }),
+                    .map(|guard| MemberChecks { guard: guard.clone(), withheld: guard.withheld(|_| false) }),
                 hidden: action.hidden.clone(),
                 owner_member: action.owner_member,
             });
@@ -119,24 +119,29 @@ impl Pipeline {
             (authorization, _) => self.authenticator.authenticate(authorization, request.client, &policy).await?,
         };
         // A path that no route has is told apart from a forbidden one to those alone who have proved who they are.
-        let Resolution::Found(Target { method, action, subject, .. }) = resolution else {
+        let RouteResolution::Found(RouteTarget { method, action, subject, .. }) = resolution else {
             return Err(Refusal::NotFound { principal });
         };
         let Some(endpoint) = action.endpoint else { return Err(Refusal::NotFound { principal }) };
         let subject_id = subject.as_deref();
         let reach = match principal.rights().decide(principal.account(), method, endpoint, subject_id) {
-            Decision::Allow(reach) => reach,
-            Decision::Deny(reason) => {
+            PolicyDecision::Allow(reach) => reach,
+            PolicyDecision::Deny(reason) => {
                 let endpoint = self.routes.endpoints().name(endpoint).to_owned();
                 return Err(Refusal::Denied { principal, endpoint, subject: subject.map(Into::into), reason });
             }
         };
         let is_granted = |permission| {
-            matches!(principal.rights().decide(principal.account(), method, permission, subject_id), Decision::Allow(_))
+            matches!(
+                principal.rights().decide(principal.account(), method, permission, subject_id),
+                PolicyDecision::Allow(_)
+            )
         };
         let account_granted = self.routes.account().is_some_and(is_granted);
-        let guarded =
-            action.guard.as_ref().map(|guard| Guarded { guard: guard.clone(), withheld: guard.withheld(is_granted) });
+        let guarded = action
+            .guard
+            .as_ref()
+            .map(|guard| MemberChecks { guard: guard.clone(), withheld: guard.withheld(is_granted) });
         Ok(Permit {
             principal: Some(principal),
             policy,
@@ -145,8 +150,8 @@ impl Pipeline {
             endpoint: Some(endpoint),
             subject: subject.map(|subject| Box::from(&*subject)),
             scope: match reach {
-                Reach::Own => Scope::Own,
-                Reach::Global => Scope::Global,
+                PolicyReach::Own => RecordScope::Own,
+                PolicyReach::Global => RecordScope::Global,
             },
             account_granted,
             upstream: action.upstream,
@@ -175,9 +180,9 @@ impl Pipeline {
     pub fn allowed_methods(&self, target: &[u8]) -> Result<Option<&str>, PathError> {
         let (path, _) = parse_target(target)?;
         Ok(match self.routes.resolve("OPTIONS", &path) {
-            Resolution::MethodNotAllowed(allow) => Some(allow),
-            Resolution::Found(target) => Some(target.allow),
-            Resolution::NotFound => None,
+            RouteResolution::MethodNotAllowed(allow) => Some(allow),
+            RouteResolution::Found(target) => Some(target.allow),
+            RouteResolution::NotFound => None,
         })
     }
 
@@ -187,7 +192,7 @@ impl Pipeline {
     }
 
     /// The routes that requests are led by.
-    pub fn routes(&self) -> &Arc<Routes> {
+    pub fn routes(&self) -> &Arc<RouteTable> {
         &self.routes
     }
 
@@ -202,13 +207,13 @@ impl Pipeline {
         permit: &Permit,
         method: &str,
         request_id: &str,
-        minter: &Minter,
+        minter: &AssertionMinter,
         now: SystemTime,
     ) -> String {
         let (iat, exp) = minter.validity(now);
         let account_grant = [ACCOUNT_ENDPOINT.to_owned()];
         let grants: &[String] = if permit.account_granted { &account_grant } else { &[] };
-        minter.mint(&Claims {
+        minter.mint(&AssertionClaims {
             iss: minter.issuer().into(),
             aud: minter.audience().into(),
             sub: permit.principal.as_ref().map_or("", |principal| principal.account()).into(),

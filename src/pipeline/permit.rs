@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::authn::Principal;
 use crate::routes::WriteGuard;
-use fedgate_core::assertion::Scope;
-use fedgate_core::fields::{BodyCheck, Names, Remover};
-use fedgate_core::policy::{Endpoint, PolicySet};
+use fedgate_core::assertion::RecordScope;
+use fedgate_core::fields::{BodyCheck, FoldedNames, MemberRemover};
+use fedgate_core::policy::{EndpointId, PolicySet};
 
 /// Proof that a request was authenticated and allowed, or leads to a public page.
 ///
@@ -17,19 +17,19 @@ pub struct Permit {
     pub(super) policy: Arc<PolicySet>,
     pub(super) target: Box<str>,
     pub(super) path_bytes: usize,
-    pub(super) endpoint: Option<Endpoint>,
+    pub(super) endpoint: Option<EndpointId>,
     pub(super) subject: Option<Box<str>>,
-    pub(super) scope: Scope,
+    pub(super) scope: RecordScope,
     pub(super) account_granted: bool,
     pub(super) upstream: usize,
     pub(super) max_body_bytes: u64,
-    pub(super) guarded: Option<Guarded>,
-    pub(super) hidden: Option<Arc<Names>>,
+    pub(super) guarded: Option<MemberChecks>,
+    pub(super) hidden: Option<Arc<FoldedNames>>,
     pub(super) owner_member: Option<&'static str>,
 }
 
 /// Members of the body that this caller may not write, a bit for each.
-pub(super) struct Guarded {
+pub(super) struct MemberChecks {
     pub(super) guard: WriteGuard,
     pub(super) withheld: u64,
 }
@@ -56,7 +56,7 @@ impl Permit {
     }
 
     /// Whose records were permitted.
-    pub fn scope(&self) -> Scope {
+    pub fn scope(&self) -> RecordScope {
         self.scope
     }
 
@@ -88,7 +88,7 @@ impl Permit {
     }
 
     /// What every answer has to pass; none where nothing is hidden.
-    pub fn remover(&self) -> Option<Remover> {
-        self.hidden.as_ref().map(|names| Remover::new(Arc::clone(names)))
+    pub fn remover(&self) -> Option<MemberRemover> {
+        self.hidden.as_ref().map(|names| MemberRemover::new(Arc::clone(names)))
     }
 }

@@ -20,13 +20,13 @@ const MOST_WAITING: usize = 64;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Keeps every policy that was in force in the history, in their order; those that come while the disk hangs wait.
-pub(super) struct Kept {
+pub(super) struct KeptPolicies {
     fingerprint: String,
     waiting: SyncSender<Arc<PolicySet>>,
     state: Arc<FileState>,
 }
 
-impl Kept {
+impl KeptPolicies {
     /// Keeps the first. What keeps them ends with what is returned.
     pub(super) fn begin(directory: PathBuf, first: Arc<PolicySet>, state: Arc<FileState>) -> Self {
         let (waiting, policies) = sync_channel::<Arc<PolicySet>>(MOST_WAITING);

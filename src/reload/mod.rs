@@ -32,12 +32,12 @@ use tokio::time::sleep;
 pub use file::{ReloadError, examine_policy, read_policy};
 pub use state::{FileState, tell_warnings};
 
-use crate::routes::Routes;
+use crate::routes::RouteTable;
 use fedgate_base::disk::{FileSignature, HANGS, on_disk};
 use fedgate_core::policy::PolicySet;
 use file::{read, watch_directory};
-use kept::Kept;
-use state::{Doubt, New};
+use kept::KeptPolicies;
+use state::{FileDoubt, NewPolicy};
 
 /// How often the file is looked at without any notice.
 const LOOK: Duration = Duration::from_millis(200);
@@ -60,7 +60,7 @@ pub async fn keep_current(
     path: PathBuf,
     history: Option<PathBuf>,
     current: Arc<ArcSwap<PolicySet>>,
-    routes: Arc<Routes>,
+    routes: Arc<RouteTable>,
     state: Arc<FileState>,
     asked: Arc<Notify>,
 ) {
@@ -74,8 +74,8 @@ pub async fn keep_current(
         })
     });
     let (mut seen, mut read_until) = (None, Instant::now() + COARSEST);
-    let (mut doubt, mut is_asked, mut last_read) = (Doubt::default(), false, Instant::now());
-    let mut kept = history.map(|directory| Kept::begin(directory, current.load_full(), Arc::clone(&state)));
+    let (mut doubt, mut is_asked, mut last_read) = (FileDoubt::default(), false, Instant::now());
+    let mut kept = history.map(|directory| KeptPolicies::begin(directory, current.load_full(), Arc::clone(&state)));
     loop {
         let began = Instant::now();
         let is_due = is_asked || doubt.is_any() || began < read_until || began - last_read >= READ_AGAIN;
@@ -134,8 +134,8 @@ pub async fn keep_current(
 fn changed(
     mut read: impl FnMut() -> Result<Vec<u8>, ReloadError>,
     in_force: &PolicySet,
-    routes: &Routes,
-) -> Result<Option<New>, ReloadError> {
+    routes: &RouteTable,
+) -> Result<Option<NewPolicy>, ReloadError> {
     let bytes = read()?;
     if bytes == in_force.source() {
         return Ok(None);

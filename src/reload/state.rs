@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use fedgate_base::disk::FileSignature;
-use fedgate_core::policy::{PolicySet, Warning};
+use fedgate_core::policy::{PolicySet, PolicyWarning};
 
 /// How long a file must be left alone before its fault is told.
 const QUIET: Duration = Duration::from_millis(250);
@@ -18,7 +18,7 @@ const MOST_DOUBT: Duration = Duration::from_millis(700);
 const MOST_WARNINGS: usize = 20;
 
 /// A policy that was read, and what is valid in it and hardly meant.
-pub(super) type New = (PolicySet, Vec<Warning>);
+pub(super) type NewPolicy = (PolicySet, Vec<PolicyWarning>);
 
 /// How the policy file fares, for who asks.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl FileState {
     }
 
     /// The file was read: it holds `new`, or what is in force. Whoever asked is told that, too.
-    pub(super) fn succeeds(&self, new: Option<New>, is_asked: bool, path: &Path, current: &ArcSwap<PolicySet>) {
+    pub(super) fn succeeds(&self, new: Option<NewPolicy>, is_asked: bool, path: &Path, current: &ArcSwap<PolicySet>) {
         let was = std::mem::take(&mut *self.fault.lock().unwrap_or_else(PoisonError::into_inner));
         let old = current.load();
         match new {
@@ -89,9 +89,9 @@ impl FileState {
 /// A fault of which nobody knows yet whether it is one, or a write under way: a file that is written in place is empty
 /// first, and then incomplete.
 #[derive(Default)]
-pub(super) struct Doubt(Option<Doubted>);
+pub(super) struct FileDoubt(Option<DoubtedFault>);
 
-struct Doubted {
+struct DoubtedFault {
     fault: String,
     file: Option<FileSignature>,
     /// Since when the file has this fault and is left alone.
@@ -100,7 +100,7 @@ struct Doubted {
     since: Instant,
 }
 
-impl Doubt {
+impl FileDoubt {
     pub(super) fn is_any(&self) -> bool {
         self.0.is_some()
     }
@@ -118,14 +118,14 @@ impl Doubt {
             None => (now, now),
         };
         let is_settled = now - quiet_since >= QUIET || now - since >= MOST_DOUBT;
-        self.0 = (!is_settled).then(|| Doubted { fault: fault.to_owned(), file, quiet_since, since });
+        self.0 = (!is_settled).then(|| DoubtedFault { fault: fault.to_owned(), file, quiet_since, since });
         is_settled
     }
 }
 
 /// Tells what is valid in a policy and hardly meant, such as a misspelt endpoint; not all of it where that is much.
-pub fn tell_warnings(path: &Path, warnings: &[Warning]) {
-    for Warning { line, text } in warnings.iter().take(MOST_WARNINGS) {
+pub fn tell_warnings(path: &Path, warnings: &[PolicyWarning]) {
+    for PolicyWarning { line, text } in warnings.iter().take(MOST_WARNINGS) {
         tracing::warn!("{}:{line}: {text}", path.display());
     }
     if let Some(more) = warnings.len().checked_sub(MOST_WARNINGS).filter(|more| *more > 0) {

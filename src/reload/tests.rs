@@ -30,7 +30,7 @@ impl Fixture {
         fedgate_base::regular::write(&dir.join("secret"), 0o600, &[b'k'; 40]).unwrap();
         std::fs::write(dir.join("fedgate.toml"), "[assertion]\nsecret_file = \"secret\"\n").unwrap();
         let config = Config::load_with(&dir.join("fedgate.toml"), std::iter::empty()).unwrap();
-        let routes = Routes::from_config(&config).unwrap();
+        let routes = RouteTable::from_config(&config).unwrap();
         let (history, state) = (dir.join("history"), Arc::new(FileState::default()));
         let task = tokio::spawn(keep_current(
             path.clone(),
@@ -186,7 +186,7 @@ fn a_mixture_of_two_writes_is_not_taken_for_a_policy() {
     let in_force = PolicySet::parse(&first).unwrap();
     let of = |reads: [&Vec<u8>; 2]| {
         let mut reads = reads.into_iter().cloned();
-        changed(|| Ok(reads.next().unwrap()), &in_force, &Routes::default())
+        changed(|| Ok(reads.next().unwrap()), &in_force, &RouteTable::default())
     };
     assert!(matches!(of([&mixture, &second]), Err(ReloadError::Unsettled)));
     assert_eq!(of([&second, &second]).unwrap().unwrap().0.roles()[0].name, "second");
@@ -196,7 +196,7 @@ fn a_mixture_of_two_writes_is_not_taken_for_a_policy() {
 #[test]
 fn a_fault_is_told_when_the_file_is_left_alone_or_has_had_one_for_long() {
     let path = std::env::temp_dir().join(format!("fedgate-doubt-{:x}", rand::random::<u128>()));
-    let mut doubt = Doubt::default();
+    let mut doubt = FileDoubt::default();
     let began = Instant::now();
     let mut is_told_at = |ms: u64, file| doubt.is_settled("line 1", file, began + Duration::from_millis(ms));
     let written = |text: &str| {
@@ -229,7 +229,7 @@ async fn every_policy_that_was_in_force_is_kept_from_that_of_the_start_on_howeve
     let queue = fixture.dir.join("queue");
     let policies: Vec<_> =
         (0..20).map(|n| Arc::new(PolicySet::parse(policy(&format!("role_{n}")).as_bytes()).unwrap())).collect();
-    let mut kept = Kept::begin(queue.clone(), Arc::clone(&policies[0]), Arc::default());
+    let mut kept = KeptPolicies::begin(queue.clone(), Arc::clone(&policies[0]), Arc::default());
     policies.iter().for_each(|policy| kept.keep(Arc::clone(policy)));
     are_kept(&queue, policies).await;
 }

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use fedgate_base::config::{Config, GuardConfig, RouteConfig};
-use fedgate_core::fields::{FreeValue, Member, Members, Names};
+use fedgate_core::fields::{FoldedNames, FreeValue, GuardedMember, GuardedMembers};
 use fedgate_core::path::CanonicalPath;
 pub use fedgate_core::path::MAX_ID_BYTES;
-use fedgate_core::policy::{Asked, Endpoint, EndpointTable, Method};
-use pattern::Pattern;
+use fedgate_core::policy::{EndpointId, EndpointTable, Method, ReviewedQuestion};
+use pattern::PathPattern;
 
 /// The permission that lets a caller write `roles` and `active` of a person.
 pub const ACCOUNT_ENDPOINT: &str = "account";
@@ -27,7 +27,7 @@ pub const ACCOUNT_ENDPOINT: &str = "account";
 const ACCOUNT_METHODS: [Method; 2] = [Method::Post, Method::Patch];
 
 /// What a route has that names no other.
-struct Defaults<'a> {
+struct RouteDefaults<'a> {
     upstreams: Vec<&'a str>,
     max_body_bytes: u64,
     max_document_bytes: u64,
@@ -36,32 +36,32 @@ struct Defaults<'a> {
 
 /// All routes, compiled.
 #[derive(Debug, Default)]
-pub struct Routes {
-    routes: Vec<Route>,
+pub struct RouteTable {
+    routes: Vec<CompiledRoute>,
     /// Indexes of the routes whose pattern begins with this literal segment.
     by_first: HashMap<String, Vec<usize>>,
     /// Indexes of all others: `/` and patterns that begin with a parameter.
     rest: Vec<usize>,
     endpoints: EndpointTable,
-    account: Option<Endpoint>,
+    account: Option<EndpointId>,
 }
 
 /// One pattern and what its methods lead to.
 #[derive(Debug)]
-pub struct Route {
+pub struct CompiledRoute {
     /// As it is written.
     path: String,
-    pattern: Pattern,
+    pattern: PathPattern,
     subject: Option<usize>,
-    actions: [Option<Action>; Method::ALL.len()],
+    actions: [Option<RouteAction>; Method::ALL.len()],
     allow: String,
 }
 
 /// What one method on one pattern leads to.
 #[derive(Debug, Clone)]
-pub struct Action {
+pub struct RouteAction {
     /// The endpoint roles.cfg grants; none on a public route.
-    pub endpoint: Option<Endpoint>,
+    pub endpoint: Option<EndpointId>,
     /// The upstream's index in the configuration.
     pub upstream: usize,
     /// Largest request body, in bytes.
@@ -69,7 +69,7 @@ pub struct Action {
     /// Members of the request body that need a permission.
     pub guard: Option<WriteGuard>,
     /// Members that the answer does not show.
-    pub hidden: Option<Arc<Names>>,
+    pub hidden: Option<Arc<FoldedNames>>,
     /// The member by which a record names its person, where the service behind finds records by their id alone.
     pub owner_member: Option<&'static str>,
 }
@@ -78,25 +78,25 @@ pub struct Action {
 #[derive(Debug, Clone)]
 pub struct WriteGuard {
     /// The members.
-    pub members: Arc<Members>,
+    pub members: Arc<GuardedMembers>,
     /// What each of them needs, in their order; none is granted to nobody.
-    permissions: Arc<[Option<Endpoint>]>,
+    permissions: Arc<[Option<EndpointId>]>,
 }
 
 impl WriteGuard {
     /// What a member needs, by its place in their order; none where nobody may write it.
-    pub fn permission(&self, at: usize) -> Option<Endpoint> {
+    pub fn permission(&self, at: usize) -> Option<EndpointId> {
         self.permissions.get(at).copied().flatten()
     }
 
     /// What the members need, in their order.
-    pub fn permissions(&self) -> impl Iterator<Item = Endpoint> {
+    pub fn permissions(&self) -> impl Iterator<Item = EndpointId> {
         self.permissions.iter().copied().flatten()
     }
 
     /// The members that a caller may not write, a bit for each, given what is granted to it.
-    pub fn withheld(&self, is_granted: impl Fn(Endpoint) -> bool) -> u64 {
-        let withheld = |permission: &Option<Endpoint>| !permission.is_some_and(&is_granted);
+    pub fn withheld(&self, is_granted: impl Fn(EndpointId) -> bool) -> u64 {
+        let withheld = |permission: &Option<EndpointId>| !permission.is_some_and(&is_granted);
         let bits = self.permissions.iter().enumerate().filter(|(_, permission)| withheld(permission));
         bits.fold(0, |bits, (at, _)| bits | 1 << at)
     }
@@ -104,9 +104,9 @@ impl WriteGuard {
 
 /// What the table says of a request.
 #[derive(Debug)]
-pub enum Resolution<'r, 'p> {
+pub enum RouteResolution<'r, 'p> {
     /// A route and method.
-    Found(Target<'r, 'p>),
+    Found(RouteTarget<'r, 'p>),
     /// The path is known, the method is not served there; the value of the `Allow` header.
     MethodNotAllowed(&'r str),
     /// No route has this path.
@@ -115,11 +115,11 @@ pub enum Resolution<'r, 'p> {
 
 /// Where a request leads.
 #[derive(Debug)]
-pub struct Target<'r, 'p> {
+pub struct RouteTarget<'r, 'p> {
     /// The matched method.
     pub method: Method,
     /// What it leads to.
-    pub action: &'r Action,
+    pub action: &'r RouteAction,
     /// The methods of this path, as in the `Allow` header.
     pub allow: &'r str,
     /// The person whose record the request touches.
@@ -137,7 +137,7 @@ pub enum RouteError {
     Ambiguous(String, String),
 }
 
-impl Routes {
+impl RouteTable {
     /// Compiles the built-in routes, if they are wanted, and the operator's own.
     ///
     /// # Errors
@@ -150,7 +150,7 @@ impl Routes {
     /// The same, with everything that is wrong: routes that are at fault are left out.
     pub fn examine(config: &Config) -> (Self, Vec<RouteError>) {
         let mut routes = Self::default();
-        let defaults = Defaults {
+        let defaults = RouteDefaults {
             upstreams: config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect(),
             max_body_bytes: config.gateway.max_body_bytes,
             max_document_bytes: config.his.max_document_bytes as u64,
@@ -170,7 +170,7 @@ impl Routes {
     /// None in practice: the table is tested.
     pub fn built_in() -> Result<Self, RouteError> {
         let mut routes = Self::default();
-        routes.add_built_in(&Defaults {
+        routes.add_built_in(&RouteDefaults {
             upstreams: vec!["his"],
             max_body_bytes: 1 << 20,
             max_document_bytes: 16 << 20,
@@ -185,13 +185,13 @@ impl Routes {
     }
 
     /// The number of [`ACCOUNT_ENDPOINT`], where the built-in routes are served.
-    pub fn account(&self) -> Option<Endpoint> {
+    pub fn account(&self) -> Option<EndpointId> {
         self.account
     }
 
     /// What these routes ask of a policy: the endpoints they lead to, and the permissions of what they guard.
-    pub fn asked(&self) -> Asked<'_> {
-        let mut asked = Asked::new();
+    pub fn asked(&self) -> ReviewedQuestion<'_> {
+        let mut asked = ReviewedQuestion::new();
         let mut ask = |endpoint, method| asked.entry(self.endpoints.name(endpoint)).or_default().insert(method);
         for (route, method) in self.routes.iter().flat_map(|route| Method::ALL.map(|method| (route, method))) {
             let Some(Some(action)) = route.actions.get(method as usize) else { continue };
@@ -214,16 +214,16 @@ impl Routes {
     }
 
     /// Finds the one route of a request. Cost: one hash of the first segment and a comparison per candidate.
-    pub fn resolve<'r, 'p>(&'r self, method: &str, path: &CanonicalPath<'p>) -> Resolution<'r, 'p> {
+    pub fn resolve<'r, 'p>(&'r self, method: &str, path: &CanonicalPath<'p>) -> RouteResolution<'r, 'p> {
         let candidates =
             path.segments().next().and_then(|first| self.by_first.get(first)).map_or(&[][..], Vec::as_slice);
         let mut matching = candidates.iter().chain(&self.rest).filter_map(|index| self.routes.get(*index));
-        let Some(route) = matching.find(|route| route.pattern.matches(path)) else { return Resolution::NotFound };
+        let Some(route) = matching.find(|route| route.pattern.matches(path)) else { return RouteResolution::NotFound };
         let action =
             Method::parse(method).and_then(|method| Some((method, route.actions.get(method as usize)?.as_ref()?)));
         match action {
-            None => Resolution::MethodNotAllowed(&route.allow),
-            Some((method, action)) => Resolution::Found(Target {
+            None => RouteResolution::MethodNotAllowed(&route.allow),
+            Some((method, action)) => RouteResolution::Found(RouteTarget {
                 method,
                 action,
                 allow: &route.allow,
@@ -232,7 +232,7 @@ impl Routes {
         }
     }
 
-    fn add_built_in(&mut self, defaults: &Defaults<'_>) -> Result<(), RouteError> {
+    fn add_built_in(&mut self, defaults: &RouteDefaults<'_>) -> Result<(), RouteError> {
         for (path, methods, endpoint, subject) in thalamus::ROUTES {
             let document = path.ends_with("{document_id}");
             for method in methods.split(' ') {
@@ -263,12 +263,12 @@ impl Routes {
 
     fn add(
         &mut self,
-        defaults: &Defaults<'_>,
+        defaults: &RouteDefaults<'_>,
         route: &RouteConfig,
         owner_member: Option<&'static str>,
     ) -> Result<(), RouteError> {
         let fault = |problem: &str| RouteError::Pattern(route.path.clone(), problem.to_owned());
-        let pattern = Pattern::parse(&route.path)?;
+        let pattern = PathPattern::parse(&route.path)?;
         let subject = match &route.subject {
             None => None,
             Some(name) => Some(
@@ -284,7 +284,7 @@ impl Routes {
                 Some(self.endpoints.intern(name).ok_or_else(|| fault("there are more than 65535 endpoints"))?)
             }
         };
-        let action = Action {
+        let action = RouteAction {
             endpoint,
             upstream: upstream.ok_or_else(|| fault("its upstream does not exist"))?,
             max_body_bytes: route.max_body_bytes.unwrap_or(defaults.max_body_bytes),
@@ -294,7 +294,7 @@ impl Routes {
             hidden: match route.hide.as_slice() {
                 [] => None,
                 hide => {
-                    let names = Names::new(hide.iter().map(String::as_str));
+                    let names = FoldedNames::new(hide.iter().map(String::as_str));
                     Some(Arc::new(names.ok_or_else(|| fault("it hides more than 64 members"))?))
                 }
             },
@@ -313,7 +313,13 @@ impl Routes {
                     None => self.rest.push(index),
                 }
                 let actions = Default::default();
-                self.routes.push(Route { path: route.path.clone(), pattern, subject, actions, allow: String::new() });
+                self.routes.push(CompiledRoute {
+                    path: route.path.clone(),
+                    pattern,
+                    subject,
+                    actions,
+                    allow: String::new(),
+                });
                 index
             }
         };
@@ -360,16 +366,17 @@ impl Routes {
                     (true, false) => FreeValue::Subject,
                     (true, true) => FreeValue::SubjectOrNothing,
                 };
-                members.push(Member { free, anywhere: guard.anywhere });
+                members.push(GuardedMember { free, anywhere: guard.anywhere });
                 permissions.push(permission);
             }
         }
-        let members = Members { names: Arc::new(Names::new(names)?), members: members.into(), only_object };
+        let members =
+            GuardedMembers { names: Arc::new(FoldedNames::new(names)?), members: members.into(), only_object };
         Some(Some(WriteGuard { members: Arc::new(members), permissions: permissions.into() }))
     }
 }
 
-fn allow(actions: &[Option<Action>]) -> String {
+fn allow(actions: &[Option<RouteAction>]) -> String {
     let mut names = Vec::new();
     for method in Method::ALL {
         if actions.get(method as usize).is_some_and(Option::is_some) {

@@ -5,16 +5,16 @@ use fedgate_core::path::CanonicalPath;
 
 /// The segments of a pattern, parsed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Pattern(Vec<Segment>);
+pub(super) struct PathPattern(Vec<PatternSegment>);
 
 #[derive(Debug, PartialEq, Eq)]
-enum Segment {
+enum PatternSegment {
     Literal(String),
     Parameter(String),
     Rest(String),
 }
 
-impl Pattern {
+impl PathPattern {
     /// Parses a pattern.
     ///
     /// # Errors
@@ -25,15 +25,15 @@ impl Pattern {
             return Ok(Self(Vec::new()));
         }
         let rest = pattern.strip_prefix('/').ok_or_else(|| fault("the path must begin with `/`"))?;
-        let mut segments: Vec<Segment> = Vec::new();
+        let mut segments: Vec<PatternSegment> = Vec::new();
         for text in rest.split('/') {
-            if matches!(segments.last(), Some(Segment::Rest(_))) {
+            if matches!(segments.last(), Some(PatternSegment::Rest(_))) {
                 return Err(fault("`{*name}` must be the last segment"));
             }
             let segment = match text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
                 Some(name) => match name.strip_prefix('*') {
-                    Some(name) => Segment::Rest(name.to_owned()),
-                    None => Segment::Parameter(name.to_owned()),
+                    Some(name) => PatternSegment::Rest(name.to_owned()),
+                    None => PatternSegment::Parameter(name.to_owned()),
                 },
                 None => {
                     // A literal must be a segment a canonical path can have; the path's own rules say which.
@@ -41,12 +41,13 @@ impl Pattern {
                     if text.is_empty() || text.contains('%') {
                         return Err(fault("a literal segment is empty or percent-encoded"));
                     }
-                    Segment::Literal(text.to_owned())
+                    PatternSegment::Literal(text.to_owned())
                 }
             };
-            if let Segment::Parameter(name) | Segment::Rest(name) = &segment {
+            if let PatternSegment::Parameter(name) | PatternSegment::Rest(name) = &segment {
                 let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-                let taken = segments.iter().any(|known| matches!(known, Segment::Parameter(known) if known == name));
+                let taken =
+                    segments.iter().any(|known| matches!(known, PatternSegment::Parameter(known) if known == name));
                 if !plain || taken {
                     return Err(fault("parameters are {names} of letters, digits and `_`, each used once"));
                 }
@@ -59,23 +60,23 @@ impl Pattern {
     /// The literal it begins with, if it does.
     pub(super) fn first(&self) -> Option<&str> {
         match self.0.first() {
-            Some(Segment::Literal(first)) => Some(first),
+            Some(PatternSegment::Literal(first)) => Some(first),
             _ => None,
         }
     }
 
     /// The place of a parameter among the segments.
     pub(super) fn parameter(&self, name: &str) -> Option<usize> {
-        self.0.iter().position(|segment| matches!(segment, Segment::Parameter(known) if known == name))
+        self.0.iter().position(|segment| matches!(segment, PatternSegment::Parameter(known) if known == name))
     }
 
     pub(super) fn matches(&self, path: &CanonicalPath<'_>) -> bool {
         let mut given = path.segments();
         for segment in &self.0 {
             match (segment, given.next()) {
-                (Segment::Literal(literal), Some(given)) if literal == given => {}
-                (Segment::Parameter(_), Some(_)) => {}
-                (Segment::Rest(_), Some(_)) => return true,
+                (PatternSegment::Literal(literal), Some(given)) if literal == given => {}
+                (PatternSegment::Parameter(_), Some(_)) => {}
+                (PatternSegment::Rest(_), Some(_)) => return true,
                 _ => return false,
             }
         }
@@ -88,11 +89,11 @@ impl Pattern {
     }
 }
 
-fn overlap(a: &[Segment], b: &[Segment]) -> bool {
+fn overlap(a: &[PatternSegment], b: &[PatternSegment]) -> bool {
     match (a, b) {
         ([], []) => true,
-        ([Segment::Rest(_), ..], [_, ..]) | ([_, ..], [Segment::Rest(_), ..]) => true,
-        ([Segment::Literal(x), ..], [Segment::Literal(y), ..]) if x != y => false,
+        ([PatternSegment::Rest(_), ..], [_, ..]) | ([_, ..], [PatternSegment::Rest(_), ..]) => true,
+        ([PatternSegment::Literal(x), ..], [PatternSegment::Literal(y), ..]) if x != y => false,
         ([_, a @ ..], [_, b @ ..]) => overlap(a, b),
         _ => false,
     }

@@ -21,18 +21,18 @@ fn route(path: &str, methods: &str, subject: &str) -> String {
     format!("[[route]]\npath = \"{path}\"\nmethods = {methods:?}\nendpoint = \"e\"\nupstream = \"fhir\"\n{subject}")
 }
 
-fn build(routes: &[String]) -> Result<Routes, RouteError> {
-    Routes::from_config(&config(&routes.concat()))
+fn build(routes: &[String]) -> Result<RouteTable, RouteError> {
+    RouteTable::from_config(&config(&routes.concat()))
 }
 
-fn found(routes: &Routes, method: &str, path: &str) -> String {
+fn found(routes: &RouteTable, method: &str, path: &str) -> String {
     match routes.resolve(method, &CanonicalPath::parse(path).unwrap()) {
-        Resolution::Found(target) => {
+        RouteResolution::Found(target) => {
             let endpoint = target.action.endpoint.map_or("public", |endpoint| routes.endpoints().name(endpoint));
             format!("{endpoint} {}", target.subject.unwrap_or_default())
         }
-        Resolution::MethodNotAllowed(allow) => format!("405 {allow}"),
-        Resolution::NotFound => "404".into(),
+        RouteResolution::MethodNotAllowed(allow) => format!("405 {allow}"),
+        RouteResolution::NotFound => "404".into(),
     }
 }
 
@@ -62,7 +62,7 @@ fn the_built_in_routes_are_those_of_the_contract() {
 fn a_document_may_be_larger_than_other_bodies() {
     let routes = build(&[]).unwrap();
     let limit = |path| match routes.resolve("POST", &CanonicalPath::parse(path).unwrap()) {
-        Resolution::Found(target) => target.action.max_body_bytes,
+        RouteResolution::Found(target) => target.action.max_body_bytes,
         other => panic!("{other:?}"),
     };
     assert_eq!(limit("/pols/A/1"), 1024 * 1024);
@@ -124,7 +124,7 @@ fn malformed_patterns_are_named() {
 
 #[test]
 fn a_policy_is_asked_for_what_routes_lead_to_and_for_what_they_guard() {
-    let asked = |routes: &Routes| -> Vec<String> {
+    let asked = |routes: &RouteTable| -> Vec<String> {
         let words = |(endpoint, methods): (&str, std::collections::BTreeSet<Method>)| {
             let methods: Vec<_> = methods.into_iter().map(Method::as_str).collect();
             format!("{endpoint} {}", methods.join(" "))
@@ -163,6 +163,6 @@ fn a_method_that_is_none_is_told_of_a_route_that_has_other_faults() {
     std::fs::write(dir.join("fedgate.toml"), text).unwrap();
     let examined = Config::examine(&dir.join("fedgate.toml"));
     std::fs::remove_dir_all(dir).unwrap();
-    let (_, faults) = Routes::examine(&examined.config.unwrap());
+    let (_, faults) = RouteTable::examine(&examined.config.unwrap());
     assert!(faults.len() == 1 && faults[0].to_string().contains("`GTE` is no method"), "{faults:?}");
 }

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fedgate::accounts::{AccountChange, Accounts, NewAccount};
+use fedgate::accounts::{AccountChange, AccountStore, NewAccount};
 use fedgate_base::config::Config;
 use fedgate_base::db::schema;
-use fedgate_core::password::{Arena, Cost, hash_with};
+use fedgate_core::password::{HashArena, HashCost, hash_with};
 
 use crate::support::free_address;
 
@@ -365,11 +365,11 @@ fn each_line(from: impl Read, mut tell: impl FnMut((Instant, String)) -> bool) {
 
 /// The hash of every account's password, at a cost that tests can pay.
 pub(crate) fn password_hash() -> String {
-    hash_with(CANARY.as_bytes(), Cost { memory_kib: 64, passes: 1 }, &mut Arena::default()).unwrap()
+    hash_with(CANARY.as_bytes(), HashCost { memory_kib: 64, passes: 1 }, &mut HashArena::default()).unwrap()
 }
 
 async fn add_accounts(config: &Config) {
-    let accounts = Accounts::open(&config.store).await.unwrap();
+    let accounts = AccountStore::open(&config.store).await.unwrap();
     schema::migrate(accounts.database()).await.unwrap();
     let password_hash = password_hash();
     for (id, roles) in [("ANA", "end_user"), ("DOC", "end_user,health_professional"), ("ADM", "root"), ("OFF", "root")]

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use fedgate_base::config::Config;
-use fedgate_core::assertion::{HEADER, Scope, Verifier};
+use fedgate_core::assertion::{AssertionVerifier, HEADER, RecordScope};
 
 use crate::fixture::{Gateway, find_header};
 
@@ -21,12 +21,13 @@ fn an_allowed_request_arrives_as_judged_with_an_assertion() {
     assert_eq!(find_header(request, "authorization"), None, "the password stays here");
     let config = Config::load(&gateway.dir.join("fedgate.toml")).unwrap();
     let token = find_header(request, HEADER).expect("an assertion");
-    let claims = Verifier::from_config(&config.assertion).unwrap().verify(token.as_bytes(), SystemTime::now()).unwrap();
+    let claims =
+        AssertionVerifier::from_config(&config.assertion).unwrap().verify(token.as_bytes(), SystemTime::now()).unwrap();
     assert_eq!(
         (&*claims.sub, &*claims.endpoint, &*claims.method, &*claims.path),
         ("ANA", "page", "GET", "/pols/ANA/1")
     );
-    assert_eq!((claims.scope, claims.subject.as_deref()), (Scope::Own, Some("ANA")));
+    assert_eq!((claims.scope, claims.subject.as_deref()), (RecordScope::Own, Some("ANA")));
     assert_eq!(claims.roles.to_vec(), ["end_user"]);
     assert!(claims.grants.is_empty());
     assert_eq!(find_header(request, "x-request-id").as_deref(), Some(&*claims.rid));
@@ -40,7 +41,7 @@ fn an_allowed_request_arrives_as_judged_with_an_assertion() {
 fn only_who_may_write_accounts_carries_the_grant() {
     let gateway = Gateway::start();
     let config = Config::load(&gateway.dir.join("fedgate.toml")).unwrap();
-    let verifier = Verifier::from_config(&config.assertion).unwrap();
+    let verifier = AssertionVerifier::from_config(&config.assertion).unwrap();
     for (account, target, granted) in
         [("ANA", "/people/ANA", false), ("DOC", "/people/ANA", false), ("ADM", "/people/ANA", true)]
     {

@@ -1,9 +1,9 @@
 //! Who changed whose account: every change leaves an event, whichever way it was made, and nothing else does.
 
-use fedgate::accounts::{AccountChange, AccountEvent, Accounts, NewAccount};
+use fedgate::accounts::{AccountChange, AccountEvent, AccountStore, NewAccount};
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::{Database, schema};
-use fedgate_his::store::Batch;
+use fedgate_his::store::WriteBatch;
 use serde_json::{Value, json};
 
 use crate::support::{His, own, root};
@@ -12,7 +12,7 @@ const HASH: &str = "$2b$12$cjrzjdZJGA6ARGr5Z1HVpOIyvhVrHAO3TN6t39r4X5rLrhRDlNUmi
 const OTHER: &str = "$2b$12$KIXIDzQmW8pZ3bC0v7Lw1uF2c8JmO2v1lq3i0dK1m0yQm8b7y1E2a";
 
 /// Everything that is known, the oldest first; no event holds a hash.
-async fn events(accounts: &Accounts) -> Vec<AccountEvent> {
+async fn events(accounts: &AccountStore) -> Vec<AccountEvent> {
     let mut events = accounts.history(None, None, 1000).await.unwrap();
     events.reverse();
     for event in &events {
@@ -30,7 +30,7 @@ fn short(event: &AccountEvent) -> Value {
 
 /// What came since the last look.
 struct Look<'a> {
-    accounts: &'a Accounts,
+    accounts: &'a AccountStore,
     seen: usize,
 }
 
@@ -47,7 +47,7 @@ const ROOT: &str = "ARGBUE111FAV";
 
 crate::on_both_stores! {
     async fn a_change_over_http_names_the_caller_and_the_request(his) {
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         let mut look = Look { accounts: &accounts, seen: 0 };
         his.person("ANA", r#"{"name":"x","password":"secret-1"}"#).await;
         let none = [Value::Null, Value::Null];
@@ -90,7 +90,7 @@ crate::on_both_stores! {
     }
 
     async fn a_command_and_an_import_name_the_user_of_the_machine(his) {
-        let accounts = Accounts::open(&his.config).await.unwrap().acting_as(ChangeActor::operator());
+        let accounts = AccountStore::open(&his.config).await.unwrap().acting_as(ChangeActor::operator());
         let mut look = Look { accounts: &accounts, seen: 0 };
         let new = NewAccount {
             id: "ANA".into(), roles: vec!["root".into()], password_hash: HASH.into(), name: None, lastname: None,
@@ -117,12 +117,12 @@ crate::on_both_stores! {
         ]);
         assert!(seen.iter().all(|event| event[5] == "command" && event[6].as_str().unwrap().starts_with(&ours)), "{seen:?}");
         let object = |text: &str| match fedgate_core::json::parse_stored(text) {
-            Ok(fedgate_core::json::Value::Object(object)) => object,
+            Ok(fedgate_core::json::JsonValue::Object(object)) => object,
             _ => unreachable!(),
         };
         let people = vec![("BOB".to_owned(), object("{}")), ("EVE".to_owned(), object(r#"{"roles":["root"]}"#))];
-        his.store.clone().acting_as(ChangeActor::importer()).import(Batch::People(people.clone())).await.unwrap();
-        his.store.clone().acting_as(ChangeActor::importer()).import(Batch::People(people)).await.unwrap();
+        his.store.clone().acting_as(ChangeActor::importer()).import(WriteBatch::People(people.clone())).await.unwrap();
+        his.store.clone().acting_as(ChangeActor::importer()).import(WriteBatch::People(people)).await.unwrap();
         let seen = look.since().await;
         assert_eq!(seen.iter().map(|event| json!([event[0], event[1], event[5]])).collect::<Vec<_>>(), [
             json!(["created", "BOB", "import"]), json!(["created", "EVE", "import"]),
@@ -130,7 +130,7 @@ crate::on_both_stores! {
     }
 
     async fn a_write_past_the_programs_is_told_as_that_and_a_rolled_back_one_not_at_all(his) {
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         his.person("ANA", r#"{"password":"secret-1"}"#).await;
         let mut look = Look { accounts: &accounts, seen: 0 };
         look.since().await;
@@ -179,7 +179,7 @@ crate::on_both_stores! {
     }
 
     async fn a_hash_that_a_login_replaces_is_a_change_of_nobodys_rights(his) {
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         let document = format!(r#"{{"password":"{HASH}"}}"#);
         his.person("ANA", &document).await;
         let made = accounts.take_events(10).await.unwrap();
@@ -192,7 +192,7 @@ crate::on_both_stores! {
     }
 
     async fn an_event_is_taken_by_one_gateway_and_left_to_another_if_that_one_ends(his) {
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         for id in ["ANA", "BOB", "EVE"] {
             his.person(id, "{}").await;
         }
@@ -212,7 +212,7 @@ crate::on_both_stores! {
     }
 
     async fn a_migration_says_from_when_on_changes_are_known(his) {
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         let mut look = Look { accounts: &accounts, seen: 0 };
         his.person("ANA", "{}").await;
         schema::migrate(&his.database).await.unwrap();
@@ -235,7 +235,7 @@ crate::on_both_stores! {
 #[tokio::test]
 async fn sqlite_a_replaced_row_is_a_change_and_one_that_is_not_inserted_is_none() {
     let his = His::on_sqlite().await;
-    let accounts = Accounts::open(&his.config).await.unwrap();
+    let accounts = AccountStore::open(&his.config).await.unwrap();
     his.person("ANA", "{}").await;
     let mut look = Look { accounts: &accounts, seen: 1 };
     his.sql("INSERT OR IGNORE INTO people VALUES ('ANA', '{\"roles\":[\"root\"]}')").await;
@@ -252,7 +252,7 @@ async fn sqlite_a_replaced_row_is_a_change_and_one_that_is_not_inserted_is_none(
 #[tokio::test]
 async fn postgres_a_program_past_us_needs_no_right_more_and_its_database_user_is_told() {
     let his = His::on_postgres().await;
-    let accounts = Accounts::open(&his.config).await.unwrap();
+    let accounts = AccountStore::open(&his.config).await.unwrap();
     his.person("ANA", "{}").await;
     let name = format!("beside_{}", std::process::id());
     his.sql(&format!("CREATE ROLE {name} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON people TO {name}")).await;

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use fedgate_base::config::{Address, SqliteConfig, StoreConfig};
-use fedgate_core::assertion::Scope;
-use fedgate_his::{ListenError, Listener};
+use fedgate_core::assertion::RecordScope;
+use fedgate_his::{HisListener, ListenError};
 
 use crate::support::{His, Scratch, own, professional, root};
 
@@ -47,10 +47,10 @@ async fn an_assertion_is_for_its_method_path_endpoint_and_subject_alone() {
         others.push(claims);
     }
     for (scope, sub, subject) in [
-        (Scope::Public, "", None),
-        (Scope::Own, "BOB", Some("ANA")),
-        (Scope::Own, "ANA", Some("BOB")),
-        (Scope::Global, "ANA", Some("BOB")),
+        (RecordScope::Public, "", None),
+        (RecordScope::Own, "BOB", Some("ANA")),
+        (RecordScope::Own, "ANA", Some("BOB")),
+        (RecordScope::Global, "ANA", Some("BOB")),
     ] {
         let mut claims = good.clone();
         claims.scope = scope;
@@ -139,5 +139,5 @@ async fn it_listens_on_a_unix_socket_replacing_a_stale_one_but_no_live_one() {
     assert_eq!(his.get(&root(), "/login").await.text(), "true");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     assert_eq!(std::fs::metadata(his.scratch.0.join("his.db")).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(matches!(Listener::bind(&Address::Unix(path)).await, Err(ListenError::InUse(_))));
+    assert!(matches!(HisListener::bind(&Address::Unix(path)).await, Err(ListenError::InUse(_))));
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use fedgate::accounts::{AccountChange, Accounts, NewAccount};
+use fedgate::accounts::{AccountChange, AccountStore, NewAccount};
 use fedgate_base::db::schema;
-use fedgate_his::import::{ClearPasswords, Import, Kind};
+use fedgate_his::import::{ClearPasswords, ImportKind, ImportRun};
 use serde_json::json;
 
 use crate::support::{HASHES, His, professional, root};
@@ -16,8 +16,14 @@ async fn import(his: &His, lines: &str) -> String {
     let file = his.scratch.0.join("people.jsonl");
     std::fs::write(&file, lines).unwrap();
     let (clear_passwords, path) = (ClearPasswords::Refuse, Some(file.clone()));
-    let import =
-        Import { store: &his.store, kind: Kind::People, clear_passwords, hashes: HASHES, path, progress: &|_| {} };
+    let import = ImportRun {
+        store: &his.store,
+        kind: ImportKind::People,
+        clear_passwords,
+        hashes: HASHES,
+        path,
+        progress: &|_| {},
+    };
     import.run(|| std::fs::File::open(&file).map(std::io::BufReader::new)).await.unwrap();
     std::fs::read_to_string(import.refused_path()).unwrap_or_default()
 }
@@ -47,7 +53,7 @@ crate::on_both_stores! {
         assert_eq!(refused.matches("differs in case alone").count(), 2, "{refused}");
         assert_eq!(refused.matches("cannot be seen").count(), 1, "{refused}");
         assert_eq!(his.get(&root(), "/people/MADE").await.json(), json!({"id": "MADE", "roles": ["end_user"]}));
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         let new = |id: &str| NewAccount { id: id.into(), roles: vec![], password_hash: HASH.into(), name: None, lastname: None };
         assert!(!accounts.add(&new("USRLOWER1")).await.unwrap() && !accounts.add(&new("MADE")).await.unwrap());
         assert!(accounts.add(&new("USRNEW")).await.unwrap());
@@ -106,7 +112,7 @@ crate::on_both_stores! {
         for (id, document) in [("ALIST", "[1]"), ("ASCALAR", "1"), ("ANULL", "null")] {
             his.sql(&format!("INSERT INTO people (id, data) VALUES ('{id}', '{document}')")).await;
         }
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         for change in [AccountChange::Roles(vec!["root".into()]), AccountChange::PasswordHash(HASH.into()), AccountChange::Active(false)] {
             for id in ["ALIST", "ASCALAR"] {
                 assert!(!accounts.change(id, &change).await.unwrap(), "{id}");

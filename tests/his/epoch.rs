@@ -1,6 +1,6 @@
 //! The account epoch: every change of who may log in, as what, is seen; nothing else is.
 
-use fedgate::accounts::{Accounts, AccountsError, Changed, Instance, Report};
+use fedgate::accounts::{AccountStore, AccountsError, ChangedAccounts, GatewayInstance, InstanceReport};
 use fedgate_base::config::LONGEST_BOUND_MS;
 use fedgate_base::db::{Database, schema};
 
@@ -58,7 +58,7 @@ crate::on_both_stores! {
 
     async fn triggers_that_are_missing_are_told_and_migrating_makes_up_for_them(his) {
         his.person("ANA", "{}").await;
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         let before = accounts.check().await.unwrap();
         let (off, write) = match &his.database {
             Database::Postgres(_) => ("ALTER TABLE people DISABLE TRIGGER USER", "UPDATE people SET data = '{}'"),
@@ -71,11 +71,11 @@ crate::on_both_stores! {
         assert!(matches!(accounts.check().await, Err(AccountsError::Untold)));
         schema::migrate(&his.database).await.unwrap();
         let changes = accounts.changes_since(Some(before)).await.unwrap();
-        assert_eq!((changes.epoch, changes.accounts), (before + 1, Changed::Everything));
+        assert_eq!((changes.epoch, changes.accounts), (before + 1, ChangedAccounts::Everything));
     }
 
     async fn a_schema_of_a_newer_program_is_left_alone(his) {
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         his.sql("UPDATE fedgate_schema SET version = 1000").await;
         let before = epoch(&his).await;
         match &his.database {
@@ -88,7 +88,7 @@ crate::on_both_stores! {
     }
 
     async fn every_instance_that_reported_is_listed_whatever_its_version_says_of_itself(his) {
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         let now = match &his.database {
             Database::Postgres(_) => "clock_timestamp()",
             Database::Sqlite(_) => "unixepoch('subsec') * 1000",
@@ -98,8 +98,8 @@ crate::on_both_stores! {
             his.sql(&reported).await;
         }
         let instances = accounts.instances().await.unwrap();
-        let told = |instance: &Instance| {
-            let Report { id, place, epoch, bound_ms, .. } = instance.report.clone();
+        let told = |instance: &GatewayInstance| {
+            let InstanceReport { id, place, epoch, bound_ms, .. } = instance.report.clone();
             (id, place, epoch, bound_ms)
         };
         let [a, b] = instances.as_slice() else { panic!("{instances:?}") };
@@ -109,8 +109,8 @@ crate::on_both_stores! {
     }
 
     async fn an_instance_that_has_been_silent_for_hours_is_forgotten_with_the_next_report(his) {
-        let accounts = Accounts::open(&his.config).await.unwrap();
-        let report = |id: &str| Report { id: id.into(), ..Report::default() };
+        let accounts = AccountStore::open(&his.config).await.unwrap();
+        let report = |id: &str| InstanceReport { id: id.into(), ..InstanceReport::default() };
         for id in ["a", "b", "c"] {
             accounts.report(&report(id)).await.unwrap();
         }
@@ -235,7 +235,7 @@ async fn postgres_takes_a_prepared_transaction_from_replication() {
 async fn postgres_is_migrated_when_nobody_is_in_the_way_and_nobody_waits_meanwhile() {
     let his = His::on_postgres().await;
     his.person("ANA", "{}").await;
-    let accounts = Accounts::open(&his.config).await.unwrap();
+    let accounts = AccountStore::open(&his.config).await.unwrap();
     his.sql("ALTER TABLE fedgate_epoch DROP COLUMN raised_by CASCADE; UPDATE fedgate_schema SET version = 4").await;
     let fedgate_base::config::StoreConfig::Postgres(config) = &his.config else { unreachable!() };
     let (session, connection) = fedgate_base::db::postgres::connect(config).await.unwrap();
@@ -265,8 +265,8 @@ async fn postgres_is_migrated_when_nobody_is_in_the_way_and_nobody_waits_meanwhi
 /// Tells when the accounts were confirmed for the first time.
 struct FirstConfirmation(tokio::sync::Notify);
 
-impl fedgate::accounts::Watch for FirstConfirmation {
-    fn confirmed(&self, _: fedgate_base::moment::Moment, _: &fedgate::accounts::Changes) {
+impl fedgate::accounts::EpochWatch for FirstConfirmation {
+    fn confirmed(&self, _: fedgate_base::moment::BootMoment, _: &fedgate::accounts::AccountChanges) {
         self.0.notify_one();
     }
 
@@ -280,7 +280,7 @@ async fn postgres_a_read_that_tells_a_lower_epoch_than_the_watch_was_told_is_of_
     let his = His::on_postgres().await;
     his.person("ANA", "{}").await;
     his.sql("UPDATE fedgate_epoch SET epoch = 10").await;
-    let accounts = Accounts::open(&his.config).await.unwrap();
+    let accounts = AccountStore::open(&his.config).await.unwrap();
     let confirmed = FirstConfirmation(tokio::sync::Notify::new());
     // It asks again after a quarter of the bound: not within this test.
     let watch = fedgate::accounts::watch(accounts.clone(), std::time::Duration::from_secs(600), &confirmed);
@@ -312,7 +312,7 @@ async fn postgres_a_read_that_tells_a_lower_epoch_than_the_watch_was_told_is_of_
 #[tokio::test]
 async fn postgres_triggers_are_those_of_the_table_that_is_read() {
     let his = His::on_postgres().await;
-    let accounts = Accounts::open(&his.config).await.unwrap();
+    let accounts = AccountStore::open(&his.config).await.unwrap();
     accounts.check().await.unwrap();
     his.sql("CREATE SCHEMA postgres; CREATE TABLE postgres.people (LIKE public.people)").await;
     assert!(matches!(accounts.check().await, Err(AccountsError::Untold)), "`\"$user\"` comes first");
@@ -321,7 +321,7 @@ async fn postgres_triggers_are_those_of_the_table_that_is_read() {
 #[tokio::test]
 async fn postgres_triggers_that_fire_for_some_alone_are_told() {
     let his = His::on_postgres().await;
-    let accounts = Accounts::open(&his.config).await.unwrap();
+    let accounts = AccountStore::open(&his.config).await.unwrap();
     for altered in [
         "ENABLE TRIGGER USER",
         "ENABLE TRIGGER fedgate_people_updated_by_replica",

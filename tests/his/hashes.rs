@@ -7,8 +7,8 @@ use fedgate_base::config::{HashesConfig, PostgresConfig, StoreConfig};
 use fedgate_base::db::hashes::{self, HashRule};
 use fedgate_base::db::schema::{StoreOrigin, origin};
 use fedgate_base::db::{Database, schema};
-use fedgate_core::password::{self, Cost};
-use fedgate_his::import::{ClearPasswords, Import, Kind};
+use fedgate_core::password::{self, HashCost};
+use fedgate_his::import::{ClearPasswords, ImportKind, ImportRun};
 
 use crate::program::{configuration_on, fedhis};
 use crate::support::postgres::Cluster;
@@ -66,7 +66,7 @@ crate::on_both_stores! {
         let beside = his.with(|config| config.hashes.upgraded = Some(false)).await;
         beside.person("EVE", r#"{"password":"gnusolidario"}"#).await;
         assert!(his.sql_text(EVE).await.unwrap().starts_with("$2b$12$"));
-        let cheap = Cost { memory_kib: 19_456, passes: 2 };
+        let cheap = HashCost { memory_kib: 19_456, passes: 2 };
         let cheap = his.with(|config| config.hashes.cost = cheap).await;
         assert_eq!(set(&cheap, "EVE", "gnusolidario-1").await.0, 302);
         assert!(his.sql_text(EVE).await.unwrap().starts_with("$argon2id$v=19$m=19456,t=2"), "its own store");
@@ -78,8 +78,8 @@ crate::on_both_stores! {
         let lines = format!("{{\"id\":\"ONE\",\"password\":\"{ARGON2ID}\"}}\n{{\"id\":\"TWO\",\"password\":\"{clear}\"}}\n{{\"id\":\"TRE\",\"password\":\"gnusolidario\"}}\n");
         fs::write(&file, lines).unwrap();
         let import = async |hashes| {
-            let (kind, clear_passwords, path) = (Kind::People, ClearPasswords::Hash, Some(file.clone()));
-            let import = Import { store: &his.store, kind, clear_passwords, hashes, path, progress: &|_| {} };
+            let (kind, clear_passwords, path) = (ImportKind::People, ClearPasswords::Hash, Some(file.clone()));
+            let import = ImportRun { store: &his.store, kind, clear_passwords, hashes, path, progress: &|_| {} };
             let summary = import.run(|| fs::File::open(&file).map(std::io::BufReader::new)).await.unwrap();
             (summary.created, summary.refused)
         };

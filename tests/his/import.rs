@@ -4,16 +4,16 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use fedgate_his::import::{ClearPasswords, Import, Kind, Summary};
+use fedgate_his::import::{ClearPasswords, ImportKind, ImportRun, ImportSummary};
 use serde_json::json;
 
 use crate::support::{HASHES, His, professional};
 
 const HASH: &str = "$2b$12$cjrzjdZJGA6ARGr5Z1HVpOIyvhVrHAO3TN6t39r4X5rLrhRDlNUmi";
 
-async fn run(his: &His, kind: Kind, file: &Path) -> Result<Summary, fedgate_his::import::ImportError> {
+async fn run(his: &His, kind: ImportKind, file: &Path) -> Result<ImportSummary, fedgate_his::import::ImportError> {
     let clear_passwords = ClearPasswords::Refuse;
-    let import = Import {
+    let import = ImportRun {
         store: &his.store,
         kind,
         clear_passwords,
@@ -51,15 +51,21 @@ async fn interrupt(his: &His, file: &Path, text: &str) {
     let is_committed = std::sync::atomic::AtomicBool::new(false);
     let progress = |_| is_committed.store(true, std::sync::atomic::Ordering::Relaxed);
     let (clear_passwords, path) = (ClearPasswords::Refuse, Some(file.to_owned()));
-    let import =
-        Import { store: &his.store, kind: Kind::People, clear_passwords, hashes: HASHES, path, progress: &progress };
+    let import = ImportRun {
+        store: &his.store,
+        kind: ImportKind::People,
+        clear_passwords,
+        hashes: HASHES,
+        path,
+        progress: &progress,
+    };
     assert!(import.run(|| Ok(Interrupted(text.as_bytes(), &is_committed))).await.is_err());
     let state = fs::read_to_string(format!("{}.import-state", file.display())).unwrap();
     assert!(state.contains("\"records\":500"), "{state}");
 }
 
-fn summary(created: u64, unchanged: u64, refused: u64) -> Summary {
-    Summary { created, unchanged, refused, resumed: 0 }
+fn summary(created: u64, unchanged: u64, refused: u64) -> ImportSummary {
+    ImportSummary { created, unchanged, refused, resumed: 0 }
 }
 
 crate::on_both_stores! {
@@ -67,14 +73,14 @@ crate::on_both_stores! {
         let file = his.scratch.0.join("people.json");
         let thalamus = json!([[{"id": "ANA", "name": "Ana", "password": HASH}], [{"id": "BOB", "roles": ["root"]}]]);
         fs::write(&file, serde_json::to_string_pretty(&thalamus).unwrap()).unwrap();
-        assert_eq!(run(&his, Kind::People, &file).await.unwrap(), summary(2, 0, 0));
-        assert_eq!(run(&his, Kind::People, &file).await.unwrap(), summary(0, 2, 0));
+        assert_eq!(run(&his, ImportKind::People, &file).await.unwrap(), summary(2, 0, 0));
+        assert_eq!(run(&his, ImportKind::People, &file).await.unwrap(), summary(0, 2, 0));
         fs::write(&file, "{\"id\":\"ANA\",\"name\":\"Ana\"}\n\n{\"id\":\"EVE\"}").unwrap();
-        assert_eq!(run(&his, Kind::People, &file).await.unwrap(), summary(1, 1, 0));
+        assert_eq!(run(&his, ImportKind::People, &file).await.unwrap(), summary(1, 1, 0));
         let pages = his.scratch.0.join("pages.jsonl");
         fs::write(&pages, "[{\"id\":\"p1\",\"book\":\"ANA\"},\n{\"id\":\"p2\",\"book\":\"EVE\",\"n\":1e2}]").unwrap();
-        assert_eq!(run(&his, Kind::Pages, &pages).await.unwrap(), summary(2, 0, 0));
-        assert_eq!(run(&his, Kind::Pages, &pages).await.unwrap(), summary(0, 2, 0));
+        assert_eq!(run(&his, ImportKind::Pages, &pages).await.unwrap(), summary(2, 0, 0));
+        assert_eq!(run(&his, ImportKind::Pages, &pages).await.unwrap(), summary(0, 2, 0));
         assert_eq!(his.get(&professional(), "/people/EVE").await.json(), json!({"id": "EVE", "roles": ["end_user"]}));
         assert_eq!(his.get(&professional(), "/pols/ANA/p1").await.json(), json!({"id": "p1", "book": "ANA"}));
         let stored = his.sql_text("SELECT data ->> 'password' FROM people WHERE id = 'ANA'").await;
@@ -94,7 +100,7 @@ crate::on_both_stores! {
             r#"{"id":"N","n":[1e1000]}"#,
         ];
         fs::write(&file, lines.join("\n")).unwrap();
-        assert_eq!(run(&his, Kind::People, &file).await.unwrap(), summary(2, 0, 9));
+        assert_eq!(run(&his, ImportKind::People, &file).await.unwrap(), summary(2, 0, 9));
         let refused = fs::read_to_string(his.scratch.0.join("people.jsonl.refused.jsonl")).unwrap();
         let mut refused: Vec<serde_json::Value> = refused.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         refused.sort_by_key(|line| line["line"].as_u64());
@@ -104,7 +110,7 @@ crate::on_both_stores! {
         assert_eq!(refused[6]["reason"], "`id`: an id has no colon");
         let pages = his.scratch.0.join("pages.jsonl");
         fs::write(&pages, "{\"id\":\"p\",\"book\":\"NOBODY\"}\n{\"id\":\"q\",\"book\":\"ANA\"}\n{\"id\":\"q\",\"book\":\"OK1\"}\n{\"id\":\"n\",\"book\":\"ANA\",\"n\":[1e1000]}").unwrap();
-        assert_eq!(run(&his, Kind::Pages, &pages).await.unwrap(), summary(1, 0, 3));
+        assert_eq!(run(&his, ImportKind::Pages, &pages).await.unwrap(), summary(1, 0, 3));
         let refused = fs::read_to_string(his.scratch.0.join("pages.jsonl.refused.jsonl")).unwrap();
         assert!(refused.lines().any(|line| line.contains("1e1000") && line.contains("\"line\":4")), "{refused}");
     }
@@ -115,13 +121,13 @@ crate::on_both_stores! {
         // The file breaks off at its end, as one that is still being written.
         let whole = format!("[{}]", people.join(",\n"));
         fs::write(&file, format!("{} ", &whole[..whole.len() - 1])).unwrap();
-        assert!(run(&his, Kind::People, &file).await.is_err());
+        assert!(run(&his, ImportKind::People, &file).await.is_err());
         let state: serde_json::Value =
             serde_json::from_slice(&fs::read(his.scratch.0.join("people.json.import-state")).unwrap()).unwrap();
         assert_eq!(state["records"], 1000, "two batches are committed");
         // The same size, now whole.
         fs::write(&file, &whole).unwrap();
-        let done = run(&his, Kind::People, &file).await.unwrap();
+        let done = run(&his, ImportKind::People, &file).await.unwrap();
         assert_eq!((done.resumed, done.created, done.unchanged, done.refused), (1000, 1200, 0, 0));
         assert!(!his.scratch.0.join("people.json.import-state").exists());
         assert_eq!(count(&his).await, "1200");
@@ -135,7 +141,7 @@ crate::on_both_stores! {
         let committed = std::sync::Mutex::new(vec![0]);
         let progress = |bytes| committed.lock().unwrap().push(bytes);
         let (clear_passwords, path) = (ClearPasswords::Refuse, Some(file.clone()));
-        let import = Import { store: &his.store, kind: Kind::Pages, clear_passwords, hashes: HASHES, path, progress: &progress };
+        let import = ImportRun { store: &his.store, kind: ImportKind::Pages, clear_passwords, hashes: HASHES, path, progress: &progress };
         let done = import.run(|| fs::File::open(&file).map(std::io::BufReader::new)).await.unwrap();
         assert_eq!(done, summary(11, 0, 0));
         let committed = committed.into_inner().unwrap();
@@ -155,7 +161,7 @@ crate::on_both_stores! {
         for (how, edited) in edits {
             interrupt(&his, &file, &people("P7\"")).await;
             fs::write(&file, &edited).unwrap();
-            let done = run(&his, Kind::People, &file).await.unwrap();
+            let done = run(&his, ImportKind::People, &file).await.unwrap();
             assert_eq!(done.resumed, 0, "{how}");
             let records = edited.matches("id").count() as u64;
             assert_eq!((done.created + done.unchanged, done.refused), (records, 0), "{how}");
@@ -170,13 +176,13 @@ crate::on_both_stores! {
         let people: String = (0..600).map(|at| format!("{{\"id\":\"P{at}\"}}\n")).collect();
         let other = His::on_sqlite().await;
         interrupt(&other, &file, &people).await;
-        let done = run(&his, Kind::People, &file).await.unwrap();
+        let done = run(&his, ImportKind::People, &file).await.unwrap();
         assert_eq!(done, summary(600, 0, 0));
         assert_eq!(count(&his).await, "600");
         // Migrating again leaves the id as it is.
         interrupt(&his, &file, &people).await;
         fedgate_base::db::schema::migrate(&his.database).await.unwrap();
-        assert_eq!(run(&his, Kind::People, &file).await.unwrap().resumed, 500);
+        assert_eq!(run(&his, ImportKind::People, &file).await.unwrap().resumed, 500);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a login needs is beside the document, and always what the document says.
 
-use fedgate::accounts::{Account, AccountDeletion, Accounts, Changed};
+use fedgate::accounts::{AccountDeletion, AccountStore, ChangedAccounts, StoredAccount};
 use fedgate_base::config::{PostgresConfig, StoreConfig};
 use fedgate_base::db::{Database, schema};
 use rand::Rng;
@@ -27,9 +27,9 @@ pub(crate) async fn differences(his: &His) -> String {
 }
 
 /// An account, if there is one, with its epoch left out.
-async fn read(his: &His, id: &str) -> Option<Account> {
-    let accounts = Accounts::open(&his.config).await.unwrap();
-    accounts.read(id).await.unwrap().map(|account| Account { epoch: 0, ..account })
+async fn read(his: &His, id: &str) -> Option<StoredAccount> {
+    let accounts = AccountStore::open(&his.config).await.unwrap();
+    accounts.read(id).await.unwrap().map(|account| StoredAccount { epoch: 0, ..account })
 }
 
 /// Documents as any program may have written them.
@@ -155,7 +155,7 @@ crate::on_both_stores! {
         his.sql(r#"INSERT INTO people VALUES ('', '{"roles":["end_user"]}')"#).await;
         // One of them as before the table was filled.
         his.sql("DELETE FROM fedgate_logins WHERE id = 'B'; UPDATE people SET data = NULL WHERE id = 'D'").await;
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         let (mut after, mut listed) = (None, Vec::new());
         loop {
             let page = accounts.list(after.as_deref(), 2).await.unwrap();
@@ -173,20 +173,20 @@ crate::on_both_stores! {
 
     async fn unlocking_names_the_account_and_changes_nothing(his) {
         his.person("ANA", r#"{"roles":["end_user"]}"#).await;
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         let before = accounts.read("ANA").await.unwrap().unwrap();
         accounts.unlock("ANA").await.unwrap();
         let changes = accounts.changes_since(Some(before.epoch)).await.unwrap();
-        assert_eq!((changes.epoch, changes.accounts), (before.epoch + 1, Changed::These(vec!["ANA".into()])));
+        assert_eq!((changes.epoch, changes.accounts), (before.epoch + 1, ChangedAccounts::These(vec!["ANA".into()])));
         let epoch = changes.epoch;
-        assert_eq!(accounts.read("ANA").await.unwrap(), Some(Account { epoch, ..before }));
+        assert_eq!(accounts.read("ANA").await.unwrap(), Some(StoredAccount { epoch, ..before }));
     }
 
     async fn only_inactive_persons_without_records_are_deleted_by_a_command_too(his) {
         his.person("ANA", r#"{"active":true}"#).await;
         his.person("BOB", r#"{"active":false}"#).await;
         his.page("BOB", "p1", r#"{"id":"p1"}"#).await;
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         let before = accounts.changes_since(None).await.unwrap().epoch;
         assert_eq!(accounts.delete("EVE").await.unwrap(), AccountDeletion::Missing);
         assert_eq!(accounts.delete("ana").await.unwrap(), AccountDeletion::Missing);
@@ -197,7 +197,7 @@ crate::on_both_stores! {
         his.delete(&root(), "/pols/BOB/p1").await;
         assert_eq!(accounts.delete("BOB").await.unwrap(), AccountDeletion::Done);
         assert_eq!(accounts.read("BOB").await.unwrap(), None);
-        let Changed::These(told) = accounts.changes_since(Some(before)).await.unwrap().accounts else { panic!() };
+        let ChangedAccounts::These(told) = accounts.changes_since(Some(before)).await.unwrap().accounts else { panic!() };
         assert_eq!(told, ["ANA", "BOB"]);
         assert_eq!(differences(&his).await, "");
     }
@@ -228,7 +228,7 @@ async fn sqlite_reads_no_document_at_a_login() {
 }
 
 /// How many blocks of long documents a session has read since the last look at it.
-async fn blocks(accounts: &Accounts) -> i64 {
+async fn blocks(accounts: &AccountStore) -> i64 {
     let Database::Postgres(pool) = accounts.database() else { unreachable!() };
     let client = pool.get().await.unwrap();
     client.batch_execute("SELECT pg_stat_force_next_flush()").await.unwrap();
@@ -247,7 +247,7 @@ async fn postgres_reads_no_document_at_a_login_however_long_it_is_and_reads_it_w
     .await;
     // One connection, whose reading is counted.
     let alone = StoreConfig::Postgres(PostgresConfig { pool_size: 1, ..config.clone() });
-    let accounts = Accounts::open(&alone).await.unwrap();
+    let accounts = AccountStore::open(&alone).await.unwrap();
     let before = blocks(&accounts).await;
     for _ in 0..12 {
         assert_eq!(accounts.read("ANA").await.unwrap().unwrap().roles, ["end_user"]);

@@ -157,7 +157,7 @@ async fn one_host_of_several_is_enough_and_tls_is_verified() {
     std::fs::write(&empty, "").unwrap();
     config.ca_file = Some(empty);
     let unusable = fedgate_base::db::postgres::connect(&config).await.map(|_| ()).unwrap_err().to_string();
-    let remedy = "empty.pem` holds no certificate; put the authority's certificate there as PEM";
+    let remedy = "empty.pem`, which holds no certificate; put the authority's certificate there as PEM";
     assert!(unusable.contains("ca_file") && unusable.contains(remedy), "{unusable}");
     config.ca_file = Some(certificate.clone());
     let his = His::on(config.clone()).await;

@@ -1,6 +1,6 @@
 //! Persons.
 
-use fedgate_core::password::Cost;
+use fedgate_core::password::HashCost;
 use serde_json::json;
 
 use crate::support::{own, professional, root};
@@ -97,7 +97,7 @@ crate::on_both_stores! {
     async fn a_hash_is_as_dear_as_the_configured_cost_has_it(his) {
         let argon2id = |memory: u32| format!("$argon2id$v=19$m={memory},t=2,p=1$c29tZXNhbHQ$MDEyMzQ1Njc4OTAxMjM0NQ");
         for (memory_kib, id) in [(19_456, "LOW"), (65_536, "HIGH")] {
-            let his = his.with(|config| config.hashes.cost = Cost { memory_kib, passes: 2 }).await;
+            let his = his.with(|config| config.hashes.cost = HashCost { memory_kib, passes: 2 }).await;
             let reply = his.post(&professional(), &format!("/people/{id}"), json!({"password": argon2id(memory_kib)}).to_string()).await;
             assert_eq!(reply.status, 200, "{id}");
             let dearer = json!({"password": argon2id(memory_kib + 1)}).to_string();

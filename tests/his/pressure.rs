@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use fedgate_base::config::{Address, SqliteConfig, StoreConfig};
 use fedgate_base::db::{Database, SessionPool, WaitReason};
-use fedgate_his::store::{List, Reach, Window};
+use fedgate_his::store::{ListQuery, ListWindow, RecordReach};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -196,8 +196,8 @@ async fn a_list_that_is_left_early_leaves_its_rows_in_the_database() {
                 FROM generate_series(10, 73) n";
     his.sql(rows).await;
     let before = proxy.answered();
-    let list = List::People { members: vec![] };
-    let chunk = his.store.chunk(&list, &Window::default(), 64, usize::MAX, &Reach::Global).await.unwrap();
+    let list = ListQuery::People { members: vec![] };
+    let chunk = his.store.chunk(&list, &ListWindow::default(), 64, usize::MAX, &RecordReach::Global).await.unwrap();
     assert_eq!((chunk.rows.len(), chunk.is_last), (1, false), "one row fills a chunk");
     // The sessions are usable at once, all four.
     for _ in 0..8 {
@@ -354,7 +354,7 @@ async fn an_operators_change_that_meets_a_lock_names_who_holds_it() {
 
 async fn an_operators_change_that_meets_a_lock_names_who_holds_it_on(his: His) {
     his.person("ANA", "{}").await;
-    let accounts = fedgate::accounts::Accounts::open(&his.config).await.unwrap();
+    let accounts = fedgate::accounts::AccountStore::open(&his.config).await.unwrap();
     let disable = fedgate::accounts::AccountChange::Active(false);
     let lock = match &his.database {
         Database::Postgres(_) => {
@@ -386,7 +386,7 @@ async fn an_operators_change_that_meets_a_lock_names_who_holds_it_on(his: His) {
 async fn a_prepared_transaction_and_the_head_of_a_line_are_named_too() {
     let [his, _] = impatient().await;
     his.person("ANA", "{}").await;
-    let accounts = fedgate::accounts::Accounts::open(&his.config).await.unwrap();
+    let accounts = fedgate::accounts::AccountStore::open(&his.config).await.unwrap();
     let disable = fedgate::accounts::AccountChange::Active(false);
     let client = beside(&his).await;
     client.batch_execute("BEGIN; UPDATE people SET data = data; PREPARE TRANSACTION 'forgotten'").await.unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fedgate_base::config::Address;
 use fedgate_base::db::Database;
-use fedgate_core::assertion::Scope;
+use fedgate_core::assertion::RecordScope;
 
 use super::pieces::{Program, begin, configuration, finish, on_socket, with_page};
 use crate::support::postgres::Cluster;
@@ -203,7 +203,7 @@ async fn stalled_lists(his: His, store: &str) {
         }
     }
     // Another caller is served beside them, or told that the store is busy, and comes again.
-    let (reader, socket) = (Actor { account: "NODE", scope: Scope::Global, grants: &[] }, Address::Unix(path));
+    let (reader, socket) = (Actor { account: "NODE", scope: RecordScope::Global, grants: &[] }, Address::Unix(path));
     for (target, bytes) in [("/pols/ANA", 16 * BYTES), ("/people", 2 * BYTES), ("/people/P10", BYTES)] {
         let served = async {
             loop {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fedgate::accounts::{AccountChange, Accounts};
+use fedgate::accounts::{AccountChange, AccountStore};
 use fedgate_base::config::{PostgresConfig, StoreConfig, socket_directory};
 use fedgate_base::db::{Database, DbError, schema};
 use rcgen::{BasicConstraints, CertificateParams, IsCa};
@@ -113,7 +113,7 @@ async fn what_a_role_has_as_its_isolation_harms_no_writer() {
         let of_role = format!("ALTER ROLE postgres IN DATABASE {name} SET default_transaction_isolation = '{level}'");
         postgres_text(&config, &of_role).await;
         assert_eq!(postgres_text(&config, "SHOW default_transaction_isolation").await, level);
-        let accounts = Arc::new(Accounts::open(&StoreConfig::Postgres(config.clone())).await.unwrap());
+        let accounts = Arc::new(AccountStore::open(&StoreConfig::Postgres(config.clone())).await.unwrap());
         let his = Arc::new(His::on(config).await);
         let writers = (0..8).map(|number| {
             let (accounts, his) = (Arc::clone(&accounts), Arc::clone(&his));

@@ -1,6 +1,6 @@
 //! An account is who its row says, byte for byte, whatever the column takes it for.
 
-use fedgate::accounts::{AccountChange, Accounts, Changed};
+use fedgate::accounts::{AccountChange, AccountStore, ChangedAccounts};
 use fedgate_base::config::{SqliteConfig, StoreConfig};
 use fedgate_base::db::schema;
 
@@ -11,14 +11,17 @@ use crate::support::{His, Scratch, own, root};
 /// The law, for a store whose column takes `other` for `ANA`, which is stored.
 async fn nobody_is_taken_for_another(his: &His, other: &str) {
     his.sql("UPDATE people SET data = '{\"password\": \"old\", \"roles\": [\"root\"], \"name\": \"x\"}'").await;
-    let accounts = Accounts::open(&his.config).await.unwrap();
+    let accounts = AccountStore::open(&his.config).await.unwrap();
     let ana = accounts.read("ANA").await.unwrap().expect("who is spelled as the row is");
     assert_eq!((ana.id.as_str(), ana.roles.as_slice()), ("ANA", &["root".to_owned()][..]));
     assert_eq!(accounts.read(other).await.unwrap(), None, "`{other}`");
     assert!(!accounts.change(other, &AccountChange::Active(false)).await.unwrap());
     assert!(!accounts.replace_hash(other, "old", "new").await.unwrap());
     assert!(accounts.replace_hash("ANA", "old", "new").await.unwrap());
-    assert_eq!(accounts.changes_since(Some(ana.epoch)).await.unwrap().accounts, Changed::These(vec!["ANA".into()]));
+    assert_eq!(
+        accounts.changes_since(Some(ana.epoch)).await.unwrap().accounts,
+        ChangedAccounts::These(vec!["ANA".into()])
+    );
 
     his.page("ANA", "p1", r#"{"id":"p1"}"#).await;
     let path = other.replace(' ', "%20");
@@ -66,7 +69,7 @@ async fn postgres_whose_ids_are_padded_takes_nobody_for_another() {
     assert_eq!(schema::loose_columns(&his.database).await.unwrap(), []);
     schema::migrate(&his.database).await.unwrap();
     assert_eq!(differences(&his).await, "");
-    let accounts = Accounts::open(&his.config).await.unwrap();
+    let accounts = AccountStore::open(&his.config).await.unwrap();
     assert_eq!(accounts.read("ANA").await.unwrap().unwrap().roles, ["root"]);
 }
 
@@ -80,7 +83,7 @@ async fn postgres_whose_ids_have_no_case_takes_nobody_for_another() {
     ] {
         let his = postgres(prepare, kind).await;
         nobody_is_taken_for_another(&his, "ana").await;
-        let accounts = Accounts::open(&his.config).await.unwrap();
+        let accounts = AccountStore::open(&his.config).await.unwrap();
         for role in ["origin", "replica"] {
             let before = accounts.changes_since(None).await.unwrap().epoch;
             his.sql("DELETE FROM pols").await;
@@ -89,7 +92,7 @@ async fn postgres_whose_ids_have_no_case_takes_nobody_for_another() {
                 "BEGIN; SET LOCAL session_replication_role = {role}; UPDATE people SET id = '{to}'; COMMIT"
             ))
             .await;
-            let Changed::These(mut told) = accounts.changes_since(Some(before)).await.unwrap().accounts else {
+            let ChangedAccounts::These(mut told) = accounts.changes_since(Some(before)).await.unwrap().accounts else {
                 panic!()
             };
             told.sort_unstable();
@@ -123,11 +126,11 @@ async fn sqlite_whose_ids_have_no_case_takes_nobody_for_another() {
     )
     .await;
     nobody_is_taken_for_another(&his, "ana").await;
-    let accounts = Accounts::open(&his.config).await.unwrap();
+    let accounts = AccountStore::open(&his.config).await.unwrap();
     let before = accounts.changes_since(None).await.unwrap().epoch;
     his.sql("DELETE FROM pols; REPLACE INTO people VALUES ('ana', '{}')").await;
     let changes = accounts.changes_since(Some(before)).await.unwrap().accounts;
-    assert_eq!(changes, Changed::These(vec!["ANA".into()]), "by the name it was cached under");
+    assert_eq!(changes, ChangedAccounts::These(vec!["ANA".into()]), "by the name it was cached under");
     assert_eq!(accounts.read("ANA").await.unwrap(), None);
     his.sql("UPDATE people SET id = 'ANA'").await;
     assert_eq!(accounts.read("ana").await.unwrap(), None);

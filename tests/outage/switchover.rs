@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fedgate::accounts::{Accounts, AccountsError};
+use fedgate::accounts::{AccountStore, AccountsError};
 use fedgate_base::config::{PostgresConfig, StoreConfig};
 use tokio::runtime::Runtime;
 
@@ -221,7 +221,7 @@ fn who_asks_several_things_is_answered_by_one_server_or_told_so() {
     let uri = switchover.proxy.uri(&switchover.old_database);
     let config = StoreConfig::Postgres(PostgresConfig { uri, ..switchover.old_database.clone() });
     let accounts = switchover.runtime.block_on(async {
-        let accounts = Accounts::open(&config).await.unwrap();
+        let accounts = AccountStore::open(&config).await.unwrap();
         accounts.keep_to_one_server().await.unwrap();
         accounts.changes_since(None).await.unwrap();
         accounts

@@ -1,6 +1,6 @@
 //! Everything that can be asked about small files.
 
-use fedgate_core::policy::{EndpointTable, Method, Reach, Rights};
+use fedgate_core::policy::{EndpointTable, Method, PolicyReach, RoleRights};
 
 use super::oracle::{Answer, Ask};
 use super::pair::Pair;
@@ -53,7 +53,7 @@ fn ask_everything(file: &str, counts: &mut [u64; 6]) {
     let numbers = ENDPOINTS.map(|name| table.intern(name).unwrap());
     let pair = Pair::read(file.as_bytes(), &"exhaustive").unwrap_or_else(|| panic!("refused: {file}"));
     for roles in role_lists() {
-        let rights = Rights::compile(&pair.engine, &roles, &table);
+        let rights = RoleRights::compile(&pair.engine, &roles, &table);
         for method in ["GET", "HEAD", "POST"] {
             for (endpoint, number) in ENDPOINTS.into_iter().zip(numbers) {
                 for principal in ["ANA", "BOB"] {
@@ -73,10 +73,10 @@ fn ask_everything(file: &str, counts: &mut [u64; 6]) {
 }
 
 /// What rights reach, if they answer a question without a subject so.
-fn reach_of(answer: Answer) -> Option<Reach> {
+fn reach_of(answer: Answer) -> Option<PolicyReach> {
     match answer {
-        Answer::Global => Some(Reach::Global),
-        Answer::Own => Some(Reach::Own),
+        Answer::Global => Some(PolicyReach::Global),
+        Answer::Own => Some(PolicyReach::Own),
         Answer::NoMethod | Answer::NoRole | Answer::NotGranted | Answer::NotOwn => None,
     }
 }

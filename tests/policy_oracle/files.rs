@@ -1,6 +1,6 @@
 //! Which bytes are a policy: hand-written files with the answer beside them, and random damage to valid ones.
 
-use fedgate_core::policy::{EndpointTable, Rights};
+use fedgate_core::policy::{EndpointTable, RoleRights};
 
 use super::dice::Dice;
 use super::drafts;
@@ -234,7 +234,7 @@ fn a_damaged_file_is_refused_or_means_what_it_says() {
         accepted += 1;
         for role in pair.oracle.role_names() {
             let roles = [role];
-            let rights = Rights::compile(&pair.engine, &roles, &table);
+            let rights = RoleRights::compile(&pair.engine, &roles, &table);
             for endpoint in pair.oracle.endpoint_names() {
                 let ask = Ask {
                     principal: "A",

@@ -3,7 +3,9 @@
 use std::fmt::Display;
 use std::panic::catch_unwind;
 
-use fedgate_core::policy::{Decision, DenyReason, EndpointTable, Method, PolicySet, Question, Reach, Rights};
+use fedgate_core::policy::{
+    DenyReason, EndpointTable, Method, PolicyDecision, PolicyQuestion, PolicyReach, PolicySet, RoleRights,
+};
 
 use super::oracle::{Answer, Ask, Policy};
 
@@ -44,7 +46,13 @@ impl<'a> Pair<'a> {
     ///
     /// # Panics
     /// When one of the three answers otherwise.
-    pub(crate) fn ask(&self, rights: &Rights, table: &EndpointTable, ask: &Ask<'_>, origin: &dyn Display) -> Answer {
+    pub(crate) fn ask(
+        &self,
+        rights: &RoleRights,
+        table: &EndpointTable,
+        ask: &Ask<'_>,
+        origin: &dyn Display,
+    ) -> Answer {
         let expected = self.oracle.answer(ask);
         let (straight, compiled) = engine_answers(&self.engine, rights, table, ask);
         if straight != expected || compiled.is_some_and(|compiled| compiled != expected) {
@@ -70,31 +78,31 @@ fn engine_reads(bytes: &[u8]) -> Result<PolicySet, String> {
 
 fn engine_answers(
     policy: &PolicySet,
-    rights: &Rights,
+    rights: &RoleRights,
     table: &EndpointTable,
     ask: &Ask<'_>,
 ) -> (Answer, Option<Answer>) {
     let Ask { principal, roles, endpoint, subject, .. } = *ask;
     let Some(method) = Method::parse(ask.method) else { return (Answer::NoMethod, None) };
-    let straight = answer(policy.decide(Question { principal, roles, method, endpoint, subject }));
+    let straight = answer(policy.decide(PolicyQuestion { principal, roles, method, endpoint, subject }));
     let compiled = table.find(endpoint).map(|endpoint| answer(rights.decide(principal, method, endpoint, subject)));
     (straight, compiled)
 }
 
-fn answer(decision: Decision) -> Answer {
+fn answer(decision: PolicyDecision) -> Answer {
     match decision {
-        Decision::Allow(Reach::Global) => Answer::Global,
-        Decision::Allow(Reach::Own) => Answer::Own,
-        Decision::Deny(DenyReason::NotOwn) => Answer::NotOwn,
-        Decision::Deny(DenyReason::NotGranted) => Answer::NotGranted,
-        Decision::Deny(DenyReason::NoRole) => Answer::NoRole,
+        PolicyDecision::Allow(PolicyReach::Global) => Answer::Global,
+        PolicyDecision::Allow(PolicyReach::Own) => Answer::Own,
+        PolicyDecision::Deny(DenyReason::NotOwn) => Answer::NotOwn,
+        PolicyDecision::Deny(DenyReason::NotGranted) => Answer::NotGranted,
+        PolicyDecision::Deny(DenyReason::NoRole) => Answer::NoRole,
     }
 }
 
 /// Whether the two answer differently under a file that both accept.
 fn differ(bytes: &[u8], table: &EndpointTable, ask: &Ask<'_>) -> bool {
     let (Ok(oracle), Ok(engine)) = (Policy::read(bytes), engine_reads(bytes)) else { return false };
-    let rights = Rights::compile(&engine, ask.roles, table);
+    let rights = RoleRights::compile(&engine, ask.roles, table);
     let expected = oracle.answer(ask);
     let (straight, compiled) = engine_answers(&engine, &rights, table, ask);
     straight != expected || compiled.is_some_and(|compiled| compiled != expected)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use fedgate_core::policy::{EndpointTable, Rights};
+use fedgate_core::policy::{EndpointTable, RoleRights};
 
 use super::dice::Dice;
 use super::drafts;
@@ -135,7 +135,7 @@ fn ask(pair: &Pair<'_>, table: &EndpointTable, dice: &mut Dice, tally: &mut Tall
     listed.push("person".to_owned());
     for _ in 0..ROLE_LISTS {
         let roles = drafts::roles(&defined, dice);
-        let rights = Rights::compile(&pair.engine, &roles, table);
+        let rights = RoleRights::compile(&pair.engine, &roles, table);
         let (principal, subjects) = drafts::principal(dice);
         for _ in 0..QUESTIONS {
             let endpoint =

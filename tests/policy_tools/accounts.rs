@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use fedgate::accounts::{AccountChange, Accounts, NewAccount};
+use fedgate::accounts::{AccountChange, AccountStore, NewAccount};
 use fedgate_base::config::Config;
 use fedgate_base::db::schema;
 use fedgate_core::password;
@@ -28,10 +28,10 @@ fn configuration(files: &Files, store: &str, more: &str) -> String {
 }
 
 /// Works on the accounts of a configuration, whose schema is there.
-fn with_accounts(config: &str, work: impl AsyncFnOnce(Accounts)) {
+fn with_accounts(config: &str, work: impl AsyncFnOnce(AccountStore)) {
     let config = Config::load(config.as_ref()).unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let accounts = Accounts::open(&config.store).await.unwrap();
+        let accounts = AccountStore::open(&config.store).await.unwrap();
         schema::migrate(accounts.database()).await.unwrap();
         work(accounts).await;
     });

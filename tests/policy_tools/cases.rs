@@ -1,7 +1,7 @@
 //! Cases: what they may ask, and that those which are shipped hold each cell of the policy that is shipped.
 
-use fedgate::routes::Routes;
-use fedgate_core::policy::{Asks, Method, parse_cases};
+use fedgate::routes::RouteTable;
+use fedgate_core::policy::{CaseQuestion, Method, parse_cases};
 use serde_json::{Value, json};
 
 use crate::{Files, STOCK, policy};
@@ -43,8 +43,12 @@ fn the_help_shows_each_form_of_a_case() {
     let (_, help, _) = policy(&["test", "--help"]);
     let (_, examples) = help.split_once("one of these:").unwrap();
     let examples: Vec<&str> = examples.lines().filter(|line| line.starts_with("  ")).collect();
-    let asks: Vec<Asks> = parse_cases(&examples.join("\n")).unwrap().into_iter().map(|case| case.asks).collect();
-    assert!(matches!(asks[..], [Asks::Request(_), Asks::Cell { .. }, Asks::Only(_)]), "{asks:?}");
+    let asks: Vec<CaseQuestion> =
+        parse_cases(&examples.join("\n")).unwrap().into_iter().map(|case| case.asks).collect();
+    assert!(
+        matches!(asks[..], [CaseQuestion::Request(_), CaseQuestion::Cell { .. }, CaseQuestion::Only(_)]),
+        "{asks:?}"
+    );
 }
 
 #[test]
@@ -87,7 +91,7 @@ fn only_holds_what_is_listed_and_denies_whatever_else_a_policy_grants() {
 /// The stock policy with a cell more or less, or another reach; and a cell that is judged otherwise then.
 fn mutants() -> Vec<(String, Value)> {
     let stock: Value = serde_json::from_slice(&std::fs::read(STOCK).unwrap()).unwrap();
-    let routes = Routes::built_in().unwrap();
+    let routes = RouteTable::built_in().unwrap();
     let mut mutants = Vec::new();
     for at in 0..stock.as_array().unwrap().len() {
         for (endpoint, method) in

@@ -10,13 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use fedgate::accounts::{Accounts, AccountsError, Changed, Changes, Watch, watch};
+use fedgate::accounts::{AccountChanges, AccountStore, AccountsError, ChangedAccounts, EpochWatch, watch};
 use fedgate::authn::{Authenticator, ClientAddress};
-use fedgate::pipeline::{Authorization, Pipeline, RequestHead};
+use fedgate::pipeline::{AuthorizationHeaders, Pipeline, RequestHead};
 use fedgate::reload::read_policy;
-use fedgate::routes::Routes;
+use fedgate::routes::RouteTable;
 use fedgate_base::config::Config;
-use fedgate_base::moment::Moment;
+use fedgate_base::moment::BootMoment;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::runtime::Runtime;
@@ -70,7 +70,7 @@ fn run(mutant: Mutant) -> Findings {
                 let mut random = StdRng::seed_from_u64(instance as u64);
                 let pick = || random.random_range(0..ACCOUNTS);
                 ask_until(stop, instance, Duration::from_micros(500), pick, |account| {
-                    let authorization = Authorization::One(headers[account].as_bytes());
+                    let authorization = AuthorizationHeaders::One(headers[account].as_bytes());
                     let head = RequestHead {
                         method: "GET",
                         target: TARGET.as_bytes(),
@@ -111,12 +111,12 @@ fn start(runtime: &Runtime, federation: &Federation, proxy: &Proxy, mutant: Muta
         config.authentication.serve_cached_for = Duration::from_secs(600);
     }
     let policy = Arc::new(ArcSwap::from_pointee(read_policy(&config.policy.roles).unwrap()));
-    let routes = Arc::new(Routes::from_config(&config).unwrap());
+    let routes = Arc::new(RouteTable::from_config(&config).unwrap());
     let _entered = runtime.enter();
-    let accounts = runtime.block_on(Accounts::open(&config.store)).unwrap();
+    let accounts = runtime.block_on(AccountStore::open(&config.store)).unwrap();
     let authenticator =
         Arc::new(Authenticator::new(accounts.clone(), Arc::clone(&routes), config.authentication).unwrap());
-    authenticator.reported(Moment::now() + Duration::from_secs(24 * 60 * 60), Ok(()));
+    authenticator.reported(BootMoment::now() + Duration::from_secs(24 * 60 * 60), Ok(()));
     let told = Arc::clone(&authenticator);
     match mutant {
         Mutant::Flush => runtime.spawn(async move { watch(accounts, BOUND, &Keeping(told)).await }),
@@ -129,13 +129,13 @@ fn start(runtime: &Runtime, federation: &Federation, proxy: &Proxy, mutant: Muta
 /// Hears "anything may have changed" as "nothing has".
 struct Keeping(Arc<Authenticator>);
 
-impl Watch for Keeping {
-    fn confirmed(&self, asked: Moment, changes: &Changes) {
+impl EpochWatch for Keeping {
+    fn confirmed(&self, asked: BootMoment, changes: &AccountChanges) {
         let accounts = match &changes.accounts {
-            Changed::Everything => Changed::These(vec![]),
-            these @ Changed::These(_) => these.clone(),
+            ChangedAccounts::Everything => ChangedAccounts::These(vec![]),
+            these @ ChangedAccounts::These(_) => these.clone(),
         };
-        self.0.confirmed(asked, &Changes { epoch: changes.epoch, accounts });
+        self.0.confirmed(asked, &AccountChanges { epoch: changes.epoch, accounts });
     }
 
     fn lost(&self, error: &AccountsError) {

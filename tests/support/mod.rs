@@ -21,11 +21,11 @@ use fedgate_base::config::{
     SharesConfig, SqliteConfig, StoreConfig,
 };
 use fedgate_base::db::{Database, schema};
-use fedgate_core::assertion::{Claims, Minter, Scope, Verifier};
-use fedgate_core::password::Cost;
+use fedgate_core::assertion::{AssertionClaims, AssertionMinter, AssertionVerifier, RecordScope};
+use fedgate_core::password::HashCost;
 use fedgate_core::secret::Secret;
-use fedgate_his::store::Store;
-use fedgate_his::{Listener, Service, router};
+use fedgate_his::store::RecordStore;
+use fedgate_his::{HisListener, HisService, router};
 
 pub use client::Reply;
 
@@ -99,14 +99,14 @@ pub async fn postgres_text(database: &PostgresConfig, statements: &str) -> Strin
 }
 
 /// New hashes as the store has them, argon2id at the usual cost.
-pub const HASHES: HashesConfig = HashesConfig { upgraded: None, cost: Cost::DEFAULT };
+pub const HASHES: HashesConfig = HashesConfig { upgraded: None, cost: HashCost::DEFAULT };
 
 /// A running service.
 pub struct His {
     pub address: Address,
     pub database: Database,
-    pub store: Store,
-    pub minter: Minter,
+    pub store: RecordStore,
+    pub minter: AssertionMinter,
     pub config: StoreConfig,
     pub scratch: Scratch,
     his: HisConfig,
@@ -173,19 +173,19 @@ impl His {
     async fn serve(config: StoreConfig, scratch: Scratch, his: HisConfig) -> Self {
         let database = Database::open(&config).await.unwrap();
         schema::migrate(&database).await.unwrap();
-        let store = Store::new(database.clone());
+        let store = RecordStore::new(database.clone());
         let assertion = assertion();
         let address = his.listen.clone();
-        let service = Service::new(&his, Verifier::from_config(&assertion).unwrap(), store.clone());
-        let listener = Listener::bind(&address).await.unwrap();
+        let service = HisService::new(&his, AssertionVerifier::from_config(&assertion).unwrap(), store.clone());
+        let listener = HisListener::bind(&address).await.unwrap();
         let address = match &listener {
-            Listener::Tcp(listener) => Address::Tcp(listener.local_addr().unwrap()),
-            Listener::Unix(_) => address,
+            HisListener::Tcp(listener) => Address::Tcp(listener.local_addr().unwrap()),
+            HisListener::Unix(_) => address,
         };
         let server = tokio::spawn(async move {
             listener.serve(router(service), &his.connections, std::future::pending()).await;
         });
-        let minter = Minter::from_config(&assertion).unwrap();
+        let minter = AssertionMinter::from_config(&assertion).unwrap();
         Self { address, database, store, minter, config, scratch, his, server }
     }
 
@@ -225,11 +225,11 @@ impl His {
     }
 
     /// The claims of the gateway for a request.
-    pub fn claims(&self, actor: &Actor, method: &str, path: &str) -> Claims<'static> {
+    pub fn claims(&self, actor: &Actor, method: &str, path: &str) -> AssertionClaims<'static> {
         let (endpoint, subject) = route(path);
         let (iat, exp) = self.minter.validity(SystemTime::now());
         let is_public = endpoint.is_empty();
-        Claims {
+        AssertionClaims {
             iss: self.minter.issuer().to_owned().into(),
             aud: self.minter.audience().to_owned().into(),
             sub: if is_public { "".into() } else { actor.account.to_owned().into() },
@@ -237,7 +237,7 @@ impl His {
             endpoint: endpoint.into(),
             method: method.to_owned().into(),
             path: path.to_owned().into(),
-            scope: if is_public { Scope::Public } else { actor.scope },
+            scope: if is_public { RecordScope::Public } else { actor.scope },
             subject: subject.map(Into::into),
             grants: actor.grants.iter().map(|grant| (*grant).to_owned()).collect::<Vec<_>>().into(),
             rid: "req-1".into(),
@@ -295,23 +295,23 @@ fn route(path: &str) -> (&'static str, Option<String>) {
 /// Who calls, as the gateway has decided.
 pub struct Actor {
     pub account: &'static str,
-    pub scope: Scope,
+    pub scope: RecordScope,
     pub grants: &'static [&'static str],
 }
 
 /// An administrator: any record, and the `account` permission.
 pub fn root() -> Actor {
-    Actor { account: "ARGBUE111FAV", scope: Scope::Global, grants: &["account"] }
+    Actor { account: "ARGBUE111FAV", scope: RecordScope::Global, grants: &["account"] }
 }
 
 /// A health professional: any record.
 pub fn professional() -> Actor {
-    Actor { account: "ITAPYT999HON", scope: Scope::Global, grants: &[] }
+    Actor { account: "ITAPYT999HON", scope: RecordScope::Global, grants: &[] }
 }
 
 /// A person with her own record.
 pub fn own(account: &'static str) -> Actor {
-    Actor { account, scope: Scope::Own, grants: &[] }
+    Actor { account, scope: RecordScope::Own, grants: &[] }
 }
 
 pub fn assertion() -> AssertionConfig {

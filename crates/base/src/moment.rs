@@ -10,9 +10,9 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds since the machine was started, time asleep included. Sums and differences saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(u64);
+pub struct BootMoment(u64);
 
-impl Moment {
+impl BootMoment {
     /// The present one.
     pub fn now() -> Self {
         let time = clock_gettime(ClockId::Boottime);
@@ -31,7 +31,7 @@ impl Moment {
     }
 }
 
-impl Add<Duration> for Moment {
+impl Add<Duration> for BootMoment {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
@@ -39,7 +39,7 @@ impl Add<Duration> for Moment {
     }
 }
 
-impl Sub<Duration> for Moment {
+impl Sub<Duration> for BootMoment {
     type Output = Self;
 
     fn sub(self, duration: Duration) -> Self {
@@ -66,7 +66,7 @@ mod tests {
         // proc_uptime(5) is this clock, in hundredths of a second.
         let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
         let uptime = Duration::from_secs_f64(uptime.split(' ').next().unwrap().parse().unwrap());
-        let moment = Duration::from_nanos(Moment::now().as_nanos());
+        let moment = Duration::from_nanos(BootMoment::now().as_nanos());
         assert!(moment.abs_diff(uptime) < Duration::from_secs(60), "{moment:?} at an uptime of {uptime:?}");
         if std::env::var_os(ASLEEP).is_some() {
             return;
@@ -85,9 +85,9 @@ mod tests {
 
     #[test]
     fn sums_and_differences_saturate() {
-        let (early, late) = (Moment(5), Moment(u64::MAX - 5));
-        assert_eq!((late + Duration::MAX, early - Duration::MAX), (Moment(u64::MAX), Moment(0)));
+        let (early, late) = (BootMoment(5), BootMoment(u64::MAX - 5));
+        assert_eq!((late + Duration::MAX, early - Duration::MAX), (BootMoment(u64::MAX), BootMoment(0)));
         assert_eq!((late.since(early), early.since(late)), (Duration::from_nanos(u64::MAX - 10), Duration::ZERO));
-        assert_eq!(early + Duration::from_nanos(2) - Duration::from_nanos(1), Moment(6));
+        assert_eq!(early + Duration::from_nanos(2) - Duration::from_nanos(1), BootMoment(6));
     }
 }

@@ -17,10 +17,10 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
-pub use dates::{HeldCertificate, Validity, date, shown};
+pub use dates::{CertificateValidity, HeldCertificate, date, shown};
 
 use crate::regular;
-use sections::{CERTIFICATE, ENCRYPTED_KEY, KEYS, LIST, Section, sections};
+use sections::{CERTIFICATE, ENCRYPTED_KEY, KEYS, LIST, PemSection, sections};
 
 /// How large a file may be; lists of revoked certificates are the largest.
 const MOST_BYTES: u64 = 64 << 20;
@@ -75,7 +75,7 @@ pub fn revocation_lists_in(bytes: &[u8]) -> Result<Vec<CertificateRevocationList
 }
 
 /// What the sections of these labels hold.
-fn decoded<T: PemObject>(sections: &[Section<'_>], label: &str) -> Result<Vec<T>, String> {
+fn decoded<T: PemObject>(sections: &[PemSection<'_>], label: &str) -> Result<Vec<T>, String> {
     let wanted = sections.iter().filter(|section| section.label == label);
     wanted.map(|section| T::from_pem_slice(section.text).map_err(in_words)).collect()
 }

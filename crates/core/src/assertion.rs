@@ -74,7 +74,7 @@ pub enum AssertionKeys {
 /// Whose records the decision reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Scope {
+pub enum RecordScope {
     /// Nobody's: a public page, no principal.
     Public,
     /// The principal's own record.
@@ -86,7 +86,7 @@ pub enum Scope {
 /// What the gateway asserts about one request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Claims<'a> {
+pub struct AssertionClaims<'a> {
     /// Who minted it.
     pub iss: Cow<'a, str>,
     /// Who it is meant for.
@@ -102,7 +102,7 @@ pub struct Claims<'a> {
     /// The canonical request path, as forwarded, without query.
     pub path: Cow<'a, str>,
     /// Whose records the decision reaches.
-    pub scope: Scope,
+    pub scope: RecordScope,
     /// The person whose record the request touches, where the route has one.
     pub subject: Option<Cow<'a, str>>,
     /// Further permissions of the principal on this request (`account`).
@@ -154,7 +154,7 @@ pub enum AssertionError {
 }
 
 /// Mints assertions; one per gateway.
-pub struct Minter {
+pub struct AssertionMinter {
     key: MintKey,
     issuer: String,
     audience: String,
@@ -166,7 +166,7 @@ enum MintKey {
     Ed25519(Box<Ed25519KeyPair>),
 }
 
-impl Minter {
+impl AssertionMinter {
     /// Takes issuer, audience, lifetime and key from the configuration.
     ///
     /// # Errors
@@ -207,7 +207,7 @@ impl Minter {
     }
 
     /// Signs the claims; the token is the value of the [`HEADER`].
-    pub fn mint(&self, claims: &Claims<'_>) -> String {
+    pub fn mint(&self, claims: &AssertionClaims<'_>) -> String {
         let header = match self.key {
             MintKey::Hs256(_) => HS256_HEADER,
             MintKey::Ed25519(_) => EDDSA_HEADER,
@@ -234,7 +234,7 @@ impl Minter {
 }
 
 /// Verifies assertions; one per HIS.
-pub struct Verifier {
+pub struct AssertionVerifier {
     key: VerifyKey,
     issuer: String,
     audience: String,
@@ -245,7 +245,7 @@ enum VerifyKey {
     Ed25519(UnparsedPublicKey<[u8; 32]>),
 }
 
-impl Verifier {
+impl AssertionVerifier {
     /// Takes issuer, audience and key from the configuration.
     ///
     /// # Errors
@@ -268,7 +268,7 @@ impl Verifier {
     ///
     /// # Errors
     /// See [`AssertionError`]; the signature is checked (in constant time) before anything inside is read.
-    pub fn verify(&self, token: &[u8], now: SystemTime) -> Result<Claims<'static>, AssertionError> {
+    pub fn verify(&self, token: &[u8], now: SystemTime) -> Result<AssertionClaims<'static>, AssertionError> {
         let token = std::str::from_utf8(token).map_err(|_| AssertionError::Malformed)?;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(AssertionError::Malformed);
@@ -287,7 +287,8 @@ impl Verifier {
             return Err(AssertionError::Signature);
         }
         let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| AssertionError::Malformed)?;
-        let claims: Claims<'static> = serde_json::from_slice(&payload).map_err(|_| AssertionError::Malformed)?;
+        let claims: AssertionClaims<'static> =
+            serde_json::from_slice(&payload).map_err(|_| AssertionError::Malformed)?;
         if claims.iss != self.issuer || claims.aud != self.audience {
             return Err(AssertionError::Audience);
         }
@@ -341,9 +342,9 @@ mod tests {
         AssertionConfig { keys, ..hs256(b"") }
     }
 
-    fn claims(minter: &Minter, now: SystemTime) -> Claims<'static> {
+    fn claims(minter: &AssertionMinter, now: SystemTime) -> AssertionClaims<'static> {
         let (iat, exp) = minter.validity(now);
-        Claims {
+        AssertionClaims {
             iss: "fedgate".into(),
             aud: "fedhis".into(),
             sub: "ESPGNU777ORG".into(),
@@ -351,7 +352,7 @@ mod tests {
             endpoint: "page".into(),
             method: "GET".into(),
             path: "/pols/ESPGNU777ORG/1".into(),
-            scope: Scope::Own,
+            scope: RecordScope::Own,
             subject: Some("ESPGNU777ORG".into()),
             grants: vec![].into(),
             rid: "r1".into(),
@@ -364,7 +365,8 @@ mod tests {
     #[test]
     fn what_was_minted_is_believed_until_it_expires() {
         for config in [hs256(b"a secret of thirty-two bytes ...."), ed25519()] {
-            let (minter, verifier) = (Minter::from_config(&config).unwrap(), Verifier::from_config(&config).unwrap());
+            let (minter, verifier) =
+                (AssertionMinter::from_config(&config).unwrap(), AssertionVerifier::from_config(&config).unwrap());
             let now = SystemTime::now();
             let claims = claims(&minter, now);
             let token = minter.mint(&claims);
@@ -379,7 +381,8 @@ mod tests {
     #[test]
     fn a_change_of_any_byte_is_seen() {
         let config = hs256(b"a secret of thirty-two bytes ....");
-        let (minter, verifier) = (Minter::from_config(&config).unwrap(), Verifier::from_config(&config).unwrap());
+        let (minter, verifier) =
+            (AssertionMinter::from_config(&config).unwrap(), AssertionVerifier::from_config(&config).unwrap());
         let now = SystemTime::now();
         let token = minter.mint(&claims(&minter, now)).into_bytes();
         for at in 0..token.len() {
@@ -395,19 +398,20 @@ mod tests {
     #[test]
     fn another_key_algorithm_audience_or_issuer_is_not_believed() {
         let config = hs256(b"a secret of thirty-two bytes ....");
-        let minter = Minter::from_config(&config).unwrap();
+        let minter = AssertionMinter::from_config(&config).unwrap();
         let now = SystemTime::now();
         let token = minter.mint(&claims(&minter, now));
-        let other = Verifier::from_config(&hs256(b"another secret of 32 bytes ......")).unwrap();
+        let other = AssertionVerifier::from_config(&hs256(b"another secret of 32 bytes ......")).unwrap();
         assert_eq!(other.verify(token.as_bytes(), now), Err(AssertionError::Signature));
-        let asymmetric = Verifier::from_config(&ed25519()).unwrap();
+        let asymmetric = AssertionVerifier::from_config(&ed25519()).unwrap();
         assert_eq!(asymmetric.verify(token.as_bytes(), now), Err(AssertionError::Malformed));
-        let elsewhere = Verifier::from_config(&AssertionConfig { audience: "x".into(), ..config.clone() }).unwrap();
+        let elsewhere =
+            AssertionVerifier::from_config(&AssertionConfig { audience: "x".into(), ..config.clone() }).unwrap();
         assert_eq!(elsewhere.verify(token.as_bytes(), now), Err(AssertionError::Audience));
         let (_, payload) = token.split_once('.').unwrap();
         let (payload, _) = payload.split_once('.').unwrap();
         let unsigned = format!("{}.{payload}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#));
-        let verifier = Verifier::from_config(&config).unwrap();
+        let verifier = AssertionVerifier::from_config(&config).unwrap();
         assert_eq!(verifier.verify(unsigned.as_bytes(), now), Err(AssertionError::Malformed));
     }
 
@@ -415,7 +419,13 @@ mod tests {
     fn each_side_says_which_key_it_lacks() {
         let keys = AssertionKeys::Ed25519 { private_key: None, public_key: Some(b"no pem".to_vec()) };
         let config = AssertionConfig { keys, ..hs256(b"") };
-        assert!(matches!(Minter::from_config(&config), Err(AssertionKeyError::Missing("private_key_file", _))));
-        assert!(matches!(Verifier::from_config(&config), Err(AssertionKeyError::Malformed("public_key_file", _))));
+        assert!(matches!(
+            AssertionMinter::from_config(&config),
+            Err(AssertionKeyError::Missing("private_key_file", _))
+        ));
+        assert!(matches!(
+            AssertionVerifier::from_config(&config),
+            Err(AssertionKeyError::Malformed("public_key_file", _))
+        ));
     }
 }

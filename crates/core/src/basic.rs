@@ -19,7 +19,7 @@ const MAX_DECODED_BYTES: usize = MAX_ID_BYTES + 1 + MAX_PASSWORD_BYTES;
 const MAX_ENCODED_BYTES: usize = MAX_DECODED_BYTES.div_ceil(3) * 4;
 
 /// What a client presents: an account id and a password.
-pub struct Credential<'a> {
+pub struct BasicCredential<'a> {
     /// 1 to 256 bytes, no control characters.
     pub account: Cow<'a, str>,
     /// 1 to 1024 bytes, UTF-8.
@@ -47,7 +47,7 @@ pub enum CredentialError {
 ///
 /// # Errors
 /// See [`CredentialError`].
-pub fn with_credential<T>(header: &[u8], use_it: impl FnOnce(&Credential<'_>) -> T) -> Result<T, CredentialError> {
+pub fn with_credential<T>(header: &[u8], use_it: impl FnOnce(&BasicCredential<'_>) -> T) -> Result<T, CredentialError> {
     let encoded = match header.split_at_checked(6) {
         Some((scheme, encoded)) if scheme.eq_ignore_ascii_case(b"Basic ") => encoded,
         _ => return Err(CredentialError::Scheme),
@@ -73,13 +73,16 @@ pub fn with_credential<T>(header: &[u8], use_it: impl FnOnce(&Credential<'_>) ->
 }
 
 /// Splits at the first colon; passwords may have more of them.
-fn split(decoded: &[u8]) -> Result<Credential<'_>, CredentialError> {
+fn split(decoded: &[u8]) -> Result<BasicCredential<'_>, CredentialError> {
     let colon = decoded.iter().position(|byte| *byte == b':').ok_or(CredentialError::NoColon)?;
     let (account, password) = (decoded.get(..colon).unwrap_or_default(), decoded.get(colon + 1..).unwrap_or_default());
     let credential = match (std::str::from_utf8(account), std::str::from_utf8(password)) {
-        (Ok(account), Ok(_)) => Credential { account: Cow::Borrowed(account), password: Cow::Borrowed(password) },
+        (Ok(account), Ok(_)) => BasicCredential { account: Cow::Borrowed(account), password: Cow::Borrowed(password) },
         // Both as latin-1 when either is not UTF-8, as Flask-HTTPAuth does it.
-        _ => Credential { account: Cow::Owned(latin1(account)), password: Cow::Owned(latin1(password).into_bytes()) },
+        _ => BasicCredential {
+            account: Cow::Owned(latin1(account)),
+            password: Cow::Owned(latin1(password).into_bytes()),
+        },
     };
     let account_fits = (1..=MAX_ID_BYTES).contains(&credential.account.len());
     let password_fits = (1..=MAX_PASSWORD_BYTES).contains(&credential.password.len());
@@ -97,14 +100,14 @@ fn latin1(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
 }
 
-impl Credential<'_> {
+impl BasicCredential<'_> {
     /// A copy that outlives the buffer, for the slow path.
     pub fn to_owned(&self) -> OwnedCredential {
         OwnedCredential { account: self.account.clone().into_owned(), password: Zeroizing::new(self.password.to_vec()) }
     }
 }
 
-impl Drop for Credential<'_> {
+impl Drop for BasicCredential<'_> {
     fn drop(&mut self) {
         if let Cow::Owned(password) = &mut self.password {
             password.zeroize();
@@ -112,7 +115,7 @@ impl Drop for Credential<'_> {
     }
 }
 
-/// As [`Credential`], owning its bytes.
+/// As [`BasicCredential`], owning its bytes.
 pub struct OwnedCredential {
     /// The account id.
     pub account: String,

@@ -92,7 +92,7 @@ impl FramingError {
 
 /// How the body of a request is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Body {
+pub enum BodyFraming {
     /// There is none.
     None,
     /// So many bytes.
@@ -129,9 +129,9 @@ pub fn head_end(bytes: &[u8], most: usize) -> Result<Option<usize>, FramingError
 ///
 /// # Errors
 /// See [`FramingError`].
-pub fn check_head(head: &[u8]) -> Result<Body, FramingError> {
+pub fn check_head(head: &[u8]) -> Result<BodyFraming, FramingError> {
     let head = head.strip_suffix(b"\r\n\r\n").ok_or(FramingError::HeaderLine)?;
-    let mut lines = Lines(Some(head));
+    let mut lines = HeadLines(Some(head));
     let (method, http_1_1) = check_request_line(lines.next().ok_or(FramingError::RequestLine)??)?;
     let (mut count, mut hosts, mut length, mut chunked) = (0, 0, None, false);
     for line in lines {
@@ -162,20 +162,20 @@ pub fn check_head(head: &[u8]) -> Result<Body, FramingError> {
     }
     let body = match (length, chunked) {
         (Some(_), true) => return Err(FramingError::BodyLength),
-        (None | Some(0), false) => Body::None,
-        (Some(length), false) => Body::Length(length),
-        (None, true) => Body::Chunked,
+        (None | Some(0), false) => BodyFraming::None,
+        (Some(length), false) => BodyFraming::Length(length),
+        (None, true) => BodyFraming::Chunked,
     };
     match method {
-        b"GET" | b"HEAD" | b"DELETE" | b"OPTIONS" if body != Body::None => Err(FramingError::BodyNotExpected),
+        b"GET" | b"HEAD" | b"DELETE" | b"OPTIONS" if body != BodyFraming::None => Err(FramingError::BodyNotExpected),
         _ => Ok(body),
     }
 }
 
 /// The lines of a head, which CR LF ends and nothing else.
-struct Lines<'a>(Option<&'a [u8]>);
+struct HeadLines<'a>(Option<&'a [u8]>);
 
-impl<'a> Iterator for Lines<'a> {
+impl<'a> Iterator for HeadLines<'a> {
     type Item = Result<&'a [u8], FramingError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -278,10 +278,10 @@ fn is_token(byte: u8) -> bool {
 
 /// Follows the bytes of one body to its end.
 #[derive(Debug)]
-pub struct BodyReader(State);
+pub struct BodyReader(FramingState);
 
 #[derive(Debug)]
-enum State {
+enum FramingState {
     Done,
     Length(u64),
     /// The digits of a chunk size so far.
@@ -296,17 +296,17 @@ enum State {
 
 impl BodyReader {
     /// Begins a body.
-    pub fn new(body: Body) -> Self {
+    pub fn new(body: BodyFraming) -> Self {
         Self(match body {
-            Body::None => State::Done,
-            Body::Length(length) => State::Length(length),
-            Body::Chunked => State::Size(0, 0),
+            BodyFraming::None => FramingState::Done,
+            BodyFraming::Length(length) => FramingState::Length(length),
+            BodyFraming::Chunked => FramingState::Size(0, 0),
         })
     }
 
     /// Whether the body has ended.
     pub fn is_done(&self) -> bool {
-        matches!(self.0, State::Done)
+        matches!(self.0, FramingState::Done)
     }
 
     /// Follows more bytes; tells how many of them belong to the body.
@@ -318,13 +318,13 @@ impl BodyReader {
         while let Some(byte) = bytes.get(at).copied() {
             let left = bytes.len() - at;
             match &mut self.0 {
-                State::Done => break,
-                State::Length(rest) | State::Data(rest) if *rest > 0 => {
+                FramingState::Done => break,
+                FramingState::Length(rest) | FramingState::Data(rest) if *rest > 0 => {
                     let taken = usize::try_from(*rest).unwrap_or(usize::MAX).min(left);
                     *rest -= taken as u64;
                     at += taken;
-                    if let State::Length(0) = self.0 {
-                        self.0 = State::Done;
+                    if let FramingState::Length(0) = self.0 {
+                        self.0 = FramingState::Done;
                     }
                     continue;
                 }
@@ -336,29 +336,33 @@ impl BodyReader {
         Ok(at)
     }
 
-    fn step(&self, byte: u8) -> Result<State, FramingError> {
+    fn step(&self, byte: u8) -> Result<FramingState, FramingError> {
         Ok(match (&self.0, byte) {
-            (State::Size(size, digits), byte) if byte.is_ascii_hexdigit() => {
+            (FramingState::Size(size, digits), byte) if byte.is_ascii_hexdigit() => {
                 let digit = char::from(byte).to_digit(16).map(u64::from).ok_or(FramingError::Chunk)?;
                 // Fifteen digits are more than any body; a sixteenth could overflow somewhere.
                 if *digits >= MAX_CHUNK_DIGITS {
                     return Err(FramingError::Chunk);
                 }
-                State::Size(size << 4 | digit, digits + 1)
+                FramingState::Size(size << 4 | digit, digits + 1)
             }
-            (State::Size(size, 1..), b'\r') => State::SizeLf(*size),
-            (State::SizeLf(0), b'\n') => State::Trailer(0, 2),
-            (State::SizeLf(size), b'\n') => State::Data(*size),
-            (State::Data(0), b'\r') => State::DataLf,
-            (State::DataLf, b'\n') => State::Size(0, 0),
-            (State::Trailer(_, 3), b'\n') => State::Done,
-            (State::Trailer(count, _), _) if *count >= MAX_TRAILER_BYTES => return Err(FramingError::Chunk),
-            (State::Trailer(count, 2), b'\r') => State::Trailer(count + 1, 3),
-            (State::Trailer(count, 0), b'\r') => State::Trailer(count + 1, 1),
-            (State::Trailer(count, 1), b'\n') => State::Trailer(count + 1, 2),
+            (FramingState::Size(size, 1..), b'\r') => FramingState::SizeLf(*size),
+            (FramingState::SizeLf(0), b'\n') => FramingState::Trailer(0, 2),
+            (FramingState::SizeLf(size), b'\n') => FramingState::Data(*size),
+            (FramingState::Data(0), b'\r') => FramingState::DataLf,
+            (FramingState::DataLf, b'\n') => FramingState::Size(0, 0),
+            (FramingState::Trailer(_, 3), b'\n') => FramingState::Done,
+            (FramingState::Trailer(count, _), _) if *count >= MAX_TRAILER_BYTES => return Err(FramingError::Chunk),
+            (FramingState::Trailer(count, 2), b'\r') => FramingState::Trailer(count + 1, 3),
+            (FramingState::Trailer(count, 0), b'\r') => FramingState::Trailer(count + 1, 1),
+            (FramingState::Trailer(count, 1), b'\n') => FramingState::Trailer(count + 1, 2),
             // Trailers are let in, a line at a time, and go no further: the library drops them.
-            (State::Trailer(count, 2), byte) if byte.is_ascii_alphanumeric() => State::Trailer(count + 1, 0),
-            (State::Trailer(count, 0), byte) if byte >= 0x20 || byte == b'\t' => State::Trailer(count + 1, 0),
+            (FramingState::Trailer(count, 2), byte) if byte.is_ascii_alphanumeric() => {
+                FramingState::Trailer(count + 1, 0)
+            }
+            (FramingState::Trailer(count, 0), byte) if byte >= 0x20 || byte == b'\t' => {
+                FramingState::Trailer(count + 1, 0)
+            }
             _ => return Err(FramingError::Chunk),
         })
     }

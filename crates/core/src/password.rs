@@ -54,14 +54,14 @@ pub enum PasswordError {
 
 /// The cost of a new hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cost {
+pub struct HashCost {
     /// Memory in KiB.
     pub memory_kib: u32,
     /// Passes over that memory.
     pub passes: u32,
 }
 
-impl Cost {
+impl HashCost {
     /// The default: 46 MiB and two passes.
     pub const DEFAULT: Self = Self { memory_kib: 47_104, passes: 2 };
     /// The least an operator may configure (OWASP: 19 MiB, two passes).
@@ -81,7 +81,7 @@ impl Cost {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashKind {
     /// argon2id of this cost.
-    Argon2id(Cost),
+    Argon2id(HashCost),
     /// bcrypt as Thalamus makes it (`$2b$12$`), which it reads too.
     Bcrypt,
 }
@@ -128,9 +128,9 @@ impl HashWork {
 
 /// Memory for argon2, kept between hashes: taking 46 MiB anew each time costs as much as the hashing.
 #[derive(Default)]
-pub struct Arena(Vec<Block>);
+pub struct HashArena(Vec<Block>);
 
-impl Arena {
+impl HashArena {
     fn take(&mut self, blocks: usize) -> &mut [Block] {
         if self.0.len() < blocks {
             self.0.resize(blocks, Block::new());
@@ -151,7 +151,7 @@ pub fn can_sign_in(password: &[u8]) -> bool {
 /// As [`hash_with`]; or bcrypt would not read all of the password.
 pub fn make(password: &[u8], kind: HashKind) -> Result<String, PasswordError> {
     match kind {
-        HashKind::Argon2id(cost) => hash_with(password, cost, &mut Arena::default()),
+        HashKind::Argon2id(cost) => hash_with(password, cost, &mut HashArena::default()),
         HashKind::Bcrypt if password.len() > BCRYPT_MAX_BYTES => Err(PasswordError::TooLongForBcrypt),
         HashKind::Bcrypt => {
             let made = bcrypt::hash_with_salt(password, THALAMUS_BCRYPT_COST, random_salt()?);
@@ -171,7 +171,7 @@ fn random_salt() -> Result<[u8; SALT_BYTES], PasswordError> {
 ///
 /// # Errors
 /// The password is longer than [`MAX_PASSWORD_BYTES`], no salt could be drawn, or `cost` is outside what argon2 allows.
-pub fn hash_with(password: &[u8], cost: Cost, arena: &mut Arena) -> Result<String, PasswordError> {
+pub fn hash_with(password: &[u8], cost: HashCost, arena: &mut HashArena) -> Result<String, PasswordError> {
     if password.len() > MAX_PASSWORD_BYTES {
         return Err(PasswordError::TooLong);
     }
@@ -196,11 +196,11 @@ pub fn hash_with(password: &[u8], cost: Cost, arena: &mut Arena) -> Result<Strin
 ///
 /// A hash that is malformed, of another kind, or beyond the cost ceilings verifies nothing, at no cost.
 pub fn verify(stored: &str, password: &[u8]) -> bool {
-    verify_with(stored, password, &mut Arena::default())
+    verify_with(stored, password, &mut HashArena::default())
 }
 
 /// As [`verify`], with memory of `arena`.
-pub fn verify_with(stored: &str, password: &[u8], arena: &mut Arena) -> bool {
+pub fn verify_with(stored: &str, password: &[u8], arena: &mut HashArena) -> bool {
     match StoredHash::parse(stored) {
         Some(StoredHash::Bcrypt { .. }) => {
             // Thalamus cuts what it is given, and its library before it compares.
@@ -232,7 +232,7 @@ pub fn work(stored: &str) -> HashWork {
 /// which is configured.
 ///
 /// What costs more keeps hashers and memory busy for whoever has it stored.
-pub fn is_ordinary_hash(stored: &str, most: Cost) -> bool {
+pub fn is_ordinary_hash(stored: &str, most: HashCost) -> bool {
     match StoredHash::parse(stored) {
         Some(StoredHash::Bcrypt { cost }) => cost <= THALAMUS_BCRYPT_COST,
         Some(StoredHash::Argon2id(phc)) => {
@@ -247,7 +247,7 @@ pub fn is_ordinary_hash(stored: &str, most: Cost) -> bool {
 ///
 /// A bcrypt hash says nothing of what follows the 72nd byte, and argon2id counts it: made of a wrong end, the new hash would
 /// refuse the right password from then on. So a password that may have such an end leaves its hash as it is.
-pub fn needs_upgrade(stored: &str, password: &[u8], cost: Cost) -> bool {
+pub fn needs_upgrade(stored: &str, password: &[u8], cost: HashCost) -> bool {
     match StoredHash::parse(stored) {
         Some(StoredHash::Argon2id(phc)) => phc.params.m_cost() < cost.memory_kib || phc.params.t_cost() < cost.passes,
         Some(StoredHash::Bcrypt { .. }) => password.len() < BCRYPT_MAX_BYTES,
@@ -262,7 +262,7 @@ pub fn is_bcrypt(stored: &str) -> bool {
 
 enum StoredHash {
     Bcrypt { cost: u32 },
-    Argon2id(Phc),
+    Argon2id(PhcString),
 }
 
 impl StoredHash {
@@ -271,7 +271,7 @@ impl StoredHash {
             return None;
         }
         if let Some(rest) = stored.strip_prefix("$argon2id$") {
-            return Phc::parse(rest).map(Self::Argon2id);
+            return PhcString::parse(rest).map(Self::Argon2id);
         }
         // `$2b$12$` and 53 characters: 22 of salt, 31 of hash.
         let rest = ["$2a$", "$2b$", "$2y$"].iter().find_map(|prefix| stored.strip_prefix(prefix))?;
@@ -284,13 +284,13 @@ impl StoredHash {
 }
 
 /// The parts of an argon2id PHC string, checked against the ceilings.
-struct Phc {
+struct PhcString {
     params: Params,
     salt: Vec<u8>,
     output: Zeroizing<Vec<u8>>,
 }
 
-impl Phc {
+impl PhcString {
     fn parse(rest: &str) -> Option<Self> {
         let rest = rest.strip_prefix("v=19$")?;
         let mut parts = rest.split('$');
@@ -311,11 +311,11 @@ impl Phc {
         Some(Self { params, salt, output: Zeroizing::new(output) })
     }
 
-    fn cost(&self) -> Cost {
-        Cost { memory_kib: self.params.m_cost(), passes: self.params.t_cost() }
+    fn cost(&self) -> HashCost {
+        HashCost { memory_kib: self.params.m_cost(), passes: self.params.t_cost() }
     }
 
-    fn verify(self, password: &[u8], arena: &mut Arena) -> bool {
+    fn verify(self, password: &[u8], arena: &mut HashArena) -> bool {
         let mut computed = Zeroizing::new(vec![0u8; self.output.len()]);
         let blocks = arena.take(self.params.block_count());
         let done = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params)

@@ -5,11 +5,11 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, StatusCode};
 
-use super::budget::{self, Held};
-use super::error::{JSON, Problem};
+use super::budget::{self, HeldBytes};
+use super::error::{HisError, JSON};
 use super::guard::Caller;
-use super::store::{Key, RecordText};
-use super::{Service, etag};
+use super::store::{RecordKey, RecordText};
+use super::{HisService, etag};
 
 /// The answer to every write: `null`, as Thalamus has it.
 pub(super) fn null() -> Response {
@@ -26,13 +26,13 @@ pub(super) fn json(text: impl Into<Body>) -> Response {
 /// # Errors
 /// There is no room in time, or the store fails.
 pub(super) async fn record(
-    service: &Service,
+    service: &HisService,
     caller: &Caller,
-    key: &Key,
+    key: &RecordKey,
     headers: &HeaderMap,
-) -> Result<Option<Response>, Problem> {
+) -> Result<Option<Response>, HisError> {
     let store = caller.store(service);
-    let (mut most, mut held) = (budget::SMALL_BYTES, Held::nothing());
+    let (mut most, mut held) = (budget::SMALL_BYTES, HeldBytes::nothing());
     loop {
         match store.record(key, most, &caller.reach).await? {
             None => return Ok(None),
@@ -44,14 +44,14 @@ pub(super) async fn record(
             Some(RecordText::Exceeds(bytes)) => {
                 drop(held);
                 most = bytes;
-                held = service.budget.hold(&caller.account, most, budget::PATIENCE).await.ok_or(Problem::NoRoom)?;
+                held = service.budget.hold(&caller.account, most, budget::PATIENCE).await.ok_or(HisError::NoRoom)?;
             }
         }
     }
 }
 
 /// A document as it came from its row, or 304 when the client has it.
-fn document(headers: &HeaderMap, text: String, held: Held) -> Response {
+fn document(headers: &HeaderMap, text: String, held: HeldBytes) -> Response {
     let tag = etag::of(text.as_bytes());
     // Kept by the client alone, and asked about each time.
     let validators = [(ETAG, tag.clone()), (CACHE_CONTROL, "private, no-cache".to_owned())];

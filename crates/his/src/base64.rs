@@ -11,8 +11,8 @@ pub(super) struct NotBase64;
 
 /// A value under way: a string as it is written in JSON, or `null`.
 #[derive(Debug, Default)]
-pub(super) struct Decoder {
-    written: Written,
+pub(super) struct Base64Decoder {
+    written: DecodedBytes,
     /// Characters that make no whole group yet.
     group: Vec<u8>,
     is_padded: bool,
@@ -20,7 +20,7 @@ pub(super) struct Decoder {
 
 /// Where in the JSON value the next byte stands.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Written {
+enum DecodedBytes {
     #[default]
     Begin,
     Plain,
@@ -32,27 +32,27 @@ enum Written {
     Word,
 }
 
-impl Decoder {
+impl Base64Decoder {
     /// Takes the next bytes as they are written, and appends what they decode to.
     pub(super) fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), NotBase64> {
         for byte in bytes {
             self.written = match (self.written, byte) {
-                (Written::Begin, b'"') => Written::Plain,
+                (DecodedBytes::Begin, b'"') => DecodedBytes::Plain,
                 // The scanner has seen that it is a word, and only that one begins so.
-                (Written::Begin, b'n') | (Written::Word, _) => Written::Word,
-                (Written::Plain, b'"') => Written::End,
-                (Written::Plain, b'\\') => Written::Escape,
-                (Written::Plain, character) => self.character(*character)?,
-                (Written::Escape, b'/') => self.character(b'/')?,
-                (Written::Escape, b'u') => Written::Hex(0, 4),
-                (Written::Hex(code, left), digit) => {
+                (DecodedBytes::Begin, b'n') | (DecodedBytes::Word, _) => DecodedBytes::Word,
+                (DecodedBytes::Plain, b'"') => DecodedBytes::End,
+                (DecodedBytes::Plain, b'\\') => DecodedBytes::Escape,
+                (DecodedBytes::Plain, character) => self.character(*character)?,
+                (DecodedBytes::Escape, b'/') => self.character(b'/')?,
+                (DecodedBytes::Escape, b'u') => DecodedBytes::Hex(0, 4),
+                (DecodedBytes::Hex(code, left), digit) => {
                     let digit = char::from(*digit).to_digit(16).ok_or(NotBase64)?;
                     match (code << 4 | digit, left) {
                         (code, 1) => self.character(u8::try_from(code).map_err(|_| NotBase64)?)?,
-                        (code, left) => Written::Hex(code, left - 1),
+                        (code, left) => DecodedBytes::Hex(code, left - 1),
                     }
                 }
-                (Written::Begin | Written::Escape | Written::End, _) => return Err(NotBase64),
+                (DecodedBytes::Begin | DecodedBytes::Escape | DecodedBytes::End, _) => return Err(NotBase64),
             };
         }
         self.decode(out)
@@ -61,15 +61,19 @@ impl Decoder {
     /// Whether there is a value, and not `null`.
     pub(super) fn finish(&self) -> Result<bool, NotBase64> {
         match self.written {
-            Written::End if self.group.is_empty() => Ok(true),
-            Written::Word => Ok(false),
-            Written::Begin | Written::Plain | Written::Escape | Written::Hex(..) | Written::End => Err(NotBase64),
+            DecodedBytes::End if self.group.is_empty() => Ok(true),
+            DecodedBytes::Word => Ok(false),
+            DecodedBytes::Begin
+            | DecodedBytes::Plain
+            | DecodedBytes::Escape
+            | DecodedBytes::Hex(..)
+            | DecodedBytes::End => Err(NotBase64),
         }
     }
 
-    fn character(&mut self, character: u8) -> Result<Written, NotBase64> {
+    fn character(&mut self, character: u8) -> Result<DecodedBytes, NotBase64> {
         self.group.push(character);
-        Ok(Written::Plain)
+        Ok(DecodedBytes::Plain)
     }
 
     /// Decodes the whole groups that are there.
@@ -91,7 +95,7 @@ mod tests {
     use super::*;
 
     fn decode(written: &str, size: usize) -> Result<Option<Vec<u8>>, NotBase64> {
-        let (mut decoder, mut out) = (Decoder::default(), Vec::new());
+        let (mut decoder, mut out) = (Base64Decoder::default(), Vec::new());
         for part in written.as_bytes().chunks(size) {
             decoder.feed(part, &mut out)?;
         }

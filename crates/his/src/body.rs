@@ -13,34 +13,34 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
-use super::Service;
-use super::budget::{self, Held};
-use super::error::Problem;
+use super::HisService;
+use super::budget::{self, HeldBytes};
+use super::error::HisError;
 use super::guard::Caller;
-use super::incoming::{Incoming, announced};
-use fedgate_core::json::{self, Object, Value};
+use super::incoming::{IncomingBody, announced};
+use fedgate_core::json::{self, JsonObject, JsonValue};
 
 /// How many bytes a parsed object takes at most for each of its text.
 const BYTES_OF_A_TREE: usize = 16;
 
 /// A JSON object that came as a body, and the room that it takes.
-pub(super) struct Document(pub(super) Object, pub(super) [Held; 2]);
+pub(super) struct JsonBody(pub(super) JsonObject, pub(super) [HeldBytes; 2]);
 
-impl FromRequest<Arc<Service>> for Document {
-    type Rejection = Problem;
+impl FromRequest<Arc<HisService>> for JsonBody {
+    type Rejection = HisError;
 
-    async fn from_request(request: Request, service: &Arc<Service>) -> Result<Self, Problem> {
+    async fn from_request(request: Request, service: &Arc<HisService>) -> Result<Self, HisError> {
         let (parts, body) = request.into_parts();
-        let account = parts.extensions.get::<Caller>().ok_or(Problem::NoAssertion)?.account.as_str();
+        let account = parts.extensions.get::<Caller>().ok_or(HisError::NoAssertion)?.account.as_str();
         let limit = service.limits.max_body_bytes;
         let most = announced(&parts.headers).map_or(limit, |length| length.min(limit));
         let Some(held) = service.budget.hold(account, most, budget::PATIENCE).await else {
-            Incoming::new(&parts.headers, body, limit)?.forget().await;
-            return Err(Problem::NoRoom);
+            IncomingBody::new(&parts.headers, body, limit)?.forget().await;
+            return Err(HisError::NoRoom);
         };
         let bytes = read(&parts.headers, body, limit).await?;
         if media_type(&parts.headers).is_some_and(|kind| is_form(&kind)) {
-            return Err(Problem::UnsupportedMediaType);
+            return Err(HisError::UnsupportedMediaType);
         }
         let tree = hold_tree(service, account, bytes.len()).await?;
         object(&bytes, limit).map(|object| Self(object, [held, tree]))
@@ -52,8 +52,8 @@ impl FromRequest<Arc<Service>> for Document {
 ///
 /// # Errors
 /// There is none in time.
-pub(super) async fn hold_tree(service: &Service, account: &str, bytes: usize) -> Result<Held, Problem> {
-    service.trees.hold(account, bytes.saturating_mul(BYTES_OF_A_TREE), budget::PATIENCE).await.ok_or(Problem::NoRoom)
+pub(super) async fn hold_tree(service: &HisService, account: &str, bytes: usize) -> Result<HeldBytes, HisError> {
+    service.trees.hold(account, bytes.saturating_mul(BYTES_OF_A_TREE), budget::PATIENCE).await.ok_or(HisError::NoRoom)
 }
 
 /// Parses a JSON object that takes at most `limit` bytes, also with its numbers written out: what is acknowledged reads back
@@ -61,13 +61,14 @@ pub(super) async fn hold_tree(service: &Service, account: &str, bytes: usize) ->
 ///
 /// # Errors
 /// The bytes are no JSON, or no object, or grow too large.
-pub(super) fn object(bytes: &[u8], limit: usize) -> Result<Object, Problem> {
+pub(super) fn object(bytes: &[u8], limit: usize) -> Result<JsonObject, HisError> {
     match json::parse_counted(bytes)? {
-        (_, grown) if grown > 0 && bytes.len() + grown > limit => Err(Problem::TooLarge),
-        (Value::Object(object), _) => Ok(object),
-        (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_), _) => {
-            Err(Problem::NotAnObject)
-        }
+        (_, grown) if grown > 0 && bytes.len() + grown > limit => Err(HisError::TooLarge),
+        (JsonValue::Object(object), _) => Ok(object),
+        (
+            JsonValue::Null | JsonValue::Bool(_) | JsonValue::Number(_) | JsonValue::String(_) | JsonValue::Array(_),
+            _,
+        ) => Err(HisError::NotAnObject),
     }
 }
 
@@ -79,8 +80,8 @@ pub(super) fn object(bytes: &[u8], limit: usize) -> Result<Object, Problem> {
 ///
 /// # Errors
 /// The body is too long, encoded, or broken off.
-pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Problem> {
-    let mut incoming = Incoming::new(headers, body, limit)?;
+pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, HisError> {
+    let mut incoming = IncomingBody::new(headers, body, limit)?;
     let mut bytes = BytesMut::new();
     while let Some(chunk) = incoming.next().await? {
         if incoming.count > limit {
@@ -90,14 +91,14 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
         }
     }
     check_encoding(headers)?;
-    if incoming.count > limit { Err(Problem::TooLarge) } else { Ok(bytes.freeze()) }
+    if incoming.count > limit { Err(HisError::TooLarge) } else { Ok(bytes.freeze()) }
 }
 
 /// Refuses a body that is compressed.
-pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), HisError> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     match encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        true => Err(Problem::UnsupportedMediaType),
+        true => Err(HisError::UnsupportedMediaType),
         false => Ok(()),
     }
 }

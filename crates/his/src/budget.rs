@@ -70,7 +70,7 @@ impl AnswerStage {
 }
 
 /// The budget of this process.
-pub(super) struct Budget {
+pub(super) struct ByteBudget {
     /// None: without bound.
     total: Option<Arc<Semaphore>>,
     share: usize,
@@ -78,12 +78,12 @@ pub(super) struct Budget {
 }
 
 /// Room that is given back when this is dropped.
-pub(super) struct Held {
+pub(super) struct HeldBytes {
     /// Of the caller and of all; none without a bound, or for nothing.
     room: Option<[OwnedSemaphorePermit; 2]>,
 }
 
-impl Budget {
+impl ByteBudget {
     /// So many bytes in all; 0 for any number.
     pub(super) fn new(bytes: usize) -> Self {
         Self::in_parts(bytes, SHARE)
@@ -102,15 +102,21 @@ impl Budget {
 
     /// Waits for room; none if there is none in time. What is larger than a caller's share counts as all of it, so that it passes
     /// alone.
-    pub(super) async fn hold(&self, caller: &str, bytes: usize, patience: Duration) -> Option<Held> {
-        let mut held = Held::nothing();
+    pub(super) async fn hold(&self, caller: &str, bytes: usize, patience: Duration) -> Option<HeldBytes> {
+        let mut held = HeldBytes::nothing();
         self.top_up(caller, &mut held, bytes, patience).await?;
         Some(held)
     }
 
     /// Waits for as much room as makes `held` one of so many bytes, if it is less. Whoever holds some waits for more here, so
     /// this is for what is rarely needed: two that wait for each other wait in vain.
-    pub(super) async fn top_up(&self, caller: &str, held: &mut Held, bytes: usize, patience: Duration) -> Option<()> {
+    pub(super) async fn top_up(
+        &self,
+        caller: &str,
+        held: &mut HeldBytes,
+        bytes: usize,
+        patience: Duration,
+    ) -> Option<()> {
         let Some(total) = &self.total else { return Some(()) };
         let wanted = bytes.div_ceil(UNIT).clamp(1, self.share).saturating_sub(held.units());
         if wanted == 0 {
@@ -137,7 +143,7 @@ impl Budget {
     }
 }
 
-impl Held {
+impl HeldBytes {
     /// No room, for what is small.
     pub(super) fn nothing() -> Self {
         Self { room: None }
@@ -167,16 +173,16 @@ impl Held {
 
     /// The bytes, which give their room back when the last reference to them is gone: when they were sent.
     pub(super) fn around(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
-        struct Paid<T> {
+        struct PaidBytes<T> {
             bytes: T,
-            _held: Held,
+            _held: HeldBytes,
         }
-        impl<T: AsRef<[u8]>> AsRef<[u8]> for Paid<T> {
+        impl<T: AsRef<[u8]>> AsRef<[u8]> for PaidBytes<T> {
             fn as_ref(&self) -> &[u8] {
                 self.bytes.as_ref()
             }
         }
-        Bytes::from_owner(Paid { bytes, _held: self })
+        Bytes::from_owner(PaidBytes { bytes, _held: self })
     }
 }
 
@@ -187,7 +193,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_caller_holds_its_share_and_leaves_the_rest_to_others() {
-        let budget = Budget::new(64 * UNIT);
+        let budget = ByteBudget::new(64 * UNIT);
         let mut held = vec![];
         for _ in 0..4 {
             held.push(budget.hold("ANA", 4 * UNIT, PATIENCE).await.unwrap().around(vec![0_u8; 9]));
@@ -226,7 +232,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_held_grows_up_to_a_share_and_shrinks_to_what_is_needed() {
-        let budget = Budget::new(64 * UNIT);
+        let budget = ByteBudget::new(64 * UNIT);
         let mut held = budget.hold("ANA", 10 * UNIT, PATIENCE).await.unwrap();
         budget.top_up("ANA", &mut held, 12 * UNIT, PATIENCE).await.unwrap();
         assert!(budget.hold("ANA", 5 * UNIT, PATIENCE).await.is_none(), "12 of 16 are held");
@@ -243,7 +249,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_in_vain_leaves_nothing_behind() {
-        let budget = Budget::new(8 * UNIT);
+        let budget = ByteBudget::new(8 * UNIT);
         for at in 0..2 * CALLERS {
             assert!(budget.hold(&at.to_string(), 2 * UNIT, PATIENCE).await.is_some());
         }
@@ -253,6 +259,6 @@ mod tests {
         assert!(budget.hold("E", 1, PATIENCE).await.is_none());
         drop((all, more));
         assert!(budget.hold("E", 1 << 20, PATIENCE).await.is_some());
-        assert!(Budget::new(0).hold("A", usize::MAX, PATIENCE).await.is_some(), "no bound");
+        assert!(ByteBudget::new(0).hold("A", usize::MAX, PATIENCE).await.is_some(), "no bound");
     }
 }

@@ -16,11 +16,11 @@ const QUIET: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct ClockAlarm {
     sounds: AtomicBool,
-    heard: Mutex<Heard>,
+    heard: Mutex<HeardClock>,
 }
 
 #[derive(Default)]
-struct Heard {
+struct HeardClock {
     last_refused: Option<Instant>,
     last_told: Option<Instant>,
 }

@@ -5,21 +5,21 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFT
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
 
-use super::error::{JSON, Problem};
+use super::error::{HisError, JSON};
 use super::html::form;
-use super::html::words::Words;
+use super::html::words::PageWords;
 use fedgate_core::assertion::BUSY_HEADER;
 
-/// Gives an answer made by [`Problem`] its body, now that the request id is known.
+/// Gives an answer made by [`HisError`] its body, now that the request id is known.
 ///
 /// A browser on the page for people, whose words are given, is told it as a page.
-pub(super) fn complete(response: Response, request_id: Option<&str>, words: Option<&Words>) -> Response {
-    let Some(problem) = response.extensions().get::<Problem>().cloned() else {
+pub(super) fn complete(response: Response, request_id: Option<&str>, words: Option<&PageWords>) -> Response {
+    let Some(problem) = response.extensions().get::<HisError>().cloned() else {
         return response;
     };
     if let Some(words) = words {
         let mut page = match problem {
-            Problem::TooManyGuesses(wait) => form::guessed(words, problem.status(), wait),
+            HisError::TooManyGuesses(wait) => form::guessed(words, problem.status(), wait),
             _ => form::failed(words, problem.status(), problem.code()),
         };
         for name in [RETRY_AFTER, ALLOW, HeaderName::from_static(BUSY_HEADER)] {
@@ -29,7 +29,7 @@ pub(super) fn complete(response: Response, request_id: Option<&str>, words: Opti
         }
         return page;
     }
-    let body = Body { error: problem.to_string(), code: problem.code(), request_id };
+    let body = ErrorBody { error: problem.to_string(), code: problem.code(), request_id };
     let text = serde_json::to_string(&body).unwrap_or_default();
     let (mut parts, _) = response.into_parts();
     // What the router added (`Allow`) stays; the length is another one.
@@ -40,7 +40,7 @@ pub(super) fn complete(response: Response, request_id: Option<&str>, words: Opti
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct ErrorBody<'a> {
     error: String,
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]

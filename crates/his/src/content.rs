@@ -19,24 +19,24 @@ const UNKNOWN: &str = "application/octet-stream";
 const MAX_MEDIA_TYPE_BYTES: usize = 255;
 
 /// Which bytes are answered with: all, the range that was asked for, or none because the client has them.
-pub(super) struct Answer {
+pub(super) struct ContentAnswer {
     status: StatusCode,
     tag: String,
-    range: Range,
+    range: ByteRange,
     length: u64,
 }
 
-impl Answer {
+impl ContentAnswer {
     /// Looks at what the client has and wants.
     pub(super) fn of(method: &Method, headers: &HeaderMap, head: &DocumentHead, length: u64) -> Self {
         let tag = etag::of_hash(&head.tag);
         // Ranges are defined for GET alone (RFC 9110, 14.2).
-        let range = if method == Method::GET { range(headers, &tag, length) } else { Range::Whole };
+        let range = if method == Method::GET { range(headers, &tag, length) } else { ByteRange::Whole };
         let status = match range {
             _ if etag::is_known(headers, &tag) => StatusCode::NOT_MODIFIED,
-            Range::Whole => StatusCode::OK,
-            Range::Part { .. } => StatusCode::PARTIAL_CONTENT,
-            Range::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+            ByteRange::Whole => StatusCode::OK,
+            ByteRange::Part { .. } => StatusCode::PARTIAL_CONTENT,
+            ByteRange::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
         };
         Self { status, tag, range, length }
     }
@@ -45,9 +45,9 @@ impl Answer {
     pub(super) fn stretch(&self) -> (u64, u64) {
         match self.range {
             _ if self.status == StatusCode::NOT_MODIFIED => (0, 0),
-            Range::Whole => (0, self.length),
-            Range::Part { first, last, of: _ } => (first, last + 1),
-            Range::Unsatisfiable { .. } => (0, 0),
+            ByteRange::Whole => (0, self.length),
+            ByteRange::Part { first, last, of: _ } => (first, last + 1),
+            ByteRange::Unsatisfiable { .. } => (0, 0),
         }
     }
 
@@ -71,9 +71,9 @@ impl Answer {
             let (from, to) = self.stretch();
             set(CONTENT_LENGTH, &(to - from).to_string());
             match self.range {
-                Range::Whole => {}
-                Range::Part { first, last, of } => set(CONTENT_RANGE, &format!("bytes {first}-{last}/{of}")),
-                Range::Unsatisfiable { of } => set(CONTENT_RANGE, &format!("bytes */{of}")),
+                ByteRange::Whole => {}
+                ByteRange::Part { first, last, of } => set(CONTENT_RANGE, &format!("bytes {first}-{last}/{of}")),
+                ByteRange::Unsatisfiable { of } => set(CONTENT_RANGE, &format!("bytes */{of}")),
             }
         }
         response
@@ -112,7 +112,7 @@ fn disposition(kind: &str, name: &str) -> String {
 }
 
 #[derive(Debug, PartialEq)]
-enum Range {
+enum ByteRange {
     Whole,
     Part { first: u64, last: u64, of: u64 },
     Unsatisfiable { of: u64 },
@@ -120,28 +120,28 @@ enum Range {
 
 /// The one range asked for. Several ranges, other units and stale `If-Range` conditions mean the whole, as RFC 9110
 /// allows.
-fn range(headers: &HeaderMap, tag: &str, of: u64) -> Range {
+fn range(headers: &HeaderMap, tag: &str, of: u64) -> ByteRange {
     let asked = headers.get(RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes="));
     let is_current = headers.get(IF_RANGE).is_none_or(|known| known.as_bytes() == tag.as_bytes());
     let Some((first, last)) = asked.filter(|_| is_current).and_then(|range| range.split_once('-')) else {
-        return Range::Whole;
+        return ByteRange::Whole;
     };
     // `parse` alone would take a sign, too.
     if !first.bytes().chain(last.bytes()).all(|byte| byte.is_ascii_digit()) {
-        return Range::Whole;
+        return ByteRange::Whole;
     }
     match (first.parse::<u64>(), last.parse::<u64>()) {
-        (Ok(first), _) if last.is_empty() && first < of => Range::Part { first, last: of - 1, of },
-        (Ok(first), _) if last.is_empty() && first >= of => Range::Unsatisfiable { of },
-        (Ok(first), Ok(last)) if first > last => Range::Whole,
-        (Ok(first), Ok(last)) if first < of => Range::Part { first, last: last.min(of - 1), of },
-        (Ok(_), Ok(_)) => Range::Unsatisfiable { of },
+        (Ok(first), _) if last.is_empty() && first < of => ByteRange::Part { first, last: of - 1, of },
+        (Ok(first), _) if last.is_empty() && first >= of => ByteRange::Unsatisfiable { of },
+        (Ok(first), Ok(last)) if first > last => ByteRange::Whole,
+        (Ok(first), Ok(last)) if first < of => ByteRange::Part { first, last: last.min(of - 1), of },
+        (Ok(_), Ok(_)) => ByteRange::Unsatisfiable { of },
         // The last bytes.
         (Err(_), Ok(count)) if first.is_empty() && count > 0 && of > 0 => {
-            Range::Part { first: of.saturating_sub(count), last: of - 1, of }
+            ByteRange::Part { first: of.saturating_sub(count), last: of - 1, of }
         }
-        (Err(_), Ok(_)) if first.is_empty() => Range::Unsatisfiable { of },
-        _ => Range::Whole,
+        (Err(_), Ok(_)) if first.is_empty() => ByteRange::Unsatisfiable { of },
+        _ => ByteRange::Whole,
     }
 }
 
@@ -151,23 +151,23 @@ mod tests {
 
     #[test]
     fn one_range_is_honoured_and_nonsense_means_the_whole() {
-        let part = |first, last| Range::Part { first, last, of: 10 };
+        let part = |first, last| ByteRange::Part { first, last, of: 10 };
         #[rustfmt::skip]
         let cases = [
             ("bytes=0-0", part(0, 0)), ("bytes=2-5", part(2, 5)), ("bytes=7-", part(7, 9)), ("bytes=7-99", part(7, 9)),
             ("bytes=-3", part(7, 9)), ("bytes=-99", part(0, 9)),
-            ("bytes=10-", Range::Unsatisfiable { of: 10 }), ("bytes=10-12", Range::Unsatisfiable { of: 10 }),
-            ("bytes=-0", Range::Unsatisfiable { of: 10 }),
-            ("bytes=5-2", Range::Whole), ("bytes=0-1,3-4", Range::Whole), ("lines=1-2", Range::Whole),
-            ("bytes=", Range::Whole), ("bytes=-", Range::Whole), ("bytes=a-b", Range::Whole),
-            ("bytes=+1-2", Range::Whole), ("bytes=1-+2", Range::Whole), ("bytes=-+2", Range::Whole), ("bytes=+1-", Range::Whole),
+            ("bytes=10-", ByteRange::Unsatisfiable { of: 10 }), ("bytes=10-12", ByteRange::Unsatisfiable { of: 10 }),
+            ("bytes=-0", ByteRange::Unsatisfiable { of: 10 }),
+            ("bytes=5-2", ByteRange::Whole), ("bytes=0-1,3-4", ByteRange::Whole), ("lines=1-2", ByteRange::Whole),
+            ("bytes=", ByteRange::Whole), ("bytes=-", ByteRange::Whole), ("bytes=a-b", ByteRange::Whole),
+            ("bytes=+1-2", ByteRange::Whole), ("bytes=1-+2", ByteRange::Whole), ("bytes=-+2", ByteRange::Whole), ("bytes=+1-", ByteRange::Whole),
         ];
         for (asked, expected) in cases {
             let headers = HeaderMap::from_iter([(RANGE, asked.parse().unwrap())]);
             assert_eq!(range(&headers, "\"t\"", 10), expected, "{asked}");
         }
         let stale = HeaderMap::from_iter([(RANGE, "bytes=0-0".parse().unwrap()), (IF_RANGE, "\"x\"".parse().unwrap())]);
-        assert_eq!(range(&stale, "\"t\"", 10), Range::Whole);
+        assert_eq!(range(&stale, "\"t\"", 10), ByteRange::Whole);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The demo federation: three people, two pages, one picture.
 
-use super::import::{ClearPasswords, Import, ImportError, Kind};
-use super::store::{Content, DocumentKey, List, NewDocument, Reach, Store, Window};
+use super::import::{ClearPasswords, ImportError, ImportKind, ImportRun};
+use super::store::{DocumentContent, DocumentKey, ListQuery, ListWindow, NewDocument, RecordReach, RecordStore};
 use fedgate_base::config::HashesConfig;
-use fedgate_core::password::Cost;
+use fedgate_core::password::HashCost;
 
 const PEOPLE: &str = include_str!("../../../examples/demo/people.jsonl");
 const PAGES: &str = include_str!("../../../examples/demo/pages.jsonl");
@@ -15,23 +15,23 @@ const PICTURE_DATA: &str =
 ///
 /// # Errors
 /// The database is away or refuses.
-pub async fn seed(store: &Store) -> Result<bool, ImportError> {
-    let everyone = List::People { members: Vec::new() };
-    if !store.ids(&everyone, &Window::default(), 1, &Reach::Global).await?.is_empty() {
+pub async fn seed(store: &RecordStore) -> Result<bool, ImportError> {
+    let everyone = ListQuery::People { members: Vec::new() };
+    if !store.ids(&everyone, &ListWindow::default(), 1, &RecordReach::Global).await?.is_empty() {
         return Ok(false);
     }
     // Their hashes are bcrypt, which every rule admits.
-    let hashes = HashesConfig { upgraded: Some(false), cost: Cost::DEFAULT };
+    let hashes = HashesConfig { upgraded: Some(false), cost: HashCost::DEFAULT };
     let clear_passwords = ClearPasswords::Refuse;
-    let import = |kind| Import { store, kind, clear_passwords, hashes, path: None, progress: &|_| {} };
-    import(Kind::People).run(|| Ok(PEOPLE.as_bytes())).await?;
-    import(Kind::Pages).run(|| Ok(PAGES.as_bytes())).await?;
+    let import = |kind| ImportRun { store, kind, clear_passwords, hashes, path: None, progress: &|_| {} };
+    import(ImportKind::People).run(|| Ok(PEOPLE.as_bytes())).await?;
+    import(ImportKind::Pages).run(|| Ok(PAGES.as_bytes())).await?;
     let key = DocumentKey {
         person: "ESPGNU777ORG".into(),
         page: Some("119b352e-8e4f-4847-9f05-53462cf94f10".into()),
         document: "8789981f-4e31-48d5-8eb8-1774dac8b8f6".into(),
     };
-    let picture = NewDocument { data: PICTURE_DATA.into(), content: Content::Whole(PICTURE.to_vec()) };
-    store.create_document(&key, &picture, &Reach::Global).await?;
+    let picture = NewDocument { data: PICTURE_DATA.into(), content: DocumentContent::Whole(PICTURE.to_vec()) };
+    store.create_document(&key, &picture, &RecordReach::Global).await?;
     Ok(true)
 }

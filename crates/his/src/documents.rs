@@ -7,69 +7,66 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::try_unfold;
 use http::{HeaderMap, Method, Uri};
 
 use super::budget::AnswerStage;
-use super::error::Problem;
+use super::error::{HandlerResult, HisError};
 use super::etag::IfMatch;
-use super::guard::{Caller, Ids};
-use super::reading::{BrokenOff, Reading};
-use super::store::{Deleted, DocumentCreated, DocumentForm, DocumentKey, List, Owned};
-use super::{Service, answer, content, list, upload};
-
-type Answer = Result<Response, Problem>;
+use super::guard::{Caller, RouteIds};
+use super::reading::{BrokenOff, StoreReading};
+use super::store::{DeleteResult, DocumentCreated, DocumentForm, DocumentKey, ListQuery, OwnedKey};
+use super::{HisService, answer, content, list, upload};
 
 /// `GET /personal_docs/{person}`
 pub(super) async fn list_of_person(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<HisService>>,
     caller: Caller,
-    Ids([person]): Ids<1>,
+    RouteIds([person]): RouteIds<1>,
     uri: Uri,
-) -> Answer {
-    let documents = List::Documents { person, page: None, form: form(&uri)? };
+) -> HandlerResult {
+    let documents = ListQuery::Documents { person, page: None, form: form(&uri)? };
     list::answer(&service, documents, caller, &uri).await
 }
 
 /// `GET /personal_docs/{person}/{page}`
 pub(super) async fn list_of_page(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<HisService>>,
     caller: Caller,
-    Ids([person, page]): Ids<2>,
+    RouteIds([person, page]): RouteIds<2>,
     uri: Uri,
-) -> Answer {
-    let documents = List::Documents { person, page: Some(page), form: form(&uri)? };
+) -> HandlerResult {
+    let documents = ListQuery::Documents { person, page: Some(page), form: form(&uri)? };
     list::answer(&service, documents, caller, &uri).await
 }
 
-fn form(uri: &Uri) -> Result<DocumentForm, Problem> {
+fn form(uri: &Uri) -> Result<DocumentForm, HisError> {
     match list::pairs(uri)?.value("document") {
         None | Some("base64") => Ok(DocumentForm::Embedded),
         Some("link") => Ok(DocumentForm::Link),
-        Some(_) => Err(Problem::BadQuery("document".into())),
+        Some(_) => Err(HisError::BadQuery("document".into())),
     }
 }
 
 /// `GET /personal_docs/{person}/{page}/{document}`
 pub(super) async fn read(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<HisService>>,
     caller: Caller,
-    Ids([person, page, document]): Ids<3>,
+    RouteIds([person, page, document]): RouteIds<3>,
     method: Method,
     headers: HeaderMap,
-) -> Answer {
+) -> HandlerResult {
     let key = DocumentKey { person, page: Some(page), document };
     let store = caller.store(&service);
-    let mut head = store.document(&key, &caller.reach).await?.ok_or(Problem::DocumentNotFound)?;
+    let mut head = store.document(&key, &caller.reach).await?.ok_or(HisError::DocumentNotFound)?;
     // What is known beside the bytes is no part of the answer, and not kept while room is waited for.
     head.data = String::new();
-    let length = head.length.ok_or(Problem::DocumentNotFound)?;
-    let answer = content::Answer::of(&method, &headers, &head, length);
+    let length = head.length.ok_or(HisError::DocumentNotFound)?;
+    let answer = content::ContentAnswer::of(&method, &headers, &head, length);
     let (from, to) = answer.stretch();
     let (version, account, reach) = (head.version.clone(), caller.account, caller.reach);
-    let mut reading = Reading { service: Arc::clone(&service), store, account, key, reach, version, from, to };
+    let mut reading = StoreReading { service: Arc::clone(&service), store, account, key, reach, version, from, to };
     let name = reading.key.document.clone();
     // Its first piece is read before the answer begins, so that what stands in the way of it is said by the status.
     let first = match from < to && method != Method::HEAD {
@@ -90,56 +87,56 @@ pub(super) async fn read(
 }
 
 /// The first piece of a document; who finds no room for it in time is told to come again.
-async fn first(reading: &mut Reading) -> Result<Bytes, Problem> {
+async fn first(reading: &mut StoreReading) -> Result<Bytes, HisError> {
     match reading.next_bytes(AnswerStage::Before).await {
         Ok(bytes) => Ok(bytes.unwrap_or_default()),
         Err(BrokenOff::Database(error)) => Err(error.into()),
-        Err(BrokenOff::Replaced | BrokenOff::NoRoom) => Err(Problem::NoRoom),
+        Err(BrokenOff::Replaced | BrokenOff::NoRoom) => Err(HisError::NoRoom),
     }
 }
 
 /// `POST /personal_docs/{person}/{page}/{document}`
 pub(super) async fn create(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<HisService>>,
     caller: Caller,
-    Ids([person, page, document]): Ids<3>,
+    RouteIds([person, page, document]): RouteIds<3>,
     request: Request,
-) -> Answer {
+) -> HandlerResult {
     let key = DocumentKey { person, page: Some(page), document };
     let (parts, body) = request.into_parts();
     let arrived = upload::receive(&service, &caller, &key, &parts.headers, body).await?;
     let document = &arrived.document;
-    let count = async |most| caller.store(&service).count(Owned::Documents, &key.person, most, &caller.reach).await;
+    let count = async |most| caller.store(&service).count(OwnedKey::Documents, &key.person, most, &caller.reach).await;
     let created = match service.quotas.documents.admits(&key.person, count).await? {
         true => caller.store(&service).create_document(&key, document, &caller.reach).await?,
         // One that is there already is sent again by a node that lost the answer.
         false => match caller.store(&service).compare_document(&key, document, &caller.reach).await? {
-            DocumentCreated::Incomplete => return Err(Problem::TooManyDocuments),
+            DocumentCreated::Incomplete => return Err(HisError::TooManyDocuments),
             known => known,
         },
     };
     match created {
         DocumentCreated::Done | DocumentCreated::Same => Ok(answer::null()),
-        DocumentCreated::Taken => Err(Problem::DocumentExists),
-        DocumentCreated::NoPage => Err(Problem::PageNotFound),
-        DocumentCreated::Incomplete => Err(Problem::DatabaseUnavailable),
+        DocumentCreated::Taken => Err(HisError::DocumentExists),
+        DocumentCreated::NoPage => Err(HisError::PageNotFound),
+        DocumentCreated::Incomplete => Err(HisError::DatabaseUnavailable),
     }
 }
 
 /// `DELETE /personal_docs/{person}/{page}/{document}`
 pub(super) async fn delete(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<HisService>>,
     caller: Caller,
-    Ids([person, page, document]): Ids<3>,
+    RouteIds([person, page, document]): RouteIds<3>,
     headers: HeaderMap,
-) -> Answer {
+) -> HandlerResult {
     let key = DocumentKey { person, page: Some(page), document };
     match caller.store(&service).delete_document(&key, &IfMatch::of(&headers), &caller.reach).await? {
-        Deleted::Done => {
+        DeleteResult::Done => {
             service.quotas.documents.release(&key.person);
             Ok(answer::null())
         }
-        Deleted::Stale => Err(Problem::Stale),
-        Deleted::Missing | Deleted::Active | Deleted::InUse => Err(Problem::DocumentNotFound),
+        DeleteResult::Stale => Err(HisError::Stale),
+        DeleteResult::Missing | DeleteResult::Active | DeleteResult::InUse => Err(HisError::DocumentNotFound),
     }
 }

@@ -17,9 +17,12 @@ use fedgate_core::json::JsonError;
 /// The type of every body that is not HTML.
 pub(super) const JSON: &str = "application/json";
 
+/// The answer of a handler, or why it has none.
+pub(super) type HandlerResult = Result<Response, HisError>;
+
 /// Why a request was not served. Texts that Thalamus has are its own, to the letter.
 #[derive(Debug, Clone, Error)]
-pub(super) enum Problem {
+pub(super) enum HisError {
     #[error("the request carries no valid assertion of the gateway")]
     NoAssertion,
     #[error("the assertion has expired or is not valid yet: the clocks of gateway and service differ")]
@@ -138,7 +141,7 @@ pub(super) enum Problem {
     Internal,
 }
 
-impl Problem {
+impl HisError {
     /// The status of the answer.
     pub(super) fn status(&self) -> StatusCode {
         match self {
@@ -254,13 +257,13 @@ impl Problem {
     }
 }
 
-impl From<JsonError> for Problem {
+impl From<JsonError> for HisError {
     fn from(error: JsonError) -> Self {
         Self::BadJson(error)
     }
 }
 
-impl From<DbError> for Problem {
+impl From<DbError> for HisError {
     fn from(error: DbError) -> Self {
         match error {
             // Whoever watches over the database has told it, once.
@@ -288,7 +291,7 @@ impl From<DbError> for Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for HisError {
     /// An answer without a body: the guard completes it.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();

@@ -18,10 +18,10 @@ pub fn of_hash(hash: &str) -> String {
 
 /// The condition of an `If-Match` header: the tags under which a change may be made.
 #[derive(Debug, Clone)]
-pub struct IfMatch(Option<Tags>);
+pub struct IfMatch(Option<EntityTags>);
 
 #[derive(Debug, Clone)]
-enum Tags {
+enum EntityTags {
     Any,
     Listed(Vec<String>),
 }
@@ -29,7 +29,7 @@ enum Tags {
 impl IfMatch {
     /// Reads the header; without it every state is fine.
     pub fn of(headers: &HeaderMap) -> Self {
-        Self(Tags::of(headers, &IF_MATCH))
+        Self(EntityTags::of(headers, &IF_MATCH))
     }
 
     /// Whether there is a condition at all.
@@ -45,22 +45,22 @@ impl IfMatch {
     /// The same of what has this tag.
     pub fn admits_tag(&self, tag: impl FnOnce() -> String) -> bool {
         match &self.0 {
-            None | Some(Tags::Any) => true,
-            Some(Tags::Listed(tags)) => tags.contains(&tag()),
+            None | Some(EntityTags::Any) => true,
+            Some(EntityTags::Listed(tags)) => tags.contains(&tag()),
         }
     }
 }
 
 /// Whether the client said by `If-None-Match` that it already has what `tag` names (weak comparison).
 pub fn is_known(headers: &HeaderMap, tag: &str) -> bool {
-    match Tags::of(headers, &IF_NONE_MATCH) {
+    match EntityTags::of(headers, &IF_NONE_MATCH) {
         None => false,
-        Some(Tags::Any) => true,
-        Some(Tags::Listed(tags)) => tags.iter().any(|known| known.strip_prefix("W/").unwrap_or(known) == tag),
+        Some(EntityTags::Any) => true,
+        Some(EntityTags::Listed(tags)) => tags.iter().any(|known| known.strip_prefix("W/").unwrap_or(known) == tag),
     }
 }
 
-impl Tags {
+impl EntityTags {
     /// Our tags hold no commas, so a list may be split there; what is not readable matches nothing.
     fn of(headers: &HeaderMap, name: &http::HeaderName) -> Option<Self> {
         let mut tags = Vec::new();

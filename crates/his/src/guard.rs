@@ -19,13 +19,13 @@ use http::{HeaderValue, header};
 use percent_encoding::percent_decode_str;
 
 use super::complete::complete;
-use super::error::Problem;
+use super::error::HisError;
 use super::html;
-use super::html::words::Words;
-use super::store::{Reach, Store};
-use super::{Service, incoming};
+use super::html::words::PageWords;
+use super::store::{RecordReach, RecordStore};
+use super::{HisService, incoming};
 use fedgate_base::db::actor::ChangeActor;
-use fedgate_core::assertion::{AssertionError, Claims, EXCHANGE, HEADER, Scope};
+use fedgate_core::assertion::{AssertionClaims, AssertionError, EXCHANGE, HEADER, RecordScope};
 use fedgate_core::path::MAX_ID_BYTES;
 
 /// The endpoint claim of pages that need no principal.
@@ -39,7 +39,7 @@ pub(super) struct Caller {
     /// The account id; empty on public pages.
     pub(super) account: String,
     /// Whose records may be touched; carried into every statement.
-    pub(super) reach: Reach,
+    pub(super) reach: RecordReach,
     /// Request id.
     pub(super) request_id: String,
     may_write_accounts: bool,
@@ -48,7 +48,7 @@ pub(super) struct Caller {
 impl Caller {
     /// The store, where every statement counts to this account's share of the connections, and every change of an account names
     /// it.
-    pub(super) fn store(&self, service: &Service) -> Store {
+    pub(super) fn store(&self, service: &HisService) -> RecordStore {
         service.store.of(&self.account).acting_as(ChangeActor::caller(&self.account, &self.request_id))
     }
 
@@ -60,17 +60,17 @@ impl Caller {
 
 /// The ids in the path, decoded, in order.
 #[derive(Debug, Clone)]
-pub(super) struct Ids<const N: usize>(pub(super) [String; N]);
+pub(super) struct RouteIds<const N: usize>(pub(super) [String; N]);
 
 #[derive(Clone)]
 struct PathIds(Vec<String>);
 
 /// Verifies the assertion of every request, whatever it asks for, and completes and traces the answer.
-pub(super) async fn admit(State(service): State<Arc<Service>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn admit(State(service): State<Arc<HisService>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let exchange = request.headers().get(EXCHANGE).cloned();
-    let words = html::is_for_people(&path, request.headers()).then(|| Words::of(request.headers()));
+    let words = html::is_for_people(&path, request.headers()).then(|| PageWords::of(request.headers()));
     let (response, request_id) = match believe(&service, &request) {
         Ok(claims) => {
             let request_id = claims.rid.to_string();
@@ -97,26 +97,26 @@ pub(super) async fn admit(State(service): State<Arc<Service>>, mut request: Requ
     response
 }
 
-fn believe(service: &Service, request: &Request) -> Result<Claims<'static>, Problem> {
+fn believe(service: &HisService, request: &Request) -> Result<AssertionClaims<'static>, HisError> {
     let mut tokens = request.headers().get_all(HEADER).iter();
     let (Some(token), None) = (tokens.next(), tokens.next()) else {
         // Probes carry none.
         let is_stopping = service.is_stopping.load(Ordering::Acquire);
-        return Err(if is_stopping { Problem::Stopping } else { Problem::NoAssertion });
+        return Err(if is_stopping { HisError::Stopping } else { HisError::NoAssertion });
     };
     let claims = service.verifier.verify(token.as_bytes(), SystemTime::now()).map_err(|error| {
         tracing::debug!("{error}");
         match error {
             AssertionError::Expired => {
                 service.clock.differs();
-                Problem::ClockDiffers
+                HisError::ClockDiffers
             }
-            AssertionError::Malformed | AssertionError::Signature | AssertionError::Audience => Problem::NoAssertion,
+            AssertionError::Malformed | AssertionError::Signature | AssertionError::Audience => HisError::NoAssertion,
         }
     })?;
     service.clock.agrees();
     if claims.method != request.method().as_str() || claims.path != request.uri().path() {
-        return Err(Problem::OtherRequest);
+        return Err(HisError::OtherRequest);
     }
     Ok(claims)
 }
@@ -124,7 +124,7 @@ fn believe(service: &Service, request: &Request) -> Result<Claims<'static>, Prob
 /// Binds a route to the endpoint that must have been decided on.
 ///
 /// The ids are whatever follows the first segment of the path; with one's own scope the first of them is one's own.
-pub(super) fn endpoint(name: &'static str, methods: MethodRouter<Arc<Service>>) -> MethodRouter<Arc<Service>> {
+pub(super) fn endpoint(name: &'static str, methods: MethodRouter<Arc<HisService>>) -> MethodRouter<Arc<HisService>> {
     methods.route_layer(from_fn(async move |mut request: Request, next: Next| match bind(name, &request) {
         Ok((caller, ids)) => {
             request.extensions_mut().insert(caller);
@@ -138,23 +138,25 @@ pub(super) fn endpoint(name: &'static str, methods: MethodRouter<Arc<Service>>) 
     }))
 }
 
-fn bind(endpoint: &str, request: &Request) -> Result<(Caller, PathIds), Problem> {
-    let claims = request.extensions().get::<Claims<'static>>().ok_or(Problem::NoAssertion)?;
-    let is_public = claims.scope == Scope::Public;
+fn bind(endpoint: &str, request: &Request) -> Result<(Caller, PathIds), HisError> {
+    let claims = request.extensions().get::<AssertionClaims<'static>>().ok_or(HisError::NoAssertion)?;
+    let is_public = claims.scope == RecordScope::Public;
     if claims.endpoint != endpoint || is_public != (endpoint == PUBLIC) {
-        return Err(Problem::OtherRequest);
+        return Err(HisError::OtherRequest);
     }
     let ids = decode_ids(request.uri().path())?;
     if claims.subject.is_some() && claims.subject.as_deref() != ids.first().map(String::as_str) {
-        return Err(Problem::OtherRequest);
+        return Err(HisError::OtherRequest);
     }
     let account = claims.sub.to_string();
     let reach = match claims.scope {
-        Scope::Global => Reach::Global,
+        RecordScope::Global => RecordReach::Global,
         // Nobody's own record: public pages reach none.
-        Scope::Public => Reach::Own(String::new()),
-        Scope::Own if claims.subject.as_deref().is_none_or(|subject| subject == account) => Reach::Own(account.clone()),
-        Scope::Own => return Err(Problem::OtherRequest),
+        RecordScope::Public => RecordReach::Own(String::new()),
+        RecordScope::Own if claims.subject.as_deref().is_none_or(|subject| subject == account) => {
+            RecordReach::Own(account.clone())
+        }
+        RecordScope::Own => return Err(HisError::OtherRequest),
     };
     let may_write_accounts = claims.grants.iter().any(|grant| grant == ACCOUNT);
     let request_id = claims.rid.to_string();
@@ -168,30 +170,30 @@ pub(super) fn is_id(id: &str) -> bool {
 }
 
 /// The segments after the first, each decoded to an id.
-fn decode_ids(path: &str) -> Result<Vec<String>, Problem> {
+fn decode_ids(path: &str) -> Result<Vec<String>, HisError> {
     let segments = path.strip_prefix('/').unwrap_or(path).split('/').skip(1);
     segments
         .map(|segment| {
-            let id = percent_decode_str(segment).decode_utf8().map_err(|_| Problem::BadId)?;
-            is_id(&id).then(|| id.into_owned()).ok_or(Problem::BadId)
+            let id = percent_decode_str(segment).decode_utf8().map_err(|_| HisError::BadId)?;
+            is_id(&id).then(|| id.into_owned()).ok_or(HisError::BadId)
         })
         .collect()
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {
-    type Rejection = Problem;
+    type Rejection = HisError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        parts.extensions.get::<Self>().cloned().ok_or(Problem::NoAssertion)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HisError> {
+        parts.extensions.get::<Self>().cloned().ok_or(HisError::NoAssertion)
     }
 }
 
-impl<S: Sync, const N: usize> FromRequestParts<S> for Ids<N> {
-    type Rejection = Problem;
+impl<S: Sync, const N: usize> FromRequestParts<S> for RouteIds<N> {
+    type Rejection = HisError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let PathIds(ids) = parts.extensions.get::<PathIds>().cloned().ok_or(Problem::NoAssertion)?;
-        ids.try_into().map(Self).map_err(|_| Problem::NoRoute)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HisError> {
+        let PathIds(ids) = parts.extensions.get::<PathIds>().cloned().ok_or(HisError::NoAssertion)?;
+        ids.try_into().map(Self).map_err(|_| HisError::NoRoute)
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::error::Problem;
+use super::error::HisError;
 use fedgate_base::db::hashes::HashRule;
 use fedgate_core::password::{self, HashKind, PasswordError};
 
@@ -39,12 +39,12 @@ impl NewPassword {
 }
 
 /// Takes turns at hashing.
-pub(super) struct Hashing {
+pub(super) struct HashingThreads {
     rule: HashRule,
     turns: Arc<Semaphore>,
 }
 
-impl Hashing {
+impl HashingThreads {
     /// As many turns at a time as there are cores, but one.
     pub(super) fn new(rule: HashRule) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -52,7 +52,7 @@ impl Hashing {
     }
 
     /// The kind of new hashes.
-    pub(super) async fn kind(&self) -> Result<HashKind, Problem> {
+    pub(super) async fn kind(&self) -> Result<HashKind, HisError> {
         Ok(self.rule.kind().await?)
     }
 
@@ -66,36 +66,36 @@ impl Hashing {
     }
 
     /// What is to be stored of a password, if anything.
-    pub(super) async fn stored_form(&self, given: NewPassword) -> Result<Option<String>, Problem> {
+    pub(super) async fn stored_form(&self, given: NewPassword) -> Result<Option<String>, HisError> {
         match given {
             NewPassword::Absent | NewPassword::NoLogin => Ok(None),
             NewPassword::Hash(hash) if self.kind().await?.admits(&hash) => Ok(Some(hash)),
-            NewPassword::Hash(_) => Err(Problem::PasswordUnreadable),
+            NewPassword::Hash(_) => Err(HisError::PasswordUnreadable),
             NewPassword::Clear(clear) => self.hash(clear).await.map(Some),
         }
     }
 
     /// Makes the hash of a new password.
-    pub(super) async fn hash(&self, clear: Zeroizing<String>) -> Result<String, Problem> {
+    pub(super) async fn hash(&self, clear: Zeroizing<String>) -> Result<String, HisError> {
         let kind = self.kind().await?;
         self.run(move || password::make(clear.as_bytes(), kind)).await?.map_err(|error| match error {
-            PasswordError::TooLong | PasswordError::TooLongForBcrypt => Problem::PasswordTooLongFor(kind.longest()),
+            PasswordError::TooLong | PasswordError::TooLongForBcrypt => HisError::PasswordTooLongFor(kind.longest()),
             PasswordError::Randomness(_) | PasswordError::Argon2(_) | PasswordError::Bcrypt(_) => {
                 tracing::error!("{error}");
-                Problem::Internal
+                HisError::Internal
             }
         })
     }
 
     /// Whether a password is the one that a stored hash was made from.
-    pub(super) async fn verify(&self, hash: String, clear: Zeroizing<String>) -> Result<bool, Problem> {
+    pub(super) async fn verify(&self, hash: String, clear: Zeroizing<String>) -> Result<bool, HisError> {
         self.run(move || password::verify(&hash, clear.as_bytes())).await
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, HisError> {
         let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
-            return Err(Problem::Busy);
+            return Err(HisError::Busy);
         };
         let done = spawn_blocking(move || {
             let _turn = turn;
@@ -103,7 +103,7 @@ impl Hashing {
         });
         done.await.map_err(|panicked| {
             tracing::error!("{panicked}");
-            Problem::Internal
+            HisError::Internal
         })
     }
 }

@@ -11,13 +11,13 @@ use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::error::Problem;
+use super::error::HisError;
 
 /// How long a body may take to arrive; the gateway is stricter where it must be.
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A body that arrives, up to where nothing is owed to who sends it.
-pub(super) struct Incoming {
+pub(super) struct IncomingBody {
     chunks: BodyDataStream,
     deadline: Instant,
     endurance: usize,
@@ -25,17 +25,17 @@ pub(super) struct Incoming {
     pub(super) count: usize,
 }
 
-impl Incoming {
+impl IncomingBody {
     /// Begins with a body of which at most `limit` bytes are wanted.
     ///
     /// # Errors
     /// It says that it is far too long.
-    pub(super) fn new(headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, Problem> {
+    pub(super) fn new(headers: &HeaderMap, body: Body, limit: usize) -> Result<Self, HisError> {
         // As many as the gateway lets pass for a document of that size in base64.
         const DATA_BYTES: usize = 64 * 1024;
         let endurance = (limit / 3 + 1).saturating_mul(4).saturating_add(DATA_BYTES);
         if announced(headers).is_some_and(|length| length > endurance) {
-            return Err(Problem::TooLarge);
+            return Err(HisError::TooLarge);
         }
         Ok(Self { chunks: body.into_data_stream(), deadline: Instant::now() + BODY_TIMEOUT, endurance, count: 0 })
     }
@@ -44,12 +44,12 @@ impl Incoming {
     ///
     /// # Errors
     /// The body is far too long, too late, or broken off.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        let chunk = timeout_at(self.deadline, self.chunks.next()).await.map_err(|_| Problem::BodyTimeout)?;
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, HisError> {
+        let chunk = timeout_at(self.deadline, self.chunks.next()).await.map_err(|_| HisError::BodyTimeout)?;
         let Some(chunk) = chunk else { return Ok(None) };
-        let chunk = chunk.map_err(|_| Problem::BodyUnreadable)?;
+        let chunk = chunk.map_err(|_| HisError::BodyUnreadable)?;
         self.count += chunk.len();
-        if self.count > self.endurance { Err(Problem::TooLarge) } else { Ok(Some(chunk)) }
+        if self.count > self.endurance { Err(HisError::TooLarge) } else { Ok(Some(chunk)) }
     }
 
     /// Reads what is left and forgets it, before an answer that does not need it.
@@ -62,7 +62,7 @@ impl Incoming {
 pub(super) async fn drain(body: Body) {
     const BYTES: usize = 64 * 1024;
     const TIMEOUT: Duration = Duration::from_secs(1);
-    if let Ok(mut incoming) = Incoming::new(&HeaderMap::new(), body, BYTES) {
+    if let Ok(mut incoming) = IncomingBody::new(&HeaderMap::new(), body, BYTES) {
         // Nothing is owed to who sends more, or too slowly.
         let _ = timeout(TIMEOUT, incoming.forget()).await;
     }

@@ -48,33 +48,33 @@ use axum::response::Response;
 use axum::routing::get;
 use tokio::task::JoinSet;
 
-use self::budget::Budget;
+use self::budget::ByteBudget;
 use self::clock::ClockAlarm;
-use self::error::Problem;
+use self::error::HisError;
 use self::guard::{Caller, PUBLIC, endpoint};
-use self::hashing::Hashing;
-use self::password::Guesses;
-use self::quota::Quota;
-use self::store::{SharedStore, Store, Units};
+use self::hashing::HashingThreads;
+use self::password::OwnPasswordGuesses;
+use self::quota::RecordQuota;
+use self::store::{RecordStore, SharedStore, UnitKind};
 use fedgate_base::config::HisConfig;
 use fedgate_base::db::hashes::HashRule;
-use fedgate_core::assertion::Verifier;
-use fedgate_core::json::Object;
+use fedgate_core::assertion::AssertionVerifier;
+use fedgate_core::json::JsonObject;
 
-pub use self::listen::{ListenError, Listener};
+pub use self::listen::{HisListener, ListenError};
 
 /// What all handlers share.
-pub struct Service {
+pub struct HisService {
     store: SharedStore,
-    verifier: Verifier,
-    limits: Limits,
-    quotas: Quotas,
-    budget: Budget,
+    verifier: AssertionVerifier,
+    limits: HisLimits,
+    quotas: PersonQuotas,
+    budget: ByteBudget,
     /// What parsed bodies take, in a budget of its own.
-    trees: Budget,
-    hashing: Hashing,
+    trees: ByteBudget,
+    hashing: HashingThreads,
     /// Own current passwords that were given wrong.
-    guesses: Guesses,
+    guesses: OwnPasswordGuesses,
     is_stopping: AtomicBool,
     clock: ClockAlarm,
     /// Watches over the database; ends with the service.
@@ -83,7 +83,7 @@ pub struct Service {
 
 /// How large bodies and records may be.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
+struct HisLimits {
     max_body_bytes: usize,
     max_document_bytes: usize,
     /// None: without bound.
@@ -95,29 +95,30 @@ struct Limits {
 }
 
 /// How many records each person may have.
-struct Quotas {
-    pages: Quota,
-    documents: Quota,
+struct PersonQuotas {
+    pages: RecordQuota,
+    documents: RecordQuota,
 }
 
-impl Service {
+impl HisService {
     /// Puts the service together, within a runtime.
-    pub fn new(config: &HisConfig, verifier: Verifier, store: Store) -> Arc<Self> {
-        let limits = Limits {
+    pub fn new(config: &HisConfig, verifier: AssertionVerifier, store: RecordStore) -> Arc<Self> {
+        let limits = HisLimits {
             max_body_bytes: config.max_body_bytes,
             max_document_bytes: config.max_document_bytes,
             max_record_bytes: Some(config.max_record_bytes).filter(|most| *most > 0),
             ask_current_password: config.ask_current_password,
             refuse_common_passwords: config.refuse_common_passwords,
         };
-        let pages = Quota::new(config.max_pages_per_person);
-        let quotas = Quotas { pages, documents: Quota::new(config.max_documents_per_person) };
+        let pages = RecordQuota::new(config.max_pages_per_person);
+        let quotas = PersonQuotas { pages, documents: RecordQuota::new(config.max_documents_per_person) };
         let rule = HashRule::new(store.database(), config.hashes);
         let mut watch = JoinSet::new();
         watch.spawn(store.clone().watch_over());
         let store = store.shared(&config.shares);
-        let (budget, trees) = (Budget::new(config.max_bytes_in_flight), Budget::of_trees(config.max_bytes_in_flight));
-        let (hashing, is_stopping) = (Hashing::new(rule), AtomicBool::new(false));
+        let (budget, trees) =
+            (ByteBudget::new(config.max_bytes_in_flight), ByteBudget::of_trees(config.max_bytes_in_flight));
+        let (hashing, is_stopping) = (HashingThreads::new(rule), AtomicBool::new(false));
         Arc::new(Self {
             store,
             verifier,
@@ -126,7 +127,7 @@ impl Service {
             budget,
             trees,
             hashing,
-            guesses: Guesses::default(),
+            guesses: OwnPasswordGuesses::default(),
             is_stopping,
             clock: ClockAlarm::default(),
             _watch: watch,
@@ -134,9 +135,9 @@ impl Service {
     }
 
     /// Refuses a new record that is over the bound of records.
-    fn check_size(&self, record: &Object) -> Result<(), Problem> {
+    fn check_size(&self, record: &JsonObject) -> Result<(), HisError> {
         match self.limits.max_record_bytes {
-            Some(most) if record.size() > most => Err(Problem::RecordTooLarge),
+            Some(most) if record.size() > most => Err(HisError::RecordTooLarge),
             Some(_) | None => Ok(()),
         }
     }
@@ -150,7 +151,7 @@ impl Service {
 
 /// The API, as one list: path, the endpoint that must have been decided on, methods.
 #[rustfmt::skip]
-fn api() -> Router<Arc<Service>> {
+fn api() -> Router<Arc<HisService>> {
     Router::new()
         .route("/", endpoint(PUBLIC, get(site::welcome)))
         .route("/static/{file}", endpoint(PUBLIC, get(site::file)))
@@ -165,18 +166,18 @@ fn api() -> Router<Arc<Service>> {
         .route("/personal_docs/{person}/{page}", endpoint("poldocs", get(documents::list_of_page)))
         .route("/personal_docs/{person}/{page}/{document}", endpoint("poldocs",
             get(documents::read).post(documents::create).delete(documents::delete)))
-        .route("/domiciliary-units", endpoint("domiciliaryunits", units::list(Units::Domiciliary)))
-        .route("/domiciliary-units/{unit}", endpoint("domiciliaryunits", units::one(Units::Domiciliary)))
-        .route("/institutions", endpoint("institutions", units::list(Units::Institutions)))
-        .route("/institutions/{unit}", endpoint("institutions", units::one(Units::Institutions)))
+        .route("/domiciliary-units", endpoint("domiciliaryunits", units::list(UnitKind::Domiciliary)))
+        .route("/domiciliary-units/{unit}", endpoint("domiciliaryunits", units::one(UnitKind::Domiciliary)))
+        .route("/institutions", endpoint("institutions", units::list(UnitKind::Institutions)))
+        .route("/institutions/{unit}", endpoint("institutions", units::one(UnitKind::Institutions)))
         .route("/password/{person}", endpoint("password", get(password::form).post(password::change)))
 }
 
 /// The service as a router; every request, to whatever path, meets the guard first.
-pub fn router(service: Arc<Service>) -> Router {
+pub fn router(service: Arc<HisService>) -> Router {
     api()
-        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
-        .fallback(async || Problem::NoRoute)
+        .method_not_allowed_fallback(async || HisError::MethodNotAllowed)
+        .fallback(async || HisError::NoRoute)
         .layer(from_fn_with_state(Arc::clone(&service), guard::admit))
         .with_state(service)
 }

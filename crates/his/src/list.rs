@@ -15,13 +15,16 @@ use futures_util::stream::try_unfold;
 use http::Uri;
 use http::header::LINK;
 
-use super::budget::{AnswerStage, Held};
-use super::error::Problem;
+use super::budget::{AnswerStage, HeldBytes};
+use super::error::HisError;
 use super::guard::Caller;
-use super::query::{self, Pairs};
-use super::reading::{BrokenOff, Reading};
-use super::store::{CHUNK_BYTES, DocumentForm, DocumentKey, List, Reach, Row, Store, Window, document_start};
-use super::{Service, answer};
+use super::query::{self, QueryPairs};
+use super::reading::{BrokenOff, StoreReading};
+use super::store::{
+    CHUNK_BYTES, DocumentForm, DocumentKey, ListElement, ListQuery, ListWindow, RecordReach, RecordStore,
+    document_start,
+};
+use super::{HisService, answer};
 use fedgate_core::path::{MAX_ID_BYTES, MAX_TARGET_BYTES};
 
 /// Most records of a page.
@@ -34,36 +37,41 @@ const PLACE_BYTES: usize = 7 + 3 * MAX_ID_BYTES;
 
 /// Which page of a list is asked for.
 #[derive(Debug, Default)]
-pub(super) struct Page {
+pub(super) struct PageQuery {
     limit: Option<usize>,
     after: Option<String>,
 }
 
 /// Reads a query string.
-pub(super) fn pairs(uri: &Uri) -> Result<Pairs, Problem> {
-    Pairs::parse(uri.query().unwrap_or_default().as_bytes()).ok_or_else(|| Problem::BadQuery("%".into()))
+pub(super) fn pairs(uri: &Uri) -> Result<QueryPairs, HisError> {
+    QueryPairs::parse(uri.query().unwrap_or_default().as_bytes()).ok_or_else(|| HisError::BadQuery("%".into()))
 }
 
-impl Page {
+impl PageQuery {
     /// `limit` (1 to 1000) and `after` (an id).
-    pub(super) fn of(pairs: &Pairs) -> Result<Self, Problem> {
+    pub(super) fn of(pairs: &QueryPairs) -> Result<Self, HisError> {
         let limit = pairs.value("limit").map(|text| text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)));
         match limit {
-            Some(None) => Err(Problem::BadQuery("limit".into())),
+            Some(None) => Err(HisError::BadQuery("limit".into())),
             limit => Ok(Self { limit: limit.flatten(), after: pairs.value("after").map(str::to_owned) }),
         }
     }
 }
 
 /// Answers with a list, or a page of it with a link to the next (RFC 8288).
-pub(super) async fn answer(service: &Arc<Service>, list: List, caller: Caller, uri: &Uri) -> Result<Response, Problem> {
+pub(super) async fn answer(
+    service: &Arc<HisService>,
+    list: ListQuery,
+    caller: Caller,
+    uri: &Uri,
+) -> Result<Response, HisError> {
     let pairs = pairs(uri)?;
-    let Page { limit, after } = Page::of(&pairs)?;
+    let PageQuery { limit, after } = PageQuery::of(&pairs)?;
     let store = caller.store(service);
-    let mut window = Window { after, upto: None };
+    let mut window = ListWindow { after, upto: None };
     let (mut next, mut page) = (None, None);
     if let Some(limit) = limit {
-        let rest = link_without_place(uri).ok_or_else(|| Problem::BadQuery("limit".into()))?;
+        let rest = link_without_place(uri).ok_or_else(|| HisError::BadQuery("limit".into()))?;
         let mut ids = store.ids(&list, &window, limit + 1, &caller.reach).await?;
         let goes_on = ids.len() > limit;
         ids.truncate(limit);
@@ -74,7 +82,7 @@ pub(super) async fn answer(service: &Arc<Service>, list: List, caller: Caller, u
         window.upto = Some(last);
         page = Some(ids.into_iter().collect());
     }
-    let walk = Walk::new(Arc::clone(service), store, list, caller, window, page);
+    let walk = ListWalk::new(Arc::clone(service), store, list, caller, window, page);
     let body = answer::json(stream(walk).await?);
     Ok(match next {
         Some(link) => ([(LINK, link)], body).into_response(),
@@ -97,13 +105,13 @@ fn link(mut rest: String, last: &str) -> String {
 }
 
 /// A walk through a list, chunk by chunk.
-struct Walk {
-    service: Arc<Service>,
-    store: Store,
-    list: List,
+struct ListWalk {
+    service: Arc<HisService>,
+    store: RecordStore,
+    list: ListQuery,
     account: String,
-    reach: Reach,
-    window: Window,
+    reach: RecordReach,
+    window: ListWindow,
     /// The rows that are shown, where a page was asked for: no more, whatever was stored since they were counted.
     page: Option<HashSet<String>>,
     limit: usize,
@@ -113,33 +121,35 @@ struct Walk {
     /// How many bytes the next row has, if it is a long one.
     exceeding: Option<usize>,
     /// What was read and is not sent yet: little and paid for, so that nothing of the budget is held while more is waited for.
-    parts: VecDeque<Part>,
+    parts: VecDeque<ListPart>,
     /// The document whose bytes are being sent.
-    open: Option<Reading>,
+    open: Option<StoreReading>,
 }
 
 /// A part of a list.
-enum Part {
+enum ListPart {
     /// Elements, each behind a comma, and the room that they take.
-    Text(String, Held),
+    Text(String, HeldBytes),
     /// An element whose bytes are read by the piece, and how many bytes it begins with.
     Large(DocumentKey, usize),
     /// The bracket that ends the list.
     End,
 }
 
-impl Walk {
+impl ListWalk {
     fn new(
-        service: Arc<Service>,
-        store: Store,
-        list: List,
+        service: Arc<HisService>,
+        store: RecordStore,
+        list: ListQuery,
         caller: Caller,
-        window: Window,
+        window: ListWindow,
         page: Option<HashSet<String>>,
     ) -> Self {
         let limit = match &list {
-            List::Documents { form: DocumentForm::Embedded, .. } => FIRST_DOCUMENTS,
-            List::Documents { .. } | List::People { .. } | List::Pages { .. } | List::Units(_) => FIRST_RECORDS,
+            ListQuery::Documents { form: DocumentForm::Embedded, .. } => FIRST_DOCUMENTS,
+            ListQuery::Documents { .. } | ListQuery::People { .. } | ListQuery::Pages { .. } | ListQuery::Units(_) => {
+                FIRST_RECORDS
+            }
         };
         let (account, reach, parts) = (caller.account, caller.reach, VecDeque::new());
         let (is_begun, is_last, exceeding, open) = (false, false, None, None);
@@ -169,11 +179,11 @@ impl Walk {
             let (text, large) = joined(chunk.rows);
             held.shrink_to(text.len());
             if !text.is_empty() {
-                self.parts.push_back(Part::Text(text, held));
+                self.parts.push_back(ListPart::Text(text, held));
             }
-            self.parts.extend(large.map(|(key, bytes)| Part::Large(key, bytes)));
+            self.parts.extend(large.map(|(key, bytes)| ListPart::Large(key, bytes)));
             if self.is_last {
-                self.parts.push_back(Part::End);
+                self.parts.push_back(ListPart::End);
             }
             if self.is_last || !is_empty {
                 return Ok(());
@@ -185,13 +195,15 @@ impl Walk {
     /// of a document brings its content along.
     fn room(&self, most: usize) -> usize {
         let elements = match &self.list {
-            List::Documents { form: DocumentForm::Embedded, .. } => most + CHUNK_BYTES,
-            List::Documents { .. } | List::People { .. } | List::Pages { .. } | List::Units(_) => most,
+            ListQuery::Documents { form: DocumentForm::Embedded, .. } => most + CHUNK_BYTES,
+            ListQuery::Documents { .. } | ListQuery::People { .. } | ListQuery::Pages { .. } | ListQuery::Units(_) => {
+                most
+            }
         };
         if self.exceeding.is_some() { elements } else { CHUNK_BYTES + elements }
     }
 
-    async fn hold(&self, bytes: usize, stage: AnswerStage) -> Result<Held, BrokenOff> {
+    async fn hold(&self, bytes: usize, stage: AnswerStage) -> Result<HeldBytes, BrokenOff> {
         let held = self.service.budget.hold(&self.account, bytes, stage.patience()).await;
         held.ok_or(BrokenOff::NoRoom)
     }
@@ -213,19 +225,19 @@ impl Walk {
                 return Ok(Some(Bytes::from_static(b"\"]")));
             }
             match self.parts.pop_front() {
-                Some(Part::Text(mut text, held)) => {
+                Some(ListPart::Text(mut text, held)) => {
                     // The first comma of all is the bracket that begins the list.
                     text.replace_range(..1, self.separator());
-                    if let Some(Part::End) = self.parts.front() {
+                    if let Some(ListPart::End) = self.parts.front() {
                         self.parts.pop_front();
                         text.push(']');
                     }
                     return Ok(Some(held.around(text)));
                 }
-                Some(Part::End) if self.is_begun => return Ok(Some(Bytes::from_static(b"]"))),
-                Some(Part::End) => return Ok(Some(Bytes::from_static(b"[]"))),
+                Some(ListPart::End) if self.is_begun => return Ok(Some(Bytes::from_static(b"]"))),
+                Some(ListPart::End) => return Ok(Some(Bytes::from_static(b"[]"))),
                 // It may have been deleted before its turn came.
-                Some(Part::Large(key, bytes)) => {
+                Some(ListPart::Large(key, bytes)) => {
                     if let Some(begin) = self.begin(key, bytes, stage).await? {
                         return Ok(Some(begin));
                     }
@@ -248,7 +260,8 @@ impl Walk {
             Some(to) => {
                 let (service, store) = (Arc::clone(&self.service), self.store.clone());
                 let (account, reach) = (self.account.clone(), self.reach.clone());
-                self.open = Some(Reading { service, store, account, key, reach, version: head.version, from: 0, to });
+                self.open =
+                    Some(StoreReading { service, store, account, key, reach, version: head.version, from: 0, to });
                 format!("{separator}{start}\"")
             }
         };
@@ -258,7 +271,7 @@ impl Walk {
 }
 
 /// The elements of rows, each behind a comma, and the large document that comes after them.
-fn joined(rows: Vec<Row>) -> (String, Option<(DocumentKey, usize)>) {
+fn joined(rows: Vec<ListElement>) -> (String, Option<(DocumentKey, usize)>) {
     let (mut text, mut large) = (String::new(), None);
     for row in rows {
         if row.large.is_some() {
@@ -276,11 +289,11 @@ fn joined(rows: Vec<Row>) -> (String, Option<(DocumentKey, usize)>) {
 }
 
 /// The body of a list. Its first chunk is read before the answer begins, so that a database that is away is a 503.
-async fn stream(mut walk: Walk) -> Result<Body, Problem> {
+async fn stream(mut walk: ListWalk) -> Result<Body, HisError> {
     let first = match walk.next(AnswerStage::Before).await {
         Ok(first) => first.unwrap_or_default(),
         Err(BrokenOff::Database(error)) => return Err(error.into()),
-        Err(BrokenOff::NoRoom | BrokenOff::Replaced) => return Err(Problem::NoRoom),
+        Err(BrokenOff::NoRoom | BrokenOff::Replaced) => return Err(HisError::NoRoom),
     };
     // What is whole by now has a length.
     if walk.open.is_none() && walk.parts.is_empty() && walk.is_last {

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use super::heads::CountedReads;
-use super::seats::{ConnectionSeats, Seated};
+use super::seats::{ConnectionSeats, SeatedStream};
 use fedgate_base::config::{Address, ConnectionsConfig, HeadsConfig};
 use fedgate_base::descriptors::{self, SocketShortage};
 use fedgate_base::ports;
@@ -58,14 +58,14 @@ fn remedy(address: &str, error: &io::Error) -> String {
 }
 
 /// A bound address.
-pub enum Listener {
+pub enum HisListener {
     /// TCP.
     Tcp(TcpListener),
     /// A Unix socket.
     Unix(UnixListener),
 }
 
-impl Listener {
+impl HisListener {
     /// Takes the address.
     ///
     /// # Errors
@@ -105,13 +105,13 @@ impl Listener {
 }
 
 /// A socket that accepts.
-trait Accept {
+trait AcceptStream {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     fn accept_one(&self) -> impl Future<Output = io::Result<Self::Stream>>;
 }
 
-impl Accept for TcpListener {
+impl AcceptStream for TcpListener {
     type Stream = TcpStream;
 
     async fn accept_one(&self) -> io::Result<TcpStream> {
@@ -119,7 +119,7 @@ impl Accept for TcpListener {
     }
 }
 
-impl Accept for UnixListener {
+impl AcceptStream for UnixListener {
     type Stream = UnixStream;
 
     async fn accept_one(&self) -> io::Result<UnixStream> {
@@ -127,7 +127,12 @@ impl Accept for UnixListener {
     }
 }
 
-async fn serve<L: Accept>(listener: L, router: Router, limits: &ConnectionsConfig, stop: impl Future<Output = ()>) {
+async fn serve<L: AcceptStream>(
+    listener: L,
+    router: Router,
+    limits: &ConnectionsConfig,
+    stop: impl Future<Output = ()>,
+) {
     let (stopping, is_stopping) = watch::channel(());
     let (mut seats, shortage) = (ConnectionSeats::new(limits.most), SocketShortage::default());
     let heads = limits.heads;
@@ -165,7 +170,7 @@ async fn converse<S>(
     stream: S,
     router: Router,
     limits: HeadsConfig,
-    seated: Seated,
+    seated: SeatedStream,
     mut is_stopping: watch::Receiver<()>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, COOKIE, LOCATION};
@@ -21,20 +21,20 @@ use rand::TryRngCore;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::error::Problem;
+use super::error::{HandlerResult, HisError};
 use super::etag::IfMatch;
-use super::guard::{Caller, Ids};
+use super::guard::{Caller, RouteIds};
 use super::html::fault::FormFault;
-use super::html::form::{self, Complaints, Form};
-use super::html::words::Words;
+use super::html::form::{self, FormComplaints, PasswordForm};
+use super::html::words::PageWords;
 use super::html::{is_for_people, is_for_programs};
-use super::query::Pairs;
-use super::store::{Changed, Key, PatchCondition, Reach};
-use super::{Service, body};
-use fedgate_core::json::{self, Object, Value};
+use super::query::QueryPairs;
+use super::store::{ChangeResult, PatchCondition, RecordKey, RecordReach};
+use super::{HisService, body};
+use fedgate_core::json::{self, JsonObject, JsonValue};
 use fedgate_core::password::{HashKind, MIN_PASSWORD_CHARACTERS, can_sign_in};
 
-pub(super) use self::guesses::Guesses;
+pub(super) use self::guesses::OwnPasswordGuesses;
 
 const COOKIE_NAME: &str = "__Host-csrf";
 const TOKEN_BYTES: usize = 32;
@@ -43,55 +43,58 @@ const MAX_FORM_BYTES: usize = 16 * 1024;
 /// Most characters of a password.
 const MAX_PASSWORD_CHARACTERS: usize = 1024;
 
-type Answer = Result<Response, Problem>;
-
 /// `GET /password/{id}`
 pub(super) async fn form(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<HisService>>,
     caller: Caller,
-    Ids([id]): Ids<1>,
+    RouteIds([id]): RouteIds<1>,
     headers: HeaderMap,
-) -> Answer {
+) -> HandlerResult {
     match is_there(&service, &caller, &id).await? {
         true => {
             let is_asked = own_hash(&service, &caller).await?.is_some();
-            show(&id, is_asked.then_some(&caller.account), &headers, &Complaints::default())
+            show(&id, is_asked.then_some(&caller.account), &headers, &FormComplaints::default())
         }
         false => unknown(&headers, &id),
     }
 }
 
 /// The answer to an id that nobody has.
-fn unknown(headers: &HeaderMap, id: &str) -> Answer {
+fn unknown(headers: &HeaderMap, id: &str) -> HandlerResult {
     match is_for_programs(headers) {
-        true => Err(Problem::PersonNotFound),
-        false => Ok(form::unknown(Words::of(headers), id)),
+        true => Err(HisError::PersonNotFound),
+        false => Ok(form::unknown(PageWords::of(headers), id)),
     }
 }
 
 /// Whether there is such a person, whose record is not read for that.
-async fn is_there(service: &Service, caller: &Caller, id: &str) -> Result<bool, Problem> {
-    Ok(caller.store(service).record(&Key::Person(id.to_owned()), 0, &caller.reach).await?.is_some())
+async fn is_there(service: &HisService, caller: &Caller, id: &str) -> Result<bool, HisError> {
+    Ok(caller.store(service).record(&RecordKey::Person(id.to_owned()), 0, &caller.reach).await?.is_some())
 }
 
 /// `POST /password/{id}`
 pub(super) async fn change(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<HisService>>,
     caller: Caller,
-    Ids([id]): Ids<1>,
+    RouteIds([id]): RouteIds<1>,
     request: Request,
-) -> Answer {
+) -> HandlerResult {
     let (parts, bytes) = request.into_parts();
     let bytes = Zeroizing::new(Vec::from(body::read(&parts.headers, bytes, MAX_FORM_BYTES).await?));
     if body::media_type(&parts.headers).as_deref() != Some("application/x-www-form-urlencoded") {
-        return Err(Problem::UnsupportedMediaType);
+        return Err(HisError::UnsupportedMediaType);
     }
     let headers = &parts.headers;
-    let fields = Pairs::parse(&bytes).ok_or(Problem::BodyUnreadable)?;
-    let (words, own_hash) = (Words::of(headers), own_hash(&service, &caller).await?);
+    let fields = QueryPairs::parse(&bytes).ok_or(HisError::BodyUnreadable)?;
+    let (words, own_hash) = (PageWords::of(headers), own_hash(&service, &caller).await?);
     let asked = own_hash.is_some().then_some(&caller.account);
     if !is_own_form(headers, fields.value("csrf_token").unwrap_or_default()) {
-        return show(&id, asked, headers, &Complaints { form: Some(FormFault::NotOurs), ..Complaints::default() });
+        return show(
+            &id,
+            asked,
+            headers,
+            &FormComplaints { form: Some(FormFault::NotOurs), ..FormComplaints::default() },
+        );
     }
     if !is_there(&service, &caller, &id).await? {
         return unknown(headers, &id);
@@ -108,44 +111,44 @@ pub(super) async fn change(
         return show(&id, asked, headers, &complaints);
     }
     let password = Zeroizing::new(fields.value("password").unwrap_or_default().to_owned());
-    let mut patch = Object::default();
-    patch.set("password", Value::String(service.hashing.hash(password).await?));
+    let mut patch = JsonObject::default();
+    patch.set("password", JsonValue::String(service.hashing.hash(password).await?));
     // Whatever the size of the record: a password can always be changed.
     let always = PatchCondition { tag: IfMatch::of(&HeaderMap::new()), most: None };
-    match caller.store(&service).patch(&Key::Person(id.clone()), patch, &always, &caller.reach).await? {
-        Changed::Done => {
+    match caller.store(&service).patch(&RecordKey::Person(id.clone()), patch, &always, &caller.reach).await? {
+        ChangeResult::Done => {
             tracing::info!(account = ?caller.account, request.id = caller.request_id, "a password was changed");
             Ok(match is_for_people(parts.uri.path(), headers) {
                 true => form::changed(words, &id),
                 false => (StatusCode::FOUND, [(LOCATION, "/"), (CACHE_CONTROL, "no-store")]).into_response(),
             })
         }
-        Changed::NotAnObject => Err(Problem::NotARecord),
-        Changed::Missing | Changed::Stale | Changed::TooLarge => unknown(headers, &id),
+        ChangeResult::NotAnObject => Err(HisError::NotARecord),
+        ChangeResult::Missing | ChangeResult::Stale | ChangeResult::TooLarge => unknown(headers, &id),
     }
 }
 
 /// The caller's own hash, where the caller is to be asked for the password: who signs in by certificate may have none.
-async fn own_hash(service: &Service, caller: &Caller) -> Result<Option<String>, Problem> {
+async fn own_hash(service: &HisService, caller: &Caller) -> Result<Option<String>, HisError> {
     if !service.limits.ask_current_password {
         return Ok(None);
     }
-    let own = (Key::Person(caller.account.clone()), Reach::Own(caller.account.clone()));
+    let own = (RecordKey::Person(caller.account.clone()), RecordReach::Own(caller.account.clone()));
     let text = caller.store(service).whole_record(&own.0, &own.1).await?;
     let person = text.and_then(|text| json::parse_stored(&text).ok());
     Ok(match person {
-        Some(Value::Object(person)) => person.member("password").and_then(Value::as_str).map(str::to_owned),
+        Some(JsonValue::Object(person)) => person.member("password").and_then(JsonValue::as_str).map(str::to_owned),
         _ => None,
     })
 }
 
 /// Whether it is the caller's own; what is wrong with it.
 async fn check_current(
-    service: &Service,
+    service: &HisService,
     caller: &Caller,
     hash: String,
-    fields: &Pairs,
-) -> Result<Option<FormFault>, Problem> {
+    fields: &QueryPairs,
+) -> Result<Option<FormFault>, HisError> {
     let current = Zeroizing::new(fields.value("current").unwrap_or_default().to_owned());
     if current.is_empty() {
         return Ok(Some(FormFault::CurrentMissing));
@@ -168,11 +171,11 @@ async fn check_current(
 }
 
 /// What is wrong with a new password and its repetition.
-fn check(id: &str, fields: &Pairs, kind: HashKind, refuse_common: bool) -> Complaints {
+fn check(id: &str, fields: &QueryPairs, kind: HashKind, refuse_common: bool) -> FormComplaints {
     let field = |name| fields.value(name).unwrap_or_default();
     let (password, repetition) = (field("password"), field("pconfirm"));
     let characters = password.chars().count();
-    let mut complaints = Complaints::default();
+    let mut complaints = FormComplaints::default();
     if password.is_empty() {
         complaints.password = Some(FormFault::Missing);
     } else if characters < MIN_PASSWORD_CHARACTERS {
@@ -217,11 +220,11 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The form, or what is wrong with it to a program. A token that the browser has is kept, so that a second tab does not spoil the first.
-fn show(id: &str, asked: Option<&String>, headers: &HeaderMap, complaints: &Complaints) -> Answer {
+fn show(id: &str, asked: Option<&String>, headers: &HeaderMap, complaints: &FormComplaints) -> HandlerResult {
     if let Some(fault) = complaints.first()
         && is_for_programs(headers)
     {
-        return Err(Problem::BadForm(fault));
+        return Err(HisError::BadForm(fault));
     }
     let token = match cookie(headers) {
         Some(token) => token.to_owned(),
@@ -229,12 +232,12 @@ fn show(id: &str, asked: Option<&String>, headers: &HeaderMap, complaints: &Comp
             let mut bytes = [0; TOKEN_BYTES];
             rand::rngs::OsRng.try_fill_bytes(&mut bytes).map_err(|error| {
                 tracing::error!("no randomness for a form token: {error}");
-                Problem::Internal
+                HisError::Internal
             })?;
             URL_SAFE_NO_PAD.encode(bytes)
         }
     };
     let set_cookie = format!("{COOKIE_NAME}={token}; Path=/; Secure; HttpOnly; SameSite=Strict");
-    let form = Form { id, asked: asked.map(String::as_str), token: &token };
-    Ok(form::form(Words::of(headers), &form, complaints, set_cookie))
+    let form = PasswordForm { id, asked: asked.map(String::as_str), token: &token };
+    Ok(form::form(PageWords::of(headers), &form, complaints, set_cookie))
 }

@@ -6,17 +6,16 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Response;
 use http::{HeaderMap, Uri};
 
-use super::body::Document;
-use super::error::Problem;
+use super::body::JsonBody;
+use super::error::{HandlerResult, HisError};
 use super::etag::IfMatch;
-use super::guard::{Caller, Ids};
-use super::hashing::{Hashing, NewPassword};
-use super::store::{Changed, Created, Deleted, Key, List, PatchCondition};
-use super::{Service, answer, date, list};
-use fedgate_core::json::{self, Object, Value};
+use super::guard::{Caller, RouteIds};
+use super::hashing::{HashingThreads, NewPassword};
+use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCondition, RecordKey};
+use super::{HisService, answer, date, list};
+use fedgate_core::json::{self, JsonObject, JsonValue};
 use fedgate_core::password::{MIN_PASSWORD_CHARACTERS, can_sign_in, is_acceptable_hash};
 use fedgate_core::path::new_person_id;
 
@@ -30,120 +29,118 @@ const MAX_ROLES_BYTES: usize = 8 * 1024;
 /// Longest password in a person's document, in characters, as Thalamus has it. A hash may be longer.
 const MAX_PASSWORD_CHARACTERS: usize = 64;
 
-type Answer = Result<Response, Problem>;
-
 /// `GET /people`
-pub(super) async fn list(State(service): State<Arc<Service>>, caller: Caller, uri: Uri) -> Answer {
+pub(super) async fn list(State(service): State<Arc<HisService>>, caller: Caller, uri: Uri) -> HandlerResult {
     let pairs = list::pairs(&uri)?;
     if pairs.value("dob").is_some_and(|text| !date::is_day(text)) {
-        return Err(Problem::BadQuery("dob".into()));
+        return Err(HisError::BadQuery("dob".into()));
     }
     let members = FILTERS.iter().filter_map(|name| Some((*name, pairs.value(name)?.to_owned()))).collect();
-    list::answer(&service, List::People { members }, caller, &uri).await
+    list::answer(&service, ListQuery::People { members }, caller, &uri).await
 }
 
 /// `GET /people/{id}`
 pub(super) async fn read(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<HisService>>,
     caller: Caller,
-    Ids([id]): Ids<1>,
+    RouteIds([id]): RouteIds<1>,
     headers: HeaderMap,
-) -> Answer {
-    answer::record(&service, &caller, &Key::Person(id), &headers).await?.ok_or(Problem::UserNotFound)
+) -> HandlerResult {
+    answer::record(&service, &caller, &RecordKey::Person(id), &headers).await?.ok_or(HisError::UserNotFound)
 }
 
 /// `POST /people/{id}`
 pub(super) async fn create(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<HisService>>,
     caller: Caller,
-    Ids([id]): Ids<1>,
-    Document(document, _held): Document,
-) -> Answer {
-    let id = new_person_id(&id).map_err(|_| Problem::BadId)?;
-    let mut person = Person::parse(document, &id)?;
+    RouteIds([id]): RouteIds<1>,
+    JsonBody(document, _held): JsonBody,
+) -> HandlerResult {
+    let id = new_person_id(&id).map_err(|_| HisError::BadId)?;
+    let mut person = PersonView::parse(document, &id)?;
     if !caller.may_write_accounts() {
         person.check_unprivileged(&service.hashing)?;
     }
     service.check_size(&person.document)?;
-    let key = Key::Person(id);
+    let key = RecordKey::Person(id);
     if let Some(known) = caller.store(&service).whole_record(&key, &caller.reach).await? {
         return same_again(&known, &person);
     }
     person.put_password(&service.hashing).await?;
     match caller.store(&service).create(&key, &person.document, &caller.reach).await? {
-        Created::Done => Ok(answer::null()),
-        Created::Taken(existing) => same_again(&existing.text, &person),
-        Created::Twin => Err(Problem::UserExists),
-        Created::NoPerson => Err(Problem::NeedsAccount("id")),
+        CreateResult::Done => Ok(answer::null()),
+        CreateResult::Taken(existing) => same_again(&existing.text, &person),
+        CreateResult::Twin => Err(HisError::UserExists),
+        CreateResult::NoPerson => Err(HisError::NeedsAccount("id")),
     }
 }
 
 /// A person whose id is taken: fine if it is the same document, sent again by a node that lost the answer.
 ///
 /// A password in clear is never the same again: to compare it would be a way to guess passwords that no throttle sees.
-fn same_again(known: &str, person: &Person) -> Answer {
-    let Ok(Value::Object(known)) = json::parse_stored(known) else {
-        return Err(Problem::UserExists);
+fn same_again(known: &str, person: &PersonView) -> HandlerResult {
+    let Ok(JsonValue::Object(known)) = json::parse_stored(known) else {
+        return Err(HisError::UserExists);
     };
     let is_same_password = match &person.password {
         NewPassword::Absent | NewPassword::NoLogin => true,
-        NewPassword::Hash(hash) => known.member("password").and_then(Value::as_str) == Some(hash),
+        NewPassword::Hash(hash) => known.member("password").and_then(JsonValue::as_str) == Some(hash),
         NewPassword::Clear(_) => false,
     };
     match is_same_password && known.same_besides(&person.document, &["password"]) {
         true => Ok(answer::null()),
-        false => Err(Problem::UserExists),
+        false => Err(HisError::UserExists),
     }
 }
 
 /// A new person, checked.
-struct Person {
-    document: Object,
+struct PersonView {
+    document: JsonObject,
     password: NewPassword,
 }
 
-impl Person {
+impl PersonView {
     /// Sets the id, defaults the role, and takes the password out.
-    fn parse(mut document: Object, id: &str) -> Result<Self, Problem> {
-        document.set("id", Value::String(id.to_owned()));
+    fn parse(mut document: JsonObject, id: &str) -> Result<Self, HisError> {
+        document.set("id", JsonValue::String(id.to_owned()));
         complete(&mut document)?;
         let password = match document.member("password") {
             None => NewPassword::Absent,
-            Some(Value::Null) => NewPassword::NoLogin,
-            Some(Value::String(text)) if text.is_empty() => NewPassword::NoLogin,
-            Some(Value::String(text)) if is_acceptable_hash(text) => NewPassword::of(text),
-            Some(Value::String(text)) if text.chars().count() > MAX_PASSWORD_CHARACTERS => {
-                return Err(Problem::PasswordTooLong);
+            Some(JsonValue::Null) => NewPassword::NoLogin,
+            Some(JsonValue::String(text)) if text.is_empty() => NewPassword::NoLogin,
+            Some(JsonValue::String(text)) if is_acceptable_hash(text) => NewPassword::of(text),
+            Some(JsonValue::String(text)) if text.chars().count() > MAX_PASSWORD_CHARACTERS => {
+                return Err(HisError::PasswordTooLong);
             }
-            Some(Value::String(text)) if text.chars().count() < MIN_PASSWORD_CHARACTERS => {
-                return Err(Problem::PasswordTooShort);
+            Some(JsonValue::String(text)) if text.chars().count() < MIN_PASSWORD_CHARACTERS => {
+                return Err(HisError::PasswordTooShort);
             }
-            Some(Value::String(text)) if !can_sign_in(text.as_bytes()) => return Err(Problem::PasswordUnusable),
-            Some(Value::String(text)) => NewPassword::of(text),
-            Some(_) => return Err(Problem::BadMember("password")),
+            Some(JsonValue::String(text)) if !can_sign_in(text.as_bytes()) => return Err(HisError::PasswordUnusable),
+            Some(JsonValue::String(text)) => NewPassword::of(text),
+            Some(_) => return Err(HisError::BadMember("password")),
         };
         Ok(Self { document, password })
     }
 
     /// What a caller without the `account` permission may create: an `end_user` who may log in, whose password is no dearer
     /// to verify than those of today. The Federation Portal always writes these defaults out.
-    fn check_unprivileged(&self, hashing: &Hashing) -> Result<(), Problem> {
+    fn check_unprivileged(&self, hashing: &HashingThreads) -> Result<(), HisError> {
         if !hashing.is_open_to_all(&self.password) {
-            return Err(Problem::NeedsAccount("password"));
+            return Err(HisError::NeedsAccount("password"));
         }
         if self.document.member("roles") != Some(&default_roles()) {
-            return Err(Problem::NeedsAccount("roles"));
+            return Err(HisError::NeedsAccount("roles"));
         }
         match self.document.member("active") {
-            Some(Value::Bool(true)) | None => Ok(()),
-            Some(_) => Err(Problem::NeedsAccount("active")),
+            Some(JsonValue::Bool(true)) | None => Ok(()),
+            Some(_) => Err(HisError::NeedsAccount("active")),
         }
     }
 
-    async fn put_password(&mut self, hashing: &Hashing) -> Result<(), Problem> {
+    async fn put_password(&mut self, hashing: &HashingThreads) -> Result<(), HisError> {
         match hashing.stored_form(self.password.clone()).await? {
-            Some(hash) => self.document.set("password", Value::String(hash)),
-            None if matches!(self.password, NewPassword::NoLogin) => self.document.set("password", Value::Null),
+            Some(hash) => self.document.set("password", JsonValue::String(hash)),
+            None if matches!(self.password, NewPassword::NoLogin) => self.document.set("password", JsonValue::Null),
             None => {}
         }
         Ok(())
@@ -151,7 +148,7 @@ impl Person {
 }
 
 /// Checks `roles` and `active`, and gives a person without roles the default.
-pub(super) fn complete(document: &mut Object) -> Result<(), Problem> {
+pub(super) fn complete(document: &mut JsonObject) -> Result<(), HisError> {
     check_accounts(document)?;
     if document.member("roles").is_none() {
         document.set("roles", default_roles());
@@ -159,72 +156,72 @@ pub(super) fn complete(document: &mut Object) -> Result<(), Problem> {
     Ok(())
 }
 
-fn default_roles() -> Value {
-    Value::Array(vec![Value::String(DEFAULT_ROLE.to_owned())])
+fn default_roles() -> JsonValue {
+    JsonValue::Array(vec![JsonValue::String(DEFAULT_ROLE.to_owned())])
 }
 
 /// `roles` is a list of names and `active` a truth value, where they are given.
-fn check_accounts(document: &Object) -> Result<(), Problem> {
+fn check_accounts(document: &JsonObject) -> Result<(), HisError> {
     match document.member("roles") {
         None => {}
-        Some(Value::Array(roles)) if are_roles(roles) => {}
-        Some(_) => return Err(Problem::BadMember("roles")),
+        Some(JsonValue::Array(roles)) if are_roles(roles) => {}
+        Some(_) => return Err(HisError::BadMember("roles")),
     }
     match document.member("active") {
-        None | Some(Value::Bool(_)) => Ok(()),
-        Some(_) => Err(Problem::BadMember("active")),
+        None | Some(JsonValue::Bool(_)) => Ok(()),
+        Some(_) => Err(HisError::BadMember("active")),
     }
 }
 
 /// Whether they are names, and not too many.
-fn are_roles(roles: &[Value]) -> bool {
+fn are_roles(roles: &[JsonValue]) -> bool {
     // With quotes, comma and a blank; a control character is six bytes in JSON.
     let bytes = |name: &str| name.chars().map(|c| if c.is_control() { 6 } else { c.len_utf8() }).sum::<usize>() + 4;
-    let names: Option<Vec<&str>> = roles.iter().map(Value::as_str).collect();
+    let names: Option<Vec<&str>> = roles.iter().map(JsonValue::as_str).collect();
     names.is_some_and(|names| names.into_iter().map(bytes).sum::<usize>() <= MAX_ROLES_BYTES)
 }
 
 /// `PATCH /people/{id}`
 pub(super) async fn patch(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<HisService>>,
     caller: Caller,
-    Ids([id]): Ids<1>,
+    RouteIds([id]): RouteIds<1>,
     headers: HeaderMap,
-    Document(mut patch, _held): Document,
-) -> Answer {
+    JsonBody(mut patch, _held): JsonBody,
+) -> HandlerResult {
     if patch.remove("id").is_some_and(|given| given.as_str() != Some(&id)) {
-        return Err(Problem::PersonIdChange);
+        return Err(HisError::PersonIdChange);
     }
     if patch.member("password").is_some() {
-        return Err(Problem::PasswordHere);
+        return Err(HisError::PasswordHere);
     }
     let privileged = ["roles", "active"].into_iter().find(|name| patch.member(name).is_some());
     match privileged {
-        Some(name) if !caller.may_write_accounts() => return Err(Problem::NeedsAccount(name)),
+        Some(name) if !caller.may_write_accounts() => return Err(HisError::NeedsAccount(name)),
         Some(_) | None => check_accounts(&patch)?,
     }
     let condition = PatchCondition { tag: IfMatch::of(&headers), most: service.limits.max_record_bytes };
-    match caller.store(&service).patch(&Key::Person(id), patch, &condition, &caller.reach).await? {
-        Changed::Done => Ok(answer::null()),
-        Changed::Missing => Err(Problem::UserNotFound),
-        Changed::Stale => Err(Problem::Stale),
-        Changed::TooLarge => Err(Problem::RecordTooLarge),
-        Changed::NotAnObject => Err(Problem::NotARecord),
+    match caller.store(&service).patch(&RecordKey::Person(id), patch, &condition, &caller.reach).await? {
+        ChangeResult::Done => Ok(answer::null()),
+        ChangeResult::Missing => Err(HisError::UserNotFound),
+        ChangeResult::Stale => Err(HisError::Stale),
+        ChangeResult::TooLarge => Err(HisError::RecordTooLarge),
+        ChangeResult::NotAnObject => Err(HisError::NotARecord),
     }
 }
 
 /// `DELETE /people/{id}`
 pub(super) async fn delete(
-    State(service): State<Arc<Service>>,
+    State(service): State<Arc<HisService>>,
     caller: Caller,
-    Ids([id]): Ids<1>,
+    RouteIds([id]): RouteIds<1>,
     headers: HeaderMap,
-) -> Answer {
-    match caller.store(&service).delete(&Key::Person(id), &IfMatch::of(&headers), &caller.reach).await? {
-        Deleted::Done => Ok(answer::null()),
-        Deleted::Missing => Err(Problem::UserDoesNotExist),
-        Deleted::Stale => Err(Problem::Stale),
-        Deleted::Active => Err(Problem::UserActive),
-        Deleted::InUse => Err(Problem::UserInUse),
+) -> HandlerResult {
+    match caller.store(&service).delete(&RecordKey::Person(id), &IfMatch::of(&headers), &caller.reach).await? {
+        DeleteResult::Done => Ok(answer::null()),
+        DeleteResult::Missing => Err(HisError::UserDoesNotExist),
+        DeleteResult::Stale => Err(HisError::Stale),
+        DeleteResult::Active => Err(HisError::UserActive),
+        DeleteResult::InUse => Err(HisError::UserInUse),
     }
 }

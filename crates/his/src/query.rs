@@ -6,9 +6,9 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
 /// Names and values, in order.
 #[derive(Debug, Default)]
-pub(super) struct Pairs(Vec<(String, String)>);
+pub(super) struct QueryPairs(Vec<(String, String)>);
 
-impl Pairs {
+impl QueryPairs {
     /// Parses names and values; nothing if one of them is no text.
     pub(super) fn parse(encoded: &[u8]) -> Option<Self> {
         let pairs = encoded.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn pairs_are_decoded_and_encoded_again() {
-        let pairs = Pairs::parse(b"name=Ana+Mar%C3%ADa&after=x&empty&a=1&a=2").unwrap();
+        let pairs = QueryPairs::parse(b"name=Ana+Mar%C3%ADa&after=x&empty&a=1&a=2").unwrap();
         assert_eq!(pairs.value("name"), Some("Ana María"));
         assert_eq!(pairs.value("empty"), Some(""));
         assert_eq!(pairs.value("a"), Some("1"));
@@ -61,6 +61,6 @@ mod tests {
         append(&mut target, "name", "Ana María");
         append(&mut target, "after", "x");
         assert_eq!(target, "/people?name=Ana%20Mar%C3%ADa&after=x");
-        assert!(Pairs::parse(b"a=%ff").is_none() && Pairs::parse(b"a=%00").is_none());
+        assert!(QueryPairs::parse(b"a=%ff").is_none() && QueryPairs::parse(b"a=%00").is_none());
     }
 }

@@ -22,14 +22,14 @@ const FULL: Duration = Duration::from_secs(1);
 const PERSONS: usize = 10_000;
 
 /// How many records of one kind each person may have.
-pub(super) struct Quota {
+pub(super) struct RecordQuota {
     /// None: without bound.
     most: Option<u64>,
-    known: Mutex<HashMap<String, Known>>,
+    known: Mutex<HashMap<String, KnownCount>>,
 }
 
 /// What the last count has allowed a person.
-struct Known {
+struct KnownCount {
     until: Instant,
     /// Whether there was room.
     has_room: bool,
@@ -37,7 +37,7 @@ struct Known {
     left: u64,
 }
 
-impl Quota {
+impl RecordQuota {
     /// At most so many for each person; 0 for any number.
     pub(super) fn new(most: usize) -> Self {
         let most = u64::try_from(most).ok().filter(|most| *most > 0);
@@ -69,7 +69,7 @@ impl Quota {
         if known.len() >= PERSONS {
             known.clear();
         }
-        known.insert(person.to_owned(), Known { until, has_room, left });
+        known.insert(person.to_owned(), KnownCount { until, has_room, left });
         Ok(has_room)
     }
 
@@ -89,7 +89,7 @@ impl Quota {
         self.known().remove(person);
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<String, KnownCount>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,7 +103,7 @@ mod tests {
     #[tokio::test]
     async fn a_bound_is_kept_by_eight_instances_and_seldom_counted() {
         const MOST: usize = 1000;
-        let instances: Vec<Quota> = (0..8).map(|_| Quota::new(MOST)).collect();
+        let instances: Vec<RecordQuota> = (0..8).map(|_| RecordQuota::new(MOST)).collect();
         let (stored, counts) = (Cell::new(0_u64), Cell::new(0));
         for round in 0..3 * MOST {
             let count = async |most| {
@@ -122,12 +122,12 @@ mod tests {
     #[tokio::test]
     async fn zero_is_no_bound_and_is_not_counted() {
         let count = async |_| panic!("counted");
-        assert!(Quota::new(0).admits("ANA", count).await.unwrap());
+        assert!(RecordQuota::new(0).admits("ANA", count).await.unwrap());
     }
 
     #[tokio::test]
     async fn who_has_deleted_one_has_room_again() {
-        let quota = Quota::new(2);
+        let quota = RecordQuota::new(2);
         assert!(!quota.admits("ANA", async |_| Ok(2)).await.unwrap());
         assert!(!quota.admits("ANA", async |_| Ok(1)).await.unwrap(), "not counted again so soon");
         quota.release("ANA");

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::Service;
-use super::budget::{AnswerStage, Held};
-use super::store::{DocumentKey, DocumentVersion, PIECE_BYTES, Reach, Store};
+use super::HisService;
+use super::budget::{AnswerStage, HeldBytes};
+use super::store::{DocumentKey, DocumentVersion, PIECE_BYTES, RecordReach, RecordStore};
 use fedgate_base::db::DbError;
 
 /// Why an answer that has begun is broken off.
@@ -28,25 +28,25 @@ pub(super) enum BrokenOff {
 }
 
 /// A stretch of one version of a document that is being read.
-pub(super) struct Reading {
-    pub(super) service: Arc<Service>,
-    pub(super) store: Store,
+pub(super) struct StoreReading {
+    pub(super) service: Arc<HisService>,
+    pub(super) store: RecordStore,
     /// Who pays for the pieces.
     pub(super) account: String,
     pub(super) key: DocumentKey,
-    pub(super) reach: Reach,
+    pub(super) reach: RecordReach,
     pub(super) version: DocumentVersion,
     /// The next byte, and the one behind the last.
     pub(super) from: u64,
     pub(super) to: u64,
 }
 
-impl Reading {
+impl StoreReading {
     /// The next bytes, at most a piece of them, and the room they are paid with; none at the end.
     ///
     /// # Errors
     /// See [`BrokenOff`].
-    pub(super) async fn next(&mut self, stage: AnswerStage) -> Result<Option<(Vec<u8>, Held)>, BrokenOff> {
+    pub(super) async fn next(&mut self, stage: AnswerStage) -> Result<Option<(Vec<u8>, HeldBytes)>, BrokenOff> {
         const PIECE: u64 = PIECE_BYTES as u64;
         if self.from >= self.to {
             return Ok(None);

@@ -27,14 +27,14 @@ pub(super) struct ConnectionSeats {
     most: Option<usize>,
     /// It owns them, and ends them when it is dropped.
     connections: JoinSet<u64>,
-    seated: HashMap<u64, Seated>,
+    seated: HashMap<u64, SeatedStream>,
     next: u64,
     is_full: bool,
 }
 
 /// One connection that is open.
 #[derive(Clone, Default)]
-pub(super) struct Seated {
+pub(super) struct SeatedStream {
     /// Since when it has been silent.
     pub(super) silence: Arc<HeadSilence>,
     /// Told once it is to go.
@@ -47,11 +47,11 @@ impl ConnectionSeats {
     }
 
     /// Holds a connection until it has ended.
-    pub(super) fn hold<F>(&mut self, converse: impl FnOnce(Seated) -> F)
+    pub(super) fn hold<F>(&mut self, converse: impl FnOnce(SeatedStream) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (id, seated) = (self.next, Seated::default());
+        let (id, seated) = (self.next, SeatedStream::default());
         self.next += 1;
         let conversation = converse(seated.clone());
         self.seated.insert(id, seated);
@@ -93,8 +93,8 @@ impl ConnectionSeats {
 
     /// Lets the one go that has been silent for the longest.
     pub(super) fn make_room(&mut self) {
-        let silent = |seated: &Seated| seated.silence.since().filter(|since| since.elapsed() > SILENT);
-        let longest: Option<(Instant, &Seated)> =
+        let silent = |seated: &SeatedStream| seated.silence.since().filter(|since| since.elapsed() > SILENT);
+        let longest: Option<(Instant, &SeatedStream)> =
             self.seated.values().filter_map(|seated| Some((silent(seated)?, seated))).min_by_key(|(since, _)| *since);
         if let Some((_, seated)) = longest {
             seated.leave.notify_one();

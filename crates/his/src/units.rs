@@ -3,92 +3,110 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use http::{HeaderMap, Uri};
 
-use super::body::Document;
-use super::error::Problem;
+use super::body::JsonBody;
+use super::error::{HandlerResult, HisError};
 use super::etag::IfMatch;
-use super::guard::{Caller, Ids};
-use super::store::{Changed, Created, Deleted, Key, List, PatchCondition, Units};
-use super::{Service, answer, list};
-use fedgate_core::json::{self, Value};
+use super::guard::{Caller, RouteIds};
+use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCondition, RecordKey, UnitKind};
+use super::{HisService, answer, list};
+use fedgate_core::json::{self, JsonValue};
 
-type Answer = Result<Response, Problem>;
-type Shared = State<Arc<Service>>;
+type SharedUnit = State<Arc<HisService>>;
 
 /// The methods of a list of units.
-pub(super) fn list(units: Units) -> MethodRouter<Arc<Service>> {
-    get(async move |State(service): Shared, caller: Caller, uri: Uri| -> Answer {
-        list::answer(&service, List::Units(units), caller, &uri).await
+pub(super) fn list(units: UnitKind) -> MethodRouter<Arc<HisService>> {
+    get(async move |State(service): SharedUnit, caller: Caller, uri: Uri| -> HandlerResult {
+        list::answer(&service, ListQuery::Units(units), caller, &uri).await
     })
 }
 
 /// The methods of one unit.
-pub(super) fn one(units: Units) -> MethodRouter<Arc<Service>> {
-    get(async move |State(service): Shared, caller: Caller, Ids([id]): Ids<1>, headers: HeaderMap| -> Answer {
-        answer::record(&service, &caller, &Key::Unit(units, id), &headers).await?.ok_or(Problem::UnitNotFound)
-    })
-    .post(async move |State(service): Shared, caller: Caller, Ids([id]): Ids<1>, document: Document| -> Answer {
-        create(&service, &caller, units, id, document).await
-    })
-    .patch(
-        async move |State(service): Shared,
+pub(super) fn one(units: UnitKind) -> MethodRouter<Arc<HisService>> {
+    get(
+        async move |State(service): SharedUnit,
                     caller: Caller,
-                    Ids([id]): Ids<1>,
+                    RouteIds([id]): RouteIds<1>,
+                    headers: HeaderMap|
+                    -> HandlerResult {
+            answer::record(&service, &caller, &RecordKey::Unit(units, id), &headers)
+                .await?
+                .ok_or(HisError::UnitNotFound)
+        },
+    )
+    .post(
+        async move |State(service): SharedUnit,
+                    caller: Caller,
+                    RouteIds([id]): RouteIds<1>,
+                    document: JsonBody|
+                    -> HandlerResult { create(&service, &caller, units, id, document).await },
+    )
+    .patch(
+        async move |State(service): SharedUnit,
+                    caller: Caller,
+                    RouteIds([id]): RouteIds<1>,
                     headers: HeaderMap,
-                    document: Document|
-                    -> Answer { patch(&service, &caller, units, id, &headers, document).await },
+                    document: JsonBody|
+                    -> HandlerResult { patch(&service, &caller, units, id, &headers, document).await },
     )
     .delete(
-        async move |State(service): Shared, caller: Caller, Ids([id]): Ids<1>, headers: HeaderMap| -> Answer {
-            match caller.store(&service).delete(&Key::Unit(units, id), &IfMatch::of(&headers), &caller.reach).await? {
-                Deleted::Done => Ok(answer::null()),
-                Deleted::Missing | Deleted::Active | Deleted::InUse => Err(Problem::UnitNotFound),
-                Deleted::Stale => Err(Problem::Stale),
+        async move |State(service): SharedUnit,
+                    caller: Caller,
+                    RouteIds([id]): RouteIds<1>,
+                    headers: HeaderMap|
+                    -> HandlerResult {
+            match caller
+                .store(&service)
+                .delete(&RecordKey::Unit(units, id), &IfMatch::of(&headers), &caller.reach)
+                .await?
+            {
+                DeleteResult::Done => Ok(answer::null()),
+                DeleteResult::Missing | DeleteResult::Active | DeleteResult::InUse => Err(HisError::UnitNotFound),
+                DeleteResult::Stale => Err(HisError::Stale),
             }
         },
     )
 }
 
 async fn create(
-    service: &Service,
+    service: &HisService,
     caller: &Caller,
-    units: Units,
+    units: UnitKind,
     id: String,
-    Document(mut document, _held): Document,
-) -> Answer {
+    JsonBody(mut document, _held): JsonBody,
+) -> HandlerResult {
     match document.member("id") {
-        None => document.set("id", Value::String(id.clone())),
-        Some(given) if given.as_str() != Some(&id) => return Err(Problem::UnitIdChange),
+        None => document.set("id", JsonValue::String(id.clone())),
+        Some(given) if given.as_str() != Some(&id) => return Err(HisError::UnitIdChange),
         Some(_) => {}
     }
     service.check_size(&document)?;
-    match caller.store(service).create(&Key::Unit(units, id), &document, &caller.reach).await? {
-        Created::Done => Ok(answer::null()),
-        Created::Taken(existing) if json::is_same(&existing.text, &document.to_text()) => Ok(answer::null()),
-        Created::Taken(_) | Created::Twin | Created::NoPerson => Err(Problem::UnitExists),
+    match caller.store(service).create(&RecordKey::Unit(units, id), &document, &caller.reach).await? {
+        CreateResult::Done => Ok(answer::null()),
+        CreateResult::Taken(existing) if json::is_same(&existing.text, &document.to_text()) => Ok(answer::null()),
+        CreateResult::Taken(_) | CreateResult::Twin | CreateResult::NoPerson => Err(HisError::UnitExists),
     }
 }
 
 async fn patch(
-    service: &Service,
+    service: &HisService,
     caller: &Caller,
-    units: Units,
+    units: UnitKind,
     id: String,
     headers: &HeaderMap,
-    Document(mut patch, _held): Document,
-) -> Answer {
+    JsonBody(mut patch, _held): JsonBody,
+) -> HandlerResult {
     if patch.remove("id").is_some_and(|given| given.as_str() != Some(&id)) {
-        return Err(Problem::UnitIdChange);
+        return Err(HisError::UnitIdChange);
     }
     let condition = PatchCondition { tag: IfMatch::of(headers), most: service.limits.max_record_bytes };
-    match caller.store(service).patch(&Key::Unit(units, id), patch, &condition, &caller.reach).await? {
-        Changed::Done => Ok(answer::null()),
-        Changed::Missing => Err(Problem::UnitNotFound),
-        Changed::Stale => Err(Problem::Stale),
-        Changed::TooLarge => Err(Problem::RecordTooLarge),
-        Changed::NotAnObject => Err(Problem::NotARecord),
+    match caller.store(service).patch(&RecordKey::Unit(units, id), patch, &condition, &caller.reach).await? {
+        ChangeResult::Done => Ok(answer::null()),
+        ChangeResult::Missing => Err(HisError::UnitNotFound),
+        ChangeResult::Stale => Err(HisError::Stale),
+        ChangeResult::TooLarge => Err(HisError::RecordTooLarge),
+        ChangeResult::NotAnObject => Err(HisError::NotARecord),
     }
 }

@@ -7,8 +7,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use super::Job;
-use crate::authn::client::Source;
+use super::HasherJob;
+use crate::authn::client::ClientSource;
 
 /// Whom a job is done for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,12 +16,12 @@ pub(in crate::authn) struct JobOwner {
     /// The account.
     pub(in crate::authn) account: Box<str>,
     /// The client address.
-    pub(in crate::authn) source: Option<Source>,
+    pub(in crate::authn) source: Option<ClientSource>,
 }
 
 /// A job that waits.
-struct Waiting {
-    job: Job,
+struct WaitingJob {
+    job: HasherJob,
     owner: JobOwner,
     work: Duration,
 }
@@ -37,7 +37,7 @@ struct LaneShare {
 /// One lane.
 #[derive(Default)]
 pub(super) struct JobQueue {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingJob>,
     work: Duration,
 }
 
@@ -48,7 +48,7 @@ impl JobQueue {
     }
 
     /// The next job, in the order in which they came.
-    pub(super) fn pop(&mut self) -> Option<Job> {
+    pub(super) fn pop(&mut self) -> Option<HasherJob> {
         let next = self.waiting.pop_front()?;
         self.work = self.work.saturating_sub(next.work);
         Some(next.job)
@@ -56,7 +56,7 @@ impl JobQueue {
 
     /// Takes a job in, unless there is too much work before it; `most` is what the lane holds. A lane that is empty takes
     /// any: a hash that costs more than a lane is verified, too.
-    pub(super) fn push(&mut self, job: Job, owner: JobOwner, work: Duration, most: Duration) -> bool {
+    pub(super) fn push(&mut self, job: HasherJob, owner: JobOwner, work: Duration, most: Duration) -> bool {
         if self.work + work > most {
             // Who went away makes room for who is there.
             self.retain(|waiting| !waiting.job.is_abandoned());
@@ -65,7 +65,7 @@ impl JobQueue {
             return false;
         }
         self.work += work;
-        self.waiting.push_back(Waiting { job, owner, work });
+        self.waiting.push_back(WaitingJob { job, owner, work });
         true
     }
 
@@ -74,7 +74,7 @@ impl JobQueue {
         if self.work + work <= most {
             return true;
         }
-        let mut shares: HashMap<Option<Source>, LaneShare> = HashMap::new();
+        let mut shares: HashMap<Option<ClientSource>, LaneShare> = HashMap::new();
         for (place, waiting) in self.waiting.iter().enumerate() {
             let share = shares.entry(waiting.owner.source).or_default();
             share.work += waiting.work;
@@ -101,7 +101,7 @@ impl JobQueue {
         true
     }
 
-    fn retain(&mut self, mut stays: impl FnMut(&Waiting) -> bool) {
+    fn retain(&mut self, mut stays: impl FnMut(&WaitingJob) -> bool) {
         self.waiting.retain(|waiting| stays(waiting));
         self.work = self.waiting.iter().map(|waiting| waiting.work).sum();
     }
@@ -123,7 +123,7 @@ mod tests {
     /// A job of so many ms, if the lane takes it.
     fn push(queue: &mut JobQueue, account: &str, host: u8, milliseconds: u64) -> Option<Receiver<bool>> {
         let (answer, receive) = oneshot::channel();
-        let job = Job::Verify { stored: String::new(), password: Default::default(), answer };
+        let job = HasherJob::Verify { stored: String::new(), password: Default::default(), answer };
         queue.push(job, owner(account, host), Duration::from_millis(milliseconds), MOST).then_some(receive)
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Busy, Lane};
+use super::{HasherBusy, HasherLane};
 
 /// How much longer than by estimate a verification takes here: one estimate is a mean.
 const MARGIN: (u32, u32) = (3, 2);
@@ -22,11 +22,11 @@ const MOST: usize = 2048;
 
 /// A scheduled verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::authn) struct Booking(u64);
+pub(in crate::authn) struct HashBooking(u64);
 
 /// The verifications whose time has not come.
 pub(super) struct HashingSchedule {
-    pending: VecDeque<Booked>,
+    pending: VecDeque<BookedHash>,
     /// When the work before them is done.
     behind: Option<Instant>,
     booked: u64,
@@ -35,10 +35,10 @@ pub(super) struct HashingSchedule {
     longest: Duration,
 }
 
-struct Booked {
+struct BookedHash {
     number: u64,
     account: Box<str>,
-    lane: Lane,
+    lane: HasherLane,
     came: Instant,
     takes: Duration,
     /// How many verifications of today it stands for.
@@ -58,25 +58,32 @@ impl HashingSchedule {
     pub(super) fn book(
         &mut self,
         account: &str,
-        lane: Lane,
+        lane: HasherLane,
         (takes, counts): (Duration, u32),
         now: Instant,
-    ) -> Result<Booking, Busy> {
+    ) -> Result<HashBooking, HasherBusy> {
         self.let_go(now);
         if self.pending.len() >= MOST {
-            return Err(Busy);
+            return Err(HasherBusy);
         }
         let done = self.times().last().map(|(_, _, done)| done).or(self.behind);
         // Work that is not waited for does not accumulate: a flood would delay rejections long after its end.
         let takes = if done.is_some_and(|done| done >= now + self.longest) { Duration::ZERO } else { takes };
         self.booked += 1;
         let takes = takes * MARGIN.0 / MARGIN.1;
-        self.pending.push_back(Booked { number: self.booked, account: account.into(), lane, came: now, takes, counts });
-        Ok(Booking(self.booked))
+        self.pending.push_back(BookedHash {
+            number: self.booked,
+            account: account.into(),
+            lane,
+            came: now,
+            takes,
+            counts,
+        });
+        Ok(HashBooking(self.booked))
     }
 
     /// A password was right, which took so long by estimate: others wait for no more than that.
-    pub(super) fn was_right(&mut self, booking: Booking, takes: Duration) {
+    pub(super) fn was_right(&mut self, booking: HashBooking, takes: Duration) {
         if let Some(booked) = self.pending.iter_mut().find(|booked| booked.number == booking.0) {
             booked.takes = takes.min(booked.takes);
             booked.counts = 0;
@@ -84,23 +91,23 @@ impl HashingSchedule {
     }
 
     /// Takes a verification out.
-    pub(super) fn release(&mut self, booking: Booking) {
+    pub(super) fn release(&mut self, booking: HashBooking) {
         self.pending.retain(|booked| booked.number != booking.0);
     }
 
     /// When a verification has ended; none once that is past.
-    pub(super) fn end(&self, booking: Booking) -> Option<Instant> {
+    pub(super) fn end(&self, booking: HashBooking) -> Option<Instant> {
         self.times().find(|(booked, ..)| booked.number == booking.0).map(|(_, end, _)| end)
     }
 
     /// How many verifications of today an account has in a lane.
-    pub(super) fn of_account(&self, account: &str, lane: Lane, now: Instant) -> u32 {
+    pub(super) fn of_account(&self, account: &str, lane: HasherLane, now: Instant) -> u32 {
         let pending = self.times().filter(|(booked, end, _)| *end > now && booked.lane == lane);
         pending.filter(|(booked, ..)| *booked.account == *account).map(|(booked, ..)| booked.counts).sum()
     }
 
     /// Each verification, when it ends, and when all work up to it is done by all threads together.
-    fn times(&self) -> impl Iterator<Item = (&Booked, Instant, Instant)> {
+    fn times(&self) -> impl Iterator<Item = (&BookedHash, Instant, Instant)> {
         self.pending.iter().scan(self.behind, |behind, booked| {
             let start = behind.map_or(booked.came, |behind| behind.max(booked.came));
             let done = start + booked.takes / self.threads;
@@ -128,7 +135,7 @@ mod tests {
     const TAKES: (Duration, u32) = (Duration::from_millis(200), 1);
     const LONGEST: Duration = Duration::from_secs(10);
 
-    fn ends(schedule: &HashingSchedule, bookings: &[Booking], began: Instant) -> Vec<u128> {
+    fn ends(schedule: &HashingSchedule, bookings: &[HashBooking], began: Instant) -> Vec<u128> {
         let ends = bookings.iter().map(|booking| schedule.end(*booking).map_or(0, |end| (end - began).as_millis()));
         ends.collect()
     }
@@ -138,7 +145,7 @@ mod tests {
         let now = Instant::now();
         for (threads, expected) in [(1, [300, 600, 900, 1200]), (2, [300, 450, 600, 750])] {
             let mut schedule = HashingSchedule::new(threads, LONGEST);
-            let book = |account| schedule.book(account, Lane::Unknown, TAKES, now).unwrap();
+            let book = |account| schedule.book(account, HasherLane::Unknown, TAKES, now).unwrap();
             let bookings = ["A", "B", "A", "C"].map(book);
             assert_eq!(ends(&schedule, &bookings, now), expected, "{threads}");
         }
@@ -148,15 +155,18 @@ mod tests {
     fn a_right_password_takes_what_its_hash_takes_and_counts_no_more() {
         let now = Instant::now();
         let mut schedule = HashingSchedule::new(1, LONGEST);
-        let bookings = ["A", "A", "B"].map(|account| schedule.book(account, Lane::Unknown, TAKES, now).unwrap());
-        assert_eq!((schedule.of_account("A", Lane::Unknown, now), schedule.of_account("A", Lane::Known, now)), (2, 0));
+        let bookings = ["A", "A", "B"].map(|account| schedule.book(account, HasherLane::Unknown, TAKES, now).unwrap());
+        assert_eq!(
+            (schedule.of_account("A", HasherLane::Unknown, now), schedule.of_account("A", HasherLane::Known, now)),
+            (2, 0)
+        );
         schedule.was_right(bookings[0], Duration::from_millis(40));
         assert_eq!(ends(&schedule, &bookings, now), [40, 340, 640]);
-        assert_eq!(schedule.of_account("A", Lane::Unknown, now), 1);
+        assert_eq!(schedule.of_account("A", HasherLane::Unknown, now), 1);
         // What has ended is let go, and the rest keeps its time.
         let later = now + Duration::from_millis(400);
-        assert_eq!(schedule.of_account("A", Lane::Unknown, later), 0);
-        let last = schedule.book("C", Lane::Unknown, TAKES, later).unwrap();
+        assert_eq!(schedule.of_account("A", HasherLane::Unknown, later), 0);
+        let last = schedule.book("C", HasherLane::Unknown, TAKES, later).unwrap();
         assert_eq!(schedule.pending.len(), 2);
         assert_eq!(ends(&schedule, &[bookings[0], bookings[2], last], now), [0, 640, 940]);
     }
@@ -165,11 +175,12 @@ mod tests {
     fn nothing_is_scheduled_later_than_the_longest_and_a_flood_is_forgotten_as_soon() {
         let now = Instant::now();
         let mut schedule = HashingSchedule::new(1, LONGEST);
-        let bookings: Vec<_> = (0..MOST).map(|_| schedule.book("A", Lane::Unknown, TAKES, now).unwrap()).collect();
-        assert_eq!(schedule.book("A", Lane::Unknown, TAKES, now), Err(Busy));
+        let bookings: Vec<_> =
+            (0..MOST).map(|_| schedule.book("A", HasherLane::Unknown, TAKES, now).unwrap()).collect();
+        assert_eq!(schedule.book("A", HasherLane::Unknown, TAKES, now), Err(HasherBusy));
         assert_eq!(schedule.end(*bookings.last().unwrap()), Some(now + LONGEST));
         let later = now + 2 * LONGEST;
-        let after = schedule.book("A", Lane::Unknown, TAKES, later).unwrap();
+        let after = schedule.book("A", HasherLane::Unknown, TAKES, later).unwrap();
         assert_eq!((schedule.pending.len(), schedule.end(after)), (1, Some(later + TAKES.0 * 3 / 2)));
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fedgate_core::password::{Cost, HashWork};
+use fedgate_core::password::{HashCost, HashWork};
 
 /// The least that a job counts: to queue it costs something, too.
 const LEAST: Duration = Duration::from_millis(1);
@@ -38,7 +38,7 @@ impl HashingPace {
     }
 
     /// How long the dearest hash will take that is made today, here or by Thalamus.
-    pub(super) fn dearest_of_today(&self, own: Cost) -> Duration {
+    pub(super) fn dearest_of_today(&self, own: HashCost) -> Duration {
         self.estimate(own.work()).max(self.estimate(HashWork::OF_THALAMUS))
     }
 
@@ -80,14 +80,14 @@ mod tests {
     fn an_estimate_follows_the_parameters_and_what_hashes_have_taken() {
         let pace = HashingPace::default();
         let milliseconds = |work| pace.estimate(work).as_millis();
-        assert_eq!((milliseconds(BCRYPT_12), milliseconds(Cost::DEFAULT.work())), (249, 60));
+        assert_eq!((milliseconds(BCRYPT_12), milliseconds(HashCost::DEFAULT.work())), (249, 60));
         assert_eq!(milliseconds(HashWork::Bcrypt { rounds: 1 << 15 }), 1998, "eight times as much");
         assert_eq!((milliseconds(HashWork::None), milliseconds(HashWork::Bcrypt { rounds: 16 })), (1, 1));
-        assert_eq!(pace.dearest_of_today(Cost::DEFAULT).as_millis(), 249);
-        assert_eq!(pace.dearest_of_today(Cost { memory_kib: 262_144, passes: 10 }).as_millis(), 1677);
+        assert_eq!(pace.dearest_of_today(HashCost::DEFAULT).as_millis(), 249);
+        assert_eq!(pace.dearest_of_today(HashCost { memory_kib: 262_144, passes: 10 }).as_millis(), 1677);
         (0..100).for_each(|_| pace.learn(BCRYPT_12, Duration::from_millis(550)));
         assert!((540..=550).contains(&milliseconds(BCRYPT_12)), "{}", milliseconds(BCRYPT_12));
-        assert_eq!(milliseconds(Cost::DEFAULT.work()), 60, "each kind by itself");
+        assert_eq!(milliseconds(HashCost::DEFAULT.work()), 60, "each kind by itself");
         pace.learn(BCRYPT_12, Duration::from_millis(150));
         assert!((490..510).contains(&milliseconds(BCRYPT_12)), "one outlier moves it by an eighth");
     }

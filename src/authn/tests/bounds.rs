@@ -6,13 +6,17 @@ use moka::notification::RemovalCause;
 use super::super::verify::REJECTED_FOR;
 use super::*;
 
-fn a_proof(start: Moment) -> Proof {
-    Proof { until: start + Duration::from_secs(100), start, ..Proof::new([0; 32], None, true, Duration::ZERO) }
+fn a_proof(start: BootMoment) -> PasswordProof {
+    PasswordProof {
+        until: start + Duration::from_secs(100),
+        start,
+        ..PasswordProof::new([0; 32], None, true, Duration::ZERO)
+    }
 }
 
 #[test]
 fn a_proof_counts_until_it_is_too_old_or_was_not_used_for_too_long() {
-    let (start, idle) = (Moment::now(), Duration::from_secs(10));
+    let (start, idle) = (BootMoment::now(), Duration::from_secs(10));
     let proof = a_proof(start);
     let at = |milliseconds| start + Duration::from_millis(milliseconds);
     assert!(proof.counts(start, idle) && proof.counts(at(9_999), idle));
@@ -30,9 +34,9 @@ fn a_proof_tells_the_source_that_used_it_last_from_every_other() {
     let of = |text: &str| ClientAddress::from(Some(text.parse().unwrap()));
     let page = of("192.0.2.1").on_page_of(b"https://a.example", ForeignOrigin::Unnamed);
     let clients = clients.iter().map(|text| of(text)).chain([page, ClientAddress::default()]);
-    let clients: Vec<Option<Source>> = clients.map(ClientAddress::source).collect();
+    let clients: Vec<Option<ClientSource>> = clients.map(ClientAddress::source).collect();
     for (i, client) in clients.iter().enumerate() {
-        let proof = Proof::new([0; 32], *client, true, Duration::ZERO);
+        let proof = PasswordProof::new([0; 32], *client, true, Duration::ZERO);
         for (j, other) in clients.iter().enumerate() {
             assert_eq!(proof.is_strange_to(*other), i != j, "{client:?} {other:?}");
             proof.used_from(*other);
@@ -40,7 +44,7 @@ fn a_proof_tells_the_source_that_used_it_last_from_every_other() {
             proof.used_from(*client);
         }
     }
-    let proof = Proof::new([0; 32], clients[2], true, Duration::ZERO);
+    let proof = PasswordProof::new([0; 32], clients[2], true, Duration::ZERO);
     assert!(!proof.is_strange_to(of("2001:db8:0:1::6").source()), "one network of 64 bits");
 }
 
@@ -66,9 +70,9 @@ async fn the_longest_use_is_the_bound_and_what_is_served_beyond_it() {
     let accounts = fixture.authenticator.accounts.clone();
     let lenient = Authenticator::new(accounts, Arc::clone(&fixture.authenticator.routes), settings).unwrap();
     assert_eq!((lenient.freshness_bound(), lenient.longest_use()), (Duration::from_secs(2), Duration::from_secs(32)));
-    let asked = Moment::now();
+    let asked = BootMoment::now();
     lenient.principals.listed(asked, asked);
-    lenient.confirmed(asked, &Changes { epoch: 1, accounts: Changed::Everything });
+    lenient.confirmed(asked, &AccountChanges { epoch: 1, accounts: ChangedAccounts::Everything });
     assert!(lenient.lease_is_valid(asked + Duration::from_millis(31_999)));
     assert!(!lenient.lease_is_valid(asked + Duration::from_secs(32)));
 }
@@ -115,7 +119,7 @@ async fn an_epoch_and_a_standing_are_told_when_they_change_and_only_then() {
         (epoch.has_changed().unwrap(), standing.has_changed().unwrap())
     };
     let confirm = |epoch| {
-        authenticator.confirmed(Moment::now(), &Changes { epoch, accounts: Changed::These(vec![]) });
+        authenticator.confirmed(BootMoment::now(), &AccountChanges { epoch, accounts: ChangedAccounts::These(vec![]) });
     };
     assert_eq!(told(&|| confirm(7)), (true, false));
     assert_eq!(told(&|| confirm(7)), (false, false));
@@ -156,7 +160,7 @@ async fn what_is_hashed_and_found_is_counted() {
     assert_eq!((figures.recompiled, figures.proofs_evicted), (1, 1));
     // One was found unused for too long when it was asked for; with another that had to make room, they are three.
     for (seconds, cause) in [(10, RemovalCause::Explicit), (20, RemovalCause::Size)] {
-        fixture.authenticator.dropped_proofs.note(Moment::now() - Duration::from_secs(seconds), cause);
+        fixture.authenticator.dropped_proofs.note(BootMoment::now() - Duration::from_secs(seconds), cause);
     }
     let figures = fixture.authenticator.figures().await;
     assert_eq!((figures.proofs_evicted, figures.proofs_mean_age_seconds), (3, 10));

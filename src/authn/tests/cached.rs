@@ -118,7 +118,7 @@ async fn cached_equals_uncached() {
                     ("person", fedgate_core::policy::Method::Post, Some("ana")),
                     ("people", fedgate_core::policy::Method::Get, None),
                 ] {
-                    let question = fedgate_core::policy::Question {
+                    let question = fedgate_core::policy::PolicyQuestion {
                         principal: asked,
                         roles: &roles,
                         method,

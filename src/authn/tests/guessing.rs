@@ -33,7 +33,9 @@ impl Fixture {
     /// Forgets what was verified, as time does.
     fn forget_proofs(&self) {
         self.authenticator.proofs.invalidate_all();
-        self.authenticator.principals.confirm(Moment::now(), &Changes { epoch: 0, accounts: Changed::Everything });
+        self.authenticator
+            .principals
+            .confirm(BootMoment::now(), &AccountChanges { epoch: 0, accounts: ChangedAccounts::Everything });
     }
 
     /// The same accounts, answered in steps.
@@ -41,7 +43,7 @@ impl Fixture {
         let settings = AuthenticationConfig { rejection_step: STEP, ..self.authenticator.settings.clone() };
         let (accounts, routes) = (self.authenticator.accounts.clone(), Arc::clone(&self.authenticator.routes));
         let spaced = Authenticator::new(accounts, routes, settings).unwrap();
-        spaced.standing.send_replace(Standing::Confirmed);
+        spaced.standing.send_replace(LeaseStanding::Confirmed);
         spaced
     }
 }
@@ -133,8 +135,11 @@ async fn the_right_password_of_an_account_that_is_switched_off_counts_as_a_wrong
     assert_eq!(hashed().await, before);
     let old = fixture.authenticator.proof(mac, source(from), true, None);
     let start = old.start - Duration::from_secs(11);
-    let old =
-        Proof { start, until: start + Duration::from_secs(900), ..Proof::new(mac, source(from), true, Duration::ZERO) };
+    let old = PasswordProof {
+        start,
+        until: start + Duration::from_secs(900),
+        ..PasswordProof::new(mac, source(from), true, Duration::ZERO)
+    };
     fixture.authenticator.proofs.insert((mac, source(from)), Arc::new(old)).await;
     fixture.login_from(from, "OFF", "right").await.unwrap_err();
     assert_eq!(hashed().await, before + 1);
@@ -193,9 +198,9 @@ async fn guesses_beside_a_signed_in_person_are_answered_one_step_apart_and_the_p
     let fixture = Fixture::new().await;
     fixture.add("ANA", cheap_hash("right")).await;
     let authenticator = Arc::new(fixture.spaced());
-    authenticator.reported(Moment::now() + DAY, Ok(()));
+    authenticator.reported(BootMoment::now() + DAY, Ok(()));
     let changes = fixture.authenticator.accounts.changes_since(None).await.unwrap();
-    authenticator.confirmed(Moment::now() + DAY, &changes);
+    authenticator.confirmed(BootMoment::now() + DAY, &changes);
     let login = |ip, password: String| {
         let (authenticator, policy) = (Arc::clone(&authenticator), Arc::clone(&fixture.policy));
         let header = format!("Basic {}", STANDARD.encode(format!("ANA:{password}")));
@@ -301,7 +306,7 @@ async fn six_guesses_at_once_are_answered_at_the_same_times_whatever_hash_there_
 /// What guesses from so many addresses at once at one account come to, and one at another account; when, on the clock.
 async fn guessed_from_many_addresses(fixture: &Fixture, id: &'static str, addresses: u8) -> Vec<(String, Duration)> {
     let mut authenticator = fixture.spaced();
-    authenticator.hasher = Hasher::without_threads(authenticator.settings.hasher_queue, CHEAP);
+    authenticator.hasher = PasswordHasher::without_threads(authenticator.settings.hasher_queue, CHEAP);
     let authenticator = Arc::new(authenticator);
     let decided = Arc::new(AtomicU64::new(0));
     let guess = |id: &'static str, ip: [u8; 4]| {
@@ -338,7 +343,7 @@ async fn guessed_from_many_addresses(fixture: &Fixture, id: &'static str, addres
 async fn guesses_from_many_addresses_at_once_are_answered_alike_whatever_hash_there_is() {
     let fixture = Fixture::new().await;
     fixture.add("OLD", format!("$2b$12${}", "a".repeat(53))).await;
-    fixture.add("NEW", nobodys_hash(Cost::DEFAULT)).await;
+    fixture.add("NEW", nobodys_hash(HashCost::DEFAULT)).await;
     for addresses in [1, 3, 8, 20] {
         let nobody = guessed_from_many_addresses(&fixture, "NONE", addresses).await;
         for id in ["OLD", "NEW"] {

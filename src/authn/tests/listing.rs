@@ -12,22 +12,24 @@ fn another(fixture: &Fixture) -> Authenticator {
 async fn that_an_instance_cannot_report_itself_is_told_once_the_accounts_are_there() {
     let authenticator = another(&Fixture::new().await);
     let is_told = || authenticator.unlisted.lock().unwrap().is_told;
-    let fails = || authenticator.reported(Moment::now(), Err(AccountsError::Away));
+    let fails = || authenticator.reported(BootMoment::now(), Err(AccountsError::Away));
     fails();
     assert!(!is_told());
-    authenticator.confirmed(Moment::now() + DAY, &Changes { epoch: 1, accounts: Changed::Everything });
+    authenticator
+        .confirmed(BootMoment::now() + DAY, &AccountChanges { epoch: 1, accounts: ChangedAccounts::Everything });
     fails();
     assert!(is_told() && authenticator.fault().is_some_and(|fault| fault.contains("cannot report itself")));
-    authenticator.reported(Moment::now(), Ok(()));
+    authenticator.reported(BootMoment::now(), Ok(()));
     assert!(!is_told() && authenticator.fault().is_none());
 }
 
 #[tokio::test]
 async fn nothing_cached_is_used_by_an_instance_that_is_not_listed() {
     let authenticator = another(&Fixture::new().await);
-    let start = Moment::now();
+    let start = BootMoment::now();
     let at = |milliseconds| start + Duration::from_millis(milliseconds);
-    let confirm = |asked| authenticator.confirmed(asked, &Changes { epoch: 1, accounts: Changed::These(vec![]) });
+    let confirm =
+        |asked| authenticator.confirmed(asked, &AccountChanges { epoch: 1, accounts: ChangedAccounts::These(vec![]) });
     let is_valid = |milliseconds| authenticator.lease_is_valid(at(milliseconds));
     assert!(!authenticator.is_ready(at(0)));
     confirm(at(0));
@@ -57,23 +59,25 @@ async fn nothing_cached_is_used_by_an_instance_that_is_not_listed() {
 #[tokio::test]
 async fn a_report_that_is_refused_because_writes_are_ends_admission_until_one_arrives() {
     let authenticator = another(&Fixture::new().await);
-    let now = Moment::now();
-    let confirm =
-        || authenticator.confirmed(Moment::now() + DAY, &Changes { epoch: 1, accounts: Changed::These(vec![]) });
+    let now = BootMoment::now();
+    let confirm = || {
+        authenticator
+            .confirmed(BootMoment::now() + DAY, &AccountChanges { epoch: 1, accounts: ChangedAccounts::These(vec![]) })
+    };
     confirm();
     authenticator.reported(now, Ok(()));
     confirm();
-    assert!(authenticator.lease_is_valid(Moment::now()) && authenticator.are_confirmed().await.is_ok());
+    assert!(authenticator.lease_is_valid(BootMoment::now()) && authenticator.are_confirmed().await.is_ok());
     authenticator.reported(now, Err(AccountsError::Standby));
     for _ in 0..2 {
-        assert!(!authenticator.lease_is_valid(Moment::now()) && !authenticator.is_ready(Moment::now()));
+        assert!(!authenticator.lease_is_valid(BootMoment::now()) && !authenticator.is_ready(BootMoment::now()));
         assert!(matches!(authenticator.are_confirmed().await, Err(AccountsError::Away)), "nor is anybody read");
         assert!(authenticator.fault().is_some_and(|fault| fault.contains("was set read-only")));
         // Whatever the watch is told by the same server.
         confirm();
     }
-    authenticator.reported(Moment::now(), Ok(()));
+    authenticator.reported(BootMoment::now(), Ok(()));
     confirm();
-    assert!(authenticator.lease_is_valid(Moment::now()) && authenticator.are_confirmed().await.is_ok());
+    assert!(authenticator.lease_is_valid(BootMoment::now()) && authenticator.are_confirmed().await.is_ok());
     assert!(authenticator.fault().is_none());
 }

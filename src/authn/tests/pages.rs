@@ -57,7 +57,7 @@ async fn rejections_of_pages_are_spaced_on_the_clock_of_their_address() {
     let settings = AuthenticationConfig { rejection_step: STEP, ..fixture.authenticator.settings.clone() };
     let (accounts, routes) = (fixture.authenticator.accounts.clone(), Arc::clone(&fixture.authenticator.routes));
     let spaced = Arc::new(Authenticator::new(accounts, routes, settings).unwrap());
-    spaced.standing.send_replace(Standing::Confirmed);
+    spaced.standing.send_replace(LeaseStanding::Confirmed);
     let portal = page("https://portal.example", ForeignOrigin::Named);
     let clients = [invented(1), address(HOME), invented(2), portal, invented(3)];
     let guesses: Vec<_> = (0..)

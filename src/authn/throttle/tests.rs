@@ -9,28 +9,33 @@ const fn proved(fingerprint: u64) -> ProvedPassword {
     ProvedPassword { fingerprint, stored: 0 }
 }
 
-fn ip(text: &str) -> Option<Source> {
+fn ip(text: &str) -> Option<ClientSource> {
     ClientAddress::from(Some(text.parse().unwrap())).source()
 }
 
-fn host(address: [u8; 4]) -> Option<Source> {
+fn host(address: [u8; 4]) -> Option<ClientSource> {
     ClientAddress::from(Some(address.into())).source()
 }
 
 /// A page of an unnamed foreign origin in a browser at 192.0.2.1.
-fn page(origin: &str) -> Option<Source> {
+fn page(origin: &str) -> Option<ClientSource> {
     let client = ClientAddress::from(Some([192, 0, 2, 1].into()));
     client.on_page_of(origin.as_bytes(), ForeignOrigin::Unnamed).source()
 }
 
 /// Whether one more password would be looked at.
-fn check(throttle: &Throttle, account: &str, client: Option<Source>, now: Instant) -> Result<(), Wait> {
+fn check(
+    throttle: &GuessThrottle,
+    account: &str,
+    client: Option<ClientSource>,
+    now: Instant,
+) -> Result<(), ThrottleWait> {
     throttle.begin(account, client, u64::MAX, now).map(drop)
 }
 
 #[test]
 fn mistyping_is_free_and_then_waits_double_up_to_an_hour() {
-    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
     for attempt in 0..u64::from(FREE.of_pair) {
         assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
         throttle.failed("ANA", ip("192.0.2.1"), attempt, now);
@@ -38,11 +43,11 @@ fn mistyping_is_free_and_then_waits_double_up_to_an_hour() {
     assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
     for (attempt, seconds) in [1, 2, 4, 8].into_iter().enumerate() {
         throttle.failed("ANA", ip("192.0.2.1"), 100 + attempt as u64, now);
-        assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(Wait(Duration::from_secs(seconds))));
+        assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(ThrottleWait(Duration::from_secs(seconds))));
         assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now + Duration::from_secs(seconds)), Ok(()));
     }
     (0..50).for_each(|attempt| throttle.failed("ANA", ip("192.0.2.1"), 200 + attempt, now));
-    assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(Wait(WAIT.1)));
+    assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(ThrottleWait(WAIT.1)));
     assert_eq!(check(&throttle, "BOB", ip("192.0.2.1"), now), Ok(()), "another account of that source");
     throttle.succeeded("ANA", ip("192.0.2.1"), RIGHT, now);
     assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
@@ -50,21 +55,21 @@ fn mistyping_is_free_and_then_waits_double_up_to_an_hour() {
 
 #[test]
 fn a_device_that_repeats_an_old_password_is_one_failure() {
-    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
     (0..1000).for_each(|_| throttle.failed("ANA", ip("192.0.2.1"), 7, now));
     assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
 }
 
 #[test]
 fn guesses_at_the_same_time_are_no_more_than_guesses_in_turn() {
-    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
     let of_source = |source: &str, guesses: std::ops::Range<u64>| {
         guesses.filter_map(|guess| throttle.begin("ANA", ip(source), guess, now).ok()).collect::<Vec<_>>()
     };
     // What is wrong six times waits; so the sixth is the last that is looked at.
     let attempts = of_source("192.0.2.1", 0..50);
     assert_eq!(attempts.len(), 6);
-    assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(Wait(WAIT.0)));
+    assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(ThrottleWait(WAIT.0)));
     assert!(throttle.begin("ANA", ip("192.0.2.1"), 3, now).is_ok(), "the same password once more is the same guess");
     assert_eq!(check(&throttle, "BOB", ip("192.0.2.1"), now), Ok(()), "a hospital signs in from one address");
     let elsewhere: Vec<_> =
@@ -81,7 +86,7 @@ fn guesses_at_the_same_time_are_no_more_than_guesses_in_turn() {
     let later = now + WAIT.0;
     let alone = throttle.begin("ANA", ip("192.0.2.1"), 7, later);
     assert!(alone.is_ok(), "after the wait");
-    assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), later), Err(Wait(WAIT.0)), "one at a time");
+    assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), later), Err(ThrottleWait(WAIT.0)), "one at a time");
     drop(alone);
     assert!(lock(&throttle.underway).is_empty(), "nothing is kept of what has ended");
     assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), later), Ok(()));
@@ -89,7 +94,7 @@ fn guesses_at_the_same_time_are_no_more_than_guesses_in_turn() {
 
 #[test]
 fn an_attack_from_everywhere_does_not_lock_out_who_was_here_before() {
-    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
     throttle.succeeded("DOC", ip("2001:db8::1"), RIGHT, now);
     for attacker in 0..200u64 {
         let source = host([198, 51, 100, attacker as u8]);
@@ -105,7 +110,7 @@ fn an_attack_from_everywhere_does_not_lock_out_who_was_here_before() {
 
 #[test]
 fn a_source_has_proved_the_password_that_it_sent_itself_and_lately() {
-    let (throttle, now, lately) = (Throttle::new(FREE), Instant::now(), Duration::from_secs(900));
+    let (throttle, now, lately) = (GuessThrottle::new(FREE), Instant::now(), Duration::from_secs(900));
     let has_proved = |account, client, fingerprint, after| {
         throttle.has_proved(account, ip(client), fingerprint, lately, now + Duration::from_secs(after))
     };
@@ -125,7 +130,7 @@ fn a_source_has_proved_the_password_that_it_sent_itself_and_lately() {
 
 #[test]
 fn what_was_mistyped_before_the_right_password_is_taken_back() {
-    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
     // A hospital behind one address: everybody mistypes now and then, and signs in.
     for person in 0..1000 {
         let account = format!("P{person}");
@@ -170,7 +175,7 @@ fn what_was_mistyped_before_the_right_password_is_taken_back() {
 
 #[test]
 fn a_source_that_fails_on_many_accounts_waits_but_not_for_accounts_that_know_it() {
-    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
     throttle.succeeded("DOC", ip("192.0.2.1"), RIGHT, now);
     for account in 0..=FREE.accounts_of_source {
         throttle.failed(&format!("A{account}"), ip("192.0.2.1"), 1, now);
@@ -182,7 +187,7 @@ fn a_source_that_fails_on_many_accounts_waits_but_not_for_accounts_that_know_it(
 
 #[test]
 fn an_account_knows_its_latest_sources_and_those_of_others_are_not_pushed_out() {
-    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
     let source = |n: u32| host(n.to_be_bytes());
     throttle.succeeded("DOC", source(1), RIGHT, now);
     (0..1000).for_each(|n| throttle.succeeded("EVE", source(n), RIGHT, now));
@@ -193,7 +198,7 @@ fn an_account_knows_its_latest_sources_and_those_of_others_are_not_pushed_out() 
 
 #[test]
 fn a_source_is_known_to_whom_it_proved_a_password_for_thirty_days() {
-    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
     throttle.succeeded("DOC", ip("192.0.2.1"), RIGHT, now);
     assert!(throttle.knows("DOC", ip("192.0.2.1"), now));
     assert!(!throttle.knows("ANA", ip("192.0.2.1"), now) && !throttle.knows("DOC", ip("192.0.2.2"), now));
@@ -207,7 +212,7 @@ fn a_source_is_known_to_whom_it_proved_a_password_for_thirty_days() {
 
 #[test]
 fn a_hostile_page_uses_up_its_own_allowance_and_that_of_all_foreign_pages_there() {
-    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
     let (home, named) = (ip("192.0.2.1"), {
         let client = ClientAddress::from(Some([192, 0, 2, 1].into()));
         client.on_page_of(b"https://portal.example", ForeignOrigin::Named).source()
@@ -250,7 +255,7 @@ fn a_hostile_page_uses_up_its_own_allowance_and_that_of_all_foreign_pages_there(
         assert_eq!(check(&throttle, "NEW", source, now), Ok(()));
     }
     // A person signs in through a page: what was mistyped there is taken back of what pages share, too.
-    let (throttle, portal) = (Throttle::new(FREE), page("https://portal.example"));
+    let (throttle, portal) = (GuessThrottle::new(FREE), page("https://portal.example"));
     (0..5).for_each(|guess| throttle.failed("ANA", portal, guess, now));
     throttle.succeeded("ANA", portal, RIGHT, now);
     throttle.failed("ANA", page("https://evil.example"), 7, now);
@@ -261,7 +266,7 @@ fn a_hostile_page_uses_up_its_own_allowance_and_that_of_all_foreign_pages_there(
 
 #[test]
 fn a_proved_password_is_remembered_for_a_week_with_the_hash_it_was_proved_against() {
-    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
     let proved = |stored| ProvedPassword { fingerprint: 7, stored };
     let days = |days: u64| now + Duration::from_secs(days * 24 * 3600);
     let at = |source: &str, now| throttle.proved_lately("DOC", ip(source), now);
@@ -283,7 +288,7 @@ fn a_proved_password_is_remembered_for_a_week_with_the_hash_it_was_proved_agains
 
 #[test]
 fn what_is_forgotten_waits_nowhere_and_nothing_else_is_forgotten() {
-    let (throttle, now) = (Throttle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
     throttle.succeeded("ANA", ip("203.0.113.1"), RIGHT, now);
     let fail = |account: &str, client: &str, most: u64| {
         (0..most).for_each(|attempt| throttle.failed(account, ip(client), attempt, now));

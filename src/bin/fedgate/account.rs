@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
-use fedgate::accounts::{self, Account, AccountChange, AccountDeletion, Accounts, NewAccount, Spread};
+use fedgate::accounts::{self, AccountChange, AccountDeletion, AccountStore, ChangeSpread, NewAccount, StoredAccount};
 use fedgate_base::config::Config;
 use fedgate_base::db::hashes::HashRule;
 use fedgate_core::password::{self, HashKind, MIN_PASSWORD_CHARACTERS};
@@ -20,11 +20,11 @@ use fedgate_core::policy::hint;
 use fedgate_core::secret::Secret;
 use serde_json::json;
 
-use crate::print::{self, Report};
-use crate::{Failure, load, open_store, store_fault};
+use crate::print::{self, CommandReport};
+use crate::{CommandFailure, load, open_store, store_fault};
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum AccountCommand {
     /// Add a person with an account; the password is asked for, or read from standard input.
     Add {
         /// The id of the person, such as ESPGNU777ORG; stored in upper case.
@@ -73,12 +73,12 @@ pub(crate) enum Command {
         /// The id of the person.
         id: String,
         #[command(flatten)]
-        wait: Wait,
+        wait: SpreadWait,
     },
     /// Replace the roles of an account.
     Roles {
         #[command(flatten)]
-        wait: Wait,
+        wait: SpreadWait,
         /// The id of the person.
         id: String,
         /// Roles, with commas between them.
@@ -96,41 +96,41 @@ pub(crate) enum Command {
         /// The id of the person.
         id: String,
         #[command(flatten)]
-        wait: Wait,
+        wait: SpreadWait,
     },
     /// Let an account log in again.
     Enable {
         /// The id of the person.
         id: String,
         #[command(flatten)]
-        wait: Wait,
+        wait: SpreadWait,
     },
     /// Keep an account from logging in, from now on and everywhere.
     Disable {
         /// The id of the person.
         id: String,
         #[command(flatten)]
-        wait: Wait,
+        wait: SpreadWait,
     },
     /// Delete a person, with all that is stored of the person: the account is disabled before, and has no pages and documents.
     Delete {
         /// The id of the person.
         id: String,
         #[command(flatten)]
-        wait: Wait,
+        wait: SpreadWait,
     },
 }
 
 #[derive(clap::Args)]
-pub(crate) struct Wait {
+pub(crate) struct SpreadWait {
     /// Return when every running gateway has applied the change, and say how many and after how many ms.
     #[arg(long)]
     wait: bool,
 }
 
 /// Does what is asked and tells what was done, in lines or as one JSON object.
-pub(crate) async fn run(config: &Path, command: Command, as_json: bool) -> Result<(), Failure> {
-    let mut report = Report::new(as_json);
+pub(crate) async fn run(config: &Path, command: AccountCommand, as_json: bool) -> Result<(), CommandFailure> {
+    let mut report = CommandReport::new(as_json);
     let outcome = match load(config, "fedgate account") {
         Ok(config) => work(&config, command, &mut report).await,
         Err(failure) => Err(failure),
@@ -138,12 +138,12 @@ pub(crate) async fn run(config: &Path, command: Command, as_json: bool) -> Resul
     report.end(outcome)
 }
 
-async fn work(config: &Config, command: Command, report: &mut Report) -> Result<(), Failure> {
+async fn work(config: &Config, command: AccountCommand, report: &mut CommandReport) -> Result<(), CommandFailure> {
     let accounts = open_store(config).await?;
     match command {
-        Command::Add { id, roles, force, name, lastname } => {
+        AccountCommand::Add { id, roles, force, name, lastname } => {
             let id = new_person_id(&id)
-                .map_err(|error| Failure::Usage(anyhow!("`{}`: {error}", fedgate_core::escape::shown(&id))))?;
+                .map_err(|error| CommandFailure::Usage(anyhow!("`{}`: {error}", fedgate_core::escape::shown(&id))))?;
             let roles = roles::checked(config, roles, force, report)?;
             let password_hash = new_hash(hash_kind(config, &accounts).await?)?;
             let new = NewAccount { id: id.clone(), roles, password_hash, name, lastname };
@@ -160,48 +160,48 @@ async fn work(config: &Config, command: Command, report: &mut Report) -> Result<
             report.note("roles", new.roles);
             done(&accounts, &id, "added", "added", report).await
         }
-        Command::Show { id } => {
+        AccountCommand::Show { id } => {
             let account = stored(config, &accounts, &id).await?;
             let instances = accounts.instances().await.map_err(|error| store_fault(config, error))?;
             show::show(&account, hash_kind(config, &accounts).await?, &instances, report)
         }
-        Command::List { after, limit } => {
+        AccountCommand::List { after, limit } => {
             // One more tells whether there are more.
             let listed =
                 accounts.list(after.as_deref(), limit + 1).await.map_err(|error| store_fault(config, error))?;
             show::list(listed, limit, report)
         }
-        Command::History { id, before, limit } => {
+        AccountCommand::History { id, before, limit } => {
             let events = accounts.history(id.as_deref(), before, limit + 1).await;
             history::show(id.as_deref(), events.map_err(|error| store_fault(config, error))?, limit, report)
         }
-        Command::Passwd { id, wait } => {
+        AccountCommand::Passwd { id, wait } => {
             stored(config, &accounts, &id).await?;
             let hash = AccountChange::PasswordHash(new_hash(hash_kind(config, &accounts).await?)?);
             change(config, &accounts, &id, &hash, "has a new password", &wait, report).await
         }
-        Command::Roles { id, roles, force, none, wait } => {
+        AccountCommand::Roles { id, roles, force, none, wait } => {
             let roles = roles::checked(config, roles, force, report)?;
             // What a shell makes of a variable that is not set must not disarm an account.
             if roles.is_empty() && !none {
-                return Err(Failure::Usage(anyhow!("no role is named; `--none` takes all roles away")));
+                return Err(CommandFailure::Usage(anyhow!("no role is named; `--none` takes all roles away")));
             }
             let words = format!("has the roles {}", roles::named(&roles));
             change(config, &accounts, &id, &AccountChange::Roles(roles), &words, &wait, report).await
         }
-        Command::Enable { id, wait } => {
+        AccountCommand::Enable { id, wait } => {
             change(config, &accounts, &id, &AccountChange::Active(true), "can log in", &wait, report).await
         }
-        Command::Disable { id, wait } => {
+        AccountCommand::Disable { id, wait } => {
             let words = "cannot log in any more";
             change(config, &accounts, &id, &AccountChange::Active(false), words, &wait, report).await
         }
-        Command::Unlock { id, wait } => {
+        AccountCommand::Unlock { id, wait } => {
             stored(config, &accounts, &id).await?;
             accounts.unlock(&id).await.map_err(|error| store_fault(config, error))?;
             committed(config, &accounts, &id, ("unlocked", "need not wait any more"), &wait, report).await
         }
-        Command::Delete { id, wait } => {
+        AccountCommand::Delete { id, wait } => {
             match accounts.delete(&id).await.map_err(|error| store_fault(config, error))? {
                 AccountDeletion::Done => {}
                 AccountDeletion::Missing => return Err(missing(&accounts, &id).await.into()),
@@ -225,13 +225,13 @@ async fn work(config: &Config, command: Command, report: &mut Report) -> Result<
 
 async fn change(
     config: &Config,
-    accounts: &Accounts,
+    accounts: &AccountStore,
     id: &str,
     change: &AccountChange,
     words: &str,
-    wait: &Wait,
-    report: &mut Report,
-) -> Result<(), Failure> {
+    wait: &SpreadWait,
+    report: &mut CommandReport,
+) -> Result<(), CommandFailure> {
     if !accounts.change(id, change).await.map_err(|error| store_fault(config, error))? {
         return Err(missing(accounts, id).await.into());
     }
@@ -251,20 +251,20 @@ async fn change(
 /// asked for.
 async fn committed(
     config: &Config,
-    accounts: &Accounts,
+    accounts: &AccountStore,
     id: &str,
     (word, words): (&str, &str),
-    wait: &Wait,
-    report: &mut Report,
-) -> Result<(), Failure> {
+    wait: &SpreadWait,
+    report: &mut CommandReport,
+) -> Result<(), CommandFailure> {
     let (committed, at) = (Instant::now(), SystemTime::now());
     done(accounts, id, word, words, report).await?;
     if !wait.wait {
         return Ok(());
     }
     // A program reads stdout; who watches it is told here.
-    let waits_for = |silent: &accounts::Report| {
-        let accounts::Report { id, place, bound_ms, .. } = silent;
+    let waits_for = |silent: &accounts::InstanceReport| {
+        let accounts::InstanceReport { id, place, bound_ms, .. } = silent;
         let ends = lease_end(at, *bound_ms);
         print::warn(&format!(
             "{id} ({place}) does not answer; waiting until {ends}, when its lease ends at the latest"
@@ -281,7 +281,13 @@ fn lease_end(committed: SystemTime, bound_ms: u64) -> String {
 }
 
 /// Tells that a change is made, and which account epoch the accounts have since.
-async fn done(accounts: &Accounts, id: &str, word: &str, words: &str, report: &mut Report) -> Result<(), Failure> {
+async fn done(
+    accounts: &AccountStore,
+    id: &str,
+    word: &str,
+    words: &str,
+    report: &mut CommandReport,
+) -> Result<(), CommandFailure> {
     report.note("id", id);
     report.note("done", word);
     if report.is_json() {
@@ -291,8 +297,8 @@ async fn done(accounts: &Accounts, id: &str, word: &str, words: &str, report: &m
     Ok(report.line(&format!("{id} {words}"))?)
 }
 
-fn tell_spread(spread: &Spread, committed: SystemTime, report: &mut Report) -> Result<(), Failure> {
-    let Spread { epoch, applied, silent, after } = spread;
+fn tell_spread(spread: &ChangeSpread, committed: SystemTime, report: &mut CommandReport) -> Result<(), CommandFailure> {
+    let ChangeSpread { epoch, applied, silent, after } = spread;
     let count = match applied.len() {
         0 if silent.is_empty() => "no gateway is listed as running".to_owned(),
         0 => "no gateway has said that it applied it".to_owned(),
@@ -300,12 +306,12 @@ fn tell_spread(spread: &Spread, committed: SystemTime, report: &mut Report) -> R
         several => format!("{several} gateways have applied it"),
     };
     report.line(&format!("{count}, {} ms after the commit (account epoch {epoch})", after.as_millis()))?;
-    let names = |instance: &accounts::Report| json!({ "id": instance.id, "place": instance.place });
+    let names = |instance: &accounts::InstanceReport| json!({ "id": instance.id, "place": instance.place });
     report.note("epoch", *epoch);
     report.note("after_ms", u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
     report.note("applied", applied.iter().map(names).collect::<Vec<_>>());
     let mut told = Vec::new();
-    for accounts::Report { id, place, bound_ms, .. } in silent {
+    for accounts::InstanceReport { id, place, bound_ms, .. } in silent {
         // One that may admit nobody for another reason, such as having stopped, had no lease to the end.
         let ended = lease_end(committed, (*bound_ms).min(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
         told.push(json!({ "id": id, "place": place, "lease_ended_at": ended }));
@@ -316,7 +322,7 @@ fn tell_spread(spread: &Spread, committed: SystemTime, report: &mut Report) -> R
 }
 
 /// An account that there is.
-async fn stored(config: &Config, accounts: &Accounts, id: &str) -> Result<Account, Failure> {
+async fn stored(config: &Config, accounts: &AccountStore, id: &str) -> Result<StoredAccount, CommandFailure> {
     match accounts.read(id).await.map_err(|error| store_fault(config, error))? {
         Some(account) => Ok(account),
         None => Err(missing(accounts, id).await.into()),
@@ -324,7 +330,7 @@ async fn stored(config: &Config, accounts: &Accounts, id: &str) -> Result<Accoun
 }
 
 /// That there is no such person, and whether there is one whose id differs by case alone, as far as the store tells.
-pub(crate) async fn missing(accounts: &Accounts, id: &str) -> anyhow::Error {
+pub(crate) async fn missing(accounts: &AccountStore, id: &str) -> anyhow::Error {
     if matches!(accounts.read(id).await, Ok(Some(_))) {
         return anyhow!(
             "the document of `{id}` is a list or a scalar, which has no account; docs/API.md, \"Rows of before\", says how \
@@ -340,12 +346,12 @@ pub(crate) async fn missing(accounts: &Accounts, id: &str) -> anyhow::Error {
 }
 
 /// Whether there is a password that the account can log in with.
-pub(crate) fn has_usable_password(account: &Account) -> bool {
+pub(crate) fn has_usable_password(account: &StoredAccount) -> bool {
     account.password_hash.as_deref().is_some_and(password::is_acceptable_hash)
 }
 
 /// The kind of new hashes in a store.
-async fn hash_kind(config: &Config, accounts: &Accounts) -> Result<HashKind, Failure> {
+async fn hash_kind(config: &Config, accounts: &AccountStore) -> Result<HashKind, CommandFailure> {
     let rule = HashRule::new(accounts.database().clone(), config.authentication.hashes);
     rule.kind().await.map_err(|error| store_fault(config, error))
 }

@@ -6,28 +6,28 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use fedgate::gateway::{Inspection, ServeError};
+use fedgate::gateway::{GatewayInspection, ServeError};
 use fedgate::observe;
-use fedgate_base::config::{Config, Examined, StoreConfig};
+use fedgate_base::config::{Config, ExaminedConfig, StoreConfig};
 use fedgate_base::db::{Database, foreign, hashes, postgres, schema};
 use serde_json::{Value, json};
 
-use crate::print::{self, Report};
-use crate::{Failure, check_schema, store_exists, store_fault};
+use crate::print::{self, CommandReport};
+use crate::{CommandFailure, check_schema, store_exists, store_fault};
 
 /// How long the look for rows of before that are served with limits may take, for each table: what runs is not to suffer.
 const ODD_ROWS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was found so far.
-struct Check {
-    report: Report,
-    faults: Vec<Failure>,
+struct CheckReport {
+    report: CommandReport,
+    faults: Vec<CommandFailure>,
     /// Those of certificates, which stand where these do.
     told: Vec<String>,
 }
 
-pub(crate) async fn run(file: &Path, as_json: bool) -> Result<(), Failure> {
-    let mut check = Check { report: Report::new(as_json), faults: vec![], told: vec![] };
+pub(crate) async fn run(file: &Path, as_json: bool) -> Result<(), CommandFailure> {
+    let mut check = CheckReport { report: CommandReport::new(as_json), faults: vec![], told: vec![] };
     let mut examined = Config::examine(file);
     examined.config = examined.config.map(|config| config.called("fedgate check"));
     let looked = check.look(file, &examined).await;
@@ -37,9 +37,9 @@ pub(crate) async fn run(file: &Path, as_json: bool) -> Result<(), Failure> {
     check.end(file)
 }
 
-impl Check {
-    async fn look(&mut self, file: &Path, examined: &Examined) -> Result<(), Failure> {
-        self.faults.extend(examined.faults.iter().map(|fault| Failure::Usage(anyhow!("{fault}"))));
+impl CheckReport {
+    async fn look(&mut self, file: &Path, examined: &ExaminedConfig) -> Result<(), CommandFailure> {
+        self.faults.extend(examined.faults.iter().map(|fault| CommandFailure::Usage(anyhow!("{fault}"))));
         let Some(config) = &examined.config else { return Ok(()) };
         config.warnings().into_iter().chain(config.open_defaults()).for_each(|warning| self.report.warn(warning));
         if examined.faults.is_empty() {
@@ -52,8 +52,8 @@ impl Check {
             is_stored = false;
         }
         let is_sound = |section: &str| examined.is_sound(section) && (section != "store" || is_stored);
-        let mut inspection = Inspection::new(config.clone(), is_sound).await;
-        let told = |fault: ServeError| Failure::Usage(anyhow!(config.origins.told(&fault.to_string())));
+        let mut inspection = GatewayInspection::new(config.clone(), is_sound).await;
+        let told = |fault: ServeError| CommandFailure::Usage(anyhow!(config.origins.told(&fault.to_string())));
         self.faults.extend(inspection.take_faults().into_iter().map(told));
         self.policy(config, &inspection)?;
         self.records(config)?;
@@ -70,7 +70,7 @@ impl Check {
     }
 
     /// Tells of each default that has changed and that the configuration leaves as it is, with what restores the old one.
-    fn changed_defaults(&mut self, config: &Config) -> Result<(), Failure> {
+    fn changed_defaults(&mut self, config: &Config) -> Result<(), CommandFailure> {
         let changed = &config.changed_defaults;
         let member = |default: &fedgate_base::config::ChangedDefault| json!({ "key": format!("{}.{}", default.section, default.key), "now": default.now, "restored_by": default.restored_by });
         self.report.note("changed_defaults", changed.iter().map(member).collect::<Vec<Value>>());
@@ -88,7 +88,7 @@ impl Check {
         Ok(())
     }
 
-    fn policy(&mut self, config: &Config, inspection: &Inspection) -> Result<(), Failure> {
+    fn policy(&mut self, config: &Config, inspection: &GatewayInspection) -> Result<(), CommandFailure> {
         let Some(policy) = inspection.policy() else { return Ok(()) };
         let roles = print::count(policy.roles().len(), "role", "roles");
         let (file, fingerprint) = (config.policy.roles.display(), policy.fingerprint());
@@ -106,7 +106,7 @@ impl Check {
         Ok(())
     }
 
-    fn records(&mut self, config: &Config) -> Result<(), Failure> {
+    fn records(&mut self, config: &Config) -> Result<(), CommandFailure> {
         let Some(path) = &config.records.file else { return Ok(()) };
         // That there is no directory for it was found before.
         if path.parent().is_some_and(|directory| !directory.as_os_str().is_empty() && !directory.is_dir())
@@ -119,13 +119,13 @@ impl Check {
             Err(error) => {
                 let (file, path) = (config.file.display(), path.display());
                 let text = config.origins.told(&format!("{file}: `records.file`: {path}: {error}"));
-                self.faults.push(Failure::Usage(anyhow!(text)));
+                self.faults.push(CommandFailure::Usage(anyhow!(text)));
             }
         }
         Ok(())
     }
 
-    fn certificates(&mut self, config: &Config, inspection: &Inspection) -> Result<(), Failure> {
+    fn certificates(&mut self, config: &Config, inspection: &GatewayInspection) -> Result<(), CommandFailure> {
         if config.gateway.listen.is_empty() {
             self.report.line("certificate    none is needed: nothing listens with TLS")?;
         }
@@ -158,10 +158,10 @@ impl Check {
     }
 
     /// Where it would listen, and what it would write.
-    fn listeners(&mut self, config: &Config, inspection: &Inspection) -> Result<(), Failure> {
+    fn listeners(&mut self, config: &Config, inspection: &GatewayInspection) -> Result<(), CommandFailure> {
         for fault in inspection.listen_faults() {
             if !fault.is_held_by_gateway {
-                self.faults.push(Failure::Failed(anyhow!(config.origins.told(&fault.error.to_string()))));
+                self.faults.push(CommandFailure::Failed(anyhow!(config.origins.told(&fault.error.to_string()))));
             }
         }
         if let Some(running) = inspection.running() {
@@ -177,14 +177,14 @@ impl Check {
         }
         for (text, is_fault) in inspection.write_faults() {
             match is_fault {
-                true => self.faults.push(Failure::Usage(anyhow!(config.origins.told(&text)))),
+                true => self.faults.push(CommandFailure::Usage(anyhow!(config.origins.told(&text)))),
                 false => self.report.warn(text),
             }
         }
         Ok(())
     }
 
-    async fn upstreams(&mut self, inspection: &Inspection) -> Result<(), Failure> {
+    async fn upstreams(&mut self, inspection: &GatewayInspection) -> Result<(), CommandFailure> {
         let mut members = vec![];
         for (upstream, servers) in inspection.upstreams() {
             let told = servers.iter().map(|(server, addresses)| match addresses {
@@ -201,7 +201,7 @@ impl Check {
         Ok(())
     }
 
-    async fn database(&mut self, config: &Config, inspection: &Inspection) -> Result<(), Failure> {
+    async fn database(&mut self, config: &Config, inspection: &GatewayInspection) -> Result<(), CommandFailure> {
         let Some(accounts) = inspection.accounts() else { return Ok(()) };
         let store = match &config.store {
             StoreConfig::Sqlite(sqlite) => format!("embedded store {}", sqlite.path.display()),
@@ -242,7 +242,7 @@ impl Check {
     }
 
     /// Tells which hashes of passwords are written, and how many accounts a Thalamus on the same database could not log in.
-    async fn hashes(&mut self, config: &Config, database: &Database) -> Result<(), Failure> {
+    async fn hashes(&mut self, config: &Config, database: &Database) -> Result<(), CommandFailure> {
         let told = hashes::tell(database, config.authentication.hashes, ODD_ROWS_PATIENCE).await;
         let told = told.map_err(|error| store_fault(config, error))?;
         self.report.line(&format!("passwords      {}", told.written))?;
@@ -252,13 +252,14 @@ impl Check {
     }
 
     /// Tells all faults; the last is how the command ends.
-    fn end(mut self, file: &Path) -> Result<(), Failure> {
-        let all = self.told.iter().cloned().chain(self.faults.iter().map(Failure::in_words));
+    fn end(mut self, file: &Path) -> Result<(), CommandFailure> {
+        let all = self.told.iter().cloned().chain(self.faults.iter().map(CommandFailure::in_words));
         let all: Vec<Value> = all.map(Value::from).collect();
         let (count, is_json) = (all.len(), self.report.is_json());
         self.report.note("valid", all.is_empty());
         self.report.note("faults", all);
-        let is_usage = !self.told.is_empty() || self.faults.iter().any(|fault| matches!(fault, Failure::Usage(_)));
+        let is_usage =
+            !self.told.is_empty() || self.faults.iter().any(|fault| matches!(fault, CommandFailure::Usage(_)));
         let outcome = match (count, self.told.is_empty()) {
             (0, _) => Ok(()),
             (1, true) => self.faults.pop().map_or(Ok(()), Err),
@@ -267,7 +268,7 @@ impl Check {
                 told_here.for_each(|fault| print::complain(&format!("fault: {}", fault.in_words())));
                 let place = if is_json { "which `faults` lists" } else { "as told above" };
                 let summary = anyhow!("{}: {}, {place}", file.display(), print::count(count, "fault", "faults"));
-                Err(if is_usage { Failure::Usage(summary) } else { Failure::Failed(summary) })
+                Err(if is_usage { CommandFailure::Usage(summary) } else { CommandFailure::Failed(summary) })
             }
         };
         self.report.end(outcome)

@@ -23,7 +23,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{Failure, print_line};
+use crate::{CommandFailure, print_line};
 
 /// How long the two processes may take to listen, and to stop.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,17 +33,17 @@ const CERTIFICATE_DAYS: i64 = 825;
 /// Longest path of a Unix socket, in bytes.
 const MAX_SOCKET_PATH: usize = 100;
 
-pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), Failure> {
+pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFailure> {
     // Nothing that is made here, or by the two processes, is anybody else's to read or to change.
     umask(Mode::RWXG | Mode::RWXO);
-    let files = Files::make(dir).map_err(|error| {
+    let files = DemoFiles::make(dir).map_err(|error| {
         let (dir, reason) = (dir.display(), log::with_causes(error.as_ref()));
-        Failure::Usage(anyhow!("{dir}: cannot be set up: {reason}; `--dir` says where"))
+        CommandFailure::Usage(anyhow!("{dir}: cannot be set up: {reason}; `--dir` says where"))
     })?;
     let fedgate = std::env::current_exe()?;
     let fedhis = fedgate.with_file_name("fedhis");
     if !fedhis.exists() {
-        return Err(Failure::Usage(anyhow!(
+        return Err(CommandFailure::Usage(anyhow!(
             "{}: does not exist; build both programs (cargo build --release)",
             fedhis.display()
         )));
@@ -82,7 +82,11 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), Failure> {
 }
 
 /// Says what there is to see once both listen, these two and no others; then waits for ever.
-async fn serve(files: &Files, listen: SocketAddr, (his, gateway): (Option<u32>, Option<u32>)) -> anyhow::Result<()> {
+async fn serve(
+    files: &DemoFiles,
+    listen: SocketAddr,
+    (his, gateway): (Option<u32>, Option<u32>),
+) -> anyhow::Result<()> {
     let deadline = Instant::now() + START_TIMEOUT;
     while files.his().await != his || files.gateway() != gateway {
         if Instant::now() > deadline {
@@ -113,7 +117,7 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-fn welcome(files: &Files, listen: SocketAddr) -> String {
+fn welcome(files: &DemoFiles, listen: SocketAddr) -> String {
     let url = match reachable(listen) {
         address if address.ip().is_loopback() => format!("https://localhost:{}", address.port()),
         address => format!("https://{address}"),
@@ -145,7 +149,7 @@ Each request is recorded below, one line of JSON. Ctrl-C stops both processes.
 }
 
 /// The files of the demo.
-struct Files {
+struct DemoFiles {
     dir: PathBuf,
     config: PathBuf,
     certificate: PathBuf,
@@ -153,7 +157,7 @@ struct Files {
     pid_file: PathBuf,
 }
 
-impl Files {
+impl DemoFiles {
     fn make(dir: &Path) -> anyhow::Result<Self> {
         let dir = std::path::absolute(dir)?;
         for own in [dir.clone(), dir.join("certs")] {

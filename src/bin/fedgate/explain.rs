@@ -12,26 +12,26 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use fedgate::history;
 use fedgate::reload::read_policy;
-use fedgate::routes::{Resolution, Routes, Target, WriteGuard};
+use fedgate::routes::{RouteResolution, RouteTable, RouteTarget, WriteGuard};
 use fedgate_base::config::Config;
 use fedgate_core::path::parse_target;
-use fedgate_core::policy::{Decision, Method, PolicySet, Question};
-use find::{Found, Named, Record, RecordFiles, find, with_rotated};
+use fedgate_core::policy::{Method, PolicyDecision, PolicyQuestion, PolicySet};
+use find::{FoundLine, FoundRecord, NamedBy, RecordFiles, find, with_rotated};
 use serde_json::{Value, json};
 
-use crate::print::Report;
-use crate::{Failure, load, policy};
+use crate::print::CommandReport;
+use crate::{CommandFailure, load, policy};
 
-pub(crate) fn run(config: &Path, request_id: &str, records: &[PathBuf], as_json: bool) -> Result<(), Failure> {
-    let mut report = Report::new(as_json);
+pub(crate) fn run(config: &Path, request_id: &str, records: &[PathBuf], as_json: bool) -> Result<(), CommandFailure> {
+    let mut report = CommandReport::new(as_json);
     report.note("file", config.display().to_string());
     let outcome = load(config, "fedgate explain").and_then(|config| explain(&config, request_id, records, &mut report));
     report.end(outcome)
 }
 
-fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut Report) -> Result<(), Failure> {
+fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut CommandReport) -> Result<(), CommandFailure> {
     if id.is_empty() {
-        return Err(Failure::Usage(anyhow!(
+        return Err(CommandFailure::Usage(anyhow!(
             "the request id is empty; it stands in the answer's `X-Request-Id` and in the record"
         )));
     }
@@ -83,12 +83,12 @@ fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut Report) 
 }
 
 /// The files to be read, the oldest first.
-fn files(config: &Config, records: &[PathBuf]) -> Result<RecordFiles, Failure> {
+fn files(config: &Config, records: &[PathBuf]) -> Result<RecordFiles, CommandFailure> {
     if !records.is_empty() {
         return Ok(RecordFiles { paths: records.to_vec(), are_named: true });
     }
     let file = config.records.file.as_ref().ok_or_else(|| {
-        Failure::Usage(anyhow!(
+        CommandFailure::Usage(anyhow!(
             "name the records with --records FILE, or set `records.file` in {}",
             config.file.display()
         ))
@@ -97,8 +97,13 @@ fn files(config: &Config, records: &[PathBuf]) -> Result<RecordFiles, Failure> {
 }
 
 /// Tells of one record, and replays it if the policy was asked.
-fn explain_one(config: &Config, id: &str, found: &Found, report: &mut Report) -> Result<(), Failure> {
-    let Found { line, record, named, is_superseded } = found;
+fn explain_one(
+    config: &Config,
+    id: &str,
+    found: &FoundRecord,
+    report: &mut CommandReport,
+) -> Result<(), CommandFailure> {
+    let FoundRecord { line, record, named, is_superseded } = found;
     report.note("record", serde_json::from_str::<Value>(line).context("a record")?);
     report.note("replay", Value::Null);
     tell(id, record, *named, report)?;
@@ -113,25 +118,25 @@ fn explain_one(config: &Config, id: &str, found: &Found, report: &mut Report) ->
 }
 
 /// Tells what a record says, and why it is one of the id.
-fn tell(id: &str, record: &Record, named: Named, report: &mut Report) -> Result<(), Failure> {
-    let Record { time, method, path, decision, reason, status, .. } = record;
+fn tell(id: &str, record: &FoundLine, named: NamedBy, report: &mut CommandReport) -> Result<(), CommandFailure> {
+    let FoundLine { time, method, path, decision, reason, status, .. } = record;
     let who = record.account.as_deref().filter(|account| !account.is_empty()).unwrap_or("nobody");
     let Some(count) = record.count else {
         report.line(&format!("{time} {method} {path} by {who}: {decision} ({reason}), status {status}"))?;
         let own = &record.request_id;
         match named {
-            Named::ByClient => {
+            NamedBy::ByClient => {
                 report.note("named", "by_client");
                 report.line(&format!("  its client called it {id}; its own id is {own}"))?;
             }
-            Named::Before => {
+            NamedBy::Before => {
                 report.note("named", "merging_began");
                 report.line(&format!(
                     "  with this request, {own}, merging began; {id} is one of those that followed from there, if there were \
                      so many: the record that counts them is written within a minute, and a kill may have cost it"
                 ))?;
             }
-            Named::Own | Named::Merged | Named::Beyond => {}
+            NamedBy::Own | NamedBy::Merged | NamedBy::Beyond => {}
         }
         return Ok(());
     };
@@ -150,8 +155,13 @@ fn tell(id: &str, record: &Record, named: Named, report: &mut Report) -> Result<
 }
 
 /// Decides a recorded request again.
-fn replay(config: &Config, record: &Record, account: &str, report: &mut Report) -> Result<(), Failure> {
-    let Record { method, path, .. } = record;
+fn replay(
+    config: &Config,
+    record: &FoundLine,
+    account: &str,
+    report: &mut CommandReport,
+) -> Result<(), CommandFailure> {
+    let FoundLine { method, path, .. } = record;
     if !record.cut.is_empty() {
         return Err(anyhow!(
             "its record is not whole and is not replayed: too long for a record, and cut, was {}; `fedgate policy explain \
@@ -163,13 +173,13 @@ fn replay(config: &Config, record: &Record, account: &str, report: &mut Report) 
     }
     let (canonical, _) = parse_target(path.as_bytes())
         .map_err(|fault| anyhow!("the record was changed: no policy is asked about such a path ({fault})"))?;
-    let routes = Routes::from_config(config).map_err(|fault| Failure::Usage(fault.into()))?;
+    let routes = RouteTable::from_config(config).map_err(|fault| CommandFailure::Usage(fault.into()))?;
     let resolved = routes.resolve(method, &canonical);
     let set = policy_of(config, &record.policy)?;
     let (lines, replay) = policy::explained(&set, &routes, account, &record.roles, method, path);
     lines.iter().try_for_each(|line| report.line(line))?;
-    let target = if let Resolution::Found(target) = &resolved { Some(target) } else { None };
-    let asked = Asked { set: &set, routes: &routes, record, account, target };
+    let target = if let RouteResolution::Found(target) = &resolved { Some(target) } else { None };
+    let asked = ReplayedRequest { set: &set, routes: &routes, record, account, target };
     let agrees = asked.agrees(text(&replay, "decision").unwrap_or_default());
     let cause = asked.cause(&replay);
     report.note("replay", replay);
@@ -178,19 +188,19 @@ fn replay(config: &Config, record: &Record, account: &str, report: &mut Report) 
 }
 
 /// A request that the policy was asked about.
-struct Asked<'a> {
+struct ReplayedRequest<'a> {
     set: &'a PolicySet,
-    routes: &'a Routes,
-    record: &'a Record,
+    routes: &'a RouteTable,
+    record: &'a FoundLine,
     account: &'a str,
     /// Where the routes of the configuration lead it.
-    target: Option<&'a Target<'a, 'a>>,
+    target: Option<&'a RouteTarget<'a, 'a>>,
 }
 
-impl Asked<'_> {
+impl ReplayedRequest<'_> {
     /// Whether a replayed decision is that of the record.
     fn agrees(&self, replayed: &str) -> bool {
-        let Record { decision, reason, lacks, .. } = self.record;
+        let FoundLine { decision, reason, lacks, .. } = self.record;
         let is_allowed = replayed.starts_with("allow ");
         match (decision.as_str(), reason.as_str()) {
             ("deny", "member_not_permitted") => {
@@ -222,8 +232,8 @@ impl Asked<'_> {
     }
 
     /// Tells what rights had to do with what became of the request after the policy had allowed its endpoint.
-    fn tell_more(&self, report: &mut Report) -> Result<(), Failure> {
-        let Record { method, decision, reason, status, .. } = self.record;
+    fn tell_more(&self, report: &mut CommandReport) -> Result<(), CommandFailure> {
+        let FoundLine { method, decision, reason, status, .. } = self.record;
         match (decision.as_str(), reason.as_str(), status) {
             ("allow", _, 403) => {
                 report.note("refused_by", "service");
@@ -265,12 +275,12 @@ impl Asked<'_> {
 
     /// Whether the policy grants a permission for this request.
     fn grants(&self, permission: &str) -> bool {
-        let decide = |target: &Target<'_, '_>| {
+        let decide = |target: &RouteTarget<'_, '_>| {
             let subject = target.subject.as_deref();
             let (principal, roles) = (self.account, self.record.roles.as_slice());
-            self.set.decide(Question { principal, roles, method: target.method, endpoint: permission, subject })
+            self.set.decide(PolicyQuestion { principal, roles, method: target.method, endpoint: permission, subject })
         };
-        self.target.is_some_and(|target| matches!(decide(target), Decision::Allow(_)))
+        self.target.is_some_and(|target| matches!(decide(target), PolicyDecision::Allow(_)))
     }
 }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use clap::{Subcommand, ValueEnum};
 use fedgate::reload::{ReloadError, read_policy};
-use fedgate::routes::Routes;
+use fedgate::routes::RouteTable;
 use fedgate_base::config::Config;
 use fedgate_core::policy::PolicySet;
 use serde_json::{Value, json};
@@ -23,10 +23,10 @@ use serde_json::{Value, json};
 pub(crate) use explain::explained;
 
 use crate::print::{print_json, warn};
-use crate::{Failure, load, print_line};
+use crate::{CommandFailure, load, print_line};
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum PolicyCommand {
     /// Check a roles.cfg: errors with line and key, and what is valid but hardly meant.
     Check {
         /// The roles.cfg.
@@ -35,7 +35,7 @@ pub(crate) enum Command {
         #[arg(long)]
         strict: bool,
         #[command(flatten)]
-        options: Options,
+        options: PolicyOptions,
     },
     /// Say how a request would be decided, and why: the role and line that decide, or what each role lacks.
     Explain {
@@ -53,15 +53,15 @@ pub(crate) enum Command {
         /// The path, such as /people/ESPGNU777ORG.
         path: String,
         #[command(flatten)]
-        options: Options,
+        options: PolicyOptions,
     },
     /// Show what each role may do, for review: endpoint and method by role, as own or global.
     Matrix {
         /// The roles.cfg.
         file: PathBuf,
         /// How to show it.
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+        format: OutputFormat,
         /// Print JSON, as `--format json`.
         #[arg(long, conflicts_with = "format")]
         json: bool,
@@ -76,7 +76,7 @@ pub(crate) enum Command {
         #[arg(long)]
         allow_wider: bool,
         #[command(flatten)]
-        options: Options,
+        options: PolicyOptions,
     },
     /// Run the cases beside a policy (FILE with the ending `.cases.toml`). Exit 1 when one is not met.
     #[command(after_help = CASES)]
@@ -87,7 +87,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         cases: Option<PathBuf>,
         #[command(flatten)]
-        options: Options,
+        options: PolicyOptions,
     },
 }
 
@@ -123,14 +123,14 @@ deny no_role, deny not_granted or deny not_own. It asks for one of these:
 `fedgate policy matrix FILE` shows what a policy grants now."#;
 
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct PolicyOptions {
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum OutputFormat {
     /// Columns for a reader.
     Table,
     /// Comma-separated values (RFC 4180).
@@ -140,7 +140,7 @@ pub(crate) enum Format {
 }
 
 /// What a command found out.
-struct Report {
+struct PolicyReport {
     /// For a reader.
     lines: Vec<String>,
     /// What is no failure, and worth a word to the reader.
@@ -148,7 +148,7 @@ struct Report {
     /// For a machine.
     json: Value,
     /// Why it ends with 1, although it found out what it was asked.
-    failure: Option<Failure>,
+    failure: Option<CommandFailure>,
 }
 
 /// A file that keeps a question from being answered.
@@ -160,7 +160,7 @@ struct FileFault {
 }
 
 /// Runs a command, with the configuration that was named.
-pub(crate) async fn run(command: Command, named: Option<&Path>) -> Result<(), Failure> {
+pub(crate) async fn run(command: PolicyCommand, named: Option<&Path>) -> Result<(), CommandFailure> {
     let as_json = command.is_json();
     match command.report(named).await {
         Ok(report) => {
@@ -175,7 +175,7 @@ pub(crate) async fn run(command: Command, named: Option<&Path>) -> Result<(), Fa
         }
         Err(failure) => {
             if as_json {
-                let (Failure::Failed(error) | Failure::Usage(error)) = &failure;
+                let (CommandFailure::Failed(error) | CommandFailure::Usage(error)) = &failure;
                 let told = match error.downcast_ref::<FileFault>() {
                     Some(FileFault { file, fault }) => json!({ "file": file, "error": fault }),
                     None => json!({ "file": null, "error": failure.in_words() }),
@@ -187,24 +187,24 @@ pub(crate) async fn run(command: Command, named: Option<&Path>) -> Result<(), Fa
     }
 }
 
-impl Report {
+impl PolicyReport {
     fn new(lines: Vec<String>, json: Value) -> Self {
         Self { lines, warnings: Vec::new(), json, failure: None }
     }
 }
 
-impl Command {
+impl PolicyCommand {
     fn is_json(&self) -> bool {
         match self {
             Self::Check { options, .. }
             | Self::Explain { options, .. }
             | Self::Diff { options, .. }
             | Self::Test { options, .. } => options.json,
-            Self::Matrix { format, json, .. } => *json || *format == Format::Json,
+            Self::Matrix { format, json, .. } => *json || *format == OutputFormat::Json,
         }
     }
 
-    async fn report(self, named: Option<&Path>) -> Result<Report, Failure> {
+    async fn report(self, named: Option<&Path>) -> Result<PolicyReport, CommandFailure> {
         match self {
             Self::Check { file, strict, .. } => Ok(check::check(&file, &read(&file)?, &named_routes(named)?, strict)),
             Self::Explain { principal, roles, policy, method, path, .. } => {
@@ -214,21 +214,21 @@ impl Command {
                     (_, file) => file.map(without_secrets).transpose()?,
                 };
                 let file = policy.as_deref().or(config.as_ref().map(|config| config.policy.roles.as_path()));
-                let unnamed = || Failure::Usage(anyhow!("name the policy with --policy FILE or --config FILE"));
+                let unnamed = || CommandFailure::Usage(anyhow!("name the policy with --policy FILE or --config FILE"));
                 let policy = read(file.ok_or_else(unnamed)?)?;
                 let who = match (roles, &config) {
-                    (Some(roles), _) => explain::Who::with_roles(principal, roles),
-                    (None, Some(config)) => explain::Who::stored(principal, config).await?,
+                    (Some(roles), _) => explain::AskingRoles::with_roles(principal, roles),
+                    (None, Some(config)) => explain::AskingRoles::stored(principal, config).await?,
                     (None, None) => {
                         let problem = "name the roles with --roles, or the store with --config FILE";
-                        return Err(Failure::Usage(anyhow!(problem)));
+                        return Err(CommandFailure::Usage(anyhow!(problem)));
                     }
                 };
                 let served = config.as_ref().map(|config| config.gateway.hosts.clone()).unwrap_or_default();
                 Ok(explain::report(&policy, (&routes(config.as_ref())?, &served), &who, &method, &path))
             }
             Self::Matrix { file, format, json } => {
-                let format = if json { Format::Json } else { format };
+                let format = if json { OutputFormat::Json } else { format };
                 let routes = named_routes(named)?;
                 matrix::matrix(&read(&file)?, &routes.asked(), format)
             }
@@ -246,19 +246,19 @@ impl Command {
 
 impl FileFault {
     /// A fault of a file that was named.
-    fn usage(file: &Path, fault: impl std::fmt::Display) -> Failure {
-        Failure::Usage(Self { file: file.display().to_string(), fault: fault.to_string() }.into())
+    fn usage(file: &Path, fault: impl std::fmt::Display) -> CommandFailure {
+        CommandFailure::Usage(Self { file: file.display().to_string(), fault: fault.to_string() }.into())
     }
 }
 
 /// A configuration for its routes and its policy: who looks at these needs no secret, and an auditor has none.
-fn without_secrets(file: &Path) -> Result<Config, Failure> {
-    let config = Config::load_without_secrets(file).map_err(|error| Failure::Usage(error.into()))?;
+fn without_secrets(file: &Path) -> Result<Config, CommandFailure> {
+    let config = Config::load_without_secrets(file).map_err(|error| CommandFailure::Usage(error.into()))?;
     config.unknown_names().iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(config)
 }
 
-fn read(file: &Path) -> Result<PolicySet, Failure> {
+fn read(file: &Path) -> Result<PolicySet, CommandFailure> {
     read_policy(file).map_err(|fault| {
         let remedy = match &fault {
             ReloadError::Unreadable(_) => "; name a roles.cfg that this user may read",
@@ -268,11 +268,11 @@ fn read(file: &Path) -> Result<PolicySet, Failure> {
     })
 }
 
-fn named_routes(config: Option<&Path>) -> Result<Routes, Failure> {
+fn named_routes(config: Option<&Path>) -> Result<RouteTable, CommandFailure> {
     routes(config.map(without_secrets).transpose()?.as_ref())
 }
 
-fn routes(config: Option<&Config>) -> Result<Routes, Failure> {
-    let routes = config.map_or_else(Routes::built_in, Routes::from_config);
-    routes.map_err(|fault| Failure::Usage(fault.into()))
+fn routes(config: Option<&Config>) -> Result<RouteTable, CommandFailure> {
+    let routes = config.map_or_else(RouteTable::built_in, RouteTable::from_config);
+    routes.map_err(|fault| CommandFailure::Usage(fault.into()))
 }

@@ -8,16 +8,16 @@ use std::io::{Error, ErrorKind, Write};
 use fedgate_core::escape;
 use serde_json::{Map, Value};
 
-use crate::Failure;
+use crate::CommandFailure;
 
 /// What a command finds out: told line by line to a reader, at the end and as one object to a program.
-pub(crate) struct Report {
+pub(crate) struct CommandReport {
     as_json: bool,
     members: Map<String, Value>,
     warnings: Vec<Value>,
 }
 
-impl Report {
+impl CommandReport {
     /// Nothing is found out yet.
     pub(crate) fn new(as_json: bool) -> Self {
         Self { as_json, members: Map::new(), warnings: Vec::new() }
@@ -57,7 +57,7 @@ impl Report {
     }
 
     /// Tells a program all of it, and why the command failed, if it did.
-    pub(crate) fn end(mut self, outcome: Result<(), Failure>) -> Result<(), Failure> {
+    pub(crate) fn end(mut self, outcome: Result<(), CommandFailure>) -> Result<(), CommandFailure> {
         if !self.as_json {
             return outcome;
         }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use fedgate::accounts::{Instance, Report};
+use fedgate::accounts::{GatewayInstance, InstanceReport};
 use fedgate_base::config::Config;
 use fedgate_core::escape;
 use serde_json::json;
 
 use crate::print::print_json;
-use crate::{Failure, open_store, print_line, store_fault};
+use crate::{CommandFailure, open_store, print_line, store_fault};
 
 /// How long what an instance says of its lease is news: it reports each second, and a lease may end between two reports.
 const NEWS: Duration = Duration::from_millis(1500);
@@ -19,7 +19,7 @@ const INDENT: &str = "          ";
 /// Most characters of what another process says that are told.
 const MOST_OF_A_FAULT: usize = 400;
 
-pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), Failure> {
+pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), CommandFailure> {
     let accounts = open_store(config).await?;
     let epoch = accounts.changes_since(None).await.map_err(|error| store_fault(config, error))?.epoch;
     let instances = accounts.instances().await.map_err(|error| store_fault(config, error))?;
@@ -38,7 +38,7 @@ pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), Failure> {
     for instance in &instances {
         lines(instance, epoch).iter().try_for_each(|line| print_line(line))?;
     }
-    for Report { id, policy, policy_fault: fault, .. } in instances.iter().map(|instance| &instance.report) {
+    for InstanceReport { id, policy, policy_fault: fault, .. } in instances.iter().map(|instance| &instance.report) {
         if let Some(fault) = fault {
             let fault = escape::start(fault, MOST_OF_A_FAULT);
             let told = format!("{id}: its policy file {fault}; the last good policy {policy} stays in force");
@@ -62,8 +62,8 @@ pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), Failure> {
 }
 
 /// What is told of one, in lines that fit a terminal.
-fn lines(instance: &Instance, epoch: u64) -> Vec<String> {
-    let Instance { report, seen } = instance;
+fn lines(instance: &GatewayInstance, epoch: u64) -> Vec<String> {
+    let GatewayInstance { report, seen } = instance;
     let (seen, lag) = (format!("{:.1} s ago", seen.as_secs_f64()), epoch.saturating_sub(report.epoch).to_string());
     let (id, place, policy) = (escape::name(&report.id), escape::name(&report.place), escape::name(&report.policy));
     let caches = &report.caches;
@@ -81,7 +81,7 @@ fn lines(instance: &Instance, epoch: u64) -> Vec<String> {
 }
 
 /// Whether it may admit by a cached right, for all that is known: by what it says itself, as long as that is news.
-fn lease(instance: &Instance) -> &'static str {
+fn lease(instance: &GatewayInstance) -> &'static str {
     match instance.seen <= NEWS {
         true if instance.report.lease_valid => "valid",
         true => "none",
@@ -123,14 +123,14 @@ mod tests {
 
     #[test]
     fn what_is_told_of_an_instance_fits_eighty_columns_whatever_it_says() {
-        let mut report = Report {
+        let mut report = InstanceReport {
             id: "1a2b3c4d".into(),
             place: "gw1 127.0.0.1:8443".into(),
             policy: "9fa2feb5d32f4d98".into(),
-            ..Report::default()
+            ..InstanceReport::default()
         };
-        let told = |report: &Report| {
-            lines(&Instance { report: report.clone(), seen: Duration::from_millis(300) }, 7).join("\n")
+        let told = |report: &InstanceReport| {
+            lines(&GatewayInstance { report: report.clone(), seen: Duration::from_millis(300) }, 7).join("\n")
         };
         let fits = |text: &str| text.lines().all(|line| line.chars().count() <= COLUMNS);
         let short = told(&report);

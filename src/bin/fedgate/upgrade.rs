@@ -4,34 +4,37 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use fedgate::gateway::{Prepared, Running};
+use fedgate::gateway::{PreparedGateway, RunningGateway};
 use fedgate_base::config::Config;
 
-use crate::{Failure, check_schema, print_line};
+use crate::{CommandFailure, check_schema, print_line};
 
 /// How long the successor may take to listen.
 const PATIENCE: Duration = Duration::from_secs(65);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Checks what the successor will read, then tells the running process to start it, and waits until it listens.
-pub(crate) async fn run(config: Config) -> Result<(), Failure> {
+pub(crate) async fn run(config: Config) -> Result<(), CommandFailure> {
     let Some(file) = config.gateway.pid_file.clone() else {
-        return Err(Failure::Usage(anyhow!(
+        return Err(CommandFailure::Usage(anyhow!(
             "{}: `gateway.pid_file` is not set; name a file where the gateway writes its process id, and restart it once",
             config.file.display()
         )));
     };
     let running = find(&file)?;
     // Most that keeps a successor from starting is found here, before anything is touched.
-    let prepared = Prepared::new(config.clone()).await.map_err(|error| Failure::Usage(error.into()))?;
+    let prepared = PreparedGateway::new(config.clone()).await.map_err(|error| CommandFailure::Usage(error.into()))?;
     match check_schema(&config, prepared.accounts().database()).await {
         // A database that is away keeps no successor from starting.
-        Err(Failure::Failed(_)) | Ok(_) => drop(prepared),
+        Err(CommandFailure::Failed(_)) | Ok(_) => drop(prepared),
         Err(outdated) => return Err(outdated),
     }
-    Running::may_be_followed(&file).map_err(|error| {
+    RunningGateway::may_be_followed(&file).map_err(|error| {
         let remedy = "the directory of `gateway.pid_file` must be one that may be written, on a disk that has room";
-        Failure::Usage(anyhow!("{}: a successor could not write its process id: {error}; {remedy}", file.display()))
+        CommandFailure::Usage(anyhow!(
+            "{}: a successor could not write its process id: {error}; {remedy}",
+            file.display()
+        ))
     })?;
     running.hand_over().map_err(|error| anyhow!("process {}: {error}", running.pid()))?;
     let deadline = Instant::now() + PATIENCE;
@@ -40,7 +43,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         // Between two writes there may be none.
         let now = find(&file).ok();
         if now.as_ref().is_some_and(|now| now.has_failed_since(&running)) {
-            return Err(Failure::Failed(anyhow!(
+            return Err(CommandFailure::Failed(anyhow!(
                 "the successor did not take over; process {} goes on, and its log says why",
                 running.pid()
             )));
@@ -55,7 +58,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
                 return Ok(print_line(&format!("process {pid} listens; {before}"))?);
             }
             None if has_ended => {
-                return Err(Failure::Failed(anyhow!(
+                return Err(CommandFailure::Failed(anyhow!(
                     "process {} ended before a successor listened, and its log says why; start the gateway",
                     running.pid()
                 )));
@@ -63,15 +66,15 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
             None => {}
         }
     }
-    Err(Failure::Failed(anyhow!(
+    Err(CommandFailure::Failed(anyhow!(
         "the successor did not listen within {} s; process {} goes on, and its log says why",
         PATIENCE.as_secs(),
         running.pid()
     )))
 }
 
-fn find(file: &Path) -> anyhow::Result<Running> {
-    let running = Running::find(file).map_err(|error| {
+fn find(file: &Path) -> anyhow::Result<RunningGateway> {
+    let running = RunningGateway::find(file).map_err(|error| {
         let remedy = "no gateway runs with this configuration; `fedgate serve` starts one";
         anyhow!("{} (`gateway.pid_file`): {error}; {remedy}", file.display())
     })?;

@@ -12,7 +12,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 
 /// A future that lives as long as its application, as pingora makes it.
-pub(crate) type Served<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(crate) type ServedFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// An application of pingora's, whichever it is.
 pub(crate) trait Application: Send + Sync {
@@ -21,10 +21,10 @@ pub(crate) trait Application: Send + Sync {
         &'a self,
         session: ServerSession,
         stopping: &'a ShutdownWatch,
-    ) -> Served<'a, Option<ReusedHttpStream>>;
+    ) -> ServedFuture<'a, Option<ReusedHttpStream>>;
 
     /// Serves a connection over HTTP/2 to its end.
-    fn serve_frames<'a>(&'a self, stream: Stream, stopping: &'a ShutdownWatch) -> Served<'a, Option<Stream>>;
+    fn serve_frames<'a>(&'a self, stream: Stream, stopping: &'a ShutdownWatch) -> ServedFuture<'a, Option<Stream>>;
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Application for Arc<A> {
@@ -32,11 +32,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Application for Arc<A> {
         &'a self,
         session: ServerSession,
         stopping: &'a ShutdownWatch,
-    ) -> Served<'a, Option<ReusedHttpStream>> {
+    ) -> ServedFuture<'a, Option<ReusedHttpStream>> {
         self.process_new_http(session, stopping)
     }
 
-    fn serve_frames<'a>(&'a self, stream: Stream, stopping: &'a ShutdownWatch) -> Served<'a, Option<Stream>> {
+    fn serve_frames<'a>(&'a self, stream: Stream, stopping: &'a ShutdownWatch) -> ServedFuture<'a, Option<Stream>> {
         self.process_new(stream, stopping)
     }
 }

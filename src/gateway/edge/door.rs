@@ -14,17 +14,17 @@ use pingora_core::server::ShutdownWatch;
 use tokio::sync::watch;
 
 use super::application::Application;
-use super::guarded::{Allowance, Guarded};
-use super::pace::Tempo;
-use super::seats::{Seat, Seats};
-use super::socket::Socket;
-use crate::observe::{Metrics, Recorder};
+use super::guarded::{ClientAllowance, StrictStream};
+use super::pace::ByteRate;
+use super::seats::{ClientSeat, ClientSeats};
+use super::socket::ClientSocket;
+use crate::observe::{GatewayMetrics, RequestRecorder};
 use fedgate_base::config::{AllowedOrigins, CorsConfig, LimitsConfig};
 use fedgate_core::host::HostList;
 
 /// How far the gateway has come on its way to the end; each is false until it is true.
 #[derive(Clone)]
-pub(crate) struct Course {
+pub(crate) struct ShutdownCourse {
     /// No connection is accepted any more.
     pub(crate) closing: watch::Receiver<bool>,
     /// Every answer is the last one of its connection.
@@ -34,29 +34,29 @@ pub(crate) struct Course {
 }
 
 /// Lets connections in.
-pub(crate) struct Door {
+pub(crate) struct ConnectionDoor {
     inside: Box<dyn Application>,
-    allowed: Allowance,
+    allowed: ClientAllowance,
     hosts: Arc<HostList>,
     /// Requests on one connection.
     requests: u32,
-    recorder: Recorder,
-    seats: Seats,
+    recorder: RequestRecorder,
+    seats: ClientSeats,
 }
 
-impl Door {
+impl ConnectionDoor {
     pub(crate) fn new(
         inside: Box<dyn Application>,
         limits: &LimitsConfig,
         cors: &CorsConfig,
         hosts: Arc<HostList>,
-        recorder: Recorder,
-        seats: Seats,
+        recorder: RequestRecorder,
+        seats: ClientSeats,
     ) -> Self {
-        let allowed = Allowance {
+        let allowed = ClientAllowance {
             head_bytes: limits.head_bytes,
             head: limits.head,
-            body: Tempo::new(limits.body, limits.bytes_per_second),
+            body: ByteRate::new(limits.body, limits.bytes_per_second),
             any_origin: cors.allowed == AllowedOrigins::Any,
             idle: limits.idle,
             half_closed: limits.half_closed,
@@ -65,29 +65,29 @@ impl Door {
     }
 
     /// A place for one more connection, of a source that is known or not yet.
-    pub(crate) fn seat(&self, source: Option<IpAddr>) -> Option<Seat> {
+    pub(crate) fn seat(&self, source: Option<IpAddr>) -> Option<ClientSeat> {
         self.seats.take(source)
     }
 
-    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+    pub(crate) fn metrics(&self) -> &Arc<GatewayMetrics> {
         self.recorder.metrics()
     }
 
     /// Serves one connection to its end, or to that of the course while its client is silent.
-    pub(crate) async fn serve(&self, mut socket: Socket, course: Course) {
+    pub(crate) async fn serve(&self, mut socket: ClientSocket, course: ShutdownCourse) {
         let _open = self.recorder.metrics().connection();
         if matches!(socket.selected_alpn_proto(), Some(ALPN::H2)) {
             socket.expect_frames(self.allowed.head);
             self.inside.serve_frames(Box::new(socket), &course.stopping).await;
         } else {
-            let guarded = Guarded::new(socket, self.allowed, Arc::clone(&self.hosts), self.recorder.clone());
+            let guarded = StrictStream::new(socket, self.allowed, Arc::clone(&self.hosts), self.recorder.clone());
             self.serve_http1(Box::new(guarded), course).await;
         }
     }
 
     /// One request after the other. Nothing of pingora is held while the client is silent: that is most of what a
     /// connection would cost.
-    async fn serve_http1(&self, mut stream: Stream, mut course: Course) {
+    async fn serve_http1(&self, mut stream: Stream, mut course: ShutdownCourse) {
         let mut settings = None::<HttpPersistentSettings>;
         loop {
             let has_request = tokio::select! {

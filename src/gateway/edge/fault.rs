@@ -7,12 +7,12 @@ use fedgate_core::framing::FramingError;
 
 /// Why a client is answered beneath pingora.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Fault {
+pub(crate) enum EarlyFault {
     Framing(FramingError),
     HeadTooSlow,
 }
 
-impl Fault {
+impl EarlyFault {
     pub(crate) fn status(self) -> u16 {
         match self {
             Self::HeadTooSlow => 408,
@@ -60,7 +60,7 @@ mod tests {
     fn the_answer_is_whole_and_told_to_pages_only_where_any_may_read_it() {
         for (any_origin, lines) in [(true, 1), (false, 0)] {
             let answer =
-                String::from_utf8(Fault::Framing(FramingError::Method).answer("r1", any_origin, false)).unwrap();
+                String::from_utf8(EarlyFault::Framing(FramingError::Method).answer("r1", any_origin, false)).unwrap();
             assert_eq!(answer.matches("Access-Control-").count(), lines, "{answer}");
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(
@@ -70,9 +70,9 @@ mod tests {
             assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
             assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["request_id"], "r1");
         }
-        let head = String::from_utf8(Fault::Framing(FramingError::Method).answer("r1", true, true)).unwrap();
+        let head = String::from_utf8(EarlyFault::Framing(FramingError::Method).answer("r1", true, true)).unwrap();
         assert!(head.ends_with("\r\n\r\n") && !head.contains("Content-Length: 0"), "{head}");
-        let slow = String::from_utf8(Fault::HeadTooSlow.answer("r1", true, false)).unwrap();
+        let slow = String::from_utf8(EarlyFault::HeadTooSlow.answer("r1", true, false)).unwrap();
         assert!(slow.starts_with("HTTP/1.1 408 Request Timeout\r\n") && !slow.contains("Allow: "), "{slow}");
     }
 }

@@ -27,7 +27,7 @@ const TRACESTATE: &str = "tracestate";
 
 /// What is believed of where a request came from.
 #[derive(Debug, Default)]
-pub(crate) struct Origin {
+pub(crate) struct RequestOrigin {
     /// The client's address; none on a Unix socket.
     pub(crate) client: Option<IpAddr>,
     /// The request id that the client, or a proxy before the gateway, has chosen. It is told, and never a key: nobody chooses
@@ -42,7 +42,7 @@ pub(crate) struct Origin {
     trace: Option<([u8; 32], [u8; 2])>,
 }
 
-impl Origin {
+impl RequestOrigin {
     /// Judges what the headers of a request say, which came from `peer`, over TLS or not.
     pub(crate) fn of(headers: &HeaderMap, peer: Option<IpAddr>, secure: bool, proxies: &ProxiesConfig) -> Self {
         let mut origin = Self {
@@ -255,11 +255,11 @@ mod tests {
         ];
         for (peer, chain, client) in cases {
             let lines = headers(&[(X_FORWARDED_FOR, chain), ("forwarded", "for=7.7.7.7")]);
-            let origin = Origin::of(&lines, ip(peer), false, &proxies(ForwardedHeader::XForwardedFor));
+            let origin = RequestOrigin::of(&lines, ip(peer), false, &proxies(ForwardedHeader::XForwardedFor));
             assert_eq!(origin.client.map(|client| client.to_canonical()), ip(client), "{peer}: {chain}");
         }
         let two_lines = headers(&[(X_FORWARDED_FOR, "6.6.6.6"), (X_FORWARDED_FOR, "198.51.100.1")]);
-        let origin = Origin::of(&two_lines, ip("10.0.0.1"), false, &proxies(ForwardedHeader::XForwardedFor));
+        let origin = RequestOrigin::of(&two_lines, ip("10.0.0.1"), false, &proxies(ForwardedHeader::XForwardedFor));
         assert_eq!(origin.client, ip("198.51.100.1"));
     }
 
@@ -268,7 +268,7 @@ mod tests {
         let lines = headers(&[(X_FORWARDED_FOR, "6.6.6.6"), (X_FORWARDED_PROTO, "https"), (X_FORWARDED_HOST, "evil")]);
         let told = ProxiesConfig { proxy_protocol: true, ..proxies(ForwardedHeader::XForwardedFor) };
         for peer in ["10.0.0.9", "192.0.2.1", "0.0.0.0"] {
-            let origin = Origin::of(&lines, ip(peer), false, &told);
+            let origin = RequestOrigin::of(&lines, ip(peer), false, &told);
             assert_eq!((origin.client, origin.secure), (ip(peer), false), "{peer}");
             assert_eq!(origin.hosts("asked").collect::<Vec<_>>(), ["asked"], "{peer}");
         }
@@ -284,7 +284,7 @@ mod tests {
             ("proto=https", "10.0.0.1", true),
         ] {
             let lines = headers(&[("forwarded", line), (X_FORWARDED_FOR, "7.7.7.7"), (X_FORWARDED_PROTO, "https")]);
-            let origin = Origin::of(&lines, ip("10.0.0.1"), false, &proxies(ForwardedHeader::Forwarded));
+            let origin = RequestOrigin::of(&lines, ip("10.0.0.1"), false, &proxies(ForwardedHeader::Forwarded));
             assert_eq!((origin.client, origin.secure), (ip(client), secure), "{line}");
         }
     }
@@ -292,13 +292,13 @@ mod tests {
     #[test]
     fn the_protocol_is_believed_of_trusted_proxies_alone_and_a_chosen_id_is_kept_of_anybody() {
         let lines = headers(&[("x-request-id", "0123abcd-XY_z"), (X_FORWARDED_PROTO, "https")]);
-        let of = |peer| Origin::of(&lines, ip(peer), false, &proxies(ForwardedHeader::XForwardedFor));
+        let of = |peer| RequestOrigin::of(&lines, ip(peer), false, &proxies(ForwardedHeader::XForwardedFor));
         assert!(of("10.0.0.1").secure && !of("192.0.2.1").secure);
         for peer in ["10.0.0.1", "192.0.2.1"] {
             assert_eq!(of(peer).request_id.as_deref(), Some("0123abcd-XY_z"));
         }
         let chosen = |lines: &[(&'static str, &str)]| {
-            Origin::of(&headers(lines), ip("192.0.2.1"), false, &ProxiesConfig::default()).request_id
+            RequestOrigin::of(&headers(lines), ip("192.0.2.1"), false, &ProxiesConfig::default()).request_id
         };
         for id in ["x", "Root=1-67891233-abcdef012345678912345678", "\"quoted\"", &"a".repeat(256)] {
             assert_eq!(chosen(&[("x-request-id", id)]).as_deref(), Some(id));
@@ -316,7 +316,7 @@ mod tests {
             let lines = headers(lines);
             let mut request = RequestHeader::build("GET", b"/", None).unwrap();
             request.insert_header(TRACESTATE, "vendor=1").unwrap();
-            let origin = Origin::of(&lines, ip("192.0.2.1"), true, &ProxiesConfig::default());
+            let origin = RequestOrigin::of(&lines, ip("192.0.2.1"), true, &ProxiesConfig::default());
             origin.tell(&mut request, "0af7651916cd43dd8448eb211c80319c").unwrap();
             let parent = request.headers[TRACEPARENT].to_str().unwrap().to_owned();
             (parent, request.headers.contains_key(TRACESTATE))

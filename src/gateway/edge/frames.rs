@@ -12,13 +12,13 @@ const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
 /// Where in its frames a client is.
-pub(crate) struct Frames {
-    at: At,
+pub(crate) struct FrameTracker {
+    at: FramePosition,
     /// Whether a head has begun whose last frame has not.
     is_in_head: bool,
 }
 
-enum At {
+enum FramePosition {
     /// So many bytes of the preface are missing.
     Preface(usize),
     /// In the head of a frame: its bytes so far.
@@ -27,10 +27,10 @@ enum At {
     Payload { is_data: bool, missing: usize },
 }
 
-impl Frames {
+impl FrameTracker {
     /// Before the preface.
     pub(crate) fn new() -> Self {
-        Self { at: At::Preface(PREFACE), is_in_head: false }
+        Self { at: FramePosition::Preface(PREFACE), is_in_head: false }
     }
 
     /// Follows what a client sent; true if it completed a preface, or any frame that does not leave a head open.
@@ -38,12 +38,12 @@ impl Frames {
         let mut completed = false;
         while !bytes.is_empty() {
             let taken = match &mut self.at {
-                At::Preface(missing) | At::Payload { missing, .. } => {
+                FramePosition::Preface(missing) | FramePosition::Payload { missing, .. } => {
                     let taken = bytes.len().min(*missing);
                     *missing -= taken;
                     taken
                 }
-                At::Head(head, filled) => {
+                FramePosition::Head(head, filled) => {
                     let taken = bytes.len().min(FRAME_HEAD - *filled);
                     for (to, from) in head.iter_mut().skip(*filled).zip(bytes) {
                         *to = *from;
@@ -53,15 +53,15 @@ impl Frames {
                 }
             };
             bytes = bytes.get(taken..).unwrap_or_default();
-            if let At::Head([high, middle, low, kind, flags, ..], FRAME_HEAD) = self.at {
+            if let FramePosition::Head([high, middle, low, kind, flags, ..], FRAME_HEAD) = self.at {
                 if matches!(kind, HEADERS | CONTINUATION) {
                     self.is_in_head = flags & END_HEADERS == 0;
                 }
                 let missing = u32::from_be_bytes([0, high, middle, low]) as usize;
-                self.at = At::Payload { is_data: kind == DATA, missing };
+                self.at = FramePosition::Payload { is_data: kind == DATA, missing };
             }
-            if let At::Preface(0) | At::Payload { missing: 0, .. } = self.at {
-                self.at = At::Head([0; FRAME_HEAD], 0);
+            if let FramePosition::Preface(0) | FramePosition::Payload { missing: 0, .. } = self.at {
+                self.at = FramePosition::Head([0; FRAME_HEAD], 0);
                 completed |= !self.is_in_head;
             }
         }
@@ -70,7 +70,7 @@ impl Frames {
 
     /// Whether something is missing that the client has begun, other than data.
     pub(crate) fn is_in_head(&self) -> bool {
-        self.is_in_head || !matches!(self.at, At::Head(_, 0) | At::Payload { is_data: true, .. })
+        self.is_in_head || !matches!(self.at, FramePosition::Head(_, 0) | FramePosition::Payload { is_data: true, .. })
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
         send(&frame(CONTINUATION, 0, b""), true, false);
         send(&frame(CONTINUATION, END_HEADERS, b"end"), false, true);
         send(&frame(HEADERS, END_HEADERS, b""), false, true);
-        let mut frames = Frames::new();
+        let mut frames = FrameTracker::new();
         assert!(frames.is_in_head(), "of a preface nothing is there");
         for (byte, is_in_head, completes) in &sent {
             assert_eq!(frames.feed(&[*byte]), *completes);
@@ -106,7 +106,7 @@ mod tests {
         }
         let whole: Vec<u8> = sent.iter().map(|(byte, ..)| *byte).collect();
         for cut in 0..whole.len() {
-            let mut frames = Frames::new();
+            let mut frames = FrameTracker::new();
             let (first, rest) = whole.split_at(cut);
             frames.feed(first);
             assert!(frames.feed(rest) && !frames.is_in_head());
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn data_is_no_head() {
-        let mut frames = Frames::new();
+        let mut frames = FrameTracker::new();
         frames.feed(&[0; PREFACE]);
         let data = frame(DATA, 0, &[7; 300]);
         assert!(!frames.feed(&data[..FRAME_HEAD - 1]) && frames.is_in_head(), "what it is, is not known yet");

@@ -20,10 +20,10 @@ use pingora_core::protocols::{GetSocketDigest, Peek};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::fault::Fault;
-use super::pace::{Pace, Tempo};
-use super::socket::Socket;
-use crate::observe::{Detail, Kept, Record, Recorder};
+use super::fault::EarlyFault;
+use super::pace::{ByteRate, ClientPace};
+use super::socket::ClientSocket;
+use crate::observe::{KeptRecord, RecordDetail, RequestRecord, RequestRecorder};
 use fedgate_core::framing::{BodyReader, FramingError, check_head, head_end, head_start, in_origin_form};
 use fedgate_core::host::HostList;
 use fedgate_core::network::client_network;
@@ -33,13 +33,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a client may take.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Allowance {
+pub(crate) struct ClientAllowance {
     /// Bytes of a head.
     pub(crate) head_bytes: usize,
     /// For a whole head, from its first byte.
     pub(crate) head: Duration,
     /// For a body.
-    pub(crate) body: Tempo,
+    pub(crate) body: ByteRate,
     /// Whether pages of any origin may read the answers.
     pub(crate) any_origin: bool,
     /// Without a byte, before a request.
@@ -49,30 +49,30 @@ pub(crate) struct Allowance {
 }
 
 /// A client's stream, guarded.
-pub(crate) struct Guarded {
-    inner: Socket,
-    phase: Phase,
+pub(crate) struct StrictStream {
+    inner: ClientSocket,
+    phase: ReadPhase,
     /// Bytes of a head that is not complete, or that is and waits to be read.
     held: Vec<u8>,
     /// How many of `held` may be read.
     released: usize,
-    allowed: Allowance,
+    allowed: ClientAllowance,
     /// The hosts that a target in absolute form may name beside `Host`.
     hosts: Arc<HostList>,
     timer: Option<Pin<Box<Sleep>>>,
     /// How long a client whose sending half is closed is waited for yet.
     half_closed: Option<Pin<Box<Sleep>>>,
     began: Instant,
-    recorder: Recorder,
+    recorder: RequestRecorder,
     /// The record of a refusal, on its way to the disk.
-    kept: Option<Kept>,
+    kept: Option<KeptRecord>,
 }
 
-enum Phase {
+enum ReadPhase {
     /// Between requests, or in a head.
     Head,
     /// In a body.
-    Body(BodyReader, Pace),
+    Body(BodyReader, ClientPace),
     /// A request is there whole and is being answered: what comes meanwhile waits for its turn.
     Serving,
     /// The client broke the rules in a head: the answer, and how much of it is written.
@@ -81,11 +81,16 @@ enum Phase {
     Ended,
 }
 
-impl Guarded {
-    pub(crate) fn new(inner: Socket, allowed: Allowance, hosts: Arc<HostList>, recorder: Recorder) -> Self {
+impl StrictStream {
+    pub(crate) fn new(
+        inner: ClientSocket,
+        allowed: ClientAllowance,
+        hosts: Arc<HostList>,
+        recorder: RequestRecorder,
+    ) -> Self {
         Self {
             inner,
-            phase: Phase::Head,
+            phase: ReadPhase::Head,
             held: Vec::new(),
             released: 0,
             allowed,
@@ -121,8 +126,8 @@ impl Guarded {
         self.released = end + taken;
         self.timer = None;
         self.phase = match body.is_done() {
-            true => Phase::Serving,
-            false => Phase::Body(body, Pace::new(self.allowed.body)),
+            true => ReadPhase::Serving,
+            false => ReadPhase::Body(body, ClientPace::new(self.allowed.body)),
         };
         Ok(())
     }
@@ -138,17 +143,17 @@ impl Guarded {
     }
 
     /// Refuses the request whose head is held. Nothing else is being answered: a head is read when its turn has come.
-    fn refuse(&mut self, fault: Fault) {
+    fn refuse(&mut self, fault: EarlyFault) {
         let own_id = format!("{:032x}", rand::random::<u128>());
         let kept = self.keep(&own_id, fault, fault.status());
         let request_id = kept.request_id().unwrap_or(&own_id);
         let is_head = self.held.get(head_start(&self.held)..).is_some_and(|head| head.starts_with(b"HEAD "));
-        self.phase = Phase::Answering(fault.answer(request_id, self.allowed.any_origin, is_head), 0);
+        self.phase = ReadPhase::Answering(fault.answer(request_id, self.allowed.any_origin, is_head), 0);
         self.kept = Some(kept);
         self.timer = Some(Box::pin(tokio::time::sleep(ANSWER_TIMEOUT)));
     }
 
-    fn keep(&self, request_id: &str, fault: Fault, status: u16) -> Kept {
+    fn keep(&self, request_id: &str, fault: EarlyFault, status: u16) -> KeptRecord {
         let head = self.held.get(head_start(&self.held)..).unwrap_or_default();
         let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
         let line = String::from_utf8_lossy(line.get(..line.len().min(2048)).unwrap_or_default()).into_owned();
@@ -157,7 +162,7 @@ impl Guarded {
         let address = client_ip(&self.inner);
         let client = address.map(|ip| ip.to_string()).unwrap_or_default();
         self.recorder.keep(
-            &Record {
+            &RequestRecord {
                 time: SystemTime::now(),
                 request_id,
                 client_request_id: None,
@@ -175,7 +180,7 @@ impl Guarded {
                 duration: self.began.elapsed(),
                 policy: "",
                 trace_id: None,
-                detail: Detail::WithinRate(address.map(client_network)),
+                detail: RecordDetail::WithinRate(address.map(client_network)),
             },
             None,
         )
@@ -183,12 +188,12 @@ impl Guarded {
 
     /// Writes the answer, closes, and ends the stream for pingora, which has seen nothing of the request.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Phase::Answering(answer, written) = &mut self.phase else { return Poll::Ready(Ok(())) };
+        let ReadPhase::Answering(answer, written) = &mut self.phase else { return Poll::Ready(Ok(())) };
         while let Some(rest) = answer.get(*written..).filter(|rest| !rest.is_empty()) {
             match Pin::new(&mut self.inner).poll_write(cx, rest) {
                 Poll::Ready(Ok(count @ 1..)) => *written += count,
                 Poll::Ready(_) => {
-                    self.phase = Phase::Ended;
+                    self.phase = ReadPhase::Ended;
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Pending => return Poll::Pending,
@@ -196,7 +201,7 @@ impl Guarded {
         }
         let _ = ready!(Pin::new(&mut self.inner).poll_flush(cx));
         let _ = ready!(Pin::new(&mut self.inner).poll_shutdown(cx));
-        self.phase = Phase::Ended;
+        self.phase = ReadPhase::Ended;
         Poll::Ready(Ok(()))
     }
 
@@ -214,7 +219,7 @@ impl Guarded {
                         self.begin_head();
                     }
                     if let Err(error) = self.judge() {
-                        self.refuse(Fault::Framing(error));
+                        self.refuse(EarlyFault::Framing(error));
                         return self.poll_refused(cx).map_ok(|()| false);
                     }
                     if self.released > 0 {
@@ -229,12 +234,12 @@ impl Guarded {
             // A client that sent nothing is let go silently; one that dawdles is told.
             Poll::Ready(()) if self.is_silent() => {
                 self.recorder.metrics().ended("idle");
-                self.phase = Phase::Ended;
+                self.phase = ReadPhase::Ended;
                 Poll::Ready(Ok(false))
             }
             Poll::Ready(()) => {
                 self.recorder.metrics().ended("head");
-                self.refuse(Fault::HeadTooSlow);
+                self.refuse(EarlyFault::HeadTooSlow);
                 self.poll_refused(cx).map_ok(|()| false)
             }
             Poll::Pending => Poll::Pending,
@@ -243,25 +248,25 @@ impl Guarded {
 
     /// Waits for the next request; false when there will be none.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if let Phase::Serving = self.phase
+        if let ReadPhase::Serving = self.phase
             && self.released == 0
         {
-            self.phase = Phase::Head;
+            self.phase = ReadPhase::Head;
             self.half_closed = None;
             self.timer = Some(Box::pin(tokio::time::sleep(self.allowed.idle)));
             // What came while the request before was served is the next one, or its beginning.
             if !self.is_silent() {
                 self.begin_head();
                 if let Err(error) = self.judge() {
-                    self.refuse(Fault::Framing(error));
+                    self.refuse(EarlyFault::Framing(error));
                 }
             }
         }
         match &self.phase {
-            Phase::Head => self.poll_head(cx),
-            Phase::Answering(..) => self.poll_refused(cx).map_ok(|()| false),
+            ReadPhase::Head => self.poll_head(cx),
+            ReadPhase::Answering(..) => self.poll_refused(cx).map_ok(|()| false),
             // A body that nobody read to its end is followed by nothing.
-            Phase::Serving | Phase::Body(..) | Phase::Ended => Poll::Ready(Ok(self.released > 0)),
+            ReadPhase::Serving | ReadPhase::Body(..) | ReadPhase::Ended => Poll::Ready(Ok(self.released > 0)),
         }
     }
 
@@ -290,14 +295,14 @@ impl Guarded {
     /// Answers a refused request, once that is on record, for as long as that may take.
     fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.poll_timer(cx).is_ready() {
-            self.phase = Phase::Ended;
+            self.phase = ReadPhase::Ended;
             return Poll::Ready(Ok(()));
         }
         if let Some(kept) = &mut self.kept {
             let is_kept = ready!(Pin::new(kept).poll(cx));
             self.kept = None;
             if !is_kept {
-                self.phase = Phase::Ended;
+                self.phase = ReadPhase::Ended;
                 return Poll::Ready(Ok(()));
             }
         }
@@ -305,7 +310,7 @@ impl Guarded {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Phase::Body(body, pace) = &mut self.phase else { return Poll::Ready(Ok(())) };
+        let ReadPhase::Body(body, pace) = &mut self.phase else { return Poll::Ready(Ok(())) };
         let before = out.filled().len();
         if Pin::new(&mut self.inner).poll_read(cx, out)?.is_pending() {
             ready!(pace.poll_too_slow(cx));
@@ -319,14 +324,14 @@ impl Guarded {
                 self.held.extend_from_slice(fresh.get(taken..).unwrap_or_default());
                 out.set_filled(before + taken);
                 if body.is_done() {
-                    self.phase = Phase::Serving;
+                    self.phase = ReadPhase::Serving;
                 }
                 Poll::Ready(Ok(()))
             }
             Err(error) => {
                 // Nothing of the rest is passed on: the request fails, and with it the connection.
                 out.set_filled(before);
-                self.phase = Phase::Ended;
+                self.phase = ReadPhase::Ended;
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)))
             }
         }
@@ -341,35 +346,35 @@ impl Guarded {
 }
 
 /// The peer's address; none on a Unix socket.
-fn client_ip(stream: &Socket) -> Option<IpAddr> {
+fn client_ip(stream: &ClientSocket) -> Option<IpAddr> {
     match stream.get_socket_digest()?.peer_addr() {
         Some(SocketAddr::Inet(address)) => Some(address.ip()),
         _ => None,
     }
 }
 
-impl AsyncRead for Guarded {
+impl AsyncRead for StrictStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.released > 0 {
             self.release(out);
             return Poll::Ready(Ok(()));
         }
         match &self.phase {
-            Phase::Head => {
+            ReadPhase::Head => {
                 if ready!(self.poll_head(cx)?) {
                     self.release(out);
                 }
                 Poll::Ready(Ok(()))
             }
-            Phase::Body(..) => self.poll_body(cx, out),
-            Phase::Serving => self.poll_meanwhile(cx),
-            Phase::Answering(..) => self.poll_refused(cx),
-            Phase::Ended => Poll::Ready(Ok(())),
+            ReadPhase::Body(..) => self.poll_body(cx, out),
+            ReadPhase::Serving => self.poll_meanwhile(cx),
+            ReadPhase::Answering(..) => self.poll_refused(cx),
+            ReadPhase::Ended => Poll::Ready(Ok(())),
         }
     }
 }
 
-impl AsyncWrite for Guarded {
+impl AsyncWrite for StrictStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
@@ -397,7 +402,7 @@ impl AsyncWrite for Guarded {
 
 /// Bytes are shown to nobody before they are judged; but whoever holds the stream may wait for the next request.
 #[async_trait]
-impl Peek for Guarded {
+impl Peek for StrictStream {
     async fn try_peek(&mut self, _bytes: &mut [u8]) -> io::Result<bool> {
         poll_fn(|cx| self.poll_request(cx)).await
     }

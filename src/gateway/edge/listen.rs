@@ -13,11 +13,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::door::{Course, Door};
-use super::pace::Tempo;
+use super::door::{ConnectionDoor, ShutdownCourse};
+use super::pace::ByteRate;
 use super::preface::{self, PrefaceError};
-use super::socket::{Socket, Transport};
-use super::tls::{Tls, noting};
+use super::socket::{ClientSocket, ClientTransport};
+use super::tls::{ServedTls, noting};
 use fedgate_base::config::ProxiesConfig;
 use fedgate_base::descriptors::{self, SocketShortage};
 
@@ -29,20 +29,20 @@ const LINGER_BYTES: usize = 64 * 1024;
 
 /// Accepts connections for one door.
 #[derive(Clone)]
-pub(crate) struct Entrance {
-    pub(crate) door: Arc<Door>,
+pub(crate) struct ConnectionAcceptor {
+    pub(crate) door: Arc<ConnectionDoor>,
     /// None on a listener without TLS.
-    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) tls: Option<Arc<ServedTls>>,
     pub(crate) proxies: Arc<ProxiesConfig>,
     /// How long a PROXY header and a handshake may take.
     pub(crate) patience: Duration,
     /// How fast a client must take an answer.
-    pub(crate) send: Tempo,
+    pub(crate) send: ByteRate,
     pub(crate) shortage: Arc<SocketShortage>,
 }
 
 /// Why a connection was closed before anything was read of it.
-enum Closed {
+enum CloseReason {
     /// No place is free, in total or for its source.
     NoSeat,
     /// The balancer did not say whom it speaks for.
@@ -53,9 +53,9 @@ enum Closed {
     TooSlow,
 }
 
-impl Entrance {
+impl ConnectionAcceptor {
     /// Accepts until the course says otherwise.
-    pub(crate) async fn accept(self, listener: tokio::net::TcpListener, mut course: Course) {
+    pub(crate) async fn accept(self, listener: tokio::net::TcpListener, mut course: ShutdownCourse) {
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -77,7 +77,7 @@ impl Entrance {
         }
     }
 
-    async fn serve(self, tcp: TcpStream, peer: SocketAddr, course: Course) {
+    async fn serve(self, tcp: TcpStream, peer: SocketAddr, course: ShutdownCourse) {
         // A handshake takes much memory, which is given back before the client is served.
         let entered = Box::pin(self.enter(tcp, peer)).await;
         match entered {
@@ -87,41 +87,46 @@ impl Entrance {
     }
 
     /// Takes a seat, learns who the client is, and shakes hands.
-    async fn enter(&self, mut tcp: TcpStream, peer: SocketAddr) -> Result<Socket, Closed> {
+    async fn enter(&self, mut tcp: TcpStream, peer: SocketAddr) -> Result<ClientSocket, CloseReason> {
         let is_balancer = self.proxies.proxy_protocol && self.proxies.trusts(peer.ip());
         // Behind a balancer the source is known later; until then, the place counts in total alone.
-        let mut seat = self.door.seat((!is_balancer).then(|| peer.ip())).ok_or(Closed::NoSeat)?;
+        let mut seat = self.door.seat((!is_balancer).then(|| peer.ip())).ok_or(CloseReason::NoSeat)?;
         let _ = tcp.set_nodelay(true);
         let opened = async move {
             let mut client = peer;
             if is_balancer {
                 // Where a balancer tells no address, the connection's own counts (2.1 and 2.2 of the protocol). It lends no
                 // word of the request any weight: where PROXY headers are read, no header of a request tells an origin.
-                let told = preface::read(&mut tcp).await.map_err(Closed::Preface)?;
+                let told = preface::read(&mut tcp).await.map_err(CloseReason::Preface)?;
                 client = told.unwrap_or(peer);
                 if !seat.belongs_to(client.ip()) {
-                    return Err(Closed::NoSeat);
+                    return Err(CloseReason::NoSeat);
                 }
             }
             let transport = match &self.tls {
-                None => Transport::Plain(tcp),
+                None => ClientTransport::Plain(tcp),
                 Some(tls) => {
-                    let mut stream = self.shake_hands(tls, tcp, client).await.map_err(Closed::Handshake)?;
+                    let mut stream = self.shake_hands(tls, tcp, client).await.map_err(CloseReason::Handshake)?;
                     // What waits here counts as taken by the client.
                     stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
-                    Transport::Tls(Box::new(stream))
+                    ClientTransport::Tls(Box::new(stream))
                 }
             };
-            Ok(Socket::new(transport, client, self.send, Arc::clone(self.door.metrics()), seat))
+            Ok(ClientSocket::new(transport, client, self.send, Arc::clone(self.door.metrics()), seat))
         };
         match tokio::time::timeout(self.patience, opened).await {
             Ok(socket) => socket,
-            Err(_) => Err(Closed::TooSlow),
+            Err(_) => Err(CloseReason::TooSlow),
         }
     }
 
     /// Shakes hands; a client that fails to hears why.
-    async fn shake_hands(&self, tls: &Tls, tcp: TcpStream, client: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+    async fn shake_hands(
+        &self,
+        tls: &ServedTls,
+        tcp: TcpStream,
+        client: SocketAddr,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let accepting = TlsAcceptor::from(tls.current()).accept(tcp).into_fallible();
         let (accepted, refused) = noting(accepting).await;
         let (error, mut tcp) = match accepted {
@@ -138,19 +143,19 @@ impl Entrance {
     }
 
     /// Counts it; closed without a word, which costs least.
-    fn closed(&self, why: &Closed, peer: IpAddr) {
+    fn closed(&self, why: &CloseReason, peer: IpAddr) {
         let metrics = self.door.metrics();
         match why {
-            Closed::NoSeat => metrics.connections_refused.inc(),
-            Closed::Preface(error) => {
+            CloseReason::NoSeat => metrics.connections_refused.inc(),
+            CloseReason::Preface(error) => {
                 metrics.handshakes_failed.inc();
                 tracing::warn!(%peer, %error, "a trusted proxy did not begin with a PROXY header that can be read");
             }
-            Closed::Handshake(error) => {
+            CloseReason::Handshake(error) => {
                 metrics.handshakes_failed.inc();
                 tracing::debug!(%peer, %error, "TLS handshake failed");
             }
-            Closed::TooSlow => metrics.handshakes_failed.inc(),
+            CloseReason::TooSlow => metrics.handshakes_failed.inc(),
         }
     }
 }

@@ -11,20 +11,20 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// So many bytes within so much waiting.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Tempo {
+pub(crate) struct ByteRate {
     span: Duration,
     bytes: u64,
 }
 
 /// Bytes that nobody can be woken for, held against a tempo by the clock alone.
-pub(crate) struct Upload {
-    tempo: Tempo,
+pub(crate) struct UploadPace {
+    tempo: ByteRate,
     moved: u64,
     until: Instant,
 }
 
-impl Upload {
-    pub(crate) fn begin(tempo: Tempo) -> Self {
+impl UploadPace {
+    pub(crate) fn begin(tempo: ByteRate) -> Self {
         Self { tempo, moved: 0, until: Instant::now() + tempo.span }
     }
 
@@ -49,8 +49,8 @@ impl Upload {
 }
 
 /// A client's bytes, held against a tempo.
-pub(crate) struct Pace {
-    tempo: Tempo,
+pub(crate) struct ClientPace {
+    tempo: ByteRate,
     moved: u64,
     /// What the client was waited for since so many bytes had moved.
     waited: Duration,
@@ -58,15 +58,15 @@ pub(crate) struct Pace {
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
-impl Tempo {
+impl ByteRate {
     /// At least so many bytes a second, on the mean of a span.
     pub(crate) fn new(span: Duration, bytes_per_second: u64) -> Self {
         Self { span, bytes: bytes_per_second.saturating_mul(span.as_secs()).max(1) }
     }
 }
 
-impl Pace {
-    pub(crate) fn new(tempo: Tempo) -> Self {
+impl ClientPace {
+    pub(crate) fn new(tempo: ByteRate) -> Self {
         Self { tempo, moved: 0, waited: Duration::ZERO, waiting: None }
     }
 
@@ -100,13 +100,13 @@ mod tests {
     const SPAN: Duration = Duration::from_secs(10);
 
     /// Whether a client that is silent for so long keeps its time.
-    async fn may_be_silent(pace: &mut Pace, time: Duration) -> bool {
+    async fn may_be_silent(pace: &mut ClientPace, time: Duration) -> bool {
         timeout(time, poll_fn(|cx| pace.poll_too_slow(cx))).await.is_err()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_may_keep_us_waiting_one_span_between_so_many_bytes() {
-        let mut pace = Pace::new(Tempo::new(SPAN, 100));
+        let mut pace = ClientPace::new(ByteRate::new(SPAN, 100));
         assert!(may_be_silent(&mut pace, Duration::from_secs(6)).await);
         pace.moved(999);
         assert!(may_be_silent(&mut pace, Duration::from_secs(3)).await);
@@ -118,7 +118,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_upload_has_a_span_for_so_many_bytes() {
-        let mut upload = Upload::begin(Tempo::new(SPAN, 100));
+        let mut upload = UploadPace::begin(ByteRate::new(SPAN, 100));
         advance(SPAN / 2).await;
         assert!(!upload.moved(999) && !upload.is_too_slow());
         assert!(upload.moved(1));
@@ -130,7 +130,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_moved_before_earns_nothing_and_our_own_time_costs_nothing() {
-        let mut pace = Pace::new(Tempo::new(SPAN, 100));
+        let mut pace = ClientPace::new(ByteRate::new(SPAN, 100));
         pace.moved(1 << 40);
         advance(SPAN * 100).await;
         assert!(may_be_silent(&mut pace, SPAN - Duration::from_secs(1)).await);

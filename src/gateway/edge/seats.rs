@@ -11,28 +11,28 @@ use fedgate_core::network::client_network;
 
 /// The places for connections.
 #[derive(Clone)]
-pub(crate) struct Seats(Arc<Counts>);
+pub(crate) struct ClientSeats(Arc<SeatCounts>);
 
 #[derive(Debug)]
-struct Counts {
+struct SeatCounts {
     total: usize,
     per_source: usize,
-    taken: Mutex<Taken>,
+    taken: Mutex<SeatsTaken>,
 }
 
 /// In total, and per source.
-type Taken = (usize, HashMap<IpAddr, usize>);
+type SeatsTaken = (usize, HashMap<IpAddr, usize>);
 
 /// One connection's place; given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat {
-    counts: Arc<Counts>,
+pub(crate) struct ClientSeat {
+    counts: Arc<SeatCounts>,
     source: Option<IpAddr>,
 }
 
-impl Seats {
+impl ClientSeats {
     pub(crate) fn new(total: usize, per_source: usize) -> Self {
-        Self(Arc::new(Counts { total, per_source, taken: Mutex::default() }))
+        Self(Arc::new(SeatCounts { total, per_source, taken: Mutex::default() }))
     }
 
     /// How many are taken.
@@ -41,24 +41,24 @@ impl Seats {
     }
 
     /// Takes a place, if there is one in total and for this source: an IPv4 address, or an IPv6 network of 64 bits.
-    pub(crate) fn take(&self, client: Option<IpAddr>) -> Option<Seat> {
+    pub(crate) fn take(&self, client: Option<IpAddr>) -> Option<ClientSeat> {
         let mut taken = self.0.lock();
         let mut source = None;
         if taken.0 >= self.0.total || client.is_some_and(|client| !self.0.add(&mut taken, &mut source, client)) {
             return None;
         }
         taken.0 += 1;
-        Some(Seat { counts: Arc::clone(&self.0), source })
+        Some(ClientSeat { counts: Arc::clone(&self.0), source })
     }
 }
 
-impl Counts {
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+impl SeatCounts {
+    fn lock(&self) -> MutexGuard<'_, SeatsTaken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one more of a source, unless it has as many as it may.
-    fn add(&self, taken: &mut Taken, source: &mut Option<IpAddr>, client: IpAddr) -> bool {
+    fn add(&self, taken: &mut SeatsTaken, source: &mut Option<IpAddr>, client: IpAddr) -> bool {
         let client = client_network(client);
         let count = taken.1.entry(client).or_default();
         if *count >= self.per_source {
@@ -70,7 +70,7 @@ impl Counts {
     }
 }
 
-impl Seat {
+impl ClientSeat {
     /// Whose it is, once that is known; false when that source has as many as it may.
     pub(crate) fn belongs_to(&mut self, client: IpAddr) -> bool {
         let mut taken = self.counts.lock();
@@ -78,7 +78,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ClientSeat {
     fn drop(&mut self) {
         let mut taken = self.counts.lock();
         taken.0 = taken.0.saturating_sub(1);
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn places_are_bounded_in_total_and_per_source_and_given_back() {
-        let seats = Seats::new(3, 2);
+        let seats = ClientSeats::new(3, 2);
         let ip = |text: &str| Some(text.parse().unwrap());
         let first = seats.take(ip("192.0.2.1")).unwrap();
         let _second = seats.take(ip("::ffff:192.0.2.1")).unwrap();

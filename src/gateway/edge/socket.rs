@@ -26,12 +26,12 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
-use super::frames::Frames;
-use super::pace::{Pace, Tempo};
-use super::seats::Seat;
+use super::frames::FrameTracker;
+use super::pace::{ByteRate, ClientPace};
+use super::seats::ClientSeat;
 use super::tls::ClientCertificate;
 use crate::authn::ClientLine;
-use crate::observe::Metrics;
+use crate::observe::GatewayMetrics;
 
 /// Bytes gathered before they are sent: a head and a small body go out as one.
 const WRITE_BUFFER: usize = 4096;
@@ -39,24 +39,24 @@ const WRITE_BUFFER: usize = 4096;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What carries the bytes.
-pub(crate) enum Transport {
+pub(crate) enum ClientTransport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// A client's connection.
-pub(crate) struct Socket {
-    stream: BufWriter<Transport>,
+pub(crate) struct ClientSocket {
+    stream: BufWriter<ClientTransport>,
     fd: UniqueIDType,
     addresses: Arc<SocketDigest>,
     tls: Option<Arc<SslDigest>>,
     alpn: Option<ALPN>,
     learned: Option<Arc<ProxyDigest>>,
-    tempo: Tempo,
+    tempo: ByteRate,
     /// While the client has not taken all that was sent.
-    pace: Option<Pace>,
-    heads: Option<Heads>,
-    metrics: Arc<Metrics>,
+    pace: Option<ClientPace>,
+    heads: Option<HeadClock>,
+    metrics: Arc<GatewayMetrics>,
 }
 
 /// What is known of a connection. Each of its requests holds on to it: over HTTP/2 they may outlive the connection.
@@ -67,29 +67,29 @@ pub(crate) struct ConnectionFacts {
     /// What guessing over it has come to.
     pub(crate) line: ClientLine,
     /// Its place among the connections: who closes it while answers are held back has no other before they are over.
-    _seat: Seat,
+    _seat: ClientSeat,
 }
 
 /// The heads of an HTTP/2 client, which nobody else waits for with a limit.
-struct Heads {
-    frames: Frames,
+struct HeadClock {
+    frames: FrameTracker,
     patience: Duration,
     /// While something of one is missing.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Socket {
+impl ClientSocket {
     /// A connection of `client`, which may be another address than the transport's own when a proxy has told it.
     pub(crate) fn new(
-        transport: Transport,
+        transport: ClientTransport,
         client: SocketAddr,
-        tempo: Tempo,
-        metrics: Arc<Metrics>,
-        seat: Seat,
+        tempo: ByteRate,
+        metrics: Arc<GatewayMetrics>,
+        seat: ClientSeat,
     ) -> Self {
         let (fd, alpn, tls, certificate) = match &transport {
-            Transport::Plain(tcp) => (tcp.as_raw_fd(), None, None, None),
-            Transport::Tls(tls) => {
+            ClientTransport::Plain(tcp) => (tcp.as_raw_fd(), None, None, None),
+            ClientTransport::Tls(tls) => {
                 let (tcp, session) = tls.get_ref();
                 let alpn = session.alpn_protocol().filter(|protocol| *protocol == b"h2").map(|_| ALPN::H2);
                 let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
@@ -124,7 +124,7 @@ impl Socket {
     /// Gives an HTTP/2 client so long for its preface, and for each head.
     pub(crate) fn expect_frames(&mut self, patience: Duration) {
         let timer = Some(Box::pin(tokio::time::sleep(patience)));
-        self.heads = Some(Heads { frames: Frames::new(), patience, timer });
+        self.heads = Some(HeadClock { frames: FrameTracker::new(), patience, timer });
     }
 
     /// Notes how a write fared; an error once the client is too slow.
@@ -138,7 +138,7 @@ impl Socket {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                let pace = self.pace.get_or_insert_with(|| Pace::new(self.tempo));
+                let pace = self.pace.get_or_insert_with(|| ClientPace::new(self.tempo));
                 ready!(pace.poll_too_slow(cx));
                 self.metrics.ended("answer");
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes the answer too slowly")))
@@ -147,7 +147,7 @@ impl Socket {
     }
 }
 
-impl Heads {
+impl HeadClock {
     /// Follows what was read.
     fn feed(&mut self, bytes: &[u8]) {
         let completed = self.frames.feed(bytes);
@@ -167,14 +167,14 @@ impl Heads {
     }
 }
 
-impl Drop for Socket {
+impl Drop for ClientSocket {
     /// An answer that breaks off is seen as one: what was written of it goes out, as far as that needs no waiting.
     fn drop(&mut self) {
         let _ = Pin::new(&mut self.stream).poll_flush(&mut Context::from_waker(Waker::noop()));
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for ClientSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = out.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, out);
@@ -192,7 +192,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.paced(cx, poll)
@@ -226,20 +226,20 @@ impl AsyncWrite for Socket {
 }
 
 #[async_trait]
-impl Shutdown for Socket {
+impl Shutdown for ClientSocket {
     async fn shutdown(&mut self) {
         // Whether the client hears it makes no difference: the connection ends.
         let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, self.stream.shutdown()).await;
     }
 }
 
-impl UniqueID for Socket {
+impl UniqueID for ClientSocket {
     fn id(&self) -> UniqueIDType {
         self.fd
     }
 }
 
-impl Ssl for Socket {
+impl Ssl for ClientSocket {
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
         self.tls.clone()
     }
@@ -249,33 +249,33 @@ impl Ssl for Socket {
     }
 }
 
-impl Peek for Socket {}
+impl Peek for ClientSocket {}
 
-impl GetTimingDigest for Socket {
+impl GetTimingDigest for ClientSocket {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         vec![]
     }
 }
 
-impl GetProxyDigest for Socket {
+impl GetProxyDigest for ClientSocket {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         self.learned.clone()
     }
 }
 
-impl GetSocketDigest for Socket {
+impl GetSocketDigest for ClientSocket {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         Some(Arc::clone(&self.addresses))
     }
 }
 
-impl fmt::Debug for Socket {
+impl fmt::Debug for ClientSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Socket").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 
-impl AsyncRead for Transport {
+impl AsyncRead for ClientTransport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, out),
@@ -284,7 +284,7 @@ impl AsyncRead for Transport {
     }
 }
 
-impl AsyncWrite for Transport {
+impl AsyncWrite for ClientTransport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),

@@ -4,20 +4,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::watch::Sender;
 
-use super::seats::Seats;
+use super::seats::ClientSeats;
 use fedgate_base::config::LimitsConfig;
 
 /// What passes through the gateway now.
-pub(crate) struct Traffic {
+pub(crate) struct LiveTraffic {
     pub(crate) in_flight: AtomicUsize,
-    pub(crate) seats: Seats,
+    pub(crate) seats: ClientSeats,
     /// Told true when every answer is to be the last one of its connection.
     pub(crate) stopping: Sender<bool>,
 }
 
-impl Traffic {
+impl LiveTraffic {
     pub(crate) fn new(limits: &LimitsConfig) -> Self {
-        let seats = Seats::new(limits.connections, limits.connections_per_source);
+        let seats = ClientSeats::new(limits.connections, limits.connections_per_source);
         Self { in_flight: AtomicUsize::default(), seats, stopping: Sender::new(false) }
     }
 

@@ -9,19 +9,19 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use fedgate_core::fields::{AnswerKind, JsonError, Remover, answer_kind};
+use fedgate_core::fields::{AnswerKind, JsonError, MemberRemover, answer_kind};
 
 /// The error of an answer that is not shown.
 pub(crate) const WITHHELD: ErrorType = ErrorType::Custom("answer_withheld");
 
 /// What becomes of an answer's body.
 #[derive(Default)]
-pub(crate) enum Passing {
+pub(crate) enum AnswerPassing {
     /// It passes as it is.
     #[default]
     Whole,
     /// It passes without some members; whether any of it has come.
-    Without(Box<Remover>, bool),
+    Without(Box<MemberRemover>, bool),
     /// It has none, or what it has is not shown.
     Nothing,
 }
@@ -49,9 +49,13 @@ pub(crate) fn suit(session: &mut Session, response: &mut ResponseHeader) {
 }
 
 /// Prepares the head of an answer for what becomes of its body.
-pub(crate) fn prepare(session: &mut Session, response: &mut ResponseHeader, remover: Remover) -> Result<Passing> {
+pub(crate) fn prepare(
+    session: &mut Session,
+    response: &mut ResponseHeader,
+    remover: MemberRemover,
+) -> Result<AnswerPassing> {
     if response.status.is_informational() {
-        return Ok(Passing::Whole);
+        return Ok(AnswerPassing::Whole);
     }
     // Each tells of the body as it was, members left out included.
     for name in ["etag", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges"] {
@@ -59,10 +63,10 @@ pub(crate) fn prepare(session: &mut Session, response: &mut ResponseHeader, remo
     }
     if session.req_header().method == Method::HEAD || matches!(response.status.as_u16(), 204 | 304) {
         response.remove_header(&header::CONTENT_LENGTH);
-        return Ok(Passing::Nothing);
+        return Ok(AnswerPassing::Nothing);
     }
     if response.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0") {
-        return Ok(Passing::Nothing);
+        return Ok(AnswerPassing::Nothing);
     }
     response.remove_header(&header::TRANSFER_ENCODING);
     match answer_kind(response.status, &response.headers) {
@@ -70,18 +74,18 @@ pub(crate) fn prepare(session: &mut Session, response: &mut ResponseHeader, remo
         AnswerKind::Page => {
             response.remove_header(&header::CONTENT_ENCODING);
             response.insert_header(header::CONTENT_LENGTH, 0)?;
-            Ok(Passing::Nothing)
+            Ok(AnswerPassing::Nothing)
         }
         AnswerKind::Json => {
             response.remove_header(&header::CONTENT_LENGTH);
             response.set_version(Version::HTTP_11);
             response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-            Ok(Passing::Without(Box::new(remover), false))
+            Ok(AnswerPassing::Without(Box::new(remover), false))
         }
     }
 }
 
-impl Passing {
+impl AnswerPassing {
     /// Passes on what may be of the next bytes.
     pub(crate) fn pass(&mut self, body: &mut Option<Bytes>, is_end: bool) -> Result<()> {
         match self {

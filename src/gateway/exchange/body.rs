@@ -19,7 +19,7 @@ use pingora_proxy::Session;
 
 use super::answer::is_old;
 use super::request::content_length;
-use crate::gateway::edge::pace::{Pace, Tempo};
+use crate::gateway::edge::pace::{ByteRate, ClientPace};
 use fedgate_core::fields::{BodyCheck, BodyFault, check_request};
 
 /// How many bytes pingora keeps for a retry.
@@ -29,16 +29,16 @@ const ROOM_BYTES: usize = 256 * 1024 * 1024;
 
 /// Room for held bodies.
 #[derive(Default)]
-pub(crate) struct Room(AtomicUsize);
+pub(crate) struct BodyRoom(AtomicUsize);
 
 /// What one body takes of the room; given back when it is dropped.
-pub(crate) struct Share {
-    room: Arc<Room>,
+pub(crate) struct BodyShare {
+    room: Arc<BodyRoom>,
     bytes: usize,
 }
 
-impl Share {
-    pub(crate) fn of(room: &Arc<Room>) -> Self {
+impl BodyShare {
+    pub(crate) fn of(room: &Arc<BodyRoom>) -> Self {
         Self { room: Arc::clone(room), bytes: 0 }
     }
 
@@ -55,19 +55,19 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for BodyShare {
     fn drop(&mut self) {
         self.room.0.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
 /// A body that was judged, whole.
-pub(crate) struct Held {
+pub(crate) struct HeldBody {
     body: Bytes,
-    _share: Share,
+    _share: BodyShare,
 }
 
-impl Held {
+impl HeldBody {
     /// Puts the body where pingora has the end of it, and nothing before: over HTTP/2, what comes out of the retry buffer is
     /// not the end yet where trailers follow.
     pub(crate) fn release(&self, body: &mut Option<Bytes>, is_end: bool) {
@@ -81,7 +81,7 @@ impl Held {
 }
 
 /// Why a body is not held.
-pub(crate) enum Unheld {
+pub(crate) enum BodyNotHeld {
     /// It may not pass.
     Refused(BodyFault),
     /// Its method has none.
@@ -90,13 +90,13 @@ pub(crate) enum Unheld {
     Failed(Box<Error>),
 }
 
-impl From<BodyFault> for Unheld {
+impl From<BodyFault> for BodyNotHeld {
     fn from(fault: BodyFault) -> Self {
         Self::Refused(fault)
     }
 }
 
-impl From<Box<Error>> for Unheld {
+impl From<Box<Error>> for BodyNotHeld {
     fn from(error: Box<Error>) -> Self {
         Self::Failed(error)
     }
@@ -118,20 +118,20 @@ pub(crate) async fn invite(session: &mut Session) -> Result<()> {
 
 /// Waits for the end of a request whose method has no body: over HTTP/2 it may come after the head, in a frame of its own.
 /// Before that pingora would announce a body, and a service that looks for none reads it as its next request.
-pub(crate) async fn expect_none(session: &mut Session, tempo: Tempo) -> Result<(), Unheld> {
-    let mut pace = Pace::new(tempo);
+pub(crate) async fn expect_none(session: &mut Session, tempo: ByteRate) -> Result<(), BodyNotHeld> {
+    let mut pace = ClientPace::new(tempo);
     while !session.as_mut().is_body_empty() {
         let end = read(session, &mut pace).await?;
         // Trailers are an end without being one for pingora.
         if end.is_none_or(|chunk| !chunk.is_empty()) {
-            return Err(Unheld::Unexpected);
+            return Err(BodyNotHeld::Unexpected);
         }
     }
     Ok(())
 }
 
 /// Reads a piece of a body, for as long as that may take.
-async fn read(session: &mut Session, pace: &mut Pace) -> Result<Option<Bytes>, Unheld> {
+async fn read(session: &mut Session, pace: &mut ClientPace) -> Result<Option<Bytes>, BodyNotHeld> {
     let read = tokio::select! {
         biased;
         read = session.as_mut().read_request_body() => read,
@@ -149,19 +149,19 @@ pub(crate) async fn hold(
     session: &mut Session,
     mut check: BodyCheck,
     limit: u64,
-    tempo: Tempo,
-    room: &Arc<Room>,
-) -> Result<Held, Unheld> {
-    let mut share = Share::of(room);
+    tempo: ByteRate,
+    room: &Arc<BodyRoom>,
+) -> Result<HeldBody, BodyNotHeld> {
+    let mut share = BodyShare::of(room);
     if session.as_mut().is_body_empty() {
-        return Ok(Held { body: Bytes::new(), _share: share });
+        return Ok(HeldBody { body: Bytes::new(), _share: share });
     }
     let headers = &session.req_header().headers;
     check_request(headers)?;
     let declared = content_length(headers).map(|length| usize::try_from(length).unwrap_or(usize::MAX));
     invite(session).await?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut pace = Pace::new(tempo);
+    let mut pace = ClientPace::new(tempo);
     let mut body = BytesMut::new();
     loop {
         // INVARIANT: what is read from here on fits into the retry buffer, and is not nothing unless the body is.
@@ -181,12 +181,12 @@ pub(crate) async fn hold(
         check.feed(&chunk)?;
     }
     if body.is_empty() {
-        return Ok(Held { body: Bytes::new(), _share: share });
+        return Ok(HeldBody { body: Bytes::new(), _share: share });
     }
     check.finish()?;
     if session.as_ref().get_retry_buffer().is_none() {
         let lost = "pingora keeps nothing of a guarded body";
         return Err(Error::explain(ErrorType::InternalError, lost).into());
     }
-    Ok(Held { body: body.freeze(), _share: share })
+    Ok(HeldBody { body: body.freeze(), _share: share })
 }

@@ -11,58 +11,58 @@ use http::{HeaderValue, header};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
-use super::answer::Passing;
-use super::body::Held;
-use super::cors::Cors;
+use super::answer::AnswerPassing;
+use super::body::HeldBody;
+use super::cors::CorsAnswer;
 use super::hop::InterimCount;
 use super::pairing::ServerExchange;
-use crate::balance::Server;
-use crate::gateway::edge::forwarded::Origin;
-use crate::gateway::edge::pace::Upload;
-use crate::gateway::edge::traffic::Traffic;
+use crate::balance::UpstreamServer;
+use crate::gateway::edge::forwarded::RequestOrigin;
+use crate::gateway::edge::pace::UploadPace;
+use crate::gateway::edge::traffic::LiveTraffic;
 use crate::gateway::headers::{CORRELATION_ID, REQUEST_ID};
-use crate::gateway::upstream::{Hold, Peer, Upstream, Upstreams};
-use crate::observe::{Record, Room};
+use crate::gateway::upstream::{ConnectionHold, ServedUpstream, ServerAddress, UpstreamSet};
+use crate::observe::{RecordRoom, RequestRecord};
 use crate::pipeline::{Permit, Pipeline, Refusal};
-use fedgate_core::assertion::{BUSY_HEADER, Scope};
+use fedgate_core::assertion::{BUSY_HEADER, RecordScope};
 
 /// Why what cannot be recorded is not served.
 pub(crate) const NOT_RECORDED: &str = "not_recorded";
 pub(crate) const NOT_RECORDED_MESSAGE: &str = "The request cannot be recorded now";
 
 /// What is known of one request while it is served.
-pub(crate) struct Context {
+pub(crate) struct RequestContext {
     pub(crate) start: Instant,
     pub(crate) time: SystemTime,
     pub(crate) request_id: String,
-    pub(crate) cors: Cors,
+    pub(crate) cors: CorsAnswer,
     /// What an answer over TLS tells browsers to come back by.
     pub(crate) hsts: Option<HeaderValue>,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: RequestOutcome,
     /// Whether its record was made before it was answered.
     pub(crate) recorded: bool,
-    pub(crate) placed: Placed,
+    pub(crate) placed: RecordPlacement,
     /// Room for that record, taken before anything was done.
-    pub(crate) room: Option<Room>,
+    pub(crate) room: Option<RecordRoom>,
     pub(crate) body_bytes: u64,
     pub(crate) attempts: usize,
     /// The server of the last attempt.
-    pub(crate) server: Option<Arc<Server<Peer>>>,
+    pub(crate) server: Option<Arc<UpstreamServer<ServerAddress>>>,
     /// When the request's time at the upstream is up.
     pub(crate) until: Option<Instant>,
-    pub(crate) hold: Option<Hold>,
+    pub(crate) hold: Option<ConnectionHold>,
     /// The last attempt.
     pub(crate) exchange: ServerExchange,
     /// While a body is on its way over HTTP/2, which nobody else waits for with a limit.
-    pub(crate) upload: Option<Upload>,
+    pub(crate) upload: Option<UploadPace>,
     pub(crate) interim: InterimCount,
     /// What the server's answer tells of the server.
     pub(crate) server_told: ServerTold,
     /// What is believed of where the request came from.
-    pub(crate) origin: Origin,
-    traffic: Arc<Traffic>,
-    pub(crate) held: Option<Held>,
-    pub(crate) passing: Passing,
+    pub(crate) origin: RequestOrigin,
+    traffic: Arc<LiveTraffic>,
+    pub(crate) held: Option<HeldBody>,
+    pub(crate) passing: AnswerPassing,
 }
 
 /// What an answer tells of the server that gave it.
@@ -89,7 +89,7 @@ impl ServerTold {
 }
 
 /// How far a request has come.
-pub(crate) enum Outcome {
+pub(crate) enum RequestOutcome {
     /// Nothing was decided.
     Undecided,
     /// It was answered here without a decision: OPTIONS, or a malformed head; the word for the record.
@@ -105,7 +105,7 @@ pub(crate) enum Outcome {
 
 /// Where the record of what is allowed to anybody is to be, as decided before it was forwarded.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Placed {
+pub(crate) enum RecordPlacement {
     /// Nothing was decided.
     Undecided,
     /// By itself.
@@ -114,25 +114,25 @@ pub(crate) enum Placed {
     Merged,
 }
 
-impl Drop for Context {
+impl Drop for RequestContext {
     fn drop(&mut self) {
         self.traffic.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-impl Context {
+impl RequestContext {
     /// Of a request that begins now, which is in flight until this is dropped.
-    pub(crate) fn new(traffic: Arc<Traffic>) -> Self {
+    pub(crate) fn new(traffic: Arc<LiveTraffic>) -> Self {
         traffic.in_flight.fetch_add(1, Ordering::AcqRel);
         Self {
             start: Instant::now(),
             time: SystemTime::now(),
             request_id: format!("{:032x}", rand::random::<u128>()),
-            cors: Cors::default(),
+            cors: CorsAnswer::default(),
             hsts: None,
-            outcome: Outcome::Undecided,
+            outcome: RequestOutcome::Undecided,
             recorded: false,
-            placed: Placed::Undecided,
+            placed: RecordPlacement::Undecided,
             room: None,
             body_bytes: 0,
             attempts: 0,
@@ -143,15 +143,15 @@ impl Context {
             upload: None,
             interim: InterimCount::default(),
             server_told: ServerTold::Serves,
-            origin: Origin::default(),
+            origin: RequestOrigin::default(),
             traffic,
             held: None,
-            passing: Passing::default(),
+            passing: AnswerPassing::default(),
         }
     }
 
     /// The upstream of a permitted request.
-    pub(crate) fn upstream<'a>(&self, upstreams: &'a Upstreams) -> Result<&'a Upstream> {
+    pub(crate) fn upstream<'a>(&self, upstreams: &'a UpstreamSet) -> Result<&'a ServedUpstream> {
         let upstream = upstreams.find(self.permit()?.upstream());
         upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "a route leads to no upstream"))
     }
@@ -180,7 +180,7 @@ impl Context {
 
     /// When the connection to the server is to be ended: the request's time is up, or its body comes too slowly.
     pub(crate) fn end(&self) -> Option<Instant> {
-        self.until.into_iter().chain(self.upload.as_ref().map(Upload::until)).min()
+        self.until.into_iter().chain(self.upload.as_ref().map(UploadPace::until)).min()
     }
 
     /// Notes bytes of a body; the time of its connection follows.
@@ -215,17 +215,20 @@ impl Context {
 
     pub(crate) fn permit(&self) -> Result<&Permit> {
         match &self.outcome {
-            Outcome::Permitted(permit) => Ok(permit),
-            Outcome::Undecided | Outcome::Answered(_) | Outcome::Refused(_) | Outcome::Unserved(..) => {
+            RequestOutcome::Permitted(permit) => Ok(permit),
+            RequestOutcome::Undecided
+            | RequestOutcome::Answered(_)
+            | RequestOutcome::Refused(_)
+            | RequestOutcome::Unserved(..) => {
                 Error::e_explain(ErrorType::InternalError, "a request without a permit was about to be forwarded")
             }
         }
     }
 }
 
-impl Outcome {
+impl RequestOutcome {
     /// Completes the record of a request by how far it came.
-    pub(crate) fn tell<'a>(&'a self, record: &mut Record<'a>, pipeline: &'a Pipeline, error: Option<&Error>) {
+    pub(crate) fn tell<'a>(&'a self, record: &mut RequestRecord<'a>, pipeline: &'a Pipeline, error: Option<&Error>) {
         match self {
             Self::Undecided => {}
             Self::Answered(word) => {
@@ -258,9 +261,9 @@ impl Outcome {
                 (record.decision, record.reason) = match (error, permit.scope()) {
                     (Some(error), _) => ("fail", failure(error).1),
                     (None, _) if record.status == 413 => ("refuse", "body_too_large"),
-                    (None, Scope::Public) => ("allow", "public"),
-                    (None, Scope::Own) => ("allow", "own"),
-                    (None, Scope::Global) => ("allow", "global"),
+                    (None, RecordScope::Public) => ("allow", "public"),
+                    (None, RecordScope::Own) => ("allow", "own"),
+                    (None, RecordScope::Global) => ("allow", "global"),
                 };
             }
         }
@@ -268,7 +271,7 @@ impl Outcome {
 }
 
 /// Completes the record of an admitted request by who was admitted to what.
-fn tell_permit<'a>(permit: &'a Permit, record: &mut Record<'a>, pipeline: &'a Pipeline) {
+fn tell_permit<'a>(permit: &'a Permit, record: &mut RequestRecord<'a>, pipeline: &'a Pipeline) {
     record.account = permit.principal().map(|principal| principal.account());
     record.roles = permit.principal().map_or(&[][..], |principal| principal.roles());
     record.endpoint = pipeline.endpoint_name(permit);

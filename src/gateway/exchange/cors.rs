@@ -21,7 +21,7 @@ const MAX_ECHO_BYTES: usize = 1024;
 
 /// The CORS part of one answer, taken from the request before it is answered.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Cors {
+pub(crate) struct CorsAnswer {
     allow_origin: Option<HeaderValue>,
     vary: bool,
     credentials: PageCredentials,
@@ -37,7 +37,7 @@ enum PageCredentials {
     Withheld,
 }
 
-impl Cors {
+impl CorsAnswer {
     /// Of a request, and the page of another origin that sent it, if one did.
     pub(crate) fn of(request: &HeaderMap, config: &CorsConfig, page: Option<&ForeignPage<'_>>) -> Self {
         let credentials = match page {

@@ -16,7 +16,7 @@ use std::net::Ipv6Addr;
 use http::{HeaderMap, HeaderName, Method, header};
 
 use crate::authn::{ClientAddress, ForeignOrigin};
-use crate::gateway::edge::forwarded::Origin;
+use crate::gateway::edge::forwarded::RequestOrigin;
 use fedgate_base::config::CorsConfig;
 
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -69,7 +69,7 @@ impl ForeignFault {
 /// The address that the client asked for.
 pub(crate) struct AskedAddress<'a> {
     /// What is believed of where the request came from, over TLS or not.
-    pub(crate) origin: &'a Origin,
+    pub(crate) origin: &'a RequestOrigin,
     /// `Host`, or the `:authority` of HTTP/2.
     pub(crate) authority: &'a str,
 }

@@ -13,24 +13,24 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_proxy::Session;
 
 use super::answer::is_old;
-use super::body::{self, Held, Room, Unheld};
-use super::context::{Context, NOT_RECORDED, Outcome};
-use super::cors::Cors;
+use super::body::{self, BodyNotHeld, BodyRoom, HeldBody};
+use super::context::{NOT_RECORDED, RequestContext, RequestOutcome};
+use super::cors::CorsAnswer;
 use super::foreign::{AskedAddress, ForeignPage};
 use super::keep::RecordKeeper;
 use super::owned::OwnedRecords;
 use super::refuse::{RefusalAnswers, foreign_request};
-use super::request::{self, Malformed};
-use super::respond::Answer;
+use super::request::{self, MalformedRequest};
+use super::respond::GatewayAnswer;
 use super::signer::DecisionSigner;
-use super::unserved::{self, Unserved};
+use super::unserved::{self, UnservedDemand};
 use crate::authn::{AskingClient, ClientAddress, LineUse};
-use crate::gateway::edge::forwarded::Origin;
-use crate::gateway::edge::pace::Tempo;
+use crate::gateway::edge::forwarded::RequestOrigin;
+use crate::gateway::edge::pace::ByteRate;
 use crate::gateway::edge::socket::ConnectionFacts;
-use crate::gateway::edge::tls::{ClientCertificate, Tls};
-use crate::gateway::upstream::{Upstream, Upstreams};
-use crate::pipeline::{Authorization, Permit, Pipeline, Refusal, RequestHead};
+use crate::gateway::edge::tls::{ClientCertificate, ServedTls};
+use crate::gateway::upstream::{ServedUpstream, UpstreamSet};
+use crate::pipeline::{AuthorizationHeaders, Permit, Pipeline, Refusal, RequestHead};
 use fedgate_base::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
 use fedgate_core::fields::BodyFault;
 
@@ -38,35 +38,35 @@ use fedgate_core::fields::BodyFault;
 const H2_CHUNK_BYTES: u64 = 64 * 1024;
 
 /// Judges requests, and answers those that do not pass.
-pub(crate) struct Judge {
+pub(crate) struct RequestJudge {
     pipeline: Arc<Pipeline>,
-    upstreams: Arc<Upstreams>,
+    upstreams: Arc<UpstreamSet>,
     keeper: RecordKeeper,
     answers: RefusalAnswers,
     cors: CorsConfig,
     proxies: ProxiesConfig,
     clients: ClientsConfig,
-    tls: Option<Arc<Tls>>,
-    body_tempo: Tempo,
+    tls: Option<Arc<ServedTls>>,
+    body_tempo: ByteRate,
     /// How long one chunk of an answer may take over HTTP/2.
     send_patience: Duration,
-    held_bodies: Arc<Room>,
+    held_bodies: Arc<BodyRoom>,
     owned: OwnedRecords,
     /// What answers over TLS tell browsers to come back by, if anything.
     hsts: Option<HeaderValue>,
 }
 
-impl Judge {
+impl RequestJudge {
     pub(crate) fn new(
         config: &Config,
         pipeline: Arc<Pipeline>,
-        upstreams: Arc<Upstreams>,
+        upstreams: Arc<UpstreamSet>,
         keeper: RecordKeeper,
         signer: DecisionSigner,
-        tls: Option<Arc<Tls>>,
+        tls: Option<Arc<ServedTls>>,
     ) -> Self {
         let limits = &config.gateway.limits;
-        let held_bodies = Arc::<Room>::default();
+        let held_bodies = Arc::<BodyRoom>::default();
         let metrics = Arc::clone(keeper.metrics());
         let owned = OwnedRecords::new(Arc::clone(&upstreams), signer, Arc::clone(&held_bodies), metrics);
         let realm = config.authentication.realm.clone();
@@ -79,7 +79,7 @@ impl Judge {
             proxies: config.gateway.proxies.clone(),
             clients: config.tls.clients.clone(),
             tls,
-            body_tempo: Tempo::new(limits.body, limits.bytes_per_second),
+            body_tempo: ByteRate::new(limits.body, limits.bytes_per_second),
             send_patience: limits.send + Duration::from_secs(H2_CHUNK_BYTES.div_ceil(limits.bytes_per_second)),
             owned,
             held_bodies,
@@ -88,7 +88,7 @@ impl Judge {
     }
 
     /// Lets a request pass, or answers it; true if it is answered.
-    pub(crate) async fn judge(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    pub(crate) async fn judge(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
         if session.is_http2() {
             // A window that a client never opens keeps no socket busy: only this ends the wait for it. It is of one
             // piece.
@@ -100,36 +100,42 @@ impl Judge {
         let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let peer = client_ip(session);
         let head = session.req_header();
-        ctx.origin = Origin::of(&head.headers, peer, secure, &self.proxies);
+        ctx.origin = RequestOrigin::of(&head.headers, peer, secure, &self.proxies);
         ctx.hsts = self.hsts.clone().filter(|_| ctx.origin.is_secure());
         let asked = AskedAddress { origin: &ctx.origin, authority: request::authority(head) };
         let page = ForeignPage::of(&head.headers, &asked, &self.cors);
-        ctx.cors = Cors::of(&head.headers, &self.cors, page.as_ref());
+        ctx.cors = CorsAnswer::of(&head.headers, &self.cors, page.as_ref());
         if !self.keeper.can_record(session, ctx) {
-            ctx.outcome = Outcome::Answered(NOT_RECORDED);
-            return self.keeper.answer(session, ctx, Answer::not_recorded()).await;
+            ctx.outcome = RequestOutcome::Answered(NOT_RECORDED);
+            return self.keeper.answer(session, ctx, GatewayAnswer::not_recorded()).await;
         }
         let target = request::target(session);
         let head = session.req_header();
         if let Some((answer, word)) = self.answers.without_decision(head, target.as_bytes()) {
-            ctx.outcome = Outcome::Answered(word);
+            ctx.outcome = RequestOutcome::Answered(word);
             return self.keeper.answer(session, ctx, answer).await;
         }
         if let Some(Err(fault)) = page.map(|page| page.check(&head.method, &head.headers, &self.cors)) {
-            ctx.outcome = Outcome::Answered(fault.reason());
+            ctx.outcome = RequestOutcome::Answered(fault.reason());
             return self.keeper.answer(session, ctx, foreign_request(fault)).await;
         }
         let shown = self.shown(session, ctx.origin.client);
         let authorization = match shown {
             // Where a certificate is required, a connection whose certificate counts no more is one of nobody, whatever
             // name and password come over it.
-            Shown::Lapsed if self.tls.as_ref().is_some_and(|tls| tls.requires_certificates()) => Authorization::Absent,
-            Shown::Nothing | Shown::Lapsed | Shown::Trusted(_) => request::authorization(&head.headers),
+            ShownCertificate::Lapsed if self.tls.as_ref().is_some_and(|tls| tls.requires_certificates()) => {
+                AuthorizationHeaders::Absent
+            }
+            ShownCertificate::Nothing | ShownCertificate::Lapsed | ShownCertificate::Trusted(_) => {
+                request::authorization(&head.headers)
+            }
         };
         let certified = match shown {
             // Who says a name and a password is that one, so that nobody asks for the certificate.
-            Shown::Trusted(shown) if matches!(authorization, Authorization::Absent) => self.account_of(shown),
-            Shown::Nothing | Shown::Lapsed | Shown::Trusted(_) => None,
+            ShownCertificate::Trusted(shown) if matches!(authorization, AuthorizationHeaders::Absent) => {
+                self.account_of(shown)
+            }
+            ShownCertificate::Nothing | ShownCertificate::Lapsed | ShownCertificate::Trusted(_) => None,
         };
         // A hostile page spends an allowance of its own, never that of the people behind the same address.
         let client = ClientAddress::from(ctx.origin.client);
@@ -149,30 +155,30 @@ impl Judge {
         let refusal = match self.pipeline.admit(question).await {
             Ok(permit) => {
                 if let Err(unserved) = self.check_served(session, &permit) {
-                    ctx.outcome = Outcome::Unserved(Box::new(permit), unserved.code());
-                    let answer = Answer::error(400, unserved.code(), unserved.message()).and_close();
+                    ctx.outcome = RequestOutcome::Unserved(Box::new(permit), unserved.code());
+                    let answer = GatewayAnswer::error(400, unserved.code(), unserved.message()).and_close();
                     return self.keeper.answer(session, ctx, answer).await;
                 }
                 let declared = request::content_length(&session.req_header().headers);
                 if declared.is_some_and(|length| length > permit.max_body_bytes()) {
-                    ctx.outcome = Outcome::Permitted(Box::new(permit));
-                    let answer = Answer::error(413, "body_too_large", "The body is too large");
+                    ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
+                    let answer = GatewayAnswer::error(413, "body_too_large", "The body is too large");
                     return self.keeper.answer(session, ctx, answer).await;
                 }
                 match self.take_in(session, &permit).await {
-                    Err(Unheld::Refused(fault)) => self.refuse_body(permit, fault),
-                    Err(Unheld::Unexpected) => {
-                        let fault = Malformed::BodyNotExpected;
-                        ctx.outcome = Outcome::Unserved(Box::new(permit), fault.code());
-                        let answer = Answer::error(fault.status(), fault.code(), fault.message());
+                    Err(BodyNotHeld::Refused(fault)) => self.refuse_body(permit, fault),
+                    Err(BodyNotHeld::Unexpected) => {
+                        let fault = MalformedRequest::BodyNotExpected;
+                        ctx.outcome = RequestOutcome::Unserved(Box::new(permit), fault.code());
+                        let answer = GatewayAnswer::error(fault.status(), fault.code(), fault.message());
                         return self.keeper.answer(session, ctx, answer).await;
                     }
-                    Err(Unheld::Failed(error)) => {
-                        ctx.outcome = Outcome::Permitted(Box::new(permit));
+                    Err(BodyNotHeld::Failed(error)) => {
+                        ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
                         return Err(error);
                     }
                     Ok(held) => {
-                        ctx.outcome = Outcome::Permitted(Box::new(permit));
+                        ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
                         ctx.held = held;
                         if let Some(answer) = self.owned.answer_for_owner(session, ctx).await? {
                             return self.keeper.answer(session, ctx, answer).await;
@@ -185,19 +191,19 @@ impl Judge {
             Err(refusal) => refusal,
         };
         let answer = self.answers.of(&refusal);
-        ctx.outcome = Outcome::Refused(Box::new(refusal));
+        ctx.outcome = RequestOutcome::Refused(Box::new(refusal));
         self.keeper.answer(session, ctx, answer).await
     }
 
     /// Makes sure that an admitted request wants nothing of its connection that does not reach the upstream.
-    fn check_served(&self, session: &Session, permit: &Permit) -> Result<(), Unserved> {
+    fn check_served(&self, session: &Session, permit: &Permit) -> Result<(), UnservedDemand> {
         let head = session.req_header();
-        let forwards = self.upstreams.find(permit.upstream()).is_some_and(Upstream::forwards_authorization);
+        let forwards = self.upstreams.find(permit.upstream()).is_some_and(ServedUpstream::forwards_authorization);
         unserved::check(head.version, &head.headers, forwards)
     }
 
     /// Takes in and judges the body of an admitted request, where its route guards members, or its method has none.
-    async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<Held>, Unheld> {
+    async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<HeldBody>, BodyNotHeld> {
         if !request::has_body(&session.req_header().method) {
             body::expect_none(session, self.body_tempo).await?;
             return Ok(None);
@@ -219,12 +225,14 @@ impl Judge {
     }
 
     /// The certificate that the client of a connection has shown, and whether it counts now.
-    fn shown<'a>(&self, session: &'a Session, client: Option<IpAddr>) -> Shown<'a> {
+    fn shown<'a>(&self, session: &'a Session, client: Option<IpAddr>) -> ShownCertificate<'a> {
         let shown = facts(session).and_then(|facts| facts.certificate.as_ref());
         match (shown, &self.tls) {
-            (Some(shown), Some(tls)) if tls.still_trusts(shown, client, self.keeper.metrics()) => Shown::Trusted(shown),
-            (Some(_), _) => Shown::Lapsed,
-            (None, _) => Shown::Nothing,
+            (Some(shown), Some(tls)) if tls.still_trusts(shown, client, self.keeper.metrics()) => {
+                ShownCertificate::Trusted(shown)
+            }
+            (Some(_), _) => ShownCertificate::Lapsed,
+            (None, _) => ShownCertificate::Nothing,
         }
     }
 
@@ -245,7 +253,7 @@ fn strict_transport_security(time: Duration) -> Option<HeaderValue> {
 
 /// What a client has shown in its handshake.
 #[derive(Clone, Copy)]
-enum Shown<'a> {
+enum ShownCertificate<'a> {
     /// No certificate.
     Nothing,
     /// One that would not be taken now: it has expired or was revoked since.

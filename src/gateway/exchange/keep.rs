@@ -11,10 +11,10 @@ use std::sync::Arc;
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
 
-use super::context::{Context, NOT_RECORDED, Outcome, Placed};
+use super::context::{NOT_RECORDED, RecordPlacement, RequestContext, RequestOutcome};
 use super::request;
-use super::respond::Answer;
-use crate::observe::{Detail, Metrics, Record, Recorder};
+use super::respond::GatewayAnswer;
+use crate::observe::{GatewayMetrics, RecordDetail, RequestRecord, RequestRecorder};
 use crate::pipeline::Pipeline;
 use fedgate_core::network::client_network;
 
@@ -25,16 +25,16 @@ pub(crate) struct NotRecorded;
 #[derive(Clone)]
 pub(crate) struct RecordKeeper {
     pipeline: Arc<Pipeline>,
-    recorder: Recorder,
+    recorder: RequestRecorder,
 }
 
 impl RecordKeeper {
     /// Of requests that this pipeline decides.
-    pub(crate) fn new(pipeline: Arc<Pipeline>, recorder: Recorder) -> Self {
+    pub(crate) fn new(pipeline: Arc<Pipeline>, recorder: RequestRecorder) -> Self {
         Self { pipeline, recorder }
     }
 
-    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+    pub(crate) fn metrics(&self) -> &Arc<GatewayMetrics> {
         self.recorder.metrics()
     }
 
@@ -43,19 +43,22 @@ impl RecordKeeper {
     pub(crate) async fn keep(
         &self,
         session: &Session,
-        ctx: &mut Context,
+        ctx: &mut RequestContext,
         status: u16,
         error: Option<&Error>,
     ) -> Result<(), NotRecorded> {
         // OPTIONS tells what anybody may know; and what cannot be recorded is refused at once.
         let needs_none = match ctx.outcome {
-            Outcome::Answered(NOT_RECORDED) => true,
-            Outcome::Answered(_) => status == 200,
-            Outcome::Undecided | Outcome::Refused(_) | Outcome::Permitted(_) | Outcome::Unserved(..) => false,
+            RequestOutcome::Answered(NOT_RECORDED) => true,
+            RequestOutcome::Answered(_) => status == 200,
+            RequestOutcome::Undecided
+            | RequestOutcome::Refused(_)
+            | RequestOutcome::Permitted(_)
+            | RequestOutcome::Unserved(..) => false,
         };
         let waits = self.recorder.answers_wait() && !needs_none;
-        let may_be_merged = detail(session, ctx) != Detail::Always;
-        if ctx.recorded || ctx.placed == Placed::Merged || !waits && !may_be_merged {
+        let may_be_merged = detail(session, ctx) != RecordDetail::Always;
+        if ctx.recorded || ctx.placed == RecordPlacement::Merged || !waits && !may_be_merged {
             return Ok(());
         }
         ctx.recorded = true;
@@ -69,36 +72,36 @@ impl RecordKeeper {
 
     /// Decides, before it is forwarded, whether what is allowed to anybody has a record of its own: if not, its id is another
     /// one, by which the service behind is to know it.
-    pub(crate) fn place(&self, session: &Session, ctx: &mut Context) {
-        if detail(session, ctx) == Detail::Always {
+    pub(crate) fn place(&self, session: &Session, ctx: &mut RequestContext) {
+        if detail(session, ctx) == RecordDetail::Always {
             return;
         }
         ctx.placed = match self.with_record(session, ctx, 0, None, |record| self.recorder.merge(record)) {
-            None => Placed::Alone,
+            None => RecordPlacement::Alone,
             Some(kept) => {
                 kept.request_id().unwrap_or_default().clone_into(&mut ctx.request_id);
-                Placed::Merged
+                RecordPlacement::Merged
             }
         };
     }
 
     /// Makes the record of a request that has none yet, at its end.
-    pub(crate) async fn complete(&self, session: &Session, ctx: &mut Context, error: Option<&Error>) {
+    pub(crate) async fn complete(&self, session: &Session, ctx: &mut RequestContext, error: Option<&Error>) {
         let status = final_status(session).unwrap_or_default();
         let room = ctx.room.take();
         match (ctx.recorded, &ctx.placed) {
             (true, _) => {}
-            (false, Placed::Merged) => {
+            (false, RecordPlacement::Merged) => {
                 self.with_record(session, ctx, status, error, |record| self.recorder.count(record));
             }
-            (false, Placed::Undecided | Placed::Alone) => {
+            (false, RecordPlacement::Undecided | RecordPlacement::Alone) => {
                 self.with_record(session, ctx, status, error, |record| self.recorder.record(record, room)).await;
             }
         }
     }
 
     /// Makes sure, before anything is done, that what may change something can be recorded; false if it cannot.
-    pub(crate) fn can_record(&self, session: &Session, ctx: &mut Context) -> bool {
+    pub(crate) fn can_record(&self, session: &Session, ctx: &mut RequestContext) -> bool {
         if self.recorder.refuses() {
             return false;
         }
@@ -113,17 +116,17 @@ impl RecordKeeper {
     pub(crate) fn with_record<T>(
         &self,
         session: &Session,
-        ctx: &Context,
+        ctx: &RequestContext,
         status: u16,
         error: Option<&Error>,
-        use_it: impl FnOnce(&Record<'_>) -> T,
+        use_it: impl FnOnce(&RequestRecord<'_>) -> T,
     ) -> T {
         let client = ctx.origin.client.map(|ip| ip.to_string()).unwrap_or_default();
         let target = request::target(session);
         let path = target.as_bytes().split(|byte| *byte == b'?').next().unwrap_or_default();
         let path = String::from_utf8_lossy(path);
         let policy = self.pipeline.policy();
-        let mut record = Record {
+        let mut record = RequestRecord {
             time: ctx.time,
             request_id: &ctx.request_id,
             client_request_id: ctx.origin.request_id.as_deref(),
@@ -148,27 +151,32 @@ impl RecordKeeper {
     }
 
     /// Answers a request here, once that is on record.
-    pub(crate) async fn answer(&self, session: &mut Session, ctx: &mut Context, answer: Answer) -> Result<bool> {
+    pub(crate) async fn answer(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestContext,
+        answer: GatewayAnswer,
+    ) -> Result<bool> {
         let answer = match self.keep(session, ctx, answer.status(), None).await {
             Ok(()) => answer,
-            Err(NotRecorded) => Answer::not_recorded(),
+            Err(NotRecorded) => GatewayAnswer::not_recorded(),
         };
         answer.send(session, ctx).await.map(|()| true)
     }
 }
 
 /// Whether a request must have a record of its own, as far as it has come.
-fn detail(session: &Session, ctx: &Context) -> Detail {
+fn detail(session: &Session, ctx: &RequestContext) -> RecordDetail {
     let is_anonymous = match &ctx.outcome {
-        Outcome::Undecided | Outcome::Answered(_) => true,
-        Outcome::Refused(refusal) => refusal.is_anonymous(),
-        Outcome::Unserved(permit, _) => permit.principal().is_none(),
+        RequestOutcome::Undecided | RequestOutcome::Answered(_) => true,
+        RequestOutcome::Refused(refusal) => refusal.is_anonymous(),
+        RequestOutcome::Unserved(permit, _) => permit.principal().is_none(),
         // What may have changed something has a record of its own, whoever did it.
-        Outcome::Permitted(permit) => permit.principal().is_none() && session.req_header().method.is_safe(),
+        RequestOutcome::Permitted(permit) => permit.principal().is_none() && session.req_header().method.is_safe(),
     };
-    match is_anonymous && ctx.placed != Placed::Alone {
-        true => Detail::WithinRate(ctx.origin.client.map(client_network)),
-        false => Detail::Always,
+    match is_anonymous && ctx.placed != RecordPlacement::Alone {
+        true => RecordDetail::WithinRate(ctx.origin.client.map(client_network)),
+        false => RecordDetail::Always,
     }
 }
 

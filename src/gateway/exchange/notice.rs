@@ -30,7 +30,7 @@ fn language(headers: &HeaderMap) -> Option<PageLanguage> {
 }
 
 /// What is to be told.
-pub(crate) struct Notice<'a> {
+pub(crate) struct PageNotice<'a> {
     pub(crate) status: u16,
     pub(crate) code: &'a str,
     /// Whether the request may have changed something.
@@ -40,7 +40,7 @@ pub(crate) struct Notice<'a> {
     pub(crate) request_id: &'a str,
 }
 
-impl Notice<'_> {
+impl PageNotice<'_> {
     /// The page, in a language.
     pub(crate) fn html(&self, language: PageLanguage) -> String {
         let words = match language {
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn people_are_told_in_their_language_what_is_known() {
         let told = |language, status, code, is_write, retry_after| {
-            Notice { status, code, is_write, retry_after, request_id: "r<1>" }.html(language)
+            PageNotice { status, code, is_write, retry_after, request_id: "r<1>" }.html(language)
         };
         use PageLanguage::{English, Spanish};
         for (status, code, is_write, english, spanish) in [

@@ -20,19 +20,19 @@ use pingora_proxy::Session;
 use tokio::time::timeout_at;
 
 use super::answer::WITHHELD;
-use super::body::{Room, Share};
-use super::context::{Context, Outcome, ServerTold};
+use super::body::{BodyRoom, BodyShare};
+use super::context::{RequestContext, RequestOutcome, ServerTold};
 use super::hop::{self, InterimCount};
 use super::repeat::MAX_ATTEMPTS;
 use super::request::authority;
-use super::respond::Answer;
+use super::respond::GatewayAnswer;
 use super::signer::DecisionSigner;
-use crate::balance::Server;
-use crate::gateway::upstream::{Peer, Servers, Told, Upstream, Upstreams};
-use crate::observe::Metrics;
+use crate::balance::UpstreamServer;
+use crate::gateway::upstream::{ForwardedFacts, ServedUpstream, ServerAddress, ServerSet, UpstreamSet};
+use crate::observe::GatewayMetrics;
 use crate::pipeline::Permit;
-use fedgate_core::assertion::Scope;
-use fedgate_core::fields::{AnswerKind, Ownership, answer_kind};
+use fedgate_core::assertion::RecordScope;
+use fedgate_core::fields::{AnswerKind, RecordOwnership, answer_kind};
 
 /// Most bytes of a record.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
@@ -45,11 +45,11 @@ const OTHER_RECORD: &str = "other_record";
 struct StoredRecord {
     head: ResponseHeader,
     body: Bytes,
-    _share: Share,
+    _share: BodyShare,
 }
 
 /// Whose a record was found to be.
-enum Found {
+enum FoundOwner {
     /// The person's that the path names, or of nobody in particular where the caller may read everybody's.
     Theirs,
     /// Somebody else's.
@@ -63,33 +63,33 @@ enum Found {
 }
 
 impl StoredRecord {
-    fn find(&self, permit: &Permit, member: &str) -> Found {
+    fn find(&self, permit: &Permit, member: &str) -> FoundOwner {
         if self.head.status == StatusCode::NOT_FOUND {
-            return Found::Nothing;
+            return FoundOwner::Nothing;
         }
         if !self.head.status.is_success() {
-            return Found::Refused;
+            return FoundOwner::Refused;
         }
         if answer_kind(self.head.status, &self.head.headers) != AnswerKind::Json {
-            return Found::Unreadable;
+            return FoundOwner::Unreadable;
         }
-        match Ownership::of(&self.body, member, permit.subject().unwrap_or_default()) {
-            Ok(Ownership::IsSubjects) => Found::Theirs,
-            Ok(Ownership::IsUnnamed) if permit.scope() == Scope::Global => Found::Theirs,
-            Ok(Ownership::IsUnnamed | Ownership::IsAnothers) => Found::Anothers,
-            Err(_) => Found::Unreadable,
+        match RecordOwnership::of(&self.body, member, permit.subject().unwrap_or_default()) {
+            Ok(RecordOwnership::IsSubjects) => FoundOwner::Theirs,
+            Ok(RecordOwnership::IsUnnamed) if permit.scope() == RecordScope::Global => FoundOwner::Theirs,
+            Ok(RecordOwnership::IsUnnamed | RecordOwnership::IsAnothers) => FoundOwner::Anothers,
+            Err(_) => FoundOwner::Unreadable,
         }
     }
 
     /// The answer to who asked for it.
-    fn relayed(self) -> Answer {
+    fn relayed(self) -> GatewayAnswer {
         let content_type = self.head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        Answer::relayed(self.head.status.as_u16(), content_type.unwrap_or("application/json"), self.body)
+        GatewayAnswer::relayed(self.head.status.as_u16(), content_type.unwrap_or("application/json"), self.body)
     }
 
     /// What the service refuses with; what it says besides may show anything.
-    fn refusal(&self) -> Answer {
-        let answer = Answer::relayed(self.head.status.as_u16(), "application/json", Bytes::new());
+    fn refusal(&self) -> GatewayAnswer {
+        let answer = GatewayAnswer::relayed(self.head.status.as_u16(), "application/json", Bytes::new());
         match self.head.headers.get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()) {
             Some(challenge) => answer.with_header(header::WWW_AUTHENTICATE, challenge),
             None => answer,
@@ -105,26 +105,26 @@ async fn within<T>(until: Option<Instant>, done: impl Future<Output = Result<T>>
 }
 
 /// As fedhis words it, and the same whether there is no such record or it is another person's.
-fn none_here(method: &Method) -> Answer {
+fn none_here(method: &Method) -> GatewayAnswer {
     let words = if method.is_safe() { "Book or page or not found" } else { "Page not found" };
-    Answer::error(404, "not_found", words)
+    GatewayAnswer::error(404, "not_found", words)
 }
 
 /// Reads such records.
 pub(crate) struct OwnedRecords {
-    upstreams: Arc<Upstreams>,
+    upstreams: Arc<UpstreamSet>,
     signer: DecisionSigner,
-    held_bodies: Arc<Room>,
-    metrics: Arc<Metrics>,
+    held_bodies: Arc<BodyRoom>,
+    metrics: Arc<GatewayMetrics>,
 }
 
 impl OwnedRecords {
     /// From these upstreams; what is held of them counts with the bodies that are held.
     pub(crate) fn new(
-        upstreams: Arc<Upstreams>,
+        upstreams: Arc<UpstreamSet>,
         signer: DecisionSigner,
-        held_bodies: Arc<Room>,
-        metrics: Arc<Metrics>,
+        held_bodies: Arc<BodyRoom>,
+        metrics: Arc<GatewayMetrics>,
     ) -> Self {
         Self { upstreams, signer, held_bodies, metrics }
     }
@@ -133,34 +133,42 @@ impl OwnedRecords {
     ///
     /// # Errors
     /// The record cannot be read, or the service did not say whose it is.
-    pub(crate) async fn answer_for_owner(&self, session: &Session, ctx: &mut Context) -> Result<Option<Answer>> {
+    pub(crate) async fn answer_for_owner(
+        &self,
+        session: &Session,
+        ctx: &mut RequestContext,
+    ) -> Result<Option<GatewayAnswer>> {
         let Some(member) = ctx.permit()?.owner_member() else { return Ok(None) };
         let record = self.read_record(session, ctx).await?;
         let method = &session.req_header().method;
         match (record.find(ctx.permit()?, member), method.is_safe()) {
-            (Found::Theirs, true) => Ok(Some(record.relayed())),
-            (Found::Theirs, false) => Ok(None),
-            (Found::Nothing, _) => Ok(Some(none_here(method))),
-            (Found::Anothers, _) => {
-                if let Outcome::Permitted(permit) = std::mem::replace(&mut ctx.outcome, Outcome::Undecided) {
-                    ctx.outcome = Outcome::Unserved(permit, OTHER_RECORD);
+            (FoundOwner::Theirs, true) => Ok(Some(record.relayed())),
+            (FoundOwner::Theirs, false) => Ok(None),
+            (FoundOwner::Nothing, _) => Ok(Some(none_here(method))),
+            (FoundOwner::Anothers, _) => {
+                if let RequestOutcome::Permitted(permit) =
+                    std::mem::replace(&mut ctx.outcome, RequestOutcome::Undecided)
+                {
+                    ctx.outcome = RequestOutcome::Unserved(permit, OTHER_RECORD);
                 }
                 Ok(Some(none_here(method)))
             }
             // The client is told what it would be told of the change: the service does not know it.
-            (Found::Refused, false) if record.head.status != StatusCode::UNAUTHORIZED => Error::e_explain(
+            (FoundOwner::Refused, false) if record.head.status != StatusCode::UNAUTHORIZED => Error::e_explain(
                 OWNER_UNKNOWN,
                 format!("asked for the record, the service answered {}", record.head.status),
             ),
-            (Found::Refused, _) => Ok(Some(record.refusal())),
-            (Found::Unreadable, true) => Error::e_explain(WITHHELD, "the record is not JSON, or not all of it"),
-            (Found::Unreadable, false) => Error::e_explain(OWNER_UNKNOWN, "the record is not JSON, or not all of it"),
+            (FoundOwner::Refused, _) => Ok(Some(record.refusal())),
+            (FoundOwner::Unreadable, true) => Error::e_explain(WITHHELD, "the record is not JSON, or not all of it"),
+            (FoundOwner::Unreadable, false) => {
+                Error::e_explain(OWNER_UNKNOWN, "the record is not JSON, or not all of it")
+            }
         }
     }
 
     /// Asks a server for the record of an admitted request. It is asked once: a connection of its own was never kept, so that
     /// nothing but its silence or its fault ends it.
-    async fn read_record(&self, session: &Session, ctx: &mut Context) -> Result<StoredRecord> {
+    async fn read_record(&self, session: &Session, ctx: &mut RequestContext) -> Result<StoredRecord> {
         let upstream = ctx.upstream(&self.upstreams)?;
         let servers = &upstream.servers;
         // The time of the change itself is what the look leaves of it.
@@ -186,7 +194,11 @@ impl OwnedRecords {
     }
 
     /// Connects to a server; to another one, where that does not come about.
-    async fn connect(&self, servers: &Servers, ctx: &Context) -> Result<(Arc<Server<Peer>>, Box<HttpPeer>, Stream)> {
+    async fn connect(
+        &self,
+        servers: &ServerSet,
+        ctx: &RequestContext,
+    ) -> Result<(Arc<UpstreamServer<ServerAddress>>, Box<HttpPeer>, Stream)> {
         let mut failed = None;
         for attempt in 1..=MAX_ATTEMPTS {
             let but = failed.as_ref().map(|(server, _): &(Arc<_>, _)| &**server);
@@ -195,7 +207,7 @@ impl OwnedRecords {
                 ctx.in_time()?;
                 servers.retried(but, &self.metrics);
             }
-            let peer = Servers::peer(&server, attempt > 1);
+            let peer = ServerSet::peer(&server, attempt > 1);
             match within(ctx.until, self.upstreams.connector().new_stream(&*peer)).await {
                 Ok(stream) => return Ok((server, peer, stream)),
                 Err(error) => {
@@ -213,8 +225,8 @@ impl OwnedRecords {
     fn record_request(
         &self,
         session: &Session,
-        ctx: &Context,
-        upstream: &Upstream,
+        ctx: &RequestContext,
+        upstream: &ServedUpstream,
         host: Option<&str>,
     ) -> Result<RequestHeader> {
         let (head, permit) = (session.req_header(), ctx.permit()?);
@@ -229,7 +241,7 @@ impl OwnedRecords {
         let assertion = upstream.assertion.then(|| self.signer.sign(permit, "GET", &ctx.request_id));
         upstream.rewrite(
             &mut request,
-            &Told {
+            &ForwardedFacts {
                 target: permit.path(),
                 origin: &ctx.origin,
                 request_id: &ctx.request_id,
@@ -256,7 +268,7 @@ impl OwnedRecords {
             }
         };
         hop::take_off(false, &mut head)?;
-        let (mut share, mut body) = (Share::of(&self.held_bodies), BytesMut::new());
+        let (mut share, mut body) = (BodyShare::of(&self.held_bodies), BytesMut::new());
         while let Some(chunk) = server.read_body_bytes().await? {
             if body.len() + chunk.len() > MOST_BYTES {
                 return Error::e_explain(WITHHELD, "the record is too large");

@@ -17,79 +17,79 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::answer;
-use super::context::{Context, NOT_RECORDED, ServerTold, failure};
+use super::context::{NOT_RECORDED, RequestContext, ServerTold, failure};
 use super::hop;
-use super::judge::Judge;
+use super::judge::RequestJudge;
 use super::keep::{NotRecorded, RecordKeeper, final_status};
 use super::pairing::{ServerExchange, end_once};
 use super::panics::{contained, contained_now};
-use super::repeat::Repeats;
-use super::respond::Answer;
+use super::repeat::RepeatPolicy;
+use super::respond::GatewayAnswer;
 use super::signer::DecisionSigner;
-use crate::gateway::edge::pace::{Tempo, Upload};
-use crate::gateway::edge::tls::Tls;
-use crate::gateway::edge::traffic::Traffic;
-use crate::gateway::upstream::{SERVICES_OWN, Servers, Told, Upstreams};
-use crate::observe::{Metrics, Recorder};
+use crate::gateway::edge::pace::{ByteRate, UploadPace};
+use crate::gateway::edge::tls::ServedTls;
+use crate::gateway::edge::traffic::LiveTraffic;
+use crate::gateway::upstream::{ForwardedFacts, SERVICES_OWN, ServerSet, UpstreamSet};
+use crate::observe::{GatewayMetrics, RequestRecorder};
 use crate::pipeline::Pipeline;
 use fedgate_base::config::Config;
-use fedgate_core::assertion::{CLOCK_HEADER, Minter};
+use fedgate_core::assertion::{AssertionMinter, CLOCK_HEADER};
 
 /// Bytes of a body that are sent to a server without asking whether it takes them.
 const UNASKED_BYTES: u64 = 64 * 1024;
 
 /// The gateway as pingora sees it: each collaborator answers what one phase asks.
-pub(crate) struct Gateway {
-    judge: Judge,
+pub(crate) struct GatewayProxy {
+    judge: RequestJudge,
     keeper: RecordKeeper,
-    repeats: Repeats,
+    repeats: RepeatPolicy,
     signer: DecisionSigner,
-    upstreams: Arc<Upstreams>,
-    metrics: Arc<Metrics>,
-    traffic: Arc<Traffic>,
-    body_tempo: Tempo,
+    upstreams: Arc<UpstreamSet>,
+    metrics: Arc<GatewayMetrics>,
+    traffic: Arc<LiveTraffic>,
+    body_tempo: ByteRate,
 }
 
-impl Gateway {
+impl GatewayProxy {
     pub(crate) fn new(
         config: &Config,
         pipeline: Arc<Pipeline>,
-        minter: Minter,
-        upstreams: Arc<Upstreams>,
-        recorder: Recorder,
-        traffic: Arc<Traffic>,
-        tls: Option<Arc<Tls>>,
+        minter: AssertionMinter,
+        upstreams: Arc<UpstreamSet>,
+        recorder: RequestRecorder,
+        traffic: Arc<LiveTraffic>,
+        tls: Option<Arc<ServedTls>>,
     ) -> Self {
         let limits = &config.gateway.limits;
         let metrics = Arc::clone(recorder.metrics());
         let signer = DecisionSigner::new(Arc::clone(&pipeline), minter);
         let keeper = RecordKeeper::new(Arc::clone(&pipeline), recorder);
         Self {
-            judge: Judge::new(config, pipeline, Arc::clone(&upstreams), keeper.clone(), signer.clone(), tls),
+            judge: RequestJudge::new(config, pipeline, Arc::clone(&upstreams), keeper.clone(), signer.clone(), tls),
             keeper,
-            repeats: Repeats::new(Arc::clone(&upstreams), Arc::clone(&metrics)),
+            repeats: RepeatPolicy::new(Arc::clone(&upstreams), Arc::clone(&metrics)),
             signer,
             upstreams,
             metrics,
             traffic,
-            body_tempo: Tempo::new(limits.body, limits.bytes_per_second),
+            body_tempo: ByteRate::new(limits.body, limits.bytes_per_second),
         }
     }
 }
 
 #[async_trait]
-impl ProxyHttp for Gateway {
-    type CTX = Context;
+impl ProxyHttp for GatewayProxy {
+    type CTX = RequestContext;
 
-    fn new_ctx(&self) -> Context {
-        Context::new(Arc::clone(&self.traffic))
+    fn new_ctx(&self) -> RequestContext {
+        RequestContext::new(Arc::clone(&self.traffic))
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
         contained(self.judge.judge(session, ctx)).await
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
         contained(async {
             let servers = &ctx.upstream(&self.upstreams)?.servers;
             let now = Instant::now();
@@ -103,7 +103,7 @@ impl ProxyHttp for Gateway {
             ctx.attempts += 1;
             // What was read of the body is sent again, and counted again.
             ctx.body_bytes = 0;
-            let peer = Servers::peer(&server, ctx.attempts > 1);
+            let peer = ServerSet::peer(&server, ctx.attempts > 1);
             ctx.server = Some(server);
             Ok(peer)
         })
@@ -117,11 +117,11 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         connection: RawFd,
         _digest: Option<&Digest>,
-        ctx: &mut Context,
+        ctx: &mut RequestContext,
     ) -> Result<()> {
         // Over HTTP/1 the guard beneath waits for the body; one that is held has come already.
         if session.is_http2() && ctx.held.is_none() && !session.as_mut().is_body_empty() {
-            ctx.upload = Some(Upload::begin(self.body_tempo));
+            ctx.upload = Some(UploadPace::begin(self.body_tempo));
         }
         ctx.hold = ctx.end().and_then(|until| self.upstreams.hold(connection, until));
         ctx.exchange = ServerExchange::begin(self.upstreams.line(connection));
@@ -133,7 +133,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         body: &mut Option<Bytes>,
         is_end: bool,
-        ctx: &mut Context,
+        ctx: &mut RequestContext,
     ) -> Result<()> {
         if let Some(held) = &ctx.held {
             held.release(body, is_end);
@@ -157,7 +157,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut RequestContext,
     ) -> Result<()> {
         contained(async {
             let permit = ctx.permit()?;
@@ -169,7 +169,7 @@ impl ProxyHttp for Gateway {
             }
             let dropped = upstream.rewrite(
                 request,
-                &Told {
+                &ForwardedFacts {
                     target: permit.target(),
                     origin: &ctx.origin,
                     request_id: &ctx.request_id,
@@ -190,7 +190,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut RequestContext,
     ) -> Result<()> {
         ctx.interim.note(response)?;
         ctx.exchange.check(response)?;
@@ -205,7 +205,7 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         _body: &mut Option<Bytes>,
         _end: bool,
-        ctx: &mut Context,
+        ctx: &mut RequestContext,
     ) -> Result<Option<Duration>> {
         ctx.in_time().map(|()| None)
     }
@@ -214,7 +214,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut RequestContext,
     ) -> Result<()> {
         contained(async {
         let is_asserted = ctx.upstream(&self.upstreams)?.assertion;
@@ -261,7 +261,7 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         is_end: bool,
-        ctx: &mut Context,
+        ctx: &mut RequestContext,
     ) -> Result<Option<Duration>> {
         contained_now(|| ctx.passing.pass(body, is_end)).map(|()| None)
     }
@@ -270,7 +270,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut RequestContext,
         error: Box<Error>,
     ) -> Box<Error> {
         let mut error = ctx.told_of_server(error);
@@ -283,13 +283,13 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        ctx: &mut Context,
+        ctx: &mut RequestContext,
         reused: bool,
     ) -> Box<Error> {
         self.repeats.failed(session, error, ctx, reused)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
         let (status, code, message) = failure(error);
         let told = final_status(session);
         // A refusal that its client did not wait for is nothing to log, or whoever is nobody could fill the log.
@@ -305,8 +305,8 @@ impl ProxyHttp for Gateway {
         // Recorded with an answer that was not sent: what is sent instead gets the last word.
         ctx.recorded &= told.is_some() || *error.etype() == ErrorType::Custom(NOT_RECORDED);
         let answer = match self.keeper.keep(session, ctx, told.unwrap_or(status), Some(error)).await {
-            Ok(()) => Answer::error(status, code, message),
-            Err(NotRecorded) => Answer::not_recorded(),
+            Ok(()) => GatewayAnswer::error(status, code, message),
+            Err(NotRecorded) => GatewayAnswer::not_recorded(),
         };
         let error_code = answer.status();
         if let Err(error) = answer.send_failure(session, ctx).await {
@@ -315,7 +315,7 @@ impl ProxyHttp for Gateway {
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
         if let (None, Some(server), Ok(upstream)) = (error, &ctx.server, ctx.upstream(&self.upstreams)) {
             match ctx.server_told {
                 ServerTold::Fails => upstream.servers.failed(server, &self.metrics),
@@ -327,12 +327,12 @@ impl ProxyHttp for Gateway {
         self.keeper.complete(session, ctx, error).await;
     }
 
-    fn request_summary(&self, _session: &Session, ctx: &Context) -> String {
+    fn request_summary(&self, _session: &Session, ctx: &RequestContext) -> String {
         // The record tells the rest; a target may hold what is nobody else's.
         format!("request {}", ctx.request_id)
     }
 
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &RequestContext, _error: &Error) -> bool {
         // The record tells it, with the same request id as the answer.
         true
     }

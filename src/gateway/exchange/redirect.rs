@@ -13,7 +13,7 @@ use crate::gateway::headers::REQUEST_ID;
 use fedgate_core::host::HostList;
 
 /// Answers every request with the same address over HTTPS.
-pub(crate) struct Redirect {
+pub(crate) struct HttpsRedirect {
     /// The port of HTTPS, where it is not the usual one.
     pub(crate) port: Option<u16>,
     /// The hosts that it leads to.
@@ -21,7 +21,7 @@ pub(crate) struct Redirect {
 }
 
 #[async_trait]
-impl ServeHttp for Redirect {
+impl ServeHttp for HttpsRedirect {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         // Also for who speaks HTTP/1.0, and for who would go on: there is nothing more to be had here.
         session.set_keepalive(None);

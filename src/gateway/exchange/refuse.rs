@@ -6,8 +6,8 @@ use http::{Method, header};
 use pingora_http::RequestHeader;
 
 use super::foreign::ForeignFault;
-use super::request::{self, METHODS, Malformed};
-use super::respond::{Answer, RETRY_AFTER};
+use super::request::{self, METHODS, MalformedRequest};
+use super::respond::{GatewayAnswer, RETRY_AFTER};
 use crate::authn::AuthnError;
 use crate::pipeline::{Pipeline, Refusal};
 use fedgate_core::fields::BodyFault;
@@ -17,11 +17,13 @@ use fedgate_core::host::HostList;
 const HOST_NOT_SERVED: &str = "host_not_served";
 
 /// To what a page of another origin may not send.
-pub(crate) fn foreign_request(fault: ForeignFault) -> Answer {
+pub(crate) fn foreign_request(fault: ForeignFault) -> GatewayAnswer {
     match fault {
-        ForeignFault::Write(_) => Answer::error(403, "foreign_origin", "A page of another origin may not send this"),
+        ForeignFault::Write(_) => {
+            GatewayAnswer::error(403, "foreign_origin", "A page of another origin may not send this")
+        }
         ForeignFault::Credential => {
-            Answer::error(403, "foreign_credential", "Pages of this origin may not send a password here")
+            GatewayAnswer::error(403, "foreign_credential", "Pages of this origin may not send a password here")
         }
     }
 }
@@ -40,29 +42,33 @@ impl RefusalAnswers {
     }
 
     /// The answer to a request that needs no decision, if it is one.
-    pub(crate) fn without_decision(&self, head: &RequestHeader, target: &[u8]) -> Option<(Answer, &'static str)> {
+    pub(crate) fn without_decision(
+        &self,
+        head: &RequestHeader,
+        target: &[u8],
+    ) -> Option<(GatewayAnswer, &'static str)> {
         let malformed = request::check(head).err();
-        if let Some(malformed) = malformed.filter(|malformed| *malformed != Malformed::Method) {
-            let answer = Answer::error(malformed.status(), malformed.code(), malformed.message());
+        if let Some(malformed) = malformed.filter(|malformed| *malformed != MalformedRequest::Method) {
+            let answer = GatewayAnswer::error(malformed.status(), malformed.code(), malformed.message());
             return Some((answer.and_close(), malformed.code()));
         }
         if !self.hosts.serves(request::authority(head)) {
             // Whose it is, it may be at another address (RFC 9110, 15.5.20).
-            return Some((Answer::error(421, HOST_NOT_SERVED, "This host is not served here"), HOST_NOT_SERVED));
+            return Some((GatewayAnswer::error(421, HOST_NOT_SERVED, "This host is not served here"), HOST_NOT_SERVED));
         }
         let is_known = malformed.is_none();
         if is_known && head.method != Method::OPTIONS {
             return None;
         }
         let not_allowed = |allow: &str| {
-            let (code, message) = (Malformed::Method.code(), Malformed::Method.message());
-            (Answer::error(405, code, message).with_header(header::ALLOW, allow), code)
+            let (code, message) = (MalformedRequest::Method.code(), MalformedRequest::Method.message());
+            (GatewayAnswer::error(405, code, message).with_header(header::ALLOW, allow), code)
         };
         // Unauthenticated, as preflights are: it tells no more than the API's documentation.
         let (answer, word) = match self.pipeline.allowed_methods(target) {
-            Ok(Some(allow)) if is_known => (Answer::options(allow), "options"),
+            Ok(Some(allow)) if is_known => (GatewayAnswer::options(allow), "options"),
             Ok(Some(allow)) => not_allowed(allow),
-            Ok(None) => (Answer::error(404, "not_found", "Not found"), "not_found"),
+            Ok(None) => (GatewayAnswer::error(404, "not_found", "Not found"), "not_found"),
             // This server as a whole, or something that is no path.
             Err(_) if !is_known || target == b"*" => not_allowed(METHODS),
             Err(_) => return None,
@@ -71,10 +77,10 @@ impl RefusalAnswers {
     }
 
     /// The answer to what the pipeline refused.
-    pub(crate) fn of(&self, refusal: &Refusal) -> Answer {
+    pub(crate) fn of(&self, refusal: &Refusal) -> GatewayAnswer {
         let answer = match refusal.status() {
-            401 => return Answer::challenge(&self.realm),
-            status => Answer::error(status, refusal.code(), refusal.message()),
+            401 => return GatewayAnswer::challenge(&self.realm),
+            status => GatewayAnswer::error(status, refusal.code(), refusal.message()),
         };
         match refusal {
             Refusal::Path(_) | Refusal::SeveralAuthorizations => answer.and_close(),

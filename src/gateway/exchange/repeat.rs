@@ -9,23 +9,23 @@ use futures_util::FutureExt;
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
-use super::context::Context;
-use crate::gateway::edge::pace::Upload;
-use crate::gateway::upstream::Upstreams;
-use crate::observe::Metrics;
+use super::context::RequestContext;
+use crate::gateway::edge::pace::UploadPace;
+use crate::gateway::upstream::UpstreamSet;
+use crate::observe::GatewayMetrics;
 
 /// Most attempts of one request, for methods that may be repeated.
 pub(crate) const MAX_ATTEMPTS: usize = 2;
 
 /// Judges failed attempts.
-pub(crate) struct Repeats {
-    upstreams: Arc<Upstreams>,
-    metrics: Arc<Metrics>,
+pub(crate) struct RepeatPolicy {
+    upstreams: Arc<UpstreamSet>,
+    metrics: Arc<GatewayMetrics>,
 }
 
-impl Repeats {
+impl RepeatPolicy {
     /// Of requests to these upstreams.
-    pub(crate) fn new(upstreams: Arc<Upstreams>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(upstreams: Arc<UpstreamSet>, metrics: Arc<GatewayMetrics>) -> Self {
         Self { upstreams, metrics }
     }
 
@@ -33,7 +33,7 @@ impl Repeats {
     pub(crate) fn may_repeat(
         &self,
         session: &Session,
-        ctx: &Context,
+        ctx: &RequestContext,
         is_servers_fault: bool,
         is_unserved: bool,
     ) -> bool {
@@ -58,7 +58,7 @@ impl Repeats {
         &self,
         session: &mut Session,
         mut error: Box<Error>,
-        ctx: &mut Context,
+        ctx: &mut RequestContext,
         reused: bool,
     ) -> Box<Error> {
         let is_ours = matches!(error.etype(), ErrorType::Custom(_));
@@ -66,7 +66,7 @@ impl Repeats {
             // Whatever it looked like when the connection was ended.
             error = Error::because(ErrorType::ReadTimedout, "the request's time is up", error).into_up();
         }
-        if ctx.upload.as_ref().is_some_and(Upload::is_too_slow) && !is_ours {
+        if ctx.upload.as_ref().is_some_and(UploadPace::is_too_slow) && !is_ours {
             // What waits to be read came in time: then it is the server that does not take it.
             error = match session.as_mut().read_request_body().now_or_never() {
                 None => {

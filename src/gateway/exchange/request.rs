@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, Version, header};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
-use crate::pipeline::Authorization;
+use crate::pipeline::AuthorizationHeaders;
 use fedgate_core::framing::{MAX_HEADERS, plain_number};
 use fedgate_core::host::HostPort;
 
@@ -19,22 +19,22 @@ pub(crate) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 pub(crate) const NOT_ALLOWED: &str = "The method is not allowed for the requested URL.";
 
 /// The request target as it was sent.
-pub(crate) fn target(session: &Session) -> Target {
+pub(crate) fn target(session: &Session) -> RawTarget {
     match session.as_downstream().as_http1() {
-        Some(http1) => Target::Line(http1.get_headers_raw_bytes()),
-        None => Target::Path(session.req_header().raw_path().to_vec().into()),
+        Some(http1) => RawTarget::Line(http1.get_headers_raw_bytes()),
+        None => RawTarget::Path(session.req_header().raw_path().to_vec().into()),
     }
 }
 
 /// Bytes that hold the request target.
-pub(crate) enum Target {
+pub(crate) enum RawTarget {
     /// An HTTP/1 head; its first line holds the target.
     Line(Bytes),
     /// The `:path` of HTTP/2.
     Path(Bytes),
 }
 
-impl Target {
+impl RawTarget {
     /// The target itself; empty when the request line does not have exactly three parts.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
@@ -58,18 +58,18 @@ pub(crate) fn authority(head: &RequestHeader) -> &str {
 }
 
 /// The `Authorization` headers of a request.
-pub(crate) fn authorization(headers: &HeaderMap) -> Authorization<'_> {
+pub(crate) fn authorization(headers: &HeaderMap) -> AuthorizationHeaders<'_> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     match (values.next(), values.next()) {
-        (None, _) => Authorization::Absent,
-        (Some(one), None) => Authorization::One(one.as_bytes()),
-        (Some(_), Some(_)) => Authorization::Several,
+        (None, _) => AuthorizationHeaders::Absent,
+        (Some(one), None) => AuthorizationHeaders::One(one.as_bytes()),
+        (Some(_), Some(_)) => AuthorizationHeaders::Several,
     }
 }
 
 /// Why a request is refused before anyone looks at who sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Malformed {
+pub(crate) enum MalformedRequest {
     /// Not exactly one `Host` (RFC 9112, 3.2), or `:authority` of HTTP/2, of the one syntax.
     Host,
     /// A header name with other characters than letters, digits and `-`: HTTP/1 is held to that before.
@@ -85,28 +85,28 @@ pub(crate) enum Malformed {
 }
 
 /// Checks what must hold of every request.
-pub(crate) fn check(head: &RequestHeader) -> Result<(), Malformed> {
+pub(crate) fn check(head: &RequestHeader) -> Result<(), MalformedRequest> {
     let hosts = head.headers.get_all(header::HOST).iter().count();
     let http2 = head.version == Version::HTTP_2;
     if hosts > 1 || (hosts == 0 && !http2) || HostPort::parse(authority(head)).is_none() {
-        return Err(Malformed::Host);
+        return Err(MalformedRequest::Host);
     }
     if !matches!(head.method.as_str(), "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") {
-        return Err(Malformed::Method);
+        return Err(MalformedRequest::Method);
     }
     if http2 && !head.headers.keys().all(|name| name.as_str().bytes().all(is_name_byte)) {
-        return Err(Malformed::Header);
+        return Err(MalformedRequest::Header);
     }
     // Over HTTP/2, cookies come in as many lines as a client likes, which are one (RFC 9113, 8.2.3).
     let cookies = if http2 { head.headers.get_all(header::COOKIE).iter().count() } else { 0 };
     if head.headers.len() - cookies.saturating_sub(1) > MAX_HEADERS {
-        return Err(Malformed::TooMany);
+        return Err(MalformedRequest::TooMany);
     }
     let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
     let length = match (lengths.next(), lengths.next()) {
         (None, _) => None,
-        (Some(length), None) => Some(plain_number(length.as_bytes()).ok_or(Malformed::Framing)?),
-        (Some(_), Some(_)) => return Err(Malformed::Framing),
+        (Some(length), None) => Some(plain_number(length.as_bytes()).ok_or(MalformedRequest::Framing)?),
+        (Some(_), Some(_)) => return Err(MalformedRequest::Framing),
     };
     let mut encodings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
     let chunked = match (encodings.next(), encodings.next()) {
@@ -118,11 +118,11 @@ pub(crate) fn check(head: &RequestHeader) -> Result<(), Malformed> {
         {
             true
         }
-        _ => return Err(Malformed::Framing),
+        _ => return Err(MalformedRequest::Framing),
     };
     let body = chunked || length.is_some_and(|length| length > 0);
     if body && !has_body(&head.method) {
-        return Err(Malformed::BodyNotExpected);
+        return Err(MalformedRequest::BodyNotExpected);
     }
     Ok(())
 }
@@ -141,7 +141,7 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH).and_then(|length| plain_number(length.as_bytes()))
 }
 
-impl Malformed {
+impl MalformedRequest {
     /// The status the client is told.
     pub(crate) fn status(self) -> u16 {
         match self {
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn the_target_is_what_was_on_the_request_line() {
         let of =
-            |line: &str| String::from_utf8(Target::Line(Bytes::from(line.to_owned())).as_bytes().to_vec()).unwrap();
+            |line: &str| String::from_utf8(RawTarget::Line(Bytes::from(line.to_owned())).as_bytes().to_vec()).unwrap();
         assert_eq!(of("GET /people?x HTTP/1.1\r\nHost: a\r\n\r\n"), "/people?x");
         assert_eq!(of("GET /adm#x HTTP/1.1\r\n"), "/adm#x");
         assert_eq!(of("GET adm HTTP/1.1\r\n"), "adm");
@@ -206,25 +206,25 @@ mod tests {
     fn framing_and_host_have_one_reading_or_none() {
         use Version as V;
         #[rustfmt::skip]
-        let cases: Vec<(RequestHeader, Result<(), Malformed>)> = vec![
+        let cases: Vec<(RequestHeader, Result<(), MalformedRequest>)> = vec![
             (head("GET", V::HTTP_11, &[("Host", "a")]), Ok(())),
             (head("GET", V::HTTP_2, &[("Host", "a")]), Ok(())),
-            (head("GET", V::HTTP_2, &[]), Err(Malformed::Host)),
-            (head("GET", V::HTTP_2, &[("Host", "a b")]), Err(Malformed::Host)),
-            (head("GET", V::HTTP_11, &[]), Err(Malformed::Host)),
-            (head("GET", V::HTTP_11, &[("Host", "a"), ("Host", "a")]), Err(Malformed::Host)),
+            (head("GET", V::HTTP_2, &[]), Err(MalformedRequest::Host)),
+            (head("GET", V::HTTP_2, &[("Host", "a b")]), Err(MalformedRequest::Host)),
+            (head("GET", V::HTTP_11, &[]), Err(MalformedRequest::Host)),
+            (head("GET", V::HTTP_11, &[("Host", "a"), ("Host", "a")]), Err(MalformedRequest::Host)),
             (head("POST", V::HTTP_11, &[("Host", "a"), ("Content-Length", "3")]), Ok(())),
             (head("POST", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "chunked")]), Ok(())),
-            (head("POST", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "chunked"), ("Content-Length", "3")]), Err(Malformed::Framing)),
-            (head("POST", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "gzip, chunked")]), Err(Malformed::Framing)),
-            (head("POST", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "identity")]), Err(Malformed::Framing)),
-            (head("POST", V::HTTP_10, &[("Host", "a"), ("Transfer-Encoding", "chunked")]), Err(Malformed::Framing)),
-            (head("POST", V::HTTP_11, &[("Host", "a"), ("Content-Length", "3"), ("Content-Length", "3")]), Err(Malformed::Framing)),
+            (head("POST", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "chunked"), ("Content-Length", "3")]), Err(MalformedRequest::Framing)),
+            (head("POST", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "gzip, chunked")]), Err(MalformedRequest::Framing)),
+            (head("POST", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "identity")]), Err(MalformedRequest::Framing)),
+            (head("POST", V::HTTP_10, &[("Host", "a"), ("Transfer-Encoding", "chunked")]), Err(MalformedRequest::Framing)),
+            (head("POST", V::HTTP_11, &[("Host", "a"), ("Content-Length", "3"), ("Content-Length", "3")]), Err(MalformedRequest::Framing)),
             (head("GET", V::HTTP_11, &[("Host", "a"), ("Content-Length", "0")]), Ok(())),
-            (head("GET", V::HTTP_11, &[("Host", "a"), ("Content-Length", "1")]), Err(Malformed::BodyNotExpected)),
-            (head("DELETE", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "chunked")]), Err(Malformed::BodyNotExpected)),
-            (head("TRACE", V::HTTP_11, &[("Host", "a")]), Err(Malformed::Method)),
-            (head("get", V::HTTP_11, &[("Host", "a")]), Err(Malformed::Method)),
+            (head("GET", V::HTTP_11, &[("Host", "a"), ("Content-Length", "1")]), Err(MalformedRequest::BodyNotExpected)),
+            (head("DELETE", V::HTTP_11, &[("Host", "a"), ("Transfer-Encoding", "chunked")]), Err(MalformedRequest::BodyNotExpected)),
+            (head("TRACE", V::HTTP_11, &[("Host", "a")]), Err(MalformedRequest::Method)),
+            (head("get", V::HTTP_11, &[("Host", "a")]), Err(MalformedRequest::Method)),
         ];
         for (head, expected) in cases {
             assert_eq!(check(&head), expected, "{head:?}");
@@ -232,7 +232,7 @@ mod tests {
         for length in ["+3", "-3", "0x3", "003", "3, 3", "", " 3", "99999999999999999999"] {
             let mut head = head("POST", V::HTTP_11, &[("Host", "a")]);
             head.append_header("Content-Length", length).unwrap();
-            assert_eq!(check(&head), Err(Malformed::Framing), "{length}");
+            assert_eq!(check(&head), Err(MalformedRequest::Framing), "{length}");
         }
     }
 }

@@ -12,8 +12,8 @@ use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::context::{Context, NOT_RECORDED, NOT_RECORDED_MESSAGE};
-use super::notice::{self, Notice};
+use super::context::{NOT_RECORDED, NOT_RECORDED_MESSAGE, RequestContext};
+use super::notice::{self, PageNotice};
 use super::request::content_length;
 use fedgate_core::web_page::{self, PageLanguage, asks_for};
 
@@ -50,17 +50,17 @@ async fn let_finish_stream(session: &mut Session) {
 }
 
 /// One answer.
-pub(crate) struct Answer {
+pub(crate) struct GatewayAnswer {
     status: u16,
     headers: Vec<(header::HeaderName, String)>,
     code: &'static str,
     message: String,
-    body: Body,
+    body: AnswerBody,
     close: bool,
 }
 
 /// What an answer says besides its head, to who asks for nothing in particular.
-enum Body {
+enum AnswerBody {
     /// The error, as JSON.
     Error,
     /// What Thalamus says to who is not known.
@@ -72,7 +72,7 @@ enum Body {
 }
 
 /// An answer's body, and what it is.
-struct Content {
+struct AnswerContent {
     media_type: String,
     body: Bytes,
     /// That of the person who reads it, if one does.
@@ -84,10 +84,10 @@ const PROBLEM: &str = "application/problem+json";
 /// That of pages, as Flask names it.
 const HTML: &str = "text/html; charset=utf-8";
 
-impl Answer {
+impl GatewayAnswer {
     /// An error in the one JSON shape.
     pub(crate) fn error(status: u16, code: &'static str, message: &str) -> Self {
-        Self { status, headers: Vec::new(), code, message: message.to_owned(), body: Body::Error, close: false }
+        Self { status, headers: Vec::new(), code, message: message.to_owned(), body: AnswerBody::Error, close: false }
     }
 
     /// To what cannot be recorded.
@@ -100,18 +100,18 @@ impl Answer {
     pub(crate) fn challenge(realm: &str) -> Self {
         let challenge = (header::WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\", charset=\"UTF-8\""));
         let answer = Self::error(401, "unauthenticated", "Unauthorized Access");
-        Self { headers: vec![challenge], body: Body::Challenge, ..answer }
+        Self { headers: vec![challenge], body: AnswerBody::Challenge, ..answer }
     }
 
     /// What a service has answered to a question of the gateway's own.
     pub(crate) fn relayed(status: u16, content_type: &str, body: Bytes) -> Self {
-        Self { body: Body::Relayed(content_type.to_owned(), body), ..Self::error(status, "", "") }
+        Self { body: AnswerBody::Relayed(content_type.to_owned(), body), ..Self::error(status, "", "") }
     }
 
     /// What OPTIONS is told.
     pub(crate) fn options(allow: &str) -> Self {
         let headers = vec![(header::ALLOW, allow.to_owned())];
-        Self { status: 200, headers, body: Body::None, ..Self::error(200, "", "") }
+        Self { status: 200, headers, body: AnswerBody::None, ..Self::error(200, "", "") }
     }
 
     pub(crate) fn with_header(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
@@ -130,16 +130,16 @@ impl Answer {
     }
 
     /// The body, as the request wants it.
-    fn content(&self, session: &Session, request_id: &str) -> Content {
+    fn content(&self, session: &Session, request_id: &str) -> AnswerContent {
         let head = session.req_header();
         let wants_problem =
             head.headers.get_all(header::ACCEPT).iter().any(|accept| asks_for(accept.as_bytes(), PROBLEM));
         let content =
-            |media_type: &str, body: Bytes| Content { media_type: media_type.to_owned(), body, language: None };
+            |media_type: &str, body: Bytes| AnswerContent { media_type: media_type.to_owned(), body, language: None };
         match (&self.body, notice::reader(session)) {
-            (Body::None, _) => content(HTML, Bytes::new()),
-            (Body::Relayed(media_type, body), _) => content(media_type, body.clone()),
-            (Body::Error | Body::Challenge, _) if wants_problem => {
+            (AnswerBody::None, _) => content(HTML, Bytes::new()),
+            (AnswerBody::Relayed(media_type, body), _) => content(media_type, body.clone()),
+            (AnswerBody::Error | AnswerBody::Challenge, _) if wants_problem => {
                 let title = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
                 let problem = serde_json::json!({
                     "type": "about:blank", "title": title, "status": self.status, "detail": self.message,
@@ -147,19 +147,19 @@ impl Answer {
                 });
                 content(PROBLEM, problem.to_string().into())
             }
-            (Body::Error | Body::Challenge, Some(language)) => {
+            (AnswerBody::Error | AnswerBody::Challenge, Some(language)) => {
                 let retry_after = self.headers.iter().find(|(name, _)| *name == header::RETRY_AFTER);
-                let notice = Notice {
+                let notice = PageNotice {
                     status: self.status,
                     code: self.code,
                     is_write: !head.method.is_safe(),
                     retry_after: retry_after.map(|(_, seconds)| seconds.as_str()),
                     request_id,
                 };
-                Content { language: Some(language), ..content(HTML, notice.html(language).into()) }
+                AnswerContent { language: Some(language), ..content(HTML, notice.html(language).into()) }
             }
-            (Body::Challenge, None) => content(HTML, self.message.clone().into()),
-            (Body::Error, None) => {
+            (AnswerBody::Challenge, None) => content(HTML, self.message.clone().into()),
+            (AnswerBody::Error, None) => {
                 let error = serde_json::json!({ "error": self.message, "code": self.code, "request_id": request_id });
                 content("application/json", error.to_string().into())
             }
@@ -167,7 +167,7 @@ impl Answer {
     }
 
     /// Builds the response header.
-    fn header(&self, content: &Content, ctx: &Context) -> Result<ResponseHeader> {
+    fn header(&self, content: &AnswerContent, ctx: &RequestContext) -> Result<ResponseHeader> {
         let mut response = ResponseHeader::build(self.status, Some(12 + self.headers.len()))?;
         response.insert_header(header::CONTENT_TYPE, &content.media_type)?;
         response.insert_header(header::CONTENT_LENGTH, content.body.len())?;
@@ -188,7 +188,7 @@ impl Answer {
     }
 
     /// Sends it. HEAD gets the header alone.
-    pub(crate) async fn send(self, session: &mut Session, ctx: &Context) -> Result<()> {
+    pub(crate) async fn send(self, session: &mut Session, ctx: &RequestContext) -> Result<()> {
         let_finish_sending(session).await;
         let content = self.content(session, &ctx.request_id);
         let mut response = self.header(&content, ctx)?;
@@ -210,7 +210,7 @@ impl Answer {
     }
 
     /// Sends it where the proxying of a request has failed; the connection ends.
-    pub(crate) async fn send_failure(self, session: &mut Session, ctx: &Context) -> Result<()> {
+    pub(crate) async fn send_failure(self, session: &mut Session, ctx: &RequestContext) -> Result<()> {
         let_finish_sending(session).await;
         let content = self.content(session, &ctx.request_id);
         let response = self.header(&content, ctx)?;

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::pipeline::{Permit, Pipeline};
-use fedgate_core::assertion::Minter;
+use fedgate_core::assertion::AssertionMinter;
 
 /// Signs what was decided.
 #[derive(Clone)]
 pub(crate) struct DecisionSigner {
     pipeline: Arc<Pipeline>,
-    minter: Arc<Minter>,
+    minter: Arc<AssertionMinter>,
 }
 
 impl DecisionSigner {
     /// With the key of this gateway.
-    pub(crate) fn new(pipeline: Arc<Pipeline>, minter: Minter) -> Self {
+    pub(crate) fn new(pipeline: Arc<Pipeline>, minter: AssertionMinter) -> Self {
         Self { pipeline, minter: Arc::new(minter) }
     }
 

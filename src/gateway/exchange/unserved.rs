@@ -12,7 +12,7 @@ const OF_CONNECTIONS: &[&str] = &["ntlm", "negotiate", "nego2", "kerberos"];
 
 /// What cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unserved {
+pub(crate) enum UnservedDemand {
     /// Another protocol on this connection (RFC 9110, 7.8).
     Upgrade,
     /// A credential of a scheme that signs in connections, where it would be forwarded.
@@ -23,13 +23,13 @@ pub(crate) enum Unserved {
 ///
 /// # Errors
 /// It wants what cannot be had.
-pub(crate) fn check(version: Version, headers: &HeaderMap, forwards_authorization: bool) -> Result<(), Unserved> {
+pub(crate) fn check(version: Version, headers: &HeaderMap, forwards_authorization: bool) -> Result<(), UnservedDemand> {
     if version == Version::HTTP_11 && headers.get_all(header::UPGRADE).iter().any(|value| asks(value.as_bytes())) {
-        return Err(Unserved::Upgrade);
+        return Err(UnservedDemand::Upgrade);
     }
     let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
     match forwards_authorization && credentials.any(|credential| is_of_connections(credential.as_bytes())) {
-        true => Err(Unserved::ConnectionCredential),
+        true => Err(UnservedDemand::ConnectionCredential),
         false => Ok(()),
     }
 }
@@ -47,7 +47,7 @@ fn is_of_connections(credential: &[u8]) -> bool {
     OF_CONNECTIONS.iter().any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()))
 }
 
-impl Unserved {
+impl UnservedDemand {
     /// The stable code the client is told.
     pub(crate) fn code(self) -> &'static str {
         match self {
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn what_is_no_part_of_the_request_itself_is_refused_and_not_left_out() {
-        use Unserved::{ConnectionCredential, Upgrade};
+        use UnservedDemand::{ConnectionCredential, Upgrade};
         #[rustfmt::skip]
         let cases = [
             // header, value, version, forwards authorization, outcome

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::accounts::{AccountEvent, AccountsError, OutageLog};
 use crate::authn::Authenticator;
-use crate::observe::{AccountChangeLine, Recorder};
+use crate::observe::{AccountChangeLine, RequestRecorder};
 
 /// How often the store is asked. A change of a right is asked for as soon as it is seen; a new person has no epoch.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const MOST: u32 = 500;
 
 /// Records changes of accounts for ever.
-pub(crate) async fn record(authenticator: Arc<Authenticator>, recorder: Recorder) {
+pub(crate) async fn record(authenticator: Arc<Authenticator>, recorder: RequestRecorder) {
     let mut epoch = authenticator.epoch();
     let follows = "they wait in the store, and are recorded when that is over";
     let outage =
@@ -50,7 +50,7 @@ pub(crate) async fn record(authenticator: Arc<Authenticator>, recorder: Recorder
 }
 
 /// Records what is there, as much as is taken at a time; tells how many were.
-async fn record_some(authenticator: &Authenticator, recorder: &Recorder) -> Result<usize, AccountsError> {
+async fn record_some(authenticator: &Authenticator, recorder: &RequestRecorder) -> Result<usize, AccountsError> {
     if recorder.refuses() {
         return Ok(0);
     }

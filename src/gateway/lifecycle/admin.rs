@@ -13,30 +13,30 @@ use serde_json::{Value, json};
 
 use super::fixed::FixedFiles;
 use crate::authn::Authenticator;
-use crate::gateway::edge::tls::{HeldFile, Tls};
-use crate::gateway::edge::traffic::Traffic;
-use crate::gateway::upstream::{Upstream, Upstreams};
-use crate::observe::Recorder;
+use crate::gateway::edge::tls::{HeldFile, ServedTls};
+use crate::gateway::edge::traffic::LiveTraffic;
+use crate::gateway::upstream::{ServedUpstream, UpstreamSet};
+use crate::observe::RequestRecorder;
 use crate::reload::FileState;
-use fedgate_base::moment::Moment;
+use fedgate_base::moment::BootMoment;
 use fedgate_core::escape;
 use fedgate_core::policy::PolicySet;
 
 /// What the admin listener looks at.
-pub(crate) struct Admin {
-    pub(crate) recorder: Recorder,
+pub(crate) struct AdminListener {
+    pub(crate) recorder: RequestRecorder,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) policy: Arc<ArcSwap<PolicySet>>,
     pub(crate) file: Arc<FileState>,
-    pub(crate) upstreams: Arc<Upstreams>,
-    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) upstreams: Arc<UpstreamSet>,
+    pub(crate) traffic: Arc<LiveTraffic>,
     /// None where nothing listens with TLS.
-    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) tls: Option<Arc<ServedTls>>,
     pub(crate) fixed: Arc<FixedFiles>,
 }
 
 #[async_trait]
-impl ServeHttp for Admin {
+impl ServeHttp for AdminListener {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
         // HTTP/1.0 tells the end of an answer by that of the connection, unless it asked otherwise.
@@ -60,7 +60,7 @@ impl ServeHttp for Admin {
     }
 }
 
-impl Admin {
+impl AdminListener {
     /// Ready to be sent requests: the accounts are confirmed or an outage lease still holds, what must be recorded can be,
     /// no service has just refused its clock, and it is not stopping.
     ///
@@ -69,11 +69,11 @@ impl Admin {
     /// upstream without a server that is well: another gateway would find the same, and this one can still refuse.
     fn ready(&self) -> Response<Vec<u8>> {
         let draining = self.traffic.is_stopping();
-        let lease = self.authenticator.lease_is_valid(Moment::now());
+        let lease = self.authenticator.lease_is_valid(BootMoment::now());
         let clocks = self.upstreams.clocks().fault();
         let is_recorded = !self.recorder.refuses();
-        let ready = self.authenticator.is_ready(Moment::now()) && !draining && is_recorded && clocks.is_none();
-        let well = |upstream: &Upstream| upstream.servers.well().map(|(_, addresses)| addresses).sum::<usize>();
+        let ready = self.authenticator.is_ready(BootMoment::now()) && !draining && is_recorded && clocks.is_none();
+        let well = |upstream: &ServedUpstream| upstream.servers.well().map(|(_, addresses)| addresses).sum::<usize>();
         let upstreams: serde_json::Map<_, _> =
             self.upstreams.all().map(|upstream| (upstream.name().to_owned(), json!(well(upstream)))).collect();
         let detail = json!({
@@ -122,7 +122,7 @@ impl Admin {
         let metrics = self.recorder.metrics();
         let samples = [
             ("fedgate_requests_in_flight", self.traffic.in_flight() as u64),
-            ("fedgate_lease_valid", self.authenticator.lease_is_valid(Moment::now()).into()),
+            ("fedgate_lease_valid", self.authenticator.lease_is_valid(BootMoment::now()).into()),
             ("fedgate_account_epoch", *self.authenticator.epoch().borrow()),
             ("fedgate_policy_faults_total", self.file.faults()),
             ("fedgate_policy_faulty", self.file.fault().is_some().into()),

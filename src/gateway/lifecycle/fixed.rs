@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::gateway::edge::tls::{Alarms, Finding, HeldFile, Holding, Tone, now};
-use crate::gateway::upstream::Upstreams;
+use crate::gateway::edge::tls::{AlarmBoard, AlarmTone, CertificateFinding, CertificateUse, HeldFile, now};
+use crate::gateway::upstream::UpstreamSet;
 use fedgate_base::config::{Config, StoreConfig};
 use fedgate_base::pem::{self, HeldCertificate};
 
@@ -17,19 +17,19 @@ const COMPARE: Duration = Duration::from_secs(2);
 pub(crate) struct FixedFiles {
     files: Vec<HeldFile>,
     warning: Duration,
-    faults: Alarms<usize>,
-    ahead: Alarms<usize>,
+    faults: AlarmBoard<usize>,
+    ahead: AlarmBoard<usize>,
 }
 
 impl FixedFiles {
     /// Of upstreams that were opened, and of the store.
-    pub(crate) fn new(config: &Config, upstreams: &Upstreams) -> Self {
+    pub(crate) fn new(config: &Config, upstreams: &UpstreamSet) -> Self {
         let of_upstreams = upstreams.all().flat_map(|upstream| upstream.servers.held().iter().cloned());
         Self {
             files: of_upstreams.chain(of_store(&config.store)).collect(),
             warning: config.tls.expiry_warning,
-            faults: Alarms::new(Tone::Fault),
-            ahead: Alarms::new(Tone::Ahead),
+            faults: AlarmBoard::new(AlarmTone::Fault),
+            ahead: AlarmBoard::new(AlarmTone::Ahead),
         }
     }
 
@@ -38,9 +38,9 @@ impl FixedFiles {
     }
 
     /// What is wrong, and what soon will be.
-    pub(crate) fn findings(&self, now: i64) -> Vec<Finding> {
+    pub(crate) fn findings(&self, now: i64) -> Vec<CertificateFinding> {
         let ahead = self.files.iter().flat_map(|file| file.ahead(self.warning, now));
-        let ahead = ahead.map(|text| Finding { text, is_fault: false });
+        let ahead = ahead.map(|text| CertificateFinding { text, is_fault: false });
         self.files.iter().flat_map(|file| file.stale(now)).chain(ahead).collect()
     }
 
@@ -72,5 +72,5 @@ fn of_store(store: &StoreConfig) -> Option<HeldFile> {
     let StoreConfig::Postgres(store) = store else { return None };
     let path = store.ca_file.clone()?;
     let certificates = HeldCertificate::all(&pem::certificates(&path).ok()?);
-    Some(HeldFile { key: "store.ca_file".into(), path, holding: Holding::Authorities, certificates })
+    Some(HeldFile { key: "store.ca_file".into(), path, holding: CertificateUse::Authorities, certificates })
 }

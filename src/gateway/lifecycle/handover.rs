@@ -40,12 +40,12 @@ const MOST_SOCKETS: usize = 64;
 const BACKLOG: i32 = 4096;
 
 /// What a process is given when it starts.
-pub(crate) struct Inherited {
+pub(crate) struct InheritedSockets {
     listeners: Vec<(SocketAddr, TcpListener)>,
     predecessor: Option<UnixStream>,
 }
 
-impl Inherited {
+impl InheritedSockets {
     /// Takes what a predecessor or systemd hands over; nothing, usually.
     ///
     /// # Errors
@@ -151,12 +151,12 @@ fn send(stream: &UnixStream, listeners: &[TcpListener]) -> io::Result<()> {
 }
 
 /// A process that is to take over.
-pub(crate) struct Successor {
+pub(crate) struct SuccessorProcess {
     child: Child,
     answered: JoinHandle<io::Result<bool>>,
 }
 
-impl Successor {
+impl SuccessorProcess {
     /// Starts the program again, as it is on disk now, with the same arguments and these sockets.
     ///
     /// # Errors

@@ -12,15 +12,15 @@ use std::time::Duration;
 use rustix::fs::Access;
 
 use super::fixed::FixedFiles;
-use super::listeners::Listeners;
+use super::listeners::ListeningSockets;
 use super::pid_file::{self, PidFileError};
-use crate::accounts::Accounts;
-use crate::gateway::edge::tls::{self, CertificateFile, Finding, Tls};
-use crate::gateway::upstream::Upstreams;
-use crate::gateway::{Running, ServeError, examine_policy};
-use crate::routes::Routes;
+use crate::accounts::AccountStore;
+use crate::gateway::edge::tls::{self, CertificateFile, CertificateFinding, ServedTls};
+use crate::gateway::upstream::UpstreamSet;
+use crate::gateway::{RunningGateway, ServeError, examine_policy};
+use crate::routes::RouteTable;
 use fedgate_base::config::Config;
-use fedgate_core::assertion::Minter;
+use fedgate_core::assertion::AssertionMinter;
 use fedgate_core::policy::PolicySet;
 
 /// How long an admin listener may take to answer, and how much of its answer is read.
@@ -28,15 +28,15 @@ const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
 const MOST_ANSWER: u64 = 4096;
 
 /// What a configuration leads to.
-pub struct Inspection {
+pub struct GatewayInspection {
     pub(crate) config: Config,
     pub(crate) policy: Option<PolicySet>,
-    pub(crate) routes: Arc<Routes>,
+    pub(crate) routes: Arc<RouteTable>,
     /// None where nothing listens with TLS.
-    pub(crate) tls: Option<Arc<Tls>>,
-    pub(crate) minter: Option<Minter>,
-    pub(crate) upstreams: Option<Arc<Upstreams>>,
-    pub(crate) accounts: Option<Accounts>,
+    pub(crate) tls: Option<Arc<ServedTls>>,
+    pub(crate) minter: Option<AssertionMinter>,
+    pub(crate) upstreams: Option<Arc<UpstreamSet>>,
+    pub(crate) accounts: Option<AccountStore>,
     pub(crate) fixed: Option<Arc<FixedFiles>>,
     faults: Vec<ServeError>,
 }
@@ -49,31 +49,31 @@ pub struct ListenFault {
     pub is_held_by_gateway: bool,
 }
 
-impl Inspection {
+impl GatewayInspection {
     /// Loads policy, routes, certificates and keys, looks up the upstreams' servers, and opens the accounts. Of a section that
     /// is not sound, nothing is loaded.
     pub async fn new(config: Config, is_sound: impl Fn(&str) -> bool) -> Self {
         let mut faults = crate::gateway::check_places(&config);
         let policy =
             is_sound("policy").then(|| examine_policy(&config)).and_then(|policy| all_noted(policy, &mut faults));
-        let (routes, of_routes) = Routes::examine(&config);
+        let (routes, of_routes) = RouteTable::examine(&config);
         // Those that are at fault by themselves are left out; of the others all is looked at.
         if is_sound("upstream") {
             faults.extend(of_routes.into_iter().map(ServeError::from));
         }
         let has_tls = !config.gateway.listen.is_empty() && is_sound("tls");
-        let tls = has_tls.then(|| Tls::load(&config.tls)).and_then(|tls| all_noted(tls, &mut faults));
-        let minter = is_sound("assertion").then(|| Minter::from_config(&config.assertion));
+        let tls = has_tls.then(|| ServedTls::load(&config.tls)).and_then(|tls| all_noted(tls, &mut faults));
+        let minter = is_sound("assertion").then(|| AssertionMinter::from_config(&config.assertion));
         let minter = minter.and_then(|minter| noted(minter, &mut faults));
         let upstreams = match is_sound("upstream") {
             true => {
-                all_noted(Upstreams::open(&config.upstreams, &config.gateway.hosts).await, &mut faults).map(Arc::new)
+                all_noted(UpstreamSet::open(&config.upstreams, &config.gateway.hosts).await, &mut faults).map(Arc::new)
             }
             false => None,
         };
         let accounts = match is_sound("store") {
             true => {
-                let opened = Accounts::open(&config.store).await;
+                let opened = AccountStore::open(&config.store).await;
                 let opened = opened.map_err(|error| ServeError::Accounts(error.located(&config.file, &config.store)));
                 noted(opened, &mut faults)
             }
@@ -94,12 +94,12 @@ impl Inspection {
     }
 
     /// The routes that can be used.
-    pub fn routes(&self) -> &Routes {
+    pub fn routes(&self) -> &RouteTable {
         &self.routes
     }
 
     /// The accounts, where they can be asked.
-    pub fn accounts(&self) -> Option<&Accounts> {
+    pub fn accounts(&self) -> Option<&AccountStore> {
         self.accounts.as_ref()
     }
 
@@ -111,7 +111,7 @@ impl Inspection {
     }
 
     /// What is odd about them.
-    pub fn certificate_findings(&self) -> Vec<Finding> {
+    pub fn certificate_findings(&self) -> Vec<CertificateFinding> {
         let now = tls::now();
         let followed = self.tls.as_ref().map(|tls| tls.findings(now)).unwrap_or_default();
         let fixed = self.fixed.as_ref().map(|fixed| fixed.findings(now)).unwrap_or_default();
@@ -134,12 +134,12 @@ impl Inspection {
     }
 
     /// The gateway that runs with the process id file of this configuration.
-    pub fn running(&self) -> Option<Running> {
-        self.config.gateway.pid_file.as_deref().and_then(|path| Running::find(path).ok()?)
+    pub fn running(&self) -> Option<RunningGateway> {
+        self.config.gateway.pid_file.as_deref().and_then(|path| RunningGateway::find(path).ok()?)
     }
 
     /// Whether a gateway listens on none of the addresses of this configuration: then it is another, or its addresses have changed.
-    pub fn is_elsewhere(&self, running: &Running) -> bool {
+    pub fn is_elsewhere(&self, running: &RunningGateway) -> bool {
         let gateway = &self.config.gateway;
         let mut addresses =
             gateway.listen.iter().chain(&gateway.listen_plain).chain(&gateway.redirect).chain(&gateway.admin);
@@ -148,7 +148,7 @@ impl Inspection {
 
     /// The addresses that could not be listened on.
     pub fn listen_faults(&self) -> Vec<ListenFault> {
-        let faults = Listeners::try_out(&self.config.gateway);
+        let faults = ListeningSockets::try_out(&self.config.gateway);
         let is_taken = |source: &std::io::Error| source.kind() == std::io::ErrorKind::AddrInUse;
         let running = self.running();
         // Without a file that names it, it is known by how it answers.
@@ -172,7 +172,7 @@ impl Inspection {
                 Ok(()) | Err(PidFileError::Held(_)) => Ok(()),
                 Err(PidFileError::System(error)) => Err(error),
             };
-            if let Err(error) = held.and_then(|()| Running::may_be_followed(path)) {
+            if let Err(error) = held.and_then(|()| RunningGateway::may_be_followed(path)) {
                 let error = PidFileError::System(error);
                 faults.push((ServeError::of_pid_file(Some(path), error).to_string(), true));
             }

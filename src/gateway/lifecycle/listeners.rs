@@ -6,25 +6,25 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use super::error::ServeError;
-use super::handover::{Inherited, bind};
-use crate::gateway::edge::door::Course;
-use crate::gateway::edge::listen::Entrance;
+use super::handover::{InheritedSockets, bind};
+use crate::gateway::edge::door::ShutdownCourse;
+use crate::gateway::edge::listen::ConnectionAcceptor;
 use fedgate_base::config::GatewayConfig;
 
 /// Who accepts on each kind of listener.
-pub(crate) struct Entrances {
-    pub(crate) tls: Entrance,
-    pub(crate) plain: Entrance,
-    pub(crate) redirect: Entrance,
-    pub(crate) admin: Entrance,
+pub(crate) struct ConnectionAcceptors {
+    pub(crate) tls: ConnectionAcceptor,
+    pub(crate) plain: ConnectionAcceptor,
+    pub(crate) redirect: ConnectionAcceptor,
+    pub(crate) admin: ConnectionAcceptor,
 }
 
-impl Entrances {
+impl ConnectionAcceptors {
     /// Makes the sockets ready to accept from.
     ///
     /// # Errors
     /// One cannot be used.
-    pub(crate) fn ready(self, listeners: Listeners) -> io::Result<ReadyEntrances> {
+    pub(crate) fn ready(self, listeners: ListeningSockets) -> io::Result<ReadyEntrances> {
         let kinds = [
             (self.tls, listeners.tls),
             (self.plain, listeners.plain),
@@ -43,11 +43,11 @@ impl Entrances {
 }
 
 /// What accepts as soon as it may; nothing of it can fail any more.
-pub(crate) struct ReadyEntrances(Vec<(Entrance, tokio::net::TcpListener)>);
+pub(crate) struct ReadyEntrances(Vec<(ConnectionAcceptor, tokio::net::TcpListener)>);
 
 impl ReadyEntrances {
     /// Accepts from now on.
-    pub(crate) fn accept(self, course: &Course) {
+    pub(crate) fn accept(self, course: &ShutdownCourse) {
         for (entrance, listener) in self.0 {
             tokio::spawn(entrance.accept(listener, course.clone()));
         }
@@ -55,19 +55,19 @@ impl ReadyEntrances {
 }
 
 /// The listening sockets, by what they are for.
-pub(crate) struct Listeners {
+pub(crate) struct ListeningSockets {
     tls: Vec<TcpListener>,
     plain: Vec<TcpListener>,
     redirect: Vec<TcpListener>,
     admin: Vec<TcpListener>,
 }
 
-impl Listeners {
+impl ListeningSockets {
     /// Takes over what a predecessor had open, and opens the rest.
     ///
     /// # Errors
     /// An address is taken, or not one of this machine.
-    pub(crate) fn open(gateway: &GatewayConfig, inherited: &mut Inherited) -> Result<Self, ServeError> {
+    pub(crate) fn open(gateway: &GatewayConfig, inherited: &mut InheritedSockets) -> Result<Self, ServeError> {
         let mut opened = [const { vec![] }; 4];
         for ((addresses, key, what), opened) in kinds(gateway).into_iter().zip(&mut opened) {
             for address in addresses {

@@ -203,9 +203,9 @@ fn beside(path: &Path) -> PathBuf {
 
 /// One writing of a file: its number (inode(7)) and its time.
 #[derive(Debug, PartialEq, Eq)]
-struct Writing(u64, Option<SystemTime>);
+struct PidFileWriting(u64, Option<SystemTime>);
 
-impl Writing {
+impl PidFileWriting {
     fn of(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         Ok(Self(metadata.ino(), metadata.modified().ok()))
@@ -213,13 +213,13 @@ impl Writing {
 }
 
 /// A gateway that serves, found by the file that names it.
-pub struct Running {
+pub struct RunningGateway {
     pid: Pid,
     process: OwnedFd,
-    writing: Writing,
+    writing: PidFileWriting,
 }
 
-impl Running {
+impl RunningGateway {
     /// The process that a file names, if it is the one that has locked the file; the number alone may be anybody's by now.
     ///
     /// # Errors
@@ -238,7 +238,7 @@ impl Running {
         // in between is it.
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(None),
-            Err(Errno::WOULDBLOCK) => Ok(Some(Self { pid, process, writing: Writing::of(&file)? })),
+            Err(Errno::WOULDBLOCK) => Ok(Some(Self { pid, process, writing: PidFileWriting::of(&file)? })),
             Err(error) => Err(error.into()),
         }
     }
@@ -314,11 +314,11 @@ mod tests {
     #[test]
     fn a_process_that_does_not_hold_the_file_is_nobody() {
         let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
-        assert!(Running::find(&path).is_err(), "no file");
+        assert!(RunningGateway::find(&path).is_err(), "no file");
         // One that lives, none that can, none at all.
         for text in [format!("{}\n", std::process::id()), format!("{}\n", i32::MAX), "0\n".into(), "x".into()] {
             std::fs::write(&path, &text).unwrap();
-            assert!(Running::find(&path).unwrap().is_none(), "{text}");
+            assert!(RunningGateway::find(&path).unwrap().is_none(), "{text}");
         }
         std::fs::remove_file(path).unwrap();
     }
@@ -371,7 +371,7 @@ mod tests {
         let file = PidFile::write(Some(&path), StartOrigin::First).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         assert_eq!(
-            Running::find(&path).unwrap().map(|running| running.pid().cast_unsigned()),
+            RunningGateway::find(&path).unwrap().map(|running| running.pid().cast_unsigned()),
             Some(std::process::id())
         );
         std::fs::write(&path, "1\n").unwrap();

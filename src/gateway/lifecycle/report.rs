@@ -7,11 +7,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
-use crate::accounts::{REPORT_EVERY, Report};
+use crate::accounts::{InstanceReport, REPORT_EVERY};
 use crate::authn::Authenticator;
 use crate::reload::FileState;
 use fedgate_base::config::GatewayConfig;
-use fedgate_base::moment::Moment;
+use fedgate_base::moment::BootMoment;
 use fedgate_core::policy::PolicySet;
 
 /// How long after a report that did not arrive the next one follows: until then this instance may have no lease.
@@ -21,7 +21,7 @@ const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reports one instance.
 #[derive(Clone)]
-pub(crate) struct Reporter {
+pub(crate) struct InstanceReporter {
     id: String,
     place: String,
     authenticator: Arc<Authenticator>,
@@ -31,7 +31,7 @@ pub(crate) struct Reporter {
     withdrawn: Arc<Mutex<bool>>,
 }
 
-impl Reporter {
+impl InstanceReporter {
     pub(crate) fn new(
         listen: &GatewayConfig,
         authenticator: Arc<Authenticator>,
@@ -60,7 +60,7 @@ impl Reporter {
             // An instance that has confirmed nothing yet is in nobody's way.
             let withdrawn = self.withdrawn.lock().await;
             if applied > 0 && !*withdrawn {
-                let now = Moment::now();
+                let now = BootMoment::now();
                 let outcome = self.authenticator.accounts().report(&self.report(applied).await).await;
                 pause = if outcome.is_ok() { REPORT_EVERY } else { RETRY };
                 self.authenticator.reported(now, outcome);
@@ -82,9 +82,9 @@ impl Reporter {
         let _ = timeout(WITHDRAW_TIMEOUT, withdraw).await;
     }
 
-    async fn report(&self, epoch: u64) -> Report {
+    async fn report(&self, epoch: u64) -> InstanceReport {
         let bound = self.authenticator.longest_use();
-        Report {
+        InstanceReport {
             id: self.id.clone(),
             place: self.place.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -93,7 +93,7 @@ impl Reporter {
             epoch,
             bound_ms: u64::try_from(bound.as_millis()).unwrap_or(u64::MAX),
             // That it is listed, too, this report sees to.
-            lease_valid: self.authenticator.is_confirmed(Moment::now()),
+            lease_valid: self.authenticator.is_confirmed(BootMoment::now()),
             caches: self.authenticator.figures().await,
             waiting: self.authenticator.waiting(),
         }

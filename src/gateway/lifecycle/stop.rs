@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-use super::handover::{Successor, notify};
+use super::handover::{SuccessorProcess, notify};
 use super::pid_file::PidFile;
 
 /// How often what is open is looked at.
@@ -22,7 +22,7 @@ const LOOK_AT_PID: Duration = Duration::from_secs(1);
 
 /// What the process is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum StopOrder {
     /// SIGTERM: stop; clients that are silent get their time.
     Stop,
     /// SIGINT: stop as soon as nothing is in flight.
@@ -32,21 +32,21 @@ pub(crate) enum Order {
 }
 
 /// Why the process ends.
-pub(crate) enum End {
+pub(crate) enum ServingEnd {
     /// A successor listens.
-    HandedOver(Successor),
+    HandedOver(SuccessorProcess),
     /// It is to stop; with it a successor that it has started.
-    Stopped(Order, Option<Successor>),
+    Stopped(StopOrder, Option<SuccessorProcess>),
 }
 
 /// The signals of the process.
-pub(crate) struct Orders {
+pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
     upgrade: Signal,
 }
 
-impl Orders {
+impl StopSignals {
     /// # Errors
     /// The operating system refuses.
     pub(crate) fn listen() -> io::Result<Self> {
@@ -57,16 +57,16 @@ impl Orders {
         })
     }
 
-    pub(crate) async fn next(&mut self) -> Order {
+    pub(crate) async fn next(&mut self) -> StopOrder {
         tokio::select! {
-            _ = self.terminate.recv() => Order::Stop,
-            _ = self.interrupt.recv() => Order::StopNow,
-            _ = self.upgrade.recv() => Order::Upgrade,
+            _ = self.terminate.recv() => StopOrder::Stop,
+            _ = self.interrupt.recv() => StopOrder::StopNow,
+            _ = self.upgrade.recv() => StopOrder::Upgrade,
         }
     }
 
     /// Waits until a successor has taken over the sockets, or the process is to stop.
-    pub(crate) async fn until_end(&mut self, sockets: &Arc<Vec<TcpListener>>, pid: &mut PidFile) -> End {
+    pub(crate) async fn until_end(&mut self, sockets: &Arc<Vec<TcpListener>>, pid: &mut PidFile) -> ServingEnd {
         loop {
             let order = tokio::select! {
                 order = self.next() => order,
@@ -75,19 +75,19 @@ impl Orders {
                     continue;
                 }
             };
-            if order != Order::Upgrade {
-                return End::Stopped(order, None);
+            if order != StopOrder::Upgrade {
+                return ServingEnd::Stopped(order, None);
             }
             tracing::info!("SIGUSR2 received, starting a successor");
-            let failed = match Successor::start(Arc::clone(sockets)) {
+            let failed = match SuccessorProcess::start(Arc::clone(sockets)) {
                 Ok(mut successor) => tokio::select! {
                     biased;
-                    order = self.stop() => return End::Stopped(order, Some(successor)),
+                    order = self.stop() => return ServingEnd::Stopped(order, Some(successor)),
                     listens = successor.listens() => match listens {
                         Ok(successors) => {
                             pid.leave();
                             tracing::info!(pid = successors, "the successor listens; this process finishes what is in flight");
-                            return End::HandedOver(successor);
+                            return ServingEnd::HandedOver(successor);
                         }
                         Err(error) => error,
                     },
@@ -101,10 +101,10 @@ impl Orders {
     }
 
     /// The next order to stop.
-    async fn stop(&mut self) -> Order {
+    async fn stop(&mut self) -> StopOrder {
         loop {
             match self.next().await {
-                Order::Upgrade => {}
+                StopOrder::Upgrade => {}
                 order => return order,
             }
         }
@@ -121,7 +121,7 @@ impl Orders {
         while open() > 0 && Instant::now() < deadline {
             tokio::select! {
                 () = sleep(LOOK) => {}
-                order = self.next() => if order != Order::Upgrade { return },
+                order = self.next() => if order != StopOrder::Upgrade { return },
             }
         }
     }

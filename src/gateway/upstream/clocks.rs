@@ -10,9 +10,9 @@ const COUNTS: Duration = Duration::from_secs(15);
 
 /// When an assertion was refused by the clock, if the last one was.
 #[derive(Default)]
-pub(crate) struct Clocks(Mutex<Option<Instant>>);
+pub(crate) struct ServiceClocks(Mutex<Option<Instant>>);
 
-impl Clocks {
+impl ServiceClocks {
     /// Notes what became of an assertion.
     pub(crate) fn note(&self, is_refused: bool) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = is_refused.then(Instant::now);

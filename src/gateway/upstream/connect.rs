@@ -29,12 +29,12 @@ const LOOK: Duration = Duration::from_millis(100);
 const PARTS: usize = 16;
 
 /// Every connection to a server.
-pub(super) struct Connections {
-    parts: [Mutex<HashMap<RawFd, Arc<Connection>>>; PARTS],
+pub(super) struct ServerConnections {
+    parts: [Mutex<HashMap<RawFd, Arc<ServerConnection>>>; PARTS],
     origin: Instant,
 }
 
-struct Connection {
+struct ServerConnection {
     socket: OwnedFd,
     /// Nanoseconds after the origin; 0 for no end. No two requests on one connection have the same.
     until: AtomicU64,
@@ -43,11 +43,11 @@ struct Connection {
 }
 
 /// The second handle of a connection, for what its requests find out about it.
-pub(crate) struct ServerLine(Arc<Connection>);
+pub(crate) struct ServerLine(Arc<ServerConnection>);
 
 /// A connection for the time of one request.
-pub(crate) struct Hold {
-    connection: Arc<Connection>,
+pub(crate) struct ConnectionHold {
+    connection: Arc<ServerConnection>,
     origin: Instant,
     until: u64,
 }
@@ -56,12 +56,12 @@ fn nanoseconds(origin: Instant, until: Instant) -> u64 {
     u64::try_from(until.saturating_duration_since(origin).as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
-impl Connections {
+impl ServerConnections {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self { parts: std::array::from_fn(|_| Mutex::default()), origin: Instant::now() })
     }
 
-    fn part(&self, connection: RawFd) -> MutexGuard<'_, HashMap<RawFd, Arc<Connection>>> {
+    fn part(&self, connection: RawFd) -> MutexGuard<'_, HashMap<RawFd, Arc<ServerConnection>>> {
         let part = usize::try_from(connection).unwrap_or_default() % PARTS;
         let part = self.parts.get(part).unwrap_or(&self.parts[0]);
         part.lock().unwrap_or_else(PoisonError::into_inner)
@@ -73,11 +73,11 @@ impl Connections {
     }
 
     /// Sets the end of the request that a connection now serves.
-    pub(super) fn hold(&self, connection: RawFd, until: Instant) -> Option<Hold> {
+    pub(super) fn hold(&self, connection: RawFd, until: Instant) -> Option<ConnectionHold> {
         let connection = self.part(connection).get(&connection).cloned()?;
         let until = nanoseconds(self.origin, until);
         connection.until.store(until, Ordering::Release);
-        Some(Hold { connection, origin: self.origin, until })
+        Some(ConnectionHold { connection, origin: self.origin, until })
     }
 
     /// Ends connections whose request is out of time, for ever.
@@ -89,7 +89,7 @@ impl Connections {
                 for connection in part.lock().unwrap_or_else(PoisonError::into_inner).values() {
                     let until = connection.until.load(Ordering::Acquire);
                     // What another request has taken over in between has another end.
-                    let over = until != 0 && until < now && Hold::clear(connection, until);
+                    let over = until != 0 && until < now && ConnectionHold::clear(connection, until);
                     if over && let Err(error) = shutdown(&connection.socket, Shutdown::Both) {
                         tracing::debug!(%error, "a connection that is out of time had ended");
                     }
@@ -137,7 +137,7 @@ impl ServerLine {
     }
 }
 
-impl Hold {
+impl ConnectionHold {
     /// Sets another end, unless the connection was ended already.
     pub(crate) fn move_to(&mut self, until: Instant) {
         let until = nanoseconds(self.origin, until);
@@ -147,22 +147,22 @@ impl Hold {
         }
     }
 
-    fn clear(connection: &Connection, until: u64) -> bool {
+    fn clear(connection: &ServerConnection, until: u64) -> bool {
         connection.until.compare_exchange(until, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 
-impl Drop for Hold {
+impl Drop for ConnectionHold {
     fn drop(&mut self) {
         Self::clear(&self.connection, self.until);
     }
 }
 
 /// Connects, and keeps the second handle for as long as the connection lives.
-pub(super) struct Connector(pub(super) Arc<Connections>);
+pub(super) struct ServerConnector(pub(super) Arc<ServerConnections>);
 
 #[async_trait]
-impl L4Connect for Connector {
+impl L4Connect for ServerConnector {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
         let failed = |error: io::Error| {
             let kind = match error.kind() {
@@ -187,19 +187,19 @@ impl L4Connect for Connector {
     }
 }
 
-impl Connector {
+impl ServerConnector {
     fn track<S: AsFd + AsRawFd + Into<Stream>>(&self, stream: S) -> io::Result<Stream> {
         let (number, socket) = (stream.as_raw_fd(), stream.as_fd().try_clone_to_owned()?);
         let mut stream: Stream = stream.into();
-        let tracked = Tracked { number, connections: Arc::clone(&self.0) };
-        let connection = Arc::new(Connection { socket, until: AtomicU64::new(0), names: AtomicBool::new(false) });
+        let tracked = TrackedSocket { number, connections: Arc::clone(&self.0) };
+        let connection = Arc::new(ServerConnection { socket, until: AtomicU64::new(0), names: AtomicBool::new(false) });
         self.0.part(number).insert(number, connection);
         stream.tracer = Some(Tracer(Box::new(tracked)));
         Ok(stream)
     }
 }
 
-impl fmt::Debug for Connector {
+impl fmt::Debug for ServerConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Connector")
     }
@@ -207,12 +207,12 @@ impl fmt::Debug for Connector {
 
 /// Tells when pingora lets go of a connection, just before its number may be another's.
 #[derive(Clone)]
-struct Tracked {
+struct TrackedSocket {
     number: RawFd,
-    connections: Arc<Connections>,
+    connections: Arc<ServerConnections>,
 }
 
-impl Tracing for Tracked {
+impl Tracing for TrackedSocket {
     fn on_connected(&self) {}
 
     fn on_disconnected(&self) {
@@ -224,7 +224,7 @@ impl Tracing for Tracked {
     }
 }
 
-impl fmt::Debug for Tracked {
+impl fmt::Debug for TrackedSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tracked({})", self.number)
     }

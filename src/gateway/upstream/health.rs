@@ -13,14 +13,14 @@ use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_http::RequestHeader;
 use tokio::time::{sleep, timeout};
 
-use super::Upstreams;
-use super::servers::{Peer, Servers};
+use super::UpstreamSet;
+use super::servers::{ServerAddress, ServerSet};
 use fedgate_base::config::HealthConfig;
 
 /// How often names are resolved.
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 
-impl Upstreams {
+impl UpstreamSet {
     /// Looks after all servers, for ever.
     pub(crate) async fn look_after(&self) {
         let probing = async {
@@ -35,7 +35,7 @@ impl Upstreams {
     }
 }
 
-impl Upstreams {
+impl UpstreamSet {
     /// Connects to each server as a request would, and asks nothing of it; tells of those that cannot be reached.
     pub(crate) async fn unreachable(&self) -> Vec<String> {
         let connector = TransportConnector::new(None);
@@ -44,7 +44,7 @@ impl Upstreams {
     }
 }
 
-impl Servers {
+impl ServerSet {
     async fn unreachable(&self, connector: &TransportConnector) -> Vec<String> {
         let servers = self.pool.servers();
         let tried = servers.iter().map(async |server| {
@@ -90,7 +90,7 @@ impl Servers {
 }
 
 /// Probes one server: a connection, and the answer to one request where a path is configured.
-async fn probe(connector: &TransportConnector, peer: &Peer, health: &HealthConfig) -> Result<(), String> {
+async fn probe(connector: &TransportConnector, peer: &ServerAddress, health: &HealthConfig) -> Result<(), String> {
     match timeout(health.timeout, ask(connector, peer, health)).await {
         Ok(Ok(status @ 500..)) => Err(format!("it answers {status}")),
         Ok(Ok(_)) => Ok(()),
@@ -100,7 +100,7 @@ async fn probe(connector: &TransportConnector, peer: &Peer, health: &HealthConfi
 }
 
 /// The status of the answer; 0 where a connection was all that was wanted.
-async fn ask(connector: &TransportConnector, peer: &Peer, health: &HealthConfig) -> Result<u16> {
+async fn ask(connector: &TransportConnector, peer: &ServerAddress, health: &HealthConfig) -> Result<u16> {
     let stream = connector.new_stream(&peer.http).await?;
     let Some(path) = &health.path else { return Ok(0) };
     let mut request = RequestHeader::build("GET", path.as_bytes(), Some(3))?;

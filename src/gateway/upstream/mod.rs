@@ -20,20 +20,20 @@ use pingora_core::Result;
 use pingora_core::connectors::TransportConnector;
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use clocks::Clocks;
-use connect::{Connections, Connector};
-pub(crate) use connect::{Hold, ServerLine};
+use clocks::ServiceClocks;
+pub(crate) use connect::{ConnectionHold, ServerLine};
+use connect::{ServerConnections, ServerConnector};
 use dropped::DroppedNames;
-pub(crate) use servers::{Peer, Servers};
+pub(crate) use servers::{ServerAddress, ServerSet};
 pub use trust::TrustError;
 
-use crate::balance::Server;
-use crate::gateway::edge::forwarded::Origin;
+use crate::balance::UpstreamServer;
+use crate::gateway::edge::forwarded::RequestOrigin;
 use crate::gateway::headers::REQUEST_ID;
 use fedgate_base::config::{HostHeader, UpstreamConfig};
 use fedgate_core::assertion;
 use fedgate_core::host::HostList;
-use fedgate_core::request_headers::{PassList, Passage};
+use fedgate_core::request_headers::{HeaderPassage, PassList};
 
 /// What answers of a service tell of how it is made, or tell a proxy to do: neither is for clients, nor for a proxy before.
 pub(crate) const SERVICES_OWN: &[&str] = &[
@@ -59,17 +59,17 @@ pub(crate) const SERVICES_OWN: &[&str] = &[
 ];
 
 /// Every upstream, in the order of the configuration.
-pub(crate) struct Upstreams {
-    list: Vec<Upstream>,
+pub(crate) struct UpstreamSet {
+    list: Vec<ServedUpstream>,
     /// Connects for what the gateway asks itself; it loads the system's authorities, which takes a moment.
     connector: OnceLock<TransportConnector>,
-    connections: Arc<Connections>,
-    clocks: Clocks,
+    connections: Arc<ServerConnections>,
+    clocks: ServiceClocks,
 }
 
 /// One upstream, ready to be connected to.
-pub(crate) struct Upstream {
-    pub(crate) servers: Servers,
+pub(crate) struct ServedUpstream {
+    pub(crate) servers: ServerSet,
     pub(crate) assertion: bool,
     forward_authorization: bool,
     passed: PassList,
@@ -78,24 +78,24 @@ pub(crate) struct Upstream {
 }
 
 /// What the gateway tells the upstream of a request.
-pub(crate) struct Told<'a> {
+pub(crate) struct ForwardedFacts<'a> {
     pub(crate) target: &'a str,
-    pub(crate) origin: &'a Origin,
+    pub(crate) origin: &'a RequestOrigin,
     pub(crate) request_id: &'a str,
     pub(crate) assertion: Option<&'a str>,
     /// What the server is asked by, where that is not what the client asked for.
     pub(crate) host: Option<&'a str>,
 }
 
-impl Upstreams {
+impl UpstreamSet {
     /// Loads what TLS with the servers needs, and looks up where they are.
     ///
     /// # Errors
     /// Files that cannot be used. A name that leads nowhere is no error: it is looked up again.
     pub(crate) async fn open(configs: &[UpstreamConfig], hosts: &HostList) -> Result<Self, Vec<TrustError>> {
-        let connections = Connections::new();
-        let connector = Arc::new(Connector(Arc::clone(&connections)));
-        let open = |(index, config)| Upstream::new(index, config, hosts, Arc::clone(&connector));
+        let connections = ServerConnections::new();
+        let connector = Arc::new(ServerConnector(Arc::clone(&connections)));
+        let open = |(index, config)| ServedUpstream::new(index, config, hosts, Arc::clone(&connector));
         let (mut list, mut faults) = (vec![], vec![]);
         for opened in configs.iter().enumerate().map(open) {
             match opened {
@@ -109,15 +109,15 @@ impl Upstreams {
         for upstream in &list {
             upstream.servers.resolve().await;
         }
-        Ok(Self { list, connector: OnceLock::new(), connections, clocks: Clocks::default() })
+        Ok(Self { list, connector: OnceLock::new(), connections, clocks: ServiceClocks::default() })
     }
 
     /// What services say of this gateway's clock.
-    pub(super) fn clocks(&self) -> &Clocks {
+    pub(super) fn clocks(&self) -> &ServiceClocks {
         &self.clocks
     }
 
-    pub(crate) fn find(&self, index: usize) -> Option<&Upstream> {
+    pub(crate) fn find(&self, index: usize) -> Option<&ServedUpstream> {
         self.list.get(index)
     }
 
@@ -126,7 +126,7 @@ impl Upstreams {
         self.connector.get_or_init(|| TransportConnector::new(None))
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Upstream> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &ServedUpstream> {
         self.list.iter()
     }
 
@@ -136,20 +136,20 @@ impl Upstreams {
     }
 
     /// Ends the connection when `until` is over and the request it now serves still holds it.
-    pub(crate) fn hold(&self, connection: RawFd, until: Instant) -> Option<Hold> {
+    pub(crate) fn hold(&self, connection: RawFd, until: Instant) -> Option<ConnectionHold> {
         self.connections.hold(connection, until)
     }
 }
 
-impl Upstream {
+impl ServedUpstream {
     fn new(
         index: usize,
         config: &UpstreamConfig,
         hosts: &HostList,
-        connector: Arc<Connector>,
+        connector: Arc<ServerConnector>,
     ) -> Result<Self, TrustError> {
         Ok(Self {
-            servers: Servers::new(index, config, connector)?,
+            servers: ServerSet::new(index, config, connector)?,
             assertion: config.assertion,
             forward_authorization: config.forward_authorization,
             asks_by_own_name: match config.host {
@@ -173,17 +173,21 @@ impl Upstream {
     }
 
     /// The name that a server is asked by, where that is its own.
-    pub(crate) fn own_name<'a>(&self, server: &'a Server<Peer>) -> Option<&'a str> {
+    pub(crate) fn own_name<'a>(&self, server: &'a UpstreamServer<ServerAddress>) -> Option<&'a str> {
         self.asks_by_own_name.then_some(&*server.peer.authority)
     }
 
     /// Leads clients back to the gateway who are sent to the name that the server was asked by.
-    pub(crate) fn lead_back(&self, server: &Server<Peer>, response: &mut ResponseHeader) -> Result<()> {
+    pub(crate) fn lead_back(
+        &self,
+        server: &UpstreamServer<ServerAddress>,
+        response: &mut ResponseHeader,
+    ) -> Result<()> {
         self.own_name(server).map_or(Ok(()), |authority| naming::lead_back(response, authority))
     }
 
     /// Makes the request that is forwarded out of the one that was judged; tells how many headers no list lets pass.
-    pub(crate) fn rewrite(&self, request: &mut RequestHeader, told: &Told<'_>) -> Result<usize> {
+    pub(crate) fn rewrite(&self, request: &mut RequestHeader, told: &ForwardedFacts<'_>) -> Result<usize> {
         request.set_raw_path(told.target.as_bytes())?;
         let dropped = self.keep_listed(request);
         join_cookies(request)?;
@@ -203,10 +207,12 @@ impl Upstream {
     fn keep_listed(&self, request: &mut RequestHeader) -> usize {
         let mut dropped = 0;
         let mut stays = |name: &HeaderName| match self.passed.judge(name) {
-            Passage::Passes => true,
+            HeaderPassage::Passes => true,
             // What the gateway tells in their place is inserted later.
-            Passage::IsOwn => *name == header::HOST || (*name == header::AUTHORIZATION && self.forward_authorization),
-            Passage::IsDropped => {
+            HeaderPassage::IsOwn => {
+                *name == header::HOST || (*name == header::AUTHORIZATION && self.forward_authorization)
+            }
+            HeaderPassage::IsDropped => {
                 dropped += 1;
                 self.dropped.note(self.name(), name.as_str());
                 false
@@ -240,25 +246,32 @@ mod tests {
     use super::*;
     use fedgate_base::config::{Config, ProxiesConfig};
 
-    fn upstream(forward_authorization: bool) -> Upstream {
+    fn upstream(forward_authorization: bool) -> ServedUpstream {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fedgate.toml");
         let secret = ("FEDGATE_ASSERTION_SECRET".to_owned(), "k".repeat(40));
         let mut config = Config::load_with(&example, [secret].into_iter()).unwrap().upstreams.remove(0);
         config.forward_authorization = forward_authorization;
-        Upstream::new(0, &config, &HostList::default(), Arc::new(Connector(Connections::new()))).unwrap()
+        ServedUpstream::new(0, &config, &HostList::default(), Arc::new(ServerConnector(ServerConnections::new())))
+            .unwrap()
     }
 
-    fn forwarded(upstream: &Upstream, sent: &[(&'static str, &str)], assertion: Option<&str>) -> RequestHeader {
+    fn forwarded(upstream: &ServedUpstream, sent: &[(&'static str, &str)], assertion: Option<&str>) -> RequestHeader {
         let mut request = RequestHeader::build("GET", b"/people?x", None).unwrap();
         for (name, value) in sent {
             request.append_header(*name, *value).unwrap();
         }
         let proxies = ProxiesConfig::default();
-        let origin = Origin::of(&request.headers, Some("192.0.2.7".parse().unwrap()), true, &proxies);
+        let origin = RequestOrigin::of(&request.headers, Some("192.0.2.7".parse().unwrap()), true, &proxies);
         upstream
             .rewrite(
                 &mut request,
-                &Told { target: "/people", origin: &origin, request_id: "r1", assertion, host: Some("his:8081") },
+                &ForwardedFacts {
+                    target: "/people",
+                    origin: &origin,
+                    request_id: "r1",
+                    assertion,
+                    host: Some("his:8081"),
+                },
             )
             .unwrap();
         request

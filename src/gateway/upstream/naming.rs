@@ -9,7 +9,7 @@ use http::header;
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 
-use fedgate_base::config::{Address, Place, ServerConfig};
+use fedgate_base::config::{Address, ServerConfig, ServerPlace};
 
 /// A server's name in TLS, and in `Host`.
 pub(super) struct ServerName {
@@ -23,9 +23,9 @@ impl ServerName {
     /// Of one address of a server; `certified` is the name in its certificate, where that is another.
     pub(super) fn of(server: &ServerConfig, address: &Address, certified: Option<&str>) -> Self {
         let (host, port) = match (&server.place, address) {
-            (Place::Name { host, port }, _) => (host.clone(), Some(*port)),
-            (Place::Address(_), Address::Tcp(address)) => (address.ip().to_string(), Some(address.port())),
-            (Place::Address(_), Address::Unix(_)) => ("localhost".to_owned(), None),
+            (ServerPlace::Name { host, port }, _) => (host.clone(), Some(*port)),
+            (ServerPlace::Address(_), Address::Tcp(address)) => (address.ip().to_string(), Some(address.port())),
+            (ServerPlace::Address(_), Address::Unix(_)) => ("localhost".to_owned(), None),
         };
         let host = certified.filter(|_| server.tls).map_or(host, str::to_owned);
         let shown = match host.parse() {
@@ -67,8 +67,8 @@ mod tests {
 
     #[test]
     fn a_server_is_called_by_its_place_and_the_port_that_is_not_the_usual_one() {
-        let name = |host: &str, port| Place::Name { host: host.into(), port };
-        let at = |address: &str| Place::Address(Address::Tcp(address.parse().unwrap()));
+        let name = |host: &str, port| ServerPlace::Name { host: host.into(), port };
+        let at = |address: &str| ServerPlace::Address(Address::Tcp(address.parse().unwrap()));
         let unix = Address::Unix("/run/his.sock".into());
         #[rustfmt::skip]
         let cases = [
@@ -79,12 +79,12 @@ mod tests {
             (name("his.example", 8443), true,  Some("certified"), "certified",    "certified:8443"),
             (at("127.0.0.1:8081"),      false, None,              "127.0.0.1",    "127.0.0.1:8081"),
             (at("[2001:db8::1]:80"),    false, None,              "2001:db8::1",  "[2001:db8::1]"),
-            (Place::Address(unix.clone()), false, None,           "localhost",    "localhost"),
+            (ServerPlace::Address(unix.clone()), false, None,           "localhost",    "localhost"),
         ];
         for (place, tls, certified, host, authority) in cases {
             let address = match &place {
-                Place::Address(address) => address.clone(),
-                Place::Name { port, .. } => Address::Tcp(([192, 0, 2, 1], *port).into()),
+                ServerPlace::Address(address) => address.clone(),
+                ServerPlace::Name { port, .. } => Address::Tcp(([192, 0, 2, 1], *port).into()),
             };
             let name = ServerName::of(&ServerConfig { name: String::new(), place, tls }, &address, certified);
             assert_eq!((&*name.host, &*name.authority), (host, authority));

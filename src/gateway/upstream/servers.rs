@@ -13,14 +13,14 @@ use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::connect::Connector;
+use super::connect::ServerConnector;
 use super::naming::ServerName;
-use super::trust::{Trust, TrustError};
-use crate::balance::{Pool, Server};
+use super::trust::{TrustError, UpstreamTrust};
+use crate::balance::{ServerPool, UpstreamServer};
 use crate::gateway::edge::tls::HeldFile;
-use crate::observe::Metrics;
+use crate::observe::GatewayMetrics;
 use crate::pipeline::Permit;
-use fedgate_base::config::{Address, Balance, Place, ServerConfig, UpstreamConfig};
+use fedgate_base::config::{Address, ServerBalance, ServerConfig, ServerPlace, UpstreamConfig};
 
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const MAX_ADDRESSES: usize = 64;
 const SECOND_ATTEMPT: u64 = 1 << 32;
 
 /// One address of a configured server.
-pub(crate) struct Peer {
+pub(crate) struct ServerAddress {
     pub(super) http: HttpPeer,
     address: Address,
     /// What it is asked by, unless it is by what clients ask for.
@@ -40,23 +40,27 @@ pub(crate) struct Peer {
 }
 
 /// The servers of one upstream.
-pub(crate) struct Servers {
+pub(crate) struct ServerSet {
     pub(super) config: UpstreamConfig,
-    pub(super) pool: Pool<Peer>,
-    trust: Trust,
-    connector: Arc<Connector>,
+    pub(super) pool: ServerPool<ServerAddress>,
+    trust: UpstreamTrust,
+    connector: Arc<ServerConnector>,
     group: u64,
     /// For each configured server whether it is known that its name leads nowhere.
     unresolved: Vec<AtomicBool>,
 }
 
-impl Servers {
+impl ServerSet {
     /// Loads what TLS needs; names are not resolved yet.
-    pub(super) fn new(index: usize, config: &UpstreamConfig, connector: Arc<Connector>) -> Result<Self, TrustError> {
+    pub(super) fn new(
+        index: usize,
+        config: &UpstreamConfig,
+        connector: Arc<ServerConnector>,
+    ) -> Result<Self, TrustError> {
         Ok(Self {
             config: config.clone(),
-            pool: Pool::new(config.ejection.clone()),
-            trust: Trust::load(config)?,
+            pool: ServerPool::new(config.ejection.clone()),
+            trust: UpstreamTrust::load(config)?,
             connector,
             group: index as u64 + 1,
             unresolved: config.servers.iter().map(|_| AtomicBool::default()).collect(),
@@ -71,19 +75,21 @@ impl Servers {
     pub(crate) fn choose(
         &self,
         permit: &Permit,
-        but: Option<&Server<Peer>>,
+        but: Option<&UpstreamServer<ServerAddress>>,
         now: Instant,
-    ) -> Option<Arc<Server<Peer>>> {
+    ) -> Option<Arc<UpstreamServer<ServerAddress>>> {
         let key = match self.config.balance {
-            Balance::RoundRobin => None,
-            Balance::Consistent => permit.subject().or_else(|| permit.principal().map(|principal| principal.account())),
+            ServerBalance::RoundRobin => None,
+            ServerBalance::Consistent => {
+                permit.subject().or_else(|| permit.principal().map(|principal| principal.account()))
+            }
         };
         self.pool.choose(key, but, now)
     }
 
     /// What pingora connects to. A second attempt gets no connection that was kept, because the first may have died of that:
     /// it has a pool of its own, which stays empty.
-    pub(crate) fn peer(server: &Server<Peer>, is_second: bool) -> Box<HttpPeer> {
+    pub(crate) fn peer(server: &UpstreamServer<ServerAddress>, is_second: bool) -> Box<HttpPeer> {
         let mut peer = Box::new(server.peer.http.clone());
         if is_second {
             peer.group_key |= SECOND_ATTEMPT;
@@ -102,12 +108,12 @@ impl Servers {
     }
 
     /// A request was answered by a server.
-    pub(crate) fn succeeded(&self, server: &Server<Peer>) {
+    pub(crate) fn succeeded(&self, server: &UpstreamServer<ServerAddress>) {
         self.pool.succeeded(server, Instant::now());
     }
 
     /// A server failed a request.
-    pub(crate) fn failed(&self, server: &Server<Peer>, metrics: &Metrics) {
+    pub(crate) fn failed(&self, server: &UpstreamServer<ServerAddress>, metrics: &GatewayMetrics) {
         let label = self.label(server);
         metrics.upstream_failed(&self.config.name, label);
         if let Some(time) = self.pool.failed(server, Instant::now()) {
@@ -123,12 +129,12 @@ impl Servers {
     }
 
     /// A request that a server failed is sent once more.
-    pub(crate) fn retried(&self, server: &Server<Peer>, metrics: &Metrics) {
+    pub(crate) fn retried(&self, server: &UpstreamServer<ServerAddress>, metrics: &GatewayMetrics) {
         metrics.upstream_retried(&self.config.name, self.label(server));
     }
 
     /// What metrics call a server: by what the configuration says, so that a name's addresses are not labels.
-    fn label(&self, server: &Server<Peer>) -> &str {
+    fn label(&self, server: &UpstreamServer<ServerAddress>) -> &str {
         self.config.servers.get(server.peer.number).map_or("", |server| &server.name)
     }
 
@@ -136,7 +142,9 @@ impl Servers {
     pub(crate) fn well(&self) -> impl Iterator<Item = (&str, usize)> {
         let (servers, now) = (self.pool.servers(), Instant::now());
         self.config.servers.iter().enumerate().map(move |(number, server)| {
-            let is_well = |known: &&Arc<Server<Peer>>| known.peer.number == number && self.pool.is_well(known, now);
+            let is_well = |known: &&Arc<UpstreamServer<ServerAddress>>| {
+                known.peer.number == number && self.pool.is_well(known, now)
+            };
             (server.name.as_str(), servers.iter().filter(is_well).count())
         })
     }
@@ -148,7 +156,7 @@ impl Servers {
 
     /// Whether some server has a name.
     pub(super) fn has_names(&self) -> bool {
-        self.config.servers.iter().any(|server| matches!(server.place, Place::Name { .. }))
+        self.config.servers.iter().any(|server| matches!(server.place, ServerPlace::Name { .. }))
     }
 
     /// Finds the addresses of every server. A name that leads nowhere keeps the addresses it had.
@@ -157,8 +165,8 @@ impl Servers {
         let mut peers = Vec::new();
         for (number, server) in self.config.servers.iter().enumerate() {
             let addresses = match &server.place {
-                Place::Address(address) => vec![(server.name.clone(), address.clone())],
-                Place::Name { host, port } => {
+                ServerPlace::Address(address) => vec![(server.name.clone(), address.clone())],
+                ServerPlace::Name { host, port } => {
                     let found = lookup(host, *port).await;
                     self.tell(number, server, &found);
                     match found {
@@ -194,7 +202,7 @@ impl Servers {
         }
     }
 
-    fn new_peer(&self, number: usize, server: &ServerConfig, address: Address) -> Result<Peer> {
+    fn new_peer(&self, number: usize, server: &ServerConfig, address: Address) -> Result<ServerAddress> {
         let ServerName { host, authority } = ServerName::of(server, &address, self.config.tls.server_name.as_deref());
         // INVARIANT: the name is never empty where TLS is spoken; pingora would verify nothing.
         let name = if server.tls { host } else { String::new() };
@@ -214,7 +222,7 @@ impl Servers {
         http.options.write_timeout = Some(self.config.write_timeout);
         http.options.idle_timeout = Some(self.config.idle_timeout);
         http.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
-        Ok(Peer { http, address, authority, number })
+        Ok(ServerAddress { http, address, authority, number })
     }
 }
 

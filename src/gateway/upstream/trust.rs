@@ -11,7 +11,7 @@ use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 
-use crate::gateway::edge::tls::{HeldFile, Holding};
+use crate::gateway::edge::tls::{CertificateUse, HeldFile};
 use fedgate_base::config::{UpstreamConfig, UpstreamTlsConfig};
 use fedgate_base::pem::{self, HeldCertificate};
 
@@ -28,14 +28,14 @@ pub struct TrustError {
 
 /// Whom to believe, and as whom to appear.
 #[derive(Default)]
-pub(super) struct Trust {
+pub(super) struct UpstreamTrust {
     pub(super) authorities: Option<Arc<CaType>>,
     pub(super) identity: Option<Arc<CertKey>>,
     /// What its files hold.
     pub(super) held: Vec<HeldFile>,
 }
 
-impl Trust {
+impl UpstreamTrust {
     /// Loads and checks the files of one upstream.
     pub(super) fn load(config: &UpstreamConfig) -> Result<Self, TrustError> {
         let UpstreamTlsConfig { ca_file, identity, server_name: _ } = &config.tls;
@@ -57,7 +57,7 @@ impl Trust {
             let fault = |problem| fault(file, problem, "ca_file", "a PEM file with the authorities' certificates");
             let certificates = certificates(file).map_err(fault)?;
             pem::authorities(&certificates).map_err(fault)?;
-            trust.held.push(held("ca_file", file, Holding::Authorities, &certificates));
+            trust.held.push(held("ca_file", file, CertificateUse::Authorities, &certificates));
             let wrapped = certificates.into_iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509));
             trust.authorities = Some(Arc::from(wrapped.collect::<Vec<_>>()));
         }
@@ -73,7 +73,7 @@ impl Trust {
             }
             pem::certified(chain.clone(), key.clone_key())
                 .map_err(|error| key_fault(format!("does not fit ({error})")))?;
-            trust.held.push(held("certificate", &identity.certificate, Holding::Chain, &chain));
+            trust.held.push(held("certificate", &identity.certificate, CertificateUse::Chain, &chain));
             let chain = chain.into_iter().map(|der| der.to_vec()).collect();
             trust.identity = Some(Arc::new(CertKey::new(chain, key.secret_der().to_vec())));
         }

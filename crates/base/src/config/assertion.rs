@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::check::{Check, Secrets};
+use super::check::{ValueCheck, WantedSecrets};
 use super::error::ConfigError;
 use super::section::section;
 use fedgate_core::assertion::{AssertionConfig, AssertionKeys};
 use fedgate_core::secret::Secret;
 
-section!(Assertion {
+section!(AssertionSection {
     algorithm: String = "HS256".into(),
     secret: Option<String> = None,
     secret_file: Option<PathBuf> = None,
@@ -21,10 +21,10 @@ section!(Assertion {
     lifetime_seconds: u64 = 30,
 });
 
-impl Assertion {
-    pub(super) fn check(self, check: &Check<'_>) -> Result<AssertionConfig, ConfigError> {
+impl AssertionSection {
+    pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<AssertionConfig, ConfigError> {
         let keys = match self.algorithm.as_str() {
-            "HS256" | "EdDSA" if check.secrets == Secrets::LeaveUnread => AssertionKeys::Unread,
+            "HS256" | "EdDSA" if check.secrets == WantedSecrets::LeaveUnread => AssertionKeys::Unread,
             "HS256" => {
                 let (key, secret) = match (self.secret, self.secret_file) {
                     // The file may not hold it.
@@ -44,11 +44,11 @@ impl Assertion {
             // Each side has its own key, and nothing to do with the other's.
             "EdDSA" => AssertionKeys::Ed25519 {
                 private_key: (self.private_key_file)
-                    .filter(|_| check.secrets == Secrets::OfGateway)
+                    .filter(|_| check.secrets == WantedSecrets::OfGateway)
                     .map(|path| check.secret("assertion.private_key_file", path))
                     .transpose()?,
                 public_key: (self.public_key_file)
-                    .filter(|_| check.secrets == Secrets::OfHis)
+                    .filter(|_| check.secrets == WantedSecrets::OfHis)
                     .map(|path| {
                         check.content("assertion.public_key_file", &check.path(path)).map(|key| key.expose().to_vec())
                     })

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::check::{Check, cores};
+use super::check::{ValueCheck, cores};
 use super::error::ConfigError;
 use super::section::section;
-use fedgate_core::password::Cost;
+use fedgate_core::password::HashCost;
 
 /// Passwords and caches.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ pub struct HashesConfig {
     /// said it, and the store tells.
     pub upgraded: Option<bool>,
     /// The cost of new argon2id hashes.
-    pub cost: Cost,
+    pub cost: HashCost,
 }
 
 /// How many failures have no consequence; with the next one waits begin.
@@ -65,7 +65,7 @@ const MOST_BOUND_MS: u64 = 600_000;
 /// The longest, in ms, that any instance may use a cached right after a confirmation.
 pub const LONGEST_BOUND_MS: u64 = MOST_BOUND_MS + 1000 * MOST_CACHED_SECONDS;
 /// Most that a password may cost: beyond it, hashing hurts the gateway more than who guesses.
-const MOST_COST: Cost = Cost { memory_kib: 256 * 1024, passes: 10 };
+const MOST_COST: HashCost = HashCost { memory_kib: 256 * 1024, passes: 10 };
 /// Threads that hash, each with an arena of its own.
 const MOST_HASHERS: u64 = 256;
 const MOST_WAITING: u64 = 100_000;
@@ -76,7 +76,7 @@ const COUNTED_MS: u64 = 40;
 /// Who mistypes a password is made to wait this long.
 const MOST_STEP_MS: u64 = 10_000;
 
-section!(Authentication {
+section!(AuthenticationSection {
     realm: String = "Authentication Required".into(),
     freshness_bound_ms: u64 = 1000,
     serve_cached_for_seconds: u64 = 0,
@@ -84,8 +84,8 @@ section!(Authentication {
     verified_idle_seconds: u64 = 300,
     cached_accounts: u64 = 100_000,
     upgrade_hashes: Option<bool> = None,
-    argon2_memory_kib: u32 = Cost::DEFAULT.memory_kib,
-    argon2_passes: u32 = Cost::DEFAULT.passes,
+    argon2_memory_kib: u32 = HashCost::DEFAULT.memory_kib,
+    argon2_passes: u32 = HashCost::DEFAULT.passes,
     hasher_threads: usize = 0,
     hasher_queue: usize = 0,
     hasher_queue_ms: u64 = 0,
@@ -95,8 +95,8 @@ section!(Authentication {
     free_accounts_of_source: u32 = 20,
 });
 
-impl Authentication {
-    pub(super) fn check(self, check: &Check<'_>) -> Result<AuthenticationConfig, ConfigError> {
+impl AuthenticationSection {
+    pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<AuthenticationConfig, ConfigError> {
         let key = |key| format!("authentication.{key}");
         if self.realm.bytes().any(|b| !(0x20..0x7f).contains(&b) || b == b'"' || b == b'\\') {
             return Err(check.fault(
@@ -105,8 +105,8 @@ impl Authentication {
                 "use plain words",
             ));
         }
-        let cost = Cost { memory_kib: self.argon2_memory_kib, passes: self.argon2_passes };
-        let (floor, most) = (Cost::FLOOR, MOST_COST);
+        let cost = HashCost { memory_kib: self.argon2_memory_kib, passes: self.argon2_passes };
+        let (floor, most) = (HashCost::FLOOR, MOST_COST);
         let memory = u64::from(cost.memory_kib);
         check.within(&key("argon2_memory_kib"), memory, floor.memory_kib.into(), most.memory_kib.into())?;
         check.within(&key("argon2_passes"), cost.passes.into(), floor.passes.into(), most.passes.into())?;
@@ -138,7 +138,7 @@ impl Authentication {
         })
     }
 
-    fn free_failures(&self, check: &Check<'_>) -> Result<FreeFailures, ConfigError> {
+    fn free_failures(&self, check: &ValueCheck<'_>) -> Result<FreeFailures, ConfigError> {
         // More is remembered of each source than an attack should be able to make it.
         const MOST: u32 = 1000;
         let bounded = |name: &str, value: u32| {

@@ -4,7 +4,7 @@
 //! the rest, and CHANGELOG.md tells the same.
 
 use super::connection::ConnectionString;
-use super::overrides::Override;
+use super::overrides::KeyOverride;
 
 /// A default that has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub(super) fn unsettled_parameters(uri: &str) -> impl Iterator<Item = ChangedDef
 }
 
 /// The changed defaults that a configuration leaves as they are.
-pub(super) fn unsettled(file: &toml::Table, overrides: &[Override]) -> Vec<ChangedDefault> {
+pub(super) fn unsettled(file: &toml::Table, overrides: &[KeyOverride]) -> Vec<ChangedDefault> {
     let in_file = |section: &str, key: &str| match file.get(section) {
         // Of several tables, one that leaves the key out has the default.
         Some(toml::Value::Array(tables)) => tables.iter().all(|table| table.get(key).is_some()),

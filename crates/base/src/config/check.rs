@@ -17,7 +17,7 @@ const MOST_SECRET_BYTES: u64 = 64 * 1024;
 
 /// What becomes of the secrets that a configuration names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Secrets {
+pub(super) enum WantedSecrets {
     /// Those that the gateway needs are read, and must be there.
     OfGateway,
     /// Those that the HIS needs.
@@ -27,17 +27,17 @@ pub(super) enum Secrets {
 }
 
 /// Checks the values of one file.
-pub(super) struct Check<'a> {
+pub(super) struct ValueCheck<'a> {
     file: &'a Path,
-    pub(super) secrets: Secrets,
+    pub(super) secrets: WantedSecrets,
     base: &'a Path,
     /// What becomes of secrets that everybody can read.
     pub(super) exposure: SecretExposure,
 }
 
-impl<'a> Check<'a> {
+impl<'a> ValueCheck<'a> {
     /// Of the values of this file, for a program that needs these secrets.
-    pub(super) fn of(file: &'a Path, secrets: Secrets) -> Self {
+    pub(super) fn of(file: &'a Path, secrets: WantedSecrets) -> Self {
         Self { file, secrets, base: file.parent().unwrap_or(Path::new("")), exposure: SecretExposure::Refused }
     }
 

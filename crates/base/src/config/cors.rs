@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::check::Check;
+use super::check::ValueCheck;
 use super::error::ConfigError;
 use super::section::section;
 
@@ -57,15 +57,15 @@ impl AllowedOrigins {
 /// Stands for every origin.
 const ANY: &str = "*";
 
-section!(Cors {
+section!(CorsSection {
     allowed_origins: Vec<String> = vec![ANY.into()],
     credential_origins: Vec<String> = vec![ANY.into()],
     own_origins: Vec<String> = vec![],
     refuse_foreign_writes: bool = true,
 });
 
-impl Cors {
-    pub(super) fn check(self, check: &Check<'_>) -> Result<CorsConfig, ConfigError> {
+impl CorsSection {
+    pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<CorsConfig, ConfigError> {
         // What stands beside "*" in this list was never looked at, and goes on being taken.
         let is_any = self.allowed_origins.iter().any(|origin| origin == ANY);
         let allowed = self.allowed_origins.iter().filter(|_| !is_any).map(|origin| ("cors.allowed_origins", origin));

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 
 use super::error::ConfigError;
-use super::overrides::Override;
+use super::overrides::KeyOverride;
 use super::written::{self, WrittenFile};
 
 /// The sections of the file that have single keys.
@@ -23,7 +23,7 @@ const OF_TESTS: &str = "FEDGATE_TEST_";
 /// What the environment says.
 #[derive(Default)]
 pub(super) struct Environment {
-    pub(super) overrides: Vec<Override>,
+    pub(super) overrides: Vec<KeyOverride>,
     /// Names that mean nothing.
     pub(super) unknown: Vec<String>,
     /// Variables that cannot be what they should be.
@@ -67,7 +67,7 @@ impl Environment {
             return;
         };
         match value.into_string() {
-            Ok(value) => self.overrides.push(Override { variable, section, key, value }),
+            Ok(value) => self.overrides.push(KeyOverride { variable, section, key, value }),
             Err(_) => {
                 let key = format!("{section}.{key}");
                 self.faults.push(ConfigError::variable(&variable, &key, "is no UTF-8", "write it as UTF-8"));
@@ -88,15 +88,15 @@ fn is_others(variable: &str) -> bool {
 }
 
 /// The file's configuration with the overrides written over it.
-pub(super) fn apply(mut table: toml::Table, overrides: &[Override]) -> Result<toml::Table, ConfigError> {
+pub(super) fn apply(mut table: toml::Table, overrides: &[KeyOverride]) -> Result<toml::Table, ConfigError> {
     overrides.iter().try_for_each(|over| write_over(&mut table, over)).map(|()| table)
 }
 
 /// Writes one override over what a table holds.
 ///
 /// A value is read as the type its key has: a list may be given with commas.
-pub(super) fn write_over(table: &mut toml::Table, over: &Override) -> Result<(), ConfigError> {
-    let Override { variable, section, key, value } = over;
+pub(super) fn write_over(table: &mut toml::Table, over: &KeyOverride) -> Result<(), ConfigError> {
+    let KeyOverride { variable, section, key, value } = over;
     let entry = table.entry(*section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
     let Some(entry) = entry.as_table_mut() else { return Ok(()) };
     // Text first; where the key wants a number, a truth value or a list, that reading is the one that fits. The

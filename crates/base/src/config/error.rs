@@ -3,7 +3,7 @@
 use std::fmt::{Display, Formatter, Result};
 use std::path::{Path, PathBuf};
 
-use super::overrides::Override;
+use super::overrides::KeyOverride;
 use fedgate_core::escape;
 
 /// A fault in the configuration; its text is one line for the operator.
@@ -87,7 +87,7 @@ impl ConfigError {
     }
 
     /// The same, of the variable that holds the value, where one overrides the key.
-    pub(super) fn by(self, overrides: &[Override]) -> Self {
+    pub(super) fn by(self, overrides: &[KeyOverride]) -> Self {
         match overrides.iter().find(|over| over.is_of(&self.0.key)) {
             Some(over) => Self::variable(over.variable(), &self.0.key, self.0.problem, self.0.remedy),
             None => self,

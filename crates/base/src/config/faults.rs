@@ -8,7 +8,7 @@ mod one_upstream;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::check::Secrets;
+use super::check::WantedSecrets;
 use super::environment::{self, Environment};
 use super::error::ConfigError;
 use super::{Config, MOST_BYTES, written};
@@ -21,7 +21,7 @@ const MOST_FAULTS_OF_ROUTE: usize = 8;
 
 /// A configuration that was looked at whole.
 #[derive(Debug)]
-pub struct Examined {
+pub struct ExaminedConfig {
     /// The configuration, with the default of each key that is at fault; none where too much of it is.
     pub config: Option<Config>,
     /// What is wrong with it; empty where `config` is what would serve.
@@ -29,7 +29,7 @@ pub struct Examined {
     at_fault: BTreeSet<String>,
 }
 
-impl Examined {
+impl ExaminedConfig {
     /// Whether a section is as it was written.
     pub fn is_sound(&self, section: &str) -> bool {
         !self.at_fault.contains(section)
@@ -74,20 +74,20 @@ fn decides(section: &str, key: &str) -> bool {
 
 impl Config {
     /// As [`Config::load`], for who wants to know all that is wrong.
-    pub fn examine(file: &Path) -> Examined {
+    pub fn examine(file: &Path) -> ExaminedConfig {
         Self::examine_with(file, Environment::new(std::env::vars_os()))
     }
 
-    pub(super) fn examine_with(file: &Path, environment: Environment) -> Examined {
+    pub(super) fn examine_with(file: &Path, environment: Environment) -> ExaminedConfig {
         let text = match regular::read_to_string(file, MOST_BYTES) {
             Ok(text) => text,
-            Err(error) => return Examined::of(vec![ConfigError::unreadable(file, &error)]),
+            Err(error) => return ExaminedConfig::of(vec![ConfigError::unreadable(file, &error)]),
         };
         let mut table: toml::Table = match toml::from_str(&text) {
             Ok(table) => table,
-            Err(error) => return Examined::of(vec![ConfigError::toml(file, &text, &error)]),
+            Err(error) => return ExaminedConfig::of(vec![ConfigError::toml(file, &text, &error)]),
         };
-        let mut examined = Examined::of(vec![]);
+        let mut examined = ExaminedConfig::of(vec![]);
         types(&mut table, file, &text, &mut examined);
         while let Some(fault) =
             written::from_table(table.clone()).ok().and_then(|raw| written::written_secret(&raw, file))
@@ -104,7 +104,7 @@ impl Config {
         lists(&mut table, file, &mut examined);
         examined.config = values(table, file, &environment, &mut examined);
         if examined.faults.is_empty() {
-            match Self::read(file, environment, Secrets::OfGateway) {
+            match Self::read(file, environment, WantedSecrets::OfGateway) {
                 Ok(config) => examined.config = Some(config),
                 Err(fault) => examined.note(fault),
             }
@@ -114,7 +114,7 @@ impl Config {
 }
 
 /// Finds sections and keys that are none, and values of another type; leaves them out.
-fn types(table: &mut toml::Table, file: &Path, text: &str, examined: &mut Examined) {
+fn types(table: &mut toml::Table, file: &Path, text: &str, examined: &mut ExaminedConfig) {
     for (section, value) in std::mem::take(table) {
         let whole = written::from_table([(section.clone(), value.clone())].into_iter().collect());
         let Err(error) = whole else {
@@ -161,7 +161,7 @@ fn types_of_upstreams(
     upstreams: Vec<toml::Value>,
     file: &Path,
     text: &str,
-    examined: &mut Examined,
+    examined: &mut ExaminedConfig,
 ) -> Option<Vec<toml::Value>> {
     let kept = upstreams.into_iter().enumerate().map(|(at, upstream)| {
         let toml::Value::Table(upstream) = upstream else { return None };
@@ -211,9 +211,9 @@ fn line_of_upstream(text: &str, at: usize, key: &str) -> Option<usize> {
 }
 
 /// Finds the upstreams and routes that are at fault by themselves; of an upstream the name is kept, because routes name it.
-fn lists(table: &mut toml::Table, file: &Path, examined: &mut Examined) {
+fn lists(table: &mut toml::Table, file: &Path, examined: &mut ExaminedConfig) {
     let refuses = |lists: toml::Table| match written::from_table(lists)
-        .map(|raw| written::check(raw, file, Secrets::LeaveUnread))
+        .map(|raw| written::check(raw, file, WantedSecrets::LeaveUnread))
     {
         Ok(Err(fault)) => Some(fault),
         Ok(Ok(_)) | Err(_) => None,
@@ -283,8 +283,13 @@ fn mend(route: &mut toml::Value, key: &str, upstreams: Option<&toml::Value>) -> 
 }
 
 /// Finds values that are not allowed, one after the other.
-fn values(mut table: toml::Table, file: &Path, environment: &Environment, examined: &mut Examined) -> Option<Config> {
-    let mut secrets = Secrets::OfGateway;
+fn values(
+    mut table: toml::Table,
+    file: &Path,
+    environment: &Environment,
+    examined: &mut ExaminedConfig,
+) -> Option<Config> {
+    let mut secrets = WantedSecrets::OfGateway;
     for _ in 0..MOST_FAULTS {
         let fault = match written::check(written::from_table(table.clone()).ok()?, file, secrets) {
             Ok(config) => return Some(config.with_environment(environment)),
@@ -295,10 +300,10 @@ fn values(mut table: toml::Table, file: &Path, environment: &Environment, examin
         let of_secrets = ["assertion.secret", "assertion.private_key", "assertion.public_key", "FEDGATE_ASSERTION"];
         let is_secret = of_secrets.iter().any(|of| key.starts_with(of));
         if key == "assertion.algorithm" {
-            secrets = Secrets::LeaveUnread;
+            secrets = WantedSecrets::LeaveUnread;
         }
-        match is_secret && secrets == Secrets::OfGateway {
-            true => secrets = Secrets::LeaveUnread,
+        match is_secret && secrets == WantedSecrets::OfGateway {
+            true => secrets = WantedSecrets::LeaveUnread,
             false if leave_out(&mut table, &key) => {}
             false => return None,
         }

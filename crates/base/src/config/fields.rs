@@ -24,7 +24,7 @@ pub struct GuardConfig {
 /// The same as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Guard {
+pub(super) struct GuardSection {
     members: Vec<String>,
     permission: Option<String>,
     #[serde(default)]
@@ -35,7 +35,7 @@ pub(super) struct Guard {
 
 /// Checks the guards of a route and the names it hides; `fault` is told key, problem and remedy.
 pub(super) fn check(
-    guards: Vec<Guard>,
+    guards: Vec<GuardSection>,
     hide: &[String],
     methods: &[String],
     has_subject: bool,
@@ -45,7 +45,7 @@ pub(super) fn check(
         return Err(fault("hide", "holds an empty name", "name members such as \"password\""));
     }
     let has_bodies = methods.iter().any(|method| matches!(method.as_str(), "POST" | "PUT" | "PATCH"));
-    let guard = |guard: Guard| {
+    let guard = |guard: GuardSection| {
         if guard.members.is_empty() || guard.members.iter().any(String::is_empty) {
             return Err(fault("guard.members", "is empty or holds an empty name", "name members such as \"roles\""));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::check::{Check, cores};
+use super::check::{ValueCheck, cores};
 use super::error::ConfigError;
 use super::section::section;
 use fedgate_core::escape;
@@ -109,7 +109,7 @@ const MOST_HEAD_BYTES: u64 = 64 * 1024;
 /// Most worker threads: more than any machine has cores.
 const MOST_THREADS: u64 = 1024;
 
-section!(Gateway {
+section!(GatewaySection {
     listen: Vec<String> = vec!["127.0.0.1:8443".into()],
     listen_plain: Vec<String> = vec![],
     admin: Vec<String> = vec!["127.0.0.1:8442".into()],
@@ -128,7 +128,7 @@ section!(Gateway {
     exposed_secrets: String = "refuse".into(),
     core_dumps: bool = false,
 });
-section!(Limits {
+section!(LimitsSection {
     connections: usize = 20_000,
     connections_per_source: usize = 2_000,
     requests_per_connection: u32 = 10_000,
@@ -143,7 +143,7 @@ section!(Limits {
     half_closed_seconds: u64 = 10,
 });
 
-impl Gateway {
+impl GatewaySection {
     /// What becomes of secrets that everybody can read: of either program.
     pub(super) fn exposed_secrets(&self) -> &str {
         &self.exposed_secrets
@@ -154,7 +154,7 @@ impl Gateway {
         self.core_dumps
     }
 
-    pub(super) fn check(self, check: &Check<'_>, limits: &Limits) -> Result<GatewayConfig, ConfigError> {
+    pub(super) fn check(self, check: &ValueCheck<'_>, limits: &LimitsSection) -> Result<GatewayConfig, ConfigError> {
         let listen = check.sockets("gateway.listen", &self.listen)?;
         let listen_plain = check.sockets("gateway.listen_plain", &self.listen_plain)?;
         if listen.is_empty() && listen_plain.is_empty() {
@@ -190,7 +190,7 @@ impl Gateway {
         })
     }
 
-    fn hosts(&self, check: &Check<'_>) -> Result<HostList, ConfigError> {
+    fn hosts(&self, check: &ValueCheck<'_>) -> Result<HostList, ConfigError> {
         let mut hosts = HostList::default();
         match self.hosts.iter().find(|host| !hosts.add(host)) {
             None => Ok(hosts),
@@ -202,7 +202,7 @@ impl Gateway {
         }
     }
 
-    fn proxies(&self, check: &Check<'_>) -> Result<ProxiesConfig, ConfigError> {
+    fn proxies(&self, check: &ValueCheck<'_>) -> Result<ProxiesConfig, ConfigError> {
         let key = "gateway.trusted_proxies";
         let network = |text: &String| {
             let alone = || text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
@@ -232,7 +232,7 @@ impl Gateway {
 }
 
 /// No two listeners have one address: the second could not open it.
-fn each_address_once(check: &Check<'_>, listeners: &[(&str, &Vec<SocketAddr>)]) -> Result<(), ConfigError> {
+fn each_address_once(check: &ValueCheck<'_>, listeners: &[(&str, &Vec<SocketAddr>)]) -> Result<(), ConfigError> {
     let all = || listeners.iter().flat_map(|(key, addresses)| addresses.iter().map(move |address| (*key, *address)));
     for (index, (key, address)) in all().enumerate() {
         if let Some((other, known)) = all().take(index).find(|(_, known)| collide(*known, address)) {
@@ -251,8 +251,8 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
         && (one.ip() == other.ip() || (is_everywhere && one.is_ipv4() == other.is_ipv4()))
 }
 
-impl Limits {
-    fn check(&self, check: &Check<'_>) -> Result<LimitsConfig, ConfigError> {
+impl LimitsSection {
+    fn check(&self, check: &ValueCheck<'_>) -> Result<LimitsConfig, ConfigError> {
         let least = |key: &str, value: u64| check.at_least(&format!("limits.{key}"), value, 1);
         least("connections", self.connections as u64)?;
         least("connections_per_source", self.connections_per_source as u64)?;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::address::Address;
 use super::authentication::HashesConfig;
-use super::check::Check;
+use super::check::ValueCheck;
 use super::error::ConfigError;
 use super::section::section;
 
@@ -71,7 +71,7 @@ pub struct SharesConfig {
     pub write_percent: u8,
 }
 
-section!(His {
+section!(HisSection {
     listen: String = "127.0.0.1:8081".into(),
     max_body_bytes: usize = 1024 * 1024,
     max_document_bytes: usize = 16 * 1024 * 1024,
@@ -89,9 +89,9 @@ section!(His {
     write_share_percent: u64 = 75,
 });
 
-impl His {
+impl HisSection {
     /// `hashes` are those of the section `[authentication]`.
-    pub(super) fn check(self, check: &Check<'_>, hashes: HashesConfig) -> Result<HisConfig, ConfigError> {
+    pub(super) fn check(self, check: &ValueCheck<'_>, hashes: HashesConfig) -> Result<HisConfig, ConfigError> {
         Ok(HisConfig {
             listen: check.address("his.listen", &self.listen)?,
             hashes,

@@ -40,11 +40,11 @@ pub use connection::{CertificateTrust, ConnectionString, socket_directory};
 pub use cors::{AllowedOrigins, CorsConfig};
 pub use error::ConfigError;
 pub use exposure::SecretExposure;
-pub use faults::Examined;
+pub use faults::ExaminedConfig;
 pub use fields::GuardConfig;
 pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};
 pub use his::{ConnectionsConfig, HeadsConfig, HisConfig, HisListen, SharesConfig};
-pub use origins::Origins;
+pub use origins::ValueOrigins;
 pub use policy::PolicyConfig;
 pub use records::RecordsConfig;
 pub use route::RouteConfig;
@@ -53,10 +53,11 @@ pub use tls::{
     CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion, UnknownIssuer, WhenExpired,
 };
 
-use check::Secrets;
+use check::WantedSecrets;
 use environment::Environment;
 pub use upstreams::{
-    Balance, EjectionConfig, HealthConfig, HostHeader, Identity, Place, ServerConfig, UpstreamConfig, UpstreamTlsConfig,
+    ClientIdentity, EjectionConfig, HealthConfig, HostHeader, ServerBalance, ServerConfig, ServerPlace, UpstreamConfig,
+    UpstreamTlsConfig,
 };
 
 use crate::regular;
@@ -77,7 +78,7 @@ pub struct Config {
     /// Defaults that have changed, and that neither the file nor the environment settles.
     pub changed_defaults: Vec<ChangedDefault>,
     /// Which keys the environment has set.
-    pub origins: Origins,
+    pub origins: ValueOrigins,
     /// Variables that begin as those of fedgate do, and mean nothing.
     unknown_variables: Vec<String>,
     /// The gateway's listeners and limits.
@@ -113,7 +114,7 @@ impl Config {
     /// # Errors
     /// The first fault found, as one line naming file, key and remedy.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        Self::read(file, Environment::new(std::env::vars_os()), Secrets::OfGateway)
+        Self::read(file, Environment::new(std::env::vars_os()), WantedSecrets::OfGateway)
     }
 
     /// As [`Config::load`], for the HIS: of the gateway's secrets none is read, neither the key that mints assertions nor those
@@ -122,7 +123,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_for_his(file: &Path) -> Result<Self, ConfigError> {
-        Self::read(file, Environment::new(std::env::vars_os()), Secrets::OfHis)
+        Self::read(file, Environment::new(std::env::vars_os()), WantedSecrets::OfHis)
     }
 
     /// As [`Config::load`], but reads no secret: for looking at policies and routes where the secrets are not.
@@ -132,7 +133,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`], but for what a secret would have to hold.
     pub fn load_without_secrets(file: &Path) -> Result<Self, ConfigError> {
-        Self::read(file, Environment::new(std::env::vars_os()), Secrets::LeaveUnread)
+        Self::read(file, Environment::new(std::env::vars_os()), WantedSecrets::LeaveUnread)
     }
 
     /// As [`Config::load`], with the environment given.
@@ -141,10 +142,10 @@ impl Config {
     /// As [`Config::load`].
     pub fn load_with(file: &Path, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let environment = environment.map(|(variable, value)| (variable.into(), value.into()));
-        Self::read(file, Environment::new(environment), Secrets::OfGateway)
+        Self::read(file, Environment::new(environment), WantedSecrets::OfGateway)
     }
 
-    fn read(file: &Path, environment: Environment, secrets: Secrets) -> Result<Self, ConfigError> {
+    fn read(file: &Path, environment: Environment, secrets: WantedSecrets) -> Result<Self, ConfigError> {
         let text =
             regular::read_to_string(file, MOST_BYTES).map_err(|source| ConfigError::unreadable(file, &source))?;
         let plain = written::parse(&text, file)?;
@@ -180,7 +181,7 @@ impl Config {
 
     /// The same, with what the environment tells besides values.
     fn with_environment(mut self, environment: &Environment) -> Self {
-        self.origins = Origins::of(environment, &self.secret_files);
+        self.origins = ValueOrigins::of(environment, &self.secret_files);
         self.unknown_variables.clone_from(&environment.unknown);
         self
     }

@@ -4,18 +4,18 @@
 use std::path::PathBuf;
 
 use super::environment::Environment;
-use super::overrides::Override;
+use super::overrides::KeyOverride;
 
 /// Where the values of keys come from, by those keys.
 #[derive(Debug, Clone, Default)]
-pub struct Origins {
+pub struct ValueOrigins {
     variables: Vec<(String, String)>,
     files: Vec<(&'static str, PathBuf)>,
 }
 
-impl Origins {
+impl ValueOrigins {
     pub(super) fn of(environment: &Environment, files: &[(&'static str, PathBuf)]) -> Self {
-        let of = |over: &Override| (over.key(), over.variable().to_owned());
+        let of = |over: &KeyOverride| (over.key(), over.variable().to_owned());
         Self { variables: environment.overrides.iter().map(of).collect(), files: files.to_vec() }
     }
 

@@ -1,14 +1,14 @@
 //! One variable that overrides one key.
 
 /// One override, with the variable it came from.
-pub(super) struct Override {
+pub(super) struct KeyOverride {
     pub(super) variable: String,
     pub(super) section: &'static str,
     pub(super) key: String,
     pub(super) value: String,
 }
 
-impl Override {
+impl KeyOverride {
     /// Whether it overrides this key.
     pub(super) fn names(&self, section: &str, key: &str) -> bool {
         self.section == section && self.key == key

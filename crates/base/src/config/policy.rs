@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::check::Check;
+use super::check::ValueCheck;
 use super::section::section;
 
 /// Where the policy lies.
@@ -16,10 +16,10 @@ pub struct PolicyConfig {
     pub history: Option<PathBuf>,
 }
 
-section!(Policy { roles: PathBuf = "policies/roles.cfg".into(), history: String = "policy-history".into() });
+section!(PolicySection { roles: PathBuf = "policies/roles.cfg".into(), history: String = "policy-history".into() });
 
-impl Policy {
-    pub(super) fn check(self, check: &Check<'_>) -> PolicyConfig {
+impl PolicySection {
+    pub(super) fn check(self, check: &ValueCheck<'_>) -> PolicyConfig {
         PolicyConfig { roles: check.path(self.roles), history: check.optional_path(&self.history) }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::check::Check;
+use super::check::ValueCheck;
 use super::error::ConfigError;
 use super::section::section;
 
@@ -25,7 +25,7 @@ pub struct RecordsConfig {
     pub reserve_bytes: u64,
 }
 
-section!(Records {
+section!(RecordsSection {
     file: String = String::new(),
     stdout: bool = true,
     durable: bool = true,
@@ -34,8 +34,8 @@ section!(Records {
     reserve_mib: u64 = 64,
 });
 
-impl Records {
-    pub(super) fn check(self, check: &Check<'_>) -> Result<RecordsConfig, ConfigError> {
+impl RecordsSection {
+    pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<RecordsConfig, ConfigError> {
         if !self.stdout && self.file.is_empty() {
             let remedy = "name a file in `records.file`, or leave the key out";
             return Err(check.fault("records.stdout", "is false, and nothing else keeps records", remedy));

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::check::Check;
+use super::check::ValueCheck;
 use super::error::ConfigError;
 use super::fields::{self, GuardConfig};
 use super::upstreams::UpstreamConfig;
@@ -32,7 +32,7 @@ pub struct RouteConfig {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Route {
+pub(super) struct RouteSection {
     path: String,
     methods: Vec<String>,
     endpoint: Option<String>,
@@ -42,13 +42,17 @@ pub(super) struct Route {
     upstream: String,
     max_body_bytes: Option<u64>,
     #[serde(default)]
-    guard: Vec<fields::Guard>,
+    guard: Vec<fields::GuardSection>,
     #[serde(default)]
     hide: Vec<String>,
 }
 
-impl Route {
-    pub(super) fn check(self, check: &Check<'_>, upstreams: &[UpstreamConfig]) -> Result<RouteConfig, ConfigError> {
+impl RouteSection {
+    pub(super) fn check(
+        self,
+        check: &ValueCheck<'_>,
+        upstreams: &[UpstreamConfig],
+    ) -> Result<RouteConfig, ConfigError> {
         let fault = |key: &str, problem: &str, remedy: &str| {
             check.fault(&format!("route.{key} of {}", self.path), problem, remedy)
         };

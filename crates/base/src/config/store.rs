@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::check::{Check, Secrets};
+use super::check::{ValueCheck, WantedSecrets};
 use super::connection::ConnectionString;
 use super::error::ConfigError;
 use super::section::section;
@@ -56,7 +56,7 @@ pub struct PostgresConfig {
     pub application: &'static str,
 }
 
-section!(Store {
+section!(StoreSection {
     kind: String = "sqlite".into(),
     path: PathBuf = "fedgate.db".into(),
     uri: String = String::new(),
@@ -67,8 +67,8 @@ section!(Store {
     lock_timeout_ms: u64 = 2000,
 });
 
-impl Store {
-    pub(super) fn check(self, check: &Check<'_>) -> Result<StoreConfig, ConfigError> {
+impl StoreSection {
+    pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<StoreConfig, ConfigError> {
         // No more than a gateway waits for an answer: PostgreSQL ends the statement itself after 10 s.
         let lock_timeout = check.within("store.lock_timeout_ms", self.lock_timeout_ms, 0, 10_000)?;
         let lock_timeout = Duration::from_millis(lock_timeout);
@@ -89,8 +89,8 @@ impl Store {
                     (file, other) => file.or(other),
                 };
                 let (given, file) = match check.secrets {
-                    Secrets::OfGateway | Secrets::OfHis => (self.password, self.password_file),
-                    Secrets::LeaveUnread => (None, None),
+                    WantedSecrets::OfGateway | WantedSecrets::OfHis => (self.password, self.password_file),
+                    WantedSecrets::LeaveUnread => (None, None),
                 };
                 let file = file.map(|path| check.secret("store.password_file", path)).transpose()?;
                 Ok(StoreConfig::Postgres(PostgresConfig {

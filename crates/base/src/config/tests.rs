@@ -30,7 +30,10 @@ fn paths_start_at_the_file_and_defaults_are_safe() {
     let config = load(&path, &[]).unwrap();
     assert_eq!(config.policy.roles, path.parent().unwrap().join("policies/roles.cfg"));
     assert_eq!(config.gateway.listen, ["127.0.0.1:8443".parse().unwrap()]);
-    assert_eq!(config.upstreams[0].servers[0].place, Place::Address(Address::Tcp("127.0.0.1:8081".parse().unwrap())));
+    assert_eq!(
+        config.upstreams[0].servers[0].place,
+        ServerPlace::Address(Address::Tcp("127.0.0.1:8081".parse().unwrap()))
+    );
     assert!(config.upstreams[0].assertion && !config.upstreams[0].forward_authorization);
 }
 
@@ -226,13 +229,13 @@ fn servers_are_addresses_names_or_sockets() {
     );
     let path = file("servers", &text);
     let upstream = load(&path, &[]).unwrap().upstreams.remove(0);
-    let tcp = |address: &str| Place::Address(Address::Tcp(address.parse().unwrap()));
+    let tcp = |address: &str| ServerPlace::Address(Address::Tcp(address.parse().unwrap()));
     let places = [
         (false, tcp("[::1]:1")),
         (false, tcp("10.0.0.1:2")),
-        (true, Place::Name { host: "his.example.org".into(), port: 3 }),
+        (true, ServerPlace::Name { host: "his.example.org".into(), port: 3 }),
         (true, tcp("10.0.0.1:4")),
-        (false, Place::Address(Address::Unix(path.parent().unwrap().join("his.sock")))),
+        (false, ServerPlace::Address(Address::Unix(path.parent().unwrap().join("his.sock")))),
     ];
     let read: Vec<_> = upstream.servers.into_iter().map(|server| (server.tls, server.place)).collect();
     assert_eq!(read, places);
@@ -302,10 +305,10 @@ fn without_secrets_none_is_read_and_all_else_is_checked() {
         assert!(load(&path, &[]).is_err(), "{assertion}");
         let config = Config::load_without_secrets(&path).unwrap();
         assert!(matches!(config.assertion.keys, AssertionKeys::Unread), "{assertion}");
-        assert!(fedgate_core::assertion::Minter::from_config(&config.assertion).is_err());
-        assert!(fedgate_core::assertion::Verifier::from_config(&config.assertion).is_err());
+        assert!(fedgate_core::assertion::AssertionMinter::from_config(&config.assertion).is_err());
+        assert!(fedgate_core::assertion::AssertionVerifier::from_config(&config.assertion).is_err());
         let given = [("FEDGATE_STORE_PASSWORD".to_owned(), "12345".to_owned())];
-        for config in [config, Config::read(&path, environment(&given), Secrets::LeaveUnread).unwrap()] {
+        for config in [config, Config::read(&path, environment(&given), WantedSecrets::LeaveUnread).unwrap()] {
             let StoreConfig::Postgres(store) = config.store else { panic!("sqlite") };
             assert!(store.password.is_none());
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::check::Check;
+use super::check::ValueCheck;
 use super::error::ConfigError;
 use super::exposure::SecretExposure;
 use super::section::section;
@@ -101,11 +101,11 @@ const MOST_WARNING_DAYS: u64 = 3650;
 /// Two years, as lists of browsers want it.
 const MOST_HSTS_SECONDS: u64 = 2 * 366 * 24 * 3600;
 
-section!(Tls {
+section!(TlsSection {
     certificate: PathBuf = "certs/fedgate.pem".into(),
     key: PathBuf = "certs/fedgate.key".into(),
     min_version: String = "1.2".into(),
-    sni: Vec<Pair> = vec![],
+    sni: Vec<PairSection> = vec![],
     client_certificates: String = "off".into(),
     client_ca: String = String::new(),
     client_ca_expired: String = "refuse".into(),
@@ -113,29 +113,29 @@ section!(Tls {
     client_crl_expired: String = "warn".into(),
     client_crl_unknown_issuer: String = "refuse".into(),
     client_common_name: bool = false,
-    client: Vec<Client> = vec![],
+    client: Vec<ClientSection> = vec![],
     hsts_seconds: u64 = 0,
     expiry_warning_days: u64 = 30,
 });
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Pair {
+pub(super) struct PairSection {
     certificate: PathBuf,
     key: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Client {
+pub(super) struct ClientSection {
     account: String,
     sha256: String,
 }
 
-impl Tls {
-    pub(super) fn check(self, check: &Check<'_>) -> Result<TlsConfig, ConfigError> {
-        let first = Pair { certificate: self.certificate, key: self.key };
-        let pair = |pair: Pair| CertificateConfig {
+impl TlsSection {
+    pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<TlsConfig, ConfigError> {
+        let first = PairSection { certificate: self.certificate, key: self.key };
+        let pair = |pair: PairSection| CertificateConfig {
             certificate: check.path(pair.certificate),
             key: check.path(pair.key),
             exposure: check.exposure,
@@ -186,7 +186,7 @@ impl Tls {
     }
 }
 
-fn when_expired(key: &str, value: &str, check: &Check<'_>) -> Result<WhenExpired, ConfigError> {
+fn when_expired(key: &str, value: &str, check: &ValueCheck<'_>) -> Result<WhenExpired, ConfigError> {
     match value {
         "warn" => Ok(WhenExpired::Warn),
         "refuse" => Ok(WhenExpired::Refuse),
@@ -195,7 +195,7 @@ fn when_expired(key: &str, value: &str, check: &Check<'_>) -> Result<WhenExpired
 }
 
 /// Accounts by the fingerprint of their certificate, each for one account: of two, which one signs in is anyone's guess.
-fn accounts(clients: Vec<Client>, check: &Check<'_>) -> Result<HashMap<[u8; 32], String>, ConfigError> {
+fn accounts(clients: Vec<ClientSection>, check: &ValueCheck<'_>) -> Result<HashMap<[u8; 32], String>, ConfigError> {
     let mut accounts = HashMap::<_, String>::new();
     for client in clients {
         let digest = fingerprint(&client.sha256).ok_or_else(|| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::address::Address;
-use super::check::Check;
+use super::check::ValueCheck;
 use super::error::ConfigError;
 use super::exposure::SecretExposure;
 use super::section::section;
@@ -21,7 +21,7 @@ pub struct UpstreamConfig {
     /// The servers it runs on; at least one.
     pub servers: Vec<ServerConfig>,
     /// Which of them takes a request.
-    pub balance: Balance,
+    pub balance: ServerBalance,
     /// Whether requests carry the signed assertion.
     pub assertion: bool,
     /// Whether the client's `Authorization` header goes on to it.
@@ -65,14 +65,14 @@ pub struct ServerConfig {
     /// As it stands in the configuration; logs and metrics call it so.
     pub name: String,
     /// Where it is.
-    pub place: Place,
+    pub place: ServerPlace,
     /// Whether it speaks TLS.
     pub tls: bool,
 }
 
 /// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ServerPlace {
     /// At an address.
     Address(Address),
     /// At every address that a name has.
@@ -86,7 +86,7 @@ pub enum Place {
 
 /// Which server takes a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
+pub enum ServerBalance {
     /// Each in turn.
     RoundRobin,
     /// The same one for the same person's record.
@@ -101,12 +101,12 @@ pub struct UpstreamTlsConfig {
     /// The name that the certificate must be for, where it is not the server's host.
     pub server_name: Option<String>,
     /// The certificate that the gateway shows.
-    pub identity: Option<Identity>,
+    pub identity: Option<ClientIdentity>,
 }
 
 /// A client certificate.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct ClientIdentity {
     /// PEM file: the certificate, then its chain.
     pub certificate: PathBuf,
     /// PEM file: the private key.
@@ -144,9 +144,13 @@ pub struct EjectionConfig {
 }
 
 /// Without any, the HIS of this configuration is the one upstream.
-pub(super) fn check(written: Vec<Upstream>, his: &str, check: &Check<'_>) -> Result<Vec<UpstreamConfig>, ConfigError> {
+pub(super) fn check(
+    written: Vec<UpstreamSection>,
+    his: &str,
+    check: &ValueCheck<'_>,
+) -> Result<Vec<UpstreamConfig>, ConfigError> {
     let mut upstreams: Vec<UpstreamConfig> = Vec::new();
-    for upstream in if written.is_empty() { vec![Upstream::his(his)] } else { written } {
+    for upstream in if written.is_empty() { vec![UpstreamSection::his(his)] } else { written } {
         if upstreams.iter().any(|known| known.name == upstream.name()) {
             return Err(check.fault(
                 "upstream.name",
@@ -164,7 +168,7 @@ const MAX_SERVERS: usize = 64;
 /// Most entries of `request_headers`.
 const MAX_ADDED_HEADERS: usize = 256;
 
-section!(Upstream {
+section!(UpstreamSection {
     name: String = String::new(),
     address: Option<String> = None,
     servers: Vec<String> = vec![],
@@ -178,26 +182,26 @@ section!(Upstream {
     write_timeout_ms: u64 = 30_000,
     total_timeout_ms: u64 = 300_000,
     idle_timeout_ms: u64 = 55_000,
-    tls: Option<Tls> = None,
-    health: Option<Health> = None,
-    ejection: Ejection = Ejection::default(),
+    tls: Option<UpstreamTlsSection> = None,
+    health: Option<HealthSection> = None,
+    ejection: EjectionSection = EjectionSection::default(),
 });
-section!(Tls {
+section!(UpstreamTlsSection {
     ca_file: Option<PathBuf> = None,
     server_name: Option<String> = None,
     certificate: Option<PathBuf> = None,
     key: Option<PathBuf> = None,
 });
-section!(Health {
+section!(HealthSection {
     path: String = String::new(),
     interval_ms: u64 = 5_000,
     timeout_ms: u64 = 2_000,
     unhealthy_after: u32 = 3,
     healthy_after: u32 = 2,
 });
-section!(Ejection { failures: u32 = 5, seconds: u64 = 10, max_seconds: u64 = 300, max_percent: u32 = 50 });
+section!(EjectionSection { failures: u32 = 5, seconds: u64 = 10, max_seconds: u64 = 300, max_percent: u32 = 50 });
 
-impl Upstream {
+impl UpstreamSection {
     /// The HIS of the same configuration, for where no upstream is named.
     pub(super) fn his(listen: &str) -> Self {
         Self { name: "his".into(), address: Some(listen.into()), ..Self::default() }
@@ -207,7 +211,7 @@ impl Upstream {
         &self.name
     }
 
-    pub(super) fn check(self, check: &Check<'_>) -> Result<UpstreamConfig, ConfigError> {
+    pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<UpstreamConfig, ConfigError> {
         if self.name.is_empty() {
             return Err(check.fault("upstream.name", "is missing", "give each a name that routes call it by"));
         }
@@ -215,8 +219,8 @@ impl Upstream {
         let servers = self.servers(check)?;
         let request_headers = self.request_headers(check)?;
         let balance = match self.balance.as_str() {
-            "round-robin" => Balance::RoundRobin,
-            "consistent" => Balance::Consistent,
+            "round-robin" => ServerBalance::RoundRobin,
+            "consistent" => ServerBalance::Consistent,
             other => {
                 let remedy = "write \"round-robin\" or \"consistent\"";
                 return Err(check.fault(&key("balance"), format!("is `{other}`"), remedy));
@@ -256,7 +260,7 @@ impl Upstream {
     }
 
     /// What passes besides the list that holds for every upstream.
-    fn request_headers(&self, check: &Check<'_>) -> Result<Vec<AddedHeaders>, ConfigError> {
+    fn request_headers(&self, check: &ValueCheck<'_>) -> Result<Vec<AddedHeaders>, ConfigError> {
         let key = format!("upstream.{}.request_headers", self.name);
         if self.request_headers.len() > MAX_ADDED_HEADERS {
             let problem = format!("holds {} entries", self.request_headers.len());
@@ -279,7 +283,7 @@ impl Upstream {
         self.request_headers.iter().map(parse).collect()
     }
 
-    fn servers(&self, check: &Check<'_>) -> Result<Vec<ServerConfig>, ConfigError> {
+    fn servers(&self, check: &ValueCheck<'_>) -> Result<Vec<ServerConfig>, ConfigError> {
         let key = |key: &str| format!("upstream.{}.{key}", self.name);
         let remedy = "write servers = [\"127.0.0.1:8081\"], or address = \"127.0.0.1:8081\" for a single one";
         let (key, texts) = match (&self.address, self.servers.as_slice()) {
@@ -305,7 +309,7 @@ impl Upstream {
 }
 
 /// One server: an address or a name with a port, `https://` before it for TLS, or `unix:` and a path.
-fn server(check: &Check<'_>, key: &str, text: &str) -> Result<ServerConfig, ConfigError> {
+fn server(check: &ValueCheck<'_>, key: &str, text: &str) -> Result<ServerConfig, ConfigError> {
     let (tls, plain) = match text.strip_prefix("https://") {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix("http://").unwrap_or(text)),
@@ -317,9 +321,9 @@ fn server(check: &Check<'_>, key: &str, text: &str) -> Result<ServerConfig, Conf
         _ => None,
     };
     let place = match (place, tls) {
-        (Some((host, port)), _) => Place::Name { host, port },
-        (None, false) => Place::Address(check.address(key, text)?),
-        (None, true) => plain.parse().map(|address| Place::Address(Address::Tcp(address))).map_err(|_| {
+        (Some((host, port)), _) => ServerPlace::Name { host, port },
+        (None, false) => ServerPlace::Address(check.address(key, text)?),
+        (None, true) => plain.parse().map(|address| ServerPlace::Address(Address::Tcp(address))).map_err(|_| {
             check.fault(key, format!("holds `{text}`"), "write https://host:port, or https://[::1]:8443 for IPv6")
         })?,
     };
@@ -337,8 +341,8 @@ fn is_host(text: &str) -> bool {
     text.len() <= 253 && text.bytes().any(|byte| byte.is_ascii_alphabetic()) && text.split('.').all(label)
 }
 
-impl Tls {
-    fn check(self, check: &Check<'_>, key: &str, secure: bool) -> Result<UpstreamTlsConfig, ConfigError> {
+impl UpstreamTlsSection {
+    fn check(self, check: &ValueCheck<'_>, key: &str, secure: bool) -> Result<UpstreamTlsConfig, ConfigError> {
         let named = self.ca_file.is_some() || self.server_name.is_some() || self.certificate.is_some();
         if named && !secure {
             return Err(check.fault(key, "has no effect", "write https:// before the servers that speak TLS"));
@@ -354,7 +358,7 @@ impl Tls {
             (None, None) => None,
             (Some(certificate), Some(key)) => {
                 let exposure = check.exposure;
-                Some(Identity { certificate: check.path(certificate), key: check.path(key), exposure })
+                Some(ClientIdentity { certificate: check.path(certificate), key: check.path(key), exposure })
             }
             _ => return Err(check.fault(key, "names one of `certificate` and `key`", "name both, or neither")),
         };
@@ -366,8 +370,8 @@ impl Tls {
     }
 }
 
-impl Health {
-    fn check(self, check: &Check<'_>, key: &str) -> Result<HealthConfig, ConfigError> {
+impl HealthSection {
+    fn check(self, check: &ValueCheck<'_>, key: &str) -> Result<HealthConfig, ConfigError> {
         let key = |name: &str| format!("{key}.{name}");
         let path = (!self.path.is_empty()).then_some(self.path);
         if let Some(path) = &path
@@ -388,8 +392,8 @@ impl Health {
     }
 }
 
-impl Ejection {
-    fn check(&self, check: &Check<'_>, key: &str) -> Result<EjectionConfig, ConfigError> {
+impl EjectionSection {
+    fn check(&self, check: &ValueCheck<'_>, key: &str) -> Result<EjectionConfig, ConfigError> {
         let key = |name: &str| format!("{key}.{name}");
         if self.max_percent > 100 {
             return Err(check.fault(&key("max_percent"), format!("is {}", self.max_percent), "write at most 100"));
@@ -403,7 +407,7 @@ impl Ejection {
 /// Every key of these sections, for the test that holds the example against them.
 #[cfg(test)]
 pub(super) fn keys() -> Vec<&'static str> {
-    let keys = [Upstream::KEYS, Tls::KEYS, Health::KEYS, Ejection::KEYS].concat();
+    let keys = [UpstreamSection::KEYS, UpstreamTlsSection::KEYS, HealthSection::KEYS, EjectionSection::KEYS].concat();
     // Sections of their own are no keys.
     keys.into_iter().filter(|key| !["tls", "health", "ejection"].contains(key)).collect()
 }

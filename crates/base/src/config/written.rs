@@ -4,54 +4,54 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::assertion::Assertion;
-use super::authentication::Authentication;
-use super::check::{Check, Secrets};
-use super::cors::Cors;
+use super::assertion::AssertionSection;
+use super::authentication::AuthenticationSection;
+use super::check::{ValueCheck, WantedSecrets};
+use super::cors::CorsSection;
 use super::error::ConfigError;
 use super::exposure::SecretExposure;
-use super::gateway::{Gateway, Limits};
-use super::his::His;
-use super::policy::Policy;
-use super::records::Records;
-use super::route::Route;
-use super::store::Store;
-use super::tls::Tls;
-use super::upstreams::{self, Upstream};
-use super::{Config, Origins};
+use super::gateway::{GatewaySection, LimitsSection};
+use super::his::HisSection;
+use super::policy::PolicySection;
+use super::records::RecordsSection;
+use super::route::RouteSection;
+use super::store::StoreSection;
+use super::tls::TlsSection;
+use super::upstreams::{self, UpstreamSection};
+use super::{Config, ValueOrigins};
 
 /// The file, section by section.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct WrittenFile {
-    gateway: Gateway,
-    limits: Limits,
-    tls: Tls,
-    policy: Policy,
-    records: Records,
-    cors: Cors,
-    authentication: Authentication,
-    store: Store,
-    assertion: Assertion,
-    his: His,
-    upstream: Vec<Upstream>,
-    route: Vec<Route>,
+    gateway: GatewaySection,
+    limits: LimitsSection,
+    tls: TlsSection,
+    policy: PolicySection,
+    records: RecordsSection,
+    cors: CorsSection,
+    authentication: AuthenticationSection,
+    store: StoreSection,
+    assertion: AssertionSection,
+    his: HisSection,
+    upstream: Vec<UpstreamSection>,
+    route: Vec<RouteSection>,
 }
 
 /// Every key of every section, for the test that holds the example against them.
 #[cfg(test)]
 pub(super) fn keys() -> Vec<&'static str> {
     let sections = [
-        Gateway::KEYS,
-        Limits::KEYS,
-        Tls::KEYS,
-        Policy::KEYS,
-        Records::KEYS,
-        Cors::KEYS,
-        Authentication::KEYS,
-        Store::KEYS,
-        Assertion::KEYS,
-        His::KEYS,
+        GatewaySection::KEYS,
+        LimitsSection::KEYS,
+        TlsSection::KEYS,
+        PolicySection::KEYS,
+        RecordsSection::KEYS,
+        CorsSection::KEYS,
+        AuthenticationSection::KEYS,
+        StoreSection::KEYS,
+        AssertionSection::KEYS,
+        HisSection::KEYS,
         &upstreams::keys(),
     ];
     sections.concat()
@@ -76,8 +76,8 @@ pub(super) fn from_table(table: toml::Table) -> Result<WrittenFile, toml::de::Er
 }
 
 /// Checks every value.
-pub(super) fn check(written: WrittenFile, file: &Path, secrets: Secrets) -> Result<Config, ConfigError> {
-    let mut check = Check::of(file, secrets);
+pub(super) fn check(written: WrittenFile, file: &Path, secrets: WantedSecrets) -> Result<Config, ConfigError> {
+    let mut check = ValueCheck::of(file, secrets);
     let exposure = written.gateway.exposed_secrets();
     check.exposure = SecretExposure::parse(exposure).ok_or_else(|| {
         check.fault("gateway.exposed_secrets", format!("is `{exposure}`"), "write \"refuse\" or \"warn\"")
@@ -93,7 +93,7 @@ pub(super) fn check(written: WrittenFile, file: &Path, secrets: Secrets) -> Resu
         secret_files: secret_files(&written.store, &written.assertion, &check),
         core_dumps: written.gateway.core_dumps(),
         changed_defaults: Vec::new(),
-        origins: Origins::default(),
+        origins: ValueOrigins::default(),
         unknown_variables: Vec::new(),
         gateway: written.gateway.check(&check, &written.limits)?,
         tls: written.tls.check(&check)?,
@@ -110,8 +110,12 @@ pub(super) fn check(written: WrittenFile, file: &Path, secrets: Secrets) -> Resu
 }
 
 /// The files of secrets that the program reads, each with its key.
-fn secret_files(store: &Store, assertion: &Assertion, check: &Check<'_>) -> Vec<(&'static str, PathBuf)> {
-    let mints = check.secrets != Secrets::OfHis;
+fn secret_files(
+    store: &StoreSection,
+    assertion: &AssertionSection,
+    check: &ValueCheck<'_>,
+) -> Vec<(&'static str, PathBuf)> {
+    let mints = check.secrets != WantedSecrets::OfHis;
     let files = [
         ("store.password_file", &store.password_file, true),
         ("assertion.secret_file", &assertion.secret_file, assertion.algorithm == "HS256"),

@@ -54,7 +54,7 @@ pub fn copy(store: &Path, target: &Path) -> Result<u64, BackupError> {
     if target.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(target.to_owned()));
     }
-    let unfinished = Unfinished::beside(target).map_err(at(target))?;
+    let unfinished = UnfinishedCopy::beside(target).map_err(at(target))?;
     write(store, &unfinished.0, target)?;
     let file = File::open(&unfinished.0).map_err(at(target))?;
     file.sync_all().map_err(at(target))?;
@@ -108,9 +108,9 @@ fn publish(unfinished: &Path, target: &Path) -> io::Result<()> {
 }
 
 /// A copy that has no name yet, for its owner alone; gone when it is dropped.
-struct Unfinished(PathBuf);
+struct UnfinishedCopy(PathBuf);
 
-impl Unfinished {
+impl UnfinishedCopy {
     fn beside(target: &Path) -> io::Result<Self> {
         let name = target.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let mut unfinished = OsString::from(".");
@@ -123,7 +123,7 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for UnfinishedCopy {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }

@@ -108,7 +108,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
-    use crate::db::Sqlite;
+    use crate::db::SqliteFile;
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -123,8 +123,8 @@ mod tests {
         }
 
         /// The store, as a process of its own opens it.
-        async fn open(&self, lock_timeout: Duration) -> Sqlite {
-            Sqlite::open(&self.0.join("his.db"), lock_timeout).await.unwrap()
+        async fn open(&self, lock_timeout: Duration) -> SqliteFile {
+            SqliteFile::open(&self.0.join("his.db"), lock_timeout).await.unwrap()
         }
 
         fn gate(&self) -> WriteGate {

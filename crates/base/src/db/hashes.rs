@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use super::schema::{StoreOrigin, UnreadableAccounts, origin, program_beside, unreadable_accounts};
 use super::{Database, DbError};
 use crate::config::HashesConfig;
-use fedgate_core::password::{Cost, HashKind};
+use fedgate_core::password::{HashCost, HashKind};
 
 /// Tells the kind of new hashes; clones share what was found out.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ impl HashRule {
     }
 
     /// The configured cost of argon2id.
-    pub fn cost(&self) -> Cost {
+    pub fn cost(&self) -> HashCost {
         self.config.cost
     }
 

@@ -20,7 +20,7 @@ use super::DbError;
 const PORT: u16 = 5432;
 
 /// The hosts of a connection string.
-pub(super) struct HostList {
+pub(super) struct ServerHosts {
     hosts: Vec<ServerHost>,
     order: Mutex<HostOrder>,
 }
@@ -50,7 +50,7 @@ pub struct HostAddress {
     address: Option<IpAddr>,
 }
 
-impl HostList {
+impl ServerHosts {
     /// Reads the hosts of a connection string.
     ///
     /// # Errors
@@ -210,8 +210,8 @@ fn without_hosts(settings: &Config) -> Config {
 mod tests {
     use super::*;
 
-    fn list(uri: &str) -> HostList {
-        HostList::of(&uri.parse().unwrap()).unwrap()
+    fn list(uri: &str) -> ServerHosts {
+        ServerHosts::of(&uri.parse().unwrap()).unwrap()
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
         let uri = "postgres://user:word@127.0.0.1:5433,localhost:5434/federation?sslmode=require&connect_timeout=3\
                    &keepalives_idle=7&options=-c%20statement_timeout%3D5&target_session_attrs=read-write";
         let settings: Config = uri.parse().unwrap();
-        let hosts = HostList::of(&settings).unwrap();
+        let hosts = ServerHosts::of(&settings).unwrap();
         let [first] = *hosts.addresses(0).await.unwrap() else { panic!("one address") };
         let only = hosts.only(&settings, first);
         assert_eq!(only.get_hosts(), [Host::Tcp("127.0.0.1".into())]);
@@ -260,7 +260,7 @@ mod tests {
             ("host=a,b,c port=1,2 user=u", "one port for all hosts"),
             ("host=a,b hostaddr=127.0.0.1 user=u", "as many addresses"),
         ] {
-            let error = HostList::of(&uri.parse().unwrap()).err().unwrap().to_string();
+            let error = ServerHosts::of(&uri.parse().unwrap()).err().unwrap().to_string();
             assert!(error.contains("`store.uri`") && error.contains(problem), "{uri}: {error}");
         }
     }

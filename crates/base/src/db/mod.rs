@@ -31,7 +31,7 @@ use crate::config::StoreConfig;
 
 use self::place::UnreachedServer;
 pub use self::session::{PooledSession, RowsLeft, SessionPool, SessionTransaction};
-pub use self::sqlite::{READERS, Sqlite};
+pub use self::sqlite::{READERS, SqliteFile};
 use self::trust::UntrustedServer;
 
 /// The opened database.
@@ -40,7 +40,7 @@ pub enum Database {
     /// A pool of sessions with PostgreSQL.
     Postgres(SessionPool),
     /// The embedded store.
-    Sqlite(Sqlite),
+    Sqlite(SqliteFile),
 }
 
 impl Database {
@@ -52,7 +52,7 @@ impl Database {
         }
     }
 
-    /// Closes an embedded store, so that its file alone holds what was written ([`Sqlite::close`]); at the end of a program.
+    /// Closes an embedded store, so that its file alone holds what was written ([`SqliteFile::close`]); at the end of a program.
     pub fn close(&self) {
         match self {
             Self::Sqlite(sqlite) => sqlite.close(),
@@ -70,23 +70,23 @@ impl Database {
     pub async fn open(config: &StoreConfig) -> Result<Self, DbError> {
         match config {
             StoreConfig::Postgres(config) => Ok(Self::Postgres(postgres::pool(config)?)),
-            StoreConfig::Sqlite(config) => Ok(Self::Sqlite(Sqlite::open(&config.path, config.lock_timeout).await?)),
+            StoreConfig::Sqlite(config) => Ok(Self::Sqlite(SqliteFile::open(&config.path, config.lock_timeout).await?)),
         }
     }
 }
 
 /// What another crate reported.
-pub type Cause = Box<dyn StdError + Send + Sync>;
+pub type DbCause = Box<dyn StdError + Send + Sync>;
 
 /// Why the database did not do what it was asked.
 #[derive(Debug, Error)]
 pub enum DbError {
     /// It cannot be reached, or cannot serve now; the same request may succeed in a moment.
     #[error("the database is unavailable: {}", cause(.0.as_ref()))]
-    Unavailable(Cause),
+    Unavailable(DbCause),
     /// It was reached and refused; trying again does not help.
     #[error("the database refused a statement: {}", cause(.0.as_ref()))]
-    Failed(Cause),
+    Failed(DbCause),
     /// The configuration names something that cannot be used.
     #[error("`store.{key}` {problem}")]
     Settings {

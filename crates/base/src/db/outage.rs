@@ -30,13 +30,13 @@ pub struct OutageLog {
 #[derive(Debug)]
 enum OutageState {
     None,
-    Lasting(Outage),
+    Lasting(DbOutage),
     /// It ended then, and may not be over.
-    Ended(Outage, Instant),
+    Ended(DbOutage, Instant),
 }
 
 #[derive(Debug)]
-struct Outage {
+struct DbOutage {
     since: Instant,
     reasons: Vec<String>,
     again: Instant,
@@ -93,10 +93,10 @@ impl OutageLog {
             OutageState::Ended(outage, ended) if now - ended < AGAIN.0 => {
                 // Where the last line says that it is back, the next one may not be long in coming.
                 let again = if outage.is_told { outage.again.min(now + AGAIN.0) } else { outage.again };
-                Outage { is_told: false, again, ..outage }
+                DbOutage { is_told: false, again, ..outage }
             }
             OutageState::Ended(..) | OutageState::None => {
-                Outage { since: now, reasons: Vec::new(), again: now + AGAIN.0, pause: AGAIN.0, is_told: false }
+                DbOutage { since: now, reasons: Vec::new(), again: now + AGAIN.0, pause: AGAIN.0, is_told: false }
             }
         };
         let lasts = outage.lasts(reason, now);
@@ -114,7 +114,7 @@ impl OutageLog {
     }
 }
 
-impl Outage {
+impl DbOutage {
     /// How long it lasts, if that is to be told: zero for a reason that is new.
     fn lasts(&mut self, reason: &str, now: Instant) -> Option<Duration> {
         if self.reasons.len() < MOST_REASONS && !self.reasons.iter().any(|told| told == reason) {

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{Access, access};
 use thiserror::Error;
 
-use super::{Cause, DbError, is_of_server};
+use super::{DbCause, DbError, is_of_server};
 use crate::config::StoreConfig;
 
 /// A server that could not be reached, with the place where it was looked for.
@@ -18,7 +18,7 @@ use crate::config::StoreConfig;
 #[error("`{place}`: {source}")]
 pub(super) struct UnreachedServer {
     pub(super) place: String,
-    source: Cause,
+    source: DbCause,
 }
 
 impl UnreachedServer {

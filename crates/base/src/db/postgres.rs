@@ -14,7 +14,7 @@ use rustls::ClientConfig;
 use tokio_postgres::{Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::hosts::HostList;
+use super::hosts::ServerHosts;
 use super::route::{ServerRoute, TlsStream, WantedServer};
 use super::trust::server_verifier;
 use super::{DbError, SessionPool};
@@ -36,9 +36,9 @@ const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVES_RETRIES: u32 = 3;
 
 /// A pool of sessions with one server.
-pub type Pool = managed::Pool<SessionManager>;
+pub type PostgresPool = managed::Pool<SessionManager>;
 /// A session of the pool.
-pub type Client = Object<SessionManager>;
+pub type PooledClient = Object<SessionManager>;
 
 /// Opens the sessions of a pool, on one route.
 pub struct SessionManager(Arc<ServerRoute>);
@@ -79,7 +79,7 @@ pub fn pool(config: &PostgresConfig) -> Result<SessionPool, DbError> {
 /// [`DbError::Settings`]: no pool can be so large.
 pub fn pool_on(route: Arc<ServerRoute>, size: usize) -> Result<SessionPool, DbError> {
     // Connecting has its bounds in the route, one for each host.
-    let pool = Pool::builder(SessionManager(route))
+    let pool = PostgresPool::builder(SessionManager(route))
         .max_size(size)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(WAIT_TIMEOUT))
@@ -102,7 +102,7 @@ fn route_to(
     config: &PostgresConfig,
 ) -> Result<Arc<ServerRoute>, DbError> {
     let named = settings.get_connect_timeout().copied().filter(|_| config.uri.contains("connect_timeout"));
-    let usual = |hosts: &HostList| if hosts.are_several() { CONNECT_TIMEOUT } else { ONLY_CONNECT_TIMEOUT };
+    let usual = |hosts: &ServerHosts| if hosts.are_several() { CONNECT_TIMEOUT } else { ONLY_CONNECT_TIMEOUT };
     ServerRoute::new(settings, tls(config)?, wanted, |hosts| named.unwrap_or_else(|| usual(hosts))).map(Arc::new)
 }
 

@@ -25,7 +25,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::DbError;
 pub use super::hosts::HostAddress;
-use super::hosts::HostList;
+use super::hosts::ServerHosts;
 use super::place::UnreachedServer;
 
 /// The transport of an encrypted session.
@@ -40,7 +40,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(250);
 pub struct ServerRoute {
     settings: Config,
     tls: MakeRustlsConnect,
-    hosts: HostList,
+    hosts: ServerHosts,
     wanted: WantedServer,
     /// How long one address may take to connect and to say what it is.
     deadline: Duration,
@@ -149,9 +149,9 @@ impl ServerRoute {
         settings: Config,
         tls: MakeRustlsConnect,
         wanted: WantedServer,
-        deadline: impl FnOnce(&HostList) -> Duration,
+        deadline: impl FnOnce(&ServerHosts) -> Duration,
     ) -> Result<Self, DbError> {
-        let hosts = HostList::of(&settings)?;
+        let hosts = ServerHosts::of(&settings)?;
         Ok(Self {
             deadline: deadline(&hosts),
             settings,

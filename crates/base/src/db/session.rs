@@ -23,7 +23,7 @@ use tokio_postgres::{Error, Portal, Row, Statement, ToStatement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::DbError;
-use super::postgres::{Client, Pool};
+use super::postgres::{PooledClient, PostgresPool};
 use super::route::ServerRoute;
 
 /// How long the server may be silent about one statement. It ends a statement by itself before that (`statement_timeout`), so
@@ -36,16 +36,16 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a cancelled statement may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
-type Parameters<'a> = [&'a (dyn ToSql + Sync)];
+type SessionParameters<'a> = [&'a (dyn ToSql + Sync)];
 
 /// The sessions of one database; clones share them.
 #[derive(Clone)]
 pub struct SessionPool {
-    pool: Pool,
+    pool: PostgresPool,
 }
 
 impl SessionPool {
-    pub(super) fn new(pool: Pool) -> Self {
+    pub(super) fn new(pool: PostgresPool) -> Self {
         Self { pool }
     }
 
@@ -81,14 +81,14 @@ impl SessionPool {
 /// A session with the server, given back when it is dropped.
 pub struct PooledSession {
     /// INVARIANT: there until this is dropped or closed.
-    client: Option<Client>,
+    client: Option<PooledClient>,
     turn: Option<Box<dyn Send + Sync>>,
     tls: MakeRustlsConnect,
     ledger: Arc<StatementLedger>,
 }
 
 impl PooledSession {
-    fn client(&self) -> Result<&Client, DbError> {
+    fn client(&self) -> Result<&PooledClient, DbError> {
         self.client.as_ref().ok_or_else(|| DbError::Unavailable("the session was closed".into()))
     }
 
@@ -115,7 +115,11 @@ impl PooledSession {
     ///
     /// # Errors
     /// See [`PooledSession::prepare_cached`].
-    pub async fn query<S: ?Sized + ToStatement>(&self, sql: &S, of: &Parameters<'_>) -> Result<Vec<Row>, DbError> {
+    pub async fn query<S: ?Sized + ToStatement>(
+        &self,
+        sql: &S,
+        of: &SessionParameters<'_>,
+    ) -> Result<Vec<Row>, DbError> {
         self.ledger.answered(self.client()?.query(sql, of)).await
     }
 
@@ -123,7 +127,11 @@ impl PooledSession {
     ///
     /// # Errors
     /// See [`PooledSession::prepare_cached`]; also when there is none or another.
-    pub async fn query_one<S: ?Sized + ToStatement>(&self, sql: &S, of: &Parameters<'_>) -> Result<Row, DbError> {
+    pub async fn query_one<S: ?Sized + ToStatement>(
+        &self,
+        sql: &S,
+        of: &SessionParameters<'_>,
+    ) -> Result<Row, DbError> {
         self.ledger.answered(self.client()?.query_one(sql, of)).await
     }
 
@@ -134,7 +142,7 @@ impl PooledSession {
     pub async fn query_opt<S: ?Sized + ToStatement>(
         &self,
         sql: &S,
-        of: &Parameters<'_>,
+        of: &SessionParameters<'_>,
     ) -> Result<Option<Row>, DbError> {
         self.ledger.answered(self.client()?.query_opt(sql, of)).await
     }
@@ -143,7 +151,7 @@ impl PooledSession {
     ///
     /// # Errors
     /// See [`PooledSession::prepare_cached`].
-    pub async fn execute<S: ?Sized + ToStatement>(&self, sql: &S, of: &Parameters<'_>) -> Result<u64, DbError> {
+    pub async fn execute<S: ?Sized + ToStatement>(&self, sql: &S, of: &SessionParameters<'_>) -> Result<u64, DbError> {
         self.ledger.answered(self.client()?.execute(sql, of)).await
     }
 
@@ -206,7 +214,7 @@ impl Drop for PooledSession {
 }
 
 /// Waits until the server has answered, and asks it to leave off where that takes long.
-async fn settle(client: Client, ledger: &StatementLedger, tls: MakeRustlsConnect) {
+async fn settle(client: PooledClient, ledger: &StatementLedger, tls: MakeRustlsConnect) {
     let is_silent = ledger.is_silent.load(Ordering::Relaxed);
     // The server answers in order: what is answered now comes after everything that was abandoned.
     if !is_silent && matches!(timeout(GRACE, client.check_connection()).await, Ok(Ok(()))) {
@@ -301,7 +309,11 @@ impl SessionTransaction<'_> {
     ///
     /// # Errors
     /// As there.
-    pub async fn query_one<S: ?Sized + ToStatement>(&self, sql: &S, of: &Parameters<'_>) -> Result<Row, DbError> {
+    pub async fn query_one<S: ?Sized + ToStatement>(
+        &self,
+        sql: &S,
+        of: &SessionParameters<'_>,
+    ) -> Result<Row, DbError> {
         self.ledger.answered(self.transaction.query_one(sql, of)).await
     }
 
@@ -309,7 +321,11 @@ impl SessionTransaction<'_> {
     ///
     /// # Errors
     /// As there.
-    pub async fn query<S: ?Sized + ToStatement>(&self, sql: &S, of: &Parameters<'_>) -> Result<Vec<Row>, DbError> {
+    pub async fn query<S: ?Sized + ToStatement>(
+        &self,
+        sql: &S,
+        of: &SessionParameters<'_>,
+    ) -> Result<Vec<Row>, DbError> {
         self.ledger.answered(self.transaction.query(sql, of)).await
     }
 
@@ -320,7 +336,7 @@ impl SessionTransaction<'_> {
     pub async fn query_opt<S: ?Sized + ToStatement>(
         &self,
         sql: &S,
-        of: &Parameters<'_>,
+        of: &SessionParameters<'_>,
     ) -> Result<Option<Row>, DbError> {
         self.ledger.answered(self.transaction.query_opt(sql, of)).await
     }
@@ -329,7 +345,7 @@ impl SessionTransaction<'_> {
     ///
     /// # Errors
     /// As there.
-    pub async fn execute<S: ?Sized + ToStatement>(&self, sql: &S, of: &Parameters<'_>) -> Result<u64, DbError> {
+    pub async fn execute<S: ?Sized + ToStatement>(&self, sql: &S, of: &SessionParameters<'_>) -> Result<u64, DbError> {
         self.ledger.answered(self.transaction.execute(sql, of)).await
     }
 
@@ -345,7 +361,7 @@ impl SessionTransaction<'_> {
     ///
     /// # Errors
     /// See [`PooledSession::prepare_cached`].
-    pub async fn bind(&self, statement: &Statement, of: &Parameters<'_>) -> Result<Portal, DbError> {
+    pub async fn bind(&self, statement: &Statement, of: &SessionParameters<'_>) -> Result<Portal, DbError> {
         self.ledger.answered(self.transaction.bind(statement, of)).await
     }
 

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::gate::{WriteGate, private_mode};
 use super::place::unopened;
-use super::{Cause, DbError, NoTurn, foreign};
+use super::{DbCause, DbError, NoTurn, foreign};
 
 /// Readers at a time; more wait for their turn.
 pub const READERS: usize = 4;
@@ -42,11 +42,11 @@ const CACHED_STATEMENTS: usize = 64;
 
 /// A handle to the embedded store; clones share it.
 #[derive(Clone)]
-pub struct Sqlite(Arc<Inner>);
+pub struct SqliteFile(Arc<SqliteInner>);
 
-struct Inner {
+struct SqliteInner {
     path: PathBuf,
-    file: Identity,
+    file: FileIdentity,
     gate: WriteGate,
     /// None: the store is closed.
     writer: Arc<AsyncMutex<Option<Connection>>>,
@@ -54,7 +54,7 @@ struct Inner {
     readers: Arc<Semaphore>,
 }
 
-impl Sqlite {
+impl SqliteFile {
     /// Opens the file, creating it (mode 0600) where there is none. A write waits for the lock of another process for at most
     /// `lock_timeout`.
     ///
@@ -65,7 +65,7 @@ impl Sqlite {
         let path = std::path::absolute(path).map_err(unavailable)?;
         blocking(move || {
             create_private(&path)?;
-            let file = Identity::of(&path).map_err(unavailable)?;
+            let file = FileIdentity::of(&path).map_err(unavailable)?;
             let writer = plain_connection(&path).map_err(|error| unopened(&path, error))?;
             foreign::refuse_file(&writer, &path)?;
             set_up(&writer).map_err(|error| unopened(&path, error))?;
@@ -74,7 +74,7 @@ impl Sqlite {
             let gate = WriteGate::beside(&path, lock_timeout);
             let writer = Arc::new(AsyncMutex::new(Some(writer)));
             let readers = Arc::new(Semaphore::new(READERS));
-            let inner = Inner { path, file, gate, writer, idle_readers: Mutex::default(), readers };
+            let inner = SqliteInner { path, file, gate, writer, idle_readers: Mutex::default(), readers };
             inner.check_name()?;
             Ok(Self(Arc::new(inner)))
         })
@@ -93,10 +93,10 @@ impl Sqlite {
         self.read_with((), work).await
     }
 
-    /// As [`Sqlite::read`]; `turn` is dropped when the work has ended.
+    /// As [`SqliteFile::read`]; `turn` is dropped when the work has ended.
     ///
     /// # Errors
-    /// See [`Sqlite::read`].
+    /// See [`SqliteFile::read`].
     pub async fn read_with<T, F>(&self, turn: impl Send + 'static, work: F) -> Result<T, DbError>
     where
         F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
@@ -106,7 +106,7 @@ impl Sqlite {
         let free =
             timeout(TURN_TIMEOUT, Arc::clone(&inner.readers).acquire_owned()).await.map_err(|_| NoTurn::OfAll)?;
         let permit = free.map_err(unavailable)?;
-        let (wanted, _waiting) = Wanted::until(Some(Instant::now() + READ_LIMIT));
+        let (wanted, _waiting) = WantedWork::until(Some(Instant::now() + READ_LIMIT));
         blocking(move || {
             let _held = (permit, turn);
             inner.check_name()?;
@@ -140,10 +140,10 @@ impl Sqlite {
         self.write_with((), work).await
     }
 
-    /// As [`Sqlite::write`]; `turn` is dropped when the work has ended.
+    /// As [`SqliteFile::write`]; `turn` is dropped when the work has ended.
     ///
     /// # Errors
-    /// See [`Sqlite::write`].
+    /// See [`SqliteFile::write`].
     pub async fn write_with<T, F>(&self, turn: impl Send + 'static, work: F) -> Result<T, DbError>
     where
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
@@ -152,7 +152,7 @@ impl Sqlite {
         let free = timeout(TURN_TIMEOUT, Arc::clone(&self.0.writer).lock_owned()).await;
         let mut writer = free.map_err(|_| NoTurn::OfAll)?;
         let inner = Arc::clone(&self.0);
-        let (wanted, _waiting) = Wanted::until(None);
+        let (wanted, _waiting) = WantedWork::until(None);
         let is_abandoned = Arc::clone(&wanted.is_abandoned);
         blocking(move || {
             let _turn = turn;
@@ -171,7 +171,7 @@ impl Sqlite {
     }
 }
 
-impl Sqlite {
+impl SqliteFile {
     /// Closes the store at the end of a program, for all who share it: the file alone then holds everything that was written,
     /// unless another process has it open still; the last one to close sees to it. Waits for what runs, within bounds.
     pub fn close(&self) {
@@ -226,11 +226,11 @@ fn checkpoint(writer: &Connection) -> Result<WalRest, rusqlite::Error> {
     Ok(if is_held { WalRest::Held } else { WalRest::Nothing })
 }
 
-impl Inner {
+impl SqliteInner {
     /// Whether the file that was opened still has its name.
     fn check_name(&self) -> Result<(), DbError> {
         let path = self.path.display();
-        match Identity::of(&self.path) {
+        match FileIdentity::of(&self.path) {
             Ok(file) if file == self.file => Ok(()),
             Ok(_) => Err(unavailable(format!(
                 "`{path}` was replaced while it was open; stop all who opened it, remove the `-wal` and `-shm` beside it, and start them"
@@ -245,24 +245,24 @@ impl Inner {
 }
 
 /// Whether somebody still waits for a work, and how long it may take.
-struct Wanted {
+struct WantedWork {
     is_abandoned: Arc<AtomicBool>,
     deadline: Option<Instant>,
 }
 
 /// Whoever waits for a work; dropped with the future that does.
-struct Waiting(Arc<AtomicBool>);
+struct WaitingWrite(Arc<AtomicBool>);
 
-impl Drop for Waiting {
+impl Drop for WaitingWrite {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-impl Wanted {
-    fn until(deadline: Option<Instant>) -> (Self, Waiting) {
+impl WantedWork {
+    fn until(deadline: Option<Instant>) -> (Self, WaitingWrite) {
         let is_abandoned = Arc::new(AtomicBool::new(false));
-        (Self { is_abandoned: Arc::clone(&is_abandoned), deadline }, Waiting(is_abandoned))
+        (Self { is_abandoned: Arc::clone(&is_abandoned), deadline }, WaitingWrite(is_abandoned))
     }
 
     /// Runs a work, and breaks it off when it is not wanted any more. The look is the work's own and is gone with it: unlike
@@ -287,19 +287,19 @@ impl Wanted {
 
 /// Which file a name leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
+struct FileIdentity {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
+impl FileIdentity {
     fn of(path: &Path) -> io::Result<Self> {
         let metadata = std::fs::metadata(path)?;
         Ok(Self { device: metadata.dev(), inode: metadata.ino() })
     }
 }
 
-fn unavailable(error: impl Into<Cause>) -> DbError {
+fn unavailable(error: impl Into<DbCause>) -> DbError {
     DbError::Unavailable(error.into())
 }
 

@@ -17,19 +17,19 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// Takes what libraries say from now on; the filter of the log judges it as it does anything.
 pub(super) fn listen() {
-    let libraries = Libraries { tracer: LogTracer::new(), window: Mutex::default() };
+    let libraries = LibraryLog { tracer: LogTracer::new(), window: Mutex::default() };
     // A second log in the same process leaves them to the first.
     if log::set_boxed_logger(Box::new(libraries)).is_ok() {
         log::set_max_level(MOST_DETAILED.min(tracing::level_filters::LevelFilter::current().as_log()));
     }
 }
 
-struct Libraries {
+struct LibraryLog {
     tracer: LogTracer,
     window: Mutex<LineWindow>,
 }
 
-impl Log for Libraries {
+impl Log for LibraryLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= MOST_DETAILED && self.tracer.enabled(metadata)
     }
@@ -99,7 +99,7 @@ mod tests {
             .with_writer(move || writer.try_clone().unwrap())
             .finish();
         tracing::subscriber::with_default(subscriber, || {
-            let libraries = Libraries { tracer: LogTracer::new(), window: Mutex::default() };
+            let libraries = LibraryLog { tracer: LogTracer::new(), window: Mutex::default() };
             for (level, target) in [
                 (log::Level::Warn, "pingora_core::a"),
                 (log::Level::Trace, "pingora_core::b"),

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use fedgate_core::escape;
 
 pub use cause::with_causes;
-use stderr::Lines;
+use stderr::LogLines;
 pub use stderr::lost;
 
 /// Libraries tell in detail what passes through them, secrets among it: of them, warnings alone.
@@ -45,9 +45,9 @@ pub enum LogError {
 
 /// The log, until the program ends: what is still to be written is then waited for, a second at most.
 #[must_use]
-pub struct Log(Lines);
+pub struct OperatorLog(LogLines);
 
-impl Drop for Log {
+impl Drop for OperatorLog {
     fn drop(&mut self) {
         self.0.flush();
     }
@@ -57,7 +57,7 @@ impl Drop for Log {
 ///
 /// # Errors
 /// See [`LogError`].
-pub fn log_to_stderr() -> Result<Log, LogError> {
+pub fn log_to_stderr() -> Result<OperatorLog, LogError> {
     let wanted = match std::env::var("FEDGATE_LOG") {
         Ok(wanted) => wanted,
         Err(VarError::NotPresent) => String::new(),
@@ -69,8 +69,8 @@ pub fn log_to_stderr() -> Result<Log, LogError> {
     };
     // What comes later counts: a library is heard of in detail by who names it, and only so.
     let filter = EnvFilter::new(format!("{LIBRARIES},{wanted}"));
-    let lines = Lines::start(std::io::stderr())?;
-    let log = Log(lines.clone());
+    let lines = LogLines::start(std::io::stderr())?;
+    let log = OperatorLog(lines.clone());
     let log_lines = tracing_subscriber::fmt()
         .log_internal_errors(false)
         .with_env_filter(filter)

@@ -26,34 +26,34 @@ pub fn lost() -> u64 {
 
 /// Where lines are left for the thread; clones share it.
 #[derive(Clone)]
-pub(super) struct Lines(Arc<Queue>);
+pub(super) struct LogLines(Arc<LineQueue>);
 
 #[derive(Default)]
-struct Queue {
-    waiting: Mutex<Waiting>,
+struct LineQueue {
+    waiting: Mutex<WaitingLines>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingLines {
     bytes: Vec<u8>,
     lost: u64,
     is_writing: bool,
 }
 
-impl Queue {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+impl LineQueue {
+    fn waiting(&self) -> MutexGuard<'_, WaitingLines> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lines {
+impl LogLines {
     /// Starts the thread that writes them to `out`.
     ///
     /// # Errors
     /// The operating system gives no thread.
     pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(LineQueue::default());
         let lines = Self(Arc::clone(&queue));
         thread::Builder::new().name("log".into()).spawn(move || write_out(&queue, out))?;
         Ok(lines)
@@ -61,12 +61,12 @@ impl Lines {
 
     /// Waits until they are written, as long as a reader may be waited for.
     pub(super) fn flush(&self) {
-        let is_busy = |waiting: &mut Waiting| waiting.is_writing || !waiting.bytes.is_empty();
+        let is_busy = |waiting: &mut WaitingLines| waiting.is_writing || !waiting.bytes.is_empty();
         drop(self.0.changed.wait_timeout_while(self.0.waiting(), LAST_WORDS, is_busy));
     }
 }
 
-fn write_out(queue: &Queue, mut out: impl Write) {
+fn write_out(queue: &LineQueue, mut out: impl Write) {
     loop {
         let waiting = queue.changed.wait_while(queue.waiting(), |waiting| waiting.bytes.is_empty());
         let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
@@ -85,7 +85,7 @@ fn write_out(queue: &Queue, mut out: impl Write) {
     }
 }
 
-impl Write for Lines {
+impl Write for LogLines {
     /// Takes a whole line, or none of it. What is written at once is one line, whatever it holds: names, paths and words of
     /// others stand in it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_reader_that_stands_still_or_went_away_holds_up_nobody_and_each_line_is_whole() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let mut lines = Lines::start(writer).unwrap();
+        let mut lines = LogLines::start(writer).unwrap();
         let line = [vec![b'x'; 999], b"\n".to_vec()].concat();
         let before = lost();
         for _ in 0..4000 {

@@ -17,14 +17,14 @@ const MOST_NAMES: usize = 16;
 
 /// Seconds since 1970, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Validity {
+pub struct CertificateValidity {
     /// The first second.
     pub from: i64,
     /// The last second.
     pub to: i64,
 }
 
-impl Validity {
+impl CertificateValidity {
     /// As the certificate states it.
     pub fn of(certificate: &X509Certificate<'_>) -> Self {
         let validity = certificate.validity();
@@ -56,7 +56,7 @@ pub struct HeldCertificate {
     /// The host names and addresses that it is for.
     pub names: Vec<String>,
     /// From when and until when.
-    pub validity: Validity,
+    pub validity: CertificateValidity,
 }
 
 impl HeldCertificate {
@@ -71,7 +71,7 @@ impl HeldCertificate {
             Ok(Some(names)) => names.value.general_names.iter().filter_map(host_name).take(MOST_NAMES).collect(),
             Ok(None) | Err(_) => vec![],
         };
-        Some(Self { subject: shown(certificate.subject()), names, validity: Validity::of(&certificate) })
+        Some(Self { subject: shown(certificate.subject()), names, validity: CertificateValidity::of(&certificate) })
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_certificate_is_valid_on_both_of_its_days_and_its_end_is_told_before() {
-        let validity = Validity { from: 1_000, to: 2_000 };
+        let validity = CertificateValidity { from: 1_000, to: 2_000 };
         let month = Duration::from_secs(100);
         #[rustfmt::skip]
         let cases = [
@@ -132,7 +132,7 @@ mod tests {
             assert!(starts(validity.fault(now), fault) && starts(validity.end_within(month, now), end), "{now}");
         }
         assert_eq!(validity.end_within(Duration::ZERO, 1_999), None, "no time is no warning");
-        assert!(Validity { from: 0, to: i64::MAX }.end_within(Duration::MAX, i64::MAX - 1).is_none());
+        assert!(CertificateValidity { from: 0, to: i64::MAX }.end_within(Duration::MAX, i64::MAX - 1).is_none());
     }
 
     #[test]

@@ -38,7 +38,7 @@ const LONG_LINE: usize = 40;
 
 /// One section, from its first dash to its last.
 #[derive(Debug)]
-pub(super) struct Section<'a> {
+pub(super) struct PemSection<'a> {
     pub(super) label: &'a str,
     pub(super) text: &'a [u8],
 }
@@ -47,19 +47,19 @@ pub(super) struct Section<'a> {
 ///
 /// # Errors
 /// What of it is neither a section nor harmless text, as words that follow the file's name.
-pub(super) fn sections(file: &[u8]) -> Result<Vec<Section<'_>>, String> {
+pub(super) fn sections(file: &[u8]) -> Result<Vec<PemSection<'_>>, String> {
     let file = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
-    let (mut found, mut open) = (vec![], None::<Open<'_>>);
+    let (mut found, mut open) = (vec![], None::<OpenSection<'_>>);
     let mut rest = file;
     for number in 1.. {
         let line = line_of(rest);
         let after = rest.get(line.len()..).unwrap_or_default();
         match &open {
-            None => open = judge(line, number)?.map(|label| Open { label, number, text: rest }),
+            None => open = judge(line, number)?.map(|label| OpenSection { label, number, text: rest }),
             Some(section) if line.starts_with(DASHES) => {
                 section.check_end(line, number)?;
                 let length = section.text.len().saturating_sub(after.len());
-                found.push(Section { label: section.label, text: section.text.get(..length).unwrap_or_default() });
+                found.push(PemSection { label: section.label, text: section.text.get(..length).unwrap_or_default() });
                 open = None;
             }
             Some(_) => {}
@@ -79,14 +79,14 @@ pub(super) fn sections(file: &[u8]) -> Result<Vec<Section<'_>>, String> {
 }
 
 /// A section whose end is not there yet.
-struct Open<'a> {
+struct OpenSection<'a> {
     label: &'a str,
     number: usize,
     /// From its beginning to the end of the file.
     text: &'a [u8],
 }
 
-impl Open<'_> {
+impl OpenSection<'_> {
     fn check_end(&self, line: &[u8], number: usize) -> Result<(), String> {
         let end = line.strip_prefix(END).and_then(|line| line.strip_prefix(self.label.as_bytes()));
         match end.and_then(|end| end.strip_prefix(DASHES)).map(<[u8]>::trim_ascii) {

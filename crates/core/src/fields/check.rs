@@ -6,13 +6,13 @@ use thiserror::Error;
 
 use super::fault::JsonError;
 use super::free::{FreeCandidate, FreeValue, NotFree};
-use super::names::Names;
-use super::scan::{Kind, Piece, Scanner};
-use super::text::Reading;
+use super::names::FoldedNames;
+use super::scan::{JsonScanner, LevelKind, ScannedPiece};
+use super::text::JsonReading;
 
 /// A member that is guarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member {
+pub struct GuardedMember {
     /// What everyone may write there.
     pub free: FreeValue,
     /// Whether it is looked for at any depth, and not in the document alone (or in the elements of a list of documents).
@@ -21,11 +21,11 @@ pub struct Member {
 
 /// The guarded members of a route; a bit stands for each, in the order of the names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Members {
+pub struct GuardedMembers {
     /// What they are called.
-    pub names: Arc<Names>,
+    pub names: Arc<FoldedNames>,
     /// The members themselves.
-    pub members: Box<[Member]>,
+    pub members: Box<[GuardedMember]>,
     /// Whether the body must be an object: some services append a list to what is stored.
     pub only_object: bool,
 }
@@ -102,8 +102,8 @@ impl BodyFault {
 
 /// One body under judgement.
 pub struct BodyCheck {
-    scanner: Scanner,
-    members: Arc<Members>,
+    scanner: JsonScanner,
+    members: Arc<GuardedMembers>,
     /// The members that this caller may not write.
     withheld: u64,
     /// The person whose record the request is about.
@@ -114,8 +114,8 @@ pub struct BodyCheck {
 
 impl BodyCheck {
     /// Begins with a caller's members and the subject of the request.
-    pub fn new(members: Arc<Members>, withheld: u64, subject: Option<&str>) -> Self {
-        let scanner = Scanner::new(Reading::Request, Arc::clone(&members.names));
+    pub fn new(members: Arc<GuardedMembers>, withheld: u64, subject: Option<&str>) -> Self {
+        let scanner = JsonScanner::new(JsonReading::Request, Arc::clone(&members.names));
         Self { scanner, members, withheld, subject: subject.map(Box::from), candidate: None }
     }
 
@@ -126,30 +126,30 @@ impl BodyCheck {
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), BodyFault> {
         while let Some(piece) = self.scanner.next(&mut bytes)? {
             match piece {
-                Piece::NameEnd(names) => self.judge(names & self.withheld)?,
-                Piece::Scalar(_) if self.scanner.depth() == 0 => return Err(BodyFault::NotAnObject),
-                Piece::Scalar(part) => {
+                ScannedPiece::NameEnd(names) => self.judge(names & self.withheld)?,
+                ScannedPiece::Scalar(_) if self.scanner.depth() == 0 => return Err(BodyFault::NotAnObject),
+                ScannedPiece::Scalar(part) => {
                     let subject = self.subject.as_deref();
                     Self::go_on(&mut self.candidate, |candidate| candidate.push(part, subject))?;
                 }
-                Piece::Open(Kind::Array) if self.members.only_object && self.scanner.depth() == 1 => {
+                ScannedPiece::Open(LevelKind::Array) if self.members.only_object && self.scanner.depth() == 1 => {
                     return Err(BodyFault::NotAnObject);
                 }
-                Piece::Open(Kind::Array) => {
+                ScannedPiece::Open(LevelKind::Array) => {
                     Self::go_on(&mut self.candidate, FreeCandidate::open_list)?;
                 }
-                Piece::Open(Kind::Object) => {
+                ScannedPiece::Open(LevelKind::Object) => {
                     Self::go_on(&mut self.candidate, |_| Err::<(), _>(NotFree))?;
                 }
-                Piece::Comma => {
+                ScannedPiece::Comma => {
                     let is_own = Self::go_on(&mut self.candidate, FreeCandidate::comma)?;
                     self.settle(is_own)?;
                 }
-                Piece::Close(Kind::Object | Kind::Array) => {
+                ScannedPiece::Close(LevelKind::Object | LevelKind::Array) => {
                     let is_own = Self::go_on(&mut self.candidate, FreeCandidate::close)?;
                     self.settle(is_own)?;
                 }
-                Piece::NameBegin | Piece::Name(_) => {}
+                ScannedPiece::NameBegin | ScannedPiece::Name(_) => {}
             }
         }
         Ok(())

@@ -7,13 +7,13 @@
 use std::sync::Arc;
 
 use super::fault::JsonError;
-use super::names::Names;
-use super::scan::{Kind, Piece, Scanner};
-use super::text::Reading;
+use super::names::FoldedNames;
+use super::scan::{JsonScanner, LevelKind, ScannedPiece};
+use super::text::JsonReading;
 
 /// What came of the wanted member.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Extract<'a> {
+pub enum MemberExtract<'a> {
     /// It begins; what came of it before does not count.
     Begin,
     /// A part of the string or word as written, with its quotes and escapes.
@@ -23,8 +23,8 @@ pub enum Extract<'a> {
 }
 
 /// An object under way.
-pub struct Extractor {
-    scanner: Scanner,
+pub struct MemberExtractor {
+    scanner: JsonScanner,
     wanted: &'static str,
     /// The object without the member, and nothing once it is longer than allowed.
     rest: Vec<u8>,
@@ -37,11 +37,11 @@ pub struct Extractor {
     has_member: bool,
 }
 
-impl Extractor {
+impl MemberExtractor {
     /// Begins an object whose rest takes at most so many bytes.
     pub fn new(wanted: &'static str, most: usize) -> Self {
-        let none = Names::new([]).map(Arc::new).unwrap_or_default();
-        let scanner = Scanner::new(Reading::Request, none);
+        let none = FoldedNames::new([]).map(Arc::new).unwrap_or_default();
+        let scanner = JsonScanner::new(JsonReading::Request, none);
         let rest = Vec::new();
         Self {
             scanner,
@@ -60,35 +60,35 @@ impl Extractor {
     ///
     /// # Errors
     /// The bytes are not JSON.
-    pub fn feed(&mut self, mut bytes: &[u8], mut brings: impl FnMut(Extract<'_>)) -> Result<(), JsonError> {
+    pub fn feed(&mut self, mut bytes: &[u8], mut brings: impl FnMut(MemberExtract<'_>)) -> Result<(), JsonError> {
         while let Some(piece) = self.scanner.next(&mut bytes)? {
             let depth = self.scanner.depth();
             match piece {
-                Piece::Open(kind) => {
-                    self.is_object |= depth == 1 && kind == Kind::Object;
+                ScannedPiece::Open(kind) => {
+                    self.is_object |= depth == 1 && kind == LevelKind::Object;
                     if !self.is_within {
-                        self.keep(if kind == Kind::Object { b"{" } else { b"[" });
+                        self.keep(if kind == LevelKind::Object { b"{" } else { b"[" });
                     } else if depth == 2 {
-                        brings(Extract::NoString);
+                        brings(MemberExtract::NoString);
                     }
                 }
-                Piece::Close(kind) => {
+                ScannedPiece::Close(kind) => {
                     // The outermost object closes: that ends its last member, too.
                     self.is_within &= depth > 0;
-                    self.keep_outside(if kind == Kind::Object { b"}" } else { b"]" });
+                    self.keep_outside(if kind == LevelKind::Object { b"}" } else { b"]" });
                 }
                 // A comma of the outermost object is written with the next member that is kept.
-                Piece::Comma if depth == 1 && self.is_object => self.is_within = false,
-                Piece::Comma => self.keep_outside(b","),
-                Piece::NameBegin if depth == 1 => self.name = vec![b'"'],
-                Piece::NameBegin => self.keep_outside(b"\""),
-                Piece::Name(part) if depth == 1 => self.take_name(part),
-                Piece::Name(part) => self.keep_outside(part),
-                Piece::NameEnd(_) if depth == 1 => self.begin_member(&mut brings),
-                Piece::NameEnd(_) => self.keep_outside(b":"),
-                Piece::Scalar(part) if !self.is_within => self.keep(part),
-                Piece::Scalar(part) if depth == 1 => brings(Extract::Part(part)),
-                Piece::Scalar(_) => {}
+                ScannedPiece::Comma if depth == 1 && self.is_object => self.is_within = false,
+                ScannedPiece::Comma => self.keep_outside(b","),
+                ScannedPiece::NameBegin if depth == 1 => self.name = vec![b'"'],
+                ScannedPiece::NameBegin => self.keep_outside(b"\""),
+                ScannedPiece::Name(part) if depth == 1 => self.take_name(part),
+                ScannedPiece::Name(part) => self.keep_outside(part),
+                ScannedPiece::NameEnd(_) if depth == 1 => self.begin_member(&mut brings),
+                ScannedPiece::NameEnd(_) => self.keep_outside(b":"),
+                ScannedPiece::Scalar(part) if !self.is_within => self.keep(part),
+                ScannedPiece::Scalar(part) if depth == 1 => brings(MemberExtract::Part(part)),
+                ScannedPiece::Scalar(_) => {}
             }
         }
         Ok(())
@@ -121,11 +121,11 @@ impl Extractor {
         }
     }
 
-    fn begin_member(&mut self, brings: &mut impl FnMut(Extract<'_>)) {
+    fn begin_member(&mut self, brings: &mut impl FnMut(MemberExtract<'_>)) {
         if serde_json::from_slice::<String>(&self.name).is_ok_and(|name| name == self.wanted) {
             self.name.clear();
             self.is_within = true;
-            return brings(Extract::Begin);
+            return brings(MemberExtract::Begin);
         }
         self.write_name();
         self.keep(b":");
@@ -165,12 +165,12 @@ mod tests {
 
     /// The rest, and what the last wanted member brought.
     fn extract(parts: &[&[u8]], most: usize) -> Result<(Option<String>, Option<String>), JsonError> {
-        let (mut extractor, mut value) = (Extractor::new("document", most), None);
+        let (mut extractor, mut value) = (MemberExtractor::new("document", most), None);
         for part in parts {
             extractor.feed(part, |brought| match brought {
-                Extract::Begin => value = Some(String::new()),
-                Extract::Part(part) => value.as_mut().unwrap().push_str(std::str::from_utf8(part).unwrap()),
-                Extract::NoString => value.as_mut().unwrap().push_str("<none>"),
+                MemberExtract::Begin => value = Some(String::new()),
+                MemberExtract::Part(part) => value.as_mut().unwrap().push_str(std::str::from_utf8(part).unwrap()),
+                MemberExtract::NoString => value.as_mut().unwrap().push_str("<none>"),
             })?;
             assert!(extractor.held() <= most + 64);
         }

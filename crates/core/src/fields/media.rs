@@ -64,26 +64,26 @@ fn is_encoded(headers: &HeaderMap) -> bool {
 }
 
 /// A `Content-Type` with more than one reading, or with a charset that is not UTF-8.
-struct Ambiguous;
+struct AmbiguousMedia;
 
 /// The media type in lower case, if one is named.
-fn media_type(headers: &HeaderMap) -> Result<Option<String>, Ambiguous> {
+fn media_type(headers: &HeaderMap) -> Result<Option<String>, AmbiguousMedia> {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let value = match (values.next(), values.next()) {
         (None, _) => return Ok(None),
-        (Some(value), None) => value.to_str().map_err(|_| Ambiguous)?.to_ascii_lowercase(),
-        (Some(_), Some(_)) => return Err(Ambiguous),
+        (Some(value), None) => value.to_str().map_err(|_| AmbiguousMedia)?.to_ascii_lowercase(),
+        (Some(_), Some(_)) => return Err(AmbiguousMedia),
     };
     // A comma makes a second value of it, a backslash hides what a quoted parameter ends with.
     if value.contains([',', '\\']) {
-        return Err(Ambiguous);
+        return Err(AmbiguousMedia);
     }
     let mut parts = value.split(';').map(str::trim);
     let media_type = parts.next().unwrap_or_default().to_owned();
     let is_utf8 = |charset: &str| matches!(charset.trim_matches('"'), "utf-8" | "utf8");
     let charsets = parts.filter_map(|part| part.split_once('=')).filter(|(name, _)| name.trim().starts_with("charset"));
     if charsets.into_iter().any(|(_, charset)| !is_utf8(charset.trim())) {
-        return Err(Ambiguous);
+        return Err(AmbiguousMedia);
     }
     Ok(Some(media_type))
 }

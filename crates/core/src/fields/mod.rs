@@ -20,15 +20,15 @@ mod scan;
 mod text;
 mod fault;
 
-pub use check::{BodyCheck, BodyFault, Member, Members};
-pub use extract::{Extract, Extractor};
+pub use check::{BodyCheck, BodyFault, GuardedMember, GuardedMembers};
+pub use extract::{MemberExtract, MemberExtractor};
 pub use fault::JsonError;
 pub use free::FreeValue;
 pub use media::{AnswerKind, answer_kind, check_request};
-pub use names::{MAX_NAMES, Names};
+pub use names::{FoldedNames, MAX_NAMES};
 pub use number::{DigitCount, MAX_DIGITS};
-pub use owner::Ownership;
-pub use remove::Remover;
+pub use owner::RecordOwnership;
+pub use remove::MemberRemover;
 
 /// Deepest nesting that is accepted.
 pub const MAX_DEPTH: usize = 64;

@@ -10,9 +10,9 @@ pub const MAX_NAMES: usize = 64;
 
 /// Names of members, folded; at most [`MAX_NAMES`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Names(Box<[Box<[char]>]>);
+pub struct FoldedNames(Box<[Box<[char]>]>);
 
-impl Names {
+impl FoldedNames {
     /// Takes the names in their order; none if there are more than [`MAX_NAMES`].
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let names: Box<[_]> = names.into_iter().map(|name| name.chars().map(fold).collect()).collect();
@@ -35,17 +35,17 @@ fn fold(character: char) -> char {
     }
 }
 
-/// Compares one name at a time; a bit stands for each of the [`Names`].
-pub(super) struct Matcher {
-    names: Arc<Names>,
+/// Compares one name at a time; a bit stands for each of the [`FoldedNames`].
+pub(super) struct NameMatcher {
+    names: Arc<FoldedNames>,
     /// The names that begin with what has come so far.
     alive: u64,
     /// How many characters have come.
     length: usize,
 }
 
-impl Matcher {
-    pub(super) fn new(names: Arc<Names>) -> Self {
+impl NameMatcher {
+    pub(super) fn new(names: Arc<FoldedNames>) -> Self {
         Self { names, alive: 0, length: 0 }
     }
 

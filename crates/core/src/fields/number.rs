@@ -11,7 +11,7 @@ pub const MAX_DIGITS: u64 = 64;
 
 /// Where in a number a digit stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Part {
+enum NumberPart {
     #[default]
     Whole,
     Fraction,
@@ -21,7 +21,7 @@ enum Part {
 /// The digits of one number, counted as its characters come. The grammar is checked elsewhere.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DigitCount {
-    part: Part,
+    part: NumberPart,
     length: usize,
     whole: i64,
     fraction: i64,
@@ -51,16 +51,16 @@ impl DigitCount {
         const ENOUGH: i64 = 1_000_000_000;
         self.length = self.length.saturating_add(1);
         match (self.part, byte) {
-            (Part::Whole, b'.') => self.part = Part::Fraction,
-            (Part::Whole | Part::Fraction, b'e' | b'E') => self.part = Part::Exponent,
-            (Part::Exponent, b'-') => self.is_exponent_negative = true,
-            (Part::Exponent, b'0'..=b'9') => {
+            (NumberPart::Whole, b'.') => self.part = NumberPart::Fraction,
+            (NumberPart::Whole | NumberPart::Fraction, b'e' | b'E') => self.part = NumberPart::Exponent,
+            (NumberPart::Exponent, b'-') => self.is_exponent_negative = true,
+            (NumberPart::Exponent, b'0'..=b'9') => {
                 self.exponent = (self.exponent * 10 + i64::from(byte - b'0')).min(ENOUGH);
             }
-            (Part::Whole | Part::Fraction, b'0'..=b'9') => {
+            (NumberPart::Whole | NumberPart::Fraction, b'0'..=b'9') => {
                 self.is_zero_so_far &= byte == b'0';
                 self.leading += i64::from(self.is_zero_so_far);
-                let digits = if self.part == Part::Whole { &mut self.whole } else { &mut self.fraction };
+                let digits = if self.part == NumberPart::Whole { &mut self.whole } else { &mut self.fraction };
                 *digits = (*digits + 1).min(ENOUGH);
             }
             _ => {}

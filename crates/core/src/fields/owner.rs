@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// Whose a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ownership {
+pub enum RecordOwnership {
     /// It names the person that was asked about.
     IsSubjects,
     /// It names somebody else, or something that is no person.
@@ -19,7 +19,7 @@ pub enum Ownership {
     IsUnnamed,
 }
 
-impl Ownership {
+impl RecordOwnership {
     /// Reads the `member` of a whole record.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_record_is_the_persons_only_if_it_says_so_each_time() {
-        use Ownership::{IsAnothers, IsSubjects, IsUnnamed};
+        use RecordOwnership::{IsAnothers, IsSubjects, IsUnnamed};
         for (record, expected) in [
             (r#"{"book": "ANA"}"#, Some(IsSubjects)),
             (r#"{"id": 1, "b\u006fok": "\u0041NA", "n": [{"book": "BOB"}]} "#, Some(IsSubjects)),
@@ -97,7 +97,7 @@ mod tests {
             (r#"{"book": "ANA""#, None),
             ("", None),
         ] {
-            assert_eq!(Ownership::of(record.as_bytes(), "book", "ANA").ok(), expected, "{record}");
+            assert_eq!(RecordOwnership::of(record.as_bytes(), "book", "ANA").ok(), expected, "{record}");
         }
     }
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use super::MAX_DEPTH;
 use super::fault::JsonError;
-use super::names::Names;
-use super::scan::{Kind, Piece, Scanner};
-use super::text::Reading;
+use super::names::FoldedNames;
+use super::scan::{JsonScanner, LevelKind, ScannedPiece};
+use super::text::JsonReading;
 
 /// One answer under way.
 ///
 /// What is written is JSON without white space between, so that nothing has to be kept but the beginning of a name that
 /// may yet be one of those left out: at most six bytes, or twelve, for each of its characters.
-pub struct Remover {
-    scanner: Scanner,
+pub struct MemberRemover {
+    scanner: JsonScanner,
     /// For each open level, the outermost as the lowest bit: whether a member was written, so that the next needs a comma.
     written: u64,
     /// The beginning of a name with the comma before it, while it may yet be left out.
@@ -25,10 +25,10 @@ pub struct Remover {
 
 const _: () = assert!(MAX_DEPTH <= 64, "`written` has a bit for each level");
 
-impl Remover {
+impl MemberRemover {
     /// Begins an answer without the members of these names, at any depth.
-    pub fn new(names: Arc<Names>) -> Self {
-        let scanner = Scanner::new(Reading::Answer, names);
+    pub fn new(names: Arc<FoldedNames>) -> Self {
+        let scanner = JsonScanner::new(JsonReading::Answer, names);
         Self { scanner, written: 0, name: Vec::new(), leaving_out: None, removed: 0 }
     }
 
@@ -41,8 +41,8 @@ impl Remover {
             if let Some(level) = self.leaving_out {
                 match piece {
                     // The object goes on, or ends: what was left out is over.
-                    Piece::Comma if self.scanner.depth() == level => self.leaving_out = None,
-                    Piece::Close(_) if self.scanner.depth() < level => {
+                    ScannedPiece::Comma if self.scanner.depth() == level => self.leaving_out = None,
+                    ScannedPiece::Close(_) if self.scanner.depth() < level => {
                         self.leaving_out = None;
                         out.push(b'}');
                     }
@@ -51,34 +51,34 @@ impl Remover {
                 continue;
             }
             match piece {
-                Piece::Open(kind) => {
+                ScannedPiece::Open(kind) => {
                     self.written &= !self.level();
-                    out.push(if kind == Kind::Object { b'{' } else { b'[' });
+                    out.push(if kind == LevelKind::Object { b'{' } else { b'[' });
                 }
-                Piece::Close(kind) => out.push(if kind == Kind::Object { b'}' } else { b']' }),
+                ScannedPiece::Close(kind) => out.push(if kind == LevelKind::Object { b'}' } else { b']' }),
                 // An object's comma is written with the next member that is kept.
-                Piece::Comma if self.scanner.is_in_object() => {}
-                Piece::Comma => out.push(b','),
-                Piece::NameBegin => {
+                ScannedPiece::Comma if self.scanner.is_in_object() => {}
+                ScannedPiece::Comma => out.push(b','),
+                ScannedPiece::NameBegin => {
                     let comma = if self.written & self.level() != 0 { &b",\""[..] } else { b"\"" };
                     self.name.extend_from_slice(comma);
                 }
-                Piece::Name(part) if self.scanner.is_name_open() => self.name.extend_from_slice(part),
-                Piece::Name(part) => {
+                ScannedPiece::Name(part) if self.scanner.is_name_open() => self.name.extend_from_slice(part),
+                ScannedPiece::Name(part) => {
                     out.append(&mut self.name);
                     out.extend_from_slice(part);
                 }
-                Piece::NameEnd(0) => {
+                ScannedPiece::NameEnd(0) => {
                     out.append(&mut self.name);
                     self.written |= self.level();
                     out.push(b':');
                 }
-                Piece::NameEnd(_) => {
+                ScannedPiece::NameEnd(_) => {
                     self.name.clear();
                     self.leaving_out = Some(self.scanner.depth());
                     self.removed += 1;
                 }
-                Piece::Scalar(part) => out.extend_from_slice(part),
+                ScannedPiece::Scalar(part) => out.extend_from_slice(part),
             }
         }
         Ok(())

@@ -6,22 +6,22 @@
 use std::sync::Arc;
 
 use super::fault::JsonError;
-use super::names::{Matcher, Names};
-use super::text::{Brought, Reading, Text};
+use super::names::{FoldedNames, NameMatcher};
+use super::text::{JsonReading, StringPart, StringReader};
 use super::{DigitCount, MAX_DEPTH, MAX_NUMBER_LENGTH};
 
 /// What opens and closes a level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum LevelKind {
     Object,
     Array,
 }
 
 /// A part of a document; all white space between is left out.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
-    Open(Kind),
-    Close(Kind),
+pub(super) enum ScannedPiece<'a> {
+    Open(LevelKind),
+    Close(LevelKind),
     Comma,
     /// The opening quote of a member's name.
     NameBegin,
@@ -34,7 +34,7 @@ pub(super) enum Piece<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ScanState {
     Begin,
     Value,
     FirstElement,
@@ -64,33 +64,33 @@ enum Digits {
 }
 
 /// A document under way.
-pub(super) struct Scanner {
-    reading: Reading,
-    state: State,
+pub(super) struct JsonScanner {
+    reading: JsonReading,
+    state: ScanState,
     /// The open levels, the innermost as the lowest bit; set for an object.
     kinds: u64,
     depth: usize,
     /// How many bytes were taken.
     taken: usize,
-    text: Text,
+    text: StringReader,
     number: DigitCount,
     number_length: usize,
-    matcher: Matcher,
+    matcher: NameMatcher,
     fault: Option<JsonError>,
 }
 
-impl Scanner {
-    pub(super) fn new(reading: Reading, names: Arc<Names>) -> Self {
+impl JsonScanner {
+    pub(super) fn new(reading: JsonReading, names: Arc<FoldedNames>) -> Self {
         Self {
             reading,
-            state: State::Begin,
+            state: ScanState::Begin,
             kinds: 0,
             depth: 0,
             taken: 0,
-            text: Text::new(),
+            text: StringReader::new(),
             number: DigitCount::new(),
             number_length: 0,
-            matcher: Matcher::new(names),
+            matcher: NameMatcher::new(names),
             fault: None,
         }
     }
@@ -119,7 +119,7 @@ impl Scanner {
     ///
     /// # Errors
     /// The bytes are not JSON. From then on every call says so.
-    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, JsonError> {
+    pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<ScannedPiece<'a>>, JsonError> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
@@ -136,37 +136,37 @@ impl Scanner {
         use Digits::{Fraction, Power, Whole, Zero};
         match (self.fault, self.state) {
             (Some(fault), _) => Err(fault),
-            (None, State::Number(Zero | Whole | Fraction | Power)) if self.depth == 0 => self.check_number(),
-            (None, State::After) if self.depth == 0 => Ok(()),
+            (None, ScanState::Number(Zero | Whole | Fraction | Power)) if self.depth == 0 => self.check_number(),
+            (None, ScanState::After) if self.depth == 0 => Ok(()),
             (None, _) => Err(JsonError::Malformed(self.taken)),
         }
     }
 
-    fn piece<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, JsonError> {
+    fn piece<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<ScannedPiece<'a>>, JsonError> {
         loop {
             match self.state {
-                State::Name | State::Text if input.is_empty() => return Ok(None),
-                State::Name => return self.name(input).map(|name| Some(Piece::Name(name))),
-                State::Text => return self.string(input).map(|string| Some(Piece::Scalar(string))),
-                State::Number(digits) => match self.number(digits, input)? {
+                ScanState::Name | ScanState::Text if input.is_empty() => return Ok(None),
+                ScanState::Name => return self.name(input).map(|name| Some(ScannedPiece::Name(name))),
+                ScanState::Text => return self.string(input).map(|string| Some(ScannedPiece::Scalar(string))),
+                ScanState::Number(digits) => match self.number(digits, input)? {
                     [] if input.is_empty() => return Ok(None),
                     [] => {
                         self.check_number()?;
-                        self.state = State::After;
+                        self.state = ScanState::After;
                     }
-                    number => return Ok(Some(Piece::Scalar(number))),
+                    number => return Ok(Some(ScannedPiece::Scalar(number))),
                 },
-                State::Word(rest) => match self.word(rest, input)? {
+                ScanState::Word(rest) => match self.word(rest, input)? {
                     [] => return Ok(None),
-                    word => return Ok(Some(Piece::Scalar(word))),
+                    word => return Ok(Some(ScannedPiece::Scalar(word))),
                 },
-                State::Begin
-                | State::Value
-                | State::FirstElement
-                | State::FirstName
-                | State::NextName
-                | State::Colon
-                | State::After => {
+                ScanState::Begin
+                | ScanState::Value
+                | ScanState::FirstElement
+                | ScanState::FirstName
+                | ScanState::NextName
+                | ScanState::Colon
+                | ScanState::After => {
                     let Some((&byte, _)) = input.split_first() else { return Ok(None) };
                     if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
                         self.take(1, input);
@@ -188,77 +188,77 @@ impl Scanner {
     }
 
     /// A byte between strings, numbers and words.
-    fn structure<'a>(&mut self, byte: u8, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, JsonError> {
+    fn structure<'a>(&mut self, byte: u8, input: &mut &'a [u8]) -> Result<Option<ScannedPiece<'a>>, JsonError> {
         let malformed = Err(JsonError::Malformed(self.taken));
         match (self.state, byte) {
-            (State::Begin, 0xef) => Err(JsonError::ByteOrderMark),
-            (State::FirstElement, b']') => Ok(Some(self.close(Kind::Array, input))),
-            (State::Begin | State::Value | State::FirstElement, _) => self.value(byte, input),
-            (State::FirstName, b'}') => Ok(Some(self.close(Kind::Object, input))),
-            (State::FirstName | State::NextName, b'"') => {
-                (self.state, self.text) = (State::Name, Text::new());
+            (ScanState::Begin, 0xef) => Err(JsonError::ByteOrderMark),
+            (ScanState::FirstElement, b']') => Ok(Some(self.close(LevelKind::Array, input))),
+            (ScanState::Begin | ScanState::Value | ScanState::FirstElement, _) => self.value(byte, input),
+            (ScanState::FirstName, b'}') => Ok(Some(self.close(LevelKind::Object, input))),
+            (ScanState::FirstName | ScanState::NextName, b'"') => {
+                (self.state, self.text) = (ScanState::Name, StringReader::new());
                 self.matcher.begin();
                 self.take(1, input);
-                Ok(Some(Piece::NameBegin))
+                Ok(Some(ScannedPiece::NameBegin))
             }
-            (State::Colon, b':') => {
+            (ScanState::Colon, b':') => {
                 self.take(1, input);
-                self.state = State::Value;
-                Ok(Some(Piece::NameEnd(self.matcher.end())))
+                self.state = ScanState::Value;
+                Ok(Some(ScannedPiece::NameEnd(self.matcher.end())))
             }
-            (State::After, _) if self.depth == 0 => Err(JsonError::TrailingGarbage(self.taken)),
-            (State::After, b',') => {
+            (ScanState::After, _) if self.depth == 0 => Err(JsonError::TrailingGarbage(self.taken)),
+            (ScanState::After, b',') => {
                 self.take(1, input);
-                self.state = if self.is_in_object() { State::NextName } else { State::Value };
-                Ok(Some(Piece::Comma))
+                self.state = if self.is_in_object() { ScanState::NextName } else { ScanState::Value };
+                Ok(Some(ScannedPiece::Comma))
             }
-            (State::After, b'}') if self.is_in_object() => Ok(Some(self.close(Kind::Object, input))),
-            (State::After, b']') if !self.is_in_object() => Ok(Some(self.close(Kind::Array, input))),
+            (ScanState::After, b'}') if self.is_in_object() => Ok(Some(self.close(LevelKind::Object, input))),
+            (ScanState::After, b']') if !self.is_in_object() => Ok(Some(self.close(LevelKind::Array, input))),
             _ => malformed,
         }
     }
 
-    fn value<'a>(&mut self, byte: u8, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, JsonError> {
+    fn value<'a>(&mut self, byte: u8, input: &mut &'a [u8]) -> Result<Option<ScannedPiece<'a>>, JsonError> {
         self.state = match byte {
-            b'{' => return self.open(Kind::Object, input).map(Some),
-            b'[' => return self.open(Kind::Array, input).map(Some),
+            b'{' => return self.open(LevelKind::Object, input).map(Some),
+            b'[' => return self.open(LevelKind::Array, input).map(Some),
             b'"' => {
-                (self.state, self.text) = (State::Text, Text::new());
-                return Ok(Some(Piece::Scalar(self.take(1, input))));
+                (self.state, self.text) = (ScanState::Text, StringReader::new());
+                return Ok(Some(ScannedPiece::Scalar(self.take(1, input))));
             }
-            b'-' => State::Number(Digits::Minus),
-            b'0' => State::Number(Digits::Zero),
-            b'1'..=b'9' => State::Number(Digits::Whole),
-            b't' => State::Word(b"true"),
-            b'f' => State::Word(b"false"),
-            b'n' => State::Word(b"null"),
+            b'-' => ScanState::Number(Digits::Minus),
+            b'0' => ScanState::Number(Digits::Zero),
+            b'1'..=b'9' => ScanState::Number(Digits::Whole),
+            b't' => ScanState::Word(b"true"),
+            b'f' => ScanState::Word(b"false"),
+            b'n' => ScanState::Word(b"null"),
             _ => return Err(JsonError::Malformed(self.taken)),
         };
-        if matches!(self.state, State::Number(_)) {
+        if matches!(self.state, ScanState::Number(_)) {
             (self.number, self.number_length) = (DigitCount::new(), 1);
             self.number.push(byte);
-            return Ok(Some(Piece::Scalar(self.take(1, input))));
+            return Ok(Some(ScannedPiece::Scalar(self.take(1, input))));
         }
         Ok(None)
     }
 
-    fn open<'a>(&mut self, kind: Kind, input: &mut &'a [u8]) -> Result<Piece<'a>, JsonError> {
+    fn open<'a>(&mut self, kind: LevelKind, input: &mut &'a [u8]) -> Result<ScannedPiece<'a>, JsonError> {
         if self.depth == MAX_DEPTH {
             return Err(JsonError::TooDeep);
         }
         self.take(1, input);
         self.depth += 1;
-        self.kinds = self.kinds << 1 | u64::from(kind == Kind::Object);
-        self.state = if kind == Kind::Object { State::FirstName } else { State::FirstElement };
-        Ok(Piece::Open(kind))
+        self.kinds = self.kinds << 1 | u64::from(kind == LevelKind::Object);
+        self.state = if kind == LevelKind::Object { ScanState::FirstName } else { ScanState::FirstElement };
+        Ok(ScannedPiece::Open(kind))
     }
 
-    fn close<'a>(&mut self, kind: Kind, input: &mut &'a [u8]) -> Piece<'a> {
+    fn close<'a>(&mut self, kind: LevelKind, input: &mut &'a [u8]) -> ScannedPiece<'a> {
         self.take(1, input);
         self.depth = self.depth.saturating_sub(1);
         self.kinds >>= 1;
-        self.state = State::After;
-        Piece::Close(kind)
+        self.state = ScanState::After;
+        ScannedPiece::Close(kind)
     }
 
     fn name<'a>(&mut self, input: &mut &'a [u8]) -> Result<&'a [u8], JsonError> {
@@ -269,10 +269,10 @@ impl Scanner {
                 self.matcher.stray();
             }
             match brought {
-                Brought::Part => {}
-                Brought::Character(character) => self.matcher.push(character),
-                Brought::End => {
-                    self.state = State::Colon;
+                StringPart::Part => {}
+                StringPart::Character(character) => self.matcher.push(character),
+                StringPart::End => {
+                    self.state = ScanState::Colon;
                     return Ok(self.take(count + 1, input));
                 }
             }
@@ -289,8 +289,8 @@ impl Scanner {
             let Some(&byte) = input.get(count) else { break };
             let brought = self.text.push(byte, self.taken + count, self.reading)?;
             count += 1;
-            if brought == Brought::End {
-                self.state = State::After;
+            if brought == StringPart::End {
+                self.state = ScanState::After;
                 break;
             }
         }
@@ -315,22 +315,22 @@ impl Scanner {
             };
             count += 1;
         }
-        if self.reading == Reading::Request {
+        if self.reading == JsonReading::Request {
             input.iter().take(count).for_each(|byte| self.number.push(*byte));
         }
         self.number_length += count;
-        if self.reading == Reading::Request && self.number_length > MAX_NUMBER_LENGTH {
+        if self.reading == JsonReading::Request && self.number_length > MAX_NUMBER_LENGTH {
             return Err(JsonError::NumberTooLong(self.taken));
         }
-        self.state = State::Number(digits);
+        self.state = ScanState::Number(digits);
         Ok(self.take(count, input))
     }
 
     /// The number has ended.
     fn check_number(&self) -> Result<(), JsonError> {
         match self.reading {
-            Reading::Request if !self.number.is_read_alike() => Err(JsonError::NumberTooLong(self.taken)),
-            Reading::Request | Reading::Answer => Ok(()),
+            JsonReading::Request if !self.number.is_read_alike() => Err(JsonError::NumberTooLong(self.taken)),
+            JsonReading::Request | JsonReading::Answer => Ok(()),
         }
     }
 
@@ -342,7 +342,7 @@ impl Scanner {
             let same = input.iter().zip(expected).take_while(|(given, expected)| given == expected).count();
             return Err(JsonError::Malformed(self.taken + same));
         }
-        self.state = if left.is_empty() { State::After } else { State::Word(left) };
+        self.state = if left.is_empty() { ScanState::After } else { ScanState::Word(left) };
         Ok(self.take(count, input))
     }
 }

@@ -8,15 +8,15 @@ use serde_json::Value;
 use super::*;
 use crate::json;
 
-fn names(names: &[&str]) -> Arc<Names> {
-    Arc::new(Names::new(names.iter().copied()).unwrap())
+fn names(names: &[&str]) -> Arc<FoldedNames> {
+    Arc::new(FoldedNames::new(names.iter().copied()).unwrap())
 }
 
 /// The guard of a person: `roles`, `active` and `password`, and `id` unless it is the subject.
 fn check(subject: Option<&str>) -> BodyCheck {
-    let plain = Member { free: FreeValue::None, anywhere: false };
-    let members = [plain, plain, plain, Member { free: FreeValue::Subject, anywhere: false }];
-    let members = Members {
+    let plain = GuardedMember { free: FreeValue::None, anywhere: false };
+    let members = [plain, plain, plain, GuardedMember { free: FreeValue::Subject, anywhere: false }];
+    let members = GuardedMembers {
         names: names(&["roles", "active", "password", "id"]),
         members: Box::new(members),
         only_object: false,
@@ -33,8 +33,8 @@ fn judge(body: impl AsRef<[u8]>) -> Result<(), BodyFault> {
     judge_in(check(Some("ANA")), &[body.as_ref()])
 }
 
-fn remove_in(names: &Arc<Names>, parts: &[&[u8]]) -> Result<String, JsonError> {
-    let (mut remover, mut out) = (Remover::new(Arc::clone(names)), Vec::new());
+fn remove_in(names: &Arc<FoldedNames>, parts: &[&[u8]]) -> Result<String, JsonError> {
+    let (mut remover, mut out) = (MemberRemover::new(Arc::clone(names)), Vec::new());
     parts.iter().try_for_each(|part| remover.feed(part, &mut out))?;
     remover.finish()?;
     Ok(String::from_utf8(out).unwrap())
@@ -74,8 +74,8 @@ fn a_member_is_found_in_every_spelling() {
 
 #[test]
 fn a_member_may_be_looked_for_at_any_depth_and_left_to_who_may_write_it() {
-    let member = Member { free: FreeValue::None, anywhere: true };
-    let members = Arc::new(Members {
+    let member = GuardedMember { free: FreeValue::None, anywhere: true };
+    let members = Arc::new(GuardedMembers {
         names: names(&["roles", "active"]),
         members: Box::new([member, member]),
         only_object: false,
@@ -252,10 +252,10 @@ fn removal_agrees_with_a_parsed_tree_however_the_bytes_are_cut() {
 }
 
 /// Whether a document of objects and lists has one of the guarded members, by the parser of the HIS.
-fn holds_password(value: &json::Value) -> bool {
+fn holds_password(value: &json::JsonValue) -> bool {
     match value {
-        json::Value::Object(object) => ["password", "PASSWORD"].iter().any(|name| object.member(name).is_some()),
-        json::Value::Array(items) => items.iter().any(holds_password),
+        json::JsonValue::Object(object) => ["password", "PASSWORD"].iter().any(|name| object.member(name).is_some()),
+        json::JsonValue::Array(items) => items.iter().any(holds_password),
         _ => false,
     }
 }
@@ -263,8 +263,9 @@ fn holds_password(value: &json::Value) -> bool {
 #[test]
 fn judgement_agrees_with_the_parser_of_the_his_however_the_bytes_are_cut() {
     let mut dice = StdRng::seed_from_u64(11);
-    let member = Member { free: FreeValue::None, anywhere: false };
-    let members = Arc::new(Members { names: names(&["password"]), members: Box::new([member]), only_object: false });
+    let member = GuardedMember { free: FreeValue::None, anywhere: false };
+    let members =
+        Arc::new(GuardedMembers { names: names(&["password"]), members: Box::new([member]), only_object: false });
     let judge = |parts: &[&[u8]]| judge_in(BodyCheck::new(Arc::clone(&members), 1, None), parts);
     let mut counts = [0; 3];
     for round in 0..4_000 {
@@ -301,7 +302,7 @@ fn judgement_agrees_with_the_parser_of_the_his_however_the_bytes_are_cut() {
 #[test]
 fn memory_does_not_grow_with_the_answer() {
     let names = names(&["password"]);
-    let mut remover = Remover::new(names);
+    let mut remover = MemberRemover::new(names);
     let mut out = Vec::new();
     let person = format!(
         "[{{\"id\":\"A\",{:200}\"password\":\"{}\",\"{}\":\"{}\"}}],",
@@ -325,14 +326,14 @@ fn memory_does_not_grow_with_the_answer() {
     assert!(most < 16, "{most}");
     assert_eq!(remover.removed() as usize, fed / person.len());
     // Nor with one name or one stretch of white space.
-    let mut remover = Remover::new(self::names(&["password"]));
+    let mut remover = MemberRemover::new(self::names(&["password"]));
     remover.feed(b"{ \"pass", &mut out).unwrap();
     for _ in 0..1000 {
         remover.feed(&[b'p'; 1000], &mut out).unwrap();
         out.clear();
         assert!(remover.held() < 16);
     }
-    let mut remover = Remover::new(self::names(&["password"]));
+    let mut remover = MemberRemover::new(self::names(&["password"]));
     remover.feed(b"{ \"pass", &mut out).unwrap();
     for _ in 0..1000 {
         remover.feed(br"\udc00\ud800", &mut out).unwrap();

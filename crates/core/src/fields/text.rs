@@ -4,7 +4,7 @@ use super::fault::JsonError;
 
 /// For whom a document is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum JsonReading {
     /// It comes from a client: what two readers could read differently is refused.
     Request,
     /// It comes from the service: what RFC 8259 allows passes.
@@ -13,7 +13,7 @@ pub(super) enum Reading {
 
 /// Where in a string the next byte stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Within {
+enum StringPlace {
     Plain,
     /// In a character of several bytes: how many are left, and the bounds of the next (RFC 3629, section 4).
     Tail(u8, u8, u8),
@@ -25,7 +25,7 @@ enum Within {
 
 /// What a byte of a string has brought.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Brought {
+pub(super) enum StringPart {
     /// Nothing yet.
     Part,
     /// A character.
@@ -36,8 +36,8 @@ pub(super) enum Brought {
 
 /// A string under way.
 #[derive(Debug)]
-pub(super) struct Text {
-    within: Within,
+pub(super) struct StringReader {
+    within: StringPlace,
     code: u32,
     /// The first half of a surrogate pair, while the second is awaited.
     high: Option<u32>,
@@ -45,30 +45,30 @@ pub(super) struct Text {
     pub(super) has_stray: bool,
 }
 
-impl Text {
+impl StringReader {
     pub(super) fn new() -> Self {
-        Self { within: Within::Plain, code: 0, high: None, has_stray: false }
+        Self { within: StringPlace::Plain, code: 0, high: None, has_stray: false }
     }
 
     /// Whether bytes of ASCII without quote and backslash can pass without being looked at one by one.
     pub(super) fn is_plain(&self) -> bool {
-        self.within == Within::Plain && self.high.is_none()
+        self.within == StringPlace::Plain && self.high.is_none()
     }
 
     /// Takes the next byte; `at` is its position.
-    pub(super) fn push(&mut self, byte: u8, at: usize, reading: Reading) -> Result<Brought, JsonError> {
+    pub(super) fn push(&mut self, byte: u8, at: usize, reading: JsonReading) -> Result<StringPart, JsonError> {
         match self.within {
-            Within::Plain => self.plain(byte, at, reading),
-            Within::Tail(left, least, most) => {
+            StringPlace::Plain => self.plain(byte, at, reading),
+            StringPlace::Tail(left, least, most) => {
                 if !(least..=most).contains(&byte) {
                     return Err(JsonError::NotUtf8);
                 }
                 self.code = self.code << 6 | u32::from(byte & 0x3f);
-                self.within = if left > 1 { Within::Tail(left - 1, 0x80, 0xbf) } else { Within::Plain };
-                Ok(if left > 1 { Brought::Part } else { character(self.code) })
+                self.within = if left > 1 { StringPlace::Tail(left - 1, 0x80, 0xbf) } else { StringPlace::Plain };
+                Ok(if left > 1 { StringPart::Part } else { character(self.code) })
             }
-            Within::Escape => {
-                self.within = Within::Plain;
+            StringPlace::Escape => {
+                self.within = StringPlace::Plain;
                 let escaped = match byte {
                     b'"' | b'\\' | b'/' => char::from(byte),
                     b'b' => '\u{8}',
@@ -77,36 +77,36 @@ impl Text {
                     b'r' => '\r',
                     b't' => '\t',
                     b'u' => {
-                        (self.within, self.code) = (Within::Hex(4), 0);
-                        return Ok(Brought::Part);
+                        (self.within, self.code) = (StringPlace::Hex(4), 0);
+                        return Ok(StringPart::Part);
                     }
                     _ => return Err(JsonError::Malformed(at)),
                 };
                 self.unpaired(at, reading)?;
-                Ok(Brought::Character(escaped))
+                Ok(StringPart::Character(escaped))
             }
-            Within::Hex(left) => {
+            StringPlace::Hex(left) => {
                 let digit = char::from(byte).to_digit(16).ok_or(JsonError::Malformed(at))?;
                 self.code = self.code << 4 | digit;
                 if left > 1 {
-                    self.within = Within::Hex(left - 1);
-                    return Ok(Brought::Part);
+                    self.within = StringPlace::Hex(left - 1);
+                    return Ok(StringPart::Part);
                 }
-                self.within = Within::Plain;
+                self.within = StringPlace::Plain;
                 self.unit(at, reading)
             }
         }
     }
 
-    fn plain(&mut self, byte: u8, at: usize, reading: Reading) -> Result<Brought, JsonError> {
+    fn plain(&mut self, byte: u8, at: usize, reading: JsonReading) -> Result<StringPart, JsonError> {
         if byte == b'\\' {
-            self.within = Within::Escape;
-            return Ok(Brought::Part);
+            self.within = StringPlace::Escape;
+            return Ok(StringPart::Part);
         }
         self.unpaired(at, reading)?;
         let (bits, left, least, most) = match byte {
-            b'"' => return Ok(Brought::End),
-            0x20..0x80 => return Ok(Brought::Character(char::from(byte))),
+            b'"' => return Ok(StringPart::End),
+            0x20..0x80 => return Ok(StringPart::Character(char::from(byte))),
             0..0x20 => return Err(JsonError::Malformed(at)),
             0xc2..=0xdf => (byte & 0x1f, 1, 0x80, 0xbf),
             0xe0 => (0, 2, 0xa0, 0xbf),
@@ -117,12 +117,12 @@ impl Text {
             0xf4 => (4, 3, 0x80, 0x8f),
             _ => return Err(JsonError::NotUtf8),
         };
-        (self.within, self.code) = (Within::Tail(left, least, most), u32::from(bits));
-        Ok(Brought::Part)
+        (self.within, self.code) = (StringPlace::Tail(left, least, most), u32::from(bits));
+        Ok(StringPart::Part)
     }
 
     /// A whole `\uXXXX` has come.
-    fn unit(&mut self, at: usize, reading: Reading) -> Result<Brought, JsonError> {
+    fn unit(&mut self, at: usize, reading: JsonReading) -> Result<StringPart, JsonError> {
         let unit = self.code;
         if let (Some(high), 0xdc00..=0xdfff) = (self.high, unit) {
             self.high = None;
@@ -131,27 +131,27 @@ impl Text {
         self.unpaired(at, reading)?;
         match (unit, reading) {
             (0xd800..=0xdbff, _) => self.high = Some(unit),
-            (0xdc00..=0xdfff, Reading::Answer) => self.has_stray = true,
-            (0 | 0xdc00..=0xdfff, Reading::Request) => return Err(JsonError::UnpairedOrNul(at)),
+            (0xdc00..=0xdfff, JsonReading::Answer) => self.has_stray = true,
+            (0 | 0xdc00..=0xdfff, JsonReading::Request) => return Err(JsonError::UnpairedOrNul(at)),
             _ => return Ok(character(unit)),
         }
-        Ok(Brought::Part)
+        Ok(StringPart::Part)
     }
 
     /// What follows is not the second half of a pair whose first half has come, if one has.
-    fn unpaired(&mut self, at: usize, reading: Reading) -> Result<(), JsonError> {
+    fn unpaired(&mut self, at: usize, reading: JsonReading) -> Result<(), JsonError> {
         match (self.high.take(), reading) {
             (None, _) => Ok(()),
-            (Some(_), Reading::Answer) => {
+            (Some(_), JsonReading::Answer) => {
                 self.has_stray = true;
                 Ok(())
             }
-            (Some(_), Reading::Request) => Err(JsonError::UnpairedOrNul(at)),
+            (Some(_), JsonReading::Request) => Err(JsonError::UnpairedOrNul(at)),
         }
     }
 }
 
 /// The bounds of the bytes and the pairing of surrogates leave nothing else than characters.
-fn character(code: u32) -> Brought {
-    Brought::Character(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER))
+fn character(code: u32) -> StringPart {
+    StringPart::Character(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER))
 }

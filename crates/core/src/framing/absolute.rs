@@ -121,14 +121,14 @@ fn one_host(mut lines: &[u8]) -> Result<&str, FramingError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::framing::{Body, check_head};
+    use crate::framing::{BodyFraming, check_head};
 
     fn read(target: &str, host: &str, served: &[&str]) -> Result<String, FramingError> {
         let mut list = HostList::default();
         assert!(served.iter().all(|host| list.add(host)));
         let head = format!("GET {target} HTTP/1.1\r\nX-A: 1\r\n{host}Accept: */*\r\n\r\n");
         let read = in_origin_form(head.as_bytes(), &list)?.expect("absolute form");
-        check_head(&read).map(|body| assert_eq!(body, Body::None))?;
+        check_head(&read).map(|body| assert_eq!(body, BodyFraming::None))?;
         Ok(String::from_utf8(read).unwrap())
     }
 

@@ -2,20 +2,20 @@ use super::*;
 
 const MOST: usize = 16 * 1024;
 
-fn head(text: &str) -> Result<Body, FramingError> {
+fn head(text: &str) -> Result<BodyFraming, FramingError> {
     check_head(text.as_bytes())
 }
 
 #[test]
 fn heads_with_one_reading_are_taken() {
-    assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Body::None));
-    assert_eq!(head("GET / HTTP/1.0\r\nhost:a\r\nConnection: close, X-A\r\n\r\n"), Ok(Body::None));
-    assert_eq!(head("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n"), Ok(Body::Length(12)));
-    assert_eq!(head("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"), Ok(Body::None));
-    assert_eq!(head("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Body::None));
-    assert_eq!(head("get / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"), Ok(Body::Length(3)));
-    assert_eq!(head("PATCH /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n"), Ok(Body::Chunked));
-    assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\nX: \t caf\u{e9}, ok \r\nEmpty:\r\n\r\n"), Ok(Body::None));
+    assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(BodyFraming::None));
+    assert_eq!(head("GET / HTTP/1.0\r\nhost:a\r\nConnection: close, X-A\r\n\r\n"), Ok(BodyFraming::None));
+    assert_eq!(head("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n"), Ok(BodyFraming::Length(12)));
+    assert_eq!(head("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"), Ok(BodyFraming::None));
+    assert_eq!(head("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(BodyFraming::None));
+    assert_eq!(head("get / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"), Ok(BodyFraming::Length(3)));
+    assert_eq!(head("PATCH /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n"), Ok(BodyFraming::Chunked));
+    assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\nX: \t caf\u{e9}, ok \r\nEmpty:\r\n\r\n"), Ok(BodyFraming::None));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn one_empty_line_before_a_request_is_skipped_and_no_second_one() {
 }
 
 /// Feeds a body whole and byte by byte; both must agree.
-fn body(kind: Body, bytes: &[u8]) -> Result<(usize, bool), FramingError> {
+fn body(kind: BodyFraming, bytes: &[u8]) -> Result<(usize, bool), FramingError> {
     let mut whole = BodyReader::new(kind);
     let taken = whole.feed(bytes).map(|taken| (taken, whole.is_done()));
     let mut single = BodyReader::new(kind);
@@ -115,13 +115,13 @@ fn body(kind: Body, bytes: &[u8]) -> Result<(usize, bool), FramingError> {
 
 #[test]
 fn a_body_ends_where_it_says() {
-    assert_eq!(body(Body::None, b"GET"), Ok((0, true)));
-    assert_eq!(body(Body::Length(3), b"abcGET"), Ok((3, true)));
-    assert_eq!(body(Body::Length(9), b"abc"), Ok((3, false)));
-    assert_eq!(body(Body::Chunked, b"3\r\nabc\r\n0\r\n\r\nGET"), Ok((13, true)));
-    assert_eq!(body(Body::Chunked, b"a\r\n0123456789\r\n1\r\nx\r\n0\r\n\r\n"), Ok((26, true)));
-    assert_eq!(body(Body::Chunked, b"0\r\nX-Id: admin\r\n\r\nGET"), Ok((18, true)));
-    assert_eq!(body(Body::Chunked, b"3\r\nab"), Ok((5, false)));
+    assert_eq!(body(BodyFraming::None, b"GET"), Ok((0, true)));
+    assert_eq!(body(BodyFraming::Length(3), b"abcGET"), Ok((3, true)));
+    assert_eq!(body(BodyFraming::Length(9), b"abc"), Ok((3, false)));
+    assert_eq!(body(BodyFraming::Chunked, b"3\r\nabc\r\n0\r\n\r\nGET"), Ok((13, true)));
+    assert_eq!(body(BodyFraming::Chunked, b"a\r\n0123456789\r\n1\r\nx\r\n0\r\n\r\n"), Ok((26, true)));
+    assert_eq!(body(BodyFraming::Chunked, b"0\r\nX-Id: admin\r\n\r\nGET"), Ok((18, true)));
+    assert_eq!(body(BodyFraming::Chunked, b"3\r\nab"), Ok((5, false)));
 }
 
 #[test]
@@ -147,8 +147,8 @@ fn chunks_with_more_than_one_reading_are_refused() {
         b"0\r\nX: \0\r\n\r\n",
         b"g\r\n",
     ] {
-        assert_eq!(body(Body::Chunked, bytes), Err(FramingError::Chunk), "{:?}", String::from_utf8_lossy(bytes));
+        assert_eq!(body(BodyFraming::Chunked, bytes), Err(FramingError::Chunk), "{:?}", String::from_utf8_lossy(bytes));
     }
     let long = [&b"0\r\nX: "[..], &[b'a'; 2000], b"\r\n\r\n"].concat();
-    assert_eq!(body(Body::Chunked, &long), Err(FramingError::Chunk));
+    assert_eq!(body(BodyFraming::Chunked, &long), Err(FramingError::Chunk));
 }

@@ -19,7 +19,7 @@ pub use crate::fields::JsonError;
 
 /// A JSON value; equality is by meaning (`1.0` is `1e0`, the order of keys is no matter).
 #[derive(Debug, Clone)]
-pub enum Value {
+pub enum JsonValue {
     /// `null`
     Null,
     /// `true` or `false`
@@ -29,23 +29,23 @@ pub enum Value {
     /// A string, decoded.
     String(String),
     /// A list.
-    Array(Vec<Value>),
+    Array(Vec<JsonValue>),
     /// An object.
-    Object(Object),
+    Object(JsonObject),
 }
 
 /// The members of an object, in the order they came, each name once.
 #[derive(Debug, Clone, Default)]
-pub struct Object(Vec<(String, Value)>);
+pub struct JsonObject(Vec<(String, JsonValue)>);
 
-impl Object {
+impl JsonObject {
     /// The value of a member.
-    pub fn member(&self, name: &str) -> Option<&Value> {
+    pub fn member(&self, name: &str) -> Option<&JsonValue> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
     /// Sets a member, whether it was there or not.
-    pub fn set(&mut self, name: &str, value: Value) {
+    pub fn set(&mut self, name: &str, value: JsonValue) {
         match self.0.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => *known = value,
             None => self.0.push((name.to_owned(), value)),
@@ -53,7 +53,7 @@ impl Object {
     }
 
     /// Takes a member out.
-    pub fn remove(&mut self, name: &str) -> Option<Value> {
+    pub fn remove(&mut self, name: &str) -> Option<JsonValue> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
         Some(self.0.remove(at).1)
     }
@@ -84,13 +84,13 @@ impl Object {
     }
 }
 
-impl PartialEq for Object {
+impl PartialEq for JsonObject {
     fn eq(&self, other: &Self) -> bool {
         self.same_besides(other, &[])
     }
 }
 
-impl Value {
+impl JsonValue {
     /// The string, if it is one.
     pub fn as_str(&self) -> Option<&str> {
         match self {
@@ -110,7 +110,7 @@ impl Value {
                 }
                 false => item.strip(is_unwanted) || found,
             }),
-            Self::Object(Object(members)) => {
+            Self::Object(JsonObject(members)) => {
                 let before = members.len();
                 members.retain(|(name, value)| !is_unwanted(Some(name), value));
                 let found = members.len() < before;
@@ -128,12 +128,12 @@ impl Value {
     }
 }
 
-impl PartialEq for Value {
+impl PartialEq for JsonValue {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Null, Self::Null) => true,
             (Self::Bool(a), Self::Bool(b)) => a == b,
-            (Self::Number(a), Self::Number(b)) => a == b || number::Decimal::of(a) == number::Decimal::of(b),
+            (Self::Number(a), Self::Number(b)) => a == b || number::JsonDecimal::of(a) == number::JsonDecimal::of(b),
             (Self::String(a), Self::String(b)) => a == b,
             (Self::Array(a), Self::Array(b)) => a == b,
             (Self::Object(a), Self::Object(b)) => a == b,
@@ -164,7 +164,7 @@ pub fn write_string(string: &str, text: &mut String) {
     text.push('"');
 }
 
-fn write_object(object: &Object, text: &mut String) {
+fn write_object(object: &JsonObject, text: &mut String) {
     text.push('{');
     for (at, (name, value)) in object.0.iter().enumerate() {
         if at > 0 {
@@ -178,13 +178,13 @@ fn write_object(object: &Object, text: &mut String) {
 }
 
 /// Recursion is bounded by the depth that [`parse`] accepts.
-fn write_value(value: &Value, text: &mut String) {
+fn write_value(value: &JsonValue, text: &mut String) {
     match value {
-        Value::Null => text.push_str("null"),
-        Value::Bool(truth) => text.push_str(if *truth { "true" } else { "false" }),
-        Value::Number(number) => text.push_str(number),
-        Value::String(string) => write_string(string, text),
-        Value::Array(items) => {
+        JsonValue::Null => text.push_str("null"),
+        JsonValue::Bool(truth) => text.push_str(if *truth { "true" } else { "false" }),
+        JsonValue::Number(number) => text.push_str(number),
+        JsonValue::String(string) => write_string(string, text),
+        JsonValue::Array(items) => {
             text.push('[');
             for (at, item) in items.iter().enumerate() {
                 if at > 0 {
@@ -194,7 +194,7 @@ fn write_value(value: &Value, text: &mut String) {
             }
             text.push(']');
         }
-        Value::Object(object) => write_object(object, text),
+        JsonValue::Object(object) => write_object(object, text),
     }
 }
 

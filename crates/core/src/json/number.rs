@@ -38,13 +38,13 @@ fn parse_exponent(digits: &str) -> Option<i64> {
 
 /// A decimal number in its only canonical form: no zeros at either end of the digits.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Decimal {
+pub(super) struct JsonDecimal {
     negative: bool,
     digits: String,
     exponent: i64,
 }
 
-impl Decimal {
+impl JsonDecimal {
     pub(super) fn of(number: &str) -> Self {
         let (negative, rest) = number.strip_prefix('-').map_or((false, number), |rest| (true, rest));
         let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));

@@ -1,9 +1,9 @@
-//! Text to [`Value`], in one pass.
+//! Text to [`JsonValue`], in one pass.
 
 use std::collections::HashMap;
 
 use super::number;
-use super::{Object, Value};
+use super::{JsonObject, JsonValue};
 use crate::fields::{DigitCount, JsonError, MAX_DEPTH};
 
 /// From so many members on an object is indexed while it is read, lest repeated keys cost quadratic time.
@@ -11,7 +11,7 @@ const INDEX_FROM: usize = 16;
 
 /// Where a text comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
+enum ValueOrigin {
     /// A client: what two readers could read differently is refused, and numbers are written out.
     Client,
     /// The store, which may hold numbers of before: they stay as they are.
@@ -22,7 +22,7 @@ enum Origin {
 ///
 /// # Errors
 /// See [`JsonError`].
-pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
+pub fn parse(bytes: &[u8]) -> Result<JsonValue, JsonError> {
     parse_counted(bytes).map(|(value, _)| value)
 }
 
@@ -30,24 +30,24 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
 ///
 /// # Errors
 /// See [`JsonError`].
-pub fn parse_counted(bytes: &[u8]) -> Result<(Value, usize), JsonError> {
-    parse_from(Origin::Client, bytes)
+pub fn parse_counted(bytes: &[u8]) -> Result<(JsonValue, usize), JsonError> {
+    parse_from(ValueOrigin::Client, bytes)
 }
 
 /// Parses exactly one value that came from the store, with whatever numbers.
 ///
 /// # Errors
 /// See [`JsonError`].
-pub fn parse_stored(text: &str) -> Result<Value, JsonError> {
-    parse_from(Origin::Store, text.as_bytes()).map(|(value, _)| value)
+pub fn parse_stored(text: &str) -> Result<JsonValue, JsonError> {
+    parse_from(ValueOrigin::Store, text.as_bytes()).map(|(value, _)| value)
 }
 
-fn parse_from(origin: Origin, bytes: &[u8]) -> Result<(Value, usize), JsonError> {
+fn parse_from(origin: ValueOrigin, bytes: &[u8]) -> Result<(JsonValue, usize), JsonError> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
         return Err(JsonError::ByteOrderMark);
     }
     let text = std::str::from_utf8(bytes).map_err(|_| JsonError::NotUtf8)?;
-    let mut parser = Parser { text, at: 0, origin, grown: 0 };
+    let mut parser = JsonParser { text, at: 0, origin, grown: 0 };
     let value = parser.value(0)?;
     parser.white_space();
     match parser.peek() {
@@ -56,15 +56,15 @@ fn parse_from(origin: Origin, bytes: &[u8]) -> Result<(Value, usize), JsonError>
     }
 }
 
-struct Parser<'a> {
+struct JsonParser<'a> {
     text: &'a str,
     at: usize,
-    origin: Origin,
+    origin: ValueOrigin,
     /// By how many bytes numbers have become longer.
     grown: usize,
 }
 
-impl<'a> Parser<'a> {
+impl<'a> JsonParser<'a> {
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -93,22 +93,22 @@ impl<'a> Parser<'a> {
         self.text.get(start..self.at).unwrap_or_default()
     }
 
-    fn value(&mut self, depth: usize) -> Result<Value, JsonError> {
+    fn value(&mut self, depth: usize) -> Result<JsonValue, JsonError> {
         self.white_space();
         match self.peek() {
             Some(b'{') if depth < MAX_DEPTH => self.object(depth + 1),
             Some(b'[') if depth < MAX_DEPTH => self.array(depth + 1),
             Some(b'{' | b'[') => Err(JsonError::TooDeep),
-            Some(b'"') => self.string().map(Value::String),
+            Some(b'"') => self.string().map(JsonValue::String),
             Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.word("true", Value::Bool(true)),
-            Some(b'f') => self.word("false", Value::Bool(false)),
-            Some(b'n') => self.word("null", Value::Null),
+            Some(b't') => self.word("true", JsonValue::Bool(true)),
+            Some(b'f') => self.word("false", JsonValue::Bool(false)),
+            Some(b'n') => self.word("null", JsonValue::Null),
             _ => self.malformed(),
         }
     }
 
-    fn word(&mut self, word: &str, value: Value) -> Result<Value, JsonError> {
+    fn word(&mut self, word: &str, value: JsonValue) -> Result<JsonValue, JsonError> {
         if self.text.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
             self.at += word.len();
             return Ok(value);
@@ -116,12 +116,12 @@ impl<'a> Parser<'a> {
         self.malformed()
     }
 
-    fn array(&mut self, depth: usize) -> Result<Value, JsonError> {
+    fn array(&mut self, depth: usize) -> Result<JsonValue, JsonError> {
         self.expect(b'[')?;
         self.white_space();
         let mut items = Vec::new();
         if self.take(b']') {
-            return Ok(Value::Array(items));
+            return Ok(JsonValue::Array(items));
         }
         loop {
             items.push(self.value(depth)?);
@@ -129,18 +129,18 @@ impl<'a> Parser<'a> {
             if self.take(b']') {
                 // Many small lists would hold room for four elements each.
                 items.shrink_to_fit();
-                return Ok(Value::Array(items));
+                return Ok(JsonValue::Array(items));
             }
             self.expect(b',')?;
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<Value, JsonError> {
+    fn object(&mut self, depth: usize) -> Result<JsonValue, JsonError> {
         self.expect(b'{')?;
         self.white_space();
-        let mut members = Members::default();
+        let mut members = ParsedMembers::default();
         if self.take(b'}') {
-            return Ok(Value::Object(members.object));
+            return Ok(JsonValue::Object(members.object));
         }
         loop {
             self.white_space();
@@ -151,14 +151,14 @@ impl<'a> Parser<'a> {
             members.insert(name, value);
             self.white_space();
             if self.take(b'}') {
-                return Ok(Value::Object(members.into_object()));
+                return Ok(JsonValue::Object(members.into_object()));
             }
             self.expect(b',')?;
         }
     }
 
     /// RFC 8259, section 6.
-    fn number(&mut self) -> Result<Value, JsonError> {
+    fn number(&mut self) -> Result<JsonValue, JsonError> {
         let start = self.at;
         self.take(b'-');
         if !self.take(b'0') {
@@ -172,15 +172,15 @@ impl<'a> Parser<'a> {
             self.digits()?;
         }
         let number = self.since(start);
-        if self.origin == Origin::Store {
-            return Ok(Value::Number(number.into()));
+        if self.origin == ValueOrigin::Store {
+            return Ok(JsonValue::Number(number.into()));
         }
         if !DigitCount::of(number).is_read_alike() {
             return Err(JsonError::NumberTooLong(start));
         }
         let written = number::written_out(number);
         self.grown += written.len().saturating_sub(number.len());
-        Ok(Value::Number(written.into()))
+        Ok(JsonValue::Number(written.into()))
     }
 
     fn digits(&mut self) -> Result<(), JsonError> {
@@ -262,19 +262,19 @@ impl<'a> Parser<'a> {
 
 /// An object while it is read: of a repeated name the last value counts.
 #[derive(Default)]
-struct Members {
-    object: Object,
+struct ParsedMembers {
+    object: JsonObject,
     index: HashMap<String, usize>,
 }
 
-impl Members {
+impl ParsedMembers {
     /// The object, without room to grow: many small ones would hold room for four members each.
-    fn into_object(mut self) -> Object {
+    fn into_object(mut self) -> JsonObject {
         self.object.0.shrink_to_fit();
         self.object
     }
 
-    fn insert(&mut self, name: String, value: Value) {
+    fn insert(&mut self, name: String, value: JsonValue) {
         if self.object.0.len() < INDEX_FROM {
             return self.object.set(&name, value);
         }

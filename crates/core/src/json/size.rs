@@ -1,8 +1,8 @@
 //! How large a document is: the bytes of its text as jsonb writes it, so that a bound means the same on both databases.
 
-use super::{Object, Value};
+use super::{JsonObject, JsonValue};
 
-impl Object {
+impl JsonObject {
     /// The bytes of the text: `{"a": 1, "b": [2, 3]}`.
     pub fn size(&self) -> usize {
         let members = self.0.iter().map(|(name, value)| string(name) + ": ".len() + size(value));
@@ -11,14 +11,14 @@ impl Object {
 }
 
 /// Recursion is bounded by the depth that the parser accepts.
-fn size(value: &Value) -> usize {
+fn size(value: &JsonValue) -> usize {
     match value {
-        Value::Null | Value::Bool(true) => "null".len(),
-        Value::Bool(false) => "false".len(),
-        Value::Number(number) => number.len(),
-        Value::String(text) => string(text),
-        Value::Array(items) => list(items.iter().map(size)),
-        Value::Object(object) => object.size(),
+        JsonValue::Null | JsonValue::Bool(true) => "null".len(),
+        JsonValue::Bool(false) => "false".len(),
+        JsonValue::Number(number) => number.len(),
+        JsonValue::String(text) => string(text),
+        JsonValue::Array(items) => list(items.iter().map(size)),
+        JsonValue::Object(object) => object.size(),
     }
 }
 

@@ -1,8 +1,8 @@
-use super::{JsonError, Object, Value, parse};
+use super::{JsonError, JsonObject, JsonValue, parse};
 
-fn object(text: &str) -> Object {
+fn object(text: &str) -> JsonObject {
     match parse(text.as_bytes()) {
-        Ok(Value::Object(object)) => object,
+        Ok(JsonValue::Object(object)) => object,
         other => panic!("{text}: {other:?}"),
     }
 }
@@ -74,7 +74,7 @@ fn a_number_is_kept_written_out() {
     ];
     for (number, written) in cases {
         let (value, grown) = super::parse_counted(number.as_bytes()).unwrap();
-        assert!(matches!(value, Value::Number(kept) if *kept == *written), "{number}");
+        assert!(matches!(value, JsonValue::Number(kept) if *kept == *written), "{number}");
         assert_eq!(grown, written.len().saturating_sub(number.len()), "{number}");
     }
 }
@@ -83,7 +83,7 @@ fn a_number_is_kept_written_out() {
 fn a_number_of_before_stays_as_it_is() {
     let text = format!(r#"{{"a":1e1000,"b":[{}],"c":-0}}"#, "9".repeat(2000));
     match super::parse_stored(&text) {
-        Ok(Value::Object(object)) => assert_eq!(object.to_text(), text),
+        Ok(JsonValue::Object(object)) => assert_eq!(object.to_text(), text),
         other => panic!("{other:?}"),
     }
 }
@@ -114,7 +114,7 @@ fn many_members_keep_the_last_of_each_name() {
     let text: Vec<String> = (0..100).map(|n| format!("\"k{}\":{n}", n % 50)).collect();
     let object = object(&format!("{{{}}}", text.join(",")));
     assert_eq!(object.0.len(), 50);
-    assert_eq!(object.member("k7"), Some(&Value::Number("57".into())));
+    assert_eq!(object.member("k7"), Some(&JsonValue::Number("57".into())));
 }
 
 #[test]

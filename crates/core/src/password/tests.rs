@@ -1,10 +1,10 @@
 use super::*;
 
-const CHEAP: Cost = Cost { memory_kib: 64, passes: 1 };
+const CHEAP: HashCost = HashCost { memory_kib: 64, passes: 1 };
 
 #[test]
 fn a_hash_verifies_its_password_and_no_other() {
-    let mut arena = Arena::default();
+    let mut arena = HashArena::default();
     let stored = hash_with(b"gnusolidario", CHEAP, &mut arena).unwrap();
     assert!(verify_with(&stored, b"gnusolidario", &mut arena));
     assert!(!verify_with(&stored, b"gnusolidari", &mut arena));
@@ -14,9 +14,9 @@ fn a_hash_verifies_its_password_and_no_other() {
 
 #[test]
 fn an_arena_used_before_gives_the_same_answer() {
-    let mut used = Arena::default();
-    hash_with(b"first", Cost { memory_kib: 256, passes: 1 }, &mut used).unwrap();
-    let stored = hash_with(b"second", CHEAP, &mut Arena::default()).unwrap();
+    let mut used = HashArena::default();
+    hash_with(b"first", HashCost { memory_kib: 256, passes: 1 }, &mut used).unwrap();
+    let stored = hash_with(b"second", CHEAP, &mut HashArena::default()).unwrap();
     assert!(verify_with(&stored, b"second", &mut used));
 }
 
@@ -27,13 +27,15 @@ fn bcrypt_of_every_prefix_is_verified_and_of_long_passwords_what_thalamus_reads_
         let stored = made.format_for_version(version);
         assert!(verify(&stored, b"freedom"), "{stored}");
         assert!(!verify(&stored, b"Freedom"), "{stored}");
-        assert!(needs_upgrade(&stored, b"freedom", Cost::DEFAULT));
+        assert!(needs_upgrade(&stored, b"freedom", HashCost::DEFAULT));
     }
     let long = bcrypt::hash_with_salt([b'x'; 72], 4, [7; 16]).unwrap().to_string();
     assert!(verify(&long, &[b'x'; 72]));
     assert!(!verify(&long, &[b'x'; 71]));
     // Of one of 72 bytes nobody can tell whether more followed.
-    assert!(needs_upgrade(&long, &[b'x'; 71], Cost::DEFAULT) && !needs_upgrade(&long, &[b'x'; 72], Cost::DEFAULT));
+    assert!(
+        needs_upgrade(&long, &[b'x'; 71], HashCost::DEFAULT) && !needs_upgrade(&long, &[b'x'; 72], HashCost::DEFAULT)
+    );
     assert!(verify(&long, &[b'x'; 73]) && !verify(&long, &[b'x'; MAX_PASSWORD_BYTES + 1]));
     // 43 letters in 86 bytes, of which Thalamus has hashed 36.
     let cyrillic = "пароль-пароль-пароль-пароль-пароль-пароль-п";
@@ -97,13 +99,13 @@ fn the_work_of_a_hash_is_in_its_parameters_and_what_is_dearer_than_todays_is_tol
         (String::new(),          HashWork::None,                              false),
     ];
     for (stored, expected, is_ordinary) in cases {
-        assert_eq!((work(&stored), is_ordinary_hash(&stored, Cost::DEFAULT)), (expected, is_ordinary), "{stored}");
+        assert_eq!((work(&stored), is_ordinary_hash(&stored, HashCost::DEFAULT)), (expected, is_ordinary), "{stored}");
     }
     assert_eq!(
-        make(b"gnusolidario", HashKind::Argon2id(Cost::DEFAULT))
-            .map(|made| (work(&made), is_ordinary_hash(&made, Cost::DEFAULT)))
+        make(b"gnusolidario", HashKind::Argon2id(HashCost::DEFAULT))
+            .map(|made| (work(&made), is_ordinary_hash(&made, HashCost::DEFAULT)))
             .unwrap(),
-        (Cost::DEFAULT.work(), true)
+        (HashCost::DEFAULT.work(), true)
     );
 }
 
@@ -112,7 +114,7 @@ fn a_hash_is_as_ordinary_as_the_configured_cost_has_it() {
     let hash = |memory: u32, passes: u32| {
         format!("$argon2id$v=19$m={memory},t={passes},p=1$c29tZXNhbHQ$MDEyMzQ1Njc4OTAxMjM0NQ")
     };
-    let dear = Cost { memory_kib: 65_536, passes: 3 };
+    let dear = HashCost { memory_kib: 65_536, passes: 3 };
     #[rustfmt::skip]
     let cases = [
         // memory, passes, ordinary where the floor, the default, and more is configured
@@ -124,7 +126,8 @@ fn a_hash_is_as_ordinary_as_the_configured_cost_has_it() {
         (65_536, 4, [false, false, false]),
     ];
     for (memory, passes, expected) in cases {
-        let ordinary = [Cost::FLOOR, Cost::DEFAULT, dear].map(|most| is_ordinary_hash(&hash(memory, passes), most));
+        let ordinary =
+            [HashCost::FLOOR, HashCost::DEFAULT, dear].map(|most| is_ordinary_hash(&hash(memory, passes), most));
         assert_eq!(ordinary, expected, "{memory} KiB, {passes} passes");
     }
 }

@@ -34,7 +34,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{Decision, DenyReason, Method, Reach};
+use super::{DenyReason, Method, PolicyDecision, PolicyReach};
 use crate::escape;
 
 /// Most characters of a fault that are told: it may quote what stands in the file.
@@ -42,8 +42,8 @@ const MOST_OF_A_FAULT: usize = 240;
 
 /// One case.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "Entry")]
-pub struct Case {
+#[serde(try_from = "CaseEntry")]
+pub struct PolicyCase {
     /// What it shows.
     pub name: String,
     /// The principal's account id.
@@ -51,14 +51,14 @@ pub struct Case {
     /// The principal's roles.
     pub roles: Vec<String>,
     /// What is asked.
-    pub asks: Asks,
+    pub asks: CaseQuestion,
     /// What the policy must answer.
-    pub expect: Expectation,
+    pub expect: ExpectedDecision,
 }
 
 /// What a case asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asks {
+pub enum CaseQuestion {
     /// Whether this is allowed: method and path, as in a request line.
     Request(String),
     /// Whether this is allowed, whichever route leads there, if any does.
@@ -77,11 +77,11 @@ pub enum Asks {
 /// What a case expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub enum Expectation {
+pub enum ExpectedDecision {
     /// Allowed, whatever it reaches.
     Allow,
     /// Allowed with this reach.
-    AllowReach(Reach),
+    AllowReach(PolicyReach),
     /// Denied, whatever the reason.
     Deny,
     /// Denied for this reason.
@@ -95,56 +95,58 @@ pub struct CasesError(String);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
-    case: Vec<Case>,
+struct CasesFile {
+    case: Vec<PolicyCase>,
 }
 
 /// A case as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct CaseEntry {
     name: String,
     r#as: String,
     roles: Vec<String>,
     request: Option<String>,
-    method: Option<Key>,
+    method: Option<MethodKey>,
     endpoint: Option<String>,
     subject: Option<String>,
-    only: Option<BTreeMap<String, BTreeSet<Key>>>,
-    expect: Expectation,
+    only: Option<BTreeMap<String, BTreeSet<MethodKey>>>,
+    expect: ExpectedDecision,
 }
 
 /// A method, as a key of roles.cfg names it.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
-struct Key(Method);
+struct MethodKey(Method);
 
 /// Parses the text of a case file.
 ///
 /// # Errors
 /// It is not TOML of the shape above; the text names line and key.
-pub fn parse_cases(text: &str) -> Result<Vec<Case>, CasesError> {
-    let file: File = toml::from_str(text).map_err(|error| {
+pub fn parse_cases(text: &str) -> Result<Vec<PolicyCase>, CasesError> {
+    let file: CasesFile = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(0, |span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
         CasesError(format!("line {line}: {}", escape::start(&error.message().replace('\n', " "), MOST_OF_A_FAULT)))
     })?;
     Ok(file.case)
 }
 
-impl TryFrom<Entry> for Case {
+impl TryFrom<CaseEntry> for PolicyCase {
     type Error = String;
 
-    fn try_from(entry: Entry) -> Result<Self, String> {
-        let Entry { name, r#as: principal, roles, request, method, endpoint, subject, only, expect } = entry;
+    fn try_from(entry: CaseEntry) -> Result<Self, String> {
+        let CaseEntry { name, r#as: principal, roles, request, method, endpoint, subject, only, expect } = entry;
         let asks = match (request, (method, endpoint, subject), only) {
-            (Some(request), (None, None, None), None) => Asks::Request(request),
-            (None, (Some(Key(method)), Some(endpoint), subject), None) => Asks::Cell { method, endpoint, subject },
+            (Some(request), (None, None, None), None) => CaseQuestion::Request(request),
+            (None, (Some(MethodKey(method)), Some(endpoint), subject), None) => {
+                CaseQuestion::Cell { method, endpoint, subject }
+            }
             (None, (None, None, None), Some(only)) => {
-                if !matches!(expect, Expectation::Allow | Expectation::AllowReach(_)) {
+                if !matches!(expect, ExpectedDecision::Allow | ExpectedDecision::AllowReach(_)) {
                     return Err(format!("case `{name}`: `only` lists what is allowed, but `expect` is `{expect}`"));
                 }
-                let methods = |keys: BTreeSet<Key>| keys.into_iter().map(|Key(method)| method).collect();
-                Asks::Only(only.into_iter().map(|(endpoint, keys)| (endpoint, methods(keys))).collect())
+                let methods = |keys: BTreeSet<MethodKey>| keys.into_iter().map(|MethodKey(method)| method).collect();
+                CaseQuestion::Only(only.into_iter().map(|(endpoint, keys)| (endpoint, methods(keys))).collect())
             }
             _ => {
                 return Err(format!(
@@ -156,7 +158,7 @@ impl TryFrom<Entry> for Case {
     }
 }
 
-impl TryFrom<String> for Key {
+impl TryFrom<String> for MethodKey {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -165,14 +167,14 @@ impl TryFrom<String> for Key {
     }
 }
 
-impl TryFrom<String> for Expectation {
+impl TryFrom<String> for ExpectedDecision {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
         Ok(match text.as_str() {
             "allow" => Self::Allow,
-            "allow own" => Self::AllowReach(Reach::Own),
-            "allow global" => Self::AllowReach(Reach::Global),
+            "allow own" => Self::AllowReach(PolicyReach::Own),
+            "allow global" => Self::AllowReach(PolicyReach::Global),
             "deny" => Self::Deny,
             "deny no_role" => Self::DenyReason(DenyReason::NoRole),
             "deny not_granted" => Self::DenyReason(DenyReason::NotGranted),
@@ -186,19 +188,19 @@ impl TryFrom<String> for Expectation {
     }
 }
 
-impl Expectation {
+impl ExpectedDecision {
     /// Whether a decision is what was expected.
-    pub fn is_met_by(self, decision: Decision) -> bool {
+    pub fn is_met_by(self, decision: PolicyDecision) -> bool {
         match (self, decision) {
-            (Self::Allow, Decision::Allow(_)) | (Self::Deny, Decision::Deny(_)) => true,
-            (Self::AllowReach(expected), Decision::Allow(reach)) => expected == reach,
-            (Self::DenyReason(expected), Decision::Deny(reason)) => expected == reason,
+            (Self::Allow, PolicyDecision::Allow(_)) | (Self::Deny, PolicyDecision::Deny(_)) => true,
+            (Self::AllowReach(expected), PolicyDecision::Allow(reach)) => expected == reach,
+            (Self::DenyReason(expected), PolicyDecision::Deny(reason)) => expected == reason,
             _ => false,
         }
     }
 }
 
-impl std::fmt::Display for Expectation {
+impl std::fmt::Display for ExpectedDecision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Allow => f.write_str("allow"),

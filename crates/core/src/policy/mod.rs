@@ -17,16 +17,16 @@ mod cases;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use cases::{Asks, Case, CasesError, Expectation, parse_cases};
+pub use cases::{CaseQuestion, CasesError, ExpectedDecision, PolicyCase, parse_cases};
 pub use names::{hint, suggestion};
-pub use review::{Asked, CellChange, Explanation, Matrix, RoleSays, Says};
-pub use rights::{Endpoint, EndpointTable, Rights};
-pub use roles_cfg::{Grant, MAX_POLICY_BYTES, PolicyError, RoleDefinition};
-pub use warnings::Warning;
+pub use review::{CellChange, PolicyExplanation, ReviewedQuestion, RightsMatrix, RoleSays, RoleStatement};
+pub use rights::{EndpointId, EndpointTable, RoleRights};
+pub use roles_cfg::{MAX_POLICY_BYTES, PolicyError, RoleDefinition, RoleGrant};
+pub use warnings::PolicyWarning;
 
 /// Whose records a role's permission reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reach {
+pub enum PolicyReach {
     /// The principal's own.
     Own,
     /// Anyone's.
@@ -50,9 +50,9 @@ pub enum Method {
 
 /// What the policy answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
+pub enum PolicyDecision {
     /// Forward it, reaching these records.
-    Allow(Reach),
+    Allow(PolicyReach),
     /// Refuse it.
     Deny(DenyReason),
 }
@@ -70,7 +70,7 @@ pub enum DenyReason {
 
 /// One question to the policy.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
+pub struct PolicyQuestion<'a> {
     /// The principal's account id.
     pub principal: &'a str,
     /// The principal's roles.
@@ -146,8 +146,8 @@ impl PolicySet {
 
     /// Answers one question, straight from the file's definitions.
     ///
-    /// The request path asks [`Rights`] instead, which are compiled from this and answer the same.
-    pub fn decide(&self, question: Question<'_>) -> Decision {
+    /// The request path asks [`RoleRights`] instead, which are compiled from this and answer the same.
+    pub fn decide(&self, question: PolicyQuestion<'_>) -> PolicyDecision {
         let mut denied = DenyReason::NoRole;
         let mut widest = None;
         for role in question.roles.iter().flat_map(|name| self.definitions(name)) {
@@ -158,13 +158,13 @@ impl PolicySet {
                 continue;
             }
             match question.subject {
-                Some(subject) if role.reach == Reach::Own && subject != question.principal => {
+                Some(subject) if role.reach == PolicyReach::Own && subject != question.principal => {
                     denied = DenyReason::NotOwn
                 }
                 _ => widest = widest.max(Some(role.reach)),
             }
         }
-        widest.map_or(Decision::Deny(denied), Decision::Allow)
+        widest.map_or(PolicyDecision::Deny(denied), PolicyDecision::Allow)
     }
 }
 
@@ -197,7 +197,7 @@ impl Method {
     }
 }
 
-impl Reach {
+impl PolicyReach {
     /// The word in records, tables and cases.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -207,7 +207,7 @@ impl Reach {
     }
 }
 
-impl std::fmt::Display for Decision {
+impl std::fmt::Display for PolicyDecision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Allow(reach) => write!(f, "allow {}", reach.as_str()),

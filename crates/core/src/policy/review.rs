@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Decision, Method, PolicySet, Question, Reach};
+use super::{Method, PolicyDecision, PolicyQuestion, PolicyReach, PolicySet};
 
 /// Why a question was answered as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explanation {
+pub struct PolicyExplanation {
     /// The answer.
-    pub decision: Decision,
+    pub decision: PolicyDecision,
     /// What each role of the principal had to say, in their order; a role name that stands twice has two.
     pub roles: Vec<RoleSays>,
 }
@@ -22,18 +22,18 @@ pub struct RoleSays {
     /// The role's name.
     pub role: String,
     /// What it says.
-    pub says: Says,
+    pub says: RoleStatement,
 }
 
 /// What a role says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Says {
+pub enum RoleStatement {
     /// It grants the endpoint under the method, on this line of the file, and reaches the record.
     Grants {
         /// The line of the grant, from 1.
         line: usize,
         /// Whose records the role reaches.
-        reach: Reach,
+        reach: PolicyReach,
     },
     /// It grants it on this line, but for one's own record alone, and the record is another's.
     OwnOnly {
@@ -50,10 +50,10 @@ pub enum Says {
 }
 
 /// One (role, endpoint, method) with whose records it reaches; nothing where it is missing.
-pub type Matrix = BTreeMap<(String, String, &'static str), Reach>;
+pub type RightsMatrix = BTreeMap<(String, String, &'static str), PolicyReach>;
 
 /// What routes ask of a policy: for each endpoint, the methods under which a grant of it counts.
-pub type Asked<'a> = BTreeMap<&'a str, BTreeSet<Method>>;
+pub type ReviewedQuestion<'a> = BTreeMap<&'a str, BTreeSet<Method>>;
 
 /// One cell of the matrix that an edit changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,9 +65,9 @@ pub struct CellChange {
     /// The method.
     pub method: &'static str,
     /// What it reached before.
-    pub before: Option<Reach>,
+    pub before: Option<PolicyReach>,
     /// What it reaches after.
-    pub after: Option<Reach>,
+    pub after: Option<PolicyReach>,
 }
 
 impl CellChange {
@@ -79,7 +79,7 @@ impl CellChange {
 
 impl PolicySet {
     /// Answers a question as [`PolicySet::decide`] does, and says why.
-    pub fn explain(&self, question: Question<'_>) -> Explanation {
+    pub fn explain(&self, question: PolicyQuestion<'_>) -> PolicyExplanation {
         let mut roles = Vec::new();
         for name in question.roles {
             let before = roles.len();
@@ -89,22 +89,24 @@ impl PolicySet {
                     .find(|grant| grant.method == question.method.as_str() && grant.endpoint == question.endpoint);
                 let foreign = question.subject.is_some_and(|subject| subject != question.principal);
                 let says = match grant {
-                    None => Says::Silent { line: role.line },
-                    Some(grant) if role.reach == Reach::Own && foreign => Says::OwnOnly { line: grant.line },
-                    Some(grant) => Says::Grants { line: grant.line, reach: role.reach },
+                    None => RoleStatement::Silent { line: role.line },
+                    Some(grant) if role.reach == PolicyReach::Own && foreign => {
+                        RoleStatement::OwnOnly { line: grant.line }
+                    }
+                    Some(grant) => RoleStatement::Grants { line: grant.line, reach: role.reach },
                 };
                 roles.push(RoleSays { role: name.clone(), says });
             }
             if roles.len() == before {
-                roles.push(RoleSays { role: name.clone(), says: Says::Undefined });
+                roles.push(RoleSays { role: name.clone(), says: RoleStatement::Undefined });
             }
         }
-        Explanation { decision: self.decide(question), roles }
+        PolicyExplanation { decision: self.decide(question), roles }
     }
 
     /// What each role may do: one cell for each endpoint and method it grants.
-    pub fn matrix(&self) -> Matrix {
-        let mut matrix = Matrix::new();
+    pub fn matrix(&self) -> RightsMatrix {
+        let mut matrix = RightsMatrix::new();
         for role in self.roles() {
             for grant in &role.grants {
                 let Some(method) = Method::of_key(&grant.method) else { continue };

@@ -1,42 +1,42 @@
 //! Rights: the roles of one principal, compiled, so that a request is answered by an index lookup.
 //!
-//! The one rule: [`Rights`] answer exactly as [`PolicySet::decide`] would. They hold nothing of the principal but what
+//! The one rule: [`RoleRights`] answer exactly as [`PolicySet::decide`] would. They hold nothing of the principal but what
 //! its roles grant, so that principals with the same roles have the same rights.
 
 use std::collections::HashMap;
 
-use super::{Decision, DenyReason, Method, PolicySet, Reach};
+use super::{DenyReason, Method, PolicyDecision, PolicyReach, PolicySet};
 
 /// An endpoint's number in one [`EndpointTable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Endpoint(u16);
+pub struct EndpointId(u16);
 
 /// The endpoints that routes lead to, numbered.
 #[derive(Debug, Default, Clone)]
 pub struct EndpointTable {
     names: Vec<String>,
-    numbers: HashMap<String, Endpoint>,
+    numbers: HashMap<String, EndpointId>,
 }
 
 impl EndpointTable {
     /// The number of a name, given now if it has none; none once 65,535 are taken.
-    pub fn intern(&mut self, name: &str) -> Option<Endpoint> {
+    pub fn intern(&mut self, name: &str) -> Option<EndpointId> {
         if let Some(known) = self.numbers.get(name) {
             return Some(*known);
         }
-        let endpoint = Endpoint(u16::try_from(self.names.len()).ok()?);
+        let endpoint = EndpointId(u16::try_from(self.names.len()).ok()?);
         self.names.push(name.to_owned());
         self.numbers.insert(name.to_owned(), endpoint);
         Some(endpoint)
     }
 
     /// The number of a name that is known.
-    pub fn find(&self, name: &str) -> Option<Endpoint> {
+    pub fn find(&self, name: &str) -> Option<EndpointId> {
         self.numbers.get(name).copied()
     }
 
     /// The name of a number.
-    pub fn name(&self, endpoint: Endpoint) -> &str {
+    pub fn name(&self, endpoint: EndpointId) -> &str {
         self.names.get(usize::from(endpoint.0)).map(String::as_str).unwrap_or_default()
     }
 
@@ -48,12 +48,12 @@ impl EndpointTable {
 
 /// What one set of roles may do under one policy: (endpoint, method) → nothing, own, global.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rights {
-    reaches: Box<[Option<Reach>]>,
+pub struct RoleRights {
+    reaches: Box<[Option<PolicyReach>]>,
     any_role: bool,
 }
 
-impl Rights {
+impl RoleRights {
     /// Compiles the rights that `roles` have under `policy`, for the endpoints of `endpoints`.
     ///
     /// Cost: proportional to the grants of those roles; some microseconds.
@@ -74,21 +74,27 @@ impl Rights {
     }
 
     /// Answers as [`PolicySet::decide`] does for these roles.
-    pub fn decide(&self, principal: &str, method: Method, endpoint: Endpoint, subject: Option<&str>) -> Decision {
+    pub fn decide(
+        &self,
+        principal: &str,
+        method: Method,
+        endpoint: EndpointId,
+        subject: Option<&str>,
+    ) -> PolicyDecision {
         match (self.reach(method, endpoint), subject) {
-            (Some(Reach::Own), Some(subject)) if subject != principal => Decision::Deny(DenyReason::NotOwn),
-            (Some(reach), _) => Decision::Allow(reach),
-            (None, _) if self.any_role => Decision::Deny(DenyReason::NotGranted),
-            (None, _) => Decision::Deny(DenyReason::NoRole),
+            (Some(PolicyReach::Own), Some(subject)) if subject != principal => PolicyDecision::Deny(DenyReason::NotOwn),
+            (Some(reach), _) => PolicyDecision::Allow(reach),
+            (None, _) if self.any_role => PolicyDecision::Deny(DenyReason::NotGranted),
+            (None, _) => PolicyDecision::Deny(DenyReason::NoRole),
         }
     }
 
     /// Whose records these roles reach with this method on this endpoint.
-    pub fn reach(&self, method: Method, endpoint: Endpoint) -> Option<Reach> {
+    pub fn reach(&self, method: Method, endpoint: EndpointId) -> Option<PolicyReach> {
         self.reaches.get(index(endpoint, method)).copied().flatten()
     }
 }
 
-fn index(endpoint: Endpoint, method: Method) -> usize {
+fn index(endpoint: EndpointId, method: Method) -> usize {
     usize::from(endpoint.0) * Method::ALL.len() + method as usize
 }

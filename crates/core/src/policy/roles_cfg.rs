@@ -11,7 +11,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::{Method, Reach};
+use super::{Method, PolicyReach};
 use crate::escape;
 
 /// Largest policy file, in bytes.
@@ -29,18 +29,18 @@ pub struct RoleDefinition {
     /// The line the entry begins on, from 1.
     pub line: usize,
     /// Whose records its permissions reach.
-    pub reach: Reach,
+    pub reach: PolicyReach,
     /// Whether `global` is written as a JSON boolean, which Thalamus reads as false.
     pub global_is_boolean: bool,
     /// The keys of its `permissions`, as written: one with an empty list grants nothing, but stands there.
     pub keys: Vec<String>,
     /// Every (method, endpoint) it lists.
-    pub grants: Vec<Grant>,
+    pub grants: Vec<RoleGrant>,
 }
 
 /// One endpoint in the list of one method.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
+pub struct RoleGrant {
     /// The method's key as written; one that is no method grants nothing.
     pub method: String,
     /// The endpoint's name as written; one that no route leads to grants nothing.
@@ -80,20 +80,20 @@ pub enum PolicyError {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry<'a> {
+struct RoleEntry<'a> {
     role: String,
     #[serde(borrow)]
-    permissions: Members<'a>,
+    permissions: RoleMembers<'a>,
 }
 
 /// The members of a JSON object in their order, each key once.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+struct RoleMembers<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for RoleMembers<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Members<'de>;
+        struct CollectMembers;
+        impl<'de> Visitor<'de> for CollectMembers {
+            type Value = RoleMembers<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of methods")
@@ -110,10 +110,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
                     }
                     members.push((key, value));
                 }
-                Ok(Members(members))
+                Ok(RoleMembers(members))
             }
         }
-        deserializer.deserialize_map(Collect)
+        deserializer.deserialize_map(CollectMembers)
     }
 }
 
@@ -165,7 +165,7 @@ fn read(bytes: &[u8], faults: &mut FaultList) -> Result<Vec<RoleDefinition>, Pol
     if text.starts_with('\u{feff}') || text.contains('\0') {
         return Err(PolicyError::Encoding);
     }
-    let file = File { text, line_ends: text.match_indices('\n').map(|(offset, _)| offset).collect() };
+    let file = PolicyFile { text, line_ends: text.match_indices('\n').map(|(offset, _)| offset).collect() };
     let entries: Vec<&RawValue> = file.read(text, "the file must be a list of roles")?;
     if entries.is_empty() {
         return Err(PolicyError::NoRoles);
@@ -181,13 +181,13 @@ fn read(bytes: &[u8], faults: &mut FaultList) -> Result<Vec<RoleDefinition>, Pol
     Ok(roles)
 }
 
-struct File<'a> {
+struct PolicyFile<'a> {
     text: &'a str,
     /// Offsets of the line ends, so that a line number costs a binary search.
     line_ends: Vec<usize>,
 }
 
-impl<'a> File<'a> {
+impl<'a> PolicyFile<'a> {
     /// The line on which a part of the text begins, from 1.
     fn line(&self, part: &str) -> usize {
         let offset = (part.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
@@ -218,7 +218,7 @@ impl<'a> File<'a> {
             // Serde would also take a list of the values, in the order of the fields.
             return Err(PolicyError::Shape { line, problem: format!("an entry is not an object; {shape}") });
         }
-        let Entry { role: name, permissions } = self.read(entry.get(), shape)?;
+        let RoleEntry { role: name, permissions } = self.read(entry.get(), shape)?;
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             let problem = format!("`role` must be a name of 1 to {MAX_NAME_BYTES} bytes");
             return Err(PolicyError::Shape { line, problem });
@@ -226,7 +226,7 @@ impl<'a> File<'a> {
         let mut definition = RoleDefinition {
             name,
             line,
-            reach: Reach::Own,
+            reach: PolicyReach::Own,
             global_is_boolean: false,
             keys: Vec::new(),
             grants: Vec::new(),
@@ -238,7 +238,7 @@ impl<'a> File<'a> {
             definition.keys.push(key.clone());
             if key == "global" {
                 let reach = self.reach(value);
-                definition.reach = faults.note(reach).unwrap_or(Reach::Own);
+                definition.reach = faults.note(reach).unwrap_or(PolicyReach::Own);
                 definition.global_is_boolean = !value.get().starts_with('"');
                 continue;
             }
@@ -249,7 +249,7 @@ impl<'a> File<'a> {
     }
 
     /// The endpoints that a role lists under a method.
-    fn grants(&self, role: &str, method: &str, value: &'a RawValue) -> Result<Vec<Grant>, PolicyError> {
+    fn grants(&self, role: &str, method: &str, value: &'a RawValue) -> Result<Vec<RoleGrant>, PolicyError> {
         let expected =
             format!("`{}` of role `{}` must be a list of endpoint names", escape::name(method), escape::name(role));
         let endpoints = self.read::<Vec<&RawValue>>(value.get(), &expected)?;
@@ -259,17 +259,17 @@ impl<'a> File<'a> {
                 let problem = format!("endpoint names have 1 to {MAX_NAME_BYTES} bytes; {expected}");
                 return Err(PolicyError::Shape { line, problem });
             }
-            Ok(Grant { method: method.to_owned(), endpoint: name, line })
+            Ok(RoleGrant { method: method.to_owned(), endpoint: name, line })
         });
         grants.collect()
     }
 
-    fn reach(&self, value: &RawValue) -> Result<Reach, PolicyError> {
+    fn reach(&self, value: &RawValue) -> Result<PolicyReach, PolicyError> {
         // The word as it reads, whatever escapes it is written with.
         let word: Option<String> = serde_json::from_str(value.get()).ok();
         match (value.get(), word.as_deref()) {
-            ("true", _) | (_, Some("True")) => Ok(Reach::Global),
-            ("false", _) | (_, Some("False")) => Ok(Reach::Own),
+            ("true", _) | (_, Some("True")) => Ok(PolicyReach::Global),
+            ("false", _) | (_, Some("False")) => Ok(PolicyReach::Own),
             (other, _) => {
                 let other = escape::start(other, 40);
                 let problem = format!("`global` is {other}; write \"True\" or \"False\"");

@@ -19,30 +19,30 @@ const SMALL: &str = r#"[
 
 #[test]
 fn decides_by_role_method_endpoint_and_subject() {
-    use Decision::{Allow, Deny};
     use DenyReason::*;
     use Method::*;
+    use PolicyDecision::{Allow, Deny};
     let policy = policy(SMALL);
-    type Row<'a> = (&'a str, &'a [&'a str], Method, &'a str, Option<&'a str>, Decision);
+    type Row<'a> = (&'a str, &'a [&'a str], Method, &'a str, Option<&'a str>, PolicyDecision);
     #[rustfmt::skip]
     let cases: &[Row<'_>] = &[
         // principal, roles, method, endpoint, subject, decision
-        ("ANA", &["end_user"],           Get,    "login",  None,        Allow(Reach::Own)),
-        ("ANA", &["end_user"],           Get,    "person", Some("ANA"), Allow(Reach::Own)),
+        ("ANA", &["end_user"],           Get,    "login",  None,        Allow(PolicyReach::Own)),
+        ("ANA", &["end_user"],           Get,    "person", Some("ANA"), Allow(PolicyReach::Own)),
         ("ANA", &["end_user"],           Get,    "person", Some("BOB"), Deny(NotOwn)),
         ("ANA", &["end_user"],           Get,    "person", Some("AN"),  Deny(NotOwn)),
         ("ANA", &["end_user"],           Get,    "person", Some("ana"), Deny(NotOwn)),
         ("ANA", &["end_user"],           Get,    "people", None,        Deny(NotGranted)),
         ("ANA", &["end_user"],           Delete, "person", Some("ANA"), Deny(NotGranted)),
-        ("ANA", &["end_user", "doctor"], Get,    "person", Some("BOB"), Allow(Reach::Global)),
+        ("ANA", &["end_user", "doctor"], Get,    "person", Some("BOB"), Allow(PolicyReach::Global)),
         ("ANA", &["doctor", "end_user"], Patch,  "person", Some("BOB"), Deny(NotOwn)),
-        ("ANA", &["doctor", "end_user"], Patch,  "person", Some("ANA"), Allow(Reach::Own)),
-        ("ANA", &["doctor"],             Get,    "people", None,        Allow(Reach::Global)),
+        ("ANA", &["doctor", "end_user"], Patch,  "person", Some("ANA"), Allow(PolicyReach::Own)),
+        ("ANA", &["doctor"],             Get,    "people", None,        Allow(PolicyReach::Global)),
         ("ANA", &["silent"],             Get,    "login",  None,        Deny(NotGranted)),
         ("ANA", &["odd"],                Get,    "person", Some("ANA"), Deny(NotGranted)),
         ("ANA", &[],                     Get,    "login",  None,        Deny(NoRole)),
         ("ANA", &["unknown"],            Get,    "login",  None,        Deny(NoRole)),
-        ("ANA", &["unknown", "doctor"],  Get,    "login",  None,        Allow(Reach::Global)),
+        ("ANA", &["unknown", "doctor"],  Get,    "login",  None,        Allow(PolicyReach::Global)),
         ("ANA", &["End_user"],           Get,    "login",  None,        Deny(NoRole)),
     ];
     let mut endpoints = EndpointTable::default();
@@ -51,9 +51,9 @@ fn decides_by_role_method_endpoint_and_subject() {
     }
     for (principal, roles, method, endpoint, subject, expected) in cases {
         let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
-        let question = Question { principal, roles: &roles, method: *method, endpoint, subject: *subject };
+        let question = PolicyQuestion { principal, roles: &roles, method: *method, endpoint, subject: *subject };
         assert_eq!(policy.decide(question), *expected, "{question:?}");
-        let rights = Rights::compile(&policy, &roles, &endpoints);
+        let rights = RoleRights::compile(&policy, &roles, &endpoints);
         let compiled = rights.decide(principal, *method, endpoints.find(endpoint).unwrap(), *subject);
         assert_eq!(compiled, *expected, "compiled: {question:?}");
     }
@@ -76,10 +76,10 @@ fn duplicate_role_names_each_count() {
     assert_eq!(policy.role_names().collect::<Vec<_>>(), ["r"]);
     let roles = ["r".to_owned()];
     let ask = |method| {
-        policy.decide(Question { principal: "A", roles: &roles, method, endpoint: "person", subject: Some("B") })
+        policy.decide(PolicyQuestion { principal: "A", roles: &roles, method, endpoint: "person", subject: Some("B") })
     };
-    assert_eq!(ask(Method::Get), Decision::Deny(DenyReason::NotOwn), "the other entry's global is its own");
-    assert_eq!(ask(Method::Post), Decision::Allow(Reach::Global));
+    assert_eq!(ask(Method::Get), PolicyDecision::Deny(DenyReason::NotOwn), "the other entry's global is its own");
+    assert_eq!(ask(Method::Post), PolicyDecision::Allow(PolicyReach::Global));
 }
 
 #[test]
@@ -163,11 +163,11 @@ fn all_that_is_wrong_with_a_file_is_told_line_by_line_up_to_a_bound() {
 #[test]
 fn global_is_read_in_its_four_spellings() {
     for (spelling, reach) in [
-        ("\"True\"", Reach::Global),
-        ("\"\\u0054rue\"", Reach::Global),
-        ("true", Reach::Global),
-        ("\"False\"", Reach::Own),
-        ("false", Reach::Own),
+        ("\"True\"", PolicyReach::Global),
+        ("\"\\u0054rue\"", PolicyReach::Global),
+        ("true", PolicyReach::Global),
+        ("\"False\"", PolicyReach::Own),
+        ("false", PolicyReach::Own),
     ] {
         let policy = policy(&format!(r#"[{{"role": "r", "permissions": {{"global": {spelling}}}}}]"#));
         assert_eq!(policy.roles()[0].reach, reach);
@@ -180,10 +180,10 @@ fn the_shipped_policy_decides_as_the_contract_says() {
     let policy = PolicySet::parse(&std::fs::read(file).unwrap()).unwrap();
     let reach = |role: &str, endpoint: &str, method| {
         let roles = [role.to_owned()];
-        match policy.decide(Question { principal: "A", roles: &roles, method, endpoint, subject: None }) {
-            Decision::Allow(Reach::Global) => 'X',
-            Decision::Allow(Reach::Own) => 'x',
-            Decision::Deny(_) => '-',
+        match policy.decide(PolicyQuestion { principal: "A", roles: &roles, method, endpoint, subject: None }) {
+            PolicyDecision::Allow(PolicyReach::Global) => 'X',
+            PolicyDecision::Allow(PolicyReach::Own) => 'x',
+            PolicyDecision::Deny(_) => '-',
         }
     };
     use Method::*;
@@ -216,11 +216,11 @@ fn a_policy_is_named_by_its_bytes_and_keeps_them() {
 #[test]
 fn decisions_have_stable_words() {
     let words = [
-        Decision::Allow(Reach::Own),
-        Decision::Allow(Reach::Global),
-        Decision::Deny(DenyReason::NoRole),
-        Decision::Deny(DenyReason::NotGranted),
-        Decision::Deny(DenyReason::NotOwn),
+        PolicyDecision::Allow(PolicyReach::Own),
+        PolicyDecision::Allow(PolicyReach::Global),
+        PolicyDecision::Deny(DenyReason::NoRole),
+        PolicyDecision::Deny(DenyReason::NotGranted),
+        PolicyDecision::Deny(DenyReason::NotOwn),
     ]
     .map(|decision| decision.to_string());
     assert_eq!(words, ["allow own", "allow global", "deny no_role", "deny not_granted", "deny not_own"]);

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::{look_alikes, oddity_of_name, suggestion};
-use super::{Asked, Grant, Method, PolicySet, Reach, RoleDefinition};
+use super::{Method, PolicyReach, PolicySet, ReviewedQuestion, RoleDefinition, RoleGrant};
 use crate::escape;
 
 /// Something in a policy that is valid and hardly meant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Warning {
+pub struct PolicyWarning {
     /// The line it is about, from 1.
     pub line: usize,
     /// What is odd, and what follows; names in it are bounded, and each of their characters is seen.
@@ -20,9 +20,9 @@ pub struct Warning {
 
 impl PolicySet {
     /// What is valid in this policy and hardly meant, given what the routes ask for.
-    pub fn warnings(&self, asked: &Asked<'_>) -> Vec<Warning> {
+    pub fn warnings(&self, asked: &ReviewedQuestion<'_>) -> Vec<PolicyWarning> {
         let mut warnings = Vec::new();
-        let mut warn = |line, text: String| warnings.push(Warning { line, text });
+        let mut warn = |line, text: String| warnings.push(PolicyWarning { line, text });
         let mut first_lines: BTreeMap<&str, usize> = BTreeMap::new();
         for role in self.roles() {
             let name = escape::name(&role.name);
@@ -35,7 +35,7 @@ impl PolicySet {
             if let Some(oddity) = oddity_of_name(&role.name) {
                 warn(role.line, format!("the name of role `{name}` {oddity}; roles of accounts are compared exactly"));
             }
-            if role.global_is_boolean && role.reach == Reach::Global {
+            if role.global_is_boolean && role.reach == PolicyReach::Global {
                 let text = format!(
                     "`global` of role `{name}` is true, not \"True\": Thalamus would read it as own records only"
                 );
@@ -67,7 +67,7 @@ const ACCOUNT: &str = "account";
 
 impl PolicySet {
     /// What is missing from this policy where that may well be meant, given what the routes ask for.
-    pub fn notes(&self, asked: &Asked<'_>) -> Vec<String> {
+    pub fn notes(&self, asked: &ReviewedQuestion<'_>) -> Vec<String> {
         let grants = |role: &RoleDefinition| Method::ALL.iter().any(|method| role.grants(*method, ACCOUNT));
         let nobody = asked.contains_key(ACCOUNT) && !self.roles().iter().any(grants);
         let note = || {
@@ -87,7 +87,7 @@ impl PolicySet {
     ///
     /// Thalamus asks the roles of an account in their order, and each of them for the method and then for `global`; a key
     /// that is not there ends the request with 500, unless a role before it allowed it.
-    pub fn thalamus_warnings(&self) -> Vec<Warning> {
+    pub fn thalamus_warnings(&self) -> Vec<PolicyWarning> {
         let mut warnings = Vec::new();
         for role in self.roles() {
             let name = escape::name(&role.name);
@@ -99,7 +99,7 @@ impl PolicySet {
                      list says the same",
                     methods.join("`, `")
                 );
-                warnings.push(Warning { line: role.line, text });
+                warnings.push(PolicyWarning { line: role.line, text });
             }
             let grants =
                 role.grants.iter().any(|grant| OF_THALAMUS.iter().any(|method| method.as_str() == grant.method));
@@ -108,7 +108,7 @@ impl PolicySet {
                     "role `{name}` has no `global`: Thalamus would answer 500, not 401, to who has it and asks for the record of \
                      another; \"False\" says the same"
                 );
-                warnings.push(Warning { line: role.line, text });
+                warnings.push(PolicyWarning { line: role.line, text });
             }
         }
         warnings
@@ -116,7 +116,7 @@ impl PolicySet {
 }
 
 /// What is odd about one grant, if anything.
-fn oddity(role: &RoleDefinition, grant: &Grant, asked: &Asked<'_>) -> Option<String> {
+fn oddity(role: &RoleDefinition, grant: &RoleGrant, asked: &ReviewedQuestion<'_>) -> Option<String> {
     let (name, key, endpoint) = (escape::name(&role.name), escape::name(&grant.method), escape::name(&grant.endpoint));
     let Some(method) = Method::of_key(&grant.method) else {
         let meant = suggestion(&grant.method, Method::ALL.map(Method::as_str));
@@ -138,10 +138,10 @@ fn oddity(role: &RoleDefinition, grant: &Grant, asked: &Asked<'_>) -> Option<Str
         ));
     }
     match (role.reach, grant.endpoint.as_str(), method) {
-        (Reach::Own, "account", Method::Post | Method::Patch) => Some(format!(
+        (PolicyReach::Own, "account", Method::Post | Method::Patch) => Some(format!(
             "role `{name}` may write its own roles: `account` with own records lets everyone who has it become anything"
         )),
-        (Reach::Own, "people", Method::Get) => Some(format!(
+        (PolicyReach::Own, "people", Method::Get) => Some(format!(
             "role `{name}` is not global, so that `people` shows it its own record alone; Thalamus would show everybody's"
         )),
         _ => None,

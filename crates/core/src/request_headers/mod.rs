@@ -99,7 +99,7 @@ pub struct PassList {
 
 /// What becomes of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Passage {
+pub enum HeaderPassage {
     /// It is forwarded.
     Passes,
     /// It is not: the gateway says the same itself, or keeps it.
@@ -123,21 +123,21 @@ impl PassList {
     }
 
     /// What becomes of a header of this name. One lookup for a name that passes.
-    pub fn judge(&self, name: &HeaderName) -> Passage {
+    pub fn judge(&self, name: &HeaderName) -> HeaderPassage {
         if self.names.contains(name) {
-            return Passage::Passes;
+            return HeaderPassage::Passes;
         }
         let name = name.as_str();
         if is_own(name) {
-            Passage::IsOwn
+            HeaderPassage::IsOwn
         } else if self.prefixes.iter().any(|prefix| name.starts_with(prefix))
             // A prefix is written without each name in mind that it reaches; such a name must be written out.
             && !is_identity(name)
             && has_one_reading(name)
         {
-            Passage::Passes
+            HeaderPassage::Passes
         } else {
-            Passage::IsDropped
+            HeaderPassage::IsDropped
         }
     }
 }

@@ -48,12 +48,12 @@ fn no_name_that_services_believe_passes_and_a_prefix_reaches_none_that_is_known(
     assert!(BELIEVED.len() > 130);
     let (listed, all) = (PassList::new(&[]), added(&["*"]));
     for believed in BELIEVED {
-        assert_ne!(listed.judge(&name(believed)), Passage::Passes, "{believed}");
-        assert_ne!(all.judge(&name(believed)), Passage::Passes, "{believed}, by a prefix");
+        assert_ne!(listed.judge(&name(believed)), HeaderPassage::Passes, "{believed}");
+        assert_ne!(all.judge(&name(believed)), HeaderPassage::Passes, "{believed}, by a prefix");
     }
-    assert_eq!(all.judge(&name("x-clinic")), Passage::Passes);
+    assert_eq!(all.judge(&name("x-clinic")), HeaderPassage::Passes);
     for other in ["fedgate_assertion", "fedgate.assertion", "fedgate-assertion", "fedgate-exchange", "fedgate-busy"] {
-        assert_ne!(all.judge(&name(other)), Passage::Passes, "{other}");
+        assert_ne!(all.judge(&name(other)), HeaderPassage::Passes, "{other}");
     }
 }
 
@@ -64,7 +64,7 @@ fn every_group_of_the_list_passes_and_says_why_and_none_of_it_is_a_name_that_ser
     for group in PASSED {
         assert!(!group.needed_by.is_empty() && !group.names.is_empty(), "{group:?}");
         for passed in group.names {
-            assert_eq!(list.judge(&name(passed)), Passage::Passes, "{passed}");
+            assert_eq!(list.judge(&name(passed)), HeaderPassage::Passes, "{passed}");
             assert!(!is_identity(passed) && !is_own(passed), "{passed}");
             assert!(seen.insert(passed), "{passed} stands twice");
         }
@@ -77,10 +77,10 @@ fn every_group_of_the_list_passes_and_says_why_and_none_of_it_is_a_name_that_ser
         "Tus-Resumable", "Upload-Offset", "tracestate", "b3", "User-Agent",
     ];
     for needed in needed {
-        assert_eq!(list.judge(&name(needed)), Passage::Passes, "{needed}");
+        assert_eq!(list.judge(&name(needed)), HeaderPassage::Passes, "{needed}");
     }
     for unlisted in ["x-clinic", "accept-profile", "x-csrf", "sec-websocket-key", "x"] {
-        assert_eq!(list.judge(&name(unlisted)), Passage::IsDropped, "{unlisted}");
+        assert_eq!(list.judge(&name(unlisted)), HeaderPassage::IsDropped, "{unlisted}");
     }
 }
 
@@ -88,10 +88,10 @@ fn every_group_of_the_list_passes_and_says_why_and_none_of_it_is_a_name_that_ser
 fn an_operator_adds_names_and_beginnings_of_names_but_none_that_is_the_gateways_own() {
     let list = added(&["X-Clinic", "hx-*", "X-WebAuth-User"]);
     for passes in ["x-clinic", "hx-", "hx-request", "x-webauth-user"] {
-        assert_eq!(list.judge(&name(passes)), Passage::Passes, "{passes}");
+        assert_eq!(list.judge(&name(passes)), HeaderPassage::Passes, "{passes}");
     }
     for dropped in ["x-clinics", "hx", "x-webauth-name"] {
-        assert_eq!(list.judge(&name(dropped)), Passage::IsDropped, "{dropped}");
+        assert_eq!(list.judge(&name(dropped)), HeaderPassage::IsDropped, "{dropped}");
     }
     #[rustfmt::skip]
     let cases = [
@@ -117,7 +117,7 @@ fn an_operator_adds_names_and_beginnings_of_names_but_none_that_is_the_gateways_
     }
     let everything = added(&["*", "x-*", "f*"]);
     for own in OWN {
-        assert_eq!(everything.judge(&name(own)), Passage::IsOwn, "{own}");
+        assert_eq!(everything.judge(&name(own)), HeaderPassage::IsOwn, "{own}");
     }
 }
 

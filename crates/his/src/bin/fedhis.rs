@@ -19,11 +19,11 @@ use fedgate_base::db::backup::{self, BackupError};
 use fedgate_base::db::{Database, DbError, hashes, schema};
 use fedgate_base::dumps::{self, ForbiddenDumps};
 use fedgate_base::{arguments, descriptors, log, parent, threads};
-use fedgate_core::assertion::Verifier;
+use fedgate_core::assertion::AssertionVerifier;
 use fedgate_core::escape;
-use fedgate_his::import::{ClearPasswords, Import, ImportError, Kind};
-use fedgate_his::store::Store;
-use fedgate_his::{Listener, Service, demo, router};
+use fedgate_his::import::{ClearPasswords, ImportError, ImportKind, ImportRun};
+use fedgate_his::store::RecordStore;
+use fedgate_his::{HisListener, HisService, demo, router};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -44,16 +44,16 @@ const SCHEMA_RETRY: Duration = Duration::from_millis(500);
 /// Serves what Thalamus serves, to requests that carry an assertion of the gateway (fedgate), and to no others.
 #[derive(Parser)]
 #[command(name = "fedhis", version, max_term_width = 100)]
-struct Arguments {
+struct HisArguments {
     /// The configuration file, before or after the command; FEDGATE_* environment variables override it.
     #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "fedgate.toml", global = true)]
     config: PathBuf,
     #[command(subcommand)]
-    command: Command,
+    command: HisCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum HisCommand {
     /// Serve the gateway's requests until SIGTERM or SIGINT.
     Serve,
     /// Create or upgrade the schema; an existing Thalamus database keeps its tables and rows.
@@ -69,7 +69,7 @@ enum Command {
     Import {
         /// What the file holds; people come before their pages.
         #[arg(value_enum)]
-        kind: ImportKind,
+        kind: ImportedRows,
         /// The file, or - for standard input.
         #[arg(value_name = "FILE|-")]
         source: PathBuf,
@@ -90,7 +90,7 @@ enum Command {
     Seed,
 }
 
-impl Command {
+impl HisCommand {
     /// What its sessions at the database are called.
     fn program(&self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ impl Command {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum ImportKind {
+enum ImportedRows {
     /// Persons.
     People,
     /// Pages of books of life.
@@ -112,36 +112,36 @@ enum ImportKind {
 }
 
 /// Why a command failed, with its exit code.
-enum Failure {
+enum HisFailure {
     /// The command could not do what it was asked: exit 1.
     Failed(anyhow::Error),
     /// Usage or configuration is wrong: exit 2.
     Usage(anyhow::Error),
 }
 
-impl<E: Into<anyhow::Error>> From<E> for Failure {
+impl<E: Into<anyhow::Error>> From<E> for HisFailure {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
 fn main() -> ExitCode {
-    let arguments = match arguments::parse::<Arguments>() {
+    let arguments = match arguments::parse::<HisArguments>() {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
     let (error, code) = match start(arguments) {
         Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Failed(error)) => (error, 1),
-        Err(Failure::Usage(error)) => (error, 2),
+        Err(HisFailure::Failed(error)) => (error, 1),
+        Err(HisFailure::Usage(error)) => (error, 2),
     };
     complain(&log::with_causes(error.as_ref()));
     ExitCode::from(code)
 }
 
-fn start(arguments: Arguments) -> Result<(), Failure> {
+fn start(arguments: HisArguments) -> Result<(), HisFailure> {
     descriptors::can_start()?;
-    let _log = log::log_to_stderr().map_err(|error| Failure::Usage(error.into()))?;
+    let _log = log::log_to_stderr().map_err(|error| HisFailure::Usage(error.into()))?;
     let dumps = dumps::forbid()?;
     parent::follow()?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -153,21 +153,21 @@ fn start(arguments: Arguments) -> Result<(), Failure> {
     done
 }
 
-async fn run(Arguments { config, command }: Arguments, dumps: ForbiddenDumps) -> Result<(), Failure> {
+async fn run(HisArguments { config, command }: HisArguments, dumps: ForbiddenDumps) -> Result<(), HisFailure> {
     let config = load(&config)?.called(command.program());
     config.unknown_names().iter().for_each(|warning| tracing::warn!("{warning}"));
     let done = match command {
-        Command::Serve => {
+        HisCommand::Serve => {
             dumps.follow(config.core_dumps)?;
             serve(&config).await
         }
-        Command::Migrate => migrate(&config).await,
-        Command::Seed => seed(&config).await,
-        Command::Backup { target } => backup(&config, target).await,
-        Command::Import { kind, source, hash_passwords } => {
+        HisCommand::Migrate => migrate(&config).await,
+        HisCommand::Seed => seed(&config).await,
+        HisCommand::Backup { target } => backup(&config, target).await,
+        HisCommand::Import { kind, source, hash_passwords } => {
             let kind = match kind {
-                ImportKind::People => Kind::People,
-                ImportKind::Pages => Kind::Pages,
+                ImportedRows::People => ImportKind::People,
+                ImportedRows::Pages => ImportKind::Pages,
             };
             let clear_passwords = if hash_passwords { ClearPasswords::Hash } else { ClearPasswords::Refuse };
             import(&config, kind, &source, clear_passwords).await
@@ -175,14 +175,14 @@ async fn run(Arguments { config, command }: Arguments, dumps: ForbiddenDumps) ->
     };
     let told = |error: anyhow::Error| anyhow!(config.origins.told(&log::with_causes(error.as_ref())));
     done.map_err(|failure| match located(&config, failure) {
-        Failure::Failed(error) => Failure::Failed(told(error)),
-        Failure::Usage(error) => Failure::Usage(told(error)),
+        HisFailure::Failed(error) => HisFailure::Failed(told(error)),
+        HisFailure::Usage(error) => HisFailure::Usage(told(error)),
     })
 }
 
 /// Says of a failure of the database which setting leads there.
-fn located(config: &Config, failure: Failure) -> Failure {
-    let Failure::Failed(error) = failure else {
+fn located(config: &Config, failure: HisFailure) -> HisFailure {
+    let HisFailure::Failed(error) = failure else {
         return failure;
     };
     let of_backup = match error.downcast_ref() {
@@ -196,17 +196,17 @@ fn located(config: &Config, failure: Failure) -> Failure {
         | None => None,
     };
     let Some(database) = error.downcast_ref::<DbError>().or(of_import).or(of_backup) else {
-        return Failure::Failed(error);
+        return HisFailure::Failed(error);
     };
     let words = anyhow!(database.located(&config.file, &config.store));
-    if let DbError::Settings { .. } = database { Failure::Usage(words) } else { Failure::Failed(words) }
+    if let DbError::Settings { .. } = database { HisFailure::Usage(words) } else { HisFailure::Failed(words) }
 }
 
-fn load(file: &Path) -> Result<Config, Failure> {
-    Config::load_for_his(file).map_err(|error| Failure::Usage(error.into()))
+fn load(file: &Path) -> Result<Config, HisFailure> {
+    Config::load_for_his(file).map_err(|error| HisFailure::Usage(error.into()))
 }
 
-async fn open(config: &Config) -> Result<Database, Failure> {
+async fn open(config: &Config) -> Result<Database, HisFailure> {
     let database = Database::open(&config.store).await?;
     if matches!(config.store, StoreConfig::Sqlite(_)) {
         schema::migrate(&database).await?;
@@ -215,43 +215,43 @@ async fn open(config: &Config) -> Result<Database, Failure> {
 }
 
 /// Opens the database and sees that its schema is there.
-async fn open_ready(config: &Config) -> Result<Database, Failure> {
+async fn open_ready(config: &Config) -> Result<Database, HisFailure> {
     let database = open(config).await?;
     check_version(schema::version(&database).await?)?;
     Ok(database)
 }
 
-fn check_version(version: i64) -> Result<(), Failure> {
+fn check_version(version: i64) -> Result<(), HisFailure> {
     match version {
         schema::VERSION => Ok(()),
-        newer if newer > schema::VERSION => Err(Failure::Usage(anyhow!(
+        newer if newer > schema::VERSION => Err(HisFailure::Usage(anyhow!(
             "the database has schema version {newer}, this program knows {}; install its newer release",
             schema::VERSION
         ))),
-        0 => Err(Failure::Usage(anyhow!("the database has no schema of fedgate; run `fedhis migrate`"))),
-        older => Err(Failure::Usage(anyhow!(
+        0 => Err(HisFailure::Usage(anyhow!("the database has no schema of fedgate; run `fedhis migrate`"))),
+        older => Err(HisFailure::Usage(anyhow!(
             "the database has schema version {older}, {} is needed; run `fedhis migrate`",
             schema::VERSION
         ))),
     }
 }
 
-async fn serve(config: &Config) -> Result<(), Failure> {
+async fn serve(config: &Config) -> Result<(), HisFailure> {
     // As for the gateway, whose SIGHUP this may be, sent to both: it ends nothing.
     let mut hangup = signal(SignalKind::hangup())?;
     // What else there is to say of the file is about the gateway, which says it.
     config.loose_secrets().iter().for_each(|warning| tracing::warn!("{warning}"));
     let connections = bear(config.his.connections);
     let database = open(config).await?;
-    let verifier = Verifier::from_config(&config.assertion)
-        .map_err(|error| Failure::Usage(anyhow!("{}: {error}", config.file.display())))?;
+    let verifier = AssertionVerifier::from_config(&config.assertion)
+        .map_err(|error| HisFailure::Usage(anyhow!("{}: {error}", config.file.display())))?;
     let mut version = schema::version(&database).await;
     if let Ok(version) = version {
         check_version(version)?;
     }
-    let documents = Store::new(database.clone());
-    let service = Service::new(&config.his, verifier, documents.clone());
-    let (listener, store) = (Listener::bind(&config.his.listen).await?, database.clone());
+    let documents = RecordStore::new(database.clone());
+    let service = HisService::new(&config.his, verifier, documents.clone());
+    let (listener, store) = (HisListener::bind(&config.his.listen).await?, database.clone());
     tracing::info!("listening on {}", listener.address());
     // A database that is away at the start is no reason to stay away too: requests get 503 until it is there.
     let outdated = async move {
@@ -265,7 +265,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
                     Err(failure) => return failure,
                 },
                 Err(error @ DbError::Unavailable(_)) => documents.outage().failed(error.in_short()),
-                Err(error) => return Failure::Failed(error.into()),
+                Err(error) => return HisFailure::Failed(error.into()),
             }
             tokio::time::sleep(SCHEMA_RETRY).await;
             version = schema::version(&database).await;
@@ -319,7 +319,7 @@ async fn ignore(hangup: &mut Signal) -> Infallible {
     }
 }
 
-async fn migrate(config: &Config) -> Result<(), Failure> {
+async fn migrate(config: &Config) -> Result<(), HisFailure> {
     let database = open(config).await?;
     let version = schema::migrate(&database).await?;
     let newer = if version > schema::VERSION { ", of a newer release than this; nothing was changed" } else { "" };
@@ -339,8 +339,8 @@ async fn migrate(config: &Config) -> Result<(), Failure> {
     Ok(say(&format!("the schema is at version {version}{newer}"))?)
 }
 
-async fn seed(config: &Config) -> Result<(), Failure> {
-    let store = Store::new(open_ready(config).await?).acting_as(ChangeActor::importer());
+async fn seed(config: &Config) -> Result<(), HisFailure> {
+    let store = RecordStore::new(open_ready(config).await?).acting_as(ChangeActor::importer());
     let said = match demo::seed(&store).await? {
         true => "the demo federation is loaded",
         false => "there are people in the store; nothing was changed",
@@ -348,9 +348,9 @@ async fn seed(config: &Config) -> Result<(), Failure> {
     Ok(say(said)?)
 }
 
-async fn backup(config: &Config, file: PathBuf) -> Result<(), Failure> {
+async fn backup(config: &Config, file: PathBuf) -> Result<(), HisFailure> {
     let StoreConfig::Sqlite(sqlite) = &config.store else {
-        return Err(Failure::Usage(anyhow!(
+        return Err(HisFailure::Usage(anyhow!(
             "{}: the store is a PostgreSQL database, which this does not copy; `pg_dump -Fc -f FILE DATABASE` does, while it runs \
              (docs/BACKUP.md)",
             config.file.display()
@@ -360,7 +360,7 @@ async fn backup(config: &Config, file: PathBuf) -> Result<(), Failure> {
     if !store.exists() {
         let (config, store) = (config.file.display(), store.display());
         let problem = format!("{config}: `store.path` names `{store}`, which does not exist; name the store to copy");
-        return Err(Failure::Usage(anyhow!(problem)));
+        return Err(HisFailure::Usage(anyhow!(problem)));
     }
     let bytes = tokio::task::spawn_blocking(move || backup::copy(&store, &file)).await??;
     Ok(say(&format!(
@@ -368,14 +368,19 @@ async fn backup(config: &Config, file: PathBuf) -> Result<(), Failure> {
     ))?)
 }
 
-async fn import(config: &Config, kind: Kind, source: &Path, clear_passwords: ClearPasswords) -> Result<(), Failure> {
-    let store = Store::new(open_ready(config).await?).acting_as(ChangeActor::importer());
+async fn import(
+    config: &Config,
+    kind: ImportKind,
+    source: &Path,
+    clear_passwords: ClearPasswords,
+) -> Result<(), HisFailure> {
+    let store = RecordStore::new(open_ready(config).await?).acting_as(ChangeActor::importer());
     let path = (source != Path::new("-")).then(|| source.to_owned());
     let file = match &path {
         Some(path) => {
             let unreadable = |reason: &dyn std::fmt::Display| {
                 let remedy = "name a file that this user may read, or `-` for standard input";
-                Failure::Usage(anyhow!("`{}` cannot be read ({reason}); {remedy}", path.display()))
+                HisFailure::Usage(anyhow!("`{}` cannot be read ({reason}); {remedy}", path.display()))
             };
             let file = File::open(path).map_err(|error| unreadable(&error))?;
             if path.is_dir() {
@@ -393,7 +398,7 @@ async fn import(config: &Config, kind: Kind, source: &Path, clear_passwords: Cle
     let bar = progress_bar(size)?;
     let progress = |bytes| bar.set_position(bytes);
     let hashes = config.authentication.hashes;
-    let import = Import { store: &store, kind, clear_passwords, hashes, path, progress: &progress };
+    let import = ImportRun { store: &store, kind, clear_passwords, hashes, path, progress: &progress };
     let summary = match file {
         Some(file) => {
             let begin = || {
@@ -420,7 +425,7 @@ async fn import(config: &Config, kind: Kind, source: &Path, clear_passwords: Cle
 }
 
 /// A bar on a terminal, nothing elsewhere.
-fn progress_bar(size: Option<u64>) -> Result<ProgressBar, Failure> {
+fn progress_bar(size: Option<u64>) -> Result<ProgressBar, HisFailure> {
     if !io::stderr().is_terminal() {
         return Ok(ProgressBar::hidden());
     }

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use thiserror::Error;
 
-use super::words::Words;
+use super::words::PageWords;
 
 /// What is wrong with a form, or with one of its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -37,7 +37,7 @@ pub(crate) enum FormFault {
 
 impl FormFault {
     /// As it is told to people.
-    pub(crate) fn text(self, words: &Words) -> &'static str {
+    pub(crate) fn text(self, words: &PageWords) -> &'static str {
         match self {
             Self::NotOurs => words.expired,
             Self::CurrentMissing | Self::Missing => words.required,

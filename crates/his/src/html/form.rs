@@ -7,20 +7,20 @@ use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, SET_COOKIE, VARY};
 
 use super::fault::FormFault;
-use super::words::Words;
+use super::words::PageWords;
 use crate::html;
 use fedgate_core::web_page::escape;
 
 /// What is wrong with a form, by field.
 #[derive(Default)]
-pub(crate) struct Complaints {
+pub(crate) struct FormComplaints {
     pub(crate) form: Option<FormFault>,
     pub(crate) current: Option<FormFault>,
     pub(crate) password: Option<FormFault>,
     pub(crate) repetition: Option<FormFault>,
 }
 
-impl Complaints {
+impl FormComplaints {
     pub(crate) fn is_empty(&self) -> bool {
         self.first().is_none()
     }
@@ -31,13 +31,13 @@ impl Complaints {
     }
 
     /// The same in words: of the form, and of its fields.
-    fn told(&self, words: &Words) -> [Option<&'static str>; 4] {
+    fn told(&self, words: &PageWords) -> [Option<&'static str>; 4] {
         [self.form, self.current, self.password, self.repetition].map(|fault| fault.map(|fault| fault.text(words)))
     }
 }
 
 /// What a form is about.
-pub(crate) struct Form<'a> {
+pub(crate) struct PasswordForm<'a> {
     /// Whose password it changes.
     pub(crate) id: &'a str,
     /// Who changes it, whose current password is asked for; none where none is.
@@ -47,7 +47,12 @@ pub(crate) struct Form<'a> {
 }
 
 /// The form, with what is wrong with what was sent.
-pub(crate) fn form(words: &Words, form: &Form<'_>, complaints: &Complaints, set_cookie: String) -> Response {
+pub(crate) fn form(
+    words: &PageWords,
+    form: &PasswordForm<'_>,
+    complaints: &FormComplaints,
+    set_cookie: String,
+) -> Response {
     let id = escape(form.id);
     let [of_form, of_current, of_password, of_repetition] = complaints.told(words);
     // The first error has the focus, so that it is read out and seen.
@@ -108,7 +113,7 @@ fn field(name: &str, label: &str, autocomplete: &str, complaint: Option<&str>, f
 }
 
 /// The word that it is done.
-pub(crate) fn changed(words: &Words, id: &str) -> Response {
+pub(crate) fn changed(words: &PageWords, id: &str) -> Response {
     let id = escape(id);
     let main =
         format!("<h1>{}</h1>\n<p role=\"status\">{} <strong>{id}</strong></p>\n", words.changed, words.changed_more);
@@ -116,25 +121,25 @@ pub(crate) fn changed(words: &Words, id: &str) -> Response {
 }
 
 /// To an id that nobody has.
-pub(crate) fn unknown(words: &Words, id: &str) -> Response {
+pub(crate) fn unknown(words: &PageWords, id: &str) -> Response {
     let main = format!("<h1>{}</h1>\n<p>{} {}.</p>\n", words.unknown, words.unknown_more, escape(id));
     page(words, StatusCode::NOT_FOUND, words.unknown, &main)
 }
 
 /// An error that every route may have, to a browser.
-pub(crate) fn failed(words: &Words, status: StatusCode, code: &str) -> Response {
+pub(crate) fn failed(words: &PageWords, status: StatusCode, code: &str) -> Response {
     let main = format!("<h1>{}</h1>\n<p role=\"alert\">{} <code>{code}</code></p>\n", words.failed, words.failed_more);
     page(words, status, words.failed, &main)
 }
 
 /// To a caller whose own current password was wrong too often.
-pub(crate) fn guessed(words: &Words, status: StatusCode, wait: Duration) -> Response {
+pub(crate) fn guessed(words: &PageWords, status: StatusCode, wait: Duration) -> Response {
     let minutes = wait.as_secs() / 60 + 1;
     let main = format!("<h1>{}</h1>\n<p role=\"alert\">{} {minutes}</p>\n", words.failed, words.guessed);
     page(words, status, words.failed, &main)
 }
 
-fn page(words: &Words, status: StatusCode, title: &str, main: &str) -> Response {
+fn page(words: &PageWords, status: StatusCode, title: &str, main: &str) -> Response {
     let page = html::page(status, words.language, title, main);
     let headers =
         [(CACHE_CONTROL, "no-store"), (CONTENT_LANGUAGE, words.language.tag()), (VARY, "Accept, Accept-Language")];

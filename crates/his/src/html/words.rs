@@ -8,7 +8,7 @@ use crate::html;
 use fedgate_core::web_page::PageLanguage;
 
 /// The words of one language.
-pub(crate) struct Words {
+pub(crate) struct PageWords {
     pub(crate) language: PageLanguage,
     pub(crate) title: &'static str,
     pub(crate) heading: &'static str,
@@ -40,7 +40,7 @@ pub(crate) struct Words {
     pub(crate) expired: &'static str,
 }
 
-const ENGLISH: Words = Words {
+const ENGLISH: PageWords = PageWords {
     language: PageLanguage::English,
     title: "Change the password",
     heading: "Change the password of",
@@ -68,7 +68,7 @@ const ENGLISH: Words = Words {
     expired: "The form has expired. Please try again.",
 };
 
-const SPANISH: Words = Words {
+const SPANISH: PageWords = PageWords {
     language: PageLanguage::Spanish,
     title: "Cambiar la contraseña",
     heading: "Cambiar la contraseña de",
@@ -96,7 +96,7 @@ const SPANISH: Words = Words {
     expired: "El formulario ha caducado. Inténtelo de nuevo.",
 };
 
-impl Words {
+impl PageWords {
     /// Those of the language that a browser likes best.
     pub(crate) fn of(headers: &HeaderMap) -> &'static Self {
         match html::language(headers) {

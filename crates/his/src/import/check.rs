@@ -3,11 +3,11 @@
 use zeroize::Zeroizing;
 
 use super::records::MAX_RECORD_BYTES;
-use super::{ClearPasswords, Kind};
-use crate::error::Problem;
-use crate::hashing::Hashing;
+use super::{ClearPasswords, ImportKind};
+use crate::error::HisError;
+use crate::hashing::HashingThreads;
 use crate::{guard, people};
-use fedgate_core::json::{self, Object, Value};
+use fedgate_core::json::{self, JsonObject, JsonValue};
 use fedgate_core::password;
 use fedgate_core::path::{MAX_ID_BYTES, new_person_id};
 
@@ -16,107 +16,109 @@ const UNREADABLE: &str = "`password` is a hash that a Thalamus on this database 
                           set authentication.upgrade_hashes = true";
 
 /// A record that can be stored.
-pub(super) struct Checked {
+pub(super) struct CheckedRecord {
     pub(super) id: String,
     /// The book of a page; empty for a person.
     pub(super) book: String,
-    pub(super) document: Object,
+    pub(super) document: JsonObject,
 }
 
-pub(super) enum Fault {
+pub(super) enum RecordFault {
     /// This record cannot be stored.
     Refused(String),
     /// None can for now.
     Hashing,
 }
 
-impl Fault {
+impl RecordFault {
     fn because(reason: impl Into<String>) -> Self {
         Self::Refused(reason.into())
     }
 }
 
 pub(super) async fn check(
-    kind: Kind,
+    kind: ImportKind,
     clear_passwords: ClearPasswords,
     bytes: &[u8],
-    hashing: &Hashing,
-) -> Result<Checked, Fault> {
+    hashing: &HashingThreads,
+) -> Result<CheckedRecord, RecordFault> {
     let mut document = object(bytes)?;
     let mut id = id(&document, "id")?;
     let book = match kind {
-        Kind::Pages => self::id(&document, "book")?,
-        Kind::People => {
+        ImportKind::Pages => self::id(&document, "book")?,
+        ImportKind::People => {
             // As a POST stores it.
-            id = new_person_id(&id).map_err(|error| Fault::because(format!("`id`: {error}")))?;
-            document.set("id", Value::String(id.clone()));
-            people::complete(&mut document).map_err(|problem| Fault::because(problem.to_string()))?;
+            id = new_person_id(&id).map_err(|error| RecordFault::because(format!("`id`: {error}")))?;
+            document.set("id", JsonValue::String(id.clone()));
+            people::complete(&mut document).map_err(|problem| RecordFault::because(problem.to_string()))?;
             check_password(&mut document, clear_passwords, hashing).await?;
             String::new()
         }
     };
-    Ok(Checked { id, book, document })
+    Ok(CheckedRecord { id, book, document })
 }
 
 /// The object, alone or as the only element of a list.
-fn object(bytes: &[u8]) -> Result<Object, Fault> {
-    let (value, grown) = json::parse_counted(bytes).map_err(|error| Fault::because(error.to_string()))?;
+fn object(bytes: &[u8]) -> Result<JsonObject, RecordFault> {
+    let (value, grown) = json::parse_counted(bytes).map_err(|error| RecordFault::because(error.to_string()))?;
     if grown > 0 && bytes.len() + grown > MAX_RECORD_BYTES {
-        return Err(Fault::because("it is longer than 16 MiB when its numbers are written out"));
+        return Err(RecordFault::because("it is longer than 16 MiB when its numbers are written out"));
     }
     match value {
-        Value::Object(object) => Ok(object),
-        Value::Array(mut items) => match (items.pop(), items.is_empty()) {
-            (Some(Value::Object(object)), true) => Ok(object),
-            _ => Err(Fault::because("not an object")),
+        JsonValue::Object(object) => Ok(object),
+        JsonValue::Array(mut items) => match (items.pop(), items.is_empty()) {
+            (Some(JsonValue::Object(object)), true) => Ok(object),
+            _ => Err(RecordFault::because("not an object")),
         },
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Err(Fault::because("not an object")),
+        JsonValue::Null | JsonValue::Bool(_) | JsonValue::Number(_) | JsonValue::String(_) => {
+            Err(RecordFault::because("not an object"))
+        }
     }
 }
 
-fn id(document: &Object, name: &str) -> Result<String, Fault> {
-    match document.member(name).and_then(Value::as_str) {
+fn id(document: &JsonObject, name: &str) -> Result<String, RecordFault> {
+    match document.member(name).and_then(JsonValue::as_str) {
         Some(id) if guard::is_id(id) => Ok(id.to_owned()),
         Some(id) if id.is_empty() || id.len() > MAX_ID_BYTES => {
-            Err(Fault::because(format!("`{name}` is empty or longer than {MAX_ID_BYTES} bytes")))
+            Err(RecordFault::because(format!("`{name}` is empty or longer than {MAX_ID_BYTES} bytes")))
         }
-        Some(_) => Err(Fault::because(format!(
+        Some(_) => Err(RecordFault::because(format!(
             "`{name}` is `.` or `..`, or holds `/` or a control character: no path can name it"
         ))),
-        None => Err(Fault::because(format!("`{name}` is missing or no string"))),
+        None => Err(RecordFault::because(format!("`{name}` is missing or no string"))),
     }
 }
 
 async fn check_password(
-    document: &mut Object,
+    document: &mut JsonObject,
     clear_passwords: ClearPasswords,
-    hashing: &Hashing,
-) -> Result<(), Fault> {
+    hashing: &HashingThreads,
+) -> Result<(), RecordFault> {
     let clear = match document.member("password") {
-        None | Some(Value::Null) => return Ok(()),
-        Some(Value::String(text)) if text.is_empty() => {
-            document.set("password", Value::Null);
+        None | Some(JsonValue::Null) => return Ok(()),
+        Some(JsonValue::String(text)) if text.is_empty() => {
+            document.set("password", JsonValue::Null);
             return Ok(());
         }
-        Some(Value::String(text)) if password::is_acceptable_hash(text) => {
-            let kind = hashing.kind().await.map_err(|_| Fault::Hashing)?;
-            return if kind.admits(text) { Ok(()) } else { Err(Fault::because(UNREADABLE)) };
+        Some(JsonValue::String(text)) if password::is_acceptable_hash(text) => {
+            let kind = hashing.kind().await.map_err(|_| RecordFault::Hashing)?;
+            return if kind.admits(text) { Ok(()) } else { Err(RecordFault::because(UNREADABLE)) };
         }
-        Some(Value::String(_)) if clear_passwords == ClearPasswords::Refuse => {
-            return Err(Fault::because("`password` is not a hash that is accepted (see --hash-passwords)"));
+        Some(JsonValue::String(_)) if clear_passwords == ClearPasswords::Refuse => {
+            return Err(RecordFault::because("`password` is not a hash that is accepted (see --hash-passwords)"));
         }
-        Some(Value::String(text)) if !password::can_sign_in(text.as_bytes()) => {
-            return Err(Fault::because("`password` has a line break or NUL, with which nobody can sign in"));
+        Some(JsonValue::String(text)) if !password::can_sign_in(text.as_bytes()) => {
+            return Err(RecordFault::because("`password` has a line break or NUL, with which nobody can sign in"));
         }
-        Some(Value::String(text)) => Zeroizing::new(text.clone()),
-        Some(_) => return Err(Fault::because("`password` is no string")),
+        Some(JsonValue::String(text)) => Zeroizing::new(text.clone()),
+        Some(_) => return Err(RecordFault::because("`password` is no string")),
     };
     let hash = hashing.hash(clear).await.map_err(|problem| match problem {
-        Problem::PasswordTooLongFor(most) => {
-            Fault::because(format!("`password` is too long: at most {most} bytes are read of it"))
+        HisError::PasswordTooLongFor(most) => {
+            RecordFault::because(format!("`password` is too long: at most {most} bytes are read of it"))
         }
-        _ => Fault::Hashing,
+        _ => RecordFault::Hashing,
     })?;
-    document.set("password", Value::String(hash));
+    document.set("password", JsonValue::String(hash));
     Ok(())
 }

@@ -13,11 +13,11 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use self::check::Checked;
-use self::records::{Record, Records};
-use self::sidecar::{Purpose, Refused, State};
-use super::hashing::Hashing;
-use super::store::{Batch, BatchOutcome, Store};
+use self::check::CheckedRecord;
+use self::records::{ImportRecord, ImportRecords};
+use self::sidecar::{RefusedLines, ResumeState, SidecarPurpose};
+use super::hashing::HashingThreads;
+use super::store::{BatchOutcome, RecordStore, WriteBatch};
 use fedgate_base::config::HashesConfig;
 use fedgate_base::db::DbError;
 use fedgate_base::db::hashes::HashRule;
@@ -30,7 +30,7 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// What is imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ImportKind {
     /// Persons.
     People,
     /// Pages of books of life.
@@ -47,11 +47,11 @@ pub enum ClearPasswords {
 }
 
 /// An import to be run.
-pub struct Import<'a> {
+pub struct ImportRun<'a> {
     /// Where to.
-    pub store: &'a Store,
+    pub store: &'a RecordStore,
     /// What.
-    pub kind: Kind,
+    pub kind: ImportKind,
     /// How passwords that are no hashes are taken.
     pub clear_passwords: ClearPasswords,
     /// Which hashes are written.
@@ -65,7 +65,7 @@ pub struct Import<'a> {
 
 /// How an import ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Summary {
+pub struct ImportSummary {
     /// Records stored.
     pub created: u64,
     /// Records that were there already.
@@ -98,22 +98,22 @@ pub enum ImportError {
     Hashing,
 }
 
-impl Import<'_> {
+impl ImportRun<'_> {
     /// Opens the input and reads records (a JSON array, also of one-element arrays as Thalamus lists them, or one record a line) and
     /// stores them. A file that is not the one an earlier run began with is opened again.
     ///
     /// # Errors
     /// See [`ImportError`]; what was stored until then stays, and the next run goes on from there.
-    pub async fn run<R: BufRead>(&self, open: impl Fn() -> io::Result<R>) -> Result<Summary, ImportError> {
-        let open = || open().map(Records::new).map_err(|error| ImportError::File(self.input_path(), error));
+    pub async fn run<R: BufRead>(&self, open: impl Fn() -> io::Result<R>) -> Result<ImportSummary, ImportError> {
+        let open = || open().map(ImportRecords::new).map_err(|error| ImportError::File(self.input_path(), error));
         let purpose = self.purpose().await?;
         let mut records = open()?;
-        let mut state = State::resume(self.path.as_deref(), purpose.clone());
+        let mut state = ResumeState::resume(self.path.as_deref(), purpose.clone());
         if state.records > 0 && !self.skip(&mut records, &state)? {
             records = open()?;
-            state = State::begin(self.path.as_deref(), purpose);
+            state = ResumeState::begin(self.path.as_deref(), purpose);
         }
-        let mut refused = Refused::new(self.refused_path(), state.records > 0);
+        let mut refused = RefusedLines::new(self.refused_path(), state.records > 0);
         loop {
             let batch = self.take_batch(&mut records)?;
             if batch.is_empty() {
@@ -139,17 +139,17 @@ impl Import<'_> {
         self.path.clone().unwrap_or_else(|| PathBuf::from("-"))
     }
 
-    async fn purpose(&self) -> Result<Purpose, ImportError> {
+    async fn purpose(&self) -> Result<SidecarPurpose, ImportError> {
         let kind = match self.kind {
-            Kind::People => "people",
-            Kind::Pages => "pages",
+            ImportKind::People => "people",
+            ImportKind::Pages => "pages",
         };
         let hash_passwords = self.clear_passwords == ClearPasswords::Hash;
-        Ok(Purpose { kind: kind.into(), hash_passwords, store: self.store.id().await? })
+        Ok(SidecarPurpose { kind: kind.into(), hash_passwords, store: self.store.id().await? })
     }
 
     /// Passes over what is dealt with; whether the file begins so.
-    fn skip(&self, records: &mut Records<impl BufRead>, state: &State) -> Result<bool, ImportError> {
+    fn skip(&self, records: &mut ImportRecords<impl BufRead>, state: &ResumeState) -> Result<bool, ImportError> {
         for _ in 0..state.records {
             match self.next(records) {
                 Ok(Some(_)) => {}
@@ -160,7 +160,7 @@ impl Import<'_> {
         Ok(records.hash() == state.hash)
     }
 
-    fn take_batch(&self, records: &mut Records<impl BufRead>) -> Result<Vec<Record>, ImportError> {
+    fn take_batch(&self, records: &mut ImportRecords<impl BufRead>) -> Result<Vec<ImportRecord>, ImportError> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while batch.len() < BATCH && bytes < BATCH_BYTES {
             let Some(record) = self.next(records)? else { break };
@@ -170,7 +170,7 @@ impl Import<'_> {
         Ok(batch)
     }
 
-    fn next(&self, records: &mut Records<impl BufRead>) -> Result<Option<Record>, ImportError> {
+    fn next(&self, records: &mut ImportRecords<impl BufRead>) -> Result<Option<ImportRecord>, ImportError> {
         records.next().map_err(|error| match error {
             records::RecordError::Io(error) => ImportError::File(self.input_path(), error),
             records::RecordError::Structure(line, problem) => ImportError::Unreadable(line, problem),
@@ -178,8 +178,13 @@ impl Import<'_> {
     }
 
     /// Stores a batch; counts, and writes down what was refused.
-    async fn store(&self, batch: Vec<Record>, summary: &mut Summary, refused: &mut Refused) -> Result<(), ImportError> {
-        let hashing = Hashing::new(HashRule::new(self.store.database(), self.hashes));
+    async fn store(
+        &self,
+        batch: Vec<ImportRecord>,
+        summary: &mut ImportSummary,
+        refused: &mut RefusedLines,
+    ) -> Result<(), ImportError> {
+        let hashing = HashingThreads::new(HashRule::new(self.store.database(), self.hashes));
         let mut origins = Vec::with_capacity(batch.len());
         let mut checked = Vec::with_capacity(batch.len());
         for record in batch {
@@ -188,11 +193,11 @@ impl Import<'_> {
                     origins.push(record);
                     checked.push(one);
                 }
-                Err(check::Fault::Refused(reason)) => {
+                Err(check::RecordFault::Refused(reason)) => {
                     summary.refused += 1;
                     refused.add(&record, &reason)?;
                 }
-                Err(check::Fault::Hashing) => return Err(ImportError::Hashing),
+                Err(check::RecordFault::Hashing) => return Err(ImportError::Hashing),
             }
         }
         let outcomes = self.store.import(self.batch(checked)).await?;
@@ -216,10 +221,12 @@ impl Import<'_> {
         Ok(())
     }
 
-    fn batch(&self, checked: Vec<Checked>) -> Batch {
+    fn batch(&self, checked: Vec<CheckedRecord>) -> WriteBatch {
         match self.kind {
-            Kind::People => Batch::People(checked.into_iter().map(|one| (one.id, one.document)).collect()),
-            Kind::Pages => Batch::Pages(checked.into_iter().map(|one| (one.book, one.id, one.document)).collect()),
+            ImportKind::People => WriteBatch::People(checked.into_iter().map(|one| (one.id, one.document)).collect()),
+            ImportKind::Pages => {
+                WriteBatch::Pages(checked.into_iter().map(|one| (one.book, one.id, one.document)).collect())
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ const HASHED_AT_ONCE: usize = 16 * 1024;
 
 /// The bytes of one record.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct ImportRecord {
     /// The line it begins on, from 1.
     pub(super) line: u64,
     pub(super) bytes: Vec<u8>,
@@ -31,7 +31,7 @@ pub(super) enum RecordError {
 
 /// Where in the stream we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ImportPlace {
     Begin,
     /// One record a line.
     Lines,
@@ -46,9 +46,9 @@ enum Place {
 }
 
 /// The records of a stream.
-pub(super) struct Records<R> {
+pub(super) struct ImportRecords<R> {
     input: R,
-    place: Place,
+    place: ImportPlace,
     line: u64,
     bytes: u64,
     hasher: blake3::Hasher,
@@ -56,10 +56,10 @@ pub(super) struct Records<R> {
     unhashed: Vec<u8>,
 }
 
-impl<R: BufRead> Records<R> {
+impl<R: BufRead> ImportRecords<R> {
     pub(super) fn new(input: R) -> Self {
         let unhashed = Vec::with_capacity(HASHED_AT_ONCE);
-        Self { input, place: Place::Begin, line: 1, bytes: 0, hasher: blake3::Hasher::new(), unhashed }
+        Self { input, place: ImportPlace::Begin, line: 1, bytes: 0, hasher: blake3::Hasher::new(), unhashed }
     }
 
     /// How many bytes have been read.
@@ -79,28 +79,30 @@ impl<R: BufRead> Records<R> {
     }
 
     /// The next record; none at the end.
-    pub(super) fn next(&mut self) -> Result<Option<Record>, RecordError> {
+    pub(super) fn next(&mut self) -> Result<Option<ImportRecord>, RecordError> {
         loop {
             let Some(byte) = self.peek_past_space()? else {
                 return match self.place {
-                    Place::Begin | Place::Lines | Place::AfterList => Ok(None),
-                    Place::ListBegin | Place::AfterElement | Place::AfterComma => self.fault("the list is not closed"),
+                    ImportPlace::Begin | ImportPlace::Lines | ImportPlace::AfterList => Ok(None),
+                    ImportPlace::ListBegin | ImportPlace::AfterElement | ImportPlace::AfterComma => {
+                        self.fault("the list is not closed")
+                    }
                 };
             };
             match (self.place, byte) {
-                (Place::Begin | Place::AfterList, b'[') => self.step(Place::ListBegin)?,
-                (Place::Begin, _) => self.place = Place::Lines,
-                (Place::Lines, _) => return self.rest_of_line().map(Some),
-                (Place::ListBegin | Place::AfterElement, b']') => self.step(Place::AfterList)?,
-                (Place::AfterElement, b',') => self.step(Place::AfterComma)?,
-                (Place::ListBegin | Place::AfterComma, byte) if !b",]}".contains(&byte) => {
+                (ImportPlace::Begin | ImportPlace::AfterList, b'[') => self.step(ImportPlace::ListBegin)?,
+                (ImportPlace::Begin, _) => self.place = ImportPlace::Lines,
+                (ImportPlace::Lines, _) => return self.rest_of_line().map(Some),
+                (ImportPlace::ListBegin | ImportPlace::AfterElement, b']') => self.step(ImportPlace::AfterList)?,
+                (ImportPlace::AfterElement, b',') => self.step(ImportPlace::AfterComma)?,
+                (ImportPlace::ListBegin | ImportPlace::AfterComma, byte) if !b",]}".contains(&byte) => {
                     let record = self.element()?;
-                    self.place = Place::AfterElement;
+                    self.place = ImportPlace::AfterElement;
                     return Ok(Some(record));
                 }
-                (Place::ListBegin | Place::AfterComma, _) => return self.fault("an element is missing"),
-                (Place::AfterElement, _) => return self.fault("elements of a list are separated by commas"),
-                (Place::AfterList, _) => return self.fault("something follows the list"),
+                (ImportPlace::ListBegin | ImportPlace::AfterComma, _) => return self.fault("an element is missing"),
+                (ImportPlace::AfterElement, _) => return self.fault("elements of a list are separated by commas"),
+                (ImportPlace::AfterList, _) => return self.fault("something follows the list"),
             }
         }
     }
@@ -133,7 +135,7 @@ impl<R: BufRead> Records<R> {
         Ok(byte)
     }
 
-    fn step(&mut self, place: Place) -> Result<(), RecordError> {
+    fn step(&mut self, place: ImportPlace) -> Result<(), RecordError> {
         self.take()?;
         self.place = place;
         Ok(())
@@ -150,8 +152,8 @@ impl<R: BufRead> Records<R> {
         }
     }
 
-    fn rest_of_line(&mut self) -> Result<Record, RecordError> {
-        let mut record = Record { line: self.line, bytes: Vec::new() };
+    fn rest_of_line(&mut self) -> Result<ImportRecord, RecordError> {
+        let mut record = ImportRecord { line: self.line, bytes: Vec::new() };
         loop {
             match self.take()? {
                 None | Some(b'\n') => return Ok(record),
@@ -161,8 +163,8 @@ impl<R: BufRead> Records<R> {
     }
 
     /// An element of a list: to the bracket that closes it, or, where it opens none, to what ends it.
-    fn element(&mut self) -> Result<Record, RecordError> {
-        let mut record = Record { line: self.line, bytes: Vec::new() };
+    fn element(&mut self) -> Result<ImportRecord, RecordError> {
+        let mut record = ImportRecord { line: self.line, bytes: Vec::new() };
         let (mut depth, mut is_string, mut is_escape) = (0_usize, false, false);
         loop {
             match self.peek()? {
@@ -187,7 +189,7 @@ impl<R: BufRead> Records<R> {
         }
     }
 
-    fn push(&self, record: &mut Record, byte: u8) -> Result<(), RecordError> {
+    fn push(&self, record: &mut ImportRecord, byte: u8) -> Result<(), RecordError> {
         if record.bytes.len() == MAX_RECORD_BYTES {
             return self.fault("a record is longer than 16 MiB");
         }
@@ -201,7 +203,7 @@ mod tests {
     use super::*;
 
     fn split(text: &str) -> Result<Vec<(u64, String)>, String> {
-        let mut records = Records::new(text.as_bytes());
+        let mut records = ImportRecords::new(text.as_bytes());
         let mut found = Vec::new();
         loop {
             match records.next() {

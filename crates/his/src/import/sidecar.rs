@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::records::Record;
-use super::{ImportError, Summary};
+use super::records::ImportRecord;
+use super::{ImportError, ImportSummary};
 use fedgate_core::escape;
 
 /// What an import is of and to; progress counts for the very same one alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Purpose {
+pub(super) struct SidecarPurpose {
     /// `people` or `pages`.
     pub(super) kind: Cow<'static, str>,
     /// Whether clear passwords are hashed, or else refused.
@@ -27,21 +27,21 @@ pub(super) struct Purpose {
 ///
 /// It counts for the same purpose, and for a file that begins with the bytes that were dealt with: whoever resumes hashes
 /// them again. Anything else starts anew, which is slower but never wrong.
-pub(super) struct State {
+pub(super) struct ResumeState {
     file: Option<PathBuf>,
-    purpose: Purpose,
+    purpose: SidecarPurpose,
     /// Records that are dealt with.
     pub(super) records: u64,
     /// The hash of the bytes up to their end.
     pub(super) hash: String,
     /// How they ended.
-    pub(super) summary: Summary,
+    pub(super) summary: ImportSummary,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Written {
+struct WrittenSidecar {
     #[serde(flatten)]
-    purpose: Purpose,
+    purpose: SidecarPurpose,
     records: u64,
     hash: String,
     created: u64,
@@ -49,20 +49,20 @@ struct Written {
     refused: u64,
 }
 
-impl State {
-    pub(super) fn begin(path: Option<&Path>, purpose: Purpose) -> Self {
+impl ResumeState {
+    pub(super) fn begin(path: Option<&Path>, purpose: SidecarPurpose) -> Self {
         let file = path.map(|path| beside(path, "import-state"));
-        Self { file, purpose, records: 0, hash: String::new(), summary: Summary::default() }
+        Self { file, purpose, records: 0, hash: String::new(), summary: ImportSummary::default() }
     }
 
     /// As an earlier run for the same purpose left it; the file's bytes are still to be compared.
-    pub(super) fn resume(path: Option<&Path>, purpose: Purpose) -> Self {
+    pub(super) fn resume(path: Option<&Path>, purpose: SidecarPurpose) -> Self {
         let begin = Self::begin(path, purpose);
         let text = begin.file.as_ref().and_then(|file| fs::read(file).ok());
-        let written = text.and_then(|text| serde_json::from_slice::<Written>(&text).ok());
+        let written = text.and_then(|text| serde_json::from_slice::<WrittenSidecar>(&text).ok());
         match written.filter(|written| written.purpose == begin.purpose) {
-            Some(Written { records, hash, created, unchanged, refused, purpose: _ }) => {
-                let summary = Summary { created, unchanged, refused, resumed: records };
+            Some(WrittenSidecar { records, hash, created, unchanged, refused, purpose: _ }) => {
+                let summary = ImportSummary { created, unchanged, refused, resumed: records };
                 Self { records, hash, summary, ..begin }
             }
             None => begin,
@@ -76,9 +76,9 @@ impl State {
         let Some(file) = &self.file else {
             return Ok(());
         };
-        let Summary { created, unchanged, refused, resumed: _ } = self.summary;
+        let ImportSummary { created, unchanged, refused, resumed: _ } = self.summary;
         let (purpose, records, hash) = (self.purpose.clone(), self.records, self.hash.clone());
-        let written = Written { purpose, records, hash, created, unchanged, refused };
+        let written = WrittenSidecar { purpose, records, hash, created, unchanged, refused };
         let text = serde_json::to_vec(&written).unwrap_or_default();
         let new = file.with_extension("import-state.new");
         fs::write(&new, text)
@@ -95,19 +95,19 @@ impl State {
 }
 
 /// The records that could not be stored; the file is made when there is one, for its owner alone.
-pub(super) struct Refused {
+pub(super) struct RefusedLines {
     path: PathBuf,
     file: Option<File>,
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct SidecarLine<'a> {
     line: u64,
     reason: &'a str,
     record: String,
 }
 
-impl Refused {
+impl RefusedLines {
     pub(super) fn new(path: PathBuf, is_resumed: bool) -> Self {
         if !is_resumed {
             // Of an earlier import; there may be none.
@@ -116,8 +116,9 @@ impl Refused {
         Self { path, file: None }
     }
 
-    pub(super) fn add(&mut self, record: &Record, reason: &str) -> Result<(), ImportError> {
-        let line = Line { line: record.line, reason, record: String::from_utf8_lossy(&record.bytes).into_owned() };
+    pub(super) fn add(&mut self, record: &ImportRecord, reason: &str) -> Result<(), ImportError> {
+        let line =
+            SidecarLine { line: record.line, reason, record: String::from_utf8_lossy(&record.bytes).into_owned() };
         let text = serde_json::to_string(&line).unwrap_or_default();
         let mut file = match self.file.take() {
             Some(file) => file,

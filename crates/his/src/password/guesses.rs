@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::Problem;
+use crate::error::HisError;
 
 /// Wrong passwords that nothing is waited for.
 const FREE: u32 = 5;
@@ -21,7 +21,7 @@ const ACCOUNTS: usize = 10_000;
 
 /// Wrong passwords by account.
 #[derive(Default)]
-pub(in super::super) struct Guesses(Mutex<HashMap<String, WrongOnes>>);
+pub(in super::super) struct OwnPasswordGuesses(Mutex<HashMap<String, WrongOnes>>);
 
 /// What an account has given wrong since it was right.
 struct WrongOnes {
@@ -30,13 +30,13 @@ struct WrongOnes {
     waits_until: Option<Instant>,
 }
 
-impl Guesses {
+impl OwnPasswordGuesses {
     /// Lets a password be compared, and takes it for a wrong one until it is known how it ends: many at once are no more
     /// guesses than one after the other, and a caller who goes away has guessed, too.
     ///
     /// # Errors
     /// [`Problem::TooManyGuesses`]: how long to wait.
-    pub(super) fn begin(&self, account: &str, now: Instant) -> Result<(), Problem> {
+    pub(super) fn begin(&self, account: &str, now: Instant) -> Result<(), HisError> {
         let mut accounts = self.lock();
         if !accounts.contains_key(account) {
             make_room(&mut accounts, now);
@@ -47,7 +47,7 @@ impl Guesses {
         if let Some(left) = wrong_ones.waits_until.map(|until| until.saturating_duration_since(now))
             && !left.is_zero()
         {
-            return Err(Problem::TooManyGuesses(left));
+            return Err(HisError::TooManyGuesses(left));
         }
         wrong_ones.count = wrong_ones.count.saturating_add(1);
         if let Some(doublings) = wrong_ones.count.checked_sub(FREE) {
@@ -94,17 +94,17 @@ mod tests {
     use super::*;
 
     /// The wait that is asked for, in seconds.
-    fn waited(guesses: &Guesses, account: &str, now: Instant) -> Option<u64> {
+    fn waited(guesses: &OwnPasswordGuesses, account: &str, now: Instant) -> Option<u64> {
         match guesses.begin(account, now) {
             Ok(()) => None,
-            Err(Problem::TooManyGuesses(wait)) => Some(wait.as_secs()),
+            Err(HisError::TooManyGuesses(wait)) => Some(wait.as_secs()),
             Err(other) => panic!("{other}"),
         }
     }
 
     #[test]
     fn after_five_wrong_ones_each_guess_waits_twice_as_long_as_the_one_before_to_an_hour_at_most() {
-        let (guesses, mut now) = (Guesses::default(), Instant::now());
+        let (guesses, mut now) = (OwnPasswordGuesses::default(), Instant::now());
         assert!((0..FREE).all(|_| waited(&guesses, "ANA", now).is_none()));
         for seconds in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
             assert_eq!(waited(&guesses, "ANA", now), Some(seconds));
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_account_that_was_not_asked_for_the_longest_gives_way() {
-        let (guesses, began) = (Guesses::default(), Instant::now());
+        let (guesses, began) = (OwnPasswordGuesses::default(), Instant::now());
         for number in 0..=ACCOUNTS {
             let now = began + Duration::from_millis(number as u64);
             assert_eq!(waited(&guesses, &number.to_string(), now), None);
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn what_was_not_compared_is_no_guess() {
-        let (guesses, now) = (Guesses::default(), Instant::now());
+        let (guesses, now) = (OwnPasswordGuesses::default(), Instant::now());
         for _ in 0..20 {
             assert_eq!(waited(&guesses, "ANA", now), None);
             guesses.was_not_compared("ANA");

@@ -6,9 +6,9 @@ use http::header::{
 };
 use http::{HeaderMap, StatusCode};
 
-use super::error::Problem;
+use super::error::HisError;
 use super::etag;
-use super::guard::{Caller, Ids};
+use super::guard::{Caller, RouteIds};
 use super::html;
 use fedgate_core::web_page::{self, PageLanguage};
 
@@ -32,8 +32,8 @@ pub(super) async fn welcome(_: Caller, headers: HeaderMap) -> Response {
 }
 
 /// `GET /static/{file}`
-pub(super) async fn file(_: Caller, Ids([file]): Ids<1>, headers: HeaderMap) -> Result<Response, Problem> {
-    let (_, kind, text) = FILES.into_iter().find(|(name, ..)| *name == file).ok_or(Problem::NoRoute)?;
+pub(super) async fn file(_: Caller, RouteIds([file]): RouteIds<1>, headers: HeaderMap) -> Result<Response, HisError> {
+    let (_, kind, text) = FILES.into_iter().find(|(name, ..)| *name == file).ok_or(HisError::NoRoute)?;
     let tag = etag::of(text.as_bytes());
     let is_unmodified = !headers.contains_key(IF_NONE_MATCH)
         && headers.get(IF_MODIFIED_SINCE).is_some_and(|since| since.as_bytes() == MODIFIED.as_bytes());

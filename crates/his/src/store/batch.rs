@@ -1,14 +1,14 @@
 //! Many records at once, for the import.
 
-use fedgate_core::json::{self, Object, Value};
+use fedgate_core::json::{self, JsonObject, JsonValue};
 
 /// Records to be stored in one transaction.
 #[derive(Debug, Clone)]
-pub enum Batch {
+pub enum WriteBatch {
     /// Persons: id and document.
-    People(Vec<(String, Object)>),
+    People(Vec<(String, JsonObject)>),
     /// Pages: book, id and document.
-    Pages(Vec<(String, String, Object)>),
+    Pages(Vec<(String, String, JsonObject)>),
 }
 
 /// How one record of a batch ended.
@@ -29,9 +29,9 @@ pub enum BatchOutcome {
 /// What a record that was there before means for one that should be stored in its place.
 ///
 /// A password is left aside: the one that is stored may have been changed or hashed anew since.
-pub(super) fn compare(existing: &str, record: &Object) -> BatchOutcome {
+pub(super) fn compare(existing: &str, record: &JsonObject) -> BatchOutcome {
     match json::parse_stored(existing) {
-        Ok(Value::Object(existing)) if existing.same_besides(record, &["password"]) => BatchOutcome::Unchanged,
+        Ok(JsonValue::Object(existing)) if existing.same_besides(record, &["password"]) => BatchOutcome::Unchanged,
         _ => BatchOutcome::Taken,
     }
 }

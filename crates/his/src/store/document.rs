@@ -35,10 +35,10 @@ pub struct DocumentHead {
 
 /// One version of a document: pieces of different versions are never mixed.
 #[derive(Debug, Clone)]
-pub struct DocumentVersion(pub(super) Version);
+pub struct DocumentVersion(pub(super) StoredVersion);
 
 #[derive(Debug, Clone)]
-pub(super) enum Version {
+pub(super) enum StoredVersion {
     /// The transaction that wrote the row.
     Transaction(String),
     /// The row, and a hash of each piece: SQLite's rows have no versions.
@@ -51,23 +51,23 @@ pub struct NewDocument {
     /// What is known about it, as JSON text.
     pub data: String,
     /// Its bytes.
-    pub content: Content,
+    pub content: DocumentContent,
 }
 
 /// The bytes of a document that is to be stored.
 #[derive(Debug, Clone)]
-pub enum Content {
+pub enum DocumentContent {
     /// There are none.
     Absent,
     /// A few.
     Whole(Vec<u8>),
     /// Many: they are in the store already, in pieces.
-    Staged(Staging),
+    Staged(DocumentStaging),
 }
 
 /// Pieces that wait in the store until they become a document.
 #[derive(Debug, Clone)]
-pub struct Staging {
+pub struct DocumentStaging {
     /// What the pieces are called by.
     pub upload: String,
     /// The first of them; those before it do not count.

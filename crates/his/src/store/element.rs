@@ -17,7 +17,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// One element of a list.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct ListElement {
     /// Its id: where the next chunk goes on.
     pub id: String,
     /// The JSON of the element; empty for a large document.
@@ -28,9 +28,9 @@ pub struct Row {
 
 /// Consecutive elements of a list.
 #[derive(Debug, Default)]
-pub struct Chunk {
+pub struct ListChunk {
     /// The elements.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ListElement>,
     /// Whether the list ends here.
     pub is_last: bool,
     bytes: usize,
@@ -44,9 +44,9 @@ pub struct Chunk {
     pub exceeding: Option<usize>,
 }
 
-impl Chunk {
+impl ListChunk {
     /// Takes one more row; whether there is room for another.
-    pub(super) fn push(&mut self, row: Row) -> bool {
+    pub(super) fn push(&mut self, row: ListElement) -> bool {
         // A large document ends the chunk: while its bytes are read, by the piece, nothing else is held. The next one may be
         // large, too.
         let bytes = if row.large.is_some() { CHUNK_BYTES } else { row.text.len() };
@@ -114,13 +114,13 @@ impl Chunk {
 }
 
 /// A record as Thalamus lists it: alone in a list of its own.
-pub(super) fn record(id: String, data: &str) -> Row {
+pub(super) fn record(id: String, data: &str) -> ListElement {
     // With a comma before it and the list's bracket behind it, too.
     let mut text = String::with_capacity(data.len() + 4);
     text.push('[');
     text.push_str(data);
     text.push(']');
-    Row { id, text, large: None }
+    ListElement { id, text, large: None }
 }
 
 /// A row of `personal_docs`.
@@ -136,13 +136,13 @@ pub(super) struct DocumentRow<'a> {
 }
 
 /// A document as Thalamus lists it: person, page, data and content.
-pub(super) fn document(row: DocumentRow<'_>, form: DocumentForm) -> Row {
+pub(super) fn document(row: DocumentRow<'_>, form: DocumentForm) -> ListElement {
     let mut text = document_start(row.person, row.page, row.data);
     match (row.bytes, form) {
         (None, DocumentForm::Embedded) if row.has_content => {
             let (person, page) = (row.person.unwrap_or_default().to_owned(), row.page.map(str::to_owned));
             let key = DocumentKey { person, page, document: row.id.clone() };
-            return Row { id: row.id, large: Some((key, text.len())), text: String::new() };
+            return ListElement { id: row.id, large: Some((key, text.len())), text: String::new() };
         }
         (Some(bytes), DocumentForm::Embedded) => {
             text.push('"');
@@ -158,7 +158,7 @@ pub(super) fn document(row: DocumentRow<'_>, form: DocumentForm) -> Row {
         (None, DocumentForm::Embedded) | (_, DocumentForm::Link) => text.push_str("null"),
     }
     text.push(']');
-    Row { id: row.id, text, large: None }
+    ListElement { id: row.id, text, large: None }
 }
 
 /// Person, page and data of an element, up to where its content is told.

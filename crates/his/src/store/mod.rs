@@ -1,6 +1,6 @@
 //! The store: what is kept, whichever database keeps it.
 //!
-//! The one rule: every statement carries the caller's [`Reach`], so that a request for one's own record cannot touch
+//! The one rule: every statement carries the caller's [`RecordReach`], so that a request for one's own record cannot touch
 //! another's even if everything above were wrong. SQL lives here and nowhere else in the HIS; HTTP does not.
 //!
 //! Called by the handlers and by the import. Both databases pass one and the same test suite.
@@ -24,45 +24,46 @@ use fedgate_base::config::SharesConfig;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::outage::OutageLog;
 use fedgate_base::db::{Database, DbError, follow};
-use fedgate_core::json::Object;
+use fedgate_core::json::JsonObject;
 
-pub use batch::{Batch, BatchOutcome};
+pub use batch::{BatchOutcome, WriteBatch};
 pub use document::{
-    Content, DocumentCreated, DocumentHead, DocumentKey, DocumentVersion, NewDocument, PIECE_BYTES, Staging,
+    DocumentContent, DocumentCreated, DocumentHead, DocumentKey, DocumentStaging, DocumentVersion, NewDocument,
+    PIECE_BYTES,
 };
-pub use element::{CHUNK_BYTES, Chunk, Row, document_start};
+pub use element::{CHUNK_BYTES, ListChunk, ListElement, document_start};
 pub use model::{
-    Changed, Created, Deleted, DocumentForm, Existing, Key, List, Owned, PatchCondition, Reach, RecordText, Units,
-    Window,
+    ChangeResult, CreateResult, DeleteResult, DocumentForm, ExistingKey, ListQuery, ListWindow, OwnedKey,
+    PatchCondition, RecordKey, RecordReach, RecordText, UnitKind,
 };
-pub use since::Since;
+pub use since::ChangedSince;
 
-use postgres::Postgres;
+use postgres::PostgresStore;
 use shares::ConnectionShares;
 use sqlite::SqliteStore;
 
 /// The store of the HIS; clones share it.
 #[derive(Clone)]
-pub enum Store {
+pub enum RecordStore {
     /// PostgreSQL.
-    Postgres(Postgres),
+    Postgres(PostgresStore),
     /// SQLite.
     Sqlite(SqliteStore),
 }
 
 /// A store whose connections callers share.
 pub struct SharedStore {
-    store: Store,
+    store: RecordStore,
     shares: Arc<ConnectionShares>,
 }
 
 impl SharedStore {
     /// The store for one caller: every statement counts to the share of that account.
-    pub fn of(&self, account: &str) -> Store {
+    pub fn of(&self, account: &str) -> RecordStore {
         let turns = self.shares.of(account);
         match &self.store {
-            Store::Postgres(store) => Store::Postgres(store.with(turns)),
-            Store::Sqlite(store) => Store::Sqlite(store.with(turns)),
+            RecordStore::Postgres(store) => RecordStore::Postgres(store.with(turns)),
+            RecordStore::Sqlite(store) => RecordStore::Sqlite(store.with(turns)),
         }
     }
 }
@@ -93,13 +94,13 @@ async fn within_bound<T>(call: impl Future<Output = Result<T, DbError>>) -> Resu
     tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|elapsed| Err(DbError::Unavailable(elapsed.into())))
 }
 
-impl Store {
+impl RecordStore {
     /// The store in an opened database; whoever uses it has no share, but may use every connection.
     pub fn new(database: Database) -> Self {
         let (away, back) = ("the database is away", "the database answers again");
         let outage = Arc::new(OutageLog::new(away, "requests are answered 503 until it is there", back));
         match database {
-            Database::Postgres(pool) => Self::Postgres(Postgres::new(pool, outage)),
+            Database::Postgres(pool) => Self::Postgres(PostgresStore::new(pool, outage)),
             Database::Sqlite(sqlite) => Self::Sqlite(SqliteStore::new(sqlite, outage)),
         }
     }
@@ -149,7 +150,12 @@ impl Store {
     ///
     /// # Errors
     /// As for every method here: the database is away, or refused.
-    pub async fn record(&self, key: &Key, most: usize, reach: &Reach) -> Result<Option<RecordText>, DbError> {
+    pub async fn record(
+        &self,
+        key: &RecordKey,
+        most: usize,
+        reach: &RecordReach,
+    ) -> Result<Option<RecordText>, DbError> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         each!(self, store => store.record(key, most, reach))
     }
@@ -157,38 +163,43 @@ impl Store {
     /// The whole of a record, a person's password hash included: for comparison, never for an answer.
     ///
     /// # Errors
-    /// See [`Store::record`].
-    pub async fn whole_record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
+    /// See [`RecordStore::record`].
+    pub async fn whole_record(&self, key: &RecordKey, reach: &RecordReach) -> Result<Option<String>, DbError> {
         each!(self, store => store.whole_record(key, reach))
     }
 
     /// Stores a new record.
     ///
     /// # Errors
-    /// See [`Store::record`].
-    pub async fn create(&self, key: &Key, record: &Object, reach: &Reach) -> Result<Created, DbError> {
+    /// See [`RecordStore::record`].
+    pub async fn create(
+        &self,
+        key: &RecordKey,
+        record: &JsonObject,
+        reach: &RecordReach,
+    ) -> Result<CreateResult, DbError> {
         each!(self, store => store.create(key, record.to_text(), reach))
     }
 
     /// Merges `patch` into a record: its members are replaced whole, the others stay.
     ///
     /// # Errors
-    /// See [`Store::record`].
+    /// See [`RecordStore::record`].
     pub async fn patch(
         &self,
-        key: &Key,
-        patch: Object,
+        key: &RecordKey,
+        patch: JsonObject,
         condition: &PatchCondition,
-        reach: &Reach,
-    ) -> Result<Changed, DbError> {
+        reach: &RecordReach,
+    ) -> Result<ChangeResult, DbError> {
         each!(self, store => store.patch(key, patch, condition, reach))
     }
 
     /// How many records of a kind a person has, counted up to `most`.
     ///
     /// # Errors
-    /// See [`Store::record`].
-    pub async fn count(&self, owned: Owned, person: &str, most: u64, reach: &Reach) -> Result<u64, DbError> {
+    /// See [`RecordStore::record`].
+    pub async fn count(&self, owned: OwnedKey, person: &str, most: u64, reach: &RecordReach) -> Result<u64, DbError> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let counted = each!(self, store => store.count(owned, person, most, reach))?;
         Ok(u64::try_from(counted).unwrap_or(0))
@@ -197,8 +208,13 @@ impl Store {
     /// Deletes a record that nothing belongs to.
     ///
     /// # Errors
-    /// See [`Store::record`].
-    pub async fn delete(&self, key: &Key, condition: &IfMatch, reach: &Reach) -> Result<Deleted, DbError> {
+    /// See [`RecordStore::record`].
+    pub async fn delete(
+        &self,
+        key: &RecordKey,
+        condition: &IfMatch,
+        reach: &RecordReach,
+    ) -> Result<DeleteResult, DbError> {
         each!(self, store => store.delete(key, condition, reach))
     }
 
@@ -206,15 +222,15 @@ impl Store {
     /// fit a chunk.
     ///
     /// # Errors
-    /// See [`Store::record`].
+    /// See [`RecordStore::record`].
     pub async fn chunk(
         &self,
-        list: &List,
-        window: &Window,
+        list: &ListQuery,
+        window: &ListWindow,
         limit: usize,
         most: usize,
-        reach: &Reach,
-    ) -> Result<Chunk, DbError> {
+        reach: &RecordReach,
+    ) -> Result<ListChunk, DbError> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         each!(self, store => store.chunk(list, window, limit, most, reach))
     }
@@ -222,8 +238,14 @@ impl Store {
     /// The first `limit` ids of a list.
     ///
     /// # Errors
-    /// See [`Store::record`].
-    pub async fn ids(&self, list: &List, window: &Window, limit: usize, reach: &Reach) -> Result<Vec<String>, DbError> {
+    /// See [`RecordStore::record`].
+    pub async fn ids(
+        &self,
+        list: &ListQuery,
+        window: &ListWindow,
+        limit: usize,
+        reach: &RecordReach,
+    ) -> Result<Vec<String>, DbError> {
         let (mut found, mut window) = (vec![], window.clone());
         loop {
             let rows = each!(self, store => store.ids(list, &window, limit, reach))?;
@@ -240,8 +262,8 @@ impl Store {
     /// What is known about a personal document.
     ///
     /// # Errors
-    /// See [`Store::record`].
-    pub async fn document(&self, key: &DocumentKey, reach: &Reach) -> Result<Option<DocumentHead>, DbError> {
+    /// See [`RecordStore::record`].
+    pub async fn document(&self, key: &DocumentKey, reach: &RecordReach) -> Result<Option<DocumentHead>, DbError> {
         each!(self, store => store.document(key, reach))
     }
 
@@ -249,13 +271,13 @@ impl Store {
     /// more, or not in this version.
     ///
     /// # Errors
-    /// See [`Store::record`].
+    /// See [`RecordStore::record`].
     pub async fn piece(
         &self,
         key: &DocumentKey,
         version: &DocumentVersion,
         at: u64,
-        reach: &Reach,
+        reach: &RecordReach,
     ) -> Result<Option<Vec<u8>>, DbError> {
         each!(self, store => store.piece(key, version, at, reach))
     }
@@ -263,7 +285,7 @@ impl Store {
     /// Keeps a piece of a document that is to be stored, until it is, or an hour.
     ///
     /// # Errors
-    /// See [`Store::record`].
+    /// See [`RecordStore::record`].
     pub async fn stage(&self, upload: &str, place: i64, piece: &[u8]) -> Result<(), DbError> {
         each!(self, store => store.stage(upload, place, piece))
     }
@@ -271,7 +293,7 @@ impl Store {
     /// Forgets the pieces of an upload.
     ///
     /// # Errors
-    /// See [`Store::record`].
+    /// See [`RecordStore::record`].
     pub async fn unstage(&self, upload: &str) -> Result<(), DbError> {
         each!(self, store => store.unstage(upload))
     }
@@ -279,12 +301,12 @@ impl Store {
     /// Stores a new personal document.
     ///
     /// # Errors
-    /// See [`Store::record`].
+    /// See [`RecordStore::record`].
     pub async fn create_document(
         &self,
         key: &DocumentKey,
         document: &NewDocument,
-        reach: &Reach,
+        reach: &RecordReach,
     ) -> Result<DocumentCreated, DbError> {
         each!(self, store => store.create_document(key, document, reach))
     }
@@ -292,12 +314,12 @@ impl Store {
     /// What a document that is there already means for one that should be stored in its place; `Incomplete` if none is there.
     ///
     /// # Errors
-    /// See [`Store::record`].
+    /// See [`RecordStore::record`].
     pub async fn compare_document(
         &self,
         key: &DocumentKey,
         document: &NewDocument,
-        reach: &Reach,
+        reach: &RecordReach,
     ) -> Result<DocumentCreated, DbError> {
         each!(self, store => store.compare(key, document, reach))
     }
@@ -305,20 +327,20 @@ impl Store {
     /// Deletes a personal document.
     ///
     /// # Errors
-    /// See [`Store::record`].
+    /// See [`RecordStore::record`].
     pub async fn delete_document(
         &self,
         key: &DocumentKey,
         condition: &IfMatch,
-        reach: &Reach,
-    ) -> Result<Deleted, DbError> {
+        reach: &RecordReach,
+    ) -> Result<DeleteResult, DbError> {
         each!(self, store => store.delete_document(key, condition, reach))
     }
 
     /// Which store this is: an id that the migration wrote once.
     ///
     /// # Errors
-    /// See [`Store::record`].
+    /// See [`RecordStore::record`].
     pub async fn id(&self) -> Result<String, DbError> {
         each!(self, store => store.id())
     }
@@ -326,8 +348,8 @@ impl Store {
     /// Stores many new records in one transaction, and says of each how it ended.
     ///
     /// # Errors
-    /// See [`Store::record`]; nothing of the batch is stored then.
-    pub async fn import(&self, batch: Batch) -> Result<Vec<BatchOutcome>, DbError> {
+    /// See [`RecordStore::record`]; nothing of the batch is stored then.
+    pub async fn import(&self, batch: WriteBatch) -> Result<Vec<BatchOutcome>, DbError> {
         match self {
             Self::Postgres(store) => store.import(batch).await,
             Self::Sqlite(store) => store.import(batch).await,

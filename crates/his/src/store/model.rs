@@ -1,20 +1,20 @@
 //! The words of the store: which record, whose, and how it ended.
 
-use super::Since;
-use super::sql::Table;
+use super::ChangedSince;
+use super::sql::RecordTable;
 use super::visible::seen;
 use crate::etag::IfMatch;
 
 /// Whose records a statement may touch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reach {
+pub enum RecordReach {
     /// This person's alone.
     Own(String),
     /// Anybody's.
     Global,
 }
 
-impl Reach {
+impl RecordReach {
     pub(super) fn own(&self) -> Option<&str> {
         match self {
             Self::Own(person) => Some(person),
@@ -25,7 +25,7 @@ impl Reach {
 
 /// The kinds of records that are nobody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Units {
+pub enum UnitKind {
     /// Domiciliary units: where people live.
     Domiciliary,
     /// Health institutions.
@@ -34,7 +34,7 @@ pub enum Units {
 
 /// Which record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Key {
+pub enum RecordKey {
     /// A person.
     Person(String),
     /// A page of a person's book of life.
@@ -45,12 +45,12 @@ pub enum Key {
         page: String,
     },
     /// A domiciliary unit or an institution.
-    Unit(Units, String),
+    Unit(UnitKind, String),
 }
 
 /// A list of records, and which of them are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum List {
+pub enum ListQuery {
     /// Persons whose members are exactly as given.
     People {
         /// Pairs of member and value: `name`, `lastname`, `dob`, `gender`.
@@ -61,12 +61,12 @@ pub enum List {
         /// Whose book.
         person: String,
         /// Without those whose `page_date` is known to be earlier.
-        since: Option<Since>,
+        since: Option<ChangedSince>,
         /// The `page_type`.
         page_type: Option<String>,
     },
     /// All units of a kind.
-    Units(Units),
+    Units(UnitKind),
     /// Personal documents.
     Documents {
         /// Whose documents.
@@ -89,7 +89,7 @@ pub enum DocumentForm {
 
 /// Which stretch of a list, by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Window {
+pub struct ListWindow {
     /// Ids greater than this.
     pub after: Option<String>,
     /// Ids up to this.
@@ -107,7 +107,7 @@ pub enum RecordText {
 
 impl RecordText {
     /// The text of a row, if it was read, of so many bytes.
-    pub(super) fn of(table: Table, text: Option<&str>, bytes: i64) -> Self {
+    pub(super) fn of(table: RecordTable, text: Option<&str>, bytes: i64) -> Self {
         match text {
             Some(text) => Self::Fits(seen(table, text).into_owned()),
             None => Self::Exceeds(usize::try_from(bytes).unwrap_or(usize::MAX)),
@@ -117,11 +117,11 @@ impl RecordText {
 
 /// How the creation of a record ended.
 #[derive(Debug)]
-pub enum Created {
+pub enum CreateResult {
     /// It is stored.
     Done,
     /// The id is taken by this record; nothing was written.
-    Taken(Existing),
+    Taken(ExistingKey),
     /// There is a person whose id differs from it in case alone; nothing was written.
     Twin,
     /// There is no person within reach for it to belong to.
@@ -130,7 +130,7 @@ pub enum Created {
 
 /// A record that is there already.
 #[derive(Debug)]
-pub struct Existing {
+pub struct ExistingKey {
     /// The book it is in, for pages.
     pub book: Option<String>,
     /// All of it, a person's password hash included: for comparison, never for an answer.
@@ -148,7 +148,7 @@ pub struct PatchCondition {
 
 /// The kinds of records that a person has any number of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owned {
+pub enum OwnedKey {
     /// Pages of the book of life.
     Pages,
     /// Personal documents.
@@ -157,7 +157,7 @@ pub enum Owned {
 
 /// How a change ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Changed {
+pub enum ChangeResult {
     /// It is stored.
     Done,
     /// There is no such record within reach.
@@ -172,7 +172,7 @@ pub enum Changed {
 
 /// How a deletion ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deleted {
+pub enum DeleteResult {
     /// It is gone.
     Done,
     /// There is no such record within reach.

@@ -27,11 +27,11 @@ pub(super) struct ConnectionShares {
     writes: Arc<Semaphore>,
     of_caller: usize,
     writes_of_caller: usize,
-    callers: Mutex<Callers>,
+    callers: Mutex<CallerShares>,
 }
 
 #[derive(Default)]
-struct Callers {
+struct CallerShares {
     known: HashMap<String, Weak<CallerShare>>,
     /// How many are known when the next look for forgotten ones is due.
     look_at: usize,
@@ -83,7 +83,7 @@ impl ConnectionShares {
     }
 }
 
-impl Callers {
+impl CallerShares {
     fn remember(&mut self, account: &str, share: &Arc<CallerShare>) {
         if self.known.len() >= self.look_at {
             self.known.retain(|_, share| share.strong_count() > 0);

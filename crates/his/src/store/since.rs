@@ -8,14 +8,14 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::List;
+use super::ListQuery;
 use crate::date;
 
 /// The earliest moment that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Since(DateTime<Utc>);
+pub struct ChangedSince(DateTime<Utc>);
 
-impl Since {
+impl ChangedSince {
     /// Reads a date, or a date and a time.
     pub fn parse(text: &str) -> Option<Self> {
         date::instant(text).map(Self)
@@ -27,7 +27,7 @@ impl Since {
     }
 }
 
-impl List {
+impl ListQuery {
     /// Whether a row with this `page_date` is wanted; only pages have one.
     pub(super) fn wants(&self, page_date: Option<&str>) -> bool {
         let Self::Pages { since: Some(since), .. } = self else { return true };

@@ -3,18 +3,20 @@
 //! INVARIANT: every statement about a person's records ends in a condition on the caller's reach; the functions here
 //! are the only makers of such statements, and take the reach, or keep a place for it, as a matter of course.
 
-use super::{DocumentForm, Key, List, Owned, PIECE_BYTES, Reach, Since, Units, Window};
+use super::{
+    ChangedSince, DocumentForm, ListQuery, ListWindow, OwnedKey, PIECE_BYTES, RecordKey, RecordReach, UnitKind,
+};
 
 /// Where the two databases write things differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(super) enum SqlDialect {
     /// `$1`, jsonb.
     Postgres,
     /// `?1`, JSON in text.
     Sqlite,
 }
 
-impl Dialect {
+impl SqlDialect {
     /// Turns `$1` into what the database calls a parameter.
     pub(super) fn placeholders(self, sql: &str) -> String {
         match self {
@@ -53,13 +55,13 @@ impl Dialect {
     }
 
     /// The text of a row as it may be seen.
-    pub(super) fn visible(self, table: Table) -> &'static str {
+    pub(super) fn visible(self, table: RecordTable) -> &'static str {
         match (self, table) {
             // A row that Thalamus let in may be no object; such a one has no password to hide.
-            (Self::Postgres, Table::People) => {
+            (Self::Postgres, RecordTable::People) => {
                 "coalesce((CASE WHEN jsonb_typeof(data) = 'object' THEN data - 'password' ELSE data END)::text, 'null')"
             }
-            (Self::Sqlite, Table::People) => "coalesce(json_remove(data, '$.password'), 'null')",
+            (Self::Sqlite, RecordTable::People) => "coalesce(json_remove(data, '$.password'), 'null')",
             (_, _) => self.whole(),
         }
     }
@@ -112,7 +114,7 @@ impl Dialect {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Table {
+pub(super) enum RecordTable {
     People,
     Pols,
     Dus,
@@ -120,7 +122,7 @@ pub(super) enum Table {
     PersonalDocs,
 }
 
-impl Table {
+impl RecordTable {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::People => "people",
@@ -132,11 +134,11 @@ impl Table {
     }
 }
 
-impl Key {
-    pub(super) fn table(&self) -> Table {
+impl RecordKey {
+    pub(super) fn table(&self) -> RecordTable {
         match self {
-            Self::Person(_) => Table::People,
-            Self::Page { .. } => Table::Pols,
+            Self::Person(_) => RecordTable::People,
+            Self::Page { .. } => RecordTable::Pols,
             Self::Unit(units, _) => units.table(),
         }
     }
@@ -157,7 +159,7 @@ impl Key {
     }
 
     /// The row: `$1` is the id, `$2` the book (or null), `$3` the only person within reach (or null).
-    pub(super) fn condition(&self, dialect: Dialect) -> String {
+    pub(super) fn condition(&self, dialect: SqlDialect) -> String {
         match self {
             Self::Person(_) => format!(
                 "{} AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR {})",
@@ -175,45 +177,45 @@ impl Key {
     }
 }
 
-impl Units {
-    pub(super) fn table(self) -> Table {
+impl UnitKind {
+    pub(super) fn table(self) -> RecordTable {
         match self {
-            Self::Domiciliary => Table::Dus,
-            Self::Institutions => Table::Institutions,
+            Self::Domiciliary => RecordTable::Dus,
+            Self::Institutions => RecordTable::Institutions,
         }
     }
 }
 
 /// The row as it may be seen; parameters as in [`Key::condition`].
-pub(super) fn select_visible(dialect: Dialect, key: &Key) -> String {
+pub(super) fn select_visible(dialect: SqlDialect, key: &RecordKey) -> String {
     let (table, condition) = (key.table(), dialect.placeholders(&key.condition(dialect)));
     format!("SELECT {} FROM {} WHERE {condition}", dialect.visible(table), table.name())
 }
 
 /// The row as it may be seen, or null if it has more than `$4` bytes, and how many it has at most; the other parameters as in
 /// [`Key::condition`].
-pub(super) fn select_fitting(dialect: Dialect, key: &Key) -> String {
+pub(super) fn select_fitting(dialect: SqlDialect, key: &RecordKey) -> String {
     let rows = format!("FROM {} WHERE {} ORDER BY id LIMIT 1", key.table().name(), key.condition(dialect));
     dialect.fitting(dialect.visible(key.table()), "$4", &[], &rows)
 }
 
 /// The whole row; parameters as in [`Key::condition`].
-pub(super) fn select_whole(dialect: Dialect, key: &Key) -> String {
+pub(super) fn select_whole(dialect: SqlDialect, key: &RecordKey) -> String {
     let condition = dialect.placeholders(&key.condition(dialect));
     format!("SELECT {} FROM {} WHERE {condition}", dialect.whole(), key.table().name())
 }
 
 /// Sets the row's data to `value`, an expression with `$4`; parameters as in [`Key::condition`].
-pub(super) fn update(dialect: Dialect, key: &Key, value: &str) -> String {
+pub(super) fn update(dialect: SqlDialect, key: &RecordKey, value: &str) -> String {
     let sql = format!("UPDATE {} SET data = {value} WHERE {}", key.table().name(), key.condition(dialect));
     dialect.placeholders(&sql)
 }
 
 /// Counts the records of a person (`$1`) up to a bound (`$2`), by their index alone; `$3` is the only person within reach.
-pub(super) fn count(dialect: Dialect, owned: Owned) -> String {
+pub(super) fn count(dialect: SqlDialect, owned: OwnedKey) -> String {
     let (table, person) = match owned {
-        Owned::Pages => (Table::Pols, "book"),
-        Owned::Documents => (Table::PersonalDocs, "fedacct"),
+        OwnedKey::Pages => (RecordTable::Pols, "book"),
+        OwnedKey::Documents => (RecordTable::PersonalDocs, "fedacct"),
     };
     let (of_person, reach) = (dialect.names(person, "$1"), dialect.exact(person, "$3"));
     dialect.placeholders(&format!(
@@ -224,7 +226,7 @@ pub(super) fn count(dialect: Dialect, owned: Owned) -> String {
 }
 
 /// Deletes the row; parameters as in [`Key::condition`].
-pub(super) fn delete(dialect: Dialect, key: &Key) -> String {
+pub(super) fn delete(dialect: SqlDialect, key: &RecordKey) -> String {
     dialect.placeholders(&format!("DELETE FROM {} WHERE {}", key.table().name(), key.condition(dialect)))
 }
 
@@ -233,7 +235,7 @@ pub(super) const PERSON_IN_USE: &str =
     "SELECT EXISTS (SELECT 1 FROM pols WHERE book = $1) OR EXISTS (SELECT 1 FROM personal_docs WHERE fedacct = $1)";
 
 /// Whether a page (`$1`) is there in the book of a person (`$2`) within reach (`$3`, or null).
-pub(super) fn page_exists(dialect: Dialect) -> String {
+pub(super) fn page_exists(dialect: SqlDialect) -> String {
     let (book, reach) = (dialect.names("book", "$2"), dialect.exact("book", "$3"));
     let sql = format!(
         "SELECT EXISTS (SELECT 1 FROM pols WHERE id = $1 AND {book} AND (CAST($3 AS text) IS NULL OR {reach}))"
@@ -242,7 +244,7 @@ pub(super) fn page_exists(dialect: Dialect) -> String {
 }
 
 /// A row of `personal_docs`: `$1` person, `$2` page (or null), `$3` document, `$4` the only person within reach (or null).
-fn document(dialect: Dialect) -> String {
+fn document(dialect: SqlDialect) -> String {
     let (person, reach) = (dialect.names("fedacct", "$1"), dialect.exact("fedacct", "$4"));
     dialect.placeholders(&format!(
         "{person} AND (pol = $2 OR (CAST($2 AS text) IS NULL AND pol IS NULL)) AND id = $3 \
@@ -251,7 +253,7 @@ fn document(dialect: Dialect) -> String {
 }
 
 /// Columns of the document; parameters as in [`document`].
-pub(super) fn select_document(dialect: Dialect, columns: &str) -> String {
+pub(super) fn select_document(dialect: SqlDialect, columns: &str) -> String {
     format!("SELECT {} FROM personal_docs WHERE {}", dialect.placeholders(columns), document(dialect))
 }
 
@@ -267,7 +269,7 @@ pub(super) const SWEEP_POSTGRES: &str = "DELETE FROM fedgate_pieces WHERE staged
 pub(super) const SWEEP_SQLITE: &str = "DELETE FROM fedgate_pieces WHERE staged < unixepoch() - 3600";
 
 /// Deletes the document; parameters as in [`document`].
-pub(super) fn delete_document(dialect: Dialect) -> String {
+pub(super) fn delete_document(dialect: SqlDialect) -> String {
     format!("DELETE FROM personal_docs WHERE {}", document(dialect))
 }
 
@@ -278,7 +280,7 @@ pub(super) const STORE_ID: &str = "SELECT id FROM fedgate_store";
 ///
 /// INVARIANT: the statement's text tells only which conditions there are, so that there are few of them: connections keep
 /// every statement they have prepared.
-pub(super) struct Query {
+pub(super) struct SqlQuery {
     pub(super) sql: String,
     pub(super) parameters: Vec<String>,
     pub(super) limit: i64,
@@ -288,22 +290,24 @@ pub(super) struct Query {
 /// Rows of a list in the order of their ids, whose text is null where it has more than `most` bytes. Columns: text, its bytes,
 /// id, and the date; for documents text, its bytes, id, person, page, small content, and whether there is any.
 pub(super) fn select_list(
-    dialect: Dialect,
-    list: &List,
-    window: &Window,
+    dialect: SqlDialect,
+    list: &ListQuery,
+    window: &ListWindow,
     limit: usize,
     most: i64,
-    reach: &Reach,
-) -> Query {
+    reach: &RecordReach,
+) -> SqlQuery {
     let small = format!("CASE WHEN length(document) <= {PIECE_BYTES} THEN document END");
     let content = match list {
-        List::Documents { form: DocumentForm::Embedded, .. } => &small,
+        ListQuery::Documents { form: DocumentForm::Embedded, .. } => &small,
         // The bytes stay where they are. One that is larger than a piece does so, too, until its turn comes.
-        List::Documents { .. } | List::People { .. } | List::Pages { .. } | List::Units(_) => "CAST(NULL AS bytea)",
+        ListQuery::Documents { .. } | ListQuery::People { .. } | ListQuery::Pages { .. } | ListQuery::Units(_) => {
+            "CAST(NULL AS bytea)"
+        }
     };
     let further: &[_] = match list {
-        List::People { .. } | List::Pages { .. } | List::Units(_) => &[(list.date(), "day")],
-        List::Documents { .. } => &[
+        ListQuery::People { .. } | ListQuery::Pages { .. } | ListQuery::Units(_) => &[(list.date(), "day")],
+        ListQuery::Documents { .. } => &[
             ("fedacct", "person"),
             ("pol", "page"),
             (content, "content"),
@@ -319,19 +323,25 @@ pub(super) fn select_list(
 }
 
 /// The ids of a list alone. Columns: id, date.
-pub(super) fn select_ids(dialect: Dialect, list: &List, window: &Window, limit: usize, reach: &Reach) -> Query {
+pub(super) fn select_ids(
+    dialect: SqlDialect,
+    list: &ListQuery,
+    window: &ListWindow,
+    limit: usize,
+    reach: &RecordReach,
+) -> SqlQuery {
     let query = select(list, window, limit, reach, dialect);
     let sql = dialect.placeholders(&format!("SELECT id, {} {}", list.date(), query.sql));
-    Query { sql, ..query }
+    SqlQuery { sql, ..query }
 }
 
-impl List {
-    pub(super) fn table(&self) -> Table {
+impl ListQuery {
+    pub(super) fn table(&self) -> RecordTable {
         match self {
-            Self::People { .. } => Table::People,
-            Self::Pages { .. } => Table::Pols,
+            Self::People { .. } => RecordTable::People,
+            Self::Pages { .. } => RecordTable::Pols,
             Self::Units(units) => units.table(),
-            Self::Documents { .. } => Table::PersonalDocs,
+            Self::Documents { .. } => RecordTable::PersonalDocs,
         }
     }
 
@@ -347,24 +357,24 @@ impl List {
 }
 
 /// What follows the columns, with its parameters.
-fn select(list: &List, window: &Window, limit: usize, reach: &Reach, dialect: Dialect) -> Query {
-    let mut conditions = Conditions { dialect, comparisons: Vec::new(), parameters: Vec::new() };
+fn select(list: &ListQuery, window: &ListWindow, limit: usize, reach: &RecordReach, dialect: SqlDialect) -> SqlQuery {
+    let mut conditions = SqlConditions { dialect, comparisons: Vec::new(), parameters: Vec::new() };
     match list {
-        List::People { members } => {
+        ListQuery::People { members } => {
             conditions.add_person("id", reach.own());
             for (member, value) in members {
                 conditions.add(&format!("{} =", dialect.comparable(member)), value);
             }
         }
-        List::Pages { person, since, page_type } => {
+        ListQuery::Pages { person, since, page_type } => {
             conditions.add_person("book", Some(person));
             conditions.add_person("book", reach.own());
-            let first_day = since.as_ref().map(Since::first_day);
+            let first_day = since.as_ref().map(ChangedSince::first_day);
             conditions.add_some(&format!("{} >=", dialect.day_of_page()), first_day.as_deref());
             conditions.add_some(&format!("{} =", dialect.comparable("page_type")), page_type.as_deref());
         }
-        List::Units(_) => {}
-        List::Documents { person, page, form: _ } => {
+        ListQuery::Units(_) => {}
+        ListQuery::Documents { person, page, form: _ } => {
             conditions.add_person("fedacct", Some(person));
             conditions.add_person("fedacct", reach.own());
             conditions.add_some("pol =", page.as_deref());
@@ -372,7 +382,7 @@ fn select(list: &List, window: &Window, limit: usize, reach: &Reach, dialect: Di
     }
     conditions.add_some("id >", window.after.as_deref());
     conditions.add_some("id <=", window.upto.as_deref());
-    let Conditions { comparisons, parameters, .. } = conditions;
+    let SqlConditions { comparisons, parameters, .. } = conditions;
     let condition = match comparisons.as_slice() {
         [] => "true".to_owned(),
         some => some.join(" AND "),
@@ -380,17 +390,17 @@ fn select(list: &List, window: &Window, limit: usize, reach: &Reach, dialect: Di
     let table = list.table().name();
     let place = format!("CAST(${} AS bigint)", parameters.len() + 1);
     let sql = format!("FROM {table} WHERE {condition} ORDER BY id LIMIT {place}");
-    Query { sql, parameters, limit: i64::try_from(limit).unwrap_or(i64::MAX), most: None }
+    SqlQuery { sql, parameters, limit: i64::try_from(limit).unwrap_or(i64::MAX), most: None }
 }
 
 /// Conditions and their parameters, numbered as they come.
-struct Conditions {
-    dialect: Dialect,
+struct SqlConditions {
+    dialect: SqlDialect,
     comparisons: Vec<String>,
     parameters: Vec<String>,
 }
 
-impl Conditions {
+impl SqlConditions {
     fn add(&mut self, comparison: &str, value: &str) {
         self.parameters.push(value.to_owned());
         self.comparisons.push(format!("{comparison} ${}", self.parameters.len()));
@@ -417,15 +427,15 @@ mod tests {
 
     #[test]
     fn what_a_client_asks_for_is_no_part_of_a_statement() {
-        let list = |text: &str, since| List::Pages {
+        let list = |text: &str, since| ListQuery::Pages {
             person: text.to_owned(),
-            since: Since::parse(since),
+            since: ChangedSince::parse(since),
             page_type: Some(text.to_owned()),
         };
-        let window = |text: &str| Window { after: Some(text.to_owned()), upto: Some(text.to_owned()) };
-        for dialect in [Dialect::Postgres, Dialect::Sqlite] {
+        let window = |text: &str| ListWindow { after: Some(text.to_owned()), upto: Some(text.to_owned()) };
+        for dialect in [SqlDialect::Postgres, SqlDialect::Sqlite] {
             let make = |text: &str, since, limit| {
-                let (list, window, reach) = (list(text, since), window(text), Reach::Own(text.to_owned()));
+                let (list, window, reach) = (list(text, since), window(text), RecordReach::Own(text.to_owned()));
                 let rows = select_list(dialect, &list, &window, limit, 9, &reach);
                 let ids = select_ids(dialect, &list, &window, limit, &reach);
                 assert_eq!((rows.limit, ids.limit), (limit as i64, limit as i64));

@@ -6,20 +6,20 @@
 
 use std::borrow::Cow;
 
-use super::sql::Table;
-use fedgate_core::json::{self, Value};
+use super::sql::RecordTable;
+use fedgate_core::json::{self, JsonValue};
 
 /// The text of a row as it may be seen.
-pub(super) fn seen(table: Table, text: &str) -> Cow<'_, str> {
+pub(super) fn seen(table: RecordTable, text: &str) -> Cow<'_, str> {
     let is_object = text.starts_with('{');
     // Inside of strings the databases escape nothing but controls; who wrote past them may have escaped letters.
     let is_plain = is_object && !text.contains("password\"") && !text.contains("\\u");
-    if table != Table::People || is_plain {
+    if table != RecordTable::People || is_plain {
         return Cow::Borrowed(text);
     }
     // What cannot be read may hold anything.
     let Ok(mut value) = json::parse_stored(text) else { return Cow::Borrowed("null") };
-    let is_unwanted = |name: Option<&str>, value: &Value| match name {
+    let is_unwanted = |name: Option<&str>, value: &JsonValue| match name {
         Some("password") => !is_object || is_hash(value),
         // A document of a person has its members; what became of one has lost them.
         Some(_) | None => !is_object && is_hash(value),
@@ -34,7 +34,7 @@ pub(super) fn seen(table: Table, text: &str) -> Cow<'_, str> {
 }
 
 /// Whether a value reads as a bcrypt or argon2 hash, good or not.
-fn is_hash(value: &Value) -> bool {
+fn is_hash(value: &JsonValue) -> bool {
     value.as_str().is_some_and(|text| text.starts_with("$2") || text.starts_with("$argon2"))
 }
 
@@ -59,8 +59,8 @@ mod tests {
             ("7".to_owned(), "7"), ("null".to_owned(), "null"), ("{broken \"password\"".to_owned(), "null"),
         ];
         for (text, expected) in &cases {
-            assert_eq!(seen(Table::People, text), *expected, "{text}");
+            assert_eq!(seen(RecordTable::People, text), *expected, "{text}");
         }
-        assert_eq!(seen(Table::Pols, &cases[0].0), cases[0].0, "pages hold no accounts");
+        assert_eq!(seen(RecordTable::Pols, &cases[0].0), cases[0].0, "pages hold no accounts");
     }
 }

@@ -4,16 +4,16 @@ use fedgate::accounts::{AccountEvent, MemberChange};
 use serde_json::{Value, json};
 
 use super::quote;
-use crate::Failure;
-use crate::print::Report;
+use crate::CommandFailure;
+use crate::print::CommandReport;
 
 /// Shows events, the latest first, of which there is one more than `limit` if there are more.
 pub(super) fn show(
     account: Option<&str>,
     mut events: Vec<AccountEvent>,
     limit: u32,
-    report: &mut Report,
-) -> Result<(), Failure> {
+    report: &mut CommandReport,
+) -> Result<(), CommandFailure> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = events.len() > limit;
     events.truncate(limit);

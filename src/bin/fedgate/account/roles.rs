@@ -8,8 +8,8 @@ use fedgate::gateway::load_policy;
 use fedgate_base::config::Config;
 use fedgate_core::policy::suggestion;
 
-use crate::Failure;
-use crate::print::Report;
+use crate::CommandFailure;
+use crate::print::CommandReport;
 
 /// Longest list, in bytes as JSON, as the HIS takes it; logins take a list that is twice as long for none.
 const MOST_BYTES: usize = 8 * 1024;
@@ -22,8 +22,8 @@ pub(super) fn checked(
     config: &Config,
     named: Vec<String>,
     is_forced: bool,
-    report: &mut Report,
-) -> Result<Vec<String>, Failure> {
+    report: &mut CommandReport,
+) -> Result<Vec<String>, CommandFailure> {
     let mut roles: Vec<String> = Vec::new();
     for role in named.iter().map(|role| role.trim()).filter(|role| !role.is_empty()) {
         if !roles.iter().any(|known| known == role) {
@@ -31,7 +31,9 @@ pub(super) fn checked(
         }
     }
     if serde_json::json!(roles).to_string().len() + roles.len() > MOST_BYTES {
-        return Err(Failure::Usage(anyhow!("these roles are longer than {MOST_BYTES} bytes together; name fewer")));
+        return Err(CommandFailure::Usage(anyhow!(
+            "these roles are longer than {MOST_BYTES} bytes together; name fewer"
+        )));
     }
     let file = config.policy.roles.display();
     let policy = match load_policy(config) {
@@ -40,13 +42,17 @@ pub(super) fn checked(
         Err(_) if is_forced || roles.is_empty() => return Ok(roles),
         Err(error) => {
             let error = anyhow::Error::from(error);
-            return Err(Failure::Usage(error.context("the roles cannot be checked; `--force` stores them unchecked")));
+            return Err(CommandFailure::Usage(
+                error.context("the roles cannot be checked; `--force` stores them unchecked"),
+            ));
         }
     };
     for role in roles.iter().filter(|role| policy.definitions(role).next().is_none()) {
         let unknown = format!("{file} defines no role `{role}`{}", suggestion(role, policy.role_names()));
         if !is_forced {
-            return Err(Failure::Usage(anyhow!("{unknown}; nothing was changed (`--force` stores it all the same)")));
+            return Err(CommandFailure::Usage(anyhow!(
+                "{unknown}; nothing was changed (`--force` stores it all the same)"
+            )));
         }
         report.warn(format!("{unknown}; it grants nothing"));
     }

@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-use fedgate::accounts::{Account, Instance, WaitingAccount};
+use fedgate::accounts::{GatewayInstance, StoredAccount, WaitingAccount};
 use fedgate_core::password::HashKind;
 use fedgate_core::{escape, password};
 use serde_json::{Value, json};
 
 use super::{has_usable_password, quote, roles};
-use crate::Failure;
-use crate::print::Report;
+use crate::CommandFailure;
+use crate::print::CommandReport;
 
 /// Shows one account, in a store whose new hashes are of a kind.
 pub(super) fn show(
-    account: &Account,
+    account: &StoredAccount,
     kind: HashKind,
-    instances: &[Instance],
-    report: &mut Report,
-) -> Result<(), Failure> {
+    instances: &[GatewayInstance],
+    report: &mut CommandReport,
+) -> Result<(), CommandFailure> {
     let word = password_kind(account);
     let words = password_in_words(word, kind);
     report.note("id", account.id.as_str());
@@ -29,7 +29,7 @@ pub(super) fn show(
     report.line(&format!("roles     {}", roles::named(&account.roles)))?;
     report.line(&format!("password  {words}"))?;
     let mut waits: Vec<Value> = Vec::new();
-    for (Instance { report: of, seen }, wait) in waits_of(&account.id, instances) {
+    for (GatewayInstance { report: of, seen }, wait) in waits_of(&account.id, instances) {
         let left = Duration::from_millis(wait.wait_ms).saturating_sub(*seen);
         report.line(&format!(
             "waits     {} s at {} ({}), after wrong passwords; `fedgate account unlock {}` ends it",
@@ -54,8 +54,8 @@ pub(super) fn show(
 /// Where an account has to wait, for all that the gateways that run have told.
 fn waits_of<'a>(
     account: &'a str,
-    instances: &'a [Instance],
-) -> impl Iterator<Item = (&'a Instance, &'a WaitingAccount)> + 'a {
+    instances: &'a [GatewayInstance],
+) -> impl Iterator<Item = (&'a GatewayInstance, &'a WaitingAccount)> + 'a {
     let live = instances.iter().filter(|instance| instance.is_live());
     live.filter_map(move |instance| {
         let named = &instance.report.waiting.named;
@@ -65,12 +65,16 @@ fn waits_of<'a>(
 }
 
 /// Lists accounts, of which there is one more than `limit` if there are more.
-pub(super) fn list(mut accounts: Vec<Account>, limit: u32, report: &mut Report) -> Result<(), Failure> {
+pub(super) fn list(
+    mut accounts: Vec<StoredAccount>,
+    limit: u32,
+    report: &mut CommandReport,
+) -> Result<(), CommandFailure> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = accounts.len() > limit;
     accounts.truncate(limit);
-    let object = |account: &Account| {
-        let Account { id, roles, active, .. } = account;
+    let object = |account: &StoredAccount| {
+        let StoredAccount { id, roles, active, .. } = account;
         json!({ "id": id, "active": active, "roles": roles, "password": password_kind(account) })
     };
     report.note("accounts", accounts.iter().map(object).collect::<Vec<_>>());
@@ -89,7 +93,7 @@ pub(super) fn list(mut accounts: Vec<Account>, limit: u32, report: &mut Report) 
 }
 
 /// How an account's password is stored, in a word for programs.
-fn password_kind(account: &Account) -> &'static str {
+fn password_kind(account: &StoredAccount) -> &'static str {
     match account.password_hash.as_deref() {
         None => "none",
         Some(_) if !has_usable_password(account) => "unusable",

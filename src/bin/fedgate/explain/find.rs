@@ -19,7 +19,7 @@ const MOST_FOUND: usize = 10_000;
 
 /// The members of a record that are looked at; the others are left unread.
 #[derive(Deserialize)]
-pub(super) struct Record {
+pub(super) struct FoundLine {
     pub(super) time: String,
     #[serde(rename = "request.id")]
     pub(super) request_id: String,
@@ -57,7 +57,7 @@ pub(super) struct Record {
 
 /// Why a record is one of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Named {
+pub(super) enum NamedBy {
     /// It is of the request that has it.
     Own,
     /// Its client chose it.
@@ -71,19 +71,19 @@ pub(super) enum Named {
 }
 
 /// A record of an id.
-pub(super) struct Found {
+pub(super) struct FoundRecord {
     pub(super) line: String,
-    pub(super) record: Record,
-    pub(super) named: Named,
+    pub(super) record: FoundLine,
+    pub(super) named: NamedBy,
     /// Whether a later record of the same request counts.
     pub(super) is_superseded: bool,
 }
 
 /// What was found.
 #[derive(Default)]
-pub(super) struct Finding {
+pub(super) struct SearchResult {
     /// In the order in which they were written.
-    pub(super) found: VecDeque<Found>,
+    pub(super) found: VecDeque<FoundRecord>,
     /// How many more there were, before those.
     pub(super) left_out: usize,
     /// The files that could not be read, or not to their end, and why.
@@ -97,17 +97,17 @@ pub(super) struct RecordFiles {
     pub(super) are_named: bool,
 }
 
-impl Record {
-    fn named(&self, id: &str) -> Option<Named> {
+impl FoundLine {
+    fn named(&self, id: &str) -> Option<NamedBy> {
         let merged = merged_id(id).filter(|(ids, _)| self.merged.as_deref() == Some(*ids));
         let is_within =
             |number: u64| self.last_id.as_deref().and_then(merged_id).is_some_and(|(_, last)| number <= last);
         match (merged, self.count) {
-            _ if self.request_id == id => Some(Named::Own),
-            (Some((_, number)), Some(_)) if is_within(number) => Some(Named::Merged),
-            (Some(_), Some(_)) => Some(Named::Beyond),
-            (Some(_), None) => Some(Named::Before),
-            _ if self.client_request_id.as_deref() == Some(id) => Some(Named::ByClient),
+            _ if self.request_id == id => Some(NamedBy::Own),
+            (Some((_, number)), Some(_)) if is_within(number) => Some(NamedBy::Merged),
+            (Some(_), Some(_)) => Some(NamedBy::Beyond),
+            (Some(_), None) => Some(NamedBy::Before),
+            _ if self.client_request_id.as_deref() == Some(id) => Some(NamedBy::ByClient),
             _ => None,
         }
     }
@@ -117,8 +117,8 @@ impl Record {
 ///
 /// # Errors
 /// One that was named cannot be read; of those that were found beside another, it is told in the finding.
-pub(super) fn find(files: &RecordFiles, id: &str) -> anyhow::Result<Finding> {
-    let mut finding = Finding::default();
+pub(super) fn find(files: &RecordFiles, id: &str) -> anyhow::Result<SearchResult> {
+    let mut finding = SearchResult::default();
     for file in &files.paths {
         let fault = match read(file, id, &mut finding) {
             Ok(()) => continue,
@@ -130,11 +130,11 @@ pub(super) fn find(files: &RecordFiles, id: &str) -> anyhow::Result<Finding> {
         finding.unread.push(format!("{} ({fault})", file.display()));
     }
     // A request that began the merging has a record of its own; and that it began is of use where nothing says how it ended.
-    let in_order = [Named::Own, Named::Merged, Named::Beyond, Named::Before];
+    let in_order = [NamedBy::Own, NamedBy::Merged, NamedBy::Beyond, NamedBy::Before];
     if let Some(best) = in_order.iter().find(|best| finding.found.iter().any(|found| found.named == **best)) {
-        finding.found.retain(|found| found.named == *best || found.named == Named::ByClient);
+        finding.found.retain(|found| found.named == *best || found.named == NamedBy::ByClient);
     }
-    finding.found.retain(|found| found.named != Named::Beyond);
+    finding.found.retain(|found| found.named != NamedBy::Beyond);
     // Those that follow, by request: the last one counts.
     let mut later = BTreeSet::new();
     for found in finding.found.iter_mut().rev() {
@@ -143,7 +143,7 @@ pub(super) fn find(files: &RecordFiles, id: &str) -> anyhow::Result<Finding> {
     Ok(finding)
 }
 
-fn read(file: &Path, id: &str, finding: &mut Finding) -> anyhow::Result<()> {
+fn read(file: &Path, id: &str, finding: &mut SearchResult) -> anyhow::Result<()> {
     // Ids of merged requests stand in no record; how they begin does.
     let word = merged_id(id).map_or(id, |(ids, _)| ids);
     let escaped = serde_json::to_string(word)?;
@@ -154,13 +154,13 @@ fn read(file: &Path, id: &str, finding: &mut Finding) -> anyhow::Result<()> {
         if !line.contains(escaped) {
             continue;
         }
-        let Ok(record) = serde_json::from_str::<Record>(&line) else { continue };
+        let Ok(record) = serde_json::from_str::<FoundLine>(&line) else { continue };
         let Some(named) = record.named(id) else { continue };
         if finding.found.len() == MOST_FOUND {
             finding.found.pop_front();
             finding.left_out += 1;
         }
-        finding.found.push_back(Found { line: line.into_owned(), record, named, is_superseded: false });
+        finding.found.push_back(FoundRecord { line: line.into_owned(), record, named, is_superseded: false });
     }
     Ok(())
 }

@@ -6,14 +6,14 @@
 use std::borrow::Cow;
 
 use fedgate::pipeline::Refusal;
-use fedgate::routes::{Resolution, Routes};
+use fedgate::routes::{RouteResolution, RouteTable};
 use fedgate_core::framing::{AbsoluteTarget, FramingError, check_head};
 use fedgate_core::host::HostList;
 use fedgate_core::path::{CanonicalPath, parse_target};
-use fedgate_core::policy::{Asked, Method, Question};
+use fedgate_core::policy::{Method, PolicyQuestion, ReviewedQuestion};
 
 /// Why the policy is not asked.
-pub(super) struct Unasked {
+pub(super) struct UnreadQuestion {
     /// What the gateway answers; none where the service behind answers.
     pub(super) status: Option<u16>,
     /// Why, and what it answers, in words.
@@ -22,7 +22,7 @@ pub(super) struct Unasked {
     pub(super) to_everybody: bool,
 }
 
-impl Unasked {
+impl UnreadQuestion {
     fn to_everybody(status: impl Into<Option<u16>>, sentence: String) -> Self {
         Self { status: status.into(), sentence, to_everybody: true }
     }
@@ -35,65 +35,70 @@ impl Unasked {
 
 /// The target of a request line in origin form: one in absolute form is taken to come with the same `Host`, as clients must
 /// send it (RFC 9112, 3.2.2).
-pub(super) fn origin_form<'t>(method: &str, target: &'t str, served: &HostList) -> Result<Cow<'t, str>, Unasked> {
+pub(super) fn origin_form<'t>(
+    method: &str,
+    target: &'t str,
+    served: &HostList,
+) -> Result<Cow<'t, str>, UnreadQuestion> {
     match AbsoluteTarget::parse(target) {
         None => Ok(Cow::Borrowed(target)),
         Some(absolute) if served.serves(absolute.authority()) => Ok(absolute.origin(method)),
-        Some(_) => {
-            Err(Unasked::to_everybody(421, "`gateway.hosts` does not list this host: the gateway answers 421".into()))
-        }
+        Some(_) => Err(UnreadQuestion::to_everybody(
+            421,
+            "`gateway.hosts` does not list this host: the gateway answers 421".into(),
+        )),
     }
 }
 
 /// The path of a request line, if the gateway reads it as one.
-pub(super) fn parse<'p>(method: &str, path: &'p str) -> Result<CanonicalPath<'p>, Unasked> {
+pub(super) fn parse<'p>(method: &str, path: &'p str) -> Result<CanonicalPath<'p>, UnreadQuestion> {
     let head = format!("{method} {path} HTTP/1.1\r\nHost: gateway.example\r\n\r\n");
     // A line end in it would begin a header that nobody asked about.
     let read =
         if head.matches('\r').count() == 3 { check_head(head.as_bytes()) } else { Err(FramingError::RequestLine) };
     if let Err(fault) = read {
         let status = fault.status();
-        return Err(Unasked::to_everybody(status, format!("{fault}: the gateway answers {status}")));
+        return Err(UnreadQuestion::to_everybody(status, format!("{fault}: the gateway answers {status}")));
     }
     parse_target(path.as_bytes()).map(|(path, _)| path).map_err(|fault| {
         if !is_known(method) || (method == "OPTIONS" && path == "*") {
-            return Unasked::to_everybody(
+            return UnreadQuestion::to_everybody(
                 405,
                 format!("{fault}, and no path serves {method}: the gateway answers 405"),
             );
         }
         let status = Refusal::Path(fault).status();
-        Unasked::to_everybody(status, format!("{fault}: the gateway answers {status}"))
+        UnreadQuestion::to_everybody(status, format!("{fault}: the gateway answers {status}"))
     })
 }
 
 /// What a request asks of the policy: the question, or why there is none.
 pub(super) fn question<'a>(
-    routes: &'a Routes,
+    routes: &'a RouteTable,
     principal: &'a str,
     roles: &'a [String],
     method: &str,
-    resolved: &'a Resolution<'a, '_>,
-) -> Result<Question<'a>, Unasked> {
+    resolved: &'a RouteResolution<'a, '_>,
+) -> Result<PolicyQuestion<'a>, UnreadQuestion> {
     match resolved {
-        Resolution::NotFound if method == "OPTIONS" || !is_known(method) => {
-            Err(Unasked::to_everybody(404, "no route has this path: 404 to everybody".into()))
+        RouteResolution::NotFound if method == "OPTIONS" || !is_known(method) => {
+            Err(UnreadQuestion::to_everybody(404, "no route has this path: 404 to everybody".into()))
         }
-        Resolution::NotFound => Err(Unasked {
+        RouteResolution::NotFound => Err(UnreadQuestion {
             status: Some(404),
             sentence: "no route has this path: 404 to who is authenticated, 401 to others".into(),
             to_everybody: false,
         }),
-        Resolution::MethodNotAllowed(allow) if method == "OPTIONS" => Err(Unasked::to_everybody(
+        RouteResolution::MethodNotAllowed(allow) if method == "OPTIONS" => Err(UnreadQuestion::to_everybody(
             200,
             format!("answered to everybody without asking the policy (200); the path serves {allow}"),
         )),
-        Resolution::MethodNotAllowed(allow) => {
-            Err(Unasked::to_everybody(405, format!("the path does not serve {method} (405); it serves {allow}")))
+        RouteResolution::MethodNotAllowed(allow) => {
+            Err(UnreadQuestion::to_everybody(405, format!("the path does not serve {method} (405); it serves {allow}")))
         }
-        Resolution::Found(target) => match target.action.endpoint {
-            None => Err(Unasked::to_everybody(None, "public: the route asks nobody who they are".into())),
-            Some(endpoint) => Ok(Question {
+        RouteResolution::Found(target) => match target.action.endpoint {
+            None => Err(UnreadQuestion::to_everybody(None, "public: the route asks nobody who they are".into())),
+            Some(endpoint) => Ok(PolicyQuestion {
                 principal,
                 roles,
                 method: target.method,
@@ -105,7 +110,7 @@ pub(super) fn question<'a>(
 }
 
 /// Whether a route asks a policy for this endpoint under this method.
-pub(super) fn is_asked(asked: &Asked<'_>, endpoint: &str, method: &str) -> bool {
+pub(super) fn is_asked(asked: &ReviewedQuestion<'_>, endpoint: &str, method: &str) -> bool {
     let methods = asked.get(endpoint);
     methods.is_some_and(|methods| Method::of_key(method).is_some_and(|method| methods.contains(&method)))
 }

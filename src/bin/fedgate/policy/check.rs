@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use fedgate::routes::Routes;
-use fedgate_core::policy::{PolicySet, Warning};
+use fedgate::routes::RouteTable;
+use fedgate_core::policy::{PolicySet, PolicyWarning};
 use serde_json::json;
 
-use super::Report;
+use super::PolicyReport;
 use crate::print::count;
 
-pub(super) fn check(file: &Path, policy: &PolicySet, routes: &Routes, strict: bool) -> Report {
+pub(super) fn check(file: &Path, policy: &PolicySet, routes: &RouteTable, strict: bool) -> PolicyReport {
     let (file, roles, fingerprint) = (file.display().to_string(), policy.roles().len(), policy.fingerprint());
     let (warnings, of_thalamus) = (policy.warnings(&routes.asked()), policy.thalamus_warnings());
     let mut found = match warnings.len() {
@@ -21,7 +21,7 @@ pub(super) fn check(file: &Path, policy: &PolicySet, routes: &Routes, strict: bo
         found = format!("{found}, and {} for who runs Thalamus too", of_thalamus.len());
     }
     let notes = policy.notes(&routes.asked());
-    let list = |warnings: &[Warning]| -> Vec<_> {
+    let list = |warnings: &[PolicyWarning]| -> Vec<_> {
         warnings.iter().map(|warning| json!({ "line": warning.line, "warning": warning.text })).collect()
     };
     let lines = warnings.iter().chain(&of_thalamus).map(|warning| format!("{file}:{}: {}", warning.line, warning.text));
@@ -34,5 +34,5 @@ pub(super) fn check(file: &Path, policy: &PolicySet, routes: &Routes, strict: bo
     });
     // What only Thalamus would stumble over is no fault of a policy here.
     let failure = (strict && !warnings.is_empty()).then(|| anyhow!("there are warnings").into());
-    Report { failure, ..Report::new(lines, json) }
+    PolicyReport { failure, ..PolicyReport::new(lines, json) }
 }

@@ -1,14 +1,14 @@
 //! `fedgate policy diff`: what an edit changes, cell by cell.
 
 use anyhow::anyhow;
-use fedgate_core::policy::{Asked, CellChange, PolicySet, Reach};
+use fedgate_core::policy::{CellChange, PolicyReach, PolicySet, ReviewedQuestion};
 use serde_json::json;
 
-use super::Report;
+use super::PolicyReport;
 use super::asked::is_asked;
 use crate::print::count;
 
-pub(super) fn diff(old: &PolicySet, new: &PolicySet, asked: &Asked<'_>, allow_wider: bool) -> Report {
+pub(super) fn diff(old: &PolicySet, new: &PolicySet, asked: &ReviewedQuestion<'_>, allow_wider: bool) -> PolicyReport {
     let changes = old.changes_to(new);
     let wider = changes.iter().filter(|change| change.widens()).count();
     let found = match changes.len() {
@@ -20,26 +20,30 @@ pub(super) fn diff(old: &PolicySet, new: &PolicySet, asked: &Asked<'_>, allow_wi
         .iter()
         .map(|change| format!("{}{}", in_words(change), if is_asked(change) { "" } else { " (no route asks for it)" }));
     let lines = lines.chain([format!("{} -> {}: {found}", old.fingerprint(), new.fingerprint())]).collect();
-    let reach = |reach: Option<Reach>| reach.map(Reach::as_str);
+    let reach = |reach: Option<PolicyReach>| reach.map(PolicyReach::as_str);
     let list: Vec<_> = changes
         .iter()
         .map(|change| json!({ "role": change.role, "endpoint": change.endpoint, "method": change.method, "before": reach(change.before), "after": reach(change.after), "widens": change.widens(), "asked": is_asked(change) }))
         .collect();
     let json = json!({ "old": old.fingerprint(), "new": new.fingerprint(), "changes": list, "wider": wider });
     let widens = || anyhow!("access widens; if that is meant, say so with --allow-wider").into();
-    Report { failure: (wider > 0 && !allow_wider).then(widens), ..Report::new(lines, json) }
+    PolicyReport { failure: (wider > 0 && !allow_wider).then(widens), ..PolicyReport::new(lines, json) }
 }
 
 fn in_words(change: &CellChange) -> String {
     let what = format!("{} {}", change.method, change.endpoint);
     let role = &change.role;
     match (change.before, change.after) {
-        (None, Some(Reach::Own)) => format!("+ {role} gains {what}, own record"),
-        (None, Some(Reach::Global)) => format!("+ {role} gains {what}, any record"),
-        (Some(Reach::Own), Some(Reach::Global)) => format!("+ {role}: {what} widens from own record to any record"),
-        (Some(Reach::Global), Some(Reach::Own)) => format!("- {role}: {what} narrows from any record to own record"),
-        (Some(Reach::Own), None) => format!("- {role} loses {what}, own record"),
-        (Some(Reach::Global), None) => format!("- {role} loses {what}, any record"),
+        (None, Some(PolicyReach::Own)) => format!("+ {role} gains {what}, own record"),
+        (None, Some(PolicyReach::Global)) => format!("+ {role} gains {what}, any record"),
+        (Some(PolicyReach::Own), Some(PolicyReach::Global)) => {
+            format!("+ {role}: {what} widens from own record to any record")
+        }
+        (Some(PolicyReach::Global), Some(PolicyReach::Own)) => {
+            format!("- {role}: {what} narrows from any record to own record")
+        }
+        (Some(PolicyReach::Own), None) => format!("- {role} loses {what}, own record"),
+        (Some(PolicyReach::Global), None) => format!("- {role} loses {what}, any record"),
         (before, after) => format!("  {role}: {what}, {before:?} to {after:?}"),
     }
 }

@@ -1,35 +1,38 @@
 //! `fedgate policy explain`: how a request would be decided, and which role and line decide.
 
 use anyhow::anyhow;
-use fedgate::accounts::Account;
-use fedgate::routes::Routes;
+use fedgate::accounts::StoredAccount;
+use fedgate::routes::RouteTable;
 use fedgate_base::config::{ClientCertificates, Config};
 use fedgate_core::escape::shown;
 use fedgate_core::host::HostList;
-use fedgate_core::policy::{Decision, DenyReason, Explanation, PolicySet, Question, Reach, RoleSays, Says, hint};
+use fedgate_core::policy::{
+    DenyReason, PolicyDecision, PolicyExplanation, PolicyQuestion, PolicyReach, PolicySet, RoleSays, RoleStatement,
+    hint,
+};
 use serde_json::{Value, json};
 
-use super::Report;
-use super::asked::{Unasked, origin_form, parse, question};
+use super::PolicyReport;
+use super::asked::{UnreadQuestion, origin_form, parse, question};
 use crate::account::{has_usable_password, missing};
-use crate::{Failure, open_store, store_fault};
+use crate::{CommandFailure, open_store, store_fault};
 
 /// Who asks.
-pub(super) struct Who {
+pub(super) struct AskingRoles {
     id: String,
     roles: Vec<String>,
     /// Why the gateway would not even let them ask, where that is known.
     barred: Option<&'static str>,
 }
 
-impl Who {
+impl AskingRoles {
     /// Somebody who has these roles, stored or not.
     pub(super) fn with_roles(id: String, roles: Vec<String>) -> Self {
         Self { id, roles: roles.into_iter().filter(|role| !role.is_empty()).collect(), barred: None }
     }
 
     /// An account of the configured store.
-    pub(super) async fn stored(id: String, config: &Config) -> Result<Self, Failure> {
+    pub(super) async fn stored(id: String, config: &Config) -> Result<Self, CommandFailure> {
         let accounts = open_store(config).await?;
         let account = accounts.read(&id).await.map_err(|error| store_fault(config, error))?;
         let Some(account) = account else {
@@ -41,7 +44,7 @@ impl Who {
 }
 
 /// Why an account cannot authenticate, if it cannot.
-fn barred(account: &Account, config: &Config) -> Option<&'static str> {
+fn barred(account: &StoredAccount, config: &Config) -> Option<&'static str> {
     let clients = &config.tls.clients;
     let is_certified = config.tls.client_certificates != ClientCertificates::Off
         && (clients.common_name || clients.accounts.values().any(|id| *id == account.id));
@@ -55,24 +58,24 @@ fn barred(account: &Account, config: &Config) -> Option<&'static str> {
 /// How a request is decided for somebody with these roles: in lines for a reader, and for machines.
 pub(crate) fn explained(
     policy: &PolicySet,
-    routes: &Routes,
+    routes: &RouteTable,
     principal: &str,
     roles: &[String],
     method: &str,
     path: &str,
 ) -> (Vec<String>, Value) {
-    let who = Who::with_roles(principal.to_owned(), roles.to_owned());
-    let Report { lines, json, .. } = report(policy, (routes, &HostList::default()), &who, method, path);
+    let who = AskingRoles::with_roles(principal.to_owned(), roles.to_owned());
+    let PolicyReport { lines, json, .. } = report(policy, (routes, &HostList::default()), &who, method, path);
     (lines, json)
 }
 
 pub(super) fn report(
     policy: &PolicySet,
-    (routes, served): (&Routes, &HostList),
-    who: &Who,
+    (routes, served): (&RouteTable, &HostList),
+    who: &AskingRoles,
     method: &str,
     target: &str,
-) -> Report {
+) -> PolicyReport {
     let request = format!("{method} {target}");
     let origin = match origin_form(method, target, served) {
         Ok(origin) => origin,
@@ -84,9 +87,9 @@ pub(super) fn report(
     };
     let resolved = routes.resolve(method, &canonical);
     let asked = question(routes, &who.id, &who.roles, method, &resolved);
-    let question = match (asked, who.barred.map(Unasked::barred)) {
+    let question = match (asked, who.barred.map(UnreadQuestion::barred)) {
         (Ok(question), None) => question,
-        (Ok(_) | Err(Unasked { to_everybody: false, .. }), Some(barred)) => {
+        (Ok(_) | Err(UnreadQuestion { to_everybody: false, .. }), Some(barred)) => {
             return without_policy(&request, who, &barred);
         }
         (Err(unasked), _) => return without_policy(&request, who, &unasked),
@@ -99,24 +102,33 @@ pub(super) fn report(
     let roles: Vec<_> = explanation.roles.iter().map(says).collect();
     let status = match explanation.decision {
         // That of the service behind, which nobody knows.
-        Decision::Allow(_) => None,
-        Decision::Deny(_) => Some(403),
+        PolicyDecision::Allow(_) => None,
+        PolicyDecision::Deny(_) => Some(403),
     };
     let json = json!({
         "request": request, "as": who.id, "endpoint": question.endpoint, "subject": question.subject,
         "decision": explanation.decision.to_string(), "status": status, "policy": policy.fingerprint(), "roles": roles,
     });
-    Report::new(lines(policy, &question, &explanation, &request), json)
+    PolicyReport::new(lines(policy, &question, &explanation, &request), json)
 }
 
 /// What the gateway answers without asking the policy.
-fn without_policy(request: &str, who: &Who, Unasked { status, sentence, to_everybody }: &Unasked) -> Report {
+fn without_policy(
+    request: &str,
+    who: &AskingRoles,
+    UnreadQuestion { status, sentence, to_everybody }: &UnreadQuestion,
+) -> PolicyReport {
     let json = json!({ "request": request, "as": who.id, "decision": null, "status": status, "reason": sentence });
     let whose = if *to_everybody { String::new() } else { format!(" as {}", who.id) };
-    Report::new(vec![format!("{request}{whose}: {sentence}")], json)
+    PolicyReport::new(vec![format!("{request}{whose}: {sentence}")], json)
 }
 
-fn lines(policy: &PolicySet, question: &Question<'_>, explanation: &Explanation, request: &str) -> Vec<String> {
+fn lines(
+    policy: &PolicySet,
+    question: &PolicyQuestion<'_>,
+    explanation: &PolicyExplanation,
+    request: &str,
+) -> Vec<String> {
     let whose = match question.subject {
         None => "nobody's record in particular".to_owned(),
         Some(subject) if subject == question.principal => "one's own record".to_owned(),
@@ -139,42 +151,46 @@ fn lines(policy: &PolicySet, question: &Question<'_>, explanation: &Explanation,
     lines
 }
 
-fn in_words(decision: Decision) -> &'static str {
+fn in_words(decision: PolicyDecision) -> &'static str {
     match decision {
-        Decision::Allow(Reach::Own) => "allowed, own records",
-        Decision::Allow(Reach::Global) => "allowed, any record",
-        Decision::Deny(DenyReason::NoRole) => "denied, the policy defines none of the roles",
-        Decision::Deny(DenyReason::NotGranted) => "denied, no role grants it",
-        Decision::Deny(DenyReason::NotOwn) => "denied, it is granted for one's own record alone",
+        PolicyDecision::Allow(PolicyReach::Own) => "allowed, own records",
+        PolicyDecision::Allow(PolicyReach::Global) => "allowed, any record",
+        PolicyDecision::Deny(DenyReason::NoRole) => "denied, the policy defines none of the roles",
+        PolicyDecision::Deny(DenyReason::NotGranted) => "denied, no role grants it",
+        PolicyDecision::Deny(DenyReason::NotOwn) => "denied, it is granted for one's own record alone",
     }
 }
 
-fn says_in_words(of: &RoleSays, question: &Question<'_>, policy: &PolicySet) -> String {
+fn says_in_words(of: &RoleSays, question: &PolicyQuestion<'_>, policy: &PolicySet) -> String {
     match of.says {
-        Says::Grants { line, reach: Reach::Global } => format!("grants it for any record (line {line})"),
-        Says::Grants { line, reach: Reach::Own } => format!("grants it for one's own record (line {line})"),
-        Says::OwnOnly { line } => format!("grants it, but for one's own record alone (line {line})"),
-        Says::Silent { line } => {
+        RoleStatement::Grants { line, reach: PolicyReach::Global } => format!("grants it for any record (line {line})"),
+        RoleStatement::Grants { line, reach: PolicyReach::Own } => {
+            format!("grants it for one's own record (line {line})")
+        }
+        RoleStatement::OwnOnly { line } => format!("grants it, but for one's own record alone (line {line})"),
+        RoleStatement::Silent { line } => {
             format!("does not list `{}` under {} (role on line {line})", question.endpoint, question.method.as_str())
         }
-        Says::Undefined => format!("is not defined in the policy{}", hint(&of.role, policy.role_names())),
+        RoleStatement::Undefined => format!("is not defined in the policy{}", hint(&of.role, policy.role_names())),
     }
 }
 
 /// The same in a word that stays.
-fn finding(says: Says) -> &'static str {
+fn finding(says: RoleStatement) -> &'static str {
     match says {
-        Says::Grants { reach: Reach::Global, .. } => "grants_any",
-        Says::Grants { reach: Reach::Own, .. } => "grants_own",
-        Says::OwnOnly { .. } => "own_only",
-        Says::Silent { .. } => "silent",
-        Says::Undefined => "undefined",
+        RoleStatement::Grants { reach: PolicyReach::Global, .. } => "grants_any",
+        RoleStatement::Grants { reach: PolicyReach::Own, .. } => "grants_own",
+        RoleStatement::OwnOnly { .. } => "own_only",
+        RoleStatement::Silent { .. } => "silent",
+        RoleStatement::Undefined => "undefined",
     }
 }
 
-fn line_of(says: Says) -> Option<usize> {
+fn line_of(says: RoleStatement) -> Option<usize> {
     match says {
-        Says::Grants { line, .. } | Says::OwnOnly { line } | Says::Silent { line } => Some(line),
-        Says::Undefined => None,
+        RoleStatement::Grants { line, .. } | RoleStatement::OwnOnly { line } | RoleStatement::Silent { line } => {
+            Some(line)
+        }
+        RoleStatement::Undefined => None,
     }
 }

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::anyhow;
 use fedgate_core::escape::shown;
-use fedgate_core::policy::{Asked, Grant, Matrix, PolicySet, Reach};
+use fedgate_core::policy::{PolicyReach, PolicySet, ReviewedQuestion, RightsMatrix, RoleGrant};
 use serde_json::json;
 
 use super::asked::is_asked;
-use super::{Format, Report};
-use crate::Failure;
+use super::{OutputFormat, PolicyReport};
+use crate::CommandFailure;
 
 /// By endpoint and method, whom it reaches in the column of each role.
-type Rows<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a str>>;
+type MatrixRows<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a str>>;
 
 /// No role is granted it, or this one is not.
 const NOBODY: &str = "-";
@@ -21,7 +21,11 @@ const NOBODY: &str = "-";
 /// Most cells of a table that is for reading.
 const MOST_CELLS: usize = 1_000_000;
 
-pub(super) fn matrix(policy: &PolicySet, asked: &Asked<'_>, format: Format) -> Result<Report, Failure> {
+pub(super) fn matrix(
+    policy: &PolicySet,
+    asked: &ReviewedQuestion<'_>,
+    format: OutputFormat,
+) -> Result<PolicyReport, CommandFailure> {
     let matrix = policy.matrix();
     let granted: BTreeSet<(&str, &str)> =
         matrix.keys().map(|(_, endpoint, method)| (endpoint.as_str(), *method)).collect();
@@ -29,13 +33,13 @@ pub(super) fn matrix(policy: &PolicySet, asked: &Asked<'_>, format: Format) -> R
         asked.iter().flat_map(|(endpoint, methods)| methods.iter().map(|method| (*endpoint, method.as_str())));
     let ungranted: Vec<_> = all_asked.filter(|cell| !granted.contains(cell)).collect();
     let lines = match format {
-        Format::Json => Vec::new(),
-        Format::Table | Format::Csv => {
+        OutputFormat::Json => Vec::new(),
+        OutputFormat::Table | OutputFormat::Csv => {
             let (roles, rows) = rows(policy, &matrix, granted.iter().chain(&ungranted))?;
-            if format == Format::Csv { csv(&roles, &rows, asked) } else { table(&roles, &rows, asked) }
+            if format == OutputFormat::Csv { csv(&roles, &rows, asked) } else { table(&roles, &rows, asked) }
         }
     };
-    let cell = |((role, endpoint, method), reach): (&(String, String, &str), &Reach)| {
+    let cell = |((role, endpoint, method), reach): (&(String, String, &str), &PolicyReach)| {
         let is_asked = is_asked(asked, endpoint, method);
         json!({ "role": role, "endpoint": endpoint, "method": method, "reach": reach.as_str(), "asked": is_asked })
     };
@@ -44,7 +48,7 @@ pub(super) fn matrix(policy: &PolicySet, asked: &Asked<'_>, format: Format) -> R
     let grants = policy.roles().iter().flat_map(|role| role.grants.iter().map(|grant| (role.name.as_str(), grant)));
     let unjudged: BTreeSet<_> = grants
         .filter(|(_, grant)| !is_asked(asked, &grant.endpoint, &grant.method))
-        .map(|(role, Grant { endpoint, method, .. })| (role, endpoint, method))
+        .map(|(role, RoleGrant { endpoint, method, .. })| (role, endpoint, method))
         .collect();
     let unjudged = unjudged
         .into_iter()
@@ -53,15 +57,15 @@ pub(super) fn matrix(policy: &PolicySet, asked: &Asked<'_>, format: Format) -> R
         "policy": policy.fingerprint(), "cells": matrix.iter().map(cell).collect::<Vec<_>>(),
         "ungranted": ungranted.collect::<Vec<_>>(), "unjudged": unjudged.collect::<Vec<_>>(),
     });
-    Ok(Report::new(lines, json))
+    Ok(PolicyReport::new(lines, json))
 }
 
 /// The columns, and the rows with a cell for each of them.
 fn rows<'a>(
     policy: &'a PolicySet,
-    matrix: &'a Matrix,
+    matrix: &'a RightsMatrix,
     cells: impl Iterator<Item = &'a (&'a str, &'a str)> + Clone,
-) -> Result<(Vec<&'a str>, Rows<'a>), Failure> {
+) -> Result<(Vec<&'a str>, MatrixRows<'a>), CommandFailure> {
     let (mut roles, mut columns) = (Vec::new(), HashMap::new());
     for role in policy.roles() {
         columns.entry(role.name.as_str()).or_insert_with(|| {
@@ -71,12 +75,12 @@ fn rows<'a>(
     }
     let count = cells.clone().count();
     if count.saturating_mul(roles.len()) > MOST_CELLS {
-        return Err(Failure::Usage(anyhow!(
+        return Err(CommandFailure::Usage(anyhow!(
             "{count} rows of {} roles are more than the {MOST_CELLS} cells that make a table; --format json tells those that are granted",
             roles.len()
         )));
     }
-    let mut rows: Rows<'_> = cells.map(|cell| (*cell, vec![NOBODY; roles.len()])).collect();
+    let mut rows: MatrixRows<'_> = cells.map(|cell| (*cell, vec![NOBODY; roles.len()])).collect();
     for ((role, endpoint, method), reach) in matrix {
         let row = rows.get_mut(&(endpoint.as_str(), *method));
         if let (Some(row), Some(column)) = (row, columns.get(role.as_str()))
@@ -88,7 +92,7 @@ fn rows<'a>(
     Ok((roles, rows))
 }
 
-fn table(roles: &[&str], rows: &Rows<'_>, asked: &Asked<'_>) -> Vec<String> {
+fn table(roles: &[&str], rows: &MatrixRows<'_>, asked: &ReviewedQuestion<'_>) -> Vec<String> {
     let roles: Vec<_> = roles.iter().map(|role| shown(role)).collect();
     let widths: Vec<usize> = roles.iter().map(|role| role.chars().count().max(6)).collect();
     let first = rows.keys().map(|(endpoint, _)| shown(endpoint).chars().count()).max().unwrap_or(0).max(8);
@@ -108,7 +112,7 @@ fn table(roles: &[&str], rows: &Rows<'_>, asked: &Asked<'_>) -> Vec<String> {
     [head].into_iter().chain(rows).collect()
 }
 
-fn csv(roles: &[&str], rows: &Rows<'_>, asked: &Asked<'_>) -> Vec<String> {
+fn csv(roles: &[&str], rows: &MatrixRows<'_>, asked: &ReviewedQuestion<'_>) -> Vec<String> {
     let roles: Vec<String> = roles.iter().map(|role| quoted(role)).collect();
     let head = format!("endpoint,method,asked,{}", roles.join(","));
     let rows = rows.iter().map(|((endpoint, method), cells)| {

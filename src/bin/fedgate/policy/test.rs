@@ -4,28 +4,33 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::anyhow;
-use fedgate::routes::Routes;
+use fedgate::routes::RouteTable;
 use fedgate_base::regular;
 use fedgate_core::policy::{
-    Asked, Asks, Case, Decision, DenyReason, Expectation, Method, PolicySet, Question, hint, parse_cases,
+    CaseQuestion, DenyReason, ExpectedDecision, Method, PolicyCase, PolicyDecision, PolicyQuestion, PolicySet,
+    ReviewedQuestion, hint, parse_cases,
 };
 use serde_json::json;
 
 use super::asked::{parse, question};
-use super::{FileFault, Report};
+use super::{FileFault, PolicyReport};
 use crate::print::count;
 
 /// Largest file of cases.
 const MOST_BYTES: u64 = 8 << 20;
 
 /// One question of a case: in words, with what was expected and what was found, or why there is nothing to find.
-struct Answer {
+struct CaseAnswer {
     asked: String,
-    expected: Expectation,
-    found: Result<Decision, String>,
+    expected: ExpectedDecision,
+    found: Result<PolicyDecision, String>,
 }
 
-pub(super) fn test(policy: &PolicySet, routes: &Routes, file: &Path) -> Result<Report, super::Failure> {
+pub(super) fn test(
+    policy: &PolicySet,
+    routes: &RouteTable,
+    file: &Path,
+) -> Result<PolicyReport, super::CommandFailure> {
     let text = regular::read_to_string(file, MOST_BYTES)
         .map_err(|error| FileFault::usage(file, format!("the cases cannot be read: {error}")))?;
     let cases = parse_cases(&text).map_err(|fault| FileFault::usage(file, fault))?;
@@ -34,14 +39,14 @@ pub(super) fn test(policy: &PolicySet, routes: &Routes, file: &Path) -> Result<R
     }
     let (mut passed, mut failed, mut lines, mut results) = (0, 0, Vec::new(), Vec::new());
     for case in &cases {
-        for Answer { asked, expected, found } in answers(policy, routes, case) {
+        for CaseAnswer { asked, expected, found } in answers(policy, routes, case) {
             let met = matches!(&found, Ok(decision) if expected.is_met_by(*decision));
             let found = found.map_or_else(|sentence| sentence, |decision| decision.to_string());
             match met {
                 true => passed += 1,
                 false => {
                     failed += 1;
-                    let Case { name, principal, .. } = case;
+                    let PolicyCase { name, principal, .. } = case;
                     lines.push(format!("not met  {name}: {asked} as {principal} expects {expected}, is {found}"));
                 }
             }
@@ -60,11 +65,15 @@ pub(super) fn test(policy: &PolicySet, routes: &Routes, file: &Path) -> Result<R
         let are = if failed == 1 { "is" } else { "are" };
         anyhow!("{} of {} {are} not met", count(failed, "expectation", "expectations"), file.display()).into()
     };
-    Ok(Report { warnings, failure: (failed > 0).then(unmet), ..Report::new(lines, json) })
+    Ok(PolicyReport { warnings, failure: (failed > 0).then(unmet), ..PolicyReport::new(lines, json) })
 }
 
 /// What a case cannot mean: what it asks for no request asks, or who it asks as nobody can be.
-fn hardly_meant<'a>(policy: &PolicySet, asked: &Asked<'_>, cases: &'a [Case]) -> Vec<(&'a Case, String)> {
+fn hardly_meant<'a>(
+    policy: &PolicySet,
+    asked: &ReviewedQuestion<'_>,
+    cases: &'a [PolicyCase],
+) -> Vec<(&'a PolicyCase, String)> {
     let mut warnings = Vec::new();
     let mut names = BTreeSet::new();
     for case in cases {
@@ -73,15 +82,15 @@ fn hardly_meant<'a>(policy: &PolicySet, asked: &Asked<'_>, cases: &'a [Case]) ->
             warn("another case has this name".to_owned());
         }
         let endpoints: Vec<&str> = match &case.asks {
-            Asks::Request(_) => Vec::new(),
-            Asks::Cell { endpoint, .. } => vec![endpoint],
-            Asks::Only(allowed) => allowed.keys().map(String::as_str).collect(),
+            CaseQuestion::Request(_) => Vec::new(),
+            CaseQuestion::Cell { endpoint, .. } => vec![endpoint],
+            CaseQuestion::Only(allowed) => allowed.keys().map(String::as_str).collect(),
         };
         for endpoint in endpoints.into_iter().filter(|endpoint| !asked.contains_key(endpoint)) {
             warn(format!("no route asks for endpoint `{endpoint}`{}", hint(endpoint, asked.keys().copied())));
         }
         // That a role is not defined may be what a case shows.
-        let is_meant = matches!(case.expect, Expectation::DenyReason(DenyReason::NoRole));
+        let is_meant = matches!(case.expect, ExpectedDecision::DenyReason(DenyReason::NoRole));
         let is_defined = |role: &String| policy.definitions(role).next().is_some();
         for role in case.roles.iter().filter(|role| !is_meant && !is_defined(role)) {
             warn(format!("the policy defines no role `{role}`{}", hint(role, policy.role_names())));
@@ -90,21 +99,21 @@ fn hardly_meant<'a>(policy: &PolicySet, asked: &Asked<'_>, cases: &'a [Case]) ->
     warnings
 }
 
-fn answers(policy: &PolicySet, routes: &Routes, case: &Case) -> Vec<Answer> {
+fn answers(policy: &PolicySet, routes: &RouteTable, case: &PolicyCase) -> Vec<CaseAnswer> {
     let decide = |method, endpoint: &str, subject| {
-        policy.decide(Question { principal: &case.principal, roles: &case.roles, method, endpoint, subject })
+        policy.decide(PolicyQuestion { principal: &case.principal, roles: &case.roles, method, endpoint, subject })
     };
     match &case.asks {
-        Asks::Request(request) => {
+        CaseQuestion::Request(request) => {
             let found = requested(policy, routes, case, request);
-            vec![Answer { asked: request.clone(), expected: case.expect, found }]
+            vec![CaseAnswer { asked: request.clone(), expected: case.expect, found }]
         }
-        Asks::Cell { method, endpoint, subject } => {
+        CaseQuestion::Cell { method, endpoint, subject } => {
             let of = subject.as_ref().map(|subject| format!(" of {subject}")).unwrap_or_default();
             let found = Ok(decide(*method, endpoint, subject.as_deref()));
-            vec![Answer { asked: format!("{} {endpoint}{of}", method.as_str()), expected: case.expect, found }]
+            vec![CaseAnswer { asked: format!("{} {endpoint}{of}", method.as_str()), expected: case.expect, found }]
         }
-        Asks::Only(allowed) => {
+        CaseQuestion::Only(allowed) => {
             // What routes ask for, and besides what this policy or this case may have invented.
             let mut endpoints: BTreeSet<&str> = routes.asked().into_keys().collect();
             endpoints.extend(policy.roles().iter().flat_map(|role| &role.grants).map(|grant| grant.endpoint.as_str()));
@@ -112,16 +121,21 @@ fn answers(policy: &PolicySet, routes: &Routes, case: &Case) -> Vec<Answer> {
             let cells = endpoints.into_iter().flat_map(|endpoint| Method::ALL.map(|method| (endpoint, method)));
             let answer = |(endpoint, method): (&str, Method)| {
                 let is_listed = allowed.get(endpoint).is_some_and(|methods| methods.contains(&method));
-                let expected = if is_listed { case.expect } else { Expectation::Deny };
+                let expected = if is_listed { case.expect } else { ExpectedDecision::Deny };
                 let found = Ok(decide(method, endpoint, None));
-                Answer { asked: format!("{} {endpoint}", method.as_str()), expected, found }
+                CaseAnswer { asked: format!("{} {endpoint}", method.as_str()), expected, found }
             };
             cells.map(answer).collect()
         }
     }
 }
 
-fn requested(policy: &PolicySet, routes: &Routes, case: &Case, request: &str) -> Result<Decision, String> {
+fn requested(
+    policy: &PolicySet,
+    routes: &RouteTable,
+    case: &PolicyCase,
+    request: &str,
+) -> Result<PolicyDecision, String> {
     let (method, target) = request.split_once(' ').ok_or("`request` is not METHOD PATH")?;
     let path = parse(method, target).map_err(|unasked| unasked.sentence)?;
     let resolved = routes.resolve(method, &path);

@@ -12,22 +12,22 @@ use pingora_core::protocols::{
     UniqueIDType,
 };
 
-use super::Guarded;
+use super::StrictStream;
 
 #[async_trait]
-impl Shutdown for Guarded {
+impl Shutdown for StrictStream {
     async fn shutdown(&mut self) {
         Shutdown::shutdown(&mut self.inner).await;
     }
 }
 
-impl UniqueID for Guarded {
+impl UniqueID for StrictStream {
     fn id(&self) -> UniqueIDType {
         self.inner.id()
     }
 }
 
-impl Ssl for Guarded {
+impl Ssl for StrictStream {
     fn get_ssl(&self) -> Option<&TlsRef> {
         self.inner.get_ssl()
     }
@@ -41,7 +41,7 @@ impl Ssl for Guarded {
     }
 }
 
-impl GetTimingDigest for Guarded {
+impl GetTimingDigest for StrictStream {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         self.inner.get_timing_digest()
     }
@@ -55,7 +55,7 @@ impl GetTimingDigest for Guarded {
     }
 }
 
-impl GetProxyDigest for Guarded {
+impl GetProxyDigest for StrictStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         self.inner.get_proxy_digest()
     }
@@ -65,7 +65,7 @@ impl GetProxyDigest for Guarded {
     }
 }
 
-impl GetSocketDigest for Guarded {
+impl GetSocketDigest for StrictStream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.inner.get_socket_digest()
     }
@@ -75,7 +75,7 @@ impl GetSocketDigest for Guarded {
     }
 }
 
-impl fmt::Debug for Guarded {
+impl fmt::Debug for StrictStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guarded").field("inner", &self.inner).finish_non_exhaustive()
     }

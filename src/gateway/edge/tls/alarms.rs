@@ -13,7 +13,7 @@ const AGAIN_AHEAD: Duration = Duration::from_secs(24 * 3600);
 
 /// How much of an alarm it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tone {
+pub(crate) enum AlarmTone {
     /// Something is wrong now.
     Fault,
     /// Something will be, unless somebody acts.
@@ -21,13 +21,13 @@ pub(crate) enum Tone {
 }
 
 /// What is wrong now with each of several things, with when it was told last.
-pub(crate) struct Alarms<K> {
-    tone: Tone,
+pub(crate) struct AlarmBoard<K> {
+    tone: AlarmTone,
     sounding: Mutex<BTreeMap<(K, String), Instant>>,
 }
 
-impl<K: Copy + Ord> Alarms<K> {
-    pub(crate) fn new(tone: Tone) -> Self {
+impl<K: Copy + Ord> AlarmBoard<K> {
+    pub(crate) fn new(tone: AlarmTone) -> Self {
         Self { tone, sounding: Mutex::default() }
     }
 
@@ -43,8 +43,8 @@ impl<K: Copy + Ord> Alarms<K> {
             stays
         });
         let again = match self.tone {
-            Tone::Fault => AGAIN,
-            Tone::Ahead => AGAIN_AHEAD,
+            AlarmTone::Fault => AGAIN,
+            AlarmTone::Ahead => AGAIN_AHEAD,
         };
         let mut told = vec![];
         for text in wrong {
@@ -64,8 +64,8 @@ impl<K: Copy + Ord> Alarms<K> {
         let (told, over) = self.note(part, wrong, Instant::now());
         for text in &told {
             match self.tone {
-                Tone::Fault => tracing::error!("{text}"),
-                Tone::Ahead => tracing::warn!("{text}"),
+                AlarmTone::Fault => tracing::error!("{text}"),
+                AlarmTone::Ahead => tracing::warn!("{text}"),
             }
         }
         over.iter().for_each(|text| tracing::info!("this is over: {text}"));
@@ -83,21 +83,21 @@ impl<K: Copy + Ord> Alarms<K> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Part;
+    use super::super::TlsPart;
     use super::*;
 
     #[test]
     fn what_is_wrong_is_told_at_once_again_every_hour_and_when_it_is_over() {
-        let (alarms, began) = (Alarms::new(Tone::Fault), Instant::now());
+        let (alarms, began) = (AlarmBoard::new(AlarmTone::Fault), Instant::now());
         let wrong = |text: &str| vec![text.to_owned()];
         let nothing = Vec::<String>::new();
-        assert_eq!(alarms.note(Part::Lists, wrong("a"), began), (wrong("a"), nothing.clone()));
-        assert_eq!(alarms.note(Part::Pair(0), wrong("b"), began), (wrong("b"), nothing.clone()));
-        assert_eq!(alarms.note(Part::Lists, wrong("a"), began + AGAIN / 2), (nothing.clone(), nothing.clone()));
-        assert_eq!(alarms.note(Part::Lists, wrong("a"), began + AGAIN), (wrong("a"), nothing.clone()));
-        assert_eq!(alarms.note(Part::Lists, wrong("a"), began + AGAIN * 3 / 2), (nothing.clone(), nothing.clone()));
+        assert_eq!(alarms.note(TlsPart::Lists, wrong("a"), began), (wrong("a"), nothing.clone()));
+        assert_eq!(alarms.note(TlsPart::Pair(0), wrong("b"), began), (wrong("b"), nothing.clone()));
+        assert_eq!(alarms.note(TlsPart::Lists, wrong("a"), began + AGAIN / 2), (nothing.clone(), nothing.clone()));
+        assert_eq!(alarms.note(TlsPart::Lists, wrong("a"), began + AGAIN), (wrong("a"), nothing.clone()));
+        assert_eq!(alarms.note(TlsPart::Lists, wrong("a"), began + AGAIN * 3 / 2), (nothing.clone(), nothing.clone()));
         assert_eq!(alarms.all(), ["b", "a"]);
-        assert_eq!(alarms.note(Part::Lists, vec![], began + AGAIN * 2), (nothing, wrong("a")));
+        assert_eq!(alarms.note(TlsPart::Lists, vec![], began + AGAIN * 2), (nothing, wrong("a")));
         assert_eq!(alarms.all(), ["b"]);
     }
 }

@@ -9,11 +9,11 @@ use webpki::{anchor_from_trusted_cert, spki_for_anchor};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::signed::SignedBytes;
-use fedgate_base::pem::{HeldCertificate, Validity, shown};
+use fedgate_base::pem::{CertificateValidity, HeldCertificate, shown};
 
 /// The certificates of one file.
 #[derive(Debug)]
-pub(super) struct Authorities {
+pub(super) struct AuthorityFile {
     certificates: Vec<AuthorityCertificate>,
     anchors: Vec<TrustAnchor<'static>>,
     links: Vec<CertificateDer<'static>>,
@@ -25,7 +25,7 @@ pub(super) struct AuthorityCertificate {
     /// Its key, as certificates carry it.
     pub(super) key: SubjectPublicKeyInfoDer<'static>,
     pub(super) name: String,
-    pub(super) validity: Validity,
+    pub(super) validity: CertificateValidity,
     issuer: Vec<u8>,
     subject: Vec<u8>,
     signed: SignedBytes,
@@ -41,7 +41,7 @@ impl AuthorityCertificate {
         Ok(Self {
             key: spki_for_anchor(&anchor),
             name: shown(parsed.subject()),
-            validity: Validity::of(&parsed),
+            validity: CertificateValidity::of(&parsed),
             issuer: parsed.issuer().as_raw().to_vec(),
             subject: parsed.subject().as_raw().to_vec(),
             signed: SignedBytes::of(&parsed),
@@ -55,7 +55,7 @@ impl AuthorityCertificate {
     }
 }
 
-impl Authorities {
+impl AuthorityFile {
     /// Of the certificates of a file.
     ///
     /// # Errors

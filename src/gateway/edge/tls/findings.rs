@@ -3,65 +3,67 @@
 //! The one rule: `fedgate check` and the log of a gateway that serves find the same.
 
 use super::chain;
-use super::{HeldFile, Holding, Part, Tls};
+use super::{CertificateUse, HeldFile, ServedTls, TlsPart};
 use fedgate_base::config::WhenExpired;
 use fedgate_base::pem::HeldCertificate;
 
 /// Something that an operator should know.
 #[derive(Debug)]
-pub struct Finding {
+pub struct CertificateFinding {
     /// What it is, in one line that names the file.
     pub text: String,
     /// Whether there are clients that it shuts out for certain.
     pub is_fault: bool,
 }
 
-impl Tls {
+impl ServedTls {
     /// Everything that can be found out without a client.
-    pub(crate) fn findings(&self, now: i64) -> Vec<Finding> {
-        let parts = Part::all(&self.config);
+    pub(crate) fn findings(&self, now: i64) -> Vec<CertificateFinding> {
+        let parts = TlsPart::all(&self.config);
         let faults = parts.iter().flat_map(|part| {
             let is_fault = self.shuts_out(*part, now);
-            self.wrong(*part, now).into_iter().map(move |text| Finding { text, is_fault })
+            self.wrong(*part, now).into_iter().map(move |text| CertificateFinding { text, is_fault })
         });
         let ahead = self.held().into_iter().flat_map(|file| file.ahead(self.config.expiry_warning, now));
-        let ahead = ahead.map(|text| Finding { text, is_fault: false });
+        let ahead = ahead.map(|text| CertificateFinding { text, is_fault: false });
         faults.chain(parts.iter().filter_map(|part| self.open_end(*part))).chain(ahead).collect()
     }
 
     /// The certificates in force, by their files.
     pub(crate) fn held(&self) -> Vec<HeldFile> {
-        Part::all(&self.config).into_iter().filter_map(|part| self.held_in(part)).collect()
+        TlsPart::all(&self.config).into_iter().filter_map(|part| self.held_in(part)).collect()
     }
 
     /// What soon will be wrong with a part.
-    pub(super) fn coming(&self, part: Part, now: i64) -> Vec<String> {
+    pub(super) fn coming(&self, part: TlsPart, now: i64) -> Vec<String> {
         self.held_in(part).map(|file| file.ahead(self.config.expiry_warning, now)).unwrap_or_default()
     }
 
-    fn held_in(&self, part: Part) -> Option<HeldFile> {
+    fn held_in(&self, part: TlsPart) -> Option<HeldFile> {
         let parts = self.parts().clone();
         let (key, holding, certificates) = match part {
-            Part::Pair(at) => ("tls.certificate", Holding::Chain, HeldCertificate::all(&parts.pairs.get(at)?.cert)),
-            Part::Authorities => ("tls.client_ca", Holding::Authorities, parts.authorities?.held()),
+            TlsPart::Pair(at) => {
+                ("tls.certificate", CertificateUse::Chain, HeldCertificate::all(&parts.pairs.get(at)?.cert))
+            }
+            TlsPart::Authorities => ("tls.client_ca", CertificateUse::Authorities, parts.authorities?.held()),
             // A list ends when it is due, which is every few days.
-            Part::Lists => return None,
+            TlsPart::Lists => return None,
         };
         let path = part.files(&self.config).first()?.to_path_buf();
         Some(HeldFile { key: key.into(), path, holding, certificates })
     }
 
     /// What is wrong with the content of a part that is in force now.
-    pub(super) fn wrong(&self, part: Part, now: i64) -> Vec<String> {
+    pub(super) fn wrong(&self, part: TlsPart, now: i64) -> Vec<String> {
         let parts = self.parts().clone();
         let (key, faults) = match part {
-            Part::Pair(at) => {
+            TlsPart::Pair(at) => {
                 ("tls.certificate", parts.pairs.get(at).map(|pair| chain::faults(&pair.cert, now)).unwrap_or_default())
             }
-            Part::Authorities => {
+            TlsPart::Authorities => {
                 ("tls.client_ca", parts.authorities.map(|found| found.faults(now).collect()).unwrap_or_default())
             }
-            Part::Lists => {
+            TlsPart::Lists => {
                 let expired = self.config.client_crl_expired;
                 let both = parts.lists.zip(parts.authorities);
                 let faults = both.map(|(lists, authorities)| lists.faults(&authorities, now, expired));
@@ -73,22 +75,22 @@ impl Tls {
     }
 
     /// Whether what is wrong with a part shuts clients out, all of it or at least those that depend on it.
-    fn shuts_out(&self, part: Part, now: i64) -> bool {
+    fn shuts_out(&self, part: TlsPart, now: i64) -> bool {
         match part {
-            Part::Pair(_) => true,
+            TlsPart::Pair(_) => true,
             // Beside one that is valid, another may have been left there for its end.
-            Part::Authorities => {
+            TlsPart::Authorities => {
                 self.config.client_ca_expired == WhenExpired::Refuse
                     && self.parts().authorities.as_ref().is_some_and(|found| !found.is_any_valid(now))
             }
-            Part::Lists => self.config.client_crl_expired == WhenExpired::Refuse,
+            TlsPart::Lists => self.config.client_crl_expired == WhenExpired::Refuse,
         }
     }
 
     /// A certificate alone, whose issuer is no authority that this machine knows: where that is an intermediate, clients
     /// find no way from it to an authority of theirs.
-    fn open_end(&self, part: Part) -> Option<Finding> {
-        let Part::Pair(at) = part else { return None };
+    fn open_end(&self, part: TlsPart) -> Option<CertificateFinding> {
+        let TlsPart::Pair(at) = part else { return None };
         let pair = self.parts().pairs.get(at).cloned()?;
         let (issuer, name) = chain::missing_issuer(&pair.cert)?;
         let is_authority = || {
@@ -102,6 +104,6 @@ impl Tls {
         let text = format!(
             "{file}: ends with a certificate of `{name}`, which is no authority that this system knows: the certificate of that issuer is missing here, unless every client trusts it by itself (`tls.certificate`)"
         );
-        Some(Finding { text, is_fault: false })
+        Some(CertificateFinding { text, is_fault: false })
     }
 }

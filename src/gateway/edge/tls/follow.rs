@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use zeroize::Zeroizing;
 
-use super::authorities::Authorities;
-use super::{Part, Parts, Tls, TlsError, chain, now};
+use super::authorities::AuthorityFile;
+use super::{ServedTls, TlsError, TlsPart, TlsParts, chain, now};
 use fedgate_base::disk::{FileSignature, on_disk};
 use fedgate_base::pem;
 
@@ -32,20 +32,20 @@ const COMPARE: Duration = Duration::from_secs(2);
 
 /// What the files of a part were when they were read.
 #[derive(Clone, PartialEq)]
-pub(super) struct Seen {
+pub(super) struct SeenFiles {
     files: Vec<Option<FileSignature>>,
     digest: [u8; 32],
 }
 
 /// What the files of a part hold, or which of them cannot be read, and why.
-type Contents = Result<(Seen, Vec<Zeroizing<Vec<u8>>>), (usize, String)>;
+type PartContents = Result<(SeenFiles, Vec<Zeroizing<Vec<u8>>>), (usize, String)>;
 
-impl Seen {
+impl SeenFiles {
     /// Reads the files of a part.
     ///
     /// # Errors
     /// Which of them cannot be read, and why.
-    pub(super) fn read(files: &[&Path]) -> Contents {
+    pub(super) fn read(files: &[&Path]) -> PartContents {
         // Before the content: what is written meanwhile shows at the next look.
         let signatures = signatures(files);
         let read = files.iter().enumerate().map(|(at, file)| pem::read(file).map_err(|problem| (at, problem)));
@@ -64,15 +64,15 @@ fn signatures(files: &[&Path]) -> Vec<Option<FileSignature>> {
 
 /// Follows one part.
 #[derive(Clone)]
-struct Follower {
-    part: Part,
+struct PartFollower {
+    part: TlsPart,
     /// What was seen last, whether it could be used or not.
     files: Vec<Option<FileSignature>>,
     /// The content in force, and the new one that was found at the last look.
     digest: [u8; 32],
     found: Option<[u8; 32]>,
     /// What the lists were verified with.
-    authorities: Weak<Authorities>,
+    authorities: Weak<AuthorityFile>,
     changed: Instant,
     read: Instant,
     compared: Instant,
@@ -82,7 +82,7 @@ struct Follower {
 }
 
 /// What a look has found.
-enum Look {
+enum LookOutcome {
     /// Nothing new.
     Same,
     /// The files hold what is in force.
@@ -95,14 +95,14 @@ enum Look {
     Faulty(String),
 }
 
-impl Tls {
+impl ServedTls {
     /// Follows the files; runs until it is dropped.
     pub(crate) async fn keep_current(self: Arc<Self>) {
-        join_all(self.read.iter().map(|(part, seen)| Arc::clone(&self).follow(Follower::new(*part, seen, &self))))
+        join_all(self.read.iter().map(|(part, seen)| Arc::clone(&self).follow(PartFollower::new(*part, seen, &self))))
             .await;
     }
 
-    async fn follow(self: Arc<Self>, mut follower: Follower) {
+    async fn follow(self: Arc<Self>, mut follower: PartFollower) {
         let part = follower.part;
         self.compare(part, None);
         loop {
@@ -126,16 +126,16 @@ impl Tls {
     }
 
     /// Tells what a look has found, and what time has done to what is in force.
-    fn tell(&self, follower: &mut Follower, found: Look, file: &str) {
+    fn tell(&self, follower: &mut PartFollower, found: LookOutcome, file: &str) {
         match found {
-            Look::Same | Look::New if follower.compared.elapsed() < COMPARE => return,
-            Look::Same | Look::New => {}
-            Look::Good => (follower.fault, follower.lasting) = (None, None),
-            Look::Taken => {
+            LookOutcome::Same | LookOutcome::New if follower.compared.elapsed() < COMPARE => return,
+            LookOutcome::Same | LookOutcome::New => {}
+            LookOutcome::Good => (follower.fault, follower.lasting) = (None, None),
+            LookOutcome::Taken => {
                 (follower.fault, follower.lasting) = (None, None);
                 tracing::info!("{file}: the renewed content serves new connections");
             }
-            Look::Faulty(fault) => {
+            LookOutcome::Faulty(fault) => {
                 // Found once, it may be a write under way.
                 if follower.fault.as_ref() == Some(&fault) {
                     follower.lasting = Some(fault.clone());
@@ -148,14 +148,14 @@ impl Tls {
     }
 
     /// Compares the dates of a part with the clock, and tells what of it is wrong, beside a fault of its files.
-    fn compare(&self, part: Part, lasting: Option<String>) {
+    fn compare(&self, part: TlsPart, lasting: Option<String>) {
         let now = now();
         self.faults.sound(part, lasting.into_iter().chain(self.wrong(part, now)).collect());
         self.ahead.sound(part, self.coming(part, now));
     }
 
     /// Puts new content of a part in force.
-    fn take(&self, part: Part, contents: &[Zeroizing<Vec<u8>>]) -> Result<(), TlsError> {
+    fn take(&self, part: TlsPart, contents: &[Zeroizing<Vec<u8>>]) -> Result<(), TlsError> {
         // Whatever takes long is done beside what is served, and beside the other parts.
         let mut parts = self.parts().clone();
         let stale_before = part.stale(&parts, now());
@@ -173,9 +173,9 @@ impl Tls {
     }
 }
 
-impl Part {
+impl TlsPart {
     /// What clients refuse of it for its dates at a moment; authorities and lists are judged by keys of their own.
-    fn stale(self, parts: &Parts, now: i64) -> Vec<String> {
+    fn stale(self, parts: &TlsParts, now: i64) -> Vec<String> {
         match self {
             Self::Pair(at) => parts.pairs.get(at).map(|pair| chain::stale(&pair.cert, now)).unwrap_or_default(),
             Self::Authorities | Self::Lists => vec![],
@@ -183,8 +183,8 @@ impl Part {
     }
 }
 
-impl Follower {
-    fn new(part: Part, seen: &Seen, tls: &Tls) -> Self {
+impl PartFollower {
+    fn new(part: TlsPart, seen: &SeenFiles, tls: &ServedTls) -> Self {
         let now = Instant::now();
         Self {
             part,
@@ -201,7 +201,7 @@ impl Follower {
     }
 
     /// Looks at the files, and puts in force what is new in them.
-    fn look(&mut self, tls: &Tls) -> Look {
+    fn look(&mut self, tls: &ServedTls) -> LookOutcome {
         let now = Instant::now();
         let files = self.part.files(&tls.config);
         let signatures = signatures(&files);
@@ -210,28 +210,28 @@ impl Follower {
         }
         // Lists are verified with the authorities that are there.
         let authorities = tls.authorities();
-        let is_other = self.part == Part::Lists && !authorities.ptr_eq(&self.authorities);
+        let is_other = self.part == TlsPart::Lists && !authorities.ptr_eq(&self.authorities);
         let age = now.saturating_duration_since(self.changed);
         let is_again = self.fault.is_some() && now.saturating_duration_since(self.read) >= READ_AGAIN;
         if age >= COARSEST && !is_again && !is_other && self.found.is_none() {
-            return Look::Same;
+            return LookOutcome::Same;
         }
         self.read = now;
         let found = self.found.take();
-        let taken = Seen::read(&files).map_err(|(at, problem)| self.part.fault(&tls.config, at, problem)).and_then(
-            |(seen, contents)| {
+        let taken = SeenFiles::read(&files)
+            .map_err(|(at, problem)| self.part.fault(&tls.config, at, problem))
+            .and_then(|(seen, contents)| {
                 if seen.digest == self.digest && !is_other {
-                    return Ok(Look::Good);
+                    return Ok(LookOutcome::Good);
                 }
                 if found != Some(seen.digest) {
                     self.found = Some(seen.digest);
-                    return Ok(Look::New);
+                    return Ok(LookOutcome::New);
                 }
                 tls.take(self.part, &contents)?;
                 (self.digest, self.authorities) = (seen.digest, authorities);
-                Ok(Look::Taken)
-            },
-        );
-        taken.unwrap_or_else(|fault| Look::Faulty(format!("{fault}; what was good last stays in force")))
+                Ok(LookOutcome::Taken)
+            });
+        taken.unwrap_or_else(|fault| LookOutcome::Faulty(format!("{fault}; what was good last stays in force")))
     }
 }

@@ -6,12 +6,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::findings::Finding;
+use super::findings::CertificateFinding;
 use fedgate_base::pem::{HeldCertificate, date};
 
 /// What the certificates of a file are to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Holding {
+pub(crate) enum CertificateUse {
     /// A certificate, followed by its issuers.
     Chain,
     /// Authorities, each for itself.
@@ -24,7 +24,7 @@ pub(crate) struct HeldFile {
     /// The configuration key that names it.
     pub(crate) key: String,
     pub(crate) path: PathBuf,
-    pub(crate) holding: Holding,
+    pub(crate) holding: CertificateUse,
     pub(crate) certificates: Vec<HeldCertificate>,
 }
 
@@ -46,16 +46,16 @@ impl HeldFile {
     pub(crate) fn end(&self) -> Option<i64> {
         let ends = self.certificates.iter().map(|one| one.validity.to);
         match self.holding {
-            Holding::Chain => ends.min(),
-            Holding::Authorities => ends.max(),
+            CertificateUse::Chain => ends.min(),
+            CertificateUse::Authorities => ends.max(),
         }
     }
 
     /// What will soon be wrong, in lines that name the file.
     pub(crate) fn ahead(&self, warning: Duration, now: i64) -> Vec<String> {
         let words = match self.holding {
-            Holding::Chain => "certificate of",
-            Holding::Authorities => "authority",
+            CertificateUse::Chain => "certificate of",
+            CertificateUse::Authorities => "authority",
         };
         let near = self.certificates.iter().filter_map(|one| {
             let end = one.validity.end_within(warning, now)?;
@@ -65,21 +65,21 @@ impl HeldFile {
     }
 
     /// What is not valid at a moment, and whether the file is of use to nobody.
-    pub(crate) fn stale(&self, now: i64) -> Vec<Finding> {
+    pub(crate) fn stale(&self, now: i64) -> Vec<CertificateFinding> {
         let is_valid = |one: &HeldCertificate| one.validity.fault(now).is_none();
         let is_fault = match self.holding {
-            Holding::Chain => true,
-            Holding::Authorities => !self.certificates.iter().any(is_valid),
+            CertificateUse::Chain => true,
+            CertificateUse::Authorities => !self.certificates.iter().any(is_valid),
         };
         let words = match self.holding {
-            Holding::Chain => "certificate of",
-            Holding::Authorities => "authority",
+            CertificateUse::Chain => "certificate of",
+            CertificateUse::Authorities => "authority",
         };
         let stale = self.certificates.iter().filter_map(|one| {
             let fault = one.validity.fault(now)?;
             let clock = "unless the clock of this machine is wrong";
             let text = self.line(&format!("the {words} `{}` {fault}, {clock}", one.subject));
-            Some(Finding { text, is_fault })
+            Some(CertificateFinding { text, is_fault })
         });
         stale.collect()
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::Loaded;
+use super::LoadedTls;
 
 /// What a verified client certificate says of its holder.
 #[derive(Debug)]
@@ -17,14 +17,14 @@ pub(crate) struct ClientCertificate {
     pub(crate) common_name: Option<String>,
     /// The certificate, then what the client sent with it.
     pub(super) chain: Vec<CertificateDer<'static>>,
-    pub(super) checked: Mutex<Option<Checked>>,
+    pub(super) checked: Mutex<Option<CheckedCertificate>>,
 }
 
 /// What was last found out of a certificate.
 #[derive(Debug, Clone)]
-pub(super) struct Checked {
+pub(super) struct CheckedCertificate {
     /// By what. Weak, which still keeps another from being taken for the same.
-    pub(super) by: Weak<Loaded>,
+    pub(super) by: Weak<LoadedTls>,
     pub(super) when: Instant,
     /// Until when it was found good; none where it was refused.
     pub(super) until: Option<UnixTime>,

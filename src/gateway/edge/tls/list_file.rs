@@ -12,7 +12,7 @@ use x509_parser::num_bigint::BigUint;
 use x509_parser::prelude::{ASN1Time, AlgorithmIdentifier, FromDer, ParsedExtension, X509Extension, X509Name};
 
 use super::signed::SignedBytes;
-use fedgate_base::pem::{self, Validity, shown};
+use fedgate_base::pem::{self, CertificateValidity, shown};
 
 /// One list.
 #[derive(Debug)]
@@ -20,20 +20,20 @@ pub(super) struct RevocationList {
     /// The issuer's name, without the tag of its SEQUENCE; then the same for people.
     pub(super) issuer: Vec<u8>,
     pub(super) name: String,
-    pub(super) signer: Signer,
+    pub(super) signer: ListSigner,
     /// The distribution point whose certificates it covers, where it names one; lists of other points stand beside it.
     pub(super) point: Vec<u8>,
     /// Grows with each list of an issuer; not every issuer numbers them.
     pub(super) number: Option<BigUint>,
     /// From its issue to the time by which the next one is due.
-    pub(super) validity: Validity,
+    pub(super) validity: CertificateValidity,
     /// The [`significant`] bytes of each revoked certificate's number, in ascending order.
     pub(super) serials: Vec<Box<[u8]>>,
 }
 
 /// Whose signature a list has.
 #[derive(Debug)]
-pub(super) enum Signer {
+pub(super) enum ListSigner {
     /// The holder of this key, verified when the list was read.
     Known(SubjectPublicKeyInfoDer<'static>),
     /// Known once a client brings the certificate of the issuer.
@@ -56,7 +56,7 @@ fn parse(der: &[u8]) -> Result<RevocationList, String> {
     serials.sort_unstable();
     serials.dedup();
     let issuer = CertRevocationList::from(strict).issuer().to_vec();
-    let fields = Fields::read(der).map_err(|_| in_words(Error::BadDer))?;
+    let fields = ListFields::read(der).map_err(|_| in_words(Error::BadDer))?;
     let (mut number, mut point) = (None, vec![]);
     for extension in &fields.extensions {
         match extension.parsed_extension() {
@@ -75,7 +75,7 @@ fn parse(der: &[u8]) -> Result<RevocationList, String> {
             _ => {}
         }
     }
-    let signer = Signer::Unknown(SignedBytes::new(&fields.algorithm, fields.signed, &fields.signature.data));
+    let signer = ListSigner::Unknown(SignedBytes::new(&fields.algorithm, fields.signed, &fields.signature.data));
     let name = shown(&fields.issuer);
     Ok(RevocationList { issuer, name, signer, point, number, validity: fields.validity, serials })
 }
@@ -99,16 +99,16 @@ fn in_words(error: Error) -> String {
 }
 
 /// What webpki does not tell of a list. Its entries are not parsed twice: there may be a million.
-struct Fields<'a> {
+struct ListFields<'a> {
     signed: &'a [u8],
     algorithm: AlgorithmIdentifier<'a>,
     signature: BitString<'a>,
     issuer: X509Name<'a>,
-    validity: Validity,
+    validity: CertificateValidity,
     extensions: Vec<X509Extension<'a>>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ListFields<'a> {
     /// Reads a list that is known to be well-formed.
     fn read(der: &'a [u8]) -> Result<Self, nom::Err<X509Error>> {
         let (_, outer) = any(der)?;
@@ -121,7 +121,7 @@ impl<'a> Fields<'a> {
         let (rest, issuer) = X509Name::from_der(rest)?;
         let (rest, from) = ASN1Time::from_der(rest)?;
         let (mut rest, to) = ASN1Time::from_der(rest)?;
-        let validity = Validity { from: from.timestamp(), to: to.timestamp() };
+        let validity = CertificateValidity { from: from.timestamp(), to: to.timestamp() };
         // The revoked certificates, if any, and then the extensions, in a tag of their own.
         let mut last: &[u8] = &[];
         while !rest.is_empty() {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 
-use super::authorities::Authorities;
-use super::list_file::{self, RevocationList, Signer, significant};
+use super::authorities::AuthorityFile;
+use super::list_file::{self, ListSigner, RevocationList, significant};
 use fedgate_base::config::{UnknownIssuer, WhenExpired};
-use fedgate_base::pem::{Validity, date};
+use fedgate_base::pem::{CertificateValidity, date};
 
 /// How far an authority's clock may be ahead of this one.
 const SKEW_SECONDS: i64 = 300;
@@ -21,7 +21,7 @@ const MOST_NOTES: usize = 16;
 
 /// The list that counts of each issuer.
 #[derive(Debug)]
-pub(super) struct Lists {
+pub(super) struct RevocationLists {
     lists: Vec<Arc<RevocationList>>,
     /// What was found in the file and not taken, as words that follow its name.
     notes: Vec<String>,
@@ -29,7 +29,7 @@ pub(super) struct Lists {
 
 /// Why a certificate is not accepted for what a list says, or does not say.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Revocation {
+pub(super) enum RevocationFault {
     /// It stands in the list.
     Revoked,
     /// The list has expired on, or is not valid before, and that is a reason to refuse.
@@ -46,8 +46,8 @@ impl RevocationList {
 
     fn is_by_signer_of(&self, other: &Self) -> bool {
         let signer = match (&self.signer, &other.signer) {
-            (Signer::Known(one), Signer::Known(other)) => one == other,
-            (Signer::Unknown(_), Signer::Unknown(_)) => true,
+            (ListSigner::Known(one), ListSigner::Known(other)) => one == other,
+            (ListSigner::Unknown(_), ListSigner::Unknown(_)) => true,
             _ => false,
         };
         signer && self.issuer == other.issuer
@@ -63,7 +63,7 @@ impl RevocationList {
 
     /// What is wrong with its dates now, as words that follow its name.
     fn staleness(&self, now: i64) -> Option<String> {
-        Validity { from: self.validity.from.saturating_sub(SKEW_SECONDS), ..self.validity }.fault(now)
+        CertificateValidity { from: self.validity.from.saturating_sub(SKEW_SECONDS), ..self.validity }.fault(now)
     }
 
     /// Whether it names a certificate as revoked.
@@ -72,15 +72,15 @@ impl RevocationList {
         self.serials.binary_search_by(|known| (**known).cmp(serial)).is_ok()
     }
 
-    fn is_still_known(&self, authorities: &Authorities) -> bool {
+    fn is_still_known(&self, authorities: &AuthorityFile) -> bool {
         match &self.signer {
-            Signer::Known(key) => authorities.named(&self.issuer).any(|authority| authority.key == *key),
-            Signer::Unknown(_) => true,
+            ListSigner::Known(key) => authorities.named(&self.issuer).any(|authority| authority.key == *key),
+            ListSigner::Unknown(_) => true,
         }
     }
 }
 
-impl Lists {
+impl RevocationLists {
     /// The lists of a file, each verified; of several of one issuer the freshest counts, also against those `before`.
     ///
     /// Where there are lists of before, one that is not good leaves the last good one of its issuer in force, and those of
@@ -90,7 +90,7 @@ impl Lists {
     /// What is wrong with the file, as words that follow its name; then nothing of it counts.
     pub(super) fn take(
         bytes: &[u8],
-        authorities: &Authorities,
+        authorities: &AuthorityFile,
         before: Option<&Self>,
         unknown: UnknownIssuer,
     ) -> Result<Self, String> {
@@ -121,7 +121,7 @@ impl Lists {
     }
 
     /// Keeps a list that was in force, unless there is a fresher one.
-    fn keep(&mut self, old: &Arc<RevocationList>, authorities: &Authorities) {
+    fn keep(&mut self, old: &Arc<RevocationList>, authorities: &AuthorityFile) {
         let (name, since) = (&old.name, date(old.validity.from));
         if let Some(new) = self.lists.iter_mut().find(|new| new.is_of_kind(old)) {
             if !new.is_older_than(old) {
@@ -145,7 +145,7 @@ impl Lists {
     }
 
     /// What there is to know of them now, as words that follow the file's name.
-    pub(super) fn faults(&self, authorities: &Authorities, now: i64, expired: WhenExpired) -> Vec<String> {
+    pub(super) fn faults(&self, authorities: &AuthorityFile, now: i64, expired: WhenExpired) -> Vec<String> {
         let known = self.lists.iter().filter(|list| list.is_still_known(authorities));
         let stale = known.filter_map(|list| {
             let fault = list.staleness(now)?;
@@ -170,14 +170,14 @@ impl Lists {
         serial: &[u8],
         now: i64,
         expired: WhenExpired,
-    ) -> Result<i64, Revocation> {
+    ) -> Result<i64, RevocationFault> {
         let named: Vec<_> = self.lists.iter().filter(|list| list.issuer == issuer).collect();
         let counting: Vec<_> = named.iter().filter(|list| list.signer.is_known_by(key)).collect();
         if counting.is_empty() && !named.is_empty() {
-            return Err(Revocation::Unsigned);
+            return Err(RevocationFault::Unsigned);
         }
         if counting.iter().any(|list| list.holds(serial)) {
-            return Err(Revocation::Revoked);
+            return Err(RevocationFault::Revoked);
         }
         if expired == WhenExpired::Warn {
             return Ok(i64::MAX);
@@ -189,7 +189,7 @@ impl Lists {
             let ends = alike.filter(|other| other.staleness(now).is_none()).map(|other| other.validity.to);
             let Some(end) = ends.max() else {
                 let fault = list.staleness(now).unwrap_or_default();
-                return Err(Revocation::Stale(format!("the revocation list of `{}` {fault}", list.name)));
+                return Err(RevocationFault::Stale(format!("the revocation list of `{}` {fault}", list.name)));
             };
             until = until.min(end);
         }
@@ -197,7 +197,7 @@ impl Lists {
     }
 }
 
-impl Signer {
+impl ListSigner {
     /// Whether a list counts for what the holder of a key has issued under the name of its issuer.
     fn is_known_by(&self, key: &SubjectPublicKeyInfoDer<'_>) -> bool {
         match self {
@@ -208,12 +208,16 @@ impl Signer {
 }
 
 /// Finds out who has signed a list.
-fn verified(list: RevocationList, authorities: &Authorities, unknown: UnknownIssuer) -> Result<RevocationList, String> {
-    let Signer::Unknown(signed) = &list.signer else { return Ok(list) };
+fn verified(
+    list: RevocationList,
+    authorities: &AuthorityFile,
+    unknown: UnknownIssuer,
+) -> Result<RevocationList, String> {
+    let ListSigner::Unknown(signed) = &list.signer else { return Ok(list) };
     let name = &list.name;
     let issuers: Vec<_> = authorities.named(&list.issuer).collect();
     match issuers.iter().find(|issuer| signed.is_by(&issuer.key)) {
-        Some(issuer) => Ok(RevocationList { signer: Signer::Known(issuer.key.clone()), ..list }),
+        Some(issuer) => Ok(RevocationList { signer: ListSigner::Known(issuer.key.clone()), ..list }),
         None if !issuers.is_empty() => {
             Err(format!("holds a list of `{name}` that is not signed by the key of that authority in `tls.client_ca`"))
         }

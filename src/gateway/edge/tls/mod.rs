@@ -34,20 +34,20 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
-use crate::observe::Metrics;
-pub(crate) use alarms::{Alarms, Tone};
-use authorities::Authorities;
+use crate::observe::GatewayMetrics;
+pub(crate) use alarms::{AlarmBoard, AlarmTone};
+use authorities::AuthorityFile;
 pub use error::TlsError;
 use error::file_fault;
 use fedgate_base::config::{ClientCertificates, TlsConfig, TlsVersion};
 use fedgate_base::pem;
-pub use findings::Finding;
-use follow::Seen;
+pub use findings::CertificateFinding;
+use follow::SeenFiles;
 pub use held::CertificateFile;
-pub(crate) use held::{HeldFile, Holding};
-use holder::Checked;
+pub(crate) use held::{CertificateUse, HeldFile};
+use holder::CheckedCertificate;
 pub(crate) use holder::ClientCertificate;
-use lists::Lists;
+use lists::RevocationLists;
 use pairs::ByName;
 use refused::RefusalLog;
 pub(crate) use refused::{RefusedCertificate, noting};
@@ -57,20 +57,20 @@ use verifier::{ClientVerifier, seconds};
 const TRUSTED_FOR: Duration = Duration::from_secs(60);
 
 /// What new handshakes are served with.
-pub(crate) struct Tls {
-    current: ArcSwap<Loaded>,
+pub(crate) struct ServedTls {
+    current: ArcSwap<LoadedTls>,
     config: TlsConfig,
-    parts: Mutex<Parts>,
+    parts: Mutex<TlsParts>,
     /// What the files held when this was made.
-    read: Vec<(Part, Seen)>,
-    faults: Alarms<Part>,
-    ahead: Alarms<Part>,
+    read: Vec<(TlsPart, SeenFiles)>,
+    faults: AlarmBoard<TlsPart>,
+    ahead: AlarmBoard<TlsPart>,
     refusals: RefusalLog,
 }
 
 /// What is loaded together, and apart from the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
+enum TlsPart {
     /// A certificate and its key, by its place in the configuration.
     Pair(usize),
     Authorities,
@@ -79,28 +79,28 @@ enum Part {
 
 /// The last good content of each part.
 #[derive(Clone, Default)]
-struct Parts {
+struct TlsParts {
     pairs: Vec<Arc<CertifiedKey>>,
-    authorities: Option<Arc<Authorities>>,
-    lists: Option<Arc<Lists>>,
+    authorities: Option<Arc<AuthorityFile>>,
+    lists: Option<Arc<RevocationLists>>,
 }
 
 /// What the parts make together.
 #[derive(Debug)]
-struct Loaded {
+struct LoadedTls {
     server: Arc<ServerConfig>,
     clients: Option<Arc<ClientVerifier>>,
 }
 
-impl Tls {
+impl ServedTls {
     /// Loads what the configuration names.
     ///
     /// # Errors
     /// Everything that is wrong.
     pub(crate) fn load(config: &TlsConfig) -> Result<Arc<Self>, Vec<TlsError>> {
-        let (mut parts, mut read, mut faults) = (Parts::default(), vec![], vec![]);
-        for part in Part::all(config) {
-            let seen = Seen::read(&part.files(config)).map_err(|(at, problem)| part.fault(config, at, problem));
+        let (mut parts, mut read, mut faults) = (TlsParts::default(), vec![], vec![]);
+        for part in TlsPart::all(config) {
+            let seen = SeenFiles::read(&part.files(config)).map_err(|(at, problem)| part.fault(config, at, problem));
             match seen.and_then(|(seen, contents)| part.load(config, &mut parts, &contents).map(|()| seen)) {
                 Ok(seen) => read.push((part, seen)),
                 Err(fault) => faults.push(fault),
@@ -114,8 +114,8 @@ impl Tls {
             config: config.clone(),
             parts: Mutex::new(parts),
             read,
-            faults: Alarms::new(Tone::Fault),
-            ahead: Alarms::new(Tone::Ahead),
+            faults: AlarmBoard::new(AlarmTone::Fault),
+            ahead: AlarmBoard::new(AlarmTone::Ahead),
             refusals: RefusalLog::new(),
         }))
     }
@@ -148,7 +148,7 @@ impl Tls {
         &self,
         certificate: &ClientCertificate,
         client: Option<IpAddr>,
-        metrics: &Metrics,
+        metrics: &GatewayMetrics,
     ) -> bool {
         let loaded = self.current.load_full();
         let Some(verifier) = &loaded.clients else { return false };
@@ -171,26 +171,26 @@ impl Tls {
             self.refusals.tell(client, &refused, metrics);
         }
         let until = verified.ok();
-        *checked = Some(Checked { by, when, until });
+        *checked = Some(CheckedCertificate { by, when, until });
         until.is_some()
     }
 
     /// Tells of a certificate that a handshake has refused.
-    pub(crate) fn refuses(&self, client: IpAddr, refused: &RefusedCertificate, metrics: &Metrics) {
+    pub(crate) fn refuses(&self, client: IpAddr, refused: &RefusedCertificate, metrics: &GatewayMetrics) {
         self.refusals.tell(Some(client), refused, metrics);
     }
 
     /// The authorities in force, to be compared.
-    fn authorities(&self) -> Weak<Authorities> {
+    fn authorities(&self) -> Weak<AuthorityFile> {
         self.parts().authorities.as_ref().map(Arc::downgrade).unwrap_or_default()
     }
 
-    fn parts(&self) -> MutexGuard<'_, Parts> {
+    fn parts(&self) -> MutexGuard<'_, TlsParts> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Part {
+impl TlsPart {
     /// Each part of a configuration, in the order in which they are loaded first: lists are verified with authorities.
     fn all(config: &TlsConfig) -> Vec<Self> {
         let asked = config.client_certificates != ClientCertificates::Off;
@@ -227,7 +227,7 @@ impl Part {
     }
 
     /// Puts what its files hold into its place among the parts; on a fault the parts are as they were.
-    fn load(self, config: &TlsConfig, parts: &mut Parts, contents: &[Zeroizing<Vec<u8>>]) -> Result<(), TlsError> {
+    fn load(self, config: &TlsConfig, parts: &mut TlsParts, contents: &[Zeroizing<Vec<u8>>]) -> Result<(), TlsError> {
         let content = |at: usize| contents.get(at).map(|bytes| bytes.as_slice()).unwrap_or_default();
         let fault = |problem| self.fault(config, 0, problem);
         match self {
@@ -240,13 +240,13 @@ impl Part {
                 }
             }
             Self::Authorities => {
-                let found = pem::certificates_in(content(0)).and_then(|found| Authorities::new(&found));
+                let found = pem::certificates_in(content(0)).and_then(|found| AuthorityFile::new(&found));
                 parts.authorities = Some(Arc::new(found.map_err(fault)?));
             }
             Self::Lists => {
                 let Some(authorities) = &parts.authorities else { return Ok(()) };
                 let (before, unknown) = (parts.lists.as_deref(), config.client_crl_unknown_issuer);
-                let lists = Lists::take(content(0), authorities, before, unknown).map_err(fault)?;
+                let lists = RevocationLists::take(content(0), authorities, before, unknown).map_err(fault)?;
                 parts.lists = Some(Arc::new(lists));
             }
         }
@@ -254,22 +254,22 @@ impl Part {
     }
 }
 
-impl Parts {
+impl TlsParts {
     /// Takes one part from others.
-    fn replace(&mut self, part: Part, mut others: Self) {
+    fn replace(&mut self, part: TlsPart, mut others: Self) {
         match part {
-            Part::Pair(at) => {
+            TlsPart::Pair(at) => {
                 if let (Some(pair), Some(new)) = (self.pairs.get_mut(at), others.pairs.get_mut(at)) {
                     std::mem::swap(pair, new);
                 }
             }
-            Part::Authorities => self.authorities = others.authorities,
-            Part::Lists => self.lists = others.lists,
+            TlsPart::Authorities => self.authorities = others.authorities,
+            TlsPart::Lists => self.lists = others.lists,
         }
     }
 
     /// What handshakes are served with.
-    fn together(&self, config: &TlsConfig) -> Result<Loaded, TlsError> {
+    fn together(&self, config: &TlsConfig) -> Result<LoadedTls, TlsError> {
         let provider = Arc::new(provider(config.min_version));
         let settings = |error: rustls::Error| TlsError::Settings(error.to_string());
         let versions: &[_] = match config.min_version {
@@ -292,7 +292,7 @@ impl Parts {
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         // Keys of its own: a session that was begun with other certificates is not resumed.
         server.ticketer = ring::Ticketer::new().map_err(settings)?;
-        Ok(Loaded { server: Arc::new(server), clients })
+        Ok(LoadedTls { server: Arc::new(server), clients })
     }
 }
 

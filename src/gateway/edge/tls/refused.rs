@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::observe::Metrics;
+use crate::observe::GatewayMetrics;
 use fedgate_base::pem::shown;
 
 /// How many lines in a window, and how long that is.
@@ -59,10 +59,10 @@ pub(crate) async fn noting<T>(handshake: impl Future<Output = T>) -> (T, Option<
 }
 
 /// Tells of refused certificates.
-pub(super) struct RefusalLog(Mutex<Window>);
+pub(super) struct RefusalLog(Mutex<NoticeWindow>);
 
 /// What was told in a window, and what was not.
-struct Window {
+struct NoticeWindow {
     began: Instant,
     lines: u32,
     untold: u64,
@@ -70,11 +70,11 @@ struct Window {
 
 impl RefusalLog {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Window { began: Instant::now(), lines: 0, untold: 0 }))
+        Self(Mutex::new(NoticeWindow { began: Instant::now(), lines: 0, untold: 0 }))
     }
 
     /// Counts one, and writes its line if there is room for it.
-    pub(super) fn tell(&self, client: Option<IpAddr>, refused: &RefusedCertificate, metrics: &Metrics) {
+    pub(super) fn tell(&self, client: Option<IpAddr>, refused: &RefusedCertificate, metrics: &GatewayMetrics) {
         metrics.certificates_refused.inc();
         let Some(untold) = self.room(Instant::now()) else { return };
         let client = client.map(tracing::field::display);

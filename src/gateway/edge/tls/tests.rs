@@ -10,12 +10,16 @@ use super::*;
 use ca::{Ca, EXPIRED, VALID, pem};
 use fedgate_base::config::{ClientsConfig, UnknownIssuer, WhenExpired};
 
-fn authorities(of: &[&CertificateDer<'static>]) -> Authorities {
-    Authorities::new(&of.iter().map(|&der| der.clone()).collect::<Vec<_>>()).unwrap()
+fn authorities(of: &[&CertificateDer<'static>]) -> AuthorityFile {
+    AuthorityFile::new(&of.iter().map(|&der| der.clone()).collect::<Vec<_>>()).unwrap()
 }
 
-fn take(bytes: &[u8], authorities: &Authorities, before: Option<&Lists>) -> Result<Lists, String> {
-    Lists::take(bytes, authorities, before, UnknownIssuer::Refuse)
+fn take(
+    bytes: &[u8],
+    authorities: &AuthorityFile,
+    before: Option<&RevocationLists>,
+) -> Result<RevocationLists, String> {
+    RevocationLists::take(bytes, authorities, before, UnknownIssuer::Refuse)
 }
 
 fn config(ca_expired: WhenExpired, crl_expired: WhenExpired) -> TlsConfig {
@@ -34,13 +38,13 @@ fn config(ca_expired: WhenExpired, crl_expired: WhenExpired) -> TlsConfig {
     }
 }
 
-fn verifier(config: &TlsConfig, authorities: Authorities, lists: Option<Lists>) -> ClientVerifier {
+fn verifier(config: &TlsConfig, authorities: AuthorityFile, lists: Option<RevocationLists>) -> ClientVerifier {
     let algorithms = ring::default_provider().signature_verification_algorithms;
     ClientVerifier::new(config, Arc::new(authorities), lists.map(Arc::new), algorithms)
 }
 
 /// Why a client is refused; nothing when it is not.
-fn refusal(authorities: Authorities, lists: Option<Lists>, chain: &[&CertificateDer<'static>]) -> String {
+fn refusal(authorities: AuthorityFile, lists: Option<RevocationLists>, chain: &[&CertificateDer<'static>]) -> String {
     refusal_by(&verifier(&config(WhenExpired::Refuse, WhenExpired::Warn), authorities, lists), chain)
 }
 
@@ -155,8 +159,9 @@ fn the_lists_of_a_name_count_whichever_of_its_keys_has_signed_them() {
 fn what_was_revoked_stays_so_until_a_fresher_list_says_otherwise() {
     let (root, other) = (Ca::root("Root"), Ca::root("Other"));
     let known = authorities(&[&root.der, &other.der]);
-    let fault = |lists: &Lists| lists.faults(&known, 0, WhenExpired::Warn).first().cloned().unwrap_or_default();
-    let is_revoked = |lists: &Lists, ca: &Ca, serial| {
+    let fault =
+        |lists: &RevocationLists| lists.faults(&known, 0, WhenExpired::Warn).first().cloned().unwrap_or_default();
+    let is_revoked = |lists: &RevocationLists, ca: &Ca, serial| {
         let lists = take(&pem(&[ca.list(0, &[])]), &known, Some(lists)).unwrap();
         refusal(authorities(&[&root.der, &other.der]), Some(lists), &[&ca.client(serial)]) == "it is revoked"
     };
@@ -216,7 +221,7 @@ fn a_revoked_intermediate_takes_its_clients_with_it_wherever_its_certificate_com
     let (good, bad) = (root.intermediate("Good", 20), root.intermediate("Bad", 30));
     let (under_good, under_bad) = (good.client(1), bad.client(1));
     let only_root = || authorities(&[&root.der]);
-    let list = |known: &Authorities| Some(take(&root.list(1, &[30]), known, None).unwrap());
+    let list = |known: &AuthorityFile| Some(take(&root.list(1, &[30]), known, None).unwrap());
     assert_eq!(refusal(only_root(), list(&only_root()), &[&under_good, &good.der]), "");
     let told = refusal(only_root(), list(&only_root()), &[&under_bad, &bad.der]);
     assert_eq!(told, "its intermediate `CN=Bad` is revoked");
@@ -240,7 +245,7 @@ fn a_list_of_an_unknown_issuer_that_is_accepted_is_verified_when_its_issuer_is_k
     let root = Ca::root("Root");
     let (middle, impostor) = (root.intermediate("Middle", 20), root.intermediate("Middle", 21));
     let known = || authorities(&[&root.der]);
-    let accept = |file: &[u8]| Lists::take(file, &known(), None, UnknownIssuer::Accept).unwrap();
+    let accept = |file: &[u8]| RevocationLists::take(file, &known(), None, UnknownIssuer::Accept).unwrap();
     let ask = |lists, serial| refusal(known(), Some(lists), &[&middle.client(serial), &middle.der]);
     assert_eq!(ask(accept(&middle.list(1, &[5])), 5), "it is revoked");
     assert_eq!(ask(accept(&middle.list(1, &[5])), 6), "");

@@ -16,17 +16,17 @@ use rustls::{
 use webpki::{Cert, EndEntityCert, Error, KeyUsage, VerifiedPath, spki_for_anchor};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::authorities::Authorities;
-use super::lists::{Lists, Revocation};
+use super::authorities::AuthorityFile;
+use super::lists::{RevocationFault, RevocationLists};
 use super::refused;
 use fedgate_base::config::{ClientCertificates, TlsConfig, WhenExpired};
-use fedgate_base::pem::{Validity, shown};
+use fedgate_base::pem::{CertificateValidity, shown};
 
 /// Verifies the certificates of clients.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
-    authorities: Arc<Authorities>,
-    lists: Option<Arc<Lists>>,
+    authorities: Arc<AuthorityFile>,
+    lists: Option<Arc<RevocationLists>>,
     hints: Vec<DistinguishedName>,
     is_required: bool,
     authority_expired: WhenExpired,
@@ -36,7 +36,7 @@ pub(super) struct ClientVerifier {
 
 /// Why a certificate does not count: what the client is told, and what the operator is.
 #[derive(Debug)]
-pub(super) struct Distrust {
+pub(super) struct CertificateDistrust {
     error: CertificateError,
     pub(super) reason: String,
 }
@@ -44,8 +44,8 @@ pub(super) struct Distrust {
 impl ClientVerifier {
     pub(super) fn new(
         config: &TlsConfig,
-        authorities: Arc<Authorities>,
-        lists: Option<Arc<Lists>>,
+        authorities: Arc<AuthorityFile>,
+        lists: Option<Arc<RevocationLists>>,
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Self {
         Self {
@@ -68,8 +68,8 @@ impl ClientVerifier {
         leaf: &CertificateDer<'_>,
         sent: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<UnixTime, Distrust> {
-        let certificate = EndEntityCert::try_from(leaf).map_err(|error| Distrust::new(error, None))?;
+    ) -> Result<UnixTime, CertificateDistrust> {
+        let certificate = EndEntityCert::try_from(leaf).map_err(|error| CertificateDistrust::new(error, None))?;
         // Clients need not send what stands in the file of the authorities.
         let links = sent.iter().chain(self.authorities.links());
         let links: Vec<_> = links.map(|der| CertificateDer::from(der.as_ref())).collect();
@@ -97,7 +97,7 @@ impl ClientVerifier {
             Ok(_) => {
                 Ok(UnixTime::since_unix_epoch(std::time::Duration::from_secs(until.get().try_into().unwrap_or(0))))
             }
-            Err(error) => Err(Distrust::new(error, why.take())),
+            Err(error) => Err(CertificateDistrust::new(error, why.take())),
         }
     }
 
@@ -130,7 +130,7 @@ impl ClientVerifier {
             let der = certificate.der();
             let parsed = X509Certificate::from_der(&der).map(|(_, parsed)| parsed).ok();
             // What webpki alone can read is verified anew each time.
-            until = until.min(parsed.as_ref().map_or(now, |parsed| Validity::of(parsed).to));
+            until = until.min(parsed.as_ref().map_or(now, |parsed| CertificateValidity::of(parsed).to));
             let Some(lists) = &self.lists else { continue };
             let who = || match (at, &parsed) {
                 (0, _) => "it".to_owned(),
@@ -139,9 +139,9 @@ impl ClientVerifier {
             };
             let asked = lists.ask(certificate.issuer(), &key, certificate.serial(), now, self.list_expired);
             until = until.min(asked.map_err(|fault| match fault {
-                Revocation::Revoked => (Error::CertRevoked, format!("{} is revoked", who())),
-                Revocation::Stale(reason) => (Error::UnknownRevocationStatus, reason),
-                Revocation::Unsigned => {
+                RevocationFault::Revoked => (Error::CertRevoked, format!("{} is revoked", who())),
+                RevocationFault::Stale(reason) => (Error::UnknownRevocationStatus, reason),
+                RevocationFault::Unsigned => {
                     let reason = format!("the revocation list of the issuer of {} is not signed by its key", who());
                     (Error::UnknownRevocationStatus, reason)
                 }
@@ -156,7 +156,7 @@ pub(super) fn seconds(time: UnixTime) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
-impl Distrust {
+impl CertificateDistrust {
     fn new(error: Error, judged: Option<(Error, String)>) -> Self {
         let reason = match (&error, judged) {
             (error, Some((judged, reason))) if judged == *error => reason,
@@ -203,7 +203,7 @@ impl ClientCertVerifier for ClientVerifier {
     ) -> Result<ClientCertVerified, TlsFault> {
         match self.verify(leaf, sent, now) {
             Ok(_) => Ok(ClientCertVerified::assertion()),
-            Err(Distrust { error, reason }) => {
+            Err(CertificateDistrust { error, reason }) => {
                 refused::note(leaf, reason);
                 Err(error.into())
             }

@@ -32,7 +32,7 @@ fn only_portal() -> CorsConfig {
 /// What becomes of a request to `https://his.example:8443`.
 fn judged(method: &str, lines: &[&str], cors: &CorsConfig) -> Result<(), ForeignSign> {
     let headers = headers(lines);
-    let origin = Origin::of(&headers, None, true, &ProxiesConfig::default());
+    let origin = RequestOrigin::of(&headers, None, true, &ProxiesConfig::default());
     writes(method, &headers, &AskedAddress { origin: &origin, authority: "his.example:8443" }, cors)
 }
 
@@ -211,7 +211,7 @@ fn own_is_what_the_client_asked_for_as_far_as_it_is_told() {
     for (authority, proxies, peer, secure, origin, told, is_own) in cases {
         let line = format!("origin: {origin}");
         let headers = headers(&[told, &[line.as_str()]].concat());
-        let from = Origin::of(&headers, Some(peer), secure, proxies);
+        let from = RequestOrigin::of(&headers, Some(peer), secure, proxies);
         let judged = writes("POST", &headers, &AskedAddress { origin: &from, authority }, &only_portal());
         assert_eq!(judged.is_ok(), is_own, "{authority}, {peer}: {origin}, {told:?}");
     }
@@ -232,7 +232,7 @@ fn own_is_what_the_client_asked_for_as_far_as_it_is_told() {
 fn counted(lines: &[&str], cors: &CorsConfig) -> ClientAddress {
     let headers = headers(lines);
     let client = Some(IpAddr::from([192, 0, 2, 1]));
-    let origin = Origin::of(&headers, client, true, &ProxiesConfig::default());
+    let origin = RequestOrigin::of(&headers, client, true, &ProxiesConfig::default());
     let asked = AskedAddress { origin: &origin, authority: "his.example:8443" };
     ForeignPage::of(&headers, &asked, cors).map_or(client.into(), |page| page.at(client.into(), cors))
 }
@@ -286,7 +286,7 @@ fn a_page_of_another_origin_sends_passwords_only_if_that_may() {
     let restricted = CorsConfig { credentials, own_origins, ..any.clone() };
     let judged = |method: &str, lines: &[&str], cors: &CorsConfig| {
         let headers = headers(lines);
-        let origin = Origin::of(&headers, None, true, &ProxiesConfig::default());
+        let origin = RequestOrigin::of(&headers, None, true, &ProxiesConfig::default());
         let asked = AskedAddress { origin: &origin, authority: "his.example:8443" };
         let page = ForeignPage::of(&headers, &asked, cors);
         page.map_or(Ok(()), |page| page.check(&method.parse().unwrap(), &headers, cors))

@@ -24,7 +24,7 @@ const MOST: usize = 100_000;
 
 /// What is wrong with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Oddity {
+enum RowOddity {
     Unnameable,
     /// Its document is null, or there is none.
     Empty,
@@ -35,7 +35,7 @@ enum Oddity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OddRows {
     table: &'static str,
-    named: Vec<(String, Oddity)>,
+    named: Vec<(String, RowOddity)>,
     count: usize,
     /// Not every row was looked at in time.
     is_partial: bool,
@@ -47,10 +47,10 @@ impl fmt::Display for OddRows {
         let separate = |f: &mut fmt::Formatter<'_>, at| if at > 0 { f.write_str(", ") } else { Ok(()) };
         let of = |oddity| named.iter().filter(move |(_, known)| *known == oddity).map(|(id, _)| escape::name(id));
         let told = [
-            (Oddity::Unnameable, "whose id no path names, which lists show and no request changes"),
-            (Oddity::Empty, "whose document is null, which log nobody in, and which a PATCH begins anew"),
+            (RowOddity::Unnameable, "whose id no path names, which lists show and no request changes"),
+            (RowOddity::Empty, "whose document is null, which log nobody in, and which a PATCH begins anew"),
             (
-                Oddity::NoObject,
+                RowOddity::NoObject,
                 "whose document is no object, which are read without passwords, log nobody in and take no PATCH",
             ),
         ];
@@ -84,10 +84,10 @@ impl OddRows {
 
     fn take(&mut self, id: String, document: &str) {
         let oddity = match (is_nameable(&id), document) {
-            (false, _) => Oddity::Unnameable,
+            (false, _) => RowOddity::Unnameable,
             (true, "object") => return,
-            (true, "null") => Oddity::Empty,
-            (true, _) => Oddity::NoObject,
+            (true, "null") => RowOddity::Empty,
+            (true, _) => RowOddity::NoObject,
         };
         self.count += 1;
         if self.named.len() < NAMED {

@@ -7,7 +7,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(20);
 #[tokio::test(start_paused = true)]
 async fn who_waits_too_long_for_a_turn_is_told_to_come_again() {
     let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
-    let sqlite = Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap();
+    let sqlite = SqliteFile::open(&path, LOCK_TIMEOUT).await.unwrap();
     let writer = Arc::clone(&sqlite.0.writer).lock_owned().await;
     let readers = Arc::clone(&sqlite.0.readers).acquire_many_owned(4).await.unwrap();
     assert!(sqlite.write(|_| Ok(())).await.unwrap_err().is_unavailable());
@@ -22,7 +22,7 @@ async fn who_waits_too_long_for_a_turn_is_told_to_come_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_closed_is_in_its_file_alone_whoever_has_a_handle_still() {
     let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
-    let (sqlite, beside) = (Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap(), format!("{}-wal", path.display()));
+    let (sqlite, beside) = (SqliteFile::open(&path, LOCK_TIMEOUT).await.unwrap(), format!("{}-wal", path.display()));
     sqlite.write(|tx| tx.execute_batch("CREATE TABLE fedgate_t (n); INSERT INTO fedgate_t VALUES (1)")).await.unwrap();
     let count = |db: &Connection| db.query_row("SELECT count(*) FROM fedgate_t", [], |row| row.get::<_, i64>(0));
     // One that is at work when the store is closed ends before.
@@ -48,7 +48,7 @@ async fn a_store_that_is_closed_is_in_its_file_alone_whoever_has_a_handle_still(
     assert!(sqlite.write(|tx| tx.execute("INSERT INTO fedgate_t VALUES (2)", [])).await.unwrap_err().is_unavailable());
     // Another process has it open still: the file holds everything all the same, and the last one takes the rest away.
     let (one, other) =
-        (Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap(), Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap());
+        (SqliteFile::open(&path, LOCK_TIMEOUT).await.unwrap(), SqliteFile::open(&path, LOCK_TIMEOUT).await.unwrap());
     one.write(|tx| tx.execute("INSERT INTO fedgate_t VALUES (3)", [])).await.unwrap();
     one.close();
     let alone = path.with_extension("alone");
@@ -65,7 +65,7 @@ async fn a_store_that_is_closed_is_in_its_file_alone_whoever_has_a_handle_still(
 async fn nothing_is_read_from_a_file_that_lost_its_name_and_no_write_to_it_is_acknowledged() {
     let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
     let backup = path.with_extension("backup");
-    let sqlite = Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap();
+    let sqlite = SqliteFile::open(&path, LOCK_TIMEOUT).await.unwrap();
     sqlite.write(|tx| tx.execute_batch("CREATE TABLE t (n)")).await.unwrap();
     sqlite.read(|db| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))).await.unwrap();
     let (from, to) = (path.clone(), backup.clone());
@@ -99,7 +99,7 @@ async fn a_store_is_its_owners_alone_unless_a_group_shares_its_directory() {
         let place = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
         std::fs::create_dir(&place).unwrap();
         std::fs::set_permissions(&place, Permissions::from_mode(directory)).unwrap();
-        let sqlite = Sqlite::open(&place.join("db"), LOCK_TIMEOUT).await.unwrap();
+        let sqlite = SqliteFile::open(&place.join("db"), LOCK_TIMEOUT).await.unwrap();
         sqlite.write(|tx| tx.execute_batch("CREATE TABLE t (n)")).await.unwrap();
         let files = std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().metadata().unwrap().mode() & 0o777);
         let modes: Vec<u32> = files.collect();
@@ -111,7 +111,7 @@ async fn a_store_is_its_owners_alone_unless_a_group_shares_its_directory() {
 #[tokio::test]
 async fn a_checkpoint_that_a_reader_of_another_process_holds_up_says_so() {
     let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
-    let sqlite = Sqlite::open(&path, LOCK_TIMEOUT).await.unwrap();
+    let sqlite = SqliteFile::open(&path, LOCK_TIMEOUT).await.unwrap();
     sqlite.write(|tx| tx.execute_batch("CREATE TABLE fedgate_t (n)")).await.unwrap();
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN; SELECT count(*) FROM fedgate_t").unwrap();

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-fn ask<'a>(roles: &'a [String], method: Method, subject: Option<&'a str>) -> Question<'a> {
-    Question { principal: "ANA", roles, method, endpoint: "person", subject }
+fn ask<'a>(roles: &'a [String], method: Method, subject: Option<&'a str>) -> PolicyQuestion<'a> {
+    PolicyQuestion { principal: "ANA", roles, method, endpoint: "person", subject }
 }
 
-fn cells(policy: &PolicySet) -> Vec<(String, Reach)> {
+fn cells(policy: &PolicySet) -> Vec<(String, PolicyReach)> {
     let cells = policy.matrix().into_iter();
     cells.map(|((role, endpoint, method), reach)| (format!("{role} {endpoint} {method}"), reach)).collect()
 }
@@ -18,24 +18,25 @@ fn an_explanation_names_what_each_role_says_and_where() {
     let policy = policy(SMALL);
     let roles = ["doctor", "end_user", "silent", "unknown"].map(str::to_owned);
     let says = |question| policy.explain(question).roles.into_iter().map(|role| role.says).collect::<Vec<_>>();
-    let undefined = [Says::Silent { line: 10 }, Says::Undefined];
-    let of_another = [Says::Grants { line: 6, reach: Reach::Global }, Says::OwnOnly { line: 2 }];
+    let undefined = [RoleStatement::Silent { line: 10 }, RoleStatement::Undefined];
+    let of_another =
+        [RoleStatement::Grants { line: 6, reach: PolicyReach::Global }, RoleStatement::OwnOnly { line: 2 }];
     assert_eq!(says(ask(&roles, Method::Get, Some("BOB"))), [&of_another[..], &undefined].concat());
-    let own = [of_another[0], Says::Grants { line: 2, reach: Reach::Own }];
+    let own = [of_another[0], RoleStatement::Grants { line: 2, reach: PolicyReach::Own }];
     assert_eq!(says(ask(&roles, Method::Get, Some("ANA"))), [&own[..], &undefined].concat());
     assert_eq!(says(ask(&roles, Method::Get, None)), [&own[..], &undefined].concat());
-    let patch = [Says::Silent { line: 3 }, Says::OwnOnly { line: 2 }];
+    let patch = [RoleStatement::Silent { line: 3 }, RoleStatement::OwnOnly { line: 2 }];
     assert_eq!(says(ask(&roles, Method::Patch, Some("BOB"))), [&patch[..], &undefined].concat());
-    let delete = [Says::Silent { line: 3 }, Says::Silent { line: 2 }];
+    let delete = [RoleStatement::Silent { line: 3 }, RoleStatement::Silent { line: 2 }];
     assert_eq!(says(ask(&roles, Method::Delete, Some("ANA"))), [&delete[..], &undefined].concat());
     let found = policy.explain(ask(&roles, Method::Get, Some("BOB")));
-    assert_eq!(found.decision, Decision::Allow(Reach::Global));
+    assert_eq!(found.decision, PolicyDecision::Allow(PolicyReach::Global));
     assert_eq!(found.roles.iter().map(|role| role.role.as_str()).collect::<Vec<_>>(), roles);
 }
 
 #[test]
 fn the_matrix_has_one_cell_for_each_grant_and_the_widest_reach_of_a_name() {
-    use Reach::{Global, Own};
+    use PolicyReach::{Global, Own};
     let policy = policy(
         r#"[{"role": "r", "permissions": {"GET": ["person"], "POST": ["person"], "global": "True"}},
             {"role": "r", "permissions": {"GET": ["person", "people"], "HEAD": ["login"]}}]"#,
@@ -62,8 +63,8 @@ fn an_edit_is_shown_as_the_cells_it_changes_and_only_what_gives_more_widens() {
         role: "r".into(),
         endpoint: "login".into(),
         method: "GET",
-        before: Some(Reach::Own),
-        after: Some(Reach::Own),
+        before: Some(PolicyReach::Own),
+        after: Some(PolicyReach::Own),
     };
     assert!(!same.widens());
 }
@@ -72,7 +73,7 @@ fn an_edit_is_shown_as_the_cells_it_changes_and_only_what_gives_more_widens() {
 fn what_is_hardly_meant_is_warned_of_and_nothing_else() {
     let asked = || {
         let writes = BTreeSet::from([Method::Post, Method::Patch]);
-        Asked::from([
+        ReviewedQuestion::from([
             ("person", [Method::Get].into_iter().chain(writes.clone()).collect()),
             ("people", [Method::Get].into()),
             ("account", writes),
@@ -139,7 +140,7 @@ fn what_thalamus_would_fail_at_is_told_apart_from_what_is_hardly_meant() {
         "{warnings:?}"
     );
     assert!(warnings[1].text.starts_with("role `nowhere` has no `global`: Thalamus would answer 500"), "{warnings:?}");
-    let asked = Asked::from([("person", [Method::Get, Method::Put].into())]);
+    let asked = ReviewedQuestion::from([("person", [Method::Get, Method::Put].into())]);
     assert_eq!(found.warnings(&asked), [], "a policy that comes into force is not told of");
 }
 
@@ -149,17 +150,17 @@ fn a_hint_names_what_differs_by_case_alone() {
     assert_eq!(hint("END_USER", known), " (did you mean `End_User`? names are compared exactly)");
     assert_eq!(hint("ROOT", known), " (did you mean `root`? names are compared exactly)");
     assert_eq!((hint("enduser", known), hint("root", [])), (String::new(), String::new()));
-    let asked = Asked::from([("person", [Method::Get].into())]);
+    let asked = ReviewedQuestion::from([("person", [Method::Get].into())]);
     let found = policy(r#"[{"role": "r", "permissions": {"GET": ["Person"]}}]"#).warnings(&asked);
     assert!(found[0].text.contains("`Person` (did you mean `person`? names are compared exactly);"), "{found:?}");
 }
 
 #[test]
 fn a_case_expects_what_its_words_say_and_nothing_else_meets_it() {
-    use Decision::{Allow, Deny};
+    use PolicyDecision::{Allow, Deny};
     let all = [
-        Allow(Reach::Own),
-        Allow(Reach::Global),
+        Allow(PolicyReach::Own),
+        Allow(PolicyReach::Global),
         Deny(DenyReason::NoRole),
         Deny(DenyReason::NotGranted),
         Deny(DenyReason::NotOwn),
@@ -169,13 +170,15 @@ fn a_case_expects_what_its_words_say_and_nothing_else_meets_it() {
         .into_iter()
         .chain(words.into_iter().zip(&all).map(|(word, one)| (word, std::slice::from_ref(one))))
     {
-        let expectation = Expectation::try_from(word.to_owned()).unwrap();
+        let expectation = ExpectedDecision::try_from(word.to_owned()).unwrap();
         assert_eq!(expectation.to_string(), word);
         let found: Vec<_> = all.into_iter().filter(|decision| expectation.is_met_by(*decision)).collect();
         assert_eq!(found, met, "{word}");
     }
     assert_eq!(all.map(|decision| decision.to_string()), words);
-    assert!(Expectation::try_from("Allow".to_owned()).unwrap_err().contains("`Allow` is none of allow, allow own"));
+    assert!(
+        ExpectedDecision::try_from("Allow".to_owned()).unwrap_err().contains("`Allow` is none of allow, allow own")
+    );
 }
 
 #[test]
@@ -183,8 +186,8 @@ fn a_case_file_is_read_whole_or_refused_with_its_line() {
     let text = "[[case]]\nname = \"n\"\nas = \"ANA\"\nroles = [\"r\"]\nrequest = \"GET /\"\nexpect = \"deny\"\n";
     let cases = parse_cases(&text.repeat(2)).unwrap();
     assert_eq!(cases.len(), 2);
-    assert_eq!((cases[1].principal.as_str(), cases[1].expect), ("ANA", Expectation::Deny));
-    assert_eq!(cases[1].asks, Asks::Request("GET /".to_owned()));
+    assert_eq!((cases[1].principal.as_str(), cases[1].expect), ("ANA", ExpectedDecision::Deny));
+    assert_eq!(cases[1].asks, CaseQuestion::Request("GET /".to_owned()));
     for (wrong, line) in [("expect = \"maybe\"\n", 6), ("expects = 1\n", 6)] {
         let found = parse_cases(&text.replace("expect = \"deny\"\n", wrong)).unwrap_err().to_string();
         assert!(found.starts_with(&format!("line {line}: ")), "{found}");
@@ -199,14 +202,14 @@ fn a_case_asks_for_one_thing_and_only_what_is_allowed_is_listed() {
     };
     let (method, endpoint) = (Method::Patch, "account".to_owned());
     let cell = "method = \"PATCH\"\nendpoint = \"account\"";
-    let nobodys = Asks::Cell { method, endpoint: endpoint.clone(), subject: None };
+    let nobodys = CaseQuestion::Cell { method, endpoint: endpoint.clone(), subject: None };
     assert_eq!(parse(cell, "deny"), Ok(nobodys));
-    let of_bob = Asks::Cell { method, endpoint, subject: Some("BOB".to_owned()) };
+    let of_bob = CaseQuestion::Cell { method, endpoint, subject: Some("BOB".to_owned()) };
     assert_eq!(parse(&format!("{cell}\nsubject = \"BOB\""), "deny"), Ok(of_bob));
     let only = "[case.only]\npage = [\"GET\", \"PUT\"]\nbook = []";
     let cells = [("page".to_owned(), [Method::Get, Method::Put].into()), ("book".to_owned(), BTreeSet::new())];
     for expect in ["allow", "allow own", "allow global"] {
-        assert_eq!(parse(only, expect), Ok(Asks::Only(cells.clone().into())));
+        assert_eq!(parse(only, expect), Ok(CaseQuestion::Only(cells.clone().into())));
     }
     for (asks, expect, problem) in [
         ("", "deny", "must ask one of `request`, `method` with `endpoint`"),

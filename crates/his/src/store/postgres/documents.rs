@@ -6,10 +6,12 @@
 
 use tokio_postgres::types::ToSql;
 
-use super::super::document::{Content, DocumentHead, DocumentVersion, NewDocument, PIECE_BYTES, Staging, Version};
+use super::super::document::{
+    DocumentContent, DocumentHead, DocumentStaging, DocumentVersion, NewDocument, PIECE_BYTES, StoredVersion,
+};
 use super::super::sql;
-use super::super::{Deleted, DocumentCreated, DocumentKey, Reach};
-use super::{DIALECT, Postgres};
+use super::super::{DeleteResult, DocumentCreated, DocumentKey, RecordReach};
+use super::{DIALECT, PostgresStore};
 use crate::etag::{self, IfMatch};
 use fedgate_base::db::DbError;
 use fedgate_core::json;
@@ -28,20 +30,20 @@ const INSERT: &str = "INSERT INTO personal_docs (id, fedacct, pol, data, documen
 const INTO: &str = " AS bytes) AS source WHERE ($4::text IS NULL OR $1 = $4)";
 
 /// The bytes of a document that is to be stored, as an expression.
-fn source(content: &Content) -> &'static str {
+fn source(content: &DocumentContent) -> &'static str {
     match content {
-        Content::Absent | Content::Whole(_) => "$6::bytea",
-        Content::Staged(_) => {
+        DocumentContent::Absent | DocumentContent::Whole(_) => "$6::bytea",
+        DocumentContent::Staged(_) => {
             "(SELECT string_agg(piece, ''::bytea ORDER BY place) FROM fedgate_pieces WHERE upload = $6::text AND place >= $7::bigint)"
         }
     }
 }
 
-impl Postgres {
+impl PostgresStore {
     pub(in super::super) async fn document(
         &self,
         key: &DocumentKey,
-        reach: &Reach,
+        reach: &RecordReach,
     ) -> Result<Option<DocumentHead>, DbError> {
         let session = self.reader().await?;
         let statement = session.prepare_cached(&sql::select_document(DIALECT, HEAD)).await?;
@@ -55,7 +57,7 @@ impl Postgres {
             start: start.unwrap_or_default(),
             length: length.and_then(|length| u64::try_from(length).ok()),
             tag: tag.unwrap_or_default(),
-            version: DocumentVersion(Version::Transaction(row.try_get(5)?)),
+            version: DocumentVersion(StoredVersion::Transaction(row.try_get(5)?)),
         }))
     }
 
@@ -64,9 +66,9 @@ impl Postgres {
         key: &DocumentKey,
         version: &DocumentVersion,
         at: u64,
-        reach: &Reach,
+        reach: &RecordReach,
     ) -> Result<Option<Vec<u8>>, DbError> {
-        let DocumentVersion(Version::Transaction(xmin)) = version else { return Ok(None) };
+        let DocumentVersion(StoredVersion::Transaction(xmin)) = version else { return Ok(None) };
         // `substring` of a value that is kept as it is reads no more than the piece.
         let columns = format!("CASE WHEN xmin::text = $5 THEN substring(document from $6 for {PIECE_BYTES}) END");
         let session = self.reader().await?;
@@ -99,7 +101,7 @@ impl Postgres {
         &self,
         key: &DocumentKey,
         document: &NewDocument,
-        reach: &Reach,
+        reach: &RecordReach,
     ) -> Result<DocumentCreated, DbError> {
         let session = self.writer().await?;
         let own = reach.own();
@@ -111,9 +113,9 @@ impl Postgres {
         let mut parameters: Vec<&(dyn ToSql + Sync)> =
             vec![&key.person, &key.page, &key.document, &own, &document.data];
         match &document.content {
-            Content::Absent => parameters.push(&None::<&[u8]>),
-            Content::Whole(bytes) => parameters.push(bytes),
-            Content::Staged(Staging { upload, from, length }) => {
+            DocumentContent::Absent => parameters.push(&None::<&[u8]>),
+            DocumentContent::Whole(bytes) => parameters.push(bytes),
+            DocumentContent::Staged(DocumentStaging { upload, from, length }) => {
                 parameters.extend([upload as &(dyn ToSql + Sync), from, length]);
                 sql.push_str(" AND octet_length(bytes) = $8::bigint");
             }
@@ -134,7 +136,7 @@ impl Postgres {
         &self,
         key: &DocumentKey,
         document: &NewDocument,
-        reach: &Reach,
+        reach: &RecordReach,
     ) -> Result<DocumentCreated, DbError> {
         // An expression that names all parameters, whichever of them the source has.
         let columns =
@@ -142,15 +144,15 @@ impl Postgres {
         let own = reach.own();
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&key.person, &key.page, &key.document, &own];
         let sql = match &document.content {
-            Content::Absent => {
+            DocumentContent::Absent => {
                 parameters.push(&None::<&[u8]>);
                 columns.replace("$6", "$5")
             }
-            Content::Whole(bytes) => {
+            DocumentContent::Whole(bytes) => {
                 parameters.push(bytes);
                 columns.replace("$6", "$5")
             }
-            Content::Staged(Staging { upload, from, length: _ }) => {
+            DocumentContent::Staged(DocumentStaging { upload, from, length: _ }) => {
                 parameters.extend([upload as &(dyn ToSql + Sync), from]);
                 columns.replace("$6", "$5").replace("$7", "$6")
             }
@@ -178,8 +180,8 @@ impl Postgres {
         &self,
         key: &DocumentKey,
         condition: &IfMatch,
-        reach: &Reach,
-    ) -> Result<Deleted, DbError> {
+        reach: &RecordReach,
+    ) -> Result<DeleteResult, DbError> {
         let parameters: [&(dyn ToSql + Sync); 4] = [&key.person, &key.page, &key.document, &reach.own()];
         let mut session = self.writer().await?;
         let transaction = session.transaction().await?;
@@ -187,16 +189,16 @@ impl Postgres {
             let tag = format!("{} FOR UPDATE", sql::select_document(DIALECT, TAG));
             let statement = transaction.prepare_cached(&tag).await?;
             let Some(row) = transaction.query_opt(&statement, &parameters).await? else {
-                return Ok(Deleted::Missing);
+                return Ok(DeleteResult::Missing);
             };
             let tag: Option<String> = row.try_get(0)?;
             if !condition.admits_tag(|| etag::of_hash(&tag.unwrap_or_default())) {
-                return Ok(Deleted::Stale);
+                return Ok(DeleteResult::Stale);
             }
         }
         let statement = transaction.prepare_cached(&sql::delete_document(DIALECT)).await?;
         let deleted = transaction.execute(&statement, &parameters).await?;
         transaction.commit().await?;
-        Ok(if deleted > 0 { Deleted::Done } else { Deleted::Missing })
+        Ok(if deleted > 0 { DeleteResult::Done } else { DeleteResult::Missing })
     }
 }

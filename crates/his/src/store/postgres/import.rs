@@ -4,56 +4,56 @@ use futures_util::future::try_join_all;
 use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 
-use super::super::batch::{self, Batch, BatchOutcome};
-use super::super::sql::{STORE_ID, Table};
-use super::{Postgres, existing, insert, twin};
+use super::super::batch::{self, BatchOutcome, WriteBatch};
+use super::super::sql::{RecordTable, STORE_ID};
+use super::{PostgresStore, existing, insert, twin};
 use fedgate_base::db::{DbError, SessionTransaction, spelling};
-use fedgate_core::json::Object;
+use fedgate_core::json::JsonObject;
 
 /// One record of a batch.
-struct Record<'a> {
+struct StoredRow<'a> {
     id: &'a str,
     book: Option<&'a str>,
-    document: &'a Object,
+    document: &'a JsonObject,
 }
 
-impl<'a> Record<'a> {
-    fn person((id, document): &'a (String, Object)) -> Self {
+impl<'a> StoredRow<'a> {
+    fn person((id, document): &'a (String, JsonObject)) -> Self {
         Self { id, book: None, document }
     }
 
-    fn page((book, id, document): &'a (String, String, Object)) -> Self {
+    fn page((book, id, document): &'a (String, String, JsonObject)) -> Self {
         Self { id, book: Some(book), document }
     }
 }
 
 /// The statements that a record may need.
-struct Statements {
+struct ImportStatements {
     insert: Statement,
     existing: Statement,
     /// Of persons.
     twin: Option<Statement>,
 }
 
-impl Postgres {
+impl PostgresStore {
     pub(in super::super) async fn id(&self) -> Result<String, DbError> {
         Ok(self.reader().await?.query_one(STORE_ID, &[]).await?.try_get(0)?)
     }
 
-    pub(in super::super) async fn import(&self, batch: Batch) -> Result<Vec<BatchOutcome>, DbError> {
-        let (table, records): (Table, Vec<Record<'_>>) = match &batch {
-            Batch::People(people) => (Table::People, people.iter().map(Record::person).collect()),
-            Batch::Pages(pages) => (Table::Pols, pages.iter().map(Record::page).collect()),
+    pub(in super::super) async fn import(&self, batch: WriteBatch) -> Result<Vec<BatchOutcome>, DbError> {
+        let (table, records): (RecordTable, Vec<StoredRow<'_>>) = match &batch {
+            WriteBatch::People(people) => (RecordTable::People, people.iter().map(StoredRow::person).collect()),
+            WriteBatch::Pages(pages) => (RecordTable::Pols, pages.iter().map(StoredRow::page).collect()),
         };
         // Statements that are sent one behind the other wait for each other.
         let mut session = self.writer().await?.without_limit();
         let transaction = session.transaction().await?;
-        let statements = Statements {
+        let statements = ImportStatements {
             insert: transaction.prepare_cached(&insert(table)).await?,
             existing: transaction.prepare_cached(&existing(table)).await?,
             twin: match table {
-                Table::People => Some(transaction.prepare_cached(&twin()).await?),
-                Table::Pols | Table::Dus | Table::Institutions | Table::PersonalDocs => None,
+                RecordTable::People => Some(transaction.prepare_cached(&twin()).await?),
+                RecordTable::Pols | RecordTable::Dus | RecordTable::Institutions | RecordTable::PersonalDocs => None,
             },
         };
         let acts = self.acts();
@@ -66,8 +66,8 @@ impl Postgres {
 
 async fn store(
     transaction: &SessionTransaction<'_>,
-    statements: &Statements,
-    record: &Record<'_>,
+    statements: &ImportStatements,
+    record: &StoredRow<'_>,
     acts: Option<&str>,
 ) -> Result<BatchOutcome, DbError> {
     let text = record.document.to_text();

@@ -7,28 +7,28 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::super::element::{self, DocumentRow};
-use super::super::sql::{self, Query};
+use super::super::sql::{self, SqlQuery};
 use super::super::visible::seen;
-use super::super::{Chunk, List, Reach, Window};
-use super::{DIALECT, Postgres};
+use super::super::{ListChunk, ListQuery, ListWindow, RecordReach};
+use super::{DIALECT, PostgresStore};
 use fedgate_base::db::{DbError, RowsLeft};
 
-impl Postgres {
+impl PostgresStore {
     pub(in super::super) async fn chunk(
         &self,
-        list: &List,
-        window: &Window,
+        list: &ListQuery,
+        window: &ListWindow,
         limit: usize,
         most: i64,
-        reach: &Reach,
-    ) -> Result<Chunk, DbError> {
+        reach: &RecordReach,
+    ) -> Result<ListChunk, DbError> {
         let query = sql::select_list(DIALECT, list, window, limit, most, reach);
         let mut session = self.reader().await?;
         let statement = session.prepare_cached(&query.sql).await?;
         // A portal lives as long as its transaction.
         let transaction = session.read_only().await?;
         let portal = transaction.bind(&statement, &values(&query)).await?;
-        let mut chunk = Chunk::default();
+        let mut chunk = ListChunk::default();
         loop {
             match transaction.piece(&portal, chunk.next_piece(limit), |row| take(list, row, &mut chunk)).await? {
                 RowsLeft::Some if chunk.takes_more() => {}
@@ -48,10 +48,10 @@ impl Postgres {
     /// At most `limit` ids, each with whether it is wanted.
     pub(in super::super) async fn ids(
         &self,
-        list: &List,
-        window: &Window,
+        list: &ListQuery,
+        window: &ListWindow,
         limit: usize,
-        reach: &Reach,
+        reach: &RecordReach,
     ) -> Result<Vec<(String, bool)>, DbError> {
         let query = sql::select_ids(DIALECT, list, window, limit, reach);
         let session = self.reader().await?;
@@ -62,9 +62,9 @@ impl Postgres {
 }
 
 /// Takes a row; whether there is room for another.
-fn take(list: &List, row: &Row, chunk: &mut Chunk) -> Result<bool, DbError> {
+fn take(list: &ListQuery, row: &Row, chunk: &mut ListChunk) -> Result<bool, DbError> {
     let id = row.try_get(2)?;
-    let is_record = !matches!(list, List::Documents { .. });
+    let is_record = !matches!(list, ListQuery::Documents { .. });
     if is_record && !list.wants(row.try_get(3)?) {
         chunk.pass_over(id);
         return Ok(true);
@@ -74,8 +74,10 @@ fn take(list: &List, row: &Row, chunk: &mut Chunk) -> Result<bool, DbError> {
         return Ok(false);
     };
     let element = match list {
-        List::People { .. } | List::Pages { .. } | List::Units(_) => element::record(id, &seen(list.table(), data)),
-        List::Documents { form, .. } => {
+        ListQuery::People { .. } | ListQuery::Pages { .. } | ListQuery::Units(_) => {
+            element::record(id, &seen(list.table(), data))
+        }
+        ListQuery::Documents { form, .. } => {
             let (person, page, bytes, has_content) =
                 (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
             element::document(DocumentRow { id, data, person, page, bytes, has_content }, *form)
@@ -84,7 +86,7 @@ fn take(list: &List, row: &Row, chunk: &mut Chunk) -> Result<bool, DbError> {
     Ok(chunk.push(element))
 }
 
-fn values(query: &Query) -> Vec<&(dyn ToSql + Sync)> {
+fn values(query: &SqlQuery) -> Vec<&(dyn ToSql + Sync)> {
     let texts = query.parameters.iter().map(|text| text as _);
     texts.chain([&query.limit as _]).chain(query.most.as_ref().map(|most| most as _)).collect()
 }

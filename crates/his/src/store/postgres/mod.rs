@@ -12,28 +12,30 @@ use std::sync::Arc;
 use tokio_postgres::types::ToSql;
 
 use super::shares::StoreTurns;
-use super::sql::{self, Dialect, Table};
+use super::sql::{self, RecordTable, SqlDialect};
 use super::visible::seen;
-use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach, RecordText};
+use super::{
+    ChangeResult, CreateResult, DeleteResult, ExistingKey, OwnedKey, PatchCondition, RecordKey, RecordReach, RecordText,
+};
 use crate::etag::IfMatch;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::outage::OutageLog;
 use fedgate_base::db::route::ServerRoute;
 use fedgate_base::db::{DbError, PooledSession, SessionPool, spelling};
-use fedgate_core::json::Object;
+use fedgate_core::json::JsonObject;
 
-const DIALECT: Dialect = Dialect::Postgres;
+const DIALECT: SqlDialect = SqlDialect::Postgres;
 
 /// The store on PostgreSQL; clones share its pool.
 #[derive(Clone)]
-pub struct Postgres {
+pub struct PostgresStore {
     pool: SessionPool,
     turns: StoreTurns,
     actor: Option<Arc<ChangeActor>>,
     outage: Arc<OutageLog>,
 }
 
-impl Postgres {
+impl PostgresStore {
     pub(super) fn new(pool: SessionPool, outage: Arc<OutageLog>) -> Self {
         Self { pool, turns: StoreTurns::default(), actor: None, outage }
     }
@@ -90,7 +92,12 @@ impl Postgres {
         self.pool.get_with(self.turns.write().await?).await
     }
 
-    pub(super) async fn record(&self, key: &Key, most: i64, reach: &Reach) -> Result<Option<RecordText>, DbError> {
+    pub(super) async fn record(
+        &self,
+        key: &RecordKey,
+        most: i64,
+        reach: &RecordReach,
+    ) -> Result<Option<RecordText>, DbError> {
         let session = self.reader().await?;
         let statement = session.prepare_cached(&sql::select_fitting(DIALECT, key)).await?;
         let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.own(), &most]).await?;
@@ -98,57 +105,62 @@ impl Postgres {
         Ok(Some(RecordText::of(key.table(), row.try_get(0)?, row.try_get(1)?)))
     }
 
-    pub(super) async fn whole_record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
+    pub(super) async fn whole_record(&self, key: &RecordKey, reach: &RecordReach) -> Result<Option<String>, DbError> {
         self.text(&sql::select_whole(DIALECT, key), key, reach).await
     }
 
-    async fn text(&self, sql: &str, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
+    async fn text(&self, sql: &str, key: &RecordKey, reach: &RecordReach) -> Result<Option<String>, DbError> {
         let session = self.reader().await?;
         let statement = session.prepare_cached(sql).await?;
         let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.own()]).await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
-    pub(super) async fn create(&self, key: &Key, text: String, reach: &Reach) -> Result<Created, DbError> {
+    pub(super) async fn create(
+        &self,
+        key: &RecordKey,
+        text: String,
+        reach: &RecordReach,
+    ) -> Result<CreateResult, DbError> {
         let session = self.writer().await?;
         let (id, book, own) = (key.id(), key.book(), reach.own());
         let (lower_case, acts) = (spelling::lower_case(id), self.acts());
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &text, &own, &book];
-        if key.table() == Table::People {
+        if key.table() == RecordTable::People {
             parameters.extend([&lower_case as &(dyn ToSql + Sync), &acts]);
         }
         let statement = session.prepare_cached(&insert(key.table())).await?;
         let inserted = match session.execute(&statement, &parameters).await {
             // The person was deleted between our look and our write.
-            Err(error) if error.is_foreign_key_violation() => return Ok(Created::NoPerson),
+            Err(error) if error.is_foreign_key_violation() => return Ok(CreateResult::NoPerson),
             inserted => inserted?,
         };
         if inserted > 0 {
-            return Ok(Created::Done);
+            return Ok(CreateResult::Done);
         }
         let statement = session.prepare_cached(&existing(key.table())).await?;
         match session.query_opt(&statement, &[&id, &book]).await? {
-            Some(row) => return Ok(Created::Taken(Existing { book: row.try_get(0)?, text: row.try_get(1)? })),
-            None if key.table() != Table::People => return Ok(Created::NoPerson),
+            Some(row) => return Ok(CreateResult::Taken(ExistingKey { book: row.try_get(0)?, text: row.try_get(1)? })),
+            None if key.table() != RecordTable::People => return Ok(CreateResult::NoPerson),
             None => {}
         }
         let statement = session.prepare_cached(&twin()).await?;
         let is_taken: bool = session.query_one(&statement, &[&id, &lower_case]).await?.try_get(0)?;
-        Ok(if is_taken { Created::Twin } else { Created::NoPerson })
+        Ok(if is_taken { CreateResult::Twin } else { CreateResult::NoPerson })
     }
 
     pub(super) async fn patch(
         &self,
-        key: &Key,
-        patch: Object,
+        key: &RecordKey,
+        patch: JsonObject,
         condition: &PatchCondition,
-        reach: &Reach,
-    ) -> Result<Changed, DbError> {
+        reach: &RecordReach,
+    ) -> Result<ChangeResult, DbError> {
         let patch = patch.to_text();
         let most = condition.most.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
         let (id, book, own, acts) = (key.id(), key.book(), reach.own(), self.acts());
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &book, &own, &patch, &most];
-        if key.table() == Table::People {
+        if key.table() == RecordTable::People {
             parameters.push(&acts);
         }
         let sql = told_by(key, merge(key), parameters.len());
@@ -156,7 +168,7 @@ impl Postgres {
         if !condition.tag.is_conditional() {
             let statement = session.prepare_cached(&sql).await?;
             if session.execute(&statement, &parameters).await? > 0 {
-                return Ok(Changed::Done);
+                return Ok(ChangeResult::Done);
             }
             let statement = session.prepare_cached(&kind(key)).await?;
             let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.own()]).await?;
@@ -165,10 +177,10 @@ impl Postgres {
         let transaction = session.transaction().await?;
         let locked = transaction.prepare_cached(&lock(key)).await?;
         let Some(row) = transaction.query_opt(&locked, &[&key.id(), &key.book(), &reach.own()]).await? else {
-            return Ok(Changed::Missing);
+            return Ok(ChangeResult::Missing);
         };
         if !condition.tag.admits(&seen(key.table(), row.try_get(0)?)) {
-            return Ok(Changed::Stale);
+            return Ok(ChangeResult::Stale);
         }
         let statement = transaction.prepare_cached(&sql).await?;
         // The row is there and locked, so nothing else keeps it from being changed.
@@ -178,54 +190,65 @@ impl Postgres {
             return unchanged(row.as_ref());
         }
         transaction.commit().await?;
-        Ok(Changed::Done)
+        Ok(ChangeResult::Done)
     }
 
-    pub(super) async fn count(&self, owned: Owned, person: &str, most: i64, reach: &Reach) -> Result<i64, DbError> {
+    pub(super) async fn count(
+        &self,
+        owned: OwnedKey,
+        person: &str,
+        most: i64,
+        reach: &RecordReach,
+    ) -> Result<i64, DbError> {
         let session = self.reader().await?;
         let statement = session.prepare_cached(&sql::count(DIALECT, owned)).await?;
         Ok(session.query_one(&statement, &[&person, &most, &reach.own()]).await?.try_get(0)?)
     }
 
-    pub(super) async fn delete(&self, key: &Key, condition: &IfMatch, reach: &Reach) -> Result<Deleted, DbError> {
+    pub(super) async fn delete(
+        &self,
+        key: &RecordKey,
+        condition: &IfMatch,
+        reach: &RecordReach,
+    ) -> Result<DeleteResult, DbError> {
         let parameters: [&(dyn ToSql + Sync); 3] = [&key.id(), &key.book(), &reach.own()];
         let mut session = self.writer().await?;
         let transaction = session.transaction().await?;
         let locked = transaction.prepare_cached(&lock(key)).await?;
         let Some(row) = transaction.query_opt(&locked, &parameters).await? else {
-            return Ok(Deleted::Missing);
+            return Ok(DeleteResult::Missing);
         };
         if !condition.admits(&seen(key.table(), row.try_get(0)?)) {
-            return Ok(Deleted::Stale);
+            return Ok(DeleteResult::Stale);
         }
-        if key.table() == Table::People {
+        if key.table() == RecordTable::People {
             if !row.try_get::<_, bool>(1)? {
-                return Ok(Deleted::Active);
+                return Ok(DeleteResult::Active);
             }
             let in_use = transaction.prepare_cached(sql::PERSON_IN_USE).await?;
             if transaction.query_one(&in_use, &[&key.id()]).await?.try_get(0)? {
-                return Ok(Deleted::InUse);
+                return Ok(DeleteResult::InUse);
             }
         }
         let acts = self.acts();
         let mut parameters = parameters.to_vec();
-        if key.table() == Table::People {
+        if key.table() == RecordTable::People {
             parameters.push(&acts);
         }
         let sql = told_by(key, sql::delete(DIALECT, key), parameters.len());
         let statement = transaction.prepare_cached(&sql).await?;
         match transaction.execute(&statement, &parameters).await {
-            Err(error) if error.is_foreign_key_violation() => return Ok(Deleted::InUse),
+            Err(error) if error.is_foreign_key_violation() => return Ok(DeleteResult::InUse),
             deleted => deleted?,
         };
         transaction.commit().await?;
-        Ok(Deleted::Done)
+        Ok(DeleteResult::Done)
     }
 }
 
 /// Merges `$4` into the row, unless that leaves it larger than `$5` (or null) and than it was; the others as in
 /// [`Key::condition`]. One statement, so that no two changes pass the bound together. To a list, `||` would append the change.
-fn merge(key: &Key) -> String {
+fn merge(key: &RecordKey) -> String {
     const MERGED: &str = "(CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || $4::text::jsonb";
     let size = format!("octet_length(({MERGED})::text)");
     let fits = format!("($5::bigint IS NULL OR {size} <= $5 OR {size} <= octet_length(data::text))");
@@ -234,25 +257,25 @@ fn merge(key: &Key) -> String {
 }
 
 /// A statement that changes a row, which tells who acts where that is a person's; `place` is the parameter for that.
-fn told_by(key: &Key, statement: String, place: usize) -> String {
+fn told_by(key: &RecordKey, statement: String, place: usize) -> String {
     match key {
-        Key::Person(_) => ChangeActor::told_by(&statement, place),
-        Key::Page { .. } | Key::Unit(..) => statement,
+        RecordKey::Person(_) => ChangeActor::told_by(&statement, place),
+        RecordKey::Page { .. } | RecordKey::Unit(..) => statement,
     }
 }
 
 /// What kind of value the row holds; parameters as in [`Key::condition`].
-fn kind(key: &Key) -> String {
+fn kind(key: &RecordKey) -> String {
     let (table, condition) = (key.table().name(), key.condition(DIALECT));
     format!("SELECT coalesce(jsonb_typeof(data), 'null') FROM {table} WHERE {condition}")
 }
 
 /// Why a row was not changed, by the [`kind`] of what it holds.
-fn unchanged(row: Option<&tokio_postgres::Row>) -> Result<Changed, DbError> {
-    let Some(row) = row else { return Ok(Changed::Missing) };
+fn unchanged(row: Option<&tokio_postgres::Row>) -> Result<ChangeResult, DbError> {
+    let Some(row) = row else { return Ok(ChangeResult::Missing) };
     Ok(match row.try_get(0)? {
-        "object" | "null" => Changed::TooLarge,
-        _ => Changed::NotAnObject,
+        "object" | "null" => ChangeResult::TooLarge,
+        _ => ChangeResult::NotAnObject,
     })
 }
 
@@ -263,21 +286,21 @@ fn twin() -> String {
 
 /// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the only person within reach (or null), `$4` book; for a person,
 /// `$5` is the id in lower case, and `$6` says who acts.
-fn insert(table: Table) -> String {
+fn insert(table: RecordTable) -> String {
     match table {
-        Table::People => format!(
+        RecordTable::People => format!(
             "INSERT INTO people (id, data) SELECT $1::varchar, $2::text::jsonb \
              WHERE ($3::text IS NULL OR $1 = $3) AND $4::text IS NULL \
              AND NOT EXISTS (SELECT 1 FROM people WHERE {}) AND {} ON CONFLICT DO NOTHING",
             spelling::POSTGRES_IS_TWIN,
             ChangeActor::condition(6)
         ),
-        Table::Pols => format!(
+        RecordTable::Pols => format!(
             "INSERT INTO pols (id, book, data) SELECT $1::varchar, $4::varchar, $2::text::jsonb \
              WHERE ($3::text IS NULL OR $4 = $3) AND EXISTS (SELECT 1 FROM people WHERE {}) ON CONFLICT DO NOTHING",
             DIALECT.names("id", "$4")
         ),
-        Table::Dus | Table::Institutions | Table::PersonalDocs => format!(
+        RecordTable::Dus | RecordTable::Institutions | RecordTable::PersonalDocs => format!(
             "INSERT INTO {} (id, data) SELECT $1::varchar, $2::text::jsonb \
              WHERE ($3::text IS NULL OR true) AND $4::text IS NULL ON CONFLICT DO NOTHING",
             table.name()
@@ -286,20 +309,20 @@ fn insert(table: Table) -> String {
 }
 
 /// The row that has taken an id (`$1`), as its book and whole text; for a page, only if the person (`$2`) is there.
-fn existing(table: Table) -> String {
+fn existing(table: RecordTable) -> String {
     let (whole, name) = (DIALECT.whole(), table.name());
     match table {
-        Table::Pols => format!(
+        RecordTable::Pols => format!(
             "SELECT book, {whole} FROM pols WHERE id = $1 AND EXISTS (SELECT 1 FROM people WHERE people.id = $2)"
         ),
-        Table::People | Table::Dus | Table::Institutions | Table::PersonalDocs => {
+        RecordTable::People | RecordTable::Dus | RecordTable::Institutions | RecordTable::PersonalDocs => {
             format!("SELECT CAST($2 AS text), {whole} FROM {name} WHERE id = $1")
         }
     }
 }
 
 /// The row as it may be seen, and whether it is inactive, locked until the transaction ends.
-fn lock(key: &Key) -> String {
+fn lock(key: &RecordKey) -> String {
     let (table, condition) = (key.table(), key.condition(DIALECT));
     let (visible, name) = (DIALECT.visible(table), table.name());
     format!("SELECT {visible}, coalesce(data -> 'active' = 'false', false) FROM {name} WHERE {condition} FOR UPDATE")

@@ -7,9 +7,11 @@
 use rusqlite::blob::Blob;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension, Transaction, params};
 
-use super::super::document::{Content, DocumentHead, DocumentVersion, NewDocument, PIECE_BYTES, Staging, Version};
+use super::super::document::{
+    DocumentContent, DocumentHead, DocumentStaging, DocumentVersion, NewDocument, PIECE_BYTES, StoredVersion,
+};
 use super::super::sql;
-use super::super::{Deleted, DocumentCreated, DocumentKey, Reach};
+use super::super::{DeleteResult, DocumentCreated, DocumentKey, RecordReach};
 use super::{DIALECT, SqliteStore, exists};
 use crate::etag::{self, IfMatch};
 use fedgate_base::db::DbError;
@@ -24,13 +26,13 @@ const STAGED: &str = "SELECT rowid FROM fedgate_pieces WHERE upload = ?1 AND pla
 const STAGED_LENGTH: &str =
     "SELECT coalesce(sum(length(piece)), 0) FROM fedgate_pieces WHERE upload = ?1 AND place >= ?2";
 
-type Outcome<T> = Result<T, rusqlite::Error>;
+type PieceOutcome<T> = Result<T, rusqlite::Error>;
 
 impl SqliteStore {
     pub(in super::super) async fn document(
         &self,
         key: &DocumentKey,
-        reach: &Reach,
+        reach: &RecordReach,
     ) -> Result<Option<DocumentHead>, DbError> {
         let (key, reach) = (key.clone(), reach.clone());
         self.read(move |connection| head(connection, &key, &reach)).await
@@ -41,9 +43,9 @@ impl SqliteStore {
         key: &DocumentKey,
         version: &DocumentVersion,
         at: u64,
-        reach: &Reach,
+        reach: &RecordReach,
     ) -> Result<Option<Vec<u8>>, DbError> {
-        let DocumentVersion(Version::Hashes(rowid, hashes)) = version else { return Ok(None) };
+        let DocumentVersion(StoredVersion::Hashes(rowid, hashes)) = version else { return Ok(None) };
         let Some((at, hash)) = usize::try_from(at).ok().and_then(|at| Some((at, *hashes.get(at)?))) else {
             return Ok(None);
         };
@@ -84,14 +86,14 @@ impl SqliteStore {
         &self,
         key: &DocumentKey,
         document: &NewDocument,
-        reach: &Reach,
+        reach: &RecordReach,
     ) -> Result<DocumentCreated, DbError> {
         let (key, reach, document) = (key.clone(), reach.clone(), document.clone());
         let work = move |transaction: &Transaction<'_>| {
             if !exists(transaction, &sql::page_exists(DIALECT), params![key.page, key.person, reach.own()])? {
                 return Ok(DocumentCreated::NoPage);
             }
-            if let Content::Staged(staging) = &document.content
+            if let DocumentContent::Staged(staging) = &document.content
                 && staged_length(transaction, staging)? != staging.length
             {
                 return Ok(DocumentCreated::Incomplete);
@@ -108,7 +110,7 @@ impl SqliteStore {
         &self,
         key: &DocumentKey,
         document: &NewDocument,
-        reach: &Reach,
+        reach: &RecordReach,
     ) -> Result<DocumentCreated, DbError> {
         let (key, reach, document) = (key.clone(), reach.clone(), document.clone());
         self.read(move |connection| compare(connection, &key, &document, &reach)).await
@@ -118,25 +120,25 @@ impl SqliteStore {
         &self,
         key: &DocumentKey,
         condition: &IfMatch,
-        reach: &Reach,
-    ) -> Result<Deleted, DbError> {
+        reach: &RecordReach,
+    ) -> Result<DeleteResult, DbError> {
         let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
         let work = move |transaction: &Transaction<'_>| {
             if condition.is_conditional() {
-                let Some(head) = head(transaction, &key, &reach)? else { return Ok(Deleted::Missing) };
+                let Some(head) = head(transaction, &key, &reach)? else { return Ok(DeleteResult::Missing) };
                 if !condition.admits_tag(|| etag::of_hash(&head.tag)) {
-                    return Ok(Deleted::Stale);
+                    return Ok(DeleteResult::Stale);
                 }
             }
             let mut statement = transaction.prepare_cached(&sql::delete_document(DIALECT))?;
             let deleted = statement.execute(params![key.person, key.page, key.document, reach.own()])?;
-            Ok(if deleted > 0 { Deleted::Done } else { Deleted::Missing })
+            Ok(if deleted > 0 { DeleteResult::Done } else { DeleteResult::Missing })
         };
         self.write(work).await
     }
 }
 
-fn head(connection: &Connection, key: &DocumentKey, reach: &Reach) -> Outcome<Option<DocumentHead>> {
+fn head(connection: &Connection, key: &DocumentKey, reach: &RecordReach) -> PieceOutcome<Option<DocumentHead>> {
     let mut statement = connection.prepare_cached(&sql::select_document(DIALECT, HEAD))?;
     let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, bool>(2)?, row.get::<_, i64>(3)?));
     let found = statement.query_row(params![key.person, key.page, key.document, reach.own()], row).optional()?;
@@ -155,17 +157,17 @@ fn head(connection: &Connection, key: &DocumentKey, reach: &Reach) -> Outcome<Op
         length = u64::try_from(blob.len()).ok();
     }
     let tag = whole.finalize().to_hex().to_string();
-    let version = DocumentVersion(Version::Hashes(rowid, hashes.into()));
+    let version = DocumentVersion(StoredVersion::Hashes(rowid, hashes.into()));
     Ok(Some(DocumentHead { data, kind, start, length, tag, version }))
 }
 
-fn open<'a>(connection: &'a Connection, table: &str, rowid: i64) -> Outcome<Blob<'a>> {
+fn open<'a>(connection: &'a Connection, table: &str, rowid: i64) -> PieceOutcome<Blob<'a>> {
     let column = if table == "personal_docs" { "document" } else { "piece" };
     connection.blob_open(MAIN_DB, table, column, rowid, true)
 }
 
 /// The piece at this place of the grid; the last one may be shorter.
-fn read_piece(blob: &Blob<'_>, at: usize) -> Outcome<Vec<u8>> {
+fn read_piece(blob: &Blob<'_>, at: usize) -> PieceOutcome<Vec<u8>> {
     let from = at.saturating_mul(PIECE_BYTES);
     let mut piece = vec![0; blob.len().saturating_sub(from).min(PIECE_BYTES)];
     blob.read_at_exact(&mut piece, from)?;
@@ -173,12 +175,12 @@ fn read_piece(blob: &Blob<'_>, at: usize) -> Outcome<Vec<u8>> {
 }
 
 /// Stores a document unless its id is taken; whether it was stored.
-fn insert(transaction: &Transaction<'_>, key: &DocumentKey, document: &NewDocument) -> Outcome<bool> {
+fn insert(transaction: &Transaction<'_>, key: &DocumentKey, document: &NewDocument) -> PieceOutcome<bool> {
     let data = &document.data;
     let bytes = match &document.content {
-        Content::Absent => None,
-        Content::Whole(bytes) => Some(bytes),
-        Content::Staged(staging) => {
+        DocumentContent::Absent => None,
+        DocumentContent::Whole(bytes) => Some(bytes),
+        DocumentContent::Staged(staging) => {
             let mut statement = transaction.prepare_cached(INSERT_EMPTY)?;
             if statement.execute(params![key.document, key.person, key.page, data, staging.length])? == 0 {
                 return Ok(false);
@@ -205,20 +207,20 @@ fn compare(
     connection: &Connection,
     key: &DocumentKey,
     document: &NewDocument,
-    reach: &Reach,
-) -> Outcome<DocumentCreated> {
+    reach: &RecordReach,
+) -> PieceOutcome<DocumentCreated> {
     let Some(known) = head(connection, key, reach)? else {
         let is_taken = exists(connection, sql::DOCUMENT_ID_TAKEN, params![key.document])?;
         return Ok(if is_taken { DocumentCreated::Taken } else { DocumentCreated::Incomplete });
     };
     let mut hasher = blake3::Hasher::new();
     let length = match &document.content {
-        Content::Absent => None,
-        Content::Whole(bytes) => {
+        DocumentContent::Absent => None,
+        DocumentContent::Whole(bytes) => {
             hasher.update(bytes);
             u64::try_from(bytes.len()).ok()
         }
-        Content::Staged(staging) => {
+        DocumentContent::Staged(staging) => {
             for piece in staged(connection, staging)? {
                 hasher.update(&piece?);
             }
@@ -233,18 +235,18 @@ fn compare(
 /// The pieces that wait, each read when its turn comes.
 fn staged<'a>(
     connection: &'a Connection,
-    staging: &Staging,
-) -> Outcome<impl Iterator<Item = Outcome<Vec<u8>>> + use<'a>> {
+    staging: &DocumentStaging,
+) -> PieceOutcome<impl Iterator<Item = PieceOutcome<Vec<u8>>> + use<'a>> {
     let mut statement = connection.prepare_cached(STAGED)?;
     let rows = statement.query_map(params![staging.upload, staging.from], |row| row.get::<_, i64>(0))?;
     let rows = rows.collect::<Result<Vec<_>, _>>()?;
     Ok(rows.into_iter().map(move |rowid| read_piece(&open(connection, "fedgate_pieces", rowid)?, 0)))
 }
 
-fn staged_length(connection: &Connection, staging: &Staging) -> Outcome<i64> {
+fn staged_length(connection: &Connection, staging: &DocumentStaging) -> PieceOutcome<i64> {
     connection.prepare_cached(STAGED_LENGTH)?.query_row(params![staging.upload, staging.from], |row| row.get(0))
 }
 
-fn unstage(transaction: &Transaction<'_>, upload: &str) -> Outcome<()> {
+fn unstage(transaction: &Transaction<'_>, upload: &str) -> PieceOutcome<()> {
     transaction.prepare_cached(&DIALECT.placeholders(sql::UNSTAGE))?.execute([upload]).map(|_| ())
 }

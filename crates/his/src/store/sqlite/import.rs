@@ -2,24 +2,26 @@
 
 use rusqlite::Transaction;
 
-use super::super::batch::{self, Batch, BatchOutcome};
+use super::super::batch::{self, BatchOutcome, WriteBatch};
 use super::super::sql::STORE_ID;
-use super::super::{Created, Key, Reach};
+use super::super::{CreateResult, RecordKey, RecordReach};
 use super::{SqliteStore, insert};
 use fedgate_base::db::DbError;
 use fedgate_base::db::actor::ChangeActor;
-use fedgate_core::json::Object;
+use fedgate_core::json::JsonObject;
 
 impl SqliteStore {
     pub(in super::super) async fn id(&self) -> Result<String, DbError> {
         self.read(|connection| connection.query_row(STORE_ID, [], |row| row.get(0))).await
     }
 
-    pub(in super::super) async fn import(&self, batch: Batch) -> Result<Vec<BatchOutcome>, DbError> {
-        let records: Vec<(Key, Object)> = match batch {
-            Batch::People(people) => people.into_iter().map(|(id, document)| (Key::Person(id), document)).collect(),
-            Batch::Pages(pages) => {
-                pages.into_iter().map(|(person, page, document)| (Key::Page { person, page }, document)).collect()
+    pub(in super::super) async fn import(&self, batch: WriteBatch) -> Result<Vec<BatchOutcome>, DbError> {
+        let records: Vec<(RecordKey, JsonObject)> = match batch {
+            WriteBatch::People(people) => {
+                people.into_iter().map(|(id, document)| (RecordKey::Person(id), document)).collect()
+            }
+            WriteBatch::Pages(pages) => {
+                pages.into_iter().map(|(person, page, document)| (RecordKey::Page { person, page }, document)).collect()
             }
         };
         let work = move |transaction: &Transaction<'_>| {
@@ -30,12 +32,18 @@ impl SqliteStore {
     }
 }
 
-fn store(transaction: &Transaction<'_>, key: &Key, document: &Object) -> Result<BatchOutcome, rusqlite::Error> {
-    Ok(match insert(transaction, key, &document.to_text(), &Reach::Global)? {
-        Created::Done => BatchOutcome::Created,
-        Created::Twin => BatchOutcome::Twin,
-        Created::NoPerson => BatchOutcome::NoPerson,
-        Created::Taken(existing) if existing.book.as_deref() == key.book() => batch::compare(&existing.text, document),
-        Created::Taken(_) => BatchOutcome::Taken,
+fn store(
+    transaction: &Transaction<'_>,
+    key: &RecordKey,
+    document: &JsonObject,
+) -> Result<BatchOutcome, rusqlite::Error> {
+    Ok(match insert(transaction, key, &document.to_text(), &RecordReach::Global)? {
+        CreateResult::Done => BatchOutcome::Created,
+        CreateResult::Twin => BatchOutcome::Twin,
+        CreateResult::NoPerson => BatchOutcome::NoPerson,
+        CreateResult::Taken(existing) if existing.book.as_deref() == key.book() => {
+            batch::compare(&existing.text, document)
+        }
+        CreateResult::Taken(_) => BatchOutcome::Taken,
     })
 }

@@ -3,30 +3,30 @@
 use rusqlite::{ToSql, params_from_iter};
 
 use super::super::element::{self, DocumentRow};
-use super::super::sql::{self, Query};
+use super::super::sql::{self, SqlQuery};
 use super::super::visible::seen;
-use super::super::{Chunk, List, Reach, Window};
+use super::super::{ListChunk, ListQuery, ListWindow, RecordReach};
 use super::{DIALECT, SqliteStore};
 use fedgate_base::db::DbError;
 
 impl SqliteStore {
     pub(in super::super) async fn chunk(
         &self,
-        list: &List,
-        window: &Window,
+        list: &ListQuery,
+        window: &ListWindow,
         limit: usize,
         most: i64,
-        reach: &Reach,
-    ) -> Result<Chunk, DbError> {
+        reach: &RecordReach,
+    ) -> Result<ListChunk, DbError> {
         let query = sql::select_list(DIALECT, list, window, limit, most, reach);
         let list = list.clone();
         let work = move |connection: &rusqlite::Connection| {
             let mut statement = connection.prepare_cached(&query.sql)?;
             let mut rows = statement.query(params_from_iter(values(&query)))?;
-            let mut chunk = Chunk::default();
+            let mut chunk = ListChunk::default();
             while let Some(row) = rows.next()? {
                 let id = row.get(2)?;
-                let is_record = !matches!(list, List::Documents { .. });
+                let is_record = !matches!(list, ListQuery::Documents { .. });
                 if is_record && !list.wants(row.get_ref(3)?.as_str_or_null()?) {
                     chunk.pass_over(id);
                     continue;
@@ -36,10 +36,10 @@ impl SqliteStore {
                     return Ok(chunk);
                 };
                 let element = match &list {
-                    List::People { .. } | List::Pages { .. } | List::Units(_) => {
+                    ListQuery::People { .. } | ListQuery::Pages { .. } | ListQuery::Units(_) => {
                         element::record(id, &seen(list.table(), data))
                     }
-                    List::Documents { form, .. } => {
+                    ListQuery::Documents { form, .. } => {
                         let person = row.get_ref(3)?.as_str_or_null()?;
                         let page = row.get_ref(4)?.as_str_or_null()?;
                         let bytes = row.get_ref(5)?.as_bytes_or_null()?;
@@ -60,10 +60,10 @@ impl SqliteStore {
     /// At most `limit` ids, each with whether it is wanted.
     pub(in super::super) async fn ids(
         &self,
-        list: &List,
-        window: &Window,
+        list: &ListQuery,
+        window: &ListWindow,
         limit: usize,
-        reach: &Reach,
+        reach: &RecordReach,
     ) -> Result<Vec<(String, bool)>, DbError> {
         let query = sql::select_ids(DIALECT, list, window, limit, reach);
         let list = list.clone();
@@ -80,7 +80,7 @@ impl SqliteStore {
     }
 }
 
-fn values(query: &Query) -> Vec<&dyn ToSql> {
+fn values(query: &SqlQuery) -> Vec<&dyn ToSql> {
     let texts = query.parameters.iter().map(|text| text as _);
     texts.chain([&query.limit as _]).chain(query.most.as_ref().map(|most| most as _)).collect()
 }

@@ -11,32 +11,34 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::shares::StoreTurns;
-use super::sql::{self, Dialect, Table};
+use super::sql::{self, RecordTable, SqlDialect};
 use super::visible::seen;
-use super::{Changed, Created, Deleted, Existing, Key, Owned, PatchCondition, Reach, RecordText};
+use super::{
+    ChangeResult, CreateResult, DeleteResult, ExistingKey, OwnedKey, PatchCondition, RecordKey, RecordReach, RecordText,
+};
 use crate::etag::IfMatch;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::outage::OutageLog;
-use fedgate_base::db::{DbError, READERS, Sqlite, spelling};
-use fedgate_core::json::{self, Object, Value};
+use fedgate_base::db::{DbError, READERS, SqliteFile, spelling};
+use fedgate_core::json::{self, JsonObject, JsonValue};
 
-const DIALECT: Dialect = Dialect::Sqlite;
+const DIALECT: SqlDialect = SqlDialect::Sqlite;
 
 /// The store on SQLite; clones share it.
 #[derive(Clone)]
 pub struct SqliteStore {
-    sqlite: Sqlite,
+    sqlite: SqliteFile,
     turns: StoreTurns,
     actor: Option<Arc<ChangeActor>>,
     outage: Arc<OutageLog>,
 }
 
 impl SqliteStore {
-    pub(super) fn new(sqlite: Sqlite, outage: Arc<OutageLog>) -> Self {
+    pub(super) fn new(sqlite: SqliteFile, outage: Arc<OutageLog>) -> Self {
         Self { sqlite, turns: StoreTurns::default(), actor: None, outage }
     }
 
-    pub(super) fn sqlite(&self) -> Sqlite {
+    pub(super) fn sqlite(&self) -> SqliteFile {
         self.sqlite.clone()
     }
 
@@ -66,14 +68,14 @@ impl SqliteStore {
     }
 
     /// Writes to a person's row, as who acts.
-    async fn write_of<T, F>(&self, key: &Key, work: F) -> Result<T, DbError>
+    async fn write_of<T, F>(&self, key: &RecordKey, work: F) -> Result<T, DbError>
     where
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
         T: Send + 'static,
     {
         let actor = match key {
-            Key::Person(_) => self.actor.clone(),
-            Key::Page { .. } | Key::Unit(..) => None,
+            RecordKey::Person(_) => self.actor.clone(),
+            RecordKey::Page { .. } | RecordKey::Unit(..) => None,
         };
         self.write(move |transaction| ChangeActor::write(actor.as_deref(), transaction, work)).await
     }
@@ -96,7 +98,12 @@ impl SqliteStore {
         self.sqlite.write_with(turn, work).await
     }
 
-    pub(super) async fn record(&self, key: &Key, most: i64, reach: &Reach) -> Result<Option<RecordText>, DbError> {
+    pub(super) async fn record(
+        &self,
+        key: &RecordKey,
+        most: i64,
+        reach: &RecordReach,
+    ) -> Result<Option<RecordText>, DbError> {
         let (key, reach) = (key.clone(), reach.clone());
         let work = move |connection: &Connection| {
             let mut statement = connection.prepare_cached(&sql::select_fitting(DIALECT, &key))?;
@@ -108,51 +115,62 @@ impl SqliteStore {
         self.read(work).await
     }
 
-    pub(super) async fn whole_record(&self, key: &Key, reach: &Reach) -> Result<Option<String>, DbError> {
+    pub(super) async fn whole_record(&self, key: &RecordKey, reach: &RecordReach) -> Result<Option<String>, DbError> {
         let (key, reach) = (key.clone(), reach.clone());
         self.read(move |connection| text(connection, &sql::select_whole(DIALECT, &key), &key, &reach)).await
     }
 
-    pub(super) async fn create(&self, key: &Key, text: String, reach: &Reach) -> Result<Created, DbError> {
+    pub(super) async fn create(
+        &self,
+        key: &RecordKey,
+        text: String,
+        reach: &RecordReach,
+    ) -> Result<CreateResult, DbError> {
         let (of, key, reach) = (key, key.clone(), reach.clone());
         self.write_of(of, move |transaction| insert(transaction, &key, &text, &reach)).await
     }
 
     pub(super) async fn patch(
         &self,
-        key: &Key,
-        patch: Object,
+        key: &RecordKey,
+        patch: JsonObject,
         condition: &PatchCondition,
-        reach: &Reach,
-    ) -> Result<Changed, DbError> {
+        reach: &RecordReach,
+    ) -> Result<ChangeResult, DbError> {
         let (of, key, condition, reach) = (key, key.clone(), condition.clone(), reach.clone());
         let work = move |transaction: &Transaction<'_>| {
             let Some(seen) = visible(transaction, &key, &reach)? else {
-                return Ok(Changed::Missing);
+                return Ok(ChangeResult::Missing);
             };
             if !condition.tag.admits(&seen) {
-                return Ok(Changed::Stale);
+                return Ok(ChangeResult::Stale);
             }
             let stored = text(transaction, &sql::select_whole(DIALECT, &key), &key, &reach)?;
             let mut object = match stored.map(|stored| json::parse_stored(&stored)) {
-                Some(Ok(Value::Object(object))) => object,
-                Some(Ok(Value::Null)) | None => Object::default(),
-                Some(Ok(_) | Err(_)) => return Ok(Changed::NotAnObject),
+                Some(Ok(JsonValue::Object(object))) => object,
+                Some(Ok(JsonValue::Null)) | None => JsonObject::default(),
+                Some(Ok(_) | Err(_)) => return Ok(ChangeResult::NotAnObject),
             };
             let before = object.size();
             object.merge(patch);
             let size = object.size();
             if condition.most.is_some_and(|most| size > most && size > before) {
-                return Ok(Changed::TooLarge);
+                return Ok(ChangeResult::TooLarge);
             }
             let mut statement = transaction.prepare_cached(&sql::update(DIALECT, &key, "$4"))?;
             statement.execute(params![key.id(), key.book(), reach.own(), object.to_text()])?;
-            Ok(Changed::Done)
+            Ok(ChangeResult::Done)
         };
         self.write_of(of, work).await
     }
 
-    pub(super) async fn count(&self, owned: Owned, person: &str, most: i64, reach: &Reach) -> Result<i64, DbError> {
+    pub(super) async fn count(
+        &self,
+        owned: OwnedKey,
+        person: &str,
+        most: i64,
+        reach: &RecordReach,
+    ) -> Result<i64, DbError> {
         let (person, reach) = (person.to_owned(), reach.clone());
         let work = move |connection: &Connection| {
             let mut statement = connection.prepare_cached(&sql::count(DIALECT, owned))?;
@@ -161,40 +179,50 @@ impl SqliteStore {
         self.read(work).await
     }
 
-    pub(super) async fn delete(&self, key: &Key, condition: &IfMatch, reach: &Reach) -> Result<Deleted, DbError> {
+    pub(super) async fn delete(
+        &self,
+        key: &RecordKey,
+        condition: &IfMatch,
+        reach: &RecordReach,
+    ) -> Result<DeleteResult, DbError> {
         let (of, key, condition, reach) = (key, key.clone(), condition.clone(), reach.clone());
         let work = move |transaction: &Transaction<'_>| {
             let Some(seen) = visible(transaction, &key, &reach)? else {
-                return Ok(Deleted::Missing);
+                return Ok(DeleteResult::Missing);
             };
             if !condition.admits(&seen) {
-                return Ok(Deleted::Stale);
+                return Ok(DeleteResult::Stale);
             }
-            if key.table() == Table::People {
+            if key.table() == RecordTable::People {
                 if !is_inactive(&seen) {
-                    return Ok(Deleted::Active);
+                    return Ok(DeleteResult::Active);
                 }
                 if exists(transaction, sql::PERSON_IN_USE, params![key.id()])? {
-                    return Ok(Deleted::InUse);
+                    return Ok(DeleteResult::InUse);
                 }
             }
             let mut statement = transaction.prepare_cached(&sql::delete(DIALECT, &key))?;
             match statement.execute(params![key.id(), key.book(), reach.own()]) {
-                Err(error) if is_foreign_key_violation(&error) => Ok(Deleted::InUse),
-                deleted => deleted.map(|_| Deleted::Done),
+                Err(error) if is_foreign_key_violation(&error) => Ok(DeleteResult::InUse),
+                deleted => deleted.map(|_| DeleteResult::Done),
             }
         };
         self.write_of(of, work).await
     }
 }
 
-fn text(connection: &Connection, sql: &str, key: &Key, reach: &Reach) -> Result<Option<String>, rusqlite::Error> {
+fn text(
+    connection: &Connection,
+    sql: &str,
+    key: &RecordKey,
+    reach: &RecordReach,
+) -> Result<Option<String>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(sql)?;
     statement.query_row(params![key.id(), key.book(), reach.own()], |row| row.get(0)).optional()
 }
 
 /// The row as it may be seen.
-fn visible(connection: &Connection, key: &Key, reach: &Reach) -> Result<Option<String>, rusqlite::Error> {
+fn visible(connection: &Connection, key: &RecordKey, reach: &RecordReach) -> Result<Option<String>, rusqlite::Error> {
     let text = text(connection, &sql::select_visible(DIALECT, key), key, reach)?;
     Ok(text.map(|text| seen(key.table(), &text).into_owned()))
 }
@@ -208,7 +236,7 @@ fn person_exists() -> String {
 }
 
 fn is_inactive(text: &str) -> bool {
-    matches!(json::parse_stored(text), Ok(Value::Object(person)) if person.member("active") == Some(&Value::Bool(false)))
+    matches!(json::parse_stored(text), Ok(JsonValue::Object(person)) if person.member("active") == Some(&JsonValue::Bool(false)))
 }
 
 fn is_foreign_key_violation(error: &rusqlite::Error) -> bool {
@@ -216,23 +244,28 @@ fn is_foreign_key_violation(error: &rusqlite::Error) -> bool {
 }
 
 /// Stores a record, unless its id is taken, its person is not there, or it is out of reach.
-fn insert(transaction: &Transaction<'_>, key: &Key, text: &str, reach: &Reach) -> Result<Created, rusqlite::Error> {
+fn insert(
+    transaction: &Transaction<'_>,
+    key: &RecordKey,
+    text: &str,
+    reach: &RecordReach,
+) -> Result<CreateResult, rusqlite::Error> {
     let own = reach.own();
     let within_reach = match key {
-        Key::Person(id) => own.is_none_or(|own| own == id),
-        Key::Page { person, .. } => {
+        RecordKey::Person(id) => own.is_none_or(|own| own == id),
+        RecordKey::Page { person, .. } => {
             own.is_none_or(|own| own == person) && exists(transaction, &person_exists(), params![person])?
         }
-        Key::Unit(..) => true,
+        RecordKey::Unit(..) => true,
     };
     if !within_reach {
-        return Ok(Created::NoPerson);
+        return Ok(CreateResult::NoPerson);
     }
     let table = key.table();
-    if let Key::Person(id) = key
+    if let RecordKey::Person(id) = key
         && spelling::has_twin(transaction, id)?
     {
-        return Ok(Created::Twin);
+        return Ok(CreateResult::Twin);
     }
     let inserted = match key.book() {
         Some(book) => transaction
@@ -243,14 +276,14 @@ fn insert(transaction: &Transaction<'_>, key: &Key, text: &str, reach: &Reach) -
             .execute(params![key.id(), text])?,
     };
     if inserted > 0 {
-        return Ok(Created::Done);
+        return Ok(CreateResult::Done);
     }
-    let book = if table == Table::Pols { "book" } else { "NULL" };
+    let book = if table == RecordTable::Pols { "book" } else { "NULL" };
     let mut statement = transaction.prepare_cached(&format!(
         "SELECT {book}, {} FROM {} WHERE id = ?1",
         DIALECT.whole(),
         table.name()
     ))?;
-    let existing = |row: &rusqlite::Row<'_>| Ok(Existing { book: row.get(0)?, text: row.get(1)? });
-    statement.query_row([key.id()], existing).map(Created::Taken)
+    let existing = |row: &rusqlite::Row<'_>| Ok(ExistingKey { book: row.get(0)?, text: row.get(1)? });
+    statement.query_row([key.id()], existing).map(CreateResult::Taken)
 }
