@@ -1,5 +1,5 @@
-//! Holds documents against the code: the module map of docs/ARCHITECTURE.md, which module names which; and the tests that
-//! documents name.
+//! Holds documents against the code: the module map of docs/ARCHITECTURE.md, which module names which, with its picture; and
+//! the tests that documents name.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -42,6 +42,37 @@ const PACKAGES: [(&str, &str); 3] =
 
 /// The HIS is one module of the map: what lies within it is its own.
 const HIS: &str = "crates/his/src";
+
+/// All modules that one names, and those that these name, and so on.
+fn reached(arrows: &BTreeMap<String, BTreeSet<String>>, module: &str) -> BTreeSet<String> {
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<&String> = arrows[module].iter().collect();
+    while let Some(name) = open.pop() {
+        if reached.insert(name.clone()) {
+            open.extend(&arrows[name]);
+        }
+    }
+    reached
+}
+
+/// The map as mermaid draws it: a box for each package, and the arrows that do not follow from others.
+fn picture(arrows: &BTreeMap<String, BTreeSet<String>>) -> String {
+    let mut lines = vec!["flowchart TD".to_owned()];
+    let modules = modules();
+    let folders = PACKAGES.iter().copied().chain([("fedgate_his", HIS)]);
+    for (package, folder) in folders {
+        lines.push(format!("    subgraph {package}[\"{}\"]", package.replace('_', "-")));
+        let of_package =
+            |at: &Path| at == Path::new(folder) || (folder != HIS && at.parent() == Some(Path::new(folder)));
+        lines.extend(modules.iter().filter(|(_, at)| of_package(at)).map(|(module, _)| format!("        {module}")));
+        lines.push("    end".to_owned());
+    }
+    for (module, named) in arrows {
+        let follows = |name: &&String| named.iter().any(|other| reached(arrows, other).contains(*name));
+        lines.extend(named.iter().filter(|name| !follows(name)).map(|name| format!("    {module} --> {name}")));
+    }
+    lines.join("\n")
+}
 
 /// Each module of the map and its folder.
 fn modules() -> BTreeMap<String, PathBuf> {
@@ -136,6 +167,22 @@ fn every_module_names_only_what_the_map_allows() {
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     assert!(!arrows["gateway"].contains("his") && !arrows["his"].contains("gateway"), "the trust boundary");
+}
+
+#[test]
+fn no_circle_of_modules_is_in_the_map() {
+    let arrows = arrows();
+    for module in arrows.keys() {
+        assert!(!reached(&arrows, module).contains(module), "`{module}` names itself by way of others");
+    }
+}
+
+#[test]
+fn the_picture_of_the_modules_is_that_of_the_map() {
+    let text = std::fs::read_to_string("docs/ARCHITECTURE.md").unwrap();
+    let drawn = text.split("<!-- picture -->").nth(1).expect("the picture is between two `<!-- picture -->` marks");
+    let picture = format!("```mermaid\n{}\n```", picture(&arrows()));
+    assert!(drawn.trim() == picture, "the map has changed; its picture in docs/ARCHITECTURE.md is now\n\n{picture}\n");
 }
 
 /// Whether a line names a crate, and not one whose name only ends alike.
