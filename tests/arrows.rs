@@ -57,7 +57,7 @@ fn reached(arrows: &BTreeMap<String, BTreeSet<String>>, module: &str) -> BTreeSe
 
 /// The map as mermaid draws it: a box for each package, and the arrows that do not follow from others.
 fn picture(arrows: &BTreeMap<String, BTreeSet<String>>) -> String {
-    let mut lines = vec!["flowchart TD".to_owned()];
+    let mut lines = vec!["flowchart LR".to_owned()];
     let modules = modules();
     let folders = PACKAGES.iter().copied().chain([("fedgate_his", HIS)]);
     for (package, folder) in folders {
