@@ -1,5 +1,5 @@
-//! Holds documents against the code: the module map of docs/ARCHITECTURE.md, which module names which, with its picture; and
-//! the tests that documents name.
+//! Holds documents against the code: the module map of docs/ARCHITECTURE.md, which module names which, with its picture; the
+//! members and reasons of records; and the tests that documents name.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -235,6 +235,52 @@ fn every_test_that_a_document_names_is_there() {
         }
         assert!(named >= least, "{document} names {named}");
     }
+}
+
+/// The texts in the code of some files, tests left out.
+fn texts(files: &[&str]) -> BTreeSet<String> {
+    let mut texts = BTreeSet::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let lines: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        texts.extend(lines.join("\n").split('"').skip(1).step_by(2).map(str::to_owned));
+    }
+    texts
+}
+
+/// Each member of a record, and each reason, is a word that stands by itself in docs/RECORDS.md.
+#[test]
+fn every_field_and_every_reason_of_a_record_is_in_its_chapter() {
+    let chapter = std::fs::read_to_string("docs/RECORDS.md").unwrap();
+    let fields = texts(&["src/observe/record.rs", "src/observe/run.rs", "src/observe/account_change.rs"]);
+    let reasons = texts(&[
+        "src/authn/error.rs",
+        "src/pipeline/refusal.rs",
+        "src/gateway/edge/fault.rs",
+        "src/gateway/exchange/context.rs",
+        "src/gateway/exchange/foreign.rs",
+        "src/gateway/exchange/owned.rs",
+        "src/gateway/exchange/refuse.rs",
+        "src/gateway/exchange/request.rs",
+        "src/gateway/exchange/unserved.rs",
+        "crates/core/src/framing.rs",
+        "crates/core/src/path.rs",
+        "crates/core/src/policy/mod.rs",
+        "crates/core/src/fields/check.rs",
+        "crates/core/src/fields/fault.rs",
+    ]);
+    let is_word = |text: &&String| {
+        let mut parts = text.split(['_', '.']);
+        parts.all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase()))
+    };
+    // Codes for clients, whose records tell more exactly why; and a member of answers.
+    let others = ["bad_request_target", "not_permitted", "request_id"];
+    let is_reason = |text: &&String| text.contains('_') && is_word(text) && !others.contains(&text.as_str());
+    let words: BTreeSet<&String> = fields.iter().filter(is_word).chain(reasons.iter().filter(is_reason)).collect();
+    assert!(words.len() > 80, "{words:?}");
+    let missing: Vec<_> = words.into_iter().filter(|word| !chapter.contains(&format!("`{word}`"))).collect();
+    assert!(missing.is_empty(), "docs/RECORDS.md does not have {missing:?}");
 }
 
 /// What a package is built of, itself and tests left out.
