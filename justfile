@@ -40,6 +40,10 @@ fuzz SECONDS="60" *TARGETS:
 docs:
     cargo doc --locked --no-deps --open
 
+# The book of docs/, built into target/book/docs; fails on a link that leads nowhere.
+book:
+    .ci/book
+
 # Licences, sources and duplicates of what is built in (needs cargo-deny).
 deny:
     cargo deny check licenses bans sources

@@ -14,6 +14,8 @@ mod support;
 
 #[path = "outage/frozen.rs"]
 mod frozen;
+#[path = "outage/granted.rs"]
+mod granted;
 #[path = "outage/switchover.rs"]
 mod switchover;
 #[path = "outage/unreadable.rs"]

@@ -1,0 +1,189 @@
+//! The rights that docs/INSTALL.md grants: both programs do all their work under them, and can do nothing beyond.
+
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fedgate_base::config::{PostgresConfig, StoreConfig};
+use fedgate_base::db::{Database, schema};
+use tokio::runtime::Runtime;
+
+use crate::fixture::{CANARY, Gateway, PATIENCE, Place, Setup, basic, password_hash};
+use crate::support::postgres::Cluster;
+use crate::support::{free_address, postgres_text};
+
+/// The scripts of the page, in order: the roles, and what is granted to them.
+fn scripts() -> [Vec<String>; 2] {
+    let page = std::fs::read_to_string("docs/INSTALL.md").unwrap();
+    let scripts = page.split("<<'SQL'\n").skip(1).map(|rest| rest.split("\nSQL\n").next().unwrap());
+    let statements = |script: &str| {
+        let lines = script.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n");
+        lines
+            .split(';')
+            .map(|statement| statement.trim().to_owned())
+            .filter(|statement| !statement.is_empty())
+            .collect()
+    };
+    let scripts: Vec<Vec<String>> = scripts.map(statements).collect();
+    scripts.try_into().expect("docs/INSTALL.md has two scripts of SQL")
+}
+
+/// The database of the page, as its roles reach it.
+struct Granted {
+    runtime: Runtime,
+    any: PostgresConfig,
+}
+
+impl Granted {
+    /// Makes it as the page does, and adds an administrator, and an account whose hash is still one of bcrypt.
+    fn make(cluster: &Cluster) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let any = runtime.block_on(cluster.database());
+        let [roles, grants] = scripts();
+        roles.iter().for_each(|statement| _ = runtime.block_on(postgres_text(&any, statement)));
+        let granted = Self { runtime, any };
+        granted.migrate();
+        grants.iter().for_each(|statement| granted.sql("postgres", statement));
+        // For what the page says of the events of accounts.
+        granted.migrate();
+        let bcrypt = bcrypt::hash_with_salt(CANARY.as_bytes(), 4, [7; 16]).unwrap().to_string();
+        for (id, role, hash) in [("ADM", "root", password_hash()), ("OLD", "end_user", bcrypt)] {
+            let insert = format!(
+                "INSERT INTO people VALUES ('{id}', '{{\"active\":true,\"roles\":[\"{role}\"],\"password\":\"{hash}\"}}')"
+            );
+            granted.sql("fedgate_owner", &insert);
+        }
+        granted
+    }
+
+    fn of(&self, role: &str) -> PostgresConfig {
+        let name = self.any.uri.split("dbname=").nth(1).unwrap();
+        let uri = self.any.uri.replace("user=postgres", &format!("user={role}"));
+        PostgresConfig { uri: uri.replace(&format!("dbname={name}"), "dbname=federation"), ..self.any.clone() }
+    }
+
+    fn migrate(&self) {
+        let store = StoreConfig::Postgres(self.of("fedgate_owner"));
+        let done = async { schema::migrate(&Database::open(&store).await.unwrap()).await.unwrap() };
+        assert_eq!(self.runtime.block_on(done), schema::VERSION);
+    }
+
+    fn sql(&self, role: &str, statement: &str) {
+        self.runtime.block_on(postgres_text(&self.of(role), statement));
+    }
+
+    fn is_refused(&self, role: &str, statement: &str) -> bool {
+        let uri = self.of(role).uri;
+        let refused = async {
+            let (client, connection) = tokio_postgres::connect(&uri, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            client
+                .simple_query(statement)
+                .await
+                .is_err_and(|error| error.code().is_some_and(|code| code.code() == "42501"))
+        };
+        self.runtime.block_on(refused)
+    }
+}
+
+/// A HIS that ends with its test.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The two programs, each under its own role.
+fn start(granted: &Granted) -> (Gateway, Served) {
+    let gateway = granted.of("fedgate").uri;
+    let place = Place::prepare(&Setup { database: Some(&gateway), ..Setup::default() });
+    let (file, address) = (place.dir.join("fedgate.toml"), free_address());
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (before, _) = text.split_once("[[upstream]]").unwrap();
+    std::fs::write(&file, format!("{before}[his]\nlisten = \"{address}\"\n")).unwrap();
+    let mut his = Command::new(crate::support::programs::fedhis());
+    his.args(["serve", "--config"]).arg(&file).env("FEDGATE_STORE_URI", granted.of("fedhis").uri);
+    let his = Served(his.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait("fedhis listens", || std::net::TcpStream::connect(address).is_ok());
+    (Gateway::start_at(place, &[]), his)
+}
+
+fn wait(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn ask(gateway: &Gateway, method: &str, path: &str, kind: &str, body: &[u8]) -> u16 {
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\nContent-Type: {kind}\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        basic("ADM", CANARY),
+        body.len()
+    );
+    gateway.send(&[head.as_bytes(), body].concat()).status
+}
+
+#[test]
+fn both_programs_do_their_work_under_the_rights_that_the_page_grants_and_can_do_no_more() {
+    let cluster = Cluster::start();
+    let granted = Granted::make(&cluster);
+    let began = Instant::now();
+    let (gateway, _his) = start(&granted);
+    wait("the gateway is ready", || gateway.admin_get("/readyz").status == 200);
+
+    // More than one piece, so that it is staged.
+    let picture = [b'x'; 400 * 1024];
+    let json = "application/json";
+    #[rustfmt::skip]
+    let requests: [(&str, &str, &str, &[u8]); 15] = [
+        ("POST", "/people/BOB", json, br#"{"name":"Bo","roles":["end_user"],"active":false}"#),
+        ("PATCH", "/people/BOB", json, br#"{"name":"Bob"}"#),
+        ("POST", "/pols/BOB/p1", json, br#"{"id":"p1","book":"BOB"}"#),
+        ("PATCH", "/pols/BOB/p1", json, br#"{"id":"p1","summary":"s"}"#),
+        ("POST", "/personal_docs/BOB/p1/d1", "image/png", &picture),
+        ("DELETE", "/personal_docs/BOB/p1/d1", json, b""),
+        ("DELETE", "/pols/BOB/p1", json, b""),
+        ("DELETE", "/people/BOB", json, b""),
+        ("POST", "/domiciliary-units/U1", json, br#"{"name":"U"}"#),
+        ("PATCH", "/domiciliary-units/U1", json, br#"{"name":"V"}"#),
+        ("DELETE", "/domiciliary-units/U1", json, b""),
+        ("POST", "/institutions/I1", json, br#"{"name":"I"}"#),
+        ("PATCH", "/institutions/I1", json, br#"{"name":"J"}"#),
+        ("DELETE", "/institutions/I1", json, b""),
+        ("GET", "/people", json, b""),
+    ];
+    for (method, path, kind, body) in requests {
+        // A GET or DELETE with a length of zero has no body.
+        assert_eq!(ask(&gateway, method, path, kind, body), 200, "{method} {path}");
+    }
+    assert_eq!(gateway.get("/people/OLD", "OLD").status, 200);
+    gateway.logged("password hash replaced by argon2id", began, PATIENCE).expect("the gateway writes a new hash");
+    wait("changes of accounts are recorded", || {
+        gateway.admin_get("/metrics").body.contains("fedgate_account_changes_total{via=\"http\"}")
+    });
+    assert_eq!(gateway.log_lines("permission denied", began), 0);
+    let mut status = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+    let status = status.args(["status", "--config"]).arg(gateway.dir.join("fedgate.toml")).output().unwrap();
+    assert!(String::from_utf8_lossy(&status.stdout).contains("1 runs"), "it has reported itself: {status:?}");
+
+    for (role, statement) in [
+        ("fedgate", "SELECT FROM pols"),
+        ("fedgate", "SELECT FROM personal_docs"),
+        ("fedgate", "INSERT INTO people VALUES ('X', '{}')"),
+        ("fedgate", "DELETE FROM people"),
+        ("fedgate", "DELETE FROM fedgate_account_events"),
+        ("fedhis", "DELETE FROM fedgate_instances"),
+        ("fedhis", "UPDATE fedgate_epoch SET epoch = 1"),
+        ("fedhis", "DELETE FROM fedgate_account_events"),
+        ("fedhis", "ALTER TABLE people DISABLE TRIGGER ALL"),
+        ("fedhis", "CREATE TABLE x ()"),
+    ] {
+        assert!(granted.is_refused(role, statement), "{role} may: {statement}");
+    }
+}
