@@ -327,7 +327,7 @@ fn every_message_that_troubleshooting_quotes_is_one_of_the_programs() {
     let (page, sources) = (document("docs/TROUBLESHOOTING.md"), sources());
     let (mut seen, mut unknown) = (0, Vec::new());
     for (number, line) in prose(&page) {
-        let first = line.starts_with('|').then(|| code_spans(&cells(line)[0])).unwrap_or_default();
+        let first = if line.starts_with('|') { code_spans(&cells(line)[0]) } else { Vec::new() };
         for span in code_spans(line) {
             let begin = span.split(' ').next().unwrap();
             // A message is what has blanks, and is neither a command nor a setting.
