@@ -1,10 +1,11 @@
-//! The signed identity that travels upstream: minted by the gateway, verified by the HIS on every request.
+//! The assertion: the signed identity that travels upstream. The gateway mints it; the HIS verifies it on every
+//! request.
 //!
-//! A compact JWS (RFC 7515) with JWT claims (RFC 7519) in the `Fedgate-Assertion` header, signed with HS256 (RFC 7518)
-//! or Ed25519 (RFC 8037). The one rule: the algorithm is the verifier's choice, never the token's; the protected header
-//! must be, byte for byte, the one this module writes.
+//! It is a compact JWS (RFC 7515) with JWT claims (RFC 7519) in the `Fedgate-Assertion` header, signed with HS256 (RFC
+//! 7518) or Ed25519 (RFC 8037). The one rule: the verifier chooses the algorithm, never the token. The protected
+//! header must be, byte for byte, the one that this module writes.
 //!
-//! Cost: 1 µs to mint with HS256, some 20 µs with Ed25519, which lets a HIS verify without being able to mint.
+//! Cost: 1 µs to mint with HS256, some 20 µs with Ed25519. With Ed25519 a HIS can verify without being able to mint.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,17 +21,17 @@ use crate::secret::Secret;
 
 /// The header that carries the assertion, in lower case.
 pub const HEADER: &str = "fedgate-assertion";
-/// The header by which the gateway names an exchange; a service repeats it in its answer, so that no answer is taken for
-/// that to another request.
+/// The header by which the gateway names an exchange. A service repeats it in its answer, so that no answer is taken
+/// for the answer to another request.
 pub const EXCHANGE: &str = "fedgate-exchange";
-/// The header of a 503 that tells nothing of the server: it serves others, and this request was too slow, met a lock, or came
-/// over its caller's share. In lower case; any service behind may send it.
+/// The header of a 503 that says nothing about the server's health: it serves others, and only this request was too
+/// slow, met a lock, or exceeded its caller's share. In lower case; any upstream may send it.
 pub const BUSY_HEADER: &str = "fedgate-busy";
 
-/// The header of a 401 to an assertion that has expired or is not valid yet, by the service's clock. In lower case.
+/// The header of a 401 for an assertion that has expired or is not valid yet by the upstream's clock. In lower case.
 pub const CLOCK_HEADER: &str = "fedgate-clock";
 
-/// Longest token that is looked at, in bytes.
+/// The longest token that is looked at, in bytes.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// How far the clocks of gateway and HIS may be apart.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
@@ -39,7 +40,7 @@ const HS256_HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 /// `{"alg":"EdDSA","typ":"JWT"}`
 const EDDSA_HEADER: &str = "eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9";
 
-/// The signed identity between gateway and HIS.
+/// Configuration of the signed identity between gateway and HIS.
 #[derive(Debug, Clone)]
 pub struct AssertionConfig {
     /// Algorithm and keys.
@@ -48,7 +49,7 @@ pub struct AssertionConfig {
     pub issuer: String,
     /// `aud` of the assertions.
     pub audience: String,
-    /// How long one is valid.
+    /// How long an assertion is valid.
     pub lifetime: Duration,
 }
 
@@ -67,7 +68,7 @@ pub enum AssertionKeys {
         /// SubjectPublicKeyInfo in PEM; the HIS's.
         public_key: Option<Vec<u8>>,
     },
-    /// They were left unread, so that nothing can be signed or believed.
+    /// The keys were not read, so nothing can be signed or verified.
     Unread,
 }
 
@@ -75,7 +76,7 @@ pub enum AssertionKeys {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RecordScope {
-    /// Nobody's: a public page, no principal.
+    /// No record: a public page without a principal.
     Public,
     /// The principal's own record.
     Own,
@@ -87,9 +88,9 @@ pub enum RecordScope {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AssertionClaims<'a> {
-    /// Who minted it.
+    /// The issuer.
     pub iss: Cow<'a, str>,
-    /// Who it is meant for.
+    /// The audience.
     pub aud: Cow<'a, str>,
     /// The account id of the principal; empty on public pages.
     pub sub: Cow<'a, str>,
@@ -107,17 +108,17 @@ pub struct AssertionClaims<'a> {
     pub subject: Option<Cow<'a, str>>,
     /// Further permissions of the principal on this request (`account`).
     pub grants: Cow<'a, [String]>,
-    /// Request id.
+    /// The request id.
     pub rid: Cow<'a, str>,
-    /// Fingerprint of the policy that decided.
+    /// The fingerprint of the policy that decided.
     pub pol: Cow<'a, str>,
     /// Issued at, in seconds since 1970.
     pub iat: u64,
-    /// Not valid from then on, in seconds since 1970.
+    /// The first second at which it is no longer valid, since 1970.
     pub exp: u64,
 }
 
-/// Why the keys cannot be used.
+/// Why the keys are unusable.
 #[derive(Debug, Error)]
 pub enum AssertionKeyError {
     /// The configuration was loaded without its secrets.
@@ -129,14 +130,14 @@ pub enum AssertionKeyError {
     /// The key is not an Ed25519 key in the expected form.
     #[error("`assertion.{0}` does not hold {1}")]
     Malformed(&'static str, &'static str),
-    /// The key is protected by a passphrase, which nobody is there to type.
+    /// The key is protected by a passphrase; a service has nobody to type it.
     #[error(
         "`assertion.{0}` holds a key that is encrypted; store it without a passphrase (`openssl pkey -in FILE -out FILE.new` writes it so)"
     )]
     Encrypted(&'static str),
 }
 
-/// Why a token was not believed.
+/// Why a token was rejected.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum AssertionError {
     /// Not a compact JWS of the expected algorithm and size.
@@ -145,7 +146,7 @@ pub enum AssertionError {
     /// The signature is not the gateway's.
     #[error("assertion signature is wrong")]
     Signature,
-    /// Meant for someone else, or minted by someone else.
+    /// The token is for another audience, or another issuer minted it.
     #[error("assertion is for another audience or from another issuer")]
     Audience,
     /// Past `exp`, or issued in the future.
@@ -170,7 +171,7 @@ impl AssertionMinter {
     /// Takes issuer, audience, lifetime and key from the configuration.
     ///
     /// # Errors
-    /// The signing key is missing or is none.
+    /// The signing key is missing or malformed.
     pub fn from_config(config: &AssertionConfig) -> Result<Self, AssertionKeyError> {
         let key = match &config.keys {
             AssertionKeys::Unread => return Err(AssertionKeyError::Unread),
@@ -190,12 +191,12 @@ impl AssertionMinter {
         Ok(Self { key, issuer: config.issuer.clone(), audience: config.audience.clone(), lifetime: config.lifetime })
     }
 
-    /// Who the minted assertions name as issuer.
+    /// The issuer that minted assertions name.
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// Who the minted assertions are meant for.
+    /// The audience that minted assertions name.
     pub fn audience(&self) -> &str {
         &self.audience
     }
@@ -249,7 +250,7 @@ impl AssertionVerifier {
     /// Takes issuer, audience and key from the configuration.
     ///
     /// # Errors
-    /// The verifying key is missing or is none.
+    /// The verifying key is missing or malformed.
     pub fn from_config(config: &AssertionConfig) -> Result<Self, AssertionKeyError> {
         let key = match &config.keys {
             AssertionKeys::Unread => return Err(AssertionKeyError::Unread),
@@ -264,12 +265,13 @@ impl AssertionVerifier {
         Ok(Self { key, issuer: config.issuer.clone(), audience: config.audience.clone() })
     }
 
-    /// Believes a token, or says why not.
+    /// Verifies a token and returns its claims.
     ///
     /// # Errors
-    /// See [`AssertionError`]; the signature is checked (in constant time) before anything inside is read.
+    /// See [`AssertionError`]. The signature is checked (in constant time) before any claim is read.
     pub fn verify(&self, token: &[u8], now: SystemTime) -> Result<AssertionClaims<'static>, AssertionError> {
         let token = std::str::from_utf8(token).map_err(|_| AssertionError::Malformed)?;
+        // A bound before any decoding or hashing: without it, the caller chooses how many bytes are hashed.
         if token.len() > MAX_TOKEN_BYTES {
             return Err(AssertionError::Malformed);
         }
@@ -280,6 +282,8 @@ impl AssertionVerifier {
             VerifyKey::Hs256(key) => (HS256_HEADER, hmac::verify(key, signed.as_bytes(), &signature).is_ok()),
             VerifyKey::Ed25519(key) => (EDDSA_HEADER, key.verify(signed.as_bytes(), &signature).is_ok()),
         };
+        // The header is compared whole, so `alg: none` or a switch from Ed25519 to HS256 (the public key taken as a
+        // secret) has no way in.
         if header != expected_header {
             return Err(AssertionError::Malformed);
         }

@@ -1,9 +1,9 @@
-//! The Basic scheme (RFC 7617): one header value to a credential, or a refusal.
+//! The Basic scheme (RFC 7617): turns one header value into a credential, or refuses it.
 //!
-//! The one rule: strict where Thalamus was lenient (scheme name, base64), lenient where its clients need it (bytes that
-//! are not UTF-8 are read as latin-1, as python-requests sends them).
+//! The one rule: strict where Thalamus was lenient (scheme name, base64), lenient where its clients need it (bytes
+//! that are not UTF-8 are read as latin-1, as python-requests sends them).
 //!
-//! Called by the authenticator, once per request. Allocates nothing but for latin-1; the decoded bytes are wiped.
+//! The authenticator calls it once per request. It allocates only for latin-1, and wipes the decoded bytes.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ use crate::path::MAX_ID_BYTES;
 const MAX_DECODED_BYTES: usize = MAX_ID_BYTES + 1 + MAX_PASSWORD_BYTES;
 const MAX_ENCODED_BYTES: usize = MAX_DECODED_BYTES.div_ceil(3) * 4;
 
-/// What a client presents: an account id and a password.
+/// A presented credential: an account id and a password.
 pub struct BasicCredential<'a> {
     /// 1 to 256 bytes, no control characters.
     pub account: Cow<'a, str>,
@@ -26,24 +26,25 @@ pub struct BasicCredential<'a> {
     pub password: Cow<'a, [u8]>,
 }
 
-/// Why a header value is no credential. The client is told nothing of it.
+/// Why a header value is not a credential. The client is not told the reason.
 #[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
 pub enum CredentialError {
-    /// Another scheme than Basic, or none.
+    /// The scheme is missing or is not Basic.
     #[error("authorization is not of the Basic scheme")]
     Scheme,
-    /// Not the canonical base64 of something.
+    /// Not canonical base64.
     #[error("credentials are not canonical base64")]
     Base64,
     /// No colon between account and password.
     #[error("credentials have no colon")]
     NoColon,
-    /// Account or password is empty, too long, or has a character that has no place in it.
+    /// Account or password is empty, too long, or has a forbidden character.
     #[error("account or password is empty, too long or has control characters")]
     Bounds,
 }
 
-/// Parses the value of an `Authorization` header and hands the credential to `use_it`; the bytes live no longer.
+/// Parses the value of an `Authorization` header and passes the credential to `use_it`. The decoded bytes are wiped
+/// when it returns.
 ///
 /// # Errors
 /// See [`CredentialError`].
@@ -52,6 +53,7 @@ pub fn with_credential<T>(header: &[u8], use_it: impl FnOnce(&BasicCredential<'_
         Some((scheme, encoded)) if scheme.eq_ignore_ascii_case(b"Basic ") => encoded,
         _ => return Err(CredentialError::Scheme),
     };
+    // The buffer below is on the stack and has this size, so a longer value is refused before it is decoded.
     if encoded.len() > MAX_ENCODED_BYTES {
         return Err(CredentialError::Bounds);
     }
@@ -65,20 +67,20 @@ pub fn with_credential<T>(header: &[u8], use_it: impl FnOnce(&BasicCredential<'_
             .map(|credential| use_it(&credential)),
         Err(_) => Err(CredentialError::Base64),
     };
-    // Base64 decodes front to back: what lies behind the length of the input was never written.
+    // Base64 decodes front to back, so nothing beyond the length of the input was ever written.
     if let Some(written) = buffer.get_mut(..encoded.len()) {
         written.zeroize();
     }
     used
 }
 
-/// Splits at the first colon; passwords may have more of them.
+/// Splits at the first colon; the password may contain more of them (RFC 7617, 2).
 fn split(decoded: &[u8]) -> Result<BasicCredential<'_>, CredentialError> {
     let colon = decoded.iter().position(|byte| *byte == b':').ok_or(CredentialError::NoColon)?;
     let (account, password) = (decoded.get(..colon).unwrap_or_default(), decoded.get(colon + 1..).unwrap_or_default());
     let credential = match (std::str::from_utf8(account), std::str::from_utf8(password)) {
         (Ok(account), Ok(_)) => BasicCredential { account: Cow::Borrowed(account), password: Cow::Borrowed(password) },
-        // Both as latin-1 when either is not UTF-8, as Flask-HTTPAuth does it.
+        // If either is not UTF-8, both are read as latin-1, as Flask-HTTPAuth does.
         _ => BasicCredential {
             account: Cow::Owned(latin1(account)),
             password: Cow::Owned(latin1(password).into_bytes()),
@@ -101,7 +103,7 @@ fn latin1(bytes: &[u8]) -> String {
 }
 
 impl BasicCredential<'_> {
-    /// A copy that outlives the buffer, for the slow path.
+    /// A copy that outlives the buffer, for the path that reads the store and hashes.
     pub fn to_owned(&self) -> OwnedCredential {
         OwnedCredential { account: self.account.clone().into_owned(), password: Zeroizing::new(self.password.to_vec()) }
     }

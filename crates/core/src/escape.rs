@@ -1,27 +1,28 @@
-//! Text from outside, shown: characters that would control a terminal, or hide what a text says, as escapes.
+//! Shows text from outside: characters that control a terminal, or hide part of a text, appear as escapes.
 //!
-//! Names of a policy, ids and paths are read by people who judge them: an override of direction makes `nimda` of `admin`,
-//! and a character without width makes two names of one (Unicode TR 36; "Trojan Source", CVE-2021-42574). So the one rule:
-//! what is shown is one line, and each of its characters is seen.
+//! Operators read names of a policy, ids and paths, and act on them. A direction override makes `nimda` look like
+//! `admin`, and a zero-width character makes two names look like one (Unicode TR 36; "Trojan Source", CVE-2021-42574).
+//! So the one rule: shown text is one line, and each of its characters is visible.
 //!
-//! Called by the operator's commands for all that they print, and by what names a fault of a file. Knows neither.
+//! The operator's commands call it for everything they print, and so do messages that quote a file. It knows neither
+//! of them.
 
 use std::borrow::Cow;
 
-/// Most characters of a name that is told in a message, where the name has no bound of its own.
+/// The longest part of a name that a message quotes, in characters, where the name has no bound of its own.
 pub const NAME_CHARACTERS: usize = 64;
 
-/// A text as one line that shows all of it.
+/// The text on one line, every character visible.
 pub fn shown(text: &str) -> Cow<'_, str> {
     escaped(text, |shown, c| shown.extend(c.escape_default()))
 }
 
-/// The same of a name, whose end is left out where it is long: at most [`NAME_CHARACTERS`], then `…`.
+/// As [`shown`], for a name: at most [`NAME_CHARACTERS`], then `…`.
 pub fn name(text: &str) -> Cow<'_, str> {
     start(text, NAME_CHARACTERS)
 }
 
-/// The same of any text: at most so many of its characters, then `…`.
+/// As [`shown`], for any text: at most `characters` of it, then `…`.
 pub fn start(text: &str, characters: usize) -> Cow<'_, str> {
     match text.char_indices().nth(characters) {
         None => shown(text),
@@ -29,15 +30,15 @@ pub fn start(text: &str, characters: usize) -> Cow<'_, str> {
     }
 }
 
-/// A JSON text that holds the same, in which each character is seen: only strings hold such characters, and a string may
-/// escape any (RFC 8259, 7).
+/// The same JSON document with every character visible. Only strings can hold invisible characters, and a string may
+/// escape any character (RFC 8259, 7).
 pub fn json(text: &str) -> Cow<'_, str> {
     escaped(text, |json, c| {
         c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| json.push_str(&format!("\\u{unit:04x}")));
     })
 }
 
-/// The text with what `escape` makes of each character that is unseen.
+/// Replaces each invisible character by what `escape` writes for it.
 fn escaped(text: &str, escape: impl Fn(&mut String, char)) -> Cow<'_, str> {
     if !text.contains(is_unseen) {
         return Cow::Borrowed(text);
@@ -52,9 +53,10 @@ fn escaped(text: &str, escape: impl Fn(&mut String, char)) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Whether a character controls the terminal, turns the direction of others, begins a line, or has no width: the controls
-/// (C0, DEL, C1), and what Unicode lets a program ignore (UAX 44, `Default_Ignorable_Code_Point`), with the separators of
-/// lines and paragraphs, the marks of annotations and the Braille pattern without dots.
+/// Whether a character controls the terminal, changes the direction of text, begins a line, or has no width. These are
+/// the controls (C0, DEL, C1), the characters that Unicode lets a program ignore (UAX 44,
+/// `Default_Ignorable_Code_Point`), the line and paragraph separators, the annotation marks, and the blank Braille
+/// pattern.
 pub fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c,

@@ -1,12 +1,13 @@
-//! The framing of HTTP/1 requests (RFC 9112), read strictly: where each head and each body ends, or that it is unclear.
+//! The framing of HTTP/1 requests (RFC 9112), read strictly: where each head and each body ends, or that this is
+//! unclear.
 //!
-//! Two parsers that disagree about where a request ends let a second request through in the body of the first. So this
-//! module follows the bytes beneath the HTTP library, and *refuses, it never repairs*: bare line feeds, folded lines, two
-//! lengths, a length beside chunks, chunk extensions, header names that services read as others.
+//! If two parsers disagree about where a request ends, a second request can hide in the body of the first. So this
+//! module follows the bytes beneath the HTTP library, and *refuses, it never repairs*: bare line feeds, folded lines,
+//! two lengths, a length beside chunks, chunk extensions, and header names that services read as other names.
 //!
-//! Pure: bytes in, verdict out. Called by `gateway::guarded` for every byte a client sends over HTTP/1.
+//! Pure: bytes in, a judgement out. The HTTP/1 guard of the gateway calls it for every byte that a client sends.
 
-// Named, because the fuzz targets take this file by its path.
+// The path is written out, so that this file can also be included by its path.
 #[path = "framing/absolute.rs"]
 mod absolute;
 
@@ -15,12 +16,13 @@ use thiserror::Error;
 
 use crate::host::HostPort;
 
-/// Most header lines.
+/// The most header lines.
 pub const MAX_HEADERS: usize = 64;
-/// Most digits of a length.
+/// The most digits of a length: below 2^63, so a 64-bit reader cannot overflow.
 const MAX_LENGTH_DIGITS: usize = 18;
-/// Most digits of a chunk size, and longest trailer section in bytes.
+/// The most digits of a chunk size.
 const MAX_CHUNK_DIGITS: usize = 15;
+/// The longest trailer section, in bytes.
 const MAX_TRAILER_BYTES: usize = 1024;
 
 /// Why the bytes of a client have no single reading.
@@ -29,28 +31,30 @@ pub enum FramingError {
     /// The request line is not `METHOD SP target SP HTTP/1.x`.
     #[error("the request line is malformed")]
     RequestLine,
-    /// A method that no service here has, and a target that is no path.
+    /// A method that no upstream serves, with a target that is not a path.
     #[error("the method is not allowed for the requested URL")]
     Method,
-    /// A header line that is folded, has no name of `[A-Za-z0-9-]`, or a control character; or a bare CR or LF.
+    /// A header line that is folded, has a control character, or has a name other than `[A-Za-z0-9-]+`; or a bare CR
+    /// or LF.
     #[error("a header line is malformed")]
     HeaderLine,
     /// Longer than a head may be, or more than [`MAX_HEADERS`] lines.
     #[error("the head is too large")]
     HeadTooLarge,
-    /// Not exactly one Host, or one that is no name or address with or without a port.
+    /// Not exactly one `Host`, or its value is not a name or address with an optional port.
     #[error("a request has exactly one Host, which is a name or an address")]
     Host,
-    /// A target in absolute form that names another host than `Host`.
+    /// A target in absolute form that names a host other than `Host`.
     #[error("the request target names another host than the Host header")]
     OtherHost,
-    /// A length that is no plain number, stands twice, or beside `Transfer-Encoding`; or an encoding other than `chunked`.
+    /// A length that is not a plain number, occurs twice, or occurs beside `Transfer-Encoding`; or a coding other than
+    /// `chunked`.
     #[error("the length of the body has no single reading")]
     BodyLength,
     /// GET, HEAD, DELETE or OPTIONS with a body.
     #[error("this method has no body")]
     BodyNotExpected,
-    /// `Connection` names a header that must reach the other side.
+    /// `Connection` names a header that must reach the upstream.
     #[error("the Connection header names what it must not")]
     Connection,
     /// A chunk that is not `size CRLF data CRLF`.
@@ -59,7 +63,7 @@ pub enum FramingError {
 }
 
 impl FramingError {
-    /// The status the client is told.
+    /// The status for the client.
     pub fn status(self) -> u16 {
         match self {
             Self::Method => 405,
@@ -75,7 +79,7 @@ impl FramingError {
         }
     }
 
-    /// The stable code the client is told.
+    /// The stable code for the client.
     pub fn code(self) -> &'static str {
         match self {
             Self::RequestLine => "bad_request_line",
@@ -93,25 +97,25 @@ impl FramingError {
 /// How the body of a request is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyFraming {
-    /// There is none.
+    /// The request has no body.
     None,
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
     /// Chunks.
     Chunked,
 }
 
-/// How many bytes before a head are skipped: one empty line, which some clients send behind a body (RFC 9112, 2.2). A second
-/// one stands where a request line belongs, and is refused as such.
+/// How many bytes before a head are skipped: one empty line, which some clients send after a body (RFC 9112, 2.2). A
+/// second one is in the place of a request line, and is refused as such.
 pub fn head_start(bytes: &[u8]) -> usize {
     if bytes.starts_with(b"\r\n") { 2 } else { 0 }
 }
 
-/// Where the head that begins `bytes` ends, if it is there whole.
+/// Where the head at the start of `bytes` ends, if all of it has arrived.
 ///
 /// # Errors
-/// [`FramingError::HeadTooLarge`] when there is no end within `most` bytes; [`FramingError::HeaderLine`] for a line feed
-/// without a carriage return, which ends a line for some parsers and not for others.
+/// [`FramingError::HeadTooLarge`] if there is no end within `most` bytes. [`FramingError::HeaderLine`] for a line feed
+/// without a carriage return, because it ends a line for some parsers only.
 pub fn head_end(bytes: &[u8], most: usize) -> Result<Option<usize>, FramingError> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4);
     let seen = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
@@ -125,7 +129,7 @@ pub fn head_end(bytes: &[u8], most: usize) -> Result<Option<usize>, FramingError
     if bare { Err(FramingError::HeaderLine) } else { Ok(end) }
 }
 
-/// Checks a whole head, blank line included, and tells how its body is delimited.
+/// Checks a whole head, including its blank line, and returns how its body is delimited.
 ///
 /// # Errors
 /// See [`FramingError`].
@@ -142,13 +146,18 @@ pub fn check_head(head: &[u8]) -> Result<BodyFraming, FramingError> {
         let (name, value) = check_header_line(line?)?;
         if name.eq_ignore_ascii_case(b"host") {
             hosts += 1;
+            // The same syntax as over HTTP/2, where `:authority` is checked: links and tenants are derived from this
+            // value.
             std::str::from_utf8(value).ok().and_then(HostPort::parse).ok_or(FramingError::Host)?;
         } else if name.eq_ignore_ascii_case(b"content-length") {
+            // A second length is refused even if it is equal: `5, 5` and two lines are read differently by different
+            // parsers.
             match (length, plain_number(value).filter(|_| value.len() <= MAX_LENGTH_DIGITS)) {
                 (None, Some(number)) => length = Some(number),
                 _ => return Err(FramingError::BodyLength),
             }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            // HTTP/1.0 has no chunks: a 1.0 recipient would read the body as the next request (RFC 9112, 6.1).
             if chunked || !value.eq_ignore_ascii_case(b"chunked") || !http_1_1 {
                 return Err(FramingError::BodyLength);
             }
@@ -161,18 +170,20 @@ pub fn check_head(head: &[u8]) -> Result<BodyFraming, FramingError> {
         return Err(FramingError::Host);
     }
     let body = match (length, chunked) {
+        // The classic smuggling pair (CL.TE, TE.CL): one parser believes the length, the other the chunks.
         (Some(_), true) => return Err(FramingError::BodyLength),
         (None | Some(0), false) => BodyFraming::None,
         (Some(length), false) => BodyFraming::Length(length),
         (None, true) => BodyFraming::Chunked,
     };
     match method {
+        // Upstreams often ignore a body here, and would read it as the next request on the shared connection.
         b"GET" | b"HEAD" | b"DELETE" | b"OPTIONS" if body != BodyFraming::None => Err(FramingError::BodyNotExpected),
         _ => Ok(body),
     }
 }
 
-/// The lines of a head, which CR LF ends and nothing else.
+/// The lines of a head. Only CR LF ends a line.
 struct HeadLines<'a>(Option<&'a [u8]>);
 
 impl<'a> Iterator for HeadLines<'a> {
@@ -190,7 +201,7 @@ impl<'a> Iterator for HeadLines<'a> {
                 rest
             }
         };
-        // What is left of CR and LF now is bare.
+        // Any CR or LF that is left is bare.
         Some(if line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
             Err(FramingError::HeaderLine)
         } else {
@@ -205,6 +216,7 @@ fn check_request_line(line: &[u8]) -> Result<(&[u8], bool), FramingError> {
     else {
         return Err(FramingError::RequestLine);
     };
+    // Blanks and controls inside a target split the line at another place for lenient parsers.
     if target.is_empty() || !target.iter().all(|byte| (0x21..0x7f).contains(byte)) {
         return Err(FramingError::RequestLine);
     }
@@ -217,9 +229,10 @@ fn check_request_line(line: &[u8]) -> Result<(&[u8], bool), FramingError> {
         return Err(FramingError::RequestLine);
     }
     match method {
-        // Whose target is never a path (RFC 9112, 3.2.3); the proxy library answers it by itself, without a record.
+        // The target of CONNECT is never a path (RFC 9112, 3.2.3). The proxy library would answer it itself, without a
+        // record.
         b"CONNECT" => Err(FramingError::Method),
-        // A method that nothing has is told what its path has, by who knows the paths.
+        // An unknown method passes here. The routes know which methods the path has, and answer with them.
         _ if is_origin_form(target) => Ok((method, http_1_1)),
         b"OPTIONS" if target == b"*" => Ok((method, http_1_1)),
         b"GET" | b"HEAD" | b"POST" | b"PUT" | b"PATCH" | b"DELETE" | b"OPTIONS" => Err(FramingError::RequestLine),
@@ -227,17 +240,19 @@ fn check_request_line(line: &[u8]) -> Result<(&[u8], bool), FramingError> {
     }
 }
 
-/// Origin form (RFC 9112, 3.2.1), which a target in absolute form has been brought into before: any other has no one reading. Nor has it a character that is
-/// none of a URI: the proxy library answers both by itself, and no record would tell of it.
+/// Whether a target is in origin form (RFC 9112, 3.2.1); a target in absolute form was rewritten before. Other forms,
+/// and characters that no URI has, are refused: the proxy library would answer them itself, without a record.
 fn is_origin_form(target: &[u8]) -> bool {
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     target.starts_with(b"/") && !target.iter().any(|byte| b"\"<>".contains(byte)) && !path.contains(&b'`')
 }
 
-/// Name and value of a header line, the blanks around the value taken off.
+/// The name and value of a header line, the value without surrounding blanks.
 fn check_header_line(line: &[u8]) -> Result<(&[u8], &[u8]), FramingError> {
     let colon = line.iter().position(|byte| *byte == b':').ok_or(FramingError::HeaderLine)?;
     let (name, value) = (line.get(..colon).unwrap_or_default(), line.get(colon + 1..).unwrap_or_default());
+    // `_` and `.` are refused: CGI and WSGI read `Fedgate_Assertion` as `Fedgate-Assertion`. A blank before the colon
+    // is refused too, and so is a folded line.
     if name.is_empty() || !name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-') {
         return Err(FramingError::HeaderLine);
     }
@@ -254,6 +269,8 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
+// A header that `Connection` names is removed on the way (RFC 9110, 7.6.1). A client must not remove the host, the
+// framing, the credential or the type that this request was judged by.
 fn check_connection(value: &[u8]) -> Result<(), FramingError> {
     for option in value.split(|byte| *byte == b',').map(trim).filter(|option| !option.is_empty()) {
         let named = |name: &[u8]| option.eq_ignore_ascii_case(name);
@@ -265,13 +282,13 @@ fn check_connection(value: &[u8]) -> Result<(), FramingError> {
     Ok(())
 }
 
-/// Digits alone: no sign, no blank, no leading zero, no list.
+/// A number of digits alone: no sign, no blank, no leading zero, no list.
 pub fn plain_number(digits: &[u8]) -> Option<u64> {
     let plain = digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits.first() != Some(&b'0'));
     plain.then(|| std::str::from_utf8(digits).ok()?.parse().ok())?
 }
 
-/// RFC 9110, 5.6.2.
+/// A `tchar` of RFC 9110, 5.6.2.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -289,13 +306,13 @@ enum FramingState {
     SizeLf(u64),
     Data(u64),
     DataLf,
-    /// A trailer section: its bytes so far, and how much of the blank line that ends it has been seen (0 to 4, where 2 is
-    /// the start of a line).
+    /// A trailer section: its bytes so far, and the place within a line: 0 inside a line, 1 after its CR, 2 at the
+    /// start of a line, 3 after the CR of the last, blank line.
     Trailer(usize, u8),
 }
 
 impl BodyReader {
-    /// Begins a body.
+    /// Starts a body.
     pub fn new(body: BodyFraming) -> Self {
         Self(match body {
             BodyFraming::None => FramingState::Done,
@@ -309,10 +326,10 @@ impl BodyReader {
         matches!(self.0, FramingState::Done)
     }
 
-    /// Follows more bytes; tells how many of them belong to the body.
+    /// Follows more bytes, and returns how many of them belong to the body.
     ///
     /// # Errors
-    /// [`FramingError::Chunk`] at the first byte that no strict reading takes.
+    /// [`FramingError::Chunk`] at the first byte that a strict reading refuses.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, FramingError> {
         let mut at = 0;
         while let Some(byte) = bytes.get(at).copied() {
@@ -340,12 +357,14 @@ impl BodyReader {
         Ok(match (&self.0, byte) {
             (FramingState::Size(size, digits), byte) if byte.is_ascii_hexdigit() => {
                 let digit = char::from(byte).to_digit(16).map(u64::from).ok_or(FramingError::Chunk)?;
-                // Fifteen digits are more than any body; a sixteenth could overflow somewhere.
+                // Fifteen digits exceed any body; a sixteenth could overflow in another parser.
                 if *digits >= MAX_CHUNK_DIGITS {
                     return Err(FramingError::Chunk);
                 }
                 FramingState::Size(size << 4 | digit, digits + 1)
             }
+            // Nothing but CR may follow the digits. Chunk extensions are refused: parsers disagree about where one
+            // ends.
             (FramingState::Size(size, 1..), b'\r') => FramingState::SizeLf(*size),
             (FramingState::SizeLf(0), b'\n') => FramingState::Trailer(0, 2),
             (FramingState::SizeLf(size), b'\n') => FramingState::Data(*size),
@@ -356,7 +375,7 @@ impl BodyReader {
             (FramingState::Trailer(count, 2), b'\r') => FramingState::Trailer(count + 1, 3),
             (FramingState::Trailer(count, 0), b'\r') => FramingState::Trailer(count + 1, 1),
             (FramingState::Trailer(count, 1), b'\n') => FramingState::Trailer(count + 1, 2),
-            // Trailers are let in, a line at a time, and go no further: the library drops them.
+            // Trailer lines are read and end here: the library drops them.
             (FramingState::Trailer(count, 2), byte) if byte.is_ascii_alphanumeric() => {
                 FramingState::Trailer(count + 1, 0)
             }

@@ -1,18 +1,19 @@
 //! The host that a client asks for: `Host` of HTTP/1, `:authority` of HTTP/2.
 //!
-//! The one rule: it has one syntax, whatever the version (RFC 3986, 3.2.2 and 3.2.3, without user and never empty: RFC 9110,
-//! 4.2), and what has another is refused: it stands in addresses that services make, and in what they are reached by.
+//! The one rule: it has one syntax in both versions (RFC 3986, 3.2.2 and 3.2.3; without a user, and never empty: RFC
+//! 9110, 4.2). Any other syntax is refused, because services build links from this value and choose virtual hosts by
+//! it.
 //!
-//! Pure. Called by the framing of HTTP/1, the gateway and the configuration.
+//! Pure. The HTTP/1 framing, the gateway and the configuration call it.
 
 use std::net::Ipv6Addr;
 
-/// A host and a port, as they were written.
+/// A host and a port, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostPort<'a> {
     /// A name, an IPv4 address, or an IPv6 address in brackets.
     pub host: &'a str,
-    /// The port, where one is named.
+    /// The port, where one is written.
     pub port: Option<u16>,
 }
 
@@ -33,6 +34,7 @@ impl<'a> HostPort<'a> {
                 (host, port)
             }
         };
+        // A port that is empty (`host:`) counts as none (RFC 3986, 3.2.3).
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => None,
             None => return None,
@@ -43,13 +45,13 @@ impl<'a> HostPort<'a> {
         Some(Self { host, port })
     }
 
-    /// Whether another means the same, where a port that is not written is the usual one.
+    /// Whether both name the same host and port, where a missing port is the usual one.
     pub fn is_same(self, other: HostPort<'_>, usual_port: u16) -> bool {
         let port = |of: HostPort<'_>| of.port.unwrap_or(usual_port);
         self.normal() == other.normal() && port(self) == port(other)
     }
 
-    /// The host in one spelling: in lower case, an address in its shortest form (RFC 5952).
+    /// The host in one spelling: lower case, an IPv6 address in its shortest form (RFC 5952).
     fn normal(self) -> String {
         let address = self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         match address.and_then(|address| address.parse::<Ipv6Addr>().ok()) {
@@ -59,7 +61,7 @@ impl<'a> HostPort<'a> {
     }
 }
 
-/// `reg-name`, which IPv4 addresses are, too.
+/// Whether a text is a `reg-name`. IPv4 addresses are such names too.
 fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
     let mut is_good = !text.is_empty();
@@ -74,24 +76,24 @@ fn is_name(text: &str) -> bool {
     is_good
 }
 
-/// The hosts that are served; all, where none is named.
+/// The served hosts. An empty list serves every host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostList(Vec<(String, Option<u16>)>);
 
 impl HostList {
-    /// Adds a host; without a port it stands for every port. False if it is none.
+    /// Adds a host; without a port it covers every port. False if the text is not a host.
     pub fn add(&mut self, text: &str) -> bool {
         let host = HostPort::parse(text);
         self.0.extend(host.map(|host| (host.normal(), host.port)));
         host.is_some()
     }
 
-    /// Whether any is named.
+    /// Whether the list names any host.
     pub fn names_some(&self) -> bool {
         !self.0.is_empty()
     }
 
-    /// Whether a client may ask for this one.
+    /// Whether a client may ask for this host.
     pub fn serves(&self, text: &str) -> bool {
         if self.0.is_empty() {
             return true;

@@ -1,7 +1,7 @@
-//! What fedgate decides, and how it reads what strangers write: bytes and text in, an answer out.
+//! The decisions of fedgate, and its reading of untrusted input: bytes and text in, an answer out.
 //!
-//! The one rule: nothing here waits, reads a file, opens a socket or looks at a clock. What a decision needs comes as an argument,
-//! so that every law can be tested over generated input, and fuzzed in a build of half a minute.
+//! The one rule: nothing here waits, reads a file, opens a socket or looks at a clock. A decision takes what it needs
+//! as an argument, so every law can be tested over generated input, and fuzzed in a build of half a minute.
 
 pub mod framing;
 pub mod host;

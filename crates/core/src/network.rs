@@ -1,11 +1,11 @@
 //! What counts as one client address.
 //!
-//! The one rule: an address is an IPv4 address or an IPv6 network of 64 bits, which is what one household or one attacker has
-//! (NIST SP 800-63B, 5.2.2, asks for limits by client).
+//! The one rule: a client address is an IPv4 address or an IPv6 network of 64 bits, which is what one household or one
+//! attacker has (NIST SP 800-63B, 5.2.2, asks for limits by client).
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The address or network that limits are kept for.
+/// The address or network that limits apply to. An IPv4 address mapped into IPv6 counts as IPv4.
 pub fn client_network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,

@@ -1,7 +1,7 @@
-//! Password hashes: made and verified as argon2id or bcrypt.
+//! Password hashes, made and verified as argon2id or bcrypt.
 //!
-//! The one rule: a stored hash is untrusted input. Its cost parameters are checked before a byte of memory is taken
-//! for it, so a corrupt or absurd hash costs nothing and verifies nothing.
+//! The one rule: a stored hash is untrusted input. Its cost parameters are checked before any memory is taken for it,
+//! so a corrupt or absurd hash costs nothing and verifies nothing.
 //!
 //! Both functions are synchronous and heavy (tens of milliseconds): callers run them on threads of their own.
 //! References: RFC 9106 (argon2), the PHC string format, OWASP Password Storage Cheat Sheet.
@@ -14,16 +14,17 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// Longest password that is looked at at all, in bytes.
+/// The longest password that is looked at, in bytes.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
-/// Shortest password that is set, in characters, as the form of Thalamus has it. Shorter ones of before go on working.
+/// The shortest password that can be set, in characters, as in Thalamus's form. Shorter existing passwords remain
+/// valid.
 pub const MIN_PASSWORD_CHARACTERS: usize = 6;
-/// bcrypt reads this many bytes of a password and no more. A longer one is never set; one that Thalamus has set is compared as
-/// Thalamus does it, or its holder would be locked out.
+/// The number of bytes that bcrypt reads of a password. A longer password is never set as bcrypt. One that Thalamus
+/// has set is compared as Thalamus does it, because its holder would be locked out otherwise.
 pub const BCRYPT_MAX_BYTES: usize = 72;
-/// Highest bcrypt cost that is verified (2^15 rounds take about two seconds).
+/// The highest bcrypt cost that is verified (2^15 rounds take about two seconds).
 const BCRYPT_MAX_COST: u32 = 15;
-/// The bcrypt cost of Thalamus's hashes, the highest that anybody may store who may not write accounts.
+/// The bcrypt cost of Thalamus's hashes: the highest that a caller without the right to write accounts may store.
 const THALAMUS_BCRYPT_COST: u32 = 12;
 const SALT_BYTES: usize = 16;
 const OUTPUT_BYTES: usize = 32;
@@ -38,10 +39,10 @@ pub enum PasswordError {
     /// Longer than [`MAX_PASSWORD_BYTES`].
     #[error("password is longer than {MAX_PASSWORD_BYTES} bytes")]
     TooLong,
-    /// Longer than bcrypt reads: what follows would count for nothing.
+    /// Longer than bcrypt reads: the rest would be ignored.
     #[error("password is longer than {BCRYPT_MAX_BYTES} bytes, which is all that Thalamus reads")]
     TooLongForBcrypt,
-    /// bcrypt takes no password with a NUL.
+    /// bcrypt accepts no password with a NUL.
     #[error("bcrypt: {0}")]
     Bcrypt(String),
     /// The operating system gave no randomness for the salt.
@@ -64,10 +65,10 @@ pub struct HashCost {
 impl HashCost {
     /// The default: 46 MiB and two passes.
     pub const DEFAULT: Self = Self { memory_kib: 47_104, passes: 2 };
-    /// The least an operator may configure (OWASP: 19 MiB, two passes).
+    /// The lowest cost that an operator may configure (OWASP: 19 MiB, two passes).
     pub const FLOOR: Self = Self { memory_kib: 19_456, passes: 2 };
 
-    /// What one hash of this cost is to compute.
+    /// The work of one hash of this cost.
     pub fn work(self) -> HashWork {
         HashWork::Argon2id { kib_passes: self.kib_passes() }
     }
@@ -82,12 +83,12 @@ impl HashCost {
 pub enum HashKind {
     /// argon2id of this cost.
     Argon2id(HashCost),
-    /// bcrypt as Thalamus makes it (`$2b$12$`), which it reads too.
+    /// bcrypt as Thalamus makes it (`$2b$12$`), so that Thalamus can read it too.
     Bcrypt,
 }
 
 impl HashKind {
-    /// The longest password that such a hash is made of, in bytes.
+    /// The longest password for such a hash, in bytes.
     pub fn longest(self) -> usize {
         match self {
             Self::Argon2id(_) => MAX_PASSWORD_BYTES,
@@ -95,7 +96,7 @@ impl HashKind {
         }
     }
 
-    /// Whether a stored hash is read by all who read this kind: Thalamus reads bcrypt alone.
+    /// Whether every reader of this kind reads a stored hash: Thalamus reads bcrypt alone.
     pub fn admits(self, stored: &str) -> bool {
         match self {
             Self::Argon2id(_) => is_acceptable_hash(stored),
@@ -104,29 +105,29 @@ impl HashKind {
     }
 }
 
-/// What one hash is to compute, in units of its kind.
+/// The work of one hash, in units of its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HashWork {
-    /// Rounds of bcrypt: two to the power of its cost.
+    /// bcrypt rounds: two to the power of the cost.
     Bcrypt {
         /// How many.
         rounds: u64,
     },
-    /// Memory in KiB, times the passes over it.
+    /// Memory in KiB times the passes over it.
     Argon2id {
         /// How many.
         kib_passes: u64,
     },
-    /// Nothing: it is no hash that is verified.
+    /// None: the hash is never verified.
     None,
 }
 
 impl HashWork {
-    /// Of the hashes that Thalamus makes: bcrypt of cost 12.
+    /// The work of Thalamus's hashes: bcrypt of cost 12.
     pub const OF_THALAMUS: Self = Self::Bcrypt { rounds: 1 << THALAMUS_BCRYPT_COST };
 }
 
-/// Memory for argon2, kept between hashes: taking 46 MiB anew each time costs as much as the hashing.
+/// Memory for argon2, kept between hashes: allocating 46 MiB for each hash costs as much as the hashing.
 #[derive(Default)]
 pub struct HashArena(Vec<Block>);
 
@@ -139,16 +140,16 @@ impl HashArena {
     }
 }
 
-/// Whether somebody can sign in with a password: no sign-in takes one with a line break or NUL (RFC 7617, 2), which a form, a
-/// file or a script can hold all the same.
+/// Whether a password can be used to sign in. No sign-in accepts a line break or NUL (RFC 7617, 2), though a form, a
+/// file or a script can set one.
 pub fn can_sign_in(password: &[u8]) -> bool {
     !password.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n'))
 }
 
-/// Hashes a password as a kind has it.
+/// Hashes a password with the given kind.
 ///
 /// # Errors
-/// As [`hash_with`]; or bcrypt would not read all of the password.
+/// As [`hash_with`]; or bcrypt would not read the whole password.
 pub fn make(password: &[u8], kind: HashKind) -> Result<String, PasswordError> {
     match kind {
         HashKind::Argon2id(cost) => hash_with(password, cost, &mut HashArena::default()),
@@ -167,7 +168,7 @@ fn random_salt() -> Result<[u8; SALT_BYTES], PasswordError> {
     Ok(salt)
 }
 
-/// Hashes a password into a PHC string (`$argon2id$v=19$m=…,t=…,p=1$salt$hash`) with memory of `arena`.
+/// Hashes a password into a PHC string (`$argon2id$v=19$m=…,t=…,p=1$salt$hash`), with memory from `arena`.
 ///
 /// # Errors
 /// The password is longer than [`MAX_PASSWORD_BYTES`], no salt could be drawn, or `cost` is outside what argon2 allows.
@@ -192,18 +193,18 @@ pub fn hash_with(password: &[u8], cost: HashCost, arena: &mut HashArena) -> Resu
     ))
 }
 
-/// Whether `password` is the one that `stored` was made from.
+/// Whether `stored` was made from `password`.
 ///
 /// A hash that is malformed, of another kind, or beyond the cost ceilings verifies nothing, at no cost.
 pub fn verify(stored: &str, password: &[u8]) -> bool {
     verify_with(stored, password, &mut HashArena::default())
 }
 
-/// As [`verify`], with memory of `arena`.
+/// As [`verify`], with memory from `arena`.
 pub fn verify_with(stored: &str, password: &[u8], arena: &mut HashArena) -> bool {
     match StoredHash::parse(stored) {
         Some(StoredHash::Bcrypt { .. }) => {
-            // Thalamus cuts what it is given, and its library before it compares.
+            // bcrypt ignores the rest, in Thalamus as here.
             let read = password.get(..BCRYPT_MAX_BYTES).unwrap_or(password);
             password.len() <= MAX_PASSWORD_BYTES
                 && !password.contains(&0)
@@ -214,12 +215,12 @@ pub fn verify_with(stored: &str, password: &[u8], arena: &mut HashArena) -> bool
     }
 }
 
-/// Whether `stored` is a well-formed hash that [`verify`] would take, within its ceilings.
+/// Whether `stored` is a well-formed hash that [`verify`] accepts, within its ceilings.
 pub fn is_acceptable_hash(stored: &str) -> bool {
     StoredHash::parse(stored).is_some()
 }
 
-/// What it costs to compare a password with `stored`.
+/// The work of comparing a password with `stored`.
 pub fn work(stored: &str) -> HashWork {
     match StoredHash::parse(stored) {
         Some(StoredHash::Bcrypt { cost }) => HashWork::Bcrypt { rounds: 1 << cost },
@@ -228,10 +229,10 @@ pub fn work(stored: &str) -> HashWork {
     }
 }
 
-/// Whether an acceptable hash costs no more than those that are made today: bcrypt of cost 12, or argon2id of the cost `most`,
-/// which is configured.
+/// Whether an acceptable hash costs no more than the hashes made today: bcrypt of cost 12, or argon2id of the
+/// configured cost `most`.
 ///
-/// What costs more keeps hashers and memory busy for whoever has it stored.
+/// An account holder who could store a costlier hash could keep hashers and memory busy with each sign-in.
 pub fn is_ordinary_hash(stored: &str, most: HashCost) -> bool {
     match StoredHash::parse(stored) {
         Some(StoredHash::Bcrypt { cost }) => cost <= THALAMUS_BCRYPT_COST,
@@ -243,10 +244,11 @@ pub fn is_ordinary_hash(stored: &str, most: HashCost) -> bool {
     }
 }
 
-/// Whether a `stored` hash that `password` was verified against should be replaced by a new argon2id one of `cost`.
+/// Whether a verified `stored` hash should be replaced by a new argon2id hash of `cost`.
 ///
-/// A bcrypt hash says nothing of what follows the 72nd byte, and argon2id counts it: made of a wrong end, the new hash would
-/// refuse the right password from then on. So a password that may have such an end leaves its hash as it is.
+/// A bcrypt hash says nothing about bytes after the 72nd, but argon2id counts them. A password with a wrong tail would
+/// pass bcrypt, and the new hash would then refuse the right password. So a password that may have such a tail keeps
+/// its old hash.
 pub fn needs_upgrade(stored: &str, password: &[u8], cost: HashCost) -> bool {
     match StoredHash::parse(stored) {
         Some(StoredHash::Argon2id(phc)) => phc.params.m_cost() < cost.memory_kib || phc.params.t_cost() < cost.passes,
@@ -255,7 +257,7 @@ pub fn needs_upgrade(stored: &str, password: &[u8], cost: HashCost) -> bool {
     }
 }
 
-/// Whether `stored` is a bcrypt hash, as Thalamus makes and reads them.
+/// Whether `stored` is a bcrypt hash, which Thalamus makes and reads.
 pub fn is_bcrypt(stored: &str) -> bool {
     matches!(StoredHash::parse(stored), Some(StoredHash::Bcrypt { .. }))
 }
@@ -273,7 +275,7 @@ impl StoredHash {
         if let Some(rest) = stored.strip_prefix("$argon2id$") {
             return PhcString::parse(rest).map(Self::Argon2id);
         }
-        // `$2b$12$` and 53 characters: 22 of salt, 31 of hash.
+        // `$2b$12$`, then 53 characters: 22 of salt, 31 of hash.
         let rest = ["$2a$", "$2b$", "$2y$"].iter().find_map(|prefix| stored.strip_prefix(prefix))?;
         let (cost, digest) = rest.split_once('$')?;
         let cost = (cost.len() == 2).then(|| cost.parse::<u32>().ok())??;
@@ -302,6 +304,7 @@ impl PhcString {
         let memory: u32 = number(params.next()?, "m=")?;
         let passes: u32 = number(params.next()?, "t=")?;
         let lanes: u32 = number(params.next()?, "p=")?;
+        // The ceilings are checked before `Params` exists, so a stored `m=4000000` never takes memory.
         if params.next().is_some() || memory > MAX_MEMORY_KIB || passes > MAX_PASSES || lanes > MAX_LANES {
             return None;
         }
@@ -321,11 +324,12 @@ impl PhcString {
         let done = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params)
             .hash_password_into_with_memory(password, &self.salt, &mut computed, blocks)
             .is_ok();
+        // Constant time, and no early return: neither tells how much of the hash matched.
         done & bool::from(computed.ct_eq(&self.output))
     }
 }
 
-/// Parses `m=47104`: digits only, no sign, no leading zero.
+/// Parses a parameter such as `m=47104`: digits only, no sign, no leading zero.
 fn number(text: &str, key: &str) -> Option<u32> {
     let digits = text.strip_prefix(key)?;
     let canonical = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');

@@ -1,11 +1,12 @@
 //! Canonical request paths: one reading per resource.
 //!
-//! Two parsers that disagree about a path are an authorization bypass: the policy is asked about `/public/../adm`, the
-//! service behind answers for `/adm`. So this module *refuses, it never repairs*, and the spelling that was decided on
-//! is the spelling that is forwarded, byte for byte.
+//! If two parsers disagree about a path, authorization can be bypassed: the policy judges `/public/../adm`, and the
+//! upstream answers for `/adm`. So this module *refuses, it never repairs*, and the judged spelling is forwarded byte
+//! for byte.
 //!
-//! Called by the pipeline, once per request; and by whatever adds a person, whose id will stand in paths. Knows nothing of
-//! HTTP methods, routes or policy. Grammar: RFC 3986, less all that services are known to read in more than one way.
+//! The pipeline calls it once per request. Commands that add a person call it too, because the id will be part of
+//! paths. It knows nothing of HTTP methods, routes or policy. Grammar: RFC 3986, without everything that services are
+//! known to read in more than one way.
 
 use std::borrow::Cow;
 
@@ -15,19 +16,19 @@ use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 use crate::escape;
 
-/// Longest path, in bytes.
+/// The longest path, in bytes.
 pub const MAX_PATH_BYTES: usize = 2 * 1024;
-/// Longest request target, path and query together, in bytes.
+/// The longest request target, path and query together, in bytes.
 pub const MAX_TARGET_BYTES: usize = 8 * 1024;
 
-/// Longest id of a person, in bytes.
+/// The longest id of a person, in bytes.
 pub const MAX_ID_BYTES: usize = 256;
-/// What stands for itself in a path (RFC 3986, 2.3).
+/// Every byte that is not unreserved (RFC 3986, 2.3) is encoded.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A request path with exactly one reading.
 ///
-/// Holding one is the proof that it was checked: there is no other constructor than [`CanonicalPath::parse`].
+/// Holding one proves that the path was checked: [`CanonicalPath::parse`] is the only constructor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CanonicalPath<'a> {
     text: &'a str,
@@ -49,17 +50,18 @@ pub enum PathError {
     /// A segment is `.` or `..`.
     #[error("path has a dot segment")]
     DotSegment,
-    /// A byte that has no place in a path or query: a control, blank, `\`, `"`, `<`, `>`, `#`, one that is not ASCII, or in
-    /// a path `;` and all else that is no `pchar` of RFC 3986.
+    /// A byte that is not allowed in a path or query: a control, blank, `\`, `"`, `<`, `>`, `#`, one that is not
+    /// ASCII; in a path also `;` and everything else that is not a `pchar` of RFC 3986.
     #[error("path or query has a forbidden character")]
     ForbiddenCharacter,
     /// `%` without two hexadecimal digits.
     #[error("path has a malformed percent-encoding")]
     MalformedEncoding,
-    /// An encoding of what needs none (`%61`), or of a character that services decode at different times (`%2f`).
+    /// A percent-encoding that is not needed (`%61`), or one of a character that services decode at different times
+    /// (`%2f`).
     #[error("path has a forbidden percent-encoding")]
     ForbiddenEncoding,
-    /// What was encoded is not UTF-8 in normalization form C.
+    /// The decoded path is not UTF-8 in normalization form C.
     #[error("path is not UTF-8 in normalization form C")]
     NotUnicode,
 }
@@ -82,7 +84,7 @@ impl PathError {
 
 /// Splits a request target into its checked path and its query.
 ///
-/// The query is checked for characters alone: it never decides anything.
+/// Only the characters of the query are checked: it never decides anything.
 ///
 /// # Errors
 /// See [`PathError`].
@@ -95,6 +97,8 @@ pub fn parse_target(target: &[u8]) -> Result<(CanonicalPath<'_>, Option<&str>), 
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
+    // `#` would end the query for some services; the others break out of logs, links and headers that quote the
+    // target.
     let forbidden = |byte: u8| !(0x21..0x7f).contains(&byte) || b"#\\\"<>".contains(&byte);
     if query.is_some_and(|query| query.bytes().any(forbidden)) {
         return Err(PathError::ForbiddenCharacter);
@@ -103,7 +107,8 @@ pub fn parse_target(target: &[u8]) -> Result<(CanonicalPath<'_>, Option<&str>), 
 }
 
 impl<'a> CanonicalPath<'a> {
-    /// Checks a path, without its query. Cost: one pass over the bytes, no allocation unless it is percent-encoded.
+    /// Checks a path without its query. Cost: one pass over the bytes; it allocates only if the path is
+    /// percent-encoded.
     ///
     /// # Errors
     /// See [`PathError`].
@@ -119,12 +124,14 @@ impl<'a> CanonicalPath<'a> {
         for segment in rest.split('/') {
             match segment {
                 "" => return Err(PathError::EmptySegment),
+                // An encoded dot segment (`%2e%2e`) is refused below, as an encoding that is not needed.
                 "." | ".." => return Err(PathError::DotSegment),
                 _ => encoded |= check_segment(segment)?,
             }
         }
         if encoded {
             let decoded = percent_decode_str(path).decode_utf8().map_err(|_| PathError::NotUnicode)?;
+            // Two spellings of one name (NFC and NFD) would be two subjects here, and may be one row for an upstream.
             if decoded.chars().any(|c| c.is_control()) || !is_nfc(&decoded) {
                 return Err(PathError::NotUnicode);
             }
@@ -143,7 +150,7 @@ impl<'a> CanonicalPath<'a> {
         rest.split('/').filter(|segment| !segment.is_empty())
     }
 
-    /// What a segment of this path says, decoded.
+    /// The decoded text of a segment of this path.
     pub fn decode<'s>(&self, segment: &'s str) -> Cow<'s, str> {
         if self.encoded { percent_decode_str(segment).decode_utf8_lossy() } else { Cow::Borrowed(segment) }
     }
@@ -152,25 +159,25 @@ impl<'a> CanonicalPath<'a> {
 /// Why a text cannot be the id of a new person.
 #[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
 pub enum IdError {
-    /// Nothing, or more than [`MAX_ID_BYTES`].
+    /// Empty, or longer than [`MAX_ID_BYTES`].
     #[error("an id has 1 to {MAX_ID_BYTES} bytes")]
     Length,
-    /// No path names it.
+    /// No path can name it.
     #[error("an id has no control characters, none of / \\ % ; # ?, is no dot segment, and is in normalization form C")]
     Unnameable,
-    /// It has a character that is not seen, or a blank that is not one as the space bar makes it.
+    /// It has an invisible character, or a blank other than the space.
     #[error("an id has no character that cannot be seen, and no blank but the space")]
     Unseen,
-    /// It would be another id to whoever copies it.
+    /// Whoever copies it may lose the blank, and name another id.
     #[error("an id neither begins nor ends with a blank")]
     Padded,
-    /// HTTP Basic ends the account at the first colon (RFC 7617, 2), so that nobody could log in with it.
+    /// HTTP Basic ends the account at the first colon (RFC 7617, 2), so its holder could not sign in.
     #[error("an id has no colon")]
     Colon,
 }
 
-/// The id of a new person as it is stored: in upper case, as Thalamus does it (Python's `str.upper`, the full case mapping of
-/// Unicode: `ß` becomes `SS`), and in normalization form C, which an upper-case spelling may leave (`ΐ`).
+/// The id of a new person as it is stored: in upper case, as Thalamus stores it (Python's `str.upper`, the full case
+/// mapping of Unicode: `ß` becomes `SS`), and in normalization form C, which upper case may leave (`ΐ`).
 ///
 /// # Errors
 /// See [`IdError`].
@@ -182,7 +189,7 @@ pub fn new_person_id(given: &str) -> Result<String, IdError> {
     check_new_id(&id).map(|()| id)
 }
 
-/// The spelling that the id of a new person has, checked or not.
+/// The stored spelling of a new person's id, unchecked.
 pub fn person_id(given: &str) -> String {
     given.to_uppercase().nfc().collect()
 }
@@ -193,8 +200,8 @@ pub fn is_nameable(id: &str) -> bool {
         && CanonicalPath::parse(&format!("/{}", utf8_percent_encode(id, UNRESERVED))).is_ok()
 }
 
-/// Checks the id of a new person: some path must name it, its holder be able to log in, and nobody take another's for it. Ids
-/// of before are what they are.
+/// Checks the id of a new person: some path must name it, its holder must be able to sign in, and no reader may take
+/// it for another id. Existing ids are not checked.
 ///
 /// # Errors
 /// See [`IdError`].
@@ -217,7 +224,7 @@ pub fn check_new_id(id: &str) -> Result<(), IdError> {
     }
 }
 
-/// Checks the characters of one segment; true when something in it is percent-encoded.
+/// Checks the characters of one segment. True if some of them are percent-encoded.
 fn check_segment(segment: &str) -> Result<bool, PathError> {
     let mut encoded = false;
     let mut bytes = segment.bytes();
@@ -228,14 +235,18 @@ fn check_segment(segment: &str) -> Result<bool, PathError> {
                 let digits = (bytes.next().and_then(hex), bytes.next().and_then(hex));
                 let (Some(high), Some(low)) = digits else { return Err(PathError::MalformedEncoding) };
                 match high << 4 | low {
+                    // These would become a separator, a parameter or a second escape for a service that decodes before
+                    // it splits.
                     0..0x20 | 0x7f | b'/' | b'\\' | b'%' | b';' | b'#' | b'?' => {
                         return Err(PathError::ForbiddenEncoding);
                     }
+                    // One spelling per character: `%61` and `a` would be two paths for the policy and one for the
+                    // upstream.
                     byte if is_unreserved(byte) => return Err(PathError::ForbiddenEncoding),
                     _ => {}
                 }
             }
-            // RFC 3986 pchar, less `;`: path parameters are cut off by some services.
+            // `pchar` of RFC 3986 without `;`: some services cut off path parameters.
             b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@' => {}
             byte if is_unreserved(byte) => {}
             _ => return Err(PathError::ForbiddenCharacter),

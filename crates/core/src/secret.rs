@@ -6,7 +6,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// Bytes that must not be seen: masked in `Debug`, zeroized on drop.
+/// Secret bytes: masked in `Debug`, zeroized on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
@@ -16,7 +16,7 @@ impl Secret {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The bytes themselves; keep them no longer than needed.
+    /// The bytes themselves. Keep them no longer than needed.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }

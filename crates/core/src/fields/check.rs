@@ -1,4 +1,4 @@
-//! A request's body, judged while it arrives.
+//! Judges the body of a request while it arrives.
 
 use std::sync::Arc;
 
@@ -10,27 +10,28 @@ use super::names::FoldedNames;
 use super::scan::{JsonScanner, LevelKind, ScannedPiece};
 use super::text::JsonReading;
 
-/// A member that is guarded.
+/// A guarded member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuardedMember {
-    /// What everyone may write there.
+    /// The value that every caller may write there.
     pub free: FreeValue,
-    /// Whether it is looked for at any depth, and not in the document alone (or in the elements of a list of documents).
+    /// Whether it is looked for at any depth. Otherwise only in the document itself, or in the elements of a list of
+    /// documents.
     pub anywhere: bool,
 }
 
-/// The guarded members of a route; a bit stands for each, in the order of the names.
+/// The guarded members of a route. Each has one bit, in the order of the names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardedMembers {
-    /// What they are called.
+    /// Their names.
     pub names: Arc<FoldedNames>,
     /// The members themselves.
     pub members: Box<[GuardedMember]>,
-    /// Whether the body must be an object: some services append a list to what is stored.
+    /// Whether the body must be an object: some services append a list to the stored value.
     pub only_object: bool,
 }
 
-/// Why a body is not let through.
+/// Why a body is refused.
 #[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
 pub enum BodyFault {
     /// It is not JSON with one reading.
@@ -39,28 +40,28 @@ pub enum BodyFault {
     /// It is JSON, but neither an object nor a list.
     #[error("the body is no object")]
     NotAnObject,
-    /// It holds a member that the caller may not write: this one of the route's, counted from 0.
+    /// It holds a member that the caller may not write: this one of the route's members, counted from 0.
     #[error("the body holds a member that the caller may not write")]
     MemberNotPermitted(usize),
-    /// Its content type or encoding gives it another reading than JSON.
+    /// Its content type or encoding allows another reading than JSON.
     #[error("the body is not sent as JSON")]
     MediaType,
-    /// It is too long to be held, and did not say so before.
+    /// It is too long to be held, and had no `Content-Length`.
     #[error("the body has no length")]
     NoLength,
     /// It is longer than the route allows.
     #[error("the body is too long")]
     TooLong,
-    /// Too many bodies are held at the moment.
+    /// Too many bodies are held at this moment.
     #[error("too many bodies are held at the moment")]
     NoRoom,
 }
 
 impl BodyFault {
-    /// The status the client is told.
+    /// The status for the client.
     pub fn status(self) -> u16 {
         match self {
-            // Well-formed, and not acceptable.
+            // Well-formed, but not acceptable.
             Self::Json(JsonError::NumberTooLong(_)) => 422,
             Self::Json(_) => 400,
             Self::MemberNotPermitted(_) => 403,
@@ -72,7 +73,7 @@ impl BodyFault {
         }
     }
 
-    /// The stable code the client is told.
+    /// The stable code for the client.
     pub fn code(self) -> &'static str {
         match self {
             Self::Json(error) => error.code(),
@@ -85,7 +86,7 @@ impl BodyFault {
         }
     }
 
-    /// The same in words: no more than the code says.
+    /// The text for the client. It says no more than the code.
     pub fn message(self) -> &'static str {
         match self {
             Self::Json(JsonError::NumberTooLong(_)) => "The body has a number that is too long when it is written out",
@@ -108,12 +109,12 @@ pub struct BodyCheck {
     withheld: u64,
     /// The person whose record the request is about.
     subject: Option<Box<str>>,
-    /// A member whose value everyone may write, if it is the right one.
+    /// A guarded member under way whose value every caller may write, if it turns out to be the right one.
     candidate: Option<FreeCandidate>,
 }
 
 impl BodyCheck {
-    /// Begins with a caller's members and the subject of the request.
+    /// Starts a body with the members withheld from the caller and the subject of the request.
     pub fn new(members: Arc<GuardedMembers>, withheld: u64, subject: Option<&str>) -> Self {
         let scanner = JsonScanner::new(JsonReading::Request, Arc::clone(&members.names));
         Self { scanner, members, withheld, subject: subject.map(Box::from), candidate: None }
@@ -122,10 +123,12 @@ impl BodyCheck {
     /// Judges the next bytes.
     ///
     /// # Errors
-    /// The body is to be refused, whatever else may come.
+    /// The body must be refused, whatever follows.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), BodyFault> {
         while let Some(piece) = self.scanner.next(&mut bytes)? {
             match piece {
+                // Judged at the end of each name, before its value: a refusal needs no more of the body, and repeated
+                // names count each time.
                 ScannedPiece::NameEnd(names) => self.judge(names & self.withheld)?,
                 ScannedPiece::Scalar(_) if self.scanner.depth() == 0 => return Err(BodyFault::NotAnObject),
                 ScannedPiece::Scalar(part) => {
@@ -155,15 +158,15 @@ impl BodyCheck {
         Ok(())
     }
 
-    /// Says whether the whole body may pass.
+    /// Checks that the body is complete.
     ///
     /// # Errors
-    /// It ended too early.
+    /// The body ended too early.
     pub fn finish(&self) -> Result<(), BodyFault> {
         Ok(self.scanner.finish()?)
     }
 
-    /// A member begins that is these withheld ones.
+    /// Judges a member whose name matches these withheld bits.
     fn judge(&mut self, withheld: u64) -> Result<(), BodyFault> {
         let outermost = self.scanner.is_in_outermost_object();
         for (at, member) in self.members.members.iter().enumerate() {
@@ -178,7 +181,7 @@ impl BodyCheck {
         Ok(())
     }
 
-    /// Tells the value that may be free, if there is one, what comes next.
+    /// Passes the next piece to the value that may be free, if there is one.
     fn go_on<T>(
         candidate: &mut Option<FreeCandidate>,
         next: impl FnOnce(&mut FreeCandidate) -> Result<T, NotFree>,
@@ -187,7 +190,7 @@ impl BodyCheck {
         next(candidate).map(Some).map_err(|NotFree| BodyFault::MemberNotPermitted(candidate.at))
     }
 
-    /// A value has ended, unless what came is a part of it; if it had to be a free one, it is.
+    /// Ends the value under way, unless the piece is part of it. A value that had to be free must be free now.
     fn settle(&mut self, is_part: Option<bool>) -> Result<(), BodyFault> {
         if is_part == Some(true) {
             return Ok(());

@@ -1,8 +1,8 @@
-//! One string member of an object, taken out while the object arrives.
+//! Takes one string member out of an object while the object arrives.
 //!
-//! For a document that brings its bytes along as a string: the string leaves here in parts as it comes, and what is kept is
-//! the rest, up to a bound. The one rule: what leaves here is of the member whose decoded name is exactly the one that is
-//! wanted, in the outermost object. Of several the last one counts, so each begins anew.
+//! Used for a document that carries its bytes as a string. The string leaves in parts as it comes, and the rest of the
+//! object is kept up to a bound. The one rule: only the member of the outermost object whose decoded name is exactly
+//! the wanted name leaves here. If the name occurs several times the last one counts, so each occurrence starts over.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use super::names::FoldedNames;
 use super::scan::{JsonScanner, LevelKind, ScannedPiece};
 use super::text::JsonReading;
 
-/// What came of the wanted member.
+/// What the wanted member has brought.
 #[derive(Debug, PartialEq, Eq)]
 pub enum MemberExtract<'a> {
-    /// It begins; what came of it before does not count.
+    /// It begins. Parts of an earlier occurrence no longer count.
     Begin,
-    /// A part of the string or word as written, with its quotes and escapes.
+    /// A part of the string or word as written, including quotes and escapes.
     Part(&'a [u8]),
     /// Its value is an object or a list.
     NoString,
@@ -26,19 +26,19 @@ pub enum MemberExtract<'a> {
 pub struct MemberExtractor {
     scanner: JsonScanner,
     wanted: &'static str,
-    /// The object without the member, and nothing once it is longer than allowed.
+    /// The object without the member; emptied once it exceeds its bound.
     rest: Vec<u8>,
     most: usize,
     is_over: bool,
     is_object: bool,
-    /// The name under way in the outermost object, as written, as long as it may be the wanted one.
+    /// The current name in the outermost object, as written, while it may still be the wanted one.
     name: Vec<u8>,
     is_within: bool,
     has_member: bool,
 }
 
 impl MemberExtractor {
-    /// Begins an object whose rest takes at most so many bytes.
+    /// Starts an object whose rest takes at most `most` bytes.
     pub fn new(wanted: &'static str, most: usize) -> Self {
         let none = FoldedNames::new([]).map(Arc::new).unwrap_or_default();
         let scanner = JsonScanner::new(JsonReading::Request, none);
@@ -56,7 +56,7 @@ impl MemberExtractor {
         }
     }
 
-    /// Takes the next bytes, and tells what they bring of the wanted member.
+    /// Takes the next bytes and reports what they bring of the wanted member.
     ///
     /// # Errors
     /// The bytes are not JSON.
@@ -73,11 +73,11 @@ impl MemberExtractor {
                     }
                 }
                 ScannedPiece::Close(kind) => {
-                    // The outermost object closes: that ends its last member, too.
+                    // The end of the outermost object also ends its last member.
                     self.is_within &= depth > 0;
                     self.keep_outside(if kind == LevelKind::Object { b"}" } else { b"]" });
                 }
-                // A comma of the outermost object is written with the next member that is kept.
+                // A comma of the outermost object is written together with the next member that is kept.
                 ScannedPiece::Comma if depth == 1 && self.is_object => self.is_within = false,
                 ScannedPiece::Comma => self.keep_outside(b","),
                 ScannedPiece::NameBegin if depth == 1 => self.name = vec![b'"'],
@@ -94,22 +94,23 @@ impl MemberExtractor {
         Ok(())
     }
 
-    /// The rest of the object; none if it is longer than allowed.
+    /// The rest of the object; none if it exceeded its bound.
     ///
     /// # Errors
-    /// It ended too early.
+    /// The object ended too early.
     pub fn finish(self) -> Result<Option<Vec<u8>>, JsonError> {
         self.scanner.finish()?;
         Ok((!self.is_over).then_some(self.rest))
     }
 
-    /// How many bytes are kept.
+    /// How many bytes are held.
     pub fn held(&self) -> usize {
         self.rest.len() + self.name.len()
     }
 
     fn take_name(&mut self, part: &[u8]) {
-        // A character takes six bytes at most, `\u0064`; and two quotes.
+        // Each character takes at most six bytes (`\u0064`), and there are two quotes. A longer name cannot be the
+        // wanted one.
         let most = 6 * self.wanted.len() + 2;
         if self.name.is_empty() {
             self.keep(part);
@@ -131,7 +132,7 @@ impl MemberExtractor {
         self.keep(b":");
     }
 
-    /// The name under way is none that is wanted.
+    /// Writes out the current name, which is not the wanted one.
     fn write_name(&mut self) {
         let name = std::mem::take(&mut self.name);
         if !name.is_empty() {
@@ -150,6 +151,7 @@ impl MemberExtractor {
     }
 
     fn keep(&mut self, part: &[u8]) {
+        // Once over the bound, nothing is kept: half an object must never be taken for a whole one.
         self.is_over |= self.rest.len() + part.len() > self.most;
         if self.is_over {
             self.rest = Vec::new();

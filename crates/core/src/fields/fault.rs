@@ -1,10 +1,10 @@
-//! Why bytes are not JSON with one reading.
+//! Why bytes are not JSON with exactly one reading.
 
 use thiserror::Error;
 
 use super::{MAX_DEPTH, MAX_DIGITS};
 
-/// Why bytes are not JSON that is let in; positions count from 0.
+/// Why bytes are not accepted as JSON. Positions count from 0.
 #[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
 pub enum JsonError {
     /// The bytes are not UTF-8.
@@ -22,10 +22,10 @@ pub enum JsonError {
     /// Nested deeper than 64 levels.
     #[error("the body is nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
-    /// `\u0000`, or half of a surrogate pair: not text.
+    /// `\u0000`, or an unpaired surrogate, which is not text.
     #[error("the body has an escape that is no character, at byte {0}")]
     UnpairedOrNul(usize),
-    /// A number that readers do not read alike: too many digits, written out.
+    /// A number that readers may take for different values: it has too many digits when written out.
     #[error("the body has a number of more than {MAX_DIGITS} digits when it is written out, at byte {0}")]
     NumberTooLong(usize),
 }

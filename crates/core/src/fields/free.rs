@@ -1,33 +1,33 @@
-//! Values of a guarded member that everyone may write.
+//! Values of a guarded member that every caller may write.
 //!
-//! The one rule: what is compared is the value that the service will read, not how it is written. So a value is kept until it
-//! has ended, up to a bound, and nothing that is free is longer.
+//! The one rule: the decoded value that the service will read is compared, not its spelling. So a value is kept until
+//! it ends, up to a bound, and no free value is longer than the bound.
 
 use serde_json::Value;
 
-/// Most bytes of a value that is no name of the subject.
+/// The longest value that is kept, in bytes, where it need not name the subject.
 const MOST_BYTES: usize = 1024;
 
-/// The values of a guarded member that everyone may write.
+/// The value of a guarded member that every caller may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FreeValue {
     /// None.
     None,
     /// The subject of the request.
     Subject,
-    /// That, or nothing: null or an empty text.
+    /// The subject of the request, or nothing: null or an empty text.
     SubjectOrNothing,
     /// The roles of a new account: `["end_user"]`.
     DefaultRoles,
-    /// A new account may log in: `true`.
+    /// `true`: a new account may sign in.
     Active,
-    /// A password in clear, or none. A hash is none: services store it as it is, and one that takes minutes to verify would
-    /// keep a core busy for each login that is tried.
+    /// A password in clear, or none. A hash is refused: services store it unchanged, and a hash that takes minutes to
+    /// verify would keep a core busy for each attempted login.
     ClearPassword,
 }
 
 impl FreeValue {
-    /// What everyone may write in this member of a new person.
+    /// The value that every caller may write in this member of a new person.
     pub fn default_of(member: &str) -> Self {
         match member {
             "roles" => Self::DefaultRoles,
@@ -37,7 +37,7 @@ impl FreeValue {
         }
     }
 
-    /// Whether such a value may be free for a request about this subject.
+    /// Whether any value can be free for a request about this subject.
     pub(super) fn can_be(self, subject: Option<&str>) -> bool {
         match self {
             Self::None => false,
@@ -47,7 +47,7 @@ impl FreeValue {
     }
 }
 
-/// A value that may be free, as far as it has come.
+/// A value under way that may be free.
 pub(super) struct FreeCandidate {
     /// The member, counted from 0.
     pub(super) at: usize,
@@ -56,7 +56,7 @@ pub(super) struct FreeCandidate {
     is_in_list: bool,
 }
 
-/// It is not free, whatever may come.
+/// The value is not free, whatever follows.
 pub(super) struct NotFree;
 
 impl FreeCandidate {
@@ -64,10 +64,10 @@ impl FreeCandidate {
         Self { at, free, written: Vec::new(), is_in_list: false }
     }
 
-    /// The next bytes of a scalar.
+    /// Takes the next bytes of a scalar.
     pub(super) fn push(&mut self, part: &[u8], subject: Option<&str>) -> Result<(), NotFree> {
         let most = match self.free {
-            // A character takes six bytes at most for each of its own in UTF-8: `\u0041`.
+            // Each byte of UTF-8 takes at most six bytes as written (`\u0041`), and there are two quotes.
             FreeValue::Subject | FreeValue::SubjectOrNothing => 2 + 6 * subject.map_or(0, str::len),
             _ => MOST_BYTES,
         };
@@ -78,7 +78,7 @@ impl FreeCandidate {
         Ok(())
     }
 
-    /// A list begins: the value itself, where it may be one.
+    /// A list begins. Only the roles of a new account may be a list.
     pub(super) fn open_list(&mut self) -> Result<(), NotFree> {
         if self.free != FreeValue::DefaultRoles || !self.written.is_empty() {
             return Err(NotFree);
@@ -87,7 +87,7 @@ impl FreeCandidate {
         self.push(b"[", None)
     }
 
-    /// A comma comes; whether it is one of the value's own.
+    /// A comma comes. True if it belongs to the value.
     pub(super) fn comma(&mut self) -> Result<bool, NotFree> {
         if self.is_in_list {
             self.push(b",", None)?;
@@ -95,7 +95,7 @@ impl FreeCandidate {
         Ok(self.is_in_list)
     }
 
-    /// A list or an object ends; whether it is the value's own.
+    /// A list or an object ends. True if it is the value itself.
     pub(super) fn close(&mut self) -> Result<bool, NotFree> {
         let is_own = std::mem::take(&mut self.is_in_list);
         if is_own {
@@ -104,7 +104,7 @@ impl FreeCandidate {
         Ok(is_own)
     }
 
-    /// The value has ended; whether it is free.
+    /// The value has ended. True if it is free.
     pub(super) fn is_free(&self, subject: Option<&str>) -> bool {
         let Ok(value) = serde_json::from_slice::<Value>(&self.written) else { return false };
         let is_nothing = value.is_null() || value.as_str() == Some("");
@@ -119,7 +119,7 @@ impl FreeCandidate {
     }
 }
 
-/// Whether a text begins as bcrypt hashes do: `$2b$`, `$2y$`.
+/// Whether a text begins as a bcrypt hash does: `$2b$`, `$2y$`.
 fn is_like_a_hash(text: &str) -> bool {
     matches!(text.as_bytes(), [b'$', b'2', _, b'$', ..])
 }

@@ -1,29 +1,30 @@
-//! What a body is, by what its head says of it.
+//! What kind of body a message has, judged by its head.
 
 use http::{HeaderMap, StatusCode, header};
 
 use super::check::BodyFault;
 
-/// What becomes of an answer that has members to leave out.
+/// How an answer with members to remove is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerKind {
-    /// JSON, or said to be nothing else.
+    /// JSON, or without a declared type.
     Json,
-    /// Not JSON, and no success: a page that says what went wrong.
+    /// Not JSON, and not a success: a page that reports an error.
     Page,
-    /// Not JSON, or a part of it, or compressed: nobody can say what it holds.
+    /// A success that is not JSON, a partial answer, or a coded one: its members cannot be found.
     Opaque,
 }
 
-/// Whether a body can have no other reading than JSON in UTF-8.
+/// Checks that a body can only be read as JSON in UTF-8.
 ///
-/// Services of Python's kind read JSON whatever the `Content-Type` says, and their clients send none; forms are the
-/// exception there, and every other type may be one elsewhere.
+/// Services such as Python's read JSON whatever the `Content-Type` says, and their clients often send none. Forms are
+/// the exception there; elsewhere any other type may have another reading.
 ///
 /// # Errors
 /// [`BodyFault::MediaType`].
 pub fn check_request(headers: &HeaderMap) -> Result<(), BodyFault> {
-    // Types whose members are those of the document: in a JSON Patch (RFC 6902), say, they stand in values.
+    // Only types whose members are those of the document. In a JSON Patch (RFC 6902), for example, member names appear
+    // as values.
     let is_read_as_json = |kind: &str| {
         matches!(
             kind,
@@ -41,7 +42,7 @@ pub fn check_request(headers: &HeaderMap) -> Result<(), BodyFault> {
     }
 }
 
-/// What an answer is.
+/// The kind of an answer.
 pub fn answer_kind(status: StatusCode, headers: &HeaderMap) -> AnswerKind {
     if status == StatusCode::PARTIAL_CONTENT || is_encoded(headers) {
         return AnswerKind::Opaque;
@@ -58,12 +59,12 @@ fn is_json(media_type: &str) -> bool {
         || media_type.starts_with("application/") && media_type.ends_with("+json")
 }
 
-/// A content coding other than none (RFC 9110, section 8.4).
+/// Whether there is a content coding other than `identity` (RFC 9110, section 8.4).
 fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-/// A `Content-Type` with more than one reading, or with a charset that is not UTF-8.
+/// The `Content-Type` has more than one reading, or a charset other than UTF-8.
 struct AmbiguousMedia;
 
 /// The media type in lower case, if one is named.
@@ -74,7 +75,7 @@ fn media_type(headers: &HeaderMap) -> Result<Option<String>, AmbiguousMedia> {
         (Some(value), None) => value.to_str().map_err(|_| AmbiguousMedia)?.to_ascii_lowercase(),
         (Some(_), Some(_)) => return Err(AmbiguousMedia),
     };
-    // A comma makes a second value of it, a backslash hides what a quoted parameter ends with.
+    // A comma starts a second value for some parsers, and a backslash hides where a quoted parameter ends.
     if value.contains([',', '\\']) {
         return Err(AmbiguousMedia);
     }

@@ -1,12 +1,12 @@
 //! The field guard: members that a write may not carry, and members that no answer shows.
 //!
-//! For services behind that have no guard of their own. The one rule: what is judged is what the service will read. So a
-//! body is read as strictly as RFC 8259 allows, names are compared decoded and without regard to case, every occurrence
-//! counts, and whatever might be read in another way (a form, another charset, a compressed body, bytes after the
-//! document) is refused.
+//! It is for upstreams without such a guard. The one rule: the guard judges what the upstream will read. So it reads a
+//! body as strictly as RFC 8259 allows, compares names decoded and without regard to case, counts every occurrence,
+//! and refuses whatever might be read in another way (a form, another charset, a compressed body, bytes after the
+//! document).
 //!
-//! Pure: bytes come in pieces of any size, and what is kept is bounded by depth and by the longest guarded name, never by
-//! the length of a document. Called by the pipeline, which knows who may, and by `gateway`, which brings the bytes.
+//! Pure: bytes come in pieces of any size. Memory is bounded by the depth and by the longest guarded name, never by
+//! the length of a document. The pipeline calls it with the caller's permissions; `gateway` brings the bytes.
 
 mod media;
 mod check;
@@ -30,9 +30,9 @@ pub use number::{DigitCount, MAX_DIGITS};
 pub use owner::RecordOwnership;
 pub use remove::MemberRemover;
 
-/// Deepest nesting that is accepted.
+/// The deepest accepted nesting.
 pub const MAX_DEPTH: usize = 64;
-/// Longest number that is accepted in a request, in characters as it stands.
+/// The longest accepted number of a request, in characters as written.
 pub const MAX_NUMBER_LENGTH: usize = 128;
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! Names to look for, and the comparison of a name that comes character by character.
+//! Guarded names, and their comparison with a name that arrives character by character.
 //!
-//! Letters are compared without regard to case, as some services read members (Go, .NET): to them `Roles` is `roles`, and
-//! so is `roleſ`, because U+017F folds to `s` and U+212A to `k`.
+//! Letters are compared without regard to case, because some services read members so (Go, .NET). To them `Roles` is
+//! `roles`, and so is `roleſ`: U+017F folds to `s`, and U+212A to `k`.
 
 use std::sync::Arc;
 
-/// Most names that one route can look for: one bit each.
+/// The most names that one route can look for: one bit each.
 pub const MAX_NAMES: usize = 64;
 
 /// Names of members, folded; at most [`MAX_NAMES`].
@@ -13,7 +13,7 @@ pub const MAX_NAMES: usize = 64;
 pub struct FoldedNames(Box<[Box<[char]>]>);
 
 impl FoldedNames {
-    /// Takes the names in their order; none if there are more than [`MAX_NAMES`].
+    /// Takes the names in order; none if there are more than [`MAX_NAMES`].
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let names: Box<[_]> = names.into_iter().map(|name| name.chars().map(fold).collect()).collect();
         (names.len() <= MAX_NAMES).then_some(Self(names))
@@ -35,10 +35,10 @@ fn fold(character: char) -> char {
     }
 }
 
-/// Compares one name at a time; a bit stands for each of the [`FoldedNames`].
+/// Compares one name at a time, against all [`FoldedNames`] at once: one bit for each.
 pub(super) struct NameMatcher {
     names: Arc<FoldedNames>,
-    /// The names that begin with what has come so far.
+    /// The names that begin with the characters so far.
     alive: u64,
     /// How many characters have come.
     length: usize,
@@ -49,17 +49,17 @@ impl NameMatcher {
         Self { names, alive: 0, length: 0 }
     }
 
-    /// A name begins.
+    /// Starts a name.
     pub(super) fn begin(&mut self) {
         (self.alive, self.length) = (self.names.all(), 0);
     }
 
-    /// Whether what has come may yet become one of the names.
+    /// Whether the characters so far may still become one of the names.
     pub(super) fn is_open(&self) -> bool {
         self.alive != 0
     }
 
-    /// The next character.
+    /// Takes the next character.
     pub(super) fn push(&mut self, character: char) {
         if self.alive == 0 {
             return;
@@ -69,12 +69,12 @@ impl NameMatcher {
         self.length += 1;
     }
 
-    /// Something that is no character: what comes is none of the names.
+    /// Takes something that is not a character: the name can match nothing from here on.
     pub(super) fn stray(&mut self) {
         self.alive = 0;
     }
 
-    /// The name has ended; which of the names it is.
+    /// Ends the name, and returns the names that it equals.
     pub(super) fn end(&mut self) -> u64 {
         self.keep(|name, length| name.len() == length);
         std::mem::take(&mut self.alive)

@@ -1,15 +1,15 @@
 //! Numbers that every reader takes for the same value.
 //!
-//! The one rule: a number that a client sends has at most [`MAX_DIGITS`] digits when it is written out without an
-//! exponent. That keeps it within the range of an IEEE double, in which most readers keep numbers (RFC 8259, section 6),
-//! and it keeps a database that writes numbers out, as jsonb does, from turning six characters into a thousand.
+//! The one rule: a number from a client has at most [`MAX_DIGITS`] digits when written out without an exponent. So it
+//! stays within the range of an IEEE double, in which most readers keep numbers (RFC 8259, section 6). And a database
+//! that writes numbers out, as jsonb does, cannot turn six characters into a thousand.
 
 use super::MAX_NUMBER_LENGTH;
 
-/// Most digits of a number that is written out.
+/// The most digits of a number when written out.
 pub const MAX_DIGITS: u64 = 64;
 
-/// Where in a number a digit stands.
+/// Which part of a number the next digit belongs to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum NumberPart {
     #[default]
@@ -18,14 +18,14 @@ enum NumberPart {
     Exponent,
 }
 
-/// The digits of one number, counted as its characters come. The grammar is checked elsewhere.
+/// Counts the digits of one number as its characters come. The grammar is checked elsewhere.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DigitCount {
     part: NumberPart,
     length: usize,
     whole: i64,
     fraction: i64,
-    /// Zeros before the first other digit, whichever side of the point.
+    /// Zeros before the first other digit, on both sides of the point.
     leading: i64,
     is_zero_so_far: bool,
     exponent: i64,
@@ -33,12 +33,12 @@ pub struct DigitCount {
 }
 
 impl DigitCount {
-    /// Begins with no character.
+    /// Starts without any character.
     pub fn new() -> Self {
         Self { is_zero_so_far: true, ..Self::default() }
     }
 
-    /// The digits of a whole number.
+    /// Counts the digits of a whole number.
     pub fn of(number: &str) -> Self {
         let mut count = Self::new();
         number.bytes().for_each(|byte| count.push(byte));
@@ -47,7 +47,7 @@ impl DigitCount {
 
     /// Takes the next character.
     pub fn push(&mut self, byte: u8) {
-        // Far beyond every bound, and far from an overflow.
+        // Far above every bound, and far below an overflow.
         const ENOUGH: i64 = 1_000_000_000;
         self.length = self.length.saturating_add(1);
         match (self.part, byte) {
@@ -67,8 +67,7 @@ impl DigitCount {
         }
     }
 
-    /// How many digits the number has when it is written out, as PostgreSQL's `numeric` does: zeros at the end of a fraction
-    /// count.
+    /// The digits of the number when PostgreSQL's `numeric` writes it out. Zeros at the end of a fraction count.
     fn written_out(&self) -> u64 {
         let exponent = if self.is_exponent_negative { -self.exponent } else { self.exponent };
         let whole = if self.is_zero_so_far { 1 } else { (self.whole + exponent - self.leading).max(1) };

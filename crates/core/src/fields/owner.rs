@@ -1,6 +1,7 @@
-//! Whose a record is, as it says itself.
+//! Which person a record belongs to, by its own account.
 //!
-//! The one rule: it is the person's only if a member says so by exactly that person's id, each time it stands there.
+//! The one rule: a record is the person's only if a member names exactly that person's id, in every occurrence of the
+//! member.
 
 use std::fmt;
 
@@ -8,22 +9,22 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-/// Whose a record is.
+/// Which person a record belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordOwnership {
-    /// It names the person that was asked about.
+    /// It names the subject of the request.
     IsSubjects,
-    /// It names somebody else, or something that is no person.
+    /// It names another person, or something that is not a person.
     IsAnothers,
-    /// It names nobody: the member is missing, null or empty.
+    /// It names no person: the member is missing, null or empty.
     IsUnnamed,
 }
 
 impl RecordOwnership {
-    /// Reads the `member` of a whole record.
+    /// Reads `member` of a whole record.
     ///
     /// # Errors
-    /// The record is no JSON.
+    /// The record is not JSON.
     pub fn of(record: &[u8], member: &str, subject: &str) -> serde_json::Result<Self> {
         let mut reader = serde_json::Deserializer::from_slice(record);
         let owners = reader.deserialize_any(OwnerVisitor { member })?;
@@ -36,12 +37,12 @@ impl RecordOwnership {
         };
         let mut named = owners.iter().map(named);
         let first = named.next().unwrap_or(Self::IsUnnamed);
-        // Of a member that stands twice, services take one or the other.
+        // Of a repeated member, some services take the first value and others the last. So all of them must agree.
         Ok(if named.all(|other| other == first) { first } else { Self::IsAnothers })
     }
 }
 
-/// Takes the values of one member of the outermost object, and nothing of anything else.
+/// Collects the values of one member of the outermost object, and ignores everything else.
 struct OwnerVisitor<'a> {
     member: &'a str,
 }
@@ -66,7 +67,7 @@ impl<'de> Visitor<'de> for OwnerVisitor<'_> {
     }
 }
 
-/// A name, decoded.
+/// A member's name, decoded.
 #[derive(Deserialize)]
 struct OwnedName(String);
 

@@ -1,4 +1,4 @@
-//! An answer, with some members left out, written while it arrives.
+//! Rewrites an answer without some of its members, while the answer arrives.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use super::text::JsonReading;
 
 /// One answer under way.
 ///
-/// What is written is JSON without white space between, so that nothing has to be kept but the beginning of a name that
-/// may yet be one of those left out: at most six bytes, or twelve, for each of its characters.
+/// The output is JSON without white space. So only the beginning of a name that may still be removed has to be held:
+/// at most six or twelve bytes for each of its characters.
 pub struct MemberRemover {
     scanner: JsonScanner,
-    /// For each open level, the outermost as the lowest bit: whether a member was written, so that the next needs a comma.
+    /// One bit per open level, the outermost lowest: whether a member was written, so that the next one needs a comma.
     written: u64,
-    /// The beginning of a name with the comma before it, while it may yet be left out.
+    /// The beginning of a name, with the comma before it, while the member may still be removed.
     name: Vec<u8>,
-    /// The level whose member is left out at the moment.
+    /// The level whose member is being removed.
     leaving_out: Option<usize>,
     removed: u64,
 }
@@ -26,21 +26,21 @@ pub struct MemberRemover {
 const _: () = assert!(MAX_DEPTH <= 64, "`written` has a bit for each level");
 
 impl MemberRemover {
-    /// Begins an answer without the members of these names, at any depth.
+    /// Starts an answer from which the members of these names are removed, at any depth.
     pub fn new(names: Arc<FoldedNames>) -> Self {
         let scanner = JsonScanner::new(JsonReading::Answer, names);
         Self { scanner, written: 0, name: Vec::new(), leaving_out: None, removed: 0 }
     }
 
-    /// Takes the next bytes and appends what is left of them to `out`.
+    /// Takes the next bytes and appends what remains of them to `out`.
     ///
     /// # Errors
-    /// The answer is not JSON. What was written until then must not be taken for a whole answer.
+    /// The answer is not JSON. The bytes written so far must not be taken for a whole answer.
     pub fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), JsonError> {
         while let Some(piece) = self.scanner.next(&mut bytes)? {
             if let Some(level) = self.leaving_out {
                 match piece {
-                    // The object goes on, or ends: what was left out is over.
+                    // The object goes on or ends, so the removed member is over.
                     ScannedPiece::Comma if self.scanner.depth() == level => self.leaving_out = None,
                     ScannedPiece::Close(_) if self.scanner.depth() < level => {
                         self.leaving_out = None;
@@ -56,7 +56,7 @@ impl MemberRemover {
                     out.push(if kind == LevelKind::Object { b'{' } else { b'[' });
                 }
                 ScannedPiece::Close(kind) => out.push(if kind == LevelKind::Object { b'}' } else { b']' }),
-                // An object's comma is written with the next member that is kept.
+                // A comma of an object is written together with the next member that is kept.
                 ScannedPiece::Comma if self.scanner.is_in_object() => {}
                 ScannedPiece::Comma => out.push(b','),
                 ScannedPiece::NameBegin => {
@@ -84,20 +84,20 @@ impl MemberRemover {
         Ok(())
     }
 
-    /// Says whether the answer was whole.
+    /// Checks that the answer was complete.
     ///
     /// # Errors
-    /// It ended too early.
+    /// The answer ended too early.
     pub fn finish(&self) -> Result<(), JsonError> {
         self.scanner.finish()
     }
 
-    /// How many members were left out so far.
+    /// How many members were removed so far.
     pub fn removed(&self) -> u64 {
         self.removed
     }
 
-    /// How many bytes are kept back.
+    /// How many bytes are held back.
     pub fn held(&self) -> usize {
         self.name.len()
     }

@@ -1,7 +1,7 @@
-//! JSON in pieces, as the bytes come, checked as strictly as RFC 8259 allows.
+//! Splits JSON into pieces as the bytes come, checked as strictly as RFC 8259 allows.
 //!
-//! The one rule: no byte leaves here in a piece that does not continue a valid document, so whoever passes the pieces on
-//! has passed on JSON. Works at any chunk boundary; what it keeps is one bit per level and the state of one string.
+//! The one rule: every piece continues a valid document, so a caller that passes the pieces on has passed on JSON. It
+//! works at any chunk boundary, and holds one bit per level and the state of one string.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use super::names::{FoldedNames, NameMatcher};
 use super::text::{JsonReading, StringPart, StringReader};
 use super::{DigitCount, MAX_DEPTH, MAX_NUMBER_LENGTH};
 
-/// What opens and closes a level.
+/// The kind of a level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LevelKind {
     Object,
     Array,
 }
 
-/// A part of a document; all white space between is left out.
+/// A part of a document. White space between the parts is dropped.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ScannedPiece<'a> {
     Open(LevelKind),
@@ -27,7 +27,7 @@ pub(super) enum ScannedPiece<'a> {
     NameBegin,
     /// A part of the name as written, up to its closing quote.
     Name(&'a [u8]),
-    /// The name has ended, and the colon follows; the bits of the names that it is.
+    /// The name has ended and its colon was read; the bits of the names that it equals.
     NameEnd(u64),
     /// A part of a string, number or word as written.
     Scalar(&'a [u8]),
@@ -46,11 +46,11 @@ enum ScanState {
     Number(Digits),
     /// What is left of `true`, `false` or `null`.
     Word(&'static [u8]),
-    /// A value has ended.
+    /// Right after a value.
     After,
 }
 
-/// Where in a number the next byte stands (RFC 8259, section 6).
+/// What the number has had so far (RFC 8259, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Digits {
     Minus,
@@ -67,10 +67,10 @@ enum Digits {
 pub(super) struct JsonScanner {
     reading: JsonReading,
     state: ScanState,
-    /// The open levels, the innermost as the lowest bit; set for an object.
+    /// The open levels, the innermost lowest; a set bit is an object.
     kinds: u64,
     depth: usize,
-    /// How many bytes were taken.
+    /// How many bytes were read.
     taken: usize,
     text: StringReader,
     number: DigitCount,
@@ -105,20 +105,20 @@ impl JsonScanner {
         self.kinds & 1 == 1
     }
 
-    /// Whether the innermost level is the only object that is open: around it are lists at most.
+    /// Whether the innermost level is the only open object; only lists may enclose it.
     pub(super) fn is_in_outermost_object(&self) -> bool {
         self.kinds == 1
     }
 
-    /// Whether the name under way may yet become one of the names.
+    /// Whether the current name may still equal one of the names.
     pub(super) fn is_name_open(&self) -> bool {
         self.matcher.is_open()
     }
 
-    /// Takes the next piece off the input; none when the input is used up.
+    /// Reads the next piece from the input; none when the input is used up.
     ///
     /// # Errors
-    /// The bytes are not JSON. From then on every call says so.
+    /// The bytes are not JSON. Every later call returns the same error.
     pub(super) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<ScannedPiece<'a>>, JsonError> {
         if let Some(fault) = self.fault {
             return Err(fault);
@@ -128,10 +128,10 @@ impl JsonScanner {
         result
     }
 
-    /// Says whether the document was whole.
+    /// Checks that the document was complete.
     ///
     /// # Errors
-    /// It is not JSON, or not all of it.
+    /// The document is not JSON, or is incomplete.
     pub(super) fn finish(&self) -> Result<(), JsonError> {
         use Digits::{Fraction, Power, Whole, Zero};
         match (self.fault, self.state) {
@@ -187,7 +187,7 @@ impl JsonScanner {
         taken
     }
 
-    /// A byte between strings, numbers and words.
+    /// Handles a byte between strings, numbers and words.
     fn structure<'a>(&mut self, byte: u8, input: &mut &'a [u8]) -> Result<Option<ScannedPiece<'a>>, JsonError> {
         let malformed = Err(JsonError::Malformed(self.taken));
         match (self.state, byte) {
@@ -243,6 +243,7 @@ impl JsonScanner {
     }
 
     fn open<'a>(&mut self, kind: LevelKind, input: &mut &'a [u8]) -> Result<ScannedPiece<'a>, JsonError> {
+        // `kinds` has one bit per level, so the depth is bounded before the level is opened.
         if self.depth == MAX_DEPTH {
             return Err(JsonError::TooDeep);
         }
@@ -265,7 +266,8 @@ impl JsonScanner {
         for (count, &byte) in input.iter().enumerate() {
             let brought = self.text.push(byte, self.taken + count, self.reading)?;
             if self.text.has_stray {
-                // At once: a name of nothing else would stay open, and be held, for ever.
+                // Reported at once: otherwise a name of unpaired surrogates alone would stay open, and be held,
+                // without bound.
                 self.matcher.stray();
             }
             match brought {
@@ -297,7 +299,7 @@ impl JsonScanner {
         Ok(self.take(count, input))
     }
 
-    /// The bytes that continue the number.
+    /// Reads the bytes that continue the number.
     fn number<'a>(&mut self, mut digits: Digits, input: &mut &'a [u8]) -> Result<&'a [u8], JsonError> {
         use Digits::{Exponent, Fraction, Minus, Point, Power, Sign, Whole, Zero};
         let mut count = 0;
@@ -326,7 +328,7 @@ impl JsonScanner {
         Ok(self.take(count, input))
     }
 
-    /// The number has ended.
+    /// Checks the number, which has ended.
     fn check_number(&self) -> Result<(), JsonError> {
         match self.reading {
             JsonReading::Request if !self.number.is_read_alike() => Err(JsonError::NumberTooLong(self.taken)),
@@ -334,7 +336,7 @@ impl JsonScanner {
         }
     }
 
-    /// The bytes that continue `true`, `false` or `null`.
+    /// Reads the bytes that continue `true`, `false` or `null`.
     fn word<'a>(&mut self, rest: &'static [u8], input: &mut &'a [u8]) -> Result<&'a [u8], JsonError> {
         let count = rest.len().min(input.len());
         let (expected, left) = rest.split_at_checked(count).unwrap_or((rest, &[]));
@@ -347,7 +349,7 @@ impl JsonScanner {
     }
 }
 
-/// How many bytes of ASCII come before a quote, a backslash, a control or a byte of another script.
+/// How many bytes come before a quote, a backslash, a control or a byte that is not ASCII.
 fn plain_run(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| !matches!(byte, 0x20..0x80) || matches!(byte, b'"' | b'\\')).unwrap_or(bytes.len())
 }

@@ -2,28 +2,28 @@
 
 use super::fault::JsonError;
 
-/// For whom a document is read.
+/// Which direction a document comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JsonReading {
-    /// It comes from a client: what two readers could read differently is refused.
+    /// From a client: anything that two readers could read differently is refused.
     Request,
-    /// It comes from the service: what RFC 8259 allows passes.
+    /// From an upstream: everything that RFC 8259 allows passes.
     Answer,
 }
 
-/// Where in a string the next byte stands.
+/// What the next byte of a string continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StringPlace {
     Plain,
-    /// In a character of several bytes: how many are left, and the bounds of the next (RFC 3629, section 4).
+    /// A character of several bytes: how many are left, and the bounds of the next (RFC 3629, section 4).
     Tail(u8, u8, u8),
     /// After a backslash.
     Escape,
-    /// In `\uXXXX`: how many digits are left.
+    /// `\uXXXX`: how many digits are left.
     Hex(u8),
 }
 
-/// What a byte of a string has brought.
+/// What a byte of a string completed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StringPart {
     /// Nothing yet.
@@ -39,9 +39,9 @@ pub(super) enum StringPart {
 pub(super) struct StringReader {
     within: StringPlace,
     code: u32,
-    /// The first half of a surrogate pair, while the second is awaited.
+    /// The first half of a surrogate pair, while the second is due.
     high: Option<u32>,
-    /// Half a surrogate pair stood alone: this is the name or value of nothing.
+    /// An unpaired surrogate occurred, so the text equals no name or value.
     pub(super) has_stray: bool,
 }
 
@@ -50,7 +50,7 @@ impl StringReader {
         Self { within: StringPlace::Plain, code: 0, high: None, has_stray: false }
     }
 
-    /// Whether bytes of ASCII without quote and backslash can pass without being looked at one by one.
+    /// Whether ASCII bytes other than quote and backslash may be skipped in bulk.
     pub(super) fn is_plain(&self) -> bool {
         self.within == StringPlace::Plain && self.high.is_none()
     }
@@ -121,7 +121,7 @@ impl StringReader {
         Ok(StringPart::Part)
     }
 
-    /// A whole `\uXXXX` has come.
+    /// Handles a complete `\uXXXX`.
     fn unit(&mut self, at: usize, reading: JsonReading) -> Result<StringPart, JsonError> {
         let unit = self.code;
         if let (Some(high), 0xdc00..=0xdfff) = (self.high, unit) {
@@ -138,7 +138,7 @@ impl StringReader {
         Ok(StringPart::Part)
     }
 
-    /// What follows is not the second half of a pair whose first half has come, if one has.
+    /// Reports an unpaired first half, because the pair was not continued.
     fn unpaired(&mut self, at: usize, reading: JsonReading) -> Result<(), JsonError> {
         match (self.high.take(), reading) {
             (None, _) => Ok(()),
@@ -151,7 +151,7 @@ impl StringReader {
     }
 }
 
-/// The bounds of the bytes and the pairing of surrogates leave nothing else than characters.
+/// The byte bounds and the pairing of surrogates leave only valid characters.
 fn character(code: u32) -> StringPart {
     StringPart::Character(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER))
 }

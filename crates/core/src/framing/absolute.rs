@@ -1,8 +1,8 @@
-//! Request targets in absolute form, `http://host/path` (RFC 9112, 3.2.2): clients send them to proxies, and a server reads
-//! them, too.
+//! Request targets in absolute form, `http://host/path` (RFC 9112, 3.2.2). Clients send them to proxies, and a server
+//! must accept them too.
 //!
-//! The one rule: such a target names a host beside `Host`, so both must be one, or the one in the target be known to be served
-//! here. Then it is read as its origin form, which is all that anybody sees of it from here on.
+//! The one rule: such a target names a host beside `Host`. Both must be the same, or the host of the target must be
+//! listed as served. Then the target is rewritten to origin form, and nothing behind this module sees another form.
 
 use std::borrow::Cow;
 
@@ -12,17 +12,17 @@ use crate::host::{HostList, HostPort};
 /// A target in absolute form.
 #[derive(Debug, Clone, Copy)]
 pub struct AbsoluteTarget<'a> {
-    /// Its host and port, as they were written.
+    /// Host and port, as written.
     authority: &'a str,
-    /// The port where none is written, by the scheme.
+    /// The port that the scheme implies.
     usual_port: u16,
-    /// Path and query, as they were written.
+    /// Path and query, as written.
     rest: &'a str,
 }
 
 impl<'a> AbsoluteTarget<'a> {
-    /// Reads `http://` or `https://`, host and port, path and query. Which of the two schemes tells nothing here: what a
-    /// proxy in front has unwrapped comes without TLS.
+    /// Reads `http://` or `https://`, host and port, path and query. The scheme decides nothing: behind a proxy that
+    /// ends TLS, an `https` target comes without TLS.
     pub fn parse(target: &'a str) -> Option<Self> {
         let (scheme, rest) = target.split_once("://")?;
         let usual_port = match scheme {
@@ -35,12 +35,12 @@ impl<'a> AbsoluteTarget<'a> {
         Some(Self { authority, usual_port, rest })
     }
 
-    /// The host that it names, with its port where one is written.
+    /// The host that the target names, with its port where one is written.
     pub fn authority(&self) -> &'a str {
         self.authority
     }
 
-    /// The same target in origin form, or `*` for the server as a whole (RFC 9112, 3.2.1 and 3.2.4).
+    /// The target in origin form, or `*` for the server as a whole (RFC 9112, 3.2.1 and 3.2.4).
     pub fn origin(&self, method: &str) -> Cow<'a, str> {
         match self.rest {
             "" if method == "OPTIONS" => Cow::Borrowed("*"),
@@ -50,18 +50,18 @@ impl<'a> AbsoluteTarget<'a> {
         }
     }
 
-    /// Whether `Host` names the same, the usual port written or not.
+    /// Whether `Host` names the same host, where the usual port may be left out.
     fn is_of(&self, host: HostPort<'_>) -> bool {
         HostPort::parse(self.authority).is_some_and(|own| own.is_same(host, self.usual_port))
     }
 }
 
-/// A whole head whose target is in absolute form, in origin form: `Host` is what the target says. None for any other head,
-/// which [`super::check_head`] judges as it is.
+/// Rewrites a head whose target is in absolute form to origin form; `Host` becomes the host of the target. None for
+/// any other head, which [`super::check_head`] judges unchanged.
 ///
 /// # Errors
-/// [`FramingError::Host`] without exactly one `Host`;
-/// [`FramingError::OtherHost`] where `Host` names another, and `served` does not list the one in the target.
+/// [`FramingError::Host`] without exactly one `Host`. [`FramingError::OtherHost`] if `Host` names another host, and
+/// `served` does not list the host of the target.
 pub fn in_origin_form(head: &[u8], served: &HostList) -> Result<Option<Vec<u8>>, FramingError> {
     let Some((line, lines)) = split_line(head) else { return Ok(None) };
     let mut parts = line.split(|byte| *byte == b' ');
@@ -73,6 +73,7 @@ pub fn in_origin_form(head: &[u8], served: &HostList) -> Result<Option<Vec<u8>>,
     let Some(target) = AbsoluteTarget::parse(target) else { return Ok(None) };
     let host = HostPort::parse(one_host(lines)?).ok_or(FramingError::Host)?;
     let is_same = target.is_of(host);
+    // An empty list serves every host, but only a host that is listed by name may overrule `Host`.
     let is_listed = served.names_some() && served.serves(target.authority);
     if !(is_same || is_listed) {
         return Err(FramingError::OtherHost);
@@ -84,7 +85,7 @@ pub fn in_origin_form(head: &[u8], served: &HostList) -> Result<Option<Vec<u8>>,
     let mut rest = lines;
     while let Some((line, next)) = split_line(rest) {
         match is_host(line) {
-            // What `Host` says beside it counts for nothing.
+            // The target wins over `Host` (RFC 9112, 3.2.2).
             true if !is_same => out.extend_from_slice(format!("Host: {}", target.authority).as_bytes()),
             _ => out.extend_from_slice(line),
         }
@@ -95,7 +96,7 @@ pub fn in_origin_form(head: &[u8], served: &HostList) -> Result<Option<Vec<u8>>,
     Ok(Some(out))
 }
 
-/// A line and what follows its end.
+/// A line, and the bytes after its end.
 fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = bytes.windows(2).position(|two| two == b"\r\n")?;
     Some((bytes.get(..at)?, bytes.get(at + 2..)?))
@@ -105,7 +106,7 @@ fn is_host(line: &[u8]) -> bool {
     line.split(|byte| *byte == b':').next().is_some_and(|name| name.eq_ignore_ascii_case(b"host"))
 }
 
-/// The value of the one `Host` there is.
+/// The value of the only `Host`.
 fn one_host(mut lines: &[u8]) -> Result<&str, FramingError> {
     let mut found = None;
     while let Some((line, next)) = split_line(lines) {

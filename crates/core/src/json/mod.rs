@@ -1,11 +1,11 @@
-//! JSON as the HIS keeps it: nothing lost, nothing with two readings.
+//! JSON as the HIS stores it: nothing lost, nothing with two readings.
 //!
-//! The one rule: what this module accepts, both stores hold and every client reads alike. So it is stricter than
-//! RFC 8259 where that leaves room: no byte order mark, no lone surrogates, no U+0000 (PostgreSQL's jsonb has none), no
-//! numbers beyond what jsonb holds, bounded depth; of a repeated key the last one counts, as Python and jsonb have it.
-//! Numbers keep every digit: they are never turned into floating point.
+//! The one rule: both stores hold everything that this module accepts, and every client reads it alike. So it is
+//! stricter than RFC 8259 where that leaves room: no byte order mark, no unpaired surrogates, no U+0000 (PostgreSQL's
+//! jsonb has none), no numbers beyond what jsonb holds, bounded depth. Of a repeated key the last one counts, as in
+//! Python and jsonb. Numbers keep every digit: they never become floating point.
 //!
-//! Used where documents come in. What goes out is text from the row and never passes through here.
+//! Used for incoming documents. Outgoing documents are text from the row and never pass through here.
 
 mod number;
 mod parse;
@@ -17,7 +17,7 @@ pub use parse::{parse, parse_counted, parse_stored};
 
 pub use crate::fields::JsonError;
 
-/// A JSON value; equality is by meaning (`1.0` is `1e0`, the order of keys is no matter).
+/// A JSON value. Equality is by meaning: `1.0` equals `1e0`, and the order of keys does not count.
 #[derive(Debug, Clone)]
 pub enum JsonValue {
     /// `null`
@@ -34,7 +34,7 @@ pub enum JsonValue {
     Object(JsonObject),
 }
 
-/// The members of an object, in the order they came, each name once.
+/// The members of an object in their order of arrival, each name once.
 #[derive(Debug, Clone, Default)]
 pub struct JsonObject(Vec<(String, JsonValue)>);
 
@@ -44,7 +44,7 @@ impl JsonObject {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// Sets a member, whether it was there or not.
+    /// Sets a member, new or existing.
     pub fn set(&mut self, name: &str, value: JsonValue) {
         match self.0.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => *known = value,
@@ -52,20 +52,20 @@ impl JsonObject {
         }
     }
 
-    /// Takes a member out.
+    /// Removes a member and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<JsonValue> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
         Some(self.0.remove(at).1)
     }
 
-    /// Replaces members by those of `patch`, whole, and adds what is new: PostgreSQL's `jsonb || jsonb`.
+    /// Replaces whole members by those of `patch` and adds new ones, as PostgreSQL's `jsonb || jsonb` does.
     pub fn merge(&mut self, patch: Self) {
         for (name, value) in patch.0 {
             self.set(&name, value);
         }
     }
 
-    /// Whether both have the same members, those named in `besides` left aside.
+    /// Whether both have the same members, apart from those named in `besides`.
     pub fn same_besides(&self, other: &Self, besides: &[&str]) -> bool {
         let counted = |object: &Self| object.0.iter().filter(|(name, _)| !besides.contains(&name.as_str())).count();
         counted(self) == counted(other)
@@ -99,8 +99,8 @@ impl JsonValue {
         }
     }
 
-    /// Takes out what is unwanted at any depth: members, by name and value, and the values of elements, which become null.
-    /// Whether there was any.
+    /// Removes unwanted values at any depth: members by name and value; elements of lists become null. True if there
+    /// was any.
     pub fn strip(&mut self, is_unwanted: &impl Fn(Option<&str>, &Self) -> bool) -> bool {
         match self {
             Self::Array(items) => items.iter_mut().fold(false, |found, item| match is_unwanted(None, item) {
@@ -142,7 +142,7 @@ impl PartialEq for JsonValue {
     }
 }
 
-/// Whether two JSON texts of the store, or on their way there, mean the same.
+/// Whether two JSON texts, stored or about to be stored, mean the same.
 pub fn is_same(left: &str, right: &str) -> bool {
     left == right || matches!((parse_stored(left), parse_stored(right)), (Ok(left), Ok(right)) if left == right)
 }

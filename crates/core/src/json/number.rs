@@ -1,11 +1,11 @@
-//! Numbers by their digits: equality without floating point, and how both databases keep them.
+//! Numbers by their digits: equality without floating point, and the spelling that both databases store.
 
 use std::borrow::Cow;
 
-/// The number as it is kept: without an exponent and without the sign of zero, as jsonb writes it. So both databases give
-/// back the same text.
+/// The stored spelling of a number: without an exponent and without a sign of zero, as jsonb writes it. So both
+/// databases return the same text.
 ///
-/// Its length is bounded by what the parser lets in.
+/// The parser's bounds limit its length.
 pub(super) fn written_out(number: &str) -> Cow<'_, str> {
     let (negative, rest) = number.strip_prefix('-').map_or((false, number), |rest| (true, rest));
     let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, ""));
@@ -36,7 +36,7 @@ fn parse_exponent(digits: &str) -> Option<i64> {
     digits.strip_prefix('+').unwrap_or(digits).parse().ok()
 }
 
-/// A decimal number in its only canonical form: no zeros at either end of the digits.
+/// A decimal number in canonical form: no zeros at either end of the digits.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct JsonDecimal {
     negative: bool,

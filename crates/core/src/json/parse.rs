@@ -6,15 +6,15 @@ use super::number;
 use super::{JsonObject, JsonValue};
 use crate::fields::{DigitCount, JsonError, MAX_DEPTH};
 
-/// From so many members on an object is indexed while it is read, lest repeated keys cost quadratic time.
+/// From this many members on, an object is indexed while it is read: otherwise repeated keys cost quadratic time.
 const INDEX_FROM: usize = 16;
 
-/// Where a text comes from.
+/// The origin of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ValueOrigin {
-    /// A client: what two readers could read differently is refused, and numbers are written out.
+    /// A client: anything that two readers could read differently is refused, and numbers are written out.
     Client,
-    /// The store, which may hold numbers of before: they stay as they are.
+    /// The store. It may hold numbers from before these bounds, and they stay unchanged.
     Store,
 }
 
@@ -26,7 +26,7 @@ pub fn parse(bytes: &[u8]) -> Result<JsonValue, JsonError> {
     parse_counted(bytes).map(|(value, _)| value)
 }
 
-/// The same, and by how many bytes its numbers are longer now that they are written out.
+/// As [`parse`], and returns how many bytes the numbers grew when they were written out.
 ///
 /// # Errors
 /// See [`JsonError`].
@@ -34,7 +34,7 @@ pub fn parse_counted(bytes: &[u8]) -> Result<(JsonValue, usize), JsonError> {
     parse_from(ValueOrigin::Client, bytes)
 }
 
-/// Parses exactly one value that came from the store, with whatever numbers.
+/// Parses exactly one value from the store, with numbers of any length.
 ///
 /// # Errors
 /// See [`JsonError`].
@@ -60,7 +60,7 @@ struct JsonParser<'a> {
     text: &'a str,
     at: usize,
     origin: ValueOrigin,
-    /// By how many bytes numbers have become longer.
+    /// How many bytes the numbers have grown.
     grown: usize,
 }
 
@@ -127,7 +127,7 @@ impl<'a> JsonParser<'a> {
             items.push(self.value(depth)?);
             self.white_space();
             if self.take(b']') {
-                // Many small lists would hold room for four elements each.
+                // Otherwise many small lists would each hold room for four elements.
                 items.shrink_to_fit();
                 return Ok(JsonValue::Array(items));
             }
@@ -243,7 +243,7 @@ impl<'a> JsonParser<'a> {
             },
             other => other,
         };
-        // `from_u32` refuses what is left of surrogates.
+        // `from_u32` refuses an unpaired surrogate.
         char::from_u32(code).filter(|character| *character != '\0').ok_or(JsonError::UnpairedOrNul(start))
     }
 
@@ -260,7 +260,7 @@ impl<'a> JsonParser<'a> {
     }
 }
 
-/// An object while it is read: of a repeated name the last value counts.
+/// An object while it is read. Of a repeated name, the last value counts.
 #[derive(Default)]
 struct ParsedMembers {
     object: JsonObject,
@@ -268,7 +268,7 @@ struct ParsedMembers {
 }
 
 impl ParsedMembers {
-    /// The object, without room to grow: many small ones would hold room for four members each.
+    /// The object, without room to grow: otherwise many small objects would each hold room for four members.
     fn into_object(mut self) -> JsonObject {
         self.object.0.shrink_to_fit();
         self.object

@@ -1,16 +1,16 @@
-//! How large a document is: the bytes of its text as jsonb writes it, so that a bound means the same on both databases.
+//! The size of a document: the bytes of its text as jsonb writes it, so that a bound means the same on both databases.
 
 use super::{JsonObject, JsonValue};
 
 impl JsonObject {
-    /// The bytes of the text: `{"a": 1, "b": [2, 3]}`.
+    /// The size in bytes of the text as jsonb writes it: `{"a": 1, "b": [2, 3]}`.
     pub fn size(&self) -> usize {
         let members = self.0.iter().map(|(name, value)| string(name) + ": ".len() + size(value));
         list(members)
     }
 }
 
-/// Recursion is bounded by the depth that the parser accepts.
+/// The depth that the parser accepts bounds the recursion.
 fn size(value: &JsonValue) -> usize {
     match value {
         JsonValue::Null | JsonValue::Bool(true) => "null".len(),

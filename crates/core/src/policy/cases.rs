@@ -1,4 +1,4 @@
-//! `*.cases.toml` beside a policy: its tests, in the words of who wrote it.
+//! `*.cases.toml` beside a policy: its tests, in the author's words.
 //!
 //! ```toml
 //! [[case]]
@@ -27,7 +27,8 @@
 //! page = ["GET"]
 //! ```
 //!
-//! The one rule: a case is judged by the code that serves. The file is read here; who runs it resolves the request.
+//! The one rule: the code that serves requests also judges a case. This module reads the file; the command that runs
+//! it resolves the request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,52 +38,52 @@ use thiserror::Error;
 use super::{DenyReason, Method, PolicyDecision, PolicyReach};
 use crate::escape;
 
-/// Most characters of a fault that are told: it may quote what stands in the file.
+/// The most characters of a reported fault, which may quote the file.
 const MOST_OF_A_FAULT: usize = 240;
 
 /// One case.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "CaseEntry")]
 pub struct PolicyCase {
-    /// What it shows.
+    /// The name of the case.
     pub name: String,
     /// The principal's account id.
     pub principal: String,
     /// The principal's roles.
     pub roles: Vec<String>,
-    /// What is asked.
+    /// The question.
     pub asks: CaseQuestion,
-    /// What the policy must answer.
+    /// The answer that the policy must give.
     pub expect: ExpectedDecision,
 }
 
-/// What a case asks.
+/// The question of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CaseQuestion {
-    /// Whether this is allowed: method and path, as in a request line.
+    /// Whether a request is allowed: method and path, as in a request line.
     Request(String),
-    /// Whether this is allowed, whichever route leads there, if any does.
+    /// Whether a method of an endpoint is allowed, with or without a route to it.
     Cell {
         /// The method.
         method: Method,
         /// The endpoint.
         endpoint: String,
-        /// Whose record is touched; nobody's in particular where it is missing.
+        /// The person whose record is touched; none if no particular record is.
         subject: Option<String>,
     },
-    /// Whether these methods of these endpoints are allowed, and no others.
+    /// Whether exactly these methods of these endpoints are allowed.
     Only(BTreeMap<String, BTreeSet<Method>>),
 }
 
-/// What a case expects.
+/// The expected answer of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum ExpectedDecision {
-    /// Allowed, whatever it reaches.
+    /// Allowed, with any reach.
     Allow,
     /// Allowed with this reach.
     AllowReach(PolicyReach),
-    /// Denied, whatever the reason.
+    /// Denied, for any reason.
     Deny,
     /// Denied for this reason.
     DenyReason(DenyReason),
@@ -99,7 +100,7 @@ struct CasesFile {
     case: Vec<PolicyCase>,
 }
 
-/// A case as it is written.
+/// A case as written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CaseEntry {
@@ -114,7 +115,7 @@ struct CaseEntry {
     expect: ExpectedDecision,
 }
 
-/// A method, as a key of roles.cfg names it.
+/// A method, named as in roles.cfg.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 struct MethodKey(Method);
@@ -122,7 +123,7 @@ struct MethodKey(Method);
 /// Parses the text of a case file.
 ///
 /// # Errors
-/// It is not TOML of the shape above; the text names line and key.
+/// The text is not TOML of the shape above. The error names line and key.
 pub fn parse_cases(text: &str) -> Result<Vec<PolicyCase>, CasesError> {
     let file: CasesFile = toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(0, |span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
@@ -189,7 +190,7 @@ impl TryFrom<String> for ExpectedDecision {
 }
 
 impl ExpectedDecision {
-    /// Whether a decision is what was expected.
+    /// Whether a decision meets the expectation.
     pub fn is_met_by(self, decision: PolicyDecision) -> bool {
         match (self, decision) {
             (Self::Allow, PolicyDecision::Allow(_)) | (Self::Deny, PolicyDecision::Deny(_)) => true,

@@ -1,11 +1,12 @@
-//! The policy decision point: who may use which method on which endpoint for whose record.
+//! The policy decision point: which principal may use which method on which endpoint, and for whose record.
 //!
-//! The semantics of Thalamus's roles.cfg, made strict: a request is allowed iff some role of the principal is defined in
-//! the file, lists the endpoint under the method, and reaches the record: the route touches no one's, the role is
-//! global, or the record is the principal's own. Silence denies, and the order of roles never matters.
+//! It has the semantics of Thalamus's roles.cfg, made strict. A request is allowed iff some role of the principal is
+//! defined in the file, lists the endpoint under the method, and reaches the record. A role reaches the record if the
+//! route touches no person's record, the role is global, or the record is the principal's own. Silence denies, and the
+//! order of roles never matters.
 //!
-//! Pure: no I/O, no clock, no runtime; a decision cannot fail or wait. Called by the pipeline, by the operator's tools
-//! and by tests, all running this same code.
+//! Pure: no I/O, no clock, no runtime. A decision cannot fail or wait. The pipeline, the operator's commands and the
+//! tests all call this same code.
 
 mod roles_cfg;
 mod rights;
@@ -29,11 +30,11 @@ pub use warnings::PolicyWarning;
 pub enum PolicyReach {
     /// The principal's own.
     Own,
-    /// Anyone's.
+    /// Any person's.
     Global,
 }
 
-/// A method that roles.cfg can grant; HEAD is judged as GET, and OPTIONS is answered without one.
+/// A method that roles.cfg can grant. HEAD is judged as GET, and OPTIONS is answered without a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Method {
     /// GET, and HEAD.
@@ -48,10 +49,10 @@ pub enum Method {
     Delete,
 }
 
-/// What the policy answers.
+/// The answer of the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyDecision {
-    /// Forward it, reaching these records.
+    /// Forward the request, with this reach.
     Allow(PolicyReach),
     /// Refuse it.
     Deny(DenyReason),
@@ -64,7 +65,7 @@ pub enum DenyReason {
     NoRole,
     /// No role of the principal lists the endpoint under the method.
     NotGranted,
-    /// A role does, but for one's own record, and the record is another's.
+    /// A role does, but reaches only the principal's own record, and the record is another person's.
     NotOwn,
 }
 
@@ -96,7 +97,7 @@ impl PolicySet {
     /// Parses the bytes of a roles.cfg file.
     ///
     /// # Errors
-    /// See [`PolicyError`]; a file with any fault is refused whole.
+    /// See [`PolicyError`]. A file with any fault is refused as a whole.
     pub fn parse(bytes: &[u8]) -> Result<Self, PolicyError> {
         let roles = roles_cfg::parse(bytes)?;
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
@@ -107,23 +108,23 @@ impl PolicySet {
         Ok(Self { roles, by_name, fingerprint, source: bytes.into() })
     }
 
-    /// All that is wrong with the bytes of a roles.cfg file: what [`PolicySet::parse`] refuses it for, and more of the kind, up to
-    /// a bound.
+    /// The faults of a roles.cfg file: the one for which [`PolicySet::parse`] refuses it, and further ones, up to
+    /// `most`.
     pub fn faults(bytes: &[u8], most: usize) -> Vec<PolicyError> {
         roles_cfg::faults(bytes, most)
     }
 
-    /// The first 16 hexadecimal digits of the file's BLAKE3 hash: names this policy in records and assertions.
+    /// The first 16 hexadecimal digits of the file's BLAKE3 hash. It names this policy in records and assertions.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// The same, to be held on to without the policy.
+    /// The fingerprint, to keep without the policy.
     pub fn shared_fingerprint(&self) -> &Arc<str> {
         &self.fingerprint
     }
 
-    /// The bytes it was parsed from.
+    /// The bytes that the policy was parsed from.
     pub fn source(&self) -> &[u8] {
         &self.source
     }
@@ -133,21 +134,22 @@ impl PolicySet {
         &self.roles
     }
 
-    /// The names that are defined, each once, in no order.
+    /// The defined names, each once, in no order.
     pub fn role_names(&self) -> impl Iterator<Item = &str> + Clone {
         self.by_name.keys().map(String::as_str)
     }
 
-    /// All definitions of one role name; a duplicate name has several, and each counts.
+    /// All definitions of a role name. A name may have several definitions, and each counts.
     pub fn definitions<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a RoleDefinition> + use<'a> {
         let indexes = self.by_name.get(name).map(Vec::as_slice).unwrap_or_default();
         indexes.iter().filter_map(|index| self.roles.get(*index))
     }
 
-    /// Answers one question, straight from the file's definitions.
+    /// Answers one question directly from the file's definitions.
     ///
-    /// The request path asks [`RoleRights`] instead, which are compiled from this and answer the same.
+    /// Requests use [`RoleRights`] instead, which is compiled from these definitions and gives the same answers.
     pub fn decide(&self, question: PolicyQuestion<'_>) -> PolicyDecision {
+        // The reason narrows from "no role" over "not granted" to "not own"; an allow by any role beats all of them.
         let mut denied = DenyReason::NoRole;
         let mut widest = None;
         for role in question.roles.iter().flat_map(|name| self.definitions(name)) {
@@ -161,6 +163,7 @@ impl PolicySet {
                 Some(subject) if role.reach == PolicyReach::Own && subject != question.principal => {
                     denied = DenyReason::NotOwn
                 }
+                // The widest reach wins, so that the order of roles never matters.
                 _ => widest = widest.max(Some(role.reach)),
             }
         }
@@ -172,7 +175,7 @@ impl Method {
     /// Every method.
     pub const ALL: [Self; 5] = [Self::Get, Self::Post, Self::Put, Self::Patch, Self::Delete];
 
-    /// The method a request is judged by; none for what no policy can grant.
+    /// The method that a request is judged by; none for a method that no policy can grant.
     pub fn parse(name: &str) -> Option<Self> {
         match name {
             "HEAD" => Some(Self::Get),
@@ -180,7 +183,7 @@ impl Method {
         }
     }
 
-    /// The method that a key of roles.cfg grants, if it is one.
+    /// The method that a key of roles.cfg names, if it is one.
     pub fn of_key(key: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|method| method.as_str() == key)
     }

@@ -1,7 +1,7 @@
-//! Names that are not what they seem: misspelled, or spelled with characters that nobody can tell from others.
+//! Misleading names in a policy: misspelled ones, and ones spelled with characters that look like others.
 //!
-//! The one rule: this finds what to tell an operator, and compares no names for a decision: those are compared byte for byte.
-//! Source of what looks alike: Unicode Technical Standard 39, sections 4 and 5.1.
+//! The one rule: this module finds what an operator should be told. It never takes part in a decision, where names are
+//! compared byte for byte. Look-alikes follow Unicode Technical Standard 39, sections 4 and 5.1.
 
 use std::collections::BTreeMap;
 
@@ -9,20 +9,19 @@ use unicode_security::{MixedScript, skeleton};
 
 use crate::escape;
 
-/// Longest name that is compared letter by letter, which costs its square, in bytes.
+/// The longest name that is compared letter by letter, in bytes: the cost grows with its square.
 const LONGEST: usize = 100;
 
-/// Asks whether a known name was meant that differs from an unknown one by case alone; nothing where there is none.
+/// Suggests a known name that differs from an unknown one by case alone; empty if there is none.
 pub fn hint<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let folded = unknown.to_lowercase();
-    // The first in order, so that the hint is always the same.
+    // The least of them, so that the hint is always the same.
     let alike = known.into_iter().filter(|known| known.to_lowercase() == folded).min();
     alike
         .map_or(String::new(), |known| format!(" (did you mean `{}`? names are compared exactly)", escape::name(known)))
 }
 
-/// As [`hint`], and where there is none, asks whether a known name was meant that looks the same, or differs by a letter or
-/// two.
+/// As [`hint`]; failing that, suggests a known name that looks the same or differs by one or two letters.
 pub fn suggestion<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     let hint = hint(unknown, known.clone());
     if !hint.is_empty() || unknown.len() > LONGEST {
@@ -31,7 +30,7 @@ pub fn suggestion<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str> + 
     if let Some(same) = known.clone().into_iter().filter(|known| skeleton(known).eq(skeleton(unknown))).min() {
         return format!(" (did you mean `{}`? it looks the same, and other letters stand in it)", escape::name(same));
     }
-    // Half a name that is otherwise spelled is another name.
+    // If half of its letters differ, it is another name.
     let most = (unknown.chars().count() / 2).min(2);
     let folded = unknown.to_lowercase();
     let near = known.into_iter().map(|known| (edits(&folded, &known.to_lowercase()), known));
@@ -39,7 +38,7 @@ pub fn suggestion<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str> + 
     nearest.map_or(String::new(), |(_, known)| format!(" (did you mean `{}`?)", escape::name(known)))
 }
 
-/// What a reader does not see in a name, if there is something: it goes on a sentence.
+/// What a reader cannot see in a name, if there is anything; the words continue a sentence.
 pub(super) fn oddity_of_name(name: &str) -> Option<&'static str> {
     if name != name.trim() {
         Some("has blanks around it")
@@ -52,7 +51,7 @@ pub(super) fn oddity_of_name(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Names that look like another before them.
+/// Names that look like an earlier one.
 pub(super) fn look_alikes<'a>(names: impl Iterator<Item = &'a str>) -> Vec<(&'a str, &'a str)> {
     let mut looks: BTreeMap<String, &str> = BTreeMap::new();
     let mut found = Vec::new();
@@ -64,8 +63,8 @@ pub(super) fn look_alikes<'a>(names: impl Iterator<Item = &'a str>) -> Vec<(&'a 
     found
 }
 
-/// How many letters must be inserted, left out, replaced, or exchanged with their neighbour to make one name the other
-/// (Damerau, Levenshtein; no letter is touched twice).
+/// The number of letters to insert, remove, replace or swap with a neighbour to turn one name into the other (Damerau,
+/// Levenshtein; no letter is touched twice).
 fn edits(one: &str, other: &str) -> usize {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     let at = |row: &[usize], place: usize| row.get(place).copied().unwrap_or(usize::MAX / 2);

@@ -1,31 +1,31 @@
-//! Looking at a policy: why a question is answered as it is, what each role may do, what an edit changes.
+//! Views of a policy for its author: why a question is answered as it is, what each role may do, what an edit changes.
 //!
-//! The one rule: these are views of the same definitions that [`PolicySet::decide`] reads, never a second opinion.
-//! Called by the operator's tools. Pure, as all of `policy`.
+//! The one rule: these views use the same definitions as [`PolicySet::decide`], and never decide on their own. The
+//! operator's commands call them. Pure, as all of `policy`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Method, PolicyDecision, PolicyQuestion, PolicyReach, PolicySet};
 
-/// Why a question was answered as it was.
+/// Why a question is answered as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyExplanation {
     /// The answer.
     pub decision: PolicyDecision,
-    /// What each role of the principal had to say, in their order; a role name that stands twice has two.
+    /// The statement of each of the principal's roles, in their order. A role name that is defined twice has two.
     pub roles: Vec<RoleSays>,
 }
 
-/// What one role says to a question.
+/// The answer of one role to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleSays {
     /// The role's name.
     pub role: String,
-    /// What it says.
+    /// Its statement.
     pub says: RoleStatement,
 }
 
-/// What a role says.
+/// The statement of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoleStatement {
     /// It grants the endpoint under the method, on this line of the file, and reaches the record.
@@ -35,12 +35,13 @@ pub enum RoleStatement {
         /// Whose records the role reaches.
         reach: PolicyReach,
     },
-    /// It grants it on this line, but for one's own record alone, and the record is another's.
+    /// It grants the endpoint on this line, but only for the principal's own record, and the record is another
+    /// person's.
     OwnOnly {
         /// The line of the grant, from 1.
         line: usize,
     },
-    /// It is defined on this line and does not list the endpoint under the method.
+    /// It is defined on this line, and does not list the endpoint under the method.
     Silent {
         /// The line of the role, from 1.
         line: usize,
@@ -49,13 +50,13 @@ pub enum RoleStatement {
     Undefined,
 }
 
-/// One (role, endpoint, method) with whose records it reaches; nothing where it is missing.
+/// The reach of each (role, endpoint, method); a missing entry grants nothing.
 pub type RightsMatrix = BTreeMap<(String, String, &'static str), PolicyReach>;
 
-/// What routes ask of a policy: for each endpoint, the methods under which a grant of it counts.
+/// The questions that routes can ask: for each endpoint, the methods under which a grant of it has an effect.
 pub type ReviewedQuestion<'a> = BTreeMap<&'a str, BTreeSet<Method>>;
 
-/// One cell of the matrix that an edit changes.
+/// A cell of the matrix that an edit changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CellChange {
     /// The role.
@@ -64,21 +65,21 @@ pub struct CellChange {
     pub endpoint: String,
     /// The method.
     pub method: &'static str,
-    /// What it reached before.
+    /// The reach before.
     pub before: Option<PolicyReach>,
-    /// What it reaches after.
+    /// The reach after.
     pub after: Option<PolicyReach>,
 }
 
 impl CellChange {
-    /// Whether the edit lets the role do more than before.
+    /// Whether the role may do more after the edit.
     pub fn widens(&self) -> bool {
         self.after > self.before
     }
 }
 
 impl PolicySet {
-    /// Answers a question as [`PolicySet::decide`] does, and says why.
+    /// Answers a question as [`PolicySet::decide`] does, with the reasons.
     pub fn explain(&self, question: PolicyQuestion<'_>) -> PolicyExplanation {
         let mut roles = Vec::new();
         for name in question.roles {
@@ -104,7 +105,7 @@ impl PolicySet {
         PolicyExplanation { decision: self.decide(question), roles }
     }
 
-    /// What each role may do: one cell for each endpoint and method it grants.
+    /// The rights of each role: one cell for each endpoint and method that it grants.
     pub fn matrix(&self) -> RightsMatrix {
         let mut matrix = RightsMatrix::new();
         for role in self.roles() {
@@ -118,7 +119,7 @@ impl PolicySet {
         matrix
     }
 
-    /// The cells that differ between this policy and its successor, in order of role, endpoint and method.
+    /// The cells in which this policy and its successor differ, ordered by role, endpoint and method.
     pub fn changes_to(&self, successor: &Self) -> Vec<CellChange> {
         let (before, after) = (self.matrix(), successor.matrix());
         let cells: BTreeSet<_> = before.keys().chain(after.keys()).cloned().collect();

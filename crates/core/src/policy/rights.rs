@@ -1,17 +1,17 @@
-//! Rights: the roles of one principal, compiled, so that a request is answered by an index lookup.
+//! The rights of one principal: its roles, compiled, so that a request needs one index lookup.
 //!
-//! The one rule: [`RoleRights`] answer exactly as [`PolicySet::decide`] would. They hold nothing of the principal but what
-//! its roles grant, so that principals with the same roles have the same rights.
+//! The one rule: [`RoleRights`] answer exactly as [`PolicySet::decide`] would. They hold only what the roles grant,
+//! nothing of the principal, so principals with the same roles have the same rights.
 
 use std::collections::HashMap;
 
 use super::{DenyReason, Method, PolicyDecision, PolicyReach, PolicySet};
 
-/// An endpoint's number in one [`EndpointTable`].
+/// The number of an endpoint in one [`EndpointTable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EndpointId(u16);
 
-/// The endpoints that routes lead to, numbered.
+/// The endpoints that routes lead to, with their numbers.
 #[derive(Debug, Default, Clone)]
 pub struct EndpointTable {
     names: Vec<String>,
@@ -19,7 +19,7 @@ pub struct EndpointTable {
 }
 
 impl EndpointTable {
-    /// The number of a name, given now if it has none; none once 65,535 are taken.
+    /// The number of a name, assigned now if it has none; none once 65,535 are assigned.
     pub fn intern(&mut self, name: &str) -> Option<EndpointId> {
         if let Some(known) = self.numbers.get(name) {
             return Some(*known);
@@ -30,12 +30,12 @@ impl EndpointTable {
         Some(endpoint)
     }
 
-    /// The number of a name that is known.
+    /// The number of a known name.
     pub fn find(&self, name: &str) -> Option<EndpointId> {
         self.numbers.get(name).copied()
     }
 
-    /// The name of a number.
+    /// The name that has a number.
     pub fn name(&self, endpoint: EndpointId) -> &str {
         self.names.get(usize::from(endpoint.0)).map(String::as_str).unwrap_or_default()
     }
@@ -46,7 +46,7 @@ impl EndpointTable {
     }
 }
 
-/// What one set of roles may do under one policy: (endpoint, method) → nothing, own, global.
+/// The rights of one set of roles under one policy: each (endpoint, method) maps to nothing, own or global.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleRights {
     reaches: Box<[Option<PolicyReach>]>,
@@ -54,9 +54,9 @@ pub struct RoleRights {
 }
 
 impl RoleRights {
-    /// Compiles the rights that `roles` have under `policy`, for the endpoints of `endpoints`.
+    /// Compiles the rights of `roles` under `policy` for the endpoints of `endpoints`.
     ///
-    /// Cost: proportional to the grants of those roles; some microseconds.
+    /// Cost: proportional to the grants of those roles, some microseconds.
     pub fn compile(policy: &PolicySet, roles: &[String], endpoints: &EndpointTable) -> Self {
         let mut reaches = vec![None; endpoints.names.len() * Method::ALL.len()].into_boxed_slice();
         let mut any_role = false;
@@ -64,6 +64,7 @@ impl RoleRights {
             any_role = true;
             for grant in &role.grants {
                 let Some(method) = Method::of_key(&grant.method) else { continue };
+                // An endpoint without a route cannot be requested, so its grants have no effect.
                 let Some(endpoint) = endpoints.find(&grant.endpoint) else { continue };
                 if let Some(reach) = reaches.get_mut(index(endpoint, method)) {
                     *reach = (*reach).max(Some(role.reach));
@@ -89,7 +90,7 @@ impl RoleRights {
         }
     }
 
-    /// Whose records these roles reach with this method on this endpoint.
+    /// The reach of these roles with this method on this endpoint.
     pub fn reach(&self, method: Method, endpoint: EndpointId) -> Option<PolicyReach> {
         self.reaches.get(index(endpoint, method)).copied().flatten()
     }

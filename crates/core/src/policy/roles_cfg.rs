@@ -1,8 +1,8 @@
-//! The file format of roles.cfg: bytes to checked role definitions.
+//! The file format of roles.cfg: turns bytes into checked role definitions.
 //!
-//! A JSON array of `{"role": NAME, "permissions": {METHOD: [ENDPOINT, …], …, "global": "True" | "False"}}`, as Thalamus
-//! reads it. The one rule: what Thalamus would have read in a way its author did not mean (a string where a list
-//! belongs, a second key of the same name) refuses the file, and every fault names its line.
+//! The format is a JSON array of `{"role": NAME, "permissions": {METHOD: [ENDPOINT, …], …, "global": "True" |
+//! "False"}}`, as Thalamus reads it. The one rule: whatever Thalamus would have read in a way that its author did not
+//! mean (a string in place of a list, a repeated key) refuses the whole file, and every fault names its line.
 
 use std::fmt;
 
@@ -14,11 +14,11 @@ use thiserror::Error;
 use super::{Method, PolicyReach};
 use crate::escape;
 
-/// Largest policy file, in bytes.
+/// The largest policy file, in bytes.
 pub const MAX_POLICY_BYTES: usize = 8 * 1024 * 1024;
-/// Most keys in one `permissions`.
+/// The most keys in one `permissions`.
 const MAX_KEYS: usize = 64;
-/// Longest name of a role, endpoint or method, in bytes.
+/// The longest name of a role, endpoint or method, in bytes.
 const MAX_NAME_BYTES: usize = 256;
 
 /// One entry of the file.
@@ -26,26 +26,26 @@ const MAX_NAME_BYTES: usize = 256;
 pub struct RoleDefinition {
     /// The role's name.
     pub name: String,
-    /// The line the entry begins on, from 1.
+    /// The line on which the entry begins, from 1.
     pub line: usize,
-    /// Whose records its permissions reach.
+    /// The reach of its permissions.
     pub reach: PolicyReach,
     /// Whether `global` is written as a JSON boolean, which Thalamus reads as false.
     pub global_is_boolean: bool,
-    /// The keys of its `permissions`, as written: one with an empty list grants nothing, but stands there.
+    /// The keys of its `permissions`, as written. A key with an empty list grants nothing, but is included.
     pub keys: Vec<String>,
-    /// Every (method, endpoint) it lists.
+    /// Every (method, endpoint) that it lists.
     pub grants: Vec<RoleGrant>,
 }
 
-/// One endpoint in the list of one method.
+/// One endpoint in the list of a method.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleGrant {
-    /// The method's key as written; one that is no method grants nothing.
+    /// The key as written. A key that is not a method grants nothing.
     pub method: String,
-    /// The endpoint's name as written; one that no route leads to grants nothing.
+    /// The endpoint's name as written. A name without a route grants nothing.
     pub endpoint: String,
-    /// The line it stands on, from 1.
+    /// The line of the endpoint, from 1.
     pub line: usize,
 }
 
@@ -62,18 +62,19 @@ pub enum PolicyError {
     /// Larger than 8 MiB.
     #[error("file is larger than {} MiB", MAX_POLICY_BYTES >> 20)]
     TooLarge,
-    /// Not UTF-8, or with a byte order mark.
+    /// Not UTF-8, or UTF-8 with a byte order mark or a NUL.
     #[error("file is not plain UTF-8 (a byte order mark, UTF-16 and NUL have no place in it)")]
     Encoding,
     /// Not JSON, or not of the right shape.
     #[error("line {line}: {problem}")]
     Shape {
-        /// From 1.
+        /// The line, from 1.
         line: usize,
-        /// What is wrong, and where.
+        /// The fault and its place.
         problem: String,
     },
-    /// An empty list of roles: valid JSON, but a truncated write is likelier than the wish to lock everybody out.
+    /// An empty list of roles. It is valid JSON, but a truncated write is likelier than the wish to lock everybody
+    /// out.
     #[error("file defines no role; a policy without roles would deny everybody everything")]
     NoRoles,
 }
@@ -102,6 +103,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for RoleMembers<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members: Vec<(String, &'de RawValue)> = Vec::new();
                 while let Some((key, value)) = map.next_entry::<String, &'de RawValue>()? {
+                    // JSON parsers keep the first or the last of two equal keys, so the author's meaning is unknown.
                     if members.iter().any(|(known, _)| *known == key) {
                         return Err(serde::de::Error::custom(format_args!("duplicate key `{}`", escape::name(&key))));
                     }
@@ -117,7 +119,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for RoleMembers<'a> {
     }
 }
 
-/// Most characters of a complaint of the JSON parser that are told: a name that it quotes, and some words about it.
+/// The most characters of a JSON parser's message that are quoted: a name that it quotes itself, and some words about
+/// it.
 const MOST_OF_A_COMPLAINT: usize = escape::NAME_CHARACTERS + 32;
 
 fn told(complaint: &str) -> std::borrow::Cow<'_, str> {
@@ -131,7 +134,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<RoleDefinition>, PolicyError> {
     faults.found.pop().map_or(Ok(roles), Err)
 }
 
-/// All that is wrong with the bytes of a roles.cfg file, up to a bound. What is no list of roles has one fault.
+/// The faults of a roles.cfg file, up to `most`. A text that is not a list of roles has one fault.
 pub(super) fn faults(bytes: &[u8], most: usize) -> Vec<PolicyError> {
     let mut faults = FaultList { most, found: vec![] };
     match read(bytes, &mut faults) {
@@ -140,7 +143,7 @@ pub(super) fn faults(bytes: &[u8], most: usize) -> Vec<PolicyError> {
     }
 }
 
-/// Faults of single entries; nothing is read any more once there are as many as are asked for.
+/// The faults of single entries. Reading stops when there are as many as requested.
 struct FaultList {
     most: usize,
     found: Vec<PolicyError>,
@@ -156,7 +159,7 @@ impl FaultList {
     }
 }
 
-/// Reads the roles that are as they should be, and notes what is wrong with the others.
+/// Reads the valid roles, and notes the faults of the others.
 fn read(bytes: &[u8], faults: &mut FaultList) -> Result<Vec<RoleDefinition>, PolicyError> {
     if bytes.len() > MAX_POLICY_BYTES {
         return Err(PolicyError::TooLarge);
@@ -183,7 +186,7 @@ fn read(bytes: &[u8], faults: &mut FaultList) -> Result<Vec<RoleDefinition>, Pol
 
 struct PolicyFile<'a> {
     text: &'a str,
-    /// Offsets of the line ends, so that a line number costs a binary search.
+    /// The offsets of the line ends, so that a line number costs a binary search.
     line_ends: Vec<usize>,
 }
 
@@ -196,11 +199,11 @@ impl<'a> PolicyFile<'a> {
 
     fn read<T: Deserialize<'a>>(&self, part: &'a str, expected: &str) -> Result<T, PolicyError> {
         serde_json::from_str(part).map_err(|e| {
-            // The column is of the part, not of the file; the line is what helps.
+            // The column would be that of the part, so only the line is reported.
             let line = self.line(part) + e.line().saturating_sub(1);
             let problem = e.to_string();
             let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(problem, _)| problem);
-            // It quotes what it met, which may be of any length and hold anything, and then says what it expected.
+            // The message quotes the input, of any length and content, and then says what was expected.
             let problem = match problem.rsplit_once(", expected ") {
                 Some((met, expected)) => format!("{}, expected {}", told(met), told(expected)),
                 None => told(problem).into_owned(),
@@ -209,13 +212,13 @@ impl<'a> PolicyFile<'a> {
         })
     }
 
-    /// Reads one role; what is wrong with a method of it is noted, and the next one is read.
+    /// Reads one role. A fault in one method is noted, and reading goes on with the next.
     fn role(&self, entry: &'a RawValue, faults: &mut FaultList) -> Result<RoleDefinition, PolicyError> {
         let line = self.line(entry.get());
         let shape =
             "a role is {\"role\": NAME, \"permissions\": {METHOD: [ENDPOINT, …], \"global\": \"True\" or \"False\"}}";
         if !entry.get().starts_with('{') {
-            // Serde would also take a list of the values, in the order of the fields.
+            // Serde would also accept a list of the values in the order of the fields.
             return Err(PolicyError::Shape { line, problem: format!("an entry is not an object; {shape}") });
         }
         let RoleEntry { role: name, permissions } = self.read(entry.get(), shape)?;
@@ -265,7 +268,7 @@ impl<'a> PolicyFile<'a> {
     }
 
     fn reach(&self, value: &RawValue) -> Result<PolicyReach, PolicyError> {
-        // The word as it reads, whatever escapes it is written with.
+        // The decoded word, so that escapes in its spelling do not count.
         let word: Option<String> = serde_json::from_str(value.get()).ok();
         match (value.get(), word.as_deref()) {
             ("true", _) | (_, Some("True")) => Ok(PolicyReach::Global),

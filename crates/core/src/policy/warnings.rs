@@ -1,7 +1,7 @@
-//! What is valid in a policy and hardly meant.
+//! Valid parts of a policy that its author hardly meant.
 //!
-//! The one rule: a warning names its line and what follows, and changes no decision. Called when a policy comes into force
-//! and by the operator's tools. Pure, as all of `policy`.
+//! The one rule: a warning names its line and the consequence, and changes no decision. It is called when a policy
+//! comes into force, and by the operator's commands. Pure, as all of `policy`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,17 +9,17 @@ use super::names::{look_alikes, oddity_of_name, suggestion};
 use super::{Method, PolicyReach, PolicySet, ReviewedQuestion, RoleDefinition, RoleGrant};
 use crate::escape;
 
-/// Something in a policy that is valid and hardly meant.
+/// A valid part of a policy that its author hardly meant.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PolicyWarning {
-    /// The line it is about, from 1.
+    /// Its line, from 1.
     pub line: usize,
-    /// What is odd, and what follows; names in it are bounded, and each of their characters is seen.
+    /// The oddity and its consequence. Names in it are bounded, and all of their characters are visible.
     pub text: String,
 }
 
 impl PolicySet {
-    /// What is valid in this policy and hardly meant, given what the routes ask for.
+    /// The valid parts of this policy that its author hardly meant, given the questions that routes ask.
     pub fn warnings(&self, asked: &ReviewedQuestion<'_>) -> Vec<PolicyWarning> {
         let mut warnings = Vec::new();
         let mut warn = |line, text: String| warnings.push(PolicyWarning { line, text });
@@ -62,11 +62,11 @@ impl PolicySet {
     }
 }
 
-/// The endpoint that stands for the members of an account: its roles, and whether it may log in.
+/// The endpoint that covers the guarded members of an account: its roles, and whether it may sign in.
 const ACCOUNT: &str = "account";
 
 impl PolicySet {
-    /// What is missing from this policy where that may well be meant, given what the routes ask for.
+    /// Gaps in this policy that may well be intended, given the questions that routes ask.
     pub fn notes(&self, asked: &ReviewedQuestion<'_>) -> Vec<String> {
         let grants = |role: &RoleDefinition| Method::ALL.iter().any(|method| role.grants(*method, ACCOUNT));
         let nobody = asked.contains_key(ACCOUNT) && !self.roles().iter().any(grants);
@@ -79,14 +79,15 @@ impl PolicySet {
     }
 }
 
-/// The methods that Thalamus 0.9.18 judges; it looks each up in a role by its key.
+/// The methods that Thalamus 0.9.18 judges. It looks each up in a role by its key.
 const OF_THALAMUS: [Method; 4] = [Method::Get, Method::Post, Method::Patch, Method::Delete];
 
 impl PolicySet {
-    /// What this policy would make Thalamus 0.9.18 fail at, for who runs both: it is nothing to fedgate.
+    /// The parts of this policy at which Thalamus 0.9.18 would fail, for operators who run both. They do not affect
+    /// fedgate.
     ///
-    /// Thalamus asks the roles of an account in their order, and each of them for the method and then for `global`; a key
-    /// that is not there ends the request with 500, unless a role before it allowed it.
+    /// Thalamus goes through the roles of an account in order, and looks up the method and then `global` in each. A
+    /// missing key ends the request with 500, unless an earlier role allowed it.
     pub fn thalamus_warnings(&self) -> Vec<PolicyWarning> {
         let mut warnings = Vec::new();
         for role in self.roles() {
@@ -115,7 +116,7 @@ impl PolicySet {
     }
 }
 
-/// What is odd about one grant, if anything.
+/// The oddity of one grant, if it has one.
 fn oddity(role: &RoleDefinition, grant: &RoleGrant, asked: &ReviewedQuestion<'_>) -> Option<String> {
     let (name, key, endpoint) = (escape::name(&role.name), escape::name(&grant.method), escape::name(&grant.endpoint));
     let Some(method) = Method::of_key(&grant.method) else {

@@ -1,11 +1,12 @@
-//! Names of request headers by which services are known to learn who calls, from where, or for which method, host or path.
+//! Names of request headers that services are known to believe for who calls, from where, or for which method, host or
+//! path.
 //!
-//! The one rule: this list opens and closes nothing by itself, because it can never be whole. It is for the operator who adds
-//! names to those that pass: `fedgate check` warns of one that stands here, and a prefix does not reach it.
+//! The one rule: this list opens and closes nothing by itself, because it can never be complete. It protects operators
+//! who add names: `fedgate check` warns of an added name that is on this list, and a prefix does not reach it.
 
-/// Names, in lower case; those with a `*` at the end stand for all that begin so.
+/// Names in lower case. A `*` at the end covers every name with that prefix.
 const KNOWN: &[&str] = &[
-    // Who calls: what proxies that sign people in tell the service behind them.
+    // The caller's identity, as signing-in proxies report it to their upstreams.
     "remote-*",
     "x-remote-*",
     "http-remote-user",
@@ -99,7 +100,7 @@ const KNOWN: &[&str] = &[
     "x-on-behalf-of",
     "on-behalf-of",
     "from",
-    // Whom the caller stands for.
+    // The person on whose behalf the caller acts.
     "impersonate-*",
     "x-impersonate*",
     "x-sudo*",
@@ -107,7 +108,7 @@ const KNOWN: &[&str] = &[
     "x-act-as*",
     "x-run-as*",
     "x-delegated-*",
-    // The certificate that the caller has shown (RFC 9440, and what was before).
+    // The certificate that the caller presented (RFC 9440, and its predecessors).
     "client-cert*",
     "x-client-cert*",
     "x-client-dn",
@@ -125,7 +126,7 @@ const KNOWN: &[&str] = &[
     "x-arr-ssl",
     "x-spiffe-*",
     "l5d-*",
-    // Where the caller is.
+    // The caller's address.
     "x-forwarded*",
     "forwarded*",
     "x-real-*",
@@ -169,7 +170,7 @@ const KNOWN: &[&str] = &[
     "x-varnish",
     "z-forwarded-for",
     "z-client-ip",
-    // For which host, over which protocol.
+    // The requested host and protocol.
     "x-host",
     "x-http-host*",
     "x-server-*",
@@ -178,7 +179,7 @@ const KNOWN: &[&str] = &[
     "x-https",
     "front-end-https",
     "https",
-    // For which method and path.
+    // The requested method and path.
     "x-original-*",
     "x-rewrite-*",
     "x-http-method*",
@@ -208,7 +209,7 @@ pub fn is_identity(name: &str) -> bool {
     })
 }
 
-/// The first known name, or beginning of names, that a prefix reaches.
+/// The first known name or prefix that a prefix reaches.
 pub(super) fn beginning_with(prefix: &str) -> Option<&'static str> {
     KNOWN.iter().copied().find(|known| match known.strip_suffix('*') {
         Some(stem) => stem.starts_with(prefix) || prefix.starts_with(stem),

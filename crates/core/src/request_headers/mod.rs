@@ -1,11 +1,11 @@
 //! Which headers of a client's request reach an upstream.
 //!
-//! The one rule: a header passes because its name stands on a list, never because it is missing from one. Services believe
-//! some hundred names of who calls, from where, and for which path, and each year adds some: a list of what to take off is
-//! never complete.
+//! The one rule: a header passes because its name is on a list, never because it is missing from one. Services believe
+//! some hundred names that tell who calls, from where, and for which path, and the number grows each year, so a list
+//! of headers to remove is never complete.
 //!
-//! Called by the gateway for each request that is forwarded, and by the configuration, which reads what an operator adds.
-//! Knows neither.
+//! The gateway calls it for each request that it forwards, and the configuration calls it for the names that an
+//! operator adds. It knows neither.
 
 mod identity;
 mod passed;
@@ -17,8 +17,8 @@ use http::HeaderName;
 pub use identity::is_identity;
 pub use passed::{NameGroup, PASSED};
 
-/// Headers of a request that the gateway sets, keeps or answers itself, whatever a list says: what delimits the message and
-/// belongs to one connection (RFC 9110, 7.6.1), and what it tells in the client's place.
+/// Request headers that the gateway sets, keeps or answers itself, whatever a list says: those that delimit the
+/// message or belong to one connection (RFC 9110, 7.6.1), and those that the gateway states in the client's place.
 const OWN: &[&str] = &[
     "authorization",
     "connection",
@@ -41,29 +41,29 @@ const OWN: &[&str] = &[
     "x-forwarded-proto",
     "x-request-id",
 ];
-/// What headers between the gateway and its services begin with.
+/// The prefix of the headers between the gateway and its upstreams.
 const OWN_PREFIX: &str = "fedgate-";
 
-/// What an operator adds to the list of one upstream.
+/// An operator's addition to the list of one upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AddedHeaders {
     /// One name.
     Name(HeaderName),
-    /// All names that begin so, in lower case; every name where it is empty.
+    /// All names with this prefix, in lower case; every name if it is empty.
     Prefix(String),
 }
 
-/// Why an entry is not taken.
+/// Why an entry is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryFault {
-    /// It is no name of letters, digits and `-`, with or without a `*` at its end.
+    /// It is not a name of letters, digits and `-`, with or without a `*` at its end.
     NoName,
     /// The gateway sets or keeps this header itself.
     Own,
 }
 
 impl AddedHeaders {
-    /// Reads an entry: a name, or the beginning of names with a `*` at its end.
+    /// Reads an entry: a name, or a prefix of names with a `*` at its end.
     ///
     /// # Errors
     /// See [`EntryFault`].
@@ -74,6 +74,7 @@ impl AddedHeaders {
             return Err(EntryFault::NoName);
         }
         match is_prefix {
+            // A client must never be able to send `Fedgate-Assertion`, so no entry can open that prefix.
             _ if stem.starts_with(OWN_PREFIX) => Err(EntryFault::Own),
             true => Ok(Self::Prefix(stem.to_owned())),
             false if is_own(stem) => Err(EntryFault::Own),
@@ -81,7 +82,7 @@ impl AddedHeaders {
         }
     }
 
-    /// A name by which services are known to learn who calls, from where or for what, if the entry reaches one.
+    /// A name that services are known to believe for who calls, from where or for what, if the entry reaches one.
     pub fn identity(&self) -> Option<&str> {
         match self {
             Self::Name(name) => is_identity(name.as_str()).then_some(name.as_str()),
@@ -97,19 +98,19 @@ pub struct PassList {
     prefixes: Vec<String>,
 }
 
-/// What becomes of a header.
+/// How a header is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderPassage {
     /// It is forwarded.
     Passes,
-    /// It is not: the gateway says the same itself, or keeps it.
+    /// It is dropped: the gateway sets or keeps this header itself.
     IsOwn,
-    /// It is not: no list has it.
+    /// It is dropped: no list has its name.
     IsDropped,
 }
 
 impl PassList {
-    /// The list that holds for every upstream, with what is added for this one.
+    /// The common list, with the additions for one upstream.
     pub fn new(added: &[AddedHeaders]) -> Self {
         let listed = PASSED.iter().flat_map(|group| group.names).map(|name| HeaderName::from_static(name));
         let mut list = Self { names: listed.collect(), prefixes: Vec::new() };
@@ -122,7 +123,7 @@ impl PassList {
         list
     }
 
-    /// What becomes of a header of this name. One lookup for a name that passes.
+    /// Judges a header by its name. A name that passes costs one lookup.
     pub fn judge(&self, name: &HeaderName) -> HeaderPassage {
         if self.names.contains(name) {
             return HeaderPassage::Passes;
@@ -131,7 +132,8 @@ impl PassList {
         if is_own(name) {
             HeaderPassage::IsOwn
         } else if self.prefixes.iter().any(|prefix| name.starts_with(prefix))
-            // A prefix is written without each name in mind that it reaches; such a name must be written out.
+            // A prefix can reach names that its author did not think of. Names that carry an identity must be written
+            // out.
             && !is_identity(name)
             && has_one_reading(name)
         {
@@ -146,8 +148,8 @@ fn is_own(name: &str) -> bool {
     name.starts_with(OWN_PREFIX) || OWN.contains(&name)
 }
 
-/// Whether a name is the same to all services: those that read headers as variables (CGI, WSGI) take `Fedgate_Assertion` and
-/// `Fedgate.Assertion` for `Fedgate-Assertion`.
+/// Whether every service reads the name alike. Services that turn headers into variables (CGI, WSGI) take
+/// `Fedgate_Assertion` and `Fedgate.Assertion` for `Fedgate-Assertion`.
 fn has_one_reading(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }

@@ -1,18 +1,19 @@
-//! The request headers that every upstream is sent, name by name, each group with what needs it.
+//! The request headers that every upstream receives, name by name, each group with the feature that needs it.
 //!
-//! The one rule: a name stands here if what it says is about the message, the answer that is wanted, or the program that
-//! asks; never if a service could take it for who calls, from where, on whose behalf, or for which method, path or host.
+//! The one rule: a listed name describes the message, the wanted answer, or the requesting program. A name never
+//! belongs here if a service could take it for who calls, from where, on whose behalf, or for which method, path or
+//! host.
 
 /// Names that are needed for one reason.
 #[derive(Debug)]
 pub struct NameGroup {
-    /// What needs them.
+    /// The feature that needs them.
     pub needed_by: &'static str,
-    /// In lower case.
+    /// The names, in lower case.
     pub names: &'static [&'static str],
 }
 
-/// Every name that passes without being configured.
+/// Every name that passes without configuration.
 pub const PASSED: &[NameGroup] = &[
     NameGroup {
         needed_by: "bodies: their length, type, coding and digest (RFC 9110, 8; RFC 9530; RFC 6266)",
@@ -183,7 +184,7 @@ pub const PASSED: &[NameGroup] = &[
         ],
     },
     NameGroup {
-        // `traceparent` is the gateway's own: it is a span in between.
+        // `traceparent` is the gateway's own header, because the gateway is a span in between.
         needed_by: "traces (W3C Trace Context and Baggage, Zipkin, Jaeger, Datadog, X-Ray, Google, Application Insights, Sentry)",
         names: &[
             "tracestate",

@@ -1,30 +1,31 @@
-//! Pages for people: their frame, their look, and the language that they are in.
+//! Pages for people: their frame, style and language.
 //!
-//! The one rule: plain HTML that works without script, in which no text from outside stands unescaped; it looks the same,
-//! whichever of the programs answers.
+//! The one rule: plain HTML that works without scripts, in which no text from outside is unescaped. It looks the same
+//! from both programs.
 //!
-//! Pure. Called by `his` for its pages, and by `gateway` for what it says itself where people are.
+//! Pure. `his` calls it for its pages, and `gateway` for its own answers where a person reads them.
 
-/// The sheet of styles.
+/// The stylesheet.
 pub const STYLESHEET: &str = include_str!("fedhis.css");
-/// What a page may load and do, which has a link to the sheet: nothing but our own sheet and sign is loaded, no form leaves,
-/// nobody frames the page.
+/// The content policy of a page that links to the stylesheet: only our own stylesheet and icon are loaded, forms go
+/// only to this origin, and no page may frame it.
 pub const POLICY: &str =
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
-/// The same of a page that carries the sheet: the one of this very hash (Content Security Policy, 3, 8.4.2).
+/// The same for a page that carries the stylesheet: it allows the one with this hash (Content Security Policy, 3,
+/// 8.4.2).
 pub const POLICY_OF_STYLED: &str = "default-src 'none'; style-src 'sha256-U0pZVGo9huE0cnSS0IfoQS6g/6RUnLjO7OqKnJUNYfw='; img-src 'self'; form-action 'self'; \
      frame-ancestors 'none'; base-uri 'none'";
 
-/// Where a page has its look from.
+/// Where the style of a page comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageStyle {
-    /// The sheet, which is served beside it.
+    /// A link to the stylesheet, which is served beside it.
     Linked,
-    /// Itself: whoever makes it cannot rely on the service that serves the sheet.
+    /// The page itself, because the program that serves the stylesheet may be unavailable.
     Carried,
 }
 
-/// Whether an `Accept` header names a media type itself, and does not decline it (RFC 9110, 12.5.1).
+/// Whether an `Accept` header names a media type explicitly and does not decline it (RFC 9110, 12.5.1).
 pub fn asks_for(accept: &[u8], wanted: &str) -> bool {
     accept.split(|byte| *byte == b',').any(|range| {
         let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
@@ -34,7 +35,7 @@ pub fn asks_for(accept: &[u8], wanted: &str) -> bool {
     })
 }
 
-/// A language that pages speak.
+/// A language of the pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageLanguage {
     /// English.
@@ -52,7 +53,8 @@ impl PageLanguage {
         }
     }
 
-    /// The one that a browser likes best, by its `Accept-Language` (RFC 9110, 12.5.4); English where it likes none.
+    /// The language that a browser prefers, by its `Accept-Language` (RFC 9110, 12.5.4); English if it prefers none of
+    /// ours.
     pub fn preferred<'a>(accepted: impl Iterator<Item = &'a str>) -> Self {
         let (mut best, mut best_quality) = (Self::English, 0.0);
         for range in accepted.flat_map(|value| value.split(',')) {
@@ -60,7 +62,7 @@ impl PageLanguage {
             let tag = parts.next().unwrap_or_default().split('-').next().unwrap_or_default().to_ascii_lowercase();
             let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(Ok(1.0), str::parse::<f32>);
             let language = [Self::English, Self::Spanish].into_iter().find(|language| language.tag() == tag);
-            // The first of equals; a quality that is none counts for nothing.
+            // The first of equals wins; an invalid quality does not count.
             if let (Some(language), Ok(quality)) = (language, quality)
                 && quality > best_quality
             {
@@ -86,7 +88,7 @@ pub fn page(language: PageLanguage, title: &str, main: &str, style: PageStyle) -
     )
 }
 
-/// A text as HTML.
+/// A text as HTML, in which it can neither end an attribute nor begin an element.
 pub fn escape(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for character in text.chars() {
