@@ -1,7 +1,7 @@
-//! What serves a connection, once it is in: the gateway, the redirect to https or the admin listener.
+//! The application behind a connection: the gateway, the redirect to HTTPS, or the admin listener.
 //!
-//! The one rule: the edge does not know which of them it serves. All that it has read strictly goes in, and the connection
-//! comes back out when it may carry one more request.
+//! The one rule: the edge does not know which of them it serves. Strictly read bytes go in, and the connection
+//! comes back out if it may carry another request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 
-/// A future that lives as long as its application, as pingora makes it.
+/// A future that lives as long as its application, in the form that pingora makes.
 pub(crate) type ServedFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// An application of pingora's, whichever it is.
+/// Any application of pingora's.
 pub(crate) trait Application: Send + Sync {
-    /// Serves one request over HTTP/1; the connection, where it may carry another.
+    /// Serves one HTTP/1 request; returns the connection if it may carry another.
     fn serve_request<'a>(
         &'a self,
         session: ServerSession,
         stopping: &'a ShutdownWatch,
     ) -> ServedFuture<'a, Option<ReusedHttpStream>>;
 
-    /// Serves a connection over HTTP/2 to its end.
+    /// Serves an HTTP/2 connection to its end.
     fn serve_frames<'a>(&'a self, stream: Stream, stopping: &'a ShutdownWatch) -> ServedFuture<'a, Option<Stream>>;
 }
 

@@ -1,7 +1,7 @@
-//! The door: what every connection passes before pingora reads a byte of it.
+//! The door: every connection passes it before pingora reads a byte.
 //!
-//! The one rule: HTTP/1 is read strictly first ([`super::guarded`]), with a bounded time for each head and body; HTTP/2 has
-//! its own framing and limits. Each connection has a seat, and seats are counted in total and per source.
+//! The one rule: HTTP/1 is read strictly first ([`super::guarded`]), with a bounded time for each head and body.
+//! HTTP/2 has its own framing and limits. Each connection has a seat, counted in total and per client address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,23 +22,23 @@ use crate::observe::{GatewayMetrics, RequestRecorder};
 use fedgate_base::config::{AllowedOrigins, CorsConfig, LimitsConfig};
 use fedgate_core::host::HostList;
 
-/// How far the gateway has come on its way to the end; each is false until it is true.
+/// The phases of a shutdown; each is false until it begins, and then stays true.
 #[derive(Clone)]
 pub(crate) struct ShutdownCourse {
-    /// No connection is accepted any more.
+    /// No further connection is accepted.
     pub(crate) closing: watch::Receiver<bool>,
-    /// Every answer is the last one of its connection.
+    /// Every answer is the last of its connection.
     pub(crate) stopping: ShutdownWatch,
-    /// Who is silent is let go.
+    /// Silent connections are closed.
     pub(crate) ending: watch::Receiver<bool>,
 }
 
-/// Lets connections in.
+/// Serves the connections of one kind of listener.
 pub(crate) struct ConnectionDoor {
     inside: Box<dyn Application>,
     allowed: ClientAllowance,
     hosts: Arc<HostList>,
-    /// Requests on one connection.
+    /// Most requests on one connection.
     requests: u32,
     recorder: RequestRecorder,
     seats: ClientSeats,
@@ -64,7 +64,7 @@ impl ConnectionDoor {
         Self { inside, allowed, hosts, requests: limits.requests_per_connection, recorder, seats }
     }
 
-    /// A place for one more connection, of a source that is known or not yet.
+    /// A seat for one more connection; its client address may not be known yet.
     pub(crate) fn seat(&self, source: Option<IpAddr>) -> Option<ClientSeat> {
         self.seats.take(source)
     }
@@ -73,7 +73,7 @@ impl ConnectionDoor {
         self.recorder.metrics()
     }
 
-    /// Serves one connection to its end, or to that of the course while its client is silent.
+    /// Serves one connection until it ends, or until the shutdown closes silent connections.
     pub(crate) async fn serve(&self, mut socket: ClientSocket, course: ShutdownCourse) {
         let _open = self.recorder.metrics().connection();
         if matches!(socket.selected_alpn_proto(), Some(ALPN::H2)) {
@@ -85,8 +85,8 @@ impl ConnectionDoor {
         }
     }
 
-    /// One request after the other. Nothing of pingora is held while the client is silent: that is most of what a
-    /// connection would cost.
+    /// Serves one request after the other. No state of pingora's is held while the client is silent; it would be
+    /// most of the memory of a connection.
     async fn serve_http1(&self, mut stream: Stream, mut course: ShutdownCourse) {
         let mut settings = None::<HttpPersistentSettings>;
         loop {
@@ -106,7 +106,7 @@ impl ConnectionDoor {
                     session.set_keepalive(Some(self.allowed.idle.as_secs()));
                 }
             }
-            // Which ends the connection with this answer, where the gateway is stopping.
+            // During a stop, the gateway makes this answer the last of its connection.
             match self.inside.serve_request(session, &course.stopping).await.map(ReusedHttpStream::consume) {
                 Some((next, persistent)) => (stream, settings) = (next, persistent),
                 None => return,
@@ -115,7 +115,7 @@ impl ConnectionDoor {
     }
 }
 
-/// What one HTTP/2 connection may take (the defaults of Envoy's edge practice; RFC 9113, 10.5).
+/// The limits of one HTTP/2 connection (the defaults of Envoy's edge practice; RFC 9113, 10.5).
 pub(crate) fn h2_options(limits: &LimitsConfig) -> H2Options {
     let mut options = H2Options::default();
     options
@@ -124,7 +124,9 @@ pub(crate) fn h2_options(limits: &LimitsConfig) -> H2Options {
         .initial_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_concurrent_reset_streams(32)
+        // Rapid reset (CVE-2023-44487): streams that a client resets before they are accepted.
         .max_pending_accept_reset_streams(limits.h2_resets)
+        // MadeYouReset (CVE-2025-8671): streams that a client makes this side reset.
         .max_local_error_reset_streams(Some(64))
         .max_send_buffer_size(256 * 1024);
     options

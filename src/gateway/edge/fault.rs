@@ -1,4 +1,4 @@
-//! Why a client is answered beneath pingora, and the bytes it is answered with.
+//! Faults that are answered beneath pingora, and the bytes of the answer.
 
 use http::StatusCode;
 use serde_json::json;
@@ -34,8 +34,9 @@ impl EarlyFault {
         }
     }
 
-    /// The whole answer, byte for byte; it ends the connection. What was refused is not read for what it accepts or where it
-    /// comes from: a page may read the answer if any may. HEAD gets the header alone.
+    /// The whole answer, byte for byte; it ends the connection. The headers of a refused request are not read, so
+    /// neither `Accept` nor `Origin` counts: pages may read the answer if any origin may. HEAD gets the header
+    /// section alone.
     pub(crate) fn answer(self, request_id: &str, any_origin: bool, is_head: bool) -> Vec<u8> {
         let body = json!({ "error": self.message(), "code": self.code(), "request_id": request_id }).to_string();
         let status = self.status();

@@ -1,8 +1,8 @@
-//! Where a request came from: what a client says of that counts for nothing, what a trusted proxy says is believed.
+//! The origin of a request: the claims of a client count for nothing, those of a trusted proxy are believed.
 //!
-//! The one rule: the chain is read from its end, one proxy at a time, and as far as the proxies are trusted. The first
-//! address that is not trusted is the client; what stands before it anybody could have written.
-//! Sources: RFC 7239 (`Forwarded`), W3C Trace Context (`traceparent`).
+//! The one rule: the chain is read from its end, one proxy at a time, as far as the proxies are trusted. The first
+//! address that is not trusted is the client; anybody could have written the ones before it. Sources: RFC 7239
+//! (`Forwarded`), W3C Trace Context (`traceparent`).
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -14,9 +14,9 @@ use pingora_http::RequestHeader;
 use crate::gateway::headers::REQUEST_ID;
 use fedgate_base::config::{ForwardedHeader, ProxiesConfig};
 
-/// Proxies in a row that are looked through, at most.
+/// Most proxies in a row that are followed.
 const MOST_HOPS: usize = 32;
-/// Length of a request id that is taken notice of.
+/// Longest request id that is kept.
 const MOST_ID_BYTES: usize = 256;
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
@@ -25,25 +25,25 @@ const X_FORWARDED_PORT: &str = "x-forwarded-port";
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 
-/// What is believed of where a request came from.
+/// The believed origin of a request.
 #[derive(Debug, Default)]
 pub(crate) struct RequestOrigin {
     /// The client's address; none on a Unix socket.
     pub(crate) client: Option<IpAddr>,
-    /// The request id that the client, or a proxy before the gateway, has chosen. It is told, and never a key: nobody chooses
-    /// which records an id leads to.
+    /// The request id that the client, or a proxy before the gateway, has chosen. It is reported and never used as
+    /// a key: no client chooses which records an id leads to.
     pub(crate) request_id: Option<String>,
     secure: bool,
-    /// The hosts that trusted proxies were asked for, as they tell it.
+    /// The hosts that trusted proxies were asked for, as they report them.
     hosts: Vec<String>,
-    /// The port that the nearest of them was asked for, where it tells that apart.
+    /// The port that the nearest of them was asked for, if it reports one.
     port: Option<u16>,
     /// Trace id and flags of a well-formed `traceparent`.
     trace: Option<([u8; 32], [u8; 2])>,
 }
 
 impl RequestOrigin {
-    /// Judges what the headers of a request say, which came from `peer`, over TLS or not.
+    /// Judges the headers of a request that came from `peer`, over TLS or not.
     pub(crate) fn of(headers: &HeaderMap, peer: Option<IpAddr>, secure: bool, proxies: &ProxiesConfig) -> Self {
         let mut origin = Self {
             client: peer,
@@ -53,12 +53,12 @@ impl RequestOrigin {
             port: None,
             trace: headers.get(TRACEPARENT).and_then(|value| trace(value.as_bytes())),
         };
-        // Several are none.
+        // Several values have no single reading, so none counts.
         if headers.get_all(TRACEPARENT).iter().nth(1).is_some() {
             origin.trace = None;
         }
-        // Where proxies speak by the PROXY protocol, `peer` is the client whom one of them told: what the request says
-        // besides, that client has written, also where its address is one of a trusted network.
+        // With the PROXY protocol, `peer` is the client that the balancer named. The client itself wrote the
+        // request's headers, even if its address is one of a trusted network.
         if proxies.proxy_protocol || !peer.is_some_and(|peer| proxies.trusts(peer)) {
             return origin;
         }
@@ -69,6 +69,7 @@ impl RequestOrigin {
             }
         };
         for hop in hops.into_iter().rev().take(MOST_HOPS) {
+            // An unreadable hop ends the walk: addresses before it could be forged.
             let Some(hop) = hop else { break };
             origin.client = Some(hop);
             if !proxies.trusts(hop) {
@@ -104,19 +105,20 @@ impl RequestOrigin {
         self.secure
     }
 
-    /// The hosts that the client may have asked for: what trusted proxies tell, otherwise `host`, which is what the
-    /// gateway was asked for. No page can make a browser send what proxies tell, so that every one of them counts.
+    /// The hosts that the client may have asked for: those that trusted proxies report, otherwise `host`, which is
+    /// the gateway's own. No page can make a browser send the headers of proxies, so each of them counts.
     pub(crate) fn hosts<'a>(&'a self, host: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
         let told = self.hosts.iter().map(String::as_str);
         let own = self.hosts.is_empty().then_some(host);
         told.chain(own).map(|host| match self.port {
-            // `$host` of nginx, for one, leaves the port out.
+            // nginx's `$host`, for one, has no port.
             Some(port) if !names_port(host) => Cow::Owned(format!("{host}:{port}")),
             _ => Cow::Borrowed(host),
         })
     }
 
-    /// Tells the upstream, in place of what the client said; `request_id` names the trace where the client did not.
+    /// Sets the origin headers of the upstream's request, in place of the client's; `request_id` names the trace if
+    /// the client began none.
     pub(crate) fn tell(&self, request: &mut RequestHeader, request_id: &str) -> Result<()> {
         if let Some(host) = request.headers.get(header::HOST).cloned() {
             request.insert_header(X_FORWARDED_HOST, host)?;
@@ -136,7 +138,7 @@ impl RequestOrigin {
         }
         let trace = self.trace_id().map_or_else(|| trace_of(request_id), str::to_owned);
         let flags = self.trace.as_ref().and_then(|(_, flags)| std::str::from_utf8(flags).ok()).unwrap_or("00");
-        // Never zero, which would be no span.
+        // A span id of zero is invalid (W3C Trace Context, 3.2.2.4).
         let span = rand::random::<u64>() | 1;
         request.insert_header(TRACEPARENT, format!("00-{trace}-{span:016x}-{flags}"))
     }
@@ -147,7 +149,7 @@ impl RequestOrigin {
     }
 }
 
-/// The id that a client chose: of visible ASCII, of 256 bytes at most, and one. Other ids are none.
+/// The id that a client chose: one line of visible ASCII, of 256 bytes at most. Any other id is ignored.
 fn chosen_id(headers: &HeaderMap) -> Option<String> {
     let mut lines = headers.get_all(REQUEST_ID).iter();
     let line = lines.next().filter(|_| lines.next().is_none())?.as_bytes();
@@ -155,12 +157,12 @@ fn chosen_id(headers: &HeaderMap) -> Option<String> {
     std::str::from_utf8(line).ok().filter(|_| is_id).map(str::to_owned)
 }
 
-/// Whether an authority names a port; the colons of an IPv6 address name none.
+/// Whether an authority names a port; the colons of an IPv6 address do not.
 fn names_port(authority: &str) -> bool {
     authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'))
 }
 
-/// The trace of a request whose client began none: its id, where that has the form of one.
+/// The trace of a request whose client began none: its request id, if that has the form of a trace id.
 fn trace_of(request_id: &str) -> String {
     match request_id.len() == 32 && request_id.bytes().all(is_lower_hex) {
         true => request_id.to_owned(),
@@ -170,7 +172,7 @@ fn trace_of(request_id: &str) -> String {
 
 /// The elements of a header, over all its lines.
 fn list<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
-    // A line that is not ASCII has one element that is none, which ends the chain.
+    // A line that is not ASCII becomes one unreadable element, which ends the chain.
     headers.get_all(name).into_iter().flat_map(|line| line.to_str().unwrap_or("-").split(',')).map(str::trim)
 }
 

@@ -1,7 +1,8 @@
-//! The frames of an HTTP/2 client, followed as far as it takes to tell whether a head is under way (RFC 9113, 4.1, 6.2).
+//! The frames of an HTTP/2 client, followed only as far as needed to see whether a head is under way (RFC 9113,
+//! 4.1, 6.2).
 //!
-//! The one rule: nobody else waits with a limit for what is missing of a preface or a head, so it is known here.
-//! What the frames say is the business of the HTTP library.
+//! The one rule: an incomplete preface or head is noticed here, because the HTTP library waits for the rest without
+//! a limit. The content of frames is left to that library.
 
 /// Bytes of the preface (3.4) and of the head of a frame.
 const PREFACE: usize = 24;
@@ -11,29 +12,29 @@ const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
-/// Where in its frames a client is.
+/// The position of a client in its frames.
 pub(crate) struct FrameTracker {
     at: FramePosition,
-    /// Whether a head has begun whose last frame has not.
+    /// Whether a header block has begun without its last frame.
     is_in_head: bool,
 }
 
 enum FramePosition {
-    /// So many bytes of the preface are missing.
+    /// This many bytes of the preface are missing.
     Preface(usize),
-    /// In the head of a frame: its bytes so far.
+    /// In the head of a frame: its bytes so far, and their number.
     Head([u8; FRAME_HEAD], usize),
-    /// In the payload of a frame: whether that is data, and how many bytes are missing.
+    /// In the payload of a frame: whether it is DATA, and how many bytes are missing.
     Payload { is_data: bool, missing: usize },
 }
 
 impl FrameTracker {
-    /// Before the preface.
+    /// A client that has sent nothing yet.
     pub(crate) fn new() -> Self {
         Self { at: FramePosition::Preface(PREFACE), is_in_head: false }
     }
 
-    /// Follows what a client sent; true if it completed a preface, or any frame that does not leave a head open.
+    /// Follows received bytes; true if they completed the preface, or any frame that leaves no header block open.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) -> bool {
         let mut completed = false;
         while !bytes.is_empty() {
@@ -55,6 +56,8 @@ impl FrameTracker {
             bytes = bytes.get(taken..).unwrap_or_default();
             if let FramePosition::Head([high, middle, low, kind, flags, ..], FRAME_HEAD) = self.at {
                 if matches!(kind, HEADERS | CONTINUATION) {
+                    // CONTINUATION flood: a header block stays open over any number of frames until END_HEADERS
+                    // (RFC 9113, 6.10).
                     self.is_in_head = flags & END_HEADERS == 0;
                 }
                 let missing = u32::from_be_bytes([0, high, middle, low]) as usize;
@@ -68,7 +71,7 @@ impl FrameTracker {
         completed
     }
 
-    /// Whether something is missing that the client has begun, other than data.
+    /// Whether the client has begun something other than DATA and not completed it. DATA has a pace of its own.
     pub(crate) fn is_in_head(&self) -> bool {
         self.is_in_head || !matches!(self.at, FramePosition::Head(_, 0) | FramePosition::Payload { is_data: true, .. })
     }

@@ -1,8 +1,9 @@
-//! The byte stream of an HTTP/1 client, guarded beneath pingora.
+//! The strict HTTP/1 reader beneath pingora, one for each connection.
 //!
-//! The one rule: pingora never sees a byte of a head that was not read strictly and whole ([`crate::framing`]). A head
-//! is held back until it is complete and checked; a body passes through while its framing is followed; what comes after
-//! it is held back again as the next head. A client that breaks the rules, or keeps them waiting, is answered here.
+//! The one rule: pingora never sees a byte of a head that was not read strictly and whole ([`crate::framing`]). A
+//! head is held back until it is complete and checked. Its body passes through while the framing is followed, and
+//! the bytes after it are held back again as the next head. A client that breaks the framing, or is too slow, is
+//! answered or closed here.
 
 mod facts;
 
@@ -28,43 +29,43 @@ use fedgate_core::framing::{BodyReader, FramingError, check_head, head_end, head
 use fedgate_core::host::HostList;
 use fedgate_core::network::client_network;
 
-/// How long an answer to a broken request may take to be written.
+/// How long the answer to a refused head may take to be written.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a client may take.
+/// The limits of one client connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientAllowance {
-    /// Bytes of a head.
+    /// Longest head, in bytes.
     pub(crate) head_bytes: usize,
-    /// For a whole head, from its first byte.
+    /// Time for a whole head, from its first byte.
     pub(crate) head: Duration,
-    /// For a body.
+    /// Slowest pace of a body.
     pub(crate) body: ByteRate,
-    /// Whether pages of any origin may read the answers.
+    /// Whether pages of any origin may read the answers (CORS).
     pub(crate) any_origin: bool,
-    /// Without a byte, before a request.
+    /// Time without a byte before a request.
     pub(crate) idle: Duration,
-    /// For an answer, once the client has closed its sending half.
+    /// Time for an answer after the client has closed its sending half.
     pub(crate) half_closed: Duration,
 }
 
-/// A client's stream, guarded.
+/// A client's stream, read strictly.
 pub(crate) struct StrictStream {
     inner: ClientSocket,
     phase: ReadPhase,
-    /// Bytes of a head that is not complete, or that is and waits to be read.
+    /// Bytes of an incomplete head, or of a complete one that pingora has not read yet.
     held: Vec<u8>,
-    /// How many of `held` may be read.
+    /// How many bytes of `held` pingora may read.
     released: usize,
     allowed: ClientAllowance,
     /// The hosts that a target in absolute form may name beside `Host`.
     hosts: Arc<HostList>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// How long a client whose sending half is closed is waited for yet.
+    /// The remaining time of a client that has closed its sending half.
     half_closed: Option<Pin<Box<Sleep>>>,
     began: Instant,
     recorder: RequestRecorder,
-    /// The record of a refusal, on its way to the disk.
+    /// The record of a refusal, until it is on disk.
     kept: Option<KeptRecord>,
 }
 
@@ -73,9 +74,9 @@ enum ReadPhase {
     Head,
     /// In a body.
     Body(BodyReader, ClientPace),
-    /// A request is there whole and is being answered: what comes meanwhile waits for its turn.
+    /// A whole request was read and is being answered. Bytes that arrive meanwhile wait for their turn.
     Serving,
-    /// The client broke the rules in a head: the answer, and how much of it is written.
+    /// A head was refused: the answer, and how much of it is written.
     Answering(Vec<u8>, usize),
     /// Nothing more is read.
     Ended,
@@ -103,7 +104,7 @@ impl StrictStream {
         }
     }
 
-    /// Takes in what was held back, as far as it is released.
+    /// Hands released bytes to pingora.
     fn release(&mut self, out: &mut ReadBuf<'_>) {
         let count = self.released.min(out.remaining());
         out.put_slice(self.held.get(..count).unwrap_or_default());
@@ -111,18 +112,22 @@ impl StrictStream {
         self.released -= count;
     }
 
-    /// Looks at what is held: releases a head that is whole and right, and what belongs to its body.
+    /// Checks the held bytes: releases a head that is whole and has one reading, and the bytes of its body.
     fn judge(&mut self) -> Result<(), FramingError> {
         let start = head_start(&self.held);
         let head = self.held.get(start..).unwrap_or_default();
         let Some(mut end) = head_end(head, self.allowed.head_bytes)? else { return Ok(()) };
+        // RFC 9112, 2.2: one empty line before a request is skipped. Old clients send one after a body.
         self.held.drain(..start);
+        // Rewritten before pingora sees it: the decided target and the forwarded target are the same bytes.
         if let Some(origin) = in_origin_form(self.held.get(..end).unwrap_or_default(), &self.hosts)? {
             self.held.splice(..end, origin.iter().copied());
             end = origin.len();
         }
         let mut body = BodyReader::new(check_head(self.held.get(..end).unwrap_or_default())?);
         let taken = body.feed(self.held.get(end..).unwrap_or_default())?;
+        // Only this request is released. A pipelined request stays in `held`, so that pingora cannot read two at
+        // once.
         self.released = end + taken;
         self.timer = None;
         self.phase = match body.is_done() {
@@ -132,18 +137,21 @@ impl StrictStream {
         Ok(())
     }
 
-    /// Whether nothing of a head has come.
+    /// Whether no byte of a head has arrived.
     fn is_silent(&self) -> bool {
         self.held.len() == head_start(&self.held)
     }
 
     fn begin_head(&mut self) {
+        // One timer for the whole head: a client that sends a byte now and then gains no time (Slowloris).
         self.began = Instant::now();
         self.timer = Some(Box::pin(tokio::time::sleep(self.allowed.head)));
     }
 
-    /// Refuses the request whose head is held. Nothing else is being answered: a head is read when its turn has come.
+    /// Refuses the request whose head is held. No other answer is being written: a head is read only when its turn
+    /// has come.
     fn refuse(&mut self, fault: EarlyFault) {
+        // The headers of a refused head are not read, so a request id that the client chose is unknown.
         let own_id = format!("{:032x}", rand::random::<u128>());
         let kept = self.keep(&own_id, fault, fault.status());
         let request_id = kept.request_id().unwrap_or(&own_id);
@@ -156,6 +164,7 @@ impl StrictStream {
     fn keep(&self, request_id: &str, fault: EarlyFault, status: u16) -> KeptRecord {
         let head = self.held.get(head_start(&self.held)..).unwrap_or_default();
         let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+        // The bound of a record: a request line may be as long as a head.
         let line = String::from_utf8_lossy(line.get(..line.len().min(2048)).unwrap_or_default()).into_owned();
         let mut parts = line.split(' ');
         let (method, target) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -186,12 +195,14 @@ impl StrictStream {
         )
     }
 
-    /// Writes the answer, closes, and ends the stream for pingora, which has seen nothing of the request.
+    /// Writes the answer, closes the connection, and ends the stream for pingora, which has seen no byte of the
+    /// request.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ReadPhase::Answering(answer, written) = &mut self.phase else { return Poll::Ready(Ok(())) };
         while let Some(rest) = answer.get(*written..).filter(|rest| !rest.is_empty()) {
             match Pin::new(&mut self.inner).poll_write(cx, rest) {
                 Poll::Ready(Ok(count @ 1..)) => *written += count,
+                // The client is gone or takes no bytes. The refusal is already on record.
                 Poll::Ready(_) => {
                     self.phase = ReadPhase::Ended;
                     return Poll::Ready(Ok(()));
@@ -205,7 +216,7 @@ impl StrictStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads until a head is released; false when there will be none.
+    /// Reads until a head is released; false if none will come.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut block = [0u8; 4096];
         loop {
@@ -231,7 +242,8 @@ impl StrictStream {
             }
         }
         match self.poll_timer(cx) {
-            // A client that sent nothing is let go silently; one that dawdles is told.
+            // A silent client gets no answer: browsers open spare connections, and close them unused. A slow head
+            // gets 408.
             Poll::Ready(()) if self.is_silent() => {
                 self.recorder.metrics().ended("idle");
                 self.phase = ReadPhase::Ended;
@@ -246,7 +258,7 @@ impl StrictStream {
         }
     }
 
-    /// Waits for the next request; false when there will be none.
+    /// Waits for the next request; false if none will come.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if let ReadPhase::Serving = self.phase
             && self.released == 0
@@ -254,7 +266,7 @@ impl StrictStream {
             self.phase = ReadPhase::Head;
             self.half_closed = None;
             self.timer = Some(Box::pin(tokio::time::sleep(self.allowed.idle)));
-            // What came while the request before was served is the next one, or its beginning.
+            // Bytes that arrived during the previous request are the next head, or its beginning.
             if !self.is_silent() {
                 self.begin_head();
                 if let Err(error) = self.judge() {
@@ -265,23 +277,23 @@ impl StrictStream {
         match &self.phase {
             ReadPhase::Head => self.poll_head(cx),
             ReadPhase::Answering(..) => self.poll_refused(cx).map_ok(|()| false),
-            // A body that nobody read to its end is followed by nothing.
+            // The rest of an unread body would be taken for the next head, so nothing follows it.
             ReadPhase::Serving | ReadPhase::Body(..) | ReadPhase::Ended => Poll::Ready(Ok(self.released > 0)),
         }
     }
 
-    /// Keeps what comes before its turn, a head of it at most; ready when the client has gone. That one has gone who sent
-    /// more is seen when it is written to.
+    /// Holds back bytes that arrive before their turn, one head of them at most; ready when the client has gone. If
+    /// the client pipelined more data, a disconnect shows only on the next write.
     ///
-    /// A client that has closed its sending half may wait for the answer (netcat does, and some probes), or have gone: TCP tells
-    /// no difference. So it is waited for, a while.
+    /// A client that has closed its sending half may wait for the answer (netcat does, and some probes), or may
+    /// have gone. TCP does not tell the two apart, so the answer has a limited time.
     fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut block = [0u8; 4096];
         while self.half_closed.is_none() && self.held.len() <= self.allowed.head_bytes {
             let mut fresh = ReadBuf::new(&mut block);
             match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut fresh)) {
                 Ok(()) if !fresh.filled().is_empty() => self.held.extend_from_slice(fresh.filled()),
-                // TLS without a word of goodbye ends as such; of a request that is there whole, nothing was cut off.
+                // TLS that ends without close_notify. The request is whole, so nothing of it was truncated.
                 Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Poll::Ready(Err(error)),
                 Ok(()) | Err(_) => self.half_closed = Some(Box::pin(tokio::time::sleep(self.allowed.half_closed))),
             }
@@ -292,7 +304,7 @@ impl StrictStream {
         }
     }
 
-    /// Answers a refused request, once that is on record, for as long as that may take.
+    /// Answers a refused request after it is on record, within `ANSWER_TIMEOUT`.
     fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.poll_timer(cx).is_ready() {
             self.phase = ReadPhase::Ended;
@@ -301,6 +313,7 @@ impl StrictStream {
         if let Some(kept) = &mut self.kept {
             let is_kept = ready!(Pin::new(kept).poll(cx));
             self.kept = None;
+            // A refusal that cannot be recorded is not answered: the connection just ends.
             if !is_kept {
                 self.phase = ReadPhase::Ended;
                 return Poll::Ready(Ok(()));
@@ -312,6 +325,8 @@ impl StrictStream {
     fn poll_body(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let ReadPhase::Body(body, pace) = &mut self.phase else { return Poll::Ready(Ok(())) };
         let before = out.filled().len();
+        // The pace runs only from a read that finds no byte. A body that waits for the upstream costs its client
+        // nothing.
         if Pin::new(&mut self.inner).poll_read(cx, out)?.is_pending() {
             ready!(pace.poll_too_slow(cx));
             self.recorder.metrics().ended("body");
@@ -321,6 +336,8 @@ impl StrictStream {
         match body.feed(fresh) {
             Ok(taken) => {
                 pace.moved(taken as u64);
+                // Request smuggling: bytes behind the body are the next head and must not travel as a part of this
+                // body.
                 self.held.extend_from_slice(fresh.get(taken..).unwrap_or_default());
                 out.set_filled(before + taken);
                 if body.is_done() {
@@ -329,7 +346,8 @@ impl StrictStream {
                 Poll::Ready(Ok(()))
             }
             Err(error) => {
-                // Nothing of the rest is passed on: the request fails, and with it the connection.
+                // Bytes behind a framing error have no meaning. None is passed on, and the request and its
+                // connection fail.
                 out.set_filled(before);
                 self.phase = ReadPhase::Ended;
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)))
@@ -345,7 +363,7 @@ impl StrictStream {
     }
 }
 
-/// The peer's address; none on a Unix socket.
+/// The client's address; none on a Unix socket.
 fn client_ip(stream: &ClientSocket) -> Option<IpAddr> {
     match stream.get_socket_digest()?.peer_addr() {
         Some(SocketAddr::Inet(address)) => Some(address.ip()),
@@ -400,7 +418,7 @@ impl AsyncWrite for StrictStream {
     }
 }
 
-/// Bytes are shown to nobody before they are judged; but whoever holds the stream may wait for the next request.
+/// Never shows a byte before it was checked; only lets the caller wait for the next request.
 #[async_trait]
 impl Peek for StrictStream {
     async fn try_peek(&mut self, _bytes: &mut [u8]) -> io::Result<bool> {

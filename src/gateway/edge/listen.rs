@@ -1,7 +1,7 @@
-//! The listeners: every connection is accepted, counted and unwrapped here, before anybody reads a request of it.
+//! The listeners: accept, count and unwrap every connection before its first request is read.
 //!
-//! The one rule: what a client can take without having said who it is, is counted and bounded from its first packet:
-//! connections in total and per source, and the time of a PROXY header and a TLS handshake.
+//! The one rule: everything that an unknown client can take is counted and bounded from its first packet:
+//! connections in total and per client address, and the time of a PROXY header and a TLS handshake.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -21,9 +21,10 @@ use super::tls::{ServedTls, noting};
 use fedgate_base::config::ProxiesConfig;
 use fedgate_base::descriptors::{self, SocketShortage};
 
-/// Most bytes that wait to be encrypted, and to be sent then.
+/// Most bytes that wait to be encrypted and sent.
 const TLS_BUFFER: usize = 16 * 1024;
-/// How long, and for how many bytes, a connection is kept whose handshake failed, so that its client hears why.
+/// How long, and for how many bytes, a connection stays open after a failed handshake, so that the client receives
+/// the alert.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
 
@@ -34,27 +35,27 @@ pub(crate) struct ConnectionAcceptor {
     /// None on a listener without TLS.
     pub(crate) tls: Option<Arc<ServedTls>>,
     pub(crate) proxies: Arc<ProxiesConfig>,
-    /// How long a PROXY header and a handshake may take.
+    /// Time for a PROXY header and a handshake together.
     pub(crate) patience: Duration,
-    /// How fast a client must take an answer.
+    /// Slowest pace at which a client may take an answer.
     pub(crate) send: ByteRate,
     pub(crate) shortage: Arc<SocketShortage>,
 }
 
-/// Why a connection was closed before anything was read of it.
+/// Why a connection was closed before a request was read.
 enum CloseReason {
-    /// No place is free, in total or for its source.
+    /// No seat is free, in total or for the client address.
     NoSeat,
-    /// The balancer did not say whom it speaks for.
+    /// The trusted balancer sent no valid PROXY header.
     Preface(PrefaceError),
-    /// There was no handshake.
+    /// The TLS handshake failed.
     Handshake(io::Error),
-    /// One of the two took too long.
+    /// PROXY header and handshake took too long.
     TooSlow,
 }
 
 impl ConnectionAcceptor {
-    /// Accepts until the course says otherwise.
+    /// Accepts until the gateway closes its listeners.
     pub(crate) async fn accept(self, listener: tokio::net::TcpListener, mut course: ShutdownCourse) {
         loop {
             let accepted = tokio::select! {
@@ -67,9 +68,11 @@ impl ConnectionAcceptor {
                     self.shortage.is_not_felt();
                     tokio::spawn(self.clone().serve(tcp, preface::canonical(peer), course.clone()));
                 }
-                // The client went away while it waited.
+                // The client left while its connection was queued.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
+                    // The connection stays in the queue when descriptors are lacking; without a pause this loop
+                    // would spin.
                     self.shortage.is_felt(&error);
                     tokio::time::sleep(descriptors::RETRY).await;
                 }
@@ -78,7 +81,7 @@ impl ConnectionAcceptor {
     }
 
     async fn serve(self, tcp: TcpStream, peer: SocketAddr, course: ShutdownCourse) {
-        // A handshake takes much memory, which is given back before the client is served.
+        // Boxed apart: a handshake takes much memory, which is freed before the client is served.
         let entered = Box::pin(self.enter(tcp, peer)).await;
         match entered {
             Ok(socket) => self.door.serve(socket, course).await,
@@ -86,17 +89,18 @@ impl ConnectionAcceptor {
         }
     }
 
-    /// Takes a seat, learns who the client is, and shakes hands.
+    /// Takes a seat, finds the client address, and does the TLS handshake.
     async fn enter(&self, mut tcp: TcpStream, peer: SocketAddr) -> Result<ClientSocket, CloseReason> {
         let is_balancer = self.proxies.proxy_protocol && self.proxies.trusts(peer.ip());
-        // Behind a balancer the source is known later; until then, the place counts in total alone.
+        // Behind a balancer the client address comes later; until then, the seat counts in total alone.
         let mut seat = self.door.seat((!is_balancer).then(|| peer.ip())).ok_or(CloseReason::NoSeat)?;
         let _ = tcp.set_nodelay(true);
         let opened = async move {
             let mut client = peer;
             if is_balancer {
-                // Where a balancer tells no address, the connection's own counts (2.1 and 2.2 of the protocol). It lends no
-                // word of the request any weight: where PROXY headers are read, no header of a request tells an origin.
+                // If the balancer names no address, the connection's own counts (2.1 and 2.2 of the protocol). That
+                // makes no header of the request trustworthy: where PROXY headers are read, no request header names
+                // a client.
                 let told = preface::read(&mut tcp).await.map_err(CloseReason::Preface)?;
                 client = told.unwrap_or(peer);
                 if !seat.belongs_to(client.ip()) {
@@ -107,20 +111,21 @@ impl ConnectionAcceptor {
                 None => ClientTransport::Plain(tcp),
                 Some(tls) => {
                     let mut stream = self.shake_hands(tls, tcp, client).await.map_err(CloseReason::Handshake)?;
-                    // What waits here counts as taken by the client.
+                    // Bytes in this buffer count as taken by the client, so the buffer stays small.
                     stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
                     ClientTransport::Tls(Box::new(stream))
                 }
             };
             Ok(ClientSocket::new(transport, client, self.send, Arc::clone(self.door.metrics()), seat))
         };
+        // One limit for both: a client must not get the time of a head twice before its first request.
         match tokio::time::timeout(self.patience, opened).await {
             Ok(socket) => socket,
             Err(_) => Err(CloseReason::TooSlow),
         }
     }
 
-    /// Shakes hands; a client that fails to hears why.
+    /// Does the TLS handshake; a client that fails receives an alert with the reason.
     async fn shake_hands(
         &self,
         tls: &ServedTls,
@@ -136,13 +141,14 @@ impl ConnectionAcceptor {
         if let Some(refused) = refused {
             tls.refuses(client.ip(), &refused, self.door.metrics());
         }
-        // With TLS 1.3 a client has finished the handshake before its certificate is verified, and sends what comes next
-        // (over HTTP/2 the preface): closing over unread bytes resets the connection, and the alert is lost with it.
+        // In TLS 1.3 a client has finished the handshake before its certificate is verified, and may have sent more
+        // (over HTTP/2 the preface). Closing a socket with unread bytes resets the connection, and the alert would
+        // be lost.
         let _ = tokio::time::timeout(LINGER, linger(&mut tcp)).await;
         Err(error)
     }
 
-    /// Counts it; closed without a word, which costs least.
+    /// Counts the closed connection. It gets no answer, which costs least.
     fn closed(&self, why: &CloseReason, peer: IpAddr) {
         let metrics = self.door.metrics();
         match why {
@@ -160,7 +166,7 @@ impl ConnectionAcceptor {
     }
 }
 
-/// Ends the sending half, and reads what is still under way until the client ends its own.
+/// Ends the sending half, and reads until the client ends its own, within `LINGER_BYTES`.
 async fn linger(tcp: &mut TcpStream) -> io::Result<()> {
     tcp.shutdown().await?;
     let mut unread = [0; 1024];

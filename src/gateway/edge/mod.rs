@@ -1,7 +1,7 @@
-//! Where bytes arrive: from an accepted connection to one strict request.
+//! The edge: from an accepted connection to one strict request.
 //!
-//! The one rule: what a client can take before anybody knows who it is, is counted and bounded here, and nothing further in
-//! sees a byte that was not read strictly.
+//! The one rule: everything that an unknown client can take is counted and bounded here, and no later module sees a
+//! byte that was not read strictly.
 
 pub(super) mod listen;
 pub(super) mod preface;

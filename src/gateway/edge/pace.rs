@@ -1,7 +1,7 @@
-//! How fast bytes must move between a client and the gateway.
+//! The pace of bytes between a client and the gateway.
 //!
-//! The one rule: a client may keep the gateway waiting for one span of time between any so many bytes. What it moved
-//! before earns it nothing, and what the gateway itself took its time for is not counted against it.
+//! The one rule: a client may keep the gateway waiting for one span of time per quota of bytes. Earlier bytes earn
+//! it nothing, and the time that the gateway itself takes is not counted against it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-/// So many bytes within so much waiting.
+/// A quota of bytes, and the waiting time that it may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ByteRate {
     span: Duration,
     bytes: u64,
 }
 
-/// Bytes that nobody can be woken for, held against a tempo by the clock alone.
+/// The pace of an upload whose task cannot be woken: measured by the clock alone.
 pub(crate) struct UploadPace {
     tempo: ByteRate,
     moved: u64,
@@ -28,7 +28,7 @@ impl UploadPace {
         Self { tempo, moved: 0, until: Instant::now() + tempo.span }
     }
 
-    /// When it is too slow, as far as is known now.
+    /// When the upload will be too slow, unless more bytes arrive.
     pub(crate) fn until(&self) -> std::time::Instant {
         self.until.into_std()
     }
@@ -37,29 +37,30 @@ impl UploadPace {
         Instant::now() >= self.until
     }
 
-    /// Notes bytes that have moved; true if that gave it more time.
+    /// Counts bytes; true if they completed a quota and so began a new span.
     pub(crate) fn moved(&mut self, bytes: u64) -> bool {
         self.moved = self.moved.saturating_add(bytes);
         let is_span = self.moved >= self.tempo.bytes;
         if is_span {
+            // Back to zero instead of a credit: one fast burst must not pay for a long silence later.
             (self.moved, self.until) = (0, Instant::now() + self.tempo.span);
         }
         is_span
     }
 }
 
-/// A client's bytes, held against a tempo.
+/// The pace of a client's bytes, measured by the time that the gateway waits for them.
 pub(crate) struct ClientPace {
     tempo: ByteRate,
     moved: u64,
-    /// What the client was waited for since so many bytes had moved.
+    /// How long the gateway has waited since the last full quota.
     waited: Duration,
-    /// Since when it is being waited for, and until when it may be.
+    /// When the current wait began, and its timer.
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl ByteRate {
-    /// At least so many bytes a second, on the mean of a span.
+    /// At least so many bytes a second, as a mean over a span.
     pub(crate) fn new(span: Duration, bytes_per_second: u64) -> Self {
         Self { span, bytes: bytes_per_second.saturating_mul(span.as_secs()).max(1) }
     }
@@ -70,7 +71,7 @@ impl ClientPace {
         Self { tempo, moved: 0, waited: Duration::ZERO, waiting: None }
     }
 
-    /// Notes bytes that have moved.
+    /// Counts bytes, and ends the current wait.
     pub(crate) fn moved(&mut self, bytes: u64) {
         if let Some((since, _)) = self.waiting.take() {
             self.waited += since.elapsed();
@@ -81,8 +82,9 @@ impl ClientPace {
         }
     }
 
-    /// To be asked while no byte moves: ready once the client has been waited for too long.
+    /// To be polled while no byte moves: ready once the client has used up its waiting time.
     pub(crate) fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // The timer gets what is left of the span: a client that drips single bytes does not restart it.
         let left = self.tempo.span.saturating_sub(self.waited);
         let (_, timer) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(left))));
         timer.as_mut().poll(cx)

@@ -1,42 +1,44 @@
-//! The PROXY protocol, versions 1 and 2: a trusted balancer tells the client's address before the first byte of TLS.
+//! The PROXY protocol, versions 1 and 2: a trusted balancer names the client's address before the first byte of
+//! TLS.
 //!
-//! The one rule: it is read from trusted peers alone, and where it is expected it must be there: an address that anybody
-//! may claim is no address. Source: <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>.
+//! The one rule: the header is read from trusted peers alone, and where it is expected it must be there. An address
+//! that anybody may claim is no address. Source: <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// What version 2 begins with.
+/// The first bytes of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Longest line of version 1, with its end.
 const LONGEST_LINE: usize = 107;
-/// Longest rest of version 2 that is read: addresses, and what else a balancer tells.
+/// Longest rest of version 2 that is read: addresses and extensions of the balancer.
 const LONGEST_REST: usize = 2048;
 
 /// Why a connection that must begin with a PROXY header is closed.
 #[derive(Debug, Error)]
 pub(crate) enum PrefaceError {
-    /// It begins with something else, or with a header that has no reading.
+    /// The first bytes are no PROXY header, or one without a reading.
     #[error("no PROXY header")]
     Malformed,
-    /// A line of version 1 has a bound of its own, and what version 2 may bring has ours.
+    /// The header exceeds a bound: that of the protocol in version 1, our own in version 2.
     #[error(
         "a PROXY header that is too long ({LONGEST_LINE} bytes at most in version 1, {LONGEST_REST} after the 16 first ones in version 2)"
     )]
     TooLong,
-    /// It ended first.
+    /// The connection ended first.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
-/// Reads a PROXY header and not a byte more; the client's address, or none where the balancer speaks for itself.
+/// Reads a PROXY header and not a byte more. Returns the client's address, or none if the balancer speaks for
+/// itself.
 pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, PrefaceError> {
     Ok(read_as_told(stream).await?.map(canonical))
 }
 
-/// An address of IPv4 as such, which a socket or a balancer of both families writes as one of IPv6 (`::ffff:192.0.2.9`).
+/// An IPv4 address in its own form. A socket or a balancer of both families writes it as IPv6 (`::ffff:192.0.2.9`).
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -49,6 +51,7 @@ async fn read_as_told(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<So
         stream.read_exact(&mut head).await?;
         let [version_and_command, family, high, low] = head;
         let length = usize::from(u16::from_be_bytes([high, low]));
+        // Checked before the allocation: the length comes from the wire.
         if length > LONGEST_REST {
             return Err(PrefaceError::TooLong);
         }
@@ -58,6 +61,7 @@ async fn read_as_told(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<So
     }
     let mut line = start.to_vec();
     while !line.ends_with(b"\r\n") {
+        // Byte by byte, because the TLS handshake behind the line must stay in the socket.
         if !line.starts_with(b"PROXY ") {
             return Err(PrefaceError::Malformed);
         }
@@ -106,7 +110,7 @@ fn binary(version_and_command: u8, family: u8, rest: &[u8]) -> Result<Option<Soc
     let address = match family {
         0x11 => address::<4>(rest, |bytes| IpAddr::from(Ipv4Addr::from(bytes))),
         0x21 => address::<16>(rest, |bytes| IpAddr::from(Ipv6Addr::from(bytes))),
-        // UNSPEC, datagrams and Unix sockets: nothing that a TCP client has.
+        // UNSPEC, datagrams and Unix sockets: no TCP client has such an address.
         _ => return Ok(None),
     };
     address.map(Some).ok_or(PrefaceError::Malformed)

@@ -1,7 +1,7 @@
-//! Places for connections, counted in total and per client address.
+//! Seats for connections, counted in total and per client address.
 //!
-//! The one rule: a connection without a place is closed before a byte of it is read, so that neither a crowd nor one greedy
-//! address takes all the memory and descriptors there are.
+//! The one rule: a connection without a seat is closed before a byte of it is read, so that neither a crowd nor one
+//! greedy address takes all memory and descriptors.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fedgate_core::network::client_network;
 
-/// The places for connections.
+/// The seats of one group of listeners.
 #[derive(Clone)]
 pub(crate) struct ClientSeats(Arc<SeatCounts>);
 
@@ -20,10 +20,10 @@ struct SeatCounts {
     taken: Mutex<SeatsTaken>,
 }
 
-/// In total, and per source.
+/// The count in total, and the count of each client address.
 type SeatsTaken = (usize, HashMap<IpAddr, usize>);
 
-/// One connection's place; given back when it is dropped.
+/// One connection's seat; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct ClientSeat {
     counts: Arc<SeatCounts>,
@@ -35,15 +35,17 @@ impl ClientSeats {
         Self(Arc::new(SeatCounts { total, per_source, taken: Mutex::default() }))
     }
 
-    /// How many are taken.
+    /// How many seats are taken.
     pub(crate) fn taken(&self) -> usize {
         self.0.lock().0
     }
 
-    /// Takes a place, if there is one in total and for this source: an IPv4 address, or an IPv6 network of 64 bits.
+    /// Takes a seat, if one is free in total and for this client address: an IPv4 address, or an IPv6 network of 64
+    /// bits.
     pub(crate) fn take(&self, client: Option<IpAddr>) -> Option<ClientSeat> {
         let mut taken = self.0.lock();
         let mut source = None;
+        // An unknown address (behind a balancer, until its PROXY header) counts in total alone.
         if taken.0 >= self.0.total || client.is_some_and(|client| !self.0.add(&mut taken, &mut source, client)) {
             return None;
         }
@@ -57,8 +59,9 @@ impl SeatCounts {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one more of a source, unless it has as many as it may.
+    /// Counts one more connection of an address, unless it has all that it may have.
     fn add(&self, taken: &mut SeatsTaken, source: &mut Option<IpAddr>, client: IpAddr) -> bool {
+        // One household or attacker has a whole /64 of IPv6; its single addresses would be endless seats.
         let client = client_network(client);
         let count = taken.1.entry(client).or_default();
         if *count >= self.per_source {
@@ -71,7 +74,7 @@ impl SeatCounts {
 }
 
 impl ClientSeat {
-    /// Whose it is, once that is known; false when that source has as many as it may.
+    /// Assigns the seat to its client address once that is known; false if that address has all that it may have.
     pub(crate) fn belongs_to(&mut self, client: IpAddr) -> bool {
         let mut taken = self.counts.lock();
         self.counts.add(&mut taken, &mut self.source, client)
@@ -85,6 +88,7 @@ impl Drop for ClientSeat {
         let Some(source) = self.source else { return };
         match taken.1.get_mut(&source) {
             Some(count) if *count > 1 => *count -= 1,
+            // The last seat removes the entry, so that the map holds only addresses with an open connection.
             _ => {
                 taken.1.remove(&source);
             }

@@ -1,7 +1,7 @@
-//! A client's connection as pingora reads and writes it: TCP, or TLS over TCP.
+//! A client's connection for pingora to read and write: TCP, or TLS over TCP.
 //!
-//! The one rule: whoever takes an answer too slowly is let go, so that a buffer is never held for ever. What pingora asks
-//! of a stream besides (addresses, TLS, what was learned of the client) is answered from what the listener found out.
+//! The one rule: a client that takes an answer too slowly is disconnected, so that no buffer is held for ever. The
+//! facts that pingora asks of a stream (addresses, TLS, the certificate) are those that the listener found.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -35,10 +35,10 @@ use crate::observe::GatewayMetrics;
 
 /// Bytes gathered before they are sent: a head and a small body go out as one.
 const WRITE_BUFFER: usize = 4096;
-/// How long saying goodbye may take.
+/// How long closing a connection may take.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What carries the bytes.
+/// The transport of the bytes.
 pub(crate) enum ClientTransport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -53,33 +53,34 @@ pub(crate) struct ClientSocket {
     alpn: Option<ALPN>,
     learned: Option<Arc<ProxyDigest>>,
     tempo: ByteRate,
-    /// While the client has not taken all that was sent.
+    /// Set while the client has not taken all that was sent.
     pace: Option<ClientPace>,
     heads: Option<HeadClock>,
     metrics: Arc<GatewayMetrics>,
 }
 
-/// What is known of a connection. Each of its requests holds on to it: over HTTP/2 they may outlive the connection.
+/// The facts of a connection. Each of its requests holds them: over HTTP/2 a request may outlive the connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionFacts {
-    /// The certificate that its client has shown.
+    /// The verified certificate of the client.
     pub(crate) certificate: Option<ClientCertificate>,
-    /// What guessing over it has come to.
+    /// The count of wrong passwords over this connection.
     pub(crate) line: ClientLine,
-    /// Its place among the connections: who closes it while answers are held back has no other before they are over.
+    /// Its seat. A client that closes the connection while answers are held back gets no further seat until they
+    /// are over.
     _seat: ClientSeat,
 }
 
-/// The heads of an HTTP/2 client, which nobody else waits for with a limit.
+/// The time of an HTTP/2 client's preface and heads, for which the HTTP library has no limit.
 struct HeadClock {
     frames: FrameTracker,
     patience: Duration,
-    /// While something of one is missing.
+    /// Set while a part of one is missing.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl ClientSocket {
-    /// A connection of `client`, which may be another address than the transport's own when a proxy has told it.
+    /// A connection of `client`, which differs from the transport's peer if a balancer has named it.
     pub(crate) fn new(
         transport: ClientTransport,
         client: SocketAddr,
@@ -103,7 +104,8 @@ impl ClientSocket {
         };
         let addresses = SocketDigest::from_raw_fd(fd);
         let _ = addresses.peer_addr.set(Some(socket::SocketAddr::Inet(client)));
-        // pingora has one place where a stream may carry what is its owner's, for both versions of HTTP.
+        // ProxyDigest is the one place where pingora lets a stream carry its owner's data, in both versions of
+        // HTTP.
         let facts = ConnectionFacts { certificate, line: ClientLine::default(), _seat: seat };
         let learned = ResponseHeader::build(200, None).ok();
         let learned = learned.map(|response| Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(facts)))));
@@ -121,13 +123,13 @@ impl ClientSocket {
         }
     }
 
-    /// Gives an HTTP/2 client so long for its preface, and for each head.
+    /// Limits the time of an HTTP/2 client's preface, and of each head.
     pub(crate) fn expect_frames(&mut self, patience: Duration) {
         let timer = Some(Box::pin(tokio::time::sleep(patience)));
         self.heads = Some(HeadClock { frames: FrameTracker::new(), patience, timer });
     }
 
-    /// Notes how a write fared; an error once the client is too slow.
+    /// Notes the outcome of a write; an error once the client is too slow.
     fn paced(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match poll {
             Poll::Ready(Ok(count)) => {
@@ -138,6 +140,8 @@ impl ClientSocket {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
+                // Slow read attack: a client that never reads its answer would hold the buffer and the upstream's
+                // answer.
                 let pace = self.pace.get_or_insert_with(|| ClientPace::new(self.tempo));
                 ready!(pace.poll_too_slow(cx));
                 self.metrics.ended("answer");
@@ -148,9 +152,10 @@ impl ClientSocket {
 }
 
 impl HeadClock {
-    /// Follows what was read.
+    /// Follows received bytes.
     fn feed(&mut self, bytes: &[u8]) {
         let completed = self.frames.feed(bytes);
+        // A new limit begins with each head. Frames inside an open head (CONTINUATION) do not extend it.
         if completed || !self.frames.is_in_head() {
             self.timer = None;
         }
@@ -168,7 +173,7 @@ impl HeadClock {
 }
 
 impl Drop for ClientSocket {
-    /// An answer that breaks off is seen as one: what was written of it goes out, as far as that needs no waiting.
+    /// Sends the rest of a broken answer, as far as that needs no waiting, so that the client sees it break off.
     fn drop(&mut self) {
         let _ = Pin::new(&mut self.stream).poll_flush(&mut Context::from_waker(Waker::noop()));
     }
@@ -228,7 +233,7 @@ impl AsyncWrite for ClientSocket {
 #[async_trait]
 impl Shutdown for ClientSocket {
     async fn shutdown(&mut self) {
-        // Whether the client hears it makes no difference: the connection ends.
+        // The connection ends whether or not the client receives close_notify.
         let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, self.stream.shutdown()).await;
     }
 }

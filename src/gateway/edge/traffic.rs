@@ -1,4 +1,4 @@
-//! What is open and in flight, which a stop waits for.
+//! Counts of open connections and requests in flight; a stop waits for them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,11 +7,11 @@ use tokio::sync::watch::Sender;
 use super::seats::ClientSeats;
 use fedgate_base::config::LimitsConfig;
 
-/// What passes through the gateway now.
+/// The traffic that passes through the gateway now.
 pub(crate) struct LiveTraffic {
     pub(crate) in_flight: AtomicUsize,
     pub(crate) seats: ClientSeats,
-    /// Told true when every answer is to be the last one of its connection.
+    /// True once every answer must be the last of its connection.
     pub(crate) stopping: Sender<bool>,
 }
 
@@ -26,7 +26,7 @@ impl LiveTraffic {
         self.in_flight.load(Ordering::Acquire)
     }
 
-    /// Connections that are open, or requests, whichever are more: a request may outlive its connection.
+    /// Open connections, or requests, whichever are more: a request may outlive its connection.
     pub(crate) fn open(&self) -> usize {
         self.seats.taken().max(self.in_flight())
     }

@@ -1,4 +1,4 @@
-//! What pingora asks of a guarded stream besides its bytes: passed on to the connection.
+//! The facts that pingora asks of a guarded stream besides its bytes: passed on to the connection.
 
 use std::fmt;
 use std::sync::Arc;
