@@ -1,16 +1,16 @@
 //! Cached principals, and the lease that bounds how long a revoked right can live in them.
 //!
-//! Law 1: cached equals uncached, for every request, at every moment the lease is valid.
-//! Law 2: a principal is usable only while less than the freshness bound has passed since the primary was *asked* and
-//! answered that no account changed, or said which. Law 3 follows: a right revoked in a committed transaction is admitted
-//! nowhere later than the bound.
+//! Law 1: cached equals uncached, for every request, at every moment while the lease is valid. Law 2: a principal is
+//! usable only while less than the freshness bound has passed since the primary was *asked* what changed, and
+//! answered. Law 3 follows: no instance admits a request by a revoked right later than the bound after the commit.
 //!
-//! And only while this instance is listed among those that run: who waits for all to have applied a change must know of
-//! each that could hold on to the old right. An instance whose reports fail reads every account anew.
+//! The lease is also valid only while this instance is listed among the running ones. A caller that waits until all
+//! instances have applied a change must know each instance that could still use the old right. An instance whose
+//! reports fail reads every account from the database.
 //!
-//! The gate makes insertion safe: a reader that saw an account before a change cannot insert it after the change was
-//! applied, because inserting and applying exclude each other and inserting compares epochs. The generation does the same
-//! for whole histories: when everything may have changed, nothing that was read before is kept or found.
+//! The gate makes insertion safe: a read from before a change cannot be inserted after the change was applied, because
+//! inserting and applying exclude each other, and inserting compares epochs. The generation does the same for whole
+//! histories: once everything may have changed, nothing that was read before is kept or found.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -31,35 +31,35 @@ pub(super) struct PrincipalCache {
     gate: RwLock<CacheGate>,
     /// Raised whenever everything may have changed.
     generation: AtomicU64,
-    /// Tells who waits for it of the epoch that was applied.
+    /// Publishes the applied epoch to tasks that wait for it.
     epoch: watch::Sender<u64>,
     hits: AtomicU64,
     misses: AtomicU64,
     dropped: Arc<DroppedEntries>,
 }
 
-/// What inserting, applying and listing agree on.
+/// The state shared by inserting, applying and listing.
 struct CacheGate {
     /// The epoch whose changes have been applied to the cache.
     applied: u64,
-    /// Since when this instance has been listed without a gap; what was asked before counts for no lease, because who
-    /// waited then did not see this instance.
+    /// Since when this instance has been listed without a gap. Questions from before do not extend the lease, because
+    /// a caller that waited then did not see this instance.
     listed_since: BootMoment,
-    /// The server that confirms has refused a report, because it takes no writes: it is not the primary.
+    /// The confirming server refused a report because it takes no writes, so it is not the primary.
     refused: bool,
 }
 
-/// What became of the entries that a cache holds no longer.
+/// Counts of entries that left a cache.
 #[derive(Default)]
 pub(super) struct DroppedEntries {
     invalidated: AtomicU64,
     evicted: AtomicU64,
-    /// Seconds that all of them together were held.
+    /// Sum of the seconds that those entries were held.
     ages: AtomicU64,
 }
 
 impl DroppedEntries {
-    /// An entry that was held since `since` is dropped.
+    /// Counts a dropped entry that was held since `since`.
     pub(super) fn note(&self, since: BootMoment, cause: RemovalCause) {
         let counter = match cause {
             RemovalCause::Expired | RemovalCause::Size => &self.evicted,
@@ -70,7 +70,7 @@ impl DroppedEntries {
         self.ages.fetch_add(BootMoment::now().since(since).as_secs(), Ordering::Relaxed);
     }
 
-    /// How many were dropped by a change, how many for room or age, and their mean age in s.
+    /// How many entries were dropped by a change, how many for lack of room or for age, and their mean age in seconds.
     pub(super) fn figures(&self) -> (u64, u64, u64) {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (invalidated, evicted) = (of(&self.invalidated), of(&self.evicted));
@@ -78,15 +78,16 @@ impl DroppedEntries {
     }
 }
 
-/// Which history an account was read in; taken before it is read.
+/// The history in which an account is read; taken before the read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CacheGeneration(u64);
 
-/// Until when cached principals may be used. Both are [`BootMoment`]s, and monotone: what comes late never shortens a lease.
+/// Until when cached principals may be used. Both fields are [`BootMoment`]s and only grow, so a late answer never
+/// shortens a lease.
 struct AdmissionLease {
-    /// The freshness bound after the last question that was answered.
+    /// The time of the last answered question plus the freshness bound.
     confirmed: AtomicU64,
-    /// As long after the last report that arrived as others count on.
+    /// The time of the last report that arrived, plus the time for which others count on it.
     listed: AtomicU64,
     bound: Duration,
 }
@@ -111,18 +112,18 @@ impl PrincipalCache {
         }
     }
 
-    /// The epoch that was applied last, to be waited on.
+    /// The epoch that was applied last, as a channel to wait on.
     pub(super) fn epoch(&self) -> watch::Receiver<u64> {
         self.epoch.subscribe()
     }
 
-    /// Counts a request that was answered from the cache, or was not.
+    /// Counts a request as answered from the cache or not.
     pub(super) fn count(&self, hit: bool) {
         let counter = if hit { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Their figures so far.
+    /// The figures so far.
     pub(super) fn figures(&self) -> CacheFigures {
         self.cache.run_pending_tasks();
         let (invalidated, evicted, mean_age_seconds) = self.dropped.figures();
@@ -137,38 +138,43 @@ impl PrincipalCache {
         }
     }
 
-    /// Whose reading begins now; a principal made of it may be inserted while this is the generation.
+    /// The generation for a read that begins now. Its principal may be inserted while this generation lasts.
     pub(super) fn generation(&self) -> CacheGeneration {
         CacheGeneration(self.generation.load(Ordering::Acquire))
     }
 
-    /// The principal of an account, if one is cached and the lease is valid. The only lookup on the hit path.
+    /// The principal of an account, if it is cached and the lease is valid. The only lookup on the hit path.
     pub(super) fn find(&self, account: &str, now: BootMoment) -> Option<Arc<Principal>> {
+        // INVARIANT: no cached right is used without a valid lease; [`Self::confirm`] and [`Self::listed`] extend it.
         if !self.lease.is_valid(now) {
             return None;
         }
+        // No lock is held here: everything may have been dropped since the lookup.
         self.cache.get(account).filter(|principal| principal.generation == self.generation())
     }
 
-    /// Keeps a principal, unless a change was applied since its account was read.
+    /// Inserts a principal, unless a change was applied since its account was read.
     pub(super) fn insert(&self, principal: &Arc<Principal>) {
+        // A read lock: insertions run side by side, and `confirm` excludes them all.
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         if principal.epoch >= gate.applied && principal.generation == self.generation() {
             self.cache.insert(principal.account.clone(), Arc::clone(principal));
         }
     }
 
-    /// Puts the same principal with rights under another policy in its place, if it is still there.
+    /// Replaces a principal by the same one with rights under another policy, if it is still cached.
     pub(super) fn replace(&self, held: &Arc<Principal>, recompiled: &Arc<Principal>) {
         let _applied = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        // Only the very same entry: otherwise an old principal would replace one that was read since.
         if self.cache.get(&held.account).is_some_and(|known| Arc::ptr_eq(&known, held)) {
             self.cache.insert(recompiled.account.clone(), Arc::clone(recompiled));
         }
     }
 
-    /// Applies what changed, then extends the lease. Whether that counts as a confirmation: not of a server that takes no
-    /// writes, whatever it says of itself.
+    /// Applies the changes, then extends the lease. False if the server takes no writes: its answer is no
+    /// confirmation.
     pub(super) fn confirm(&self, asked: BootMoment, changes: &AccountChanges) -> bool {
+        // Changes first, lease last: a lease that grew first would let dropped rights pass for a moment.
         let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         match &changes.accounts {
             ChangedAccounts::Everything => {
@@ -180,6 +186,7 @@ impl PrincipalCache {
             }
         }
         gate.applied = changes.epoch;
+        // Counted from the question: the answer does not vouch for anything that was committed after it was asked.
         if asked >= gate.listed_since && !gate.refused {
             self.lease.confirmed(asked);
         }
@@ -187,7 +194,7 @@ impl PrincipalCache {
         !gate.refused
     }
 
-    /// A report was refused, because the server takes no writes: no lease until one has arrived.
+    /// A report was refused because the server takes no writes: the lease ends until a report has arrived.
     pub(super) fn refused(&self) {
         let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         gate.refused = true;
@@ -199,15 +206,16 @@ impl PrincipalCache {
         self.lease.is_valid(now)
     }
 
-    /// The same, as far as it is up to the confirmations.
+    /// Whether the last confirmation is within the bound, apart from the listing.
     pub(super) fn is_confirmed(&self, now: BootMoment) -> bool {
         self.lease.is_confirmed(now)
     }
 
-    /// It is known at `now` that a report of this instance, made at `reported`, has arrived.
+    /// Records at `now` that a report of this instance, made at `reported`, has arrived.
     pub(super) fn listed(&self, reported: BootMoment, now: BootMoment) {
         let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         gate.refused = false;
+        // After a gap in the list nobody waited for this instance, so confirmations from within the gap do not count.
         if !self.lease.is_listed(now) {
             gate.listed_since = now;
             self.lease.begin();
@@ -218,7 +226,7 @@ impl PrincipalCache {
 
 impl AdmissionLease {
     fn is_valid(&self, now: BootMoment) -> bool {
-        // In this order: who sees that it is listed anew sees that what was confirmed before is forgotten.
+        // The order matters: a reader that sees the new listing also sees that earlier confirmations are forgotten.
         self.is_listed(now) && self.is_confirmed(now)
     }
 
@@ -226,7 +234,7 @@ impl AdmissionLease {
         now.as_nanos() < self.listed.load(Ordering::Acquire)
     }
 
-    /// Forgets what was confirmed.
+    /// Forgets the confirmations.
     fn begin(&self) {
         self.confirmed.store(0, Ordering::Release);
     }

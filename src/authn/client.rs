@@ -1,40 +1,41 @@
-//! Where a password comes from, as the throttle counts it.
+//! The client address of a password, as the throttle counts it.
 //!
-//! The one rule: an address is an IPv4 address or an IPv6 network of 64 bits (NIST SP 800-63B, 5.2.2, asks for limits of
-//! that kind), together with the web origin of the page that sent the request, where that page is another site's. A hostile
-//! page in a browser therefore spends an allowance of its own, never that of the people behind the same address.
+//! The one rule: it is an IPv4 address or an IPv6 network of 64 bits (NIST SP 800-63B, 5.2.2, asks for limits of that
+//! kind), together with the web origin of the page that sent the request, where the page belongs to another site. So a
+//! hostile page in a browser spends its own allowance, never that of the people behind the same address.
 
 use std::net::IpAddr;
 
 use fedgate_core::network::client_network;
 
-/// Where a request came from: its address, and the page of another site that sent it.
+/// The client address of a request: its address, and the page of another site that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClientAddress {
     ip: Option<IpAddr>,
     page: SendingPage,
 }
 
-/// Whether an operator has named a foreign origin in the configuration.
+/// Whether the configuration names a foreign origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForeignOrigin {
-    /// It is one of those that the configuration names, such as a portal.
+    /// The configuration names it, for example a portal.
     Named,
-    /// Any other.
+    /// The configuration does not name it.
     Unnamed,
 }
 
-/// The page that sent a request; origins are kept as hashes, so that a client does not choose how much is remembered.
+/// The page that sent a request. Origins are stored as hashes, so that a client cannot choose how much memory they
+/// take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 enum SendingPage {
-    /// One of the gateway's own, or none: programs send no `Origin`.
+    /// A page of the gateway's own origin, or no page: programs send no `Origin`.
     #[default]
     Own,
-    /// One of a foreign origin that the configuration names.
+    /// A page of a foreign origin that the configuration names.
     Named(u64),
-    /// One of another foreign origin.
+    /// A page of another foreign origin.
     Foreign(u64),
-    /// Any of an unnamed foreign origin: what all of these share.
+    /// All pages of unnamed foreign origins together; they share one allowance.
     AnyForeign,
 }
 
@@ -45,7 +46,7 @@ impl From<Option<IpAddr>> for ClientAddress {
 }
 
 impl ClientAddress {
-    /// The same address, where a page of a foreign `origin` sent the request.
+    /// The same address, for a request that a page of a foreign `origin` sent.
     #[must_use]
     pub fn on_page_of(self, origin: &[u8], named: ForeignOrigin) -> Self {
         let hash = short_hash(&[origin]);
@@ -56,13 +57,13 @@ impl ClientAddress {
         Self { page, ..self }
     }
 
-    /// What the throttle counts by; none of a client without an address (on a Unix socket).
+    /// The key of the throttle; none for a client without an address (on a Unix socket).
     pub(super) fn source(self) -> Option<ClientSource> {
         self.ip.map(|ip| ClientSource { network: client_network(ip), page: self.page })
     }
 }
 
-/// One client address of the throttle.
+/// A client address as a key of the throttle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ClientSource {
     network: IpAddr,
@@ -70,8 +71,8 @@ pub(super) struct ClientSource {
 }
 
 impl ClientSource {
-    /// The client address that all unnamed foreign origins of one address share, where this is one of them. An attacker has
-    /// as many origins as he wants; without it each would bring an allowance of its own.
+    /// The key that all unnamed foreign origins at one address share, if this is one of them. An attacker has as many
+    /// origins as he wants; without the shared key, each would bring its own allowance.
     pub(super) fn shared(self) -> Option<Self> {
         match self.page {
             SendingPage::Foreign(_) => Some(Self { page: SendingPage::AnyForeign, ..self }),
@@ -79,18 +80,18 @@ impl ClientSource {
         }
     }
 
-    /// Whom its work is done for: pages of unnamed origins are one, as in [`Source::shared`].
+    /// The owner of hashing work: pages of unnamed origins count as one, as in [`ClientSource::shared`].
     pub(super) fn in_common(self) -> Self {
         self.shared().unwrap_or(self)
     }
 
-    /// The address alone, whatever page sent the request.
+    /// The address alone, without the page.
     pub(super) fn without_page(self) -> Self {
         Self { page: SendingPage::Own, ..self }
     }
 
-    /// A number that no other client address has: of IPv6 the network, of IPv4 the address among what IPv6 has for groups,
-    /// which send nothing. Those of foreign pages are hashes.
+    /// A number that identifies the client address. For IPv6 it is the network; for IPv4 the address, within a range
+    /// of IPv6 multicast, which never sends. For foreign pages it is a hash.
     pub(super) fn number(self) -> u64 {
         let number = match self.network {
             IpAddr::V4(address) => 0xffff_ffff << 32 | u64::from(u32::from(address)),

@@ -1,4 +1,4 @@
-//! Why nobody was authenticated.
+//! Why a caller was not authenticated.
 
 use std::time::Duration;
 
@@ -8,35 +8,35 @@ use super::hasher::HasherBusy;
 use crate::accounts::AccountsError;
 use fedgate_core::basic::CredentialError;
 
-/// Why nobody was authenticated.
+/// Why a caller was not authenticated.
 #[derive(Debug, Error)]
 pub enum AuthnError {
     /// No `Authorization` header.
     #[error("no credentials")]
     NoCredential,
-    /// A header that holds no credential.
+    /// The header holds no credential.
     #[error(transparent)]
     Malformed(#[from] CredentialError),
-    /// A well-formed credential that is not right; the reason is for the records alone.
+    /// The credential is well-formed but wrong. The reason goes into records alone.
     #[error("{}", .reason.as_str())]
     Rejected {
-        /// The account it named, whether there is one or not.
+        /// The account that it names, existing or not.
         account: String,
-        /// Why.
+        /// The reason.
         reason: RejectReason,
     },
-    /// The accounts cannot be read now.
+    /// The accounts cannot be read at the moment.
     #[error(transparent)]
     Unavailable(#[from] AccountsError),
-    /// Too many wrong passwords came from there.
+    /// Too many wrong passwords came from this client address, or for this account.
     #[error("too many wrong passwords")]
     Throttled {
-        /// The account it named, whether there is one or not.
+        /// The account that it names, existing or not.
         account: String,
         /// How long to wait.
         wait: Duration,
     },
-    /// Too many passwords are waiting to be verified.
+    /// Too many passwords wait to be verified.
     #[error(transparent)]
     Busy(#[from] HasherBusy),
 }
@@ -46,9 +46,9 @@ pub enum AuthnError {
 pub enum RejectReason {
     /// There is no such account, or it has no password.
     UnknownAccount,
-    /// The password is another.
+    /// The password is wrong.
     WrongPassword,
-    /// The account is switched off.
+    /// The account is not active.
     Inactive,
 }
 

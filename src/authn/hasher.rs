@@ -1,10 +1,12 @@
 //! The hashers: dedicated threads that verify and make password hashes, behind bounded queues.
 //!
-//! One verification takes tens of milliseconds of a whole core and 46 MiB, so these queues are the lever for denial of
-//! service. The one rule: they are bounded by the work that waits, a full one is told at once ([`HasherBusy`]), no caller fills
-//! one ([`queue`]), and a caller who went away costs nothing. Who proved the password from the same address lately waits in
-//! a lane of its own, which is served first: a flood of guesses fills the other one. One account has at most half of a lane.
-//! Each thread keeps an arena of its own. When a wrong password may be told is for [`schedule`] to say.
+//! One verification takes tens of milliseconds of a whole core and 46 MiB, so an attacker would use these queues for
+//! denial of service. The one rule: the queues are bounded by the waiting work, a full queue fails at once
+//! ([`HasherBusy`]), no caller fills one ([`queue`]), and a caller that went away costs nothing.
+//!
+//! Callers that proved the password from the same address lately wait in a lane of their own, which is served first; a
+//! flood of guesses fills the other lane. One account has at most half of a lane. Each thread keeps its own arena.
+//! [`schedule`] says when a wrong password may be answered.
 
 mod queue;
 mod schedule;
@@ -27,39 +29,39 @@ pub(super) use schedule::HashBooking;
 use schedule::HashingSchedule;
 use work::HashingPace;
 
-/// The share of a lane that one account may have.
+/// The share of a lane that one account may have: one part in so many.
 const ACCOUNT_SHARE: u32 = 2;
-/// How often a verification that is waited for is looked up in the schedule.
+/// How often a waiting caller looks up its verification in the schedule.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// The queue is full, or there are no hashers; the same request may succeed in a moment.
+/// The queue is full, or there are no hashers. The same request may succeed a moment later.
 #[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
 #[error("password verification is busy")]
 pub struct HasherBusy;
 
-/// Where a job waits.
+/// The lane in which a job waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HasherLane {
-    /// Served first: the account was signed in to from the same source lately.
+    /// Served first: this client address lately signed in to the account.
     Known,
-    /// Everybody else, and new hashes for accounts that are served already.
+    /// All other sign-ins, and new hashes for accounts that have signed in already.
     Unknown,
 }
 
-/// A handle to the hasher threads; they end when the last handle is gone.
+/// A handle to the hasher threads. The threads end with the last handle.
 #[derive(Clone)]
 pub(super) struct PasswordHasher {
     shared: Arc<HasherHandle>,
     cost: HashCost,
 }
 
-/// What the handles share; dropped with the last of them, which ends the threads.
+/// State shared by the handles. Dropping it ends the threads.
 struct HasherHandle {
     queues: Arc<HasherQueues>,
     threads: usize,
-    /// The work that may wait in each lane.
+    /// The most work that may wait in each lane.
     most: Duration,
-    /// Verifications of today that one account may have in each lane.
+    /// How many verifications at today's cost one account may have in each lane.
     most_of_account: u32,
 }
 
@@ -83,7 +85,7 @@ enum HasherJob {
 }
 
 impl HasherJob {
-    /// Whether nobody waits for it any more.
+    /// Whether nobody waits for the result any more.
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Verify { answer, .. } => answer.is_closed(),
@@ -111,10 +113,10 @@ impl HasherJob {
 }
 
 impl PasswordHasher {
-    /// Starts `threads` threads. In each lane waits no more work than they do in `longest`.
+    /// Starts `threads` threads. Each lane holds at most the work that they do in `longest`.
     ///
     /// # Errors
-    /// The operating system gives no thread.
+    /// The operating system provides no thread.
     pub(super) fn start(threads: usize, longest: Duration, cost: HashCost) -> std::io::Result<Self> {
         let queues = Arc::new(HasherQueues::new(threads));
         for number in 0..threads {
@@ -126,28 +128,29 @@ impl PasswordHasher {
         Ok(Self { shared: Arc::new(HasherHandle { queues, threads, most, most_of_account }), cost })
     }
 
-    /// The cost of the hashes made here.
+    /// The cost of new hashes.
     pub(super) fn cost(&self) -> HashCost {
         self.cost
     }
 
-    /// How long a verification takes here at most, unless the hash is dearer than those of today.
+    /// The longest time that a verification takes on this machine, except for hashes that cost more than today's.
     pub(super) fn dearest_of_today(&self) -> Duration {
         self.shared.queues.pace.dearest_of_today(self.cost)
     }
 
-    /// Schedules a verification that is asked for now. It counts as one of the dearest hashes of today, whatever is stored,
-    /// also against what one account may have: else the number of those refused would tell the kind.
+    /// Schedules a verification that is requested now. It counts as the most expensive hash of today, whatever is
+    /// stored, also against the account's share. Otherwise the number of refused verifications would reveal the kind
+    /// of hash.
     ///
     /// # Errors
-    /// [`HasherBusy`]: the account has its share of the lane.
+    /// [`HasherBusy`] if the account has its share of the lane.
     pub(super) fn book(&self, stored: &str, lane: HasherLane, owner: &JobOwner) -> Result<HashBooking, HasherBusy> {
         let (dearest, own) = (self.dearest_of_today(), self.shared.queues.pace.estimate(password::work(stored)));
         let counts = u32::try_from(own.as_nanos().div_ceil(dearest.as_nanos().max(1))).unwrap_or(u32::MAX).max(1);
         let now = tokio::time::Instant::now();
         let mut schedule = self.shared.queues.schedule();
         let has = schedule.of_account(&owner.account, lane, now);
-        // One is taken however dear it is.
+        // The first one is always accepted, however expensive, or its account could never sign in.
         if has > 0 && has.saturating_add(counts) > self.shared.most_of_account {
             return Err(HasherBusy);
         }
@@ -160,15 +163,16 @@ impl PasswordHasher {
         self.shared.queues.schedule().was_right(booking, takes);
     }
 
-    /// A scheduled verification has ended where rejections are answered at once: nobody waits for its time.
+    /// Removes a scheduled verification, where rejections are answered at once and nobody waits for the schedule.
     pub(super) fn release(&self, booking: HashBooking) {
         self.shared.queues.schedule().release(booking);
     }
 
-    /// Waits until a verification would have ended, whatever kind of hash there is.
+    /// Waits until the verification would have ended with the most expensive kind of hash.
     pub(super) async fn end(&self, booking: HashBooking) {
         loop {
-            // It is earlier than it was where passwords before it have been right, so this looks once more for each step.
+            // The end moves forward when earlier passwords turn out to be right, so it is looked up again at each
+            // step.
             let Some(end) = self.shared.queues.schedule().end(booking) else { return };
             let now = tokio::time::Instant::now();
             if end <= now {
@@ -178,7 +182,7 @@ impl PasswordHasher {
         }
     }
 
-    /// One whose only thread is the test: see [`work_through`](Self::work_through).
+    /// A hasher without threads, which the test itself drives: see [`work_through`](Self::work_through).
     #[cfg(test)]
     pub(super) fn without_threads(longest: Duration, cost: HashCost) -> Self {
         let most_of_account = HashingPace::verifications_in(longest / ACCOUNT_SHARE);
@@ -187,8 +191,8 @@ impl PasswordHasher {
         Self { shared: Arc::new(shared), cost }
     }
 
-    /// Answers every job that waits, one after the other, as long on the clock of the runtime as its kind of hash takes. No
-    /// password is right.
+    /// Answers all waiting jobs one after the other. Each takes as long on the runtime's clock as its kind of hash
+    /// takes. No password is right.
     #[cfg(test)]
     pub(super) async fn work_through(&self) {
         loop {
@@ -212,7 +216,7 @@ impl PasswordHasher {
         jobs.known.len() + jobs.unknown.len()
     }
 
-    /// Whether `password` is the one `stored` was made from. Dropping the future cancels a job that still waits.
+    /// Whether `stored` was made from `password`. Dropping the future cancels a job that still waits.
     ///
     /// # Errors
     /// [`HasherBusy`].
@@ -228,7 +232,7 @@ impl PasswordHasher {
         receive.await.map_err(|_| HasherBusy)
     }
 
-    /// Makes a new hash; none when the password is too long for one.
+    /// Makes a new hash; none if the password is too long.
     ///
     /// # Errors
     /// [`HasherBusy`].
@@ -277,13 +281,14 @@ impl HasherQueues {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a job; none when there will be no more.
+    /// Waits for a job; none when the threads must end.
     fn take(&self) -> Option<HasherJob> {
         let mut jobs = self.lock();
         loop {
             if jobs.is_over {
                 return None;
             }
+            // The known lane first: a flood of guesses must not delay people who signed in from their address before.
             if let Some(job) = jobs.known.pop().or_else(|| jobs.unknown.pop()) {
                 return Some(job);
             }
@@ -302,11 +307,12 @@ impl Drop for HasherHandle {
 fn work(queues: &HasherQueues, cost: HashCost) {
     let mut arena = HashArena::default();
     while let Some(job) = queues.take() {
+        // Its client has gone: a flood that hangs up must not keep the cores busy.
         if job.is_abandoned() {
             continue;
         }
         let (work, began) = (job.work(cost), Instant::now());
-        // A fault of this program costs the job that met it, not the thread that all others wait for.
+        // A panic costs the job that caused it, not the thread that all others wait for.
         if catch_unwind(AssertUnwindSafe(|| job.run(cost, &mut arena))).is_err() {
             tracing::error!("a password could not be hashed, by a fault of this program");
             arena = HashArena::default();

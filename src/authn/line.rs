@@ -1,11 +1,13 @@
-//! One connection of a client, as far as guessing goes: the answers that are held back on it, and the passwords it has proved.
+//! One connection of a client, as far as guessing goes: the answers that are held back on it, and the passwords it has
+//! proved.
 //!
-//! The one rule: what is refused here for many open guesses is the connection's own doing. Nobody else's requests make a
-//! password wait that was proved at the client address, over a connection that holds nothing back.
+//! The one rule: a refusal for too many open guesses affects only the connection that holds them. Requests of others
+//! never delay a password that was proved at the client address, if it comes over a connection that holds nothing
+//! back.
 //!
-//! That such a password is always compared costs a keyed hash, and lets whoever shares the address compare one guess on each
-//! new connection. What bounds him is that an answer held back keeps its connection's place, for 10 s at most: connections are
-//! counted per address, so there are no more guesses in 10 s than places and answers on them.
+//! Such a password is always compared, at the cost of a keyed hash. So a caller who shares the address can compare one
+//! guess on each new connection. The bound: a held answer occupies its connection for up to 10 s, and connections are
+//! counted per address. So in 10 s there are no more guesses than connections and answers on them.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -14,34 +16,34 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::client::ClientAddress;
 
-/// Answers held back on one connection at a time, as many as are answered within the longest wait.
+/// The most answers held back on one connection: as many as are answered within the longest wait.
 pub(super) const MOST_HELD: usize = 20;
-/// Proved passwords that one connection is remembered for, the latest.
+/// The most proved passwords that one connection remembers, the latest ones.
 const MOST_PROVED: usize = 64;
 
 /// A connection.
 #[derive(Debug, Default)]
 pub struct ClientLine {
     held: AtomicUsize,
-    /// What was proved last, to look at nothing else while it stays the same.
+    /// The mark of the last proof, so that a repeated one costs nothing more.
     last: AtomicU64,
     /// Fingerprints of accounts with their passwords.
     proved: Mutex<VecDeque<u64>>,
 }
 
-/// Whose requests come over a connection.
+/// Which clients use a connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum LineUse<'a> {
-    /// Nothing is known of it.
+    /// Unknown.
     #[default]
     Unknown,
-    /// Those of the client address.
+    /// The client address alone.
     Own(&'a ClientLine),
-    /// Those of all clients of a trusted proxy.
+    /// All clients of a trusted proxy.
     Shared(&'a ClientLine),
 }
 
-/// Who asks: an address, and the connection.
+/// A client that presents a credential: its address and connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AskingClient<'a> {
     /// The address.
@@ -90,17 +92,19 @@ impl<'a> LineUse<'a> {
         HeldAnswer(line)
     }
 
-    /// Whether no answer is held back, as far as is known.
+    /// Whether the connection is known to hold no answer back.
     pub(super) fn holds_none(self) -> bool {
         self.line().is_some_and(|line| line.held.load(Ordering::Relaxed) == 0)
     }
 
-    /// Whether one client holds as many answers back as it may. A proxy's connection is that of many clients.
+    /// Whether a client's own connection holds back as many answers as it may. A proxy's connection carries many
+    /// clients, and is never full.
     pub(super) fn is_full(self) -> bool {
         matches!(self, Self::Own(line) if line.held.load(Ordering::Relaxed) >= MOST_HELD)
     }
 
-    /// Notes that a password was proved; `mark` is any number that differs for another one and costs nothing.
+    /// Records that a password was proved. `mark` is any number that differs for another password and costs nothing to
+    /// compute.
     pub(super) fn prove(self, mark: u64, fingerprint: impl FnOnce() -> u64) {
         let Some(line) = self.line() else { return };
         if line.last.load(Ordering::Relaxed) == mark {

@@ -1,12 +1,12 @@
-//! Authentication: a header value to a verified [`Principal`].
+//! Authentication: turns a header value into a verified [`Principal`].
 //!
-//! The one rule: who is called a principal has proved its password against the hash that is stored now, or did so before
-//! and nothing has changed since, within the freshness bound. A technical failure is never a wrong password: it is
-//! [`AuthnError::Unavailable`] or [`AuthnError::Busy`], and both are told apart from [`AuthnError::Rejected`].
+//! The one rule: a principal has proved its password against the hash that is stored now, or did so before and nothing
+//! has changed since, within the freshness bound. A technical failure is never a wrong password: it is
+//! [`AuthnError::Unavailable`] or [`AuthnError::Busy`], both distinct from [`AuthnError::Rejected`].
 //!
-//! A hit costs one cache lookup, one keyed hash (BLAKE3), a constant-time comparison and, when its source is another than
-//! that of the hit before it, a question to the throttle. A miss reads the account, and hashes the password on the hasher
-//! threads unless its source had that very password verified against that very hash before.
+//! A hit costs one cache lookup, one keyed hash (BLAKE3) and a constant-time comparison. If the client address differs
+//! from that of the previous hit, it also costs a question to the throttle. A miss reads the account, and hashes the
+//! password on the hasher threads, unless the same client address had that password verified against that hash before.
 
 mod error;
 mod client;
@@ -58,7 +58,7 @@ use standing::{LeaseStanding, UnlistedInstance};
 use throttle::{GuessThrottle, ProvedPassword};
 use waiting::LastLook;
 
-/// Finds out who is calling; one per gateway.
+/// Authenticates callers; one per gateway.
 pub struct Authenticator {
     accounts: AccountStore,
     hash_rule: HashRule,
@@ -66,26 +66,26 @@ pub struct Authenticator {
     principals: PrincipalCache,
     throttle: Arc<GuessThrottle>,
     last_look: Mutex<LastLook>,
-    /// When rejections are answered, of each client address.
+    /// When rejections are answered, for each client address.
     rejections: RejectionSpacing<ClientSource>,
-    /// When waits are answered beside a person who is signed in, of each account at its client address.
+    /// When refused waits are answered beside a person who is signed in, for each account at its client address.
     mismatches: RejectionSpacing<(u64, ClientSource)>,
-    /// Proofs by their MAC, which covers account, stored hash and password, so that a changed password invalidates itself,
-    /// and by the source that asked.
+    /// Proofs by their MAC and the client address. The MAC covers account, stored hash and password, so a changed
+    /// password invalidates its proofs.
     proofs: Cache<ProofKey, Arc<PasswordProof>>,
     routes: Arc<RouteTable>,
     key: Zeroizing<[u8; 32]>,
     settings: AuthenticationConfig,
     standing: Sender<LeaseStanding>,
     reading: AccountReading,
-    /// Why this instance is not listed among those that run, if it is not.
+    /// Why this instance is not listed among the running ones, if it is not.
     unlisted: Mutex<UnlistedInstance>,
-    /// What an unknown account is verified against: the same work as for a new one, and it never succeeds.
+    /// The hash that unknown accounts are verified against: the work of a new hash, and no password matches.
     nobodys_hash: String,
     hashed: AtomicU64,
     proof_hits: AtomicU64,
     dropped_proofs: Arc<DroppedEntries>,
-    /// How often cached rights were compiled anew for another policy.
+    /// How many times cached rights were compiled again for another policy.
     recompiled: AtomicU64,
 }
 
@@ -93,7 +93,7 @@ impl Authenticator {
     /// Starts the hashers and empty caches.
     ///
     /// # Errors
-    /// The operating system gives no threads or no randomness.
+    /// The operating system provides no threads or no randomness.
     pub fn new(
         accounts: AccountStore,
         routes: Arc<RouteTable>,
@@ -132,34 +132,34 @@ impl Authenticator {
         })
     }
 
-    /// The accounts it asks.
+    /// The accounts in use.
     pub fn accounts(&self) -> &AccountStore {
         &self.accounts
     }
 
-    /// How fresh a cached right is guaranteed to be.
+    /// The guaranteed freshness of a cached right.
     pub fn freshness_bound(&self) -> Duration {
         self.settings.freshness_bound
     }
 
-    /// Longest time that a cached right may be used after the last confirmation.
+    /// The longest time that a cached right may be used after the last confirmation.
     pub fn longest_use(&self) -> Duration {
         self.settings.freshness_bound + self.settings.serve_cached_for
     }
 
-    /// The account epoch that was applied last, to be waited on.
+    /// The account epoch that was applied last, as a channel to wait on.
     pub fn epoch(&self) -> tokio::sync::watch::Receiver<u64> {
         self.principals.epoch()
     }
 
     /// The figures of the caches so far.
     pub async fn figures(&self) -> CacheFigures {
-        // What was done last is counted, and what has grown too old forgotten, when somebody sees to it.
+        // The caches count and expire entries lazily; this brings them up to date.
         self.proofs.run_pending_tasks().await;
         let (proofs_unused, proofs_evicted, proofs_mean_age_seconds) = self.dropped_proofs.figures();
         CacheFigures {
             recompiled: self.recompiled.load(Ordering::Relaxed),
-            // Those that were not used for long are found when they are asked for.
+            // Unused proofs leave the cache only when they are asked for, and count here too.
             proofs_evicted: proofs_unused + proofs_evicted,
             proofs_mean_age_seconds,
             hashed: self.hashed.load(Ordering::Relaxed),
@@ -169,7 +169,7 @@ impl Authenticator {
         }
     }
 
-    /// Verifies the value of an `Authorization` header that `client` sent. The rights of the principal are those of
+    /// Verifies the value of an `Authorization` header from `client`. The rights of the principal are those of
     /// `policy`.
     ///
     /// # Errors
@@ -194,8 +194,9 @@ impl Authenticator {
         }
     }
 
-    /// Finds the principal of a client that has proved in its TLS handshake that it holds the key of a certificate which
-    /// stands for `account`. However the account's principal was proved before: this client has proved it anew.
+    /// Authenticates a client by its certificate, which stands for `account`; the TLS handshake proved that the client
+    /// holds its key. A cached principal is used however it was proved, because this client has just proved its own
+    /// identity.
     ///
     /// # Errors
     /// See [`AuthnError`].
@@ -209,7 +210,9 @@ impl Authenticator {
         if let Some(principal) = cached {
             return Ok(self.under(principal, policy));
         }
+        // Unconfirmed accounts may come from a standby, so nobody is admitted by them: 503.
         self.are_confirmed().await?;
+        // Taken before the read: if everything is dropped meanwhile, the principal is not inserted.
         let generation = self.principals.generation();
         let reject = |reason| Err(AuthnError::Rejected { account: account.to_owned(), reason });
         match self.read_account(account).await? {
@@ -223,8 +226,8 @@ impl Authenticator {
         }
     }
 
-    /// The hit path: synchronous, no I/O, and no allocation unless the source changes, or the policy has changed since the
-    /// rights were compiled.
+    /// The hit path: synchronous, without I/O. It allocates only if the client address or the policy has changed since
+    /// the last hit.
     fn cached(
         &self,
         credential: &BasicCredential<'_>,
@@ -235,14 +238,18 @@ impl Authenticator {
         let principal = self.principals.find(&credential.account, now)?;
         let ProvedPrincipal { stored_hash, proof } = principal.password.as_ref()?;
         let source = client.address.source();
+        // Before the comparison: past this point, an answer tells whether the password is right.
         if self.compares_no_more(&credential.account, source, client.line) {
             return None;
         }
         let mac = self.mac(&credential.account, stored_hash, &credential.password);
+        // Constant time: the MAC of the right password must not be found byte by byte.
         let same = bool::from(mac.ct_eq(&proof.mac));
         if !same || !proof.counts(now, self.settings.verified_idle) {
             return None;
         }
+        // A cached proof is valid only for the client address that supplied the password. For any other address it
+        // would be an oracle without the throttle.
         if proof.is_strange_to(source) {
             let (account, at) = (&*credential.account, Instant::now());
             let fingerprint = self.fingerprint(account, &credential.password);
@@ -258,8 +265,9 @@ impl Authenticator {
         Some(self.under(principal, policy))
     }
 
-    /// The same principal with its rights under `policy`, compiled anew if they were compiled for another.
+    /// The principal with its rights under `policy`, compiled again if they belong to another policy.
     fn under(&self, principal: Arc<Principal>, policy: &Arc<PolicySet>) -> Arc<Principal> {
+        // The pointer is the usual case; the text is compared when the same file was read again.
         if Arc::ptr_eq(&principal.policy, policy.shared_fingerprint()) || *principal.policy == *policy.fingerprint() {
             return principal;
         }
@@ -279,7 +287,7 @@ impl Authenticator {
     }
 }
 
-/// A well-formed hash of the given cost that no password has.
+/// A well-formed hash of the given cost that no password matches.
 fn nobodys_hash(cost: HashCost) -> String {
     let (memory, passes, zeros) = (cost.memory_kib, cost.passes, "A".repeat(43));
     format!("$argon2id$v=19$m={memory},t={passes},p=1$bm9ib2R5J3Mgc2FsdCwgMTZi${zeros}")

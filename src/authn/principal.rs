@@ -1,6 +1,6 @@
-//! Who is calling.
+//! The verified caller.
 //!
-//! The one rule: only the authenticator makes a principal, so that holding one is the proof that somebody was verified.
+//! The one rule: only the authenticator makes a principal, so holding one proves that its caller was verified.
 
 use std::sync::Arc;
 
@@ -9,24 +9,24 @@ use super::proof::PasswordProof;
 use fedgate_base::moment::BootMoment;
 use fedgate_core::policy::RoleRights;
 
-/// Who is calling, verified, with what its roles may do under one policy.
+/// The verified caller, with the rights of its roles under one policy.
 ///
 /// Only the [`Authenticator`](super::Authenticator) makes one.
 pub struct Principal {
     pub(super) account: Box<str>,
     pub(super) roles: Vec<String>,
     pub(super) rights: RoleRights,
-    /// Its fingerprint alone, so that no cached principal keeps an old policy in memory.
+    /// The fingerprint alone, so that no cached principal keeps an old policy in memory.
     pub(super) policy: Arc<str>,
-    /// How its password was proved; nothing when a certificate was its proof.
+    /// The proof of its password; none if it was authenticated by a certificate.
     pub(super) password: Option<ProvedPrincipal>,
     pub(super) epoch: u64,
     pub(super) generation: CacheGeneration,
-    /// When it was first made.
+    /// When the principal was first made.
     pub(super) since: BootMoment,
 }
 
-/// A password that was proved against the hash that is stored.
+/// A password that was proved against the stored hash.
 #[derive(Clone)]
 pub(super) struct ProvedPrincipal {
     pub(super) stored_hash: Arc<str>,
@@ -50,7 +50,7 @@ impl Principal {
         &self.roles
     }
 
-    /// What the roles may do under [`Principal::policy`].
+    /// The rights of the roles under [`Principal::policy`].
     pub fn rights(&self) -> &RoleRights {
         &self.rights
     }

@@ -1,6 +1,7 @@
-//! Proofs: that a password was compared with a stored hash, known by a keyed MAC, so that none is hashed twice for a source.
+//! Proofs that a password was compared with a stored hash. Each has a keyed MAC, so that no password is hashed twice
+//! for one client address.
 //!
-//! The one rule: the MAC covers account, stored hash and password, so that a changed password invalidates itself.
+//! The one rule: the MAC covers account, stored hash and password, so a changed password invalidates its proofs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,26 +13,26 @@ use super::client::ClientSource;
 use super::hasher::HashBooking;
 use fedgate_base::moment::BootMoment;
 
-/// What was compared, and the source that asked.
+/// The MAC of the comparison, and the client address.
 pub(super) type ProofKey = ([u8; 32], Option<ClientSource>);
 
-/// That a password was compared with a stored hash, and the outcome.
+/// A comparison of a password with a stored hash, and its outcome.
 pub(super) struct PasswordProof {
     pub(super) mac: [u8; 32],
     pub(super) right: bool,
     /// The verification, if it was scheduled.
     pub(super) booking: Option<HashBooking>,
-    /// When it stops counting.
+    /// When the proof expires.
     pub(super) until: BootMoment,
     pub(super) start: BootMoment,
-    /// Seconds after `start` when it was last used.
+    /// Seconds from `start` to its last use.
     pub(super) last_used: AtomicU64,
-    /// The source that used it last.
+    /// The number of the client address that used it last.
     pub(super) last_source: AtomicU64,
 }
 
 impl PasswordProof {
-    /// One that is made now for a source, and counts for so long.
+    /// A proof that is made now for a client address, and expires after `lasts`.
     pub(super) fn new(mac: [u8; 32], from: Option<ClientSource>, right: bool, lasts: Duration) -> Self {
         let start = BootMoment::now();
         Self {
@@ -52,13 +53,13 @@ impl PasswordProof {
 
     pub(super) fn touch(&self, now: BootMoment) {
         let seconds = now.since(self.start).as_secs();
-        // Most requests of a busy account find the second unchanged and write nothing that other cores must see.
+        // Most requests of a busy account find the same second, and write nothing that other cores must see.
         if self.last_used.load(Ordering::Relaxed) != seconds {
             self.last_used.store(seconds, Ordering::Relaxed);
         }
     }
 
-    /// Whether this source is another than the one that used it last.
+    /// Whether another client address used it last.
     pub(super) fn is_strange_to(&self, from: Option<ClientSource>) -> bool {
         self.last_source.load(Ordering::Relaxed) != number(from)
     }
@@ -68,14 +69,15 @@ impl PasswordProof {
     }
 }
 
-/// The number of no source.
+/// The number for clients without an address.
 const NOBODY: u64 = u64::MAX;
 
 fn number(from: Option<ClientSource>) -> u64 {
     from.map_or(NOBODY, ClientSource::number)
 }
 
-/// BLAKE3 under the process's key, over the parts with their lengths before them, so that no two questions are one.
+/// BLAKE3 under the process's key. Each part is preceded by its length, so that no two different inputs have one
+/// encoding.
 pub fn keyed_mac(key: &[u8; 32], account: &str, stored: &str, password: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_keyed(key);
     for part in [account.as_bytes(), stored.as_bytes(), password] {
@@ -85,7 +87,7 @@ pub fn keyed_mac(key: &[u8; 32], account: &str, stored: &str, password: &[u8]) -
     hasher.finalize().into()
 }
 
-/// Proofs expire when they stop counting.
+/// Proofs leave the cache when they expire.
 pub(super) struct UntilExpiry;
 
 impl Expiry<ProofKey, Arc<PasswordProof>> for UntilExpiry {

@@ -1,10 +1,11 @@
-//! Whether accounts can be read. The watch over them does not tell: it has a session of its own, and reads none.
+//! Whether accounts can be read. The watch over the accounts cannot tell: it has its own session and reads no account.
 //!
-//! The one rule: a read that fails while the watch goes on is told with its cause and makes this instance not ready, until one
-//! succeeds. So that it is found out without a request, and its end without one too, nobody's account is read again and again.
+//! The one rule: a read that fails while the watch continues is logged with its cause, and makes this instance not
+//! ready, until a read succeeds. So that failure and recovery are noticed without a request, this module reads an
+//! account that does not exist again and again.
 //!
-//! A role that may have no more sessions, a right that was revoked, a table that is gone: the watch sees none of these. A single
-//! row that cannot be read makes nobody else's unreadable: it is told with its cause, and this instance stays ready.
+//! The watch notices none of these: a role that may have no more sessions, a revoked right, a missing table. If a
+//! single row cannot be read, other accounts still can: its cause is logged, and this instance stays ready.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,19 +19,19 @@ use crate::accounts::{AccountsError, StoredAccount};
 use fedgate_base::db::outage::OutageLog;
 use fedgate_core::escape;
 
-/// How often an account is read when no request fails, and when the last read did.
+/// The interval between reads without a failing request, and after a failed read.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Whose account is read: nobody's, as no id is empty.
+/// The account that is read. It never exists, because no id is empty.
 const NOBODY: &str = "";
 
-/// What became of the last reads.
+/// The outcome of the last reads.
 pub(super) struct AccountReading {
     fault: Mutex<Option<String>>,
-    /// That a request could not read an account.
+    /// Notifies that a request could not read an account.
     failed: Notify,
     outage: OutageLog,
-    /// Whose account a request could not read, and why, until it is known whether that holds for every account.
+    /// The account that a request could not read, and why, until it is known whether all accounts are affected.
     single: Mutex<Option<String>>,
     singles: OutageLog,
 }
@@ -44,12 +45,12 @@ impl AccountReading {
         Self { fault: Mutex::default(), failed: Notify::new(), outage, single: Mutex::default(), singles }
     }
 
-    /// Why accounts cannot be read, if that is so.
+    /// Why accounts cannot be read; none if they can.
     pub(super) fn fault(&self) -> Option<String> {
         self.lock().clone()
     }
 
-    /// What a request could not read since this was asked last.
+    /// The account that a request could not read since the last call.
     fn take_single(&self) -> Option<String> {
         self.single.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -63,7 +64,7 @@ impl Authenticator {
     /// Reads an account for a request.
     pub(super) async fn read_account(&self, id: &str) -> Result<Option<StoredAccount>, AccountsError> {
         let read = self.accounts.read(id).await;
-        // That all are busy is no fault of the accounts.
+        // A full pool is no fault of the accounts.
         if let Err(error) = &read
             && !error.is_passing()
         {
@@ -74,7 +75,7 @@ impl Authenticator {
         read
     }
 
-    /// Reads nobody's account for ever, at once when a request could not read its own.
+    /// Reads the nonexistent account for ever; at once when a request could not read an account.
     pub async fn keep_reading(&self) {
         loop {
             let is_well = self.look().await;
@@ -85,7 +86,7 @@ impl Authenticator {
         }
     }
 
-    /// Whether accounts can be read, or the watch tells why they cannot.
+    /// Whether accounts can be read, or the watch already reports why they cannot.
     async fn look(&self) -> bool {
         let single = self.reading.take_single();
         if !matches!(*self.standing.borrow(), LeaseStanding::Confirmed) {
@@ -104,8 +105,8 @@ impl Authenticator {
                 true
             }
             Err(error) if error.is_passing() => self.reading.fault().is_none(),
-            // The whole database went away, and the watch has told it meanwhile; or another server answers, and the watch, which
-            // was told to look, leaves for it.
+            // Either the whole database is away, and the watch has reported it meanwhile, or another server answers,
+            // and the watch, which was notified, leaves for it.
             Err(_) if !matches!(*self.standing.borrow(), LeaseStanding::Confirmed) => true,
             Err(AccountsError::Standby | AccountsError::AnotherServer | AccountsError::WentBack { .. }) => true,
             Err(error) => {
@@ -117,7 +118,7 @@ impl Authenticator {
     }
 }
 
-/// The reason, without saying once more that there is one.
+/// The reason, without a prefix that repeats what the caller says.
 fn cause(error: &AccountsError) -> String {
     match error {
         AccountsError::Database(error) => error.in_short(),

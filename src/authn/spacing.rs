@@ -1,13 +1,15 @@
-//! When a wrong password is answered: on a clock of its client address, one step after the other.
+//! The time at which a wrong password is answered: on a clock of its client address, one step after another.
 //!
-//! The one rule: the k-th of the rejections that wait at a time is answered k steps after it came, however long its
-//! verification took. How long that takes differs by the kind of the stored hash, and grows with each password that is
-//! verified at the same time, so a time that depended on it would tell what kind of hash an account has. For the same reason
-//! rejections take their steps in the order in which the requests came, not in that in which verifications end. What
-//! verifications of other addresses do to them is the matter of the hashers' schedule: nothing is rejected before its time.
+//! The one rule: of the rejections that wait at a time, the k-th is answered k steps after its request came, however
+//! long its verification took. That duration depends on the kind of the stored hash, and grows with each password that
+//! is verified at the same time, so an answer that depended on it would reveal the kind. For the same reason
+//! rejections take their steps in the order in which the requests came, not in the order in which verifications end.
+//! The hashers' schedule handles the influence of verifications from other addresses: nothing is rejected before its
+//! time.
 //!
-//! No answer waits longer than [`LONGEST`]; what would is told to try again later, after exactly that long. An answer comes
-//! later only when its verification did, and then by whole steps. A password that is right never asks for a step.
+//! No answer waits longer than [`LONGEST`]; a request that would wait longer is told to try again later, after exactly
+//! that time. An answer comes later only if its verification did, and then by whole steps. A right password never
+//! takes a step.
 
 use std::collections::BTreeSet;
 use std::hash::Hash;
@@ -20,14 +22,14 @@ use moka::sync::Cache;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// The longest that an answer is held back.
+/// The longest time that an answer is held back.
 pub(super) const LONGEST: Duration = Duration::from_secs(10);
-/// Clocks at a time; what was not asked for the longest gives way.
+/// The most clocks at a time; the least recently used one gives way.
 const CAPACITY: u64 = 100_000;
-/// Answers that one clock holds back at a time, before it counts as full.
+/// The most answers that one clock holds back before it counts as full.
 const MOST_HELD: usize = 1000;
 
-/// A rejection that would wait longer than [`LONGEST`]; by how much.
+/// A rejection that would wait longer than [`LONGEST`], and by how much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooMany(pub(super) Duration);
 
@@ -42,29 +44,29 @@ pub(super) struct RejectionSpacing<K> {
 #[derive(Default)]
 struct AddressClock {
     times: Mutex<RejectionTimes>,
-    /// A request has been decided.
+    /// Notifies that a request was decided.
     decided: Notify,
 }
 
 #[derive(Default)]
 struct RejectionTimes {
-    /// When the last rejection that has a time is answered.
+    /// When the latest scheduled rejection is answered.
     last: Option<Instant>,
     /// How many requests have come.
     came: u64,
-    /// Those that are not decided, by their number.
+    /// The numbers of the undecided requests.
     undecided: BTreeSet<u64>,
-    /// Answers that are held back.
+    /// How many answers are held back.
     held: usize,
 }
 
 impl RejectionTimes {
-    /// The time of the next rejection, of a request that came at `came`; nothing is left in the past.
+    /// The time of the next rejection, for a request that came at `came`. It is never in the past.
     fn next(&mut self, came: Instant, now: Instant, step: Duration) -> Result<Instant, TooMany> {
         let mut next = self.last.map_or(came, |last| last.max(came)) + step;
         let steps_late = now.saturating_duration_since(next).as_nanos().div_ceil(step.as_nanos().max(1));
         next += step.saturating_mul(u32::try_from(steps_late).unwrap_or(u32::MAX));
-        // What is verified for that long already has waited enough.
+        // A verification that alone took this long has waited enough.
         let latest = came + LONGEST;
         if next > latest.max(now + step) {
             return Err(TooMany((next - latest).max(step)));
@@ -77,11 +79,11 @@ impl RejectionTimes {
 impl<K: Hash + Eq + Send + Sync + 'static> RejectionSpacing<K> {
     pub(super) fn new() -> Self {
         let clocks = Cache::builder().max_capacity(CAPACITY).eviction_policy(EvictionPolicy::lru());
-        // Nothing lies further ahead.
+        // No scheduled answer is further ahead.
         Self { clocks: clocks.time_to_idle(4 * LONGEST).build(), full: Arc::default() }
     }
 
-    /// The place of a request that came now, in the order of its client address, until it is decided.
+    /// Takes the next place in the order of the client address for a request that came now, until it is decided.
     pub(super) fn place(&self, key: K) -> RejectionPlace {
         let clock = self.clocks.get_with(key, Arc::default);
         let mut times = lock(&clock.times);
@@ -92,20 +94,21 @@ impl<K: Hash + Eq + Send + Sync + 'static> RejectionSpacing<K> {
         RejectionPlace { clock, number, came: Instant::now() }
     }
 
-    /// Whether any clock is full; one load.
+    /// Whether any clock is full. Costs one atomic load.
     pub(super) fn is_any_full(&self) -> bool {
         self.full.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether one clock holds as many answers back as it may.
+    /// Whether one clock holds back as many answers as it may.
     pub(super) fn is_full(&self, key: &K) -> bool {
         self.clocks.get(key).is_some_and(|clock| lock(&clock.times).held >= MOST_HELD)
     }
 
-    /// Holds an answer back that tells a password to be none that is proved, like a rejection that came now.
+    /// Holds back an answer that a password is not the proved one, like a rejection of a request that came now.
     pub(super) async fn hold(&self, key: K, step: Duration) {
         let clock = self.clocks.get_with(key, Arc::default);
         let now = Instant::now();
+        // The count falls when `held` is dropped, also if the client goes away while this sleeps.
         let (held, until) = {
             let mut times = lock(&clock.times);
             times.held += 1;
@@ -119,7 +122,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> RejectionSpacing<K> {
     }
 }
 
-/// An answer that is held back, until dropped: its client may go away meanwhile.
+/// An answer that is held back, until dropped; its client may disconnect meanwhile.
 struct HeldRejection {
     clock: Arc<AddressClock>,
     full: Arc<AtomicUsize>,
@@ -135,7 +138,7 @@ impl Drop for HeldRejection {
     }
 }
 
-/// The place of a request that is not decided yet, in the order of its client address.
+/// The place of an undecided request in the order of its client address.
 pub(super) struct RejectionPlace {
     clock: Arc<AddressClock>,
     number: u64,
@@ -143,18 +146,18 @@ pub(super) struct RejectionPlace {
 }
 
 impl RejectionPlace {
-    /// The request is rejected: returns when that is to be answered.
+    /// Rejects the request: returns when the answer is due.
     ///
     /// # Errors
-    /// Too many wait; also that is known no sooner than [`LONGEST`] after the request came, because a time that depended on
-    /// the verification would tell the kind of the hash.
+    /// Too many rejections wait. This too is reported only [`LONGEST`] after the request came, because an earlier
+    /// answer would depend on the verification, and reveal the kind of hash.
     pub(super) async fn rejected(self, step: Duration) -> Result<(), TooMany> {
         let latest = self.came + LONGEST;
         let next = match timeout_at(latest, self.turn()).await {
             Ok(()) => lock(&self.clock.times).next(self.came, Instant::now(), step),
             Err(_) => Err(TooMany(step)),
         };
-        // Whoever came later has a turn now.
+        // Later requests may take their turn now.
         drop(self);
         match next {
             Ok(next) => sleep_until(next).await,
@@ -163,12 +166,12 @@ impl RejectionPlace {
         next.map(drop)
     }
 
-    /// Waits until every request that came earlier is decided.
+    /// Waits until all earlier requests are decided.
     async fn turn(&self) {
         loop {
             let decided = self.clock.decided.notified();
             tokio::pin!(decided);
-            // Before the look, so that no decision after it is missed.
+            // Registered before the look, so that no decision after it is missed.
             decided.as_mut().enable();
             if lock(&self.clock.times).undecided.first() == Some(&self.number) {
                 return;

@@ -1,7 +1,7 @@
-//! Whether the accounts can be asked, and this instance is known to run: what lets cached principals be used, and
-//! requests wait for nothing.
+//! Whether the accounts can be confirmed, and whether this instance is listed as running. Together they
+//! permit the use of cached principals, and let requests proceed without waiting.
 //!
-//! The one rule: a lease needs both, a confirmation within the bound and a report of this instance that arrived.
+//! The one rule: a lease needs both a confirmation within the bound and a report of this instance that arrived.
 
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,30 +10,30 @@ use super::Authenticator;
 use crate::accounts::{AccountChanges, AccountsError, EpochWatch};
 use fedgate_base::moment::BootMoment;
 
-/// How long a request waits, after the start, for the accounts to be confirmed for the first time.
+/// How long a request after the start waits for the first confirmation of the accounts.
 const FIRST_CONFIRMATION: Duration = Duration::from_secs(2);
 
 /// Whether the accounts can be confirmed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LeaseStanding {
-    /// They were not asked yet.
+    /// They were not asked for yet.
     Unknown,
     /// The last question was answered.
     Confirmed,
-    /// The last attempt failed, and why.
+    /// The last attempt failed, for this reason.
     Away(String),
 }
 
-/// That this instance is not listed.
+/// The state of an instance that is not listed.
 #[derive(Debug, Default)]
 pub(super) struct UnlistedInstance {
     why: Option<String>,
-    /// Whether the operator knows.
+    /// Whether it was logged.
     pub(super) is_told: bool,
 }
 
 impl Authenticator {
-    /// Why the accounts cannot be confirmed or read now; nothing when they can.
+    /// Why the accounts cannot be confirmed or read now; none if they can.
     pub fn fault(&self) -> Option<String> {
         match &*self.standing.borrow() {
             LeaseStanding::Unknown => Some("the accounts have not been confirmed yet".to_owned()),
@@ -46,10 +46,10 @@ impl Authenticator {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What became of a report of this instance that was made at `reported`. No report, no lease.
+    /// Records the outcome of a report that was made at `reported`. Without reports there is no lease.
     pub fn reported(&self, reported: BootMoment, outcome: Result<(), AccountsError>) {
         if let Err(error @ AccountsError::Standby) = &outcome {
-            // Not the primary, whatever it answers to the watch: what it says of accounts may be late.
+            // The server is not the primary, whatever it answers to the watch: its account data may be outdated.
             self.principals.refused();
             self.lost(error);
         }
@@ -60,7 +60,7 @@ impl Authenticator {
         let (was_told, is_told) = {
             let mut unlisted = self.unlisted();
             let was_told = unlisted.is_told;
-            // While the accounts are away, that is what is told.
+            // While the accounts are away, that fault is logged instead.
             unlisted.is_told = why.is_some() && (was_told || self.is_confirmed(BootMoment::now()));
             unlisted.why.clone_from(&why);
             (was_told, unlisted.is_told)
@@ -74,8 +74,8 @@ impl Authenticator {
         }
     }
 
-    /// Whether requests can be answered: the accounts can be confirmed and read, or what is cached may be used while they cannot be
-    /// confirmed.
+    /// Whether requests can be answered: accounts can be confirmed and read, or cached principals may be used while
+    /// accounts cannot be confirmed.
     pub fn is_ready(&self, now: BootMoment) -> bool {
         match *self.standing.borrow() {
             LeaseStanding::Confirmed => self.reading.fault().is_none(),
@@ -93,10 +93,11 @@ impl Authenticator {
         self.principals.lease_is_valid(now)
     }
 
-    /// Lets a request pass whose account can be read and confirmed.
+    /// Lets a request continue if its account can be read and confirmed.
     ///
-    /// Known to be away: whoever waits for it waits in vain, and keeps others waiting. Not known yet: a request waits for
-    /// the first answer, because what answers may be a standby, or no session at all.
+    /// If the accounts are known to be away, the request fails at once: waiting would be in vain, and would keep other
+    /// requests waiting. If that is not known yet, the request waits for the first answer, because the answering
+    /// server may be a standby, or the session none at all.
     pub(super) async fn are_confirmed(&self) -> Result<(), AccountsError> {
         let mut standing = self.standing.subscribe();
         let known = standing.wait_for(|standing| !matches!(standing, LeaseStanding::Unknown));
@@ -109,7 +110,7 @@ impl Authenticator {
 
 impl EpochWatch for Authenticator {
     fn confirmed(&self, asked: BootMoment, changes: &AccountChanges) {
-        // Before the epoch is told as applied: whoever waits for that finds the waits ended.
+        // Before the epoch is published as applied, so that a task waiting for the epoch finds the waits ended.
         self.end_waits(*self.principals.epoch().borrow(), changes);
         if !self.principals.confirm(asked, changes) {
             return self.lost(&AccountsError::Standby);

@@ -1,24 +1,25 @@
-//! Brute-force protection that locks no doctor out where she has signed in, whatever others fail at.
+//! Brute-force protection that never locks out a doctor where she has signed in, whatever others fail at.
 //!
-//! The one rule: no number of failures, wherever they come from, keeps a password waiting that this process has proved for
-//! the account and client address. (A connection that holds back too many answers compares no more: see [`super::line`].)
-//! What slows down is a *pair* of account and client address after its own failures, an account's *unknown* addresses while
-//! it is under attack from many, and an address that fails on many accounts. Waits begin at one second, double, and end at an
-//! hour.
+//! The one rule: no number of failures, from whatever addresses, delays a password that this process has proved for
+//! the account and client address. (A connection that holds back too many answers compares no more passwords: see
+//! [`super::line`].) Three things slow down: a *pair* of account and client address after its own failures, the
+//! *unknown* addresses of an account that is under attack from many, and an address that fails on many accounts. Waits
+//! begin at one second, double, and end at one hour.
 //!
-//! A proved password skips the wait and is admitted by nothing but its verification. That it was proved is remembered for
-//! days, for the address that proved it alone, with the stored hash that it was proved against: a skip for every address
-//! would let the whole world try passwords against what one address has proved. A guesser behind that very address who sends
-//! the right password learns what signing in tells anybody. A skip that does not end in an admission (the password was
-//! changed, the account is switched off) is none: the caller waits like everybody, and the proof is forgotten.
+//! A proved password skips the wait, but only its verification admits the caller. The proof is remembered for days,
+//! only for the address that supplied the password, and with the stored hash that it was proved against. A skip for
+//! every address would let the whole world try passwords against one address's proof. A guesser behind that same
+//! address who sends the right password learns no more than any sign-in reveals. If a skip does not end in an
+//! admission (the password was changed, the account is not active), the caller must wait like everybody, and the proof
+//! is forgotten.
 //!
-//! Passwords that are being looked at count as failures of their pair and account until it is known how they end, so
-//! that many at once are no more guesses than one after the other. They do not count for their address: a hospital behind
-//! one address signs in all at once in the morning, and what the hashers take at a time is bounded. What was mistyped
-//! before the right password came is taken back.
+//! While a password is being verified, it counts as a failure of its pair and account, so many passwords at once allow
+//! no more guesses than one after another. It does not count against its address: a hospital behind one address signs
+//! in all at once in the morning, and the hashers' queues bound that work. When the right password comes, the mistyped
+//! ones before it are taken back.
 //!
-//! Nothing that is cached answers an address that has not proved that very password itself ([`Throttle::has_proved`]): it
-//! would tell a guesser whether he is right as often as he likes, whatever a wrong guess is answered.
+//! A cached proof is valid only for the client address that supplied the password ([`GuessThrottle::has_proved`]). For
+//! another address it would answer whether a guess is right, as often as asked, whatever a wrong guess costs.
 //!
 //! Memory is bounded, and time is monotonic.
 
@@ -32,24 +33,25 @@ use moka::sync::Cache;
 use super::client::{ClientSource, short_hash};
 use fedgate_base::config::FreeFailures;
 
-/// First and longest wait.
+/// The first and the longest wait.
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
-/// How long a source stays known to an account after it last sent the right password.
+/// How long a client address stays known to an account after it last sent the right password.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
-/// How long a password that an address has proved skips waits there after it was last used: over a weekend.
+/// How long a proved password skips waits at its address after its last use: longer than a weekend.
 const PROVED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Sources known to an account, the latest; so that who holds one account cannot push out those of another.
+/// The most client addresses known to an account, the latest ones. The bound is per account, so the holder of one
+/// account cannot push out the addresses of another.
 const KNOWN: usize = 256;
-/// How long failures are remembered after they were last asked for.
+/// How long failures are remembered after they were last looked up.
 const REMEMBERED_FOR: Duration = Duration::from_secs(3600);
-/// Pairs, accounts and sources remembered, each; what was not asked for the longest gives way.
+/// The most pairs, accounts and addresses remembered, each; the least recently used one gives way.
 const CAPACITY: u64 = 100_000;
 
-/// How long a caller must wait before a password of his is looked at again.
+/// How long a caller must wait before another password is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ThrottleWait(pub(super) Duration);
 
-/// What has failed lately, what is being looked at, and who has succeeded.
+/// Recent failures, passwords under way, and successes.
 pub(super) struct GuessThrottle {
     pairs: Cache<(Box<str>, ClientSource), Arc<Mutex<FailureCount>>>,
     accounts: Cache<Box<str>, Arc<Mutex<FailureCount>>>,
@@ -59,41 +61,42 @@ pub(super) struct GuessThrottle {
     free: FreeFailures,
 }
 
-/// The sources known to an account, the latest last.
+/// The client addresses known to an account, the latest last.
 type KnownClients = Vec<ClientSighting>;
 
-/// A source that sent the right password of an account.
+/// A client address that sent the right password of an account.
 #[derive(Clone, Copy)]
 struct ClientSighting {
     source: ClientSource,
-    /// The password; nothing once it turned out to admit nobody.
+    /// The password; none after it failed to admit its caller.
     password: Option<ProvedPassword>,
     last: Instant,
 }
 
-/// A password, and the hash that it was proved against, as keyed hashes of which nothing can be learned. They are short: a
-/// collision would skip a wait, and admit nobody.
+/// A password and the stored hash that it was proved against, as keyed hashes that reveal nothing. They are short: a
+/// collision would skip a wait, but admit nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ProvedPassword {
-    /// Of account and password.
+    /// Covers account and password.
     pub(super) fingerprint: u64,
-    /// Of account and stored hash.
+    /// Covers account and stored hash.
     pub(super) stored: u64,
 }
 
-/// Where a password counts while it is looked at: its account and source, or its account among all unknown sources.
+/// Where a password counts while it is verified: its account and client address, or its account across all unknown
+/// addresses.
 type AttemptPlace = (Box<str>, Option<ClientSource>);
 
-/// A password of one source that is being looked at, for so many requests. To send one that somebody else sends at the
-/// same time is a guess like any.
+/// A password of one client address under verification, for this many requests. The same password from two addresses
+/// counts as two guesses.
 struct PasswordUnderway {
     guess: (ClientSource, u64),
     requests: u32,
 }
 
-/// Permission to look at one password, until dropped.
+/// Permission to verify one password, until dropped.
 pub(super) struct PasswordAttempt<'a> {
-    /// Whether its source is known to the account.
+    /// Whether its client address is known to the account.
     pub(super) is_known: bool,
     throttle: &'a GuessThrottle,
     guess: Option<(ClientSource, u64)>,
@@ -116,17 +119,19 @@ impl Drop for PasswordAttempt<'_> {
     }
 }
 
-/// The failures of one pair, account or source.
+/// The failures of one pair, account or client address.
 #[derive(Default)]
 struct FailureCount {
     count: u32,
     not_before: Option<Instant>,
-    /// What failed, by hash: the same once more is no new failure. Of a source, its accounts; else, the last password.
+    /// Hashes of what failed: a repeated one is no new failure. For a client address these are accounts; otherwise the
+    /// last password.
     seen: Vec<u64>,
 }
 
 impl FailureCount {
-    /// Counts a failure, unless it is the last one again; past `free`, the next attempt has to wait.
+    /// Counts a failure, unless it repeats a remembered one. Beyond `free` failures, the next attempt must wait.
+    // A program that repeats a stale password is no attacker, and must not lengthen the wait without end.
     fn add(&mut self, what: u64, free: u32, remembered: usize, now: Instant) {
         if self.seen.contains(&what) {
             return;
@@ -137,12 +142,13 @@ impl FailureCount {
         self.seen.push(what);
         self.count = self.count.saturating_add(1);
         if let Some(beyond) = self.count.checked_sub(free + 1) {
+            // 1 s doubled with each failure beyond the free ones: at the ceiling, a pair has 24 guesses a day.
             let wait = WAIT.0.saturating_mul(1u32.checked_shl(beyond.min(20)).unwrap_or(u32::MAX)).min(WAIT.1);
             self.not_before = Some(now + wait);
         }
     }
 
-    /// Takes back so many failures, which were mistyped.
+    /// Takes back this many failures, because they were mistyped.
     fn take_back(&mut self, failures: u32, free: u32) {
         self.count = self.count.saturating_sub(failures);
         if self.count <= free {
@@ -175,13 +181,13 @@ impl GuessThrottle {
         }
     }
 
-    /// Whether this source has sent the right password of the account lately.
+    /// Whether this client address has sent the right password of the account lately.
     pub(super) fn knows(&self, account: &str, source: Option<ClientSource>, now: Instant) -> bool {
         self.sighting(account, source, |seen| now.saturating_duration_since(seen.last) < KNOWN_FOR).is_some()
     }
 
-    /// Whether this source has sent this very password, and it was right, less than `lately` ago; of a client without an
-    /// address nothing is asked.
+    /// Whether this client address has proved this very password less than `lately` ago. A client without an address
+    /// is not throttled.
     pub(super) fn has_proved(
         &self,
         account: &str,
@@ -194,7 +200,7 @@ impl GuessThrottle {
             || self.proved(account, source, lately, now).is_some_and(|seen| seen.fingerprint == fingerprint)
     }
 
-    /// The password that this source has proved in the last days, which skips waits: see [the rule](self).
+    /// The password that this client address proved in the last days, which skips waits: see [the rule](self).
     pub(super) fn proved_lately(
         &self,
         account: &str,
@@ -225,8 +231,9 @@ impl GuessThrottle {
         known.iter().find(|sighting| sighting.source == source && is_it(sighting)).copied()
     }
 
-    /// Asks to look at a password for `account` from `source`, of which `fingerprint` is a keyed hash. If it was right
-    /// or wrong, that is told to [`succeeded`](Self::succeeded) or [`failed`](Self::failed) before the attempt is dropped.
+    /// Asks for permission to verify a password for `account` from `source`; `fingerprint` is a keyed hash of it. The
+    /// outcome must be reported to [`succeeded`](Self::succeeded) or [`failed`](Self::failed) before the attempt is
+    /// dropped.
     pub(super) fn begin(
         &self,
         account: &str,
@@ -239,10 +246,12 @@ impl GuessThrottle {
         };
         let guess = (source, fingerprint);
         let is_known = self.knows(account, Some(source), now);
-        // Under this lock each earlier attempt is still under way, or was counted, or was right, or came to no end.
+        // Under this lock, each earlier attempt is under way, counted, right, or cancelled. So no two requests both
+        // take the last free guess.
         let mut underway = lock(&self.underway);
         let pair = |source| (Some(source), self.pairs.get(&(Box::from(account), source)), self.free.of_pair);
         let mut counted = vec![pair(source)];
+        // A known address answers for its own failures alone. Otherwise failures elsewhere would lock the person out.
         if !is_known {
             counted.extend(source.shared().map(pair));
             counted.push((None, self.accounts.get(account), self.free.of_account));
@@ -250,6 +259,7 @@ impl GuessThrottle {
         let of_sources = [Some(source), source.shared()].into_iter().flatten().filter(|_| !is_known);
         let of_sources = of_sources.filter_map(|source| self.sources.get(&source));
         let failures = counted.iter().filter_map(|(_, failures, _)| failures.clone()).chain(of_sources);
+        // All waits that apply must have passed, so the longest counts.
         if let Some(longest) = failures.filter_map(|failures| lock(&failures).wait(now)).max() {
             return Err(ThrottleWait(longest));
         }
@@ -260,13 +270,14 @@ impl GuessThrottle {
                 ((Box::from(account), source), failed as usize, free as usize)
             })
             .collect();
-        // One more could fail without a wait, or is alone, or is looked at already.
+        // There is room if one more failure has no wait, no other password is under way, or this one already is.
         let has_room = places.iter().all(|(place, failed, free)| {
             underway.get(place).is_none_or(|passwords| {
                 passwords.iter().any(|password| password.guess == guess) || failed + passwords.len() <= *free
             })
         });
         if !has_room {
+            // The passwords under way may all fail. So this one waits as if they had.
             return Err(ThrottleWait(WAIT.0));
         }
         let places: Vec<AttemptPlace> = places.into_iter().map(|(place, ..)| place).collect();
@@ -280,7 +291,7 @@ impl GuessThrottle {
         Ok(PasswordAttempt { is_known, throttle: self, guess: Some(guess), places })
     }
 
-    /// The password, of which `fingerprint` is a keyed hash, was wrong.
+    /// Records a wrong password; `fingerprint` is a keyed hash of it.
     pub(super) fn failed(&self, account: &str, source: Option<ClientSource>, fingerprint: u64, now: Instant) {
         let Some(source) = source else { return };
         let add = |failures: Arc<Mutex<FailureCount>>, what, free, remembered| {
@@ -291,6 +302,8 @@ impl GuessThrottle {
             add(failures, fingerprint, self.free.of_pair, 1);
         };
         pair(source);
+        // Failures of a known address count against its pair alone: a person's own typing errors must not slow down
+        // her other devices.
         if !self.knows(account, Some(source), now) {
             source.shared().into_iter().for_each(pair);
             add(self.accounts.get_with(Box::from(account), Arc::default), fingerprint, self.free.of_account, 1);
@@ -301,8 +314,8 @@ impl GuessThrottle {
         }
     }
 
-    /// The password was right after all that failed before it, which is taken back: this source is known to the account
-    /// from now on.
+    /// Records a right password, and takes back the failures before it, which were mistyped. From now on, this client
+    /// address is known to the account.
     pub(super) fn succeeded(
         &self,
         account: &str,
@@ -312,6 +325,7 @@ impl GuessThrottle {
     ) {
         let Some(from) = source else { return };
         let mistyped = self.pairs.remove(&(Box::from(account), from)).map_or(0, |of_pair| lock(&of_pair).count);
+        // Only what this pair has failed itself: the guesses of other addresses stay counted.
         if !self.knows(account, source, now) {
             let of_shared = from.shared().and_then(|shared| self.pairs.get(&(Box::from(account), shared)));
             let of_account = self.accounts.get(account);
@@ -325,7 +339,7 @@ impl GuessThrottle {
         self.remember(account, source, password, now);
     }
 
-    /// Takes back that a source failed at an account.
+    /// Takes back the failure of a client address at an account.
     fn take_back_of(&self, source: ClientSource, account: &str) {
         let Some(of_source) = self.sources.get(&source) else { return };
         let (mut of_source, account) = (lock(&of_source), number(account));
@@ -335,15 +349,15 @@ impl GuessThrottle {
         }
     }
 
-    /// Forgets what has failed at these accounts: who may change them has given them another password, or unlocked them.
-    /// Which addresses they know stays.
+    /// Forgets the failures at these accounts, because an administrator has set another password or unlocked them. The
+    /// addresses that they know remain.
     pub(super) fn forget<'a>(&self, accounts: impl IntoIterator<Item = &'a str>) {
         let named: HashSet<&str> =
             accounts.into_iter().inspect(|account| drop(self.accounts.remove(*account))).collect();
         if named.is_empty() {
             return;
         }
-        // Of all pairs, however many accounts are named.
+        // One pass over all pairs, however many accounts are named.
         let pairs: Vec<_> = self.pairs.iter().map(|(pair, _)| pair).filter(|pair| named.contains(&*pair.0)).collect();
         for pair in pairs {
             let (account, source) = &*pair;
@@ -352,7 +366,7 @@ impl GuessThrottle {
         }
     }
 
-    /// The accounts at which a password has to wait somewhere, each with its longest wait, in no order.
+    /// The accounts that must wait at some address, each with its longest wait, in no order.
     pub(super) fn waiting(&self, now: Instant) -> HashMap<Box<str>, Duration> {
         let mut waiting: HashMap<Box<str>, Duration> = HashMap::new();
         let mut note = |account: &str, failures: Arc<Mutex<FailureCount>>| {
@@ -366,7 +380,7 @@ impl GuessThrottle {
         waiting
     }
 
-    /// This source has sent the right password of the account once more.
+    /// Records that this client address sent the right password of the account again.
     pub(super) fn remember(&self, account: &str, source: Option<ClientSource>, password: ProvedPassword, now: Instant) {
         let Some(source) = source else { return };
         let known = self.known.get_with(Box::from(account), Arc::default);
@@ -378,7 +392,8 @@ impl GuessThrottle {
         known.push(ClientSighting { source, password: Some(password), last: now });
     }
 
-    /// The password that this source has proved admits nobody now: it skips no wait any more. The source stays known.
+    /// Records that a password proved at this client address no longer admits anybody: it skips no more waits. The
+    /// address stays known.
     pub(super) fn disprove(&self, account: &str, source: Option<ClientSource>, fingerprint: u64) {
         let Some(known) = self.known.get(account) else { return };
         let mut known = lock(&known);
@@ -388,7 +403,7 @@ impl GuessThrottle {
         });
     }
 
-    /// The same password of an account is stored as another hash.
+    /// Records that the same password of an account is now stored as another hash.
     pub(super) fn rehashed(&self, account: &str, old: u64, new: u64) {
         let Some(known) = self.known.get(account) else { return };
         let mut known = lock(&known);
@@ -397,7 +412,7 @@ impl GuessThrottle {
     }
 }
 
-/// Stands for an account among those that a source failed on.
+/// The number of an account among those that an address failed on.
 fn number(account: &str) -> u64 {
     short_hash(&[account.as_bytes()])
 }

@@ -1,7 +1,7 @@
-//! The miss path: a credential that nothing cached answers.
+//! The miss path: a credential that no cache can answer.
 //!
-//! The one rule: the throttle is asked before the store, unless this password is one that this client address has proved
-//! lately. What is not admitted is answered on a clock of its own, so that the time tells nothing of the account.
+//! The one rule: the throttle is asked before the store, unless this client address has proved this password lately. A
+//! caller that is not admitted is answered on a clock of its own, so that the time reveals nothing about the account.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,17 +26,17 @@ pub(super) const REJECTED_FOR: Duration = Duration::from_secs(10);
 /// The outcome of a comparison.
 struct ComparedPassword {
     proof: Arc<PasswordProof>,
-    /// Whether it was made before.
+    /// Whether the comparison was made earlier.
     was_known: bool,
 }
 
-/// A failure that the throttle is told of when its time has come, or when its client goes away before.
+/// A failure that is reported to the throttle when its time has come, or when its client disconnects earlier.
 struct PendingFailure<'a> {
     throttle: &'a GuessThrottle,
     id: &'a str,
     source: Option<ClientSource>,
     fingerprint: u64,
-    /// Whether it counts: the same once more does not.
+    /// Whether it counts: repeating the same password does not.
     counted: bool,
 }
 
@@ -50,7 +50,7 @@ impl Drop for PendingFailure<'_> {
 }
 
 impl Authenticator {
-    /// Verifies a credential, and answers when it is time to.
+    /// Verifies a credential, and returns when the answer is due.
     pub(super) async fn uncached(
         &self,
         credential: OwnedCredential,
@@ -62,7 +62,7 @@ impl Authenticator {
             return Err(AuthnError::Throttled { account: account.to_owned(), wait: super::spacing::LONGEST });
         }
         let came = tokio::time::Instant::now();
-        // Of the address, whatever page sent it: each invented origin would have a clock of its own.
+        // Keyed by the address without the page: otherwise each invented origin would have its own clock.
         let place = source.map(|source| self.rejections.place(source.without_page()));
         let outcome = self.verify(&credential, source, policy).await;
         let step = self.step();
@@ -81,8 +81,8 @@ impl Authenticator {
                     )
                 }
             },
-            // Beside a person who is signed in the answer to a wrong password differs from that to the right one, which is
-            // admitted at once, so it is this answer that must not come as fast as guesses can be sent.
+            // If the address has a signed-in person, the right password is admitted at once and a wrong one gets this
+            // answer. So this answer must not come as fast as guesses can be sent.
             (Err(AuthnError::Throttled { .. }), Some(source)) => {
                 drop(place);
                 if self.throttle.proved_lately(account, Some(source), Instant::now()).is_some() {
@@ -100,15 +100,15 @@ impl Authenticator {
         }
     }
 
-    /// How far rejections are apart: as configured, and no shorter than a verification takes on this machine, or the time
-    /// would tell its kind again.
+    /// The time between two rejections: the configured step, rounded up to at least one verification on this machine.
+    /// A shorter one would reveal the kind of hash.
     fn step(&self) -> Duration {
         let configured = self.settings.rejection_step;
         let steps = self.hasher.dearest_of_today().as_nanos().div_ceil(configured.as_nanos().max(1)).max(1);
         configured.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
     }
 
-    /// Holds a rejection of a client without an address back until a full step of time since it came.
+    /// Holds back the rejection of a client without an address until a whole number of steps after the request came.
     pub(super) async fn settle(&self, came: tokio::time::Instant) {
         let step = self.step();
         if let Some(steps) = came.elapsed().as_nanos().checked_div(step.as_nanos()) {
@@ -117,14 +117,16 @@ impl Authenticator {
         }
     }
 
-    /// Whether no password is compared on this connection now, neither right nor wrong: the answer then tells nothing.
+    /// Whether no password is compared on this connection now, right or wrong, so that the answer reveals nothing.
     ///
-    /// That is so while one client holds back as many answers on its connection as it may; and, where as many are held back for
-    /// the account and client address as may be, on each connection but those that hold none. A guesser is never answered
-    /// sooner than by the clock, and whoever comes with the proved password over another connection is compared with it.
+    /// That holds while a client holds back as many answers on its connection as it may. If the account at this client
+    /// address holds back as many as it may, it also holds on each connection that holds some. So a guesser is never
+    /// answered sooner than by the clock, and a caller with the proved password on another connection is compared with
+    /// it.
     ///
-    /// A connection that has proved the account's password compares always. Its wrong passwords are held back, never refused
-    /// at once: requests of several people may come over it, and one of them could guess at the speed of the network.
+    /// A connection that has proved the account's password always compares. Its wrong passwords are held back, never
+    /// refused at once: requests of several people may come over it, and one of them could guess at the speed of the
+    /// network.
     pub(super) fn compares_no_more(&self, account: &str, source: Option<ClientSource>, line: LineUse<'_>) -> bool {
         let Some(source) = source else { return false };
         if !line.is_full() && !self.mismatches.is_any_full() {
@@ -147,11 +149,14 @@ impl Authenticator {
         source: Option<ClientSource>,
         policy: &Arc<PolicySet>,
     ) -> Result<Arc<Principal>, AuthnError> {
+        // 503 before any lookup: without confirmed accounts, neither yes nor no would be true.
         self.are_confirmed().await?;
         let (id, fingerprint) = (&*credential.account, self.fingerprint(&credential.account, &credential.password));
         let proved = self.throttle.proved_lately(id, source, Instant::now());
         let proved = proved.filter(|proved| proved.fingerprint == fingerprint);
+        // Before the read: a guess that must wait costs the database no query.
         let attempt = if proved.is_some() { None } else { Some(self.attempt(id, source, fingerprint)?) };
+        // Taken before the read: if everything is dropped meanwhile, the principal is not inserted.
         let generation = self.principals.generation();
         let account = self.read_account(id).await?;
         let is_active = account.as_ref().is_some_and(|account| account.active);
@@ -161,7 +166,7 @@ impl Authenticator {
         let attempt = match attempt {
             Some(attempt) => Some(attempt),
             None if is_active && proved == Some(password) => None,
-            // It was changed, or switched off: who sends it now is anybody.
+            // The password was changed or the account deactivated, so this caller must wait like any other.
             None => Some(
                 self.attempt(id, source, fingerprint)
                     .inspect_err(|_| self.throttle.disprove(id, source, fingerprint))?,
@@ -173,17 +178,18 @@ impl Authenticator {
             HasherLane::Unknown
         };
         let compared =
+            // An unknown account costs the same hash as a known one, so the time does not tell which accounts exist.
             self.compare(credential, source, stored.as_deref().unwrap_or(&self.nobodys_hash), is_active, lane).await?;
         let now = Instant::now();
-        // The comparison was made whatever the account's state: that it took its time tells nothing. Nor does what the
-        // throttle learns: the right password of an account that is switched off counts as a wrong one.
+        // The comparison is made in every state of the account, so its duration reveals nothing. Nor does the
+        // throttle: the right password of an inactive account counts as a wrong one.
         let (account, stored) = match (account, stored) {
             (Some(account), Some(stored)) if compared.proof.right && account.active => (account, stored),
             (account, _) => {
                 let counted = !compared.was_known;
                 let failure = PendingFailure { throttle: &self.throttle, id, source, fingerprint, counted };
-                // It is known no sooner than the schedule says: neither the answer nor the end of a wait that begins now
-                // may tell how long the hash took. The attempt is under way until then.
+                // The failure is recorded no earlier than the schedule says: neither the answer nor the end of a wait
+                // that begins now may reveal how long the hash took. The attempt is under way until then.
                 if let Some(booking) = compared.proof.booking.filter(|_| !self.settings.rejection_step.is_zero()) {
                     self.hasher.end(booking).await;
                 }
@@ -196,7 +202,7 @@ impl Authenticator {
                 self.throttle.succeeded(id, source, password, now);
                 drop(attempt);
             }
-            // What others fail at beside it is not taken back.
+            // Failures of other addresses are not taken back.
             None => self.throttle.remember(id, source, password, now),
         }
         let password = ProvedPrincipal { stored_hash: stored.into(), proof: compared.proof };
@@ -205,7 +211,7 @@ impl Authenticator {
         Ok(principal)
     }
 
-    /// Asks the throttle.
+    /// Asks the throttle for permission.
     fn attempt(
         &self,
         account: &str,
@@ -235,8 +241,8 @@ impl Authenticator {
         }
     }
 
-    /// Compares a password with a stored hash, once for all requests of one source that ask the same at the same time or
-    /// soon after. What another source has proved answers nobody: see [`super::throttle`].
+    /// Compares a password with a stored hash, once for all requests of one client address that ask the same at the
+    /// same time or soon after. Another address's proof is no answer: see [`super::throttle`].
     async fn compare(
         &self,
         credential: &OwnedCredential,
@@ -249,8 +255,8 @@ impl Authenticator {
         let key = (mac, source);
         if let Some(proof) = self.proofs.get(&key).await {
             let now = BootMoment::now();
-            // Of an account that is switched off a right one is remembered no longer than a wrong one, so that nothing tells
-            // them apart.
+            // For an inactive account, a right password is remembered no longer than a wrong one, so that nothing
+            // distinguishes them.
             let is_kept = is_active || now.since(proof.start) < REJECTED_FOR;
             if is_kept && proof.counts(now, self.settings.verified_idle) {
                 proof.touch(now);
@@ -282,12 +288,12 @@ impl Authenticator {
         Ok(ComparedPassword { proof, was_known: false })
     }
 
-    /// Tells the throttle which passwords are the same, whatever hash they are compared with.
+    /// Identifies a password for the throttle, whatever hash it is compared with.
     pub(super) fn fingerprint(&self, account: &str, password: &[u8]) -> u64 {
         short(self.mac(account, "", password))
     }
 
-    /// Tells the throttle which stored hash a password was proved against.
+    /// Identifies the stored hash that a password was proved against, for the throttle.
     pub(super) fn stored_mark(&self, account: &str, stored: &str) -> u64 {
         short(self.mac(account, stored, b""))
     }
@@ -303,8 +309,8 @@ impl Authenticator {
         Arc::new(PasswordProof { booking, ..PasswordProof::new(mac, source, right, lasts) })
     }
 
-    /// Replaces a verified hash by a new one, behind the request's back: only where that is wanted of this store, and if nobody
-    /// changed it meanwhile.
+    /// Replaces a verified hash by a new one, without delaying the request: only if this store wants that, and only if
+    /// the hash was not changed meanwhile.
     fn upgrade(&self, credential: &OwnedCredential, source: Option<ClientSource>, old: String) {
         let (accounts, hasher, proofs) = (self.accounts.clone(), self.hasher.clone(), self.proofs.clone());
         let (account, password) = (credential.account.clone(), credential.password.clone());
@@ -316,7 +322,8 @@ impl Authenticator {
                 return;
             }
             let Ok(Some(new)) = hasher.hash(password.clone(), owner).await else { return };
-            // The proof is there before the hash is, so that no request from there has to hash the password again.
+            // The proof is stored before the hash, so that no request from this address has to hash the password
+            // again.
             let mac = keyed_mac(&key, &account, &new, &password);
             proofs.insert((mac, source), Arc::new(PasswordProof::new(mac, source, true, lasts))).await;
             match accounts.replace_hash(&account, &old, &new).await {

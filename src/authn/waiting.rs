@@ -1,7 +1,7 @@
-//! Which accounts wait after wrong passwords, as this instance tells its operator, and how that is ended.
+//! The accounts that must wait after wrong passwords, as this instance reports them, and how a wait ends.
 //!
-//! The one rule: a wait ends on every instance with any change of the account that the log of changes names: a new password,
-//! whoever stored it, or `fedgate account unlock`. Called by the report and by the watch over the accounts.
+//! The one rule: a wait ends on every instance with any change of the account in the log of changes: a new password,
+//! from whatever writer, or `fedgate account unlock`. The report and the watch over the accounts call it.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,18 +11,19 @@ use tokio::runtime::Handle;
 use super::Authenticator;
 use crate::accounts::{AccountChanges, ChangedAccounts, WaitingAccount, WaitingAccounts};
 
-/// How many accounts a report names, the longest waits first. It is a row of the database that is written each second.
+/// The most accounts that a report names, the longest waits first. The report is a row of the database that is written
+/// each second.
 const NAMED: usize = 100;
-/// Longest id that is named: what was typed may be no id at all.
+/// The longest id that is named: a client may have typed something that is no id.
 const LONGEST_NAME: usize = 128;
-/// How often they are looked for: under attack there are many to look through.
+/// The interval between searches: under attack there are many entries to search.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What was found when they were last looked for.
+/// The result of the last search.
 pub(super) type LastLook = Option<(Instant, WaitingAccounts)>;
 
 impl Authenticator {
-    /// The accounts that have to wait at this instance.
+    /// The accounts that must wait on this instance.
     pub fn waiting(&self) -> WaitingAccounts {
         let now = Instant::now();
         if let Some((looked, waiting)) = &*self.last_look()
@@ -32,7 +33,7 @@ impl Authenticator {
         }
         let found = self.throttle.waiting(now).into_iter();
         let mut found: Vec<_> = found.map(|(account, wait)| (wait, String::from(account))).collect();
-        // The longest first; of equal ones always the same.
+        // The longest first; equal ones in a fixed order.
         found.sort_unstable_by(|one, other| other.cmp(one));
         let all = found.len();
         let named = found.into_iter().filter(|(_, account)| account.len() <= LONGEST_NAME).take(NAMED);
@@ -52,7 +53,7 @@ impl Authenticator {
         self.last_look.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the waits of accounts that changed, when `before` was the epoch that was known.
+    /// Ends the waits of accounts that changed, where `before` is the epoch that was known.
     pub(super) fn end_waits(&self, before: u64, changes: &AccountChanges) {
         match &changes.accounts {
             ChangedAccounts::These(accounts) if accounts.is_empty() => {}
@@ -60,7 +61,8 @@ impl Authenticator {
                 self.throttle.forget(accounts.iter().map(String::as_str));
                 *self.last_look() = None;
             }
-            // After a gap the log still names who changed in it, unless this is another history. No right hangs on that.
+            // After a gap, the log still names the accounts that changed in it, unless this is another history. No
+            // right depends on it.
             ChangedAccounts::Everything if before > 0 && before < changes.epoch => {
                 let (accounts, throttle) = (self.accounts.clone(), Arc::clone(&self.throttle));
                 let Ok(runtime) = Handle::try_current() else { return };

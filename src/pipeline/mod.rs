@@ -1,9 +1,9 @@
-//! The pipeline: one request to a [`Permit`] or a [`Refusal`]. The one place that admits.
+//! The pipeline: turns one request into a [`Permit`] or a [`Refusal`]. It is the only place that admits.
 //!
-//! The one rule: nothing is forwarded without a permit, and only [`Pipeline::admit`] makes one. Any fault on the way is a
-//! refusal; there is no path through here that ends in "allowed" by default.
+//! The one rule: nothing is forwarded without a permit, and only [`Pipeline::admit`] makes one. Any fault on the way
+//! is a refusal; no path through this code allows a request by default.
 //!
-//! Called by `gateway`, once per request, upgrade requests included. Knows nothing of pingora.
+//! `gateway` calls it once per request, upgrade requests included. It knows nothing of pingora.
 
 mod permit;
 mod refusal;
@@ -23,7 +23,7 @@ use permit::MemberChecks;
 pub use permit::Permit;
 pub use refusal::Refusal;
 
-/// What the pipeline is told of a request: the parts that decide, as received.
+/// The parts of a request that decide, as received.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestHead<'a> {
     /// The method.
@@ -32,9 +32,9 @@ pub struct RequestHead<'a> {
     pub target: &'a [u8],
     /// The `Authorization` headers.
     pub authorization: AuthorizationHeaders<'a>,
-    /// The address it came from, with the page of another site that sent it, and the connection.
+    /// The address, the page of another site that sent the request, and the connection.
     pub client: AskingClient<'a>,
-    /// The account that a certificate stands for whose key its client holds.
+    /// The account of the client's certificate, whose key the client has proved to hold.
     pub certified: Option<&'a str>,
 }
 
@@ -45,7 +45,7 @@ pub enum AuthorizationHeaders<'a> {
     Absent,
     /// Exactly one, with this value.
     One(&'a [u8]),
-    /// More than one: which of them counts is anyone's guess.
+    /// More than one: recipients disagree about which of them counts.
     Several,
 }
 
@@ -59,7 +59,7 @@ impl std::fmt::Debug for AuthorizationHeaders<'_> {
     }
 }
 
-/// Everything a decision needs; one per gateway.
+/// Everything that a decision needs; one per gateway.
 pub struct Pipeline {
     authenticator: Arc<Authenticator>,
     routes: Arc<RouteTable>,
@@ -67,32 +67,37 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Puts the parts together.
+    /// Builds a pipeline.
     pub fn new(authenticator: Arc<Authenticator>, routes: Arc<RouteTable>, policy: Arc<ArcSwap<PolicySet>>) -> Self {
         Self { authenticator, routes, policy }
     }
 
     /// Decides on one request.
     ///
-    /// The whole decision is made under one policy: the one that is current when it begins.
+    /// The whole decision uses one policy: the one in force when it begins.
     ///
     /// # Errors
-    /// A [`Refusal`]; whoever is refused for lack of a right was authenticated before.
+    /// A [`Refusal`]. A caller that lacks a right was authenticated before.
     pub async fn admit(&self, request: RequestHead<'_>) -> Result<Permit, Refusal> {
+        // The path first: nothing below ever sees a spelling that the upstream could read as another path.
         let (path, query) = parse_target(request.target)?;
         let authorization = match request.authorization {
             AuthorizationHeaders::Absent => None,
             AuthorizationHeaders::One(value) => Some(value),
+            // With two credentials, the gateway would verify one and the upstream might use the other.
             AuthorizationHeaders::Several => return Err(Refusal::SeveralAuthorizations),
         };
         let resolution = self.routes.resolve(request.method, &path);
+        // Before authentication: OPTIONS tells the methods of a path to everybody anyway.
         if let RouteResolution::MethodNotAllowed(allow) = resolution {
             return Err(Refusal::MethodNotAllowed { allow: allow.to_owned() });
         }
+        // Loaded once: a reload in the middle of a decision must not mix two policies.
         let policy = self.policy.load_full();
         if let RouteResolution::Found(RouteTarget { action, .. }) = &resolution
             && action.endpoint.is_none()
         {
+            // A public route. A credential that came along is not verified, and admits nobody.
             return Ok(Permit {
                 principal: None,
                 policy,
@@ -104,7 +109,7 @@ impl Pipeline {
                 account_granted: false,
                 upstream: action.upstream,
                 max_body_bytes: action.max_body_bytes,
-                // What needs a permission is withheld from who is nobody.
+                // An anonymous caller has no permissions, so every guarded member is withheld.
                 guarded: action
                     .guard
                     .as_ref()
@@ -114,11 +119,11 @@ impl Pipeline {
             });
         }
         let principal = match (authorization, request.certified) {
-            // Who says a name and a password is that one, whatever machine speaks.
+            // A password takes precedence over a certificate: a person at a shared workstation signs in by name.
             (None, Some(account)) => self.authenticator.authenticate_certificate(account, &policy).await?,
             (authorization, _) => self.authenticator.authenticate(authorization, request.client, &policy).await?,
         };
-        // A path that no route has is told apart from a forbidden one to those alone who have proved who they are.
+        // Unknown path: 404 for authenticated callers, 401 otherwise. So an anonymous caller cannot list the routes.
         let RouteResolution::Found(RouteTarget { method, action, subject, .. }) = resolution else {
             return Err(Refusal::NotFound { principal });
         };
@@ -131,6 +136,8 @@ impl Pipeline {
                 return Err(Refusal::Denied { principal, endpoint, subject: subject.map(Into::into), reason });
             }
         };
+        // Further permissions are judged for the same method and subject, so `own` never reaches another person's
+        // account.
         let is_granted = |permission| {
             matches!(
                 principal.rights().decide(principal.account(), method, permission, subject_id),
@@ -142,6 +149,7 @@ impl Pipeline {
             .guard
             .as_ref()
             .map(|guard| MemberChecks { guard: guard.clone(), withheld: guard.withheld(is_granted) });
+        // The only permit for an authenticated caller: every fault above has returned by now.
         Ok(Permit {
             principal: Some(principal),
             policy,
@@ -162,7 +170,7 @@ impl Pipeline {
         })
     }
 
-    /// Refuses an admitted request for what its body holds.
+    /// Refuses an admitted request because of its body.
     pub fn refuse_body(&self, permit: Permit, fault: BodyFault) -> Refusal {
         let endpoint = self.endpoint_name(&permit).to_owned();
         let lacks = match (fault, &permit.guarded) {
@@ -173,7 +181,7 @@ impl Pipeline {
         Refusal::Body { principal: permit.principal, endpoint, subject: permit.subject.map(Into::into), fault, lacks }
     }
 
-    /// The methods of a path, as in the `Allow` header, if some route has it.
+    /// The methods of a path as in the `Allow` header, if some route has the path.
     ///
     /// # Errors
     /// The target has no canonical reading.
@@ -186,22 +194,22 @@ impl Pipeline {
         })
     }
 
-    /// The name of an endpoint, for records.
+    /// The name of the permitted endpoint, for records.
     pub fn endpoint_name(&self, permit: &Permit) -> &str {
         permit.endpoint.map_or("", |endpoint| self.routes.endpoints().name(endpoint))
     }
 
-    /// The routes that requests are led by.
+    /// The routes in use.
     pub fn routes(&self) -> &Arc<RouteTable> {
         &self.routes
     }
 
-    /// The policy that decides now.
+    /// The policy in force.
     pub fn policy(&self) -> Arc<PolicySet> {
         self.policy.load_full()
     }
 
-    /// Mints the assertion of an admitted request. `method` is the one that was judged.
+    /// Mints the assertion of an admitted request. `method` is the judged one.
     pub fn assertion(
         &self,
         permit: &Permit,
@@ -232,7 +240,7 @@ impl Pipeline {
     }
 }
 
-/// Path and query as they were judged, which is how they were received.
+/// Path and query as judged, which is as received.
 fn whole(path: &str, query: Option<&str>) -> Box<str> {
     match query {
         None => path.into(),

@@ -1,4 +1,4 @@
-//! What a request is forwarded with.
+//! The permit: what forwarding a request requires.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use fedgate_core::policy::{EndpointId, PolicySet};
 
 /// Proof that a request was authenticated and allowed, or leads to a public page.
 ///
-/// Only the pipeline makes one, and forwarding asks for one, so a request that skipped the pipeline has nothing to be
-/// forwarded with.
+/// Only the pipeline makes one, and forwarding requires one. So a request that skipped the pipeline cannot be
+/// forwarded.
 pub struct Permit {
     pub(super) principal: Option<Arc<Principal>>,
     pub(super) policy: Arc<PolicySet>,
@@ -28,19 +28,19 @@ pub struct Permit {
     pub(super) owner_member: Option<&'static str>,
 }
 
-/// Members of the body that this caller may not write, a bit for each.
+/// The guarded members of the body that this caller may not write, one bit for each.
 pub(super) struct MemberChecks {
     pub(super) guard: WriteGuard,
     pub(super) withheld: u64,
 }
 
 impl Permit {
-    /// Who was admitted; nobody on public pages.
+    /// The admitted caller; none on public pages.
     pub fn principal(&self) -> Option<&Principal> {
         self.principal.as_deref()
     }
 
-    /// The target to forward: what was judged.
+    /// The target to forward, which is the one that was judged.
     pub fn target(&self) -> &str {
         &self.target
     }
@@ -50,12 +50,12 @@ impl Permit {
         self.target.get(..self.path_bytes).unwrap_or_default()
     }
 
-    /// The person whose record it is about.
+    /// The person whose record the request is about.
     pub fn subject(&self) -> Option<&str> {
         self.subject.as_deref()
     }
 
-    /// Whose records were permitted.
+    /// Whose records the decision reaches.
     pub fn scope(&self) -> RecordScope {
         self.scope
     }
@@ -70,24 +70,24 @@ impl Permit {
         self.upstream
     }
 
-    /// Largest request body, in bytes.
+    /// The largest request body, in bytes.
     pub fn max_body_bytes(&self) -> u64 {
         self.max_body_bytes
     }
 
-    /// The judgement that the body has to pass, whole, before any of it is forwarded; none where nothing is guarded.
+    /// The check that the whole body must pass before any of it is forwarded; none if no member is guarded.
     pub fn body_check(&self) -> Option<BodyCheck> {
         let guarded = self.guarded.as_ref()?;
         Some(BodyCheck::new(Arc::clone(&guarded.guard.members), guarded.withheld, self.subject()))
     }
 
-    /// The member by which the record must name the person whose it is, before it is shown or changed; none where the service
-    /// behind sees to that.
+    /// The member in which a record must name the person of the path before it is shown or changed; none where the
+    /// upstream checks that itself.
     pub fn owner_member(&self) -> Option<&'static str> {
         self.owner_member
     }
 
-    /// What every answer has to pass; none where nothing is hidden.
+    /// The filter that every answer must pass; none if no member is hidden.
     pub fn remover(&self) -> Option<MemberRemover> {
         self.hidden.as_ref().map(|names| MemberRemover::new(Arc::clone(names)))
     }

@@ -1,4 +1,4 @@
-//! Why a request was not forwarded: what its client is told, and what its record says.
+//! Refusals: why a request is not forwarded, what its client receives, and what its record says.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use fedgate_core::fields::BodyFault;
 use fedgate_core::path::PathError;
 use fedgate_core::policy::DenyReason;
 
-/// Why a request was not forwarded.
+/// Why a request is not forwarded.
 #[derive(Debug, Error)]
 pub enum Refusal {
     /// The target has no canonical reading.
@@ -18,16 +18,16 @@ pub enum Refusal {
     /// More than one `Authorization` header.
     #[error("more than one Authorization header")]
     SeveralAuthorizations,
-    /// Nobody was authenticated.
+    /// No caller was authenticated.
     #[error(transparent)]
     Authn(#[from] AuthnError),
-    /// An authenticated principal asked for a path that no route has.
+    /// An authenticated caller asked for a path that no route has.
     #[error("no such resource")]
     NotFound {
-        /// Who asked.
+        /// The caller.
         principal: Arc<Principal>,
     },
-    /// The path is known, the method is not served there.
+    /// The path is known, but this method is not served there.
     #[error("method not allowed")]
     MethodNotAllowed {
         /// The value of the `Allow` header.
@@ -36,39 +36,41 @@ pub enum Refusal {
     /// The policy denies it.
     #[error("{}", .reason.as_str())]
     Denied {
-        /// Who asked.
+        /// The caller.
         principal: Arc<Principal>,
-        /// The endpoint that was asked for.
+        /// The requested endpoint.
         endpoint: String,
-        /// The person whose record it was.
+        /// The person whose record was requested.
         subject: Option<String>,
-        /// Why.
+        /// The reason.
         reason: DenyReason,
     },
-    /// The body of a request that was admitted may not pass.
+    /// The request was admitted, but its body must not pass.
     #[error("{fault}")]
     Body {
-        /// Who asked; nobody on public routes.
+        /// The caller; none on public routes.
         principal: Option<Arc<Principal>>,
-        /// The endpoint that was asked for.
+        /// The requested endpoint.
         endpoint: String,
-        /// The person whose record it was.
+        /// The person whose record was requested.
         subject: Option<String>,
-        /// Why.
+        /// Why the body must not pass.
         fault: BodyFault,
-        /// The permission that a member needs which the body holds; none where nobody may write it.
+        /// The permission that a member of the body needs; none if no caller may write it.
         lacks: Option<String>,
     },
 }
 
 impl Refusal {
-    /// The status the client is told.
+    /// The status for the client.
     pub fn status(&self) -> u16 {
         match self {
             Self::Path(PathError::TooLong) => 414,
             Self::Path(_) | Self::SeveralAuthorizations => 400,
+            // One status for all three: a client must not learn whether the account exists.
             Self::Authn(AuthnError::NoCredential | AuthnError::Malformed(_) | AuthnError::Rejected { .. }) => 401,
             Self::Authn(AuthnError::Throttled { .. }) => 429,
+            // A technical fault is 503, never 401: otherwise an outage would look like a wrong password.
             Self::Authn(AuthnError::Unavailable(_) | AuthnError::Busy(_)) => 503,
             Self::NotFound { .. } => 404,
             Self::MethodNotAllowed { .. } => 405,
@@ -77,7 +79,7 @@ impl Refusal {
         }
     }
 
-    /// The stable code the client is told.
+    /// The stable code for the client.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Path(PathError::TooLong) => "uri_too_long",
@@ -96,7 +98,7 @@ impl Refusal {
         }
     }
 
-    /// What the client is told in words: no more than the code says.
+    /// The text for the client. It says no more than the code.
     pub fn message(&self) -> &'static str {
         match self {
             Self::Path(PathError::TooLong) => "The request target is too long",
@@ -115,9 +117,10 @@ impl Refusal {
         }
     }
 
-    /// A stable word for the record: the code, or more exactly where there is more to say.
+    /// A stable word for the record: the code, or a more exact word where there is one.
     pub fn reason(&self) -> &'static str {
         match self {
+            // Records are read by the operator alone, so they may tell what the client must not learn.
             Self::Path(error) => error.as_str(),
             Self::Denied { reason, .. } => reason.as_str(),
             Self::Authn(AuthnError::NoCredential) => "no_credential",
@@ -131,7 +134,7 @@ impl Refusal {
         }
     }
 
-    /// The permission whose lack decided, where it is not that of the endpoint.
+    /// The missing permission that decided, if it is not the permission on the endpoint.
     pub fn lacks(&self) -> Option<&str> {
         match self {
             Self::Body { lacks, .. } => lacks.as_deref(),
@@ -144,7 +147,7 @@ impl Refusal {
         }
     }
 
-    /// Who was refused what, of whose record, where that had been found out.
+    /// The caller, the endpoint and the subject, where they were known when the request was refused.
     pub fn concerns(&self) -> Option<(&Principal, &str, Option<&str>)> {
         match self {
             Self::Denied { principal, endpoint, subject, .. }
@@ -160,7 +163,7 @@ impl Refusal {
         }
     }
 
-    /// Whether it came before anybody was authenticated, or where nobody has to be.
+    /// Whether the request was refused before authentication, or on a public route.
     pub fn is_anonymous(&self) -> bool {
         match self {
             Self::NotFound { .. } | Self::Denied { .. } => false,
@@ -169,7 +172,7 @@ impl Refusal {
         }
     }
 
-    /// The account id of whoever was refused, verified or claimed.
+    /// The account id of the refused caller, verified or claimed.
     pub fn account(&self) -> Option<&str> {
         match self {
             Self::NotFound { principal } | Self::Denied { principal, .. } => Some(principal.account()),

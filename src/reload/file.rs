@@ -1,4 +1,4 @@
-//! The policy file and its file system: reading it, noticing that it changed, and not being held up by a disk.
+//! The policy file and its file system: reading it, and receiving notices of its changes.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,21 +11,21 @@ use tokio::sync::mpsc;
 use fedgate_base::regular;
 use fedgate_core::policy::{MAX_POLICY_BYTES, PolicyError, PolicySet};
 
-/// Why a policy file cannot be used.
+/// Why a policy file is unusable.
 #[derive(Debug, Error)]
 pub enum ReloadError {
-    /// It cannot be read, or is a directory, a FIFO or a device.
+    /// It cannot be read, or is a directory, FIFO or device.
     #[error("cannot be read ({0})")]
     Unreadable(#[from] std::io::Error),
-    /// Read twice, it was not the same.
+    /// Two readings differed.
     #[error("is being written all the time")]
     Unsettled,
-    /// It was read and refused.
+    /// It was read, and the parser refused it.
     #[error(transparent)]
     Policy(#[from] PolicyError),
 }
 
-/// Reads and parses a policy file. Never waits: a FIFO under its name is refused, not read.
+/// Reads and parses a policy file. A FIFO at its path is refused rather than waited for.
 ///
 /// # Errors
 /// See [`ReloadError`].
@@ -33,10 +33,10 @@ pub fn read_policy(path: &Path) -> Result<PolicySet, ReloadError> {
     Ok(PolicySet::parse(&read(path)?)?)
 }
 
-/// As [`read_policy`], for who wants to know all that is wrong, up to a bound.
+/// As [`read_policy`], with up to `most` faults.
 ///
 /// # Errors
-/// See [`ReloadError`]; at least one.
+/// See [`ReloadError`]; at least one fault.
 pub fn examine_policy(path: &Path, most: usize) -> Result<PolicySet, Vec<ReloadError>> {
     let bytes = read(path).map_err(|fault| vec![fault])?;
     PolicySet::parse(&bytes).map_err(|first| match PolicySet::faults(&bytes, most) {
@@ -47,16 +47,18 @@ pub fn examine_policy(path: &Path, most: usize) -> Result<PolicySet, Vec<ReloadE
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, ReloadError> {
     let mut bytes = Vec::new();
-    // One byte more than a policy may have, so that the parser sees that it is too large.
+    // One byte more than the largest policy, so that the parser notices a file that is too large.
     regular::open(path)?.take(MAX_POLICY_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Sends a notice for whatever is written, renamed or removed in the directory of the file.
+/// Sends a notice for everything that is written, renamed or removed in the directory of the file.
 pub(super) fn watch_directory(path: &Path, notice: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
+    // The directory is watched, not the file: editors and ConfigMaps replace the file, and a watch on the old one
+    // would see nothing.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Whoever reads the file opens it, this program at each notice; only the end of a write is news.
+        // Reading is no news: this program opens the file itself after each notice, and would never come to rest.
         let is_reading = event.is_ok_and(|event| match event.kind {
             EventKind::Access(access) => access != AccessKind::Close(AccessMode::Write),
             EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => {
@@ -64,7 +66,7 @@ pub(super) fn watch_directory(path: &Path, notice: mpsc::Sender<()>) -> notify::
             }
         });
         if !is_reading {
-            // A full channel already holds the hint.
+            // If the channel is full, it already holds a notice.
             let _ = notice.try_send(());
         }
     })?;

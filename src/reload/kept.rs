@@ -1,7 +1,7 @@
-//! The policies that were in force, handed to the history by a thread that may wait for a disk.
+//! Hands the policies that were in force to the history, on a thread that may wait for a disk.
 //!
-//! The one rule: a policy that could not be kept is tried again as long as it is in force, and that it is not kept stays to be
-//! seen meanwhile.
+//! The one rule: a policy that could not be kept is tried again as long as it is in force, and stays visible as not
+//! kept meanwhile.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use super::state::FileState;
 use crate::history;
 use fedgate_core::policy::PolicySet;
 
-/// How many policies wait to be kept, while the disk hangs.
+/// How many policies may wait while the disk hangs.
 const MOST_WAITING: usize = 64;
-/// How long after a failure the next attempt follows.
+/// The pause between a failure and the next attempt.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Keeps every policy that was in force in the history, in their order; those that come while the disk hangs wait.
+/// Keeps every policy that was in force, in order. Policies that come while the disk hangs wait.
 pub(super) struct KeptPolicies {
     fingerprint: String,
     waiting: SyncSender<Arc<PolicySet>>,
@@ -27,13 +27,14 @@ pub(super) struct KeptPolicies {
 }
 
 impl KeptPolicies {
-    /// Keeps the first. What keeps them ends with what is returned.
+    /// Keeps the first policy. The thread ends when the returned value is dropped.
     pub(super) fn begin(directory: PathBuf, first: Arc<PolicySet>, state: Arc<FileState>) -> Self {
         let (waiting, policies) = sync_channel::<Arc<PolicySet>>(MOST_WAITING);
         let told = Arc::clone(&state);
         spawn_blocking(move || {
             let mut failed = None;
             loop {
+                // A policy that waits takes the place of a failed one: the failed one is no longer in force.
                 let next = match &failed {
                     None => policies.recv().map_err(|_| RecvTimeoutError::Disconnected),
                     Some(_) => policies.recv_timeout(AGAIN),
@@ -66,7 +67,7 @@ impl KeptPolicies {
         kept
     }
 
-    /// Hands over the policy in force, unless it was already; where there is no room, the next call does.
+    /// Hands over the policy in force, unless that was done before. If there is no room, the next call tries again.
     pub(super) fn keep(&mut self, policy: Arc<PolicySet>) {
         if self.fingerprint == policy.fingerprint() {
             return;

@@ -1,19 +1,20 @@
-//! Live policy: roles.cfg is watched, and a changed file is parsed and checked whole, then swapped in; on any fault the
-//! last good policy stays, loudly.
+//! Live policy: watches roles.cfg, parses and checks a changed file as a whole, then swaps it in. On any fault the
+//! last good policy stays in force, and the fault is logged.
 //!
-//! The one rule: nothing is cleared before its successor is ready. Requests in flight finish under the policy they were
-//! judged by.
+//! The one rule: nothing is cleared before its successor is ready. Requests in flight finish under the policy that
+//! judged them.
 //!
-//! Notices of the file system (in-place writes, editors' renames, the symlink swap of a mounted ConfigMap) hasten a look;
-//! a look several times a second finds what sends no notice (bind mounts, network file systems, no inotify left). A look
-//! is a `stat` of the file; its content is read once a second, and at once when that differs, ctime included, so that a
-//! new content of the same size and mtime is found. For a while after that it is read at every look, because two writes
-//! within one tick of the file system's clock leave the same times; and after a read that failed, until one succeeds.
+//! Notices of the file system (in-place writes, editors' renames, the symlink swap of a mounted ConfigMap) hasten a
+//! look. A look several times a second finds changes without a notice (bind mounts, network file systems, no inotify
+//! left). A look is a `stat` of the file. The content is read once a second, and at once when the `stat` differs,
+//! ctime included, which reveals new content of the same size and mtime. After a difference, every look reads the
+//! content for a while, because two writes within one tick of the file system's clock leave the same times. After a
+//! failed read, every look reads until one succeeds.
 //!
-//! A policy comes into force as soon as it is read; a fault is told once the file is left alone, because half a write
-//! is a fault, too.
+//! A policy comes into force as soon as it is read. A fault is reported once the file is unchanged for a moment,
+//! because half a write is a fault too.
 //!
-//! The disk is asked on threads that may wait: a file system that hangs is told, and holds up nothing else.
+//! The disk is accessed on threads that may wait. A file system that hangs is reported, and holds up nothing else.
 
 mod file;
 mod kept;
@@ -39,23 +40,23 @@ use file::{read, watch_directory};
 use kept::KeptPolicies;
 use state::{FileDoubt, NewPolicy};
 
-/// How often the file is looked at without any notice.
+/// The interval between looks without a notice.
 const LOOK: Duration = Duration::from_millis(200);
-/// How often while a fault may be one of a write under way.
+/// The interval while a fault may be a write in progress.
 const LOOK_IN_DOUBT: Duration = Duration::from_millis(50);
-/// How long after a notice it is looked at: a write that came in parts has its other parts by then.
+/// The pause between a notice and the look. A write in several parts usually ends within it.
 const SETTLE: Duration = Duration::from_millis(15);
-/// How long after a change the file is read at every look: the coarsest clock of a file system (FAT) ticks in 2 s, and the
-/// looks that find the first and the last change within one tick are each late by one.
+/// How long after a change every look reads the file. The coarsest clock of a file system (FAT) ticks in 2 s, and the
+/// looks that find the first and the last change within one tick are each late by one interval.
 const COARSEST: Duration = Duration::from_secs(2).saturating_add(LOOK).saturating_add(LOOK);
-/// How long after it was read it is read again, whatever its times say: what is stored through a mapping of the file leaves
-/// them, and some network file systems tell old ones.
+/// The longest time between two reads, whatever the file's times say. A write through a memory mapping leaves the
+/// times unchanged, and some network file systems report old ones.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// Keeps `current` what the file at `path` says; runs until it is dropped. Once `asked` it looks at once, and tells what it
-/// found.
+/// Keeps `current` equal to the file at `path`; runs until it is dropped. When `asked`, it looks at once and logs the
+/// result.
 ///
-/// Each policy that is in force is kept in `history`, if there is one.
+/// Each policy in force is kept in `history`, if there is one.
 pub async fn keep_current(
     path: PathBuf,
     history: Option<PathBuf>,
@@ -66,7 +67,7 @@ pub async fn keep_current(
 ) {
     let (notice, mut notices) = mpsc::channel(1);
     let watched = path.clone();
-    // Kept until the end: dropping it ends the watch. It begins when the disk lets it.
+    // Held until the end, because dropping it ends the notices. It starts when the disk permits.
     let _watcher = spawn_blocking(move || {
         watch_directory(&watched, notice).inspect_err(|error| {
             let times = 1000 / LOOK.as_millis();
@@ -81,6 +82,8 @@ pub async fn keep_current(
         let is_due = is_asked || doubt.is_any() || began < read_until || began - last_read >= READ_AGAIN;
         let (file, known, in_force) = (path.clone(), seen, current.load_full());
         let routes = Arc::clone(&routes);
+        // The closure runs on a thread that may block. It compares with the policy in force at the time the look
+        // began.
         let look = move || {
             let now = FileSignature::of(&file);
             let found = (is_due || now != known).then(|| changed(|| read(&file), &in_force, &routes));
@@ -89,6 +92,8 @@ pub async fn keep_current(
         let hangs = || state.fails("does not answer, its file system hangs", is_asked, &path, &current);
         let looked = on_disk(look, hangs).await;
         let (now, found) = looked.unwrap_or_else(|panicked| (None, Some(Err(io::Error::other(panicked).into()))));
+        // A look that took this long, or failed to read, says little about the present content, so the next looks read
+        // again.
         let must_read = began.elapsed() >= HANGS || matches!(found, Some(Err(ReloadError::Unreadable(_))));
         if now != seen || must_read || is_asked {
             seen = now;
@@ -104,7 +109,7 @@ pub async fn keep_current(
                 state.succeeds(found, is_asked, &path, &current);
             }
             Some(Err(fault)) => {
-                // Who asks has written, unless it is seen that somebody writes.
+                // An operator who asks has finished writing, unless two readings differed.
                 let is_being_written = matches!(fault, ReloadError::Unsettled);
                 let fault = fault.to_string();
                 if doubt.is_settled(&fault, now, Instant::now()) || (is_asked && !is_being_written) {
@@ -115,6 +120,7 @@ pub async fn keep_current(
             }
             None => {}
         }
+        // Called on each turn, so a policy that found no room in the queue is handed over later.
         if let Some(kept) = &mut kept {
             kept.keep(current.load_full());
         }
@@ -130,7 +136,7 @@ pub async fn keep_current(
     }
 }
 
-/// The policy that the file holds, with what is odd about it, unless it is the one in force.
+/// The policy in the file with its warnings, unless it is the policy in force.
 fn changed(
     mut read: impl FnMut() -> Result<Vec<u8>, ReloadError>,
     in_force: &PolicySet,
@@ -141,7 +147,7 @@ fn changed(
         return Ok(None);
     }
     let policy = PolicySet::parse(&bytes)?;
-    // Half of one content and half of the next may be valid, too.
+    // Half of the old content followed by half of the new may be valid JSON, and a policy that nobody wrote.
     if read()? != bytes {
         return Err(ReloadError::Unsettled);
     }

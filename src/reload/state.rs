@@ -1,4 +1,5 @@
-//! How the policy file fares: what of it is told, when, and for how long a fault may be one of a write under way.
+//! The state of the policy file: what is logged about it and when, and how long a fault may still be a write in
+//! progress.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,17 +11,17 @@ use arc_swap::ArcSwap;
 use fedgate_base::disk::FileSignature;
 use fedgate_core::policy::{PolicySet, PolicyWarning};
 
-/// How long a file must be left alone before its fault is told.
+/// How long a file must be unchanged before its fault is reported.
 const QUIET: Duration = Duration::from_millis(250);
-/// How long a fault is not told because somebody writes.
+/// The longest time that a fault goes unreported because the file keeps changing.
 const MOST_DOUBT: Duration = Duration::from_millis(700);
-/// How many warnings of one policy stand in the log.
+/// The most warnings that are logged for one policy.
 const MOST_WARNINGS: usize = 20;
 
-/// A policy that was read, and what is valid in it and hardly meant.
+/// A policy that was read, with its warnings.
 pub(super) type NewPolicy = (PolicySet, Vec<PolicyWarning>);
 
-/// How the policy file fares, for who asks.
+/// The state of the policy file, for reports.
 #[derive(Debug, Default)]
 pub struct FileState {
     fault: Mutex<String>,
@@ -29,35 +30,36 @@ pub struct FileState {
 }
 
 impl FileState {
-    /// Why the file cannot be used now; nothing when it can.
+    /// Why the file is unusable now; none if it is usable.
     pub fn fault(&self) -> Option<String> {
         let fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Some(fault).filter(|fault| !fault.is_empty())
     }
 
-    /// How often a file was refused since the start.
+    /// How many times a file was refused since the start.
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Relaxed)
     }
 
-    /// Whether the policy in force could not be kept for replay.
+    /// Whether the policy in force is missing from the history for replay.
     pub fn is_unkept(&self) -> bool {
         self.unkept.load(Ordering::Relaxed)
     }
 
-    /// Notes whether a policy could be kept; true where that is new.
+    /// Records whether a policy could be kept. True if that changed.
     pub(super) fn becomes_unkept(&self, unkept: bool) -> bool {
         self.unkept.swap(unkept, Ordering::Relaxed) != unkept
     }
 
-    /// The file was read: it holds `new`, or what is in force. Whoever asked is told that, too.
+    /// The file was read and holds `new`, or the policy in force. An operator who asked gets a log line in either
+    /// case.
     pub(super) fn succeeds(&self, new: Option<NewPolicy>, is_asked: bool, path: &Path, current: &ArcSwap<PolicySet>) {
         let was = std::mem::take(&mut *self.fault.lock().unwrap_or_else(PoisonError::into_inner));
         let old = current.load();
         match new {
             Some((new, warnings)) => {
                 let new = Arc::new(new);
-                // First of all: nothing of it waits for a log.
+                // The policy comes first: a right that it takes away must not wait for a log that blocks.
                 current.store(Arc::clone(&new));
                 tell_warnings(path, &warnings);
                 let (policy, roles) = (new.fingerprint(), new.roles().len());
@@ -69,7 +71,7 @@ impl FileState {
         }
     }
 
-    /// The file cannot be used; a new fault is told, and to whoever asked also an old one.
+    /// The file is unusable. A new fault is logged; a known one only if an operator asked.
     pub(super) fn fails(&self, found: &str, is_asked: bool, path: &Path, current: &ArcSwap<PolicySet>) {
         let was = std::mem::replace(&mut *self.fault.lock().unwrap_or_else(PoisonError::into_inner), found.to_owned());
         if was != found {
@@ -86,17 +88,16 @@ impl FileState {
     }
 }
 
-/// A fault of which nobody knows yet whether it is one, or a write under way: a file that is written in place is empty
-/// first, and then incomplete.
+/// A fault that may still be a write in progress: a file that is written in place is first empty, then incomplete.
 #[derive(Default)]
 pub(super) struct FileDoubt(Option<DoubtedFault>);
 
 struct DoubtedFault {
     fault: String,
     file: Option<FileSignature>,
-    /// Since when the file has this fault and is left alone.
+    /// Since when the file has had this fault and has been unchanged.
     quiet_since: Instant,
-    /// Since when the file has had one fault or another.
+    /// Since when the file has had any fault.
     since: Instant,
 }
 
@@ -105,25 +106,26 @@ impl FileDoubt {
         self.0.is_some()
     }
 
-    /// The file is good.
+    /// The file is usable.
     pub(super) fn ends(&mut self) {
         self.0 = None;
     }
 
-    /// Whether a fault that is found now is one beyond doubt; then the doubt ends.
+    /// Whether a fault found now counts as settled; then the doubt ends.
     pub(super) fn is_settled(&mut self, fault: &str, file: Option<FileSignature>, now: Instant) -> bool {
         let (since, quiet_since) = match &self.0 {
             Some(doubted) if doubted.fault == fault && doubted.file == file => (doubted.since, doubted.quiet_since),
             Some(doubted) => (doubted.since, now),
             None => (now, now),
         };
+        // The second bound: a file that is rewritten without end would otherwise hide its fault for ever.
         let is_settled = now - quiet_since >= QUIET || now - since >= MOST_DOUBT;
         self.0 = (!is_settled).then(|| DoubtedFault { fault: fault.to_owned(), file, quiet_since, since });
         is_settled
     }
 }
 
-/// Tells what is valid in a policy and hardly meant, such as a misspelt endpoint; not all of it where that is much.
+/// Logs the warnings of a policy, such as a misspelt endpoint, up to a bound.
 pub fn tell_warnings(path: &Path, warnings: &[PolicyWarning]) {
     for PolicyWarning { line, text } in warnings.iter().take(MOST_WARNINGS) {
         tracing::warn!("{}:{line}: {text}", path.display());

@@ -1,9 +1,9 @@
-//! Routes: method and path to the endpoint that roles.cfg names, and to the person whose record it is.
+//! Routes: method and path lead to the endpoint that roles.cfg names, and to the person whose record is touched.
 //!
-//! The one rule: at most one route matches a request. Two patterns that could both match are an error when the table is
-//! built, so that the order of routes never decides who is asked for permission.
+//! The one rule: at most one route matches a request. Two patterns that could match the same path are an error when
+//! the table is built, so the order of routes never decides which permission is required.
 //!
-//! Called by the pipeline. Knows nothing of principals or policy.
+//! The pipeline calls it. It knows nothing of principals or policy.
 
 mod pattern;
 mod thalamus;
@@ -21,12 +21,12 @@ pub use fedgate_core::path::MAX_ID_BYTES;
 use fedgate_core::policy::{EndpointId, EndpointTable, Method, ReviewedQuestion};
 use pattern::PathPattern;
 
-/// The permission that lets a caller write `roles` and `active` of a person.
+/// The permission to write `roles` and `active` of a person.
 pub const ACCOUNT_ENDPOINT: &str = "account";
-/// The methods that write a person, under which it counts.
+/// The methods that write a person; the permission has an effect under these alone.
 const ACCOUNT_METHODS: [Method; 2] = [Method::Post, Method::Patch];
 
-/// What a route has that names no other.
+/// Defaults of routes that do not set their own.
 struct RouteDefaults<'a> {
     upstreams: Vec<&'a str>,
     max_body_bytes: u64,
@@ -38,18 +38,18 @@ struct RouteDefaults<'a> {
 #[derive(Debug, Default)]
 pub struct RouteTable {
     routes: Vec<CompiledRoute>,
-    /// Indexes of the routes whose pattern begins with this literal segment.
+    /// The indexes of the routes whose pattern begins with this literal segment.
     by_first: HashMap<String, Vec<usize>>,
-    /// Indexes of all others: `/` and patterns that begin with a parameter.
+    /// The indexes of all others: `/`, and patterns that begin with a parameter.
     rest: Vec<usize>,
     endpoints: EndpointTable,
     account: Option<EndpointId>,
 }
 
-/// One pattern and what its methods lead to.
+/// One pattern with the actions of its methods.
 #[derive(Debug)]
 pub struct CompiledRoute {
-    /// As it is written.
+    /// The pattern as written.
     path: String,
     pattern: PathPattern,
     subject: Option<usize>,
@@ -57,20 +57,20 @@ pub struct CompiledRoute {
     allow: String,
 }
 
-/// What one method on one pattern leads to.
+/// The action of one method on one pattern.
 #[derive(Debug, Clone)]
 pub struct RouteAction {
-    /// The endpoint roles.cfg grants; none on a public route.
+    /// The endpoint that roles.cfg grants; none on a public route.
     pub endpoint: Option<EndpointId>,
     /// The upstream's index in the configuration.
     pub upstream: usize,
-    /// Largest request body, in bytes.
+    /// The largest request body, in bytes.
     pub max_body_bytes: u64,
     /// Members of the request body that need a permission.
     pub guard: Option<WriteGuard>,
-    /// Members that the answer does not show.
+    /// Members that are removed from answers.
     pub hidden: Option<Arc<FoldedNames>>,
-    /// The member by which a record names its person, where the service behind finds records by their id alone.
+    /// The member in which a record names its person, where the upstream finds records by their id alone.
     pub owner_member: Option<&'static str>,
 }
 
@@ -79,22 +79,22 @@ pub struct RouteAction {
 pub struct WriteGuard {
     /// The members.
     pub members: Arc<GuardedMembers>,
-    /// What each of them needs, in their order; none is granted to nobody.
+    /// The permission that each member requires, in their order. None means that no caller may write it.
     permissions: Arc<[Option<EndpointId>]>,
 }
 
 impl WriteGuard {
-    /// What a member needs, by its place in their order; none where nobody may write it.
+    /// The permission that a member requires, by its position; none if no caller may write it.
     pub fn permission(&self, at: usize) -> Option<EndpointId> {
         self.permissions.get(at).copied().flatten()
     }
 
-    /// What the members need, in their order.
+    /// The permissions that the members require, in their order.
     pub fn permissions(&self) -> impl Iterator<Item = EndpointId> {
         self.permissions.iter().copied().flatten()
     }
 
-    /// The members that a caller may not write, a bit for each, given what is granted to it.
+    /// The members that a caller with these permissions may not write, one bit for each.
     pub fn withheld(&self, is_granted: impl Fn(EndpointId) -> bool) -> u64 {
         let withheld = |permission: &Option<EndpointId>| !permission.is_some_and(&is_granted);
         let bits = self.permissions.iter().enumerate().filter(|(_, permission)| withheld(permission));
@@ -102,23 +102,23 @@ impl WriteGuard {
     }
 }
 
-/// What the table says of a request.
+/// The result of looking up a request.
 #[derive(Debug)]
 pub enum RouteResolution<'r, 'p> {
-    /// A route and method.
+    /// A route serves the path and the method.
     Found(RouteTarget<'r, 'p>),
-    /// The path is known, the method is not served there; the value of the `Allow` header.
+    /// The path is known, but the method is not served there; the value of the `Allow` header.
     MethodNotAllowed(&'r str),
     /// No route has this path.
     NotFound,
 }
 
-/// Where a request leads.
+/// The target of a request.
 #[derive(Debug)]
 pub struct RouteTarget<'r, 'p> {
-    /// The matched method.
+    /// The method that the request is judged by.
     pub method: Method,
-    /// What it leads to.
+    /// The action.
     pub action: &'r RouteAction,
     /// The methods of this path, as in the `Allow` header.
     pub allow: &'r str,
@@ -126,10 +126,10 @@ pub struct RouteTarget<'r, 'p> {
     pub subject: Option<Cow<'p, str>>,
 }
 
-/// Why a table of routes cannot be used; the text names the route and the remedy.
+/// Why a route table is unusable; the text names the route and the remedy.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum RouteError {
-    /// The pattern is not one.
+    /// The pattern is malformed.
     #[error("route `{0}`: {1}")]
     Pattern(String, String),
     /// Two routes could match the same request.
@@ -138,7 +138,7 @@ pub enum RouteError {
 }
 
 impl RouteTable {
-    /// Compiles the built-in routes, if they are wanted, and the operator's own.
+    /// Compiles the built-in routes, if configured, and the operator's own.
     ///
     /// # Errors
     /// A pattern is malformed, or two routes could match the same request.
@@ -147,7 +147,7 @@ impl RouteTable {
         faults.into_iter().next().map_or(Ok(routes), Err)
     }
 
-    /// The same, with everything that is wrong: routes that are at fault are left out.
+    /// As [`RouteTable::from_config`], with all faults; faulty routes are left out.
     pub fn examine(config: &Config) -> (Self, Vec<RouteError>) {
         let mut routes = Self::default();
         let defaults = RouteDefaults {
@@ -164,10 +164,10 @@ impl RouteTable {
         (routes, faults)
     }
 
-    /// The built-in routes alone, for looking at a policy without a configuration.
+    /// The built-in routes alone, to examine a policy without a configuration.
     ///
     /// # Errors
-    /// None in practice: the table is tested.
+    /// None in practice, because a test builds the table.
     pub fn built_in() -> Result<Self, RouteError> {
         let mut routes = Self::default();
         routes.add_built_in(&RouteDefaults {
@@ -184,12 +184,12 @@ impl RouteTable {
         &self.endpoints
     }
 
-    /// The number of [`ACCOUNT_ENDPOINT`], where the built-in routes are served.
+    /// The number of [`ACCOUNT_ENDPOINT`], if the built-in routes are served.
     pub fn account(&self) -> Option<EndpointId> {
         self.account
     }
 
-    /// What these routes ask of a policy: the endpoints they lead to, and the permissions of what they guard.
+    /// The questions that these routes ask of a policy: their endpoints, and the permissions of guarded members.
     pub fn asked(&self) -> ReviewedQuestion<'_> {
         let mut asked = ReviewedQuestion::new();
         let mut ask = |endpoint, method| asked.entry(self.endpoints.name(endpoint)).or_default().insert(method);
@@ -213,7 +213,7 @@ impl RouteTable {
         self.routes.iter().map(|route| route.path.as_str())
     }
 
-    /// Finds the one route of a request. Cost: one hash of the first segment and a comparison per candidate.
+    /// Finds the only route of a request. Cost: one hash of the first segment, and one comparison per candidate.
     pub fn resolve<'r, 'p>(&'r self, method: &str, path: &CanonicalPath<'p>) -> RouteResolution<'r, 'p> {
         let candidates =
             path.segments().next().and_then(|first| self.by_first.get(first)).map_or(&[][..], Vec::as_slice);
@@ -227,6 +227,8 @@ impl RouteTable {
                 method,
                 action,
                 allow: &route.allow,
+                // The subject is decoded once, here. The policy compares it with the account id, and the assertion
+                // carries it.
                 subject: route.subject.and_then(|at| path.segments().nth(at)).map(|segment| path.decode(segment)),
             }),
         }
@@ -243,7 +245,7 @@ impl RouteTable {
                     endpoint: (!endpoint.is_empty()).then(|| (*endpoint).to_owned()),
                     subject: subject.then(|| "person_id".to_owned()),
                     upstream: defaults.upstreams.first().copied().unwrap_or_default().to_owned(),
-                    // Base64 makes four bytes of three; the rest is room for the other members.
+                    // Base64 makes four bytes of three. The rest leaves room for the other members.
                     max_body_bytes: document.then_some(defaults.max_document_bytes / 3 * 4 + 64 * 1024),
                     guards: if guarded { thalamus::guards(endpoint, method) } else { Vec::new() },
                     only_object: guarded && thalamus::takes_objects_alone(endpoint, method),
@@ -300,6 +302,7 @@ impl RouteTable {
             },
             owner_member,
         };
+        // The same pattern may occur again with other methods; only a different pattern that overlaps is ambiguous.
         let index = self.routes.iter().position(|known| known.pattern == pattern);
         let index = match index {
             Some(index) => index,
@@ -324,6 +327,7 @@ impl RouteTable {
             }
         };
         let Some(entry) = self.routes.get_mut(index) else { return Ok(()) };
+        // Otherwise the method would decide whether `own` is checked for a path.
         if entry.subject != subject {
             return Err(fault("the same path stands elsewhere with another `subject`"));
         }
@@ -335,6 +339,7 @@ impl RouteTable {
                 fault(&format!("`{name}` is no method of GET, POST, PUT, PATCH, DELETE (GET covers HEAD)"))
             })?;
             let slot = entry.actions.get_mut(method as usize);
+            // A method that is served twice would leave the choice of the permission to the order of routes.
             match slot {
                 Some(Some(_)) => {
                     return Err(RouteError::Ambiguous(entry.path.clone(), format!("{name} {}", route.path)));
@@ -347,7 +352,7 @@ impl RouteTable {
         Ok(())
     }
 
-    /// The guards of one route as one; none if there are too many members or endpoints.
+    /// Combines the guards of one route; none if there are too many members or endpoints.
     fn write_guard(&mut self, guards: &[GuardConfig], only_object: bool) -> Option<Option<WriteGuard>> {
         if guards.is_empty() && !only_object {
             return Some(None);

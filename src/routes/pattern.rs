@@ -1,9 +1,9 @@
-//! The pattern of a route: literal segments, `{parameters}`, and a `{*rest}` at its end.
+//! The pattern of a route: literal segments, `{parameters}`, and `{*rest}` at the end.
 
 use super::RouteError;
 use fedgate_core::path::CanonicalPath;
 
-/// The segments of a pattern, parsed.
+/// The parsed segments of a pattern.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PathPattern(Vec<PatternSegment>);
 
@@ -18,7 +18,7 @@ impl PathPattern {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// It is malformed; the text says where.
+    /// The pattern is malformed; the text says where.
     pub(super) fn parse(pattern: &str) -> Result<Self, RouteError> {
         let fault = |problem: &str| RouteError::Pattern(pattern.to_owned(), problem.to_owned());
         if pattern == "/" {
@@ -36,7 +36,8 @@ impl PathPattern {
                     None => PatternSegment::Parameter(name.to_owned()),
                 },
                 None => {
-                    // A literal must be a segment a canonical path can have; the path's own rules say which.
+                    // A literal must be a segment that a canonical path can have; otherwise the route could never
+                    // match.
                     CanonicalPath::parse(&format!("/{text}")).map_err(|e| fault(&format!("segment `{text}`: {e}")))?;
                     if text.is_empty() || text.contains('%') {
                         return Err(fault("a literal segment is empty or percent-encoded"));
@@ -57,7 +58,7 @@ impl PathPattern {
         Ok(Self(segments))
     }
 
-    /// The literal it begins with, if it does.
+    /// The literal first segment, if it has one.
     pub(super) fn first(&self) -> Option<&str> {
         match self.0.first() {
             Some(PatternSegment::Literal(first)) => Some(first),
@@ -65,11 +66,12 @@ impl PathPattern {
         }
     }
 
-    /// The place of a parameter among the segments.
+    /// The position of a parameter among the segments.
     pub(super) fn parameter(&self, name: &str) -> Option<usize> {
         self.0.iter().position(|segment| matches!(segment, PatternSegment::Parameter(known) if known == name))
     }
 
+    /// Whether a path matches. Literals are compared byte for byte, as the path is forwarded.
     pub(super) fn matches(&self, path: &CanonicalPath<'_>) -> bool {
         let mut given = path.segments();
         for segment in &self.0 {
@@ -83,7 +85,7 @@ impl PathPattern {
         given.next().is_none()
     }
 
-    /// Whether some path matches both.
+    /// Whether some path matches both patterns.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         overlap(&self.0, &other.0)
     }

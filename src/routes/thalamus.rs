@@ -3,7 +3,7 @@
 use super::ACCOUNT_ENDPOINT;
 use fedgate_base::config::GuardConfig;
 
-/// The routes of Thalamus, with those that the contract adds: path, methods, endpoint (none: public), whether
+/// The routes of Thalamus, and those that fedgate adds: path, methods, endpoint (empty: public), and whether
 /// `person_id` is the subject.
 #[rustfmt::skip]
 pub(super) const ROUTES: &[(&str, &str, &str, bool)] = &[
@@ -24,22 +24,23 @@ pub(super) const ROUTES: &[(&str, &str, &str, bool)] = &[
     ("/password/{person_id}",                            "GET POST",              "password",         true),
 ];
 
-/// Whether a write has to be an object: Thalamus appends a list to the stored document (`data || patch`), and the account that
-/// was there is none any more.
+/// Whether a write must be an object. Thalamus appends a list to the stored document (`data || patch`), and the
+/// document is no account any more.
 pub(super) fn takes_objects_alone(endpoint: &str, method: &str) -> bool {
     matches!((endpoint, method), ("person" | "page", "POST" | "PATCH"))
 }
 
-/// The member by which a record names its person, where Thalamus finds it by its id alone: it reads and changes a page of
-/// anybody's by a path of anybody's. A new page it stores in the book of the path.
+/// The member in which a record names its person, where Thalamus finds the record by its id alone. Thalamus reads and
+/// changes any person's page through any person's path. It stores a new page in the book of the path.
 pub(super) fn owner_member(endpoint: &str, method: &str) -> Option<&'static str> {
     matches!((endpoint, method), ("page", "GET" | "PATCH" | "DELETE")).then_some("book")
 }
 
-/// What a write of a person may not carry where the service behind would write it for anyone. A new person may come with what
-/// an account has by default and with a password, because the Federation Portal sends all three. A password by PATCH would
-/// be stored as it is, in clear, so nobody may send one. A page names its book by what its writer says, so nobody may name
-/// another than that of the path; clients do send none.
+/// The members that a write of a person or page may not carry, because the upstream would write them for any caller.
+///
+/// A new person may carry the default values of an account and a password, because the Federation Portal sends all
+/// three. A password by PATCH would be stored as it is, in clear, so no caller may send one. A page belongs to the
+/// book that its writer names, so a writer may name no other book than that of the path; clients do send none.
 pub(super) fn guards(endpoint: &str, method: &str) -> Vec<GuardConfig> {
     let guard = |members: &[&str], permission: Option<&str>, may_name_subject| GuardConfig {
         may_be_empty: false,

@@ -1,8 +1,8 @@
 //! A lane of waiting password jobs, bounded by their work.
 //!
-//! The one rule: no client address fills a lane. Where it is full, a job from an address that has less waiting takes the
-//! place of the latest ones of the address that has the most. So one address may use a whole lane while nobody else needs
-//! it, as a hospital does in the morning. What one account may have is bounded where verifications are scheduled.
+//! The one rule: no client address fills a lane. If the lane is full, a job from an address with less waiting work
+//! replaces the latest jobs of the address with the most. So one address may use a whole lane while nobody else needs
+//! it, as a hospital does in the morning. The schedule of verifications bounds what one account may have.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::HasherJob;
 use crate::authn::client::ClientSource;
 
-/// Whom a job is done for.
+/// The owner of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::authn) struct JobOwner {
     /// The account.
@@ -19,18 +19,18 @@ pub(in crate::authn) struct JobOwner {
     pub(in crate::authn) source: Option<ClientSource>,
 }
 
-/// A job that waits.
+/// A waiting job.
 struct WaitingJob {
     job: HasherJob,
     owner: JobOwner,
     work: Duration,
 }
 
-/// What of a lane is one client address's.
+/// The part of a lane that belongs to one client address.
 #[derive(Default)]
 struct LaneShare {
     work: Duration,
-    /// Where its jobs are, in the order in which they came, and the work of each.
+    /// The positions of its jobs in order of arrival, and the work of each.
     jobs: Vec<(usize, Duration)>,
 }
 
@@ -47,18 +47,18 @@ impl JobQueue {
         self.waiting.len()
     }
 
-    /// The next job, in the order in which they came.
+    /// The next job in order of arrival.
     pub(super) fn pop(&mut self) -> Option<HasherJob> {
         let next = self.waiting.pop_front()?;
         self.work = self.work.saturating_sub(next.work);
         Some(next.job)
     }
 
-    /// Takes a job in, unless there is too much work before it; `most` is what the lane holds. A lane that is empty takes
-    /// any: a hash that costs more than a lane is verified, too.
+    /// Adds a job, unless there is too much work before it; `most` is the capacity of the lane. An empty lane accepts
+    /// any job, so a hash that costs more than a whole lane is verified too.
     pub(super) fn push(&mut self, job: HasherJob, owner: JobOwner, work: Duration, most: Duration) -> bool {
         if self.work + work > most {
-            // Who went away makes room for who is there.
+            // Jobs of clients that went away make room first.
             self.retain(|waiting| !waiting.job.is_abandoned());
         }
         if !self.make_room(&owner, work, most) {
@@ -69,7 +69,8 @@ impl JobQueue {
         true
     }
 
-    /// Whether there is room, which is made at the cost of the address that has the most waiting, if that is another.
+    /// Makes room, if necessary, by removing jobs of the address with the most waiting work, if that is another one.
+    /// True if there is room.
     fn make_room(&mut self, owner: &JobOwner, work: Duration, most: Duration) -> bool {
         if self.work + work <= most {
             return true;
@@ -84,7 +85,7 @@ impl JobQueue {
         let (mut leaving, mut left) = (HashSet::new(), self.work);
         while left + work > most && !left.is_zero() {
             let largest = shares.values_mut().max_by_key(|share| share.work).filter(|share| share.work > own);
-            // The latest first: whoever has waited longest is answered.
+            // The latest jobs go first, so that the longest waiting ones are served.
             let Some((share, (place, freed))) = largest.and_then(|share| share.jobs.pop().map(|job| (share, job)))
             else {
                 return false;

@@ -1,12 +1,12 @@
-//! When verifications would end if each took as long as the dearest kind of today.
+//! The times at which verifications would end if each took as long as the most expensive kind of today.
 //!
-//! The one rule: what is told here follows from when verifications were asked for and from which passwords were right, never
-//! from the kind of a hash. Verifications wait for each other, whatever account and client address they are of: without this,
-//! guesses from many addresses at once would be answered as soon as the hashes allow, and tell which kind an account has.
+//! The one rule: these times depend on when verifications were requested and which passwords were right, never on the
+//! kind of a hash. Verifications wait for each other, across accounts and client addresses. Otherwise guesses from
+//! many addresses at once would be answered as soon as the hashes allow, and reveal which kind an account has.
 //!
-//! The schedule runs a little behind the hashers, so a verification has really ended by its time. A hash that is dearer than
-//! those of today may end later. Jobs of the known lane overtake others; what a guesser has in that lane is what failures
-//! without consequence there are.
+//! The schedule runs a little behind the hashers, so a verification has really ended by its time. A hash that costs
+//! more than those of today may end later. Jobs of the known lane overtake others; in that lane, a
+//! guesser can have no more jobs than free failures.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use tokio::time::Instant;
 
 use super::{HasherBusy, HasherLane};
 
-/// How much longer than by estimate a verification takes here: one estimate is a mean.
+/// How much longer a verification is scheduled than estimated, because an estimate is a mean.
 const MARGIN: (u32, u32) = (3, 2);
-/// Verifications that are scheduled at a time.
+/// The most verifications that are scheduled at a time.
 const MOST: usize = 2048;
 
 /// A scheduled verification.
@@ -27,11 +27,11 @@ pub(in crate::authn) struct HashBooking(u64);
 /// The verifications whose time has not come.
 pub(super) struct HashingSchedule {
     pending: VecDeque<BookedHash>,
-    /// When the work before them is done.
+    /// When the work before the pending verifications is done.
     behind: Option<Instant>,
     booked: u64,
     threads: u32,
-    /// Nothing is scheduled later than this after it came.
+    /// The longest time between a request and its scheduled end.
     longest: Duration,
 }
 
@@ -41,7 +41,7 @@ struct BookedHash {
     lane: HasherLane,
     came: Instant,
     takes: Duration,
-    /// How many verifications of today it stands for.
+    /// How many verifications of today's cost it counts for.
     counts: u32,
 }
 
@@ -51,10 +51,10 @@ impl HashingSchedule {
         Self { pending: VecDeque::new(), behind: None, booked: 0, threads, longest }
     }
 
-    /// Schedules a verification that comes now, by estimate of what it takes.
+    /// Schedules a verification that is requested now, by an estimate of its duration.
     ///
     /// # Errors
-    /// Too many are scheduled.
+    /// Too many verifications are scheduled.
     pub(super) fn book(
         &mut self,
         account: &str,
@@ -67,7 +67,7 @@ impl HashingSchedule {
             return Err(HasherBusy);
         }
         let done = self.times().last().map(|(_, _, done)| done).or(self.behind);
-        // Work that is not waited for does not accumulate: a flood would delay rejections long after its end.
+        // Beyond the longest wait, work does not accumulate: a flood would delay rejections long after its end.
         let takes = if done.is_some_and(|done| done >= now + self.longest) { Duration::ZERO } else { takes };
         self.booked += 1;
         let takes = takes * MARGIN.0 / MARGIN.1;
@@ -82,31 +82,32 @@ impl HashingSchedule {
         Ok(HashBooking(self.booked))
     }
 
-    /// A password was right, which took so long by estimate: others wait for no more than that.
+    /// A password was right, with this estimated duration. Later verifications wait no longer than that for it.
     pub(super) fn was_right(&mut self, booking: HashBooking, takes: Duration) {
         if let Some(booked) = self.pending.iter_mut().find(|booked| booked.number == booking.0) {
             booked.takes = takes.min(booked.takes);
+            // A right password is no guess, so it does not count against the account's share.
             booked.counts = 0;
         }
     }
 
-    /// Takes a verification out.
+    /// Removes a verification.
     pub(super) fn release(&mut self, booking: HashBooking) {
         self.pending.retain(|booked| booked.number != booking.0);
     }
 
-    /// When a verification has ended; none once that is past.
+    /// When a verification ends; none if that has passed.
     pub(super) fn end(&self, booking: HashBooking) -> Option<Instant> {
         self.times().find(|(booked, ..)| booked.number == booking.0).map(|(_, end, _)| end)
     }
 
-    /// How many verifications of today an account has in a lane.
+    /// How many verifications of today's cost an account has in a lane.
     pub(super) fn of_account(&self, account: &str, lane: HasherLane, now: Instant) -> u32 {
         let pending = self.times().filter(|(booked, end, _)| *end > now && booked.lane == lane);
         pending.filter(|(booked, ..)| *booked.account == *account).map(|(booked, ..)| booked.counts).sum()
     }
 
-    /// Each verification, when it ends, and when all work up to it is done by all threads together.
+    /// Each verification, when it ends, and when all threads together have done the work up to it.
     fn times(&self) -> impl Iterator<Item = (&BookedHash, Instant, Instant)> {
         self.pending.iter().scan(self.behind, |behind, booked| {
             let start = behind.map_or(booked.came, |behind| behind.max(booked.came));
@@ -116,7 +117,7 @@ impl HashingSchedule {
         })
     }
 
-    /// Forgets what has ended.
+    /// Forgets the verifications that have ended.
     fn let_go(&mut self, now: Instant) {
         loop {
             let Some(done) = self.times().next().filter(|(_, end, _)| *end <= now).map(|(.., done)| done) else {

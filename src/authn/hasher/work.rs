@@ -1,24 +1,24 @@
-//! What it costs to compare a password with a stored hash, in estimated time of one thread.
+//! The cost of comparing a password with a stored hash, as estimated time of one thread.
 //!
-//! The one rule: the estimate comes from the hash's own parameters, scaled by how long hashes of its kind have taken here.
-//! A stored hash is what somebody may have written to keep the hashers busy, so hashes are counted by their work.
+//! The one rule: the estimate uses the hash's own parameters, scaled by how long hashes of its kind have taken on this
+//! machine. An attacker may have written a stored hash to keep the hashers busy, so hashes count by their work.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fedgate_core::password::{HashCost, HashWork};
 
-/// The least that a job counts: to queue it costs something, too.
+/// The least that a job counts, because queueing has a cost too.
 const LEAST: Duration = Duration::from_millis(1);
-/// What a bcrypt round, and a KiB in a pass of argon2id, take on a slow core, in ns: 250 and 60 ms for a whole hash of
-/// today.
+/// The duration of a bcrypt round, and of a KiB in a pass of argon2id, on a slow core, in ns. A whole hash of today
+/// takes 250 and 60 ms.
 const TYPICAL: (u64, u64) = (61_000, 640);
-/// How far from it a measurement counts, as a factor: beyond, the machine is stuck rather than slow.
+/// The largest factor by which a measurement counts as different. Beyond it, the machine is stuck rather than slow.
 const FURTHEST: u64 = 8;
-/// Hashes that are typically shorter tell more of the thread's other work than of hashing.
+/// Shorter hashes measure the thread's other work more than the hashing.
 const TELLING: Duration = Duration::from_millis(5);
 
-/// How long hashing takes here, in ns a unit.
+/// The measured pace of hashing, in ns per unit of work.
 pub(super) struct HashingPace {
     bcrypt: AtomicU64,
     argon2id: AtomicU64,
@@ -31,25 +31,25 @@ impl Default for HashingPace {
 }
 
 impl HashingPace {
-    /// How long a hash of this work will take.
+    /// The estimated duration of a hash of this work.
     pub(super) fn estimate(&self, work: HashWork) -> Duration {
         let (pace, units, _) = self.of(work);
         Duration::from_nanos(pace.load(Ordering::Relaxed).saturating_mul(units)).max(LEAST)
     }
 
-    /// How long the dearest hash will take that is made today, here or by Thalamus.
+    /// The estimated duration of the most expensive hash that is made today, here or by Thalamus.
     pub(super) fn dearest_of_today(&self, own: HashCost) -> Duration {
         self.estimate(own.work()).max(self.estimate(HashWork::OF_THALAMUS))
     }
 
-    /// How many hashes like Thalamus's are typically made in so long, at least one. What was measured here does not count: it
-    /// would tell which kinds there were.
+    /// How many hashes like Thalamus's are typically made in this time, at least one. Measurements on this machine do
+    /// not count, because they would reveal which kinds of hash occurred.
     pub(super) fn verifications_in(time: Duration) -> u32 {
         let typical = Self::default().estimate(HashWork::OF_THALAMUS);
         u32::try_from(time.as_nanos() / typical.as_nanos().max(1)).unwrap_or(u32::MAX).max(1)
     }
 
-    /// A hash of this work has taken so long.
+    /// Learns that a hash of this work took this long.
     pub(super) fn learn(&self, work: HashWork, took: Duration) {
         let (pace, units, typical) = self.of(work);
         if units == 0 || Duration::from_nanos(typical.saturating_mul(units)) < TELLING {
@@ -57,7 +57,8 @@ impl HashingPace {
         }
         let measured = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) / units;
         let measured = measured.clamp(typical / FURTHEST, typical * FURTHEST);
-        // An eighth of each: one that was interrupted moves it little. Threads that do so at once lose one of two.
+        // Each measurement counts for an eighth, so an interrupted hash has little effect. If two threads store at
+        // once, one measurement is lost.
         pace.store((pace.load(Ordering::Relaxed) * 7 + measured) / 8, Ordering::Relaxed);
     }
 
