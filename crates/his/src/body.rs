@@ -1,9 +1,9 @@
-//! Bodies: read within their bound, parsed at the edge.
+//! Bodies: read within their bound, and parsed at the edge.
 //!
-//! The one rule: a handler is given what is already true, a JSON object, or bytes no longer than allowed. The
-//! Content-Type is not asked, since the clients of Thalamus send none. Two of the three types of forms are refused because
-//! they are no JSON; that is no protection, since browsers send `text/plain`, and bodies without a type, across origins
-//! without asking. The gateway refuses such writes, before they come here.
+//! The one rule: a handler receives a JSON object, or bytes within the limit, and nothing less certain.
+//! `Content-Type` is not required, because the clients of Thalamus send none. Two of the three form types are
+//! refused because they are not JSON. That protects nothing: browsers send `text/plain`, and bodies without a
+//! type, across origins without a preflight. The gateway refuses such writes before they arrive here.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use super::guard::Caller;
 use super::incoming::{IncomingBody, announced};
 use fedgate_core::json::{self, JsonObject, JsonValue};
 
-/// How many bytes a parsed object takes at most for each of its text.
+/// The most bytes that a parsed object takes for each byte of its text.
 const BYTES_OF_A_TREE: usize = 16;
 
-/// A JSON object that came as a body, and the room that it takes.
+/// A JSON object from a body, and the room that it takes.
 pub(super) struct JsonBody(pub(super) JsonObject, pub(super) [HeldBytes; 2]);
 
 impl FromRequest<Arc<HisService>> for JsonBody {
@@ -33,8 +33,10 @@ impl FromRequest<Arc<HisService>> for JsonBody {
         let (parts, body) = request.into_parts();
         let account = parts.extensions.get::<Caller>().ok_or(HisError::NoAssertion)?.account.as_str();
         let limit = service.limits.max_body_bytes;
+        // Without `Content-Length` a body may have any size up to the limit, so the limit is what it pays.
         let most = announced(&parts.headers).map_or(limit, |length| length.min(limit));
         let Some(held) = service.budget.hold(account, most, budget::PATIENCE).await else {
+            // Read and dropped: an answer that overtakes its request is lost.
             IncomingBody::new(&parts.headers, body, limit)?.forget().await;
             return Err(HisError::NoRoom);
         };
@@ -47,20 +49,20 @@ impl FromRequest<Arc<HisService>> for JsonBody {
     }
 }
 
-/// Waits for the room that so many bytes of text take once they are parsed. It is a budget beside that of the bytes: whoever
-/// holds some of that one waits here, and nobody waits the other way round.
+/// Waits for the room that `bytes` of text take once they are parsed. This is a second budget, so a wait here
+/// always comes after the first one. No request waits in the other order, so none can block another for ever.
 ///
 /// # Errors
-/// There is none in time.
+/// There is no room in time.
 pub(super) async fn hold_tree(service: &HisService, account: &str, bytes: usize) -> Result<HeldBytes, HisError> {
     service.trees.hold(account, bytes.saturating_mul(BYTES_OF_A_TREE), budget::PATIENCE).await.ok_or(HisError::NoRoom)
 }
 
-/// Parses a JSON object that takes at most `limit` bytes, also with its numbers written out: what is acknowledged reads back
-/// at about its size.
+/// Parses a JSON object that takes at most `limit` bytes, also with its numbers written out. So an acknowledged
+/// record reads back at about its own size.
 ///
 /// # Errors
-/// The bytes are no JSON, or no object, or grow too large.
+/// The bytes are not JSON or not an object, or they grow beyond the limit.
 pub(super) fn object(bytes: &[u8], limit: usize) -> Result<JsonObject, HisError> {
     match json::parse_counted(bytes)? {
         (_, grown) if grown > 0 && bytes.len() + grown > limit => Err(HisError::TooLarge),
@@ -74,17 +76,18 @@ pub(super) fn object(bytes: &[u8], limit: usize) -> Result<JsonObject, HisError>
 
 /// Reads a body of at most `limit` bytes.
 ///
-/// Whatever is wrong is said when it has been read: an answer that overtakes its request is lost, because the connection
-/// is then closed under a peer that still sends. So what is longer than `limit`, but no longer than the gateway may have
-/// let through, is read and forgotten; only beyond that nothing is owed.
+/// Faults are reported after the whole body was read. An answer that overtakes its request is lost, because the
+/// connection is then closed under a peer that still sends. So a body over `limit` is read and dropped, up to
+/// the size that the gateway may have let through. Beyond that the body is not read to its end.
 ///
 /// # Errors
-/// The body is too long, encoded, or broken off.
+/// The body is too long, compressed, or broken off.
 pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, HisError> {
     let mut incoming = IncomingBody::new(headers, body, limit)?;
     let mut bytes = BytesMut::new();
     while let Some(chunk) = incoming.next().await? {
         if incoming.count > limit {
+            // Nothing is kept over the limit: a large body would fill memory while it is read to its end.
             bytes = BytesMut::new();
         } else {
             bytes.extend_from_slice(&chunk);
@@ -94,7 +97,7 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
     if incoming.count > limit { Err(HisError::TooLarge) } else { Ok(bytes.freeze()) }
 }
 
-/// Refuses a body that is compressed.
+/// Refuses a compressed body: its size says nothing about what it expands to.
 pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), HisError> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     match encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
@@ -109,7 +112,7 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }
 
-/// Whether a media type is one of the two that forms are sent as.
+/// Whether a media type is one of the two form types that are refused as JSON.
 pub(super) fn is_form(media_type: &str) -> bool {
     matches!(media_type, "application/x-www-form-urlencoded" | "multipart/form-data")
 }

@@ -1,8 +1,9 @@
-//! The bytes that bodies, documents and lists may take of this process's memory, all together and for each caller.
+//! The memory that bodies, documents and lists may take in this process: in total, and for each caller.
 //!
-//! The one rule: whatever is read from the store for a client, or from a client for the store, is paid for before, and given
-//! back when it has left this process. So readers that do not read hold their own share and nothing else, and who waits for
-//! room waits with a bound. One record of up to [`SMALL_BYTES`] alone costs nothing.
+//! The one rule: bytes are paid for before they are read, from the store for a client or from a client for the
+//! store. The room is returned when the bytes have left the process. So a client that does not read its answer
+//! holds its own share and nothing else, and every wait for room has a bound. One record of up to
+//! [`SMALL_BYTES`] costs nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,33 +15,34 @@ use tokio::time::{Instant, timeout};
 
 use fedgate_base::db::{DbError, WaitReason};
 
-/// What is counted: a KiB.
+/// The unit of account: one KiB.
 const UNIT: usize = 1024;
-/// Which part of the budget one caller may hold.
+/// One caller may hold this fraction of the budget (a quarter).
 const SHARE: usize = 4;
-/// How many callers are remembered that hold nothing.
+/// How many callers are kept that hold nothing.
 const CALLERS: usize = 1024;
 
-/// A record of so many bytes is read without asking for room: a socket takes it at once, however slow its reader is, so no
-/// more than there are connections to the store stand in memory. Callers that hold all the room keep nobody from reading such.
+/// A record of up to this size is read without asking for room. A socket takes it at once, however slow its
+/// reader is, so memory never holds more of them than there are connections to the store. Callers that hold all
+/// the room so cannot keep others from reading such a record.
 pub(super) const SMALL_BYTES: usize = 32 * UNIT;
 
-/// How long a request waits for room before anything of its answer was sent.
+/// How long a request waits for room before any byte of its answer is sent.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// How long an answer that has begun waits for room for its next piece, before it is broken off.
+/// How long an answer that has begun waits for room for its next piece. After that it is broken off.
 const PATIENCE_WITHIN: Duration = Duration::from_secs(30);
 
-/// How far an answer is.
+/// How far an answer has progressed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum AnswerStage {
-    /// Nothing of it was sent: what fails is told by its status, soon.
+    /// No byte was sent yet: a failure still becomes a status, so the wait is short.
     Before,
-    /// It has begun: what fails breaks it off, so more is waited for than for an answer.
+    /// The answer has begun: a failure breaks it off, so the wait is longer.
     Within,
 }
 
 impl AnswerStage {
-    /// How long room is waited for.
+    /// How long to wait for room.
     pub(super) fn patience(self) -> Duration {
         match self {
             Self::Before => PATIENCE,
@@ -48,10 +50,12 @@ impl AnswerStage {
         }
     }
 
-    /// Asks the store, which makes nobody wait for long: within an answer again and again, for as long as room is waited for.
+    /// Asks the store, whose own waits are short. Within an answer a question that found no connection is
+    /// repeated for as long as room would be waited for.
     ///
     /// # Errors
-    /// What the store reports, once it is something else than that no connection is free, or none became free.
+    /// Any failure of the store. Before an answer, and after that time, this includes that no connection became
+    /// free.
     pub(super) async fn ask<T, F>(self, mut question: impl FnMut() -> F) -> Result<T, DbError>
     where
         F: Future<Output = Result<T, DbError>>,
@@ -62,6 +66,8 @@ impl AnswerStage {
         };
         loop {
             match question().await {
+                // Only the lack of a connection is worth another try. A lock or a slow statement would block
+                // again.
                 Err(error) if error.waited_for() == Some(WaitReason::Turn) && Instant::now() < deadline => {}
                 answer => return answer,
             }
@@ -71,25 +77,26 @@ impl AnswerStage {
 
 /// The budget of this process.
 pub(super) struct ByteBudget {
-    /// None: without bound.
+    /// `None`: no bound.
     total: Option<Arc<Semaphore>>,
     share: usize,
     callers: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
-/// Room that is given back when this is dropped.
+/// Room that returns to the budget when this value is dropped.
 pub(super) struct HeldBytes {
-    /// Of the caller and of all; none without a bound, or for nothing.
+    /// The permits of the caller and of the total; `None` without a bound, or for zero bytes.
     room: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 impl ByteBudget {
-    /// So many bytes in all; 0 for any number.
+    /// A budget of `bytes` in total; 0 means no bound.
     pub(super) fn new(bytes: usize) -> Self {
         Self::in_parts(bytes, SHARE)
     }
 
-    /// As [`Budget::new`], for parsed bodies: of the largest, which count as a whole share, there are two at a time.
+    /// As [`ByteBudget::new`], for parsed bodies. The largest of them counts as a whole share, and two fit at a
+    /// time.
     pub(super) fn of_trees(bytes: usize) -> Self {
         Self::in_parts(bytes, 2)
     }
@@ -100,16 +107,17 @@ impl ByteBudget {
         Self { total, share: (units / parts).max(1), callers: Mutex::default() }
     }
 
-    /// Waits for room; none if there is none in time. What is larger than a caller's share counts as all of it, so that it passes
-    /// alone.
+    /// Waits for room; `None` if there is none in time. A request for more than a caller's share counts as the
+    /// whole share, so that it passes alone.
     pub(super) async fn hold(&self, caller: &str, bytes: usize, patience: Duration) -> Option<HeldBytes> {
         let mut held = HeldBytes::nothing();
         self.top_up(caller, &mut held, bytes, patience).await?;
         Some(held)
     }
 
-    /// Waits for as much room as makes `held` one of so many bytes, if it is less. Whoever holds some waits for more here, so
-    /// this is for what is rarely needed: two that wait for each other wait in vain.
+    /// Waits until `held` covers `bytes`, if it does not yet. The caller keeps its room while it waits for
+    /// more, so use this only where the need is rare: two callers that wait for each other both fail, after
+    /// `patience`.
     pub(super) async fn top_up(
         &self,
         caller: &str,
@@ -124,11 +132,13 @@ impl ByteBudget {
         }
         let (units, own) = (u32::try_from(wanted).ok()?, self.caller(caller));
         let both = async {
-            // First the caller's own, so that who has no share left holds up nobody else.
+            // The caller's own share comes first: a caller that has used it up waits there, without holding
+            // room of others.
             let own = own.acquire_many_owned(units).await.ok()?;
             let total = Arc::clone(total).acquire_many_owned(units).await.ok()?;
             Some([own, total])
         };
+        // On a timeout both permits drop here, so a failed wait costs nothing.
         held.add(timeout(patience, both).await.ok().flatten()?);
         Some(())
     }
@@ -136,7 +146,8 @@ impl ByteBudget {
     fn caller(&self, caller: &str) -> Arc<Semaphore> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if callers.len() >= CALLERS {
-            // Who waits or holds has another reference.
+            // Callers that hold or wait for room have a second reference to their share.
+            // INVARIANT: an entry that is in use stays, or the same caller would get a second share.
             callers.retain(|_, share| Arc::strong_count(share) > 1);
         }
         Arc::clone(callers.entry(caller.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.share))))
@@ -144,7 +155,7 @@ impl ByteBudget {
 }
 
 impl HeldBytes {
-    /// No room, for what is small.
+    /// No room, for small records.
     pub(super) fn nothing() -> Self {
         Self { room: None }
     }
@@ -163,7 +174,7 @@ impl HeldBytes {
         total.merge(more_total);
     }
 
-    /// Gives back what so many bytes do not need.
+    /// Returns the room that `bytes` do not need.
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         for permit in self.room.iter_mut().flatten() {
             let spare = permit.num_permits().saturating_sub(bytes.div_ceil(UNIT));
@@ -171,7 +182,8 @@ impl HeldBytes {
         }
     }
 
-    /// The bytes, which give their room back when the last reference to them is gone: when they were sent.
+    /// Attaches the room to the bytes. It returns when the last reference to them is dropped, which is after
+    /// they were sent.
     pub(super) fn around(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         struct PaidBytes<T> {
             bytes: T,
@@ -227,7 +239,7 @@ mod tests {
             count += 1;
             std::future::ready(Err::<(), _>(DbError::Unavailable("away".into())))
         });
-        assert!(fails.await.is_err() && count == 1, "a database that is away is told at once");
+        assert!(fails.await.is_err() && count == 1, "a database that is away is reported at once");
     }
 
     #[tokio::test(start_paused = true)]

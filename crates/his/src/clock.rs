@@ -1,18 +1,19 @@
-//! Whether assertions of the gateway fail by the clock: told by the service itself, because its operator may see no other log.
+//! Reports assertions that fail only because two clocks differ.
 //!
-//! The one rule: it is told when it begins, again every minute that it lasts, and when it is over; not once a request. Of two
-//! gateways one may differ: it is over when none was refused for a while.
+//! The HIS logs this itself, because its operator may see no other log. The one rule: the fault is logged when
+//! it begins, every minute while it lasts, and when it is over; never once per request. With two gateways only
+//! one clock may differ, so the fault is over only after a while without a refusal.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often it is told.
+/// How often a lasting fault is logged.
 const EVERY: Duration = Duration::from_secs(60);
-/// How long no assertion may have been refused by the clock, for it to be over.
+/// The fault is over after this long without a refusal.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// What was told of the clocks.
+/// What has been logged about the clocks.
 #[derive(Default)]
 pub(super) struct ClockAlarm {
     sounds: AtomicBool,
@@ -26,7 +27,7 @@ struct HeardClock {
 }
 
 impl ClockAlarm {
-    /// An assertion had expired, or was not valid yet.
+    /// Reports an assertion that had expired or was not valid yet.
     pub(super) fn differs(&self) {
         if self.is_to_be_told(Instant::now()) {
             tracing::error!(
@@ -36,9 +37,9 @@ impl ClockAlarm {
         }
     }
 
-    /// One was believed.
+    /// Reports an assertion that was accepted.
     pub(super) fn agrees(&self) {
-        // Looked at first, because it is true of nearly every request.
+        // The flag comes first: nearly every request ends here, without the lock.
         if self.sounds.load(Ordering::Relaxed) && self.is_over(Instant::now()) {
             tracing::info!("assertions of the gateway are valid by the clock of this machine again");
         }
@@ -47,7 +48,7 @@ impl ClockAlarm {
     fn is_to_be_told(&self, now: Instant) -> bool {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.last_refused = Some(now);
-        // One that comes back is told as it begins, however lately it was told before.
+        // A fault that returns is logged when it begins, however recent the last line is.
         let has_begun = !self.sounds.swap(true, Ordering::Relaxed);
         let is_due = has_begun || heard.last_told.is_none_or(|told| now.duration_since(told) >= EVERY);
         if is_due {
@@ -77,7 +78,7 @@ mod tests {
             seconds.filter(|second| alarm.is_to_be_told(after(*second))).collect::<Vec<_>>()
         };
         assert_eq!(told(0..200), [0, 60, 120, 180]);
-        // Another gateway agrees meanwhile.
+        // Another gateway's clock agrees meanwhile.
         assert!(!alarm.is_over(after(201)));
         assert!(alarm.is_over(after(204)));
         assert!(!alarm.is_over(after(205)), "its end is told once");

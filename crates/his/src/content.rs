@@ -15,10 +15,10 @@ use super::store::DocumentHead;
 /// Types that a browser shows without running anything.
 const INLINE: [&str; 5] = ["image/jpeg", "image/png", "image/gif", "image/webp", "text/plain"];
 const UNKNOWN: &str = "application/octet-stream";
-/// Longest media type that is accepted.
+/// The longest media type that is accepted.
 const MAX_MEDIA_TYPE_BYTES: usize = 255;
 
-/// Which bytes are answered with: all, the range that was asked for, or none because the client has them.
+/// Which bytes the answer has: all, the requested range, or none because the client has them.
 pub(super) struct ContentAnswer {
     status: StatusCode,
     tag: String,
@@ -27,7 +27,7 @@ pub(super) struct ContentAnswer {
 }
 
 impl ContentAnswer {
-    /// Looks at what the client has and wants.
+    /// Reads the conditions and the range of a request.
     pub(super) fn of(method: &Method, headers: &HeaderMap, head: &DocumentHead, length: u64) -> Self {
         let tag = etag::of_hash(&head.tag);
         // Ranges are defined for GET alone (RFC 9110, 14.2).
@@ -41,7 +41,7 @@ impl ContentAnswer {
         Self { status, tag, range, length }
     }
 
-    /// The first byte that is sent, and the one behind the last.
+    /// The first byte to send, and the end (exclusive).
     pub(super) fn stretch(&self) -> (u64, u64) {
         match self.range {
             _ if self.status == StatusCode::NOT_MODIFIED => (0, 0),
@@ -51,7 +51,7 @@ impl ContentAnswer {
         }
     }
 
-    /// The answer around those bytes.
+    /// The answer with this body.
     pub(super) fn into_response(self, name: &str, head: &DocumentHead, body: Body) -> Response {
         let kind = media_type(head);
         let mut response = (self.status, body).into_response();
@@ -62,6 +62,8 @@ impl ContentAnswer {
         };
         set(CONTENT_TYPE, &kind);
         set(CONTENT_DISPOSITION, &disposition(&kind, name));
+        // A document comes from outside: the browser neither guesses its type nor runs script of it in our
+        // origin.
         set(X_CONTENT_TYPE_OPTIONS, "nosniff");
         set(CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox");
         set(ACCEPT_RANGES, "bytes");
@@ -80,7 +82,7 @@ impl ContentAnswer {
     }
 }
 
-/// Whether a text is a media type with parameters or without (`type/subtype; name=value`).
+/// Whether a text is a media type, with or without parameters (`type/subtype; name=value`).
 pub(super) fn is_media_type(text: &str) -> bool {
     let is_token = |token: &str| {
         !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
@@ -91,7 +93,7 @@ pub(super) fn is_media_type(text: &str) -> bool {
         && essence.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype))
 }
 
-/// The type that was stored with the bytes, or else told by their first ones.
+/// The stored type, or the type that the first bytes show.
 fn media_type(head: &DocumentHead) -> String {
     head.kind.clone().filter(|kind| is_media_type(kind)).unwrap_or_else(|| {
         #[rustfmt::skip]
@@ -118,7 +120,7 @@ enum ByteRange {
     Unsatisfiable { of: u64 },
 }
 
-/// The one range asked for. Several ranges, other units and stale `If-Range` conditions mean the whole, as RFC 9110
+/// The requested range. Several ranges, other units and a stale `If-Range` mean the whole document, as RFC 9110
 /// allows.
 fn range(headers: &HeaderMap, tag: &str, of: u64) -> ByteRange {
     let asked = headers.get(RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes="));
@@ -126,7 +128,7 @@ fn range(headers: &HeaderMap, tag: &str, of: u64) -> ByteRange {
     let Some((first, last)) = asked.filter(|_| is_current).and_then(|range| range.split_once('-')) else {
         return ByteRange::Whole;
     };
-    // `parse` alone would take a sign, too.
+    // `parse` alone would accept a sign.
     if !first.bytes().chain(last.bytes()).all(|byte| byte.is_ascii_digit()) {
         return ByteRange::Whole;
     }
@@ -136,7 +138,7 @@ fn range(headers: &HeaderMap, tag: &str, of: u64) -> ByteRange {
         (Ok(first), Ok(last)) if first > last => ByteRange::Whole,
         (Ok(first), Ok(last)) if first < of => ByteRange::Part { first, last: last.min(of - 1), of },
         (Ok(_), Ok(_)) => ByteRange::Unsatisfiable { of },
-        // The last bytes.
+        // A suffix range: the last `count` bytes.
         (Err(_), Ok(count)) if first.is_empty() && count > 0 && of > 0 => {
             ByteRange::Part { first: of.saturating_sub(count), last: of - 1, of }
         }

@@ -1,10 +1,11 @@
-//! The guard: nothing is served that does not carry a valid assertion of the gateway, made for exactly this request.
+//! The guard: a request is served only with a valid assertion of the gateway, made for exactly this request.
 //!
-//! The one rule: handlers take a [`Caller`], and only [`endpoint`] makes one. A handler that were registered past the
-//! guard would answer 401 to everybody.
+//! The one rule: handlers take a [`Caller`], and only [`endpoint`] makes one. A handler registered past the
+//! guard would answer 401 to every request.
 //!
-//! Method and path of the assertion are compared byte for byte with the request; the ids in the path are decoded here,
-//! once and strictly, and never by the router (which decodes after routing, so that `..%2fadm` would be an id).
+//! Method and path of the assertion are compared byte for byte with the request. The ids in the path are
+//! decoded here, once and strictly. The router must not do it: it decodes after routing, so `..%2fadm` would
+//! become an id.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,26 +29,26 @@ use fedgate_base::db::actor::ChangeActor;
 use fedgate_core::assertion::{AssertionClaims, AssertionError, EXCHANGE, HEADER, RecordScope};
 use fedgate_core::path::MAX_ID_BYTES;
 
-/// The endpoint claim of pages that need no principal.
+/// The endpoint claim of public pages, which need no principal.
 pub(super) const PUBLIC: &str = "";
 /// The grant that lets a caller write `roles` and `active`.
 const ACCOUNT: &str = "account";
 
-/// Who calls, and whose records the decision lets the call touch.
+/// The caller, and the records that the gateway's decision lets this request touch.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     /// The account id; empty on public pages.
     pub(super) account: String,
-    /// Whose records may be touched; carried into every statement.
+    /// The records that may be touched; part of every statement.
     pub(super) reach: RecordReach,
-    /// Request id.
+    /// The gateway's id of the request.
     pub(super) request_id: String,
     may_write_accounts: bool,
 }
 
 impl Caller {
-    /// The store, where every statement counts to this account's share of the connections, and every change of an account names
-    /// it.
+    /// The store for this caller: each statement counts to the account's share of connections, and each change
+    /// of an account names the account as its actor.
     pub(super) fn store(&self, service: &HisService) -> RecordStore {
         service.store.of(&self.account).acting_as(ChangeActor::caller(&self.account, &self.request_id))
     }
@@ -65,7 +66,7 @@ pub(super) struct RouteIds<const N: usize>(pub(super) [String; N]);
 #[derive(Clone)]
 struct PathIds(Vec<String>);
 
-/// Verifies the assertion of every request, whatever it asks for, and completes and traces the answer.
+/// Verifies the assertion of every request, then completes and traces the answer.
 pub(super) async fn admit(State(service): State<Arc<HisService>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -80,9 +81,12 @@ pub(super) async fn admit(State(service): State<Arc<HisService>>, mut request: R
         Err(problem) => (problem.into_response(), None),
     };
     let mut response = complete(response, request_id.as_deref(), words);
+    // On refusals too: once a connection has named exchanges, the gateway drops an answer that names none.
     if let Some(exchange) = exchange {
         response.headers_mut().insert(EXCHANGE, exchange);
     }
+    // During a stop each connection ends with its answer, so that no gateway writes to one that is about to
+    // close.
     if service.is_stopping.load(Ordering::Acquire) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -98,14 +102,17 @@ pub(super) async fn admit(State(service): State<Arc<HisService>>, mut request: R
 }
 
 fn believe(service: &HisService, request: &Request) -> Result<AssertionClaims<'static>, HisError> {
+    // Two assertions would leave it open which one was meant, so they count as none.
     let mut tokens = request.headers().get_all(HEADER).iter();
     let (Some(token), None) = (tokens.next(), tokens.next()) else {
-        // Probes carry none.
+        // Probes carry no assertion.
         let is_stopping = service.is_stopping.load(Ordering::Acquire);
         return Err(if is_stopping { HisError::Stopping } else { HisError::NoAssertion });
     };
     let claims = service.verifier.verify(token.as_bytes(), SystemTime::now()).map_err(|error| {
         tracing::debug!("{error}");
+        // The client learns no more than 401. The reason is logged here, because only the operator can act on
+        // it.
         match error {
             AssertionError::Expired => {
                 service.clock.differs();
@@ -115,15 +122,17 @@ fn believe(service: &HisService, request: &Request) -> Result<AssertionClaims<'s
         }
     })?;
     service.clock.agrees();
+    // Bytes are compared, not meanings: an assertion for one spelling of a path says nothing about another
+    // spelling.
     if claims.method != request.method().as_str() || claims.path != request.uri().path() {
         return Err(HisError::OtherRequest);
     }
     Ok(claims)
 }
 
-/// Binds a route to the endpoint that must have been decided on.
+/// Binds a route to the endpoint that the gateway must have decided on.
 ///
-/// The ids are whatever follows the first segment of the path; with one's own scope the first of them is one's own.
+/// The ids are the path's segments after the first. Under the scope `own`, the first id is the caller's own.
 pub(super) fn endpoint(name: &'static str, methods: MethodRouter<Arc<HisService>>) -> MethodRouter<Arc<HisService>> {
     methods.route_layer(from_fn(async move |mut request: Request, next: Next| match bind(name, &request) {
         Ok((caller, ids)) => {
@@ -132,6 +141,7 @@ pub(super) fn endpoint(name: &'static str, methods: MethodRouter<Arc<HisService>
             next.run(request).await
         }
         Err(problem) => {
+            // An answer that overtakes its request is lost, so a small body is read first.
             incoming::drain(request.into_body()).await;
             problem.into_response()
         }
@@ -141,18 +151,22 @@ pub(super) fn endpoint(name: &'static str, methods: MethodRouter<Arc<HisService>
 fn bind(endpoint: &str, request: &Request) -> Result<(Caller, PathIds), HisError> {
     let claims = request.extensions().get::<AssertionClaims<'static>>().ok_or(HisError::NoAssertion)?;
     let is_public = claims.scope == RecordScope::Public;
+    // `PUBLIC` works in both directions: a public claim opens no protected route, and a protected claim no
+    // public one.
     if claims.endpoint != endpoint || is_public != (endpoint == PUBLIC) {
         return Err(HisError::OtherRequest);
     }
     let ids = decode_ids(request.uri().path())?;
+    // The subject that was decided on must be the person in this path.
     if claims.subject.is_some() && claims.subject.as_deref() != ids.first().map(String::as_str) {
         return Err(HisError::OtherRequest);
     }
     let account = claims.sub.to_string();
     let reach = match claims.scope {
         RecordScope::Global => RecordReach::Global,
-        // Nobody's own record: public pages reach none.
+        // The empty id belongs to no person, so public pages reach no record.
         RecordScope::Public => RecordReach::Own(String::new()),
+        // Without a subject the SQL alone limits the request, by the caller's own id.
         RecordScope::Own if claims.subject.as_deref().is_none_or(|subject| subject == account) => {
             RecordReach::Own(account.clone())
         }
@@ -163,13 +177,13 @@ fn bind(endpoint: &str, request: &Request) -> Result<(Caller, PathIds), HisError
     Ok((Caller { account, reach, request_id, may_write_accounts }, PathIds(ids)))
 }
 
-/// Whether a text can be an id: 1 to 256 bytes without control characters or slashes, and no dot segment.
+/// Whether a text can be an id: 1 to 256 bytes without control characters or slashes, and not a dot segment.
 pub(super) fn is_id(id: &str) -> bool {
     let is_text = !id.chars().any(|character| character.is_control() || character == '/');
     (1..=MAX_ID_BYTES).contains(&id.len()) && is_text && id != "." && id != ".."
 }
 
-/// The segments after the first, each decoded to an id.
+/// Decodes each segment after the first to an id.
 fn decode_ids(path: &str) -> Result<Vec<String>, HisError> {
     let segments = path.strip_prefix('/').unwrap_or(path).split('/').skip(1);
     segments

@@ -1,11 +1,12 @@
-//! The time of heads: a connection whose head does not arrive is closed, one that a gateway keeps lives on.
+//! The time limits of heads: a connection whose head does not arrive is closed, and an idle one is kept for a
+//! gateway.
 //!
-//! The one rule: a head has its time from its first byte on, and the first head of a connection from the connection's first
-//! moment. Until the next head begins, a kept connection may be silent for longer than gateways keep one: whoever closed
-//! first on this side would let a write fail that is on its way.
+//! The one rule: the limit of a head runs from its first byte, and for the first head of a connection from the
+//! moment the connection opened. Before the next head begins, a kept connection may be silent for longer than
+//! gateways keep one. If this side closed first, a write that is already on its way would fail.
 //!
-//! hyper times what it waits for from the end of the last request on, silence included; so it is given a timer of its own
-//! that looks at what was read. Called by `listen`.
+//! hyper runs its limit from the end of the last request, idle time included. So it is given a timer that looks
+//! at the bytes read instead. Called by `listen`.
 
 use std::future::Future;
 use std::io;
@@ -28,7 +29,7 @@ pub(super) struct CountedReads<S> {
 }
 
 impl<S> CountedReads<S> {
-    /// The connection, and the timer for its heads; `silence` is told of both.
+    /// The connection, and the timer for its heads. Both keep `silence` up to date.
     pub(super) fn new(stream: S, limits: HeadsConfig, silence: &Arc<HeadSilence>) -> (Self, HeadTimer) {
         let reads = Arc::new(AtomicU64::new(0));
         let is_begun = AtomicBool::new(false);
@@ -37,12 +38,12 @@ impl<S> CountedReads<S> {
     }
 }
 
-/// Since when a connection has been waiting for a head of which nothing has come.
+/// Since when a connection has been waiting for a head of which no byte has arrived.
 #[derive(Default)]
 pub(super) struct HeadSilence(Mutex<Option<Instant>>);
 
 impl HeadSilence {
-    /// Since when, if it is silent.
+    /// Since when the connection is silent; `None` while it is not.
     pub(super) fn since(&self) -> Option<Instant> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,11 +91,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for CountedReads<S> {
     }
 }
 
-/// The timer of one connection: hyper sets it when it begins to wait for a head.
+/// The timer of one connection. hyper sets it each time it begins to wait for a head.
 pub(super) struct HeadTimer {
     reads: Arc<AtomicU64>,
     limits: HeadsConfig,
-    /// Whether a head was waited for before.
+    /// Whether the connection has waited for a head before.
     is_begun: AtomicBool,
     silence: Arc<HeadSilence>,
 }
@@ -105,6 +106,7 @@ impl Timer for HeadTimer {
     }
 
     fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Sleep>> {
+        // The deadline that hyper asks for is ignored: it counts idle time against the head.
         let is_kept = self.is_begun.swap(true, Ordering::Relaxed);
         self.silence.becomes(Some(Instant::now()));
         let limit = if is_kept { self.limits.idle } else { self.limits.timeout };
@@ -117,12 +119,12 @@ impl Timer for HeadTimer {
     }
 }
 
-/// Ends when a head took too long.
+/// Completes when a head has taken too long.
 struct HeadSleep {
     reads: Arc<AtomicU64>,
-    /// How much had been read when the wait began.
+    /// The number of reads when the wait began.
     before: u64,
-    /// The time of a head that has not begun.
+    /// The limit that starts with the head's first byte; `None` once it runs.
     head: Option<Duration>,
     sleep: Pin<Box<tokio::time::Sleep>>,
 }
@@ -136,6 +138,7 @@ impl Future for HeadSleep {
         if self.reads.load(Ordering::Relaxed) != self.before
             && let Some(head) = self.head.take()
         {
+            // The idle time ends with the first byte, and a slow head has its own limit from here.
             self.sleep.as_mut().reset(tokio::time::Instant::now() + head);
         }
         self.sleep.as_mut().poll(context)

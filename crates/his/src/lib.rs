@@ -1,8 +1,9 @@
 //! The HIS: people, books of life, personal documents and institutions over HTTP, as Thalamus serves them.
 //!
-//! The one rule: nothing is served without an assertion of the gateway, and what it says of scope is bound into the SQL.
-//! A request goes through `guard`, then one handler module, then [`store`]. axum lives here and nowhere else. The
-//! gateway is not known here; what both share lies below both.
+//! The one rule: no request is served without an assertion of the gateway, and the scope that the assertion
+//! grants is bound into the SQL. A request passes `guard`, then one handler module, then [`store`]. axum lives
+//! here and nowhere else. This crate does not know the gateway; code that both share lives in `core` and
+//! `base`.
 
 mod error;
 mod complete;
@@ -63,17 +64,17 @@ use fedgate_core::json::JsonObject;
 
 pub use self::listen::{HisListener, ListenError};
 
-/// What all handlers share.
+/// The state that all handlers share.
 pub struct HisService {
     store: SharedStore,
     verifier: AssertionVerifier,
     limits: HisLimits,
     quotas: PersonQuotas,
     budget: ByteBudget,
-    /// What parsed bodies take, in a budget of its own.
+    /// The budget of parsed bodies, apart from that of bytes in flight.
     trees: ByteBudget,
     hashing: HashingThreads,
-    /// Own current passwords that were given wrong.
+    /// Wrong current passwords on the page of passwords, by account.
     guesses: OwnPasswordGuesses,
     is_stopping: AtomicBool,
     clock: ClockAlarm,
@@ -81,27 +82,27 @@ pub struct HisService {
     _watch: JoinSet<()>,
 }
 
-/// How large bodies and records may be.
+/// Bounds on bodies and records, and the rules of the page of passwords.
 #[derive(Debug, Clone, Copy)]
 struct HisLimits {
     max_body_bytes: usize,
     max_document_bytes: usize,
-    /// None: without bound.
+    /// `None`: no bound.
     max_record_bytes: Option<usize>,
-    /// Whether the page of passwords asks for the caller's own.
+    /// Whether the page of passwords asks for the caller's own current password.
     ask_current_password: bool,
-    /// Whether it refuses the commonest ones.
+    /// Whether that page refuses the commonest passwords.
     refuse_common_passwords: bool,
 }
 
-/// How many records each person may have.
+/// Bounds on the number of records of each person.
 struct PersonQuotas {
     pages: RecordQuota,
     documents: RecordQuota,
 }
 
 impl HisService {
-    /// Puts the service together, within a runtime.
+    /// Builds the service. Must run within a tokio runtime, because it starts the watch over the database.
     pub fn new(config: &HisConfig, verifier: AssertionVerifier, store: RecordStore) -> Arc<Self> {
         let limits = HisLimits {
             max_body_bytes: config.max_body_bytes,
@@ -134,7 +135,7 @@ impl HisService {
         })
     }
 
-    /// Refuses a new record that is over the bound of records.
+    /// Refuses a new record that is larger than `his.max_record_bytes`.
     fn check_size(&self, record: &JsonObject) -> Result<(), HisError> {
         match self.limits.max_record_bytes {
             Some(most) if record.size() > most => Err(HisError::RecordTooLarge),
@@ -142,14 +143,14 @@ impl HisService {
         }
     }
 
-    /// From now on probes are told that this service stops, and every answer is the last one of its connection, so that
-    /// gateways turn to others before it is gone.
+    /// Begins the stop: from now on probes receive 503, and every answer closes its connection. Gateways so
+    /// turn to other servers while this one still serves.
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
     }
 }
 
-/// The API, as one list: path, the endpoint that must have been decided on, methods.
+/// The API as one list: path, the endpoint that the gateway must have decided on, methods.
 #[rustfmt::skip]
 fn api() -> Router<Arc<HisService>> {
     Router::new()
@@ -173,16 +174,17 @@ fn api() -> Router<Arc<HisService>> {
         .route("/password/{person}", endpoint("password", get(password::form).post(password::change)))
 }
 
-/// The service as a router; every request, to whatever path, meets the guard first.
+/// The service as a router. Every request meets the guard first, whatever its path.
 pub fn router(service: Arc<HisService>) -> Router {
     api()
         .method_not_allowed_fallback(async || HisError::MethodNotAllowed)
         .fallback(async || HisError::NoRoute)
+        // The layer also covers both fallbacks: an unknown path without an assertion is 401, not 404.
         .layer(from_fn_with_state(Arc::clone(&service), guard::admit))
         .with_state(service)
 }
 
-/// `GET /login`: the gateway has seen to it.
+/// `GET /login`: always `true`, because the gateway has authenticated the caller.
 async fn login(_: Caller) -> Response {
     answer::json("true")
 }

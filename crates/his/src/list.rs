@@ -1,7 +1,7 @@
-//! Lists: streamed from the store to the socket, a chunk at a time, paged only when asked for.
+//! Lists: streamed from the store to the socket, one chunk at a time. They are paged only on request.
 //!
-//! The one rule: an error in the middle breaks the answer off; a list that ends cleanly is complete. Nothing is read before
-//! there is room for it.
+//! The one rule: an error in the middle breaks the answer off, so a list that ends cleanly is complete. No
+//! chunk is read before there is room for it.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -27,28 +27,28 @@ use super::store::{
 use super::{HisService, answer};
 use fedgate_core::path::{MAX_ID_BYTES, MAX_TARGET_BYTES};
 
-/// Most records of a page.
+/// The most records on a page.
 const MAX_LIMIT: usize = 1000;
-/// Rows of a first chunk, whose size is not known yet.
+/// Rows in the first chunk, before the size of a row is known.
 const FIRST_RECORDS: usize = 64;
 const FIRST_DOCUMENTS: usize = 2;
-/// Most bytes of a place in a link: `&after=` and an id, percent-encoded.
+/// The most bytes of a place in a link: `&after=` and an id, percent-encoded.
 const PLACE_BYTES: usize = 7 + 3 * MAX_ID_BYTES;
 
-/// Which page of a list is asked for.
+/// The requested page of a list.
 #[derive(Debug, Default)]
 pub(super) struct PageQuery {
     limit: Option<usize>,
     after: Option<String>,
 }
 
-/// Reads a query string.
+/// Parses the query string.
 pub(super) fn pairs(uri: &Uri) -> Result<QueryPairs, HisError> {
     QueryPairs::parse(uri.query().unwrap_or_default().as_bytes()).ok_or_else(|| HisError::BadQuery("%".into()))
 }
 
 impl PageQuery {
-    /// `limit` (1 to 1000) and `after` (an id).
+    /// Reads `limit` (1 to 1000) and `after` (an id).
     pub(super) fn of(pairs: &QueryPairs) -> Result<Self, HisError> {
         let limit = pairs.value("limit").map(|text| text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)));
         match limit {
@@ -58,7 +58,7 @@ impl PageQuery {
     }
 }
 
-/// Answers with a list, or a page of it with a link to the next (RFC 8288).
+/// Answers with a list, or with a page of it and a link to the next page (RFC 8288).
 pub(super) async fn answer(
     service: &Arc<HisService>,
     list: ListQuery,
@@ -72,6 +72,7 @@ pub(super) async fn answer(
     let (mut next, mut page) = (None, None);
     if let Some(limit) = limit {
         let rest = link_without_place(uri).ok_or_else(|| HisError::BadQuery("limit".into()))?;
+        // One id more than asked for shows whether there is a next page.
         let mut ids = store.ids(&list, &window, limit + 1, &caller.reach).await?;
         let goes_on = ids.len() > limit;
         ids.truncate(limit);
@@ -79,6 +80,7 @@ pub(super) async fn answer(
             return Ok(answer::json("[]"));
         };
         next = goes_on.then(|| link(rest, &last));
+        // The page is fixed now: a row that is inserted while it is read does not appear on it.
         window.upto = Some(last);
         page = Some(ids.into_iter().collect());
     }
@@ -90,8 +92,8 @@ pub(super) async fn answer(
     })
 }
 
-/// The target of a list as the client wrote it, but for the place where its page begins; none where a link of it with
-/// another place could be longer than the gateway takes.
+/// The target of a list as the client wrote it, without `after`. `None` if a link with another place could
+/// exceed the target length that the gateway accepts.
 fn link_without_place(uri: &Uri) -> Option<String> {
     let query = uri.query().unwrap_or_default();
     let pairs = query.split('&').filter(|pair| !pair.is_empty() && !query::is_named(pair, "after"));
@@ -112,15 +114,16 @@ struct ListWalk {
     account: String,
     reach: RecordReach,
     window: ListWindow,
-    /// The rows that are shown, where a page was asked for: no more, whatever was stored since they were counted.
+    /// The rows of the requested page. Rows that were stored after the page was fixed are left out.
     page: Option<HashSet<String>>,
     limit: usize,
     is_begun: bool,
-    /// The last chunk was read.
+    /// Whether the last chunk was read.
     is_last: bool,
-    /// How many bytes the next row has, if it is a long one.
+    /// The length of the next row, if it exceeds a chunk.
     exceeding: Option<usize>,
-    /// What was read and is not sent yet: little and paid for, so that nothing of the budget is held while more is waited for.
+    /// Parts that were read and not sent yet. They are few and paid for, and no room is held while the walk
+    /// waits for more.
     parts: VecDeque<ListPart>,
     /// The document whose bytes are being sent.
     open: Option<StoreReading>,
@@ -128,9 +131,9 @@ struct ListWalk {
 
 /// A part of a list.
 enum ListPart {
-    /// Elements, each behind a comma, and the room that they take.
+    /// Elements, each after a comma, and the room that they take.
     Text(String, HeldBytes),
-    /// An element whose bytes are read by the piece, and how many bytes it begins with.
+    /// An element whose bytes are read piece by piece, and the length of its beginning.
     Large(DocumentKey, usize),
     /// The bracket that ends the list.
     End,
@@ -156,10 +159,11 @@ impl ListWalk {
         Self { service, store, list, account, reach, window, page, limit, is_begun, is_last, exceeding, parts, open }
     }
 
-    /// Reads the next chunk that has anything to send; room is held for all that it may bring before it is asked for.
+    /// Reads the next chunk that has an element to send. Room for all that it may bring is held before the
+    /// question.
     async fn read(&mut self, stage: AnswerStage) -> Result<(), BrokenOff> {
         loop {
-            // A long row comes alone, when there is room for just that.
+            // A row longer than a chunk comes alone, once there is room for its length.
             let (limit, most) = self.exceeding.map_or((self.limit, CHUNK_BYTES), |bytes| (1, bytes));
             let mut held = self.hold(self.room(most), stage).await?;
             let (store, list, window, reach) = (&self.store, &self.list, &self.window, &self.reach);
@@ -171,6 +175,7 @@ impl ListWalk {
             if let Some(page) = &self.page {
                 chunk.keep(page);
             }
+            // The next chunk starts after the last row that was read, shown or not.
             if let Some(last) = chunk.last_id() {
                 self.window.after = Some(last.to_owned());
             }
@@ -191,8 +196,8 @@ impl ListWalk {
         }
     }
 
-    /// The most that a chunk takes of rows that have at most so many bytes: it ends with the row that fills it, and an element
-    /// of a document brings its content along.
+    /// The most bytes that a chunk takes if each row has at most `most`. A chunk ends with the row that fills
+    /// it, and an element of a document adds its content.
     fn room(&self, most: usize) -> usize {
         let elements = match &self.list {
             ListQuery::Documents { form: DocumentForm::Embedded, .. } => most + CHUNK_BYTES,
@@ -208,16 +213,16 @@ impl ListWalk {
         held.ok_or(BrokenOff::NoRoom)
     }
 
-    /// What stands before the next element.
+    /// The text before the next element.
     fn separator(&mut self) -> &'static str {
         if std::mem::replace(&mut self.is_begun, true) { "," } else { "[" }
     }
 
-    /// The next bytes of the list, paid for; none at its end.
+    /// The next bytes of the list, paid for; `None` at its end.
     async fn next(&mut self, stage: AnswerStage) -> Result<Option<Bytes>, BrokenOff> {
         loop {
             if let Some(open) = &mut self.open {
-                // Pieces are whole groups of base64, but for the last.
+                // All pieces but the last are whole groups of base64, so their encodings can be joined.
                 if let Some((piece, held)) = open.next(stage).await? {
                     return Ok(Some(held.around(STANDARD.encode(piece))));
                 }
@@ -226,7 +231,7 @@ impl ListWalk {
             }
             match self.parts.pop_front() {
                 Some(ListPart::Text(mut text, held)) => {
-                    // The first comma of all is the bracket that begins the list.
+                    // The comma before the first element becomes the opening bracket.
                     text.replace_range(..1, self.separator());
                     if let Some(ListPart::End) = self.parts.front() {
                         self.parts.pop_front();
@@ -236,7 +241,7 @@ impl ListWalk {
                 }
                 Some(ListPart::End) if self.is_begun => return Ok(Some(Bytes::from_static(b"]"))),
                 Some(ListPart::End) => return Ok(Some(Bytes::from_static(b"[]"))),
-                // It may have been deleted before its turn came.
+                // The document may have been deleted in the meantime.
                 Some(ListPart::Large(key, bytes)) => {
                     if let Some(begin) = self.begin(key, bytes, stage).await? {
                         return Ok(Some(begin));
@@ -248,7 +253,7 @@ impl ListWalk {
         }
     }
 
-    /// Opens a document: the element up to the first byte of its content.
+    /// Opens a document: sends its element up to the first byte of the content.
     async fn begin(&mut self, key: DocumentKey, bytes: usize, stage: AnswerStage) -> Result<Option<Bytes>, BrokenOff> {
         let mut held = self.hold(bytes, stage).await?;
         let (store, reach) = (&self.store, &self.reach);
@@ -270,14 +275,14 @@ impl ListWalk {
     }
 }
 
-/// The elements of rows, each behind a comma, and the large document that comes after them.
+/// The elements of rows, each after a comma, and the large document that follows them.
 fn joined(rows: Vec<ListElement>) -> (String, Option<(DocumentKey, usize)>) {
     let (mut text, mut large) = (String::new(), None);
     for row in rows {
         if row.large.is_some() {
             large = row.large;
         } else if text.is_empty() {
-            // A long one comes alone, and is not copied.
+            // A long row comes alone, and is moved rather than copied.
             text = row.text;
             text.insert(0, ',');
         } else {
@@ -288,14 +293,15 @@ fn joined(rows: Vec<ListElement>) -> (String, Option<(DocumentKey, usize)>) {
     (text, large)
 }
 
-/// The body of a list. Its first chunk is read before the answer begins, so that a database that is away is a 503.
+/// The body of a list. The first chunk is read before the answer begins, so that an unavailable database is a
+/// 503.
 async fn stream(mut walk: ListWalk) -> Result<Body, HisError> {
     let first = match walk.next(AnswerStage::Before).await {
         Ok(first) => first.unwrap_or_default(),
         Err(BrokenOff::Database(error)) => return Err(error.into()),
         Err(BrokenOff::NoRoom | BrokenOff::Replaced) => return Err(HisError::NoRoom),
     };
-    // What is whole by now has a length.
+    // A list that is complete by now gets a `Content-Length`.
     if walk.open.is_none() && walk.parts.is_empty() && walk.is_last {
         return Ok(Body::from(first));
     }

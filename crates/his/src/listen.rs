@@ -28,18 +28,18 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Owner and group may connect: the gateway runs in the group of the HIS.
 const SOCKET_MODE: u32 = 0o660;
 
-/// Why the service does not listen, or no longer.
+/// Why the service cannot listen.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// The address cannot be taken.
+    /// The address cannot be bound.
     #[error("cannot listen on `{address}` (`his.listen`): {source}{}", remedy(address, source))]
     Bind {
         /// The address.
         address: String,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// Something that is no socket has the path, and is not to be removed.
+    /// The path is taken by a file that is not a socket, and that must not be removed.
     #[error("`{0}` (`his.listen`) is {1}, not a socket; name another path, or move it away")]
     NoSocket(String, &'static str),
     /// Another service answers on the socket.
@@ -47,7 +47,7 @@ pub enum ListenError {
     InUse(String),
 }
 
-/// What to do about a port that needs a right; nothing is to be said of other faults.
+/// The remedy for a port that needs a privilege; empty for other faults.
 fn remedy(address: &str, error: &io::Error) -> String {
     match address.parse::<SocketAddr>() {
         Ok(address) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -66,10 +66,10 @@ pub enum HisListener {
 }
 
 impl HisListener {
-    /// Takes the address.
+    /// Binds the address. A socket file on which no process listens any more is replaced.
     ///
     /// # Errors
-    /// See [`ListenError`]; a socket file that nobody listens on any more is replaced.
+    /// See [`ListenError`].
     pub async fn bind(address: &Address) -> Result<Self, ListenError> {
         let named = |address: String| move |source| ListenError::Bind { address, source };
         match address {
@@ -86,7 +86,7 @@ impl HisListener {
         }
     }
 
-    /// Where it listens, as text.
+    /// The address as text.
     pub fn address(&self) -> String {
         let address = match self {
             Self::Tcp(listener) => listener.local_addr().map(|address| address.to_string()),
@@ -95,7 +95,7 @@ impl HisListener {
         address.unwrap_or_default()
     }
 
-    /// Serves until `stop` is ready; then requests in flight are finished, for 10 seconds at most.
+    /// Serves until `stop` completes, then waits up to 10 seconds for requests in flight.
     pub async fn serve(self, router: Router, limits: &ConnectionsConfig, stop: impl Future<Output = ()>) {
         match self {
             Self::Tcp(listener) => serve(listener, router, limits, stop).await,
@@ -104,7 +104,7 @@ impl HisListener {
     }
 }
 
-/// A socket that accepts.
+/// A listening socket.
 trait AcceptStream {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
@@ -151,9 +151,10 @@ async fn serve<L: AcceptStream>(
                 let (router, is_stopping) = (router.clone(), is_stopping.clone());
                 seats.hold(|seated| converse(stream, router, heads, seated, is_stopping));
             }
-            // The caller went away while it waited.
+            // The client closed its connection while it waited to be accepted.
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Some(Err(error)) => {
+                // Mostly a lack of file descriptors. A silent connection gives one back; a retry at once would only spin.
                 shortage.is_felt(&error);
                 seats.make_room();
                 let _ = tokio::time::timeout(descriptors::RETRY, seats.ended()).await;
@@ -165,7 +166,7 @@ async fn serve<L: AcceptStream>(
     let _ = tokio::time::timeout(STOP_TIMEOUT, seats.all_ended()).await;
 }
 
-/// One connection, until it ends; when the service stops, until its request is answered.
+/// Serves one connection until it ends. When the service stops, the request in flight is still answered.
 async fn converse<S>(
     stream: S,
     router: Router,
@@ -177,7 +178,7 @@ async fn converse<S>(
 {
     let (stream, timer) = CountedReads::new(stream, limits, &seated.silence);
     let mut builder = http1::Builder::new();
-    // What is set here is whether there is a limit; how long it is, is the timer's.
+    // hyper only needs to know that there is a limit; the timer decides how long it is.
     builder.timer(timer).header_read_timeout(limits.timeout);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = pin!(connection);
@@ -187,7 +188,7 @@ async fn converse<S>(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-        // Nothing of a request has come, or it is answered first.
+        // A silent connection closes at once. Otherwise its request is answered first.
         () = seated.leave.notified() => match seated.silence.since() {
             Some(_) => return,
             None => {
@@ -201,7 +202,7 @@ async fn converse<S>(
     }
 }
 
-/// Removes a socket file that nobody listens on; anything else in its place stays.
+/// Removes a socket file on which no process listens. Any other file stays.
 async fn remove_stale(path: &Path) -> Result<(), ListenError> {
     let Ok(file) = std::fs::symlink_metadata(path) else { return Ok(()) };
     let kind = file.file_type();
@@ -214,6 +215,7 @@ async fn remove_stale(path: &Path) -> Result<(), ListenError> {
         };
         return Err(ListenError::NoSocket(path.display().to_string(), named));
     }
+    // Only a refused connection proves that the file is stale; every other fault might hide a living service.
     match UnixStream::connect(path).await {
         Ok(_) => Err(ListenError::InUse(path.display().to_string())),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)

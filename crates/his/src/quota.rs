@@ -1,10 +1,10 @@
 //! How many records a person may have: pages, documents.
 //!
-//! The one rule: nobody's records are counted whole with each of them that is stored. A count allows an eighth of the room that
-//! it has found; as many records are stored before it is done again. So up to eight instances keep the bound together, and
-//! each goes over it at most by the records that are being stored at the same moment.
+//! The one rule: a person's records are not counted for each record that is stored. A count permits as many
+//! records as an eighth of the room it found, and the next count follows after those. So up to eight instances
+//! keep the bound together. Each may exceed it at most by the records that are being stored at the same moment.
 //!
-//! The import does not ask: what the operator brings is stored.
+//! The import does not ask: records that the operator brings are stored.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,42 +12,43 @@ use std::time::{Duration, Instant};
 
 use fedgate_base::db::DbError;
 
-/// Which part of the room may be used before it is counted again: an instance's share.
+/// The fraction of the room that one count gives out: one instance's share of eight.
 const SHARE: u64 = 8;
-/// How long a count is believed: others store and delete, too.
+/// How long a count is valid. Other instances store and delete, too.
 const BELIEVED: Duration = Duration::from_secs(60);
-/// How long it is believed of a person who has no room left, lest every refusal be a count.
+/// How long a count is valid that found no room. Without it, each refusal would cost a count.
 const FULL: Duration = Duration::from_secs(1);
-/// Of how many persons counts are kept. One that is forgotten is counted again.
+/// The number of persons whose counts are kept. A forgotten person is counted again.
 const PERSONS: usize = 10_000;
 
-/// How many records of one kind each person may have.
+/// The bound on one kind of records of each person.
 pub(super) struct RecordQuota {
-    /// None: without bound.
+    /// `None`: no bound.
     most: Option<u64>,
     known: Mutex<HashMap<String, KnownCount>>,
 }
 
-/// What the last count has allowed a person.
+/// What the last count permits a person.
 struct KnownCount {
     until: Instant,
     /// Whether there was room.
     has_room: bool,
-    /// How many more may be stored without counting.
+    /// How many more records may be stored without a count.
     left: u64,
 }
 
 impl RecordQuota {
-    /// At most so many for each person; 0 for any number.
+    /// A bound for each person; 0 means no bound.
     pub(super) fn new(most: usize) -> Self {
         let most = u64::try_from(most).ok().filter(|most| *most > 0);
         Self { most, known: Mutex::default() }
     }
 
-    /// Whether one more may be stored for this person; `count` counts those that are there, up to the bound it is told.
+    /// Whether one more record may be stored for this person. `count` counts the stored ones, up to the bound
+    /// it is given.
     ///
     /// # Errors
-    /// They could not be counted.
+    /// The records could not be counted.
     pub(super) async fn admits<C>(&self, person: &str, count: impl FnOnce(u64) -> C) -> Result<bool, DbError>
     where
         C: Future<Output = Result<u64, DbError>>,
@@ -56,9 +57,10 @@ impl RecordQuota {
         if let Some(is_admitted) = self.recall(person) {
             return Ok(is_admitted);
         }
+        // The lock is not held over this await, so several requests may count at once. The last count stays.
         let room = most.saturating_sub(count(most).await?);
         let has_room = room > 0;
-        // This one is the first of them.
+        // The record that is being stored is the first of them.
         let left = (room / SHARE).saturating_sub(1);
         let until = Instant::now() + if has_room { BELIEVED } else { FULL };
         let mut known = self.known();
@@ -66,6 +68,8 @@ impl RecordQuota {
             let now = Instant::now();
             known.retain(|_, known| known.until > now);
         }
+        // Every count is current, so nobody's can be dropped by age. To forget all of them costs one count
+        // each.
         if known.len() >= PERSONS {
             known.clear();
         }
@@ -73,7 +77,7 @@ impl RecordQuota {
         Ok(has_room)
     }
 
-    /// What the last count says, as far as it goes.
+    /// The answer of the last count, as far as it goes.
     fn recall(&self, person: &str) -> Option<bool> {
         let mut known = self.known();
         let known = known.get_mut(person).filter(|known| known.until > Instant::now())?;
@@ -84,7 +88,7 @@ impl RecordQuota {
         Some(true)
     }
 
-    /// A record of this person was deleted.
+    /// Forgets the count of a person one of whose records was deleted.
     pub(super) fn release(&self, person: &str) {
         self.known().remove(person);
     }

@@ -1,7 +1,7 @@
-//! The bytes of a stored document on their way to a client, a piece at a time.
+//! Reads a stored document for a client, one piece at a time.
 //!
-//! The one rule: pieces of different versions are never mixed. A document that was replaced or deleted while it is read breaks
-//! the answer off, so that it does not look whole.
+//! The one rule: pieces of different versions are never mixed. If a document is replaced or deleted while it is
+//! read, the answer breaks off, so that it does not look complete.
 
 use std::sync::Arc;
 
@@ -16,33 +16,33 @@ use fedgate_base::db::DbError;
 /// Why an answer that has begun is broken off.
 #[derive(Debug, Error)]
 pub(super) enum BrokenOff {
-    /// The database is away, or refused.
+    /// The database cannot be reached, or refused the statement.
     #[error(transparent)]
     Database(#[from] DbError),
-    /// Another document stands in its place, or none.
+    /// The document was replaced or deleted.
     #[error("a document was replaced or deleted while it was read")]
     Replaced,
-    /// Too many bytes wait for readers that do not read.
-    #[error("there is no room for more of it")]
+    /// Too many bytes wait for clients that do not read.
+    #[error("no room for the next piece: clients take their answers too slowly (`his.max_bytes_in_flight`)")]
     NoRoom,
 }
 
-/// A stretch of one version of a document that is being read.
+/// A range of one version of a document that is being read.
 pub(super) struct StoreReading {
     pub(super) service: Arc<HisService>,
     pub(super) store: RecordStore,
-    /// Who pays for the pieces.
+    /// The account that pays for the pieces.
     pub(super) account: String,
     pub(super) key: DocumentKey,
     pub(super) reach: RecordReach,
     pub(super) version: DocumentVersion,
-    /// The next byte, and the one behind the last.
+    /// The next byte, and the end (exclusive).
     pub(super) from: u64,
     pub(super) to: u64,
 }
 
 impl StoreReading {
-    /// The next bytes, at most a piece of them, and the room they are paid with; none at the end.
+    /// The next bytes, at most one piece, and the room that pays for them; `None` at the end.
     ///
     /// # Errors
     /// See [`BrokenOff`].
@@ -51,6 +51,7 @@ impl StoreReading {
         if self.from >= self.to {
             return Ok(None);
         }
+        // Paid before it is read: slow readers would otherwise each hold a piece without a bound.
         let held = self.service.budget.hold(&self.account, PIECE_BYTES, stage.patience()).await;
         let held = held.ok_or(BrokenOff::NoRoom)?;
         let at = self.from / PIECE;
@@ -58,7 +59,7 @@ impl StoreReading {
         let piece = stage.ask(|| store.piece(key, version, at, reach)).await?;
         let mut piece = piece.ok_or(BrokenOff::Replaced)?;
         let end = (self.to - at * PIECE).min(PIECE);
-        // A piece that is shorter than its version said is of no use either.
+        // A piece shorter than its version promised is not usable either.
         let range = usize::try_from(self.from % PIECE).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
         if piece.len() < range.end {
             return Err(BrokenOff::Replaced);
@@ -69,7 +70,7 @@ impl StoreReading {
         Ok(Some((piece, held)))
     }
 
-    /// The same as the bytes of an answer.
+    /// As [`next`](Self::next), as the bytes of an answer.
     ///
     /// # Errors
     /// See [`BrokenOff`], which is logged here.

@@ -1,8 +1,9 @@
-//! The connections of the HIS, and which of them goes when there are too many.
+//! The connections of the HIS, and the choice of one to close when there are too many.
 //!
-//! The one rule: whoever is served goes on. Where there is no room for another connection, the one that has been silent for
-//! the longest is ended, as its caller would be after a while; and until one has ended, none is accepted: those that come wait
-//! in the system's queue. Nothing is promised to a silent one, and its caller opens another.
+//! The one rule: a request in service is never interrupted. When the bound is reached, the connection that has
+//! been silent for longest is closed, as its idle limit would do later. Until one has ended, no connection is
+//! accepted: newcomers wait in the queue of the operating system. A silent connection has no request to lose,
+//! and its gateway opens another.
 //!
 //! Called by `listen`.
 
@@ -16,28 +17,28 @@ use tokio::task::JoinSet;
 
 use super::heads::HeadSilence;
 
-/// How long a connection is silent before it has to make room: a caller has just been answered, and asks on.
+/// A connection may be closed for room after this much silence. Shorter gaps are normal between two requests.
 const SILENT: Duration = Duration::from_millis(200);
-/// How often the silent ones are looked at while there is no room.
+/// How often silent connections are looked for while there is no room.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// All connections that are open.
+/// All open connections.
 pub(super) struct ConnectionSeats {
-    /// None: without a bound.
+    /// `None`: no bound.
     most: Option<usize>,
-    /// It owns them, and ends them when it is dropped.
+    /// Owns the connections: dropping it ends them.
     connections: JoinSet<u64>,
     seated: HashMap<u64, SeatedStream>,
     next: u64,
     is_full: bool,
 }
 
-/// One connection that is open.
+/// One open connection.
 #[derive(Clone, Default)]
 pub(super) struct SeatedStream {
     /// Since when it has been silent.
     pub(super) silence: Arc<HeadSilence>,
-    /// Told once it is to go.
+    /// Notified when the connection has to close.
     pub(super) leave: Arc<Notify>,
 }
 
@@ -61,17 +62,17 @@ impl ConnectionSeats {
         });
     }
 
-    /// Waits until one has ended; for ever where there is none.
+    /// Waits until a connection has ended; for ever if there is none.
     pub(super) async fn ended(&mut self) {
         match self.connections.join_next().await {
             Some(Ok(id)) => drop(self.seated.remove(&id)),
-            // One that panicked has told no number.
+            // A panicked task returns no id, but it has dropped its reference to the seat.
             Some(Err(_)) => self.seated.retain(|_, seated| Arc::strong_count(&seated.leave) > 1),
             None => std::future::pending().await,
         }
     }
 
-    /// Waits until there is room for another one, and sees to it that there is.
+    /// Waits until there is room for another connection, and makes room where it can.
     pub(super) async fn room(&mut self) {
         while self.most.is_some_and(|most| self.seated.len() >= most) {
             if !self.is_full {
@@ -85,13 +86,14 @@ impl ConnectionSeats {
             self.make_room();
             let _ = tokio::time::timeout(LOOK, self.ended()).await;
         }
+        // A quarter must be free first, so that a number near the bound does not log with each connection.
         if self.is_full && self.most.is_none_or(|most| self.seated.len() < most - most / 4) {
             self.is_full = false;
             tracing::info!("there is room for connections again");
         }
     }
 
-    /// Lets the one go that has been silent for the longest.
+    /// Closes the connection that has been silent for longest.
     pub(super) fn make_room(&mut self) {
         let silent = |seated: &SeatedStream| seated.silence.since().filter(|since| since.elapsed() > SILENT);
         let longest: Option<(Instant, &SeatedStream)> =
@@ -101,7 +103,7 @@ impl ConnectionSeats {
         }
     }
 
-    /// Waits until all have ended.
+    /// Waits until all connections have ended.
     pub(super) async fn all_ended(mut self) {
         while self.connections.join_next().await.is_some() {}
     }

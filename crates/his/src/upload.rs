@@ -1,8 +1,8 @@
-//! A document that arrives: its bytes go to the store a piece at a time, and never stand in memory whole.
+//! Receives a document: its bytes go to the store one piece at a time, and are never in memory as a whole.
 //!
-//! The one rule: whatever is wrong is said when the body has been read, and then nothing of it stays: pieces that became no
-//! document are taken away again, also when the client goes away. One that fits a piece needs no other statement than the
-//! one that stores it.
+//! The one rule: a fault is reported only after the body has been read, and leaves nothing behind. Pieces that
+//! did not become a document are deleted, also when the client goes away. A document that fits one piece needs
+//! a single statement.
 
 use axum::body::Body;
 use http::HeaderMap;
@@ -19,21 +19,22 @@ use super::{HisService, content};
 use fedgate_core::fields::{JsonError, MemberExtract, MemberExtractor};
 use fedgate_core::json::{JsonObject, JsonValue};
 
-/// What an upload holds of the budget: the piece that fills, and what came last; of JSON, what stands beside the document, too.
+/// The room that an upload holds: the piece that fills, and the newest bytes. In JSON, members beside the
+/// document add to it.
 const HELD_BYTES: usize = 2 * PIECE_BYTES;
-/// Bytes that are looked at together, so that what they decode to is bounded.
+/// Bytes are processed in steps of this size, which bounds what they decode to.
 const STEP_BYTES: usize = 64 * 1024;
 
-/// A document that has arrived, and waits to be stored.
+/// A document that has arrived and is ready to be stored.
 pub(super) struct ArrivedUpload {
     pub(super) document: NewDocument,
-    /// Takes away what was staged, once this is dropped.
+    /// Deletes the staged pieces when it is dropped.
     _pieces: DocumentPieces,
     _held: HeldBytes,
     _tree: Option<HeldBytes>,
 }
 
-/// Receives a document in the form that its content type tells.
+/// Receives a document in the form that its content type names.
 pub(super) async fn receive(
     service: &HisService,
     caller: &Caller,
@@ -43,7 +44,7 @@ pub(super) async fn receive(
 ) -> Result<ArrivedUpload, HisError> {
     let limit = service.limits.max_document_bytes;
     let is_json = matches!(body::media_type(headers).as_deref(), None | Some("application/json"));
-    // In base64 it takes as much more as every body is read beyond its limit.
+    // `IncomingBody` allows a third more than its limit, which is what base64 adds.
     let mut incoming = IncomingBody::new(headers, body, if is_json { json_limit(service) } else { limit })?;
     let arrived = match service.budget.hold(&caller.account, HELD_BYTES, budget::PATIENCE).await {
         None => Err(HisError::NoRoom),
@@ -55,6 +56,7 @@ pub(super) async fn receive(
             }
         }
     };
+    // The rest is read before the error is sent: an answer that overtakes its request is lost.
     if arrived.is_err() {
         incoming.forget().await;
     }
@@ -62,12 +64,12 @@ pub(super) async fn receive(
     arrived
 }
 
-/// Most bytes of a body that holds a document and what is known about it, without what base64 adds.
+/// The largest JSON body: document and members, without what base64 adds.
 fn json_limit(service: &HisService) -> usize {
     service.limits.max_document_bytes.saturating_add(service.limits.max_body_bytes)
 }
 
-/// The bytes themselves; their type is all that is known about them.
+/// The body is the document. Its content type is all that is known about it.
 async fn from_bytes(
     headers: &HeaderMap,
     incoming: &mut IncomingBody,
@@ -89,7 +91,7 @@ async fn from_bytes(
     Ok(ArrivedUpload { document, _pieces: pieces, _held: held, _tree: None })
 }
 
-/// A JSON object: `document` in base64, the other members are what is known about it.
+/// The body is a JSON object: `document` in base64, and members that describe it.
 async fn from_json(
     service: &HisService,
     caller: &Caller,
@@ -101,7 +103,7 @@ async fn from_json(
     let mut member = DocumentMember::new(service.limits.max_body_bytes);
     while let Some(chunk) = incoming.next().await? {
         for step in chunk.chunks(STEP_BYTES) {
-            // What may come to be kept is paid for before. It is little beside most documents, so that few wait for it.
+            // Paid before the step is kept. Members are small beside most documents, so few uploads wait here.
             let most = HELD_BYTES + member.extractor.held() + STEP_BYTES;
             let room = service.budget.top_up(&caller.account, &mut held, most, budget::PATIENCE).await;
             room.ok_or(HisError::NoRoom)?;
@@ -109,6 +111,7 @@ async fn from_json(
             pieces.flush().await?;
         }
     }
+    // Until here the members were text. Parsing them multiplies their size, which has a budget of its own.
     let rest = member.extractor.finish()?.ok_or(HisError::TooLarge)?;
     let tree = Some(body::hold_tree(service, &caller.account, rest.len()).await?);
     let data = body::object(&rest, service.limits.max_body_bytes)?;
@@ -128,7 +131,7 @@ async fn from_json(
     })
 }
 
-/// What is known about a document does not contradict the path, and names a type if any.
+/// Checks that the members do not contradict the path, and that a content type is a media type.
 fn check(data: &JsonObject, key: &DocumentKey) -> Result<(), HisError> {
     let expected =
         [("id", Some(key.document.as_str())), ("fedacct", Some(key.person.as_str())), ("pol", key.page.as_deref())];
@@ -144,7 +147,7 @@ fn check(data: &JsonObject, key: &DocumentKey) -> Result<(), HisError> {
     }
 }
 
-/// The member `document` of an object that arrives.
+/// The member `document` of an object that is arriving.
 struct DocumentMember {
     extractor: MemberExtractor,
     state: MemberState,
@@ -165,6 +168,7 @@ impl DocumentMember {
         let state = &mut self.state;
         self.extractor.feed(step, |brought| match (brought, &mut *state) {
             (MemberExtract::Begin, _) => {
+                // A repeated member begins again: the last one counts, as everywhere in JSON here.
                 pieces.begin();
                 *state = MemberState::Value(Base64Decoder::default());
             }
@@ -179,16 +183,16 @@ impl DocumentMember {
     }
 }
 
-/// The bytes of a document, on their way to the store.
+/// The bytes of a document on their way to the store.
 struct DocumentPieces {
     store: RecordStore,
     upload: String,
-    /// Bytes that make no whole piece yet.
+    /// Bytes that do not fill a piece yet.
     pending: Vec<u8>,
-    /// The place of the next piece, and of the first one that counts.
+    /// The place of the next piece, and the place of the first piece that counts.
     place: i64,
     from: i64,
-    /// All bytes that count, those that are pending left aside.
+    /// The number of staged bytes that count, without the pending ones.
     staged: usize,
     limit: usize,
     is_over: bool,
@@ -196,23 +200,25 @@ struct DocumentPieces {
 
 impl DocumentPieces {
     fn new(store: RecordStore, limit: usize) -> Self {
+        // Random, because uploads of all instances share one table.
         let upload = format!("{:032x}", rand::random::<u128>());
         Self { store, upload, pending: Vec::new(), place: 0, from: 0, staged: 0, limit, is_over: false }
     }
 
-    /// What came before does not count.
+    /// Discards everything before: the member occurs again.
     fn begin(&mut self) {
         self.pending.clear();
         (self.from, self.staged, self.is_over) = (self.place, 0, false);
     }
 
-    /// Stages whole pieces; what is beyond the limit is forgotten.
+    /// Stages whole pieces. Bytes beyond the limit are dropped, so that an oversized body fills neither memory
+    /// nor store.
     async fn flush(&mut self) -> Result<(), HisError> {
         self.is_over |= self.staged + self.pending.len() > self.limit;
         if self.is_over {
             self.pending.clear();
         }
-        // The last piece waits: it may be the only one.
+        // The last piece is not staged yet: if it is the only one, one statement stores the document.
         while self.pending.len() > PIECE_BYTES {
             let rest = self.pending.split_off(PIECE_BYTES);
             let piece = std::mem::replace(&mut self.pending, rest);
@@ -222,14 +228,15 @@ impl DocumentPieces {
     }
 
     async fn stage(&mut self, piece: &[u8]) -> Result<(), HisError> {
-        // Counted before: a statement whose answer is lost may have been done.
+        // Counted first: if the answer of a statement is lost, the piece may be in the store and must be
+        // deleted.
         self.place += 1;
         self.store.stage(&self.upload, self.place - 1, piece).await?;
         self.staged += piece.len();
         Ok(())
     }
 
-    /// The document's content, now that all of it has come.
+    /// The content of the document, once all of it has arrived.
     async fn content(&mut self) -> Result<DocumentContent, HisError> {
         if self.is_over {
             return Err(HisError::TooLarge);
@@ -245,7 +252,7 @@ impl DocumentPieces {
 }
 
 impl Drop for DocumentPieces {
-    /// Takes away what was staged. Where this fails, or the process ends, a later upload sweeps it up.
+    /// Deletes the staged pieces. If this fails or the process ends, a later upload sweeps them up.
     fn drop(&mut self) {
         if self.place == 0 {
             return;
