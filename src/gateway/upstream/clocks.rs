@@ -1,6 +1,7 @@
-//! Whether services believe the clock of this gateway: what they have said of its assertions lately.
+//! Whether services accept the clock of this gateway, by their answers to its assertions.
 //!
-//! The one rule: the last answer counts, and not for long: a gateway that is sent no requests hears no better.
+//! The one rule: the last answer counts, and only for a while: a gateway without requests would never see a better
+//! one.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,17 +9,17 @@ use std::time::{Duration, Instant};
 /// How long a refusal counts.
 const COUNTS: Duration = Duration::from_secs(15);
 
-/// When an assertion was refused by the clock, if the last one was.
+/// When the last assertion was refused for its times; none if it was not.
 #[derive(Default)]
 pub(crate) struct ServiceClocks(Mutex<Option<Instant>>);
 
 impl ServiceClocks {
-    /// Notes what became of an assertion.
+    /// Notes whether an assertion was refused.
     pub(crate) fn note(&self, is_refused: bool) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = is_refused.then(Instant::now);
     }
 
-    /// What is wrong, if anything is.
+    /// The fault, if there is one.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         let refused = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         refused

@@ -1,8 +1,8 @@
-//! Connecting to servers, and the end of a request's time on a connection.
+//! Connections to servers, and the time limit of the requests on them.
 //!
-//! pingora times each read and each write, so that a server which drips a byte now and then is never late. The one rule:
-//! every connection has a second handle here, and when the time of the request on it is up it is shut down, whatever
-//! pingora is waiting for.
+//! The one rule: every connection has a second handle here. When the time of its request is up, the connection is
+//! shut down, whatever pingora is waiting for. pingora times each read and write by itself, so a server that drips
+//! a byte now and then is never late to it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,9 +23,9 @@ use rustix::net::{Shutdown, shutdown};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
-/// How often connections are looked at: a request may be late by this much.
+/// How often connections are checked: a request may be late by this much.
 const LOOK: Duration = Duration::from_millis(100);
-/// Parts that are locked apart, so that workers seldom meet.
+/// Shards with a lock each, so that workers seldom contend.
 const PARTS: usize = 16;
 
 /// Every connection to a server.
@@ -36,13 +36,13 @@ pub(super) struct ServerConnections {
 
 struct ServerConnection {
     socket: OwnedFd,
-    /// Nanoseconds after the origin; 0 for no end. No two requests on one connection have the same.
+    /// Nanoseconds after the origin; 0 for no end. No two requests on one connection have the same value.
     until: AtomicU64,
     /// Whether an answer on it has named its exchange.
     names: AtomicBool,
 }
 
-/// The second handle of a connection, for what its requests find out about it.
+/// The second handle of a connection, for facts that its requests find out.
 pub(crate) struct ServerLine(Arc<ServerConnection>);
 
 /// A connection for the time of one request.
@@ -72,7 +72,7 @@ impl ServerConnections {
         self.part(connection).get(&connection).cloned().map(ServerLine)
     }
 
-    /// Sets the end of the request that a connection now serves.
+    /// Sets the end of the request that a connection serves now.
     pub(super) fn hold(&self, connection: RawFd, until: Instant) -> Option<ConnectionHold> {
         let connection = self.part(connection).get(&connection).cloned()?;
         let until = nanoseconds(self.origin, until);
@@ -80,7 +80,7 @@ impl ServerConnections {
         Some(ConnectionHold { connection, origin: self.origin, until })
     }
 
-    /// Ends connections whose request is out of time, for ever.
+    /// Ends connections of overdue requests, for ever.
     pub(super) async fn watch(&self) {
         loop {
             tokio::time::sleep(LOOK).await;
@@ -88,7 +88,7 @@ impl ServerConnections {
             for part in &self.parts {
                 for connection in part.lock().unwrap_or_else(PoisonError::into_inner).values() {
                     let until = connection.until.load(Ordering::Acquire);
-                    // What another request has taken over in between has another end.
+                    // If another request has taken the connection since, its end differs, and `clear` fails.
                     let over = until != 0 && until < now && ConnectionHold::clear(connection, until);
                     if over && let Err(error) = shutdown(&connection.socket, Shutdown::Both) {
                         tracing::debug!(%error, "a connection that is out of time had ended");
@@ -100,8 +100,8 @@ impl ServerConnections {
 }
 
 impl ServerLine {
-    /// Waits until the server takes more bytes, or has answered, or is gone: until there is something for pingora to do. At
-    /// once where there is already, which is looked up without registering anything.
+    /// Waits until the server takes more bytes, has answered, or is gone: until pingora has something to do.
+    /// Returns at once if that holds already, without any registration.
     ///
     /// # Errors
     /// The system has no room for one more registration.
@@ -109,7 +109,7 @@ impl ServerLine {
         if self.has_news()? {
             return Ok(());
         }
-        // Nothing but its readiness is asked, which is the same for every kind of socket.
+        // Only readiness is asked, which works the same for a Unix socket.
         let socket = TcpStream::from_std(self.0.socket.try_clone()?.into())?;
         socket.ready(Interest::READABLE | Interest::WRITABLE).await.map(drop)
     }
@@ -124,12 +124,12 @@ impl ServerLine {
         self.0.names.load(Ordering::Acquire)
     }
 
-    /// Notes that one has.
+    /// Notes that an answer has named its exchange.
     pub(crate) fn note_names(&self) {
         self.0.names.store(true, Ordering::Release);
     }
 
-    /// Ends the connection while it is still this request's, so that pingora finds it closed and does not keep it.
+    /// Ends the connection while this request still owns it, so that pingora finds it closed and does not keep it.
     pub(crate) fn retire(&self) {
         if let Err(error) = shutdown(&self.0.socket, Shutdown::Both) {
             tracing::debug!(%error, "a connection that is not to be kept had ended");
@@ -138,7 +138,7 @@ impl ServerLine {
 }
 
 impl ConnectionHold {
-    /// Sets another end, unless the connection was ended already.
+    /// Moves the end, unless the connection was ended already.
     pub(crate) fn move_to(&mut self, until: Instant) {
         let until = nanoseconds(self.origin, until);
         let moved = self.connection.until.compare_exchange(self.until, until, Ordering::AcqRel, Ordering::Relaxed);
@@ -158,7 +158,7 @@ impl Drop for ConnectionHold {
     }
 }
 
-/// Connects, and keeps the second handle for as long as the connection lives.
+/// Connects, and keeps a second handle while the connection lives.
 pub(super) struct ServerConnector(pub(super) Arc<ServerConnections>);
 
 #[async_trait]
@@ -193,6 +193,7 @@ impl ServerConnector {
         let mut stream: Stream = stream.into();
         let tracked = TrackedSocket { number, connections: Arc::clone(&self.0) };
         let connection = Arc::new(ServerConnection { socket, until: AtomicU64::new(0), names: AtomicBool::new(false) });
+        // The number is safe as a key: pingora reports the disconnect before the descriptor is closed.
         self.0.part(number).insert(number, connection);
         stream.tracer = Some(Tracer(Box::new(tracked)));
         Ok(stream)
@@ -205,7 +206,7 @@ impl fmt::Debug for ServerConnector {
     }
 }
 
-/// Tells when pingora lets go of a connection, just before its number may be another's.
+/// Removes the second handle when pingora drops a connection, just before its descriptor can be reused.
 #[derive(Clone)]
 struct TrackedSocket {
     number: RawFd,

@@ -1,6 +1,6 @@
-//! Which names of request headers were not passed on to an upstream: each is told once, for the operator who misses one.
+//! Names of dropped request headers, each logged once, for an operator who misses one.
 //!
-//! The one rule: clients choose these names, so what is kept and written of them is bounded, in number and length.
+//! The one rule: clients choose these names, so their number and length are bounded.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,19 +8,19 @@ use std::sync::{Mutex, PoisonError};
 
 use fedgate_core::escape;
 
-/// Most names of one upstream that are told.
+/// Most names that are logged for one upstream.
 const MOST_NAMES: usize = 100;
 
-/// The names that were told.
+/// The names that were logged.
 #[derive(Debug, Default)]
 pub(super) struct DroppedNames {
     told: Mutex<HashSet<Box<str>>>,
-    /// Whether there is room for no further one, so that nobody waits for the lock.
+    /// Set when no further name has room, so that requests do not wait for the lock.
     is_full: AtomicBool,
 }
 
 impl DroppedNames {
-    /// Notes that a name was dropped, and tells it if it is new.
+    /// Notes a dropped name, and logs it if it is new.
     pub(super) fn note(&self, upstream: &str, name: &str) {
         if self.is_full.load(Ordering::Relaxed) || !self.is_new(name) {
             return;
@@ -39,7 +39,7 @@ impl DroppedNames {
     }
 
     fn is_new(&self, name: &str) -> bool {
-        // Names that begin alike for as long as they are told are one.
+        // Names that agree in all characters that are logged count as one.
         let start = name.get(..escape::NAME_CHARACTERS.min(name.len())).unwrap_or(name);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= MOST_NAMES || !told.insert(start.into()) {

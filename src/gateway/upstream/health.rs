@@ -1,7 +1,7 @@
-//! Servers, looked after: names are resolved again, servers are probed, requests that are out of time are ended.
+//! Background work on servers: names are resolved again, servers are probed, overdue requests are ended.
 //!
-//! The one rule: a probe carries nothing of any client, no credential and no assertion. It asks whether a server lives,
-//! not whether it lets anybody in, so that every status below 500 is a good answer.
+//! The one rule: a probe carries nothing of any client, no credential and no assertion. It asks whether a server
+//! lives, not whether it admits anybody, so every status below 500 is a good answer.
 
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,10 @@ use fedgate_base::config::HealthConfig;
 const RESOLVE_EVERY: Duration = Duration::from_secs(10);
 
 impl UpstreamSet {
-    /// Looks after all servers, for ever.
+    /// Resolves, probes and watches all servers, for ever.
     pub(crate) async fn look_after(&self) {
         let probing = async {
-            // It loads the system's authorities, which takes a moment; not where nothing is probed.
+            // A connector loads the system's authorities, which takes a moment: none is made if nothing is probed.
             if self.all().any(|upstream| upstream.servers.config.health.is_some()) {
                 let connector = TransportConnector::new(None);
                 join_all(self.all().map(|upstream| upstream.servers.probe_all(&connector))).await;
@@ -36,7 +36,7 @@ impl UpstreamSet {
 }
 
 impl UpstreamSet {
-    /// Connects to each server as a request would, and asks nothing of it; tells of those that cannot be reached.
+    /// Connects to each server as a request would, and sends nothing; returns those that cannot be reached.
     pub(crate) async fn unreachable(&self) -> Vec<String> {
         let connector = TransportConnector::new(None);
         let tried = self.all().map(|upstream| upstream.servers.unreachable(&connector));
@@ -89,7 +89,7 @@ impl ServerSet {
     }
 }
 
-/// Probes one server: a connection, and the answer to one request where a path is configured.
+/// Probes one server: a connection, and one request if a path is configured.
 async fn probe(connector: &TransportConnector, peer: &ServerAddress, health: &HealthConfig) -> Result<(), String> {
     match timeout(health.timeout, ask(connector, peer, health)).await {
         Ok(Ok(status @ 500..)) => Err(format!("it answers {status}")),
@@ -99,7 +99,7 @@ async fn probe(connector: &TransportConnector, peer: &ServerAddress, health: &He
     }
 }
 
-/// The status of the answer; 0 where a connection was all that was wanted.
+/// The status of the answer; 0 if a connection was enough.
 async fn ask(connector: &TransportConnector, peer: &ServerAddress, health: &HealthConfig) -> Result<u16> {
     let stream = connector.new_stream(&peer.http).await?;
     let Some(path) = &health.path else { return Ok(0) };

@@ -1,7 +1,7 @@
-//! The upstream side: servers, and the hygiene of what is forwarded.
+//! The upstream side: servers, and the headers of forwarded requests.
 //!
-//! The one rule: the upstream is told by the gateway who calls, from where and how, and by nobody else. Of what a client
-//! says, the headers pass that [`crate::request_headers`] lists, and no other.
+//! The one rule: the gateway alone tells the upstream who calls, from where and how. Of a client's headers only
+//! those on the list of [`crate::request_headers`] pass.
 
 mod servers;
 mod trust;
@@ -35,7 +35,8 @@ use fedgate_core::assertion;
 use fedgate_core::host::HostList;
 use fedgate_core::request_headers::{HeaderPassage, PassList};
 
-/// What answers of a service tell of how it is made, or tell a proxy to do: neither is for clients, nor for a proxy before.
+/// Headers of answers that describe the service or instruct a proxy: neither is for clients, nor for a proxy in
+/// front of the gateway.
 pub(crate) const SERVICES_OWN: &[&str] = &[
     assertion::HEADER,
     assertion::EXCHANGE,
@@ -61,7 +62,8 @@ pub(crate) const SERVICES_OWN: &[&str] = &[
 /// Every upstream, in the order of the configuration.
 pub(crate) struct UpstreamSet {
     list: Vec<ServedUpstream>,
-    /// Connects for what the gateway asks itself; it loads the system's authorities, which takes a moment.
+    /// Connects for the gateway's own requests. Made when first needed: it loads the system's authorities, which
+    /// takes a moment.
     connector: OnceLock<TransportConnector>,
     connections: Arc<ServerConnections>,
     clocks: ServiceClocks,
@@ -77,21 +79,21 @@ pub(crate) struct ServedUpstream {
     dropped: DroppedNames,
 }
 
-/// What the gateway tells the upstream of a request.
+/// The gateway's statements about a request to the upstream.
 pub(crate) struct ForwardedFacts<'a> {
     pub(crate) target: &'a str,
     pub(crate) origin: &'a RequestOrigin,
     pub(crate) request_id: &'a str,
     pub(crate) assertion: Option<&'a str>,
-    /// What the server is asked by, where that is not what the client asked for.
+    /// The server's own name for `Host`, if it is not asked by the client's.
     pub(crate) host: Option<&'a str>,
 }
 
 impl UpstreamSet {
-    /// Loads what TLS with the servers needs, and looks up where they are.
+    /// Loads the TLS files of the upstreams, and looks up their servers.
     ///
     /// # Errors
-    /// Files that cannot be used. A name that leads nowhere is no error: it is looked up again.
+    /// Files that cannot be used. A name that leads nowhere is no error; it is looked up again.
     pub(crate) async fn open(configs: &[UpstreamConfig], hosts: &HostList) -> Result<Self, Vec<TrustError>> {
         let connections = ServerConnections::new();
         let connector = Arc::new(ServerConnector(Arc::clone(&connections)));
@@ -112,7 +114,7 @@ impl UpstreamSet {
         Ok(Self { list, connector: OnceLock::new(), connections, clocks: ServiceClocks::default() })
     }
 
-    /// What services say of this gateway's clock.
+    /// The services' latest opinion of this gateway's clock.
     pub(super) fn clocks(&self) -> &ServiceClocks {
         &self.clocks
     }
@@ -121,7 +123,7 @@ impl UpstreamSet {
         self.list.get(index)
     }
 
-    /// Connects to servers for what the gateway asks of them itself.
+    /// The connector of the gateway's own requests.
     pub(crate) fn connector(&self) -> &TransportConnector {
         self.connector.get_or_init(|| TransportConnector::new(None))
     }
@@ -135,7 +137,7 @@ impl UpstreamSet {
         self.connections.line(connection)
     }
 
-    /// Ends the connection when `until` is over and the request it now serves still holds it.
+    /// Ends the connection at `until`, if the request that it serves now still holds it.
     pub(crate) fn hold(&self, connection: RawFd, until: Instant) -> Option<ConnectionHold> {
         self.connections.hold(connection, until)
     }
@@ -162,7 +164,7 @@ impl ServedUpstream {
         })
     }
 
-    /// Whether the client's `Authorization` goes on to it.
+    /// Whether it receives the client's `Authorization`.
     pub(crate) fn forwards_authorization(&self) -> bool {
         self.forward_authorization
     }
@@ -172,12 +174,12 @@ impl ServedUpstream {
         self.servers.name()
     }
 
-    /// The name that a server is asked by, where that is its own.
+    /// The server's own name, if it is asked by that.
     pub(crate) fn own_name<'a>(&self, server: &'a UpstreamServer<ServerAddress>) -> Option<&'a str> {
         self.asks_by_own_name.then_some(&*server.peer.authority)
     }
 
-    /// Leads clients back to the gateway who are sent to the name that the server was asked by.
+    /// Rewrites addresses under the server's own name in an answer, so that clients come back to the gateway.
     pub(crate) fn lead_back(
         &self,
         server: &UpstreamServer<ServerAddress>,
@@ -186,13 +188,14 @@ impl ServedUpstream {
         self.own_name(server).map_or(Ok(()), |authority| naming::lead_back(response, authority))
     }
 
-    /// Makes the request that is forwarded out of the one that was judged; tells how many headers no list lets pass.
+    /// Turns the judged request into the forwarded one; returns how many headers the list dropped.
     pub(crate) fn rewrite(&self, request: &mut RequestHeader, told: &ForwardedFacts<'_>) -> Result<usize> {
+        // The decided target, byte for byte, and not as a parsed URI would write it.
         request.set_raw_path(told.target.as_bytes())?;
         let dropped = self.keep_listed(request);
         join_cookies(request)?;
         told.origin.tell(request, told.request_id)?;
-        // Behind what is told of the client's.
+        // After `tell`, which reads the client's `Host` for `X-Forwarded-Host`.
         if let Some(host) = told.host {
             request.insert_header(header::HOST, host)?;
         }
@@ -203,12 +206,12 @@ impl ServedUpstream {
         Ok(dropped)
     }
 
-    /// Takes off what no list lets pass. Nothing is allocated where all pass.
+    /// Removes the headers that are not listed. Allocates nothing if all pass.
     fn keep_listed(&self, request: &mut RequestHeader) -> usize {
         let mut dropped = 0;
         let mut stays = |name: &HeaderName| match self.passed.judge(name) {
             HeaderPassage::Passes => true,
-            // What the gateway tells in their place is inserted later.
+            // The gateway's own values are inserted later; a client's never pass.
             HeaderPassage::IsOwn => {
                 *name == header::HOST || (*name == header::AUTHORIZATION && self.forward_authorization)
             }
@@ -226,8 +229,8 @@ impl ServedUpstream {
     }
 }
 
-/// Makes one line of cookies that came in several: HTTP/2 may split them, and services read the first alone, or join them
-/// by commas (RFC 9113, 8.2.3; RFC 6265, 5.4).
+/// Joins several cookie lines into one: HTTP/2 may split them, and services read only the first, or join them by
+/// commas (RFC 9113, 8.2.3; RFC 6265, 5.4).
 fn join_cookies(request: &mut RequestHeader) -> Result<()> {
     let lines: Vec<&[u8]> = request.headers.get_all(header::COOKIE).iter().map(|line| line.as_bytes()).collect();
     match lines.as_slice() {

@@ -1,7 +1,7 @@
-//! What a server is called: in `Host`, and in the addresses that it tells.
+//! The name of a server: in `Host`, and in the addresses of its answers.
 //!
-//! The one rule: a server that is asked by its own name is asked by no other, so that no client chooses another virtual host
-//! of it; and what it tells by that name leads clients back to the gateway, which alone they know.
+//! The one rule: a server that is asked by its own name is asked by no other, so that no client chooses another
+//! virtual host of it. Addresses under that name lead clients back to the gateway, the only name that they know.
 
 use std::net::IpAddr;
 
@@ -15,12 +15,12 @@ use fedgate_base::config::{Address, ServerConfig, ServerPlace};
 pub(super) struct ServerName {
     /// Without a port.
     pub(super) host: String,
-    /// With the port, where it is not the usual one.
+    /// With the port, unless it is the usual one.
     pub(super) authority: String,
 }
 
 impl ServerName {
-    /// Of one address of a server; `certified` is the name in its certificate, where that is another.
+    /// The name of one address of a server; `certified` is the name in its certificate, if that is another.
     pub(super) fn of(server: &ServerConfig, address: &Address, certified: Option<&str>) -> Self {
         let (host, port) = match (&server.place, address) {
             (ServerPlace::Name { host, port }, _) => (host.clone(), Some(*port)),
@@ -41,7 +41,7 @@ impl ServerName {
     }
 }
 
-/// Makes the addresses relative that a server tells by its own name.
+/// Makes addresses under the server's own name relative.
 pub(super) fn lead_back(response: &mut ResponseHeader, authority: &str) -> Result<()> {
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         let told = response.headers.get(&name).and_then(|address| address.to_str().ok());
@@ -52,11 +52,13 @@ pub(super) fn lead_back(response: &mut ResponseHeader, authority: &str) -> Resul
     Ok(())
 }
 
-/// The path of an address at this server. One that begins with `//` would name another host once it stands alone.
+/// The path of an address at this server. A path that begins with `//` would name another host once it stands
+/// alone.
 fn path_of<'a>(address: &'a str, authority: &str) -> Option<&'a str> {
     let rest = address.strip_prefix("http://").or_else(|| address.strip_prefix("https://"))?;
     match rest.strip_prefix(authority)? {
         "" => Some("/"),
+        // Open redirect: browsers read `//other` and `/\other` as another host.
         path => Some(path).filter(|path| path.starts_with('/') && !path.starts_with("//") && !path.starts_with("/\\")),
     }
 }

@@ -1,7 +1,7 @@
-//! The servers of an upstream: where they are, which takes a request, and what becomes of one that fails.
+//! The servers of an upstream: their addresses, the choice for a request, and the consequences of failures.
 //!
-//! The one rule: a connection is shared by requests to the same upstream alone. pingora's pool does not tell apart what
-//! two upstreams believe in TLS, so each has a key of its own there.
+//! The one rule: only requests to the same upstream share a connection. pingora's pool does not tell apart the TLS
+//! trust of two upstreams, so each has a key of its own there.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,14 +26,14 @@ use fedgate_base::config::{Address, ServerBalance, ServerConfig, ServerPlace, Up
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most addresses of one name.
 const MAX_ADDRESSES: usize = 64;
-/// Sets the connections of second attempts apart, in pingora's pool.
+/// Keeps the connections of second attempts apart in pingora's pool.
 const SECOND_ATTEMPT: u64 = 1 << 32;
 
 /// One address of a configured server.
 pub(crate) struct ServerAddress {
     pub(super) http: HttpPeer,
     address: Address,
-    /// What it is asked by, unless it is by what clients ask for.
+    /// Its own name, for `Host` if it is asked by that.
     pub(super) authority: String,
     /// The server's index in the configuration.
     number: usize,
@@ -46,12 +46,12 @@ pub(crate) struct ServerSet {
     trust: UpstreamTrust,
     connector: Arc<ServerConnector>,
     group: u64,
-    /// For each configured server whether it is known that its name leads nowhere.
+    /// For each configured server, whether its name is known to lead nowhere.
     unresolved: Vec<AtomicBool>,
 }
 
 impl ServerSet {
-    /// Loads what TLS needs; names are not resolved yet.
+    /// Loads the TLS files; names are not resolved yet.
     pub(super) fn new(
         index: usize,
         config: &UpstreamConfig,
@@ -71,7 +71,7 @@ impl ServerSet {
         &self.config.name
     }
 
-    /// The server that takes a request; `but` is the one that has just failed it.
+    /// The server for a request; `but` has just failed it.
     pub(crate) fn choose(
         &self,
         permit: &Permit,
@@ -87,8 +87,8 @@ impl ServerSet {
         self.pool.choose(key, but, now)
     }
 
-    /// What pingora connects to. A second attempt gets no connection that was kept, because the first may have died of that:
-    /// it has a pool of its own, which stays empty.
+    /// The peer that pingora connects to. A second attempt uses no kept connection, because the first may have
+    /// failed for one: it has a pool of its own, which stays empty.
     pub(crate) fn peer(server: &UpstreamServer<ServerAddress>, is_second: bool) -> Box<HttpPeer> {
         let mut peer = Box::new(server.peer.http.clone());
         if is_second {
@@ -102,17 +102,17 @@ impl ServerSet {
         !self.config.idle_timeout.is_zero()
     }
 
-    /// How long a request may take.
+    /// The time limit of a whole request.
     pub(crate) fn total_timeout(&self) -> Option<Duration> {
         self.config.total_timeout
     }
 
-    /// A request was answered by a server.
+    /// Notes that a server has answered a request.
     pub(crate) fn succeeded(&self, server: &UpstreamServer<ServerAddress>) {
         self.pool.succeeded(server, Instant::now());
     }
 
-    /// A server failed a request.
+    /// Notes that a server has failed a request.
     pub(crate) fn failed(&self, server: &UpstreamServer<ServerAddress>, metrics: &GatewayMetrics) {
         let label = self.label(server);
         metrics.upstream_failed(&self.config.name, label);
@@ -128,17 +128,17 @@ impl ServerSet {
         }
     }
 
-    /// A request that a server failed is sent once more.
+    /// Notes that a failed request is sent once more.
     pub(crate) fn retried(&self, server: &UpstreamServer<ServerAddress>, metrics: &GatewayMetrics) {
         metrics.upstream_retried(&self.config.name, self.label(server));
     }
 
-    /// What metrics call a server: by what the configuration says, so that a name's addresses are not labels.
+    /// The label of a server in metrics: its text in the configuration, so that a name's addresses are not labels.
     fn label(&self, server: &UpstreamServer<ServerAddress>) -> &str {
         self.config.servers.get(server.peer.number).map_or("", |server| &server.name)
     }
 
-    /// For each configured server, how many of its addresses are well.
+    /// For each configured server, the number of its healthy addresses.
     pub(crate) fn well(&self) -> impl Iterator<Item = (&str, usize)> {
         let (servers, now) = (self.pool.servers(), Instant::now());
         self.config.servers.iter().enumerate().map(move |(number, server)| {
@@ -149,7 +149,7 @@ impl ServerSet {
         })
     }
 
-    /// The files of certificates that its TLS was set up with.
+    /// The certificate files of its TLS.
     pub(crate) fn held(&self) -> &[HeldFile] {
         &self.trust.held
     }
@@ -159,7 +159,7 @@ impl ServerSet {
         self.config.servers.iter().any(|server| matches!(server.place, ServerPlace::Name { .. }))
     }
 
-    /// Finds the addresses of every server. A name that leads nowhere keeps the addresses it had.
+    /// Looks up the addresses of every server. A name that leads nowhere keeps the addresses that it had.
     pub(super) async fn resolve(&self) {
         let before = self.pool.servers();
         let mut peers = Vec::new();
@@ -204,7 +204,8 @@ impl ServerSet {
 
     fn new_peer(&self, number: usize, server: &ServerConfig, address: Address) -> Result<ServerAddress> {
         let ServerName { host, authority } = ServerName::of(server, &address, self.config.tls.server_name.as_deref());
-        // INVARIANT: the name is never empty where TLS is spoken; pingora would verify nothing.
+        // INVARIANT: the name is never empty where TLS is spoken, or pingora would verify nothing. `ServerName::of`
+        // has one for every place.
         let name = if server.tls { host } else { String::new() };
         let mut http = match &address {
             Address::Tcp(address) => HttpPeer::new(address, server.tls, name),
@@ -221,12 +222,14 @@ impl ServerSet {
         http.options.read_timeout = Some(self.config.read_timeout);
         http.options.write_timeout = Some(self.config.write_timeout);
         http.options.idle_timeout = Some(self.config.idle_timeout);
+        // No tunnel: an upgraded connection would carry requests that were never judged.
         http.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
         Ok(ServerAddress { http, address, authority, number })
     }
 }
 
-/// The addresses of a name: the IPv4 ones if it has any. `localhost` is both, and services seldom listen on both.
+/// The addresses of a name: the IPv4 ones if it has any. `localhost` has both kinds, and services seldom listen on
+/// both.
 async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let found = match timeout(RESOLVE_TIMEOUT, lookup_host((host, port))).await {
         Ok(found) => found.map_err(|error| error.to_string())?,

@@ -1,7 +1,7 @@
-//! TLS with servers: whom to believe, and as whom to appear.
+//! TLS with servers: whose certificates to believe, and which certificate to present.
 //!
-//! pingora panics on material it cannot use, so it is only ever given what was loaded and checked here. It also verifies
-//! nothing where it is given no name; the one rule is that it always is.
+//! The one rule: pingora is always given a name to verify; without one it verifies nothing. It panics on material
+//! that it cannot use, so it receives only what was loaded and checked here.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,12 +26,12 @@ pub struct TrustError {
     wanted: &'static str,
 }
 
-/// Whom to believe, and as whom to appear.
+/// The authorities and the client certificate of one upstream.
 #[derive(Default)]
 pub(super) struct UpstreamTrust {
     pub(super) authorities: Option<Arc<CaType>>,
     pub(super) identity: Option<Arc<CertKey>>,
-    /// What its files hold.
+    /// The certificates in its files.
     pub(super) held: Vec<HeldFile>,
 }
 
@@ -83,7 +83,7 @@ impl UpstreamTrust {
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = pem::certificates(file)?;
-    // What pingora would panic on.
+    // pingora would panic on an unreadable certificate.
     match certificates.iter().find_map(|der| rustls::server::ParsedCertificate::try_from(der).err()) {
         Some(error) => Err(format!("holds a certificate that cannot be read ({error})")),
         None => Ok(certificates),

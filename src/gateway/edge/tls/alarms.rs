@@ -1,26 +1,26 @@
-//! What is wrong with the files of certificates now, or soon will be: told when it begins, again after a time, and when it
-//! is over.
+//! Faults of the certificate files, present and coming: logged when they begin, again after a time, and when they
+//! are over.
 //!
-//! The one rule: what is wrong stays to be seen for as long as it is, by who asks as well as in the log.
+//! The one rule: a fault stays visible for as long as it lasts, in `/readyz` as well as in the log.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often what stays wrong is told, and what will be.
+/// How often a lasting fault is logged again, and a coming one.
 const AGAIN: Duration = Duration::from_secs(3600);
 const AGAIN_AHEAD: Duration = Duration::from_secs(24 * 3600);
 
-/// How much of an alarm it is.
+/// The urgency of an alarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AlarmTone {
     /// Something is wrong now.
     Fault,
-    /// Something will be, unless somebody acts.
+    /// Something will be wrong unless the operator acts.
     Ahead,
 }
 
-/// What is wrong now with each of several things, with when it was told last.
+/// The faults of each part, with the time of their last log line.
 pub(crate) struct AlarmBoard<K> {
     tone: AlarmTone,
     sounding: Mutex<BTreeMap<(K, String), Instant>>,
@@ -31,7 +31,7 @@ impl<K: Copy + Ord> AlarmBoard<K> {
         Self { tone, sounding: Mutex::default() }
     }
 
-    /// Notes all that is wrong with a part now; returns what is to be told, and what is over.
+    /// Notes all faults of a part; returns those to log, and those that are over.
     fn note(&self, part: K, wrong: Vec<String>, now: Instant) -> (Vec<String>, Vec<String>) {
         let mut sounding = self.lock();
         let mut over = vec![];
@@ -59,7 +59,7 @@ impl<K: Copy + Ord> AlarmBoard<K> {
         (told, over)
     }
 
-    /// Notes and tells all that is wrong with a part now.
+    /// Notes all faults of a part, and logs those that are due.
     pub(crate) fn sound(&self, part: K, wrong: Vec<String>) {
         let (told, over) = self.note(part, wrong, Instant::now());
         for text in &told {
@@ -71,7 +71,7 @@ impl<K: Copy + Ord> AlarmBoard<K> {
         over.iter().for_each(|text| tracing::info!("this is over: {text}"));
     }
 
-    /// Everything that is wrong.
+    /// All faults of all parts.
     pub(crate) fn all(&self) -> Vec<String> {
         self.lock().keys().map(|(_, text)| text.clone()).collect()
     }

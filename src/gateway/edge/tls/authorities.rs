@@ -1,7 +1,7 @@
-//! The authorities of clients: whose signature on a client's certificate counts.
+//! The authorities whose signature on a client's certificate counts.
 //!
-//! The one rule: a certificate whose issuer stands in the same file is a link, and no authority of its own. A path that
-//! ended with it would never ask whether its issuer has revoked it.
+//! The one rule: a certificate whose issuer is in the same file is a link, and no authority of its own. A path that
+//! ended with it would never check whether its issuer has revoked it.
 
 use rustls::DistinguishedName;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, TrustAnchor};
@@ -49,23 +49,23 @@ impl AuthorityCertificate {
         })
     }
 
-    /// Whether `other` has signed it, and is not the same under another certificate.
+    /// Whether `other` has signed it, and is not the same authority under another certificate.
     fn is_issued_by(&self, other: &Self) -> bool {
         self.issuer == other.subject && self.subject != other.subject && self.signed.is_by(&other.key)
     }
 }
 
 impl AuthorityFile {
-    /// Of the certificates of a file.
+    /// Sorts the certificates of a file into authorities and links.
     ///
     /// # Errors
-    /// What is wrong with one, as words that follow the file's name.
+    /// The fault of one, as text that follows the file's name.
     pub(super) fn new(found: &[CertificateDer<'static>]) -> Result<Self, String> {
         let certificates = found.iter().map(AuthorityCertificate::parse).collect::<Result<Vec<_>, _>>()?;
         let issuers: Vec<Vec<usize>> = certificates.iter().map(|one| issuers_of(one, &certificates)).collect();
         let mut anchored: Vec<bool> = issuers.iter().map(Vec::is_empty).collect();
-        // A link hangs on an authority, over other links maybe. What hangs on itself alone (two that have signed each
-        // other) is an authority.
+        // A link leads to an authority, perhaps over other links. Two certificates that have signed each other lead
+        // to none, so both are authorities.
         let mut reached = anchored.clone();
         let hangs_on = |issuers: &[usize], reached: &[bool]| issuers.iter().any(|&at| reached.get(at) == Some(&true));
         for _ in &certificates {
@@ -83,12 +83,12 @@ impl AuthorityFile {
         Ok(Self { certificates, anchors, links })
     }
 
-    /// Where a path may end.
+    /// The authorities, where a path may end.
     pub(super) fn anchors(&self) -> &[TrustAnchor<'static>] {
         &self.anchors
     }
 
-    /// What a path may lead over, whether a client sends it or not.
+    /// The links that a path may use, whether or not a client sends them.
     pub(super) fn links(&self) -> &[CertificateDer<'static>] {
         &self.links
     }
@@ -98,7 +98,7 @@ impl AuthorityFile {
         self.certificates.iter().filter(move |one| one.anchor.subject.as_ref() == subject)
     }
 
-    /// The certificates that a path may end with, each for one that ends with `anchor`: renewed ones have the same name and key.
+    /// The certificates of the authority `anchor`: renewed ones have the same name and key.
     pub(super) fn of<'a>(&'a self, anchor: &'a TrustAnchor<'_>) -> impl Iterator<Item = &'a AuthorityCertificate> {
         let is_same = |one: &&AuthorityCertificate| {
             one.anchor.subject_public_key_info.as_ref() == anchor.subject_public_key_info.as_ref()
@@ -106,13 +106,13 @@ impl AuthorityFile {
         self.named(anchor.subject.as_ref()).filter(is_same)
     }
 
-    /// What clients are told, so that they know which certificate to bring.
+    /// The names that clients receive in the handshake, so that they know which certificate to send.
     pub(super) fn hints(&self) -> Vec<DistinguishedName> {
         let subjects = self.certificates.iter().map(|one| DistinguishedName::in_sequence(one.anchor.subject.as_ref()));
         subjects.collect()
     }
 
-    /// Those that are not valid now, as words that follow the file's name.
+    /// Authorities that are not valid now, as text that follows the file's name.
     pub(super) fn faults(&self, now: i64) -> impl Iterator<Item = String> {
         let faulty = move |one: &AuthorityCertificate| {
             one.validity.fault(now).map(|fault| format!("the authority `{}` {fault}", one.name))
@@ -120,7 +120,7 @@ impl AuthorityFile {
         self.certificates.iter().filter_map(faulty)
     }
 
-    /// What each says of itself.
+    /// The facts of each certificate.
     pub(super) fn held(&self) -> Vec<HeldCertificate> {
         let held = |one: &AuthorityCertificate| HeldCertificate {
             subject: one.name.clone(),
@@ -130,13 +130,13 @@ impl AuthorityFile {
         self.certificates.iter().map(held).collect()
     }
 
-    /// Whether there is one that is valid now.
+    /// Whether at least one is valid now.
     pub(super) fn is_any_valid(&self, now: i64) -> bool {
         self.certificates.iter().any(|one| one.validity.fault(now).is_none())
     }
 }
 
-/// Which of `all` have signed a certificate.
+/// The places in `all` of those that have signed a certificate.
 fn issuers_of(certificate: &AuthorityCertificate, all: &[AuthorityCertificate]) -> Vec<usize> {
     all.iter().enumerate().filter(|(_, other)| certificate.is_issued_by(other)).map(|(at, _)| at).collect()
 }

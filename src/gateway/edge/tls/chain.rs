@@ -1,6 +1,6 @@
-//! What a server's certificate and its chain are worth to clients, as far as they tell by themselves.
+//! Checks of a server's certificate and chain that need no client.
 //!
-//! The one rule: what no client accepts is found here, before one meets it.
+//! The one rule: a chain that no client accepts is found here, before a client meets it.
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -8,7 +8,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::signed::SignedBytes;
 use fedgate_base::pem::{HeldCertificate, shown};
 
-/// What is wrong with a chain for every client, as words that follow its file's name.
+/// Faults of a chain that every client sees, as text that follows its file's name.
 pub(super) fn faults(chain: &[CertificateDer<'_>], now: i64) -> Vec<String> {
     let parsed: Vec<_> = chain.iter().filter_map(|der| Some(X509Certificate::from_der(der).ok()?.1)).collect();
     let stale =
@@ -16,7 +16,7 @@ pub(super) fn faults(chain: &[CertificateDer<'_>], now: i64) -> Vec<String> {
     stale.chain(purpose_fault(&parsed)).chain(order_fault(&parsed)).collect()
 }
 
-/// What of a chain is not valid at a moment, as words that follow its file's name.
+/// Certificates of a chain that are not valid at a moment, as text that follows its file's name.
 pub(super) fn stale(chain: &[CertificateDer<'_>], now: i64) -> Vec<String> {
     let fault = |one: HeldCertificate| {
         one.validity.fault(now).map(|fault| format!("the certificate of `{}` {fault}", one.subject))
@@ -24,7 +24,7 @@ pub(super) fn stale(chain: &[CertificateDer<'_>], now: i64) -> Vec<String> {
     HeldCertificate::all(chain).into_iter().filter_map(fault).collect()
 }
 
-/// A certificate that is for clients alone, or for something else.
+/// A certificate for clients alone, or for other purposes.
 fn purpose_fault(chain: &[X509Certificate<'_>]) -> Option<String> {
     let purposes = chain.first()?.extended_key_usage().ok()??.value;
     let others = if purposes.client_auth { "it is one for clients alone" } else { "it is for other purposes alone" };
@@ -53,7 +53,7 @@ fn is_issued_by(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>)
         && SignedBytes::of(certificate).is_by(&issuer.public_key().raw.to_vec().into())
 }
 
-/// The issuer that a chain ends before, as DER and for people; none where it ends with a certificate that is its own
+/// The missing issuer of the last certificate of a chain, as DER and for people; none if the last one is its own
 /// issuer.
 pub(super) fn missing_issuer(chain: &[CertificateDer<'_>]) -> Option<(Vec<u8>, String)> {
     let (_, last) = X509Certificate::from_der(chain.last()?).ok()?;
@@ -61,7 +61,7 @@ pub(super) fn missing_issuer(chain: &[CertificateDer<'_>]) -> Option<(Vec<u8>, S
     (issuer.as_raw() != last.subject().as_raw()).then(|| (issuer.as_raw().to_vec(), shown(issuer)))
 }
 
-/// Whether a certificate is of a subject.
+/// Whether a certificate has this subject.
 pub(super) fn is_of(certificate: &CertificateDer<'_>, subject: &[u8]) -> bool {
     X509Certificate::from_der(certificate).is_ok_and(|(_, certificate)| certificate.subject().as_raw() == subject)
 }

@@ -1,4 +1,4 @@
-//! Why TLS cannot be served: which file, and what it should be.
+//! Errors of TLS files: which file, and what it should be.
 
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,11 @@ pub enum TlsError {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         problem: String,
         /// The configuration key that names it.
         key: &'static str,
-        /// What it should be.
+        /// The content that it should have.
         wanted: &'static str,
     },
     /// A certificate and a key do not belong together.
@@ -27,12 +27,12 @@ pub enum TlsError {
         /// The key's file.
         key: PathBuf,
     },
-    /// rustls does not take the settings.
+    /// rustls does not accept the settings.
     #[error("TLS cannot be set up: {0}")]
     Settings(String),
 }
 
-/// What is wrong with a file, as an error that names it.
+/// The fault of a file, as an error that names it.
 pub(super) fn file_fault(path: &Path, key: &'static str, wanted: &'static str) -> impl Fn(String) -> TlsError {
     move |problem| TlsError::File { path: path.to_owned(), problem, key, wanted }
 }

@@ -1,23 +1,23 @@
-//! What is wrong with what is in force: with certificates, authorities and revocation lists.
+//! Findings about the certificates, authorities and revocation lists in force.
 //!
-//! The one rule: `fedgate check` and the log of a gateway that serves find the same.
+//! The one rule: `fedgate check` and the log of a serving gateway find the same.
 
 use super::chain;
 use super::{CertificateUse, HeldFile, ServedTls, TlsPart};
 use fedgate_base::config::WhenExpired;
 use fedgate_base::pem::HeldCertificate;
 
-/// Something that an operator should know.
+/// A finding that an operator should know.
 #[derive(Debug)]
 pub struct CertificateFinding {
-    /// What it is, in one line that names the file.
+    /// The finding, in one line that names the file.
     pub text: String,
-    /// Whether there are clients that it shuts out for certain.
+    /// Whether it certainly shuts some clients out.
     pub is_fault: bool,
 }
 
 impl ServedTls {
-    /// Everything that can be found out without a client.
+    /// All findings that need no client.
     pub(crate) fn findings(&self, now: i64) -> Vec<CertificateFinding> {
         let parts = TlsPart::all(&self.config);
         let faults = parts.iter().flat_map(|part| {
@@ -29,12 +29,12 @@ impl ServedTls {
         faults.chain(parts.iter().filter_map(|part| self.open_end(*part))).chain(ahead).collect()
     }
 
-    /// The certificates in force, by their files.
+    /// The certificates in force, by file.
     pub(crate) fn held(&self) -> Vec<HeldFile> {
         TlsPart::all(&self.config).into_iter().filter_map(|part| self.held_in(part)).collect()
     }
 
-    /// What soon will be wrong with a part.
+    /// Faults of a part that come soon.
     pub(super) fn coming(&self, part: TlsPart, now: i64) -> Vec<String> {
         self.held_in(part).map(|file| file.ahead(self.config.expiry_warning, now)).unwrap_or_default()
     }
@@ -46,14 +46,14 @@ impl ServedTls {
                 ("tls.certificate", CertificateUse::Chain, HeldCertificate::all(&parts.pairs.get(at)?.cert))
             }
             TlsPart::Authorities => ("tls.client_ca", CertificateUse::Authorities, parts.authorities?.held()),
-            // A list ends when it is due, which is every few days.
+            // A list is due every few days, so its end is no news.
             TlsPart::Lists => return None,
         };
         let path = part.files(&self.config).first()?.to_path_buf();
         Some(HeldFile { key: key.into(), path, holding, certificates })
     }
 
-    /// What is wrong with the content of a part that is in force now.
+    /// Faults of the content of a part that is in force now.
     pub(super) fn wrong(&self, part: TlsPart, now: i64) -> Vec<String> {
         let parts = self.parts().clone();
         let (key, faults) = match part {
@@ -74,11 +74,11 @@ impl ServedTls {
         faults.into_iter().map(|fault| format!("{file}: {fault} (`{key}`)")).collect()
     }
 
-    /// Whether what is wrong with a part shuts clients out, all of it or at least those that depend on it.
+    /// Whether the faults of a part shut out all clients, or at least those that depend on it.
     fn shuts_out(&self, part: TlsPart, now: i64) -> bool {
         match part {
             TlsPart::Pair(_) => true,
-            // Beside one that is valid, another may have been left there for its end.
+            // An expired authority may have been left beside a valid one.
             TlsPart::Authorities => {
                 self.config.client_ca_expired == WhenExpired::Refuse
                     && self.parts().authorities.as_ref().is_some_and(|found| !found.is_any_valid(now))
@@ -87,8 +87,8 @@ impl ServedTls {
         }
     }
 
-    /// A certificate alone, whose issuer is no authority that this machine knows: where that is an intermediate, clients
-    /// find no way from it to an authority of theirs.
+    /// A certificate whose issuer is neither in the file nor an authority that this machine knows. If that issuer
+    /// is an intermediate, clients find no path to an authority of theirs.
     fn open_end(&self, part: TlsPart) -> Option<CertificateFinding> {
         let TlsPart::Pair(at) = part else { return None };
         let pair = self.parts().pairs.get(at).cloned()?;

@@ -1,10 +1,10 @@
-//! The files of certificates, followed: each part by itself, so that a fault of one holds up no other.
+//! Follows the certificate files, each part by itself, so that a fault of one delays no other.
 //!
-//! The one rule: a part is replaced by content that was read, parsed and checked whole, or it stays what it was. Files that
-//! are being written (emptied first, or one of two so far) look like faulty ones for a moment, so a fault is told when it is
-//! found twice.
+//! The one rule: a part is replaced only by content that was read, parsed and checked whole. Files that are being
+//! written (emptied first, or one of two so far) look faulty for a moment, so a fault is reported when it is found
+//! twice.
 //!
-//! The disk is asked on threads that may wait: a file system that hangs is told, and holds up nothing else.
+//! Threads that may wait read the disk: a file system that hangs is reported, and delays nothing else.
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -20,33 +20,34 @@ use fedgate_base::pem;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
-/// How soon new content is looked at again: it counts once it was found twice, because a part of a file may be a valid one, too.
+/// How soon new content is read again: it counts when it is found twice, because a part of a file may be a valid
+/// file, too.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How long after a change the files are read at every look: two writes within one tick of a coarse clock leave the same
-/// times.
+/// How long after a change the files are read at every look: two writes within one tick of a coarse clock leave the
+/// same file times.
 const COARSEST: Duration = Duration::from_millis(2500);
-/// How often a faulty file is read again that has not changed: what kept it may have been of the moment.
+/// How often an unchanged faulty file is read again: the cause may have been momentary.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 /// How often dates are compared with the clock.
 const COMPARE: Duration = Duration::from_secs(2);
 
-/// What the files of a part were when they were read.
+/// The state of a part's files when they were read.
 #[derive(Clone, PartialEq)]
 pub(super) struct SeenFiles {
     files: Vec<Option<FileSignature>>,
     digest: [u8; 32],
 }
 
-/// What the files of a part hold, or which of them cannot be read, and why.
+/// The content of a part's files, or which of them cannot be read, and why.
 type PartContents = Result<(SeenFiles, Vec<Zeroizing<Vec<u8>>>), (usize, String)>;
 
 impl SeenFiles {
     /// Reads the files of a part.
     ///
     /// # Errors
-    /// Which of them cannot be read, and why.
+    /// Which file cannot be read, and why.
     pub(super) fn read(files: &[&Path]) -> PartContents {
-        // Before the content: what is written meanwhile shows at the next look.
+        // Taken before the content: a write in between shows at the next look.
         let signatures = signatures(files);
         let read = files.iter().enumerate().map(|(at, file)| pem::read(file).map_err(|problem| (at, problem)));
         let contents = read.collect::<Result<Vec<_>, _>>()?;
@@ -66,37 +67,37 @@ fn signatures(files: &[&Path]) -> Vec<Option<FileSignature>> {
 #[derive(Clone)]
 struct PartFollower {
     part: TlsPart,
-    /// What was seen last, whether it could be used or not.
+    /// The state at the last look, usable or not.
     files: Vec<Option<FileSignature>>,
-    /// The content in force, and the new one that was found at the last look.
+    /// The content in force, and the new content of the last look.
     digest: [u8; 32],
     found: Option<[u8; 32]>,
-    /// What the lists were verified with.
+    /// The authorities that verified the lists.
     authorities: Weak<AuthorityFile>,
     changed: Instant,
     read: Instant,
     compared: Instant,
-    /// What the last look found wrong, and what of it was found twice.
+    /// The fault of the last look, and the fault that was found twice.
     fault: Option<String>,
     lasting: Option<String>,
 }
 
-/// What a look has found.
+/// The result of one look.
 enum LookOutcome {
     /// Nothing new.
     Same,
-    /// The files hold what is in force.
+    /// The files hold the content in force.
     Good,
-    /// Something new, which may be a write under way.
+    /// New content, which may be a write under way.
     New,
-    /// Something new that is in force now.
+    /// New content that is now in force.
     Taken,
-    /// They cannot be used.
+    /// The files cannot be used.
     Faulty(String),
 }
 
 impl ServedTls {
-    /// Follows the files; runs until it is dropped.
+    /// Follows the files; runs until dropped.
     pub(crate) async fn keep_current(self: Arc<Self>) {
         join_all(self.read.iter().map(|(part, seen)| Arc::clone(&self).follow(PartFollower::new(*part, seen, &self))))
             .await;
@@ -119,13 +120,13 @@ impl ServedTls {
                     follower = looked;
                     self.tell(&mut follower, found, &file);
                 }
-                // It is told where it happened.
+                // The panic was logged where it happened.
                 Err(_panicked) => {}
             }
         }
     }
 
-    /// Tells what a look has found, and what time has done to what is in force.
+    /// Logs the result of a look, and faults that time has brought to the content in force.
     fn tell(&self, follower: &mut PartFollower, found: LookOutcome, file: &str) {
         match found {
             LookOutcome::Same | LookOutcome::New if follower.compared.elapsed() < COMPARE => return,
@@ -136,7 +137,7 @@ impl ServedTls {
                 tracing::info!("{file}: the renewed content serves new connections");
             }
             LookOutcome::Faulty(fault) => {
-                // Found once, it may be a write under way.
+                // Once may be a write under way; twice is a fault.
                 if follower.fault.as_ref() == Some(&fault) {
                     follower.lasting = Some(fault.clone());
                 }
@@ -147,7 +148,7 @@ impl ServedTls {
         self.compare(follower.part, follower.lasting.clone());
     }
 
-    /// Compares the dates of a part with the clock, and tells what of it is wrong, beside a fault of its files.
+    /// Compares the dates of a part with the clock, and reports its faults beside that of its files.
     fn compare(&self, part: TlsPart, lasting: Option<String>) {
         let now = now();
         self.faults.sound(part, lasting.into_iter().chain(self.wrong(part, now)).collect());
@@ -156,15 +157,17 @@ impl ServedTls {
 
     /// Puts new content of a part in force.
     fn take(&self, part: TlsPart, contents: &[Zeroizing<Vec<u8>>]) -> Result<(), TlsError> {
-        // Whatever takes long is done beside what is served, and beside the other parts.
+        // Slow work happens on a copy, beside the parts that are served.
         let mut parts = self.parts().clone();
         let stale_before = part.stale(&parts, now());
         part.load(&self.config, &mut parts, contents)?;
-        // Clients refuse it, and accept what is in force. Where that is no better, the clock may be what is wrong.
+        // Clients refuse an expired renewal and accept the certificate in force. If that one is no better, the
+        // clock may be wrong, and the new one is taken.
         if let (Some(problem), true) = (part.stale(&parts, now()).pop(), stale_before.is_empty()) {
             return Err(part.fault(&self.config, 0, problem));
         }
         let mut current = self.parts();
+        // Under the lock and from the current parts: two parts that change together do not undo each other.
         let mut next = current.clone();
         next.replace(part, parts);
         self.current.store(Arc::new(next.together(&self.config)?));
@@ -174,7 +177,8 @@ impl ServedTls {
 }
 
 impl TlsPart {
-    /// What clients refuse of it for its dates at a moment; authorities and lists are judged by keys of their own.
+    /// The certificates of a part that clients refuse for their dates; other keys decide about authorities and
+    /// lists.
     fn stale(self, parts: &TlsParts, now: i64) -> Vec<String> {
         match self {
             Self::Pair(at) => parts.pairs.get(at).map(|pair| chain::stale(&pair.cert, now)).unwrap_or_default(),
@@ -200,7 +204,7 @@ impl PartFollower {
         }
     }
 
-    /// Looks at the files, and puts in force what is new in them.
+    /// Looks at the files, and puts new content in force.
     fn look(&mut self, tls: &ServedTls) -> LookOutcome {
         let now = Instant::now();
         let files = self.part.files(&tls.config);
@@ -208,7 +212,7 @@ impl PartFollower {
         if signatures != self.files {
             (self.files, self.changed) = (signatures, now);
         }
-        // Lists are verified with the authorities that are there.
+        // Other authorities can change which lists verify, so the lists are read again.
         let authorities = tls.authorities();
         let is_other = self.part == TlsPart::Lists && !authorities.ptr_eq(&self.authorities);
         let age = now.saturating_duration_since(self.changed);

@@ -1,7 +1,7 @@
-//! The certificates of one configured file: what they are, until when they are valid, and what of that is worth a word.
+//! The certificates of one configured file: their validity, and the findings about it.
 //!
-//! The one rule: a chain is as good as the first of its certificates that ends; authorities are as good as the last, because
-//! one beside another may have been left there for its end.
+//! The one rule: a chain lasts as long as the first of its certificates to expire; authorities last as long as the
+//! last, because an old one may have been left beside the new one.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use std::time::Duration;
 use super::findings::CertificateFinding;
 use fedgate_base::pem::{HeldCertificate, date};
 
-/// What the certificates of a file are to each other.
+/// How the certificates of a file belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CertificateUse {
     /// A certificate, followed by its issuers.
     Chain,
-    /// Authorities, each for itself.
+    /// Independent authorities.
     Authorities,
 }
 
@@ -28,21 +28,21 @@ pub(crate) struct HeldFile {
     pub(crate) certificates: Vec<HeldCertificate>,
 }
 
-/// A file of certificates, as an operator is told of it.
+/// A file of certificates, for reports to the operator.
 #[derive(Debug)]
 pub struct CertificateFile {
     /// The configuration key that names it.
     pub key: String,
     /// Where it is.
     pub path: PathBuf,
-    /// Each certificate of it: subject, names, and from when to when it is valid.
+    /// Each certificate: subject, names, and validity.
     pub certificates: Vec<String>,
-    /// When the first of a chain ends, or the last of several authorities.
+    /// When the first certificate of a chain ends, or the last of several authorities.
     pub valid_to: String,
 }
 
 impl HeldFile {
-    /// When the file is of no more use, in seconds since 1970.
+    /// When the file becomes useless, in seconds since 1970.
     pub(crate) fn end(&self) -> Option<i64> {
         let ends = self.certificates.iter().map(|one| one.validity.to);
         match self.holding {
@@ -51,7 +51,7 @@ impl HeldFile {
         }
     }
 
-    /// What will soon be wrong, in lines that name the file.
+    /// Certificates that end soon, in lines that name the file.
     pub(crate) fn ahead(&self, warning: Duration, now: i64) -> Vec<String> {
         let words = match self.holding {
             CertificateUse::Chain => "certificate of",
@@ -64,7 +64,7 @@ impl HeldFile {
         near.collect()
     }
 
-    /// What is not valid at a moment, and whether the file is of use to nobody.
+    /// Certificates that are not valid at a moment, and whether that makes the file useless.
     pub(crate) fn stale(&self, now: i64) -> Vec<CertificateFinding> {
         let is_valid = |one: &HeldCertificate| one.validity.fault(now).is_none();
         let is_fault = match self.holding {
@@ -84,7 +84,7 @@ impl HeldFile {
         stale.collect()
     }
 
-    /// For an operator.
+    /// The report for the operator.
     pub(crate) fn told(&self) -> CertificateFile {
         CertificateFile {
             key: self.key.clone(),

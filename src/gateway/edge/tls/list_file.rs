@@ -1,7 +1,7 @@
-//! A file of revocation lists, parsed: what is read of each list, and which lists are none that can be used.
+//! Parses a file of revocation lists, and finds those that cannot be used.
 //!
-//! The one rule: a list that covers a part of its issuer's certificates in a way that is not followed here is refused with a
-//! word that says so. Taken for the whole, it would revoke too little.
+//! The one rule: a list that covers only a part of its issuer's certificates, in a way that is not followed here,
+//! is refused with the reason. Taken for the whole, it would revoke too little.
 
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use webpki::{BorrowedCertRevocationList, CertRevocationList, Error};
@@ -14,16 +14,16 @@ use x509_parser::prelude::{ASN1Time, AlgorithmIdentifier, FromDer, ParsedExtensi
 use super::signed::SignedBytes;
 use fedgate_base::pem::{self, CertificateValidity, shown};
 
-/// One list.
+/// One revocation list.
 #[derive(Debug)]
 pub(super) struct RevocationList {
     /// The issuer's name, without the tag of its SEQUENCE; then the same for people.
     pub(super) issuer: Vec<u8>,
     pub(super) name: String,
     pub(super) signer: ListSigner,
-    /// The distribution point whose certificates it covers, where it names one; lists of other points stand beside it.
+    /// The distribution point that it covers, if it names one; lists of other points count beside it.
     pub(super) point: Vec<u8>,
-    /// Grows with each list of an issuer; not every issuer numbers them.
+    /// Grows with each list of an issuer; not every issuer numbers its lists.
     pub(super) number: Option<BigUint>,
     /// From its issue to the time by which the next one is due.
     pub(super) validity: CertificateValidity,
@@ -31,19 +31,19 @@ pub(super) struct RevocationList {
     pub(super) serials: Vec<Box<[u8]>>,
 }
 
-/// Whose signature a list has.
+/// The signer of a list.
 #[derive(Debug)]
 pub(super) enum ListSigner {
     /// The holder of this key, verified when the list was read.
     Known(SubjectPublicKeyInfoDer<'static>),
-    /// Known once a client brings the certificate of the issuer.
+    /// Known when a client sends the certificate of the issuer.
     Unknown(SignedBytes),
 }
 
-/// Every list of a file, or why it cannot be used; there is at least one. Who has signed it is asked next.
+/// Every list of a file, or why it cannot be used; there is at least one. Signatures are not verified yet.
 ///
 /// # Errors
-/// What is wrong with the file as a whole, as words that follow its name.
+/// The fault of the file as a whole, as text that follows its name.
 pub(super) fn parse_all(bytes: &[u8]) -> Result<Vec<Result<RevocationList, String>>, String> {
     Ok(pem::revocation_lists_in(bytes)?.iter().map(|der| parse(der)).collect())
 }
@@ -52,7 +52,7 @@ fn parse(der: &[u8]) -> Result<RevocationList, String> {
     let strict = BorrowedCertRevocationList::from_der(der).map_err(in_words)?;
     let serials = strict.into_iter().map(|entry| entry.map(|entry| Box::from(significant(entry.serial_number))));
     let mut serials = serials.collect::<Result<Vec<Box<[u8]>>, _>>().map_err(in_words)?;
-    // Two that differ in zeros alone are one.
+    // Two that differ only in leading zeros are one.
     serials.sort_unstable();
     serials.dedup();
     let issuer = CertRevocationList::from(strict).issuer().to_vec();
@@ -98,7 +98,7 @@ fn in_words(error: Error) -> String {
     }
 }
 
-/// What webpki does not tell of a list. Its entries are not parsed twice: there may be a million.
+/// The fields of a list that webpki does not expose. Its entries are not parsed twice: there may be a million.
 struct ListFields<'a> {
     signed: &'a [u8],
     algorithm: AlgorithmIdentifier<'a>,
@@ -109,7 +109,7 @@ struct ListFields<'a> {
 }
 
 impl<'a> ListFields<'a> {
-    /// Reads a list that is known to be well-formed.
+    /// Reads a list that webpki has found well-formed.
     fn read(der: &'a [u8]) -> Result<Self, nom::Err<X509Error>> {
         let (_, outer) = any(der)?;
         let (rest, inner) = any(outer)?;
@@ -138,13 +138,14 @@ impl<'a> ListFields<'a> {
     }
 }
 
-/// What follows the next element, and what it holds.
+/// The bytes after the next element, and its content.
 fn any(der: &[u8]) -> Result<(&[u8], &[u8]), nom::Err<X509Error>> {
     let (rest, element) = Any::from_der(der).map_err(nom::Err::convert)?;
     Ok((rest, element.data))
 }
 
-/// A serial number without the zeros before it, of which not every authority writes the same number in certificate and list.
+/// A serial number without leading zeros. Some authorities write them in the certificate and not in the list, or
+/// the other way round.
 pub(super) fn significant(serial: &[u8]) -> &[u8] {
     let zeros = serial.iter().take_while(|byte| **byte == 0).count();
     serial.get(zeros..).unwrap_or_default()

@@ -1,8 +1,8 @@
-//! Revocation lists: what the authorities of clients have revoked (RFC 5280, section 5).
+//! Revocation lists of the authorities of clients (RFC 5280, section 5).
 //!
-//! The one rule: what was revoked stays revoked until a fresher list of the same issuer says otherwise. A file that holds
-//! no list changes nothing; nor does a list that its issuer has not signed, or an older one than the one in force. A good
-//! list that stands beside such a one counts.
+//! The one rule: a revoked certificate stays revoked until a fresher list of the same issuer says otherwise. A file
+//! without a list changes nothing; nor does a list that its issuer has not signed, or one older than that in force.
+//! A good list beside such a one counts.
 
 use std::sync::Arc;
 
@@ -16,30 +16,30 @@ use fedgate_base::pem::{CertificateValidity, date};
 /// How far an authority's clock may be ahead of this one.
 const SKEW_SECONDS: i64 = 300;
 
-/// Most lists of a file that are told one by one as no good ones.
+/// Most unusable lists of a file that are reported one by one.
 const MOST_NOTES: usize = 16;
 
-/// The list that counts of each issuer.
+/// The list in force of each issuer.
 #[derive(Debug)]
 pub(super) struct RevocationLists {
     lists: Vec<Arc<RevocationList>>,
-    /// What was found in the file and not taken, as words that follow its name.
+    /// Lists of the file that were not taken, as text that follows its name.
     notes: Vec<String>,
 }
 
-/// Why a certificate is not accepted for what a list says, or does not say.
+/// Why the lists do not accept a certificate.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum RevocationFault {
-    /// It stands in the list.
+    /// The list names it.
     Revoked,
-    /// The list has expired on, or is not valid before, and that is a reason to refuse.
+    /// The list has expired or is not valid yet, and `tls.client_crl_expired` makes that a reason to refuse.
     Stale(String),
-    /// The list is not signed by the issuer that the client has brought.
+    /// The list is not signed by the issuer that the client has sent.
     Unsigned,
 }
 
 impl RevocationList {
-    /// Whether another list is of the same issuer, signed alike, and covers the same.
+    /// Whether another list has the same issuer, signer and distribution point.
     fn is_of_kind(&self, other: &Self) -> bool {
         self.is_by_signer_of(other) && self.point == other.point
     }
@@ -53,7 +53,7 @@ impl RevocationList {
         signer && self.issuer == other.issuer
     }
 
-    /// Whether another list of the kind was issued later: by number, where both have one, then by date.
+    /// Whether another list of the same kind was issued later: by number if both have one, then by date.
     fn is_older_than(&self, other: &Self) -> bool {
         match (&self.number, &other.number) {
             (Some(one), Some(other)) if one != other => one < other,
@@ -61,7 +61,7 @@ impl RevocationList {
         }
     }
 
-    /// What is wrong with its dates now, as words that follow its name.
+    /// The fault of its dates now, as text that follows its name.
     fn staleness(&self, now: i64) -> Option<String> {
         CertificateValidity { from: self.validity.from.saturating_sub(SKEW_SECONDS), ..self.validity }.fault(now)
     }
@@ -81,13 +81,15 @@ impl RevocationList {
 }
 
 impl RevocationLists {
-    /// The lists of a file, each verified; of several of one issuer the freshest counts, also against those `before`.
+    /// The lists of a file, each verified. Of several of one issuer the freshest counts, also against those in
+    /// force `before`.
     ///
-    /// Where there are lists of before, one that is not good leaves the last good one of its issuer in force, and those of
-    /// other issuers count. A gateway that starts has no such one, and would take as not revoked what it cannot know.
+    /// If there are lists `before`, a bad list leaves the last good one of its issuer in force, and the lists of
+    /// other issuers count. At a start there is none, and the gateway would accept certificates whose revocation it
+    /// cannot know; so one bad list refuses the file.
     ///
     /// # Errors
-    /// What is wrong with the file, as words that follow its name; then nothing of it counts.
+    /// The fault of the file, as text that follows its name; then nothing of it counts.
     pub(super) fn take(
         bytes: &[u8],
         authorities: &AuthorityFile,
@@ -124,6 +126,7 @@ impl RevocationLists {
     fn keep(&mut self, old: &Arc<RevocationList>, authorities: &AuthorityFile) {
         let (name, since) = (&old.name, date(old.validity.from));
         if let Some(new) = self.lists.iter_mut().find(|new| new.is_of_kind(old)) {
+            // Rollback: an older, validly signed list would accept what was revoked since.
             if !new.is_older_than(old) {
                 return;
             }
@@ -133,8 +136,8 @@ impl RevocationLists {
                 "the list of `{name}` is of {found}, older than the one in force, of {since}, which stays in force; a restart takes it"
             ));
         } else if !self.lists.iter().any(|new| new.is_by_signer_of(old) && new.point.is_empty()) {
-            // A complete list would make those of single distribution points superfluous.
-            // Also where its authority is one no more: it may come back, when a file that was half written is whole.
+            // A complete list replaces those of single distribution points. A list is kept even if its authority is
+            // gone: the authority may come back when a half-written file is whole.
             self.lists.push(Arc::clone(old));
             if old.is_still_known(authorities) {
                 self.notes.push(format!(
@@ -144,7 +147,7 @@ impl RevocationLists {
         }
     }
 
-    /// What there is to know of them now, as words that follow the file's name.
+    /// Faults of the lists now, as text that follows the file's name.
     pub(super) fn faults(&self, authorities: &AuthorityFile, now: i64, expired: WhenExpired) -> Vec<String> {
         let known = self.lists.iter().filter(|list| list.is_still_known(authorities));
         let stale = known.filter_map(|list| {
@@ -158,11 +161,11 @@ impl RevocationLists {
         self.notes.iter().cloned().chain(stale).collect()
     }
 
-    /// Asks for a certificate in the lists of its issuer; returns until when the answer holds. An issuer without a list has
-    /// revoked nothing.
+    /// Looks up a certificate in the lists of its issuer; returns until when the answer holds. An issuer without a
+    /// list has revoked nothing.
     ///
-    /// The lists of a name count whichever of its keys has signed them: an authority that has taken a new key goes on to
-    /// revoke what it has signed with the old one, and the numbers of one issuer are never used twice (RFC 5280, 4.1.2.2).
+    /// The lists of a name count for each of its keys: an authority with a new key goes on to revoke what it signed
+    /// with the old one, and one issuer never uses a number twice (RFC 5280, 4.1.2.2).
     pub(super) fn ask(
         &self,
         issuer: &[u8],
@@ -174,6 +177,7 @@ impl RevocationLists {
         let named: Vec<_> = self.lists.iter().filter(|list| list.issuer == issuer).collect();
         let counting: Vec<_> = named.iter().filter(|list| list.signer.is_known_by(key)).collect();
         if counting.is_empty() && !named.is_empty() {
+            // The name has lists, but none of this key: the state is unknown, and unknown refuses.
             return Err(RevocationFault::Unsigned);
         }
         if counting.iter().any(|list| list.holds(serial)) {
@@ -184,7 +188,7 @@ impl RevocationLists {
         }
         let mut until = i64::MAX;
         for list in &counting {
-            // Of one distribution point, the list that lasts counts.
+            // Of one distribution point, the list that lasts longest counts.
             let alike = counting.iter().filter(|other| other.point == list.point);
             let ends = alike.filter(|other| other.staleness(now).is_none()).map(|other| other.validity.to);
             let Some(end) = ends.max() else {
@@ -198,7 +202,7 @@ impl RevocationLists {
 }
 
 impl ListSigner {
-    /// Whether a list counts for what the holder of a key has issued under the name of its issuer.
+    /// Whether a list counts for certificates that the holder of this key has issued under its issuer's name.
     fn is_known_by(&self, key: &SubjectPublicKeyInfoDer<'_>) -> bool {
         match self {
             Self::Known(_) => true,
@@ -207,7 +211,7 @@ impl ListSigner {
     }
 }
 
-/// Finds out who has signed a list.
+/// Finds the signer of a list.
 fn verified(
     list: RevocationList,
     authorities: &AuthorityFile,

@@ -1,10 +1,10 @@
-//! TLS: certificates by name, client certificates, versions, and all of it live while the gateway runs.
+//! TLS: certificates by name, client certificates, versions, all followed while the gateway runs.
 //!
-//! The one rule: what is served was loaded and checked whole. Each pair of certificate and key, the authorities of clients
-//! and their revocation lists are parts of their own: a renewed one serves new handshakes within a second, a bad or
-//! half-written one leaves its last good content in force and every other part alone. Suites and groups are those of
-//! Mozilla's intermediate profile, version 5.7, less its one suite without elliptic curves; there is no early data, no
-//! renegotiation and no compression.
+//! The one rule: only content that was loaded and checked whole is served. Each pair of certificate and key, the
+//! authorities of clients and their revocation lists are parts of their own: a renewed part serves new handshakes
+//! within a second; a bad or half-written one leaves its last good content in force and every other part alone.
+//! Suites and groups are those of Mozilla's intermediate profile, version 5.7, less its one suite without elliptic
+//! curves; there is no early data, no renegotiation and no compression.
 
 mod error;
 mod signed;
@@ -53,25 +53,25 @@ use refused::RefusalLog;
 pub(crate) use refused::{RefusedCertificate, noting};
 use verifier::{ClientVerifier, seconds};
 
-/// How long a client certificate that was found good counts as such, while no file changes.
+/// How long a verified client certificate counts without another verification, while no file changes.
 const TRUSTED_FOR: Duration = Duration::from_secs(60);
 
-/// What new handshakes are served with.
+/// The settings of new handshakes.
 pub(crate) struct ServedTls {
     current: ArcSwap<LoadedTls>,
     config: TlsConfig,
     parts: Mutex<TlsParts>,
-    /// What the files held when this was made.
+    /// The state of the files when this was loaded.
     read: Vec<(TlsPart, SeenFiles)>,
     faults: AlarmBoard<TlsPart>,
     ahead: AlarmBoard<TlsPart>,
     refusals: RefusalLog,
 }
 
-/// What is loaded together, and apart from the rest.
+/// A part: loaded as one, and apart from the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum TlsPart {
-    /// A certificate and its key, by its place in the configuration.
+    /// A certificate and its key, by their place in the configuration.
     Pair(usize),
     Authorities,
     Lists,
@@ -85,7 +85,7 @@ struct TlsParts {
     lists: Option<Arc<RevocationLists>>,
 }
 
-/// What the parts make together.
+/// The settings that the parts make together.
 #[derive(Debug)]
 struct LoadedTls {
     server: Arc<ServerConfig>,
@@ -93,10 +93,10 @@ struct LoadedTls {
 }
 
 impl ServedTls {
-    /// Loads what the configuration names.
+    /// Loads the files that the configuration names.
     ///
     /// # Errors
-    /// Everything that is wrong.
+    /// All faults that were found.
     pub(crate) fn load(config: &TlsConfig) -> Result<Arc<Self>, Vec<TlsError>> {
         let (mut parts, mut read, mut faults) = (TlsParts::default(), vec![], vec![]);
         for part in TlsPart::all(config) {
@@ -125,23 +125,23 @@ impl ServedTls {
         Arc::clone(&self.current.load().server)
     }
 
-    /// Whether nobody is served without a certificate.
+    /// Whether a client needs a certificate to be served.
     pub(crate) fn requires_certificates(&self) -> bool {
         self.config.client_certificates == ClientCertificates::Required
     }
 
-    /// What is wrong with the files now.
+    /// The faults of the files now.
     pub(crate) fn faults(&self) -> Vec<String> {
         self.faults.all()
     }
 
-    /// What soon will be.
+    /// The faults that will come soon, such as an expiry.
     pub(crate) fn ahead(&self) -> Vec<String> {
         self.ahead.all()
     }
 
-    /// Whether the certificate of an open connection is one that would be taken now: not expired, nor revoked since. A
-    /// resumed session is not asked for it again, nor is a connection that lasts.
+    /// Whether the certificate of an open connection would be accepted now: not expired, and not revoked since.
+    /// Neither a resumed session nor a long connection is asked for its certificate again.
     ///
     /// Cost: the verification of a chain when the files have changed, and once a minute; a lock otherwise.
     pub(crate) fn still_trusts(
@@ -159,7 +159,7 @@ impl ServedTls {
         {
             match last.until {
                 Some(until) if time <= until => return true,
-                // It has ended since.
+                // A certificate of its path has expired since, so it is verified again.
                 Some(_) => {}
                 None => return false,
             }
@@ -175,12 +175,12 @@ impl ServedTls {
         until.is_some()
     }
 
-    /// Tells of a certificate that a handshake has refused.
+    /// Logs a certificate that a handshake has refused.
     pub(crate) fn refuses(&self, client: IpAddr, refused: &RefusedCertificate, metrics: &GatewayMetrics) {
         self.refusals.tell(Some(client), refused, metrics);
     }
 
-    /// The authorities in force, to be compared.
+    /// The authorities in force, for comparison only.
     fn authorities(&self) -> Weak<AuthorityFile> {
         self.parts().authorities.as_ref().map(Arc::downgrade).unwrap_or_default()
     }
@@ -191,7 +191,7 @@ impl ServedTls {
 }
 
 impl TlsPart {
-    /// Each part of a configuration, in the order in which they are loaded first: lists are verified with authorities.
+    /// Each part of a configuration, in the order of the first load: lists are verified with the authorities.
     fn all(config: &TlsConfig) -> Vec<Self> {
         let asked = config.client_certificates != ClientCertificates::Off;
         let pairs = (0..config.certificates.len()).map(Self::Pair);
@@ -210,7 +210,7 @@ impl TlsPart {
         }
     }
 
-    /// What is wrong with one of its files.
+    /// The fault of one of its files.
     fn fault(self, config: &TlsConfig, at: usize, problem: String) -> TlsError {
         let (key, wanted) = match (self, at) {
             (Self::Pair(_), 0) => ("tls.certificate", "a PEM file with the certificate and its chain"),
@@ -226,7 +226,7 @@ impl TlsPart {
         file_fault(files.get(at).copied().unwrap_or(Path::new("")), key, wanted)(problem)
     }
 
-    /// Puts what its files hold into its place among the parts; on a fault the parts are as they were.
+    /// Puts the content of its files into its place among the parts; on a fault the parts stay as they were.
     fn load(self, config: &TlsConfig, parts: &mut TlsParts, contents: &[Zeroizing<Vec<u8>>]) -> Result<(), TlsError> {
         let content = |at: usize| contents.get(at).map(|bytes| bytes.as_slice()).unwrap_or_default();
         let fault = |problem| self.fault(config, 0, problem);
@@ -268,7 +268,7 @@ impl TlsParts {
         }
     }
 
-    /// What handshakes are served with.
+    /// The settings of handshakes.
     fn together(&self, config: &TlsConfig) -> Result<LoadedTls, TlsError> {
         let provider = Arc::new(provider(config.min_version));
         let settings = |error: rustls::Error| TlsError::Settings(error.to_string());
@@ -288,15 +288,16 @@ impl TlsParts {
         };
         let by_name = ByName::new(&self.pairs).ok_or_else(|| TlsError::Settings("there is no certificate".into()))?;
         let mut server = builder.with_cert_resolver(Arc::new(by_name));
-        // What is not HTTP/2 is read as HTTP/1, of the version that its request line names.
+        // Without `h2`, the stream is read as HTTP/1, in the version that its request line names.
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-        // Keys of its own: a session that was begun with other certificates is not resumed.
+        // New ticket keys with every change: a session that began under other certificates, or under other
+        // revocation lists, is not resumed.
         server.ticketer = ring::Ticketer::new().map_err(settings)?;
         Ok(LoadedTls { server: Arc::new(server), clients })
     }
 }
 
-/// The process's cryptography, limited to the suites of the versions that may be spoken.
+/// The process's cryptography, limited to the suites of the allowed versions.
 fn provider(min_version: TlsVersion) -> CryptoProvider {
     let mut provider = ring::default_provider();
     if min_version == TlsVersion::Tls13 {
@@ -305,14 +306,14 @@ fn provider(min_version: TlsVersion) -> CryptoProvider {
     provider
 }
 
-/// The moment that dates are compared with, in seconds since 1970.
+/// The time that dates are compared with, in seconds since 1970.
 pub(crate) fn now() -> i64 {
     seconds(UnixTime::now())
 }
 
-/// Installs the cryptography that connections to upstreams and to PostgreSQL take.
+/// Installs the cryptography for connections to upstreams and to PostgreSQL.
 pub(crate) fn install_provider() {
-    // A second gateway in the same process finds the first one's.
+    // A second gateway in the same process finds that of the first.
     let _ = CryptoProvider::install_default(ring::default_provider());
 }
 

@@ -1,7 +1,7 @@
-//! Server certificates: each with its key, found by the names that it holds.
+//! Server certificates and their keys, found by the names in the certificates.
 //!
-//! The one rule: certificate and key are served together or not at all. A file that is renewed while its companion is not yet
-//! leaves the old pair in force.
+//! The one rule: certificate and key are served together or not at all. If only one of the two files is renewed,
+//! the old pair stays in force.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use super::error::{TlsError, file_fault};
 use fedgate_base::config::CertificateConfig;
 use fedgate_base::pem;
 
-/// Server certificates by the names they hold.
+/// Server certificates by their names.
 #[derive(Debug)]
 pub(super) struct ByName {
-    /// Lower-case names; one that begins with `*.` stands for one label more.
+    /// Lower-case names; a name that begins with `*.` matches one more label.
     names: HashMap<String, Arc<CertifiedKey>>,
-    /// For clients that send no name, or one that no certificate holds.
+    /// For clients that send no name, or a name of no certificate.
     first: Arc<CertifiedKey>,
 }
 
 impl ByName {
-    /// Of the certificates, the first of which is for every other name; none without any.
+    /// Indexes the certificates; the first serves all other names. None without any.
     pub(super) fn new(pairs: &[Arc<CertifiedKey>]) -> Option<Self> {
         let first = Arc::clone(pairs.first()?);
         let mut names = HashMap::new();
@@ -51,7 +51,7 @@ impl ResolvesServerCert for ByName {
     }
 }
 
-/// The DNS names of a certificate (RFC 6125: its alternative names; the common name counts no more).
+/// The DNS names of a certificate (RFC 6125: its alternative names; the common name no longer counts).
 fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return vec![] };
     let Ok(Some(names)) = certificate.subject_alternative_name() else { return vec![] };
@@ -62,14 +62,14 @@ fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     dns.collect()
 }
 
-/// A certificate with its chain, and its key, as they were read; they belong together.
+/// A certificate with its chain, and its key, checked to belong together.
 pub(super) fn load(pair: &CertificateConfig, chain: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, TlsError> {
     const WANTED: &str = "a PEM file with the certificate and its chain";
     let unusable = file_fault(&pair.certificate, "tls.certificate", WANTED);
     let chain = pem::certificates_in(chain).map_err(&unusable)?;
     let key_fault = file_fault(&pair.key, "tls.key", "a PEM file with the private key");
     let key = pem::key_in(key).map_err(&key_fault)?;
-    // Also one that was renewed: the last good pair stays in force.
+    // Checked at a renewal, too: a key that everybody can read is not taken, and the last good pair stays in force.
     if let Some(fault) = pair.exposure.fault(&pair.key) {
         return Err(key_fault(fault));
     }
@@ -91,7 +91,7 @@ pub(super) fn load(pair: &CertificateConfig, chain: &[u8], key: &[u8]) -> Result
     })
 }
 
-/// Which certificate of a chain cannot be read, counted from one.
+/// The first certificate of a chain that cannot be parsed, counted from one.
 fn chain_fault(chain: &[CertificateDer<'_>]) -> Option<String> {
     let is_whole = |der: &CertificateDer<'_>| X509Certificate::from_der(der).is_ok_and(|(rest, _)| rest.is_empty());
     let (number, of) = (chain.iter().position(|der| !is_whole(der))? + 1, chain.len());

@@ -1,7 +1,7 @@
-//! Client certificates that were refused, in the log: who came with which certificate, and why it does not count.
+//! The log of refused client certificates: address, certificate, and reason.
 //!
-//! The one rule: one bounded line each, and a bounded number of lines: a client that tries for ever fills no disk. Nothing
-//! that a certificate says reaches a terminal as more than text.
+//! The one rule: each line is bounded, and so is the number of lines, so that a client that tries for ever fills no
+//! disk. Certificate fields reach a terminal as plain text only.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -14,12 +14,12 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::observe::GatewayMetrics;
 use fedgate_base::pem::shown;
 
-/// How many lines in a window, and how long that is.
+/// Most lines in a window, and its length.
 const MOST_LINES: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(10);
 
 tokio::task_local! {
-    /// What the handshake of this task has refused.
+    /// The certificate that the handshake of this task has refused.
     static NOTED: RefCell<Option<RefusedCertificate>>;
 }
 
@@ -45,11 +45,11 @@ impl RefusedCertificate {
 
 /// Notes a certificate that the handshake of this task refuses.
 pub(super) fn note(certificate: &CertificateDer<'_>, reason: String) {
-    // Nobody listens where no client waits: in a test.
+    // Outside of a handshake, as in tests, there is nothing to note it for.
     let _ = NOTED.try_with(|noted| *noted.borrow_mut() = Some(RefusedCertificate::new(certificate, reason)));
 }
 
-/// Shakes hands, and tells what certificate was refused in it, if one was.
+/// Runs a handshake; returns its result and the certificate that it refused, if any.
 pub(crate) async fn noting<T>(handshake: impl Future<Output = T>) -> (T, Option<RefusedCertificate>) {
     let noting = async {
         let made = handshake.await;
@@ -58,10 +58,10 @@ pub(crate) async fn noting<T>(handshake: impl Future<Output = T>) -> (T, Option<
     NOTED.scope(RefCell::default(), noting).await
 }
 
-/// Tells of refused certificates.
+/// Logs refused certificates.
 pub(super) struct RefusalLog(Mutex<NoticeWindow>);
 
-/// What was told in a window, and what was not.
+/// The count of log lines in a window, and of those left out.
 struct NoticeWindow {
     began: Instant,
     lines: u32,
@@ -73,7 +73,7 @@ impl RefusalLog {
         Self(Mutex::new(NoticeWindow { began: Instant::now(), lines: 0, untold: 0 }))
     }
 
-    /// Counts one, and writes its line if there is room for it.
+    /// Counts a refusal, and logs it if the window has room.
     pub(super) fn tell(&self, client: Option<IpAddr>, refused: &RefusedCertificate, metrics: &GatewayMetrics) {
         metrics.certificates_refused.inc();
         let Some(untold) = self.room(Instant::now()) else { return };
@@ -82,7 +82,7 @@ impl RefusalLog {
         tracing::warn!(client, subject, sha256, reason, untold, "a client certificate is refused");
     }
 
-    /// Whether there is room for a line now; then how many there was none for before it.
+    /// Takes room for a line, if there is any; returns the number of lines left out before it.
     fn room(&self, now: Instant) -> Option<u64> {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now.saturating_duration_since(window.began) >= WINDOW {

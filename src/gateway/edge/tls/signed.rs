@@ -1,13 +1,13 @@
-//! Who signed what: the signatures of certificates and revocation lists, verified with a key.
+//! Signatures of certificates and revocation lists, verified with a key.
 //!
-//! The one rule: the algorithms are those of the handshake, so that what is taken here is taken there; SHA-1 is not among
-//! them.
+//! The one rule: the algorithms are those of the handshake, so that a signature accepted here is accepted there.
+//! SHA-1 is not among them.
 
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use webpki::{ALL_VERIFICATION_ALGS, RawPublicKeyEntity};
 use x509_parser::prelude::{AlgorithmIdentifier, X509Certificate};
 
-/// What was signed, how, and the signature.
+/// The signed bytes, the algorithm, and the signature.
 #[derive(Debug)]
 pub(super) struct SignedBytes {
     /// The algorithm, as the identifiers of [`ALL_VERIFICATION_ALGS`] begin: an OBJECT IDENTIFIER in DER.
@@ -19,7 +19,7 @@ pub(super) struct SignedBytes {
 impl SignedBytes {
     pub(super) fn new(algorithm: &AlgorithmIdentifier<'_>, message: &[u8], signature: &[u8]) -> Self {
         let oid = algorithm.algorithm.as_bytes();
-        // No algorithm has a longer one; what has is none of those known.
+        // No known algorithm has a longer identifier; a longer one matches none.
         let length = u8::try_from(oid.len()).unwrap_or_default();
         let algorithm = [&[6, length], oid].concat();
         Self { algorithm, message: message.into(), signature: signature.into() }
@@ -33,7 +33,7 @@ impl SignedBytes {
         )
     }
 
-    /// Whether the holder of a key has signed it.
+    /// Whether the holder of this key has signed it.
     pub(super) fn is_by(&self, key: &SubjectPublicKeyInfoDer<'_>) -> bool {
         let Ok(key) = RawPublicKeyEntity::try_from(key) else { return false };
         let mut algorithms =

@@ -1,7 +1,7 @@
-//! Whether a client's certificate is one that counts: asked in the handshake, and of connections that last.
+//! Verifies client certificates, in the handshake and later on open connections.
 //!
-//! The one rule: the whole path counts, from the certificate to an authority of the file: dates, signatures, purposes, and
-//! what each issuer has revoked. What is refused is noted with its reason.
+//! The one rule: the whole path counts, from the certificate to an authority of the file: dates, signatures,
+//! purposes, and the revocations of each issuer. A refused certificate is noted with its reason.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(super) struct ClientVerifier {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// Why a certificate does not count: what the client is told, and what the operator is.
+/// Why a certificate does not count: an alert for the client, and a reason for the operator.
 #[derive(Debug)]
 pub(super) struct CertificateDistrust {
     error: CertificateError,
@@ -59,10 +59,11 @@ impl ClientVerifier {
         }
     }
 
-    /// Verifies a certificate with what its client has sent beside it; returns until when that holds by itself.
+    /// Verifies a certificate with those that its client has sent beside it; returns until when that holds by
+    /// itself.
     ///
     /// # Errors
-    /// No path leads to an authority, or each has something that does not count.
+    /// No path leads to an authority, or each path has a fault.
     pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
@@ -70,7 +71,7 @@ impl ClientVerifier {
         now: UnixTime,
     ) -> Result<UnixTime, CertificateDistrust> {
         let certificate = EndEntityCert::try_from(leaf).map_err(|error| CertificateDistrust::new(error, None))?;
-        // Clients need not send what stands in the file of the authorities.
+        // Clients need not send intermediates that are in `tls.client_ca`.
         let links = sent.iter().chain(self.authorities.links());
         let links: Vec<_> = links.map(|der| CertificateDer::from(der.as_ref())).collect();
         let (until, why) = (Cell::new(0), RefCell::new(None));
@@ -101,7 +102,7 @@ impl ClientVerifier {
         }
     }
 
-    /// Judges a path whose signatures, dates and purposes are good; returns until when it is.
+    /// Judges a path whose signatures, dates and purposes are valid; returns until when it holds.
     fn judge(&self, path: &VerifiedPath<'_>, time: UnixTime) -> Result<i64, (Error, String)> {
         let now = seconds(time);
         let mut until = i64::MAX;
@@ -116,7 +117,7 @@ impl ClientVerifier {
                 }
                 Some(authority.validity.to)
             });
-            // Of one that was renewed with its key, the certificate that lasts counts.
+            // Of an authority that was renewed with the same key, the certificate that lasts longest counts.
             until = match ends.max() {
                 Some(end) => end,
                 None => return Err((Error::UnknownIssuer, faults.join("; "))),
@@ -129,8 +130,9 @@ impl ClientVerifier {
         for (at, (certificate, key)) in certificates.iter().zip(keys).enumerate() {
             let der = certificate.der();
             let parsed = X509Certificate::from_der(&der).map(|(_, parsed)| parsed).ok();
-            // What webpki alone can read is verified anew each time.
+            // x509-parser cannot read this one, so its end is unknown: the result holds for this moment alone.
             until = until.min(parsed.as_ref().map_or(now, |parsed| CertificateValidity::of(parsed).to));
+            // Each issuer on the path is asked: a revoked intermediate takes all certificates under it with it.
             let Some(lists) = &self.lists else { continue };
             let who = || match (at, &parsed) {
                 (0, _) => "it".to_owned(),
@@ -201,6 +203,7 @@ impl ClientCertVerifier for ClientVerifier {
         sent: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, TlsFault> {
+        // The client receives an alert; the full reason goes to the log alone.
         match self.verify(leaf, sent, now) {
             Ok(_) => Ok(ClientCertVerified::assertion()),
             Err(CertificateDistrust { error, reason }) => {
