@@ -1,9 +1,9 @@
-//! Which server of an upstream takes a request, and which are left out for a while.
+//! Chooses the server of an upstream for a request, and leaves out failing servers for a while.
 //!
-//! The one rule: a choice never fails while there is a server. Probes and failures only narrow it; when they would leave
-//! nothing, every server is chosen from, since one that may be down beats none.
+//! The one rule: a choice never fails while there is a server. Probes and failures only narrow the choice. If they
+//! would leave no server, all servers are candidates, because one that may be down is better than none.
 //!
-//! Called by `gateway`, once per request; a choice takes no lock and allocates nothing. Knows nothing of connections.
+//! `gateway` calls it once per request. A choice takes no lock and allocates nothing. It knows nothing of connections.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -24,21 +24,21 @@ pub struct ServerPool<T> {
     origin: Instant,
 }
 
-/// One server, and how it fares.
+/// One server and its state.
 pub struct UpstreamServer<T> {
-    /// What it is told apart by.
+    /// The name that identifies it.
     pub name: String,
-    /// How it is reached.
+    /// How to reach it.
     pub peer: T,
     seed: u64,
     unhealthy: AtomicBool,
-    /// Probes in a row that say otherwise than `unhealthy`.
+    /// Consecutive probes that contradict `unhealthy`.
     contrary: AtomicU32,
-    /// Requests in a row that failed.
+    /// Consecutive requests that failed.
     failures: AtomicU32,
-    /// Ejections since a request last succeeded.
+    /// Ejections since the last request that succeeded.
     ejections: AtomicU32,
-    /// Milliseconds after the pool's origin; 0 when it was not ejected.
+    /// Milliseconds after the pool's origin; 0 if it is not ejected.
     ejected_until: AtomicU64,
 }
 
@@ -54,12 +54,12 @@ impl<T> ServerPool<T> {
         }
     }
 
-    /// The servers there are.
+    /// The current servers.
     pub fn servers(&self) -> Arc<Vec<Arc<UpstreamServer<T>>>> {
         self.servers.load_full()
     }
 
-    /// Makes these the servers. One whose name was there before stays as it fared, and keeps its peer.
+    /// Replaces the servers. A server whose name was known keeps its state and its peer.
     pub fn replace(&self, servers: impl IntoIterator<Item = (String, T)>) {
         let before = self.servers.load_full();
         let now = servers.into_iter().map(|(name, peer)| {
@@ -69,9 +69,10 @@ impl<T> ServerPool<T> {
         self.servers.store(Arc::new(now.collect()));
     }
 
-    /// The server for one request: each in turn, or with a key the one that this key leads to as long as it is there.
+    /// The server for one request: each in turn, or, with a key, always the one that the key leads to while it is
+    /// available.
     ///
-    /// `but` is the one that has just failed: it is not chosen again while there is another.
+    /// `but` has just failed: it is not chosen again while there is another.
     pub fn choose(
         &self,
         key: Option<&str>,
@@ -81,9 +82,9 @@ impl<T> ServerPool<T> {
         let servers = self.servers.load();
         let other = |server: &UpstreamServer<T>| but.is_none_or(|failed| failed.name != server.name);
         let order = match key {
-            // Rendezvous hashing (Thaler and Ravishankar, 1998): whoever leaves takes along its own keys alone.
+            // Rendezvous hashing (Thaler and Ravishankar, 1998): a server that leaves moves only its own keys.
             Some(key) => ServerOrder::By(hash(key)),
-            // One turn for each request: if a second attempt took one too, the next would be the failed one's again.
+            // One turn per request: if a second attempt took a turn too, the next request would get the failed server.
             None if but.is_some() => ServerOrder::Turn(self.turn.load(Ordering::Relaxed)),
             None => ServerOrder::Turn(self.turn.fetch_add(1, Ordering::Relaxed)),
         };
@@ -93,8 +94,8 @@ impl<T> ServerPool<T> {
             .cloned()
     }
 
-    /// Whether a server is well, as far as probes and requests have told: also one that is not left out, because too many
-    /// would be, is not well while it fails its requests.
+    /// Whether a server is healthy, as far as probes and requests show. A server that fails its requests is not
+    /// healthy, even if it is not left out because too many would be.
     pub fn is_well(&self, server: &UpstreamServer<T>, now: Instant) -> bool {
         !self.is_left_out(server, now) && !self.fails(server.failures.load(Ordering::Relaxed))
     }
@@ -103,7 +104,7 @@ impl<T> ServerPool<T> {
         server.unhealthy.load(Ordering::Relaxed) || self.is_ejected(server, now)
     }
 
-    /// Whether so many failures in a row are a reason to eject.
+    /// Whether this many consecutive failures are a reason to eject.
     fn fails(&self, failures: u32) -> bool {
         self.ejection.failures != 0 && failures >= self.ejection.failures
     }
@@ -113,24 +114,25 @@ impl<T> ServerPool<T> {
         until != 0 && self.milliseconds(now) < until
     }
 
-    /// A request was answered.
+    /// Records a request that was answered.
     pub fn succeeded(&self, server: &UpstreamServer<T>, now: Instant) {
         if server.failures.load(Ordering::Relaxed) != 0 {
             server.failures.store(0, Ordering::Relaxed);
         }
-        // What was sent before it was ejected says nothing of it now.
+        // A request that was sent before the ejection says nothing about the server now.
         if server.ejections.load(Ordering::Relaxed) != 0 && !self.is_ejected(server, now) {
             server.ejections.store(0, Ordering::Relaxed);
             server.ejected_until.store(0, Ordering::Relaxed);
         }
     }
 
-    /// A request failed. Says for how long the server is ejected, when this failure ejects it.
+    /// Records a failed request. Returns how long the server is ejected, if this failure ejects it.
     pub fn failed(&self, server: &UpstreamServer<T>, now: Instant) -> Option<Duration> {
         let failures = server.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if !self.fails(failures) {
             return None;
         }
+        // One at a time: two failures at once must not eject more servers than `max_percent` allows.
         let _one_at_a_time = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let servers = self.servers.load();
         let out = servers.iter().filter(|server| self.is_ejected(server, now)).count();
@@ -165,7 +167,7 @@ impl<T> UpstreamServer<T> {
         }
     }
 
-    /// Takes one probe into account; one caller at a time. Says whether it is healthy, when this probe changes that.
+    /// Records one probe; one caller at a time. Returns the new state, if this probe changes it.
     pub fn probed(&self, answered: bool, health: &HealthConfig) -> Option<bool> {
         let healthy = !self.unhealthy.load(Ordering::Relaxed);
         if answered == healthy {
@@ -182,7 +184,7 @@ impl<T> UpstreamServer<T> {
     }
 }
 
-/// Which of several comes first.
+/// The order in which servers are preferred.
 #[derive(Clone, Copy)]
 enum ServerOrder {
     Turn(usize),
@@ -199,7 +201,7 @@ fn first<T>(
         ServerOrder::By(key) => fitting.max_by_key(|server| mixed(key ^ server.seed)),
         ServerOrder::Turn(turn) => {
             let turn = turn.checked_rem(servers.iter().filter(|server| fits(server)).count())?;
-            // One may have fallen out between the two walks.
+            // A server may have dropped out between the two passes.
             fitting.nth(turn).or_else(|| servers.iter().find(|server| fits(server)))
         }
     }

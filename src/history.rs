@@ -1,8 +1,8 @@
 //! The last policies that were in force, kept on disk by fingerprint, so that a decision can be replayed.
 //!
-//! The one rule: keeping them never stands in the way of serving: what cannot be written is told, and tried again by who
-//! calls. Policies that differ in white space alone count once, so that formatting a file drives no policy out.
-//! Called by `reload` whenever a policy comes into force, and by `fedgate explain`.
+//! The one rule: keeping them never delays serving. A policy that cannot be written is reported, and the caller tries
+//! again. Policies that differ in white space alone count once, so reformatting a file drives no other policy out.
+//! `reload` calls it whenever a policy comes into force, and `fedgate explain` reads from it.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -12,15 +12,15 @@ use std::time::{Duration, SystemTime};
 
 use fedgate_core::policy::PolicySet;
 
-/// How many are kept.
+/// How many policies are kept.
 const KEPT: usize = 32;
-/// How many files there are at most, however many of them differ in white space alone.
+/// The most files, however many of them differ in white space alone.
 const MOST_FILES: usize = 128;
 const ENDING: &str = "cfg";
-/// After this time, who has not finished to write a policy is dead.
+/// After this time, the writer of an unfinished file must be dead.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 
-/// Keeps a policy; the oldest beyond the last 32 go.
+/// Keeps a policy, and removes the oldest beyond the last 32.
 ///
 /// # Errors
 /// The directory or the file cannot be written.
@@ -28,7 +28,7 @@ pub fn keep(directory: &Path, policy: &PolicySet) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let path = path_of(directory, policy.fingerprint());
     if holds(&path, policy.source()) {
-        // In force again: it is the newest once more.
+        // It is in force again, and so the newest.
         File::options().write(true).open(path)?.set_modified(SystemTime::now())?;
     } else {
         let partial = directory.join(format!(".{}.{}", policy.fingerprint(), std::process::id()));
@@ -39,8 +39,8 @@ pub fn keep(directory: &Path, policy: &PolicySet) -> io::Result<()> {
     clear(directory)
 }
 
-/// Writes a file whole, and to the disk, before it has its name: neither a reader nor a crash of the machine, which leaves
-/// the records of what the policy decided, ever leads to half a policy.
+/// Writes a complete file to the disk before it gets its name. So neither a reader nor a crash of the machine, after
+/// which records of the policy's decisions remain, ever finds half a policy.
 fn write(partial: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = File::create(partial)?;
     file.write_all(content)?;
@@ -54,7 +54,7 @@ fn holds(path: &Path, content: &[u8]) -> bool {
         && std::fs::read(path).is_ok_and(|found| found == content)
 }
 
-/// Removes the oldest policies beyond those that are kept, and what dead writers have left.
+/// Removes the oldest surplus policies and the files of dead writers.
 fn clear(directory: &Path) -> io::Result<()> {
     let (mut kept, mut surplus) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(directory)?.filter_map(Result::ok) {
@@ -78,13 +78,13 @@ fn clear(directory: &Path) -> io::Result<()> {
         }
     }
     surplus.into_iter().try_for_each(|path| match std::fs::remove_file(path) {
-        // Another gateway was faster.
+        // Another gateway has removed it already.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     })
 }
 
-/// What is the same for policies that differ in white space alone (RFC 8259, 2).
+/// A hash that is equal for policies that differ in white space alone (RFC 8259, 2).
 fn meaning(policy: &[u8]) -> blake3::Hash {
     let (mut is_text, mut is_escaped) = (false, false);
     let is_meant = |byte: &&u8| {
@@ -97,7 +97,7 @@ fn meaning(policy: &[u8]) -> blake3::Hash {
     blake3::hash(&policy.iter().filter(is_meant).copied().collect::<Vec<_>>())
 }
 
-/// Whether a file is named as one that is being written: `.FINGERPRINT.PROCESS`.
+/// Whether a name is that of an unfinished file: `.FINGERPRINT.PROCESS`.
 fn is_partial(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let parts = name.strip_prefix('.').and_then(|rest| rest.split_once('.'));
@@ -107,7 +107,7 @@ fn is_partial(path: &Path) -> bool {
     })
 }
 
-/// Where the policy of a fingerprint is kept.
+/// The path of the policy with this fingerprint.
 pub fn path_of(directory: &Path, fingerprint: &str) -> PathBuf {
     directory.join(fingerprint).with_extension(ENDING)
 }

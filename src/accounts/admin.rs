@@ -1,25 +1,25 @@
-//! What an operator changes of accounts, against either store.
+//! An operator's changes of accounts, on either store.
 //!
-//! The one rule: each change is one statement, so that it is there whole or not at all, and the trigger that raises the
-//! account epoch sees it as any other.
+//! The one rule: each change is one statement. So it is applied completely or not at all, and the trigger that raises
+//! the account epoch sees it like any other change.
 
 use rusqlite::Transaction;
 
 use super::{AccountStore, AccountsError, WRITE_TIMEOUT, within};
 use fedgate_base::db::{Database, spelling};
 
-/// A person to be added with an account.
+/// A new person with an account.
 #[derive(Debug)]
 pub struct NewAccount {
-    /// The id, as it will be stored.
+    /// The id as it will be stored.
     pub id: String,
     /// The roles.
     pub roles: Vec<String>,
     /// The password hash.
     pub password_hash: String,
-    /// Given name and family name, where known.
+    /// The given name, where known.
     pub name: Option<String>,
-    /// Family name.
+    /// The family name, where known.
     pub lastname: Option<String>,
 }
 
@@ -28,7 +28,7 @@ pub struct NewAccount {
 pub enum AccountChange {
     /// Replaces the roles.
     Roles(Vec<String>),
-    /// Switches the account on or off.
+    /// Activates or deactivates the account.
     Active(bool),
     /// Replaces the password hash.
     PasswordHash(String),
@@ -53,7 +53,7 @@ impl AccountChange {
 }
 
 impl AccountStore {
-    /// Adds a person with an account; false when the id is taken, also by one that differs in case alone.
+    /// Adds a person with an account. False if the id is taken, also if a known id differs by case alone.
     ///
     /// # Errors
     /// The database did not answer.
@@ -87,7 +87,7 @@ impl AccountStore {
         Ok(written == 1)
     }
 
-    /// Changes one account; false when there is no such person, or when its document is a list or a scalar.
+    /// Changes one account. False if there is no such person, or the person's document is a list or a scalar.
     ///
     /// # Errors
     /// The database did not answer.
@@ -117,8 +117,8 @@ fn postgres_add() -> String {
 }
 
 const SQLITE_ADD: &str = "INSERT INTO people (id, data) VALUES (?1, json(?2)) ON CONFLICT (id) DO NOTHING";
-// By bytes, whatever the column takes an id for: no command acts on another account than it names. A document that is null
-// begins anew, as PATCH has it; into a list or a scalar nothing can be set.
+// Compared by bytes, whatever the column's collation equates: no command may change another account than it names. A
+// document that is null is replaced by an object, as PATCH does; a list or a scalar has no members to set.
 const POSTGRES_CHANGE: &str = "
     UPDATE people SET data = jsonb_set(coalesce(nullif(data, 'null'), '{}'), ARRAY[$3::text], $2::text::jsonb)
     WHERE id = $1 AND id::varchar COLLATE \"C\" = $4::text

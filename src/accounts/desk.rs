@@ -1,7 +1,8 @@
-//! What a helpdesk does beyond changing an account: lists accounts, unlocks one, deletes one.
+//! A helpdesk's tasks beyond changing an account: listing accounts, unlocking one, deleting one.
 //!
-//! The one rule: as for every change, one statement each, which the triggers of the account epoch see; and no more than the
-//! HIS does for its callers: who is active, or has pages or documents, is not deleted.
+//! The one rule: each task is one statement, which the triggers of the account epoch see, as for every change. A
+//! command may do no more than the HIS does for its callers: a person who is active, or has pages or documents, is not
+//! deleted.
 
 use rusqlite::Transaction;
 use tokio_postgres::types::ToSql;
@@ -9,16 +10,16 @@ use tokio_postgres::types::ToSql;
 use super::{AccountRow, AccountStore, AccountsError, READ_TIMEOUT, StoredAccount, WRITE_TIMEOUT, within};
 use fedgate_base::db::Database;
 
-/// What became of a deletion.
+/// The result of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountDeletion {
-    /// The person is gone.
+    /// The person was deleted.
     Done,
-    /// There was no such person.
+    /// There is no such person.
     Missing,
     /// The account is active.
     Active,
-    /// So many pages and documents are the person's.
+    /// The person has this many pages and documents.
     InUse {
         /// Pages of the book of life.
         pages: u64,
@@ -28,7 +29,7 @@ pub enum AccountDeletion {
 }
 
 impl AccountStore {
-    /// The accounts whose ids come after one, in the order of their ids, and no more than `most`; the first ones after none.
+    /// The accounts whose ids follow `after`, ordered by id, at most `most`; without `after`, the first ones.
     ///
     /// # Errors
     /// The database did not answer within two seconds.
@@ -37,7 +38,7 @@ impl AccountStore {
     }
 
     async fn list_unbounded(&self, after: Option<&str>, most: i64) -> Result<Vec<StoredAccount>, AccountsError> {
-        // No id comes before "", which a row of Thalamus may have.
+        // No id precedes "", but a row of Thalamus may have this very id.
         let (begin, after) = after.map_or((FROM, ""), |after| (AFTER, after));
         let rows: Vec<(String, AccountRow)> = match &self.database {
             Database::Postgres(pool) => {
@@ -64,10 +65,11 @@ impl AccountStore {
         Ok(rows.into_iter().filter_map(|(id, row)| row.into_account(&id)).collect())
     }
 
-    /// Ends the waits of an account on every instance: the log of changes names it, though nothing of it changes.
+    /// Ends the waits of an account on every instance: the log of changes names the account, though nothing of it
+    /// changes.
     ///
     /// # Errors
-    /// The database did not answer, or the role may not change accounts.
+    /// The database did not answer, or its role may not change accounts.
     pub async fn unlock(&self, id: &str) -> Result<(), AccountsError> {
         let unlock = async {
             match &self.database {
@@ -86,7 +88,7 @@ impl AccountStore {
         within(WRITE_TIMEOUT, unlock).await
     }
 
-    /// Deletes a person whose account is inactive, and who has neither pages nor documents.
+    /// Deletes a person whose account is inactive and who has neither pages nor documents.
     ///
     /// # Errors
     /// The database did not answer.
@@ -97,7 +99,7 @@ impl AccountStore {
     async fn delete_unbounded(&self, id: &str) -> Result<AccountDeletion, AccountsError> {
         let deleted = match &self.database {
             Database::Postgres(pool) => match self.run_named(pool, POSTGRES_DELETE, &[&id, &id]).await {
-                // A page came between the look and the deletion.
+                // A page was added between the check and the deletion.
                 Err(AccountsError::Database(error)) if error.is_foreign_key_violation() => 0,
                 deleted => deleted?,
             },
@@ -145,7 +147,7 @@ impl AccountStore {
 const AFTER: &str = "WHERE p.id > ";
 const FROM: &str = "WHERE p.id >= ";
 
-// As one account is read: see `POSTGRES_READ`.
+// Reads the same columns as `POSTGRES_READ` does for one account.
 const POSTGRES_LIST: &str = "
     SELECT p.id::varchar, e.epoch,
            CASE WHEN l.id IS NULL THEN d.password ELSE l.password END,

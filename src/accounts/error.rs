@@ -1,4 +1,4 @@
-//! Why accounts could not be asked, or changed.
+//! Why accounts could not be read or changed.
 
 use std::path::Path;
 
@@ -8,25 +8,26 @@ use fedgate_base::config::StoreConfig;
 use fedgate_base::db::DbError;
 use fedgate_base::db::route::WrongServer;
 
-/// Why the accounts could not be asked.
+/// Why the accounts could not be read or changed.
 #[derive(Debug, Error)]
 pub enum AccountsError {
-    /// The database is away or overloaded; the same question may be answered in a moment.
+    /// The database is away or overloaded; the same question may succeed a moment later.
     #[error("accounts are unavailable: {0}")]
     Database(#[source] DbError),
     /// The schema is missing or older than this program.
     #[error("the database lacks what fedgate adds to it; run `fedhis migrate`")]
     NotMigrated,
-    /// The triggers that raise the account epoch are not there, are switched off, or do not fire for whom they are meant.
+    /// The triggers that raise the account epoch are missing, disabled, or do not fire for the sessions that they are
+    /// for.
     #[error(
         "changes of accounts would go unseen: the triggers of the table `people` are missing, disabled, or enabled for the \
          wrong sessions; run `fedhis migrate`"
     )]
     Untold,
-    /// The last attempt to confirm the accounts failed, so that asking again would only make the caller wait.
+    /// The last attempt to confirm the accounts failed, so another question would only make the caller wait.
     #[error("accounts are unavailable: the database is away")]
     Away,
-    /// The role of the gateway may not write down that it runs, so that it would never have a lease.
+    /// The role of the gateway may not write its report, so the gateway would never have a lease.
     #[error(
         "the role that is signed in as may not write `fedgate_instances`, where gateways report themselves; grant it SELECT, \
          INSERT, UPDATE and DELETE on that table"
@@ -38,28 +39,28 @@ pub enum AccountsError {
          primary itself"
     )]
     NoNotices,
-    /// The server is not the primary: its answers may be behind those of the primary.
+    /// The server is not the primary, so its answers may be outdated.
     #[error(
         "the database is a read-only standby, or was set read-only: its answers may be late; `store.uri` must reach the \
          primary"
     )]
     Standby,
-    /// A switchover that moved new connections alone: the session of the watch stayed behind.
+    /// A switchover moved new connections only; the watch's session stayed with the old server.
     #[error("new connections lead to another server than before (a switchover): it is asked from now on")]
     LedElsewhere,
-    /// A new session is with another server than those before.
+    /// A new session reached another server than the earlier ones.
     #[error(
         "another server answers than before (a switchover, or a failover): what was changed before may be lost; look at \
          the account, and change it again"
     )]
     AnotherServer,
-    /// A change waited in vain for somebody who keeps the account, or the whole store, locked.
+    /// A change waited in vain, because another session has locked the account or the whole store.
     #[error("the account is locked by {by}; nothing was changed: end that, or wait for it, and run this again")]
     Locked {
-        /// Who that is.
+        /// The holder of the lock.
         by: String,
     },
-    /// The database is another than it was, by a failover that lost commits, or by a restore.
+    /// The database has another history than before, because of a failover that lost commits, or a restore.
     #[error(
         "the account epoch went back from {from} to {to} meanwhile (a failover, or a restore): what was changed before may \
          be lost; look at the account, and change it again"
@@ -73,14 +74,15 @@ pub enum AccountsError {
 }
 
 impl AccountsError {
-    /// Whether the database is well, and merely had no time or lock for this: the same is done in a moment.
+    /// Whether the database is available, and only lacked time or a lock: the same statement may succeed a moment
+    /// later.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Database(error) if error.waited_for().is_some())
     }
 }
 
 impl AccountsError {
-    /// As one line for the operator: the file of the configuration, the key, what is wrong, and what to do.
+    /// One line for the operator: the configuration file, the key, the fault and the remedy.
     pub fn located(&self, file: &Path, store: &StoreConfig) -> String {
         match self {
             Self::Database(error) => error.located(file, store),
@@ -88,7 +90,7 @@ impl AccountsError {
         }
     }
 
-    /// Whether the configuration is at fault, and no time mends it.
+    /// Whether the configuration is at fault, so that waiting does not help.
     pub fn is_of_settings(&self) -> bool {
         matches!(self, Self::Database(DbError::Settings { .. }))
     }

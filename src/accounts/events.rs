@@ -1,8 +1,8 @@
-//! What became of accounts, and by whom: the events that the store keeps of every change.
+//! Account events: the store keeps one for every change of an account, with its author.
 //!
-//! The one rule: an event is of the transaction that made the change, so that neither is there without the other. A gateway takes
-//! those that no record has yet, writes them, and notes that; one that dies in between leaves them to another, so that each is
-//! recorded once, or twice rather than never.
+//! The one rule: an event is written in the transaction that makes the change, so neither exists without the other. A
+//! gateway takes the events that are in no record yet, writes them, and marks them as recorded. If it dies in between,
+//! another gateway takes them. So each event is recorded once, or twice rather than never.
 
 use serde_json::Value;
 use tokio_postgres::Row as PostgresRow;
@@ -13,37 +13,37 @@ use fedgate_base::db::Database;
 /// One change of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountEvent {
-    /// Its number: later ones are higher, but for those of transactions at the same time.
+    /// Its number. Later events have higher numbers, except for transactions that run at the same time.
     pub id: i64,
-    /// When, in UTC (RFC 3339).
+    /// The time in UTC (RFC 3339).
     pub at: String,
-    /// `created`, `changed`, `deleted`; `all_deleted` where the table was emptied at once; `unwatched` where nobody knows what
-    /// changed until then.
+    /// `created`, `changed`, `deleted`; `all_deleted` if the whole table was emptied at once; `unwatched` if the
+    /// changes up to this event are unknown.
     pub what: String,
-    /// Whose; none where it is of all.
+    /// The account; none if all are concerned.
     pub account: Option<String>,
-    /// The roles, where they changed.
+    /// The roles, if they changed.
     pub roles: MemberChange,
-    /// The mark of activity, where it changed.
+    /// The `active` mark, if it changed.
     pub active: MemberChange,
     /// `set`, `changed`, `removed`, or `rehashed` by a login.
     pub password: Option<String>,
     /// `http`, `command`, `import` or `login`; `replication`, `migration`; and `outside` for any other program.
     pub via: String,
-    /// The account whose request it was, or the user of the machine who gave the command.
+    /// The account that sent the request, or the user of the machine who ran the command.
     pub actor: Option<String>,
-    /// The request.
+    /// The id of the request.
     pub request_id: Option<String>,
     /// The user of the database; none on an embedded store.
     pub database_user: Option<String>,
-    /// What the program called itself to the database.
+    /// The application name of the program in the database.
     pub application: Option<String>,
 }
 
-/// A member of a person's document before a change and after it; none of both where it did not change.
+/// A member of a person's document before and after a change; both are none if it did not change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemberChange {
-    /// Before, as JSON; none where there was none.
+    /// Before, as JSON; none if there was no such member.
     pub before: Option<Value>,
     /// After.
     pub after: Option<Value>,
@@ -56,14 +56,14 @@ impl MemberChange {
     }
 
     fn of(before: Option<&str>, after: Option<&str>) -> Self {
-        // What is no JSON was cut.
+        // A text that is not JSON was cut off.
         let value = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
         Self { before: before.map(value), after: after.map(value) }
     }
 }
 
 impl AccountStore {
-    /// The events of an account, or of all, before one of them (or the last ones), the latest first.
+    /// The events of one account or of all, the latest first: those before `before`, or the last ones.
     ///
     /// # Errors
     /// The database did not answer within two seconds.
@@ -104,7 +104,7 @@ impl AccountStore {
         within(READ_TIMEOUT, read).await
     }
 
-    /// Takes the oldest events that are in no record yet, for half a minute; nobody else takes them meanwhile.
+    /// Takes the oldest events that are in no record yet, for half a minute, during which no other gateway takes them.
     ///
     /// # Errors
     /// The database did not answer, or its role may not report as a gateway.
@@ -113,7 +113,7 @@ impl AccountStore {
             match &self.database {
                 Database::Postgres(pool) => {
                     let session = pool.get().await?;
-                    // Mostly there are none, which costs no write and no transaction id.
+                    // Usually there are none, and this read costs neither a write nor a transaction id.
                     if session.query_opt(POSTGRES_UNRECORDED, &[]).await?.is_none() {
                         return Ok(vec![]);
                     }
@@ -139,10 +139,10 @@ impl AccountStore {
         within(WRITE_TIMEOUT, take).await
     }
 
-    /// Notes that events are recorded.
+    /// Marks events as recorded.
     ///
     /// # Errors
-    /// The database did not answer: they will be recorded again.
+    /// The database did not answer; the events will be recorded again.
     pub async fn events_are_recorded(&self, ids: Vec<i64>) -> Result<(), AccountsError> {
         let note = async {
             match &self.database {

@@ -1,8 +1,9 @@
-//! The gateways that run on these accounts: each reports itself, so that an operator sees them all, and a revocation can
-//! wait until every one of them has applied it.
+//! The gateways that run on these accounts. Each reports itself, so that an operator sees them all, and a revocation
+//! can wait until every one of them has applied it.
 //!
-//! The one rule: nothing is decided by these rows. They show; the lease alone protects. And an instance has no lease for
-//! longer than its last report is counted on ([`listed_for`]), so that every one that may admit by a cached right is here.
+//! The one rule: nothing is decided by these rows. They inform; only the lease protects. An instance has no lease for
+//! longer than others count on its last report ([`listed_for`]), so every instance that may admit by a cached right is
+//! in this list.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -14,27 +15,26 @@ use super::{AccountStore, AccountsError, READ_TIMEOUT, from_sql, to_sql, within}
 use fedgate_base::config::LONGEST_BOUND_MS;
 use fedgate_base::db::{Database, DbError};
 
-/// How often an instance reports itself when nothing changes.
+/// The interval between an instance's reports while nothing changes.
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// How long after its last report an instance counts as running.
+/// How long an instance counts as running after its last report.
 pub const LIVE_FOR: Duration = Duration::from_secs(4);
-/// How long after its last report an instance may still use cached rights, if it may use them for `bound` after a
-/// confirmation: longer than a lease, so that a report that is late costs nothing.
+/// How long after its last report an instance may still use cached rights, if `bound` is how long it may use them
+/// after a confirmation. It is longer than a lease, so that a late report costs nothing.
 pub fn listed_for(bound: Duration) -> Duration {
     LIVE_FOR.max(bound + 2 * REPORT_EVERY)
 }
 
-/// How often the instances are looked at while a change spreads.
+/// The interval between looks at the instances while a change spreads.
 const LOOK: Duration = Duration::from_millis(2);
-/// After how long who waits for one is told of it.
+/// After this time, a waiting caller learns which instance it waits for.
 const SAID_AFTER: Duration = Duration::from_secs(1);
 
-/// What an instance says of itself. A member that another version does not tell, or tells otherwise, has the value on the
-/// safe side.
+/// The report of an instance. A member that another version omits, or writes differently, takes its safe default.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct InstanceReport {
-    /// Random, one per process.
+    /// Random, one for each process.
     pub id: String,
     /// Host name and first listening address.
     pub place: String,
@@ -42,45 +42,45 @@ pub struct InstanceReport {
     pub version: String,
     /// Fingerprint of the policy in force.
     pub policy: String,
-    /// Why its policy file cannot be used now, and the last good one stays in force.
+    /// Why its policy file is unusable now, while the last good policy stays in force.
     pub policy_fault: Option<String>,
     /// The account epoch whose changes it has applied.
     pub epoch: u64,
-    /// Longest time, in ms, that it may use a cached right after the last confirmation.
+    /// The longest time, in ms, for which it may use a cached right after the last confirmation.
     pub bound_ms: u64,
     /// Whether its lease was valid when it reported.
     pub lease_valid: bool,
-    /// Its caches.
+    /// The figures of its caches.
     pub caches: CacheFigures,
-    /// The accounts whose passwords have to wait there.
+    /// The accounts whose passwords must wait there.
     pub waiting: WaitingAccounts,
 }
 
-/// The accounts that have to wait at an instance, after wrong passwords.
+/// The accounts that must wait at an instance after wrong passwords.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WaitingAccounts {
-    /// Those with the longest waits, the longest first. They are what was typed: there may be no such account.
+    /// Those with the longest waits, the longest first. Clients typed these ids, so there may be no such account.
     pub named: Vec<WaitingAccount>,
     /// How many more there are.
     pub left_off: u64,
 }
 
-/// An account that has to wait at an instance.
+/// An account that must wait at an instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WaitingAccount {
     /// Its id.
     pub account: String,
-    /// Its longest wait, in ms, at the moment of the report.
+    /// Its longest wait, in ms, when the report was made.
     pub wait_ms: u64,
 }
 
-/// The figures of an instance's caches, since it started.
+/// The figures of an instance's caches since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CacheFigures {
-    /// Principals held now.
+    /// Principals in the cache now.
     pub principals: u64,
     /// Requests answered from a cached principal.
     pub hits: u64,
@@ -90,24 +90,24 @@ pub struct CacheFigures {
     pub hashed: u64,
     /// Verified passwords remembered, right and wrong.
     pub proofs: u64,
-    /// Passwords that were not hashed, because they had been before.
+    /// Passwords that were not hashed, because the same comparison was known.
     pub proof_hits: u64,
-    /// Verified passwords forgotten, for room, age, or because they were not used for long.
+    /// Verified passwords that were dropped for lack of room, for age or for lack of use.
     pub proofs_evicted: u64,
-    /// Mean age, in s, of those.
+    /// Their mean age in seconds.
     pub proofs_mean_age_seconds: u64,
-    /// Rights of cached principals that were compiled anew, because the policy is another.
+    /// Times that rights of a cached principal were compiled again for another policy.
     pub recompiled: u64,
     /// Principals dropped because their account changed.
     pub invalidated: u64,
-    /// Principals dropped for room or age.
+    /// Principals dropped for lack of room or for age.
     pub evicted: u64,
-    /// Mean age, in s, of the principals that were dropped for any reason.
+    /// Mean age in seconds of the principals that were dropped for any reason.
     pub mean_age_seconds: u64,
 }
 
 impl Default for InstanceReport {
-    /// Of an instance of which nothing is known but that it reported: it may admit for as long as any may.
+    /// An instance of which only the existence is known may admit for as long as any instance may.
     fn default() -> Self {
         let unknown = || "unknown".to_owned();
         Self {
@@ -128,29 +128,29 @@ impl Default for InstanceReport {
 /// An instance as the database knows it.
 #[derive(Debug, Clone)]
 pub struct GatewayInstance {
-    /// What it last said.
+    /// Its last report.
     pub report: InstanceReport,
-    /// How long ago that was, by the database's clock.
+    /// The age of the report, by the database's clock.
     pub seen: Duration,
 }
 
 impl GatewayInstance {
-    /// Whether it reported lately enough to count as running.
+    /// Whether it reported recently enough to count as running.
     pub fn is_live(&self) -> bool {
         self.seen < LIVE_FOR
     }
 
-    /// Whether it may still use cached rights, for all that is known.
+    /// Whether it may still use cached rights, as far as is known.
     pub fn may_admit(&self) -> bool {
         self.seen < listed_for(Duration::from_millis(self.report.bound_ms))
     }
 }
 
 impl AccountStore {
-    /// Writes down what an instance says of itself.
+    /// Writes an instance's report.
     ///
     /// # Errors
-    /// The database did not answer within two seconds, or is not the primary: it takes no writes.
+    /// The database did not answer within two seconds, or takes no writes and so is not the primary.
     pub async fn report(&self, report: &InstanceReport) -> Result<(), AccountsError> {
         self.heeded(self.write_report(report).await)
     }
@@ -170,7 +170,7 @@ impl AccountStore {
                 match timeout_at(deadline, write).await {
                     Ok(written) => _ = written?,
                     Err(elapsed) => {
-                        // The next report does not wait behind this one, on a connection that may be dead.
+                        // The next report must not wait behind this one on a connection that may be dead.
                         session.close();
                         return Err(late(elapsed).into());
                     }
@@ -187,10 +187,10 @@ impl AccountStore {
         Ok(())
     }
 
-    /// Sees whether an instance could report itself; writes nothing.
+    /// Checks whether an instance could report itself, without writing anything.
     ///
     /// # Errors
-    /// The database did not answer, takes no writes, or grants too little.
+    /// The database did not answer, takes no writes, or has granted too few rights.
     pub async fn may_report(&self) -> Result<(), AccountsError> {
         if let Database::Postgres(pool) = &self.reports {
             let row = pool.get().await?.query_one(POSTGRES_MAY_REPORT, &[]).await?;
@@ -198,11 +198,11 @@ impl AccountStore {
                 return Err(AccountsError::NoReports);
             }
         }
-        // Of an instance that there is not.
+        // The id of no instance: this tries the statement and deletes nothing.
         self.withdraw("").await
     }
 
-    /// Takes an instance off the list, because it stops.
+    /// Removes an instance from the list, because it stops.
     ///
     /// # Errors
     /// The database did not answer.
@@ -219,7 +219,7 @@ impl AccountStore {
         Ok(())
     }
 
-    /// Every instance that reported within the last hour, in order of id.
+    /// Every instance that reported within the last hour, ordered by id.
     ///
     /// # Errors
     /// The database did not answer.
@@ -242,7 +242,7 @@ impl AccountStore {
             }
         };
         let instance = |(id, seen, epoch, text): (String, i64, i64, String)| {
-            // INVARIANT: whoever is in the table is listed, also when its report cannot be read.
+            // INVARIANT: every row is listed, also if its report cannot be read.
             let report: InstanceReport = serde_json::from_str(&text).unwrap_or_default();
             let bound_ms = report.bound_ms.min(LONGEST_BOUND_MS);
             let report = InstanceReport { id, epoch: from_sql(epoch), bound_ms, ..report };
@@ -252,25 +252,25 @@ impl AccountStore {
     }
 }
 
-/// What became of a change on the instances that run.
+/// How far a change has spread among the running instances.
 #[derive(Debug)]
 pub struct ChangeSpread {
     /// The account epoch of the change.
     pub epoch: u64,
     /// The instances that have applied it.
     pub applied: Vec<InstanceReport>,
-    /// Those that may have admitted by the old rights and have not said so: their leases have ended by now.
+    /// Those that may have admitted by the old rights and have not reported the change. Their leases have ended by
+    /// now.
     pub silent: Vec<InstanceReport>,
-    /// From the commit until the last of them had.
+    /// The time from the commit until the last of them had applied it, or had no lease.
     pub after: Duration,
 }
 
 impl AccountStore {
-    /// Waits until every instance that may admit has applied all changes that were committed up to now, or its lease has
-    /// ended.
+    /// Waits until every instance that may admit has applied all changes committed so far, or has no lease any more.
     ///
-    /// `committed` is when the last of them was committed, or later. Whoever is waited for after a second is told to
-    /// `waits_for`, once.
+    /// `committed` is a moment at or after the last of those commits. After one second, `waits_for` is called once for
+    /// each instance that the caller waits for.
     ///
     /// # Errors
     /// The database did not answer, or its history is no longer the one in which the changes were made.
@@ -283,6 +283,8 @@ impl AccountStore {
         let (mut concerned, mut told) = (HashSet::new(), HashSet::new());
         loop {
             let now = self.changes_since(None).await?.epoch;
+            // An epoch that went back means another history: the change itself may be lost, so success must not be
+            // reported.
             if now < epoch {
                 return Err(AccountsError::WentBack { from: epoch, to: now });
             }
@@ -293,6 +295,8 @@ impl AccountStore {
             let (applied, pending): (Vec<_>, Vec<_>) =
                 instances.into_iter().partition(|instance| (epoch..=now).contains(&instance.report.epoch));
             let after = committed.elapsed();
+            // Counted from the commit: a lease confirmed before it ends within the bound, and a later confirmation includes
+            // the change.
             let has_ended =
                 |GatewayInstance { report, .. }: &GatewayInstance| after > Duration::from_millis(report.bound_ms);
             if pending.iter().all(|instance| has_ended(instance) || !instance.may_admit()) {

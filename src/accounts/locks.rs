@@ -1,8 +1,8 @@
-//! Who is in the way of an operator's change.
+//! Finds the session or process that blocks an operator's change.
 //!
-//! The one rule: a change that waits for a lock in vain names the session or process that holds it, so that the operator can
-//! end it. It is looked for while the change waits: afterwards nobody is in its way. What a session last did is told by its
-//! first word alone; the rest may hold somebody's data.
+//! The one rule: a change that waits for a lock in vain names the holder of the lock, so that the operator can end it.
+//! The search runs while the change waits, because the lock may be gone afterwards. Only the first word of a session's
+//! last statement is reported; the rest may contain personal data.
 
 use std::future::Future;
 use std::os::unix::fs::MetadataExt;
@@ -19,16 +19,16 @@ use fedgate_base::config::StoreConfig;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::{Database, DbError, SessionPool, SqliteFile, WaitReason};
 
-/// How long an operator's change waits for a lock, in times of what a request does: it may be urgent. Not so long that the limit
-/// of the whole change ([`super::WRITE_TIMEOUT`]) comes first, and long enough to find the holder.
+/// How long an operator's change waits for a lock, as a multiple of a request's time, because it may be urgent. The
+/// limits keep it below the time of the whole change ([`super::WRITE_TIMEOUT`]), and long enough to find the holder.
 const TIMES: u32 = 2;
 const LOCK_TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(7));
-/// After this time of waiting the holder is looked for, and how long that may take.
+/// After this time the search for the holder starts, and how long the search may take.
 const LOOK_AFTER: Duration = Duration::from_millis(200);
 const LOOK_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 impl AccountStore {
-    /// Runs an operator's statement; how many rows it changed.
+    /// Runs an operator's statement, and returns how many rows it changed.
     pub(super) async fn run_named(
         &self,
         pool: &SessionPool,
@@ -57,7 +57,7 @@ impl AccountStore {
         }
     }
 
-    /// Changes the embedded store; whoever is in the way is mostly there still when that has failed.
+    /// Changes the embedded store. If that fails because of a lock, its holder usually still has it.
     pub(super) async fn run_named_embedded<T, F>(&self, sqlite: &SqliteFile, change: F) -> Result<T, AccountsError>
     where
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
@@ -74,7 +74,7 @@ impl AccountStore {
         }
     }
 
-    /// Awaits a change, and looks meanwhile for the session that is in its way.
+    /// Awaits a change, and meanwhile searches for the session that blocks it.
     async fn naming<T>(&self, change: impl Future<Output = Result<T, DbError>>, pid: i32) -> Result<T, AccountsError> {
         let mut change = std::pin::pin!(change);
         let look = async {
@@ -93,7 +93,8 @@ impl AccountStore {
         }
     }
 
-    /// The sessions that keep one waiting, those at the head of the line; asked by the reports' session, which is free.
+    /// The sessions that block the one with this process id, those at the head of the line. The session of the reports
+    /// asks, because it is free.
     async fn session_before(&self, pid: i32) -> Result<Option<String>, AccountsError> {
         let Database::Postgres(pool) = &self.reports else { return Ok(None) };
         let rows = pool.get().await?.query(POSTGRES_BLOCKING, &[&pid]).await?;
@@ -127,8 +128,8 @@ fn holder(row: &Row) -> String {
     )
 }
 
-/// The process that holds SQLite's lock for writers of a file in WAL mode: one byte of its `-shm` (sqlite.org/walformat.html,
-/// "The WAL-Index File Format", 2.3.1), as the kernel lists it (proc_locks(5)).
+/// The process that holds SQLite's write lock on a file in WAL mode. The lock is one byte of the `-shm` file
+/// (sqlite.org/walformat.html, "The WAL-Index File Format", 2.3.1), as the kernel lists it (proc_locks(5)).
 fn writer_of(path: &Path, locks: &str) -> Option<String> {
     const WRITER: u64 = 120;
     let shm = std::fs::metadata(path.with_file_name({
@@ -150,7 +151,7 @@ fn writer_of(path: &Path, locks: &str) -> Option<String> {
     Some(format!("process {pid} (`{}`)", name.trim()))
 }
 
-/// Who is at the head of the line that `$1` stands in. Those who wait there themselves are in nobody's power.
+/// The sessions at the head of the line in which `$1` waits. Ending a session that waits there itself would not help.
 const POSTGRES_BLOCKING: &str = r"
     WITH RECURSIVE line(pid) AS (
         SELECT unnest(pg_blocking_pids($1))

@@ -1,10 +1,11 @@
-//! Accounts, the policy information point: who exists, with which password hash and roles, and what changed since.
+//! Accounts, the policy information point: which accounts exist, with which password hash and roles, and what changed
+//! since.
 //!
-//! The one rule: every answer carries the account epoch it was read at, in the same snapshot, so that a caller can tell
-//! whether what it holds is still true. The epoch is a number in the database that a trigger raises whenever a password,
-//! a role or the `active` mark of any person changes.
+//! The one rule: every answer carries the account epoch of the same snapshot, so a caller can tell whether the answer
+//! is still true. The epoch is a number in the database. A trigger raises it whenever a password, the roles or the
+//! `active` mark of any person changes.
 //!
-//! Called by `authn` and by the operator's commands. Knows nothing of HTTP, policy or passwords in the clear.
+//! `authn` and the operator's commands call it. It knows nothing of HTTP, policy or passwords in clear.
 
 mod admin;
 mod desk;
@@ -35,15 +36,15 @@ use fedgate_base::db::actor::ChangeActor;
 pub use fedgate_base::db::outage::OutageLog;
 use fedgate_base::db::{Database, DbError, postgres};
 
-/// How many epochs of changes the database remembers; a reader further behind drops everything it holds.
+/// How many epochs of changes the database remembers. A reader further behind drops everything that it holds.
 const REMEMBERED_EPOCHS: u64 = 10_000;
-/// How many changes are told at once; with one more, any account may have changed.
+/// The most changes in one answer. With one more, any account may have changed.
 const TOLD_CHANGES: u32 = 10_000;
-/// How many rows are asked for, so that one change more than are told is seen.
+/// One row more than the most changes, so that the surplus is noticed.
 const MOST_ROWS: i64 = TOLD_CHANGES as i64 + 1;
-/// How long one account may take to be read.
+/// The longest time to read one account.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a change may take.
+/// The longest time for a change.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One stored account, as of [`StoredAccount::epoch`].
@@ -51,11 +52,11 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct StoredAccount {
     /// The id of the person.
     pub id: String,
-    /// The password hash; none when the person cannot log in.
+    /// The password hash; none if the person cannot sign in.
     pub password_hash: Option<String>,
     /// The roles, in their order.
     pub roles: Vec<String>,
-    /// False when the account is switched off.
+    /// Whether the account is active.
     pub active: bool,
     /// The account epoch at which this was true.
     pub epoch: u64,
@@ -64,18 +65,18 @@ pub struct StoredAccount {
 /// The accounts that changed after some epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountChanges {
-    /// The epoch now.
+    /// The current epoch.
     pub epoch: u64,
-    /// Which accounts changed.
+    /// The changed accounts.
     pub accounts: ChangedAccounts,
 }
 
-/// Which accounts changed.
+/// The changed accounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangedAccounts {
-    /// These alone, possibly none.
+    /// Only these, possibly none.
     These(Vec<String>),
-    /// Any may have.
+    /// Any account may have changed.
     Everything,
 }
 
@@ -83,43 +84,43 @@ pub enum ChangedAccounts {
 #[derive(Clone)]
 pub struct AccountStore {
     database: Database,
-    /// Where an instance reports itself: no request, however many there are, keeps a report waiting.
+    /// The connection for this instance's reports. It is separate, so that no number of requests delays a report.
     reports: Database,
     config: StoreConfig,
-    /// Who changes accounts here; the gateway changes none but by logins.
+    /// The author of changes made here. The gateway itself changes accounts only by logins.
     actor: Option<Arc<ChangeActor>>,
-    /// The epoch that the watch was told last: no read that begins after that may tell a lower one.
+    /// The epoch of the watch's last answer. No read that begins later may return a lower one.
     told: Arc<AtomicU64>,
 }
 
 impl AccountStore {
-    /// Opens the database of the configuration; PostgreSQL is not contacted yet.
+    /// Opens the configured database; PostgreSQL is not contacted yet.
     ///
     /// # Errors
-    /// The settings cannot be used, or the embedded store cannot be opened.
+    /// The settings are unusable, or the embedded store cannot be opened.
     pub async fn open(config: &StoreConfig) -> Result<Self, AccountsError> {
         let (database, reports) = match config {
             StoreConfig::Postgres(config) => {
-                // On one route: what is read, what is reported and what is watched is on one server.
+                // One route for all: reads, reports and the watch use the same server.
                 let route = postgres::route_to_primary(config)?;
                 let pool = |size| postgres::pool_on(Arc::clone(&route), size).map(Database::Postgres);
                 (pool(config.pool_size)?, pool(1)?)
             }
             StoreConfig::Sqlite(_) => {
                 let database = Database::open(config).await?;
-                // Whoever reads has a connection of the readers', and leaves the writer's alone.
+                // Reads use the readers' connections, so they never hold up the writer's.
                 (database.clone(), database)
             }
         };
         Ok(Self { database, reports, config: config.clone(), actor: None, told: Arc::default() })
     }
 
-    /// The same accounts, changed by somebody: every change names the actor.
+    /// The same accounts with an author, whom every change names.
     pub fn acting_as(self, actor: ChangeActor) -> Self {
         Self { actor: Some(Arc::new(actor)), ..self }
     }
 
-    /// From now on every answer is of one server, the first that answers: for a command that asks several things.
+    /// From now on every answer comes from one server, the first that answers. For commands that ask several things.
     ///
     /// # Errors
     /// No primary answers.
@@ -130,7 +131,7 @@ impl AccountStore {
         }
     }
 
-    /// Who hears that an answer is not the primary's, or of another history, looks where the primary is.
+    /// If an answer is not the primary's, or belongs to another history, lets the route look for the primary.
     fn heeded<T>(&self, answer: Result<T, AccountsError>) -> Result<T, AccountsError> {
         use AccountsError::{AnotherServer, Standby, WentBack};
         if let (Err(Standby | AnotherServer | WentBack { .. }), Some(route)) = (&answer, self.database.route()) {
@@ -139,17 +140,18 @@ impl AccountStore {
         answer
     }
 
-    /// The database they are in.
+    /// The database of these accounts.
     pub fn database(&self) -> &Database {
         &self.database
     }
 
-    /// Reads one account; none when there is no such person.
+    /// Reads one account; none if there is no such person.
     ///
     /// # Errors
-    /// The database did not answer within two seconds, is a standby, or tells of another history than it told before.
+    /// The database did not answer within two seconds, is a standby, or has another history than before.
     pub async fn read(&self, id: &str) -> Result<Option<StoredAccount>, AccountsError> {
-        // Before the question: the primary had told this epoch, so it tells no lower one now.
+        // Loaded before the question: the primary has already answered with this epoch, so it cannot return a lower
+        // one.
         let told = self.told.load(Ordering::Acquire);
         let read = within(READ_TIMEOUT, self.read_row(id, told)).await;
         Ok(self.heeded(read)?.into_account(id))
@@ -164,7 +166,7 @@ impl AccountStore {
                 let (epoch, found): (i64, bool) = (row.get(0), row.get(1));
                 let is_standby: bool = row.get(5);
                 if is_standby || from_sql(epoch) < told {
-                    // Nobody else is answered by it.
+                    // This connection must not answer any other request.
                     session.close();
                 }
                 if is_standby {
@@ -189,13 +191,13 @@ impl AccountStore {
             }
         };
         match from_sql(row.epoch) {
-            // Another history, of which nothing is known: a restore, or a server that was left behind.
+            // Another history, of which nothing is known: a restore, or a server that a switchover left behind.
             epoch if epoch < told => Err(AccountsError::WentBack { from: told, to: epoch }),
             _ => Ok(row),
         }
     }
 
-    /// Replaces a password hash, if it is still `old`; tells whether it was.
+    /// Replaces a password hash if it is still `old`. True if it was.
     ///
     /// # Errors
     /// The database did not answer.
@@ -223,7 +225,7 @@ impl AccountStore {
         Ok(replaced == 1)
     }
 
-    /// What changed after `since`; `None` reads the epoch alone and counts as everything.
+    /// The changes after `since`. `None` reads the epoch alone, and counts as everything.
     ///
     /// # Errors
     /// The database did not answer, or has no epoch.
@@ -232,7 +234,7 @@ impl AccountStore {
         Ok(within(READ_TIMEOUT, self.ask(known.as_ref())).await?.0)
     }
 
-    /// What changed since the answer that is known, and what is known now.
+    /// The changes since a known answer, and the new answer.
     async fn ask(&self, known: Option<&LastAnswer>) -> Result<(AccountChanges, LastAnswer), AccountsError> {
         let after = LastAnswer::after(known);
         let rows = match &self.database {
@@ -245,7 +247,7 @@ impl AccountStore {
     }
 }
 
-/// Bounds a question: a database that hangs is a database that is away.
+/// Bounds a question: a database that hangs counts as away.
 async fn within<T>(
     limit: Duration,
     question: impl Future<Output = Result<T, AccountsError>>,
@@ -267,34 +269,34 @@ impl AccountRow {
         self.found.then(|| StoredAccount {
             id: id.to_owned(),
             password_hash: self.password.filter(|hash| !hash.is_empty()),
-            // Roles that are no list of words are none: silence denies.
+            // Roles that are not a list of strings count as none: silence denies.
             roles: self
                 .roles
                 .and_then(|roles| Vec::<String>::deserialize(&mut serde_json::Deserializer::from_str(&roles)).ok())
                 .unwrap_or_default(),
-            // Thalamus ignores the mark and few rows have it: without one, an account is active.
+            // Thalamus ignores the mark, and few rows have it: an account without one is active.
             active: matches!(self.active.as_deref(), None | Some("null" | "true" | "\"True\"" | "\"true\"")),
             epoch: from_sql(self.epoch),
         })
     }
 }
 
-/// What the last answer said, against which the next one is read.
+/// The last answer, with which the next one is compared.
 struct LastAnswer {
     epoch: u64,
-    /// The version of the triggers; one who does not follow them knows none.
+    /// The version of the triggers; none for a caller that does not follow them.
     triggers: Option<String>,
 }
 
 impl LastAnswer {
-    /// The epoch after which changes are asked for; who knows none asks for none.
+    /// The epoch after which changes are asked for; a caller without a known epoch asks for none.
     fn after(known: Option<&Self>) -> i64 {
         known.map_or(i64::MAX, |known| to_sql(known.epoch))
     }
 }
 
-/// One row of the answer to what changed: the epoch now, whether the triggers fire and their version, and an epoch of a
-/// change with its account.
+/// One row of the answer to what changed: the current epoch, whether the triggers fire, their version, and the epoch
+/// and account of one change.
 struct ChangeRow {
     now: i64,
     fire: bool,
@@ -316,17 +318,18 @@ fn sqlite_changes(connection: &rusqlite::Connection, after: i64) -> Result<Vec<C
     connection.prepare_cached(SQLITE_CHANGES)?.query_map([after, MOST_ROWS], row)?.collect()
 }
 
-/// Turns rows into changes, and into what is known from now on.
+/// Turns rows into changes, and into the answer to compare the next one with.
 fn changes(known: Option<&LastAnswer>, rows: Vec<ChangeRow>) -> Result<(AccountChanges, LastAnswer), AccountsError> {
     let first = rows.first().ok_or(AccountsError::NotMigrated)?;
+    // Without triggers the epoch stands still while rights change, so an unchanged epoch would confirm nothing.
     if !first.fire {
         return Err(AccountsError::Untold);
     }
     let now = LastAnswer { epoch: from_sql(first.now), triggers: first.triggers.clone() };
     let follows = known.is_some_and(|known| {
-        // An epoch that went back is another history (a failover that lost writes): nothing held is true of it.
+        // An epoch that went back means another history (a failover that lost writes): no cached entry is true of it.
         let is_same_history = known.epoch <= now.epoch && now.epoch - known.epoch < REMEMBERED_EPOCHS;
-        // Triggers that are not the same were away for a moment, and what changed meanwhile has no epoch.
+        // Triggers of another version were absent for a moment, and changes in that moment have no epoch.
         is_same_history && (known.triggers.is_none() || known.triggers == now.triggers)
     });
     let is_told =
@@ -346,12 +349,13 @@ fn from_sql(epoch: i64) -> u64 {
     u64::try_from(epoch).unwrap_or_default()
 }
 
-// The epoch comes from the same snapshot as the account, and also where there is no such account. The snapshot of a standby
-// may be of long ago, and so may be that of a primary that was set read-only when another took its place.
+// The epoch comes from the same snapshot as the account, even if there is no such account. The snapshot of a standby
+// may be old, and so may that of a primary that was set read-only when another server took its place.
 //
-// An account is who its row says, byte for byte, whatever the column takes it for: `$1` has the type of the column and finds
-// the row by its index, `$2` is the same as text. What a login needs is beside the document, which is read only where that is
-// not of this very version of the row (`crates/base/src/db/schema/postgres.sql`).
+// An account is the one that its row names, byte for byte, whatever the column's collation equates: `$1` has the
+// column's type and finds the row by its index, and `$2` is the same id as text. A login reads its fields from beside
+// the document. The document is read only if those fields do not belong to this very version of the row
+// (`crates/base/src/db/schema/postgres.sql`).
 const POSTGRES_READ: &str = "
     SELECT e.epoch, p.id IS NOT NULL,
            CASE WHEN l.id IS NULL THEN d.password ELSE l.password END,

@@ -1,8 +1,8 @@
-//! Watching the account epoch: notices as a hint, polls as the truth.
+//! The watch over the account epoch: notices are a hint, polls are the truth.
 //!
-//! The one rule: [`Watch::confirmed`] is called only with what the primary answered, and with the moment *before* it was
-//! asked, so that a lease counted from there is never longer than promised. After any gap (a new session, an epoch that
-//! went back) everything may have changed. NOTIFY is fast and lossy, so it only hastens the next poll.
+//! The one rule: [`EpochWatch::confirmed`] is called only with an answer of the primary, and with the moment *before*
+//! the question, so that a lease counted from there is never longer than promised. After any gap (a new session, an
+//! epoch that went back), everything may have changed. NOTIFY is fast and lossy, so it only hastens the next poll.
 
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
@@ -19,22 +19,22 @@ use fedgate_base::db::route::{HostAddress, ReachedServer, ServerIdentity, Server
 use fedgate_base::db::{Database, DbError};
 use fedgate_base::moment::BootMoment;
 
-/// How often the embedded store is asked, which sends no notices.
+/// The interval between questions to the embedded store, which sends no notices.
 const SQLITE_POLL: Duration = Duration::from_millis(25);
-/// How long a notice may take from one session to another.
+/// The longest time for a notice from one session to another.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to wait before a lost session is opened anew, at first and at most.
+/// The pause before a lost session is opened again, at first and at most.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
-/// Who is told of the epoch.
+/// The receiver of the watch's answers.
 pub trait EpochWatch: Send + Sync {
     /// The primary was asked at `asked` and answered `changes`.
     fn confirmed(&self, asked: BootMoment, changes: &AccountChanges);
-    /// The accounts cannot be asked now; told once per outage and reason.
+    /// The accounts cannot be confirmed now; called once for each outage and reason.
     fn lost(&self, error: &AccountsError);
 }
 
-/// Tells `watch` of every change of the epoch, and at least four times within `bound` that there was none.
+/// Reports every change of the epoch to `watch`, and at least four times within `bound` that there was none.
 ///
 /// Runs until it is dropped.
 pub async fn watch(accounts: AccountStore, bound: Duration, watch: &dyn EpochWatch) {
@@ -56,7 +56,7 @@ pub async fn watch(accounts: AccountStore, bound: Duration, watch: &dyn EpochWat
     }
 }
 
-/// What never comes.
+/// A value that never exists: the watch ends only by an error.
 enum NeverComes {}
 
 async fn follow_sqlite(
@@ -66,6 +66,7 @@ async fn follow_sqlite(
 ) -> Result<NeverComes, AccountsError> {
     let mut known = None;
     loop {
+        // Before the question: the lease is counted from here.
         let asked = BootMoment::now();
         let (changes, now) = within(READ_TIMEOUT, accounts.ask(known.as_ref())).await?;
         accounts.confirmed(asked, &changes, watch);
@@ -83,10 +84,10 @@ async fn follow_postgres(
 ) -> Result<NeverComes, AccountsError> {
     let limit = poll.max(Duration::from_secs(1));
     let mut session = WatchSession::open(route, limit).await?;
-    // INVARIANT: what is read and reported from now on is on the server that confirms; what was read before is of a
-    // generation that the first confirmation ends.
+    // INVARIANT: from here on, reads and reports use the server that confirms. Earlier reads belong to a generation
+    // that the first confirmation ends.
     route.follow(&session.identity);
-    // Once, at the start: later on, notices may be lost without harm.
+    // Once after the start; later, lost notices do no harm.
     if !*notices_proved {
         session.prove_notices(accounts).await?;
         *notices_proved = true;
@@ -104,7 +105,7 @@ async fn follow_postgres(
     ended
 }
 
-/// A session with the primary that hears its notices.
+/// A session with the primary that receives its notices.
 struct WatchSession {
     client: Client,
     notices: mpsc::Receiver<()>,
@@ -119,17 +120,17 @@ impl WatchSession {
         let at = reached.at();
         let ReachedServer { client, mut connection, identity, .. } = reached;
         let (notice, notices) = mpsc::channel(1);
-        // It is driven by a task of its own, which ends with the connection or with this session.
+        // A separate task drives the connection. It ends with the connection or with this session.
         let driver = tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
                 if let AsyncMessage::Notification(_) = message {
-                    // A full channel already holds the hint.
+                    // A full channel already holds a notice.
                     let _ = notice.try_send(());
                 }
             }
         });
         let session = Self { client, notices, identity, at, _driver: AbortOnDrop(driver.abort_handle()) };
-        // Before the epoch is read: what is committed after that sends a notice to someone who listens already.
+        // LISTEN comes before the epoch is read, so that every later commit sends a notice to this session.
         query_within(limit, session.client.batch_execute("LISTEN fedgate_accounts")).await?;
         Ok(session)
     }
@@ -144,6 +145,7 @@ impl WatchSession {
     ) -> Result<NeverComes, AccountsError> {
         let mut known = None;
         loop {
+            // Before the question: a slow answer must not lengthen the lease.
             let asked = BootMoment::now();
             let after = LastAnswer::after(known.as_ref());
             let rows = query_within(limit, self.client.query(POSTGRES_CHANGES, &[&after, &MOST_ROWS])).await?;
@@ -156,7 +158,8 @@ impl WatchSession {
         }
     }
 
-    /// Sends a notice on another session and waits for it on this one: behind a transaction-pooling proxy none arrives.
+    /// Sends a notice on another session and waits for it on this one. Behind a transaction-pooling proxy it never
+    /// arrives.
     async fn prove_notices(&mut self, accounts: &AccountStore) -> Result<(), AccountsError> {
         let Database::Postgres(pool) = &accounts.reports else { return Ok(()) };
         let session = pool.get().await?;
@@ -175,18 +178,18 @@ fn session_has_ended() -> AccountsError {
 }
 
 impl AccountStore {
-    /// The primary was asked at `asked` and answered `changes`.
+    /// Passes on an answer of the primary to a question of the moment `asked`.
     fn confirmed(&self, asked: BootMoment, changes: &AccountChanges, watch: &dyn EpochWatch) {
-        // First: a read that `watch` lets pass begins after it.
+        // Stored first, because a read that `watch` lets pass begins after it.
         self.told.store(changes.epoch, Ordering::Release);
         watch.confirmed(asked, changes);
     }
 
-    /// Looks at all that the watch over the accounts needs: the primary, its triggers, and that its notices arrive. Tells the
+    /// Checks everything that the watch needs: the primary, its triggers, and that its notices arrive. Returns the
     /// epoch.
     ///
     /// # Errors
-    /// What would keep a gateway from serving.
+    /// Any fault that would keep a gateway from serving.
     pub async fn check(&self) -> Result<u64, AccountsError> {
         self.keep_to_one_server().await?;
         if let Some(route) = self.database.route() {
@@ -196,7 +199,7 @@ impl AccountStore {
     }
 }
 
-/// What changed after an epoch, as the rows of [`POSTGRES_CHANGES`] tell it; they must be the primary's.
+/// The changes after an epoch from the rows of [`POSTGRES_CHANGES`], which must be the primary's.
 pub(super) fn told(rows: &[Row]) -> Result<Vec<ChangeRow>, AccountsError> {
     if rows.iter().any(|row| row.get::<_, bool>(5)) {
         return Err(AccountsError::Standby);
@@ -229,7 +232,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// What changed after `$1`, in `$2` rows at most.
+/// The changes after `$1`, in at most `$2` rows.
 pub(super) const POSTGRES_CHANGES: &str = "
     SELECT e.epoch, c.epoch, c.account, t.fire, t.version,
            pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean

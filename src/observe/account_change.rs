@@ -1,37 +1,37 @@
-//! A change of an account, as a line among the records: who made whom what.
+//! A change of an account as a line among the records: which actor changed which account, and how.
 //!
-//! The one rule: it is told apart from a record of a request by its member `event`, and never holds a hash.
+//! The one rule: the member `event` distinguishes it from a request's record, and it never holds a hash.
 
 use serde_json::Value;
 
 use super::line::RecordLine;
 
-/// What a line tells of one change of an account.
+/// The content of a line about one change of an account.
 #[derive(Debug, Clone, Copy)]
 pub struct AccountChangeLine<'a> {
-    /// The number of the event in the store: the same in every line about it, should there be two.
+    /// The number of the event in the store. If an event is recorded twice, both lines have it.
     pub id: i64,
-    /// When, in UTC (RFC 3339).
+    /// The time in UTC (RFC 3339).
     pub at: &'a str,
     /// `created`, `changed`, `deleted`, `all_deleted`, `unwatched`.
     pub what: &'a str,
-    /// Whose, but where it is of all.
+    /// The account; none if all are concerned.
     pub account: Option<&'a str>,
-    /// The roles before and after, where they changed.
+    /// The roles before and after, if they changed.
     pub roles: [Option<&'a Value>; 2],
-    /// The mark of activity before and after, where it changed.
+    /// The `active` mark before and after, if it changed.
     pub active: [Option<&'a Value>; 2],
-    /// What became of the password.
+    /// What happened to the password.
     pub password: Option<&'a str>,
-    /// In which way.
+    /// The way in which the change was made.
     pub via: &'a str,
-    /// Who.
+    /// The author.
     pub actor: Option<&'a str>,
-    /// The request that made it.
+    /// The request that made the change.
     pub request_id: Option<&'a str>,
     /// The user of the database.
     pub database_user: Option<&'a str>,
-    /// What the program called itself to the database.
+    /// The application name of the program in the database.
     pub application: Option<&'a str>,
 }
 
@@ -59,7 +59,7 @@ impl AccountChangeLine<'_> {
     }
 }
 
-/// A member that changed: as a list where it is one of texts, and else as the JSON that it is.
+/// Writes a changed member: a list of strings as a list, any other value as JSON.
 fn member(line: &mut RecordLine, keys: [&'static str; 2], values: [Option<&Value>; 2]) {
     for (key, value) in keys.into_iter().zip(values) {
         let Some(value) = value else { continue };

@@ -1,10 +1,13 @@
-//! The file of records: appended to, found again after it was moved away, and on disk where that is waited for.
+//! The file of records: appended to, found again after it was moved away, and synchronized to disk where an answer
+//! waits for that.
 //!
-//! The one rule: a record that was taken is written whole, at least once. What cannot be written, or may not be on disk
-//! though it was written, is kept up to a bound and written again; what is over the bound is refused and counted. A line
-//! that broke off is taken off again, or ended where another process may have appended behind it, and its record written anew.
+//! The one rule: a record that was accepted is written whole, at least once. Records that cannot be written, or may
+//! not be on disk although they were written, are held up to a bound and written again. Records over the bound are
+//! refused and counted. A line that broke off is removed, or is ended if another process may have appended after it,
+//! and its record is written again.
 //!
-//! Durable is what a disk keeps: a pipe or a device of that name is a fault then, at every opening, and is tried again.
+//! Only a regular file is durable. Where `durable` is set, a pipe or device of that name is a fault at each opening,
+//! and is tried again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, Write};
@@ -18,32 +21,33 @@ use rustix::io::Errno;
 
 use super::line::count;
 
-/// Most bytes that wait for a file that cannot be written.
+/// The most bytes that wait for a file that cannot be written.
 const MOST_UNWRITTEN: usize = 8 * 1024 * 1024;
-/// Most bytes that are written and not known to be on disk, where that is asked for at all.
+/// The most bytes that are written but not known to be on disk, where durability is required.
 const MOST_UNSYNCED: usize = 1024 * 1024;
-/// How often it is looked whether the file is still the one of that name, besides before each look at the disk.
+/// The interval between checks whether the path still names the same file; each synchronization checks it too.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long after a failure the next attempt is made, however much comes meanwhile.
+/// The pause between a failure and the next attempt, whatever comes meanwhile.
 const AGAIN_AFTER: Duration = Duration::from_millis(150);
-/// How long the reader of a pipe may take none of it.
+/// How long the reader of a pipe may accept nothing.
 const PIPE_PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// Room that a disk must have for a file to be written to.
+/// The free room that a disk must have before a file is written.
 const LEAST_ROOM: u64 = 4096;
 
 /// A file of lines.
 pub(super) struct RecordJournal {
     path: PathBuf,
-    /// None while it cannot be used.
+    /// None while the file is unusable.
     file: Option<File>,
     unwritten: Vec<u8>,
-    /// Written since the disk was last waited for; kept where `durable` says so.
+    /// Bytes written since the last synchronization; held if `durable` is set.
     unsynced: Vec<u8>,
-    /// When the last attempt failed, and why; whether that was because the disk did not confirm.
+    /// When and why the last attempt failed.
     failed: Option<(Instant, io::ErrorKind, String)>,
+    /// Whether the disk may have lost what it did not confirm.
     is_suspect: bool,
     durable: bool,
-    /// How the disk is waited for.
+    /// The function that synchronizes the disk.
     pub(super) sync: fn(&File) -> io::Result<()>,
     dropped: usize,
     looked: Option<Instant>,
@@ -51,7 +55,8 @@ pub(super) struct RecordJournal {
 
 impl RecordJournal {
     /// # Errors
-    /// The file cannot be opened. A full disk, or a file that is none, is a fault of the journal, which is tried again.
+    /// The file cannot be opened. A full disk, or a name that is not a regular file, is a fault of the journal
+    /// instead, and is tried again.
     pub(super) fn open(path: &Path, durable: bool) -> io::Result<Self> {
         let (file, failed) = match open(path, durable) {
             Ok(file) => (Some(file), None),
@@ -72,7 +77,7 @@ impl RecordJournal {
         })
     }
 
-    /// Why it could not be used at the last attempt.
+    /// Why the last attempt failed, if it did.
     pub(super) fn fault(&self) -> io::Result<()> {
         let fault = self.failed.as_ref().map(|(_, kind, why)| io::Error::new(*kind, why.clone()));
         fault.map_or(Ok(()), Err)
@@ -83,33 +88,33 @@ impl RecordJournal {
         count(&self.unwritten) + count(&self.unsynced)
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How many bytes may still be written to its disk, as far as that is known.
+    /// How many bytes may still be written to its disk, as far as known.
     pub(super) fn free_bytes(&self) -> Option<u64> {
         let is_file = std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.is_file());
         let disk = rustix::fs::statvfs(&self.path).ok().filter(|_| is_file)?;
         Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
-    /// Looks at the next attempt whether the file is still the one of its name.
+    /// Makes the next attempt check whether the path still names the same file.
     pub(super) fn look_again(&mut self) {
         self.looked = None;
     }
 
-    /// How many lines were dropped since this was asked last.
+    /// How many lines were dropped since the last call.
     pub(super) fn take_dropped(&mut self) -> usize {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Appends whole lines, behind what is still to be written; to the disk itself, where `sync` says so.
+    /// Appends whole lines after those that wait, and synchronizes them to disk if `sync` is set.
     ///
     /// # Errors
-    /// What could not be written is kept for the next time, and the file is opened anew then. Lines for which there is no
-    /// room are dropped.
+    /// Lines that could not be written are held for the next attempt, which opens the file again. Lines without room
+    /// are dropped.
     pub(super) fn append(&mut self, lines: &[u8], sync: bool) -> io::Result<()> {
         if self.unwritten.len() + self.unsynced.len() + lines.len() > MOST_UNWRITTEN
             && let Err(error) = self.attempt(self.durable)
@@ -128,11 +133,11 @@ impl RecordJournal {
         let outcome = self.write(sync);
         self.failed = outcome.as_ref().err().map(|error| (Instant::now(), error.kind(), error.to_string()));
         if outcome.is_err() {
-            // Nothing of what was not confirmed is sure any more, whatever a later look at the same file says: a disk tells
-            // of a failure once and forgets what it lost. Only writing again makes it sure.
+            // Nothing unconfirmed is certain any more, whatever a later synchronization of the same file reports: a
+            // disk reports a failure once and forgets what it lost. Only writing again makes it certain.
             self.take_back();
             self.is_suspect = self.durable;
-            // A pipe that is closed loses what was not read.
+            // Closing a pipe would lose what its reader has not read.
             self.file = self.file.take().filter(|_| is_waiting(&outcome));
         }
         outcome
@@ -141,7 +146,7 @@ impl RecordJournal {
     fn write(&mut self, sync: bool) -> io::Result<()> {
         self.find_file(sync)?;
         if self.is_suspect {
-            // One line is tried first, so that a disk that goes on failing is not filled with the same lines.
+            // One line is tried first, so that a disk that keeps failing is not filled with the same lines.
             let first = self.unwritten.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             self.write_out(first)?;
             self.sync()?;
@@ -151,7 +156,8 @@ impl RecordJournal {
         if sync { self.sync() } else { Ok(()) }
     }
 
-    /// Makes sure of a file of that name to write to. What is not known to last elsewhere is to be written there.
+    /// Ensures that a file of that name is open. Bytes that may not survive in the old file are written to the new
+    /// one.
     fn find_file(&mut self, look: bool) -> io::Result<()> {
         if let Some(file) = self.file.take() {
             if self.is_current(&file, look) {
@@ -169,7 +175,7 @@ impl RecordJournal {
         Ok(())
     }
 
-    /// Writes the first bytes of what waits, which end a line.
+    /// Writes the first `bytes` bytes of the waiting ones, which end with a line.
     fn write_out(&mut self, bytes: usize) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
         let mut written = 0;
@@ -185,7 +191,7 @@ impl RecordJournal {
                 Err(error) => break Err(error),
             }
         };
-        // Of a line that broke off nothing counts.
+        // A line that broke off does not count at all.
         let whole = self.unwritten.get(..written).unwrap_or_default().iter().rposition(|byte| *byte == b'\n');
         let lines = whole.map_or(0, |at| at + 1);
         if self.durable {
@@ -198,7 +204,7 @@ impl RecordJournal {
         outcome
     }
 
-    /// Waits until all that was written is on disk.
+    /// Waits until everything written is on disk.
     fn sync(&mut self) -> io::Result<()> {
         let Some(file) = &self.file else { return Err(io::ErrorKind::NotFound.into()) };
         (self.sync)(file)?;
@@ -206,19 +212,19 @@ impl RecordJournal {
         Ok(())
     }
 
-    /// What was written and is not known to last is to be written again, before the rest.
+    /// Puts bytes that may be lost back before the waiting ones, to be written again.
     fn take_back(&mut self) {
         std::mem::swap(&mut self.unwritten, &mut self.unsynced);
         self.unwritten.append(&mut self.unsynced);
     }
 
-    /// Whether the file is still the one of its name; looked at once in a while, or `now`.
+    /// Whether the path still names this file; checked at intervals, or now.
     fn is_current(&mut self, file: &File, now: bool) -> bool {
         if !now && self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
             return true;
         }
         self.looked = Some(Instant::now());
-        // What tells one file from another (inode(7)).
+        // Device and inode identify a file (inode(7)).
         let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
         match (file.metadata().map(identity), std::fs::metadata(&self.path).map(identity)) {
             (Ok(held), Ok(named)) => held == named,
@@ -227,12 +233,13 @@ impl RecordJournal {
     }
 }
 
-/// Sees whether records can be written to a file of this name, and leaves none that was not there.
+/// Checks whether records can be written to a file of this name, without leaving a new file behind.
 pub(super) fn try_out(path: &Path, durable: bool) -> io::Result<()> {
     if path.symlink_metadata().is_ok() {
         return open(path, durable).map(drop);
     }
-    // One of another name: made by another user than the one who serves, the file would be in the way.
+    // A file with another name: created by another user than the one that serves, the real one could not be opened
+    // later.
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".check-{}", std::process::id()));
     let tried = open(Path::new(&beside), durable).map(drop);
@@ -240,25 +247,25 @@ pub(super) fn try_out(path: &Path, durable: bool) -> io::Result<()> {
     tried
 }
 
-/// Whether an opening that failed so may succeed later, with the same configuration.
+/// Whether an opening that failed like this may succeed later with the same configuration.
 fn may_pass(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::Unsupported)
 }
 
-/// Opens it to append to, behind whole lines.
+/// Opens the file for appending, after ending an unfinished line.
 fn open(path: &Path, durable: bool) -> io::Result<File> {
-    // Without it, opening a pipe waits for a reader, and writing to one that is full never ends.
+    // Without this flag, opening a pipe waits for a reader, and writing to a full pipe never returns.
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o600).custom_flags(nonblocking);
-    // Where it may be written alone, nobody can tell how it ends.
+    // A file that may only be written cannot be checked for an unfinished line.
     let mut file = options.clone().read(true).open(path).or_else(|_| options.open(path))?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         let remedy = "it is no regular file, and no disk keeps what is written there; `records.durable` needs one";
         return if durable { Err(io::Error::new(io::ErrorKind::Unsupported, remedy)) } else { Ok(file) };
     }
-    // Held as long as it is open: who holds it alone may shorten the file.
+    // Held while the file is open: only an exclusive holder may shorten the file.
     let _ = flock(&file, FlockOperation::NonBlockingLockShared);
     has_room(&file, metadata.len())?;
     let mut last = [b'\n'];
@@ -268,7 +275,7 @@ fn open(path: &Path, durable: bool) -> io::Result<File> {
     if last != *b"\n" {
         file.write_all(b"\n")?;
     }
-    // A new file is there after a power failure when its directory is written.
+    // A new file survives a power failure only once its directory is on disk.
     if let Some(directory) = path.parent() {
         let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
         let _ = File::open(directory).and_then(|directory| directory.sync_all());
@@ -276,7 +283,7 @@ fn open(path: &Path, durable: bool) -> io::Result<File> {
     Ok(file)
 }
 
-/// Sees that there is room behind the end, which is set aside for what comes; where that cannot be asked, there is.
+/// Reserves some room after the end, or fails if there is none. If the file system cannot tell, the room is assumed.
 fn has_room(file: &File, end: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::KEEP_SIZE, end, LEAST_ROOM) {
         Err(full @ (Errno::NOSPC | Errno::DQUOT)) => Err(full.into()),
@@ -284,7 +291,7 @@ fn has_room(file: &File, end: u64) -> io::Result<()> {
     }
 }
 
-/// Waits until the reader of a pipe takes more, for some time.
+/// Waits a limited time until the reader of a pipe accepts more.
 fn is_taken_again(pipe: &File) -> io::Result<()> {
     match poll(&mut [PollFd::new(pipe, PollFlags::OUT)], Some(&PIPE_PATIENCE))? {
         0 => Err(io::Error::new(io::ErrorKind::WouldBlock, "nobody reads it")),
@@ -292,19 +299,19 @@ fn is_taken_again(pipe: &File) -> io::Result<()> {
     }
 }
 
-/// Whether all that is wrong is that nobody reads a pipe.
+/// Whether the only fault is that nobody reads the pipe.
 fn is_waiting(outcome: &io::Result<()>) -> bool {
     outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Takes the beginning of a line that broke off off the end; true where the next line may follow: when it is off, or when
-/// opening the file anew ends it.
+/// Removes the start of a line that broke off. True if the next line may follow directly: the part is gone, or the
+/// next opening of the file ends it.
 fn take_off(mut file: &File, part: usize) -> bool {
     let Ok(metadata) = file.metadata() else { return true };
     if !metadata.is_file() {
         return false;
     }
-    // A predecessor or a successor may append at the same time, whose lines are not to go with it.
+    // A predecessor or successor may append at the same time; its lines must not be removed as well.
     if flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() {
         let end = file.stream_position().unwrap_or_default();
         if file.metadata().is_ok_and(|metadata| metadata.len() == end) {

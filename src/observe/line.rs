@@ -1,29 +1,30 @@
-//! How a record is written: one line of JSON, bounded, in which nobody's text can pass for ours.
+//! How a record is written: one bounded line of JSON, in which untrusted text cannot pass for the gateway's own.
 
 use std::io::Write;
 use std::time::SystemTime;
 
 use fedgate_core::escape;
 
-// How much of a record its parts may take, in bytes as they are written: what is legal is whole, and a record has 16 KiB at
-// most, which is what collectors of logs take for one line (Docker's). What was cut is named in the record.
-/// Any other text. An id has 256 bytes, and escapes take three for each at most, where controls are refused.
+// Bounds for the parts of a record, in bytes as written. Legal values fit whole, and a record has at most 16 KiB,
+// which is what log collectors accept as one line (Docker's limit). The record names the members that were cut.
+/// Any other text. An id has at most 256 bytes, and escapes take at most three bytes for each, because controls are
+/// refused.
 const MAX_TEXT: usize = 3 * 256;
-/// The path, and what was read from it: the longest that a route can have needs no escapes, and none of what it encodes takes
-/// more bytes than its encoding.
+/// The path and values taken from it. The longest path of a route needs no escapes, and what it encodes takes no more
+/// bytes decoded than encoded.
 pub(super) const MAX_PATH: usize = 2 * 1024;
-/// A list, such as all roles together: some 220 of twenty letters.
+/// A list, such as all roles together: some 220 roles of twenty letters.
 const MAX_LIST: usize = 5 * 1024;
 
-/// How many records there are in lines.
+/// How many records some lines hold.
 pub(super) fn count(lines: &[u8]) -> usize {
     lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count()
 }
 
-/// A line that is being written.
+/// A line under construction.
 pub(super) struct RecordLine {
     bytes: Vec<u8>,
-    /// The members that are not whole.
+    /// The members that were cut.
     cut: Vec<&'static str>,
 }
 
@@ -64,13 +65,13 @@ impl RecordLine {
         }
     }
 
-    /// UTC, with microseconds (RFC 3339).
+    /// Writes a time in UTC with microseconds (RFC 3339).
     pub(super) fn time(&mut self, key: &'static str, time: SystemTime) {
         let time = chrono::DateTime::<chrono::Utc>::from(time);
         self.text(key, &time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true));
     }
 
-    /// How often each word occurred; the words are ours.
+    /// Writes how often each word occurred. The words are the gateway's own.
     pub(super) fn counts<'a>(&mut self, key: &'static str, counts: impl Iterator<Item = (&'a str, u64)>) {
         self.key(key);
         let mut separator = '{';
@@ -83,7 +84,7 @@ impl RecordLine {
         self.bytes.extend_from_slice(if separator == '{' { b"{}" } else { b"}" });
     }
 
-    /// The first of them, as many as there is room for; each of those whole.
+    /// Writes the first values, as many as fit whole.
     pub(super) fn list(&mut self, key: &'static str, values: &[String]) {
         self.key(key);
         let end = self.bytes.len() + MAX_LIST;
@@ -102,12 +103,12 @@ impl RecordLine {
         self.bytes.push(b']');
     }
 
-    /// As much of a text as there is room for; whether that is all of it.
+    /// Writes as much of a text as fits. True if that is all of it.
     fn string(&mut self, value: &str, room: usize) -> bool {
         self.bytes.push(b'"');
         if value.len() <= room && value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
         {
-            // As nearly all there is: copied at once.
+            // Nearly all texts take this path: copied at once.
             self.bytes.extend_from_slice(value.as_bytes());
             self.bytes.push(b'"');
             return true;
@@ -134,7 +135,8 @@ impl RecordLine {
             '"' => self.bytes.extend_from_slice(b"\\\""),
             '\\' => self.bytes.extend_from_slice(b"\\\\"),
             ' '..='~' => self.bytes.push(u8::try_from(character).unwrap_or(b'?')),
-            // Letters and digits of any script are readable; controls, separators and direction marks are escaped.
+            // Letters and digits of all scripts stay readable. Controls, separators and direction marks are escaped: a
+            // log reader must not obey them.
             _ if character.is_alphanumeric() && !escape::is_unseen(character) => {
                 self.bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes())
             }

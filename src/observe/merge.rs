@@ -1,10 +1,10 @@
-//! Which requests have a record of their own, and which are merged.
+//! Decides which requests have a record of their own, and which are merged.
 //!
-//! The one rule: what an anonymous caller can make the gateway write is bounded, for one address and for all together, and
-//! nothing of it goes uncounted. Callers who are known are no matter of this module: each of their requests has its record.
+//! The one rule: the records that anonymous callers can cause are bounded, for one address and for all together, and
+//! no request goes uncounted. Known callers are not affected: each of their requests has its own record.
 //!
-//! A rate is so many a minute, and five minutes' worth at once (GCRA, ITU-T I.371). Memory is bounded: addresses over a
-//! number are merged as one.
+//! A rate is a number per minute, of which five minutes' worth may be used at once (GCRA, ITU-T I.371). Memory is
+//! bounded: beyond a number of addresses, the rest are merged as one.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,15 +17,15 @@ use super::run::{MergedRun, RunPlace};
 const MINUTE: Duration = Duration::from_secs(60);
 /// How much of a rate may be used at once.
 const AT_ONCE: Duration = Duration::from_secs(5 * 60);
-/// Addresses that are told apart.
+/// The most addresses that are tracked separately.
 const MOST_SOURCES: usize = 4096;
 
-/// How many requests of anonymous callers have records of their own, in a minute; 0 is no limit.
+/// How many requests of anonymous callers have their own record per minute; 0 means no limit.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RecordRates {
-    /// Of one client address, or network of IPv6.
+    /// For one client address (IPv4 address or IPv6 network).
     pub of_source: u32,
-    /// Of all of them.
+    /// For all together.
     pub in_all: u32,
 }
 
@@ -36,17 +36,17 @@ pub(super) struct RecordMerger {
 }
 
 struct MergeTables {
-    /// When what is merged is written.
+    /// When the merged records are written.
     closes: Instant,
     refused: MergeTable,
-    /// What is allowed to anybody and answered without a decision, so that a flood of it hides no refusal.
+    /// Requests that anybody may send and that need no decision. Apart, so that a flood of them hides no refusal.
     served: MergeTable,
 }
 
 struct MergeTable {
     meter: RateMeter,
     sources: HashMap<Option<IpAddr>, MergeSource>,
-    /// Of all who found no room among the sources, or in all.
+    /// The run of all requests without room in their own entry or in the common rate.
     others: Option<MergedRun>,
 }
 
@@ -55,11 +55,11 @@ struct MergeSource {
     run: Option<MergedRun>,
 }
 
-/// How much of a rate is used: when it will be as if nothing had been.
+/// The use of a rate, as the moment at which it will be unused again.
 struct RateMeter(Instant);
 
 impl RateMeter {
-    /// How it is after one more, if there is room for it.
+    /// The state after one more request, if the rate has room for it.
     fn next(&self, per_minute: u32, now: Instant) -> Option<Self> {
         let every = MINUTE.checked_div(per_minute).unwrap_or_default();
         let next = self.0.max(now) + every;
@@ -79,8 +79,8 @@ impl RecordMerger {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where a request belongs; none if it has a record of its own. `is_scarce`: the disk is nearly full, `is_failing`: it
-    /// takes nothing.
+    /// The run that a request belongs to; none if it has its own record. `is_scarce`: the disk is nearly full.
+    /// `is_failing`: it accepts nothing.
     pub(super) fn place(
         &self,
         record: &RequestRecord<'_>,
@@ -98,7 +98,7 @@ impl RecordMerger {
         Some(run.join(record, is_failing))
     }
 
-    /// The records of what was merged, when their time has come, or `now`.
+    /// The records of merged requests, if they are due, or `at_once`.
     pub(super) fn close(&self, at_once: bool, now: Instant) -> Vec<u8> {
         let mut tables = self.tables();
         if !at_once && now < tables.closes {
@@ -111,7 +111,7 @@ impl RecordMerger {
 }
 
 impl MergeTable {
-    /// The run that a request of this source is merged into; none while there is room for a record of its own.
+    /// The run that a request from this address is merged into; none if there is room for its own record.
     fn run(
         &mut self,
         source: Option<IpAddr>,
@@ -120,20 +120,21 @@ impl MergeTable {
         now: Instant,
     ) -> Option<&mut MergedRun> {
         let of_all = self.meter.next(rates.in_all, now).filter(|_| !is_scarce);
-        // INVARIANT: what is taken of a source's rate is taken of that of all. So those that have used theirs up, and have two
-        // records a minute more, are few.
+        // INVARIANT: each use of an address's rate also uses the common rate. So few addresses can exhaust theirs, and
+        // cause two more records a minute.
         let (of_source, has_place) = match self.sources.get(&source) {
             _ if is_scarce || rates.of_source == 0 => {
                 let Some(of_all) = of_all else { return Some(self.others.get_or_insert_with(|| MergedRun::new(None))) };
                 self.meter = of_all;
                 return None;
             }
-            // A source that is merged stays so until its run is closed.
+            // A merged address stays merged until its run is closed.
             Some(known) => (known.meter.next(rates.of_source, now).filter(|_| known.run.is_none()), true),
             None => (RateMeter(now).next(rates.of_source, now), self.sources.len() < MOST_SOURCES),
         };
         match (of_source, of_all) {
-            // Only who has a record of its own is remembered, so that a crowd over the rate of all takes nobody's place.
+            // Only an address with a record of its own gets an entry, so that a crowd beyond the common rate takes no
+            // entries.
             (Some(meter), Some(of_all)) if has_place => {
                 self.meter = of_all;
                 self.sources.entry(source).or_insert_with(|| MergeSource { meter: RateMeter(now), run: None }).meter =
@@ -145,7 +146,7 @@ impl MergeTable {
         }
     }
 
-    /// Ends every run, and forgets who is as if they had not been here.
+    /// Ends every run, and forgets addresses whose rate is unused again.
     fn close(&mut self, now: Instant) -> Vec<Vec<u8>> {
         let runs = self.sources.values_mut().filter_map(|source| source.run.take()).chain(self.others.take());
         let lines = runs.filter_map(|run| run.line()).collect();

@@ -1,4 +1,4 @@
-//! Metrics, in the format of Prometheus: bounded labels, and no person in them.
+//! Metrics in the format of Prometheus, with bounded labels and no personal data.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,28 +9,28 @@ use prometheus::{
 
 use fedgate_base::log;
 
-/// Upper bounds of the duration's buckets, in seconds.
+/// The upper bounds of the duration's buckets, in seconds.
 const BUCKETS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// What is counted and measured of one gateway.
+/// The counts and measurements of one gateway.
 pub struct GatewayMetrics {
     registry: Registry,
     requests: IntCounterVec,
     duration: Histogram,
     refusals: IntCounterVec,
-    /// Connections that found no place.
+    /// Connections refused because a limit was reached.
     pub connections_refused: IntCounter,
-    /// Connections that did not shake hands in time, or not at all.
+    /// Connections whose TLS handshake or PROXY header failed or took too long.
     pub handshakes_failed: IntCounter,
     /// Client certificates that were refused.
     pub certificates_refused: IntCounter,
     /// Bodies refused for a member that the caller may not write.
     pub members_refused: IntCounter,
-    /// Members left out of answers.
+    /// Members removed from answers.
     pub members_removed: IntCounter,
-    /// Records for which there was no room.
+    /// Records that were lost for lack of room.
     pub records_lost: IntCounter,
-    /// Requests of anonymous callers that have no record of their own.
+    /// Requests of anonymous callers without a record of their own.
     pub records_merged: IntCounter,
     account_changes: IntCounterVec,
     /// Bytes of records.
@@ -45,7 +45,7 @@ pub struct GatewayMetrics {
     scraping: Mutex<()>,
 }
 
-/// What is counted of upstreams; both labels are names of the configuration.
+/// Counts of upstreams. Both labels are names from the configuration.
 struct UpstreamMetrics {
     well: IntGaugeVec,
     failures: IntCounterVec,
@@ -91,7 +91,7 @@ impl UpstreamMetrics {
     }
 }
 
-/// A figure that is read when it is asked for: what its name says it is.
+/// A figure that is sampled when the metrics are read. Its name tells which type it is.
 enum SampledMetric {
     Gauge(IntGauge),
     Counter(IntCounter),
@@ -110,7 +110,7 @@ impl SampledMetric {
 }
 
 const LOG_LINES_LOST: &str = "fedgate_log_lines_lost_total";
-/// Figures that are read when they are asked for: name, what it is.
+/// The figures that are sampled when the metrics are read: name and help text.
 const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_requests_in_flight", "Requests that are being served"),
     ("fedgate_lease_valid", "1 while cached rights may be used"),
@@ -136,7 +136,7 @@ const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_passwords_hashed_total", "Passwords that were hashed to be verified"),
 ];
 
-/// A connection that is open.
+/// An open connection.
 pub struct OpenConnection(IntGauge);
 
 impl Drop for OpenConnection {
@@ -146,10 +146,10 @@ impl Drop for OpenConnection {
 }
 
 impl GatewayMetrics {
-    /// Registers everything.
+    /// Registers all metrics.
     ///
     /// # Errors
-    /// None in practice: the names are tested.
+    /// None in practice, because a test registers them.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let requests = IntCounterVec::new(
@@ -253,18 +253,18 @@ impl GatewayMetrics {
         self.duration.observe(duration.as_secs_f64());
     }
 
-    /// Counts one request that was not forwarded, or failed; `reason` is one of the words that records have.
+    /// Counts one request that was not forwarded, or failed; `reason` is a word of the records.
     pub(super) fn refusal(&self, reason: &str) {
         self.refusals.with_label_values(&[reason]).inc();
     }
 
-    /// Counts one change of an account that was recorded; `via` is one of the words that events have.
+    /// Counts one recorded change of an account; `via` is a word of the events.
     pub fn account_change(&self, via: &str) {
         self.account_changes.with_label_values(&[via]).inc();
     }
 
-    /// Everything, in the text format of Prometheus, with what `samples` tells just now. One at a time, so that nobody sees
-    /// the samples of another by half.
+    /// All metrics in the text format of Prometheus, with the current values from `samples`. Calls take turns, so that
+    /// no reader sees another's samples half set.
     pub fn scrape(&self, samples: impl FnOnce(&Self)) -> Vec<u8> {
         let _one = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         samples(self);
@@ -272,7 +272,7 @@ impl GatewayMetrics {
         self.text()
     }
 
-    /// Sets a sampled figure; its name must be one of those registered.
+    /// Sets a sampled figure, whose name must be registered.
     pub fn sample(&self, name: &str, value: u64) {
         match self.sampled.iter().find(|(known, _)| *known == name) {
             Some((_, SampledMetric::Gauge(gauge))) => gauge.set(i64::try_from(value).unwrap_or(i64::MAX)),
@@ -284,7 +284,7 @@ impl GatewayMetrics {
         }
     }
 
-    /// Tells how many addresses of a server are well.
+    /// Sets how many addresses of a server are healthy.
     pub fn upstream_well(&self, upstream: &str, server: &str, addresses: usize) {
         let addresses = i64::try_from(addresses).unwrap_or(i64::MAX);
         self.upstreams.well.with_label_values(&[upstream, server]).set(addresses);
@@ -305,31 +305,32 @@ impl GatewayMetrics {
         self.upstreams.retries.with_label_values(&[upstream, server]).inc();
     }
 
-    /// Counts headers of one forwarded request that its upstream was not sent.
+    /// Counts the headers of one forwarded request that were dropped for its upstream.
     pub fn headers_dropped(&self, upstream: &str, count: usize) {
         if count > 0 {
             self.upstreams.headers_dropped.with_label_values(&[upstream]).inc_by(count as u64);
         }
     }
 
-    /// Names the policy in force; there is one.
+    /// Names the policy in force, as the only one.
     pub fn policy_in_force(&self, fingerprint: &str) {
         self.policy.reset();
         self.policy.with_label_values(&[fingerprint]).set(1);
     }
 
-    /// Forgets the certificates that were in force.
+    /// Forgets all certificates.
     pub fn no_certificates(&self) {
         self.certificates.reset();
     }
 
-    /// Tells when a certificate ends that is in force. Of two with one name in one file, which is renewed, the later counts.
+    /// Sets when a certificate in force expires. Of two certificates with one name in one file (a renewal), the later
+    /// one counts.
     pub fn certificate(&self, key: &str, file: &str, subject: &str, not_after: i64) {
         let gauge = self.certificates.with_label_values(&[key, file, subject]);
         gauge.set(gauge.get().max(not_after));
     }
 
-    /// Everything, as text (Prometheus exposition format 0.0.4).
+    /// All metrics as text (Prometheus exposition format 0.0.4).
     fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
@@ -338,24 +339,24 @@ impl GatewayMetrics {
         text
     }
 
-    /// Tells how much room the records have.
+    /// Sets the free room for records.
     pub(super) fn records_free(&self, bytes: u64) {
         self.records_free.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Counts a connection that a limit of time has ended.
+    /// Counts a connection that was ended by a time limit.
     pub fn ended(&self, limit: &'static str) {
         self.ended.with_label_values(&[limit]).inc();
     }
 
-    /// Counts a connection until what is returned is dropped, however it ends.
+    /// Counts a connection as open until the returned value is dropped.
     pub fn connection(&self) -> OpenConnection {
         self.connections.inc();
         OpenConnection(self.connections.clone())
     }
 }
 
-/// The statuses that occur, without an allocation; any other is `other`, so that an upstream cannot make labels.
+/// The statuses that occur, without an allocation. Others become `other`, so that an upstream cannot create labels.
 fn status_text(status: u16) -> &'static str {
     match status {
         0 => "0",

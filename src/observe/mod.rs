@@ -1,13 +1,14 @@
-//! Records: one line of JSON per request on stdout, and the operator's log on stderr.
+//! Records: one line of JSON per request on stdout or in a file, and the operator's log on stderr.
 //!
-//! The one rule: a record per request, allowed, refused or failed, with nothing personal in it beyond ids. Where a request has
-//! several, because a disk failed or an answer was not sent, the last one counts. Of anonymous callers beyond a rate, one
-//! record stands for many (`merge`).
-//! Untrusted text is escaped (JSON escapes, and what terminals or line readers act on) and bounded.
+//! The one rule: each request has a record, allowed, refused or failed, with nothing personal in it beyond ids. If a
+//! request has several, because a disk failed or an answer was not sent, the last one counts. Beyond a rate, one
+//! record stands for many requests of anonymous callers (`merge`). Untrusted text is escaped (JSON escapes, and
+//! characters that terminals or line readers obey) and bounded.
 //!
-//! Lines are written by a thread of its own, to a file, or to stdout where there is none. Who asks is told when a record is
-//! on the disk, or taken from stdout ([`RequestRecorder::keep`]); one look at the disk serves all who ask at a time. Nobody waits for
-//! a disk or a reader that does not answer, and no thread that serves is ever blocked by waiting.
+//! A separate thread writes the lines to a file, or to stdout if there is none. A caller can wait until a record is on
+//! disk, or accepted by stdout ([`RequestRecorder::keep`]); one synchronization serves all callers that wait at the
+//! time. Where answers wait for their records, they wait at most 5 s for a disk or reader that does not answer.
+//! Waiting never blocks a serving thread.
 
 mod account_change;
 mod journal;
@@ -45,12 +46,12 @@ use run::{AwaitedRecord, RunPlace};
 use stdout::{RecordStdout, StdoutPrinter};
 use writer::{LineKeeper, RecordWriter, WriterEntry, WriterState};
 
-/// Records that may wait to be written.
+/// The most records that wait to be written.
 const QUEUE: usize = 32 * 1024;
-/// How long the disk, or the reader of stdout, may take for a record.
+/// The longest time that the disk, or the reader of stdout, may take for a record.
 const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where records go; clones share one writer and one set of metrics.
+/// The recorder. Clones share one writer and one set of metrics.
 #[derive(Clone)]
 pub struct RequestRecorder {
     queue: Sender<WriterEntry>,
@@ -63,29 +64,29 @@ pub struct RequestRecorder {
 /// Where records go, and how many.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RecordKeeping<'a> {
-    /// The file; stdout alone where there is none.
+    /// The file; none means stdout alone.
     pub file: Option<&'a Path>,
-    /// Whether stdout has a copy of each, beside a file.
+    /// Whether stdout gets a copy of each record, besides a file.
     pub stdout: bool,
-    /// Whether an answer may wait for its record to be on disk, or taken from stdout where there is no file.
+    /// Whether answers wait until their records are on disk, or accepted by stdout if there is no file.
     pub answers_wait: bool,
     /// How many records anonymous callers may cause.
     pub rates: RecordRates,
-    /// Bytes that are kept free for the records of callers who are known.
+    /// Bytes that are kept free for the records of known callers.
     pub reserve_bytes: u64,
 }
 
-/// Room for one record.
+/// Reserved room for one record.
 pub struct RecordRoom(OwnedPermit<WriterEntry>);
 
-/// Whether a record is kept, where it is to be, once that is known.
+/// Whether a record was kept, as soon as that is known.
 pub struct KeptRecord {
     told: AwaitedRecord,
     request_id: Option<String>,
 }
 
 impl KeptRecord {
-    /// The id by which the request is found, where that is another one: it was merged with others.
+    /// The id by which the request is found, if it is another one because the request was merged.
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
     }
@@ -99,19 +100,19 @@ impl Future for KeptRecord {
     }
 }
 
-/// Sees whether records can be written to a file, as a gateway would; leaves nothing behind.
+/// Checks whether records can be written to a file as a gateway would, without leaving a new file behind.
 ///
 /// # Errors
-/// They cannot: no right, no room, or no regular file where they are to last.
+/// They cannot: no right, no room, or no regular file where durability is required.
 pub fn try_file(path: &Path, durable: bool) -> io::Result<()> {
     journal::try_out(path, durable)
 }
 
 impl RequestRecorder {
-    /// Starts the thread that appends to the file, and to stdout.
+    /// Starts the thread that appends to the file and to stdout.
     ///
     /// # Errors
-    /// The file cannot be opened, or the operating system gives no thread.
+    /// The file cannot be opened, or the operating system provides no thread.
     pub fn start(keeping: RecordKeeping<'_>) -> io::Result<Self> {
         let keeper = match keeping.file {
             None => LineKeeper::Stdout(RecordStdout::open()?),
@@ -139,17 +140,17 @@ impl RequestRecorder {
         Ok(Self { queue: sender, metrics, state, merger, has_file: file.is_some() })
     }
 
-    /// What is counted beside the records.
+    /// The metrics.
     pub fn metrics(&self) -> &Arc<GatewayMetrics> {
         &self.metrics
     }
 
-    /// Whether records are to be on disk before the answers they tell of.
+    /// Whether records must be on disk before their answers are sent.
     pub fn is_durable(&self) -> bool {
         self.state.answers_wait && self.has_file
     }
 
-    /// Whether answers wait for their records: on disk, or taken from stdout where there is no file.
+    /// Whether answers wait for their records: on disk, or accepted by stdout if there is no file.
     pub fn answers_wait(&self) -> bool {
         self.state.answers_wait
     }
@@ -159,7 +160,7 @@ impl RequestRecorder {
         self.state.answers_wait && self.state.is_failing()
     }
 
-    /// Why records cannot be written now; nothing when they can.
+    /// Why records cannot be written now; none if they can.
     pub fn fault(&self) -> Option<String> {
         self.state.fault()
     }
@@ -169,7 +170,7 @@ impl RequestRecorder {
         self.state.is_scarce()
     }
 
-    /// Merges a request with others, if it is to be; its id is another one from then on. It is not counted.
+    /// Merges a request with others if it must be merged, which gives it another id. Does not count it.
     pub fn merge(&self, record: &RequestRecord<'_>) -> Option<KeptRecord> {
         let failing = self.state.is_failing();
         match self.merger.place(record, self.is_scarce(), failing, Instant::now())? {
@@ -180,7 +181,7 @@ impl RequestRecorder {
             RunPlace::Opens { id, ids, told, opened } => {
                 let line = RequestRecord { request_id: &id, ..*record }.line(Some(&ids));
                 if self.queue.try_send(WriterEntry::Awaited(line, told)).is_err() {
-                    // The next one begins the run again.
+                    // The next request opens the run again.
                     self.metrics.records_lost.inc();
                 }
                 Some(KeptRecord { told: opened, request_id: Some(id) })
@@ -188,7 +189,7 @@ impl RequestRecorder {
         }
     }
 
-    /// Counts and writes one record; what is returned waits for room, as long as nothing is known to be wrong.
+    /// Counts and writes one record. The returned future waits for room while no fault is known.
     pub fn record(
         &self,
         record: &RequestRecord<'_>,
@@ -203,7 +204,7 @@ impl RequestRecorder {
             }
             (None, None) => self.queue.try_send(WriterEntry::Line(record.line(None))).err(),
         };
-        // The writer lives as long as the process.
+        // The writer should live as long as the process.
         if let Some(TrySendError::Closed(_)) = full {
             self.state.becomes(Some("the thread that writes records has ended".to_owned()));
         }
@@ -223,13 +224,13 @@ impl RequestRecorder {
         }
     }
 
-    /// Room for the record of what is about to be done; none where nothing more can be recorded.
+    /// Reserves room for the record of an action before it begins; none if nothing more can be recorded.
     pub fn room(&self) -> Option<RecordRoom> {
         self.queue.clone().try_reserve_owned().ok().map(RecordRoom)
     }
 
-    /// The same for one that is to be kept, where answers wait for that: tells whether it is. There is no waiting for room:
-    /// without what was reserved, one for which there is none is not kept.
+    /// Counts and writes one record, and reports whether it was kept, if answers wait for that. It never waits for
+    /// room: without reserved room, a record may be lost.
     pub fn keep(&self, record: &RequestRecord<'_>, room: Option<RecordRoom>) -> KeptRecord {
         self.count(record);
         if let Some(merged) = self.merge(record) {
@@ -243,17 +244,17 @@ impl RequestRecorder {
         KeptRecord { told: receiver.shared(), request_id: None }
     }
 
-    /// The same for a change of an account.
+    /// As [`keep`](Self::keep), for a change of an account.
     pub fn keep_change(&self, change: &AccountChangeLine<'_>) -> KeptRecord {
         let (sender, receiver) = oneshot::channel();
-        // Without room it is not kept, and asked for again.
+        // Without room it is not kept, and the event will be taken again.
         if let Some(RecordRoom(room)) = self.room() {
             drop(room.send(WriterEntry::Awaited(change.line(), sender)));
         }
         KeptRecord { told: receiver.shared(), request_id: None }
     }
 
-    /// Waits until a record is kept; false if it is not, or not in time.
+    /// Waits until a record is kept. False if it is not, or not in time.
     pub async fn kept(&self, kept: KeptRecord) -> bool {
         timeout(DISK_TIMEOUT, kept).await.unwrap_or_else(|_| {
             self.stalled();
@@ -261,16 +262,16 @@ impl RequestRecorder {
         })
     }
 
-    /// Notes that neither the disk nor the reader of stdout takes a record or refuses it.
+    /// Records that neither the disk nor the reader of stdout accepts or refuses a record.
     fn stalled(&self) {
         if self.state.becomes(Some("it takes no record in time".to_owned())) {
             tracing::error!("records are not written in time; requests are refused until they are");
         }
-        // The writer, should it have finished just now, sees that it is to try.
+        // If the writer has just finished, this makes it try again.
         let _ = self.queue.try_send(WriterEntry::Line(vec![]));
     }
 
-    /// Counts one request; what is recorded is counted with it.
+    /// Counts one request. A recorded request is counted with its record.
     pub fn count(&self, record: &RequestRecord<'_>) {
         self.metrics.request(record.decision, record.status, record.duration);
         if !matches!(record.decision, "allow" | "answer") {
@@ -278,13 +279,13 @@ impl RequestRecorder {
         }
     }
 
-    /// Opens the file of that name now, should it have been moved away.
+    /// Makes the writer open the file of that name now, in case it was moved away.
     pub fn reopen(&self) {
-        // A full queue has the writer at work, and it looks at the name once a second by itself.
+        // If the queue is full, the writer is at work, and checks the name once a second itself.
         let _ = self.queue.try_send(WriterEntry::Reopen);
     }
 
-    /// Waits until every record so far is written, for as long as a disk may take; tells how many are not, which are lost
+    /// Waits until all records so far are written, as long as a disk may take. Returns how many are not; they are lost
     /// when the process ends.
     pub async fn flush(&self) -> usize {
         let (written, wait) = oneshot::channel();
@@ -294,7 +295,7 @@ impl RequestRecorder {
             }
         };
         let _ = timeout(DISK_TIMEOUT, flushed).await;
-        // What the thread has in hand, and what it has not come to; not the question, should that be all there is.
+        // The lines that the thread holds, and those still queued, without the flush entry, which may be among them.
         self.state.waiting() + (QUEUE - self.queue.capacity()).saturating_sub(1)
     }
 }

@@ -1,30 +1,30 @@
-//! What is told of one request.
+//! The content of a request's record.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use super::line::{MAX_PATH, RecordLine};
 
-/// Whether a request must have a record of its own.
+/// Whether a request must have its own record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordDetail {
-    /// It has one, however many there are: of a known caller, or of what may have changed something.
+    /// Always: the request is a known caller's, or may have changed something.
     Always,
-    /// Beyond a rate, one record stands for many: of an anonymous caller at this address, or network of IPv6; none on a Unix
-    /// socket.
+    /// Within a rate; beyond it, one record stands for many. The request is an anonymous caller's at this address or
+    /// IPv6 network; none on a Unix socket.
     WithinRate(Option<IpAddr>),
 }
 
-/// What a record tells of one request.
+/// The content of a request's record.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestRecord<'a> {
     /// When the request came.
     pub time: SystemTime,
-    /// The request id: the gateway's own, which no client can choose.
+    /// The request id. It is the gateway's own, which no client can choose.
     pub request_id: &'a str,
-    /// The id that the client has chosen for it, if any.
+    /// The id that the client chose, if any.
     pub client_request_id: Option<&'a str>,
-    /// The peer's address, without port.
+    /// The client address, without the port.
     pub client: &'a str,
     /// The method as received.
     pub method: &'a str,
@@ -34,30 +34,31 @@ pub struct RequestRecord<'a> {
     pub account: Option<&'a str>,
     /// The roles of a verified account.
     pub roles: &'a [String],
-    /// The endpoint that was decided on.
+    /// The endpoint that the decision was about.
     pub endpoint: &'a str,
-    /// The person whose record it was about.
+    /// The person whose record was requested.
     pub subject: Option<&'a str>,
-    /// `allow`, `deny`, `refuse`, `fail`; or `answer`, where no decision was asked for.
+    /// `allow`, `deny`, `refuse`, `fail`; or `answer` if no decision was needed.
     pub decision: &'static str,
-    /// Why, as a stable word; or `own`, `global` or `public` with `allow`.
+    /// The reason as a stable word; with `allow` it is `own`, `global` or `public`.
     pub reason: &'a str,
-    /// The permission whose lack decided, where it is not that of the endpoint.
+    /// The missing permission that decided, if it is not the permission on the endpoint.
     pub lacks: Option<&'a str>,
-    /// The status the client was told; 0 when it was told none.
+    /// The status sent to the client; 0 if none was sent.
     pub status: u16,
     /// From the first byte of the request to the last of the answer.
     pub duration: Duration,
     /// The fingerprint of the policy that decided.
     pub policy: &'a str,
-    /// The trace that the client has begun (W3C Trace Context), if any.
+    /// The trace that the client began (W3C Trace Context), if any.
     pub trace_id: Option<&'a str>,
-    /// Whether it must have a record of its own.
+    /// Whether the request must have its own record.
     pub detail: RecordDetail,
 }
 
 impl RequestRecord<'_> {
-    /// The record as it is written: JSON, in one line. Where those that follow are merged, `merged` is how their ids begin.
+    /// The record as one line of JSON. If later requests are merged with this one, `merged` is the beginning of their
+    /// ids.
     pub(super) fn line(&self, merged: Option<&str>) -> Vec<u8> {
         let mut line = RecordLine::begin();
         line.time("time", self.time);

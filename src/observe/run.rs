@@ -1,10 +1,10 @@
-//! Many requests that one record stands for.
+//! Runs: many requests that share one record.
 //!
-//! The one rule: each of them has an id that leads to the record. The ids of a run begin alike, and the record says how; so
-//! none of them is stored. The first request of a run has a record of its own, which says that others are merged from there
-//! on, and is on disk before any of those is answered.
+//! The one rule: each merged request has an id that leads to the record. All ids of a run have the same beginning,
+//! which the record states, so no id has to be stored. The first request of a run has its own record, which says that
+//! later ones are merged. That record is on disk before any of them is answered.
 //!
-//! A merged record tells what all its requests had in common, and counts where they differ.
+//! A merged record states what all its requests have in common, and counts where they differ.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,32 +17,32 @@ use tokio::sync::oneshot;
 use super::line::{MAX_PATH, RecordLine};
 use super::record::RequestRecord;
 
-/// How many characters the ids of a run share; the others are a number, as long as 32 characters leave room for.
+/// How many characters the ids of a run share. The rest of the 32 characters is a number.
 const SHARED: usize = 20;
-/// Samples of accounts, and of addresses, that a run names.
+/// The most accounts and the most addresses that a run names.
 const MOST_NAMED: usize = 16;
-/// Different reasons that are counted by themselves; all there are fit.
+/// The most reasons that are counted separately; all existing reasons fit.
 const MOST_REASONS: usize = 48;
 
-/// Whether something is kept, for all who wait for it.
+/// Whether a record was kept, for all that wait for it.
 pub(super) type AwaitedRecord = Shared<oneshot::Receiver<bool>>;
 
-/// How the ids of the run begin that a request id may be of, and its number there, if it has the form of one.
+/// The beginning of the ids of the run that a request id may belong to, and its number, if it has that form.
 pub fn merged_id(id: &str) -> Option<(&str, u64)> {
     let is_hex = id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let (ids, number) = id.split_at_checked(SHARED).filter(|_| is_hex && id.len() == 32)?;
     Some((ids, u64::from_str_radix(number, 16).ok()?))
 }
 
-/// Where a request finds itself in a run.
+/// The place of a request in a run.
 pub(super) enum RunPlace {
-    /// It begins it: it has a record of its own under this id, and tells the sender when that is kept.
+    /// It opens the run: it has its own record under this id, and reports to the sender when that is kept.
     Opens { id: String, ids: String, told: oneshot::Sender<bool>, opened: AwaitedRecord },
-    /// It is one of many, under this id; to be answered once the run is known to have begun.
+    /// It is merged under this id. It may be answered once the run's first record is kept.
     Counted { id: String, opened: AwaitedRecord },
 }
 
-/// A text, as long as all have the same.
+/// A text that all requests have in common, if they do.
 #[derive(Default)]
 enum SameText {
     #[default]
@@ -71,10 +71,10 @@ impl SameText {
 /// Requests that are being merged.
 pub(super) struct MergedRun {
     ids: String,
-    /// The number of the last id that was given out.
+    /// The number of the last assigned id.
     last: u64,
     opened: Option<AwaitedRecord>,
-    /// The address or network that all of it comes from; none where it is of many.
+    /// The address or network of all the requests; none if they come from several.
     source: Option<IpAddr>,
     count: u64,
     times: Option<(SystemTime, SystemTime)>,
@@ -113,7 +113,8 @@ impl MergedRun {
         }
     }
 
-    /// Takes in one more request. While the disk fails, nothing is begun anew: what was begun waits to be written.
+    /// Adds one more request. While the disk fails, no run is opened again: the first record of the current one waits
+    /// to be written.
     pub(super) fn join(&mut self, record: &RequestRecord<'_>, is_failing: bool) -> RunPlace {
         self.last += 1;
         let id = self.id(self.last);
@@ -160,7 +161,7 @@ impl MergedRun {
         sample(&mut self.clients, Some(record.client).filter(|_| self.source.is_none()));
     }
 
-    /// The record of all of them, if there were any.
+    /// The record of all merged requests, if there are any.
     pub(super) fn line(&self) -> Option<Vec<u8>> {
         let (first, last) = self.times?;
         let mut line = RecordLine::begin();
@@ -196,7 +197,7 @@ impl MergedRun {
     }
 }
 
-/// Keeps the first few that differ.
+/// Keeps the first few different values.
 fn sample(samples: &mut Vec<String>, text: Option<&str>) {
     let Some(text) = text.filter(|text| !text.is_empty() && text.len() <= 256) else { return };
     if samples.len() < MOST_NAMED && !samples.iter().any(|known| known == text) {

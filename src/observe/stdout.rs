@@ -1,8 +1,8 @@
-//! stdout, as what keeps records where no file does; and as a copy beside a file.
+//! Records on stdout: as the only output if there is no file, and as a copy beside a file.
 //!
-//! The one rule: alone, it is held to what a file is held to ([`super::journal`]): a record that was taken is written, what
-//! cannot be written is kept up to a bound and tried again, and what is over the bound is refused and counted. Beside a
-//! file it keeps nobody waiting.
+//! The one rule: as the only output, stdout follows the same rule as a file ([`super::journal`]). A record that was
+//! accepted is written, records that cannot be written are held up to a bound and tried again, and records over the
+//! bound are refused and counted. As a copy, it makes nobody wait.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,17 +17,17 @@ use tokio::sync::oneshot;
 
 use super::line::count;
 
-/// Most bytes that wait while stdout cannot be written.
+/// The most bytes that wait while stdout cannot be written.
 const MOST_UNWRITTEN: usize = 8 * 1024 * 1024;
-/// Bytes that are printed at once beside a file: so finely it is seen whether a reader takes any.
+/// How many bytes are printed at once beside a file. The parts are small, to notice whether a reader accepts any.
 const PART: usize = 16 * 1024;
-/// Bytes that wait beside a file for a reader that takes nothing for [`STILL`], and for one that is slow.
+/// How many bytes may wait beside a file: for a reader that has accepted nothing for [`STILL`], and for a slow one.
 const MOST_STANDING: usize = 64 * 1024;
 const MOST_UNPRINTED: usize = 8 * 1024 * 1024;
-/// How long a reader takes nothing until it counts as one that stands still.
+/// After this time without progress, a reader counts as stalled.
 const STILL: Duration = Duration::from_millis(500);
 
-/// stdout, where it alone has the records.
+/// stdout as the only output.
 pub(super) struct RecordStdout {
     out: File,
     unwritten: Vec<u8>,
@@ -43,15 +43,15 @@ impl RecordStdout {
         Self { out, unwritten: vec![], dropped: 0 }
     }
 
-    /// How many lines were dropped since this was asked last.
+    /// How many lines were dropped since the last call.
     pub(super) fn take_dropped(&mut self) -> usize {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Writes whole lines, behind what is still to be written; waits for a reader that is slow.
+    /// Writes whole lines after those that wait, and waits for a slow reader.
     ///
     /// # Errors
-    /// What could not be written is kept for the next time. Lines for which there is no room are dropped.
+    /// Lines that could not be written are held for the next attempt. Lines without room are dropped.
     pub(super) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.unwritten.len() + lines.len() > MOST_UNWRITTEN
             && let Err(error) = self.write()
@@ -86,25 +86,25 @@ impl RecordStdout {
     }
 }
 
-/// Lines that are printed, and who is told of it.
+/// Lines to print, and the sender to notify afterwards.
 type PrintedLines = (Vec<u8>, Option<oneshot::Sender<()>>);
 
-/// Writes to stdout what a file has too, by a thread of its own: its reader may be slow, or gone.
+/// Copies the file's records to stdout on a separate thread, because the reader may be slow or gone.
 ///
-/// A batch may be larger than what may wait: a reader that keeps up is given all of it.
+/// A batch may exceed the bound of waiting bytes: a reader that keeps up receives all of it.
 pub(super) struct StdoutPrinter {
     queue: Sender<PrintedLines>,
-    /// Bytes that were handed over, and those of them that are printed.
+    /// How many bytes were handed over, and how many of them were printed.
     handed: usize,
     printed: Arc<AtomicUsize>,
-    /// How many were printed when that was looked at last, and since when they are no more.
+    /// How many bytes were printed at the last look, and since when there was no progress.
     seen: (usize, Instant),
     is_skipping: bool,
 }
 
 impl StdoutPrinter {
     pub(super) fn start() -> io::Result<Self> {
-        // What a unit test prints is about what fails.
+        // In unit tests the copy goes nowhere, so that the tests' output shows only failures.
         let out =
             if cfg!(test) { File::create("/dev/null")? } else { io::stdout().as_fd().try_clone_to_owned()?.into() };
         Self::to(out)
@@ -120,7 +120,7 @@ impl StdoutPrinter {
                 let mut outcome = Ok(());
                 for part in lines.chunks(PART) {
                     outcome = outcome.and_then(|()| out.write_all(part));
-                    // What has failed waits no longer, either.
+                    // Failed parts count too, because they no longer wait.
                     count.fetch_add(part.len(), Ordering::Release);
                 }
                 if let Err(error) = &outcome
@@ -138,7 +138,7 @@ impl StdoutPrinter {
         Ok(Self { queue, handed: 0, printed, seen: (0, Instant::now()), is_skipping: false })
     }
 
-    /// Prints lines, or leaves them to the file when the reader does not take them.
+    /// Prints lines, or leaves them to the file if the reader does not accept them.
     pub(super) fn print(&mut self, lines: &[u8], flush: Option<oneshot::Sender<()>>) {
         if self.has_room(lines.len()) {
             self.handed += lines.len();

@@ -1,4 +1,4 @@
-//! The thread that writes records, and what others know of how it fares.
+//! The thread that writes records, and the state that it publishes.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,37 +15,37 @@ use super::merge::RecordMerger;
 use super::metrics::GatewayMetrics;
 use super::stdout::{RecordStdout, StdoutPrinter};
 
-/// Bytes that are written at once, or a line more: with one look at the disk, so that many are served by one.
+/// The bytes that are written at once, or a line more. One synchronization then serves many records.
 const BATCH: usize = 1024 * 1024;
-/// How often writing is tried again when nothing else asks for it.
+/// The interval between attempts to write when no other entry comes.
 const TRY_EVERY: Duration = Duration::from_millis(200);
-/// How long the last records are tried to be written.
+/// How long the last records are retried at the end.
 const LAST_TRIES: Duration = Duration::from_secs(4);
 
-/// How often, at least, the room on the disk is looked at, and what was merged may be written.
+/// The longest interval between looks at the free room, and between writes of merged records.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What the writer is sent.
+/// An entry for the writer.
 pub(super) enum WriterEntry {
     Line(Vec<u8>),
-    /// One whose sender waits until it is kept, or is not.
+    /// A line whose sender waits to learn whether it is kept.
     Awaited(Vec<u8>, oneshot::Sender<bool>),
-    /// To be answered once everything before it is written, or cannot be.
+    /// Answered once everything before it is written, or cannot be.
     Flush(oneshot::Sender<()>),
-    /// The file may be another one from now on.
+    /// The path may name another file from now on.
     Reopen,
 }
 
-/// What keeps the records.
+/// The output of the records.
 pub(super) enum LineKeeper {
-    /// A file, and stdout beside it, where that is wanted.
+    /// A file, with a copy on stdout if configured.
     File(RecordJournal, Option<StdoutPrinter>),
     /// stdout alone.
     Stdout(RecordStdout),
 }
 
 impl LineKeeper {
-    /// For the operator's log.
+    /// The name for the operator's log.
     fn name(&self) -> String {
         match self {
             Self::File(journal, _) => journal.path().display().to_string(),
@@ -53,7 +53,7 @@ impl LineKeeper {
         }
     }
 
-    /// How many lines it has taken and not kept.
+    /// How many lines it has accepted but not kept.
     fn waiting(&self) -> usize {
         match self {
             Self::File(journal, _) => journal.waiting(),
@@ -62,14 +62,14 @@ impl LineKeeper {
     }
 }
 
-/// How the records fare.
+/// The published state of the writer.
 pub(super) struct WriterState {
-    /// Whether records are to be kept before the answers they tell of: on disk, or by stdout where there is no file.
+    /// Whether records must be kept before their answers are sent: on disk, or by stdout if there is no file.
     pub(super) answers_wait: bool,
     failing: AtomicBool,
     /// Whether the disk is nearly full.
     scarce: AtomicBool,
-    /// Records that the writer has in hand.
+    /// How many records the writer holds.
     waiting: AtomicUsize,
     fault: Mutex<Option<String>>,
 }
@@ -101,7 +101,7 @@ impl WriterState {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes how it fares now; true if that is new.
+    /// Sets the state. True if it changed between working and failing.
     pub(super) fn becomes(&self, fault: Option<String>) -> bool {
         let mut known = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = known.is_some() != fault.is_some();
@@ -111,7 +111,7 @@ impl WriterState {
     }
 }
 
-/// Writes what is queued, many at a time: all that came while the disk was busy with those before.
+/// Writes queued records in batches: each batch holds everything that came while the disk was busy.
 pub(super) struct RecordWriter {
     keeper: LineKeeper,
     state: Arc<WriterState>,
@@ -120,14 +120,14 @@ pub(super) struct RecordWriter {
     reserve_bytes: u64,
 }
 
-/// What is written at once.
+/// A batch.
 #[derive(Default)]
 struct RecordBatch {
     lines: Vec<u8>,
     awaited: Vec<oneshot::Sender<bool>>,
     flush: Option<oneshot::Sender<()>>,
     reopens: bool,
-    /// Whether it holds records of what was merged, for which nobody waits.
+    /// Whether it holds merged records, for which no sender waits.
     has_merged: bool,
 }
 
@@ -160,7 +160,7 @@ impl RecordWriter {
         writer
     }
 
-    /// Runs until every recorder is gone, on a thread that has nothing else to do.
+    /// Runs until every recorder is gone, on a thread that does nothing else.
     pub(super) async fn run(mut self, mut entries: Receiver<WriterEntry>) {
         loop {
             let mut batch = RecordBatch::default();
@@ -189,13 +189,13 @@ impl RecordWriter {
         }
     }
 
-    /// Looks how much room there is on the disk of the file. Before each batch: a flood fills a reserve within a second.
+    /// Checks the free room on the file's disk before each batch, because a flood can fill a reserve within a second.
     fn look(&self) {
         let LineKeeper::File(journal, _) = &self.keeper else { return };
         let Some(free) = journal.free_bytes() else { return };
         self.metrics.records_free(free);
         let was_scarce = self.state.is_scarce();
-        // It is left a little later than it is come to, so that it is not told of again and again.
+        // The state ends a little above the limit where it begins, so that it does not flicker in the log.
         let enough =
             if was_scarce { self.reserve_bytes.saturating_add(self.reserve_bytes / 8) } else { self.reserve_bytes };
         let is_scarce = free < enough;
@@ -213,7 +213,8 @@ impl RecordWriter {
         }
     }
 
-    /// Each output gets every record, whatever becomes of the other. Who waits for the disk does not wait for a reader.
+    /// Each output gets every record, whatever happens to the other. Callers that wait for the disk do not wait for a
+    /// reader.
     async fn write(&mut self, batch: RecordBatch) {
         let kept = self.keep(&batch);
         for sender in batch.awaited {
@@ -229,7 +230,7 @@ impl RecordWriter {
         }
     }
 
-    /// The process ends: what waits still is written now, or never.
+    /// The process ends: waiting records are written now or never.
     async fn try_to_the_end(&mut self) {
         let deadline = Instant::now() + LAST_TRIES;
         while self.keeper.waiting() > 0 && Instant::now() < deadline {
@@ -239,11 +240,11 @@ impl RecordWriter {
     }
 
     fn keep(&mut self, batch: &RecordBatch) -> bool {
-        // What has failed is well again when the disk has confirmed all of it, and not before.
+        // After a failure, the state is good again only once the disk has confirmed everything.
         let is_asked =
             !batch.awaited.is_empty() || batch.flush.is_some() || batch.has_merged || self.state.is_failing();
         self.metrics.records_bytes.inc_by(batch.lines.len() as u64);
-        // Known before, because a disk may never answer.
+        // Stored before the write, because a disk may never answer.
         self.state.waiting.store(self.keeper.waiting() + count(&batch.lines), Ordering::Release);
         let (written, dropped) = match &mut self.keeper {
             LineKeeper::File(journal, _) => {
@@ -257,7 +258,7 @@ impl RecordWriter {
         written.is_ok() || !self.state.answers_wait
     }
 
-    /// Notes how writing fares, and tells it where that is new.
+    /// Records the outcome of writing, and logs it if it is new.
     fn tell(&self, written: &io::Result<()>) {
         let file = self.keeper.name();
         let is_new = self.state.becomes(written.as_ref().err().map(ToString::to_string));
