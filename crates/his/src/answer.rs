@@ -1,4 +1,4 @@
-//! Answers that many handlers give.
+//! Answers that many handlers share.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -11,17 +11,18 @@ use super::guard::Caller;
 use super::store::{RecordKey, RecordText};
 use super::{HisService, etag};
 
-/// The answer to every write: `null`, as Thalamus has it.
+/// The answer to every write: `null`, as Thalamus sends it.
 pub(super) fn null() -> Response {
     json("null")
 }
 
-/// A JSON text. Without a version that could be asked about, a copy of it would only be a record in the wrong place.
+/// A JSON answer that is not to be stored. Without an `ETag` a copy could not be validated, and would only be a
+/// record in the wrong place.
 pub(super) fn json(text: impl Into<Body>) -> Response {
     ([(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], text.into()).into_response()
 }
 
-/// One record, if it is there; room is held for a long one before it is read, and until the socket has taken it.
+/// One record, if it exists. Room for a long one is held before it is read, and until the socket has taken it.
 ///
 /// # Errors
 /// There is no room in time, or the store fails.
@@ -40,7 +41,7 @@ pub(super) async fn record(
                 held.shrink_to(text.len());
                 return Ok(Some(document(headers, text, held)));
             }
-            // It may have grown meanwhile, and then again; nothing is held while more is waited for.
+            // The record may grow between two reads. The old room is returned before more is waited for.
             Some(RecordText::Exceeds(bytes)) => {
                 drop(held);
                 most = bytes;
@@ -50,10 +51,10 @@ pub(super) async fn record(
     }
 }
 
-/// A document as it came from its row, or 304 when the client has it.
+/// A document as it came from its row, or 304 if the client has it.
 fn document(headers: &HeaderMap, text: String, held: HeldBytes) -> Response {
     let tag = etag::of(text.as_bytes());
-    // Kept by the client alone, and asked about each time.
+    // Only the client may keep a copy, and it must validate the copy each time.
     let validators = [(ETAG, tag.clone()), (CACHE_CONTROL, "private, no-cache".to_owned())];
     if etag::is_known(headers, &tag) {
         return (StatusCode::NOT_MODIFIED, validators).into_response();

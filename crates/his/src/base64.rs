@@ -1,31 +1,32 @@
-//! Base64 (RFC 4648, section 4) in a JSON string, decoded as it comes.
+//! Base64 (RFC 4648, section 4) in a JSON string, decoded as it arrives.
 //!
-//! As strict as decoding the whole at once: its alphabet, its padding, and nothing behind that.
+//! The one rule: it is as strict as decoding the whole text at once. Only the alphabet, its padding, and nothing
+//! after the padding are accepted.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// The value is no base64.
+/// The value is not base64.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotBase64;
 
-/// A value under way: a string as it is written in JSON, or `null`.
+/// A value that is arriving: a JSON string as it is written, or `null`.
 #[derive(Debug, Default)]
 pub(super) struct Base64Decoder {
     written: DecodedBytes,
-    /// Characters that make no whole group yet.
+    /// Characters that do not form a whole group yet.
     group: Vec<u8>,
     is_padded: bool,
 }
 
-/// Where in the JSON value the next byte stands.
+/// The position in the JSON value.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum DecodedBytes {
     #[default]
     Begin,
     Plain,
     Escape,
-    /// In `\uXXXX`: the code so far, and how many digits are left.
+    /// In `\uXXXX`: the code so far, and the number of digits that are missing.
     Hex(u32, u8),
     End,
     /// In `null`.
@@ -38,7 +39,7 @@ impl Base64Decoder {
         for byte in bytes {
             self.written = match (self.written, byte) {
                 (DecodedBytes::Begin, b'"') => DecodedBytes::Plain,
-                // The scanner has seen that it is a word, and only that one begins so.
+                // The scanner has checked that this is a JSON word, and only `null` begins with `n`.
                 (DecodedBytes::Begin, b'n') | (DecodedBytes::Word, _) => DecodedBytes::Word,
                 (DecodedBytes::Plain, b'"') => DecodedBytes::End,
                 (DecodedBytes::Plain, b'\\') => DecodedBytes::Escape,
@@ -58,7 +59,7 @@ impl Base64Decoder {
         self.decode(out)
     }
 
-    /// Whether there is a value, and not `null`.
+    /// Whether there is a value other than `null`.
     pub(super) fn finish(&self) -> Result<bool, NotBase64> {
         match self.written {
             DecodedBytes::End if self.group.is_empty() => Ok(true),
@@ -76,10 +77,11 @@ impl Base64Decoder {
         Ok(DecodedBytes::Plain)
     }
 
-    /// Decodes the whole groups that are there.
+    /// Decodes the groups that are complete.
     fn decode(&mut self, out: &mut Vec<u8>) -> Result<(), NotBase64> {
         let whole = self.group.len() / 4 * 4;
         let Some((groups, rest)) = self.group.split_at_checked(whole) else { return Ok(()) };
+        // Nothing may follow the padding, or one document would have several spellings.
         if self.is_padded && !self.group.is_empty() {
             return Err(NotBase64);
         }

@@ -66,8 +66,7 @@ impl AnswerStage {
         };
         loop {
             match question().await {
-                // Only the lack of a connection is worth another try. A lock or a slow statement would block
-                // again.
+                // Only the lack of a connection is waited for again: it passes as other requests end.
                 Err(error) if error.waited_for() == Some(WaitReason::Turn) && Instant::now() < deadline => {}
                 answer => return answer,
             }

@@ -1,4 +1,4 @@
-//! The body of an answer that says why a request was not served, made last, when the request id is known.
+//! The body of an answer that says why a request was not served. It is made last, when the request id is known.
 
 use axum::response::Response;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
@@ -10,9 +10,9 @@ use super::html::form;
 use super::html::words::PageWords;
 use fedgate_core::assertion::BUSY_HEADER;
 
-/// Gives an answer made by [`HisError`] its body, now that the request id is known.
+/// Gives an answer made by [`HisError`] its body.
 ///
-/// A browser on the page for people, whose words are given, is told it as a page.
+/// A browser on a page for people, for which `words` are given, receives a page instead of JSON.
 pub(super) fn complete(response: Response, request_id: Option<&str>, words: Option<&PageWords>) -> Response {
     let Some(problem) = response.extensions().get::<HisError>().cloned() else {
         return response;
@@ -32,7 +32,7 @@ pub(super) fn complete(response: Response, request_id: Option<&str>, words: Opti
     let body = ErrorBody { error: problem.to_string(), code: problem.code(), request_id };
     let text = serde_json::to_string(&body).unwrap_or_default();
     let (mut parts, _) = response.into_parts();
-    // What the router added (`Allow`) stays; the length is another one.
+    // Headers of the router (`Allow`) stay. The length changes.
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     parts.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,7 +1,7 @@
-//! Dates and times, as clients and stored pages write them.
+//! Dates and times as clients and stored pages write them.
 //!
-//! A date, or a date and a time (RFC 3339, also as Python's `isoformat` and `str` have it). What names no offset is UTC, and
-//! a date is its first moment.
+//! Accepted are a date, and a date with a time (RFC 3339, also in the forms of Python's `isoformat` and `str`). A
+//! time without an offset is UTC, and a date means its first moment.
 
 use chrono::{DateTime, Utc};
 

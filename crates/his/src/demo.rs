@@ -11,16 +11,17 @@ const PICTURE: &[u8] = include_bytes!("../../../examples/demo/picture-at-birth.j
 const PICTURE_DATA: &str =
     r#"{"doctype":"identification","format":"jpg","content_type":"image/jpeg","summary":"Picture at birth"}"#;
 
-/// Loads the demo federation into an empty store; whether it did: a store with people in it stays as it is.
+/// Loads the demo federation into an empty store, and returns whether it did. A store that has people is not
+/// changed.
 ///
 /// # Errors
-/// The database is away or refuses.
+/// The database cannot be reached, or refuses.
 pub async fn seed(store: &RecordStore) -> Result<bool, ImportError> {
     let everyone = ListQuery::People { members: Vec::new() };
     if !store.ids(&everyone, &ListWindow::default(), 1, &RecordReach::Global).await?.is_empty() {
         return Ok(false);
     }
-    // Their hashes are bcrypt, which every rule admits.
+    // The demo's hashes are bcrypt, which every rule accepts.
     let hashes = HashesConfig { upgraded: Some(false), cost: HashCost::DEFAULT };
     let clear_passwords = ClearPasswords::Refuse;
     let import = |kind| ImportRun { store, kind, clear_passwords, hashes, path: None, progress: &|_| {} };

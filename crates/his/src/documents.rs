@@ -1,7 +1,7 @@
 //! Personal documents: bytes that belong to a page.
 //!
-//! The one rule: bytes that someone uploaded are never run. Few types are shown inline, the rest is downloaded, and no
-//! browser is left to guess a type.
+//! The one rule: uploaded bytes are never executed. A browser shows a few types inline and downloads all others,
+//! and it never guesses a type.
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ pub(super) async fn read(
     let key = DocumentKey { person, page: Some(page), document };
     let store = caller.store(&service);
     let mut head = store.document(&key, &caller.reach).await?.ok_or(HisError::DocumentNotFound)?;
-    // What is known beside the bytes is no part of the answer, and not kept while room is waited for.
+    // The members beside the bytes are no part of this answer, and would take memory while it waits for room.
     head.data = String::new();
     let length = head.length.ok_or(HisError::DocumentNotFound)?;
     let answer = content::ContentAnswer::of(&method, &headers, &head, length);
@@ -68,7 +68,7 @@ pub(super) async fn read(
     let (version, account, reach) = (head.version.clone(), caller.account, caller.reach);
     let mut reading = StoreReading { service: Arc::clone(&service), store, account, key, reach, version, from, to };
     let name = reading.key.document.clone();
-    // Its first piece is read before the answer begins, so that what stands in the way of it is said by the status.
+    // The first piece is read before the answer begins, so that a failure still becomes a status.
     let first = match from < to && method != Method::HEAD {
         true => Some(first(&mut reading).await?),
         false => None,
@@ -86,7 +86,7 @@ pub(super) async fn read(
     Ok(answer.into_response(&name, &head, body))
 }
 
-/// The first piece of a document; who finds no room for it in time is told to come again.
+/// The first piece of a document. If there is no room in time, the answer is 503 `busy`.
 async fn first(reading: &mut StoreReading) -> Result<Bytes, HisError> {
     match reading.next_bytes(AnswerStage::Before).await {
         Ok(bytes) => Ok(bytes.unwrap_or_default()),
@@ -109,7 +109,7 @@ pub(super) async fn create(
     let count = async |most| caller.store(&service).count(OwnedKey::Documents, &key.person, most, &caller.reach).await;
     let created = match service.quotas.documents.admits(&key.person, count).await? {
         true => caller.store(&service).create_document(&key, document, &caller.reach).await?,
-        // One that is there already is sent again by a node that lost the answer.
+        // A node that lost the answer sends a stored document again. It is 200 even if the person has no room left.
         false => match caller.store(&service).compare_document(&key, document, &caller.reach).await? {
             DocumentCreated::Incomplete => return Err(HisError::TooManyDocuments),
             known => known,

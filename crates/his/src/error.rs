@@ -1,6 +1,7 @@
 //! Why a request was not served: status, stable code and text, in one place.
 //!
-//! The one rule: a client learns the status, the code and a fixed sentence; what a database said stays in the log.
+//! The one rule: a client learns the status, the code and a fixed sentence. The database's own words stay in the
+//! log.
 
 use std::time::Duration;
 
@@ -17,10 +18,10 @@ use fedgate_core::json::JsonError;
 /// The type of every body that is not HTML.
 pub(super) const JSON: &str = "application/json";
 
-/// The answer of a handler, or why it has none.
+/// The answer of a handler, or the reason why it has none.
 pub(super) type HandlerResult = Result<Response, HisError>;
 
-/// Why a request was not served. Texts that Thalamus has are its own, to the letter.
+/// Why a request was not served. Texts that Thalamus has are kept to the letter.
 #[derive(Debug, Clone, Error)]
 pub(super) enum HisError {
     #[error("the request carries no valid assertion of the gateway")]
@@ -33,7 +34,7 @@ pub(super) enum HisError {
     NoRoute,
     #[error("the method is not allowed for this resource")]
     MethodNotAllowed,
-    #[error("the path has an id that is empty, too long or not text, or no id for a person")]
+    #[error("an id in the path is empty, too long or not text, or is not allowed for a person")]
     BadId,
     #[error("`{0}` in the query is not usable")]
     BadQuery(String),
@@ -45,9 +46,9 @@ pub(super) enum HisError {
     BodyTimeout,
     #[error("the body is too large")]
     TooLarge,
-    #[error("the record would be larger than this service keeps")]
+    #[error("the record would exceed the size limit of stored records")]
     RecordTooLarge,
-    #[error("the stored record is no object, and cannot be changed until an operator mends it")]
+    #[error("the stored record is not an object, and cannot be changed until an operator repairs it")]
     NotARecord,
     #[error("this content type or encoding is not accepted here")]
     UnsupportedMediaType,
@@ -57,7 +58,7 @@ pub(super) enum HisError {
     NeedsAccount(&'static str),
     #[error("not permitted: a password is changed at /password/<person_id>")]
     PasswordHere,
-    #[error("`{0}` is not of the right kind")]
+    #[error("`{0}` has the wrong type")]
     BadMember(&'static str),
     #[error("User already exists")]
     UserExists,
@@ -89,11 +90,11 @@ pub(super) enum HisError {
     NoPageId,
     #[error("Not allowed to change the page ID")]
     PageIdChange,
-    #[error("the page belongs to another book than the path says")]
+    #[error("the page's `book` differs from the path")]
     BookMismatch,
     #[error("Page already exists")]
     PageExists,
-    #[error("the person has as many pages as may be kept")]
+    #[error("the person has reached the limit of stored pages")]
     TooManyPages,
     #[error("Book or page or not found")]
     BookOrPageNotFound,
@@ -105,9 +106,9 @@ pub(super) enum HisError {
     DocumentNotFound,
     #[error("Document already exists")]
     DocumentExists,
-    #[error("the person has as many documents as may be kept")]
+    #[error("the person has reached the limit of stored documents")]
     TooManyDocuments,
-    #[error("the document differs in `{0}` from the path")]
+    #[error("the document's `{0}` differs from the path")]
     DocumentMismatch(&'static str),
     #[error("`document` must be base64")]
     NotBase64,
@@ -117,9 +118,9 @@ pub(super) enum HisError {
     UnitExists,
     #[error("Not allowed to change the unit ID")]
     UnitIdChange,
-    #[error("the document was changed since")]
+    #[error("the document has changed since that version")]
     Stale,
-    #[error("your own current password was given wrong too often, try again later")]
+    #[error("too many wrong current passwords, try again later")]
     TooManyGuesses(Duration),
     #[error("too many passwords are being hashed, try again")]
     Busy,
@@ -127,7 +128,7 @@ pub(super) enum HisError {
     Crowded,
     #[error("the database took too long for this, ask for less or try again later")]
     TooSlow,
-    #[error("somebody else is changing this, try again")]
+    #[error("another session keeps this locked, try again")]
     Locked,
     #[error("too many bytes are on their way, try again")]
     NoRoom,
@@ -146,7 +147,7 @@ impl HisError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NoAssertion | Self::ClockDiffers | Self::OtherRequest => StatusCode::UNAUTHORIZED,
-            // Well-formed, and not acceptable.
+            // The JSON is well-formed but not acceptable.
             Self::BadJson(JsonError::NumberTooLong(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BadId | Self::BadQuery(_) | Self::BadJson(_) | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
             Self::BadForm(fault) => fault.status(),
@@ -266,7 +267,7 @@ impl From<JsonError> for HisError {
 impl From<DbError> for HisError {
     fn from(error: DbError) -> Self {
         match error {
-            // Whoever watches over the database has told it, once.
+            // The watch over the database has logged it once.
             error if error.is_read_only() => Self::DatabaseReadOnly,
             DbError::Unavailable(_) => match error.waited_for() {
                 Some(reason) => {
@@ -277,7 +278,7 @@ impl From<DbError> for HisError {
                         WaitReason::Lock => Self::Locked,
                     }
                 }
-                // The store has told it, once.
+                // The store has logged it once.
                 None => {
                     tracing::debug!("{error}");
                     Self::DatabaseUnavailable
@@ -300,12 +301,13 @@ impl IntoResponse for HisError {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if let Self::TooManyGuesses(wait) = self {
-            // Rounded up, or who comes back then would come too early.
+            // Rounded up: a client that came back earlier would be refused again.
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
         }
         if matches!(self, Self::ClockDiffers) {
             response.headers_mut().insert(CLOCK_HEADER, HeaderValue::from_static("1"));
         }
+        // Tells the gateway that this server is busy, not broken, so that it is not ejected.
         if is_busy {
             response.headers_mut().insert(BUSY_HEADER, HeaderValue::from_static("1"));
         }

@@ -1,7 +1,8 @@
 //! Entity tags: a strong validator for each document (RFC 9110, section 8.8.3).
 //!
-//! The one rule: a tag is a hash of exactly the bytes that are sent, so equal tags mean equal bytes, whichever instance
-//! answered. Documents are hashed by the store that holds them, each in its way: the other store gives them other tags.
+//! The one rule: a tag is a hash of exactly the bytes that are sent, so equal tags mean equal bytes on every
+//! instance. The store computes the tags of personal documents, and PostgreSQL and SQLite use different hashes. So
+//! a personal document has another tag on the other store.
 
 use http::HeaderMap;
 use http::header::{IF_MATCH, IF_NONE_MATCH};
@@ -11,12 +12,12 @@ pub fn of(bytes: &[u8]) -> String {
     of_hash(&blake3::hash(bytes).to_hex())
 }
 
-/// The tag of bytes whose hash is known, in hexadecimal.
+/// The tag of bytes whose hexadecimal hash is known.
 pub fn of_hash(hash: &str) -> String {
     format!("\"{}\"", hash.get(..32).unwrap_or(hash))
 }
 
-/// The condition of an `If-Match` header: the tags under which a change may be made.
+/// The condition of an `If-Match` header: the tags under which a change is allowed.
 #[derive(Debug, Clone)]
 pub struct IfMatch(Option<EntityTags>);
 
@@ -27,22 +28,22 @@ enum EntityTags {
 }
 
 impl IfMatch {
-    /// Reads the header; without it every state is fine.
+    /// Reads the header. Without it there is no condition.
     pub fn of(headers: &HeaderMap) -> Self {
         Self(EntityTags::of(headers, &IF_MATCH))
     }
 
-    /// Whether there is a condition at all.
+    /// Whether the request has a condition.
     pub fn is_conditional(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Whether a document may be changed that now reads `text` (strong comparison: weak tags never match).
+    /// Whether a document whose text is now `text` may be changed. The comparison is strong: weak tags never match.
     pub fn admits(&self, text: &str) -> bool {
         self.admits_tag(|| of(text.as_bytes()))
     }
 
-    /// The same of what has this tag.
+    /// As [`admits`](Self::admits), for a representation with this tag.
     pub fn admits_tag(&self, tag: impl FnOnce() -> String) -> bool {
         match &self.0 {
             None | Some(EntityTags::Any) => true,
@@ -51,7 +52,7 @@ impl IfMatch {
     }
 }
 
-/// Whether the client said by `If-None-Match` that it already has what `tag` names (weak comparison).
+/// Whether `If-None-Match` says that the client has the representation with this tag (weak comparison).
 pub fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     match EntityTags::of(headers, &IF_NONE_MATCH) {
         None => false,
@@ -61,7 +62,7 @@ pub fn is_known(headers: &HeaderMap, tag: &str) -> bool {
 }
 
 impl EntityTags {
-    /// Our tags hold no commas, so a list may be split there; what is not readable matches nothing.
+    // Our tags contain no comma, so a list can be split there. An unreadable value matches nothing.
     fn of(headers: &HeaderMap, name: &http::HeaderName) -> Option<Self> {
         let mut tags = Vec::new();
         for value in headers.get_all(name) {

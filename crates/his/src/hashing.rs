@@ -1,4 +1,4 @@
-//! Password hashing for the HIS: on the blocking pool, so many at a time and no more.
+//! Password hashing for the HIS: on the blocking pool, with a bound on concurrent hashes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +18,18 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 /// The password of a new person.
 #[derive(Clone)]
 pub(super) enum NewPassword {
-    /// The document says nothing of one.
+    /// The document has no such member.
     Absent,
-    /// The document says that there is none.
+    /// The document says that the person has no password.
     NoLogin,
-    /// A hash made elsewhere.
+    /// A hash that was made elsewhere.
     Hash(String),
-    /// To be hashed.
+    /// A password in clear text, to be hashed.
     Clear(Zeroizing<String>),
 }
 
 impl NewPassword {
-    /// A hash is taken as it is, all else is a password.
+    /// A text that is an acceptable hash is taken as one. Every other text is a password.
     pub(super) fn of(text: &str) -> Self {
         match password::is_acceptable_hash(text) {
             true => Self::Hash(text.to_owned()),
@@ -38,14 +38,14 @@ impl NewPassword {
     }
 }
 
-/// Takes turns at hashing.
+/// Limits how many hashes are computed at a time.
 pub(super) struct HashingThreads {
     rule: HashRule,
     turns: Arc<Semaphore>,
 }
 
 impl HashingThreads {
-    /// As many turns at a time as there are cores, but one.
+    /// Allows one hash fewer at a time than there are cores, and at least one, so that a core is left for requests.
     pub(super) fn new(rule: HashRule) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self { rule, turns: Arc::new(Semaphore::new(cores.saturating_sub(1).max(1))) }
@@ -56,8 +56,8 @@ impl HashingThreads {
         Ok(self.rule.kind().await?)
     }
 
-    /// Whether a caller without the `account` permission may store a password. A hash that costs more than those that are made
-    /// today keeps the gateway's hashers busy with each attempt to log in.
+    /// Whether a caller without the `account` permission may store a password. A hash dearer than today's own would
+    /// occupy the gateway's hashers with each attempt to log in.
     pub(super) fn is_open_to_all(&self, given: &NewPassword) -> bool {
         match given {
             NewPassword::Hash(hash) => password::is_ordinary_hash(hash, self.rule.cost()),
@@ -65,7 +65,7 @@ impl HashingThreads {
         }
     }
 
-    /// What is to be stored of a password, if anything.
+    /// The form in which a password is stored, if there is one.
     pub(super) async fn stored_form(&self, given: NewPassword) -> Result<Option<String>, HisError> {
         match given {
             NewPassword::Absent | NewPassword::NoLogin => Ok(None),
@@ -75,7 +75,7 @@ impl HashingThreads {
         }
     }
 
-    /// Makes the hash of a new password.
+    /// Hashes a new password.
     pub(super) async fn hash(&self, clear: Zeroizing<String>) -> Result<String, HisError> {
         let kind = self.kind().await?;
         self.run(move || password::make(clear.as_bytes(), kind)).await?.map_err(|error| match error {
@@ -87,7 +87,7 @@ impl HashingThreads {
         })
     }
 
-    /// Whether a password is the one that a stored hash was made from.
+    /// Whether a stored hash was made from this password.
     pub(super) async fn verify(&self, hash: String, clear: Zeroizing<String>) -> Result<bool, HisError> {
         self.run(move || password::verify(&hash, clear.as_bytes())).await
     }
@@ -97,6 +97,7 @@ impl HashingThreads {
         let Ok(Ok(turn)) = turn else {
             return Err(HisError::Busy);
         };
+        // The turn moves into the work: if the client goes away, the hash still runs to its end and keeps its turn.
         let done = spawn_blocking(move || {
             let _turn = turn;
             work()

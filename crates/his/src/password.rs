@@ -1,9 +1,9 @@
-//! The page where a password is changed.
+//! The page on which a password is changed.
 //!
-//! The one rule: a new password is taken from our own form alone. The form carries a random token that is also in a
-//! cookie only this origin can set (double submit with the `__Host-` prefix), and a browser that says the request
-//! comes from another origin is believed, as the gateway believes it. The gateway has decided by then whose password the
-//! caller may change; and as a browser sends its credential by itself, the caller's own password is asked for again.
+//! The one rule: a new password is accepted from our own form alone. The form carries a random token that is also
+//! in a cookie, which only this origin can set (double submit with the `__Host-` prefix). A browser that reports
+//! another origin is believed, as in the gateway. By then the gateway has decided whose password the caller may
+//! change. But a browser sends its credential by itself, so the page asks for the caller's current password again.
 
 mod common;
 mod guesses;
@@ -38,9 +38,9 @@ pub(super) use self::guesses::OwnPasswordGuesses;
 
 const COOKIE_NAME: &str = "__Host-csrf";
 const TOKEN_BYTES: usize = 32;
-/// Largest form: three passwords in percent-encoding, and room.
+/// The largest form: three passwords in percent-encoding, and some room.
 const MAX_FORM_BYTES: usize = 16 * 1024;
-/// Most characters of a password.
+/// The most characters of a password.
 const MAX_PASSWORD_CHARACTERS: usize = 1024;
 
 /// `GET /password/{id}`
@@ -59,7 +59,7 @@ pub(super) async fn form(
     }
 }
 
-/// The answer to an id that nobody has.
+/// The answer for an id that belongs to no person.
 fn unknown(headers: &HeaderMap, id: &str) -> HandlerResult {
     match is_for_programs(headers) {
         true => Err(HisError::PersonNotFound),
@@ -67,7 +67,7 @@ fn unknown(headers: &HeaderMap, id: &str) -> HandlerResult {
     }
 }
 
-/// Whether there is such a person, whose record is not read for that.
+/// Whether the person exists. The record is not read for that.
 async fn is_there(service: &HisService, caller: &Caller, id: &str) -> Result<bool, HisError> {
     Ok(caller.store(service).record(&RecordKey::Person(id.to_owned()), 0, &caller.reach).await?.is_some())
 }
@@ -80,6 +80,7 @@ pub(super) async fn change(
     request: Request,
 ) -> HandlerResult {
     let (parts, bytes) = request.into_parts();
+    // The buffer is wiped: it holds passwords in clear text.
     let bytes = Zeroizing::new(Vec::from(body::read(&parts.headers, bytes, MAX_FORM_BYTES).await?));
     if body::media_type(&parts.headers).as_deref() != Some("application/x-www-form-urlencoded") {
         return Err(HisError::UnsupportedMediaType);
@@ -101,7 +102,7 @@ pub(super) async fn change(
     }
     let kind = service.hashing.kind().await?;
     let mut complaints = check(&id, &fields, kind, service.limits.refuse_common_passwords);
-    // The hash is asked last: it costs.
+    // The hash comes last, because it costs time. A form with other faults is answered without it.
     if complaints.is_empty()
         && let Some(hash) = own_hash
     {
@@ -113,7 +114,7 @@ pub(super) async fn change(
     let password = Zeroizing::new(fields.value("password").unwrap_or_default().to_owned());
     let mut patch = JsonObject::default();
     patch.set("password", JsonValue::String(service.hashing.hash(password).await?));
-    // Whatever the size of the record: a password can always be changed.
+    // Without a bound on the record: a password can be changed however large its record is.
     let always = PatchCondition { tag: IfMatch::of(&HeaderMap::new()), most: None };
     match caller.store(&service).patch(&RecordKey::Person(id.clone()), patch, &always, &caller.reach).await? {
         ChangeResult::Done => {
@@ -128,7 +129,7 @@ pub(super) async fn change(
     }
 }
 
-/// The caller's own hash, where the caller is to be asked for the password: who signs in by certificate may have none.
+/// The caller's own hash, if the current password is to be asked for. A caller with a certificate may have none.
 async fn own_hash(service: &HisService, caller: &Caller) -> Result<Option<String>, HisError> {
     if !service.limits.ask_current_password {
         return Ok(None);
@@ -142,7 +143,7 @@ async fn own_hash(service: &HisService, caller: &Caller) -> Result<Option<String
     })
 }
 
-/// Whether it is the caller's own; what is wrong with it.
+/// Compares the current password with the caller's own, and returns the fault.
 async fn check_current(
     service: &HisService,
     caller: &Caller,
@@ -154,8 +155,9 @@ async fn check_current(
         return Ok(Some(FormFault::CurrentMissing));
     }
     let (guesses, account) = (&service.guesses, &caller.account);
+    // Counted before the comparison: guesses sent at the same moment would otherwise all be compared.
     guesses.begin(account, Instant::now()).inspect_err(|_| {
-        tracing::warn!(?account, request.id = caller.request_id, "an own current password was given wrong too often");
+        tracing::warn!(?account, request.id = caller.request_id, "too many wrong current passwords");
     })?;
     match service.hashing.verify(hash, current).await {
         Ok(true) => {
@@ -170,7 +172,7 @@ async fn check_current(
     }
 }
 
-/// What is wrong with a new password and its repetition.
+/// The faults of a new password and its repetition.
 fn check(id: &str, fields: &QueryPairs, kind: HashKind, refuse_common: bool) -> FormComplaints {
     let field = |name| fields.value(name).unwrap_or_default();
     let (password, repetition) = (field("password"), field("pconfirm"));
@@ -202,15 +204,16 @@ fn check(id: &str, fields: &QueryPairs, kind: HashKind, refuse_common: bool) -> 
     complaints
 }
 
-/// Whether a form was served by us to this browser.
+/// Whether this service served the form to this browser.
 fn is_own_form(headers: &HeaderMap, token: &str) -> bool {
+    // A browser that names another site is refused even with the right token. Older browsers send no such header.
     let is_foreign = |site: &HeaderValue| !matches!(site.as_bytes(), b"same-origin" | b"none");
     let is_own = !headers.get_all("sec-fetch-site").iter().any(is_foreign);
     let cookie = cookie(headers);
     is_own && cookie.is_some_and(|cookie| bool::from(cookie.as_bytes().ct_eq(token.as_bytes())))
 }
 
-/// The token in the cookie, if it is one of ours by its form.
+/// The token in the cookie, if it has the form of ours.
 fn cookie(headers: &HeaderMap) -> Option<&str> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
@@ -219,7 +222,8 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
     is_token.then_some(token)
 }
 
-/// The form, or what is wrong with it to a program. A token that the browser has is kept, so that a second tab does not spoil the first.
+/// The form for people, or the first fault for programs. A token that the browser already has is kept, so that a
+/// second tab does not invalidate the first.
 fn show(id: &str, asked: Option<&String>, headers: &HeaderMap, complaints: &FormComplaints) -> HandlerResult {
     if let Some(fault) = complaints.first()
         && is_for_programs(headers)

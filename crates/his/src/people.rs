@@ -1,7 +1,7 @@
 //! Persons.
 //!
-//! The one rule: who may log in, and as what, is written by callers with the `account` permission alone, and a password
-//! hash is written here or at `/password`, and never read out.
+//! The one rule: only callers with the `account` permission decide who may log in, and with which roles. A password
+//! hash is written here or at `/password`, and is never returned.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use fedgate_core::json::{self, JsonObject, JsonValue};
 use fedgate_core::password::{MIN_PASSWORD_CHARACTERS, can_sign_in, is_acceptable_hash};
 use fedgate_core::path::new_person_id;
 
-/// Members that a list can be narrowed by.
+/// Members by which a list can be filtered.
 const FILTERS: [&str; 4] = ["name", "lastname", "dob", "gender"];
 /// The role of a person whose document names none.
 const DEFAULT_ROLE: &str = "end_user";
-/// Longest list of roles, in bytes as JSON; logins read no more than twice that (`fedgate_login`), and take longer ones for
-/// none.
+/// The longest list of roles, in bytes of JSON. A login reads at most twice that (`fedgate_login`), and treats a
+/// longer list as empty.
 const MAX_ROLES_BYTES: usize = 8 * 1024;
-/// Longest password in a person's document, in characters, as Thalamus has it. A hash may be longer.
+/// The longest password in a person's document, in characters, as in Thalamus. A hash may be longer.
 const MAX_PASSWORD_CHARACTERS: usize = 64;
 
 /// `GET /people`
@@ -75,9 +75,10 @@ pub(super) async fn create(
     }
 }
 
-/// A person whose id is taken: fine if it is the same document, sent again by a node that lost the answer.
+/// Answers a POST for an id that exists: 200 if the document is the same, sent again by a node that lost the
+/// answer.
 ///
-/// A password in clear is never the same again: to compare it would be a way to guess passwords that no throttle sees.
+/// A password in clear text never counts as the same. To compare it would allow guesses that no throttle counts.
 fn same_again(known: &str, person: &PersonView) -> HandlerResult {
     let Ok(JsonValue::Object(known)) = json::parse_stored(known) else {
         return Err(HisError::UserExists);
@@ -100,7 +101,7 @@ struct PersonView {
 }
 
 impl PersonView {
-    /// Sets the id, defaults the role, and takes the password out.
+    /// Sets the id, adds the default role, and checks the password.
     fn parse(mut document: JsonObject, id: &str) -> Result<Self, HisError> {
         document.set("id", JsonValue::String(id.to_owned()));
         complete(&mut document)?;
@@ -122,8 +123,9 @@ impl PersonView {
         Ok(Self { document, password })
     }
 
-    /// What a caller without the `account` permission may create: an `end_user` who may log in, whose password is no dearer
-    /// to verify than those of today. The Federation Portal always writes these defaults out.
+    /// Checks the limits of a caller without the `account` permission: it may create an `end_user` who may log in,
+    /// with a password that costs no more to verify than today's hashes. The Federation Portal always writes these
+    /// defaults out.
     fn check_unprivileged(&self, hashing: &HashingThreads) -> Result<(), HisError> {
         if !hashing.is_open_to_all(&self.password) {
             return Err(HisError::NeedsAccount("password"));
@@ -160,7 +162,7 @@ fn default_roles() -> JsonValue {
     JsonValue::Array(vec![JsonValue::String(DEFAULT_ROLE.to_owned())])
 }
 
-/// `roles` is a list of names and `active` a truth value, where they are given.
+/// Checks that `roles` is a list of names and `active` a truth value, where they are given.
 fn check_accounts(document: &JsonObject) -> Result<(), HisError> {
     match document.member("roles") {
         None => {}
@@ -173,9 +175,9 @@ fn check_accounts(document: &JsonObject) -> Result<(), HisError> {
     }
 }
 
-/// Whether they are names, and not too many.
+/// Whether these are names, within the bound.
 fn are_roles(roles: &[JsonValue]) -> bool {
-    // With quotes, comma and a blank; a control character is six bytes in JSON.
+    // Quotes, comma and a blank are 4 bytes. A control character is 6 bytes in JSON.
     let bytes = |name: &str| name.chars().map(|c| if c.is_control() { 6 } else { c.len_utf8() }).sum::<usize>() + 4;
     let names: Option<Vec<&str>> = roles.iter().map(JsonValue::as_str).collect();
     names.is_some_and(|names| names.into_iter().map(bytes).sum::<usize>() <= MAX_ROLES_BYTES)
@@ -192,9 +194,11 @@ pub(super) async fn patch(
     if patch.remove("id").is_some_and(|given| given.as_str() != Some(&id)) {
         return Err(HisError::PersonIdChange);
     }
+    // A hash set here would bypass the current password, the length rules and the list of common passwords.
     if patch.member("password").is_some() {
         return Err(HisError::PasswordHere);
     }
+    // Without this check `person` under PATCH would be enough to become an administrator.
     let privileged = ["roles", "active"].into_iter().find(|name| patch.member(name).is_some());
     match privileged {
         Some(name) if !caller.may_write_accounts() => return Err(HisError::NeedsAccount(name)),

@@ -1,6 +1,6 @@
 //! Books of life and their pages.
 //!
-//! The one rule: a page is known by its person and its id together, in the path, in the body and in the row.
+//! The one rule: person and page id together identify a page, in the path, in the body and in the row.
 
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ pub(super) async fn create(
     let key = RecordKey::Page { person: person.clone(), page };
     let count = async |most| caller.store(&service).count(OwnedKey::Pages, &person, most, &caller.reach).await;
     if !service.quotas.pages.admits(&person, count).await? {
-        // One that is there already is sent again by a node that lost the answer.
+        // A node that lost the answer sends a stored page again. It is 200 even if the person has no room left.
         return match caller.store(&service).whole_record(&key, &caller.reach).await? {
             Some(known) if is_same(&known, &person, &document) => Ok(answer::null()),
             Some(_) => Err(HisError::PageExists),
@@ -83,8 +83,8 @@ pub(super) async fn create(
     }
 }
 
-/// Whether a page of this book was stored before, exactly so: a node that lost the answer sends it again. A page that
-/// Thalamus stored may name no book where the path does.
+/// Whether exactly this page was stored before: a node that lost the answer sends it again. A page that Thalamus
+/// stored may lack the book that the path names.
 fn is_same(known: &str, person: &str, document: &JsonObject) -> bool {
     let Ok(JsonValue::Object(mut known)) = json::parse_stored(known) else { return false };
     if is_unset(known.member("book")) {
@@ -93,7 +93,7 @@ fn is_same(known: &str, person: &str, document: &JsonObject) -> bool {
     known == *document
 }
 
-/// Whether a page names no book. The phone writes null, or nothing, for pages of the time before an account was entered.
+/// Whether a page names no book. The phone app writes null or nothing for pages from before an account was entered.
 fn is_unset(book: Option<&JsonValue>) -> bool {
     match book {
         None | Some(JsonValue::Null) => true,

@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 pub(super) struct QueryPairs(Vec<(String, String)>);
 
 impl QueryPairs {
-    /// Parses names and values; nothing if one of them is no text.
+    /// Parses names and values; `None` if one of them is not text.
     pub(super) fn parse(encoded: &[u8]) -> Option<Self> {
         let pairs = encoded.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
         let decoded = pairs.map(|pair| {
@@ -31,7 +31,7 @@ pub(super) fn is_named(pair: &str, name: &str) -> bool {
     decode(encoded.as_bytes()).is_some_and(|known| known == name)
 }
 
-/// Appends a name and a value to a target that has a query, or the mark of one.
+/// Appends a name and a value to a target that has a query, or that ends with `?`.
 pub(super) fn append(target: &mut String, name: &str, value: &str) {
     let separator = if target.ends_with('?') { "" } else { "&" };
     let (name, value) = (utf8_percent_encode(name, NON_ALPHANUMERIC), utf8_percent_encode(value, NON_ALPHANUMERIC));
@@ -42,6 +42,7 @@ pub(super) fn append(target: &mut String, name: &str, value: &str) {
 fn decode(encoded: &[u8]) -> Option<String> {
     let spaced: Vec<u8> = encoded.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     let text = String::from_utf8(percent_decode(&spaced).collect()).ok()?;
+    // PostgreSQL stores no NUL, so a value with one could match nothing.
     (!text.contains('\0')).then_some(text)
 }
 

@@ -1,4 +1,4 @@
-//! Domiciliary units and institutions: records that are nobody's, so the endpoint alone decides.
+//! Domiciliary units and institutions: records that belong to no person, so the endpoint alone decides.
 
 use std::sync::Arc;
 

@@ -1,14 +1,14 @@
-//! What is wrong with a form that was sent: told beside its field to people, and by status and code to programs.
+//! Faults of a submitted form: shown beside the field to people, and sent as status and code to programs.
 
 use http::StatusCode;
 use thiserror::Error;
 
 use super::words::PageWords;
 
-/// What is wrong with a form, or with one of its fields.
+/// A fault of a form, or of one of its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum FormFault {
-    #[error("the form is none of this service's, or has expired: ask for it again")]
+    #[error("the form is not of this service, or has expired: request it again")]
     NotOurs,
     #[error("your own current password is missing")]
     CurrentMissing,
@@ -27,16 +27,16 @@ pub(crate) enum FormFault {
     TooManyBytesBeside,
     #[error("Password has a line break or NUL, with which nobody can sign in")]
     LineBreak,
-    #[error("Password is the account itself, which is guessed first")]
+    #[error("Password is the account id, which attackers try first")]
     OwnId,
-    #[error("Password is one of the commonest, which are guessed first")]
+    #[error("Password is one of the most common, which attackers try first")]
     Common,
     #[error("the new password and its repetition differ")]
     Mismatch,
 }
 
 impl FormFault {
-    /// As it is told to people.
+    /// The text for people.
     pub(crate) fn text(self, words: &PageWords) -> &'static str {
         match self {
             Self::NotOurs => words.expired,
@@ -52,7 +52,7 @@ impl FormFault {
         }
     }
 
-    /// The status that programs are told.
+    /// The status for programs.
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::NotOurs | Self::CurrentMissing | Self::CurrentWrong => StatusCode::FORBIDDEN,
@@ -68,7 +68,7 @@ impl FormFault {
         }
     }
 
-    /// The code that programs are told.
+    /// The code for programs.
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::NotOurs => "form_expired",

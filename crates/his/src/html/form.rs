@@ -1,4 +1,4 @@
-//! The page as HTML: the form, what became of it, and its errors.
+//! The page of passwords as HTML: the form, its result, and its errors.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::words::PageWords;
 use crate::html;
 use fedgate_core::web_page::escape;
 
-/// What is wrong with a form, by field.
+/// The faults of a form, by field.
 #[derive(Default)]
 pub(crate) struct FormComplaints {
     pub(crate) form: Option<FormFault>,
@@ -25,28 +25,28 @@ impl FormComplaints {
         self.first().is_none()
     }
 
-    /// The first of them, as the form has its fields.
+    /// The first fault, in the order of the fields.
     pub(crate) fn first(&self) -> Option<FormFault> {
         self.form.or(self.current).or(self.password).or(self.repetition)
     }
 
-    /// The same in words: of the form, and of its fields.
+    /// The texts of the faults: of the form, then of its fields.
     fn told(&self, words: &PageWords) -> [Option<&'static str>; 4] {
         [self.form, self.current, self.password, self.repetition].map(|fault| fault.map(|fault| fault.text(words)))
     }
 }
 
-/// What a form is about.
+/// The facts that the form shows.
 pub(crate) struct PasswordForm<'a> {
-    /// Whose password it changes.
+    /// The person whose password it changes.
     pub(crate) id: &'a str,
-    /// Who changes it, whose current password is asked for; none where none is.
+    /// The caller whose current password is asked for, if it is.
     pub(crate) asked: Option<&'a str>,
-    /// The token against forgery.
+    /// The token against cross-site request forgery.
     pub(crate) token: &'a str,
 }
 
-/// The form, with what is wrong with what was sent.
+/// The form, with the faults of what was submitted.
 pub(crate) fn form(
     words: &PageWords,
     form: &PasswordForm<'_>,
@@ -55,7 +55,7 @@ pub(crate) fn form(
 ) -> Response {
     let id = escape(form.id);
     let [of_form, of_current, of_password, of_repetition] = complaints.told(words);
-    // The first error has the focus, so that it is read out and seen.
+    // The first fault has the focus, so that a screen reader reads it and the page scrolls to it.
     let mut is_first = true;
     let mut focus = |complaint: Option<&str>| match complaint {
         Some(_) if std::mem::take(&mut is_first) => " autofocus",
@@ -89,7 +89,7 @@ pub(crate) fn form(
 }
 
 fn field(name: &str, label: &str, autocomplete: &str, complaint: Option<&str>, focus: &str) -> String {
-    // How long a new one must be is no matter to one that is there.
+    // Length rules are for new passwords. An existing one may be shorter.
     let (bounds, hint) = match autocomplete {
         "new-password" => (" minlength=\"6\" maxlength=\"1024\"", "length "),
         _ => ("", ""),
@@ -112,7 +112,7 @@ fn field(name: &str, label: &str, autocomplete: &str, complaint: Option<&str>, f
     )
 }
 
-/// The word that it is done.
+/// The page that confirms a change.
 pub(crate) fn changed(words: &PageWords, id: &str) -> Response {
     let id = escape(id);
     let main =
@@ -120,19 +120,19 @@ pub(crate) fn changed(words: &PageWords, id: &str) -> Response {
     page(words, StatusCode::OK, words.changed, &main)
 }
 
-/// To an id that nobody has.
+/// The page for an id that belongs to no person.
 pub(crate) fn unknown(words: &PageWords, id: &str) -> Response {
     let main = format!("<h1>{}</h1>\n<p>{} {}.</p>\n", words.unknown, words.unknown_more, escape(id));
     page(words, StatusCode::NOT_FOUND, words.unknown, &main)
 }
 
-/// An error that every route may have, to a browser.
+/// The page for an error that any route may have.
 pub(crate) fn failed(words: &PageWords, status: StatusCode, code: &str) -> Response {
     let main = format!("<h1>{}</h1>\n<p role=\"alert\">{} <code>{code}</code></p>\n", words.failed, words.failed_more);
     page(words, status, words.failed, &main)
 }
 
-/// To a caller whose own current password was wrong too often.
+/// The page for a caller with too many wrong current passwords.
 pub(crate) fn guessed(words: &PageWords, status: StatusCode, wait: Duration) -> Response {
     let minutes = wait.as_secs() / 60 + 1;
     let main = format!("<h1>{}</h1>\n<p role=\"alert\">{} {minutes}</p>\n", words.failed, words.guessed);

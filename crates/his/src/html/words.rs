@@ -1,13 +1,14 @@
-//! The words of the page, in the languages that it speaks.
+//! The texts of the page of passwords, in each language.
 //!
-//! The one rule: a text stands here in every language or not at all; who names none of them in `Accept-Language` reads English.
+//! The one rule: a text exists in every language or not at all. A client that names none of them in
+//! `Accept-Language` reads English.
 
 use http::HeaderMap;
 
 use crate::html;
 use fedgate_core::web_page::PageLanguage;
 
-/// The words of one language.
+/// The texts of one language.
 pub(crate) struct PageWords {
     pub(crate) language: PageLanguage,
     pub(crate) title: &'static str,
@@ -21,11 +22,11 @@ pub(crate) struct PageWords {
     pub(crate) changed_more: &'static str,
     pub(crate) unknown: &'static str,
     pub(crate) unknown_more: &'static str,
-    /// What stands over an error that has no page of its own.
+    /// The heading of an error that has no page of its own.
     pub(crate) failed: &'static str,
-    /// What it says besides the code.
+    /// The text before the code.
     pub(crate) failed_more: &'static str,
-    /// Before the minutes to wait, where the current password was wrong too often.
+    /// The text before the minutes to wait, after too many wrong current passwords.
     pub(crate) guessed: &'static str,
     pub(crate) required: &'static str,
     pub(crate) length: &'static str,
@@ -55,7 +56,7 @@ const ENGLISH: PageWords = PageWords {
     unknown_more: "There is no federation account",
     failed: "The password was not changed",
     failed_more: "This could not be done. Go back and try again; if it happens again, tell the administrator this code:",
-    guessed: "Your own current password was given wrong too often. Signing in goes on as before. Minutes to wait before the next try:",
+    guessed: "Your own current password was given wrong too often. You can still sign in as before. Minutes to wait before the next try:",
     required: "This field is required.",
     length: "Field must be between 6 and 1024 characters long.",
     bytes: "The password is too long: letters with accents and of other alphabets take more room, and 1024 bytes are kept.",
@@ -97,7 +98,7 @@ const SPANISH: PageWords = PageWords {
 };
 
 impl PageWords {
-    /// Those of the language that a browser likes best.
+    /// The texts in the language that the browser prefers.
     pub(crate) fn of(headers: &HeaderMap) -> &'static Self {
         match html::language(headers) {
             PageLanguage::English => &ENGLISH,

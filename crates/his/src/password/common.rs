@@ -1,12 +1,12 @@
-//! The commonest passwords, which whoever guesses tries first (NIST SP 800-63B, 5.1.1.2).
+//! The most common passwords, which attackers try first (NIST SP 800-63B, 5.1.1.2).
 //!
-//! The list is that of Django 5.2 (BSD, by Royce Williams), its first 10,000 entries of six characters or more; all others
-//! are too short anyway. `third_party/common-passwords` has it, with its licence.
+//! The list is that of Django 5.2 (BSD, by Royce Williams): its first 10,000 entries of six characters or more.
+//! Shorter ones are refused anyway. It is in `third_party/common-passwords`, with its licence.
 
-/// In lower case, one a line, the commonest first.
+/// In lower case, one a line, the most common first.
 const LIST: &str = include_str!("../../../../third_party/common-passwords/list.txt");
 
-/// Whether a password is one of them, in whatever case.
+/// Whether a password is on the list, in any case.
 pub(super) fn is_common(password: &str) -> bool {
     let lower = password.to_lowercase();
     LIST.lines().any(|common| common == lower)

@@ -1,8 +1,8 @@
-//! How often the caller's own current password may be given wrong.
+//! Bounds how often the caller's own current password may be wrong.
 //!
-//! The one rule: no more than a few comparisons for an account, then one after each wait. Who asks has signed in already, so
-//! whoever guesses here sits before a browser that somebody left open; signing in is not touched by any of it. An instance
-//! remembers for itself, in bounded memory.
+//! The one rule: an account has a few comparisons, then one after each wait. The caller has already signed in, so
+//! the attacker to expect sits at a browser that was left open. Signing in is not affected. Each instance counts
+//! for itself, in bounded memory.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,20 +10,20 @@ use std::time::{Duration, Instant};
 
 use crate::error::HisError;
 
-/// Wrong passwords that nothing is waited for.
+/// Wrong passwords before the first wait.
 const FREE: u32 = 5;
-/// The first wait and the longest; each is twice the one before.
+/// The first wait and the longest. Each is twice the one before.
 const WAIT: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
-/// How long an account is remembered after it was last asked for.
+/// How long an account is remembered after its last attempt.
 const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
-/// Accounts that are remembered; the one that was not asked for the longest gives way.
+/// The number of accounts that are remembered. The one with the oldest attempt is dropped first.
 const ACCOUNTS: usize = 10_000;
 
 /// Wrong passwords by account.
 #[derive(Default)]
 pub(in super::super) struct OwnPasswordGuesses(Mutex<HashMap<String, WrongOnes>>);
 
-/// What an account has given wrong since it was right.
+/// The wrong passwords of an account since its last right one.
 struct WrongOnes {
     count: u32,
     asked_at: Instant,
@@ -31,11 +31,11 @@ struct WrongOnes {
 }
 
 impl OwnPasswordGuesses {
-    /// Lets a password be compared, and takes it for a wrong one until it is known how it ends: many at once are no more
-    /// guesses than one after the other, and a caller who goes away has guessed, too.
+    /// Permits a comparison, and counts it as wrong until its result is known. So guesses sent at the same moment
+    /// are no more than guesses one after the other, and a caller that goes away has used its guess.
     ///
     /// # Errors
-    /// [`Problem::TooManyGuesses`]: how long to wait.
+    /// [`HisError::TooManyGuesses`], with the time to wait.
     pub(super) fn begin(&self, account: &str, now: Instant) -> Result<(), HisError> {
         let mut accounts = self.lock();
         if !accounts.contains_key(account) {
@@ -57,12 +57,12 @@ impl OwnPasswordGuesses {
         Ok(())
     }
 
-    /// It was the right one: what was mistyped before is forgotten.
+    /// The password was right: earlier mistakes are forgotten.
     pub(super) fn was_right(&self, account: &str) {
         self.lock().remove(account);
     }
 
-    /// It was not compared.
+    /// The password was not compared, so its guess is returned.
     pub(super) fn was_not_compared(&self, account: &str) {
         if let Some(wrong_ones) = self.lock().get_mut(account) {
             wrong_ones.count = wrong_ones.count.saturating_sub(1);
@@ -75,7 +75,7 @@ impl OwnPasswordGuesses {
     }
 }
 
-/// Forgets those that were not asked for long, and where that is not enough, the one that was not for the longest.
+/// Drops accounts without a recent attempt. If that is not enough, drops the one with the oldest attempt.
 fn make_room(accounts: &mut HashMap<String, WrongOnes>, now: Instant) {
     if accounts.len() < ACCOUNTS {
         return;
@@ -93,7 +93,7 @@ fn make_room(accounts: &mut HashMap<String, WrongOnes>, now: Instant) {
 mod tests {
     use super::*;
 
-    /// The wait that is asked for, in seconds.
+    /// The wait that is demanded, in seconds.
     fn waited(guesses: &OwnPasswordGuesses, account: &str, now: Instant) -> Option<u64> {
         match guesses.begin(account, now) {
             Ok(()) => None,

@@ -17,7 +17,7 @@ const FILES: [(&str, &str, &str); 2] = [
     ("fedhis.css", "text/css; charset=utf-8", web_page::STYLESHEET),
     ("favicon.svg", "image/svg+xml", include_str!("favicon.svg")),
 ];
-/// When they were last changed; move it on with them.
+/// When the files were last changed. Update it with them.
 const MODIFIED: &str = "Sun, 29 Nov 2026 00:00:00 GMT";
 
 /// `GET /`
