@@ -1,17 +1,5 @@
 //! The balanced example, run as it stands (with addresses of the test's own): every part is replaced under load, and no
 //! request fails.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test panics to fail, and prints what it measured"
-)]
-
-#[path = "gateway/fixture.rs"]
-mod fixture;
-mod support;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fixture::{CANARY, PATIENCE, basic, certificate, password_hash};
+use crate::fixture::{CANARY, PATIENCE, basic, certificate, password_hash};
+use crate::support::keepalive::{Connection, whole};
+use crate::support::postgres::Cluster;
+use crate::support::tls::believing;
+use crate::support::{Scratch, free_address, wanted};
 use rustix::process::{Pid, Signal, kill_process};
-use support::keepalive::{Connection, whole};
-use support::postgres::Cluster;
-use support::tls::believing;
-use support::{Scratch, free_address, wanted};
 
 /// How often every part is replaced, unless `FEDGATE_TEST_ROLLS` says otherwise.
 const ROLLS: u32 = 1;
@@ -92,7 +80,7 @@ fn prepare(scratch: &Scratch, uri: &str) -> (PathBuf, PathBuf, impl Fn(u16) -> S
     certificate(&scratch.0);
     std::fs::rename(scratch.0.join("cert.pem"), scratch.0.join("certificate.pem")).unwrap();
     std::fs::rename(scratch.0.join("cert.key"), scratch.0.join("certificate.key")).unwrap();
-    support::write_private(&scratch.0.join("assertion.secret"), [b'k'; 48]);
+    crate::support::write_private(&scratch.0.join("assertion.secret"), [b'k'; 48]);
     (config, balancer, move |port| known.iter().find(|(known, _)| *known == port).unwrap().1)
 }
 

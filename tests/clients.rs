@@ -1,22 +1,13 @@
 //! The requests of the federation's real clients, replayed by python-requests against both programs on both stores.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test panics to fail"
-)]
-
-mod support;
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::postgres::Cluster;
+use crate::support::{Scratch, free_address};
 use rustix::process::{Pid, Signal, kill_process};
-use support::postgres::Cluster;
-use support::{Scratch, free_address};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

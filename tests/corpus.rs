@@ -2,23 +2,12 @@
 //!
 //! Whatever a case expects, one law holds for all: what the upstream saw (method, target, who called) is what the record
 //! says was allowed, an independent reading of the policy allows it, and nothing else was seen.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test panics to fail, and prints a line for each case"
-)]
 
-#[path = "gateway/fixture.rs"]
-mod fixture;
 #[path = "policy_oracle/json.rs"]
 mod json;
 #[allow(dead_code, reason = "the policy's own tests use all of it")]
 #[path = "policy_oracle/oracle.rs"]
 mod oracle;
-mod support;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -27,12 +16,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::fixture::{CANARY, Gateway, basic, find_header};
+use crate::support::free_address;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fixture::{CANARY, Gateway, basic, find_header};
 use serde::Deserialize;
 use serde_json::Value;
-use support::free_address;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -119,7 +108,7 @@ fn run(gateway: &Gateway, case: &Case) -> Result<(), String> {
     if case.status == 400 && !closes {
         return fail("the connection is left open".into());
     }
-    let Some((_, record)) = gateway.record_within(fixture::PATIENCE) else { return fail("no record".into()) };
+    let Some((_, record)) = gateway.record_within(crate::fixture::PATIENCE) else { return fail("no record".into()) };
     if record["status"] != case.status {
         return fail(format!("another status in the record: {record}"));
     }
@@ -203,7 +192,7 @@ fn areas() -> Vec<(String, Vec<Case>)> {
 
 fn start() -> Gateway {
     let environment = [("FEDGATE_AUTHENTICATION_REJECTION_STEP_MS", "0")];
-    Gateway::start_as(&fixture::Setup { environment: &environment, ..Default::default() })
+    Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() })
 }
 
 #[test]
@@ -264,7 +253,7 @@ impl Front {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.unwrap_or_else(|error| panic!("these tests need {name}: {error}"));
         let front = Self { name, address, child };
-        let deadline = Instant::now() + fixture::PATIENCE;
+        let deadline = Instant::now() + crate::fixture::PATIENCE;
         while TcpStream::connect(address).is_err() {
             assert!(Instant::now() < deadline, "{name} does not listen");
             std::thread::sleep(Duration::from_millis(10));
@@ -275,7 +264,7 @@ impl Front {
     /// Sends bytes, says that nothing more comes, and waits until the proxy has answered or given up.
     fn send(&self, bytes: &[u8]) {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(fixture::PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(crate::fixture::PATIENCE)).unwrap();
         let _ = stream.write_all(bytes);
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let _ = stream.read_to_end(&mut vec![]);

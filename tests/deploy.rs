@@ -1,12 +1,5 @@
 //! The composition, the manifests and the units that are shipped, held against their formats by tools that need no engine:
 //! the compose schema, the schemas of Kubernetes, `systemd-analyze verify`; and the configurations within them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test panics to fail"
-)]
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

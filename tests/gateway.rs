@@ -1,17 +1,6 @@
 //! The gateway as a process: what it forwards, refuses, answers and records, before an upstream that writes down
 //! everything it is sent.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test panics to fail, and prints what it measured"
-)]
 
-#[path = "gateway/fixture.rs"]
-mod fixture;
-mod support;
 #[path = "gateway/forwarding.rs"]
 mod forwarding;
 #[path = "gateway/passing.rs"]
@@ -76,8 +65,6 @@ mod expiry;
 mod proxies;
 #[path = "gateway/fhir.rs"]
 mod fhir;
-#[path = "gateway/scripted.rs"]
-mod scripted;
 #[path = "gateway/servers.rs"]
 mod servers;
 #[path = "gateway/upstreams.rs"]

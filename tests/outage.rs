@@ -1,16 +1,4 @@
 //! PostgreSQL away under load: killed, hanging, not there at the start, a standby, and behind a pooling proxy.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test panics to fail, and prints what it measured"
-)]
-
-#[path = "gateway/fixture.rs"]
-mod fixture;
-mod support;
 
 #[path = "outage/frozen.rs"]
 mod frozen;
@@ -25,12 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic, password_hash};
+use crate::support::keepalive::{Connection, get};
+use crate::support::postgres::Cluster;
+use crate::support::{percentiles, wanted};
 use fedgate::accounts::{AccountStore, AccountsError};
 use fedgate_base::config::{PostgresConfig, StoreConfig};
-use fixture::{CANARY, Gateway, PATIENCE, Setup, basic, password_hash};
-use support::keepalive::{Connection, get};
-use support::postgres::Cluster;
-use support::{percentiles, wanted};
 use tokio::runtime::Runtime;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 

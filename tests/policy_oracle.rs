@@ -7,15 +7,6 @@
 //!
 //! `FEDGATE_ORACLE_CASES` is the number of random decisions, 10,000,000 if unset; `FEDGATE_ORACLE_SEED` chooses others.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test panics to fail"
-)]
-
 #[path = "policy_oracle/json.rs"]
 mod json;
 #[path = "policy_oracle/oracle.rs"]

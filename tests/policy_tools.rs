@@ -1,11 +1,4 @@
 //! `fedgate policy`: what an operator sees, and the exit codes that scripts rely on.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test panics to fail"
-)]
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;

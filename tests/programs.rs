@@ -1,15 +1,7 @@
 //! Both programs as programs: what they take from the environment, how they start, and what ends them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test panics to fail"
-)]
 
 #[path = "programs/trust.rs"]
 mod trust;
-mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,8 +10,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::{Scratch, free_address};
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Scratch, free_address};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const BANNER: &str = "fedgate serves the demo federation at";
@@ -59,7 +51,7 @@ fn a_log_setting_that_cannot_be_read_is_refused_by_both_programs() {
 fn a_password_is_hashed_at_the_cost_of_the_configuration_that_is_named() {
     let scratch = Scratch::new();
     let config = scratch.0.join("fedgate.toml");
-    support::write_private(&scratch.0.join("assertion.key"), "a secret of thirty-two bytes ....");
+    crate::support::write_private(&scratch.0.join("assertion.key"), "a secret of thirty-two bytes ....");
     let text = "[store]\nkind = \"sqlite\"\npath = \"x.db\"\n[assertion]\nsecret_file = \"assertion.key\"\n\
                 [authentication]\nargon2_memory_kib = 19456\nargon2_passes = 3\n";
     std::fs::write(&config, text).unwrap();
@@ -187,7 +179,7 @@ fn a_demo_ends_with_its_terminal_and_its_programs_with_it() {
 fn each_command_warns_once_of_a_variable_that_means_nothing() {
     let scratch = Scratch::new();
     let config = scratch.0.join("fedgate.toml");
-    support::write_private(&scratch.0.join("assertion.key"), "a secret of thirty-two bytes ....");
+    crate::support::write_private(&scratch.0.join("assertion.key"), "a secret of thirty-two bytes ....");
     let text = "[store]\nkind = \"sqlite\"\npath = \"x.db\"\n[assertion]\nsecret_file = \"assertion.key\"\n";
     std::fs::write(&config, text).unwrap();
     let commands: [(Command, &[&str]); 4] = [
@@ -207,7 +199,7 @@ fn each_command_warns_once_of_a_variable_that_means_nothing() {
 fn fedhis_serves_on_after_a_hangup() {
     let scratch = Scratch::new();
     let config = scratch.0.join("fedgate.toml");
-    support::write_private(&scratch.0.join("assertion.key"), "a secret of thirty-two bytes ....");
+    crate::support::write_private(&scratch.0.join("assertion.key"), "a secret of thirty-two bytes ....");
     let text = "[store]\nkind = \"sqlite\"\npath = \"x.db\"\n[assertion]\nsecret_file = \"assertion.key\"\n\
                 [his]\nlisten = \"unix:his.sock\"\nstop_delay_seconds = 0\n";
     std::fs::write(&config, text).unwrap();

@@ -8,17 +8,11 @@
 //! the other instances did can be left out, and what is left still breaks it. Likewise one account asked for, one read
 //! and one request on their way stand for any number; the second account is there to be named by changes.
 
-#![allow(
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "an index out of range is a fault of the model, and ends the test; how much was walked is told"
-)]
-
 use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model, Path};
 
-#[path = "protocol_model/mod.rs"]
+#[path = "protocol_model/model.rs"]
 mod model;
 #[path = "protocol_model/listing.rs"]
 mod listing;

@@ -1,17 +1,6 @@
 //! Live policy: edits under load lose no request, each answer is right for the policy it names, and no fault of the file
 //! takes the last good policy away.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test panics to fail, and prints what it measured"
-)]
 
-#[path = "gateway/fixture.rs"]
-mod fixture;
-mod support;
 #[path = "reload/disk.rs"]
 mod disk;
 
@@ -25,12 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::fixture::{CANARY, Gateway, PATIENCE, Place, Setup, basic};
+use crate::support::keepalive::{Connection, get};
+use crate::support::{percentiles, wanted};
 use fedgate_core::policy::PolicySet;
-use fixture::{CANARY, Gateway, PATIENCE, Place, Setup, basic};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
-use support::keepalive::{Connection, get};
-use support::{percentiles, wanted};
 
 /// How long edits are made, unless `FEDGATE_TEST_RELOAD_SECONDS` says otherwise.
 const SECONDS: u32 = 8;

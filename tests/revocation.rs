@@ -1,16 +1,4 @@
 //! How long a revoked right lives: three gateways over one PostgreSQL, behind faults, and a history that is checked.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test panics to fail, and prints what it measured"
-)]
-
-#[path = "gateway/fixture.rs"]
-mod fixture;
-mod support;
 
 #[path = "revocation/history.rs"]
 mod history;

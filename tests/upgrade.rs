@@ -1,17 +1,6 @@
 //! A new program takes the sockets of the old one, again and again, under load: no request is lost, also of clients that
 //! were silent meanwhile; a successor that fails leaves the old one serving; a stop answers what was sent.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "a test panics to fail, and prints what it measured"
-)]
 
-#[path = "gateway/fixture.rs"]
-mod fixture;
-mod support;
 #[path = "upgrade/full_disk.rs"]
 mod full_disk;
 #[path = "upgrade/second.rs"]
@@ -25,12 +14,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fixture::{CANARY, Gateway, PATIENCE, Setup, basic};
+use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic};
+use crate::support::keepalive::{Connection, get};
+use crate::support::tls::believing;
+use crate::support::wanted;
 use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use support::keepalive::{Connection, get};
-use support::tls::believing;
-use support::wanted;
 
 /// How often the program is replaced, and how long clients are silent at most, unless `FEDGATE_TEST_UPGRADES` and
 /// `FEDGATE_TEST_SILENCE_MS` say otherwise.
@@ -439,5 +428,6 @@ fn a_stop_answers_what_is_in_flight_and_serves_silent_clients_once_more() {
 
 fn is_draining(gateway: &Gateway) -> bool {
     let ready = "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    support::keepalive::whole(gateway.admin, ready.as_bytes()).is_ok_and(|text| text.contains("\"draining\":true"))
+    crate::support::keepalive::whole(gateway.admin, ready.as_bytes())
+        .is_ok_and(|text| text.contains("\"draining\":true"))
 }

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use crate::fixture::{Gateway, find_header};
+use crate::gateway::tls::connect_h2;
 use crate::scripted::{Server, before_one};
-use crate::tls::connect_h2;
 
 /// What a client got: the status, the headers but those of the gateway's own, and the body.
 #[derive(Debug, PartialEq)]

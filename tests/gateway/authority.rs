@@ -12,8 +12,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};
 
 use crate::fixture::{Gateway, Place, Setup};
+use crate::gateway::tls::connect_as;
 use crate::support::tls::believing;
-use crate::tls::connect_as;
 
 const DAY: Duration = Duration::DAY;
 

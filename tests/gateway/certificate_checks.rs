@@ -5,8 +5,8 @@ use std::path::Path;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
 use time::OffsetDateTime;
 
-use crate::authority::{Authority, Identity, block};
 use crate::fixture::{Place, Setup};
+use crate::gateway::authority::{Authority, Identity, block};
 
 /// What `fedgate check` says of a gateway's files, and its exit code.
 pub(crate) fn check(place: &Place, environment: &[(&str, &str)]) -> (i32, String) {

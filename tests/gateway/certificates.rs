@@ -5,10 +5,10 @@ use std::path::Path;
 
 use rcgen::{CertificateParams, KeyPair};
 
-use crate::authority::{Authority, Identity, client, start, status};
 use crate::fixture::{CANARY, PATIENCE, basic};
+use crate::gateway::authority::{Authority, Identity, client, start, status};
+use crate::gateway::tls::connect_as;
 use crate::support::tls::believing;
-use crate::tls::connect_as;
 
 #[test]
 fn a_certificate_signs_its_account_in_and_nobody_else() {

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::certificate_checks::check;
 use crate::fixture::{Gateway, Place, Setup};
+use crate::gateway::certificate_checks::check;
 
 fn json(dir: &std::path::Path, environment: &[(&str, &str)]) -> (Option<i32>, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));

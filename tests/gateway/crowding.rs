@@ -6,9 +6,9 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::exchanges::before_fedhis_as;
 use crate::fixture::{CANARY, Gateway, Setup, basic, password_hash};
-use crate::http2::{END_HEADERS, END_STREAM, HEADERS, RST_STREAM, frame, literal, open};
+use crate::gateway::exchanges::before_fedhis_as;
+use crate::gateway::http2::{END_HEADERS, END_STREAM, HEADERS, RST_STREAM, frame, literal, open};
 use crate::scripted::until;
 use crate::support::postgres::Cluster;
 use crate::support::postgres_text;

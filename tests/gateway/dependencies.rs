@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::exchanges::TWO_HUNDRED;
 use crate::fixture::{CANARY, Gateway, PATIENCE, basic, find_header};
-use crate::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, open, read};
+use crate::gateway::exchanges::TWO_HUNDRED;
+use crate::gateway::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, open, read};
 use crate::scripted::{Server, before, before_one, until};
 
 /// Sends bytes and reads until the connection ends, or `until` is in what came.
@@ -189,7 +189,7 @@ fn a_cancelled_upload_gives_its_window_back_at_once() {
     let environment = [("FEDGATE_GATEWAY_MAX_BODY_BYTES", "1073741824")];
     let gateway = crate::scripted::before_in(&environment, &[address.to_string()], "write_timeout_ms = 600000");
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let mut sender = crate::tls::connect_h2(&gateway).await;
+        let mut sender = crate::gateway::tls::connect_h2(&gateway).await;
         let post = |path: &str| {
             let request = http::Request::post(format!("https://localhost{path}"));
             request.header("authorization", basic("ANA", CANARY)).body(()).unwrap()
@@ -228,7 +228,7 @@ fn an_answer_to_a_body_that_is_not_taken_is_passed_on() {
     let environment = [("FEDGATE_GATEWAY_MAX_BODY_BYTES", "1073741824")];
     let gateway = crate::scripted::before_in(&environment, &[address.to_string()], "write_timeout_ms = 5000");
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let sender = crate::tls::connect_h2(&gateway).await;
+        let sender = crate::gateway::tls::connect_h2(&gateway).await;
         let request = http::Request::post("https://localhost/x/1").body(()).unwrap();
         let (answer, mut body) = sender.ready().await.unwrap().send_request(request, false).unwrap();
         let sending = tokio::spawn(async move {

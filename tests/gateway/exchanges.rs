@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::fixture::{CANARY, Gateway, Place, Setup, basic, find_header};
-use crate::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, literal, open, read};
+use crate::gateway::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, literal, open, read};
 use crate::scripted::{OK, Server, before_one, until};
 use crate::support::free_address;
 use crate::support::keepalive::{Connection, get};

@@ -7,11 +7,11 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::ALL_VERSIONS;
 use time::{Duration, OffsetDateTime};
 
-use crate::authority::Authority;
-use crate::certificate_checks::check;
 use crate::fixture::{Gateway, PATIENCE, Place, Setup};
+use crate::gateway::authority::Authority;
+use crate::gateway::certificate_checks::check;
+use crate::gateway::tls::connect_as;
 use crate::support::tls::believing;
-use crate::tls::connect_as;
 
 const DAY: Duration = Duration::DAY;
 
@@ -129,7 +129,7 @@ fn certificates_for_upstreams_and_authorities_are_told_too() {
     let more = "[[upstream]]\nname = \"lab\"\nservers = [\"https://127.0.0.1:1\"]\n\
                 tls = { ca_file = \"lab-ca.pem\", certificate = \"lab.pem\", key = \"lab.key\" }\n";
     let place = Place::prepare(&Setup { configuration: more, ..Setup::default() });
-    let put = |authorities: &str, identity: &crate::authority::Identity| {
+    let put = |authorities: &str, identity: &crate::gateway::authority::Identity| {
         std::fs::write(place.dir.join("lab-ca.pem"), authorities).unwrap();
         identity.write(&place.dir.join("lab.pem"), &place.dir.join("lab.key"));
     };

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::fixture::{CANARY, Gateway, Place, Response, Setup, basic};
-use crate::thalamus::{HASH, Thalamus};
+use crate::gateway::thalamus::{HASH, Thalamus};
 
 /// A gateway on the example's upstream, which is the stand-in.
 pub(crate) fn guarded() -> (Gateway, Thalamus) {
@@ -386,7 +386,7 @@ fn http2_is_guarded_as_http1_is() {
     ];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut sender = crate::tls::connect_h2(&gateway).await.ready().await.unwrap();
+        let mut sender = crate::gateway::tls::connect_h2(&gateway).await.ready().await.unwrap();
         for (method, body, is_declared, status) in cases {
             let request = http::Request::builder().method(method).uri("https://localhost/people/ANA");
             let mut request = request.header("authorization", basic("ANA", CANARY));

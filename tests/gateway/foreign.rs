@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::exchanges::{TWO_HUNDRED, Tethered, before_fedhis};
 use crate::fixture::{CANARY, Gateway, Response, Setup, basic};
-use crate::http2::{END_HEADERS, END_STREAM, HEADERS, block_of, frame, open, read};
+use crate::gateway::exchanges::{TWO_HUNDRED, Tethered, before_fedhis};
+use crate::gateway::http2::{END_HEADERS, END_STREAM, HEADERS, block_of, frame, open, read};
 use crate::scripted::until;
 use crate::support::free_address;
 
@@ -134,8 +134,8 @@ fn over_http2_the_same_holds_and_own_is_its_authority() {
     ] {
         let mut stream = open(&gateway);
         let block = block_of("POST", "/pols/ANA/1", &lines);
-        let named = crate::http2::literal(":authority", "localhost");
-        let block = replaced(&block, &named, &crate::http2::literal(":authority", &asked));
+        let named = crate::gateway::http2::literal(":authority", "localhost");
+        let block = replaced(&block, &named, &crate::gateway::http2::literal(":authority", &asked));
         stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)).unwrap();
         let frames = read(&mut stream, |kind, number| number == 1 && kind == HEADERS);
         let first = frames.last().unwrap().2.first().copied();

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::fixture::{Gateway, Setup, basic};
-use crate::http2::{Connection, END_HEADERS, END_STREAM, HEADERS, block_of, frame, literal, open, read};
+use crate::gateway::http2::{Connection, END_HEADERS, END_STREAM, HEADERS, block_of, frame, literal, open, read};
 use crate::scripted::until;
 
 /// Of an answer's head, in the static table of HPACK.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic};
-use crate::tls::{client, connect_as};
+use crate::gateway::tls::{client, connect_as};
 
 /// How the sending half is closed.
 #[derive(Debug, Clone, Copy)]

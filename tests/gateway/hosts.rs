@@ -5,10 +5,10 @@ use std::io::Write;
 use http::{HeaderMap, Request};
 
 use crate::fixture::{CANARY, Gateway, Setup, basic, find_header};
-use crate::http2::{END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, open, read};
+use crate::gateway::http2::{END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, open, read};
+use crate::gateway::tls::connect_h2;
 use crate::scripted::{Server, before_one};
 use crate::support::free_address;
-use crate::tls::connect_h2;
 
 /// Status and head of an answer over HTTP/2 to a request for this authority.
 fn over_http2(gateway: &Gateway, authority: &str) -> (u16, HeaderMap) {

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::fixture::{CANARY, Gateway, basic};
-use crate::tls::{client, connect_as};
+use crate::gateway::tls::{client, connect_as};
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;

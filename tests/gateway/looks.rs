@@ -4,8 +4,8 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use crate::fields::{code, send, start};
 use crate::fixture::{Gateway, Response};
+use crate::gateway::fields::{code, send, start};
 use crate::scripted::{Exchange, Server};
 
 const PAGE: &str = r#"{"book":"ANA"}"#;

@@ -11,9 +11,9 @@ use rand::Rng;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::explain::explain;
 use crate::fixture::{CANARY, Gateway, PATIENCE, Place, Setup, basic, find_header};
-use crate::http2::{END_HEADERS, END_STREAM, HEADERS, block_of, frame, open, read};
+use crate::gateway::explain::explain;
+use crate::gateway::http2::{END_HEADERS, END_STREAM, HEADERS, block_of, frame, open, read};
 use crate::scripted::until;
 use crate::support::keepalive::{Connection, get};
 
@@ -205,7 +205,7 @@ fn while_nothing_can_be_recorded_the_refusals_of_it_fill_no_memory_and_each_is_c
     std::fs::remove_file(&records).unwrap();
     until("served again", || gateway.get("/people/ANA", "ANA").status == 200);
     stop(&mut gateway);
-    let written = crate::merging::records(&gateway);
+    let written = crate::gateway::merging::records(&gateway);
     assert!(written.len() < AT_ONCE + MORE + 20, "{} records", written.len());
     let refused = written.iter().filter(|record| record["reason"] == "not_recorded");
     assert!(refused.map(|record| record["count"].as_u64().unwrap_or(1)).sum::<u64>() >= 400);

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::certificate_checks::check;
 use crate::fixture::{Gateway, PATIENCE, Place, Setup, read_request};
+use crate::gateway::certificate_checks::check;
 
 fn run(program: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let out = Command::new(program).args(arguments).output().unwrap();

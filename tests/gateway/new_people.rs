@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fields::{chunked, code, guarded, send};
+use crate::gateway::fields::{chunked, code, guarded, send};
 
 #[test]
 fn a_new_person_comes_with_the_defaults_of_an_account_from_whoever_may_post_one() {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::fixture::{CANARY, Gateway, Response, Setup, basic};
+use crate::gateway::tls::connect_h2;
 use crate::support::free_address;
-use crate::tls::connect_h2;
 
 /// What browsers send.
 const ACCEPT: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";

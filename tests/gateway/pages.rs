@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::fixture::{CANARY, Gateway, Response, Setup, basic};
-use crate::http2::{Connection, END_HEADERS, END_STREAM, HEADERS, frame, literal, open, read};
+use crate::gateway::http2::{Connection, END_HEADERS, END_STREAM, HEADERS, frame, literal, open, read};
 
 /// Each refusal has a record of its own, and is answered at once. No hash is replaced meanwhile: as any change of a password,
 /// that ends the waits of its account.

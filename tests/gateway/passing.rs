@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::fixture::{Gateway, Place, Setup, find_header};
-use crate::http2::{END_HEADERS, END_STREAM, HEADERS, block_of, frame, open, read};
+use crate::gateway::http2::{END_HEADERS, END_STREAM, HEADERS, block_of, frame, open, read};
 use crate::scripted::until;
 
 /// Headers some of each kind that services take for an identity, and one that nobody knows.

@@ -8,9 +8,9 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ClientConfig};
 use time::OffsetDateTime;
 
-use crate::authority::{Authority, Identity, client, start, start_in};
 use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
-use crate::tls::connect_as;
+use crate::gateway::authority::{Authority, Identity, client, start, start_in};
+use crate::gateway::tls::connect_as;
 
 /// What ends a client's connection over HTTP/1, while it sends its request or waits for the answer.
 fn end(gateway: &Gateway, config: ClientConfig) -> String {
@@ -121,7 +121,7 @@ fn a_certificate_that_ends_while_its_connection_lasts_admits_nobody_from_that_se
     resuming.resumption = rustls::client::Resumption::default();
     let resuming = Arc::new(resuming);
     let resumed = || {
-        let mut stream = crate::tls::connect_with(&gateway, Arc::clone(&resuming), "localhost").unwrap();
+        let mut stream = crate::gateway::tls::connect_with(&gateway, Arc::clone(&resuming), "localhost").unwrap();
         let status = ask(&mut stream, &request(""));
         (stream.conn.handshake_kind().unwrap(), status)
     };
@@ -160,10 +160,10 @@ fn an_authority_that_has_expired_admits_nobody_unless_a_key_says_so() {
     let authority = Authority::until("Laboratories", end);
     let identity = authority.client("DOC", 5);
     let refusing = start(&authority, "optional", "", |_| {});
-    assert_eq!(crate::authority::status(&refusing, Some(&identity), "", &TLS13), 0);
+    assert_eq!(crate::gateway::authority::status(&refusing, Some(&identity), "", &TLS13), 0);
     let told = "the authority `CN=Laboratories` has expired on";
     assert!(refusing.logged(told, Instant::now() - PATIENCE, PATIENCE).is_some());
     let lenient = start_in(&authority, "optional", "", &[("FEDGATE_TLS_CLIENT_CA_EXPIRED", "warn")], |_| {});
-    assert_eq!(crate::authority::status(&lenient, Some(&identity), "", &TLS13), 200);
+    assert_eq!(crate::gateway::authority::status(&lenient, Some(&identity), "", &TLS13), 200);
     assert!(lenient.logged(told, Instant::now() - PATIENCE, PATIENCE).is_some());
 }

@@ -8,10 +8,10 @@ use std::time::Instant;
 use rcgen::KeyPair;
 use rustls::version::TLS13;
 
-use crate::authority::{Authority, start, start_in, status};
 use crate::fixture::{Gateway, PATIENCE};
+use crate::gateway::authority::{Authority, start, start_in, status};
+use crate::gateway::tls::connect_as;
 use crate::support::tls::believing;
-use crate::tls::connect_as;
 
 /// Waits until something is so.
 fn wait(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::exchanges::before_fedhis;
 use crate::fixture::{CANARY, PATIENCE, basic};
+use crate::gateway::exchanges::before_fedhis;
 
 fn stop(child: &mut Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::fields::{code, guarded, send, start};
 use crate::fixture::{CANARY, Gateway, Response, basic};
-use crate::thalamus::{HASH, Thalamus};
-use crate::tls::connect_h2;
+use crate::gateway::fields::{code, guarded, send, start};
+use crate::gateway::thalamus::{HASH, Thalamus};
+use crate::gateway::tls::connect_h2;
 
 /// What is told of a page that is not there, or is another's; the words of the original.
 const NO_PAGE: &str = "Book or page or not found";

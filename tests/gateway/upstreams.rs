@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
 use crate::fixture::{Gateway, PATIENCE, Response};
+use crate::gateway::tls::connect_h2;
 use crate::scripted::{Exchange, OK, Server, before, before_one, until};
 use crate::support::free_address;
-use crate::tls::connect_h2;
 
 #[test]
 fn nobody_there_is_502_and_no_answer_is_504() {

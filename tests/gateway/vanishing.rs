@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic};
-use crate::http2::{Connection, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, open};
+use crate::gateway::http2::{Connection, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, open};
 use crate::scripted::until;
 
 /// How a client goes away.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use fedgate_base::config::{SqliteConfig, StoreConfig};
 use rusqlite::Connection;
 
-use crate::program::{configuration, configuration_on, fedhis};
+use crate::his::program::{configuration, configuration_on, fedhis};
 use crate::support::postgres::Cluster;
 use crate::support::{His, Scratch, postgres_text, root};
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-use crate::program::configuration;
+use crate::his::program::configuration;
 use crate::support::{His, root, wanted};
 
 /// How often, unless `FEDGATE_TEST_KILLS` says otherwise.

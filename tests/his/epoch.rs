@@ -208,11 +208,11 @@ async fn postgres_sees_what_logical_replication_brings() {
         publisher.sql(written).await;
         becomes(&his, EPOCH, &(number + 2).to_string()).await;
         assert_eq!(changes(&his).await, expected, "{written}");
-        assert_eq!(crate::logins::differences(&his).await, "", "{written}");
+        assert_eq!(crate::his::logins::differences(&his).await, "", "{written}");
     }
     publisher.sql("INSERT INTO people VALUES ('NEW', '{\"roles\": [\"root\"]}')").await;
     becomes(&his, "SELECT roles FROM fedgate_logins WHERE id = 'NEW'", "[\"root\"]").await;
-    assert_eq!(crate::logins::differences(&his).await, "");
+    assert_eq!(crate::his::logins::differences(&his).await, "");
     his.sql("DROP SUBSCRIPTION brings").await;
 }
 

@@ -10,10 +10,10 @@ use fedgate_base::db::{Database, schema};
 use fedgate_core::password::{self, HashCost};
 use fedgate_his::import::{ClearPasswords, ImportKind, ImportRun};
 
-use crate::program::{configuration_on, fedhis};
+use crate::his::program::{configuration_on, fedhis};
+use crate::his::thalamus::{self, THALAMUS};
 use crate::support::postgres::Cluster;
 use crate::support::{HASHES, His, Scratch, own, postgres_text, root};
-use crate::thalamus::{self, THALAMUS};
 
 const ARGON2ID: &str = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE";
 const EVE: &str = "SELECT data ->> 'password' FROM people WHERE id = 'EVE'";

@@ -312,7 +312,7 @@ async fn postgres_fills_what_logins_read_beside_who_holds_a_person_and_makes_nob
     let database = his.database.clone();
     let migration = tokio::spawn(async move { schema::migrate(&database).await });
     let filled = "SELECT count(*)::text FROM fedgate_logins WHERE id = 'P1' AND row_place <> '(0,0)'";
-    crate::epoch::becomes(&his, filled, "1").await;
+    crate::his::epoch::becomes(&his, filled, "1").await;
     for number in [1, 2, 251, 498] {
         let text = format!("UPDATE people SET data = '{{\"roles\": [\"r\"]}}' WHERE id = 'P{number}'");
         tokio::time::timeout(std::time::Duration::from_secs(5), his.sql(&text)).await.unwrap();

@@ -8,7 +8,7 @@ use fedgate_base::config::StoreConfig;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::program::configuration_on;
+use crate::his::program::configuration_on;
 use crate::support::postgres::Cluster;
 use crate::support::{His, client, professional, root};
 

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::program::configuration;
+use crate::his::program::configuration;
 use crate::support::{His, Scratch, root};
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -9,7 +9,7 @@ use fedgate_base::config::{PostgresConfig, StoreConfig, socket_directory};
 use fedgate_base::db::{Database, DbError, schema};
 use rcgen::{BasicConstraints, CertificateParams, IsCa};
 
-use crate::program::{configuration_on, fedhis};
+use crate::his::program::{configuration_on, fedhis};
 use crate::support::postgres::Cluster;
 use crate::support::{His, Scratch, postgres_text, root};
 

@@ -4,7 +4,7 @@ use fedgate::accounts::{AccountChange, AccountStore, ChangedAccounts};
 use fedgate_base::config::{SqliteConfig, StoreConfig};
 use fedgate_base::db::schema;
 
-use crate::logins::differences;
+use crate::his::logins::differences;
 use crate::support::postgres::Cluster;
 use crate::support::{His, Scratch, own, root};
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use fedgate_base::config::PostgresConfig;
 use rusqlite::Connection;
 
-use crate::program::{configuration, configuration_on, fedhis};
+use crate::his::program::{configuration, configuration_on, fedhis};
 use crate::support::postgres::Cluster;
 use crate::support::{Scratch, postgres_text};
 

@@ -7,10 +7,10 @@ use fedgate_base::config::PostgresConfig;
 use tokio::runtime::Runtime;
 
 use crate::fixture::{Gateway, PATIENCE, password_hash};
+use crate::outage::{served, start, status};
 use crate::support::postgres::Cluster;
 use crate::support::proxy::Proxy;
 use crate::support::{His, root};
-use crate::{served, start, status};
 
 /// Both programs, with the primary first and last in their connection strings.
 struct Programs {

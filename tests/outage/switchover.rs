@@ -10,10 +10,10 @@ use fedgate_base::config::{PostgresConfig, StoreConfig};
 use tokio::runtime::Runtime;
 
 use crate::fixture::{Gateway, PATIENCE, password_hash};
+use crate::outage::{BOUND, served, start, status};
 use crate::support::postgres::Cluster;
 use crate::support::postgres_text;
 use crate::support::proxy::Proxy;
-use crate::{BOUND, served, start, status};
 
 /// A primary, and one that takes its place; a proxy that leads to the first, and both databases.
 struct Switchover {

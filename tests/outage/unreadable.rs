@@ -8,9 +8,9 @@ use fedgate_base::db::{Database, schema};
 use tokio::runtime::Runtime;
 
 use crate::fixture::{Gateway, PATIENCE, password_hash};
+use crate::outage::{served, start, status};
 use crate::support::postgres::Cluster;
 use crate::support::postgres_text;
-use crate::{served, start, status};
 
 /// Waits until the operator's probe says ready, or not, and why.
 fn ready(gateway: &Gateway, status: u16, why: &str) {

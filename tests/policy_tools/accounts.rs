@@ -9,7 +9,7 @@ use fedgate_base::db::schema;
 use fedgate_core::password;
 use serde_json::{Value, json};
 
-use crate::{Files, fedgate, policy};
+use crate::policy_tools::{Files, fedgate, policy};
 
 /// A bcrypt hash of some password.
 const HASH: &str = "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW";
@@ -17,7 +17,7 @@ const HASH: &str = "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW
 /// A configuration whose store is a file of this name, with the stock policy.
 fn configuration(files: &Files, store: &str, more: &str) -> String {
     files.write("secret", &"k".repeat(40));
-    let roles = std::env::current_dir().unwrap().join(crate::STOCK);
+    let roles = std::env::current_dir().unwrap().join(crate::policy_tools::STOCK);
     files.write(
         "fedgate.toml",
         &format!(
@@ -72,7 +72,7 @@ fn who_cannot_log_in_is_not_told_to_be_allowed() {
     let ask = |request: [&str; 2]| {
         let arguments = [&["explain", "--config", &config, "--as", "ANA"][..], &request].concat();
         let (code, text, _) = policy(&arguments);
-        let found = crate::json(&[&arguments[..], &["--json"]].concat());
+        let found = crate::policy_tools::json(&[&arguments[..], &["--json"]].concat());
         assert_eq!(code, 0);
         (text, found["decision"].as_str().map(str::to_owned), found["reason"].as_str().map(str::to_owned))
     };
@@ -133,7 +133,7 @@ fn a_look_at_a_store_that_is_not_there_makes_none() {
     files.write("stroe.db", "");
     refused("the database has schema version 0, 6 is needed; run `fedhis migrate`");
     let arguments = ["explain", "--json", "--as", "ANA", "--config", &config, "GET", "/people/ANA"];
-    let found = crate::json(&arguments);
+    let found = crate::policy_tools::json(&arguments);
     assert!(found["file"].is_null() && found["error"].as_str().unwrap().contains("`store.path`"), "{found}");
 }
 

@@ -4,7 +4,7 @@ use fedgate::routes::RouteTable;
 use fedgate_core::policy::{CaseQuestion, Method, parse_cases};
 use serde_json::{Value, json};
 
-use crate::{Files, STOCK, policy};
+use crate::policy_tools::{Files, STOCK, policy};
 
 /// Those beside the policy.
 const SHIPPED: &str = "policies/roles.cases.toml";

@@ -1,6 +1,6 @@
 //! `fedgate policy explain`: how a request is decided, or answered without the policy.
 
-use crate::{STOCK, json, policy};
+use crate::policy_tools::{STOCK, json, policy};
 
 #[test]
 fn explain_tells_the_role_and_line_that_decide_or_what_each_role_lacks() {

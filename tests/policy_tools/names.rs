@@ -1,6 +1,6 @@
 //! Names and files that are made to mislead: they neither control a terminal, nor hide, nor keep a command waiting.
 
-use crate::{Files, STOCK, crowd, fedgate, json, policy};
+use crate::policy_tools::{Files, STOCK, crowd, fedgate, json, policy};
 
 #[test]
 fn names_do_not_control_the_terminal() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Files, STOCK, json as told, policy};
+use crate::policy_tools::{Files, STOCK, json as told, policy};
 
 /// A configuration with one route of its own and no others, and no secret anywhere.
 fn labs(files: &Files) -> String {

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
+use crate::programs::{PATIENCE, demo, stderr};
 use crate::support::{Scratch, free_address, write_private};
-use crate::{PATIENCE, demo, stderr};
 
 /// A user who owns nothing here.
 const NOBODY: u32 = 65534;
@@ -223,7 +223,7 @@ fn a_demo_works_in_no_place_that_somebody_else_could_have_prepared() {
     symlink(&sticky, &own).unwrap();
     for _ in 0..2 {
         let began = Instant::now();
-        drop(crate::Demo::start(&own.join("mine")));
+        drop(crate::programs::Demo::start(&own.join("mine")));
         assert!(began.elapsed() < PATIENCE);
     }
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o077;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::fixture::{Gateway, PATIENCE};
-use crate::{comes_into_force, fingerprint, policy, put};
+use crate::reload::{comes_into_force, fingerprint, policy, put};
 
 /// A Python program that does something to a file, says so, and goes on when its input ends.
 struct Program(Child);

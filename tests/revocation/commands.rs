@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::federation::Federation;
 use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
+use crate::revocation::federation::Federation;
 
 /// Runs an operator's command; what it printed, stderr last, once it ended well.
 fn fedgate(gateway: &Gateway, arguments: &[&str]) -> (String, String) {

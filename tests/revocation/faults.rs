@@ -8,9 +8,11 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
 
-use crate::federation::{BOUND, Controller, Federation, INSTANCES, all_entitled, ask_until, next_state, over, request};
 use crate::fixture::Gateway;
-use crate::history::{Flip, History, State};
+use crate::revocation::federation::{
+    BOUND, Controller, Federation, INSTANCES, all_entitled, ask_until, next_state, over, request,
+};
+use crate::revocation::history::{Flip, History, State};
 use crate::support::keepalive::Connection;
 use crate::support::wanted;
 

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use tokio::runtime::Runtime;
 
 use crate::fixture::{CANARY, Gateway, Setup, basic, password_hash};
-use crate::history::{Answer, Flip, Outcome, State};
+use crate::revocation::history::{Answer, Flip, Outcome, State};
 use crate::support::keepalive::{Connection, get};
 use crate::support::postgres::Cluster;
 use crate::support::proxy::Proxy;

@@ -21,10 +21,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::runtime::Runtime;
 
-use crate::faults::{ACCOUNTS, flip};
-use crate::federation::{BOUND, CONFIGURATION, Federation, INSTANCES, TARGET, ask_until};
 use crate::fixture::{CANARY, Place, Setup, basic};
-use crate::history::{Findings, History, Outcome, State};
+use crate::revocation::faults::{ACCOUNTS, flip};
+use crate::revocation::federation::{BOUND, CONFIGURATION, Federation, INSTANCES, TARGET, ask_until};
+use crate::revocation::history::{Findings, History, Outcome, State};
 use crate::support::proxy::Proxy;
 
 /// Which law is switched off.

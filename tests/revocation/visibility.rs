@@ -9,9 +9,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rustix::process::Signal;
 
-use crate::federation::{BOUND, Federation, INSTANCES, all_entitled, ask_until, next_state, over, request};
 use crate::fixture::PATIENCE;
-use crate::history::{History, Outcome, State};
+use crate::revocation::federation::{BOUND, Federation, INSTANCES, all_entitled, ask_until, next_state, over, request};
+use crate::revocation::history::{History, Outcome, State};
 use crate::support::keepalive::Connection;
 use crate::support::percentiles;
 

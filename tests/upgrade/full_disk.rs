@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::Replaceable;
 use crate::fixture::PATIENCE;
+use crate::upgrade::Replaceable;
 
 /// Less than `fedgate upgrade` waits for a successor that says nothing.
 const AT_ONCE: Duration = Duration::from_secs(50);

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use rustix::process::{Signal, kill_process};
 
-use crate::Replaceable;
 use crate::fixture::{Gateway, PATIENCE, Place, Setup};
+use crate::upgrade::Replaceable;
 
 #[test]
 fn a_second_gateway_with_the_same_pid_file_refuses_to_start_until_the_first_has_ended() {

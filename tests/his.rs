@@ -1,15 +1,4 @@
 //! The laws of the HIS, each against both stores, over a real socket.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "tests"
-)]
-
-#[path = "../support/mod.rs"]
-mod support;
 
 mod account_events;
 mod assertion;
