@@ -1,7 +1,8 @@
-//! Answers that have members to leave out.
+//! Answers from which members are removed.
 //!
-//! The one rule: what cannot be read is not shown. A success that is no JSON, a part of one, or compressed is 502; any
-//! other answer that is no JSON keeps its status and loses its body (an error page may show what the service held).
+//! The one rule: an answer that cannot be read is not shown. A success that is no JSON, partial, or compressed is
+//! 502. Any other answer that is no JSON keeps its status and loses its body, because an error page may show data
+//! of the service.
 
 use bytes::Bytes;
 use http::{Method, Version, header};
@@ -11,22 +12,22 @@ use pingora_proxy::Session;
 
 use fedgate_core::fields::{AnswerKind, JsonError, MemberRemover, answer_kind};
 
-/// The error of an answer that is not shown.
+/// The error of an answer that is withheld.
 pub(crate) const WITHHELD: ErrorType = ErrorType::Custom("answer_withheld");
 
-/// What becomes of an answer's body.
+/// How the body of an answer is passed on.
 #[derive(Default)]
 pub(crate) enum AnswerPassing {
-    /// It passes as it is.
+    /// Unchanged.
     #[default]
     Whole,
-    /// It passes without some members; whether any of it has come.
+    /// Without some members; whether any byte of it has come.
     Without(Box<MemberRemover>, bool),
-    /// It has none, or what it has is not shown.
+    /// Without a body: it has none, or its body is not shown.
     Nothing,
 }
 
-/// Asks for an answer that can be read: whole, and not compressed.
+/// Asks the upstream for an answer that can be read: whole, and not compressed.
 pub(crate) fn ask_plainly(request: &mut RequestHeader) -> Result<()> {
     for name in [header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH, header::TE] {
         request.remove_header(&name);
@@ -39,7 +40,7 @@ pub(crate) fn is_old(version: Version) -> bool {
     matches!(version, Version::HTTP_09 | Version::HTTP_10)
 }
 
-/// Takes the chunks from an answer to a client that knows none: the connection's end is the answer's.
+/// Removes the chunked coding for a client that does not know it: the end of the connection ends the answer.
 pub(crate) fn suit(session: &mut Session, response: &mut ResponseHeader) {
     let is_final = !response.status.is_informational();
     if is_final && is_old(session.req_header().version) && response.headers.contains_key(header::TRANSFER_ENCODING) {
@@ -48,7 +49,7 @@ pub(crate) fn suit(session: &mut Session, response: &mut ResponseHeader) {
     }
 }
 
-/// Prepares the head of an answer for what becomes of its body.
+/// Prepares the head of an answer for the way in which its body is passed on.
 pub(crate) fn prepare(
     session: &mut Session,
     response: &mut ResponseHeader,
@@ -57,7 +58,7 @@ pub(crate) fn prepare(
     if response.status.is_informational() {
         return Ok(AnswerPassing::Whole);
     }
-    // Each tells of the body as it was, members left out included.
+    // Each describes the original body, removed members included: a digest would let a caller test guesses of them.
     for name in ["etag", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges"] {
         response.remove_header(name);
     }
@@ -86,7 +87,7 @@ pub(crate) fn prepare(
 }
 
 impl AnswerPassing {
-    /// Passes on what may be of the next bytes.
+    /// Passes on the visible part of the next bytes.
     pub(crate) fn pass(&mut self, body: &mut Option<Bytes>, is_end: bool) -> Result<()> {
         match self {
             Self::Whole => Ok(()),
@@ -108,7 +109,7 @@ impl AnswerPassing {
         }
     }
 
-    /// How many members were left out.
+    /// The number of removed members.
     pub(crate) fn removed(&self) -> u64 {
         match self {
             Self::Whole | Self::Nothing => 0,

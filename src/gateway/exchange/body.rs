@@ -1,12 +1,12 @@
-//! Request bodies that are judged before the service behind hears of the request.
+//! Request bodies that are judged before the upstream hears of the request.
 //!
-//! The one rule: nothing of a guarded body is forwarded before all of it was judged, because what forbids it may come
-//! last. So it is held here, within bounds, and released at once.
+//! The one rule: nothing of a guarded body is forwarded before all of it was judged, because a forbidden member may
+//! come last. So the body is held here, within bounds, and released at once.
 //!
-//! pingora forwards a body while it reads it, with one exception: what it keeps for a retry, 64 KiB at most, it gives to
-//! `request_body_filter` again, in one piece. So a body is read with that buffer off until no more than 64 KiB are left,
-//! and then with it on; what comes back out of the buffer is replaced by the whole ([`Held::release`]). How much is left
-//! must be known for that, so that a longer body needs a `Content-Length`.
+//! pingora forwards a body while it reads it, with one exception: the retry buffer, 64 KiB at most, is given to
+//! `request_body_filter` again, in one piece. So a body is read with that buffer off until no more than 64 KiB are
+//! left, and then with it on; the content of the buffer is then replaced by the whole body ([`HeldBody::release`]).
+//! That needs the number of bytes left, so a longer body needs a `Content-Length`.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -22,16 +22,16 @@ use super::request::content_length;
 use crate::gateway::edge::pace::{ByteRate, ClientPace};
 use fedgate_core::fields::{BodyCheck, BodyFault, check_request};
 
-/// How many bytes pingora keeps for a retry.
+/// Size of pingora's retry buffer.
 const RETRY_BYTES: usize = 64 * 1024;
-/// How many bytes of bodies may be held at a time, for all requests together.
+/// Most bytes of held bodies, of all requests together.
 const ROOM_BYTES: usize = 256 * 1024 * 1024;
 
 /// Room for held bodies.
 #[derive(Default)]
 pub(crate) struct BodyRoom(AtomicUsize);
 
-/// What one body takes of the room; given back when it is dropped.
+/// The share of one body; given back when dropped.
 pub(crate) struct BodyShare {
     room: Arc<BodyRoom>,
     bytes: usize,
@@ -42,7 +42,7 @@ impl BodyShare {
         Self { room: Arc::clone(room), bytes: 0 }
     }
 
-    /// Takes more.
+    /// Takes more room.
     ///
     /// # Errors
     /// There is no room for it.
@@ -61,20 +61,20 @@ impl Drop for BodyShare {
     }
 }
 
-/// A body that was judged, whole.
+/// A whole body that was judged.
 pub(crate) struct HeldBody {
     body: Bytes,
     _share: BodyShare,
 }
 
 impl HeldBody {
-    /// Puts the body where pingora has the end of it, and nothing before: over HTTP/2, what comes out of the retry buffer is
-    /// not the end yet where trailers follow.
+    /// Puts the body where pingora has the end of it, and empty pieces before: over HTTP/2, the content of the
+    /// retry buffer is not the end yet if trailers follow.
     pub(crate) fn release(&self, body: &mut Option<Bytes>, is_end: bool) {
         *body = match is_end {
             true if self.body.is_empty() => None,
             true => Some(self.body.clone()),
-            // Nothing at all would be taken for the end.
+            // pingora takes `None` for the end of the body.
             false => Some(Bytes::new()),
         };
     }
@@ -82,9 +82,9 @@ impl HeldBody {
 
 /// Why a body is not held.
 pub(crate) enum BodyNotHeld {
-    /// It may not pass.
+    /// The field guard refuses it.
     Refused(BodyFault),
-    /// Its method has none.
+    /// Its method has no body.
     Unexpected,
     /// It could not be read.
     Failed(Box<Error>),
@@ -102,7 +102,8 @@ impl From<Box<Error>> for BodyNotHeld {
     }
 }
 
-/// Tells a client that waits for it to send its body; pingora leaves that to the service behind, which is not asked to.
+/// Sends 100 (Continue) to a client that waits for it. pingora leaves that to the upstream, to which `Expect` is
+/// not forwarded.
 ///
 /// # Errors
 /// The client has gone.
@@ -116,13 +117,14 @@ pub(crate) async fn invite(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Waits for the end of a request whose method has no body: over HTTP/2 it may come after the head, in a frame of its own.
-/// Before that pingora would announce a body, and a service that looks for none reads it as its next request.
+/// Waits for the end of a request whose method has no body: over HTTP/2 it may come after the head, in a frame of
+/// its own. Without that, pingora would announce a body, and a service that expects none would read it as the next
+/// request.
 pub(crate) async fn expect_none(session: &mut Session, tempo: ByteRate) -> Result<(), BodyNotHeld> {
     let mut pace = ClientPace::new(tempo);
     while !session.as_mut().is_body_empty() {
         let end = read(session, &mut pace).await?;
-        // Trailers are an end without being one for pingora.
+        // Trailers end a request, but pingora does not report them as its end.
         if end.is_none_or(|chunk| !chunk.is_empty()) {
             return Err(BodyNotHeld::Unexpected);
         }
@@ -130,7 +132,7 @@ pub(crate) async fn expect_none(session: &mut Session, tempo: ByteRate) -> Resul
     Ok(())
 }
 
-/// Reads a piece of a body, for as long as that may take.
+/// Reads a piece of a body, within the pace.
 async fn read(session: &mut Session, pace: &mut ClientPace) -> Result<Option<Bytes>, BodyNotHeld> {
     let read = tokio::select! {
         biased;
@@ -142,9 +144,9 @@ async fn read(session: &mut Session, pace: &mut ClientPace) -> Result<Option<Byt
     read.map_err(|error| error.into_down().into())
 }
 
-/// Reads the body of a request and judges it while it comes.
+/// Reads the body of a request, and judges it while it arrives.
 ///
-/// `limit` is its largest size in bytes, `tempo` how fast it must come.
+/// `limit` is its largest size in bytes, `tempo` its slowest pace.
 pub(crate) async fn hold(
     session: &mut Session,
     mut check: BodyCheck,
@@ -164,7 +166,8 @@ pub(crate) async fn hold(
     let mut pace = ClientPace::new(tempo);
     let mut body = BytesMut::new();
     loop {
-        // INVARIANT: what is read from here on fits into the retry buffer, and is not nothing unless the body is.
+        // INVARIANT: all bytes that are read from here on fit into the retry buffer, and at least one is, unless
+        // the body is empty.
         if declared.is_none_or(|length| length.saturating_sub(body.len()) <= RETRY_BYTES) {
             session.as_mut().enable_retry_buffering();
         }
@@ -178,12 +181,14 @@ pub(crate) async fn hold(
         if declared.is_none() && body.len() > RETRY_BYTES {
             return Err(BodyFault::NoLength.into());
         }
+        // Judged while it arrives: a forbidden member ends the upload before the rest is held.
         check.feed(&chunk)?;
     }
     if body.is_empty() {
         return Ok(HeldBody { body: Bytes::new(), _share: share });
     }
     check.finish()?;
+    // Without the buffer, `release` would have nothing to replace, and the body would be lost.
     if session.as_ref().get_retry_buffer().is_none() {
         let lost = "pingora keeps nothing of a guarded body";
         return Err(Error::explain(ErrorType::InternalError, lost).into());

@@ -1,7 +1,7 @@
-//! What is known of one request while it is served, how far it came, and what its record and its client are told of that.
+//! The state of one request while it is served: how far it came, and so what its record and its client are told.
 //!
-//! The one rule: what becomes of a request is read off here and nowhere else, so that the record, the answer and the
-//! forwarding cannot disagree. Called by the callbacks of [`super::proxy`].
+//! The one rule: the outcome of a request is read here and nowhere else, so that record, answer and forwarding
+//! cannot disagree. Called by the callbacks of [`super::proxy`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,17 +26,17 @@ use crate::observe::{RecordRoom, RequestRecord};
 use crate::pipeline::{Permit, Pipeline, Refusal};
 use fedgate_core::assertion::{BUSY_HEADER, RecordScope};
 
-/// Why what cannot be recorded is not served.
+/// The code of requests that cannot be recorded and so are not served.
 pub(crate) const NOT_RECORDED: &str = "not_recorded";
 pub(crate) const NOT_RECORDED_MESSAGE: &str = "The request cannot be recorded now";
 
-/// What is known of one request while it is served.
+/// The state of one request while it is served.
 pub(crate) struct RequestContext {
     pub(crate) start: Instant,
     pub(crate) time: SystemTime,
     pub(crate) request_id: String,
     pub(crate) cors: CorsAnswer,
-    /// What an answer over TLS tells browsers to come back by.
+    /// The `Strict-Transport-Security` value of an answer over TLS.
     pub(crate) hsts: Option<HeaderValue>,
     pub(crate) outcome: RequestOutcome,
     /// Whether its record was made before it was answered.
@@ -48,37 +48,37 @@ pub(crate) struct RequestContext {
     pub(crate) attempts: usize,
     /// The server of the last attempt.
     pub(crate) server: Option<Arc<UpstreamServer<ServerAddress>>>,
-    /// When the request's time at the upstream is up.
+    /// When the time of the request at the upstream is up.
     pub(crate) until: Option<Instant>,
     pub(crate) hold: Option<ConnectionHold>,
-    /// The last attempt.
+    /// The exchange of the last attempt.
     pub(crate) exchange: ServerExchange,
-    /// While a body is on its way over HTTP/2, which nobody else waits for with a limit.
+    /// Set while a body arrives over HTTP/2, for which pingora has no limit.
     pub(crate) upload: Option<UploadPace>,
     pub(crate) interim: InterimCount,
-    /// What the server's answer tells of the server.
+    /// What the server's answer says about the server.
     pub(crate) server_told: ServerTold,
-    /// What is believed of where the request came from.
+    /// The believed origin of the request.
     pub(crate) origin: RequestOrigin,
     traffic: Arc<LiveTraffic>,
     pub(crate) held: Option<HeldBody>,
     pub(crate) passing: AnswerPassing,
 }
 
-/// What an answer tells of the server that gave it.
+/// What an answer says about the server that gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServerTold {
     /// It serves.
     Serves,
-    /// It serves others, but not this request now: nothing is counted, for it or against it.
+    /// It serves others, but not this request now: counts neither for it nor against it.
     IsBusy,
     /// It cannot serve.
     Fails,
 }
 
 impl ServerTold {
-    /// Reads the head of an answer. One slow question of one caller must not take a server from everybody, so a server may
-    /// tell that apart; one that does not is taken to fail with any 503.
+    /// Reads the head of an answer. A slow query of one caller must not take a server from all others, so a server
+    /// may mark such a 503 as busy. Any other 503 counts as a failure.
     pub(crate) fn by(response: &ResponseHeader) -> Self {
         match response.status.as_u16() {
             503 if response.headers.contains_key(BUSY_HEADER) => Self::IsBusy,
@@ -92,25 +92,25 @@ impl ServerTold {
 pub(crate) enum RequestOutcome {
     /// Nothing was decided.
     Undecided,
-    /// It was answered here without a decision: OPTIONS, or a malformed head; the word for the record.
+    /// It was answered without a decision: OPTIONS, or a malformed head; with the reason for the record.
     Answered(&'static str),
     /// The pipeline refused it.
     Refused(Box<Refusal>),
     /// The pipeline admitted it.
     Permitted(Box<Permit>),
-    /// The pipeline admitted it, and it was refused all the same for how it came; the word for the record. Such a permit is no key
-    /// to anything.
+    /// The pipeline admitted it, and it was refused all the same, for its connection, its body or its record; with
+    /// the reason for the record. This permit is no key to forwarding.
     Unserved(Box<Permit>, &'static str),
 }
 
-/// Where the record of what is allowed to anybody is to be, as decided before it was forwarded.
+/// Where an anonymous request on a public route is recorded, decided before it is forwarded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RecordPlacement {
     /// Nothing was decided.
     Undecided,
-    /// By itself.
+    /// In a record of its own.
     Alone,
-    /// In that of many.
+    /// In a merged record of many requests.
     Merged,
 }
 
@@ -121,7 +121,7 @@ impl Drop for RequestContext {
 }
 
 impl RequestContext {
-    /// Of a request that begins now, which is in flight until this is dropped.
+    /// A request that begins now; it is in flight until this is dropped.
     pub(crate) fn new(traffic: Arc<LiveTraffic>) -> Self {
         traffic.in_flight.fetch_add(1, Ordering::AcqRel);
         Self {
@@ -156,7 +156,7 @@ impl RequestContext {
         upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "a route leads to no upstream"))
     }
 
-    /// Tells the client the request's id, the one that it has chosen itself, and to come back over TLS, if it is to.
+    /// Adds the request id, the client's own id, and HSTS to an answer.
     pub(crate) fn identify(&self, response: &mut ResponseHeader) -> Result<()> {
         response.insert_header(REQUEST_ID, &self.request_id)?;
         if let Some(hsts) = &self.hsts {
@@ -168,8 +168,8 @@ impl RequestContext {
         }
     }
 
-    /// Begins the time of the request at the upstream, unless it runs already: a look at a record before a change is part of it,
-    /// and so is a second attempt.
+    /// Begins the time of the request at the upstream, unless it runs already: reading a record before a change is
+    /// part of it, and so is a second attempt.
     pub(crate) fn begin(&mut self, time: Option<Duration>, now: Instant) {
         self.until = self.until.or_else(|| time.map(|time| now + time));
     }
@@ -178,12 +178,12 @@ impl RequestContext {
         self.until.is_some_and(|until| Instant::now() >= until)
     }
 
-    /// When the connection to the server is to be ended: the request's time is up, or its body comes too slowly.
+    /// When the connection to the server is ended: the request's time is up, or its body comes too slowly.
     pub(crate) fn end(&self) -> Option<Instant> {
         self.until.into_iter().chain(self.upload.as_ref().map(UploadPace::until)).min()
     }
 
-    /// Notes bytes of a body; the time of its connection follows.
+    /// Counts bytes of a body, and moves the end of its connection.
     pub(crate) fn uploaded(&mut self, bytes: u64, is_end: bool) {
         let Some(upload) = &mut self.upload else { return };
         let has_more_time = upload.moved(bytes);
@@ -197,7 +197,8 @@ impl RequestContext {
         }
     }
 
-    /// Nothing of an answer is passed on after its time: a connection that was ended for it may look like a proper end.
+    /// An error if the time is up. A connection that was shut down for it may look like a proper end of the answer,
+    /// so nothing is passed on after that.
     pub(crate) fn in_time(&self) -> Result<()> {
         if self.is_out_of_time() {
             return Err(Error::explain(ErrorType::ReadTimedout, "the request's time is up").into_up());
@@ -227,7 +228,7 @@ impl RequestContext {
 }
 
 impl RequestOutcome {
-    /// Completes the record of a request by how far it came.
+    /// Completes the record of a request by its outcome.
     pub(crate) fn tell<'a>(&'a self, record: &mut RequestRecord<'a>, pipeline: &'a Pipeline, error: Option<&Error>) {
         match self {
             Self::Undecided => {}
@@ -241,7 +242,7 @@ impl RequestOutcome {
                 record.account = refusal.account();
                 record.reason = refusal.reason();
                 record.lacks = refusal.lacks();
-                // Rights decided, also where it was for a member of the body.
+                // The rights denied it, also if a member of the body was the reason.
                 if refusal.status() == 403 {
                     record.decision = "deny";
                 }
@@ -270,7 +271,7 @@ impl RequestOutcome {
     }
 }
 
-/// Completes the record of an admitted request by who was admitted to what.
+/// Completes the record of an admitted request with the caller and the permission.
 fn tell_permit<'a>(permit: &'a Permit, record: &mut RequestRecord<'a>, pipeline: &'a Pipeline) {
     record.account = permit.principal().map(|principal| principal.account());
     record.roles = permit.principal().map_or(&[][..], |principal| principal.roles());
@@ -279,13 +280,13 @@ fn tell_permit<'a>(permit: &'a Permit, record: &mut RequestRecord<'a>, pipeline:
     record.policy = permit.policy().fingerprint();
 }
 
-/// Status, code and message of a failed request; status 0 when there is nobody left to tell.
+/// Status, code and message of a failed request; status 0 if the client is gone.
 pub(crate) fn failure(error: &Error) -> (u16, &'static str, &'static str) {
     use ErrorType::{
         ConnectTimedout, ConnectionClosed, Custom, H2Error, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout,
         WriteError, WriteTimedout,
     };
-    // What the guard beneath has found in the bytes of a body.
+    // The error kinds that the strict reader gives for the bytes of a body.
     let guard = error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind);
     match (error.etype(), error.esource()) {
         (ReadError, ErrorSource::Downstream) if guard == Some(std::io::ErrorKind::InvalidData) => {
@@ -296,12 +297,12 @@ pub(crate) fn failure(error: &Error) -> (u16, &'static str, &'static str) {
         }
         (HTTPStatus(413), _) => (413, "body_too_large", "The body is too large"),
         (Custom(NOT_RECORDED), _) => (503, NOT_RECORDED, NOT_RECORDED_MESSAGE),
-        (Custom("answer_withheld"), _) => (502, "answer_withheld", "The answer of the service behind cannot be shown"),
+        (Custom("answer_withheld"), _) => (502, "answer_withheld", "The answer of the upstream cannot be shown"),
         (Custom("owner_unknown"), _) => {
-            (502, "owner_unknown", "The service behind did not say whose record this is; nothing was changed")
+            (502, "owner_unknown", "The upstream did not say whose record this is; nothing was changed")
         }
         (Custom("busy"), _) => (503, "busy", "Too many records are being read at the moment"),
-        (HTTPStatus(502), _) => (502, "upstream_refused", "The service behind does not trust this gateway"),
+        (HTTPStatus(502), _) => (502, "upstream_refused", "The upstream does not trust this gateway"),
         (HTTPStatus(status), _) => (*status, "bad_request", "The request cannot be served"),
         (ReadTimedout, ErrorSource::Downstream) => (408, "request_timeout", "The request took too long"),
         // `H2Error`: the stream was reset, or its connection ended, while the request was served.
@@ -310,9 +311,9 @@ pub(crate) fn failure(error: &Error) -> (u16, &'static str, &'static str) {
         }
         (_, ErrorSource::Downstream) => (400, "bad_request", "The request cannot be read"),
         (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => {
-            (504, "upstream_timeout", "The service behind took too long")
+            (504, "upstream_timeout", "The upstream took too long")
         }
-        (_, ErrorSource::Upstream) => (502, "upstream_unreachable", "The service behind cannot be reached"),
+        (_, ErrorSource::Upstream) => (502, "upstream_unreachable", "The upstream cannot be reached"),
         (_, ErrorSource::Internal | ErrorSource::Unset) => (500, "internal_error", "The request could not be served"),
     }
 }

@@ -1,9 +1,10 @@
-//! Cross-origin requests (the Fetch standard's CORS protocol), as Thalamus answers them: on every response, errors too.
+//! Cross-origin requests (the Fetch standard's CORS protocol), answered as by Thalamus: on every response, errors
+//! too.
 //!
-//! The one rule: credentials are never allowed in the CORS sense. Portals send `Authorization` themselves, and a page of
-//! another origin never reads what a browser's own credentials bring. This does not keep such credentials at home: a
-//! browser that was asked for a password sends it with what needs no preflight, such as a form, whatever stands here.
-//! That is what [`super::foreign`] is for.
+//! The one rule: credentials are never allowed in the CORS sense. Portals send `Authorization` themselves, and a
+//! page of another origin never reads an answer to the browser's own credentials. CORS does not keep a browser from
+//! sending them: once asked for a password, it sends it with every request that needs no preflight, such as a form.
+//! [`super::foreign`] handles that.
 
 use http::{HeaderMap, HeaderValue, header};
 use pingora_core::Result;
@@ -12,9 +13,9 @@ use pingora_http::ResponseHeader;
 use super::foreign::ForeignPage;
 use fedgate_base::config::{AllowedOrigins, CorsConfig};
 
-/// What a preflight is told, whatever the path serves: Flask-CORS's list.
+/// The methods that a preflight's answer allows, whatever the path serves: Flask-CORS's list.
 const ALLOW_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
-/// What a page may read beside the safelisted headers.
+/// The headers that a page may read beside the safelisted ones.
 const EXPOSE_HEADERS: &str = "ETag, Link, X-Correlation-Id, X-Request-Id";
 /// Longest `Access-Control-Request-Headers` that is echoed, in bytes.
 const MAX_ECHO_BYTES: usize = 1024;
@@ -27,18 +28,18 @@ pub(crate) struct CorsAnswer {
     credentials: PageCredentials,
 }
 
-/// What a preflight is told of the header `authorization`.
+/// Whether a preflight's answer allows the header `authorization`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum PageCredentials {
-    /// It may be sent.
+    /// Pages may send it.
     #[default]
     Allowed,
-    /// It may not, so that a browser sends no request that has it.
+    /// Pages may not, so that a browser sends no request that has it.
     Withheld,
 }
 
 impl CorsAnswer {
-    /// Of a request, and the page of another origin that sent it, if one did.
+    /// Of a request, and the page of another origin that sent it, if any.
     pub(crate) fn of(request: &HeaderMap, config: &CorsConfig, page: Option<&ForeignPage<'_>>) -> Self {
         let credentials = match page {
             Some(page) if !page.may_send_credentials(config) => PageCredentials::Withheld,
@@ -55,7 +56,7 @@ impl CorsAnswer {
         Self { allow_origin, vary, credentials }
     }
 
-    /// Replaces whatever the upstream says of CORS by what the gateway says.
+    /// Replaces the CORS headers of the upstream by those of the gateway.
     pub(crate) fn apply(&self, response: &mut ResponseHeader) -> Result<()> {
         for name in [
             header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -77,7 +78,7 @@ impl CorsAnswer {
         Ok(())
     }
 
-    /// Adds what a preflight asks for.
+    /// Adds the headers that a preflight asks for.
     pub(crate) fn apply_preflight(&self, request: &HeaderMap, response: &mut ResponseHeader) -> Result<()> {
         if self.allow_origin.is_none() || !request.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
             return Ok(());

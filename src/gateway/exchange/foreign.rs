@@ -1,15 +1,16 @@
 //! Requests that a page of another origin makes a browser send.
 //!
-//! A browser that was asked for a password once (`/password/{person}`), or that holds a client certificate, sends it with
-//! every request to this address, whoever's page caused it. So the one rule: a write that comes from another origin passes
-//! only if CORS allows that origin and the browser must have asked first, by a preflight, whose answer never allows such
-//! credentials. What is not told clearly is foreign; what says nothing of a page comes from no browser, and passes.
+//! The one rule: a write from a page of another origin passes only if CORS allows that origin and the browser must
+//! have sent a preflight first, whose answer never allows the browser's own credentials. A browser that was once
+//! asked for a password (`/password/{person}`), or that holds a client certificate, sends it with every request to
+//! this address, whichever page caused it. An unclear origin is foreign. A request without any sign of a page comes
+//! from no browser, and passes.
 //!
-//! Such a page can also try passwords, as fast as the browser sends them. So each is a client address of its own to the
-//! throttle, and an operator may name the origins whose pages may send passwords at all.
+//! A foreign page can also try passwords, as fast as the browser sends them. So each is a client address of its own
+//! to the throttle, and an operator may name the origins whose pages may send passwords at all.
 //!
-//! Called once per request, before anybody is authenticated. Knows nothing of pingora, routes or accounts.
-//! Sources: Fetch (origins, preflights, safelisted content types), W3C Fetch Metadata, RFC 6454 (origins), HTML (`ping`).
+//! Called once per request, before authentication. Knows nothing of pingora, routes or accounts. Sources: Fetch
+//! (origins, preflights, safelisted content types), W3C Fetch Metadata, RFC 6454 (origins), HTML (`ping`).
 
 use std::net::Ipv6Addr;
 
@@ -22,7 +23,8 @@ use fedgate_base::config::CorsConfig;
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// Content types that browsers send across origins unasked: those of forms, then those of pings and reports.
+/// Content types that browsers send across origins without a preflight: those of forms, then those of pings and
+/// reports.
 const UNASKED: &[&str] = &[
     "application/x-www-form-urlencoded",
     "multipart/form-data",
@@ -34,7 +36,7 @@ const UNASKED: &[&str] = &[
     "application/xss-auditor-report",
 ];
 
-/// What shows that a request comes from another origin.
+/// The header that shows that a request comes from another origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ForeignSign {
     /// `Sec-Fetch-Site`.
@@ -48,14 +50,14 @@ pub(crate) enum ForeignSign {
 /// Why a request of a foreign page may not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ForeignFault {
-    /// It is a write that the page may have caused without asking first.
+    /// A write that the page may have caused without a preflight.
     Write(ForeignSign),
-    /// It carries `Authorization`, and the page is of none of the origins that may send it.
+    /// It carries `Authorization`, and its page is of no origin that may send it.
     Credential,
 }
 
 impl ForeignFault {
-    /// The stable word for the record.
+    /// The stable reason in the record.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Write(ForeignSign::Site) => "foreign_site",
@@ -68,7 +70,7 @@ impl ForeignFault {
 
 /// The address that the client asked for.
 pub(crate) struct AskedAddress<'a> {
-    /// What is believed of where the request came from, over TLS or not.
+    /// The believed origin of the request, over TLS or not.
     pub(crate) origin: &'a RequestOrigin,
     /// `Host`, or the `:authority` of HTTP/2.
     pub(crate) authority: &'a str,
@@ -78,17 +80,17 @@ pub(crate) struct AskedAddress<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ForeignPage<'a> {
     sign: ForeignSign,
-    /// Its origin, as far as the browser tells it.
+    /// Its origin, if the browser names it.
     origin: Option<&'a str>,
 }
 
 impl<'a> ForeignPage<'a> {
-    /// The page that made a browser send a request with these headers, if one of another origin did.
+    /// The page that made a browser send a request with these headers, if it is of another origin.
     pub(crate) fn of(headers: &'a HeaderMap, asked: &AskedAddress<'_>, cors: &CorsConfig) -> Option<Self> {
         let sign = comes_from_elsewhere(headers, asked, &cors.own_origins)?;
         let origin = match only(headers, &header::ORIGIN) {
             Some(origin) => origin.ok(),
-            // Navigations and images have none. A page hides its referrer, and chooses no other.
+            // Navigations and images send no `Origin`. A page can hide its referrer, and cannot choose another.
             None => only(headers, &header::REFERER).and_then(|referer| Some(origin_of(referer.ok()?))),
         };
         Some(Self { sign, origin })
@@ -96,21 +98,21 @@ impl<'a> ForeignPage<'a> {
 
     /// Whether it may send `Authorization`.
     pub(crate) fn may_send_credentials(&self, cors: &CorsConfig) -> bool {
-        // One that tells no origin is of none that is named.
+        // A page without an origin is none of the named ones.
         cors.takes_credentials_of(self.origin.unwrap_or_default())
     }
 
-    /// The client address that the throttle counts its passwords by. Pages that tell no origin are all of one.
+    /// The client address by which the throttle counts its passwords. All pages without an origin share one.
     pub(crate) fn at(&self, client: ClientAddress, cors: &CorsConfig) -> ClientAddress {
         let origin = self.origin.unwrap_or_default();
         let is_named = cors.named.iter().any(|named| named == origin);
         client.on_page_of(origin.as_bytes(), if is_named { ForeignOrigin::Named } else { ForeignOrigin::Unnamed })
     }
 
-    /// Checks one request of it, before anything is known of who sends it.
+    /// Checks one request of the page, before authentication.
     ///
     /// # Errors
-    /// It is a write that the page may have caused without asking first, or carries a credential that it may not send.
+    /// A write that the page may have caused without a preflight, or a credential that it may not send.
     pub(crate) fn check(&self, method: &Method, headers: &HeaderMap, cors: &CorsConfig) -> Result<(), ForeignFault> {
         let is_write = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         if is_write && cors.refuses_foreign && !(is_allowed(headers, cors) && was_asked_first(method, headers)) {
@@ -123,10 +125,11 @@ impl<'a> ForeignPage<'a> {
     }
 }
 
-/// What shows that a request comes from another origin, if something does.
+/// The sign that a request comes from another origin, if there is one.
 fn comes_from_elsewhere(headers: &HeaderMap, asked: &AskedAddress<'_>, own: &[String]) -> Option<ForeignSign> {
     match only(headers, &SITE) {
-        // Browsers alone can send it, in these spellings.
+        // Only browsers set it, in these spellings; scripts of a page cannot (the prefix `Sec-` is forbidden to
+        // them).
         Some(Ok("same-origin" | "none")) => return None,
         Some(_) => return Some(ForeignSign::Site),
         None => {}
@@ -134,20 +137,20 @@ fn comes_from_elsewhere(headers: &HeaderMap, asked: &AskedAddress<'_>, own: &[St
     if let Some(origin) = only(headers, &header::ORIGIN) {
         return (!origin.is_ok_and(|origin| is_own(origin, asked, own))).then_some(ForeignSign::Origin);
     }
-    // An empty one says nothing.
+    // An empty one is no sign of a page.
     let mut referers = headers.get_all(header::REFERER).iter().filter(|referer| !referer.is_empty());
     let is_own_page = |referer: &str| is_own(origin_of(referer), asked, own);
     referers.any(|referer| !referer.to_str().is_ok_and(is_own_page)).then_some(ForeignSign::Referer)
 }
 
-/// Whether CORS lets a page of this origin call: the one that its answers name.
+/// Whether CORS allows this origin: the one that its answers name.
 fn is_allowed(headers: &HeaderMap, cors: &CorsConfig) -> bool {
     only(headers, &header::ORIGIN).is_some_and(|origin| origin.is_ok_and(|origin| cors.allowed.allows(origin)))
 }
 
 /// Whether a browser must have sent a preflight before it sent this from another origin.
 fn was_asked_first(method: &Method, headers: &HeaderMap) -> bool {
-    // Preflights belong to this mode alone; navigations, pings and beacons have others.
+    // Only requests of this mode have preflights; navigations, pings and beacons have other modes.
     let may_have_been = only(headers, &MODE).is_none_or(|mode| mode == Ok("cors"));
     let has_plain_type = || {
         let essence = only(headers, &header::CONTENT_TYPE).and_then(|kind| essence(kind.ok()?));
@@ -156,15 +159,15 @@ fn was_asked_first(method: &Method, headers: &HeaderMap) -> bool {
     may_have_been && (*method != Method::POST || has_plain_type())
 }
 
-/// The one value of a header; an error where there are several, or it is no text.
+/// The single value of a header; an error if there are several, or it is no text.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Result<&'a str, ()>> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?;
     Some(if values.next().is_some() { Err(()) } else { first.to_str().map_err(|_| ()) })
 }
 
-/// Type and subtype of a `Content-Type` (RFC 9110, 8.3.1), where it is one and nothing else: in a list, which of its
-/// members a browser has judged is anyone's guess.
+/// Type and subtype of a `Content-Type` (RFC 9110, 8.3.1), if it is a single one: of a list, a browser may have
+/// judged any member.
 fn essence(value: &str) -> Option<&str> {
     let is_token = |text: &str| {
         let is_sign = |byte: u8| b"!#$%&'*+-.^_`|~".contains(&byte);
@@ -178,7 +181,7 @@ fn essence(value: &str) -> Option<&str> {
     (is_token(kind) && is_token(subtype)).then_some(essence)
 }
 
-/// Whether an origin is the one that the client asked for, or one of those that the operator calls own.
+/// Whether an origin is the one that the client asked for, or one of the operator's `own_origins`.
 fn is_own(origin: &str, asked: &AskedAddress<'_>, own: &[String]) -> bool {
     if own.iter().any(|own| own == origin) {
         return true;
@@ -189,14 +192,14 @@ fn is_own(origin: &str, asked: &AskedAddress<'_>, own: &[String]) -> bool {
     authorities.any(|authority| WebOrigin::of(scheme, &authority).is_some_and(|asked| asked == origin))
 }
 
-/// The origin of a URL, as far as it has one: what stands before its path.
+/// The origin of a URL, if it has one: the part before its path.
 fn origin_of(url: &str) -> &str {
     let Some((scheme, rest)) = url.split_once("://") else { return "" };
     let authority = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
     url.get(..scheme.len() + "://".len() + authority).unwrap_or_default()
 }
 
-/// Scheme, host and port, with the port of the scheme where none is named.
+/// Scheme, host and port, with the scheme's port if none is named.
 #[derive(Debug, PartialEq, Eq)]
 struct WebOrigin {
     scheme: &'static str,
@@ -210,7 +213,7 @@ impl WebOrigin {
         Self::of(scheme, authority)
     }
 
-    /// Of a scheme and an authority without user; names are compared as they are, but for their case. A trailing dot
+    /// From a scheme and an authority without user. Names are compared as they are, except for case. A trailing dot
     /// makes another name, as it does for browsers.
     fn of(scheme: &str, authority: &str) -> Option<Self> {
         let (scheme, default) = match scheme.to_ascii_lowercase().as_str() {

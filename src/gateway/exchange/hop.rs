@@ -1,18 +1,18 @@
-//! What the head of an upstream's answer says of the connection to the upstream alone.
+//! Headers of an upstream's answer that concern only the connection to the upstream.
 //!
-//! The one rule: it ends here (RFC 9110, 7.6.1). How long an answer is, its client is told once, and only of an answer that
-//! has a body; on what its connection is kept, the writer below says for itself.
+//! The one rule: they end here (RFC 9110, 7.6.1). The client learns the length of an answer once, and only if the
+//! answer has a body; pingora writes the headers of the client's own connection.
 //!
-//! Called by the callbacks of [`super::proxy`] and by [`super::owned`], once per answer, interim ones included, before anybody
-//! else reads the head.
+//! Called by the callbacks of [`super::proxy`] and by [`super::owned`], once per answer, interim ones included,
+//! before anything else reads the head.
 
 use http::{HeaderName, Version, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
-/// Headers that concern one connection, whether `Connection` names them or not. `Trailer` announces what is dropped; the
-/// challenge of a proxy is for whom it was sent to (RFC 9110, 11.7.1), and a browser would answer it with what its user
-/// signs in to another proxy with.
+/// Headers of one connection, whether `Connection` names them or not. `Trailer` announces trailers, which are
+/// dropped. The challenge of a proxy is for its direct client (RFC 9110, 11.7.1); a browser would answer it with
+/// its user's credentials for another proxy.
 const OF_ONE_CONNECTION: &[&str] = &[
     "connection",
     "keep-alive",
@@ -23,14 +23,14 @@ const OF_ONE_CONNECTION: &[&str] = &[
     "trailer",
     "upgrade",
 ];
-/// What no answer can ask to be left out: what delimits it, and what keeps others from storing it (RFC 9110, 7.6.1, has it
-/// for the example of what `Connection` must not name).
+/// Headers that `Connection` cannot remove: those that delimit the answer, and the one that forbids caching (the
+/// example of RFC 9110, 7.6.1).
 const STAYS: &[HeaderName] = &[header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CACHE_CONTROL];
 
 /// Most interim answers (1xx) to one request.
 const MAX_INTERIM: u32 = 8;
 
-/// How many interim answers a request has had.
+/// The number of interim answers to a request.
 #[derive(Default)]
 pub(crate) struct InterimCount(u32);
 
@@ -38,8 +38,8 @@ impl InterimCount {
     /// Counts an answer, if it is an interim one.
     ///
     /// # Errors
-    /// One too many, or a 101: nobody asked the server to switch, and what follows would be read as an answer by some and as none
-    /// by others.
+    /// One too many, or a 101: the gateway asked for no other protocol, and the bytes behind it would have two
+    /// readings.
     pub(crate) fn note(&mut self, response: &ResponseHeader) -> Result<()> {
         if response.status.is_informational() {
             self.0 += 1;
@@ -51,10 +51,11 @@ impl InterimCount {
     }
 }
 
-/// Takes off what concerns the connection to the upstream alone.
+/// Removes the headers that concern only the connection to the upstream.
 ///
 /// # Errors
-/// A coding other than `chunked`, which nobody asked for (RFC 9112, 7.4); or lengths that have no one reading.
+/// A coding other than `chunked`, which the gateway did not ask for (RFC 9112, 7.4); or lengths without a single
+/// reading.
 pub(crate) fn take_off(is_head: bool, response: &mut ResponseHeader) -> Result<()> {
     for name in named_by_connection(response) {
         response.remove_header(&name);
@@ -71,7 +72,7 @@ pub(crate) fn take_off(is_head: bool, response: &mut ResponseHeader) -> Result<(
         Some(_) => drop(response.remove_header(&header::CONTENT_LENGTH)),
         None => {}
     }
-    // The version is of a connection, too (RFC 9110, 2.5).
+    // The version belongs to a connection, too (RFC 9110, 2.5).
     response.set_version(Version::HTTP_11);
     Ok(())
 }
@@ -83,8 +84,9 @@ fn named_by_connection(response: &ResponseHeader) -> Vec<HeaderName> {
     options.filter_map(|option| HeaderName::from_bytes(option).ok()).filter(|name| !STAYS.contains(name)).collect()
 }
 
-/// Whether the answer comes in chunks. `identity`, which old servers call none (RFC 2616, 3.6), is no exception: pingora drops
-/// the length beside any coding, so that the end of a kept connection would be waited for, and half an answer be a whole one.
+/// Whether the answer is chunked. `identity`, which old servers send for no coding (RFC 2616, 3.6), is refused as
+/// well: pingora ignores the length beside any coding, so it would wait for the end of a kept connection, and take
+/// half an answer for a whole one.
 fn is_chunked(response: &ResponseHeader) -> Result<bool> {
     let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next().map(|coding| coding.as_bytes()), codings.next()) {
@@ -94,7 +96,7 @@ fn is_chunked(response: &ResponseHeader) -> Result<bool> {
     }
 }
 
-/// The length, where one or several equal ones are told (RFC 9110, 8.6).
+/// The length, if all values are equal (RFC 9110, 8.6).
 fn one_length(response: &ResponseHeader) -> Result<Option<u64>> {
     let lines = response.headers.get_all(header::CONTENT_LENGTH).iter();
     let mut lengths = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(|length| {

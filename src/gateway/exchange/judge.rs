@@ -1,5 +1,4 @@
-//! What happens to a request before it is forwarded, if it is: the pipeline is asked, and the body that is to be judged too
-//! is taken in.
+//! Everything before a request is forwarded: the pipeline is asked, and a guarded body is read and judged.
 //!
 //! The one rule: without the pipeline's permit in the context, the request has been answered.
 
@@ -48,11 +47,11 @@ pub(crate) struct RequestJudge {
     clients: ClientsConfig,
     tls: Option<Arc<ServedTls>>,
     body_tempo: ByteRate,
-    /// How long one chunk of an answer may take over HTTP/2.
+    /// How long one piece of an answer may take over HTTP/2.
     send_patience: Duration,
     held_bodies: Arc<BodyRoom>,
     owned: OwnedRecords,
-    /// What answers over TLS tell browsers to come back by, if anything.
+    /// The `Strict-Transport-Security` value of answers over TLS, if configured.
     hsts: Option<HeaderValue>,
 }
 
@@ -87,11 +86,11 @@ impl RequestJudge {
         }
     }
 
-    /// Lets a request pass, or answers it; true if it is answered.
+    /// Lets a request pass, or answers it; true if it was answered.
     pub(crate) async fn judge(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
         if session.is_http2() {
-            // A window that a client never opens keeps no socket busy: only this ends the wait for it. It is of one
-            // piece.
+            // Slow read over HTTP/2: a flow-control window that a client never opens blocks no socket, so only this
+            // timeout ends the wait. It applies to each piece.
             session.as_downstream_mut().set_write_timeout(Some(self.send_patience));
         }
         if is_old(session.req_header().version) {
@@ -105,6 +104,7 @@ impl RequestJudge {
         let asked = AskedAddress { origin: &ctx.origin, authority: request::authority(head) };
         let page = ForeignPage::of(&head.headers, &asked, &self.cors);
         ctx.cors = CorsAnswer::of(&head.headers, &self.cors, page.as_ref());
+        // Before any decision and any work: a request that cannot be recorded is not served.
         if !self.keeper.can_record(session, ctx) {
             ctx.outcome = RequestOutcome::Answered(NOT_RECORDED);
             return self.keeper.answer(session, ctx, GatewayAnswer::not_recorded()).await;
@@ -115,14 +115,16 @@ impl RequestJudge {
             ctx.outcome = RequestOutcome::Answered(word);
             return self.keeper.answer(session, ctx, answer).await;
         }
+        // Before authentication: a refused page costs no password hash, and learns nothing about the browser's
+        // credentials.
         if let Some(Err(fault)) = page.map(|page| page.check(&head.method, &head.headers, &self.cors)) {
             ctx.outcome = RequestOutcome::Answered(fault.reason());
             return self.keeper.answer(session, ctx, foreign_request(fault)).await;
         }
         let shown = self.shown(session, ctx.origin.client);
         let authorization = match shown {
-            // Where a certificate is required, a connection whose certificate counts no more is one of nobody, whatever
-            // name and password come over it.
+            // If a certificate is required, a connection with a lapsed one is anonymous, whatever name and password
+            // it sends.
             ShownCertificate::Lapsed if self.tls.as_ref().is_some_and(|tls| tls.requires_certificates()) => {
                 AuthorizationHeaders::Absent
             }
@@ -131,7 +133,7 @@ impl RequestJudge {
             }
         };
         let certified = match shown {
-            // Who says a name and a password is that one, so that nobody asks for the certificate.
+            // A name and password take precedence over the certificate.
             ShownCertificate::Trusted(shown) if matches!(authorization, AuthorizationHeaders::Absent) => {
                 self.account_of(shown)
             }
@@ -140,7 +142,7 @@ impl RequestJudge {
         // A hostile page spends an allowance of its own, never that of the people behind the same address.
         let client = ClientAddress::from(ctx.origin.client);
         let line = match facts(session) {
-            // What a proxy passes on comes over connections that its clients share.
+            // A proxy sends requests of many clients over one connection.
             Some(facts) if ctx.origin.client == peer => LineUse::Own(&facts.line),
             Some(facts) => LineUse::Shared(&facts.line),
             None => LineUse::Unknown,
@@ -159,6 +161,7 @@ impl RequestJudge {
                     let answer = GatewayAnswer::error(400, unserved.code(), unserved.message()).and_close();
                     return self.keeper.answer(session, ctx, answer).await;
                 }
+                // A declared length is refused before a byte of the body is read.
                 let declared = request::content_length(&session.req_header().headers);
                 if declared.is_some_and(|length| length > permit.max_body_bytes()) {
                     ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
@@ -195,14 +198,15 @@ impl RequestJudge {
         self.keeper.answer(session, ctx, answer).await
     }
 
-    /// Makes sure that an admitted request wants nothing of its connection that does not reach the upstream.
+    /// Checks that an admitted request wants nothing of its connection that ends at the gateway.
     fn check_served(&self, session: &Session, permit: &Permit) -> Result<(), UnservedDemand> {
         let head = session.req_header();
         let forwards = self.upstreams.find(permit.upstream()).is_some_and(ServedUpstream::forwards_authorization);
         unserved::check(head.version, &head.headers, forwards)
     }
 
-    /// Takes in and judges the body of an admitted request, where its route guards members, or its method has none.
+    /// Reads and judges the body of an admitted request if its route guards members; waits for the end if its
+    /// method has no body.
     async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<HeldBody>, BodyNotHeld> {
         if !request::has_body(&session.req_header().method) {
             body::expect_none(session, self.body_tempo).await?;
@@ -216,7 +220,7 @@ impl RequestJudge {
         body::hold(session, check, limit, self.body_tempo, &self.held_bodies).await.map(Some)
     }
 
-    /// Refuses an admitted request for its body.
+    /// Refuses an admitted request because of its body.
     fn refuse_body(&self, permit: Permit, fault: BodyFault) -> Refusal {
         if matches!(fault, BodyFault::MemberNotPermitted(_)) {
             self.keeper.metrics().members_refused.inc();
@@ -224,7 +228,7 @@ impl RequestJudge {
         self.pipeline.refuse_body(permit, fault)
     }
 
-    /// The certificate that the client of a connection has shown, and whether it counts now.
+    /// The certificate of the client, and whether it counts now.
     fn shown<'a>(&self, session: &'a Session, client: Option<IpAddr>) -> ShownCertificate<'a> {
         let shown = facts(session).and_then(|facts| facts.certificate.as_ref());
         match (shown, &self.tls) {
@@ -236,7 +240,7 @@ impl RequestJudge {
         }
     }
 
-    /// The account that a certificate stands for.
+    /// The account of a certificate.
     fn account_of<'a>(&'a self, shown: &'a ClientCertificate) -> Option<&'a str> {
         let listed = self.clients.accounts.get(&shown.sha256);
         let named = || shown.common_name.as_ref().filter(|_| self.clients.common_name);
@@ -244,30 +248,30 @@ impl RequestJudge {
     }
 }
 
-/// The header that keeps browsers from coming without TLS (RFC 6797), for this very host: of those below it, this gateway
-/// knows nothing.
+/// The header that keeps browsers on TLS (RFC 6797), for this host alone: the gateway knows nothing of its
+/// subdomains.
 fn strict_transport_security(time: Duration) -> Option<HeaderValue> {
     let told = (!time.is_zero()).then(|| format!("max-age={}", time.as_secs()))?;
     HeaderValue::try_from(told).ok()
 }
 
-/// What a client has shown in its handshake.
+/// The certificate that a client has shown in its handshake.
 #[derive(Clone, Copy)]
 enum ShownCertificate<'a> {
     /// No certificate.
     Nothing,
-    /// One that would not be taken now: it has expired or was revoked since.
+    /// A certificate that would not be accepted now: it has expired or was revoked since.
     Lapsed,
-    /// One that counts.
+    /// A certificate that counts.
     Trusted(&'a ClientCertificate),
 }
 
-/// What is known of the connection.
+/// The facts of the connection.
 fn facts(session: &Session) -> Option<&ConnectionFacts> {
     session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
 }
 
-/// The peer's address; none on a Unix socket.
+/// The client's address; none on a Unix socket.
 fn client_ip(session: &Session) -> Option<IpAddr> {
     match session.client_addr() {
         Some(SocketAddr::Inet(address)) => Some(address.ip()),

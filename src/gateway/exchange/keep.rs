@@ -1,10 +1,11 @@
-//! The record of a request, and what waits for it.
+//! The record of a request, and the answers that wait for it.
 //!
-//! The one rule: where answers wait for their records, nobody is told of a refusal, nor of what may have changed something,
-//! before the record of it is on disk, or taken from stdout where there is no file. What cannot be recorded is answered 503.
+//! The one rule: if answers wait for records, no client learns of a refusal, or of a request that may have changed
+//! something, before its record is on disk (or taken from stdout if there is no file). A request that cannot be
+//! recorded is answered 503.
 //!
-//! An anonymous caller's request may be merged with others; its id is another one then, so it is recorded before it is
-//! answered whether its answer waits for that or not.
+//! The request of an anonymous caller may be merged with others. Its id is then that of the merged record, so it is
+//! recorded before it is answered, whether or not the answer waits for the disk.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::observe::{GatewayMetrics, RecordDetail, RequestRecord, RequestRecorde
 use crate::pipeline::Pipeline;
 use fedgate_core::network::client_network;
 
-/// That a record is not kept.
+/// The record could not be kept.
 pub(crate) struct NotRecorded;
 
 /// Makes the records of requests, and waits for them.
@@ -29,7 +30,7 @@ pub(crate) struct RecordKeeper {
 }
 
 impl RecordKeeper {
-    /// Of requests that this pipeline decides.
+    /// For requests that this pipeline decides.
     pub(crate) fn new(pipeline: Arc<Pipeline>, recorder: RequestRecorder) -> Self {
         Self { pipeline, recorder }
     }
@@ -38,8 +39,8 @@ impl RecordKeeper {
         self.recorder.metrics()
     }
 
-    /// Makes the record of a request, which is answered with `status`, and waits until it is kept, where answers wait for
-    /// that: of all that the gateway says itself, and of what may have changed something.
+    /// Makes the record of a request that is answered with `status`. Waits until it is kept if answers wait for
+    /// that: those of the gateway itself, and those of requests that may have changed something.
     pub(crate) async fn keep(
         &self,
         session: &Session,
@@ -47,7 +48,7 @@ impl RecordKeeper {
         status: u16,
         error: Option<&Error>,
     ) -> Result<(), NotRecorded> {
-        // OPTIONS tells what anybody may know; and what cannot be recorded is refused at once.
+        // OPTIONS reveals nothing that is not public, and a request that cannot be recorded is refused at once.
         let needs_none = match ctx.outcome {
             RequestOutcome::Answered(NOT_RECORDED) => true,
             RequestOutcome::Answered(_) => status == 200,
@@ -70,8 +71,8 @@ impl RecordKeeper {
         if !waits || self.recorder.kept(kept).await { Ok(()) } else { Err(NotRecorded) }
     }
 
-    /// Decides, before it is forwarded, whether what is allowed to anybody has a record of its own: if not, its id is another
-    /// one, by which the service behind is to know it.
+    /// Decides, before an anonymous request on a public route is forwarded, whether it has a record of its own. If
+    /// not, its id becomes that of the merged record, and the upstream receives that id.
     pub(crate) fn place(&self, session: &Session, ctx: &mut RequestContext) {
         if detail(session, ctx) == RecordDetail::Always {
             return;
@@ -100,7 +101,8 @@ impl RecordKeeper {
         }
     }
 
-    /// Makes sure, before anything is done, that what may change something can be recorded; false if it cannot.
+    /// Checks, before anything is done, that the request can be recorded; a write takes its room now. False if it
+    /// cannot.
     pub(crate) fn can_record(&self, session: &Session, ctx: &mut RequestContext) -> bool {
         if self.recorder.refuses() {
             return false;
@@ -112,7 +114,7 @@ impl RecordKeeper {
         true
     }
 
-    /// What is recorded of a request that was told `status`.
+    /// Builds the record of a request that was answered with `status`.
     pub(crate) fn with_record<T>(
         &self,
         session: &Session,
@@ -123,6 +125,7 @@ impl RecordKeeper {
     ) -> T {
         let client = ctx.origin.client.map(|ip| ip.to_string()).unwrap_or_default();
         let target = request::target(session);
+        // Never the query: it may hold names and dates of birth.
         let path = target.as_bytes().split(|byte| *byte == b'?').next().unwrap_or_default();
         let path = String::from_utf8_lossy(path);
         let policy = self.pipeline.policy();
@@ -150,7 +153,7 @@ impl RecordKeeper {
         use_it(&record)
     }
 
-    /// Answers a request here, once that is on record.
+    /// Answers a request here, after its record is kept.
     pub(crate) async fn answer(
         &self,
         session: &mut Session,
@@ -171,7 +174,7 @@ fn detail(session: &Session, ctx: &RequestContext) -> RecordDetail {
         RequestOutcome::Undecided | RequestOutcome::Answered(_) => true,
         RequestOutcome::Refused(refusal) => refusal.is_anonymous(),
         RequestOutcome::Unserved(permit, _) => permit.principal().is_none(),
-        // What may have changed something has a record of its own, whoever did it.
+        // A request that may have changed something has its own record, whoever sent it.
         RequestOutcome::Permitted(permit) => permit.principal().is_none() && session.req_header().method.is_safe(),
     };
     match is_anonymous && ctx.placed != RecordPlacement::Alone {
@@ -180,7 +183,7 @@ fn detail(session: &Session, ctx: &RequestContext) -> RecordDetail {
     }
 }
 
-/// The status the client was told, if it was.
+/// The status that the client received, if any.
 pub(crate) fn final_status(session: &Session) -> Option<u16> {
     let written = session.response_written()?.status;
     (!written.is_informational()).then(|| written.as_u16())

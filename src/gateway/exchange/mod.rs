@@ -1,7 +1,7 @@
-//! One request and its answer: pingora's callbacks, and what each of them asks.
+//! One request and its answer: pingora's callbacks, and the collaborators behind each.
 //!
-//! The one rule: nothing is decided here. The pipeline decides, this folder translates its answer into a forwarded request
-//! or a refusal, and sees that each leaves a record.
+//! The one rule: nothing is decided here. The pipeline decides. This folder translates its decision into a
+//! forwarded request or a refusal, and makes sure that each leaves a record.
 
 pub(super) mod proxy;
 pub(super) mod panics;

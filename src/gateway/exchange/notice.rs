@@ -1,7 +1,7 @@
-//! What the gateway says itself on the page of passwords, to people.
+//! Messages of the gateway on the password page, for people.
 //!
-//! The one rule: a browser that asks for HTML there reads a page in its language, with the status and the stable code that
-//! everybody else is told as JSON. What came of a change that was forwarded is not claimed where it is not known.
+//! The one rule: a browser that asks for HTML there gets a page in its language, with the status and the stable
+//! code that other clients get as JSON. The page never claims an outcome of a forwarded change that is not known.
 
 use http::{HeaderMap, header};
 use pingora_proxy::Session;
@@ -9,10 +9,10 @@ use pingora_proxy::Session;
 use super::request;
 use fedgate_core::web_page::{PageLanguage, PageStyle, asks_for, escape, page};
 
-/// The page where people change their passwords, whoever serves it.
+/// The page where people change their passwords, whichever service has it.
 const PEOPLES_PATH: &str = "/password";
 
-/// The language of a person who reads the answer to a request, if one does.
+/// The language of the person who reads the answer, if a person does.
 pub(crate) fn reader(session: &Session) -> Option<PageLanguage> {
     let target = request::target(session);
     is_peoples(target.as_bytes()).then(|| language(&session.req_header().headers)).flatten()
@@ -29,19 +29,19 @@ fn language(headers: &HeaderMap) -> Option<PageLanguage> {
     asks.then(|| PageLanguage::preferred(accepted))
 }
 
-/// What is to be told.
+/// The content of a notice.
 pub(crate) struct PageNotice<'a> {
     pub(crate) status: u16,
     pub(crate) code: &'a str,
     /// Whether the request may have changed something.
     pub(crate) is_write: bool,
-    /// Seconds to wait, where they are told.
+    /// Seconds to wait, if known.
     pub(crate) retry_after: Option<&'a str>,
     pub(crate) request_id: &'a str,
 }
 
 impl PageNotice<'_> {
-    /// The page, in a language.
+    /// The page in one language.
     pub(crate) fn html(&self, language: PageLanguage) -> String {
         let words = match language {
             PageLanguage::English => &ENGLISH,

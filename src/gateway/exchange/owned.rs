@@ -1,10 +1,10 @@
-//! Records that a service finds by their id alone, whichever person the path names: they are read here first.
+//! Records that an upstream finds by id alone, whichever person the path names: the gateway reads them first.
 //!
-//! The one rule: such a record is shown, and changed, only where it names the person of the path itself. So the gateway reads
-//! it, and what it has read is the answer to a reading. Nothing of a change is forwarded before; what cannot be read is not
-//! changed.
+//! The one rule: such a record is shown and changed only if it names the person of the path. So the gateway reads
+//! it, and for a read sends what it has read. It forwards a change only after that; a record that cannot be read is
+//! not changed.
 //!
-//! Called by [`super::judge`] for what was admitted, where the route says so.
+//! Called by [`super::judge`] for admitted requests, if the route says so.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,31 +34,31 @@ use crate::pipeline::Permit;
 use fedgate_core::assertion::RecordScope;
 use fedgate_core::fields::{AnswerKind, RecordOwnership, answer_kind};
 
-/// Most bytes of a record.
+/// Largest record that is read.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// The error where a service does not say whose a record is that is to be changed.
+/// The error if a service does not say whose record is to be changed.
 pub(crate) const OWNER_UNKNOWN: ErrorType = ErrorType::Custom("owner_unknown");
-/// What is recorded of a request for another person's record.
+/// The reason in the record of a request for another person's record.
 const OTHER_RECORD: &str = "other_record";
 
-/// What a service answered when it was asked for a record.
+/// A service's answer to the request for a stored record.
 struct StoredRecord {
     head: ResponseHeader,
     body: Bytes,
     _share: BodyShare,
 }
 
-/// Whose a record was found to be.
+/// The owner of a stored record.
 enum FoundOwner {
-    /// The person's that the path names, or of nobody in particular where the caller may read everybody's.
+    /// The person of the path; or none, if the caller may read all records.
     Theirs,
-    /// Somebody else's.
+    /// Another person.
     Anothers,
-    /// There is none.
+    /// There is no such record.
     Nothing,
-    /// It cannot be read.
+    /// The record cannot be read.
     Unreadable,
-    /// The service said something else.
+    /// Any other answer of the service.
     Refused,
 }
 
@@ -81,13 +81,13 @@ impl StoredRecord {
         }
     }
 
-    /// The answer to who asked for it.
+    /// The record, as the answer to a read.
     fn relayed(self) -> GatewayAnswer {
         let content_type = self.head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         GatewayAnswer::relayed(self.head.status.as_u16(), content_type.unwrap_or("application/json"), self.body)
     }
 
-    /// What the service refuses with; what it says besides may show anything.
+    /// The service's refusal without its body, which may show anything.
     fn refusal(&self) -> GatewayAnswer {
         let answer = GatewayAnswer::relayed(self.head.status.as_u16(), "application/json", Bytes::new());
         match self.head.headers.get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()) {
@@ -97,20 +97,21 @@ impl StoredRecord {
     }
 }
 
-/// Does something within the time that is left.
+/// Runs work within the time that is left.
 async fn within<T>(until: Option<Instant>, done: impl Future<Output = Result<T>>) -> Result<T> {
     let Some(until) = until else { return done.await };
     let late = |_| Err(Error::explain(ErrorType::ReadTimedout, "the request's time is up").into_up());
     timeout_at(until.into(), done).await.unwrap_or_else(late)
 }
 
-/// As fedhis words it, and the same whether there is no such record or it is another person's.
+/// The words of fedhis. They are the same whether the record does not exist or is another person's, so the answer
+/// does not tell which ids exist.
 fn none_here(method: &Method) -> GatewayAnswer {
     let words = if method.is_safe() { "Book or page or not found" } else { "Page not found" };
     GatewayAnswer::error(404, "not_found", words)
 }
 
-/// Reads such records.
+/// Reads and checks such records.
 pub(crate) struct OwnedRecords {
     upstreams: Arc<UpstreamSet>,
     signer: DecisionSigner,
@@ -119,7 +120,7 @@ pub(crate) struct OwnedRecords {
 }
 
 impl OwnedRecords {
-    /// From these upstreams; what is held of them counts with the bodies that are held.
+    /// Reads from these upstreams; its bytes count with those of held bodies.
     pub(crate) fn new(
         upstreams: Arc<UpstreamSet>,
         signer: DecisionSigner,
@@ -129,7 +130,7 @@ impl OwnedRecords {
         Self { upstreams, signer, held_bodies, metrics }
     }
 
-    /// The answer to a request for such a record, unless it is to be forwarded.
+    /// The answer to a request for such a record, or none if it is to be forwarded.
     ///
     /// # Errors
     /// The record cannot be read, or the service did not say whose it is.
@@ -153,7 +154,7 @@ impl OwnedRecords {
                 }
                 Ok(Some(none_here(method)))
             }
-            // The client is told what it would be told of the change: the service does not know it.
+            // The client of a change gets the same answer as if the service could not name the owner.
             (FoundOwner::Refused, false) if record.head.status != StatusCode::UNAUTHORIZED => Error::e_explain(
                 OWNER_UNKNOWN,
                 format!("asked for the record, the service answered {}", record.head.status),
@@ -166,12 +167,12 @@ impl OwnedRecords {
         }
     }
 
-    /// Asks a server for the record of an admitted request. It is asked once: a connection of its own was never kept, so that
-    /// nothing but its silence or its fault ends it.
+    /// Asks a server for the record of an admitted request, once: its connection is fresh, so only silence or a
+    /// fault of the server ends it.
     async fn read_record(&self, session: &Session, ctx: &mut RequestContext) -> Result<StoredRecord> {
         let upstream = ctx.upstream(&self.upstreams)?;
         let servers = &upstream.servers;
-        // The time of the change itself is what the look leaves of it.
+        // This read uses up the time of the change that follows.
         ctx.begin(servers.total_timeout(), Instant::now());
         let (server, peer, stream) = self.connect(servers, ctx).await?;
         let request = self.record_request(session, ctx, upstream, upstream.own_name(&server))?;
@@ -184,7 +185,7 @@ impl OwnedRecords {
                 }
                 Ok(record)
             }
-            // What is ours to refuse is not the server's fault.
+            // A refusal of the gateway itself is not the server's fault.
             Err(error) if matches!(error.etype(), ErrorType::Custom(_)) => Err(error),
             Err(error) => {
                 servers.failed(&server, &self.metrics);
@@ -193,7 +194,7 @@ impl OwnedRecords {
         }
     }
 
-    /// Connects to a server; to another one, where that does not come about.
+    /// Connects to a server, or to another one if that fails.
     async fn connect(
         &self,
         servers: &ServerSet,
@@ -221,7 +222,7 @@ impl OwnedRecords {
         Err(failed.map_or_else(none, |(_, error)| error))
     }
 
-    /// The question for a record, with nothing of the client's but who it is.
+    /// The request for a record. Of the client's headers it has only the credential.
     fn record_request(
         &self,
         session: &Session,
@@ -280,5 +281,5 @@ impl OwnedRecords {
     }
 }
 
-/// The error where too many bytes are held already.
+/// The error if too many bytes are held already.
 pub(crate) const NO_ROOM: ErrorType = ErrorType::Custom("busy");

@@ -1,11 +1,11 @@
-//! One request, one answer: what keeps the two together on a connection that many requests share.
+//! One request, one answer: keeps the two together on a connection that many requests share.
 //!
-//! HTTP/1 tells which answer belongs to which request by order alone (RFC 9112, 9.3.2), so that one end of a body too many
-//! makes every later answer somebody else's. The one rule: the end of a body is written once, and a connection on which
-//! the order may be lost serves nobody else.
+//! The one rule: the end of a body is written once, and a connection whose order may be lost serves no other
+//! request. HTTP/1 pairs answers with requests by order alone (RFC 9112, 9.3.2), so one end too many makes every
+//! later answer that of another caller.
 //!
-//! The service behind fedgate names the exchange in its answers, which shows a lost order whatever caused it. Called by
-//! the callbacks of [`super::proxy`], once per attempt.
+//! fedhis names the exchange in its answers, which shows a lost order whatever its cause. Called by the callbacks
+//! of [`super::proxy`], once per attempt.
 
 use bytes::Bytes;
 use http::{Method, Version, header};
@@ -16,17 +16,17 @@ use pingora_proxy::Session;
 use crate::gateway::upstream::ServerLine;
 use fedgate_core::assertion::EXCHANGE;
 
-/// One attempt to have a request answered.
+/// One attempt of a request.
 #[derive(Default)]
 pub(crate) struct ServerExchange {
-    /// What names it, to a service that repeats this in its answer.
+    /// Its random name, which a service may repeat in its answer.
     word: String,
-    /// The connection that it takes place on.
+    /// Its connection.
     line: Option<ServerLine>,
 }
 
-/// Keeps an empty last piece of a body from the writer below: pingora 0.9.1 writes it as a chunk of no bytes, which is
-/// the end of a body, and then writes the end.
+/// Removes an empty last piece of a body: pingora 0.9.1 writes it as a chunk of no bytes, which is the end of a
+/// body, and then writes the end again.
 pub(crate) fn end_once(body: &mut Option<Bytes>, is_end: bool) {
     if is_end && body.as_ref().is_some_and(Bytes::is_empty) {
         *body = None;
@@ -34,12 +34,12 @@ pub(crate) fn end_once(body: &mut Option<Bytes>, is_end: bool) {
 }
 
 impl ServerExchange {
-    /// Of an attempt on a connection.
+    /// Begins an attempt on a connection.
     pub(crate) fn begin(line: Option<ServerLine>) -> Self {
         Self { word: format!("{:016x}", rand::random::<u64>()), line }
     }
 
-    /// Names itself to the service, and tells whether the connection is kept afterwards.
+    /// Adds its name to the request, and `Connection: close` if the connection is not kept.
     pub(crate) fn tell(&self, request: &mut RequestHeader, keeps: bool) -> Result<()> {
         if !keeps {
             request.insert_header(header::CONNECTION, "close")?;
@@ -47,12 +47,12 @@ impl ServerExchange {
         request.insert_header(EXCHANGE, &self.word)
     }
 
-    /// Keeps the next piece of a body of HTTP/2 until the server takes more, or its client has cancelled it.
+    /// Holds the next piece of an HTTP/2 body back until the server takes more, or the client has cancelled it.
     ///
-    /// pingora looks at the client while it has room for one more piece, and not while a write to the server blocks: a
-    /// cancelled stream would keep its part of the connection's window for as long as that write may take, and the other
-    /// streams would stand still. A piece that waits here leaves that room. Of HTTP/1 nothing is shared, and what a client
-    /// has sent before it went away hides that it did.
+    /// pingora watches the client while it has room for one more piece, and not while a write to the server blocks.
+    /// A cancelled stream would keep its part of the connection's window for as long as that write may take, and
+    /// the other streams would stall. A piece that waits here leaves that room. An HTTP/1 connection shares
+    /// nothing, and unread bytes hide that the client has left.
     ///
     /// # Errors
     /// The client has cancelled the request, or gone.
@@ -61,7 +61,7 @@ impl ServerExchange {
         tokio::select! {
             biased;
             taken = line.is_taken() => {
-                // Then pingora finds out for itself.
+                // On an error, pingora's own write finds it.
                 let _ = taken;
                 Ok(())
             }
@@ -69,31 +69,32 @@ impl ServerExchange {
         }
     }
 
-    /// Makes sure that an answer is to this request, as far as anybody can tell.
+    /// Checks that an answer is to this request, as far as that can be known.
     ///
     /// # Errors
-    /// The answer names another exchange, or none where the connection has named them before. On a kept connection a
-    /// request that may be repeated is; any other is 502.
+    /// The answer names another exchange, or none although the connection has named them before. On a kept
+    /// connection, a request that may be repeated is; any other is 502.
     pub(crate) fn check(&self, response: &ResponseHeader) -> Result<()> {
         let told = response.headers.get(EXCHANGE).map(|word| word.as_bytes());
         let is_named = told == Some(self.word.as_bytes());
         if let (true, Some(line)) = (is_named, &self.line) {
             line.note_names();
         }
-        // Interim answers are made below the services, which know no exchange there.
+        // Interim answers come from layers below the services, which know no exchange.
         let may_be_unnamed = response.status.is_informational() || !self.line.as_ref().is_some_and(ServerLine::names);
         if is_named || (told.is_none() && may_be_unnamed) {
             return Ok(());
         }
         tracing::warn!("an answer that belongs to another request came on a connection to a server, which is closed");
         let mut error = Error::explain(ErrorType::InvalidHTTPHeader, "an answer to another request").into_up();
+        // Repeatable only on a reused connection, where it is an answer to an earlier request.
         error.retry = RetryType::ReusedOnly;
         Err(error)
     }
 
-    /// Gives the connection to nobody else, where an answer has no body by rule and its head announces one: a server that
-    /// sends it nevertheless would answer the next request with it. Nor where HTTP/1.0 has chunks, whose end is then not to
-    /// be relied on (RFC 9112, 6.1).
+    /// Closes the connection to further requests if the answer has no body by rule and its head announces one: a
+    /// server that sends that body would answer the next request with it. The same if HTTP/1.0 has chunks, whose
+    /// end is not reliable (RFC 9112, 6.1).
     pub(crate) fn end(&self, method: &Method, response: &ResponseHeader) {
         let has_none = *method == Method::HEAD || matches!(response.status.as_u16(), 204 | 304);
         let is_coded = response.headers.contains_key(header::TRANSFER_ENCODING);

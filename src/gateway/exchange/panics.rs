@@ -1,19 +1,20 @@
-//! Faults of this program itself, should it have any: one costs the request that met it.
+//! Panics: each costs the request that met it, and no other.
 //!
-//! The one rule: a panic never ends the process, nor anything that other requests rely on, and is never silent.
+//! The one rule: a panic never ends the process or anything that other requests rely on, and is always logged.
 
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 use pingora_core::{Error, ErrorType, Result};
 
-/// What serves a request, with a panic made an error: the client is told 500, and the request is recorded.
+/// Runs the work of a request and turns a panic into an error: the client receives 500, and the request is
+/// recorded.
 pub(crate) async fn contained<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    // What a request has half done is dropped with it; what requests share is behind locks that bear it.
+    // Unwind safety: the request's own state is dropped with it, and locks on shared state recover from poisoning.
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| broke_off())
 }
 
-/// The same of what is done at once.
+/// The same for synchronous work.
 pub(crate) fn contained_now<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| broke_off())
 }

@@ -1,7 +1,7 @@
 //! pingora's callbacks, in the order in which they are called.
 //!
-//! Each translates and none decides. The permit in the context is the only key to forwarding: without one,
-//! `upstream_peer` has no peer to give.
+//! Each callback translates, and none decides. The permit in the context is the only key to forwarding: without
+//! one, `upstream_peer` has no peer to give.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -35,10 +35,10 @@ use crate::pipeline::Pipeline;
 use fedgate_base::config::Config;
 use fedgate_core::assertion::{AssertionMinter, CLOCK_HEADER};
 
-/// Bytes of a body that are sent to a server without asking whether it takes them.
+/// Bytes of a body that are sent without waiting for the server to take them.
 const UNASKED_BYTES: u64 = 64 * 1024;
 
-/// The gateway as pingora sees it: each collaborator answers what one phase asks.
+/// The gateway as pingora sees it: each collaborator answers one phase.
 pub(crate) struct GatewayProxy {
     judge: RequestJudge,
     keeper: RecordKeeper,
@@ -101,7 +101,7 @@ impl ProxyHttp for GatewayProxy {
             };
             ctx.begin(servers.total_timeout(), now);
             ctx.attempts += 1;
-            // What was read of the body is sent again, and counted again.
+            // A second attempt sends the buffered body again, so its bytes are counted again.
             ctx.body_bytes = 0;
             let peer = ServerSet::peer(&server, ctx.attempts > 1);
             ctx.server = Some(server);
@@ -119,10 +119,11 @@ impl ProxyHttp for GatewayProxy {
         _digest: Option<&Digest>,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        // Over HTTP/1 the guard beneath waits for the body; one that is held has come already.
+        // Over HTTP/1 the strict reader watches the pace of a body. A held body is complete already.
         if session.is_http2() && ctx.held.is_none() && !session.as_mut().is_body_empty() {
             ctx.upload = Some(UploadPace::begin(self.body_tempo));
         }
+        // Set for each attempt: pingora's own timeouts start again with every read.
         ctx.hold = ctx.end().and_then(|until| self.upstreams.hold(connection, until));
         ctx.exchange = ServerExchange::begin(self.upstreams.line(connection));
         Ok(())
@@ -142,11 +143,12 @@ impl ProxyHttp for GatewayProxy {
         let bytes = body.as_ref().map_or(0, Bytes::len) as u64;
         ctx.uploaded(bytes, is_end);
         ctx.body_bytes += bytes;
+        // Counted as it streams: a chunked body declares no length, and a declared one is checked before.
         if ctx.body_bytes > ctx.permit()?.max_body_bytes() {
             return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route allows");
         }
         end_once(body, is_end);
-        // What a socket has room for anyhow is not asked about.
+        // The buffer of a socket takes this much anyhow.
         if ctx.body_bytes > UNASKED_BYTES {
             ctx.exchange.keep_back(session).await?;
         }
@@ -164,6 +166,7 @@ impl ProxyHttp for GatewayProxy {
             let upstream = ctx.upstream(&self.upstreams)?;
             let assertion =
                 upstream.assertion.then(|| self.signer.sign(permit, request.method.as_str(), &ctx.request_id));
+            // Members are removed from JSON that can be read: whole, and not compressed.
             if permit.remover().is_some() {
                 answer::ask_plainly(request)?;
             }
@@ -180,7 +183,7 @@ impl ProxyHttp for GatewayProxy {
             if ctx.attempts == 1 {
                 self.metrics.headers_dropped(upstream.name(), dropped);
             }
-            // A second attempt finds no kept connection, since none of its kind is kept.
+            // A second attempt closes its connection afterwards, so that its pool stays empty.
             ctx.exchange.tell(request, ctx.attempts == 1 && upstream.servers.keeps_connections())
         })
         .await
@@ -193,6 +196,7 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut RequestContext,
     ) -> Result<()> {
         ctx.interim.note(response)?;
+        // First of all: no byte of another request's answer may go further than this.
         ctx.exchange.check(response)?;
         ctx.exchange.end(&session.req_header().method, response);
         ctx.server_told = ServerTold::by(response);
@@ -222,7 +226,7 @@ impl ProxyHttp for GatewayProxy {
             self.upstreams.clocks().note(response.status == 401 && response.headers.contains_key(CLOCK_HEADER));
         }
         if response.status == 401 && is_asserted {
-            // The service does not believe this gateway. That is nobody's wrong password, and must not look like one.
+            // The service does not believe this gateway. A 401 would tell the client that its password is wrong.
             tracing::error!(
                 request.id = ctx.request_id,
                 "the upstream refused the gateway's assertion; both sides need the same `assertion` settings and clocks \
@@ -230,6 +234,7 @@ impl ProxyHttp for GatewayProxy {
             );
             return Error::e_explain(ErrorType::HTTPStatus(502), "the upstream refused the assertion");
         }
+        // After the clock header was read, which is one of them.
         for name in SERVICES_OWN {
             response.remove_header(*name);
         }
@@ -242,6 +247,7 @@ impl ProxyHttp for GatewayProxy {
         answer::suit(session, response);
         ctx.identify(response)?;
         ctx.cors.apply(response)?;
+        // A write is recorded before its answer, a read afterwards.
         if response.status.is_informational() || session.req_header().method.is_safe() {
             return Ok(());
         }
@@ -292,7 +298,7 @@ impl ProxyHttp for GatewayProxy {
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
         let (status, code, message) = failure(error);
         let told = final_status(session);
-        // A refusal that its client did not wait for is nothing to log, or whoever is nobody could fill the log.
+        // A refusal whose client hung up is not logged, or anonymous callers could fill the log.
         if ctx.recorded && (told.is_some() || status == 0) && ctx.permit().is_ok() {
             tracing::warn!(request.id = ctx.request_id, %error, "an answer broke off that was recorded already");
         }
@@ -302,7 +308,7 @@ impl ProxyHttp for GatewayProxy {
         if !matches!(error.esource(), ErrorSource::Downstream) && status >= 500 {
             tracing::warn!(request.id = ctx.request_id, %error, "a request could not be forwarded");
         }
-        // Recorded with an answer that was not sent: what is sent instead gets the last word.
+        // The recorded answer was not sent; the answer sent instead gets a record that follows.
         ctx.recorded &= told.is_some() || *error.etype() == ErrorType::Custom(NOT_RECORDED);
         let answer = match self.keeper.keep(session, ctx, told.unwrap_or(status), Some(error)).await {
             Ok(()) => GatewayAnswer::error(status, code, message),
@@ -328,12 +334,12 @@ impl ProxyHttp for GatewayProxy {
     }
 
     fn request_summary(&self, _session: &Session, ctx: &RequestContext) -> String {
-        // The record tells the rest; a target may hold what is nobody else's.
+        // The record has the rest; a target may hold personal data, which no log may show.
         format!("request {}", ctx.request_id)
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &RequestContext, _error: &Error) -> bool {
-        // The record tells it, with the same request id as the answer.
+        // The record has it, with the same request id as the answer.
         true
     }
 }

@@ -1,7 +1,7 @@
-//! The listener without TLS that leads to HTTPS (RFC 9110, 15.4.9), and does nothing else.
+//! The listener without TLS that redirects to HTTPS (RFC 9110, 15.4.9), and does nothing else.
 //!
-//! The one rule: nothing of the request is acted upon. A client that has sent its password here has lost it already; the
-//! answer says so to nobody, and the next request comes over TLS.
+//! The one rule: nothing in the request has an effect. A client that has sent its password here has exposed it
+//! already. The answer does not reveal whether it was right, and the next request comes over TLS.
 
 use async_trait::async_trait;
 use http::{Method, Response, StatusCode, header};
@@ -14,22 +14,23 @@ use fedgate_core::host::HostList;
 
 /// Answers every request with the same address over HTTPS.
 pub(crate) struct HttpsRedirect {
-    /// The port of HTTPS, where it is not the usual one.
+    /// The port of HTTPS, unless it is the usual one.
     pub(crate) port: Option<u16>,
-    /// The hosts that it leads to.
+    /// The hosts that it redirects to.
     pub(crate) hosts: HostList,
 }
 
 #[async_trait]
 impl ServeHttp for HttpsRedirect {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        // Also for who speaks HTTP/1.0, and for who would go on: there is nothing more to be had here.
+        // Also for HTTP/1.0 and for clients that would go on: there is nothing more to get here.
         session.set_keepalive(None);
         let head = session.req_header();
         if head.method == Method::OPTIONS && head.uri.path() == "*" {
             return whole_server();
         }
         let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        // Open redirect: an unlisted or malformed `Host` becomes no address.
         let host = host.filter(|host| self.hosts.serves(host)).and_then(name);
         let location = host.map(|name| {
             let port = self.port.map_or(String::new(), |port| format!(":{port}"));
@@ -61,7 +62,7 @@ fn whole_server() -> Response<Vec<u8>> {
     response.body(body).unwrap_or_default()
 }
 
-/// The name or address in a `Host` header, without its port, if it is one.
+/// The name or address in a `Host` header, without its port, if valid.
 fn name(host: &str) -> Option<&str> {
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => {

@@ -1,4 +1,4 @@
-//! What the gateway answers itself: refusals, and what needs no decision.
+//! Answers of the gateway itself: refusals, and requests that need no decision.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::pipeline::{Pipeline, Refusal};
 use fedgate_core::fields::BodyFault;
 use fedgate_core::host::HostList;
 
-/// Told to a client that asks for a host which the operator has not listed.
+/// The code for a host that the operator has not listed.
 const HOST_NOT_SERVED: &str = "host_not_served";
 
-/// To what a page of another origin may not send.
+/// The answer to a request that a page of another origin may not send.
 pub(crate) fn foreign_request(fault: ForeignFault) -> GatewayAnswer {
     match fault {
         ForeignFault::Write(_) => {
@@ -28,7 +28,7 @@ pub(crate) fn foreign_request(fault: ForeignFault) -> GatewayAnswer {
     }
 }
 
-/// What the answers to refused requests are made of.
+/// Makes the answers to refused requests.
 pub(crate) struct RefusalAnswers {
     pipeline: Arc<Pipeline>,
     hosts: HostList,
@@ -36,12 +36,12 @@ pub(crate) struct RefusalAnswers {
 }
 
 impl RefusalAnswers {
-    /// For the hosts that are served, with the realm of the challenge.
+    /// For the served hosts, with the realm of the challenge.
     pub(crate) fn new(pipeline: Arc<Pipeline>, hosts: HostList, realm: String) -> Self {
         Self { pipeline, hosts, realm }
     }
 
-    /// The answer to a request that needs no decision, if it is one.
+    /// The answer to a request that needs no decision, or none if it needs one.
     pub(crate) fn without_decision(
         &self,
         head: &RequestHeader,
@@ -53,7 +53,7 @@ impl RefusalAnswers {
             return Some((answer.and_close(), malformed.code()));
         }
         if !self.hosts.serves(request::authority(head)) {
-            // Whose it is, it may be at another address (RFC 9110, 15.5.20).
+            // Another server may serve that host (RFC 9110, 15.5.20), so 421 and not 404.
             return Some((GatewayAnswer::error(421, HOST_NOT_SERVED, "This host is not served here"), HOST_NOT_SERVED));
         }
         let is_known = malformed.is_none();
@@ -64,25 +64,26 @@ impl RefusalAnswers {
             let (code, message) = (MalformedRequest::Method.code(), MalformedRequest::Method.message());
             (GatewayAnswer::error(405, code, message).with_header(header::ALLOW, allow), code)
         };
-        // Unauthenticated, as preflights are: it tells no more than the API's documentation.
+        // Without authentication, as preflights are: the answer reveals no more than the API's documentation.
         let (answer, word) = match self.pipeline.allowed_methods(target) {
             Ok(Some(allow)) if is_known => (GatewayAnswer::options(allow), "options"),
             Ok(Some(allow)) => not_allowed(allow),
             Ok(None) => (GatewayAnswer::error(404, "not_found", "Not found"), "not_found"),
-            // This server as a whole, or something that is no path.
+            // `*` is the server as a whole; or the target is no path.
             Err(_) if !is_known || target == b"*" => not_allowed(METHODS),
             Err(_) => return None,
         };
         Some((if is_known { answer } else { answer.and_close() }, word))
     }
 
-    /// The answer to what the pipeline refused.
+    /// The answer to a refusal of the pipeline.
     pub(crate) fn of(&self, refusal: &Refusal) -> GatewayAnswer {
         let answer = match refusal.status() {
             401 => return GatewayAnswer::challenge(&self.realm),
             status => GatewayAnswer::error(status, refusal.code(), refusal.message()),
         };
         match refusal {
+            // A client that sends ambiguous requests may also mean something else by the next bytes: close.
             Refusal::Path(_) | Refusal::SeveralAuthorizations => answer.and_close(),
             Refusal::MethodNotAllowed { allow } => answer.with_header(header::ALLOW, allow.clone()),
             Refusal::Authn(AuthnError::Unavailable(_) | AuthnError::Busy(_))

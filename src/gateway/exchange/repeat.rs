@@ -1,7 +1,7 @@
-//! What follows when an attempt fails: whose fault it was, and whether the request is sent once more.
+//! Failed attempts: whose fault each was, and whether the request is sent once more.
 //!
-//! The one rule: what may change something twice is never repeated, whatever is known of the first attempt
-//! (RFC 9110, 9.2.2).
+//! The one rule: a request that may change something twice is never repeated, whatever is known of the first
+//! attempt (RFC 9110, 9.2.2).
 
 use std::sync::Arc;
 
@@ -24,12 +24,12 @@ pub(crate) struct RepeatPolicy {
 }
 
 impl RepeatPolicy {
-    /// Of requests to these upstreams.
+    /// For requests to these upstreams.
     pub(crate) fn new(upstreams: Arc<UpstreamSet>, metrics: Arc<GatewayMetrics>) -> Self {
         Self { upstreams, metrics }
     }
 
-    /// Counts a failure of the server, and says whether the request may be sent once more.
+    /// Counts a failure of the server, and returns whether the request may be sent once more.
     pub(crate) fn may_repeat(
         &self,
         session: &Session,
@@ -42,6 +42,8 @@ impl RepeatPolicy {
             upstream.servers.failed(server, &self.metrics);
         }
         let repeats = is_unserved
+            // POST and PATCH never, even if nothing seems to have been sent: a lost answer looks the same as a lost
+            // request.
             && session.req_header().method.is_idempotent()
             && ctx.attempts < MAX_ATTEMPTS
             && !ctx.is_out_of_time();
@@ -51,9 +53,9 @@ impl RepeatPolicy {
         repeats
     }
 
-    /// What an attempt failed for, once there was a connection.
+    /// The cause of a failed attempt that had a connection.
     ///
-    /// pingora would repeat as often as it is told to, on any connection that was kept; this repeats once.
+    /// pingora would repeat as often as configured, on any kept connection; this repeats once.
     pub(crate) fn failed(
         &self,
         session: &mut Session,
@@ -63,11 +65,12 @@ impl RepeatPolicy {
     ) -> Box<Error> {
         let is_ours = matches!(error.etype(), ErrorType::Custom(_));
         if ctx.is_out_of_time() && !matches!(error.esource(), ErrorSource::Downstream) && !is_ours {
-            // Whatever it looked like when the connection was ended.
+            // `upstream/connect.rs` shut the connection down; the error that pingora saw depends on what it was
+            // doing.
             error = Error::because(ErrorType::ReadTimedout, "the request's time is up", error).into_up();
         }
         if ctx.upload.as_ref().is_some_and(UploadPace::is_too_slow) && !is_ours {
-            // What waits to be read came in time: then it is the server that does not take it.
+            // If bytes of the body wait to be read, the client was in time, and the server does not take them.
             error = match session.as_mut().read_request_body().now_or_never() {
                 None => {
                     self.metrics.ended("body");
@@ -80,9 +83,10 @@ impl RepeatPolicy {
             error.set_retry(false);
         }
         error.retry.decide_reuse(reused);
-        // A kept connection that the server closed meanwhile: nobody's fault.
+        // The server closed a kept connection in the meantime, which is normal and no fault of it.
         let is_stale = reused && error.retry();
         let is_servers_fault = matches!(error.esource(), ErrorSource::Upstream) && !is_stale;
+        // No byte of an answer has reached the client, and the whole body can be sent again.
         let is_unserved =
             is_stale && session.response_written().is_none() && !session.as_ref().retry_buffer_truncated();
         let mut error = ctx.told_of_server(error);

@@ -1,7 +1,7 @@
-//! Reading a request: pingora's session to the parts that the pipeline judges.
+//! Reads a request: from pingora's session to the parts that the pipeline judges.
 //!
-//! The one rule: take what was on the wire, not what a URI parser made of it. For HTTP/1 that is the request line itself;
-//! pingora's own parse has dropped fragments and escaped blanks by the time it is seen.
+//! The one rule: take the bytes of the wire, not those that a URI parser made of them. For HTTP/1 that is the
+//! request line itself; pingora's own parse has dropped fragments and escaped blanks.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Version, header};
@@ -15,7 +15,7 @@ use fedgate_core::host::HostPort;
 /// The methods that some path here may have.
 pub(crate) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// What is told with them.
+/// The message of 405.
 pub(crate) const NOT_ALLOWED: &str = "The method is not allowed for the requested URL.";
 
 /// The request target as it was sent.
@@ -35,7 +35,7 @@ pub(crate) enum RawTarget {
 }
 
 impl RawTarget {
-    /// The target itself; empty when the request line does not have exactly three parts.
+    /// The target itself; empty if the request line does not have exactly three parts.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Path(path) => path,
@@ -51,7 +51,7 @@ impl RawTarget {
     }
 }
 
-/// The authority that was asked for: `:authority` of HTTP/2, or `Host`.
+/// The requested authority: `:authority` of HTTP/2, or `Host`.
 pub(crate) fn authority(head: &RequestHeader) -> &str {
     let host = || head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     head.uri.authority().map_or_else(host, |authority| authority.as_str())
@@ -67,20 +67,21 @@ pub(crate) fn authorization(headers: &HeaderMap) -> AuthorizationHeaders<'_> {
     }
 }
 
-/// Why a request is refused before anyone looks at who sent it.
+/// Why a request is refused before authentication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MalformedRequest {
-    /// Not exactly one `Host` (RFC 9112, 3.2), or `:authority` of HTTP/2, of the one syntax.
+    /// Not exactly one `Host` (RFC 9112, 3.2) or `:authority`, or one with another syntax.
     Host,
-    /// A header name with other characters than letters, digits and `-`: HTTP/1 is held to that before.
+    /// A header name with other characters than letters, digits and `-`. The strict reader has checked HTTP/1
+    /// already.
     Header,
-    /// More header lines than a head may have: HTTP/1 is held to that before.
+    /// More header lines than a head may have. The strict reader has checked HTTP/1 already.
     TooMany,
     /// GET, HEAD or DELETE with a body.
     BodyNotExpected,
-    /// A length that is no plain number, or stands beside `Transfer-Encoding`.
+    /// A length that is no plain number, or one beside `Transfer-Encoding`.
     Framing,
-    /// A method that no service here has.
+    /// A method that no upstream here has.
     Method,
 }
 
@@ -94,10 +95,11 @@ pub(crate) fn check(head: &RequestHeader) -> Result<(), MalformedRequest> {
     if !matches!(head.method.as_str(), "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") {
         return Err(MalformedRequest::Method);
     }
+    // CGI and WSGI take `_` and `-` in a name for the same, so one header could pass for another.
     if http2 && !head.headers.keys().all(|name| name.as_str().bytes().all(is_name_byte)) {
         return Err(MalformedRequest::Header);
     }
-    // Over HTTP/2, cookies come in as many lines as a client likes, which are one (RFC 9113, 8.2.3).
+    // Over HTTP/2, a client may split cookies into any number of lines; they count as one (RFC 9113, 8.2.3).
     let cookies = if http2 { head.headers.get_all(header::COOKIE).iter().count() } else { 0 };
     if head.headers.len() - cookies.saturating_sub(1) > MAX_HEADERS {
         return Err(MalformedRequest::TooMany);
@@ -136,13 +138,13 @@ fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-'
 }
 
-/// The declared length of the body, where there is one.
+/// The declared length of the body, if there is one.
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH).and_then(|length| plain_number(length.as_bytes()))
 }
 
 impl MalformedRequest {
-    /// The status the client is told.
+    /// The status that the client receives.
     pub(crate) fn status(self) -> u16 {
         match self {
             Self::Host | Self::Header | Self::BodyNotExpected | Self::Framing => 400,
@@ -151,7 +153,7 @@ impl MalformedRequest {
         }
     }
 
-    /// The stable code the client is told.
+    /// The stable code that the client receives.
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::Host => "bad_host",
@@ -163,7 +165,7 @@ impl MalformedRequest {
         }
     }
 
-    /// The same in words.
+    /// The message that the client receives.
     pub(crate) fn message(self) -> &'static str {
         match self {
             Self::Host => "A request has exactly one Host, which is a name or an address",

@@ -1,8 +1,9 @@
-//! Answers of the gateway's own: refusals, failures, OPTIONS.
+//! Answers of the gateway itself: refusals, failures, OPTIONS.
 //!
-//! The one rule: the client is told status and stable code, nothing more. One JSON shape,
-//! `{"error", "code", "request_id"}`; 401 alone is what Thalamus answers, because its clients know it. Who asks for
-//! `application/problem+json` is told the same as RFC 9457 has it, and a browser on the page of passwords as a page.
+//! The one rule: the client receives a status and a stable code, nothing more. One JSON shape, `{"error", "code",
+//! "request_id"}`; 401 alone is worded as by Thalamus, because its clients know it. A request that asks for
+//! `application/problem+json` gets the same facts in the form of RFC 9457, and a browser on the password page gets
+//! a page.
 
 use std::time::Duration;
 
@@ -17,34 +18,35 @@ use super::notice::{self, PageNotice};
 use super::request::content_length;
 use fedgate_core::web_page::{self, PageLanguage, asks_for};
 
-/// Seconds after which a refused-for-now request may be tried again.
+/// Seconds after which a request that was refused for now may be tried again.
 pub(crate) const RETRY_AFTER: &str = "1";
-/// A declared body of up to this size is taken in before it is refused.
+/// A declared body of up to this size is read before it is refused.
 const SMALL_BODY_BYTES: u64 = 64 * 1024;
-/// How long a refused body may go on coming in.
+/// How long a refused body may go on arriving.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Lets a client finish sending a body that nobody will read: closing on it would reset the connection, and the client
-/// would lose the answer. Larger bodies are answered at once and then let in for a while, to the same end.
+/// Lets a client finish sending a body that nothing will read. Closing during it would reset the connection, and
+/// the client would lose the answer. Larger bodies are answered at once and then read for a while, for the same
+/// reason.
 async fn let_finish_sending(session: &mut Session) {
     let headers = &session.req_header().headers;
-    // Who waits for 100 (Continue) sends nothing until it is answered.
+    // A client that waits for 100 (Continue) sends nothing until it is answered.
     let waits = headers.contains_key(header::EXPECT);
     let length = content_length(headers).filter(|_| !waits);
     let downstream = session.as_downstream_mut();
     downstream.set_close_on_response_before_downstream_finish(false);
     downstream.set_total_drain_timeout(Some(LINGER));
     if length.is_some_and(|length| (1..=SMALL_BODY_BYTES).contains(&length)) {
-        // What cannot be read ends the connection by itself.
+        // A read error ends the connection by itself.
         let _ = downstream.drain_request_body().await;
     }
 }
 
-/// The same over HTTP/2, where the stream would be reset behind the answer: clients take that for a failure of the request.
-/// Over HTTP/1, pingora lets the rest in when it ends the request.
+/// The same over HTTP/2, where the stream would be reset behind the answer, and clients take that for a failed
+/// request. Over HTTP/1, pingora reads the rest when it ends the request.
 async fn let_finish_stream(session: &mut Session) {
     if session.is_http2() {
-        // What cannot be read, or does not end in time, is reset with the stream.
+        // A body that cannot be read, or does not end in time, is reset with the stream.
         let _ = session.as_downstream_mut().drain_request_body().await;
     }
 }
@@ -59,29 +61,29 @@ pub(crate) struct GatewayAnswer {
     close: bool,
 }
 
-/// What an answer says besides its head, to who asks for nothing in particular.
+/// The default body of an answer.
 enum AnswerBody {
     /// The error, as JSON.
     Error,
-    /// What Thalamus says to who is not known.
+    /// The text of Thalamus to an unauthenticated caller.
     Challenge,
-    /// What a service has said.
+    /// The body of a service's answer, with its media type.
     Relayed(String, Bytes),
     /// Nothing.
     None,
 }
 
-/// An answer's body, and what it is.
+/// An answer's body, its media type and language.
 struct AnswerContent {
     media_type: String,
     body: Bytes,
-    /// That of the person who reads it, if one does.
+    /// The reader's language, if a person reads it.
     language: Option<PageLanguage>,
 }
 
 /// The media type of RFC 9457.
 const PROBLEM: &str = "application/problem+json";
-/// That of pages, as Flask names it.
+/// The media type of pages, as Flask names it.
 const HTML: &str = "text/html; charset=utf-8";
 
 impl GatewayAnswer {
@@ -90,25 +92,25 @@ impl GatewayAnswer {
         Self { status, headers: Vec::new(), code, message: message.to_owned(), body: AnswerBody::Error, close: false }
     }
 
-    /// To what cannot be recorded.
+    /// The answer to a request that cannot be recorded.
     pub(crate) fn not_recorded() -> Self {
         Self::error(503, NOT_RECORDED, NOT_RECORDED_MESSAGE).with_header(header::RETRY_AFTER, RETRY_AFTER)
     }
 
-    /// The challenge, as Thalamus words it, and with the charset of RFC 7617, section 2.1: without it, clients such as
-    /// Java's `Authenticator` send a `?` for each letter that is not in Latin-1.
+    /// The challenge, worded as by Thalamus, with the charset of RFC 7617, section 2.1: without it, clients such as
+    /// Java's `Authenticator` send `?` for each letter that is not in Latin-1.
     pub(crate) fn challenge(realm: &str) -> Self {
         let challenge = (header::WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\", charset=\"UTF-8\""));
         let answer = Self::error(401, "unauthenticated", "Unauthorized Access");
         Self { headers: vec![challenge], body: AnswerBody::Challenge, ..answer }
     }
 
-    /// What a service has answered to a question of the gateway's own.
+    /// The answer of a service to a request of the gateway itself.
     pub(crate) fn relayed(status: u16, content_type: &str, body: Bytes) -> Self {
         Self { body: AnswerBody::Relayed(content_type.to_owned(), body), ..Self::error(status, "", "") }
     }
 
-    /// What OPTIONS is told.
+    /// The answer to OPTIONS.
     pub(crate) fn options(allow: &str) -> Self {
         let headers = vec![(header::ALLOW, allow.to_owned())];
         Self { status: 200, headers, body: AnswerBody::None, ..Self::error(200, "", "") }
@@ -119,7 +121,7 @@ impl GatewayAnswer {
         self
     }
 
-    /// Ends the connection with this answer: what follows on it may not be what it seems.
+    /// Ends the connection with this answer: the next bytes on it may have another meaning than they seem.
     pub(crate) fn and_close(mut self) -> Self {
         self.close = true;
         self
@@ -129,7 +131,7 @@ impl GatewayAnswer {
         self.status
     }
 
-    /// The body, as the request wants it.
+    /// The body, in the form that the request asks for.
     fn content(&self, session: &Session, request_id: &str) -> AnswerContent {
         let head = session.req_header();
         let wants_problem =
@@ -187,7 +189,7 @@ impl GatewayAnswer {
         Ok(response)
     }
 
-    /// Sends it. HEAD gets the header alone.
+    /// Sends the answer. HEAD gets the header section alone.
     pub(crate) async fn send(self, session: &mut Session, ctx: &RequestContext) -> Result<()> {
         let_finish_sending(session).await;
         let content = self.content(session, &ctx.request_id);
@@ -199,7 +201,8 @@ impl GatewayAnswer {
             session.set_keepalive(None);
         }
         let headless = session.req_header().method == Method::HEAD || content.body.is_empty();
-        // pingora does not say whose fault it is; told as ours, a client that went away would be answered 500 and recorded twice.
+        // pingora gives a write error no source. As an internal error, a client that went away would be answered
+        // 500 and recorded twice.
         session.write_response_header(Box::new(response), headless).await.map_err(|error| error.into_down())?;
         if !headless {
             let sent = session.write_response_body(Some(content.body), true).await;
@@ -209,12 +212,12 @@ impl GatewayAnswer {
         Ok(())
     }
 
-    /// Sends it where the proxying of a request has failed; the connection ends.
+    /// Sends the answer to a request whose forwarding failed; the connection ends.
     pub(crate) async fn send_failure(self, session: &mut Session, ctx: &RequestContext) -> Result<()> {
         let_finish_sending(session).await;
         let content = self.content(session, &ctx.request_id);
         let response = self.header(&content, ctx)?;
-        // pingora writes what it is given, on HEAD too; over HTTP/2, a client resets such a stream and learns no status.
+        // pingora would write the body on HEAD, too; an HTTP/2 client then resets the stream and learns no status.
         let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { content.body };
         let sent = session.as_downstream_mut().write_error_response(response, body).await;
         sent.map_err(|error| error.into_down())?;

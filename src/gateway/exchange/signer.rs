@@ -1,6 +1,6 @@
-//! Tells a service, signed, which caller the gateway admitted to what.
+//! Signs, for an upstream, which caller the gateway admitted to what.
 //!
-//! The one rule: only a permit of the pipeline is signed, for the one request that it is for.
+//! The one rule: only a permit of the pipeline is signed, and only for its one request.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use crate::pipeline::{Permit, Pipeline};
 use fedgate_core::assertion::AssertionMinter;
 
-/// Signs what was decided.
+/// Signs decisions.
 #[derive(Clone)]
 pub(crate) struct DecisionSigner {
     pipeline: Arc<Pipeline>,
@@ -16,12 +16,12 @@ pub(crate) struct DecisionSigner {
 }
 
 impl DecisionSigner {
-    /// With the key of this gateway.
+    /// With this gateway's key.
     pub(crate) fn new(pipeline: Arc<Pipeline>, minter: AssertionMinter) -> Self {
         Self { pipeline, minter: Arc::new(minter) }
     }
 
-    /// The assertion of one request of a method, as of now.
+    /// The assertion for one request with this method, as of now.
     pub(crate) fn sign(&self, permit: &Permit, method: &str, request_id: &str) -> String {
         self.pipeline.assertion(permit, method, request_id, &self.minter, SystemTime::now())
     }

@@ -1,16 +1,17 @@
-//! What an admitted request wants of its connection, and cannot have through this gateway.
+//! Demands of an admitted request on its connection that this gateway does not serve.
 //!
-//! The one rule: it is refused, and not forwarded without. A client that asked for another protocol would read the answer in
-//! the wrong one, and a service that signs in connections would take every request on one for that of its first caller.
+//! The one rule: such a request is refused, and never forwarded without the demand. A client that asked for another
+//! protocol would misread the answer, and a service that signs in connections would take every later request on one
+//! for that of its first caller.
 //!
-//! Called once per admitted request, so that nobody else learns anything by it. Knows nothing of pingora.
+//! Called once per admitted request, so that other callers learn nothing from it. Knows nothing of pingora.
 
 use http::{HeaderMap, Version, header};
 
 /// Schemes that sign in a connection and not a request (RFC 4559, 5; MS-NTHT): upstream connections are shared.
 const OF_CONNECTIONS: &[&str] = &["ntlm", "negotiate", "nego2", "kerberos"];
 
-/// What cannot be had.
+/// A demand that is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UnservedDemand {
     /// Another protocol on this connection (RFC 9110, 7.8).
@@ -22,7 +23,7 @@ pub(crate) enum UnservedDemand {
 /// Checks the head of an admitted request.
 ///
 /// # Errors
-/// It wants what cannot be had.
+/// The request has such a demand.
 pub(crate) fn check(version: Version, headers: &HeaderMap, forwards_authorization: bool) -> Result<(), UnservedDemand> {
     if version == Version::HTTP_11 && headers.get_all(header::UPGRADE).iter().any(|value| asks(value.as_bytes())) {
         return Err(UnservedDemand::Upgrade);
@@ -34,9 +35,9 @@ pub(crate) fn check(version: Version, headers: &HeaderMap, forwards_authorizatio
     }
 }
 
-/// Whether an `Upgrade` asks for a protocol that means something else than the request itself. `h2c` offers the same request
-/// over HTTP/2, as Java's client and `curl --http2` do on each plain connection: they expect to be answered over HTTP/1.1
-/// where it is not taken up (RFC 9110, 7.8; RFC 9113, 3.1).
+/// Whether an `Upgrade` asks for a protocol in which the request means something else. `h2c` offers the same
+/// request over HTTP/2, as Java's client and `curl --http2` do on each plain connection: they accept an answer over
+/// HTTP/1.1 (RFC 9110, 7.8; RFC 9113, 3.1).
 fn asks(upgrade: &[u8]) -> bool {
     let mut protocols = upgrade.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     protocols.any(|protocol| !protocol.is_empty() && !protocol.eq_ignore_ascii_case(b"h2c"))
@@ -48,7 +49,7 @@ fn is_of_connections(credential: &[u8]) -> bool {
 }
 
 impl UnservedDemand {
-    /// The stable code the client is told.
+    /// The stable code that the client receives.
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::Upgrade => "upgrade_not_served",
@@ -56,7 +57,7 @@ impl UnservedDemand {
         }
     }
 
-    /// The same in words.
+    /// The message that the client receives.
     pub(crate) fn message(self) -> &'static str {
         match self {
             Self::Upgrade => "No other protocol is served on this connection",
@@ -81,7 +82,7 @@ mod tests {
             ("upgrade", "TLS/1.2",                Version::HTTP_11, false, Err(Upgrade)),
             ("upgrade", "h2c",                    Version::HTTP_11, false, Ok(())),
             ("upgrade", "H2C ,",                  Version::HTTP_11, false, Ok(())),
-            // HTTP/1.0 knows no upgrade, and is to ignore it.
+            // HTTP/1.0 has no upgrade, and ignores the header.
             ("upgrade", "websocket",              Version::HTTP_10, false, Ok(())),
             ("authorization", "NTLM TlRMTVNTUAAB", Version::HTTP_11, true,  Err(ConnectionCredential)),
             ("authorization", "Negotiate YII=",   Version::HTTP_2,  true,  Err(ConnectionCredential)),
