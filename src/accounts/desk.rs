@@ -4,11 +4,12 @@
 //! command may do no more than the HIS does for its callers: a person who is active, or has pages or documents, is not
 //! deleted.
 
-use rusqlite::Transaction;
+use rusqlite::{OptionalExtension, Transaction};
 use tokio_postgres::types::ToSql;
 
 use super::{AccountRow, AccountStore, AccountsError, READ_TIMEOUT, StoredAccount, WRITE_TIMEOUT, within};
 use fedgate_base::db::Database;
+use fedgate_core::password::guessed_of;
 
 /// The result of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ impl AccountStore {
     }
 
     /// Ends the waits of an account on every instance: the log of changes names the account, though nothing of it
-    /// changes.
+    /// changes. The count of unlockings ends those at the page of passwords.
     ///
     /// # Errors
     /// The database did not answer, or its role may not change accounts.
@@ -78,7 +79,8 @@ impl AccountStore {
                     let id = id.to_owned();
                     let write = move |transaction: &Transaction<'_>| {
                         transaction.execute("UPDATE fedgate_epoch SET epoch = epoch + 1", [])?;
-                        transaction.execute(SQLITE_NAME, [id])
+                        transaction.execute(SQLITE_NAME, [&id])?;
+                        transaction.execute(SQLITE_UNLOCK, [&id])
                     };
                     self.run_named_embedded(sqlite, write).await?;
                 }
@@ -86,6 +88,31 @@ impl AccountStore {
             Ok(())
         };
         within(WRITE_TIMEOUT, unlock).await
+    }
+
+    /// The time, in ms, that an account has to wait at the page of passwords, after guesses of its present password.
+    ///
+    /// # Errors
+    /// The database did not answer within two seconds.
+    pub async fn page_wait(&self, account: &StoredAccount) -> Result<Option<u64>, AccountsError> {
+        let Some(hash) = &account.password_hash else { return Ok(None) };
+        let (id, password) = (account.id.clone(), guessed_of(hash));
+        let read = async {
+            let left: Option<i64> = match &self.database {
+                Database::Postgres(pool) => {
+                    let row = pool.get().await?.query_opt(POSTGRES_PAGE_WAIT, &[&id, &password]).await?;
+                    row.map(|row| row.get(0))
+                }
+                Database::Sqlite(sqlite) => {
+                    let read = move |db: &rusqlite::Connection| {
+                        db.query_row(SQLITE_PAGE_WAIT, [id, password], |row| row.get(0)).optional()
+                    };
+                    sqlite.read(read).await?
+                }
+            };
+            Ok(left.and_then(|left| u64::try_from(left).ok()))
+        };
+        within(READ_TIMEOUT, read).await
     }
 
     /// Deletes a person whose account is inactive and who has neither pages nor documents.
@@ -167,6 +194,15 @@ const SQLITE_LIST: &str = "
     LEFT JOIN fedgate_logins_due d ON l.id IS NULL AND d.row_id = p.id
     WHERE p.id > ?1 ORDER BY p.id LIMIT ?2";
 const SQLITE_NAME: &str = "INSERT INTO fedgate_account_changes SELECT epoch, ?1 FROM fedgate_epoch";
+const SQLITE_UNLOCK: &str = "
+    INSERT INTO fedgate_page_waits (account, unlocks) VALUES (?1, 1)
+    ON CONFLICT (account) DO UPDATE SET unlocks = unlocks + 1, waits_until = NULL";
+const POSTGRES_PAGE_WAIT: &str = "
+    SELECT (extract(epoch FROM waits_until - now()) * 1000)::bigint
+    FROM fedgate_page_waits WHERE account = $1 AND waits_until > now() AND password = $2";
+const SQLITE_PAGE_WAIT: &str = "
+    SELECT (waits_until - unixepoch()) * 1000
+    FROM fedgate_page_waits WHERE account = ?1 AND waits_until > unixepoch() AND password = ?2";
 const POSTGRES_DELETE: &str = "
     DELETE FROM people WHERE id = $1 AND id::varchar COLLATE \"C\" = $2::text
     AND NOT coalesce((data -> 'active')::text IN ('null', 'true', '\"True\"', '\"true\"'), true)

@@ -146,6 +146,38 @@ crate::on_both_stores! {
         assert_eq!(request.send().await.status, 302, "other accounts wait for nothing");
     }
 
+    async fn unlocking_the_account_ends_its_wait_at_the_page_and_an_operator_sees_it(his) {
+        his.person("ANA", r#"{"password":"gnusolidario"}"#).await;
+        let (token, cookie) = tokens(&his.get(&root(), "/password/ANA").await);
+        let accounts = fedgate::accounts::AccountStore::open(&his.config).await.unwrap();
+        let told = async || accounts.page_wait(&accounts.read("ANA").await.unwrap().unwrap()).await.unwrap();
+        let give = async |current: &str| {
+            let fields = format!("csrf_token={token}&current={current}&password=secret-1&pconfirm=secret-1");
+            let request = his.request(&own("ANA"), "POST", "/password/ANA").body(fields).header("cookie", &cookie);
+            request.header("content-type", "application/x-www-form-urlencoded").send().await.status
+        };
+        let guess_until_it_waits = async || {
+            for n in 0..5 {
+                assert_eq!(give(&format!("wrong-{n}")).await, 200, "{n}");
+            }
+            assert_eq!(give("gnusolidario").await, 429);
+            assert!(told().await.is_some_and(|left| (1..=60_000).contains(&left)));
+        };
+        assert_eq!(told().await, None);
+        guess_until_it_waits().await;
+        // An open browser may be able to make such a change; it ends nothing.
+        his.patch(&root(), "/people/ANA", r#"{"roles":["end_user","root"]}"#).await;
+        assert_eq!(give("gnusolidario").await, 429);
+        accounts.unlock("ANA").await.unwrap();
+        assert_eq!(told().await, None);
+        guess_until_it_waits().await;
+        // Another password, whoever sets it, is guessed at anew.
+        let hash = password::make(b"another-1", password::HashKind::Bcrypt).unwrap();
+        accounts.change("ANA", &fedgate::accounts::AccountChange::PasswordHash(hash)).await.unwrap();
+        assert_eq!(told().await, None);
+        assert_eq!(give("another-1").await, 302);
+    }
+
     async fn what_is_guessed_first_and_what_nobody_can_sign_in_with_is_refused(his) {
         his.person("ESPGNU777ORG", "{}").await;
         let (token, cookie) = tokens(&his.get(&root(), "/password/ESPGNU777ORG").await);

@@ -32,8 +32,9 @@ use super::query::QueryPairs;
 use super::store::{ChangeResult, PatchCondition, RecordKey, RecordReach};
 use super::{HisService, body};
 use fedgate_core::json::{self, JsonObject, JsonValue};
-use fedgate_core::password::{HashKind, MIN_PASSWORD_CHARACTERS, can_sign_in};
+use fedgate_core::password::{HashKind, MIN_PASSWORD_CHARACTERS, can_sign_in, guessed_of};
 
+use self::guesses::GuessTarget;
 pub(super) use self::guesses::OwnPasswordGuesses;
 
 const COOKIE_NAME: &str = "__Host-csrf";
@@ -154,9 +155,10 @@ async fn check_current(
     if current.is_empty() {
         return Ok(Some(FormFault::CurrentMissing));
     }
-    let (guesses, account) = (&service.guesses, &caller.account);
+    let (guesses, account, store) = (&service.guesses, &caller.account, caller.store(service));
+    let target = GuessTarget { password: guessed_of(&hash), unlocks: store.page_unlocks(account).await? };
     // Counted before the comparison: guesses sent at the same moment would otherwise all be compared.
-    guesses.begin(account, Instant::now()).inspect_err(|_| {
+    let wait = guesses.begin(account, &target, Instant::now()).inspect_err(|_| {
         tracing::warn!(?account, request.id = caller.request_id, "too many wrong current passwords");
     })?;
     match service.hashing.verify(hash, current).await {
@@ -164,7 +166,15 @@ async fn check_current(
             guesses.was_right(account);
             Ok(None)
         }
-        Ok(false) => Ok(Some(FormFault::CurrentWrong)),
+        Ok(false) => {
+            if let Some(wait) = wait
+                && let Err(error) = store.note_page_wait(account, wait, &target.password).await
+            {
+                // The wait holds all the same.
+                tracing::warn!(?account, "operators are not told that this account waits at its page: {error}");
+            }
+            Ok(Some(FormFault::CurrentWrong))
+        }
         Err(problem) => {
             guesses.was_not_compared(account);
             Err(problem)

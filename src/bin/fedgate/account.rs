@@ -91,7 +91,7 @@ pub(crate) enum AccountCommand {
         #[arg(long, conflicts_with = "roles")]
         none: bool,
     },
-    /// End the waits after wrong passwords, on every gateway: the next password is looked at at once.
+    /// End the waits after wrong passwords, on every gateway and at the page of passwords: the next password is looked at at once.
     Unlock {
         /// The id of the person.
         id: String,
@@ -163,7 +163,8 @@ async fn work(config: &Config, command: AccountCommand, report: &mut CommandRepo
         AccountCommand::Show { id } => {
             let account = stored(config, &accounts, &id).await?;
             let instances = accounts.instances().await.map_err(|error| store_fault(config, error))?;
-            show::show(&account, hash_kind(config, &accounts).await?, &instances, report)
+            let page_wait = accounts.page_wait(&account).await.map_err(|error| store_fault(config, error))?;
+            show::show(&account, hash_kind(config, &accounts).await?, (&instances, page_wait), report)
         }
         AccountCommand::List { after, limit } => {
             // One more tells whether there are more.

@@ -2,7 +2,8 @@
 //!
 //! The one rule: an account has a few comparisons, then one after each wait. The caller has already signed in, so
 //! the attacker to expect sits at a browser that was left open. Signing in is not affected. Each instance counts
-//! for itself, in bounded memory.
+//! for itself, in bounded memory. A count belongs to one stored password and ends with it, and ends when an operator
+//! unlocks the account. A change of roles does not end it: an open browser may be able to make one.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,8 +24,18 @@ const ACCOUNTS: usize = 10_000;
 #[derive(Default)]
 pub(in super::super) struct OwnPasswordGuesses(Mutex<HashMap<String, WrongOnes>>);
 
+/// What guesses are counted against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GuessTarget {
+    /// A digest of the stored hash.
+    pub(super) password: String,
+    /// How often the account was unlocked.
+    pub(super) unlocks: i64,
+}
+
 /// The wrong passwords of an account since its last right one.
 struct WrongOnes {
+    target: GuessTarget,
     count: u32,
     asked_at: Instant,
     waits_until: Option<Instant>,
@@ -32,17 +43,26 @@ struct WrongOnes {
 
 impl OwnPasswordGuesses {
     /// Permits a comparison, and counts it as wrong until its result is known. So guesses sent at the same moment
-    /// are no more than guesses one after the other, and a caller that goes away has used its guess.
+    /// are no more than guesses one after the other, and a caller that goes away has used its guess. Returns the wait
+    /// that follows, if one does.
     ///
     /// # Errors
     /// [`HisError::TooManyGuesses`], with the time to wait.
-    pub(super) fn begin(&self, account: &str, now: Instant) -> Result<(), HisError> {
+    pub(super) fn begin(
+        &self,
+        account: &str,
+        target: &GuessTarget,
+        now: Instant,
+    ) -> Result<Option<Duration>, HisError> {
         let mut accounts = self.lock();
         if !accounts.contains_key(account) {
             make_room(&mut accounts, now);
         }
-        let first = WrongOnes { count: 0, asked_at: now, waits_until: None };
-        let wrong_ones = accounts.entry(account.to_owned()).or_insert(first);
+        let first = || WrongOnes { target: target.clone(), count: 0, asked_at: now, waits_until: None };
+        let wrong_ones = accounts.entry(account.to_owned()).or_insert_with(first);
+        if wrong_ones.target != *target {
+            *wrong_ones = first();
+        }
         wrong_ones.asked_at = now;
         if let Some(left) = wrong_ones.waits_until.map(|until| until.saturating_duration_since(now))
             && !left.is_zero()
@@ -50,11 +70,12 @@ impl OwnPasswordGuesses {
             return Err(HisError::TooManyGuesses(left));
         }
         wrong_ones.count = wrong_ones.count.saturating_add(1);
-        if let Some(doublings) = wrong_ones.count.checked_sub(FREE) {
-            let wait = WAIT.0.saturating_mul(2_u32.saturating_pow(doublings)).min(WAIT.1);
+        let doublings = wrong_ones.count.checked_sub(FREE);
+        let wait = doublings.map(|doublings| WAIT.0.saturating_mul(2_u32.saturating_pow(doublings)).min(WAIT.1));
+        if let Some(wait) = wait {
             wrong_ones.waits_until = Some(now + wait);
         }
-        Ok(())
+        Ok(wait)
     }
 
     /// The password was right: earlier mistakes are forgotten.
@@ -95,8 +116,18 @@ mod tests {
 
     /// The wait that is demanded, in seconds.
     fn waited(guesses: &OwnPasswordGuesses, account: &str, now: Instant) -> Option<u64> {
-        match guesses.begin(account, now) {
-            Ok(()) => None,
+        waited_for(guesses, account, "hash", 0, now)
+    }
+
+    fn waited_for(
+        guesses: &OwnPasswordGuesses,
+        account: &str,
+        password: &str,
+        unlocks: i64,
+        now: Instant,
+    ) -> Option<u64> {
+        match guesses.begin(account, &GuessTarget { password: password.to_owned(), unlocks }, now) {
+            Ok(_) => None,
             Err(HisError::TooManyGuesses(wait)) => Some(wait.as_secs()),
             Err(other) => panic!("{other}"),
         }
@@ -116,6 +147,16 @@ mod tests {
         }
         guesses.was_right("ANA");
         assert!((0..FREE).all(|_| waited(&guesses, "ANA", now).is_none()), "a right one takes all back");
+    }
+
+    #[test]
+    fn another_password_and_an_unlocking_begin_the_count_anew_and_nothing_else_does() {
+        let (guesses, now) = (OwnPasswordGuesses::default(), Instant::now());
+        for (password, unlocks) in [("hash", 0), ("other", 0), ("other", 1)] {
+            let guess = || waited_for(&guesses, "ANA", password, unlocks, now);
+            assert!((0..FREE).all(|_| guess().is_none()), "{password} {unlocks}");
+            assert_eq!(guess(), Some(60), "{password} {unlocks}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod since;
 mod sql;
 mod sqlite;
 mod visible;
+mod waits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -343,6 +344,23 @@ impl RecordStore {
     /// See [`RecordStore::record`].
     pub async fn id(&self) -> Result<String, DbError> {
         each!(self, store => store.id())
+    }
+
+    /// How often the waits of an account at the page of passwords have been ended.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn page_unlocks(&self, account: &str) -> Result<i64, DbError> {
+        each!(self, store => store.page_unlocks(account))
+    }
+
+    /// Notes for the operator that an account waits there from now on, for what it guessed of a password.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn note_page_wait(&self, account: &str, wait: Duration, password: &str) -> Result<(), DbError> {
+        let seconds = waits::whole_seconds(wait);
+        each!(self, store => store.note_page_wait(account, seconds, password))
     }
 
     /// Stores many new records in one transaction, and says of each how it ended.

@@ -11,11 +11,11 @@ use super::{has_usable_password, quote, roles};
 use crate::CommandFailure;
 use crate::print::CommandReport;
 
-/// Shows one account, in a store whose new hashes are of a kind.
+/// Shows one account, in a store whose new hashes are of a kind, with its waits at the gateways and at the page of passwords.
 pub(super) fn show(
     account: &StoredAccount,
     kind: HashKind,
-    instances: &[GatewayInstance],
+    (instances, page_wait): (&[GatewayInstance], Option<u64>),
     report: &mut CommandReport,
 ) -> Result<(), CommandFailure> {
     let word = password_kind(account);
@@ -42,6 +42,14 @@ pub(super) fn show(
         waits.push(json!({ "id": of.id, "place": of.place, "wait_ms": left }));
     }
     report.note("waits", waits);
+    report.note("page_wait_ms", page_wait);
+    if let Some(left) = page_wait {
+        report.line(&format!(
+            "waits     {} s at the page of passwords, after wrong current ones; `fedgate account unlock {}` ends it",
+            left.div_ceil(1_000),
+            account.id
+        ))?;
+    }
     for of in instances.iter().filter(|instance| instance.is_live()).map(|instance| &instance.report) {
         if of.waiting.left_off > 0 {
             let (id, place, more) = (escape::name(&of.id), escape::name(&of.place), of.waiting.left_off);

@@ -60,6 +60,15 @@ $$;
 CREATE TABLE IF NOT EXISTS fedgate_account_changes (epoch bigint NOT NULL, account varchar);
 CREATE INDEX IF NOT EXISTS fedgate_account_changes_epoch ON fedgate_account_changes (epoch);
 
+-- Who waits at the page of passwords, since the own current password was given wrong too often: until when, and for which
+-- stored password (a digest of its hash). Services count in memory, and begin anew when `unlocks` has grown.
+CREATE TABLE IF NOT EXISTS fedgate_page_waits (
+    account varchar PRIMARY KEY,
+    unlocks bigint NOT NULL DEFAULT 0,
+    waits_until timestamptz,
+    password varchar
+);
+
 CREATE OR REPLACE FUNCTION fedgate_record_changes(changed varchar[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -320,6 +329,26 @@ BEGIN
         RAISE insufficient_privilege USING MESSAGE = 'who unlocks an account needs UPDATE on the table people';
     END IF;
     PERFORM fedgate_record_changes(ARRAY[account]);
+    INSERT INTO fedgate_page_waits AS known (account, unlocks) VALUES (fedgate_unlock.account, 1)
+    ON CONFLICT ON CONSTRAINT fedgate_page_waits_pkey DO UPDATE SET unlocks = known.unlocks + 1, waits_until = NULL;
+END
+$$;
+
+-- Notes a wait: of several services', the longest.
+CREATE OR REPLACE FUNCTION fedgate_note_page_wait(account varchar, seconds bigint, password varchar) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF NOT has_table_privilege(session_user, 'people', 'UPDATE') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'who notes a wait needs UPDATE on the table people';
+    END IF;
+    INSERT INTO fedgate_page_waits AS known (account, waits_until, password)
+    VALUES (
+        fedgate_note_page_wait.account, now() + make_interval(secs => seconds), fedgate_note_page_wait.password
+    )
+    ON CONFLICT ON CONSTRAINT fedgate_page_waits_pkey DO UPDATE SET
+        waits_until = CASE WHEN known.password = excluded.password
+                      THEN greatest(known.waits_until, excluded.waits_until) ELSE excluded.waits_until END,
+        password = excluded.password;
 END
 $$;
 
@@ -393,7 +422,7 @@ BEGIN
         FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) AS acl LEFT JOIN pg_roles ON pg_roles.oid = grantee
         WHERE pg_class.oid = 'people'::regclass AND privilege_type = 'SELECT' AND (grantee = 0 OR rolname IS NOT NULL)
     LOOP
-        EXECUTE 'GRANT SELECT ON fedgate_logins, fedgate_store, fedgate_account_events TO ' || reader.name;
+        EXECUTE 'GRANT SELECT ON fedgate_logins, fedgate_store, fedgate_account_events, fedgate_page_waits TO ' || reader.name;
     END LOOP;
 END
 $$;

@@ -32,6 +32,14 @@ INSERT OR IGNORE INTO fedgate_epoch ("only", epoch) VALUES (1, 1);
 CREATE TABLE IF NOT EXISTS fedgate_account_changes (epoch INTEGER NOT NULL, account TEXT);
 CREATE INDEX IF NOT EXISTS fedgate_account_changes_epoch ON fedgate_account_changes (epoch);
 
+-- Who waits at the page of passwords, as in PostgreSQL; until when in seconds since 1970.
+CREATE TABLE IF NOT EXISTS fedgate_page_waits (
+    account TEXT PRIMARY KEY NOT NULL,
+    unlocks INTEGER NOT NULL DEFAULT 0,
+    waits_until INTEGER,
+    password TEXT
+) WITHOUT ROWID;
+
 -- What a login needs of a person, beside the document. It is kept by triggers, and true as long as all of them are there.
 CREATE TABLE IF NOT EXISTS fedgate_logins (id TEXT PRIMARY KEY NOT NULL, password TEXT, roles TEXT, active TEXT) WITHOUT ROWID;
 

@@ -83,12 +83,12 @@ impl PostgresStore {
     }
 
     /// A session to read.
-    async fn reader(&self) -> Result<PooledSession, DbError> {
+    pub(super) async fn reader(&self) -> Result<PooledSession, DbError> {
         self.pool.get_with(self.turns.read().await?).await
     }
 
     /// A session to write.
-    async fn writer(&self) -> Result<PooledSession, DbError> {
+    pub(super) async fn writer(&self) -> Result<PooledSession, DbError> {
         self.pool.get_with(self.turns.write().await?).await
     }
 

@@ -80,7 +80,7 @@ impl SqliteStore {
         self.write(move |transaction| ChangeActor::write(actor.as_deref(), transaction, work)).await
     }
 
-    async fn read<T, F>(&self, work: F) -> Result<T, DbError>
+    pub(super) async fn read<T, F>(&self, work: F) -> Result<T, DbError>
     where
         F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
         T: Send + 'static,
@@ -89,7 +89,7 @@ impl SqliteStore {
         self.sqlite.read_with(turn, work).await
     }
 
-    async fn write<T, F>(&self, work: F) -> Result<T, DbError>
+    pub(super) async fn write<T, F>(&self, work: F) -> Result<T, DbError>
     where
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
         T: Send + 'static,
