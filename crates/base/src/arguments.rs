@@ -1,6 +1,6 @@
-//! The arguments of a program, parsed; what is wrong with them is told as any text from outside is.
+//! Parses the arguments of a program, and reports faults in them like any text from outside.
 //!
-//! The one rule: an argument that is shown is shown whole on one line, whatever characters it has.
+//! The one rule: an argument is shown whole and on one line, whatever characters it has.
 
 use std::process::ExitCode;
 
@@ -12,13 +12,12 @@ use fedgate_core::escape;
 /// The arguments of this process.
 ///
 /// # Errors
-/// How the process ends where there is nothing to be done: help and version were asked for, or something is wrong, which was
-/// told.
+/// The exit code, if there is nothing to run: help or version was requested, or a fault was reported.
 pub fn parse<T: Parser>() -> Result<T, ExitCode> {
     T::try_parse().map_err(|error| {
         let code = u8::try_from(error.exit_code()).unwrap_or(2);
         match error.use_stderr() {
-            // Help and version are words of ours.
+            // Help and version texts are our own.
             false => drop(error.print()),
             true => told(error).lines().for_each(|line| eprintln!("{}", escape::shown(line))),
         }
@@ -26,7 +25,7 @@ pub fn parse<T: Parser>() -> Result<T, ExitCode> {
     })
 }
 
-/// What is wrong, in lines that are ours: what was written in an argument begins none.
+/// The fault in our own lines: an argument cannot start a line of its own.
 fn told(mut error: Error) -> String {
     let shown = |text: &String| escape::shown(text).into_owned();
     let context: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();

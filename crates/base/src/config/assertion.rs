@@ -27,7 +27,7 @@ impl AssertionSection {
             "HS256" | "EdDSA" if check.secrets == WantedSecrets::LeaveUnread => AssertionKeys::Unread,
             "HS256" => {
                 let (key, secret) = match (self.secret, self.secret_file) {
-                    // The file may not hold it.
+                    // The variable wins: the file itself may not hold a secret.
                     (Some(secret), _) => ("FEDGATE_ASSERTION_SECRET", Secret::new(secret.into_bytes())),
                     (None, Some(path)) => ("assertion.secret_file", check.secret("assertion.secret_file", path)?),
                     (None, None) => {
@@ -41,7 +41,7 @@ impl AssertionSection {
                 }
                 AssertionKeys::Hs256 { secret }
             }
-            // Each side has its own key, and nothing to do with the other's.
+            // Each side reads its own key only, so that a captured HIS cannot mint.
             "EdDSA" => AssertionKeys::Ed25519 {
                 private_key: (self.private_key_file)
                     .filter(|_| check.secrets == WantedSecrets::OfGateway)
@@ -70,7 +70,7 @@ impl AssertionSection {
         })
     }
 
-    /// The secret that stands here itself, if one does: its key, what is wrong with that, and the remedy.
+    /// A secret written in this section: its key, the fault and the remedy.
     pub(super) fn written_secret(&self) -> Option<(&'static str, &'static str, &'static str)> {
         let remedy = "put it into a file of mode 0600 and name that with `assertion.secret_file`";
         self.secret.is_some().then_some(("assertion.secret", "is a secret in the configuration file", remedy))

@@ -1,4 +1,4 @@
-//! The section `[authentication]`: passwords, and what of them is remembered for how long.
+//! The section `[authentication]`: passwords, and how long results are remembered.
 
 use std::time::Duration;
 
@@ -14,66 +14,67 @@ use fedgate_core::password::HashCost;
 pub struct AuthenticationConfig {
     /// The `realm` of the Basic challenge.
     pub realm: String,
-    /// How long a cached right may outlive the last confirmation that nothing changed.
+    /// The longest time for which a cached right may outlive the last confirmation that nothing changed.
     pub freshness_bound: Duration,
     /// How much longer it may be used while the database is away; zero refuses at once.
     pub serve_cached_for: Duration,
-    /// How long a verified password is remembered at most.
+    /// The longest time for which a verified password is remembered.
     pub verified_for: Duration,
-    /// How long it is remembered without use.
+    /// How long a verified password is remembered without use.
     pub verified_idle: Duration,
-    /// How many accounts are remembered.
+    /// The most accounts that are remembered.
     pub cached_accounts: u64,
-    /// Which hashes are written.
+    /// The kind of new hashes.
     pub hashes: HashesConfig,
     /// Threads that verify passwords.
     pub hasher_threads: usize,
-    /// How long the work takes, by estimate, that may wait in each lane; more is refused with 503.
+    /// The most work, as an estimated time, that may wait in each lane; more is refused with 503.
     pub hasher_queue: Duration,
-    /// Whether that comes from a count of verifications, `hasher_queue`, as it was configured before.
+    /// Whether `hasher_queue` was configured the old way, as a count of verifications.
     pub hasher_queue_is_counted: bool,
-    /// A rejection is answered after a whole multiple of this; zero answers at once.
+    /// Rejections are answered after a whole multiple of this time; zero answers at once.
     pub rejection_step: Duration,
-    /// What of guessing costs nothing yet.
+    /// The failures without consequence.
     pub free: FreeFailures,
 }
 
-/// Which hashes are written.
+/// The kind of new hashes.
 #[derive(Debug, Clone, Copy)]
 pub struct HashesConfig {
-    /// Whether bcrypt hashes are replaced by argon2id after a login, and new ones are argon2id; none where the operator has not
-    /// said it, and the store tells.
+    /// Whether bcrypt hashes are replaced by argon2id after a login, and new hashes are argon2id. None if the operator
+    /// has not decided; then the store's origin decides.
     pub upgraded: Option<bool>,
     /// The cost of new argon2id hashes.
     pub cost: HashCost,
 }
 
-/// How many failures have no consequence; with the next one waits begin.
+/// How many failures have no consequence. The next one starts a wait.
 #[derive(Debug, Clone, Copy)]
 pub struct FreeFailures {
-    /// Different wrong passwords for one account from one source.
+    /// Different wrong passwords for one account from one client address.
     pub of_pair: u32,
-    /// Wrong passwords for one account, from all sources that it does not know.
+    /// Wrong passwords for one account from all client addresses that it does not know.
     pub of_account: u32,
-    /// Accounts that one source fails on.
+    /// Accounts on which one client address fails.
     pub accounts_of_source: u32,
 }
 
-/// Gateways are remembered for an hour after their last word: whoever waits for one that may admit must know of it.
+/// Gateways stay listed for an hour after their last report. A caller that waits for instances must still find each
+/// one that may admit.
 const MOST_CACHED_SECONDS: u64 = 2400;
 const MOST_BOUND_MS: u64 = 600_000;
-/// The longest, in ms, that any instance may use a cached right after a confirmation.
+/// The longest time, in ms, for which any instance may use a cached right after a confirmation.
 pub const LONGEST_BOUND_MS: u64 = MOST_BOUND_MS + 1000 * MOST_CACHED_SECONDS;
-/// Most that a password may cost: beyond it, hashing hurts the gateway more than who guesses.
+/// The highest cost of a password hash. Beyond it, hashing harms the gateway more than an attacker.
 const MOST_COST: HashCost = HashCost { memory_kib: 256 * 1024, passes: 10 };
-/// Threads that hash, each with an arena of its own.
+/// The most hashing threads; each has its own arena.
 const MOST_HASHERS: u64 = 256;
 const MOST_WAITING: u64 = 100_000;
 const MOST_WAITING_MS: u64 = 600_000;
 const QUEUE_MS: u64 = 4000;
-/// What one verification was taken to last where verifications were counted.
+/// The assumed duration of a verification where the queue is configured as a count.
 const COUNTED_MS: u64 = 40;
-/// Who mistypes a password is made to wait this long.
+/// The longest step: a caller who mistypes a password waits this long.
 const MOST_STEP_MS: u64 = 10_000;
 
 section!(AuthenticationSection {
@@ -139,7 +140,7 @@ impl AuthenticationSection {
     }
 
     fn free_failures(&self, check: &ValueCheck<'_>) -> Result<FreeFailures, ConfigError> {
-        // More is remembered of each source than an attack should be able to make it.
+        // Each client address remembers this many entries, so an attacker must not be able to fill more memory.
         const MOST: u32 = 1000;
         let bounded = |name: &str, value: u32| {
             check.within(&format!("authentication.{name}"), value.into(), 1, MOST.into()).map(|_| value)

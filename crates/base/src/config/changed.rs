@@ -1,23 +1,23 @@
-//! Defaults that have changed: what an operator whose configuration is older than the program should know.
+//! Changed defaults, for operators whose configuration is older than the program.
 //!
-//! The one rule: a key that the file or the environment names is settled, and nothing is said of it. `fedgate check` prints
-//! the rest, and CHANGELOG.md tells the same.
+//! The one rule: a key that the file or the environment sets is settled and not reported. `fedgate check` prints the
+//! others, and CHANGELOG.md lists the same.
 
 use super::connection::ConnectionString;
 use super::overrides::KeyOverride;
 
-/// A default that has changed.
+/// A changed default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChangedDefault {
-    /// The section of the file; of a list of tables, each.
+    /// The section of the file; for a list of tables, each table.
     pub section: &'static str,
     /// The key in the section.
     pub key: &'static str,
-    /// The value that restores what was before, as the file spells it.
+    /// The value that restores the old behaviour, as written in the file.
     pub restored_by: &'static str,
-    /// What holds now.
+    /// The present behaviour.
     pub now: &'static str,
-    /// The key of the same section without which it has no effect, if there is one.
+    /// Another key of the section without which this one has no effect, if there is one.
     only_with: Option<&'static str>,
 }
 
@@ -58,7 +58,7 @@ const CHANGED: &[ChangedDefault] = &[
     changed("records", "reserve_mib", "0", "with less than 64 MiB free, anonymous callers share a record"),
     changed("store", "lock_timeout_ms", "10000", "a statement waits 2 s at most for a lock (before: 10 s; in an embedded store 5 s)"),
     changed("his", "connections", "0", "the HIS holds 4096 connections at most; where there is no room, the one that has been silent for the longest goes"),
-    // A year, which is about no limit.
+    // A year, which is practically no limit.
     changed("his", "head_timeout_seconds", "31536000", "the HIS closes a connection whose head takes longer than 10 s"),
     changed("his", "idle_timeout_seconds", "31536000", "the HIS closes a connection that is silent for 600 s"),
     changed("his", "max_record_bytes", "0", "a record has 4 MiB at most"),
@@ -71,15 +71,15 @@ const CHANGED: &[ChangedDefault] = &[
     changed("his", "write_share_percent", "100", "writes use three quarters of the store's connections at most"),
 ];
 
-/// Parameters of `store.uri` whose defaults have changed, with the one that restores what was before, and whether that is so
-/// where there is one host alone.
+/// Parameters of `store.uri` whose defaults changed: the name, whether it applies only to a single host, and the
+/// parameter that restores the old behaviour.
 #[rustfmt::skip]
 const CHANGED_PARAMETERS: &[(&str, bool, ChangedDefault)] = &[
     ("connect_timeout", true, changed("store", "uri", r#""…connect_timeout=2""#, "the only host of `store.uri` has 4 s to connect and to answer")),
     ("keepalives_idle", false, changed("store", "uri", r#""…keepalives_idle=10""#, "an idle connection to PostgreSQL is probed after 5 s")),
 ];
 
-/// The changed defaults that a connection string leaves as they are. Of several hosts `fedgate check` tells besides.
+/// The changed defaults that a connection string leaves open. For several hosts, `fedgate check` reports separately.
 pub(super) fn unsettled_parameters(uri: &str) -> impl Iterator<Item = ChangedDefault> {
     let hosts = |read: ConnectionString| read.settings.get_hosts().len().max(read.settings.get_hostaddrs().len());
     let has_one_host = ConnectionString::parse(uri).is_ok_and(|read| hosts(read) == 1);
@@ -89,10 +89,10 @@ pub(super) fn unsettled_parameters(uri: &str) -> impl Iterator<Item = ChangedDef
     changed.filter(move |(name, of_one_host, _)| is_unsettled(name, *of_one_host)).map(|(.., changed)| *changed)
 }
 
-/// The changed defaults that a configuration leaves as they are.
+/// The changed defaults that a configuration leaves open.
 pub(super) fn unsettled(file: &toml::Table, overrides: &[KeyOverride]) -> Vec<ChangedDefault> {
     let in_file = |section: &str, key: &str| match file.get(section) {
-        // Of several tables, one that leaves the key out has the default.
+        // Among several tables, any that omits the key has the default.
         Some(toml::Value::Array(tables)) => tables.iter().all(|table| table.get(key).is_some()),
         Some(section) => section.get(key).is_some(),
         None => false,

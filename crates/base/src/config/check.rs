@@ -1,4 +1,4 @@
-//! The checks that sections share: paths, addresses, numbers within bounds, files with secrets.
+//! The checks that sections share: paths, addresses, bounded numbers, files with secrets.
 //!
 //! The one rule: a fault names the file, the key and the remedy.
 
@@ -12,17 +12,17 @@ use super::exposure::SecretExposure;
 use crate::regular;
 use fedgate_core::secret::Secret;
 
-/// How large a file with a secret may be.
+/// The largest file with a secret.
 const MOST_SECRET_BYTES: u64 = 64 * 1024;
 
-/// What becomes of the secrets that a configuration names.
+/// Which of the configured secrets are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WantedSecrets {
-    /// Those that the gateway needs are read, and must be there.
+    /// Those of the gateway; they must exist.
     OfGateway,
-    /// Those that the HIS needs.
+    /// Those of the HIS; they must exist.
     OfHis,
-    /// They are left where they are, if they are.
+    /// None.
     LeaveUnread,
 }
 
@@ -31,12 +31,12 @@ pub(super) struct ValueCheck<'a> {
     file: &'a Path,
     pub(super) secrets: WantedSecrets,
     base: &'a Path,
-    /// What becomes of secrets that everybody can read.
+    /// What to do about secrets that everybody can read.
     pub(super) exposure: SecretExposure,
 }
 
 impl<'a> ValueCheck<'a> {
-    /// Of the values of this file, for a program that needs these secrets.
+    /// Checks the values of this file for a program that needs these secrets.
     pub(super) fn of(file: &'a Path, secrets: WantedSecrets) -> Self {
         Self { file, secrets, base: file.parent().unwrap_or(Path::new("")), exposure: SecretExposure::Refused }
     }
@@ -45,12 +45,12 @@ impl<'a> ValueCheck<'a> {
         ConfigError::key(self.file, key, problem, remedy)
     }
 
-    /// Relative paths start at the configuration file.
+    /// Relative paths start at the directory of the configuration file.
     pub(super) fn path(&self, path: PathBuf) -> PathBuf {
         self.base.join(path)
     }
 
-    /// The same; nothing is none.
+    /// As [`path`](Self::path); an empty text means none.
     pub(super) fn optional_path(&self, path: &str) -> Option<PathBuf> {
         (!path.is_empty()).then(|| self.base.join(path))
     }
@@ -89,12 +89,12 @@ impl<'a> ValueCheck<'a> {
         Ok(value)
     }
 
-    /// A time in seconds: no more than a year, so that no clock overflows.
+    /// A time in seconds, at most a year, so that no clock overflows.
     pub(super) fn seconds(&self, key: &str, value: u64, least: u64) -> Result<Duration, ConfigError> {
         self.within(key, value, least, YEAR_SECONDS).map(Duration::from_secs)
     }
 
-    /// The same in milliseconds.
+    /// A time in milliseconds, with the same limit.
     pub(super) fn milliseconds(&self, key: &str, value: u64, least: u64) -> Result<Duration, ConfigError> {
         self.within(key, value, least, YEAR_SECONDS * 1000).map(Duration::from_millis)
     }
@@ -107,12 +107,12 @@ impl<'a> ValueCheck<'a> {
         self.at_least(key, value, least)
     }
 
-    /// A share, of which there is some.
+    /// A percentage above zero.
     pub(super) fn percent(&self, key: &str, value: u64) -> Result<u8, ConfigError> {
         Ok(u8::try_from(self.within(key, value, 1, 100)?).unwrap_or(100))
     }
 
-    /// What a file with a secret holds.
+    /// The content of a file with a secret.
     pub(super) fn secret(&self, key: &str, path: PathBuf) -> Result<Secret, ConfigError> {
         let path = self.path(path);
         if let Some(fault) = self.exposure.fault(&path) {
@@ -122,7 +122,7 @@ impl<'a> ValueCheck<'a> {
         self.content(key, &path)
     }
 
-    /// What a file holds; one line end at its end does not count.
+    /// The content of a file, without one line end at its end.
     pub(super) fn content(&self, key: &str, path: &Path) -> Result<Secret, ConfigError> {
         let mut bytes = regular::read(path, MOST_SECRET_BYTES).map_err(|e| {
             let problem = format!("names `{}`, which cannot be read ({e})", path.display());

@@ -1,7 +1,7 @@
-//! The connection string of a PostgreSQL database, as PostgreSQL's own programs read it.
+//! The connection string of a PostgreSQL database, read as PostgreSQL's own programs read it.
 //!
-//! The one rule: what libpq takes and means for the way to a server and for its certificate is taken here too, or refused with
-//! its name; a word that would weaken what is verified is never passed over.
+//! The one rule: whatever libpq accepts for reaching a server and verifying its certificate is accepted here with the
+//! same meaning, or refused by name. A word that would weaken the verification is never ignored.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -10,26 +10,27 @@ use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
-/// Where a server listens whose string names no host, as Debian and PostgreSQL itself have it.
+/// The socket directories for a string without a host, as in Debian and in PostgreSQL itself.
 const SOCKET_DIRECTORIES: [&str; 2] = ["/run/postgresql", "/tmp"];
 
-/// What of a server's certificate is verified.
+/// How far a server's certificate is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CertificateTrust {
-    /// Who signed it, and that it is for the host's name; but one that the operator has named itself is for whoever has it.
+    /// Issuer and host name. A certificate that the operator has named itself is accepted for any host that presents
+    /// it.
     Usual,
-    /// Who signed it (`sslmode=verify-ca`).
+    /// The issuer alone (`sslmode=verify-ca`).
     Authority,
-    /// Who signed it, and that it is for the host's name, whoever named it (`sslmode=verify-full`).
+    /// Issuer and host name, also for a certificate that the operator has named (`sslmode=verify-full`).
     Full,
 }
 
-/// A connection string, read.
+/// A parsed connection string.
 #[derive(Debug, Clone)]
 pub struct ConnectionString {
-    /// What `tokio_postgres` has of it.
+    /// The settings that `tokio_postgres` understands.
     pub settings: Config,
-    /// What of the server's certificate is verified.
+    /// How far the server's certificate is verified.
     pub trust: CertificateTrust,
     /// The file of authorities (`sslrootcert`).
     pub authorities: Option<PathBuf>,
@@ -39,7 +40,7 @@ impl ConnectionString {
     /// Reads a `postgres://` URI or `key=value` pairs.
     ///
     /// # Errors
-    /// What is wrong with it, in words that follow its name.
+    /// The fault, in words that continue a sentence after the string's name.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (rest, own) = if is_uri(text) { split_uri(text)? } else { split_pairs(text)? };
         let mut settings: Config = rest.parse().map_err(|error: tokio_postgres::Error| {
@@ -67,7 +68,7 @@ impl ConnectionString {
         if settings.get_hosts().is_empty() && settings.get_hostaddrs().is_empty() {
             settings.host_path(socket_directory());
         }
-        // Nobody reads along on a socket, and it has no name for a certificate.
+        // No one can listen on a socket, and it has no name for a certificate.
         if settings.get_hosts().iter().all(|host| matches!(host, Host::Unix(_))) && settings.get_hostaddrs().is_empty()
         {
             settings.ssl_mode(SslMode::Disable);
@@ -76,7 +77,7 @@ impl ConnectionString {
     }
 }
 
-/// Where the server's socket is if the connection string does not say it.
+/// The directory of the server's socket, if the connection string names no host.
 pub fn socket_directory() -> &'static Path {
     let there = SOCKET_DIRECTORIES.iter().map(Path::new).find(|directory| directory.is_dir());
     there.unwrap_or(Path::new(SOCKET_DIRECTORIES[0]))
@@ -86,14 +87,14 @@ fn is_uri(text: &str) -> bool {
     text.starts_with("postgres://") || text.starts_with("postgresql://")
 }
 
-/// A parameter that is read here, and its value.
+/// A parameter that this module reads, and its value.
 type OwnParameter<'a> = (&'static str, Cow<'a, str>);
 
 fn own(key: &str) -> Option<&'static str> {
     ["sslmode", "sslrootcert"].into_iter().find(|own| *own == key)
 }
 
-/// Takes the parameters out that are read here.
+/// Separates the parameters that this module reads.
 fn split_uri(text: &str) -> Result<(String, Vec<OwnParameter<'_>>), String> {
     let Some((rest, query)) = text.split_once('?') else { return Ok((text.to_owned(), Vec::new())) };
     let (mut kept, mut taken) = (Vec::new(), Vec::new());
@@ -112,7 +113,7 @@ fn split_uri(text: &str) -> Result<(String, Vec<OwnParameter<'_>>), String> {
     Ok((format!("{rest}{query}"), taken))
 }
 
-/// The same of `key = 'value'` pairs, in which quotes and backslashes are read as libpq reads them.
+/// As [`split_uri`], for `key = 'value'` pairs. Quotes and backslashes are read as libpq reads them.
 fn split_pairs(text: &str) -> Result<(String, Vec<OwnParameter<'_>>), String> {
     let (mut kept, mut taken, mut rest) = (String::new(), Vec::new(), text.trim_start());
     while !rest.is_empty() {
@@ -129,7 +130,7 @@ fn split_pairs(text: &str) -> Result<(String, Vec<OwnParameter<'_>>), String> {
     Ok((kept, taken))
 }
 
-/// The value at the beginning of a text, and how long it stands there.
+/// The value at the beginning of a text, and its length as written.
 fn pair_value(text: &str) -> Result<(String, usize), String> {
     let is_quoted = text.starts_with('\'');
     let (mut value, mut characters) = (String::new(), text.char_indices().skip(usize::from(is_quoted)));

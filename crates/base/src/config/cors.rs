@@ -1,4 +1,4 @@
-//! The section `[cors]`: what browsers may do for pages of other origins.
+//! The section `[cors]`: the rights of pages of other origins in browsers.
 
 use serde::Deserialize;
 
@@ -6,18 +6,18 @@ use super::check::ValueCheck;
 use super::error::ConfigError;
 use super::section::section;
 
-/// What browsers may do for pages of other origins (the Fetch standard's CORS protocol), and which origins are no others.
+/// The rights of pages of other origins (the Fetch standard's CORS protocol), and the origins that count as our own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CorsConfig {
-    /// Which origins a browser may call from.
+    /// The origins whose pages may call in a browser.
     pub allowed: AllowedOrigins,
-    /// Pages of which origins may send `Authorization`; those of [`CorsConfig::own_origins`] may, too.
+    /// The origins whose pages may send `Authorization`. Those of [`CorsConfig::own_origins`] may too.
     pub credentials: AllowedOrigins,
-    /// Every origin that one of the lists names, whether it also allows all.
+    /// Every origin that a list names, even if the list also allows all.
     pub named: Vec<String>,
-    /// Origins that are this gateway's own, besides the one that a request asked for.
+    /// Origins that belong to this gateway, besides the one that a request asks for.
     pub own_origins: Vec<String>,
-    /// Whether writes are refused that a page of another origin may have caused without asking first.
+    /// Whether to refuse writes that a page of another origin may have caused without a preflight.
     pub refuses_foreign: bool,
 }
 
@@ -31,7 +31,7 @@ impl CorsConfig {
 /// A list of origins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedOrigins {
-    /// Every origin, as Thalamus has it.
+    /// Every origin, as in Thalamus.
     Any,
     /// These alone, compared exactly.
     Only(Vec<String>),
@@ -54,7 +54,7 @@ impl AllowedOrigins {
     }
 }
 
-/// Stands for every origin.
+/// Matches every origin.
 const ANY: &str = "*";
 
 section!(CorsSection {
@@ -66,7 +66,7 @@ section!(CorsSection {
 
 impl CorsSection {
     pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<CorsConfig, ConfigError> {
-        // What stands beside "*" in this list was never looked at, and goes on being taken.
+        // Other entries beside "*" were never checked in this list, so they are still accepted.
         let is_any = self.allowed_origins.iter().any(|origin| origin == ANY);
         let allowed = self.allowed_origins.iter().filter(|_| !is_any).map(|origin| ("cors.allowed_origins", origin));
         let credentials = self.credential_origins.iter().filter(|origin| *origin != ANY);
@@ -88,7 +88,8 @@ impl CorsSection {
     }
 }
 
-/// Scheme, host and port in lower case: what a browser may send (RFC 6454, 6.2); there are no patterns.
+/// Whether a text is scheme, host and port in lower case, as a browser sends them (RFC 6454, 6.2). Patterns do not
+/// exist.
 fn is_origin(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !byte.is_ascii_uppercase() && !b"/*?#@\\".contains(&byte);
     text.split_once("://").is_some_and(|(scheme, host)| {

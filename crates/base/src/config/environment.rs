@@ -1,7 +1,7 @@
 //! Environment variables that override the file: `FEDGATE_<SECTION>_<KEY>`.
 //!
-//! The one rule: a variable that was meant for fedgate and means nothing is told. A key of a section that there is not is an
-//! error, as in the file; any other unknown name is a warning, because others may have set it.
+//! The one rule: a variable that was meant for fedgate but has no meaning is reported. A wrong key of an existing
+//! section is an error, as in the file. Any other unknown name is a warning, because another program may use it.
 
 use std::ffi::OsString;
 
@@ -9,24 +9,24 @@ use super::error::ConfigError;
 use super::overrides::KeyOverride;
 use super::written::{self, WrittenFile};
 
-/// The sections of the file that have single keys.
+/// The sections of single keys.
 const SECTIONS: [&str; 10] =
     ["gateway", "limits", "tls", "policy", "records", "cors", "authentication", "store", "assertion", "his"];
-/// Those that are lists of tables.
+/// The sections that are lists of tables.
 const LISTS: [&str; 2] = ["upstream", "route"];
 const PREFIX: &str = "FEDGATE_";
-/// Variables that are read elsewhere.
+/// Variables that other code reads.
 const OTHERS: [&str; 3] = ["FEDGATE_LOG", "FEDGATE_SUCCESSOR", "FEDGATE_PARENT"];
-/// Those of the tests, which the programs that they start inherit.
+/// The prefix of the tests' variables, which the programs under test inherit.
 const OF_TESTS: &str = "FEDGATE_TEST_";
 
-/// What the environment says.
+/// The settings from the environment.
 #[derive(Default)]
 pub(super) struct Environment {
     pub(super) overrides: Vec<KeyOverride>,
-    /// Names that mean nothing.
+    /// Names without a meaning.
     pub(super) unknown: Vec<String>,
-    /// Variables that cannot be what they should be.
+    /// Variables with invalid values.
     pub(super) faults: Vec<ConfigError>,
 }
 
@@ -76,7 +76,7 @@ impl Environment {
     }
 }
 
-/// Whether a variable is read elsewhere, or is one of those by which Kubernetes tells containers of a service `fedgate`
+/// Whether other code reads a variable, or Kubernetes sets it in containers beside a service named `fedgate`
 /// (`enableServiceLinks`).
 fn is_others(variable: &str) -> bool {
     let of_service = variable.strip_prefix(PREFIX).unwrap_or_default();
@@ -87,20 +87,20 @@ fn is_others(variable: &str) -> bool {
         || of_service.starts_with("PORT_")
 }
 
-/// The file's configuration with the overrides written over it.
+/// The file's configuration with the overrides applied.
 pub(super) fn apply(mut table: toml::Table, overrides: &[KeyOverride]) -> Result<toml::Table, ConfigError> {
     overrides.iter().try_for_each(|over| write_over(&mut table, over)).map(|()| table)
 }
 
-/// Writes one override over what a table holds.
+/// Applies one override to a table.
 ///
-/// A value is read as the type its key has: a list may be given with commas.
+/// The value is read as the type of its key; lists may be written with commas.
 pub(super) fn write_over(table: &mut toml::Table, over: &KeyOverride) -> Result<(), ConfigError> {
     let KeyOverride { variable, section, key, value } = over;
     let entry = table.entry(*section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
     let Some(entry) = entry.as_table_mut() else { return Ok(()) };
-    // Text first; where the key wants a number, a truth value or a list, that reading is the one that fits. The
-    // complaint about the text is the one that says what was written.
+    // Text comes first. If the key takes a number, boolean or list, only that reading fits. The complaint about the
+    // text is reported, because it names what was written.
     let mut complaint = None;
     let fits = readings(value).into_iter().find(|reading| match alone(section, key, reading.clone()) {
         Ok(_) => true,
@@ -117,7 +117,7 @@ pub(super) fn write_over(table: &mut toml::Table, over: &KeyOverride) -> Result<
     Ok(())
 }
 
-/// A configuration of one key.
+/// A configuration with a single key.
 pub(super) fn alone(section: &str, key: &str, value: toml::Value) -> Result<WrittenFile, toml::de::Error> {
     let keys = toml::Value::Table([(key.to_owned(), value)].into_iter().collect());
     written::from_table([(section.to_owned(), keys)].into_iter().collect())

@@ -1,4 +1,4 @@
-//! One kind of error: a line that names file, key and remedy.
+//! The configuration's only error: one line with file, key and remedy.
 
 use std::fmt::{Display, Formatter, Result};
 use std::path::{Path, PathBuf};
@@ -6,23 +6,23 @@ use std::path::{Path, PathBuf};
 use super::overrides::KeyOverride;
 use fedgate_core::escape;
 
-/// A fault in the configuration; its text is one line for the operator.
+/// A fault in the configuration. Its text is one line for the operator.
 #[derive(Debug, Clone)]
 pub struct ConfigError(Box<FaultText>);
 
-/// What is told of a fault.
+/// The parts of a fault's text.
 #[derive(Debug, Clone)]
 struct FaultText {
     place: FaultPlace,
-    /// The key, with its section; empty where it is about none.
+    /// The key with its section; empty if the fault concerns no key.
     key: String,
-    /// The key as it is told.
+    /// The key as shown.
     name: String,
     problem: String,
     remedy: String,
 }
 
-/// Where a fault is.
+/// The place of a fault.
 #[derive(Debug, Clone)]
 enum FaultPlace {
     File(PathBuf, Option<usize>),
@@ -37,7 +37,7 @@ impl Display for ConfigError {
             FaultPlace::File(file, Some(line)) => format!("{}:{line}", file.display()),
             FaultPlace::Environment => "environment".to_owned(),
         };
-        // Values of the file and of the environment stand in it.
+        // The text contains values from the file and the environment, so it is escaped.
         f.write_str(&escape::shown(&format!("{place}: {name}{problem}; {remedy}")))
     }
 }
@@ -54,7 +54,7 @@ impl ConfigError {
         Self::new(FaultPlace::File(file.to_owned(), None), key, format!("`{key}` "), problem.into(), remedy.into())
     }
 
-    /// A fault of a variable, with the key that it overrides.
+    /// A fault in a variable, with the key that it overrides.
     pub(super) fn variable(variable: &str, key: &str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(FaultPlace::Environment, key, format!("`{variable}` "), problem.into(), remedy.into())
     }
@@ -71,7 +71,7 @@ impl ConfigError {
         )
     }
 
-    /// The TOML parser's complaint, with the line it is about and the key on that line.
+    /// The TOML parser's complaint, with its line and the key on that line.
     pub(super) fn toml(file: &Path, text: &str, error: &toml::de::Error) -> Self {
         let line = error.span().map(|span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
         let source = line.and_then(|line| text.lines().nth(line - 1)).unwrap_or_default();
@@ -79,14 +79,14 @@ impl ConfigError {
         Self::complaint(file, line, key, error)
     }
 
-    /// The same of a key whose line was looked for.
+    /// The TOML parser's complaint about a key whose line is known.
     pub(super) fn complaint(file: &Path, line: Option<usize>, key: &str, error: &toml::de::Error) -> Self {
         let name = if key.is_empty() { String::new() } else { format!("`{key}`: ") };
         let (problem, remedy) = (error.message().replace('\n', " "), "examples/fedgate.toml states every key".into());
         Self::new(FaultPlace::File(file.to_owned(), line), key, name, problem, remedy)
     }
 
-    /// The same, of the variable that holds the value, where one overrides the key.
+    /// The fault as that of the overriding variable, if a variable set the key.
     pub(super) fn by(self, overrides: &[KeyOverride]) -> Self {
         match overrides.iter().find(|over| over.is_of(&self.0.key)) {
             Some(over) => Self::variable(over.variable(), &self.0.key, self.0.problem, self.0.remedy),
@@ -94,7 +94,7 @@ impl ConfigError {
         }
     }
 
-    /// The key that it is about, with its section.
+    /// The key that the fault concerns, with its section.
     pub(super) fn about(&self) -> &str {
         &self.0.key
     }

@@ -1,29 +1,29 @@
-//! Files of secrets that everybody on the machine can read.
+//! Files with secrets that everybody on the machine can read.
 //!
-//! The one rule: a group may read a secret, because programs that share one run as users of their own; nobody else may. A
-//! secret that everybody could read may be anybody's already, and is refused wherever it is read, at the start and
-//! when it is renewed.
+//! The one rule: a group may read a secret, because programs that share one run as separate users; other users may
+//! not. A secret that everybody could read may already be known to anybody, so it is refused wherever it is read, at
+//! the start and when it is renewed.
 
 use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Others than owner and group may read or write.
+/// Users other than owner and group may read or write.
 const WORLD: u32 = 0o006;
 /// The group may write.
 const GROUP_WRITES: u32 = 0o020;
 
-/// What becomes of a secret that everybody on the machine can read or write.
+/// What to do about a secret that everybody on the machine can read or write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretExposure {
-    /// It is not used.
+    /// Refuse it.
     Refused,
-    /// It is used, and told.
+    /// Use it, and warn.
     Warned,
 }
 
 impl SecretExposure {
-    /// As it is written, if it is one.
+    /// Parses the value of the key.
     pub(super) fn parse(text: &str) -> Option<Self> {
         match text {
             "refuse" => Some(Self::Refused),
@@ -32,7 +32,7 @@ impl SecretExposure {
         }
     }
 
-    /// Why a file with a secret is not used, if it is not.
+    /// Why a file with a secret must not be used, if so.
     pub fn fault(self, path: &Path) -> Option<String> {
         let is_refused = self == Self::Refused && mode(path) & WORLD != 0;
         is_refused.then(|| {
@@ -42,12 +42,12 @@ impl SecretExposure {
     }
 }
 
-/// Whether others than its owner may write a secret, or others than owner and group read it.
+/// Whether users other than the owner may write a secret, or users other than owner and group may read it.
 pub(super) fn is_loose(path: &Path) -> bool {
     mode(path) & (WORLD | GROUP_WRITES) != 0
 }
 
-/// The mode of a file; nothing of one that is not there, or is no regular file, which is told by its reader.
+/// The mode of a regular file; 0 if there is none, which its reader reports.
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).ok().filter(Metadata::is_file).map_or(0, |file| file.permissions().mode())
 }

@@ -1,7 +1,7 @@
-//! All that is wrong with a configuration, told at once.
+//! Reports all faults of a configuration at once.
 //!
-//! The one rule: what `Config::load` refuses is refused here, and for the same reason. Each fault is found by the code that
-//! serves; then its key is left out, as if it had its default, and the rest is looked at again.
+//! The one rule: this module refuses whatever `Config::load` refuses, for the same reason. The code that serves finds
+//! each fault. Then the faulty key is left out, as if it had its default, and the rest is examined again.
 
 mod one_upstream;
 
@@ -14,23 +14,23 @@ use super::error::ConfigError;
 use super::{Config, MOST_BYTES, written};
 use crate::regular;
 
-/// Most faults that are told.
+/// The most faults that are reported.
 const MOST_FAULTS: usize = 100;
-/// Most of one route.
+/// The most faults of one route.
 const MOST_FAULTS_OF_ROUTE: usize = 8;
 
-/// A configuration that was looked at whole.
+/// A configuration that was examined as a whole.
 #[derive(Debug)]
 pub struct ExaminedConfig {
-    /// The configuration, with the default of each key that is at fault; none where too much of it is.
+    /// The configuration with defaults in place of faulty keys; none if too much is faulty.
     pub config: Option<Config>,
-    /// What is wrong with it; empty where `config` is what would serve.
+    /// The faults. If there are none, `config` is what would serve.
     pub faults: Vec<ConfigError>,
     at_fault: BTreeSet<String>,
 }
 
 impl ExaminedConfig {
-    /// Whether a section is as it was written.
+    /// Whether a section is used as written.
     pub fn is_sound(&self, section: &str) -> bool {
         !self.at_fault.contains(section)
     }
@@ -42,7 +42,7 @@ impl ExaminedConfig {
     fn note(&mut self, fault: ConfigError) {
         let mut words = fault.about().split(['.', ' ']);
         let (section, key) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        // One that is not of a section is of the key that signs.
+        // A variable without a section in its name holds the assertion's secret.
         let section = if section.starts_with("FEDGATE_") { "assertion" } else { section };
         if decides(section, key) {
             self.at_fault.insert(section.to_owned());
@@ -50,7 +50,7 @@ impl ExaminedConfig {
         self.tell(fault);
     }
 
-    /// Tells a fault that keeps nothing else of its section from being looked at.
+    /// Reports a fault that does not affect the rest of its section.
     fn tell(&mut self, fault: ConfigError) {
         if self.faults.len() < MOST_FAULTS {
             self.faults.push(fault);
@@ -58,7 +58,8 @@ impl ExaminedConfig {
     }
 }
 
-/// Whether what a section leads to cannot be looked at without this key: its default would lead to faults that are none.
+/// Whether the consequences of a section cannot be examined without this key, because its default would lead to false
+/// faults.
 fn decides(section: &str, key: &str) -> bool {
     match section {
         "gateway" => matches!(key, "" | "listen" | "listen_plain" | "redirect" | "admin" | "pid_file"),
@@ -73,7 +74,7 @@ fn decides(section: &str, key: &str) -> bool {
 }
 
 impl Config {
-    /// As [`Config::load`], for who wants to know all that is wrong.
+    /// As [`Config::load`], reporting all faults.
     pub fn examine(file: &Path) -> ExaminedConfig {
         Self::examine_with(file, Environment::new(std::env::vars_os()))
     }
@@ -113,7 +114,7 @@ impl Config {
     }
 }
 
-/// Finds sections and keys that are none, and values of another type; leaves them out.
+/// Finds unknown sections and keys and values of a wrong type, and leaves them out.
 fn types(table: &mut toml::Table, file: &Path, text: &str, examined: &mut ExaminedConfig) {
     for (section, value) in std::mem::take(table) {
         let whole = written::from_table([(section.clone(), value.clone())].into_iter().collect());
@@ -145,7 +146,7 @@ fn types(table: &mut toml::Table, file: &Path, text: &str, examined: &mut Examin
             }
             _ => {}
         }
-        // A section that there is not, or one of a list that is no list of upstreams.
+        // The section is unknown, or it is a list other than upstreams.
         let is_of_keys = examined.faults.len() > before;
         if !is_of_keys || written::from_table(table.clone()).is_err() {
             table.remove(&section);
@@ -156,7 +157,7 @@ fn types(table: &mut toml::Table, file: &Path, text: &str, examined: &mut Examin
     }
 }
 
-/// The same in each upstream; none stays where one of them could not be named by routes.
+/// Does the same for each upstream. Returns none if one of them lost the name by which routes know it.
 fn types_of_upstreams(
     upstreams: Vec<toml::Value>,
     file: &Path,
@@ -175,12 +176,12 @@ fn types_of_upstreams(
         }
         kept.map(toml::Value::Table)
     });
-    // All are looked at, whichever is left out.
+    // All are examined, even if one of them is left out.
     let kept: Vec<_> = kept.collect();
     kept.into_iter().collect()
 }
 
-/// Where a key of a section stands; the section itself, where the key is empty.
+/// The line of a key in a section; the line of the section itself if the key is empty.
 fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
     let mut current = "";
     text.lines().enumerate().find_map(|(at, line)| {
@@ -194,7 +195,7 @@ fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
     })
 }
 
-/// Where a key of an upstream stands, by its number in the file.
+/// The line of a key of the upstream with this number in the file.
 fn line_of_upstream(text: &str, at: usize, key: &str) -> Option<usize> {
     let (table, key) =
         key.split_once('.').map_or(("upstream".to_owned(), key), |(inner, key)| (format!("upstream.{inner}"), key));
@@ -210,7 +211,8 @@ fn line_of_upstream(text: &str, at: usize, key: &str) -> Option<usize> {
     })
 }
 
-/// Finds the upstreams and routes that are at fault by themselves; of an upstream the name is kept, because routes name it.
+/// Finds upstreams and routes that are faulty on their own. A faulty upstream keeps its name, because routes refer to
+/// it.
 fn lists(table: &mut toml::Table, file: &Path, examined: &mut ExaminedConfig) {
     let refuses = |lists: toml::Table| match written::from_table(lists)
         .map(|raw| written::check(raw, file, WantedSecrets::LeaveUnread))
@@ -236,14 +238,14 @@ fn lists(table: &mut toml::Table, file: &Path, examined: &mut ExaminedConfig) {
         }
     }
     let upstreams = table.get("upstream").cloned();
-    // Where all of them were left out, the names that routes have of them are no fault.
+    // If all upstreams were left out, the names in routes are no faults.
     let are_known = upstreams.is_some() || examined.is_sound("upstream");
     if let Some(toml::Value::Array(routes)) = table.get_mut("route") {
         routes.retain_mut(|route| {
             for _ in 0..MOST_FAULTS_OF_ROUTE {
                 let upstreams = upstreams.clone().map(|upstreams| ("upstream".to_owned(), upstreams));
                 let alone = [("route".to_owned(), list(vec![route.clone()]))].into_iter().chain(upstreams.clone());
-                // One of an upstream's is told of that.
+                // A fault of an upstream was reported with the upstream.
                 let fault = refuses(alone.collect()).filter(|fault| fault.about().starts_with("route"));
                 let Some(fault) = fault else { return true };
                 let key = fault.about().split(['.', ' ']).nth(1).unwrap_or_default().to_owned();
@@ -260,7 +262,7 @@ fn lists(table: &mut toml::Table, file: &Path, examined: &mut ExaminedConfig) {
     }
 }
 
-/// Makes of a route one without this fault, so that the rest of it is looked at; tells whether that can be done.
+/// Repairs one fault of a route, so that the rest of it can be examined. True if that is possible.
 fn mend(route: &mut toml::Value, key: &str, upstreams: Option<&toml::Value>) -> bool {
     let Some(keys) = route.as_table_mut() else { return false };
     match key {
@@ -272,7 +274,7 @@ fn mend(route: &mut toml::Value, key: &str, upstreams: Option<&toml::Value>) -> 
         }
         "endpoint" if keys.contains_key("endpoint") => keys.remove("public").is_some(),
         "endpoint" => {
-            // A route that everybody may use has no person whose it is.
+            // A public route has no person whose record it touches.
             for of_person in ["subject", "guard"] {
                 keys.remove(of_person);
             }
@@ -282,7 +284,7 @@ fn mend(route: &mut toml::Value, key: &str, upstreams: Option<&toml::Value>) -> 
     }
 }
 
-/// Finds values that are not allowed, one after the other.
+/// Finds invalid values, one after another.
 fn values(
     mut table: toml::Table,
     file: &Path,
@@ -311,10 +313,10 @@ fn values(
     None
 }
 
-/// Stands for a `store.uri` that is at fault: without one, its absence would be told besides.
+/// Replaces a faulty `store.uri`: without one, its absence would be reported as well.
 const SOME_DATABASE: &str = "postgres://127.0.0.1/fedgate";
 
-/// Leaves out a key, or its section where the key is not there; tells whether there was something to leave out.
+/// Leaves out a key, or its section if the key is absent. True if anything was left out.
 fn leave_out(table: &mut toml::Table, key: &str) -> bool {
     let mut words = key.split(['.', ' ']);
     let section = words.next().unwrap_or_default();

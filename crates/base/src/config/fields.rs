@@ -9,19 +9,21 @@ use super::error::ConfigError;
 pub struct GuardConfig {
     /// Their names.
     pub members: Vec<String>,
-    /// The endpoint name that roles.cfg must grant, under the method of the request; without one nobody may write them.
+    /// The endpoint name that roles.cfg must grant for the request's method; without one, no caller may write the
+    /// members.
     pub permission: Option<String>,
-    /// Whether everyone may write them with the subject of the route as their value.
+    /// Whether every caller may write them with the subject of the route as the value.
     pub may_name_subject: bool,
-    /// Whether everyone may write nothing there, too: null or an empty text.
+    /// Whether every caller may also write null or an empty text.
     pub may_be_empty: bool,
-    /// Whether everyone may write what a new account has: the default of `roles` and `active`, and a `password` in clear.
+    /// Whether every caller may write the values of a new account: the defaults of `roles` and `active`, and a
+    /// `password` in clear.
     pub may_be_default: bool,
     /// Whether they are looked for at any depth.
     pub anywhere: bool,
 }
 
-/// The same as it is written.
+/// A guard as written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GuardSection {
@@ -33,7 +35,7 @@ pub(super) struct GuardSection {
     anywhere: bool,
 }
 
-/// Checks the guards of a route and the names it hides; `fault` is told key, problem and remedy.
+/// Checks the guards and hidden names of a route; `fault` takes key, problem and remedy.
 pub(super) fn check(
     guards: Vec<GuardSection>,
     hide: &[String],

@@ -1,4 +1,4 @@
-//! The sections `[gateway]` and `[limits]`: listeners, the proxies before them, and what clients may take.
+//! The sections `[gateway]` and `[limits]`: listeners, the proxies in front of them, and the limits for clients.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,52 +19,52 @@ pub struct GatewayConfig {
     pub listen: Vec<SocketAddr>,
     /// Listeners without TLS, for a balancer on the same machine that ends TLS.
     pub listen_plain: Vec<SocketAddr>,
-    /// Where the admin listener is; nowhere when it is empty.
+    /// The admin listeners; none if empty.
     pub admin: Vec<SocketAddr>,
     /// Worker threads.
     pub threads: usize,
-    /// Largest request body, in bytes, where the route names no other.
+    /// The largest request body, in bytes, for routes without their own limit.
     pub max_body_bytes: u64,
     /// Whether the built-in routes of Thalamus are served.
     pub thalamus_routes: bool,
-    /// Whether these are guarded for a service behind that does not guard itself.
+    /// Whether the built-in routes are guarded, for an upstream without a guard of its own.
     pub thalamus_field_guard: bool,
-    /// How long a stop waits for requests in flight, and for clients that keep a connection open.
+    /// How long a stop waits for requests in flight, and for clients that keep connections open.
     pub stop_timeout: Duration,
-    /// How long a stop goes on accepting connections, at least.
+    /// The shortest time for which a stop still accepts connections.
     pub stop_delay: Duration,
-    /// Listeners without TLS that lead to HTTPS.
+    /// Listeners without TLS that redirect to HTTPS.
     pub redirect: Vec<SocketAddr>,
-    /// Whose word on the client's address counts.
+    /// The proxies that are trusted to tell the client address.
     pub proxies: ProxiesConfig,
     /// The hosts that clients may ask for.
     pub hosts: HostList,
-    /// Where the process writes its id, for `fedgate upgrade`.
+    /// The file in which the process writes its id, for `fedgate upgrade`.
     pub pid_file: Option<PathBuf>,
-    /// What clients may take.
+    /// The limits for clients.
     pub limits: LimitsConfig,
 }
 
-/// The proxies before this gateway.
+/// The proxies in front of this gateway.
 #[derive(Debug, Clone, Default)]
 pub struct ProxiesConfig {
-    /// The networks they are in; nobody else's word counts.
+    /// The networks of trusted proxies; statements of others are ignored.
     pub trusted: Vec<ipnet::IpNet>,
-    /// The header in which they tell the client's address.
+    /// The header in which they tell the client address.
     pub header: ForwardedHeader,
     /// Whether their connections begin with a PROXY header.
     pub proxy_protocol: bool,
 }
 
 impl ProxiesConfig {
-    /// Whether an address is that of a trusted proxy.
+    /// Whether an address belongs to a trusted proxy.
     pub fn trusts(&self, address: std::net::IpAddr) -> bool {
         let address = address.to_canonical();
         self.trusted.iter().any(|network| network.contains(&address))
     }
 }
 
-/// A header that proxies tell the client's address in.
+/// The header in which proxies tell the client address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For`, and `X-Forwarded-Proto` beside it.
@@ -74,39 +74,39 @@ pub enum ForwardedHeader {
     Forwarded,
 }
 
-/// What clients may take before and while they are served.
+/// The limits for clients before and while they are served.
 #[derive(Debug, Clone)]
 pub struct LimitsConfig {
     /// Connections in total.
     pub connections: usize,
-    /// Connections of one source: an IPv4 address, or an IPv6 network of 64 bits.
+    /// Connections of one client address (an IPv4 address or an IPv6 network of 64 bits).
     pub connections_per_source: usize,
     /// Requests on one connection.
     pub requests_per_connection: u32,
     /// Streams at a time on one HTTP/2 connection.
     pub h2_streams: u32,
-    /// Streams at a time that a client may have reset on one HTTP/2 connection before they were looked at.
+    /// Streams on one HTTP/2 connection that a client may have reset before they were handled.
     pub h2_resets: usize,
-    /// Bytes of a head.
+    /// The size of a head, in bytes.
     pub head_bytes: usize,
-    /// How long a whole head may take, from its first byte.
+    /// The time for a whole head, from its first byte.
     pub head: Duration,
-    /// How long a client may keep the gateway waiting for a body, between any so many bytes as this time's seconds of
-    /// [`LimitsConfig::bytes_per_second`] are.
+    /// The longest wait for a body: within each such period, as many bytes must arrive as it has seconds times
+    /// [`LimitsConfig::bytes_per_second`].
     pub body: Duration,
-    /// The same for taking an answer.
+    /// The same for sending an answer.
     pub send: Duration,
-    /// The least that bodies and answers must move, in bytes.
+    /// The lowest pace of bodies and answers, in bytes per second.
     pub bytes_per_second: u64,
     /// How long a connection may be silent between requests.
     pub idle: Duration,
-    /// How long a client that has closed its sending half is waited for.
+    /// How long the gateway still serves a client that has closed its sending half.
     pub half_closed: Duration,
 }
 
-/// Most that a head may be allowed to have.
+/// The largest limit for a head.
 const MOST_HEAD_BYTES: u64 = 64 * 1024;
-/// Most worker threads: more than any machine has cores.
+/// The most worker threads: more than any machine has cores.
 const MOST_THREADS: u64 = 1024;
 
 section!(GatewaySection {
@@ -144,12 +144,12 @@ section!(LimitsSection {
 });
 
 impl GatewaySection {
-    /// What becomes of secrets that everybody can read: of either program.
+    /// What to do about secrets that everybody can read, for both programs.
     pub(super) fn exposed_secrets(&self) -> &str {
         &self.exposed_secrets
     }
 
-    /// Whether either program may leave a dump of its memory.
+    /// Whether both programs may leave memory dumps.
     pub(super) fn core_dumps(&self) -> bool {
         self.core_dumps
     }
@@ -231,7 +231,7 @@ impl GatewaySection {
     }
 }
 
-/// No two listeners have one address: the second could not open it.
+/// Checks that no two listeners share an address, because the second could not open it.
 fn each_address_once(check: &ValueCheck<'_>, listeners: &[(&str, &Vec<SocketAddr>)]) -> Result<(), ConfigError> {
     let all = || listeners.iter().flat_map(|(key, addresses)| addresses.iter().map(move |address| (*key, *address)));
     for (index, (key, address)) in all().enumerate() {
@@ -243,7 +243,7 @@ fn each_address_once(check: &ValueCheck<'_>, listeners: &[(&str, &Vec<SocketAddr
     Ok(())
 }
 
-/// Whether two sockets cannot listen at once; port 0 is another one each time.
+/// Whether two sockets cannot listen at the same time; port 0 is a new port each time.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let is_everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0

@@ -1,4 +1,4 @@
-//! The section `[his]`: the listener of the HIS, and what callers may take of it.
+//! The section `[his]`: the listener of the HIS, and the limits for callers.
 
 use std::time::Duration;
 
@@ -10,50 +10,50 @@ use super::check::ValueCheck;
 use super::error::ConfigError;
 use super::section::section;
 
-/// Where the HIS listens.
+/// The address on which the HIS listens.
 pub type HisListen = Address;
 
 /// The HIS's listener and limits.
 #[derive(Debug, Clone)]
 pub struct HisConfig {
-    /// Where it listens.
+    /// The address on which it listens.
     pub listen: HisListen,
-    /// Which hashes of passwords are written (`authentication.upgrade_hashes`, `authentication.argon2_*`).
+    /// The kind of new password hashes (`authentication.upgrade_hashes`, `authentication.argon2_*`).
     pub hashes: HashesConfig,
-    /// Largest JSON body, in bytes.
+    /// The largest JSON body, in bytes.
     pub max_body_bytes: usize,
-    /// Largest personal document, in bytes.
+    /// The largest personal document, in bytes.
     pub max_document_bytes: usize,
-    /// Largest record (person, page, unit) that a write may leave, in bytes; 0: without bound.
+    /// The largest record (person, page, unit) that a write may leave, in bytes; 0 means no limit.
     pub max_record_bytes: usize,
-    /// Most bytes of documents and lists that are held at a time; 0: without bound.
+    /// The most bytes of documents and lists that are held at a time; 0 means no limit.
     pub max_bytes_in_flight: usize,
-    /// Most pages of a person; 0: without bound.
+    /// The most pages of a person; 0 means no limit.
     pub max_pages_per_person: usize,
-    /// Most personal documents of a person; 0: without bound.
+    /// The most personal documents of a person; 0 means no limit.
     pub max_documents_per_person: usize,
-    /// Whether the page of passwords asks for the caller's own current one.
+    /// Whether the password page asks for the caller's own current password.
     pub ask_current_password: bool,
-    /// Whether that page refuses the commonest passwords.
+    /// Whether the password page refuses the commonest passwords.
     pub refuse_common_passwords: bool,
-    /// How long a stop goes on serving, and answers probes that it stops.
+    /// How long a stop still serves, while probes are told that it stops.
     pub stop_delay: Duration,
-    /// Who may use how many of the connections to the store.
+    /// The shares of callers in the connections to the store.
     pub shares: SharesConfig,
-    /// How many connections there may be, and what of their heads.
+    /// The limits for connections and their heads.
     pub connections: ConnectionsConfig,
 }
 
 /// The connections of the HIS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionsConfig {
-    /// Most at a time; none: without bound.
+    /// The most connections at a time; none means no limit.
     pub most: Option<usize>,
-    /// How long heads may take.
+    /// The time limits for heads.
     pub heads: HeadsConfig,
 }
 
-/// How long the HIS waits for heads.
+/// The time limits for heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadsConfig {
     /// From the first byte of a head to its last.
@@ -62,12 +62,13 @@ pub struct HeadsConfig {
     pub idle: Duration,
 }
 
-/// Who may use how many of the HIS's connections to the store.
+/// The shares of callers in the HIS's connections to the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharesConfig {
-    /// Percent of them for one caller; two at least, if there are two.
+    /// The percentage for one caller; at least two connections, if there are two.
     pub caller_percent: u8,
-    /// Percent of them for writes, and of each caller's for that caller's writes; one at least.
+    /// The percentage for all writes, and within each caller's share for that caller's writes; at least one
+    /// connection.
     pub write_percent: u8,
 }
 
@@ -90,7 +91,7 @@ section!(HisSection {
 });
 
 impl HisSection {
-    /// `hashes` are those of the section `[authentication]`.
+    /// Checks the section; `hashes` comes from the section `[authentication]`.
     pub(super) fn check(self, check: &ValueCheck<'_>, hashes: HashesConfig) -> Result<HisConfig, ConfigError> {
         Ok(HisConfig {
             listen: check.address("his.listen", &self.listen)?,

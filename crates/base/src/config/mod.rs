@@ -1,9 +1,9 @@
-//! The configuration: `fedgate.toml` and the environment, parsed once into a [`Config`] that is already true.
+//! The configuration: `fedgate.toml` and the environment, parsed once into a checked [`Config`].
 //!
 //! One file serves both programs. The one rule: every value is checked here, and every error names file, key and
-//! remedy, so that nothing behind this module looks at raw configuration again.
+//! remedy. So no other module looks at raw configuration.
 //!
-//! Called by the binaries at start. Knows nothing of HTTP, policy or databases beyond their addresses.
+//! The programs call it at their start. It knows nothing of HTTP or policy, and of databases only their addresses.
 
 mod address;
 mod assertion;
@@ -63,62 +63,62 @@ pub use upstreams::{
 use crate::regular;
 pub use fedgate_core::assertion::{AssertionConfig, AssertionKeys};
 
-/// Largest configuration file.
+/// The largest configuration file.
 const MOST_BYTES: u64 = 8 << 20;
 
 /// The checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The file it was read from.
+    /// The file from which it was read.
     pub file: PathBuf,
-    /// Files that hold secrets of the program that reads this, each with the key that names it.
+    /// The files with this program's secrets, each with the key that names it.
     secret_files: Vec<(&'static str, PathBuf)>,
-    /// Whether the kernel may write what the process holds to a file when it crashes.
+    /// Whether the kernel may write the memory of a crashed process to a file.
     pub core_dumps: bool,
-    /// Defaults that have changed, and that neither the file nor the environment settles.
+    /// Changed defaults that neither the file nor the environment settles.
     pub changed_defaults: Vec<ChangedDefault>,
-    /// Which keys the environment has set.
+    /// The keys that the environment has set.
     pub origins: ValueOrigins,
-    /// Variables that begin as those of fedgate do, and mean nothing.
+    /// Variables with the prefix of fedgate and without a meaning.
     unknown_variables: Vec<String>,
     /// The gateway's listeners and limits.
     pub gateway: GatewayConfig,
-    /// Certificate and protocol versions.
+    /// Certificates and protocol versions.
     pub tls: TlsConfig,
-    /// Where the policy lies.
+    /// The place of the policy.
     pub policy: PolicyConfig,
-    /// Where records go besides stdout.
+    /// The output of records besides stdout.
     pub records: RecordsConfig,
-    /// Who may call from a browser.
+    /// The rights of pages of other origins.
     pub cors: CorsConfig,
     /// Passwords and caches.
     pub authentication: AuthenticationConfig,
-    /// Where accounts and documents are kept.
+    /// The store of accounts and documents.
     pub store: StoreConfig,
     /// The signed identity between gateway and HIS.
     pub assertion: AssertionConfig,
     /// The HIS's listener and limits.
     pub his: HisConfig,
-    /// The protected services; the first is where the built-in routes lead.
+    /// The protected services. The built-in routes lead to the first.
     pub upstreams: Vec<UpstreamConfig>,
     /// The operator's own routes.
     pub routes: Vec<RouteConfig>,
 }
 
 impl Config {
-    /// Reads and checks a configuration file and the `FEDGATE_*` environment variables, as the gateway and its commands need
-    /// it: no secret of the HIS alone is read.
+    /// Reads and checks a configuration file and the `FEDGATE_*` environment variables, for the gateway and its
+    /// commands. Secrets that only the HIS needs are not read.
     ///
-    /// Relative paths are taken from the directory of the file.
+    /// Relative paths start at the directory of the file.
     ///
     /// # Errors
-    /// The first fault found, as one line naming file, key and remedy.
+    /// The first fault, as one line with file, key and remedy.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         Self::read(file, Environment::new(std::env::vars_os()), WantedSecrets::OfGateway)
     }
 
-    /// As [`Config::load`], for the HIS: of the gateway's secrets none is read, neither the key that mints assertions nor those
-    /// of certificates.
+    /// As [`Config::load`], for the HIS. None of the gateway's secrets is read: neither the key that mints assertions
+    /// nor the keys of certificates.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -126,17 +126,17 @@ impl Config {
         Self::read(file, Environment::new(std::env::vars_os()), WantedSecrets::OfHis)
     }
 
-    /// As [`Config::load`], but reads no secret: for looking at policies and routes where the secrets are not.
+    /// As [`Config::load`], without reading any secret, to examine policies and routes where the secrets are absent.
     ///
-    /// Nothing can be served with it: it has no keys and no password.
+    /// It cannot be used for serving, because it has no keys and no password.
     ///
     /// # Errors
-    /// As [`Config::load`], but for what a secret would have to hold.
+    /// As [`Config::load`], except for the contents of secrets.
     pub fn load_without_secrets(file: &Path) -> Result<Self, ConfigError> {
         Self::read(file, Environment::new(std::env::vars_os()), WantedSecrets::LeaveUnread)
     }
 
-    /// As [`Config::load`], with the environment given.
+    /// As [`Config::load`], with a given environment.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -169,7 +169,7 @@ impl Config {
         Ok(config.with_environment(&environment))
     }
 
-    /// The same for a program of this name, which its sessions at the database bear.
+    /// Names the program, for its sessions at the database.
     #[must_use]
     pub fn called(mut self, program: &'static str) -> Self {
         match &mut self.store {
@@ -179,7 +179,7 @@ impl Config {
         self
     }
 
-    /// The same, with what the environment tells besides values.
+    /// Adds what the environment has besides values.
     fn with_environment(mut self, environment: &Environment) -> Self {
         self.origins = ValueOrigins::of(environment, &self.secret_files);
         self.unknown_variables.clone_from(&environment.unknown);

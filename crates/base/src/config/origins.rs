@@ -1,12 +1,12 @@
-//! Which keys the environment has set, and which files keys of secrets name, so that a fault of one names variable and file
-//! wherever it is found.
+//! Which keys the environment has set, and which files the keys of secrets name. So a fault of one names variable and
+//! file wherever it is found.
 
 use std::path::PathBuf;
 
 use super::environment::Environment;
 use super::overrides::KeyOverride;
 
-/// Where the values of keys come from, by those keys.
+/// The origins of values, by key.
 #[derive(Debug, Clone, Default)]
 pub struct ValueOrigins {
     variables: Vec<(String, String)>,
@@ -19,7 +19,7 @@ impl ValueOrigins {
         Self { variables: environment.overrides.iter().map(of).collect(), files: files.to_vec() }
     }
 
-    /// What is wrong, with the variables that have set the keys it names, and the files that keys of secrets name.
+    /// The problem, with the variables that set the keys it names, and the files that keys of secrets name.
     pub fn told(&self, problem: &str) -> String {
         let is_named = |key: &str| problem.contains(&format!("`{key}`"));
         let files = self.files.iter().map(|(key, path)| (*key, path.display().to_string()));

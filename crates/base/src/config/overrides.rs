@@ -1,6 +1,6 @@
-//! One variable that overrides one key.
+//! A variable that overrides a key.
 
-/// One override, with the variable it came from.
+/// One override with its variable.
 pub(super) struct KeyOverride {
     pub(super) variable: String,
     pub(super) section: &'static str,
@@ -14,7 +14,7 @@ impl KeyOverride {
         self.section == section && self.key == key
     }
 
-    /// Whether it overrides this key, written with its section.
+    /// Whether it overrides this key, which includes its section.
     pub(super) fn is_of(&self, key: &str) -> bool {
         key.split_once('.').is_some_and(|(section, key)| self.names(section, key))
     }
@@ -23,7 +23,7 @@ impl KeyOverride {
         &self.variable
     }
 
-    /// The key that it overrides, with its section.
+    /// The overridden key with its section.
     pub(super) fn key(&self) -> String {
         format!("{}.{}", self.section, self.key)
     }

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use super::check::ValueCheck;
 use super::section::section;
 
-/// Where the policy lies.
+/// The place of the policy.
 #[derive(Debug, Clone)]
 pub struct PolicyConfig {
     /// The `roles.cfg` file.
     pub roles: PathBuf,
-    /// Where the last policies are kept, by fingerprint.
+    /// The directory in which the last policies are kept, by fingerprint.
     pub history: Option<PathBuf>,
 }
 

@@ -8,20 +8,21 @@ use super::check::ValueCheck;
 use super::error::ConfigError;
 use super::section::section;
 
-/// Where records go besides stdout.
+/// The output of records besides stdout.
 #[derive(Debug, Clone)]
 pub struct RecordsConfig {
-    /// A file they are appended to.
+    /// The file to which they are appended.
     pub file: Option<PathBuf>,
-    /// Whether stdout has a copy of each, beside the file.
+    /// Whether stdout gets a copy of each record, besides the file.
     pub stdout: bool,
-    /// Whether those of refusals and of writes are on disk before the client is answered.
+    /// Whether the records of refusals and writes are on disk before the client is answered.
     pub durable: bool,
-    /// How many requests of anonymous callers at one address have records of their own, in a minute; 0 is no limit.
+    /// How many requests of anonymous callers at one client address have their own record per minute; 0 means no
+    /// limit.
     pub anonymous_of_source_per_minute: u32,
-    /// The same of all addresses together.
+    /// The same for all client addresses together.
     pub anonymous_per_minute: u32,
-    /// Free bytes on the disk of the file under which anonymous callers have one record for all of them.
+    /// If fewer bytes are free on the file's disk, all anonymous callers share one record.
     pub reserve_bytes: u64,
 }
 

@@ -7,26 +7,26 @@ use super::error::ConfigError;
 use super::fields::{self, GuardConfig};
 use super::upstreams::UpstreamConfig;
 
-/// One route of the operator's own; `routes` parses the pattern.
+/// One of the operator's own routes; `routes` parses the pattern.
 #[derive(Debug, Clone)]
 pub struct RouteConfig {
-    /// Path pattern, with `{name}` for one segment and `{*name}` for all that follow.
+    /// The path pattern, with `{name}` for one segment and `{*name}` for all that follow.
     pub path: String,
-    /// Methods, as in roles.cfg.
+    /// The methods, named as in roles.cfg.
     pub methods: Vec<String>,
     /// The endpoint name that roles.cfg grants; none on a public route.
     pub endpoint: Option<String>,
-    /// Which parameter of the pattern names the person whose record it is.
+    /// The parameter of the pattern that names the person whose record is touched.
     pub subject: Option<String>,
     /// The upstream's name.
     pub upstream: String,
-    /// Largest request body, in bytes.
+    /// The largest request body, in bytes.
     pub max_body_bytes: Option<u64>,
     /// Members of request bodies that need a permission.
     pub guards: Vec<GuardConfig>,
-    /// Whether request bodies must be objects; lists of documents pass otherwise.
+    /// Whether request bodies must be objects. Otherwise lists of documents pass too.
     pub only_object: bool,
-    /// Members that no answer shows.
+    /// Members that are removed from answers.
     pub hide: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Sections of single keys, as the file writes them, each key with its default.
+//! Sections of single keys as the file writes them, each key with its default.
 
 /// One section: its keys with their types and defaults.
 macro_rules! section {

@@ -1,4 +1,4 @@
-//! The section `[store]`: where accounts and documents are kept.
+//! The section `[store]`: the store of accounts and documents.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use super::error::ConfigError;
 use super::section::section;
 use fedgate_core::secret::Secret;
 
-/// Where accounts and documents are kept.
+/// The store of accounts and documents.
 #[derive(Debug, Clone)]
 pub enum StoreConfig {
     /// The embedded store.
     Sqlite(SqliteConfig),
-    /// A PostgreSQL database, of Thalamus or new.
+    /// A PostgreSQL database, Thalamus's or a new one.
     Postgres(PostgresConfig),
 }
 
 impl StoreConfig {
-    /// The key that says where the store is.
+    /// The key that locates the store.
     pub fn key(&self) -> &'static str {
         match self {
             Self::Sqlite(_) => "store.path",
@@ -35,7 +35,7 @@ impl StoreConfig {
 pub struct SqliteConfig {
     /// The database file.
     pub path: PathBuf,
-    /// How long a write waits for a lock that somebody else holds.
+    /// How long a write waits for a lock of another session.
     pub lock_timeout: Duration,
 }
 
@@ -44,15 +44,15 @@ pub struct SqliteConfig {
 pub struct PostgresConfig {
     /// Connection string: a `postgres://` URI or `key=value` pairs.
     pub uri: String,
-    /// The password, where the connection string holds none.
+    /// The password, if the connection string has none.
     pub password: Option<Secret>,
-    /// PEM file of the authority that signed the server's certificate.
+    /// The PEM file of the authority that signed the server's certificate.
     pub ca_file: Option<PathBuf>,
-    /// Connections at most.
+    /// The most connections.
     pub pool_size: usize,
-    /// How long a statement waits for a lock that somebody else holds; zero for as long as it may run.
+    /// How long a statement waits for a lock of another session; zero means as long as it may run.
     pub lock_timeout: Duration,
-    /// What sessions are called (`application_name`), where the connection string does not say it.
+    /// The name of the sessions (`application_name`), if the connection string has none.
     pub application: &'static str,
 }
 
@@ -69,7 +69,7 @@ section!(StoreSection {
 
 impl StoreSection {
     pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<StoreConfig, ConfigError> {
-        // No more than a gateway waits for an answer: PostgreSQL ends the statement itself after 10 s.
+        // No longer than a gateway waits for an answer: PostgreSQL ends the statement itself after 10 s.
         let lock_timeout = check.within("store.lock_timeout_ms", self.lock_timeout_ms, 0, 10_000)?;
         let lock_timeout = Duration::from_millis(lock_timeout);
         match self.kind.as_str() {
@@ -107,7 +107,7 @@ impl StoreSection {
         }
     }
 
-    /// The secret that stands here itself, if one does: its key, what is wrong with that, and the remedy.
+    /// A secret written in this section: its key, the fault and the remedy.
     pub(super) fn written_secret(&self) -> Option<(&'static str, &'static str, &'static str)> {
         let remedy = "put it into a file of mode 0600 and name that with `store.password_file`";
         if self.password.is_some() {

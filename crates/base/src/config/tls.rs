@@ -14,27 +14,27 @@ use super::section::section;
 /// Certificates and protocol versions.
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
-    /// The certificates, by the names they hold; the first is for every other name.
+    /// The certificates, each for the names that it holds. The first also serves every other name.
     pub certificates: Vec<CertificateConfig>,
-    /// Lowest protocol version.
+    /// The lowest protocol version.
     pub min_version: TlsVersion,
     /// Whether clients are asked for a certificate.
     pub client_certificates: ClientCertificates,
-    /// PEM file: the authorities that may have signed it.
+    /// PEM file: the authorities that may sign client certificates.
     pub client_ca: PathBuf,
-    /// What an authority is worth whose certificate has expired.
+    /// What to do if the certificate of an authority has expired.
     pub client_ca_expired: WhenExpired,
-    /// PEM or DER file: what they have revoked.
+    /// PEM or DER file: the authorities' revocation lists.
     pub client_crl: Option<PathBuf>,
-    /// What a revocation list is worth that has expired.
+    /// What to do if a revocation list has expired.
     pub client_crl_expired: WhenExpired,
-    /// Whether a list counts whose issuer is not among the authorities.
+    /// Whether a list counts if its issuer is not among the authorities.
     pub client_crl_unknown_issuer: UnknownIssuer,
-    /// Whose certificate it is.
+    /// The accounts of client certificates.
     pub clients: ClientsConfig,
-    /// How long browsers are told to come over TLS alone; zero tells them nothing.
+    /// How long browsers must use TLS alone (HSTS); zero sends no such header.
     pub hsts: Duration,
-    /// How long before its end a certificate is warned of; zero is never.
+    /// How long before its expiry a certificate is warned of; zero means never.
     pub expiry_warning: Duration,
 }
 
@@ -45,49 +45,50 @@ pub struct CertificateConfig {
     pub certificate: PathBuf,
     /// PEM file: the private key.
     pub key: PathBuf,
-    /// What becomes of a key that everybody can read.
+    /// What to do about a key that everybody can read.
     pub exposure: SecretExposure,
 }
 
-/// Which account a client certificate stands for.
+/// The account for a client certificate.
 #[derive(Debug, Clone, Default)]
 pub struct ClientsConfig {
-    /// Accounts by the SHA-256 of the whole certificate.
+    /// Accounts by the SHA-256 fingerprint of the whole certificate.
     pub accounts: HashMap<[u8; 32], String>,
-    /// Whether the common name of any other one is an account id.
+    /// Whether the common name of any other certificate is an account id.
     pub common_name: bool,
 }
 
 /// Whether clients are asked for a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientCertificates {
-    /// They are not.
+    /// No.
     Off,
-    /// They may bring one.
+    /// Yes, but a client without one may connect.
     Optional,
-    /// Without one there is no connection.
+    /// Yes, and a client without one cannot connect.
     Required,
 }
 
-/// What follows when something that clients depend on is used past its time; the log tells it in any case.
+/// The consequence if clients depend on something that has expired. It is logged in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenExpired {
-    /// Nothing more.
+    /// None.
     Warn,
     /// The clients that depend on it are refused.
     Refuse,
 }
 
-/// What becomes of a revocation list that cannot be verified when it is read, for want of its issuer's certificate.
+/// What to do about a revocation list that cannot be verified when it is read, because its issuer's certificate is
+/// missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownIssuer {
-    /// Its file is refused.
+    /// Refuse its file.
     Refuse,
-    /// It is verified when a client brings the certificate of its issuer.
+    /// Verify it when a client presents the certificate of its issuer.
     Accept,
 }
 
-/// A TLS protocol version that may be spoken.
+/// A permitted TLS protocol version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsVersion {
     /// TLS 1.2 (RFC 5246) with ECDHE and AEAD suites alone.
@@ -96,9 +97,9 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// Longer than any certificate of a public authority lives.
+/// More than the lifetime of any certificate from a public authority.
 const MOST_WARNING_DAYS: u64 = 3650;
-/// Two years, as lists of browsers want it.
+/// Two years, as browsers' preload lists require.
 const MOST_HSTS_SECONDS: u64 = 2 * 366 * 24 * 3600;
 
 section!(TlsSection {
@@ -194,7 +195,8 @@ fn when_expired(key: &str, value: &str, check: &ValueCheck<'_>) -> Result<WhenEx
     }
 }
 
-/// Accounts by the fingerprint of their certificate, each for one account: of two, which one signs in is anyone's guess.
+/// Accounts by certificate fingerprint. One certificate for two accounts is refused, because it is unclear which of
+/// them signs in.
 fn accounts(clients: Vec<ClientSection>, check: &ValueCheck<'_>) -> Result<HashMap<[u8; 32], String>, ConfigError> {
     let mut accounts = HashMap::<_, String>::new();
     for client in clients {
@@ -211,7 +213,7 @@ fn accounts(clients: Vec<ClientSection>, check: &ValueCheck<'_>) -> Result<HashM
     Ok(accounts)
 }
 
-/// 32 bytes in hex, with or without the colons that openssl writes.
+/// 32 bytes in hex, with or without openssl's colons.
 fn fingerprint(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
     let (pairs, rest) = digits.as_chunks::<2>();

@@ -1,6 +1,6 @@
-//! What of a valid configuration is worth a word to the operator.
+//! The parts of a valid configuration that an operator should know of.
 //!
-//! The one rule: a warning is one line that names what it is about, its key and a remedy, and stops nothing.
+//! The one rule: a warning is one line that names its subject, key and remedy, and prevents nothing.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::{AllowedOrigins, Config};
 use fedgate_core::request_headers::AddedHeaders;
 
 impl Config {
-    /// What is worth a word to the operator, and no fault: one line each, naming file, key and remedy.
+    /// Warnings about a valid configuration: one line each, with file, key and remedy.
     pub fn warnings(&self) -> Vec<String> {
         let own =
             self.tls.certificates.iter().map(|pair| ("tls", &pair.key)).filter(|_| !self.gateway.listen.is_empty());
@@ -37,7 +37,7 @@ impl Config {
             .collect()
     }
 
-    /// Variables of the environment that mean nothing.
+    /// Environment variables without a meaning.
     pub fn unknown_names(&self) -> Vec<String> {
         let told = self.unknown_variables.iter().map(|variable| {
             format!(
@@ -48,12 +48,13 @@ impl Config {
         told.collect()
     }
 
-    /// Secrets of this program that others may write, or that everybody may read: not those that only the gateway has.
+    /// This program's secrets that others may write, or that everybody may read. Secrets of the gateway alone are not
+    /// included.
     pub fn loose_secrets(&self) -> Vec<String> {
         self.secret_files.iter().filter_map(|(key, path)| loose(key, path)).collect()
     }
 
-    /// Names that services believe, and that an operator lets clients say.
+    /// Added header names that services believe, and that an operator lets clients send.
     fn identity_headers(&self) -> impl Iterator<Item = String> {
         self.upstreams.iter().flat_map(|upstream| {
             let warn = |added: &AddedHeaders| {
@@ -75,8 +76,8 @@ impl Config {
         })
     }
 
-    /// Defaults that leave open what Thalamus does, and that an operator may want to close: one line each. That nothing was
-    /// changed is no news to a program that starts, so `fedgate check` alone tells it.
+    /// Defaults that leave open what Thalamus leaves open, and that an operator may want to close: one line each. A
+    /// starting program should not repeat that nothing was changed, so `fedgate check` alone reports them.
     pub fn open_defaults(&self) -> Vec<String> {
         let is_open = self.cors.allowed == AllowedOrigins::Any && self.cors.credentials == AllowedOrigins::Any;
         let any_page = is_open.then(|| {
@@ -90,7 +91,7 @@ impl Config {
         any_page.into_iter().collect()
     }
 
-    /// Origins whose pages may send passwords and read no answer.
+    /// Origins whose pages may send passwords but cannot read any answer.
     fn unreadable_portals(&self) -> impl Iterator<Item = String> {
         let AllowedOrigins::Only(credentials) = &self.cors.credentials else { return Vec::new().into_iter() };
         let unreadable = credentials.iter().filter(|origin| !self.cors.allowed.allows(origin));

@@ -1,4 +1,4 @@
-//! The file as it is written, section by section, and the check that turns it into a [`Config`].
+//! The file as written, section by section, and the check that turns it into a [`Config`].
 
 use std::path::{Path, PathBuf};
 

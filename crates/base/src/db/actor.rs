@@ -1,28 +1,30 @@
-//! Who changes accounts: told to the database within the transaction of the change, whose triggers write it down.
+//! The author of an account change. It is passed to the database within the transaction of the change, where triggers
+//! record it.
 //!
-//! The one rule: it holds for one transaction, so that no later one on the same connection passes for its author. A session that
-//! says nothing is one past these programs. What a session says counts as much as its user, whose name stands beside it.
+//! The one rule: it is valid for one transaction, so that no later transaction on the same connection is attributed to
+//! it. A session without an author belongs to another program. An author is as credible as the session's database
+//! user, which is recorded beside it.
 //!
-//! Called by `accounts` and by `his::store`.
+//! `accounts` and `his::store` call it.
 
 use rusqlite::{Transaction, params};
 
-/// The condition that tells PostgreSQL who acts, for a statement that changes accounts; `$0` is the parameter. No row passes
-/// before it was evaluated, and the triggers of rows fire after that. The setting ends with the transaction.
+/// The condition that sets the author in PostgreSQL, for a statement that changes accounts; `$0` is the parameter. It
+/// is evaluated before any row passes, and row triggers fire after that. The setting ends with the transaction.
 const POSTGRES_ACTS: &str = "(SELECT set_config('fedgate.actor', coalesce($0::text, ''), true)) IS NOT NULL";
-/// Longest name; that of an account has 256 bytes.
+/// The longest name; an account's has at most 256 bytes.
 const MAX_NAME: usize = 512;
 
-/// In which way accounts are changed.
+/// The way in which accounts are changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ActorPath {
-    /// By a request to the HIS.
+    /// A request to the HIS.
     Http,
-    /// By a command of an operator.
+    /// An operator's command.
     Command,
-    /// By an import.
+    /// An import.
     Import,
-    /// By the login of the account itself: its password is hashed anew.
+    /// A login of the account itself, which replaces its password hash.
     Login,
 }
 
@@ -37,7 +39,7 @@ impl ActorPath {
     }
 }
 
-/// Who changes accounts, in which way, and by which request.
+/// The author of a change, with the way and the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeActor {
     path: ActorPath,
@@ -46,22 +48,22 @@ pub struct ChangeActor {
 }
 
 impl ChangeActor {
-    /// The account whose request it is.
+    /// The account that sent the request.
     pub fn caller(account: &str, request_id: &str) -> Self {
         Self::new(ActorPath::Http, account, request_id)
     }
 
-    /// The user of this machine who gives a command.
+    /// The user of this machine who runs a command.
     pub fn operator() -> Self {
         Self::new(ActorPath::Command, &operator(), "")
     }
 
-    /// The user of this machine who imports.
+    /// The user of this machine who runs an import.
     pub fn importer() -> Self {
         Self::new(ActorPath::Import, &operator(), "")
     }
 
-    /// The account that logs in.
+    /// The account that signs in.
     pub fn login(account: &str) -> Self {
         Self::new(ActorPath::Login, account, "")
     }
@@ -72,12 +74,13 @@ impl ChangeActor {
         Self { path, name: name.chars().filter(is_text).take(MAX_NAME).collect(), request_id }
     }
 
-    /// As PostgreSQL is told: `fedgate_record_event` reads it.
+    /// The setting in PostgreSQL, which `fedgate_record_event` reads.
     pub fn setting(&self) -> String {
         format!("{} {} {}", self.path.word(), self.request_id, self.name)
     }
 
-    /// A statement of PostgreSQL that ends in a condition, with the one that tells who acts; `place` is its parameter.
+    /// A PostgreSQL statement that ends in a condition, extended by the condition that sets the author; `place` is its
+    /// parameter.
     pub fn told_by(statement: &str, place: usize) -> String {
         format!("{statement} AND {}", Self::condition(place))
     }
@@ -87,11 +90,11 @@ impl ChangeActor {
         POSTGRES_ACTS.replace("$0", &format!("${place}"))
     }
 
-    /// Writes to an embedded store as this actor. Its triggers see no setting of a session, so it stands in a table, which
-    /// nobody else reads before the row is gone again.
+    /// Writes to an embedded store as this author. Its triggers cannot see a session's setting, so the author is in a
+    /// table. Its row is removed before any other session can read it.
     ///
     /// # Errors
-    /// What `work` reports, or that the store fails.
+    /// The error of `work`, or a fault of the store.
     pub fn write<T>(
         actor: Option<&Self>,
         transaction: &Transaction<'_>,
@@ -107,7 +110,7 @@ impl ChangeActor {
     }
 }
 
-/// The user of this process, and who became that user by sudo.
+/// The user of this process, and the user who became it by sudo.
 fn operator() -> String {
     let uid = rustix::process::getuid().as_raw();
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();

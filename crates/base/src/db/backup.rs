@@ -1,9 +1,9 @@
-//! A copy of an embedded store, made while programs write to it.
+//! Copies an embedded store while programs write to it.
 //!
-//! The one rule: what has the name of the copy is whole. It is made under another name, from one snapshot (`VACUUM INTO`), read
-//! through, brought to the disk, and only then named, never in the place of another file.
+//! The one rule: a file with the copy's name is complete. The copy is made under another name from one snapshot
+//! (`VACUUM INTO`), read through, synchronized to disk, and only then renamed. It never replaces another file.
 //!
-//! Called by `fedhis backup`.
+//! `fedhis backup` calls it.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -23,18 +23,18 @@ use super::sqlite::plain_connection;
 /// Why there is no copy.
 #[derive(Debug, Error)]
 pub enum BackupError {
-    /// A file of that name is there.
+    /// A file of that name exists.
     #[error("`{0}` is there already, and is not overwritten; name a file that is not there yet{in_it}", in_it = if .0.is_dir() { ", such as one in this directory" } else { "" })]
     Exists(PathBuf),
-    /// Its file system is full.
+    /// The file system of the copy is full.
     #[error(
         "`{0}` cannot be written, because its file system is full; make room there for some {1} bytes, or name a file elsewhere"
     )]
     Room(PathBuf, u64),
-    /// It, or its directory, cannot be written.
+    /// The copy, or its directory, cannot be written.
     #[error("`{0}` cannot be written ({1}); name a file in a directory that exists and that this user may write")]
     File(PathBuf, io::Error),
-    /// The copy does not read as it should, and so perhaps the store.
+    /// The copy is damaged, and so perhaps is the store.
     #[error("the copy is damaged, and so perhaps is the store ({0}); none was kept")]
     Damaged(String),
     /// The store cannot be read.
@@ -42,10 +42,10 @@ pub enum BackupError {
     Store(#[from] DbError),
 }
 
-/// Copies the store in one file to another, which there is not yet; how many bytes the copy has.
+/// Copies the store to a file that does not exist yet, and returns the size of the copy in bytes.
 ///
 /// # Errors
-/// See [`BackupError`]; nothing is left of the copy then.
+/// See [`BackupError`]. In that case nothing of the copy remains.
 pub fn copy(store: &Path, target: &Path) -> Result<u64, BackupError> {
     let at = |path: &Path| {
         let path = path.to_owned();
@@ -67,13 +67,13 @@ pub fn copy(store: &Path, target: &Path) -> Result<u64, BackupError> {
     Ok(file.metadata().map_err(at(target))?.len())
 }
 
-/// Writes the copy, and reads all of it.
+/// Writes the copy, and reads it all.
 fn write(store: &Path, copy: &Path, target: &Path) -> Result<(), BackupError> {
     let source = plain_connection(store).map_err(|error| unopened(store, error))?;
     require_store(&source, store)?;
     let name =
         copy.to_str().ok_or_else(|| BackupError::File(target.to_owned(), io::ErrorKind::InvalidFilename.into()))?;
-    // In one statement: what is committed meanwhile is in it wholly or not at all, and writers do not wait for it.
+    // In one statement: each concurrent commit is in the copy completely or not at all, and writers do not wait.
     source.execute("VACUUM INTO ?1", [name]).map_err(|error| unwritten(error, store, target))?;
     let of_copy = |error: rusqlite::Error| BackupError::File(target.to_owned(), io::Error::other(error));
     let copied = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(of_copy)?;
@@ -81,8 +81,8 @@ fn write(store: &Path, copy: &Path, target: &Path) -> Result<(), BackupError> {
     if found == "ok" { Ok(()) } else { Err(BackupError::Damaged(found)) }
 }
 
-/// Whose fault it is that a store was not copied. The store itself is not written meanwhile, and nothing is sorted in a
-/// temporary file: a disk that is full, or fails as it is written, is that of the copy.
+/// Attributes a failed copy to the store or to the copy. The store is not written meanwhile, and no temporary file is
+/// used for sorting. So a full disk, or a failed write, concerns the copy.
 fn unwritten(error: rusqlite::Error, store: &Path, target: &Path) -> BackupError {
     use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE};
     if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
@@ -97,17 +97,18 @@ fn unwritten(error: rusqlite::Error, store: &Path, target: &Path) -> BackupError
     }
 }
 
-/// Gives the copy its name, unless that is taken.
+/// Gives the copy its name, unless a file has that name already.
 fn publish(unfinished: &Path, target: &Path) -> io::Result<()> {
     match std::fs::hard_link(unfinished, target) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-        // Not every file system has links (a stick for backups has none), and not every one this way of renaming.
+        // Not every file system has hard links (a USB stick for backups has none), and not every one supports this
+        // renaming.
         Err(_) => Ok(renameat_with(CWD, unfinished, CWD, target, RenameFlags::NOREPLACE)?),
     }
 }
 
-/// A copy that has no name yet, for its owner alone; gone when it is dropped.
+/// A copy without its final name, for its owner alone. Dropping it removes the file.
 struct UnfinishedCopy(PathBuf);
 
 impl UnfinishedCopy {
@@ -117,7 +118,7 @@ impl UnfinishedCopy {
         unfinished.push(name);
         unfinished.push(format!(".{:x}.unfinished", rand::random::<u64>()));
         let path = target.with_file_name(unfinished);
-        // SQLite writes to an empty file as to none.
+        // SQLite treats an empty file like a missing one.
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         Ok(Self(path))
     }

@@ -1,10 +1,10 @@
-//! Who watches over the database for the HIS: which server is the primary, and whether it takes writes.
+//! The watch over the database for the HIS: which server is the primary, and whether it takes writes.
 //!
-//! The one rule: the sessions of the pool are with the server that answers here. A primary that is silent, or that new
-//! connections lead to no longer, is left as soon as another one answers; until then nothing is cut off, because a server
-//! that is merely slow still answers.
+//! The one rule: the pool's sessions are with the server that answers this watch. A primary that is silent, or to
+//! which new connections no longer lead, is left as soon as another server answers. Until then no session is cut off,
+//! because a server that is merely slow still answers.
 //!
-//! Called by the HIS. The gateway has a watch of its own (`accounts::watch`), which needs more of its session.
+//! The HIS calls it. The gateway has its own watch (`accounts::watch`), which needs more of its session.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use tokio::time::{sleep, timeout};
 use super::outage::OutageLog;
 use super::route::{ReachedServer, ServerRoute};
 
-/// How often the server is asked whether it takes writes, and how long it may take to say so.
+/// The interval between questions whether the server takes writes, and the longest time for an answer.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// How long after a failure the next attempt follows.
+/// The pause between a failure and the next attempt.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Keeps the sessions of a route with the primary, for as long as it is polled, and tells why there is none.
+/// Keeps the sessions of a route with the primary while it is polled, and logs why there is none.
 pub async fn watch_over(route: &ServerRoute, outage: &OutageLog) {
-    // What the operator knows: at first, that writes are taken.
+    // The state that was logged last; at first, that writes are taken.
     let mut takes_writes = true;
     loop {
         match route.reach().await {
@@ -36,7 +36,8 @@ pub async fn watch_over(route: &ServerRoute, outage: &OutageLog) {
     }
 }
 
-/// Follows one server until it is silent, is not what is wanted any more, or is not the one that new sessions reach.
+/// Follows one server until it is silent, is no longer the wanted kind, or is no longer the one that new sessions
+/// reach.
 async fn stay(route: &ServerRoute, reached: ReachedServer, takes_writes: &mut bool) {
     tell(takes_writes, reached.takes_writes);
     let (identity, at) = (reached.identity.clone(), reached.at());
@@ -60,7 +61,7 @@ async fn stay(route: &ServerRoute, reached: ReachedServer, takes_writes: &mut bo
     }
 }
 
-/// Tells the operator once of each change.
+/// Logs each change once.
 fn tell(known: &mut bool, takes_writes: bool) {
     match (std::mem::replace(known, takes_writes), takes_writes) {
         (true, false) => tracing::error!(

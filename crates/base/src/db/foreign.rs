@@ -1,9 +1,9 @@
-//! Databases that are not ours to write to: another program's file, or one that keeps text in another encoding.
+//! Databases that fedgate must not write to: another program's file, or one with another text encoding.
 //!
-//! The one rule: a foreign file is found out before a byte of it changes. Ours carries a mark (`application_id`); one of before
-//! the mark has our schema, or no tables but those of Thalamus.
+//! The one rule: a foreign file is recognized before a byte of it changes. Our files carry a mark (`application_id`).
+//! A file from before the mark has our schema, or no tables but those of Thalamus.
 //!
-//! Called by whoever opens an embedded store, and by the migration and the check of a PostgreSQL database.
+//! Whatever opens an embedded store calls it, and so do the migration and the check of a PostgreSQL database.
 
 use std::path::Path;
 
@@ -13,23 +13,23 @@ use super::place::unopened;
 use super::{Database, DbError, SessionPool};
 use fedgate_core::escape;
 
-/// The mark of an embedded store in the header of its file: "fedg" in ASCII.
+/// The mark of an embedded store in the file's header: "fedg" in ASCII.
 const APPLICATION_ID: i64 = 0x66_65_64_67;
 /// The table that every store of ours has.
 const SCHEMA: &str = "fedgate_schema";
-/// The tables of Thalamus, which a store of ours may begin with.
+/// The tables of Thalamus, with which a store of ours may begin.
 const THALAMUS: [&str; 5] = ["people", "pols", "personal_docs", "dus", "institutions"];
-/// Most tables of another program that are named.
+/// The most tables of another program that are named.
 const NAMED: usize = 3;
 
-/// Refuses a database that is not ours to write to, as a migration does.
+/// Refuses a database that fedgate must not write to, as a migration does.
 ///
 /// # Errors
-/// [`DbError::Settings`]: why; or the database is away.
+/// [`DbError::Settings`] with the reason; or the database is away.
 pub async fn refuse(database: &Database) -> Result<(), DbError> {
     match database {
         Database::Postgres(pool) => refuse_encoding(pool).await,
-        // It was looked at when it was opened.
+        // It was checked when it was opened.
         Database::Sqlite(_) => Ok(()),
     }
 }
@@ -37,7 +37,7 @@ pub async fn refuse(database: &Database) -> Result<(), DbError> {
 /// Refuses a file of another program.
 ///
 /// # Errors
-/// [`DbError::Settings`]: it is one; or it cannot be read.
+/// [`DbError::Settings`] if it is one; or it cannot be read.
 pub(super) fn refuse_file(connection: &Connection, path: &Path) -> Result<(), DbError> {
     let (id, foreign) = looked_at(connection).map_err(|error| unopened(path, error))?;
     let problem = match (id, foreign.as_slice()) {
@@ -49,10 +49,10 @@ pub(super) fn refuse_file(connection: &Connection, path: &Path) -> Result<(), Db
     Err(DbError::Settings { key: "path", problem: format!("names `{path}`, which {problem}; name a file of its own") })
 }
 
-/// Refuses a file that is no store: one without a schema of ours, such as an empty one, holds nothing to keep.
+/// Refuses a file that is not a store. A file without our schema, such as an empty one, holds nothing to keep.
 ///
 /// # Errors
-/// [`DbError::Settings`]: it is none; or it cannot be read.
+/// [`DbError::Settings`] if it is not; or it cannot be read.
 pub(super) fn require_store(connection: &Connection, path: &Path) -> Result<(), DbError> {
     refuse_file(connection, path)?;
     if connection.table_exists(None, SCHEMA).map_err(|error| unopened(path, error))? {
@@ -62,14 +62,14 @@ pub(super) fn require_store(connection: &Connection, path: &Path) -> Result<(), 
     Err(DbError::Settings { key: "path", problem: format!("names `{}`, which {problem}", path.display()) })
 }
 
-/// The mark of a file, and the tables that say that it is another program's.
+/// The mark of a file, and tables that show that it belongs to another program.
 fn looked_at(connection: &Connection) -> Result<(i64, Vec<String>), rusqlite::Error> {
     let id: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let is_ours = id == APPLICATION_ID || (id == 0 && connection.table_exists(None, SCHEMA)?);
     Ok((id, if is_ours { Vec::new() } else { foreign_tables(connection)? }))
 }
 
-/// Tables that are neither ours nor Thalamus', by their names, or by the columns that those of Thalamus have.
+/// Tables that are neither ours nor Thalamus's, judged by their names, and by the columns that Thalamus's tables have.
 fn foreign_tables(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
     let mut statement = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")?;
     let mut rows = statement.query([])?;
@@ -87,10 +87,10 @@ fn foreign_tables(connection: &Connection) -> Result<Vec<String>, rusqlite::Erro
     Ok(found)
 }
 
-/// Refuses a database that keeps text as anything but UTF-8: what a name has beyond that encoding could not be stored.
+/// Refuses a database with a text encoding other than UTF-8, because it could not store every name.
 ///
 /// # Errors
-/// [`DbError::Settings`]: it does; or the database is away.
+/// [`DbError::Settings`] if it has one; or the database is away.
 async fn refuse_encoding(pool: &SessionPool) -> Result<(), DbError> {
     let row =
         pool.get().await?.query_one("SELECT current_setting('server_encoding'), current_database()::text", &[]).await?;

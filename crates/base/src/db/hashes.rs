@@ -1,10 +1,11 @@
-//! Which hashes of passwords are written: argon2id, or such as a Thalamus reads that uses the same database.
+//! Which password hashes are written: argon2id, or a kind that a Thalamus on the same database can read.
 //!
-//! The one rule: the operator's word counts (`authentication.upgrade_hashes`). Without one the store tells: where a Thalamus
-//! made it, hashes stay such as it reads, and what cannot be found out is taken for that. A hash that Thalamus reads can be
-//! replaced later; one that it does not read locks somebody out there.
+//! The one rule: the operator's setting decides (`authentication.upgrade_hashes`). Without a setting, the store's
+//! origin decides: in a database that a Thalamus made, hashes stay readable for Thalamus. An origin that cannot be
+//! determined counts as Thalamus. A hash that Thalamus reads can be replaced later; one that it cannot read locks its
+//! holder out there.
 //!
-//! Called by whoever makes a hash: the gateway behind a login, the HIS, the import and the commands.
+//! Everything that makes hashes calls it: the gateway after a login, the HIS, the import and the commands.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +17,17 @@ use super::{Database, DbError};
 use crate::config::HashesConfig;
 use fedgate_core::password::{HashCost, HashKind};
 
-/// Tells the kind of new hashes; clones share what was found out.
+/// Decides the kind of new hashes. Clones share what was found out.
 #[derive(Clone)]
 pub struct HashRule {
     config: HashesConfig,
     database: Database,
-    /// What the store says; it is asked once.
+    /// The kind that the store's origin implies; asked for once.
     of_store: Arc<OnceCell<HashKind>>,
 }
 
 impl HashRule {
-    /// The rule for a store, which is not asked yet.
+    /// The rule for a store, without asking the store yet.
     pub fn new(database: Database, config: HashesConfig) -> Self {
         Self { config, database, of_store: Arc::default() }
     }
@@ -39,7 +40,7 @@ impl HashRule {
     /// The kind of new hashes.
     ///
     /// # Errors
-    /// The database is away, or does not tell.
+    /// The database is away, or cannot tell.
     pub async fn kind(&self) -> Result<HashKind, DbError> {
         let argon2id = HashKind::Argon2id(self.config.cost);
         match self.config.upgraded {
@@ -57,24 +58,24 @@ impl HashRule {
         }
     }
 
-    /// Whether a login replaces a hash by a new one; false where that cannot be found out now.
+    /// Whether a login replaces a hash; false if that cannot be determined now.
     pub async fn upgrades(&self) -> bool {
         self.kind().await.is_ok_and(|kind| matches!(kind, HashKind::Argon2id(_)))
     }
 }
 
-/// What an operator is told of the hashes in a store.
+/// A report on the hashes in a store, for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HashesTold {
-    /// Which are written, and why.
+    /// Which kind is written, and why.
     pub written: &'static str,
-    /// How many accounts a Thalamus on the same database cannot log in, where there may be one.
+    /// How many accounts a Thalamus on the same database cannot sign in, where there may be a Thalamus.
     pub unreadable: Option<String>,
-    /// That a Thalamus seems to be in use still, and what follows.
+    /// That a Thalamus seems to be in use, and what to do.
     pub beside: Option<String>,
 }
 
-/// What an operator is told; the accounts are counted within `patience`.
+/// The report for the operator; counting the accounts takes at most `patience`.
 ///
 /// # Errors
 /// The database is away, or refuses.

@@ -1,9 +1,9 @@
-//! The hosts that `store.uri` names, and in which order their addresses are asked.
+//! The hosts that `store.uri` names, and the order in which their addresses are tried.
 //!
-//! The one rule: a host that says nothing costs its own time and nobody else's. So each address is a connection attempt of its
-//! own, one that did not answer is asked after all others, and the host that answered last is asked first.
+//! The one rule: a silent host costs its own time and no other host's. So each address is a separate connection
+//! attempt, a silent address is tried after all others, and the host that was used last is tried first.
 //!
-//! Called by `route`. Knows nothing of what a server answers.
+//! `route` calls it. It knows nothing of what a server answers.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -16,7 +16,7 @@ use tokio_postgres::config::{Host, TargetSessionAttrs};
 
 use super::DbError;
 
-/// The port of a host for which none is named.
+/// The port of a host without one.
 const PORT: u16 = 5432;
 
 /// The hosts of a connection string.
@@ -25,16 +25,16 @@ pub(super) struct ServerHosts {
     order: Mutex<HostOrder>,
 }
 
-/// One host, as the connection string names it.
+/// One host as the connection string names it.
 struct ServerHost {
-    /// Its name is also the one that its certificate must have.
+    /// The name, which its certificate must also have.
     host: Option<Host>,
-    /// Where it is reached, where that is said apart from its name.
+    /// Its address, if given apart from the name.
     address: Option<IpAddr>,
     port: u16,
 }
 
-/// What earlier attempts have shown.
+/// The results of earlier attempts.
 #[derive(Default)]
 struct HostOrder {
     /// The host that was used last.
@@ -43,7 +43,7 @@ struct HostOrder {
     silent: HashSet<HostAddress>,
 }
 
-/// One address of one host; none where the host is a Unix socket, or its name leads nowhere.
+/// One address of one host; none for a Unix socket, or for a name without an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HostAddress {
     host: usize,
@@ -54,7 +54,7 @@ impl ServerHosts {
     /// Reads the hosts of a connection string.
     ///
     /// # Errors
-    /// [`DbError::Settings`]: it names none, or not as many addresses or ports as hosts.
+    /// [`DbError::Settings`] if it names no host, or the number of addresses or ports does not match.
     pub(super) fn of(config: &Config) -> Result<Self, DbError> {
         let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
         let count = hosts.len().max(addresses.len());
@@ -81,7 +81,7 @@ impl ServerHosts {
         self.hosts.len() > 1
     }
 
-    /// The hosts by number, in the order in which they are to be asked.
+    /// The numbers of the hosts, in the order in which to try them.
     pub(super) fn in_order(&self) -> Vec<usize> {
         let order = self.order();
         let mut hosts: Vec<usize> = (0..self.hosts.len()).collect();
@@ -93,7 +93,7 @@ impl ServerHosts {
         hosts
     }
 
-    /// The addresses of a host, looked up, in the order in which they are to be asked.
+    /// The addresses of a host, looked up, in the order in which to try them.
     ///
     /// # Errors
     /// Its name has no address.
@@ -111,7 +111,7 @@ impl ServerHosts {
         Ok(addresses)
     }
 
-    /// The settings that lead to one address alone.
+    /// The settings for one address alone.
     pub(super) fn only(&self, settings: &Config, to: HostAddress) -> Config {
         let mut only = without_hosts(settings);
         if let Some(ServerHost { host, port, .. }) = self.hosts.get(to.host) {
@@ -128,36 +128,36 @@ impl ServerHosts {
         only
     }
 
-    /// A host whose server is used: it is asked first from now on.
+    /// Records that a host's server is used; it is tried first from now on.
     pub(super) fn used(&self, at: HostAddress) {
         self.order().used = Some(at.host);
     }
 
-    /// A server answered there, whatever it said.
+    /// Records that a server answered there, whatever its answer.
     pub(super) fn answered(&self, at: HostAddress) {
         self.order().silent.remove(&at);
     }
 
-    /// Nothing answered there in time: it is asked last from now on.
+    /// Records that nothing answered there in time; it is tried last from now on.
     pub(super) fn silent(&self, at: HostAddress) {
         let mut order = self.order();
         order.used.take_if(|used| *used == at.host);
-        // A name that leads to ever new addresses leaves the old ones behind.
+        // A name that keeps changing its addresses leaves old ones behind.
         order.silent.retain(|silent| silent.host != at.host || silent.address.is_none() == at.address.is_none());
         order.silent.insert(at);
     }
 
-    /// A host whose name was not looked up in time.
+    /// Records that the name of a host was not looked up in time.
     pub(super) fn lookup_was_silent(&self, number: usize) {
         self.silent(HostAddress { host: number, address: None });
     }
 
-    /// An address, as the operator knows it.
+    /// A host as the operator knows it.
     pub(super) fn name(&self, number: usize) -> impl fmt::Display {
         match self.hosts.get(number) {
             Some(ServerHost { host: Some(Host::Tcp(name)), port, .. }) => format!("{name}:{port}"),
             Some(ServerHost { host: Some(Host::Unix(directory)), port, .. }) => {
-                // As PostgreSQL makes it in `unix_socket_directories`.
+                // The socket's name in PostgreSQL's `unix_socket_directories`.
                 format!("{}/.s.PGSQL.{port}", directory.display())
             }
             Some(ServerHost { host: None, address: Some(address), port }) => format!("{address}:{port}"),
@@ -170,7 +170,7 @@ impl ServerHosts {
     }
 }
 
-/// The same settings, but for the hosts, and for what `route` asks the server itself.
+/// The same settings without the hosts, and without what `route` checks itself.
 fn without_hosts(settings: &Config) -> Config {
     let mut bare = Config::new();
     if let Some(user) = settings.get_user() {

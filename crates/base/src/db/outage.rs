@@ -1,25 +1,25 @@
-//! What the operator is told of a database that is away: why, and when it is back.
+//! Logs an outage of the database: why it is away, and when it is back.
 //!
-//! The one rule: once for each reason, however many requests meet it. While an outage lasts it is told again, each time after
-//! twice as long, so that a log that was rotated away does not take it along. One that comes back within a minute is the same
-//! outage, told once a minute at most: where only writes fail, reads succeed between them.
+//! The one rule: each reason is logged once, however many requests meet it. While an outage lasts it is logged again,
+//! each time after twice the pause, so that log rotation cannot lose it. An outage that returns within a minute is the
+//! same outage, logged once a minute at most: if only writes fail, reads succeed in between.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long after it was told an outage is told again, at first and at most.
+/// The pause before an outage is logged again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
-/// Most reasons of one outage that are told as they come; a server that comes back passes through a few.
+/// The most reasons of one outage that are logged as they come; a returning server passes through a few.
 const MOST_REASONS: usize = 8;
 
-/// Tells of the outages of one thing.
+/// Logs the outages of one thing.
 #[derive(Debug)]
 pub struct OutageLog {
-    /// What begins the line of an outage, before the reason.
+    /// The beginning of an outage's line, before the reason.
     away: &'static str,
-    /// What ends it: what follows from the outage.
+    /// The end of that line: the consequence.
     follows: &'static str,
     /// The line of its end.
     back: &'static str,
@@ -31,7 +31,7 @@ pub struct OutageLog {
 enum OutageState {
     None,
     Lasting(DbOutage),
-    /// It ended then, and may not be over.
+    /// It ended at this moment, but may return.
     Ended(DbOutage, Instant),
 }
 
@@ -41,24 +41,24 @@ struct DbOutage {
     reasons: Vec<String>,
     again: Instant,
     pause: Duration,
-    /// Whether a line was told since it began, or began again: then its end is told, too.
+    /// Whether a line was logged since it began or returned. If so, its end is logged too.
     is_told: bool,
 }
 
 impl OutageLog {
-    /// A log with these words: what begins the line of an outage, what follows from it, and the line of its end.
+    /// A log with these words: the beginning of an outage's line, its consequence, and the line of its end.
     pub const fn new(away: &'static str, follows: &'static str, back: &'static str) -> Self {
         Self { away, follows, back, is_away: AtomicBool::new(false), outage: Mutex::new(OutageState::None) }
     }
 
-    /// It is away, for a reason.
+    /// Records a failure with its reason.
     pub fn failed(&self, reason: impl Display) {
         if let Some(line) = self.told(&reason.to_string(), Instant::now()) {
             tracing::error!("{line}");
         }
     }
 
-    /// It answers. Costs nothing while there is no outage.
+    /// Records an answer. Costs nothing while there is no outage.
     pub fn answered(&self) {
         if self.is_away.load(Ordering::Acquire)
             && let Some(line) = self.ended(Instant::now())
@@ -67,7 +67,7 @@ impl OutageLog {
         }
     }
 
-    /// The line of the end, if one is due.
+    /// The line of the end, if it is due.
     fn ended(&self, now: Instant) -> Option<String> {
         let mut state = self.state();
         self.is_away.store(false, Ordering::Release);
@@ -84,14 +84,14 @@ impl OutageLog {
         }
     }
 
-    /// The line that is due, if one is.
+    /// The line that is due, if any.
     fn told(&self, reason: &str, now: Instant) -> Option<String> {
         let mut state = self.state();
         self.is_away.store(true, Ordering::Release);
         let mut outage = match std::mem::replace(&mut *state, OutageState::None) {
             OutageState::Lasting(outage) => outage,
             OutageState::Ended(outage, ended) if now - ended < AGAIN.0 => {
-                // Where the last line says that it is back, the next one may not be long in coming.
+                // If the last line says that it is back, the next one must not take long.
                 let again = if outage.is_told { outage.again.min(now + AGAIN.0) } else { outage.again };
                 DbOutage { is_told: false, again, ..outage }
             }
@@ -115,7 +115,7 @@ impl OutageLog {
 }
 
 impl DbOutage {
-    /// How long it lasts, if that is to be told: zero for a reason that is new.
+    /// How long it has lasted, if that must be logged; zero for a new reason.
     fn lasts(&mut self, reason: &str, now: Instant) -> Option<Duration> {
         if self.reasons.len() < MOST_REASONS && !self.reasons.iter().any(|told| told == reason) {
             self.reasons.push(reason.to_owned());

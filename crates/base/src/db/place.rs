@@ -1,9 +1,9 @@
-//! Faults of the database in the words of an operator: the file of the configuration, the key, the place, and what to do.
+//! Database faults in an operator's words: the configuration file, the key, the place and the remedy.
 //!
-//! The one rule: a fault that no time mends is one of the setting ([`DbError::Settings`]); any other keeps its cause, by which
-//! callers tell an outage from a lock.
+//! The one rule: a fault that waiting does not mend is one of the setting ([`DbError::Settings`]). Any other fault
+//! keeps its cause, by which callers distinguish an outage from a lock.
 //!
-//! Called by whoever opens a database, and by the commands, which tell what came of it.
+//! Everything that opens a database calls it, and so do the commands, which report the result.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::{DbCause, DbError, is_of_server};
 use crate::config::StoreConfig;
 
-/// A server that could not be reached, with the place where it was looked for.
+/// A server that was not reached, with the place that was tried.
 #[derive(Debug, Error)]
 #[error("`{place}`: {source}")]
 pub(super) struct UnreachedServer {
@@ -22,7 +22,7 @@ pub(super) struct UnreachedServer {
 }
 
 impl UnreachedServer {
-    /// Adds the place to a fault of the way there; what a server has answered needs none.
+    /// Adds the place to a fault on the way; an answer of the server needs none.
     pub(super) fn at(place: impl std::fmt::Display, error: DbError) -> DbError {
         match error {
             DbError::Unavailable(source) if !is_of_server(source.as_ref()) => {
@@ -34,7 +34,7 @@ impl UnreachedServer {
 }
 
 impl DbError {
-    /// As one line for the operator: the file of the configuration, the key, what is wrong, and what to do.
+    /// One line for the operator: the configuration file, the key, the fault and the remedy.
     pub fn located(&self, file: &Path, store: &StoreConfig) -> String {
         let file = file.display();
         if let Self::Settings { .. } = self {
@@ -48,7 +48,7 @@ impl DbError {
         format!("{file}: `{}`: {self}{remedy}", store.key())
     }
 
-    /// What to do about a file of an embedded store.
+    /// The remedy for the file of an embedded store.
     fn remedy_of_file(&self, path: &Path) -> String {
         use rusqlite::ErrorCode::{
             CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, ReadOnly, SystemIoFailure,
@@ -82,7 +82,7 @@ pub(super) fn unopened(path: &Path, error: rusqlite::Error) -> DbError {
             Some(reason) => {
                 format!("this user may not read and write ({reason}); let this user do both, and make files beside it")
             }
-            // As when no more files can be opened.
+            // For example, the limit of open files is reached.
             None => return error.into(),
         },
         _ => return error.into(),
@@ -90,8 +90,8 @@ pub(super) fn unopened(path: &Path, error: rusqlite::Error) -> DbError {
     DbError::Settings { key: "path", problem: format!("names `{}`, which {problem}", path.display()) }
 }
 
-/// Why a file cannot be written, or none made beside it. It is not opened for that: closing it would end the locks that
-/// this process has on it.
+/// Why a file cannot be written, or no file created beside it. It is not opened for that: closing it would end this
+/// process's locks on it.
 fn unwritable(path: &Path) -> Option<std::io::Error> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let of_file = access(path, Access::READ_OK | Access::WRITE_OK);

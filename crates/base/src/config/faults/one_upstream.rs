@@ -1,20 +1,20 @@
-//! All that is wrong with one upstream.
+//! Reports all faults of one upstream.
 //!
-//! The one rule: each fault is found by the code that serves; then its key is left out, and the rest is looked at again. What a
-//! key that was left out leads to is no fault.
+//! The one rule: the code that serves finds each fault. Then the faulty key is left out, and the rest is examined
+//! again. Consequences of a missing key are no faults.
 
 use toml::{Table, Value};
 
 use crate::config::error::ConfigError;
 
-/// Most faults of one upstream.
+/// The most faults of one upstream.
 const MOST_FAULTS: usize = 32;
-/// Most entries of a list that are looked at one by one.
+/// The most entries of a list that are examined one by one.
 const MOST_ENTRIES: usize = 256;
 
-/// What of the keys cannot be read, each with its key; the upstream is left without them.
+/// The keys that cannot be read, with their errors; the upstream is left without them.
 ///
-/// None stays of one whose name cannot be read: routes know it by that.
+/// Returns no upstream if its name cannot be read, because routes know it by the name.
 pub(super) fn unreadable(
     upstream: Table,
     reads: impl Fn(Table) -> Result<(), toml::de::Error>,
@@ -47,7 +47,7 @@ pub(super) fn unreadable(
     ((!is_nameless).then_some(kept), faults)
 }
 
-/// What of the values is refused.
+/// The values that are refused.
 pub(super) fn refused(mut upstream: Table, refuses: impl Fn(&Table) -> Option<ConfigError>) -> Vec<ConfigError> {
     let mut faults = vec![];
     while faults.len() < MOST_FAULTS
@@ -66,7 +66,7 @@ pub(super) fn refused(mut upstream: Table, refuses: impl Fn(&Table) -> Option<Co
     faults
 }
 
-/// The entries of a list that are refused by themselves.
+/// The entries of a list that are refused on their own.
 fn refused_entries(upstream: &Table, key: &str, refuses: impl Fn(&Table) -> Option<ConfigError>) -> Vec<ConfigError> {
     let entries = upstream.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let refused = entries.iter().take(MOST_ENTRIES).filter_map(|entry| {
@@ -77,21 +77,22 @@ fn refused_entries(upstream: &Table, key: &str, refuses: impl Fn(&Table) -> Opti
     refused.collect()
 }
 
-/// The key that a fault is about, without the name of the upstream.
+/// The key that a fault concerns, without the upstream's name.
 fn key_of(upstream: &Table, fault: &ConfigError) -> String {
     let name = upstream.get("name").and_then(Value::as_str).unwrap_or_default();
     let key = fault.about().strip_prefix("upstream.").unwrap_or_default();
     key.strip_prefix(name).and_then(|key| key.strip_prefix('.')).unwrap_or(key).to_owned()
 }
 
-/// Leaves out a key, or the table of it that stands for what the key has by itself; tells whether there was something to leave out.
+/// Leaves out a key, or the table that holds it if the key itself is absent. True if anything was left out.
 fn leave_out(upstream: &mut Table, key: &str) -> bool {
     match key.split_once('.') {
         Some((table, key)) => {
             let inner = upstream.get_mut(table).and_then(Value::as_table_mut);
             inner.and_then(|inner| inner.remove(key)).or_else(|| upstream.remove(table)).is_some()
         }
-        // Without servers, that would be told besides; and where none of them spoke TLS, that its settings have no effect.
+        // An upstream without servers would be a fault of its own, and so would TLS settings without a server that
+        // speaks TLS.
         None if matches!(key, "servers" | "address") => {
             let server = if upstream.contains_key("tls") { "https://127.0.0.1:1" } else { "127.0.0.1:1" };
             let servers = Value::Array(vec![server.into()]);
