@@ -11,6 +11,7 @@
 
 pub mod gateway;
 pub mod pipeline;
+pub mod minting;
 pub mod routes;
 pub mod authn;
 pub mod accounts;

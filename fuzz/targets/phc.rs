@@ -1,7 +1,9 @@
 //! Stored hashes: what is accepted costs no more than its ceilings, and what is not is never verified.
 #![no_main]
 
-use fedgate_core::password::{HashArena, HashCost, hash_with, is_acceptable_hash, is_bcrypt, needs_upgrade, verify_with};
+use fedgate_core::password::{
+    HashArena, HashCost, hash_with, is_acceptable_hash, is_bcrypt, needs_upgrade, verify_with,
+};
 use libfuzzer_sys::fuzz_target;
 
 /// Above this a hash is not computed here: KiB times passes.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use fedgate_core::policy::{PolicyDecision, EndpointTable, Method, PolicySet, PolicyQuestion, PolicyReach, RoleRights};
+use fedgate_core::policy::{EndpointTable, Method, PolicyDecision, PolicyQuestion, PolicyReach, PolicySet, RoleRights};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

@@ -41,6 +41,7 @@ use upstream::UpstreamSet;
 
 use crate::accounts::{AccountStore, watch};
 use crate::authn::Authenticator;
+use crate::minting::AssertionMinter;
 use crate::observe::{RecordKeeping, RecordRates, RequestRecorder};
 use crate::pipeline::Pipeline;
 use crate::reload::{self, FileState, ReloadError, keep_current, read_policy, tell_warnings};
@@ -56,7 +57,6 @@ use exchange::redirect::HttpsRedirect;
 use fedgate_base::config::{Config, GatewayConfig, LimitsConfig};
 use fedgate_base::descriptors::{self, SocketShortage};
 use fedgate_base::threads;
-use fedgate_core::assertion::AssertionMinter;
 use fedgate_core::policy::PolicySet;
 use lifecycle::admin::AdminListener;
 use lifecycle::fixed::FixedFiles;

@@ -14,8 +14,9 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 
 use crate::authn::{AskingClient, Authenticator};
+use crate::minting::AssertionMinter;
 use crate::routes::{ACCOUNT_ENDPOINT, RouteResolution, RouteTable, RouteTarget};
-use fedgate_core::assertion::{AssertionClaims, AssertionMinter, RecordScope};
+use fedgate_core::assertion::{AssertionClaims, RecordScope};
 use fedgate_core::fields::BodyFault;
 use fedgate_core::path::{PathError, parse_target};
 use fedgate_core::policy::{PolicyDecision, PolicyReach, PolicySet};

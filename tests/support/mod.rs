@@ -16,12 +16,13 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use fedgate::minting::AssertionMinter;
 use fedgate_base::config::{
     Address, AssertionConfig, AssertionKeys, ConnectionsConfig, HashesConfig, HeadsConfig, HisConfig, PostgresConfig,
     SharesConfig, SqliteConfig, StoreConfig,
 };
 use fedgate_base::db::{Database, schema};
-use fedgate_core::assertion::{AssertionClaims, AssertionMinter, AssertionVerifier, RecordScope};
+use fedgate_core::assertion::{AssertionClaims, AssertionVerifier, RecordScope};
 use fedgate_core::password::HashCost;
 use fedgate_core::secret::Secret;
 use fedgate_his::store::RecordStore;

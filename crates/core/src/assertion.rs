@@ -1,11 +1,11 @@
-//! The assertion: the signed identity that travels upstream. The gateway mints it; the HIS verifies it on every
-//! request.
+//! The assertion: the signed identity that travels upstream. This module has its claims and keys, and verifies it for the HIS
+//! on every request.
 //!
 //! It is a compact JWS (RFC 7515) with JWT claims (RFC 7519) in the `Fedgate-Assertion` header, signed with HS256 (RFC
 //! 7518) or Ed25519 (RFC 8037). The one rule: the verifier chooses the algorithm, never the token. The protected
 //! header must be, byte for byte, the one that this module writes.
 //!
-//! Cost: 1 µs to mint with HS256, some 20 µs with Ed25519. With Ed25519 a HIS can verify without being able to mint.
+//! The gateway alone mints. That code is not here, so that the HIS is built without it.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
-use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
+use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -35,10 +35,10 @@ pub const CLOCK_HEADER: &str = "fedgate-clock";
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// How far the clocks of gateway and HIS may be apart.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
-/// `{"alg":"HS256","typ":"JWT"}`
-const HS256_HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
-/// `{"alg":"EdDSA","typ":"JWT"}`
-const EDDSA_HEADER: &str = "eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9";
+/// The protected header of HS256: `{"alg":"HS256","typ":"JWT"}` in base64url.
+pub const HS256_HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+/// The protected header of Ed25519: `{"alg":"EdDSA","typ":"JWT"}` in base64url.
+pub const EDDSA_HEADER: &str = "eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9";
 
 /// Configuration of the signed identity between gateway and HIS.
 #[derive(Debug, Clone)]
@@ -154,86 +154,6 @@ pub enum AssertionError {
     Expired,
 }
 
-/// Mints assertions; one per gateway.
-pub struct AssertionMinter {
-    key: MintKey,
-    issuer: String,
-    audience: String,
-    lifetime: Duration,
-}
-
-enum MintKey {
-    Hs256(hmac::Key),
-    Ed25519(Box<Ed25519KeyPair>),
-}
-
-impl AssertionMinter {
-    /// Takes issuer, audience, lifetime and key from the configuration.
-    ///
-    /// # Errors
-    /// The signing key is missing or malformed.
-    pub fn from_config(config: &AssertionConfig) -> Result<Self, AssertionKeyError> {
-        let key = match &config.keys {
-            AssertionKeys::Unread => return Err(AssertionKeyError::Unread),
-            AssertionKeys::Hs256 { secret } => MintKey::Hs256(hmac::Key::new(hmac::HMAC_SHA256, secret.expose())),
-            AssertionKeys::Ed25519 { private_key, .. } => {
-                let key = private_key.as_ref().ok_or(AssertionKeyError::Missing("private_key_file", "mint"))?;
-                let malformed = AssertionKeyError::Malformed("private_key_file", "an Ed25519 key in PKCS#8 PEM");
-                if pem_section(key.expose(), "ENCRYPTED PRIVATE KEY").is_some() {
-                    return Err(AssertionKeyError::Encrypted("private_key_file"));
-                }
-                let der = pem_section(key.expose(), "PRIVATE KEY");
-                let pair =
-                    der.and_then(|der| Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).ok()).ok_or(malformed)?;
-                MintKey::Ed25519(Box::new(pair))
-            }
-        };
-        Ok(Self { key, issuer: config.issuer.clone(), audience: config.audience.clone(), lifetime: config.lifetime })
-    }
-
-    /// The issuer that minted assertions name.
-    pub fn issuer(&self) -> &str {
-        &self.issuer
-    }
-
-    /// The audience that minted assertions name.
-    pub fn audience(&self) -> &str {
-        &self.audience
-    }
-
-    /// `iat` and `exp` of an assertion minted at `now`.
-    pub fn validity(&self, now: SystemTime) -> (u64, u64) {
-        let issued = unix_seconds(now);
-        (issued, issued.saturating_add(self.lifetime.as_secs()))
-    }
-
-    /// Signs the claims; the token is the value of the [`HEADER`].
-    pub fn mint(&self, claims: &AssertionClaims<'_>) -> String {
-        let header = match self.key {
-            MintKey::Hs256(_) => HS256_HEADER,
-            MintKey::Ed25519(_) => EDDSA_HEADER,
-        };
-        let payload = serde_json::to_vec(claims).unwrap_or_default();
-        let mut token = String::with_capacity(header.len() + payload.len() * 4 / 3 + 96);
-        token.push_str(header);
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(&payload, &mut token);
-        match &self.key {
-            MintKey::Hs256(key) => {
-                let tag = hmac::sign(key, token.as_bytes());
-                token.push('.');
-                URL_SAFE_NO_PAD.encode_string(tag, &mut token);
-            }
-            MintKey::Ed25519(pair) => {
-                let signature = pair.sign(token.as_bytes());
-                token.push('.');
-                URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-            }
-        }
-        token
-    }
-}
-
 /// Verifies assertions; one per HIS.
 pub struct AssertionVerifier {
     key: VerifyKey,
@@ -305,12 +225,13 @@ impl AssertionVerifier {
     }
 }
 
-fn unix_seconds(time: SystemTime) -> u64 {
+/// The seconds since 1970; 0 before.
+pub fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The DER bytes of the first PEM section of the given kind (RFC 7468).
-fn pem_section(pem: &[u8], kind: &str) -> Option<Vec<u8>> {
+pub fn pem_section(pem: &[u8], kind: &str) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(pem).ok()?;
     let body = text.split_once(&format!("-----BEGIN {kind}-----"))?.1.split_once(&format!("-----END {kind}-----"))?.0;
     let body: String = body.split_ascii_whitespace().collect();
@@ -328,6 +249,8 @@ mod tests {
     use super::*;
     use crate::secret::Secret;
 
+    const SECRET: &[u8] = b"a secret of thirty-two bytes ....";
+
     fn hs256(secret: &[u8]) -> AssertionConfig {
         AssertionConfig {
             keys: AssertionKeys::Hs256 { secret: Secret::new(secret.to_vec()) },
@@ -337,17 +260,7 @@ mod tests {
         }
     }
 
-    fn ed25519() -> AssertionConfig {
-        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let keys = AssertionKeys::Ed25519 {
-            private_key: Some(Secret::new(pair.serialize_pem().into_bytes())),
-            public_key: Some(pair.public_key_pem().into_bytes()),
-        };
-        AssertionConfig { keys, ..hs256(b"") }
-    }
-
-    fn claims(minter: &AssertionMinter, now: SystemTime) -> AssertionClaims<'static> {
-        let (iat, exp) = minter.validity(now);
+    fn claims(now: SystemTime) -> AssertionClaims<'static> {
         AssertionClaims {
             iss: "fedgate".into(),
             aud: "fedhis".into(),
@@ -361,34 +274,36 @@ mod tests {
             grants: vec![].into(),
             rid: "r1".into(),
             pol: "p1".into(),
-            iat,
-            exp,
+            iat: unix_seconds(now),
+            exp: unix_seconds(now) + 30,
         }
     }
 
+    /// A token as RFC 7515 has it, signed with the secret.
+    fn token(claims: &AssertionClaims<'_>) -> String {
+        let payload = URL_SAFE_NO_PAD.encode(serde_json::to_vec(claims).unwrap());
+        let signed = format!("{HS256_HEADER}.{payload}");
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), signed.as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
+    }
+
     #[test]
-    fn what_was_minted_is_believed_until_it_expires() {
-        for config in [hs256(b"a secret of thirty-two bytes ...."), ed25519()] {
-            let (minter, verifier) =
-                (AssertionMinter::from_config(&config).unwrap(), AssertionVerifier::from_config(&config).unwrap());
-            let now = SystemTime::now();
-            let claims = claims(&minter, now);
-            let token = minter.mint(&claims);
-            assert_eq!(verifier.verify(token.as_bytes(), now), Ok(claims));
-            let later = now + Duration::from_secs(36);
-            assert_eq!(verifier.verify(token.as_bytes(), later), Err(AssertionError::Expired));
-            let earlier = now - Duration::from_secs(10);
-            assert_eq!(verifier.verify(token.as_bytes(), earlier), Err(AssertionError::Expired));
-        }
+    fn what_was_signed_is_believed_until_it_expires() {
+        let verifier = AssertionVerifier::from_config(&hs256(SECRET)).unwrap();
+        let now = SystemTime::now();
+        let token = token(&claims(now));
+        assert_eq!(verifier.verify(token.as_bytes(), now), Ok(claims(now)));
+        let later = now + Duration::from_secs(36);
+        assert_eq!(verifier.verify(token.as_bytes(), later), Err(AssertionError::Expired));
+        let earlier = now - Duration::from_secs(10);
+        assert_eq!(verifier.verify(token.as_bytes(), earlier), Err(AssertionError::Expired));
     }
 
     #[test]
     fn a_change_of_any_byte_is_seen() {
-        let config = hs256(b"a secret of thirty-two bytes ....");
-        let (minter, verifier) =
-            (AssertionMinter::from_config(&config).unwrap(), AssertionVerifier::from_config(&config).unwrap());
+        let verifier = AssertionVerifier::from_config(&hs256(SECRET)).unwrap();
         let now = SystemTime::now();
-        let token = minter.mint(&claims(&minter, now)).into_bytes();
+        let token = token(&claims(now)).into_bytes();
         for at in 0..token.len() {
             let mut changed = token.clone();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
@@ -401,14 +316,11 @@ mod tests {
 
     #[test]
     fn another_key_algorithm_audience_or_issuer_is_not_believed() {
-        let config = hs256(b"a secret of thirty-two bytes ....");
-        let minter = AssertionMinter::from_config(&config).unwrap();
+        let config = hs256(SECRET);
         let now = SystemTime::now();
-        let token = minter.mint(&claims(&minter, now));
+        let token = token(&claims(now));
         let other = AssertionVerifier::from_config(&hs256(b"another secret of 32 bytes ......")).unwrap();
         assert_eq!(other.verify(token.as_bytes(), now), Err(AssertionError::Signature));
-        let asymmetric = AssertionVerifier::from_config(&ed25519()).unwrap();
-        assert_eq!(asymmetric.verify(token.as_bytes(), now), Err(AssertionError::Malformed));
         let elsewhere =
             AssertionVerifier::from_config(&AssertionConfig { audience: "x".into(), ..config.clone() }).unwrap();
         assert_eq!(elsewhere.verify(token.as_bytes(), now), Err(AssertionError::Audience));
@@ -417,19 +329,5 @@ mod tests {
         let unsigned = format!("{}.{payload}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#));
         let verifier = AssertionVerifier::from_config(&config).unwrap();
         assert_eq!(verifier.verify(unsigned.as_bytes(), now), Err(AssertionError::Malformed));
-    }
-
-    #[test]
-    fn each_side_says_which_key_it_lacks() {
-        let keys = AssertionKeys::Ed25519 { private_key: None, public_key: Some(b"no pem".to_vec()) };
-        let config = AssertionConfig { keys, ..hs256(b"") };
-        assert!(matches!(
-            AssertionMinter::from_config(&config),
-            Err(AssertionKeyError::Missing("private_key_file", _))
-        ));
-        assert!(matches!(
-            AssertionVerifier::from_config(&config),
-            Err(AssertionKeyError::Malformed("public_key_file", _))
-        ));
     }
 }

@@ -30,10 +30,11 @@ use crate::gateway::edge::pace::{ByteRate, UploadPace};
 use crate::gateway::edge::tls::ServedTls;
 use crate::gateway::edge::traffic::LiveTraffic;
 use crate::gateway::upstream::{ForwardedFacts, SERVICES_OWN, ServerSet, UpstreamSet};
+use crate::minting::AssertionMinter;
 use crate::observe::{GatewayMetrics, RequestRecorder};
 use crate::pipeline::Pipeline;
 use fedgate_base::config::Config;
-use fedgate_core::assertion::{AssertionMinter, CLOCK_HEADER};
+use fedgate_core::assertion::CLOCK_HEADER;
 
 /// Bytes of a body that are sent without waiting for the server to take them.
 const UNASKED_BYTES: u64 = 64 * 1024;

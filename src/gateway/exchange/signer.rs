@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::minting::AssertionMinter;
 use crate::pipeline::{Permit, Pipeline};
-use fedgate_core::assertion::AssertionMinter;
 
 /// Signs decisions.
 #[derive(Clone)]

@@ -18,9 +18,9 @@ use crate::accounts::AccountStore;
 use crate::gateway::edge::tls::{self, CertificateFile, CertificateFinding, ServedTls};
 use crate::gateway::upstream::UpstreamSet;
 use crate::gateway::{RunningGateway, ServeError, examine_policy};
+use crate::minting::AssertionMinter;
 use crate::routes::RouteTable;
 use fedgate_base::config::Config;
-use fedgate_core::assertion::AssertionMinter;
 use fedgate_core::policy::PolicySet;
 
 /// How long an admin listener may take to answer, and how much of its answer is read.
