@@ -6,8 +6,9 @@
 //! gateway  →  pipeline  →  routes  →  authn (accounts)  →  policy  →  assertion  →  upstream
 //! ```
 //!
-//! `gateway` translates between pingora and [`pipeline`], which alone decides. What a decision is made of lies in
-//! `fedgate_core`, what both programs share in `fedgate_base`. The HIS is a package of its own, which this one never names.
+//! `gateway` translates between pingora and [`pipeline`], which alone decides. The pure parts of a decision are in
+//! `fedgate_core`, and the parts that both programs share in `fedgate_base`. The HIS is a package of its own, which
+//! this one never names.
 
 pub mod gateway;
 pub mod pipeline;

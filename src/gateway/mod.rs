@@ -1,9 +1,10 @@
-//! The policy enforcement point: pingora lives only here, and only translates.
+//! The policy enforcement point (PEP): the only place of pingora, and a translator.
 //!
-//! The one rule: no callback decides. What a request may do is the pipeline's answer; this module turns pingora's
-//! sessions into the pipeline's questions, and its answers into forwarded requests, responses and records.
+//! The one rule: no callback decides. The pipeline decides about a request. This module turns pingora's sessions
+//! into questions for the pipeline, and its decisions into forwarded requests, answers and records.
 //!
-//! Called by the `fedgate` binary. [`PreparedGateway::serve`] puts the parts together and returns when the service has stopped.
+//! Called by the `fedgate` binary. [`PreparedGateway::serve`] puts the parts together and returns when the gateway
+//! has stopped.
 
 mod headers;
 mod edge;
@@ -67,7 +68,7 @@ use lifecycle::report::InstanceReporter;
 use lifecycle::stop::{ServingEnd, StopOrder, StopSignals};
 use lifecycle::supervise::supervise;
 
-/// Everything a gateway needs, loaded and checked, not yet listening.
+/// Everything that a gateway needs, loaded and checked, not yet listening.
 pub struct PreparedGateway {
     config: Config,
     pipeline: Arc<Pipeline>,
@@ -83,14 +84,14 @@ impl PreparedGateway {
     /// Loads policy, routes, certificates and keys, looks up the upstreams' servers, and opens the accounts.
     ///
     /// # Errors
-    /// The first thing that cannot be used.
+    /// The first fault that was found.
     pub async fn new(config: Config) -> Result<Self, ServeError> {
         let mut inspection = GatewayInspection::new(config, |_| true).await;
         if let Some(first) = inspection.take_faults().into_iter().next() {
             return Err(first);
         }
         let GatewayInspection { config, policy, routes, tls, minter, upstreams, accounts, fixed, .. } = inspection;
-        // INVARIANT: what is missing is a fault that was told above.
+        // INVARIANT: a part that is missing here was a fault, which was returned above.
         let missing = || std::io::Error::other("something that is needed was not loaded");
         let (policy, minter) = (policy.ok_or_else(missing)?, minter.ok_or_else(missing)?);
         let (upstreams, accounts) = (upstreams.ok_or_else(missing)?, accounts.ok_or_else(missing)?);
@@ -100,23 +101,23 @@ impl PreparedGateway {
         Ok(Self { config, pipeline, authenticator, policy, minter, tls, upstreams, fixed })
     }
 
-    /// The accounts, to ask whether they can be read.
+    /// The accounts, to test whether they can be read.
     pub fn accounts(&self) -> &AccountStore {
         self.authenticator.accounts()
     }
 
-    /// Listens and serves until SIGTERM, SIGINT or a successor, then finishes what is in flight.
+    /// Listens and serves until SIGTERM, SIGINT or a successor, then finishes requests in flight.
     ///
     /// # Errors
-    /// An address is taken, or the operating system gives no threads.
+    /// An address is in use, or the operating system gives no threads.
     pub fn serve(self) -> Result<(), ServeError> {
         tls::install_provider();
         let mut gateway = self.config.gateway.clone();
         bear(&mut gateway.limits);
         threads::can_start(gateway.threads + SPARE_THREADS)?;
-        // What keeps watch has a thread of its own: requests, however many, never make a lease run out.
+        // The watches have a thread of their own: no number of requests can make a lease run out.
         let control = runtime("control", 1)?;
-        // From now on a SIGHUP ends nothing, and is answered, however early it comes: the signal waits.
+        // Registered first: from here on an early SIGHUP does not end the process, but waits to be handled.
         let mut hangup = control.block_on(async { signal(SignalKind::hangup()) })?;
         let asked = Arc::new(Notify::new());
         let mut inherited = InheritedSockets::take()?;
@@ -169,9 +170,11 @@ impl PreparedGateway {
             let stopping = traffic.stopping.subscribe();
             let course = ShutdownCourse { closing: closing.subscribe(), stopping, ending: ending.subscribe() };
             let handed_on = Arc::new(listeners.duplicates()?);
-            // INVARIANT: from the first connection that is accepted on, nothing fails: who hands over has given it away.
+            // INVARIANT: nothing fails after the first connection is accepted. A predecessor that has handed over
+            // cannot take it back.
             let entrances = entrances.ready(listeners)?;
             let path = gateway.pid_file.as_deref();
+            // Before `ready`: a successor whose process id cannot be written must leave its predecessor serving.
             let mut pid = PidFile::write(path, origin).map_err(|error| ServeError::of_pid_file(path, error))?;
             handover::notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
             inherited.ready();
@@ -194,12 +197,13 @@ impl PreparedGateway {
                 orders.wait(gateway.stop_delay).await;
             }
             match order {
+                // SIGINT ignores silent connections; the other two wait until each of them is closed.
                 StopOrder::StopNow => orders.drain(gateway.stop_timeout, || traffic.in_flight()).await,
                 StopOrder::Stop | StopOrder::Upgrade => orders.drain(gateway.stop_timeout, || traffic.open()).await,
             }
             closing.send_replace(true);
             drop(handed_on);
-            // Who is silent still is let go; what was sent up to now is in flight.
+            // Silent connections are closed now; a request that has arrived is in flight and finishes.
             ending.send_replace(true);
             orders.drain(LAST_WORDS, || traffic.open()).await;
             if let Some(leaving) = leaving {
@@ -209,7 +213,7 @@ impl PreparedGateway {
         })?;
         requests.shutdown_timeout(LAST_WORDS);
         let (lost, ()) = control.block_on(async { tokio::join!(recorder.flush(), reporter.withdraw()) });
-        // Whoever watches the accounts is gone before: that they cannot be asked any more is no outage.
+        // The watches end before the database is closed, or they would log an outage.
         control.shutdown_background();
         accounts.database().close();
         match lost {
@@ -221,7 +225,7 @@ impl PreparedGateway {
         }
     }
 
-    /// Starts what follows the accounts, the policy, the certificates and the upstreams, and reports this instance.
+    /// Starts the watches over accounts, policy, certificates and upstreams, and the report of this instance.
     fn keep_watch(&self, control: &Runtime, reporter: &InstanceReporter, file: &Arc<FileState>, asked: &Arc<Notify>) {
         let reporter = reporter.clone();
         supervise(control, "the report of this instance", move || reporter.clone().run());
@@ -256,7 +260,7 @@ impl PreparedGateway {
         });
     }
 
-    /// What stands behind each kind of listener.
+    /// The application behind each kind of listener.
     fn entrances(
         self,
         gateway: &GatewayConfig,
@@ -318,8 +322,8 @@ impl PreparedGateway {
             tls: entrance(Box::new(Arc::clone(&proxy)), seats.clone(), self.tls),
             plain: entrance(Box::new(proxy), seats.clone(), None),
             redirect: entrance(Box::new(redirect), seats, None),
-            // Seats of its own: a crowd of clients does not keep the operator out. And nobody speaks for others there:
-            // a balancer that asks whether this one is ready asks for itself.
+            // Seats of its own: a crowd of clients does not keep the operator out. No trusted proxies: a balancer
+            // that asks for readiness asks for itself.
             admin: ConnectionAcceptor {
                 proxies: Arc::default(),
                 ..entrance(Box::new(admin), ClientSeats::new(ADMIN_SEATS, ADMIN_SEATS), None)
@@ -328,7 +332,7 @@ impl PreparedGateway {
     }
 }
 
-/// Makes of the connections that are configured those that the limit of open files bears, and says so.
+/// Lowers the limit of connections to the number that the limit of open files allows, and warns of it.
 fn bear(limits: &mut LimitsConfig) {
     let limit = descriptors::raise();
     let borne = descriptors::connections(limit, limits.connections);
@@ -348,14 +352,14 @@ fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
 }
 
-/// How long what is still in flight at the very end may take.
+/// How long the last requests in flight may take after everything else.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
-/// Threads beside those that serve requests: for records, hashing and the disk.
+/// Threads besides those for requests: records, hashing and the disk.
 const SPARE_THREADS: usize = 8;
-/// Connections to the admin listener.
+/// Most connections to the admin listener.
 const ADMIN_SEATS: usize = 64;
 
-/// Finds what is written when serving begins and has no directory to be in.
+/// Finds configured files whose directory does not exist.
 fn check_places(config: &Config) -> Vec<ServeError> {
     let places = [("records.file", &config.records.file), ("gateway.pid_file", &config.gateway.pid_file)];
     let faults = places.into_iter().filter_map(|(key, path)| {
@@ -383,12 +387,12 @@ pub fn load_policy(config: &Config) -> Result<PolicySet, ServeError> {
     read_policy(path).map_err(|fault| ServeError::of_policy(path, &fault))
 }
 
-/// The same, with all that it is refused for, up to a bound.
+/// The same, with all faults up to a bound.
 fn examine_policy(config: &Config) -> Result<PolicySet, Vec<ServeError>> {
     let path = &config.policy.roles;
     let told = |faults: Vec<ReloadError>| faults.iter().map(|fault| ServeError::of_policy(path, fault)).collect();
     reload::examine_policy(path, MOST_POLICY_FAULTS).map_err(told)
 }
 
-/// Most faults of a policy file that are told.
+/// Most faults of a policy file that are reported.
 const MOST_POLICY_FAULTS: usize = 20;

@@ -1,8 +1,8 @@
 //! Answers from which members are removed.
 //!
 //! The one rule: an answer that cannot be read is not shown. A success that is no JSON, partial, or compressed is
-//! 502. Any other answer that is no JSON keeps its status and loses its body, because an error page may show data
-//! of the service.
+//! replaced by 502. Any other answer that is no JSON keeps its status and loses its body, because an error page may
+//! show data of the service.
 
 use bytes::Bytes;
 use http::{Method, Version, header};

@@ -85,7 +85,7 @@ impl ServerExchange {
         if is_named || (told.is_none() && may_be_unnamed) {
             return Ok(());
         }
-        tracing::warn!("an answer that belongs to another request came on a connection to a server, which is closed");
+        tracing::warn!("a server sent an answer to another request; the connection is closed");
         let mut error = Error::explain(ErrorType::InvalidHTTPHeader, "an answer to another request").into_up();
         // Repeatable only on a reused connection, where it is an answer to an earlier request.
         error.retry = RetryType::ReusedOnly;

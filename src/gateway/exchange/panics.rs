@@ -20,8 +20,8 @@ pub(crate) fn contained_now<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn broke_off<T>() -> Result<T> {
-    tracing::error!("a request broke off by a fault of this program");
-    Error::e_explain(ErrorType::InternalError, "a fault of this program")
+    tracing::error!("the handling of a request panicked; it is answered 500 if no head was sent");
+    Error::e_explain(ErrorType::InternalError, "a panic of this program")
 }
 
 #[cfg(test)]

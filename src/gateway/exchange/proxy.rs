@@ -256,7 +256,7 @@ impl ProxyHttp for GatewayProxy {
             tracing::error!(
                 request.id = ctx.request_id,
                 status = response.status.as_u16(),
-                "an answer is withheld, because it could not be recorded"
+                "an answer is withheld because it could not be recorded"
             );
             Error::explain(ErrorType::Custom(NOT_RECORDED), "the answer could not be recorded")
         })
@@ -317,7 +317,7 @@ impl ProxyHttp for GatewayProxy {
         };
         let error_code = answer.status();
         if let Err(error) = answer.send_failure(session, ctx).await {
-            tracing::debug!(request.id = ctx.request_id, %error, "the client did not take the answer");
+            tracing::debug!(request.id = ctx.request_id, %error, "the client did not receive the answer");
         }
         FailToProxy { error_code, can_reuse_downstream: false }
     }

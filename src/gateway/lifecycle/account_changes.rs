@@ -1,8 +1,8 @@
-//! Changes of accounts, from the store to the records.
+//! Copies account changes from the store to the records.
 //!
-//! The one rule: an event is noted as recorded only once its line is kept. Of several gateways on one store one writes it; what
-//! one took and did not record within half a minute, because it ended or its disk is full, another writes. So a line may stand
-//! twice, with the same `event.id`, and none is missing.
+//! The one rule: an event counts as recorded only when its line is kept. Of several gateways on one store, one
+//! writes it. If that one ends, or its disk is full, another writes the event after half a minute. So a line may
+//! occur twice, with the same `event.id`, and none is missing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use crate::accounts::{AccountEvent, AccountsError, OutageLog};
 use crate::authn::Authenticator;
 use crate::observe::{AccountChangeLine, RequestRecorder};
 
-/// How often the store is asked. A change of a right is asked for as soon as it is seen; a new person has no epoch.
+/// How often the store is asked. A changed right is fetched as soon as its epoch is seen; a new person has none.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// How many are taken at a time: one look at the disk serves all of them.
+/// Most events that are taken at a time: one disk sync serves all of them.
 const MOST: u32 = 500;
 
-/// Records changes of accounts for ever.
+/// Records account changes for ever.
 pub(crate) async fn record(authenticator: Arc<Authenticator>, recorder: RequestRecorder) {
     let mut epoch = authenticator.epoch();
-    let follows = "they wait in the store, and are recorded when that is over";
+    let follows = "they wait in the store, and are recorded afterwards";
     let outage =
         OutageLog::new("changes of accounts are not recorded", follows, "changes of accounts are recorded again");
     let mut failed = false;
@@ -30,10 +30,10 @@ pub(crate) async fn record(authenticator: Arc<Authenticator>, recorder: RequestR
         let done = record_some(&authenticator, &recorder).await;
         match &done {
             Ok(_) => outage.answered(),
-            // The watch over the accounts tells of it.
+            // The watch over the accounts logs these.
             Err(AccountsError::Standby | AccountsError::AnotherServer | AccountsError::NotMigrated) => {}
-            // One that is over at the next attempt is none: the sessions that are open while the first one finds its server may be
-            // closed once.
+            // A single failure is not logged: while the first session finds its server, the other open sessions may
+            // be closed once.
             Err(error) if failed => outage.failed(error),
             Err(_) => {}
         }
@@ -49,7 +49,7 @@ pub(crate) async fn record(authenticator: Arc<Authenticator>, recorder: RequestR
     }
 }
 
-/// Records what is there, as much as is taken at a time; tells how many were.
+/// Records the next batch of events; returns their number.
 async fn record_some(authenticator: &Authenticator, recorder: &RequestRecorder) -> Result<usize, AccountsError> {
     if recorder.refuses() {
         return Ok(0);
@@ -60,7 +60,7 @@ async fn record_some(authenticator: &Authenticator, recorder: &RequestRecorder) 
     let mut recorded = Vec::with_capacity(events.len());
     for (event, kept) in events.iter().zip(waiting) {
         if !recorder.kept(kept).await {
-            // The disk is at fault, and has been given its time.
+            // The disk failed within its time; the rest is taken again later.
             break;
         }
         recorder.metrics().account_change(&event.via);

@@ -1,6 +1,7 @@
-//! The admin listener: is it alive, is it ready and why not, metrics, version.
+//! The admin listener: liveness, readiness with reasons, metrics, version.
 //!
-//! The one rule: it listens on loopback unless told otherwise, changes nothing, and tells nothing of any person.
+//! The one rule: it listens on loopback unless configured otherwise, changes nothing, and reveals nothing about
+//! persons.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use fedgate_base::moment::BootMoment;
 use fedgate_core::escape;
 use fedgate_core::policy::PolicySet;
 
-/// What the admin listener looks at.
+/// The parts that the admin listener reports on.
 pub(crate) struct AdminListener {
     pub(crate) recorder: RequestRecorder,
     pub(crate) authenticator: Arc<Authenticator>,
@@ -30,7 +31,7 @@ pub(crate) struct AdminListener {
     pub(crate) file: Arc<FileState>,
     pub(crate) upstreams: Arc<UpstreamSet>,
     pub(crate) traffic: Arc<LiveTraffic>,
-    /// None where nothing listens with TLS.
+    /// None if nothing listens with TLS.
     pub(crate) tls: Option<Arc<ServedTls>>,
     pub(crate) fixed: Arc<FixedFiles>,
 }
@@ -39,7 +40,7 @@ pub(crate) struct AdminListener {
 impl ServeHttp for AdminListener {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
-        // HTTP/1.0 tells the end of an answer by that of the connection, unless it asked otherwise.
+        // In HTTP/1.0 the end of the connection ends an answer, unless the client asked otherwise.
         if head.version == Version::HTTP_10 {
             session.set_keepalive(None);
         }
@@ -61,12 +62,12 @@ impl ServeHttp for AdminListener {
 }
 
 impl AdminListener {
-    /// Ready to be sent requests: the accounts are confirmed or an outage lease still holds, what must be recorded can be,
-    /// no service has just refused its clock, and it is not stopping.
+    /// Ready for requests: the accounts are confirmed or an outage lease is valid, records can be written, no
+    /// service has just refused the gateway's clock, and the gateway is not stopping.
     ///
-    /// A policy file that cannot be used is told and does not count: the last good policy is in force. Nor do files of
-    /// certificates. Nor does an
-    /// upstream without a server that is well: another gateway would find the same, and this one can still refuse.
+    /// A faulty policy file or certificate file is reported and does not count: the last good content is in force.
+    /// Nor does an upstream without a healthy server: every other gateway would find the same, and this one can
+    /// still refuse.
     fn ready(&self) -> Response<Vec<u8>> {
         let draining = self.traffic.is_stopping();
         let lease = self.authenticator.lease_is_valid(BootMoment::now());
@@ -94,19 +95,19 @@ impl AdminListener {
         answer(status, "application/json", escape::json(&detail.to_string()).into_owned().into_bytes())
     }
 
-    /// What is wrong with the files of certificates. Not a reason to be sent no requests: what was good last is in force.
+    /// Faults of certificate files. They do not make the gateway unready: the last good content is in force.
     fn certificate_faults(&self) -> Vec<String> {
         let followed = self.tls.as_ref().map(|tls| tls.faults()).unwrap_or_default();
         followed.into_iter().chain(self.fixed.faults()).collect()
     }
 
-    /// What soon will be wrong with them.
+    /// Certificates that end soon.
     fn certificate_warnings(&self) -> Vec<String> {
         let followed = self.tls.as_ref().map(|tls| tls.ahead()).unwrap_or_default();
         followed.into_iter().chain(self.fixed.ahead()).collect()
     }
 
-    /// Which files are in force until when.
+    /// The certificate files in force, and when each ends.
     fn certificate_files(&self) -> Vec<Value> {
         let told = self.held_files().into_iter().map(|file| file.told());
         told.map(|file| json!({ "key": file.key, "path": file.path, "valid_to": file.valid_to })).collect()

@@ -1,4 +1,4 @@
-//! Why a gateway does not come up.
+//! Errors of a gateway that cannot start or could not finish.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::routes::RouteError;
 use fedgate_base::ports;
 use fedgate_core::assertion::AssertionKeyError;
 
-/// Why the gateway cannot serve; the text names file or address, and the remedy where there is one.
+/// Why the gateway cannot serve; the text names the file or address, and the remedy if there is one.
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// The policy file is missing or refused.
@@ -22,7 +22,7 @@ pub enum ServeError {
     Policy {
         /// The file.
         path: String,
-        /// What is wrong.
+        /// The fault.
         problem: String,
     },
     /// A route cannot be used.
@@ -31,13 +31,13 @@ pub enum ServeError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// What TLS with an upstream needs cannot be used.
+    /// A file that TLS with an upstream needs cannot be used.
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// The key that signs assertions cannot be used.
     #[error(transparent)]
     Assertion(#[from] AssertionKeyError),
-    /// The accounts cannot be opened, as the operator is told it.
+    /// The accounts cannot be opened; the text is for the operator.
     #[error("{0}")]
     Accounts(String),
     /// An address cannot be listened on.
@@ -47,43 +47,43 @@ pub enum ServeError {
         address: SocketAddr,
         /// The configuration key that names it.
         key: &'static str,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The process id cannot be written down.
+    /// The process id file cannot be written.
     #[error("{}: {source}; `gateway.pid_file` must name a file in a directory that this user may write", .path.as_deref().unwrap_or(Path::new("")).display())]
     PidFile {
         /// The file.
         path: Option<PathBuf>,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// Another gateway has the file of the process id.
+    /// Another gateway holds the process id file.
     #[error("{}: the gateway of process {process} runs and holds this file; stop it, let it hand over with `fedgate upgrade`, or give each gateway a `gateway.pid_file` of its own", .path.display())]
     Runs {
         /// The file.
         path: PathBuf,
-        /// The process, as the file tells.
+        /// The process, as the file names it.
         process: String,
     },
-    /// A file that is made when serving begins has no place to be made in.
+    /// The directory of a file that serving creates does not exist.
     #[error("{}: {problem}, or change `{key}`", .path.display())]
     Place {
         /// The file.
         path: PathBuf,
         /// The configuration key that names it.
         key: &'static str,
-        /// What is wrong, and what to do.
+        /// The fault and the remedy.
         problem: &'static str,
     },
-    /// It has served, and its last records could not be written.
+    /// The gateway has served, and its last records could not be written.
     #[error("{}: {count} records could not be written before the end, and are lost{}", .file.as_deref().unwrap_or(Path::new("stdout")).display(), .fault.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default())]
     RecordsLost {
-        /// Where they were to be written; stdout where there is no file.
+        /// Their file; stdout if there is none.
         file: Option<PathBuf>,
-        /// How many they are.
+        /// Their number.
         count: usize,
-        /// Why.
+        /// The cause.
         fault: Option<String>,
     },
     /// The operating system refused something else.
@@ -91,17 +91,17 @@ pub enum ServeError {
     System(#[from] std::io::Error),
 }
 
-/// What to do about an address that cannot be listened on.
+/// The remedy for an address that cannot be listened on.
 fn remedy(address: SocketAddr, key: &str, error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::PermissionDenied => ports::remedy(address.port(), key),
-        ErrorKind::AddrNotAvailable => format!("it is no address of this machine; change `{key}`"),
-        _ => format!("stop what listens there, or change `{key}`"),
+        ErrorKind::AddrNotAvailable => format!("this machine does not have that address; change `{key}`"),
+        _ => format!("stop the program that listens there, or change `{key}`"),
     }
 }
 
 impl ServeError {
-    /// Why a policy cannot be used.
+    /// The error of a policy that cannot be used.
     pub(crate) fn of_policy(path: &Path, fault: &ReloadError) -> Self {
         let remedy = match fault {
             ReloadError::Unreadable(_) => "; `policy.roles` must name a roles.cfg",
@@ -110,7 +110,7 @@ impl ServeError {
         Self::Policy { path: path.display().to_string(), problem: format!("{fault}{remedy}") }
     }
 
-    /// Why there is no file of the process id.
+    /// The error of a process id file that cannot be had.
     pub(crate) fn of_pid_file(path: Option<&Path>, error: PidFileError) -> Self {
         let path = path.map(Path::to_owned);
         match error {

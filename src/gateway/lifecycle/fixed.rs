@@ -1,6 +1,7 @@
-//! Files of certificates that are read once, when the gateway starts: those that TLS with upstreams and with PostgreSQL needs.
+//! Certificate files that are read once, at the start: those of TLS with upstreams and with PostgreSQL.
 //!
-//! The one rule: what was read is in force until the next start, so its dates are followed, whatever the file holds by now.
+//! The one rule: the content that was read is in force until the next start, so its dates are followed, whatever
+//! the file holds by now.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use fedgate_base::pem::{self, HeldCertificate};
 /// How often dates are compared with the clock.
 const COMPARE: Duration = Duration::from_secs(2);
 
-/// The files, and what their dates have come to.
+/// The files, and the alarms about their dates.
 pub(crate) struct FixedFiles {
     files: Vec<HeldFile>,
     warning: Duration,
@@ -22,7 +23,7 @@ pub(crate) struct FixedFiles {
 }
 
 impl FixedFiles {
-    /// Of upstreams that were opened, and of the store.
+    /// The files of opened upstreams, and of the store.
     pub(crate) fn new(config: &Config, upstreams: &UpstreamSet) -> Self {
         let of_upstreams = upstreams.all().flat_map(|upstream| upstream.servers.held().iter().cloned());
         Self {
@@ -37,24 +38,24 @@ impl FixedFiles {
         &self.files
     }
 
-    /// What is wrong, and what soon will be.
+    /// Faults now, and faults that come soon.
     pub(crate) fn findings(&self, now: i64) -> Vec<CertificateFinding> {
         let ahead = self.files.iter().flat_map(|file| file.ahead(self.warning, now));
         let ahead = ahead.map(|text| CertificateFinding { text, is_fault: false });
         self.files.iter().flat_map(|file| file.stale(now)).chain(ahead).collect()
     }
 
-    /// What is wrong now, as it was found last.
+    /// Faults of the last comparison.
     pub(crate) fn faults(&self) -> Vec<String> {
         self.faults.all()
     }
 
-    /// What soon will be.
+    /// Faults that come soon.
     pub(crate) fn ahead(&self) -> Vec<String> {
         self.ahead.all()
     }
 
-    /// Tells what time does to them; runs until it is dropped.
+    /// Reports certificates that expire; runs until dropped.
     pub(crate) async fn keep_watch(self: Arc<Self>) {
         loop {
             let now = now();
@@ -67,7 +68,8 @@ impl FixedFiles {
     }
 }
 
-/// The authorities of PostgreSQL. The store was opened with them, so a file that cannot be read by now is no fault here.
+/// The authorities of PostgreSQL. The store was opened with them already, so a file that cannot be read by now is
+/// no fault here.
 fn of_store(store: &StoreConfig) -> Option<HeldFile> {
     let StoreConfig::Postgres(store) = store else { return None };
     let path = store.ca_file.clone()?;

@@ -1,11 +1,12 @@
-//! Listening sockets that outlive the process: opened, inherited from a predecessor or from systemd, and handed on.
+//! Listening sockets that outlive the process: opened, inherited from a predecessor or from systemd, and handed
+//! over.
 //!
-//! The one rule: a socket that is handed over is never closed in between, so no connection is refused. A predecessor
-//! serves until its successor has said that it listens; a successor that fails leaves it serving. So a successor accepts
-//! nothing before whatever can fail has succeeded.
+//! The one rule: a socket that is handed over is never closed in between, so no connection is refused. A
+//! predecessor serves until its successor reports that it listens; a failed successor leaves it serving. So a
+//! successor accepts nothing before everything that can fail has succeeded.
 //!
-//! The successor is started with one end of a socket pair as its standard input. The listening sockets come through it
-//! (`SCM_RIGHTS`, unix(7)), and the word that it is ready goes back. systemd's way is the one of `sd_listen_fds(3)`.
+//! The successor is started with one end of a socket pair as its standard input. The listening sockets come through
+//! it (`SCM_RIGHTS`, unix(7)), and the word `ready` goes back. systemd passes sockets as in `sd_listen_fds(3)`.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -28,28 +29,28 @@ use tokio::time::timeout;
 use super::pid_file::StartOrigin;
 use fedgate_base::parent;
 
-/// Says to a successor what it is.
+/// The variable that marks a process as a successor.
 const SUCCESSOR: &str = "FEDGATE_SUCCESSOR";
-/// What a successor says once it listens.
+/// The message of a successor that listens.
 const READY: &[u8] = b"ready\n";
-/// How long it may take until then.
+/// How long a successor may take until then.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most sockets that are handed over.
 const MOST_SOCKETS: usize = 64;
-/// Connections that wait to be accepted, at most; the system may have a lower limit of its own.
+/// Most connections that wait to be accepted; the system may have a lower limit.
 const BACKLOG: i32 = 4096;
 
-/// What a process is given when it starts.
+/// The sockets that a process receives at its start.
 pub(crate) struct InheritedSockets {
     listeners: Vec<(SocketAddr, TcpListener)>,
     predecessor: Option<UnixStream>,
 }
 
 impl InheritedSockets {
-    /// Takes what a predecessor or systemd hands over; nothing, usually.
+    /// Takes the sockets of a predecessor or of systemd; usually there are none.
     ///
     /// # Errors
-    /// What was announced does not come.
+    /// Announced sockets do not arrive.
     pub(crate) fn take() -> io::Result<Self> {
         let mut found = vec![];
         let mut activated = listenfd::ListenFd::from_env();
@@ -66,7 +67,7 @@ impl InheritedSockets {
         Ok(Self { listeners: found.into_iter().map(addressed).collect::<io::Result<_>>()?, predecessor })
     }
 
-    /// Whether a predecessor hands over; systemd's sockets come from none.
+    /// Whether a predecessor hands over; systemd's sockets have none.
     pub(crate) fn origin(&self) -> StartOrigin {
         match self.predecessor {
             Some(_) => StartOrigin::Successor,
@@ -77,7 +78,7 @@ impl InheritedSockets {
     /// The socket that listens on an address: an inherited one, or a new one.
     ///
     /// # Errors
-    /// The address is taken, or is not this machine's.
+    /// The address is in use, or not one of this machine.
     pub(crate) fn open(&mut self, address: SocketAddr) -> io::Result<TcpListener> {
         match self.listeners.iter().position(|(known, _)| *known == address) {
             Some(index) => Ok(self.listeners.swap_remove(index).1),
@@ -85,17 +86,15 @@ impl InheritedSockets {
         }
     }
 
-    /// Tells the predecessor that this process listens; what was inherited and not opened is closed.
+    /// Tells the predecessor that this process listens; closes inherited sockets that nothing has opened.
     pub(crate) fn ready(mut self) {
         for (address, _) in self.listeners.drain(..) {
-            tracing::warn!(
-                "a socket on {address} was handed over, which the configuration does not name; it is closed"
-            );
+            tracing::warn!("an inherited socket on {address} is not in the configuration and is closed");
         }
         if let Some(mut predecessor) = self.predecessor
             && let Err(error) = predecessor.write_all(READY)
         {
-            tracing::warn!(%error, "the predecessor went away before it heard that this process is ready");
+            tracing::warn!(%error, "the predecessor ended before it learned that this process is ready");
         }
     }
 }
@@ -106,16 +105,18 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-/// A socket that has an address and does not listen, so that it keeps nobody from listening there, nor takes a connection.
+/// A bound socket that does not listen: it neither keeps another program from listening there, nor takes a
+/// connection.
 ///
 /// # Errors
-/// Somebody listens there, or it is not this machine's, or not for this user.
+/// Another program listens there, or the address is not this machine's, or not for this user.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // Connections of the process before that linger do not keep the address taken (socket(7)).
+    // Lingering connections of an earlier process must not keep the address in use (socket(7)).
     rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
+        // `[::]` and `0.0.0.0` are listeners of their own, so each address is listened on once.
         rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
     }
     rustix::net::bind(&socket, &address)?;
@@ -157,14 +158,15 @@ pub(crate) struct SuccessorProcess {
 }
 
 impl SuccessorProcess {
-    /// Starts the program again, as it is on disk now, with the same arguments and these sockets.
+    /// Starts the program on disk, with the same arguments and these sockets.
     ///
     /// # Errors
-    /// It does not start, or would be nobody's: who has started this process would take its end for that of the gateway.
+    /// It does not start, or nothing would follow its life: the parent of this process would take this process's
+    /// end for the end of the gateway.
     pub(crate) fn start(listeners: Arc<Vec<TcpListener>>) -> io::Result<Self> {
         if parent::is_followed() {
             return Err(io::Error::other(
-                "this gateway is a part of another program (`fedgate demo`), which ends with it; stop that one and start it again",
+                "this gateway belongs to another program (`fedgate demo`), which ends with it; restart that program instead",
             ));
         }
         let (ours, theirs) = UnixStream::pair()?;
@@ -172,9 +174,11 @@ impl SuccessorProcess {
         let program: OsString =
             words.next().ok_or_else(|| io::Error::other("this program does not know its own name"))?;
         let mut command = tokio::process::Command::new(&program);
+        // systemd's variables name descriptors of this process, which the successor does not have.
         command.args(words).env(SUCCESSOR, "1").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
         let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
-        // The command holds its end of the pair, too: only without it does a child that ended show.
+        // The command holds its end of the pair, too. Without this, a child that has ended would not close the
+        // pair.
         drop(command);
         let answered = tokio::task::spawn_blocking(move || {
             send(&ours, &listeners)?;
@@ -186,36 +190,36 @@ impl SuccessorProcess {
         Ok(Self { child, answered })
     }
 
-    /// Waits until it listens; returns its process id. May be left and waited for again.
+    /// Waits until it listens; returns its process id. May be cancelled and called again.
     ///
     /// # Errors
-    /// It ended before it listened, or did not in time; then it is gone, and everything is as it was.
+    /// It ended before it listened, or was too slow; then it is gone, and nothing has changed.
     pub(crate) async fn listens(&mut self) -> io::Result<u32> {
         let answer = (&mut self.answered).await.map_err(io::Error::other)?;
         match (answer, self.child.id()) {
             (Ok(true), Some(pid)) => Ok(pid),
             (answer, _) => {
-                // One that did not answer in time must not take over later, behind everybody's back.
+                // A successor that was too slow must not take over later, when it is no longer expected.
                 let _ = self.child.start_kill();
                 let status = self.child.wait().await?;
                 let why = answer.err().map_or_else(String::new, |error| format!("{error}; "));
-                Err(io::Error::other(format!("{why}{status}; its own words stand above")))
+                Err(io::Error::other(format!("{why}{status}; its own log is above")))
             }
         }
     }
 
-    /// Lets it live on its own, and longer than this process.
+    /// Lets it live on, beyond the end of this process.
     pub(crate) fn release(mut self) {
         tokio::spawn(async move { self.child.wait().await });
     }
 
-    /// Ends it within a time. It is asked first: should it have begun to serve, it finishes what is in flight.
+    /// Ends it within a time. It gets SIGTERM first: if it already serves, it finishes its requests in flight.
     pub(crate) async fn end(mut self, within: Duration) {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         if let Some(pid) = pid
             && let Err(error) = kill_process(pid, Signal::TERM)
         {
-            tracing::warn!(%error, "the successor could not be told to stop");
+            tracing::warn!(%error, "the successor could not be signalled to stop");
         }
         if timeout(within, self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
@@ -223,10 +227,10 @@ impl SuccessorProcess {
     }
 }
 
-/// Tells systemd, if it has started this process (`sd_notify(3)`).
+/// Reports a state to systemd, if that has started this process (`sd_notify(3)`).
 pub(crate) fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd was not told of this process's state");
+        tracing::warn!(%error, "this process's state could not be reported to systemd");
     }
 }
 

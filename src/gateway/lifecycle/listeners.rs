@@ -1,6 +1,6 @@
-//! The listening sockets: taken over from a predecessor or opened, and handed to those that accept.
+//! The listening sockets: inherited or opened, and handed to their acceptors.
 //!
-//! The one rule: whatever can fail comes before the first connection is accepted.
+//! The one rule: everything that can fail happens before the first connection is accepted.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,7 +11,7 @@ use crate::gateway::edge::door::ShutdownCourse;
 use crate::gateway::edge::listen::ConnectionAcceptor;
 use fedgate_base::config::GatewayConfig;
 
-/// Who accepts on each kind of listener.
+/// The acceptor of each kind of listener.
 pub(crate) struct ConnectionAcceptors {
     pub(crate) tls: ConnectionAcceptor,
     pub(crate) plain: ConnectionAcceptor,
@@ -20,7 +20,7 @@ pub(crate) struct ConnectionAcceptors {
 }
 
 impl ConnectionAcceptors {
-    /// Makes the sockets ready to accept from.
+    /// Prepares the sockets for accepting.
     ///
     /// # Errors
     /// One cannot be used.
@@ -42,7 +42,7 @@ impl ConnectionAcceptors {
     }
 }
 
-/// What accepts as soon as it may; nothing of it can fail any more.
+/// Prepared acceptors; nothing of them can fail any more.
 pub(crate) struct ReadyEntrances(Vec<(ConnectionAcceptor, tokio::net::TcpListener)>);
 
 impl ReadyEntrances {
@@ -54,7 +54,7 @@ impl ReadyEntrances {
     }
 }
 
-/// The listening sockets, by what they are for.
+/// The listening sockets, by purpose.
 pub(crate) struct ListeningSockets {
     tls: Vec<TcpListener>,
     plain: Vec<TcpListener>,
@@ -63,10 +63,10 @@ pub(crate) struct ListeningSockets {
 }
 
 impl ListeningSockets {
-    /// Takes over what a predecessor had open, and opens the rest.
+    /// Takes over the sockets of a predecessor, and opens the rest.
     ///
     /// # Errors
-    /// An address is taken, or not one of this machine.
+    /// An address is in use, or not one of this machine.
     pub(crate) fn open(gateway: &GatewayConfig, inherited: &mut InheritedSockets) -> Result<Self, ServeError> {
         let mut opened = [const { vec![] }; 4];
         for ((addresses, key, what), opened) in kinds(gateway).into_iter().zip(&mut opened) {
@@ -80,26 +80,26 @@ impl ListeningSockets {
         Ok(Self { tls, plain, redirect, admin })
     }
 
-    /// Sees whether each address could be listened on, and leaves it; tells which could not, and why.
+    /// Tries each address and releases it; returns those that failed, and why.
     pub(crate) fn try_out(gateway: &GatewayConfig) -> Vec<(SocketAddr, &'static str, io::Error)> {
         let all =
             kinds(gateway).into_iter().flat_map(|(addresses, key, _)| addresses.iter().map(move |one| (*one, key)));
         all.filter_map(|(address, key)| Some((address, key, bind(address).err()?))).collect()
     }
 
-    /// All of them once more, to be handed on.
+    /// Duplicates of all sockets, for a successor.
     pub(crate) fn duplicates(&self) -> io::Result<Vec<TcpListener>> {
         let all = [&self.tls, &self.plain, &self.redirect, &self.admin];
         all.into_iter().flatten().map(TcpListener::try_clone).collect()
     }
 }
 
-/// Where to listen, with the key that says so and what it is for.
+/// The addresses, with the key that names them and their purpose for the log.
 fn kinds(gateway: &GatewayConfig) -> [(&[SocketAddr], &'static str, &'static str); 4] {
     [
         (&gateway.listen, "gateway.listen", ", https"),
         (&gateway.listen_plain, "gateway.listen_plain", ", http, without TLS"),
-        (&gateway.redirect, "gateway.redirect", ", http, which leads to https"),
+        (&gateway.redirect, "gateway.redirect", ", http, redirects to https"),
         (&gateway.admin, "gateway.admin", ", http, for the operator: /livez /readyz /metrics /version"),
     ]
 }

@@ -1,4 +1,4 @@
-//! The life of the process: what watches beside the requests, and how it starts, stops and hands over.
+//! The life of the process: start, stop, handover, and the tasks that run beside the requests.
 //!
 //! The one rule: from the first accepted connection on, nothing fails, and no stop loses a request in flight.
 

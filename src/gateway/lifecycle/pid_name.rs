@@ -1,10 +1,10 @@
-//! The name that a gateway holds beside its file of the process id: a file may be deleted, and with it the lock on it.
+//! The name that a gateway holds beside its process id file: the file may be deleted, and its lock with it.
 //!
-//! The one rule: the name is a socket of the abstract namespace (unix(7)), which nobody can delete and which ends with its process.
-//! It is made of the directory, by device and number, and of the name of the file. A name that another user holds counts for
-//! nothing, because anybody may take any.
+//! The one rule: the name is a socket of the abstract namespace (unix(7)), which cannot be deleted and ends with
+//! its process. It consists of the directory, by device and number, and of the name of the file. A name that
+//! another user holds is ignored, because any user may take any name.
 //!
-//! Called by [`super::pid_file`]. A system that gives no such sockets gives no name, and the file alone counts.
+//! Called by [`super::pid_file`]. If the system gives no such sockets, the file alone counts.
 
 use std::ffi::OsStr;
 use std::io;
@@ -27,17 +27,17 @@ pub(crate) struct HeldName {
     _socket: UnixListener,
 }
 
-/// What became of an attempt to hold a name.
+/// The outcome of an attempt to hold a name.
 pub(crate) enum NameClaim {
     Held(HeldName),
-    /// Another process of this user holds it; its process id, or 0 where that is of no process that is seen from here.
+    /// Another process of this user holds it; its process id, or 0 if it is not visible from here.
     Taken(i32),
-    /// Nobody can tell.
+    /// The system cannot tell.
     Unknown,
 }
 
 impl HeldName {
-    /// Holds the name of a file, if nobody does.
+    /// Takes the name of a file, if it is free.
     pub(crate) fn claim(path: &Path) -> NameClaim {
         let bound = name_of(path).and_then(|name| {
             let socket = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
@@ -52,7 +52,7 @@ impl HeldName {
         }
     }
 
-    /// Whether it is still that of the file, whose directory may be another by now.
+    /// Whether the name still belongs to the file, whose directory may have been replaced.
     pub(crate) fn is_of(&self, path: &Path) -> bool {
         name_of(path).is_ok_and(|name| name == self.name)
     }
@@ -61,11 +61,11 @@ impl HeldName {
 /// The process of this user that holds the name of a file.
 pub(crate) fn holder(path: &Path) -> Option<i32> {
     let name = SocketAddrUnix::new_abstract_name(&name_of(path).ok()?).ok()?;
-    // Whoever fills the queue of a holder is not waited for.
+    // Non-blocking: a holder whose queue is full must not make this wait.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
     rustix::net::connect(&socket, &name).ok()?;
-    // The user is the one who has listened, as the system knows it (SO_PEERCRED, socket(7)).
+    // The kernel reports the user that called listen (SO_PEERCRED, socket(7)); a squatter cannot forge it.
     let holder = getsockopt(&socket, PeerCredentials).ok()?;
     (holder.uid() == geteuid().as_raw()).then(|| holder.pid())
 }
@@ -74,7 +74,7 @@ fn name_of(path: &Path) -> io::Result<Vec<u8>> {
     let directory = directory_of(path).metadata()?;
     let file = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
     let hash = blake3::hash(file).to_hex();
-    // Within the 107 bytes that a name may have.
+    // Within the 107 bytes of such a name.
     Ok(format!("fedgate/{:x}/{:x}/{}", directory.dev(), directory.ino(), hash.get(..32).unwrap_or_default())
         .into_bytes())
 }

@@ -14,9 +14,9 @@ use fedgate_base::config::GatewayConfig;
 use fedgate_base::moment::BootMoment;
 use fedgate_core::policy::PolicySet;
 
-/// How long after a report that did not arrive the next one follows: until then this instance may have no lease.
+/// The pause after a failed report: until the next one succeeds, this instance may have no lease.
 const RETRY: Duration = Duration::from_millis(250);
-/// How long the last word of a stopping instance may take.
+/// How long the withdrawal of a stopping instance may take.
 const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reports one instance.
@@ -27,7 +27,7 @@ pub(crate) struct InstanceReporter {
     authenticator: Arc<Authenticator>,
     policy: Arc<ArcSwap<PolicySet>>,
     file: Arc<FileState>,
-    /// Whether this instance is off the list for good; held while it reports.
+    /// Whether this instance has left the list for good; held while it reports.
     withdrawn: Arc<Mutex<bool>>,
 }
 
@@ -57,7 +57,8 @@ impl InstanceReporter {
         loop {
             let mut pause = REPORT_EVERY;
             let applied = *epoch.borrow_and_update();
-            // An instance that has confirmed nothing yet is in nobody's way.
+            // An instance that has confirmed no epoch yet admits nobody by a cached right, so no change waits for
+            // it.
             let withdrawn = self.withdrawn.lock().await;
             if applied > 0 && !*withdrawn {
                 let now = BootMoment::now();
@@ -73,7 +74,7 @@ impl InstanceReporter {
         }
     }
 
-    /// Takes this instance off the list.
+    /// Removes this instance from the list.
     pub(crate) async fn withdraw(self) {
         let withdraw = async {
             *self.withdrawn.lock().await = true;
@@ -92,7 +93,7 @@ impl InstanceReporter {
             policy_fault: self.file.fault(),
             epoch,
             bound_ms: u64::try_from(bound.as_millis()).unwrap_or(u64::MAX),
-            // That it is listed, too, this report sees to.
+            // Being listed is the other condition of a lease, and this report itself fulfils it.
             lease_valid: self.authenticator.is_confirmed(BootMoment::now()),
             caches: self.authenticator.figures().await,
             waiting: self.authenticator.waiting(),

@@ -1,7 +1,7 @@
-//! Signals, and how the gateway comes to its end: hand over or stop, finish what is in flight, close.
+//! Signals, and the end of the gateway: hand over or stop, finish requests in flight, close.
 //!
-//! The one rule: a request that was sent is answered. Until the end, a connection that is kept open is served once more
-//! and told to close with that answer; so a client that was silent meanwhile finds nobody gone.
+//! The one rule: a request that was sent is answered. Until the end, a kept connection is served once more and
+//! closed with that answer, so that a silent client does not meet a closed connection.
 
 use std::io;
 use std::net::TcpListener;
@@ -15,15 +15,15 @@ use tokio::time::{Instant, sleep};
 use super::handover::{SuccessorProcess, notify};
 use super::pid_file::PidFile;
 
-/// How often what is open is looked at.
+/// How often open connections are counted.
 const LOOK: Duration = Duration::from_millis(20);
-/// How often it is looked whether the file of the process id is there still.
+/// How often the process id file is checked.
 const LOOK_AT_PID: Duration = Duration::from_secs(1);
 
-/// What the process is told.
+/// The order that a signal gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopOrder {
-    /// SIGTERM: stop; clients that are silent get their time.
+    /// SIGTERM: stop; silent clients get their time.
     Stop,
     /// SIGINT: stop as soon as nothing is in flight.
     StopNow,
@@ -35,7 +35,7 @@ pub(crate) enum StopOrder {
 pub(crate) enum ServingEnd {
     /// A successor listens.
     HandedOver(SuccessorProcess),
-    /// It is to stop; with it a successor that it has started.
+    /// The process must stop, and with it a successor that it has started.
     Stopped(StopOrder, Option<SuccessorProcess>),
 }
 
@@ -65,7 +65,7 @@ impl StopSignals {
         }
     }
 
-    /// Waits until a successor has taken over the sockets, or the process is to stop.
+    /// Waits until a successor has taken over the sockets, or the process must stop.
     pub(crate) async fn until_end(&mut self, sockets: &Arc<Vec<TcpListener>>, pid: &mut PidFile) -> ServingEnd {
         loop {
             let order = tokio::select! {
@@ -82,6 +82,7 @@ impl StopSignals {
             let failed = match SuccessorProcess::start(Arc::clone(sockets)) {
                 Ok(mut successor) => tokio::select! {
                     biased;
+                    // Both stop: an operator who ends the service must not be left with a successor.
                     order = self.stop() => return ServingEnd::Stopped(order, Some(successor)),
                     listens = successor.listens() => match listens {
                         Ok(successors) => {
@@ -95,6 +96,7 @@ impl StopSignals {
                 Err(error) => error,
             };
             tracing::error!("the successor did not take over: {failed}; this process goes on");
+            // The successor may have told systemd that it is the main process.
             notify(&[NotifyState::MainPid(std::process::id())]);
             pid.renew();
         }
@@ -110,12 +112,12 @@ impl StopSignals {
         }
     }
 
-    /// Waits for so long, or until another order to stop comes.
+    /// Waits for a time, or until another order to stop comes.
     pub(crate) async fn wait(&mut self, time: Duration) {
         self.drain(time, || 1).await;
     }
 
-    /// Waits until nothing is open, or the time is up, or another order to stop comes.
+    /// Waits until nothing is open, the time is up, or another order to stop comes.
     pub(crate) async fn drain(&mut self, timeout: Duration, open: impl Fn() -> usize) {
         let deadline = Instant::now() + timeout;
         while open() > 0 && Instant::now() < deadline {

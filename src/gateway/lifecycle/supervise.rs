@@ -1,22 +1,23 @@
-//! Tasks that run as long as the process does: a fault of this program, should it have any, costs a second of a watch.
+//! Tasks that run as long as the process does: a panic costs a task one second.
 //!
-//! The one rule: a panic never ends the process, nor anything that other requests rely on, and is never silent.
+//! The one rule: a panic never ends the process or anything that requests rely on, and is always logged.
 
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-/// How long after a fault a task begins anew.
+/// How long after a panic a task is restarted.
 const ANEW: Duration = Duration::from_secs(1);
 
-/// Runs what is to run as long as the process does: should it panic, that is told, and it begins anew.
+/// Runs a task as long as the process does; a panic is logged, and the task restarted.
 pub(crate) fn supervise<T>(control: &Runtime, what: &'static str, task: impl Fn() -> T + Send + 'static)
 where
     T: Future<Output = ()> + Send + 'static,
 {
     control.spawn(async move {
         while tokio::spawn(task()).await.is_err_and(|error| error.is_panic()) {
-            tracing::error!("{what} broke off by a fault of this program, and begins anew");
+            tracing::error!("{what} panicked; restarting in {} s", ANEW.as_secs());
+            // A task that panics at once must not fill the log or take a whole core.
             tokio::time::sleep(ANEW).await;
         }
     });

@@ -91,7 +91,7 @@ impl ServerConnections {
                     // If another request has taken the connection since, its end differs, and `clear` fails.
                     let over = until != 0 && until < now && ConnectionHold::clear(connection, until);
                     if over && let Err(error) = shutdown(&connection.socket, Shutdown::Both) {
-                        tracing::debug!(%error, "a connection that is out of time had ended");
+                        tracing::debug!(%error, "an overdue connection had already ended");
                     }
                 }
             }
@@ -132,7 +132,7 @@ impl ServerLine {
     /// Ends the connection while this request still owns it, so that pingora finds it closed and does not keep it.
     pub(crate) fn retire(&self) {
         if let Err(error) = shutdown(&self.0.socket, Shutdown::Both) {
-            tracing::debug!(%error, "a connection that is not to be kept had ended");
+            tracing::debug!(%error, "a connection to be closed had already ended");
         }
     }
 }

@@ -32,7 +32,7 @@ impl DroppedNames {
         );
         if self.is_full.load(Ordering::Relaxed) {
             tracing::info!(
-                "upstream `{upstream}`: {MOST_NAMES} names of request headers were told that are not passed on; no further \
+                "upstream `{upstream}`: {MOST_NAMES} names of dropped request headers were logged; no further \
                  one is"
             );
         }

@@ -68,7 +68,7 @@ impl<K: Copy + Ord> AlarmBoard<K> {
                 AlarmTone::Ahead => tracing::warn!("{text}"),
             }
         }
-        over.iter().for_each(|text| tracing::info!("this is over: {text}"));
+        over.iter().for_each(|text| tracing::info!("resolved: {text}"));
     }
 
     /// All faults of all parts.
