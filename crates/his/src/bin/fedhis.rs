@@ -1,6 +1,7 @@
-//! `fedhis`: the service behind the gateway, and what its operator needs.
+//! `fedhis`: the HIS behind the gateway, and the commands of its operator.
 //!
-//! Arguments to configuration to run. Exit codes: 0 done, 1 failure, 2 usage or configuration.
+//! Arguments become a configuration, and the configuration is run. Exit codes: 0 done, 1 failure, 2 usage or
+//! configuration.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -32,16 +33,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long the look for rows of before that are served with limits may take, for each statement.
+/// The limit of each statement that looks for older rows that are served with limits.
 const ODD_ROWS_PATIENCE: Duration = Duration::from_secs(600);
 /// Threads beside those that serve: for hashing, and for the disk.
 const SPARE_THREADS: usize = 8;
-/// How often a database that is away is asked again for its schema.
+/// How often an unavailable database is asked again for its schema.
 const SCHEMA_RETRY: Duration = Duration::from_millis(500);
 
 /// Health information service of a federation: people, books of life, documents, institutions.
 ///
-/// Serves what Thalamus serves, to requests that carry an assertion of the gateway (fedgate), and to no others.
+/// Serves what Thalamus serves, and only to requests that carry an assertion of the gateway (fedgate).
 #[derive(Parser)]
 #[command(name = "fedhis", version, max_term_width = 100)]
 struct HisArguments {
@@ -58,40 +59,39 @@ enum HisCommand {
     Serve,
     /// Create or upgrade the schema; an existing Thalamus database keeps its tables and rows.
     ///
-    /// The embedded store does this by itself when it is served.
+    /// `fedhis serve` does this by itself for an embedded store.
     Migrate,
     /// Import people or pages: a JSON array (also as Thalamus lists them), or one JSON object a line.
     ///
-    /// May be interrupted and run again: it goes on where it was (FILE.import-state), or begins anew when
-    /// file or store are others. Records that are there already
-    /// count as unchanged; what cannot be stored is written to FILE.refused.jsonl with line and reason, and makes the
-    /// exit code 1.
+    /// An interrupted import continues when it is run again (FILE.import-state). It starts from the beginning if
+    /// the file or the store is another one. Records that already exist count as unchanged. Records that cannot be
+    /// stored are written to FILE.refused.jsonl with line and reason, and make the exit code 1.
     Import {
-        /// What the file holds; people come before their pages.
+        /// The kind of records in the file; import people before their pages.
         #[arg(value_enum)]
         kind: ImportedRows,
         /// The file, or - for standard input.
         #[arg(value_name = "FILE|-")]
         source: PathBuf,
-        /// Hash passwords that are not hashed yet, instead of refusing their persons.
+        /// Hash passwords in clear text, instead of refusing their persons.
         #[arg(long)]
         hash_passwords: bool,
     },
     /// Copy an embedded store to a new file, consistently, while both programs run.
     ///
-    /// The file has mode 0600, is on the disk when the command ends, and is never written over another. docs/BACKUP.md says how it
-    /// is restored. For PostgreSQL there is pg_dump.
+    /// The file has mode 0600 and is on the disk when the command ends. An existing file is never overwritten.
+    /// docs/BACKUP.md says how to restore it. For PostgreSQL use pg_dump.
     Backup {
-        /// The file that is made.
+        /// The file to create.
         #[arg(value_name = "FILE")]
         target: PathBuf,
     },
-    /// Load the demo federation into an empty store; does nothing when there are people in it.
+    /// Load the demo federation into an empty store; a store that has people is not changed.
     Seed,
 }
 
 impl HisCommand {
-    /// What its sessions at the database are called.
+    /// The name that the command's sessions have at the database.
     fn program(&self) -> &'static str {
         match self {
             Self::Serve => "fedhis",
@@ -113,7 +113,7 @@ enum ImportedRows {
 
 /// Why a command failed, with its exit code.
 enum HisFailure {
-    /// The command could not do what it was asked: exit 1.
+    /// The command failed: exit 1.
     Failed(anyhow::Error),
     /// Usage or configuration is wrong: exit 2.
     Usage(anyhow::Error),
@@ -148,7 +148,7 @@ fn start(arguments: HisArguments) -> Result<(), HisFailure> {
     threads::can_start(workers + SPARE_THREADS)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let done = runtime.block_on(run(arguments, dumps));
-    // A statement on the blocking pool is not waited for: it is atomic.
+    // A statement on the blocking pool is not waited for. It is atomic, so it happens as a whole or not at all.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
 }
@@ -180,7 +180,7 @@ async fn run(HisArguments { config, command }: HisArguments, dumps: ForbiddenDum
     })
 }
 
-/// Says of a failure of the database which setting leads there.
+/// Adds to a failure of the database the setting that leads to that database.
 fn located(config: &Config, failure: HisFailure) -> HisFailure {
     let HisFailure::Failed(error) = failure else {
         return failure;
@@ -214,7 +214,7 @@ async fn open(config: &Config) -> Result<Database, HisFailure> {
     Ok(database)
 }
 
-/// Opens the database and sees that its schema is there.
+/// Opens the database and checks that its schema has the right version.
 async fn open_ready(config: &Config) -> Result<Database, HisFailure> {
     let database = open(config).await?;
     check_version(schema::version(&database).await?)?;
@@ -237,9 +237,9 @@ fn check_version(version: i64) -> Result<(), HisFailure> {
 }
 
 async fn serve(config: &Config) -> Result<(), HisFailure> {
-    // As for the gateway, whose SIGHUP this may be, sent to both: it ends nothing.
+    // An operator may send SIGHUP to both programs; as in the gateway, it must not end this one.
     let mut hangup = signal(SignalKind::hangup())?;
-    // What else there is to say of the file is about the gateway, which says it.
+    // The gateway reports the other warnings about the file.
     config.loose_secrets().iter().for_each(|warning| tracing::warn!("{warning}"));
     let connections = bear(config.his.connections);
     let database = open(config).await?;
@@ -253,7 +253,7 @@ async fn serve(config: &Config) -> Result<(), HisFailure> {
     let service = HisService::new(&config.his, verifier, documents.clone());
     let (listener, store) = (HisListener::bind(&config.his.listen).await?, database.clone());
     tracing::info!("listening on {}", listener.address());
-    // A database that is away at the start is no reason to stay away too: requests get 503 until it is there.
+    // The service starts without its database too: requests get 503 until the database answers.
     let outdated = async move {
         loop {
             match version {
@@ -296,7 +296,7 @@ async fn serve(config: &Config) -> Result<(), HisFailure> {
     done
 }
 
-/// As many connections as are configured, or as the limit of open files bears.
+/// The configured number of connections, or as many as the limit of open files allows.
 fn bear(configured: ConnectionsConfig) -> ConnectionsConfig {
     let limit = descriptors::raise();
     let wanted = configured.most.unwrap_or(usize::MAX);
@@ -315,7 +315,7 @@ fn bear(configured: ConnectionsConfig) -> ConnectionsConfig {
 async fn ignore(hangup: &mut Signal) -> Infallible {
     loop {
         hangup.recv().await;
-        tracing::info!("SIGHUP received: it changes nothing; a new configuration is read at the next start");
+        tracing::info!("SIGHUP received and ignored; a changed configuration takes effect at the next start");
     }
 }
 
@@ -386,7 +386,7 @@ async fn import(
             if path.is_dir() {
                 return Err(unreadable(&"it is a directory"));
             }
-            // Held as long as the file is open. Where a file system has no locks, nobody is excluded.
+            // The lock lasts as long as the file is open. On a file system without locks it excludes nobody.
             if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 return Err(ImportError::Running(path.clone()).into());
             }
@@ -414,7 +414,7 @@ async fn import(
     let summary = summary?;
     let resumed = match summary.resumed {
         0 => String::new(),
-        records => format!(" ({records} were dealt with by an earlier run)"),
+        records => format!(" ({records} of them by an earlier run)"),
     };
     let (created, unchanged, refused) = (summary.created, summary.unchanged, summary.refused);
     say(&format!("{created} created, {unchanged} unchanged, {refused} refused{resumed}"))?;
@@ -424,7 +424,7 @@ async fn import(
     }
 }
 
-/// A bar on a terminal, nothing elsewhere.
+/// A progress bar on a terminal; hidden elsewhere.
 fn progress_bar(size: Option<u64>) -> Result<ProgressBar, HisFailure> {
     if !io::stderr().is_terminal() {
         return Ok(ProgressBar::hidden());
@@ -436,12 +436,12 @@ fn progress_bar(size: Option<u64>) -> Result<ProgressBar, HisFailure> {
     Ok(bar.with_style(ProgressStyle::with_template(style)?))
 }
 
-/// Prints one line, in which each character is seen.
+/// Prints one line, with every character visible.
 fn say(line: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{}", escape::shown(line))
 }
 
-/// Tells on stderr why a command failed, or what is worth a word; the same holds there.
+/// Prints a failure or a warning to stderr, with every character visible.
 fn complain(text: &str) {
     eprintln!("fedhis: {}", escape::shown(text));
 }

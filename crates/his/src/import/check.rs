@@ -1,4 +1,4 @@
-//! One record of an import: bytes to what can be stored, or the reason why not.
+//! Checks one record of an import: its bytes become a record to store, or the reason for its refusal.
 
 use zeroize::Zeroizing;
 
@@ -24,9 +24,9 @@ pub(super) struct CheckedRecord {
 }
 
 pub(super) enum RecordFault {
-    /// This record cannot be stored.
+    /// This record cannot be stored; the import continues.
     Refused(String),
-    /// None can for now.
+    /// Hashing fails, so the import stops: other records would be refused for a fault that is not theirs.
     Hashing,
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn check(
     let book = match kind {
         ImportKind::Pages => self::id(&document, "book")?,
         ImportKind::People => {
-            // As a POST stores it.
+            // Ids follow the rules of a POST, which stores them in upper case.
             id = new_person_id(&id).map_err(|error| RecordFault::because(format!("`id`: {error}")))?;
             document.set("id", JsonValue::String(id.clone()));
             people::complete(&mut document).map_err(|problem| RecordFault::because(problem.to_string()))?;
@@ -85,7 +85,7 @@ fn id(document: &JsonObject, name: &str) -> Result<String, RecordFault> {
         Some(_) => Err(RecordFault::because(format!(
             "`{name}` is `.` or `..`, or holds `/` or a control character: no path can name it"
         ))),
-        None => Err(RecordFault::because(format!("`{name}` is missing or no string"))),
+        None => Err(RecordFault::because(format!("`{name}` is missing or not a string"))),
     }
 }
 
@@ -111,7 +111,7 @@ async fn check_password(
             return Err(RecordFault::because("`password` has a line break or NUL, with which nobody can sign in"));
         }
         Some(JsonValue::String(text)) => Zeroizing::new(text.clone()),
-        Some(_) => return Err(RecordFault::because("`password` is no string")),
+        Some(_) => return Err(RecordFault::because("`password` is not a string")),
     };
     let hash = hashing.hash(clear).await.map_err(|problem| match problem {
         HisError::PasswordTooLongFor(most) => {

@@ -1,8 +1,9 @@
-//! The import: many people or pages from a file, in batches, each a transaction.
+//! The import: many people or pages from a file, in batches of one transaction each.
 //!
-//! The one rule: whatever interrupts an import, running it again completes it and changes nothing twice. How far it got
-//! is kept beside the file, and counts for these bytes and this store alone; a record that is there already, exactly so, counts as unchanged; what cannot be stored is
-//! written beside the file too, with its line and the reason, and the rest goes on.
+//! The one rule: an interrupted import is completed by running it again, and nothing is changed twice. Its progress
+//! is kept beside the file, and counts only for the same bytes and the same store. A record that already exists in
+//! exactly that form counts as unchanged. A record that cannot be stored is written beside the file too, with its
+//! line and the reason, and the import continues.
 
 mod check;
 mod records;
@@ -22,13 +23,13 @@ use fedgate_base::config::HashesConfig;
 use fedgate_base::db::DbError;
 use fedgate_base::db::hashes::HashRule;
 
-/// Most records of one transaction.
+/// The most records of one transaction.
 const BATCH: usize = 500;
-/// From so many bytes on a batch takes no further record. What is held of them is several times as much: the record, the
-/// object, and what goes to the database.
+/// A batch of this many bytes takes no further record. Memory holds several times as much: the record, the object,
+/// and the text for the database.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// What is imported.
+/// The kind of records to import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportKind {
     /// Persons.
@@ -37,49 +38,49 @@ pub enum ImportKind {
     Pages,
 }
 
-/// What becomes of a password that is no hash.
+/// The treatment of a password that is not a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClearPasswords {
-    /// The person is refused: a file with clear passwords is more likely a mistake.
+    /// The person is refused: clear passwords in a file are more likely a mistake.
     Refuse,
-    /// It is hashed.
+    /// The password is hashed.
     Hash,
 }
 
-/// An import to be run.
+/// An import to run.
 pub struct ImportRun<'a> {
-    /// Where to.
+    /// The store that receives the records.
     pub store: &'a RecordStore,
-    /// What.
+    /// The kind of records.
     pub kind: ImportKind,
-    /// How passwords that are no hashes are taken.
+    /// The treatment of passwords that are not hashes.
     pub clear_passwords: ClearPasswords,
-    /// Which hashes are written.
+    /// The kind of hashes to write.
     pub hashes: HashesConfig,
-    /// The file's path, beside which state and refused records are kept; none for standard input, which cannot be
-    /// resumed and whose refused records go to `import.refused.jsonl`.
+    /// The file's path, beside which progress and refused records are kept. `None` for standard input, which cannot
+    /// be resumed; its refused records go to `import.refused.jsonl`.
     pub path: Option<PathBuf>,
-    /// Told how many bytes have been read.
+    /// Called with the number of bytes read so far.
     pub progress: &'a (dyn Fn(u64) + Sync),
 }
 
-/// How an import ended.
+/// The result of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImportSummary {
-    /// Records stored.
+    /// Records that were stored.
     pub created: u64,
-    /// Records that were there already.
+    /// Records that already existed.
     pub unchanged: u64,
     /// Records that could not be stored.
     pub refused: u64,
-    /// Records, counted above, that an earlier, interrupted run had dealt with.
+    /// Records, counted above, that an earlier, interrupted run had processed.
     pub resumed: u64,
 }
 
-/// Why an import stopped; running it again goes on from there.
+/// Why an import stopped. The next run continues from there.
 #[derive(Debug, Error)]
 pub enum ImportError {
-    /// The database is away or refused.
+    /// The database cannot be reached, or refused.
     #[error(transparent)]
     Database(#[from] DbError),
     /// The file, or one beside it, cannot be read or written.
@@ -87,7 +88,7 @@ pub enum ImportError {
         "`{0}`: {1}; this user must be able to read the file, and to make files beside it, on a disk that has room"
     )]
     File(PathBuf, std::io::Error),
-    /// The file breaks off, or is no list of records, from this line on.
+    /// The file ends early, or is not a list of records, from this line on.
     #[error("line {0}: {1}; the file must be one JSON array of records, or have one record a line")]
     Unreadable(u64, &'static str),
     /// Another import reads the same file, and writes the same files beside it.
@@ -99,17 +100,19 @@ pub enum ImportError {
 }
 
 impl ImportRun<'_> {
-    /// Opens the input and reads records (a JSON array, also of one-element arrays as Thalamus lists them, or one record a line) and
-    /// stores them. A file that is not the one an earlier run began with is opened again.
+    /// Reads records from the input and stores them. The input is a JSON array, also of one-element arrays as
+    /// Thalamus lists them, or one record a line. If the file is not the one that an earlier run began with, it is
+    /// opened a second time.
     ///
     /// # Errors
-    /// See [`ImportError`]; what was stored until then stays, and the next run goes on from there.
+    /// See [`ImportError`]. Stored records stay, and the next run continues after them.
     pub async fn run<R: BufRead>(&self, open: impl Fn() -> io::Result<R>) -> Result<ImportSummary, ImportError> {
         let open = || open().map(ImportRecords::new).map_err(|error| ImportError::File(self.input_path(), error));
         let purpose = self.purpose().await?;
         let mut records = open()?;
         let mut state = ResumeState::resume(self.path.as_deref(), purpose.clone());
         if state.records > 0 && !self.skip(&mut records, &state)? {
+            // The bytes differ from those that an earlier run processed, so its progress does not count.
             records = open()?;
             state = ResumeState::begin(self.path.as_deref(), purpose);
         }
@@ -123,6 +126,8 @@ impl ImportRun<'_> {
             }
             let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
             let hash = records.hash();
+            // The order matters: progress is written last, so a crash repeats a batch, which changes nothing, and
+            // never skips one.
             self.store(batch, &mut state.summary, &mut refused).await?;
             refused.flush()?;
             state.advance(count, hash)?;
@@ -130,7 +135,7 @@ impl ImportRun<'_> {
         }
     }
 
-    /// Where refused records are written.
+    /// The file for refused records.
     pub fn refused_path(&self) -> PathBuf {
         sidecar::refused_path(self.path.as_deref())
     }
@@ -148,7 +153,7 @@ impl ImportRun<'_> {
         Ok(SidecarPurpose { kind: kind.into(), hash_passwords, store: self.store.id().await? })
     }
 
-    /// Passes over what is dealt with; whether the file begins so.
+    /// Skips the records that an earlier run processed, and returns whether the file begins with the same bytes.
     fn skip(&self, records: &mut ImportRecords<impl BufRead>, state: &ResumeState) -> Result<bool, ImportError> {
         for _ in 0..state.records {
             match self.next(records) {
@@ -177,7 +182,7 @@ impl ImportRun<'_> {
         })
     }
 
-    /// Stores a batch; counts, and writes down what was refused.
+    /// Stores a batch, counts its records, and writes down the refused ones.
     async fn store(
         &self,
         batch: Vec<ImportRecord>,

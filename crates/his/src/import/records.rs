@@ -1,21 +1,22 @@
-//! A stream of bytes cut into records, without parsing them: a file of any size takes the memory of one record.
+//! Cuts a stream of bytes into records without parsing them, so that a file of any size takes the memory of one
+//! record.
 //!
-//! Three forms are told apart by the first byte: a list of objects, a list of one-element lists (Thalamus' answer to
-//! `GET /people`), or one object a line.
+//! The first byte tells the form: a list of objects or of one-element lists (Thalamus' answer to `GET /people`), or
+//! one object a line.
 
 use std::io::{self, BufRead};
 
 use thiserror::Error;
 
-/// Longest record, in bytes.
+/// The longest record, in bytes.
 pub(super) const MAX_RECORD_BYTES: usize = 16 * 1024 * 1024;
-/// Bytes that are hashed together.
+/// How many bytes are hashed at a time.
 const HASHED_AT_ONCE: usize = 16 * 1024;
 
 /// The bytes of one record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ImportRecord {
-    /// The line it begins on, from 1.
+    /// The line on which it begins, from 1.
     pub(super) line: u64,
     pub(super) bytes: Vec<u8>,
 }
@@ -24,12 +25,12 @@ pub(super) struct ImportRecord {
 pub(super) enum RecordError {
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The records cannot be told apart from this line on.
+    /// The boundaries of records are unclear from this line on.
     #[error("line {0}: {1}")]
     Structure(u64, &'static str),
 }
 
-/// Where in the stream we are.
+/// The position in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ImportPlace {
     Begin,
@@ -52,7 +53,7 @@ pub(super) struct ImportRecords<R> {
     line: u64,
     bytes: u64,
     hasher: blake3::Hasher,
-    /// Consumed, but not hashed yet.
+    /// Bytes that are consumed but not hashed yet.
     unhashed: Vec<u8>,
 }
 
@@ -62,12 +63,12 @@ impl<R: BufRead> ImportRecords<R> {
         Self { input, place: ImportPlace::Begin, line: 1, bytes: 0, hasher: blake3::Hasher::new(), unhashed }
     }
 
-    /// How many bytes have been read.
+    /// The number of bytes read.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The BLAKE3 hash, in hexadecimal, of all bytes read.
+    /// The hexadecimal BLAKE3 hash of all bytes read.
     pub(super) fn hash(&mut self) -> String {
         self.hash_pending();
         self.hasher.finalize().to_hex().to_string()
@@ -78,7 +79,7 @@ impl<R: BufRead> ImportRecords<R> {
         self.unhashed.clear();
     }
 
-    /// The next record; none at the end.
+    /// The next record; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<ImportRecord>, RecordError> {
         loop {
             let Some(byte) = self.peek_past_space()? else {
@@ -102,7 +103,7 @@ impl<R: BufRead> ImportRecords<R> {
                 }
                 (ImportPlace::ListBegin | ImportPlace::AfterComma, _) => return self.fault("an element is missing"),
                 (ImportPlace::AfterElement, _) => return self.fault("elements of a list are separated by commas"),
-                (ImportPlace::AfterList, _) => return self.fault("something follows the list"),
+                (ImportPlace::AfterList, _) => return self.fault("text follows the list"),
             }
         }
     }
@@ -162,7 +163,7 @@ impl<R: BufRead> ImportRecords<R> {
         }
     }
 
-    /// An element of a list: to the bracket that closes it, or, where it opens none, to what ends it.
+    /// One element of a list: up to its closing bracket, or, if it opens none, up to the character that ends it.
     fn element(&mut self) -> Result<ImportRecord, RecordError> {
         let mut record = ImportRecord { line: self.line, bytes: Vec::new() };
         let (mut depth, mut is_string, mut is_escape) = (0_usize, false, false);
@@ -190,6 +191,7 @@ impl<R: BufRead> ImportRecords<R> {
     }
 
     fn push(&self, record: &mut ImportRecord, byte: u8) -> Result<(), RecordError> {
+        // A file without line breaks or brackets would otherwise fill memory.
         if record.bytes.len() == MAX_RECORD_BYTES {
             return self.fault("a record is longer than 16 MiB");
         }

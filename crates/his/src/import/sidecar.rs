@@ -1,4 +1,4 @@
-//! What an import keeps beside its file: how far it got, and what it refused.
+//! The files that an import keeps beside its input: its progress, and its refused records.
 
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
@@ -12,29 +12,29 @@ use super::records::ImportRecord;
 use super::{ImportError, ImportSummary};
 use fedgate_core::escape;
 
-/// What an import is of and to; progress counts for the very same one alone.
+/// What is imported into which store. Progress counts only for exactly the same purpose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SidecarPurpose {
     /// `people` or `pages`.
     pub(super) kind: Cow<'static, str>,
-    /// Whether clear passwords are hashed, or else refused.
+    /// Whether clear passwords are hashed instead of refused.
     pub(super) hash_passwords: bool,
     /// The id of the store.
     pub(super) store: String,
 }
 
-/// How far an import got.
+/// The progress of an import.
 ///
-/// It counts for the same purpose, and for a file that begins with the bytes that were dealt with: whoever resumes hashes
-/// them again. Anything else starts anew, which is slower but never wrong.
+/// It counts for the same purpose, and for a file that begins with the same bytes: a run that resumes hashes them
+/// again. In every other case the import starts from the beginning, which is slower but never wrong.
 pub(super) struct ResumeState {
     file: Option<PathBuf>,
     purpose: SidecarPurpose,
-    /// Records that are dealt with.
+    /// The number of processed records.
     pub(super) records: u64,
-    /// The hash of the bytes up to their end.
+    /// The hash of the bytes up to the end of these records.
     pub(super) hash: String,
-    /// How they ended.
+    /// The results of these records.
     pub(super) summary: ImportSummary,
 }
 
@@ -55,7 +55,7 @@ impl ResumeState {
         Self { file, purpose, records: 0, hash: String::new(), summary: ImportSummary::default() }
     }
 
-    /// As an earlier run for the same purpose left it; the file's bytes are still to be compared.
+    /// The progress that an earlier run for the same purpose left. The bytes of the file must still be compared.
     pub(super) fn resume(path: Option<&Path>, purpose: SidecarPurpose) -> Self {
         let begin = Self::begin(path, purpose);
         let text = begin.file.as_ref().and_then(|file| fs::read(file).ok());
@@ -69,7 +69,7 @@ impl ResumeState {
         }
     }
 
-    /// Writes down that `count` more records are dealt with, to where the bytes have `hash`.
+    /// Writes down that `count` more records are processed, up to where the bytes have `hash`.
     pub(super) fn advance(&mut self, count: u64, hash: String) -> Result<(), ImportError> {
         self.records += count;
         self.hash = hash;
@@ -80,6 +80,7 @@ impl ResumeState {
         let (purpose, records, hash) = (self.purpose.clone(), self.records, self.hash.clone());
         let written = WrittenSidecar { purpose, records, hash, created, unchanged, refused };
         let text = serde_json::to_vec(&written).unwrap_or_default();
+        // Written beside and renamed, so that an interrupted write leaves the old progress.
         let new = file.with_extension("import-state.new");
         fs::write(&new, text)
             .and_then(|()| fs::rename(&new, file))
@@ -94,7 +95,7 @@ impl ResumeState {
     }
 }
 
-/// The records that could not be stored; the file is made when there is one, for its owner alone.
+/// The refused records. The file is created with the first of them, readable by its owner alone.
 pub(super) struct RefusedLines {
     path: PathBuf,
     file: Option<File>,
@@ -110,7 +111,7 @@ struct SidecarLine<'a> {
 impl RefusedLines {
     pub(super) fn new(path: PathBuf, is_resumed: bool) -> Self {
         if !is_resumed {
-            // Of an earlier import; there may be none.
+            // The file is of an earlier import, and may not exist.
             let _ = fs::remove_file(&path);
         }
         Self { path, file: None }
@@ -128,7 +129,7 @@ impl RefusedLines {
                 options.open(&self.path).map_err(|error| ImportError::File(self.path.clone(), error))?
             }
         };
-        // People read the file on a terminal.
+        // People read the file on a terminal, so control characters are escaped.
         writeln!(file, "{}", escape::json(&text)).map_err(|error| ImportError::File(self.path.clone(), error))?;
         self.file = Some(file);
         Ok(())
@@ -140,7 +141,7 @@ impl RefusedLines {
     }
 }
 
-/// Where the records refused of a file are written.
+/// The file for the refused records of an input file.
 pub(super) fn refused_path(path: Option<&Path>) -> PathBuf {
     path.map_or_else(|| PathBuf::from("import.refused.jsonl"), |path| beside(path, "refused.jsonl"))
 }

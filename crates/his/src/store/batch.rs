@@ -1,8 +1,8 @@
-//! Many records at once, for the import.
+//! Many records at a time, for the import.
 
 use fedgate_core::json::{self, JsonObject, JsonValue};
 
-/// Records to be stored in one transaction.
+/// Records to store in one transaction.
 #[derive(Debug, Clone)]
 pub enum WriteBatch {
     /// Persons: id and document.
@@ -11,24 +11,24 @@ pub enum WriteBatch {
     Pages(Vec<(String, String, JsonObject)>),
 }
 
-/// How one record of a batch ended.
+/// The result of one record of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchOutcome {
-    /// It is stored.
+    /// The record was stored.
     Created,
-    /// It was there already, exactly so.
+    /// The record already existed in exactly this form.
     Unchanged,
-    /// The id is taken by another record.
+    /// The id belongs to another record.
     Taken,
-    /// A person's id differs from it in case alone.
+    /// A person exists whose id differs only in case.
     Twin,
-    /// The person of the page is not there.
+    /// The page's person does not exist.
     NoPerson,
 }
 
-/// What a record that was there before means for one that should be stored in its place.
+/// Compares a stored record with one that has the same id.
 ///
-/// A password is left aside: the one that is stored may have been changed or hashed anew since.
+/// Passwords are ignored: the stored one may have been changed or rehashed since the file was written.
 pub(super) fn compare(existing: &str, record: &JsonObject) -> BatchOutcome {
     match json::parse_stored(existing) {
         Ok(JsonValue::Object(existing)) if existing.same_besides(record, &["password"]) => BatchOutcome::Unchanged,

@@ -1,39 +1,39 @@
-//! The words of personal documents, whose bytes travel in pieces.
+//! The types of personal documents, whose bytes travel in pieces.
 
 use std::sync::Arc;
 
-/// Bytes of a piece: whole groups of base64, and few statements for a picture.
+/// The size of a piece: whole groups of base64, and few statements for a picture.
 pub const PIECE_BYTES: usize = 192 * 1024;
 
-/// Which personal document.
+/// Names one personal document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentKey {
-    /// Whose document.
+    /// The person it belongs to.
     pub person: String,
-    /// The page it belongs to; none for one that Thalamus left without a page, and that lists alone find.
+    /// The page it belongs to. `None` for a document that Thalamus left without a page; only lists find such a one.
     pub page: Option<String>,
     /// The document's id.
     pub document: String,
 }
 
-/// What is known about a stored document before its bytes are read.
+/// The facts about a stored document that are known before its bytes are read.
 #[derive(Debug, Clone)]
 pub struct DocumentHead {
-    /// What was stored about it, as JSON text.
+    /// Its members besides the bytes, as JSON text.
     pub data: String,
-    /// Its `content_type`, as it was stored.
+    /// Its stored `content_type`.
     pub kind: Option<String>,
     /// Its first bytes.
     pub start: Vec<u8>,
-    /// How many bytes it has; none if it has no content.
+    /// Its length in bytes; `None` without content.
     pub length: Option<u64>,
-    /// A hash of its bytes, in hexadecimal.
+    /// A hexadecimal hash of its bytes.
     pub tag: String,
-    /// The version that all this is said of.
+    /// The version that these facts describe.
     pub version: DocumentVersion,
 }
 
-/// One version of a document: pieces of different versions are never mixed.
+/// One version of a document. Pieces of different versions are never mixed.
 #[derive(Debug, Clone)]
 pub struct DocumentVersion(pub(super) StoredVersion);
 
@@ -41,52 +41,52 @@ pub struct DocumentVersion(pub(super) StoredVersion);
 pub(super) enum StoredVersion {
     /// The transaction that wrote the row.
     Transaction(String),
-    /// The row, and a hash of each piece: SQLite's rows have no versions.
+    /// The row, and a hash of each piece, because SQLite's rows have no versions.
     Hashes(i64, Arc<[blake3::Hash]>),
 }
 
-/// A document that is to be stored.
+/// A document to store.
 #[derive(Debug, Clone)]
 pub struct NewDocument {
-    /// What is known about it, as JSON text.
+    /// Its members besides the bytes, as JSON text.
     pub data: String,
     /// Its bytes.
     pub content: DocumentContent,
 }
 
-/// The bytes of a document that is to be stored.
+/// The bytes of a document to store.
 #[derive(Debug, Clone)]
 pub enum DocumentContent {
-    /// There are none.
+    /// No bytes.
     Absent,
-    /// A few.
+    /// At most one piece.
     Whole(Vec<u8>),
-    /// Many: they are in the store already, in pieces.
+    /// More than one piece: they are in the store already.
     Staged(DocumentStaging),
 }
 
 /// Pieces that wait in the store until they become a document.
 #[derive(Debug, Clone)]
 pub struct DocumentStaging {
-    /// What the pieces are called by.
+    /// The name of the upload.
     pub upload: String,
-    /// The first of them; those before it do not count.
+    /// The place of the first piece that counts.
     pub from: i64,
-    /// Their bytes.
+    /// The number of their bytes.
     pub length: i64,
 }
 
-/// How the creation of a document ended.
+/// The result of creating a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DocumentCreated {
-    /// It is stored.
+    /// The document was stored.
     Done,
-    /// It was stored before, exactly so.
+    /// The same document was stored before.
     Same,
-    /// The id is taken by another.
+    /// The id belongs to another document.
     Taken,
-    /// There is no such page within reach.
+    /// No such page within reach.
     NoPage,
-    /// Its pieces are not there any more, as after a failover: it must be sent again.
+    /// Its pieces are missing, as after a failover. The client must send it again.
     Incomplete,
 }

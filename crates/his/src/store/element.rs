@@ -1,4 +1,4 @@
-//! Rows of a list as elements of the JSON list that is sent, and how many of them are held at a time.
+//! Rows of a list as elements of the JSON list that is sent, and the bound on elements in memory.
 
 use std::collections::HashSet;
 
@@ -9,20 +9,20 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::{DocumentForm, DocumentKey};
 use fedgate_core::json::write_string;
 
-/// From so many bytes on a chunk takes no further row.
+/// A chunk of this many bytes takes no further row.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
-/// RFC 3986's unreserved characters are written as they are.
+/// RFC 3986's unreserved characters are not encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// One element of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ListElement {
-    /// Its id: where the next chunk goes on.
+    /// Its id. The next chunk continues after it.
     pub id: String,
     /// The JSON of the element; empty for a large document.
     pub text: String,
-    /// The document that the element is of, where its bytes are read by the piece, and how many bytes its element begins with.
+    /// The large document whose bytes are read piece by piece, and the length of the element's beginning.
     pub large: Option<(DocumentKey, usize)>,
 }
 
@@ -36,19 +36,19 @@ pub struct ListChunk {
     bytes: usize,
     /// Bytes of the largest row.
     largest: usize,
-    /// Rows that were read, with those that are not wanted.
+    /// The number of rows read, filtered ones included.
     read: usize,
-    /// The row that was read last, if it is not wanted.
+    /// The id of the last row read, if the row was filtered out.
     unwanted: Option<String>,
-    /// How many bytes the next row has, if it was not read because there are too many.
+    /// The length of the next row, if it was too long to be read.
     pub exceeding: Option<usize>,
 }
 
 impl ListChunk {
-    /// Takes one more row; whether there is room for another.
+    /// Takes one more row, and returns whether there is room for another.
     pub(super) fn push(&mut self, row: ListElement) -> bool {
-        // A large document ends the chunk: while its bytes are read, by the piece, nothing else is held. The next one may be
-        // large, too.
+        // A large document ends the chunk, because no other row is held while its pieces are read, and the next row
+        // may be large too.
         let bytes = if row.large.is_some() { CHUNK_BYTES } else { row.text.len() };
         self.bytes += bytes;
         self.largest = self.largest.max(bytes);
@@ -58,12 +58,12 @@ impl ListChunk {
         self.takes_more()
     }
 
-    /// The next row is longer than whoever asked has room for.
+    /// Ends the chunk: the next row is longer than the caller has room for.
     pub(super) fn exceed(&mut self, bytes: i64) {
         self.exceeding = Some(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
 
-    /// Passes over a row that is not wanted.
+    /// Skips a row that is filtered out.
     pub(super) fn pass_over(&mut self, id: String) {
         self.read += 1;
         self.unwanted = Some(id);
@@ -74,20 +74,20 @@ impl ListChunk {
         self.bytes < CHUNK_BYTES && self.exceeding.is_none()
     }
 
-    /// How many rows of the `limit` to ask for next: few at first, and no more than there is room for if all are as large as the
-    /// largest so far, so that few are fetched in vain.
+    /// How many of the `limit` rows to ask for next. It starts small, and assumes that rows are as large as the
+    /// largest so far, so that few rows are fetched for nothing.
     pub(super) fn next_piece(&self, limit: usize) -> i32 {
         const FIRST: usize = 16;
         const MOST: usize = 64;
         let room = CHUNK_BYTES.saturating_sub(self.bytes);
         let fits = room.checked_div(self.largest).unwrap_or(MOST).max(1);
         let most = if self.read == 0 { FIRST } else { MOST.min(self.read * 3) };
-        // At the end of what was asked for, one more tells that there is none.
+        // At the end of the limit, one more row shows whether the list ends there.
         let left = limit.saturating_sub(self.read).max(1);
         i32::try_from(fits.min(most).min(left)).unwrap_or(1)
     }
 
-    /// Keeps the rows of these ids alone: a row that came since they were counted belongs to no page yet.
+    /// Keeps only the rows with these ids. A row that was inserted after the page was fixed is on no page yet.
     pub fn keep(&mut self, ids: &HashSet<String>) {
         if let Some(last) = self.rows.last() {
             self.unwanted.get_or_insert_with(|| last.id.clone());
@@ -95,17 +95,17 @@ impl ListChunk {
         self.rows.retain(|row| ids.contains(&row.id));
     }
 
-    /// There are no more rows of the `limit` that were asked for.
+    /// Marks the end of the rows.
     pub(super) fn end(&mut self, limit: usize) {
         self.is_last = self.read < limit;
     }
 
-    /// The id after which the list goes on.
+    /// The id after which the list continues.
     pub fn last_id(&self) -> Option<&str> {
         self.unwanted.as_deref().or_else(|| self.rows.last().map(|row| row.id.as_str()))
     }
 
-    /// How many rows of the size seen here fill a chunk.
+    /// How many rows of the average size seen here fill a chunk.
     pub fn rows_that_fit(&self) -> usize {
         const MOST: usize = 512;
         let average = self.bytes.checked_div(self.rows.len()).unwrap_or(0).max(1);
@@ -113,9 +113,9 @@ impl ListChunk {
     }
 }
 
-/// A record as Thalamus lists it: alone in a list of its own.
+/// A record in the form of Thalamus' lists: alone in a list of its own.
 pub(super) fn record(id: String, data: &str) -> ListElement {
-    // With a comma before it and the list's bracket behind it, too.
+    // Two bytes more for a comma before it and the closing bracket of the list after it.
     let mut text = String::with_capacity(data.len() + 4);
     text.push('[');
     text.push_str(data);
@@ -129,13 +129,13 @@ pub(super) struct DocumentRow<'a> {
     pub(super) data: &'a str,
     pub(super) person: Option<&'a str>,
     pub(super) page: Option<&'a str>,
-    /// Its bytes, where they are few and wanted.
+    /// Its bytes, if they are wanted and fit one piece.
     pub(super) bytes: Option<&'a [u8]>,
-    /// Whether it has any.
+    /// Whether it has any bytes.
     pub(super) has_content: bool,
 }
 
-/// A document as Thalamus lists it: person, page, data and content.
+/// A document in the form of Thalamus' lists: person, page, data and content.
 pub(super) fn document(row: DocumentRow<'_>, form: DocumentForm) -> ListElement {
     let mut text = document_start(row.person, row.page, row.data);
     match (row.bytes, form) {
@@ -161,7 +161,7 @@ pub(super) fn document(row: DocumentRow<'_>, form: DocumentForm) -> ListElement 
     ListElement { id: row.id, text, large: None }
 }
 
-/// Person, page and data of an element, up to where its content is told.
+/// Person, page and data of an element, up to its content.
 pub fn document_start(person: Option<&str>, page: Option<&str>, data: &str) -> String {
     let mut text = String::with_capacity(data.len() + 64);
     text.push('[');

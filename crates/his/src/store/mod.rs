@@ -1,9 +1,10 @@
-//! The store: what is kept, whichever database keeps it.
+//! The store of the HIS, on either database.
 //!
-//! The one rule: every statement carries the caller's [`RecordReach`], so that a request for one's own record cannot touch
-//! another's even if everything above were wrong. SQL lives here and nowhere else in the HIS; HTTP does not.
+//! The one rule: every statement carries the caller's [`RecordReach`]. So a request with the scope `own` cannot
+//! touch another person's record, even if all code above were wrong. In the HIS, SQL lives here and nowhere else,
+//! and HTTP does not.
 //!
-//! Called by the handlers and by the import. Both databases pass one and the same test suite.
+//! Called by the handlers and by the import. Both databases pass the same tests.
 
 mod batch;
 mod document;
@@ -43,7 +44,7 @@ use postgres::PostgresStore;
 use shares::ConnectionShares;
 use sqlite::SqliteStore;
 
-/// The store of the HIS; clones share it.
+/// The store of the HIS. Clones share it.
 #[derive(Clone)]
 pub enum RecordStore {
     /// PostgreSQL.
@@ -59,7 +60,7 @@ pub struct SharedStore {
 }
 
 impl SharedStore {
-    /// The store for one caller: every statement counts to the share of that account.
+    /// The store for one caller: each statement counts to that account's share.
     pub fn of(&self, account: &str) -> RecordStore {
         let turns = self.shares.of(account);
         match &self.store {
@@ -69,10 +70,10 @@ impl SharedStore {
     }
 }
 
-/// How long a call may take, with all its statements and what it waits for: less than a gateway waits for an answer.
+/// The limit of a call, with all its statements and waits. It is shorter than a gateway's wait for an answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Sends a call to whichever database there is.
+/// Dispatches a call to the database in use.
 macro_rules! each {
     ($self:ident, $store:ident => $call:expr) => {
         match $self {
@@ -82,7 +83,7 @@ macro_rules! each {
     };
 }
 
-/// Tells the operator of what became of a call, where the database itself is the reason.
+/// Reports the result of a call to the outage log, if the database itself is the reason.
 fn tell<T>(outage: &OutageLog, answer: &Result<T, DbError>) {
     match answer {
         Ok(_) => outage.answered(),
@@ -96,7 +97,7 @@ async fn within_bound<T>(call: impl Future<Output = Result<T, DbError>>) -> Resu
 }
 
 impl RecordStore {
-    /// The store in an opened database; whoever uses it has no share, but may use every connection.
+    /// The store in an opened database. It has no share, and may use every connection.
     pub fn new(database: Database) -> Self {
         let (away, back) = ("the database is away", "the database answers again");
         let outage = Arc::new(OutageLog::new(away, "requests are answered 503 until it is there", back));
@@ -106,7 +107,7 @@ impl RecordStore {
         }
     }
 
-    /// The database it is in.
+    /// The database of this store.
     pub fn database(&self) -> Database {
         match self {
             Self::Postgres(store) => Database::Postgres(store.pool()),
@@ -114,7 +115,7 @@ impl RecordStore {
         }
     }
 
-    /// The same store, for who acts: changes of accounts name it.
+    /// The same store for an actor, which changes of accounts name.
     pub fn acting_as(self, actor: ChangeActor) -> Self {
         match self {
             Self::Postgres(store) => Self::Postgres(store.acting_as(actor)),
@@ -122,7 +123,7 @@ impl RecordStore {
         }
     }
 
-    /// Who tells the operator that the database is away.
+    /// The log that reports an unavailable database.
     pub fn outage(&self) -> &OutageLog {
         match self {
             Self::Postgres(store) => store.outage(),
@@ -130,7 +131,7 @@ impl RecordStore {
         }
     }
 
-    /// Keeps to the primary, where that can be another server, for as long as it is polled.
+    /// Follows the primary, where that can become another server. Runs for as long as it is polled.
     pub async fn watch_over(self) {
         match self {
             Self::Postgres(store) => follow::watch_over(store.route(), store.outage()).await,
@@ -138,7 +139,7 @@ impl RecordStore {
         }
     }
 
-    /// The same store, for callers who share its connections.
+    /// The same store for callers that share its connections.
     pub fn shared(&self, config: &SharesConfig) -> SharedStore {
         let connections = match self {
             Self::Postgres(store) => store.connections(),
@@ -147,10 +148,10 @@ impl RecordStore {
         SharedStore { store: self.clone(), shares: ConnectionShares::new(connections, config) }
     }
 
-    /// The text of one record as it may be seen, a person without the password hash, if it has at most so many bytes.
+    /// The visible text of one record (a person without the password hash), if it has at most `most` bytes.
     ///
     /// # Errors
-    /// As for every method here: the database is away, or refused.
+    /// As for every method here: the database cannot be reached, or refused.
     pub async fn record(
         &self,
         key: &RecordKey,
@@ -161,7 +162,7 @@ impl RecordStore {
         each!(self, store => store.record(key, most, reach))
     }
 
-    /// The whole of a record, a person's password hash included: for comparison, never for an answer.
+    /// The whole text of a record, with a person's password hash. It is for comparison, never for an answer.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -182,7 +183,7 @@ impl RecordStore {
         each!(self, store => store.create(key, record.to_text(), reach))
     }
 
-    /// Merges `patch` into a record: its members are replaced whole, the others stay.
+    /// Merges `patch` into a record: each of its members replaces the old one as a whole, and others stay.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -206,7 +207,7 @@ impl RecordStore {
         Ok(u64::try_from(counted).unwrap_or(0))
     }
 
-    /// Deletes a record that nothing belongs to.
+    /// Deletes a record to which no other belongs.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -219,8 +220,8 @@ impl RecordStore {
         each!(self, store => store.delete(key, condition, reach))
     }
 
-    /// The next rows of a list, in the order of their ids: at most `limit`, none of more than `most` bytes, and no more than
-    /// fit a chunk.
+    /// The next rows of a list in the order of their ids: at most `limit` rows, none longer than `most` bytes, and
+    /// no more than fit a chunk.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -247,6 +248,7 @@ impl RecordStore {
         limit: usize,
         reach: &RecordReach,
     ) -> Result<Vec<String>, DbError> {
+        // Rows that the date filters out are skipped here, so a page may need several statements.
         let (mut found, mut window) = (vec![], window.clone());
         loop {
             let rows = each!(self, store => store.ids(list, &window, limit, reach))?;
@@ -260,7 +262,7 @@ impl RecordStore {
         }
     }
 
-    /// What is known about a personal document.
+    /// The facts about a personal document, without its bytes.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -268,8 +270,8 @@ impl RecordStore {
         each!(self, store => store.document(key, reach))
     }
 
-    /// The piece of a document at a place, counted from 0 in steps of [`PIECE_BYTES`]; none if the document is not there any
-    /// more, or not in this version.
+    /// One piece of a document. `at` counts pieces of [`PIECE_BYTES`] from 0. `None` if the document is gone, or
+    /// has another version.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -283,7 +285,7 @@ impl RecordStore {
         each!(self, store => store.piece(key, version, at, reach))
     }
 
-    /// Keeps a piece of a document that is to be stored, until it is, or an hour.
+    /// Keeps a piece of a document that is arriving, until the document is stored, or for an hour.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -291,7 +293,7 @@ impl RecordStore {
         each!(self, store => store.stage(upload, place, piece))
     }
 
-    /// Forgets the pieces of an upload.
+    /// Deletes the pieces of an upload.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -312,7 +314,7 @@ impl RecordStore {
         each!(self, store => store.create_document(key, document, reach))
     }
 
-    /// What a document that is there already means for one that should be stored in its place; `Incomplete` if none is there.
+    /// Compares a document with the stored one of the same id; `Incomplete` if there is none.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -338,7 +340,7 @@ impl RecordStore {
         each!(self, store => store.delete_document(key, condition, reach))
     }
 
-    /// Which store this is: an id that the migration wrote once.
+    /// The id of this store, which the migration wrote once.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -346,7 +348,7 @@ impl RecordStore {
         each!(self, store => store.id())
     }
 
-    /// How often the waits of an account at the page of passwords have been ended.
+    /// How often an operator has ended an account's waits on the page of passwords.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -354,7 +356,7 @@ impl RecordStore {
         each!(self, store => store.page_unlocks(account))
     }
 
-    /// Notes for the operator that an account waits there from now on, for what it guessed of a password.
+    /// Notes for the operator that an account now waits on the page of passwords, and for guesses at which password.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -363,10 +365,10 @@ impl RecordStore {
         each!(self, store => store.note_page_wait(account, seconds, password))
     }
 
-    /// Stores many new records in one transaction, and says of each how it ended.
+    /// Stores many new records in one transaction, and returns the result of each.
     ///
     /// # Errors
-    /// See [`RecordStore::record`]; nothing of the batch is stored then.
+    /// See [`RecordStore::record`]. Then no record of the batch is stored.
     pub async fn import(&self, batch: WriteBatch) -> Result<Vec<BatchOutcome>, DbError> {
         match self {
             Self::Postgres(store) => store.import(batch).await,

@@ -1,16 +1,16 @@
-//! The words of the store: which record, whose, and how it ended.
+//! The types of the store: which record, within whose reach, and with what result.
 
 use super::ChangedSince;
 use super::sql::RecordTable;
 use super::visible::seen;
 use crate::etag::IfMatch;
 
-/// Whose records a statement may touch.
+/// The persons whose records a statement may touch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordReach {
-    /// This person's alone.
+    /// Only this person.
     Own(String),
-    /// Anybody's.
+    /// Every person.
     Global,
 }
 
@@ -23,7 +23,7 @@ impl RecordReach {
     }
 }
 
-/// The kinds of records that are nobody's.
+/// The kinds of records that belong to no person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnitKind {
     /// Domiciliary units: where people live.
@@ -32,14 +32,14 @@ pub enum UnitKind {
     Institutions,
 }
 
-/// Which record.
+/// Names one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordKey {
     /// A person.
     Person(String),
     /// A page of a person's book of life.
     Page {
-        /// Whose book.
+        /// The person whose book it is.
         person: String,
         /// The page's id.
         page: String,
@@ -48,19 +48,19 @@ pub enum RecordKey {
     Unit(UnitKind, String),
 }
 
-/// A list of records, and which of them are wanted.
+/// A list of records, with its filters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListQuery {
-    /// Persons whose members are exactly as given.
+    /// Persons whose members equal these values.
     People {
         /// Pairs of member and value: `name`, `lastname`, `dob`, `gender`.
         members: Vec<(&'static str, String)>,
     },
     /// The pages of one book.
     Pages {
-        /// Whose book.
+        /// The person whose book it is.
         person: String,
-        /// Without those whose `page_date` is known to be earlier.
+        /// Leaves out pages whose `page_date` is known to be earlier.
         since: Option<ChangedSince>,
         /// The `page_type`.
         page_type: Option<String>,
@@ -69,16 +69,16 @@ pub enum ListQuery {
     Units(UnitKind),
     /// Personal documents.
     Documents {
-        /// Whose documents.
+        /// The person they belong to.
         person: String,
-        /// Those of this page alone.
+        /// Only documents of this page.
         page: Option<String>,
-        /// How their bytes are told.
+        /// The form of their bytes.
         form: DocumentForm,
     },
 }
 
-/// How a list tells the bytes of a document.
+/// The form of a document's bytes in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DocumentForm {
     /// In base64.
@@ -87,7 +87,7 @@ pub enum DocumentForm {
     Link,
 }
 
-/// Which stretch of a list, by id.
+/// A range of a list, by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListWindow {
     /// Ids greater than this.
@@ -96,17 +96,17 @@ pub struct ListWindow {
     pub upto: Option<String>,
 }
 
-/// The text of a record, if it is no longer than whoever asked has room for.
+/// The text of a record, if the caller has room for its length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordText {
-    /// All of it.
+    /// The whole text.
     Fits(String),
-    /// It has so many bytes, at most, and was not read.
+    /// The text has at most this many bytes, and was not read.
     Exceeds(usize),
 }
 
 impl RecordText {
-    /// The text of a row, if it was read, of so many bytes.
+    /// The text of a row of `bytes` bytes, if it was read.
     pub(super) fn of(table: RecordTable, text: Option<&str>, bytes: i64) -> Self {
         match text {
             Some(text) => Self::Fits(seen(table, text).into_owned()),
@@ -115,38 +115,38 @@ impl RecordText {
     }
 }
 
-/// How the creation of a record ended.
+/// The result of creating a record.
 #[derive(Debug)]
 pub enum CreateResult {
-    /// It is stored.
+    /// The record was stored.
     Done,
-    /// The id is taken by this record; nothing was written.
+    /// The id belongs to this record. Nothing was written.
     Taken(ExistingKey),
-    /// There is a person whose id differs from it in case alone; nothing was written.
+    /// A person exists whose id differs only in case. Nothing was written.
     Twin,
-    /// There is no person within reach for it to belong to.
+    /// The person that it would belong to does not exist within reach.
     NoPerson,
 }
 
-/// A record that is there already.
+/// A record that already exists.
 #[derive(Debug)]
 pub struct ExistingKey {
-    /// The book it is in, for pages.
+    /// The book of a page.
     pub book: Option<String>,
-    /// All of it, a person's password hash included: for comparison, never for an answer.
+    /// Its whole text, with a person's password hash. It is for comparison, never for an answer.
     pub text: String,
 }
 
-/// What must hold for a change.
+/// The conditions of a change.
 #[derive(Debug, Clone)]
 pub struct PatchCondition {
-    /// The state that the record is in now.
+    /// The present state of the record.
     pub tag: IfMatch,
-    /// Most bytes of the record afterwards, unless it only shrinks.
+    /// The most bytes that the record may have afterwards, unless the change makes it smaller.
     pub most: Option<usize>,
 }
 
-/// The kinds of records that a person has any number of.
+/// The kinds of records of which a person can have many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnedKey {
     /// Pages of the book of life.
@@ -155,27 +155,27 @@ pub enum OwnedKey {
     Documents,
 }
 
-/// How a change ended.
+/// The result of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeResult {
-    /// It is stored.
+    /// The change was stored.
     Done,
-    /// There is no such record within reach.
+    /// No such record within reach.
     Missing,
     /// The record is not in the state that the caller named.
     Stale,
-    /// It would be larger than the bound, and than it is now.
+    /// The record would exceed the bound, and be larger than it is.
     TooLarge,
-    /// What is stored is a list or a scalar, which no change can be merged into.
+    /// The stored document is a list or a scalar, into which no change can be merged.
     NotAnObject,
 }
 
-/// How a deletion ended.
+/// The result of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeleteResult {
-    /// It is gone.
+    /// The record was deleted.
     Done,
-    /// There is no such record within reach.
+    /// No such record within reach.
     Missing,
     /// The record is not in the state that the caller named.
     Stale,

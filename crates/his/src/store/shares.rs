@@ -1,9 +1,9 @@
-//! Shares of the connections: however much one caller asks for, and however many writes wait, others are served.
+//! Shares of the connections: no caller, and no number of waiting writes, can keep others from being served.
 //!
-//! The one rule: whoever takes a connection holds a [`StoreTurn`] for as long as the database works for them, also when their
-//! request is gone. One caller has a share of the connections, all writes together have one, and one caller's writes have the
-//! same part of that caller's share: a locked row that collects writes leaves connections for reads, also for the reads of the
-//! same account (a node calls for all its patients).
+//! The one rule: each use of a connection holds a [`StoreTurn`] for as long as the database works, also after its
+//! request has gone. A caller has a share of the connections, and all writes together have one. A caller's writes
+//! have the same fraction of that caller's share. So a locked row that collects writes leaves connections for
+//! reads, also for reads of the same account: a node sends the requests of all its patients with one account.
 //!
 //! Called by the stores of both databases. Knows no SQL.
 
@@ -19,7 +19,7 @@ use fedgate_base::db::{DbError, NoTurn};
 
 /// How long a request waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
-/// From so many callers on, those that ask for nothing are forgotten now and then.
+/// With this many callers, unused shares are dropped from time to time.
 const FEW_CALLERS: usize = 64;
 
 /// The shares of all callers.
@@ -33,7 +33,7 @@ pub(super) struct ConnectionShares {
 #[derive(Default)]
 struct CallerShares {
     known: HashMap<String, Weak<CallerShare>>,
-    /// How many are known when the next look for forgotten ones is due.
+    /// The number of known callers at which unused ones are next dropped.
     look_at: usize,
 }
 
@@ -43,21 +43,22 @@ struct CallerShare {
     writes: Arc<Semaphore>,
 }
 
-/// How a store comes by turns: as one caller, or without a limit, as an import does.
+/// Where a store gets its turns: from one caller's share, or without a limit, as an import does.
 #[derive(Clone, Default)]
 pub(super) struct StoreTurns(Option<(Arc<ConnectionShares>, Arc<CallerShare>)>);
 
-/// The right to one connection, until it is dropped.
+/// The right to one connection. Dropping it returns the right.
 #[derive(Default)]
 pub(super) struct StoreTurn {
     _permits: Vec<OwnedSemaphorePermit>,
-    /// While a turn is held, its caller's share is known, so that nobody gets a second one.
+    /// INVARIANT: a held turn keeps its caller's share alive, so that no caller gets a second share.
     _share: Option<Arc<CallerShare>>,
 }
 
 impl ConnectionShares {
     /// Shares of `connections`.
     pub(super) fn new(connections: usize, config: &SharesConfig) -> Arc<Self> {
+        // At least 2 for a caller: with one, a write that waits for a lock would also stop that caller's reads.
         let of_caller = part(connections, config.caller_percent).max(2).min(connections);
         Arc::new(Self {
             writes: Arc::new(Semaphore::new(part(connections, config.write_percent))),
@@ -86,6 +87,7 @@ impl ConnectionShares {
 impl CallerShares {
     fn remember(&mut self, account: &str, share: &Arc<CallerShare>) {
         if self.known.len() >= self.look_at {
+            // Doubling the mark keeps the cost of this scan constant for each new caller.
             self.known.retain(|_, share| share.strong_count() > 0);
             self.look_at = (self.known.len() * 2).max(FEW_CALLERS);
         }
@@ -112,11 +114,11 @@ impl StoreTurns {
     /// A turn to write.
     ///
     /// # Errors
-    /// [`NoTurn`]: the caller's share or that of writes is in use.
+    /// [`NoTurn`]: the caller's share or the share of writes is in use.
     pub(super) async fn write(&self) -> Result<StoreTurn, DbError> {
         let Some((shares, caller)) = &self.0 else { return Ok(StoreTurn::default()) };
-        // In this order: a caller's writes that wait for others' writes keep none of that caller's reads waiting, and one that
-        // waits for its own share keeps nobody.
+        // The order matters. While a caller waits for its own share, it holds nothing of others. While it waits for
+        // the share of writes, its own writes are bounded, so its reads go on.
         let own_writes = permit(&caller.writes, NoTurn::OfCaller).await?;
         let all = permit(&caller.all, NoTurn::OfCaller).await?;
         let writes = permit(&shares.writes, NoTurn::OfWrites).await?;

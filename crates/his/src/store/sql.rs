@@ -1,13 +1,13 @@
-//! The statements both databases share, written once in the SQL they have in common.
+//! The statements that both databases share, written once in their common SQL.
 //!
-//! INVARIANT: every statement about a person's records ends in a condition on the caller's reach; the functions here
-//! are the only makers of such statements, and take the reach, or keep a place for it, as a matter of course.
+//! INVARIANT: every statement about a person's records ends in a condition on the caller's reach. Only the
+//! functions here build such statements, and each of them takes the reach, or keeps a parameter for it.
 
 use super::{
     ChangedSince, DocumentForm, ListQuery, ListWindow, OwnedKey, PIECE_BYTES, RecordKey, RecordReach, UnitKind,
 };
 
-/// Where the two databases write things differently.
+/// The differences between the two databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SqlDialect {
     /// `$1`, jsonb.
@@ -17,7 +17,7 @@ pub(super) enum SqlDialect {
 }
 
 impl SqlDialect {
-    /// Turns `$1` into what the database calls a parameter.
+    /// Turns `$1` into the database's form of a parameter.
     pub(super) fn placeholders(self, sql: &str) -> String {
         match self {
             Self::Postgres => sql.to_owned(),
@@ -25,9 +25,9 @@ impl SqlDialect {
         }
     }
 
-    /// That a column which names a person is a parameter, byte for byte; beside a comparison that finds it by its index. The
-    /// column's own type or collation may take one id for another (`schema::loose_columns`), and what it is compared with has
-    /// that type: `concat` alone leaves a parameter as it was sent.
+    /// A condition that a column equals a parameter byte for byte, for use beside a comparison that can use the
+    /// index. The column's own type or collation may treat two ids as equal (`schema::loose_columns`), and it also
+    /// decides the type of a bare parameter. `concat` keeps the parameter as it was sent.
     pub(super) fn exact(self, column: &str, parameter: &str) -> String {
         match self {
             Self::Postgres => format!("CAST({column} AS varchar) COLLATE \"C\" = concat({parameter})"),
@@ -35,18 +35,19 @@ impl SqlDialect {
         }
     }
 
-    /// That a column names a person, and none but this one.
+    /// A condition that a column names exactly this person.
     pub(super) fn names(self, column: &str, parameter: &str) -> String {
         format!("{column} = {parameter} AND {}", self.exact(column, parameter))
     }
 
-    /// What a member of a document is compared by: a string, or a number or truth value as it is written; nothing else.
+    /// The comparable form of a document's member: a string, or a number or truth value as it is written; otherwise
+    /// null.
     fn comparable(self, member: &str) -> String {
         match self {
             Self::Postgres => format!(
                 "CASE WHEN jsonb_typeof(data -> '{member}') IN ('string', 'number', 'boolean') THEN data ->> '{member}' END"
             ),
-            // `->>` would make an integer of a number and of a truth value, which equal no text.
+            // `->>` would return numbers and truth values as SQL numbers, which equal no text.
             Self::Sqlite => format!(
                 "CASE json_type(data -> '{member}') WHEN 'text' THEN data ->> '{member}' \
                  WHEN 'object' THEN NULL WHEN 'array' THEN NULL WHEN 'null' THEN NULL ELSE data -> '{member}' END"
@@ -54,10 +55,10 @@ impl SqlDialect {
         }
     }
 
-    /// The text of a row as it may be seen.
+    /// The visible text of a row.
     pub(super) fn visible(self, table: RecordTable) -> &'static str {
         match (self, table) {
-            // A row that Thalamus let in may be no object; such a one has no password to hide.
+            // An older row of Thalamus may not be an object. `visible.rs` handles hashes inside those.
             (Self::Postgres, RecordTable::People) => {
                 "coalesce((CASE WHEN jsonb_typeof(data) = 'object' THEN data - 'password' ELSE data END)::text, 'null')"
             }
@@ -66,7 +67,7 @@ impl SqlDialect {
         }
     }
 
-    /// The text of a row, all of it.
+    /// The whole text of a row.
     pub(super) fn whole(self) -> &'static str {
         match self {
             Self::Postgres => "coalesce(data::text, 'null')",
@@ -74,11 +75,12 @@ impl SqlDialect {
         }
     }
 
-    /// Columns of rows: their text, or null where it has more bytes than a parameter says; how many it has, at most; their id; and
-    /// further ones, each an expression with a name. PostgreSQL makes the text to count it, once: a subquery with a limit keeps
-    /// its expressions to itself. SQLite knows the length of what is stored unread, and what may be seen of it is no longer.
+    /// Columns of rows: their text (or null, if it exceeds the bytes in a parameter), their greatest possible
+    /// length, their id, and further expressions with names. PostgreSQL builds the text to measure it, and the
+    /// subquery makes it do so once per row. SQLite knows the stored length without reading the text, and the
+    /// visible text is never longer.
     fn fitting(self, text: &str, most: &str, further: &[(&str, &str)], rows: &str) -> String {
-        // Not in the columns: a path in JSON begins with `$`, too.
+        // Replaced here and not in the columns, because a JSON path begins with `$` too.
         let (most, rows) = (self.placeholders(most), self.placeholders(rows));
         match self {
             Self::Postgres => {
@@ -98,8 +100,8 @@ impl SqlDialect {
         }
     }
 
-    /// The day that a page's date begins with, to be compared by code points whatever the database's collation; after every
-    /// day where it begins with none.
+    /// The day with which a page's date begins, compared by code points whatever the database's collation. A date
+    /// that begins with no day sorts after every day.
     fn day_of_page(self) -> &'static str {
         match self {
             Self::Postgres => {
@@ -150,7 +152,7 @@ impl RecordKey {
         }
     }
 
-    /// The book a page must be in.
+    /// The book that a page must be in.
     pub(super) fn book(&self) -> Option<&str> {
         match self {
             Self::Page { person, .. } => Some(person),
@@ -171,7 +173,7 @@ impl RecordKey {
                 dialect.names("book", "$2"),
                 dialect.exact("book", "$3")
             ),
-            // A unit is nobody's: the decision alone says who may touch it.
+            // A unit belongs to no person, so the decision alone limits who may touch it.
             Self::Unit(..) => "id = $1 AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR true)".to_owned(),
         }
     }
@@ -186,32 +188,33 @@ impl UnitKind {
     }
 }
 
-/// The row as it may be seen; parameters as in [`Key::condition`].
+/// The visible text of the row. Parameters are as in [`RecordKey::condition`].
 pub(super) fn select_visible(dialect: SqlDialect, key: &RecordKey) -> String {
     let (table, condition) = (key.table(), dialect.placeholders(&key.condition(dialect)));
     format!("SELECT {} FROM {} WHERE {condition}", dialect.visible(table), table.name())
 }
 
-/// The row as it may be seen, or null if it has more than `$4` bytes, and how many it has at most; the other parameters as in
-/// [`Key::condition`].
+/// The visible text of the row, or null if it has more than `$4` bytes, and its greatest possible length. Other
+/// parameters are as in [`RecordKey::condition`].
 pub(super) fn select_fitting(dialect: SqlDialect, key: &RecordKey) -> String {
     let rows = format!("FROM {} WHERE {} ORDER BY id LIMIT 1", key.table().name(), key.condition(dialect));
     dialect.fitting(dialect.visible(key.table()), "$4", &[], &rows)
 }
 
-/// The whole row; parameters as in [`Key::condition`].
+/// The whole text of the row. Parameters are as in [`RecordKey::condition`].
 pub(super) fn select_whole(dialect: SqlDialect, key: &RecordKey) -> String {
     let condition = dialect.placeholders(&key.condition(dialect));
     format!("SELECT {} FROM {} WHERE {condition}", dialect.whole(), key.table().name())
 }
 
-/// Sets the row's data to `value`, an expression with `$4`; parameters as in [`Key::condition`].
+/// Sets the row's data to `value`, an expression with `$4`. Other parameters are as in [`RecordKey::condition`].
 pub(super) fn update(dialect: SqlDialect, key: &RecordKey, value: &str) -> String {
     let sql = format!("UPDATE {} SET data = {value} WHERE {}", key.table().name(), key.condition(dialect));
     dialect.placeholders(&sql)
 }
 
-/// Counts the records of a person (`$1`) up to a bound (`$2`), by their index alone; `$3` is the only person within reach.
+/// Counts the records of a person (`$1`) up to a bound (`$2`), from the index alone. `$3` is the only person within
+/// reach.
 pub(super) fn count(dialect: SqlDialect, owned: OwnedKey) -> String {
     let (table, person) = match owned {
         OwnedKey::Pages => (RecordTable::Pols, "book"),
@@ -225,16 +228,16 @@ pub(super) fn count(dialect: SqlDialect, owned: OwnedKey) -> String {
     ))
 }
 
-/// Deletes the row; parameters as in [`Key::condition`].
+/// Deletes the row. Parameters are as in [`RecordKey::condition`].
 pub(super) fn delete(dialect: SqlDialect, key: &RecordKey) -> String {
     dialect.placeholders(&format!("DELETE FROM {} WHERE {}", key.table().name(), key.condition(dialect)))
 }
 
-/// Whether pages or documents of a person (`$1`) are there.
+/// Whether a person (`$1`) has pages or documents.
 pub(super) const PERSON_IN_USE: &str =
     "SELECT EXISTS (SELECT 1 FROM pols WHERE book = $1) OR EXISTS (SELECT 1 FROM personal_docs WHERE fedacct = $1)";
 
-/// Whether a page (`$1`) is there in the book of a person (`$2`) within reach (`$3`, or null).
+/// Whether a page (`$1`) exists in the book of a person (`$2`) within reach (`$3`, or null).
 pub(super) fn page_exists(dialect: SqlDialect) -> String {
     let (book, reach) = (dialect.names("book", "$2"), dialect.exact("book", "$3"));
     let sql = format!(
@@ -243,7 +246,8 @@ pub(super) fn page_exists(dialect: SqlDialect) -> String {
     dialect.placeholders(&sql)
 }
 
-/// A row of `personal_docs`: `$1` person, `$2` page (or null), `$3` document, `$4` the only person within reach (or null).
+/// A row of `personal_docs`: `$1` person, `$2` page (or null), `$3` document, `$4` the only person within reach (or
+/// null).
 fn document(dialect: SqlDialect) -> String {
     let (person, reach) = (dialect.names("fedacct", "$1"), dialect.exact("fedacct", "$4"));
     dialect.placeholders(&format!(
@@ -252,34 +256,35 @@ fn document(dialect: SqlDialect) -> String {
     ))
 }
 
-/// Columns of the document; parameters as in [`document`].
+/// Columns of the document. Parameters are as in [`document`].
 pub(super) fn select_document(dialect: SqlDialect, columns: &str) -> String {
     format!("SELECT {} FROM personal_docs WHERE {}", dialect.placeholders(columns), document(dialect))
 }
 
-/// Whether the id of a document (`$1`) is taken, by whomever.
+/// Whether the id of a document (`$1`) is taken, by any person's document.
 pub(super) const DOCUMENT_ID_TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM personal_docs WHERE id = $1)";
 
-/// Keeps a piece of an upload. Nothing in the tables of pieces is anybody's record yet.
+/// Stores a piece of an upload. Pieces are not a person's record yet, so no reach applies.
 pub(super) const STAGE: &str = "INSERT INTO fedgate_pieces (upload, place, piece) VALUES ($1, $2, $3)";
-/// Forgets the pieces of an upload.
+/// Deletes the pieces of an upload.
 pub(super) const UNSTAGE: &str = "DELETE FROM fedgate_pieces WHERE upload = $1";
-/// Forgets the pieces that a process left behind; no upload takes so long.
+/// Deletes the pieces that a killed process left. No upload takes an hour.
 pub(super) const SWEEP_POSTGRES: &str = "DELETE FROM fedgate_pieces WHERE staged < now() - interval '1 hour'";
 pub(super) const SWEEP_SQLITE: &str = "DELETE FROM fedgate_pieces WHERE staged < unixepoch() - 3600";
 
-/// Deletes the document; parameters as in [`document`].
+/// Deletes the document. Parameters are as in [`document`].
 pub(super) fn delete_document(dialect: SqlDialect) -> String {
     format!("DELETE FROM personal_docs WHERE {}", document(dialect))
 }
 
-/// Which store this is.
+/// The id of this store.
 pub(super) const STORE_ID: &str = "SELECT id FROM fedgate_store";
 
-/// A statement with its parameters, all text but the limit and, for rows, the most bytes of one, which are the last.
+/// A statement with its parameters. All are text, but for the limit and, for rows, the most bytes of a row; these
+/// come last.
 ///
-/// INVARIANT: the statement's text tells only which conditions there are, so that there are few of them: connections keep
-/// every statement they have prepared.
+/// INVARIANT: the text of a statement depends only on which conditions there are, never on their values.
+/// Connections keep every statement that they have prepared, so the number of texts must be small.
 pub(super) struct SqlQuery {
     pub(super) sql: String,
     pub(super) parameters: Vec<String>,
@@ -287,8 +292,8 @@ pub(super) struct SqlQuery {
     pub(super) most: Option<i64>,
 }
 
-/// Rows of a list in the order of their ids, whose text is null where it has more than `most` bytes. Columns: text, its bytes,
-/// id, and the date; for documents text, its bytes, id, person, page, small content, and whether there is any.
+/// Rows of a list in the order of their ids. The text is null if it has more than `most` bytes. Columns: text, its
+/// bytes, id, and date; for documents text, its bytes, id, person, page, small content, and whether there is any.
 pub(super) fn select_list(
     dialect: SqlDialect,
     list: &ListQuery,
@@ -300,7 +305,7 @@ pub(super) fn select_list(
     let small = format!("CASE WHEN length(document) <= {PIECE_BYTES} THEN document END");
     let content = match list {
         ListQuery::Documents { form: DocumentForm::Embedded, .. } => &small,
-        // The bytes stay where they are. One that is larger than a piece does so, too, until its turn comes.
+        // The bytes are not read here. A document larger than a piece is read when its turn comes.
         ListQuery::Documents { .. } | ListQuery::People { .. } | ListQuery::Pages { .. } | ListQuery::Units(_) => {
             "CAST(NULL AS bytea)"
         }
@@ -322,7 +327,7 @@ pub(super) fn select_list(
     query
 }
 
-/// The ids of a list alone. Columns: id, date.
+/// The ids of a list. Columns: id, date.
 pub(super) fn select_ids(
     dialect: SqlDialect,
     list: &ListQuery,
@@ -345,7 +350,7 @@ impl ListQuery {
         }
     }
 
-    /// The date that tells whether a row is wanted, where one does.
+    /// The date that decides whether a row is wanted, if one does.
     fn date(&self) -> &'static str {
         match self {
             Self::Pages { since: Some(_), .. } => "CAST(data ->> 'page_date' AS text)",
@@ -356,7 +361,7 @@ impl ListQuery {
     }
 }
 
-/// What follows the columns, with its parameters.
+/// The part of the statement after the columns, with its parameters.
 fn select(list: &ListQuery, window: &ListWindow, limit: usize, reach: &RecordReach, dialect: SqlDialect) -> SqlQuery {
     let mut conditions = SqlConditions { dialect, comparisons: Vec::new(), parameters: Vec::new() };
     match list {
@@ -393,7 +398,7 @@ fn select(list: &ListQuery, window: &ListWindow, limit: usize, reach: &RecordRea
     SqlQuery { sql, parameters, limit: i64::try_from(limit).unwrap_or(i64::MAX), most: None }
 }
 
-/// Conditions and their parameters, numbered as they come.
+/// Conditions and their parameters, numbered in order.
 struct SqlConditions {
     dialect: SqlDialect,
     comparisons: Vec<String>,
@@ -406,7 +411,7 @@ impl SqlConditions {
         self.comparisons.push(format!("{comparison} ${}", self.parameters.len()));
     }
 
-    /// That a column names this person, if there is one.
+    /// Adds the condition that a column names this person, if there is one.
     fn add_person(&mut self, column: &str, person: Option<&str>) {
         if let Some(person) = person {
             self.parameters.push(person.to_owned());

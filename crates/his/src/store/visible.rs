@@ -1,27 +1,29 @@
-//! What of a person's row is never shown: password hashes, at whatever depth.
+//! Hides password hashes in a person's row, at any depth.
 //!
-//! The statement that reads a row takes `password` out of its document. But a row of before may hold more: Thalamus appends a
-//! list that is sent to change a person, which leaves `[{"id": …, "password": …}, 1]`. So the one rule: a text that may hold a
-//! hash anywhere is parsed, and shown without it; all others, nearly all, are shown as they are.
+//! The statement that reads a row removes `password` from its document. An older row may hold more: Thalamus
+//! appends a list that is sent as a change, which leaves `[{"id": …, "password": …}, 1]`. So the one rule: a text
+//! that may contain a hash is parsed, and shown without it. All other texts, which are nearly all, are shown as
+//! they are.
 
 use std::borrow::Cow;
 
 use super::sql::RecordTable;
 use fedgate_core::json::{self, JsonValue};
 
-/// The text of a row as it may be seen.
+/// The visible text of a row.
 pub(super) fn seen(table: RecordTable, text: &str) -> Cow<'_, str> {
     let is_object = text.starts_with('{');
-    // Inside of strings the databases escape nothing but controls; who wrote past them may have escaped letters.
+    // Within strings the databases escape only control characters, but other programs may have escaped letters.
     let is_plain = is_object && !text.contains("password\"") && !text.contains("\\u");
     if table != RecordTable::People || is_plain {
         return Cow::Borrowed(text);
     }
-    // What cannot be read may hold anything.
+    // An unreadable text may contain anything.
     let Ok(mut value) = json::parse_stored(text) else { return Cow::Borrowed("null") };
     let is_unwanted = |name: Option<&str>, value: &JsonValue| match name {
         Some("password") => !is_object || is_hash(value),
-        // A document of a person has its members; what became of one has lost them.
+        // In an object the member's name tells a hash from other text. A list that Thalamus made of one has lost
+        // those names, so every hash in it is removed.
         Some(_) | None => !is_object && is_hash(value),
     };
     if is_unwanted(None, &value) {
@@ -33,7 +35,7 @@ pub(super) fn seen(table: RecordTable, text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether a value reads as a bcrypt or argon2 hash, good or not.
+/// Whether a value looks like a bcrypt or argon2 hash, valid or not.
 fn is_hash(value: &JsonValue) -> bool {
     value.as_str().is_some_and(|text| text.starts_with("$2") || text.starts_with("$argon2"))
 }

@@ -1,9 +1,8 @@
-//! Personal documents: bytes beside what is known about them, a piece at a time.
+//! Personal documents on PostgreSQL, one piece at a time.
 //!
-//! Each piece is a short statement of its own, so that a client that reads or sends slowly holds no connection. What is read
-//! is of one version of the row: its `xmin` says so, in the statement that reads the piece. What is written stands in
-//! `fedgate_pieces` until the server puts it together; a parameter would have to be whole in this process.
-
+//! Each piece is a short statement of its own, so that a slow client holds no connection. Pieces are read from one
+//! version of the row: each statement checks its `xmin`. Written pieces wait in `fedgate_pieces` until the server
+//! joins them, because a parameter would have to be whole in this process.
 use tokio_postgres::types::ToSql;
 
 use super::super::document::{
@@ -16,20 +15,20 @@ use crate::etag::{self, IfMatch};
 use fedgate_base::db::DbError;
 use fedgate_core::json;
 
-/// Columns of a head. The bytes are hashed where they are; their length is known without reading them.
+/// Columns of a head. The server hashes the bytes, and knows their length without reading them.
 const HEAD: &str = "coalesce(data::text, 'null'), data ->> 'content_type', substring(document from 1 for 16), \
      octet_length(document)::bigint, encode(sha256(document), 'hex'), xmin::text";
 
-/// What the tag of the bytes is made of.
+/// The hash from which the tag of a document is made.
 const TAG: &str = "encode(sha256(document), 'hex')";
 
-/// `$1` person, `$2` page, `$3` document, `$4` the only person within reach (or null), `$5` data; `$6` bytes, or upload, the first
-/// place and the length of what was staged.
+/// `$1` person, `$2` page, `$3` document, `$4` the only person within reach (or null), `$5` data. Then `$6` the
+/// bytes, or upload, first place and length of the staged pieces.
 const INSERT: &str = "INSERT INTO personal_docs (id, fedacct, pol, data, document) \
      SELECT $3::varchar, $1::varchar, $2::varchar, $5::text::jsonb, bytes FROM (SELECT ";
 const INTO: &str = " AS bytes) AS source WHERE ($4::text IS NULL OR $1 = $4)";
 
-/// The bytes of a document that is to be stored, as an expression.
+/// An expression for the bytes of a document to store.
 fn source(content: &DocumentContent) -> &'static str {
     match content {
         DocumentContent::Absent | DocumentContent::Whole(_) => "$6::bytea",
@@ -69,7 +68,8 @@ impl PostgresStore {
         reach: &RecordReach,
     ) -> Result<Option<Vec<u8>>, DbError> {
         let DocumentVersion(StoredVersion::Transaction(xmin)) = version else { return Ok(None) };
-        // `substring` of a value that is kept as it is reads no more than the piece.
+        // `EXTERNAL` storage lets `substring` read no more than the piece. The version is checked in the same
+        // statement, so no write can come between.
         let columns = format!("CASE WHEN xmin::text = $5 THEN substring(document from $6 for {PIECE_BYTES}) END");
         let session = self.reader().await?;
         let statement = session.prepare_cached(&sql::select_document(DIALECT, &columns)).await?;
@@ -81,6 +81,7 @@ impl PostgresStore {
 
     pub(in super::super) async fn stage(&self, upload: &str, place: i64, piece: &[u8]) -> Result<(), DbError> {
         let session = self.writer().await?;
+        // The first piece of an upload also deletes what killed processes left behind.
         if place == 0 {
             let statement = session.prepare_cached(sql::SWEEP_POSTGRES).await?;
             session.execute(&statement, &[]).await?;
@@ -117,12 +118,13 @@ impl PostgresStore {
             DocumentContent::Whole(bytes) => parameters.push(bytes),
             DocumentContent::Staged(DocumentStaging { upload, from, length }) => {
                 parameters.extend([upload as &(dyn ToSql + Sync), from, length]);
+                // If pieces are missing, as after a failover, nothing is inserted rather than half a document.
                 sql.push_str(" AND octet_length(bytes) = $8::bigint");
             }
         }
         let insert = session.prepare_cached(&format!("{sql} ON CONFLICT DO NOTHING")).await?;
         let inserted = match session.execute(&insert, &parameters).await {
-            // The page was deleted between our look and our write.
+            // The page was deleted between the check and the write.
             Err(error) if error.is_foreign_key_violation() => return Ok(DocumentCreated::NoPage),
             inserted => inserted?,
         };
@@ -130,15 +132,14 @@ impl PostgresStore {
         if inserted > 0 { Ok(DocumentCreated::Done) } else { self.compare(key, document, reach).await }
     }
 
-    /// What a document that is there already means for one that should be stored in its place. The bytes are compared where they
-    /// are.
+    /// Compares a document with the stored one of the same id. The server compares the bytes.
     pub(in super::super) async fn compare(
         &self,
         key: &DocumentKey,
         document: &NewDocument,
         reach: &RecordReach,
     ) -> Result<DocumentCreated, DbError> {
-        // An expression that names all parameters, whichever of them the source has.
+        // Every prepared parameter must occur in the statement, so the places are renumbered for each form.
         let columns =
             format!("coalesce(data::text, 'null'), document IS NOT DISTINCT FROM {}", source(&document.content));
         let own = reach.own();
@@ -160,7 +161,7 @@ impl PostgresStore {
         let session = self.reader().await?;
         let statement = session.prepare_cached(&sql::select_document(DIALECT, &sql)).await?;
         let Some(row) = session.query_opt(&statement, &parameters).await? else {
-            // One caller's turns are few.
+            // The session is returned first: a caller that needed two turns for one request could wait for itself.
             drop(session);
             return self.explain_absence(key).await;
         };
@@ -168,7 +169,7 @@ impl PostgresStore {
         Ok(if is_same { DocumentCreated::Same } else { DocumentCreated::Taken })
     }
 
-    /// Why nothing was stored where no such document is within reach.
+    /// Why no document was stored, if none is within reach.
     async fn explain_absence(&self, key: &DocumentKey) -> Result<DocumentCreated, DbError> {
         let session = self.reader().await?;
         let statement = session.prepare_cached(sql::DOCUMENT_ID_TAKEN).await?;

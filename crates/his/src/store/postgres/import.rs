@@ -1,4 +1,4 @@
-//! Batches: one transaction, its statements sent one behind the other without waiting between them.
+//! Batches on PostgreSQL: one transaction, whose statements are sent without waiting for each other's results.
 
 use futures_util::future::try_join_all;
 use tokio_postgres::Statement;
@@ -31,7 +31,7 @@ impl<'a> StoredRow<'a> {
 struct ImportStatements {
     insert: Statement,
     existing: Statement,
-    /// Of persons.
+    /// For persons only.
     twin: Option<Statement>,
 }
 
@@ -45,7 +45,8 @@ impl PostgresStore {
             WriteBatch::People(people) => (RecordTable::People, people.iter().map(StoredRow::person).collect()),
             WriteBatch::Pages(pages) => (RecordTable::Pols, pages.iter().map(StoredRow::page).collect()),
         };
-        // Statements that are sent one behind the other wait for each other.
+        // Pipelined statements wait for each other, so the limit of one statement would hit the last ones of a
+        // batch.
         let mut session = self.writer().await?.without_limit();
         let transaction = session.transaction().await?;
         let statements = ImportStatements {

@@ -1,7 +1,8 @@
-//! Lists: read by the row, in chunks that each take a connection and give it back.
+//! Lists on PostgreSQL, in chunks. Each chunk takes a connection and returns it.
 //!
-//! A slow reader therefore holds no connection and no snapshot, and memory is flat in the number of rows. Rows are asked for in
-//! pieces of about the size that the chunk has room for, so that what a list leaves unread stays where it is.
+//! So a slow client holds neither a connection nor a snapshot, and memory does not grow with the number of rows.
+//! Rows are fetched in pieces of about the size of the remaining room, so that the server sends few rows for
+//! nothing.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -37,7 +38,7 @@ impl PostgresStore {
                     chunk.end(limit);
                     break;
                 }
-                // The session is at work on what nobody wants: it is not waited for.
+                // The session is still at work on rows that are not wanted. It is left to end by itself.
                 RowsLeft::Unwanted => return Ok(chunk),
             }
         }
@@ -45,7 +46,7 @@ impl PostgresStore {
         Ok(chunk)
     }
 
-    /// At most `limit` ids, each with whether it is wanted.
+    /// At most `limit` ids, each with whether the date keeps it.
     pub(in super::super) async fn ids(
         &self,
         list: &ListQuery,
@@ -61,7 +62,7 @@ impl PostgresStore {
     }
 }
 
-/// Takes a row; whether there is room for another.
+/// Takes a row, and returns whether there is room for another.
 fn take(list: &ListQuery, row: &Row, chunk: &mut ListChunk) -> Result<bool, DbError> {
     let id = row.try_get(2)?;
     let is_record = !matches!(list, ListQuery::Documents { .. });

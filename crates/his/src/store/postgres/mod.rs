@@ -1,7 +1,7 @@
 //! The store on PostgreSQL.
 //!
-//! Documents stay in jsonb and leave as its text; merges happen in the database, in one statement. What must look
-//! before it writes takes a row lock first.
+//! Documents stay in jsonb and leave as its text. The database merges changes, in one statement. An operation that
+//! must check a row before it writes locks that row first.
 
 mod documents;
 mod import;
@@ -26,7 +26,7 @@ use fedgate_core::json::JsonObject;
 
 const DIALECT: SqlDialect = SqlDialect::Postgres;
 
-/// The store on PostgreSQL; clones share its pool.
+/// The store on PostgreSQL. Clones share its pool.
 #[derive(Clone)]
 pub struct PostgresStore {
     pool: SessionPool,
@@ -40,7 +40,7 @@ impl PostgresStore {
         Self { pool, turns: StoreTurns::default(), actor: None, outage }
     }
 
-    /// How many connections there are.
+    /// The number of connections.
     pub(super) fn connections(&self) -> usize {
         self.pool.most()
     }
@@ -49,7 +49,7 @@ impl PostgresStore {
         self.pool.clone()
     }
 
-    /// The way to the server.
+    /// The route to the server.
     pub(super) fn route(&self) -> &ServerRoute {
         self.pool.route()
     }
@@ -58,7 +58,7 @@ impl PostgresStore {
         &self.outage
     }
 
-    /// A server that refuses writes may have been left behind: whoever watches looks at once.
+    /// Reports a result. A server that refuses writes may no longer be the primary, so the watch checks it at once.
     pub(super) fn heeded<T>(&self, answer: Result<T, DbError>) -> Result<T, DbError> {
         super::tell(&self.outage, &answer);
         if answer.as_ref().is_err_and(DbError::is_read_only) {
@@ -72,12 +72,12 @@ impl PostgresStore {
         Self { turns, ..self.clone() }
     }
 
-    /// The same store, for who acts.
+    /// The same store for an actor.
     pub(super) fn acting_as(self, actor: ChangeActor) -> Self {
         Self { actor: Some(Arc::new(actor)), ..self }
     }
 
-    /// Who acts, as the database is told; `None` for a session past these programs.
+    /// The actor in the form that the database records; `None` for a session outside these programs.
     fn acts(&self) -> Option<String> {
         self.actor.as_deref().map(ChangeActor::setting)
     }
@@ -131,7 +131,7 @@ impl PostgresStore {
         }
         let statement = session.prepare_cached(&insert(key.table())).await?;
         let inserted = match session.execute(&statement, &parameters).await {
-            // The person was deleted between our look and our write.
+            // The person was deleted between the check and the write.
             Err(error) if error.is_foreign_key_violation() => return Ok(CreateResult::NoPerson),
             inserted => inserted?,
         };
@@ -165,6 +165,7 @@ impl PostgresStore {
         }
         let sql = told_by(key, merge(key), parameters.len());
         let mut session = self.writer().await?;
+        // Without `If-Match` one statement decides, and no lock is held between two round trips.
         if !condition.tag.is_conditional() {
             let statement = session.prepare_cached(&sql).await?;
             if session.execute(&statement, &parameters).await? > 0 {
@@ -175,6 +176,7 @@ impl PostgresStore {
             return unchanged(row.as_ref());
         }
         let transaction = session.transaction().await?;
+        // The row lock keeps another change from coming between the comparison and the merge.
         let locked = transaction.prepare_cached(&lock(key)).await?;
         let Some(row) = transaction.query_opt(&locked, &[&key.id(), &key.book(), &reach.own()]).await? else {
             return Ok(ChangeResult::Missing);
@@ -183,7 +185,7 @@ impl PostgresStore {
             return Ok(ChangeResult::Stale);
         }
         let statement = transaction.prepare_cached(&sql).await?;
-        // The row is there and locked, so nothing else keeps it from being changed.
+        // The row exists and is locked, so only its size or kind can prevent the change.
         if transaction.execute(&statement, &parameters).await? == 0 {
             let statement = transaction.prepare_cached(&kind(key)).await?;
             let row = transaction.query_opt(&statement, &[&key.id(), &key.book(), &reach.own()]).await?;
@@ -221,6 +223,7 @@ impl PostgresStore {
         if !condition.admits(&seen(key.table(), row.try_get(0)?)) {
             return Ok(DeleteResult::Stale);
         }
+        // Only an inactive person can be deleted. The lock also keeps the account from being activated meanwhile.
         if key.table() == RecordTable::People {
             if !row.try_get::<_, bool>(1)? {
                 return Ok(DeleteResult::Active);
@@ -238,6 +241,7 @@ impl PostgresStore {
         let sql = told_by(key, sql::delete(DIALECT, key), parameters.len());
         let statement = transaction.prepare_cached(&sql).await?;
         match transaction.execute(&statement, &parameters).await {
+            // A page or document was added after the check; the foreign key decides.
             Err(error) if error.is_foreign_key_violation() => return Ok(DeleteResult::InUse),
             deleted => deleted?,
         };
@@ -246,8 +250,9 @@ impl PostgresStore {
     }
 }
 
-/// Merges `$4` into the row, unless that leaves it larger than `$5` (or null) and than it was; the others as in
-/// [`Key::condition`]. One statement, so that no two changes pass the bound together. To a list, `||` would append the change.
+/// Merges `$4` into the row, unless the result is larger than `$5` (or null) and larger than before. Other
+/// parameters are as in [`RecordKey::condition`]. It is one statement, so that two concurrent changes cannot pass
+/// the bound together. Lists are left out because `||` would append the change to them.
 fn merge(key: &RecordKey) -> String {
     const MERGED: &str = "(CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || $4::text::jsonb";
     let size = format!("octet_length(({MERGED})::text)");
@@ -256,7 +261,7 @@ fn merge(key: &RecordKey) -> String {
     format!("{} AND {takes} AND {fits}", sql::update(DIALECT, key, MERGED))
 }
 
-/// A statement that changes a row, which tells who acts where that is a person's; `place` is the parameter for that.
+/// A statement that changes a row. For a person it also names the actor; `place` is the actor's parameter.
 fn told_by(key: &RecordKey, statement: String, place: usize) -> String {
     match key {
         RecordKey::Person(_) => ChangeActor::told_by(&statement, place),
@@ -264,13 +269,13 @@ fn told_by(key: &RecordKey, statement: String, place: usize) -> String {
     }
 }
 
-/// What kind of value the row holds; parameters as in [`Key::condition`].
+/// A query for the kind of value in the row. Parameters are as in [`RecordKey::condition`].
 fn kind(key: &RecordKey) -> String {
     let (table, condition) = (key.table().name(), key.condition(DIALECT));
     format!("SELECT coalesce(jsonb_typeof(data), 'null') FROM {table} WHERE {condition}")
 }
 
-/// Why a row was not changed, by the [`kind`] of what it holds.
+/// Why a row was not changed, given the result of [`kind`].
 fn unchanged(row: Option<&tokio_postgres::Row>) -> Result<ChangeResult, DbError> {
     let Some(row) = row else { return Ok(ChangeResult::Missing) };
     Ok(match row.try_get(0)? {
@@ -279,13 +284,13 @@ fn unchanged(row: Option<&tokio_postgres::Row>) -> Result<ChangeResult, DbError>
     })
 }
 
-/// Whether there is a person whose id is `$1` but for case; `$2` is the same id in lower case.
+/// A query whether a person exists whose id differs from `$1` only in case. `$2` is the same id in lower case.
 fn twin() -> String {
     format!("SELECT EXISTS (SELECT 1 FROM people WHERE {})", spelling::POSTGRES_IS_TWIN.replace("$5", "$2"))
 }
 
-/// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the only person within reach (or null), `$4` book; for a person,
-/// `$5` is the id in lower case, and `$6` says who acts.
+/// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the only person within reach (or null), `$4` book. For
+/// a person, `$5` is the id in lower case, and `$6` the actor.
 fn insert(table: RecordTable) -> String {
     match table {
         RecordTable::People => format!(
@@ -308,7 +313,7 @@ fn insert(table: RecordTable) -> String {
     }
 }
 
-/// The row that has taken an id (`$1`), as its book and whole text; for a page, only if the person (`$2`) is there.
+/// The row that has an id (`$1`), as its book and whole text. For a page, only if the person (`$2`) exists.
 fn existing(table: RecordTable) -> String {
     let (whole, name) = (DIALECT.whole(), table.name());
     match table {
@@ -321,7 +326,7 @@ fn existing(table: RecordTable) -> String {
     }
 }
 
-/// The row as it may be seen, and whether it is inactive, locked until the transaction ends.
+/// The visible row, and whether it is inactive, locked until the transaction ends.
 fn lock(key: &RecordKey) -> String {
     let (table, condition) = (key.table(), key.condition(DIALECT));
     let (visible, name) = (DIALECT.visible(table), table.name());

@@ -1,9 +1,9 @@
-//! Personal documents: bytes beside what is known about them, a piece at a time.
+//! Personal documents on SQLite, one piece at a time.
 //!
-//! Bytes are read and written by SQLite's incremental I/O, so that a document is never whole in memory here; SQLite itself holds
-//! one twice while it makes the row. Of a row that is looked at, `length` alone does not load the bytes. A row has no version
-//! here, and a new one may take the place of another: so a piece counts only if it has the hash that it had at first.
-
+//! Bytes are read and written by SQLite's incremental I/O, so that this process never holds a whole document
+//! outside of SQLite. SQLite itself holds one twice while it builds the row. In a query, `length` alone does not
+//! load the bytes. A row has no version here, and a new row may reuse the place of a deleted one. So a piece counts
+//! only if it has the hash that it had at first.
 use rusqlite::blob::Blob;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension, Transaction, params};
 
@@ -55,6 +55,7 @@ impl SqliteStore {
                 connection.prepare_cached(&sql::select_document(DIALECT, "rowid, length(document) IS NULL"))?;
             let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?));
             let found =
+                // The row may be gone, or its rowid reused. The hash below decides whether the bytes still count.
                 statement.query_row(params![key.person, key.page, key.document, reach.own()], row).optional()?;
             if found != Some((rowid, false)) {
                 return Ok(None);
@@ -166,7 +167,7 @@ fn open<'a>(connection: &'a Connection, table: &str, rowid: i64) -> PieceOutcome
     connection.blob_open(MAIN_DB, table, column, rowid, true)
 }
 
-/// The piece at this place of the grid; the last one may be shorter.
+/// The piece at this place. The last one may be shorter.
 fn read_piece(blob: &Blob<'_>, at: usize) -> PieceOutcome<Vec<u8>> {
     let from = at.saturating_mul(PIECE_BYTES);
     let mut piece = vec![0; blob.len().saturating_sub(from).min(PIECE_BYTES)];
@@ -174,7 +175,7 @@ fn read_piece(blob: &Blob<'_>, at: usize) -> PieceOutcome<Vec<u8>> {
     Ok(piece)
 }
 
-/// Stores a document unless its id is taken; whether it was stored.
+/// Stores a document unless its id is taken, and returns whether it was stored.
 fn insert(transaction: &Transaction<'_>, key: &DocumentKey, document: &NewDocument) -> PieceOutcome<bool> {
     let data = &document.data;
     let bytes = match &document.content {
@@ -202,7 +203,7 @@ fn insert(transaction: &Transaction<'_>, key: &DocumentKey, document: &NewDocume
     Ok(statement.execute(params![key.document, key.person, key.page, data, bytes])? > 0)
 }
 
-/// What a document that is there already means for one that should be stored in its place.
+/// Compares a document with the stored one of the same id.
 fn compare(
     connection: &Connection,
     key: &DocumentKey,
@@ -232,7 +233,7 @@ fn compare(
     Ok(if is_same { DocumentCreated::Same } else { DocumentCreated::Taken })
 }
 
-/// The pieces that wait, each read when its turn comes.
+/// The staged pieces, each read when its turn comes.
 fn staged<'a>(
     connection: &'a Connection,
     staging: &DocumentStaging,

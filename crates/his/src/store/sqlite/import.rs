@@ -1,4 +1,4 @@
-//! Batches: one transaction.
+//! Batches on SQLite: one transaction each.
 
 use rusqlite::Transaction;
 

@@ -1,4 +1,4 @@
-//! Lists: in chunks that each take a reader and give it back, as on PostgreSQL.
+//! Lists on SQLite, in chunks. Each chunk takes a reader and returns it, as on PostgreSQL.
 
 use rusqlite::{ToSql, params_from_iter};
 
@@ -57,7 +57,7 @@ impl SqliteStore {
         self.read(work).await
     }
 
-    /// At most `limit` ids, each with whether it is wanted.
+    /// At most `limit` ids, each with whether the date keeps it.
     pub(in super::super) async fn ids(
         &self,
         list: &ListQuery,

@@ -1,6 +1,7 @@
 //! The store on SQLite.
 //!
-//! Writers take turns from `BEGIN IMMEDIATE` on, so what is read there cannot change before it is written.
+//! Writers take turns, from `BEGIN IMMEDIATE` on. So a row that a transaction has read cannot change before it
+//! writes.
 
 mod documents;
 mod import;
@@ -24,7 +25,7 @@ use fedgate_core::json::{self, JsonObject, JsonValue};
 
 const DIALECT: SqlDialect = SqlDialect::Sqlite;
 
-/// The store on SQLite; clones share it.
+/// The store on SQLite. Clones share it.
 #[derive(Clone)]
 pub struct SqliteStore {
     sqlite: SqliteFile,
@@ -46,13 +47,13 @@ impl SqliteStore {
         &self.outage
     }
 
-    /// What became of a call, for who tells the operator.
+    /// Reports a result.
     pub(super) fn heeded<T>(&self, answer: Result<T, DbError>) -> Result<T, DbError> {
         super::tell(&self.outage, &answer);
         answer
     }
 
-    /// How many connections there are for reads, which are the ones to share: writes take turns on one more.
+    /// The number of connections for reads. Only these are shared, because writes take turns on one more.
     pub(super) fn connections(&self) -> usize {
         READERS
     }
@@ -62,12 +63,12 @@ impl SqliteStore {
         Self { turns, ..self.clone() }
     }
 
-    /// The same store, for who acts.
+    /// The same store for an actor.
     pub(super) fn acting_as(self, actor: ChangeActor) -> Self {
         Self { actor: Some(Arc::new(actor)), ..self }
     }
 
-    /// Writes to a person's row, as who acts.
+    /// Writes to a row. If it is a person's, the change names the actor.
     async fn write_of<T, F>(&self, key: &RecordKey, work: F) -> Result<T, DbError>
     where
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
@@ -154,6 +155,7 @@ impl SqliteStore {
             let before = object.size();
             object.merge(patch);
             let size = object.size();
+            // A record over the bound may still shrink, or an older one could never be brought below it.
             if condition.most.is_some_and(|most| size > most && size > before) {
                 return Ok(ChangeResult::TooLarge);
             }
@@ -221,7 +223,7 @@ fn text(
     statement.query_row(params![key.id(), key.book(), reach.own()], |row| row.get(0)).optional()
 }
 
-/// The row as it may be seen.
+/// The visible text of the row.
 fn visible(connection: &Connection, key: &RecordKey, reach: &RecordReach) -> Result<Option<String>, rusqlite::Error> {
     let text = text(connection, &sql::select_visible(DIALECT, key), key, reach)?;
     Ok(text.map(|text| seen(key.table(), &text).into_owned()))
@@ -243,7 +245,7 @@ fn is_foreign_key_violation(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY)
 }
 
-/// Stores a record, unless its id is taken, its person is not there, or it is out of reach.
+/// Stores a record, unless its id is taken, its person does not exist, or it is out of reach.
 fn insert(
     transaction: &Transaction<'_>,
     key: &RecordKey,
