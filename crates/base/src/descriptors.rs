@@ -1,8 +1,9 @@
-//! Open files: as many as the system allows this process, and how many of them clients may take.
+//! Open files: as many as the system allows this process, and how many of them clients may use.
 //!
-//! The one rule: the admin listener, upstreams, the store and files have descriptors that no crowd of clients takes.
+//! The one rule: the admin listener, upstreams, the store and files keep descriptors that no number of clients can
+//! take.
 //!
-//! Called by both programs when they begin to serve.
+//! Both programs call it when they begin to serve.
 
 use std::fs::File;
 use std::io;
@@ -12,18 +13,19 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files that a program opens while it starts, and some more.
+/// The files that a program opens while it starts, and some more.
 const AT_START: usize = 64;
-/// How long to wait before the next attempt to accept, where the system gives no more sockets.
+/// The pause before the next attempt to accept, when the system has no more sockets.
 pub const RETRY: Duration = Duration::from_millis(50);
-/// How long none may have been wanting until there are enough of them.
+/// How long there must be no failure before a shortage counts as over.
 const SHORTAGE_OVER: Duration = Duration::from_secs(5);
 
-/// What a process needs beside its clients and their upstreams: the admin listener's connections, the store's, files.
+/// The descriptors of a process apart from its clients and their upstreams: for the admin listener, the store and
+/// files.
 const OWN: usize = 128;
 
-/// Raises the soft limit of open files to the hard one (getrlimit(2)): the soft one is there for programs that use `select`.
-/// Returns how many may be open; none where there is no limit.
+/// Raises the soft limit of open files to the hard limit (getrlimit(2)); the soft limit exists for programs that use
+/// `select`. Returns the limit; none if there is none.
 pub fn raise() -> Option<usize> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
@@ -32,11 +34,11 @@ pub fn raise() -> Option<usize> {
     getrlimit(Resource::Nofile).current.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// Sees that as many files can be opened as a program opens while it starts. What makes runtimes, and connectors to upstreams,
-/// panics where one cannot.
+/// Checks that as many files can be opened as a program needs to start. Runtimes and connectors to upstreams panic
+/// without them.
 ///
 /// # Errors
-/// They cannot, and the text says what limits them.
+/// They cannot be opened; the text names the limit.
 pub fn can_start() -> io::Result<()> {
     let limit = raise();
     let mut held = Vec::with_capacity(AT_START);
@@ -53,41 +55,41 @@ pub fn can_start() -> io::Result<()> {
                 );
                 return Err(io::Error::new(error.kind(), text));
             }
-            // Then it is for the configuration to be found wanting.
+            // Any other fault is found when the configuration is used.
             Err(_) => return Ok(()),
         }
     }
     Ok(())
 }
 
-/// How many of the connections that are configured a limit bears: a client's may need another one to an upstream.
+/// How many of the configured connections a limit allows, since a client may need a second one to an upstream.
 pub fn connections(limit: Option<usize>, configured: usize) -> usize {
     limit.map_or(configured, |limit| configured.min((limit.saturating_sub(OWN) / 2).max(1)))
 }
 
-/// How many connections of its callers a limit bears for a service, which needs none to others for them.
+/// How many callers' connections a limit allows for a service that needs no others for them.
 pub fn callers(limit: Option<usize>, configured: usize) -> usize {
     limit.map_or(configured, |limit| configured.min(limit.saturating_sub(OWN).max(1)))
 }
 
-/// The limit that bears so many.
+/// The limit that allows this many.
 pub fn needed_by_callers(connections: usize) -> usize {
     connections.saturating_add(OWN)
 }
 
-/// Whether the system gives no more sockets; told when it begins and when it is over, by all listeners together.
+/// Whether the system has no more sockets. All listeners together log its beginning and end once.
 #[derive(Default)]
 pub struct SocketShortage(Mutex<Option<Instant>>);
 
 impl SocketShortage {
-    /// A connection could not be accepted.
+    /// Records that a connection could not be accepted.
     pub fn is_felt(&self, error: &io::Error) {
         if self.lock().replace(Instant::now()).is_none() {
             tracing::error!(%error, "no connection can be accepted; is the limit of open files too low?");
         }
     }
 
-    /// One was accepted.
+    /// Records that a connection was accepted.
     pub fn is_not_felt(&self) {
         let mut last = self.lock();
         if last.is_some_and(|last| last.elapsed() > SHORTAGE_OVER) {
@@ -101,7 +103,7 @@ impl SocketShortage {
     }
 }
 
-/// The limit that bears so many connections.
+/// The limit that allows this many connections.
 pub fn needed(connections: usize) -> usize {
     connections.saturating_mul(2).saturating_add(OWN)
 }

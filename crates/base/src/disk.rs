@@ -1,6 +1,6 @@
-//! Files that are watched: noticing that one has changed, and not being held up by a disk.
+//! Watched files: noticing a change, and not waiting for a disk.
 //!
-//! The one rule: a disk that hangs holds up nobody but the task that asks it.
+//! The one rule: a disk that hangs holds up only the task that accesses it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
-/// How long a file system may take before it is said to hang.
+/// After this time a file system counts as hanging.
 pub const HANGS: Duration = Duration::from_secs(2);
 
-/// Asks the disk on a thread that may wait, as long as it takes; calls `hangs` when that is long.
+/// Accesses the disk on a thread that may wait as long as it takes, and calls `hangs` if that is long.
 ///
 /// # Errors
-/// The question panicked.
+/// The access panicked.
 pub async fn on_disk<T: Send + 'static>(
     question: impl FnOnce() -> T + Send + 'static,
     hangs: impl FnOnce(),
@@ -30,12 +30,12 @@ pub async fn on_disk<T: Send + 'static>(
     }
 }
 
-/// What tells one content of a file from another without reading it.
+/// Distinguishes contents of a file without reading them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileSignature([i64; 7]);
 
 impl FileSignature {
-    /// Of what the path leads to now; none when it leads to nothing.
+    /// The signature of the file at the path; none if there is no file.
     pub fn of(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok()?;
         let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());

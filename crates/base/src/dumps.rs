@@ -1,10 +1,10 @@
-//! Dumps of memory, which hold every secret of the process: passwords, keys, records.
+//! Memory dumps, which would hold every secret of the process: passwords, keys, records.
 //!
-//! The one rule: unless an operator wants them, none is written, and no other process of the same user looks into this one's
-//! memory (PR_SET_DUMPABLE(2const), ptrace(2)). It is forbidden before anything secret is read. The process reads its own
-//! `/proc/self` as before. An `execve` begins anew, so each program forbids it for itself.
+//! The one rule: unless an operator wants them, no dump is written, and no other process of the same user can look
+//! into this one's memory (PR_SET_DUMPABLE(2const), ptrace(2)). This is forbidden before any secret is read. The
+//! process still reads its own `/proc/self`. An `execve` resets this, so each program forbids it for itself.
 //!
-//! Called by both programs.
+//! Both programs call it.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpabl
 #[must_use = "an operator may want dumps"]
 pub struct ForbiddenDumps(Rlimit);
 
-/// Forbids dumps. The soft limit is lowered as well, for the sake of what this process starts.
+/// Forbids dumps. The soft limit is lowered too, for the processes that this one starts.
 ///
 /// # Errors
 /// The system refuses.
@@ -26,7 +26,7 @@ pub fn forbid() -> io::Result<ForbiddenDumps> {
 }
 
 impl ForbiddenDumps {
-    /// Allows them again, where the configuration does (`gateway.core_dumps`), as far as the system has.
+    /// Allows dumps again if the configuration does (`gateway.core_dumps`), up to the system's limit.
     ///
     /// # Errors
     /// The system refuses.

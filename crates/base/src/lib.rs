@@ -1,6 +1,7 @@
-//! What both programs share: configuration, databases and their schema, files, clocks, and the operator's log.
+//! The code that both programs share: configuration, databases and their schema, files, clocks, and the operator's
+//! log.
 //!
-//! The one rule: nothing here knows HTTP, who calls, or what is decided.
+//! The one rule: nothing here knows HTTP, the caller, or a decision.
 
 pub mod config;
 pub mod db;

@@ -1,31 +1,31 @@
 //! The clock of leases and proofs.
 //!
-//! The one rule: it goes on while the machine is suspended, which [`std::time::Instant`] does not on Linux. Its source is
-//! `CLOCK_BOOTTIME` of clock_gettime(2), which nobody sets and which never goes back.
+//! The one rule: it runs on while the machine is suspended, which [`std::time::Instant`] does not on Linux. It reads
+//! `CLOCK_BOOTTIME` of clock_gettime(2), which nobody can set and which never goes back.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds since the machine was started, time asleep included. Sums and differences saturate.
+/// Nanoseconds since the machine started, including suspended time. Sums and differences saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootMoment(u64);
 
 impl BootMoment {
-    /// The present one.
+    /// The present moment.
     pub fn now() -> Self {
         let time = clock_gettime(ClockId::Boottime);
-        // Neither is ever negative on this clock.
+        // Both are never negative on this clock.
         Self(time.tv_sec.unsigned_abs().saturating_mul(1_000_000_000).saturating_add(time.tv_nsec.unsigned_abs()))
     }
 
-    /// How long after `earlier` it is; zero when it is before.
+    /// The time since `earlier`; zero if that is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// To be kept in an atomic, where greater is later.
+    /// For an atomic, in which greater means later.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }

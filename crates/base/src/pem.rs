@@ -1,8 +1,8 @@
-//! PEM files of certificates, keys and revocation lists, read and checked; what is wrong with one is told in words that
-//! follow its name.
+//! PEM files of certificates, keys and revocation lists, read and checked. A fault is described in words that follow
+//! the file's name.
 //!
-//! The one rule: a file that holds none of what it is named for is a fault, whatever else it holds; so is one of which a
-//! part would be passed over.
+//! The one rule: a file without the content that it is named for is faulty, whatever else it holds. So is a file of
+//! which a part would be ignored.
 
 mod dates;
 mod sections;
@@ -22,7 +22,7 @@ pub use dates::{CertificateValidity, HeldCertificate, date, shown};
 use crate::regular;
 use sections::{CERTIFICATE, ENCRYPTED_KEY, KEYS, LIST, PemSection, sections};
 
-/// How large a file may be; lists of revoked certificates are the largest.
+/// The largest file; revocation lists are the largest.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// The bytes of a file.
@@ -31,23 +31,23 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     Ok(Zeroizing::new(bytes))
 }
 
-/// The certificates of a file; at least one.
+/// The certificates in a file; at least one.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     certificates_in(&read(path)?)
 }
 
-/// The certificates of a file that was read; at least one.
+/// The certificates in these bytes; at least one.
 pub fn certificates_in(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let found = decoded(&sections(bytes)?, CERTIFICATE)?;
     if found.is_empty() { Err("holds no certificate".into()) } else { Ok(found) }
 }
 
-/// The private key of a file.
+/// The private key in a file.
 pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     key_in(&read(path)?)
 }
 
-/// The private key of a file that was read; the first, where it holds several.
+/// The private key in these bytes; the first if there are several.
 pub fn key_in(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     const ENCRYPTED: &str =
         "holds a key that is encrypted; store it without a passphrase (`openssl pkey` writes it so)";
@@ -56,17 +56,16 @@ pub fn key_in(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
         let is_encrypted = found.iter().any(|section| section.label == ENCRYPTED_KEY);
         return Err(if is_encrypted { ENCRYPTED } else { "holds none" }.into());
     };
-    // As openssl wrote it once (RFC 1421): headers stand before the base64.
+    // openssl's old format (RFC 1421) has headers before the base64.
     PrivateKeyDer::from_pem_slice(key.text).map_err(|error| match key.text.windows(10).any(|at| at == b"Proc-Type:") {
         true => ENCRYPTED.into(),
         false => in_words(error),
     })
 }
 
-/// The revocation lists of a file that was read, in PEM, or one in DER, the form in which authorities publish it; at least
-/// one.
+/// The revocation lists in these bytes: some in PEM, or one in DER, as authorities publish it. At least one.
 pub fn revocation_lists_in(bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
-    // A SEQUENCE of more than 127 bytes, as every list is; its second byte is no character.
+    // Every list is a SEQUENCE of more than 127 bytes; its second byte is no character.
     if matches!(bytes, [0x30, 0x80..=0xff, ..]) {
         return Ok(vec![bytes.to_vec().into()]);
     }
@@ -74,13 +73,13 @@ pub fn revocation_lists_in(bytes: &[u8]) -> Result<Vec<CertificateRevocationList
     if found.is_empty() { Err("holds no revocation list".into()) } else { Ok(found) }
 }
 
-/// What the sections of these labels hold.
+/// The contents of the sections with this label.
 fn decoded<T: PemObject>(sections: &[PemSection<'_>], label: &str) -> Result<Vec<T>, String> {
     let wanted = sections.iter().filter(|section| section.label == label);
     wanted.map(|section| T::from_pem_slice(section.text).map_err(in_words)).collect()
 }
 
-/// Without what the file holds, which the error may repeat byte by byte.
+/// Describes an error without the file's content, which the error itself may quote byte by byte.
 fn in_words(error: Error) -> String {
     let problem = match error {
         Error::NoItemsFound => return "holds none".into(),
@@ -100,7 +99,7 @@ pub fn authorities(certificates: &[CertificateDer<'static>]) -> Result<RootCertS
     Ok(store)
 }
 
-/// A chain and its key, which were found to belong together.
+/// A chain and its key, checked to belong together.
 pub fn certified(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,

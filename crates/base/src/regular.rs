@@ -1,9 +1,9 @@
-//! Regular files: opened without waiting, and nothing else is.
+//! Opens regular files without waiting, and nothing else.
 //!
-//! A path that a person names may lead to a FIFO, whose opening waits for a writer, or to a device that never ends. So the
-//! one rule: nothing is read but a regular file, and no more of it than its reader can use.
+//! A path from an operator may lead to a FIFO, whose opening waits for a writer, or to a device that never ends. So
+//! the one rule: only regular files are read, and no more of them than the reader can use.
 //!
-//! Called by what reads files that an operator names. Knows nothing of what they hold.
+//! Everything that reads a file named by an operator calls it. It knows nothing of the content.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Result, Write};
@@ -15,20 +15,20 @@ use std::path::Path;
 /// # Errors
 /// It cannot be opened, or is a directory, a FIFO, a socket or a device.
 pub fn open(path: &Path) -> Result<File> {
-    // Without it, opening a FIFO waits for somebody who writes.
+    // Without this flag, opening a FIFO waits for a writer.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(Error::other("it is no regular file")) }
 }
 
-/// Reads a regular file of at most `most` bytes, into one buffer that is not moved meanwhile.
+/// Reads a regular file of at most `most` bytes into one buffer, which is not moved meanwhile.
 ///
 /// # Errors
-/// As [`open`]; or it is larger.
+/// As [`open`]; or the file is larger.
 pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     let file = open(path)?;
     let size = file.metadata()?.len().min(most);
-    // With room for one byte more, a read that finds the end needs no other buffer.
+    // With room for one more byte, the read that finds the end needs no other buffer.
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
     if file.take(most + 1).read_to_end(&mut bytes)? as u64 > most {
         return Err(Error::new(ErrorKind::FileTooLarge, format!("it is larger than {most} bytes")));
@@ -39,12 +39,12 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
 /// Reads a regular file of at most `most` bytes as text.
 ///
 /// # Errors
-/// As [`read`]; or it is not UTF-8.
+/// As [`read`]; or the file is not UTF-8.
 pub fn read_to_string(path: &Path, most: u64) -> Result<String> {
     String::from_utf8(read(path, most)?).map_err(|error| Error::new(ErrorKind::InvalidData, error))
 }
 
-/// Writes a file of this mode, anew or over another one's text.
+/// Creates or overwrites a file with this mode.
 ///
 /// # Errors
 /// It cannot be written.

@@ -1,19 +1,20 @@
-//! Threads: whether the system gives as many as a program needs.
+//! Threads: whether the system provides as many as a program needs.
 //!
-//! The one rule: a limit of processes ends a program with a sentence. What makes threads for the runtimes panics without them.
+//! The one rule: a process limit ends a program with a clear sentence. Code that makes threads for the runtimes would
+//! panic instead.
 //!
-//! Called by both programs, before they make a runtime.
+//! Both programs call it before they make a runtime.
 
 use std::io;
 use std::sync::mpsc::channel;
 use std::thread::Builder;
 
-/// Sees that so many threads can be started at once.
+/// Checks that this many threads can run at once.
 ///
 /// # Errors
-/// They cannot, and the text says what limits them.
+/// They cannot; the text names the limit.
 pub fn can_start(count: usize) -> io::Result<()> {
-    // Each waits until all have been started, and ends with the sender.
+    // Each thread waits until all have started, and ends with its sender.
     let mut started = Vec::with_capacity(count);
     for _ in 0..count {
         let (hold, held) = channel::<()>();

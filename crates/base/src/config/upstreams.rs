@@ -1,4 +1,4 @@
-//! `[[upstream]]`: the services behind the gateway, their servers, and how these are chosen, probed and trusted.
+//! `[[upstream]]`: the upstreams, their servers, and how these are chosen, probed and verified.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,47 +13,48 @@ use super::section::section;
 use fedgate_core::escape;
 use fedgate_core::request_headers::{AddedHeaders, EntryFault};
 
-/// One protected service.
+/// One upstream: a service that the gateway protects.
 #[derive(Debug, Clone)]
 pub struct UpstreamConfig {
-    /// The name routes call it by.
+    /// The name that routes use.
     pub name: String,
-    /// The servers it runs on; at least one.
+    /// Its servers; at least one.
     pub servers: Vec<ServerConfig>,
-    /// Which of them takes a request.
+    /// How a server is chosen.
     pub balance: ServerBalance,
     /// Whether requests carry the signed assertion.
     pub assertion: bool,
-    /// Whether the client's `Authorization` header goes on to it.
+    /// Whether the client's `Authorization` header is forwarded to it.
     pub forward_authorization: bool,
-    /// Headers of requests that reach it besides those that reach every upstream.
+    /// Request headers that reach it, besides those that reach every upstream.
     pub request_headers: Vec<AddedHeaders>,
-    /// What stands in `Host` of its requests.
+    /// The value of `Host` in its requests.
     pub host: HostHeader,
-    /// How long connecting may take, the TLS handshake included.
+    /// The longest time for connecting, including the TLS handshake.
     pub connect_timeout: Duration,
-    /// How long the service may be silent.
+    /// How long the upstream may be silent.
     pub read_timeout: Duration,
-    /// How long it may refuse to take bytes.
+    /// How long the upstream may refuse to accept bytes.
     pub write_timeout: Duration,
-    /// How long one request may take, from the choice of a server to the last byte of the answer; none is for ever.
+    /// The longest time for one request, from the choice of a server to the last byte of the answer; none means no
+    /// limit.
     pub total_timeout: Option<Duration>,
-    /// How long an unused connection is kept.
+    /// How long an unused connection is kept open.
     pub idle_timeout: Duration,
-    /// Whom to believe, and as whom to appear, where a server speaks TLS.
+    /// The authorities and the gateway's own certificate for TLS.
     pub tls: UpstreamTlsConfig,
-    /// How servers are probed, if they are.
+    /// How servers are probed, if at all.
     pub health: Option<HealthConfig>,
-    /// When a server that fails is left out for a while.
+    /// When a failing server is left out for a while.
     pub ejection: EjectionConfig,
 }
 
-/// What stands in `Host` of the requests to an upstream.
+/// The value of `Host` in requests to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostHeader {
-    /// What the client asked for, where the hosts that are served are listed; otherwise the server's own name.
+    /// The host that the client asked for, if `gateway.hosts` lists the served hosts; otherwise the server's own name.
     Listed,
-    /// What the client asked for, whatever that is.
+    /// The host that the client asked for, whatever it is.
     Clients,
     /// The server's own name.
     Own,
@@ -62,20 +63,20 @@ pub enum HostHeader {
 /// One server of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// As it stands in the configuration; logs and metrics call it so.
+    /// The server as written in the configuration; logs and metrics use this name.
     pub name: String,
-    /// Where it is.
+    /// Where it listens.
     pub place: ServerPlace,
     /// Whether it speaks TLS.
     pub tls: bool,
 }
 
-/// Where a server is.
+/// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerPlace {
     /// At an address.
     Address(Address),
-    /// At every address that a name has.
+    /// At every address of a host name.
     Name {
         /// The host name.
         host: String,
@@ -84,23 +85,23 @@ pub enum ServerPlace {
     },
 }
 
-/// Which server takes a request.
+/// How a server is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerBalance {
     /// Each in turn.
     RoundRobin,
-    /// The same one for the same person's record.
+    /// The same server for the same person's record.
     Consistent,
 }
 
-/// Whom to believe, and as whom to appear, in TLS with a server.
+/// The authorities and the gateway's own certificate for TLS with a server.
 #[derive(Debug, Clone)]
 pub struct UpstreamTlsConfig {
-    /// PEM file of the authorities that may sign the server's certificate; the system's where there is none.
+    /// The PEM file of the authorities that may sign the server's certificate; none means the system's.
     pub ca_file: Option<PathBuf>,
-    /// The name that the certificate must be for, where it is not the server's host.
+    /// The name that the certificate must have, if it is not the server's host.
     pub server_name: Option<String>,
-    /// The certificate that the gateway shows.
+    /// The certificate that the gateway presents.
     pub identity: Option<ClientIdentity>,
 }
 
@@ -111,39 +112,39 @@ pub struct ClientIdentity {
     pub certificate: PathBuf,
     /// PEM file: the private key.
     pub key: PathBuf,
-    /// What becomes of a key that everybody can read.
+    /// What to do about a key that everybody can read.
     pub exposure: SecretExposure,
 }
 
 /// How servers are probed.
 #[derive(Debug, Clone)]
 pub struct HealthConfig {
-    /// What is asked for; without it a connection is proof enough.
+    /// The path to request; without one, a connection suffices.
     pub path: Option<String>,
-    /// How long between two probes of one server.
+    /// The interval between two probes of one server.
     pub interval: Duration,
-    /// How long a probe may take.
+    /// The longest time for a probe.
     pub timeout: Duration,
-    /// Failures in a row that take a server out.
+    /// Consecutive failures after which a server is left out.
     pub unhealthy_after: u32,
-    /// Successes in a row that take it in again.
+    /// Consecutive successes after which it is used again.
     pub healthy_after: u32,
 }
 
 /// When a server that fails requests is left out for a while.
 #[derive(Debug, Clone)]
 pub struct EjectionConfig {
-    /// Failures in a row that eject; 0 never does.
+    /// Consecutive failures that eject a server; 0 never ejects.
     pub failures: u32,
-    /// How long the first time; each further time is twice as long.
+    /// The first ejection's duration; it doubles each further time.
     pub time: Duration,
-    /// The longest time.
+    /// The longest ejection.
     pub max_time: Duration,
-    /// Largest share of the servers that may be out at once.
+    /// The largest percentage of servers that may be ejected at once.
     pub max_percent: u32,
 }
 
-/// Without any, the HIS of this configuration is the one upstream.
+/// Checks all upstreams. Without any, the HIS of this configuration is the only one.
 pub(super) fn check(
     written: Vec<UpstreamSection>,
     his: &str,
@@ -163,9 +164,9 @@ pub(super) fn check(
     Ok(upstreams)
 }
 
-/// Most servers of one upstream: choosing among them is a walk over all.
+/// The most servers of one upstream, because a choice walks over all of them.
 const MAX_SERVERS: usize = 64;
-/// Most entries of `request_headers`.
+/// The most entries of `request_headers`.
 const MAX_ADDED_HEADERS: usize = 256;
 
 section!(UpstreamSection {
@@ -202,7 +203,7 @@ section!(HealthSection {
 section!(EjectionSection { failures: u32 = 5, seconds: u64 = 10, max_seconds: u64 = 300, max_percent: u32 = 50 });
 
 impl UpstreamSection {
-    /// The HIS of the same configuration, for where no upstream is named.
+    /// The HIS of the same configuration, if no upstream is named.
     pub(super) fn his(listen: &str) -> Self {
         Self { name: "his".into(), address: Some(listen.into()), ..Self::default() }
     }
@@ -259,7 +260,7 @@ impl UpstreamSection {
         })
     }
 
-    /// What passes besides the list that holds for every upstream.
+    /// The headers that pass besides the common list.
     fn request_headers(&self, check: &ValueCheck<'_>) -> Result<Vec<AddedHeaders>, ConfigError> {
         let key = format!("upstream.{}.request_headers", self.name);
         if self.request_headers.len() > MAX_ADDED_HEADERS {
@@ -308,7 +309,7 @@ impl UpstreamSection {
     }
 }
 
-/// One server: an address or a name with a port, `https://` before it for TLS, or `unix:` and a path.
+/// Parses one server: an address, or a name with a port; `https://` in front for TLS; or `unix:` and a path.
 fn server(check: &ValueCheck<'_>, key: &str, text: &str) -> Result<ServerConfig, ConfigError> {
     let (tls, plain) = match text.strip_prefix("https://") {
         Some(rest) => (true, rest),
@@ -330,7 +331,7 @@ fn server(check: &ValueCheck<'_>, key: &str, text: &str) -> Result<ServerConfig,
     Ok(ServerConfig { name: text.to_owned(), place, tls })
 }
 
-/// A host name (RFC 1123): it has a letter, or it would be an address.
+/// Whether a text is a host name (RFC 1123). It must contain a letter, or it would be an address.
 fn is_host(text: &str) -> bool {
     let label = |label: &str| {
         matches!(label.len(), 1..=63)

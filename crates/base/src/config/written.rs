@@ -38,7 +38,7 @@ pub(super) struct WrittenFile {
     route: Vec<RouteSection>,
 }
 
-/// Every key of every section, for the test that holds the example against them.
+/// Every key of every section, for the test that compares the example with them.
 #[cfg(test)]
 pub(super) fn keys() -> Vec<&'static str> {
     let sections = [
@@ -63,14 +63,14 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<WrittenFile, ConfigError>
     written_secret(&written, file).map_or(Ok(written), Err)
 }
 
-/// The first secret that stands in the file itself. The file is read, copied and shown, so that secrets have no place in it;
-/// the environment may carry them.
+/// The first secret written in the file itself. The file is read, copied and shown, so it must not hold secrets; the
+/// environment may.
 pub(super) fn written_secret(written: &WrittenFile, file: &Path) -> Option<ConfigError> {
     let (key, problem, remedy) = written.store.written_secret().or_else(|| written.assertion.written_secret())?;
     Some(ConfigError::key(file, key, problem, remedy))
 }
 
-/// Reads an already parsed table.
+/// Deserializes a parsed table.
 pub(super) fn from_table(table: toml::Table) -> Result<WrittenFile, toml::de::Error> {
     WrittenFile::deserialize(toml::Value::Table(table))
 }
@@ -84,7 +84,7 @@ pub(super) fn check(written: WrittenFile, file: &Path, secrets: WantedSecrets) -
     })?;
     let authentication = written.authentication.check(&check)?;
     let his_listens = written.his.listen.clone();
-    // Before the upstream that it is where none is named.
+    // The HIS first: without an `[[upstream]]`, it is the upstream.
     let his = written.his.check(&check, authentication.hashes)?;
     let records = written.records.check(&check)?;
     let upstreams = upstreams::check(written.upstream, &his_listens, &check)?;
@@ -109,7 +109,7 @@ pub(super) fn check(written: WrittenFile, file: &Path, secrets: WantedSecrets) -
     })
 }
 
-/// The files of secrets that the program reads, each with its key.
+/// The files with secrets that the program reads, each with its key.
 fn secret_files(
     store: &StoreSection,
     assertion: &AssertionSection,

@@ -1,11 +1,11 @@
-//! The gate before the lock of an embedded store, at which the processes that write to it stand one behind the other.
+//! The gate in front of an embedded store's lock, where writing processes queue.
 //!
-//! The one rule: whoever asks for the lock holds the gate meanwhile, so that a process which has just written cannot take the
-//! lock again before one that waits for it. SQLite lets whoever asks at the right moment have its lock, and sleeps between
-//! two questions: beside a process that writes without end, another one would wait as long.
+//! The one rule: a process that asks for the lock holds the gate meanwhile, so a process that has just written cannot
+//! take the lock again before one that waits. SQLite grants its lock to whichever process asks at the right moment,
+//! and sleeps between two attempts. Beside a process that writes without end, another one would wait as long.
 //!
-//! The gate is a file beside the store (`-turn`, empty), locked with `flock`. It orders and protects nothing: where it cannot
-//! be had, a write goes on without it.
+//! The gate is an empty file beside the store (`-turn`), locked with `flock`. It orders writers and protects no data:
+//! if it is unavailable, a write proceeds without it.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, Permissions};
@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
-/// How long lies between two questions for the gate or the lock: about as long as a short write takes.
+/// The pause between two attempts at the gate or the lock: about the duration of a short write.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// The gate of one store, for one process.
+/// The gate of one store for one process.
 pub(super) struct WriteGate {
-    /// None: it cannot be opened.
+    /// None if it cannot be opened.
     file: Option<File>,
-    /// How long a write waits for gate and lock together.
+    /// The longest time that a write waits for gate and lock together.
     patience: Duration,
 }
 
@@ -38,15 +38,15 @@ impl WriteGate {
         let file = options.open(name).inspect_err(|error| {
             tracing::debug!(%error, "the store has no gate: whoever asks at the right moment writes next");
         });
-        // Of another user, whose file it is then, this fails and need not succeed.
+        // If the file belongs to another user, this fails, and nothing is lost.
         let file = file.ok().inspect(|file| drop(file.set_permissions(Permissions::from_mode(mode))));
         Self { file, patience }
     }
 
-    /// Begins a write when it is this process's turn, unless nobody waits for it any more.
+    /// Begins a write when it is this process's turn, unless its caller has gone.
     ///
     /// # Errors
-    /// The lock could not be had in time, or the store fails.
+    /// The lock was not free in time, or the store failed.
     pub(super) fn begin<'a>(
         &self,
         writer: &'a Connection,
@@ -58,7 +58,7 @@ impl WriteGate {
         lock(writer, waits)
     }
 
-    /// Holds the gate until dropped; none where it could not be had.
+    /// Holds the gate until dropped; none if it was unavailable.
     fn hold(&self, waits: impl Fn() -> bool) -> Option<HeldGate<'_>> {
         let file = self.file.as_ref()?;
         loop {
@@ -71,8 +71,9 @@ impl WriteGate {
     }
 }
 
-/// The mode of files that are made beside a path: for their owner alone, unless the directory is one that a group shares, whose
-/// files are that group's, too (setgid, and the group may write): gateway and HIS run as users of their own there.
+/// The mode of files that are created beside a path. They are for their owner alone, unless the directory is shared by
+/// a group (setgid and group-writable): gateway and HIS run there as separate users, and the files are the group's
+/// too.
 pub(super) fn private_mode(path: &Path) -> u32 {
     const SHARED: u32 = 0o2020;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -80,7 +81,7 @@ pub(super) fn private_mode(path: &Path) -> u32 {
     if is_shared { 0o660 } else { 0o600 }
 }
 
-/// Asks for SQLite's lock until it is had.
+/// Tries for SQLite's lock until it has it.
 fn lock(writer: &Connection, waits: impl Fn() -> bool) -> Result<Transaction<'_>, rusqlite::Error> {
     loop {
         match Transaction::new_unchecked(writer, TransactionBehavior::Immediate) {
@@ -90,7 +91,7 @@ fn lock(writer: &Connection, waits: impl Fn() -> bool) -> Result<Transaction<'_>
     }
 }
 
-/// The gate, while this process asks for the lock.
+/// The held gate, while this process tries for the lock.
 struct HeldGate<'a>(&'a File);
 
 impl Drop for HeldGate<'_> {

@@ -1,7 +1,7 @@
-//! Connections and schema: the one way to the database, for accounts and for the HIS.
+//! Connections and schema: the only way to the database, for accounts and for the HIS.
 //!
-//! The one rule: an error tells "the database is away" ([`DbError::Unavailable`], to be answered with 503 and tried
-//! again) from everything else. Called by `accounts` and by `his::store`. Knows no documents and no HTTP.
+//! The one rule: an error distinguishes "the database is away" ([`DbError::Unavailable`]: answer 503 and try again)
+//! from everything else. `accounts` and `his::store` call it. It knows no documents and no HTTP.
 
 pub mod actor;
 pub mod backup;
@@ -44,7 +44,7 @@ pub enum Database {
 }
 
 impl Database {
-    /// The way to the server; none to an embedded store.
+    /// The route to the server; none for an embedded store.
     pub fn route(&self) -> Option<&Arc<route::ServerRoute>> {
         match self {
             Self::Postgres(pool) => Some(pool.route()),
@@ -52,7 +52,8 @@ impl Database {
         }
     }
 
-    /// Closes an embedded store, so that its file alone holds what was written ([`SqliteFile::close`]); at the end of a program.
+    /// Closes an embedded store at the end of a program, so that its file alone holds everything
+    /// ([`SqliteFile::close`]).
     pub fn close(&self) {
         match self {
             Self::Sqlite(sqlite) => sqlite.close(),
@@ -60,13 +61,13 @@ impl Database {
         }
     }
 
-    /// Opens the database that the configuration names.
+    /// Opens the configured database.
     ///
-    /// PostgreSQL is not contacted yet: a server that is away now may be there when it is needed.
+    /// PostgreSQL is not contacted yet: a server that is away now may be back when it is needed.
     ///
     /// # Errors
-    /// [`DbError::Settings`] for a connection string or certificate file that cannot be used; for SQLite, whatever
-    /// keeps the file from being opened.
+    /// [`DbError::Settings`] for an unusable connection string or certificate file; for SQLite, any reason why the
+    /// file cannot be opened.
     pub async fn open(config: &StoreConfig) -> Result<Self, DbError> {
         match config {
             StoreConfig::Postgres(config) => Ok(Self::Postgres(postgres::pool(config)?)),
@@ -75,52 +76,52 @@ impl Database {
     }
 }
 
-/// What another crate reported.
+/// An error of another crate.
 pub type DbCause = Box<dyn StdError + Send + Sync>;
 
-/// Why the database did not do what it was asked.
+/// Why the database did not do what was requested.
 #[derive(Debug, Error)]
 pub enum DbError {
-    /// It cannot be reached, or cannot serve now; the same request may succeed in a moment.
+    /// It cannot be reached, or cannot serve now; the same request may succeed a moment later.
     #[error("the database is unavailable: {}", cause(.0.as_ref()))]
     Unavailable(DbCause),
-    /// It was reached and refused; trying again does not help.
+    /// It was reached and refused; another attempt does not help.
     #[error("the database refused a statement: {}", cause(.0.as_ref()))]
     Failed(DbCause),
-    /// The configuration names something that cannot be used.
+    /// The configuration names something unusable.
     #[error("`store.{key}` {problem}")]
     Settings {
         /// The key in the `store` table.
         key: &'static str,
-        /// What is wrong with it, and what to do.
+        /// The fault and the remedy.
         problem: String,
     },
 }
 
-/// What a request waited for in vain, while the database serves others.
+/// What a request waited for in vain, while the database served others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitReason {
-    /// Its turn: all that it may use is in use.
+    /// Its turn: everything that it may use is in use.
     Turn,
     /// Its own statement, which took too long.
     Statement,
-    /// A lock that somebody else holds.
+    /// A lock of another session.
     Lock,
 }
 
-/// No turn came in time.
+/// Why a request did not get a turn in time.
 #[derive(Debug, Error)]
 pub enum NoTurn {
     /// Every session of the pool is in use, or every reader or the writer of the embedded store.
     #[error("no connection is free")]
     OfAll,
-    /// One caller uses all that one caller may.
+    /// One caller uses all that one caller may use.
     #[error("one caller waits for more connections than its share")]
     OfCaller,
-    /// Writes use all that they may.
+    /// Writes use all that writes may use.
     #[error("too many writes wait at once")]
     OfWrites,
-    /// The program ends, and what was not begun is begun no more.
+    /// The program stops, and no longer begins anything.
     #[error("this program stops")]
     Stopping,
 }
@@ -132,12 +133,12 @@ impl From<NoTurn> for DbError {
 }
 
 impl DbError {
-    /// Whether the same request may succeed in a moment.
+    /// Whether the same request may succeed a moment later.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
 
-    /// Whether the database itself is away, not merely busy for this request or read-only.
+    /// Whether the database itself is away, rather than busy or read-only.
     pub fn is_outage(&self) -> bool {
         self.is_unavailable() && self.waited_for().is_none() && !self.is_read_only()
     }
@@ -150,13 +151,13 @@ impl DbError {
         }
     }
 
-    /// Whether a server of PostgreSQL itself said so, or showed a certificate: then it is up.
+    /// Whether a PostgreSQL server itself answered or presented a certificate, and so is running.
     pub fn is_answer(&self) -> bool {
         let (Self::Unavailable(error) | Self::Failed(error)) = self else { return false };
         is_of_server(error.as_ref())
     }
 
-    /// Whether a table, a column or a function is not there, because the schema is not.
+    /// Whether a table, column or function is missing, because the schema is.
     pub fn lacks_schema(&self) -> bool {
         let by_state = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_FUNCTION];
         let is_missing = |text: &str| text.starts_with("no such table") || text.starts_with("no such column");
@@ -164,12 +165,12 @@ impl DbError {
             || self.find::<rusqlite::Error>().is_some_and(|error| is_missing(&error.to_string()))
     }
 
-    /// Whether PostgreSQL may not write here, as on a standby.
+    /// Whether PostgreSQL takes no writes here, as on a standby.
     pub fn is_read_only(&self) -> bool {
         self.state() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
     }
 
-    /// Whether PostgreSQL lets the role not do that.
+    /// Whether PostgreSQL denies this to the role.
     pub fn is_forbidden(&self) -> bool {
         self.state() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
     }
@@ -179,12 +180,12 @@ impl DbError {
         self.find().copied()
     }
 
-    /// Whether a row that another one names is not there, or is still named.
+    /// Whether a row that another one refers to is missing, or is still referred to.
     pub fn is_foreign_key_violation(&self) -> bool {
         self.state() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
     }
 
-    /// Why a database that is well did not serve this request now; none where it is not well, or refused.
+    /// Why an available database did not serve this request now; none if it is not available, or refused.
     pub fn waited_for(&self) -> Option<WaitReason> {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, OperationInterrupted};
         if self.find::<NoTurn>().is_some() {
@@ -204,7 +205,7 @@ impl DbError {
         }
     }
 
-    /// No session could be had: the database is away for now, unless the settings are wrong.
+    /// No session was available: the database is away for now, unless the settings are wrong.
     fn no_session(error: tokio_postgres::Error) -> Self {
         match Self::from(error) {
             Self::Failed(error) => Self::Unavailable(untrusted(error.as_ref()).map_or(error, Into::into)),
@@ -217,14 +218,14 @@ impl DbError {
         self.find::<tokio_postgres::error::DbError>().map(tokio_postgres::error::DbError::code)
     }
 
-    /// The first cause of a type.
+    /// The first cause of this type.
     fn find<E: StdError + 'static>(&self) -> Option<&E> {
         let (Self::Unavailable(error) | Self::Failed(error)) = self else { return None };
         found(error.as_ref())
     }
 }
 
-/// The first of an error and its causes that has a type.
+/// The first of an error and its causes that has this type.
 fn found<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -236,7 +237,7 @@ fn found<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Opti
     None
 }
 
-/// Whether a server of PostgreSQL said so, or showed a certificate.
+/// Whether a PostgreSQL server answered, or presented a certificate.
 fn is_of_server(error: &(dyn StdError + 'static)) -> bool {
     found::<tokio_postgres::error::DbError>(error).is_some()
         || found::<UntrustedServer>(error).is_some()
@@ -246,7 +247,7 @@ fn is_of_server(error: &(dyn StdError + 'static)) -> bool {
 
 impl From<tokio_postgres::Error> for DbError {
     fn from(error: tokio_postgres::Error) -> Self {
-        // pgbouncer's words; it takes what belongs to one session only where it is told to ignore that.
+        // pgbouncer's message. It accepts session settings only if it is told to ignore them.
         if error.as_db_error().is_some_and(|error| error.message().starts_with("unsupported startup parameter")) {
             let problem =
                 "leads to a pooling proxy, which has no `options` and loses notices; it must reach the primary itself";
@@ -254,7 +255,7 @@ impl From<tokio_postgres::Error> for DbError {
         }
         let away = match error.code() {
             Some(state) => state_means_away(state),
-            // No SQLSTATE: the connection itself failed, unless our own code used a wrong type.
+            // Without SQLSTATE the connection itself failed, unless our own code used a wrong type.
             None => error.is_closed() || error.source().is_none_or(|source| source.is::<std::io::Error>()),
         };
         if away { Self::Unavailable(error.into()) } else { Self::Failed(error.into()) }
@@ -262,7 +263,7 @@ impl From<tokio_postgres::Error> for DbError {
 }
 
 impl From<deadpool::managed::PoolError<Self>> for DbError {
-    /// No connection could be had: whatever else the reason, the database is away for this request.
+    /// No connection was available: whatever the reason, the database is away for this request.
     fn from(error: deadpool::managed::PoolError<Self>) -> Self {
         use deadpool::managed::{PoolError, TimeoutType};
         match error {
@@ -291,7 +292,7 @@ impl From<rusqlite::Error> for DbError {
     }
 }
 
-/// SQLSTATE classes and codes (PostgreSQL manual, appendix A) that pass by themselves.
+/// SQLSTATE classes and codes (PostgreSQL manual, appendix A) of conditions that pass by themselves.
 fn state_means_away(state: &SqlState) -> bool {
     /// Connection exception, insufficient resources, operator intervention (shutdown, crash, cancel).
     const CLASSES: [&str; 3] = ["08", "53", "57"];
@@ -305,16 +306,16 @@ fn state_means_away(state: &SqlState) -> bool {
         .contains(state)
 }
 
-/// What a failed handshake says of the server's certificate, if that is why it failed.
+/// Why a handshake failed, if the server's certificate was the reason.
 fn untrusted(error: &(dyn StdError + 'static)) -> Option<UntrustedServer> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        // What an error of input and output wraps is none of its sources.
+        // An error that `io::Error` wraps is not among its sources.
         let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         if let Some(fault) = wrapped.and_then(|wrapped| wrapped.downcast_ref::<rustls::Error>()) {
             return UntrustedServer::of(fault);
         }
-        // It has no type of its own.
+        // This error has no type of its own.
         if error.to_string() == "server does not support TLS" {
             return Some(UntrustedServer::NoTls);
         }
@@ -323,10 +324,10 @@ fn untrusted(error: &(dyn StdError + 'static)) -> Option<UntrustedServer> {
     None
 }
 
-/// The innermost cause of an error, in one line: what lies around it says the same in other words.
+/// The innermost cause of an error in one line, because the outer ones repeat it in other words.
 fn cause(error: &(dyn StdError + 'static)) -> String {
     let mut innermost = error;
-    // Below SQLite's message there is but the name of its code.
+    // Beneath SQLite's message there is only the name of its code.
     while let (Some(source), false) = (innermost.source(), innermost.is::<rusqlite::Error>()) {
         innermost = source;
     }

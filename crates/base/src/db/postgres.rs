@@ -1,8 +1,8 @@
 //! PostgreSQL: a pool for requests, and single sessions for LISTEN.
 //!
-//! The one rule: nothing waits without a bound, for a connection, a statement, or a peer that has vanished.
-//! Both ways of connecting share one [`ServerRoute`]: one connection string, one TLS setting, one set of bounds, and one
-//! server.
+//! The one rule: no wait is unbounded, whether for a connection, for a statement, or for a peer that has vanished.
+//! Both ways of connecting share one [`ServerRoute`]: one connection string, one TLS setting, one set of bounds, and
+//! one server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,17 +20,17 @@ use super::trust::server_verifier;
 use super::{DbError, SessionPool};
 use crate::config::{ConnectionString, PostgresConfig};
 
-/// How long one of several hosts may take to connect and to answer, where the connection string names no other bound.
+/// The longest time for one of several hosts to connect and answer, if the connection string has no other bound.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The same of the only host, for which nobody else waits.
+/// The same for an only host, with no other host waiting.
 const ONLY_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a request waits for a free connection.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the server works on one statement.
+/// How long the server may work on one statement.
 const STATEMENT_TIMEOUT_MS: u32 = 10_000;
-/// How long sent bytes may stay unacknowledged before the peer counts as gone.
+/// How long sent bytes may remain unacknowledged before the peer counts as gone.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that says nothing is probed after the first time, then each second; after three probes its peer is gone.
+/// A silent connection is probed after the first time, then each second. After three probes its peer counts as gone.
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVES_RETRIES: u32 = 3;
@@ -44,7 +44,7 @@ pub type PooledClient = Object<SessionManager>;
 pub struct SessionManager(Arc<ServerRoute>);
 
 impl SessionManager {
-    /// The way to the server.
+    /// The route to the server.
     pub fn route(&self) -> &Arc<ServerRoute> {
         &self.0
     }
@@ -55,7 +55,8 @@ impl managed::Manager for SessionManager {
     type Error = DbError;
 
     async fn create(&self) -> Result<ClientWrapper, DbError> {
-        // In a box: connecting takes much more room than asking, and every request that may have to would carry it.
+        // Boxed: connecting takes much more room than asking, and otherwise every request that may have to connect
+        // would carry it.
         Box::pin(self.0.open()).await
     }
 
@@ -64,21 +65,21 @@ impl managed::Manager for SessionManager {
     }
 }
 
-/// Makes the pool; connections are opened when they are needed, and replaced when they have died.
+/// Makes the pool. Connections are opened on demand, and replaced when they have died.
 ///
 /// # Errors
-/// [`DbError::Settings`]: the connection string or the certificate file cannot be used.
+/// [`DbError::Settings`]: the connection string or the certificate file is unusable.
 pub fn pool(config: &PostgresConfig) -> Result<SessionPool, DbError> {
     let settings = settings(config)?;
     pool_on(route_to(WantedServer::by(&config.uri, &settings), settings, config)?, config.pool_size)
 }
 
-/// A pool on a route that is there; pools on one route are with one server.
+/// Makes a pool on an existing route. All pools of one route use one server.
 ///
 /// # Errors
-/// [`DbError::Settings`]: no pool can be so large.
+/// [`DbError::Settings`]: no pool can have this size.
 pub fn pool_on(route: Arc<ServerRoute>, size: usize) -> Result<SessionPool, DbError> {
-    // Connecting has its bounds in the route, one for each host.
+    // The route bounds the time for connecting, for each host separately.
     let pool = PostgresPool::builder(SessionManager(route))
         .max_size(size)
         .runtime(Runtime::Tokio1)
@@ -88,7 +89,7 @@ pub fn pool_on(route: Arc<ServerRoute>, size: usize) -> Result<SessionPool, DbEr
     Ok(SessionPool::new(pool))
 }
 
-/// The way to the primary, whatever else the connection string would take.
+/// The route to the primary, whatever else the connection string would accept.
 ///
 /// # Errors
 /// [`DbError::Settings`] as for [`pool`].
@@ -106,7 +107,7 @@ fn route_to(
     ServerRoute::new(settings, tls(config)?, wanted, |hosts| named.unwrap_or_else(|| usual(hosts))).map(Arc::new)
 }
 
-/// What the operator should know of a connection string that is right: a default that was another once.
+/// A note for the operator on a valid connection string with a default that has changed.
 pub fn note(config: &PostgresConfig) -> Option<&'static str> {
     let is_usual = settings(config).is_ok_and(|settings| WantedServer::is_usual_of_several(&config.uri, &settings));
     is_usual.then_some(
@@ -115,10 +116,10 @@ pub fn note(config: &PostgresConfig) -> Option<&'static str> {
     )
 }
 
-/// Opens a session of its own; the caller polls the connection.
+/// Opens a separate session. The caller must poll its connection.
 ///
 /// # Errors
-/// [`DbError::Settings`] as for [`pool`]; [`DbError::Unavailable`] when the server cannot be reached.
+/// [`DbError::Settings`] as for [`pool`]; [`DbError::Unavailable`] if the server cannot be reached.
 pub async fn connect(
     config: &PostgresConfig,
 ) -> Result<(tokio_postgres::Client, Connection<Socket, TlsStream>), DbError> {
@@ -127,7 +128,7 @@ pub async fn connect(
     Ok((reached.client, reached.connection))
 }
 
-/// The connection string, completed by the password and the bounds it does not name.
+/// The settings of the connection string, with the password and bounds that it lacks.
 fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> {
     let mut settings = read(config)?.settings;
     if let (None, Some(password)) = (settings.get_password(), &config.password) {
@@ -160,8 +161,8 @@ fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> 
         let lock_timeout_ms = config.lock_timeout.as_millis();
         settings.options(format!("{options} -c lock_timeout={lock_timeout_ms}").trim_start());
     }
-    // Whatever the role or the database has: writers of accounts meet in one row, and a later snapshot than that of the first
-    // statement must be theirs. What a session asks for as it begins goes before what a role has.
+    // Whatever isolation the role or database has: writers of accounts meet in one row, and must see a newer snapshot
+    // than that of their first statement. A session's startup option overrides a role's setting.
     let options = settings.get_options().unwrap_or_default();
     settings.options(format!("{options} -c default_transaction_isolation=read\\ committed").trim_start());
     Ok(settings)

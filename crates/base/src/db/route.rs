@@ -1,13 +1,13 @@
-//! The way to the server: which of the hosts answers, whether it is the primary, and which one server all sessions are with.
+//! The route to the server: which host answers, whether it is the primary, and the one server that all sessions use.
 //!
-//! The one rule: sessions of one route are with one server. Whoever watches over the database (`accounts::watch`, or
-//! [`follow`](super::follow) for the HIS) names the server that is followed. A session with another server is refused as
-//! it opens, and those that are open when another server is named end at that moment, whatever they are at: after a
-//! switchover the old primary may go on answering, and what it says is no longer true.
+//! The one rule: all sessions of one route are with one server. The watch over the database (`accounts::watch`, or
+//! [`follow`](super::follow) for the HIS) names the server to follow. A session with another server is refused when it
+//! opens. Open sessions end at the moment when another server is named, whatever they are doing: after a switchover
+//! the old primary may go on answering, and its answers are no longer true.
 //!
-//! A connection stays with its server, so that it is enough to ask once, as it opens.
+//! A connection stays with its server, so one question when it opens is enough.
 //!
-//! Called by the pools and by who watches.
+//! The pools and the watches call it.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -31,40 +31,40 @@ use super::place::UnreachedServer;
 /// The transport of an encrypted session.
 pub type TlsStream = <<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect as TlsConnect<Socket>>::Stream;
 
-/// How often it is looked where new sessions lead, while nothing gives a reason to look.
+/// The interval between looks at where new sessions lead, without a reason to look.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long after a look the next one may follow.
+/// The shortest pause between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
 
-/// The way to the servers of one connection string; shared by all that use it together.
+/// The route to the servers of one connection string, shared by all that use it together.
 pub struct ServerRoute {
     settings: Config,
     tls: MakeRustlsConnect,
     hosts: ServerHosts,
     wanted: WantedServer,
-    /// How long one address may take to connect and to say what it is.
+    /// The longest time for one address to connect and identify itself.
     deadline: Duration,
     followed: Mutex<FollowedServer>,
-    /// Counts the servers that were named; sessions of an earlier one end when it grows.
+    /// Counts how many times a server was named. Sessions of earlier servers end when it grows.
     named: watch::Sender<u64>,
-    /// That there is a reason to look where new sessions lead.
+    /// Notifies of a reason to look where new sessions lead.
     doubt: Notify,
 }
 
-/// Which servers are used.
+/// Which servers may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WantedServer {
     /// One that takes writes.
     Primary,
-    /// One that takes writes if there is one, or else any.
+    /// One that takes writes if there is one; otherwise any.
     Any,
     /// One that takes no writes.
     Standby,
 }
 
 impl WantedServer {
-    /// What a connection string asks for. With several hosts and no word of it, one of them may be a standby, and the others
-    /// are there for its primary.
+    /// The kind that a connection string asks for. Several hosts without `target_session_attrs` ask for the primary:
+    /// some may be standbys, and the others are there to become primary.
     pub(super) fn by(uri: &str, settings: &Config) -> Self {
         match settings.get_target_session_attrs() {
             TargetSessionAttrs::ReadWrite => Self::Primary,
@@ -74,34 +74,34 @@ impl WantedServer {
         }
     }
 
-    /// Whether it names several hosts and does not say which are wanted.
+    /// Whether it names several hosts without saying which kind it wants.
     pub(super) fn is_usual_of_several(uri: &str, settings: &Config) -> bool {
         let count = settings.get_hosts().len().max(settings.get_hostaddrs().len());
         count > 1 && !uri.contains("target_session_attrs")
     }
 }
 
-/// A server process, told from every other: the moment it started, to the microsecond. A standby keeps it when it is promoted,
-/// and so do its sessions.
+/// Identifies a server process by the moment when it started, in microseconds. A standby keeps its identity when it is
+/// promoted, and so do its sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerIdentity(String);
 
-/// Whose sessions are admitted.
+/// The servers whose sessions are admitted.
 enum FollowedServer {
-    /// Any server's: nobody watches. Every session so far is with the server that is named, if one is.
+    /// Any server: there is no watch. All sessions so far are with the given server, if there is one.
     Whichever(Option<ServerIdentity>),
-    /// Any server's, and there are sessions with several.
+    /// Any server, and there are sessions with several.
     Mixed,
     Only(ServerIdentity),
 }
 
-/// A new session, and with whom.
+/// A new session with its server.
 pub struct ReachedServer {
-    /// Asks.
+    /// The client.
     pub client: Client,
     /// Must be polled; yields notices.
     pub connection: Connection<Socket, TlsStream>,
-    /// Which server it is.
+    /// The server's identity.
     pub identity: ServerIdentity,
     /// False on a standby, and on a server that was set read-only.
     pub takes_writes: bool,
@@ -109,7 +109,7 @@ pub struct ReachedServer {
 }
 
 impl ReachedServer {
-    /// Where it answered.
+    /// The address that answered.
     pub fn at(&self) -> HostAddress {
         self.at
     }
@@ -121,20 +121,20 @@ pub enum WrongServer {
     /// It is a standby, or was set read-only.
     #[error("the server takes no writes: it is a standby, or was set read-only")]
     TakesNoWrites,
-    /// It is none.
+    /// It takes writes, but a standby is wanted.
     #[error("the server takes writes; `target_session_attrs=read-only` asks for one that does not")]
     TakesWrites,
-    /// It is not the one that is followed.
+    /// It is not the followed server.
     #[error("another server answers than before")]
     Another,
 }
 
-/// What each of several hosts said, none of which will do.
+/// The answers of several hosts, none of which is usable.
 #[derive(Debug, Error)]
 #[error("{said}")]
 pub(super) struct NoHostWillDo {
     said: String,
-    /// Whether one of them answered at all.
+    /// Whether any of them answered at all.
     pub(super) is_one_up: bool,
 }
 
@@ -164,20 +164,20 @@ impl ServerRoute {
         })
     }
 
-    /// What encrypts sessions and cancel requests.
+    /// The TLS settings of sessions and cancel requests.
     pub(super) fn tls(&self) -> MakeRustlsConnect {
         self.tls.clone()
     }
 
     /// Opens a session for the pool.
     pub(super) async fn open(&self) -> Result<ClientWrapper, DbError> {
-        // Before the server is asked: if another one is named meanwhile, this session ends as it begins.
+        // Before the server is asked: if another server is named meanwhile, this session ends at once.
         let mut named = self.named.subscribe();
         let ReachedServer { client, connection, identity, .. } = self.reach().await?;
         self.admit(&identity)?;
         let driver = tokio::spawn(async move {
             tokio::select! {
-                // First of all: no answer is passed on after another server was named.
+                // The notice comes first, so that no answer is passed on after another server was named.
                 biased;
                 Ok(()) = named.changed() => {}
                 ended = connection => if let Err(error) = ended {
@@ -188,12 +188,12 @@ impl ServerRoute {
         Ok(ClientWrapper::new(client, driver))
     }
 
-    /// Opens a session with the first server that is wanted, whichever is followed.
+    /// Opens a session with the first wanted server, whichever is followed.
     ///
-    /// Each address has the same time of its own, to connect and to say what it is.
+    /// Each address has its own time to connect and identify itself.
     ///
     /// # Errors
-    /// [`DbError::Settings`]; or [`DbError::Unavailable`], with what each host said.
+    /// [`DbError::Settings`]; or [`DbError::Unavailable`] with the answer of each host.
     pub async fn reach(&self) -> Result<ReachedServer, DbError> {
         Box::pin(self.reach_in_order()).await
     }
@@ -236,7 +236,7 @@ impl ServerRoute {
         }
     }
 
-    /// Asks one address.
+    /// Tries one address.
     async fn attempt(&self, at: HostAddress) -> Result<ReachedServer, DbError> {
         let settings = self.hosts.only(&self.settings, at);
         match timeout(self.deadline, introduce(&settings, self.tls.clone(), at)).await {
@@ -256,7 +256,7 @@ impl ServerRoute {
         }
     }
 
-    /// Whether a server is used that takes writes, or takes none.
+    /// Whether a server that takes writes, or takes none, may be used.
     pub fn wants(&self, takes_writes: bool) -> bool {
         match self.wanted {
             WantedServer::Primary => takes_writes,
@@ -273,12 +273,12 @@ impl ServerRoute {
         Ok(said(&client.simple_query(WHO).await?, 0) == "t")
     }
 
-    /// A server that was reached there answers no longer: others are asked first.
+    /// Records that a server no longer answers at this address; others are tried first.
     pub fn was_silent(&self, at: HostAddress) {
         self.hosts.silent(at);
     }
 
-    /// What is told when no host will do: the fault of the one, or what each said.
+    /// The error when no host is usable: the fault of the only one, or the answer of each.
     fn all_failed(&self, mut failures: Vec<(usize, DbError)>) -> DbError {
         let are_alike = |wrong: WrongServer| failures.iter().all(|(_, error)| error.wrong_server() == Some(wrong));
         match failures.len() {
@@ -301,14 +301,14 @@ impl ServerRoute {
         }
     }
 
-    /// Lets a session pass that is with the server that is followed.
+    /// Admits a session if it is with the followed server.
     fn admit(&self, identity: &ServerIdentity) -> Result<(), DbError> {
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         match &*followed {
             FollowedServer::Whichever(Some(known)) if known != identity => *followed = FollowedServer::Mixed,
             FollowedServer::Whichever(_) => *followed = FollowedServer::Whichever(Some(identity.clone())),
             FollowedServer::Only(server) if server != identity => {
-                // Whether this session went astray, or new ones lead elsewhere, whoever watches finds out.
+                // The watch finds out whether this session went astray or new sessions lead elsewhere.
                 self.doubt.notify_one();
                 return Err(WrongServer::Another.into());
             }
@@ -317,14 +317,14 @@ impl ServerRoute {
         Ok(())
     }
 
-    /// Names the server that is followed, and ends every session of the pools.
+    /// Names the server to follow, and ends every session of the pools.
     pub fn follow(&self, server: &ServerIdentity) {
         self.name(server);
-        // After the name: a session that began before this ends, one that begins after it is compared with the name.
+        // After naming it: a session that opened before this ends, and one that opens later is compared with the name.
         self.named.send_modify(|count| *count += 1);
     }
 
-    /// Names the server that is followed, and ends the sessions of the pools if one of them may be with another.
+    /// Names the server to follow, and ends the pools' sessions if one of them may be with another server.
     pub fn keep_to(&self, server: &ServerIdentity) {
         match self.name(server) {
             FollowedServer::Whichever(None) => {}
@@ -335,14 +335,14 @@ impl ServerRoute {
         }
     }
 
-    /// Names the server that is followed; tells what was so before.
+    /// Names the server to follow, and returns the previous state.
     fn name(&self, server: &ServerIdentity) -> FollowedServer {
         let only = FollowedServer::Only(server.clone());
         std::mem::replace(&mut *self.followed.lock().unwrap_or_else(PoisonError::into_inner), only)
     }
 
-    /// Keeps to the first server that answers, for a command whose questions must all be answered by one. It is asked for
-    /// here, so that no later question pays for hosts that say nothing.
+    /// Keeps to the first server that answers, for a command that needs all its answers from one server. Connecting
+    /// here saves later questions the time for silent hosts.
     ///
     /// # Errors
     /// As [`ServerRoute::reach`].
@@ -351,13 +351,13 @@ impl ServerRoute {
         Ok(())
     }
 
-    /// Gives a reason to look where new sessions lead.
+    /// Reports a reason to look where new sessions lead.
     pub fn doubt(&self) {
         self.doubt.notify_one();
     }
 
-    /// Waits until new sessions lead to another server than `server`: after a switchover behind a proxy or a name, which
-    /// moves new connections alone. That none can be opened tells nothing.
+    /// Waits until new sessions lead to another server than `server`, after a switchover behind a proxy or a name that
+    /// moves only new connections. If no session can be opened, that says nothing.
     pub async fn leads_elsewhere(&self, server: &ServerIdentity) {
         loop {
             tokio::select! {
@@ -372,7 +372,7 @@ impl ServerRoute {
     }
 }
 
-/// Opens a session and asks the server what it is.
+/// Opens a session and asks the server for its identity.
 async fn introduce(
     settings: &Config,
     tls: MakeRustlsConnect,
@@ -384,7 +384,7 @@ async fn introduce(
     Ok(ReachedServer { client, connection, identity, takes_writes, at })
 }
 
-/// What a column of the one row says; nothing where it is not there, which is no primary.
+/// A column of the only row; empty if it is missing, which counts as no primary.
 fn said(messages: &[SimpleQueryMessage], column: usize) -> &str {
     let row = messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
@@ -393,7 +393,7 @@ fn said(messages: &[SimpleQueryMessage], column: usize) -> &str {
     row.and_then(|row| row.try_get(column).ok().flatten()).unwrap_or_default()
 }
 
-/// Awaits an answer on a connection that nobody else polls.
+/// Awaits an answer on a connection that nothing else polls.
 async fn driven<T>(
     connection: &mut Connection<Socket, TlsStream>,
     answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -406,14 +406,14 @@ async fn driven<T>(
             message = poll_fn(|context| connection.poll_message(context)) => match message {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error),
-                // The answer says that the connection is closed.
+                // The answer reports that the connection is closed.
                 None => return answer.await,
             },
         }
     }
 }
 
-/// Whether writes are taken here (`transaction_read_only` is `on` on every standby), and which server this is.
+/// Whether writes are taken (`transaction_read_only` is `on` on every standby), and the server's identity.
 const WHO: &str = "SELECT NOT (pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean), \
                    extract(epoch FROM pg_postmaster_start_time())";
 

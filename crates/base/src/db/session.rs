@@ -1,13 +1,14 @@
-//! Sessions of the pool: the one way to run a statement on PostgreSQL, and what becomes of a statement whose caller is gone.
+//! Sessions of the pool: the only way to run a statement on PostgreSQL, also when its caller goes away.
 //!
-//! The one rule: a session serves the next caller only once the server has answered everything that was sent on it. A dropped
-//! future (a client that went away, a limit that was reached) leaves a server at work; the session then keeps its place in the
-//! pool until the server has answered, so that callers who come and go never load the server beyond the pool.
+//! The one rule: a session serves the next caller only after the server has answered everything sent on it. A dropped
+//! future (a client that went away, a limit that was reached) leaves the server at work. The session then keeps its
+//! place in the pool until the server has answered, so callers that come and go never load the server beyond the pool.
 //!
-//! A cancel request is a race: it travels on a connection of its own, and hits whatever the session is at when it arrives
-//! (PostgreSQL manual, "Canceling Requests in Progress"). So a session that was cancelled is closed, never used again.
+//! A cancel request is a race: it travels on a separate connection, and hits whatever the session is doing when it
+//! arrives (PostgreSQL manual, "Canceling Requests in Progress"). So a cancelled session is closed and never used
+//! again.
 //!
-//! Called by `accounts`, `his::store` and `schema`.
+//! `accounts`, `his::store` and `schema` call it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,19 +27,20 @@ use super::DbError;
 use super::postgres::{PooledClient, PostgresPool};
 use super::route::ServerRoute;
 
-/// How long the server may be silent about one statement. It ends a statement by itself before that (`statement_timeout`), so
-/// a server that is silent for longer does not answer at all.
+/// How long the server may be silent about one statement. The server itself ends statements earlier
+/// (`statement_timeout`), so one that is silent for longer does not answer at all.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(11);
-/// How long an abandoned statement may go on before it is cancelled: most are answered by then, and their session is kept.
+/// How long an abandoned statement may continue before it is cancelled. Most are answered by then, and keep their
+/// session.
 const GRACE: Duration = Duration::from_millis(50);
-/// How long a cancel request may take.
+/// The longest time for a cancel request.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a cancelled statement may take to end.
+/// The longest time for a cancelled statement to end.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
 type SessionParameters<'a> = [&'a (dyn ToSql + Sync)];
 
-/// The sessions of one database; clones share them.
+/// The sessions with one database; clones share them.
 #[derive(Clone)]
 pub struct SessionPool {
     pool: PostgresPool,
@@ -49,7 +51,7 @@ impl SessionPool {
         Self { pool }
     }
 
-    /// The way to the server, which all sessions are with.
+    /// The route to the server of all sessions.
     pub fn route(&self) -> &Arc<ServerRoute> {
         self.pool.manager().route()
     }
@@ -62,7 +64,7 @@ impl SessionPool {
         self.get_with(()).await
     }
 
-    /// As [`SessionPool::get`]; `turn` is dropped when the server works for this session no more.
+    /// As [`SessionPool::get`]. `turn` is dropped when the server no longer works for this session.
     ///
     /// # Errors
     /// See [`SessionPool::get`].
@@ -72,15 +74,15 @@ impl SessionPool {
         Ok(PooledSession { client, turn, tls, ledger: Arc::new(StatementLedger::new()) })
     }
 
-    /// How many sessions there are at most.
+    /// The most sessions.
     pub fn most(&self) -> usize {
         self.pool.status().max_size
     }
 }
 
-/// A session with the server, given back when it is dropped.
+/// A session with the server. Dropping it returns it to the pool.
 pub struct PooledSession {
-    /// INVARIANT: there until this is dropped or closed.
+    /// INVARIANT: present until this is dropped or closed.
     client: Option<PooledClient>,
     turn: Option<Box<dyn Send + Sync>>,
     tls: MakeRustlsConnect,
@@ -92,21 +94,21 @@ impl PooledSession {
         self.client.as_ref().ok_or_else(|| DbError::Unavailable("the session was closed".into()))
     }
 
-    /// Lets statements take as long as they need: for a migration or an import, which nobody waits for with a limit.
+    /// Removes the time limit for statements, for a migration or an import that no request waits for.
     pub fn without_limit(self) -> Self {
         self.ledger.is_unlimited.store(true, Ordering::Relaxed);
         self
     }
 
-    /// Closes the session at once, whatever the server does.
+    /// Closes the session at once, whatever the server is doing.
     pub fn close(mut self) {
         drop(self.client.take().map(Object::take));
     }
 
-    /// A statement, prepared on this session once.
+    /// Prepares a statement once for this session.
     ///
     /// # Errors
-    /// The server refused it or is away; so for every method here.
+    /// The server refused it or is away; the same for every method here.
     pub async fn prepare_cached(&self, sql: &str) -> Result<Statement, DbError> {
         self.ledger.prepared(self.client()?.prepare_cached(sql)).await
     }
@@ -123,10 +125,10 @@ impl PooledSession {
         self.ledger.answered(self.client()?.query(sql, of)).await
     }
 
-    /// The one row of an answer.
+    /// The only row of an answer.
     ///
     /// # Errors
-    /// See [`PooledSession::prepare_cached`]; also when there is none or another.
+    /// See [`PooledSession::prepare_cached`]; also if there is no row, or more than one.
     pub async fn query_one<S: ?Sized + ToStatement>(
         &self,
         sql: &S,
@@ -135,7 +137,7 @@ impl PooledSession {
         self.ledger.answered(self.client()?.query_one(sql, of)).await
     }
 
-    /// The one row of an answer, if there is one.
+    /// The only row of an answer, if there is one.
     ///
     /// # Errors
     /// See [`PooledSession::prepare_cached`].
@@ -147,7 +149,7 @@ impl PooledSession {
         self.ledger.answered(self.client()?.query_opt(sql, of)).await
     }
 
-    /// Runs a statement; how many rows it touched.
+    /// Runs a statement, and returns how many rows it touched.
     ///
     /// # Errors
     /// See [`PooledSession::prepare_cached`].
@@ -171,7 +173,7 @@ impl PooledSession {
         self.begin(false).await
     }
 
-    /// As [`PooledSession::transaction`]; nothing can be written in it.
+    /// As [`PooledSession::transaction`], without the right to write.
     ///
     /// # Errors
     /// See [`PooledSession::prepare_cached`].
@@ -184,7 +186,8 @@ impl PooledSession {
         let client = self.client.as_mut().ok_or_else(|| DbError::Unavailable("the session was closed".into()))?;
         let begun = match is_read_only {
             true => client.build_transaction().read_only(true).start(),
-            // Not `READ WRITE`: that would write on a server that was set read-only, and a standby refuses it as a fault.
+            // Not `READ WRITE`: that would write on a server that was set read-only, and a standby refuses it as an
+            // error.
             false => client.build_transaction().start(),
         };
         let transaction = ledger.answered(begun).await?;
@@ -197,7 +200,7 @@ impl Drop for PooledSession {
     fn drop(&mut self) {
         let Some(client) = self.client.take() else { return };
         if self.ledger.is_settled() || client.is_closed() {
-            // To the pool, which drops what is closed.
+            // Back to the pool, which drops closed sessions.
             return;
         }
         let Ok(runtime) = Handle::try_current() else {
@@ -205,7 +208,7 @@ impl Drop for PooledSession {
             return;
         };
         let (ledger, tls, turn) = (Arc::clone(&self.ledger), self.tls.clone(), self.turn.take());
-        // It ends by itself within the limits above, and holds the session's place in the pool until then.
+        // The task ends within the limits above, and holds the session's place in the pool until then.
         runtime.spawn(async move {
             settle(client, &ledger, tls).await;
             drop(turn);
@@ -213,19 +216,19 @@ impl Drop for PooledSession {
     }
 }
 
-/// Waits until the server has answered, and asks it to leave off where that takes long.
+/// Waits until the server has answered, and cancels the statement if that takes long.
 async fn settle(client: PooledClient, ledger: &StatementLedger, tls: MakeRustlsConnect) {
     let is_silent = ledger.is_silent.load(Ordering::Relaxed);
-    // The server answers in order: what is answered now comes after everything that was abandoned.
+    // The server answers in order, so this answer comes after all abandoned ones.
     if !is_silent && matches!(timeout(GRACE, client.check_connection()).await, Ok(Ok(()))) {
         if ledger.preparing.load(Ordering::Relaxed) > 0 {
-            // The name of what was prepared is lost: kept sessions would gather such statements.
+            // The name of the prepared statement is lost; a session that was kept would accumulate such statements.
             drop(Object::take(client));
         }
         return;
     }
     if client.is_closed() {
-        // Its server is followed no longer, or is gone: nobody is there to be asked.
+        // Its server is no longer followed or is gone, so a cancel request has no recipient.
         drop(Object::take(client));
         return;
     }
@@ -243,7 +246,7 @@ async fn settle(client: PooledClient, ledger: &StatementLedger, tls: MakeRustlsC
 struct StatementLedger {
     unanswered: AtomicUsize,
     preparing: AtomicUsize,
-    /// A transaction was begun and not ended: its ROLLBACK is on its way when the session is given back.
+    /// A transaction was begun and not ended. Its ROLLBACK is under way when the session is returned.
     is_open: AtomicBool,
     /// The server did not answer in time.
     is_silent: AtomicBool,
@@ -265,7 +268,7 @@ impl StatementLedger {
         self.unanswered.load(Ordering::Relaxed) == 0 && !self.is_open.load(Ordering::Relaxed)
     }
 
-    /// Awaits an answer. A future that is dropped meanwhile leaves its statement in the count for good.
+    /// Awaits an answer. If this future is dropped, its statement stays counted as unanswered.
     async fn answered<T>(&self, statement: impl Future<Output = Result<T, Error>>) -> Result<T, DbError> {
         self.unanswered.fetch_add(1, Ordering::Relaxed);
         let answer = match self.is_unlimited.load(Ordering::Relaxed) {
@@ -300,7 +303,7 @@ impl SessionTransaction<'_> {
     /// See [`PooledSession::prepare_cached`].
     ///
     /// # Errors
-    /// As there; so for every method here.
+    /// As there; the same for every method here.
     pub async fn prepare_cached(&self, sql: &str) -> Result<Statement, DbError> {
         self.ledger.prepared(self.transaction.prepare_cached(sql)).await
     }
@@ -365,12 +368,13 @@ impl SessionTransaction<'_> {
         self.ledger.answered(self.transaction.bind(statement, of)).await
     }
 
-    /// Reads at most `most` further rows, one by one, while `take` wants another. Whether there may be more.
+    /// Reads at most `most` further rows, one by one, while `take` wants another. Returns whether there may be more.
     ///
-    /// What `take` leaves of a piece is abandoned, and with it the session: a piece should be about as large as what is wanted.
+    /// The rows of a piece that `take` does not want are abandoned, and the session with them. So a piece should be
+    /// about as large as the wanted part.
     ///
     /// # Errors
-    /// See [`PooledSession::prepare_cached`]; and what `take` reports.
+    /// See [`PooledSession::prepare_cached`]; and the errors of `take`.
     pub async fn piece(
         &self,
         portal: &Portal,
@@ -391,7 +395,7 @@ impl SessionTransaction<'_> {
         Ok(if count < most { RowsLeft::None } else { RowsLeft::Some })
     }
 
-    /// The next row; the statement stays in the count.
+    /// The next row. The statement stays counted as unanswered.
     async fn next(&self, rows: &mut (impl Stream<Item = Result<Row, Error>> + Unpin)) -> Result<Option<Row>, DbError> {
         match timeout(ANSWER_TIMEOUT, rows.next()).await {
             Ok(row) => Ok(row.transpose()?),
@@ -402,7 +406,7 @@ impl SessionTransaction<'_> {
         }
     }
 
-    /// Commits.
+    /// Commits the transaction.
     ///
     /// # Errors
     /// See [`PooledSession::prepare_cached`].
@@ -413,7 +417,7 @@ impl SessionTransaction<'_> {
     }
 }
 
-/// What a piece of rows leaves.
+/// What is left after a piece of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowsLeft {
     /// There are no more.

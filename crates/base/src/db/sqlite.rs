@@ -1,11 +1,13 @@
-//! SQLite: one writer and a few readers over one file, on the blocking pool.
+//! SQLite: one writer and a few readers on one file, on the blocking pool.
 //!
-//! The one rule: an acknowledged write is on the disk (WAL with `synchronous=FULL`). Gateway and HIS, two processes,
-//! open the same file; SQLite's own locks keep them apart, and a gate (`gate.rs`) lets them take turns. Nothing waits without a bound, for its turn or for a lock, and nothing is
-//! worked on for a caller that is gone: each work is asked for that as it runs, and no other work is.
+//! The one rule: an acknowledged write is on disk (WAL with `synchronous=FULL`). Gateway and HIS are two processes
+//! with the same file open; SQLite's locks keep them apart, and a gate (`gate.rs`) lets them take turns. No wait for a
+//! turn or a lock is unbounded. Work stops when its caller is gone: each piece of work checks that while it runs, and
+//! the check affects no other work.
 //!
-//! An open file lives on when another takes its name (`mv` and `cp` of a backup), and what is written to it then is gone
-//! with the process. So the name is looked at with every read and write, and nothing is answered from a file that lost it.
+//! An open file stays usable when another file takes its name (`mv` and `cp` of a backup), and later writes to it are
+//! lost with the process. So the name is checked with every read and write, and nothing is answered from a file that
+//! lost its name.
 
 use std::fs::{OpenOptions, Permissions};
 use std::io;
@@ -24,20 +26,20 @@ use super::gate::{WriteGate, private_mode};
 use super::place::unopened;
 use super::{DbCause, DbError, NoTurn, foreign};
 
-/// Readers at a time; more wait for their turn.
+/// The most readers at a time; others wait for their turn.
 pub const READERS: usize = 4;
 /// How long a reader or writer waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a reader may take, as long as PostgreSQL gives a statement.
+/// The longest time for a reader, the same as PostgreSQL's for a statement.
 const READ_LIMIT: Duration = Duration::from_secs(10);
-/// How many operations of SQLite's machine lie between two looks at whether the work is still wanted.
+/// How many operations of SQLite's virtual machine pass between two checks whether the work is still wanted.
 const OPERATIONS: i32 = 200;
 /// How long opening waits for another process that opens the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a closing waits for what runs, and its checkpoint for readers of other processes.
+/// How long closing waits for running work, and its checkpoint for readers of other processes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(500);
-/// Prepared statements kept per connection.
+/// How many prepared statements a connection keeps.
 const CACHED_STATEMENTS: usize = 64;
 
 /// A handle to the embedded store; clones share it.
@@ -48,20 +50,20 @@ struct SqliteInner {
     path: PathBuf,
     file: FileIdentity,
     gate: WriteGate,
-    /// None: the store is closed.
+    /// None if the store is closed.
     writer: Arc<AsyncMutex<Option<Connection>>>,
     idle_readers: Mutex<Vec<Connection>>,
     readers: Arc<Semaphore>,
 }
 
 impl SqliteFile {
-    /// Opens the file, creating it (mode 0600) where there is none. A write waits for the lock of another process for at most
-    /// `lock_timeout`.
+    /// Opens the file, and creates it (mode 0600) if it is missing. A write waits at most `lock_timeout` for the lock
+    /// of another process.
     ///
     /// # Errors
-    /// The file cannot be created, is no database, is another program's, or stays locked.
+    /// The file cannot be created, is not a database, belongs to another program, or stays locked.
     pub async fn open(path: &Path, lock_timeout: Duration) -> Result<Self, DbError> {
-        // SQLite would read a relative `file:…` as a URI, and open another file than the one that is looked at here.
+        // SQLite would read a relative `file:…` as a URI, and open another file than the one that is checked here.
         let path = std::path::absolute(path).map_err(unavailable)?;
         blocking(move || {
             create_private(&path)?;
@@ -69,7 +71,7 @@ impl SqliteFile {
             let writer = plain_connection(&path).map_err(|error| unopened(&path, error))?;
             foreign::refuse_file(&writer, &path)?;
             set_up(&writer).map_err(|error| unopened(&path, error))?;
-            // The gate is what waits for the lock.
+            // The gate waits for the lock instead.
             writer.busy_timeout(Duration::ZERO)?;
             let gate = WriteGate::beside(&path, lock_timeout);
             let writer = Arc::new(AsyncMutex::new(Some(writer)));
@@ -81,10 +83,10 @@ impl SqliteFile {
         .await
     }
 
-    /// Runs `work` on a reading connection, for as long as it is waited for.
+    /// Runs `work` on a reading connection, while its caller waits.
     ///
     /// # Errors
-    /// What `work` reports, or that no connection could be had, or that it took too long.
+    /// The error of `work`; or no connection was free; or it took too long.
     pub async fn read<T, F>(&self, work: F) -> Result<T, DbError>
     where
         F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
@@ -93,7 +95,7 @@ impl SqliteFile {
         self.read_with((), work).await
     }
 
-    /// As [`SqliteFile::read`]; `turn` is dropped when the work has ended.
+    /// As [`SqliteFile::read`]. `turn` is dropped when the work has ended.
     ///
     /// # Errors
     /// See [`SqliteFile::read`].
@@ -119,7 +121,7 @@ impl SqliteFile {
                     reader
                 }
             };
-            // One that fails or is broken off is closed.
+            // A connection that fails or is interrupted is closed.
             let answer = wanted.run(&mut reader, |reader| Ok(work(reader)?))?;
             inner.check_name()?;
             inner.idle().push(reader);
@@ -128,10 +130,10 @@ impl SqliteFile {
         .await
     }
 
-    /// Runs `work` in a write transaction; it is committed when `work` succeeds and rolled back otherwise.
+    /// Runs `work` in a write transaction. It is committed if `work` succeeds, and rolled back otherwise.
     ///
     /// # Errors
-    /// What `work` reports, or that the commit failed, or cannot be found by who opens the file next.
+    /// The error of `work`; or the commit failed; or the next program to open the file would not find the commit.
     pub async fn write<T, F>(&self, work: F) -> Result<T, DbError>
     where
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
@@ -140,7 +142,7 @@ impl SqliteFile {
         self.write_with((), work).await
     }
 
-    /// As [`SqliteFile::write`]; `turn` is dropped when the work has ended.
+    /// As [`SqliteFile::write`]. `turn` is dropped when the work has ended.
     ///
     /// # Errors
     /// See [`SqliteFile::write`].
@@ -172,8 +174,9 @@ impl SqliteFile {
 }
 
 impl SqliteFile {
-    /// Closes the store at the end of a program, for all who share it: the file alone then holds everything that was written,
-    /// unless another process has it open still; the last one to close sees to it. Waits for what runs, within bounds.
+    /// Closes the store at the end of a program, for all that share it. The file alone then holds everything that was
+    /// written, unless another process still has it open; the last process to close ensures it. Waits for running
+    /// work, within bounds.
     pub fn close(&self) {
         let (inner, deadline) = (&self.0, Instant::now() + CLOSE_TIMEOUT);
         let readers = u32::try_from(READERS).unwrap_or(u32::MAX);
@@ -200,7 +203,7 @@ impl SqliteFile {
     }
 }
 
-/// Asks again and again until there is an answer, or until the deadline.
+/// Tries again until there is a result, or until the deadline.
 fn until<T>(deadline: Instant, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     loop {
         match ask() {
@@ -210,24 +213,24 @@ fn until<T>(deadline: Instant, mut ask: impl FnMut() -> Option<T>) -> Option<T> 
     }
 }
 
-/// What a WAL holds after a checkpoint that the file does not.
+/// What a WAL still holds after a checkpoint.
 #[derive(Debug, PartialEq, Eq)]
 enum WalRest {
     Nothing,
-    /// Something, as a reader of another process is in the way.
+    /// Something, because a reader of another process blocks it.
     Held,
 }
 
-/// Moves what the WAL holds into the file, as far as no reader of another process is in the way.
+/// Moves the content of the WAL into the file, as far as no reader of another process blocks it.
 fn checkpoint(writer: &Connection) -> Result<WalRest, rusqlite::Error> {
     writer.busy_timeout(CHECKPOINT_TIMEOUT)?;
-    // SQLite reports a checkpoint that had to stop in its first column, not as an error.
+    // SQLite reports an incomplete checkpoint in its first column, not as an error.
     let is_held: bool = writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     Ok(if is_held { WalRest::Held } else { WalRest::Nothing })
 }
 
 impl SqliteInner {
-    /// Whether the file that was opened still has its name.
+    /// Checks that the path still leads to the file that was opened.
     fn check_name(&self) -> Result<(), DbError> {
         let path = self.path.display();
         match FileIdentity::of(&self.path) {
@@ -244,13 +247,13 @@ impl SqliteInner {
     }
 }
 
-/// Whether somebody still waits for a work, and how long it may take.
+/// Whether a caller still waits for the work, and how long the work may take.
 struct WantedWork {
     is_abandoned: Arc<AtomicBool>,
     deadline: Option<Instant>,
 }
 
-/// Whoever waits for a work; dropped with the future that does.
+/// The waiting caller; dropped with its future.
 struct WaitingWrite(Arc<AtomicBool>);
 
 impl Drop for WaitingWrite {
@@ -265,8 +268,8 @@ impl WantedWork {
         (Self { is_abandoned: Arc::clone(&is_abandoned), deadline }, WaitingWrite(is_abandoned))
     }
 
-    /// Runs a work, and breaks it off when it is not wanted any more. The look is the work's own and is gone with it: unlike
-    /// `sqlite3_interrupt`, it cannot hit what the connection does next.
+    /// Runs the work, and interrupts it when it is no longer wanted. The check belongs to this work and ends with it.
+    /// Unlike `sqlite3_interrupt`, it cannot hit what the connection does next.
     fn run<T>(
         self,
         connection: &mut Connection,
@@ -285,7 +288,7 @@ impl WantedWork {
     }
 }
 
-/// Which file a name leads to.
+/// The file that a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileIdentity {
     device: u64,
@@ -309,17 +312,17 @@ where
     T: Send + 'static,
 {
     spawn_blocking(work).await.map_err(|unfinished| match unfinished.is_cancelled() {
-        // It was not begun when the runtime ended.
+        // The runtime ended before it began.
         true => DbError::Unavailable(NoTurn::Stopping.into()),
         false => DbError::Failed(unfinished.into()),
     })?
 }
 
-/// Creates the file without a right for others: SQLite gives its WAL the same mode.
+/// Creates the file without rights for others; SQLite gives its WAL the same mode.
 fn create_private(path: &Path) -> Result<(), DbError> {
     let mode = private_mode(path);
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    // Whatever the mask says: a group that shares the directory shares the store.
+    // Independent of the umask: a group that shares the directory shares the store.
     match made.and_then(|file| file.set_permissions(Permissions::from_mode(mode))) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
@@ -339,9 +342,9 @@ fn connection(path: &Path) -> Result<Connection, rusqlite::Error> {
     Ok(connection)
 }
 
-/// One that changes nothing of the file.
+/// A connection that changes nothing in the file.
 pub(super) fn plain_connection(path: &Path) -> Result<Connection, rusqlite::Error> {
-    // It is there: one that was taken away meanwhile is not made anew.
+    // Without the flag to create: a file that was removed meanwhile must not be made again.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -355,7 +358,7 @@ fn set_up(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.pragma_update(None, "foreign_keys", true)
 }
 
-/// Switches to WAL; two processes that open a new file at once may collide here, which SQLite does not wait out.
+/// Switches to WAL. Two processes that open a new file at once may collide here, and SQLite does not wait for that.
 fn into_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
     const ATTEMPTS: u32 = 50;
     let mut attempt = 0;

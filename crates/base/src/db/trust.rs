@@ -1,7 +1,7 @@
-//! Whose certificate a database server may have.
+//! Which certificate a database server may present.
 //!
-//! The one rule: a certificate is signed by an authority that is trusted, or is itself in the operator's file. What else is
-//! asked of it, `sslmode` says; a certificate that has expired is refused whatever it says.
+//! The one rule: a certificate must be signed by a trusted authority, or be in the operator's file itself. `sslmode`
+//! decides what else it must fulfil. An expired certificate is always refused.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::DbError;
 use crate::config::{CertificateTrust, ConnectionString, PostgresConfig};
 use crate::pem;
 
-/// Believes the authorities of the operator's file, or else the system's.
+/// Trusts the authorities in the operator's file; without a file, the system's.
 ///
 /// # Errors
-/// [`DbError::Settings`]: the file cannot be read, or holds no certificate of use.
+/// [`DbError::Settings`]: the file cannot be read, or holds no usable certificate.
 pub(super) fn server_verifier(
     config: &PostgresConfig,
     read: &ConnectionString,
@@ -49,7 +49,7 @@ pub(super) fn server_verifier(
     Ok(Arc::new(ServerTrust { authorities, named, asked }))
 }
 
-/// Where the operator has written the file of authorities.
+/// The key by which the operator has named the file of authorities.
 #[derive(Debug, Clone, Copy)]
 enum AuthoritiesKey {
     /// `store.ca_file`.
@@ -59,7 +59,7 @@ enum AuthoritiesKey {
 }
 
 impl AuthoritiesKey {
-    /// Why a file serves for nothing, by the name that the operator knows.
+    /// Why a file is unusable, with the key that the operator knows.
     fn unusable(self, file: &Path, problem: &str) -> DbError {
         let (key, named) = match self {
             Self::File => ("ca_file", "names"),
@@ -74,7 +74,7 @@ impl AuthoritiesKey {
 #[derive(Debug)]
 pub(super) struct ServerTrust {
     authorities: Arc<WebPkiServerVerifier>,
-    /// What the operator has named, which may be the certificate itself.
+    /// The certificates in the operator's file, which may include the server's own.
     named: Vec<CertificateDer<'static>>,
     asked: CertificateTrust,
 }
@@ -84,17 +84,17 @@ impl ServerTrust {
         self.named.iter().any(|named| named.as_ref() == certificate.as_ref())
     }
 
-    /// Whether a certificate that was refused is taken all the same.
+    /// Whether a refused certificate is accepted after all.
     fn is_taken(&self, certificate: &CertificateDer<'_>, name: &ServerName<'_>, fault: &CertificateError) -> bool {
         let is_named = self.is_named(certificate);
         match fault {
-            // Its signature and its dates were verified before.
+            // Signature and dates were verified before this fault.
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => match self.asked {
                 CertificateTrust::Authority => true,
                 CertificateTrust::Usual => is_named,
                 CertificateTrust::Full => false,
             },
-            // What `openssl req -x509` makes says that it is an authority. Its dates were verified before.
+            // `openssl req -x509` marks its certificates as authorities. The dates were verified before this fault.
             CertificateError::Other(other) if is_named && is_authority(other) => match self.asked {
                 CertificateTrust::Authority | CertificateTrust::Usual => true,
                 CertificateTrust::Full => webpki::EndEntityCert::try_from(certificate)
@@ -122,7 +122,7 @@ impl ServerCertVerifier for ServerTrust {
             Err(Error::InvalidCertificate(fault)) if self.is_taken(certificate, name, &fault) => {
                 Ok(ServerCertVerified::assertion())
             }
-            // The operator's file holds it, so that only its name is left to be wrong.
+            // The operator's file holds the certificate, so only its name can be wrong.
             Err(Error::InvalidCertificate(CertificateError::Other(other)))
                 if is_authority(&other) && self.is_named(certificate) =>
             {
@@ -155,7 +155,7 @@ impl ServerCertVerifier for ServerTrust {
     }
 }
 
-/// Believes no certificate: the system has no authorities, and the operator has named none. Plain connections need none.
+/// Trusts no certificate: the system has no authorities, and the operator has named none. Plain connections need none.
 #[derive(Debug)]
 struct NobodyTrusted(Arc<CryptoProvider>);
 
@@ -194,10 +194,10 @@ impl ServerCertVerifier for NobodyTrusted {
     }
 }
 
-/// Why a server's certificate was refused, and what to do.
+/// Why a server's certificate was refused, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, ThisError)]
 pub(super) enum UntrustedServer {
-    /// Nobody who is trusted signed it.
+    /// No trusted authority signed it.
     #[error(
         "the server's certificate is signed by nobody who is trusted here: name the authority's certificate, or the \
          server's own where it signed itself, in `store.ca_file` or by `sslrootcert` in `store.uri`"
@@ -209,15 +209,15 @@ pub(super) enum UntrustedServer {
          ask for its authority alone with `sslmode=verify-ca`"
     )]
     OtherName,
-    /// It has ended.
+    /// It has expired.
     #[error("the server's certificate has expired: renew it, or look at the clock of this machine")]
     Expired,
-    /// It says that it is an authority's.
+    /// It is marked as an authority's.
     #[error(
         "the server's certificate is that of an authority, which serves only where `store.ca_file` (or `sslrootcert`) holds it itself"
     )]
     Authority,
-    /// It has none.
+    /// The server does not speak TLS.
     #[error("the server does not speak TLS, which `sslmode` in `store.uri` asks for")]
     NoTls,
     /// Another reason.
@@ -226,7 +226,7 @@ pub(super) enum UntrustedServer {
 }
 
 impl UntrustedServer {
-    /// What a fault of TLS says of the certificate, if it is about that.
+    /// The reason in a TLS fault, if the certificate is the reason.
     pub(super) fn of(error: &Error) -> Option<Self> {
         let Error::InvalidCertificate(fault) = error else { return None };
         Some(match fault {

@@ -1,8 +1,8 @@
-//! An error for the operator, in one line.
+//! An error as one line for the operator.
 
 use std::error::Error;
 
-/// An error and what lies beneath it. What an error tells of its cause already is not told again.
+/// An error with its causes. A cause that the text already contains is not repeated.
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut beneath = error.source();

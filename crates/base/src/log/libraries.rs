@@ -1,7 +1,8 @@
-//! What libraries say by the crate `log` (pingora, rustls, the driver of PostgreSQL), brought into the operator's log.
+//! The messages of libraries through the crate `log` (pingora, rustls, the PostgreSQL driver), passed to the
+//! operator's log.
 //!
-//! The one rule: they say it in a bounded number of lines, and no details whatever the operator asks for. Most of it is caused
-//! by clients, whose requests have records; and what pingora tells in detail holds passwords.
+//! The one rule: they are bounded in number, and never include details, whatever the operator asks for. Clients cause
+//! most of them, and their requests have records. Detailed messages of pingora contain passwords.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,13 +10,13 @@ use std::time::{Duration, Instant};
 use log::{LevelFilter, Log, Metadata, Record};
 use tracing_log::{AsLog, LogTracer};
 
-/// What is let through at most.
+/// The most detailed level that passes.
 const MOST_DETAILED: LevelFilter = LevelFilter::Info;
-/// How many lines in a window, and how long that is.
+/// The most lines in a window, and the length of the window.
 const MOST_LINES: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Takes what libraries say from now on; the filter of the log judges it as it does anything.
+/// Receives the libraries' messages from now on. The log's filter judges them like any other.
 pub(super) fn listen() {
     let libraries = LibraryLog { tracer: LogTracer::new(), window: Mutex::default() };
     // A second log in the same process leaves them to the first.
@@ -45,7 +46,7 @@ impl Log for LibraryLog {
             LinePlace::After(count) => tracing::warn!("{count} more lines of libraries were left out of this log"),
         }
         let metadata = record.metadata().clone();
-        // The line tells no target, and of these it is of use.
+        // The log's lines show no target, but for libraries it is useful.
         let (target, args) = (record.target(), record.args());
         self.tracer.log(&Record::builder().metadata(metadata).args(format_args!("{target}: {args}")).build());
     }
@@ -53,7 +54,7 @@ impl Log for LibraryLog {
     fn flush(&self) {}
 }
 
-/// The lines of the last while.
+/// The lines of the current window.
 #[derive(Default)]
 struct LineWindow {
     began: Option<Instant>,
@@ -61,12 +62,12 @@ struct LineWindow {
     left_out: u64,
 }
 
-/// Whether there is a place for one more line.
+/// Whether there is room for one more line.
 #[derive(Debug, PartialEq, Eq)]
 enum LinePlace {
     Left,
     None,
-    /// There is, and so many were left out before.
+    /// There is, after this many lines were left out.
     After(u64),
 }
 

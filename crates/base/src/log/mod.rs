@@ -1,6 +1,7 @@
-//! The operator's log on stderr, and how much of it: `FEDGATE_LOG`.
+//! The operator's log on stderr, and its level: `FEDGATE_LOG`.
 //!
-//! The one rule: a setting that cannot be read is refused. One that silenced errors would be noticed when they are needed.
+//! The one rule: an unreadable setting is refused. One that silenced errors would be noticed only when they are
+//! needed.
 
 mod cause;
 mod libraries;
@@ -18,32 +19,33 @@ pub use cause::with_causes;
 use stderr::LogLines;
 pub use stderr::lost;
 
-/// Libraries tell in detail what passes through them, secrets among it: of them, warnings alone.
+/// Only warnings of these libraries, because their details include what passes through them, also secrets.
 const LIBRARIES: &str = "pingora=warn,pingora_proxy=error,h2=warn,hyper=warn,hyper_util=warn,\
                          axum=warn,tower=warn,rustls=warn,tokio_rustls=warn,tokio_postgres=warn,deadpool_postgres=warn,\
                          mio=warn,notify=warn,moka=warn,hickory_proto=warn,hickory_resolver=warn";
 
-/// What is told in whatever detail is asked for; of everything else no details, which may be a caller's password.
+/// Our own programs, which may be logged in any detail. Other targets log no details, which could include a caller's
+/// password.
 const OWN: [&str; 2] = ["fedgate", "fedhis"];
 
-/// What is logged unless something is said.
+/// The default setting.
 const DEFAULT: &str = "info";
 
-/// Why there is no log as `FEDGATE_LOG` says.
+/// Why the log of `FEDGATE_LOG` cannot be started.
 #[derive(Debug, Error)]
 pub enum LogError {
-    /// The variable holds something else than levels and `target=level`.
+    /// The variable holds something other than levels and `target=level`.
     #[error(
         "FEDGATE_LOG: `{0}` is neither a level nor `target=level`; it takes error, warn, info, debug, trace or off, for \
          all or for one target (`fedgate=debug`), several separated by commas"
     )]
     Setting(String),
-    /// The operating system gives no thread to write it.
+    /// The operating system provides no thread to write it.
     #[error("there is no thread for the log ({0})")]
     Thread(#[from] std::io::Error),
 }
 
-/// The log, until the program ends: what is still to be written is then waited for, a second at most.
+/// The log, until the program ends. Then it waits up to a second for lines that are still to be written.
 #[must_use]
 pub struct OperatorLog(LogLines);
 
@@ -67,7 +69,7 @@ pub fn log_to_stderr() -> Result<OperatorLog, LogError> {
         "" => DEFAULT.to_owned(),
         wanted => directives(wanted)?,
     };
-    // What comes later counts: a library is heard of in detail by who names it, and only so.
+    // Later directives win: a library is logged in detail only if the setting names it.
     let filter = EnvFilter::new(format!("{LIBRARIES},{wanted}"));
     let lines = LogLines::start(std::io::stderr())?;
     let log = OperatorLog(lines.clone());
@@ -79,7 +81,8 @@ pub fn log_to_stderr() -> Result<OperatorLog, LogError> {
         .finish();
     let _ = tracing::subscriber::set_global_default(log_lines);
     libraries::listen();
-    // As everything else: the reader of stderr may stand still, and whoever panics goes on (`gateway/supervise.rs`).
+    // Like every other line: the reader of stderr may be stalled, and the process continues after a panic
+    // (`gateway/lifecycle/supervise.rs`).
     std::panic::set_hook(Box::new(|fault| {
         let backtrace = Backtrace::capture();
         let place = fault.location().map(ToString::to_string).unwrap_or_default();
@@ -95,7 +98,7 @@ pub fn log_to_stderr() -> Result<OperatorLog, LogError> {
     Ok(log)
 }
 
-/// The directives as the filter spells them.
+/// The directives in the filter's spelling.
 fn directives(wanted: &str) -> Result<String, LogError> {
     let directives = wanted.split(',').map(|directive| {
         let read = match directive.split_once('=') {
@@ -126,7 +129,7 @@ fn level(name: &str) -> Option<&'static str> {
     })
 }
 
-/// A level that tells no details.
+/// The level, without details.
 fn bounded(level: &'static str) -> &'static str {
     match level {
         "debug" | "trace" => "info",
@@ -134,7 +137,7 @@ fn bounded(level: &'static str) -> &'static str {
     }
 }
 
-/// Whether this is the path of a module.
+/// Whether a text is the path of a module.
 fn is_target(path: &str) -> bool {
     path.split("::")
         .all(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))

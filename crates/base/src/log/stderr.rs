@@ -1,7 +1,7 @@
-//! stderr, written by a thread of its own.
+//! stderr, written on a separate thread.
 //!
-//! The one rule: a reader of the log that stands still holds up nobody. What it does not take in time is lost, counted, and
-//! told in the log itself once it reads again.
+//! The one rule: a stalled reader of the log holds up nothing. Lines that it does not accept in time are lost and
+//! counted, and the log itself reports them once it is read again.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use fedgate_core::escape;
 
-/// Most bytes that wait for the reader.
+/// The most bytes that wait for the reader.
 const MOST_UNWRITTEN: usize = 256 * 1024;
 /// How long the end of the program waits for the reader.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Lines of the log that nobody took in time, since the start.
+/// Lines of the log that were lost since the start.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// How many lines of the log were lost since the start.
@@ -24,7 +24,7 @@ pub fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
 }
 
-/// Where lines are left for the thread; clones share it.
+/// The queue of lines for the thread; clones share it.
 #[derive(Clone)]
 pub(super) struct LogLines(Arc<LineQueue>);
 
@@ -48,10 +48,10 @@ impl LineQueue {
 }
 
 impl LogLines {
-    /// Starts the thread that writes them to `out`.
+    /// Starts the thread that writes the lines to `out`.
     ///
     /// # Errors
-    /// The operating system gives no thread.
+    /// The operating system provides no thread.
     pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
         let queue = Arc::new(LineQueue::default());
         let lines = Self(Arc::clone(&queue));
@@ -59,7 +59,7 @@ impl LogLines {
         Ok(lines)
     }
 
-    /// Waits until they are written, as long as a reader may be waited for.
+    /// Waits until the lines are written, for a bounded time.
     pub(super) fn flush(&self) {
         let is_busy = |waiting: &mut WaitingLines| waiting.is_writing || !waiting.bytes.is_empty();
         drop(self.0.changed.wait_timeout_while(self.0.waiting(), LAST_WORDS, is_busy));
@@ -73,7 +73,7 @@ fn write_out(queue: &LineQueue, mut out: impl Write) {
         let (bytes, lost) = (std::mem::take(&mut waiting.bytes), std::mem::take(&mut waiting.lost));
         waiting.is_writing = true;
         drop(waiting);
-        // A stderr that nobody will ever read is nobody's fault; to say so there is no use.
+        // If nobody will ever read stderr, there is nowhere to report it.
         if out.write_all(&bytes).and_then(|()| out.flush()).is_err() {
             let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
             LOST.fetch_add(lines as u64, Ordering::Relaxed);
@@ -86,8 +86,8 @@ fn write_out(queue: &LineQueue, mut out: impl Write) {
 }
 
 impl Write for LogLines {
-    /// Takes a whole line, or none of it. What is written at once is one line, whatever it holds: names, paths and words of
-    /// others stand in it.
+    /// Accepts a whole line or nothing. Each write is one line, whatever it contains, because names, paths and other
+    /// foreign text occur in it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         let shown = escape::shown(text.strip_suffix('\n').unwrap_or(&text));

@@ -1,6 +1,6 @@
-//! What a certificate says of itself: whose it is, for which names, and from when until when.
+//! The statements of a certificate: its subject, its names, and its validity.
 //!
-//! The one rule: a date is compared with the moment that the caller gives. Nothing here looks at the clock.
+//! The one rule: a date is compared with a moment from the caller. This module looks at no clock.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -10,12 +10,12 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
 use fedgate_core::escape;
 
-/// Most characters of a name of X.500 in a message.
+/// The longest X.500 name in a message, in characters.
 const NAME_CHARACTERS: usize = 160;
-/// Most names of one certificate that are told.
+/// The most names of one certificate that are shown.
 const MOST_NAMES: usize = 16;
 
-/// Seconds since 1970, both included.
+/// Seconds since 1970, both inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CertificateValidity {
     /// The first second.
@@ -25,13 +25,13 @@ pub struct CertificateValidity {
 }
 
 impl CertificateValidity {
-    /// As the certificate states it.
+    /// As stated in the certificate.
     pub fn of(certificate: &X509Certificate<'_>) -> Self {
         let validity = certificate.validity();
         Self { from: validity.not_before.timestamp(), to: validity.not_after.timestamp() }
     }
 
-    /// What is wrong with it at a moment, as words that follow a name.
+    /// The fault at a moment, as words that follow a name.
     pub fn fault(self, now: i64) -> Option<String> {
         match now {
             _ if now < self.from => Some(format!("is not valid before {}", date(self.from))),
@@ -40,7 +40,7 @@ impl CertificateValidity {
         }
     }
 
-    /// Its end, as words that follow a name, where it is valid and ends within a time.
+    /// The expiry as words that follow a name, if the certificate is valid now and expires within `time`.
     pub fn end_within(self, time: Duration, now: i64) -> Option<String> {
         let latest = now.saturating_add_unsigned(time.as_secs());
         let is_near = self.fault(now).is_none() && self.to < latest;
@@ -48,19 +48,19 @@ impl CertificateValidity {
     }
 }
 
-/// A certificate, as far as people are told of it.
+/// The description of a certificate for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldCertificate {
-    /// Its subject.
+    /// The subject.
     pub subject: String,
-    /// The host names and addresses that it is for.
+    /// The host names and addresses that it is valid for.
     pub names: Vec<String>,
-    /// From when and until when.
+    /// The validity.
     pub validity: CertificateValidity,
 }
 
 impl HeldCertificate {
-    /// Of certificates that were read; one that cannot be parsed was refused before.
+    /// Describes certificates that were read. Those that cannot be parsed were refused before.
     pub fn all(chain: &[CertificateDer<'_>]) -> Vec<Self> {
         chain.iter().filter_map(Self::of).collect()
     }
@@ -102,7 +102,7 @@ pub fn date(seconds: i64) -> String {
     date.map_or_else(|| format!("{seconds} s after 1970"), |date| date.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
-/// A name of X.500, for people: bounded, and each character of it is seen.
+/// An X.500 name for people: bounded, with every character visible.
 pub fn shown(name: &X509Name<'_>) -> String {
     escape::start(&name.to_string(), NAME_CHARACTERS).into_owned()
 }

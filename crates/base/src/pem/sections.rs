@@ -1,21 +1,21 @@
 //! The sections of a PEM file (RFC 7468), found so that none is lost.
 //!
-//! The one rule: whatever stands outside of sections is text that cannot be a section gone wrong, or the file is refused. A
-//! revocation list that is passed over revokes nobody, and nothing would tell.
+//! The one rule: text outside of sections must not be a broken section, or the file is refused. A revocation list that
+//! is ignored revokes nothing, and nobody would notice.
 //!
-//! Lines are told by number alone: they may hold a private key.
+//! Messages identify lines by number alone, because a line may hold a private key.
 
 use fedgate_core::escape;
 
-/// Labels of sections that are read, by those who want them.
+/// Labels of sections that callers read.
 pub(super) const CERTIFICATE: &str = "CERTIFICATE";
 pub(super) const LIST: &str = "X509 CRL";
 pub(super) const KEYS: [&str; 3] = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
 
-/// Of a key that cannot be read, which is worth a word of its own.
+/// The label of an encrypted key, which cannot be read and has its own message.
 pub(super) const ENCRYPTED_KEY: &str = "ENCRYPTED PRIVATE KEY";
 
-/// Labels of what may stand beside them in one file, and is never meant for one of them.
+/// Labels of other sections that may be in the same file, and are never mistaken for those above.
 const OTHERS: [&str; 9] = [
     ENCRYPTED_KEY,
     "DSA PRIVATE KEY",
@@ -31,9 +31,9 @@ const OTHERS: [&str; 9] = [
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
-/// Editors of Windows write it before the first character.
+/// Windows editors write it before the first character.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Of base64; a line of a certificate or of a list has 64 characters, or 76.
+/// The shortest line that counts as base64; lines of a certificate or list have 64 or 76 characters.
 const LONG_LINE: usize = 40;
 
 /// One section, from its first dash to its last.
@@ -43,10 +43,10 @@ pub(super) struct PemSection<'a> {
     pub(super) text: &'a [u8],
 }
 
-/// The sections of a file, in its order.
+/// The sections of a file, in order.
 ///
 /// # Errors
-/// What of it is neither a section nor harmless text, as words that follow the file's name.
+/// The part that is neither a section nor harmless text, as words that follow the file's name.
 pub(super) fn sections(file: &[u8]) -> Result<Vec<PemSection<'_>>, String> {
     let file = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
     let (mut found, mut open) = (vec![], None::<OpenSection<'_>>);
@@ -78,7 +78,7 @@ pub(super) fn sections(file: &[u8]) -> Result<Vec<PemSection<'_>>, String> {
     }
 }
 
-/// A section whose end is not there yet.
+/// A section without its end so far.
 struct OpenSection<'a> {
     label: &'a str,
     number: usize,
@@ -101,7 +101,7 @@ impl OpenSection<'_> {
     }
 }
 
-/// The label of the section that a line begins; none where it is text beside sections.
+/// The label of the section that a line begins; none if the line is text beside sections.
 fn judge(line: &[u8], number: usize) -> Result<Option<&str>, String> {
     if let Some(label) = line.strip_prefix(BEGIN) {
         let label = label.trim_ascii_end().strip_suffix(DASHES).and_then(|label| str::from_utf8(label).ok());
@@ -145,20 +145,20 @@ fn is_known(label: &str) -> bool {
     label == CERTIFICATE || label == LIST || KEYS.contains(&label) || OTHERS.contains(&label)
 }
 
-/// Up to the end of the line, without it.
+/// The line up to its end, without the line end.
 fn line_of(text: &[u8]) -> &[u8] {
     let end = text.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
     text.get(..end.unwrap_or(text.len())).unwrap_or_default()
 }
 
-/// Whether it may be read as text in some encoding of old, in which comments are written: without what DER begins with (a
-/// SEQUENCE of more than 127 bytes, or of a length that is not told), and without controls.
+/// Whether a line can be text in some old encoding, in which comments may be written: without the beginning of DER (a
+/// SEQUENCE of more than 127 bytes, or of unstated length), and without controls.
 fn is_text(line: &[u8]) -> bool {
     let is_control = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\x0c');
     !line.iter().any(is_control) && !line.windows(2).any(|pair| matches!(pair, [0x30, 0x80..=0x84]))
 }
 
-/// Whether dashes lead up to BEGIN or END somewhere in it.
+/// Whether it contains dashes followed by BEGIN or END.
 fn has_mark(text: &[u8]) -> bool {
     (0..text.len()).filter_map(|at| text.get(at..)?.strip_prefix(b"--")).any(|rest| {
         let word = rest.trim_ascii_start();
@@ -166,7 +166,8 @@ fn has_mark(text: &[u8]) -> bool {
     })
 }
 
-/// Whether it is the first line of a certificate, key or list in base64, whose first two characters are those of a SEQUENCE.
+/// Whether it is the first base64 line of a certificate, key or list, whose first two characters are those of a
+/// SEQUENCE.
 fn is_base64(text: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
     text.starts_with(b"MI") && text.len() >= LONG_LINE && text.iter().all(is_digit)

@@ -1,10 +1,10 @@
-//! Whether a Thalamus still uses the database that it made: what it leaves there.
+//! Traces of a Thalamus that still uses the database that it made.
 //!
-//! The one rule: a trace is told as what it is. A password that no program of ours has set was set by a Thalamus, or by some
-//! other program; a session without a name is opened as a Thalamus opens them. Where nothing is found, nothing is claimed: a
-//! Thalamus that is only read from leaves no trace.
+//! The one rule: a trace is reported as what it is. A password that none of our programs has set was set by a Thalamus
+//! or another program; Thalamus opens sessions without a name. If there is no trace, nothing is claimed, because a
+//! Thalamus that only reads leaves none.
 //!
-//! Called by the migration and the check, which tell the operator.
+//! The migration and the check call it, and report to the operator.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use std::time::Duration;
 use super::super::{Database, DbError, WaitReason};
 use fedgate_core::escape;
 
-/// What a Thalamus, or another program that writes accounts, has left.
+/// Traces of a Thalamus, or of another program that writes accounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramBeside {
-    /// Passwords that were set by no program of ours since the migration, if one was within the last 30 days.
+    /// How many passwords none of our programs has set since the migration, if one was set within the last 30 days.
     passwords: i64,
-    /// When the last of them was set (UTC), and by which user of the database.
+    /// When the last of them was set (UTC), and by which database user.
     last: Option<(String, String)>,
-    /// Sessions on this database that have no name.
+    /// How many sessions on this database have no name.
     sessions: i64,
 }
 
@@ -43,12 +43,12 @@ impl fmt::Display for ProgramBeside {
     }
 }
 
-/// Looks for a program beside ours, for at most `patience`; none where nothing is found, or may be seen.
+/// Looks for traces, for at most `patience`; none if nothing is found, or the role may not look.
 ///
 /// # Errors
 /// The database is away, or refuses.
 pub async fn program_beside(database: &Database, patience: Duration) -> Result<Option<ProgramBeside>, DbError> {
-    // A Thalamus has no embedded store.
+    // Thalamus has no embedded store.
     let Database::Postgres(pool) = database else { return Ok(None) };
     let mut session = pool.get().await?.without_limit();
     let transaction = session.transaction().await?;
@@ -63,7 +63,7 @@ pub async fn program_beside(database: &Database, patience: Duration) -> Result<O
     Ok((found.last.is_some() || found.sessions > 0).then_some(found))
 }
 
-// psql is an operator's hand. psycopg2 gives its sessions no name, as Thalamus uses it.
+// psql is an operator at work. psycopg2, as Thalamus uses it, gives its sessions no name.
 const TRACES: &str = "
     WITH outside AS (
         SELECT at, database_user FROM fedgate_account_events

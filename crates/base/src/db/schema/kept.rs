@@ -1,21 +1,22 @@
-//! Whether the table that logins read holds the people as they are.
+//! Whether the table that logins read is up to date.
 //!
-//! A restored dump, `VACUUM FULL` and `CLUSTER` write every row anew, and no trigger sees it. Rights stay what the documents
-//! say, but each login reads the whole document, as if there were no table. Nothing else would tell.
+//! A restored dump, `VACUUM FULL` and `CLUSTER` rewrite every row, and no trigger sees it. Rights stay as the
+//! documents have them, but each login then reads the whole document, as if there were no table. Nothing else would
+//! reveal this.
 
 use std::fmt;
 
 use super::super::{Database, DbError};
 
-/// Of how many people at most this is found out: a look must cost little, however many there are.
+/// The most people that are examined, so that the check is cheap for any number of people.
 const SAMPLE: i64 = 100;
 
 /// People whose logins read their documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnkeptLogins {
-    /// How many were looked at.
+    /// How many people were examined.
     pub looked_at: i64,
-    /// How many of them the table does not hold as they are.
+    /// How many of them are missing or outdated in the table.
     pub unkept: i64,
 }
 
@@ -30,10 +31,10 @@ impl fmt::Display for UnkeptLogins {
     }
 }
 
-/// Looks at some people; tells if more than a tenth of them are not kept.
+/// Examines some people. Reports if more than a tenth of them are missing or outdated.
 ///
 /// # Errors
-/// The database is away, or its schema is of an older program.
+/// The database is away, or its schema belongs to an older program.
 pub async fn unkept_logins(database: &Database) -> Result<Option<UnkeptLogins>, DbError> {
     let (looked_at, unkept): (i64, i64) = match database {
         Database::Postgres(pool) => {
@@ -46,7 +47,7 @@ pub async fn unkept_logins(database: &Database) -> Result<Option<UnkeptLogins>, 
             sqlite.read(read).await?
         }
     };
-    // A few may be missing while a migration fills the table.
+    // Some may be missing while a migration fills the table.
     Ok((unkept.saturating_mul(10) > looked_at).then_some(UnkeptLogins { looked_at, unkept }))
 }
 

@@ -1,24 +1,25 @@
-//! Fills the table that logins read (`fedgate_logins`) for persons who were there before it, or whose rows were written while
-//! its trigger was away.
+//! Fills the table that logins read (`fedgate_logins`), for people from before the table, or whose rows were written
+//! while its trigger was missing.
 //!
-//! The one rule: nobody waits for it. It goes through the people in small transactions of their own, after the schema is
-//! there, and steps back from whoever holds a row. Until it has come to a person, a login reads that person's document.
+//! The one rule: nobody waits for it. It goes through the people in small separate transactions once the schema is
+//! complete, and steps back from sessions that hold a row. Until it has reached a person, a login reads that person's
+//! document.
 
 use std::time::Instant;
 
 use super::super::{DbError, PooledSession, WaitReason};
 use super::{PATIENCE, RETRY};
 
-/// How long it waits for a row that somebody writes: less than `deadlock_timeout`, so that it is never the writer who is
-/// sent away.
+/// How long it waits for a row that another session writes: less than `deadlock_timeout`, so that the other writer is
+/// never the one that is cancelled.
 const LOCK_TIMEOUT_MS: u64 = 100;
-/// How often it goes through all people at most: who was written while it looked may need another look.
+/// The most passes through all people: rows that are written during one pass may need another.
 const PASSES: usize = 3;
 
-/// Fills what is missing, and takes away what is left of persons who are gone.
+/// Fills missing entries, and removes those of people who were deleted.
 ///
 /// # Errors
-/// The database is away, or somebody holds the same rows for a minute.
+/// The database is away, or other sessions hold the same rows for a minute.
 pub(super) async fn fill(session: &mut PooledSession) -> Result<(), DbError> {
     for _ in 0..PASSES {
         if fill_once(session).await? == 0 {
@@ -31,7 +32,7 @@ pub(super) async fn fill(session: &mut PooledSession) -> Result<(), DbError> {
     transaction.commit().await
 }
 
-/// Goes through all people once; how many were missing.
+/// Goes through all people once, and returns how many entries were missing.
 async fn fill_once(session: &mut PooledSession) -> Result<u64, DbError> {
     let (mut last, mut filled) = (None, 0);
     loop {
@@ -63,11 +64,11 @@ async fn fill_batch_in_turn(
     }
 }
 
-/// The next people after an id: how many were missing, and the last of them.
+/// Handles the next people after an id: returns how many entries were missing, and the last id.
 async fn fill_batch(session: &mut PooledSession, after: Option<&str>) -> Result<(u64, Option<String>), DbError> {
     let transaction = session.transaction().await?;
-    // By the indexes, whatever is known of the tables: one that was just made was never analyzed, and to sort or to hash all
-    // of it for each batch takes hours.
+    // The indexes must be used, whatever the statistics say: a new table has none, and sorting or hashing all of it
+    // for each batch would take hours.
     let limits = format!(
         "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; SET LOCAL enable_seqscan = off; \
          SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_hashjoin = off; \

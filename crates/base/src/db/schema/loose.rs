@@ -1,8 +1,8 @@
-//! Columns that take one id for another.
+//! Columns that equate different ids.
 //!
-//! Thalamus makes its ids `varchar`, which compares by bytes. A database that was altered may have a type or a collation that
-//! does not, and finds `ANA` where `ana` is asked for. Accounts are compared by bytes all the same, so that such a column
-//! lets in nobody who is not meant. But whoever relied on it is answered 401, and the operator is told why.
+//! Thalamus makes its ids `varchar`, which compares bytes. An altered database may have a type or collation that does
+//! not, and finds `ANA` for `ana`. Accounts are compared by bytes anyway, so such a column admits no wrong person. But
+//! a caller who relied on it is answered 401, and the operator learns why.
 
 use std::fmt;
 
@@ -10,15 +10,15 @@ use rusqlite::Connection;
 
 use super::super::{Database, DbError};
 
-/// The columns that name persons.
+/// The columns that identify people.
 const NAMING: [(&str, &str); 3] = [("people", "id"), ("pols", "book"), ("personal_docs", "fedacct")];
 
-/// A column that names persons and compares loosely.
+/// A column that identifies people and equates different ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LooseColumn {
     table: String,
     column: String,
-    /// Its type and collation, as they are declared.
+    /// Its declared type and collation.
     declared: String,
     remedy: String,
 }
@@ -34,10 +34,10 @@ impl fmt::Display for LooseColumn {
     }
 }
 
-/// The columns that name persons and do not compare by bytes. A table that is not there has none.
+/// The columns that identify people and do not compare bytes. A missing table has none.
 ///
 /// # Errors
-/// The database is away, or does not tell.
+/// The database is away, or cannot tell.
 pub async fn loose_columns(database: &Database) -> Result<Vec<LooseColumn>, DbError> {
     match database {
         Database::Postgres(pool) => {
@@ -71,7 +71,7 @@ fn sqlite_columns(connection: &Connection) -> Result<Vec<LooseColumn>, rusqlite:
         let (kind, collation, ..) = connection.column_metadata(None, table, column)?;
         let text = |of: Option<&std::ffi::CStr>| of.map(|of| of.to_string_lossy().to_uppercase()).unwrap_or_default();
         let (kind, collation) = (text(kind), text(collation));
-        // How SQLite gives a column its affinity (datatype3.html, 3.1): a number is `7` and `007`.
+        // SQLite's rules for the affinity of a column (datatype3.html, 3.1): as a number, `7` equals `007`.
         let is_text = ["CHAR", "CLOB", "TEXT"].iter().any(|name| kind.contains(name)) && !kind.contains("INT");
         if !is_text || collation != "BINARY" {
             found.push(LooseColumn {
@@ -88,7 +88,7 @@ fn sqlite_columns(connection: &Connection) -> Result<Vec<LooseColumn>, rusqlite:
     Ok(found)
 }
 
-// A domain is what it is a domain over, and may say the collation itself.
+// A domain behaves like its base type, and may have its own collation.
 const POSTGRES_DECLARED: &str = "
     WITH RECURSIVE base (declared, type, collated) AS (
         SELECT format_type(atttypid, atttypmod), atttypid, attcollation FROM pg_attribute

@@ -1,10 +1,10 @@
-//! The schema: Thalamus' tables as they are, and what fedgate adds beside them.
+//! The schema: Thalamus's tables unchanged, and fedgate's additions beside them.
 //!
-//! The one rule: migrations only add, so that an existing federation database works in place and Thalamus could go
-//! back to work on it. What is added: indexes, and the account epoch, a counter that grows with every change of a
-//! person's password, roles or activity, in commit order. The gateway's caches live by it. The table `fedgate_logins`, kept by
-//! triggers, holds what a login needs of a person, so that no login reads a document. And a random id, written once, tells
-//! this store from others; beside it stands who made the database.
+//! The one rule: migrations only add, so an existing federation database works in place, and Thalamus could use it
+//! again. The additions are indexes; the account epoch, a counter that grows in commit order with every change of a
+//! person's password, roles or `active` mark, on which the gateway's caches depend; and the table `fedgate_logins`,
+//! maintained by triggers, with what a login needs of a person, so that no login reads a document. A random id,
+//! written once, identifies the store, and beside it is the origin of the database.
 
 mod beside;
 mod kept;
@@ -25,30 +25,30 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use super::{Database, DbError, PooledSession, WaitReason, foreign};
 
-/// The version this program needs.
+/// The version that this program needs.
 pub const VERSION: i64 = 6;
 
-/// Key of the advisory lock that lets one migration run at a time: "fedgate" in ASCII.
+/// The key of the advisory lock that allows one migration at a time: "fedgate" in ASCII.
 const LOCK: i64 = 0x66_65_64_67_61_74_65;
-/// How long a migration waits for a lock at a time. Whoever comes meanwhile waits behind it, and no lease (of a second,
-/// unless it is set otherwise) may end by that.
+/// How long a migration waits for one lock. Other sessions queue behind it meanwhile, and no lease (one second by
+/// default) may end because of that.
 const LOCK_TIMEOUT_MS: u64 = 400;
-/// How long it lets others go first before it tries again, and how long it tries.
+/// The pause in which others go first, and the total time for attempts.
 const RETRY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Creates or upgrades the schema, and puts back what is missing of it; tells the version that it has then. One of a newer
-/// program is left alone.
+/// Creates, upgrades or repairs the schema, and returns its version. The schema of a newer program is left alone.
 ///
 /// # Errors
-/// The database is away or keeps no UTF-8, somebody holds a lock for a minute, or the role may not create what is missing.
+/// The database is away or not UTF-8, another session holds a lock for a minute, or the role may not create what is
+/// missing.
 pub async fn migrate(database: &Database) -> Result<i64, DbError> {
     let deadline = Instant::now() + PATIENCE;
     match database {
         Database::Postgres(pool) => {
             foreign::refuse(database).await?;
             let mut session = pool.get().await?.without_limit();
-            // Each is a transaction of its own: what takes long must not be undone by somebody who is in the way of the rest.
+            // Separate transactions: a lock conflict in a later step must not undo a step that takes long.
             for script in [include_str!("postgres_tables.sql"), include_str!("postgres.sql")] {
                 let version = loop {
                     if let Some(ended) = ended(run(&mut session, script).await, deadline).await {
@@ -74,7 +74,7 @@ pub async fn migrate(database: &Database) -> Result<i64, DbError> {
     }
 }
 
-/// The outcome of an attempt, unless somebody held a lock that it needs and there is time for another one.
+/// The outcome of an attempt; none if another session held a lock and there is time for another attempt.
 async fn ended(outcome: Result<i64, DbError>, deadline: Instant) -> Option<Result<i64, DbError>> {
     match outcome {
         Err(error) if error.waited_for() == Some(WaitReason::Lock) => {}
@@ -89,7 +89,7 @@ async fn ended(outcome: Result<i64, DbError>, deadline: Instant) -> Option<Resul
     None
 }
 
-/// Runs a script in one transaction, unless the schema is of a newer program; tells the version that it has met.
+/// Runs a script in one transaction, unless the schema belongs to a newer program. Returns the version that it found.
 async fn run(session: &mut PooledSession, script: &str) -> Result<i64, DbError> {
     let transaction = session.transaction().await?;
     let limits = format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}");
@@ -107,7 +107,7 @@ async fn run(session: &mut PooledSession, script: &str) -> Result<i64, DbError> 
     Ok(version)
 }
 
-/// The version of the schema that is there; 0 when there is none of fedgate's.
+/// The version of the schema; 0 without a schema of fedgate.
 ///
 /// # Errors
 /// The database is away, or the version cannot be read.

@@ -1,7 +1,7 @@
-//! Rows of before that are served with limits: their id is named by no path, or their document is no object.
+//! Existing rows that are served with limits, because no path names their id, or their document is not an object.
 //!
-//! The original lets both in: it takes any id, and a list that is sent to change a record is appended to it. Nothing here
-//! changes them; the operator is told which they are.
+//! Thalamus accepts both: it takes any id, and appends a list that is sent to change a record. Nothing here changes
+//! them; the operator learns which rows they are.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use super::super::{Database, DbError, SessionPool, WaitReason};
 use fedgate_core::escape;
 use fedgate_core::path::is_nameable;
 
-/// The tables, with what a row of each is called and whether its document has to be an object.
+/// The tables, with whether a document must be an object.
 const TABLES: [(&str, bool); 5] =
     [("people", true), ("pols", true), ("dus", true), ("institutions", true), ("personal_docs", false)];
-/// Most rows of a table that are named; the others are counted.
+/// The most rows of a table that are named; the others are counted.
 const NAMED: usize = 20;
-/// Rows of one statement.
+/// The rows of one statement.
 const BATCH: usize = 1000;
-/// Most ids of a table that are looked at: beyond, the operator knows.
+/// The most ids of a table that are examined. With more, the operator knows already.
 const MOST: usize = 100_000;
 
-/// What is wrong with a row.
+/// What is odd about a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowOddity {
     Unnameable,
-    /// Its document is null, or there is none.
+    /// Its document is null or missing.
     Empty,
     NoObject,
 }
@@ -37,7 +37,7 @@ pub struct OddRows {
     table: &'static str,
     named: Vec<(String, RowOddity)>,
     count: usize,
-    /// Not every row was looked at in time.
+    /// Not all rows were examined in time.
     is_partial: bool,
 }
 
@@ -96,10 +96,10 @@ impl OddRows {
     }
 }
 
-/// The rows that are served with limits, by table; `patience` is how long one statement may take.
+/// The rows that are served with limits, by table; `patience` is the longest time for one statement.
 ///
 /// # Errors
-/// The database is away, or does not tell.
+/// The database is away, or cannot tell.
 pub async fn odd_rows(database: &Database, patience: Duration) -> Result<Vec<OddRows>, DbError> {
     let mut found = Vec::new();
     for (table, needs_object) in TABLES {
@@ -131,7 +131,7 @@ async fn postgres_rows(
     }
     let document = if needs_object { "coalesce(jsonb_typeof(data), 'null')" } else { "'object'::text" };
     let id = "CAST(id AS text) COLLATE \"C\"";
-    // Ids of letters, digits and the plainest signs are nameable; the others are looked at here.
+    // Ids of letters, digits and the plainest signs are nameable. The others are examined here.
     let sql = format!(
         "SELECT {id}, {document} FROM {table} WHERE ({id} !~ '^[A-Za-z0-9 _~.-]{{3,255}}$' OR {document} <> 'object') \
          AND {id} > $1 ORDER BY 1 LIMIT {BATCH}"

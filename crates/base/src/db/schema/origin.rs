@@ -1,38 +1,38 @@
-//! Who made the database, and how many of its accounts a Thalamus beside could not log in.
+//! The origin of the database, and how many of its accounts a Thalamus on the same database could not sign in.
 //!
-//! The one rule: the mark is written once, by the first migration, which alone sees what was there before it. A database that
-//! has none, because a program of before migrated it, is told by the hashes in it when it is migrated again.
+//! The one rule: the first migration writes the mark once, because it alone sees what existed before. If an older
+//! program migrated the database without a mark, the next migration derives the origin from the hashes in it.
 
 use std::time::Duration;
 
 use super::super::{Database, DbError, SessionPool, WaitReason};
 
-/// Who made the database.
+/// The origin of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreOrigin {
-    /// fedgate.
+    /// fedgate made it.
     Own,
-    /// A Thalamus, which may use it still.
+    /// A Thalamus made it, and may still use it.
     Thalamus,
-    /// A Thalamus; but a fedgate of before had replaced hashes in it already.
+    /// A Thalamus made it, but an older fedgate has already replaced hashes in it.
     Upgraded,
 }
 
-/// Accounts whose password Thalamus cannot read.
+/// Accounts whose password hash Thalamus cannot read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnreadableAccounts {
-    /// So many.
+    /// This many.
     Counted(u64),
     /// They were not counted in time.
     Uncounted,
 }
 
-/// Who made the database; a Thalamus, where nothing tells.
+/// The origin of the database; Thalamus if it is unknown.
 ///
 /// # Errors
 /// The database is away, or refuses.
 pub async fn origin(database: &Database) -> Result<StoreOrigin, DbError> {
-    // A Thalamus has no embedded store.
+    // Thalamus has no embedded store.
     let Database::Postgres(pool) = database else { return Ok(StoreOrigin::Own) };
     let row = match pool.get().await?.query_opt("SELECT origin FROM fedgate_store", &[]).await {
         Ok(row) => row,
@@ -53,7 +53,7 @@ pub async fn origin(database: &Database) -> Result<StoreOrigin, DbError> {
     })
 }
 
-/// How many accounts have a password that Thalamus cannot read, counted within `patience`.
+/// How many accounts have a password hash that Thalamus cannot read, counted within `patience`.
 ///
 /// # Errors
 /// The database is away, or refuses.
@@ -78,5 +78,5 @@ async fn count(pool: &SessionPool, patience: Duration) -> Result<UnreadableAccou
     }
 }
 
-// The table that logins read, because reading all documents takes long.
+// From the table that logins read, because reading all documents would take long.
 const UNREADABLE: &str = "SELECT count(*) FROM fedgate_logins WHERE password LIKE '$argon2id$%'";
