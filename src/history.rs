@@ -137,7 +137,7 @@ mod tests {
         assert!(!path_of(&directory, policy(0).fingerprint()).exists());
         let newest = path_of(&directory, policy(KEPT + 2).fingerprint());
         assert_eq!(std::fs::read(newest).unwrap(), policy(KEPT + 2).source());
-        // One that comes into force again is not the next to go.
+        // A policy that comes into force again is not the next to be removed.
         keep(&directory, &policy(3)).unwrap();
         keep(&directory, &policy(KEPT + 10)).unwrap();
         assert!(path_of(&directory, policy(3).fingerprint()).exists());
@@ -164,7 +164,7 @@ mod tests {
         }
         let files = std::fs::read_dir(&directory).unwrap().count();
         assert!(files <= MOST_FILES, "{files}: bounded all the same");
-        // White space within a text tells policies apart.
+        // White space within a string distinguishes policies.
         let named = |name: &str| meaning(format!(r#"[{{"role":"{name}"}}]"#).as_bytes());
         assert_ne!(named("a b"), named("ab"));
         assert_ne!(named(r#"a\" b"#), named(r#"a\"b"#));

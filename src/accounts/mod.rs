@@ -321,7 +321,7 @@ fn sqlite_changes(connection: &rusqlite::Connection, after: i64) -> Result<Vec<C
 /// Turns rows into changes, and into the answer to compare the next one with.
 fn changes(known: Option<&LastAnswer>, rows: Vec<ChangeRow>) -> Result<(AccountChanges, LastAnswer), AccountsError> {
     let first = rows.first().ok_or(AccountsError::NotMigrated)?;
-    // Without triggers the epoch stands still while rights change, so an unchanged epoch would confirm nothing.
+    // Without triggers the epoch does not move while rights change, so an unchanged epoch would confirm nothing.
     if !first.fire {
         return Err(AccountsError::Untold);
     }

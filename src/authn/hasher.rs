@@ -346,10 +346,10 @@ mod tests {
         assert_eq!(hasher.verify(stored, secret("Freedom"), HasherLane::Unknown, owner("ANA")).await, Ok(false));
     }
 
-    /// Lanes in which two jobs of the least work have room.
+    /// Lanes with room for two jobs of the least work.
     const SHORTEST: Duration = Duration::from_millis(2);
 
-    /// A hasher whose one thread is at work on a hash that takes long.
+    /// A hasher whose only thread works on a hash that takes long.
     async fn occupied(
         longest: Duration,
     ) -> (PasswordHasher, tokio::task::JoinHandle<Result<Option<String>, HasherBusy>>) {

@@ -198,8 +198,8 @@ mod tests {
 
     const STEP: Duration = Duration::from_millis(500);
 
-    /// When each of these requests is answered, in ms after they all came; they are decided in the order of these numbers,
-    /// each a while after the one before it.
+    /// When each of these requests is answered, in ms after they all came. They are decided in the order of these
+    /// numbers, each some time after the previous one.
     async fn answered(decided: &[usize], while_each: Duration) -> Vec<(u128, bool)> {
         let spacing = Arc::new(RejectionSpacing::new());
         let came = Instant::now();
@@ -227,9 +227,9 @@ mod tests {
             let while_each = Duration::from_millis(while_each);
             assert_eq!(answered(&[0, 1, 2, 3, 4, 5], while_each).await, expected, "{while_each:?}");
         }
-        // The first takes longest: it is answered first still.
+        // The first takes longest, and is still answered first.
         assert_eq!(answered(&[1, 2, 3, 4, 5, 0], Duration::from_millis(80)).await, expected);
-        // What takes longer than its step is answered whole steps later.
+        // A verification that takes longer than its step is answered whole steps later.
         let late = answered(&[0, 1], Duration::from_millis(1100)).await;
         assert_eq!(late, [(1500, true), (2500, true)]);
     }
@@ -262,15 +262,15 @@ mod tests {
         let second = tokio::spawn(second.rejected(STEP));
         tokio::time::sleep(Duration::from_millis(700)).await;
         assert!(!second.is_finished(), "the first is undecided");
-        // It was right, or its client went away: it took no step.
+        // It was right, or its client disconnected: it took no step.
         drop(first);
         second.await.unwrap().unwrap();
         assert_eq!(came.elapsed().as_millis(), 1500);
-        // One that nobody decides keeps nobody waiting for ever.
+        // An undecided request does not keep others waiting for ever.
         let (_undecided, behind) = (spacing.place(3), spacing.place(3));
         let came = Instant::now();
         assert_eq!((behind.rejected(STEP).await, came.elapsed()), (Err(TooMany(STEP)), LONGEST));
-        // Verified for longer than any answer waits: a step is left.
+        // Verified for longer than any answer waits: one step remains.
         let slow = spacing.place(4);
         tokio::time::sleep(2 * LONGEST + STEP / 2).await;
         let decided = Instant::now();
@@ -299,7 +299,7 @@ mod tests {
         assert!(spacing.is_any_full() && spacing.is_full(&1) && !spacing.is_full(&2));
         tokio::time::sleep_until(came + STEP + STEP / 2).await;
         assert!(spacing.is_full(&1), "one of a thousand and one was answered");
-        // Clients that went away hold nothing.
+        // Clients that disconnected hold nothing.
         held.pop().unwrap().abort();
         are_held(MOST_HELD - 1).await;
         assert!(!spacing.is_any_full() && !spacing.is_full(&1));

@@ -12,7 +12,7 @@ use fedgate_core::password::{self, HashArena, HashCost, hash_with};
 const CHEAP: HashCost = HashCost { memory_kib: 64, passes: 1 };
 const POLICY: &str = r#"[{"role": "end_user", "permissions": {"GET": ["login", "person"]}}]"#;
 
-/// An authenticator over an embedded store of its own.
+/// An authenticator on its own embedded store.
 struct Fixture {
     authenticator: Arc<Authenticator>,
     policy: Arc<PolicySet>,
@@ -49,7 +49,7 @@ impl Fixture {
         assert!(self.authenticator.accounts.add(&account).await.unwrap());
     }
 
-    /// What the primary says now, told to the authenticator as the watch would.
+    /// Passes the primary's present answer to the authenticator, as the watch would.
     async fn confirm(&self, since: Option<u64>) -> u64 {
         let asked = BootMoment::now();
         let changes = self.authenticator.accounts.changes_since(since).await.unwrap();
@@ -148,7 +148,7 @@ async fn what_was_read_before_a_change_is_not_kept_after_it() {
     let stale = fixture.login("ANA", "right").await.unwrap();
     fixture.authenticator.accounts.change("ANA", &AccountChange::Roles(vec![])).await.unwrap();
     let epoch = fixture.confirm(Some(epoch)).await;
-    // A slow reader comes late with what it saw before the change.
+    // A slow reader arrives late with its state from before the change.
     fixture.authenticator.principals.insert(&stale);
     assert!(fixture.authenticator.principals.find("ANA", BootMoment::now()).is_none());
     // The same across histories: an epoch that went back makes everything suspect, however high its own number.
@@ -169,7 +169,7 @@ async fn a_lease_ends_a_bound_after_the_question_not_the_answer() {
     principals.confirm(asked, &AccountChanges { epoch: 1, accounts: ChangedAccounts::Everything });
     assert!(principals.lease_is_valid(asked + Duration::from_millis(999)));
     assert!(!principals.lease_is_valid(asked + Duration::from_millis(1000)));
-    // A confirmation that was asked for earlier and arrives later does not shorten it.
+    // A confirmation that was asked for earlier and arrives later does not shorten the lease.
     principals.confirm(
         asked - Duration::from_millis(500),
         &AccountChanges { epoch: 1, accounts: ChangedAccounts::These(vec![]) },
@@ -222,7 +222,7 @@ async fn the_rights_of_a_cached_principal_follow_the_policy() {
     assert_eq!((reach(&before, "person"), reach(&before, "people")), (true, false));
     assert_eq!((reach(&after, "person"), reach(&after, "people")), (false, true));
     assert!(Arc::ptr_eq(&proof(&before), &proof(&after)), "nothing was hashed again");
-    // Compiled once, also when another account has changed since this one was read.
+    // Compiled once, also if another account has changed since this one was read.
     fixture.add("BOB", cheap_hash("right")).await;
     fixture.authenticator.accounts.change("BOB", &AccountChange::Active(false)).await.unwrap();
     let epoch = fixture.confirm(Some(1)).await;
@@ -295,8 +295,8 @@ async fn who_guesses_waits_and_who_has_proved_the_password_does_not() {
             other => panic!("{other:?}"),
         }
     }
-    // Even the right password is not looked at there now, though it is cached; where it was proved it goes on, without any
-    // lease, and from elsewhere too.
+    // Even the right password is not compared there now, though it is cached. Where it was proved it still works,
+    // without any lease, and from other addresses too.
     let guesses = 100..112;
     guesses.for_each(|n| fixture.authenticator.throttle.failed("ANA", source([198, 51, 100, 7]), n, Instant::now()));
     for leased in [false, true, true] {
@@ -337,8 +337,8 @@ async fn guesses_sent_at_once_are_not_looked_at_beyond_what_is_free() {
     assert_eq!(fixture.authenticator.figures().await.hashed, looked_at);
 }
 
-/// Else a guess that is right would be told from a wrong one whenever that is answered otherwise: by a full queue, by a
-/// store that does not answer, by a wait.
+/// Otherwise a right guess would differ from a wrong one whenever wrong ones are answered differently: by a full
+/// queue, by a store that does not answer, by a wait.
 #[tokio::test]
 async fn what_a_source_has_proved_answers_no_other() {
     let fixture = Fixture::new().await;
@@ -385,7 +385,7 @@ async fn nobody_is_let_in_before_the_accounts_are_confirmed_for_the_first_time()
     assert!(matches!(fixture.login("BOB", "x").await, Err(AuthnError::Unavailable(AccountsError::Away))));
 }
 
-/// The clock of the runtime stands still here and leaps to the next timer, whatever the machine's does.
+/// The runtime's clock stops here and jumps to the next timer, whatever the machine's clock does.
 #[tokio::test(start_paused = true)]
 async fn how_long_a_rejection_takes_tells_nothing_of_the_account() {
     const STEP: Duration = Duration::from_secs(10);

@@ -119,7 +119,7 @@ impl Authenticator {
 
     /// Whether no password is compared on this connection now, right or wrong, so that the answer reveals nothing.
     ///
-    /// That holds while a client holds back as many answers on its connection as it may. If the account at this client
+    /// That is so while a client holds back as many answers on its connection as it may. If the account at this client
     /// address holds back as many as it may, it also holds on each connection that holds some. So a guesser is never
     /// answered sooner than by the clock, and a caller with the proved password on another connection is compared with
     /// it.

@@ -332,7 +332,7 @@ mod tests {
         path
     }
 
-    /// As if so much time had gone by that it is tried again.
+    /// Pretends that enough time has passed for another attempt.
     fn later(journal: &mut RecordJournal) -> &mut RecordJournal {
         journal.failed = None;
         journal
@@ -350,7 +350,7 @@ mod tests {
         assert!(journal.append(&large, false).is_err() && journal.append(b"a\nb\nover the bound\n", false).is_err());
         std::fs::remove_file(&path).unwrap();
         assert!(journal.append(b"", true).is_err(), "not tried again at once");
-        // What waits makes room, so that nothing is taken to be written that is not.
+        // Waiting lines make room, so that no line counts as written that is not.
         later(&mut journal).append(&[b'\n'; 100], true).unwrap();
         journal.append(b"three\n", true).unwrap();
         let lines = std::fs::read_to_string(&path).unwrap();
@@ -399,7 +399,7 @@ mod tests {
         assert!(journal.take_dropped() > 0);
         journal.unwritten.truncate(journal.unwritten.len() - journal.unwritten.len() / line.len() * line.len());
         journal.sync = File::sync_data;
-        // The disk in these tests has lost all that it had not confirmed.
+        // In these tests the disk has lost everything that it had not confirmed.
         std::fs::write(&path, "safe\n").unwrap();
         later(&mut journal).append(b"", true).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "safe\nread\nwrite\nlater\n");

@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    /// How many have records of their own, those that open a run among them, and the ids of the others.
+    /// How many have records of their own, including those that open a run, and the ids of the others.
     fn placed(merger: &RecordMerger, record: &RequestRecord<'_>, count: usize, now: Instant) -> (usize, Vec<String>) {
         let mut own = 0;
         let mut merged = vec![];
@@ -232,7 +232,7 @@ mod tests {
             assert_eq!(told["merged"], ids);
             assert!(number <= merged_id(told["last.id"].as_str().unwrap()).unwrap().1);
         }
-        // The rate goes on, and so does what is over it.
+        // The rate continues, and so do the requests beyond it.
         let (own, merged) = placed(&merger, &record("192.0.2.1"), 10, now + MINUTE);
         assert_eq!((own, merged.len()), (7, 3));
         assert_eq!(closed(&merger, now + MINUTE)[0]["count"], 3);
@@ -257,7 +257,7 @@ mod tests {
         assert!(first <= 300 + 60 + 1 && then <= 61, "{first} {then}");
         let (first, then) = (flood(now + MINUTE), closed(&merger, now + MINUTE).len());
         assert!(first <= 60 + 60 + 1 && then <= 61, "{first} {then}");
-        // Of one network of IPv6, whatever addresses it uses.
+        // For one IPv6 network, whatever addresses it uses.
         let merger = RecordMerger::new(RecordRates { of_source: 60, in_all: 0 });
         let clients: Vec<String> = (0..1000u32).map(|number| format!("2001:db8::{number:x}")).collect();
         let own: usize = clients.iter().map(|client| placed(&merger, &record(client), 1, now).0).sum();
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(placed(&merger, &refused, 1, now).0, 1);
         let unbounded = RecordMerger::new(RecordRates::default());
         assert_eq!(placed(&unbounded, &refused, 1000, now).0, 1000);
-        // Whose limit is off is off for any number of addresses.
+        // A limit that is off is off for any number of addresses.
         let clients: Vec<String> = (0..10_000u32).map(|number| format!("2001:db8:{number:x}:1::7")).collect();
         let own: usize = clients.iter().map(|client| placed(&unbounded, &record(client), 2, now).0).sum();
         assert_eq!((own, unbounded.tables().refused.sources.len()), (20_000, 0));

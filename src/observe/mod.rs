@@ -310,7 +310,7 @@ mod tests {
     #[tokio::test]
     async fn no_merged_request_is_answered_before_it_is_on_disk_that_merging_began() {
         let path = std::env::temp_dir().join(format!("fedgate-recorder-{:x}", rand::random::<u128>()));
-        // A disk that does not answer, until it is let.
+        // A disk that does not answer until it is allowed to.
         static ANSWERS: AtomicBool = AtomicBool::new(false);
         let mut journal = RecordJournal::open(&path, true).unwrap();
         journal.sync = |_| {

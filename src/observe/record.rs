@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn what_is_legal_is_whole_and_what_is_not_is_bounded_and_named() {
-        // The longest there are, with the longest escapes.
+        // The longest values, with the longest escapes.
         let (path, account, subject) = ("/".repeat(MAX_PATH), "😀".repeat(64), "😀".repeat(MAX_PATH / 12));
         let names = |count: usize| (0..count).map(|number| format!("nurse_of_ward_{number:06}")).collect::<Vec<_>>();
         let many = names(200);

@@ -193,7 +193,7 @@ mod tests {
         assert!(lines.starts_with("two\nxxx") && lines.ends_with("x\nthree\n"), "each is written once");
     }
 
-    /// Lines of so many bytes together.
+    /// Lines of this many bytes together.
     fn batch(bytes: usize) -> Vec<u8> {
         [vec![b'x'; 99], b"\n".to_vec()].concat().repeat(bytes / 100)
     }
@@ -221,7 +221,7 @@ mod tests {
         let large = batch(1_000_000);
         (0..20).for_each(|_| printer.print(&large, None));
         assert!(printer.is_skipping && printer.handed <= MOST_UNPRINTED);
-        // One that stood still for some time is left with little.
+        // A reader that was stalled for some time is left with little.
         printer.seen.1 = Instant::now().checked_sub(STILL).unwrap();
         printer.seen.0 = printer.printed.load(Ordering::Acquire);
         assert!(!printer.has_room(1));

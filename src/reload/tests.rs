@@ -149,7 +149,7 @@ async fn the_last_good_policy_survives_every_fault() {
         assert!(step == 8 || read_policy(path).is_err(), "step {step} is a fault");
         sleep(LOOK + SETTLE).await;
         let current = fixture.current.load();
-        // Root reads what it may not; then the last one is no fault.
+        // Root can read files without permission; then the last step is no fault.
         let good = current.definitions("first").next().is_some()
             || (step == 8 && current.definitions("unreadable").next().is_some());
         assert!(good, "step {step}");
@@ -220,7 +220,7 @@ async fn every_policy_that_was_in_force_is_kept_from_that_of_the_start_on_howeve
     let fixture = Fixture::new();
     let policies: Vec<_> = ["first", "second", "third"].map(policy).into();
     for (role, policy) in ["second", "third"].iter().zip(&policies[1..]) {
-        // The second takes the place of the first before anybody has looked at the file.
+        // The second replaces the first before anything has looked at the file.
         std::fs::write(&fixture.path, policy).unwrap();
         fixture.becomes(role).await;
     }

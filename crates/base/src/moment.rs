@@ -58,7 +58,7 @@ mod tests {
 
     use super::*;
 
-    /// Set in the child that runs in a time namespace of its own.
+    /// Set in the child that runs in its own time namespace.
     const ASLEEP: &str = "FEDGATE_TEST_ASLEEP";
 
     #[test]

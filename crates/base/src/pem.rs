@@ -118,7 +118,7 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap().pem();
         let secret = key.serialize_pem();
-        // One file for both, as other servers want it.
+        // One file with both, as other servers require.
         let both = format!("\u{feff}# ours\n{secret}{certificate}{certificate}");
         assert_eq!((certificates_in(both.as_bytes()).unwrap().len(), key_in(both.as_bytes()).is_ok()), (2, true));
         let joined = format!("{}{certificate}", certificate.trim_end());

@@ -279,7 +279,7 @@ mod tests {
         }
     }
 
-    /// A token as RFC 7515 has it, signed with the secret.
+    /// A token in the format of RFC 7515, signed with the secret.
     fn token(claims: &AssertionClaims<'_>) -> String {
         let payload = URL_SAFE_NO_PAD.encode(serde_json::to_vec(claims).unwrap());
         let signed = format!("{HS256_HEADER}.{payload}");

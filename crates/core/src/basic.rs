@@ -149,10 +149,10 @@ mod tests {
     fn bytes_that_are_not_utf8_are_read_as_latin1_both() {
         assert_eq!(parse(&basic("ANÄ:pässword".as_bytes())), Ok(("ANÄ".into(), "pässword".as_bytes().to_vec())));
         assert_eq!(parse(&basic(b"AN\xc4:p\xe4ss")), Ok(("ANÄ".into(), "päss".as_bytes().to_vec())));
-        // Valid UTF-8 in the account, not in the password: both as latin-1.
+        // The account is valid UTF-8, the password is not: both are read as latin-1.
         let mixed = [&"Ä:".as_bytes()[..1], &b"\x84:p\xe4"[..]].concat();
         let account: String = "Ä".bytes().map(char::from).collect();
-        // The second latin-1 character of it is a C1 control, which no id has.
+        // Its second latin-1 character is a C1 control, which no id may contain.
         assert!(account.chars().any(char::is_control));
         assert_eq!(parse(&basic(&mixed)), Err(CredentialError::Bounds));
     }

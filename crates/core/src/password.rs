@@ -336,7 +336,8 @@ fn number(text: &str, key: &str) -> Option<u32> {
     canonical.then(|| digits.parse().ok())?
 }
 
-/// What guesses of a password are counted against: a digest of its hash, which is stored where the hash itself need not be.
+/// The key under which guesses at a password are counted: a digest of its hash, so that the hash itself is not stored
+/// there.
 pub fn guessed_of(stored: &str) -> String {
     blake3::hash(stored.as_bytes()).to_hex().chars().take(32).collect()
 }

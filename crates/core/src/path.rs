@@ -168,7 +168,7 @@ pub enum IdError {
     /// It has an invisible character, or a blank other than the space.
     #[error("an id has no character that cannot be seen, and no blank but the space")]
     Unseen,
-    /// Whoever copies it may lose the blank, and name another id.
+    /// A person who copies it may lose the blank, and name another id.
     #[error("an id neither begins nor ends with a blank")]
     Padded,
     /// HTTP Basic ends the account at the first colon (RFC 7617, 2), so its holder could not sign in.

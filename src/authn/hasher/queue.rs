@@ -121,7 +121,7 @@ mod tests {
         JobOwner { account: account.into(), source: ClientAddress::from(Some([192, 0, 2, host].into())).source() }
     }
 
-    /// A job of so many ms, if the lane takes it.
+    /// A job of this many ms, if the lane accepts it.
     fn push(queue: &mut JobQueue, account: &str, host: u8, milliseconds: u64) -> Option<Receiver<bool>> {
         let (answer, receive) = oneshot::channel();
         let job = HasherJob::Verify { stored: String::new(), password: Default::default(), answer };
@@ -156,11 +156,11 @@ mod tests {
         let mut doctor = push(&mut queue, "DOC", 2, 120).unwrap();
         assert!(crowd[..37].iter_mut().all(is_waiting) && is_waiting(&mut doctor), "and who waited longest stays");
         assert!(crowd[37..].iter_mut().all(|job| !is_waiting(job)), "the latest are told to try again");
-        // Until both have as much.
+        // Until both have the same share.
         let others: Vec<_> = (0..40).filter_map(|n| push(&mut queue, &format!("B{n}"), 2, 50)).collect();
         assert_eq!(others.len(), 17, "some 1000 ms each");
         assert!(queue.work <= MOST);
-        // A dear one makes no room at the cost of those who have less.
+        // An expensive job makes no room at the cost of addresses with a smaller share.
         assert!(push(&mut queue, "OLD", 3, 1100).is_none());
         assert!(push(&mut queue, "NEW", 3, 400).is_some());
         assert!(queue.work <= MOST);

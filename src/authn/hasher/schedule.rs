@@ -164,7 +164,7 @@ mod tests {
         schedule.was_right(bookings[0], Duration::from_millis(40));
         assert_eq!(ends(&schedule, &bookings, now), [40, 340, 640]);
         assert_eq!(schedule.of_account("A", HasherLane::Unknown, now), 1);
-        // What has ended is let go, and the rest keeps its time.
+        // Ended verifications are forgotten, and the others keep their times.
         let later = now + Duration::from_millis(400);
         assert_eq!(schedule.of_account("A", HasherLane::Unknown, later), 0);
         let last = schedule.book("C", HasherLane::Unknown, TAKES, later).unwrap();

@@ -1,4 +1,4 @@
-//! Exact bounds of proofs and leases, certificates, and the words of records.
+//! Exact bounds of proofs and leases, certificates, and the words in records.
 
 use moka::Expiry;
 use moka::notification::RemovalCause;
@@ -140,25 +140,25 @@ async fn what_is_hashed_and_found_is_counted() {
     let figures = fixture.authenticator.figures().await;
     assert_eq!((figures.hashed, figures.hits, figures.misses, figures.proof_hits), (1, 2, 1, 0));
     assert_eq!(figures.principals, 1);
-    // Everything may have changed: the account is read anew, and the password not hashed again.
+    // Everything may have changed: the account is read again, but the password is not hashed again.
     fixture.confirm(None).await;
     fixture.login("ANA", "right").await.unwrap();
     let figures = fixture.authenticator.figures().await;
     assert_eq!((figures.hashed, figures.misses, figures.proof_hits, figures.proofs), (1, 2, 1, 1));
     assert_eq!((figures.recompiled, figures.proofs_evicted), (0, 0));
-    // Under another policy the same principal has its rights compiled anew, once.
+    // Under another policy, the same principal's rights are compiled again, once.
     let other = Arc::new(PolicySet::parse(br#"[{"role": "x", "permissions": {}}]"#).unwrap());
     let header = format!("Basic {}", STANDARD.encode("ANA:right"));
     for _ in 0..2 {
         fixture.authenticator.authenticate(Some(header.as_bytes()), ClientAddress::default(), &other).await.unwrap();
     }
-    // The same policy, read once more, is no other.
+    // The same policy read again is not another policy.
     let again = Arc::new(PolicySet::parse(other.source()).unwrap());
     fixture.authenticator.authenticate(Some(header.as_bytes()), ClientAddress::default(), &again).await.unwrap();
     fixture.authenticator.proofs.invalidate_all();
     let figures = fixture.authenticator.figures().await;
     assert_eq!((figures.recompiled, figures.proofs_evicted), (1, 1));
-    // One was found unused for too long when it was asked for; with another that had to make room, they are three.
+    // One was found unused for too long when it was asked for; with one more that had to make room, they are three.
     for (seconds, cause) in [(10, RemovalCause::Explicit), (20, RemovalCause::Size)] {
         fixture.authenticator.dropped_proofs.note(BootMoment::now() - Duration::from_secs(seconds), cause);
     }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Law 1, over random accounts, policies and interleavings: what the caches answer is what the store and the policy say.
+/// Law 1 over random accounts, policies and interleavings: the caches answer exactly as the store and the policy do.
 #[tokio::test]
 async fn cached_equals_uncached() {
     use rand::{Rng, SeedableRng};
@@ -21,9 +21,9 @@ async fn cached_equals_uncached() {
     .iter()
     .map(|text| Arc::new(PolicySet::parse(text.as_bytes()).unwrap()))
     .collect();
-    // What is stored, as far as it decides: password, roles, active.
+    // The stored values that decide: password, roles, active.
     let mut stored: std::collections::HashMap<&str, (usize, usize, bool)> = Default::default();
-    // The last principals that were found, by late readers among others.
+    // The principals that were found last, also by late readers.
     let mut read = std::collections::VecDeque::new();
     let mut policy = &policies[0];
     let mut epoch = fixture.confirm(None).await;
@@ -36,7 +36,8 @@ async fn cached_equals_uncached() {
                     accounts.change(id, &AccountChange::PasswordHash(hashes[password].clone())).await.unwrap();
                     stored.get_mut(id).unwrap().0 = password;
                 } else {
-                    // Past `add`, which makes no second person of an id in another case; a database of before may have both.
+                    // Not through `add`, which makes no second person of an id in another case; an older database may
+                    // have both.
                     let data = serde_json::json!({"id": id, "roles": [], "password": hashes[password], "active": true});
                     let fedgate_base::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
                     let insert = "INSERT INTO people (id, data) VALUES (?1, ?2)";
@@ -64,7 +65,8 @@ async fn cached_equals_uncached() {
             }
             4 => policy = &policies[random.random_range(0..policies.len())],
             5 if stored.contains_key(id) => {
-                // As a tool might that knows nothing of the epoch: the row goes away and comes back in one statement.
+                // A tool that does not know the epoch might do this: the row is removed and inserted again in one
+                // statement.
                 let (password, roles) =
                     (random.random_range(0..passwords.len()), random.random_range(0..role_lists.len()));
                 let active = random.random_bool(0.7);
@@ -78,10 +80,10 @@ async fn cached_equals_uncached() {
             }
             _ => {}
         }
-        // Mostly what changed is confirmed as changes, now and then as a new session would: everything.
+        // Usually the changes are confirmed as such; sometimes everything is, as by a new session.
         let since = random.random_bool(0.95).then_some(epoch);
         epoch = fixture.confirm(since).await;
-        // A slow reader comes only now with what it saw some steps ago.
+        // A slow reader arrives only now with its state from some steps ago.
         if let Some(late) = read.get(random.random_range(0..8)) {
             fixture.authenticator.principals.insert(late);
         }

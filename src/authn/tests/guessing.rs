@@ -1,4 +1,4 @@
-//! Guesses beside a person who is signed in, the store that they do not reach, and the time at which they are answered.
+//! Guesses beside a signed-in person, the store that they do not reach, and the times of their answers.
 
 use super::*;
 use fedgate_base::db::Database;
@@ -12,7 +12,7 @@ impl Fixture {
         self.authenticator.authenticate(Some(header.as_bytes()), address(ip), &self.policy).await
     }
 
-    /// How many of the guesses of one address were looked at before it had to wait.
+    /// How many guesses of one address were compared before it had to wait.
     async fn guess_until_waiting(&self, ip: [u8; 4], id: &str, guesses: impl Iterator<Item = String>) -> usize {
         let mut looked_at = 0;
         for guess in guesses {
@@ -25,12 +25,12 @@ impl Fixture {
         panic!("never had to wait")
     }
 
-    /// As long a wait as there is, without the time that guessing takes.
+    /// Causes the longest wait, without the time that guessing takes.
     fn make_wait(&self, ip: [u8; 4], id: &str) {
         (0..30).for_each(|n| self.authenticator.throttle.failed(id, source(ip), n, Instant::now()));
     }
 
-    /// Forgets what was verified, as time does.
+    /// Forgets verified passwords, as time does.
     fn forget_proofs(&self) {
         self.authenticator.proofs.invalidate_all();
         self.authenticator
@@ -69,7 +69,7 @@ async fn a_proved_password_never_waits_at_its_address_and_guesses_there_do() {
         let looked_at = fixture.guess_until_waiting(HOME, "ANA", guesses()).await;
         assert!(looked_at <= 6, "{looked_at} guesses were looked at, leased: {leased}");
         fixture.make_wait(HOME, "ANA");
-        // What was verified is remembered for minutes, that it was proved for days.
+        // A verification is remembered for minutes, and the fact that it was proved for days.
         for _ in 0..3 {
             fixture.forget_proofs();
             fixture.login_from(HOME, "ANA", "right").await.unwrap();
@@ -102,7 +102,7 @@ async fn a_skipped_wait_that_admits_nobody_is_a_wait() {
         let proved = fixture.authenticator.throttle.proved_lately(id, source(HOME), Instant::now());
         assert!(proved.is_none(), "{id}: a second time the store is not even asked");
     }
-    // Without a wait, too, it is told like any wrong one, and skips none later.
+    // Also without a wait, it is answered like any wrong one, and skips none later.
     fixture.add("BOB", cheap_hash("right")).await;
     fixture.login_from(HOME, "BOB", "right").await.unwrap();
     accounts.change("BOB", &AccountChange::Active(false)).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_skipped_wait_that_admits_nobody_is_a_wait() {
     assert!(is_throttled(&fixture.login_from(HOME, "BOB", "right").await));
 }
 
-/// Else the right password of an account that is switched off would be told by what is free after it.
+/// Otherwise the free failures after it would reveal the right password of an inactive account.
 #[tokio::test]
 async fn the_right_password_of_an_account_that_is_switched_off_counts_as_a_wrong_one() {
     let fixture = Fixture::new().await;
@@ -155,7 +155,7 @@ async fn a_guess_that_has_to_wait_does_not_reach_the_store() {
     sqlite.write(|tx| tx.execute("ALTER TABLE people RENAME TO gone", [])).await.unwrap();
     let guess = fixture.login_from(HOME, "ANA", "guess").await;
     assert!(is_throttled(&guess), "{guess:?}");
-    // Which a proved password does, and a guess that has not to wait.
+    // A proved password does, and so does a guess that need not wait.
     for (id, password) in [("ANA", "right"), ("BOB", "guess")] {
         let outcome = fixture.login_from(HOME, id, password).await;
         assert!(matches!(outcome, Err(AuthnError::Unavailable(_))), "{id}: {outcome:?}");
@@ -168,7 +168,7 @@ async fn a_replaced_hash_leaves_a_proved_password_proved_at_every_address() {
     let bcrypt = bcrypt::hash_with_salt(b"right", 4, [3; 16]).unwrap().to_string();
     fixture.add("ANA", bcrypt.clone()).await;
     let addresses = [HOME, [192, 0, 2, 2], [192, 0, 2, 3]];
-    // Proved before its hash is replaced, wherever it was sent from at that time.
+    // Proved before its hash is replaced, from whatever address it was sent.
     let password = |stored: &str| ProvedPassword {
         fingerprint: fixture.authenticator.fingerprint("ANA", b"right"),
         stored: fixture.authenticator.stored_mark("ANA", stored),
@@ -192,7 +192,7 @@ async fn a_replaced_hash_leaves_a_proved_password_proved_at_every_address() {
     }
 }
 
-/// The clock of the runtime stands still, and leaps to the next timer once nothing else is to be done.
+/// The runtime's clock stops, and jumps to the next timer when nothing else is left to do.
 #[tokio::test(start_paused = true)]
 async fn guesses_beside_a_signed_in_person_are_answered_one_step_apart_and_the_person_at_once() {
     let fixture = Fixture::new().await;
@@ -223,11 +223,11 @@ async fn guesses_beside_a_signed_in_person_are_answered_one_step_apart_and_the_p
         assert!(is_throttled(&outcome), "{outcome:?}");
         assert_eq!(took, (STEP * k).min(Duration::from_secs(10)), "{k}");
     }
-    // Where nobody is signed in, the answer tells nothing, and comes at once.
+    // If nobody is signed in, the answer reveals nothing and comes at once.
     (0..30).for_each(|n| authenticator.throttle.failed("ANA", source([192, 0, 2, 2]), n, Instant::now()));
     let (outcome, took) = login([192, 0, 2, 2], "right".into()).await;
     assert!(is_throttled(&outcome) && took.is_zero(), "{outcome:?} after {took:?}");
-    // Whoever sends a thousand at a time has none of them compared.
+    // Of a thousand passwords sent at once, none is compared.
     let guesses: Vec<_> = (0..1000).map(|n| tokio::spawn(login(HOME, format!("guess{n}")))).collect();
     while !authenticator.compares_no_more("ANA", source(HOME), LineUse::Unknown) {
         tokio::task::yield_now().await;
@@ -236,8 +236,8 @@ async fn guesses_beside_a_signed_in_person_are_answered_one_step_apart_and_the_p
     assert!(
         !compares_no_more("BOB", source(HOME), LineUse::Unknown) && !compares_no_more("ANA", None, LineUse::Unknown)
     );
-    // Whoever comes over a connection of his own is compared, a new one or a kept one, and a guesser's further guesses are
-    // not, even if one were right.
+    // A caller on a connection of its own is compared, whether it is new or kept. A guesser's further guesses are not,
+    // even if one is right.
     let [owner, guesser] = [ClientLine::default(), ClientLine::default()];
     let over = async |line: LineUse<'_>| {
         let came = tokio::time::Instant::now();
@@ -267,11 +267,11 @@ async fn guesses_beside_a_signed_in_person_are_answered_one_step_apart_and_the_p
     login(HOME, "right".into()).await.0.unwrap();
 }
 
-/// Bcrypt, argon2id and nobody, guessed at six times at once.
+/// Six guesses at once at bcrypt, argon2id and an unknown account.
 #[tokio::test(start_paused = true)]
 async fn six_guesses_at_once_are_answered_at_the_same_times_whatever_hash_there_is() {
     let fixture = Fixture::new().await;
-    // So cheap that no verification tells of a slow machine, on which steps are longer.
+    // So cheap that no verification suggests a slow machine, on which steps are longer.
     fixture.add("OLD", bcrypt::hash("right", 6).unwrap()).await;
     fixture.add("NEW", cheap_hash("right")).await;
     for (id, ip) in [("OLD", HOME), ("NEW", [192, 0, 2, 2]), ("NONE", [192, 0, 2, 3])] {
@@ -285,7 +285,7 @@ async fn six_guesses_at_once_are_answered_at_the_same_times_whatever_hash_there_
                 let outcome = asked.authenticate(Some(header.as_bytes()), address(ip), &policy).await;
                 (outcome.map(drop), came.elapsed())
             }));
-            // In this order. While this task is busy, the clock stands: all are verified in no time of the clock.
+            // In this order. While this task is busy, the clock stops, so all are verified in no time on the clock.
             while authenticator.figures().await.hashed <= n {
                 tokio::task::yield_now().await;
             }
@@ -303,7 +303,8 @@ async fn six_guesses_at_once_are_answered_at_the_same_times_whatever_hash_there_
     }
 }
 
-/// What guesses from so many addresses at once at one account come to, and one at another account; when, on the clock.
+/// Guesses from this many addresses at once at one account, and one guess at another account: their outcomes and times
+/// on the clock.
 async fn guessed_from_many_addresses(fixture: &Fixture, id: &'static str, addresses: u8) -> Vec<(String, Duration)> {
     let mut authenticator = fixture.spaced();
     authenticator.hasher = PasswordHasher::without_threads(authenticator.settings.hasher_queue, CHEAP);
@@ -324,7 +325,7 @@ async fn guessed_from_many_addresses(fixture: &Fixture, id: &'static str, addres
     for n in 0..=addresses {
         let id = if n == addresses { "ELSEWHERE" } else { id };
         guesses.push(guess(id, [192, 0, 2, n]));
-        // In this order, and at one moment: while this task is busy, the clock stands.
+        // In this order and at one moment: while this task is busy, the clock stops.
         while authenticator.hasher.waiting() as u64 + decided.load(Ordering::Relaxed) <= u64::from(n) {
             tokio::task::yield_now().await;
         }
@@ -355,7 +356,7 @@ async fn guesses_from_many_addresses_at_once_are_answered_alike_whatever_hash_th
     }
 }
 
-/// The clock of the runtime stands still, and leaps to the next timer once nothing else is to be done.
+/// The runtime's clock stops, and jumps to the next timer when nothing else is left to do.
 #[tokio::test(start_paused = true)]
 async fn a_connection_holds_twenty_answers_back_and_compares_no_more_until_one_is_given() {
     let fixture = Fixture::new().await;
@@ -383,7 +384,7 @@ async fn a_connection_holds_twenty_answers_back_and_compares_no_more_until_one_i
         at_once += usize::from(took.is_zero());
     }
     assert_eq!(at_once, 20);
-    // Neither is the right one, and it is again as soon as fewer are held back.
+    // The right one is not compared either, until fewer answers are held back.
     let held: Vec<_> = (0..20).map(|_| LineUse::Own(&line).hold()).collect();
     let (outcome, took) = login("right".into()).await.unwrap();
     assert!(is_throttled(&outcome) && took.is_zero(), "{outcome:?} after {took:?}");

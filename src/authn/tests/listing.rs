@@ -1,8 +1,8 @@
-//! An instance that is not listed among those that run uses nothing cached, and tells so.
+//! An instance that is not listed among the running ones uses nothing cached, and reports that.
 
 use super::*;
 
-/// An instance beside that of the fixture, which was confirmed and listed never yet.
+/// An instance beside that of the fixture, which was never confirmed or listed.
 fn another(fixture: &Fixture) -> Authenticator {
     let (accounts, routes) = (fixture.authenticator.accounts.clone(), Arc::clone(&fixture.authenticator.routes));
     Authenticator::new(accounts, routes, fixture.authenticator.settings.clone()).unwrap()
@@ -35,18 +35,18 @@ async fn nothing_cached_is_used_by_an_instance_that_is_not_listed() {
     confirm(at(0));
     assert!(authenticator.is_ready(at(1)) && authenticator.is_confirmed(at(999)) && !is_valid(1));
     assert!(!authenticator.is_confirmed(at(1000)));
-    // What was asked before it was known to be listed does not count, however late the answer comes.
+    // A question from before the listing was known does not count, however late its answer comes.
     authenticator.principals.listed(at(10), at(20));
     confirm(at(19));
     assert!(!is_valid(21));
     confirm(at(20));
     assert!(is_valid(1019) && !is_valid(1020));
-    // Confirmed all the time, and reported no more: the lease ends when others count it as ended.
+    // Still confirmed, but no longer reported: the lease ends when others count it as ended.
     let listed_for = crate::accounts::listed_for(Duration::from_secs(1));
     assert_eq!(listed_for, Duration::from_secs(4));
     confirm(at(3900));
     assert!(is_valid(4009) && !is_valid(4010));
-    // A report in time prolongs it; one after a gap begins it anew.
+    // A report in time extends it; one after a gap starts it again.
     authenticator.principals.listed(at(3950), at(3960));
     assert!(is_valid(4010));
     confirm(at(9000));
@@ -73,7 +73,7 @@ async fn a_report_that_is_refused_because_writes_are_ends_admission_until_one_ar
         assert!(!authenticator.lease_is_valid(BootMoment::now()) && !authenticator.is_ready(BootMoment::now()));
         assert!(matches!(authenticator.are_confirmed().await, Err(AccountsError::Away)), "nor is anybody read");
         assert!(authenticator.fault().is_some_and(|fault| fault.contains("was set read-only")));
-        // Whatever the watch is told by the same server.
+        // Whatever the watch receives from the same server.
         confirm();
     }
     authenticator.reported(BootMoment::now(), Ok(()));

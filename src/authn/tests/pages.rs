@@ -1,4 +1,4 @@
-//! Pages of other origins behind a client address: what they spend, and what they cannot multiply.
+//! Pages of other origins behind a client address: what they use up, and what they cannot multiply.
 
 use super::*;
 
@@ -32,9 +32,9 @@ async fn invented_origins_spend_one_allowance_and_nobody_elses() {
             other => panic!("{other:?}"),
         }
     }
-    // Six, and one more where the first second has passed meanwhile.
+    // Six, or one more if the first second has passed meanwhile.
     assert!((6..=7).contains(&looked_at), "{looked_at}");
-    // As long a wait as the account as a whole does not notice.
+    // The longest wait that the account as a whole does not notice.
     (0..10).for_each(|n| fixture.authenticator.throttle.failed("ANA", invented(0).source(), n, Instant::now()));
     for client in [address(HOME), page("https://portal.example", ForeignOrigin::Named)] {
         for mistyped in ["wrong1", "wrong2", "wrong3"] {
@@ -43,13 +43,13 @@ async fn invented_origins_spend_one_allowance_and_nobody_elses() {
         }
         fixture.login_by(client, "ANA", "right").await.unwrap();
     }
-    // Not even the right password tells a page anything.
+    // Not even the right password reveals anything to a page.
     let outcome = fixture.login_by(invented(200), "ANA", "right").await;
     assert!(matches!(outcome, Err(AuthnError::Throttled { .. })), "{outcome:?}");
 }
 
-/// A clock of its own for each would let one address have as many guesses answered at a time as it invents origins. The
-/// clock of the runtime stands still, and leaps to the next timer once nothing else is to be done.
+/// If each origin had its own clock, one address could have as many guesses answered at a time as it invents origins.
+/// The runtime's clock stops, and jumps to the next timer when nothing else is left to do.
 #[tokio::test(start_paused = true)]
 async fn rejections_of_pages_are_spaced_on_the_clock_of_their_address() {
     const STEP: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ async fn rejections_of_pages_are_spaced_on_the_clock_of_their_address() {
             })
         })
         .collect();
-    // While this task is busy, the clock stands: all are verified in no time of the clock.
+    // While this task is busy, the clock stops, so all are verified in no time on the clock.
     while spaced.figures().await.proofs < 5 {
         tokio::task::yield_now().await;
     }
@@ -81,7 +81,7 @@ async fn rejections_of_pages_are_spaced_on_the_clock_of_their_address() {
     for guess in guesses {
         times.push(guess.await.unwrap());
     }
-    // A step is longer where this machine verifies slowly.
+    // A step is longer if this machine verifies slowly.
     let (first, most) = (times[0], STEP * 2 * 5);
     assert!(times.iter().zip(1..).all(|(time, k)| *time >= STEP * k) && first < most, "{times:?}");
     assert!(times.windows(2).all(|two| two[1] - two[0] >= STEP), "{times:?}");

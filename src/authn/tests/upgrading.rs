@@ -1,9 +1,9 @@
-//! Hashes of before, replaced behind a login.
+//! Older hashes, replaced after a login.
 
 use super::*;
 
 impl Fixture {
-    /// Keeps the lock of the store from everybody, as another process does, until dropped.
+    /// Holds the store's lock, as another process does, until dropped.
     fn lock_store(&self) -> rusqlite::Connection {
         let StoreConfig::Sqlite(config) = &self.store else { panic!("the default store is the embedded one") };
         let writer = rusqlite::Connection::open(&config.path).unwrap();
@@ -30,7 +30,7 @@ async fn a_bcrypt_hash_is_replaced_silently_and_only_by_a_right_password() {
     assert!(password::verify(&stored().await, b"right"));
     fixture.confirm(None).await;
     fixture.login("ANA", "right").await.unwrap();
-    // Compare-and-set: what was changed meanwhile is left alone.
+    // Compare-and-set: a hash that was changed meanwhile is left alone.
     assert!(!fixture.authenticator.accounts.replace_hash("ANA", &bcrypt, "x").await.unwrap());
 }
 

@@ -1,10 +1,10 @@
-//! Waits end with a changed password and when the account is unlocked.
+//! Waits end with a changed password, and when the account is unlocked.
 
 use super::*;
 use fedgate_base::db::Database;
 
 impl Fixture {
-    /// So many wrong passwords that the account has to wait for an hour.
+    /// Enough wrong passwords that the account has to wait for an hour.
     fn lock(&self, account: &str, host: u8) {
         let failed = |n| self.authenticator.throttle.failed(account, source([192, 0, 2, host]), n, Instant::now());
         (0..60).for_each(failed);
@@ -29,7 +29,7 @@ async fn a_changed_password_ends_the_wait_whoever_stored_it_and_so_does_unlockin
     fixture.lock("BOB", 100);
     let mut epoch = fixture.confirm(None).await;
     let accounts = fixture.authenticator.accounts.clone();
-    // Each at an address of its own: a password that an address has proved waits there no more.
+    // Each at its own address: a password that an address has proved waits there no more.
     for (host, way) in (1..).zip(["command", "another program", "unlock", "a gap"]) {
         fixture.lock("ANA", host);
         let waiting = fixture.authenticator.waiting();
@@ -43,7 +43,7 @@ async fn a_changed_password_ends_the_wait_whoever_stored_it_and_so_does_unlockin
             "unlock" => accounts.unlock("ANA").await.unwrap(),
             _ => fixture.sql("UPDATE people SET data = json_set(data, '$.password', '!') WHERE id = 'ANA'").await,
         }
-        // Who lost the session knows nothing of before, and asks.
+        // A watch that lost its session knows no earlier epoch, and asks for everything.
         epoch = fixture.confirm((way != "a gap").then_some(epoch)).await;
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {

@@ -23,7 +23,7 @@ fn page(origin: &str) -> Option<ClientSource> {
     client.on_page_of(origin.as_bytes(), ForeignOrigin::Unnamed).source()
 }
 
-/// Whether one more password would be looked at.
+/// Whether one more password would be compared.
 fn check(
     throttle: &GuessThrottle,
     account: &str,
@@ -66,7 +66,7 @@ fn guesses_at_the_same_time_are_no_more_than_guesses_in_turn() {
     let of_source = |source: &str, guesses: std::ops::Range<u64>| {
         guesses.filter_map(|guess| throttle.begin("ANA", ip(source), guess, now).ok()).collect::<Vec<_>>()
     };
-    // What is wrong six times waits; so the sixth is the last that is looked at.
+    // Six wrong passwords cause a wait, so the sixth is the last that is compared.
     let attempts = of_source("192.0.2.1", 0..50);
     assert_eq!(attempts.len(), 6);
     assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Err(ThrottleWait(WAIT.0)));
@@ -103,7 +103,7 @@ fn an_attack_from_everywhere_does_not_lock_out_who_was_here_before() {
     assert_eq!(check(&throttle, "DOC", ip("2001:db8::2"), now), Ok(()), "the same network of 64 bits");
     assert!(check(&throttle, "DOC", ip("203.0.113.9"), now).is_err(), "unknown sources wait");
     assert_eq!(check(&throttle, "ANA", ip("203.0.113.9"), now), Ok(()), "for this account alone");
-    // The doctor mistypes: that costs the doctor what it costs anyone, and no more.
+    // The doctor mistypes, at the same cost as for anybody.
     throttle.failed("DOC", ip("2001:db8::1"), 1, now);
     assert_eq!(check(&throttle, "DOC", ip("2001:db8::1"), now), Ok(()));
 }
@@ -138,7 +138,7 @@ fn what_was_mistyped_before_the_right_password_is_taken_back() {
         assert_eq!(check(&throttle, &account, ip("192.0.2.1"), now), Ok(()), "{person}");
         throttle.succeeded(&account, ip("192.0.2.1"), RIGHT, now);
     }
-    // A person on the way, who mistypes and signs in from one address after the other.
+    // A person on the way, who mistypes and signs in from one address after another.
     for last in 0..200 {
         let client = host([203, 0, 113, last]);
         for mistyped in 0..3 {
@@ -147,7 +147,7 @@ fn what_was_mistyped_before_the_right_password_is_taken_back() {
         assert_eq!(check(&throttle, "DOC", client, now), Ok(()), "{last}");
         throttle.succeeded("DOC", client, RIGHT, now);
     }
-    // A wait that came of what was mistyped goes with it, and no other.
+    // A wait that came from mistyping goes with it, and no other wait does.
     for (account, failed_elsewhere) in [("BOB", FREE.of_account), ("CAT", FREE.of_account + 2)] {
         for guess in 0..u64::from(failed_elsewhere) {
             throttle.failed(account, host([198, 18, 0, guess as u8]), guess, now);
@@ -157,7 +157,7 @@ fn what_was_mistyped_before_the_right_password_is_taken_back() {
         throttle.succeeded(account, ip("192.0.2.7"), RIGHT, now);
         assert_eq!(check(&throttle, account, ip("192.0.2.8"), now).is_ok(), account == "BOB");
     }
-    // Who tries many accounts gains nothing by signing in to his own.
+    // A guesser at many accounts gains nothing by signing in to his own.
     let mut refused = 0;
     for account in 0..100 {
         let account = format!("A{account}");
@@ -235,13 +235,13 @@ fn a_hostile_page_uses_up_its_own_allowance_and_that_of_all_foreign_pages_there(
     for source in [home, named] {
         assert_eq!(check(&throttle, "ANA", source, now), Ok(()), "people there, and the portal, do not wait for it");
     }
-    // At the same time, too.
+    // The same for passwords at the same time.
     let attempts: Vec<_> =
         (0..50).filter_map(|n| throttle.begin("BOB", page(&format!("https://{n}.example")), n, now).ok()).collect();
     assert_eq!(attempts.len(), FREE.of_pair as usize + 1);
     assert_eq!(check(&throttle, "BOB", home, now), Ok(()));
     drop(attempts);
-    // Over accounts, too.
+    // The same across accounts.
     let accounts = (0..100).filter(|n| {
         let (account, page) = (format!("A{n}"), page(&format!("https://{n}.example")));
         check(&throttle, &account, page, now).is_ok_and(|()| {
@@ -254,7 +254,7 @@ fn a_hostile_page_uses_up_its_own_allowance_and_that_of_all_foreign_pages_there(
     for source in [home, named] {
         assert_eq!(check(&throttle, "NEW", source, now), Ok(()));
     }
-    // A person signs in through a page: what was mistyped there is taken back of what pages share, too.
+    // A person signs in through a page: the mistyped passwords are also taken back from the pages' shared count.
     let (throttle, portal) = (GuessThrottle::new(FREE), page("https://portal.example"));
     (0..5).for_each(|guess| throttle.failed("ANA", portal, guess, now));
     throttle.succeeded("ANA", portal, RIGHT, now);
@@ -296,7 +296,7 @@ fn what_is_forgotten_waits_nowhere_and_nothing_else_is_forgotten() {
     fail("ANA", "192.0.2.1", 30);
     fail("ANA", "192.0.2.2", 30);
     fail("BOB", "192.0.2.1", 10);
-    // This source fails on one account more than it may.
+    // This client address fails on one account more than it may.
     (0..20).for_each(|other| fail(&format!("P{other}"), "192.0.2.3", 1));
     fail("ANA", "192.0.2.3", 1);
     assert!(check(&throttle, "EVE", ip("192.0.2.3"), now).is_err());

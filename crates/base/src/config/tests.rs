@@ -248,7 +248,7 @@ fn the_shipped_example_states_every_default() {
     let text = std::fs::read_to_string(shipped).unwrap();
     let mut example = load(&file("example", &text), &[]).unwrap();
     let mut defaults = load(&file("defaults", LEAST), &[]).unwrap();
-    // The example settles every key, but those for which the store has the default.
+    // The example sets every key, except those whose default depends on the store.
     let left: Vec<_> = std::mem::take(&mut example.changed_defaults).iter().map(|changed| changed.key).collect();
     assert_eq!(left, ["upgrade_hashes"]);
     assert!(!std::mem::take(&mut defaults.changed_defaults).is_empty());
@@ -257,7 +257,7 @@ fn the_shipped_example_states_every_default() {
         format!("{config:#?}").replace(&dir, "")
     };
     assert_eq!(masked(&example), masked(&defaults));
-    // What is shown beside an empty list may be put in its place.
+    // A value shown in a comment beside an empty list must be valid in its place.
     let shown = |text: String, key: &str| {
         let line = text.lines().find(|line| line.starts_with(&format!("# {key} = [{{"))).expect(key).to_owned();
         text.replace(&format!("\n{key} = []\n"), &format!("\n{}\n", line.trim_start_matches("# ")))
@@ -265,7 +265,7 @@ fn the_shipped_example_states_every_default() {
     let shown = shown(shown(text.clone(), "sni"), "client").replace("5E:AA:…", &"5E:AA:".repeat(16)[..95]);
     let config = load(&file("shown", &shown), &[]).unwrap();
     assert_eq!((config.tls.certificates.len(), config.tls.clients.accounts.len()), (2, 1));
-    // Every key of every section stands in the example, commented out at least.
+    // The example contains every key of every section, at least as a comment.
     let keys = written::keys();
     let missing: Vec<_> = keys.iter().filter(|key| !text.contains(&format!("{key} ="))).collect();
     assert!(missing.is_empty() && keys.len() > 30, "{missing:?}");

@@ -409,6 +409,6 @@ impl EjectionSection {
 #[cfg(test)]
 pub(super) fn keys() -> Vec<&'static str> {
     let keys = [UpstreamSection::KEYS, UpstreamTlsSection::KEYS, HealthSection::KEYS, EjectionSection::KEYS].concat();
-    // Sections of their own are no keys.
+    // Nested sections are not keys.
     keys.into_iter().filter(|key| !["tls", "health", "ejection"].contains(key)).collect()
 }

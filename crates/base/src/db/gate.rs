@@ -113,7 +113,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// A directory that goes with the test.
+    /// A directory that is removed with the test.
     struct Place(PathBuf);
 
     impl Place {
@@ -123,7 +123,7 @@ mod tests {
             Self(place)
         }
 
-        /// The store, as a process of its own opens it.
+        /// The store, as a separate process opens it.
         async fn open(&self, lock_timeout: Duration) -> SqliteFile {
             SqliteFile::open(&self.0.join("his.db"), lock_timeout).await.unwrap()
         }
@@ -149,7 +149,7 @@ mod tests {
                 let (busy, written, is_over) = (busy.clone(), Arc::clone(&written), Arc::clone(&is_over));
                 tokio::spawn(async move {
                     while !is_over.load(Ordering::SeqCst) {
-                        // It leaves the disk alone: that others use it makes no difference.
+                        // It leaves the disk alone, so that other users of the disk make no difference.
                         let written = Arc::clone(&written);
                         let work = move |_: &Transaction<'_>| Ok(written.fetch_add(1, Ordering::SeqCst));
                         busy.write(work).await.unwrap();
@@ -169,7 +169,7 @@ mod tests {
             let ahead = written.load(Ordering::SeqCst) - before;
             drop((transaction, held));
             assert!(ahead <= 1, "{ahead} writes went ahead");
-            // As a gateway does it.
+            // As a gateway does.
             other.write(|_| Ok(())).await.unwrap();
         }
         is_over.store(true, Ordering::SeqCst);

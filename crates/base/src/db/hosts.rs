@@ -239,7 +239,7 @@ mod tests {
         let only = hosts.only(&settings, first);
         assert_eq!(only.get_hosts(), [Host::Tcp("127.0.0.1".into())]);
         assert_eq!((only.get_hostaddrs(), only.get_ports()), (&["127.0.0.1".parse().unwrap()][..], &[5433][..]));
-        // What was not asked for is as it was: the rest of the settings, told by their own words.
+        // Everything else must be unchanged, compared by the settings' own `Debug` text.
         let rest = |config: &Config| format!("{:?}", without_hosts(config));
         assert_eq!(rest(&only), rest(&settings));
         assert_eq!((only.get_user(), only.get_dbname()), (Some("user"), Some("federation")));

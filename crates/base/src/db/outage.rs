@@ -148,7 +148,7 @@ mod tests {
         };
         assert_eq!(lines(2..1000), [60, 180, 420, 900]);
         assert_eq!(lines(1000..15_000), [1860, 3780, 7380, 10_980, 14_580]);
-        // Reasons without end are not told without end.
+        // Ever new reasons are not logged without end.
         let new = (0..100).filter(|number| log.told(&format!("{number}"), after(15_000)).is_some()).count();
         assert_eq!(new, 6);
     }
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(log.ended(start), None);
         log.told("full", start).unwrap();
         assert_eq!(log.ended(after(3)).unwrap(), "it is back, after 3 s");
-        // Writes fail, and reads succeed between them.
+        // Writes fail while reads succeed in between.
         let told = |second| (log.told("full", after(second)).is_some(), log.ended(after(second)).is_some());
         let lines: Vec<_> = (4..200).filter(|second| told(*second) != (false, false)).collect();
         assert_eq!(lines, [60, 121, 182]);

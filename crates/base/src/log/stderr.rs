@@ -129,13 +129,13 @@ mod tests {
         let mut bytes = vec![0; (4000 - lost) * line.len()];
         reader.read_exact(&mut bytes).unwrap();
         assert!(bytes.chunks(line.len()).all(|read| read == line), "what is not lost is whole");
-        // Who reads again has all that comes from then on, and the end of the program.
+        // A reader that returns receives everything from then on, and the end of the program.
         lines.write_all(b"last\n").unwrap();
         lines.flush();
         let mut last = [0; 5];
         reader.read_exact(&mut last).unwrap();
         assert_eq!(&last, b"last\n");
-        // That it went away is nobody's fault.
+        // A reader that goes away causes no fault.
         drop(reader);
         let before = super::lost();
         for _ in 0..3 {

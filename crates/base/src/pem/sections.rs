@@ -207,7 +207,7 @@ mod tests {
             assert_eq!(labels, [LIST, CERTIFICATE], "{file}");
             assert!(found.iter().all(|section| section.text.starts_with(BEGIN) && section.text.len() >= 100), "{file}");
         }
-        // A comment of before UTF-8.
+        // A comment in an encoding older than UTF-8.
         assert!(sections(&[b"# H\xf4pital\n", list.as_bytes()].concat()).is_ok());
         assert!(sections(b"").unwrap().is_empty() && sections(b"<html>404</html>").unwrap().is_empty());
     }

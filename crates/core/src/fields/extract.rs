@@ -165,7 +165,7 @@ impl MemberExtractor {
 mod tests {
     use super::*;
 
-    /// The rest, and what the last wanted member brought.
+    /// The rest of the object, and the last value of the wanted member.
     fn extract(parts: &[&[u8]], most: usize) -> Result<(Option<String>, Option<String>), JsonError> {
         let (mut extractor, mut value) = (MemberExtractor::new("document", most), None);
         for part in parts {

@@ -12,7 +12,7 @@ fn names(names: &[&str]) -> Arc<FoldedNames> {
     Arc::new(FoldedNames::new(names.iter().copied()).unwrap())
 }
 
-/// The guard of a person: `roles`, `active` and `password`, and `id` unless it is the subject.
+/// The guard of a person: `roles`, `active` and `password`, and `id` unless it names the subject.
 fn check(subject: Option<&str>) -> BodyCheck {
     let plain = GuardedMember { free: FreeValue::None, anywhere: false };
     let members = [plain, plain, plain, GuardedMember { free: FreeValue::Subject, anywhere: false }];
@@ -40,7 +40,7 @@ fn remove_in(names: &Arc<FoldedNames>, parts: &[&[u8]]) -> Result<String, JsonEr
     Ok(String::from_utf8(out).unwrap())
 }
 
-/// One cut at each place, and every byte on its own.
+/// Cuts at each place, and one cut into single bytes.
 fn cuts(bytes: &[u8]) -> Vec<Vec<&[u8]>> {
     let two = (0..=bytes.len()).map(|at| vec![&bytes[..at], &bytes[at..]]);
     two.chain([bytes.chunks(1).collect()]).collect()
@@ -169,7 +169,7 @@ fn members_are_left_out_at_any_depth_and_the_rest_stays() {
     }
 }
 
-/// A random document; its names are near the ones that are looked for.
+/// A random document whose names resemble the guarded ones.
 fn document(dice: &mut StdRng, depth: usize) -> String {
     const NAMES: &[&str] = &[
         "password",
@@ -251,7 +251,7 @@ fn removal_agrees_with_a_parsed_tree_however_the_bytes_are_cut() {
     assert!(removed > 200, "{removed}");
 }
 
-/// Whether a document of objects and lists has one of the guarded members, by the parser of the HIS.
+/// Whether a document has one of the guarded members, judged by the HIS's parser.
 fn holds_password(value: &json::JsonValue) -> bool {
     match value {
         json::JsonValue::Object(object) => ["password", "PASSWORD"].iter().any(|name| object.member(name).is_some()),
@@ -270,7 +270,7 @@ fn judgement_agrees_with_the_parser_of_the_his_however_the_bytes_are_cut() {
     let mut counts = [0; 3];
     for round in 0..4_000 {
         let mut text = format!("[{}]", document(&mut dice, 0)).into_bytes();
-        // Every other document is spoiled at one place.
+        // Every second document is damaged at one place.
         if round % 2 == 1 {
             let at = dice.random_range(0..text.len());
             let byte = *b"\"\\{}[],:x0\x00\x80 u-."[dice.random_range(0..16)..].first().unwrap();
@@ -286,7 +286,7 @@ fn judgement_agrees_with_the_parser_of_the_his_however_the_bytes_are_cut() {
         let shown = String::from_utf8_lossy(&text).into_owned();
         match (expected, whole) {
             (2, Err(BodyFault::MemberNotPermitted(_))) | (1, Ok(())) | (0, Err(BodyFault::Json(_))) => {}
-            // It is broken only after what decides.
+            // The damage comes after the part that decides.
             (0, Err(BodyFault::MemberNotPermitted(_) | BodyFault::NotAnObject)) => {}
             (_, judged) => panic!("{judged:?}: {shown}"),
         }
@@ -325,7 +325,7 @@ fn memory_does_not_grow_with_the_answer() {
     remover.finish().unwrap();
     assert!(most < 16, "{most}");
     assert_eq!(remover.removed() as usize, fed / person.len());
-    // Nor with one name or one stretch of white space.
+    // Neither does a single long name or stretch of white space.
     let mut remover = MemberRemover::new(self::names(&["password"]));
     remover.feed(b"{ \"pass", &mut out).unwrap();
     for _ in 0..1000 {

@@ -32,12 +32,12 @@ fn bcrypt_of_every_prefix_is_verified_and_of_long_passwords_what_thalamus_reads_
     let long = bcrypt::hash_with_salt([b'x'; 72], 4, [7; 16]).unwrap().to_string();
     assert!(verify(&long, &[b'x'; 72]));
     assert!(!verify(&long, &[b'x'; 71]));
-    // Of one of 72 bytes nobody can tell whether more followed.
+    // With 72 bytes it is unknown whether more followed.
     assert!(
         needs_upgrade(&long, &[b'x'; 71], HashCost::DEFAULT) && !needs_upgrade(&long, &[b'x'; 72], HashCost::DEFAULT)
     );
     assert!(verify(&long, &[b'x'; 73]) && !verify(&long, &[b'x'; MAX_PASSWORD_BYTES + 1]));
-    // 43 letters in 86 bytes, of which Thalamus has hashed 36.
+    // 43 letters in 86 bytes, of which Thalamus has hashed 36 letters.
     let cyrillic = "пароль-пароль-пароль-пароль-пароль-пароль-п";
     let stored = bcrypt::hash_with_salt(&cyrillic.as_bytes()[..72], 4, [7; 16]).unwrap().to_string();
     assert!(verify(&stored, cyrillic.as_bytes()) && !verify(&stored, &cyrillic.as_bytes()[2..]));
@@ -117,7 +117,7 @@ fn a_hash_is_as_ordinary_as_the_configured_cost_has_it() {
     let dear = HashCost { memory_kib: 65_536, passes: 3 };
     #[rustfmt::skip]
     let cases = [
-        // memory, passes, ordinary where the floor, the default, and more is configured
+        // memory, passes, whether ordinary under the floor, the default, and a higher configured cost
         (19_456, 2, [true, true, true]),
         (19_456, 3, [false, true, true]),
         (47_104, 2, [false, true, true]),

@@ -1,4 +1,4 @@
-//! All faults at once, and what the environment may say.
+//! All faults at once, and what the environment may set.
 
 use super::*;
 
@@ -164,7 +164,7 @@ fn a_value_of_the_environment_that_is_wrong_is_told_by_its_variable() {
     let broken = std::os::unix::ffi::OsStringExt::from_vec(vec![0xff]);
     let read = Environment::new([("FEDGATE_HIS_LISTEN".into(), broken)].into_iter());
     assert!(read.faults[0].to_string().contains("is no UTF-8"), "{}", read.faults[0]);
-    // One that is found later is told by its variable, too.
+    // A fault that is found later names its variable too.
     let config = load(&path, &[("FEDGATE_RECORDS_FILE", "/nowhere/r")]).unwrap();
     let told = config.origins.told("/nowhere/r: no such directory; change `records.file`");
     assert!(told.ends_with("(`records.file` is set by FEDGATE_RECORDS_FILE)"), "{told}");

@@ -43,7 +43,7 @@ fn sessions_of_one_route_are_with_one_server() {
     assert_eq!(route.admit(&other).unwrap_err().wrong_server(), Some(WrongServer::Another));
     route.keep_to(&other);
     assert!(have_ended() && route.admit(&other).is_ok() && route.admit(&one).is_err());
-    // A watch with a new session ends them whoever they are with.
+    // A watch with a new session ends them all, whatever server they are with.
     route.follow(&other);
     assert!(have_ended());
 }

@@ -1,4 +1,4 @@
-//! The embedded store, under whoever uses it.
+//! The embedded store in the hands of several users.
 
 use super::*;
 
@@ -25,7 +25,7 @@ async fn a_store_that_is_closed_is_in_its_file_alone_whoever_has_a_handle_still(
     let (sqlite, beside) = (SqliteFile::open(&path, LOCK_TIMEOUT).await.unwrap(), format!("{}-wal", path.display()));
     sqlite.write(|tx| tx.execute_batch("CREATE TABLE fedgate_t (n); INSERT INTO fedgate_t VALUES (1)")).await.unwrap();
     let count = |db: &Connection| db.query_row("SELECT count(*) FROM fedgate_t", [], |row| row.get::<_, i64>(0));
-    // One that is at work when the store is closed ends before.
+    // Work that runs when the store is closed ends first.
     let (begun, is_begun) = std::sync::mpsc::channel();
     let reads = {
         let sqlite = sqlite.clone();
@@ -46,7 +46,7 @@ async fn a_store_that_is_closed_is_in_its_file_alone_whoever_has_a_handle_still(
     assert!(!Path::new(&beside).exists());
     assert!(sqlite.read(count).await.unwrap_err().is_unavailable());
     assert!(sqlite.write(|tx| tx.execute("INSERT INTO fedgate_t VALUES (2)", [])).await.unwrap_err().is_unavailable());
-    // Another process has it open still: the file holds everything all the same, and the last one takes the rest away.
+    // Another process still has it open: the file holds everything anyway, and the last process removes the rest.
     let (one, other) =
         (SqliteFile::open(&path, LOCK_TIMEOUT).await.unwrap(), SqliteFile::open(&path, LOCK_TIMEOUT).await.unwrap());
     one.write(|tx| tx.execute("INSERT INTO fedgate_t VALUES (3)", [])).await.unwrap();
@@ -86,7 +86,7 @@ async fn nothing_is_read_from_a_file_that_lost_its_name_and_no_write_to_it_is_ac
     told(sqlite.write(|tx| tx.execute("INSERT INTO t VALUES (2)", [])).await.unwrap_err());
     std::fs::remove_file(&path).unwrap();
     assert!(told(sqlite.read(count).await.unwrap_err()).contains("cannot be found"));
-    // Its name back, it goes on where it was.
+    // Once the name is back, it continues as before.
     std::fs::rename(&backup, &path).unwrap();
     assert_eq!(sqlite.read(count).await.unwrap(), 1);
     std::fs::remove_file(&path).unwrap();

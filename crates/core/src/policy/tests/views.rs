@@ -1,4 +1,4 @@
-//! What is shown of a policy: explanations, tables, warnings, cases, and the words of all of them.
+//! Views of a policy: explanations, tables, warnings, cases, and their texts.
 
 use std::collections::BTreeSet;
 
