@@ -1,5 +1,5 @@
-//! Holds documents against the code: the module map of docs/ARCHITECTURE.md, which module names which, with its picture; the
-//! members and reasons of records; and the tests that documents name.
+//! Compares documents with the code: the module map of docs/ARCHITECTURE.md with its picture, the members and
+//! reasons of records, and the tests that documents name.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The map: a module, and the modules it may name. What is missing here may name none.
+/// The map: a module, and the modules that it may name. A module without a row may name none.
 fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     let text = std::fs::read_to_string("docs/ARCHITECTURE.md").unwrap();
     let table = text.split("<!-- arrows -->").nth(1).expect("the table stands between two `<!-- arrows -->` marks");
@@ -36,14 +36,14 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     arrows
 }
 
-/// The packages and where they lie. Which may name which, their manifests say, and the compiler holds.
+/// The packages and their folders. Their manifests say which may name which, and the compiler enforces that.
 const PACKAGES: [(&str, &str); 3] =
     [("fedgate", "src"), ("fedgate_base", "crates/base/src"), ("fedgate_core", "crates/core/src")];
 
-/// The HIS is one module of the map: what lies within it is its own.
+/// The HIS is one module of the map. Its inner modules are its own affair.
 const HIS: &str = "crates/his/src";
 
-/// All modules that one names, and those that these name, and so on.
+/// All modules that a module reaches, directly and through others.
 fn reached(arrows: &BTreeMap<String, BTreeSet<String>>, module: &str) -> BTreeSet<String> {
     let mut reached = BTreeSet::new();
     let mut open: Vec<&String> = arrows[module].iter().collect();
@@ -55,7 +55,7 @@ fn reached(arrows: &BTreeMap<String, BTreeSet<String>>, module: &str) -> BTreeSe
     reached
 }
 
-/// The map as mermaid draws it: a box for each package, and the arrows that do not follow from others.
+/// The map as a mermaid diagram: a box for each package, and the arrows that do not follow from others.
 fn picture(arrows: &BTreeMap<String, BTreeSet<String>>) -> String {
     let mut lines = vec!["flowchart LR".to_owned()];
     let modules = modules();
@@ -90,7 +90,7 @@ fn modules() -> BTreeMap<String, PathBuf> {
     modules
 }
 
-/// The modules that the files of one module name, tests left out.
+/// The modules that the files of a module name, without tests.
 fn named(module: &Path) -> BTreeSet<String> {
     let mut named = BTreeSet::new();
     for file in files(module) {
@@ -177,7 +177,7 @@ fn the_picture_of_the_modules_is_that_of_the_map() {
     assert!(drawn.trim() == picture, "the map has changed; its picture in docs/ARCHITECTURE.md is now\n\n{picture}\n");
 }
 
-/// Whether a line names a crate, and not one whose name only ends alike.
+/// Whether a line names a crate, and not another crate whose name has the same end.
 fn names(line: &str, vendor: &str) -> bool {
     let before = |at: usize| line.get(..at).and_then(|text| text.chars().next_back());
     line.match_indices(vendor).any(|(at, _)| before(at).is_none_or(|c| !c.is_alphanumeric() && c != '_'))
@@ -209,7 +209,7 @@ fn each_vendor_lives_in_one_module() {
     }
 }
 
-/// Every `file::test` that a document names is a test of that file; `::test` is one of the file named before it.
+/// Every `file::test` that a document names is a test of that file. `::test` belongs to the file named before it.
 #[test]
 fn every_test_that_a_document_names_is_there() {
     for (document, least) in [("docs/DEPENDENCIES.md", 20), ("docs/ATTACKS.md", 60)] {
@@ -229,7 +229,7 @@ fn every_test_that_a_document_names_is_there() {
     }
 }
 
-/// The texts in the code of some files, tests left out.
+/// The string literals in the code of some files, without tests.
 fn texts(files: &[&str]) -> BTreeSet<String> {
     let mut texts = BTreeSet::new();
     for file in files {
@@ -241,7 +241,7 @@ fn texts(files: &[&str]) -> BTreeSet<String> {
     texts
 }
 
-/// Each member of a record, and each reason, is a word that stands by itself in docs/RECORDS.md.
+/// Each member of a record, and each reason, occurs as a word of its own in docs/RECORDS.md.
 #[test]
 fn every_field_and_every_reason_of_a_record_is_in_its_chapter() {
     let chapter = std::fs::read_to_string("docs/RECORDS.md").unwrap();
@@ -266,7 +266,7 @@ fn every_field_and_every_reason_of_a_record_is_in_its_chapter() {
         let mut parts = text.split(['_', '.']);
         parts.all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase()))
     };
-    // Codes for clients, whose records tell more exactly why; and a member of answers.
+    // Codes for clients whose records give a more exact reason, and one member of answers.
     let others = ["bad_request_target", "not_permitted", "request_id"];
     let is_reason = |text: &&String| text.contains('_') && is_word(text) && !others.contains(&text.as_str());
     let words: BTreeSet<&String> = fields.iter().filter(is_word).chain(reasons.iter().filter(is_reason)).collect();
@@ -275,7 +275,7 @@ fn every_field_and_every_reason_of_a_record_is_in_its_chapter() {
     assert!(missing.is_empty(), "docs/RECORDS.md does not have {missing:?}");
 }
 
-/// What a package is built of, itself and tests left out.
+/// The packages that a package is built of, without itself and without test dependencies.
 fn dependencies(package: &str) -> BTreeSet<String> {
     let arguments = ["tree", "--offline", "--locked", "--prefix", "none", "--edges", "normal", "--package", package];
     let out = Command::new(env!("CARGO")).args(arguments).output().unwrap();

@@ -1,5 +1,5 @@
-//! The balanced example, run as it stands (with addresses of the test's own): every part is replaced under load, and no
-//! request fails.
+//! Runs the balanced example unchanged but for its addresses: every part is replaced under load, and no request
+//! fails.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,14 +16,14 @@ use crate::support::tls::believing;
 use crate::support::{Scratch, free_address, wanted};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How often every part is replaced, unless `FEDGATE_TEST_ROLLS` says otherwise.
+/// How often every part is replaced. `FEDGATE_TEST_ROLLS` overrides it.
 const ROLLS: u32 = 1;
 
-/// One of the processes, by the letter of the example.
+/// One of the processes, by its letter in the example.
 struct Part {
     program: &'static str,
     environment: Vec<(&'static str, String)>,
-    /// Where it answers, and how it answers once it serves.
+    /// The address to probe, and the answer of a part that serves.
     probe: (SocketAddr, &'static str),
     child: Option<Child>,
 }
@@ -61,12 +61,12 @@ impl Drop for Part {
     }
 }
 
-/// The example's files with this test's own addresses, database and place.
+/// The example's files with this test's addresses, database and directory.
 fn prepare(scratch: &Scratch, uri: &str) -> (PathBuf, PathBuf, impl Fn(u16) -> SocketAddr) {
     let known = [8443, 8451, 8452, 8461, 8462, 8481, 8482].map(|port| (port, free_address()));
     let own = |mut text: String| {
         for (port, address) in known {
-            // HAProxy names the port of its checks alone.
+            // For its checks HAProxy names only the port.
             text = text.replace(&format!("127.0.0.1:{port}"), &address.to_string());
             text = text.replace(&format!("check port {port}"), &format!("check port {}", address.port()));
         }
@@ -95,7 +95,7 @@ fn every_part_is_replaced_under_load_and_no_request_fails() {
     let his = |port| Part {
         program: fedhis,
         environment: vec![("FEDGATE_HIS_LISTEN", address(port).to_string())],
-        // Without an assertion it answers nobody, which shows that it is there.
+        // Without an assertion the HIS answers 401, which shows that it is running.
         probe: (address(port), "HTTP/1.1 401"),
         child: None,
     };
@@ -120,7 +120,7 @@ fn every_part_is_replaced_under_load_and_no_request_fails() {
         let authorization = basic(&format!("P{account}"), CANARY);
         format!("GET /people/P{account} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\n\r\n")
     };
-    // Which nobody repeats: it arrives at once, or fails.
+    // A POST is never repeated: it arrives at the first attempt, or fails.
     let write = |account: usize, page: u32| {
         let authorization = basic(&format!("P{account}"), CANARY);
         let page = format!("{account}-{page}");
@@ -158,7 +158,7 @@ fn every_part_is_replaced_under_load_and_no_request_fails() {
             for part in &mut parts {
                 part.stop();
                 part.start(&config);
-                // Until the balancer and the gateways have found it again.
+                // Until the balancer and the gateways have found the part again.
                 thread::sleep(Duration::from_millis(1200));
             }
         }

@@ -19,7 +19,7 @@ impl Process {
         Self(command.stdin(Stdio::null()).spawn().unwrap())
     }
 
-    /// Stops it as an operator would; tells whether it ended well.
+    /// Stops the process as an operator would, and returns whether it ended well.
     fn stop(&mut self, signal: Signal) -> bool {
         let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
@@ -106,7 +106,7 @@ fn the_clients_are_served_by_the_demo_on_the_embedded_store() {
     assert!(demo.stop(Signal::TERM), "SIGTERM stops it cleanly");
     assert!(TcpStream::connect(address).is_err(), "and both processes with it");
 
-    // What was written is there at the next run, and so is a policy that was edited.
+    // Data that was written is there at the next run, and so is an edited policy.
     let policy = std::fs::read_to_string(dir.join("roles.cfg")).unwrap();
     std::fs::write(dir.join("roles.cfg"), policy.replace("\"people\", ", "")).unwrap();
     let mut demo = start();
@@ -127,7 +127,7 @@ fn the_clients_are_served_on_postgresql() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let database = runtime.block_on(Cluster::shared().database());
     let address = free_address();
-    // The demo's files, but for the store.
+    // The demo's files, except for the store.
     let dir = scratch.0.join("demo");
     let mut demo = Process::start(
         fedgate().args(["demo", "--listen", &address.to_string(), "--dir"]).arg(&dir).stdout(Stdio::null()),

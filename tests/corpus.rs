@@ -1,7 +1,8 @@
-//! The attack corpus: bytes, what must become of them, and why (`tests/corpus/*.toml`). One line is printed for each.
+//! The attack corpus: bytes, the required result, and the reason (`tests/corpus/*.toml`). It prints one line a
+//! case.
 //!
-//! Whatever a case expects, one law holds for all: what the upstream saw (method, target, who called) is what the record
-//! says was allowed, an independent reading of the policy allows it, and nothing else was seen.
+//! One law holds for every case. A request that the upstream saw (method, target, caller) is the request that the
+//! record says was allowed, an independent reading of the policy allows it, and the upstream saw no other.
 
 #[path = "policy_oracle/json.rs"]
 mod json;
@@ -35,26 +36,26 @@ struct Case {
     name: String,
     /// The attack, or the source of the rule.
     why: String,
-    /// What is sent; see [`bytes`].
+    /// The bytes to send; see [`bytes`].
     send: String,
     status: u16,
     /// The reason in the record, where it matters.
     reason: Option<String>,
-    /// How many requests the upstream sees.
+    /// The number of requests that the upstream sees.
     #[serde(default)]
     seen: usize,
-    /// The target that it sees.
+    /// The target that the upstream sees.
     target: Option<String>,
 }
 
-/// The bytes of a case: `{ana}`, `{doc}` and `{adm}` are `Authorization` lines, `{host}` a `Host` line, `{x:00ff}` bytes in
-/// hex, `{repeat:3:ab}` repeats, `{length:abc}` counts.
+/// The bytes of a case. `{ana}`, `{doc}` and `{adm}` are `Authorization` lines, `{host}` is a `Host` line,
+/// `{x:00ff}` are bytes in hex, `{repeat:3:ab}` repeats, and `{length:abc}` counts.
 fn bytes(text: &str) -> Vec<u8> {
     let mut out = vec![];
     let mut rest = text;
     while let Some(start) = rest.find('{') {
         out.extend(&rest.as_bytes()[..start]);
-        // A brace that begins no placeholder is one of JSON.
+        // A brace that begins no placeholder belongs to JSON.
         let Some(end) = rest[start..].find('}').map(|end| start + end) else { break };
         let inner = &rest[start + 1..end];
         let line = |account: &str| format!("Authorization: {}\r\n", basic(account, CANARY)).into_bytes();
@@ -87,13 +88,13 @@ fn bytes(text: &str) -> Vec<u8> {
     out
 }
 
-/// What went wrong with a case, if anything.
+/// Runs a case, and returns what went wrong.
 fn run(gateway: &Gateway, case: &Case) -> Result<(), String> {
-    // What a failed case has left is not this one's.
+    // Records that a failed case left behind do not belong to this one.
     while !gateway.no_record_waits() {}
     let before = gateway.upstream.seen().len();
     let mut bytes = bytes(&case.send);
-    // So that the answer ends with the connection, where the case does not end it.
+    // Makes the answer end with the connection, if the case does not.
     if case.status == 200 {
         let line = b"Connection: close\r\n";
         let end = bytes.windows(2).position(|two| two == b"\r\n").unwrap() + 2;
@@ -128,7 +129,7 @@ fn run(gateway: &Gateway, case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-/// The law: what the upstream saw is what the record says was allowed.
+/// The law: the request that the upstream saw is the one that the record says was allowed.
 fn agrees(request: &str, record: &Value, target: Option<&str>) -> Result<(), String> {
     let mut words = request.split(' ');
     let (method, seen) = (words.next().unwrap(), words.next().unwrap());
@@ -139,7 +140,7 @@ fn agrees(request: &str, record: &Value, target: Option<&str>) -> Result<(), Str
     if request.to_ascii_lowercase().contains("x-user") {
         return Err(format!("an identity that a client has sent: {request:?}"));
     }
-    // One that failed was admitted, too: its client went away while it was answered.
+    // A failed request was admitted too: its client went away during the answer.
     let agree = (record["decision"] == "allow" || record["decision"] == "fail")
         && record["method"] == method
         && record["path"] == path
@@ -153,7 +154,7 @@ fn agrees(request: &str, record: &Value, target: Option<&str>) -> Result<(), Str
     oracle_allows(method, path, record)
 }
 
-/// And an independent reading of the policy allows it, for the record that the path is about.
+/// An independent reading of the policy also allows it, for the record that the path names.
 fn oracle_allows(method: &str, path: &str, record: &Value) -> Result<(), String> {
     if record["reason"] == "public" {
         return Ok(());
@@ -213,7 +214,7 @@ fn every_attack_of_the_corpus_is_met() {
     assert_eq!(failures, 0);
 }
 
-/// A proxy that others put before a gateway.
+/// A proxy of another product in front of a gateway.
 struct Front {
     name: &'static str,
     address: SocketAddr,
@@ -261,7 +262,7 @@ impl Front {
         front
     }
 
-    /// Sends bytes, says that nothing more comes, and waits until the proxy has answered or given up.
+    /// Sends bytes, closes the sending half, and waits until the proxy has answered or given up.
     fn send(&self, bytes: &[u8]) {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(crate::fixture::PATIENCE)).unwrap();
@@ -273,7 +274,7 @@ impl Front {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        // nginx ends its workers on SIGTERM alone.
+        // nginx stops its workers only on SIGTERM.
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.child.wait();
@@ -287,7 +288,7 @@ fn behind_haproxy_and_nginx_no_case_becomes_two_requests_nor_one_that_was_not_ju
     let mut sent = vec![];
     for (area, cases) in areas().iter().filter(|(area, _)| ["smuggling", "headers", "path"].contains(&area.as_str())) {
         for (case, front) in cases.iter().flat_map(|case| fronts.iter().map(move |front| (case, front))) {
-            // Each says its number, so that what comes late is known, and what was smuggled has none.
+            // Each request carries its number, so that late ones are recognized. A smuggled request has none.
             let (mut bytes, line) = (bytes(&case.send), format!("X-Trace-Id: {}\r\n", sent.len()));
             if let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") {
                 bytes.splice(end + 2..end + 2, line.bytes());
@@ -296,7 +297,7 @@ fn behind_haproxy_and_nginx_no_case_becomes_two_requests_nor_one_that_was_not_ju
             sent.push(format!("{}, {area}: {}", front.name, case.name));
         }
     }
-    // Once this one is answered and recorded, all before it are, or are given up.
+    // Once this request is answered and recorded, all earlier ones are recorded or given up.
     assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
     let (mut records, mut counts, mut failures) = (HashMap::new(), vec![0; sent.len()], 0);
     let seen = gateway.upstream.seen();

@@ -1,5 +1,5 @@
-//! The composition, the manifests and the units that are shipped, held against their formats by tools that need no engine:
-//! the compose schema, the schemas of Kubernetes, `systemd-analyze verify`; and the configurations within them.
+//! Checks the shipped composition, manifests and units with tools that need no container engine: the compose
+//! schema, the schemas of Kubernetes, and `systemd-analyze verify`. It also checks the configurations inside them.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -9,17 +9,17 @@ use std::process::Command;
 use fedgate_base::config::Config;
 use serde_json::Value;
 
-/// What `tests/run` installs.
+/// The tools that `tests/run` installs.
 const TOOLS: &str = "target/test-tools/bin";
 /// The directories that configurations name.
 const PLACES: [&str; 2] = ["/etc/fedgate", "/run/secrets"];
-/// What those hold that is read with the configuration.
+/// The files in those directories that are read with the configuration.
 const SECRETS: [&str; 5] =
     ["database.password", "database_password", "assertion.key", "assertion_key", "database/database.password"];
-/// Users of both programs, as the units call them.
+/// The users of both programs in the units.
 const USERS: [&str; 2] = ["fedgate", "fedhis"];
 
-/// What a tool says that is content.
+/// The output of a tool, which must succeed.
 fn passes(command: &mut Command) -> String {
     let out = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; tests/run installs it"));
     let text = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
@@ -62,7 +62,7 @@ fn the_units_are_of_systemd() {
         fs::write(&copy, fs::read_to_string(&unit).unwrap().replace("/usr/bin/", &format!("{programs}/"))).unwrap();
         copy
     });
-    // Keys that it does not know are told, and are no failure.
+    // Keys that systemd does not know are reported, and are no failure.
     let told = passes(Command::new("systemd-analyze").args(["verify", "--man=no"]).args(copies));
     assert_eq!(told, "");
     fs::remove_dir_all(dir).unwrap();
@@ -98,7 +98,7 @@ fn the_configurations_within_them_are_understood() {
         fs::write(dir.join(secret), "s".repeat(48)).unwrap();
         fs::set_permissions(dir.join(secret), fs::Permissions::from_mode(0o440)).unwrap();
     }
-    // No secret.
+    // Public keys are no secret.
     ["assertion.pub", "verify/assertion.pub"].iter().for_each(|key| fs::write(dir.join(key), "p").unwrap());
     let manifests = files("deploy/kubernetes", "yaml");
     let mut texts: Vec<_> =
@@ -128,7 +128,7 @@ fn texts(list: &Value, name: &str) -> Vec<String> {
     items.map(|item| item.as_str().or(item[name].as_str()).unwrap().to_owned()).collect()
 }
 
-/// What a program is given that only the gateway may have, by the names of whatever composition.
+/// The files that only the gateway may have, by their names in any composition.
 const GATEWAYS: [&str; 7] =
     ["certificate", "certificate_key", "assertion_key", "roles", "fedgate-tls", "fedgate-mint", "fedgate-policy"];
 
@@ -203,7 +203,7 @@ fn the_units_have_a_user_each_and_their_files_are_for_those_who_need_them() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    // As on a machine where they are installed.
+    // As on a machine where the programs are installed.
     let root = scratch();
     let (etc, gateways) = (root.join("etc/fedgate"), ["assertion.key", "tls/certificate.key"]);
     fs::create_dir_all(etc.join("tls")).unwrap();

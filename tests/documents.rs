@@ -1,4 +1,5 @@
-//! Holds documents against themselves and the code: links, lengths, chapters, metrics, keys, and the messages that are quoted.
+//! Compares documents with each other and with the code: links, lengths, chapters, metrics, keys, and quoted
+//! messages.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// Most words of a paragraph, and of a cell of a table.
+/// The most words of a paragraph, and of a table cell.
 const MOST_IN_A_PARAGRAPH: usize = 90;
 const MOST_IN_A_CELL: usize = 30;
 /// Folders that hold no documents of this project.
@@ -31,7 +32,7 @@ fn files(folder: &Path, kind: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// All documents, by their path from the top.
+/// All documents, by their path from the root.
 fn documents() -> BTreeMap<PathBuf, String> {
     let mut found = Vec::new();
     files(Path::new("."), "md", &mut found);
@@ -67,7 +68,8 @@ fn prose(text: &str) -> Vec<(usize, &str)> {
     lines.map(|(at, line)| (at + 1, line)).collect()
 }
 
-/// A text in pieces: outside and inside of code spans, in turn. A span ends with as many backticks as it begins with.
+/// A text in pieces, outside and inside of code spans in turn. A span ends with as many backticks as it begins
+/// with.
 fn spans(text: &str) -> Vec<&str> {
     let (mut pieces, mut rest) = (Vec::new(), text);
     while let Some(begin) = rest.find('`') {
@@ -85,7 +87,7 @@ fn code_spans(text: &str) -> Vec<String> {
     spans(text).into_iter().skip(1).step_by(2).map(|span| span.replace('\n', " ")).collect()
 }
 
-/// The targets of links, `[words](target)`; of words in brackets alone there are none here.
+/// The targets of links `[words](target)`. Documents here have no links of words in brackets alone.
 fn links(line: &str) -> Vec<String> {
     let outside: String = spans(line).into_iter().step_by(2).collect::<Vec<_>>().join("code");
     let targets = outside.split("](").skip(1).filter_map(|rest| rest.split(')').next());
@@ -96,7 +98,7 @@ fn links(line: &str) -> Vec<String> {
 fn anchor(heading: &str) -> String {
     let mut words = String::new();
     let mut rest = heading;
-    // Of a link, its words.
+    // The words of a link count.
     while let Some((before, link)) = rest.split_once("](") {
         words.push_str(&before.replacen('[', "", 1));
         rest = link.split_once(')').map_or("", |(_, after)| after);
@@ -150,8 +152,8 @@ fn every_link_between_documents_leads_somewhere() {
     assert!(broken.is_empty(), "these lead nowhere:\n{}", broken.join("\n"));
 }
 
-/// The paragraphs of a document, each with the number of its first line: items of lists are paragraphs of their own, tables and
-/// headings are none.
+/// The paragraphs of a document, each with the number of its first line. List items are paragraphs of their own.
+/// Tables and headings are none.
 fn paragraphs(text: &str) -> Vec<(usize, String)> {
     let mut found: Vec<(usize, String)> = Vec::new();
     let mut last = 0;
@@ -214,7 +216,7 @@ fn every_document_of_the_book_is_one_of_its_chapters() {
     assert!(apart.is_empty(), "in docs/ or in docs/SUMMARY.md alone: {apart:?}");
 }
 
-/// The words of a text that begin with something and go on with letters, digits and `_`.
+/// The words of a text that have this beginning, followed by letters, digits and `_`.
 fn names(text: &str, begin: &str) -> BTreeSet<String> {
     let at = text.match_indices(begin).map(|(at, _)| &text[at..]);
     let is_of_a_name = |sign: char| sign.is_ascii_alphanumeric() || sign == '_';
@@ -234,12 +236,12 @@ fn every_metric_is_explained_and_none_besides() {
     let explained: BTreeSet<String> = rows.flat_map(|row| names(&cells(row)[0], "fedgate_")).collect();
     let apart: Vec<_> = explained.symmetric_difference(&metrics).collect();
     assert!(apart.is_empty(), "in docs/OPERATE.md or in the source alone: {apart:?}");
-    // In alarms a histogram has the names of its parts.
+    // Alarms name the parts of a histogram.
     let part_of =
         |name: &str| ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end).map(str::to_owned));
     for (path, text) in documents() {
         let known = |name: &String| metrics.contains(name) || part_of(name).is_some_and(|of| metrics.contains(&of));
-        // Tables have names that begin alike, and so have triggers and functions.
+        // Names of tables, triggers and functions begin in the same way.
         let ends = ["_total", "_bytes", "_seconds", "_bucket", "_valid", "_failing", "_scarce", "_faulty"];
         let told = names(&text, "fedgate_").into_iter().filter(|name| ends.iter().any(|end| name.ends_with(end)));
         let unknown: Vec<_> = told.filter(|name| !known(name)).collect();
@@ -247,7 +249,7 @@ fn every_metric_is_explained_and_none_besides() {
     }
 }
 
-/// The keys of the configuration, `section.key`: all that the example names, also in comments.
+/// The keys of the configuration as `section.key`: all that the example names, also in comments.
 fn keys() -> BTreeSet<String> {
     let (mut section, mut keys) = (String::new(), BTreeSet::new());
     for line in document("examples/fedgate.toml").lines() {
@@ -290,7 +292,7 @@ fn every_key_that_a_document_names_is_one_of_the_configuration() {
     assert!(unknown.is_empty(), "no such keys:\n{}", unknown.join("\n"));
 }
 
-/// What the programs can say: their sources, with the lines of a text joined.
+/// The texts that the programs can print: their sources, with the lines of a literal joined.
 fn sources() -> String {
     let mut found = Vec::new();
     ["src", "crates/base/src", "crates/core/src", "crates/his/src"]
@@ -330,7 +332,7 @@ fn every_message_that_troubleshooting_quotes_is_one_of_the_programs() {
         let first = if line.starts_with('|') { code_spans(&cells(line)[0]) } else { Vec::new() };
         for span in code_spans(line) {
             let begin = span.split(' ').next().unwrap();
-            // A message is what has blanks, and is neither a command nor a setting.
+            // A message contains blanks, and is neither a command nor a setting.
             let is_message =
                 span.contains(' ') && !span.contains(" = ") && !COMMANDS.contains(&begin) && !begin.starts_with('-');
             if !is_message && !first.contains(&span) {

@@ -1,6 +1,6 @@
-//! Tests that start no program and no server: the laws of pure code, and documents held against the code.
+//! Tests that start no program and no server: the laws of pure code, and comparisons of documents with the code.
 //!
-//! They belong to the package of the pure code, so that little is linked, and all of it is optimised as that package is.
+//! They belong to the package of the pure code. So little is linked, and all of it is optimised as that package is.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

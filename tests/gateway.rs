@@ -1,5 +1,5 @@
-//! The gateway as a process: what it forwards, refuses, answers and records, before an upstream that writes down
-//! everything it is sent.
+//! The gateway as a process: what it forwards, refuses, answers and records, in front of an upstream that writes
+//! down all it receives.
 
 #[path = "gateway/forwarding.rs"]
 mod forwarding;

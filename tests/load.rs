@@ -1,5 +1,5 @@
-//! The gateway under load that is meant to hurt it: password floods, crowds of idle connections, and a long run with
-//! faults. Figures are printed; what is asserted is what holds on any machine.
+//! The gateway under hostile load: password floods, crowds of idle connections, and a long run with faults. Figures
+//! are printed. Only what holds on every machine is asserted.
 
 #[path = "load/crowd.rs"]
 mod crowd;

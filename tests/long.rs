@@ -1,6 +1,7 @@
-//! Tests of what only time and load show: outages, upgrades, replaced parts, revocations under faults, floods, a long run.
+//! Tests of faults that only time and load show: outages, upgrades, replaced parts, revocations, floods, a long
+//! run.
 //!
-//! Each has a short form, which every run takes; `tests/run --long` gives them the time that finds rare faults.
+//! Each has a short form, which every run includes. `tests/run --long` gives them the time that rare faults need.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! PostgreSQL away under load: killed, hanging, not there at the start, a standby, and behind a pooling proxy.
+//! PostgreSQL unavailable under load: killed, hanging, missing at the start, a standby, and behind a pooling proxy.
 
 #[path = "outage/frozen.rs"]
 mod frozen;
@@ -23,13 +23,13 @@ use tokio::runtime::Runtime;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 const BOUND: Duration = Duration::from_secs(1);
-/// How long the database is away, unless `FEDGATE_TEST_OUTAGE_SECONDS` says otherwise.
+/// How long the database is down. `FEDGATE_TEST_OUTAGE_SECONDS` overrides it.
 const SECONDS: u64 = 6;
-/// Accounts that are used before the outage; the next ones are first seen during it.
+/// Accounts that are used before the outage. Later ones are first used during it.
 const KNOWN: usize = 20;
 const ACCOUNTS: usize = 2000;
 const CLIENTS: usize = 4;
-/// The goal for coming back is 2 s; a busy machine gets more.
+/// The goal for recovery is 2 s; a busy machine gets more.
 const BACK: Duration = Duration::from_secs(10);
 
 fn database(cluster: &Cluster) -> PostgresConfig {
@@ -46,7 +46,7 @@ fn status(gateway: &Gateway, account: usize) -> u16 {
     gateway.request("GET", "/people", "", &authorization).status
 }
 
-/// Waits for the first 200; how long it took.
+/// Waits for the first 200, and returns how long that took.
 fn served(gateway: &Gateway, account: usize, patience: Duration) -> Duration {
     let began = Instant::now();
     while status(gateway, account) != 200 {
@@ -56,7 +56,8 @@ fn served(gateway: &Gateway, account: usize, patience: Duration) -> Duration {
     began.elapsed()
 }
 
-/// One answer: when it was asked for, how long it took, the status (0: none), and whether its account was used before.
+/// One answer: when it was requested, how long it took, the status (0: none), and whether its account was used
+/// before.
 struct Answer {
     start: Instant,
     took: Duration,
@@ -64,7 +65,7 @@ struct Answer {
     is_known: bool,
 }
 
-/// Keep-alive clients ask for known accounts and new ones in turn while `outage` runs.
+/// While `outage` runs, keep-alive clients send requests of known and new accounts in turn.
 fn under_load(gateway: &Gateway, outage: impl FnOnce()) -> Vec<Answer> {
     let (stop, next) = (AtomicBool::new(false), AtomicUsize::new(KNOWN));
     thread::scope(|scope| {
@@ -100,13 +101,13 @@ fn outage_lasts() -> Duration {
     Duration::from_secs(wanted("FEDGATE_TEST_OUTAGE_SECONDS", SECONDS))
 }
 
-/// An outage under load, begun and ended by `away` and `back`.
+/// An outage under load, from `away` to `back`.
 fn outage(name: &str, away: impl FnOnce(&Cluster), back: impl FnOnce(&Cluster)) {
     let cluster = Cluster::start();
     outage_of(name, &database(&cluster), || away(&cluster), || back(&cluster));
 }
 
-/// The same of a database.
+/// As [`outage`], of a given database.
 fn outage_of(name: &str, database: &PostgresConfig, away: impl FnOnce(), back: impl FnOnce()) {
     let gateway = start(database, "");
     (0..KNOWN).for_each(|account| assert!(served(&gateway, account, PATIENCE) < PATIENCE));
@@ -218,7 +219,7 @@ fn a_standby_that_streams_is_named_and_never_believed_until_it_is_promoted() {
     let database = database(&cluster);
     let standby = cluster.standby();
     let database = standby.moved(&database);
-    // Whoever asks it, not only the watch: it answers, possibly with what was true long ago.
+    // This holds for every request, not only for the watch: such a server would answer, possibly with old data.
     let (read, changes) = Runtime::new().unwrap().block_on(async {
         let accounts = AccountStore::open(&StoreConfig::Postgres(database.clone())).await.unwrap();
         (accounts.read("P0").await, accounts.changes_since(None).await)
@@ -236,7 +237,7 @@ fn a_standby_that_streams_is_named_and_never_believed_until_it_is_promoted() {
     println!("outage, a promoted standby: served again after {:?}", served(&gateway, 0, BACK));
 }
 
-/// The first value of the first row that a statement answers, if any, as text.
+/// The first value of a statement's first row, if any, as text.
 fn sql(database: &PostgresConfig, statement: &str) -> Option<String> {
     Runtime::new().unwrap().block_on(async {
         let (client, connection) = tokio_postgres::connect(&database.uri, tokio_postgres::NoTls).await.unwrap();
@@ -276,7 +277,7 @@ fn a_failover_that_lost_a_grant_and_took_the_epoch_back_leaves_nothing_of_it() {
     let began = Instant::now();
     standby.resume();
     standby.promote();
-    // The grant may be used until the bound, by who is cached, and no longer; nobody can hold what was lost.
+    // A cached caller may use the grant until the bound, and no longer. A grant that was lost reaches nobody.
     while status(&gateway, 0) != 403 {
         assert!(began.elapsed() < BACK + BACK, "what was lost is still used, or nobody is served");
         thread::sleep(Duration::from_millis(5));
@@ -295,7 +296,7 @@ fn accounts_whose_changes_go_unseen_are_not_served_and_what_went_unseen_is_read_
     let gateway = start(&database, "");
     served(&gateway, 0, PATIENCE);
     served(&gateway, 1, PATIENCE);
-    // As a restore does that leaves no moment in which anyone could see them off.
+    // As after a restore that leaves no moment in which any gateway could see the disabled state.
     let disabled = r#"UPDATE people SET data = data || '{"active": false}' WHERE id = 'P0'"#;
     let triggers = [
         ("", "fedgate_people_updated"),
@@ -319,7 +320,7 @@ fn accounts_whose_changes_go_unseen_are_not_served_and_what_went_unseen_is_read_
     while status(&gateway, 1) != 503 {
         assert!(began.elapsed() < PATIENCE, "still served, whatever changes");
     }
-    // `ENABLE TRIGGER USER` would leave some that fire for the wrong sessions.
+    // `ENABLE TRIGGER USER` would leave some triggers in the mode for the wrong sessions.
     sql(&database, &on);
     served(&gateway, 1, BACK);
 }
@@ -337,7 +338,7 @@ fn who_is_cached_is_served_however_many_wait_for_the_database() {
     let over = AtomicBool::new(false);
     let began = Instant::now();
     thread::scope(|scope| {
-        // Nobody can read an account, and many want to: every connection for requests is taken, and waited for.
+        // No account can be read, and many requests want to: every connection for requests is taken and waited for.
         let runtime = Runtime::new().unwrap();
         let (client, connection) = runtime.block_on(tokio_postgres::connect(&database.uri, NoTls)).unwrap();
         runtime.spawn(connection);
@@ -353,10 +354,10 @@ fn who_is_cached_is_served_however_many_wait_for_the_database() {
                 }
             });
         }
-        // Longer than an instance counts as listed after its last report.
+        // Longer than an instance stays listed after its last report.
         let mut is_served = true;
         while is_served && began.elapsed() < outage_lasts() + 4 * BOUND {
-            // A machine that stands still for a moment ends a lease as well, but not for long.
+            // A machine that pauses for a moment ends a lease too, but only briefly.
             let asked = Instant::now();
             while status(&gateway, 0) != 200 && is_served {
                 is_served = asked.elapsed() < 2 * BOUND;

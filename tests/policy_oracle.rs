@@ -1,11 +1,13 @@
-//! An oracle of roles.cfg: the meaning of the file once more, written from its description and not from the code.
+//! An oracle of roles.cfg: the meaning of the file a second time, written from its description and not from the
+//! code.
 //!
-//! `json` reads a file as RFC 8259 has it; `oracle` judges the tree question by question, as Thalamus's loop over roles
-//! and entries does, with fedgate's strictness; `pair` holds the answers of the engine, straight and compiled, against
-//! it. What they are asked: everything about small files (`exhaustive`), a great deal about random ones (`random`), and
-//! whether a malformed file is a policy at all (`files`).
+//! `json` reads a file as RFC 8259 defines it. `oracle` answers question by question, as Thalamus' loop over roles
+//! and entries does, with fedgate's strictness. `pair` compares the answers of the engine, direct and compiled,
+//! with the oracle's. The questions are everything about small files (`exhaustive`), very many about random ones
+//! (`random`), and whether a malformed file is a policy at all (`files`).
 //!
-//! `FEDGATE_ORACLE_CASES` is the number of random decisions, 10,000,000 if unset; `FEDGATE_ORACLE_SEED` chooses others.
+//! `FEDGATE_ORACLE_CASES` is the number of random decisions (default: 10,000,000). `FEDGATE_ORACLE_SEED` selects
+//! others.
 
 #[path = "policy_oracle/json.rs"]
 mod json;

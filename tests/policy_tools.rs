@@ -1,4 +1,4 @@
-//! `fedgate policy`: what an operator sees, and the exit codes that scripts rely on.
+//! `fedgate policy`: the output for operators, and the exit codes that scripts rely on.
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -25,7 +25,7 @@ impl Files {
         Self(dir)
     }
 
-    /// For its owner alone, as secrets are kept.
+    /// Writes a file for its owner alone, as secrets are kept.
     fn write(&self, name: &str, text: &str) -> String {
         std::fs::write(self.0.join(name), text).unwrap();
         std::fs::set_permissions(self.0.join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -164,7 +164,7 @@ fn diff_tells_what_changes_and_exits_1_when_access_widens_unless_it_is_meant() {
     assert!(code == 0 && text.ends_with("nothing changes\n"));
 }
 
-/// A policy of many roles, whose names begin as is given.
+/// A policy of many roles whose names begin with `name`.
 fn crowd(name: &str) -> String {
     let role = |number| format!(r#"{{"role": "{name}{number}", "permissions": {{"GET": ["person"]}}}}"#);
     format!("[{}]", (0..20_000).map(role).collect::<Vec<_>>().join(",\n"))
@@ -183,7 +183,7 @@ fn a_reader_that_has_read_enough_is_no_fault() {
         (out.status.code().unwrap(), String::from_utf8(out.stderr).unwrap())
     };
     assert_eq!(run(&["policy", "matrix", &file]), (0, String::new()));
-    // Nor does it hide what was found out.
+    // Nor does a closed pipe hide the result.
     let (code, complaint) = run(&["policy", "diff", STOCK, &file]);
     assert!(code == 1 && complaint.contains("--allow-wider") && !complaint.contains("pipe"), "{complaint}");
 }

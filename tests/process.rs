@@ -1,5 +1,5 @@
-//! Tests that start programs, servers and clusters, and mostly wait for them: one binary, so that all of it is linked once
-//! and waits side by side.
+//! Tests that start programs, servers and clusters, and mostly wait for them. They are one binary, so that
+//! everything is linked once and the waits overlap.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

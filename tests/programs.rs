@@ -1,4 +1,4 @@
-//! Both programs as programs: what they take from the environment, how they start, and what ends them.
+//! Both programs as processes: what they take from the environment, how they start, and what ends them.
 
 #[path = "programs/trust.rs"]
 mod trust;
@@ -64,7 +64,7 @@ fn a_password_is_hashed_at_the_cost_of_the_configuration_that_is_named() {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // One that refuses its arguments reads nothing.
+        // A program that refuses its arguments reads no input.
         let _ = child.stdin.take().unwrap().write_all(b"secret-1\n");
         let output = child.wait_with_output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
@@ -76,7 +76,7 @@ fn a_password_is_hashed_at_the_cost_of_the_configuration_that_is_named() {
     assert_eq!(hash(&["--config", "/nowhere/fedgate.toml"]).0, Some(2));
 }
 
-/// A demo that has said that it serves.
+/// A demo that has reported that it serves.
 struct Demo {
     child: Child,
     address: SocketAddr,
@@ -92,7 +92,7 @@ impl Demo {
         let mut child = demo(address, dir).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().contains(BANNER)));
-        // Records go on coming.
+        // Records continue to arrive.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, address }
     }
@@ -142,7 +142,7 @@ fn a_demo_says_that_it_serves_only_when_its_own_programs_listen() {
     let address = running.address;
     let said = refused(address, &scratch.0.join("other"), &[&format!("cannot listen on {address}")]);
     assert!(!said.contains(&format!("listening on {address}")), "{said}");
-    // Whichever of the two finds it first: the HIS its socket, the gateway the file of its process id.
+    // Either program may find it first: the HIS its socket, the gateway the file of its process id.
     refused(free_address(), &dir, &["another service is listening on", "runs and holds this file"]);
 }
 
@@ -239,7 +239,7 @@ fn every_command_of_the_guide_to_thalamus_is_one_of_the_programs() {
             Some("fedhis") => fedhis(),
             _ => continue,
         };
-        // What stands before is read first, and refused where it is none.
+        // Arguments before `--help` are parsed first, and refused if they are invalid.
         let output = program.args(words).arg("--help").output().unwrap();
         assert!(output.status.success(), "{command}: {}", stderr(&output));
         seen += 1;

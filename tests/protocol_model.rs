@@ -1,12 +1,13 @@
-//! The protocol that bounds how long a revoked right lives, walked through exhaustively.
+//! An exhaustive walk through the protocol that bounds how long a revoked right lives.
 //!
-//! What it promises is said in docs/CONSISTENCY.md; how it is modelled, in `protocol_model`. The walk that every build
-//! takes is small; `FEDGATE_MODEL=deep` takes the long one besides, which needs minutes and some memory.
+//! docs/CONSISTENCY.md states its promise, and `protocol_model` describes the model. Every build takes a small
+//! walk. `FEDGATE_MODEL=deep` adds the long one, which needs minutes and some memory.
 //!
-//! One instance stands for any number: a move of an instance reads the primary and changes that instance alone (see the
-//! signature of `move_instance`), and each law speaks of one instance at a time. So of a run that breaks a law, what
-//! the other instances did can be left out, and what is left still breaks it. Likewise one account asked for, one read
-//! and one request on their way stand for any number; the second account is there to be named by changes.
+//! One instance represents any number. A move of an instance reads the primary and changes that instance alone (see
+//! the signature of `move_instance`), and each law speaks of one instance at a time. So the moves of the other
+//! instances can be removed from a run that breaks a law, and the rest still breaks it. In the same way one
+//! requested account, one read and one request in flight represent any number. The second account exists only to be
+//! named by changes.
 
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ use model::bounds::{Bounds, Flaw, Restore};
 use model::laws::{self, LAWS};
 use model::{Protocol, State, Step};
 
-/// What each build checks.
+/// The bounds that each build checks.
 const SMALL: Bounds = Bounds {
     instances: 1,
     asked: 1,
@@ -46,7 +47,7 @@ fn the_laws_hold_with_both_accounts_asked_for() {
     hold(Bounds { asked: 2, commits: 1, ..SMALL }, None);
 }
 
-/// Proves nothing that one instance does not, if the argument above is right; so it tests the argument.
+/// If the argument above is right, this proves nothing that one instance does not. So it tests the argument.
 #[test]
 fn the_laws_hold_for_several_instances_together() {
     let several = Bounds { requests: false, bound: 1, commits: 1, ..SMALL };
@@ -65,12 +66,12 @@ fn the_laws_hold_deeper_on_demand() {
         hold(Bounds { asked: 2, commits: 1, ..SWITCHED }, None);
         let several = Bounds { requests: false, bound: 1, commits: 1, ..SMALL };
         hold(Bounds { instances: 2, ..several.clone() }, None);
-        // Longer than any run that a part of the protocol was found to be needed for; some 8 GiB.
+        // Longer than any run that a part of the protocol was found to need; about 8 GiB.
         hold(Bounds { instances: 3, asked: 2, steps: Some(16), ..several }, None);
     }
 }
 
-/// What a switchover adds: accounts can be read on another server than the one that confirms.
+/// The addition of a switchover: accounts can be read on another server than the one that confirms.
 const SWITCHED: Bounds = Bounds { failovers: 0, switchovers: 1, ..SMALL };
 
 #[test]
@@ -147,7 +148,7 @@ fn who_waits_for_a_revocation_misses_nobody_and_each_part_of_that_is_needed() {
     }
 }
 
-/// Walks through everything within the bounds.
+/// Walks through all states within the bounds.
 fn walk(bounds: Bounds, flaw: Option<Flaw>) -> impl Checker<Protocol> {
     let began = Instant::now();
     let protocol = Protocol { bounds, flaw };
@@ -165,7 +166,7 @@ fn walk(bounds: Bounds, flaw: Option<Flaw>) -> impl Checker<Protocol> {
     checker
 }
 
-/// Holds the laws alone to the protocol; bounds may be too small for everything that must happen somewhere.
+/// Checks only the laws. The bounds may be too small for every event that must be reachable.
 fn hold(bounds: Bounds, flaw: Option<Flaw>) -> impl Checker<Protocol> {
     let checker = walk(bounds, flaw);
     for law in LAWS {
@@ -174,11 +175,11 @@ fn hold(bounds: Bounds, flaw: Option<Flaw>) -> impl Checker<Protocol> {
     checker
 }
 
-/// A run that breaks a law, as short as there is one; none if all hold.
+/// A shortest run that breaks a law; `None` if all hold.
 fn counterexample(bounds: Bounds, flaw: Option<Flaw>) -> Option<Vec<Step>> {
     let mut shortest = None;
     let mut longest = usize::MAX;
-    // The checker tells the first run that it happens upon; the next one has to be shorter.
+    // The checker returns the first run that it finds; the next one must be shorter.
     while let Some((law, run)) = breach(&Protocol { bounds: bounds.clone(), flaw }, longest) {
         longest = run.len() - 1;
         shortest = Some((law, run));
@@ -188,7 +189,7 @@ fn counterexample(bounds: Bounds, flaw: Option<Flaw>) -> Option<Vec<Step>> {
     Some(run)
 }
 
-/// A run of at most so many steps that breaks a law, and the law.
+/// A run of at most this many steps that breaks a law, with the law.
 fn breach(protocol: &Protocol, steps_at_most: usize) -> Option<(&'static str, Vec<Step>)> {
     let checker = protocol
         .clone()
@@ -201,7 +202,7 @@ fn breach(protocol: &Protocol, steps_at_most: usize) -> Option<(&'static str, Ve
     found.min_by_key(|(_, run)| run.len())
 }
 
-/// As the checker counts it: states on a path, of which the last is left out.
+/// The checker's measure: states on a path, without the last.
 fn depth(steps: usize) -> usize {
     steps.saturating_add(2)
 }

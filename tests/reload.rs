@@ -1,5 +1,5 @@
-//! Live policy: edits under load lose no request, each answer is right for the policy it names, and no fault of the file
-//! takes the last good policy away.
+//! Live policy: edits under load lose no request, each answer is right for the policy it names, and no fault of the
+//! file removes the last good policy.
 
 #[path = "reload/disk.rs"]
 mod disk;
@@ -21,12 +21,12 @@ use fedgate_core::policy::PolicySet;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
-/// How long edits are made, unless `FEDGATE_TEST_RELOAD_SECONDS` says otherwise.
+/// How long edits are made. `FEDGATE_TEST_RELOAD_SECONDS` overrides it.
 const SECONDS: u32 = 8;
 const EDITS_PER_SECOND: u32 = 10;
 const CLIENTS: usize = 4;
 
-/// The policy of one edit: an even one grants what the clients ask for. Each has a fingerprint of its own.
+/// The policy of one edit; even ones grant what the clients request. Each has its own fingerprint.
 fn policy(edit: u32) -> String {
     let granted = if edit.is_multiple_of(2) { r#""login", "people""# } else { r#""login""# };
     format!(
@@ -38,16 +38,16 @@ fn fingerprint(text: &str) -> String {
     PolicySet::parse(text.as_bytes()).unwrap().fingerprint().to_owned()
 }
 
-/// Makes one edit in the way whose turn it is.
+/// Makes one edit, in one of several ways in turn.
 fn edit(dir: &Path, number: u32) {
     let (path, text) = (dir.join("roles.cfg"), policy(number));
     match number % 4 {
-        // An editor's way.
+        // As an editor writes.
         0 => {
             fs::write(dir.join("roles.cfg~"), text).unwrap();
             fs::rename(dir.join("roles.cfg~"), path).unwrap();
         }
-        // In place, as a program writes that has no buffer.
+        // In place, as a program without a buffer writes.
         1 => text
             .as_bytes()
             .chunks(20)
@@ -57,7 +57,7 @@ fn edit(dir: &Path, number: u32) {
             })
             .flush()
             .unwrap(),
-        // A mounted ConfigMap's way: the file is a link through `..data`, which is swapped.
+        // As a mounted ConfigMap: the file is a link through `..data`, which is swapped.
         _ => {
             let generation = format!("..generation_{number}");
             fs::create_dir(dir.join(&generation)).unwrap();
@@ -128,11 +128,11 @@ fn ten_edits_a_second_under_load_fail_no_request_and_each_answer_is_right_for_th
         percentiles(latencies.clone())
     );
     raised_no_alarm(&gateway, started, longest);
-    // On a busy machine two edits may be seen as one; that none was seen wrongly is the law.
+    // On a busy machine two edits may be seen as one. The law is that none was seen wrongly.
     assert!(latencies.len() * 4 > edits.len(), "edits came into force");
 }
 
-/// What may happen to the file, and a word of what the operator is told of it.
+/// A fault of the file, and a word from the message that the operator reads.
 type Fault = (&'static str, fn(&Path), &'static str);
 
 const FAULTS: &[Fault] = &[
@@ -161,7 +161,7 @@ const FAULTS: &[Fault] = &[
     ),
 ];
 
-/// In pieces, as over a slow link; the longest that one of them took.
+/// Writes in pieces, as over a slow link, and returns the longest gap.
 fn slowly(path: &Path, bytes: &[u8]) -> Duration {
     let (mut file, mut longest, mut last) = (fs::File::create(path).unwrap(), Duration::ZERO, Instant::now());
     for piece in bytes.chunks(20) {
@@ -173,7 +173,8 @@ fn slowly(path: &Path, bytes: &[u8]) -> Duration {
     longest
 }
 
-/// That no fault was told, unless a write stood still for so long that half of it looked like all: the disk decides that.
+/// Checks that no fault was reported, unless a write paused for so long that half of it looked complete: the disk
+/// decides that.
 fn raised_no_alarm(gateway: &Gateway, since: Instant, longest: Duration) {
     let alarm = gateway.logged("stays in force", since, Duration::ZERO);
     assert!(
@@ -191,8 +192,8 @@ fn replaced(path: &Path, by: fn(&Path)) {
     by(path);
 }
 
-/// What starts a gateway that may not read what its mode forbids, also where these tests are root's; nothing where that is
-/// not to be had.
+/// The command under which a gateway cannot read files that their mode forbids, even if the tests run as root;
+/// `None` where that is not available.
 fn bound_by_modes() -> Option<&'static [&'static str]> {
     const WITHOUT: &[&str] = &["setpriv", "--bounding-set=-dac_override,-dac_read_search"];
     if !rustix::process::geteuid().is_root() {
@@ -202,7 +203,7 @@ fn bound_by_modes() -> Option<&'static [&'static str]> {
     works.then_some(WITHOUT)
 }
 
-/// Whether a fault is none here; says so.
+/// Whether a fault does not exist on this machine; prints so.
 fn is_skipped(name: &str) -> bool {
     let skipped = name == "mode 000" && bound_by_modes().is_none();
     if skipped {
@@ -221,7 +222,7 @@ fn put(path: &Path, text: &str) {
     fs::rename(beside, path).unwrap();
 }
 
-/// Waits until requests are decided under a policy; when the first of them was.
+/// Waits until a request is decided under a policy, and returns when the first one was.
 fn comes_into_force(gateway: &Gateway, fingerprint: &str) -> Instant {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -245,7 +246,7 @@ fn the_last_good_policy_outlives_every_fault_of_the_file_and_the_operator_is_tol
         if is_skipped(name) {
             continue;
         }
-        // Every other good policy grants; the fault would grant or deny otherwise.
+        // Every other good policy grants; the fault would decide otherwise.
         let good = policy(number);
         put(&path, &good);
         comes_into_force(&gateway, &fingerprint(&good));
@@ -262,7 +263,7 @@ fn the_last_good_policy_outlives_every_fault_of_the_file_and_the_operator_is_tol
     put(&path, &policy(100));
     comes_into_force(&gateway, &fingerprint(&policy(100)));
 
-    // Valid, and larger than anybody's: 100,000 roles come into force, or are refused, in bounded time.
+    // Valid, and larger than any real one: 100,000 roles come into force, or are refused, in bounded time.
     let began = Instant::now();
     let roles: Vec<_> =
         (0..100_000).map(|n| format!(r#"{{"role":"r{n}","permissions":{{"GET":["page"]}}}}"#)).collect();
@@ -301,7 +302,7 @@ fn a_hangup_is_answered_each_time_with_what_the_file_holds() {
         gateway.signal(Signal::HUP);
         gateway.logged(words, began, PATIENCE).unwrap_or_else(|| panic!("no line with `{words}`"));
     };
-    // The first of them may come before the first look.
+    // The first of them may come before the watch first looks.
     for _ in 0..2 {
         answered("the policy file holds the policy in force");
     }
@@ -325,7 +326,7 @@ fn reloads_during_reloads_and_an_edit_that_hides_end_with_the_last_content() {
     }
     comes_into_force(&gateway, &fingerprint(&policy(199)));
 
-    // Other content of the same size, with the time of the old.
+    // Other content of the same size, with the time of the old file.
     let modified = fs::metadata(&path).unwrap().modified().unwrap();
     fs::write(&path, policy(197)).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
@@ -357,7 +358,7 @@ fn what_is_hardly_meant_is_told_as_it_comes_into_force_and_a_fault_by_status_too
 
 #[test]
 fn with_no_inotify_left_an_edit_comes_into_force_and_a_fault_is_told() {
-    // A user namespace has a limit of its own, which leaves every other process its watches.
+    // A user namespace has its own limit, so that other processes keep their watches.
     let under = ["unshare", "--user", "--map-root-user", "sh", "-c"];
     let limit = "echo 0 > /proc/sys/user/max_inotify_instances";
     if !Command::new(under[0]).args(&under[1..]).arg(limit).status().is_ok_and(|status| status.success()) {

@@ -1,4 +1,4 @@
-//! How long a revoked right lives: three gateways over one PostgreSQL, behind faults, and a history that is checked.
+//! How long a revoked right lives: three gateways on one PostgreSQL, behind faults, and a history that is checked.
 
 #[path = "revocation/history.rs"]
 mod history;

@@ -1,5 +1,6 @@
-//! A new program takes the sockets of the old one, again and again, under load: no request is lost, also of clients that
-//! were silent meanwhile; a successor that fails leaves the old one serving; a stop answers what was sent.
+//! A new program takes over the sockets of the old one, repeatedly and under load. No request is lost, even of
+//! clients that were silent meanwhile. A successor that fails leaves the old program serving. A stop answers all
+//! requests that were sent.
 
 #[path = "upgrade/full_disk.rs"]
 mod full_disk;
@@ -21,15 +22,15 @@ use crate::support::wanted;
 use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-/// How often the program is replaced, and how long clients are silent at most, unless `FEDGATE_TEST_UPGRADES` and
-/// `FEDGATE_TEST_SILENCE_MS` say otherwise.
+/// How often the program is replaced, and how long clients are silent at most. `FEDGATE_TEST_UPGRADES` and
+/// `FEDGATE_TEST_SILENCE_MS` override them.
 const UPGRADES: u32 = 5;
 const SILENCE_MS: u64 = 1500;
 const CLIENTS: u64 = 12;
-/// How many HTTP/2 requests crossed GOAWAY on their way.
+/// The number of HTTP/2 requests that crossed a GOAWAY.
 static CROSSED: AtomicU32 = AtomicU32::new(0);
 
-/// A gateway that is started through a link, which can be made to lead elsewhere.
+/// A gateway that is started through a link, which can be changed to another program.
 struct Replaceable {
     gateway: Gateway,
 }
@@ -40,10 +41,10 @@ impl Replaceable {
         std::fs::create_dir(&dir).unwrap();
         let link = dir.join("fedgate");
         symlink(env!("CARGO_BIN_EXE_fedgate"), &link).unwrap();
-        // What it may not write ends no process.
+        // A file that cannot be written must not end a process.
         let script = format!("trap '' XFSZ; shift; exec {} \"$@\"", link.display());
         let gateway = Gateway::start_as(&Setup {
-            // The first word of the script's arguments is the program itself.
+            // The first of the script's arguments is the program itself.
             under: &["sh", "-c", &script, "sh"],
             pid_file: Some(&dir.join("pid")),
             configuration: &format!("[authentication]\nupgrade_hashes = false\n# {stop_timeout_seconds}\n"),
@@ -67,7 +68,7 @@ impl Replaceable {
         text.trim().parse().ok().and_then(Pid::from_raw)
     }
 
-    /// Lets the link lead to another program.
+    /// Points the link at another program.
     fn replace(&self, program: &Path) {
         symlink(program, self.dir().join("new")).unwrap();
         std::fs::rename(self.dir().join("new"), self.dir().join("fedgate")).unwrap();
@@ -89,12 +90,13 @@ impl Drop for Replaceable {
 }
 
 fn is_alive(pid: Pid) -> bool {
-    // One that has ended and that nobody has waited for counts as ended.
+    // A process that has ended but was not waited for counts as ended.
     let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     test_kill_process(pid).is_ok() && !status.contains(") Z ")
 }
 
-/// Clients that keep their connections, are silent now and then, and never try again; how many requests each made.
+/// Clients that keep their connections, are silent now and then, and never retry; returns the requests that each
+/// made.
 fn load<T>(gateway: &Gateway, silence_ms: u64, during: impl FnOnce() -> T) -> (Vec<u32>, T) {
     let over = AtomicBool::new(false);
     let tls = believing(&gateway.dir.join("cert.pem"), rustls::ALL_VERSIONS).with_no_client_auth();
@@ -103,7 +105,7 @@ fn load<T>(gateway: &Gateway, silence_ms: u64, during: impl FnOnce() -> T) -> (V
         let over = &over;
         let tls = &tls;
         move || {
-            // Every fourth speaks TLS, and every other one of those shakes hands for each request.
+            // Every fourth client speaks TLS, and every other one of those makes a handshake for each request.
             let mut connection = match number % 4 {
                 1 => Connection::over_tls(gateway.tls_address, tls),
                 _ => Connection::to(gateway.address),
@@ -117,7 +119,7 @@ fn load<T>(gateway: &Gateway, silence_ms: u64, during: impl FnOnce() -> T) -> (V
                 if number % 8 == 5 {
                     connection.close();
                 }
-                // A third of them never rests.
+                // A third of them never pauses.
                 if !number.is_multiple_of(3) {
                     thread::sleep(Duration::from_millis(rand::rng().random_range(0..=silence_ms)));
                 }
@@ -134,8 +136,8 @@ fn load<T>(gateway: &Gateway, silence_ms: u64, during: impl FnOnce() -> T) -> (V
     })
 }
 
-/// A client of HTTP/2 that opens another connection when it is told that this one takes no more. What crossed that word on
-/// its way, and was not taken by it, is asked there once more (RFC 9113, 8.7); nothing else is ever tried again.
+/// An HTTP/2 client that opens another connection when this one accepts no more. A request that crossed GOAWAY and
+/// was not processed is sent once more there (RFC 9113, 8.7). No other request is retried.
 #[tokio::main(flavor = "current_thread")]
 async fn over_http2(gateway: &Gateway, over: &AtomicBool, silence_ms: u64) -> u32 {
     let mut config = believing(&gateway.dir.join("cert.pem"), rustls::ALL_VERSIONS).with_no_client_auth();
@@ -190,7 +192,7 @@ fn upgrades_under_load_lose_no_request_of_busy_or_silent_clients() {
             assert!(!processes.contains(&pid), "upgrade {number}: {text}");
             processes.push(pid);
         }
-        // Whoever was silent during all of it speaks again.
+        // A client that was silent all the time speaks again.
         thread::sleep(Duration::from_millis(silence_ms));
         processes
     });
@@ -201,9 +203,9 @@ fn upgrades_under_load_lose_no_request_of_busy_or_silent_clients() {
         CROSSED.load(Ordering::SeqCst)
     );
     assert!(asked.iter().all(|asked| *asked > 0));
-    // Each of the two that speak HTTP/2 has one request on its way at most.
+    // Each of the two HTTP/2 clients has at most one request in flight.
     assert!(CROSSED.load(Ordering::SeqCst) <= 2 * upgrades);
-    // What was not answered was not passed on either.
+    // A request that was not answered was not forwarded either.
     assert_eq!(running.gateway.upstream.count(), asked.iter().sum::<u32>() as usize);
     let (last, before) = processes.split_last().unwrap();
     let deadline = Instant::now() + PATIENCE;
@@ -219,7 +221,7 @@ fn upgrades_under_load_lose_no_request_of_busy_or_silent_clients() {
 fn a_successor_that_fails_leaves_the_old_one_serving() {
     let running = Replaceable::start(5);
     let pid = running.read_pid().unwrap();
-    // What would keep it from starting is found before anything is touched.
+    // A fault that would keep the successor from starting is found before anything changes.
     let policy = running.gateway.dir.join("roles.cfg");
     let good = std::fs::read(&policy).unwrap();
     std::fs::write(&policy, "{}").unwrap();
@@ -234,7 +236,7 @@ fn a_successor_that_fails_leaves_the_old_one_serving() {
     let text = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.code() == Some(2) && text.contains("is needed; run `fedhis migrate`"), "{text}");
     store.execute_batch("UPDATE fedgate_schema SET version = version + 1").unwrap();
-    // And what starts and ends, or is no program at all.
+    // So is a program that starts and ends, or that is no program at all.
     let broken = running.dir().join("broken");
     std::fs::write(&broken, "#!/bin/sh\nexit 3\n").unwrap();
     std::fs::set_permissions(&broken, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -257,7 +259,7 @@ fn a_successor_that_cannot_write_its_process_id_accepts_nobody_and_no_request_is
     let pid = running.read_pid().unwrap();
     let config = running.gateway.dir.join("fedgate.toml");
     let good = std::fs::read_to_string(&config).unwrap();
-    // A directory in which nobody makes a file.
+    // A directory in which no file can be created.
     let bad = good.replace(running.gateway.pid_file.as_deref().unwrap().to_str().unwrap(), "/proc/fedgate.pid");
     assert_ne!(good, bad);
     std::fs::write(&config, bad).unwrap();
@@ -274,7 +276,7 @@ fn a_successor_that_cannot_write_its_process_id_accepts_nobody_and_no_request_is
     assert!(asked.iter().all(|asked| *asked > 0), "each was answered");
     assert!(running.gateway.log_line("`gateway.pid_file` must name a file", began).is_some());
     std::fs::write(&config, good).unwrap();
-    // What cannot be followed is found before anything is touched.
+    // A process that cannot be followed is found before anything changes.
     let dir = running.dir().display();
     let script = format!("mount --bind {dir} {dir} && mount -o remount,ro,bind {dir} && exec \"$@\"");
     let mut command = Command::new("unshare");
@@ -292,7 +294,7 @@ fn a_stop_during_a_hand_over_ends_the_successor_too_and_at_once() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut running = Replaceable::start(5);
         let pid = running.read_pid().unwrap();
-        // A successor that never listens, and does not care who goes away.
+        // A successor that never listens, and that does not notice the end of its parent.
         let (hung, named) = (running.dir().join("hung"), running.dir().join("successor"));
         std::fs::write(&hung, format!("#!/bin/sh\necho $$ > {}\nexec sleep 600\n", named.display())).unwrap();
         std::fs::set_permissions(&hung, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -379,7 +381,7 @@ fn a_process_id_that_was_left_behind_is_nobodys() {
 fn an_upgrade_of_a_process_that_ends_meanwhile_says_so() {
     let running = Replaceable::start(5);
     let pid = running.read_pid().unwrap();
-    // A successor that never listens, and ends with who has started it.
+    // A successor that never listens, and that ends with its parent.
     let broken = running.dir().join("broken");
     std::fs::write(&broken, "#!/bin/sh\nexec cat > /dev/null\n").unwrap();
     std::fs::set_permissions(&broken, std::fs::Permissions::from_mode(0o755)).unwrap();

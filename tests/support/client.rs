@@ -1,4 +1,4 @@
-//! A client for HTTP/1.1, small enough to send what no library would.
+//! An HTTP/1.1 client that is small enough to send what no library would.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -47,7 +47,7 @@ pub async fn exchange(address: &Address, head: &str, body: &[u8]) -> Reply {
 
 async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, head: &str, body: &[u8]) -> Reply {
     stream.write_all(head.as_bytes()).await.unwrap();
-    // The service may answer, and close, before it has read everything.
+    // The service may answer and close before it has read everything.
     let _ = stream.write_all(body).await;
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes).await;

@@ -1,4 +1,5 @@
-//! A client that keeps its connection and never retries: what fails is told, and the next request connects anew.
+//! A client that keeps its connection and never retries: a failure is reported, and the next request connects
+//! again.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-/// Longer than any wait of the gateway's own.
+/// Longer than any wait of the gateway.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 trait Stream: Read + Write + Send {}
@@ -27,12 +28,12 @@ pub struct Answer {
     pub request_id: String,
 }
 
-/// A GET with the value of an `Authorization` header, ready to be sent.
+/// A GET with the value of an `Authorization` header, ready to send.
 pub fn get(target: &str, authorization: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: hospital.example\r\nAuthorization: {authorization}\r\n\r\n").into_bytes()
 }
 
-/// Sends bytes over a connection of their own and reads until it ends.
+/// Sends bytes over a new connection and reads until it ends.
 pub fn whole(address: SocketAddr, request: &[u8]) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -47,12 +48,12 @@ impl Connection {
         Self { address, tls: None, stream: None }
     }
 
-    /// One over TLS, to `localhost`.
+    /// A connection over TLS, to `localhost`.
     pub fn over_tls(address: SocketAddr, tls: &Arc<ClientConfig>) -> Self {
         Self { address, tls: Some(Arc::clone(tls)), stream: None }
     }
 
-    /// Ends it: the next request connects anew.
+    /// Closes the connection: the next request connects again.
     pub fn close(&mut self) {
         self.stream = None;
     }
@@ -74,7 +75,7 @@ impl Connection {
             head.lines().filter_map(|line| line.split_once(": ")).find(|(known, _)| known.eq_ignore_ascii_case(name))
         };
         let length = header("content-length").map_or(0, |(_, value)| value.parse().unwrap());
-        // What is told of a body that HEAD does not get.
+        // An answer to HEAD states the length of a body that it does not send.
         let length = if request.starts_with(b"HEAD ") { 0 } else { length };
         stream.read_exact(&mut vec![0; length])?;
         if header("transfer-encoding").is_some() {

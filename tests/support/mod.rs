@@ -1,5 +1,5 @@
-//! What the tests of the HIS stand on: a service on a real socket over a store of its own, and callers as the gateway
-//! would assert them.
+//! Support for the tests of the HIS: a service on a real socket with a store of its own, and callers in the form in
+//! which the gateway asserts them.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
@@ -30,14 +30,14 @@ use fedgate_his::{HisListener, HisService, router};
 
 pub use client::Reply;
 
-/// Writes a file as a secret is kept: for its owner alone.
+/// Writes a file with the mode of a secret: for its owner alone.
 pub fn write_private(path: &std::path::Path, bytes: impl AsRef<[u8]>) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::write(path, bytes).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// The percentiles 50 and 99 and the maximum, in ms, as they are printed.
+/// The percentiles 50 and 99 and the maximum, in ms, as text.
 pub fn percentiles(mut durations: Vec<Duration>) -> String {
     durations.sort_unstable();
     let at = |percent: usize| {
@@ -47,16 +47,16 @@ pub fn percentiles(mut durations: Vec<Duration>) -> String {
     format!("p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms of {}", at(50), at(99), at(100), durations.len())
 }
 
-/// A figure of the environment, for a longer run on demand.
+/// A number from the environment, for a longer run on demand.
 pub fn wanted<T: std::str::FromStr>(name: &str, usual: T) -> T {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-/// The ports that tests give out: below those that the system gives to connections (ip(7)), so that none of those takes
-/// one before it is listened on.
+/// The ports that tests use. They are below those that the system gives to outgoing connections (ip(7)), so that no
+/// connection takes a port before a server listens on it.
 const PORTS: std::ops::Range<usize> = 10_000..32_000;
 
-/// An address to be listened on soon, given out to nobody else in this process.
+/// An address to listen on soon, given to no other test of this process.
 pub fn free_address() -> SocketAddr {
     static NEXT: LazyLock<AtomicUsize> = LazyLock::new(|| AtomicUsize::new(rand::random_range(PORTS)));
     loop {
@@ -68,7 +68,7 @@ pub fn free_address() -> SocketAddr {
     }
 }
 
-/// A directory that is gone when the test is.
+/// A directory that is removed with the test.
 pub struct Scratch(pub PathBuf);
 
 impl Scratch {
@@ -87,7 +87,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Runs statements on a PostgreSQL server, past every pool; the first value that they answer, as text.
+/// Runs statements on a PostgreSQL server, without a pool, and returns their first value as text.
 pub async fn postgres_text(database: &PostgresConfig, statements: &str) -> String {
     let (client, connection) = tokio_postgres::connect(&database.uri, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -99,7 +99,7 @@ pub async fn postgres_text(database: &PostgresConfig, statements: &str) -> Strin
     value.unwrap_or_default()
 }
 
-/// New hashes as the store has them, argon2id at the usual cost.
+/// The kind of new hashes: argon2id at the usual cost.
 pub const HASHES: HashesConfig = HashesConfig { upgraded: None, cost: HashCost::DEFAULT };
 
 /// A running service.
@@ -163,7 +163,7 @@ impl His {
         Self::serve(config, scratch, his).await
     }
 
-    /// Another service over the same store, with other limits.
+    /// Another service on the same store, with other limits.
     pub async fn with(&self, change: impl FnOnce(&mut HisConfig)) -> Self {
         let mut his = self.his.clone();
         his.listen = Address::Tcp(([127, 0, 0, 1], 0).into());
@@ -248,7 +248,7 @@ impl His {
         }
     }
 
-    /// Runs SQL behind the service's back.
+    /// Runs SQL without the service.
     pub async fn sql(&self, sql: &str) {
         let sql = sql.to_owned();
         match &self.database {
@@ -257,7 +257,7 @@ impl His {
         }
     }
 
-    /// One text value, read behind the service's back.
+    /// One text value, read without the service.
     pub async fn sql_text(&self, sql: &'static str) -> Option<String> {
         match &self.database {
             Database::Postgres(pool) => {
@@ -274,7 +274,7 @@ impl His {
     }
 }
 
-/// The endpoint and subject of a path, as the gateway's routes have them.
+/// The endpoint and subject of a path, as in the gateway's routes.
 fn route(path: &str) -> (&'static str, Option<String>) {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let person = segments.get(1).map(|id| percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned());
@@ -293,19 +293,19 @@ fn route(path: &str) -> (&'static str, Option<String>) {
     }
 }
 
-/// Who calls, as the gateway has decided.
+/// A caller, as the gateway has decided.
 pub struct Actor {
     pub account: &'static str,
     pub scope: RecordScope,
     pub grants: &'static [&'static str],
 }
 
-/// An administrator: any record, and the `account` permission.
+/// An administrator: every record, and the `account` permission.
 pub fn root() -> Actor {
     Actor { account: "ARGBUE111FAV", scope: RecordScope::Global, grants: &["account"] }
 }
 
-/// A health professional: any record.
+/// A health professional: every record.
 pub fn professional() -> Actor {
     Actor { account: "ITAPYT999HON", scope: RecordScope::Global, grants: &[] }
 }
@@ -350,7 +350,7 @@ impl Request<'_> {
         self
     }
 
-    /// The head as it is sent; a `content-length` given by the test replaces the right one.
+    /// The head to send. A `content-length` that the test gives replaces the right one.
     pub fn head(&self) -> String {
         let mut head = format!("{} {} HTTP/1.1\r\nhost: his\r\nconnection: close\r\n", self.method, self.target);
         if let Some(token) = &self.token {

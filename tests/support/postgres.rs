@@ -1,4 +1,4 @@
-//! A PostgreSQL cluster of the tests' own: made in a temporary directory, gone when the test process is.
+//! A private PostgreSQL cluster for tests: made in a temporary directory, and gone when the test process ends.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock};
 use fedgate_base::config::{PostgresConfig, StoreConfig};
 use fedgate_base::db::{Database, schema};
 
-/// How long a write of the tests waits for a lock.
+/// How long a write of a test waits for a lock.
 const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A running cluster that listens on a Unix socket in its directory.
@@ -18,7 +18,7 @@ pub struct Cluster {
     databases: AtomicUsize,
     /// Options of the server beyond the usual.
     options: Mutex<String>,
-    /// Stops the server and removes the directory when the pipe to it closes, however this process ends.
+    /// Stops the server and removes the directory when its pipe closes, however this process ends.
     _watchdog: Child,
 }
 
@@ -40,7 +40,7 @@ impl Cluster {
         cluster
     }
 
-    /// A standby that follows this cluster as it streams.
+    /// A standby that follows this cluster by streaming.
     pub fn standby(&self) -> Self {
         let standby = Self::make();
         run(self
@@ -53,12 +53,12 @@ impl Cluster {
         standby
     }
 
-    /// Makes a standby the primary of its own history.
+    /// Promotes a standby to a primary with a history of its own.
     pub fn promote(&self) {
         run(self.program("pg_ctl").arg("-D").arg(self.directory.join("data")).args(["-w", "promote"]));
     }
 
-    /// A directory for a cluster, and who removes it.
+    /// A directory for a cluster, and the process that removes it.
     fn make() -> Self {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let programs = programs();
@@ -80,7 +80,7 @@ impl Cluster {
         Self { directory, programs, databases: AtomicUsize::new(0), options: Mutex::default(), _watchdog: watchdog }
     }
 
-    /// Starts the server (again).
+    /// Starts the server, for the first time or again.
     pub fn resume(&self) {
         let options = format!(
             "-k {} -c listen_addresses='' -c fsync=off -c full_page_writes=off -c max_connections=400 \
@@ -97,7 +97,7 @@ impl Cluster {
             .args(["-o", &options, "start"]));
     }
 
-    /// Stops the server without letting it finish anything.
+    /// Kills the server, so that it finishes nothing.
     pub fn kill(&self) {
         run(self.program("pg_ctl").arg("-D").arg(self.directory.join("data")).args(["-m", "immediate", "-w", "stop"]));
     }
@@ -108,14 +108,14 @@ impl Cluster {
         PostgresConfig { uri: self.uri(name), ..database.clone() }
     }
 
-    /// A database on several clusters, in the order in which they are named.
+    /// A database on two clusters, in the given order.
     pub fn on_all(clusters: [&Self; 2], database: &PostgresConfig) -> PostgresConfig {
         let name = database.uri.split("dbname=").nth(1).unwrap();
         let hosts = clusters.map(|cluster| cluster.directory.display().to_string()).join(",");
         PostgresConfig { uri: format!("host={hosts} user=postgres dbname={name}"), ..database.clone() }
     }
 
-    /// A new database from a dump of another, with the commands of docs/BACKUP.md.
+    /// A new database, restored from a dump of another with the commands of docs/BACKUP.md.
     pub fn dumped_and_restored(&self, database: &PostgresConfig) -> PostgresConfig {
         let page = std::fs::read_to_string("docs/BACKUP.md").unwrap();
         let name = database.uri.split("dbname=").nth(1).unwrap();
@@ -145,9 +145,9 @@ impl Cluster {
         }
     }
 
-    /// A pooling proxy before this cluster that gives a session to another client after each transaction; the connection
-    /// string that leads through it, and the process, which ends with what is returned. As it is installed, it does not take
-    /// `options`.
+    /// Starts a pooling proxy in front of this cluster, which gives a session to another client after each
+    /// transaction. Returns the connection string through it, and the process, which ends when it is dropped. In
+    /// its default configuration the proxy refuses `options`.
     pub fn pooled(&self, database: &PostgresConfig, takes_options: bool) -> (String, Pooler) {
         let name = database.uri.split("dbname=").nth(1).unwrap();
         let (pooler, port) = (self.directory.join("pgbouncer.ini"), 6432);
@@ -159,7 +159,7 @@ impl Cluster {
         );
         std::fs::write(&pooler, text.replace("* = host", &format!("{name} = user=postgres host"))).unwrap();
         let mut command = match rustix::process::geteuid().is_root() {
-            // Neither it may run as root.
+            // pgbouncer, like PostgreSQL, refuses to run as root.
             true => {
                 let mut command = Command::new("setpriv");
                 command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "/usr/sbin/pgbouncer"]);
@@ -177,13 +177,13 @@ impl Cluster {
         (format!("host={directory} port={port} user=postgres dbname={name}"), Pooler(child))
     }
 
-    /// Lets the server listen on TCP and ask for TLS there, with a new certificate for `localhost`; the port, and the
-    /// certificate's file.
+    /// Lets the server listen on TCP and require TLS there, with a new certificate for `localhost`. Returns the
+    /// port and the certificate's file.
     pub fn encrypt(&self) -> (u16, PathBuf) {
         self.encrypt_with(rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap())
     }
 
-    /// The same with another certificate, which it signs itself.
+    /// As [`encrypt`](Self::encrypt), with another self-signed certificate.
     pub fn encrypt_with(&self, certificate: rcgen::CertificateParams) -> (u16, PathBuf) {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = certificate.self_signed(&key).unwrap();
@@ -205,7 +205,7 @@ impl Cluster {
         (port, certificate_file)
     }
 
-    /// Lets the server listen on a socket in another directory too, on a port of its own, which is answered.
+    /// Lets the server listen on a socket in another directory too, and returns its port.
     pub fn listen_in(&self, directory: &Path) -> u16 {
         let port = super::free_address().port();
         self.kill();
@@ -214,11 +214,11 @@ impl Cluster {
         port
     }
 
-    /// Stops the server's processes where they stand, or lets them go on.
+    /// Suspends the server's processes, or resumes them.
     pub fn freeze(&self, is_frozen: bool) {
         let pid = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
         let pid = pid.lines().next().unwrap().to_owned();
-        // A signal is not yet a process that stands, and one that is being born when its parent stops is not listed yet.
+        // A signalled process may still run for a moment, and a child that is being forked is not listed yet.
         let all = format!("{pid} $(ps -o pid= --ppid {pid})");
         let stands = format!("! ps -o stat= --pid {pid} --ppid {pid} | grep -qv '^[TZ]'");
         let script = match is_frozen {
@@ -267,7 +267,7 @@ impl Cluster {
         format!("host={} user=postgres dbname={database}", self.directory.display())
     }
 
-    /// A program of PostgreSQL, as its own user where we are root (the server refuses to run as root).
+    /// A program of PostgreSQL. Root runs it as another user, because the server refuses to run as root.
     fn program(&self, name: &str) -> Command {
         let program = self.programs.join(name);
         if !rustix::process::geteuid().is_root() {
@@ -289,7 +289,7 @@ impl Drop for Pooler {
     }
 }
 
-/// Where PostgreSQL's programs are: the newest of Debian's places, or the `PATH`.
+/// The directory of PostgreSQL's programs: the newest of Debian's, or the one on the `PATH`.
 fn programs() -> PathBuf {
     let version = |path: &Path| path.parent().and_then(|path| path.file_name()?.to_str()?.parse::<u32>().ok());
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -303,7 +303,7 @@ fn programs() -> PathBuf {
 
 fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output();
-    // `pg_ctl start` leaves a server that would hold a pipe open: nothing of its output is a pipe but stderr, which
+    // `pg_ctl start` leaves a server behind that would hold a pipe open. So no output is a pipe but stderr, which
     // the server redirects to its log.
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
-/// What the HIS's program is made of.
+/// The sources of the HIS's program.
 const SOURCES: [&str; 3] = ["crates/his/src", "crates/base/src", "crates/core/src"];
 
-/// The HIS's program, which cargo builds beside the gateway's.
+/// The path of fedhis, which cargo builds beside the gateway.
 ///
-/// It is another package's, so a run of one suite alone does not build it anew; an old one is refused rather than tested.
+/// It belongs to another package, so a run of one suite alone does not build it. A program older than its sources
+/// is refused rather than tested.
 pub fn fedhis() -> &'static str {
     static PROGRAM: OnceLock<String> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -23,7 +24,7 @@ pub fn fedhis() -> &'static str {
     })
 }
 
-/// The files of a folder and of those in it, without unit tests, which no program is made of.
+/// The files in a folder and its subfolders, without unit tests, which are part of no program.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("a folder of sources");
     let paths = entries.map(|entry| entry.expect("a file of the folder").path());

@@ -1,8 +1,8 @@
-//! A proxy between a gateway and PostgreSQL that fails on command: it cuts sessions, holds them up, swallows notices and
-//! nothing else, or leads new sessions to another server while those that are open go on.
+//! A proxy between a gateway and PostgreSQL that fails on command. It cuts sessions, holds them up, drops notices
+//! and nothing else, or leads new sessions to another server while open ones go on.
 //!
-//! It reads the server's messages one by one (PostgreSQL manual, "Message Formats": a type byte, then a length that counts
-//! itself), which are plain with `sslmode=disable`.
+//! It reads the server's messages one by one (PostgreSQL manual, "Message Formats": a type byte, then a length that
+//! counts itself). They are in clear text with `sslmode=disable`.
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -23,7 +23,7 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct Faults {
-    /// The socket that new sessions lead to.
+    /// The socket to which new sessions lead.
     server: Mutex<PathBuf>,
     sessions: Mutex<Vec<(TcpStream, UnixStream)>>,
     holding: Mutex<bool>,
@@ -34,7 +34,7 @@ struct Faults {
 }
 
 impl Proxy {
-    /// Listens on a free port of loopback, before a server's Unix socket.
+    /// Listens on a free port of loopback, in front of a server's Unix socket.
     pub fn before(server: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let proxy = Self { port: listener.local_addr().unwrap().port(), faults: Arc::default() };
@@ -42,7 +42,7 @@ impl Proxy {
         let faults = Arc::clone(&proxy.faults);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                // A server that is away refuses, and so does its proxy: the client's connection ends.
+                // A server that is down refuses connections. So does its proxy: the client's connection ends.
                 let server = faults.server.lock().unwrap().clone();
                 if let Ok(server) = UnixStream::connect(server) {
                     open(client, server, &faults).unwrap();
@@ -52,18 +52,18 @@ impl Proxy {
         proxy
     }
 
-    /// The connection string that leads through here to a database.
+    /// The connection string that leads to a database through this proxy.
     pub fn uri(&self, database: &PostgresConfig) -> String {
         let name = database.uri.split("dbname=").nth(1).unwrap();
         format!("host=127.0.0.1 port={} user=postgres sslmode=disable dbname={name}", self.port)
     }
 
-    /// The port that it listens on.
+    /// The port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Leads new sessions to another server's socket; those that are open stay where they are.
+    /// Leads new sessions to another server's socket. Open sessions are not moved.
     pub fn lead_to(&self, server: PathBuf) {
         *self.faults.server.lock().unwrap() = server;
     }
@@ -76,13 +76,13 @@ impl Proxy {
         }
     }
 
-    /// Keeps back every byte, both ways, from now on, or lets them go.
+    /// Holds back every byte in both directions from now on, or releases them.
     pub fn hold(&self, is_holding: bool) {
         *self.faults.holding.lock().unwrap() = is_holding;
         self.faults.released.notify_all();
     }
 
-    /// Drops every notice from now on, or no more.
+    /// Starts or stops dropping notices.
     pub fn swallow_notices(&self, is_swallowing: bool) {
         self.faults.swallowing.store(is_swallowing, Ordering::SeqCst);
     }
@@ -92,7 +92,7 @@ impl Proxy {
         self.faults.answered.load(Ordering::SeqCst)
     }
 
-    /// How many notices were dropped.
+    /// The number of dropped notices.
     pub fn swallowed(&self) -> usize {
         self.faults.swallowed.load(Ordering::SeqCst)
     }
@@ -105,7 +105,7 @@ impl Faults {
     }
 }
 
-/// Forwards one way until either side ends.
+/// Forwards in one direction until either side ends.
 type Forward = fn(&TcpStream, &UnixStream, &Faults) -> io::Result<()>;
 
 fn open(client: TcpStream, server: UnixStream, faults: &Arc<Faults>) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! Clients of TLS that believe one certificate.
+//! TLS clients that trust one certificate.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, SupportedProtocolVersion};
 
-/// Settings of a client that believes the certificate in a file, and speaks some versions.
+/// Settings of a client that trusts the certificate in a file and speaks the given versions.
 pub fn believing(
     file: &Path,
     versions: &[&'static SupportedProtocolVersion],
