@@ -1,4 +1,4 @@
-//! Who changed whose account: every change leaves an event, whichever way it was made, and nothing else does.
+//! The history of account changes: every change leaves one event, however it was made, and nothing else leaves one.
 
 use fedgate::accounts::{AccountChange, AccountEvent, AccountStore, NewAccount};
 use fedgate_base::db::actor::ChangeActor;
@@ -11,7 +11,7 @@ use crate::support::{His, own, root};
 const HASH: &str = "$2b$12$cjrzjdZJGA6ARGr5Z1HVpOIyvhVrHAO3TN6t39r4X5rLrhRDlNUmi";
 const OTHER: &str = "$2b$12$KIXIDzQmW8pZ3bC0v7Lw1uF2c8JmO2v1lq3i0dK1m0yQm8b7y1E2a";
 
-/// Everything that is known, the oldest first; no event holds a hash.
+/// All events, the oldest first. No event holds a hash.
 async fn events(accounts: &AccountStore) -> Vec<AccountEvent> {
     let mut events = accounts.history(None, None, 1000).await.unwrap();
     events.reverse();
@@ -28,7 +28,7 @@ fn short(event: &AccountEvent) -> Value {
     json!([what, account, [roles.before, roles.after], [active.before, active.after], password, via, actor, request_id])
 }
 
-/// What came since the last look.
+/// The events since the last look.
 struct Look<'a> {
     accounts: &'a AccountStore,
     seen: usize,
@@ -55,7 +55,7 @@ crate::on_both_stores! {
             json!([what, "ANA", roles, active, password, "http", ROOT, "req-1"])
         };
         assert_eq!(look.since().await, [by("created", json!([null, ["end_user"]]), json!(none), json!("set"))]);
-        // Neither what is refused nor what leaves an account as it is.
+        // Neither a refused change nor one that leaves an account as it is.
         his.patch(&root(), "/people/ANA", r#"{"name":"y","roles":["end_user"]}"#).await;
         his.patch(&own("ANA"), "/people/ANA", r#"{"roles":["root"]}"#).await;
         his.post(&root(), "/people/ANA", r#"{"roles":["root"]}"#).await;
@@ -81,7 +81,7 @@ crate::on_both_stores! {
             by("changed", json!(none), json!(none), json!("changed")),
             by("deleted", json!([["root"], null]), json!([false, null]), Value::Null),
         ]);
-        // The history of one account, also of one that is gone, in pages.
+        // The history of one account, in pages, also of a deleted one.
         his.person("BOB", "{}").await;
         let of_ana = accounts.history(Some("ANA"), None, 3).await.unwrap();
         assert_eq!((of_ana.len(), of_ana[0].what.as_str()), (3, "deleted"));
@@ -171,7 +171,7 @@ crate::on_both_stores! {
         gone.sort();
         assert_eq!(gone, [r#""deleted" "BOB""#, r#""deleted" "EVE""#]);
         assert!(seen.iter().all(|event| event[5] == "outside" && event[6].is_null() && event[7].is_null()), "{seen:?}");
-        // Nobody's name is left for whoever writes next.
+        // No actor's name is left in the session for the next writer.
         his.person("ANA", "{}").await;
         his.sql("DELETE FROM people WHERE true").await;
         let seen = look.since().await;
@@ -186,7 +186,7 @@ crate::on_both_stores! {
         accounts.events_are_recorded(made.iter().map(|event| event.id).collect()).await.unwrap();
         assert!(accounts.replace_hash("ANA", HASH, OTHER).await.unwrap());
         assert_eq!(accounts.take_events(10).await.unwrap(), [], "no record tells of it");
-        // But nobody changes a password without a trace by calling it that.
+        // But no session changes a password without a trace by using that name.
         let event = events(&accounts).await.pop().unwrap();
         assert_eq!(short(&event), json!(["changed", "ANA", [null, null], [null, null], "rehashed", "login", "ANA", null]));
     }
@@ -225,7 +225,7 @@ crate::on_both_stores! {
         schema::migrate(&his.database).await.unwrap();
         accounts.check().await.unwrap();
         assert_eq!(look.since().await, [json!(["unwatched", null, [null, null], [null, null], null, "migration", null, null])]);
-        // A database of before: whatever it holds, its past is not known.
+        // A database from before this table: whatever it holds, its past is unknown.
         his.sql("DELETE FROM fedgate_account_events").await;
         schema::migrate(&his.database).await.unwrap();
         assert_eq!(events(&accounts).await.len(), 1);
@@ -265,7 +265,7 @@ async fn postgres_a_program_past_us_needs_no_right_more_and_its_database_user_is
     for write in [
         "INSERT INTO people VALUES ('BOB', '{\"roles\": [\"root\"]}')".to_owned(),
         "UPDATE people SET data = data || '{\"active\": false}' WHERE id = 'ANA'".to_owned(),
-        // Whatever a session says of itself, and however odd a row is, a write never fails for it.
+        // Whatever a session says of itself, and however odd a row is, the trigger never makes a write fail.
         "SET fedgate.actor = 'http'; UPDATE people SET data = '[]' WHERE id = 'BOB'".to_owned(),
         format!("SET fedgate.actor = 'command {long} {long}'; INSERT INTO people VALUES ('{long}', NULL)"),
         "DELETE FROM people WHERE id <> 'ANA'".to_owned(),
@@ -279,7 +279,7 @@ async fn postgres_a_program_past_us_needs_no_right_more_and_its_database_user_is
     assert_eq!(ways, ["http", "outside", "outside", "outside", "command", "command", "command"]);
     assert!(client.batch_execute("SELECT fedgate_take_events(1)").await.is_err(), "events are no program's to take");
     assert!(client.batch_execute("DELETE FROM fedgate_account_events").await.is_err());
-    // Every kind of session, and all at once.
+    // In every kind of session, and for all accounts at once.
     his.sql("BEGIN; SET LOCAL session_replication_role = replica; UPDATE people SET data = '{}'; COMMIT").await;
     his.sql("TRUNCATE people CASCADE").await;
     let seen = events(&accounts).await;

@@ -1,4 +1,4 @@
-//! Nothing is served without an assertion for exactly this request.
+//! No request is served without an assertion for exactly this request.
 
 use std::time::{Duration, SystemTime};
 
@@ -69,7 +69,7 @@ crate::on_both_stores! {
         his.person("ANA", r#"{"name":"Ana"}"#).await;
         his.person("BOB", r#"{"name":"Bob"}"#).await;
         his.page("BOB", "b1", r#"{"id":"b1","summary":"secret"}"#).await;
-        // Even a gateway that asserted one's own scope on another's path, without a subject, would reach nothing.
+        // Even an assertion of the scope `own` for another person's path, without a subject, reaches nothing.
         for (method, path, body) in [
             ("GET", "/people/BOB", ""),
             ("PATCH", "/people/BOB", "{}"),

@@ -1,4 +1,4 @@
-//! Copies of a store that is in use, and what is restored from them.
+//! Copies of a store in use, and restores from them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -28,7 +28,7 @@ fn backup(to: &Path, config: &Path) -> Output {
     fedhis(&["backup", to.to_str().unwrap()], config)
 }
 
-/// The people in a file, which is opened alone, somewhere else.
+/// The number of people in a file, which is opened alone, in another place.
 fn people_in(file: &Path) -> usize {
     let elsewhere = Scratch::new();
     let copy = elsewhere.0.join("alone.db");
@@ -104,7 +104,7 @@ async fn a_copy_is_restored_as_its_page_says() {
     his.person("AFTER", "{}").await;
     his.database.close();
     drop(his);
-    // As after a kill: what belongs to the store that is replaced is beside it.
+    // As after a kill: files of the replaced store lie beside it.
     fs::copy(scratch.0.join("fedgate.db"), scratch.0.join("fedgate.db-wal")).unwrap();
     let page = fs::read_to_string("docs/BACKUP.md").unwrap();
     let steps = page.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();

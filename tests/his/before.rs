@@ -1,4 +1,4 @@
-//! Rows of before, and ids that would make two persons of one.
+//! Rows that older programs wrote, and ids that would make two persons look like one.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{HASHES, His, professional, root};
 
 const HASH: &str = "$2b$12$cjrzjdZJGA6ARGr5Z1HVpOIyvhVrHAO3TN6t39r4X5rLrhRDlNUmi";
 
-/// Imports people, and says what was refused.
+/// Imports people, and returns the refusals.
 async fn import(his: &His, lines: &str) -> String {
     let file = his.scratch.0.join("people.jsonl");
     std::fs::write(&file, lines).unwrap();
@@ -98,7 +98,7 @@ crate::on_both_stores! {
             assert_eq!(his.get(&root(), &format!("/people/{id}")).await.text(), before);
             assert_eq!(his.delete(&root(), &format!("/people/{id}")).await.error().2, "user_active");
         }
-        // The tag is of what is seen.
+        // The tag is of the visible text.
         let tag = list.header("etag").unwrap().to_owned();
         let patch = his.request(&root(), "PATCH", "/people/LIST").header("if-match", &tag).body("{}").send().await;
         assert_eq!(patch.status, 409);

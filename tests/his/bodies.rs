@@ -56,7 +56,7 @@ crate::on_both_stores! {
     async fn a_body_over_the_limit_is_413_and_one_far_over_it_is_not_read(his) {
         let big = format!("{{\"a\":\"{}\"}}", "x".repeat(1 << 20));
         assert_eq!(his.post(&root(), "/people/BIG", &big).await.error().0, 413);
-        // Only the head is sent: the answer comes all the same.
+        // Only the head is sent, and the answer arrives all the same.
         let request = his.request(&root(), "POST", "/people/BIG").header("content-length", "999999999");
         assert_eq!(request.send().await.status, 413);
         let chunked = format!("{:x}\r\n{big}\r\n0\r\n\r\n", big.len());
@@ -102,7 +102,7 @@ crate::on_both_stores! {
         let text = his.get(&root(), "/people/NUM").await.text().replace(' ', "");
         let written = format!("[100,0,0.00,15.0,1.2,1{},0.{}1,-0.0025,9007199254740993]", "0".repeat(63), "0".repeat(62));
         assert!(text.contains(&written), "{text}");
-        // Many of them grow beyond the bound of a body together.
+        // Together, many of them grow beyond the bound of a body.
         let many = format!("{{\"n\":[{}1]}}", "1e63,".repeat(20_000));
         assert_eq!(his.post(&root(), "/people/MANY", &many).await.error().2, "body_too_large");
         let some = format!("{{\"n\":[{}1]}}", "1e63,".repeat(10_000));

@@ -1,4 +1,4 @@
-//! A store that answers and cannot do what is asked: the log of the service tells why, and clients are not told.
+//! A store that answers but cannot do what is asked: the service logs the reason, and clients do not learn it.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::support::{His, root};
 
-/// A log that is read here.
+/// A log that the test reads.
 #[derive(Clone, Default)]
 struct Heard(Arc<Mutex<Vec<u8>>>);
 
@@ -25,7 +25,7 @@ async fn a_failing_statement_is_told(his: His, cause: &str) {
     let heard = Heard::default();
     let writer = heard.clone();
     let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-    // Of this thread, which runs all of the service here.
+    // The log of this thread, which runs the whole service here.
     let _log = tracing::subscriber::set_default(log);
     his.person("ANA", "{}").await;
     his.sql("ALTER TABLE pols RENAME TO pols_away").await;
@@ -62,7 +62,7 @@ async fn assertions_that_fail_by_the_clock_are_told_by_the_service_itself_and_no
     let mut expired = his.claims(&root(), "GET", "/login");
     (expired.iat, expired.exp) = his.minter.validity(SystemTime::now() - Duration::from_secs(120));
     for _ in 0..3 {
-        // Of another key: its time counts for nothing.
+        // An assertion of another key says nothing about the clocks.
         let forged = format!("{}x", his.minter.mint(&expired));
         assert_eq!(his.request(&root(), "GET", "/login").token(Some(forged)).send().await.status, 401);
     }

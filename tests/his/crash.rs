@@ -1,4 +1,4 @@
-//! `kill -9` at any moment: what was acknowledged is there afterwards, and nothing is there by half.
+//! `kill -9` at any moment: acknowledged writes are there afterwards, and no write is there by half.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -12,14 +12,14 @@ use rand::Rng;
 use crate::his::program::configuration;
 use crate::support::{His, root, wanted};
 
-/// How often, unless `FEDGATE_TEST_KILLS` says otherwise.
+/// How often the service is killed. `FEDGATE_TEST_KILLS` overrides it.
 const KILLS: u32 = 12;
 const WRITERS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_write_is_lost_by_a_kill() {
     let kills = wanted("FEDGATE_TEST_KILLS", KILLS);
-    // The service of the test itself mints what the one that is killed believes, and looks at its store afterwards.
+    // The test's own service mints assertions that the killed one accepts, and reads its store afterwards.
     let his = His::on_sqlite().await;
     his.person("ANA", "{}").await;
     let (config, socket) = (configuration(&his.scratch.0), his.scratch.0.join("his.sock"));
@@ -45,7 +45,7 @@ async fn no_acknowledged_write_is_lost_by_a_kill() {
                 }
             };
             let writers: Vec<_> = (0..WRITERS).map(|number| scope.spawn(writer(number))).collect();
-            // However slow the machine is, there are writes, and others under way.
+            // However slow the machine is, some writes are acknowledged and others in progress.
             while written.load(Ordering::SeqCst) < 2 && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -69,7 +69,7 @@ async fn no_acknowledged_write_is_lost_by_a_kill() {
     }));
 }
 
-/// Writes one page; whether that was acknowledged.
+/// Writes one page, and returns whether that was acknowledged.
 fn write(his: &His, socket: &std::path::Path, page: &str) -> bool {
     let body = format!("{{\"id\":\"{page}\",\"book\":\"ANA\",\"text\":\"{page}\"}}");
     let target = format!("/pols/ANA/{page}");
@@ -80,7 +80,7 @@ fn write(his: &His, socket: &std::path::Path, page: &str) -> bool {
         .write_all(head.as_bytes())
         .and_then(|()| stream.write_all(body.as_bytes()))
         .and_then(|()| stream.read_to_string(&mut answer));
-    // Half an answer is an acknowledgement, too, once its status has come.
+    // Half an answer is an acknowledgement too, once its status has arrived.
     let _ = exchanged;
     answer.starts_with("HTTP/1.1 200 ")
 }

@@ -64,7 +64,7 @@ crate::on_both_stores! {
         assert_eq!(his.get(&own("ANA"), target).await.text(), "0123456789");
         assert_eq!(delete(&format!("\"x\", {tag}")).send().await.text(), "null");
         assert_eq!(delete("*").send().await.error().2, "document_not_found");
-        // One without bytes has no tag.
+        // A document without bytes has no tag.
         his.post(&professional(), target, "{}").await;
         assert_eq!(delete(&tag).send().await.status, 412);
         assert_eq!(delete("*").send().await.status, 200);

@@ -1,4 +1,5 @@
-//! The account epoch: every change of who may log in, as what, is seen; nothing else is.
+//! The account epoch: it advances with every change of who may log in and with which roles, and with no other
+//! change.
 
 use fedgate::accounts::{AccountStore, AccountsError, ChangedAccounts, GatewayInstance, InstanceReport};
 use fedgate_base::config::LONGEST_BOUND_MS;
@@ -6,7 +7,7 @@ use fedgate_base::db::{Database, schema};
 
 use crate::support::{His, root};
 
-/// The changes since the last look: epoch order, `*` for all accounts.
+/// The changes since the last look, in epoch order; `*` means all accounts.
 async fn changes(his: &His) -> String {
     let ordered = match &his.database {
         Database::Postgres(_) => {
@@ -148,7 +149,7 @@ async fn postgres_sees_also_who_writes_as_a_replica_once_each_and_in_one_epoch()
                    UPDATE people SET id = 'P4' WHERE id = 'P3'; DELETE FROM people WHERE id = 'P1'";
     his.sql(&format!("BEGIN; SET LOCAL session_replication_role = replica; {written}; COMMIT")).await;
     assert_eq!((changes(&his).await.as_str(), epoch(&his).await), ("P1 P1 P2 P3 P3 P4", before + 1));
-    // What was taken back raised nothing, and the next one is another transaction.
+    // A rolled-back change raised nothing, and the next one is another transaction.
     his.sql(
         "BEGIN; SAVEPOINT a; UPDATE people SET data = '{}'; ROLLBACK TO a; DELETE FROM people WHERE id = 'P2'; COMMIT",
     )
@@ -159,14 +160,14 @@ async fn postgres_sees_also_who_writes_as_a_replica_once_each_and_in_one_epoch()
     assert_eq!(changes(&his).await, "*");
 }
 
-/// A store that follows another's people by logical replication, within one cluster: the one that is followed, and the one
-/// that follows.
+/// A store that follows another's people by logical replication within one cluster. Returns the publisher and the
+/// subscriber.
 async fn replicated(name: &str, two_phase: bool, people: &str) -> (His, His) {
     let config = crate::support::postgres::Cluster::shared().database().await;
     let (publisher, his) = (His::on(config.clone()).await, His::on_postgres().await);
     publisher.sql(people).await;
     publisher.sql(&format!("CREATE PUBLICATION {name} FOR TABLE people, pols, personal_docs")).await;
-    // Within one cluster the slot must be made beforehand.
+    // Within one cluster the slot must be created first.
     publisher
         .sql(&format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput', false, {two_phase})"))
         .await;
@@ -220,7 +221,7 @@ async fn postgres_sees_what_logical_replication_brings() {
 async fn postgres_takes_a_prepared_transaction_from_replication() {
     let (publisher, his) = replicated("prepared", true, "INSERT INTO people VALUES ('ANA', '{}')").await;
     becomes(&his, "SELECT subtwophasestate::text FROM pg_subscription", "e").await;
-    // No gateway is beside the publisher: it sends no notice and may prepare.
+    // The publisher has no gateway: it sends no notice and may prepare transactions.
     publisher.sql("ALTER TABLE people DISABLE TRIGGER USER").await;
     publisher.sql("BEGIN; UPDATE people SET data = '{\"active\": false}'; PREPARE TRANSACTION 'fedgate'").await;
     becomes(&his, "SELECT count(*)::text FROM pg_prepared_xacts WHERE database = current_database()", "1").await;
@@ -247,7 +248,7 @@ async fn postgres_is_migrated_when_nobody_is_in_the_way_and_nobody_waits_meanwhi
         session.batch_execute(&format!("BEGIN; {held}")).await.unwrap();
         let database = his.database.clone();
         let migration = tokio::spawn(async move { schema::migrate(&database).await });
-        // Asked as a gateway asks; an answer that takes two seconds is none.
+        // Asked as a gateway asks: an answer that takes two seconds is none.
         for _ in 0..30 {
             accounts.changes_since(None).await.unwrap();
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -262,7 +263,7 @@ async fn postgres_is_migrated_when_nobody_is_in_the_way_and_nobody_waits_meanwhi
     assert_eq!(changes(&his).await, "ANA");
 }
 
-/// Tells when the accounts were confirmed for the first time.
+/// Notifies when the accounts are confirmed for the first time.
 struct FirstConfirmation(tokio::sync::Notify);
 
 impl fedgate::accounts::EpochWatch for FirstConfirmation {
@@ -282,7 +283,7 @@ async fn postgres_a_read_that_tells_a_lower_epoch_than_the_watch_was_told_is_of_
     his.sql("UPDATE fedgate_epoch SET epoch = 10").await;
     let accounts = AccountStore::open(&his.config).await.unwrap();
     let confirmed = FirstConfirmation(tokio::sync::Notify::new());
-    // It asks again after a quarter of the bound: not within this test.
+    // The watch asks again after a quarter of the bound, which is later than this test.
     let watch = fedgate::accounts::watch(accounts.clone(), std::time::Duration::from_secs(600), &confirmed);
     let session = async || -> i32 {
         let Database::Postgres(pool) = accounts.database() else { unreachable!() };
@@ -368,7 +369,7 @@ async fn postgres_notifies_with_the_epoch_in_whatever_schema_and_whoever_writes(
         }
     });
     client.batch_execute("LISTEN fedgate_accounts").await.unwrap();
-    // Another role, with another search path, that may write people and nothing else: as Thalamus beside us.
+    // A role with another search path that may write people and nothing else, like Thalamus beside these programs.
     let name = format!("thalamus_{}", std::process::id());
     client
         .batch_execute(&format!(

@@ -1,4 +1,4 @@
-//! Which hashes of passwords are written: on a database that a Thalamus made, such as it reads.
+//! The kind of password hashes that are written: on a database that Thalamus made, the kind that it reads.
 
 use std::fs;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::support::{HASHES, His, Scratch, own, postgres_text, root};
 const ARGON2ID: &str = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE";
 const EVE: &str = "SELECT data ->> 'password' FROM people WHERE id = 'EVE'";
 
-/// Sets a password by the page; what is answered.
+/// Sets a password on the page, and returns the answer.
 async fn set(his: &His, id: &'static str, new: &str) -> (u16, String) {
     let his = his.with(|config| config.ask_current_password = false).await;
     let form = his.get(&own(id), &format!("/password/{id}")).await;
@@ -43,7 +43,7 @@ async fn on_a_database_of_thalamus_every_new_hash_is_one_that_it_reads_until_the
     assert!(stored.starts_with("$2b$12$") && password::verify(&stored, fits.as_bytes()), "{stored}");
     let (status, text) = set(&his, "EVE", &long).await;
     assert!(status == 200 && text.contains("72 bytes are read of it here"), "{status} {text}");
-    // 37 letters in 74 bytes: a person's document takes 64 characters.
+    // 37 letters in 74 bytes: a person's document allows 64 characters.
     let wide = format!(r#"{{"password":"{}"}}"#, "ж".repeat(37));
     let refused = his.post(&root(), "/people/WIDE", wide.as_bytes()).await;
     assert_eq!((refused.status, &refused.json()["code"]), (422, &"password_too_long".into()));
@@ -106,10 +106,10 @@ async fn who_made_a_database_is_marked_by_its_first_migration_or_else_told_by_th
     for (before, migrated, found, upgrades) in [
         ("", "", StoreOrigin::Own, true),
         (THALAMUS, "", StoreOrigin::Thalamus, false),
-        // As a program of before left them.
+        // As an older program left them.
         (THALAMUS, "ALTER TABLE fedgate_store DROP COLUMN origin", StoreOrigin::Thalamus, false),
         (THALAMUS, &format!("ALTER TABLE fedgate_store DROP COLUMN origin; {upgraded}"), StoreOrigin::Upgraded, true),
-        // A mark is not changed by what is written later, nor by another migration.
+        // A mark is changed neither by later writes nor by another migration.
         (THALAMUS, &upgraded, StoreOrigin::Thalamus, false),
     ] {
         let (config, database) = database_of(before).await;
@@ -173,7 +173,7 @@ async fn a_thalamus_that_is_still_in_use_is_told_by_what_it_leaves() {
         told.beside.unwrap_or_default()
     };
     assert_eq!(told(None).await, "");
-    // As Thalamus does it: a session without a name, and a document that is merged.
+    // As Thalamus does it: a session without a name, and a merged document.
     let pool = fedgate_base::db::postgres::pool(&PostgresConfig { application: "", ..config.clone() }).unwrap();
     let thalamus = pool.get().await.unwrap();
     let set = "SET fedgate.actor = ''; UPDATE people SET data = data || '{\"password\":\"$2b$12$x\"}' WHERE id = 'ITAPYT999HON'";
@@ -194,7 +194,7 @@ async fn a_thalamus_that_is_still_in_use_is_told_by_what_it_leaves() {
     assert!(seen.starts_with(&expected) && seen.contains("leave `authentication.upgrade_hashes` as it is"), "{seen}");
     let seen = told(Some(true)).await;
     assert!(seen.contains("set `authentication.upgrade_hashes = false` as long as it is"), "{seen}");
-    // What is set by these programs is no trace, nor what was set long ago, nor what an operator sets by hand.
+    // Passwords set by these programs leave no trace, nor do old ones, nor those that an operator sets by hand.
     drop(thalamus);
     drop(pool);
     for event in

@@ -11,7 +11,7 @@ use crate::support::{His, root};
 const PATIENCE: Duration = Duration::from_secs(20);
 const HEAD: Duration = Duration::from_millis(400);
 
-/// A service with little time for heads, and a connection to it.
+/// A service with short limits for heads, and a connection to it.
 async fn hasty(idle: Duration) -> (His, His, TcpStream) {
     let usual = His::on_sqlite().await;
     let his = usual.with(|his| his.connections.heads = HeadsConfig { timeout: HEAD, idle }).await;
@@ -24,14 +24,14 @@ async fn connection(his: &His) -> TcpStream {
     TcpStream::connect(address).await.unwrap()
 }
 
-/// Whether the service ends the connection, without a word that could be taken for an answer to something.
+/// Whether the service ends the connection without a byte that could be taken for an answer.
 async fn ends(mut stream: impl AsyncReadExt + Unpin) -> bool {
     let mut bytes = Vec::new();
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
     read.is_ok() && !bytes.starts_with(b"HTTP/1.1 2")
 }
 
-/// The status of a request on a kept connection, whose answer is read to its end.
+/// The status of a request on a kept connection. The answer is read to its end.
 async fn ask(his: &His, stream: &mut TcpStream) -> u16 {
     let head = his.request(&root(), "GET", "/login").head().replace("connection: close\r\n", "");
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -50,14 +50,14 @@ async fn a_connection_whose_head_does_not_arrive_is_closed() {
     let (_usual, his, silent) = hasty(Duration::from_secs(600)).await;
     let mut halted = connection(&his).await;
     halted.write_all(b"GET / HTTP/1.1\r\nhost: h").await.unwrap();
-    // A byte now and then is no head.
+    // A byte now and then does not extend the limit of a head.
     let (reader, mut writer) = connection(&his).await.into_split();
     let drips = tokio::spawn(async move {
         while writer.write_all(b"G").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    // Nor is the second one of a connection, after an answer.
+    // Nor does it for the second head of a connection, after an answer.
     let mut second = connection(&his).await;
     assert_eq!(ask(&his, &mut second).await, 200);
     second.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();

@@ -28,7 +28,7 @@ async fn count(his: &His) -> String {
     his.sql_text("SELECT CAST(count(*) AS text) FROM people").await.unwrap()
 }
 
-/// Imports `text` and is interrupted when one batch is committed.
+/// Imports `text`, and is interrupted after the first committed batch.
 async fn interrupt(his: &His, file: &Path, text: &str) {
     struct Interrupted<'a>(&'a [u8], &'a std::sync::atomic::AtomicBool);
     impl std::io::Read for Interrupted<'_> {
@@ -118,14 +118,14 @@ crate::on_both_stores! {
     async fn an_interrupted_import_goes_on_where_it_was(his) {
         let file = his.scratch.0.join("people.json");
         let people: Vec<String> = (0..1200).map(|at| format!("{{\"id\":\"P{at}\"}}")).collect();
-        // The file breaks off at its end, as one that is still being written.
+        // The file ends early, like one that is still being written.
         let whole = format!("[{}]", people.join(",\n"));
         fs::write(&file, format!("{} ", &whole[..whole.len() - 1])).unwrap();
         assert!(run(&his, ImportKind::People, &file).await.is_err());
         let state: serde_json::Value =
             serde_json::from_slice(&fs::read(his.scratch.0.join("people.json.import-state")).unwrap()).unwrap();
         assert_eq!(state["records"], 1000, "two batches are committed");
-        // The same size, now whole.
+        // The same size, now complete.
         fs::write(&file, &whole).unwrap();
         let done = run(&his, ImportKind::People, &file).await.unwrap();
         assert_eq!((done.resumed, done.created, done.unchanged, done.refused), (1000, 1200, 0, 0));
@@ -179,7 +179,7 @@ crate::on_both_stores! {
         let done = run(&his, ImportKind::People, &file).await.unwrap();
         assert_eq!(done, summary(600, 0, 0));
         assert_eq!(count(&his).await, "600");
-        // Migrating again leaves the id as it is.
+        // Another migration leaves the store's id as it is.
         interrupt(&his, &file, &people).await;
         fedgate_base::db::schema::migrate(&his.database).await.unwrap();
         assert_eq!(run(&his, ImportKind::People, &file).await.unwrap().resumed, 500);

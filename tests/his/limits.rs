@@ -1,11 +1,11 @@
-//! How large a record may become, and how many of them a person may have.
+//! The bound on the size of a record, and on the number of records of a person.
 
 use crate::support::{own, professional, root};
 
-/// Largest record of these tests.
+/// The largest record of these tests.
 const MOST: usize = 20_000;
 
-/// A record as both stores count it, filled up to so many bytes.
+/// A record of a given size as both stores count it.
 fn filled(prefix: &str, bytes: usize) -> String {
     let suffix = "\"}";
     format!("{prefix}{}{suffix}", "é".repeat((bytes - prefix.len() - suffix.len()) / 2))
@@ -45,7 +45,7 @@ crate::on_both_stores! {
     async fn the_limit_is_the_same_byte_on_both_stores(all) {
         let his = all.with(|config| config.max_record_bytes = MOST).await;
         his.post(&root(), "/institutions/i", "{}").await;
-        // What PostgreSQL makes of it: {"a": [1, 2], "b": "é…", "id": "i"}
+        // PostgreSQL turns it into {"a": [1, 2], "b": "é…", "id": "i"}
         let around = r#"{"a": [1, 2], "b": "", "id": "i"}"#.len();
         let patch = |bytes: usize| format!("{{\"a\":[1,2],\"b\":\"{}\"}}", "é".repeat((bytes - around) / 2));
         let exact = if around % 2 == MOST % 2 { MOST } else { MOST - 1 };

@@ -1,4 +1,4 @@
-//! Lists by the page and by filters: the same on both stores.
+//! Lists by page and by filter: the same on both stores.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::{His, professional};
 
-/// The ids of a list, and the link to what follows.
+/// The ids of a list, and the link to the next page.
 async fn ids(his: &His, target: &str) -> (String, Option<String>) {
     let reply = his.get(&professional(), target).await;
     assert_eq!(reply.status, 200, "{target}: {}", reply.text());
@@ -63,7 +63,7 @@ crate::on_both_stores! {
     }
 
     async fn a_next_link_is_one_that_the_gateway_takes(his) {
-        // One byte each as they are written, three where they are encoded.
+        // Each character is one byte as it is written, and three when encoded.
         let name = "'".repeat(4000);
         for id in ["A", "B", "C"] {
             his.person(id, &json!({"name": name}).to_string()).await;
@@ -75,7 +75,7 @@ crate::on_both_stores! {
         let (second, link) = ids(&his, &link).await;
         assert_eq!(second, "B");
         assert_eq!(ids(&his, &link.unwrap()).await, ("C".to_owned(), None));
-        // A query that leaves no room for the link is refused before a page is shown that nothing follows.
+        // A query without room for the link is refused before a page is shown that no link could follow.
         let long = format!("/people?limit=1&name={}", "x".repeat(8000));
         assert_eq!(his.get(&professional(), &long).await.error().2, "bad_query");
         assert_eq!(ids(&his, &format!("/people?name={}", "x".repeat(8000))).await.0, "");

@@ -1,4 +1,4 @@
-//! What a login needs is beside the document, and always what the document says.
+//! The data that a login needs is beside the document, and always agrees with it.
 
 use fedgate::accounts::{AccountDeletion, AccountStore, ChangedAccounts, StoredAccount};
 use fedgate_base::config::{PostgresConfig, StoreConfig};
@@ -8,7 +8,7 @@ use rand::Rng;
 use crate::support::postgres::Cluster;
 use crate::support::{His, root};
 
-/// Who is not as the document has it, in the table that logins read, one way or the other.
+/// The persons for whom the table of logins and the document differ, in either direction.
 pub(crate) async fn differences(his: &His) -> String {
     let question = match &his.database {
         Database::Postgres(_) => {
@@ -26,7 +26,7 @@ pub(crate) async fn differences(his: &His) -> String {
     his.sql_text(question).await.unwrap_or_default()
 }
 
-/// An account, if there is one, with its epoch left out.
+/// An account, if it exists, without its epoch.
 async fn read(his: &His, id: &str) -> Option<StoredAccount> {
     let accounts = AccountStore::open(&his.config).await.unwrap();
     accounts.read(id).await.unwrap().map(|account| StoredAccount { epoch: 0, ..account })
@@ -128,7 +128,7 @@ crate::on_both_stores! {
     }
 
     async fn the_people_of_before_are_there_when_the_schema_is_first_upgraded(his) {
-        // As a database is that Thalamus or an older program has left.
+        // As in a database that Thalamus or an older program has left.
         let remove = match &his.database {
             Database::Postgres(_) => "DROP TRIGGER fedgate_login_kept ON people; DROP TABLE fedgate_logins; \
                 INSERT INTO people SELECT 'P' || n, '{\"roles\": [\"end_user\"]}' FROM generate_series(1, 401) n; \
@@ -153,7 +153,7 @@ crate::on_both_stores! {
         }
         // The empty id, which a row of Thalamus may have, comes first.
         his.sql(r#"INSERT INTO people VALUES ('', '{"roles":["end_user"]}')"#).await;
-        // One of them as before the table was filled.
+        // One of them in the state before the table was filled.
         his.sql("DELETE FROM fedgate_logins WHERE id = 'B'; UPDATE people SET data = NULL WHERE id = 'D'").await;
         let accounts = AccountStore::open(&his.config).await.unwrap();
         let (mut after, mut listed) = (None, Vec::new());
@@ -219,15 +219,15 @@ crate::on_both_stores! {
 async fn sqlite_reads_no_document_at_a_login() {
     let his = His::on_sqlite().await;
     his.person("ANA", r#"{"roles":["end_user"]}"#).await;
-    // Were the document read, its roles would be seen: nothing tells the table of this write.
+    // The document has other roles, and no trigger has told the table: whoever read the document would see them.
     his.sql("DROP TRIGGER fedgate_people_updated; UPDATE people SET data = '{\"roles\":[\"root\"]}'").await;
     assert_eq!(read(&his, "ANA").await.unwrap().roles, ["end_user"]);
-    // Who is not in the table is read all the same.
+    // An account without a row in the table is read all the same.
     his.sql("DELETE FROM fedgate_logins").await;
     assert_eq!(read(&his, "ANA").await.unwrap().roles, ["root"]);
 }
 
-/// How many blocks of long documents a session has read since the last look at it.
+/// How many blocks of long documents a session has read since the last call.
 async fn blocks(accounts: &AccountStore) -> i64 {
     let Database::Postgres(pool) = accounts.database() else { unreachable!() };
     let client = pool.get().await.unwrap();
@@ -245,7 +245,7 @@ async fn postgres_reads_no_document_at_a_login_however_long_it_is_and_reads_it_w
          FROM generate_series(1, 250000) n",
     )
     .await;
-    // One connection, whose reading is counted.
+    // One connection, whose reads are counted.
     let alone = StoreConfig::Postgres(PostgresConfig { pool_size: 1, ..config.clone() });
     let accounts = AccountStore::open(&alone).await.unwrap();
     let before = blocks(&accounts).await;
@@ -253,7 +253,7 @@ async fn postgres_reads_no_document_at_a_login_however_long_it_is_and_reads_it_w
         assert_eq!(accounts.read("ANA").await.unwrap().unwrap().roles, ["end_user"]);
     }
     assert_eq!(blocks(&accounts).await, before);
-    // A write that no trigger saw, in a transaction that leaves them as they were.
+    // A write that no trigger saw, in a transaction that leaves the triggers as they were.
     let on = "ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_login_kept";
     his.sql(&format!(
         "BEGIN; UPDATE people SET data = data || '{{\"name\": \"x\"}}'; ALTER TABLE people DISABLE TRIGGER fedgate_login_kept; \
@@ -266,7 +266,7 @@ async fn postgres_reads_no_document_at_a_login_however_long_it_is_and_reads_it_w
     let before = blocks(&accounts).await;
     assert_eq!(accounts.read("ANA").await.unwrap().unwrap().roles, Vec::<String>::new());
     assert_eq!(blocks(&accounts).await, before);
-    // A table that is written anew has all its rows in other places.
+    // In a table that is rewritten, all rows have new places.
     assert_eq!(schema::unkept_logins(&his.database).await.unwrap(), None);
     his.sql("VACUUM FULL people").await;
     assert_eq!(accounts.read("ANA").await.unwrap().unwrap().roles, Vec::<String>::new());
@@ -293,7 +293,7 @@ async fn postgres_lets_nobody_unlock_who_may_not_change_accounts() {
         assert_eq!(client.execute("SELECT fedgate_unlock('ANA')", &[]).await.is_ok(), is_allowed, "{role}");
         client.batch_execute("RESET SESSION AUTHORIZATION").await.unwrap();
     }
-    // Whoever may read people may read what logins do, once that is migrated.
+    // After the migration, a role that may read people may read the logins too.
     schema::migrate(&his.database).await.unwrap();
     client.batch_execute(&format!("SET SESSION AUTHORIZATION {reader}; SELECT FROM fedgate_logins")).await.unwrap();
 }

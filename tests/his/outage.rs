@@ -1,4 +1,4 @@
-//! The database goes and comes back.
+//! The database becomes unavailable and returns.
 
 use std::io::BufRead;
 use std::sync::{Arc, Mutex};
@@ -12,10 +12,10 @@ use crate::his::program::configuration_on;
 use crate::support::postgres::Cluster;
 use crate::support::{His, client, professional, root};
 
-/// The goal for an answer without a database, and for coming back, is 2 s; a busy machine gets more.
+/// The goal for an answer without a database, and for recovery, is 2 s; a busy machine gets more.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Asks until the answer is 200; prints how long that took.
+/// Asks until the answer is 200, and prints how long that took.
 async fn served_again(what: &str, mut ask: impl AsyncFnMut() -> u16) {
     let back = Instant::now();
     while ask().await != 200 {
@@ -56,7 +56,7 @@ async fn a_database_that_is_away_is_503_and_service_is_back_soon_after_its_retur
     for _ in 0..10 {
         assert_eq!(his.get(&root(), "/people/ANA").await.status, 200);
     }
-    // And a restart between two requests is not even seen, once the dead connections have been noticed.
+    // A restart between two requests is not even noticed, once the dead connections have been found.
     cluster.kill();
     cluster.resume();
     served_again("restarted", async || his.post(&root(), "/people/EVE", "{}").await.status).await;
@@ -200,7 +200,7 @@ async fn why_the_database_is_away_is_told_once_however_many_ask_and_so_is_that_i
         assert_eq!(ask().await, 503);
     }
     let away = find("the database is away");
-    // A session that ended, and a socket that is not there: each reason once.
+    // A session that ended, and a socket that does not exist: each reason once.
     let reasons: std::collections::BTreeSet<_> = away.iter().map(|line| line.split("away: ").nth(1).unwrap()).collect();
     assert!(away.len() == reasons.len() && away.len() <= 3, "{away:?}");
     assert!(away.iter().any(|line| line.contains("No such file or directory")), "{away:?}");

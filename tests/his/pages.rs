@@ -53,7 +53,7 @@ crate::on_both_stores! {
     async fn the_same_page_again_is_200_and_another_422(his) {
         his.person("ANA", "{}").await;
         his.person("BOB", "{}").await;
-        // With the book and without: the path says it either way.
+        // With and without the book: the path names it either way.
         his.page("ANA", "p1", r#"{"id":"p1","n":1.0,"a":{"x":null}}"#).await;
         his.page("ANA", "p1", r#"{"a":{"x":null},"n":1,"id":"p1","book":"ANA"}"#).await;
         for (target, body) in [
@@ -79,7 +79,7 @@ crate::on_both_stores! {
             assert_eq!(his.patch(&own("ANA"), &format!("/pols/ANA/{page}"), format!(r#"{{{book}"m":2}}"#)).await.text(), "null");
             assert_eq!(his.get(&own("ANA"), &format!("/pols/ANA/{page}")).await.json()["book"], "ANA");
         }
-        // As Thalamus stored it; the phone that lost the answer sends it again.
+        // As Thalamus stored it. The phone that lost the answer sends it again.
         his.sql(r#"INSERT INTO pols (id, book, data) VALUES ('old', 'ANA', '{"id": "old", "book": null}')"#).await;
         let again = his.post(&own("ANA"), "/pols/ANA/old", r#"{"id":"old","book":null}"#).await;
         assert_eq!((again.status, again.text()), (200, "null"));
@@ -106,7 +106,7 @@ crate::on_both_stores! {
         assert_eq!(his.post(&professional(), "/pols/ANA/p1", "{}").await.error().1, "wrong format on person or page ID");
         let unknown = his.post(&professional(), "/pols/NOBODY/p1", r#"{"id":"p1"}"#).await;
         assert_eq!(unknown.error(), (404, "Person not found".into(), "person_not_found".into()));
-        // A page's id is case-sensitive, and so is its person.
+        // The id of a page is case-sensitive, and so is the id of its person.
         assert_eq!(his.post(&professional(), "/pols/ana/p1", r#"{"id":"p1"}"#).await.status, 404);
     }
 
@@ -159,7 +159,7 @@ crate::on_both_stores! {
             json!(certificate), json!("1985-10-06T12:00:00+02:00"), json!("1985-10-06 10:00:00"), json!("1985-10-06T10:00:00.000001"),
             json!("1985-10-06T09:59:59"), json!("1985-10-06T11:59:59+02:00"), json!("1985-10-06"), json!("1985-10-05T23:00:00-11:00"),
             json!("1985-10-07"), json!("1985-10-04T13:05:00Z"),
-            // What cannot be read as a date hides no page.
+            // An unreadable date hides no page.
             json!("bogus"), json!("04/10/1985"), json!("1985-10-06T25:00:00"), json!(1985), json!(null), json!({"y": 1985}),
         ];
         for (at, date) in dates.iter().enumerate() {
@@ -186,7 +186,7 @@ crate::on_both_stores! {
                 assert_eq!(ids(&format!("since={same}&limit={limit}")).await, since_ten, "{same} by {limit}");
             }
         }
-        // The certificate's day, in Italy.
+        // The day of the certificate, in Italy.
         assert_eq!(ids("since=1985-10-06T11:30:00%2B02:00").await, format!("00 01 02 03 04 05 07 08 {unreadable}"));
         assert_eq!(ids("since=1985-10-06").await, format!("00 01 02 03 04 05 06 07 08 {unreadable}"));
         assert_eq!(ids("since=0001-01-01").await, ids("").await);
@@ -215,7 +215,7 @@ crate::on_both_stores! {
         for at in 0..8 {
             his.person(&format!("P{at}"), "{}").await;
         }
-        // The original shares one connection and cursor: answers get mixed and writes lost under load.
+        // Thalamus shares one connection and cursor: under load, answers get mixed and writes lost.
         let his = std::sync::Arc::new(his);
         let work = (0..8).map(|at| {
             let his = std::sync::Arc::clone(&his);

@@ -1,10 +1,10 @@
-//! The page where a password is changed.
+//! The page on which a password is changed.
 
 use fedgate_core::password;
 
 use crate::support::{His, Reply, own, root};
 
-/// The token in the form and the cookie that goes with it.
+/// The token in the form, and its cookie.
 fn tokens(form: &Reply) -> (String, String) {
     let html = form.text();
     let token = html.split("name=\"csrf_token\" value=\"").nth(1).unwrap().split('"').next().unwrap();
@@ -121,12 +121,12 @@ crate::on_both_stores! {
         let fields = |current: &str| format!("csrf_token={token}&current={current}&password=secret-1&pconfirm=secret-1");
         let before = stored(&his).await;
         for n in 0..5 {
-            // What is compared with nothing is no guess.
+            // A submission that compares nothing is no guess.
             assert_eq!(submit(&his, "ANA", &cookie, &fields(""), "same-origin").await.status, 200);
             let reply = submit(&his, "ANA", &cookie, &fields(&format!("wrong-{n}")), "same-origin").await;
             assert!(reply.status == 200 && reply.text().contains("This is not your current password."), "{n}");
         }
-        // The right one, now, and to another's page: it is the caller's account that waits.
+        // Now even the right password waits, also on another person's page: it is the caller's account that waits.
         for id in ["ANA", "ARGBUE111FAV"] {
             let reply = submit(&his, id, &cookie, &fields("freedom-1"), "same-origin").await;
             let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
@@ -165,13 +165,13 @@ crate::on_both_stores! {
         };
         assert_eq!(told().await, None);
         guess_until_it_waits().await;
-        // An open browser may be able to make such a change; it ends nothing.
+        // An open browser may be able to make such a change, so it ends no wait.
         his.patch(&root(), "/people/ANA", r#"{"roles":["end_user","root"]}"#).await;
         assert_eq!(give("gnusolidario").await, 429);
         accounts.unlock("ANA").await.unwrap();
         assert_eq!(told().await, None);
         guess_until_it_waits().await;
-        // Another password, whoever sets it, is guessed at anew.
+        // Guesses at another password start from zero, whoever sets it.
         let hash = password::make(b"another-1", password::HashKind::Bcrypt).unwrap();
         accounts.change("ANA", &fedgate::accounts::AccountChange::PasswordHash(hash)).await.unwrap();
         assert_eq!(told().await, None);
@@ -224,7 +224,7 @@ crate::on_both_stores! {
                 let (answered, _, told) = send("/password/ANA", fields, accept).await.error();
                 assert_eq!((answered, told.as_str()), (status, code), "{accept}: {fields}");
             }
-            // A browser goes on reading it beside the field, and so does who names nothing.
+            // A browser still reads the fault beside the field, and so does a client that names no type.
             for accept in [both, "Text/HTML", "*/*"] {
                 let page = send("/password/ANA", fields, accept).await;
                 assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")), "{accept}");

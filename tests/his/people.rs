@@ -37,7 +37,7 @@ crate::on_both_stores! {
             let text = his.get(&root(), target).await.text().to_owned();
             assert!(text.contains("Ana") && !text.contains("password") && !text.contains("argon2"), "{text}");
         }
-        // The same again without it; a password in clear is not compared, right or wrong.
+        // The same again without the password. A password in clear text is not compared, right or wrong.
         his.person("ANA", r#"{"name":"Ana"}"#).await;
         for other in ["canary-secret", "another", BCRYPT] {
             let reply = his.post(&root(), "/people/ANA", json!({"name": "Ana", "password": other}).to_string()).await;

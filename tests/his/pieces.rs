@@ -1,4 +1,4 @@
-//! Documents that travel in pieces: both ways, past slow and vanished clients, within a budget.
+//! Documents that travel in pieces: in both directions, with slow and vanished clients, within a budget.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use fedgate_base::config::Address;
 
 use crate::support::{Actor, His, client, own, professional, root};
 
-/// More than three pieces, and no whole number of them; each byte tells its place.
+/// More than three pieces, and not a whole number of them. Each byte tells its place.
 fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|at| (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[7]).collect()
 }
@@ -30,12 +30,12 @@ async fn upload(his: &His, target: &str, bytes: &[u8]) -> u16 {
     request.body(bytes).send().await.status
 }
 
-/// Pieces that wait in the store.
+/// The pieces that wait in the store.
 async fn staged(his: &His) -> String {
     his.sql_text("SELECT CAST(count(*) AS text) FROM fedgate_pieces").await.unwrap()
 }
 
-/// Waits until so many pieces wait, or more than none.
+/// Waits until the number of waiting pieces is enough.
 async fn wait_for_staged(his: &His, is_enough: impl Fn(&str) -> bool) {
     let wait = async {
         while !is_enough(&staged(his).await) {
@@ -55,7 +55,7 @@ pub(super) async fn on_socket(his: &His, change: impl FnOnce(&mut fedgate_base::
     .await
 }
 
-/// Asks, and reads the head and a little of the body.
+/// Sends a request, and reads the head and a little of the body.
 pub(super) fn begin(his: &His, actor: &Actor, target: &str) -> (UnixStream, Vec<u8>) {
     let Address::Unix(path) = &his.address else { unreachable!() };
     begin_at(path, &his.request(actor, "GET", target).head())
@@ -88,7 +88,7 @@ crate::on_both_stores! {
         assert_eq!(upload(&his, TARGET, &other).await, 422, "another");
         assert_eq!(upload(&his, TARGET, &whole[..LENGTH - 1]).await, 422, "shorter");
         assert_eq!(upload(&his, "/personal_docs/ANA/none/x", &whole).await, 404);
-        // In base64, its slashes escaped; of several members the last one counts.
+        // In base64 with escaped slashes. Of several members the last one counts.
         let encoded = STANDARD.encode(&whole).replace('/', "\\/");
         let junk = STANDARD.encode(&other);
         let json = format!(r#"{{"document":"{junk}","content_type":"image/png","document":"{encoded}","n":[1]}}"#);
@@ -194,7 +194,7 @@ crate::on_both_stores! {
         let stalled = begin(&his, &own("ANA"), TARGET);
         let other = his.get(&own("BOB"), "/personal_docs/BOB/q/e").await;
         assert!(other.body == whole, "another caller is served");
-        // The same caller waits for the reader, and is served when that has gone.
+        // The same caller waits for the reader, and is served when the reader has gone.
         let actor = own("ANA");
         let (again, ()) = tokio::join!(his.get(&actor, TARGET), async {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -213,7 +213,7 @@ crate::on_both_stores! {
         let mut stalled = std::net::TcpStream::connect(address).unwrap();
         stalled.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         stalled.write_all(request.header("expect", "100-continue").head().as_bytes()).unwrap();
-        // It is asked for when there is room for it, and not before.
+        // The service asks for the body when there is room for it, and not before.
         let mut asked = [0; 25];
         stalled.read_exact(&mut asked).unwrap();
         assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -224,7 +224,7 @@ crate::on_both_stores! {
         assert!(waits.is_err(), "its account waits for room: {waits:?}");
         assert_eq!(his.post(&root(), "/pols/ANA/p3", body.replace("p2", "p3")).await.status, 200, "another is served");
         drop(stalled);
-        // Where the other was served so slowly that the wait has ended, it is told to come again, and comes.
+        // If the other was served so slowly that the wait ended, the answer is 503, and the client comes again.
         let served = match own.await {
             told if told.status == 503 => his.post(&actor, "/pols/ANA/p2", &body).await,
             served => served,
@@ -237,7 +237,7 @@ crate::on_both_stores! {
 async fn documents_of_before_are_read_however_they_are_kept() {
     let his = His::on_postgres().await;
     with_page(&his).await;
-    // As Thalamus' column has it: compressed.
+    // As Thalamus' column stores it: compressed.
     his.sql(
         "ALTER TABLE personal_docs ALTER COLUMN document SET STORAGE EXTENDED;
          INSERT INTO personal_docs (id, fedacct, pol, data, document)
@@ -251,7 +251,7 @@ async fn documents_of_before_are_read_however_they_are_kept() {
     assert_eq!(list.as_array().unwrap().len(), 2);
     assert!(list[0][3] == STANDARD.encode(&whole).as_str());
     assert!(list[1][1].is_null() && list[1][3] == list[0][3], "one without a page");
-    // A migration sees to it that new ones are kept as they are.
+    // After a migration, new documents are stored uncompressed.
     fedgate_base::db::schema::migrate(&his.database).await.unwrap();
     let kept = "SELECT attstorage::text FROM pg_attribute \
                 WHERE attrelid = 'personal_docs'::regclass AND attname = 'document'";
@@ -279,7 +279,7 @@ impl Program {
         Self(child)
     }
 
-    /// The most memory that it has had, in KiB.
+    /// The most memory that the process has used, in KiB.
     pub(super) fn most_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -287,7 +287,7 @@ impl Program {
     }
 }
 
-/// What the whole service may take.
+/// The memory that the whole service may use.
 const MOST_KIB: u64 = 128 * 1024;
 
 /// The configuration of the program on the store of a service.
@@ -314,7 +314,7 @@ async fn stalled_readers(his: His, store: &str) {
     let uploaded = program.most_memory();
     let heads: Vec<String> = (0..READERS).map(|_| his.request(&own("ANA"), "GET", TARGET).head()).collect();
     let Address::Unix(path) = &socket else { unreachable!() };
-    // Some begin, and the others wait: that is their own share. A reader of another account is served beside them.
+    // Some begin, and the others wait for their own share. A reader of another account is served beside them.
     let mut streams = vec![];
     for head in &heads {
         let mut stream = UnixStream::connect(path).unwrap();
@@ -363,7 +363,7 @@ async fn much_json(his: His, store: &str) {
     let before = program.most_memory();
     assert_eq!(post(&professional(), TARGET, &json("d", 22_000_000)).await.error().2, "body_too_large");
     let refused = program.most_memory();
-    // As much of it as is let in.
+    // The largest that is accepted.
     assert_eq!(post(&professional(), TARGET, &json("d", 1_040_000)).await.status, 200);
     let one = program.most_memory();
     assert!(one < MOST_KIB, "{one} KiB");
@@ -372,7 +372,7 @@ async fn much_json(his: His, store: &str) {
     let posts = pages.iter().enumerate().map(async |(number, page)| {
         let actor = if number % 2 == 0 { professional() } else { root() };
         let reply = post(&actor, &format!("/pols/ANA/{page}"), &json(page, 1_040_000)).await;
-        // Each account finds room for one of them at a time, and waits with a bound.
+        // Each account has room for one of them at a time, and its wait has a bound.
         if reply.status == 200 { "done".to_owned() } else { reply.error().2 }
     });
     let told = futures_util::future::join_all(posts).await;
@@ -383,6 +383,6 @@ async fn much_json(his: His, store: &str) {
          {} more at a time",
         told.len()
     );
-    // Unbounded, each would take some 20 MiB at a time.
+    // Without a bound, each would take some 20 MiB at a time.
     assert!(most < 2 * MOST_KIB, "{most} KiB");
 }

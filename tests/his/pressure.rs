@@ -1,4 +1,4 @@
-//! One caller asks for too much, goes away too early, or waits for a lock: the others are served.
+//! One caller asks for too much, leaves too early, or waits for a lock: others are served.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use crate::support::postgres::Cluster;
 use crate::support::proxy::Proxy;
 use crate::support::{His, Scratch, professional, root};
 
-/// A busy machine gets this long for what should take a moment.
+/// How long a busy machine may take for what should take a moment.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Lets every question for the units take for ever, as far as the database is concerned.
+/// Makes every query for units run for ever in the database.
 async fn slow_units(his: &His) {
     let slow = match &his.database {
         Database::Postgres(_) => "SELECT id, data FROM kept, pg_sleep(3600)",
@@ -29,7 +29,7 @@ async fn slow_units(his: &His) {
     his.sql(&sql).await;
 }
 
-/// Begins a question for the units, as the professional, and leaves it unanswered.
+/// Sends the professional's request for the units, and does not read the answer.
 async fn search(his: &His) -> TcpStream {
     let Address::Tcp(address) = his.address else { unreachable!() };
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -38,7 +38,7 @@ async fn search(his: &His) -> TcpStream {
     stream
 }
 
-/// Asks until it is so.
+/// Polls until the condition holds.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so().await {
@@ -55,7 +55,7 @@ async fn beside(his: &His) -> tokio_postgres::Client {
     client
 }
 
-/// How many sessions of the service there are, and how many of them work on a slow question.
+/// How many sessions the service has, and how many of them run a slow query.
 async fn at_work(client: &tokio_postgres::Client) -> (i64, i64) {
     let row = client
         .query_one(
@@ -83,7 +83,7 @@ crate::on_both_stores! {
         for _ in 0..60 {
             searches.push(search(&his).await);
         }
-        // While they wait, another account is served, again and again.
+        // While they wait, another account is served, repeatedly.
         for _ in 0..20 {
             assert_eq!(his.get(&root(), "/people/ANA").await.status, 200);
         }
@@ -91,7 +91,7 @@ crate::on_both_stores! {
         until("the account that went away is served again", async || {
             his.get(&professional(), "/people/ANA").await.status == 200
         }).await;
-        // One round after the other goes away as fast as it comes.
+        // Each round leaves as fast as it comes.
         for _ in 0..10 {
             let round = [search(&his).await, search(&his).await, search(&his).await, search(&his).await];
             assert_eq!(his.get(&root(), "/people/ANA").await.status, 200);
@@ -135,7 +135,7 @@ async fn a_cancel_never_hits_the_next_statement() {
     config.pool_size = 1;
     let pool = fedgate_base::db::postgres::pool(&config).unwrap();
     for round in 0..12u64 {
-        // Abandoned before it ends, about when it ends, and after its session was asked to leave off.
+        // Abandoned before its end, near its end, and after its session received the cancel request.
         let abandoned = async {
             pool.get().await.unwrap().execute("SELECT pg_sleep(0.058)", &[]).await.unwrap();
         };
@@ -165,7 +165,7 @@ async fn what_is_abandoned_in_a_transaction_is_undone_and_leaves_none_open() {
         let next = pool.get().await.unwrap();
         let count = next.query_one("SELECT count(*) FROM t", &[]).await.unwrap();
         assert_eq!(count.get::<_, i64>(0), 0, "{sleeps}");
-        // Within one transaction time stands still.
+        // Time stands still within one transaction.
         let now = async || next.query_one("SELECT now()::text", &[]).await.unwrap().get::<_, String>(0);
         assert_ne!(now().await, now().await, "{sleeps}");
     }
@@ -199,7 +199,7 @@ async fn a_list_that_is_left_early_leaves_its_rows_in_the_database() {
     let list = ListQuery::People { members: vec![] };
     let chunk = his.store.chunk(&list, &ListWindow::default(), 64, usize::MAX, &RecordReach::Global).await.unwrap();
     assert_eq!((chunk.rows.len(), chunk.is_last), (1, false), "one row fills a chunk");
-    // The sessions are usable at once, all four.
+    // All four sessions are usable at once.
     for _ in 0..8 {
         assert_eq!(his.get(&root(), "/people/P10?").await.status, 200);
     }
@@ -207,7 +207,7 @@ async fn a_list_that_is_left_early_leaves_its_rows_in_the_database() {
     assert!(moved < (16 + 8 + 8) * ROW, "{moved} bytes for nine rows of a MiB");
 }
 
-/// Both stores, where nobody waits long for a lock.
+/// Both stores, with a short wait for locks.
 async fn impatient() -> [His; 2] {
     let lock_timeout = Duration::from_millis(300);
     let mut postgres = Cluster::shared().database().await;
@@ -217,7 +217,7 @@ async fn impatient() -> [His; 2] {
     [His::on(postgres).await, His::start(StoreConfig::Sqlite(sqlite), scratch).await]
 }
 
-/// Keeps a record locked as somebody else does: a session on PostgreSQL, another process's transaction on SQLite.
+/// Keeps a record locked from outside: a session on PostgreSQL, another process's transaction on SQLite.
 enum Blocker {
     Session(tokio_postgres::Client),
     Connection(rusqlite::Connection),
@@ -276,7 +276,7 @@ async fn a_locked_row_keeps_nobody_from_reading_and_writers_are_told_soon_on(his
         (reply.error().2, reply.header("fedgate-busy").map(str::to_owned))
     };
     let reads = async {
-        // The same accounts go on reading, all the while.
+        // The same accounts continue to read all the while.
         let mut count = 0;
         while began.elapsed() < Duration::from_millis(600) {
             for (actor, target) in [(&root, "/people/ANA"), (&professional, "/people"), (&professional, "/pols/ANA")] {
@@ -338,7 +338,7 @@ async fn every_kind_of_write_that_meets_a_lock_is_told_so_on(his: His) {
     }))
     .await;
     for (method, target, code) in &told {
-        // Those that come over the share of one account's writes wait for the others.
+        // Writes beyond the share of one account wait for the others.
         assert!(["record_locked", "busy"].contains(&code.as_str()), "{method} {target}: {told:?}");
     }
     assert_eq!(his.get(&root, "/institutions/I1").await.status, 200);
@@ -390,7 +390,7 @@ async fn a_prepared_transaction_and_the_head_of_a_line_are_named_too() {
     let disable = fedgate::accounts::AccountChange::Active(false);
     let client = beside(&his).await;
     client.batch_execute("BEGIN; UPDATE people SET data = data; PREPARE TRANSACTION 'forgotten'").await.unwrap();
-    // Who waits in the line before is in nobody's power, and is not named.
+    // A session that waits for the same lock cannot end the wait, and is not named.
     let before = beside(&his).await;
     let (_, told) = tokio::join!(
         async { before.batch_execute("SET lock_timeout = 2500; UPDATE people SET data = data").await },

@@ -1,4 +1,4 @@
-//! `fedhis` as a program: exit codes, start, stop, the demo federation.
+//! `fedhis` as a program: exit codes, start, stop, and the demo federation.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use fedgate_core::password;
 
 use crate::support::{His, Scratch, own, professional};
 
-/// The same with a database of PostgreSQL.
+/// The same with a PostgreSQL database.
 pub(crate) fn configuration_on(directory: &Path, uri: &str) -> PathBuf {
     let path = configuration(directory);
     let text = fs::read_to_string(&path).unwrap().replace("\"sqlite\"\n", &format!("\"postgres\"\nuri = \"{uri}\"\n"));
@@ -17,7 +17,7 @@ pub(crate) fn configuration_on(directory: &Path, uri: &str) -> PathBuf {
     path
 }
 
-/// A configuration with the embedded store of a directory; the rest is what the programs need at least.
+/// A configuration with an embedded store in a directory, and otherwise the least that the programs need.
 pub(crate) fn configuration(directory: &Path) -> PathBuf {
     crate::support::write_private(&directory.join("assertion.key"), "a secret of thirty-two bytes ....");
     let (store, socket) = (directory.join("his.db"), directory.join("his.sock"));
@@ -64,7 +64,7 @@ fn two_imports_of_one_file_exclude_each_other() {
     assert!(fedhis(&["migrate"], &config).status.success());
     let people = scratch.0.join("people.json");
     fs::write(&people, r#"[{"id": "ANA"}]"#).unwrap();
-    // As the other one does for as long as it runs (flock(2)).
+    // As the other import does for as long as it runs (flock(2)).
     let held = fs::File::open(&people).unwrap();
     rustix::fs::flock(&held, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
     let import = || fedhis(&["import", "people", people.to_str().unwrap()], &config);
@@ -86,7 +86,7 @@ fn two_imports_of_one_file_exclude_each_other() {
 #[test]
 fn without_threads_both_programs_end_with_a_sentence() {
     for program in [crate::support::programs::fedhis(), env!("CARGO_BIN_EXE_fedgate")] {
-        // Nobody's limit but that of a user who has no process yet; a limit does not hold for root.
+        // The limit must belong to a user without a process, because it counts per user and does not bind root.
         let user = rand::random_range(100_000..1_000_000).to_string();
         let mut command = Command::new("setpriv");
         command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "bash", "-c"]);

@@ -1,4 +1,5 @@
-//! Room for what is read and sent: asked for before, held until the socket has taken it, and each caller's own.
+//! Room for bytes that are read and sent: requested first, held until the socket has taken them, and limited per
+//! caller.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -13,11 +14,11 @@ use crate::support::postgres::Cluster;
 use crate::support::proxy::Proxy;
 use crate::support::{Actor, His, Reply, client, own, professional, root};
 
-/// A busy machine gets this long for what should take a moment.
+/// How long a busy machine may take for what should take a moment.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Who waits for longer than this waits for room.
+/// A request that waits for longer than this waits for room.
 const A_MOMENT: Duration = Duration::from_millis(300);
-/// A quarter of this is one caller's.
+/// One caller may hold a quarter of this.
 const BUDGET: usize = 1 << 20;
 /// More than a share, and than the buffers of a socket.
 const LONG: usize = 900_000;
@@ -26,7 +27,7 @@ fn long_record(id: &str) -> String {
     format!(r#"{{"id":"{id}","x":"{}"}}"#, "x".repeat(LONG))
 }
 
-/// Whether a question of the professional waits for room now, as soon as it does; the room is there again after `leave`.
+/// Waits until a request of the professional waits for room, frees the room by `leave`, and returns the answer.
 async fn waits_until(his: &His, target: &str, leave: impl FnOnce()) -> Reply {
     let actor = professional();
     let deadline = Instant::now() + PATIENCE;
@@ -39,7 +40,7 @@ async fn waits_until(his: &His, target: &str, leave: impl FnOnce()) -> Reply {
     };
     leave();
     match asked.await {
-        // On a slow machine its wait has ended meanwhile: it is told to come again, and comes.
+        // On a slow machine its wait has ended meanwhile: the answer is 503, and the client comes again.
         told if told.status == 503 => his.get(&actor, target).await,
         served => served,
     }
@@ -67,7 +68,7 @@ crate::on_both_stores! {
     async fn what_is_sent_beside_a_document_is_held_as_it_grows(all) {
         with_page(&all).await;
         all.page("ANA", "long", &long_record("long")).await;
-        // A share holds what an upload needs, and less than what stands beside this one.
+        // A share has room for an upload, but not for the members beside this document.
         let his = on_socket(&all, |config| config.max_bytes_in_flight = 4 * BUDGET).await;
         let Address::Unix(path) = &his.address else { unreachable!() };
         let request = his.request(&professional(), "POST", "/personal_docs/ANA/p/d").header("content-length", "1000000");
@@ -87,7 +88,7 @@ crate::on_both_stores! {
         }
         let his = on_socket(&all, |_| {}).await;
         let reading = begin(&his, &own("ANA"), "/pols/ANA");
-        // All connections are in use for longer than an answer that has not begun would wait.
+        // All connections are in use for longer than an answer waits that has not begun.
         let leave = every_connection(&his).await;
         let refused = his.get(&professional(), "/people/ANA").await;
         assert_eq!(refused.error().2, "busy");
@@ -118,7 +119,7 @@ crate::on_both_stores! {
     }
 }
 
-/// Uses every connection of the service until it is dropped.
+/// Uses every connection of the service until the value is dropped.
 async fn every_connection(his: &His) -> Box<dyn std::any::Any> {
     const CONNECTIONS: usize = 4;
     match &his.database {
@@ -179,7 +180,7 @@ async fn nothing_is_read_before_there_is_room_for_it() {
     assert_eq!(his.get(&professional(), "/pols/ANA").await.json().as_array().unwrap().len(), 2);
 }
 
-/// Lists and records of megabytes that many ask for and do not read.
+/// Lists and records of megabytes that many clients request and do not read.
 async fn stalled_lists(his: His, store: &str) {
     const STREAMS: usize = 40;
     const BYTES: usize = 4_000_000;
@@ -202,7 +203,7 @@ async fn stalled_lists(his: His, store: &str) {
             streams.push(stream);
         }
     }
-    // Another caller is served beside them, or told that the store is busy, and comes again.
+    // Another caller is served beside them, or gets 503 `busy` and comes again.
     let (reader, socket) = (Actor { account: "NODE", scope: RecordScope::Global, grants: &[] }, Address::Unix(path));
     for (target, bytes) in [("/pols/ANA", 16 * BYTES), ("/people", 2 * BYTES), ("/people/P10", BYTES)] {
         let served = async {
@@ -218,7 +219,8 @@ async fn stalled_lists(his: His, store: &str) {
     }
     let most = program.most_memory();
     println!("{store}: {start} KiB at the start, {most} KiB with {STREAMS} stalled streams of each of three callers");
-    // Some 105 MiB, and up to 132 on a busy machine, whose threads hold more at a time; 366 when lists were read unpaid.
+    // Some 105 MiB, and up to 132 on a busy machine, whose threads hold more at a time; 366 when lists were read
+    // unpaid.
     assert!(most < 160 * 1024, "{most} KiB");
 }
 

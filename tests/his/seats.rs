@@ -21,7 +21,7 @@ async fn connection(his: &His) -> TcpStream {
     TcpStream::connect(address).await.unwrap()
 }
 
-/// Sends a request that keeps its connection, and reads its answer.
+/// Sends a request on a kept connection, and reads its answer.
 async fn ask(his: &His, stream: &mut TcpStream) -> std::io::Result<bool> {
     let head = his.request(&root(), "GET", "/login").head().replace("connection: close\r\n", "");
     stream.write_all(head.as_bytes()).await?;
@@ -40,7 +40,7 @@ async fn ask(his: &His, stream: &mut TcpStream) -> std::io::Result<bool> {
 async fn where_there_is_no_room_the_longest_silent_goes_and_whoever_is_served_goes_on() {
     let usual = His::on_sqlite().await;
     let his = usual.with(|his| his.connections.most = Some(MOST)).await;
-    // One at work: its body has not come yet.
+    // One request in progress: its body has not arrived yet.
     let body = "{\"id\":\"ANA\"}";
     let head = his.request(&root(), "POST", "/people/ANA").header("content-length", &body.len().to_string()).head();
     let mut at_work = connection(&his).await;
@@ -52,7 +52,7 @@ async fn where_there_is_no_room_the_longest_silent_goes_and_whoever_is_served_go
         for _ in 0..5 * MOST {
             crowd.push(connection(&his).await);
         }
-        // Each of them is served that asks, whatever stands in the way.
+        // Each connection with a request is served, however full the service is.
         let mut served = connection(&his).await;
         let answered = ask(&his, &mut served).await.unwrap();
         let mut open = 0;
@@ -64,7 +64,7 @@ async fn where_there_is_no_room_the_longest_silent_goes_and_whoever_is_served_go
     };
     let (answered, open) = tokio::time::timeout(PATIENCE, crowd).await.expect("nobody is kept out");
     assert!(answered && open < MOST, "{open} are open");
-    // The kept one was silent for longer than the crowd, and has gone.
+    // The kept connection was silent for longer than the crowd, and was closed.
     assert!(!ask(&his, &mut kept).await.unwrap_or(false));
     at_work.write_all(&body.as_bytes()[4..]).await.unwrap();
     let mut answer = String::new();
@@ -104,7 +104,7 @@ fn that_there_are_no_descriptors_left_is_told_once_and_is_over_when_there_are() 
     let socket = scratch.0.join("his.sock");
     let connect = || std::os::unix::net::UnixStream::connect(&socket).unwrap();
     drop(connect());
-    // As if somebody else had taken them all (prlimit(2)).
+    // As if another process had taken all descriptors (prlimit(2)).
     let none = Rlimit { current: Some(1), maximum: Some(1024) };
     let before = prlimit(Some(Pid::from_child(&child)), Resource::Nofile, none).unwrap();
     let _waits = connect();

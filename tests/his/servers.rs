@@ -1,4 +1,4 @@
-//! Database servers as operators have them: their certificates, their sockets, the defaults of their roles.
+//! Database servers as operators run them: their certificates, their sockets, and the defaults of their roles.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::his::program::{configuration_on, fedhis};
 use crate::support::postgres::Cluster;
 use crate::support::{His, Scratch, postgres_text, root};
 
-/// Asks a server for the schema, with this connection string and file of authorities.
+/// Asks a server for the schema version, with this connection string and file of authorities.
 async fn ask(uri: &str, ca_file: Option<&PathBuf>) -> Result<i64, DbError> {
     let base = Cluster::shared().database().await;
     let config = PostgresConfig { uri: uri.to_owned(), ca_file: ca_file.cloned(), ..base };
@@ -34,7 +34,7 @@ async fn the_certificate_of_a_server_is_verified_as_its_mode_says_and_a_fault_na
         ("localhost", "sslmode=verify-full", Some(&file), ""),
         ("127.0.0.1", "sslmode=verify-full", Some(&file), "another name than that in `store.uri`"),
         ("127.0.0.1", "sslmode=verify-ca", Some(&file), ""),
-        // The operator has named this very certificate.
+        // The operator has named exactly this certificate.
         ("127.0.0.1", "sslmode=require", Some(&file), ""),
     ] {
         let asked = ask(&uri(host, mode), ca_file).await.map_err(|error| error.to_string());
@@ -43,7 +43,7 @@ async fn the_certificate_of_a_server_is_verified_as_its_mode_says_and_a_fault_na
             fault => assert!(asked.as_ref().is_err_and(|told| told.contains(fault)), "{host} {mode}: {asked:?}"),
         }
     }
-    // As a program reads them out of its configuration, and says what is wrong.
+    // As a program reads them from its configuration, and reports what is wrong.
     let scratch = Scratch::new();
     let migrate = |uri: &str| {
         let out = fedhis(&["migrate"], &configuration_on(&scratch.0, uri));
@@ -51,7 +51,7 @@ async fn the_certificate_of_a_server_is_verified_as_its_mode_says_and_a_fault_na
     };
     let (is_done, told) = migrate(&uri("localhost", "sslmode=require"));
     assert!(!is_done && told.contains("`store.ca_file`") && !told.contains("is the server up"), "{told}");
-    // What the operator wrote is what is named.
+    // The message names what the operator wrote.
     let (is_done, told) = migrate(&uri("localhost", "sslmode=verify-full&sslrootcert=/nowhere/ca.pem"));
     assert!(
         !is_done && told.contains("`store.uri` names, as `sslrootcert`, `/nowhere/ca.pem`, which cannot be read"),
@@ -66,7 +66,7 @@ async fn the_certificate_of_a_server_is_verified_as_its_mode_says_and_a_fault_na
     let (is_done, told) = migrate(&several);
     assert!(!is_done && told.contains("`store.ca_file`") && !told.contains("is the server up"), "{told}");
 
-    // As `openssl req -x509` makes it: an authority that signs itself.
+    // As `openssl req -x509` makes it: a self-signed authority.
     let mut authority = CertificateParams::new(vec!["localhost".into()]).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let (port, file) = cluster.encrypt_with(authority);
@@ -139,7 +139,7 @@ async fn a_server_without_tls_is_told_from_one_that_is_away() {
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            // To a request for TLS (PostgreSQL manual, 54.2.12).
+            // The answer to a request for TLS (PostgreSQL manual, 54.2.12).
             let _ = stream.read_exact(&mut [0; 8]);
             let _ = stream.write_all(b"N");
         }

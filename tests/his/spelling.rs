@@ -1,4 +1,4 @@
-//! An account is who its row says, byte for byte, whatever the column takes it for.
+//! An account is the one whose id is equal byte for byte, whatever the column's type treats as equal.
 
 use fedgate::accounts::{AccountChange, AccountStore, ChangedAccounts};
 use fedgate_base::config::{SqliteConfig, StoreConfig};
@@ -8,7 +8,7 @@ use crate::his::logins::differences;
 use crate::support::postgres::Cluster;
 use crate::support::{His, Scratch, own, root};
 
-/// The law, for a store whose column takes `other` for `ANA`, which is stored.
+/// The law, for a store whose column treats `other` as equal to the stored `ANA`.
 async fn nobody_is_taken_for_another(his: &His, other: &str) {
     his.sql("UPDATE people SET data = '{\"password\": \"old\", \"roles\": [\"root\"], \"name\": \"x\"}'").await;
     let accounts = AccountStore::open(&his.config).await.unwrap();
@@ -59,7 +59,7 @@ async fn postgres(prepare: &str, kind: &str) -> His {
 async fn postgres_whose_ids_are_padded_takes_nobody_for_another() {
     let his = postgres("SELECT 1", "char(40)").await;
     nobody_is_taken_for_another(&his, "ANA ").await;
-    // What the operator is told to do works, though triggers are there.
+    // The remedy that the operator reads works, even though triggers exist.
     his.sql(
         "ALTER TABLE pols ALTER COLUMN book TYPE varchar COLLATE \"default\";
          ALTER TABLE personal_docs ALTER COLUMN fedacct TYPE varchar COLLATE \"default\";

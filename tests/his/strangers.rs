@@ -1,4 +1,4 @@
-//! Databases that are not ours to write to, and the programs that are pointed at them.
+//! Databases that these programs must not write to, although a configuration names them.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::his::program::{configuration, configuration_on, fedhis};
 use crate::support::postgres::Cluster;
 use crate::support::{Scratch, postgres_text};
 
-/// Exit code and what a program says, with whatever it needs beside the store.
+/// Exit code and output of a program, with all that it needs beside the store.
 fn run(program: &str, arguments: &[&str], config: &Path) -> (Option<i32>, String) {
     let stock = std::env::current_dir().unwrap().join("policies/roles.cfg");
     let text = fs::read_to_string(config).unwrap();

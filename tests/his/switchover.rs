@@ -1,4 +1,5 @@
-//! A switchover, seen from the HIS: a server that was left behind is neither read nor written for long, and a standby is told.
+//! A switchover, seen from the HIS: the old primary is neither read nor written for long, and a standby is
+//! reported.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::support::{His, client, postgres_text, root};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A service behind a proxy, on a primary that another one takes the place of; sessions that are open stay where they are.
+/// A service behind a proxy, on a primary that another server replaces. Open sessions stay on the old one.
 async fn after_a_switchover(read_only: bool) -> (Cluster, Cluster, His, PostgresConfig) {
     let old = Cluster::start();
     let database = old.database().await;

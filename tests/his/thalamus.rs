@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::postgres::Cluster;
 use crate::support::{His, own, professional, root};
 
-/// The schema and the kinds of rows of the original, those included that it should not have let in.
+/// The schema and the kinds of rows of Thalamus, including those that it should not have accepted.
 pub(crate) const THALAMUS: &str = r#"
 CREATE TABLE people (id varchar PRIMARY KEY, data jsonb);
 CREATE TABLE pols (id varchar PRIMARY KEY, book varchar REFERENCES people (id), data jsonb);
