@@ -1,4 +1,4 @@
-//! `fedgate account`: accounts of either store, from the command line.
+//! `fedgate account`: manages accounts of either store, from the command line.
 
 mod history;
 mod quote;
@@ -25,14 +25,14 @@ use crate::{CommandFailure, load, open_store, store_fault};
 
 #[derive(Subcommand)]
 pub(crate) enum AccountCommand {
-    /// Add a person with an account; the password is asked for, or read from standard input.
+    /// Add a person with an account; the password is read from the terminal or standard input.
     Add {
         /// The id of the person, such as ESPGNU777ORG; stored in upper case.
         id: String,
-        /// Roles, with commas between them.
+        /// Roles, separated by commas.
         #[arg(long, value_delimiter = ',', default_value = "end_user")]
         roles: Vec<String>,
-        /// Store also roles that the policy does not define.
+        /// Store even roles that the policy does not define.
         #[arg(long)]
         force: bool,
         /// Given name.
@@ -42,33 +42,33 @@ pub(crate) enum AccountCommand {
         #[arg(long)]
         lastname: Option<String>,
     },
-    /// Show an account: whether it can log in, with which roles, and where its passwords have to wait.
+    /// Show an account: whether it can log in, its roles, and where its passwords have to wait.
     Show {
         /// The id of the person.
         id: String,
     },
     /// List accounts in the order of their ids, a page at a time.
     List {
-        /// Begin after this id: with the last one of the page before.
+        /// Begin after this id: the last one of the page before.
         #[arg(long, value_name = "ID", allow_hyphen_values = true)]
         after: Option<String>,
-        /// How many at most.
+        /// Most lines of a page.
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
     },
-    /// Show what became of an account, or of all, and by whom: what was changed when, the latest first.
+    /// Show the changes of an account, or of all, and who made them; the latest first.
     History {
-        /// The id of the person, also of one that was deleted; all without one.
+        /// The id of the person, even of a deleted one; all persons without it.
         #[arg(allow_hyphen_values = true)]
         id: Option<String>,
-        /// Begin before this event: with the last one of the page before.
+        /// Begin before this event: the last one of the page before.
         #[arg(long, value_name = "EVENT")]
         before: Option<i64>,
-        /// How many at most.
+        /// Most lines of a page.
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
     },
-    /// Set a password; it is asked for, or read from standard input. Waits after wrong passwords end.
+    /// Set a password, read from the terminal or standard input. It ends waits after wrong passwords.
     Passwd {
         /// The id of the person.
         id: String,
@@ -81,13 +81,13 @@ pub(crate) enum AccountCommand {
         wait: SpreadWait,
         /// The id of the person.
         id: String,
-        /// Roles, with commas between them.
+        /// Roles, separated by commas.
         #[arg(value_delimiter = ',', required_unless_present = "none")]
         roles: Vec<String>,
-        /// Store also roles that the policy does not define.
+        /// Store even roles that the policy does not define.
         #[arg(long)]
         force: bool,
-        /// Take all roles away.
+        /// Remove all roles.
         #[arg(long, conflicts_with = "roles")]
         none: bool,
     },
@@ -112,7 +112,7 @@ pub(crate) enum AccountCommand {
         #[command(flatten)]
         wait: SpreadWait,
     },
-    /// Delete a person, with all that is stored of the person: the account is disabled before, and has no pages and documents.
+    /// Delete a person, with all stored data; the account must be disabled, and have no pages and documents.
     Delete {
         /// The id of the person.
         id: String,
@@ -123,12 +123,12 @@ pub(crate) enum AccountCommand {
 
 #[derive(clap::Args)]
 pub(crate) struct SpreadWait {
-    /// Return when every running gateway has applied the change, and say how many and after how many ms.
+    /// Return only when every running gateway has applied the change; print their number and the time in ms.
     #[arg(long)]
     wait: bool,
 }
 
-/// Does what is asked and tells what was done, in lines or as one JSON object.
+/// Runs a command and reports the result, in lines or as one JSON object.
 pub(crate) async fn run(config: &Path, command: AccountCommand, as_json: bool) -> Result<(), CommandFailure> {
     let mut report = CommandReport::new(as_json);
     let outcome = match load(config, "fedgate account") {
@@ -148,10 +148,10 @@ async fn work(config: &Config, command: AccountCommand, report: &mut CommandRepo
             let password_hash = new_hash(hash_kind(config, &accounts).await?)?;
             let new = NewAccount { id: id.clone(), roles, password_hash, name, lastname };
             if !accounts.add(&new).await.map_err(|error| store_fault(config, error))? {
-                // By case, or because the column takes one id for another, it is the other that exists.
+                // Another spelling exists, which differs by case, or which the column takes for the same.
                 let words = match accounts.read(&id).await {
                     Ok(None) => {
-                        "is taken by another spelling of it: by case (`fedgate account list` has it), or as `fedgate check` tells"
+                        "exists in another spelling: in other case (see `fedgate account list`), or as `fedgate check` reports"
                     }
                     Ok(Some(_)) | Err(_) => "exists; change it with `fedgate account roles` or `passwd`",
                 };
@@ -167,7 +167,7 @@ async fn work(config: &Config, command: AccountCommand, report: &mut CommandRepo
             show::show(&account, hash_kind(config, &accounts).await?, (&instances, page_wait), report)
         }
         AccountCommand::List { after, limit } => {
-            // One more tells whether there are more.
+            // One more than shown, to know whether there are more.
             let listed =
                 accounts.list(after.as_deref(), limit + 1).await.map_err(|error| store_fault(config, error))?;
             show::list(listed, limit, report)
@@ -183,7 +183,7 @@ async fn work(config: &Config, command: AccountCommand, report: &mut CommandRepo
         }
         AccountCommand::Roles { id, roles, force, none, wait } => {
             let roles = roles::checked(config, roles, force, report)?;
-            // What a shell makes of a variable that is not set must not disarm an account.
+            // An unset variable of a shell script must not remove all roles of an account.
             if roles.is_empty() && !none {
                 return Err(CommandFailure::Usage(anyhow!("no role is named; `--none` takes all roles away")));
             }
@@ -200,7 +200,7 @@ async fn work(config: &Config, command: AccountCommand, report: &mut CommandRepo
         AccountCommand::Unlock { id, wait } => {
             stored(config, &accounts, &id).await?;
             accounts.unlock(&id).await.map_err(|error| store_fault(config, error))?;
-            committed(config, &accounts, &id, ("unlocked", "need not wait any more"), &wait, report).await
+            committed(config, &accounts, &id, ("unlocked", "no longer has to wait"), &wait, report).await
         }
         AccountCommand::Delete { id, wait } => {
             match accounts.delete(&id).await.map_err(|error| store_fault(config, error))? {
@@ -215,7 +215,7 @@ async fn work(config: &Config, command: AccountCommand, report: &mut CommandRepo
                     };
                     let records =
                         [count(pages, "page", "pages"), count(documents, "document", "documents")].join(" and ");
-                    let words = "which would belong to nobody; a disabled account keeps out as well";
+                    let words = "which would have no owner; a disabled account cannot log in either";
                     return Err(anyhow!("`{id}` has {records}, {words}").into());
                 }
             }
@@ -248,8 +248,8 @@ async fn change(
     committed(config, accounts, id, (word, words), wait, report).await
 }
 
-/// Tells that a change is committed, in a word for programs and in several for people; waits for the gateways, if that is
-/// asked for.
+/// Reports a committed change, in a word for programs and in a sentence for people; then waits for the gateways if
+/// asked to.
 async fn committed(
     config: &Config,
     accounts: &AccountStore,
@@ -263,7 +263,7 @@ async fn committed(
     if !wait.wait {
         return Ok(());
     }
-    // A program reads stdout; who watches it is told here.
+    // On stderr: programs read stdout.
     let waits_for = |silent: &accounts::InstanceReport| {
         let accounts::InstanceReport { id, place, bound_ms, .. } = silent;
         let ends = lease_end(at, *bound_ms);
@@ -275,13 +275,13 @@ async fn committed(
     tell_spread(&spread, at, report)
 }
 
-/// When no lease of before a change can be valid any more.
+/// When every lease from before the change has ended.
 fn lease_end(committed: SystemTime, bound_ms: u64) -> String {
     let end = chrono::DateTime::<chrono::Utc>::from(committed + Duration::from_millis(bound_ms));
     end.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
-/// Tells that a change is made, and which account epoch the accounts have since.
+/// Reports a change, and the account epoch since then.
 async fn done(
     accounts: &AccountStore,
     id: &str,
@@ -292,7 +292,7 @@ async fn done(
     report.note("id", id);
     report.note("done", word);
     if report.is_json() {
-        // That the epoch cannot be asked for undoes nothing.
+        // The change is committed, even if the epoch cannot be read.
         report.note("epoch", accounts.changes_since(None).await.ok().map(|changes| changes.epoch));
     }
     Ok(report.line(&format!("{id} {words}"))?)
@@ -302,7 +302,7 @@ fn tell_spread(spread: &ChangeSpread, committed: SystemTime, report: &mut Comman
     let ChangeSpread { epoch, applied, silent, after } = spread;
     let count = match applied.len() {
         0 if silent.is_empty() => "no gateway is listed as running".to_owned(),
-        0 => "no gateway has said that it applied it".to_owned(),
+        0 => "no gateway has reported that it applied it".to_owned(),
         1 => "1 gateway has applied it".to_owned(),
         several => format!("{several} gateways have applied it"),
     };
@@ -313,7 +313,7 @@ fn tell_spread(spread: &ChangeSpread, committed: SystemTime, report: &mut Comman
     report.note("applied", applied.iter().map(names).collect::<Vec<_>>());
     let mut told = Vec::new();
     for accounts::InstanceReport { id, place, bound_ms, .. } in silent {
-        // One that may admit nobody for another reason, such as having stopped, had no lease to the end.
+        // A gateway that admits nobody for another reason, such as a stop, had no lease until then.
         let ended = lease_end(committed, (*bound_ms).min(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
         told.push(json!({ "id": id, "place": place, "lease_ended_at": ended }));
         report.warn(format!("{id} ({place}) did not answer; its lease ended at {ended}, and with it the old right"));
@@ -322,7 +322,7 @@ fn tell_spread(spread: &ChangeSpread, committed: SystemTime, report: &mut Comman
     Ok(())
 }
 
-/// An account that there is.
+/// Reads an account that must exist.
 async fn stored(config: &Config, accounts: &AccountStore, id: &str) -> Result<StoredAccount, CommandFailure> {
     match accounts.read(id).await.map_err(|error| store_fault(config, error))? {
         Some(account) => Ok(account),
@@ -330,12 +330,12 @@ async fn stored(config: &Config, accounts: &AccountStore, id: &str) -> Result<St
     }
 }
 
-/// That there is no such person, and whether there is one whose id differs by case alone, as far as the store tells.
+/// The error for a missing person, with an id that differs by case alone if there is one.
 pub(crate) async fn missing(accounts: &AccountStore, id: &str) -> anyhow::Error {
     if matches!(accounts.read(id).await, Ok(Some(_))) {
         return anyhow!(
             "the document of `{id}` is a list or a scalar, which has no account; docs/API.md, \"Rows of before\", says how \
-             it is mended"
+             to repair it"
         );
     }
     for other in [id.to_uppercase(), id.to_lowercase()] {
@@ -346,7 +346,7 @@ pub(crate) async fn missing(accounts: &AccountStore, id: &str) -> anyhow::Error 
     anyhow!("there is no person `{id}` (ids are compared exactly, capitals count)")
 }
 
-/// Whether there is a password that the account can log in with.
+/// Whether the account has a password that can log in.
 pub(crate) fn has_usable_password(account: &StoredAccount) -> bool {
     account.password_hash.as_deref().is_some_and(password::is_acceptable_hash)
 }
@@ -369,7 +369,7 @@ fn new_hash(kind: HashKind) -> anyhow::Result<String> {
     Ok(password::make(password.expose(), kind)?)
 }
 
-/// Refuses a password of which a hash would cover a part, and says what to do.
+/// Refuses a password that its hash would cover only in part, with the remedy.
 pub(crate) fn check_length(password: &Secret, kind: HashKind) -> anyhow::Result<()> {
     let (bytes, longest) = (password.expose().len(), kind.longest());
     match kind {
@@ -383,7 +383,7 @@ pub(crate) fn check_length(password: &Secret, kind: HashKind) -> anyhow::Result<
     }
 }
 
-/// Asks at the terminal without echo, or takes the first line of standard input.
+/// Reads a password from the terminal without echo, or takes the first line of standard input.
 pub(crate) fn read_password(prompt: &str) -> anyhow::Result<Secret> {
     let line = match std::io::stdin().is_terminal() {
         true => rpassword::prompt_password(prompt).context("the password cannot be read from the terminal")?,

@@ -1,6 +1,6 @@
-//! `fedgate check`: everything that `serve` would need and do, looked at without serving.
+//! `fedgate check`: tests everything that `serve` would need and do, without serving.
 //!
-//! The one rule: all faults are told, not the first alone, and what serves is not disturbed.
+//! The one rule: all faults are reported, not only the first, and a running gateway is not disturbed.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,14 +15,15 @@ use serde_json::{Value, json};
 use crate::print::{self, CommandReport};
 use crate::{CommandFailure, check_schema, store_exists, store_fault};
 
-/// How long the look for rows of before that are served with limits may take, for each table: what runs is not to suffer.
+/// How long the search for rows that are served with limits may take, for each table: running programs must not
+/// suffer.
 const ODD_ROWS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What was found so far.
+/// The findings so far.
 struct CheckReport {
     report: CommandReport,
     faults: Vec<CommandFailure>,
-    /// Those of certificates, which stand where these do.
+    /// Faults of certificates, which are printed among the certificates.
     told: Vec<String>,
 }
 
@@ -58,7 +59,7 @@ impl CheckReport {
         self.policy(config, &inspection)?;
         self.records(config)?;
         self.certificates(config, &inspection)?;
-        // Of a section that is at fault, addresses are those of the defaults.
+        // The addresses of a faulty section would be the defaults.
         if is_sound("gateway") {
             self.listeners(config, &inspection)?;
         }
@@ -69,7 +70,7 @@ impl CheckReport {
         Ok(())
     }
 
-    /// Tells of each default that has changed and that the configuration leaves as it is, with what restores the old one.
+    /// Reports each changed default that the configuration leaves open, with the key that restores the old one.
     fn changed_defaults(&mut self, config: &Config) -> Result<(), CommandFailure> {
         let changed = &config.changed_defaults;
         let member = |default: &fedgate_base::config::ChangedDefault| json!({ "key": format!("{}.{}", default.section, default.key), "now": default.now, "restored_by": default.restored_by });
@@ -108,7 +109,7 @@ impl CheckReport {
 
     fn records(&mut self, config: &Config) -> Result<(), CommandFailure> {
         let Some(path) = &config.records.file else { return Ok(()) };
-        // That there is no directory for it was found before.
+        // A missing directory was reported before.
         if path.parent().is_some_and(|directory| !directory.as_os_str().is_empty() && !directory.is_dir())
             || path.is_dir()
         {
@@ -157,7 +158,7 @@ impl CheckReport {
         Ok(())
     }
 
-    /// Where it would listen, and what it would write.
+    /// The addresses to listen on, and the files to write.
     fn listeners(&mut self, config: &Config, inspection: &GatewayInspection) -> Result<(), CommandFailure> {
         for fault in inspection.listen_faults() {
             if !fault.is_held_by_gateway {
@@ -215,7 +216,7 @@ impl CheckReport {
         if version > schema::VERSION {
             let known = schema::VERSION;
             self.report.warn(format!(
-                "the schema has version {version}, of a newer release; this program knows {known}, and fedhis of it does not start"
+                "the schema has version {version}, of a newer release; this program knows {known}, and its fedhis does not start"
             ));
         }
         self.report
@@ -241,7 +242,8 @@ impl CheckReport {
         Ok(())
     }
 
-    /// Tells which hashes of passwords are written, and how many accounts a Thalamus on the same database could not log in.
+    /// Reports which kind of password hash is written, and how many accounts a Thalamus on the same database could
+    /// not log in.
     async fn hashes(&mut self, config: &Config, database: &Database) -> Result<(), CommandFailure> {
         let told = hashes::tell(database, config.authentication.hashes, ODD_ROWS_PATIENCE).await;
         let told = told.map_err(|error| store_fault(config, error))?;
@@ -251,7 +253,7 @@ impl CheckReport {
         Ok(())
     }
 
-    /// Tells all faults; the last is how the command ends.
+    /// Reports all faults; the outcome of the command follows from them.
     fn end(mut self, file: &Path) -> Result<(), CommandFailure> {
         let all = self.told.iter().cloned().chain(self.faults.iter().map(CommandFailure::in_words));
         let all: Vec<Value> = all.map(Value::from).collect();

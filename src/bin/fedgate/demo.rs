@@ -1,7 +1,7 @@
 //! `fedgate demo`: gateway and HIS as two processes, with the demo federation on the embedded store.
 //!
-//! Everything lies under one directory and is made where it is missing, never overwritten: what was written, and a
-//! `roles.cfg` that was edited, are there again at the next run.
+//! All files are under one directory. Missing ones are made, and existing ones are kept, except the configuration:
+//! stored data and an edited `roles.cfg` are there again at the next run.
 
 mod place;
 
@@ -28,17 +28,17 @@ use crate::{CommandFailure, print_line};
 /// How long the two processes may take to listen, and to stop.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(35);
-/// How long the certificate is valid: browsers take no longer ones.
+/// Validity of the certificate; browsers accept no longer one.
 const CERTIFICATE_DAYS: i64 = 825;
 /// Longest path of a Unix socket, in bytes.
 const MAX_SOCKET_PATH: usize = 100;
 
 pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFailure> {
-    // Nothing that is made here, or by the two processes, is anybody else's to read or to change.
+    // No other user may read or change any file of the demo and of its two processes.
     umask(Mode::RWXG | Mode::RWXO);
     let files = DemoFiles::make(dir).map_err(|error| {
         let (dir, reason) = (dir.display(), log::with_causes(error.as_ref()));
-        CommandFailure::Usage(anyhow!("{dir}: cannot be set up: {reason}; `--dir` says where"))
+        CommandFailure::Usage(anyhow!("{dir}: cannot be set up: {reason}; `--dir` names the directory"))
     })?;
     let fedgate = std::env::current_exe()?;
     let fedhis = fedgate.with_file_name("fedhis");
@@ -62,15 +62,16 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFai
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // The terminal was closed.
+    // Sent when the terminal is closed.
     let mut hangup = signal(SignalKind::hangup())?;
-    // By the thread that waits for them: to their system, the parent they end with is this thread (prctl(2)).
+    // Spawned by the thread that waits for them: the kernel ends them with this thread, not with the process
+    // (prctl(2)).
     let mut his = command(&fedhis, "serve").spawn().context("fedhis cannot be started")?;
     let mut gateway = command(&fedgate, "serve").spawn().context("fedgate cannot be started")?;
     let pids = (his.id(), gateway.id());
     let served = tokio::select! {
-        exit = his.wait() => Err(anyhow!("fedhis ended by itself: {}", exit?)),
-        exit = gateway.wait() => Err(anyhow!("the gateway ended by itself: {}", exit?)),
+        exit = his.wait() => Err(anyhow!("fedhis ended unexpectedly: {}", exit?)),
+        exit = gateway.wait() => Err(anyhow!("the gateway ended unexpectedly: {}", exit?)),
         served = serve(&files, listen, pids) => served,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
@@ -81,7 +82,7 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFai
     Ok(served?)
 }
 
-/// Says what there is to see once both listen, these two and no others; then waits for ever.
+/// Prints the welcome once both listen, these two processes and no others; then waits for ever.
 async fn serve(
     files: &DemoFiles,
     listen: SocketAddr,
@@ -187,7 +188,8 @@ impl DemoFiles {
         if !roles.exists() {
             write(&roles, 0o644, include_bytes!("../../../policies/roles.cfg"))?;
         }
-        // Written anew each time: the socket may have to lie elsewhere, and a configuration of one's own uses `serve`.
+        // Written at each start: the socket may have another place. A configuration of the operator's own belongs
+        // to `serve`.
         write(&files.config, 0o644, configuration(&files.socket).as_bytes())?;
         Ok(files)
     }
@@ -198,13 +200,13 @@ impl DemoFiles {
         peer.pid()?.try_into().ok()
     }
 
-    /// The gateway that listens: it writes its process id down then.
+    /// The process of the gateway; it writes its id when it listens.
     fn gateway(&self) -> Option<u32> {
         std::fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok()
     }
 }
 
-/// In the directory, unless its path is too long for a socket: then in a directory of its own for temporary files.
+/// In the directory, unless its path is too long for a socket; then in a directory of its own for temporary files.
 fn socket(dir: &Path) -> anyhow::Result<PathBuf> {
     let inside = dir.join("his.sock");
     if inside.as_os_str().len() <= MAX_SOCKET_PATH {
@@ -250,7 +252,7 @@ listen = {socket}
     )
 }
 
-/// A certificate for localhost, signed by its own key (ECDSA P-256): certificate and key as PEM.
+/// A self-signed certificate for localhost (ECDSA P-256): certificate and key as PEM.
 fn self_signed() -> anyhow::Result<(String, String)> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);

@@ -1,7 +1,8 @@
-//! `fedgate explain REQUEST-ID`: every record of an id, each decision replayed against the policy that made it.
+//! `fedgate explain REQUEST-ID`: finds every record of an id, and replays each decision against the policy that
+//! made it.
 //!
-//! The one rule: it is replayed from what was decided on, whole, or not at all; and a replay that comes to something else
-//! than the record is told as that.
+//! The one rule: a decision is replayed from its whole input or not at all, and a replay that differs from the
+//! record is reported as such.
 
 mod find;
 mod open;
@@ -32,7 +33,7 @@ pub(crate) fn run(config: &Path, request_id: &str, records: &[PathBuf], as_json:
 fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut CommandReport) -> Result<(), CommandFailure> {
     if id.is_empty() {
         return Err(CommandFailure::Usage(anyhow!(
-            "the request id is empty; it stands in the answer's `X-Request-Id` and in the record"
+            "the request id is empty; it is in the answer's `X-Request-Id` and in the record"
         )));
     }
     let files = files(config, records)?;
@@ -50,7 +51,7 @@ fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut CommandR
         )
         .into());
     }
-    finding.unread.iter().for_each(|unread| report.warn(format!("not read, or not to its end: {unread}")));
+    finding.unread.iter().for_each(|unread| report.warn(format!("not read completely: {unread}")));
     if finding.left_out > 0 {
         report.warn(format!("{} earlier records of {id} are not shown", finding.left_out));
     }
@@ -64,7 +65,7 @@ fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut CommandR
         let explained = explain_one(config, id, found, &mut one);
         if let Err(failure) = &explained {
             one.note("error", failure.in_words());
-            // The first fault is how the command ends.
+            // The first failure decides how the command ends.
             if outcome.is_err() {
                 report.warn(failure.in_words());
             }
@@ -72,7 +73,7 @@ fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut CommandR
         outcome = outcome.and(explained);
         told.push(one.into_members());
     }
-    // Of one record alone, or of the last one, as of old; and of each.
+    // The members of the last record stand at the top, as before there were several; `records` has all.
     if let Some(last) = told.last() {
         last.iter()
             .filter(|(member, _)| *member != "error")
@@ -82,7 +83,7 @@ fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut CommandR
     outcome
 }
 
-/// The files to be read, the oldest first.
+/// The files to read, the oldest first.
 fn files(config: &Config, records: &[PathBuf]) -> Result<RecordFiles, CommandFailure> {
     if !records.is_empty() {
         return Ok(RecordFiles { paths: records.to_vec(), are_named: true });
@@ -96,7 +97,7 @@ fn files(config: &Config, records: &[PathBuf]) -> Result<RecordFiles, CommandFai
     Ok(RecordFiles { paths: with_rotated(file), are_named: false })
 }
 
-/// Tells of one record, and replays it if the policy was asked.
+/// Reports one record, and replays it if the policy was asked.
 fn explain_one(
     config: &Config,
     id: &str,
@@ -117,7 +118,7 @@ fn explain_one(
     replay(config, record, account, report)
 }
 
-/// Tells what a record says, and why it is one of the id.
+/// Reports a record, and why it belongs to the id.
 fn tell(id: &str, record: &FoundLine, named: NamedBy, report: &mut CommandReport) -> Result<(), CommandFailure> {
     let FoundLine { time, method, path, decision, reason, status, .. } = record;
     let who = record.account.as_deref().filter(|account| !account.is_empty()).unwrap_or("nobody");
@@ -162,6 +163,7 @@ fn replay(
     report: &mut CommandReport,
 ) -> Result<(), CommandFailure> {
     let FoundLine { method, path, .. } = record;
+    // A cut path or role could lead to another decision than the recorded one.
     if !record.cut.is_empty() {
         return Err(anyhow!(
             "its record is not whole and is not replayed: too long for a record, and cut, was {}; `fedgate policy explain \
@@ -193,12 +195,12 @@ struct ReplayedRequest<'a> {
     routes: &'a RouteTable,
     record: &'a FoundLine,
     account: &'a str,
-    /// Where the routes of the configuration lead it.
+    /// The target by the routes of the configuration.
     target: Option<&'a RouteTarget<'a, 'a>>,
 }
 
 impl ReplayedRequest<'_> {
-    /// Whether a replayed decision is that of the record.
+    /// Whether a replayed decision agrees with the record.
     fn agrees(&self, replayed: &str) -> bool {
         let FoundLine { decision, reason, lacks, .. } = self.record;
         let is_allowed = replayed.starts_with("allow ");
@@ -207,12 +209,12 @@ impl ReplayedRequest<'_> {
                 is_allowed && !lacks.as_deref().is_some_and(|permission| self.grants(permission))
             }
             ("allow" | "deny", reason) => replayed == format!("{decision} {reason}"),
-            // It came to something else after it was allowed.
+            // The policy allowed it; its end came later, such as a failed upstream.
             _ => is_allowed,
         }
     }
 
-    /// Why a replay may differ: roles and policy are the same, or it would not have been replayed.
+    /// Why a replay differs. Roles and policy are the recorded ones, or there would have been no replay.
     fn cause(&self, replay: &Value) -> String {
         let led_to = |endpoint: Option<&str>, subject: Option<&str>| match (endpoint, subject) {
             (None, _) => "to no endpoint".to_owned(),
@@ -231,7 +233,7 @@ impl ReplayedRequest<'_> {
         }
     }
 
-    /// Tells what rights had to do with what became of the request after the policy had allowed its endpoint.
+    /// Reports the part of rights in the end of a request after the policy had allowed its endpoint.
     fn tell_more(&self, report: &mut CommandReport) -> Result<(), CommandFailure> {
         let FoundLine { method, decision, reason, status, .. } = self.record;
         match (decision.as_str(), reason.as_str(), status) {
@@ -243,7 +245,7 @@ impl ReplayedRequest<'_> {
                     let granted = self.grants(permission);
                     let words = match granted {
                         true => "is granted",
-                        false => "is not granted, so that no body may hold a member that needs it",
+                        false => "is not granted, so a body with a member that needs it is refused",
                     };
                     report.line(&format!("  the permission `{permission}` under {method} {words}"))?;
                     told.push(json!({ "permission": permission, "granted": granted }));
@@ -288,7 +290,7 @@ fn text<'a>(object: &'a Value, member: &str) -> Option<&'a str> {
     object.get(member).and_then(Value::as_str)
 }
 
-/// The policy of a fingerprint: the one in force, or one that was kept.
+/// The policy with a fingerprint: the one in force, or a kept one.
 fn policy_of(config: &Config, fingerprint: &str) -> anyhow::Result<PolicySet> {
     let is_it = |policy: &PolicySet| policy.fingerprint() == fingerprint;
     if let Some(policy) = read_policy(&config.policy.roles).ok().filter(is_it) {

@@ -1,6 +1,6 @@
 //! `fedgate`: the gateway, and the operator's commands.
 //!
-//! Arguments to configuration to run. Exit codes: 0 done, 1 failure, 2 usage or configuration.
+//! From arguments to a configuration to a command. Exit codes: 0 done, 1 failure, 2 usage or configuration.
 
 mod account;
 mod check;
@@ -29,9 +29,9 @@ use fedgate_core::password::{self, HashCost, HashKind};
 
 pub(crate) use print::print_line;
 
-/// The configuration where none is named.
+/// The default configuration file.
 const CONFIG: &str = "fedgate.toml";
-/// Threads that a command needs beside its own: to wait for the network, and for the disk.
+/// Threads that a command needs besides its own: for the network and the disk.
 const SPARE_THREADS: usize = 4;
 
 #[global_allocator]
@@ -39,12 +39,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Authorization gateway for health information systems.
 ///
-/// Terminates TLS, finds out who calls, decides by roles.cfg whether this person may use this method on this endpoint
-/// for this patient's record, and forwards what is allowed.
+/// Terminates TLS, authenticates the caller, decides by roles.cfg whether this caller may use this method on this
+/// endpoint for this patient's record, and forwards allowed requests.
 #[derive(Parser)]
 #[command(name = "fedgate", version, max_term_width = 100)]
 struct GatewayArguments {
-    /// The configuration file, before or after the command [default: fedgate.toml]; FEDGATE_* environment variables override it.
+    /// The configuration file, before or after the command [default: fedgate.toml]; FEDGATE_* environment variables
+    /// override it.
     #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -57,42 +58,44 @@ enum GatewayCommand {
     Serve,
     /// Try it out: gateway and HIS on an embedded store with the demo federation.
     Demo {
-        /// Where the gateway listens.
+        /// The address that the gateway listens on.
         #[arg(long, default_value = "127.0.0.1:8443")]
         listen: SocketAddr,
-        /// Where everything it makes is kept, from one run to the next.
+        /// The directory of its files, kept from one run to the next.
         #[arg(long, default_value = "demo")]
         dir: PathBuf,
     },
-    /// Let the running gateway hand its sockets to the program on disk: no connection is refused, no request lost.
+    /// Make the running gateway hand its sockets to the program on disk: no connection is refused, no request lost.
     Upgrade,
-    /// Validate configuration, policy, certificates, addresses and database, without serving; tells all faults at once.
+    /// Validate configuration, policy, certificates, addresses and database, without serving; reports all faults at
+    /// once.
     Check {
-        /// Print JSON: one object with what was found, all faults and all warnings.
+        /// Print JSON: one object with the findings, all faults and all warnings.
         #[arg(long)]
         json: bool,
     },
-    /// Hash a password as the store keeps it; it is asked for, or read from standard input.
+    /// Hash a password as the store keeps it; the password is read from the terminal or standard input.
     ///
-    /// A configuration that is named says the kind and the cost (`authentication.upgrade_hashes`, `argon2_*`) or, for the kind, its
-    /// database does; without one, it is argon2id at the default cost.
+    /// A named configuration decides the kind and the cost (`authentication.upgrade_hashes`, `argon2_*`); if it
+    /// does not name the kind, its database decides. Without one, the result is argon2id at the default cost.
     HashPassword,
-    /// Look at policies: check, explain, matrix, diff, test.
+    /// Review policies: check, explain, matrix, diff, test.
     ///
-    /// The routes of a configuration that is named count; without one, the built-in routes of Thalamus.
+    /// Uses the routes of a named configuration; without one, the built-in routes of Thalamus.
     Policy {
         #[command(subcommand)]
         command: policy::PolicyCommand,
     },
     /// Find every record of a request id, and replay its decision against the policy that made it.
     Explain {
-        /// The request id, as in the answer (`request_id`, X-Request-Id) and in the records; or one that a client chose.
+        /// The request id, as in the answer (`request_id`, X-Request-Id) and in the records; or one that a client
+        /// chose.
         request_id: String,
-        /// The records, if not the `records.file` of the configuration and those rotated beside it; may stand several times. Files
-        /// may be compressed (gzip, zstd); - is standard input.
+        /// A file of records, instead of the `records.file` of the configuration and its rotated files; may be
+        /// repeated. Files may be compressed (gzip, zstd); - is standard input.
         #[arg(long, value_name = "FILE|-")]
         records: Vec<PathBuf>,
-        /// Print JSON: the record, and the decision that was replayed; also when that failed, with why.
+        /// Print JSON: the record and the replayed decision, or the reason why the replay failed.
         #[arg(long)]
         json: bool,
     },
@@ -114,7 +117,7 @@ enum GatewayCommand {
 
 /// Why a command failed, with its exit code.
 pub(crate) enum CommandFailure {
-    /// The command could not do what it was asked: exit 1.
+    /// The command could not do its work: exit 1.
     Failed(anyhow::Error),
     /// Usage or configuration is wrong: exit 2.
     Usage(anyhow::Error),
@@ -127,7 +130,7 @@ impl<E: Into<anyhow::Error>> From<E> for CommandFailure {
 }
 
 impl CommandFailure {
-    /// What went wrong and why, in one line.
+    /// The failure and its causes, in one line.
     pub(crate) fn in_words(&self) -> String {
         let (Self::Failed(error) | Self::Usage(error)) = self;
         log::with_causes(error.as_ref())
@@ -149,7 +152,7 @@ fn main() -> ExitCode {
     let enough = descriptors::can_start().map_err(CommandFailure::from);
     let log = enough.and_then(|()| log::log_to_stderr().map_err(|error| CommandFailure::Usage(error.into())));
     let started = log.and_then(|log| Ok((log, dumps::forbid()?)));
-    // The log ends before the last word, which says how the command ended.
+    // The log is flushed before the last line, which says how the command ended.
     match started.and_then(|(_log, dumps)| run(arguments.command, arguments.config, dumps)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -164,9 +167,9 @@ fn run(command: GatewayCommand, named: Option<PathBuf>, dumps: ForbiddenDumps) -
     let config = named.clone().unwrap_or(CONFIG.into());
     match command {
         GatewayCommand::Serve => serve(&config, dumps),
-        GatewayCommand::Demo { .. } if named.is_some() => Err(CommandFailure::Usage(anyhow!(
-            "demo writes a configuration of its own, under --dir, and takes no --config"
-        ))),
+        GatewayCommand::Demo { .. } if named.is_some() => {
+            Err(CommandFailure::Usage(anyhow!("demo writes its own configuration under --dir and takes no --config")))
+        }
         GatewayCommand::Demo { listen, dir } => runtime()?.block_on(demo::run(listen, &dir)),
         GatewayCommand::Upgrade => runtime()?.block_on(upgrade::run(load(&config, "fedgate upgrade")?)),
         GatewayCommand::Check { json } => runtime()?.block_on(check::run(&config, json)),
@@ -186,7 +189,7 @@ fn run(command: GatewayCommand, named: Option<PathBuf>, dumps: ForbiddenDumps) -
     }
 }
 
-/// The kind of new hashes in the store of a configuration, which is asked where the configuration does not say it.
+/// The kind of new hashes in the store of a configuration; the store is asked if the configuration does not say it.
 async fn configured_kind(config: &Config) -> Result<HashKind, CommandFailure> {
     let hashes = config.authentication.hashes;
     let database = match (&config.store, hashes.upgraded) {
@@ -199,7 +202,7 @@ async fn configured_kind(config: &Config) -> Result<HashKind, CommandFailure> {
     let asked = HashRule::new(database, hashes).kind().await;
     asked.map_err(|error| {
         let fault = store_fault(config, error).in_words();
-        CommandFailure::Failed(anyhow!("{fault}; `authentication.upgrade_hashes` says it without the store"))
+        CommandFailure::Failed(anyhow!("{fault}; `authentication.upgrade_hashes` decides it without the store"))
     })
 }
 
@@ -207,7 +210,7 @@ fn serve(file: &Path, dumps: ForbiddenDumps) -> Result<(), CommandFailure> {
     let config = Config::load(file).map_err(|error| CommandFailure::Usage(error.into()))?;
     dumps.follow(config.core_dumps)?;
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-    // The embedded store is opened by a runtime; the gateway's own runtimes begin when it serves.
+    // Opening the embedded store needs a runtime; those of the gateway start only when it serves.
     let origins = config.origins.clone();
     let told = |error: ServeError| anyhow!(origins.told(&log::with_causes(&error)));
     let prepared =
@@ -215,7 +218,7 @@ fn serve(file: &Path, dumps: ForbiddenDumps) -> Result<(), CommandFailure> {
     Ok(prepared.serve().map_err(told)?)
 }
 
-/// The configuration of a command of this name, which tells at least what of the environment was not understood.
+/// The configuration of the command of this name; warns of environment variables that mean nothing.
 fn load(file: &Path, command: &'static str) -> Result<Config, CommandFailure> {
     let config = Config::load(file).map_err(|error| CommandFailure::Usage(error.into()))?.called(command);
     config.unknown_names().iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -231,7 +234,7 @@ pub(crate) async fn open_store(config: &Config) -> Result<AccountStore, CommandF
     Ok(accounts.acting_as(ChangeActor::operator()))
 }
 
-/// Sees that the schema is not older than this program; tells its version.
+/// Checks that the schema is not older than this program; returns its version.
 pub(crate) async fn check_schema(config: &Config, database: &Database) -> Result<i64, CommandFailure> {
     let version = schema::version(database).await.map_err(|error| store_fault(config, error))?;
     if version >= schema::VERSION {
@@ -242,8 +245,8 @@ pub(crate) async fn check_schema(config: &Config, database: &Database) -> Result
     Err(CommandFailure::Usage(told(config, format!("{file}: `{key}`: {problem}"))))
 }
 
-/// Asks for the file of an embedded store before it is opened, because opening creates it, and a command for looking
-/// at accounts or changing them creates no database.
+/// Checks that the file of an embedded store exists before it is opened. Opening creates it, and a command that
+/// looks at accounts or changes them must not create a database.
 pub(crate) fn store_exists(config: &Config) -> Result<(), CommandFailure> {
     match &config.store {
         StoreConfig::Sqlite(sqlite) if !sqlite.path.exists() => {
@@ -255,14 +258,14 @@ pub(crate) fn store_exists(config: &Config) -> Result<(), CommandFailure> {
     }
 }
 
-/// A fault of the store, as one line that names file, key and remedy; of usage, where a setting mends it.
+/// A fault of the store, as one line with file, key and remedy; a usage failure if a setting is the remedy.
 pub(crate) fn store_fault(config: &Config, error: impl Into<AccountsError>) -> CommandFailure {
     let error = error.into();
     let words = told(config, error.located(&config.file, &config.store));
     if error.is_of_settings() { CommandFailure::Usage(words) } else { CommandFailure::Failed(words) }
 }
 
-/// What is wrong, with the variables that have set the keys it names.
+/// A problem, with the environment variables that have set the keys it names.
 fn told(config: &Config, problem: impl std::fmt::Display) -> anyhow::Error {
     anyhow!(config.origins.told(&problem.to_string()))
 }

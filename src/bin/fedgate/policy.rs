@@ -1,7 +1,8 @@
-//! `fedgate policy`: looking at policies with the very code that serves.
+//! `fedgate policy`: reviews policies with the code that serves.
 //!
-//! Each command finds out first and tells then, in lines or as one JSON object; where it could not find out, the object
-//! is the error. Exit 1 is an answer that scripts stop at, exit 2 a question that could not be answered.
+//! Each command collects its result first and prints it then, in lines or as one JSON object; if it has no result,
+//! the object is the error. Exit 1 is a result that should stop a script, exit 2 a question that could not be
+//! answered.
 
 mod asked;
 mod check;
@@ -27,25 +28,26 @@ use crate::{CommandFailure, load, print_line};
 
 #[derive(Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Check a roles.cfg: errors with line and key, and what is valid but hardly meant.
+    /// Check a roles.cfg: errors with line and key, and valid entries that are probably mistakes.
     Check {
         /// The roles.cfg.
         file: PathBuf,
-        /// Exit with 1 when there are warnings.
+        /// Exit with 1 if there are warnings.
         #[arg(long)]
         strict: bool,
         #[command(flatten)]
         options: PolicyOptions,
     },
-    /// Say how a request would be decided, and why: the role and line that decide, or what each role lacks.
+    /// Explain how a request would be decided: the role and line that decide, or what each role lacks.
     Explain {
-        /// The account id of who asks.
+        /// The account id of the caller.
         #[arg(long = "as", value_name = "ID")]
         principal: String,
-        /// The roles of who asks, with commas, "" for none; without it, those of the account in the configured store.
+        /// The roles of the caller, separated by commas, "" for none; without it, those of the account in the
+        /// configured store.
         #[arg(long, value_delimiter = ',')]
         roles: Option<Vec<String>>,
-        /// The roles.cfg, if not that of the configuration.
+        /// The roles.cfg, instead of that of the configuration.
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
         /// GET, POST, PUT, PATCH or DELETE.
@@ -59,31 +61,31 @@ pub(crate) enum PolicyCommand {
     Matrix {
         /// The roles.cfg.
         file: PathBuf,
-        /// How to show it.
+        /// The output format.
         #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
         format: OutputFormat,
         /// Print JSON, as `--format json`.
         #[arg(long, conflicts_with = "format")]
         json: bool,
     },
-    /// Show exactly what an edit changes, in words. Exit 1 when it lets some role do more than before.
+    /// Show exactly what an edit changes, in words. Exit 1 if some role may do more than before.
     Diff {
-        /// The roles.cfg as it was.
+        /// The old roles.cfg.
         old: PathBuf,
-        /// The roles.cfg as it is to be.
+        /// The new roles.cfg.
         new: PathBuf,
-        /// Exit 0 although some role may do more: it is meant.
+        /// Exit 0 even if some role may do more.
         #[arg(long)]
         allow_wider: bool,
         #[command(flatten)]
         options: PolicyOptions,
     },
-    /// Run the cases beside a policy (FILE with the ending `.cases.toml`). Exit 1 when one is not met.
+    /// Run the cases beside a policy (FILE with the ending `.cases.toml`). Exit 1 if one is not met.
     #[command(after_help = CASES)]
     Test {
         /// The roles.cfg.
         file: PathBuf,
-        /// The cases, if not those beside the policy.
+        /// The cases, instead of those beside the policy.
         #[arg(long, value_name = "FILE")]
         cases: Option<PathBuf>,
         #[command(flatten)]
@@ -91,7 +93,7 @@ pub(crate) enum PolicyCommand {
     },
 }
 
-/// What `policy test --help` tells of cases.
+/// The part of `policy test --help` about cases.
 const CASES: &str = r#"A case asks as an account (`as`) with `roles`, and expects allow, allow own, allow global, deny,
 deny no_role, deny not_granted or deny not_own. It asks for one of these:
 
@@ -139,19 +141,19 @@ pub(crate) enum OutputFormat {
     Json,
 }
 
-/// What a command found out.
+/// The result of a command.
 struct PolicyReport {
     /// For a reader.
     lines: Vec<String>,
-    /// What is no failure, and worth a word to the reader.
+    /// Warnings, which are no failure.
     warnings: Vec<String>,
     /// For a machine.
     json: Value,
-    /// Why it ends with 1, although it found out what it was asked.
+    /// The failure of a command that has a result and still exits with 1.
     failure: Option<CommandFailure>,
 }
 
-/// A file that keeps a question from being answered.
+/// A file for which a question cannot be answered.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}: {fault}")]
 struct FileFault {
@@ -159,7 +161,7 @@ struct FileFault {
     fault: String,
 }
 
-/// Runs a command, with the configuration that was named.
+/// Runs a command with the named configuration.
 pub(crate) async fn run(command: PolicyCommand, named: Option<&Path>) -> Result<(), CommandFailure> {
     let as_json = command.is_json();
     match command.report(named).await {
@@ -208,7 +210,7 @@ impl PolicyCommand {
         match self {
             Self::Check { file, strict, .. } => Ok(check::check(&file, &read(&file)?, &named_routes(named)?, strict)),
             Self::Explain { principal, roles, policy, method, path, .. } => {
-                // The store is asked with its password.
+                // Reading the store needs its password.
                 let config = match (&roles, named) {
                     (None, Some(config)) => Some(load(config, "fedgate policy")?),
                     (_, file) => file.map(without_secrets).transpose()?,
@@ -245,13 +247,13 @@ impl PolicyCommand {
 }
 
 impl FileFault {
-    /// A fault of a file that was named.
+    /// A fault of a named file.
     fn usage(file: &Path, fault: impl std::fmt::Display) -> CommandFailure {
         CommandFailure::Usage(Self { file: file.display().to_string(), fault: fault.to_string() }.into())
     }
 }
 
-/// A configuration for its routes and its policy: who looks at these needs no secret, and an auditor has none.
+/// A configuration for its routes and policy alone: an auditor who reviews them has no secrets and needs none.
 fn without_secrets(file: &Path) -> Result<Config, CommandFailure> {
     let config = Config::load_without_secrets(file).map_err(|error| CommandFailure::Usage(error.into()))?;
     config.unknown_names().iter().for_each(|warning| tracing::warn!("{warning}"));

@@ -1,7 +1,7 @@
-//! What the commands print: lines for a reader, one JSON object for a program, and words for who runs them.
+//! The output of the commands: lines for a reader, one JSON object for a program, and messages for the operator.
 //!
-//! The one rule: nothing reaches a terminal but through here, so that no name of a policy, id or path controls it, or hides
-//! what it says (`fedgate::escape`).
+//! The one rule: all output to a terminal passes through here, so that no name, id or path from a file can control
+//! the terminal, or hide its content (`fedgate_core::escape`).
 
 use std::io::{Error, ErrorKind, Write};
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::CommandFailure;
 
-/// What a command finds out: told line by line to a reader, at the end and as one object to a program.
+/// The result of a command: printed line by line for a reader, at the end as one object for a program.
 pub(crate) struct CommandReport {
     as_json: bool,
     members: Map<String, Value>,
@@ -18,37 +18,37 @@ pub(crate) struct CommandReport {
 }
 
 impl CommandReport {
-    /// Nothing is found out yet.
+    /// An empty report.
     pub(crate) fn new(as_json: bool) -> Self {
         Self { as_json, members: Map::new(), warnings: Vec::new() }
     }
 
-    /// A part of it, with members of its own; its lines are told as they come.
+    /// A part of the report with its own members; its lines are printed at once.
     pub(crate) fn part(&self) -> Self {
         Self::new(self.as_json)
     }
 
-    /// What a part has kept.
+    /// The members of a part.
     pub(crate) fn into_members(self) -> Map<String, Value> {
         self.members
     }
 
-    /// Whether a program reads it: members are told to nobody else.
+    /// Whether a program reads the output; only then are members printed.
     pub(crate) fn is_json(&self) -> bool {
         self.as_json
     }
 
-    /// Tells a reader.
+    /// Prints a line for a reader.
     pub(crate) fn line(&self, line: &str) -> Result<(), Error> {
         if self.as_json { Ok(()) } else { print_line(line) }
     }
 
-    /// Keeps a member of the object.
+    /// Adds a member to the object.
     pub(crate) fn note(&mut self, member: &str, value: impl Into<Value>) {
         self.members.insert(member.to_owned(), value.into());
     }
 
-    /// Tells either what is no failure.
+    /// Reports a warning, in either form.
     pub(crate) fn warn(&mut self, text: String) {
         match self.as_json {
             true => self.warnings.push(text.into()),
@@ -56,7 +56,7 @@ impl CommandReport {
         }
     }
 
-    /// Tells a program all of it, and why the command failed, if it did.
+    /// Prints the object for a program, with the error if the command failed.
     pub(crate) fn end(mut self, outcome: Result<(), CommandFailure>) -> Result<(), CommandFailure> {
         if !self.as_json {
             return outcome;
@@ -73,7 +73,8 @@ impl CommandReport {
     }
 }
 
-/// Prints one line to stdout; a reader that went away has read enough, and changes nothing about how a command ends.
+/// Prints one line to stdout. A reader that closed the pipe has read enough; that does not change how the command
+/// ends.
 pub(crate) fn print_line(line: &str) -> Result<(), Error> {
     print(&escape::shown(line))
 }
@@ -83,12 +84,12 @@ pub(crate) fn print_json(value: &Value) -> Result<(), Error> {
     print(&escape::json(&value.to_string()))
 }
 
-/// Tells on stderr why a command failed, or what is worth a word.
+/// Prints a failure or a warning to stderr.
 pub(crate) fn complain(text: &str) {
     eprintln!("fedgate: {}", escape::shown(text));
 }
 
-/// Tells on stderr what is no failure.
+/// Prints a warning to stderr.
 pub(crate) fn warn(text: &str) {
     complain(&format!("warning: {text}"));
 }

@@ -10,13 +10,14 @@ use serde_json::json;
 use crate::print::print_json;
 use crate::{CommandFailure, open_store, print_line, store_fault};
 
-/// How long what an instance says of its lease is news: it reports each second, and a lease may end between two reports.
+/// How long the lease in an instance's report counts as current: it reports each second, and a lease may end
+/// between two reports.
 const NEWS: Duration = Duration::from_millis(1500);
 
-/// How wide a terminal is, for all that is known.
+/// The assumed width of a terminal.
 const COLUMNS: usize = 80;
 const INDENT: &str = "          ";
-/// Most characters of what another process says that are told.
+/// Most characters that are printed of a text from another process.
 const MOST_OF_A_FAULT: usize = 400;
 
 pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), CommandFailure> {
@@ -61,7 +62,7 @@ pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), CommandFai
     Ok(())
 }
 
-/// What is told of one, in lines that fit a terminal.
+/// The lines about one instance, which fit a terminal.
 fn lines(instance: &GatewayInstance, epoch: u64) -> Vec<String> {
     let GatewayInstance { report, seen } = instance;
     let (seen, lag) = (format!("{:.1} s ago", seen.as_secs_f64()), epoch.saturating_sub(report.epoch).to_string());
@@ -80,7 +81,7 @@ fn lines(instance: &GatewayInstance, epoch: u64) -> Vec<String> {
     [without_place, below, format!("{INDENT}{figures}")].iter().flat_map(|line| wrapped(line)).collect()
 }
 
-/// Whether it may admit by a cached right, for all that is known: by what it says itself, as long as that is news.
+/// Whether it may admit by a cached right, as far as is known: by its own report, while that is current.
 fn lease(instance: &GatewayInstance) -> &'static str {
     match instance.seen <= NEWS {
         true if instance.report.lease_valid => "valid",
@@ -96,7 +97,7 @@ fn row(cells: [&str; 6]) -> String {
     cells.join("  ").trim_end().to_owned()
 }
 
-/// A text in lines that fit a terminal, the later ones indented; a word that is longer is cut nowhere but at its end.
+/// A text in lines that fit a terminal, the later ones indented; a longer word is cut only at its end.
 fn wrapped(text: &str) -> Vec<String> {
     if text.chars().count() <= COLUMNS {
         return vec![text.to_owned()];

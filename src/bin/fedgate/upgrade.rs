@@ -1,4 +1,4 @@
-//! `fedgate upgrade`: a running gateway hands its sockets to the program that is on disk now.
+//! `fedgate upgrade`: makes a running gateway hand its sockets to the program on disk.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use fedgate_base::config::Config;
 
 use crate::{CommandFailure, check_schema, print_line};
 
-/// How long the successor may take to listen.
+/// How long the successor may take to listen: 5 s more than the gateway itself waits.
 const PATIENCE: Duration = Duration::from_secs(65);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Checks what the successor will read, then tells the running process to start it, and waits until it listens.
+/// Checks what the successor will read, tells the running process to start it, and waits until it listens.
 pub(crate) async fn run(config: Config) -> Result<(), CommandFailure> {
     let Some(file) = config.gateway.pid_file.clone() else {
         return Err(CommandFailure::Usage(anyhow!(
@@ -22,15 +22,15 @@ pub(crate) async fn run(config: Config) -> Result<(), CommandFailure> {
         )));
     };
     let running = find(&file)?;
-    // Most that keeps a successor from starting is found here, before anything is touched.
+    // Most faults that would stop a successor are found here, before anything changes.
     let prepared = PreparedGateway::new(config.clone()).await.map_err(|error| CommandFailure::Usage(error.into()))?;
     match check_schema(&config, prepared.accounts().database()).await {
-        // A database that is away keeps no successor from starting.
+        // An unreachable database does not stop a successor.
         Err(CommandFailure::Failed(_)) | Ok(_) => drop(prepared),
         Err(outdated) => return Err(outdated),
     }
     RunningGateway::may_be_followed(&file).map_err(|error| {
-        let remedy = "the directory of `gateway.pid_file` must be one that may be written, on a disk that has room";
+        let remedy = "the directory of `gateway.pid_file` must be writable, on a disk that has room";
         CommandFailure::Usage(anyhow!(
             "{}: a successor could not write its process id: {error}; {remedy}",
             file.display()
@@ -40,7 +40,7 @@ pub(crate) async fn run(config: Config) -> Result<(), CommandFailure> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         let has_ended = running.ends_within(LOOK).map_err(anyhow::Error::from)?;
-        // Between two writes there may be none.
+        // For a moment the file may be missing.
         let now = find(&file).ok();
         if now.as_ref().is_some_and(|now| now.has_failed_since(&running)) {
             return Err(CommandFailure::Failed(anyhow!(

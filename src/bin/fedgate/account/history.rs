@@ -1,4 +1,4 @@
-//! What became of accounts, and by whom, as it is shown.
+//! Prints the changes of accounts, and who made them.
 
 use fedgate::accounts::{AccountEvent, MemberChange};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::quote;
 use crate::CommandFailure;
 use crate::print::CommandReport;
 
-/// Shows events, the latest first, of which there is one more than `limit` if there are more.
+/// Shows events, the latest first. There is one more than `limit` if there are further ones.
 pub(super) fn show(
     account: Option<&str>,
     mut events: Vec<AccountEvent>,
@@ -35,7 +35,7 @@ fn in_words(event: &AccountEvent) -> String {
     let AccountEvent { at, what, account, via, actor, request_id, database_user, application, .. } = event;
     let mut words = match (what.as_str(), account) {
         ("all_deleted", _) => format!("{at}  all accounts were deleted"),
-        ("unwatched", _) => format!("{at}  what changed before this is not known"),
+        ("unwatched", _) => format!("{at}  changes before this are not known"),
         (what, account) => format!("{at}  {} {what}", account.as_deref().unwrap_or("?")),
     };
     let of = |name, change: &MemberChange| {

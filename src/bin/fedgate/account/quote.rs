@@ -1,13 +1,14 @@
-//! Words of a command line that is shown, to be copied into a shell.
+//! Quotes words of a command line that is shown to be copied into a shell.
 //!
-//! The one rule: what is pasted is one word, and means the text that it was made of, whatever characters that has.
+//! The one rule: the pasted text is one word of the shell and means the original text, whatever characters that
+//! has.
 
 use std::borrow::Cow;
 
 use fedgate_core::escape;
 
-/// A text as one word of a shell. Where it has characters that are not seen, in the quotes that bash, zsh and ksh read
-/// (POSIX.1-2024, 2.2.4).
+/// A text as one word of a shell. Invisible characters are in the quotes that bash, zsh and ksh read (POSIX.1-2024,
+/// 2.2.4).
 pub(super) fn quoted(text: &str) -> Cow<'_, str> {
     let is_plain =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ',' | ':' | '/' | '@' | '+' | '%');
@@ -21,7 +22,7 @@ pub(super) fn quoted(text: &str) -> Cow<'_, str> {
     for c in text.chars() {
         match c {
             '\\' | '\'' => word.extend(['\\', c]),
-            // By its bytes, which every locale takes alike.
+            // As bytes, which every locale reads alike.
             c if escape::is_unseen(c) => {
                 c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| word.push_str(&format!("\\{byte:03o}")));
             }

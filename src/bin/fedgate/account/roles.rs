@@ -1,7 +1,7 @@
-//! Roles as they are named on the command line.
+//! Roles that are named on the command line.
 //!
-//! The one rule: a role that the policy does not define grants nothing, and is mostly a slip of the pen: it is stored only
-//! where that is said.
+//! The one rule: a role that the policy does not define grants nothing, and is mostly a typing error. It is stored
+//! only by force.
 
 use anyhow::anyhow;
 use fedgate::gateway::load_policy;
@@ -11,13 +11,13 @@ use fedgate_core::policy::suggestion;
 use crate::CommandFailure;
 use crate::print::CommandReport;
 
-/// Longest list, in bytes as JSON, as the HIS takes it; logins take a list that is twice as long for none.
+/// Longest list, in bytes as JSON, as in the HIS. Logins ignore a list that is more than twice as long.
 const MOST_BYTES: usize = 8 * 1024;
 
-/// The roles that are named, without the blanks around them, each once.
+/// The named roles, trimmed, each once.
 ///
 /// # Errors
-/// The policy does not define one of them, and that is not forced; or they are too many.
+/// The policy does not define one of them, and force was not asked for; or the list is too long.
 pub(super) fn checked(
     config: &Config,
     named: Vec<String>,
@@ -38,7 +38,7 @@ pub(super) fn checked(
     let file = config.policy.roles.display();
     let policy = match load_policy(config) {
         Ok(policy) => policy,
-        // Whoever has to take a role away now may not have a policy at hand.
+        // An operator who must remove a role now may have no policy at hand.
         Err(_) if is_forced || roles.is_empty() => return Ok(roles),
         Err(error) => {
             let error = anyhow::Error::from(error);
@@ -59,7 +59,7 @@ pub(super) fn checked(
     Ok(roles)
 }
 
-/// Roles in words.
+/// Roles as text.
 pub(super) fn named(roles: &[String]) -> String {
     if roles.is_empty() { "(none)".to_owned() } else { roles.join(", ") }
 }

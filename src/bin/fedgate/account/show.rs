@@ -1,4 +1,4 @@
-//! Accounts as they are shown: one with all that is known of it, and many in lines.
+//! Prints accounts: one in detail, or many in lines.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{has_usable_password, quote, roles};
 use crate::CommandFailure;
 use crate::print::CommandReport;
 
-/// Shows one account, in a store whose new hashes are of a kind, with its waits at the gateways and at the page of passwords.
+/// Shows one account of a store whose new hashes are of this kind.
 pub(super) fn show(
     account: &StoredAccount,
     kind: HashKind,
@@ -59,7 +59,7 @@ pub(super) fn show(
     Ok(())
 }
 
-/// Where an account has to wait, for all that the gateways that run have told.
+/// The gateways where an account has to wait, as far as running gateways report it.
 fn waits_of<'a>(
     account: &'a str,
     instances: &'a [GatewayInstance],
@@ -72,7 +72,7 @@ fn waits_of<'a>(
     })
 }
 
-/// Lists accounts, of which there is one more than `limit` if there are more.
+/// Lists accounts. There is one more than `limit` if there are further ones.
 pub(super) fn list(
     mut accounts: Vec<StoredAccount>,
     limit: u32,
@@ -100,7 +100,7 @@ pub(super) fn list(
     }
 }
 
-/// How an account's password is stored, in a word for programs.
+/// The kind of an account's password, in a word for programs.
 fn password_kind(account: &StoredAccount) -> &'static str {
     match account.password_hash.as_deref() {
         None => "none",
@@ -110,7 +110,7 @@ fn password_kind(account: &StoredAccount) -> &'static str {
     }
 }
 
-/// The same in words for people, with what becomes of it.
+/// The same for people, with its effect.
 fn password_in_words(word: &str, kind: HashKind) -> &str {
     match (word, kind) {
         ("none", _) => "none; cannot log in",

@@ -1,8 +1,8 @@
-//! Where the demo keeps its files: a directory that nobody else can have prepared, or can change.
+//! The place of the demo's files: a directory that no other user can have prepared, or can change.
 //!
-//! The one rule: who could have laid a file, a link or a directory on the way to a key decides what key that is. So every
-//! directory on the way belongs to this user or to root, and nobody else may change it; but for those, such as `/tmp`, in
-//! which everybody may add and nobody remove what is another's (the sticky bit).
+//! The one rule: a user who could place a file, link or directory on the way to a key chooses the key. So every
+//! directory on the way belongs to this user or to root, and no other user may change it. Directories such as
+//! `/tmp` are allowed: anybody may add files there, and only their owner may remove them (the sticky bit).
 
 use std::fs::Metadata;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
@@ -15,9 +15,10 @@ const STICKY: u32 = 0o1000;
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 
-/// Makes a directory, with those on the way to it, for this user alone, and sees that it is nobody else's; `dir` is absolute.
+/// Makes a directory, with those on the way to it, for this user alone, and checks that no other user can change
+/// it; `dir` is absolute.
 pub(super) fn make(dir: &Path) -> anyhow::Result<()> {
-    // Before: nothing is made through a link of somebody else's.
+    // Checked first: nothing is made through another user's link.
     check_way(dir)?;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     check_way(dir)?;
@@ -28,8 +29,7 @@ pub(super) fn make(dir: &Path) -> anyhow::Result<()> {
     check_changes(dir, &last, false)
 }
 
-/// Sees that what the demo keeps in a directory is this user's: a file that somebody else has laid there would be taken for its
-/// own.
+/// Checks that all files in a directory are this user's: the demo would take another user's file for its own.
 pub(super) fn check_files(dir: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
@@ -38,7 +38,7 @@ pub(super) fn check_files(dir: &Path) -> anyhow::Result<()> {
             bail!("{}: it belongs to user {}; move it away, or name another directory", path.display(), file.uid());
         }
         if file.is_symlink() {
-            bail!("{}: it is a symbolic link; put what it leads to in its place", path.display());
+            bail!("{}: it is a symbolic link; replace it by its target", path.display());
         }
         // A socket of an earlier run is replaced.
         if !file.file_type().is_socket() {
@@ -48,7 +48,7 @@ pub(super) fn check_files(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Looks at every directory on the way, as it is written and as it is reached, as far as it is there.
+/// Checks every directory on the way that exists, by its written path and by the path that its links lead to.
 fn check_way(dir: &Path) -> anyhow::Result<()> {
     let mut way = std::path::PathBuf::new();
     for part in dir.components() {
@@ -70,7 +70,7 @@ fn check_way(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// It is this user's, or root's, who can do anything.
+/// The owner must be this user, or root, who can do anything.
 fn check_owner(path: &Path, found: &Metadata) -> anyhow::Result<()> {
     match found.uid() {
         owner if owner == 0 || owner == geteuid().as_raw() => Ok(()),
@@ -80,12 +80,12 @@ fn check_owner(path: &Path, found: &Metadata) -> anyhow::Result<()> {
     }
 }
 
-/// Nobody else may change what is in it; or add to it alone, where that is no harm.
+/// No other user may change its content, or only add to it where that does no harm.
 fn check_changes(path: &Path, found: &Metadata, may_be_sticky: bool) -> anyhow::Result<()> {
     if may_be_sticky && found.mode() & STICKY != 0 {
         return Ok(());
     }
-    // Many systems give each user a group of the same number, with nobody else in it.
+    // Many systems give each user a group of the same number, without other members.
     let is_own_group = found.gid() == getegid().as_raw() && found.gid() == geteuid().as_raw();
     let others = if is_own_group { OTHERS_WRITE } else { OTHERS_WRITE | GROUP_WRITES };
     match found.mode() & others {

@@ -1,7 +1,8 @@
-//! The records of an id: of the request that has it, of requests whose clients chose it, and of those that it is merged in.
+//! Finds the records of an id: those of the request with this id, of requests whose clients chose it, and of merged
+//! requests.
 //!
-//! The one rule: every record of an id is found, and each says why it is one. Files are read line by line, whatever their
-//! size. A line that broke off is no record.
+//! The one rule: every record of an id is found, and each says why it is one. Files of any size are read line by
+//! line. A line that breaks off is no record.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
@@ -14,10 +15,10 @@ use serde::Deserialize;
 
 use super::open::RecordLines;
 
-/// Most records that are told of; a client may give all of its requests one id.
+/// Most records that are reported; a client may give all of its requests one id.
 const MOST_FOUND: usize = 10_000;
 
-/// The members of a record that are looked at; the others are left unread.
+/// The members of a record that are used; the others are left unread.
 #[derive(Deserialize)]
 pub(super) struct FoundLine {
     pub(super) time: String,
@@ -32,7 +33,7 @@ pub(super) struct FoundLine {
     pub(super) account: Option<String>,
     #[serde(default)]
     pub(super) roles: Vec<String>,
-    /// Of a request that the policy was asked about.
+    /// Set if the policy was asked about the request.
     pub(super) endpoint: Option<String>,
     #[serde(rename = "subject.id")]
     pub(super) subject: Option<String>,
@@ -44,9 +45,9 @@ pub(super) struct FoundLine {
     pub(super) policy: String,
     #[serde(default)]
     pub(super) cut: Vec<String>,
-    /// How the ids of those begin that this one stands for, or that follow it.
+    /// The beginning of the ids of the requests that this record stands for, or that follow it.
     merged: Option<String>,
-    /// How many this one stands for.
+    /// The number of requests that this record stands for.
     pub(super) count: Option<u64>,
     pub(super) until: Option<String>,
     #[serde(rename = "last.id")]
@@ -55,18 +56,18 @@ pub(super) struct FoundLine {
     pub(super) reasons: BTreeMap<String, u64>,
 }
 
-/// Why a record is one of an id.
+/// Why a record belongs to an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NamedBy {
-    /// It is of the request that has it.
+    /// The request has this id.
     Own,
-    /// Its client chose it.
+    /// The client chose it.
     ByClient,
-    /// It stands for the request that has it, and others.
+    /// A merged record whose requests include the one with this id.
     Merged,
-    /// It is of the request after which those were merged among which it is.
+    /// The request after which the merging began that includes this id.
     Before,
-    /// It stands for others, all of those that were merged there.
+    /// A merged record of the same run whose ids end before this one.
     Beyond,
 }
 
@@ -75,25 +76,25 @@ pub(super) struct FoundRecord {
     pub(super) line: String,
     pub(super) record: FoundLine,
     pub(super) named: NamedBy,
-    /// Whether a later record of the same request counts.
+    /// Whether a later record of the same request replaces it.
     pub(super) is_superseded: bool,
 }
 
-/// What was found.
+/// The result of a search.
 #[derive(Default)]
 pub(super) struct SearchResult {
-    /// In the order in which they were written.
+    /// In the order of writing.
     pub(super) found: VecDeque<FoundRecord>,
-    /// How many more there were, before those.
+    /// The number of earlier records that were left out.
     pub(super) left_out: usize,
-    /// The files that could not be read, or not to their end, and why.
+    /// The files that could not be read completely, and why.
     pub(super) unread: Vec<String>,
 }
 
-/// Which files are read, in which order.
+/// The files to read, in order.
 pub(super) struct RecordFiles {
     pub(super) paths: Vec<PathBuf>,
-    /// Whether somebody has named each of them.
+    /// Whether the operator has named each of them.
     pub(super) are_named: bool,
 }
 
@@ -116,7 +117,7 @@ impl FoundLine {
 /// All records of an id in these files, which are read in this order.
 ///
 /// # Errors
-/// One that was named cannot be read; of those that were found beside another, it is told in the finding.
+/// A named file cannot be read. A file that was found beside another is only reported in the result.
 pub(super) fn find(files: &RecordFiles, id: &str) -> anyhow::Result<SearchResult> {
     let mut finding = SearchResult::default();
     for file in &files.paths {
@@ -129,13 +130,14 @@ pub(super) fn find(files: &RecordFiles, id: &str) -> anyhow::Result<SearchResult
         }
         finding.unread.push(format!("{} ({fault})", file.display()));
     }
-    // A request that began the merging has a record of its own; and that it began is of use where nothing says how it ended.
+    // A request that began the merging has its own record. That record helps for other ids only if no merged record
+    // covers them.
     let in_order = [NamedBy::Own, NamedBy::Merged, NamedBy::Beyond, NamedBy::Before];
     if let Some(best) = in_order.iter().find(|best| finding.found.iter().any(|found| found.named == **best)) {
         finding.found.retain(|found| found.named == *best || found.named == NamedBy::ByClient);
     }
     finding.found.retain(|found| found.named != NamedBy::Beyond);
-    // Those that follow, by request: the last one counts.
+    // Of several records of one request, the last one counts.
     let mut later = BTreeSet::new();
     for found in finding.found.iter_mut().rev() {
         found.is_superseded = !later.insert(found.record.request_id.clone());
@@ -144,7 +146,7 @@ pub(super) fn find(files: &RecordFiles, id: &str) -> anyhow::Result<SearchResult
 }
 
 fn read(file: &Path, id: &str, finding: &mut SearchResult) -> anyhow::Result<()> {
-    // Ids of merged requests stand in no record; how they begin does.
+    // Records do not contain the ids of merged requests, only their beginning.
     let word = merged_id(id).map_or(id, |(ids, _)| ids);
     let escaped = serde_json::to_string(word)?;
     let escaped = escaped.trim_matches('"');
@@ -165,8 +167,7 @@ fn read(file: &Path, id: &str, finding: &mut SearchResult) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The file and those beside it whose names go on from its name (`records.jsonl.1`, `records.jsonl-20261129.gz`), the oldest
-/// first.
+/// The file and its rotated files beside it (`records.jsonl.1`, `records.jsonl-20261129.gz`), the oldest first.
 pub(super) fn with_rotated(file: &Path) -> Vec<PathBuf> {
     let name = file.file_name().unwrap_or_default().as_encoded_bytes();
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -183,7 +184,7 @@ pub(super) fn with_rotated(file: &Path) -> Vec<PathBuf> {
         .collect();
     rotated.sort();
     let mut files: Vec<_> = rotated.into_iter().map(|(_, path)| path).collect();
-    // One that was just moved away, and nothing was written since.
+    // The file may just have been moved away, with nothing written since.
     if files.is_empty() || file.exists() {
         files.push(file.to_owned());
     }

@@ -1,6 +1,7 @@
-//! Files of records, opened: plain, compressed (gzip, zstd), or piped.
+//! Opens files of records: plain, compressed (gzip, zstd), or piped.
 //!
-//! The one rule: what a file is, its first bytes say and not its name; and no line takes more memory than a record may have.
+//! The one rule: the first bytes of a file decide its format, not its name; and no line takes more memory than a
+//! record may have.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Error, Read};
@@ -9,14 +10,14 @@ use std::path::Path;
 use fedgate_base::regular;
 use flate2::bufread::MultiGzDecoder;
 
-/// Most bytes of a line that is read; a record has 16 KiB at most.
+/// Most bytes of a line; a record has 16 KiB at most.
 const MOST_OF_A_LINE: u64 = 64 * 1024;
 /// The name of standard input.
 const STDIN: &str = "-";
-/// Where a shell puts what it pipes to a command that wants a name.
+/// Where a shell puts a pipe for a command that wants a file name.
 const PIPES: [&str; 3] = ["/dev/fd/", "/proc/self/fd/", "/dev/stdin"];
 
-/// What a file begins with that is compressed in a way that is not read.
+/// First bytes of files whose compression is not supported.
 const UNREAD: [(&[u8], &str); 4] =
     [(b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"), (b"\x04\x22\x4d\x18", "lz4"), (b"PK\x03\x04", "zip")];
 
@@ -27,12 +28,12 @@ impl RecordLines {
     /// Opens a file; `-` is standard input.
     ///
     /// # Errors
-    /// It cannot be opened, or is compressed in a way that is not read.
+    /// It cannot be opened, or its compression is not supported.
     pub(super) fn open(file: &Path) -> io::Result<Self> {
         let is_pipe = PIPES.iter().any(|pipe| file.to_str().is_some_and(|file| file.starts_with(pipe)));
         let plain: Box<dyn Read> = match file {
             _ if file == Path::new(STDIN) => Box::new(io::stdin()),
-            // It is open already, and its writer is at work.
+            // A pipe is open already; `regular::open` would refuse it.
             _ if is_pipe => Box::new(File::open(file)?),
             _ => Box::new(regular::open(file)?),
         };
@@ -44,7 +45,7 @@ impl RecordLines {
         let begin = plain.fill_buf()?;
         if let Some((_, name)) = UNREAD.iter().find(|(magic, _)| begin.starts_with(magic)) {
             return Err(Error::other(format!(
-                "it is compressed by {name}, which is not read here; pipe it to --records -"
+                "it is compressed by {name}, which is not supported; pipe it to --records -"
             )));
         }
         Ok(match begin {
@@ -54,10 +55,10 @@ impl RecordLines {
         })
     }
 
-    /// The next line, without its end; one that is longer than any record is passed over.
+    /// The next line, without its end; lines longer than any record are skipped.
     ///
     /// # Errors
-    /// It cannot be read, or what is compressed is broken off.
+    /// It cannot be read, or the compressed data breaks off.
     pub(super) fn next(&mut self, line: &mut Vec<u8>) -> io::Result<bool> {
         loop {
             line.clear();
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!(read(text.clone().into_bytes()).unwrap(), lines);
         assert_eq!(read(gzip(text.as_bytes())).unwrap(), lines);
         assert_eq!(read(zstd(text.as_bytes())).unwrap(), lines);
-        // Two that were joined.
+        // Two concatenated files.
         assert_eq!(read([gzip(b"a\n"), gzip(b"b\n")].concat()).unwrap(), ["a", "b"]);
         assert_eq!(read([zstd(b"a\n"), zstd(b"b\n")].concat()).unwrap(), ["a", "b"]);
         assert_eq!(read(vec![]).unwrap(), Vec::<String>::new());

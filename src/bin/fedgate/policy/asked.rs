@@ -1,7 +1,7 @@
-//! What a request asks of the policy, or what the gateway answers without asking it.
+//! The question that a request puts to the policy, or the gateway's answer without asking it.
 //!
-//! The one rule: the same order as that of the gateway (the request line, the path, the method, who it is, the policy), and
-//! its own code for each.
+//! The one rule: the same order as in the gateway (request line, path, method, caller, policy), and the gateway's
+//! own code for each.
 
 use std::borrow::Cow;
 
@@ -14,11 +14,11 @@ use fedgate_core::policy::{Method, PolicyQuestion, ReviewedQuestion};
 
 /// Why the policy is not asked.
 pub(super) struct UnreadQuestion {
-    /// What the gateway answers; none where the service behind answers.
+    /// The status of the gateway; none if the upstream answers.
     pub(super) status: Option<u16>,
-    /// Why, and what it answers, in words.
+    /// The reason and the answer, in words.
     pub(super) sentence: String,
-    /// Whether everybody is told, known or not.
+    /// Whether every caller gets this answer, known or anonymous.
     pub(super) to_everybody: bool,
 }
 
@@ -27,14 +27,14 @@ impl UnreadQuestion {
         Self { status: status.into(), sentence, to_everybody: true }
     }
 
-    /// Whoever cannot authenticate is told nothing else.
+    /// The only answer for a caller that cannot authenticate.
     pub(super) fn barred(why: &str) -> Self {
         Self { status: Some(401), sentence: why.to_owned(), to_everybody: false }
     }
 }
 
-/// The target of a request line in origin form: one in absolute form is taken to come with the same `Host`, as clients must
-/// send it (RFC 9112, 3.2.2).
+/// The target of a request line in origin form. One in absolute form is assumed to come with the same `Host`, as
+/// clients must send it (RFC 9112, 3.2.2).
 pub(super) fn origin_form<'t>(
     method: &str,
     target: &'t str,
@@ -53,7 +53,7 @@ pub(super) fn origin_form<'t>(
 /// The path of a request line, if the gateway reads it as one.
 pub(super) fn parse<'p>(method: &str, path: &'p str) -> Result<CanonicalPath<'p>, UnreadQuestion> {
     let head = format!("{method} {path} HTTP/1.1\r\nHost: gateway.example\r\n\r\n");
-    // A line end in it would begin a header that nobody asked about.
+    // A line end in the arguments would begin a header.
     let read =
         if head.matches('\r').count() == 3 { check_head(head.as_bytes()) } else { Err(FramingError::RequestLine) };
     if let Err(fault) = read {
@@ -72,7 +72,7 @@ pub(super) fn parse<'p>(method: &str, path: &'p str) -> Result<CanonicalPath<'p>
     })
 }
 
-/// What a request asks of the policy: the question, or why there is none.
+/// The question that a request puts to the policy, or why there is none.
 pub(super) fn question<'a>(
     routes: &'a RouteTable,
     principal: &'a str,
@@ -91,13 +91,13 @@ pub(super) fn question<'a>(
         }),
         RouteResolution::MethodNotAllowed(allow) if method == "OPTIONS" => Err(UnreadQuestion::to_everybody(
             200,
-            format!("answered to everybody without asking the policy (200); the path serves {allow}"),
+            format!("answered without authentication and without asking the policy (200); the path serves {allow}"),
         )),
         RouteResolution::MethodNotAllowed(allow) => {
             Err(UnreadQuestion::to_everybody(405, format!("the path does not serve {method} (405); it serves {allow}")))
         }
         RouteResolution::Found(target) => match target.action.endpoint {
-            None => Err(UnreadQuestion::to_everybody(None, "public: the route asks nobody who they are".into())),
+            None => Err(UnreadQuestion::to_everybody(None, "public: the route needs no authentication".into())),
             Some(endpoint) => Ok(PolicyQuestion {
                 principal,
                 roles,
@@ -109,13 +109,13 @@ pub(super) fn question<'a>(
     }
 }
 
-/// Whether a route asks a policy for this endpoint under this method.
+/// Whether a route asks the policy for this endpoint under this method.
 pub(super) fn is_asked(asked: &ReviewedQuestion<'_>, endpoint: &str, method: &str) -> bool {
     let methods = asked.get(endpoint);
     methods.is_some_and(|methods| Method::of_key(method).is_some_and(|method| methods.contains(&method)))
 }
 
-/// Whether some path may serve a method; names of methods count capitals (RFC 9110, 9.1).
+/// Whether some path may serve a method; method names are case-sensitive (RFC 9110, 9.1).
 fn is_known(method: &str) -> bool {
     Method::parse(method).is_some() || method == "OPTIONS"
 }

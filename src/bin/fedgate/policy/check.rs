@@ -1,4 +1,4 @@
-//! `fedgate policy check`: what is valid in a policy and hardly meant.
+//! `fedgate policy check`: finds valid entries of a policy that are probably mistakes.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ pub(super) fn check(file: &Path, policy: &PolicySet, routes: &RouteTable, strict
         "file": file, "roles": roles, "fingerprint": fingerprint, "warnings": list(&warnings),
         "thalamus": list(&of_thalamus), "notes": notes,
     });
-    // What only Thalamus would stumble over is no fault of a policy here.
+    // A policy that only Thalamus would misread is no failure here.
     let failure = (strict && !warnings.is_empty()).then(|| anyhow!("there are warnings").into());
     PolicyReport { failure, ..PolicyReport::new(lines, json) }
 }

@@ -1,4 +1,4 @@
-//! `fedgate policy diff`: what an edit changes, cell by cell.
+//! `fedgate policy diff`: the changes of an edit, cell by cell.
 
 use anyhow::anyhow;
 use fedgate_core::policy::{CellChange, PolicyReach, PolicySet, ReviewedQuestion};

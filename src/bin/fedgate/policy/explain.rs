@@ -17,16 +17,16 @@ use super::asked::{UnreadQuestion, origin_form, parse, question};
 use crate::account::{has_usable_password, missing};
 use crate::{CommandFailure, open_store, store_fault};
 
-/// Who asks.
+/// The caller of a question.
 pub(super) struct AskingRoles {
     id: String,
     roles: Vec<String>,
-    /// Why the gateway would not even let them ask, where that is known.
+    /// Why the gateway would not authenticate this caller, if known.
     barred: Option<&'static str>,
 }
 
 impl AskingRoles {
-    /// Somebody who has these roles, stored or not.
+    /// A caller with these roles, stored or not.
     pub(super) fn with_roles(id: String, roles: Vec<String>) -> Self {
         Self { id, roles: roles.into_iter().filter(|role| !role.is_empty()).collect(), barred: None }
     }
@@ -55,7 +55,7 @@ fn barred(account: &StoredAccount, config: &Config) -> Option<&'static str> {
     (!can_come).then_some("the account has no usable password and cannot log in: the gateway answers 401")
 }
 
-/// How a request is decided for somebody with these roles: in lines for a reader, and for machines.
+/// The decision for a caller with these roles: in lines for a reader, and as JSON.
 pub(crate) fn explained(
     policy: &PolicySet,
     routes: &RouteTable,
@@ -101,7 +101,7 @@ pub(super) fn report(
     };
     let roles: Vec<_> = explanation.roles.iter().map(says).collect();
     let status = match explanation.decision {
-        // That of the service behind, which nobody knows.
+        // The upstream's status is not known here.
         PolicyDecision::Allow(_) => None,
         PolicyDecision::Deny(_) => Some(403),
     };
@@ -112,7 +112,7 @@ pub(super) fn report(
     PolicyReport::new(lines(policy, &question, &explanation, &request), json)
 }
 
-/// What the gateway answers without asking the policy.
+/// The gateway's answer without asking the policy.
 fn without_policy(
     request: &str,
     who: &AskingRoles,
@@ -175,7 +175,7 @@ fn says_in_words(of: &RoleSays, question: &PolicyQuestion<'_>, policy: &PolicySe
     }
 }
 
-/// The same in a word that stays.
+/// The same in a stable word.
 fn finding(says: RoleStatement) -> &'static str {
     match says {
         RoleStatement::Grants { reach: PolicyReach::Global, .. } => "grants_any",

@@ -1,5 +1,5 @@
-//! `fedgate policy matrix`: what each role may do, as a table, with what routes ask for and no role is granted, and the other
-//! way round.
+//! `fedgate policy matrix`: what each role may do, as a table; with questions of routes that no role is granted,
+//! and grants that no route asks for.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,13 +12,13 @@ use super::asked::is_asked;
 use super::{OutputFormat, PolicyReport};
 use crate::CommandFailure;
 
-/// By endpoint and method, whom it reaches in the column of each role.
+/// By endpoint and method, the reach in the column of each role.
 type MatrixRows<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a str>>;
 
-/// No role is granted it, or this one is not.
+/// No role is granted it, or not the role of this column.
 const NOBODY: &str = "-";
 
-/// Most cells of a table that is for reading.
+/// Most cells of a table for people.
 const MOST_CELLS: usize = 1_000_000;
 
 pub(super) fn matrix(
@@ -44,7 +44,7 @@ pub(super) fn matrix(
         json!({ "role": role, "endpoint": endpoint, "method": method, "reach": reach.as_str(), "asked": is_asked })
     };
     let ungranted = ungranted.iter().map(|(endpoint, method)| json!({ "endpoint": endpoint, "method": method }));
-    // Also those under keys that are no method, which are no cells.
+    // Including grants under keys that are no method and so no cells.
     let grants = policy.roles().iter().flat_map(|role| role.grants.iter().map(|grant| (role.name.as_str(), grant)));
     let unjudged: BTreeSet<_> = grants
         .filter(|(_, grant)| !is_asked(asked, &grant.endpoint, &grant.method))
@@ -60,7 +60,7 @@ pub(super) fn matrix(
     Ok(PolicyReport::new(lines, json))
 }
 
-/// The columns, and the rows with a cell for each of them.
+/// The columns, and the rows with a cell for each column.
 fn rows<'a>(
     policy: &'a PolicySet,
     matrix: &'a RightsMatrix,
@@ -76,7 +76,7 @@ fn rows<'a>(
     let count = cells.clone().count();
     if count.saturating_mul(roles.len()) > MOST_CELLS {
         return Err(CommandFailure::Usage(anyhow!(
-            "{count} rows of {} roles are more than the {MOST_CELLS} cells that make a table; --format json tells those that are granted",
+            "{count} rows of {} roles are more than the {MOST_CELLS} cells that make a table; --format json lists those that are granted",
             roles.len()
         )));
     }
@@ -122,8 +122,8 @@ fn csv(roles: &[&str], rows: &MatrixRows<'_>, asked: &ReviewedQuestion<'_>) -> V
     [head].into_iter().chain(rows).collect()
 }
 
-/// A field of a table of comma-separated values (RFC 4180), for a reader with a spreadsheet: what would hide there is shown,
-/// and what would be taken for a formula has an apostrophe before it, which makes it text. JSON has names as they are.
+/// A field of comma-separated values (RFC 4180) for a spreadsheet: invisible characters are shown, and a text that
+/// would be taken for a formula begins with an apostrophe. JSON has names unchanged.
 fn quoted(text: &str) -> String {
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let text = format!("{}{}", if is_formula { "'" } else { "" }, shown(text));

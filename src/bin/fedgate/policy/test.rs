@@ -1,4 +1,4 @@
-//! `fedgate policy test`: the cases beside a policy, judged by the code that serves.
+//! `fedgate policy test`: runs the cases beside a policy with the code that serves.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::print::count;
 /// Largest file of cases.
 const MOST_BYTES: u64 = 8 << 20;
 
-/// One question of a case: in words, with what was expected and what was found, or why there is nothing to find.
+/// One question of a case: in words, with the expected and the found decision, or why there is none.
 struct CaseAnswer {
     asked: String,
     expected: ExpectedDecision,
@@ -68,7 +68,7 @@ pub(super) fn test(
     Ok(PolicyReport { warnings, failure: (failed > 0).then(unmet), ..PolicyReport::new(lines, json) })
 }
 
-/// What a case cannot mean: what it asks for no request asks, or who it asks as nobody can be.
+/// Warnings about cases: an endpoint that no route asks for, or a role that the policy does not define.
 fn hardly_meant<'a>(
     policy: &PolicySet,
     asked: &ReviewedQuestion<'_>,
@@ -89,7 +89,7 @@ fn hardly_meant<'a>(
         for endpoint in endpoints.into_iter().filter(|endpoint| !asked.contains_key(endpoint)) {
             warn(format!("no route asks for endpoint `{endpoint}`{}", hint(endpoint, asked.keys().copied())));
         }
-        // That a role is not defined may be what a case shows.
+        // The undefined role may be the point of the case.
         let is_meant = matches!(case.expect, ExpectedDecision::DenyReason(DenyReason::NoRole));
         let is_defined = |role: &String| policy.definitions(role).next().is_some();
         for role in case.roles.iter().filter(|role| !is_meant && !is_defined(role)) {
@@ -114,7 +114,7 @@ fn answers(policy: &PolicySet, routes: &RouteTable, case: &PolicyCase) -> Vec<Ca
             vec![CaseAnswer { asked: format!("{} {endpoint}{of}", method.as_str()), expected: case.expect, found }]
         }
         CaseQuestion::Only(allowed) => {
-            // What routes ask for, and besides what this policy or this case may have invented.
+            // All endpoints that routes ask for, and those that only this policy or this case names.
             let mut endpoints: BTreeSet<&str> = routes.asked().into_keys().collect();
             endpoints.extend(policy.roles().iter().flat_map(|role| &role.grants).map(|grant| grant.endpoint.as_str()));
             endpoints.extend(allowed.keys().map(String::as_str));
