@@ -82,6 +82,7 @@ async fn follow_postgres(
     watch: &dyn EpochWatch,
     notices_proved: &mut bool,
 ) -> Result<NeverComes, AccountsError> {
+    // At least a second, so that a small bound does not turn a busy server into an outage.
     let limit = poll.max(Duration::from_secs(1));
     let mut session = WatchSession::open(route, limit).await?;
     // INVARIANT: from here on, reads and reports use the server that confirms. Earlier reads belong to a generation

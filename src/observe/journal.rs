@@ -116,6 +116,7 @@ impl RecordJournal {
     /// Lines that could not be written are held for the next attempt, which opens the file again. Lines without room
     /// are dropped.
     pub(super) fn append(&mut self, lines: &[u8], sync: bool) -> io::Result<()> {
+        // Over the bound, the waiting lines must make room first, or the new ones are refused.
         if self.unwritten.len() + self.unsynced.len() + lines.len() > MOST_UNWRITTEN
             && let Err(error) = self.attempt(self.durable)
         {
@@ -257,6 +258,7 @@ fn open(path: &Path, durable: bool) -> io::Result<File> {
     // Without this flag, opening a pipe waits for a reader, and writing to a full pipe never returns.
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut options = OpenOptions::new();
+    // Appending keeps lines of several processes apart. Records name people, so no other user may read them.
     options.append(true).create(true).mode(0o600).custom_flags(nonblocking);
     // A file that may only be written cannot be checked for an unfinished line.
     let mut file = options.clone().read(true).open(path).or_else(|_| options.open(path))?;

@@ -91,6 +91,7 @@ impl RecordMerger {
         let RecordDetail::WithinRate(source) = record.detail else { return None };
         let mut tables = self.tables();
         let table = match record.decision {
+            // By decision: a flood of allowed requests must not use up the records of refusals.
             "allow" | "answer" => &mut tables.served,
             _ => &mut tables.refused,
         };

@@ -237,6 +237,7 @@ impl RequestRecorder {
             return merged;
         }
         let (sender, receiver) = oneshot::channel();
+        // A dropped sender reports `false`: a record without room counts as not kept.
         match room.or_else(|| self.room()) {
             Some(RecordRoom(room)) => drop(room.send(WriterEntry::Awaited(record.line(None), sender))),
             None => self.metrics.records_lost.inc(),

@@ -118,6 +118,7 @@ impl MergedRun {
     pub(super) fn join(&mut self, record: &RequestRecord<'_>, is_failing: bool) -> RunPlace {
         self.last += 1;
         let id = self.id(self.last);
+        // A run whose first record was lost is opened again: otherwise the ids of its requests would lead nowhere.
         let is_open = self.opened.as_ref().is_some_and(|opened| match opened.clone().now_or_never() {
             None | Some(Ok(true)) => true,
             Some(Ok(false) | Err(_)) => is_failing,
@@ -155,6 +156,7 @@ impl MergedRun {
         self.decision.take(record.decision);
         self.reason.take(record.reason);
         let is_counted = self.reasons.contains_key(record.reason) || self.reasons.len() < MOST_REASONS;
+        // Bounded, because the reasons are part of one record.
         let reason = if is_counted { record.reason } else { "other" };
         *self.reasons.entry(reason.to_owned()).or_default() += 1;
         sample(&mut self.accounts, record.account);

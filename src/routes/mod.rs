@@ -96,6 +96,7 @@ impl WriteGuard {
 
     /// The members that a caller with these permissions may not write, one bit for each.
     pub fn withheld(&self, is_granted: impl Fn(EndpointId) -> bool) -> u64 {
+        // A member without a permission is withheld from every caller.
         let withheld = |permission: &Option<EndpointId>| !permission.is_some_and(&is_granted);
         let bits = self.permissions.iter().enumerate().filter(|(_, permission)| withheld(permission));
         bits.fold(0, |bits, (at, _)| bits | 1 << at)
@@ -218,10 +219,12 @@ impl RouteTable {
         let candidates =
             path.segments().next().and_then(|first| self.by_first.get(first)).map_or(&[][..], Vec::as_slice);
         let mut matching = candidates.iter().chain(&self.rest).filter_map(|index| self.routes.get(*index));
+        // The first match is the only one: `add` refuses patterns that overlap.
         let Some(route) = matching.find(|route| route.pattern.matches(path)) else { return RouteResolution::NotFound };
         let action =
             Method::parse(method).and_then(|method| Some((method, route.actions.get(method as usize)?.as_ref()?)));
         match action {
+            // Methods that no policy can grant end here as well.
             None => RouteResolution::MethodNotAllowed(&route.allow),
             Some((method, action)) => RouteResolution::Found(RouteTarget {
                 method,

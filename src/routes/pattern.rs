@@ -78,6 +78,7 @@ impl PathPattern {
             match (segment, given.next()) {
                 (PatternSegment::Literal(literal), Some(given)) if literal == given => {}
                 (PatternSegment::Parameter(_), Some(_)) => {}
+                // At least one segment: `/files/{*rest}` does not match `/files`.
                 (PatternSegment::Rest(_), Some(_)) => return true,
                 _ => return false,
             }
@@ -94,6 +95,7 @@ impl PathPattern {
 fn overlap(a: &[PatternSegment], b: &[PatternSegment]) -> bool {
     match (a, b) {
         ([], []) => true,
+        // `{*rest}` covers one segment or more, so it overlaps everything that goes on here.
         ([PatternSegment::Rest(_), ..], [_, ..]) | ([_, ..], [PatternSegment::Rest(_), ..]) => true,
         ([PatternSegment::Literal(x), ..], [PatternSegment::Literal(y), ..]) if x != y => false,
         ([_, a @ ..], [_, b @ ..]) => overlap(a, b),

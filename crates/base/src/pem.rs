@@ -105,6 +105,7 @@ pub fn certified(
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<CertifiedKey>, rustls::Error> {
     let certified = CertifiedKey::from_der(chain, key, &ring::default_provider())?;
+    // Otherwise the fault would show only in each client's handshake.
     certified.keys_match()?;
     Ok(Arc::new(certified))
 }

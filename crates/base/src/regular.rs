@@ -18,6 +18,7 @@ pub fn open(path: &Path) -> Result<File> {
     // Without this flag, opening a FIFO waits for a writer.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    // Checked on the open file, so that nothing can be exchanged between check and use.
     if file.metadata()?.is_file() { Ok(file) } else { Err(Error::other("it is no regular file")) }
 }
 

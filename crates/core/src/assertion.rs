@@ -1,9 +1,9 @@
-//! The assertion: the signed identity that travels upstream. This module has its claims and keys, and verifies it for the HIS
-//! on every request.
+//! The assertion: the signed identity that travels upstream. This module has its claims and keys, and verifies it for
+//! the HIS on every request.
 //!
 //! It is a compact JWS (RFC 7515) with JWT claims (RFC 7519) in the `Fedgate-Assertion` header, signed with HS256 (RFC
 //! 7518) or Ed25519 (RFC 8037). The one rule: the verifier chooses the algorithm, never the token. The protected
-//! header must be, byte for byte, the one that this module writes.
+//! header must be, byte for byte, the one that the gateway writes.
 //!
 //! The gateway alone mints. That code is not here, so that the HIS is built without it.
 

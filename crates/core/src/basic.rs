@@ -50,6 +50,7 @@ pub enum CredentialError {
 /// See [`CredentialError`].
 pub fn with_credential<T>(header: &[u8], use_it: impl FnOnce(&BasicCredential<'_>) -> T) -> Result<T, CredentialError> {
     let encoded = match header.split_at_checked(6) {
+        // The scheme's name has no case (RFC 9110, 11.1); exactly one blank follows it.
         Some((scheme, encoded)) if scheme.eq_ignore_ascii_case(b"Basic ") => encoded,
         _ => return Err(CredentialError::Scheme),
     };

@@ -28,6 +28,7 @@ impl<'a> HostPort<'a> {
             }
             None => {
                 let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+                // A user part, a blank or a slash here would change which host a service puts into a link.
                 if !is_name(host) {
                     return None;
                 }

@@ -99,6 +99,7 @@ section!(AuthenticationSection {
 impl AuthenticationSection {
     pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<AuthenticationConfig, ConfigError> {
         let key = |key| format!("authentication.{key}");
+        // The realm is a quoted string in a header: a quote would end it.
         if self.realm.bytes().any(|b| !(0x20..0x7f).contains(&b) || b == b'"' || b == b'\\') {
             return Err(check.fault(
                 &key("realm"),
@@ -115,6 +116,7 @@ impl AuthenticationSection {
         check.within(&key("hasher_queue"), self.hasher_queue as u64, 0, MOST_WAITING)?;
         let step = check.within(&key("rejection_step_ms"), self.rejection_step_ms, 0, MOST_STEP_MS)?;
         let hasher_threads =
+            // One core is left for requests, if there are several.
             if self.hasher_threads == 0 { cores().saturating_sub(1).max(1) } else { self.hasher_threads };
         check.within(&key("hasher_queue_ms"), self.hasher_queue_ms, 0, MOST_WAITING_MS)?;
         let counted = (self.hasher_queue as u64 * COUNTED_MS).div_ceil(hasher_threads as u64).min(MOST_WAITING_MS);

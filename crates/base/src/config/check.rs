@@ -59,6 +59,7 @@ impl<'a> ValueCheck<'a> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = self.path(PathBuf::from(path));
             return match path.as_os_str().len() {
+                // The bound of `sun_path` in unix(7), with its final NUL.
                 ..108 => Ok(Address::Unix(path)),
                 length => {
                     Err(self.fault(key, format!("is a socket path of {length} bytes"), "use one of at most 107 bytes"))
@@ -115,6 +116,7 @@ impl<'a> ValueCheck<'a> {
     /// The content of a file with a secret.
     pub(super) fn secret(&self, key: &str, path: PathBuf) -> Result<Secret, ConfigError> {
         let path = self.path(path);
+        // Before it is read: a secret that everybody can read may be known to anybody.
         if let Some(fault) = self.exposure.fault(&path) {
             let (problem, remedy) = fault.split_once("; ").unwrap_or((&fault, ""));
             return Err(self.fault(key, format!("names `{}`, which {problem}", path.display()), remedy));

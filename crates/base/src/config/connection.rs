@@ -56,6 +56,7 @@ impl ConnectionString {
                 (_, "prefer") => _ = settings.ssl_mode(SslMode::Prefer),
                 (_, "require") => _ = settings.ssl_mode(SslMode::Require),
                 (_, verified @ ("verify-ca" | "verify-full")) => {
+                    // The driver only knows that TLS is required; `trust` says what is verified.
                     settings.ssl_mode(SslMode::Require);
                     trust = if verified == "verify-ca" { CertificateTrust::Authority } else { CertificateTrust::Full };
                 }

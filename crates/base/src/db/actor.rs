@@ -69,6 +69,8 @@ impl ChangeActor {
     }
 
     fn new(path: ActorPath, name: &str, request_id: &str) -> Self {
+        // PostgreSQL's text has no NUL, and a blank separates the parts of the setting: neither may end the author's
+        // name early.
         let is_text = |c: &char| *c != '\0';
         let request_id = request_id.chars().filter(|c| is_text(c) && *c != ' ').collect();
         Self { path, name: name.chars().filter(is_text).take(MAX_NAME).collect(), request_id }

@@ -84,6 +84,7 @@ pub(super) fn private_mode(path: &Path) -> u32 {
 /// Tries for SQLite's lock until it has it.
 fn lock(writer: &Connection, waits: impl Fn() -> bool) -> Result<Transaction<'_>, rusqlite::Error> {
     loop {
+        // Immediate: a deferred transaction would take the lock at its first write, and could fail there.
         match Transaction::new_unchecked(writer, TransactionBehavior::Immediate) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && waits() => sleep(LOOK),
             begun => return begun,

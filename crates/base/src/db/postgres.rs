@@ -174,6 +174,7 @@ pub(super) fn tls(config: &PostgresConfig) -> Result<MakeRustlsConnect, DbError>
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| DbError::Settings { key: "uri", problem: error.to_string() })?
+        // rustls calls every verifier of one's own dangerous. This one verifies each certificate.
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();

@@ -215,6 +215,7 @@ impl ServerRoute {
             };
             for at in addresses {
                 match self.attempt(at).await {
+                    // A standby is used only if no host takes writes.
                     Ok(reached) if self.wanted == WantedServer::Any && !reached.takes_writes => {
                         second_best.get_or_insert((at, reached));
                     }
@@ -245,6 +246,7 @@ impl ServerRoute {
                 Err(DbError::Unavailable(elapsed.into()))
             }
             Ok(answer) => {
+                // Any answer counts, also a refusal: only silence moves an address to the end.
                 self.hosts.answered(at);
                 let reached = answer.map_err(DbError::no_session)?;
                 match reached.takes_writes {

@@ -190,6 +190,8 @@ impl PooledSession {
             // error.
             false => client.build_transaction().start(),
         };
+        // From here on the session is unsettled until a commit: dropping the transaction sends a ROLLBACK that nobody
+        // awaits.
         let transaction = ledger.answered(begun).await?;
         ledger.is_open.store(true, Ordering::Relaxed);
         Ok(SessionTransaction { transaction, ledger })
@@ -412,6 +414,7 @@ impl SessionTransaction<'_> {
     /// See [`PooledSession::prepare_cached`].
     pub async fn commit(self) -> Result<(), DbError> {
         self.ledger.answered(self.transaction.commit()).await?;
+        // Only after the answer: a commit that failed, or was abandoned, leaves the session unsettled.
         self.ledger.is_open.store(false, Ordering::Relaxed);
         Ok(())
     }

@@ -117,6 +117,7 @@ impl SqliteFile {
                 Some(reader) => reader,
                 None => {
                     let reader = connection(&inner.path)?;
+                    // A reader that tried to write would take the lock without the gate; SQLite refuses it.
                     reader.pragma_update(None, "query_only", true)?;
                     reader
                 }
@@ -354,6 +355,7 @@ pub(super) fn plain_connection(path: &Path) -> Result<Connection, rusqlite::Erro
 
 fn set_up(connection: &Connection) -> Result<(), rusqlite::Error> {
     into_wal(connection)?;
+    // FULL: with NORMAL, which is usual for WAL, a power failure can lose acknowledged commits.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)
 }

@@ -108,6 +108,7 @@ fn directives(wanted: &str) -> Result<String, LogError> {
             }),
             Some((target, name)) => level(name).filter(|_| is_target(target.trim())).map(|level| {
                 let target = target.trim();
+                // By the crate of the target: `fedgate::authn` is our own, `pingora_core` is not.
                 let is_own = OWN.contains(&target.split("::").next().unwrap_or_default());
                 format!("{target}={}", if is_own { level } else { bounded(level) })
             }),

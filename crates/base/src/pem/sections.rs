@@ -112,6 +112,7 @@ fn judge(line: &[u8], number: usize) -> Result<Option<&str>, String> {
         };
         return match is_known(label) {
             true => Ok(Some(label)),
+            // An unknown label may be a misspelled one, so the section is not ignored.
             false => Err(refused(format!(
                 "line {number} begins a section of `{}`, a label that is not read",
                 escape::name(label)
@@ -131,6 +132,7 @@ fn judge(line: &[u8], number: usize) -> Result<Option<&str>, String> {
             "line {number} begins or ends a section and is not whole: `-----BEGIN` and `-----END` stand where a line begins, with nothing before them (an indentation, a byte order mark), and in turn"
         )));
     }
+    // Base64 outside of a section is a section that has lost its marks.
     if is_base64(text) {
         return Err(refused(format!("line {number} holds base64 outside of any section")));
     }

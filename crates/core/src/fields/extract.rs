@@ -123,6 +123,7 @@ impl MemberExtractor {
     }
 
     fn begin_member(&mut self, brings: &mut impl FnMut(MemberExtract<'_>)) {
+        // Compared decoded: every reader takes `d\u0061ta` for `data`.
         if serde_json::from_slice::<String>(&self.name).is_ok_and(|name| name == self.wanted) {
             self.name.clear();
             self.is_within = true;

@@ -106,6 +106,7 @@ impl FreeCandidate {
 
     /// The value has ended. True if it is free.
     pub(super) fn is_free(&self, subject: Option<&str>) -> bool {
+        // Decoded, because the upstream stores the decoded value, however it is spelled.
         let Ok(value) = serde_json::from_slice::<Value>(&self.written) else { return false };
         let is_nothing = value.is_null() || value.as_str() == Some("");
         match self.free {

@@ -191,6 +191,7 @@ impl JsonScanner {
     fn structure<'a>(&mut self, byte: u8, input: &mut &'a [u8]) -> Result<Option<ScannedPiece<'a>>, JsonError> {
         let malformed = Err(JsonError::Malformed(self.taken));
         match (self.state, byte) {
+            // Some readers skip a byte order mark and others fail on it (RFC 8259, 8.1).
             (ScanState::Begin, 0xef) => Err(JsonError::ByteOrderMark),
             (ScanState::FirstElement, b']') => Ok(Some(self.close(LevelKind::Array, input))),
             (ScanState::Begin | ScanState::Value | ScanState::FirstElement, _) => self.value(byte, input),
@@ -206,6 +207,8 @@ impl JsonScanner {
                 self.state = ScanState::Value;
                 Ok(Some(ScannedPiece::NameEnd(self.matcher.end())))
             }
+            // Some readers stop after the first value and others refuse the text, so a second value would pass
+            // unjudged.
             (ScanState::After, _) if self.depth == 0 => Err(JsonError::TrailingGarbage(self.taken)),
             (ScanState::After, b',') => {
                 self.take(1, input);

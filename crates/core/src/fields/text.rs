@@ -108,6 +108,7 @@ impl StringReader {
             b'"' => return Ok(StringPart::End),
             0x20..0x80 => return Ok(StringPart::Character(char::from(byte))),
             0..0x20 => return Err(JsonError::Malformed(at)),
+            // 0xc0 and 0xc1 begin overlong forms: a second spelling of ASCII, by which a guarded name could hide.
             0xc2..=0xdf => (byte & 0x1f, 1, 0x80, 0xbf),
             0xe0 => (0, 2, 0xa0, 0xbf),
             0xed => (0xd, 2, 0x80, 0x9f),
@@ -132,6 +133,7 @@ impl StringReader {
         match (unit, reading) {
             (0xd800..=0xdbff, _) => self.high = Some(unit),
             (0xdc00..=0xdfff, JsonReading::Answer) => self.has_stray = true,
+            // U+0000 cannot be stored in jsonb, and half a pair is no text: readers replace it, drop it or fail.
             (0 | 0xdc00..=0xdfff, JsonReading::Request) => return Err(JsonError::UnpairedOrNul(at)),
             _ => return Ok(character(unit)),
         }

@@ -154,6 +154,7 @@ pub fn write_string(string: &str, text: &mut String) {
         match character {
             '"' => text.push_str("\\\""),
             '\\' => text.push_str("\\\\"),
+            // RFC 8259, 7: controls must be escaped.
             control if control < ' ' => {
                 // Writing to a `String` cannot fail.
                 let _ = write!(text, "\\u{:04x}", u32::from(control));

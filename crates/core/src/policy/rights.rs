@@ -67,6 +67,7 @@ impl RoleRights {
                 // An endpoint without a route cannot be requested, so its grants have no effect.
                 let Some(endpoint) = endpoints.find(&grant.endpoint) else { continue };
                 if let Some(reach) = reaches.get_mut(index(endpoint, method)) {
+                    // The widest reach wins, as in `PolicySet::decide`, so that the order of roles never matters.
                     *reach = (*reach).max(Some(role.reach));
                 }
             }
@@ -83,6 +84,7 @@ impl RoleRights {
         subject: Option<&str>,
     ) -> PolicyDecision {
         match (self.reach(method, endpoint), subject) {
+            // Byte for byte: an id that differs in case alone is another person's.
             (Some(PolicyReach::Own), Some(subject)) if subject != principal => PolicyDecision::Deny(DenyReason::NotOwn),
             (Some(reach), _) => PolicyDecision::Allow(reach),
             (None, _) if self.any_role => PolicyDecision::Deny(DenyReason::NotGranted),

@@ -129,6 +129,7 @@ impl PassList {
             return HeaderPassage::Passes;
         }
         let name = name.as_str();
+        // Before any prefix: `*` must not open `authorization` or `x-forwarded-for`.
         if is_own(name) {
             HeaderPassage::IsOwn
         } else if self.prefixes.iter().any(|prefix| name.starts_with(prefix))

@@ -1,16 +1,16 @@
--- Everything is made beside `people`, wherever the search path found it, and the functions remember that place: they mean
--- the same tables whoever fires them.
+-- Everything is created beside `people`, in the schema where the search path finds it. The functions remember that
+-- schema, and use the same tables for every session that fires them.
 SELECT set_config('search_path', quote_ident(nspname) || ', pg_temp', true)
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE pg_class.oid = 'people'::regclass;
 
--- Before all that readers of accounts need: who waits here makes none of them wait. And what changes while a trigger is away
--- has no epoch.
+-- This comes before everything that readers of accounts need, so that no reader waits while this waits for a lock. A
+-- change that is made while a trigger is missing has no epoch.
 LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE;
 
 CREATE TABLE IF NOT EXISTS fedgate_schema (version bigint NOT NULL);
 
--- The gateways that run; who waits for a change counts on finding them here, also after a crash.
+-- The running gateways. A caller that waits for a change relies on finding them here, also after a crash.
 CREATE TABLE IF NOT EXISTS fedgate_instances (
     id varchar PRIMARY KEY,
     seen timestamptz NOT NULL,
@@ -25,7 +25,8 @@ BEGIN
 END
 $$;
 
--- Pieces of documents that arrive, until they are whole: nothing that must outlive a crash, and no copy of it in the log.
+-- Pieces of arriving documents, until they are whole. Nothing here must survive a crash, so the write-ahead log has no
+-- copy.
 DO $$
 BEGIN
     IF to_regclass('fedgate_pieces') IS NULL THEN
@@ -47,7 +48,7 @@ CREATE TABLE IF NOT EXISTS fedgate_epoch (
     epoch bigint NOT NULL
 );
 INSERT INTO fedgate_epoch (epoch) VALUES (1) ON CONFLICT DO NOTHING;
--- An ALTER that finds nothing to do locks the table all the same.
+-- An ALTER that has nothing to do would still lock the table.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'fedgate_epoch'::regclass AND attname = 'raised_by') THEN
@@ -56,12 +57,12 @@ BEGIN
 END
 $$;
 
--- Which account changed at which epoch; a NULL account says that any may have.
+-- Which account changed at which epoch; a NULL account means that any may have changed.
 CREATE TABLE IF NOT EXISTS fedgate_account_changes (epoch bigint NOT NULL, account varchar);
 CREATE INDEX IF NOT EXISTS fedgate_account_changes_epoch ON fedgate_account_changes (epoch);
 
--- Who waits at the page of passwords, since the own current password was given wrong too often: until when, and for which
--- stored password (a digest of its hash). Services count in memory, and begin anew when `unlocks` has grown.
+-- Accounts that must wait at the password page, because the current password was wrong too often: until when, and for
+-- which stored password (a digest of its hash). Services count in memory, and start over when `unlocks` has grown.
 CREATE TABLE IF NOT EXISTS fedgate_page_waits (
     account varchar PRIMARY KEY,
     unlocks bigint NOT NULL DEFAULT 0,
@@ -80,15 +81,15 @@ BEGIN
     IF cardinality(changed) > 1000 THEN
         changed := ARRAY[NULL]::varchar[];
     END IF;
-    -- Once in a transaction, however many rows are replicated in it; in a subtransaction, which leaves another `xmin`, each
-    -- time, and nothing but numbers is lost by that. Neither mark tells alone: `xmin` comes round again, and a dump carries
-    -- `raised_by` to where other transactions have that number.
+    -- Once per transaction, however many rows are replicated in it. A subtransaction leaves another `xmin`, so each
+    -- one raises the epoch again, which only uses up numbers. Neither mark suffices alone: `xmin` wraps around, and a
+    -- dump carries `raised_by` to a database where another transaction has that number.
     SELECT epoch INTO now_at FROM fedgate_epoch
     WHERE raised_by = pg_current_xact_id() AND xmin = pg_current_xact_id()::xid;
     IF NOT FOUND THEN
         UPDATE fedgate_epoch SET epoch = epoch + 1, raised_by = pg_current_xact_id() RETURNING epoch INTO STRICT now_at;
         DELETE FROM fedgate_account_changes WHERE epoch < now_at - 10000;
-        -- A transaction that is prepared may send none, and logical replication may apply such.
+        -- A prepared transaction may send no notice, and logical replication may apply such transactions.
         IF current_setting('session_replication_role') <> 'replica' THEN
             PERFORM pg_notify('fedgate_accounts', now_at::text);
         END IF;
@@ -101,7 +102,8 @@ REVOKE ALL ON FUNCTION fedgate_record_changes(varchar[]) FROM PUBLIC;
 CREATE OR REPLACE FUNCTION fedgate_people_updated() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    -- Ids by their bytes: a column may take `ana` for `ANA`, or `ANA` for `ANA ` (`schema::loose_columns`).
+    -- Ids are compared by bytes: the column may equate `ana` with `ANA`, or `ANA` with `ANA `
+    -- (`schema::loose_columns`).
     PERFORM fedgate_record_changes(array_agg(id)) FROM (
         SELECT coalesce(before.id, after.id)::varchar AS id
         FROM before FULL JOIN after ON before.id::varchar COLLATE "C" = after.id::varchar COLLATE "C"
@@ -151,10 +153,10 @@ BEGIN
 END
 $$;
 
--- What a login needs of a person, taken from the document when that is written, because reading a document costs what it is
--- long. Each is of one version of the person's row, which its writer and its place tell from all others: whoever reads it
--- takes it for that version alone, and else the document itself. So what is missing here, is of before a write that no
--- trigger saw, or came with a dump, is a login that costs more, and never a wrong one.
+-- The members of a person that a login needs, copied when the document is written, because reading a document costs as
+-- much as it is long. Each copy belongs to one version of the person's row, identified by its writer and place. A
+-- reader uses it for that version alone, and otherwise reads the document. So a copy that is missing, outdated by a
+-- write that no trigger saw, or restored from a dump makes a login slower, but never wrong.
 CREATE TABLE IF NOT EXISTS fedgate_logins (
     id varchar COLLATE "C" PRIMARY KEY,
     password varchar,
@@ -164,8 +166,8 @@ CREATE TABLE IF NOT EXISTS fedgate_logins (
     row_place tid NOT NULL
 );
 
--- The members of a document that a login needs, of bounded length. A hash is 512 bytes at most: what is longer verifies
--- nothing, and is told as a hash that verifies nothing. Roles over 16 KiB are none.
+-- The members of a document that a login needs, with bounded length. A hash has at most 512 bytes: a longer one
+-- verifies nothing, and is stored as a value that verifies nothing. Roles over 16 KiB count as none.
 CREATE OR REPLACE FUNCTION fedgate_login(data jsonb, OUT password varchar, OUT roles varchar, OUT active varchar)
 LANGUAGE sql IMMUTABLE STRICT AS $$
     SELECT CASE WHEN octet_length(member.password #>> '{}') > 512 THEN '!' ELSE member.password #>> '{}' END,
@@ -177,9 +179,10 @@ $$;
 
 GRANT EXECUTE ON FUNCTION fedgate_login(jsonb) TO PUBLIC;
 
--- What became of accounts, and by whom: one event for each account that was made or deleted, or has another password, other
--- roles or another mark of activity. It is written by the transaction of the change, so that neither is there without the other.
--- Nothing here can fail where the change does not: no condition, no foreign key, and lengths are cut.
+-- The changes of accounts and their authors: one event for each account that was created or deleted, or whose
+-- password, roles or `active` mark changed. The transaction of the change writes it, so neither exists without the
+-- other. Nothing here can fail unless the change fails: there is no condition and no foreign key, and long values are
+-- cut.
 CREATE TABLE IF NOT EXISTS fedgate_account_events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -195,16 +198,16 @@ CREATE TABLE IF NOT EXISTS fedgate_account_events (
     request_id varchar,
     database_user varchar NOT NULL DEFAULT session_user,
     application varchar NOT NULL DEFAULT left(current_setting('application_name'), 128),
-    -- A gateway writes it to its records until then; recorded, once one has.
+    -- Until then, one gateway writes it to its records; `recorded` is set once that is done.
     taken_until timestamptz,
     recorded boolean NOT NULL DEFAULT false
 );
 CREATE INDEX IF NOT EXISTS fedgate_account_events_account ON fedgate_account_events (account, id);
 CREATE INDEX IF NOT EXISTS fedgate_account_events_unrecorded ON fedgate_account_events (id) WHERE NOT recorded;
 
--- Writes down one event. The programs say in `fedgate.actor` who acts, in which way and by which request; any other session is
--- `outside`, and the user of the database and the name of its program stand beside either. Of a password it is told that it was
--- set, changed or removed, or hashed anew by a login, which is a change of nobody's rights and goes to no record.
+-- Writes one event. Our programs set author, way and request in `fedgate.actor`; any other session is `outside`. The
+-- database user and the application name are stored in both cases. A password is only marked as set, changed or
+-- removed, or as rehashed by a login, which changes no rights and goes into no record.
 CREATE OR REPLACE FUNCTION fedgate_record_event(
     what varchar, account varchar,
     password_before varchar, password_after varchar, roles_before varchar, roles_after varchar,
@@ -212,7 +215,7 @@ CREATE OR REPLACE FUNCTION fedgate_record_event(
 ) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    -- Some operations do not know every collation, and variables have that of the column of ids.
+    -- Some operations do not support every collation, and variables inherit that of the id column.
     acts text COLLATE "C" := coalesce(current_setting('fedgate.actor', true), '');
     via text COLLATE "C" := substring(acts FROM '^(http|command|import|login) ');
     is_rights boolean := roles_before IS DISTINCT FROM roles_after OR active_before IS DISTINCT FROM active_after;
@@ -243,8 +246,8 @@ $$;
 REVOKE ALL ON FUNCTION
     fedgate_record_event(varchar, varchar, varchar, varchar, varchar, varchar, varchar, varchar) FROM PUBLIC;
 
--- Takes the oldest events that no record has yet, for half a minute: a gateway that dies meanwhile leaves them to another one.
--- For whoever may report as a gateway.
+-- Takes the oldest events that are in no record yet, for half a minute: if a gateway dies meanwhile, another one takes
+-- them. For roles that may report as a gateway.
 CREATE OR REPLACE FUNCTION fedgate_take_events(most bigint) RETURNS SETOF fedgate_account_events
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -260,7 +263,7 @@ BEGIN
 END
 $$;
 
--- Notes that events are recorded.
+-- Marks events as recorded.
 CREATE OR REPLACE FUNCTION fedgate_events_recorded(ids bigint[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -320,8 +323,8 @@ BEGIN
 END
 $$;
 
--- Names an account among those that changed, though nothing of it did: every gateway forgets its failed logins. For whom may
--- change accounts.
+-- Adds an account to the log of changes although nothing of it changed, so that every gateway forgets its failed
+-- logins. For roles that may change accounts.
 CREATE OR REPLACE FUNCTION fedgate_unlock(account varchar) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -334,7 +337,7 @@ BEGIN
 END
 $$;
 
--- Notes a wait: of several services', the longest.
+-- Stores a wait; of several services' waits, the longest.
 CREATE OR REPLACE FUNCTION fedgate_note_page_wait(account varchar, seconds bigint, password varchar) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -352,8 +355,8 @@ BEGIN
 END
 $$;
 
--- Whether every trigger of the table is there and fires for whom it is meant, and their version: a trigger that was switched
--- off and on has another `xmin`.
+-- Whether every trigger of the table exists and fires for the sessions that it is for, and the triggers' version: a
+-- trigger that was disabled and enabled again has another `xmin`.
 CREATE OR REPLACE FUNCTION fedgate_triggers(people regclass, OUT fire boolean, OUT version text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
     SELECT count(*) = 6, string_agg(pg_trigger.xmin::text, ' ' ORDER BY tgname)
@@ -366,7 +369,7 @@ LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
 $$;
 GRANT EXECUTE ON FUNCTION fedgate_triggers(regclass) TO PUBLIC;
 
--- What changed while a trigger was away is told now, and that nobody knows who changed what by then.
+-- Reports the changes from a time without a trigger: all accounts may have changed, and the authors are unknown.
 DO $$
 DECLARE
     fire boolean := (SELECT fire FROM fedgate_triggers('people'));
@@ -383,7 +386,7 @@ BEGIN
 END
 $$;
 
--- An inserted person needs no notice: an account that was not there is never cached.
+-- An inserted person needs no notice, because a missing account is never cached.
 CREATE OR REPLACE TRIGGER fedgate_people_updated AFTER UPDATE ON people
     REFERENCING OLD TABLE AS before NEW TABLE AS after
     FOR EACH STATEMENT EXECUTE FUNCTION fedgate_people_updated();
@@ -393,9 +396,9 @@ CREATE OR REPLACE TRIGGER fedgate_people_deleted AFTER DELETE ON people
 ALTER TABLE people ENABLE TRIGGER fedgate_people_updated;
 ALTER TABLE people ENABLE TRIGGER fedgate_people_deleted;
 
--- The process that applies logical replication fires triggers of rows alone. These fire for it, and for every other session
--- whose `session_replication_role` is `replica`; those above fire for all others.
--- No condition is in a trigger's definition: that would forbid to alter the type of a column.
+-- The process that applies logical replication fires row triggers alone. These fire for it, and for every other
+-- session whose `session_replication_role` is `replica`; those above fire for all others. No trigger has a condition
+-- in its definition, because that would prevent changes of a column's type.
 CREATE OR REPLACE TRIGGER fedgate_people_updated_by_replica AFTER UPDATE ON people
     FOR EACH ROW EXECUTE FUNCTION fedgate_people_replicated();
 CREATE OR REPLACE TRIGGER fedgate_people_deleted_by_replica AFTER DELETE ON people
@@ -407,12 +410,13 @@ CREATE OR REPLACE TRIGGER fedgate_people_truncated AFTER TRUNCATE ON people
     FOR EACH STATEMENT EXECUTE FUNCTION fedgate_people_truncated();
 ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_people_truncated;
 
--- For every session: of rows, because logical replication fires no others.
+-- For every session. They are row triggers, because logical replication fires no others.
 CREATE OR REPLACE TRIGGER fedgate_login_kept AFTER INSERT OR UPDATE OR DELETE ON people
     FOR EACH ROW EXECUTE FUNCTION fedgate_login_kept();
 ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_login_kept;
 
--- Whoever may read people may read of them what a login needs, which hashes are written, and how accounts came to be so.
+-- Roles that may read people may read what a login needs of them, which hashes are written, and the history of
+-- accounts.
 DO $$
 DECLARE
     reader record;

@@ -1,11 +1,11 @@
--- Beside `people`, wherever the search path finds it.
+-- Everything is created beside `people`, in the schema where the search path finds it.
 SELECT set_config('search_path', quote_ident(nspname) || ', pg_temp', true)
 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE pg_class.oid = to_regclass('people');
 
--- Which store this is: an interrupted import goes on in the one it began in. And who made it, which only the first migration
--- sees: where that was a Thalamus, it may go on beside, and new hashes of passwords stay such as it reads. A database that was
--- migrated before there was this mark is told by the hashes in it.
+-- The identity of this store, because an interrupted import continues only in the store where it began. And its
+-- origin, which only the first migration can see: a Thalamus that made it may still use it, so new password hashes
+-- stay readable for Thalamus. For a database that was migrated before this mark existed, its hashes reveal the origin.
 CREATE TABLE IF NOT EXISTS fedgate_store ("only" boolean PRIMARY KEY DEFAULT true CHECK ("only"), id varchar NOT NULL);
 DO $$
 DECLARE
@@ -29,7 +29,7 @@ BEGIN
 END
 $$;
 
--- Thalamus' tables, as it creates them.
+-- Thalamus's tables, as it creates them.
 CREATE TABLE IF NOT EXISTS people (id varchar PRIMARY KEY, data jsonb);
 CREATE TABLE IF NOT EXISTS pols (id varchar PRIMARY KEY, book varchar REFERENCES people (id), data jsonb);
 CREATE TABLE IF NOT EXISTS personal_docs (
@@ -42,8 +42,8 @@ CREATE TABLE IF NOT EXISTS personal_docs (
 CREATE TABLE IF NOT EXISTS dus (id varchar PRIMARY KEY, data jsonb);
 CREATE TABLE IF NOT EXISTS institutions (id varchar PRIMARY KEY, data jsonb);
 
--- New documents are kept as they are, so that a piece of one is read without the rest: what is compressed must be read from its
--- beginning. Rows of before stay as they are. An ALTER that finds nothing to do locks the table all the same.
+-- New documents are stored uncompressed, so that a piece can be read without the rest; a compressed value must be read
+-- from its beginning. Existing rows are not changed. An ALTER that has nothing to do would still lock the table.
 DO $$
 BEGIN
     IF EXISTS (
@@ -55,8 +55,8 @@ BEGIN
 END
 $$;
 
--- They take long where there is much, and nobody who writes accounts waits for them. Making one that is there would lock its
--- table all the same.
+-- Large tables take long, but writers of accounts do not wait for these. Creating an index that exists would still
+-- lock its table.
 DO $$
 BEGIN
     IF to_regclass('fedgate_pols_book') IS NULL THEN
@@ -65,7 +65,7 @@ BEGIN
     IF to_regclass('fedgate_personal_docs_fedacct') IS NULL THEN
         CREATE INDEX fedgate_personal_docs_fedacct ON personal_docs (fedacct, id);
     END IF;
-    -- By what ids are compared but for case; the statements have the same expression.
+    -- The expression by which ids are compared without case; the statements use the same one.
     IF to_regclass('fedgate_people_spelling') IS NULL THEN
         CREATE INDEX fedgate_people_spelling ON people (upper(replace(CAST(id AS text) COLLATE "default", 'ß', 'ss')));
     END IF;

@@ -1,7 +1,7 @@
--- Whose file this is, in its header: "fedg" in ASCII (`db/foreign.rs`).
+-- The mark of our files in the header: "fedg" in ASCII (`db/foreign.rs`).
 PRAGMA application_id = 0x66656467;
 
--- Thalamus' tables, with JSON as text.
+-- Thalamus's tables, with JSON as text.
 CREATE TABLE IF NOT EXISTS people (id TEXT PRIMARY KEY NOT NULL, data TEXT);
 CREATE TABLE IF NOT EXISTS pols (id TEXT PRIMARY KEY NOT NULL, book TEXT REFERENCES people (id), data TEXT);
 CREATE TABLE IF NOT EXISTS personal_docs (
@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS fedgate_schema (version INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS fedgate_pols_book ON pols (book, id);
 CREATE INDEX IF NOT EXISTS fedgate_personal_docs_fedacct ON personal_docs (fedacct, id);
 CREATE INDEX IF NOT EXISTS fedgate_personal_docs_pol ON personal_docs (pol);
--- Ids that differ in case alone: by ASCII, and those with other letters.
+-- Ids that differ in case alone: the ASCII part, and ids with other letters.
 CREATE INDEX IF NOT EXISTS fedgate_people_spelling ON people (upper(id));
 CREATE INDEX IF NOT EXISTS fedgate_people_other_letters ON people (id) WHERE id GLOB '*[^ -~]*';
 
@@ -32,7 +32,7 @@ INSERT OR IGNORE INTO fedgate_epoch ("only", epoch) VALUES (1, 1);
 CREATE TABLE IF NOT EXISTS fedgate_account_changes (epoch INTEGER NOT NULL, account TEXT);
 CREATE INDEX IF NOT EXISTS fedgate_account_changes_epoch ON fedgate_account_changes (epoch);
 
--- Who waits at the page of passwords, as in PostgreSQL; until when in seconds since 1970.
+-- Accounts that must wait at the password page, as in PostgreSQL; `waits_until` is in seconds since 1970.
 CREATE TABLE IF NOT EXISTS fedgate_page_waits (
     account TEXT PRIMARY KEY NOT NULL,
     unlocks INTEGER NOT NULL DEFAULT 0,
@@ -40,11 +40,13 @@ CREATE TABLE IF NOT EXISTS fedgate_page_waits (
     password TEXT
 ) WITHOUT ROWID;
 
--- What a login needs of a person, beside the document. It is kept by triggers, and true as long as all of them are there.
+-- The members of a person that a login needs, beside the document. Triggers maintain it, and it is correct while all
+-- of them exist.
 CREATE TABLE IF NOT EXISTS fedgate_logins (id TEXT PRIMARY KEY NOT NULL, password TEXT, roles TEXT, active TEXT) WITHOUT ROWID;
 
--- What it has to be: members of bounded length, as in PostgreSQL. A document that is no JSON has none.
--- Written for older SQLite, too: whoever writes people by another program fires the triggers with that one's functions.
+-- What the table must contain: members of bounded length, as in PostgreSQL. A document that is not JSON has none. This
+-- also works in older versions of SQLite, because another program that writes people runs the triggers with its own
+-- version.
 DROP VIEW IF EXISTS fedgate_logins_due;
 CREATE VIEW fedgate_logins_due AS
 SELECT row_id, CAST(row_id AS TEXT) COLLATE BINARY AS id,
@@ -54,7 +56,8 @@ SELECT row_id, CAST(row_id AS TEXT) COLLATE BINARY AS id,
     substr(data -> '$.active', 1, 16) AS active
 FROM (SELECT id AS row_id, CASE WHEN json_valid(data) THEN data END AS data FROM people);
 
--- What became of accounts, and by whom, as in PostgreSQL. Times are in UTC; taken_until is in s since 1970.
+-- The changes of accounts and their authors, as in PostgreSQL. Times are in UTC; `taken_until` is in seconds since
+-- 1970.
 CREATE TABLE IF NOT EXISTS fedgate_account_events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
@@ -74,18 +77,18 @@ CREATE TABLE IF NOT EXISTS fedgate_account_events (
 CREATE INDEX IF NOT EXISTS fedgate_account_events_account ON fedgate_account_events (account, id);
 CREATE INDEX IF NOT EXISTS fedgate_account_events_unrecorded ON fedgate_account_events (id) WHERE NOT recorded;
 
--- Who writes, for the length of one transaction of the programs: they put the row here and take it away. Any other program has
--- none, and is `outside`.
+-- The author during one transaction of our programs, which insert the row and delete it again. Other programs insert
+-- none, and count as `outside`.
 CREATE TABLE IF NOT EXISTS fedgate_actor (
     "only" INTEGER PRIMARY KEY DEFAULT 1 CHECK ("only" = 1), via TEXT NOT NULL, actor TEXT, request_id TEXT
 );
 DELETE FROM fedgate_actor;
--- One row, whoever writes.
+-- Exactly one row, with or without an author.
 DROP VIEW IF EXISTS fedgate_acting;
 CREATE VIEW fedgate_acting AS
 SELECT coalesce(via, 'outside') AS via, actor, request_id FROM (SELECT 1 AS one) LEFT JOIN fedgate_actor ON true;
 
--- Whether every trigger is there, and those that keep the logins do, and those that write the events.
+-- Whether every trigger exists, including those that maintain the logins and those that write the events.
 DROP VIEW IF EXISTS fedgate_triggers;
 CREATE VIEW fedgate_triggers AS
 SELECT count(*) = 7 AS fire FROM sqlite_schema WHERE type = 'trigger' AND (
@@ -96,15 +99,15 @@ SELECT count(*) = 7 AS fire FROM sqlite_schema WHERE type = 'trigger' AND (
     AND name IN ('fedgate_login_made', 'fedgate_login_changed', 'fedgate_login_deleted')
 );
 
--- What changed while a trigger was away has no epoch, and nobody has kept the logins.
+-- Changes from a time without a trigger have no epoch, and are missing in the logins.
 CREATE TEMP TABLE fedgate_untold AS
 SELECT 1 WHERE EXISTS (SELECT 1 FROM people) AND NOT (SELECT fire FROM fedgate_triggers);
--- What the migration itself does to the logins is no event.
+-- Changes that the migration makes to the logins are no events.
 DROP TRIGGER IF EXISTS fedgate_login_made;
 DROP TRIGGER IF EXISTS fedgate_login_changed;
 DROP TRIGGER IF EXISTS fedgate_login_deleted;
 UPDATE fedgate_epoch SET epoch = epoch + 1 WHERE EXISTS (SELECT 1 FROM fedgate_untold);
--- Nor does anybody know who changed what by then.
+-- The authors of those changes are unknown too.
 INSERT INTO fedgate_account_events (what, via) SELECT 'unwatched', 'migration'
 WHERE EXISTS (SELECT 1 FROM fedgate_untold)
    OR EXISTS (SELECT 1 FROM people) AND NOT EXISTS (SELECT 1 FROM fedgate_account_events);
@@ -113,18 +116,18 @@ DELETE FROM fedgate_logins WHERE EXISTS (SELECT 1 FROM fedgate_untold);
 INSERT INTO fedgate_logins SELECT id, password, roles, active FROM fedgate_logins_due
 WHERE EXISTS (SELECT 1 FROM fedgate_untold);
 DROP TABLE fedgate_untold;
--- Nor those that some program has taken away.
+-- Logins that another program has deleted are restored.
 INSERT OR IGNORE INTO fedgate_logins SELECT id, password, roles, active FROM fedgate_logins_due AS due
 WHERE NOT EXISTS (SELECT 1 FROM fedgate_logins AS kept WHERE kept.id = due.id);
 
--- An older program's do less.
+-- Triggers of an older program do less, so they are replaced.
 DROP TRIGGER IF EXISTS fedgate_people_updated;
 DROP TRIGGER IF EXISTS fedgate_people_replaced;
 DROP TRIGGER IF EXISTS fedgate_people_inserted;
 DROP TRIGGER IF EXISTS fedgate_people_deleted;
 
--- SQLite has row triggers only: each changed account is an epoch of its own. Ids are compared by their bytes, whatever the
--- column says.
+-- SQLite has row triggers only, so each changed account raises the epoch. Ids are compared by bytes, whatever the
+-- column's collation.
 CREATE TRIGGER fedgate_people_updated AFTER UPDATE ON people
 WHEN old.id IS NOT new.id COLLATE BINARY
   OR json_valid(old.data) IS NOT json_valid(new.data)
@@ -143,8 +146,8 @@ BEGIN
     ON CONFLICT (id) DO UPDATE SET password = excluded.password, roles = excluded.roles, active = excluded.active;
 END;
 
--- REPLACE takes a row away without a trigger of deletion (recursive_triggers is off); one that was not there is never cached.
--- It may have another spelling, where the column takes one for the other.
+-- REPLACE deletes a row without a DELETE trigger (`recursive_triggers` is off). A missing account is never cached. The
+-- deleted row may have another spelling, if the column equates the two.
 CREATE TRIGGER fedgate_people_replaced BEFORE INSERT ON people
 WHEN EXISTS (SELECT 1 FROM people WHERE id = new.id)
 BEGIN
@@ -172,7 +175,7 @@ BEGIN
     DELETE FROM fedgate_logins WHERE id = old.id COLLATE BINARY;
 END;
 
--- Events, from what is kept of logins: a row that is replaced has an old and a new state there, and in `people` none.
+-- Events come from the table of logins: there a replaced row has an old and a new state, in `people` it has none.
 CREATE TRIGGER fedgate_login_made AFTER INSERT ON fedgate_logins
 BEGIN
     INSERT INTO fedgate_account_events (what, account, roles_after, active_after, password, via, actor, request_id)
@@ -207,7 +210,7 @@ BEGIN
     SELECT 'deleted', old.id, old.roles, old.active, acting.* FROM fedgate_acting AS acting;
 END;
 
--- The gateways that run; seen is in ms since 1970.
+-- The running gateways; `seen` is in ms since 1970.
 CREATE TABLE IF NOT EXISTS fedgate_instances (
     id TEXT PRIMARY KEY NOT NULL,
     seen REAL NOT NULL,
@@ -215,7 +218,7 @@ CREATE TABLE IF NOT EXISTS fedgate_instances (
     report TEXT NOT NULL
 );
 
--- Pieces of documents that arrive, until they are whole; staged is in s since 1970.
+-- Pieces of arriving documents, until they are whole; `staged` is in seconds since 1970.
 CREATE TABLE IF NOT EXISTS fedgate_pieces (
     upload TEXT NOT NULL,
     place INTEGER NOT NULL,
@@ -224,7 +227,7 @@ CREATE TABLE IF NOT EXISTS fedgate_pieces (
     UNIQUE (upload, place)
 );
 
--- Which store this is: an interrupted import goes on in the one it began in.
+-- The identity of this store: an interrupted import continues only in the store where it began.
 CREATE TABLE IF NOT EXISTS fedgate_store ("only" INTEGER PRIMARY KEY DEFAULT 1 CHECK ("only" = 1), id TEXT NOT NULL);
 INSERT OR IGNORE INTO fedgate_store ("only", id) VALUES (1, lower(hex(randomblob(16))));
 
