@@ -1,7 +1,7 @@
-//! What each step of an admitted request costs, in ns and allocations; and the whole path on a cache hit.
+//! Measures each step of an admitted request, in ns and allocations, and the whole path on a cache hit.
 //!
-//! `cargo bench` prints the median of each and its ratio to the baseline, a SHA-256 of 64 bytes measured in the same run,
-//! so that figures of different machines can be compared.
+//! `cargo bench` prints the median of each step and its ratio to the baseline, which is a SHA-256 of 64 bytes
+//! measured in the same run. So figures of different machines can be compared.
 #![allow(
     clippy::expect_used,
     clippy::print_stdout,
@@ -125,14 +125,14 @@ fn main() {
     let _ = std::fs::remove_dir_all(&dir);
 }
 
-/// Names of what a browser sends with a form.
+/// The names of the headers that a browser sends with a form.
 fn browsers_headers() -> Vec<http::HeaderName> {
     let names = "user-agent accept accept-encoding accept-language content-type content-length cookie origin referer \
                  sec-fetch-site sec-fetch-mode sec-ch-ua x-csrf-token";
     names.split_whitespace().map(|name| name.parse().expect("a name")).collect()
 }
 
-/// A person of 1 KiB, as Thalamus has them.
+/// A person of 1 KiB, as Thalamus stores them.
 fn person() -> Vec<u8> {
     let mut person = String::from("{");
     for n in 0.. {
@@ -148,7 +148,7 @@ fn person() -> Vec<u8> {
     person.into_bytes()
 }
 
-/// What a gateway is made of, over an embedded store with one account.
+/// The parts of a gateway, over an embedded store with one account.
 struct Parts {
     pipeline: Pipeline,
     authenticator: Arc<Authenticator>,
@@ -248,7 +248,7 @@ impl Table {
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-/// The programs' allocator, counting.
+/// The allocator of the programs, with a counter.
 struct Counting;
 
 #[expect(unsafe_code, reason = "an allocator cannot be wrapped otherwise; it only counts and passes on")]

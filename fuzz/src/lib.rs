@@ -1,7 +1,7 @@
-//! What the fuzz targets share. They depend on `fedgate-core` like anybody else; everything that runs is instrumented, and a
-//! build needs neither the proxy nor the database.
+//! Code that the fuzz targets share. The targets depend on `fedgate-core` like any other package. All code that
+//! runs is instrumented, and a build needs neither the proxy nor the database.
 //!
-//! The one rule: a target states laws, not only that nothing panics; where it can, it compares with a second reading
-//! that was written from the standard, slowly and apart ([`reference`]).
+//! The one rule: a target states laws, and not only that nothing panics. Where it can, it compares with a second
+//! reading ([`reference`]), which was written slowly and separately from the standard.
 
 pub mod reference;

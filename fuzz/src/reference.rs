@@ -1,10 +1,10 @@
-//! A second reading of HTTP/1 framing (RFC 9112) and of what fedgate refuses of it: slow, whole lines at a time, and
-//! written without a look at the first.
+//! A second reading of HTTP/1 framing (RFC 9112), with fedgate's refusals. It is slow, takes whole lines at a time,
+//! and was written without a look at the first.
 
 /// Longest head, in bytes.
 pub const MOST: usize = 16 * 1024;
 
-/// How a head ends its request.
+/// How a head delimits the body of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
     None,
@@ -12,7 +12,7 @@ pub enum Body {
     Chunked,
 }
 
-/// The end of the head that begins `bytes`: none if more is needed, an error if no more can help.
+/// The end of the head at the start of `bytes`; `None` if more is needed, an error if no more can help.
 pub fn head_end(bytes: &[u8]) -> Result<Option<usize>, ()> {
     let mut line_start = 0;
     for at in 0..bytes.len() {
@@ -32,7 +32,7 @@ pub fn head_end(bytes: &[u8]) -> Result<Option<usize>, ()> {
     Ok(None)
 }
 
-/// How a whole head delimits its body; an error for every head that is refused.
+/// How a whole head delimits its body; an error for every refused head.
 pub fn head(bytes: &[u8]) -> Result<Body, ()> {
     // Latin-1: one character for each byte.
     let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
@@ -85,7 +85,7 @@ pub fn head(bytes: &[u8]) -> Result<Body, ()> {
         ([], [coding]) if coding.eq_ignore_ascii_case("chunked") && version == "HTTP/1.1" => Body::Chunked,
         ([length], []) => {
             let number: u64 = length.parse().map_err(|_| ())?;
-            // A number has one spelling here.
+            // A number has only one accepted spelling.
             if length.len() > 18 || number.to_string() != *length {
                 return Err(());
             }
@@ -99,7 +99,7 @@ pub fn head(bytes: &[u8]) -> Result<Body, ()> {
     Ok(body)
 }
 
-/// The length of the body at the start of `bytes`: none if more is needed.
+/// The length of the body at the start of `bytes`; `None` if more is needed.
 pub fn body_end(body: Body, bytes: &[u8]) -> Result<Option<usize>, ()> {
     match body {
         Body::None => Ok(Some(0)),
@@ -108,7 +108,7 @@ pub fn body_end(body: Body, bytes: &[u8]) -> Result<Option<usize>, ()> {
     }
 }
 
-/// A line without its end, and what follows; none if it is not whole.
+/// A line without its end, and the bytes after it; `None` if the line is not whole.
 fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = bytes.windows(2).position(|two| two == b"\r\n")?;
     Some((&bytes[..at], &bytes[at + 2..]))
@@ -118,7 +118,7 @@ fn chunks_end(bytes: &[u8]) -> Result<Option<usize>, ()> {
     let mut rest = bytes;
     loop {
         let Some((size, after)) = line(rest) else {
-            // Not whole: it must be the beginning of one that could be.
+            // An incomplete line must be the beginning of a valid one.
             let digits = rest.strip_suffix(b"\r").unwrap_or(rest);
             return if is_size(digits) || rest.is_empty() { Ok(None) } else { Err(()) };
         };
@@ -150,7 +150,7 @@ fn trailer_end(bytes: &[u8]) -> Result<Option<usize>, ()> {
         let used = bytes.len() - rest.len();
         let whole = line(rest);
         let text = whole.map_or(rest, |(text, _)| text);
-        // What ends the section counts up to its carriage return.
+        // The bytes that end the section count, up to the carriage return.
         let within = |extra: usize| used + text.len() + extra <= 1024;
         match whole {
             Some((b"", _)) => return if within(1) { Ok(Some(used + 2)) } else { Err(()) },
@@ -172,7 +172,7 @@ fn is_trailer(text: &[u8]) -> bool {
     text.first().is_some_and(u8::is_ascii_alphanumeric) && text.iter().all(|byte| *byte >= 0x20 || *byte == b'\t')
 }
 
-/// `host [":" port]` of RFC 3986, rule by rule; a port is one of TCP.
+/// `host [":" port]` of RFC 3986, rule by rule. A port is a TCP port.
 fn is_host(text: &str) -> bool {
     let port_at = match text.find(']') {
         Some(end) => end + 1,

@@ -1,4 +1,4 @@
-//! Assertions: no token is believed but one that was minted, byte for byte, for this side and this moment.
+//! Assertions: a token is accepted only if it was minted, byte for byte, for this audience and this moment.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     // As a token.
     assert!(verifier.verify(bytes, now).is_err(), "nobody guesses a signature");
 
-    // As changes to a token: a position, and what is put there.
+    // As changes to a token: a position, and the byte to put there.
     let minted = signed(&serde_json::to_vec(&claims()).expect("claims")).into_bytes();
     assert_eq!(verifier.verify(&minted, now), Ok(claims()));
     let mut changed = minted.clone();
@@ -48,7 +48,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     assert_eq!(verifier.verify(&changed, now).is_ok(), changed == minted, "no other spelling of a token is believed");
 
-    // As claims, signed by somebody who has the key: only what says who it is for, and when, and nothing unknown.
+    // As claims, signed with the key: accepted only with audience, times, and no unknown claim.
     let token = signed(bytes);
     if let Ok(claims) = verifier.verify(token.as_bytes(), now) {
         assert_eq!((&*claims.iss, &*claims.aud), ("fedgate", "fedhis"));

@@ -1,4 +1,4 @@
-//! Basic: an accepted credential is what was sent, within its bounds, and has one spelling.
+//! Basic: an accepted credential is exactly what was sent, within its bounds, and has one spelling.
 #![no_main]
 
 use base64::Engine;
@@ -8,7 +8,7 @@ use fedgate_core::password::MAX_PASSWORD_BYTES;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    // Once as the value of the header, once as what is encoded in it.
+    // Once as the value of the header, and once as the text encoded in it.
     check(bytes);
     let encoded = format!("Basic {}", STANDARD.encode(bytes));
     let accepted = check(encoded.as_bytes());
@@ -35,7 +35,8 @@ fn check(header: &[u8]) -> Option<(String, Vec<u8>)> {
     assert!((1..=MAX_PASSWORD_BYTES).contains(&password.len()) && !password.iter().any(|b| b"\0\r\n".contains(b)));
     let password_text = std::str::from_utf8(&password).expect("UTF-8");
 
-    // What is read, written again, is what was sent: as UTF-8, or as latin-1 where that was not UTF-8.
+    // The credential that was read, written again, is the one that was sent: as UTF-8, or as latin-1 if it was not
+    // UTF-8.
     let written = format!("{account}:{password_text}");
     let latin1: Option<Vec<u8>> = written.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
     let as_utf8 = STANDARD.encode(&written).into_bytes();
@@ -45,7 +46,7 @@ fn check(header: &[u8]) -> Option<(String, Vec<u8>)> {
     Some((account, password))
 }
 
-/// The same from the other end: whether these bytes are an account and a password.
+/// The same from the other side: whether these bytes are an account and a password.
 fn is_credential(bytes: &[u8]) -> bool {
     let text =
         std::str::from_utf8(bytes).map_or_else(|_| bytes.iter().map(|b| char::from(*b)).collect(), str::to_owned);

@@ -1,5 +1,5 @@
-//! The byte guard: where each request of a connection ends does not depend on how its bytes arrive, and is where the
-//! slow reading has it.
+//! The byte guard: the end of each request of a connection does not depend on how its bytes arrive, and is where
+//! the slow reading finds it.
 #![no_main]
 
 use fedgate_core::framing::{BodyFraming, BodyReader, check_head, head_end, head_start};
@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(whole, follow(bytes, bytes.len() % 13 + 2));
 });
 
-/// Follows the bytes as `gateway::guarded` does, in pieces.
+/// Follows the bytes in pieces, as the gateway's `guarded` does.
 fn follow(bytes: &[u8], step: usize) -> Ends {
     let (mut ends, mut held, mut at) = (Vec::new(), Vec::new(), 0);
     let mut body: Option<BodyReader> = None;
@@ -63,7 +63,7 @@ fn follow(bytes: &[u8], step: usize) -> Ends {
 fn slow(bytes: &[u8]) -> Ends {
     let (mut ends, mut at) = (Vec::new(), 0);
     loop {
-        // One empty line before a request line is no part of it.
+        // One empty line before a request line does not belong to it.
         let empty = if bytes[at..].starts_with(b"\r\n") { 2 } else { 0 };
         at += empty;
         let head = match reference::head_end(&bytes[at..]) {

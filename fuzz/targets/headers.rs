@@ -1,4 +1,4 @@
-//! Heads: the strict reading, the slow one and that of the library behind agree.
+//! Heads: the strict reading, the slow one and that of httparse agree.
 #![no_main]
 
 use fedgate_core::framing::{BodyFraming, check_head, head_end};
@@ -9,7 +9,7 @@ fuzz_target!(|bytes: &[u8]| {
     let end = head_end(bytes, reference::MOST);
     assert_eq!(end.map_err(drop), reference::head_end(bytes));
     let Ok(Some(end)) = end else { return };
-    // The end of a head is found when its last byte is there, not before, and stays where it is.
+    // The end of a head is found with its last byte, not before, and does not move.
     assert_eq!(head_end(&bytes[..end - 1], reference::MOST), Ok(None));
     assert_eq!(head_end(&bytes[..end], reference::MOST), Ok(Some(end)));
 

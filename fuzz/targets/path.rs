@@ -1,4 +1,4 @@
-//! Paths: what is accepted has one reading, whoever decodes it, and when.
+//! Paths: an accepted path has one reading, whoever decodes it, and however often.
 #![no_main]
 
 use fedgate_core::path::{CanonicalPath, MAX_PATH_BYTES, parse_target};
@@ -10,7 +10,7 @@ fuzz_target!(|target: &[u8]| {
     let text = path.as_str();
     assert!(text.starts_with('/') && text.len() <= MAX_PATH_BYTES);
 
-    // What was judged is what was sent, byte for byte, and judging it again changes nothing.
+    // The judged path is the one that was sent, byte for byte, and a second judgement changes nothing.
     let sent = query.map_or(text.to_owned(), |query| format!("{text}?{query}"));
     assert_eq!(sent.as_bytes(), target);
     assert_eq!(CanonicalPath::parse(text), Ok(path));
@@ -29,7 +29,7 @@ fuzz_target!(|target: &[u8]| {
     assert!(!decoded.contains(['%', '\\', ';', '?', '#', '\0', '\r', '\n']) && !decoded.contains(char::is_control));
     assert!(late.iter().all(|segment| !matches!(segment.as_ref(), "" | "." | "..")));
 
-    // Encoded anew, it is another spelling of the same resource, if it is accepted at all.
+    // Encoded again, it is another spelling of the same resource, if it is accepted at all.
     let anew: String = late.iter().map(|segment| format!("/{}", encode(segment))).collect();
     if let Ok(anew) = CanonicalPath::parse(&anew) {
         assert!(anew.segments().map(|segment| anew.decode(segment)).eq(late));

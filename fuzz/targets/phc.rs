@@ -1,4 +1,4 @@
-//! Stored hashes: what is accepted costs no more than its ceilings, and what is not is never verified.
+//! Stored hashes: an accepted hash costs no more than its ceilings, and a refused one is never verified.
 #![no_main]
 
 use fedgate_core::password::{
@@ -6,11 +6,11 @@ use fedgate_core::password::{
 };
 use libfuzzer_sys::fuzz_target;
 
-/// Above this a hash is not computed here: KiB times passes.
+/// Hashes that cost more are not computed here: KiB times passes.
 const CHEAP: u64 = 512;
 
 fuzz_target!(|bytes: &[u8]| {
-    // A line of hash, and a password.
+    // A line with the hash, and a password.
     let (stored, password) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len()));
     let Ok(stored) = std::str::from_utf8(stored) else { return };
     let mut arena = HashArena::default();

@@ -1,4 +1,4 @@
-//! roles.cfg: a policy that is accepted grants what a role lists, and nothing else.
+//! roles.cfg: an accepted policy grants what a role lists, and nothing else.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     names.insert("nobody".into());
     endpoints.insert("nothing".into());
-    // Files that could be asked for ever are asked in part.
+    // A file with very many questions is asked only some of them.
     let endpoints: Vec<String> = endpoints.into_iter().take(12).collect();
     let names: Vec<String> = names.into_iter().take(6).collect();
     let mut table = EndpointTable::default();
