@@ -1,7 +1,7 @@
-//! Everything that serving needs, loaded and looked at: what can be used, and all that cannot.
+//! Loads and tests everything that serving needs: the usable parts, and all faults.
 //!
-//! The one rule: `check` and `serve` look with the same code. What serving stops at is told here with everything else that it
-//! would stop at next. Nothing is disturbed that serves: an address that was tried is left at once.
+//! The one rule: `check` and `serve` use the same code. `serve` stops at the first fault; `check` reports it with
+//! all others. A running gateway is not disturbed: a tried address is released at once.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -27,12 +27,12 @@ use fedgate_core::policy::PolicySet;
 const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
 const MOST_ANSWER: u64 = 4096;
 
-/// What a configuration leads to.
+/// The parts of a configuration, as far as they can be used.
 pub struct GatewayInspection {
     pub(crate) config: Config,
     pub(crate) policy: Option<PolicySet>,
     pub(crate) routes: Arc<RouteTable>,
-    /// None where nothing listens with TLS.
+    /// None if nothing listens with TLS.
     pub(crate) tls: Option<Arc<ServedTls>>,
     pub(crate) minter: Option<AssertionMinter>,
     pub(crate) upstreams: Option<Arc<UpstreamSet>>,
@@ -41,23 +41,23 @@ pub struct GatewayInspection {
     faults: Vec<ServeError>,
 }
 
-/// An address that the configuration would listen on, and that is taken or cannot be had.
+/// A configured address that is in use or cannot be had.
 pub struct ListenFault {
-    /// Why.
+    /// The cause.
     pub error: ServeError,
-    /// Whether a gateway has it that runs with this configuration.
+    /// Whether the running gateway of this configuration has it.
     pub is_held_by_gateway: bool,
 }
 
 impl GatewayInspection {
-    /// Loads policy, routes, certificates and keys, looks up the upstreams' servers, and opens the accounts. Of a section that
-    /// is not sound, nothing is loaded.
+    /// Loads policy, routes, certificates and keys, looks up the upstreams' servers, and opens the accounts. Loads
+    /// nothing of a section that has faults itself.
     pub async fn new(config: Config, is_sound: impl Fn(&str) -> bool) -> Self {
         let mut faults = crate::gateway::check_places(&config);
         let policy =
             is_sound("policy").then(|| examine_policy(&config)).and_then(|policy| all_noted(policy, &mut faults));
         let (routes, of_routes) = RouteTable::examine(&config);
-        // Those that are at fault by themselves are left out; of the others all is looked at.
+        // Routes with faults are left out; all others are checked.
         if is_sound("upstream") {
             faults.extend(of_routes.into_iter().map(ServeError::from));
         }
@@ -83,34 +83,34 @@ impl GatewayInspection {
         Self { config, policy, routes: Arc::new(routes), tls, minter, upstreams, accounts, fixed, faults }
     }
 
-    /// All that serving would stop at, apart from where it listens and writes.
+    /// All faults that would stop serving, apart from those of addresses and writable files.
     pub fn take_faults(&mut self) -> Vec<ServeError> {
         std::mem::take(&mut self.faults)
     }
 
-    /// The policy, where it can be used.
+    /// The policy, if usable.
     pub fn policy(&self) -> Option<&PolicySet> {
         self.policy.as_ref()
     }
 
-    /// The routes that can be used.
+    /// The usable routes.
     pub fn routes(&self) -> &RouteTable {
         &self.routes
     }
 
-    /// The accounts, where they can be asked.
+    /// The accounts, if usable.
     pub fn accounts(&self) -> Option<&AccountStore> {
         self.accounts.as_ref()
     }
 
-    /// What each file of certificates holds.
+    /// The content of each certificate file.
     pub fn certificate_files(&self) -> Vec<CertificateFile> {
         let followed = self.tls.as_ref().map(|tls| tls.held()).unwrap_or_default();
         let fixed = self.fixed.as_ref().map(|fixed| fixed.files()).unwrap_or_default();
         followed.iter().chain(fixed).map(|file| file.told()).collect()
     }
 
-    /// What is odd about them.
+    /// Findings about the certificate files.
     pub fn certificate_findings(&self) -> Vec<CertificateFinding> {
         let now = tls::now();
         let followed = self.tls.as_ref().map(|tls| tls.findings(now)).unwrap_or_default();
@@ -118,13 +118,13 @@ impl GatewayInspection {
         followed.into_iter().chain(fixed).collect()
     }
 
-    /// For each upstream its name, and each of its servers with the number of addresses that it has.
+    /// Each upstream's name, and its servers with their number of addresses.
     pub fn upstreams(&self) -> impl Iterator<Item = (&str, Vec<(&str, usize)>)> {
         let all = self.upstreams.iter().flat_map(|upstreams| upstreams.all());
         all.map(|upstream| (upstream.name(), upstream.servers.well().collect()))
     }
 
-    /// The servers that cannot be connected to now, one line each. A gateway starts without them.
+    /// The servers that cannot be reached now, one line each. A gateway starts without them.
     pub async fn unreachable(&self) -> Vec<String> {
         tls::install_provider();
         match &self.upstreams {
@@ -133,12 +133,13 @@ impl GatewayInspection {
         }
     }
 
-    /// The gateway that runs with the process id file of this configuration.
+    /// The running gateway that holds the process id file of this configuration.
     pub fn running(&self) -> Option<RunningGateway> {
         self.config.gateway.pid_file.as_deref().and_then(|path| RunningGateway::find(path).ok()?)
     }
 
-    /// Whether a gateway listens on none of the addresses of this configuration: then it is another, or its addresses have changed.
+    /// Whether a gateway listens on none of the addresses of this configuration: it is another gateway, or its
+    /// addresses have changed.
     pub fn is_elsewhere(&self, running: &RunningGateway) -> bool {
         let gateway = &self.config.gateway;
         let mut addresses =
@@ -146,12 +147,12 @@ impl GatewayInspection {
         !addresses.any(|address| running.listens_on(address.port()))
     }
 
-    /// The addresses that could not be listened on.
+    /// The addresses that cannot be listened on.
     pub fn listen_faults(&self) -> Vec<ListenFault> {
         let faults = ListeningSockets::try_out(&self.config.gateway);
         let is_taken = |source: &std::io::Error| source.kind() == std::io::ErrorKind::AddrInUse;
         let running = self.running();
-        // Without a file that names it, it is known by how it answers.
+        // Without a process id file, it is recognized by the answer of its admin listener.
         let answers = running.is_none()
             && faults.iter().any(|(.., source)| is_taken(source))
             && self.config.gateway.admin.iter().any(|address| is_gateway(*address));
@@ -163,11 +164,11 @@ impl GatewayInspection {
         faults.collect()
     }
 
-    /// What a gateway writes when it serves and could not, each with whether it would stop at that.
+    /// Files that a serving gateway writes and could not, each with whether it would stop at that.
     pub fn write_faults(&self) -> Vec<(String, bool)> {
         let mut faults = vec![];
         if let Some(path) = self.config.gateway.pid_file.as_deref().filter(|path| has_directory(path)) {
-            // One that a gateway holds is what an upgrade takes over.
+            // A running gateway may hold it: an upgrade takes it over.
             let held = match pid_file::is_free(path) {
                 Ok(()) | Err(PidFileError::Held(_)) => Ok(()),
                 Err(PidFileError::System(error)) => Err(error),

@@ -1,9 +1,10 @@
-//! The file that names the process that serves: how an operator's command finds it, and learns what became of a hand-over.
+//! The process id file: an operator's command finds the serving process by it, and learns the outcome of a
+//! handover.
 //!
-//! The one rule: who has locked the file (flock(2)) is the process that it names, as long as it lives; a number alone may be
-//! anybody's. Each writing makes a new file, or where the disk is full gives the one before a new time: a newer one that
-//! names the same process as before tells that a hand-over failed. A gateway takes the place of a file that is locked only
-//! where the one that holds it has handed over to it. For a file that was deleted, its name counts ([`super::pid_name`]).
+//! The one rule: the process that has locked the file (flock(2)) is the one that it names, for as long as it lives;
+//! a number alone may belong to any process. Each write makes a new file, or on a full disk gives the existing one
+//! a new time. A newer file that names the same process means that a handover failed. A gateway replaces a locked
+//! file only if its holder has handed over to it. For a deleted file, its name counts ([`super::pid_name`]).
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -21,17 +22,17 @@ use thiserror::Error;
 use super::pid_name::{self, HeldName, NameClaim};
 use fedgate_core::escape;
 
-/// The file of this process, removed by it, unless a successor has written its own.
+/// The file of this process. Removed on drop, unless a successor has written its own.
 pub(crate) struct PidFile {
     place: Option<(PathBuf, File)>,
-    /// None while the one that has handed over holds it yet.
+    /// None while the predecessor still holds it.
     name: Option<HeldName>,
-    /// Whether it could not be written again, which was told.
+    /// Whether the last write failed, which was logged.
     is_failing: bool,
 }
 
 impl PidFile {
-    /// Writes it, whole and locked, or not at all.
+    /// Writes the file, whole and locked, or not at all.
     ///
     /// # Errors
     /// It cannot be written, or another gateway holds it ([`PidFileError::Held`]).
@@ -49,7 +50,7 @@ impl PidFile {
         Ok(Self { place: Some((path.to_owned(), file)), name, is_failing: false })
     }
 
-    /// Writes it again where it was deleted, and holds its name.
+    /// Writes the file again if it was deleted, and takes its name.
     pub(crate) fn restore(&mut self) {
         if let Some((path, _)) = &self.place
             && !self.name.as_ref().is_some_and(|name| name.is_of(path))
@@ -63,19 +64,20 @@ impl PidFile {
         }
     }
 
-    /// Leaves it to a successor.
+    /// Leaves the file to a successor.
     pub(super) fn leave(&mut self) {
         self.name = None;
     }
 
-    /// Writes it again whoever has written one: a successor that failed may have.
+    /// Writes the file again, even over that of a successor, which may have failed after it wrote.
     pub(crate) fn renew(&mut self) {
         let Some((path, file)) = &mut self.place else { return };
-        // The file before is open until the new one is there, so that no two have the same number.
+        // The old file stays open until the new one is there, so that the two have different inode numbers.
         match write(path) {
             Ok(new) => (*file, self.is_failing) = (new, false),
             Err(error) => {
-                // A full disk takes no file, but takes a time: who waits for the hand-over is told by that.
+                // A full disk takes no new file, but a new time, which tells a waiting `fedgate upgrade` that the
+                // handover failed.
                 let is_touched = file.set_modified(SystemTime::now());
                 if !std::mem::replace(&mut self.is_failing, true) {
                     let touched = is_touched.err().map_or_else(String::new, |error| format!("; nor its time: {error}"));
@@ -89,25 +91,26 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         let Some((path, _)) = &self.place else { return };
+        // A successor's file names another process and stays.
         if std::fs::read_to_string(path).is_ok_and(|text| text.trim() == std::process::id().to_string()) {
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// Whom a gateway comes after.
+/// How a gateway was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StartOrigin {
-    /// One that hands over to it, and holds the file.
+    /// By a predecessor that hands over, and holds the file.
     Successor,
-    /// None that runs.
+    /// Without a running predecessor.
     First,
 }
 
 /// Why a gateway has no file.
 #[derive(Debug, Error)]
 pub(crate) enum PidFileError {
-    /// Another gateway runs, and holds it; its process id, as far as the file tells.
+    /// Another gateway runs and holds it; its process id, as the file names it.
     #[error("the gateway of process {0} runs and holds this file")]
     Held(String),
     /// It cannot be written.
@@ -115,16 +118,17 @@ pub(crate) enum PidFileError {
     System(#[from] io::Error),
 }
 
-/// Writes the file in the place of whatever is there.
+/// Writes the file in the place of any existing one.
 fn write(path: &Path) -> io::Result<File> {
     let beside = beside(path);
     write_by(&beside, || std::fs::rename(&beside, path))
 }
 
-/// Writes the file where nobody holds it. Of several that try at once, one succeeds.
+/// Writes the file if no gateway holds it. Of several that try at once, one succeeds.
 fn claim(path: &Path, beside: &Path) -> Result<File, PidFileError> {
     loop {
-        // The lock of the one before is held until the new file is in its place, so that another finds one of them locked.
+        // The old file stays locked until the new one is in its place: another starting gateway finds one of the
+        // two locked.
         let before = match free(path)? {
             FormerFile::Nothing => None,
             FormerFile::Left(file) => Some(file),
@@ -132,7 +136,7 @@ fn claim(path: &Path, beside: &Path) -> Result<File, PidFileError> {
         };
         let placed = match before {
             Some(_) => write_by(beside, || std::fs::rename(beside, path)),
-            // A link takes no other's place, as a rename does.
+            // Unlike a rename, a link fails if another gateway has placed its file in the meantime.
             None => write_by(beside, || std::fs::hard_link(beside, path).and_then(|()| std::fs::remove_file(beside))),
         };
         match placed {
@@ -142,18 +146,18 @@ fn claim(path: &Path, beside: &Path) -> Result<File, PidFileError> {
     }
 }
 
-/// What stands in the place of a file, locked by nobody else.
+/// The content of the place, not locked by another process.
 enum FormerFile {
     Nothing,
-    /// What a gateway has left that ended, or something else; locked now.
+    /// The file of a gateway that has ended, or any other file; locked now.
     Left(File),
-    /// Another took the place of what was opened.
+    /// Another file took the place after it was opened.
     Replaced,
 }
 
-/// Sees that no gateway holds a file.
+/// Checks that no gateway holds the file.
 fn free(path: &Path) -> Result<FormerFile, PidFileError> {
-    // A pipe of that name is not waited for.
+    // Without blocking: a named pipe in its place must not stop a start.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let mut file = match File::options().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
@@ -169,11 +173,12 @@ fn free(path: &Path) -> Result<FormerFile, PidFileError> {
         }
         Err(error) => return Err(io::Error::from(error).into()),
     }
+    // The file may have been replaced between opening and locking; the lock is then on the wrong one.
     let is_same = path.metadata().is_ok_and(|now| file.metadata().is_ok_and(|then| now.ino() == then.ino()));
     Ok(if is_same { FormerFile::Left(file) } else { FormerFile::Replaced })
 }
 
-/// Sees that no other gateway holds the file, before anything else is begun.
+/// Checks that no other gateway holds the file, before anything else is started.
 ///
 /// # Errors
 /// See [`PidFileError`].
@@ -194,14 +199,14 @@ fn write_by(beside: &Path, place: impl FnOnce() -> io::Result<()>) -> io::Result
     written.map(|()| file)
 }
 
-/// The name under which a process writes its file, before it is moved to its place.
+/// The name under which a process writes its file before moving it to its place.
 fn beside(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
     beside.into()
 }
 
-/// One writing of a file: its number (inode(7)) and its time.
+/// One write of a file: its inode number (inode(7)) and its time.
 #[derive(Debug, PartialEq, Eq)]
 struct PidFileWriting(u64, Option<SystemTime>);
 
@@ -212,7 +217,7 @@ impl PidFileWriting {
     }
 }
 
-/// A gateway that serves, found by the file that names it.
+/// A serving gateway, found by its process id file.
 pub struct RunningGateway {
     pid: Pid,
     process: OwnedFd,
@@ -220,7 +225,7 @@ pub struct RunningGateway {
 }
 
 impl RunningGateway {
-    /// The process that a file names, if it is the one that has locked the file; the number alone may be anybody's by now.
+    /// The process that a file names, if that has locked it; the number alone may belong to another process by now.
     ///
     /// # Errors
     /// The file cannot be read, or the system cannot tell.
@@ -234,8 +239,8 @@ impl RunningGateway {
             Err(Errno::SRCH) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        // INVARIANT: who holds the lock has written the number before it was read, and lives still, so that what was opened
-        // in between is it.
+        // INVARIANT: the holder of the lock wrote the number before it was read, and still lives, so the process
+        // that was opened in between is the holder. The kernel reuses no number of a living process.
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(None),
             Err(Errno::WOULDBLOCK) => Ok(Some(Self { pid, process, writing: PidFileWriting::of(&file)? })),
@@ -246,22 +251,22 @@ impl RunningGateway {
     /// Whether a successor could write the file, as far as this user can tell.
     ///
     /// # Errors
-    /// It could not.
+    /// It could not write it.
     pub fn may_be_followed(pid_file: &Path) -> io::Result<()> {
         let beside = beside(pid_file);
         let mut file = File::create(&beside)?;
-        // On a full disk, a file can be made and takes nothing.
+        // On a full disk, creating a file succeeds and writing to it fails.
         let written = writeln!(file, "{}", std::process::id()).and_then(|()| file.sync_all());
         std::fs::remove_file(beside).and(written)
     }
 
-    /// Whether this is the same process, which has written its file anew: its successor failed.
+    /// Whether this is the same process with a newer file: its successor failed.
     pub fn has_failed_since(&self, before: &Self) -> bool {
         self.pid == before.pid && self.writing != before.writing
     }
 
-    /// Whether it listens on a port, as far as this user may see: whose socket it is, others do not see, so that of another
-    /// user's process any listening socket of that port may be its.
+    /// Whether it listens on a port, as far as this user can see. Sockets of another user's process are not
+    /// visible, so for that any listening socket of the port counts.
     pub fn listens_on(&self, port: u16) -> bool {
         let sockets = listening_sockets(port);
         let Ok(open) = std::fs::read_dir(format!("/proc/{}/fd", self.pid())) else { return !sockets.is_empty() };
@@ -274,25 +279,26 @@ impl RunningGateway {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// Tells it to hand over to a successor.
+    /// Tells it to hand over to a successor. Through a pidfd, the signal cannot reach another process that got the
+    /// number.
     ///
     /// # Errors
-    /// It has ended, or is another user's.
+    /// It has ended, or belongs to another user.
     pub fn hand_over(&self) -> io::Result<()> {
         Ok(pidfd_send_signal(&self.process, Signal::USR2)?)
     }
 
-    /// Whether it ends within a time, which is waited for, blocking.
+    /// Waits, blocking; whether it ends within a time.
     ///
     /// # Errors
-    /// The system does not tell.
+    /// The system call fails.
     pub fn ends_within(&self, time: Duration) -> io::Result<bool> {
         let time = Timespec::try_from(time).map_err(io::Error::other)?;
         Ok(poll(&mut [PollFd::new(&self.process, PollFlags::IN)], Some(&time))? > 0)
     }
 }
 
-/// The sockets that listen on a port, as `/proc/PID/fd` names them (proc(5), `/proc/net/tcp`).
+/// The sockets that listen on a port, in the form of `/proc/PID/fd` (proc(5), `/proc/net/tcp`).
 fn listening_sockets(port: u16) -> Vec<String> {
     const LISTENS: &str = "0A";
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
@@ -315,7 +321,7 @@ mod tests {
     fn a_process_that_does_not_hold_the_file_is_nobody() {
         let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
         assert!(RunningGateway::find(&path).is_err(), "no file");
-        // One that lives, none that can, none at all.
+        // A living process, an impossible number, no number.
         for text in [format!("{}\n", std::process::id()), format!("{}\n", i32::MAX), "0\n".into(), "x".into()] {
             std::fs::write(&path, &text).unwrap();
             assert!(RunningGateway::find(&path).unwrap().is_none(), "{text}");
@@ -326,7 +332,7 @@ mod tests {
     #[test]
     fn a_file_that_a_gateway_holds_is_taken_by_its_successor_alone() {
         let path = std::env::temp_dir().join(format!("fedgate-pid-{:x}", rand::random::<u128>()));
-        // What one has left that ended, and what is none.
+        // The file of an ended gateway, and a file of something else.
         for left in ["4194304\n", "", "x"] {
             std::fs::write(&path, left).unwrap();
             drop(PidFile::write(Some(&path), StartOrigin::First).unwrap());
@@ -334,7 +340,7 @@ mod tests {
         let mut first = PidFile::write(Some(&path), StartOrigin::First).unwrap();
         let held = |found: Result<(), PidFileError>| matches!(found, Err(PidFileError::Held(pid)) if pid == std::process::id().to_string());
         assert!(held(PidFile::write(Some(&path), StartOrigin::First).map(drop)) && held(is_free(&path)));
-        // Nor is one that was deleted anybody else's, until it is written again.
+        // A deleted file stays reserved until it is written again.
         std::fs::remove_file(&path).unwrap();
         assert!(held(PidFile::write(Some(&path), StartOrigin::First).map(drop)) && held(is_free(&path)));
         assert!(!path.exists());
@@ -345,7 +351,7 @@ mod tests {
         drop(first);
         assert!(!path.exists(), "one process writes for both here, so the first removes it");
         drop(successor);
-        // Of many at once one has it, and no other file is left.
+        // Of many at once, one succeeds and leaves no other file.
         std::fs::write(&path, "4194304\n").unwrap();
         let taken: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)

@@ -43,7 +43,7 @@ fn verifier(config: &TlsConfig, authorities: AuthorityFile, lists: Option<Revoca
     ClientVerifier::new(config, Arc::new(authorities), lists.map(Arc::new), algorithms)
 }
 
-/// Why a client is refused; nothing when it is not.
+/// Why a client is refused; empty if it is not.
 fn refusal(authorities: AuthorityFile, lists: Option<RevocationLists>, chain: &[&CertificateDer<'static>]) -> String {
     refusal_by(&verifier(&config(WhenExpired::Refuse, WhenExpired::Warn), authorities, lists), chain)
 }
@@ -59,7 +59,7 @@ fn a_file_that_holds_no_list_or_one_that_does_not_verify_is_refused_with_a_word_
     let known = authorities(&[&root.der]);
     let part = root.list_of(2, VALID, &[5], Some(("http://a.example/1.crl", Some(CrlScope::UserCertsOnly))));
     let point = root.list_of(2, VALID, &[5], Some(("http://a.example/1.crl", None)));
-    // The same lists with another extension, and with another member of it: webpki and this must agree on what they are.
+    // The same lists with another extension or another member of it: webpki and this parser must agree about them.
     let patched = |list: &[u8], from: &[u8], to: &[u8]| {
         let at = list.windows(from.len()).position(|window| window == from).unwrap();
         [&list[..at], to, &list[at + to.len()..]].concat()
@@ -122,7 +122,7 @@ fn the_freshest_list_of_an_issuer_counts_in_der_and_in_pem_and_in_any_order() {
     }
     let both = pem(&[root.list(1, &[6]), other.list(1, &[5])]);
     assert_eq!((ask(&both, &five).as_str(), ask(&both, &seven).as_str()), ("", "it is revoked"));
-    // Lists of single distribution points stand beside each other.
+    // Lists of several distribution points count together.
     let point = |uri, revoked: u64| root.list_of(1, VALID, &[revoked], Some((uri, None)));
     let both = pem(&[point("http://a.example/1.crl", 5), point("http://a.example/2.crl", 6)]);
     assert_eq!((ask(&both, &five).as_str(), ask(&both, &six).as_str()), ("it is revoked", "it is revoked"));
@@ -135,7 +135,7 @@ fn the_lists_of_a_name_count_whichever_of_its_keys_has_signed_them() {
     let ask = |file: &[u8], client: &CertificateDer<'static>| {
         refusal(known(), Some(take(file, &known(), None).unwrap()), &[client])
     };
-    // An authority with a new key revokes what it has signed with the old one.
+    // An authority with a new key revokes certificates that it signed with the old one.
     assert_eq!(ask(&new.list(2, &[5]), &old.client(5)), "it is revoked");
     for file in [pem(&[old.list(9, &[5]), new.list(1, &[6])]), pem(&[new.list(1, &[6]), old.list(9, &[5])])] {
         for (client, expected) in [
@@ -148,7 +148,7 @@ fn the_lists_of_a_name_count_whichever_of_its_keys_has_signed_them() {
             assert_eq!(ask(&file, &client), expected);
         }
     }
-    // An old list that has ended does no harm beside a new one.
+    // An expired old list does no harm beside a new one.
     let file = pem(&[old.list_of(9, EXPIRED, &[], None), new.list(1, &[6])]);
     let lists = take(&file, &known(), None).unwrap();
     let strict = verifier(&config(WhenExpired::Refuse, WhenExpired::Refuse), known(), Some(lists));
@@ -174,7 +174,7 @@ fn what_was_revoked_stays_so_until_a_fresher_list_says_otherwise() {
     assert!(is_revoked(&shortened, &other, 7));
     let fresher = take(&pem(&[root.list(7, &[]), other.list(2, &[])]), &known, Some(&shortened)).unwrap();
     assert!(!is_revoked(&fresher, &root, 5) && !is_revoked(&fresher, &other, 7));
-    // An authority that is one no more is told of no more; once it comes back, so does what it has revoked.
+    // A removed authority is no longer reported; once it comes back, so do its revocations.
     let left = authorities(&[&root.der]);
     let without = take(&root.list(8, &[]), &left, Some(&first)).unwrap();
     let now = i64::try_from(UnixTime::now().as_secs()).unwrap();
@@ -209,7 +209,7 @@ fn a_list_that_is_not_good_leaves_its_issuers_last_one_in_force_and_those_of_oth
             );
             assert!(told[1].contains("there is no good list of `CN=Root` any more"), "{told:?}");
         }
-        // Alone it changes nothing, and a gateway that starts has no list of before.
+        // Alone it changes nothing, and a starting gateway has no earlier list.
         assert!(take(&pem(std::slice::from_ref(&bad)), &known(), Some(&first)).unwrap_err().contains(words));
         assert!(take(&pem(&[bad, other.list(2, &[7])]), &known(), None).unwrap_err().contains(words));
     }
@@ -225,7 +225,7 @@ fn a_revoked_intermediate_takes_its_clients_with_it_wherever_its_certificate_com
     assert_eq!(refusal(only_root(), list(&only_root()), &[&under_good, &good.der]), "");
     let told = refusal(only_root(), list(&only_root()), &[&under_bad, &bad.der]);
     assert_eq!(told, "its intermediate `CN=Bad` is revoked");
-    // In the file of the authorities it is a link, in any order, and a client need not send it.
+    // In the authority file it is a link, in any order, and a client need not send it.
     for known in [&[&bad.der, &good.der, &root.der], &[&root.der, &good.der, &bad.der]] {
         let known = || authorities(known);
         assert_eq!(refusal(known(), list(&known()), &[&under_good]), "");
@@ -283,7 +283,7 @@ fn an_expired_authority_admits_nobody_unless_a_key_says_so() {
     let ask = |expired, known| refusal_by(&verifier(&config(expired, WhenExpired::Warn), known, None), &[&client]);
     assert!(ask(WhenExpired::Refuse, authorities(&[&root.der])).contains("its authority `CN=Root` has expired on"));
     assert_eq!(ask(WhenExpired::Warn, authorities(&[&root.der])), "");
-    // Renewed with its key, it is one again, whichever stands first.
+    // Renewed with the same key it is valid again, in either order.
     let renewed = root.renewed("Root", VALID);
     assert_eq!(ask(WhenExpired::Refuse, authorities(&[&root.der, &renewed])), "");
     assert_eq!(ask(WhenExpired::Refuse, authorities(&[&renewed, &root.der])), "");

@@ -29,14 +29,14 @@ fn only_portal() -> CorsConfig {
     cors(AllowedOrigins::Only(vec!["https://portal.example".into()]))
 }
 
-/// What becomes of a request to `https://his.example:8443`.
+/// The outcome of a request to `https://his.example:8443`.
 fn judged(method: &str, lines: &[&str], cors: &CorsConfig) -> Result<(), ForeignSign> {
     let headers = headers(lines);
     let origin = RequestOrigin::of(&headers, None, true, &ProxiesConfig::default());
     writes(method, &headers, &AskedAddress { origin: &origin, authority: "his.example:8443" }, cors)
 }
 
-/// The same, of what was asked for.
+/// The same for another address.
 fn writes(method: &str, headers: &HeaderMap, asked: &AskedAddress<'_>, cors: &CorsConfig) -> Result<(), ForeignSign> {
     let Some(page) = ForeignPage::of(headers, asked, cors) else { return Ok(()) };
     page.check(&method.parse().unwrap(), headers, cors).map_err(|fault| match fault {
@@ -189,7 +189,7 @@ fn own_is_what_the_client_asked_for_as_far_as_it_is_told() {
     type Case<'a> = (&'a str, &'a ProxiesConfig, IpAddr, bool, &'a str, &'a [&'a str], bool);
     #[rustfmt::skip]
     let cases: [Case<'_>; 17] = [
-        // Host, from a proxy or not, over TLS or not, Origin, what else is told, whether it is own
+        // Host, trusted proxies, peer, TLS, Origin, further headers, whether it is own
         ("his.example",     &trusted, stranger, true,  "https://his.example",       &[], true),
         ("his.example",     &trusted, stranger, true,  "https://his.example:443",   &[], true),
         ("his.example:443", &trusted, stranger, true,  "https://his.example",       &[], true),
@@ -271,7 +271,7 @@ fn a_password_counts_for_the_page_that_sent_it_reads_too() {
     for (lines, expected) in cases {
         assert_eq!(counted(lines, &only_portal()), expected, "{lines:?}");
     }
-    // By "*" nobody is named; beside it somebody may be.
+    // `"*"` names no origin; beside it one may be named.
     assert_eq!(counted(&[PORTAL], &cors(AllowedOrigins::Any)), unnamed("https://portal.example"));
     let beside = CorsConfig { named: vec!["https://portal.example".into()], ..cors(AllowedOrigins::Any) };
     assert_eq!(counted(&[PORTAL], &beside), portal);
@@ -316,7 +316,7 @@ fn a_page_of_another_origin_sends_passwords_only_if_that_may() {
         for (pages, expected) in [(strangers, Err(ForeignFault::Credential)), (others, Ok(()))] {
             for lines in pages {
                 let asks = [lines, &[PASSWORD]].concat();
-                // What writes must have asked first besides.
+                // Writes need a preflight besides.
                 let is_held = method == "PATCH" && judged(method, lines, &restricted).is_err();
                 assert!(is_held || judged(method, &asks, &restricted) == expected, "{method}: {lines:?}");
                 assert!(is_held || judged(method, &asks, &any) == Ok(()), "{method}: {lines:?}");

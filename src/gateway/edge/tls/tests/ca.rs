@@ -1,4 +1,4 @@
-//! Authorities of the tests' own, and what they sign.
+//! Certificate authorities for tests, and what they sign.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
@@ -8,13 +8,13 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 
-/// From so many days before now to so many after it.
+/// From some days before now to some days after it.
 pub(super) type Days = (i64, i64);
 
 pub(super) const VALID: Days = (1, 1);
 pub(super) const EXPIRED: Days = (3, -1);
 
-/// An authority, or an intermediate.
+/// An authority or an intermediate.
 pub(super) struct Ca {
     issuer: Issuer<'static, KeyPair>,
     pub(super) der: CertificateDer<'static>,
@@ -58,7 +58,7 @@ impl Ca {
         ca_params(name, 77, VALID).signed_by(other.issuer.key(), &self.issuer).unwrap().der().clone()
     }
 
-    /// A renewed certificate of its own, with the same key.
+    /// A renewed certificate with the same key.
     pub(super) fn renewed(&self, name: &str, days: Days) -> CertificateDer<'static> {
         ca_params(name, 2, days).self_signed(self.issuer.key()).unwrap().der().clone()
     }
@@ -73,7 +73,7 @@ impl Ca {
         self.list_of(number, VALID, revoked, None)
     }
 
-    /// A list, of a distribution point or of a part of what was issued.
+    /// A list of a distribution point or of a part of the certificates.
     pub(super) fn list_of(
         &self,
         number: u64,
