@@ -12,6 +12,7 @@ const DAY: usize = 10;
 pub(super) fn instant(text: &str) -> Option<DateTime<Utc>> {
     let midnight = if text.len() == DAY { "T00:00:00" } else { "" };
     let read = |offset| DateTime::parse_from_rfc3339(&format!("{text}{midnight}{offset}")).ok();
+    // With its own offset, otherwise as UTC.
     read("").or_else(|| read("Z")).map(|moment| moment.to_utc())
 }
 

@@ -47,6 +47,7 @@ impl IfMatch {
     pub fn admits_tag(&self, tag: impl FnOnce() -> String) -> bool {
         match &self.0 {
             None | Some(EntityTags::Any) => true,
+            // The tag is computed only here: it costs a hash of the whole text.
             Some(EntityTags::Listed(tags)) => tags.contains(&tag()),
         }
     }

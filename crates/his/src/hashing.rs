@@ -93,6 +93,7 @@ impl HashingThreads {
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, HisError> {
+        // The wait has a bound: a hash occupies a core, and requests would pile up behind a flood of them.
         let turn = timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
             return Err(HisError::Busy);

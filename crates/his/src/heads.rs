@@ -59,6 +59,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for CountedReads<S> {
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, bytes));
         if bytes.filled().len() > before {
             self.reads.fetch_add(1, Ordering::Relaxed);
+            // Any byte ends the silence: a connection with half a head is not closed to make room.
             self.silence.becomes(None);
         }
         Poll::Ready(read)

@@ -107,6 +107,7 @@ impl HisService {
         let limits = HisLimits {
             max_body_bytes: config.max_body_bytes,
             max_document_bytes: config.max_document_bytes,
+            // 0 means no bound.
             max_record_bytes: Some(config.max_record_bytes).filter(|most| *most > 0),
             ask_current_password: config.ask_current_password,
             refuse_common_passwords: config.refuse_common_passwords,
@@ -115,6 +116,7 @@ impl HisService {
         let quotas = PersonQuotas { pages, documents: RecordQuota::new(config.max_documents_per_person) };
         let rule = HashRule::new(store.database(), config.hashes);
         let mut watch = JoinSet::new();
+        // Follows the primary also while no request arrives.
         watch.spawn(store.clone().watch_over());
         let store = store.shared(&config.shares);
         let (budget, trees) =

@@ -90,6 +90,7 @@ pub(super) async fn change(
     let fields = QueryPairs::parse(&bytes).ok_or(HisError::BodyUnreadable)?;
     let (words, own_hash) = (PageWords::of(headers), own_hash(&service, &caller).await?);
     let asked = own_hash.is_some().then_some(&caller.account);
+    // Checked before the person: a forged form must not learn who exists.
     if !is_own_form(headers, fields.value("csrf_token").unwrap_or_default()) {
         return show(
             &id,
@@ -135,6 +136,7 @@ async fn own_hash(service: &HisService, caller: &Caller) -> Result<Option<String
     if !service.limits.ask_current_password {
         return Ok(None);
     }
+    // The caller's own record, whatever the decision reaches.
     let own = (RecordKey::Person(caller.account.clone()), RecordReach::Own(caller.account.clone()));
     let text = caller.store(service).whole_record(&own.0, &own.1).await?;
     let person = text.and_then(|text| json::parse_stored(&text).ok());
@@ -170,12 +172,13 @@ async fn check_current(
             if let Some(wait) = wait
                 && let Err(error) = store.note_page_wait(account, wait, &target.password).await
             {
-                // The wait holds all the same.
-                tracing::warn!(?account, "operators are not told that this account waits at its page: {error}");
+                // The wait is in memory and holds all the same. Only operators do not see it.
+                tracing::warn!(?account, "operators cannot see that this account waits on its page: {error}");
             }
             Ok(Some(FormFault::CurrentWrong))
         }
         Err(problem) => {
+            // Not compared, because the hashing threads were busy or failed: that costs no guess.
             guesses.was_not_compared(account);
             Err(problem)
         }
@@ -195,6 +198,7 @@ fn check(id: &str, fields: &QueryPairs, kind: HashKind, refuse_common: bool) -> 
     } else if characters > MAX_PASSWORD_CHARACTERS {
         complaints.password = Some(FormFault::TooLong);
     } else if password.len() > kind.longest() {
+        // bcrypt reads 72 bytes of a password: every text with the same beginning would fit a longer one.
         complaints.password = Some(match kind {
             HashKind::Argon2id(_) => FormFault::TooManyBytes,
             HashKind::Bcrypt => FormFault::TooManyBytesBeside,
@@ -220,6 +224,7 @@ fn is_own_form(headers: &HeaderMap, token: &str) -> bool {
     let is_foreign = |site: &HeaderValue| !matches!(site.as_bytes(), b"same-origin" | b"none");
     let is_own = !headers.get_all("sec-fetch-site").iter().any(is_foreign);
     let cookie = cookie(headers);
+    // In constant time: the answer must not tell how much of a guessed token is right.
     is_own && cookie.is_some_and(|cookie| bool::from(cookie.as_bytes().ct_eq(token.as_bytes())))
 }
 

@@ -63,6 +63,7 @@ pub(super) async fn create(
     }
     service.check_size(&person.document)?;
     let key = RecordKey::Person(id);
+    // Before the hash is made, so that a repeated POST costs none.
     if let Some(known) = caller.store(&service).whole_record(&key, &caller.reach).await? {
         return same_again(&known, &person);
     }
@@ -127,6 +128,7 @@ impl PersonView {
     /// with a password that costs no more to verify than today's hashes. The Federation Portal always writes these
     /// defaults out.
     fn check_unprivileged(&self, hashing: &HashingThreads) -> Result<(), HisError> {
+        // Every attempt to log in to this account would cost the gateway such a hash.
         if !hashing.is_open_to_all(&self.password) {
             return Err(HisError::NeedsAccount("password"));
         }

@@ -112,6 +112,7 @@ pub(super) async fn patch(
     if patch.remove("id").is_some_and(|given| given.as_str() != Some(&page)) {
         return Err(HisError::PageIdChange);
     }
+    // The path names the book. A book in the body may repeat it, and changes nothing.
     let book = patch.remove("book");
     if !is_unset(book.as_ref()) && book.is_some_and(|given| given.as_str() != Some(&person)) {
         return Err(HisError::BookMismatch);

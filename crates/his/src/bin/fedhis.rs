@@ -142,9 +142,11 @@ fn main() -> ExitCode {
 fn start(arguments: HisArguments) -> Result<(), HisFailure> {
     descriptors::can_start()?;
     let _log = log::log_to_stderr().map_err(|error| HisFailure::Usage(error.into()))?;
+    // A dump of this process would hold passwords and records of persons.
     let dumps = dumps::forbid()?;
     parent::follow()?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    // Without threads the runtime would panic. This ends with a message that names the limit.
     threads::can_start(workers + SPARE_THREADS)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let done = runtime.block_on(run(arguments, dumps));
@@ -208,6 +210,7 @@ fn load(file: &Path) -> Result<Config, HisFailure> {
 
 async fn open(config: &Config) -> Result<Database, HisFailure> {
     let database = Database::open(&config.store).await?;
+    // No operator migrates an embedded store: the program that opens it does.
     if matches!(config.store, StoreConfig::Sqlite(_)) {
         schema::migrate(&database).await?;
     }
@@ -292,6 +295,7 @@ async fn serve(config: &Config) -> Result<(), HisFailure> {
         failure = outdated => Err(failure),
         never = ignore(&mut hangup) => match never {},
     };
+    // Closing moves the last writes from the `-wal` file into the store, unless another program has it open.
     tokio::task::spawn_blocking(move || store.close()).await?;
     done
 }

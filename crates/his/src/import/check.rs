@@ -61,6 +61,7 @@ pub(super) async fn check(
 /// The object, alone or as the only element of a list.
 fn object(bytes: &[u8]) -> Result<JsonObject, RecordFault> {
     let (value, grown) = json::parse_counted(bytes).map_err(|error| RecordFault::because(error.to_string()))?;
+    // A short number with a large exponent is stored written out.
     if grown > 0 && bytes.len() + grown > MAX_RECORD_BYTES {
         return Err(RecordFault::because("it is longer than 16 MiB when its numbers are written out"));
     }
@@ -96,17 +97,20 @@ async fn check_password(
 ) -> Result<(), RecordFault> {
     let clear = match document.member("password") {
         None | Some(JsonValue::Null) => return Ok(()),
+        // Empty means no password, as in a POST.
         Some(JsonValue::String(text)) if text.is_empty() => {
             document.set("password", JsonValue::Null);
             return Ok(());
         }
         Some(JsonValue::String(text)) if password::is_acceptable_hash(text) => {
+            // The import also takes a hash that is dear to verify: only an operator can run it.
             let kind = hashing.kind().await.map_err(|_| RecordFault::Hashing)?;
             return if kind.admits(text) { Ok(()) } else { Err(RecordFault::because(UNREADABLE)) };
         }
         Some(JsonValue::String(_)) if clear_passwords == ClearPasswords::Refuse => {
             return Err(RecordFault::because("`password` is not a hash that is accepted (see --hash-passwords)"));
         }
+        // No sign-in accepts such a password, so its hash would lock the person out.
         Some(JsonValue::String(text)) if !password::can_sign_in(text.as_bytes()) => {
             return Err(RecordFault::because("`password` has a line break or NUL, with which nobody can sign in"));
         }

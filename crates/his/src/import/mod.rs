@@ -150,6 +150,7 @@ impl ImportRun<'_> {
             ImportKind::Pages => "pages",
         };
         let hash_passwords = self.clear_passwords == ClearPasswords::Hash;
+        // With another store the old progress would skip records which that store does not have.
         Ok(SidecarPurpose { kind: kind.into(), hash_passwords, store: self.store.id().await? })
     }
 
@@ -162,11 +163,13 @@ impl ImportRun<'_> {
                 Err(error) => return Err(error),
             }
         }
+        // The hash is compared and not the length: an edited file may have the same length.
         Ok(records.hash() == state.hash)
     }
 
     fn take_batch(&self, records: &mut ImportRecords<impl BufRead>) -> Result<Vec<ImportRecord>, ImportError> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
+        // At least one record, however long: the bound is checked before each further one.
         while batch.len() < BATCH && bytes < BATCH_BYTES {
             let Some(record) = self.next(records)? else { break };
             bytes += record.bytes.len();
@@ -202,6 +205,7 @@ impl ImportRun<'_> {
                     summary.refused += 1;
                     refused.add(&record, &reason)?;
                 }
+                // Nothing of the batch is stored, and the next run repeats it.
                 Err(check::RecordFault::Hashing) => return Err(ImportError::Hashing),
             }
         }

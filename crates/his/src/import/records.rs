@@ -92,6 +92,7 @@ impl<R: BufRead> ImportRecords<R> {
             };
             match (self.place, byte) {
                 (ImportPlace::Begin | ImportPlace::AfterList, b'[') => self.step(ImportPlace::ListBegin)?,
+                // A line that is not JSON is refused by itself, and the import continues.
                 (ImportPlace::Begin, _) => self.place = ImportPlace::Lines,
                 (ImportPlace::Lines, _) => return self.rest_of_line().map(Some),
                 (ImportPlace::ListBegin | ImportPlace::AfterElement, b']') => self.step(ImportPlace::AfterList)?,
@@ -166,6 +167,8 @@ impl<R: BufRead> ImportRecords<R> {
     /// One element of a list: up to its closing bracket, or, if it opens none, up to the character that ends it.
     fn element(&mut self) -> Result<ImportRecord, RecordError> {
         let mut record = ImportRecord { line: self.line, bytes: Vec::new() };
+        // Brackets in strings do not count, and an escaped quote ends no string. All else is the parser's to
+        // check.
         let (mut depth, mut is_string, mut is_escape) = (0_usize, false, false);
         loop {
             match self.peek()? {

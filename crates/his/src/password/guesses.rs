@@ -24,12 +24,12 @@ const ACCOUNTS: usize = 10_000;
 #[derive(Default)]
 pub(in super::super) struct OwnPasswordGuesses(Mutex<HashMap<String, WrongOnes>>);
 
-/// What guesses are counted against.
+/// The stored password and the unlock to which a count belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GuessTarget {
     /// A digest of the stored hash.
     pub(super) password: String,
-    /// How often the account was unlocked.
+    /// How often an operator has unlocked the account.
     pub(super) unlocks: i64,
 }
 
@@ -60,10 +60,13 @@ impl OwnPasswordGuesses {
         }
         let first = || WrongOnes { target: target.clone(), count: 0, asked_at: now, waits_until: None };
         let wrong_ones = accounts.entry(account.to_owned()).or_insert_with(first);
+        // Guesses at the old password say nothing about a new one, and an unlock is the operator's decision.
         if wrong_ones.target != *target {
             *wrong_ones = first();
         }
+        // Also during a wait, so that an account under attack is not the one that is forgotten.
         wrong_ones.asked_at = now;
+        // During a wait nothing is compared, not even the right password: the answer would confirm it.
         if let Some(left) = wrong_ones.waits_until.map(|until| until.saturating_duration_since(now))
             && !left.is_zero()
         {
@@ -105,6 +108,7 @@ fn make_room(accounts: &mut HashMap<String, WrongOnes>, now: Instant) {
     if accounts.len() < ACCOUNTS {
         return;
     }
+    // To push a count out, an attacker would have to sign in with as many accounts.
     if let Some(oldest) = accounts.iter().min_by_key(|(_, wrong_ones)| wrong_ones.asked_at).map(|(id, _)| id.clone()) {
         accounts.remove(&oldest);
     }

@@ -35,6 +35,7 @@ pub(super) async fn welcome(_: Caller, headers: HeaderMap) -> Response {
 pub(super) async fn file(_: Caller, RouteIds([file]): RouteIds<1>, headers: HeaderMap) -> Result<Response, HisError> {
     let (_, kind, text) = FILES.into_iter().find(|(name, ..)| *name == file).ok_or(HisError::NoRoute)?;
     let tag = etag::of(text.as_bytes());
+    // `If-Modified-Since` counts only without `If-None-Match` (RFC 9110, 13.1.3).
     let is_unmodified = !headers.contains_key(IF_NONE_MATCH)
         && headers.get(IF_MODIFIED_SINCE).is_some_and(|since| since.as_bytes() == MODIFIED.as_bytes());
     let is_known = etag::is_known(&headers, &tag) || is_unmodified;

@@ -37,6 +37,7 @@ impl SqlDialect {
 
     /// A condition that a column names exactly this person.
     pub(super) fn names(self, column: &str, parameter: &str) -> String {
+        // The first comparison uses the index, and the second makes it exact.
         format!("{column} = {parameter} AND {}", self.exact(column, parameter))
     }
 
@@ -220,6 +221,7 @@ pub(super) fn count(dialect: SqlDialect, owned: OwnedKey) -> String {
         OwnedKey::Pages => (RecordTable::Pols, "book"),
         OwnedKey::Documents => (RecordTable::PersonalDocs, "fedacct"),
     };
+    // The limit stops the scan, so a count never costs more than the bound.
     let (of_person, reach) = (dialect.names(person, "$1"), dialect.exact(person, "$3"));
     dialect.placeholders(&format!(
         "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {of_person} AND (CAST($3 AS text) IS NULL OR {reach}) \
@@ -372,6 +374,7 @@ fn select(list: &ListQuery, window: &ListWindow, limit: usize, reach: &RecordRea
             }
         }
         ListQuery::Pages { person, since, page_type } => {
+            // The person in the path and the person within reach: they differ only if code above is wrong.
             conditions.add_person("book", Some(person));
             conditions.add_person("book", reach.own());
             let first_day = since.as_ref().map(ChangedSince::first_day);
@@ -407,6 +410,7 @@ struct SqlConditions {
 
 impl SqlConditions {
     fn add(&mut self, comparison: &str, value: &str) {
+        // Values always travel as parameters. Only names of this crate become part of the text.
         self.parameters.push(value.to_owned());
         self.comparisons.push(format!("{comparison} ${}", self.parameters.len()));
     }

@@ -1,7 +1,7 @@
-//! The waits at the page of passwords, where operators see and end them.
+//! The table of waits on the page of passwords, by which operators see and end them.
 //!
-//! The one rule: nothing is decided by these rows but that a count of guesses ends: by how often the account was unlocked.
-//! `fedgate account` unlocks and shows; the count itself is kept in memory.
+//! The one rule: these rows decide one thing alone, that a count of guesses ends once the account was unlocked. The
+//! counts themselves are in memory. `fedgate account` unlocks accounts and shows their waits.
 
 use std::time::Duration;
 
@@ -42,12 +42,12 @@ impl SqliteStore {
     }
 }
 
-/// A wait as it is noted.
+/// A wait as it is stored.
 pub(super) fn whole_seconds(wait: Duration) -> i64 {
     i64::try_from(wait.as_secs()).unwrap_or(i64::MAX)
 }
 
-// As `fedgate_note_page_wait` of PostgreSQL.
+// The same as PostgreSQL's `fedgate_note_page_wait`. Each instance counts for itself, so the row keeps the longest wait.
 const SQLITE_NOTE: &str = "
     INSERT INTO fedgate_page_waits (account, waits_until, password) VALUES (?1, unixepoch() + ?2, ?3)
     ON CONFLICT (account) DO UPDATE SET

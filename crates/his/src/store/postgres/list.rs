@@ -67,10 +67,12 @@ fn take(list: &ListQuery, row: &Row, chunk: &mut ListChunk) -> Result<bool, DbEr
     let id = row.try_get(2)?;
     let is_record = !matches!(list, ListQuery::Documents { .. });
     if is_record && !list.wants(row.try_get(3)?) {
+        // SQL leaves out only pages that are more than a day too early. The exact moment decides here.
         chunk.pass_over(id);
         return Ok(true);
     }
     let Some(data) = row.try_get::<_, Option<&str>>(0)? else {
+        // Too long for the room: the caller asks again with room for just this row.
         chunk.exceed(row.try_get(1)?);
         return Ok(false);
     };

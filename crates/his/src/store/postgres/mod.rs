@@ -129,6 +129,7 @@ impl PostgresStore {
         if key.table() == RecordTable::People {
             parameters.extend([&lower_case as &(dyn ToSql + Sync), &acts]);
         }
+        // One statement checks and writes, so no other request can come between.
         let statement = session.prepare_cached(&insert(key.table())).await?;
         let inserted = match session.execute(&statement, &parameters).await {
             // The person was deleted between the check and the write.

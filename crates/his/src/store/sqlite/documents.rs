@@ -70,6 +70,7 @@ impl SqliteStore {
         let (upload, piece) = (upload.to_owned(), piece.to_vec());
         let work = move |transaction: &Transaction<'_>| {
             if place == 0 {
+                // The first piece of an upload also deletes what killed processes left behind.
                 transaction.prepare_cached(sql::SWEEP_SQLITE)?.execute([])?;
             }
             let sql = DIALECT.placeholders(sql::STAGE);
@@ -94,6 +95,7 @@ impl SqliteStore {
             if !exists(transaction, &sql::page_exists(DIALECT), params![key.page, key.person, reach.own()])? {
                 return Ok(DocumentCreated::NoPage);
             }
+            // Pieces may have been swept up after an hour. Half a document is never stored.
             if let DocumentContent::Staged(staging) = &document.content
                 && staged_length(transaction, staging)? != staging.length
             {
@@ -147,6 +149,7 @@ fn head(connection: &Connection, key: &DocumentKey, reach: &RecordReach) -> Piec
     let (mut start, mut hashes, mut whole, mut length) = (Vec::new(), Vec::new(), blake3::Hasher::new(), None);
     if !is_absent {
         let blob = open(connection, "personal_docs", rowid)?;
+        // All pieces are hashed at once: together the hashes are the version that later reads compare with.
         for at in 0..blob.len().div_ceil(PIECE_BYTES) {
             let piece = read_piece(&blob, at)?;
             if at == 0 {
@@ -182,6 +185,8 @@ fn insert(transaction: &Transaction<'_>, key: &DocumentKey, document: &NewDocume
         DocumentContent::Absent => None,
         DocumentContent::Whole(bytes) => Some(bytes),
         DocumentContent::Staged(staging) => {
+            // The row is made with its full length and then filled, because a parameter would have to be whole in
+            // memory.
             let mut statement = transaction.prepare_cached(INSERT_EMPTY)?;
             if statement.execute(params![key.document, key.person, key.page, data, staging.length])? == 0 {
                 return Ok(false);
@@ -195,6 +200,7 @@ fn insert(transaction: &Transaction<'_>, key: &DocumentKey, document: &NewDocume
                 at += piece.len();
             }
             drop(blob);
+            // In the same transaction: either the document exists, or its pieces still do.
             unstage(transaction, &staging.upload)?;
             return Ok(true);
         }

@@ -28,10 +28,13 @@ impl SqliteStore {
                 let id = row.get(2)?;
                 let is_record = !matches!(list, ListQuery::Documents { .. });
                 if is_record && !list.wants(row.get_ref(3)?.as_str_or_null()?) {
+                    // SQL leaves out only pages that are more than a day too early. The exact moment decides
+                    // here.
                     chunk.pass_over(id);
                     continue;
                 }
                 let Some(data) = row.get_ref(0)?.as_str_or_null()? else {
+                    // Too long for the room: the caller asks again with room for just this row.
                     chunk.exceed(row.get(1)?);
                     return Ok(chunk);
                 };

@@ -140,6 +140,8 @@ impl SqliteStore {
     ) -> Result<ChangeResult, DbError> {
         let (of, key, condition, reach) = (key, key.clone(), condition.clone(), reach.clone());
         let work = move |transaction: &Transaction<'_>| {
+            // The condition compares the text that the client has seen, without the hash. The merge needs the
+            // whole row.
             let Some(seen) = visible(transaction, &key, &reach)? else {
                 return Ok(ChangeResult::Missing);
             };
@@ -149,6 +151,7 @@ impl SqliteStore {
             let stored = text(transaction, &sql::select_whole(DIALECT, &key), &key, &reach)?;
             let mut object = match stored.map(|stored| json::parse_stored(&stored)) {
                 Some(Ok(JsonValue::Object(object))) => object,
+                // A row whose document is null starts as a new document.
                 Some(Ok(JsonValue::Null)) | None => JsonObject::default(),
                 Some(Ok(_) | Err(_)) => return Ok(ChangeResult::NotAnObject),
             };
@@ -196,6 +199,7 @@ impl SqliteStore {
                 return Ok(DeleteResult::Stale);
             }
             if key.table() == RecordTable::People {
+                // An active person may still log in, so the account must be disabled first.
                 if !is_inactive(&seen) {
                     return Ok(DeleteResult::Active);
                 }
@@ -253,6 +257,7 @@ fn insert(
     reach: &RecordReach,
 ) -> Result<CreateResult, rusqlite::Error> {
     let own = reach.own();
+    // Checked here, because `INSERT … VALUES` has no condition. The write lock keeps the answer true.
     let within_reach = match key {
         RecordKey::Person(id) => own.is_none_or(|own| own == id),
         RecordKey::Page { person, .. } => {
