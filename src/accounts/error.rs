@@ -46,7 +46,7 @@ pub enum AccountsError {
     )]
     Standby,
     /// A switchover moved new connections only; the watch's session stayed with the old server.
-    #[error("new connections lead to another server than before (a switchover): it is asked from now on")]
+    #[error("new connections lead to another server than before (a switchover): that server is used from now on")]
     LedElsewhere,
     /// A new session reached another server than the earlier ones.
     #[error(

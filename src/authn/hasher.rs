@@ -314,7 +314,7 @@ fn work(queues: &HasherQueues, cost: HashCost) {
         let (work, began) = (job.work(cost), Instant::now());
         // A panic costs the job that caused it, not the thread that all others wait for.
         if catch_unwind(AssertUnwindSafe(|| job.run(cost, &mut arena))).is_err() {
-            tracing::error!("a password could not be hashed, by a fault of this program");
+            tracing::error!("hashing a password panicked");
             arena = HashArena::default();
             continue;
         }

@@ -38,7 +38,7 @@ pub(super) struct AccountReading {
 
 impl AccountReading {
     pub(super) fn new() -> Self {
-        let follows = "whoever is not cached is answered 503, and this gateway is not ready";
+        let follows = "callers that are not cached are answered 503, and this gateway is not ready";
         let outage = OutageLog::new("accounts cannot be read", follows, "accounts can be read again");
         let (failed, follows) = ("an account could not be read, others can", "its holder is answered 503");
         let singles = OutageLog::new(failed, follows, "no single account has failed to be read of late");

@@ -118,7 +118,7 @@ const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_policy_faults_total", "Policy files that were refused since the start"),
     ("fedgate_policy_faulty", "1 while the policy file cannot be used and the last good one stays in force"),
     ("fedgate_policy_unkept", "1 while the policy in force could not be kept in `policy.history`, for replay"),
-    ("fedgate_certificate_faults", "Things that are wrong with the files of certificates; /readyz tells them"),
+    ("fedgate_certificate_faults", "Faults in the files of certificates; /readyz names them"),
     ("fedgate_records_failing", "1 while records cannot be written"),
     ("fedgate_records_scarce", "1 while their disk is so full that anonymous callers share one record"),
     (LOG_LINES_LOST, "Lines of the log that nobody read in time"),
@@ -132,7 +132,7 @@ const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_cache_proof_hits_total", "Passwords that were not hashed, because they had been before"),
     ("fedgate_cache_proofs_evicted_total", "Verified passwords forgotten, for room, age or idleness"),
     ("fedgate_cache_proofs_mean_age_seconds", "Mean age of the verified passwords that were forgotten"),
-    ("fedgate_cache_recompiled_total", "Rights of cached principals that were compiled anew for another policy"),
+    ("fedgate_cache_recompiled_total", "Rights of cached principals that were compiled again for another policy"),
     ("fedgate_passwords_hashed_total", "Passwords that were hashed to be verified"),
 ];
 

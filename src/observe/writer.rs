@@ -205,7 +205,7 @@ impl RecordWriter {
             (false, true) => tracing::error!(
                 %file,
                 free_bytes = free,
-                "the disk of the records is nearly full: anonymous callers have one record for all of them from now on, so \
+                "the disk of the records is nearly full: anonymous callers share one record from now on, so \
                  that there is room for the others; make room (`records.reserve_mib`)"
             ),
             (true, false) => tracing::info!(%file, free_bytes = free, "the disk of the records has room again"),

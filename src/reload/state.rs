@@ -131,6 +131,6 @@ pub fn tell_warnings(path: &Path, warnings: &[PolicyWarning]) {
         tracing::warn!("{}:{line}: {text}", path.display());
     }
     if let Some(more) = warnings.len().checked_sub(MOST_WARNINGS).filter(|more| *more > 0) {
-        tracing::warn!("{}: warnings beyond these: {more}; `fedgate policy check` tells them all", path.display());
+        tracing::warn!("{}: {more} more warnings; `fedgate policy check` shows them all", path.display());
     }
 }

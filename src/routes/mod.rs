@@ -332,7 +332,7 @@ impl RouteTable {
         let Some(entry) = self.routes.get_mut(index) else { return Ok(()) };
         // Otherwise the method would decide whether `own` is checked for a path.
         if entry.subject != subject {
-            return Err(fault("the same path stands elsewhere with another `subject`"));
+            return Err(fault("another entry of the same path has another `subject`"));
         }
         if route.methods.is_empty() {
             return Err(fault("`methods` is empty"));

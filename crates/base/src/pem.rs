@@ -83,7 +83,7 @@ fn decoded<T: PemObject>(sections: &[PemSection<'_>], label: &str) -> Result<Vec
 fn in_words(error: Error) -> String {
     let problem = match error {
         Error::NoItemsFound => return "holds none".into(),
-        Error::Base64Decode(_) => "what stands between a `-----BEGIN` and its `-----END` is not base64",
+        Error::Base64Decode(_) => "the text between a `-----BEGIN` and its `-----END` is not base64",
         Error::SectionTooLarge => "a section is too large",
         _ => "a section is not whole",
     };

@@ -47,7 +47,7 @@ const CHANGED: &[ChangedDefault] = &[
     changed("cors", "refuse_foreign_writes", "false", "a write that a page of another origin may have caused unasked is refused"),
     ChangedDefault {
         only_with: Some("name"),
-        ..changed("upstream", "request_headers", r#"["*"]"#, "of a client's request, the headers that docs/SECURITY.md lists reach an upstream; `*` adds all others that are not known to tell who calls, and those can be written out")
+        ..changed("upstream", "request_headers", r#"["*"]"#, "of a client's request, the headers that docs/SECURITY.md lists reach an upstream; `*` adds all others except known identity headers, which can be written out")
     },
     ChangedDefault {
         only_with: Some("name"),
@@ -57,7 +57,7 @@ const CHANGED: &[ChangedDefault] = &[
     changed("records", "anonymous_per_minute", "0", "over 600 requests a minute of all anonymous callers share a record"),
     changed("records", "reserve_mib", "0", "with less than 64 MiB free, anonymous callers share a record"),
     changed("store", "lock_timeout_ms", "10000", "a statement waits 2 s at most for a lock (before: 10 s; in an embedded store 5 s)"),
-    changed("his", "connections", "0", "the HIS holds 4096 connections at most; where there is no room, the one that has been silent for the longest goes"),
+    changed("his", "connections", "0", "the HIS holds 4096 connections at most; where there is no room, the one that has been silent for the longest is closed"),
     // A year, which is practically no limit.
     changed("his", "head_timeout_seconds", "31536000", "the HIS closes a connection whose head takes longer than 10 s"),
     changed("his", "idle_timeout_seconds", "31536000", "the HIS closes a connection that is silent for 600 s"),

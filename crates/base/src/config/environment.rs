@@ -58,7 +58,7 @@ impl Environment {
         let key_of = |section: &str| Some(name.strip_prefix(section)?.strip_prefix('_')?.to_owned());
         if let Some(list) = LISTS.iter().find(|list| key_of(list).is_some()) {
             let problem =
-                format!("means a key of [[{list}]], which may stand several times, so that no variable overrides it");
+                format!("means a key of [[{list}]], which may occur several times, so no variable can override it");
             self.faults.push(ConfigError::variable(&variable, list, problem, "write it into the file"));
             return;
         }

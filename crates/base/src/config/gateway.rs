@@ -218,7 +218,7 @@ impl GatewaySection {
         // Read from anybody, a PROXY header could claim any client address.
         if self.proxy_protocol && trusted.is_empty() {
             let remedy = "name the balancers in `gateway.trusted_proxies`: from them alone the PROXY header is read";
-            return Err(check.fault("gateway.proxy_protocol", "is true, and nobody is trusted", remedy));
+            return Err(check.fault("gateway.proxy_protocol", "is true, but no proxy is trusted", remedy));
         }
         let header = match self.forwarded_header.as_str() {
             "x-forwarded-for" => ForwardedHeader::XForwardedFor,

@@ -65,7 +65,7 @@ impl RouteSection {
                 return Err(fault("endpoint", "is missing", "name what roles.cfg grants, or set `public = true`"));
             }
             (Some(_), true) => {
-                return Err(fault("endpoint", "stands beside `public = true`", "leave one of the two out"));
+                return Err(fault("endpoint", "is set beside `public = true`", "leave one of the two out"));
             }
             _ => {}
         }

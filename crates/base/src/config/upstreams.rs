@@ -352,7 +352,7 @@ impl UpstreamTlsSection {
             && !is_host(name)
             && name.parse::<std::net::IpAddr>().is_err()
         {
-            let remedy = "write the name or address that stands in the server's certificate";
+            let remedy = "write the name or address in the server's certificate";
             return Err(check.fault(&format!("{key}.server_name"), format!("is `{name}`"), remedy));
         }
         let identity = match (self.certificate, self.key) {

@@ -83,7 +83,7 @@ impl Config {
         let any_page = is_open.then(|| {
             let file = self.file.display();
             format!(
-                "{file}: `cors.allowed_origins` holds \"*\": any web page that somebody here opens can try passwords, and read \
+                "{file}: `cors.allowed_origins` holds \"*\": any web page that a user here opens can try passwords, and read \
                  what a right one brings; name your portals in it, or in `cors.credential_origins` those that may send \
                  passwords (`[]`: none)"
             )

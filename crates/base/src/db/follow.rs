@@ -56,7 +56,7 @@ async fn stay(route: &ServerRoute, reached: ReachedServer, takes_writes: &mut bo
         () = asked => {}
         () = async { _ = connection.await } => {}
         () = route.leads_elsewhere(&identity) => {
-            tracing::warn!("new connections lead to another server than before: it is followed from now on");
+            tracing::warn!("new connections lead to another server than before: that server is followed from now on");
         }
     }
 }

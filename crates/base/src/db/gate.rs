@@ -36,7 +36,7 @@ impl WriteGate {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
         let file = options.open(name).inspect_err(|error| {
-            tracing::debug!(%error, "the store has no gate: whoever asks at the right moment writes next");
+            tracing::debug!(%error, "the store has no gate: writers do not take turns");
         });
         // If the file belongs to another user, this fails, and nothing is lost.
         let file = file.ok().inspect(|file| drop(file.set_permissions(Permissions::from_mode(mode))));

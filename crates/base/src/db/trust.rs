@@ -199,7 +199,7 @@ impl ServerCertVerifier for NobodyTrusted {
 pub(super) enum UntrustedServer {
     /// No trusted authority signed it.
     #[error(
-        "the server's certificate is signed by nobody who is trusted here: name the authority's certificate, or the \
+        "the server's certificate is signed by no trusted authority: name the authority's certificate, or the \
          server's own where it signed itself, in `store.ca_file` or by `sslrootcert` in `store.uri`"
     )]
     Unknown,

@@ -129,7 +129,7 @@ fn judge(line: &[u8], number: usize) -> Result<Option<&str>, String> {
     }
     if has_mark(text) {
         return Err(refused(format!(
-            "line {number} begins or ends a section and is not whole: `-----BEGIN` and `-----END` stand where a line begins, with nothing before them (an indentation, a byte order mark), and in turn"
+            "line {number} begins or ends a section and is not whole: `-----BEGIN` and `-----END` must begin a line, with nothing before them (an indentation, a byte order mark), and in turn"
         )));
     }
     // Base64 outside of a section is a section that has lost its marks.

@@ -28,7 +28,7 @@ pub fn suggestion<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str> + 
         return hint;
     }
     if let Some(same) = known.clone().into_iter().filter(|known| skeleton(known).eq(skeleton(unknown))).min() {
-        return format!(" (did you mean `{}`? it looks the same, and other letters stand in it)", escape::name(same));
+        return format!(" (did you mean `{}`? it looks the same, but has other letters)", escape::name(same));
     }
     // If half of its letters differ, it is another name.
     let most = (unknown.chars().count() / 2).min(2);

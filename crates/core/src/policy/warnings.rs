@@ -96,7 +96,7 @@ impl PolicySet {
             let methods: Vec<_> = OF_THALAMUS.into_iter().map(Method::as_str).filter(|key| lacks(key)).collect();
             if !methods.is_empty() {
                 let text = format!(
-                    "role `{name}` has no `{}`: Thalamus would answer 500, not 401, to who has it and asks by such a method; an empty \
+                    "role `{name}` has no `{}`: Thalamus would answer 500, not 401, to a holder of the role who uses such a method; an empty \
                      list says the same",
                     methods.join("`, `")
                 );
@@ -106,7 +106,7 @@ impl PolicySet {
                 role.grants.iter().any(|grant| OF_THALAMUS.iter().any(|method| method.as_str() == grant.method));
             if lacks("global") && grants {
                 let text = format!(
-                    "role `{name}` has no `global`: Thalamus would answer 500, not 401, to who has it and asks for the record of \
+                    "role `{name}` has no `global`: Thalamus would answer 500, not 401, to a holder of the role who asks for the record of \
                      another; \"False\" says the same"
                 );
                 warnings.push(PolicyWarning { line: role.line, text });
@@ -140,7 +140,7 @@ fn oddity(role: &RoleDefinition, grant: &RoleGrant, asked: &ReviewedQuestion<'_>
     }
     match (role.reach, grant.endpoint.as_str(), method) {
         (PolicyReach::Own, "account", Method::Post | Method::Patch) => Some(format!(
-            "role `{name}` may write its own roles: `account` with own records lets everyone who has it become anything"
+            "role `{name}` may write its own roles: `account` with own records lets its holders take any role"
         )),
         (PolicyReach::Own, "people", Method::Get) => Some(format!(
             "role `{name}` is not global, so that `people` shows it its own record alone; Thalamus would show everybody's"

@@ -56,7 +56,7 @@ async fn fill_batch_in_turn(
             done => return done,
         }
         if Instant::now() > deadline {
-            let held = "a session holds rows of people whom the migration comes to (a long transaction); run it again when \
+            let held = "a session holds rows of people that the migration has reached (a long transaction); run it again when \
                         that has ended";
             return Err(DbError::Unavailable(held.into()));
         }

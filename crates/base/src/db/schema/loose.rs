@@ -28,7 +28,7 @@ impl fmt::Display for LooseColumn {
         let Self { table, column, declared, remedy } = self;
         write!(
             f,
-            "`{table}.{column}` is {declared}, which may take one id for another (by case, or by blanks at the end); who is \
+            "`{table}.{column}` is {declared}, which may take one id for another (by case, or by blanks at the end); a caller whose id is \
              not spelled as the row is, byte for byte, is answered 401 or 404; {remedy}"
         )
     }

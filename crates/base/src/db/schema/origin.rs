@@ -39,7 +39,7 @@ pub async fn origin(database: &Database) -> Result<StoreOrigin, DbError> {
         Err(error) if error.lacks_schema() => None,
         Err(error) if error.is_forbidden() => {
             tracing::warn!(
-                "who made the database cannot be read ({error}): a Thalamus, by assumption; run `fedhis migrate`"
+                "the origin of the database cannot be read ({error}), so a Thalamus is assumed; run `fedhis migrate`"
             );
             None
         }
