@@ -178,6 +178,7 @@ async fn work(config: &Config, command: AccountCommand, report: &mut CommandRepo
         }
         AccountCommand::Passwd { id, wait } => {
             stored(config, &accounts, &id).await?;
+            // After the account was found: a typing error in its id should not cost the operator a password.
             let hash = AccountChange::PasswordHash(new_hash(hash_kind(config, &accounts).await?)?);
             change(config, &accounts, &id, &hash, "has a new password", &wait, report).await
         }

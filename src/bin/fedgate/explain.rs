@@ -293,6 +293,7 @@ fn text<'a>(object: &'a Value, member: &str) -> Option<&'a str> {
 /// The policy with a fingerprint: the one in force, or a kept one.
 fn policy_of(config: &Config, fingerprint: &str) -> anyhow::Result<PolicySet> {
     let is_it = |policy: &PolicySet| policy.fingerprint() == fingerprint;
+    // By fingerprint: the file may have been edited since the decision.
     if let Some(policy) = read_policy(&config.policy.roles).ok().filter(is_it) {
         return Ok(policy);
     }

@@ -151,6 +151,7 @@ fn main() -> ExitCode {
     };
     let enough = descriptors::can_start().map_err(CommandFailure::from);
     let log = enough.and_then(|()| log::log_to_stderr().map_err(|error| CommandFailure::Usage(error.into())));
+    // Dumps are forbidden before any secret is read.
     let started = log.and_then(|log| Ok((log, dumps::forbid()?)));
     // The log is flushed before the last line, which says how the command ended.
     match started.and_then(|(_log, dumps)| run(arguments.command, arguments.config, dumps)) {
@@ -163,6 +164,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: GatewayCommand, named: Option<PathBuf>, dumps: ForbiddenDumps) -> Result<(), CommandFailure> {
+    // A gateway that `fedgate demo` has started ends with it.
     parent::follow()?;
     let config = named.clone().unwrap_or(CONFIG.into());
     match command {

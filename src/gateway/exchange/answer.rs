@@ -29,6 +29,7 @@ pub(crate) enum AnswerPassing {
 
 /// Asks the upstream for an answer that can be read: whole, and not compressed.
 pub(crate) fn ask_plainly(request: &mut RequestHeader) -> Result<()> {
+    // A part, a 304 or a compressed body cannot be filtered.
     for name in [header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH, header::TE] {
         request.remove_header(&name);
     }
@@ -79,6 +80,7 @@ pub(crate) fn prepare(
         }
         AnswerKind::Json => {
             response.remove_header(&header::CONTENT_LENGTH);
+            // The length depends on the removed members, so the answer is sent in chunks.
             response.set_version(Version::HTTP_11);
             response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
             Ok(AnswerPassing::Without(Box::new(remover), false))
@@ -100,6 +102,7 @@ impl AnswerPassing {
                 *has_begun |= !bytes.is_empty();
                 let mut out = Vec::with_capacity(bytes.len() + remover.held());
                 remover.feed(&bytes, &mut out).map_err(unreadable)?;
+                // JSON that breaks off is an error: half an answer must not look whole.
                 if is_end && *has_begun {
                     remover.finish().map_err(unreadable)?;
                 }

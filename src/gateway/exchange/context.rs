@@ -123,10 +123,12 @@ impl Drop for RequestContext {
 impl RequestContext {
     /// A request that begins now; it is in flight until this is dropped.
     pub(crate) fn new(traffic: Arc<LiveTraffic>) -> Self {
+        // From here on a stop waits for this request. The drop ends that, in whichever way the request ends.
         traffic.in_flight.fetch_add(1, Ordering::AcqRel);
         Self {
             start: Instant::now(),
             time: SystemTime::now(),
+            // 128 random bits: an id leads to a record, so none may repeat or be guessed.
             request_id: format!("{:032x}", rand::random::<u128>()),
             cors: CorsAnswer::default(),
             hsts: None,
@@ -261,6 +263,7 @@ impl RequestOutcome {
                 tell_permit(permit, record, pipeline);
                 (record.decision, record.reason) = match (error, permit.scope()) {
                     (Some(error), _) => ("fail", failure(error).1),
+                    // A declared length over the limit, which was refused before the body was read.
                     (None, _) if record.status == 413 => ("refuse", "body_too_large"),
                     (None, RecordScope::Public) => ("allow", "public"),
                     (None, RecordScope::Own) => ("allow", "own"),
@@ -302,6 +305,7 @@ pub(crate) fn failure(error: &Error) -> (u16, &'static str, &'static str) {
             (502, "owner_unknown", "The upstream did not say whose record this is; nothing was changed")
         }
         (Custom("busy"), _) => (503, "busy", "Too many records are being read at the moment"),
+        // Raised by `response_filter` if the upstream refuses the assertion.
         (HTTPStatus(502), _) => (502, "upstream_refused", "The upstream does not trust this gateway"),
         (HTTPStatus(status), _) => (*status, "bad_request", "The request cannot be served"),
         (ReadTimedout, ErrorSource::Downstream) => (408, "request_timeout", "The request took too long"),

@@ -47,6 +47,7 @@ impl CorsAnswer {
         };
         let (allow_origin, vary) = match (&config.allowed, request.get(header::ORIGIN)) {
             (AllowedOrigins::Any, None) => (Some(HeaderValue::from_static("*")), false),
+            // Echoed as by Thalamus; harmless, because credentials in the CORS sense are never allowed.
             (AllowedOrigins::Any, Some(origin)) => (Some(origin.clone()), true),
             (AllowedOrigins::Only(allowed), origin) => {
                 let allowed = origin.filter(|origin| allowed.iter().any(|known| known.as_bytes() == origin.as_bytes()));
@@ -73,6 +74,7 @@ impl CorsAnswer {
             response.insert_header(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS)?;
         }
         if self.vary {
+            // A cache must not give one origin the answer to another.
             response.append_header(header::VARY, "Origin")?;
         }
         Ok(())
@@ -90,6 +92,7 @@ impl CorsAnswer {
             PageCredentials::Allowed => response.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, asked),
             PageCredentials::Withheld => {
                 let names = asked.to_str().unwrap_or_default().split(',').map(str::trim);
+                // The preflight then fails for `authorization` alone, so that the browser never sends a password.
                 let others: Vec<_> = names.filter(|name| !name.eq_ignore_ascii_case("authorization")).collect();
                 match others.is_empty() {
                     true => Ok(()),

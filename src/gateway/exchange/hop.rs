@@ -64,6 +64,7 @@ pub(crate) fn take_off(is_head: bool, response: &mut ResponseHeader) -> Result<(
         response.remove_header(*name);
     }
     let has_no_body = response.status.is_informational() || matches!(response.status.as_u16(), 204 | 304);
+    // No body follows such a head; a client would wait for its chunks.
     if is_chunked(response)? && (has_no_body || is_head) {
         response.remove_header(&header::TRANSFER_ENCODING);
     }
@@ -107,6 +108,7 @@ fn one_length(response: &ResponseHeader) -> Result<Option<u64>> {
     let Some(first) = lengths.next() else { return Ok(None) };
     match first {
         Some(_) if lengths.all(|length| length == first) => Ok(first),
+        // Two readers could disagree about the end of this answer.
         _ => Err(unclear("an answer whose length has no single reading")),
     }
 }

@@ -59,6 +59,7 @@ impl RecordKeeper {
         };
         let waits = self.recorder.answers_wait() && !needs_none;
         let may_be_merged = detail(session, ctx) != RecordDetail::Always;
+        // Nothing to do now: it has a record already, is counted in a merged one, or gets one in `complete`.
         if ctx.recorded || ctx.placed == RecordPlacement::Merged || !waits && !may_be_merged {
             return Ok(());
         }
@@ -66,6 +67,7 @@ impl RecordKeeper {
         let room = ctx.room.take();
         let kept = self.with_record(session, ctx, status, error, |record| self.recorder.keep(record, room));
         if let Some(id) = kept.request_id() {
+            // The answer carries the id of the merged record, or its client's id would lead to none.
             id.clone_into(&mut ctx.request_id);
         }
         if !waits || self.recorder.kept(kept).await { Ok(()) } else { Err(NotRecorded) }
@@ -108,6 +110,7 @@ impl RecordKeeper {
             return false;
         }
         if self.recorder.answers_wait() && !session.req_header().method.is_safe() {
+            // Taken now: a change that finds no room for its record after it was forwarded cannot be undone.
             ctx.room = self.recorder.room();
             return ctx.room.is_some();
         }

@@ -67,6 +67,7 @@ impl PageNotice<'_> {
             (403, _) => words.not_allowed,
             (429, _) => words.too_many,
             (503, "accounts_unavailable" | "busy") => words.not_now,
+            // A write may have been done although its answer was lost.
             (500.., _) if self.is_write => words.unsure,
             (500.., _) => words.not_now,
             _ => words.not_understood,

@@ -75,6 +75,7 @@ impl StoredRecord {
         }
         match RecordOwnership::of(&self.body, member, permit.subject().unwrap_or_default()) {
             Ok(RecordOwnership::IsSubjects) => FoundOwner::Theirs,
+            // A record without an owner is shown only to callers who may read everybody's.
             Ok(RecordOwnership::IsUnnamed) if permit.scope() == RecordScope::Global => FoundOwner::Theirs,
             Ok(RecordOwnership::IsUnnamed | RecordOwnership::IsAnothers) => FoundOwner::Anothers,
             Err(_) => FoundOwner::Unreadable,
@@ -271,6 +272,7 @@ impl OwnedRecords {
         hop::take_off(false, &mut head)?;
         let (mut share, mut body) = (BodyShare::of(&self.held_bodies), BytesMut::new());
         while let Some(chunk) = server.read_body_bytes().await? {
+            // This bounds one record; `share` bounds all that are held at a time.
             if body.len() + chunk.len() > MOST_BYTES {
                 return Error::e_explain(WITHHELD, "the record is too large");
             }

@@ -89,6 +89,7 @@ pub(crate) enum MalformedRequest {
 pub(crate) fn check(head: &RequestHeader) -> Result<(), MalformedRequest> {
     let hosts = head.headers.get_all(header::HOST).iter().count();
     let http2 = head.version == Version::HTTP_2;
+    // With two hosts, the gateway could judge one and the upstream serve the other.
     if hosts > 1 || (hosts == 0 && !http2) || HostPort::parse(authority(head)).is_none() {
         return Err(MalformedRequest::Host);
     }
@@ -104,6 +105,7 @@ pub(crate) fn check(head: &RequestHeader) -> Result<(), MalformedRequest> {
     if head.headers.len() - cookies.saturating_sub(1) > MAX_HEADERS {
         return Err(MalformedRequest::TooMany);
     }
+    // Request smuggling: two lengths, or a length beside chunks, let two readers disagree (RFC 9112, 6.3).
     let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
     let length = match (lengths.next(), lengths.next()) {
         (None, _) => None,
@@ -116,6 +118,7 @@ pub(crate) fn check(head: &RequestHeader) -> Result<(), MalformedRequest> {
         (Some(encoding), None)
             if encoding.as_bytes().eq_ignore_ascii_case(b"chunked")
                 && length.is_none()
+                // RFC 9112, 6.1: chunks in HTTP/1.0 are faulty framing.
                 && head.version == Version::HTTP_11 =>
         {
             true
@@ -123,6 +126,7 @@ pub(crate) fn check(head: &RequestHeader) -> Result<(), MalformedRequest> {
         _ => return Err(MalformedRequest::Framing),
     };
     let body = chunked || length.is_some_and(|length| length > 0);
+    // A server that expects no body would read it as the next request.
     if body && !has_body(&head.method) {
         return Err(MalformedRequest::BodyNotExpected);
     }

@@ -25,9 +25,12 @@ pub(crate) enum UnservedDemand {
 /// # Errors
 /// The request has such a demand.
 pub(crate) fn check(version: Version, headers: &HeaderMap, forwards_authorization: bool) -> Result<(), UnservedDemand> {
+    // HTTP/2 has no Upgrade (RFC 9113, 8.2.2), and in HTTP/1.0 it is ignored (RFC 9110, 7.8).
     if version == Version::HTTP_11 && headers.get_all(header::UPGRADE).iter().any(|value| asks(value.as_bytes())) {
         return Err(UnservedDemand::Upgrade);
     }
+    // Requests of many callers share an upstream connection. One that is signed in would serve all of them as its
+    // first caller.
     let mut credentials = headers.get_all(header::AUTHORIZATION).iter();
     match forwards_authorization && credentials.any(|credential| is_of_connections(credential.as_bytes())) {
         true => Err(UnservedDemand::ConnectionCredential),

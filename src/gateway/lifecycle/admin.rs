@@ -92,6 +92,7 @@ impl AdminListener {
             "upstreams": upstreams,
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        // Error texts may hold control characters, on which a terminal would act.
         answer(status, "application/json", escape::json(&detail.to_string()).into_owned().into_bytes())
     }
 
@@ -150,6 +151,7 @@ impl AdminListener {
                 let well = upstream.servers.well();
                 well.for_each(|(server, well)| metrics.upstream_well(upstream.name(), server, well));
             }
+            // A renewed certificate has other labels; the series of the old one must end.
             metrics.no_certificates();
             for file in self.held_files() {
                 let path = file.path.display().to_string();

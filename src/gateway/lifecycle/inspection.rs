@@ -206,6 +206,7 @@ fn is_gateway(address: SocketAddr) -> bool {
         stream.set_read_timeout(Some(ADMIN_PATIENCE))?;
         stream.write_all(b"GET /version HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
         let mut answer = String::new();
+        // Any program may listen there, and send without end.
         stream.take(MOST_ANSWER).read_to_string(&mut answer).map(|_| answer)
     };
     let name = concat!("\"name\":\"", env!("CARGO_PKG_NAME"), "\"");

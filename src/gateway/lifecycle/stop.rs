@@ -71,6 +71,7 @@ impl StopSignals {
             let order = tokio::select! {
                 order = self.next() => order,
                 () = sleep(LOOK_AT_PID) => {
+                    // A cleanup of temporary files may have deleted it.
                     pid.restore();
                     continue;
                 }
@@ -123,6 +124,7 @@ impl StopSignals {
         while open() > 0 && Instant::now() < deadline {
             tokio::select! {
                 () = sleep(LOOK) => {}
+                // A second order ends the wait: the operator is in a hurry.
                 order = self.next() => if order != StopOrder::Upgrade { return },
             }
         }

@@ -131,6 +131,7 @@ impl ServerLine {
 
     /// Ends the connection while this request still owns it, so that pingora finds it closed and does not keep it.
     pub(crate) fn retire(&self) {
+        // Shut down and not closed: pingora still owns its descriptor.
         if let Err(error) = shutdown(&self.0.socket, Shutdown::Both) {
             tracing::debug!(%error, "a connection to be closed had already ended");
         }
@@ -148,6 +149,7 @@ impl ConnectionHold {
     }
 
     fn clear(connection: &ServerConnection, until: u64) -> bool {
+        // Only the end that the caller knows: another request may have set its own since.
         connection.until.compare_exchange(until, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }

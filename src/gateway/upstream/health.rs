@@ -106,6 +106,7 @@ async fn ask(connector: &TransportConnector, peer: &ServerAddress, health: &Heal
     let mut request = RequestHeader::build("GET", path.as_bytes(), Some(3))?;
     request.insert_header(header::HOST, &peer.authority)?;
     request.insert_header(header::USER_AGENT, concat!("fedgate/", env!("CARGO_PKG_VERSION"), " probe"))?;
+    // A fresh connection for each probe: a kept one would not show that the server refuses new ones.
     request.insert_header(header::CONNECTION, "close")?;
     let mut session = HttpSession::new(stream);
     session.write_request_header(Box::new(request)).await?;

@@ -239,6 +239,7 @@ async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let mut addresses = if v4.is_empty() { v6 } else { v4 };
     addresses.sort_unstable();
     addresses.dedup();
+    // A bound: the answer comes from outside.
     addresses.truncate(MAX_ADDRESSES);
     if addresses.is_empty() { Err("the name has none".to_owned()) } else { Ok(addresses) }
 }

@@ -68,6 +68,7 @@ impl UpstreamTrust {
             let key_fault = |problem| fault(&identity.key, problem, "key", "the private key of `certificate`, in PEM");
             let chain = certificates(&identity.certificate).map_err(chain_fault)?;
             let key = pem::key(&identity.key).map_err(key_fault)?;
+            // A key that everybody on the machine can read is refused.
             if let Some(fault) = identity.exposure.fault(&identity.key) {
                 return Err(key_fault(fault));
             }

@@ -26,6 +26,7 @@ pub(super) fn stale(chain: &[CertificateDer<'_>], now: i64) -> Vec<String> {
 
 /// A certificate for clients alone, or for other purposes.
 fn purpose_fault(chain: &[X509Certificate<'_>]) -> Option<String> {
+    // A certificate without this extension is for all purposes (RFC 5280, 4.2.1.12).
     let purposes = chain.first()?.extended_key_usage().ok()??.value;
     let others = if purposes.client_auth { "it is one for clients alone" } else { "it is for other purposes alone" };
     let fault = || format!("the certificate is not for servers: {others} (extended key usage)");
@@ -49,6 +50,7 @@ fn order_fault(chain: &[X509Certificate<'_>]) -> Option<String> {
 }
 
 fn is_issued_by(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
+    // By name and by signature: a renewed authority has the same name, and often another key.
     certificate.issuer().as_raw() == issuer.subject().as_raw()
         && SignedBytes::of(certificate).is_by(&issuer.public_key().raw.to_vec().into())
 }

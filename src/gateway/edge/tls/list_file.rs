@@ -62,6 +62,7 @@ fn parse(der: &[u8]) -> Result<RevocationList, String> {
         match extension.parsed_extension() {
             ParsedExtension::CRLNumber(found) => number = Some(found.clone()),
             ParsedExtension::IssuingDistributionPoint(found) => {
+                // RFC 5280, 5.2.5: each of these leaves some certificates of the issuer out.
                 let is_partial = found.only_contains_user_certs
                     || found.only_contains_ca_certs
                     || found.only_contains_attribute_certs

@@ -154,6 +154,7 @@ impl ServedTls {
         let Some(verifier) = &loaded.clients else { return false };
         let (by, when, time) = (Arc::downgrade(&loaded), Instant::now(), UnixTime::now());
         let mut checked = certificate.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        // The last result counts only for the same files and for a minute; the clock may have passed an end since.
         if let Some(last) = checked.as_ref().filter(|last| last.by.ptr_eq(&by))
             && when.saturating_duration_since(last.when) < TRUSTED_FOR
         {

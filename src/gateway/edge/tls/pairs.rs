@@ -31,6 +31,7 @@ impl ByName {
         let mut names = HashMap::new();
         for certified in pairs {
             for name in certified.cert.first().map(dns_names).unwrap_or_default() {
+                // The first certificate in the configuration keeps a name that several hold.
                 names.entry(name).or_insert_with(|| Arc::clone(certified));
             }
         }
@@ -46,6 +47,7 @@ impl ByName {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // Clients that connect by address send no name (RFC 6066, 3).
         let named = hello.server_name().and_then(|name| self.of(name));
         Some(Arc::clone(named.unwrap_or(&self.first)))
     }
