@@ -72,6 +72,8 @@ impl AccountStore {
     async fn insert(&self, id: &str, data: String) -> Result<bool, AccountsError> {
         let written = match &self.database {
             Database::Postgres(pool) => {
+                // The look for a twin is part of the statement: two commands at once must not add two spellings of one
+                // id.
                 let (sql, lower_case) = (postgres_add(), spelling::lower_case(id));
                 self.run_named(pool, &sql, &[&id, &data, &lower_case]).await?
             }

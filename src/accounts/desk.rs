@@ -139,6 +139,7 @@ impl AccountStore {
         if deleted > 0 {
             return Ok(AccountDeletion::Done);
         }
+        // The reason is read afterwards, and may have changed meanwhile: it informs the operator and decides nothing.
         match self.read(id).await? {
             None => Ok(AccountDeletion::Missing),
             Some(account) if account.active => Ok(AccountDeletion::Active),

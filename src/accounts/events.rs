@@ -123,6 +123,7 @@ impl AccountStore {
                 Database::Sqlite(sqlite) => {
                     let is_there =
                         |connection: &rusqlite::Connection| connection.prepare_cached(SQLITE_UNRECORDED)?.exists([]);
+                    // Without this look, every call would take the writer's lock.
                     if !sqlite.read(is_there).await? {
                         return Ok(vec![]);
                     }

@@ -81,6 +81,7 @@ impl AccountStore {
             sleep(LOOK_AFTER).await;
             timeout(LOOK_TIMEOUT, self.session_before(pid)).await
         };
+        // The change continues while the search runs, and a search that fails does not affect it.
         let (held, changed) = tokio::select! {
             changed = &mut change => return Ok(changed?),
             held = look => (held, change.await),

@@ -49,6 +49,7 @@ impl ClientAddress {
     /// The same address, for a request that a page of a foreign `origin` sent.
     #[must_use]
     pub fn on_page_of(self, origin: &[u8], named: ForeignOrigin) -> Self {
+        // A hash has a fixed size, and the client chooses the length of an origin.
         let hash = short_hash(&[origin]);
         let page = match named {
             ForeignOrigin::Named => SendingPage::Named(hash),

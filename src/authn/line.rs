@@ -100,6 +100,7 @@ impl<'a> LineUse<'a> {
     /// Whether a client's own connection holds back as many answers as it may. A proxy's connection carries many
     /// clients, and is never full.
     pub(super) fn is_full(self) -> bool {
+        // A proxy's connection is never full: one client behind it could otherwise refuse service to the others.
         matches!(self, Self::Own(line) if line.held.load(Ordering::Relaxed) >= MOST_HELD)
     }
 
@@ -107,12 +108,14 @@ impl<'a> LineUse<'a> {
     /// compute.
     pub(super) fn prove(self, mark: u64, fingerprint: impl FnOnce() -> u64) {
         let Some(line) = self.line() else { return };
+        // The usual case on a kept connection: the same password again, for one load.
         if line.last.load(Ordering::Relaxed) == mark {
             return;
         }
         let fingerprint = fingerprint();
         let mut proved = line.proved();
         proved.retain(|other| *other != fingerprint);
+        // The oldest goes: a client that proves many accounts, such as a portal, must not grow this without bound.
         if proved.len() >= MOST_PROVED {
             proved.pop_front();
         }

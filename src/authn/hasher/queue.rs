@@ -81,6 +81,8 @@ impl JobQueue {
             share.work += waiting.work;
             share.jobs.push((place, waiting.work));
         }
+        // Including the new job: only an address with more than that gives way, so two equal callers never displace
+        // each other.
         let own = shares.get(&owner.source).map_or(work, |share| share.work + work);
         let (mut leaving, mut left) = (HashSet::new(), self.work);
         while left + work > most && !left.is_zero() {

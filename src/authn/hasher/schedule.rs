@@ -63,6 +63,7 @@ impl HashingSchedule {
         now: Instant,
     ) -> Result<HashBooking, HasherBusy> {
         self.let_go(now);
+        // Bounded, because each lookup walks over all of them.
         if self.pending.len() >= MOST {
             return Err(HasherBusy);
         }

@@ -35,6 +35,7 @@ impl AssertionSection {
                         return Err(check.fault("assertion.secret_file", "is missing", remedy));
                     }
                 };
+                // HS256 needs a key of at least 256 bits (RFC 7518, 3.2).
                 if secret.expose().len() < 32 {
                     let remedy = "use at least 32 random bytes (umask 077; openssl rand -base64 48 > FILE)";
                     return Err(check.fault(key, "holds less than 32 bytes", remedy));

@@ -62,6 +62,7 @@ pub(super) fn check(
                 "set the route's `subject`",
             ));
         }
+        // A guard without bodies would promise a protection that does not exist.
         if !has_bodies {
             return Err(fault(
                 "guard",

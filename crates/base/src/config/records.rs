@@ -37,6 +37,7 @@ section!(RecordsSection {
 
 impl RecordsSection {
     pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<RecordsConfig, ConfigError> {
+        // Some output must be left: a gateway without records would leave no trace of what it admitted.
         if !self.stdout && self.file.is_empty() {
             let remedy = "name a file in `records.file`, or leave the key out";
             return Err(check.fault("records.stdout", "is false, and nothing else keeps records", remedy));

@@ -60,6 +60,7 @@ impl RouteSection {
             let problem = format!("names `{}`, which is no upstream", self.upstream);
             return Err(fault("upstream", &problem, "add an [[upstream]] of that name"));
         }
+        // Neither is implied: a forgotten `endpoint` must not open the route.
         match (&self.endpoint, self.public) {
             (None, false) => {
                 return Err(fault("endpoint", "is missing", "name what roles.cfg grants, or set `public = true`"));

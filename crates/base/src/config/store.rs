@@ -82,6 +82,7 @@ impl StoreSection {
                 let uri = ConnectionString::parse(&self.uri);
                 let uri = uri.map_err(|problem| check.fault("store.uri", problem, remedy))?;
                 let ca_file = match (self.ca_file, uri.authorities) {
+                    // With two files it would be unclear which of them is trusted.
                     (Some(file), Some(other)) if file != other => {
                         let problem = format!("names `{}`, and `store.uri` has another `sslrootcert`", file.display());
                         return Err(check.fault("store.ca_file", problem, "name the file of authorities once"));

@@ -300,6 +300,7 @@ impl UpstreamSection {
         let mut servers: Vec<ServerConfig> = Vec::new();
         for text in texts {
             let server = server(check, &key, text)?;
+            // A server that is named twice would take two turns.
             if servers.iter().any(|known| known.place == server.place) {
                 return Err(check.fault(&key, format!("names `{text}` twice"), "name each server once"));
             }

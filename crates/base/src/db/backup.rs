@@ -77,6 +77,7 @@ fn write(store: &Path, copy: &Path, target: &Path) -> Result<(), BackupError> {
     source.execute("VACUUM INTO ?1", [name]).map_err(|error| unwritten(error, store, target))?;
     let of_copy = |error: rusqlite::Error| BackupError::File(target.to_owned(), io::Error::other(error));
     let copied = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(of_copy)?;
+    // All of it is read now, because a damaged copy would otherwise be noticed only when it is needed.
     let found: String = copied.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(of_copy)?;
     if found == "ok" { Ok(()) } else { Err(BackupError::Damaged(found)) }
 }
@@ -99,6 +100,7 @@ fn unwritten(error: rusqlite::Error, store: &Path, target: &Path) -> BackupError
 
 /// Gives the copy its name, unless a file has that name already.
 fn publish(unfinished: &Path, target: &Path) -> io::Result<()> {
+    // A link fails if the name is taken, so no other file is ever replaced.
     match std::fs::hard_link(unfinished, target) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),

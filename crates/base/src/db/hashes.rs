@@ -53,6 +53,7 @@ impl HashRule {
                         StoreOrigin::Thalamus => HashKind::Bcrypt,
                     })
                 };
+                // A failure is not remembered: the next call asks again.
                 self.of_store.get_or_try_init(|| asked).await.copied()
             }
         }

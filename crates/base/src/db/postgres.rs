@@ -140,6 +140,7 @@ fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> 
     if settings.get_tcp_user_timeout().is_none() {
         settings.tcp_user_timeout(TCP_USER_TIMEOUT);
     }
+    // The driver has a default here, so only the text tells whether the operator has set it.
     if !config.uri.contains("keepalives_idle") {
         settings.keepalives_idle(KEEPALIVES_IDLE);
     }

@@ -307,6 +307,8 @@ impl ServerRoute {
     fn admit(&self, identity: &ServerIdentity) -> Result<(), DbError> {
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         match &*followed {
+            // Admitted all the same: without a watch it is unknown which of them is the primary. The first watch ends
+            // these sessions.
             FollowedServer::Whichever(Some(known)) if known != identity => *followed = FollowedServer::Mixed,
             FollowedServer::Whichever(_) => *followed = FollowedServer::Whichever(Some(identity.clone())),
             FollowedServer::Only(server) if server != identity => {

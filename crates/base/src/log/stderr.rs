@@ -92,6 +92,7 @@ impl Write for LogLines {
         let text = String::from_utf8_lossy(line);
         let shown = escape::shown(text.strip_suffix('\n').unwrap_or(&text));
         let mut waiting = self.0.waiting();
+        // Never blocks: if the queue is full, this line is lost instead.
         if waiting.bytes.len() + shown.len() + 1 > MOST_UNWRITTEN {
             waiting.lost += 1;
             LOST.fetch_add(1, Ordering::Relaxed);

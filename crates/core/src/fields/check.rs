@@ -135,6 +135,7 @@ impl BodyCheck {
                     let subject = self.subject.as_deref();
                     Self::go_on(&mut self.candidate, |candidate| candidate.push(part, subject))?;
                 }
+                // Thalamus would append the list to the stored document (`data || patch`).
                 ScannedPiece::Open(LevelKind::Array) if self.members.only_object && self.scanner.depth() == 1 => {
                     return Err(BodyFault::NotAnObject);
                 }
@@ -170,6 +171,7 @@ impl BodyCheck {
     fn judge(&mut self, withheld: u64) -> Result<(), BodyFault> {
         let outermost = self.scanner.is_in_outermost_object();
         for (at, member) in self.members.members.iter().enumerate() {
+            // Only at a depth where the upstream reads it as this member.
             if withheld >> at & 1 == 0 || !(member.anywhere || outermost) {
                 continue;
             }

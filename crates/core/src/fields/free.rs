@@ -113,6 +113,7 @@ impl FreeCandidate {
             FreeValue::None => false,
             FreeValue::Subject => subject.is_some() && value.as_str() == subject,
             FreeValue::SubjectOrNothing => is_nothing || (subject.is_some() && value.as_str() == subject),
+            // Exactly this list: `["end_user", "root"]` is not free.
             FreeValue::DefaultRoles => value.as_array().is_some_and(|roles| *roles == ["end_user"]),
             FreeValue::Active => value == Value::Bool(true),
             FreeValue::ClearPassword => is_nothing || value.as_str().is_some_and(|text| !is_like_a_hash(text)),

@@ -29,6 +29,7 @@ impl FoldedNames {
 
 fn fold(character: char) -> char {
     match character {
+        // By simple case folding, only these two characters outside ASCII fold to ASCII letters.
         '\u{17f}' => 's',
         '\u{212a}' => 'k',
         other => other.to_ascii_lowercase(),

@@ -73,6 +73,7 @@ impl MemberRemover {
                     self.written |= self.level();
                     out.push(b':');
                 }
+                // Every occurrence of a name is removed, also a repeated one.
                 ScannedPiece::NameEnd(_) => {
                     self.name.clear();
                     self.leaving_out = Some(self.scanner.depth());

@@ -111,6 +111,7 @@ impl StringReader {
             // 0xc0 and 0xc1 begin overlong forms: a second spelling of ASCII, by which a guarded name could hide.
             0xc2..=0xdf => (byte & 0x1f, 1, 0x80, 0xbf),
             0xe0 => (0, 2, 0xa0, 0xbf),
+            // After 0xed, 0xa0 and above would be surrogates, which UTF-8 cannot hold (RFC 3629, 3).
             0xed => (0xd, 2, 0x80, 0x9f),
             0xe1..=0xef => (byte & 0xf, 2, 0x80, 0xbf),
             0xf0 => (0, 3, 0x90, 0xbf),

@@ -104,6 +104,7 @@ impl PolicySet {
         for (index, role) in roles.iter().enumerate() {
             by_name.entry(role.name.clone()).or_default().push(index);
         }
+        // 64 bits suffice: only an operator could construct a collision, and an operator can grant any right anyway.
         let fingerprint = blake3::hash(bytes).to_hex().get(..16).unwrap_or_default().into();
         Ok(Self { roles, by_name, fingerprint, source: bytes.into() })
     }

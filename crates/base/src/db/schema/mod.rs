@@ -94,6 +94,7 @@ async fn run(session: &mut PooledSession, script: &str) -> Result<i64, DbError> 
     let transaction = session.transaction().await?;
     let limits = format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}");
     transaction.batch_execute(&limits).await?;
+    // This lock ends with the transaction, also if the connection is lost.
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
     let is_there = transaction.query_one("SELECT to_regclass('fedgate_schema') IS NOT NULL", &[]).await?;
     let version = match is_there.try_get(0)? {
