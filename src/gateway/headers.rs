@@ -1,6 +1,6 @@
-//! The headers of the gateway's own.
+//! Names of headers that the gateway sets itself.
 
-/// The header that tells the request id, in both directions.
+/// The header with the request id, in both directions.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
-/// The header that tells clients the id that they chose themselves (HL7 FHIR, RESTful API, custom headers).
+/// The header that returns to clients the id that they chose (HL7 FHIR, RESTful API, custom headers).
 pub(crate) const CORRELATION_ID: &str = "x-correlation-id";
