@@ -1,7 +1,6 @@
 //! `fedhis`: the HIS behind the gateway, and the commands of its operator.
 //!
-//! Arguments become a configuration, and the configuration is run. Exit codes: 0 done, 1 failure, 2 usage or
-//! configuration.
+//! Arguments become a configuration, which is run. Exit codes: 0 done, 1 failure, 2 usage or configuration.
 
 use std::convert::Infallible;
 use std::fs::File;

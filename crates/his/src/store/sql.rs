@@ -41,8 +41,7 @@ impl SqlDialect {
         format!("{column} = {parameter} AND {}", self.exact(column, parameter))
     }
 
-    /// The comparable form of a document's member: a string, or a number or truth value as it is written; otherwise
-    /// null.
+    /// A document's member to compare: a string, or a number or truth value as it is written; otherwise null.
     fn comparable(self, member: &str) -> String {
         match self {
             Self::Postgres => format!(
@@ -77,9 +76,8 @@ impl SqlDialect {
     }
 
     /// Columns of rows: their text (or null, if it exceeds the bytes in a parameter), their greatest possible
-    /// length, their id, and further expressions with names. PostgreSQL builds the text to measure it, and the
-    /// subquery makes it do so once per row. SQLite knows the stored length without reading the text, and the
-    /// visible text is never longer.
+    /// length, their id, and further named expressions. PostgreSQL builds the text to measure it, once per row by the
+    /// subquery. SQLite knows the stored length without reading the text, and the visible text is never longer.
     fn fitting(self, text: &str, most: &str, further: &[(&str, &str)], rows: &str) -> String {
         // Replaced here and not in the columns, because a JSON path begins with `$` too.
         let (most, rows) = (self.placeholders(most), self.placeholders(rows));
@@ -101,8 +99,7 @@ impl SqlDialect {
         }
     }
 
-    /// The day with which a page's date begins, compared by code points whatever the database's collation. A date
-    /// that begins with no day sorts after every day.
+    /// The day with which a page's date begins, compared by code points. A date without one sorts after every day.
     fn day_of_page(self) -> &'static str {
         match self {
             Self::Postgres => {
@@ -214,8 +211,7 @@ pub(super) fn update(dialect: SqlDialect, key: &RecordKey, value: &str) -> Strin
     dialect.placeholders(&sql)
 }
 
-/// Counts the records of a person (`$1`) up to a bound (`$2`), from the index alone. `$3` is the only person within
-/// reach.
+/// Counts the records of a person (`$1`) up to a bound (`$2`), from the index alone. `$3` is the person within reach.
 pub(super) fn count(dialect: SqlDialect, owned: OwnedKey) -> String {
     let (table, person) = match owned {
         OwnedKey::Pages => (RecordTable::Pols, "book"),
@@ -248,8 +244,7 @@ pub(super) fn page_exists(dialect: SqlDialect) -> String {
     dialect.placeholders(&sql)
 }
 
-/// A row of `personal_docs`: `$1` person, `$2` page (or null), `$3` document, `$4` the only person within reach (or
-/// null).
+/// A row of `personal_docs`: `$1` person, `$2` page or null, `$3` document, `$4` the only person within reach or null.
 fn document(dialect: SqlDialect) -> String {
     let (person, reach) = (dialect.names("fedacct", "$1"), dialect.exact("fedacct", "$4"));
     dialect.placeholders(&format!(
@@ -282,8 +277,7 @@ pub(super) fn delete_document(dialect: SqlDialect) -> String {
 /// The id of this store.
 pub(super) const STORE_ID: &str = "SELECT id FROM fedgate_store";
 
-/// A statement with its parameters. All are text, but for the limit and, for rows, the most bytes of a row; these
-/// come last.
+/// A statement with its parameters: texts first, then the limit and, for rows, the most bytes of a row.
 ///
 /// INVARIANT: the text of a statement depends only on which conditions there are, never on their values.
 /// Connections keep every statement that they have prepared, so the number of texts must be small.
