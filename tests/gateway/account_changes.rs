@@ -1,4 +1,4 @@
-//! Changes of accounts in the records: once, however many gateways there are, and what the command shows of them.
+//! Changes of accounts in the records: one record each, however many gateways run, and the output of the commands.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -31,7 +31,7 @@ fn outside(gateway: &Gateway, sql: &str) {
 #[test]
 fn each_change_of_an_account_is_one_line_of_the_records_of_one_gateway() {
     let first = Gateway::start_as(&Setup { environment: &[FILE], ..Setup::default() });
-    // A second one, on the same store, with records of its own.
+    // A second gateway on the same store, with records of its own.
     let config = fs::read_to_string(first.dir.join("fedgate.toml")).unwrap();
     let lines: Vec<&str> =
         config.lines().filter(|line| !line.starts_with("listen") && !line.starts_with("admin")).collect();
@@ -76,7 +76,7 @@ fn each_change_of_an_account_is_one_line_of_the_records_of_one_gateway() {
     assert!(outside["actor"].is_null() && outside["roles.after"].is_null(), "{outside}");
     let counted = first.admin_get("/metrics").body.contains("fedgate_account_changes_total{via=");
     assert_eq!(counted, !changes(&files[0]).is_empty(), "each counts what it has recorded");
-    // What is no record of a request is none to `explain` either.
+    // A line that is no request's record is none to `explain` either.
     let mut explain = Command::new(env!("CARGO_BIN_EXE_fedgate"));
     let explained = explain.args(["explain", "P1", "--config"]).arg(first.dir.join("fedgate.toml")).env(FILE.0, FILE.1);
     assert_eq!(explained.output().unwrap().status.code(), Some(1));

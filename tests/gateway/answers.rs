@@ -1,6 +1,6 @@
-//! What of an upstream's answer reaches a client: one length or none, and nothing that concerns the connection between the two
-//! services alone.
-//! Sources: RFC 9110, 7.6.1 and 8.6; RFC 9112, 6.1 to 6.3; RFC 9113, 8.2.2.
+//! The part of an upstream's answer that reaches a client: one length or none, and no header that concerns only the
+//! connection between gateway and upstream. Sources: RFC 9110, 7.6.1 and 8.6; RFC 9112, 6.1 to 6.3; RFC 9113,
+//! 8.2.2.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::fixture::{Gateway, find_header};
 use crate::gateway::tls::connect_h2;
 use crate::scripted::{Server, before_one};
 
-/// What a client got: the status, the headers but those of the gateway's own, and the body.
+/// What a client received: the status, the headers except the gateway's own, and the body.
 #[derive(Debug, PartialEq)]
 struct Got {
     status: u16,
@@ -26,7 +26,7 @@ const GATEWAYS: &[&str] = &[
     "access-control-expose-headers",
 ];
 
-/// Over HTTP/1, without what is of the connection; the head is looked at apart.
+/// Over HTTP/1, without the headers of the connection. The head is returned separately.
 fn over_http1(gateway: &Gateway, method: &str, id: &str) -> (Got, String) {
     let answer = gateway.send(format!("{method} /x/{id} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes());
     let chunked = find_header(&answer.head, "transfer-encoding").is_some();
@@ -57,7 +57,7 @@ fn over_http2(gateway: &Gateway, method: &str, id: &str) -> Got {
     })
 }
 
-/// A server that answers with what stands at the number in the path.
+/// A server that returns the answer whose number is in the path.
 fn server(answers: &'static [&'static str]) -> Server {
     Server::start(move |exchange| {
         let path = exchange.request.split(' ').nth(1).unwrap();
@@ -119,7 +119,7 @@ fn an_answer_has_one_length_over_both_versions_or_is_refused() {
             assert_eq!(find_header(&head, "transfer-encoding"), None, "{number}: {head}");
         }
     }
-    // HEAD is told the length that GET would have, and no coding.
+    // HEAD returns the length that GET would have, and no coding.
     assert_eq!(over_http1(&gateway, "HEAD", "1").0.headers["content-length"], "4");
 }
 
@@ -167,7 +167,7 @@ fn chunks_of_http_1_0_are_read_and_their_connection_is_not_used_again() {
 #[test]
 fn a_head_whose_forwarding_fails_is_told_its_status_over_both_versions() {
     const ANSWERS: &[&str] = &[
-        // Two lengths; and silence: there is no answer within the time for reading.
+        // Two lengths; then silence: no answer within the read limit.
         "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\n",
         "",
     ];
@@ -191,7 +191,7 @@ fn a_head_whose_forwarding_fails_is_told_its_status_over_both_versions() {
             assert_eq!(gateway.record()["status"], status);
         }
     }
-    // What is refused before it is read at all.
+    // A request that is refused before it is read.
     let refused = gateway.send(b"HEAD /x/0 HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n");
     assert_eq!((refused.status, refused.body.as_str()), (400, ""), "{refused:?}");
 }

@@ -1,4 +1,4 @@
-//! Authorities of the tests' own, the certificates that they sign, and clients that show those.
+//! Certificate authorities for tests, the certificates that they sign, and clients that present those.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -21,7 +21,7 @@ const DAY: Duration = Duration::DAY;
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pem: String,
-    /// Its certificate, and those of its issuers but the first.
+    /// Its certificate, and those of its issuers without the root.
     chain: Vec<CertificateDer<'static>>,
 }
 
@@ -54,7 +54,7 @@ impl Authority {
         self.sign(common_name, serial, OffsetDateTime::now_utc() + DAY)
     }
 
-    /// A client's certificate that ends then.
+    /// A client certificate that expires at `end`.
     pub(crate) fn sign(&self, common_name: &str, serial: u64, end: OffsetDateTime) -> Identity {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = named(common_name);
@@ -63,7 +63,7 @@ impl Authority {
         self.identity(&params)
     }
 
-    /// What these parameters make, signed.
+    /// A certificate of these parameters, signed.
     pub(crate) fn identity(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
@@ -138,7 +138,7 @@ pub(crate) fn block(kind: &str, der: &[u8]) -> String {
     format!("-----BEGIN {kind}-----\n{text}\n-----END {kind}-----\n")
 }
 
-/// Settings of a client that shows a certificate, or none.
+/// Settings of a client that presents a certificate, or none.
 pub(crate) fn client(
     gateway: &Gateway,
     identity: Option<&Identity>,
@@ -153,7 +153,7 @@ pub(crate) fn client(
     config
 }
 
-/// The status of one request over a connection of its own; 0 when there was none.
+/// The status of one request on a new connection; 0 without an answer.
 pub(crate) fn status(
     gateway: &Gateway,
     identity: Option<&Identity>,
@@ -171,7 +171,7 @@ pub(crate) fn status(
     answer.split(' ').nth(1).map_or(0, |status| status.parse().unwrap())
 }
 
-/// A gateway that asks clients for certificates of an authority, which has revoked number 66.
+/// A gateway that requests client certificates of an authority, which has revoked number 66.
 pub(crate) fn start(authority: &Authority, asked: &str, more: &str, write: impl FnOnce(&Path)) -> Gateway {
     start_in(authority, asked, more, &[], write)
 }

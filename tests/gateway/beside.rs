@@ -1,4 +1,4 @@
-//! A gateway on the database of a Thalamus that goes on beside it.
+//! A gateway on the database of a Thalamus that continues to run.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ use crate::support::postgres_text;
 /// 43 letters in 86 bytes, of which Thalamus has hashed 72.
 const CYRILLIC: &str = "пароль-пароль-пароль-пароль-пароль-пароль-п";
 
-/// A database as a Thalamus leaves it, migrated, with three people of one password, and one of a long one.
+/// A database that Thalamus left, migrated, with three people who have one password, and one who has a long one.
 async fn database_of_thalamus() -> PostgresConfig {
     let config = Cluster::shared().database().await;
     let hash = |clear: &[u8]| bcrypt::hash_with_salt(clear, 4, [7; 16]).unwrap().to_string();
@@ -60,7 +60,7 @@ fn logs_in(gateway: &Gateway, id: &str, password: &str) -> bool {
     gateway.request("GET", "/people", "", &authorization).status == 200
 }
 
-/// What a command says, with this on standard input.
+/// The output of a command that receives `input`.
 fn fedgate(gateway: &Gateway, arguments: &[&str], input: &str) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
     command.args(arguments).arg("--config").arg(gateway.dir.join("fedgate.toml")).stdin(Stdio::piped());
@@ -81,7 +81,7 @@ fn logins_leave_the_hashes_of_a_thalamus_alone_until_the_operator_cuts_over() {
     assert!(!logs_in(&beside, "LONG", &CYRILLIC.replacen('п', "Б", 1)));
 
     let cut_over = federation.gateway("[authentication]\nupgrade_hashes = true\n");
-    // Both are upgraded behind the login: what was not by now, was left alone.
+    // Both are upgraded after the login. A hash that is not upgraded by now was left alone.
     assert!(logs_in(&cut_over, "P1", CANARY));
     let deadline = Instant::now() + PATIENCE;
     while !federation.hash("P1").starts_with("$argon2id$") {
@@ -89,7 +89,8 @@ fn logins_leave_the_hashes_of_a_thalamus_alone_until_the_operator_cuts_over() {
         std::thread::yield_now();
     }
     assert_eq!((federation.hash("P0"), federation.hash("LONG")), (thalamus, long.clone()));
-    // Of a password that is longer than what its hash holds, nobody knows whether its end is right: it is left until it is set.
+    // If a password is longer than its hash can hold, its end cannot be verified. Such a hash stays until it is set
+    // again.
     assert!(logs_in(&cut_over, "LONG", CYRILLIC) && logs_in(&cut_over, "P0", CANARY));
     while !federation.hash("P0").starts_with("$argon2id$") {
         assert!(Instant::now() < deadline, "the hash was not replaced");
@@ -122,7 +123,7 @@ fn commands_write_hashes_that_the_thalamus_beside_reads_and_check_tells_whom_it_
     let (_, told) = fedgate(&gateway, &["account", "show", "P0"], "");
     assert!(told.contains("password  bcrypt\n"), "{told}");
 
-    // The operator cuts over, and goes back.
+    // The operator cuts over, and returns to Thalamus.
     let cut_over = federation.gateway("[authentication]\nupgrade_hashes = true\n");
     assert!(fedgate(&cut_over, &["account", "passwd", "P0"], &format!("{fits}x\n")).0);
     let (_, told) = fedgate(&gateway, &["account", "show", "P0"], "");

@@ -1,4 +1,4 @@
-//! What a page of another origin may ask and read (contract A5).
+//! What a page of another origin may send and read.
 
 use crate::fixture::Gateway;
 

@@ -1,4 +1,4 @@
-//! `fedgate check` and the files of certificates: what cannot work is found before a client meets it.
+//! `fedgate check` and certificate files: a fault is found before a client meets it.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::fixture::{Place, Setup};
 use crate::gateway::authority::{Authority, Identity, block};
 
-/// What `fedgate check` says of a gateway's files, and its exit code.
+/// The output of `fedgate check` for a gateway's files, and its exit code.
 pub(crate) fn check(place: &Place, environment: &[(&str, &str)]) -> (i32, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fedgate"));
     command.args(["check", "--config"]).arg(place.dir.join("fedgate.toml"));
@@ -59,7 +59,7 @@ fn check_finds_a_server_certificate_that_no_client_accepts() {
         let (found, text) = check(&place, &[]);
         assert_eq!(found, code, "{words}: {text}");
         assert!(text.contains(&words.replace("DIR", &place.dir.display().to_string())), "{words}: {text}");
-        // One that ends with an issuer of its own clients is told, and may be meant so.
+        // A chain that ends with an issuer of the gateway's own clients is reported, and may be intended.
         let is_whole = code == 0;
         assert!(
             !is_whole || text.contains("warning: ") && text.contains("ends with a certificate of `CN=Root`"),

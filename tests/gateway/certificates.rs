@@ -28,14 +28,14 @@ fn a_certificate_signs_its_account_in_and_nobody_else() {
         assert_eq!(ask(None, ""), 401);
         assert_eq!(ask(Some(&stranger.client("ADM", 8)), ""), 0, "another authority's");
         assert_eq!(ask(Some(&authority.client("ADM", 66)), ""), 0, "revoked");
-        // Who says a name and a password is that one.
+        // A name and password take precedence over the certificate.
         let as_ana = format!("Authorization: {}\r\n", basic("ANA", CANARY));
         assert_eq!(ask(Some(&node), &as_ana), 403);
         let wrong = format!("Authorization: {}\r\n", basic("ANA", "wrong"));
         assert_eq!(ask(Some(&node), &wrong), 401);
         assert_eq!(ask(None, &format!("Authorization: {}\r\n", basic("DOC", CANARY))), 200);
     }
-    // A cached one is gone with its account's rights, as any is.
+    // A cached certificate login ends with its account's rights, like any other.
     let config = gateway.dir.join("fedgate.toml");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fedgate"));
     let out = command.args(["account", "disable", "DOC", "--wait", "--config"]).arg(config).output().unwrap();

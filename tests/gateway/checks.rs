@@ -1,4 +1,4 @@
-//! `fedgate check` does what serving does, and tells all that is wrong, beside a gateway that serves as well.
+//! `fedgate check` does what serving does and reports every fault, also while a gateway runs.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -98,7 +98,7 @@ fn a_gateway_that_runs_is_not_in_its_own_way_and_another_program_is() {
     let (code, told) = json(&gateway.dir, &[("FEDGATE_GATEWAY_LISTEN_PLAIN", &more)]);
     assert_eq!((code, told["faults"].as_array().unwrap().len()), (Some(1), 1), "{told:#}");
     assert!(holds(&told["faults"], &format!("cannot listen on {}", taken.local_addr().unwrap())), "{told:#}");
-    // Without the file, it is known by its admin listener.
+    // Without the file the running gateway is recognized by its admin listener.
     let (code, told) = json(&gateway.dir, &[("FEDGATE_GATEWAY_PID_FILE", "")]);
     assert_eq!(code, Some(0), "{told:#}");
     assert_eq!(gateway.admin_get("/readyz").status, 200);

@@ -1,4 +1,4 @@
-//! Records that were rotated away, compressed, or are piped; and those that stdout has no copy of.
+//! Records that were rotated, compressed or piped, and records of which stdout has no copy.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -19,7 +19,7 @@ fn explain(gateway: &Gateway, id: &str, options: &[&str], input: &[u8]) -> Outpu
     command.args(["explain", id, "--config"]).arg(gateway.dir.join("fedgate.toml")).args(options);
     command.env("FEDGATE_RECORDS_FILE", "records.jsonl").stdin(Stdio::piped());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // It may end without reading.
+    // The program may end without reading.
     let _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
 }
@@ -58,7 +58,7 @@ fn records_are_found_in_files_that_were_compressed_and_in_what_is_piped() {
             assert!(out.status.success(), "{name}: {out:?}");
         }
     }
-    // One that breaks off is told, and what stands before that is found.
+    // A truncated file is reported, and the records before its end are found.
     let whole = gzip(records.as_bytes());
     std::fs::write(gateway.dir.join("records.jsonl.4.gz"), &whole[..whole.len() - 9]).unwrap();
     let out = explain(&gateway, &ids[2], &[], b"");

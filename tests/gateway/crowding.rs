@@ -1,5 +1,5 @@
-//! One account asks the HIS for too much, through the gateway, and goes away before it is answered: everybody else is served,
-//! and no server is blamed.
+//! One account asks the HIS for too much through the gateway, and leaves before it is answered. Other callers are
+//! served, and no server is ejected.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -14,14 +14,14 @@ use crate::support::postgres::Cluster;
 use crate::support::postgres_text;
 
 const TARGET: &str = "/domiciliary-units";
-/// Searches over HTTP/1, and over HTTP/2 on so many connections.
+/// Searches over HTTP/1, and over HTTP/2 on as many connections.
 const SEARCHES: usize = 160;
 const CONNECTIONS: usize = 2;
 const STREAMS: u32 = 20;
 /// How many wait at a time.
 const WAITING: usize = 12;
 
-/// A question that the database is at for ever.
+/// A query that the database never finishes.
 fn slow_units(units: &str) -> String {
     format!("ALTER TABLE dus RENAME TO kept; INSERT INTO kept VALUES ('U', '{{}}'); CREATE VIEW dus AS {units}")
 }
@@ -31,7 +31,7 @@ fn search(gateway: &Gateway, account: &str, number: usize) -> TcpStream {
     let authorization = basic(account, CANARY);
     write!(stream, "GET {TARGET} HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\n\r\n").unwrap();
     if number.is_multiple_of(2) {
-        // It will end with a reset.
+        // The connection will end with a reset.
         rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
     }
     stream

@@ -1,4 +1,4 @@
-//! Faults that others have reported of the libraries, and what guards against each (docs/DEPENDENCIES.md).
+//! Published faults of the libraries, and the guard against each (docs/DEPENDENCIES.md).
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use crate::gateway::exchanges::TWO_HUNDRED;
 use crate::gateway::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, open, read};
 use crate::scripted::{Server, before, before_one, until};
 
-/// Sends bytes and reads until the connection ends, or `until` is in what came.
+/// Sends bytes and reads until the connection ends or `until` has arrived.
 fn converse(gateway: &Gateway, bytes: &str, until: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(gateway.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -34,7 +34,7 @@ fn cookies_that_http2_has_split_are_one_line_upstream() {
     read(&mut stream, |kind, number| kind == HEADERS && number == 1);
     let two_lines = "GET /x/1 HTTP/1.1\r\nHost: a\r\nCookie: a=b\r\nCookie: c=d\r\nConnection: close\r\n\r\n";
     assert_eq!(gateway.send(two_lines.as_bytes()).status, 200);
-    // Joined before they are counted: a browser may have many, and each may stand in a line of its own.
+    // Joined before they are counted: a browser may have many cookies, each in a line of its own.
     let many: Vec<String> = (0..90).map(|number| format!("a{number}=b")).collect();
     let lines: Vec<_> = many.iter().map(|cookie| ("cookie", cookie.as_str())).collect();
     stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &block_of("GET", "/x/1", &lines))).unwrap();
@@ -60,7 +60,7 @@ fn who_waits_for_100_is_told_to_go_on() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert_eq!(find_header(&server.seen()[0], "expect"), None);
-    // What is refused is refused at once, and HTTP/1.0 has no interim answers.
+    // A refusal is sent at once, and HTTP/1.0 has no interim answers.
     let refused = head.replace("/x/1", "/nowhere");
     assert!(converse(&gateway, &refused, "").1.starts_with("HTTP/1.1 401 "));
     let old = head.replace("HTTP/1.1", "HTTP/1.0") + "{}";
@@ -121,12 +121,12 @@ fn half_a_chunk_head_and_a_client_that_has_gone_keep_no_thread_busy() {
             let mut stream = TcpStream::connect(gateway.address).unwrap();
             stream.write_all(format!("{head}{part}").as_bytes()).unwrap();
             let _ = stream.shutdown(way);
-            // It ends with a record, and not with a success.
+            // The request ends with a record, and not as a success.
             let record = gateway.record();
             assert_ne!(record["status"], 200, "{part:?}: {record}");
         }
     }
-    // A loop would take a whole second of one.
+    // A loop would use a whole second of processor time.
     let before = ticks(&gateway);
     std::thread::sleep(Duration::from_secs(1));
     let taken = ticks(&gateway) - before;
@@ -136,7 +136,7 @@ fn half_a_chunk_head_and_a_client_that_has_gone_keep_no_thread_busy() {
 
 #[test]
 fn an_upload_that_nobody_takes_ends_although_its_client_has_cancelled_it() {
-    // It takes a connection, and never a byte of a body.
+    // The server accepts a connection, and reads no byte of a body.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || listener.incoming().flatten().map(Some).collect::<Vec<_>>());
@@ -146,7 +146,7 @@ fn an_upload_that_nobody_takes_ends_although_its_client_has_cancelled_it() {
     stream.sock.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     stream.write_all(&frame(HEADERS, END_HEADERS, 1, &block_of("POST", "/x/1", &[]))).unwrap();
     let began = Instant::now();
-    // As long as the window opens; then the socket upstream is full.
+    // Until the window no longer opens: then the socket to the upstream is full.
     let mut sent = 0;
     for _ in 0..4000 {
         let data = frame(DATA, 0, 1, &[b'x'; 16_000]);
@@ -170,7 +170,7 @@ async fn send_until_stuck(body: &mut h2::SendStream<bytes::Bytes>) {
     loop {
         body.reserve_capacity(16 * 1024);
         let room = std::future::poll_fn(|cx| body.poll_capacity(cx));
-        // A window that stays shut so long is one that nobody opens.
+        // A window that stays closed for so long will not open.
         match tokio::time::timeout(Duration::from_millis(100), room).await {
             Ok(Some(Ok(room))) => body.send_data(vec![b'x'; room].into(), false).unwrap(),
             Ok(ended) => panic!("the stream has ended: {ended:?}"),
@@ -181,7 +181,7 @@ async fn send_until_stuck(body: &mut h2::SendStream<bytes::Bytes>) {
 
 #[test]
 fn a_cancelled_upload_gives_its_window_back_at_once() {
-    // It takes connections, and little of a body; what a socket holds is small, too.
+    // The server accepts connections and reads little of a body. Its socket's buffers are small, too.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 4096).unwrap();
     let address = listener.local_addr().unwrap();
@@ -194,7 +194,7 @@ fn a_cancelled_upload_gives_its_window_back_at_once() {
             let request = http::Request::post(format!("https://localhost{path}"));
             request.header("authorization", basic("ANA", CANARY)).body(()).unwrap()
         };
-        // The window of a connection is that of sixteen streams; two show what becomes of it, and seventeen took it all.
+        // The window of a connection is that of sixteen streams. Two show what becomes of it; seventeen used it up.
         for number in 0..2 {
             sender = sender.ready().await.unwrap();
             let (_, mut body) = sender.send_request(post("/x/1"), false).unwrap();
@@ -213,7 +213,7 @@ fn a_cancelled_upload_gives_its_window_back_at_once() {
 
 #[test]
 fn an_answer_to_a_body_that_is_not_taken_is_passed_on() {
-    // It answers in the middle of a body, and reads no further.
+    // The server answers in the middle of a body, and reads no further.
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     rustix::net::sockopt::set_socket_recv_buffer_size(&server, 4096).unwrap();
     let address = server.local_addr().unwrap();
@@ -243,7 +243,7 @@ fn an_answer_to_a_body_that_is_not_taken_is_passed_on() {
 
 #[test]
 fn an_answer_in_pieces_has_no_empty_frame_but_its_last() {
-    // Clients count empty frames, and leave (CVE-2019-9518).
+    // Clients count empty frames and close the connection (CVE-2019-9518).
     let server = Server::start(|exchange| {
         exchange.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ntrue\r\n")
             && exchange.write(b"2\r\n\r\n\r\n0\r\n\r\n")

@@ -1,4 +1,4 @@
-//! Open files: the limit, and who has which part of it.
+//! Open files: the limit, and how it is divided.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -44,7 +44,7 @@ fn a_crowd_of_idle_connections_leaves_the_operator_and_those_that_are_served_the
     assert!(ask("/people/ANA").starts_with("HTTP/1.1 200"));
     let idle: Vec<_> = (0..1100).map(|_| TcpStream::connect(gateway.address).unwrap()).collect();
     let deadline = Instant::now() + PATIENCE;
-    // What is over the limit is let go; what is not stays.
+    // Connections over the limit are closed; others stay.
     let is_open = |connection: &TcpStream| {
         connection.set_nonblocking(true).unwrap();
         matches!(connection.peek(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
@@ -63,10 +63,10 @@ fn that_there_are_no_descriptors_left_is_told_once() {
     let under = ["sh", "-c", "ulimit -n 1024 && exec \"$@\"", "sh"];
     let began = Instant::now();
     let gateway = Gateway::start_as(&Setup { under: &under, ..Setup::default() });
-    // It has all that it opens when it starts.
+    // The gateway has opened all that it opens at a start.
     assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
     let pid = rustix::process::Pid::from_raw(i32::try_from(gateway.child.id()).unwrap()).unwrap();
-    // As if somebody else had taken them all (prlimit(2)).
+    // As if another process had taken all descriptors (prlimit(2)).
     let none = Rlimit { current: Some(1), maximum: Some(1024) };
     let before = rustix::process::prlimit(Some(pid), Resource::Nofile, none).unwrap();
     let _waits = TcpStream::connect(gateway.address).unwrap();

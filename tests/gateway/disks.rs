@@ -1,4 +1,4 @@
-//! What becomes of records when their disk is full, hangs, or is none.
+//! Records when their disk is full, hangs, or is no disk.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,11 +12,11 @@ use rustix::process::Signal;
 
 use crate::fixture::{Gateway, PATIENCE, Place, Setup};
 
-/// The records are in a file, on disk before the answers they tell of.
+/// The records are in a file, on disk before the answers that they describe.
 const DURABLE: [(&str, &str); 1] = [("FEDGATE_RECORDS_FILE", "records.jsonl")];
 const NOT_DURABLE: [(&str, &str); 2] = [DURABLE[0], ("FEDGATE_RECORDS_DURABLE", "false")];
 
-/// A write, which is on record before it is answered.
+/// A write, which is recorded before it is answered.
 fn write(gateway: &Gateway) -> u16 {
     gateway.request("POST", "/pols/ANA/1", "ANA", "Content-Length: 0\r\n").status
 }
@@ -25,13 +25,13 @@ fn is_record(line: &str) -> bool {
     serde_json::from_str::<serde_json::Value>(line).is_ok_and(|record| record.is_object())
 }
 
-/// Whether a reader of the log is told so.
+/// Whether the log says so.
 #[track_caller]
 fn told(gateway: &Gateway, words: &str, since: Instant) {
     assert!(gateway.logged(words, since, PATIENCE).is_some(), "{words}");
 }
 
-/// A gateway whose records are on a disk of a mebibyte, which is mounted for it alone.
+/// A gateway whose records are on a disk of one mebibyte, mounted for it alone.
 struct Small {
     gateway: Gateway,
     /// The disk, as it is seen from outside.
@@ -57,7 +57,7 @@ impl Small {
         Some(Self { gateway, disk: seen })
     }
 
-    /// Writes until nothing more can be.
+    /// Writes until the disk is full.
     fn fill(&self) {
         let mut ballast = File::create(self.disk.join("ballast")).unwrap();
         while ballast.write(&[b'x'; 512]).is_ok_and(|count| count > 0) {}
@@ -73,7 +73,7 @@ fn records_that_cannot_be_written_before_the_end_are_counted_and_none_is_half_th
     while refused < 5 {
         refused += usize::from(write(&gateway) == 503);
     }
-    // Held open: the disk is gone with the gateway.
+    // Held open, because the disk is gone with the gateway.
     let mut records = File::open(disk.join("records.jsonl")).unwrap();
     let began = Instant::now();
     gateway.signal(Signal::TERM);
@@ -104,7 +104,7 @@ fn what_waits_for_a_full_disk_is_written_at_the_end_if_there_is_room_by_then() {
 
 #[test]
 fn a_disk_that_is_full_at_the_start_is_not_ready_and_check_says_so() {
-    // As full as it is later: not even a page is left.
+    // As full as it will be later: not even a page is left.
     let Some(Small { gateway, disk }) = Small::start("cat /dev/zero > ballast 2> none; touch records.jsonl;") else {
         return;
     };
@@ -177,7 +177,7 @@ fn a_full_pipe_is_left_for_what_takes_its_place_and_no_line_is_mixed_with_anothe
     let gateway = Gateway::start_at(place, &NOT_DURABLE);
     let began = Instant::now();
     let mut asked = 0;
-    // A pipe that nobody reads takes 64 KiB.
+    // A pipe without a reader takes 64 KiB.
     while gateway.log_lines("records cannot be written; they are kept", began) == 0 {
         assert_eq!(gateway.get("/people/DOC", "ANA").status, 403);
         asked += 1;
@@ -204,7 +204,7 @@ fn a_full_pipe_is_left_for_what_takes_its_place_and_no_line_is_mixed_with_anothe
     }
 }
 
-/// Waiting for a disk takes as long as there is a file `hang`.
+/// Disk operations hang for as long as a file `hang` exists.
 const HANGING: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -219,7 +219,7 @@ int fdatasync(int file) {
 }
 "#;
 
-/// Compiles what is loaded before the C library.
+/// Compiles a library that is loaded before the C library.
 fn preloaded(dir: &Path, source: &str) -> OsString {
     let (file, library) = (dir.join("preloaded.c"), dir.join("preloaded.so"));
     fs::write(&file, source).unwrap();
@@ -252,7 +252,7 @@ fn a_disk_that_does_not_answer_holds_up_nobody_but_who_must_wait_for_it() {
     fs::remove_file(&hang).unwrap();
     told(&gateway, "records are written again", began);
     assert_eq!(gateway.get("/people/DOC", "ANA").status, 403);
-    // And at the end: how many it has in hand is known, whatever becomes of them.
+    // And at the end: the number of records in memory is known, whatever becomes of them.
     fs::write(&hang, "").unwrap();
     assert_eq!(gateway.get("/people/DOC", "ANA").status, 503);
     gateway.signal(Signal::TERM);

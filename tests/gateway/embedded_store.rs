@@ -1,4 +1,4 @@
-//! An embedded store that cannot be read: the operator is told why, by the log of who reads it.
+//! An embedded store that cannot be read: the log of the program that reads it says why.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ fn an_account_that_cannot_be_read_is_told_with_the_cause_and_keeps_nobody_else_o
     store.busy_timeout(Duration::from_secs(5)).unwrap();
     assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
     let began = Instant::now();
-    // What only a damaged file or a stranger's hand leaves there.
+    // Only a damaged file, or another program, leaves such a row.
     store.execute_batch("UPDATE fedgate_logins SET roles = x'00ff' WHERE id = 'DOC'").unwrap();
     assert_eq!(gateway.get("/people/DOC", "DOC").status, 503);
     gateway.logged("an account could not be read, others can", began, PATIENCE).expect("it is told");
@@ -32,14 +32,14 @@ fn a_store_that_is_damaged_is_told_with_the_cause_and_makes_the_gateway_not_read
     let store = rusqlite::Connection::open(&file).unwrap();
     store.busy_timeout(Duration::from_secs(5)).unwrap();
     let began = Instant::now();
-    // The pages behind the first are no longer what they were, and no connection has them in memory.
+    // The pages after the first are damaged, and no connection has them in memory.
     let pages: i64 = store.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
     let size: i64 = store.query_row("PRAGMA page_size", [], |row| row.get(0)).unwrap();
     store.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     let garbage = vec![0xa5; usize::try_from((pages - 1) * size).unwrap()];
     use std::os::unix::fs::FileExt;
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().write_all_at(&garbage, size.cast_unsigned()).unwrap();
-    // A commit makes the others read again.
+    // A commit makes the other connections read again.
     let _ = store.execute_batch("PRAGMA user_version = 7");
     let deadline = Instant::now() + PATIENCE;
     while gateway.admin_get("/readyz").status != 503 {

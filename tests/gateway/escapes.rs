@@ -1,4 +1,4 @@
-//! Text from outside reaches no terminal as more than text, wherever it comes from and whichever program shows it.
+//! Text from outside reaches a terminal only as text, whatever its source and whichever program shows it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::fixture::{Gateway, PATIENCE, Place, Setup, basic};
 use crate::support::programs::fedhis;
 
 const FEDGATE: &str = env!("CARGO_BIN_EXE_fedgate");
-/// Paints, turns the direction, hides, and begins a line of its own.
+/// Colours, reverses the direction, hides, and begins a line of its own.
 const EVIL: &str = "x\u{1b}[31m\u{202e}y\u{200b}\u{9b}2J\u{7f}\nfedgate: all is well\r";
 
-/// What a program has printed, in lines, which must be its own alone.
+/// The lines that a program has printed, all of which must be its own.
 fn lines(out: &Output, of: &str) -> Vec<String> {
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -25,7 +25,7 @@ fn lines(out: &Output, of: &str) -> Vec<String> {
     lines
 }
 
-/// Runs a program that is told something evil, and must show it.
+/// Runs a program with hostile text in its input, and checks that it shows the text escaped.
 fn shows(program: &str, arguments: &[&str], environment: &[(&str, &str)]) {
     let of = format!("{program} {arguments:?} {environment:?}");
     let out = Command::new(program).args(arguments).envs(environment.iter().copied()).stdin(Stdio::null()).output();
@@ -99,7 +99,7 @@ fn what_the_database_holds_is_shown_as_text() {
         let out = Command::new(program).args([command, "--config", &config]).output().unwrap();
         lines(&out, command);
     }
-    // What is refused of a file stands in another, which people read.
+    // Refused records are written to another file, which people read.
     let people = write(&place.dir, "people.jsonl", &format!("{}\n", serde_json::json!({ "id": EVIL, "roles": 1 })));
     let out = Command::new(fedhis()).args(["import", "people", &people, "--config", &config]).output().unwrap();
     lines(&out, "import");
@@ -127,7 +127,7 @@ fn what_clients_and_certificates_say_is_shown_as_text_in_log_and_records() {
         let record = gateway.record_line();
         assert!(!record.contains(is_unseen), "{target}: {record:?}");
     }
-    // A policy that names it, which the log tells.
+    // A policy that contains it, which is logged.
     let policy = serde_json::json!([{ "role": "r", "permissions": { "GET": [EVIL] } }]).to_string();
     std::fs::write(gateway.dir.join("roles.cfg"), policy).unwrap();
     gateway.logged("\\u{1b}[31m\\u{202e}y", began, PATIENCE).expect("the log tells of it");

@@ -1,6 +1,6 @@
-//! One request, one answer: the end of a body is written once or not at all, and a connection on which the order of answers
-//! may be lost serves nobody else.
-//! Sources: RFC 9112, 7.1 and 9.3; RFC 9110, 9.3.2, 15.3.5 and 15.4.5 (answers without a body).
+//! One request, one answer: the end of a body is written once or not at all, and a connection whose order of
+//! answers may be lost is not used again. Sources: RFC 9112, 7.1 and 9.3; RFC 9110, 9.3.2, 15.3.5 and 15.4.5
+//! (answers without a body).
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -13,11 +13,11 @@ use crate::scripted::{OK, Server, before_one, until};
 use crate::support::free_address;
 use crate::support::keepalive::{Connection, get};
 
-/// Routes of an upstream: `/x/{id}` as it comes, `/g/{id}` with the body held and judged first.
+/// Routes of an upstream: `/x/{id}` streams the body, and `/g/{id}` holds and judges it first.
 const GUARDED: &str = "[[route]]\npath = \"/g/{id}\"\nmethods = [\"POST\", \"PUT\"]\npublic = true\nupstream = \"x\"\n\
                        [[route.guard]]\nmembers = [\"roles\"]\n";
 
-/// A server as most are: what looks like the end of a body where a request belongs is answered 400, a while later.
+/// A typical server: where a request belongs, the end of a body is answered 400, a moment later.
 fn pedantic() -> Server {
     Server::start(|exchange| {
         if exchange.request.starts_with("0\r\n") {
@@ -29,11 +29,11 @@ fn pedantic() -> Server {
 }
 
 fn before_guarded(server: &Server) -> Gateway {
-    // The keys of the upstream end with a table of its own, behind which routes may stand.
+    // The upstream's keys end with a table of its own, so that routes may follow.
     before_one(server, &format!("read_timeout_ms = 20000\n[upstream.ejection]\nfailures = 0\n{GUARDED}"))
 }
 
-/// A JSON body in frames, each with its flags; the head without `END_STREAM`.
+/// A JSON body in frames, each with its flags. The head has no `END_STREAM`.
 fn send(gateway: &Gateway, method: &str, path: &str, more: &[(&str, &str)], frames: &[(u8, u8, &[u8])]) -> u8 {
     let mut stream = open(gateway);
     let head = [&[("content-type", "application/json")], more].concat();
@@ -80,7 +80,7 @@ fn the_end_of_a_body_is_written_once_however_it_came() {
         for path in ["/x/1", "/g/1"] {
             let known = server.seen().len();
             assert_eq!(send(&gateway, "POST", path, more, frames), TWO_HUNDRED, "{name}, {path}");
-            // The next caller is somebody else, on the same connection.
+            // The next caller is another one, on the same connection.
             assert_eq!(gateway.call("POST", "2"), 200, "{name}, {path}: the next request");
             let seen = server.seen();
             assert_eq!(seen.len(), known + 2, "{name}, {path}: {seen:?}");
@@ -121,7 +121,7 @@ fn a_body_where_none_belongs_does_not_reach_the_server_over_http2_either() {
             assert_eq!(send(&gateway, method, "/x/1", &[], frames), *status, "{method}, {name}");
             assert_eq!(gateway.call("POST", "2"), 200, "{method}, {name}: the next request");
             let seen = server.seen();
-            // A service that looks for no body there reads it as the next request.
+            // A server that expects no body there reads it as the next request.
             let sent = &seen[known..seen.len() - 1];
             assert_eq!(sent.len(), usize::from(*status == TWO_HUNDRED), "{method}, {name}: {sent:?}");
             assert!(sent.iter().all(|seen| find_header(seen, "transfer-encoding").is_none()), "{name}: {sent:?}");
@@ -152,11 +152,11 @@ fn half_a_body_never_looks_whole_and_its_connection_is_not_used_again() {
             Some(bytes) => stream.write_all(&bytes).unwrap(),
             None => stream.sock.shutdown(std::net::Shutdown::Both).unwrap(),
         }
-        // Those of the requests before it may come late.
+        // Records of earlier requests may come late.
         let record = std::iter::repeat_with(|| gateway.record()).find(|record| record["path"] == "/x/1").unwrap();
         assert_ne!(record["status"], 200, "{name}: {record}");
         for next in 1..=2 {
-            // On the connection of the half it would be the body's other half, and never be answered.
+            // On the connection with half a body it would be the other half, and never be answered.
             assert_eq!(gateway.call("POST", "2"), 200, "{name}: the next request");
             assert_eq!(server.seen().len(), known + next, "{name}: {:?}", server.seen());
         }
@@ -167,7 +167,7 @@ fn half_a_body_never_looks_whole_and_its_connection_is_not_used_again() {
 
 #[test]
 fn an_answer_that_comes_before_the_body_has_ended_does_not_end_the_body() {
-    // It answers as soon as it has half of a body, and reads on.
+    // The server answers as soon as it has half of a body, and reads on.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let received = Arc::new(Mutex::new(Vec::<String>::new()));
@@ -220,7 +220,7 @@ fn named(request: &str, body: &str) -> Vec<u8> {
 
 #[test]
 fn nobody_gets_an_answer_that_was_not_to_their_request() {
-    // Between the second request and its answer comes what belongs to the first: without a name, or with another.
+    // Between the second request and its answer, late bytes of the first arrive: without a name, or with another.
     let stray = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray".to_vec();
     for stray in [stray, named("fedgate-exchange: 0123456789abcdef", "stray")] {
         let server = Server::start(move |exchange| {
@@ -238,7 +238,7 @@ fn nobody_gets_an_answer_that_was_not_to_their_request() {
             let second = gateway.call_with(method, "2", "{}");
             assert_eq!(second.status, status, "{second:?}");
             assert!(!second.body.contains("stray") && second.body.contains(body), "{second:?}");
-            // The connection that lost its order serves nobody any more.
+            // The connection that lost its order is not used again.
             let third = gateway.call_with("POST", "3", "{}");
             assert_eq!((third.status, third.body.as_str()), (200, "own"));
             gateway.call_with("POST", "4", "{}");
@@ -257,7 +257,7 @@ fn an_answer_that_announces_a_body_it_may_not_have_is_the_last_of_its_connection
             _ if exchange.request.starts_with("HEAD") => b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n",
             _ => return exchange.write(OK),
         };
-        // It would send the body that it announced, later on, to whoever asks next.
+        // The server would send the announced body later, to the next request.
         counted.fetch_add(usize::from(exchange.write(head) && exchange.ends()), Ordering::SeqCst);
         false
     });
@@ -283,7 +283,7 @@ fn a_body_that_is_sent_again_has_one_end() {
         let head = "Host: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n";
         gateway.send(format!("PUT {path} HTTP/1.1\r\n{head}\r\n{body}0\r\n\r\n").as_bytes()).status
     };
-    // A request is on record when its connection is among those kept: the answer is there a moment before.
+    // A request is recorded once its connection is kept. The answer arrives a moment earlier.
     let is_over = |path: &str| assert_eq!(gateway.record()["path"], path);
     for path in ["/x/1", "/g/1"] {
         for (frames, body) in [
@@ -293,7 +293,8 @@ fn a_body_that_is_sent_again_has_one_end() {
             for over_http2 in [true, false] {
                 assert_eq!(gateway.call("POST", "0"), 200);
                 is_over("/x/0");
-                // Rarely pingora takes no kept connection, because its watcher has not let go of it yet; the new one is kept.
+                // In rare cases pingora takes no kept connection, because its watcher still has it. The new one is
+                // then kept.
                 let twice = (0..10).find_map(|_| {
                     let known = server.seen().len();
                     match over_http2 {
@@ -309,7 +310,7 @@ fn a_body_that_is_sent_again_has_one_end() {
                 let sent = again.split_once("\r\n\r\n").unwrap().1;
                 assert_eq!(sent.matches("0\r\n\r\n").count(), usize::from(is_chunked), "{again:?}");
                 assert!(is_chunked || body.is_empty(), "{again:?}");
-                // What was kept of the second attempt is never used again, nor was the first's.
+                // The connections of both attempts are never used again.
                 assert!(server.probes().is_empty(), "{:?}", server.probes());
             }
         }
@@ -337,12 +338,12 @@ impl Drop for Tethered {
     }
 }
 
-/// A gateway with the HIS itself behind it.
+/// A gateway in front of fedhis itself.
 pub(crate) fn before_fedhis() -> (Gateway, Tethered) {
     before_fedhis_as(&Setup::default())
 }
 
-/// The same with more of a set-up; what stands behind the upstreams in its configuration is left out.
+/// The same with more of a set-up. Text after the upstreams in its configuration is left out.
 pub(crate) fn before_fedhis_as(setup: &Setup<'_>) -> (Gateway, Tethered) {
     let place = Place::prepare(setup);
     let (file, address) = (place.dir.join("fedgate.toml"), free_address());
@@ -356,7 +357,8 @@ pub(crate) fn before_fedhis_as(setup: &Setup<'_>) -> (Gateway, Tethered) {
     (Gateway::start_at(place, &[]), his)
 }
 
-/// Sends a page on each of several streams of one connection, in pieces with an empty one last; how many were served.
+/// Sends a page on each of several streams of one connection, in pieces of which the last is empty; returns how
+/// many were served.
 fn upload(gateway: &Gateway, pages: &[(String, String)]) -> usize {
     let mut stream = open(gateway);
     let streams = || (1_u32..).step_by(2).zip(pages);
@@ -381,7 +383,7 @@ fn upload(gateway: &Gateway, pages: &[(String, String)]) -> usize {
 fn streamed_uploads_beside_readers_leave_every_answer_to_its_own_request() {
     const WRITERS: usize = 3;
     const STREAMS: usize = 10;
-    // With 150 of them, a single end too many is met by somebody each time.
+    // With 150 of them, some upload meets a single end too many in every run.
     let turns = std::env::var("FEDGATE_TEST_UPLOADS").map_or(30, |count| count.parse().unwrap());
     let (gateway, _his) = before_fedhis();
     let page = |id: &str| {

@@ -1,4 +1,5 @@
-//! The dates of certificates: told before they come, and when they have come, wherever a certificate is configured.
+//! The dates of certificates are reported before they are reached, and when they are, wherever a certificate is
+//! configured.
 
 use std::path::Path;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use crate::support::tls::believing;
 
 const DAY: Duration = Duration::DAY;
 
-/// A certificate of this address that is valid for so many days before now and after it.
+/// A certificate for this address that is valid for these numbers of days before and after now.
 fn write(dir: &Path, name: &str, before: i32, after: i32) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(["localhost".to_owned(), "192.0.2.9".to_owned()]).unwrap();
@@ -23,7 +24,7 @@ fn write(dir: &Path, name: &str, before: i32, after: i32) {
     params.distinguished_name.push(rcgen::DnType::CommonName, name);
     let now = OffsetDateTime::now_utc();
     (params.not_before, params.not_after) = (now - DAY * before, now + DAY * after);
-    // The certificate last: a pair that is half new is none.
+    // The certificate is written last: a half-renewed pair does not count.
     std::fs::write(dir.join("cert.key"), key.serialize_pem()).unwrap();
     std::fs::write(dir.join("cert.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
 }
@@ -41,7 +42,7 @@ fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Whether what is served is the certificate in a file.
+/// Whether the gateway serves the certificate in a file.
 fn serves(gateway: &Gateway, file: &Path) -> bool {
     connect_as(gateway, believing(file, ALL_VERSIONS).with_no_client_auth(), "localhost").is_ok()
 }
@@ -75,7 +76,7 @@ fn a_certificate_that_ends_within_a_month_is_told_and_stays_served() {
     let end = metric(&gateway, "CN=ours").unwrap();
     let expected = OffsetDateTime::now_utc().unix_timestamp() + 29 * DAY.whole_seconds();
     assert!(end.abs_diff(expected) < 120, "{end} is not {expected}");
-    // A renewal ends it, and takes the place of its figure.
+    // A renewal ends the warning, and replaces the figure.
     write(&gateway.dir, "renewed", 1, 90);
     wait("no warning", || told(&gateway, "warnings").is_empty() && metric(&gateway, "CN=renewed").is_some());
     assert_eq!(metric(&gateway, "CN=ours"), None);

@@ -1,4 +1,4 @@
-//! `fedgate explain REQUEST-ID`: what became of a request, and the policy's part in it.
+//! `fedgate explain REQUEST-ID`: the result of a request, and the policy's part in it.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::fixture::{Gateway, PATIENCE, Place, Setup};
 
 const RECORDED: [(&str, &str); 1] = [("FEDGATE_RECORDS_FILE", "records.jsonl")];
 
-/// What was told: exit code, stdout, stderr.
+/// The output of a command: exit code, stdout, stderr.
 pub(crate) struct Told(pub(crate) i32, pub(crate) String, pub(crate) String);
 
 impl Told {
@@ -28,14 +28,15 @@ fn fedgate(arguments: &[&str]) -> Told {
     Told(out.status.code().unwrap(), text(out.stdout), text(out.stderr))
 }
 
-/// Explains by the records and the configuration in a directory.
+/// Explains a request by the records and the configuration in a directory.
 pub(crate) fn explain(dir: &Path, id: &str, options: &[&str]) -> Told {
     let (config, records) = (dir.join("fedgate.toml"), dir.join("records.jsonl"));
     let (config, records) = (config.display().to_string(), records.display().to_string());
     fedgate(&[&["explain", id, "--config", &config, "--records", &records], options].concat())
 }
 
-/// The files of a gateway, and one record `r1` in them: an allowed PATCH of one's own, but for these members.
+/// The files of a gateway, and one record `r1`: an allowed PATCH of the caller's own record, except for these
+/// members.
 fn recorded(configuration: &str, members: Value) -> Place {
     let place = Place::prepare(&Setup { configuration, ..Setup::default() });
     let stock = PolicySet::parse(&std::fs::read("policies/roles.cfg").unwrap()).unwrap();
@@ -64,7 +65,7 @@ fn a_recorded_decision_is_explained_under_the_policy_that_made_it() {
     let gateway = Gateway::start_in(&RECORDED, "", &policy);
     let denied = gateway.get("/people/DOC", "ANA").header("x-request-id").unwrap();
     let refused = gateway.get("/people/DOC", "").header("x-request-id").unwrap();
-    // The policy changes; the decision of before is still explained by the one of before.
+    // The policy changes, and an earlier decision is still explained by the earlier policy.
     let old = gateway.record()["policy"].as_str().unwrap().to_owned();
     let kept = gateway.dir.join("policy-history").join(format!("{old}.cfg"));
     let deadline = Instant::now() + PATIENCE;
@@ -93,7 +94,7 @@ fn a_recorded_decision_is_explained_under_the_policy_that_made_it() {
 fn what_is_legal_is_recorded_whole_and_explained() {
     let place = Place::prepare(&Setup::default());
     let config = place.dir.join("fedgate.toml").display().to_string();
-    // The last of many roles is the one that grants.
+    // Only the last of many roles grants.
     let mut roles: Vec<String> = (0..80).map(|number| format!("nurse_of_ward_{number:06}")).collect();
     roles.push("end_user".into());
     assert_eq!(fedgate(&["account", "roles", "ANA", &roles.join(","), "--force", "--config", &config]).0, 0);
@@ -128,7 +129,7 @@ fn what_was_cut_is_not_replayed() {
     let told = explain(&gateway.dir, &id, &["--json"]);
     assert_eq!((told.0, &told.json()["replay"], &told.json()["record"]["status"]), (1, &Value::Null, &json!(200)));
     assert!(told.json()["error"].as_str().unwrap().contains("is not replayed"));
-    // What the complaint names does decide.
+    // The parts that the message names do decide.
     let options = ["--as", "ANA", "--config", &config, "GET", "/people/ANA"];
     let told = fedgate(&[&["policy", "explain"][..], &options].concat());
     assert!(told.1.contains("allowed, own records"), "{}", told.1);
@@ -263,7 +264,7 @@ fn an_error_is_one_line_and_one_object() {
         assert_eq!(told.json()["file"], about);
         assert_eq!(told.2, format!("fedgate: {}\n", told.json()["error"].as_str().unwrap()));
     }
-    // A store that is missing is told of once.
+    // A missing store is reported once.
     std::fs::remove_file(place.dir.join("test.db")).unwrap();
     let told = fedgate(&["policy", "explain", "--as", "ANA", "--config", &config, "GET", "/people/ANA"]);
     assert!(told.0 != 0 && told.2.matches("no such table").count() <= 1, "{}", told.2);
@@ -282,7 +283,7 @@ fn every_record_of_an_id_is_shown_and_no_client_chooses_the_key() {
     };
     let first = ask("/people/ANA", "ward-7/12");
     let second = ask("/people/DOC", "ward-7/12");
-    // One that takes the id of another.
+    // A request that copies the id of another one.
     let thief = ask("/pols/ANA/1", &first);
     assert!([&second, &thief].into_iter().all(|id| *id != first && id.len() == 32));
     for _ in 0..3 {
@@ -317,7 +318,7 @@ fn every_record_of_an_id_is_shown_and_no_client_chooses_the_key() {
         (&parsed["records"][2]["record"], &json!("by_client"))
     );
     assert_eq!(parsed["records"][0]["replay"]["decision"], "allow own");
-    // Who takes another's id is told apart from whose it is.
+    // A copied id is distinguished from its owner.
     let text = told(&first, &[]).1;
     assert!(
         text.starts_with(&format!("2 records of {first}")) && text.contains(&format!("its own id is {thief}")),
@@ -328,7 +329,7 @@ fn every_record_of_an_id_is_shown_and_no_client_chooses_the_key() {
         code == 1 && complaint.contains("20261101.xz (it is compressed by xz") && complaint.contains("records.jsonl.1"),
         "{complaint}"
     );
-    // Of several of one request, the last one counts.
+    // Of several records of one request, the last one counts.
     let file = gateway.dir.join("twice.jsonl");
     let line = std::fs::read_to_string(gateway.dir.join("records.jsonl.1")).unwrap();
     let line = line.lines().next().unwrap();

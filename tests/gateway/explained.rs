@@ -1,4 +1,4 @@
-//! `fedgate policy explain` beside the gateway: one decision for every request line.
+//! `fedgate policy explain` compared with the gateway: one decision for every request line.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::fixture::Gateway;
 
-/// Pieces that request lines are made of: whole targets, then what stands behind a path.
+/// Parts of request lines: whole targets, then text that follows a path.
 const TARGETS: [&str; 45] = [
     "/people/ANA",
     "/people/BOB",
@@ -72,14 +72,14 @@ fn explain_tells_the_status_of_the_gateway_for_every_request_line() {
     let lines = lines.chain(QUERIES.iter().map(|query| format!("/people/ANA{query}"))).collect::<Vec<_>>();
     let mut differ = Vec::new();
     for (number, target) in lines.iter().enumerate() {
-        // Each target with three of the methods, so that each pair of neighbours is met.
+        // Each target with three of the methods, so that every pair of neighbours occurs.
         for turn in 0..3 {
             let method = METHODS[(number + turn * 3) % METHODS.len()];
             let told = explained(method, target)["status"].as_u64();
             let before = gateway.upstream.count();
             let status = u64::from(gateway.request(method, target, "ANA", "Content-Length: 0\r\n").status);
             let forwarded = gateway.upstream.count() > before;
-            // What the service behind answers, nobody foretells.
+            // The answer of the upstream cannot be predicted.
             if told != (!forwarded).then_some(status) {
                 differ.push(format!("{method} {target}: told {told:?}, was {status}, forwarded: {forwarded}"));
             }

@@ -1,4 +1,4 @@
-//! The shipped example of a HIS that is not ours, run as its README says.
+//! The shipped example of another HIS, run as its README says.
 
 use std::net::TcpStream;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The field guard, in front of a stand-in with the behaviour of the original Thalamus and the shipped example.
+//! The field guard in front of a stand-in that behaves like Thalamus, with the shipped example.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::fixture::{CANARY, Gateway, Place, Response, Setup, basic};
 use crate::gateway::thalamus::{HASH, Thalamus};
 
-/// A gateway on the example's upstream, which is the stand-in.
+/// A gateway with the example's upstream, which is the stand-in.
 pub(crate) fn guarded() -> (Gateway, Thalamus) {
     let shipped = std::fs::read_to_string("examples/thalamus/fedgate.toml").unwrap();
     assert!(shipped.contains("thalamus_field_guard = true") && shipped.contains("upgrade_hashes = false"));
@@ -90,7 +90,7 @@ fn the_shipped_example_is_a_configuration() {
     std::fs::remove_dir_all(&place.dir).unwrap();
 }
 
-/// Forbidden to who lacks `account`: under POST and PATCH, in any spelling.
+/// Forbidden to callers without `account`: under POST and PATCH, in any spelling.
 #[rustfmt::skip]
 const ASSIGNMENTS: &[&str] = &[
     r#"{"roles":["root"]}"#, r#"{"name":"x","active":false}"#, r#"{"password":"$2b$31$x"}"#, r#"{"id":"EVE"}"#,
@@ -107,7 +107,7 @@ fn mass_assignment_without_the_permission_is_refused_whole() {
         [("PATCH", "/people/ANA", "ANA"), ("PATCH", "/people/BOB", "DOC"), ("POST", "/people/NEW", "DOC")]
     {
         for body in ASSIGNMENTS {
-            // Not even one's own id, which is the path's, covers for another.
+            // Not even the caller's own id, which the path has, covers for another member.
             let answer = send(&gateway, method, target, account, "", body.as_bytes());
             assert_eq!(code(&answer), (403, "member_not_permitted".into()), "{method} {target} {body}");
             let record = gateway.record();
@@ -115,7 +115,7 @@ fn mass_assignment_without_the_permission_is_refused_whole() {
                 (&record["decision"], &record["reason"], &record["status"]),
                 (&json!("deny"), &json!("member_not_permitted"), &json!(403))
             );
-            // By PATCH, nobody may write a password.
+            // No caller may write a password by PATCH.
             let is_for_nobody = method == "PATCH" && body.contains("ssword");
             assert_eq!(record["lacks"], if is_for_nobody { Value::Null } else { json!("account") }, "{method} {body}");
             assert_eq!((&record["account"], &record["endpoint"]), (&json!(account), &json!("person")));
@@ -156,7 +156,7 @@ fn a_body_with_no_or_two_readings_is_refused_before_it_is_forwarded() {
         ("Content-Encoding: gzip\r\n", b"\x1f\x8b".to_vec(), 415, "unsupported_media_type"),
     ];
     for (headers, body, status, expected) in cases {
-        // For who may write accounts too: on a guarded route there is JSON or nothing.
+        // Also for callers who may write accounts: a guarded route accepts only JSON.
         for account in ["ANA", "ADM"] {
             let answer = send(&gateway, "PATCH", "/people/ANA", account, headers, &body);
             let shown = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
@@ -169,7 +169,7 @@ fn a_body_with_no_or_two_readings_is_refused_before_it_is_forwarded() {
 #[test]
 fn writes_of_the_federations_clients_pass_and_so_do_those_of_who_may() {
     let (gateway, thalamus) = guarded();
-    // No Content-Type, JSON in ASCII, the own id in it, other members with guarded names further in.
+    // No Content-Type, JSON in ASCII, the own id in it, and deeper members with guarded names.
     let person = br#"{"name":"Ann\u00e9","lastname":"B","id":"NEW1","creation_info":{"user":"x","id":7,"roles":[]}}"#;
     assert_eq!(send(&gateway, "POST", "/people/NEW1", "DOC", "", person).status, 200);
     assert_eq!(thalamus.person("NEW1").unwrap()["roles"], json!(["end_user"]));
@@ -177,7 +177,7 @@ fn writes_of_the_federations_clients_pass_and_so_do_those_of_who_may() {
     let patch = br#" {"lastname" : "C", "modification_info":{"id":1}} "#;
     assert_eq!(send(&gateway, "PATCH", "/people/ANA", "ANA", "Content-Type: application/json\r\n", patch).status, 200);
     assert_eq!(thalamus.person("ANA").unwrap()["lastname"], "C");
-    // Thalamus has its own word on this one.
+    // Thalamus has its own answer for this one.
     assert_eq!(send(&gateway, "PATCH", "/people/ANA", "ANA", "", br#"{"id":"ANA"}"#).status, 422);
     let chunks: &[&[u8]] = &[b"{\"town", b"\":\"Gran Canaria\"", b"}"];
     assert_eq!(chunked(&gateway, "PATCH", "/people/ANA", "ANA", chunks).status, 200);
@@ -186,10 +186,10 @@ fn writes_of_the_federations_clients_pass_and_so_do_those_of_who_may() {
     assert_eq!(thalamus.person("BOB").unwrap()["roles"], json!(["root"]));
     let account = br#"{"roles":["root"],"password":"gnusolidario"}"#;
     assert_eq!(send(&gateway, "POST", "/people/NEW2", "ADM", "", account).status, 200);
-    // By PATCH it would be stored in clear.
+    // By PATCH it would be stored in clear text.
     assert_eq!(send(&gateway, "PATCH", "/people/BOB", "ADM", "", br#"{"password":"x"}"#).status, 403);
     assert_eq!(thalamus.person("BOB").unwrap()["password"], HASH);
-    // Nothing can be assigned without a body.
+    // Without a body nothing can be assigned.
     assert_eq!(send(&gateway, "PATCH", "/people/ANA", "ANA", "", b"").status, 500);
     let continued = send(&gateway, "PATCH", "/people/ANA", "ANA", "Expect: 100-continue\r\n", br#"{"a":1}"#);
     assert_eq!((continued.status, thalamus.person("ANA").unwrap()["a"].clone()), (100, json!(1)), "then 200");
@@ -395,7 +395,7 @@ fn http2_is_guarded_as_http1_is() {
             }
             let (answer, mut stream) = sender.send_request(request.body(()).unwrap(), body.is_empty()).unwrap();
             if !body.is_empty() {
-                // A refusal may come before all of it is sent.
+                // A refusal may come before the whole body is sent.
                 let _ = stream.send_data(body.clone().into(), true);
             }
             let answer = answer.await.unwrap();

@@ -1,5 +1,5 @@
-//! A gateway process of its own for each test, with an upstream that remembers, on an embedded store with four accounts
-//! or on a database that the test names.
+//! A gateway process for each test, with an upstream that remembers its requests, on an embedded store with four
+//! accounts or on a database that the test names.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -21,7 +21,7 @@ use fedgate_core::password::{HashArena, HashCost, hash_with};
 use crate::support::free_address;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// The password of every account, which no record may ever show.
+/// The password of every account. No record may ever show it.
 pub(crate) const CANARY: &str = "canary-b1rd";
 
 /// The body of the upstream's large answer, in bytes: more than the buffers of two sockets.
@@ -42,19 +42,19 @@ pub(crate) struct Gateway {
     log: Arc<Mutex<Vec<(Instant, String)>>>,
 }
 
-/// What a gateway is started with, beyond the least there is.
+/// The settings of a gateway, beyond the minimum.
 #[derive(Default)]
 pub(crate) struct Setup<'a> {
     pub(crate) environment: &'a [(&'a str, &'a str)],
     /// Appended to the configuration.
     pub(crate) configuration: &'a str,
-    /// The stock policy where there is none.
+    /// The stock policy if there is none.
     pub(crate) policy: Option<&'a str>,
-    /// The connection string of a database that has schema and accounts; an embedded store of its own without one.
+    /// The connection string of a database with schema and accounts. Without it the gateway has an embedded store.
     pub(crate) database: Option<&'a str>,
-    /// The program and its arguments that start the gateway, where that is not the gateway itself.
+    /// The program and arguments that start the gateway, if it is not started directly.
     pub(crate) under: &'a [&'a str],
-    /// Where the gateway writes its process id.
+    /// The file for the gateway's process id.
     pub(crate) pid_file: Option<&'a std::path::Path>,
 }
 
@@ -67,14 +67,14 @@ pub(crate) struct Place {
     pid_file: Option<PathBuf>,
 }
 
-/// What the upstream was sent, request by request.
+/// The requests that the upstream received.
 #[derive(Clone)]
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     seen: Arc<Seen>,
 }
 
-/// The requests that an upstream got: the first of them, head and body, and how many there were.
+/// The first requests that an upstream received, head and body, and their total number.
 #[derive(Default)]
 struct Seen {
     first: Mutex<Vec<String>>,
@@ -86,7 +86,7 @@ impl Gateway {
         Self::start_as(&Setup::default())
     }
 
-    /// Starts with more configuration, appended to the least there is, and a policy.
+    /// Starts with more configuration, appended to the minimum, and a policy.
     pub(crate) fn start_with(configuration: &str, policy: &str) -> Self {
         Self::start_in(&[], configuration, policy)
     }
@@ -100,7 +100,7 @@ impl Gateway {
         Self::start_at(Place::prepare(setup), setup.environment)
     }
 
-    /// Starts on files that are there, and waits until it listens.
+    /// Starts on existing files, and waits until the gateway listens.
     pub(crate) fn start_at(place: Place, environment: &[(&str, &str)]) -> Self {
         let log = Arc::default();
         let (child, lines) = spawn(place.serve().envs(environment.iter().copied()), &log);
@@ -111,13 +111,13 @@ impl Gateway {
         gateway
     }
 
-    /// Kills it as `kill -9` does.
+    /// Kills the gateway as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Starts it once more, on the files that are there.
+    /// Starts the gateway again, on the same files.
     pub(crate) fn start_again(&mut self, environment: &[(&str, &str)]) {
         let (child, lines) = spawn(serve(&self.dir).envs(environment.iter().copied()), &self.log);
         (self.child, self.lines) = (child, Mutex::new(lines));
@@ -139,7 +139,7 @@ impl Gateway {
         Self::send_to(self.address, bytes)
     }
 
-    /// What the admin listener tells.
+    /// The answer of the admin listener.
     pub(crate) fn admin_get(&self, path: &str) -> Response {
         Self::send_to(self.admin, format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes())
     }
@@ -147,14 +147,14 @@ impl Gateway {
     fn send_to(address: SocketAddr, bytes: &[u8]) -> Response {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // The gateway may refuse before it has read all.
+        // The gateway may refuse before it has read everything.
         let _ = stream.write_all(bytes);
         let mut received = Vec::new();
         let ended = stream.read_to_end(&mut received).is_ok();
         Response::parse(&received, ended)
     }
 
-    /// The same, and says that nothing more comes.
+    /// As [`send`](Self::send), and closes the sending half.
     pub(crate) fn send_and_close(&self, bytes: &[u8]) -> Response {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -176,7 +176,7 @@ impl Gateway {
         Response::parse(&received, ended)
     }
 
-    /// A request with an account (password: the canary) or none, and a connection that ends with the answer.
+    /// A request of an account (password: the canary) or of none, on a connection that ends with the answer.
     pub(crate) fn request(&self, method: &str, target: &str, account: &str, extra: &str) -> Response {
         let authorization =
             if account.is_empty() { String::new() } else { format!("Authorization: {}\r\n", basic(account, CANARY)) };
@@ -192,7 +192,7 @@ impl Gateway {
         self.record_within(PATIENCE).expect("a record").1
     }
 
-    /// The next record and when it was read, if one comes in time.
+    /// The next record and when it was read, if it comes in time.
     pub(crate) fn record_within(&self, patience: Duration) -> Option<(Instant, serde_json::Value)> {
         let deadline = Instant::now() + patience;
         loop {
@@ -200,14 +200,14 @@ impl Gateway {
             let (read, line) = self.lines.lock().unwrap().recv_timeout(left).ok()?;
             assert!(!line.contains(CANARY), "a password in a record: {line}");
             let record: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
-            // Changes of accounts stand between the records of requests, at a time of their own.
+            // Changes of accounts are written between the records of requests, at any time.
             if record["event"].is_null() {
                 return Some((read, record));
             }
         }
     }
 
-    /// Whether no further record has come, without waiting for one.
+    /// Whether no further record has arrived, without waiting for one.
     pub(crate) fn no_record_waits(&self) -> bool {
         self.lines.lock().unwrap().try_recv().is_err()
     }
@@ -217,7 +217,7 @@ impl Gateway {
         self.lines.lock().unwrap().recv_timeout(Duration::from_millis(100)).is_err()
     }
 
-    /// When the operator's log first told of `words`, at `since` or later, if it does so in time.
+    /// When the log first contained `words`, at `since` or later, if it does so in time.
     pub(crate) fn logged(&self, words: &str, since: Instant, patience: Duration) -> Option<Instant> {
         let deadline = Instant::now() + patience;
         loop {
@@ -235,18 +235,18 @@ impl Gateway {
         self.lines.lock().unwrap().recv_timeout(PATIENCE).expect("a record").1
     }
 
-    /// Every line of the operator's log so far.
+    /// Every line of the log so far.
     pub(crate) fn whole_log(&self) -> Vec<String> {
         self.log.lock().unwrap().iter().map(|(_, line)| line.clone()).collect()
     }
 
-    /// A line of the operator's log that holds `words`, at `since` or later.
+    /// A line of the log that contains `words`, at `since` or later.
     pub(crate) fn log_line(&self, words: &str, since: Instant) -> Option<String> {
         let log = self.log.lock().unwrap();
         log.iter().find(|(at, line)| *at >= since && line.contains(words)).map(|(_, line)| line.clone())
     }
 
-    /// How many lines of it hold `words`, at `since` or later.
+    /// How many lines of the log contain `words`, at `since` or later.
     pub(crate) fn log_lines(&self, words: &str, since: Instant) -> usize {
         self.log.lock().unwrap().iter().filter(|(at, line)| *at >= since && line.contains(words)).count()
     }
@@ -281,7 +281,7 @@ impl Drop for Gateway {
 }
 
 impl Place {
-    /// Writes configuration, policy, secret and certificate, and the embedded store where that is used.
+    /// Writes configuration, policy, secret and certificate, and the embedded store if one is used.
     pub(crate) fn prepare(setup: &Setup<'_>) -> Self {
         let dir = std::env::temp_dir().join(format!("fedgate-gateway-{:x}", rand::random::<u128>()));
         std::fs::create_dir_all(&dir).unwrap();
@@ -338,7 +338,7 @@ fn serve(dir: &std::path::Path) -> Command {
     command
 }
 
-/// A process, and the lines of its stdout; those of its stderr are kept in `log`.
+/// A process, and the lines of its stdout. The lines of its stderr are kept in `log`.
 fn spawn(command: &mut Command, log: &Arc<Mutex<Vec<(Instant, String)>>>) -> (Child, Receiver<(Instant, String)>) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (sender, lines) = channel();
@@ -354,7 +354,7 @@ fn spawn(command: &mut Command, log: &Arc<Mutex<Vec<(Instant, String)>>>) -> (Ch
     (child, lines)
 }
 
-/// Tells each line with the moment it was read, until nobody wants more.
+/// Passes on each line with the moment when it was read, until the receiver stops.
 fn each_line(from: impl Read, mut tell: impl FnMut((Instant, String)) -> bool) {
     for line in BufReader::new(from).lines().map_while(Result::ok) {
         if !tell((Instant::now(), line)) {
@@ -380,7 +380,7 @@ async fn add_accounts(config: &Config) {
         assert!(accounts.add(&account).await.unwrap());
     }
     assert!(accounts.change("OFF", &AccountChange::Active(false)).await.unwrap());
-    // They are not what a test is about.
+    // These events are not what a test is about.
     let made = accounts.take_events(100).await.unwrap();
     accounts.events_are_recorded(made.iter().map(|event| event.id).collect()).await.unwrap();
 }
@@ -408,7 +408,7 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: String,
-    /// Whether the body came to its proper end.
+    /// Whether the body ended as its framing says.
     pub(crate) complete: bool,
 }
 
@@ -457,18 +457,18 @@ impl Upstream {
         upstream
     }
 
-    /// The requests so far, head and body; under load the first of them.
+    /// The requests so far, head and body. Under load only the first ones.
     pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.first.lock().unwrap().clone()
     }
 
-    /// How many there were.
+    /// The number of requests.
     pub(crate) fn count(&self) -> usize {
         self.seen.count.load(Ordering::SeqCst)
     }
 }
 
-/// One whole request, head and body; none when the connection ends.
+/// One whole request, head and body; `None` when the connection ends.
 pub(crate) fn read_request(reader: &mut impl BufRead) -> Option<String> {
     let mut request = String::new();
     while !request.ends_with("\r\n\r\n") {

@@ -11,10 +11,10 @@ use crate::support::free_address;
 
 const CROSS_SITE: &str = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nOrigin: https://evil.example\r\n";
 const PORTAL: &str = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: cors\r\nOrigin: https://portal.example\r\n";
-/// What older browsers say.
+/// The header of older browsers.
 const ORIGIN: &str = "Origin: https://evil.example\r\n";
 
-/// A request of root's browser.
+/// A request of an administrator's browser.
 fn ask(gateway: &Gateway, method: &str, path: &str, headers: &str, body: &str) -> Response {
     let more = format!("{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
     gateway.request(method, path, "ADM", &more)
@@ -94,7 +94,7 @@ fn own_pages_portals_and_what_is_no_browser_write_as_before() {
             assert_eq!(ask(&gateway, method, path, &headers, body).status, 200, "{method}: {headers}");
         }
     }
-    // What reads is never refused for where it comes from; there is no upgrade to another protocol that could write.
+    // Reads are never refused for their origin, and no upgrade leads to a protocol that could write.
     let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\nOrigin: https://evil.example\r\n";
     for (headers, status) in [(CROSS_SITE, 200), (upgrade, 400)] {
         let before = gateway.upstream.count();
@@ -150,7 +150,7 @@ fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
     [&bytes[..at], new, &bytes[at + old.len()..]].concat()
 }
 
-/// An nginx before a gateway, with these lines about it.
+/// An nginx in front of a gateway, with these lines in its configuration.
 fn nginx(gateway: &Gateway, lines: &str) -> (std::net::SocketAddr, Tethered) {
     let (address, file, place) = (free_address(), gateway.dir.join("nginx.conf"), gateway.dir.display());
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -221,7 +221,7 @@ fn our_own_form_changes_a_password_and_anybody_elses_does_not() {
     for foreign in [CROSS_SITE, ORIGIN, "Origin: null\r\n", "Sec-Fetch-Site: same-site\r\n"] {
         assert_eq!(submit(foreign), 403, "{foreign}");
     }
-    // With Sec-Fetch-Site, before there was one, and of a browser that sends no Origin.
+    // With Sec-Fetch-Site, from before it existed, and from a browser that sends no Origin.
     for own in [
         "Sec-Fetch-Site: same-origin\r\nOrigin: http://hospital.example\r\n",
         "Origin: http://hospital.example\r\nReferer: http://hospital.example/password/ANA\r\n",
@@ -229,7 +229,7 @@ fn our_own_form_changes_a_password_and_anybody_elses_does_not() {
     ] {
         assert_eq!(submit(own), 302, "{own}");
     }
-    // The take-over: JSON in a form of type text/plain, as root.
+    // The attack: JSON in a form of type text/plain, as an administrator.
     let json = "{\"id\": \"EVE\", \"name\": \"=\", \"roles\": [\"root\"], \"password\": \"taken-over\"}";
     let form = format!("{CROSS_SITE}Content-Type: text/plain\r\n");
     assert_eq!(ask(&gateway, "POST", "/people/EVE", &form, json).status, 403);

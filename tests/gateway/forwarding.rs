@@ -1,4 +1,4 @@
-//! What is allowed, and how it arrives.
+//! Allowed requests, and how they arrive.
 
 use std::time::SystemTime;
 
@@ -86,7 +86,7 @@ fn an_upgrade_is_judged_like_any_other_request_and_refused_where_it_would_be_for
     gateway.record();
     gateway.record();
     for protocol in ["websocket", "x", "h2c, websocket"] {
-        // Nothing in it asks for the end of the connection.
+        // No header asks for the end of the connection.
         let refused = send("ANA", "/people/ANA", protocol);
         assert_eq!((refused.status, &refused.json()["code"]), (400, &"upgrade_not_served".into()), "{protocol}");
         assert_eq!(refused.header("connection").as_deref(), Some("close"), "what follows may be of another protocol");
@@ -105,7 +105,7 @@ fn a_credential_that_signs_in_a_connection_is_refused_where_it_would_be_forwarde
         let configuration = format!("forward_authorization = {forwards}\n");
         let gateway = Gateway::start_as(&crate::fixture::Setup { configuration: &configuration, ..Default::default() });
         for credential in ["NTLM TlRMTVNTUAABAAAA", "Negotiate YII="] {
-            // The page is for everybody, so that nobody reads the credential before.
+            // The page is public, so the gateway has not read the credential.
             let answer = gateway.request("GET", "/", "", &format!("Authorization: {credential}\r\n"));
             assert_eq!(answer.status, status, "{credential}");
             let record = gateway.record();

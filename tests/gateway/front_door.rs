@@ -1,4 +1,4 @@
-//! The front door: bytes that two parsers could read in two ways, and clients that take their time.
+//! Bytes that two parsers could read in two ways, and clients that are slow.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -74,7 +74,7 @@ fn a_chunk_with_more_than_one_reading_fails_the_request() {
     ] {
         let answer = gateway.send(format!("{head}{body}").as_bytes());
         assert_eq!(answer.status, 400, "{body:?}: {answer:?}");
-        // In parts too: the head is long forwarded when the chunk comes.
+        // In parts too: the head is forwarded long before the chunk arrives.
         let mut stream = TcpStream::connect(gateway.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(head.as_bytes()).unwrap();
@@ -87,7 +87,7 @@ fn a_chunk_with_more_than_one_reading_fails_the_request() {
     for request in gateway.upstream.seen() {
         assert!(!request.ends_with("0\r\n\r\n"), "no broken body looks whole upstream: {request}");
     }
-    // A trailer is let in and goes no further.
+    // A trailer is accepted and not forwarded.
     let trailer = gateway.send(
         format!(
             "{}3\r\nabc\r\n0\r\nFedgate-Assertion: x\r\n\r\n",
@@ -177,7 +177,7 @@ fn what_comes_before_its_turn_waits_for_it_and_hurries_nobody() {
     ] {
         let mut stream = TcpStream::connect(gateway.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // In one piece, and while the answer is on its way, which takes longer than a head may.
+        // In one piece, and during an answer that takes longer than a head may.
         let (at_once, later) = beginning.split_at(4);
         stream.write_all(format!("{first}{at_once}").as_bytes()).unwrap();
         std::thread::sleep(Duration::from_millis(200));
@@ -190,7 +190,7 @@ fn what_comes_before_its_turn_waits_for_it_and_hurries_nobody() {
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
     }
-    // Who sends more than waits for a turn is served all the same, and who goes away is not waited for.
+    // A client that pipelines more waits for its turn and is served. A client that leaves is not waited for.
     let mut stream = TcpStream::connect(gateway.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(format!("{}{}", head("GET /pols/ANA/late", ""), "x".repeat(100_000)).as_bytes()).unwrap();
@@ -260,7 +260,8 @@ fn who_sends_a_head_or_a_body_a_byte_at_a_time_is_let_go() {
     };
     let head = format!("POST /pols/ANA/hang HTTP/1.1\r\nHost: a\r\n{}Content-Length: 1000\r\n\r\n", authorization());
     assert!(slow(format!("{head}{}", "x".repeat(1000)), 10).starts_with("HTTP/1.1 408 "));
-    // The upstream waits for the body as long as the gateway does; the gateway's patience ends first or with it.
+    // The upstream waits for the body as long as the gateway does. The gateway's limit ends first, or at the same
+    // time.
     let answer = slow(format!("{head}{}", "x".repeat(1000)), head.len());
     assert!(answer.starts_with("HTTP/1.1 408 ") || answer.starts_with("HTTP/1.1 504 "), "{answer}");
     assert_eq!(slow(String::new(), 0), "", "who says nothing is let go without a word");
@@ -320,9 +321,9 @@ fn a_handshake_has_the_time_of_a_head_and_counts_among_the_connections() {
     let deadline = Instant::now() + PATIENCE;
     let waiting = loop {
         let mut waiting: Vec<_> = (0..3).map(|_| silent()).collect();
-        // Half of a ClientHello is no more than none.
+        // Half of a ClientHello does not count as a handshake.
         let _ = waiting[0].write_all(b"\x16\x03\x01\x02\x00\x01");
-        // At first, connections of the fixture's own may be in their places still.
+        // At first, connections of the fixture may still have the seats.
         if gateway.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").status == 0 {
             break waiting;
         }
@@ -335,7 +336,7 @@ fn a_handshake_has_the_time_of_a_head_and_counts_among_the_connections() {
     while gateway.get("/people/ANA", "ANA").status != 200 {
         assert!(Instant::now() < deadline, "their places are free again");
     }
-    // Plain HTTP on the port of TLS ends cleanly.
+    // Plain HTTP on the TLS port ends cleanly.
     let mut stream = silent();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     let mut answer = vec![];
@@ -357,7 +358,7 @@ fn who_takes_an_answer_too_slowly_is_let_go() {
     let mut stream = connect();
     let request = format!("GET /pols/ANA/large HTTP/1.1\r\nHost: a\r\n{}\r\n", authorization());
     stream.write_all(request.as_bytes()).unwrap();
-    // Nothing is read: the buffers of both sides fill, and nothing more is taken.
+    // The client reads nothing: the buffers of both sides fill, and no further byte is taken.
     let record = gateway.record_within(PATIENCE).expect("the request comes to its end").1;
     assert_eq!(
         (record["decision"].as_str(), record["reason"].as_str()),
@@ -367,13 +368,13 @@ fn who_takes_an_answer_too_slowly_is_let_go() {
     let mut taken = vec![];
     let ended = stream.read_to_end(&mut taken);
     assert!(ended.is_err() || taken.len() < LARGE, "cut off: {} bytes", taken.len());
-    // What was taken earns nothing: who stops in the middle is let go as soon.
+    // Bytes taken earlier earn no time: a client that stops in the middle is closed as soon.
     let mut stream = connect();
     stream.write_all(request.as_bytes()).unwrap();
     stream.read_exact(&mut vec![0; LARGE / 4]).unwrap();
     let record = gateway.record_within(PATIENCE).expect("it is let go").1;
     assert_eq!(record["reason"], "client_gone", "{record}");
-    // Who takes it is given all of it.
+    // A client that reads receives the whole answer.
     let answer = gateway.get("/pols/ANA/large", "ANA");
     assert_eq!((answer.complete, answer.body.len()), (true, LARGE));
 }
@@ -385,7 +386,7 @@ fn an_empty_line_before_a_request_is_skipped_once() {
         let authorization = basic("ANA", CANARY);
         format!("{before}GET /people/ANA HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\n")
     };
-    // Behind a body, as old clients send it, and in pieces; the second request is answered on the same connection.
+    // After a body, as old clients send it, and in pieces. The second request is answered on the same connection.
     let mut stream = TcpStream::connect(gateway.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let first = request("").replace("GET", "PATCH") + "Content-Length: 2\r\n\r\n{}\r";
@@ -405,7 +406,7 @@ fn an_empty_line_before_a_request_is_skipped_once() {
         assert_eq!(refused.status, 400, "{two:?}");
         assert_eq!(gateway.record()["status"], 400);
     }
-    // What is refused behind one empty line is recorded with its own line.
+    // A request that is refused after an empty line is recorded with its own line.
     assert_eq!(gateway.send(b"\r\nGET /people HTTP/1.1\r\n\r\n").status, 400);
     let record = gateway.record();
     assert_eq!((&record["method"], &record["path"]), (&"GET".into(), &"/people".into()));

@@ -1,4 +1,4 @@
-//! Guesses beside a person who is signed in from the same address, over both versions of HTTP.
+//! Guesses at a password beside its owner, who is signed in from the same address, over both versions of HTTP.
 
 use std::io::Write;
 
@@ -6,9 +6,9 @@ use crate::fixture::{Gateway, Setup, basic};
 use crate::gateway::http2::{Connection, END_HEADERS, END_STREAM, HEADERS, block_of, frame, literal, open, read};
 use crate::scripted::until;
 
-/// Of an answer's head, in the static table of HPACK.
+/// The first byte of an answer's head: `:status 200` in the static table of HPACK.
 const OK: u8 = 0x88;
-/// Guesses on one connection, of which twenty are held back; on all of them more than a thousand.
+/// Guesses on one connection, of which twenty are held back. All connections together make more than a thousand.
 const GUESSES: u32 = 90;
 const GUESSERS: u32 = 12;
 
@@ -39,7 +39,7 @@ fn many_open_guesses_keep_no_proved_password_from_the_same_address_waiting() {
     let gateway = Gateway::start();
     let mut kept = open(&gateway);
     assert!(is_let_in(&mut kept, 1));
-    // Until guesses there have to wait, whose answers are held back beside a proved password.
+    // Until guesses from there have to wait; their answers are held back beside a proved password.
     for n in 0..8 {
         let authorization = basic("ANA", &format!("wrong{n}"));
         let head = "GET /people/ANA HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
@@ -48,7 +48,7 @@ fn many_open_guesses_keep_no_proved_password_from_the_same_address_waiting() {
     let mut guessers: Vec<_> = (0..GUESSERS).map(|_| open(&gateway)).collect();
     for (n, guesser) in guessers.iter_mut().enumerate() {
         (0..GUESSES).for_each(|of| ask(guesser, of * 2 + 1, &format!("guess {n} {of}")));
-        // What is answered at once is what is not compared.
+        // An answer that arrives at once belongs to a guess that was not compared.
         let first = read(guesser, |kind, _| kind == HEADERS);
         assert_ne!(first.last().and_then(|(.., block)| block.first()), Some(&OK));
         assert!(!is_let_in(guesser, GUESSES * 2 + 1), "nor is the right one");
@@ -72,7 +72,7 @@ fn a_closed_connection_has_its_place_until_its_answers_are_over() {
     until("it is being looked at", || has("fedgate_requests_in_flight 1"));
     drop(guesser);
     let _other = open(&gateway);
-    // One of them asks for this.
+    // One of the two is the request for the metrics.
     until("the connection is closed", || has("fedgate_connections 2"));
     assert!(has("fedgate_requests_in_flight 1"), "its answer is held back");
     let attempt = || gateway.get("/people/ANA", "ANA").status;

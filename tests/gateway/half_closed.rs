@@ -1,4 +1,4 @@
-//! Clients over HTTP/1 that close their sending half behind a whole request, as netcat does, and wait for the answer.
+//! HTTP/1 clients that close their sending half after a whole request, as netcat does, and wait for the answer.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -10,13 +10,13 @@ use crate::gateway::tls::{client, connect_as};
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Plain,
-    /// Over TLS, with a word of goodbye.
+    /// Over TLS, with close_notify.
     Notified,
-    /// Over TLS, without.
+    /// Over TLS, without it.
     Cut,
 }
 
-/// What comes until the gateway ends the connection.
+/// Everything that arrives until the gateway ends the connection.
 fn converse(gateway: &Gateway, way: Way, bytes: &[u8]) -> String {
     let mut received = Vec::new();
     match way {
@@ -64,7 +64,7 @@ fn a_whole_request_is_answered_although_its_client_sends_nothing_more() {
             assert_eq!((&record["decision"], &record["status"]), (&"allow".into(), &200.into()), "{record}");
         }
     }
-    // What came before the end is answered, too, and half a request is not.
+    // A whole request before the end is answered too, and half a request is not.
     let two = request("GET /people/ANA HTTP/1.1", "\r\n").repeat(2);
     assert_eq!(converse(&gateway, Way::Plain, two.as_bytes()).matches("HTTP/1.1 200 ").count(), 2);
     let half = request("POST /pols/ANA/slow HTTP/1.1", "Content-Length: 4\r\n\r\n{}");
@@ -77,7 +77,7 @@ fn who_has_closed_the_sending_half_is_waited_for_as_long_as_configured() {
     for seconds in ["0", "1"] {
         let environment = [("FEDGATE_LIMITS_HALF_CLOSED_SECONDS", seconds)];
         let gateway = Gateway::start_as(&Setup { environment: &environment, ..Setup::default() });
-        // Longer than the second, and shorter than the service takes.
+        // Longer than the second, and shorter than the upstream takes.
         let answer = converse(&gateway, Way::Plain, request("GET /pols/ANA/hang HTTP/1.1", "\r\n").as_bytes());
         assert_eq!(answer, "", "{seconds}");
         let record = gateway.record();

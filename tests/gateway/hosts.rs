@@ -1,4 +1,4 @@
-//! The host that a client asks for: its one syntax, which are served, and what upstreams are asked by.
+//! The requested host: its syntax, the hosts that are served, and the host in requests to upstreams.
 
 use std::io::Write;
 
@@ -53,7 +53,7 @@ fn a_host_that_is_none_is_refused_here_and_recorded() {
         assert_eq!(refused.header("connection").as_deref(), Some("close"), "{host}");
         assert_eq!(gateway.record()["reason"], "bad_host", "{host}");
     }
-    // What the library takes for an authority is looked at again.
+    // Authorities that the library accepts are checked again.
     for authority in ["a:99999", "a:1:2"] {
         if authority.parse::<http::uri::Authority>().is_ok() {
             assert_eq!(over_http2(&gateway, authority).0, 400, "{authority}");
@@ -131,14 +131,14 @@ fn a_target_in_absolute_form_is_forwarded_in_origin_form_where_its_host_is_serve
         assert_eq!(ask(&gateway, "http://other.example/people/ANA").status, of_other.0);
         let record = gateway.record();
         assert_eq!(record["reason"], of_other.1, "{record}");
-        // The target's host is the one asked for, whatever `Host` says beside it.
+        // The target's host counts, whatever `Host` says.
         let forwarded = gateway.upstream.seen().split_off(1);
         let hosts: Vec<_> = forwarded.iter().filter_map(|seen| find_header(seen, "x-forwarded-host")).collect();
         assert_eq!(hosts, if of_other.0 == 200 { vec!["other.example"] } else { vec![] });
         assert_eq!(ask(&gateway, "http://evil/people/ANA").json()["code"], "bad_host");
         assert_eq!(gateway.record()["path"], "http://evil/people/ANA");
         assert_eq!(ask(&gateway, "http://hospital.example/people/DOC").status, 403);
-        // HTTP/2 has no such form: the host has a place of its own, beside which no other may stand.
+        // HTTP/2 has no such form: the host has a field of its own, and no other may differ from it.
         for (path, host) in [("http://localhost/people/ANA", "localhost"), ("/people/ANA", "other.example")] {
             let count = gateway.upstream.count();
             let mut stream = open(&gateway);

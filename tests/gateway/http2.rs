@@ -1,6 +1,6 @@
-//! HTTP/2 in frames of the tests' own: floods that cost the sender little, and requests with more than one reading.
-//! Sources: RFC 9113, 10.5; CVE-2023-44487 (rapid reset), CVE-2024-27316 (CONTINUATION), CVE-2019-9512 and 9515 (PING,
-//! SETTINGS), CVE-2025-8671 (MadeYouReset).
+//! HTTP/2 in hand-made frames: floods that cost the sender little, and requests with more than one reading.
+//! Sources: RFC 9113, 10.5; CVE-2023-44487 (rapid reset), CVE-2024-27316 (CONTINUATION), CVE-2019-9512 and 9515
+//! (PING, SETTINGS), CVE-2025-8671 (MadeYouReset).
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -21,7 +21,7 @@ const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
-/// What a flood may cost in memory, in KiB.
+/// The memory that a flood may cost, in KiB.
 const MEMORY_KIB: u64 = 48 * 1024;
 
 pub(crate) type Connection = StreamOwned<ClientConnection, TcpStream>;
@@ -78,7 +78,7 @@ pub(crate) fn open(gateway: &Gateway) -> Connection {
     stream
 }
 
-/// The frames that come until the connection ends or `until` says so: kind, stream, payload.
+/// The frames until the connection ends or `until` is true: kind, stream, payload.
 pub(crate) fn read(stream: &mut Connection, until: impl Fn(u8, u32) -> bool) -> Vec<(u8, u32, Vec<u8>)> {
     let mut frames = vec![];
     let mut head = [0; 9];
@@ -96,7 +96,7 @@ pub(crate) fn read(stream: &mut Connection, until: impl Fn(u8, u32) -> bool) -> 
     frames
 }
 
-/// Sends a flood, frame by frame, until the gateway has had enough; how many frames it took.
+/// Sends a flood, frame by frame, until the gateway closes the connection; returns how many frames it accepted.
 fn flood(stream: &mut Connection, count: usize, mut next: impl FnMut(usize) -> Vec<u8>) -> usize {
     (0..count).take_while(|number| stream.write_all(&next(*number)).and_then(|()| stream.flush()).is_ok()).count()
 }
@@ -110,7 +110,7 @@ fn floods_of_frames_end_the_connection_or_cost_nothing_and_others_are_served() {
     let rapid = |number: usize| {
         [headers(number, END_HEADERS | END_STREAM), frame(RST_STREAM, 0, id(number), &8u32.to_be_bytes())].concat()
     };
-    // The server is made to reset the stream: by a window update of nothing.
+    // The server is made to reset the stream: by a window update of zero.
     let made = |number: usize| {
         [headers(number, END_HEADERS), frame(WINDOW_UPDATE, 0, id(number), &0u32.to_be_bytes())].concat()
     };
@@ -155,7 +155,7 @@ fn floods_of_frames_end_the_connection_or_cost_nothing_and_others_are_served() {
 
 #[test]
 fn requests_with_more_than_one_reading_are_refused_over_http2() {
-    // However much is logged, no password is (what was logged is looked through in the end).
+    // Even at the level `trace` no password is logged (the log is searched at the end).
     let environment = [("FEDGATE_LOG", "trace")];
     let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
     let forged = basic("ADM", CANARY);
@@ -250,7 +250,7 @@ fn a_refused_body_is_let_in_behind_the_answer_for_a_while() {
             );
         }
     }
-    // Whoever never sends it is not waited for longer.
+    // A client that never sends it is not waited for longer.
     let mut stream = open(&gateway);
     stream.write_all(&post("/pols/DOC/1")).unwrap();
     let frames = read(&mut stream, |kind, _| kind == RST_STREAM);
@@ -338,8 +338,8 @@ fn a_body_that_comes_too_slowly_over_http2_is_408_and_one_that_comes_is_served()
         frame(HEADERS, END_HEADERS, 1, &block)
     };
     let data = |bytes: &[u8], flags| frame(DATA, flags, 1, bytes);
-    // Ten bytes a second are enough, one is not; and nothing at all is not.
-    // And a server may take its time once it has all of it.
+    // Ten bytes a second are enough; one is not, and neither is silence. An upstream may take its time once it has
+    // the whole request.
     for (page, pieces, pause, status) in
         [("1", 8, 300, 200), ("1", 40, 700, 408), ("1", 0, 0, 408), ("late", 1, 0, 200), ("late", 4, 100, 200)]
     {

@@ -1,4 +1,4 @@
-//! The list of those that run, which `--wait` counts on: who is not on it uses nothing cached.
+//! The list of running gateways, on which `--wait` relies: a gateway that is not listed uses no cached rights.
 
 use std::process::{Command, Output};
 use std::thread;
@@ -39,7 +39,7 @@ fn an_instance_that_cannot_report_itself_tells_so_and_uses_no_cached_right() {
         assert!(began.elapsed() < PATIENCE, "it goes on with what is cached");
         thread::sleep(Duration::from_millis(20));
     }
-    // It serves, by what the store says to each request; and nobody has to wait for it.
+    // It serves by asking the store for each request, and no operator has to wait for it.
     assert_eq!((gateway.admin_get("/readyz").status, gateway.get("/people/ANA", "ANA").status), (200, 200));
     assert!(accounts(&gateway)["fault"].as_str().unwrap().contains("not now"));
     let out = disable(&gateway, "ANA");
@@ -75,7 +75,7 @@ fn who_waits_for_a_change_that_is_lost_meanwhile_is_told() {
             assert!(Instant::now() < deadline, "the change is never made");
             thread::sleep(Duration::from_millis(2));
         }
-        // As a failover to a replica would that lacks the last commit. (Not at once: it must be seen to be waited for.)
+        // As a failover to a replica that lacks the last commit. (Not at once: the wait must be visible first.)
         thread::sleep(Duration::from_millis(300));
         store
             .execute_batch(

@@ -1,5 +1,5 @@
-//! The look at a page before it is shown or changed, at a service that does not behave.
-//! Sources: RFC 9110, 9.2.2 and 15.2; RFC 9112, 6.3 and 7.4.
+//! The look at a page before it is shown or changed, at an upstream that misbehaves. Sources: RFC 9110, 9.2.2 and
+//! 15.2; RFC 9112, 6.3 and 7.4.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -76,7 +76,7 @@ fn a_silent_service_is_looked_at_once() {
 
 #[test]
 fn a_look_and_the_change_after_it_share_the_time_of_the_request() {
-    // Each alone is in time.
+    // Each of the two alone is in time.
     let server = Server::start(|exchange| {
         std::thread::sleep(Duration::from_millis(1000));
         exchange.write(b"HTTP/1.1 200 OK\r\n") && page(exchange)

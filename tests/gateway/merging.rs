@@ -1,5 +1,5 @@
-//! Anonymous callers, however many requests they send: what is written of them is bounded, nothing goes uncounted, and every
-//! request id leads to a record. Requests of known callers have records of their own.
+//! Anonymous callers, however many requests they send: their records are bounded, every request is counted, and
+//! every request id leads to a record. Requests of known callers have records of their own.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -17,13 +17,13 @@ use crate::gateway::http2::{END_HEADERS, END_STREAM, HEADERS, block_of, frame, o
 use crate::scripted::until;
 use crate::support::keepalive::{Connection, get};
 
-/// Twelve a minute, so that sixty come at once.
+/// Twelve a minute, which allows sixty at once.
 const SLOW: [(&str, &str); 2] =
     [("FEDGATE_RECORDS_FILE", "records.jsonl"), ("FEDGATE_RECORDS_ANONYMOUS_OF_SOURCE_PER_MINUTE", "12")];
 const AT_ONCE: usize = 60;
-/// How many more a slow machine may take its time for: one every five seconds, and those that begin a run.
+/// How many more a slow machine may add: one every five seconds, and those that begin a run.
 const MORE: usize = 20;
-/// How often the gateway is killed, unless `FEDGATE_TEST_KILLS` says otherwise.
+/// How often the gateway is killed. `FEDGATE_TEST_KILLS` overrides it.
 const KILLS: u32 = 6;
 
 fn records(gateway: &Gateway) -> Vec<Value> {
@@ -31,7 +31,7 @@ fn records(gateway: &Gateway) -> Vec<Value> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// Ids of the answers to so many requests of nobody, one connection each where `bytes` end it.
+/// The ids of the answers to anonymous requests, one connection each where `bytes` end it.
 fn refused(gateway: &Gateway, bytes: &str, count: usize, status: u16) -> Vec<String> {
     let ask = || {
         let answer = gateway.send(bytes.as_bytes());
@@ -44,7 +44,7 @@ fn refused(gateway: &Gateway, bytes: &str, count: usize, status: u16) -> Vec<Str
 }
 
 fn stop(gateway: &mut Gateway) {
-    // Who is silent is not waited for.
+    // Silent connections are not waited for.
     gateway.signal(Signal::INT);
     until("the gateway stops", || gateway.child.try_wait().unwrap().is_some());
 }
@@ -54,7 +54,7 @@ fn a_flood_of_refusals_is_one_record_with_a_count_that_each_of_its_ids_leads_to(
     let mut gateway = Gateway::start_as(&Setup { environment: &SLOW, ..Default::default() });
     let request = |more: &str| format!("GET /people/ANA HTTP/1.1\r\nHost: a\r\n{more}Connection: close\r\n\r\n");
     let mut ids = refused(&gateway, &request(""), 200, 401);
-    // Of the guard beneath, of the pipeline, of a claimed account; and over HTTP/2.
+    // Refusals of the guard, of the pipeline, of a claimed account; and over HTTP/2.
     ids.extend(refused(&gateway, &request("bad header\r\n"), 30, 400));
     ids.extend(refused(&gateway, "GET /people/../x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 30, 400));
     let malformed = format!("Authorization: {}\r\n", "Basic !");
@@ -67,7 +67,7 @@ fn a_flood_of_refusals_is_one_record_with_a_count_that_each_of_its_ids_leads_to(
             .unwrap();
         read(&mut stream, |kind, number| kind == HEADERS && number == stream_id);
     }
-    // A known person's refusals, a read and a write.
+    // Refusals of a known person, a read and a write.
     let known: Vec<_> =
         std::iter::repeat_with(|| gateway.get("/people/DOC", "ANA").header("x-request-id").unwrap()).take(90).collect();
     gateway.request("POST", "/pols/ANA/1", "ANA", "Content-Length: 0\r\n");
@@ -98,7 +98,7 @@ fn a_flood_of_refusals_is_one_record_with_a_count_that_each_of_its_ids_leads_to(
     let parsed = explain(&gateway.dir, merged, &["--json"]).json();
     assert_eq!((parsed["records"].as_array().unwrap().len(), &parsed["named"]), (1, &"merged".into()), "{parsed}");
     assert!(parsed["record"]["count"].as_u64().unwrap() >= 200);
-    // One that was never given out.
+    // An id that was never given out.
     let forged = format!("{}{:012x}", merged_id(merged).unwrap().0, 100_000);
     assert_eq!(explain(&gateway.dir, &forged, &[]).0, 1);
 }
@@ -116,7 +116,7 @@ fn what_is_allowed_to_anybody_is_merged_too_and_known_to_the_service_by_the_same
     }
     let seen = gateway.upstream.seen();
     assert_eq!(find_header(seen.last().unwrap(), "x-request-id"), Some(id.clone()));
-    // That flood hides no refusal.
+    // The flood hides no other refusal.
     assert_eq!(gateway.get("/people/ANA", "").status, 401);
     until("the refusal", || records(&gateway).iter().any(|record| record["status"] == 401));
     until("the run", || explain(&gateway.dir, &id, &[]).1.contains("merging began"));

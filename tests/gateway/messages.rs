@@ -1,4 +1,4 @@
-//! What operators are told: with the path, the key and the remedy, and by the name of the program that they ran.
+//! Messages for operators: they name the path, the key and the remedy, and begin with the name of the program.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -38,7 +38,7 @@ fn a_key_that_is_encrypted_and_a_file_that_is_cut_off_are_called_that() {
     let (certificate, key) = (place.dir.join("cert.pem"), place.dir.join("cert.key"));
     let good = [std::fs::read_to_string(&certificate).unwrap(), std::fs::read_to_string(&key).unwrap()];
     let half = |text: &str| text[..text.len() / 2].to_owned();
-    // Without its end, and with its end but not all of what stands before it.
+    // Without the file's end, and with its end but not all before it.
     let shorter = |text: &str| {
         let lines: Vec<&str> = text.lines().collect();
         [&lines[..2], &lines[lines.len() - 1..]].concat().join("\n")
@@ -70,7 +70,7 @@ fn a_key_that_is_encrypted_and_a_file_that_is_cut_off_are_called_that() {
 
 #[test]
 fn a_port_that_needs_a_right_is_told_with_what_grants_it() {
-    // In a namespace of its own, where this user has no right over the network of the machine.
+    // In a namespace of its own, where this user has no rights over the machine's network.
     let under = ["unshare", "--user", "--map-current-user"];
     if !Command::new(under[0]).args(&under[1..]).arg("true").status().is_ok_and(|status| status.success()) {
         println!("not run: this machine lets nobody make a user namespace");
@@ -97,7 +97,7 @@ fn a_port_that_needs_a_right_is_told_with_what_grants_it() {
 #[test]
 fn what_libraries_warn_of_is_in_the_log_and_no_more_of_what_they_say() {
     let began = Instant::now();
-    // A service that answers with bytes too much, which pingora alone notices.
+    // An upstream that sends bytes too many, which only pingora notices.
     let service = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let more = format!(
         "[[upstream]]\nname = \"lab\"\nservers = [\"{}\"]\n\
@@ -116,6 +116,6 @@ fn what_libraries_warn_of_is_in_the_log_and_no_more_of_what_they_say() {
     assert_eq!(gateway.get("/lab", "ANA").status, 200);
     let words = "pingora_core::protocols::http::v1::body: Peer sent more data than expected";
     gateway.logged(words, began, PATIENCE).expect("pingora is heard");
-    // What it tells in detail holds passwords, which the fixture looks for.
+    // Its detailed messages contain passwords, for which the fixture searches.
     assert!(gateway.whole_log().iter().all(|line| !line.contains("TRACE") && !line.contains("DEBUG")));
 }

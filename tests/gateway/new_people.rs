@@ -1,4 +1,4 @@
-//! What a new person may come with under the field guard, in front of a stand-in for the original Thalamus.
+//! The members that a new person may have under the field guard, in front of a stand-in for Thalamus.
 
 use serde_json::json;
 
@@ -49,7 +49,7 @@ fn a_new_person_comes_with_the_defaults_of_an_account_from_whoever_may_post_one(
         let answer = send(&gateway, "POST", "/people/NEW2", "DOC", "", body.as_bytes());
         assert_eq!(code(&answer), (403, "member_not_permitted".into()), "{body}");
     }
-    // A person that is there keeps what it has: the defaults are of creation alone.
+    // An existing person keeps its members: the defaults are for creation alone.
     for body in [r#"{"roles":["end_user"]}"#, r#"{"active":true}"#, r#"{"password":"gnusolidario"}"#] {
         let answer = send(&gateway, "PATCH", "/people/BOB", "DOC", "", body.as_bytes());
         assert_eq!(code(&answer), (403, "member_not_permitted".into()), "{body}");

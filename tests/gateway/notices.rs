@@ -1,4 +1,4 @@
-//! What the gateway says itself on the page of passwords: a page to browsers, JSON to everybody else.
+//! The gateway's own messages on the page of passwords: a page for browsers, JSON for other clients.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::fixture::{CANARY, Gateway, Response, Setup, basic};
 use crate::gateway::tls::connect_h2;
 use crate::support::free_address;
 
-/// What browsers send.
+/// The header of browsers.
 const ACCEPT: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 
 fn ask(gateway: &Gateway, method: &str, target: &str, account: &str, language: &str, more: &str) -> Response {
@@ -39,7 +39,7 @@ fn a_browser_is_told_on_the_page_of_passwords_what_others_are_told_as_json() {
         for (language, tag, words) in [("en-GB,en;q=0.9", "en", english), ("es-ES,es;q=0.9,en;q=0.8", "es", spanish)] {
             let answer = ask(&gateway, method, target, account, language, more);
             assert_eq!(answer.status, status, "{method} {target}: {answer:?}");
-            // A page of another origin is told its origin in `Vary`, too.
+            // For a page of another origin, `Vary` has the origin too.
             is_page(&answer, tag, words);
             assert!(answer.body.contains(code), "{answer:?}");
             assert_eq!(answer.header("www-authenticate").is_some(), status == 401, "{answer:?}");
@@ -56,7 +56,7 @@ fn a_browser_is_told_on_the_page_of_passwords_what_others_are_told_as_json() {
             ask(&gateway, method, target, account, "es", &format!("Accept: application/problem+json\r\n{more}"));
         assert_eq!(problem.json()["status"], status);
     }
-    // Everywhere else programs ask, whatever they accept.
+    // On other paths the clients are programs, whatever they accept.
     assert_eq!(ask(&gateway, "GET", "/people/DOC", "ANA", "es", "").json()["code"], "not_permitted");
 }
 

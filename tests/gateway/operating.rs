@@ -1,4 +1,4 @@
-//! Faults behind the gateway, edits of the policy, starting and stopping.
+//! Faults of upstreams, edits of the policy, starting and stopping.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -56,7 +56,7 @@ fn an_edit_of_the_policy_takes_effect_and_a_broken_one_does_not() {
     follows_the_policy(&Gateway::start());
 }
 
-/// Waits until ANA, who asks for the list of people, is answered so.
+/// Waits until ANA's request for the list of people has this status.
 fn becomes(gateway: &Gateway, status: u16) {
     let deadline = Instant::now() + PATIENCE;
     while gateway.get("/people", "ANA").status != status {
@@ -64,7 +64,7 @@ fn becomes(gateway: &Gateway, status: u16) {
     }
 }
 
-/// Lets ANA ask for the list of people; what the policy was.
+/// Grants ANA the list of people, and returns the policy before.
 fn grant_people(gateway: &Gateway) -> String {
     let file = gateway.dir.join("roles.cfg");
     let stock = std::fs::read_to_string(&file).unwrap();
@@ -104,7 +104,7 @@ fn a_reader_of_the_log_that_stands_still_holds_up_neither_requests_nor_a_policy(
     };
     let deadline = Instant::now() + 3 * PATIENCE;
     while lost() == 0.0 {
-        // Each is told in the log.
+        // Each is logged.
         (0..100).for_each(|_| assert_eq!(gateway.get("/pols/ADM/garbage", "ADM").status, 502));
         assert!(Instant::now() < deadline, "the log is never full");
     }
@@ -146,7 +146,7 @@ fn the_admin_listener_tells_whether_it_is_alive_ready_and_what_it_does() {
         assert!(metrics.contains(expected), "{expected} in {metrics}");
     }
     assert!(!metrics.contains("ANA") && !metrics.contains("DOC"), "no person in metrics");
-    // A policy that cannot be used is told, and no reason to be sent away.
+    // An unusable policy is reported, but does not end readiness.
     std::fs::write(gateway.dir.join("roles.cfg"), "[").unwrap();
     while !ask("/readyz").1.contains("line 1: EOF") {
         assert!(Instant::now() < deadline, "the fault is not told");
@@ -182,7 +182,7 @@ fn what_keeps_it_from_starting_is_one_line_with_the_file_and_exit_2() {
             .arg(gateway.dir.join("fedgate.toml"))
             .output()
             .unwrap();
-        // What is good is told, too, on stdout; the last word is a fault's.
+        // Good news is printed too, on stdout. The last line belongs to a fault.
         (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr))
     };
     let (code, text) = run(&["check"]);
@@ -233,7 +233,7 @@ fn what_keeps_it_from_starting_is_one_line_with_the_file_and_exit_2() {
         for command in ["check", "serve"] {
             let (code, text) = run(&[command]);
             assert_eq!(code, Some(2), "{text}");
-            // `check` tells all faults, and at last how many they are.
+            // `check` prints all faults, and finally their number.
             let told = if command == "check" { text.as_str() } else { text.lines().last().unwrap() };
             let is_told = told.lines().any(|line| line.contains(name) && line.contains(expected));
             assert!(is_told, "{command}: {text}");
@@ -332,7 +332,7 @@ fn systemd_hands_the_socket_over_and_is_told_when_it_is_served() {
     told.set_read_timeout(Some(PATIENCE)).unwrap();
     let under = ["python3", "-c", ACTIVATED];
     let environment = [("NOTIFY_SOCKET", dir.to_str().unwrap())];
-    // Were the listener not taken, the address would be in use.
+    // If the listener were not taken over, the address would be in use.
     let gateway = Gateway::start_as(&Setup { under: &under, environment: &environment, ..Default::default() });
     let mut message = [0; 1024];
     let count = told.recv(&mut message).unwrap();
@@ -372,7 +372,7 @@ fn a_wall_clock_that_jumps_lets_nobody_in_nor_out() {
             assert_eq!(gateway.get("/people/ANA", account).status, status, "{jump}: {account}");
             years.insert(gateway.record()["time"].as_str().unwrap()[..4].to_owned());
         }
-        // What is revoked is gone, and what is given again is there, within the bound.
+        // Within the bound a revoked right is gone, and a granted one works.
         for (order, status) in [("disable", 401), ("enable", 200)] {
             fedgate(&["account", order, "DOC"]);
             let deadline = Instant::now() + PATIENCE;

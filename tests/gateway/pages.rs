@@ -1,12 +1,13 @@
-//! Web pages of other origins that try passwords from a browser behind a person's address, and what they cannot reach.
+//! Web pages of other origins that guess passwords from a browser behind a person's address, and the limits on
+//! them.
 
 use std::io::Write;
 
 use crate::fixture::{CANARY, Gateway, Response, Setup, basic};
 use crate::gateway::http2::{Connection, END_HEADERS, END_STREAM, HEADERS, frame, literal, open, read};
 
-/// Each refusal has a record of its own, and is answered at once. No hash is replaced meanwhile: as any change of a password,
-/// that ends the waits of its account.
+/// Each refusal has a record of its own, and is answered at once. No hash is replaced meanwhile, because any change
+/// of a password ends the waits of its account.
 const QUICK: [(&str, &str); 4] = [
     ("FEDGATE_AUTHENTICATION_UPGRADE_HASHES", "false"),
     ("FEDGATE_RECORDS_ANONYMOUS_OF_SOURCE_PER_MINUTE", "0"),
@@ -35,7 +36,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Status and reason of a GET of ANA's record as that account, with a password or none.
+    /// Status and reason of a GET of ANA's record by an account, with or without a password.
     fn get(&mut self, headers: &[(&str, &str)], password: Option<&str>) -> (u64, String) {
         let authorization = password.map(|password| basic("ANA", password));
         let headers: Vec<_> = authorization
@@ -75,11 +76,11 @@ fn a_hostile_page_uses_up_its_own_allowance_alone_and_invented_origins_share_one
         let gateway = Gateway::start_as(&Setup { environment: &QUICK, configuration, ..Setup::default() });
         let mut client = Client::both(&gateway).into_iter().nth(version).unwrap();
         assert_eq!(client.status(&[], CANARY), 200, "the person signs in");
-        // One page, as long as it may.
+        // One page, for as long as it may.
         let spent = (0..30).find(|n| client.status(&[CROSS_SITE, EVIL], &format!("guess{n}")) == 429);
         // Six, and one more each time that its wait has ended meanwhile.
         assert!(spent.is_some_and(|spent| (6..=8).contains(&spent)), "{spent:?}");
-        // Others take its place, some without an origin that could be told apart.
+        // Other pages follow, some without a distinguishable origin.
         let mut looked_at = 0;
         for n in 0..100 {
             let origin = format!("https://{n}.evil.example");
@@ -95,12 +96,12 @@ fn a_hostile_page_uses_up_its_own_allowance_alone_and_invented_origins_share_one
                 status => assert_eq!(status, 429, "{lines:?}"),
             }
         }
-        // Each wait is twice as long as the one before it: some may end meanwhile.
+        // Each wait is twice as long as the one before, so some may end meanwhile.
         assert!(looked_at <= 6, "{looked_at} guesses of a hundred origins were looked at");
-        // Not even the right password, or a page could try it like any.
+        // Not even the right password is accepted, or a page could try it like any other.
         while client.status(&[CROSS_SITE, EVIL], "once more") != 429 {}
         assert_eq!(client.status(&[("origin", "https://new.example")], CANARY), 429);
-        // People behind that address, and the portal, do not wait for any of it.
+        // People behind that address, and the portal, wait for none of it.
         let own = [("sec-fetch-site", "same-origin")];
         for (whose, lines) in [("program", &[][..]), ("own page", &own), ("portal", &[PORTAL])] {
             for mistyped in 0..2 {
@@ -108,7 +109,7 @@ fn a_hostile_page_uses_up_its_own_allowance_alone_and_invented_origins_share_one
             }
             assert_eq!(client.status(lines, CANARY), 200, "{whose}");
         }
-        // The portal's own is used up like any, and still nobody else's.
+        // The portal's own allowance is used up like any other, and affects no one else.
         let spent = (0..30).find(|n| client.status(&[PORTAL], &format!("last{n}")) == 429);
         assert!(spent.is_some());
         assert_eq!((client.status(&[PORTAL], CANARY), client.status(&[], "mistyped")), (200, 401));
@@ -131,7 +132,7 @@ fn pages_of_origins_that_are_not_named_send_no_password_and_programs_and_own_pag
             &[("origin", "moz-extension://0f2a")],
             &[("referer", "https://evil.example/")],
         ] {
-            // Right or wrong, often or not: no password is looked at.
+            // Right or wrong, often or not: no password is compared.
             for password in [CANARY, "a", "b", "c", "d", "e", "f", "g", "h"] {
                 assert_eq!(client.get(lines, Some(password)), (403, "foreign_credential".to_owned()), "{lines:?}");
             }
@@ -151,7 +152,7 @@ fn pages_of_origins_that_are_not_named_send_no_password_and_programs_and_own_pag
         }
     }
     assert!(gateway.admin_get("/metrics").body.contains("fedgate_refusals_total{reason=\"foreign_credential\"} 126"));
-    // The page's script can read why, and what it asks before tells it already.
+    // The page's script can read the reason, and its preflight already gets it.
     let told = gateway.request("GET", "/people/ANA", "ANA", "Origin: https://evil.example\r\n");
     assert_eq!((told.status, &told.json()["code"]), (403, &"foreign_credential".into()));
     assert_eq!(told.header("access-control-allow-origin").as_deref(), Some("https://evil.example"));

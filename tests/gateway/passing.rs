@@ -1,4 +1,4 @@
-//! Which headers of a request reach an upstream.
+//! The headers of a request that reach an upstream.
 
 use std::io::Write;
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::fixture::{Gateway, Place, Setup, find_header};
 use crate::gateway::http2::{END_HEADERS, END_STREAM, HEADERS, block_of, frame, open, read};
 use crate::scripted::until;
 
-/// Headers some of each kind that services take for an identity, and one that nobody knows.
+/// Some headers of each kind that services take for an identity, and one unknown header.
 const DROPPED: &[&str] = &[
     "remote-groups",
     "x-auth-request-email",
@@ -80,7 +80,7 @@ fn a_dropped_name_is_told_once_and_each_is_counted() {
     for _ in 0..3 {
         assert_eq!(gateway.request("GET", "/people/ANA", "ANA", &lines).status, 200);
     }
-    // Two in each of three requests; what the gateway says itself is not among them.
+    // Two in each of three requests. The gateway's own headers do not count.
     until("each is counted", || gateway.figure("fedgate_request_headers_dropped_total{upstream=\"his\"}") == 6.0);
     let words = "the request header `x-clinic` is not passed on";
     assert!(gateway.logged(words, since, Duration::from_secs(20)).is_some());

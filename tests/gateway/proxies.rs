@@ -1,4 +1,4 @@
-//! Before a balancer: whose word on the client counts, PROXY headers, and the way from HTTP to HTTPS.
+//! Behind a balancer: whose statement about the client counts, PROXY headers, and the redirect from HTTP to HTTPS.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -33,7 +33,7 @@ fn what_a_trusted_proxy_says_is_believed_and_nobody_else_is() {
         let record = gateway.record();
         assert_eq!(record["client.ip"], client);
         assert_eq!(record["trace.id"], "4bf92f3577b34da6a3ce929d0e0e4736");
-        // The id that was chosen is told beside the gateway's own, and never in its place.
+        // The client's id is returned beside the gateway's own, and never in its place.
         let own = answer.header("x-request-id").unwrap();
         assert_eq!(
             (&record["request.id"], &record["client.request_id"]),
@@ -54,7 +54,8 @@ fn who_guesses_has_to_wait_there_and_the_cached_password_is_no_way_around_it() {
         gateway.request("GET", "/people/DOC", "", &headers)
     };
     assert_eq!(from("192.0.2.1", CANARY).status, 200);
-    // A wait begins at a second, so that one on a busy machine may be over before the next request; then from elsewhere.
+    // A wait begins at a second, so on a busy machine it may be over before the next request. Then another address
+    // tries.
     let kept_waiting = (1..=20).find_map(|host| {
         let source = format!("198.51.100.{host}");
         let (mut guesses, mut looked_at) = (0..50, 0);
@@ -106,10 +107,12 @@ fn a_proxy_header_tells_the_client_and_is_demanded_of_who_may_send_one() {
         let seen = gateway.upstream.seen().pop().unwrap();
         assert_eq!(find_header(&seen, "x-forwarded-for").as_deref(), Some(client), "the client is not trusted");
     }
-    // Nor is one whose address is of a trusted network: that was said of proxies, which speak by PROXY headers here.
+    // Nor is a header whose address is in a trusted network: trust is for proxies, which speak by PROXY headers
+    // here.
     assert!(send([127, 0, 0, 2], b"PROXY TCP4 127.0.0.2 192.0.2.1 4711 443\r\n").starts_with("HTTP/1.1 200 "));
     assert_eq!(gateway.record()["client.ip"], "127.0.0.2");
-    // Where the balancer tells no address (UNKNOWN, LOCAL, UNSPEC), it is the connection's own; the client does not tell it either.
+    // If the balancer names no address (UNKNOWN, LOCAL, UNSPEC), the connection's own counts, and the client cannot
+    // name one.
     for preface in [
         b"PROXY UNKNOWN\r\n".as_slice(),
         b"PROXY UNKNOWN 6.6.6.6 6.6.6.6 1 2\r\n",
@@ -123,7 +126,7 @@ fn a_proxy_header_tells_the_client_and_is_demanded_of_who_may_send_one() {
         assert_eq!(find_header(&seen, "x-forwarded-for").as_deref(), Some("127.0.0.2"));
     }
     assert_eq!(send([127, 0, 0, 2], b""), "", "a balancer that does not say whom it speaks for");
-    // Of anybody else it is no header of HTTP, and refused as such.
+    // From any other peer it is not HTTP, and refused as such.
     assert!(send([127, 0, 0, 3], b"PROXY TCP4 198.51.100.7 192.0.2.1 4711 443\r\n").starts_with("HTTP/1.1 400 "));
     assert!(send([127, 0, 0, 3], b"").starts_with("HTTP/1.1 200 "));
 }
@@ -148,7 +151,7 @@ fn plain_http_leads_to_https_and_forwards_nothing() {
         assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
         assert_eq!(find_header(&answer, "location"), Some(location));
     }
-    // A client of HTTP/1.0 waits for the end of the connection, and so does one that would go on.
+    // An HTTP/1.0 client waits for the end of the connection, and so does one that would continue.
     for end in ["HTTP/1.0", "HTTP/1.1"] {
         let answer = ask(&format!("GET / {end}\r\nHost: clinic.example\r\nConnection: keep-alive\r\n\r\n"));
         assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
@@ -160,7 +163,7 @@ fn plain_http_leads_to_https_and_forwards_nothing() {
     assert!(here.starts_with("HTTP/1.1 405 ") && there.status == 405, "{here}");
     assert_eq!(find_header(&here, "allow"), there.header("allow"));
     assert!(here.contains("\"code\":\"method_not_allowed\"") && here.contains("\"request_id\":\""), "{here}");
-    // pingora closes on a host that is none; what it takes for one is looked at again.
+    // pingora closes on an invalid host. Hosts that it accepts are checked again.
     for host in ["evil@clinic.example", "clinic.example,evil"] {
         let answer = ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");

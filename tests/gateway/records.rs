@@ -1,4 +1,4 @@
-//! One record for each request, whatever became of it.
+//! One record for each request, whatever its result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -10,9 +10,9 @@ use rand::Rng;
 
 use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic, find_header};
 
-/// The records are in a file, on disk before the answers they tell of.
+/// The records are in a file, on disk before the answers that they describe.
 const DURABLE: [(&str, &str); 1] = [("FEDGATE_RECORDS_FILE", "records.jsonl")];
-/// How often the gateway is killed, unless `FEDGATE_TEST_KILLS` says otherwise.
+/// How often the gateway is killed. `FEDGATE_TEST_KILLS` overrides it.
 const KILLS: u32 = 12;
 
 #[test]
@@ -91,10 +91,10 @@ fn a_password_appears_nowhere_however_much_is_logged() {
         assert!(!gateway.admin_get(path).body.contains(CANARY));
     }
     assert!(!std::fs::read_to_string(gateway.dir.join("records.jsonl")).unwrap().contains(CANARY));
-    // What was logged is looked through when the gateway is dropped.
+    // The log is searched when the gateway is dropped.
 }
 
-/// Request id and status of an answer whose head has come.
+/// Request id and status of an answer whose head has arrived.
 fn acknowledged(address: SocketAddr, request: &str) -> Option<(String, u64)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
@@ -148,7 +148,7 @@ fn no_record_of_a_write_or_a_refusal_that_was_answered_is_lost_by_a_kill() {
     }
     let file = std::fs::read_to_string(gateway.dir.join("records.jsonl")).unwrap();
     let mut recorded = BTreeMap::<String, Vec<u64>>::new();
-    // A line that a kill has broken off stands alone.
+    // A line that a kill has cut short is a line of its own.
     for record in file.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()) {
         recorded
             .entry(record["request.id"].as_str().unwrap().into())
@@ -182,7 +182,7 @@ fn only_an_answer_that_broke_off_is_said_to_have() {
         assert_eq!(gateway.record()["status"], status);
     }
     assert_eq!(gateway.logged("broke off", began, Duration::from_millis(200)), None);
-    // The head was passed on, and is on record; the rest does not come.
+    // The head was forwarded, and is recorded. The rest does not arrive.
     let short = gateway.request("POST", "/pols/ANA/short", "ANA", "Content-Length: 0\r\n");
     assert_eq!((short.status, short.complete), (200, false));
     assert!(gateway.logged("an answer broke off that was recorded already", began, PATIENCE).is_some());
@@ -195,10 +195,10 @@ fn what_cannot_be_recorded_is_refused_until_it_can_be_and_then_nothing_is_missin
     let began = Instant::now();
     let admin = |path: &str| gateway.admin_get(path);
     assert_eq!(admin("/readyz").status, 200);
-    // No file is opened under this name.
+    // No file can be opened under this name.
     std::fs::remove_file(&records).unwrap();
     std::fs::create_dir(&records).unwrap();
-    // A write: the service behind has done it, and the client is told that it went wrong.
+    // A write: the upstream has done it, and the client learns that it failed.
     let write = gateway.request("POST", "/pols/ANA/1", "ANA", "Content-Length: 0\r\n");
     assert_eq!((write.status, write.json()["code"].as_str()), (503, Some("not_recorded")), "{write:?}");
     assert_eq!(gateway.upstream.seen().len(), 1);
@@ -248,7 +248,7 @@ fn a_reader_of_stdout_that_stands_still_holds_up_nobody_where_a_file_has_the_rec
     let gateway = Gateway::start_as(&Setup { under: &under, environment: &DURABLE, ..Default::default() });
     let began = Instant::now();
     let mut count = 0;
-    // More than a pipe takes and what may wait for a reader that stands still, and until that is told.
+    // More than a pipe takes and than may wait for a stalled reader, and until that is logged.
     while count < 800 || gateway.log_lines("stdout is not read", began) == 0 {
         assert_eq!(gateway.get("/people/DOC", "ANA").status, 403);
         count += 1;
@@ -267,7 +267,7 @@ fn without_a_file_a_stdout_that_nobody_reads_is_what_a_full_disk_is() {
     let began = Instant::now();
     let write = || gateway.request("POST", "/pols/ANA/1", "ANA", "Content-Length: 0\r\n");
     let deadline = began + PATIENCE;
-    // The reader may take its time to go.
+    // The reader may take its time to end.
     let mut written = 0;
     let told = loop {
         let answer = write();

@@ -1,4 +1,4 @@
-//! Client certificates that do not count: in the handshake, and those that end while their connection lasts.
+//! Client certificates that do not count: in the handshake, and those that expire while their connection lasts.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
 use crate::gateway::authority::{Authority, Identity, client, start, start_in};
 use crate::gateway::tls::connect_as;
 
-/// What ends a client's connection over HTTP/1, while it sends its request or waits for the answer.
+/// The error that ends an HTTP/1 client's connection while it sends its request or waits for the answer.
 fn end(gateway: &Gateway, config: ClientConfig) -> String {
     let mut stream = match connect_as(gateway, config, "localhost") {
         Ok(stream) => stream,
         Err(error) => return error.to_string(),
     };
-    // What is sent before the alert is read must not cost the alert.
+    // Bytes that are sent before the alert is read must not cost the alert.
     let request = format!("GET /people HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(8000));
     let _ = stream.write_all(request.as_bytes());
     stream.read_to_end(&mut vec![]).map_or_else(|error| error.to_string(), |_| "no error".into())
 }
 
-/// The same over HTTP/2, which sends its preface as soon as the client has finished its handshake.
+/// The same over HTTP/2, whose preface follows the client's handshake at once.
 async fn end_over_h2(gateway: &Gateway, mut config: ClientConfig) -> String {
     config.alpn_protocols = vec![b"h2".to_vec()];
     let tcp = tokio::net::TcpStream::connect(gateway.tls_address).await.unwrap();
@@ -91,7 +91,7 @@ fn a_refused_certificate_is_one_line_with_address_subject_fingerprint_and_reason
     assert!(gateway.log_lines(&revoked.fingerprint(), since) < 61, "lines are bounded");
 }
 
-/// Until a second of the clock has passed.
+/// Waits until a moment of the clock has passed.
 fn wait_until(moment: OffsetDateTime) {
     let left = SystemTime::from(moment).duration_since(SystemTime::now());
     std::thread::sleep(left.unwrap_or_default());
@@ -107,7 +107,7 @@ fn a_certificate_that_ends_while_its_connection_lasts_admits_nobody_from_that_se
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let request = |authorization: &str| format!("GET /people HTTP/1.1\r\nHost: localhost\r\n{authorization}\r\n");
     let password = format!("Authorization: {}\r\n", basic("DOC", CANARY));
-    // Over HTTP/1, where a certificate may be shown and where it must be.
+    // Over HTTP/1, where a certificate may be presented and where it must be.
     let mut open = connect_as(&gateway, client(&gateway, Some(&identity), &TLS13), "localhost").unwrap();
     let mut required = connect_as(&short, client(&short, Some(&identity), &TLS12), "localhost").unwrap();
     let ask = |stream: &mut rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>, head: &str| {
@@ -116,7 +116,7 @@ fn a_certificate_that_ends_while_its_connection_lasts_admits_nobody_from_that_se
         let count = stream.read(&mut answer).unwrap();
         String::from_utf8_lossy(&answer[..count]).split(' ').nth(1).unwrap().parse::<u16>().unwrap()
     };
-    // A session that is resumed, which the handshake verifies no certificate of.
+    // A resumed session, in whose handshake no certificate is verified.
     let mut resuming = client(&gateway, Some(&identity), &TLS12);
     resuming.resumption = rustls::client::Resumption::default();
     let resuming = Arc::new(resuming);
@@ -145,7 +145,7 @@ fn a_certificate_that_ends_while_its_connection_lasts_admits_nobody_from_that_se
     assert_eq!((ask(&mut required, &request(&password)), ask_h2()), (200, 200));
     assert_eq!(resumed().1, 200);
     assert!(OffsetDateTime::now_utc() < end, "all of that was before its end");
-    // The last second is part of its time.
+    // The last second belongs to its validity.
     wait_until(end + Duration::from_secs(1));
     assert_eq!((ask(&mut open, &request("")), ask_h2()), (401, 401));
     assert_eq!(ask(&mut open, &request(&password)), 200, "a name and a password count by themselves");

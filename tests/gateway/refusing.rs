@@ -1,4 +1,4 @@
-//! What is refused, and that nothing of it reaches the upstream.
+//! Refused requests, of which no byte reaches the upstream.
 
 use crate::fixture::{CANARY, Gateway, basic};
 

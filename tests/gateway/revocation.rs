@@ -1,5 +1,5 @@
-//! The files of certificates while the gateway serves: each followed by itself, none of them able to take back what is in
-//! force by being faulty.
+//! The certificate files while the gateway serves: each is followed separately, and a faulty one cannot undo what
+//! is in force.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::gateway::authority::{Authority, start, start_in, status};
 use crate::gateway::tls::connect_as;
 use crate::support::tls::believing;
 
-/// Waits until something is so.
+/// Waits until the condition holds.
 fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
@@ -22,7 +22,7 @@ fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// What `/readyz` tells of the files of certificates.
+/// The faults of certificate files in `/readyz`.
 fn faults(gateway: &Gateway) -> Vec<String> {
     let faults = gateway.admin_get("/readyz").json()["certificates"]["faults"].clone();
     serde_json::from_value(faults).unwrap()
@@ -93,14 +93,14 @@ fn a_faulty_part_holds_up_no_other() {
         |dir: &Path, name: &str| crate::support::write_private(&dir.join(format!("{name}.key")), pair(dir, name));
     let sni = "[[tls.sni]]\ncertificate = \"one.pem\"\nkey = \"one.key\"\n[[tls.sni]]\ncertificate = \"two.pem\"\nkey = \"two.key\"\n";
     let gateway = start(&authority, "optional", sni, |dir| ["one", "two"].iter().for_each(|name| whole(dir, name)));
-    // The first pair is half renewed, the second is not readable as PEM, and the third is gone.
+    // The first pair is half renewed, the second is not PEM, and the third is missing.
     let kept = believing(&gateway.dir.join("cert.pem"), rustls::ALL_VERSIONS).with_no_client_auth();
     let new_key = KeyPair::generate().unwrap().serialize_pem();
     std::fs::write(gateway.dir.join("cert.key"), new_key).unwrap();
     std::fs::write(gateway.dir.join("one.key"), "half a ke").unwrap();
     wait_for_fault(&gateway, "cert.key: is not the key of the certificate in");
     wait_for_fault(&gateway, "one.key: holds none");
-    // Everything else is renewed meanwhile.
+    // All other files are renewed meanwhile.
     whole(&gateway.dir, "two");
     let (client, pharmacy) = (authority.client("DOC", 5), more.client("DOC", 5));
     let trusting_two = || believing(&gateway.dir.join("two.pem"), rustls::ALL_VERSIONS).with_no_client_auth();
@@ -131,7 +131,8 @@ fn a_list_that_comes_before_its_authority_is_taken_with_it() {
     wait_for_none(&gateway);
     assert_eq!(status(&gateway, Some(&authority.client("DOC", 5)), "", &TLS13), 0);
     assert_eq!(status(&gateway, Some(&more.client("DOC", 6)), "", &TLS13), 0);
-    // Without that authority, its list is one of an unknown issuer again, and what it revoked needs no list.
+    // Without that authority, its list is again of an unknown issuer, and its certificates need no list to be
+    // refused.
     std::fs::write(gateway.dir.join("clients.pem"), &authority.pem).unwrap();
     wait("the authority that left", || status(&gateway, Some(&more.client("DOC", 7)), "", &TLS13) == 0);
     assert_eq!(status(&gateway, Some(&authority.client("DOC", 5)), "", &TLS13), 0, "revoked still");
@@ -192,7 +193,7 @@ fn a_file_that_may_not_be_read_or_is_no_file_changes_nothing() {
     let gateway = start(&authority, "optional", "", |_| {});
     let revoked = authority.client("DOC", 66);
     let file = gateway.dir.join("revoked.pem");
-    // A FIFO, which nobody ever writes to, and a directory.
+    // A FIFO without a writer, and a directory.
     std::fs::remove_file(&file).unwrap();
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
@@ -201,7 +202,7 @@ fn a_file_that_may_not_be_read_or_is_no_file_changes_nothing() {
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     assert_eq!(status(&gateway, Some(&revoked), "", &TLS13), 0);
-    // The swap of a mounted directory: a symbolic link that leads elsewhere from one moment to the next.
+    // The swap of a mounted directory: a symbolic link that changes its target in one step.
     std::fs::remove_dir(&file).unwrap();
     for (name, number, serial) in [("first", 2, 66), ("second", 3, 67)] {
         std::fs::write(gateway.dir.join(name), authority.revocation_list(number, &[serial]).pem().unwrap()).unwrap();
@@ -212,7 +213,7 @@ fn a_file_that_may_not_be_read_or_is_no_file_changes_nothing() {
     std::os::unix::fs::symlink("second", gateway.dir.join("swap")).unwrap();
     std::fs::rename(gateway.dir.join("swap"), &file).unwrap();
     wait("the other list", || status(&gateway, Some(&authority.client("DOC", 67)), "", &TLS13) == 0);
-    // Root may read everything.
+    // Root may read every file.
     if !rustix::process::geteuid().is_root() {
         std::fs::set_permissions(gateway.dir.join("second"), std::fs::Permissions::from_mode(0o0)).unwrap();
         wait_for_fault(&gateway, "Permission denied");

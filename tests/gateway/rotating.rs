@@ -1,4 +1,4 @@
-//! Records while their file is rotated: by logrotate as it is shipped, and by hand.
+//! Records while their file is rotated: by logrotate as shipped, and by hand.
 
 use std::fs;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::fixture::{Gateway, PATIENCE, Setup};
 const FILE: (&str, &str) = ("FEDGATE_RECORDS_FILE", "records.jsonl");
 const ROTATIONS: usize = 4;
 
-/// How many records there are in the file and those beside it, compressed or not.
+/// The number of records in the file and those beside it, compressed or not.
 fn records(gateway: &Gateway) -> usize {
     let files = fs::read_dir(&gateway.dir).unwrap().map(|entry| entry.unwrap().path());
     let files = files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("records.jsonl"));
@@ -28,7 +28,7 @@ fn no_record_is_lost_by_the_rotation_that_is_shipped() {
     let (config, state) = (gateway.dir.join("logrotate"), gateway.dir.join("logrotate.state"));
     let hangup = format!("kill -HUP {}", gateway.child.id());
     let mut adapted = shipped.clone();
-    // What is of the machine it is shipped for, and names that differ within a second, which a day apart they do by themselves.
+    // Settings of the target machine, and names that differ within a second. A day apart they differ anyway.
     for (from, to) in [
         ("/var/lib/fedgate/records.jsonl", gateway.dir.join("records.jsonl").to_str().unwrap()),
         ("    su fedgate fedgate\n", ""),
@@ -83,7 +83,7 @@ fn a_hangup_opens_the_file_of_that_name_at_once() {
         fs::rename(&file, gateway.dir.join("moved")).unwrap();
         gateway.signal(Signal::HUP);
         let deadline = Instant::now() + PATIENCE;
-        // No request is made: nothing but the signal leads there.
+        // No request is made: only the signal leads to the new file.
         while !file.exists() {
             assert!(Instant::now() < deadline, "it is opened");
             std::thread::yield_now();

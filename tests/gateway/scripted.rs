@@ -1,4 +1,4 @@
-//! Servers that do as a script says, and gateways in front of them.
+//! Servers that follow a script, and gateways in front of them.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::{BufReader, Read, Write};
@@ -11,7 +11,7 @@ use crate::fixture::{Gateway, PATIENCE, Response, basic, read_request};
 
 pub(crate) const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue";
 
-/// What a script is told, and what it answers with.
+/// The input of a script, and the means to answer.
 pub(crate) struct Exchange<'a> {
     pub(crate) stream: &'a mut TcpStream,
     /// The request's number on this connection, from 0.
@@ -20,7 +20,7 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// Whether it was written; the gateway may have gone.
+    /// Writes, and returns whether that succeeded. The gateway may have left.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
@@ -30,7 +30,7 @@ impl Exchange<'_> {
         rustix::net::sockopt::set_socket_linger(&*self.stream, Some(Duration::ZERO)).unwrap();
     }
 
-    /// Writes the bytes again and again; says whether the gateway had enough of it.
+    /// Writes the bytes repeatedly, and returns whether the gateway ended that.
     pub(crate) fn drip(&mut self, bytes: &[u8]) -> bool {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -42,7 +42,7 @@ impl Exchange<'_> {
         false
     }
 
-    /// Whether the gateway ends the connection, in time and without another word.
+    /// Whether the gateway ends the connection in time, without another byte.
     pub(crate) fn ends(&mut self) -> bool {
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
         match self.stream.read(&mut [0; 64]) {
@@ -52,14 +52,14 @@ impl Exchange<'_> {
     }
 }
 
-/// A server; the script says after each request whether the connection goes on.
+/// A server. The script decides after each request whether the connection continues.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
     received: Arc<Mutex<Vec<u8>>>,
-    /// Whether it answers; one that does not ends every connection at once.
+    /// Whether the server answers. If not, it ends every connection at once.
     pub(crate) lives: Arc<AtomicBool>,
 }
 
@@ -68,7 +68,7 @@ impl Server {
         Self::listen(TcpListener::bind("127.0.0.1:0").unwrap(), script)
     }
 
-    /// One that answers everything.
+    /// A server that answers everything.
     pub(crate) fn good() -> Self {
         Self::start(|exchange| exchange.write(OK))
     }
@@ -124,7 +124,7 @@ impl Server {
         self.requests(false)
     }
 
-    /// How often a text is in all that was received, whole requests or not.
+    /// How often a text occurs in all bytes received, whether requests are whole or not.
     pub(crate) fn received(&self, text: &str) -> usize {
         String::from_utf8_lossy(&self.received.lock().unwrap()).matches(text).count()
     }
@@ -134,7 +134,7 @@ impl Server {
     }
 }
 
-/// A connection whose bytes are noted as they come.
+/// A connection whose bytes are recorded as they arrive.
 struct Noted<'a> {
     stream: TcpStream,
     received: &'a Mutex<Vec<u8>>,
@@ -148,7 +148,7 @@ impl Read for Noted<'_> {
     }
 }
 
-/// A gateway whose route `/x/{id}` leads to these servers, for everybody; `/s/{id}` is a person's record.
+/// A gateway whose public route `/x/{id}` leads to these servers. `/s/{id}` is a person's record.
 pub(crate) fn before(servers: &[String], upstream: &str) -> Gateway {
     before_in(&[], servers, upstream)
 }
@@ -184,7 +184,7 @@ impl Gateway {
         self.send(request.as_bytes())
     }
 
-    /// The status of a request for a person's record, by somebody who may read every one.
+    /// The status of a request for a person's record, by a caller who may read every record.
     pub(crate) fn record_of(&self, subject: &str) -> u16 {
         let authorization = basic("DOC", crate::fixture::CANARY);
         self.send(
@@ -196,7 +196,7 @@ impl Gateway {
         .status
     }
 
-    /// A figure of the metrics, by the beginning of its line; 0 where there is none.
+    /// A figure of the metrics, by the beginning of its line; 0 if it is missing.
     pub(crate) fn figure(&self, line: &str) -> f64 {
         let text = self.admin_get("/metrics").body;
         let found = text.lines().find_map(|known| known.strip_prefix(line)?.trim().parse().ok());
@@ -204,7 +204,7 @@ impl Gateway {
     }
 }
 
-/// Waits until something holds.
+/// Waits until the condition holds.
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {

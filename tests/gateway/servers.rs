@@ -1,4 +1,4 @@
-//! Several servers of one upstream: which takes a request, and which are left out.
+//! Several servers of one upstream: which one takes a request, and which are left out.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -77,7 +77,7 @@ fn a_server_that_fails_its_probes_gets_nothing_until_it_passes_them() {
     gateway.logged("is healthy again", start, crate::fixture::PATIENCE).expect("it is told");
     (0..6).for_each(|_| assert_eq!(gateway.call("POST", "1"), 200));
     assert_eq!(loads(&servers)[0], before + 3);
-    // When none passes, all are used, and it shows that they are well.
+    // If no server passes its probe, all are used, and they turn out to be healthy.
     servers.iter().for_each(|server| server.lives.store(false, Ordering::SeqCst));
     let well = |server: &Server| format!("fedgate_upstream_well{{server=\"{}\",upstream=\"x\"}}", server.address);
     until("they are not noticed", || servers.iter().all(|server| gateway.figure(&well(server)) == 0.0));

@@ -1,4 +1,4 @@
-//! What sessions at the database are called.
+//! The names of sessions at the database.
 
 use std::process::{Child, Command, Output};
 
@@ -9,7 +9,7 @@ use crate::scripted::until;
 use crate::support::postgres::Cluster;
 use crate::support::postgres_text;
 
-/// Ended with the test, however that ends.
+/// A process that ends with the test, however the test ends.
 struct Running(Child);
 
 impl Drop for Running {

@@ -1,4 +1,4 @@
-//! The file of an embedded store, when the programs that had it open have stopped.
+//! The file of an embedded store after the programs that had it open have stopped.
 
 use std::fs;
 use std::process::Child;
@@ -49,7 +49,7 @@ fn after_both_programs_have_stopped_in_either_order_the_file_alone_holds_every_w
         let count = "SELECT count(*) FROM people WHERE id LIKE 'NEW%'";
         let alone = rusqlite::Connection::open(alone).unwrap();
         assert_eq!(alone.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), 20);
-        // The next start, and what is said of an outage there is none.
+        // At the next start no outage is reported, because there is none.
         assert_eq!(gateway.log_lines("accounts are unavailable", Instant::now() - PATIENCE), 0);
     }
 }

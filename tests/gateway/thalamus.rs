@@ -1,6 +1,5 @@
-//! A stand-in with the behaviour of the original Thalamus where persons and pages are concerned: it writes any member it is
-//! given, as Python's `json.loads` reads it, hands out password hashes, and finds a page by its id alone. Some ids make it
-//! answer oddly.
+//! A stand-in that treats persons and pages as Thalamus does. It writes every member that it receives, as Python's
+//! `json.loads` reads it, returns password hashes, and finds a page by its id alone. Some ids make it answer oddly.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -21,7 +20,7 @@ pub(crate) struct Thalamus {
 pub(crate) struct State {
     pub(crate) people: BTreeMap<String, Value>,
     pub(crate) pages: BTreeMap<String, Value>,
-    /// Heads as they came.
+    /// Heads as they arrived.
     pub(crate) heads: Vec<String>,
     pub(crate) connections: usize,
 }
@@ -103,7 +102,7 @@ fn body(head: &str, reader: &mut impl BufRead) -> Option<Vec<u8>> {
 fn answer(state: &mut State, method: &str, path: &str, head: &str, body: &[u8]) -> Vec<u8> {
     let oops = || reply("500 INTERNAL SERVER ERROR", "text/html", &format!("<html>{HASH}</html>"));
     let id = path.strip_prefix("/people/").unwrap_or_default().to_owned();
-    // As Flask: a form has no JSON, and of a repeated key the last counts.
+    // As Flask: a form has no JSON, and of repeated keys the last one counts.
     let is_form = find_header(head, "content-type").is_some_and(|kind| kind.contains("form"));
     let document = || serde_json::from_slice::<Value>(body).ok().filter(|value| value.is_object() && !is_form);
     if let Some((book, page)) = path.strip_prefix("/pols/").and_then(|path| path.split_once('/')) {

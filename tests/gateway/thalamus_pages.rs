@@ -1,4 +1,4 @@
-//! Pages of others, in front of a stand-in that finds a page by its id alone.
+//! Pages of other persons, in front of a stand-in that finds a page by its id alone.
 
 use serde_json::json;
 
@@ -7,14 +7,14 @@ use crate::gateway::fields::{code, guarded, send, start};
 use crate::gateway::thalamus::{HASH, Thalamus};
 use crate::gateway::tls::connect_h2;
 
-/// What is told of a page that is not there, or is another's; the words of the original.
+/// The answer for a page that does not exist or is another person's, in Thalamus' words.
 const NO_PAGE: &str = "Book or page or not found";
 
 fn read(gateway: &Gateway, method: &str, target: &str, account: &str) -> Response {
     gateway.request(method, target, account, "")
 }
 
-/// The request lines that the stand-in has seen, since they were last asked for.
+/// The request lines that the stand-in has seen since the last call.
 fn asked(thalamus: &Thalamus) -> Vec<String> {
     let heads = std::mem::take(&mut thalamus.state().heads);
     heads.iter().map(|head| head.lines().next().unwrap().replace(" HTTP/1.1", "")).collect()
@@ -32,7 +32,7 @@ fn a_page_of_another_is_neither_shown_nor_told_from_one_that_is_not_there() {
     let own = read(&gateway, "GET", "/pols/ANA/a1?x=1", "ANA");
     assert_eq!((own.status, own.json()), (200, json!({ "id": "a1", "book": "ANA", "info": "of a1" })));
     assert_eq!(own.header("content-type").as_deref(), Some("application/json"));
-    // What was read is the answer: a verification of a password is dear there.
+    // The page that was read is the answer: verifying a password is slow there.
     assert_eq!(asked(&thalamus), ["GET /pols/ANA/a1"]);
     assert_eq!(gateway.record()["decision"], "allow");
     assert_eq!(read(&gateway, "HEAD", "/pols/ANA/a1", "ANA").status, 200);
@@ -41,7 +41,7 @@ fn a_page_of_another_is_neither_shown_nor_told_from_one_that_is_not_there() {
     assert_eq!((code(&missing), missing.json()["error"].as_str()), ((404, "not_found".into()), Some(NO_PAGE)));
     let record = gateway.record();
     assert_eq!((&record["decision"], &record["status"]), (&json!("allow"), &json!(404)));
-    // Nor does a professional reach it by the path of somebody else: it would be recorded as that one's.
+    // A professional cannot reach it by another person's path either: the record would name that person.
     for (target, account) in [("/pols/ANA/b1", "ANA"), ("/pols/ANA/b1", "DOC"), ("/pols/ANA/n1", "ANA")] {
         let answer = read(&gateway, "GET", target, account);
         assert_eq!(without_id(&answer), without_id(&missing), "{target}, {account}");
@@ -56,7 +56,7 @@ fn a_page_of_another_is_neither_shown_nor_told_from_one_that_is_not_there() {
         gateway.record();
     }
     assert_eq!(read(&gateway, "GET", "/pols/BOB/b1", "DOC").status, 200);
-    // A page that names nobody is read by who may read everybody's.
+    // A page that names no person is readable for a caller who may read every page.
     assert_eq!(read(&gateway, "GET", "/pols/ANA/n1", "DOC").status, 200);
     assert!(thalamus.state().heads.iter().all(|head| head.starts_with("GET /pols/")), "{:?}", thalamus.state().heads);
 }
@@ -86,7 +86,7 @@ fn a_page_of_another_is_not_changed_and_nothing_of_the_change_is_forwarded() {
     assert_eq!(asked(&thalamus), ["GET /pols/ANA/a1", "PATCH /pols/ANA/a1"]);
     assert_eq!(thalamus.state().pages["a1"]["info"], "forged");
     assert_eq!(send(&gateway, "PATCH", "/pols/BOB/b1", "DOC", "", body).status, 200);
-    // The original serves no DELETE of pages, and says so itself.
+    // Thalamus serves no DELETE of pages, and answers so itself.
     assert_eq!(send(&gateway, "DELETE", "/pols/ANA/a1", "ADM", "", b"").status, 405);
 }
 

@@ -18,7 +18,7 @@ pub(crate) fn client(
     alpn: &[&[u8]],
 ) -> ClientConfig {
     let mut config = believing(&gateway.dir.join("cert.pem"), versions).with_no_client_auth();
-    // A resumed session would not look at the certificate.
+    // A resumed session would not check the certificate.
     config.resumption = rustls::client::Resumption::disabled();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config
@@ -28,7 +28,7 @@ fn connect(gateway: &Gateway, config: ClientConfig) -> std::io::Result<StreamOwn
     connect_as(gateway, config, "localhost")
 }
 
-/// Asks for a name, and shakes hands.
+/// Connects to a name, and completes the handshake.
 pub(crate) fn connect_as(
     gateway: &Gateway,
     config: ClientConfig,
@@ -108,7 +108,7 @@ fn a_renewed_certificate_serves_new_connections_and_a_bad_one_does_not() {
         let count = stream.read(&mut answer).unwrap();
         assert!(answer[..count].starts_with(b"HTTP/1.1 200 "));
     };
-    // Roots are read from the file, so a client made now trusts the old certificate, and one made later the new one.
+    // Roots are read from the file: a client made now trusts the old certificate, and a later one the new.
     let old = || client(&gateway, &[&rustls::version::TLS13], &[]);
     let (old_roots, mut open) = (old(), connect(&gateway, old()).unwrap());
     ask(&mut open);
@@ -154,7 +154,7 @@ fn no_handshake_is_dropped_while_certificates_are_renewed() {
         };
         let clients: Vec<_> = (0..3).map(|_| scope.spawn(client)).collect();
         for dir in &pairs[1..] {
-            // One file after the other, as it is done; between them the pair is none.
+            // One file after the other, as operators do it. In between, the pair does not match.
             for name in ["cert.pem", "cert.key"] {
                 std::fs::copy(dir.join(name), gateway.dir.join(name)).unwrap();
                 std::thread::sleep(std::time::Duration::from_millis(700));
@@ -234,7 +234,7 @@ fn http2_is_judged_as_http1_is() {
 #[test]
 fn a_scanner_finds_the_intermediate_profile_of_mozilla_kept() {
     let gateway = Gateway::start();
-    // A certificate as an authority would give it: what is asked is how the listener speaks.
+    // A certificate as an authority would issue it: the test is about how the listener speaks.
     let day = |days| {
         let now = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now());
         let date = (now + chrono::TimeDelta::days(days)).date_naive();
@@ -255,7 +255,7 @@ fn a_scanner_finds_the_intermediate_profile_of_mozilla_kept() {
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(text.contains("Checking results against Mozilla"), "{text}");
     let objections: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("        * ")).collect();
-    // Nobody knows the authority of these tests.
+    // No client knows the authority of these tests.
     assert!(
         objections.iter().all(|objection| objection.starts_with("certificate_path_validation: ")),
         "{objections:?}\n{text}"

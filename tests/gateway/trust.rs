@@ -1,4 +1,4 @@
-//! TLS with a server: nobody is believed who is not vouched for, and the gateway shows who it is.
+//! TLS with a server: only a server with a valid certificate is trusted, and the gateway presents its own.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -20,7 +20,7 @@ struct Authority {
     der: rustls::pki_types::CertificateDer<'static>,
 }
 
-/// A certificate with its key, in files and at hand.
+/// A certificate with its key, in files and in memory.
 struct Pair {
     certificate: PathBuf,
     key: PathBuf,
@@ -71,7 +71,7 @@ impl Drop for Files {
     }
 }
 
-/// A server that speaks TLS, and lets in only whom `clients` vouches for where that is given.
+/// A server that speaks TLS, and accepts only clients of the authority `clients`, if there is one.
 fn serve(pair: &Pair, clients: Option<&Authority>) -> SocketAddr {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder =

@@ -1,4 +1,4 @@
-//! One server that misbehaves: what the client is told, and what the next request finds.
+//! One server that misbehaves: the client's answer, and the state that the next request finds.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ fn nobody_there_is_502_and_no_answer_is_504() {
     let answer = refused.call_with("GET", "1", "");
     assert_eq!((answer.status, answer.json()["code"].as_str().unwrap()), (502, "upstream_unreachable"));
 
-    // A full queue of connections: the next one hears nothing.
+    // The queue of connections is full: the next one gets no answer.
     let listener =
         rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
     rustix::net::bind(&listener, &free_address()).unwrap();
@@ -52,7 +52,7 @@ fn half_an_answer_is_never_a_whole_one() {
         let (_, answer, reset) = HALVES.iter().find(|(name, ..)| *name == id).unwrap();
         exchange.write(answer);
         if *reset {
-            // The reset may overtake what was written before it.
+            // The reset may overtake bytes that were written before it.
             std::thread::sleep(std::time::Duration::from_millis(50));
             exchange.reset();
         }
@@ -68,7 +68,7 @@ fn half_an_answer_is_never_a_whole_one() {
     }
 }
 
-/// The status of an answer over HTTP/2, and whether its body came to a proper end.
+/// The status of an answer over HTTP/2, and whether its body ended properly.
 fn over_h2(gateway: &Gateway, id: &str) -> (u16, bool) {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let mut sender = connect_h2(gateway).await.ready().await.unwrap();
@@ -92,7 +92,7 @@ fn an_answer_with_two_readings_is_502_or_read_one_way() {
         ("no-number", 502, b"HTTP/1.1 200 OK\r\nContent-Length: +4\r\n\r\ntrue"),
         ("garbage",   502, b"\x00\x01garbage\r\n\r\n"),
         ("switching", 502, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
-        // Chunks count (RFC 9112, 6.3); the client is told one length.
+        // The chunks count (RFC 9112, 6.3), and the client receives one length.
         ("both",      200, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ntrue\r\n0\r\n\r\n"),
     ];
     let server = Server::start(|exchange| {
@@ -133,7 +133,7 @@ fn extra_bytes_end_the_connection_and_answer_nobody() {
             let answer = gateway.call_with("GET", "1", "");
             assert_eq!((answer.status, answer.body.as_str()), expected);
             assert!(server.seen().len() <= number, "nothing is asked twice");
-            // What comes after the next request was sent would be taken for its answer, here as in every HTTP/1.1.
+            // Bytes after the next request was sent would be taken for its answer, here as in every HTTP/1.1.
             until("the connection was not ended", || !is_later || ended.load(Ordering::SeqCst) == number);
         }
         assert_eq!(server.connections(), 4, "none was used again");
@@ -144,7 +144,7 @@ fn extra_bytes_end_the_connection_and_answer_nobody() {
 fn kept_connections_are_used_again() {
     let server = Server::good();
     let gateway = before_one(&server, "");
-    // Rarely pingora takes no kept connection, because its watcher has not let go of it yet.
+    // In rare cases pingora takes no kept connection, because its watcher still has it.
     let is_one_enough = (1..=10).any(|turn| {
         let known = server.connections();
         for method in ["GET", "POST", "PUT", "GET"] {
@@ -172,7 +172,7 @@ fn a_kept_connection_that_ends_costs_one_repetition_and_never_of_post_or_patch()
                 let server = Server::start(|exchange| exchange.number == 0 && exchange.write(OK));
                 let gateway = before_one(&server, "read_timeout_ms = 20000");
                 let told = [(); 2].map(|()| gateway.call_with(method, "1", &body).status);
-                // Rarely pingora takes no kept connection, because its watcher has not let go of it yet.
+                // In rare cases pingora takes no kept connection, because its watcher still has it.
                 let is_used = (server.connections(), server.seen().len()) != (2, 2);
                 is_used.then_some((server, gateway, told))
             })
@@ -192,7 +192,7 @@ fn a_kept_connection_that_ends_costs_one_repetition_and_never_of_post_or_patch()
 
 #[test]
 fn a_second_attempt_uses_no_connection_that_was_kept() {
-    // Two requests at once leave two connections; both end when they are used again.
+    // Two requests at the same time leave two connections; both end when they are used again.
     let both = Arc::new(Barrier::new(2));
     let server = Server::start(move |exchange| {
         if exchange.request.contains("/x/both ") {
@@ -230,7 +230,7 @@ fn a_body_over_64_kib_is_not_sent_again() {
             let server = Server::start(|exchange| exchange.number == 0 && exchange.write(OK));
             let gateway = crate::scripted::before_in(&environment, &[server.address.to_string()], "");
             let told = [(); 2].map(|()| gateway.call_with("PUT", "1", &body).status);
-            // Rarely pingora takes no kept connection.
+            // In rare cases pingora takes no kept connection.
             let is_used = (server.connections(), server.seen().len()) != (2, 2);
             is_used.then_some(told)
         });
@@ -264,7 +264,7 @@ fn what_a_new_connection_was_told_is_never_told_again() {
     }
 }
 
-/// Calls a server whose answer never ends, with 500 ms in total; says what the client received.
+/// Calls a server whose answer never ends, with 500 ms in total; returns what the client received.
 fn dripped(drip: impl Fn(&mut Exchange<'_>) -> bool + Send + Sync + 'static) -> Response {
     let ended = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&ended);
@@ -308,7 +308,7 @@ fn the_total_time_is_of_one_request_and_not_of_the_connection() {
         assert_eq!(gateway.call("GET", "1"), 200);
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    // Nor of one that nobody uses.
+    // Nor of an upstream without requests.
     std::thread::sleep(std::time::Duration::from_millis(800));
     assert_eq!((gateway.call("GET", "1"), server.connections()), (200, 1));
 }
@@ -369,7 +369,7 @@ fn half_a_body_leaves_no_connection_behind_that_another_request_would_be_taken_f
         let records = [gateway.record(), gateway.record()];
         assert_eq!(records[1]["decision"], "fail", "{records:?}");
         let kept = server.connections();
-        // The other caller's request is no part of anybody's body.
+        // The other caller's request belongs to no body.
         assert_eq!(gateway.call("GET", "after"), 200);
         gateway.record();
         assert!(server.connections() > kept, "the connection with half a body is used no more");
@@ -380,7 +380,7 @@ fn half_a_body_leaves_no_connection_behind_that_another_request_would_be_taken_f
 
 #[test]
 fn a_server_that_does_not_take_a_body_over_http2_is_at_fault_and_not_the_client() {
-    // It accepts, and reads nothing.
+    // The server accepts, and reads nothing.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let upstream = "write_timeout_ms = 20000";

@@ -1,4 +1,4 @@
-//! Clients that go away around the answer, over both HTTP versions: one record each, which says what became of the request.
+//! Clients that leave around the answer, over both HTTP versions: one record each, with the result of the request.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -11,10 +11,10 @@ use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic};
 use crate::gateway::http2::{Connection, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, block_of, frame, open};
 use crate::scripted::until;
 
-/// How a client goes away.
+/// How a client leaves.
 #[derive(Debug, Clone, Copy)]
 enum Leave {
-    /// It resets the stream and stays.
+    /// It resets the stream and stays connected.
     Reset,
     /// It ends the connection.
     End,
@@ -22,10 +22,10 @@ enum Leave {
     Abort,
 }
 
-/// Once the gateway works on a request; each of these takes it longer.
+/// Until the gateway works on a request, each of which takes longer than this.
 const WORKING: Duration = Duration::from_millis(150);
 
-/// What of the client stays.
+/// The part of the client that stays.
 type Rest = Option<Connection>;
 
 fn over_http2(gateway: &Gateway, method: &str, path: &str, leave: Leave) -> Rest {
@@ -59,13 +59,13 @@ fn over_http1(gateway: &Gateway, method: &str, path: &str, leave: Leave) -> Rest
 fn records(gateway: &Gateway) -> Vec<Value> {
     let text = std::fs::read_to_string(gateway.dir.join("records.jsonl")).unwrap_or_default();
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    // A change of an account stands among them.
+    // A change of an account is among them.
     lines.filter(|line| line["event"].is_null()).collect()
 }
 
 #[test]
 fn a_client_that_goes_away_around_the_answer_leaves_one_record() {
-    // The account is switched off, so that its password is refused, which takes a whole multiple of this.
+    // The account is disabled, so its password is refused, which takes a multiple of this.
     let configuration = "[authentication]\nrejection_step_ms = 400\n[records]\nfile = \"records.jsonl\"\n";
     let mut gateway = Gateway::start_as(&Setup { configuration, ..Default::default() });
     type Go = fn(&Gateway, &str, &str, Leave) -> Rest;
@@ -76,13 +76,13 @@ fn a_client_that_goes_away_around_the_answer_leaves_one_record() {
     let mut expected = 0;
     for (version, go, leaves) in versions {
         for leave in leaves {
-            // A read and a write that the service behind takes its time for.
+            // A read and a write for which the upstream takes its time.
             for method in ["GET", "POST"] {
                 let _stays = go(&gateway, method, "/pols/ANA/slow", *leave);
                 expected += 1;
                 until("a record", || records(&gateway).len() == expected);
                 let record = records(&gateway).pop().unwrap();
-                // Who has closed the connection over HTTP/1 may have closed the sending half alone, and is answered.
+                // Over HTTP/1 a client that closed may have closed only its sending half, so it is answered.
                 let told = match (version, leave) {
                     ("HTTP/1", Leave::End) => (Some("allow"), Some("own"), Some(200)),
                     _ => (Some("fail"), Some("client_gone"), Some(0)),
@@ -95,7 +95,7 @@ fn a_client_that_goes_away_around_the_answer_leaves_one_record() {
             }
         }
     }
-    // What the gateway answers itself, which is on record before it is sent.
+    // An answer of the gateway itself, which is recorded before it is sent.
     let ana = std::process::Command::new(env!("CARGO_BIN_EXE_fedgate"))
         .args(["account", "disable", "ANA", "--wait", "--config"])
         .arg(gateway.dir.join("fedgate.toml"))
@@ -116,7 +116,7 @@ fn a_client_that_goes_away_around_the_answer_leaves_one_record() {
             );
         }
     }
-    // A stop writes all there is.
+    // A stop writes all that there is.
     gateway.signal(Signal::TERM);
     until("the gateway stops", || gateway.child.try_wait().unwrap().is_some());
     assert_eq!(records(&gateway).len(), expected, "no second one: {:?}", records(&gateway));
