@@ -1,4 +1,4 @@
-//! The policy enforcement point (PEP): the only place of pingora, and a translator.
+//! The policy enforcement point (PEP). pingora is used nowhere else.
 //!
 //! The one rule: no callback decides. The pipeline decides about a request. This module turns pingora's sessions
 //! into questions for the pipeline, and its decisions into forwarded requests, answers and records.

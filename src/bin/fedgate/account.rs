@@ -259,6 +259,7 @@ async fn committed(
     wait: &SpreadWait,
     report: &mut CommandReport,
 ) -> Result<(), CommandFailure> {
+    // Two clocks: waiting is measured by one that never jumps, and leases are reported in the time of day.
     let (committed, at) = (Instant::now(), SystemTime::now());
     done(accounts, id, word, words, report).await?;
     if !wait.wait {

@@ -209,6 +209,7 @@ impl CheckReport {
             StoreConfig::Postgres(_) => "PostgreSQL".to_owned(),
         };
         let database = accounts.database();
+        // First, or a database of another program would be told to migrate.
         foreign::refuse(database).await.map_err(|error| store_fault(config, error))?;
         let version = check_schema(config, database).await?;
         let epoch = accounts.check().await.map_err(|error| store_fault(config, error))?;
@@ -230,6 +231,7 @@ impl CheckReport {
             self.report.warn(unkept.to_string());
         }
         self.hashes(config, database).await?;
+        // Last and with a bound: this may read whole tables.
         let odd = schema::odd_rows(database, ODD_ROWS_PATIENCE).await;
         for rows in odd.map_err(|error| store_fault(config, error))? {
             self.report.warn(format!("{rows}; see docs/API.md, Rows of before"));

@@ -1,9 +1,9 @@
 //! The strict HTTP/1 reader beneath pingora, one for each connection.
 //!
-//! The one rule: pingora never sees a byte of a head that was not read strictly and whole ([`crate::framing`]). A
-//! head is held back until it is complete and checked. Its body passes through while the framing is followed, and
-//! the bytes after it are held back again as the next head. A client that breaks the framing, or is too slow, is
-//! answered or closed here.
+//! The one rule: pingora never sees a byte of a head that was not read strictly and whole
+//! ([`fedgate_core::framing`]). A head is held back until it is complete and checked. Its body passes through while
+//! the framing is followed, and the bytes after it are held back again as the next head. A client that breaks the
+//! framing, or is too slow, is answered or closed here.
 
 mod facts;
 

@@ -1,7 +1,7 @@
 //! Request bodies that are judged before the upstream hears of the request.
 //!
 //! The one rule: nothing of a guarded body is forwarded before all of it was judged, because a forbidden member may
-//! come last. So the body is held here, within bounds, and released at once.
+//! come last. So the body is held here, within bounds, and released whole.
 //!
 //! pingora forwards a body while it reads it, with one exception: the retry buffer, 64 KiB at most, is given to
 //! `request_body_filter` again, in one piece. So a body is read with that buffer off until no more than 64 KiB are

@@ -1,8 +1,8 @@
 //! Connections to servers, and the time limit of the requests on them.
 //!
 //! The one rule: every connection has a second handle here. When the time of its request is up, the connection is
-//! shut down, whatever pingora is waiting for. pingora times each read and write by itself, so a server that drips
-//! a byte now and then is never late to it.
+//! shut down, whatever pingora is waiting for. pingora only times each read and write by itself, and so never ends
+//! a request whose server sends a byte now and then.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -62,6 +62,7 @@ impl ServerConnections {
     }
 
     fn part(&self, connection: RawFd) -> MutexGuard<'_, HashMap<RawFd, Arc<ServerConnection>>> {
+        // The kernel gives the lowest free number, so that connections spread evenly over the shards.
         let part = usize::try_from(connection).unwrap_or_default() % PARTS;
         let part = self.parts.get(part).unwrap_or(&self.parts[0]);
         part.lock().unwrap_or_else(PoisonError::into_inner)
@@ -76,6 +77,7 @@ impl ServerConnections {
     pub(super) fn hold(&self, connection: RawFd, until: Instant) -> Option<ConnectionHold> {
         let connection = self.part(connection).get(&connection).cloned()?;
         let until = nanoseconds(self.origin, until);
+        // pingora gives a connection to one request at a time, so this replaces only an end that is over.
         connection.until.store(until, Ordering::Release);
         Some(ConnectionHold { connection, origin: self.origin, until })
     }

@@ -84,6 +84,7 @@ impl ServerSet {
                 }
             }))
             .await;
+            // From beginning to beginning: slow probes do not stretch the interval.
             sleep(health.interval.saturating_sub(began.elapsed())).await;
         }
     }

@@ -1,7 +1,7 @@
 //! The upstream side: servers, and the headers of forwarded requests.
 //!
 //! The one rule: the gateway alone tells the upstream who calls, from where and how. Of a client's headers only
-//! those on the list of [`crate::request_headers`] pass.
+//! those on the list of [`fedgate_core::request_headers`] pass.
 
 mod servers;
 mod trust;
@@ -97,6 +97,7 @@ impl UpstreamSet {
     pub(crate) async fn open(configs: &[UpstreamConfig], hosts: &HostList) -> Result<Self, Vec<TrustError>> {
         let connections = ServerConnections::new();
         let connector = Arc::new(ServerConnector(Arc::clone(&connections)));
+        // The index is a part of the pool key: two upstreams with the same address share no connection.
         let open = |(index, config)| ServedUpstream::new(index, config, hosts, Arc::clone(&connector));
         let (mut list, mut faults) = (vec![], vec![]);
         for opened in configs.iter().enumerate().map(open) {
@@ -194,6 +195,7 @@ impl ServedUpstream {
         request.set_raw_path(told.target.as_bytes())?;
         let dropped = self.keep_listed(request);
         join_cookies(request)?;
+        // A client cannot set these: `keep_listed` has removed what it sent under their names.
         told.origin.tell(request, told.request_id)?;
         // After `tell`, which reads the client's `Host` for `X-Forwarded-Host`.
         if let Some(host) = told.host {

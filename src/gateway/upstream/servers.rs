@@ -62,6 +62,7 @@ impl ServerSet {
             pool: ServerPool::new(config.ejection.clone()),
             trust: UpstreamTrust::load(config)?,
             connector,
+            // From 1: 0 is pingora's key for peers without a group.
             group: index as u64 + 1,
             unresolved: config.servers.iter().map(|_| AtomicBool::default()).collect(),
         })
@@ -81,6 +82,7 @@ impl ServerSet {
         let key = match self.config.balance {
             ServerBalance::RoundRobin => None,
             ServerBalance::Consistent => {
+                // The subject and not the caller: one person's record stays with one server, whoever reads it.
                 permit.subject().or_else(|| permit.principal().map(|principal| principal.account()))
             }
         };
@@ -92,6 +94,7 @@ impl ServerSet {
     pub(crate) fn peer(server: &UpstreamServer<ServerAddress>, is_second: bool) -> Box<HttpPeer> {
         let mut peer = Box::new(server.peer.http.clone());
         if is_second {
+            // A server that cuts kept connections could fail every attempt on them.
             peer.group_key |= SECOND_ATTEMPT;
         }
         peer
