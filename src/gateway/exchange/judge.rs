@@ -142,7 +142,7 @@ impl RequestJudge {
         // A hostile page spends an allowance of its own, never that of the people behind the same address.
         let client = ClientAddress::from(ctx.origin.client);
         let line = match facts(session) {
-            // A proxy sends requests of many clients over one connection.
+            // Where the client is not the peer, a proxy sends requests of many clients over this connection.
             Some(facts) if ctx.origin.client == peer => LineUse::Own(&facts.line),
             Some(facts) => LineUse::Shared(&facts.line),
             None => LineUse::Unknown,

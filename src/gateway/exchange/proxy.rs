@@ -197,7 +197,7 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut RequestContext,
     ) -> Result<()> {
         ctx.interim.note(response)?;
-        // First of all: no byte of another request's answer may go further than this.
+        // Before anything else is read of it: no byte of another request's answer goes further than this.
         ctx.exchange.check(response)?;
         ctx.exchange.end(&session.req_header().method, response);
         ctx.server_told = ServerTold::by(response);
