@@ -1,6 +1,6 @@
-//! No circle of modules, in any package: what names a module is named by it in no way, however long.
+//! Modules never name each other in a circle, in any package, however long the circle is.
 //!
-//! A module and those that lie within it count as one step of the tree, and may name each other.
+//! A module and its inner modules count as one step of the tree, and may name each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const LIBRARIES: [(&str, &str); 4] = [
 /// A module by its path: the package first.
 type ModulePath = Vec<String>;
 
-/// Each module and its file, unit tests and programs left out.
+/// Each module and its file, without unit tests and programs.
 fn modules() -> BTreeMap<ModulePath, PathBuf> {
     let mut modules = BTreeMap::new();
     for (package, folder) in LIBRARIES {
@@ -40,7 +40,7 @@ fn collect(folder: &Path, within: &ModulePath, modules: &mut BTreeMap<ModulePath
     }
 }
 
-/// The paths that a file names, each with its segments; groups are spread out.
+/// The paths that a file names, in segments. Groups are expanded.
 fn named_paths(file: &Path) -> Vec<Vec<String>> {
     let text = std::fs::read_to_string(file).unwrap();
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
@@ -58,7 +58,7 @@ fn named_paths(file: &Path) -> Vec<Vec<String>> {
     paths
 }
 
-/// Follows a path from its first segment; `{` begins several that go on alike.
+/// Follows a path from its first segment. `{` begins several paths with the same start.
 fn spread(text: &str, mut path: Vec<String>, paths: &mut Vec<Vec<String>>) {
     let mut rest = text.trim_start();
     loop {
@@ -88,7 +88,7 @@ fn spread(text: &str, mut path: Vec<String>, paths: &mut Vec<Vec<String>>) {
     }
 }
 
-/// The module that a path leads to, as far as it leads through modules.
+/// The module to which a path leads, as far as it leads through modules.
 fn resolve(of: &ModulePath, path: &[String], modules: &BTreeMap<ModulePath, PathBuf>) -> Option<ModulePath> {
     let supers = path.iter().take_while(|segment| *segment == "super").count();
     let mut found = match path.first()?.as_str() {
@@ -141,7 +141,7 @@ fn no_modules_name_each_other_in_a_circle() {
     assert!(circle.is_empty(), "modules that name each other, over whichever others: {circle:#?}");
 }
 
-/// What lies higher in the gateway may name what lies lower, never the reverse.
+/// A higher folder of the gateway may name a lower one, and never the reverse.
 #[test]
 fn the_folders_of_the_gateway_name_each_other_downwards() {
     let rank = |module: &ModulePath| {

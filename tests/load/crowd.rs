@@ -1,4 +1,4 @@
-//! A crowd of clients that connect over TLS, ask once, and stay: what each of them costs.
+//! A crowd of clients that connect over TLS, ask once, and stay: the cost of each.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use crate::fixture::{CANARY, Gateway, basic};
 use crate::support::tls::believing;
 use crate::support::wanted;
 
-/// How many, unless `FEDGATE_TEST_CROWD` says otherwise.
+/// The number of clients. `FEDGATE_TEST_CROWD` overrides it.
 const CROWD: usize = 1000;
-/// The goal is 10,000 in 300 MiB. Of a smaller crowd, what all of them share weighs more.
+/// The goal is 10,000 in 300 MiB. In a smaller crowd the shared memory weighs more.
 const KIB_EACH: u64 = 30;
 const KIB_EACH_OF_FEW: u64 = 100;
 
@@ -30,7 +30,7 @@ fn an_idle_tls_connection_takes_little_memory_and_the_next_client_is_served() {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        // The first ones fill what is allocated once.
+        // The first clients fill memory that is allocated once.
         let trusting = believing(&gateway.dir.join("cert.pem"), rustls::ALL_VERSIONS);
         let connector = TlsConnector::from(Arc::new(trusting.with_no_client_auth()));
         let warm = crowd(&gateway, &connector, 50).await;

@@ -1,4 +1,4 @@
-//! A flood of wrong passwords beside callers who are known: they are served as if there were none.
+//! A flood of wrong passwords beside known callers, who are served as if there were none.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,9 +16,9 @@ use crate::support::{percentiles, wanted};
 const CALLERS: usize = 4;
 /// How many passwords are guessed each second.
 const GUESSES_PER_SECOND: u64 = 200;
-/// How long each part takes, in s, unless `FEDGATE_TEST_FLOOD_SECONDS` says otherwise.
+/// How long each part takes, in s. `FEDGATE_TEST_FLOOD_SECONDS` overrides it.
 const SECONDS: u64 = 5;
-/// What a flood may cost in memory: the arena of one more hash, and the bounded queues.
+/// The memory that a flood may cost: one more hash, and the bounded queues.
 const MEMORY_KIB: u64 = 160 * 1024;
 
 #[test]
@@ -42,14 +42,14 @@ fn a_flood_of_wrong_passwords_fails_no_cached_caller_and_takes_bounded_memory() 
     assert!(guesses > GUESSES_PER_SECOND * seconds.as_secs() / 4, "there was a flood");
     assert!(statuses.keys().all(|status| [401, 429, 503].contains(status)), "each guess is refused, and answered");
     assert!(grown < MEMORY_KIB, "{grown} KiB");
-    // Who has not been seen before gets in as soon as the flood is over.
+    // A new caller gets in as soon as the flood is over.
     let began = Instant::now();
     while gateway.get("/people/DOC", "DOC").status != 200 {
         assert!(began.elapsed() < PATIENCE, "not served after the flood");
     }
 }
 
-/// How long each request of the known callers took; none may fail.
+/// How long each request of the known callers took. None may fail.
 fn called(gateway: &Gateway, time: Duration) -> Vec<Duration> {
     let call = || {
         let mut connection = Connection::to(gateway.address);
@@ -69,7 +69,8 @@ fn called(gateway: &Gateway, time: Duration) -> Vec<Duration> {
     })
 }
 
-/// Guesses until it is over, each time from another address, for accounts that are and are not; the answers by status.
+/// Guesses until `over`, each time from another address, for existing and missing accounts; returns the answers by
+/// status.
 fn flood(gateway: SocketAddr, over: &AtomicBool) -> BTreeMap<u16, u64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -1,5 +1,6 @@
-//! A long run under everything at once: clients of every kind, edits, renewals, broken files, broken clients, servers behind
-//! that fall, files of records that are moved away. What is asked rightly is answered rightly, and memory and descriptors do not grow.
+//! A long run with everything at once: clients of every kind, edits, renewals, broken files, broken clients,
+//! servers that fall, and record files that are moved away. Correct requests get correct answers, and memory and
+//! descriptors do not grow.
 
 use std::fs;
 use std::io::Write;
@@ -16,14 +17,14 @@ use crate::scripted::{Server, before_in};
 use crate::support::keepalive::Connection;
 use crate::support::wanted;
 
-/// How long, in s, unless `FEDGATE_TEST_SOAK_SECONDS` says otherwise.
+/// How long, in s. `FEDGATE_TEST_SOAK_SECONDS` overrides it.
 const SECONDS: u64 = 8;
 const CLIENTS: usize = 6;
 const FAULT_EVERY: Duration = Duration::from_millis(100);
-/// What memory may grow by after the first third, in KiB: the allocator's own doings.
+/// How much memory may grow after the first third, in KiB: effects of the allocator.
 const GROWTH_KIB: u64 = 24 * 1024;
 
-/// A request, and the statuses that are right for it.
+/// A request, and the statuses that are correct for it.
 fn kinds() -> Vec<(String, &'static [u16])> {
     let request = |method: &str, target: &str, authorization: &str, body: &str| {
         let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
@@ -46,7 +47,7 @@ fn kinds() -> Vec<(String, &'static [u16])> {
         (request("GET", "/people/ANA", &as_("ANA", "wrong"), ""), &[401, 429, 503]),
         (request("GET", "/people/ANA", &as_("NOBODY", "wrong"), ""), &[401, 429, 503]),
         (request("OPTIONS", "/people/ANA", "", ""), &[200]),
-        // Of two servers, one may fall while it has the request; the other takes the next.
+        // One of two servers may fall while it has the request. The other takes the next.
         (request("GET", "/x/1", "", ""), &[200, 502]),
         (request("POST", "/x/1", "", "{}"), &[200, 502]),
     ]
@@ -75,7 +76,7 @@ fn a_long_run_with_faults_answers_rightly_and_does_not_grow() {
         };
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
         let faults = scope.spawn(|| inject(&gateway, &servers, &over));
-        // Records are read as they come, or the gateway would wait for its reader.
+        // Records are read as they arrive, or the gateway would wait for its reader.
         let records = scope.spawn(|| {
             while !over.load(Ordering::SeqCst) {
                 let _ = gateway.record_within(Duration::from_millis(200));
@@ -114,7 +115,7 @@ fn descriptors(gateway: &Gateway) -> usize {
     fs::read_dir(format!("/proc/{}/fd", gateway.child.id())).unwrap().count()
 }
 
-/// One fault after the other; how many there were.
+/// Causes one fault after the other, and returns their number.
 fn inject(gateway: &Gateway, servers: &[Server; 2], over: &AtomicBool) -> u32 {
     let policy = fs::read_to_string("policies/roles.cfg").unwrap();
     let (mut random, mut count, mut held) = (rand::rng(), 0, vec![]);
@@ -126,7 +127,7 @@ fn inject(gateway: &Gateway, servers: &[Server; 2], over: &AtomicBool) -> u32 {
             2 => gateway.signal(Signal::HUP),
             3 => certificate(&gateway.dir),
             4 => fs::write(gateway.dir.join("cert.pem"), "half").unwrap(),
-            // Clients that go away in the middle, or stay and say nothing.
+            // Clients that leave in the middle, or stay silent.
             5 => drop(TcpStream::connect(gateway.address).and_then(|mut tcp| tcp.write_all(b"GET /people/ANA HT"))),
             6 => {
                 let body = format!(

@@ -1,4 +1,4 @@
-//! A primary that accepts connections and says nothing, and a standby that was promoted in its place.
+//! A primary that accepts connections and stays silent, and a promoted standby in its place.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ impl Programs {
         let programs = Self { runtime, gateways, services };
         for gateway in &programs.gateways {
             served(gateway, 0, PATIENCE);
-            // Several sessions, which will all be with the server that falls silent.
+            // Several sessions, all with the server that will fall silent.
             thread::scope(|scope| (0..4).for_each(|account| _ = scope.spawn(move || status(gateway, account))));
         }
         for his in &programs.services {
@@ -39,16 +39,16 @@ impl Programs {
         programs
     }
 
-    /// Waits until all serve, the HIS writes too; how long each took.
+    /// Waits until all serve, and the HIS also writes; prints how long each took.
     fn are_served(&self, what: &str) {
         let promoted = Instant::now();
         thread::scope(|scope| {
             for (order, gateway) in ["primary first", "primary last"].iter().zip(&self.gateways) {
                 scope.spawn(move || {
-                    // One whom nobody has asked for: no cache answers.
+                    // An account that no request has used: no cache answers.
                     served(gateway, 20, PATIENCE);
                     println!("outage, {what}, gateway, {order}: served {:?} after the promotion", promoted.elapsed());
-                    // And everybody, not only who got the first new session.
+                    // And every account, not only the one that got the first new session.
                     (0..10).for_each(|account| assert_eq!(status(gateway, account), 200));
                 });
             }
@@ -86,7 +86,7 @@ fn a_frozen_primary_is_left_for_the_promoted_standby_in_whichever_order_they_are
     let orders = [[&primary, &standby], [&standby, &primary]].map(|order| Cluster::on_all(order, &database));
     let programs = Programs::start(orders);
     primary.freeze(true);
-    // Long enough that the first attempts are over before there is anybody to turn to.
+    // Long enough that the first attempts end before another server is available.
     thread::sleep(Duration::from_secs(2));
     standby.promote();
     programs.are_served("frozen");

@@ -1,4 +1,4 @@
-//! The rights that docs/INSTALL.md grants: both programs do all their work under them, and can do nothing beyond.
+//! The rights that docs/INSTALL.md grants: both programs do all their work with them, and can do nothing beyond.
 
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -12,7 +12,7 @@ use crate::fixture::{CANARY, Gateway, PATIENCE, Place, Setup, basic, password_ha
 use crate::support::postgres::Cluster;
 use crate::support::{free_address, postgres_text};
 
-/// The scripts of the page, in order: the roles, and what is granted to them.
+/// The scripts of the page, in order: the roles, and their grants.
 fn scripts() -> [Vec<String>; 2] {
     let page = std::fs::read_to_string("docs/INSTALL.md").unwrap();
     let scripts = page.split("<<'SQL'\n").skip(1).map(|rest| rest.split("\nSQL\n").next().unwrap());
@@ -35,7 +35,8 @@ struct Granted {
 }
 
 impl Granted {
-    /// Makes it as the page does, and adds an administrator, and an account whose hash is still one of bcrypt.
+    /// Sets up the database as the page does, and adds an administrator, and an account that still has a bcrypt
+    /// hash.
     fn make(cluster: &Cluster) -> Self {
         let runtime = Runtime::new().unwrap();
         let any = runtime.block_on(cluster.database());
@@ -44,7 +45,7 @@ impl Granted {
         let granted = Self { runtime, any };
         granted.migrate();
         grants.iter().for_each(|statement| granted.sql("postgres", statement));
-        // For what the page says of the events of accounts.
+        // For the page's statement about the events of accounts.
         granted.migrate();
         let bcrypt = bcrypt::hash_with_salt(CANARY.as_bytes(), 4, [7; 16]).unwrap().to_string();
         for (id, role, hash) in [("ADM", "root", password_hash()), ("OLD", "end_user", bcrypt)] {

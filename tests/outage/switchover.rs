@@ -1,5 +1,5 @@
-//! Two servers at once: after a switchover new connections lead to the new primary, while the old one goes on answering those
-//! that are open.
+//! Two servers at once: after a switchover new connections lead to the new primary, while the old one still answers
+//! open ones.
 
 use std::process::Command;
 use std::thread;
@@ -15,7 +15,7 @@ use crate::support::postgres::Cluster;
 use crate::support::postgres_text;
 use crate::support::proxy::Proxy;
 
-/// A primary, and one that takes its place; a proxy that leads to the first, and both databases.
+/// A primary, and the server that replaces it; a proxy that leads to the first, and both databases.
 struct Switchover {
     runtime: Runtime,
     _old: Cluster,
@@ -25,7 +25,7 @@ struct Switchover {
     new_database: PostgresConfig,
 }
 
-/// The sessions that watch: the last they asked for is what changed.
+/// The sessions of the watch: their last query asked for changes.
 const WATCHING: &str = "query LIKE '%fedgate_account_changes c ON%'";
 
 impl Switchover {
@@ -43,7 +43,7 @@ impl Switchover {
         start(&PostgresConfig { uri: self.proxy.uri(&self.old_database), ..self.old_database.clone() }, more)
     }
 
-    /// Promotes the new primary with all that was committed, and leads new connections there.
+    /// Promotes the new primary with all committed changes, and leads new connections there.
     fn switch(&self) {
         self.runtime.block_on(self.new.follow(&self.old_database));
         self.new.promote();
@@ -58,7 +58,7 @@ impl Switchover {
         self.runtime.block_on(postgres_text(&self.new_database, statement))
     }
 
-    /// Ends sessions on the old server; how many.
+    /// Ends sessions on the old server, and returns their number.
     fn end_sessions(&self, which: &str) -> usize {
         let ended = self.on_old(&format!(
             "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity \
@@ -67,7 +67,7 @@ impl Switchover {
         ended.parse().unwrap()
     }
 
-    /// Breaks the watch's session, waiting for it where it is just asking something else.
+    /// Breaks the watch's session, and waits for it if a query is running.
     fn end_the_watch(&self) {
         let began = Instant::now();
         while self.end_sessions(WATCHING) == 0 {
@@ -75,14 +75,14 @@ impl Switchover {
         }
     }
 
-    /// Takes the right away from accounts on the new primary; when that was committed.
+    /// Revokes the right of accounts on the new primary, and returns when that was committed.
     fn revoke(&self) -> Instant {
         self.on_new(r#"UPDATE people SET data = data || '{"roles": ["end_user"]}' WHERE id IN ('P0', 'P30')"#);
         Instant::now()
     }
 }
 
-/// Asks until the revoked right, of a caller who is cached and of one who is not, is refused for good; no request that starts
+/// Asks until the revoked right is refused for good, of a cached caller and of a new one. No request that starts
 /// later than `bound` is admitted by it.
 fn is_refused(gateway: &Gateway, since: Instant, bound: Duration) {
     let mut refused = 0;
@@ -103,7 +103,7 @@ fn is_refused(gateway: &Gateway, since: Instant, bound: Duration) {
     println!("outage, a switchover: refused for good after {:?}", since.elapsed());
 }
 
-/// Waits until the probe says ready, and the new primary lists the gateway with a lease.
+/// Waits until the probe reports ready, and the new primary lists the gateway with a lease.
 fn is_ready_and_listed(gateway: &Gateway) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -133,14 +133,14 @@ fn fill_the_pool(gateway: &Gateway) {
 
 #[test]
 fn no_read_admits_by_a_server_that_was_left_behind_while_the_watch_is_on_the_new_one() {
-    // It says that it is the primary still, or that it takes no writes.
+    // The old server still claims to be the primary, or refuses writes.
     for is_read_only in [false, true] {
         let switchover = Switchover::prepare();
         let gateway = switchover.gateway("");
         served(&gateway, 0, PATIENCE);
         fill_the_pool(&gateway);
         switchover.switch();
-        // The watch's session breaks; those of the pool go on.
+        // The watch's session breaks; those of the pool continue.
         if is_read_only {
             switchover.on_old("ALTER SYSTEM SET default_transaction_read_only = on");
             switchover.on_old("SELECT pg_reload_conf()");

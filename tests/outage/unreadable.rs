@@ -1,4 +1,4 @@
-//! A database that answers the watch over the accounts, and lets nobody read them.
+//! A database that answers the watch over the accounts, but refuses to read them.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::outage::{served, start, status};
 use crate::support::postgres::Cluster;
 use crate::support::postgres_text;
 
-/// Waits until the operator's probe says ready, or not, and why.
+/// Waits until the operator's probe reports ready or not, with this reason.
 fn ready(gateway: &Gateway, status: u16, why: &str) {
     let began = Instant::now();
     loop {
@@ -34,7 +34,7 @@ fn accounts_that_cannot_be_read_while_the_watch_goes_on_are_told_with_the_cause_
     let grants =
         "GRANT ALL ON ALL TABLES IN SCHEMA public TO gateway; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO gateway";
     sql(&format!("CREATE ROLE gateway LOGIN; {grants}"));
-    // The watch's session stays; it is the one that asks what changed.
+    // The session of the watch stays; it is the one that asks for changes.
     let end_others = "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity WHERE usename = 'gateway' \
                       AND query NOT LIKE '%fedgate_account_changes c ON%'";
     let limited = PostgresConfig { uri: owned.uri.replace("user=postgres", "user=gateway"), ..owned.clone() };
@@ -59,7 +59,7 @@ fn accounts_that_cannot_be_read_while_the_watch_goes_on_are_told_with_the_cause_
         if ends_sessions {
             sql(end_others);
         }
-        // Found out without a request, or sooner by one; then told once, however many requests meet it.
+        // Found without a request, or earlier by one; then logged once, however many requests meet it.
         if account > 0 {
             assert_eq!(status(&gateway, 30 + account), 503, "{broken}");
         }

@@ -1,10 +1,10 @@
-//! Chance that repeats itself: the same seed throws the same numbers on every machine.
+//! Reproducible chance: the same seed gives the same numbers on every machine.
 
 /// SplitMix64 (Steele, Lea and Flood 2014).
 pub(crate) struct Dice(u64);
 
 impl Dice {
-    /// Dice for the `number`th thing made from `seed`.
+    /// Dice for item number `number` of a seed.
     pub(crate) fn new(seed: u64, number: u64) -> Self {
         let mut dice = Self(seed);
         dice.0 = dice.throw() ^ number.wrapping_mul(0xd134_2543_de82_ef95);
@@ -24,12 +24,12 @@ impl Dice {
         (self.throw() % bound as u64) as usize
     }
 
-    /// True `percent` times out of a hundred.
+    /// True in `percent` of a hundred cases.
     pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// One of `choices`, of which there is one at least.
+    /// One of `choices`, of which there is at least one.
     pub(crate) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }

@@ -1,9 +1,9 @@
-//! Random policies: what stands in them, how it is spelled, and what can be asked about them.
+//! Random policies: their content, their spelling, and questions about them.
 
 use super::dice::Dice;
 use super::json::Json;
 
-/// Role names, near misses of each other among them; no two are the same role.
+/// Role names, with near misses of each other. No two are the same role.
 pub(crate) const ROLES: [&str; 15] = [
     "end_user",
     "health_professional",
@@ -22,7 +22,7 @@ pub(crate) const ROLES: [&str; 15] = [
     "a\"b\\c/d\te",
 ];
 
-/// Endpoint names, near misses of each other among them.
+/// Endpoint names, with near misses of each other.
 pub(crate) const ENDPOINTS: [&str; 22] = [
     "login",
     "people",
@@ -50,10 +50,10 @@ pub(crate) const ENDPOINTS: [&str; 22] = [
 
 /// Keys of permissions that are methods.
 const METHODS: [&str; 5] = ["GET", "POST", "PATCH", "DELETE", "PUT"];
-/// Keys of permissions that are none, and grant nothing.
+/// Keys of permissions that are not methods, and grant nothing.
 const NO_METHODS: [&str; 9] = ["HEAD", "OPTIONS", "get", "Get", "GET ", "TRACE", "*", "", "Global"];
 
-/// Methods on the wire; the first six can be judged.
+/// Methods on the wire. The first six can be judged.
 const WIRE: [&str; 14] =
     ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS", "get", "Post", "TRACE", "", "GET ", "global", "*"];
 
@@ -101,7 +101,7 @@ fn endpoints(dice: &mut Dice) -> Json {
     Json::List((0..count).map(|_| Json::Text(dice.pick(&ENDPOINTS).to_owned())).collect())
 }
 
-/// Spells a tree: `odd` times out of a hundred, white space and escapes where nobody writes them.
+/// Spells a tree: in `odd` of a hundred cases with unusual white space and escapes.
 pub(crate) fn spell(tree: &Json, dice: &mut Dice, odd: usize) -> String {
     let mut text = String::new();
     write(tree, dice, odd, &mut text);
@@ -170,7 +170,7 @@ fn quote(string: &str, dice: &mut Dice, odd: usize, text: &mut String) {
     text.push('"');
 }
 
-/// The roles of a principal: mostly some that the file defines, sometimes others, sometimes one twice, sometimes none.
+/// The roles of a principal: mostly some that the file defines, sometimes others, one twice, or none.
 pub(crate) fn roles(defined: &[String], dice: &mut Dice) -> Vec<String> {
     let count = dice.pick(&[0, 1, 1, 1, 2, 2, 3, 4]);
     (0..count)
@@ -185,7 +185,7 @@ pub(crate) fn method(dice: &mut Dice) -> &'static str {
     if dice.chance(95) { dice.pick(&WIRE[..6]) } else { dice.pick(&WIRE) }
 }
 
-/// An account, and the subjects of its requests: itself, no one, others, and ids that look like it.
+/// An account, and the subjects of its requests: itself, none, others, and ids that look like it.
 pub(crate) fn principal(dice: &mut Dice) -> (String, Vec<Option<String>>) {
     let id = dice.pick(&PRINCIPALS);
     let shorter: String = id.chars().take(id.chars().count().saturating_sub(1)).collect();

@@ -1,4 +1,4 @@
-//! Everything that can be asked about small files.
+//! Every question about small files.
 
 use fedgate_core::policy::{EndpointTable, Method, PolicyReach, RoleRights};
 
@@ -8,7 +8,7 @@ use super::pair::Pair;
 const METHODS: [&str; 2] = ["GET", "POST"];
 const ENDPOINTS: [&str; 2] = ["page", "people"];
 const GLOBALS: [&str; 4] = ["\"True\"", "\"False\"", "true", "false"];
-/// The last is defined in no file.
+/// No file defines the last.
 const ROLES: [&str; 3] = ["a", "b", "undefined"];
 
 /// An entry's permissions: every set of (method, endpoint), with every spelling of `global`.
@@ -29,7 +29,7 @@ fn permissions() -> Vec<String> {
     all
 }
 
-/// The same, with keys left out that list nothing.
+/// The same, without keys that list nothing.
 fn without_empty_lists(permissions: &str) -> String {
     permissions.replace("\"GET\": [], ", "").replace("\"POST\": [], ", "")
 }
@@ -47,7 +47,7 @@ fn role_lists() -> Vec<Vec<String>> {
     lists
 }
 
-/// Asks everything; tells how often each answer was given.
+/// Asks every question, and counts each answer.
 fn ask_everything(file: &str, counts: &mut [u64; 6]) {
     let mut table = EndpointTable::default();
     let numbers = ENDPOINTS.map(|name| table.intern(name).unwrap());
@@ -72,7 +72,7 @@ fn ask_everything(file: &str, counts: &mut [u64; 6]) {
     }
 }
 
-/// What rights reach, if they answer a question without a subject so.
+/// The reach of rights that give this answer to a question without a subject.
 fn reach_of(answer: Answer) -> Option<PolicyReach> {
     match answer {
         Answer::Global => Some(PolicyReach::Global),
@@ -81,7 +81,7 @@ fn reach_of(answer: Answer) -> Option<PolicyReach> {
     }
 }
 
-/// Asks everything about every file, half of them on another thread.
+/// Asks every question about every file, half of them on another thread.
 fn ask_about_all(files: &[String]) -> [u64; 6] {
     let counts = |files: &[String]| {
         let mut counts = [0; 6];

@@ -1,9 +1,9 @@
-//! JSON as RFC 8259 has it, and nothing more: no byte order mark, comment, trailing comma or second document.
+//! JSON as RFC 8259 defines it, and nothing more: no byte order mark, comment, trailing comma or second document.
 //!
-//! Objects keep every member in its order, so that the oracle sees a key that stands twice. The engine reads with serde;
-//! this reader shares no line with it, so that a fault of either shows.
+//! Objects keep every member in its order, so that the oracle sees a repeated key. The engine reads with serde.
+//! This reader shares no line with it, so that a fault of either shows.
 
-/// Deeper than any policy is nested; a bound, because the reader recurses.
+/// Deeper than any policy is nested. The reader recurses, so it needs a bound.
 const MAX_DEPTH: usize = 64;
 
 /// One JSON value.
@@ -11,7 +11,7 @@ const MAX_DEPTH: usize = 64;
 pub(crate) enum Json {
     Null,
     Bool(bool),
-    /// As spelled: no number means anything in a policy.
+    /// As it is spelled: no number means anything in a policy.
     Number(String),
     Text(String),
     List(Vec<Json>),
@@ -30,7 +30,7 @@ impl Json {
         }
     }
 
-    /// The value of a member, the first of its name.
+    /// The first member of a name.
     pub(crate) fn member(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Object(members) => members.iter().find(|(key, _)| key == name).map(|(_, value)| value),
@@ -53,7 +53,7 @@ impl Reader<'_> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// The next byte that is not white space, not yet taken.
+    /// The next byte that is not white space, without consuming it.
     fn next(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.at += 1;
@@ -61,7 +61,7 @@ impl Reader<'_> {
         self.peek()
     }
 
-    /// Takes a byte if it is the next.
+    /// Consumes a byte if it is the next.
     fn takes(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.at += usize::from(found);
@@ -147,7 +147,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What stands after a backslash.
+    /// The character after a backslash.
     fn escape(&mut self) -> Result<char, String> {
         let letter = self.peek();
         self.at += 1;

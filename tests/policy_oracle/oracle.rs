@@ -1,24 +1,25 @@
-//! The meaning of roles.cfg, judged afresh for every question: for each role of the principal, for each entry of it, what
-//! Thalamus would do.
+//! The meaning of roles.cfg, judged from the start for every question: for each role of the principal, and each
+//! entry of it, what Thalamus would do.
 //!
-//! Written from the description of the file alone. Slow on purpose: nothing is compiled, indexed or remembered.
+//! It is written from the description of the file alone, and slow on purpose: nothing is compiled, indexed or
+//! cached.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use super::json::Json;
 
-/// Largest file, in bytes.
+/// The largest file, in bytes.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// Most keys in one `permissions`.
+/// The most keys in one `permissions`.
 const MAX_KEYS: usize = 64;
-/// How many bytes a name of a role or an endpoint has.
+/// The length of a role's or endpoint's name, in bytes.
 const NAME_BYTES: RangeInclusive<usize> = 1..=256;
 
-/// A file that was accepted.
+/// An accepted file.
 pub(crate) struct Policy(Json);
 
-/// One question, as a request would put it: the method is the word on the wire.
+/// One question, as a request puts it. The method is the word on the wire.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask<'a> {
     pub(crate) principal: &'a str,
@@ -28,7 +29,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) subject: Option<&'a str>,
 }
 
-/// What is answered. The order is that of strength: of the answers that single entries give, the strongest counts.
+/// The answer. The order is that of strength: of the answers of single entries, the strongest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Answer {
     /// Denied: no policy can grant this method.
@@ -37,11 +38,11 @@ pub(crate) enum Answer {
     NoRole,
     /// Denied: no role lists the endpoint under the method.
     NotGranted,
-    /// Denied: listed, but the record is another's.
+    /// Denied: listed, but the record is another person's.
     NotOwn,
-    /// Allowed, for one's own record.
+    /// Allowed, for the principal's own record.
     Own,
-    /// Allowed, for anybody's.
+    /// Allowed, for every person's record.
     Global,
 }
 
@@ -52,7 +53,7 @@ impl Answer {
 }
 
 impl Policy {
-    /// Reads a file whole, or tells why it is refused.
+    /// Reads a whole file, or returns why it is refused.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > MAX_BYTES {
             return Err("too large".to_owned());
@@ -86,12 +87,12 @@ impl Policy {
         strongest
     }
 
-    /// The names of the roles the file defines, to ask about.
+    /// The roles that the file defines, to ask about.
     pub(crate) fn role_names(&self) -> Vec<String> {
         self.entries().iter().map(|entry| name(entry).to_owned()).collect()
     }
 
-    /// The names of the endpoints the file lists, to ask about.
+    /// The endpoints that the file lists, to ask about.
     pub(crate) fn endpoint_names(&self) -> Vec<String> {
         let mut names = Vec::new();
         for entry in self.entries() {
@@ -117,7 +118,7 @@ fn answer_of_entry(entry: &Json, method: &str, ask: &Ask<'_>) -> Answer {
     let global = match permissions.member("global") {
         Some(Json::Bool(global)) => *global,
         Some(Json::Text(global)) => global == "True",
-        // Silence denies: an entry that says nothing of `global` is not.
+        // Silence denies: an entry without `global` is not global.
         _ => false,
     };
     match ask.subject {

@@ -1,4 +1,4 @@
-//! One file in the hands of both, engine and oracle; a difference panics with the smallest file that still shows it.
+//! One file for both, engine and oracle. A difference panics with the smallest file that still shows it.
 
 use std::fmt::Display;
 use std::panic::catch_unwind;
@@ -17,10 +17,10 @@ pub(crate) struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    /// Lets both read a file; none if both refuse it.
+    /// Lets both read a file; `None` if both refuse it.
     ///
     /// # Panics
-    /// When one accepts what the other refuses, or the engine panics.
+    /// If one accepts what the other refuses, or the engine panics.
     pub(crate) fn read(bytes: &'a [u8], origin: &dyn Display) -> Option<Self> {
         match (Policy::read(bytes), engine_reads(bytes)) {
             (Ok(oracle), Ok(engine)) => Some(Self { bytes, oracle, engine }),
@@ -45,7 +45,7 @@ impl<'a> Pair<'a> {
     /// Asks the oracle, the engine's definitions, and its compiled rights if the table knows the endpoint.
     ///
     /// # Panics
-    /// When one of the three answers otherwise.
+    /// If one of the three answers differently.
     pub(crate) fn ask(
         &self,
         rights: &RoleRights,
@@ -108,7 +108,7 @@ fn differ(bytes: &[u8], table: &EndpointTable, ask: &Ask<'_>) -> bool {
     straight != expected || compiled.is_some_and(|compiled| compiled != expected)
 }
 
-/// Cuts pieces out of a file, ever smaller ones, as long as it still shows the difference.
+/// Cuts pieces out of a file, smaller each time, for as long as it still shows the difference.
 fn minimise(bytes: &[u8], still: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let mut smallest = bytes.to_vec();
     let mut piece = smallest.len().min(1 << 12);
@@ -128,7 +128,7 @@ fn minimise(bytes: &[u8], still: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     smallest
 }
 
-/// Bytes as text, with what is not printable escaped.
+/// Bytes as text, with unprintable ones escaped.
 fn shown(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(|c| c.is_control() && c != '\n') => text.to_owned(),

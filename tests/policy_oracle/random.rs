@@ -13,7 +13,7 @@ use super::spoils;
 
 const CASES: u64 = 10_000_000;
 const THREADS: u64 = 2;
-/// Role lists asked about under one file.
+/// Role lists that are asked about under one file.
 const ROLE_LISTS: usize = 6;
 /// Questions asked for one role list.
 const QUESTIONS: usize = 80;

@@ -1,6 +1,6 @@
-//! What goes wrong with policy files: in their meaning, in their spelling, on the disk.
+//! Faults of policy files: in their meaning, in their spelling, on the disk.
 //!
-//! A spoiled file need not be a refused one; whether it is, is for oracle and engine to say.
+//! A spoiled file is not always refused. Oracle and engine decide that.
 
 use super::dice::Dice;
 use super::json::Json;
@@ -69,7 +69,7 @@ fn spoil_permissions(permissions: &mut Vec<(String, Json)>, dice: &mut Dice) {
     }
 }
 
-/// A string where it may not belong; two of them are right for `global`, and a name may have up to 256 bytes.
+/// A string where it may not belong. Two of them are valid for `global`, and a name may have up to 256 bytes.
 fn word(dice: &mut Dice) -> Json {
     if dice.chance(10) {
         return Json::Text("é".repeat(128) + dice.pick(&["", "x"]));

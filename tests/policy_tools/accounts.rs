@@ -1,4 +1,4 @@
-//! Accounts of a store, as `fedgate policy explain` and `fedgate account` see them.
+//! The accounts of a store, as `fedgate policy explain` and `fedgate account` show them.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ fn configuration(files: &Files, store: &str, more: &str) -> String {
     )
 }
 
-/// Works on the accounts of a configuration, whose schema is there.
+/// Works on the accounts of a configuration, whose schema exists.
 fn with_accounts(config: &str, work: impl AsyncFnOnce(AccountStore)) {
     let config = Config::load(config.as_ref()).unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -129,7 +129,7 @@ fn a_look_at_a_store_that_is_not_there_makes_none() {
     };
     refused("stroe.db does not exist");
     assert_eq!(std::fs::read_dir(&files.0).unwrap().count(), 2, "configuration and secret");
-    // A database, but not of fedgate.
+    // A database, but not one of fedgate.
     files.write("stroe.db", "");
     refused("the database has schema version 0, 6 is needed; run `fedhis migrate`");
     let arguments = ["explain", "--json", "--as", "ANA", "--config", &config, "GET", "/people/ANA"];
@@ -137,7 +137,7 @@ fn a_look_at_a_store_that_is_not_there_makes_none() {
     assert!(found["file"].is_null() && found["error"].as_str().unwrap().contains("`store.path`"), "{found}");
 }
 
-/// Exit code and what was told, as one object; this is what standard input holds.
+/// Exit code and output of a command, as one object. `input` is its standard input.
 fn account(config: &str, input: &str, arguments: &[&str]) -> (i32, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
     command.args(["account", "--config", config, "--json"]).args(arguments);
@@ -315,7 +315,7 @@ fn check_tells_of_a_column_that_takes_one_id_for_another_and_of_logins_that_read
     std::fs::remove_file(files.0.join("store.db")).unwrap();
     store_with_ana(&config, HASH);
     assert!(!told().contains("may take one id"), "{}", told());
-    // Some program took the row away and left the triggers.
+    // Another program deleted the row and left the triggers.
     open().execute_batch("DELETE FROM fedgate_logins").unwrap();
     assert!(told().contains("of 1 people that were looked at, 1 are not in the table"), "{}", told());
     with_accounts(&config, async |_| {});
@@ -346,7 +346,7 @@ fn who_looks_at_policies_needs_no_secret_but_who_asks_the_store_does() {
         assert!(code == 0 && !text.contains("no route"), "{arguments:?}: {text}{complaint}");
     }
     for arguments in [&[&["policy"][..], &explain].concat()[..], &["status"], &["check", "--json"]] {
-        // `check` tells more that is missing here.
+        // `check` reports more that is missing here.
         let (code, text, complaint) = fedgate(&[arguments, &["--config", &config]].concat());
         let complaint = text + &complaint;
         assert!(code == 2 && complaint.contains("`assertion.secret_file` names `"), "{arguments:?}: {complaint}");

@@ -1,4 +1,4 @@
-//! Cases: what they may ask, and that those which are shipped hold each cell of the policy that is shipped.
+//! Cases: the questions that they may ask. The shipped cases cover each cell of the shipped policy.
 
 use fedgate::routes::RouteTable;
 use fedgate_core::policy::{CaseQuestion, Method, parse_cases};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::policy_tools::{Files, STOCK, policy};
 
-/// Those beside the policy.
+/// The cases beside the policy.
 const SHIPPED: &str = "policies/roles.cases.toml";
 
 #[test]
@@ -88,7 +88,7 @@ fn only_holds_what_is_listed_and_denies_whatever_else_a_policy_grants() {
     assert_eq!(unmet, expected);
 }
 
-/// The stock policy with a cell more or less, or another reach; and a cell that is judged otherwise then.
+/// The stock policy with one cell more or less, or another reach; and a cell that is then judged differently.
 fn mutants() -> Vec<(String, Value)> {
     let stock: Value = serde_json::from_slice(&std::fs::read(STOCK).unwrap()).unwrap();
     let routes = RouteTable::built_in().unwrap();

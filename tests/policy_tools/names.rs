@@ -1,4 +1,4 @@
-//! Names and files that are made to mislead: they neither control a terminal, nor hide, nor keep a command waiting.
+//! Names and files that are made to mislead: they control no terminal, hide nothing, and keep no command waiting.
 
 use crate::policy_tools::{Files, STOCK, crowd, fedgate, json, policy};
 
@@ -20,7 +20,7 @@ fn names_do_not_control_the_terminal() {
     assert!(csv.starts_with("endpoint,method,asked,a\\n\\u{1b}[31m0,a\\n"), "{csv:.60?}");
 }
 
-/// A policy whose names turn the direction of what follows, have no width, or begin as a formula does.
+/// A policy whose names reverse the direction of text, have no width, or begin like a formula.
 const DISGUISED: &str = r#"[
  {"role": "\u202enimda", "permissions": {"GET": ["per\u200bson", "=1+1", "+1,\"x\""], "P\u2028T": ["page"]}}]"#;
 

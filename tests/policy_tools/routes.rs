@@ -1,10 +1,11 @@
-//! A policy beside the routes: what is asked and granted to nobody, what is granted and never asked, what a case cannot mean.
+//! A policy beside the routes: requests that no role is granted, grants that no request needs, and cases without a
+//! meaning.
 
 use serde_json::{Value, json};
 
 use crate::policy_tools::{Files, STOCK, json as told, policy};
 
-/// A configuration with one route of its own and no others, and no secret anywhere.
+/// A configuration with one route and no others, and without any secret.
 fn labs(files: &Files) -> String {
     files.write(
         "fedgate.toml",
@@ -13,7 +14,7 @@ fn labs(files: &Files) -> String {
     )
 }
 
-/// `labs` as granted to two roles, one of whom is granted what is never asked.
+/// `labs` granted to two roles, one of which is also granted methods that no route has.
 const LABS: &str = r#"[
  {"role": "doctor", "permissions": {"GET": ["labs"], "DELETE": ["labs"], "HEAD": ["labs"], "global": "True"}},
  {"role": "patient", "permissions": {"GET": ["labs"]}}]"#;

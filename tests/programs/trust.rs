@@ -1,4 +1,5 @@
-//! The boundary between the programs, and around them: what each may read, what it leaves, and whose place it works in.
+//! The boundary between the programs, and around them: what each may read, what it leaves behind, and where it
+//! works.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -15,7 +16,7 @@ use crate::support::{Scratch, free_address, write_private};
 /// A user who owns nothing here.
 const NOBODY: u32 = 65534;
 
-/// The configuration of a gateway and a HIS with keys of their own, of which there are as many as are written.
+/// The configuration of a gateway and a HIS, each with keys of its own.
 fn place(scratch: &Scratch, more: &str) -> PathBuf {
     let config = scratch.0.join("fedgate.toml");
     let text = format!(
@@ -39,12 +40,12 @@ fn place(scratch: &Scratch, more: &str) -> PathBuf {
     config
 }
 
-/// Takes files from the programs, whoever runs them.
+/// Takes files away from the programs, whichever user runs them.
 fn take_away(scratch: &Scratch, names: &[&str]) {
     names.iter().for_each(|name| fs::set_permissions(scratch.0.join(name), Permissions::from_mode(0o000)).unwrap());
 }
 
-/// A program as a user without rights, where the tests run with all of them.
+/// A program as a user without rights, if the tests run as root.
 fn unprivileged(program: &str) -> Command {
     if !geteuid().is_root() {
         return Command::new(program);
@@ -66,7 +67,7 @@ fn serve(command: &mut Command, config: &Path) -> Child {
     command.spawn().unwrap()
 }
 
-/// Waits until a program says that it listens.
+/// Waits until a program reports that it listens.
 fn until_listening(child: &mut Child) {
     use std::io::BufRead;
     let lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
@@ -91,12 +92,12 @@ fn each_program_serves_without_the_files_that_are_the_others() {
     let config = place(&scratch, "");
     fs::set_permissions(&scratch.0, Permissions::from_mode(0o755)).unwrap();
     give(&scratch.0.join("store"));
-    // The HIS: neither the key of TLS, nor the one that mints, nor the policy.
+    // The HIS needs neither the TLS key, nor the one that mints, nor the policy.
     take_away(&scratch, &["tls.key", "tls.pem", "mints", "roles.cfg"]);
     let mut his = serve(&mut unprivileged(crate::support::programs::fedhis()), &config);
     until_listening(&mut his);
     stop(his);
-    // The gateway has those, and nothing that is the HIS's.
+    // The gateway has those, and no file of the HIS.
     for own in ["tls.key", "tls.pem", "mints", "roles.cfg"] {
         fs::set_permissions(scratch.0.join(own), Permissions::from_mode(0o600)).unwrap();
         give(&scratch.0.join(own));
@@ -115,7 +116,7 @@ fn a_secret_that_everybody_can_read_is_refused_by_whoever_reads_it_and_a_groups_
         fs::set_permissions(scratch.0.join(name), Permissions::from_mode(mode)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
         command.args(["serve", "--config"]).arg(&config).env("FEDGATE_GATEWAY_EXPOSED_SECRETS", value);
-        // An address that nobody can have: what comes before that is passed.
+        // No machine has this address: everything before binding it has passed.
         let output = command.env("FEDGATE_GATEWAY_LISTEN", "192.0.2.1:1").output().unwrap();
         fs::set_permissions(scratch.0.join(name), Permissions::from_mode(0o600)).unwrap();
         (output.status.code(), stderr(&output))
@@ -130,7 +131,7 @@ fn a_secret_that_everybody_can_read_is_refused_by_whoever_reads_it_and_a_groups_
             assert_eq!(said.contains("chmod 600"), value == "warn", "{name}: {said}");
         }
     }
-    // fedhis has no business with either.
+    // fedhis needs neither.
     ["tls.key", "mints"].iter().for_each(|name| {
         fs::set_permissions(scratch.0.join(name), Permissions::from_mode(0o644)).unwrap();
     });
@@ -139,7 +140,7 @@ fn a_secret_that_everybody_can_read_is_refused_by_whoever_reads_it_and_a_groups_
     stop(his);
 }
 
-/// Whether a program that is killed in a directory leaves a dump of its memory there.
+/// Whether a program that is killed in a directory leaves a memory dump there.
 fn leaves_a_dump(program: &str, config: &Path) -> bool {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -S -c unlimited; exec \"$0\" \"$@\"", program]).current_dir(config.parent().unwrap());
@@ -159,7 +160,7 @@ fn neither_program_leaves_a_dump_of_its_memory_unless_it_may() {
     for program in programs {
         assert!(!leaves_a_dump(program, &config), "{program}");
     }
-    // Where this system writes any.
+    // If this system writes dumps at all.
     let mut any = Command::new("sh");
     any.args(["-c", "ulimit -S -c unlimited; kill -ABRT $$"]).current_dir(&scratch.0);
     if any.status().unwrap().core_dumped() {
@@ -186,7 +187,7 @@ fn a_demo_works_in_no_place_that_somebody_else_could_have_prepared() {
         fs::set_permissions(&dir, Permissions::from_mode(mode)).unwrap();
         dir
     };
-    // Whoever may write there lays a key, or a link in place of one.
+    // A user who may write there could place a key, or a link in place of one.
     let open = made("open", 0o777);
     refused(&open, "others than you may write there");
     refused(&open.join("demo"), "others than you may write there");
@@ -218,7 +219,7 @@ fn a_demo_works_in_no_place_that_somebody_else_could_have_prepared() {
         give(&laid.join("assertion.secret"));
         refused(&laid, "belongs to user 65534");
     }
-    // One of one's own, in a place where everybody may add, through a link of one's own, and once more.
+    // The user's own directory, where every user may add files, through the user's own link, and a second time.
     let own = scratch.0.join("own");
     symlink(&sticky, &own).unwrap();
     for _ in 0..2 {

@@ -1,76 +1,76 @@
-//! How far the model goes, and what can be done wrong in it on purpose.
+//! The size of the model, and the flaws that can be put into it on purpose.
 
-/// How much of the world is walked through.
+/// How much of the world is walked.
 #[derive(Debug, Clone)]
 pub(crate) struct Bounds {
     pub(crate) instances: usize,
-    /// How many of the accounts are asked for; all change.
+    /// How many of the accounts are requested. All of them change.
     pub(crate) asked: u8,
-    /// Whether requests are followed from their start to their decision. Without them, law 1 alone says something: what
-    /// each cache may answer at each moment.
+    /// Whether requests are followed from their start to their decision. Without them only law 1 applies: what each
+    /// cache may answer at each moment.
     pub(crate) requests: bool,
     /// The freshness bound, in ticks.
     pub(crate) bound: u8,
     pub(crate) commits: u8,
-    /// How often the primary is replaced by a replica that has all or only the first of its changes.
+    /// How often a replica with all or only the first of the changes replaces the primary.
     pub(crate) failovers: u8,
-    /// How often that happens while the old primary goes on answering who is connected to it.
+    /// How often that happens while the old primary still answers its open connections.
     pub(crate) switchovers: u8,
-    /// How many epochs back the log of changes goes.
+    /// How many epochs the log of changes goes back.
     pub(crate) remembered: u8,
     pub(crate) restore: Restore,
-    /// How long a run may be; none where everything is to be visited.
+    /// The longest run; `None` to visit everything.
     pub(crate) steps: Option<usize>,
 }
 
-/// Whether once a backup is restored in place, while sessions go on as if nothing had happened.
+/// Whether a backup is restored in place once, while sessions continue as if nothing had happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Restore {
     Never,
-    /// And in the same transaction the epoch is raised beyond all that was and all that is remembered.
+    /// In the same transaction the epoch is raised beyond every earlier and every remembered one.
     Raised,
-    /// While every session knows the last epoch and nothing is being read; no commit overtakes the next poll.
+    /// While every session knows the last epoch and nothing is being read. No commit overtakes the next poll.
     Quiet,
     /// At any moment.
     Careless,
 }
 
-/// What is left out of the protocol, or done otherwise.
+/// A part of the protocol that is left out or changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
     /// The lease counts from the moment the answer arrived.
     LeaseFromAnswer,
     /// Cached entries are used whatever the lease.
     NoLease,
-    /// What was read is kept whatever has been applied since.
+    /// A read is kept whatever has been applied since.
     NoGate,
-    /// What was read is kept whatever history it was read in.
+    /// A read is kept whatever history it belongs to.
     NoGeneration,
-    /// A new session goes on from the epoch that was applied last.
+    /// A new session continues from the last applied epoch.
     KeepOnReconnect,
-    /// An epoch lower than the one known counts as no change.
+    /// An epoch lower than the known one counts as no change.
     RegressionIsNothing,
-    /// What the log does not reach back to counts as no change.
+    /// Changes before the beginning of the log count as no change.
     GapIsNothing,
-    /// The epoch is asked for after the row, in another snapshot.
+    /// The epoch is read after the row, in another snapshot.
     EpochAfterRow,
     /// A request is answered by a read that began before it did.
     JoinEarlierRead,
-    /// Polls after the first ask only for a sign of life; changes are told by notices, which never fail to come.
+    /// Polls after the first ask only for a sign of life. Changes come as notices, which are never lost.
     NoticesAlone,
     /// The same, and LISTEN comes after the first poll.
     NoticesAloneLate,
-    /// The same as [`Flaw::NoticesAlone`], and notices are lost.
+    /// As [`Flaw::NoticesAlone`], and notices are lost.
     NoticesAloneLost,
-    /// Polls are answered by a standby, which may be behind.
+    /// A standby, which may be late, answers polls.
     PollStandby,
-    /// Accounts are read from a standby, which may be behind.
+    /// Accounts are read from a standby, which may be late.
     ReadStandby,
-    /// A new session of the watch leaves those that read where they are.
+    /// A new session of the watch does not move the sessions that read.
     PoolStays,
-    /// The same, but what tells a lower epoch than the one that was applied last is refused.
+    /// The same, but an answer with a lower epoch than the last applied one is refused.
     PoolStaysByEpoch,
-    /// A server that was left behind goes on confirming.
+    /// A server that was left behind continues to confirm.
     LeftConfirms,
 }
 

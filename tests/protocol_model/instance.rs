@@ -1,4 +1,4 @@
-//! One gateway: its watch session, its lease, its cache, and one read and one request on their way.
+//! One gateway: its watch session, its lease, its cache, and one read and one request in flight.
 //!
 //! Mirrors `accounts/watch.rs` (the session and its polls) and `authn/cache.rs` (gate, generation, lease).
 
@@ -10,15 +10,16 @@ pub(crate) struct Instance {
     pub(crate) session: Session,
     /// The epoch whose changes have been applied: the gate.
     pub(crate) applied: Option<u8>,
-    /// Ticks since the moment the lease counts from; the bound when there is no lease.
+    /// Ticks since the lease began; the bound if there is no lease.
     pub(crate) lease: u8,
-    /// Ticks since the last confirmed question was asked; a ghost, which differs from `lease` only in flawed protocols.
+    /// Ticks since the last confirmed question was asked. This is a ghost, which differs from `lease` only in
+    /// flawed protocols.
     pub(crate) confirmed: u8,
     /// The version cached for each account.
     pub(crate) entries: [Option<u8>; ACCOUNTS],
     pub(crate) read: Option<Read>,
     pub(crate) request: Option<Request>,
-    /// There was a switchover since the session was opened: those that read are still with the server that was left behind.
+    /// A switchover happened since the session was opened: the sessions that read are still with the old server.
     pub(crate) behind: bool,
 }
 
@@ -29,7 +30,7 @@ pub(crate) enum Session {
     Open {
         known: Option<u8>,
         poll: Poll,
-        /// Only protocols that believe notices look at it.
+        /// Only protocols that rely on notices use it.
         listening: bool,
         /// Its server is gone, after it had answered.
         broken: bool,
@@ -48,7 +49,7 @@ pub(crate) enum Poll {
 pub(crate) struct Question {
     /// Ticks ago, at most the bound.
     pub(crate) age: u8,
-    /// A lease counted from here is valid at the moment the open request started.
+    /// A lease that begins here is valid when the open request starts.
     pub(crate) covers_request: bool,
 }
 
@@ -56,14 +57,14 @@ pub(crate) struct Question {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Read {
     pub(crate) account: u8,
-    /// It began after the open request did.
+    /// The read began after the open request.
     pub(crate) after_request: bool,
-    /// The generation is still the one it began in.
+    /// The generation has not changed since the read began.
     pub(crate) same_generation: bool,
     pub(crate) answer: Option<Row>,
 }
 
-/// What was read, in one snapshot.
+/// The result of a read, from one snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Row {
     pub(crate) version: u8,
@@ -74,14 +75,14 @@ pub(crate) struct Row {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Request {
     pub(crate) account: u8,
-    /// The lease is valid at the moment it started, so that it may look into the cache.
+    /// The lease was valid when the request started, so it may use the cache.
     pub(crate) leased: bool,
     /// Likewise for the ghost.
     pub(crate) confirmed: bool,
-    /// It started while the sessions were with a server that was left behind, which its instance did not know yet: until it
-    /// does, such a server may answer.
+    /// The request started while the sessions were with a server that was left behind, unknown to the instance.
+    /// Until the instance knows, such a server may answer.
     pub(crate) excused: bool,
-    /// The versions that may decide it: current at some moment since the bound before its start, a bit for each.
+    /// The versions that may decide it, a bit for each: current at some moment since the bound before its start.
     pub(crate) acceptable: u16,
 }
 
@@ -92,7 +93,7 @@ impl Request {
 }
 
 impl Instance {
-    /// As a process starts, for the first time or after a crash: no session, no lease, an empty cache.
+    /// A process at its start, for the first time or after a crash: no session, no lease, an empty cache.
     pub(crate) fn new(bound: u8) -> Self {
         Self {
             session: Session::Closed,
@@ -115,7 +116,7 @@ impl Instance {
         }
     }
 
-    /// The server is gone: of its session nothing can come but what was answered before.
+    /// The server is gone: its session delivers only what was answered before.
     pub(crate) fn lose_server(&mut self) {
         match &mut self.session {
             Session::Open { poll: Poll::Answered(..), broken, .. } => *broken = true,
@@ -123,15 +124,15 @@ impl Instance {
         }
     }
 
-    /// Another server takes the place of the one that all sessions are with, which goes on answering those that read. What
-    /// it is asked by the watch it answers no more, because it takes no writes.
+    /// Another server replaces the one that all sessions are with. The old one still answers the sessions that
+    /// read. It no longer answers the watch, because it takes no writes.
     pub(crate) fn is_left_behind(&mut self) {
         self.behind = true;
         self.lose_server();
     }
 
-    /// Mirrors `ServerRoute::follow`: as a session of the watch begins, those that read end, whatever they are at. Without a
-    /// server that was left behind they may as well go on.
+    /// Mirrors `ServerRoute::follow`: when a session of the watch begins, the sessions that read end, whatever they
+    /// do. Without a server that was left behind they could as well continue.
     pub(crate) fn follow(&mut self) {
         if std::mem::take(&mut self.behind) {
             self.read.take_if(|read| read.answer.is_none());
@@ -189,7 +190,7 @@ impl Instance {
     /// Ends the open request, decided or given up.
     pub(crate) fn end(&mut self) {
         self.request = None;
-        // Without a request nothing relates to one: states that differ in this alone are the same.
+        // Without a request nothing relates to one: states that differ only in this are the same.
         self.relate(|_| true);
     }
 
@@ -208,7 +209,7 @@ impl Instance {
         self.entries.iter().flatten().copied().chain(row.map(|row| row.version))
     }
 
-    /// Calls versions by their new ids; what is not `held` by anybody can decide no request.
+    /// Renames versions to their new ids. A version that is not `held` can decide no request.
     pub(crate) fn rename(&mut self, held: u16, renamed: &[u8]) {
         let new = |id: &mut u8| *id = renamed[*id as usize];
         self.entries.iter_mut().flatten().for_each(new);
@@ -219,7 +220,7 @@ impl Instance {
         }
     }
 
-    /// The versions that the open request can be decided by now, from the cache and from a read.
+    /// The versions by which the open request can be decided now, from the cache and from a read.
     pub(crate) fn decisions(&self, flaw: Option<Flaw>) -> Decisions {
         let Some(request) = &self.request else { return Decisions::default() };
         let joins = |read: &&Read| read.after_request || flaw == Some(Flaw::JoinEarlierRead);

@@ -1,4 +1,4 @@
-//! The three laws, and proofs that the model is not empty: things that must happen somewhere.
+//! The three laws, and proofs that the model is not empty: events that must be reachable.
 
 use stateright::Property;
 

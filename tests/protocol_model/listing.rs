@@ -1,26 +1,29 @@
-//! The list of those that run, as who waits for a change counts on it: one instance, one revocation, one who waits.
+//! The list of running gateways, on which an operator who waits for a change relies: one instance, one revocation,
+//! one waiting operator.
 //!
-//! As in the larger model, any step that can happen may happen next, and times are ages that count up to the bound they are
+//! As in the larger model, any possible step may come next. Times are ages that count up to the bound with which
+//! they are compared, so time is unbounded. One instance represents any number, because the waiting command looks
+//! at each alone.
 //! compared with, so that time is unbounded. One instance stands for any number, because who waits looks at each alone.
 
 use stateright::{Model, Property};
 
-/// Ticks that a confirmation is good for, and that a report is: longer, as `listed_for` is.
+/// Ticks for which a confirmation is valid. A report is valid for longer, as `listed_for` is.
 const BOUND: u8 = 2;
 const LISTED_FOR: u8 = 3;
 
 pub(crate) const NOBODY_IS_MISSED: &str = "who has waited for a revocation sees nobody admitted by the old right";
 
-/// A part of the protocol that is left out or turned round.
+/// A part of the protocol that is left out or reversed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
     /// Cached rights are used whether a report has arrived or not.
     UnlistedMayAdmit,
-    /// A confirmation from before it was listed counts once it is.
+    /// A confirmation from before the listing counts once the instance is listed.
     EarlierConfirmationsCount,
     /// A report counts from its answer, not from when it was made.
     CountedFromAnswer,
-    /// Who waits does not wait for the leases of those that are silent.
+    /// The waiting command does not wait for the leases of silent instances.
     SilentAreLeftOut,
 }
 
@@ -31,7 +34,7 @@ pub(crate) struct Listing(pub(crate) Option<Flaw>);
 pub(crate) struct State {
     /// Since the revocation was committed.
     committed: Option<u8>,
-    /// What the list says of the instance.
+    /// The instance's row in the list.
     row: Option<Report>,
     instance: Instance,
     returned: bool,
@@ -41,25 +44,25 @@ pub(crate) struct State {
 struct Instance {
     /// Whether it holds nothing from before the revocation: it applied it, or began later.
     knows: bool,
-    /// Since the question whose answer it counts.
+    /// Since the question whose answer counts.
     confirmed: Option<u8>,
-    /// Since the report that it counts was made.
+    /// Since the report that counts was made.
     listed: Option<u8>,
     question: Option<Question>,
     report: Option<(Report, bool)>,
 }
 
-/// What changed, asked of the primary.
+/// A question for changes, asked of the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Question {
     age: u8,
-    /// Whether the answer, once there is one, tells of the revocation.
+    /// Whether the answer, once it exists, contains the revocation.
     answer: Option<bool>,
     /// Whether it was asked while the instance was listed.
     counts: bool,
 }
 
-/// A report by its age; on its way from when it was made, on the list from when it was written.
+/// A report by its age: in flight since it was made, listed since it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Report {
     age: u8,
@@ -88,7 +91,7 @@ impl Instance {
 }
 
 impl Listing {
-    /// Whether only what was asked since the instance is on the list counts.
+    /// Whether only questions asked since the instance was listed count.
     fn begins_with_the_list(&self) -> bool {
         !matches!(self.0, Some(Flaw::EarlierConfirmationsCount | Flaw::UnlistedMayAdmit))
     }
@@ -171,7 +174,7 @@ impl Model for Listing {
             Step::Lose => instance.report = None,
             Step::Restart => {
                 *instance = Instance { knows: is_committed, ..Instance::default() };
-                // Under another name: whatever the old one's says only makes who waits wait.
+                // Under another name: the old name's report only makes the command wait.
                 *row = None;
             }
             Step::Look => {

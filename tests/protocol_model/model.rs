@@ -1,11 +1,12 @@
-//! The cache and revocation protocol as a transition system, for `stateright` to walk in every order.
+//! The cache and revocation protocol as a transition system, which `stateright` walks in every order.
 //!
-//! Any step that can happen may happen next. So a pause is a process that takes no step while time passes, a partition is
-//! questions that are not answered, a loss is an answer that does not come before the session is closed, and a delay is
-//! everything else that happens first: none of them needs a state of its own, and none is bounded. Neither are time,
-//! crashes, reconnects, polls, reads and requests. Commits, failovers and restores are, by [`Bounds`].
+//! Any possible step may come next. So a pause is a process that takes no step while time passes. A partition is a
+//! set of unanswered questions. A loss is an answer that does not arrive before the session is closed. A delay is
+//! everything else that happens first. None of them needs a state of its own, and none is bounded. Time, crashes,
+//! reconnects, polls, reads and requests are unbounded too. Commits, failovers and restores are bounded, by
+//! [`Bounds`].
 //!
-//! Notices are left out of the protocol as it is: all they do is hasten a poll, and here a poll may begin at any moment.
+//! The protocol is modelled without notices: they only hasten a poll, and here a poll may begin at any moment.
 
 pub(crate) mod bounds;
 pub(crate) mod instance;
@@ -28,7 +29,7 @@ pub(crate) struct Protocol {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct State {
     pub(crate) primary: Primary,
-    /// In no order: states that differ by a permutation of instances are one.
+    /// In no order: states that differ only by a permutation of instances are the same.
     pub(crate) instances: Vec<Instance>,
 }
 
@@ -42,7 +43,7 @@ pub(crate) enum Step {
     Failover {
         length: u8,
     },
-    /// The same, and the old primary goes on answering those that read.
+    /// The same, and the old primary still answers the sessions that read.
     Switchover {
         length: u8,
     },
@@ -53,7 +54,7 @@ pub(crate) enum Step {
     Of(usize, Move),
 }
 
-/// What happens at one instance.
+/// A step of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Move {
     Restart,
@@ -200,7 +201,7 @@ impl Protocol {
                     let epoch = left.len() as u8 + primary.raised;
                     let stays = match (self.flaw, &instance.session) {
                         (Some(Flaw::PoolStays), _) => true,
-                        // Once the new primary has confirmed, what it told is compared.
+                        // Once the new primary has confirmed, its answer is compared.
                         (Some(Flaw::PoolStaysByEpoch), Session::Open { known: Some(known), .. }) => epoch >= *known,
                         _ => false,
                     };
@@ -265,7 +266,7 @@ impl Protocol {
         }
     }
 
-    /// What happens in an open session; mirrors `follow_postgres`.
+    /// A step of an open session; mirrors `follow_postgres`.
     fn follow(&self, primary: &Primary, instance: &mut Instance, step: Move) {
         let covers_request = true;
         let Session::Open { known, poll, listening, broken } = &mut instance.session else { return };
@@ -274,7 +275,7 @@ impl Protocol {
             (Move::AskChanges, Poll::Idle) => *poll = Poll::Asked(Question { age: 0, covers_request }),
             (Move::AnswerChanges { length }, Poll::Asked(question)) => {
                 let changes = match &primary.left {
-                    // Reached in one flawed protocol alone: any other has closed the session.
+                    // Reached only in one flawed protocol: every other has closed the session.
                     Some(left) if instance.behind => primary.changes_of(left, *known, self.bounds.remembered),
                     _ => self.changes(primary, *known, length as usize),
                 };
@@ -282,7 +283,7 @@ impl Protocol {
             }
             (Move::Confirm, Poll::Answered(question, changes)) => {
                 (*known, *poll) = (Some(changes.epoch), Poll::Idle);
-                // Of a broken session nothing more can come.
+                // A broken session delivers nothing more.
                 if *broken {
                     instance.session = Session::Closed;
                 }
@@ -307,7 +308,7 @@ impl Protocol {
         if blind { Changes { accounts: nothing, ..changes } } else { changes }
     }
 
-    /// In protocols that believe notices: tells whoever listens, at once.
+    /// In protocols that rely on notices: notifies every listener at once.
     fn notify(&self, state: &mut State, account: u8) {
         if !matches!(self.flaw, Some(Flaw::NoticesAlone | Flaw::NoticesAloneLate)) {
             return;
@@ -315,7 +316,7 @@ impl Protocol {
         let changes = Changes { epoch: state.primary.epoch(), accounts: Changed::These(1 << account) };
         for instance in &mut state.instances {
             let Session::Open { known, poll, listening: true, broken: false } = &mut instance.session else { continue };
-            // The notice arrives in order, after what was answered before it.
+            // The notice arrives in order, after earlier answers.
             if let Poll::Answered(_, answered) = poll {
                 answered.epoch = changes.epoch;
             }
@@ -343,7 +344,7 @@ impl Protocol {
         allowed && state.primary.restores == 0
     }
 
-    /// Whether, after a quiet restore, a session has yet to see that the epoch went back.
+    /// Whether, after a quiet restore, a session has not yet seen that the epoch went back.
     fn would_overtake(&self, state: &State) -> bool {
         let ahead = |instance: &Instance| match &instance.session {
             Session::Open { known, .. } => *known > Some(state.primary.epoch()),
@@ -354,7 +355,7 @@ impl Protocol {
 }
 
 impl State {
-    /// What is current while a request is open may decide it.
+    /// A version that is current while a request is open may decide it.
     fn accept_current(&mut self) {
         let Self { primary, instances } = self;
         for request in instances.iter_mut().filter_map(|instance| instance.request.as_mut()) {
@@ -362,10 +363,11 @@ impl State {
         }
     }
 
-    /// Makes states one that differ only in versions that nothing can ever show again.
+    /// Makes states equal that differ only in versions that can never matter again.
     ///
-    /// A version that is neither current nor cached nor being read can be used only after it has become current again,
-    /// and then it is as fresh as any. So its age tells nothing, nor its name when no history has it.
+    /// A version that is neither current nor cached nor being read can be used only after it has become current
+    /// again. Then it is as fresh as any. So its age means nothing, and neither does its name if no history
+    /// contains it.
     fn forget_the_unreachable(&mut self, bound: u8) {
         let Self { primary, instances } = self;
         let mut held: u16 = (0..ACCOUNTS as u8).fold(0, |ids, account| {

@@ -1,12 +1,13 @@
 //! The primary database: accounts with their rights, the epoch, and the log of changes.
 //!
-//! A right is modelled by its *version*: every commit makes a new one and flips the right. Each version carries how long
-//! ago it was last current; that is a ghost, which the protocol never sees and the laws are checked against.
+//! A right is modelled by its *version*: every commit makes a new one and flips the right. Each version carries the
+//! time since it was last current. That is a ghost: the protocol never sees it, and the laws are checked against
+//! it.
 
-/// How many accounts there are; both may change, so that a change can name the one and not the other.
+/// The number of accounts. Both may change, so that a change can name one and not the other.
 pub(crate) const ACCOUNTS: usize = 2;
 
-/// One state of one account's right. The first [`ACCOUNTS`] versions are the rights that everything began with.
+/// One state of one account's right. The first [`ACCOUNTS`] versions are the rights at the beginning.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Version {
     pub(crate) account: u8,
@@ -15,24 +16,24 @@ pub(crate) struct Version {
     pub(crate) superseded: u8,
 }
 
-/// What is committed.
+/// The committed state.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Primary {
-    /// Every version that ever was, in the order of their making; also those that a failover lost.
+    /// Every version there ever was, in the order of creation, including those that a failover lost.
     pub(crate) versions: Vec<Version>,
-    /// The versions committed in the history that counts now.
+    /// The versions committed in the present history.
     pub(crate) history: Vec<u8>,
     pub(crate) commits: u8,
-    /// By how much the epoch was raised without a change being logged.
+    /// By how much the epoch was raised without a logged change.
     pub(crate) raised: u8,
     pub(crate) failovers: u8,
     pub(crate) restores: u8,
     pub(crate) switchovers: u8,
-    /// The versions committed on a server that was left behind and goes on answering, as long as anybody can ask it.
+    /// The versions committed on a server that was left behind and still answers, while any session can ask it.
     pub(crate) left: Option<Vec<u8>>,
 }
 
-/// What the primary answers to "what changed since".
+/// The primary's answer to "what changed since".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Changes {
     pub(crate) epoch: u8,
@@ -70,7 +71,7 @@ impl Primary {
         self.history.len() as u8 + self.raised
     }
 
-    /// The version of an account that is its right now.
+    /// The version that is an account's right now.
     pub(crate) fn current(&self, account: u8) -> u8 {
         self.current_at(account, self.history.len())
     }
@@ -86,7 +87,7 @@ impl Primary {
         history.iter().rev().find(of_account).copied().unwrap_or(account)
     }
 
-    /// A replica that has the first `length` changes takes the place of this server, which goes on answering.
+    /// A replica with the first `length` changes replaces this server, which still answers.
     pub(crate) fn leave_behind(&mut self, length: usize) {
         self.left = Some(self.history.clone());
         self.go_back(length);
@@ -143,7 +144,7 @@ impl Primary {
         (0..).zip(&self.versions).fold(0, |ids, (id, version)| ids | u16::from(recent(version)) << id)
     }
 
-    /// Forgets the ages of versions that are not `held`, and versions that are in no history either; tells the new ids.
+    /// Forgets the ages of versions that are not `held`, and versions in no history; returns the new ids.
     pub(crate) fn keep(&mut self, held: u16, bound: u8) -> Vec<u8> {
         let mut renamed = Vec::with_capacity(self.versions.len());
         let mut kept = Vec::with_capacity(self.versions.len());

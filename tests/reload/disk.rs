@@ -1,4 +1,4 @@
-//! What disks do to who reads them: times that stay the same, reads that fail for a moment, file systems that hang.
+//! Effects of disks on a reader: unchanged times, reads that fail for a moment, file systems that hang.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::fixture::{Gateway, PATIENCE};
 use crate::reload::{comes_into_force, fingerprint, policy, put};
 
-/// A Python program that does something to a file, says so, and goes on when its input ends.
+/// A Python program that does something to a file, reports it, and continues when its input ends.
 struct Program(Child);
 
 impl Program {
@@ -33,8 +33,8 @@ impl Program {
     }
 }
 
-/// Stores through a mapping change a file's times once, and then not until the page is written back. Each line of its input
-/// is a store, what is there and what is to be.
+/// Stores through a mapping change a file's times once, and then not until the page is written back. Each line of
+/// input is a store: the old bytes and the new ones.
 const MAPPED: &str = r#"
 import mmap, os, sys
 file = os.open(sys.argv[1], os.O_RDWR)
@@ -68,7 +68,7 @@ fn an_edit_that_leaves_every_time_of_the_file_the_same_comes_into_force() {
     mapped.goes_on();
 }
 
-/// Nobody else opens a file that is leased for writing (fcntl(2)); who would not wait is told to try again.
+/// No other process can open a file that is leased for writing (fcntl(2)). A non-blocking open gets EAGAIN.
 const LEASED: &str = r#"
 import fcntl, os, signal, sys
 signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -95,7 +95,7 @@ fn a_read_that_fails_for_the_moment_is_made_again() {
     comes_into_force(&gateway, &fingerprint(&policy(2)));
 }
 
-/// `stat` of a policy waits while there is a file `hang` beside it.
+/// `stat` of a policy hangs while a file `hang` exists beside it.
 const HANGING: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -127,7 +127,7 @@ fn a_file_system_that_hangs_is_told_and_takes_no_cached_right_away() {
     let began = Instant::now();
     fs::write(&hang, "").unwrap();
     gateway.logged("does not answer", began, PATIENCE).expect("the operator is told");
-    // Longer than a lease lasts that nothing extends.
+    // Longer than a lease lasts that is not extended.
     std::thread::sleep(Duration::from_millis(1500));
     let ready = gateway.admin_get("/readyz");
     let detail = ready.json();

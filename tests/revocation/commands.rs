@@ -1,4 +1,4 @@
-//! `fedgate account disable --wait` and `fedgate status` before three gateways.
+//! `fedgate account disable --wait` and `fedgate status` with three gateways.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
 use crate::revocation::federation::Federation;
 
-/// Runs an operator's command; what it printed, stderr last, once it ended well.
+/// Runs an operator's command that succeeds, and returns its output, stderr last.
 fn fedgate(gateway: &Gateway, arguments: &[&str]) -> (String, String) {
     let config = gateway.dir.join("fedgate.toml");
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
@@ -21,7 +21,7 @@ fn fedgate(gateway: &Gateway, arguments: &[&str]) -> (String, String) {
     (stdout, stderr)
 }
 
-/// Waits until `fedgate status` is as it should be; all that it said.
+/// Waits until `fedgate status` is as expected, and returns its output.
 fn status_becomes(gateway: &Gateway, is_so: impl Fn(&str) -> bool) -> String {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -33,7 +33,7 @@ fn status_becomes(gateway: &Gateway, is_so: impl Fn(&str) -> bool) -> String {
     }
 }
 
-/// Asks until the accounts can be read, which takes a gateway a moment that stood still.
+/// Asks until the accounts can be read, which takes a suspended gateway a moment.
 fn ask(gateway: &Gateway, account: &str) -> u16 {
     let authorization = format!("Authorization: {}\r\n", basic(account, CANARY));
     let deadline = Instant::now() + PATIENCE;
@@ -46,7 +46,7 @@ fn ask(gateway: &Gateway, account: &str) -> u16 {
     }
 }
 
-/// How many gateways have such a lease, as `status` tells it.
+/// How many gateways have such a lease, according to `status`.
 fn leases(text: &str, lease: &str) -> usize {
     text.split_whitespace().filter(|word| *word == lease).count()
 }
@@ -57,7 +57,7 @@ fn an_operator_waits_until_all_gateways_have_applied_a_change_and_is_told_of_one
     let gateways = federation.gateways();
     assert!(gateways.iter().all(|gateway| ask(gateway, "P0") == 200 && ask(gateway, "P1") == 200));
     status_becomes(&gateways[0], |text| text.contains("3 run, all under policy") && leases(text, "valid") == 3);
-    // What one has said a while ago is no news of its lease, long before it counts as gone.
+    // An old report says nothing about a lease, long before the gateway counts as gone.
     gateways[1].signal(Signal::STOP);
     let text = status_becomes(&gateways[0], |text| leases(text, "unknown") > 0);
     let (json, _) = fedgate(&gateways[0], &["status", "--json"]);
@@ -81,7 +81,7 @@ fn an_operator_waits_until_all_gateways_have_applied_a_change_and_is_told_of_one
     assert_eq!(applied.len(), 3, "{told}");
     println!("revocation, account disable --wait: {}", text.lines().last().unwrap());
 
-    // One that stands still cannot say that it has applied the change; its lease ends, and it is named.
+    // A suspended gateway cannot report that it has applied the change. Its lease ends, and the command names it.
     gateways[1].signal(Signal::STOP);
     let began = Instant::now();
     let (text, warnings) = fedgate(&gateways[0], &["account", "disable", "P1", "--wait"]);
@@ -107,7 +107,7 @@ fn an_operator_waits_until_all_gateways_have_applied_a_change_and_is_told_of_one
     std::fs::write(gateways[2].dir.join("roles.cfg"), policy.replace("\"DELETE\": []", "\"DELETE\": [\"page\"]"))
         .unwrap();
     let text = status_becomes(&gateways[0], |text| text.contains("3 run under 2 different policies"));
-    // Of each gateway a line, and one below it for its caches.
+    // A line for each gateway, and one below it for its caches.
     assert_eq!(text.lines().count(), 9, "{text}");
 }
 

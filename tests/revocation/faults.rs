@@ -16,12 +16,13 @@ use crate::revocation::history::{Flip, History, State};
 use crate::support::keepalive::Connection;
 use crate::support::wanted;
 
-/// So many that most of them keep a state for longer than the bound between two flips, and late answers can be seen.
+/// So many that most of them keep a state for longer than the bound between two flips. Only then can late answers
+/// be seen.
 pub(crate) const ACCOUNTS: usize = 200;
 const CLIENTS_PER_INSTANCE: usize = 3;
-/// One flip after the other in this time.
+/// The time from one flip to the next.
 pub(crate) const FLIP_EVERY: Duration = Duration::from_millis(10);
-/// How many flips, unless `FEDGATE_TEST_FLIPS` says otherwise.
+/// The number of flips. `FEDGATE_TEST_FLIPS` overrides it.
 const FLIPS: usize = 2500;
 
 #[test]
@@ -78,7 +79,8 @@ fn no_right_outlives_its_revocation_by_more_than_the_bound_whatever_fails() {
     assert!(counts.iter().all(|count| *count > 0) && swallowed > 0, "each fault was there");
 }
 
-/// Flips random accounts, one every [`FLIP_EVERY`], after what was so since `began`, when nobody had asked yet.
+/// Flips random accounts, one every [`FLIP_EVERY`]. The history begins with the state since `began`, before any
+/// request.
 pub(crate) fn flip(controller: &Controller, began: Instant, count: usize, mut random: StdRng) -> Vec<Flip> {
     let mut flips = all_entitled(ACCOUNTS, began);
     let began = Instant::now();
@@ -94,7 +96,7 @@ pub(crate) fn flip(controller: &Controller, began: Instant, count: usize, mut ra
     flips
 }
 
-/// One random fault after the other, each ended before it returns; how many there were of each kind.
+/// Causes one random fault after the other, each ended before it returns; returns how many of each kind there were.
 fn inject(federation: &Federation, gateways: &[Gateway], stop: &AtomicBool, mut random: StdRng) -> [usize; 5] {
     let controller = federation.controller();
     let mut counts = [0; 5];
@@ -102,7 +104,7 @@ fn inject(federation: &Federation, gateways: &[Gateway], stop: &AtomicBool, mut 
         if stop.load(Ordering::SeqCst) {
             break;
         }
-        // Each kind in turn first, then as it comes.
+        // Each kind in turn first, then at random.
         let kind = if round < counts.len() { round } else { random.random_range(0..counts.len()) };
         let instance = random.random_range(0..INSTANCES);
         let mut last = |from: u64, to: u64| thread::sleep(Duration::from_millis(random.random_range(from..to)));

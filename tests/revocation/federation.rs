@@ -18,22 +18,22 @@ use crate::support::proxy::Proxy;
 pub(crate) const INSTANCES: usize = 3;
 /// The freshness bound of the configuration's default.
 pub(crate) const BOUND: Duration = Duration::from_secs(1);
-/// What the accounts ask for: it needs a role, and concerns no one person.
+/// The target of the accounts' requests. It needs a role, and concerns no single person.
 pub(crate) const TARGET: &str = "/people";
-/// A hash that stays as it is, so that nothing but the flips changes accounts; and rejections that are told at once, so
-/// that what is measured is when they are decided. The one address that all come from fails on many accounts: each that an
-/// instance meets for the first time while it is switched off.
+/// Hashes that are not replaced, so that only flips change accounts. Rejections without delay, so that the measured
+/// time is that of the decision. All requests come from one address, which fails on many accounts: on each that an
+/// instance first meets while it is disabled.
 pub(crate) const CONFIGURATION: &str =
     "[authentication]\nupgrade_hashes = false\nrejection_step_ms = 0\nfree_accounts_of_source = 1000\n";
 
-/// A migrated database with accounts, and a proxy before it for each instance.
+/// A migrated database with accounts, and a proxy in front of it for each instance.
 pub(crate) struct Federation {
     pub(crate) database: PostgresConfig,
     pub(crate) proxies: Vec<Proxy>,
     _turn: Turn,
 }
 
-/// Held by who measures, or shared by who does not: a measurement has the machine to itself.
+/// Held exclusively by a measurement, and shared by other tests: a measurement has the machine to itself.
 enum Turn {
     Alone(#[expect(dead_code, reason = "held, not read")] RwLockWriteGuard<'static, ()>),
     WithOthers(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'static, ()>),
@@ -86,7 +86,7 @@ impl Federation {
     }
 }
 
-/// Changes accounts by SQL, past every proxy.
+/// Changes accounts by SQL, without any proxy.
 pub(crate) struct Controller {
     runtime: Runtime,
     client: tokio_postgres::Client,
@@ -114,12 +114,12 @@ impl Controller {
     }
 }
 
-/// How the accounts begin.
+/// The first state of the accounts.
 pub(crate) fn all_entitled(count: usize, since: Instant) -> Vec<Flip> {
     (0..count).map(|account| Flip { account, state: State::Entitled, begin: since, end: since }).collect()
 }
 
-/// The state after `state`: an entitled account loses its right one way or the other, any other is given it.
+/// The state after `state`: an entitled account loses its right in one of two ways, and any other gains it.
 pub(crate) fn next_state(state: State, random: &mut StdRng) -> State {
     match state {
         State::Entitled if random.random() => State::Disabled,
@@ -128,17 +128,17 @@ pub(crate) fn next_state(state: State, random: &mut StdRng) -> State {
     }
 }
 
-/// The request of an account, ready to be sent.
+/// The request of an account, ready to send.
 pub(crate) fn request(account: usize) -> Vec<u8> {
     get(TARGET, &basic(&format!("P{account}"), CANARY))
 }
 
-/// Asks a gateway over a connection that is kept.
+/// Asks a gateway over a kept connection.
 pub(crate) fn over(connection: &mut Connection, request: &[u8]) -> Outcome {
     connection.ask(request).map_or(Outcome::Failed(0), |answer| Outcome::of_status(answer.status))
 }
 
-/// Asks for one account after the other as `pick` says, with a pause between, until `stop`.
+/// Asks for the accounts that `pick` chooses, one after the other with a pause, until `stop`.
 pub(crate) fn ask_until(
     stop: &AtomicBool,
     instance: usize,

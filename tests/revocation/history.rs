@@ -1,25 +1,25 @@
-//! What clients were answered, what was committed, and the law that holds between the two.
+//! The answers that clients received, the changes that were committed, and the law between the two.
 //!
-//! The law: every answer tells of a state that its account had at some time between `bound` before the request began and
-//! the end of the answer. So a right that was revoked is admitted to no request that begins later than the bound, a right
-//! that was granted is refused to none, and nobody is told 401 who has an account and its password. That the database
-//! cannot be asked (503) tells of no state.
+//! The law: every answer shows a state that its account had at some time between `bound` before the request began
+//! and the end of the answer. So a revoked right admits no request that begins later than the bound, a granted
+//! right is refused to none, and no caller with an account and its password receives 401. An unavailable database
+//! (503) shows no state.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// What an account is entitled to.
+/// The right of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// It has the role that the request needs.
     Entitled,
     /// It can log in, and lacks the role.
     Unentitled,
-    /// It is switched off.
+    /// It is disabled.
     Disabled,
 }
 
-/// What a client was told.
+/// The answer that a client received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The answer that belongs to a state.
@@ -33,7 +33,7 @@ pub(crate) enum Outcome {
 impl Outcome {
     pub(crate) fn of_status(status: u16) -> Self {
         match status {
-            // Forwarded, whatever became of it: a gateway that was stopped finds that the upstream took too long.
+            // Forwarded, whatever the result: a gateway that was suspended finds that the upstream took too long.
             200 | 504 => Self::Tells(State::Entitled),
             403 => Self::Tells(State::Unentitled),
             401 => Self::Tells(State::Disabled),
@@ -62,19 +62,19 @@ pub(crate) struct Flip {
     pub(crate) end: Instant,
 }
 
-/// Everything that happened. The flips of each account are in their order.
+/// The whole history. The flips of each account are in their order.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) answers: Vec<Answer>,
     pub(crate) flips: Vec<Flip>,
 }
 
-/// What a history comes to.
+/// The result of checking a history.
 #[derive(Debug)]
 pub(crate) struct Findings {
     /// The answers that break the law.
     pub(crate) violations: Vec<Answer>,
-    /// How long after a revocation was committed the latest request began that was still allowed.
+    /// The longest time from the commit of a revocation to the start of a request that was still allowed.
     pub(crate) latest_allow: Duration,
     pub(crate) allowed: usize,
     pub(crate) refused: usize,
@@ -113,8 +113,8 @@ impl History {
         findings
     }
 
-    /// For each revocation of an entitled account: how long after its commit each instance first refused, with no allow
-    /// after that. An instance that was not asked between the flip and the next is left out.
+    /// For each revocation of an entitled account: the time from its commit to the first refusal of each instance,
+    /// with no allow after that. An instance that was not asked before the next flip is left out.
     pub(crate) fn visibility(&self) -> Vec<Vec<Duration>> {
         let mut answers: HashMap<(usize, usize), Vec<&Answer>> = HashMap::new();
         for answer in &self.answers {
@@ -149,7 +149,7 @@ impl History {
     }
 }
 
-/// How long before the request began its account had last been what the answer tells; none if it never was.
+/// How long before the request its account last had the state of the answer; `None` if it never had.
 fn staleness(flips: &[Flip], answer: &Answer, told: State) -> Option<Duration> {
     let ended = |index: usize| flips.get(index + 1).map_or(answer.end, |next| next.end);
     let had = flips.iter().enumerate().filter(|(_, flip)| flip.state == told && flip.begin <= answer.end);
@@ -162,7 +162,7 @@ fn the_law_is_broken_by_late_allows_and_false_refusals_and_by_nothing_else() {
     let zero = Instant::now();
     let at = |ms: u64| zero + Duration::from_millis(ms);
     let flip = |state, begin, end| Flip { account: 0, state, begin: at(begin), end: at(end) };
-    // Granted long ago, the role taken at 100 to 110, given back at 5000 to 5010, switched off at 9000 to 9010.
+    // Granted long ago, the role taken at 100 to 110, given back at 5000 to 5010, disabled at 9000 to 9010.
     let flips =
         vec![flip(Entitled, 0, 0), flip(Unentitled, 100, 110), flip(Entitled, 5000, 5010), flip(Disabled, 9000, 9010)];
     #[rustfmt::skip]

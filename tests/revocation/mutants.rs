@@ -1,8 +1,8 @@
-//! The history checker can fail: gateways with a law switched off are found out.
+//! Shows that the history checker can fail: it finds gateways in which one law is disabled.
 //!
-//! Three pipelines in this process, each kept current by the very watch that the gateway runs, stand for the gateways.
-//! What is switched off is switched off between that watch and the authenticator, or by a configuration that promises
-//! less; nothing of it is in the program.
+//! Three pipelines in this process represent the gateways. Each is kept current by the same watch that the gateway
+//! runs. The law is disabled between that watch and the authenticator, or by a configuration that promises less.
+//! The program contains nothing of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,11 +27,11 @@ use crate::revocation::federation::{BOUND, CONFIGURATION, Federation, INSTANCES,
 use crate::revocation::history::{Findings, History, Outcome, State};
 use crate::support::proxy::Proxy;
 
-/// Which law is switched off.
+/// The disabled law.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Mutant {
     Nothing,
-    /// After a gap in the session that listens, what is cached is kept.
+    /// After a gap in the listening session, the cache is kept.
     Flush,
     /// Cached principals are used long after the last confirmation.
     Lease,
@@ -87,7 +87,7 @@ fn run(mutant: Mutant) -> Findings {
         scope.spawn(|| {
             let mut instances = (0..INSTANCES).cycle();
             while let (false, Some(instance)) = (stop.load(Ordering::SeqCst), instances.next()) {
-                // Time to fill the cache, to lose the lease, and to ask for what is stale.
+                // Time to fill the cache, to lose the lease, and to ask for stale rights.
                 thread::sleep(Duration::from_millis(600));
                 federation.proxies[instance].hold(true);
                 thread::sleep(Duration::from_millis(3200));
@@ -102,7 +102,7 @@ fn run(mutant: Mutant) -> Findings {
     history.check(BOUND)
 }
 
-/// A pipeline as the gateway puts it together, and the watch that keeps it current.
+/// A pipeline as the gateway builds it, and the watch that keeps it current.
 fn start(runtime: &Runtime, federation: &Federation, proxy: &Proxy, mutant: Mutant) -> Arc<Pipeline> {
     let uri = proxy.uri(&federation.database);
     let place = Place::prepare(&Setup { configuration: CONFIGURATION, database: Some(&uri), ..Setup::default() });
@@ -126,7 +126,7 @@ fn start(runtime: &Runtime, federation: &Federation, proxy: &Proxy, mutant: Muta
     Arc::new(Pipeline::new(authenticator, routes, policy))
 }
 
-/// Hears "anything may have changed" as "nothing has".
+/// Takes "anything may have changed" for "nothing has".
 struct Keeping(Arc<Authenticator>);
 
 impl EpochWatch for Keeping {

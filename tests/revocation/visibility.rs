@@ -1,4 +1,4 @@
-//! How soon a revocation is seen on every instance, without faults and with every notice dropped.
+//! How soon a revocation is visible on every instance, without faults and with every notice dropped.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,7 +29,7 @@ fn a_revocation_is_seen_everywhere_at_once_and_without_notices_within_the_bound(
         let findings = history.check(BOUND);
         assert_eq!(findings.violations.len(), 0, "{:?}", findings.violations.first());
         let seen = history.visibility();
-        // One whose first refusal ended only as the right was given back tells nothing; a few may.
+        // A revocation whose first refusal ended only as the right was given back proves nothing. A few may do so.
         let told = seen.iter().filter(|instances| instances.len() == INSTANCES).count();
         assert!(told >= (flips / 2 - ACCOUNTS) * 9 / 10, "{told} of {} were seen on every instance", seen.len());
         let everywhere = seen
@@ -44,12 +44,12 @@ fn a_revocation_is_seen_everywhere_at_once_and_without_notices_within_the_bound(
     assert!(swallowed >= 40, "the notices were dropped: {swallowed}");
 }
 
-/// What keeps the one instance that is asked from hearing of a revocation.
+/// The obstacle that keeps one instance from learning of a revocation.
 #[derive(Debug, Clone, Copy)]
 enum Trouble {
     /// Nothing reaches it from the database.
     CutOff,
-    /// Its process stands still for this long after the commit.
+    /// Its process is suspended for this long after the commit.
     Paused(Duration),
 }
 
@@ -105,8 +105,8 @@ fn an_instance_that_was_cut_off_or_paused_admits_no_request_that_starts_after_th
     }
 }
 
-/// Flips one account after another while one prober for each instance asks as fast as it can, and waits each time until
-/// all of them tell the new state.
+/// Flips one account after another while one prober for each instance asks as fast as it can, and waits each time
+/// until all of them see the new state.
 fn probe(federation: &Federation, addresses: &[std::net::SocketAddr], flips: usize) -> History {
     let (stop, account) = (AtomicBool::new(false), AtomicUsize::new(0));
     let told: Vec<Mutex<(usize, State)>> = addresses.iter().map(|_| Mutex::new((0, State::Disabled))).collect();
@@ -141,7 +141,7 @@ fn probe(federation: &Federation, addresses: &[std::net::SocketAddr], flips: usi
             }
         };
         for flip in 0..flips {
-            // Each account is revoked and given back, then comes the next one.
+            // Each account is revoked and granted again, then comes the next one.
             let number = flip / 2 % ACCOUNTS;
             account.store(number, Ordering::SeqCst);
             wait((number, states[number]));
@@ -152,7 +152,7 @@ fn probe(federation: &Federation, addresses: &[std::net::SocketAddr], flips: usi
         stop.store(true, Ordering::SeqCst);
         history.answers = probers.into_iter().flat_map(|prober| prober.join().unwrap()).collect();
     });
-    // Back to how it was, for whoever probes next.
+    // Back to the first state, for the next probe.
     for (account, _) in states.iter().enumerate().filter(|(_, state)| **state != State::Entitled) {
         controller.flip(account, State::Entitled);
     }

@@ -1,4 +1,4 @@
-//! An upgrade where nothing more can be written: a limit on the size of files stands for the full disk.
+//! An upgrade when nothing more can be written: a limit on the size of files represents the full disk.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use crate::fixture::PATIENCE;
 use crate::upgrade::Replaceable;
 
-/// Less than `fedgate upgrade` waits for a successor that says nothing.
+/// Less than `fedgate upgrade` waits for a silent successor.
 const AT_ONCE: Duration = Duration::from_secs(50);
 
 fn limit(pid: Pid, bytes: Option<u64>) {

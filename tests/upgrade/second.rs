@@ -1,4 +1,4 @@
-//! A gateway that would be the second one of a process id file.
+//! A gateway that would be the second one with a process id file.
 
 use std::process::Command;
 use std::time::Instant;
@@ -21,7 +21,7 @@ fn a_second_gateway_with_the_same_pid_file_refuses_to_start_until_the_first_has_
     assert!(out.status.code() == Some(1) && told.contains(&held) && told.contains("fedgate upgrade"), "{out:?}");
     assert!(!told.contains("listening on"), "it begins nothing: {told}");
     assert_eq!(first.read_pid().unwrap().as_raw_nonzero().get().cast_unsigned(), first.gateway.child.id());
-    // Nor does it start while the file is not there: it was deleted, and is written again.
+    // Nor does it start while the file is missing: it was deleted, and is written again.
     for _ in 0..3 {
         std::fs::remove_file(&pid_file).unwrap();
         let out = Command::new("timeout")
@@ -37,12 +37,12 @@ fn a_second_gateway_with_the_same_pid_file_refuses_to_start_until_the_first_has_
             assert!(Instant::now() < deadline, "the file is written again");
         }
     }
-    // `check` tells of it, and that it is no gateway of these addresses.
+    // `check` reports it, and that it is no gateway of these addresses.
     let out = Command::new(env!("CARGO_BIN_EXE_fedgate")).arg("check").args(serve.get_args().skip(1)).output().unwrap();
     let told = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
     let elsewhere = format!("process {} holds `gateway.pid_file` and listens on no address", first.gateway.child.id());
     assert!(out.status.success() && told.contains(&elsewhere), "{told}");
-    // A hand-over is no second gateway, and one that was killed leaves a file that nobody holds.
+    // A hand-over is no second gateway, and a killed gateway leaves a file that no process holds.
     let out = first.upgrade();
     assert!(out.status.success(), "{out:?}");
     let successor = first.read_pid().unwrap();
