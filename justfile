@@ -15,9 +15,9 @@ lint:
     cargo clippy --locked --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
-# The unit tests: seconds, no servers.
+# Tests that start no program and no server.
 test *ARGS:
-    cargo test --locked --lib {{ARGS}}
+    tests/run --fast {{ARGS}}
 
 # All tests, as CI runs them.
 test-all *ARGS:
@@ -26,6 +26,10 @@ test-all *ARGS:
 # The steps of a request, measured.
 bench *ARGS:
     cargo bench --locked {{ARGS}}
+
+# Soak, floods, kills, upgrades and outages, for hours.
+test-long *ARGS:
+    tests/run --long {{ARGS}}
 
 # Gateway and HIS over HTTPS with demo data.
 demo *ARGS:
@@ -44,6 +48,6 @@ docs:
 book:
     .ci/book
 
-# Licences, sources and duplicates of what is built in (needs cargo-deny).
+# Licences, sources and duplicates of what is built in.
 deny:
-    cargo deny check licenses bans sources
+    .ci/deny

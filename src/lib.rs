@@ -10,6 +10,8 @@
 //! `fedgate_core`, and the parts that both programs share in `fedgate_base`. The HIS is a package of its own, which
 //! this one never names.
 
+#![forbid(unsafe_code)]
+
 pub mod gateway;
 pub mod pipeline;
 pub mod minting;

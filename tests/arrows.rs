@@ -275,6 +275,27 @@ fn every_field_and_every_reason_of_a_record_is_in_its_chapter() {
     assert!(missing.is_empty(), "docs/RECORDS.md does not have {missing:?}");
 }
 
+/// Cargo is given each binary of tests by name, so it would silently skip a file that no binary names.
+#[test]
+fn every_file_of_tests_is_part_of_a_binary() {
+    let roots = ["arrows", "documents", "fast", "process", "long"];
+    let text = |path: String| std::fs::read_to_string(path).unwrap();
+    let named: String = roots.iter().map(|root| text(format!("tests/{root}.rs"))).collect();
+    let manifests = text("Cargo.toml".into()) + &text("crates/core/Cargo.toml".into());
+    let mut files = 0;
+    for entry in std::fs::read_dir("tests").unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|kind| kind != "rs") {
+            continue;
+        }
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let is_root = manifests.contains(&format!("[[test]]\nname = \"{name}\"\n"));
+        assert!(is_root || named.contains(&format!("\nmod {name};\n")), "no binary has tests/{name}.rs");
+        files += 1;
+    }
+    assert!(files > roots.len(), "{files} files of tests were found");
+}
+
 /// The packages that a package is built of, without itself and without test dependencies.
 fn dependencies(package: &str) -> BTreeSet<String> {
     let arguments = ["tree", "--offline", "--locked", "--prefix", "none", "--edges", "normal", "--package", package];

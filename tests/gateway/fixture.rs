@@ -144,6 +144,15 @@ impl Gateway {
         Self::send_to(self.admin, format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes())
     }
 
+    /// Waits until the metrics have a line, or have it no more.
+    pub(crate) fn measures(&self, line: &str, is_there: bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.admin_get("/metrics").body.lines().any(|found| found == line) != is_there {
+            assert!(Instant::now() < deadline, "`{line}` in the metrics did not become {is_there}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     fn send_to(address: SocketAddr, bytes: &[u8]) -> Response {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();

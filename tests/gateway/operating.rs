@@ -45,7 +45,7 @@ fn a_log_that_nobody_reads_keeps_nothing_from_being_done() {
     let gateway = Gateway::start_as(&Setup { under: &under, environment: &environment, ..Default::default() });
     follows_the_policy(&gateway);
     std::fs::write(gateway.dir.join("cert.pem"), "half").unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
+    gateway.measures("fedgate_certificate_faults 0", false);
     crate::fixture::certificate(&gateway.dir);
     follows_the_policy(&gateway);
     assert_eq!(gateway.admin_get("/readyz").status, 200);
@@ -80,7 +80,7 @@ fn follows_the_policy(gateway: &Gateway) {
     becomes(gateway, 200);
     std::fs::write(&file, &stock.as_bytes()[..stock.len() / 2]).unwrap();
     gateway.signal(Signal::HUP);
-    std::thread::sleep(Duration::from_millis(400));
+    gateway.measures("fedgate_policy_faulty 1", true);
     assert_eq!(gateway.get("/people", "ANA").status, 200, "the last good policy stays");
     std::fs::write(&file, stock).unwrap();
     becomes(gateway, 403);

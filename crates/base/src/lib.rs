@@ -3,6 +3,8 @@
 //!
 //! The one rule: nothing here knows HTTP, the caller, or a decision.
 
+#![forbid(unsafe_code)]
+
 pub mod config;
 pub mod db;
 pub mod log;

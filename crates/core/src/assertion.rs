@@ -155,6 +155,25 @@ pub enum AssertionError {
 }
 
 /// Verifies assertions; one per HIS.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+///
+/// use fedgate_core::assertion::{AssertionConfig, AssertionError, AssertionKeys, AssertionVerifier};
+/// use fedgate_core::secret::Secret;
+///
+/// let config = AssertionConfig {
+///     keys: AssertionKeys::Hs256 { secret: Secret::new(b"a secret of thirty-two bytes ....".to_vec()) },
+///     issuer: "fedgate".to_owned(),
+///     audience: "fedhis".to_owned(),
+///     lifetime: Duration::from_secs(30),
+/// };
+/// let verifier = AssertionVerifier::from_config(&config)?;
+/// // `{"alg":"none"}`: a token without a signature is no token.
+/// let refused = verifier.verify(b"eyJhbGciOiJub25lIn0.e30.", SystemTime::now());
+/// assert!(matches!(refused, Err(AssertionError::Malformed)));
+/// # Ok::<(), fedgate_core::assertion::AssertionKeyError>(())
+/// ```
 pub struct AssertionVerifier {
     key: VerifyKey,
     issuer: String,

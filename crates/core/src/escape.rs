@@ -13,6 +13,13 @@ use std::borrow::Cow;
 pub const NAME_CHARACTERS: usize = 64;
 
 /// The text on one line, every character visible.
+///
+/// ```
+/// use fedgate_core::escape::shown;
+///
+/// assert_eq!(shown("\u{202e}nimda\n"), "\\u{202e}nimda\\n");
+/// assert_eq!(shown("Γεωργία"), "Γεωργία");
+/// ```
 pub fn shown(text: &str) -> Cow<'_, str> {
     escaped(text, |shown, c| shown.extend(c.escape_default()))
 }

@@ -78,6 +78,16 @@ fn is_name(text: &str) -> bool {
 }
 
 /// The served hosts. An empty list serves every host.
+///
+/// ```
+/// use fedgate_core::host::HostList;
+///
+/// let mut hosts = HostList::default();
+/// assert!(hosts.add("his.example") && hosts.add("his.example.org:8443"));
+/// assert!(hosts.serves("HIS.example:443"));
+/// assert!(!hosts.serves("his.example.org:443"));
+/// assert!(!hosts.add("user@his.example"), "a host has no user");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostList(Vec<(String, Option<u16>)>);
 

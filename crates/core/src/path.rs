@@ -29,6 +29,15 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 /// A request path with exactly one reading.
 ///
 /// Holding one proves that the path was checked: [`CanonicalPath::parse`] is the only constructor.
+///
+/// ```
+/// use fedgate_core::path::{CanonicalPath, PathError};
+///
+/// assert_eq!(CanonicalPath::parse("/people/ANA")?.as_str(), "/people/ANA");
+/// assert_eq!(CanonicalPath::parse("/people/../adm"), Err(PathError::DotSegment));
+/// assert_eq!(CanonicalPath::parse("/people//ANA"), Err(PathError::EmptySegment));
+/// # Ok::<(), PathError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CanonicalPath<'a> {
     text: &'a str,

@@ -7,6 +7,14 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 /// Secret bytes: masked in `Debug`, zeroized on drop.
+///
+/// ```
+/// use fedgate_core::secret::Secret;
+///
+/// let secret = Secret::new(b"open sesame".to_vec());
+/// assert_eq!(format!("{secret:?}"), "Secret(***)");
+/// assert_eq!(secret.expose(), b"open sesame");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 

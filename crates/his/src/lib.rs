@@ -5,6 +5,8 @@
 //! here and nowhere else. This crate does not know the gateway; code that both share lives in `core` and
 //! `base`.
 
+#![forbid(unsafe_code)]
+
 mod error;
 mod complete;
 mod guard;

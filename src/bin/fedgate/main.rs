@@ -2,6 +2,8 @@
 //!
 //! From arguments to a configuration to a command. Exit codes: 0 done, 1 failure, 2 usage or configuration.
 
+#![forbid(unsafe_code)]
+
 mod account;
 mod check;
 mod demo;

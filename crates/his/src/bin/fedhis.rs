@@ -2,6 +2,8 @@
 //!
 //! Arguments become a configuration, which is run. Exit codes: 0 done, 1 failure, 2 usage or configuration.
 
+#![forbid(unsafe_code)]
+
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Seek, Write};
