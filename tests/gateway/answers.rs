@@ -8,7 +8,7 @@ use crate::fixture::{Gateway, find_header};
 use crate::gateway::tls::connect_h2;
 use crate::scripted::{Server, before_one};
 
-/// What a client received: the status, the headers except the gateway's own, and the body.
+/// An answer as a client received it: the status, the headers except the gateway's own, and the body.
 #[derive(Debug, PartialEq)]
 struct Got {
     status: u16,

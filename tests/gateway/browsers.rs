@@ -1,4 +1,4 @@
-//! What a page of another origin may send and read.
+//! The requests that a page of another origin may send, and the answers that it may read.
 
 use crate::fixture::Gateway;
 

@@ -411,7 +411,7 @@ pub(crate) fn basic(account: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{account}:{password}")))
 }
 
-/// What a client received.
+/// An answer as a client received it.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,

@@ -4,7 +4,6 @@
 //! As in the larger model, any possible step may come next. Times are ages that count up to the bound with which
 //! they are compared, so time is unbounded. One instance represents any number, because the waiting command looks
 //! at each alone.
-//! compared with, so that time is unbounded. One instance stands for any number, because who waits looks at each alone.
 
 use stateright::{Model, Property};
 

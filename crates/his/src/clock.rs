@@ -13,7 +13,7 @@ const EVERY: Duration = Duration::from_secs(60);
 /// The fault is over after this long without a refusal.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// What has been logged about the clocks.
+/// The state of the fault, and of its log lines.
 #[derive(Default)]
 pub(super) struct ClockAlarm {
     sounds: AtomicBool,

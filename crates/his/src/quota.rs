@@ -28,7 +28,7 @@ pub(super) struct RecordQuota {
     known: Mutex<HashMap<String, KnownCount>>,
 }
 
-/// What the last count permits a person.
+/// The result of the last count of a person's records.
 struct KnownCount {
     until: Instant,
     /// Whether there was room.

@@ -1,4 +1,4 @@
-//! The program says who it is. The laws of the HIS are held by the suites at the top of the tree, against both programs.
+//! The program reports its name and version. The suites at the root test the laws of the HIS.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::process::Command;

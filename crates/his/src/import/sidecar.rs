@@ -12,7 +12,7 @@ use super::records::ImportRecord;
 use super::{ImportError, ImportSummary};
 use fedgate_core::escape;
 
-/// What is imported into which store. Progress counts only for exactly the same purpose.
+/// The purpose of an import. Progress counts only for exactly the same one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SidecarPurpose {
     /// `people` or `pages`.

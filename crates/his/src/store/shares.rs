@@ -151,7 +151,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_caller_never_has_all_connections_and_writes_never_all_of_a_callers() {
-        // connections: one caller's, one caller's writes, everybody's writes
+        // connections: one caller's, one caller's writes, all writes
         for (connections, own, own_writes, writes) in [(16, 8, 6, 12), (4, 2, 1, 3), (2, 2, 1, 1), (1, 1, 1, 1)] {
             let shares = shares(connections);
             let (ana, bob) = (shares.of("ANA"), shares.of("BOB"));
