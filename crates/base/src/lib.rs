@@ -18,3 +18,4 @@ pub mod threads;
 pub mod dumps;
 pub mod ports;
 pub mod arguments;
+pub mod command;

@@ -21,7 +21,8 @@ use fedgate_core::secret::Secret;
 use serde_json::json;
 
 use crate::print::{self, CommandReport};
-use crate::{CommandFailure, load, open_store, store_fault};
+use crate::{load, open_store, store_fault};
+use fedgate_base::command::CommandFailure;
 
 #[derive(Subcommand)]
 pub(crate) enum AccountCommand {

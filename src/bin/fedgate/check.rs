@@ -13,7 +13,8 @@ use fedgate_base::db::{Database, foreign, hashes, postgres, schema};
 use serde_json::{Value, json};
 
 use crate::print::{self, CommandReport};
-use crate::{CommandFailure, check_schema, store_exists, store_fault};
+use crate::{check_schema, store_exists, store_fault};
+use fedgate_base::command::CommandFailure;
 
 /// How long the search for rows that are served with limits may take, for each table: running programs must not
 /// suffer.

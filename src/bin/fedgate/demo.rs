@@ -23,7 +23,8 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{CommandFailure, print_line};
+use crate::print_line;
+use fedgate_base::command::CommandFailure;
 
 /// How long the two processes may take to listen, and to stop.
 const START_TIMEOUT: Duration = Duration::from_secs(30);

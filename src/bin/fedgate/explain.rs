@@ -21,7 +21,8 @@ use find::{FoundLine, FoundRecord, NamedBy, RecordFiles, find, with_rotated};
 use serde_json::{Value, json};
 
 use crate::print::CommandReport;
-use crate::{CommandFailure, load, policy};
+use crate::{load, policy};
+use fedgate_base::command::CommandFailure;
 
 pub(crate) fn run(config: &Path, request_id: &str, records: &[PathBuf], as_json: bool) -> Result<(), CommandFailure> {
     let mut report = CommandReport::new(as_json);

@@ -21,12 +21,13 @@ use anyhow::anyhow;
 use clap::{Parser, Subcommand};
 use fedgate::accounts::{AccountStore, AccountsError};
 use fedgate::gateway::{PreparedGateway, ServeError};
+use fedgate_base::command::{self, CommandFailure};
 use fedgate_base::config::{Config, StoreConfig};
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::hashes::HashRule;
 use fedgate_base::db::{Database, schema};
-use fedgate_base::dumps::{self, ForbiddenDumps};
-use fedgate_base::{arguments, descriptors, log, parent, threads};
+use fedgate_base::dumps::ForbiddenDumps;
+use fedgate_base::{log, threads};
 use fedgate_core::password::{self, HashCost, HashKind};
 
 pub(crate) use print::print_line;
@@ -117,57 +118,11 @@ enum GatewayCommand {
     },
 }
 
-/// Why a command failed, with its exit code.
-pub(crate) enum CommandFailure {
-    /// The command could not do its work: exit 1.
-    Failed(anyhow::Error),
-    /// Usage or configuration is wrong: exit 2.
-    Usage(anyhow::Error),
-}
-
-impl<E: Into<anyhow::Error>> From<E> for CommandFailure {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-impl CommandFailure {
-    /// The failure and its causes, in one line.
-    pub(crate) fn in_words(&self) -> String {
-        let (Self::Failed(error) | Self::Usage(error)) = self;
-        log::with_causes(error.as_ref())
-    }
-
-    fn exit_code(&self) -> u8 {
-        match self {
-            Self::Failed(_) => 1,
-            Self::Usage(_) => 2,
-        }
-    }
-}
-
 fn main() -> ExitCode {
-    let arguments = match arguments::parse::<GatewayArguments>() {
-        Ok(arguments) => arguments,
-        Err(code) => return code,
-    };
-    let enough = descriptors::can_start().map_err(CommandFailure::from);
-    let log = enough.and_then(|()| log::log_to_stderr().map_err(|error| CommandFailure::Usage(error.into())));
-    // Dumps are forbidden before any secret is read.
-    let started = log.and_then(|log| Ok((log, dumps::forbid()?)));
-    // The log is flushed before the last line, which says how the command ended.
-    match started.and_then(|(_log, dumps)| run(arguments.command, arguments.config, dumps)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            print::complain(&failure.in_words());
-            ExitCode::from(failure.exit_code())
-        }
-    }
+    command::run("fedgate", |arguments: GatewayArguments, dumps| run(arguments.command, arguments.config, dumps))
 }
 
 fn run(command: GatewayCommand, named: Option<PathBuf>, dumps: ForbiddenDumps) -> Result<(), CommandFailure> {
-    // A gateway that `fedgate demo` has started ends with it.
-    parent::follow()?;
     let config = named.clone().unwrap_or(CONFIG.into());
     match command {
         GatewayCommand::Serve => serve(&config, dumps),

@@ -24,7 +24,8 @@ use serde_json::{Value, json};
 pub(crate) use explain::explained;
 
 use crate::print::{print_json, warn};
-use crate::{CommandFailure, load, print_line};
+use crate::{load, print_line};
+use fedgate_base::command::CommandFailure;
 
 #[derive(Subcommand)]
 pub(crate) enum PolicyCommand {

@@ -3,14 +3,13 @@
 //! The one rule: all output to a terminal passes through here, so that no name, id or path from a file can control
 //! the terminal, or hide its content (`fedgate_core::escape`).
 
-use std::io::{Error, ErrorKind, Write};
+use std::io::Error;
 
-use fedgate_core::escape;
+pub(crate) use fedgate_base::command::print_line;
+use fedgate_base::command::{self, CommandFailure};
 use serde_json::{Map, Value};
 
-use crate::CommandFailure;
-
-/// The result of a command: printed line by line for a reader, at the end as one object for a program.
+/// What a command finds out: told line by line to a reader, at the end and as one object to a program.
 pub(crate) struct CommandReport {
     as_json: bool,
     members: Map<String, Value>,
@@ -73,20 +72,14 @@ impl CommandReport {
     }
 }
 
-/// Prints one line to stdout. A reader that closed the pipe has read enough; that does not change how the command
-/// ends.
-pub(crate) fn print_line(line: &str) -> Result<(), Error> {
-    print(&escape::shown(line))
-}
-
 /// Prints one JSON value to stdout, on one line.
 pub(crate) fn print_json(value: &Value) -> Result<(), Error> {
-    print(&escape::json(&value.to_string()))
+    command::print_json(&value.to_string())
 }
 
 /// Prints a failure or a warning to stderr.
 pub(crate) fn complain(text: &str) {
-    eprintln!("fedgate: {}", escape::shown(text));
+    command::complain("fedgate", text);
 }
 
 /// Prints a warning to stderr.
@@ -97,10 +90,4 @@ pub(crate) fn warn(text: &str) {
 /// A number with its noun.
 pub(crate) fn count(number: usize, one: &str, several: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { several })
-}
-
-fn print(line: &str) -> Result<(), Error> {
-    let mut out = std::io::stdout().lock();
-    let printed = writeln!(out, "{line}").and_then(|()| out.flush());
-    if printed.as_ref().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) { Ok(()) } else { printed }
 }

@@ -8,7 +8,8 @@ use fedgate_core::escape;
 use serde_json::json;
 
 use crate::print::print_json;
-use crate::{CommandFailure, open_store, print_line, store_fault};
+use crate::{open_store, print_line, store_fault};
+use fedgate_base::command::CommandFailure;
 
 /// How long the lease in an instance's report counts as current: it reports each second, and a lease may end
 /// between two reports.

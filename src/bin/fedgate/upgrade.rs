@@ -7,7 +7,8 @@ use anyhow::anyhow;
 use fedgate::gateway::{PreparedGateway, RunningGateway};
 use fedgate_base::config::Config;
 
-use crate::{CommandFailure, check_schema, print_line};
+use crate::{check_schema, print_line};
+use fedgate_base::command::CommandFailure;
 
 /// How long the successor may take to listen: 5 s more than the gateway itself waits.
 const PATIENCE: Duration = Duration::from_secs(65);

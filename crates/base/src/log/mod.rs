@@ -25,8 +25,8 @@ const LIBRARIES: &str = "pingora=warn,pingora_proxy=error,h2=warn,hyper=warn,hyp
                          mio=warn,notify=warn,moka=warn,hickory_proto=warn,hickory_resolver=warn";
 
 /// Our own programs, which may be logged in any detail. Other targets log no details, which could include a caller's
-/// password.
-const OWN: [&str; 2] = ["fedgate", "fedhis"];
+/// password. Targets begin with the name of their package.
+const OWN: [&str; 5] = ["fedgate", "fedhis", "fedgate_his", "fedgate_base", "fedgate_core"];
 
 /// The default setting.
 const DEFAULT: &str = "info";

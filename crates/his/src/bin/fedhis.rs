@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{self, BufReader, IsTerminal, Seek, Write};
+use std::io::{self, BufReader, IsTerminal, Seek};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use fedgate_base::command::{self, CommandFailure, print_line};
 use fedgate_base::config::{Config, ConnectionsConfig, StoreConfig};
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::backup::{self, BackupError};
 use fedgate_base::db::{Database, DbError, hashes, schema};
-use fedgate_base::dumps::{self, ForbiddenDumps};
-use fedgate_base::{arguments, descriptors, log, parent, threads};
+use fedgate_base::dumps::ForbiddenDumps;
+use fedgate_base::{descriptors, log, threads};
 use fedgate_core::assertion::AssertionVerifier;
-use fedgate_core::escape;
 use fedgate_his::import::{ClearPasswords, ImportError, ImportKind, ImportRun};
 use fedgate_his::store::RecordStore;
 use fedgate_his::{HisListener, HisService, demo, router};
@@ -112,40 +112,11 @@ enum ImportedRows {
     Pages,
 }
 
-/// Why a command failed, with its exit code.
-enum HisFailure {
-    /// The command failed: exit 1.
-    Failed(anyhow::Error),
-    /// Usage or configuration is wrong: exit 2.
-    Usage(anyhow::Error),
-}
-
-impl<E: Into<anyhow::Error>> From<E> for HisFailure {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
 fn main() -> ExitCode {
-    let arguments = match arguments::parse::<HisArguments>() {
-        Ok(arguments) => arguments,
-        Err(code) => return code,
-    };
-    let (error, code) = match start(arguments) {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(HisFailure::Failed(error)) => (error, 1),
-        Err(HisFailure::Usage(error)) => (error, 2),
-    };
-    complain(&log::with_causes(error.as_ref()));
-    ExitCode::from(code)
+    command::run("fedhis", start)
 }
 
-fn start(arguments: HisArguments) -> Result<(), HisFailure> {
-    descriptors::can_start()?;
-    let _log = log::log_to_stderr().map_err(|error| HisFailure::Usage(error.into()))?;
-    // A dump of this process would hold passwords and records of persons.
-    let dumps = dumps::forbid()?;
-    parent::follow()?;
+fn start(arguments: HisArguments, dumps: ForbiddenDumps) -> Result<(), CommandFailure> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     // Without threads the runtime would panic. This ends with a message that names the limit.
     threads::can_start(workers + SPARE_THREADS)?;
@@ -156,7 +127,7 @@ fn start(arguments: HisArguments) -> Result<(), HisFailure> {
     done
 }
 
-async fn run(HisArguments { config, command }: HisArguments, dumps: ForbiddenDumps) -> Result<(), HisFailure> {
+async fn run(HisArguments { config, command }: HisArguments, dumps: ForbiddenDumps) -> Result<(), CommandFailure> {
     let config = load(&config)?.called(command.program());
     config.unknown_names().iter().for_each(|warning| tracing::warn!("{warning}"));
     let done = match command {
@@ -178,14 +149,14 @@ async fn run(HisArguments { config, command }: HisArguments, dumps: ForbiddenDum
     };
     let told = |error: anyhow::Error| anyhow!(config.origins.told(&log::with_causes(error.as_ref())));
     done.map_err(|failure| match located(&config, failure) {
-        HisFailure::Failed(error) => HisFailure::Failed(told(error)),
-        HisFailure::Usage(error) => HisFailure::Usage(told(error)),
+        CommandFailure::Failed(error) => CommandFailure::Failed(told(error)),
+        CommandFailure::Usage(error) => CommandFailure::Usage(told(error)),
     })
 }
 
 /// Adds to a failure of the database the setting that leads to that database.
-fn located(config: &Config, failure: HisFailure) -> HisFailure {
-    let HisFailure::Failed(error) = failure else {
+fn located(config: &Config, failure: CommandFailure) -> CommandFailure {
+    let CommandFailure::Failed(error) = failure else {
         return failure;
     };
     let of_backup = match error.downcast_ref() {
@@ -199,17 +170,17 @@ fn located(config: &Config, failure: HisFailure) -> HisFailure {
         | None => None,
     };
     let Some(database) = error.downcast_ref::<DbError>().or(of_import).or(of_backup) else {
-        return HisFailure::Failed(error);
+        return CommandFailure::Failed(error);
     };
     let words = anyhow!(database.located(&config.file, &config.store));
-    if let DbError::Settings { .. } = database { HisFailure::Usage(words) } else { HisFailure::Failed(words) }
+    if let DbError::Settings { .. } = database { CommandFailure::Usage(words) } else { CommandFailure::Failed(words) }
 }
 
-fn load(file: &Path) -> Result<Config, HisFailure> {
-    Config::load_for_his(file).map_err(|error| HisFailure::Usage(error.into()))
+fn load(file: &Path) -> Result<Config, CommandFailure> {
+    Config::load_for_his(file).map_err(|error| CommandFailure::Usage(error.into()))
 }
 
-async fn open(config: &Config) -> Result<Database, HisFailure> {
+async fn open(config: &Config) -> Result<Database, CommandFailure> {
     let database = Database::open(&config.store).await?;
     // No operator migrates an embedded store: the program that opens it does.
     if matches!(config.store, StoreConfig::Sqlite(_)) {
@@ -219,28 +190,28 @@ async fn open(config: &Config) -> Result<Database, HisFailure> {
 }
 
 /// Opens the database and checks that its schema has the right version.
-async fn open_ready(config: &Config) -> Result<Database, HisFailure> {
+async fn open_ready(config: &Config) -> Result<Database, CommandFailure> {
     let database = open(config).await?;
     check_version(schema::version(&database).await?)?;
     Ok(database)
 }
 
-fn check_version(version: i64) -> Result<(), HisFailure> {
+fn check_version(version: i64) -> Result<(), CommandFailure> {
     match version {
         schema::VERSION => Ok(()),
-        newer if newer > schema::VERSION => Err(HisFailure::Usage(anyhow!(
+        newer if newer > schema::VERSION => Err(CommandFailure::Usage(anyhow!(
             "the database has schema version {newer}, this program knows {}; install its newer release",
             schema::VERSION
         ))),
-        0 => Err(HisFailure::Usage(anyhow!("the database has no schema of fedgate; run `fedhis migrate`"))),
-        older => Err(HisFailure::Usage(anyhow!(
+        0 => Err(CommandFailure::Usage(anyhow!("the database has no schema of fedgate; run `fedhis migrate`"))),
+        older => Err(CommandFailure::Usage(anyhow!(
             "the database has schema version {older}, {} is needed; run `fedhis migrate`",
             schema::VERSION
         ))),
     }
 }
 
-async fn serve(config: &Config) -> Result<(), HisFailure> {
+async fn serve(config: &Config) -> Result<(), CommandFailure> {
     // An operator may send SIGHUP to both programs; as in the gateway, it must not end this one.
     let mut hangup = signal(SignalKind::hangup())?;
     // The gateway reports the other warnings about the file.
@@ -248,7 +219,7 @@ async fn serve(config: &Config) -> Result<(), HisFailure> {
     let connections = bear(config.his.connections);
     let database = open(config).await?;
     let verifier = AssertionVerifier::from_config(&config.assertion)
-        .map_err(|error| HisFailure::Usage(anyhow!("{}: {error}", config.file.display())))?;
+        .map_err(|error| CommandFailure::Usage(anyhow!("{}: {error}", config.file.display())))?;
     let mut version = schema::version(&database).await;
     if let Ok(version) = version {
         check_version(version)?;
@@ -269,7 +240,7 @@ async fn serve(config: &Config) -> Result<(), HisFailure> {
                     Err(failure) => return failure,
                 },
                 Err(error @ DbError::Unavailable(_)) => documents.outage().failed(error.in_short()),
-                Err(error) => return HisFailure::Failed(error.into()),
+                Err(error) => return CommandFailure::Failed(error.into()),
             }
             tokio::time::sleep(SCHEMA_RETRY).await;
             version = schema::version(&database).await;
@@ -324,7 +295,7 @@ async fn ignore(hangup: &mut Signal) -> Infallible {
     }
 }
 
-async fn migrate(config: &Config) -> Result<(), HisFailure> {
+async fn migrate(config: &Config) -> Result<(), CommandFailure> {
     let database = open(config).await?;
     let version = schema::migrate(&database).await?;
     let newer = if version > schema::VERSION { ", of a newer release than this; nothing was changed" } else { "" };
@@ -339,23 +310,23 @@ async fn migrate(config: &Config) -> Result<(), HisFailure> {
         for warning in told.unreadable.iter().chain(&told.beside) {
             complain(&format!("warning: {warning}"));
         }
-        say(&format!("passwords: {}", told.written))?;
+        print_line(&format!("passwords: {}", told.written))?;
     }
-    Ok(say(&format!("the schema is at version {version}{newer}"))?)
+    Ok(print_line(&format!("the schema is at version {version}{newer}"))?)
 }
 
-async fn seed(config: &Config) -> Result<(), HisFailure> {
+async fn seed(config: &Config) -> Result<(), CommandFailure> {
     let store = RecordStore::new(open_ready(config).await?).acting_as(ChangeActor::importer());
     let said = match demo::seed(&store).await? {
         true => "the demo federation is loaded",
         false => "there are people in the store; nothing was changed",
     };
-    Ok(say(said)?)
+    Ok(print_line(said)?)
 }
 
-async fn backup(config: &Config, file: PathBuf) -> Result<(), HisFailure> {
+async fn backup(config: &Config, file: PathBuf) -> Result<(), CommandFailure> {
     let StoreConfig::Sqlite(sqlite) = &config.store else {
-        return Err(HisFailure::Usage(anyhow!(
+        return Err(CommandFailure::Usage(anyhow!(
             "{}: the store is a PostgreSQL database, which this does not copy; `pg_dump -Fc -f FILE DATABASE` does, while it runs \
              (docs/BACKUP.md)",
             config.file.display()
@@ -365,10 +336,10 @@ async fn backup(config: &Config, file: PathBuf) -> Result<(), HisFailure> {
     if !store.exists() {
         let (config, store) = (config.file.display(), store.display());
         let problem = format!("{config}: `store.path` names `{store}`, which does not exist; name the store to copy");
-        return Err(HisFailure::Usage(anyhow!(problem)));
+        return Err(CommandFailure::Usage(anyhow!(problem)));
     }
     let bytes = tokio::task::spawn_blocking(move || backup::copy(&store, &file)).await??;
-    Ok(say(&format!(
+    Ok(print_line(&format!(
         "{shown} is a copy of the store, {bytes} bytes, read through and on the disk; see docs/BACKUP.md"
     ))?)
 }
@@ -378,14 +349,14 @@ async fn import(
     kind: ImportKind,
     source: &Path,
     clear_passwords: ClearPasswords,
-) -> Result<(), HisFailure> {
+) -> Result<(), CommandFailure> {
     let store = RecordStore::new(open_ready(config).await?).acting_as(ChangeActor::importer());
     let path = (source != Path::new("-")).then(|| source.to_owned());
     let file = match &path {
         Some(path) => {
             let unreadable = |reason: &dyn std::fmt::Display| {
                 let remedy = "name a file that this user may read, or `-` for standard input";
-                HisFailure::Usage(anyhow!("`{}` cannot be read ({reason}); {remedy}", path.display()))
+                CommandFailure::Usage(anyhow!("`{}` cannot be read ({reason}); {remedy}", path.display()))
             };
             let file = File::open(path).map_err(|error| unreadable(&error))?;
             if path.is_dir() {
@@ -422,7 +393,7 @@ async fn import(
         records => format!(" ({records} of them by an earlier run)"),
     };
     let (created, unchanged, refused) = (summary.created, summary.unchanged, summary.refused);
-    say(&format!("{created} created, {unchanged} unchanged, {refused} refused{resumed}"))?;
+    print_line(&format!("{created} created, {unchanged} unchanged, {refused} refused{resumed}"))?;
     match refused {
         0 => Ok(()),
         _ => Err(anyhow!("{refused} records were refused; `{}` says why", import.refused_path().display()).into()),
@@ -430,7 +401,7 @@ async fn import(
 }
 
 /// A progress bar on a terminal; hidden elsewhere.
-fn progress_bar(size: Option<u64>) -> Result<ProgressBar, HisFailure> {
+fn progress_bar(size: Option<u64>) -> Result<ProgressBar, CommandFailure> {
     if !io::stderr().is_terminal() {
         return Ok(ProgressBar::hidden());
     }
@@ -441,12 +412,6 @@ fn progress_bar(size: Option<u64>) -> Result<ProgressBar, HisFailure> {
     Ok(bar.with_style(ProgressStyle::with_template(style)?))
 }
 
-/// Prints one line, with every character visible.
-fn say(line: &str) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{}", escape::shown(line))
-}
-
-/// Prints a failure or a warning to stderr, with every character visible.
 fn complain(text: &str) {
-    eprintln!("fedhis: {}", escape::shown(text));
+    command::complain("fedhis", text);
 }

@@ -4,8 +4,8 @@ use fedgate::accounts::{AccountEvent, MemberChange};
 use serde_json::{Value, json};
 
 use super::quote;
-use crate::CommandFailure;
 use crate::print::CommandReport;
+use fedgate_base::command::CommandFailure;
 
 /// Shows events, the latest first. There is one more than `limit` if there are further ones.
 pub(super) fn show(

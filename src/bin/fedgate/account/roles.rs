@@ -8,8 +8,8 @@ use fedgate::gateway::load_policy;
 use fedgate_base::config::Config;
 use fedgate_core::policy::suggestion;
 
-use crate::CommandFailure;
 use crate::print::CommandReport;
+use fedgate_base::command::CommandFailure;
 
 /// Longest list, in bytes as JSON, as in the HIS. Logins ignore a list that is more than twice as long.
 const MOST_BYTES: usize = 8 * 1024;

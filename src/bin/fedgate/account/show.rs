@@ -8,8 +8,8 @@ use fedgate_core::{escape, password};
 use serde_json::{Value, json};
 
 use super::{has_usable_password, quote, roles};
-use crate::CommandFailure;
 use crate::print::CommandReport;
+use fedgate_base::command::CommandFailure;
 
 /// Shows one account of a store whose new hashes are of this kind.
 pub(super) fn show(

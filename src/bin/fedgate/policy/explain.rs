@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use super::PolicyReport;
 use super::asked::{UnreadQuestion, origin_form, parse, question};
 use crate::account::{has_usable_password, missing};
-use crate::{CommandFailure, open_store, store_fault};
+use crate::{open_store, store_fault};
+use fedgate_base::command::CommandFailure;
 
 /// The caller of a question.
 pub(super) struct AskingRoles {

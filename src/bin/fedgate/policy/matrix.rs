@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::asked::is_asked;
 use super::{OutputFormat, PolicyReport};
-use crate::CommandFailure;
+use fedgate_base::command::CommandFailure;
 
 /// By endpoint and method, the reach in the column of each role.
 type MatrixRows<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a str>>;
