@@ -388,15 +388,13 @@ async fn import(
     };
     bar.finish_and_clear();
     let summary = summary?;
-    let resumed = match summary.resumed {
-        0 => String::new(),
-        records => format!(" ({records} of them by an earlier run)"),
-    };
-    let (created, unchanged, refused) = (summary.created, summary.unchanged, summary.refused);
-    print_line(&format!("{created} created, {unchanged} unchanged, {refused} refused{resumed}"))?;
-    match refused {
+    print_line(&summary.to_string())?;
+    match summary.refused {
         0 => Ok(()),
-        _ => Err(anyhow!("{refused} records were refused; `{}` says why", import.refused_path().display()).into()),
+        refused => {
+            let were = if refused == 1 { "record was" } else { "records were" };
+            Err(anyhow!("{refused} {were} refused; `{}` says why", import.refused_path().display()).into())
+        }
     }
 }
 

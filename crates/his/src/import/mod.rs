@@ -9,6 +9,8 @@ mod check;
 mod records;
 mod sidecar;
 
+use std::borrow::Cow;
+use std::fmt;
 use std::io::{self, BufRead};
 use std::path::PathBuf;
 
@@ -75,6 +77,18 @@ pub struct ImportSummary {
     pub refused: u64,
     /// Records, counted above, that an earlier, interrupted run had processed.
     pub resumed: u64,
+}
+
+impl fmt::Display for ImportSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { created, unchanged, refused, resumed } = self;
+        write!(f, "{created} created, {unchanged} unchanged, {refused} refused")?;
+        match (resumed, created + unchanged + refused) {
+            (0, 0) => f.write_str(" (the input has no records)"),
+            (0, _) => Ok(()),
+            (records, _) => write!(f, " ({records} of them by an earlier run)"),
+        }
+    }
 }
 
 /// Why an import stopped. The next run continues from there.
@@ -195,6 +209,7 @@ impl ImportRun<'_> {
         let hashing = HashingThreads::new(HashRule::new(self.store.database(), self.hashes));
         let mut origins = Vec::with_capacity(batch.len());
         let mut checked = Vec::with_capacity(batch.len());
+        let mut faults: Vec<(ImportRecord, Cow<'static, str>)> = vec![];
         for record in batch {
             match check::check(self.kind, self.clear_passwords, &record.bytes, &hashing).await {
                 Ok(one) => {
@@ -202,15 +217,14 @@ impl ImportRun<'_> {
                     checked.push(one);
                 }
                 Err(check::RecordFault::Refused(reason)) => {
-                    summary.refused += 1;
-                    refused.add(&record, &reason)?;
+                    faults.push((record, reason.into()));
                 }
                 // Nothing of the batch is stored, and the next run repeats it.
                 Err(check::RecordFault::Hashing) => return Err(ImportError::Hashing),
             }
         }
         let outcomes = self.store.import(self.batch(checked)).await?;
-        for (record, outcome) in origins.iter().zip(outcomes) {
+        for (record, outcome) in origins.into_iter().zip(outcomes) {
             let reason = match outcome {
                 BatchOutcome::Created => {
                     summary.created += 1;
@@ -224,6 +238,11 @@ impl ImportRun<'_> {
                 BatchOutcome::Twin => "a person is there whose id differs in case alone",
                 BatchOutcome::NoPerson => "the person of the book is not there",
             };
+            faults.push((record, reason.into()));
+        }
+        // As they stand in the file, whoever found the fault.
+        faults.sort_by_key(|(record, _)| record.line);
+        for (record, reason) in &faults {
             summary.refused += 1;
             refused.add(record, reason)?;
         }

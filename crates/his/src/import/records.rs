@@ -10,6 +10,8 @@ use thiserror::Error;
 
 /// The longest record, in bytes.
 pub(super) const MAX_RECORD_BYTES: usize = 16 * 1024 * 1024;
+/// The first byte of a byte order mark in UTF-8 (`EF BB BF`). No JSON begins so.
+const BOM_START: u8 = 0xef;
 /// How many bytes are hashed at a time.
 const HASHED_AT_ONCE: usize = 16 * 1024;
 
@@ -91,6 +93,7 @@ impl<R: BufRead> ImportRecords<R> {
                 };
             };
             match (self.place, byte) {
+                (ImportPlace::Begin, BOM_START) if self.bytes == 0 => self.skip_mark()?,
                 (ImportPlace::Begin | ImportPlace::AfterList, b'[') => self.step(ImportPlace::ListBegin)?,
                 // A line that is not JSON is refused by itself, and the import continues.
                 (ImportPlace::Begin, _) => self.place = ImportPlace::Lines,
@@ -107,6 +110,16 @@ impl<R: BufRead> ImportRecords<R> {
                 (ImportPlace::AfterList, _) => return self.fault("text follows the list"),
             }
         }
+    }
+
+    /// Passes over the mark that some programs begin a file in UTF-8 with.
+    fn skip_mark(&mut self) -> Result<(), RecordError> {
+        for expected in [BOM_START, 0xbb, 0xbf] {
+            if self.take()? != Some(expected) {
+                return self.fault("the file begins with bytes that are no JSON");
+            }
+        }
+        Ok(())
     }
 
     fn fault<T>(&self, problem: &'static str) -> Result<T, RecordError> {
@@ -231,14 +244,17 @@ mod tests {
             [(1, "[{\"a\":1}]".into()), (1, "[{\"b\":[2]}]".into())]
         );
         assert_eq!(split("[1, \"x]\" ,null]").unwrap().len(), 3);
-        for empty in ["", " \n", "[]", "[ ]\n"] {
+        let marked = format!("\u{feff}{record}\n{record}");
+        assert_eq!(split(&marked).unwrap(), one_a_line(&[1, 2]), "a byte order mark is no part of the first record");
+        assert_eq!(split("\u{feff}[{}]").unwrap().len(), 1);
+        for empty in ["", " \n", "[]", "[ ]\n", "\u{feff}"] {
             assert_eq!(split(empty).unwrap(), [], "{empty}");
         }
     }
 
     #[test]
     fn a_list_that_is_broken_is_not_guessed_at() {
-        for text in ["[{}", "[{},", "[{},]", "[{} {}]", "[,]", "[] x", "[{\"a\":1", "[\"x", "["] {
+        for text in ["[{}", "[{},", "[{},]", "[{} {}]", "[,]", "[] x", "[{\"a\":1", "[\"x", "[", "\u{f000}{}"] {
             assert!(split(text).is_err(), "{text}");
         }
     }
