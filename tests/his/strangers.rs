@@ -104,3 +104,17 @@ async fn a_database_that_keeps_no_utf8_is_refused_before_anything_is_made_in_it(
         assert_eq!(postgres_text(&database, "SELECT count(*) FROM pg_class WHERE relname = 'people'").await, "0");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_may_not_migrate_is_told_whose_the_database_has_to_be() {
+    let shared = Cluster::shared().database().await;
+    let name = format!("plain{:x}", rand::random::<u64>());
+    postgres_text(&shared, &format!("CREATE ROLE {name} LOGIN")).await;
+    let scratch = Scratch::new();
+    let config = configuration_on(&scratch.0, &shared.uri.replace("user=postgres", &format!("user={name}")));
+    let (code, told) = run(crate::support::programs::fedhis(), &["migrate"], &config);
+    assert_eq!(code, Some(2), "{told}");
+    for part in ["fedgate.toml: `store.uri` names a role", "permission denied", "createdb -O ROLE", "ALTER DATABASE"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}

@@ -123,6 +123,7 @@ impl Cluster {
         let commands = ["    pg_dump ", "createdb ", "pg_restore "].map(|begin| {
             let line = page.lines().find(|line| line.starts_with(begin)).unwrap().trim();
             let line = line.replace("federation.dump", dump.to_str().unwrap());
+            let line = line.replace("-O fedgate", "-O postgres");
             line.replace("restored", &restored).replace(" federation", &format!(" {name}"))
         });
         for command in commands {

@@ -43,6 +43,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The database is away or not UTF-8, another session holds a lock for a minute, or the role may not create what is
 /// missing.
 pub async fn migrate(database: &Database) -> Result<i64, DbError> {
+    match migrate_as_role(database).await {
+        Err(error) if error.is_forbidden() => {
+            let problem = format!(
+                "names a role that may not do what the migration needs ({}); make it the owner of the database, of its tables \
+                 and of their schema: `createdb -O ROLE` makes such a database, `ALTER DATABASE … OWNER TO ROLE` and \
+                 `ALTER TABLE … OWNER TO ROLE` change one",
+                error.in_short()
+            );
+            Err(DbError::Settings { key: "uri", problem })
+        }
+        migrated => migrated,
+    }
+}
+
+async fn migrate_as_role(database: &Database) -> Result<i64, DbError> {
     let deadline = Instant::now() + PATIENCE;
     match database {
         Database::Postgres(pool) => {
