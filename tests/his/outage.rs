@@ -38,7 +38,7 @@ async fn a_database_that_is_away_is_503_and_service_is_back_soon_after_its_retur
         ("DELETE", "/people/ANA", ""),
         ("GET", "/pols/ANA?limit=5", ""),
         ("GET", "/password/ANA", ""),
-        ("POST", "/personal_docs/ANA/p/d", "{}"),
+        ("POST", "/personal_docs/ANA/p/d", r#"{"document":"AAEC"}"#),
     ];
     cluster.kill();
     for (method, target, body) in requests {

@@ -34,6 +34,10 @@ crate::on_both_stores! {
         for needed in ["<label for=\"password\">", "<label for=\"pconfirm\">", "autocomplete=\"new-password\"", "name=\"update\"", "lang=\"en\""] {
             assert!(form.text().contains(needed), "{needed}");
         }
+        // The hint stands with the field that it is of, and nothing that is typed is cut.
+        let html = form.text();
+        let hint = "id=\"password\" name=\"password\" required minlength=\"6\" autocomplete=\"new-password\" aria-describedby=\"password-hint\">\n<p class=\"hint\" id=\"password-hint\">";
+        assert!(html.contains(hint) && !html.contains("maxlength"), "{html}");
         let (token, cookie) = tokens(&form);
         let new = "p%C3%A4ss+word%26";
         let fields = format!("csrf_token={token}&password={new}&pconfirm={new}&update=update");
@@ -65,6 +69,7 @@ crate::on_both_stores! {
         }
         let json = his.post(&own("ANA"), "/password/ANA", r#"{"password":"secret-1"}"#).await;
         assert_eq!(json.status, 415);
+        assert!(json.error().1.contains("application/x-www-form-urlencoded"), "it is told which type is taken");
         assert_eq!(stored(&his).await, None);
     }
 
@@ -97,7 +102,14 @@ crate::on_both_stores! {
         his.person("ANA", r#"{"password":"gnusolidario"}"#).await;
         his.person("ARGBUE111FAV", r#"{"password":"freedom-1"}"#).await;
         let form = his.get(&root(), "/password/ANA").await;
-        assert!(form.text().contains("Your own current password (ARGBUE111FAV)") && form.text().contains("autocomplete=\"current-password\""));
+        assert!(form.text().contains("Your own current password (ARGBUE111FAV)"));
+        // A password manager is told which of the two accounts a field belongs to.
+        for part in ["value=\"ARGBUE111FAV\" autocomplete=\"section-own username\"", "autocomplete=\"section-own current-password\"",
+            "value=\"ANA\" autocomplete=\"section-other username\"", "autocomplete=\"section-other new-password\""] {
+            assert!(form.text().contains(part), "{part}: {}", form.text());
+        }
+        let own_form = his.get(&own("ANA"), "/password/ANA").await;
+        assert!(own_form.text().contains("autocomplete=\"current-password\"") && !own_form.text().contains("section-"));
         let (token, cookie) = tokens(&form);
         let fields = |current: &str| format!("csrf_token={token}&current={current}&password=secret-1&pconfirm=secret-1");
         let before = stored(&his).await;
@@ -112,6 +124,21 @@ crate::on_both_stores! {
         let old = his.with(|config| config.ask_current_password = false).await;
         assert!(!old.get(&root(), "/password/ANA").await.text().contains("name=\"current\""));
         assert_eq!(submit(&old, "ANA", &cookie, &fields(""), "same-origin").await.status, 302);
+    }
+
+    async fn a_new_password_that_is_the_old_one_is_no_change(his) {
+        his.person("ANA", r#"{"password":"gnusolidario"}"#).await;
+        let (token, cookie) = tokens(&his.get(&own("ANA"), "/password/ANA").await);
+        let before = stored(&his).await;
+        let send = async |current: &str, accept: &str| {
+            let fields = format!("csrf_token={token}&current={current}&password=gnusolidario&pconfirm=gnusolidario");
+            let request = his.request(&own("ANA"), "POST", "/password/ANA").body(fields).header("cookie", &cookie);
+            request.header("accept", accept).header("content-type", "application/x-www-form-urlencoded").send().await
+        };
+        assert!(send("gnusolidario", "text/html").await.text().contains("This is the current password. Nothing was changed."));
+        assert_eq!(send("gnusolidario", "application/json").await.error().2, "password_unchanged");
+        assert_eq!(send("guess-1", "application/json").await.error().2, "current_password_wrong");
+        assert_eq!(stored(&his).await, before);
     }
 
     async fn the_callers_own_password_cannot_be_guessed_without_a_bound(his) {
@@ -259,8 +286,16 @@ crate::on_both_stores! {
         assert_eq!(his.get(&root(), "/password/A%00").await.header("content-type"), Some("application/json"));
         let request = browser("POST", "/password/ANA").body(format!("csrf_token={token}&password=secret-1&pconfirm=secret-1"));
         let done = request.header("content-type", "application/x-www-form-urlencoded").header("cookie", &cookie).send().await;
-        assert_eq!(done.status, 200);
-        assert!(done.text().contains("La contraseña se ha cambiado") && done.text().contains("role=\"status\""), "{}", done.text());
+        assert_eq!((done.status, done.header("location")), (303, Some("/static/password-changed")));
         assert!(password::verify(&stored(&his).await.unwrap(), b"secret-1"));
+        // The confirmation shows once, and a reload changes nothing.
+        let cookie = done.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+        let told = browser("GET", "/static/password-changed").header("cookie", &cookie).send().await;
+        assert_eq!((told.status, told.header("cache-control")), (200, Some("no-store")));
+        let words = ["La contraseña se ha cambiado", "role=\"status\"", "<strong>ANA</strong> entra a partir de ahora"];
+        assert!(words.iter().all(|words| told.text().contains(words)), "{}", told.text());
+        assert!(told.header("set-cookie").unwrap().contains("Max-Age=0"));
+        let again = browser("GET", "/static/password-changed").send().await;
+        assert_eq!((again.status, again.header("location"), again.body.len()), (303, Some("/"), 0));
     }
 }

@@ -211,6 +211,37 @@ crate::on_both_stores! {
         assert_eq!(missing.status, 404);
     }
 
+    async fn every_method_heeds_the_conditions_that_it_is_sent_with(his) {
+        his.person("ANA", r#"{"n":1}"#).await;
+        his.page("ANA", "p", r#"{"id":"p"}"#).await;
+        his.post(&root(), "/institutions/i", r#"{"id":"i"}"#).await;
+        let document = r#"{"document":"AAEC"}"#;
+        assert_eq!(his.post(&root(), "/personal_docs/ANA/p/d", document).await.status, 200);
+        for (known, new, body) in [
+            ("/people/ANA", "/people/BOB", r#"{"n":1}"#), ("/pols/ANA/p", "/pols/ANA/q", r#"{"id":"p"}"#),
+            ("/institutions/i", "/institutions/j", r#"{}"#), ("/personal_docs/ANA/p/d", "/personal_docs/ANA/p/e", document),
+        ] {
+            let tag = his.get(&root(), known).await.header("etag").unwrap().to_owned();
+            let send = async |method: &'static str, target: &str, name: &str, value: &str| {
+                let body = if target == "/pols/ANA/q" { r#"{"id":"q"}"# } else if method == "PATCH" { "{}" } else { body };
+                let request = his.request(&root(), method, target).header(name, value);
+                if method == "GET" { request.send().await.status } else { request.body(body).send().await.status }
+            };
+            for (method, target, name, value, status) in [
+                ("GET", known, "if-match", tag.as_str(), 200), ("GET", known, "if-match", "*", 200), ("GET", known, "if-match", "\"x\"", 412),
+                ("POST", known, "if-none-match", "*", 412), ("POST", known, "if-none-match", tag.as_str(), 412),
+                ("POST", known, "if-match", "\"x\"", 412), ("POST", known, "if-match", tag.as_str(), 200),
+                ("POST", new, "if-match", "*", 412), ("POST", new, "if-none-match", "*", 200),
+            ] {
+                assert_eq!(send(method, target, name, value).await, status, "{method} {target} {name}: {value}");
+            }
+            if known != "/personal_docs/ANA/p/d" {
+                assert_eq!(send("PATCH", known, "if-none-match", "*").await, 412, "{known}");
+                assert_eq!(send("PATCH", known, "if-none-match", "\"x\"").await, 200, "{known}");
+            }
+        }
+    }
+
     async fn people_are_listed_whole_or_by_the_page(his) {
         for at in 0..25 {
             his.person(&format!("P{at:02}"), &json!({"name": if at % 2 == 0 { "Ana María" } else { "Bob" }}).to_string()).await;

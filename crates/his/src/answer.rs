@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::budget::{self, HeldBytes};
 use super::error::{HisError, JSON};
+use super::etag::TagCondition;
 use super::guard::Caller;
 use super::store::{RecordKey, RecordText};
 use super::{HisService, etag};
@@ -54,10 +55,35 @@ pub(super) async fn record(
 /// A document as it came from its row, or 304 if the client has it.
 fn document(headers: &HeaderMap, text: String, held: HeldBytes) -> Response {
     let tag = etag::of(text.as_bytes());
+    if !etag::is_wanted(headers, &tag) {
+        return HisError::Stale.into_response();
+    }
     // Only the client may keep a copy, and it must validate the copy each time.
     let validators = [(ETAG, tag.clone()), (CACHE_CONTROL, "private, no-cache".to_owned())];
     if etag::is_known(headers, &tag) {
         return (StatusCode::NOT_MODIFIED, validators).into_response();
     }
     (validators, json(held.around(text))).into_response()
+}
+
+/// Whether the stored record meets the conditions of a POST. Almost no POST has any, and then nothing is read.
+///
+/// # Errors
+/// [`HisError::Stale`], or as [`record`].
+pub(super) async fn check_condition(
+    service: &HisService,
+    caller: &Caller,
+    key: &RecordKey,
+    headers: &HeaderMap,
+) -> Result<(), HisError> {
+    let condition = TagCondition::of(headers);
+    if !condition.is_conditional() {
+        return Ok(());
+    }
+    let known = record(service, caller, key, &HeaderMap::new()).await?;
+    let tag = known.as_ref().and_then(|known| known.headers().get(ETAG)?.to_str().ok());
+    match tag.map_or_else(|| condition.admits_absence(), |tag| condition.admits_tag(|| tag.to_owned())) {
+        true => Ok(()),
+        false => Err(HisError::Stale),
+    }
 }

@@ -9,6 +9,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::error::HisError;
 use super::etag;
 use super::store::DocumentHead;
 
@@ -22,32 +23,38 @@ const MAX_MEDIA_TYPE_BYTES: usize = 255;
 pub(super) struct ContentAnswer {
     status: StatusCode,
     tag: String,
-    range: ByteRange,
+    /// The first byte of a range, and its last one.
+    part: Option<(u64, u64)>,
     length: u64,
 }
 
 impl ContentAnswer {
     /// Reads the conditions and the range of a request.
-    pub(super) fn of(method: &Method, headers: &HeaderMap, head: &DocumentHead, length: u64) -> Self {
+    ///
+    /// # Errors
+    /// The client wants another version, or bytes that the document does not have.
+    pub(super) fn of(method: &Method, headers: &HeaderMap, head: &DocumentHead, length: u64) -> Result<Self, HisError> {
         let tag = etag::of_hash(&head.tag);
+        if !etag::is_wanted(headers, &tag) {
+            return Err(HisError::Stale);
+        }
         // Ranges are defined for GET alone (RFC 9110, 14.2).
         let range = if method == Method::GET { range(headers, &tag, length) } else { ByteRange::Whole };
-        let status = match range {
-            _ if etag::is_known(headers, &tag) => StatusCode::NOT_MODIFIED,
-            ByteRange::Whole => StatusCode::OK,
-            ByteRange::Part { .. } => StatusCode::PARTIAL_CONTENT,
-            ByteRange::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+        let (status, part) = match range {
+            _ if etag::is_known(headers, &tag) => (StatusCode::NOT_MODIFIED, None),
+            ByteRange::Whole => (StatusCode::OK, None),
+            ByteRange::Part { first, last } => (StatusCode::PARTIAL_CONTENT, Some((first, last))),
+            ByteRange::Unsatisfiable => return Err(HisError::NoSuchRange(length)),
         };
-        Self { status, tag, range, length }
+        Ok(Self { status, tag, part, length })
     }
 
     /// The first byte to send, and the end (exclusive).
     pub(super) fn stretch(&self) -> (u64, u64) {
-        match self.range {
+        match self.part {
             _ if self.status == StatusCode::NOT_MODIFIED => (0, 0),
-            ByteRange::Whole => (0, self.length),
-            ByteRange::Part { first, last, of: _ } => (first, last + 1),
-            ByteRange::Unsatisfiable { .. } => (0, 0),
+            None => (0, self.length),
+            Some((first, last)) => (first, last + 1),
         }
     }
 
@@ -72,10 +79,8 @@ impl ContentAnswer {
         if self.status != StatusCode::NOT_MODIFIED {
             let (from, to) = self.stretch();
             set(CONTENT_LENGTH, &(to - from).to_string());
-            match self.range {
-                ByteRange::Whole => {}
-                ByteRange::Part { first, last, of } => set(CONTENT_RANGE, &format!("bytes {first}-{last}/{of}")),
-                ByteRange::Unsatisfiable { of } => set(CONTENT_RANGE, &format!("bytes */{of}")),
+            if let Some((first, last)) = self.part {
+                set(CONTENT_RANGE, &format!("bytes {first}-{last}/{}", self.length));
             }
         }
         response
@@ -116,8 +121,8 @@ fn disposition(kind: &str, name: &str) -> String {
 #[derive(Debug, PartialEq)]
 enum ByteRange {
     Whole,
-    Part { first: u64, last: u64, of: u64 },
-    Unsatisfiable { of: u64 },
+    Part { first: u64, last: u64 },
+    Unsatisfiable,
 }
 
 /// The requested range. Several ranges, other units and a stale `If-Range` mean the whole document, as RFC 9110
@@ -133,16 +138,16 @@ fn range(headers: &HeaderMap, tag: &str, of: u64) -> ByteRange {
         return ByteRange::Whole;
     }
     match (first.parse::<u64>(), last.parse::<u64>()) {
-        (Ok(first), _) if last.is_empty() && first < of => ByteRange::Part { first, last: of - 1, of },
-        (Ok(first), _) if last.is_empty() && first >= of => ByteRange::Unsatisfiable { of },
+        (Ok(first), _) if last.is_empty() && first < of => ByteRange::Part { first, last: of - 1 },
+        (Ok(first), _) if last.is_empty() && first >= of => ByteRange::Unsatisfiable,
         (Ok(first), Ok(last)) if first > last => ByteRange::Whole,
-        (Ok(first), Ok(last)) if first < of => ByteRange::Part { first, last: last.min(of - 1), of },
-        (Ok(_), Ok(_)) => ByteRange::Unsatisfiable { of },
+        (Ok(first), Ok(last)) if first < of => ByteRange::Part { first, last: last.min(of - 1) },
+        (Ok(_), Ok(_)) => ByteRange::Unsatisfiable,
         // A suffix range: the last `count` bytes.
         (Err(_), Ok(count)) if first.is_empty() && count > 0 && of > 0 => {
-            ByteRange::Part { first: of.saturating_sub(count), last: of - 1, of }
+            ByteRange::Part { first: of.saturating_sub(count), last: of - 1 }
         }
-        (Err(_), Ok(_)) if first.is_empty() => ByteRange::Unsatisfiable { of },
+        (Err(_), Ok(_)) if first.is_empty() => ByteRange::Unsatisfiable,
         _ => ByteRange::Whole,
     }
 }
@@ -153,13 +158,13 @@ mod tests {
 
     #[test]
     fn one_range_is_honoured_and_nonsense_means_the_whole() {
-        let part = |first, last| ByteRange::Part { first, last, of: 10 };
+        let part = |first, last| ByteRange::Part { first, last };
         #[rustfmt::skip]
         let cases = [
             ("bytes=0-0", part(0, 0)), ("bytes=2-5", part(2, 5)), ("bytes=7-", part(7, 9)), ("bytes=7-99", part(7, 9)),
             ("bytes=-3", part(7, 9)), ("bytes=-99", part(0, 9)),
-            ("bytes=10-", ByteRange::Unsatisfiable { of: 10 }), ("bytes=10-12", ByteRange::Unsatisfiable { of: 10 }),
-            ("bytes=-0", ByteRange::Unsatisfiable { of: 10 }),
+            ("bytes=10-", ByteRange::Unsatisfiable), ("bytes=10-12", ByteRange::Unsatisfiable),
+            ("bytes=-0", ByteRange::Unsatisfiable),
             ("bytes=5-2", ByteRange::Whole), ("bytes=0-1,3-4", ByteRange::Whole), ("lines=1-2", ByteRange::Whole),
             ("bytes=", ByteRange::Whole), ("bytes=-", ByteRange::Whole), ("bytes=a-b", ByteRange::Whole),
             ("bytes=+1-2", ByteRange::Whole), ("bytes=1-+2", ByteRange::Whole), ("bytes=-+2", ByteRange::Whole), ("bytes=+1-", ByteRange::Whole),

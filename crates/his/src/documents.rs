@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, Uri};
 
 use super::budget::AnswerStage;
 use super::error::{HandlerResult, HisError};
-use super::etag::IfMatch;
+use super::etag::{self, TagCondition};
 use super::guard::{Caller, RouteIds};
 use super::reading::{BrokenOff, StoreReading};
 use super::store::{DeleteResult, DocumentCreated, DocumentForm, DocumentKey, ListQuery, OwnedKey};
@@ -63,7 +63,7 @@ pub(super) async fn read(
     // The members beside the bytes are no part of this answer, and would take memory while it waits for room.
     head.data = String::new();
     let length = head.length.ok_or(HisError::DocumentNotFound)?;
-    let answer = content::ContentAnswer::of(&method, &headers, &head, length);
+    let answer = content::ContentAnswer::of(&method, &headers, &head, length)?;
     let (from, to) = answer.stretch();
     let (version, account, reach) = (head.version.clone(), caller.account, caller.reach);
     let mut reading = StoreReading { service: Arc::clone(&service), store, account, key, reach, version, from, to };
@@ -105,6 +105,7 @@ pub(super) async fn create(
     let key = DocumentKey { person, page: Some(page), document };
     let (parts, body) = request.into_parts();
     let arrived = upload::receive(&service, &caller, &key, &parts.headers, body).await?;
+    check_condition(&service, &caller, &key, &parts.headers).await?;
     let document = &arrived.document;
     let count = async |most| caller.store(&service).count(OwnedKey::Documents, &key.person, most, &caller.reach).await;
     let created = match service.quotas.documents.admits(&key.person, count).await? {
@@ -123,6 +124,24 @@ pub(super) async fn create(
     }
 }
 
+/// Whether the stored document meets the conditions of a POST.
+async fn check_condition(
+    service: &HisService,
+    caller: &Caller,
+    key: &DocumentKey,
+    headers: &HeaderMap,
+) -> Result<(), HisError> {
+    let condition = TagCondition::of(headers);
+    if !condition.is_conditional() {
+        return Ok(());
+    }
+    let known = caller.store(service).document(key, &caller.reach).await?;
+    match known.map_or_else(|| condition.admits_absence(), |head| condition.admits_tag(|| etag::of_hash(&head.tag))) {
+        true => Ok(()),
+        false => Err(HisError::Stale),
+    }
+}
+
 /// `DELETE /personal_docs/{person}/{page}/{document}`
 pub(super) async fn delete(
     State(service): State<Arc<HisService>>,
@@ -131,7 +150,7 @@ pub(super) async fn delete(
     headers: HeaderMap,
 ) -> HandlerResult {
     let key = DocumentKey { person, page: Some(page), document };
-    match caller.store(&service).delete_document(&key, &IfMatch::of(&headers), &caller.reach).await? {
+    match caller.store(&service).delete_document(&key, &TagCondition::of(&headers), &caller.reach).await? {
         DeleteResult::Done => {
             service.quotas.documents.release(&key.person);
             Ok(answer::null())

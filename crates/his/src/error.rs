@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use http::header::RETRY_AFTER;
+use http::header::{ACCEPT_RANGES, CONTENT_RANGE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use thiserror::Error;
 
@@ -52,6 +52,12 @@ pub(super) enum HisError {
     NotARecord,
     #[error("this content type or encoding is not accepted here")]
     UnsupportedMediaType,
+    #[error("a form is taken here, as application/x-www-form-urlencoded and not compressed")]
+    NotAForm,
+    #[error("the document has no such bytes")]
+    NoSuchRange(u64),
+    #[error("`document` is missing: the bytes in base64; or send the bytes under their own content type")]
+    NoBytes,
     #[error("the body must be a JSON object")]
     NotAnObject,
     #[error("not permitted: `{0}` needs the `account` permission")]
@@ -165,7 +171,8 @@ impl HisError {
             Self::Stale => StatusCode::PRECONDITION_FAILED,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge | Self::RecordTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedMediaType | Self::NotAForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NoSuchRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::NotAnObject
             | Self::BadMember(_)
             | Self::UserExists
@@ -185,6 +192,7 @@ impl HisError {
             | Self::DocumentExists
             | Self::DocumentMismatch(_)
             | Self::NotBase64
+            | Self::NoBytes
             | Self::UnitExists
             | Self::UnitIdChange => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyGuesses(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -215,7 +223,9 @@ impl HisError {
             Self::TooLarge => "body_too_large",
             Self::RecordTooLarge => "record_too_large",
             Self::NotARecord => "record_not_an_object",
-            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::UnsupportedMediaType | Self::NotAForm => "unsupported_media_type",
+            Self::NoSuchRange(_) => "range_not_satisfiable",
+            Self::NoBytes => "document_missing",
             Self::NotAnObject => "not_an_object",
             Self::BadForm(fault) => fault.code(),
             Self::NeedsAccount(_) | Self::PasswordHere => "not_permitted",
@@ -303,6 +313,12 @@ impl IntoResponse for HisError {
         if let Self::TooManyGuesses(wait) = self {
             // Rounded up: a client that came back earlier would be refused again.
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+        }
+        if let Self::NoSuchRange(length) = self
+            && let Ok(value) = HeaderValue::try_from(format!("bytes */{length}"))
+        {
+            response.headers_mut().insert(CONTENT_RANGE, value);
+            response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         }
         if matches!(self, Self::ClockDiffers) {
             response.headers_mut().insert(CLOCK_HEADER, HeaderValue::from_static("1"));

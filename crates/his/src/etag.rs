@@ -17,9 +17,13 @@ pub fn of_hash(hash: &str) -> String {
     format!("\"{}\"", hash.get(..32).unwrap_or(hash))
 }
 
-/// The condition of an `If-Match` header: the tags under which a change is allowed.
+/// The condition of a change (RFC 9110, section 13.1): the tags under which it may be made, of `If-Match`, and those under which
+/// it may not, of `If-None-Match`.
 #[derive(Debug, Clone)]
-pub struct IfMatch(Option<EntityTags>);
+pub struct TagCondition {
+    wanted: Option<EntityTags>,
+    unwanted: Option<EntityTags>,
+}
 
 #[derive(Debug, Clone)]
 enum EntityTags {
@@ -27,15 +31,20 @@ enum EntityTags {
     Listed(Vec<String>),
 }
 
-impl IfMatch {
-    /// Reads the header. Without it there is no condition.
+impl TagCondition {
+    /// Reads the headers; without them every state is fine.
     pub fn of(headers: &HeaderMap) -> Self {
-        Self(EntityTags::of(headers, &IF_MATCH))
+        Self { wanted: EntityTags::of(headers, &IF_MATCH), unwanted: EntityTags::of(headers, &IF_NONE_MATCH) }
     }
 
     /// Whether the request has a condition.
     pub fn is_conditional(&self) -> bool {
-        self.0.is_some()
+        self.wanted.is_some() || self.unwanted.is_some()
+    }
+
+    /// Whether a record may be made where there is none.
+    pub fn admits_absence(&self) -> bool {
+        self.wanted.is_none()
     }
 
     /// Whether a document whose text is now `text` may be changed. The comparison is strong: weak tags never match.
@@ -45,24 +54,43 @@ impl IfMatch {
 
     /// As [`admits`](Self::admits), for a representation with this tag.
     pub fn admits_tag(&self, tag: impl FnOnce() -> String) -> bool {
-        match &self.0 {
-            None | Some(EntityTags::Any) => true,
-            // The tag is computed only here: it costs a hash of the whole text.
-            Some(EntityTags::Listed(tags)) => tags.contains(&tag()),
+        // The tag costs a hash of the whole text, so it is computed only where there is a condition.
+        if !self.is_conditional() {
+            return true;
         }
+        let tag = tag();
+        let is_wanted = self.wanted.as_ref().is_none_or(|tags| tags.name(&tag));
+        is_wanted && !self.unwanted.as_ref().is_some_and(|tags| tags.name_weakly(&tag))
     }
+}
+
+/// Whether a reader takes what `tag` names, by `If-Match`.
+pub fn is_wanted(headers: &HeaderMap, tag: &str) -> bool {
+    EntityTags::of(headers, &IF_MATCH).is_none_or(|tags| tags.name(tag))
 }
 
 /// Whether `If-None-Match` says that the client has the representation with this tag (weak comparison).
 pub fn is_known(headers: &HeaderMap, tag: &str) -> bool {
-    match EntityTags::of(headers, &IF_NONE_MATCH) {
-        None => false,
-        Some(EntityTags::Any) => true,
-        Some(EntityTags::Listed(tags)) => tags.iter().any(|known| known.strip_prefix("W/").unwrap_or(known) == tag),
-    }
+    EntityTags::of(headers, &IF_NONE_MATCH).is_some_and(|tags| tags.name_weakly(tag))
 }
 
 impl EntityTags {
+    /// By strong comparison.
+    fn name(&self, tag: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(tags) => tags.iter().any(|known| known == tag),
+        }
+    }
+
+    /// By weak comparison.
+    fn name_weakly(&self, tag: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(tags) => tags.iter().any(|known| known.strip_prefix("W/").unwrap_or(known) == tag),
+        }
+    }
+
     // Our tags contain no comma, so a list can be split there. An unreadable value matches nothing.
     fn of(headers: &HeaderMap, name: &http::HeaderName) -> Option<Self> {
         let mut tags = Vec::new();
@@ -94,9 +122,14 @@ mod tests {
             ("\"x\"".into(), false), (format!("W/{tag}"), false), (String::new(), false),
         ];
         for (value, admitted) in cases {
-            assert_eq!(IfMatch::of(&headers(IF_MATCH, &value)).admits("{}"), admitted, "{value}");
+            assert_eq!(TagCondition::of(&headers(IF_MATCH, &value)).admits("{}"), admitted, "{value}");
         }
-        assert!(IfMatch::of(&HeaderMap::new()).admits("{}"));
+        assert!(TagCondition::of(&HeaderMap::new()).admits("{}"));
+        for (value, admitted) in
+            [(tag.clone(), false), (format!("W/{tag}"), false), ("*".into(), false), ("\"x\"".into(), true)]
+        {
+            assert_eq!(TagCondition::of(&headers(IF_NONE_MATCH, &value)).admits("{}"), admitted, "{value}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! another origin is believed, as in the gateway. By then the gateway has decided whose password the caller may
 //! change. But a browser sends its credential by itself, so the page asks for the caller's current password again.
 
+mod changed;
 mod common;
 mod guesses;
 
@@ -22,7 +23,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::error::{HandlerResult, HisError};
-use super::etag::IfMatch;
+use super::etag::TagCondition;
 use super::guard::{Caller, RouteIds};
 use super::html::fault::FormFault;
 use super::html::form::{self, FormComplaints, PasswordForm};
@@ -34,13 +35,14 @@ use super::{HisService, body};
 use fedgate_core::json::{self, JsonObject, JsonValue};
 use fedgate_core::password::{HashKind, MIN_PASSWORD_CHARACTERS, can_sign_in, guessed_of};
 
+pub(super) use self::changed::{CHANGED_FILE, confirm};
 use self::guesses::GuessTarget;
 pub(super) use self::guesses::OwnPasswordGuesses;
 
 const COOKIE_NAME: &str = "__Host-csrf";
 const TOKEN_BYTES: usize = 32;
-/// The largest form: three passwords in percent-encoding, and some room.
-const MAX_FORM_BYTES: usize = 16 * 1024;
+/// Largest form: three passwords in percent-encoding, and so much room that one that is too long is told beside its field.
+const MAX_FORM_BYTES: usize = 64 * 1024;
 /// The most characters of a password.
 const MAX_PASSWORD_CHARACTERS: usize = 1024;
 
@@ -84,11 +86,11 @@ pub(super) async fn change(
     // The buffer is wiped: it holds passwords in clear text.
     let bytes = Zeroizing::new(Vec::from(body::read(&parts.headers, bytes, MAX_FORM_BYTES).await?));
     if body::media_type(&parts.headers).as_deref() != Some("application/x-www-form-urlencoded") {
-        return Err(HisError::UnsupportedMediaType);
+        return Err(HisError::NotAForm);
     }
     let headers = &parts.headers;
     let fields = QueryPairs::parse(&bytes).ok_or(HisError::BodyUnreadable)?;
-    let (words, own_hash) = (PageWords::of(headers), own_hash(&service, &caller).await?);
+    let own_hash = own_hash(&service, &caller).await?;
     let asked = own_hash.is_some().then_some(&caller.account);
     // Checked before the person: a forged form must not learn who exists.
     if !is_own_form(headers, fields.value("csrf_token").unwrap_or_default()) {
@@ -109,6 +111,10 @@ pub(super) async fn change(
         && let Some(hash) = own_hash
     {
         complaints.current = check_current(&service, &caller, hash, &fields).await?;
+        // Only a caller who knows the password learns that the new one is the same.
+        if complaints.is_empty() && id == caller.account && fields.value("current") == fields.value("password") {
+            complaints.password = Some(FormFault::Unchanged);
+        }
     }
     if !complaints.is_empty() {
         return show(&id, asked, headers, &complaints);
@@ -117,12 +123,13 @@ pub(super) async fn change(
     let mut patch = JsonObject::default();
     patch.set("password", JsonValue::String(service.hashing.hash(password).await?));
     // Without a bound on the record: a password can be changed however large its record is.
-    let always = PatchCondition { tag: IfMatch::of(&HeaderMap::new()), most: None };
+    let always = PatchCondition { tag: TagCondition::of(&HeaderMap::new()), most: None };
     match caller.store(&service).patch(&RecordKey::Person(id.clone()), patch, &always, &caller.reach).await? {
         ChangeResult::Done => {
-            tracing::info!(account = ?caller.account, request.id = caller.request_id, "a password was changed");
+            let by = &caller.account;
+            tracing::info!(account = ?id, ?by, request.id = caller.request_id, "a password was changed");
             Ok(match is_for_people(parts.uri.path(), headers) {
-                true => form::changed(words, &id),
+                true => changed::redirect(&id),
                 false => (StatusCode::FOUND, [(LOCATION, "/"), (CACHE_CONTROL, "no-store")]).into_response(),
             })
         }
@@ -230,11 +237,16 @@ fn is_own_form(headers: &HeaderMap, token: &str) -> bool {
 
 /// The token in the cookie, if it has the form of ours.
 fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
-    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let (_, token) = pairs.find(|(name, _)| *name == COOKIE_NAME)?;
+    let token = cookie_named(headers, COOKIE_NAME)?;
     let is_token = URL_SAFE_NO_PAD.decode(token).is_ok_and(|bytes| bytes.len() == TOKEN_BYTES);
     is_token.then_some(token)
+}
+
+/// The value of a cookie.
+fn cookie_named<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|cookies| cookies.to_str().ok());
+    let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
 /// The form for people, or the first fault for programs. A token that the browser already has is kept, so that a

@@ -10,7 +10,7 @@ use http::{HeaderMap, Uri};
 
 use super::body::JsonBody;
 use super::error::{HandlerResult, HisError};
-use super::etag::IfMatch;
+use super::etag::TagCondition;
 use super::guard::{Caller, RouteIds};
 use super::hashing::{HashingThreads, NewPassword};
 use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCondition, RecordKey};
@@ -54,6 +54,7 @@ pub(super) async fn create(
     State(service): State<Arc<HisService>>,
     caller: Caller,
     RouteIds([id]): RouteIds<1>,
+    headers: HeaderMap,
     JsonBody(document, _held): JsonBody,
 ) -> HandlerResult {
     let id = new_person_id(&id).map_err(|_| HisError::BadId)?;
@@ -63,6 +64,7 @@ pub(super) async fn create(
     }
     service.check_size(&person.document)?;
     let key = RecordKey::Person(id);
+    answer::check_condition(&service, &caller, &key, &headers).await?;
     // Before the hash is made, so that a repeated POST costs none.
     if let Some(known) = caller.store(&service).whole_record(&key, &caller.reach).await? {
         return same_again(&known, &person);
@@ -206,7 +208,7 @@ pub(super) async fn patch(
         Some(name) if !caller.may_write_accounts() => return Err(HisError::NeedsAccount(name)),
         Some(_) | None => check_accounts(&patch)?,
     }
-    let condition = PatchCondition { tag: IfMatch::of(&headers), most: service.limits.max_record_bytes };
+    let condition = PatchCondition { tag: TagCondition::of(&headers), most: service.limits.max_record_bytes };
     match caller.store(&service).patch(&RecordKey::Person(id), patch, &condition, &caller.reach).await? {
         ChangeResult::Done => Ok(answer::null()),
         ChangeResult::Missing => Err(HisError::UserNotFound),
@@ -223,7 +225,7 @@ pub(super) async fn delete(
     RouteIds([id]): RouteIds<1>,
     headers: HeaderMap,
 ) -> HandlerResult {
-    match caller.store(&service).delete(&RecordKey::Person(id), &IfMatch::of(&headers), &caller.reach).await? {
+    match caller.store(&service).delete(&RecordKey::Person(id), &TagCondition::of(&headers), &caller.reach).await? {
         DeleteResult::Done => Ok(answer::null()),
         DeleteResult::Missing => Err(HisError::UserDoesNotExist),
         DeleteResult::Stale => Err(HisError::Stale),

@@ -9,7 +9,7 @@ use http::{HeaderMap, Uri};
 
 use super::body::JsonBody;
 use super::error::{HandlerResult, HisError};
-use super::etag::IfMatch;
+use super::etag::TagCondition;
 use super::guard::{Caller, RouteIds};
 use super::store::{
     ChangeResult, ChangedSince, CreateResult, DeleteResult, ExistingKey, ListQuery, OwnedKey, PatchCondition, RecordKey,
@@ -48,6 +48,7 @@ pub(super) async fn create(
     State(service): State<Arc<HisService>>,
     caller: Caller,
     RouteIds([person, page]): RouteIds<2>,
+    headers: HeaderMap,
     JsonBody(mut document, _held): JsonBody,
 ) -> HandlerResult {
     match document.member("id") {
@@ -62,6 +63,7 @@ pub(super) async fn create(
     }
     service.check_size(&document)?;
     let key = RecordKey::Page { person: person.clone(), page };
+    answer::check_condition(&service, &caller, &key, &headers).await?;
     let count = async |most| caller.store(&service).count(OwnedKey::Pages, &person, most, &caller.reach).await;
     if !service.quotas.pages.admits(&person, count).await? {
         // A node that lost the answer sends a stored page again. It is 200 even if the person has no room left.
@@ -118,7 +120,7 @@ pub(super) async fn patch(
         return Err(HisError::BookMismatch);
     }
     let key = RecordKey::Page { person, page };
-    let condition = PatchCondition { tag: IfMatch::of(&headers), most: service.limits.max_record_bytes };
+    let condition = PatchCondition { tag: TagCondition::of(&headers), most: service.limits.max_record_bytes };
     match caller.store(&service).patch(&key, patch, &condition, &caller.reach).await? {
         ChangeResult::Done => Ok(answer::null()),
         ChangeResult::Missing => Err(HisError::PageNotFound),
@@ -136,7 +138,7 @@ pub(super) async fn delete(
     headers: HeaderMap,
 ) -> HandlerResult {
     let key = RecordKey::Page { person: person.clone(), page };
-    match caller.store(&service).delete(&key, &IfMatch::of(&headers), &caller.reach).await? {
+    match caller.store(&service).delete(&key, &TagCondition::of(&headers), &caller.reach).await? {
         DeleteResult::Done => {
             service.quotas.pages.release(&person);
             Ok(answer::null())

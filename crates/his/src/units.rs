@@ -8,7 +8,7 @@ use http::{HeaderMap, Uri};
 
 use super::body::JsonBody;
 use super::error::{HandlerResult, HisError};
-use super::etag::IfMatch;
+use super::etag::TagCondition;
 use super::guard::{Caller, RouteIds};
 use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCondition, RecordKey, UnitKind};
 use super::{HisService, answer, list};
@@ -40,8 +40,9 @@ pub(super) fn one(units: UnitKind) -> MethodRouter<Arc<HisService>> {
         async move |State(service): SharedUnit,
                     caller: Caller,
                     RouteIds([id]): RouteIds<1>,
+                    headers: HeaderMap,
                     document: JsonBody|
-                    -> HandlerResult { create(&service, &caller, units, id, document).await },
+                    -> HandlerResult { create(&service, &caller, units, id, &headers, document).await },
     )
     .patch(
         async move |State(service): SharedUnit,
@@ -59,7 +60,7 @@ pub(super) fn one(units: UnitKind) -> MethodRouter<Arc<HisService>> {
                     -> HandlerResult {
             match caller
                 .store(&service)
-                .delete(&RecordKey::Unit(units, id), &IfMatch::of(&headers), &caller.reach)
+                .delete(&RecordKey::Unit(units, id), &TagCondition::of(&headers), &caller.reach)
                 .await?
             {
                 DeleteResult::Done => Ok(answer::null()),
@@ -75,6 +76,7 @@ async fn create(
     caller: &Caller,
     units: UnitKind,
     id: String,
+    headers: &HeaderMap,
     JsonBody(mut document, _held): JsonBody,
 ) -> HandlerResult {
     match document.member("id") {
@@ -83,7 +85,9 @@ async fn create(
         Some(_) => {}
     }
     service.check_size(&document)?;
-    match caller.store(service).create(&RecordKey::Unit(units, id), &document, &caller.reach).await? {
+    let key = RecordKey::Unit(units, id);
+    answer::check_condition(service, caller, &key, headers).await?;
+    match caller.store(service).create(&key, &document, &caller.reach).await? {
         CreateResult::Done => Ok(answer::null()),
         CreateResult::Taken(existing) if json::is_same(&existing.text, &document.to_text()) => Ok(answer::null()),
         CreateResult::Taken(_) | CreateResult::Twin | CreateResult::NoPerson => Err(HisError::UnitExists),
@@ -101,7 +105,7 @@ async fn patch(
     if patch.remove("id").is_some_and(|given| given.as_str() != Some(&id)) {
         return Err(HisError::UnitIdChange);
     }
-    let condition = PatchCondition { tag: IfMatch::of(headers), most: service.limits.max_record_bytes };
+    let condition = PatchCondition { tag: TagCondition::of(headers), most: service.limits.max_record_bytes };
     match caller.store(service).patch(&RecordKey::Unit(units, id), patch, &condition, &caller.reach).await? {
         ChangeResult::Done => Ok(answer::null()),
         ChangeResult::Missing => Err(HisError::UnitNotFound),

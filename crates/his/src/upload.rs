@@ -122,9 +122,12 @@ async fn from_json(
         MemberState::NotBase64 => return Err(HisError::NotBase64),
         MemberState::Value(decoder) => decoder.finish().map_err(|_| HisError::NotBase64)?,
     };
-    let content = if has_content { pieces.content().await? } else { DocumentContent::Absent };
+    // A misspelt member would lose the bytes in silence.
+    if !has_content {
+        return Err(HisError::NoBytes);
+    }
     Ok(ArrivedUpload {
-        document: NewDocument { data: data.to_text(), content },
+        document: NewDocument { data: data.to_text(), content: pieces.content().await? },
         _pieces: pieces,
         _held: held,
         _tree: tree,

@@ -33,6 +33,8 @@ pub(crate) enum FormFault {
     Common,
     #[error("the new password and its repetition differ")]
     Mismatch,
+    #[error("Password is the current one; nothing was changed")]
+    Unchanged,
 }
 
 impl FormFault {
@@ -49,6 +51,7 @@ impl FormFault {
             Self::OwnId => words.own_id,
             Self::Common => words.common,
             Self::Mismatch => words.mismatch,
+            Self::Unchanged => words.same,
         }
     }
 
@@ -64,7 +67,8 @@ impl FormFault {
             | Self::LineBreak
             | Self::OwnId
             | Self::Common
-            | Self::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
+            | Self::Mismatch
+            | Self::Unchanged => StatusCode::UNPROCESSABLE_ENTITY,
         }
     }
 
@@ -79,6 +83,7 @@ impl FormFault {
             Self::LineBreak => "password_unusable",
             Self::OwnId | Self::Common => "password_too_common",
             Self::Mismatch => "password_mismatch",
+            Self::Unchanged => "password_unchanged",
         }
     }
 }

@@ -67,56 +67,92 @@ pub(crate) fn form(
         }
         None => String::new(),
     };
+    // A password manager must not take the new password of one account for that of the other: sections keep them apart.
+    let sections = match form.asked {
+        Some(account) if account != form.id => ("section-own ", "section-other "),
+        Some(_) | None => ("", ""),
+    };
     let current = match form.asked {
         Some(account) => {
-            let label = format!("{} ({})", words.current, escape(account));
-            field("current", &label, "current-password", of_current, focus(of_current))
+            let (account, own) = (escape(account), sections.0);
+            let username = match own {
+                "" => String::new(),
+                _ => format!(
+                    "<input type=\"text\" value=\"{account}\" autocomplete=\"{own}username\" readonly hidden>\n"
+                ),
+            };
+            let label = format!("{} ({account})", words.current);
+            let autocomplete = format!("{own}current-password");
+            format!(
+                "{username}{}",
+                PasswordField { name: "current", label: &label, autocomplete, hint: None }
+                    .html(of_current, focus(of_current))
+            )
         }
         None => String::new(),
     };
-    let password = field("password", words.password, "new-password", of_password, focus(of_password));
-    let repetition = field("pconfirm", words.repetition, "new-password", of_repetition, focus(of_repetition));
+    let new = || format!("{}new-password", sections.1);
+    let password =
+        PasswordField { name: "password", label: words.password, autocomplete: new(), hint: Some(words.hint) };
+    let repetition = PasswordField { name: "pconfirm", label: words.repetition, autocomplete: new(), hint: None };
+    let new = format!(
+        "{}{}",
+        password.html(of_password, focus(of_password)),
+        repetition.html(of_repetition, focus(of_repetition))
+    );
     let main = format!(
         "<h1>{} {id}</h1>\n{general}<form method=\"post\" accept-charset=\"utf-8\">\n\
          <input type=\"hidden\" name=\"csrf_token\" value=\"{}\">\n\
-         <input type=\"text\" name=\"username\" value=\"{id}\" autocomplete=\"username\" readonly hidden>\n\
-         {current}<p class=\"hint\" id=\"length\">{}</p>\n{password}{repetition}\
-         <button type=\"submit\" name=\"update\" value=\"update\">{}</button>\n</form>\n",
-        words.heading, form.token, words.hint, words.update
+         {current}<input type=\"text\" name=\"username\" value=\"{id}\" autocomplete=\"{}username\" readonly hidden>\n\
+         {new}<button type=\"submit\" name=\"update\" value=\"update\">{}</button>\n</form>\n",
+        words.heading, form.token, sections.1, words.update
     );
     let page = page(words, StatusCode::OK, words.title, &main);
     ([(SET_COOKIE, set_cookie)], page).into_response()
 }
 
-fn field(name: &str, label: &str, autocomplete: &str, complaint: Option<&str>, focus: &str) -> String {
-    // Length rules are for new passwords. An existing one may be shorter.
-    let (bounds, hint) = match autocomplete {
-        "new-password" => (" minlength=\"6\" maxlength=\"1024\"", "length "),
-        _ => ("", ""),
-    };
-    let (invalid, error, message) = match complaint {
-        None => ("", String::new(), String::new()),
-        Some(text) => (
-            " aria-invalid=\"true\"",
-            format!("{name}-error"),
-            format!("<p class=\"error\" id=\"{name}-error\" role=\"alert\">{text}</p>\n"),
-        ),
-    };
-    let described = match format!("{hint}{error}").trim_end() {
-        "" => String::new(),
-        ids => format!(" aria-describedby=\"{ids}\""),
-    };
-    format!(
-        "<label for=\"{name}\">{label}</label>\n<input type=\"password\" id=\"{name}\" name=\"{name}\" required{bounds} \
-         autocomplete=\"{autocomplete}\"{described}{invalid}{focus}>\n{message}"
-    )
+/// A field for a password.
+struct PasswordField<'a> {
+    name: &'a str,
+    label: &'a str,
+    autocomplete: String,
+    /// The rules for a new password. There is no `maxlength`: a browser would cut a longer password without a word.
+    hint: Option<&'a str>,
+}
+
+impl PasswordField<'_> {
+    fn html(&self, complaint: Option<&str>, focus: &str) -> String {
+        let Self { name, label, autocomplete, hint } = self;
+        // Length rules are for new passwords. An existing one may be shorter.
+        let bounds = if *name == "current" { "" } else { " minlength=\"6\"" };
+        let (hint_id, hint) = match hint {
+            Some(hint) => (format!("{name}-hint "), format!("<p class=\"hint\" id=\"{name}-hint\">{hint}</p>\n")),
+            None => (String::new(), String::new()),
+        };
+        let (invalid, error_id, message) = match complaint {
+            None => ("", String::new(), String::new()),
+            Some(text) => (
+                " aria-invalid=\"true\"",
+                format!("{name}-error"),
+                format!("<p class=\"error\" id=\"{name}-error\" role=\"alert\">{text}</p>\n"),
+            ),
+        };
+        let described = match format!("{hint_id}{error_id}").trim_end() {
+            "" => String::new(),
+            ids => format!(" aria-describedby=\"{ids}\""),
+        };
+        format!(
+            "<label for=\"{name}\">{label}</label>\n<input type=\"password\" id=\"{name}\" name=\"{name}\" required{bounds} \
+             autocomplete=\"{autocomplete}\"{described}{invalid}{focus}>\n{hint}{message}"
+        )
+    }
 }
 
 /// The page that confirms a change.
 pub(crate) fn changed(words: &PageWords, id: &str) -> Response {
     let id = escape(id);
     let main =
-        format!("<h1>{}</h1>\n<p role=\"status\">{} <strong>{id}</strong></p>\n", words.changed, words.changed_more);
+        format!("<h1>{}</h1>\n<p role=\"status\"><strong>{id}</strong> {}</p>\n", words.changed, words.changed_more);
     page(words, StatusCode::OK, words.changed, &main)
 }
 

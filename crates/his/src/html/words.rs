@@ -19,6 +19,7 @@ pub(crate) struct PageWords {
     pub(crate) hint: &'static str,
     pub(crate) update: &'static str,
     pub(crate) changed: &'static str,
+    /// After the account whose password it is.
     pub(crate) changed_more: &'static str,
     pub(crate) unknown: &'static str,
     pub(crate) unknown_more: &'static str,
@@ -38,6 +39,7 @@ pub(crate) struct PageWords {
     pub(crate) own_id: &'static str,
     pub(crate) mismatch: &'static str,
     pub(crate) wrong: &'static str,
+    pub(crate) same: &'static str,
     pub(crate) expired: &'static str,
 }
 
@@ -51,7 +53,7 @@ const ENGLISH: PageWords = PageWords {
     hint: "At least 6 characters. Not a common password, and not the account itself.",
     update: "Update",
     changed: "The password was changed",
-    changed_more: "From now on, sign in with the new password:",
+    changed_more: "signs in with the new password from now on.",
     unknown: "No such person",
     unknown_more: "There is no federation account",
     failed: "The password was not changed",
@@ -66,6 +68,7 @@ const ENGLISH: PageWords = PageWords {
     own_id: "The password may not be the account itself.",
     mismatch: "Passwords do not match.",
     wrong: "This is not your current password.",
+    same: "This is the current password. Nothing was changed.",
     expired: "The form has expired. Please try again.",
 };
 
@@ -79,7 +82,7 @@ const SPANISH: PageWords = PageWords {
     hint: "Al menos 6 caracteres. No una contraseña común, ni la propia cuenta.",
     update: "Cambiar",
     changed: "La contraseña se ha cambiado",
-    changed_more: "A partir de ahora, entre con la contraseña nueva:",
+    changed_more: "entra a partir de ahora con la contraseña nueva.",
     unknown: "Persona desconocida",
     unknown_more: "No hay ninguna cuenta de la federación",
     failed: "La contraseña no se ha cambiado",
@@ -94,6 +97,7 @@ const SPANISH: PageWords = PageWords {
     own_id: "La contraseña no puede ser la propia cuenta.",
     mismatch: "Las contraseñas no coinciden.",
     wrong: "Esta no es su contraseña actual.",
+    same: "Esta es la contraseña actual. No se ha cambiado nada.",
     expired: "El formulario ha caducado. Inténtelo de nuevo.",
 };
 

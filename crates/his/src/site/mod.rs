@@ -10,6 +10,7 @@ use super::error::HisError;
 use super::etag;
 use super::guard::{Caller, RouteIds};
 use super::html;
+use super::password::{self, CHANGED_FILE};
 use fedgate_core::web_page::{self, PageLanguage};
 
 /// The files, with their types.
@@ -33,6 +34,9 @@ pub(super) async fn welcome(_: Caller, headers: HeaderMap) -> Response {
 
 /// `GET /static/{file}`
 pub(super) async fn file(_: Caller, RouteIds([file]): RouteIds<1>, headers: HeaderMap) -> Result<Response, HisError> {
+    if file == CHANGED_FILE {
+        return Ok(password::confirm(&headers));
+    }
     let (_, kind, text) = FILES.into_iter().find(|(name, ..)| *name == file).ok_or(HisError::NoRoute)?;
     let tag = etag::of(text.as_bytes());
     // `If-Modified-Since` counts only without `If-None-Match` (RFC 9110, 13.1.3).

@@ -57,8 +57,6 @@ pub struct NewDocument {
 /// The bytes of a document to store.
 #[derive(Debug, Clone)]
 pub enum DocumentContent {
-    /// No bytes.
-    Absent,
     /// At most one piece.
     Whole(Vec<u8>),
     /// More than one piece: they are in the store already.

@@ -21,7 +21,7 @@ mod waits;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::etag::IfMatch;
+use crate::etag::TagCondition;
 use fedgate_base::config::SharesConfig;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::outage::OutageLog;
@@ -214,7 +214,7 @@ impl RecordStore {
     pub async fn delete(
         &self,
         key: &RecordKey,
-        condition: &IfMatch,
+        condition: &TagCondition,
         reach: &RecordReach,
     ) -> Result<DeleteResult, DbError> {
         each!(self, store => store.delete(key, condition, reach))
@@ -334,7 +334,7 @@ impl RecordStore {
     pub async fn delete_document(
         &self,
         key: &DocumentKey,
-        condition: &IfMatch,
+        condition: &TagCondition,
         reach: &RecordReach,
     ) -> Result<DeleteResult, DbError> {
         each!(self, store => store.delete_document(key, condition, reach))

@@ -3,7 +3,7 @@
 use super::ChangedSince;
 use super::sql::RecordTable;
 use super::visible::seen;
-use crate::etag::IfMatch;
+use crate::etag::TagCondition;
 
 /// The persons whose records a statement may touch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +141,7 @@ pub struct ExistingKey {
 #[derive(Debug, Clone)]
 pub struct PatchCondition {
     /// The present state of the record.
-    pub tag: IfMatch,
+    pub tag: TagCondition,
     /// The most bytes that the record may have afterwards, unless the change makes it smaller.
     pub most: Option<usize>,
 }

@@ -11,7 +11,7 @@ use super::super::document::{
 use super::super::sql;
 use super::super::{DeleteResult, DocumentCreated, DocumentKey, RecordReach};
 use super::{DIALECT, PostgresStore};
-use crate::etag::{self, IfMatch};
+use crate::etag::{self, TagCondition};
 use fedgate_base::db::DbError;
 use fedgate_core::json;
 
@@ -31,7 +31,7 @@ const INTO: &str = " AS bytes) AS source WHERE ($4::text IS NULL OR $1 = $4)";
 /// An expression for the bytes of a document to store.
 fn source(content: &DocumentContent) -> &'static str {
     match content {
-        DocumentContent::Absent | DocumentContent::Whole(_) => "$6::bytea",
+        DocumentContent::Whole(_) => "$6::bytea",
         DocumentContent::Staged(_) => {
             "(SELECT string_agg(piece, ''::bytea ORDER BY place) FROM fedgate_pieces WHERE upload = $6::text AND place >= $7::bigint)"
         }
@@ -114,7 +114,6 @@ impl PostgresStore {
         let mut parameters: Vec<&(dyn ToSql + Sync)> =
             vec![&key.person, &key.page, &key.document, &own, &document.data];
         match &document.content {
-            DocumentContent::Absent => parameters.push(&None::<&[u8]>),
             DocumentContent::Whole(bytes) => parameters.push(bytes),
             DocumentContent::Staged(DocumentStaging { upload, from, length }) => {
                 parameters.extend([upload as &(dyn ToSql + Sync), from, length]);
@@ -145,10 +144,6 @@ impl PostgresStore {
         let own = reach.own();
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&key.person, &key.page, &key.document, &own];
         let sql = match &document.content {
-            DocumentContent::Absent => {
-                parameters.push(&None::<&[u8]>);
-                columns.replace("$6", "$5")
-            }
             DocumentContent::Whole(bytes) => {
                 parameters.push(bytes);
                 columns.replace("$6", "$5")
@@ -180,7 +175,7 @@ impl PostgresStore {
     pub(in super::super) async fn delete_document(
         &self,
         key: &DocumentKey,
-        condition: &IfMatch,
+        condition: &TagCondition,
         reach: &RecordReach,
     ) -> Result<DeleteResult, DbError> {
         let parameters: [&(dyn ToSql + Sync); 4] = [&key.person, &key.page, &key.document, &reach.own()];

@@ -17,7 +17,7 @@ use super::visible::seen;
 use super::{
     ChangeResult, CreateResult, DeleteResult, ExistingKey, OwnedKey, PatchCondition, RecordKey, RecordReach, RecordText,
 };
-use crate::etag::IfMatch;
+use crate::etag::TagCondition;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::outage::OutageLog;
 use fedgate_base::db::route::ServerRoute;
@@ -211,7 +211,7 @@ impl PostgresStore {
     pub(super) async fn delete(
         &self,
         key: &RecordKey,
-        condition: &IfMatch,
+        condition: &TagCondition,
         reach: &RecordReach,
     ) -> Result<DeleteResult, DbError> {
         let parameters: [&(dyn ToSql + Sync); 3] = [&key.id(), &key.book(), &reach.own()];

@@ -13,7 +13,7 @@ use super::super::document::{
 use super::super::sql;
 use super::super::{DeleteResult, DocumentCreated, DocumentKey, RecordReach};
 use super::{DIALECT, SqliteStore, exists};
-use crate::etag::{self, IfMatch};
+use crate::etag::{self, TagCondition};
 use fedgate_base::db::DbError;
 use fedgate_core::json;
 
@@ -122,7 +122,7 @@ impl SqliteStore {
     pub(in super::super) async fn delete_document(
         &self,
         key: &DocumentKey,
-        condition: &IfMatch,
+        condition: &TagCondition,
         reach: &RecordReach,
     ) -> Result<DeleteResult, DbError> {
         let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
@@ -182,8 +182,7 @@ fn read_piece(blob: &Blob<'_>, at: usize) -> PieceOutcome<Vec<u8>> {
 fn insert(transaction: &Transaction<'_>, key: &DocumentKey, document: &NewDocument) -> PieceOutcome<bool> {
     let data = &document.data;
     let bytes = match &document.content {
-        DocumentContent::Absent => None,
-        DocumentContent::Whole(bytes) => Some(bytes),
+        DocumentContent::Whole(bytes) => bytes,
         DocumentContent::Staged(staging) => {
             // The row is made with its full length and then filled, because a parameter would have to be whole in
             // memory.
@@ -222,7 +221,6 @@ fn compare(
     };
     let mut hasher = blake3::Hasher::new();
     let length = match &document.content {
-        DocumentContent::Absent => None,
         DocumentContent::Whole(bytes) => {
             hasher.update(bytes);
             u64::try_from(bytes.len()).ok()

@@ -17,7 +17,7 @@ use super::visible::seen;
 use super::{
     ChangeResult, CreateResult, DeleteResult, ExistingKey, OwnedKey, PatchCondition, RecordKey, RecordReach, RecordText,
 };
-use crate::etag::IfMatch;
+use crate::etag::TagCondition;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::outage::OutageLog;
 use fedgate_base::db::{DbError, READERS, SqliteFile, spelling};
@@ -187,7 +187,7 @@ impl SqliteStore {
     pub(super) async fn delete(
         &self,
         key: &RecordKey,
-        condition: &IfMatch,
+        condition: &TagCondition,
         reach: &RecordReach,
     ) -> Result<DeleteResult, DbError> {
         let (of, key, condition, reach) = (key, key.clone(), condition.clone(), reach.clone());
