@@ -7,6 +7,7 @@
 //! has stopped.
 
 mod headers;
+mod fault_words;
 mod edge;
 mod exchange;
 mod upstream;
@@ -35,6 +36,8 @@ use lifecycle::account_changes;
 pub use lifecycle::error::ServeError;
 use lifecycle::handover;
 pub use lifecycle::inspection::{GatewayInspection, ListenFault};
+use lifecycle::own_address;
+pub use lifecycle::own_address::AddressHolder;
 use lifecycle::pid_file;
 pub use lifecycle::pid_file::RunningGateway;
 pub use upstream::TrustError;
@@ -278,6 +281,7 @@ impl PreparedGateway {
             traffic: Arc::clone(traffic),
             tls: self.tls.clone(),
             fixed: Arc::clone(&self.fixed),
+            configuration: own_address::digest(&self.config),
         };
         let max_retries = repeat::MAX_ATTEMPTS;
         let conf = Arc::new(ServerConf { threads: gateway.threads, max_retries, ..ServerConf::default() });
@@ -365,11 +369,11 @@ fn check_places(config: &Config) -> Vec<ServeError> {
     let faults = places.into_iter().filter_map(|(key, path)| {
         let path = path.as_ref()?;
         let problem = match (directory_of(path).is_dir(), path.is_dir()) {
-            (false, _) => "its directory does not exist; create the directory",
-            (true, true) => "this is a directory itself; remove it",
+            (false, _) => "its directory does not exist; create the directory, or name another",
+            (true, true) => "this is a directory itself; name a file, in it or elsewhere",
             (true, false) => return None,
         };
-        Some(ServeError::Place { path: path.clone(), key, problem })
+        Some(ServeError::Place { file: config.file.clone(), path: path.clone(), key, problem })
     });
     faults.collect()
 }

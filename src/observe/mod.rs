@@ -108,6 +108,15 @@ pub fn try_file(path: &Path, durable: bool) -> io::Result<()> {
     journal::try_out(path, durable)
 }
 
+/// How many bytes may still be written to the disk of a file, or of the directory where it will be; none where nothing tells.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let place = if path.exists() { path } else { path.parent()? };
+    let metadata = std::fs::metadata(place).ok()?;
+    let has_disk = metadata.is_file() || metadata.is_dir();
+    let disk = rustix::fs::statvfs(place).ok().filter(|_| has_disk)?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 impl RequestRecorder {
     /// Starts the thread that appends to the file and to stdout.
     ///

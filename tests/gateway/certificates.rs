@@ -91,3 +91,24 @@ fn each_name_is_served_with_its_own_certificate() {
         assert!(connect_as(&gateway, trusting(file), name).is_err(), "{name}");
     }
 }
+
+#[test]
+fn a_key_that_everybody_may_read_by_now_is_told_while_it_stays_in_force() {
+    use std::os::unix::fs::PermissionsExt;
+    let gateway = crate::fixture::Gateway::start();
+    let mode = |mode| {
+        std::fs::set_permissions(gateway.dir.join("cert.key"), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let is_told = || {
+        gateway.admin_get("/readyz").json()["certificates"]["faults"].to_string().contains("everybody on this machine")
+    };
+    for (bits, told) in [(0o644, true), (0o600, false)] {
+        mode(bits);
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while is_told() != told {
+            assert!(std::time::Instant::now() < deadline, "{bits:o}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        assert_eq!(gateway.get("/people/ANA", "ANA").status, 200, "what was read is in force");
+    }
+}

@@ -106,6 +106,34 @@ fn a_gateway_that_runs_is_not_in_its_own_way_and_another_program_is() {
 }
 
 #[test]
+fn another_gateway_that_holds_the_addresses_is_in_the_way_whoever_answers_there() {
+    let other = Gateway::start();
+    let place = Place::prepare(&Setup::default());
+    let both = [("FEDGATE_GATEWAY_LISTEN", &other.address), ("FEDGATE_GATEWAY_ADMIN", &other.admin)];
+    for taken in [&both[..], &both[..1], &both[1..]] {
+        let taken: Vec<_> = taken.iter().map(|(variable, address)| (*variable, address.to_string())).collect();
+        for pid_file in ["", "a.pid"] {
+            let mut environment: Vec<_> = taken.iter().map(|(variable, value)| (*variable, value.as_str())).collect();
+            environment.push(("FEDGATE_GATEWAY_PID_FILE", pid_file));
+            let (code, told) = json(&place.dir, &environment);
+            assert_eq!(code, Some(1), "{told:#}");
+            let faults = told["faults"].as_array().unwrap();
+            let is_taken = |fault: &Value| fault.as_str().is_some_and(|fault| fault.contains("cannot listen on"));
+            assert!(faults.len() == taken.len() && faults.iter().all(is_taken), "{told:#}");
+        }
+    }
+    assert_eq!(other.admin_get("/readyz").status, 200);
+}
+
+#[test]
+fn an_error_of_status_is_json_where_json_was_asked_for() {
+    let out = Command::new(env!("CARGO_BIN_EXE_fedgate")).args(["status", "--json", "--config", "none.toml"]).output();
+    let out = out.unwrap();
+    let told: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert!(out.status.code() == Some(2) && told["error"].as_str().unwrap().contains("none.toml"), "{out:?}");
+}
+
+#[test]
 fn a_server_that_cannot_be_reached_is_a_warning() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let more = format!("[[upstream]]\nname = \"lab\"\nservers = [\"{nobody}\"]\n");

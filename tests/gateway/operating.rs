@@ -190,6 +190,9 @@ fn what_keeps_it_from_starting_is_one_line_with_the_file_and_exit_2() {
     let is_of_defaults = |line: &&str| line.starts_with("defaults ") || line.starts_with("  ");
     // Five, and the warning of a `*` among the origins.
     assert_eq!(text.lines().filter(|line| !is_of_defaults(line)).count(), 7, "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("defaults ")).count(), 1, "{text}");
+    assert!(!text.contains("restores what was before"), "{text}");
+    let (_, text) = run(&["check", "--changes"]);
     assert!(text.contains("(`his.max_record_bytes = 0` restores what was before)\n"), "{text}");
     assert!(text.contains(&format!("his at {}\n", gateway.upstream.address)), "{text}");
     let (code, text) = run(&["serve"]);
@@ -212,7 +215,7 @@ fn what_keeps_it_from_starting_is_one_line_with_the_file_and_exit_2() {
     for (what, key, expected) in [
         ("[gateway]\n", "[gateway]\npid_file = \"none/pid\"\n", "none/pid: its directory does not exist"),
         ("[gateway]\n", "[gateway]\npid_file = \".\"\n", "this is a directory itself"),
-        ("[tls]\n", "[records]\nfile = \"none/records\"\n[tls]\n", "change `records.file`"),
+        ("[tls]\n", "[records]\nfile = \"none/records\"\n[tls]\n", "`records.file` names "),
         (
             &format!("admin = [\"{}\"]", gateway.admin),
             &format!("admin = [\"{}\"]", gateway.address),

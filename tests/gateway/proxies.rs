@@ -160,10 +160,10 @@ fn plain_http_leads_to_https_and_forwards_nothing() {
     }
     let here = ask("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
     let there = gateway.send(b"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    assert!(here.starts_with("HTTP/1.1 405 ") && there.status == 405, "{here}");
+    assert!(here.starts_with("HTTP/1.1 200 ") && there.status == 200, "{here}");
     assert_eq!(find_header(&here, "allow"), there.header("allow"));
-    assert!(here.contains("\"code\":\"method_not_allowed\"") && here.contains("\"request_id\":\""), "{here}");
-    // pingora closes on an invalid host. Hosts that it accepts are checked again.
+    assert!(there.header("allow").is_some() && find_header(&here, "x-request-id").is_some(), "{here}");
+    // pingora closes on a host that is none; what it takes for one is looked at again.
     for host in ["evil@clinic.example", "clinic.example,evil"] {
         let answer = ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");

@@ -118,7 +118,7 @@ fn a_method_that_nothing_has_is_told_the_methods_of_its_path() {
         ("FOO",     "/nope",       404, None),
         ("OPTIONS", "/nope",       404, None),
         ("FOO",     "*",           405, Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
-        ("OPTIONS", "*",           405, Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
+        ("OPTIONS", "*",           200, Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
     ];
     for (method, target, status, allow) in cases {
         for account in ["", "ANA"] {
@@ -152,6 +152,42 @@ fn who_waits_for_100_is_refused_at_once() {
     let began = std::time::Instant::now();
     assert_eq!(gateway.send(head.as_bytes()).status, 401);
     assert!(began.elapsed() < crate::fixture::PATIENCE / 10, "it waited for a body that does not come");
+}
+
+#[test]
+fn another_expectation_than_100_is_passed_over_and_nobody_is_told_to_go_on() {
+    let gateway = Gateway::start();
+    let authorization = basic("ANA", CANARY);
+    let ask = |expect: &str| {
+        let head = format!(
+            "POST /pols/ANA/1 HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\nContent-Length: 2\r\n\
+             Expect: {expect}\r\nConnection: close\r\n\r\n{{}}"
+        );
+        gateway.send(head.as_bytes()).status
+    };
+    assert_eq!((ask("200-ok"), ask("x=y, 200-ok"), ask("a, 100-Continue")), (200, 200, 100));
+}
+
+#[test]
+fn a_client_that_speaks_http_to_the_port_of_https_is_told_in_http() {
+    use std::io::{Read, Write};
+    let gateway = Gateway::start();
+    for begins in [&["GET / HTTP/1.1\r\nHost: a\r\n\r\n"][..], &["PO", "ST / HTTP/1.1\r\n\r\n"], &["OPTIONS *"]] {
+        let mut client = std::net::TcpStream::connect(gateway.tls_address).unwrap();
+        client.set_read_timeout(Some(crate::fixture::PATIENCE)).unwrap();
+        begins.iter().for_each(|part| client.write_all(part.as_bytes()).unwrap());
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("in front of the address\n"), "{answer}");
+    }
+    // What is neither is no business of HTTP.
+    let mut client = std::net::TcpStream::connect(gateway.tls_address).unwrap();
+    client.write_all(b"GEX / HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = vec![];
+    let _ = client.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
+    assert!(gateway.upstream.count() == 1);
 }
 
 #[test]

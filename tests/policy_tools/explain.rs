@@ -55,7 +55,7 @@ fn explain_tells_what_the_gateway_answers_and_finds_for_each_role_in_words_that_
         ("TRACE",   "/people/ANA",   Some(405), "does not serve TRACE (405)"),
         ("get",     "/people/ANA",   Some(405), "does not serve get (405)"),
         ("CONNECT", "/people/ANA",   Some(405), "the method is not allowed for the requested URL: the gateway answers 405"),
-        ("OPTIONS", "*",             Some(405), "the gateway answers 405"),
+        ("OPTIONS", "*",             Some(200), "without asking the policy (200)"),
         ("FOO",     "/people/../x",  Some(405), "no path serves FOO: the gateway answers 405"),
         ("GET",     "/people/../x",  Some(400), "path has a dot segment: the gateway answers 400"),
         ("GET",     "people",        Some(400), "the request line is malformed: the gateway answers 400"),

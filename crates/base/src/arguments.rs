@@ -2,6 +2,7 @@
 //!
 //! The one rule: an argument is shown whole and on one line, whatever characters it has.
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,12 +17,18 @@ use fedgate_core::escape;
 pub fn parse<T: Parser>() -> Result<T, ExitCode> {
     T::try_parse().map_err(|error| {
         let code = u8::try_from(error.exit_code()).unwrap_or(2);
-        match error.use_stderr() {
-            // Help and version texts are our own.
-            false => drop(error.print()),
-            true => told(error).lines().for_each(|line| eprintln!("{}", escape::shown(line))),
+        if error.use_stderr() {
+            told(error).lines().for_each(|line| eprintln!("{}", escape::shown(line)));
+            return ExitCode::from(code);
         }
-        ExitCode::from(code)
+        // Help and version are words of ours. A reader that went away has read enough.
+        match error.print().and_then(|()| std::io::stdout().flush()) {
+            Err(problem) if problem.kind() != ErrorKind::BrokenPipe => {
+                eprintln!("stdout: {problem}");
+                ExitCode::FAILURE
+            }
+            Ok(()) | Err(_) => ExitCode::from(code),
+        }
     })
 }
 

@@ -12,6 +12,7 @@ pub mod pem;
 pub mod regular;
 pub mod disk;
 pub mod moment;
+pub mod patience;
 pub mod parent;
 pub mod descriptors;
 pub mod threads;

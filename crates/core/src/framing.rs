@@ -223,6 +223,8 @@ fn check_request_line(line: &[u8]) -> Result<(&[u8], bool), FramingError> {
     let http_1_1 = match version {
         b"HTTP/1.1" => true,
         b"HTTP/1.0" => false,
+        // One that a later minor version of HTTP/1 would send is none that is written anywhere (RFC 9110, 2.5, would have it
+        // read as 1.1): pingora reads 1.0 and 1.1 alone, and two readers of one head must not differ.
         _ => return Err(FramingError::RequestLine),
     };
     if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {

@@ -362,9 +362,7 @@ async fn hash_kind(config: &Config, accounts: &AccountStore) -> Result<HashKind,
 
 fn new_hash(kind: HashKind) -> anyhow::Result<String> {
     let password = read_password("New password: ")?;
-    if String::from_utf8_lossy(password.expose()).chars().count() < MIN_PASSWORD_CHARACTERS {
-        bail!("the password has less than {MIN_PASSWORD_CHARACTERS} characters");
-    }
+    check_characters(&password)?;
     check_length(&password, kind)?;
     if std::io::stdin().is_terminal() && read_password("Again: ")? != password {
         bail!("the passwords do not match");
@@ -372,7 +370,15 @@ fn new_hash(kind: HashKind) -> anyhow::Result<String> {
     Ok(password::make(password.expose(), kind)?)
 }
 
-/// Refuses a password that its hash would cover only in part, with the remedy.
+/// Refuses a password that is too short to be a secret.
+pub(crate) fn check_characters(password: &Secret) -> anyhow::Result<()> {
+    if String::from_utf8_lossy(password.expose()).chars().count() < MIN_PASSWORD_CHARACTERS {
+        bail!("the password has less than {MIN_PASSWORD_CHARACTERS} characters");
+    }
+    Ok(())
+}
+
+/// Refuses a password of which a hash would cover a part, and says what to do.
 pub(crate) fn check_length(password: &Secret, kind: HashKind) -> anyhow::Result<()> {
     let (bytes, longest) = (password.expose().len(), kind.longest());
     match kind {

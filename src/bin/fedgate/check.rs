@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use fedgate::gateway::{GatewayInspection, ServeError};
+use fedgate::gateway::{AddressHolder, GatewayInspection, ServeError};
 use fedgate::observe;
 use fedgate_base::config::{Config, ExaminedConfig, StoreConfig};
 use fedgate_base::db::{Database, foreign, hashes, postgres, schema};
@@ -23,13 +23,15 @@ const ODD_ROWS_PATIENCE: Duration = Duration::from_secs(5);
 /// The findings so far.
 struct CheckReport {
     report: CommandReport,
+    /// Whether each default that has changed is listed.
+    with_changes: bool,
     faults: Vec<CommandFailure>,
     /// Faults of certificates, which are printed among the certificates.
     told: Vec<String>,
 }
 
-pub(crate) async fn run(file: &Path, as_json: bool) -> Result<(), CommandFailure> {
-    let mut check = CheckReport { report: CommandReport::new(as_json), faults: vec![], told: vec![] };
+pub(crate) async fn run(file: &Path, as_json: bool, with_changes: bool) -> Result<(), CommandFailure> {
+    let mut check = CheckReport { report: CommandReport::new(as_json), with_changes, faults: vec![], told: vec![] };
     let mut examined = Config::examine(file);
     examined.config = examined.config.map(|config| config.called("fedgate check"));
     let looked = check.look(file, &examined).await;
@@ -55,7 +57,10 @@ impl CheckReport {
         }
         let is_sound = |section: &str| examined.is_sound(section) && (section != "store" || is_stored);
         let mut inspection = GatewayInspection::new(config.clone(), is_sound).await;
-        let told = |fault: ServeError| CommandFailure::Usage(anyhow!(config.origins.told(&fault.to_string())));
+        let told = |fault: ServeError| {
+            let text = anyhow!(config.origins.told(&fault.to_string()));
+            if fault.is_of_settings() { CommandFailure::Usage(text) } else { CommandFailure::Failed(text) }
+        };
         self.faults.extend(inspection.take_faults().into_iter().map(told));
         self.policy(config, &inspection)?;
         self.records(config)?;
@@ -79,11 +84,12 @@ impl CheckReport {
         if changed.is_empty() {
             return Ok(());
         }
-        let count = print::count(changed.len(), "has", "have");
+        let count = print::count(changed.len(), "holds", "hold");
+        let more = if self.with_changes { ":" } else { "; --changes lists them" };
         self.report.line(&format!(
-            "defaults       {count} changed; a key that the file names, with either value, is not told:"
+            "defaults       {count} now that earlier builds of fedgate had otherwise; a new installation needs to do nothing{more}"
         ))?;
-        for default in changed {
+        for default in changed.iter().filter(|_| self.with_changes) {
             let (section, key, before) = (default.section, default.key, default.restored_by);
             self.report.line(&format!("  {} (`{section}.{key} = {before}` restores what was before)", default.now))?;
         }
@@ -117,7 +123,19 @@ impl CheckReport {
             return Ok(());
         }
         match observe::try_file(path, config.records.durable) {
-            Ok(()) => self.report.line(&format!("records        {} can be written", path.display()))?,
+            Ok(()) => {
+                self.report.line(&format!("records        {} can be written", path.display()))?;
+                let (reserve, free) = (config.records.reserve_bytes, observe::free_bytes(path));
+                if let Some(free) = free.filter(|free| *free < reserve) {
+                    self.report.warn(format!(
+                        "{}: its disk has {} MiB free, less than `records.reserve_mib` ({}): anonymous callers share a record \
+                         until there is room; make some, or lower the key",
+                        path.display(),
+                        free >> 20,
+                        reserve >> 20
+                    ));
+                }
+            }
             Err(error) => {
                 let (file, path) = (config.file.display(), path.display());
                 let text = config.origins.told(&format!("{file}: `records.file`: {path}: {error}"));
@@ -162,8 +180,16 @@ impl CheckReport {
     /// The addresses to listen on, and the files to write.
     fn listeners(&mut self, config: &Config, inspection: &GatewayInspection) -> Result<(), CommandFailure> {
         for fault in inspection.listen_faults() {
-            if !fault.is_held_by_gateway {
-                self.faults.push(CommandFailure::Failed(anyhow!(config.origins.told(&fault.error.to_string()))));
+            match fault.holder {
+                AddressHolder::Process => {}
+                AddressHolder::Other => {
+                    self.faults.push(CommandFailure::Failed(anyhow!(config.origins.told(&fault.error.to_string()))));
+                }
+                AddressHolder::Unseen => self.report.warn(format!(
+                    "{}; whether the gateway that holds `gateway.pid_file` is what listens there, this user may not see: run \
+                     `fedgate check` as root, or give it a `gateway.admin`",
+                    fault.error
+                )),
             }
         }
         if let Some(running) = inspection.running() {

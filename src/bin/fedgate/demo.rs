@@ -5,15 +5,16 @@
 
 mod place;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use fedgate::gateway::RunningGateway;
 use fedgate_base::{log, parent, regular};
 use rand::TryRngCore;
 use rustix::fs::Mode;
@@ -34,10 +35,21 @@ const CERTIFICATE_DAYS: i64 = 825;
 /// Longest path of a Unix socket, in bytes.
 const MAX_SOCKET_PATH: usize = 100;
 
+/// Where to listen, as the argument says it.
+///
+/// # Errors
+/// It is no address and port; the text is the remedy.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let port = text.rsplit_once(':').map(|(_, port)| port).filter(|port| port.parse::<u16>().is_ok());
+        format!("write an address in numbers and a port, such as 127.0.0.1:{}", port.unwrap_or("8443"))
+    })
+}
+
 pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFailure> {
     // No other user may read or change any file of the demo and of its two processes.
     umask(Mode::RWXG | Mode::RWXO);
-    let files = DemoFiles::make(dir).map_err(|error| {
+    let files = DemoFiles::make(dir, listen).map_err(|error| {
         let (dir, reason) = (dir.display(), log::with_causes(error.as_ref()));
         CommandFailure::Usage(anyhow!("{dir}: cannot be set up: {reason}; `--dir` names the directory"))
     })?;
@@ -49,6 +61,7 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFai
             fedhis.display()
         )));
     }
+    is_free(listen)?;
     let command = |program: &Path, verb: &str| {
         let mut command = Command::new(program);
         command.arg(verb).arg("--config").arg(&files.config).stdin(Stdio::null()).kill_on_drop(true);
@@ -83,7 +96,15 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFai
     Ok(served?)
 }
 
-/// Prints the welcome once both listen, these two processes and no others; then waits for ever.
+/// Sees that nothing listens where the gateway would: by its own words, an operator of a demo could change nothing.
+fn is_free(listen: SocketAddr) -> Result<(), CommandFailure> {
+    TcpListener::bind(listen).map(drop).map_err(|error| {
+        let remedy = "stop what listens there, or name another address with --listen";
+        CommandFailure::Failed(anyhow!("cannot listen on {listen}: {error}; {remedy}"))
+    })
+}
+
+/// Says what there is to see once both listen, these two and no others; then waits for ever.
 async fn serve(
     files: &DemoFiles,
     listen: SocketAddr,
@@ -160,7 +181,7 @@ struct DemoFiles {
 }
 
 impl DemoFiles {
-    fn make(dir: &Path) -> anyhow::Result<Self> {
+    fn make(dir: &Path, listen: SocketAddr) -> anyhow::Result<Self> {
         let dir = std::path::absolute(dir)?;
         for own in [dir.clone(), dir.join("certs")] {
             place::make(&own)?;
@@ -173,6 +194,13 @@ impl DemoFiles {
             pid_file: dir.join("gateway.pid"),
             dir,
         };
+        // Before anything is written: what is there, another one uses.
+        if let Some(running) = RunningGateway::find(&files.pid_file).ok().flatten() {
+            bail!(
+                "a demo runs there already (its gateway is process {}); stop it with Ctrl-C, or name another directory",
+                running.pid()
+            );
+        }
         let key = files.dir.join("certs/localhost.key");
         if !files.certificate.exists() || !key.exists() {
             let (certificate, private_key) = self_signed()?;
@@ -189,9 +217,8 @@ impl DemoFiles {
         if !roles.exists() {
             write(&roles, 0o644, include_bytes!("../../../policies/roles.cfg"))?;
         }
-        // Written at each start: the socket may have another place. A configuration of the operator's own belongs
-        // to `serve`.
-        write(&files.config, 0o644, configuration(&files.socket).as_bytes())?;
+        // Written anew each time: the socket may have to lie elsewhere, and a configuration of one's own uses `serve`.
+        write(&files.config, 0o644, configuration(&files.socket, listen).as_bytes())?;
         Ok(files)
     }
 
@@ -221,12 +248,13 @@ fn socket(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(own.join("his.sock"))
 }
 
-fn configuration(socket: &Path) -> String {
+fn configuration(socket: &Path, listen: SocketAddr) -> String {
     let socket = toml::Value::String(format!("unix:{}", socket.display()));
     format!(
         "# Made by `fedgate demo`, at each start. examples/fedgate.toml states every key.
 
 [gateway]
+listen = [\"{listen}\"]
 admin = []
 pid_file = \"gateway.pid\"
 

@@ -61,8 +61,8 @@ enum GatewayCommand {
     Serve,
     /// Try it out: gateway and HIS on an embedded store with the demo federation.
     Demo {
-        /// The address that the gateway listens on.
-        #[arg(long, default_value = "127.0.0.1:8443")]
+        /// Where the gateway listens.
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443", value_parser = demo::address)]
         listen: SocketAddr,
         /// The directory of its files, kept from one run to the next.
         #[arg(long, default_value = "demo")]
@@ -76,6 +76,9 @@ enum GatewayCommand {
         /// Print JSON: one object with the findings, all faults and all warnings.
         #[arg(long)]
         json: bool,
+        /// List each default that an earlier build had otherwise, with the key that restores it.
+        #[arg(long)]
+        changes: bool,
     },
     /// Hash a password as the store keeps it; the password is read from the terminal or standard input.
     ///
@@ -131,7 +134,7 @@ fn run(command: GatewayCommand, named: Option<PathBuf>, dumps: ForbiddenDumps) -
         }
         GatewayCommand::Demo { listen, dir } => runtime()?.block_on(demo::run(listen, &dir)),
         GatewayCommand::Upgrade => runtime()?.block_on(upgrade::run(load(&config, "fedgate upgrade")?)),
-        GatewayCommand::Check { json } => runtime()?.block_on(check::run(&config, json)),
+        GatewayCommand::Check { json, changes } => runtime()?.block_on(check::run(&config, json, changes)),
         GatewayCommand::HashPassword => {
             let kind = match named {
                 Some(file) => runtime()?.block_on(configured_kind(&load(&file, "fedgate hash-password")?))?,
@@ -139,11 +142,15 @@ fn run(command: GatewayCommand, named: Option<PathBuf>, dumps: ForbiddenDumps) -
             };
             let password = account::read_password("Password: ")?;
             account::check_length(&password, kind)?;
+            // Hashes of other programs' short passwords were made here before.
+            if let Err(short) = account::check_characters(&password) {
+                print::warn(&format!("{short}: `fedgate account` and /password refuse it"));
+            }
             Ok(print_line(&password::make(password.expose(), kind)?)?)
         }
         GatewayCommand::Policy { command } => runtime()?.block_on(policy::run(command, named.as_deref())),
         GatewayCommand::Explain { request_id, records, json } => explain::run(&config, &request_id, &records, json),
-        GatewayCommand::Status { json } => runtime()?.block_on(status::run(&load(&config, "fedgate status")?, json)),
+        GatewayCommand::Status { json } => runtime()?.block_on(status::run(&config, json)),
         GatewayCommand::Account { json, command } => runtime()?.block_on(account::run(&config, command, json)),
     }
 }
@@ -171,10 +178,13 @@ fn serve(file: &Path, dumps: ForbiddenDumps) -> Result<(), CommandFailure> {
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     // Opening the embedded store needs a runtime; those of the gateway start only when it serves.
     let origins = config.origins.clone();
-    let told = |error: ServeError| anyhow!(origins.told(&log::with_causes(&error)));
-    let prepared =
-        runtime()?.block_on(PreparedGateway::new(config)).map_err(|error| CommandFailure::Usage(told(error)))?;
-    Ok(prepared.serve().map_err(told)?)
+    let told = |error: &ServeError| anyhow!(origins.told(&log::with_causes(error)));
+    let prepared = runtime()?.block_on(PreparedGateway::new(config)).map_err(|error| match error.is_of_settings() {
+        true => CommandFailure::Usage(told(&error)),
+        // A service manager starts it again.
+        false => CommandFailure::Failed(told(&error)),
+    })?;
+    Ok(prepared.serve().map_err(|error| told(&error))?)
 }
 
 /// The configuration of the command of this name; warns of environment variables that mean nothing.

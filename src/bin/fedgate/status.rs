@@ -1,14 +1,14 @@
 //! `fedgate status`: the gateways that run on the configured store.
 
+use std::path::Path;
 use std::time::Duration;
 
 use fedgate::accounts::{GatewayInstance, InstanceReport};
-use fedgate_base::config::Config;
 use fedgate_core::escape;
 use serde_json::json;
 
-use crate::print::print_json;
-use crate::{open_store, print_line, store_fault};
+use crate::print::{CommandReport, print_json};
+use crate::{load, open_store, print_line, store_fault};
 use fedgate_base::command::CommandFailure;
 
 /// How long the lease in an instance's report counts as current: it reports each second, and a lease may end
@@ -21,7 +21,16 @@ const INDENT: &str = "          ";
 /// Most characters that are printed of a text from another process.
 const MOST_OF_A_FAULT: usize = 400;
 
-pub(crate) async fn run(config: &Config, as_json: bool) -> Result<(), CommandFailure> {
+pub(crate) async fn run(file: &Path, as_json: bool) -> Result<(), CommandFailure> {
+    match (tell(file, as_json).await, as_json) {
+        // A program that reads JSON is told why there is none of it, too.
+        (Err(failure), true) => CommandReport::new(true).end(Err(failure)),
+        (told, _) => told,
+    }
+}
+
+async fn tell(file: &Path, as_json: bool) -> Result<(), CommandFailure> {
+    let config = &load(file, "fedgate status")?;
     let accounts = open_store(config).await?;
     let epoch = accounts.changes_since(None).await.map_err(|error| store_fault(config, error))?.epoch;
     let instances = accounts.instances().await.map_err(|error| store_fault(config, error))?;

@@ -27,6 +27,9 @@ const TLS_BUFFER: usize = 16 * 1024;
 /// the alert.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
+/// As many first bytes as tell a method of HTTP, and how often they are looked at until they are there.
+const METHOD_BYTES: usize = 4;
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Accepts connections for one door.
 #[derive(Clone)]
@@ -50,7 +53,9 @@ enum CloseReason {
     Preface(PrefaceError),
     /// The TLS handshake failed.
     Handshake(io::Error),
-    /// PROXY header and handshake took too long.
+    /// It speaks HTTP without TLS, and was told.
+    WithoutTls,
+    /// One of the two took too long.
     TooSlow,
 }
 
@@ -110,6 +115,10 @@ impl ConnectionAcceptor {
             let transport = match &self.tls {
                 None => ClientTransport::Plain(tcp),
                 Some(tls) => {
+                    if speaks_plainly(&tcp).await {
+                        let _ = refuse_plain(&mut tcp).await;
+                        return Err(CloseReason::WithoutTls);
+                    }
                     let mut stream = self.shake_hands(tls, tcp, client).await.map_err(CloseReason::Handshake)?;
                     // Bytes in this buffer count as taken by the client, so the buffer stays small.
                     stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
@@ -161,12 +170,47 @@ impl ConnectionAcceptor {
                 metrics.handshakes_failed.inc();
                 tracing::debug!(%peer, %error, "TLS handshake failed");
             }
-            CloseReason::TooSlow => metrics.handshakes_failed.inc(),
+            CloseReason::WithoutTls | CloseReason::TooSlow => metrics.handshakes_failed.inc(),
         }
     }
 }
 
-/// Ends the sending half, and reads until the client ends its own, within `LINGER_BYTES`.
+/// Whether a client begins with a method of HTTP where TLS is spoken. A handshake begins with a byte that is no letter, and is
+/// told by that one alone.
+async fn speaks_plainly(tcp: &TcpStream) -> bool {
+    const METHODS: [&[u8]; 7] = [b"GET ", b"HEAD", b"POST", b"PUT ", b"PATC", b"DELE", b"OPTI"];
+    let mut begun = [0; METHOD_BYTES];
+    loop {
+        // One that has gone, or failed, is met again by the handshake.
+        let Ok(count @ 1..) = tcp.peek(&mut begun).await else { return false };
+        let begun = begun.get(..count).unwrap_or_default();
+        if !METHODS.iter().any(|method| method.starts_with(begun)) {
+            return false;
+        }
+        if count == METHOD_BYTES {
+            return true;
+        }
+        // What was peeked at stays readable, so that nothing tells of the next byte but another look.
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Tells a client that speaks HTTP without TLS what is spoken here; nothing of what it sent is read for a meaning.
+async fn refuse_plain(tcp: &mut TcpStream) -> io::Result<()> {
+    const TOLD: &str = "This port speaks HTTPS: write https:// in front of the address\n";
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Cache-Control: no-store\r\nConnection: close\r\n\r\n{TOLD}",
+        TOLD.len()
+    );
+    let told = async {
+        tcp.write_all(answer.as_bytes()).await?;
+        linger(tcp).await
+    };
+    tokio::time::timeout(LINGER, told).await?
+}
+
+/// Ends the sending half, and reads what is still under way until the client ends its own.
 async fn linger(tcp: &mut TcpStream) -> io::Result<()> {
     tcp.shutdown().await?;
     let mut unread = [0; 1024];

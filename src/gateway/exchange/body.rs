@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use http::header;
+use http::{HeaderMap, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
@@ -110,16 +110,23 @@ impl From<Box<Error>> for BodyNotHeld {
 pub(crate) async fn invite(session: &mut Session) -> Result<()> {
     let head = session.req_header();
     // HTTP/1.0 has no interim answers (RFC 9110, 10.1.1).
-    let waits = head.headers.contains_key(header::EXPECT) && !is_old(head.version);
+    let waits = waits_for_100(&head.headers) && !is_old(head.version);
     if waits && !session.as_mut().is_body_empty() {
         session.as_mut().write_continue_response().await.map_err(|error| error.into_down())?;
     }
     Ok(())
 }
 
-/// Waits for the end of a request whose method has no body: over HTTP/2 it may come after the head, in a frame of
-/// its own. Without that, pingora would announce a body, and a service that expects none would read it as the next
-/// request.
+/// Whether a client waits for 100 (Continue). Another expectation is passed over, as RFC 9110, 10.1.1 allows: what it asks for,
+/// nobody here could promise.
+pub(crate) fn waits_for_100(headers: &HeaderMap) -> bool {
+    let expected = headers.get_all(header::EXPECT).iter();
+    let mut members = expected.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    members.any(|member| member.trim_ascii().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Waits for the end of a request whose method has no body: over HTTP/2 it may come after the head, in a frame of its own.
+/// Before that pingora would announce a body, and a service that looks for none reads it as its next request.
 pub(crate) async fn expect_none(session: &mut Session, tempo: ByteRate) -> Result<(), BodyNotHeld> {
     let mut pace = ClientPace::new(tempo);
     while !session.as_mut().is_body_empty() {

@@ -29,6 +29,7 @@ use super::signer::DecisionSigner;
 use crate::gateway::edge::pace::{ByteRate, UploadPace};
 use crate::gateway::edge::tls::ServedTls;
 use crate::gateway::edge::traffic::LiveTraffic;
+use crate::gateway::fault_words::in_words;
 use crate::gateway::upstream::{ForwardedFacts, SERVICES_OWN, ServerSet, UpstreamSet};
 use crate::minting::AssertionMinter;
 use crate::observe::{GatewayMetrics, RequestRecorder};
@@ -301,13 +302,14 @@ impl ProxyHttp for GatewayProxy {
         let told = final_status(session);
         // A refusal whose client hung up is not logged, or anonymous callers could fill the log.
         if ctx.recorded && (told.is_some() || status == 0) && ctx.permit().is_ok() {
-            tracing::warn!(request.id = ctx.request_id, %error, "an answer broke off that was recorded already");
+            let error = in_words(error);
+            tracing::warn!(request.id = ctx.request_id, error, "an answer broke off that was recorded already");
         }
         if status == 0 {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         if !matches!(error.esource(), ErrorSource::Downstream) && status >= 500 {
-            tracing::warn!(request.id = ctx.request_id, %error, "a request could not be forwarded");
+            tracing::warn!(request.id = ctx.request_id, error = in_words(error), "a request could not be forwarded");
         }
         // The recorded answer was not sent; the answer sent instead gets a record that follows.
         ctx.recorded &= told.is_some() || *error.etype() == ErrorType::Custom(NOT_RECORDED);

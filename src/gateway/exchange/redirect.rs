@@ -8,7 +8,7 @@ use http::{Method, Response, StatusCode, header};
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 
-use super::request::{METHODS, NOT_ALLOWED};
+use super::request::METHODS;
 use crate::gateway::headers::REQUEST_ID;
 use fedgate_core::host::HostList;
 
@@ -49,17 +49,13 @@ impl ServeHttp for HttpsRedirect {
 /// The answer to `OPTIONS *`, as the other listeners give it: it names no page that could be elsewhere.
 fn whole_server() -> Response<Vec<u8>> {
     let request_id = format!("{:032x}", rand::random::<u128>());
-    let error = serde_json::json!({ "error": NOT_ALLOWED, "code": "method_not_allowed", "request_id": request_id });
-    let body = error.to_string().into_bytes();
     let response = Response::builder()
-        .status(StatusCode::METHOD_NOT_ALLOWED)
         .header(header::ALLOW, METHODS)
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::CONTENT_LENGTH, body.len())
+        .header(header::CONTENT_LENGTH, 0)
         .header(header::CACHE_CONTROL, "no-store")
         .header(REQUEST_ID, request_id)
         .header(header::CONNECTION, "close");
-    response.body(body).unwrap_or_default()
+    response.body(vec![]).unwrap_or_default()
 }
 
 /// The name or address in a `Host` header, without its port, if valid.

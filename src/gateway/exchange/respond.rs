@@ -13,6 +13,7 @@ use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use super::body::waits_for_100;
 use super::context::{NOT_RECORDED, NOT_RECORDED_MESSAGE, RequestContext};
 use super::notice::{self, PageNotice};
 use super::request::content_length;
@@ -30,8 +31,8 @@ const LINGER: Duration = Duration::from_secs(2);
 /// reason.
 async fn let_finish_sending(session: &mut Session) {
     let headers = &session.req_header().headers;
-    // A client that waits for 100 (Continue) sends nothing until it is answered.
-    let waits = headers.contains_key(header::EXPECT);
+    // Who waits for 100 (Continue) sends nothing until it is answered.
+    let waits = waits_for_100(headers);
     let length = content_length(headers).filter(|_| !waits);
     let downstream = session.as_downstream_mut();
     downstream.set_close_on_response_before_downstream_finish(false);

@@ -34,6 +34,8 @@ pub(crate) struct AdminListener {
     /// None if nothing listens with TLS.
     pub(crate) tls: Option<Arc<ServedTls>>,
     pub(crate) fixed: Arc<FixedFiles>,
+    /// What tells this gateway from one of another configuration ([`super::own_address`]).
+    pub(crate) configuration: String,
 }
 
 #[async_trait]
@@ -53,7 +55,7 @@ impl ServeHttp for AdminListener {
             "/readyz" => self.ready(),
             "/metrics" => answer(StatusCode::OK, "text/plain; version=0.0.4", self.metrics().await),
             "/version" => {
-                let version = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") });
+                let version = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "configuration": self.configuration });
                 answer(StatusCode::OK, "application/json", version.to_string().into_bytes())
             }
             _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/livez /readyz /metrics /version\n".to_vec()),

@@ -26,8 +26,13 @@ pub enum ServeError {
         problem: String,
     },
     /// A route cannot be used.
-    #[error(transparent)]
-    Route(#[from] RouteError),
+    #[error("{}: {fault}", .file.display())]
+    Route {
+        /// The configuration.
+        file: PathBuf,
+        /// Why.
+        fault: RouteError,
+    },
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -35,11 +40,21 @@ pub enum ServeError {
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// The key that signs assertions cannot be used.
-    #[error(transparent)]
-    Assertion(#[from] AssertionKeyError),
-    /// The accounts cannot be opened; the text is for the operator.
-    #[error("{0}")]
-    Accounts(String),
+    #[error("{}: {fault}", .file.display())]
+    Assertion {
+        /// The configuration.
+        file: PathBuf,
+        /// Why.
+        fault: AssertionKeyError,
+    },
+    /// The accounts cannot be opened, as the operator is told it.
+    #[error("{text}")]
+    Accounts {
+        /// What is told.
+        text: String,
+        /// Whether a setting mends it: what is locked or full now may not be so at the next start.
+        is_of_settings: bool,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}; {}", remedy(*address, key, source))]
     Listen {
@@ -66,9 +81,11 @@ pub enum ServeError {
         /// The process, as the file names it.
         process: String,
     },
-    /// The directory of a file that serving creates does not exist.
-    #[error("{}: {problem}, or change `{key}`", .path.display())]
+    /// A file that is made when serving begins has no place to be made in.
+    #[error("{}: `{key}` names {}: {problem}", .file.display(), .path.display())]
     Place {
+        /// The configuration.
+        file: PathBuf,
         /// The file.
         path: PathBuf,
         /// The configuration key that names it.
@@ -101,7 +118,12 @@ fn remedy(address: SocketAddr, key: &str, error: &std::io::Error) -> String {
 }
 
 impl ServeError {
-    /// The error of a policy that cannot be used.
+    /// Whether another start with the same configuration meets the same fault.
+    pub fn is_of_settings(&self) -> bool {
+        !matches!(self, Self::Accounts { is_of_settings: false, .. } | Self::System(_) | Self::RecordsLost { .. })
+    }
+
+    /// Why a policy cannot be used.
     pub(crate) fn of_policy(path: &Path, fault: &ReloadError) -> Self {
         let remedy = match fault {
             ReloadError::Unreadable(_) => "; `policy.roles` must name a roles.cfg",

@@ -3,16 +3,14 @@
 //! The one rule: `check` and `serve` use the same code. `serve` stops at the first fault; `check` reports it with
 //! all others. A running gateway is not disturbed: a tried address is released at once.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::Access;
 
 use super::fixed::FixedFiles;
 use super::listeners::ListeningSockets;
+use super::own_address::{self, AddressHolder};
 use super::pid_file::{self, PidFileError};
 use crate::accounts::AccountStore;
 use crate::gateway::edge::tls::{self, CertificateFile, CertificateFinding, ServedTls};
@@ -23,11 +21,7 @@ use crate::routes::RouteTable;
 use fedgate_base::config::Config;
 use fedgate_core::policy::PolicySet;
 
-/// How long an admin listener may take to answer, and how much of its answer is read.
-const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
-const MOST_ANSWER: u64 = 4096;
-
-/// The parts of a configuration, as far as they can be used.
+/// What a configuration leads to.
 pub struct GatewayInspection {
     pub(crate) config: Config,
     pub(crate) policy: Option<PolicySet>,
@@ -45,8 +39,8 @@ pub struct GatewayInspection {
 pub struct ListenFault {
     /// The cause.
     pub error: ServeError,
-    /// Whether the running gateway of this configuration has it.
-    pub is_held_by_gateway: bool,
+    /// Whether the gateway has it that runs with this configuration.
+    pub holder: AddressHolder,
 }
 
 impl GatewayInspection {
@@ -59,12 +53,14 @@ impl GatewayInspection {
         let (routes, of_routes) = RouteTable::examine(&config);
         // Routes with faults are left out; all others are checked.
         if is_sound("upstream") {
-            faults.extend(of_routes.into_iter().map(ServeError::from));
+            let of_file = |fault| ServeError::Route { file: config.file.clone(), fault };
+            faults.extend(of_routes.into_iter().map(of_file));
         }
         let has_tls = !config.gateway.listen.is_empty() && is_sound("tls");
         let tls = has_tls.then(|| ServedTls::load(&config.tls)).and_then(|tls| all_noted(tls, &mut faults));
         let minter = is_sound("assertion").then(|| AssertionMinter::from_config(&config.assertion));
-        let minter = minter.and_then(|minter| noted(minter, &mut faults));
+        let of_file = |fault| ServeError::Assertion { file: config.file.clone(), fault };
+        let minter = minter.and_then(|minter| noted(minter.map_err(of_file), &mut faults));
         let upstreams = match is_sound("upstream") {
             true => {
                 all_noted(UpstreamSet::open(&config.upstreams, &config.gateway.hosts).await, &mut faults).map(Arc::new)
@@ -74,7 +70,10 @@ impl GatewayInspection {
         let accounts = match is_sound("store") {
             true => {
                 let opened = AccountStore::open(&config.store).await;
-                let opened = opened.map_err(|error| ServeError::Accounts(error.located(&config.file, &config.store)));
+                let opened = opened.map_err(|error| ServeError::Accounts {
+                    text: error.located(&config.file, &config.store),
+                    is_of_settings: error.is_of_settings(),
+                });
                 noted(opened, &mut faults)
             }
             false => None,
@@ -144,7 +143,7 @@ impl GatewayInspection {
         let gateway = &self.config.gateway;
         let mut addresses =
             gateway.listen.iter().chain(&gateway.listen_plain).chain(&gateway.redirect).chain(&gateway.admin);
-        !addresses.any(|address| running.listens_on(address.port()))
+        addresses.all(|address| running.listens_on(*address) == AddressHolder::Other)
     }
 
     /// The addresses that cannot be listened on.
@@ -152,14 +151,18 @@ impl GatewayInspection {
         let faults = ListeningSockets::try_out(&self.config.gateway);
         let is_taken = |source: &std::io::Error| source.kind() == std::io::ErrorKind::AddrInUse;
         let running = self.running();
-        // Without a process id file, it is recognized by the answer of its admin listener.
-        let answers = running.is_none()
-            && faults.iter().any(|(.., source)| is_taken(source))
-            && self.config.gateway.admin.iter().any(|address| is_gateway(*address));
+        let by_process = |address| running.as_ref().map_or(AddressHolder::Other, |running| running.listens_on(address));
+        // Without a file that names it, or where nobody may look into it, it is known by how it answers.
+        let is_unseen =
+            |(address, _, source): &(_, _, _)| is_taken(source) && by_process(*address) != AddressHolder::Process;
+        let answers = faults.iter().any(is_unseen) && own_address::answers(&self.config);
         let faults = faults.into_iter().map(|(address, key, source)| {
-            let holds = running.as_ref().map_or(answers, |running| running.listens_on(address.port()));
-            let is_held_by_gateway = is_taken(&source) && holds;
-            ListenFault { error: ServeError::Listen { address, key, source }, is_held_by_gateway }
+            let holder = match (is_taken(&source), answers) {
+                (false, _) => AddressHolder::Other,
+                (true, true) => AddressHolder::Process,
+                (true, false) => by_process(address),
+            };
+            ListenFault { error: ServeError::Listen { address, key, source }, holder }
         });
         faults.collect()
     }
@@ -197,20 +200,6 @@ fn noted<T, E: Into<ServeError>>(found: Result<T, E>, faults: &mut Vec<ServeErro
 
 fn all_noted<T, E: Into<ServeError>>(found: Result<T, Vec<E>>, faults: &mut Vec<ServeError>) -> Option<T> {
     found.map_err(|all| faults.extend(all.into_iter().map(Into::into))).ok()
-}
-
-/// Whether the admin listener of a gateway answers at an address.
-fn is_gateway(address: SocketAddr) -> bool {
-    let ask = || {
-        let mut stream = TcpStream::connect_timeout(&address, ADMIN_PATIENCE)?;
-        stream.set_read_timeout(Some(ADMIN_PATIENCE))?;
-        stream.write_all(b"GET /version HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-        let mut answer = String::new();
-        // Any program may listen there, and send without end.
-        stream.take(MOST_ANSWER).read_to_string(&mut answer).map(|_| answer)
-    };
-    let name = concat!("\"name\":\"", env!("CARGO_PKG_NAME"), "\"");
-    ask().is_ok_and(|answer: String| answer.contains(name))
 }
 
 fn has_directory(path: &Path) -> bool {

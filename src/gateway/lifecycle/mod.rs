@@ -9,6 +9,7 @@ pub(super) mod account_changes;
 pub(super) mod stop;
 pub(super) mod handover;
 pub(super) mod listeners;
+pub(super) mod own_address;
 pub(super) mod pid_file;
 pub(super) mod pid_name;
 pub(super) mod supervise;

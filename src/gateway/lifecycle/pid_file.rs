@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
+use super::own_address::{self, AddressHolder};
 use super::pid_name::{self, HeldName, NameClaim};
 use fedgate_core::escape;
 
@@ -265,13 +267,9 @@ impl RunningGateway {
         self.pid == before.pid && self.writing != before.writing
     }
 
-    /// Whether it listens on a port, as far as this user can see. Sockets of another user's process are not
-    /// visible, so for that any listening socket of the port counts.
-    pub fn listens_on(&self, port: u16) -> bool {
-        let sockets = listening_sockets(port);
-        let Ok(open) = std::fs::read_dir(format!("/proc/{}/fd", self.pid())) else { return !sockets.is_empty() };
-        let links = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-        links.into_iter().any(|link| link.to_str().is_some_and(|link| sockets.iter().any(|socket| socket == link)))
+    /// Whether it listens on an address, as far as this user may see.
+    pub fn listens_on(&self, address: SocketAddr) -> AddressHolder {
+        own_address::holder(self.pid(), address)
     }
 
     /// Its process id.
@@ -296,21 +294,6 @@ impl RunningGateway {
         let time = Timespec::try_from(time).map_err(io::Error::other)?;
         Ok(poll(&mut [PollFd::new(&self.process, PollFlags::IN)], Some(&time))? > 0)
     }
-}
-
-/// The sockets that listen on a port, in the form of `/proc/PID/fd` (proc(5), `/proc/net/tcp`).
-fn listening_sockets(port: u16) -> Vec<String> {
-    const LISTENS: &str = "0A";
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
-    let lines = tables.iter().flat_map(|table| table.lines());
-    let sockets = lines.filter_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let (local, state, inode) = (words.next()?, words.nth(1)?, words.nth(5)?);
-        let (_, local_port) = local.rsplit_once(':')?;
-        let is_it = state == LISTENS && u16::from_str_radix(local_port, 16) == Ok(port);
-        is_it.then(|| format!("socket:[{inode}]"))
-    });
-    sockets.collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::UpstreamSet;
 use super::servers::{ServerAddress, ServerSet};
+use crate::gateway::fault_words::in_words;
 use fedgate_base::config::HealthConfig;
 
 /// How often names are resolved.
@@ -50,7 +51,7 @@ impl ServerSet {
         let tried = servers.iter().map(async |server| {
             let problem = match timeout(self.config.connect_timeout, connector.new_stream(&server.peer.http)).await {
                 Ok(Ok(_)) => return None,
-                Ok(Err(error)) => error.to_string().trim().to_owned(),
+                Ok(Err(error)) => in_words(&error),
                 Err(_) => format!("no connection within {} ms", self.config.connect_timeout.as_millis()),
             };
             Some(format!("upstream `{}`: server `{}` cannot be reached now: {problem}", self.config.name, server.name))
@@ -95,7 +96,7 @@ async fn probe(connector: &TransportConnector, peer: &ServerAddress, health: &He
     match timeout(health.timeout, ask(connector, peer, health)).await {
         Ok(Ok(status @ 500..)) => Err(format!("it answers {status}")),
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(in_words(&error)),
         Err(_) => Err(format!("no answer within {} ms", health.timeout.as_millis())),
     }
 }

@@ -24,7 +24,9 @@ section!(AssertionSection {
 impl AssertionSection {
     pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<AssertionConfig, ConfigError> {
         let keys = match self.algorithm.as_str() {
-            "HS256" | "EdDSA" if check.secrets == WantedSecrets::LeaveUnread => AssertionKeys::Unread,
+            "HS256" | "EdDSA" if matches!(check.secrets, WantedSecrets::LeaveUnread | WantedSecrets::OfStore) => {
+                AssertionKeys::Unread
+            }
             "HS256" => {
                 let (key, secret) = match (self.secret, self.secret_file) {
                     // The variable wins: the file itself may not hold a secret.

@@ -22,7 +22,9 @@ pub(super) enum WantedSecrets {
     OfGateway,
     /// Those of the HIS; they must exist.
     OfHis,
-    /// None.
+    /// Those of the store alone: a key that signs has a fault that was told.
+    OfStore,
+    /// They are left where they are, if they are.
     LeaveUnread,
 }
 
@@ -45,19 +47,21 @@ impl<'a> ValueCheck<'a> {
         ConfigError::key(self.file, key, problem, remedy)
     }
 
-    /// Relative paths start at the directory of the configuration file.
+    /// Relative paths start at the configuration file. They are made absolute, so that messages say which file is meant.
     pub(super) fn path(&self, path: PathBuf) -> PathBuf {
-        self.base.join(path)
+        let path = self.base.join(path);
+        std::path::absolute(&path).unwrap_or(path)
     }
 
     /// As [`path`](Self::path); an empty text means none.
     pub(super) fn optional_path(&self, path: &str) -> Option<PathBuf> {
-        (!path.is_empty()).then(|| self.base.join(path))
+        (!path.is_empty()).then(|| self.path(path.into()))
     }
 
     pub(super) fn address(&self, key: &str, text: &str) -> Result<Address, ConfigError> {
         if let Some(path) = text.strip_prefix("unix:") {
-            let path = self.path(PathBuf::from(path));
+            // As it is written: the system takes no long path of a socket.
+            let path = self.base.join(path);
             return match path.as_os_str().len() {
                 // The bound of `sun_path` in unix(7), with its final NUL.
                 ..108 => Ok(Address::Unix(path)),

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 
-use super::error::ConfigError;
+use super::error::{ConfigError, in_words};
 use super::overrides::KeyOverride;
 use super::written::{self, WrittenFile};
 
@@ -105,7 +105,7 @@ pub(super) fn write_over(table: &mut toml::Table, over: &KeyOverride) -> Result<
     let fits = readings(value).into_iter().find(|reading| match alone(section, key, reading.clone()) {
         Ok(_) => true,
         Err(error) => {
-            complaint.get_or_insert_with(|| error.message().replace('\n', " "));
+            complaint.get_or_insert_with(|| in_words(&error));
             false
         }
     });

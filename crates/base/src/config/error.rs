@@ -61,7 +61,11 @@ impl ConfigError {
 
     /// The file itself cannot be read.
     pub(super) fn unreadable(file: &Path, source: &std::io::Error) -> Self {
-        let (place, problem) = (FaultPlace::File(file.to_owned(), None), format!("cannot be read ({source})"));
+        let place = FaultPlace::File(file.to_owned(), None);
+        if source.kind() == std::io::ErrorKind::InvalidData {
+            return Self::new(place, "", String::new(), "is not UTF-8".into(), "save it as UTF-8".into());
+        }
+        let problem = format!("cannot be read ({source})");
         Self::new(
             place,
             "",
@@ -82,7 +86,7 @@ impl ConfigError {
     /// The TOML parser's complaint about a key whose line is known.
     pub(super) fn complaint(file: &Path, line: Option<usize>, key: &str, error: &toml::de::Error) -> Self {
         let name = if key.is_empty() { String::new() } else { format!("`{key}`: ") };
-        let (problem, remedy) = (error.message().replace('\n', " "), "examples/fedgate.toml states every key".into());
+        let (problem, remedy) = (in_words(error), "examples/fedgate.toml states every key".into());
         Self::new(FaultPlace::File(file.to_owned(), line), key, name, problem, remedy)
     }
 
@@ -97,5 +101,28 @@ impl ConfigError {
     /// The key that the fault concerns, with its section.
     pub(super) fn about(&self) -> &str {
         &self.0.key
+    }
+}
+
+/// The complaint of the TOML parser in one line, without the names that types have in a program.
+pub(super) fn in_words(error: &toml::de::Error) -> String {
+    const TYPES: [(&str, &str); 9] = [
+        ("usize", "a whole number"),
+        ("u64", "a whole number"),
+        ("u32", "a whole number"),
+        ("u16", "a whole number"),
+        ("u8", "a whole number"),
+        ("i64", "a whole number"),
+        ("a boolean", "true or false"),
+        ("a sequence", "a list in brackets"),
+        ("a string", "a text in quotes"),
+    ];
+    let text = error.message().replace('\n', " ");
+    match text.rsplit_once("expected ") {
+        Some((said, wanted)) => {
+            let plain = TYPES.iter().find(|(name, _)| *name == wanted).map_or(wanted, |(_, plain)| plain);
+            format!("{said}expected {plain}")
+        }
+        None => text,
     }
 }

@@ -3,6 +3,8 @@
 //! The one rule: this module refuses whatever `Config::load` refuses, for the same reason. The code that serves finds
 //! each fault. Then the faulty key is left out, as if it had its default, and the rest is examined again.
 
+mod one_route;
+mod one_table;
 mod one_upstream;
 
 use std::collections::BTreeSet;
@@ -52,7 +54,9 @@ impl ExaminedConfig {
 
     /// Reports a fault that does not affect the rest of its section.
     fn tell(&mut self, fault: ConfigError) {
-        if self.faults.len() < MOST_FAULTS {
+        // One whose key has the same fault by its default comes again.
+        let is_told = || self.faults.iter().any(|told| told.to_string() == fault.to_string());
+        if self.faults.len() < MOST_FAULTS && !is_told() {
             self.faults.push(fault);
         }
     }
@@ -139,14 +143,15 @@ fn types(table: &mut toml::Table, file: &Path, text: &str, examined: &mut Examin
                 }
                 table.insert(section.clone(), toml::Value::Table(kept));
             }
-            ("upstream", toml::Value::Array(upstreams)) => {
-                if let Some(kept) = types_of_upstreams(upstreams, file, text, examined) {
+            (list @ ("upstream" | "route"), toml::Value::Array(tables)) => {
+                let list = if list == "route" { "route" } else { "upstream" };
+                if let Some(kept) = types_of_list(list, tables, file, text, examined) {
                     table.insert(section.clone(), toml::Value::Array(kept));
                 }
             }
             _ => {}
         }
-        // The section is unknown, or it is a list other than upstreams.
+        // A section that there is not, or a list that is none.
         let is_of_keys = examined.faults.len() > before;
         if !is_of_keys || written::from_table(table.clone()).is_err() {
             table.remove(&section);
@@ -157,28 +162,38 @@ fn types(table: &mut toml::Table, file: &Path, text: &str, examined: &mut Examin
     }
 }
 
-/// Does the same for each upstream. Returns none if one of them lost the name by which routes know it.
-fn types_of_upstreams(
-    upstreams: Vec<toml::Value>,
+/// The same in each table of a list, which is left without what cannot be read.
+fn types_of_list(
+    list: &'static str,
+    tables: Vec<toml::Value>,
     file: &Path,
     text: &str,
     examined: &mut ExaminedConfig,
 ) -> Option<Vec<toml::Value>> {
-    let kept = upstreams.into_iter().enumerate().map(|(at, upstream)| {
-        let toml::Value::Table(upstream) = upstream else { return None };
-        let (kept, faults) = one_upstream::unreadable(upstream, |keys| {
-            let list = toml::Value::Array(vec![toml::Value::Table(keys)]);
-            written::from_table([("upstream".to_owned(), list)].into_iter().collect()).map(drop)
-        });
+    let reads = |keys: toml::Table| {
+        let alone = toml::Value::Array(vec![toml::Value::Table(keys)]);
+        written::from_table([(list.to_owned(), alone)].into_iter().collect()).map(drop)
+    };
+    let kept = tables.into_iter().enumerate().map(|(at, table)| {
+        let toml::Value::Table(table) = table else { return None };
+        let (kept, faults) = match list {
+            "route" => one_route::unreadable(table, reads),
+            _ => one_upstream::unreadable(table, reads),
+        };
         for (key, error) in faults {
-            let line = line_of_upstream(text, at, &key);
-            examined.note(ConfigError::complaint(file, line, &format!("upstream.{key}"), &error));
+            let line = one_table::line_of(text, list, at, &key);
+            let key = if key.is_empty() { list.to_owned() } else { format!("{list}.{key}") };
+            examined.note(ConfigError::complaint(file, line, &key, &error));
         }
         kept.map(toml::Value::Table)
     });
     // All are examined, even if one of them is left out.
     let kept: Vec<_> = kept.collect();
-    kept.into_iter().collect()
+    match list {
+        "route" => Some(kept.into_iter().flatten().collect()),
+        // None stays where one of them could not be named by routes.
+        _ => kept.into_iter().collect(),
+    }
 }
 
 /// The line of a key in a section; the line of the section itself if the key is empty.
@@ -195,24 +210,7 @@ fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
     })
 }
 
-/// The line of a key of the upstream with this number in the file.
-fn line_of_upstream(text: &str, at: usize, key: &str) -> Option<usize> {
-    let (table, key) =
-        key.split_once('.').map_or(("upstream".to_owned(), key), |(inner, key)| (format!("upstream.{inner}"), key));
-    let (mut begun, mut current) = (0, "");
-    text.lines().enumerate().find_map(|(number, line)| {
-        let line = line.trim();
-        if line.starts_with('[') {
-            current = line.trim_start_matches('[').split(']').next().unwrap_or_default().trim();
-            begun += usize::from(line.starts_with("[[") && current == "upstream");
-        }
-        let is_key = line.split_once('=').is_some_and(|(name, _)| name.trim() == key);
-        (begun == at + 1 && current == table && is_key).then_some(number + 1)
-    })
-}
-
-/// Finds upstreams and routes that are faulty on their own. A faulty upstream keeps its name, because routes refer to
-/// it.
+/// Finds the upstreams and routes that are at fault by themselves; of an upstream the name is kept, because routes name it.
 fn lists(table: &mut toml::Table, file: &Path, examined: &mut ExaminedConfig) {
     let refuses = |lists: toml::Table| match written::from_table(lists)
         .map(|raw| written::check(raw, file, WantedSecrets::LeaveUnread))
@@ -249,7 +247,7 @@ fn lists(table: &mut toml::Table, file: &Path, examined: &mut ExaminedConfig) {
                 let fault = refuses(alone.collect()).filter(|fault| fault.about().starts_with("route"));
                 let Some(fault) = fault else { return true };
                 let key = fault.about().split(['.', ' ']).nth(1).unwrap_or_default().to_owned();
-                if !mend(route, &key, upstreams.as_ref().map(|(_, upstreams)| upstreams)) {
+                if !one_route::mend(route, &key, upstreams.as_ref().map(|(_, upstreams)| upstreams)) {
                     examined.note(fault);
                     return false;
                 }
@@ -262,29 +260,7 @@ fn lists(table: &mut toml::Table, file: &Path, examined: &mut ExaminedConfig) {
     }
 }
 
-/// Repairs one fault of a route, so that the rest of it can be examined. True if that is possible.
-fn mend(route: &mut toml::Value, key: &str, upstreams: Option<&toml::Value>) -> bool {
-    let Some(keys) = route.as_table_mut() else { return false };
-    match key {
-        "upstream" => {
-            let first = upstreams.and_then(toml::Value::as_array).and_then(|upstreams| upstreams.first());
-            let name = first.and_then(|upstream| upstream.get("name")).cloned().unwrap_or("his".into());
-            keys.insert("upstream".into(), name);
-            true
-        }
-        "endpoint" if keys.contains_key("endpoint") => keys.remove("public").is_some(),
-        "endpoint" => {
-            // A public route has no person whose record it touches.
-            for of_person in ["subject", "guard"] {
-                keys.remove(of_person);
-            }
-            keys.insert("public".into(), true.into()).is_none_or(|before| before != true.into())
-        }
-        other => keys.remove(other).is_some(),
-    }
-}
-
-/// Finds invalid values, one after another.
+/// Finds values that are not allowed, one after the other.
 fn values(
     mut table: toml::Table,
     file: &Path,
@@ -302,10 +278,10 @@ fn values(
         let of_secrets = ["assertion.secret", "assertion.private_key", "assertion.public_key", "FEDGATE_ASSERTION"];
         let is_secret = of_secrets.iter().any(|of| key.starts_with(of));
         if key == "assertion.algorithm" {
-            secrets = WantedSecrets::LeaveUnread;
+            secrets = WantedSecrets::OfStore;
         }
         match is_secret && secrets == WantedSecrets::OfGateway {
-            true => secrets = WantedSecrets::LeaveUnread,
+            true => secrets = WantedSecrets::OfStore,
             false if leave_out(&mut table, &key) => {}
             false => return None,
         }

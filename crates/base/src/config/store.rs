@@ -90,10 +90,16 @@ impl StoreSection {
                     (file, other) => file.or(other),
                 };
                 let (given, file) = match check.secrets {
-                    WantedSecrets::OfGateway | WantedSecrets::OfHis => (self.password, self.password_file),
+                    WantedSecrets::OfGateway | WantedSecrets::OfHis | WantedSecrets::OfStore => {
+                        (self.password, self.password_file)
+                    }
                     WantedSecrets::LeaveUnread => (None, None),
                 };
                 let file = file.map(|path| check.secret("store.password_file", path)).transpose()?;
+                if file.as_ref().is_some_and(|password| password.expose().is_empty()) {
+                    let remedy = "write the password of the database into the file it names, or leave the key out";
+                    return Err(check.fault("store.password_file", "names a file that is empty", remedy));
+                }
                 Ok(StoreConfig::Postgres(PostgresConfig {
                     uri: self.uri,
                     password: given.map(|password| Secret::new(password.into_bytes())).or(file),

@@ -96,7 +96,7 @@ fn a_fault_is_one_line_naming_file_key_and_remedy() {
         ("[[upstream]]\nname = \"a\"\nservers = [\"his:1\"]\nejection = { max_percent = 101 }", "", "write at most 100"),
         ("= 1",                                          "",               "fedgate.toml:1"),
         ("[gateway]",                                    "FEDGATE_GATEWAY_THREADS=many", "environment: `FEDGATE_GATEWAY_THREADS`"),
-        ("[gateway]",                                    "FEDGATE_GATEWAY_THREADS=many", "invalid type: string \"many\", expected usize"),
+        ("[gateway]",                                    "FEDGATE_GATEWAY_THREADS=many", "invalid type: string \"many\", expected a whole number"),
         ("[gateway]\nthreads = 1025",                     "",               "`gateway.threads` is 1025; write at most 1024"),
         ("[authentication]\nhasher_threads = 1000000",    "",               "`authentication.hasher_threads` is 1000000; write at most 256"),
         ("[authentication]\nhasher_queue = 100001",       "",               "`authentication.hasher_queue` is 100001; write at most"),

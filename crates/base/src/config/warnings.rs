@@ -2,6 +2,7 @@
 //!
 //! The one rule: a warning is one line that names its subject, key and remedy, and prevents nothing.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::exposure::is_loose;
@@ -88,7 +89,28 @@ impl Config {
                  passwords (`[]`: none)"
             )
         });
-        any_page.into_iter().collect()
+        any_page.into_iter().chain(self.open_listeners()).collect()
+    }
+
+    /// Listeners without TLS that others than this machine can reach.
+    fn open_listeners(&self) -> impl Iterator<Item = String> {
+        let file = &self.file;
+        let open = |address: &&SocketAddr| !address.ip().is_loopback();
+        let plain = self.gateway.listen_plain.iter().filter(open).map(move |address| {
+            format!(
+                "{}: `gateway.listen_plain` holds {address}, which others than this machine can reach: what comes there, \
+                 passwords with it, is not encrypted; let nobody but a balancer that ends TLS reach it, or listen on 127.0.0.1",
+                file.display()
+            )
+        });
+        let admin = self.gateway.admin.iter().filter(open).map(move |address| {
+            format!(
+                "{}: `gateway.admin` holds {address}, which others than this machine can reach: it asks nobody who they \
+                 are, and tells of upstreams and certificates; let nobody but your monitoring reach it, or listen on 127.0.0.1",
+                file.display()
+            )
+        });
+        plain.chain(admin)
     }
 
     /// Origins whose pages may send passwords but cannot read any answer.

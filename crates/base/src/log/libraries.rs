@@ -36,7 +36,7 @@ impl Log for LibraryLog {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
+        if !self.enabled(record.metadata()) || is_of_a_client(record) {
             return;
         }
         let place = self.window.lock().unwrap_or_else(PoisonError::into_inner).place(Instant::now());
@@ -54,7 +54,13 @@ impl Log for LibraryLog {
     fn flush(&self) {}
 }
 
-/// The lines of the current window.
+/// Whether a line tells of nothing but a client that has ended its connection before it began to speak HTTP/2, which is no
+/// error of anybody here.
+fn is_of_a_client(record: &Record<'_>) -> bool {
+    record.target().starts_with("pingora_core::apps") && record.args().to_string().starts_with("H2 handshake error")
+}
+
+/// The lines of the last while.
 #[derive(Default)]
 struct LineWindow {
     began: Option<Instant>,

@@ -21,7 +21,7 @@ use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::backup::{self, BackupError};
 use fedgate_base::db::{Database, DbError, hashes, schema};
 use fedgate_base::dumps::ForbiddenDumps;
-use fedgate_base::{descriptors, log, threads};
+use fedgate_base::{descriptors, log, patience, threads};
 use fedgate_core::assertion::AssertionVerifier;
 use fedgate_his::import::{ClearPasswords, ImportError, ImportKind, ImportRun};
 use fedgate_his::store::RecordStore;
@@ -181,19 +181,21 @@ fn load(file: &Path) -> Result<Config, CommandFailure> {
 }
 
 async fn open(config: &Config) -> Result<Database, CommandFailure> {
-    let database = Database::open(&config.store).await?;
-    // No operator migrates an embedded store: the program that opens it does.
-    if matches!(config.store, StoreConfig::Sqlite(_)) {
-        schema::migrate(&database).await?;
-    }
-    Ok(database)
+    let opened = patience::on_store(&config.store, async {
+        let database = Database::open(&config.store).await?;
+        // No operator migrates an embedded store: the program that opens it does.
+        if matches!(config.store, StoreConfig::Sqlite(_)) {
+            schema::migrate(&database).await?;
+        }
+        Ok::<_, DbError>(database)
+    });
+    Ok(opened.await?)
 }
 
 /// Opens the database and checks that its schema has the right version.
 async fn open_ready(config: &Config) -> Result<Database, CommandFailure> {
     let database = open(config).await?;
-    check_version(schema::version(&database).await?)?;
-    Ok(database)
+    check_version(schema::version(&database).await?).map(|()| database)
 }
 
 fn check_version(version: i64) -> Result<(), CommandFailure> {
@@ -297,7 +299,7 @@ async fn ignore(hangup: &mut Signal) -> Infallible {
 
 async fn migrate(config: &Config) -> Result<(), CommandFailure> {
     let database = open(config).await?;
-    let version = schema::migrate(&database).await?;
+    let version = patience::on_store(&config.store, schema::migrate(&database)).await?;
     let newer = if version > schema::VERSION { ", of a newer release than this; nothing was changed" } else { "" };
     for column in schema::loose_columns(&database).await? {
         complain(&format!("warning: {column}"));
@@ -317,7 +319,7 @@ async fn migrate(config: &Config) -> Result<(), CommandFailure> {
 
 async fn seed(config: &Config) -> Result<(), CommandFailure> {
     let store = RecordStore::new(open_ready(config).await?).acting_as(ChangeActor::importer());
-    let said = match demo::seed(&store).await? {
+    let said = match patience::on_store(&config.store, demo::seed(&store)).await? {
         true => "the demo federation is loaded",
         false => "there are people in the store; nothing was changed",
     };

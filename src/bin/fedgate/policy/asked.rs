@@ -61,7 +61,13 @@ pub(super) fn parse<'p>(method: &str, path: &'p str) -> Result<CanonicalPath<'p>
         return Err(UnreadQuestion::to_everybody(status, format!("{fault}: the gateway answers {status}")));
     }
     parse_target(path.as_bytes()).map(|(path, _)| path).map_err(|fault| {
-        if !is_known(method) || (method == "OPTIONS" && path == "*") {
+        if method == "OPTIONS" && path == "*" {
+            return UnreadQuestion::to_everybody(
+                200,
+                "of the whole server: answered to everybody without asking the policy (200)".into(),
+            );
+        }
+        if !is_known(method) {
             return UnreadQuestion::to_everybody(
                 405,
                 format!("{fault}, and no path serves {method}: the gateway answers 405"),

@@ -135,8 +135,12 @@ fn lines(
         Some(subject) if subject == question.principal => "one's own record".to_owned(),
         Some(subject) => format!("the record of {subject}"),
     };
+    let decided = match explanation.roles.is_empty() {
+        true => "denied, no role grants it",
+        false => in_words(explanation.decision),
+    };
     let mut lines = vec![
-        format!("{request} as {}: {}", question.principal, in_words(explanation.decision)),
+        format!("{request} as {}: {}", question.principal, decided),
         format!(
             "  asks for {} under {}, {whose}; policy {}",
             question.endpoint,

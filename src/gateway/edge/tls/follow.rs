@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::authorities::AuthorityFile;
 use super::{ServedTls, TlsError, TlsPart, TlsParts, chain, now};
+use fedgate_base::config::TlsConfig;
 use fedgate_base::disk::{FileSignature, on_disk};
 use fedgate_base::pem;
 
@@ -177,8 +178,14 @@ impl ServedTls {
 }
 
 impl TlsPart {
-    /// The certificates of a part that clients refuse for their dates; other keys decide about authorities and
-    /// lists.
+    /// What is wrong with who may read its key.
+    fn exposed(self, config: &TlsConfig) -> Option<TlsError> {
+        let Self::Pair(at) = self else { return None };
+        let pair = config.certificates.get(at)?;
+        Some(self.fault(config, 1, pair.exposure.fault(&pair.key)?))
+    }
+
+    /// What clients refuse of it for its dates at a moment; authorities and lists are judged by keys of their own.
     fn stale(self, parts: &TlsParts, now: i64) -> Vec<String> {
         match self {
             Self::Pair(at) => parts.pairs.get(at).map(|pair| chain::stale(&pair.cert, now)).unwrap_or_default(),
@@ -226,7 +233,8 @@ impl PartFollower {
             .map_err(|(at, problem)| self.part.fault(&tls.config, at, problem))
             .and_then(|(seen, contents)| {
                 if seen.digest == self.digest && !is_other {
-                    return Ok(LookOutcome::Good);
+                    // A key that everybody may read by now is told, though what it was is in force.
+                    return self.part.exposed(&tls.config).map_or(Ok(LookOutcome::Good), Err);
                 }
                 if found != Some(seen.digest) {
                     self.found = Some(seen.digest);

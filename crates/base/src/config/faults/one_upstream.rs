@@ -5,6 +5,7 @@
 
 use toml::{Table, Value};
 
+use super::one_table;
 use crate::config::error::ConfigError;
 
 /// The most faults of one upstream.
@@ -19,26 +20,7 @@ pub(super) fn unreadable(
     upstream: Table,
     reads: impl Fn(Table) -> Result<(), toml::de::Error>,
 ) -> (Option<Table>, Vec<(String, toml::de::Error)>) {
-    let (mut kept, mut faults) = (Table::new(), vec![]);
-    for (key, value) in upstream {
-        let Err(error) = reads(one(&key, value.clone())) else {
-            kept.insert(key, value);
-            continue;
-        };
-        let before = faults.len();
-        if let Value::Table(inner) = value {
-            let inner = inner.into_iter().filter(|(name, value)| {
-                let read = reads(one(&key, Value::Table(one(name, value.clone()))));
-                read.map_err(|error| faults.push((format!("{key}.{name}"), error))).is_ok()
-            });
-            let inner = inner.collect();
-            kept.insert(key.clone(), Value::Table(inner));
-        }
-        if faults.len() == before {
-            kept.remove(&key);
-            faults.push((key, error));
-        }
-    }
+    let (mut kept, faults) = one_table::unreadable(upstream, reads);
     let is_at_fault = |key: &str| faults.iter().any(|(fault, _)| fault == key);
     if is_at_fault("servers") || is_at_fault("address") {
         leave_out(&mut kept, "servers");
@@ -101,8 +83,4 @@ fn leave_out(upstream: &mut Table, key: &str) -> bool {
         }
         None => upstream.remove(key).is_some(),
     }
-}
-
-fn one(key: &str, value: Value) -> Table {
-    [(key.to_owned(), value)].into_iter().collect()
 }

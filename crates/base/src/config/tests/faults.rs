@@ -8,7 +8,8 @@ fn variables(variables: &[(&str, &str)]) -> Environment {
 }
 
 fn told(text: &str, of: &[(&str, &str)]) -> Vec<String> {
-    let path = file("faults", text);
+    // Each its own: tests run beside each other.
+    let path = file(&format!("faults-{:x}", rand::random::<u64>()), text);
     Config::examine_with(&path, variables(of)).faults.iter().map(ToString::to_string).collect()
 }
 
@@ -191,4 +192,61 @@ fn names_that_mean_nothing_are_warned_of_and_those_of_kubernetes_are_not() {
         let told = names(&[(name, "x")]);
         assert!(told.len() == 1 && told[0].contains(&format!("`{name}` means nothing")), "{name}: {told:?}");
     }
+}
+
+#[test]
+fn all_that_is_wrong_with_one_route_is_told_and_drops_no_other() {
+    let text = "[[upstream]]\nname = \"a\"\nservers = [\"a:1\"]\n\
+                [[route]]\npath = \"/good\"\nmethods = [\"GET\"]\nupstream = \"a\"\nendpoint = \"e\"\n\
+                [[route]]\npath = \"/b\"\nmethods = [\"GET\"]\nupstream = \"a\"\nendpiont = \"e\"\nmax_body_bytes = \"big\"\n\
+                public = true\nhide = [\"\"]\n\
+                [[route]]\npath = 1\nmethods = \"GET\"\nupstream = \"none\"\n\
+                [[route]]\npath = \"/c\"\nupstream = \"a\"\n\
+                [[route]]\npath = \"/d\"\nmethods = [\"PUT\"]\nupstream = \"a\"\nendpoint = \"e\"\n\
+                [[route.guard]]\nmembers = 1\n\
+                [[route]]\npath = \"/e\"\nmethods = [\"GET\"]\nupstream = \"f\"\npublic = true\n";
+    let path = file("one-route", &format!("{text}{LEAST}"));
+    let examined = Config::examine_with(&path, variables(&[]));
+    let told: Vec<_> = examined.faults.iter().map(ToString::to_string).collect();
+    #[rustfmt::skip]
+    let expected = [
+        "fedgate.toml:13: `route.endpiont`: unknown field `endpiont`",
+        "fedgate.toml:14: `route.max_body_bytes`: invalid type",
+        "`route.hide of /b` holds an empty name",
+        "fedgate.toml:18: `route.path`: invalid type",
+        "fedgate.toml:19: `route.methods`: invalid type",
+        "fedgate.toml:21: `route`: missing field `methods`",
+        "fedgate.toml:29: `route.guard`: invalid type",
+        "`route.upstream of /e` names `f`",
+    ];
+    for words in expected {
+        assert_eq!(told.iter().filter(|fault| fault.contains(words)).count(), 1, "{words}: {told:#?}");
+    }
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    let kept: Vec<_> = examined.config.unwrap().routes.into_iter().map(|route| route.path).collect();
+    assert!(kept.contains(&"/good".to_owned()) && kept.contains(&"/d".to_owned()), "{kept:?}");
+}
+
+#[test]
+fn a_fault_is_told_once_where_the_default_of_its_key_has_it_too_and_leads_to_none_of_another_secret() {
+    for text in [
+        "[gateway]\nlisten = [\"127.0.0.1:8442\"]\nadmin = [\"127.0.0.1:8442\"]\n",
+        "[tls]\nclient_certificates = \"required\"\nclient_ca = \"\"\n",
+    ] {
+        let told = told(&format!("{text}{LEAST}"), &[]);
+        assert_eq!(told.len(), 1, "{told:#?}");
+    }
+    let password = std::env::temp_dir().join(format!("fedgate-password-{:x}", rand::random::<u64>()));
+    crate::regular::write(&password, 0o600, "pässwörd".as_bytes()).unwrap();
+    let store = format!("[store]\nkind = \"postgres\"\nuri = \"postgres://a@b/c\"\npassword_file = {password:?}\n");
+    for assertion in ["secret_file = \"none\"", "algorithm = \"EdDSA\"\nprivate_key_file = \"none\""] {
+        let path = file("one-secret", &format!("{store}[assertion]\n{assertion}\n"));
+        let examined = Config::examine_with(&path, variables(&[]));
+        assert_eq!(examined.faults.len(), 1, "{:#?}", examined.faults);
+        let Some(StoreConfig::Postgres(read)) = examined.config.map(|config| config.store) else { panic!() };
+        assert!(read.password.is_some(), "the store's is read: {assertion}");
+    }
+    std::fs::write(&password, "\n").unwrap();
+    let told = told(&format!("{store}{LEAST}"), &[]);
+    assert!(told.len() == 1 && told[0].contains("`store.password_file` names a file that is empty"), "{told:#?}");
 }

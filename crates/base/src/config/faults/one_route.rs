@@ -1,0 +1,60 @@
+//! All that is wrong with one route.
+//!
+//! The one rule: as of an upstream, each fault is found by the code that serves, and then its key is left out.
+
+use toml::{Table, Value};
+
+use super::one_table;
+
+/// What no route can do without: none of them is read alone without the others.
+const NEEDED: [&str; 3] = ["path", "methods", "upstream"];
+
+/// What of the keys cannot be read, each with its key; the route is left without them.
+///
+/// None stays of one that has no path or methods that can be read: what it would match is not known.
+pub(super) fn unreadable(
+    route: Table,
+    reads: impl Fn(Table) -> Result<(), toml::de::Error>,
+) -> (Option<Table>, Vec<(String, toml::de::Error)>) {
+    let (mut kept, mut faults) = one_table::unreadable(route, |keys| reads(with_needed(keys)));
+    for key in NEEDED.iter().filter(|key| !kept.contains_key(**key)) {
+        let mut without = with_needed(Table::new());
+        without.remove(*key);
+        if !faults.iter().any(|(fault, _)| fault == key)
+            && let Err(error) = reads(without)
+        {
+            faults.push((String::new(), error));
+        }
+    }
+    let is_known = kept.contains_key("path") && kept.contains_key("methods");
+    kept.entry("upstream").or_insert("".into());
+    (is_known.then_some(kept), faults)
+}
+
+/// The keys, and beside them some of those without which there is no route.
+fn with_needed(keys: Table) -> Table {
+    let some = [("path", "/".into()), ("methods", Value::Array(vec![])), ("upstream", "his".into())];
+    some.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(keys).collect()
+}
+
+/// Makes of a route one without this fault, so that the rest of it is looked at; tells whether that can be done.
+pub(super) fn mend(route: &mut Value, key: &str, upstreams: Option<&Value>) -> bool {
+    let Some(keys) = route.as_table_mut() else { return false };
+    match key {
+        "upstream" => {
+            let first = upstreams.and_then(Value::as_array).and_then(|upstreams| upstreams.first());
+            let name = first.and_then(|upstream| upstream.get("name")).cloned().unwrap_or("his".into());
+            keys.insert("upstream".into(), name);
+            true
+        }
+        "endpoint" if keys.contains_key("endpoint") => keys.remove("public").is_some(),
+        "endpoint" => {
+            // A route that everybody may use has no person whose it is.
+            for of_person in ["subject", "guard"] {
+                keys.remove(of_person);
+            }
+            keys.insert("public".into(), true.into()).is_none_or(|before| before != true.into())
+        }
+        other => keys.remove(other).is_some(),
+    }
+}
