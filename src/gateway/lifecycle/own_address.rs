@@ -132,7 +132,7 @@ mod tests {
             let listener = TcpListener::bind(place).unwrap();
             let address = listener.local_addr().unwrap();
             assert_eq!(holder(own, address), AddressHolder::Process, "{address}");
-            assert_eq!(holder(1, address) == AddressHolder::Process, false, "{address}");
+            assert_ne!(holder(1, address), AddressHolder::Process, "{address}");
             for other in ["127.0.0.2", "0.0.0.0", "::"] {
                 let other = SocketAddr::new(other.parse().unwrap(), address.port());
                 assert_eq!(holder(own, other), AddressHolder::Other, "{other}");
