@@ -74,7 +74,7 @@ pub(super) enum HisError {
     PasswordTooLongFor(usize),
     #[error("Password is too short")]
     PasswordTooShort,
-    #[error("Password has a line break or NUL, with which nobody can sign in")]
+    #[error("Password has a line break or NUL, which no sign-in accepts")]
     PasswordUnusable,
     #[error("Password is a hash that a Thalamus on the same database cannot read; bcrypt is kept here")]
     PasswordUnreadable,
@@ -136,7 +136,7 @@ pub(super) enum HisError {
     TooSlow,
     #[error("another session keeps this locked, try again")]
     Locked,
-    #[error("too many bytes are on their way, try again")]
+    #[error("too many bytes are in flight, try again")]
     NoRoom,
     #[error("the database is unavailable, try again")]
     DatabaseUnavailable,

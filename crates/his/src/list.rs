@@ -310,7 +310,7 @@ async fn stream(mut walk: ListWalk) -> Result<Body, HisError> {
             Some(first) => Some(first),
             None => {
                 let next = walk.next(AnswerStage::Within).await;
-                next.inspect_err(|error| tracing::warn!("a list breaks off: {error}"))?
+                next.inspect_err(|error| tracing::warn!("a list was broken off: {error}"))?
             }
         };
         Ok::<_, BrokenOff>(next.map(|bytes| (bytes, (None, walk))))

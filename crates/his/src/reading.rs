@@ -75,7 +75,7 @@ impl StoreReading {
     /// # Errors
     /// See [`BrokenOff`], which is logged here.
     pub(super) async fn next_bytes(&mut self, stage: AnswerStage) -> Result<Option<Bytes>, BrokenOff> {
-        let next = self.next(stage).await.inspect_err(|error| tracing::warn!("a document breaks off: {error}"))?;
+        let next = self.next(stage).await.inspect_err(|error| tracing::warn!("a document was broken off: {error}"))?;
         Ok(next.map(|(piece, held)| held.around(piece)))
     }
 }

@@ -265,7 +265,7 @@ impl Drop for DocumentPieces {
             runtime.spawn(async move {
                 if let Err(error) = store.unstage(&upload).await {
                     tracing::warn!(
-                        "pieces of a document that was not stored are left for a later upload to sweep: {error}"
+                        "pieces of a document that was not stored remain until a later upload deletes them: {error}"
                     );
                 }
             });

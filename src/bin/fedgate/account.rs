@@ -406,7 +406,7 @@ pub(crate) fn read_password(prompt: &str) -> anyhow::Result<Secret> {
         bail!("the password is empty");
     }
     if !password::can_sign_in(line.as_bytes()) {
-        bail!("the password has a line break or NUL, with which nobody can sign in");
+        bail!("the password has a line break or NUL, which no sign-in accepts");
     }
     Ok(Secret::new(line.into_bytes()))
 }

@@ -1,6 +1,4 @@
-//! `fedhis`: the HIS behind the gateway, and the commands of its operator.
-//!
-//! Arguments become a configuration, which is run. Exit codes: 0 done, 1 failure, 2 usage or configuration.
+//! `fedhis`: the HIS and its operator's commands. Exit codes: 0 done, 1 failure, 2 usage or configuration.
 
 #![forbid(unsafe_code)]
 
@@ -395,7 +393,7 @@ async fn import(
         0 => Ok(()),
         refused => {
             let were = if refused == 1 { "record was" } else { "records were" };
-            Err(anyhow!("{refused} {were} refused; `{}` says why", import.refused_path().display()).into())
+            Err(anyhow!("{refused} {were} refused; see `{}`", import.refused_path().display()).into())
         }
     }
 }

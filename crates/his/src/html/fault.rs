@@ -25,7 +25,7 @@ pub(crate) enum FormFault {
     /// Where a Thalamus reads the same passwords.
     #[error("Password is too long for a Thalamus on the same database: letters with accents take two bytes or more")]
     TooManyBytesBeside,
-    #[error("Password has a line break or NUL, with which nobody can sign in")]
+    #[error("Password has a line break or NUL, which no sign-in accepts")]
     LineBreak,
     #[error("Password is the account id, which attackers try first")]
     OwnId,

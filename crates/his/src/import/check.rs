@@ -112,7 +112,7 @@ async fn check_password(
         }
         // No sign-in accepts such a password, so its hash would lock the person out.
         Some(JsonValue::String(text)) if !password::can_sign_in(text.as_bytes()) => {
-            return Err(RecordFault::because("`password` has a line break or NUL, with which nobody can sign in"));
+            return Err(RecordFault::because("`password` has a line break or NUL, which no sign-in accepts"));
         }
         Some(JsonValue::String(text)) => Zeroizing::new(text.clone()),
         Some(_) => return Err(RecordFault::because("`password` is not a string")),

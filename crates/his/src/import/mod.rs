@@ -236,7 +236,7 @@ impl ImportRun<'_> {
                 }
                 BatchOutcome::Taken => "another record has this id",
                 BatchOutcome::Twin => "a person is there whose id differs in case alone",
-                BatchOutcome::NoPerson => "the person of the book is not there",
+                BatchOutcome::NoPerson => "the person of the book does not exist",
             };
             faults.push((record, reason.into()));
         }

@@ -77,6 +77,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 macro_rules! each {
     ($self:ident, $store:ident => $call:expr) => {
         match $self {
+            // A server may be unreachable in ways that no statement limit ends. SQLite works in this process,
+            // with its own limits.
             Self::Postgres($store) => $store.heeded(within_bound($call).await),
             Self::Sqlite($store) => $store.heeded($call.await),
         }
@@ -371,6 +373,7 @@ impl RecordStore {
     /// See [`RecordStore::record`]. Then no record of the batch is stored.
     pub async fn import(&self, batch: WriteBatch) -> Result<Vec<BatchOutcome>, DbError> {
         match self {
+            // Without the bound of a call: a batch takes as long as its records need.
             Self::Postgres(store) => store.import(batch).await,
             Self::Sqlite(store) => store.import(batch).await,
         }
