@@ -280,9 +280,10 @@ fn connections_of_one_source_are_bounded() {
         assert!(Instant::now() < deadline, "the fixture's own connections were never given back");
     }
     let held: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(gateway.address).unwrap()).collect();
-    std::thread::sleep(Duration::from_millis(100));
-    let over = gateway.get("/people/ANA", "ANA");
-    assert_eq!(over.status, 0, "closed without a word: {over:?}");
+    // The three may still wait to be accepted.
+    while gateway.get("/people/ANA", "ANA").status != 0 {
+        assert!(Instant::now() < deadline, "the fourth is closed without a word");
+    }
     drop(held);
     while gateway.get("/people/ANA", "ANA").status != 200 {
         assert!(Instant::now() < deadline, "places were never given back");

@@ -5,14 +5,13 @@
 
 pub mod client;
 pub mod keepalive;
+mod ports;
 pub mod postgres;
 pub mod programs;
 pub mod proxy;
 pub mod tls;
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -29,6 +28,7 @@ use fedgate_his::store::RecordStore;
 use fedgate_his::{HisListener, HisService, router};
 
 pub use client::Reply;
+pub use ports::free_address;
 
 /// Writes a file with the mode of a secret: for its owner alone.
 pub fn write_private(path: &std::path::Path, bytes: impl AsRef<[u8]>) {
@@ -50,22 +50,6 @@ pub fn percentiles(mut durations: Vec<Duration>) -> String {
 /// A number from the environment, for a longer run on demand.
 pub fn wanted<T: std::str::FromStr>(name: &str, usual: T) -> T {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
-
-/// The ports that tests use. They are below those that the system gives to outgoing connections (ip(7)), so that no
-/// connection takes a port before a server listens on it.
-const PORTS: std::ops::Range<usize> = 10_000..32_000;
-
-/// An address to listen on soon, given to no other test of this process.
-pub fn free_address() -> SocketAddr {
-    static NEXT: LazyLock<AtomicUsize> = LazyLock::new(|| AtomicUsize::new(rand::random_range(PORTS)));
-    loop {
-        let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len();
-        let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap()));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
 }
 
 /// A directory that is removed with the test.
