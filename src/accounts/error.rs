@@ -54,7 +54,7 @@ pub enum AccountsError {
          the account, and change it again"
     )]
     AnotherServer,
-    /// A change waited in vain, because another session has locked the account or the whole store.
+    /// A change timed out, because another session has locked the account or the whole store.
     #[error("the account is locked by {by}; nothing was changed: end that, or wait for it, and run this again")]
     Locked {
         /// The holder of the lock.

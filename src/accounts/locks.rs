@@ -1,7 +1,7 @@
 //! Finds the session or process that blocks an operator's change.
 //!
-//! The one rule: a change that waits for a lock in vain names the holder of the lock, so that the operator can end it.
-//! The search runs while the change waits, because the lock may be gone afterwards. Only the first word of a session's
+//! The one rule: a change that fails to get a lock names the lock's holder, so that the operator can end it. The
+//! search runs while the change waits, because the lock may be gone afterwards. Only the first word of a session's
 //! last statement is reported; the rest may contain personal data.
 
 use std::future::Future;

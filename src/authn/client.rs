@@ -72,8 +72,8 @@ pub(super) struct ClientSource {
 }
 
 impl ClientSource {
-    /// The key that all unnamed foreign origins at one address share, if this is one of them. An attacker has as many
-    /// origins as he wants; without the shared key, each would bring its own allowance.
+    /// The key that all unnamed foreign origins at one address share, if this is one of them. An attacker can have any
+    /// number of origins; without the shared key, each would bring its own allowance.
     pub(super) fn shared(self) -> Option<Self> {
         match self.page {
             SendingPage::Foreign(_) => Some(Self { page: SendingPage::AnyForeign, ..self }),

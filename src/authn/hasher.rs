@@ -4,7 +4,7 @@
 //! denial of service. The one rule: the queues are bounded by the waiting work, a full queue fails at once
 //! ([`HasherBusy`]), no caller fills one ([`queue`]), and a caller that went away costs nothing.
 //!
-//! Callers that proved the password from the same address lately wait in a lane of their own, which is served first; a
+//! Callers that recently proved the password from the same address wait in a separate lane, which is served first; a
 //! flood of guesses fills the other lane. One account has at most half of a lane. Each thread keeps its own arena.
 //! [`schedule`] says when a wrong password may be answered.
 
@@ -42,7 +42,7 @@ pub struct HasherBusy;
 /// The lane in which a job waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HasherLane {
-    /// Served first: this client address lately signed in to the account.
+    /// Served first: this client address recently signed in to the account.
     Known,
     /// All other sign-ins, and new hashes for accounts that have signed in already.
     Unknown,

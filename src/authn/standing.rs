@@ -16,7 +16,7 @@ const FIRST_CONFIRMATION: Duration = Duration::from_secs(2);
 /// Whether the accounts can be confirmed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LeaseStanding {
-    /// They were not asked for yet.
+    /// No confirmation was requested yet.
     Unknown,
     /// The last question was answered.
     Confirmed,
@@ -95,9 +95,9 @@ impl Authenticator {
 
     /// Lets a request continue if its account can be read and confirmed.
     ///
-    /// If the accounts are known to be away, the request fails at once: waiting would be in vain, and would keep other
-    /// requests waiting. If that is not known yet, the request waits for the first answer, because the answering
-    /// server may be a standby, or the session none at all.
+    /// If the accounts are known to be unavailable, the request fails at once: waiting would not help, and would delay
+    /// other requests. If that is not known yet, the request waits for the first answer, because the answering server
+    /// may be a standby, or the session may be dead.
     pub(super) async fn are_confirmed(&self) -> Result<(), AccountsError> {
         let mut standing = self.standing.subscribe();
         let known = standing.wait_for(|standing| !matches!(standing, LeaseStanding::Unknown));

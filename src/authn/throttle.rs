@@ -1,4 +1,5 @@
-//! Brute-force protection that never locks out a doctor where she has signed in, whatever others fail at.
+//! Brute-force protection that never locks out a doctor at an address where she has signed in, however often others
+//! fail.
 //!
 //! The one rule: no number of failures, from whatever addresses, delays a password that this process has proved for
 //! the account and client address. (A connection that holds back too many answers compares no more passwords: see
@@ -14,9 +15,9 @@
 //! is forgotten.
 //!
 //! While a password is being verified, it counts as a failure of its pair and account, so many passwords at once allow
-//! no more guesses than one after another. It does not count against its address: a hospital behind one address signs
-//! in all at once in the morning, and the hashers' queues bound that work. When the right password comes, the mistyped
-//! ones before it are taken back.
+//! no more guesses than one after another. It does not count against its address: everybody in a hospital behind one
+//! address signs in at the same time in the morning, and the hashers' queues bound that work. When the right password
+//! comes, the mistyped ones before it are taken back.
 //!
 //! A cached proof is valid only for the client address that supplied the password ([`GuessThrottle::has_proved`]). For
 //! another address it would answer whether a guess is right, as often as asked, whatever a wrong guess costs.
@@ -181,7 +182,7 @@ impl GuessThrottle {
         }
     }
 
-    /// Whether this client address has sent the right password of the account lately.
+    /// Whether this client address has recently sent the right password of the account.
     pub(super) fn knows(&self, account: &str, source: Option<ClientSource>, now: Instant) -> bool {
         self.sighting(account, source, |seen| now.saturating_duration_since(seen.last) < KNOWN_FOR).is_some()
     }

@@ -1,7 +1,7 @@
-//! The miss path: a credential that no cache can answer.
+//! The password check on a cache miss: throttle, account, comparison, and the moment of a rejection.
 //!
-//! The one rule: the throttle is asked before the store, unless this client address has proved this password lately. A
-//! caller that is not admitted is answered on a clock of its own, so that the time reveals nothing about the account.
+//! The one rule: the throttle is asked before the store, unless this client address has recently proved this password.
+//! A rejection follows a schedule of its client address, so that its time reveals nothing about the account.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

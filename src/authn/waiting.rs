@@ -1,7 +1,7 @@
 //! The accounts that must wait after wrong passwords, as this instance reports them, and how a wait ends.
 //!
-//! The one rule: a wait ends on every instance with any change of the account in the log of changes: a new password,
-//! from whatever writer, or `fedgate account unlock`. The report and the watch over the accounts call it.
+//! The one rule: a wait ends on every instance when the change log names the account, for example for a new password,
+//! whichever program stored it, or for `fedgate account unlock`. The report and the watch over the accounts call it.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! Errors of pingora in plain words, for the log and for `fedgate check`.
 //!
-//! The one rule: what is told is the operation that failed and the reason that the system or a library gives at the root; the
-//! layers between repeat both.
+//! The one rule: the text names the operation that failed, and the root cause from the system or a library. The layers
+//! between repeat both.
 
 use pingora_core::{Error, ErrorType};
 
@@ -27,7 +27,7 @@ pub(crate) fn in_words(error: &Error) -> String {
         ErrorType::H1Error | ErrorType::H2Error | ErrorType::H2Downgrade | ErrorType::InvalidH2 => {
             "HTTP was not spoken as it should be"
         }
-        // Those of the gateway's own are words already.
+        // The gateway's own errors are in plain words already.
         other => other.as_str(),
     };
     let root = error.root_cause();

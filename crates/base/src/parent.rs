@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 /// The variable that holds the process id of the parent to follow.
 pub const PARENT: &str = "FEDGATE_PARENT";
 
-/// Whether this process is part of another one that asked it to end together.
+/// Whether the parent has asked this process to end together with it.
 pub fn is_followed() -> bool {
     std::env::var_os(PARENT).is_some()
 }

@@ -1,6 +1,6 @@
-//! Commands that wait for a store: after a while, whoever started one is told what it waits for.
+//! Commands that wait for a store: after a while, such a command says what it waits for.
 //!
-//! The one rule: waiting is told once, and changes nothing about what is waited for.
+//! The one rule: a wait is reported once, and the report does not affect the awaited work.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::config::StoreConfig;
 /// How long a command may be silent.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// Does some work on a store, and tells when that takes long.
+/// Does some work on a store, and reports if that takes long.
 pub async fn on_store<T>(store: &StoreConfig, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     if let Ok(done) = timeout(SILENCE, work.as_mut()).await {

@@ -5,7 +5,8 @@
 //! 7518) or Ed25519 (RFC 8037). The one rule: the verifier chooses the algorithm, never the token. The protected
 //! header must be, byte for byte, the one that the gateway writes.
 //!
-//! The gateway alone mints. That code is not here, so that the HIS is built without it.
+//! Only the gateway mints assertions. That code is in its own package (`src/minting.rs`), so that the HIS is built
+//! without it.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -4,7 +4,8 @@
 //! 9110, 4.2). Any other syntax is refused, because services build links from this value and choose virtual hosts by
 //! it.
 //!
-//! Pure. The HTTP/1 framing, the gateway and the configuration call it.
+//! Pure. The framing of HTTP/1 requires exactly one `Host`; the gateway requires one authority in both versions, and
+//! refuses hosts that the operator has not listed. Both call this module, and so does the configuration.
 
 use std::net::Ipv6Addr;
 

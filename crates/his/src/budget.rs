@@ -23,8 +23,8 @@ const SHARE: usize = 4;
 const CALLERS: usize = 1024;
 
 /// A record of up to this size is read without asking for room. A socket takes it at once, however slow its
-/// reader is, so memory never holds more of them than there are connections to the store. Callers that hold all
-/// the room so cannot keep others from reading such a record.
+/// reader is, so memory never holds more of them than there are connections to the store. So callers that hold
+/// all the room cannot keep others from reading such a record.
 pub(super) const SMALL_BYTES: usize = 32 * UNIT;
 
 /// How long a request waits for room before any byte of its answer is sent.

@@ -56,8 +56,8 @@ impl HashingThreads {
         Ok(self.rule.kind().await?)
     }
 
-    /// Whether a caller without the `account` permission may store a password. A hash dearer than today's own would
-    /// occupy the gateway's hashers with each attempt to log in.
+    /// Whether a caller without the `account` permission may store a password. A hash more expensive than today's
+    /// own would occupy the gateway's hashers with each attempt to log in.
     pub(super) fn is_open_to_all(&self, given: &NewPassword) -> bool {
         match given {
             NewPassword::Hash(hash) => password::is_ordinary_hash(hash, self.rule.cost()),

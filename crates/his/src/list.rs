@@ -1,6 +1,6 @@
 //! Lists: streamed from the store to the socket, one chunk at a time. They are paged only on request.
 //!
-//! The one rule: an error in the middle breaks the answer off, so a list that ends cleanly is complete. No
+//! The one rule: an error in the middle cuts the answer off, so a list that ends cleanly is complete. No
 //! chunk is read before there is room for it.
 
 use std::collections::{HashSet, VecDeque};

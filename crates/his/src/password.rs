@@ -41,7 +41,8 @@ pub(super) use self::guesses::OwnPasswordGuesses;
 
 const COOKIE_NAME: &str = "__Host-csrf";
 const TOKEN_BYTES: usize = 32;
-/// Largest form: three passwords in percent-encoding, and so much room that one that is too long is told beside its field.
+/// Largest form: three passwords in percent-encoding, and enough room that an overlong one is reported beside its
+/// field.
 const MAX_FORM_BYTES: usize = 64 * 1024;
 /// The most characters of a password.
 const MAX_PASSWORD_CHARACTERS: usize = 1024;

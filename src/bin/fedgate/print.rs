@@ -9,7 +9,7 @@ pub(crate) use fedgate_base::command::print_line;
 use fedgate_base::command::{self, CommandFailure};
 use serde_json::{Map, Value};
 
-/// What a command finds out: told line by line to a reader, at the end and as one object to a program.
+/// The findings of a command: printed line by line for a reader, or as one object at the end for a program.
 pub(crate) struct CommandReport {
     as_json: bool,
     members: Map<String, Value>,

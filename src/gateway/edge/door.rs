@@ -1,4 +1,4 @@
-//! The door: every connection passes it before pingora reads a byte.
+//! The door: every connection passes through it before pingora reads a byte.
 //!
 //! The one rule: HTTP/1 is read strictly first ([`super::guarded`]), with a bounded time for each head and body.
 //! HTTP/2 has its own framing and limits. Each connection has a seat, counted in total and per client address.

@@ -1,4 +1,4 @@
-//! The origin of a request: the claims of a client count for nothing, those of a trusted proxy are believed.
+//! The origin of a request: claims of a client are ignored, those of a trusted proxy are accepted.
 //!
 //! The one rule: the chain is read from its end, one proxy at a time, as far as the proxies are trusted. The first
 //! address that is not trusted is the client; anybody could have written the ones before it. Sources: RFC 7239

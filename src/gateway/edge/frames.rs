@@ -2,7 +2,7 @@
 //! 4.1, 6.2).
 //!
 //! The one rule: an incomplete preface or head is noticed here, because the HTTP library waits for the rest without
-//! a limit. The content of frames is left to that library.
+//! a time limit. The content of frames is left to that library.
 
 /// Bytes of the preface (3.4) and of the head of a frame.
 const PREFACE: usize = 24;

@@ -1,4 +1,5 @@
-//! The listeners: accept, count and unwrap every connection before its first request is read.
+//! The listeners: accept and count every connection, read its PROXY header, and do its TLS handshake, before its first
+//! request is read.
 //!
 //! The one rule: everything that an unknown client can take is counted and bounded from its first packet:
 //! connections in total and per client address, and the time of a PROXY header and a TLS handshake.

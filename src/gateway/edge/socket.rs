@@ -1,6 +1,6 @@
 //! A client's connection for pingora to read and write: TCP, or TLS over TCP.
 //!
-//! The one rule: a client that takes an answer too slowly is disconnected, so that no buffer is held for ever. The
+//! The one rule: a client that reads an answer too slowly is disconnected, so that no buffer is held for ever. The
 //! facts that pingora asks of a stream (addresses, TLS, the certificate) are those that the listener found.
 
 use std::fmt;

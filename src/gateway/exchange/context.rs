@@ -1,4 +1,4 @@
-//! The state of one request while it is served: how far it came, and so what its record and its client are told.
+//! The state of one request while it is served: how far it has come, which determines its record and its answer.
 //!
 //! The one rule: the outcome of a request is read here and nowhere else, so that record, answer and forwarding
 //! cannot disagree. Called by the callbacks of [`super::proxy`].

@@ -3,11 +3,11 @@
 //! The one rule: a write from a page of another origin passes only if CORS allows that origin and the browser must
 //! have sent a preflight first, whose answer never allows the browser's own credentials. A browser that was once
 //! asked for a password (`/password/{person}`), or that holds a client certificate, sends it with every request to
-//! this address, whichever page caused it. An unclear origin is foreign. A request without any sign of a page comes
-//! from no browser, and passes.
+//! this address, whichever page caused it. An unclear origin counts as foreign. A request without any sign of a
+//! page does not come from a browser, and passes.
 //!
-//! A foreign page can also try passwords, as fast as the browser sends them. So each is a client address of its own
-//! to the throttle, and an operator may name the origins whose pages may send passwords at all.
+//! A foreign page can also try passwords, as fast as the browser sends them. So to the throttle each page is a
+//! separate client address, and an operator may name the origins whose pages may send passwords at all.
 //!
 //! Called once per request, before authentication. Knows nothing of pingora, routes or accounts. Sources: Fetch
 //! (origins, preflights, safelisted content types), W3C Fetch Metadata, RFC 6454 (origins), HTML (`ping`).

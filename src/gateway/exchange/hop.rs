@@ -1,4 +1,5 @@
-//! Headers of an upstream's answer that concern only the connection to the upstream.
+//! Removes hop-by-hop headers from an upstream's answer. Those of a request are held back by
+//! [`fedgate_core::request_headers`].
 //!
 //! The one rule: they end here (RFC 9110, 7.6.1). The client learns the length of an answer once, and only if the
 //! answer has a body; pingora writes the headers of the client's own connection.

@@ -1,6 +1,6 @@
-//! Failed attempts: whose fault each was, and whether the request is sent once more.
+//! Retries: whose fault a failed attempt was, and whether the request is sent once more.
 //!
-//! The one rule: a request that may change something twice is never repeated, whatever is known of the first
+//! The one rule: a request that could change something twice is never sent again, whatever is known about the first
 //! attempt (RFC 9110, 9.2.2).
 
 use std::sync::Arc;

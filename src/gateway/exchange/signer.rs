@@ -1,4 +1,4 @@
-//! Signs, for an upstream, which caller the gateway admitted to what.
+//! Requests the assertion of a permit for an upstream. [`crate::minting`] makes the signature.
 //!
 //! The one rule: only a permit of the pipeline is signed, and only for its one request.
 

@@ -1,14 +1,16 @@
-//! Demands of an admitted request on its connection that this gateway does not serve.
+//! Requests that demand something of their connection that this gateway does not serve: another protocol, or a
+//! credential that authenticates the whole connection.
 //!
 //! The one rule: such a request is refused, and never forwarded without the demand. A client that asked for another
-//! protocol would misread the answer, and a service that signs in connections would take every later request on one
-//! for that of its first caller.
+//! protocol would misread the answer. A service that authenticates connections would attribute every later request
+//! on one to its first caller.
 //!
 //! Called once per admitted request, so that other callers learn nothing from it. Knows nothing of pingora.
 
 use http::{HeaderMap, Version, header};
 
-/// Schemes that sign in a connection and not a request (RFC 4559, 5; MS-NTHT): upstream connections are shared.
+/// Schemes that authenticate a connection instead of a request (RFC 4559, 5; MS-NTHT): upstream connections are
+/// shared.
 const OF_CONNECTIONS: &[&str] = &["ntlm", "negotiate", "nego2", "kerberos"];
 
 /// A demand that is not served.
@@ -16,7 +18,7 @@ const OF_CONNECTIONS: &[&str] = &["ntlm", "negotiate", "nego2", "kerberos"];
 pub(crate) enum UnservedDemand {
     /// Another protocol on this connection (RFC 9110, 7.8).
     Upgrade,
-    /// A credential of a scheme that signs in connections, where it would be forwarded.
+    /// A credential of a scheme that authenticates connections, where it would be forwarded.
     ConnectionCredential,
 }
 

@@ -1,7 +1,7 @@
-//! Whether an address that is taken is held by the gateway of this very configuration, or by somebody else.
+//! Whether an address in use is held by the gateway of this configuration, or by another program.
 //!
-//! The one rule: a listener counts as this gateway's only where the system shows the socket among the files of its process, or
-//! where its admin listener names this configuration. A fedgate that answers there may be another one.
+//! The one rule: a listener counts as this gateway's only if the system shows the socket among the files of its
+//! process, or if its admin listener names this configuration. A fedgate that answers there may be a different one.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -19,13 +19,14 @@ const MOST_ANSWER: u64 = 4096;
 pub enum AddressHolder {
     /// That process does.
     Process,
-    /// Another does, or none.
+    /// Another process does, or none.
     Other,
-    /// This user may not look into that process, which may be the one.
+    /// Unknown: this user may not inspect that process.
     Unseen,
 }
 
-/// What tells the gateway of one configuration from others: a digest of where its file is and of where it listens.
+/// Distinguishes the gateway of one configuration from others: a digest of the file's path and of the listening
+/// addresses.
 pub(crate) fn digest(config: &Config) -> String {
     let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
     // The file itself may be a link that leads elsewhere after each change, as Kubernetes lays it.
@@ -67,7 +68,7 @@ pub(crate) fn holder(pid: i32, address: SocketAddr) -> AddressHolder {
             let is_own = |link: &Path| link.to_str().is_some_and(|link| sockets.iter().any(|one| one.link == link));
             if links.into_iter().any(|link| is_own(&link)) { AddressHolder::Process } else { AddressHolder::Other }
         }
-        // A process that leaves no dumps shows its files to root alone. The user of a socket is told to everybody.
+        // Only root may see the open files of a process that writes no dumps. Everybody may see the user of a socket.
         Err(_) => {
             let user = user_of(pid);
             let may_be = sockets.iter().any(|socket| user.is_none_or(|user| socket.user == user));
@@ -76,7 +77,7 @@ pub(crate) fn holder(pid: i32, address: SocketAddr) -> AddressHolder {
     }
 }
 
-/// The user as whom a process acts (proc(5), `/proc/PID/status`).
+/// The effective user of a process (proc(5), `/proc/PID/status`).
 fn user_of(pid: i32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;

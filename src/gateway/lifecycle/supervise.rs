@@ -1,4 +1,4 @@
-//! Tasks that run as long as the process does: a panic costs a task one second.
+//! Tasks that run as long as the process does: a task that panics is restarted after one second.
 //!
 //! The one rule: a panic never ends the process or anything that requests rely on, and is always logged.
 

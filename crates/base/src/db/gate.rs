@@ -2,7 +2,8 @@
 //!
 //! The one rule: a process that asks for the lock holds the gate meanwhile, so a process that has just written cannot
 //! take the lock again before one that waits. SQLite grants its lock to whichever process asks at the right moment,
-//! and sleeps between two attempts. Beside a process that writes without end, another one would wait as long.
+//! and sleeps between two attempts. So beside a process that writes without a pause, another one could wait without
+//! end.
 //!
 //! The gate is an empty file beside the store (`-turn`), locked with `flock`. It orders writers and protects no data:
 //! if it is unavailable, a write proceeds without it.

@@ -98,7 +98,7 @@ pub enum DbError {
     },
 }
 
-/// What a request waited for in vain, while the database served others.
+/// What a request waited for without success, while the database served others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitReason {
     /// Its turn: everything that it may use is in use.

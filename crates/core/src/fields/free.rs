@@ -47,7 +47,7 @@ impl FreeValue {
     }
 }
 
-/// A value under way that may be free.
+/// An incomplete value that may be free.
 pub(super) struct FreeCandidate {
     /// The member, counted from 0.
     pub(super) at: usize,

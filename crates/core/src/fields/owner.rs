@@ -1,4 +1,4 @@
-//! Which person a record belongs to, by its own account.
+//! Which person a record belongs to, according to the record itself.
 //!
 //! The one rule: a record is the person's only if a member names exactly that person's id, in every occurrence of the
 //! member.

@@ -1,4 +1,4 @@
-//! Names of request headers that services are known to believe for who calls, from where, or for which method, host or
+//! Names of request headers that services are known to trust for who calls, from where, or for which method, host or
 //! path.
 //!
 //! The one rule: this list opens and closes nothing by itself, because it can never be complete. It protects operators

@@ -1,7 +1,7 @@
 //! Which headers of a client's request reach an upstream.
 //!
-//! The one rule: a header passes because its name is on a list, never because it is missing from one. Services believe
-//! some hundred names that tell who calls, from where, and for which path, and the number grows each year, so a list
+//! The one rule: a header passes because its name is on a list, never because it is missing from one. Services trust
+//! some hundred names that state who calls, from where, and for which path, and the number grows each year, so a list
 //! of headers to remove is never complete.
 //!
 //! The gateway calls it for each request that it forwards, and the configuration calls it for the names that an

@@ -1,10 +1,11 @@
-//! TLS: certificates by name, client certificates, versions, all followed while the gateway runs.
+//! TLS settings: certificates by name, client certificates and versions, reloaded while the gateway runs. The
+//! handshake itself is in [`super::listen`].
 //!
 //! The one rule: only content that was loaded and checked whole is served. Each pair of certificate and key, the
-//! authorities of clients and their revocation lists are parts of their own: a renewed part serves new handshakes
-//! within a second; a bad or half-written one leaves its last good content in force and every other part alone.
-//! Suites and groups are those of Mozilla's intermediate profile, version 5.7, less its one suite without elliptic
-//! curves; there is no early data, no renegotiation and no compression.
+//! authorities of clients, and their revocation lists are separate parts. A renewed part serves new handshakes
+//! within a second. If a part is bad or half-written, its last good content stays in force, and other parts are
+//! not affected. Suites and groups are those of Mozilla's intermediate profile, version 5.7, without its one suite
+//! that has no elliptic curves; there is no early data, no renegotiation and no compression.
 
 mod error;
 mod signed;
