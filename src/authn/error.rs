@@ -17,7 +17,7 @@ pub enum AuthnError {
     /// The header holds no credential.
     #[error(transparent)]
     Malformed(#[from] CredentialError),
-    /// The credential is well-formed but wrong. The reason goes into records alone.
+    /// The credential is well-formed but wrong. Only records have the reason.
     #[error("{}", .reason.as_str())]
     Rejected {
         /// The account that it names, existing or not.

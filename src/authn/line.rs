@@ -37,7 +37,7 @@ pub enum LineUse<'a> {
     /// Unknown.
     #[default]
     Unknown,
-    /// The client address alone.
+    /// One client address only.
     Own(&'a ClientLine),
     /// All clients of a trusted proxy.
     Shared(&'a ClientLine),

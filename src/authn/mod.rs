@@ -5,8 +5,8 @@
 //! [`AuthnError::Unavailable`] or [`AuthnError::Busy`], both distinct from [`AuthnError::Rejected`].
 //!
 //! A hit costs one cache lookup, one keyed hash (BLAKE3) and a constant-time comparison. If the client address differs
-//! from that of the previous hit, it also costs a question to the throttle. A miss reads the account, and hashes the
-//! password on the hasher threads, unless the same client address had that password verified against that hash before.
+//! from that of the previous hit, the throttle is asked, too. A miss reads the account, and hashes the password on the
+//! hasher threads, unless the same client address had that password verified against that hash before.
 
 mod error;
 mod client;
@@ -68,7 +68,7 @@ pub struct Authenticator {
     last_look: Mutex<LastLook>,
     /// When rejections are answered, for each client address.
     rejections: RejectionSpacing<ClientSource>,
-    /// When refused waits are answered beside a person who is signed in, for each account at its client address.
+    /// When throttled guesses beside a signed-in person are answered, for each account at a client address.
     mismatches: RejectionSpacing<(u64, ClientSource)>,
     /// Proofs by their MAC and the client address. The MAC covers account, stored hash and password, so a changed
     /// password invalidates its proofs.
@@ -210,7 +210,7 @@ impl Authenticator {
         if let Some(principal) = cached {
             return Ok(self.under(principal, policy));
         }
-        // Unconfirmed accounts may come from a standby, so nobody is admitted by them: 503.
+        // Unconfirmed accounts may come from a standby, so no caller is admitted by them: 503.
         self.are_confirmed().await?;
         // Taken before the read: if everything is dropped meanwhile, the principal is not inserted.
         let generation = self.principals.generation();

@@ -1,6 +1,6 @@
 //! The time at which a wrong password is answered: on a clock of its client address, one step after another.
 //!
-//! The one rule: of the rejections that wait at a time, the k-th is answered k steps after its request came, however
+//! The one rule: of the rejections that wait at one time, the k-th is answered k steps after its request came, however
 //! long its verification took. That duration depends on the kind of the stored hash, and grows with each password that
 //! is verified at the same time, so an answer that depended on it would reveal the kind. For the same reason
 //! rejections take their steps in the order in which the requests came, not in the order in which verifications end.
@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// The longest time that an answer is held back.
 pub(super) const LONGEST: Duration = Duration::from_secs(10);
-/// The most clocks at a time; the least recently used one gives way.
+/// The most clocks at a time; the least recently used one is dropped.
 const CAPACITY: u64 = 100_000;
 /// The most answers that one clock holds back before it counts as full.
 const MOST_HELD: usize = 1000;
@@ -266,7 +266,7 @@ mod tests {
         drop(first);
         second.await.unwrap().unwrap();
         assert_eq!(came.elapsed().as_millis(), 1500);
-        // An undecided request does not keep others waiting for ever.
+        // An undecided request does not make others wait for ever.
         let (_undecided, behind) = (spacing.place(3), spacing.place(3));
         let came = Instant::now();
         assert_eq!((behind.rejected(STEP).await, came.elapsed()), (Err(TooMany(STEP)), LONGEST));

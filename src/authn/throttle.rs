@@ -1,8 +1,8 @@
 //! Brute-force protection that never locks out a doctor at an address where she has signed in, however often others
 //! fail.
 //!
-//! The one rule: no number of failures, from whatever addresses, delays a password that this process has proved for
-//! the account and client address. (A connection that holds back too many answers compares no more passwords: see
+//! The one rule: no number of failures, from any addresses, delays a password that this process has proved for the
+//! account and client address. (A connection that holds back too many answers compares no more passwords: see
 //! [`super::line`].) Three things slow down: a *pair* of account and client address after its own failures, the
 //! *unknown* addresses of an account that is under attack from many, and an address that fails on many accounts. Waits
 //! begin at one second, double, and end at one hour.
@@ -20,7 +20,7 @@
 //! comes, the mistyped ones before it are taken back.
 //!
 //! A cached proof is valid only for the client address that supplied the password ([`GuessThrottle::has_proved`]). For
-//! another address it would answer whether a guess is right, as often as asked, whatever a wrong guess costs.
+//! another address it would reveal whether a guess is right, without a limit, even while wrong guesses are throttled.
 //!
 //! Memory is bounded, and time is monotonic.
 
@@ -187,8 +187,8 @@ impl GuessThrottle {
         self.sighting(account, source, |seen| now.saturating_duration_since(seen.last) < KNOWN_FOR).is_some()
     }
 
-    /// Whether this client address has proved this very password less than `lately` ago. A client without an address
-    /// is not throttled.
+    /// Whether this client address has proved exactly this password less than `lately` ago. A client without an
+    /// address is not throttled.
     pub(super) fn has_proved(
         &self,
         account: &str,
@@ -252,7 +252,7 @@ impl GuessThrottle {
         let mut underway = lock(&self.underway);
         let pair = |source| (Some(source), self.pairs.get(&(Box::from(account), source)), self.free.of_pair);
         let mut counted = vec![pair(source)];
-        // A known address answers for its own failures alone. Otherwise failures elsewhere would lock the person out.
+        // A known address answers only for its own failures. Otherwise failures elsewhere would lock the person out.
         if !is_known {
             counted.extend(source.shared().map(pair));
             counted.push((None, self.accounts.get(account), self.free.of_account));
@@ -303,8 +303,8 @@ impl GuessThrottle {
             add(failures, fingerprint, self.free.of_pair, 1);
         };
         pair(source);
-        // Failures of a known address count against its pair alone: a person's own typing errors must not slow down
-        // her other devices.
+        // Failures of a known address count only against its pair: a person's own typing errors must not slow down her
+        // other devices.
         if !self.knows(account, Some(source), now) {
             source.shared().into_iter().for_each(pair);
             add(self.accounts.get_with(Box::from(account), Arc::default), fingerprint, self.free.of_account, 1);

@@ -349,7 +349,7 @@ impl Authenticator {
     }
 }
 
-/// Why a comparison admits nobody.
+/// Why a comparison does not admit the caller.
 fn reason(account: Option<StoredAccount>, proof: &PasswordProof) -> RejectReason {
     match account {
         Some(StoredAccount { password_hash: Some(_), .. }) if proof.right => RejectReason::Inactive,

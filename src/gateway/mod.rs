@@ -358,7 +358,7 @@ fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
 
 /// How long the last requests in flight may take after everything else.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
-/// Threads besides those for requests: records, hashing and the disk.
+/// Threads in addition to those for requests: records, hashing and the disk.
 const SPARE_THREADS: usize = 8;
 /// Most connections to the admin listener.
 const ADMIN_SEATS: usize = 64;

@@ -38,7 +38,7 @@ impl ContentAnswer {
         if !etag::is_wanted(headers, &tag) {
             return Err(HisError::Stale);
         }
-        // Ranges are defined for GET alone (RFC 9110, 14.2).
+        // Ranges are defined only for GET (RFC 9110, 14.2).
         let range = if method == Method::GET { range(headers, &tag, length) } else { ByteRange::Whole };
         let (status, part) = match range {
             _ if etag::is_known(headers, &tag) => (StatusCode::NOT_MODIFIED, None),

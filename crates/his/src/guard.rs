@@ -166,7 +166,7 @@ fn bind(endpoint: &str, request: &Request) -> Result<(Caller, PathIds), HisError
         RecordScope::Global => RecordReach::Global,
         // The empty id belongs to no person, so public pages reach no record.
         RecordScope::Public => RecordReach::Own(String::new()),
-        // Without a subject the SQL alone limits the request, by the caller's own id.
+        // Without a subject, only the SQL limits the request, by the caller's own id.
         RecordScope::Own if claims.subject.as_deref().is_none_or(|subject| subject == account) => {
             RecordReach::Own(account.clone())
         }

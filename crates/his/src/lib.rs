@@ -73,7 +73,7 @@ pub struct HisService {
     limits: HisLimits,
     quotas: PersonQuotas,
     budget: ByteBudget,
-    /// The budget of parsed bodies, apart from that of bytes in flight.
+    /// The budget of parsed bodies, separate from the budget of bytes in flight.
     trees: ByteBudget,
     hashing: HashingThreads,
     /// Wrong current passwords on the page of passwords, by account.
@@ -178,7 +178,7 @@ fn api() -> Router<Arc<HisService>> {
         .route("/password/{person}", endpoint("password", get(password::form).post(password::change)))
 }
 
-/// The service as a router. Every request meets the guard first, whatever its path.
+/// The service as a router. Every request passes the guard first, whatever its path.
 pub fn router(service: Arc<HisService>) -> Router {
     api()
         .method_not_allowed_fallback(async || HisError::MethodNotAllowed)

@@ -1,6 +1,6 @@
 //! The page on which a password is changed.
 //!
-//! The one rule: a new password is accepted from our own form alone. The form carries a random token that is also
+//! The one rule: a new password is accepted only from our own form. The form carries a random token that is also
 //! in a cookie, which only this origin can set (double submit with the `__Host-` prefix). A browser that reports
 //! another origin is believed, as in the gateway. By then the gateway has decided whose password the caller may
 //! change. But a browser sends its credential by itself, so the page asks for the caller's current password again.
@@ -144,7 +144,7 @@ async fn own_hash(service: &HisService, caller: &Caller) -> Result<Option<String
     if !service.limits.ask_current_password {
         return Ok(None);
     }
-    // The caller's own record, whatever the decision reaches.
+    // The caller's own record, whatever the scope of the decision.
     let own = (RecordKey::Person(caller.account.clone()), RecordReach::Own(caller.account.clone()));
     let text = caller.store(service).whole_record(&own.0, &own.1).await?;
     let person = text.and_then(|text| json::parse_stored(&text).ok());
@@ -180,7 +180,7 @@ async fn check_current(
             if let Some(wait) = wait
                 && let Err(error) = store.note_page_wait(account, wait, &target.password).await
             {
-                // The wait is in memory and holds all the same. Only operators do not see it.
+                // The wait is in memory and still applies; only operators do not see it.
                 tracing::warn!(?account, "operators cannot see that this account waits on its page: {error}");
             }
             Ok(Some(FormFault::CurrentWrong))

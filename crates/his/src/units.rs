@@ -1,4 +1,4 @@
-//! Domiciliary units and institutions: records that belong to no person, so the endpoint alone decides.
+//! Domiciliary units and institutions: records that belong to no person, so only the endpoint decides.
 
 use std::sync::Arc;
 

@@ -35,8 +35,8 @@ impl EarlyFault {
     }
 
     /// The whole answer, byte for byte; it ends the connection. The headers of a refused request are not read, so
-    /// neither `Accept` nor `Origin` counts: pages may read the answer if any origin may. HEAD gets the header
-    /// section alone.
+    /// neither `Accept` nor `Origin` counts: pages may read the answer if any origin may. HEAD gets only the
+    /// header section.
     pub(crate) fn answer(self, request_id: &str, any_origin: bool, is_head: bool) -> Vec<u8> {
         let body = json!({ "error": self.message(), "code": self.code(), "request_id": request_id }).to_string();
         let status = self.status();

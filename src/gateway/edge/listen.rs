@@ -54,7 +54,7 @@ enum CloseReason {
     Preface(PrefaceError),
     /// The TLS handshake failed.
     Handshake(io::Error),
-    /// It speaks HTTP without TLS, and was told.
+    /// It speaks HTTP without TLS, and was answered.
     WithoutTls,
     /// One of the two took too long.
     TooSlow,
@@ -98,7 +98,7 @@ impl ConnectionAcceptor {
     /// Takes a seat, finds the client address, and does the TLS handshake.
     async fn enter(&self, mut tcp: TcpStream, peer: SocketAddr) -> Result<ClientSocket, CloseReason> {
         let is_balancer = self.proxies.proxy_protocol && self.proxies.trusts(peer.ip());
-        // Behind a balancer the client address comes later; until then, the seat counts in total alone.
+        // Behind a balancer the client address comes later; until then, the seat counts only in total.
         let mut seat = self.door.seat((!is_balancer).then(|| peer.ip())).ok_or(CloseReason::NoSeat)?;
         let _ = tcp.set_nodelay(true);
         let opened = async move {
@@ -196,7 +196,7 @@ async fn speaks_plainly(tcp: &TcpStream) -> bool {
     }
 }
 
-/// Tells a client that speaks HTTP without TLS what is spoken here; nothing of what it sent is read for a meaning.
+/// Answers a client that speaks HTTP without TLS; nothing that it sent is interpreted.
 async fn refuse_plain(tcp: &mut TcpStream) -> io::Result<()> {
     const TOLD: &str = "This port speaks HTTPS: write https:// in front of the address\n";
     let answer = format!(

@@ -1,7 +1,7 @@
 //! The PROXY protocol, versions 1 and 2: a trusted balancer names the client's address before the first byte of
 //! TLS.
 //!
-//! The one rule: the header is read from trusted peers alone, and where it is expected it must be there. An address
+//! The one rule: the header is read only from trusted peers, and where it is expected it is required. An address
 //! that anybody may claim is no address. Source: <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

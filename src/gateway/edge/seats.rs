@@ -45,7 +45,7 @@ impl ClientSeats {
     pub(crate) fn take(&self, client: Option<IpAddr>) -> Option<ClientSeat> {
         let mut taken = self.0.lock();
         let mut source = None;
-        // An unknown address (behind a balancer, until its PROXY header) counts in total alone.
+        // An unknown address (behind a balancer, until its PROXY header) counts only in total.
         if taken.0 >= self.0.total || client.is_some_and(|client| !self.0.add(&mut taken, &mut source, client)) {
             return None;
         }

@@ -98,8 +98,8 @@ pub(crate) enum RequestOutcome {
     Refused(Box<Refusal>),
     /// The pipeline admitted it.
     Permitted(Box<Permit>),
-    /// The pipeline admitted it, and it was refused all the same, for its connection, its body or its record; with
-    /// the reason for the record. This permit is no key to forwarding.
+    /// The pipeline admitted it, but it was refused because of its connection, its body or its record; with the
+    /// reason for the record. This permit is no key to forwarding.
     Unserved(Box<Permit>, &'static str),
 }
 

@@ -92,7 +92,7 @@ impl CorsAnswer {
             PageCredentials::Allowed => response.insert_header(header::ACCESS_CONTROL_ALLOW_HEADERS, asked),
             PageCredentials::Withheld => {
                 let names = asked.to_str().unwrap_or_default().split(',').map(str::trim);
-                // The preflight then fails for `authorization` alone, so that the browser never sends a password.
+                // The preflight then fails only for `authorization`, so that the browser never sends a password.
                 let others: Vec<_> = names.filter(|name| !name.eq_ignore_ascii_case("authorization")).collect();
                 match others.is_empty() {
                     true => Ok(()),

@@ -139,7 +139,7 @@ impl RequestJudge {
             }
             ShownCertificate::Nothing | ShownCertificate::Lapsed | ShownCertificate::Trusted(_) => None,
         };
-        // A hostile page spends an allowance of its own, never that of the people behind the same address.
+        // A hostile page spends its own allowance, never that of the people behind the same address.
         let client = ClientAddress::from(ctx.origin.client);
         let line = match facts(session) {
             // Where the client is not the peer, a proxy sends requests of many clients over this connection.
@@ -248,7 +248,7 @@ impl RequestJudge {
     }
 }
 
-/// The header that keeps browsers on TLS (RFC 6797), for this host alone: the gateway knows nothing of its
+/// The header that keeps browsers on TLS (RFC 6797), for this host only: the gateway knows nothing of its
 /// subdomains.
 fn strict_transport_security(time: Duration) -> Option<HeaderValue> {
     let told = (!time.is_zero()).then(|| format!("max-age={}", time.as_secs()))?;

@@ -1,8 +1,8 @@
 //! One request, one answer: keeps the two together on a connection that many requests share.
 //!
 //! The one rule: the end of a body is written once, and a connection whose order may be lost serves no other
-//! request. HTTP/1 pairs answers with requests by order alone (RFC 9112, 9.3.2), so one end too many makes every
-//! later answer that of another caller.
+//! request. HTTP/1 pairs answers with requests only by their order (RFC 9112, 9.3.2), so one end too many makes
+//! every later answer that of another caller.
 //!
 //! fedhis names the exchange in its answers, which shows a lost order whatever its cause. Called by the callbacks
 //! of [`super::proxy`], once per attempt.

@@ -23,7 +23,7 @@ pub(crate) struct HttpsRedirect {
 #[async_trait]
 impl ServeHttp for HttpsRedirect {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        // Also for HTTP/1.0 and for clients that would go on: there is nothing more to get here.
+        // Also for HTTP/1.0 and for clients that would send more: there is nothing more to get here.
         session.set_keepalive(None);
         let head = session.req_header();
         if head.method == Method::OPTIONS && head.uri.path() == "*" {

@@ -1,9 +1,9 @@
 //! Answers of the gateway itself: refusals, failures, OPTIONS.
 //!
-//! The one rule: the client receives a status and a stable code, nothing more. One JSON shape, `{"error", "code",
-//! "request_id"}`; 401 alone is worded as by Thalamus, because its clients know it. A request that asks for
-//! `application/problem+json` gets the same facts in the form of RFC 9457, and a browser on the password page gets
-//! a page.
+//! The one rule: the client receives a status and a stable code, nothing more. One JSON shape,
+//! `{"error", "code", "request_id"}`; only 401 is worded as by Thalamus, because its clients know it. A request
+//! that asks for `application/problem+json` gets the same facts in the form of RFC 9457, and a browser on the
+//! password page gets a page.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use fedgate_core::web_page::{self, PageLanguage, asks_for};
 pub(crate) const RETRY_AFTER: &str = "1";
 /// A declared body of up to this size is read before it is refused.
 const SMALL_BODY_BYTES: u64 = 64 * 1024;
-/// How long a refused body may go on arriving.
+/// How long a refused body may keep arriving.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Lets a client finish sending a body that nothing will read. Closing during it would reset the connection, and
@@ -190,7 +190,7 @@ impl GatewayAnswer {
         Ok(response)
     }
 
-    /// Sends the answer. HEAD gets the header section alone.
+    /// Sends the answer. HEAD gets only the header section.
     pub(crate) async fn send(self, session: &mut Session, ctx: &RequestContext) -> Result<()> {
         let_finish_sending(session).await;
         let content = self.content(session, &ctx.request_id);

@@ -47,12 +47,13 @@ pub enum ServeError {
         /// Why.
         fault: AssertionKeyError,
     },
-    /// The accounts cannot be opened, as the operator is told it.
+    /// The accounts cannot be opened, in words for the operator.
     #[error("{text}")]
     Accounts {
-        /// What is told.
+        /// The text for the operator.
         text: String,
-        /// Whether a setting mends it: what is locked or full now may not be so at the next start.
+        /// Whether changing a setting would mend it. A lock or a full disk may be gone at the next
+        /// start.
         is_of_settings: bool,
     },
     /// An address cannot be listened on.

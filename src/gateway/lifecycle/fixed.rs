@@ -68,7 +68,7 @@ impl FixedFiles {
     }
 }
 
-/// The authorities of PostgreSQL. The store was opened with them already, so a file that cannot be read by now is
+/// The authorities of PostgreSQL. The store was opened with them already, so a file that can no longer be read is
 /// no fault here.
 fn of_store(store: &StoreConfig) -> Option<HeldFile> {
     let StoreConfig::Postgres(store) = store else { return None };

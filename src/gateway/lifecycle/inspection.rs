@@ -152,7 +152,7 @@ impl GatewayInspection {
         let is_taken = |source: &std::io::Error| source.kind() == std::io::ErrorKind::AddrInUse;
         let running = self.running();
         let by_process = |address| running.as_ref().map_or(AddressHolder::Other, |running| running.listens_on(address));
-        // Without a file that names it, or where nobody may look into it, it is known by how it answers.
+        // Without a file that names it, or if its files may not be inspected, it is recognized by its answer.
         let is_unseen =
             |(address, _, source): &(_, _, _)| is_taken(source) && by_process(*address) != AddressHolder::Process;
         let answers = faults.iter().any(is_unseen) && own_address::answers(&self.config);

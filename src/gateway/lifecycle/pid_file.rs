@@ -227,7 +227,8 @@ pub struct RunningGateway {
 }
 
 impl RunningGateway {
-    /// The process that a file names, if that has locked it; the number alone may belong to another process by now.
+    /// The process that a file names, if that has locked it; by now, the number without the lock may belong to
+    /// another process.
     ///
     /// # Errors
     /// The file cannot be read, or the system cannot tell.

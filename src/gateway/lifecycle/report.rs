@@ -57,8 +57,8 @@ impl InstanceReporter {
         loop {
             let mut pause = REPORT_EVERY;
             let applied = *epoch.borrow_and_update();
-            // An instance that has confirmed no epoch yet admits nobody by a cached right, so no change waits for
-            // it.
+            // An instance that has confirmed no epoch yet admits no caller by a cached right, so no change waits
+            // for it.
             let withdrawn = self.withdrawn.lock().await;
             if applied > 0 && !*withdrawn {
                 let now = BootMoment::now();

@@ -77,7 +77,7 @@ impl ServerConnections {
     pub(super) fn hold(&self, connection: RawFd, until: Instant) -> Option<ConnectionHold> {
         let connection = self.part(connection).get(&connection).cloned()?;
         let until = nanoseconds(self.origin, until);
-        // pingora gives a connection to one request at a time, so this replaces only an end that is over.
+        // pingora gives a connection to one request at a time, so this only replaces an end that has passed.
         connection.until.store(until, Ordering::Release);
         Some(ConnectionHold { connection, origin: self.origin, until })
     }

@@ -362,7 +362,8 @@ async fn import(
             if path.is_dir() {
                 return Err(unreadable(&"it is a directory"));
             }
-            // The lock lasts as long as the file is open. On a file system without locks it excludes nobody.
+            // The lock lasts as long as the file is open. On a file system without locks it excludes no other
+            // process.
             if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 return Err(ImportError::Running(path.clone()).into());
             }

@@ -240,7 +240,7 @@ impl ImportRun<'_> {
             };
             faults.push((record, reason.into()));
         }
-        // As they stand in the file, whoever found the fault.
+        // In the order of the file, whichever check found the fault.
         faults.sort_by_key(|(record, _)| record.line);
         for (record, reason) in &faults {
             summary.refused += 1;

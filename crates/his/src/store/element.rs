@@ -113,7 +113,7 @@ impl ListChunk {
     }
 }
 
-/// A record in the form of Thalamus' lists: alone in a list of its own.
+/// A record in the form of Thalamus' lists: as the only element of a list.
 pub(super) fn record(id: String, data: &str) -> ListElement {
     // Two bytes more for a comma before it and the closing bracket of the list after it.
     let mut text = String::with_capacity(data.len() + 4);

@@ -118,7 +118,7 @@ impl StoreTurns {
     pub(super) async fn write(&self) -> Result<StoreTurn, DbError> {
         let Some((shares, caller)) = &self.0 else { return Ok(StoreTurn::default()) };
         // The order matters. While a caller waits for its own share, it holds nothing of others. While it waits for
-        // the share of writes, its own writes are bounded, so its reads go on.
+        // the share of writes, its own writes are bounded, so its reads continue.
         let own_writes = permit(&caller.writes, NoTurn::OfCaller).await?;
         let all = permit(&caller.all, NoTurn::OfCaller).await?;
         let writes = permit(&shares.writes, NoTurn::OfWrites).await?;

@@ -171,7 +171,7 @@ impl RecordKey {
                 dialect.names("book", "$2"),
                 dialect.exact("book", "$3")
             ),
-            // A unit belongs to no person, so the decision alone limits who may touch it.
+            // A unit belongs to no person, so only the decision limits who may touch it.
             Self::Unit(..) => "id = $1 AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR true)".to_owned(),
         }
     }

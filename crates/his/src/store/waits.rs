@@ -1,7 +1,7 @@
 //! The table of waits on the page of passwords, by which operators see and end them.
 //!
-//! The one rule: these rows decide one thing alone, that a count of guesses ends once the account was unlocked. The
-//! counts themselves are in memory. `fedgate account` unlocks accounts and shows their waits.
+//! The one rule: these rows decide only one thing: a count of guesses ends once the account was unlocked. The counts
+//! themselves are in memory. `fedgate account` unlocks accounts and shows their waits.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The facts that pingora asks of a guarded stream besides its bytes: passed on to the connection.
+//! The facts that pingora asks of a guarded stream, apart from its bytes; the connection answers.
 
 use std::fmt;
 use std::sync::Arc;

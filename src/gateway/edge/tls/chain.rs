@@ -24,7 +24,7 @@ pub(super) fn stale(chain: &[CertificateDer<'_>], now: i64) -> Vec<String> {
     HeldCertificate::all(chain).into_iter().filter_map(fault).collect()
 }
 
-/// A certificate for clients alone, or for other purposes.
+/// A certificate only for clients, or for other purposes.
 fn purpose_fault(chain: &[X509Certificate<'_>]) -> Option<String> {
     // A certificate without this extension is for all purposes (RFC 5280, 4.2.1.12).
     let purposes = chain.first()?.extended_key_usage().ok()??.value;

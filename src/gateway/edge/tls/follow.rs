@@ -178,7 +178,7 @@ impl ServedTls {
 }
 
 impl TlsPart {
-    /// What is wrong with who may read its key.
+    /// The fault of its key file's permissions.
     fn exposed(self, config: &TlsConfig) -> Option<TlsError> {
         let Self::Pair(at) = self else { return None };
         let pair = config.certificates.get(at)?;
@@ -233,7 +233,7 @@ impl PartFollower {
             .map_err(|(at, problem)| self.part.fault(&tls.config, at, problem))
             .and_then(|(seen, contents)| {
                 if seen.digest == self.digest && !is_other {
-                    // A key that everybody may read by now is told, though what it was is in force.
+                    // A key that everybody may now read is reported, although its earlier content stays in force.
                     return self.part.exposed(&tls.config).map_or(Ok(LookOutcome::Good), Err);
                 }
                 if found != Some(seen.digest) {

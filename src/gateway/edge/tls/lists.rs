@@ -164,7 +164,7 @@ impl RevocationLists {
     /// Looks up a certificate in the lists of its issuer; returns until when the answer holds. An issuer without a
     /// list has revoked nothing.
     ///
-    /// The lists of a name count for each of its keys: an authority with a new key goes on to revoke what it signed
+    /// The lists of a name count for each of its keys: an authority with a new key keeps revoking what it signed
     /// with the old one, and one issuer never uses a number twice (RFC 5280, 4.1.2.2).
     pub(super) fn ask(
         &self,

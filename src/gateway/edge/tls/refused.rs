@@ -1,6 +1,6 @@
 //! The log of refused client certificates: address, certificate, and reason.
 //!
-//! The one rule: each line is bounded, and so is the number of lines, so that a client that tries for ever fills no
+//! The one rule: each line is bounded, and so is the number of lines, so that a client that keeps trying fills no
 //! disk. Certificate fields reach a terminal as plain text only.
 
 use std::cell::RefCell;

@@ -130,7 +130,7 @@ impl ClientVerifier {
         for (at, (certificate, key)) in certificates.iter().zip(keys).enumerate() {
             let der = certificate.der();
             let parsed = X509Certificate::from_der(&der).map(|(_, parsed)| parsed).ok();
-            // x509-parser cannot read this one, so its end is unknown: the result holds for this moment alone.
+            // x509-parser cannot read this one, so its end is unknown: the result holds only for this moment.
             until = until.min(parsed.as_ref().map_or(now, |parsed| CertificateValidity::of(parsed).to));
             // Each issuer on the path is asked: a revoked intermediate takes all certificates under it with it.
             let Some(lists) = &self.lists else { continue };
@@ -203,7 +203,7 @@ impl ClientCertVerifier for ClientVerifier {
         sent: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, TlsFault> {
-        // The client receives an alert; the full reason goes to the log alone.
+        // The client receives an alert; the full reason goes only to the log.
         match self.verify(leaf, sent, now) {
             Ok(_) => Ok(ClientCertVerified::assertion()),
             Err(CertificateDistrust { error, reason }) => {
