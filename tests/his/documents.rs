@@ -10,7 +10,7 @@ async fn with_page(his: &His) {
     his.page("ANA", "p2", r#"{"id":"p2"}"#).await;
 }
 
-/// A document without bytes, as a Thalamus may have left one.
+/// A document without bytes, as Thalamus may have left one.
 async fn without_bytes(his: &His, id: &str, data: &str) {
     let row = format!("INSERT INTO personal_docs (id, fedacct, pol, data) VALUES ('{id}', 'ANA', 'p2', '{data}')");
     his.sql(&row).await;

@@ -99,7 +99,7 @@ crate::on_both_stores! {
             r#"not json"#, r#"{"id":"Y","roles":"root"}"#, r#"{"id":"a/b"}"#, r#"{"id":"a:b"}"#, r#"{"id":"OK2","password":""}"#, r#"[1]"#,
             r#"{"id":"N","n":[1e1000]}"#,
         ];
-        // The mark that some editors begin a file with is no part of the first record.
+        // The byte order mark of some editors does not belong to the first record.
         fs::write(&file, format!("\u{feff}{}", lines.join("\n"))).unwrap();
         assert_eq!(run(&his, ImportKind::People, &file).await.unwrap(), summary(2, 0, 9));
         let refused = fs::read_to_string(his.scratch.0.join("people.jsonl.refused.jsonl")).unwrap();

@@ -34,7 +34,7 @@ crate::on_both_stores! {
         for needed in ["<label for=\"password\">", "<label for=\"pconfirm\">", "autocomplete=\"new-password\"", "name=\"update\"", "lang=\"en\""] {
             assert!(form.text().contains(needed), "{needed}");
         }
-        // The hint stands with the field that it is of, and nothing that is typed is cut.
+        // The hint belongs to its field, and no typed character is cut.
         let html = form.text();
         let hint = "id=\"password\" name=\"password\" required minlength=\"6\" autocomplete=\"new-password\" aria-describedby=\"password-hint\">\n<p class=\"hint\" id=\"password-hint\">";
         assert!(html.contains(hint) && !html.contains("maxlength"), "{html}");
@@ -103,7 +103,7 @@ crate::on_both_stores! {
         his.person("ARGBUE111FAV", r#"{"password":"freedom-1"}"#).await;
         let form = his.get(&root(), "/password/ANA").await;
         assert!(form.text().contains("Your own current password (ARGBUE111FAV)"));
-        // A password manager is told which of the two accounts a field belongs to.
+        // A password manager learns to which of the two accounts a field belongs.
         for part in ["value=\"ARGBUE111FAV\" autocomplete=\"section-own username\"", "autocomplete=\"section-own current-password\"",
             "value=\"ANA\" autocomplete=\"section-other username\"", "autocomplete=\"section-other new-password\""] {
             assert!(form.text().contains(part), "{part}: {}", form.text());

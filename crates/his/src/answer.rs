@@ -66,7 +66,7 @@ fn document(headers: &HeaderMap, text: String, held: HeldBytes) -> Response {
     (validators, json(held.around(text))).into_response()
 }
 
-/// Whether the stored record meets the conditions of a POST. Almost no POST has any, and then nothing is read.
+/// Whether the stored record meets the conditions of a POST. Without any, as usual, nothing is read.
 ///
 /// # Errors
 /// [`HisError::Stale`], or as [`record`].

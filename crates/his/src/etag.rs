@@ -17,8 +17,8 @@ pub fn of_hash(hash: &str) -> String {
     format!("\"{}\"", hash.get(..32).unwrap_or(hash))
 }
 
-/// The condition of a change (RFC 9110, section 13.1): the tags under which it may be made, of `If-Match`, and those under which
-/// it may not, of `If-None-Match`.
+/// The condition of a change (RFC 9110, section 13.1): the tags that allow it (`If-Match`), and those that forbid it
+/// (`If-None-Match`).
 #[derive(Debug, Clone)]
 pub struct TagCondition {
     wanted: Option<EntityTags>,
@@ -32,7 +32,7 @@ enum EntityTags {
 }
 
 impl TagCondition {
-    /// Reads the headers; without them every state is fine.
+    /// Reads the headers. Without them there is no condition.
     pub fn of(headers: &HeaderMap) -> Self {
         Self { wanted: EntityTags::of(headers, &IF_MATCH), unwanted: EntityTags::of(headers, &IF_NONE_MATCH) }
     }
@@ -42,7 +42,7 @@ impl TagCondition {
         self.wanted.is_some() || self.unwanted.is_some()
     }
 
-    /// Whether a record may be made where there is none.
+    /// Whether a record may be created where none exists.
     pub fn admits_absence(&self) -> bool {
         self.wanted.is_none()
     }
@@ -64,7 +64,7 @@ impl TagCondition {
     }
 }
 
-/// Whether a reader takes what `tag` names, by `If-Match`.
+/// Whether `If-Match` lets a reader receive the representation with this tag.
 pub fn is_wanted(headers: &HeaderMap, tag: &str) -> bool {
     EntityTags::of(headers, &IF_MATCH).is_none_or(|tags| tags.name(tag))
 }

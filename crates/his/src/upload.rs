@@ -122,7 +122,7 @@ async fn from_json(
         MemberState::NotBase64 => return Err(HisError::NotBase64),
         MemberState::Value(decoder) => decoder.finish().map_err(|_| HisError::NotBase64)?,
     };
-    // A misspelt member would lose the bytes in silence.
+    // A misspelt member would silently lose the bytes.
     if !has_content {
         return Err(HisError::NoBytes);
     }

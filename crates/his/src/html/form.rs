@@ -67,7 +67,7 @@ pub(crate) fn form(
         }
         None => String::new(),
     };
-    // A password manager must not take the new password of one account for that of the other: sections keep them apart.
+    // Sections keep a password manager from storing the new password of one account for the other.
     let sections = match form.asked {
         Some(account) if account != form.id => ("section-own ", "section-other "),
         Some(_) | None => ("", ""),
@@ -116,7 +116,7 @@ struct PasswordField<'a> {
     name: &'a str,
     label: &'a str,
     autocomplete: String,
-    /// The rules for a new password. There is no `maxlength`: a browser would cut a longer password without a word.
+    /// The rules for a new password. There is no `maxlength`, because a browser would silently cut a longer password.
     hint: Option<&'a str>,
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct PageWords {
     pub(crate) hint: &'static str,
     pub(crate) update: &'static str,
     pub(crate) changed: &'static str,
-    /// After the account whose password it is.
+    /// The text after the account whose password it is.
     pub(crate) changed_more: &'static str,
     pub(crate) unknown: &'static str,
     pub(crate) unknown_more: &'static str,

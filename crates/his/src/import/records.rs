@@ -10,7 +10,7 @@ use thiserror::Error;
 
 /// The longest record, in bytes.
 pub(super) const MAX_RECORD_BYTES: usize = 16 * 1024 * 1024;
-/// The first byte of a byte order mark in UTF-8 (`EF BB BF`). No JSON begins so.
+/// The first byte of a byte order mark in UTF-8 (`EF BB BF`). No JSON text begins with it.
 const BOM_START: u8 = 0xef;
 /// How many bytes are hashed at a time.
 const HASHED_AT_ONCE: usize = 16 * 1024;
@@ -112,7 +112,7 @@ impl<R: BufRead> ImportRecords<R> {
         }
     }
 
-    /// Passes over the mark that some programs begin a file in UTF-8 with.
+    /// Skips the byte order mark with which some programs begin a UTF-8 file.
     fn skip_mark(&mut self) -> Result<(), RecordError> {
         for expected in [BOM_START, 0xbb, 0xbf] {
             if self.take()? != Some(expected) {

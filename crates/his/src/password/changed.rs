@@ -1,8 +1,8 @@
 //! The page that confirms a changed password to a browser.
 //!
-//! The one rule: a browser sees the confirmation once, at an address that changes nothing. So a reload submits no form again. The page
-//! is public: after a change of its own password, a browser still sends the old one, and would ask for the new one before
-//! it shows the page. A cookie that only this origin can set holds the account.
+//! The one rule: a browser sees the confirmation once, at an address that changes nothing, so a reload submits no form
+//! again. The page is public. After a change of the caller's own password, a browser still sends the old one, and would
+//! ask for the new one before it shows a protected page. A cookie that only this origin can set holds the account.
 
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -20,7 +20,7 @@ const COOKIE_NAME: &str = "__Host-changed";
 /// How long a browser may take to ask for the page, in seconds.
 const COOKIE_AGE: u32 = 60;
 
-/// Leads a browser from the form to the confirmation.
+/// Redirects a browser from the form to the confirmation.
 pub(super) fn redirect(id: &str) -> Response {
     let location = format!("/static/{CHANGED_FILE}");
     let headers = [(LOCATION, location), (CACHE_CONTROL, "no-store".into()), (SET_COOKIE, set(id, COOKIE_AGE))];
