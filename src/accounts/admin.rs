@@ -53,7 +53,7 @@ impl AccountChange {
 }
 
 impl AccountStore {
-    /// Adds a person with an account. False if the id is taken, also if a known id differs by case alone.
+    /// Adds a person with an account. False if the id is taken, also if a known id differs only by case.
     ///
     /// # Errors
     /// The database did not answer.
@@ -119,8 +119,8 @@ fn postgres_add() -> String {
 }
 
 const SQLITE_ADD: &str = "INSERT INTO people (id, data) VALUES (?1, json(?2)) ON CONFLICT (id) DO NOTHING";
-// Compared by bytes, whatever the column's collation equates: no command may change another account than it names. A
-// document that is null is replaced by an object, as PATCH does; a list or a scalar has no members to set.
+// Compared by bytes, whatever the column's collation equates: no command may change an account other than the one it
+// names. A document that is null is replaced by an object, as PATCH does; a list or a scalar has no members to set.
 const POSTGRES_CHANGE: &str = "
     UPDATE people SET data = jsonb_set(coalesce(nullif(data, 'null'), '{}'), ARRAY[$3::text], $2::text::jsonb)
     WHERE id = $1 AND id::varchar COLLATE \"C\" = $4::text

@@ -225,7 +225,7 @@ impl AccountStore {
         Ok(replaced == 1)
     }
 
-    /// The changes after `since`. `None` reads the epoch alone, and counts as everything.
+    /// The changes after `since`. `None` reads only the epoch, and counts as everything.
     ///
     /// # Errors
     /// The database did not answer, or has no epoch.

@@ -136,7 +136,7 @@ impl WatchSession {
         Ok(session)
     }
 
-    /// Asks for ever what changed, at once when a notice comes.
+    /// Asks again and again what changed; at once when a notice comes.
     async fn ask_on(
         &mut self,
         accounts: &AccountStore,

@@ -64,9 +64,9 @@ pub struct RequestRecorder {
 /// Where records go, and how many.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RecordKeeping<'a> {
-    /// The file; none means stdout alone.
+    /// The file; none means only stdout.
     pub file: Option<&'a Path>,
-    /// Whether stdout gets a copy of each record, besides a file.
+    /// Whether stdout gets a copy of each record, in addition to a file.
     pub stdout: bool,
     /// Whether answers wait until their records are on disk, or accepted by stdout if there is no file.
     pub answers_wait: bool,

@@ -2,7 +2,7 @@
 //!
 //! The one rule: as the only output, stdout follows the same rule as a file ([`super::journal`]). A record that was
 //! accepted is written, records that cannot be written are held up to a bound and tried again, and records over the
-//! bound are refused and counted. As a copy, it makes nobody wait.
+//! bound are refused and counted. As a copy, it delays no answer.
 
 use std::fs::File;
 use std::io::{self, Write};

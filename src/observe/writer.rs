@@ -40,7 +40,7 @@ pub(super) enum WriterEntry {
 pub(super) enum LineKeeper {
     /// A file, with a copy on stdout if configured.
     File(RecordJournal, Option<StdoutPrinter>),
-    /// stdout alone.
+    /// Only stdout.
     Stdout(RecordStdout),
 }
 
@@ -216,7 +216,7 @@ impl RecordWriter {
     /// Each output gets every record, whatever happens to the other. Callers that wait for the disk do not wait for a
     /// reader.
     async fn write(&mut self, batch: RecordBatch) {
-        // The outcome is known before any caller is told: an answer must not precede its record.
+        // The outcome is known before any caller is answered: an answer must not precede its record.
         let kept = self.keep(&batch);
         for sender in batch.awaited {
             let _ = sender.send(kept);

@@ -98,7 +98,7 @@ impl Pipeline {
         if let RouteResolution::Found(RouteTarget { action, .. }) = &resolution
             && action.endpoint.is_none()
         {
-            // A public route. A credential that came along is not verified, and admits nobody.
+            // A public route. A credential that came with the request is not verified, and admits no caller.
             return Ok(Permit {
                 principal: None,
                 policy,
@@ -150,7 +150,7 @@ impl Pipeline {
             .guard
             .as_ref()
             .map(|guard| MemberChecks { guard: guard.clone(), withheld: guard.withheld(is_granted) });
-        // The only permit for an authenticated caller: every fault above has returned by now.
+        // The only permit for an authenticated caller: every fault above has already returned.
         Ok(Permit {
             principal: Some(principal),
             policy,

@@ -120,7 +120,7 @@ impl Refusal {
     /// A stable word for the record: the code, or a more exact word where there is one.
     pub fn reason(&self) -> &'static str {
         match self {
-            // Records are read by the operator alone, so they may tell what the client must not learn.
+            // Only the operator reads records, so they may state what the client must not learn.
             Self::Path(error) => error.as_str(),
             Self::Denied { reason, .. } => reason.as_str(),
             Self::Authn(AuthnError::NoCredential) => "no_credential",

@@ -118,7 +118,7 @@ impl FileDoubt {
             Some(doubted) => (doubted.since, now),
             None => (now, now),
         };
-        // The second bound: a file that is rewritten without end would otherwise hide its fault for ever.
+        // The second bound: a file that is rewritten without end would otherwise hide its fault indefinitely.
         let is_settled = now - quiet_since >= QUIET || now - since >= MOST_DOUBT;
         self.0 = (!is_settled).then(|| DoubtedFault { fault: fault.to_owned(), file, quiet_since, since });
         is_settled

@@ -223,8 +223,8 @@ fn check_request_line(line: &[u8]) -> Result<(&[u8], bool), FramingError> {
     let http_1_1 = match version {
         b"HTTP/1.1" => true,
         b"HTTP/1.0" => false,
-        // One that a later minor version of HTTP/1 would send is none that is written anywhere (RFC 9110, 2.5, would have it
-        // read as 1.1): pingora reads 1.0 and 1.1 alone, and two readers of one head must not differ.
+        // One that a later minor version of HTTP/1 would send is none that is written anywhere (RFC 9110, 2.5, would
+        // have it read as 1.1): pingora reads only 1.0 and 1.1, and two readers of one head must not differ.
         _ => return Err(FramingError::RequestLine),
     };
     if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
@@ -284,7 +284,7 @@ fn check_connection(value: &[u8]) -> Result<(), FramingError> {
     Ok(())
 }
 
-/// A number of digits alone: no sign, no blank, no leading zero, no list.
+/// A number of only digits: no sign, no blank, no leading zero, no list.
 pub fn plain_number(digits: &[u8]) -> Option<u64> {
     let plain = digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits.first() != Some(&b'0'));
     plain.then(|| std::str::from_utf8(digits).ok()?.parse().ok())?

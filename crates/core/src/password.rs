@@ -96,7 +96,7 @@ impl HashKind {
         }
     }
 
-    /// Whether every reader of this kind reads a stored hash: Thalamus reads bcrypt alone.
+    /// Whether every reader of this kind reads a stored hash: Thalamus reads only bcrypt.
     pub fn admits(self, stored: &str) -> bool {
         match self {
             Self::Argon2id(_) => is_acceptable_hash(stored),

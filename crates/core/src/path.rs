@@ -106,8 +106,7 @@ pub fn parse_target(target: &[u8]) -> Result<(CanonicalPath<'_>, Option<&str>), 
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    // `#` would end the query for some services; the others break out of logs, links and headers that quote the
-    // target.
+    // `#` would end the query for some services; the others escape from logs, links and headers that quote the target.
     let forbidden = |byte: u8| !(0x21..0x7f).contains(&byte) || b"#\\\"<>".contains(&byte);
     if query.is_some_and(|query| query.bytes().any(forbidden)) {
         return Err(PathError::ForbiddenCharacter);

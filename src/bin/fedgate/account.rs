@@ -333,7 +333,7 @@ async fn stored(config: &Config, accounts: &AccountStore, id: &str) -> Result<St
     }
 }
 
-/// The error for a missing person, with an id that differs by case alone if there is one.
+/// The error for a missing person, with an id that differs only by case if there is one.
 pub(crate) async fn missing(accounts: &AccountStore, id: &str) -> anyhow::Error {
     if matches!(accounts.read(id).await, Ok(Some(_))) {
         return anyhow!(

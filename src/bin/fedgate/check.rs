@@ -236,7 +236,7 @@ impl CheckReport {
             StoreConfig::Postgres(_) => "PostgreSQL".to_owned(),
         };
         let database = accounts.database();
-        // First, or a database of another program would be told to migrate.
+        // First, because otherwise the advice for another program's database would be to migrate it.
         foreign::refuse(database).await.map_err(|error| store_fault(config, error))?;
         let version = check_schema(config, database).await?;
         let epoch = accounts.check().await.map_err(|error| store_fault(config, error))?;

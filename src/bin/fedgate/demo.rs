@@ -65,7 +65,7 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFai
     let command = |program: &Path, verb: &str| {
         let mut command = Command::new(program);
         command.arg(verb).arg("--config").arg(&files.config).stdin(Stdio::null()).kill_on_drop(true);
-        // A group of its own: Ctrl-C reaches this process alone, which then stops the two in order.
+        // A separate process group: Ctrl-C reaches only this process, which then stops the two in order.
         command.process_group(0).env("FEDGATE_GATEWAY_LISTEN", listen.to_string());
         command.env("FEDGATE_GATEWAY_PID_FILE", &files.pid_file).env(parent::PARENT, std::process::id().to_string());
         command
@@ -104,7 +104,7 @@ fn is_free(listen: SocketAddr) -> Result<(), CommandFailure> {
     })
 }
 
-/// Says what there is to see once both listen, these two and no others; then waits for ever.
+/// Once exactly these two listen, prints what to try; then waits for ever.
 async fn serve(
     files: &DemoFiles,
     listen: SocketAddr,
@@ -194,7 +194,7 @@ impl DemoFiles {
             pid_file: dir.join("gateway.pid"),
             dir,
         };
-        // Before anything is written: what is there, another one uses.
+        // Before anything is written, because another demo uses the existing files.
         if let Some(running) = RunningGateway::find(&files.pid_file).ok().flatten() {
             bail!(
                 "a demo runs there already (its gateway is process {}); stop it with Ctrl-C, or name another directory",
@@ -217,7 +217,7 @@ impl DemoFiles {
         if !roles.exists() {
             write(&roles, 0o644, include_bytes!("../../../policies/roles.cfg"))?;
         }
-        // Written anew each time: the socket may have to lie elsewhere, and a configuration of one's own uses `serve`.
+        // Rewritten each time: the socket may have to be elsewhere, and your own configuration is for `serve`.
         write(&files.config, 0o644, configuration(&files.socket, listen).as_bytes())?;
         Ok(files)
     }

@@ -267,7 +267,7 @@ impl ReplayedRequest<'_> {
         Ok(())
     }
 
-    /// The permissions that members of the body may need, besides that of the endpoint.
+    /// The permissions that members of the body may need, in addition to that of the endpoint.
     fn permissions(&self) -> BTreeSet<&str> {
         let Some(target) = self.target else { return BTreeSet::new() };
         let writes = matches!(target.method, Method::Post | Method::Patch);

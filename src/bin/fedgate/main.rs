@@ -34,7 +34,7 @@ pub(crate) use print::print_line;
 
 /// The default configuration file.
 const CONFIG: &str = "fedgate.toml";
-/// Threads that a command needs besides its own: for the network and the disk.
+/// Threads that a command needs in addition to its own: for the network and the disk.
 const SPARE_THREADS: usize = 4;
 
 #[global_allocator]

@@ -254,7 +254,7 @@ impl FileFault {
     }
 }
 
-/// A configuration for its routes and policy alone: an auditor who reviews them has no secrets and needs none.
+/// A configuration only for its routes and policy: an auditor who reviews them has no secrets and needs none.
 fn without_secrets(file: &Path) -> Result<Config, CommandFailure> {
     let config = Config::load_without_secrets(file).map_err(|error| CommandFailure::Usage(error.into()))?;
     config.unknown_names().iter().for_each(|warning| tracing::warn!("{warning}"));

@@ -23,7 +23,7 @@ const MOST_OF_A_FAULT: usize = 400;
 
 pub(crate) async fn run(file: &Path, as_json: bool) -> Result<(), CommandFailure> {
     match (tell(file, as_json).await, as_json) {
-        // A program that reads JSON is told why there is none of it, too.
+        // A program that reads JSON also gets the reason for a failure.
         (Err(failure), true) => CommandReport::new(true).end(Err(failure)),
         (told, _) => told,
     }

@@ -22,7 +22,7 @@ pub(super) enum WantedSecrets {
     OfGateway,
     /// Those of the HIS; they must exist.
     OfHis,
-    /// Those of the store alone: a key that signs has a fault that was told.
+    /// Only those of the store: the fault of the signing key was reported already.
     OfStore,
     /// They are left where they are, if they are.
     LeaveUnread,

@@ -19,7 +19,7 @@ pub enum CertificateTrust {
     /// Issuer and host name. A certificate that the operator has named itself is accepted for any host that presents
     /// it.
     Usual,
-    /// The issuer alone (`sslmode=verify-ca`).
+    /// Only the issuer (`sslmode=verify-ca`).
     Authority,
     /// Issuer and host name, also for a certificate that the operator has named (`sslmode=verify-full`).
     Full,

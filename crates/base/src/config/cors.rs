@@ -15,7 +15,7 @@ pub struct CorsConfig {
     pub credentials: AllowedOrigins,
     /// Every origin that a list names, even if the list also allows all.
     pub named: Vec<String>,
-    /// Origins that belong to this gateway, besides the one that a request asks for.
+    /// Origins that belong to this gateway, in addition to the one that a request asks for.
     pub own_origins: Vec<String>,
     /// Whether to refuse writes that a page of another origin may have caused without a preflight.
     pub refuses_foreign: bool,
@@ -33,7 +33,7 @@ impl CorsConfig {
 pub enum AllowedOrigins {
     /// Every origin, as in Thalamus.
     Any,
-    /// These alone, compared exactly.
+    /// Only these, compared exactly.
     Only(Vec<String>),
 }
 

@@ -36,7 +36,7 @@ pub struct HisConfig {
     pub ask_current_password: bool,
     /// Whether the password page refuses the commonest passwords.
     pub refuse_common_passwords: bool,
-    /// How long a stop still serves, while probes are told that it stops.
+    /// How long the HIS keeps serving after a stop was requested, while probes are answered 503.
     pub stop_delay: Duration,
     /// The shares of callers in the connections to the store.
     pub shares: SharesConfig,

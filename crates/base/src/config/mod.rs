@@ -148,7 +148,7 @@ impl Config {
     fn read(file: &Path, environment: Environment, secrets: WantedSecrets) -> Result<Self, ConfigError> {
         let text =
             regular::read_to_string(file, MOST_BYTES).map_err(|source| ConfigError::unreadable(file, &source))?;
-        // The file alone first, so that its faults are reported with their lines.
+        // First only the file, so that its faults are reported with their lines.
         let plain = written::parse(&text, file)?;
         let overrides = &environment.overrides;
         if let Some(fault) = environment.faults.first() {

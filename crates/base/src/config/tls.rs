@@ -32,7 +32,7 @@ pub struct TlsConfig {
     pub client_crl_unknown_issuer: UnknownIssuer,
     /// The accounts of client certificates.
     pub clients: ClientsConfig,
-    /// How long browsers must use TLS alone (HSTS); zero sends no such header.
+    /// How long browsers must use only TLS (HSTS); zero sends no such header.
     pub hsts: Duration,
     /// How long before its expiry a certificate is warned of; zero means never.
     pub expiry_warning: Duration,
@@ -91,7 +91,7 @@ pub enum UnknownIssuer {
 /// A permitted TLS protocol version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsVersion {
-    /// TLS 1.2 (RFC 5246) with ECDHE and AEAD suites alone.
+    /// TLS 1.2 (RFC 5246), only with ECDHE and AEAD suites.
     Tls12,
     /// TLS 1.3 (RFC 8446).
     Tls13,

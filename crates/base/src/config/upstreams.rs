@@ -26,7 +26,7 @@ pub struct UpstreamConfig {
     pub assertion: bool,
     /// Whether the client's `Authorization` header is forwarded to it.
     pub forward_authorization: bool,
-    /// Request headers that reach it, besides those that reach every upstream.
+    /// Request headers that reach it, in addition to those that reach every upstream.
     pub request_headers: Vec<AddedHeaders>,
     /// The value of `Host` in its requests.
     pub host: HostHeader,
@@ -260,7 +260,7 @@ impl UpstreamSection {
         })
     }
 
-    /// The headers that pass besides the common list.
+    /// The headers that pass in addition to the common list.
     fn request_headers(&self, check: &ValueCheck<'_>) -> Result<Vec<AddedHeaders>, ConfigError> {
         let key = format!("upstream.{}.request_headers", self.name);
         if self.request_headers.len() > MAX_ADDED_HEADERS {

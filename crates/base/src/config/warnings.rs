@@ -78,7 +78,7 @@ impl Config {
     }
 
     /// Defaults that leave open what Thalamus leaves open, and that an operator may want to close: one line each. A
-    /// starting program should not repeat that nothing was changed, so `fedgate check` alone reports them.
+    /// starting program should not repeat that nothing was changed, so only `fedgate check` reports them.
     pub fn open_defaults(&self) -> Vec<String> {
         let is_open = self.cors.allowed == AllowedOrigins::Any && self.cors.credentials == AllowedOrigins::Any;
         let any_page = is_open.then(|| {

@@ -87,7 +87,7 @@ impl ChangeActor {
         format!("{statement} AND {}", Self::condition(place))
     }
 
-    /// The condition alone.
+    /// Only the condition.
     pub fn condition(place: usize) -> String {
         POSTGRES_ACTS.replace("$0", &format!("${place}"))
     }

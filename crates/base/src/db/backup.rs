@@ -110,7 +110,7 @@ fn publish(unfinished: &Path, target: &Path) -> io::Result<()> {
     }
 }
 
-/// A copy without its final name, for its owner alone. Dropping it removes the file.
+/// A copy without its final name, only for its owner. Dropping it removes the file.
 struct UnfinishedCopy(PathBuf);
 
 impl UnfinishedCopy {

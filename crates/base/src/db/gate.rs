@@ -72,7 +72,7 @@ impl WriteGate {
     }
 }
 
-/// The mode of files that are created beside a path. They are for their owner alone, unless the directory is shared by
+/// The mode of files that are created beside a path. They are only for their owner, unless the directory is shared by
 /// a group (setgid and group-writable): gateway and HIS run there as separate users, and the files are the group's
 /// too.
 pub(super) fn private_mode(path: &Path) -> u32 {
@@ -151,7 +151,7 @@ mod tests {
                 let (busy, written, is_over) = (busy.clone(), Arc::clone(&written), Arc::clone(&is_over));
                 tokio::spawn(async move {
                     while !is_over.load(Ordering::SeqCst) {
-                        // It leaves the disk alone, so that other users of the disk make no difference.
+                        // It does not touch the disk, so that other users of the disk make no difference.
                         let written = Arc::clone(&written);
                         let work = move |_: &Transaction<'_>| Ok(written.fetch_add(1, Ordering::SeqCst));
                         busy.write(work).await.unwrap();

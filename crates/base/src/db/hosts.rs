@@ -111,7 +111,7 @@ impl ServerHosts {
         Ok(addresses)
     }
 
-    /// The settings for one address alone.
+    /// The settings for a single address.
     pub(super) fn only(&self, settings: &Config, to: HostAddress) -> Config {
         let mut only = without_hosts(settings);
         if let Some(ServerHost { host, port, .. }) = self.hosts.get(to.host) {

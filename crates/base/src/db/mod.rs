@@ -143,7 +143,7 @@ impl DbError {
         self.is_unavailable() && self.waited_for().is_none() && !self.is_read_only()
     }
 
-    /// The reason alone, in one line.
+    /// Only the reason, in one line.
     pub fn in_short(&self) -> String {
         match self {
             Self::Unavailable(error) | Self::Failed(error) => cause(error.as_ref()),

@@ -3,7 +3,7 @@
 //! The one rule: all sessions of one route are with one server. The watch over the database (`accounts::watch`, or
 //! [`follow`](super::follow) for the HIS) names the server to follow. A session with another server is refused when it
 //! opens. Open sessions end at the moment when another server is named, whatever they are doing: after a switchover
-//! the old primary may go on answering, and its answers are no longer true.
+//! the old primary may keep answering, and its answers are no longer true.
 //!
 //! A connection stays with its server, so one question when it opens is enough.
 //!
@@ -307,8 +307,8 @@ impl ServerRoute {
     fn admit(&self, identity: &ServerIdentity) -> Result<(), DbError> {
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         match &*followed {
-            // Admitted all the same: without a watch it is unknown which of them is the primary. The first watch ends
-            // these sessions.
+            // Admitted anyway: without a watch it is unknown which of them is the primary. The first watch ends these
+            // sessions.
             FollowedServer::Whichever(Some(known)) if known != identity => *followed = FollowedServer::Mixed,
             FollowedServer::Whichever(_) => *followed = FollowedServer::Whichever(Some(identity.clone())),
             FollowedServer::Only(server) if server != identity => {

@@ -1,11 +1,11 @@
-//! Ids that differ in case alone.
+//! Ids that differ only in case.
 //!
 //! New ids are stored in upper case, but an existing database may have others, and the person `usrlower1` must not
 //! become two people. So the one rule: code that adds a person looks for such a twin in the same statement or
 //! transaction.
 //!
 //! PostgreSQL compares through an index on its own case mapping, which works letter by letter; `ß` is the relevant
-//! exception. SQLite maps ASCII alone, so the few ids with other letters are compared here.
+//! exception. SQLite maps only ASCII, so the few ids with other letters are compared here.
 
 use rusqlite::{Connection, OptionalExtension};
 use unicode_normalization::UnicodeNormalization;
@@ -31,7 +31,7 @@ fn upper_case(id: &str) -> String {
     fedgate_core::path::person_id(id)
 }
 
-/// Whether the embedded store has a person whose id differs from `id`, which is in upper case, by case alone.
+/// Whether the embedded store has a person whose id differs from `id`, which is in upper case, only by case.
 pub fn has_twin(connection: &Connection, id: &str) -> Result<bool, rusqlite::Error> {
     let ascii = "SELECT 1 FROM people WHERE upper(id) = upper(?1) AND CAST(id AS text) <> ?1 COLLATE BINARY";
     if connection.prepare_cached(ascii)?.query_row([id], |_| Ok(())).optional()?.is_some() {

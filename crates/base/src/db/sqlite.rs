@@ -175,8 +175,8 @@ impl SqliteFile {
 }
 
 impl SqliteFile {
-    /// Closes the store at the end of a program, for all that share it. The file alone then holds everything that was
-    /// written, unless another process still has it open; the last process to close ensures it. Waits for running
+    /// Closes the store at the end of a program, for all that share it. Then the file by itself holds everything that
+    /// was written, unless another process still has it open; the last process to close ensures it. Waits for running
     /// work, within bounds.
     pub fn close(&self) {
         let (inner, deadline) = (&self.0, Instant::now() + CLOSE_TIMEOUT);

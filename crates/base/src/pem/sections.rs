@@ -3,7 +3,7 @@
 //! The one rule: text outside of sections must not be a broken section, or the file is refused. A revocation list that
 //! is ignored revokes nothing, and nobody would notice.
 //!
-//! Messages identify lines by number alone, because a line may hold a private key.
+//! Messages identify lines only by number, because a line may hold a private key.
 
 use fedgate_core::escape;
 

@@ -109,7 +109,7 @@ pub struct BodyCheck {
     withheld: u64,
     /// The person whose record the request is about.
     subject: Option<Box<str>>,
-    /// A guarded member under way whose value every caller may write, if it turns out to be the right one.
+    /// An incomplete guarded member whose value every caller may write, if it turns out to be the right one.
     candidate: Option<FreeCandidate>,
 }
 
@@ -192,7 +192,7 @@ impl BodyCheck {
         next(candidate).map(Some).map_err(|NotFree| BodyFault::MemberNotPermitted(candidate.at))
     }
 
-    /// Ends the value under way, unless the piece is part of it. A value that had to be free must be free now.
+    /// Ends the current value, unless the piece is part of it. A value that had to be free must be free now.
     fn settle(&mut self, is_part: Option<bool>) -> Result<(), BodyFault> {
         if is_part == Some(true) {
             return Ok(());

@@ -22,7 +22,7 @@ pub enum MemberExtract<'a> {
     NoString,
 }
 
-/// An object under way.
+/// An object that is still arriving.
 pub struct MemberExtractor {
     scanner: JsonScanner,
     wanted: &'static str,

@@ -8,7 +8,7 @@ use super::names::FoldedNames;
 use super::scan::{JsonScanner, LevelKind, ScannedPiece};
 use super::text::JsonReading;
 
-/// One answer under way.
+/// One answer that is being filtered.
 ///
 /// The output is JSON without white space. So only the beginning of a name that may still be removed has to be held:
 /// at most six or twelve bytes for each of its characters.
@@ -40,7 +40,7 @@ impl MemberRemover {
         while let Some(piece) = self.scanner.next(&mut bytes)? {
             if let Some(level) = self.leaving_out {
                 match piece {
-                    // The object goes on or ends, so the removed member is over.
+                    // The object continues or ends, so the removed member has ended.
                     ScannedPiece::Comma if self.scanner.depth() == level => self.leaving_out = None,
                     ScannedPiece::Close(_) if self.scanner.depth() < level => {
                         self.leaving_out = None;

@@ -44,7 +44,7 @@ enum ScanState {
     Colon,
     Text,
     Number(Digits),
-    /// What is left of `true`, `false` or `null`.
+    /// The rest of `true`, `false` or `null`.
     Word(&'static [u8]),
     /// Right after a value.
     After,
@@ -63,7 +63,7 @@ enum Digits {
     Power,
 }
 
-/// A document under way.
+/// A document that is still arriving.
 pub(super) struct JsonScanner {
     reading: JsonReading,
     state: ScanState,
@@ -269,7 +269,7 @@ impl JsonScanner {
         for (count, &byte) in input.iter().enumerate() {
             let brought = self.text.push(byte, self.taken + count, self.reading)?;
             if self.text.has_stray {
-                // Reported at once: otherwise a name of unpaired surrogates alone would stay open, and be held,
+                // Reported at once: otherwise a name of nothing but unpaired surrogates would stay open, and be held,
                 // without bound.
                 self.matcher.stray();
             }

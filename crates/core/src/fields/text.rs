@@ -34,7 +34,7 @@ pub(super) enum StringPart {
     End,
 }
 
-/// A string under way.
+/// An incomplete string.
 #[derive(Debug)]
 pub(super) struct StringReader {
     within: StringPlace,

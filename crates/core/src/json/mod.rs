@@ -1,9 +1,9 @@
 //! JSON as the HIS stores it: nothing lost, nothing with two readings.
 //!
-//! The one rule: both stores hold everything that this module accepts, and every client reads it alike. So it is
-//! stricter than RFC 8259 where that leaves room: no byte order mark, no unpaired surrogates, no U+0000 (PostgreSQL's
-//! jsonb has none), no numbers beyond what jsonb holds, bounded depth. Of a repeated key the last one counts, as in
-//! Python and jsonb. Numbers keep every digit: they never become floating point.
+//! The one rule: both stores can hold everything that this module accepts, and every client reads it the same way. So
+//! it is stricter than RFC 8259 where that leaves room: no byte order mark, no unpaired surrogates, no U+0000
+//! (PostgreSQL's jsonb has none), no numbers beyond what jsonb holds, bounded depth. Of a repeated key the last one
+//! counts, as in Python and jsonb. Numbers keep every digit: they never become floating point.
 //!
 //! Used for incoming documents. Outgoing documents are text from the row and never pass through here.
 

@@ -96,7 +96,7 @@ impl<'a> JsonParser<'a> {
     fn value(&mut self, depth: usize) -> Result<JsonValue, JsonError> {
         self.white_space();
         match self.peek() {
-            // Bounded before it recurses: a body of brackets alone would otherwise overflow the stack.
+            // Bounded before it recurses: a body of nothing but brackets would otherwise overflow the stack.
             Some(b'{') if depth < MAX_DEPTH => self.object(depth + 1),
             Some(b'[') if depth < MAX_DEPTH => self.array(depth + 1),
             Some(b'{' | b'[') => Err(JsonError::TooDeep),

@@ -12,7 +12,7 @@ use crate::escape;
 /// The longest name that is compared letter by letter, in bytes: the cost grows with its square.
 const LONGEST: usize = 100;
 
-/// Suggests a known name that differs from an unknown one by case alone; empty if there is none.
+/// Suggests a known name that differs from an unknown one only by case; empty if there is none.
 pub fn hint<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let folded = unknown.to_lowercase();
     // The least of them, so that the hint is always the same.

@@ -84,7 +84,7 @@ impl RoleRights {
         subject: Option<&str>,
     ) -> PolicyDecision {
         match (self.reach(method, endpoint), subject) {
-            // Byte for byte: an id that differs in case alone is another person's.
+            // Byte for byte: an id that differs only in case is another person's.
             (Some(PolicyReach::Own), Some(subject)) if subject != principal => PolicyDecision::Deny(DenyReason::NotOwn),
             (Some(reach), _) => PolicyDecision::Allow(reach),
             (None, _) if self.any_role => PolicyDecision::Deny(DenyReason::NotGranted),

@@ -212,7 +212,7 @@ impl<'a> PolicyFile<'a> {
         })
     }
 
-    /// Reads one role. A fault in one method is noted, and reading goes on with the next.
+    /// Reads one role. A fault in one method is noted, and reading continues with the next.
     fn role(&self, entry: &'a RawValue, faults: &mut FaultList) -> Result<RoleDefinition, PolicyError> {
         let line = self.line(entry.get());
         let shape =

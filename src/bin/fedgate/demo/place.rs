@@ -15,8 +15,8 @@ const STICKY: u32 = 0o1000;
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 
-/// Makes a directory, with those on the way to it, for this user alone, and checks that no other user can change
-/// it; `dir` is absolute.
+/// Creates a directory and its missing parents, only for this user, and checks that no other user can change it;
+/// `dir` is absolute.
 pub(super) fn make(dir: &Path) -> anyhow::Result<()> {
     // Checked first: nothing is made through another user's link.
     check_way(dir)?;

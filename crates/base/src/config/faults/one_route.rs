@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::one_table;
 
-/// What no route can do without: none of them is read alone without the others.
+/// The keys that every route needs; none of them can be parsed without the others.
 const NEEDED: [&str; 3] = ["path", "methods", "upstream"];
 
 /// What of the keys cannot be read, each with its key; the route is left without them.

@@ -37,7 +37,8 @@ pub(super) fn one(key: &str, value: Value) -> Table {
     [(key.to_owned(), value)].into_iter().collect()
 }
 
-/// Where a key of a table of a list stands, by the number of the table in the file; the table itself, where the key is empty.
+/// The place of a key in a table of a list, by the number of the table in the file; the table itself, where the key is
+/// empty.
 pub(super) fn line_of(text: &str, list: &str, at: usize, key: &str) -> Option<usize> {
     let (table, key) =
         key.split_once('.').map_or((list.to_owned(), key), |(inner, key)| (format!("{list}.{inner}"), key));

@@ -1,9 +1,9 @@
 //! Fills the table that logins read (`fedgate_logins`), for people from before the table, or whose rows were written
 //! while its trigger was missing.
 //!
-//! The one rule: nobody waits for it. It goes through the people in small separate transactions once the schema is
-//! complete, and steps back from sessions that hold a row. Until it has reached a person, a login reads that person's
-//! document.
+//! The one rule: no other session waits for it. It goes through the people in small separate transactions once the
+//! schema is complete, and steps back from sessions that hold a row. Until it has reached a person, a login reads
+//! that person's document.
 
 use std::time::Instant;
 

@@ -37,7 +37,7 @@ const LOCK_TIMEOUT_MS: u64 = 400;
 const RETRY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Creates, upgrades or repairs the schema, and returns its version. The schema of a newer program is left alone.
+/// Creates, upgrades or repairs the schema, and returns its version. The schema of a newer program is left unchanged.
 ///
 /// # Errors
 /// The database is away or not UTF-8, another session holds a lock for a minute, or the role may not create what is

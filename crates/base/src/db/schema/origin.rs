@@ -1,6 +1,6 @@
 //! The origin of the database, and how many of its accounts a Thalamus on the same database could not sign in.
 //!
-//! The one rule: the first migration writes the mark once, because it alone sees what existed before. If an older
+//! The one rule: the first migration writes the mark once, because only it sees what existed before. If an older
 //! program migrated the database without a mark, the next migration derives the origin from the hashes in it.
 
 use std::time::Duration;
