@@ -108,7 +108,7 @@ pub fn try_file(path: &Path, durable: bool) -> io::Result<()> {
     journal::try_out(path, durable)
 }
 
-/// How many bytes may still be written to the disk of a file, or of the directory where it will be; none where nothing tells.
+/// The free bytes on the disk of a file, or of its directory if it does not exist yet; none if they are unknown.
 pub fn free_bytes(path: &Path) -> Option<u64> {
     let place = if path.exists() { path } else { path.parent()? };
     let metadata = std::fs::metadata(place).ok()?;

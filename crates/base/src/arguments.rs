@@ -21,7 +21,7 @@ pub fn parse<T: Parser>() -> Result<T, ExitCode> {
             told(error).lines().for_each(|line| eprintln!("{}", escape::shown(line)));
             return ExitCode::from(code);
         }
-        // Help and version are words of ours. A reader that went away has read enough.
+        // Help and version are our own texts. A reader that has closed its end has read enough.
         match error.print().and_then(|()| std::io::stdout().flush()) {
             Err(problem) if problem.kind() != ErrorKind::BrokenPipe => {
                 eprintln!("stdout: {problem}");

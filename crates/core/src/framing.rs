@@ -223,8 +223,8 @@ fn check_request_line(line: &[u8]) -> Result<(&[u8], bool), FramingError> {
     let http_1_1 = match version {
         b"HTTP/1.1" => true,
         b"HTTP/1.0" => false,
-        // One that a later minor version of HTTP/1 would send is none that is written anywhere (RFC 9110, 2.5, would
-        // have it read as 1.1): pingora reads only 1.0 and 1.1, and two readers of one head must not differ.
+        // No later minor version of HTTP/1 exists. RFC 9110, 2.5, would have one read as 1.1, but pingora reads only
+        // 1.0 and 1.1, and two readers of one head must not differ.
         _ => return Err(FramingError::RequestLine),
     };
     if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {

@@ -378,7 +378,7 @@ pub(crate) fn check_characters(password: &Secret) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses a password of which a hash would cover a part, and says what to do.
+/// Refuses a password of which a hash would cover only a part, and names the remedy.
 pub(crate) fn check_length(password: &Secret, kind: HashKind) -> anyhow::Result<()> {
     let (bytes, longest) = (password.expose().len(), kind.longest());
     match kind {

@@ -96,7 +96,8 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFai
     Ok(served?)
 }
 
-/// Sees that nothing listens where the gateway would: by its own words, an operator of a demo could change nothing.
+/// Checks that the demo's address is free. The gateway's own message would name a setting, which a demo does not
+/// let its user change.
 fn is_free(listen: SocketAddr) -> Result<(), CommandFailure> {
     TcpListener::bind(listen).map(drop).map_err(|error| {
         let remedy = "stop what listens there, or name another address with --listen";

@@ -28,7 +28,7 @@ const TLS_BUFFER: usize = 16 * 1024;
 /// the alert.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
-/// As many first bytes as tell a method of HTTP, and how often they are looked at until they are there.
+/// The number of bytes by which an HTTP method is recognized, and the interval between looks until they have arrived.
 const METHOD_BYTES: usize = 4;
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -182,7 +182,7 @@ async fn speaks_plainly(tcp: &TcpStream) -> bool {
     const METHODS: [&[u8]; 7] = [b"GET ", b"HEAD", b"POST", b"PUT ", b"PATC", b"DELE", b"OPTI"];
     let mut begun = [0; METHOD_BYTES];
     loop {
-        // One that has gone, or failed, is met again by the handshake.
+        // If the client has gone or failed, the handshake finds out.
         let Ok(count @ 1..) = tcp.peek(&mut begun).await else { return false };
         let begun = begun.get(..count).unwrap_or_default();
         if !METHODS.iter().any(|method| method.starts_with(begun)) {
@@ -191,7 +191,7 @@ async fn speaks_plainly(tcp: &TcpStream) -> bool {
         if count == METHOD_BYTES {
             return true;
         }
-        // What was peeked at stays readable, so that nothing tells of the next byte but another look.
+        // Peeked bytes keep the socket readable, so only another look shows whether more have arrived.
         tokio::time::sleep(LOOK).await;
     }
 }
@@ -211,7 +211,7 @@ async fn refuse_plain(tcp: &mut TcpStream) -> io::Result<()> {
     tokio::time::timeout(LINGER, told).await?
 }
 
-/// Ends the sending half, and reads what is still under way until the client ends its own.
+/// Closes the sending half, and reads what still arrives until the client closes its own.
 async fn linger(tcp: &mut TcpStream) -> io::Result<()> {
     tcp.shutdown().await?;
     let mut unread = [0; 1024];

@@ -125,8 +125,9 @@ pub(crate) fn waits_for_100(headers: &HeaderMap) -> bool {
     members.any(|member| member.trim_ascii().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Waits for the end of a request whose method has no body: over HTTP/2 it may come after the head, in a frame of its own.
-/// Before that pingora would announce a body, and a service that looks for none reads it as its next request.
+/// Waits for the end of a request whose method has no body: over HTTP/2 it may come after the head, in a separate
+/// frame. Without this wait, pingora would announce a body, and a service that expects none would read the body as its
+/// next request.
 pub(crate) async fn expect_none(session: &mut Session, tempo: ByteRate) -> Result<(), BodyNotHeld> {
     let mut pace = ClientPace::new(tempo);
     while !session.as_mut().is_body_empty() {

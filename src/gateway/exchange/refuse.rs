@@ -69,7 +69,7 @@ impl RefusalAnswers {
             Ok(Some(allow)) if is_known => (GatewayAnswer::options(allow), "options"),
             Ok(Some(allow)) => not_allowed(allow),
             Ok(None) => (GatewayAnswer::error(404, "not_found", "Not found"), "not_found"),
-            // This server as a whole (RFC 9110, 9.3.7), or something that is no path.
+            // `*`, this server as a whole (RFC 9110, 9.3.7), or another target that is not a path.
             Err(_) if is_known && target == b"*" => (GatewayAnswer::options(METHODS), "options"),
             Err(_) if !is_known => not_allowed(METHODS),
             Err(_) => return None,

@@ -31,7 +31,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// reason.
 async fn let_finish_sending(session: &mut Session) {
     let headers = &session.req_header().headers;
-    // Who waits for 100 (Continue) sends nothing until it is answered.
+    // A client that waits for 100 (Continue) sends nothing until it is answered.
     let waits = waits_for_100(headers);
     let length = content_length(headers).filter(|_| !waits);
     let downstream = session.as_downstream_mut();

@@ -34,7 +34,7 @@ pub(crate) struct AdminListener {
     /// None if nothing listens with TLS.
     pub(crate) tls: Option<Arc<ServedTls>>,
     pub(crate) fixed: Arc<FixedFiles>,
-    /// What tells this gateway from one of another configuration ([`super::own_address`]).
+    /// Distinguishes this gateway from one with another configuration ([`super::own_address`]).
     pub(crate) configuration: String,
 }
 

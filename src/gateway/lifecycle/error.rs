@@ -82,7 +82,7 @@ pub enum ServeError {
         /// The process, as the file names it.
         process: String,
     },
-    /// A file that is made when serving begins has no place to be made in.
+    /// The directory of a file that serving creates is missing.
     #[error("{}: `{key}` names {}: {problem}", .file.display(), .path.display())]
     Place {
         /// The configuration.

@@ -39,7 +39,7 @@ pub struct GatewayInspection {
 pub struct ListenFault {
     /// The cause.
     pub error: ServeError,
-    /// Whether the gateway has it that runs with this configuration.
+    /// Whether the gateway of this configuration holds it.
     pub holder: AddressHolder,
 }
 

@@ -60,7 +60,7 @@ impl<'a> ValueCheck<'a> {
 
     pub(super) fn address(&self, key: &str, text: &str) -> Result<Address, ConfigError> {
         if let Some(path) = text.strip_prefix("unix:") {
-            // As it is written: the system takes no long path of a socket.
+            // The path is used as written, because the system accepts only short paths of sockets.
             let path = self.base.join(path);
             return match path.as_os_str().len() {
                 // The bound of `sun_path` in unix(7), with its final NUL.

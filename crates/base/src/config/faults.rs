@@ -54,7 +54,7 @@ impl ExaminedConfig {
 
     /// Reports a fault that does not affect the rest of its section.
     fn tell(&mut self, fault: ConfigError) {
-        // One whose key has the same fault by its default comes again.
+        // A fault occurs again if the key's default has the same fault.
         let is_told = || self.faults.iter().any(|told| told.to_string() == fault.to_string());
         if self.faults.len() < MOST_FAULTS && !is_told() {
             self.faults.push(fault);
@@ -151,7 +151,7 @@ fn types(table: &mut toml::Table, file: &Path, text: &str, examined: &mut Examin
             }
             _ => {}
         }
-        // A section that there is not, or a list that is none.
+        // An unknown section, or a value that should be a list.
         let is_of_keys = examined.faults.len() > before;
         if !is_of_keys || written::from_table(table.clone()).is_err() {
             table.remove(&section);
@@ -162,7 +162,7 @@ fn types(table: &mut toml::Table, file: &Path, text: &str, examined: &mut Examin
     }
 }
 
-/// The same in each table of a list, which is left without what cannot be read.
+/// The same for each table of a list; keys that cannot be read are left out.
 fn types_of_list(
     list: &'static str,
     tables: Vec<toml::Value>,
@@ -191,7 +191,7 @@ fn types_of_list(
     let kept: Vec<_> = kept.collect();
     match list {
         "route" => Some(kept.into_iter().flatten().collect()),
-        // None stays where one of them could not be named by routes.
+        // If one upstream has no name for routes, none is kept.
         _ => kept.into_iter().collect(),
     }
 }
@@ -210,7 +210,7 @@ fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
     })
 }
 
-/// Finds the upstreams and routes that are at fault by themselves; of an upstream the name is kept, because routes name it.
+/// Finds upstreams and routes with faults of their own. The name of an upstream is kept, because routes refer to it.
 fn lists(table: &mut toml::Table, file: &Path, examined: &mut ExaminedConfig) {
     let refuses = |lists: toml::Table| match written::from_table(lists)
         .map(|raw| written::check(raw, file, WantedSecrets::LeaveUnread))

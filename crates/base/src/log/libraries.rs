@@ -60,7 +60,7 @@ fn is_of_a_client(record: &Record<'_>) -> bool {
     record.target().starts_with("pingora_core::apps") && record.args().to_string().starts_with("H2 handshake error")
 }
 
-/// The lines of the last while.
+/// The lines within the current window of time.
 #[derive(Default)]
 struct LineWindow {
     began: Option<Instant>,

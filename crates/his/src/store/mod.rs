@@ -373,7 +373,7 @@ impl RecordStore {
     /// See [`RecordStore::record`]. Then no record of the batch is stored.
     pub async fn import(&self, batch: WriteBatch) -> Result<Vec<BatchOutcome>, DbError> {
         match self {
-            // Without the bound of a call: a batch takes as long as its records need.
+            // Without the time limit of a call: a batch takes as long as its records need.
             Self::Postgres(store) => store.import(batch).await,
             Self::Sqlite(store) => store.import(batch).await,
         }

@@ -185,7 +185,8 @@ impl TlsPart {
         Some(self.fault(config, 1, pair.exposure.fault(&pair.key)?))
     }
 
-    /// What clients refuse of it for its dates at a moment; authorities and lists are judged by keys of their own.
+    /// The faults for which clients refuse it at a moment because of its dates. Other keys decide about authorities
+    /// and lists.
     fn stale(self, parts: &TlsParts, now: i64) -> Vec<String> {
         match self {
             Self::Pair(at) => parts.pairs.get(at).map(|pair| chain::stale(&pair.cert, now)).unwrap_or_default(),

@@ -1,6 +1,6 @@
-//! All that is wrong with one route.
+//! Reports all faults of one route.
 //!
-//! The one rule: as of an upstream, each fault is found by the code that serves, and then its key is left out.
+//! The one rule: as for an upstream, the code that serves finds each fault. Then the faulty key is left out.
 
 use toml::{Table, Value};
 
@@ -9,9 +9,10 @@ use super::one_table;
 /// The keys that every route needs; none of them can be parsed without the others.
 const NEEDED: [&str; 3] = ["path", "methods", "upstream"];
 
-/// What of the keys cannot be read, each with its key; the route is left without them.
+/// The keys that cannot be read, with their errors; the route is left without them.
 ///
-/// None stays of one that has no path or methods that can be read: what it would match is not known.
+/// Returns no route if its path or methods cannot be read, because it is then unknown what the route would
+/// match.
 pub(super) fn unreadable(
     route: Table,
     reads: impl Fn(Table) -> Result<(), toml::de::Error>,
@@ -31,13 +32,13 @@ pub(super) fn unreadable(
     (is_known.then_some(kept), faults)
 }
 
-/// The keys, and beside them some of those without which there is no route.
+/// The keys, with values for needed keys that are missing.
 fn with_needed(keys: Table) -> Table {
     let some = [("path", "/".into()), ("methods", Value::Array(vec![])), ("upstream", "his".into())];
     some.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(keys).collect()
 }
 
-/// Makes of a route one without this fault, so that the rest of it is looked at; tells whether that can be done.
+/// Removes a fault from a route, so that the rest of it can be examined. False if that is impossible.
 pub(super) fn mend(route: &mut Value, key: &str, upstreams: Option<&Value>) -> bool {
     let Some(keys) = route.as_table_mut() else { return false };
     match key {
@@ -49,7 +50,7 @@ pub(super) fn mend(route: &mut Value, key: &str, upstreams: Option<&Value>) -> b
         }
         "endpoint" if keys.contains_key("endpoint") => keys.remove("public").is_some(),
         "endpoint" => {
-            // A route that everybody may use has no person whose it is.
+            // A public route has neither a subject nor a guard.
             for of_person in ["subject", "guard"] {
                 keys.remove(of_person);
             }

@@ -1,10 +1,10 @@
-//! What cannot be read of one table of a list, and on which lines of the file its keys stand.
+//! Finds the keys of one table of a list that cannot be read, and the lines of keys in the file.
 //!
-//! The one rule: each key is read by itself, so that none hides another.
+//! The one rule: each key is read separately, so that no fault hides another.
 
 use toml::{Table, Value};
 
-/// What of the keys cannot be read, each with its key; the table is left without them.
+/// The keys that cannot be read, with their errors; the table is left without them.
 pub(super) fn unreadable(
     table: Table,
     reads: impl Fn(Table) -> Result<(), toml::de::Error>,
@@ -37,8 +37,8 @@ pub(super) fn one(key: &str, value: Value) -> Table {
     [(key.to_owned(), value)].into_iter().collect()
 }
 
-/// The place of a key in a table of a list, by the number of the table in the file; the table itself, where the key is
-/// empty.
+/// The line of a key in a table of a list, which is given by its number in the file; the line of the table itself if
+/// the key is empty.
 pub(super) fn line_of(text: &str, list: &str, at: usize, key: &str) -> Option<usize> {
     let (table, key) =
         key.split_once('.').map_or((list.to_owned(), key), |(inner, key)| (format!("{list}.{inner}"), key));
@@ -48,7 +48,7 @@ pub(super) fn line_of(text: &str, list: &str, at: usize, key: &str) -> Option<us
         if line.starts_with('[') {
             current = line.trim_start_matches('[').split(']').next().unwrap_or_default().trim();
             begun += usize::from(line.starts_with("[[") && current == list);
-            // A table of a list below it, such as a guard of a route, stands for its key.
+            // A nested table of a list, such as a guard of a route, counts as the key with its name.
             let is_it =
                 current == table || current.strip_prefix(&*table).is_some_and(|below| below == format!(".{key}"));
             return (begun == at + 1 && is_it && (key.is_empty() || current != table)).then_some(number + 1);
