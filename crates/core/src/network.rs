@@ -1,4 +1,4 @@
-//! What counts as one client address.
+//! The network that counts as one client address.
 //!
 //! The one rule: a client address is an IPv4 address or an IPv6 network of 64 bits, which is what one household or one
 //! attacker has (NIST SP 800-63B, 5.2.2, asks for limits by client).

@@ -3,7 +3,7 @@
 //! The one rule: a foreign file is recognized before a byte of it changes. Our files carry a mark (`application_id`).
 //! A file from before the mark has our schema, or no tables except those of Thalamus.
 //!
-//! Whatever opens an embedded store calls it, and so do the migration and the check of a PostgreSQL database.
+//! All code that opens an embedded store calls it, and so do the migration and the check of a PostgreSQL database.
 
 use std::path::Path;
 

@@ -98,7 +98,7 @@ pub enum DbError {
     },
 }
 
-/// What a request waited for without success, while the database served others.
+/// The resource that a request could not get in time, while the database served others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitReason {
     /// Its turn: everything that it may use is in use.

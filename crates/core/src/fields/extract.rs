@@ -11,7 +11,7 @@ use super::names::FoldedNames;
 use super::scan::{JsonScanner, LevelKind, ScannedPiece};
 use super::text::JsonReading;
 
-/// What the wanted member has brought.
+/// The content of the wanted member so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum MemberExtract<'a> {
     /// It begins. Parts of an earlier occurrence no longer count.

@@ -1,4 +1,4 @@
-//! What kind of body a message has, judged by its head.
+//! The kind of body that a message has, judged by its head.
 
 use http::{HeaderMap, StatusCode, header};
 
