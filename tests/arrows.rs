@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fedgate_core::codes::{AnswerCode, AnsweringProgram};
+
 /// The map: a module, and the modules that it may name. A module without a row may name none.
 fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     let text = std::fs::read_to_string("docs/ARCHITECTURE.md").unwrap();
@@ -246,22 +248,10 @@ fn texts(files: &[&str]) -> BTreeSet<String> {
 fn every_field_and_every_reason_of_a_record_is_in_its_chapter() {
     let chapter = std::fs::read_to_string("docs/RECORDS.md").unwrap();
     let fields = texts(&["src/observe/record.rs", "src/observe/run.rs", "src/observe/account_change.rs"]);
-    let reasons = texts(&[
-        "src/authn/error.rs",
-        "src/pipeline/refusal.rs",
-        "src/gateway/edge/fault.rs",
-        "src/gateway/exchange/context.rs",
-        "src/gateway/exchange/foreign.rs",
-        "src/gateway/exchange/owned.rs",
-        "src/gateway/exchange/refuse.rs",
-        "src/gateway/exchange/request.rs",
-        "src/gateway/exchange/unserved.rs",
-        "crates/core/src/framing.rs",
-        "crates/core/src/path.rs",
-        "crates/core/src/policy/mod.rs",
-        "crates/core/src/fields/check.rs",
-        "crates/core/src/fields/fault.rs",
-    ]);
+    let mut reasons =
+        texts(&["crates/core/src/reasons.rs", "crates/core/src/path.rs", "crates/core/src/policy/mod.rs"]);
+    let of_the_gateway = AnswerCode::ALL.iter().filter(|answer| answer.program() != AnsweringProgram::His);
+    reasons.extend(of_the_gateway.map(|answer| answer.code().to_owned()));
     let is_word = |text: &&String| {
         let mut parts = text.split(['_', '.']);
         parts.all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase()))

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::hasher::HasherBusy;
 use crate::accounts::AccountsError;
 use fedgate_core::basic::CredentialError;
+use fedgate_core::reasons::RecordReason;
 
 /// Why a caller was not authenticated.
 #[derive(Debug, Error)]
@@ -53,12 +54,18 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    /// A stable word for records.
+    /// The word in records.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::UnknownAccount => "unknown_account",
-            Self::WrongPassword => "wrong_password",
-            Self::Inactive => "inactive_account",
+        RecordReason::from(self).as_str()
+    }
+}
+
+impl From<RejectReason> for RecordReason {
+    fn from(reason: RejectReason) -> Self {
+        match reason {
+            RejectReason::UnknownAccount => Self::UnknownAccount,
+            RejectReason::WrongPassword => Self::WrongPassword,
+            RejectReason::Inactive => Self::InactiveAccount,
         }
     }
 }

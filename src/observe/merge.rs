@@ -90,11 +90,8 @@ impl RecordMerger {
     ) -> Option<RunPlace> {
         let RecordDetail::WithinRate(source) = record.detail else { return None };
         let mut tables = self.tables();
-        let table = match record.decision {
-            // By decision: a flood of allowed requests must not use up the records of refusals.
-            "allow" | "answer" => &mut tables.served,
-            _ => &mut tables.refused,
-        };
+        // By decision: a flood of allowed requests must not use up the records of refusals.
+        let table = if record.decision.is_served() { &mut tables.served } else { &mut tables.refused };
         let run = table.run(source, self.rates, is_scarce, now)?;
         Some(run.join(record, is_failing))
     }
@@ -164,6 +161,11 @@ mod tests {
 
     use super::*;
     use crate::observe::run::merged_id;
+    use fedgate_core::assertion::RecordScope;
+    use fedgate_core::codes::AnswerCode;
+    use fedgate_core::reasons::{RecordDecision, RecordReason};
+
+    const PUBLIC: RecordReason = RecordReason::Admitted(RecordScope::Public);
 
     fn record(client: &str) -> RequestRecord<'_> {
         let source: IpAddr = client.parse().unwrap();
@@ -182,8 +184,8 @@ mod tests {
             roles: &[],
             endpoint: "",
             subject: None,
-            decision: "refuse",
-            reason: "no_credential",
+            decision: RecordDecision::Refuse,
+            reason: RecordReason::NoCredential,
             lacks: None,
             status: 401,
             duration: Duration::ZERO,
@@ -272,9 +274,10 @@ mod tests {
         let merger = RecordMerger::new(RecordRates { of_source: 1, in_all: 1 });
         let now = Instant::now();
         let refused = record("192.0.2.1");
-        let known = RequestRecord { detail: RecordDetail::Always, decision: "deny", status: 403, ..refused };
+        let known =
+            RequestRecord { detail: RecordDetail::Always, decision: RecordDecision::Deny, status: 403, ..refused };
         assert_eq!(placed(&merger, &known, 1000, now).0, 1000);
-        let served = RequestRecord { decision: "allow", reason: "public", status: 0, ..refused };
+        let served = RequestRecord { decision: RecordDecision::Allow, reason: PUBLIC, status: 0, ..refused };
         assert_eq!(placed(&merger, &served, 100, now).1.len(), 94);
         assert_eq!(placed(&merger, &refused, 1, now).0, 1);
         let unbounded = RecordMerger::new(RecordRates::default());
@@ -316,11 +319,13 @@ mod tests {
     fn a_merged_record_is_bounded_and_names_what_differs() {
         let mut run = MergedRun::new(Some("192.0.2.1".parse().unwrap()));
         let accounts: Vec<String> = (0..40).map(|number| "😀".repeat(60) + &number.to_string()).collect();
-        let reasons: Vec<String> = (0..100).map(|number| format!("reason_{number}")).collect();
+        let mut reasons: Vec<AnswerCode> = AnswerCode::ALL.to_vec();
+        reasons.dedup_by_key(|answer| answer.code());
         for number in 0..40 {
             let (account, path) = (accounts[number].as_str(), "\0".repeat(4000));
             let record = record("192.0.2.1");
-            let record = RequestRecord { account: Some(account), path: &path, reason: &reasons[number * 2], ..record };
+            let record =
+                RequestRecord { account: Some(account), path: &path, reason: reasons[number * 2].into(), ..record };
             if let RunPlace::Opens { told, .. } = run.join(&record, false) {
                 told.send(true).unwrap();
             }

@@ -283,9 +283,9 @@ impl RequestRecorder {
 
     /// Counts one request. A recorded request is counted with its record.
     pub fn count(&self, record: &RequestRecord<'_>) {
-        self.metrics.request(record.decision, record.status, record.duration);
-        if !matches!(record.decision, "allow" | "answer") {
-            self.metrics.refusal(record.reason);
+        self.metrics.request(record.decision.as_str(), record.status, record.duration);
+        if !record.decision.is_served() {
+            self.metrics.refusal(record.reason.as_str());
         }
     }
 
@@ -345,8 +345,8 @@ mod tests {
             roles: &[],
             endpoint: "",
             subject: None,
-            decision: "refuse",
-            reason: "no_credential",
+            decision: fedgate_core::reasons::RecordDecision::Refuse,
+            reason: fedgate_core::reasons::RecordReason::NoCredential,
             lacks: None,
             status: 401,
             duration: Duration::ZERO,

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use fedgate_core::reasons::{RecordDecision, RecordReason};
+
 use super::line::{MAX_PATH, RecordLine};
 
 /// Whether a request must have its own record.
@@ -39,9 +41,9 @@ pub struct RequestRecord<'a> {
     /// The person whose record was requested.
     pub subject: Option<&'a str>,
     /// `allow`, `deny`, `refuse`, `fail`; or `answer` if no decision was needed.
-    pub decision: &'static str,
+    pub decision: RecordDecision,
     /// The reason as a stable word; with `allow` it is `own`, `global` or `public`.
-    pub reason: &'a str,
+    pub reason: RecordReason,
     /// The missing permission that decided, if it is not the permission on the endpoint.
     pub lacks: Option<&'a str>,
     /// The status sent to the client; 0 if none was sent.
@@ -81,8 +83,8 @@ impl RequestRecord<'_> {
         if let Some(subject) = self.subject {
             line.text_within("subject.id", subject, MAX_PATH);
         }
-        line.text("decision", self.decision);
-        line.text("reason", self.reason);
+        line.text("decision", self.decision.as_str());
+        line.text("reason", self.reason.as_str());
         if let Some(permission) = self.lacks {
             line.text("lacks", permission);
         }
@@ -115,8 +117,8 @@ mod tests {
             roles: &[],
             endpoint: "person",
             subject: None,
-            decision: "deny",
-            reason: "not_own",
+            decision: RecordDecision::Deny,
+            reason: RecordReason::Denied(fedgate_core::policy::DenyReason::NotOwn),
             lacks: None,
             status: 403,
             duration: Duration::from_micros(12),

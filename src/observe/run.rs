@@ -153,11 +153,12 @@ impl MergedRun {
         self.method.take(record.method);
         self.path.take(record.path);
         self.account.take(record.account.unwrap_or_default());
-        self.decision.take(record.decision);
-        self.reason.take(record.reason);
-        let is_counted = self.reasons.contains_key(record.reason) || self.reasons.len() < MOST_REASONS;
+        let reason = record.reason.as_str();
+        self.decision.take(record.decision.as_str());
+        self.reason.take(reason);
+        let is_counted = self.reasons.contains_key(reason) || self.reasons.len() < MOST_REASONS;
         // Bounded, because the reasons are part of one record.
-        let reason = if is_counted { record.reason } else { "other" };
+        let reason = if is_counted { reason } else { "other" };
         *self.reasons.entry(reason.to_owned()).or_default() += 1;
         sample(&mut self.accounts, record.account);
         sample(&mut self.clients, Some(record.client).filter(|_| self.source.is_none()));

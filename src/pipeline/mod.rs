@@ -15,13 +15,14 @@ use arc_swap::ArcSwap;
 
 use crate::authn::{AskingClient, Authenticator};
 use crate::minting::AssertionMinter;
-use crate::routes::{ACCOUNT_ENDPOINT, RouteResolution, RouteTable, RouteTarget};
-use fedgate_core::assertion::{AssertionClaims, RecordScope};
+use crate::routes::{ACCOUNT_ENDPOINT, RouteTable, RouteTarget};
+use fedgate_core::admission::{GuardedRefusal, OpenedRequest, open};
+use fedgate_core::assertion::AssertionClaims;
 use fedgate_core::fields::BodyFault;
-use fedgate_core::path::{PathError, parse_target};
-use fedgate_core::policy::{PolicyDecision, PolicyReach, PolicySet};
-use permit::MemberChecks;
+use fedgate_core::path::parse_target;
+use fedgate_core::policy::PolicySet;
 pub use permit::Permit;
+use permit::{GrantedAccess, JudgedRequest};
 pub use refusal::Refusal;
 
 /// The parts of a request that decide, as received.
@@ -88,87 +89,36 @@ impl Pipeline {
             // With two credentials, the gateway would verify one and the upstream might use the other.
             AuthorizationHeaders::Several => return Err(Refusal::SeveralAuthorizations),
         };
-        let resolution = self.routes.resolve(request.method, &path);
         // Before authentication: OPTIONS tells the methods of a path to everybody anyway.
-        if let RouteResolution::MethodNotAllowed(allow) = resolution {
-            return Err(Refusal::MethodNotAllowed { allow: allow.to_owned() });
-        }
+        let opened = open(self.routes.resolve(request.method, &path))
+            .map_err(|allow| Refusal::MethodNotAllowed { allow: allow.to_owned() })?;
         // Loaded once: a reload in the middle of a decision must not mix two policies.
         let policy = self.policy.load_full();
-        if let RouteResolution::Found(RouteTarget { action, .. }) = &resolution
-            && action.endpoint.is_none()
-        {
-            // A public route. A credential that came with the request is not verified, and admits no caller.
-            return Ok(Permit {
-                principal: None,
-                policy,
-                target: whole(path.as_str(), query),
-                path_bytes: path.as_str().len(),
-                endpoint: None,
-                subject: None,
-                scope: RecordScope::Public,
-                account_granted: false,
-                upstream: action.upstream,
-                max_body_bytes: action.max_body_bytes,
-                // An anonymous caller has no permissions, so every guarded member is withheld.
-                guarded: action
-                    .guard
-                    .as_ref()
-                    .map(|guard| MemberChecks { guard: guard.clone(), withheld: guard.withheld(|_| false) }),
-                hidden: action.hidden.clone(),
-                owner_member: action.owner_member,
-            });
-        }
+        let guarded = match opened {
+            OpenedRequest::Public(RouteTarget { action, .. }) => {
+                return Ok(Permit::public(JudgedRequest { path: &path, query, action, policy }));
+            }
+            OpenedRequest::Guarded(guarded) => guarded,
+        };
         let principal = match (authorization, request.certified) {
             // A password takes precedence over a certificate: a person at a shared workstation signs in by name.
             (None, Some(account)) => self.authenticator.authenticate_certificate(account, &policy).await?,
             (authorization, _) => self.authenticator.authenticate(authorization, request.client, &policy).await?,
         };
-        // Unknown path: 404 for authenticated callers, 401 otherwise. So an anonymous caller cannot list the routes.
-        let RouteResolution::Found(RouteTarget { method, action, subject, .. }) = resolution else {
-            return Err(Refusal::NotFound { principal });
-        };
-        let Some(endpoint) = action.endpoint else { return Err(Refusal::NotFound { principal }) };
-        let subject_id = subject.as_deref();
-        let reach = match principal.rights().decide(principal.account(), method, endpoint, subject_id) {
-            PolicyDecision::Allow(reach) => reach,
-            PolicyDecision::Deny(reason) => {
+        let (target, endpoint, reach) = match guarded.decide(principal.account(), principal.rights()) {
+            Ok(decided) => decided,
+            // Unknown path: 404 for authenticated callers, 401 otherwise. So an anonymous caller cannot list the routes.
+            Err(GuardedRefusal::NotFound) => return Err(Refusal::NotFound { principal }),
+            Err(GuardedRefusal::Denied { endpoint, subject, reason }) => {
                 let endpoint = self.routes.endpoints().name(endpoint).to_owned();
                 return Err(Refusal::Denied { principal, endpoint, subject: subject.map(Into::into), reason });
             }
         };
-        // Further permissions are judged for the same method and subject, so `own` never reaches another person's
-        // account.
-        let is_granted = |permission| {
-            matches!(
-                principal.rights().decide(principal.account(), method, permission, subject_id),
-                PolicyDecision::Allow(_)
-            )
-        };
-        let account_granted = self.routes.account().is_some_and(is_granted);
-        let guarded = action
-            .guard
-            .as_ref()
-            .map(|guard| MemberChecks { guard: guard.clone(), withheld: guard.withheld(is_granted) });
         // The only permit for an authenticated caller: every fault above has already returned.
-        Ok(Permit {
-            principal: Some(principal),
-            policy,
-            target: whole(path.as_str(), query),
-            path_bytes: path.as_str().len(),
-            endpoint: Some(endpoint),
-            subject: subject.map(|subject| Box::from(&*subject)),
-            scope: match reach {
-                PolicyReach::Own => RecordScope::Own,
-                PolicyReach::Global => RecordScope::Global,
-            },
-            account_granted,
-            upstream: action.upstream,
-            max_body_bytes: action.max_body_bytes,
-            guarded,
-            hidden: action.hidden.clone(),
-            owner_member: action.owner_member,
-        })
+        let RouteTarget { method, action, subject, .. } = target;
+        let (subject, account) = (subject.as_deref(), self.routes.account());
+        let granted = GrantedAccess { principal, endpoint, method, subject, reach, account };
+        Ok(Permit::granted(JudgedRequest { path: &path, query, action, policy }, granted))
     }
 
     /// Refuses an admitted request because of its body.
@@ -180,19 +130,6 @@ impl Pipeline {
         };
         let lacks = lacks.map(|permission| self.routes.endpoints().name(permission).to_owned());
         Refusal::Body { principal: permit.principal, endpoint, subject: permit.subject.map(Into::into), fault, lacks }
-    }
-
-    /// The methods of a path as in the `Allow` header, if some route has the path.
-    ///
-    /// # Errors
-    /// The target has no canonical reading.
-    pub fn allowed_methods(&self, target: &[u8]) -> Result<Option<&str>, PathError> {
-        let (path, _) = parse_target(target)?;
-        Ok(match self.routes.resolve("OPTIONS", &path) {
-            RouteResolution::MethodNotAllowed(allow) => Some(allow),
-            RouteResolution::Found(target) => Some(target.allow),
-            RouteResolution::NotFound => None,
-        })
     }
 
     /// The name of the permitted endpoint, for records.
@@ -230,7 +167,7 @@ impl Pipeline {
             endpoint: self.endpoint_name(permit).into(),
             method: method.into(),
             path: permit.path().into(),
-            scope: permit.scope,
+            scope: permit.scope(),
             subject: permit.subject.as_deref().map(Into::into),
             grants: grants.into(),
             rid: request_id.into(),
@@ -238,13 +175,5 @@ impl Pipeline {
             iat,
             exp,
         })
-    }
-}
-
-/// Path and query as judged, which is as received.
-fn whole(path: &str, query: Option<&str>) -> Box<str> {
-    match query {
-        None => path.into(),
-        Some(query) => [path, "?", query].concat().into(),
     }
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::authn::Principal;
-use crate::routes::WriteGuard;
+use crate::routes::{RouteAction, WriteGuard};
 use fedgate_core::assertion::RecordScope;
 use fedgate_core::fields::{BodyCheck, FoldedNames, MemberRemover};
-use fedgate_core::policy::{EndpointId, PolicySet};
+use fedgate_core::path::CanonicalPath;
+use fedgate_core::policy::{EndpointId, Method, PolicyDecision, PolicyReach, PolicySet};
 
 /// Proof that a request was authenticated and allowed, or leads to a public page.
 ///
@@ -15,26 +16,95 @@ use fedgate_core::policy::{EndpointId, PolicySet};
 pub struct Permit {
     pub(super) principal: Option<Arc<Principal>>,
     pub(super) policy: Arc<PolicySet>,
-    pub(super) target: Box<str>,
-    pub(super) path_bytes: usize,
+    target: Box<str>,
+    path_bytes: usize,
     pub(super) endpoint: Option<EndpointId>,
     pub(super) subject: Option<Box<str>>,
-    pub(super) scope: RecordScope,
+    scope: RecordScope,
     pub(super) account_granted: bool,
-    pub(super) upstream: usize,
-    pub(super) max_body_bytes: u64,
+    upstream: usize,
+    max_body_bytes: u64,
     pub(super) guarded: Option<MemberChecks>,
-    pub(super) hidden: Option<Arc<FoldedNames>>,
-    pub(super) owner_member: Option<&'static str>,
+    hidden: Option<Arc<FoldedNames>>,
+    owner_member: Option<&'static str>,
 }
 
 /// The guarded members of the body that this caller may not write, one bit for each.
 pub(super) struct MemberChecks {
     pub(super) guard: WriteGuard,
-    pub(super) withheld: u64,
+    withheld: u64,
+}
+
+/// A request whose path and method a route serves, under the policy that decides.
+pub(super) struct JudgedRequest<'a> {
+    pub(super) path: &'a CanonicalPath<'a>,
+    pub(super) query: Option<&'a str>,
+    pub(super) action: &'a RouteAction,
+    pub(super) policy: Arc<PolicySet>,
+}
+
+/// What the policy allowed to an authenticated caller.
+pub(super) struct GrantedAccess<'a> {
+    pub(super) principal: Arc<Principal>,
+    pub(super) endpoint: EndpointId,
+    pub(super) method: Method,
+    pub(super) subject: Option<&'a str>,
+    pub(super) reach: PolicyReach,
+    /// The permission to write accounts, if some route asks for it.
+    pub(super) account: Option<EndpointId>,
 }
 
 impl Permit {
+    /// For a public route. A credential that came along is not verified, and admits nobody: an anonymous caller has no
+    /// permissions, so every guarded member is withheld.
+    pub(super) fn public(request: JudgedRequest<'_>) -> Self {
+        let withheld = request.action.guard.as_ref().map_or(0, |guard| guard.withheld(|_| false));
+        Self::with_rights(request, None, RecordScope::Public, withheld)
+    }
+
+    /// For an authenticated caller whom the policy allows this.
+    pub(super) fn granted(request: JudgedRequest<'_>, granted: GrantedAccess<'_>) -> Self {
+        let GrantedAccess { principal, endpoint, method, subject, reach, account } = granted;
+        // Further permissions are judged for the same method and subject, so `own` never reaches another person's
+        // account.
+        let is_granted = |permission| {
+            let decision = principal.rights().decide(principal.account(), method, permission, subject);
+            matches!(decision, PolicyDecision::Allow(_))
+        };
+        let account_granted = account.is_some_and(is_granted);
+        let withheld = request.action.guard.as_ref().map_or(0, |guard| guard.withheld(is_granted));
+        let scope = match reach {
+            PolicyReach::Own => RecordScope::Own,
+            PolicyReach::Global => RecordScope::Global,
+        };
+        let subject = subject.map(Box::from);
+        let permit = Self::with_rights(request, Some(principal), scope, withheld);
+        Self { endpoint: Some(endpoint), subject, account_granted, ..permit }
+    }
+
+    fn with_rights(
+        JudgedRequest { path, query, action, policy }: JudgedRequest<'_>,
+        principal: Option<Arc<Principal>>,
+        scope: RecordScope,
+        withheld: u64,
+    ) -> Self {
+        Self {
+            principal,
+            policy,
+            target: whole(path.as_str(), query),
+            path_bytes: path.as_str().len(),
+            endpoint: None,
+            subject: None,
+            scope,
+            account_granted: false,
+            upstream: action.upstream,
+            max_body_bytes: action.max_body_bytes,
+            guarded: action.guard.as_ref().map(|guard| MemberChecks { guard: guard.clone(), withheld }),
+            hidden: action.hidden.clone(),
+            owner_member: action.owner_member,
+        }
+    }
+
     /// The admitted caller; none on public pages.
     pub fn principal(&self) -> Option<&Principal> {
         self.principal.as_deref()
@@ -90,5 +160,13 @@ impl Permit {
     /// The filter that every answer must pass; none if no member is hidden.
     pub fn remover(&self) -> Option<MemberRemover> {
         self.hidden.as_ref().map(|names| MemberRemover::new(Arc::clone(names)))
+    }
+}
+
+/// Path and query as judged, which is as received.
+fn whole(path: &str, query: Option<&str>) -> Box<str> {
+    match query {
+        None => path.into(),
+        Some(query) => [path, "?", query].concat().into(),
     }
 }

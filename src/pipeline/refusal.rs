@@ -5,9 +5,11 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::authn::{AuthnError, Principal};
+use fedgate_core::codes::AnswerCode;
 use fedgate_core::fields::BodyFault;
 use fedgate_core::path::PathError;
 use fedgate_core::policy::DenyReason;
+use fedgate_core::reasons::RecordReason;
 
 /// Why a request is not forwarded.
 #[derive(Debug, Error)]
@@ -62,75 +64,40 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The status for the client.
-    pub fn status(&self) -> u16 {
+    /// The answer to the client.
+    pub fn answer(&self) -> AnswerCode {
         match self {
-            Self::Path(PathError::TooLong) => 414,
-            Self::Path(_) | Self::SeveralAuthorizations => 400,
-            // One status for all three: a client must not learn whether the account exists.
-            Self::Authn(AuthnError::NoCredential | AuthnError::Malformed(_) | AuthnError::Rejected { .. }) => 401,
-            Self::Authn(AuthnError::Throttled { .. }) => 429,
+            Self::Path(fault) => fault.answer(),
+            Self::SeveralAuthorizations => AnswerCode::SeveralAuthorizations,
+            // One answer for all three: a client must not learn whether the account exists.
+            Self::Authn(AuthnError::NoCredential | AuthnError::Malformed(_) | AuthnError::Rejected { .. }) => {
+                AnswerCode::Unauthenticated
+            }
+            Self::Authn(AuthnError::Throttled { .. }) => AnswerCode::TooManyAttempts,
             // A technical fault is 503, never 401: otherwise an outage would look like a wrong password.
-            Self::Authn(AuthnError::Unavailable(_) | AuthnError::Busy(_)) => 503,
-            Self::NotFound { .. } => 404,
-            Self::MethodNotAllowed { .. } => 405,
-            Self::Denied { .. } => 403,
-            Self::Body { fault, .. } => fault.status(),
+            Self::Authn(AuthnError::Unavailable(_)) => AnswerCode::AccountsUnavailable,
+            Self::Authn(AuthnError::Busy(_)) => AnswerCode::ServiceBusy,
+            Self::NotFound { .. } => AnswerCode::NotFound,
+            Self::MethodNotAllowed { .. } => AnswerCode::MethodNotAllowed,
+            Self::Denied { .. } => AnswerCode::NotPermitted,
+            Self::Body { fault, .. } => fault.answer(),
         }
     }
 
-    /// The stable code for the client.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Path(PathError::TooLong) => "uri_too_long",
-            Self::Path(_) => "bad_request_target",
-            Self::SeveralAuthorizations => "several_authorizations",
-            Self::Authn(AuthnError::NoCredential | AuthnError::Malformed(_) | AuthnError::Rejected { .. }) => {
-                "unauthenticated"
-            }
-            Self::Authn(AuthnError::Throttled { .. }) => "too_many_attempts",
-            Self::Authn(AuthnError::Unavailable(_)) => "accounts_unavailable",
-            Self::Authn(AuthnError::Busy(_)) => "busy",
-            Self::NotFound { .. } => "not_found",
-            Self::MethodNotAllowed { .. } => "method_not_allowed",
-            Self::Denied { .. } => "not_permitted",
-            Self::Body { fault, .. } => fault.code(),
-        }
-    }
-
-    /// The text for the client. It says no more than the code.
-    pub fn message(&self) -> &'static str {
-        match self {
-            Self::Path(PathError::TooLong) => "The request target is too long",
-            Self::Path(_) => "The request target has no single reading",
-            Self::SeveralAuthorizations => "There is more than one Authorization header",
-            Self::Authn(AuthnError::NoCredential | AuthnError::Malformed(_) | AuthnError::Rejected { .. }) => {
-                "Unauthorized Access"
-            }
-            Self::Authn(AuthnError::Throttled { .. }) => "Too many wrong passwords; try again later",
-            Self::Authn(AuthnError::Unavailable(_)) => "Accounts cannot be checked at the moment",
-            Self::Authn(AuthnError::Busy(_)) => "Too many passwords are being checked at the moment",
-            Self::NotFound { .. } => "Not found",
-            Self::MethodNotAllowed { .. } => "The method is not allowed for the requested URL.",
-            Self::Denied { .. } => "Not permitted",
-            Self::Body { fault, .. } => fault.message(),
-        }
-    }
-
-    /// A stable word for the record: the code, or a more exact word where there is one.
-    pub fn reason(&self) -> &'static str {
+    /// The reason in the record: the answer, or more exactly where there is more to say.
+    pub fn reason(&self) -> RecordReason {
         match self {
             // Only the operator reads records, so they may state what the client must not learn.
-            Self::Path(error) => error.as_str(),
-            Self::Denied { reason, .. } => reason.as_str(),
-            Self::Authn(AuthnError::NoCredential) => "no_credential",
-            Self::Authn(AuthnError::Malformed(_)) => "malformed_credential",
-            Self::Authn(AuthnError::Rejected { reason, .. }) => reason.as_str(),
+            Self::Path(fault) => RecordReason::Path(*fault),
+            Self::Denied { reason, .. } => RecordReason::Denied(*reason),
+            Self::Authn(AuthnError::NoCredential) => RecordReason::NoCredential,
+            Self::Authn(AuthnError::Malformed(_)) => RecordReason::MalformedCredential,
+            Self::Authn(AuthnError::Rejected { reason, .. }) => (*reason).into(),
             Self::Authn(AuthnError::Throttled { .. } | AuthnError::Unavailable(_) | AuthnError::Busy(_))
             | Self::SeveralAuthorizations
             | Self::NotFound { .. }
             | Self::MethodNotAllowed { .. }
-            | Self::Body { .. } => self.code(),
+            | Self::Body { .. } => self.answer().into(),
         }
     }
 

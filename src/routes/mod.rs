@@ -8,14 +8,15 @@
 mod pattern;
 mod thalamus;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use fedgate_base::config::{Config, GuardConfig, RouteConfig};
+use fedgate_core::admission;
 use fedgate_core::fields::{FoldedNames, FreeValue, GuardedMember, GuardedMembers};
+use fedgate_core::methods::{METHODS, RequestMethod};
 use fedgate_core::path::CanonicalPath;
 pub use fedgate_core::path::MAX_ID_BYTES;
 use fedgate_core::policy::{EndpointId, EndpointTable, Method, ReviewedQuestion};
@@ -104,28 +105,10 @@ impl WriteGuard {
 }
 
 /// The result of looking up a request.
-#[derive(Debug)]
-pub enum RouteResolution<'r, 'p> {
-    /// A route serves the path and the method.
-    Found(RouteTarget<'r, 'p>),
-    /// The path is known, but the method is not served there; the value of the `Allow` header.
-    MethodNotAllowed(&'r str),
-    /// No route has this path.
-    NotFound,
-}
+pub type RouteResolution<'r, 'p> = admission::RouteResolution<'r, 'p, RouteAction>;
 
 /// The target of a request.
-#[derive(Debug)]
-pub struct RouteTarget<'r, 'p> {
-    /// The method that the request is judged by.
-    pub method: Method,
-    /// The action.
-    pub action: &'r RouteAction,
-    /// The methods of this path, as in the `Allow` header.
-    pub allow: &'r str,
-    /// The person whose record the request touches.
-    pub subject: Option<Cow<'p, str>>,
-}
+pub type RouteTarget<'r, 'p> = admission::RouteTarget<'r, 'p, RouteAction>;
 
 /// Why a route table is unusable; the text names the route and the remedy.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -228,12 +211,22 @@ impl RouteTable {
             None => RouteResolution::MethodNotAllowed(&route.allow),
             Some((method, action)) => RouteResolution::Found(RouteTarget {
                 method,
+                endpoint: action.endpoint,
                 action,
                 allow: &route.allow,
                 // The subject is decoded once, here. The policy compares it with the account id, and the assertion
                 // carries it.
                 subject: route.subject.and_then(|at| path.segments().nth(at)).map(|segment| path.decode(segment)),
             }),
+        }
+    }
+
+    /// The methods of a path, as in the `Allow` header, if some route has it.
+    pub fn allowed_methods(&self, path: &CanonicalPath<'_>) -> Option<&str> {
+        match self.resolve("OPTIONS", path) {
+            RouteResolution::MethodNotAllowed(allow) => Some(allow),
+            RouteResolution::Found(target) => Some(target.allow),
+            RouteResolution::NotFound => None,
         }
     }
 
@@ -385,16 +378,11 @@ impl RouteTable {
 }
 
 fn allow(actions: &[Option<RouteAction>]) -> String {
-    let mut names = Vec::new();
-    for method in Method::ALL {
-        if actions.get(method as usize).is_some_and(Option::is_some) {
-            names.push(method.as_str());
-            if method == Method::Get {
-                names.push("HEAD");
-            }
-        }
-    }
-    names.push("OPTIONS");
+    // What no policy grants is answered on every path: OPTIONS.
+    let is_served = |method: &RequestMethod| {
+        method.granted_by.is_none_or(|granted| actions.get(granted as usize).is_some_and(Option::is_some))
+    };
+    let names: Vec<_> = METHODS.iter().filter(|method| is_served(method)).map(|method| method.name).collect();
     names.join(", ")
 }
 

@@ -109,7 +109,7 @@ crate::on_both_stores! {
 
     async fn methods_beyond_the_api_are_405_with_allow(his) {
         let reply = his.post(&root(), "/people", "{}").await;
-        assert_eq!(reply.error(), (405, "the method is not allowed for this resource".into(), "method_not_allowed".into()));
+        assert_eq!(reply.error(), (405, "The method is not allowed for the requested URL.".into(), "method_not_allowed".into()));
         assert_eq!(reply.header("allow"), Some("GET,HEAD"));
         assert_eq!(his.request(&root(), "PUT", "/people/X").send().await.status, 405);
         assert_eq!(his.get(&root(), "/nowhere").await.error().0, 404);

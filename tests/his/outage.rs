@@ -44,7 +44,7 @@ async fn a_database_that_is_away_is_503_and_service_is_back_soon_after_its_retur
     for (method, target, body) in requests {
         let started = Instant::now();
         let reply = his.request(&root(), method, target).body(body).send().await;
-        let error = (503, "the database is unavailable, try again".to_owned(), "database_unavailable".to_owned());
+        let error = (503, "The database is unavailable; try again".to_owned(), "database_unavailable".to_owned());
         assert_eq!(reply.error(), error, "{method} {target}");
         assert_eq!(reply.header("retry-after"), Some("1"));
         assert!(started.elapsed() < SOON, "{method} {target}");

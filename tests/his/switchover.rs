@@ -101,7 +101,7 @@ async fn on_a_standby_the_service_says_so_once_reads_and_serves_no_writes() {
     for _ in 0..3 {
         for (method, target) in [("POST", "/people/BOB"), ("PATCH", "/people/ANA"), ("DELETE", "/people/ANA")] {
             let refused = ask(method, target).await;
-            let told = (503, "the database takes no writes now, try again".to_owned(), "database_read_only".to_owned());
+            let told = (503, "The database takes no writes now; try again".to_owned(), "database_read_only".to_owned());
             assert_eq!(refused.error(), told, "{method} {target}");
         }
     }

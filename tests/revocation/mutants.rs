@@ -79,7 +79,7 @@ fn run(mutant: Mutant) -> Findings {
                         certified: None,
                     };
                     let admitted = runtime.block_on(pipeline.admit(head));
-                    Outcome::of_status(admitted.map_or_else(|refusal| refusal.status(), |_| 200))
+                    Outcome::of_status(admitted.map_or_else(|refusal| refusal.answer().status(), |_| 200))
                 })
             }
         };

@@ -7,14 +7,14 @@
 //!
 //! Pure: bytes in, a judgement out. The HTTP/1 guard of the gateway calls it for every byte that a client sends.
 
-// The path is written out, so that this file can also be included by its path.
-#[path = "framing/absolute.rs"]
 mod absolute;
 
 pub use absolute::{AbsoluteTarget, in_origin_form};
 use thiserror::Error;
 
+use crate::codes::AnswerCode;
 use crate::host::HostPort;
+use crate::methods::{RequestMethod, may_have_body};
 
 /// The most header lines.
 pub const MAX_HEADERS: usize = 64;
@@ -63,33 +63,17 @@ pub enum FramingError {
 }
 
 impl FramingError {
-    /// The status for the client.
-    pub fn status(self) -> u16 {
+    /// The answer to the client.
+    pub fn answer(self) -> AnswerCode {
         match self {
-            Self::Method => 405,
-            Self::HeadTooLarge => 431,
-            Self::RequestLine
-            | Self::HeaderLine
-            | Self::Host
-            | Self::OtherHost
-            | Self::BodyLength
-            | Self::BodyNotExpected
-            | Self::Connection
-            | Self::Chunk => 400,
-        }
-    }
-
-    /// The stable code for the client.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::RequestLine => "bad_request_line",
-            Self::Method => "method_not_allowed",
-            Self::HeaderLine => "bad_header",
-            Self::HeadTooLarge => "head_too_large",
-            Self::Host | Self::OtherHost => "bad_host",
-            Self::BodyLength | Self::Chunk => "bad_framing",
-            Self::BodyNotExpected => "body_not_expected",
-            Self::Connection => "bad_connection_header",
+            Self::RequestLine => AnswerCode::BadRequestLine,
+            Self::Method => AnswerCode::MethodNotAllowed,
+            Self::HeaderLine => AnswerCode::BadHeader,
+            Self::HeadTooLarge => AnswerCode::HeadTooLarge,
+            Self::Host | Self::OtherHost => AnswerCode::BadHost,
+            Self::BodyLength | Self::Chunk => AnswerCode::BadFraming,
+            Self::BodyNotExpected => AnswerCode::BodyNotExpected,
+            Self::Connection => AnswerCode::BadConnectionHeader,
         }
     }
 }
@@ -176,9 +160,9 @@ pub fn check_head(head: &[u8]) -> Result<BodyFraming, FramingError> {
         (Some(length), false) => BodyFraming::Length(length),
         (None, true) => BodyFraming::Chunked,
     };
-    match method {
+    match std::str::from_utf8(method) {
         // Upstreams often ignore a body here, and would read it as the next request on the shared connection.
-        b"GET" | b"HEAD" | b"DELETE" | b"OPTIONS" if body != BodyFraming::None => Err(FramingError::BodyNotExpected),
+        Ok(name) if body != BodyFraming::None && !may_have_body(name) => Err(FramingError::BodyNotExpected),
         _ => Ok(body),
     }
 }
@@ -237,7 +221,9 @@ fn check_request_line(line: &[u8]) -> Result<(&[u8], bool), FramingError> {
         // An unknown method passes here. The routes know which methods the path has, and answer with them.
         _ if is_origin_form(target) => Ok((method, http_1_1)),
         b"OPTIONS" if target == b"*" => Ok((method, http_1_1)),
-        b"GET" | b"HEAD" | b"POST" | b"PUT" | b"PATCH" | b"DELETE" | b"OPTIONS" => Err(FramingError::RequestLine),
+        _ if std::str::from_utf8(method).is_ok_and(|name| RequestMethod::find(name).is_some()) => {
+            Err(FramingError::RequestLine)
+        }
         _ => Err(FramingError::Method),
     }
 }

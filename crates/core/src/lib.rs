@@ -34,6 +34,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod methods;
+pub mod codes;
 pub mod framing;
 pub mod host;
 pub mod network;
@@ -44,6 +46,8 @@ pub mod policy;
 pub mod fields;
 pub mod request_headers;
 pub mod assertion;
+pub mod reasons;
+pub mod admission;
 pub mod password;
 pub mod secret;
 pub mod web_page;

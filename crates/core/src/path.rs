@@ -14,6 +14,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use thiserror::Error;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
+use crate::codes::AnswerCode;
 use crate::escape;
 
 /// The longest path, in bytes.
@@ -45,7 +46,7 @@ pub struct CanonicalPath<'a> {
 }
 
 /// Why a path has no canonical reading.
-#[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Error, PartialEq, Eq, Hash)]
 pub enum PathError {
     /// Longer than [`MAX_PATH_BYTES`], or the target longer than [`MAX_TARGET_BYTES`].
     #[error("path or target is too long")]
@@ -76,8 +77,22 @@ pub enum PathError {
 }
 
 impl PathError {
+    /// The answer to the client.
+    pub fn answer(self) -> AnswerCode {
+        match self {
+            Self::TooLong => AnswerCode::UriTooLong,
+            Self::NotOriginForm
+            | Self::EmptySegment
+            | Self::DotSegment
+            | Self::ForbiddenCharacter
+            | Self::MalformedEncoding
+            | Self::ForbiddenEncoding
+            | Self::NotUnicode => AnswerCode::BadRequestTarget,
+        }
+    }
+
     /// A stable word for records.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::TooLong => "uri_too_long",
             Self::NotOriginForm => "not_origin_form",

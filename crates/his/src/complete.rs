@@ -20,7 +20,7 @@ pub(super) fn complete(response: Response, request_id: Option<&str>, words: Opti
     if let Some(words) = words {
         let mut page = match problem {
             HisError::TooManyGuesses(wait) => form::guessed(words, problem.status(), wait),
-            _ => form::failed(words, problem.status(), problem.code()),
+            _ => form::failed(words, problem.status(), problem.answer().code()),
         };
         for name in [RETRY_AFTER, ALLOW, HeaderName::from_static(BUSY_HEADER)] {
             if let Some(value) = response.headers().get(&name) {
@@ -29,7 +29,7 @@ pub(super) fn complete(response: Response, request_id: Option<&str>, words: Opti
         }
         return page;
     }
-    let body = ErrorBody { error: problem.to_string(), code: problem.code(), request_id };
+    let body = ErrorBody { error: problem.to_string(), code: problem.answer().code(), request_id };
     let text = serde_json::to_string(&body).unwrap_or_default();
     let (mut parts, _) = response.into_parts();
     // Headers of the router (`Allow`) stay. The length changes.

@@ -1,18 +1,19 @@
-//! Why a request was not served: status, stable code and text, in one place.
+//! Why a request was not served. Status, code and text of each answer stand in [`fedgate_core::codes`].
 //!
-//! The one rule: a client learns the status, the code and a fixed sentence. The database's own words stay in the
-//! log.
+//! The one rule: a client learns the status, the code and a fixed sentence, with a detail of its own request at most. The
+//! database's own words stay in the log.
 
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT_RANGES, CONTENT_RANGE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
-use thiserror::Error;
 
 use super::html::fault::FormFault;
 use fedgate_base::db::{DbError, WaitReason};
 use fedgate_core::assertion::{BUSY_HEADER, CLOCK_HEADER};
+use fedgate_core::codes::AnswerCode;
 use fedgate_core::json::JsonError;
 
 /// The type of every body that is not HTML.
@@ -22,251 +23,176 @@ pub(super) const JSON: &str = "application/json";
 pub(super) type HandlerResult = Result<Response, HisError>;
 
 /// Why a request was not served. Texts that Thalamus has are kept to the letter.
-#[derive(Debug, Clone, Error)]
+#[derive(Debug, Clone)]
 pub(super) enum HisError {
-    #[error("the request carries no valid assertion of the gateway")]
     NoAssertion,
-    #[error("the assertion has expired or is not valid yet: the clocks of gateway and service differ")]
     ClockDiffers,
-    #[error("the assertion is for another request")]
     OtherRequest,
-    #[error("not found")]
     NoRoute,
-    #[error("the method is not allowed for this resource")]
     MethodNotAllowed,
-    #[error("an id in the path is empty, too long or not text, or is not allowed for a person")]
     BadId,
-    #[error("`{0}` in the query is not usable")]
     BadQuery(String),
-    #[error("{0}")]
     BadJson(JsonError),
-    #[error("the body could not be read")]
     BodyUnreadable,
-    #[error("the body did not arrive in time")]
     BodyTimeout,
-    #[error("the body is too large")]
     TooLarge,
-    #[error("the record would exceed the size limit of stored records")]
     RecordTooLarge,
-    #[error("the stored record is not an object, and cannot be changed until an operator repairs it")]
     NotARecord,
-    #[error("this content type or encoding is not accepted here")]
     UnsupportedMediaType,
-    #[error("a form is taken here, as application/x-www-form-urlencoded and not compressed")]
     NotAForm,
-    #[error("the document has no such bytes")]
     NoSuchRange(u64),
-    #[error("`document` is missing: the bytes in base64; or send the bytes under their own content type")]
     NoBytes,
-    #[error("the body must be a JSON object")]
     NotAnObject,
-    #[error("not permitted: `{0}` needs the `account` permission")]
     NeedsAccount(&'static str),
-    #[error("not permitted: a password is changed at /password/<person_id>")]
     PasswordHere,
-    #[error("`{0}` has the wrong type")]
     BadMember(&'static str),
-    #[error("User already exists")]
     UserExists,
-    #[error("Password is too long")]
     PasswordTooLong,
-    #[error("Password is too long: here at most {0} bytes are read of it, and letters with accents take two or more")]
     PasswordTooLongFor(usize),
-    #[error("Password is too short")]
     PasswordTooShort,
-    #[error("Password has a line break or NUL, which no sign-in accepts")]
     PasswordUnusable,
-    #[error("Password is a hash that a Thalamus on the same database cannot read; bcrypt is kept here")]
     PasswordUnreadable,
-    #[error("{0}")]
     BadForm(FormFault),
-    #[error("Not allowed to change the person ID")]
     PersonIdChange,
-    #[error("User not found")]
     UserNotFound,
-    #[error("User does not exist")]
     UserDoesNotExist,
-    #[error("The user is active.")]
     UserActive,
-    #[error("The user has pages or documents.")]
     UserInUse,
-    #[error("Person not found")]
     PersonNotFound,
-    #[error("wrong format on person or page ID")]
     NoPageId,
-    #[error("Not allowed to change the page ID")]
     PageIdChange,
-    #[error("the page's `book` differs from the path")]
     BookMismatch,
-    #[error("Page already exists")]
     PageExists,
-    #[error("the person has reached the limit of stored pages")]
     TooManyPages,
-    #[error("Book or page or not found")]
     BookOrPageNotFound,
-    #[error("Page not found")]
     PageNotFound,
-    #[error("The page has documents.")]
     PageInUse,
-    #[error("Document not found")]
     DocumentNotFound,
-    #[error("Document already exists")]
     DocumentExists,
-    #[error("the person has reached the limit of stored documents")]
     TooManyDocuments,
-    #[error("the document's `{0}` differs from the path")]
     DocumentMismatch(&'static str),
-    #[error("`document` must be base64")]
     NotBase64,
-    #[error("Unit not found")]
     UnitNotFound,
-    #[error("Unit already exists")]
     UnitExists,
-    #[error("Not allowed to change the unit ID")]
     UnitIdChange,
-    #[error("the document has changed since that version")]
     Stale,
-    #[error("too many wrong current passwords, try again later")]
     TooManyGuesses(Duration),
-    #[error("too many passwords are being hashed, try again")]
     Busy,
-    #[error("too many requests wait for the database, try again")]
     Crowded,
-    #[error("the database took too long for this, ask for less or try again later")]
     TooSlow,
-    #[error("another session keeps this locked, try again")]
     Locked,
-    #[error("too many bytes are in flight, try again")]
     NoRoom,
-    #[error("the database is unavailable, try again")]
     DatabaseUnavailable,
-    #[error("the database takes no writes now, try again")]
     DatabaseReadOnly,
-    #[error("the service is stopping")]
     Stopping,
-    #[error("internal error")]
     Internal,
 }
 
 impl HisError {
-    /// The status of the answer.
-    pub(super) fn status(&self) -> StatusCode {
+    /// The answer to the client: status, code and text.
+    pub(super) fn answer(&self) -> AnswerCode {
         match self {
-            Self::NoAssertion | Self::ClockDiffers | Self::OtherRequest => StatusCode::UNAUTHORIZED,
-            // The JSON is well-formed but not acceptable.
-            Self::BadJson(JsonError::NumberTooLong(_)) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::BadId | Self::BadQuery(_) | Self::BadJson(_) | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
-            Self::BadForm(fault) => fault.status(),
-            Self::NeedsAccount(_) | Self::PasswordHere => StatusCode::FORBIDDEN,
-            Self::NoRoute
-            | Self::UserNotFound
-            | Self::UserDoesNotExist
-            | Self::PersonNotFound
-            | Self::BookOrPageNotFound
-            | Self::PageNotFound
-            | Self::DocumentNotFound
-            | Self::UnitNotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::UserInUse | Self::PageInUse | Self::NotARecord => StatusCode::CONFLICT,
-            Self::Stale => StatusCode::PRECONDITION_FAILED,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::TooLarge | Self::RecordTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType | Self::NotAForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::NoSuchRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::NotAnObject
-            | Self::BadMember(_)
-            | Self::UserExists
-            | Self::PasswordTooLong
-            | Self::PasswordTooLongFor(_)
-            | Self::PasswordTooShort
-            | Self::PasswordUnusable
-            | Self::PasswordUnreadable
-            | Self::PersonIdChange
-            | Self::UserActive
-            | Self::NoPageId
-            | Self::PageIdChange
-            | Self::BookMismatch
-            | Self::PageExists
-            | Self::TooManyPages
-            | Self::TooManyDocuments
-            | Self::DocumentExists
-            | Self::DocumentMismatch(_)
-            | Self::NotBase64
-            | Self::NoBytes
-            | Self::UnitExists
-            | Self::UnitIdChange => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooManyGuesses(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy
-            | Self::Crowded
-            | Self::NoRoom
-            | Self::TooSlow
-            | Self::Locked
-            | Self::DatabaseUnavailable
-            | Self::DatabaseReadOnly
-            | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NoAssertion | Self::ClockDiffers => AnswerCode::NoAssertion,
+            Self::OtherRequest => AnswerCode::AssertionMismatch,
+            Self::NoRoute => AnswerCode::NotFound,
+            Self::MethodNotAllowed => AnswerCode::MethodNotAllowed,
+            Self::BadId => AnswerCode::BadId,
+            Self::BadQuery(_) => AnswerCode::BadQuery,
+            Self::BadJson(error) => error.answer(),
+            Self::BodyUnreadable => AnswerCode::BodyUnreadable,
+            Self::BodyTimeout => AnswerCode::BodyTimeout,
+            Self::TooLarge => AnswerCode::BodyTooLarge,
+            Self::RecordTooLarge => AnswerCode::RecordTooLarge,
+            Self::NotARecord => AnswerCode::RecordNotAnObject,
+            Self::UnsupportedMediaType | Self::NotAForm => AnswerCode::UnsupportedMediaType,
+            Self::NoSuchRange(_) => AnswerCode::RangeNotSatisfiable,
+            Self::NoBytes => AnswerCode::DocumentMissing,
+            Self::NotAnObject => AnswerCode::NotAnObject,
+            Self::BadForm(fault) => fault.answer(),
+            Self::NeedsAccount(_) | Self::PasswordHere => AnswerCode::NotPermitted,
+            Self::BadMember(_) => AnswerCode::BadMember,
+            Self::UserExists => AnswerCode::UserExists,
+            Self::PasswordTooLong | Self::PasswordTooLongFor(_) => AnswerCode::PasswordTooLong,
+            Self::PasswordTooShort => AnswerCode::PasswordTooShort,
+            Self::PasswordUnusable => AnswerCode::PasswordUnusable,
+            Self::PasswordUnreadable => AnswerCode::PasswordUnreadable,
+            Self::PersonIdChange => AnswerCode::PersonIdChange,
+            Self::UserNotFound => AnswerCode::UserNotFound,
+            Self::UserDoesNotExist => AnswerCode::UserDoesNotExist,
+            Self::UserActive => AnswerCode::UserActive,
+            Self::UserInUse => AnswerCode::UserInUse,
+            Self::PersonNotFound => AnswerCode::PersonNotFound,
+            Self::NoPageId => AnswerCode::PageIdMissing,
+            Self::PageIdChange => AnswerCode::PageIdChange,
+            Self::BookMismatch => AnswerCode::BookMismatch,
+            Self::PageExists => AnswerCode::PageExists,
+            Self::TooManyPages => AnswerCode::TooManyPages,
+            Self::TooManyDocuments => AnswerCode::TooManyDocuments,
+            Self::BookOrPageNotFound => AnswerCode::BookOrPageNotFound,
+            Self::PageNotFound => AnswerCode::PageNotFound,
+            Self::PageInUse => AnswerCode::PageInUse,
+            Self::DocumentNotFound => AnswerCode::DocumentNotFound,
+            Self::DocumentExists => AnswerCode::DocumentExists,
+            Self::DocumentMismatch(_) => AnswerCode::DocumentMismatch,
+            Self::NotBase64 => AnswerCode::NotBase64,
+            Self::UnitNotFound => AnswerCode::UnitNotFound,
+            Self::UnitExists => AnswerCode::UnitExists,
+            Self::UnitIdChange => AnswerCode::UnitIdChange,
+            Self::Stale => AnswerCode::PreconditionFailed,
+            Self::TooManyGuesses(_) => AnswerCode::TooManyGuesses,
+            Self::Busy | Self::Crowded | Self::NoRoom => AnswerCode::ServiceBusy,
+            Self::TooSlow => AnswerCode::QueryTimeout,
+            Self::Locked => AnswerCode::RecordLocked,
+            Self::Stopping => AnswerCode::ServiceStopping,
+            Self::DatabaseUnavailable => AnswerCode::DatabaseUnavailable,
+            Self::DatabaseReadOnly => AnswerCode::DatabaseReadOnly,
+            Self::Internal => AnswerCode::InternalError,
         }
     }
 
-    /// The stable code of the answer.
-    pub(super) fn code(&self) -> &'static str {
+    /// The status of the answer.
+    pub(super) fn status(&self) -> StatusCode {
+        http_status(self.answer())
+    }
+}
+
+/// The status of an answer, as the HTTP library has it.
+fn http_status(answer: AnswerCode) -> StatusCode {
+    StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+impl Display for HisError {
+    /// The text of the answer, and what it is about in this case.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let text = self.answer().text();
         match self {
-            Self::NoAssertion | Self::ClockDiffers => "no_assertion",
-            Self::OtherRequest => "assertion_mismatch",
-            Self::NoRoute => "not_found",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::BadId => "bad_id",
-            Self::BadQuery(_) => "bad_query",
-            Self::BadJson(error) => error.code(),
-            Self::BodyUnreadable => "body_unreadable",
-            Self::BodyTimeout => "body_timeout",
-            Self::TooLarge => "body_too_large",
-            Self::RecordTooLarge => "record_too_large",
-            Self::NotARecord => "record_not_an_object",
-            Self::UnsupportedMediaType | Self::NotAForm => "unsupported_media_type",
-            Self::NoSuchRange(_) => "range_not_satisfiable",
-            Self::NoBytes => "document_missing",
-            Self::NotAnObject => "not_an_object",
-            Self::BadForm(fault) => fault.code(),
-            Self::NeedsAccount(_) | Self::PasswordHere => "not_permitted",
-            Self::BadMember(_) => "bad_member",
-            Self::UserExists => "user_exists",
-            Self::PasswordTooLong | Self::PasswordTooLongFor(_) => "password_too_long",
-            Self::PasswordTooShort => "password_too_short",
-            Self::PasswordUnusable => "password_unusable",
-            Self::PasswordUnreadable => "password_unreadable",
-            Self::PersonIdChange => "person_id_change",
-            Self::UserNotFound | Self::UserDoesNotExist => "user_not_found",
-            Self::UserActive => "user_active",
-            Self::UserInUse => "user_in_use",
-            Self::PersonNotFound => "person_not_found",
-            Self::NoPageId => "page_id_missing",
-            Self::PageIdChange => "page_id_change",
-            Self::BookMismatch => "book_mismatch",
-            Self::PageExists => "page_exists",
-            Self::TooManyPages => "too_many_pages",
-            Self::TooManyDocuments => "too_many_documents",
-            Self::BookOrPageNotFound | Self::PageNotFound => "page_not_found",
-            Self::PageInUse => "page_in_use",
-            Self::DocumentNotFound => "document_not_found",
-            Self::DocumentExists => "document_exists",
-            Self::DocumentMismatch(_) => "document_mismatch",
-            Self::NotBase64 => "not_base64",
-            Self::UnitNotFound => "unit_not_found",
-            Self::UnitExists => "unit_exists",
-            Self::UnitIdChange => "unit_id_change",
-            Self::Stale => "precondition_failed",
-            Self::TooManyGuesses(_) => "too_many_guesses",
-            Self::Busy | Self::Crowded | Self::NoRoom => "busy",
-            Self::TooSlow => "query_timeout",
-            Self::Locked => "record_locked",
-            Self::Stopping => "stopping",
-            Self::DatabaseUnavailable => "database_unavailable",
-            Self::DatabaseReadOnly => "database_read_only",
-            Self::Internal => "internal",
+            Self::BadJson(error) => error.fmt(f),
+            Self::BadForm(fault) => fault.fmt(f),
+            Self::BadQuery(name) => write!(f, "{text}: `{name}`"),
+            Self::NeedsAccount(member) => write!(f, "{text}: `{member}` needs the `account` permission"),
+            Self::PasswordHere => write!(f, "{text}: a password is changed at /password/<person_id>"),
+            Self::BadMember(member) | Self::DocumentMismatch(member) => write!(f, "{text}: `{member}`"),
+            Self::PasswordTooLongFor(most) => {
+                write!(f, "{text}: here at most {most} bytes are read of it, and letters with accents take two or more")
+            }
+            Self::ClockDiffers => {
+                write!(f, "{text}: it has expired or is not valid yet: the clocks of gateway and service differ")
+            }
+            Self::NotAForm => {
+                write!(f, "{text}: a form is, as application/x-www-form-urlencoded and not compressed")
+            }
+            Self::NoBytes => {
+                write!(f, "{text}: the bytes in base64; or send the bytes under their own content type")
+            }
+            Self::Busy => write!(f, "{text}: too many passwords are being hashed"),
+            Self::Crowded => write!(f, "{text}: too many requests wait for the database"),
+            Self::NoRoom => write!(f, "{text}: too many bytes are in flight"),
+            _ => f.write_str(text),
         }
     }
 }
+
+impl std::error::Error for HisError {}
 
 impl From<JsonError> for HisError {
     fn from(error: JsonError) -> Self {

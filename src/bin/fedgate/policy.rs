@@ -227,8 +227,13 @@ impl PolicyCommand {
                         return Err(CommandFailure::Usage(anyhow!(problem)));
                     }
                 };
-                let served = config.as_ref().map(|config| config.gateway.hosts.clone()).unwrap_or_default();
-                Ok(explain::report(&policy, (&routes(config.as_ref())?, &served), &who, &method, &path))
+                let gateway = config.as_ref().map(|config| &config.gateway);
+                let asked = asked::AskedGateway {
+                    routes: &routes(config.as_ref())?,
+                    hosts: gateway.map(|gateway| &gateway.hosts),
+                    head_bytes: gateway.map(|gateway| gateway.limits.head_bytes),
+                };
+                Ok(explain::report(&policy, asked, &who, &method, &path))
             }
             Self::Matrix { file, format, json } => {
                 let format = if json { OutputFormat::Json } else { format };

@@ -1,9 +1,10 @@
 //! Faults that are answered beneath pingora, and the bytes of the answer.
 
 use http::StatusCode;
-use serde_json::json;
 
+use fedgate_core::codes::AnswerCode;
 use fedgate_core::framing::FramingError;
+use fedgate_core::methods::ALL_METHODS;
 
 /// Why a client is answered beneath pingora.
 #[derive(Debug, Clone, Copy)]
@@ -13,24 +14,11 @@ pub(crate) enum EarlyFault {
 }
 
 impl EarlyFault {
-    pub(crate) fn status(self) -> u16 {
+    /// The answer, as the catalogue has it.
+    pub(crate) fn code(self) -> AnswerCode {
         match self {
-            Self::HeadTooSlow => 408,
-            Self::Framing(error) => error.status(),
-        }
-    }
-
-    pub(crate) fn code(self) -> &'static str {
-        match self {
-            Self::Framing(error) => error.code(),
-            Self::HeadTooSlow => "request_timeout",
-        }
-    }
-
-    fn message(self) -> String {
-        match self {
-            Self::Framing(error) => error.to_string(),
-            Self::HeadTooSlow => "the request took too long".into(),
+            Self::Framing(error) => error.answer(),
+            Self::HeadTooSlow => AnswerCode::RequestTimeout,
         }
     }
 
@@ -38,10 +26,11 @@ impl EarlyFault {
     /// neither `Accept` nor `Origin` counts: pages may read the answer if any origin may. HEAD gets only the
     /// header section.
     pub(crate) fn answer(self, request_id: &str, any_origin: bool, is_head: bool) -> Vec<u8> {
-        let body = json!({ "error": self.message(), "code": self.code(), "request_id": request_id }).to_string();
-        let status = self.status();
+        let body = self.code().json(request_id);
+        let status = self.code().status();
         let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
-        let allow = if status == 405 { "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" } else { "" };
+        let is_allowed = self.code() != AnswerCode::MethodNotAllowed;
+        let allow = if is_allowed { String::new() } else { format!("Allow: {ALL_METHODS}\r\n") };
         let origin = if any_origin { "Access-Control-Allow-Origin: *\r\n" } else { "" };
         let answer = format!(
             "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\

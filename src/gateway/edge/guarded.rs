@@ -25,9 +25,11 @@ use super::fault::EarlyFault;
 use super::pace::{ByteRate, ClientPace};
 use super::socket::ClientSocket;
 use crate::observe::{KeptRecord, RecordDetail, RequestRecord, RequestRecorder};
-use fedgate_core::framing::{BodyReader, FramingError, check_head, head_end, head_start, in_origin_form};
+use fedgate_core::admission::{HeldHead, screen_bytes};
+use fedgate_core::framing::{BodyReader, FramingError, head_start};
 use fedgate_core::host::HostList;
 use fedgate_core::network::client_network;
+use fedgate_core::reasons::RecordDecision;
 
 /// How long the answer to a refused head may take to be written.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -114,17 +116,10 @@ impl StrictStream {
 
     /// Checks the held bytes: releases a head that is whole and has one reading, and the bytes of its body.
     fn judge(&mut self) -> Result<(), FramingError> {
-        let start = head_start(&self.held);
-        let head = self.held.get(start..).unwrap_or_default();
-        let Some(mut end) = head_end(head, self.allowed.head_bytes)? else { return Ok(()) };
-        // RFC 9112, 2.2: one empty line before a request is skipped. Old clients send one after a body.
-        self.held.drain(..start);
-        // Rewritten before pingora sees it: the decided target and the forwarded target are the same bytes.
-        if let Some(origin) = in_origin_form(self.held.get(..end).unwrap_or_default(), &self.hosts)? {
-            self.held.splice(..end, origin.iter().copied());
-            end = origin.len();
-        }
-        let mut body = BodyReader::new(check_head(self.held.get(..end).unwrap_or_default())?);
+        let Some(HeldHead { end, body }) = screen_bytes(&mut self.held, self.allowed.head_bytes, &self.hosts)? else {
+            return Ok(());
+        };
+        let mut body = BodyReader::new(body);
         let taken = body.feed(self.held.get(end..).unwrap_or_default())?;
         // Only this request is released. A pipelined request stays in `held`, so that pingora cannot read two at
         // once.
@@ -153,7 +148,7 @@ impl StrictStream {
     fn refuse(&mut self, fault: EarlyFault) {
         // The headers of a refused head are not read, so a request id that the client chose is unknown.
         let own_id = format!("{:032x}", rand::random::<u128>());
-        let kept = self.keep(&own_id, fault, fault.status());
+        let kept = self.keep(&own_id, fault);
         let request_id = kept.request_id().unwrap_or(&own_id);
         let is_head = self.held.get(head_start(&self.held)..).is_some_and(|head| head.starts_with(b"HEAD "));
         self.phase = ReadPhase::Answering(fault.answer(request_id, self.allowed.any_origin, is_head), 0);
@@ -161,7 +156,7 @@ impl StrictStream {
         self.timer = Some(Box::pin(tokio::time::sleep(ANSWER_TIMEOUT)));
     }
 
-    fn keep(&self, request_id: &str, fault: EarlyFault, status: u16) -> KeptRecord {
+    fn keep(&self, request_id: &str, fault: EarlyFault) -> KeptRecord {
         let head = self.held.get(head_start(&self.held)..).unwrap_or_default();
         let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
         // The bound of a record: a request line may be as long as a head.
@@ -182,10 +177,10 @@ impl StrictStream {
                 roles: &[],
                 endpoint: "",
                 subject: None,
-                decision: "refuse",
-                reason: fault.code(),
+                decision: RecordDecision::Refuse,
+                reason: fault.code().into(),
                 lacks: None,
-                status,
+                status: fault.code().status(),
                 duration: self.began.elapsed(),
                 policy: "",
                 trace_id: None,

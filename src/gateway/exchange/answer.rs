@@ -10,10 +10,11 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
+use fedgate_core::codes::AnswerCode;
 use fedgate_core::fields::{AnswerKind, JsonError, MemberRemover, answer_kind};
 
 /// The error of an answer that is withheld.
-pub(crate) const WITHHELD: ErrorType = ErrorType::Custom("answer_withheld");
+pub(crate) const WITHHELD: ErrorType = ErrorType::Custom(AnswerCode::AnswerWithheld.code());
 
 /// How the body of an answer is passed on.
 #[derive(Default)]

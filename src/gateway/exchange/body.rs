@@ -18,8 +18,8 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::answer::is_old;
-use super::request::content_length;
 use crate::gateway::edge::pace::{ByteRate, ClientPace};
+use fedgate_core::admission::content_length;
 use fedgate_core::fields::{BodyCheck, BodyFault, check_request};
 
 /// Size of pingora's retry buffer.

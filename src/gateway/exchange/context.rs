@@ -24,11 +24,15 @@ use crate::gateway::headers::{CORRELATION_ID, REQUEST_ID};
 use crate::gateway::upstream::{ConnectionHold, ServedUpstream, ServerAddress, UpstreamSet};
 use crate::observe::{RecordRoom, RequestRecord};
 use crate::pipeline::{Permit, Pipeline, Refusal};
-use fedgate_core::assertion::{BUSY_HEADER, RecordScope};
+use fedgate_core::assertion::BUSY_HEADER;
+use fedgate_core::codes::AnswerCode;
+use fedgate_core::reasons::{RecordDecision, RecordReason};
 
-/// The code of requests that cannot be recorded and so are not served.
-pub(crate) const NOT_RECORDED: &str = "not_recorded";
-pub(crate) const NOT_RECORDED_MESSAGE: &str = "The request cannot be recorded now";
+/// The reason of requests that cannot be recorded and so are not served.
+pub(crate) const NOT_RECORDED: RecordReason = RecordReason::Answer(AnswerCode::NotRecorded);
+
+/// The same as an error of the proxy library.
+pub(crate) const UNRECORDED: ErrorType = ErrorType::Custom(AnswerCode::NotRecorded.code());
 
 /// The state of one request while it is served.
 pub(crate) struct RequestContext {
@@ -93,14 +97,14 @@ pub(crate) enum RequestOutcome {
     /// Nothing was decided.
     Undecided,
     /// It was answered without a decision: OPTIONS, or a malformed head; with the reason for the record.
-    Answered(&'static str),
+    Answered(RecordReason),
     /// The pipeline refused it.
     Refused(Box<Refusal>),
     /// The pipeline admitted it.
     Permitted(Box<Permit>),
     /// The pipeline admitted it, but it was refused because of its connection, its body or its record; with the
     /// reason for the record. This permit is no key to forwarding.
-    Unserved(Box<Permit>, &'static str),
+    Unserved(Box<Permit>, RecordReason),
 }
 
 /// Where an anonymous request on a public route is recorded, decided before it is forwarded.
@@ -234,10 +238,10 @@ impl RequestOutcome {
     pub(crate) fn tell<'a>(&'a self, record: &mut RequestRecord<'a>, pipeline: &'a Pipeline, error: Option<&Error>) {
         match self {
             Self::Undecided => {}
-            Self::Answered(word) => {
-                record.reason = word;
+            Self::Answered(reason) => {
+                record.reason = *reason;
                 if record.status == 200 {
-                    record.decision = "answer";
+                    record.decision = RecordDecision::Answer;
                 }
             }
             Self::Refused(refusal) => {
@@ -245,8 +249,8 @@ impl RequestOutcome {
                 record.reason = refusal.reason();
                 record.lacks = refusal.lacks();
                 // The rights denied it, also if a member of the body was the reason.
-                if refusal.status() == 403 {
-                    record.decision = "deny";
+                if refusal.answer().status() == 403 {
+                    record.decision = RecordDecision::Deny;
                 }
                 if let Some((principal, endpoint, subject)) = refusal.concerns() {
                     record.roles = principal.roles();
@@ -255,19 +259,21 @@ impl RequestOutcome {
                     record.policy = principal.policy();
                 }
             }
-            Self::Unserved(permit, word) => {
+            Self::Unserved(permit, reason) => {
                 tell_permit(permit, record, pipeline);
-                record.reason = word;
+                record.reason = *reason;
             }
             Self::Permitted(permit) => {
                 tell_permit(permit, record, pipeline);
-                (record.decision, record.reason) = match (error, permit.scope()) {
-                    (Some(error), _) => ("fail", failure(error).1),
+                (record.decision, record.reason) = match error {
+                    Some(error) => {
+                        (RecordDecision::Fail, failure(error).map_or(RecordReason::ClientGone, RecordReason::Answer))
+                    }
                     // A declared length over the limit, which was refused before the body was read.
-                    (None, _) if record.status == 413 => ("refuse", "body_too_large"),
-                    (None, RecordScope::Public) => ("allow", "public"),
-                    (None, RecordScope::Own) => ("allow", "own"),
-                    (None, RecordScope::Global) => ("allow", "global"),
+                    None if record.status == AnswerCode::BodyTooLarge.status() => {
+                        (RecordDecision::Refuse, AnswerCode::BodyTooLarge.into())
+                    }
+                    None => (RecordDecision::Allow, RecordReason::Admitted(permit.scope())),
                 };
             }
         }
@@ -283,41 +289,35 @@ fn tell_permit<'a>(permit: &'a Permit, record: &mut RequestRecord<'a>, pipeline:
     record.policy = permit.policy().fingerprint();
 }
 
-/// Status, code and message of a failed request; status 0 if the client is gone.
-pub(crate) fn failure(error: &Error) -> (u16, &'static str, &'static str) {
+/// The answer to a failed request; none if the client is gone.
+pub(crate) fn failure(error: &Error) -> Option<AnswerCode> {
     use ErrorType::{
         ConnectTimedout, ConnectionClosed, Custom, H2Error, HTTPStatus, ReadError, ReadTimedout, TLSHandshakeTimedout,
         WriteError, WriteTimedout,
     };
     // The error kinds that the strict reader gives for the bytes of a body.
     let guard = error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    match (error.etype(), error.esource()) {
+    Some(match (error.etype(), error.esource()) {
         (ReadError, ErrorSource::Downstream) if guard == Some(std::io::ErrorKind::InvalidData) => {
-            (400, "bad_framing", "The body has no single reading")
+            AnswerCode::BadFraming
         }
         (ReadError, ErrorSource::Downstream) if guard == Some(std::io::ErrorKind::TimedOut) => {
-            (408, "request_timeout", "The request took too long")
+            AnswerCode::RequestTimeout
         }
-        (HTTPStatus(413), _) => (413, "body_too_large", "The body is too large"),
-        (Custom(NOT_RECORDED), _) => (503, NOT_RECORDED, NOT_RECORDED_MESSAGE),
-        (Custom("answer_withheld"), _) => (502, "answer_withheld", "The answer of the upstream cannot be shown"),
-        (Custom("owner_unknown"), _) => {
-            (502, "owner_unknown", "The upstream did not say whose record this is; nothing was changed")
-        }
-        (Custom("busy"), _) => (503, "busy", "Too many records are being read at the moment"),
+        // Errors of this gateway's own carry the code of their answer.
+        (Custom(code), _) => AnswerCode::find(code).unwrap_or(AnswerCode::InternalError),
+        (HTTPStatus(413), _) => AnswerCode::BodyTooLarge,
         // Raised by `response_filter` if the upstream refuses the assertion.
-        (HTTPStatus(502), _) => (502, "upstream_refused", "The upstream does not trust this gateway"),
-        (HTTPStatus(status), _) => (*status, "bad_request", "The request cannot be served"),
-        (ReadTimedout, ErrorSource::Downstream) => (408, "request_timeout", "The request took too long"),
+        (HTTPStatus(502), _) => AnswerCode::UpstreamRefused,
+        (HTTPStatus(_), _) => AnswerCode::BadRequest,
+        (ReadTimedout, ErrorSource::Downstream) => AnswerCode::RequestTimeout,
         // `H2Error`: the stream was reset, or its connection ended, while the request was served.
-        (WriteError | ReadError | ConnectionClosed | WriteTimedout | H2Error, ErrorSource::Downstream) => {
-            (0, "client_gone", "")
-        }
-        (_, ErrorSource::Downstream) => (400, "bad_request", "The request cannot be read"),
+        (WriteError | ReadError | ConnectionClosed | WriteTimedout | H2Error, ErrorSource::Downstream) => return None,
+        (_, ErrorSource::Downstream) => AnswerCode::BadRequest,
         (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => {
-            (504, "upstream_timeout", "The upstream took too long")
+            AnswerCode::UpstreamTimeout
         }
-        (_, ErrorSource::Upstream) => (502, "upstream_unreachable", "The upstream cannot be reached"),
-        (_, ErrorSource::Internal | ErrorSource::Unset) => (500, "internal_error", "The request could not be served"),
-    }
+        (_, ErrorSource::Upstream) => AnswerCode::UpstreamUnreachable,
+        (_, ErrorSource::Internal | ErrorSource::Unset) => AnswerCode::InternalError,
+    })
 }

@@ -102,3 +102,15 @@ impl CorsAnswer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::ALLOW_METHODS;
+
+    #[test]
+    fn a_preflight_allows_the_methods_of_the_one_table() {
+        let mut methods = fedgate_core::methods::METHODS.map(|method| method.name);
+        methods.sort_unstable();
+        assert_eq!(methods.join(", "), ALLOW_METHODS);
+    }
+}

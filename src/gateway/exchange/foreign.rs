@@ -19,6 +19,9 @@ use http::{HeaderMap, HeaderName, Method, header};
 use crate::authn::{ClientAddress, ForeignOrigin};
 use crate::gateway::edge::forwarded::RequestOrigin;
 use fedgate_base::config::CorsConfig;
+use fedgate_core::codes::AnswerCode;
+use fedgate_core::methods::is_safe;
+use fedgate_core::reasons::RecordReason;
 
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -57,13 +60,13 @@ pub(crate) enum ForeignFault {
 }
 
 impl ForeignFault {
-    /// The stable reason in the record.
-    pub(crate) fn reason(self) -> &'static str {
+    /// The reason in the record.
+    pub(crate) fn reason(self) -> RecordReason {
         match self {
-            Self::Write(ForeignSign::Site) => "foreign_site",
-            Self::Write(ForeignSign::Origin) => "foreign_origin",
-            Self::Write(ForeignSign::Referer) => "foreign_referer",
-            Self::Credential => "foreign_credential",
+            Self::Write(ForeignSign::Site) => RecordReason::ForeignSite,
+            Self::Write(ForeignSign::Origin) => AnswerCode::ForeignOrigin.into(),
+            Self::Write(ForeignSign::Referer) => RecordReason::ForeignReferer,
+            Self::Credential => AnswerCode::ForeignCredential.into(),
         }
     }
 }
@@ -114,7 +117,7 @@ impl<'a> ForeignPage<'a> {
     /// # Errors
     /// A write that the page may have caused without a preflight, or a credential that it may not send.
     pub(crate) fn check(&self, method: &Method, headers: &HeaderMap, cors: &CorsConfig) -> Result<(), ForeignFault> {
-        let is_write = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let is_write = !is_safe(method.as_str());
         if is_write && cors.refuses_foreign && !(is_allowed(headers, cors) && was_asked_first(method, headers)) {
             return Err(ForeignFault::Write(self.sign));
         }

@@ -19,10 +19,9 @@ use super::foreign::{AskedAddress, ForeignPage};
 use super::keep::RecordKeeper;
 use super::owned::OwnedRecords;
 use super::refuse::{RefusalAnswers, foreign_request};
-use super::request::{self, MalformedRequest};
+use super::request;
 use super::respond::GatewayAnswer;
 use super::signer::DecisionSigner;
-use super::unserved::{self, UnservedDemand};
 use crate::authn::{AskingClient, ClientAddress, LineUse};
 use crate::gateway::edge::forwarded::RequestOrigin;
 use crate::gateway::edge::pace::ByteRate;
@@ -31,7 +30,10 @@ use crate::gateway::edge::tls::{ClientCertificate, ServedTls};
 use crate::gateway::upstream::{ServedUpstream, UpstreamSet};
 use crate::pipeline::{AuthorizationHeaders, Permit, Pipeline, Refusal, RequestHead};
 use fedgate_base::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
+use fedgate_core::admission::{UnservedDemand, check_served, content_length};
+use fedgate_core::codes::AnswerCode;
 use fedgate_core::fields::BodyFault;
+use fedgate_core::methods::may_have_body;
 
 /// Most bytes that are sent over HTTP/2 in one piece.
 const H2_CHUNK_BYTES: u64 = 64 * 1024;
@@ -111,8 +113,8 @@ impl RequestJudge {
         }
         let target = request::target(session);
         let head = session.req_header();
-        if let Some((answer, word)) = self.answers.without_decision(head, target.as_bytes()) {
-            ctx.outcome = RequestOutcome::Answered(word);
+        if let Some((answer, reason)) = self.answers.without_decision(head, target.as_bytes()) {
+            ctx.outcome = RequestOutcome::Answered(reason);
             return self.keeper.answer(session, ctx, answer).await;
         }
         // Before authentication: a refused page costs no password hash, and learns nothing about the browser's
@@ -157,23 +159,22 @@ impl RequestJudge {
         let refusal = match self.pipeline.admit(question).await {
             Ok(permit) => {
                 if let Err(unserved) = self.check_served(session, &permit) {
-                    ctx.outcome = RequestOutcome::Unserved(Box::new(permit), unserved.code());
-                    let answer = GatewayAnswer::error(400, unserved.code(), unserved.message()).and_close();
+                    ctx.outcome = RequestOutcome::Unserved(Box::new(permit), unserved.answer().into());
+                    let answer = GatewayAnswer::error(unserved.answer()).and_close();
                     return self.keeper.answer(session, ctx, answer).await;
                 }
                 // A declared length is refused before a byte of the body is read.
-                let declared = request::content_length(&session.req_header().headers);
+                let declared = content_length(&session.req_header().headers);
                 if declared.is_some_and(|length| length > permit.max_body_bytes()) {
                     ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
-                    let answer = GatewayAnswer::error(413, "body_too_large", "The body is too large");
+                    let answer = GatewayAnswer::error(AnswerCode::BodyTooLarge);
                     return self.keeper.answer(session, ctx, answer).await;
                 }
                 match self.take_in(session, &permit).await {
                     Err(BodyNotHeld::Refused(fault)) => self.refuse_body(permit, fault),
                     Err(BodyNotHeld::Unexpected) => {
-                        let fault = MalformedRequest::BodyNotExpected;
-                        ctx.outcome = RequestOutcome::Unserved(Box::new(permit), fault.code());
-                        let answer = GatewayAnswer::error(fault.status(), fault.code(), fault.message());
+                        ctx.outcome = RequestOutcome::Unserved(Box::new(permit), AnswerCode::BodyNotExpected.into());
+                        let answer = GatewayAnswer::error(AnswerCode::BodyNotExpected);
                         return self.keeper.answer(session, ctx, answer).await;
                     }
                     Err(BodyNotHeld::Failed(error)) => {
@@ -202,13 +203,13 @@ impl RequestJudge {
     fn check_served(&self, session: &Session, permit: &Permit) -> Result<(), UnservedDemand> {
         let head = session.req_header();
         let forwards = self.upstreams.find(permit.upstream()).is_some_and(ServedUpstream::forwards_authorization);
-        unserved::check(head.version, &head.headers, forwards)
+        check_served(head.version, &head.headers, forwards)
     }
 
     /// Reads and judges the body of an admitted request if its route guards members; waits for the end if its
     /// method has no body.
     async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<HeldBody>, BodyNotHeld> {
-        if !request::has_body(&session.req_header().method) {
+        if !may_have_body(session.req_header().method.as_str()) {
             body::expect_none(session, self.body_tempo).await?;
             return Ok(None);
         }

@@ -17,7 +17,9 @@ use super::request;
 use super::respond::GatewayAnswer;
 use crate::observe::{GatewayMetrics, RecordDetail, RequestRecord, RequestRecorder};
 use crate::pipeline::Pipeline;
+use fedgate_core::methods::is_safe;
 use fedgate_core::network::client_network;
+use fedgate_core::reasons::{RecordDecision, RecordReason};
 
 /// The record could not be kept.
 pub(crate) struct NotRecorded;
@@ -109,7 +111,7 @@ impl RecordKeeper {
         if self.recorder.refuses() {
             return false;
         }
-        if self.recorder.answers_wait() && !session.req_header().method.is_safe() {
+        if self.recorder.answers_wait() && !is_safe(session.req_header().method.as_str()) {
             // Taken now: a change that finds no room for its record after it was forwarded cannot be undone.
             ctx.room = self.recorder.room();
             return ctx.room.is_some();
@@ -143,8 +145,8 @@ impl RecordKeeper {
             roles: &[],
             endpoint: "",
             subject: None,
-            decision: "refuse",
-            reason: "undecided",
+            decision: RecordDecision::Refuse,
+            reason: RecordReason::Undecided,
             lacks: None,
             status,
             duration: ctx.start.elapsed(),
@@ -178,7 +180,9 @@ fn detail(session: &Session, ctx: &RequestContext) -> RecordDetail {
         RequestOutcome::Refused(refusal) => refusal.is_anonymous(),
         RequestOutcome::Unserved(permit, _) => permit.principal().is_none(),
         // A request that may have changed something has its own record, whoever sent it.
-        RequestOutcome::Permitted(permit) => permit.principal().is_none() && session.req_header().method.is_safe(),
+        RequestOutcome::Permitted(permit) => {
+            permit.principal().is_none() && is_safe(session.req_header().method.as_str())
+        }
     };
     match is_anonymous && ctx.placed != RecordPlacement::Alone {
         true => RecordDetail::WithinRate(ctx.origin.client.map(client_network)),

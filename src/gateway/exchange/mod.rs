@@ -15,7 +15,6 @@ pub(super) mod respond;
 pub(super) mod notice;
 pub(super) mod cors;
 pub(super) mod foreign;
-pub(super) mod unserved;
 pub(super) mod redirect;
 pub(super) mod body;
 pub(super) mod pairing;

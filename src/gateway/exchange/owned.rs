@@ -32,14 +32,17 @@ use crate::gateway::upstream::{ForwardedFacts, ServedUpstream, ServerAddress, Se
 use crate::observe::GatewayMetrics;
 use crate::pipeline::Permit;
 use fedgate_core::assertion::RecordScope;
+use fedgate_core::codes::AnswerCode;
 use fedgate_core::fields::{AnswerKind, RecordOwnership, answer_kind};
+use fedgate_core::methods::is_safe;
+use fedgate_core::reasons::RecordReason;
 
 /// Largest record that is read.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// The error if a service does not say whose record is to be changed.
-pub(crate) const OWNER_UNKNOWN: ErrorType = ErrorType::Custom("owner_unknown");
+pub(crate) const OWNER_UNKNOWN: ErrorType = ErrorType::Custom(AnswerCode::OwnerUnknown.code());
 /// The reason in the record of a request for another person's record.
-const OTHER_RECORD: &str = "other_record";
+const OTHER_RECORD: RecordReason = RecordReason::OtherRecord;
 
 /// A service's answer to the request for a stored record.
 struct StoredRecord {
@@ -108,8 +111,8 @@ async fn within<T>(until: Option<Instant>, done: impl Future<Output = Result<T>>
 /// The words of fedhis. They are the same whether the record does not exist or is another person's, so the answer
 /// does not tell which ids exist.
 fn none_here(method: &Method) -> GatewayAnswer {
-    let words = if method.is_safe() { "Book or page or not found" } else { "Page not found" };
-    GatewayAnswer::error(404, "not_found", words)
+    let is_read = is_safe(method.as_str());
+    GatewayAnswer::error(if is_read { AnswerCode::OwnPageNotRead } else { AnswerCode::OwnPageNotWritten })
 }
 
 /// Reads and checks such records.
@@ -143,7 +146,7 @@ impl OwnedRecords {
         let Some(member) = ctx.permit()?.owner_member() else { return Ok(None) };
         let record = self.read_record(session, ctx).await?;
         let method = &session.req_header().method;
-        match (record.find(ctx.permit()?, member), method.is_safe()) {
+        match (record.find(ctx.permit()?, member), is_safe(method.as_str())) {
             (FoundOwner::Theirs, true) => Ok(Some(record.relayed())),
             (FoundOwner::Theirs, false) => Ok(None),
             (FoundOwner::Nothing, _) => Ok(Some(none_here(method))),
@@ -284,4 +287,4 @@ impl OwnedRecords {
 }
 
 /// The error if too many bytes are held already.
-pub(crate) const NO_ROOM: ErrorType = ErrorType::Custom("busy");
+pub(crate) const NO_ROOM: ErrorType = ErrorType::Custom(AnswerCode::ServiceBusy.code());

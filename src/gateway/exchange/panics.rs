@@ -34,7 +34,10 @@ mod tests {
         let failed: Result<()> = contained(async { panic!("a fault, on purpose") }).await;
         let at_once: Result<()> = contained_now(|| panic!("a fault, on purpose"));
         for error in [failed.unwrap_err(), at_once.unwrap_err()] {
-            assert_eq!(crate::gateway::exchange::context::failure(&error).0, 500);
+            assert_eq!(
+                crate::gateway::exchange::context::failure(&error),
+                Some(fedgate_core::codes::AnswerCode::InternalError)
+            );
         }
     }
 }

@@ -17,7 +17,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::answer;
-use super::context::{NOT_RECORDED, RequestContext, ServerTold, failure};
+use super::context::{RequestContext, ServerTold, UNRECORDED, failure};
 use super::hop;
 use super::judge::RequestJudge;
 use super::keep::{NotRecorded, RecordKeeper, final_status};
@@ -259,7 +259,7 @@ impl ProxyHttp for GatewayProxy {
                 status = response.status.as_u16(),
                 "an answer is withheld because it could not be recorded"
             );
-            Error::explain(ErrorType::Custom(NOT_RECORDED), "the answer could not be recorded")
+            Error::explain(UNRECORDED, "the answer could not be recorded")
         })
         }).await
     }
@@ -298,23 +298,22 @@ impl ProxyHttp for GatewayProxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
-        let (status, code, message) = failure(error);
+        let failed = failure(error);
         let told = final_status(session);
         // A refusal whose client hung up is not logged, or anonymous callers could fill the log.
-        if ctx.recorded && (told.is_some() || status == 0) && ctx.permit().is_ok() {
+        if ctx.recorded && (told.is_some() || failed.is_none()) && ctx.permit().is_ok() {
             let error = in_words(error);
             tracing::warn!(request.id = ctx.request_id, error, "an answer broke off that was recorded already");
         }
-        if status == 0 {
-            return FailToProxy { error_code: 0, can_reuse_downstream: false };
-        }
+        let Some(failed) = failed else { return FailToProxy { error_code: 0, can_reuse_downstream: false } };
+        let status = failed.status();
         if !matches!(error.esource(), ErrorSource::Downstream) && status >= 500 {
             tracing::warn!(request.id = ctx.request_id, error = in_words(error), "a request could not be forwarded");
         }
         // The recorded answer was not sent; the answer sent instead gets a record that follows.
-        ctx.recorded &= told.is_some() || *error.etype() == ErrorType::Custom(NOT_RECORDED);
+        ctx.recorded &= told.is_some() || *error.etype() == UNRECORDED;
         let answer = match self.keeper.keep(session, ctx, told.unwrap_or(status), Some(error)).await {
-            Ok(()) => GatewayAnswer::error(status, code, message),
+            Ok(()) => GatewayAnswer::error(failed),
             Err(NotRecorded) => GatewayAnswer::not_recorded(),
         };
         let error_code = answer.status();

@@ -8,9 +8,9 @@ use http::{Method, Response, StatusCode, header};
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 
-use super::request::METHODS;
 use crate::gateway::headers::REQUEST_ID;
 use fedgate_core::host::HostList;
+use fedgate_core::methods::ALL_METHODS;
 
 /// Answers every request with the same address over HTTPS.
 pub(crate) struct HttpsRedirect {
@@ -50,7 +50,7 @@ impl ServeHttp for HttpsRedirect {
 fn whole_server() -> Response<Vec<u8>> {
     let request_id = format!("{:032x}", rand::random::<u128>());
     let response = Response::builder()
-        .header(header::ALLOW, METHODS)
+        .header(header::ALLOW, ALL_METHODS)
         .header(header::CONTENT_LENGTH, 0)
         .header(header::CACHE_CONTROL, "no-store")
         .header(REQUEST_ID, request_id)

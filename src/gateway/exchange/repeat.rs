@@ -13,6 +13,7 @@ use super::context::RequestContext;
 use crate::gateway::edge::pace::UploadPace;
 use crate::gateway::upstream::UpstreamSet;
 use crate::observe::GatewayMetrics;
+use fedgate_core::methods::is_idempotent;
 
 /// Most attempts of one request, for methods that may be repeated.
 pub(crate) const MAX_ATTEMPTS: usize = 2;
@@ -44,7 +45,7 @@ impl RepeatPolicy {
         let repeats = is_unserved
             // POST and PATCH never, even if nothing seems to have been sent: a lost answer looks the same as a lost
             // request.
-            && session.req_header().method.is_idempotent()
+            && is_idempotent(session.req_header().method.as_str())
             && ctx.attempts < MAX_ATTEMPTS
             && !ctx.is_out_of_time();
         if repeats {

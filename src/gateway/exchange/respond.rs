@@ -14,9 +14,11 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::body::waits_for_100;
-use super::context::{NOT_RECORDED, NOT_RECORDED_MESSAGE, RequestContext};
+use super::context::RequestContext;
 use super::notice::{self, PageNotice};
-use super::request::content_length;
+use fedgate_core::admission::content_length;
+use fedgate_core::codes::AnswerCode;
+use fedgate_core::methods::is_safe;
 use fedgate_core::web_page::{self, PageLanguage, asks_for};
 
 /// Seconds after which a request that was refused for now may be tried again.
@@ -56,8 +58,6 @@ async fn let_finish_stream(session: &mut Session) {
 pub(crate) struct GatewayAnswer {
     status: u16,
     headers: Vec<(header::HeaderName, String)>,
-    code: &'static str,
-    message: String,
     body: AnswerBody,
     close: bool,
 }
@@ -65,7 +65,7 @@ pub(crate) struct GatewayAnswer {
 /// The default body of an answer.
 enum AnswerBody {
     /// The error, as JSON.
-    Error,
+    Error(AnswerCode),
     /// The text of Thalamus to an unauthenticated caller.
     Challenge,
     /// The body of a service's answer, with its media type.
@@ -89,32 +89,35 @@ const HTML: &str = "text/html; charset=utf-8";
 
 impl GatewayAnswer {
     /// An error in the one JSON shape.
-    pub(crate) fn error(status: u16, code: &'static str, message: &str) -> Self {
-        Self { status, headers: Vec::new(), code, message: message.to_owned(), body: AnswerBody::Error, close: false }
+    pub(crate) fn error(answer: AnswerCode) -> Self {
+        Self::with(answer.status(), AnswerBody::Error(answer))
+    }
+
+    fn with(status: u16, body: AnswerBody) -> Self {
+        Self { status, headers: Vec::new(), body, close: false }
     }
 
     /// The answer to a request that cannot be recorded.
     pub(crate) fn not_recorded() -> Self {
-        Self::error(503, NOT_RECORDED, NOT_RECORDED_MESSAGE).with_header(header::RETRY_AFTER, RETRY_AFTER)
+        Self::error(AnswerCode::NotRecorded).with_header(header::RETRY_AFTER, RETRY_AFTER)
     }
 
     /// The challenge, worded as by Thalamus, with the charset of RFC 7617, section 2.1: without it, clients such as
     /// Java's `Authenticator` send `?` for each letter that is not in Latin-1.
     pub(crate) fn challenge(realm: &str) -> Self {
         let challenge = (header::WWW_AUTHENTICATE, format!("Basic realm=\"{realm}\", charset=\"UTF-8\""));
-        let answer = Self::error(401, "unauthenticated", "Unauthorized Access");
-        Self { headers: vec![challenge], body: AnswerBody::Challenge, ..answer }
+        let answer = Self::with(AnswerCode::Unauthenticated.status(), AnswerBody::Challenge);
+        Self { headers: vec![challenge], ..answer }
     }
 
     /// The answer of a service to a request of the gateway itself.
     pub(crate) fn relayed(status: u16, content_type: &str, body: Bytes) -> Self {
-        Self { body: AnswerBody::Relayed(content_type.to_owned(), body), ..Self::error(status, "", "") }
+        Self::with(status, AnswerBody::Relayed(content_type.to_owned(), body))
     }
 
     /// The answer to OPTIONS.
     pub(crate) fn options(allow: &str) -> Self {
-        let headers = vec![(header::ALLOW, allow.to_owned())];
-        Self { status: 200, headers, body: AnswerBody::None, ..Self::error(200, "", "") }
+        Self::with(200, AnswerBody::None).with_header(header::ALLOW, allow)
     }
 
     pub(crate) fn with_header(mut self, name: header::HeaderName, value: impl Into<String>) -> Self {
@@ -139,33 +142,34 @@ impl GatewayAnswer {
             head.headers.get_all(header::ACCEPT).iter().any(|accept| asks_for(accept.as_bytes(), PROBLEM));
         let content =
             |media_type: &str, body: Bytes| AnswerContent { media_type: media_type.to_owned(), body, language: None };
+        let answer = match &self.body {
+            AnswerBody::None => return content(HTML, Bytes::new()),
+            AnswerBody::Relayed(media_type, body) => return content(media_type, body.clone()),
+            AnswerBody::Error(answer) => *answer,
+            AnswerBody::Challenge => AnswerCode::Unauthenticated,
+        };
         match (&self.body, notice::reader(session)) {
-            (AnswerBody::None, _) => content(HTML, Bytes::new()),
-            (AnswerBody::Relayed(media_type, body), _) => content(media_type, body.clone()),
-            (AnswerBody::Error | AnswerBody::Challenge, _) if wants_problem => {
+            _ if wants_problem => {
                 let title = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
                 let problem = serde_json::json!({
-                    "type": "about:blank", "title": title, "status": self.status, "detail": self.message,
-                    "code": self.code, "request_id": request_id,
+                    "type": "about:blank", "title": title, "status": self.status, "detail": answer.text(),
+                    "code": answer.code(), "request_id": request_id,
                 });
                 content(PROBLEM, problem.to_string().into())
             }
-            (AnswerBody::Error | AnswerBody::Challenge, Some(language)) => {
+            (_, Some(language)) => {
                 let retry_after = self.headers.iter().find(|(name, _)| *name == header::RETRY_AFTER);
                 let notice = PageNotice {
                     status: self.status,
-                    code: self.code,
-                    is_write: !head.method.is_safe(),
+                    code: answer.code(),
+                    is_write: !is_safe(head.method.as_str()),
                     retry_after: retry_after.map(|(_, seconds)| seconds.as_str()),
                     request_id,
                 };
                 AnswerContent { language: Some(language), ..content(HTML, notice.html(language).into()) }
             }
-            (AnswerBody::Challenge, None) => content(HTML, self.message.clone().into()),
-            (AnswerBody::Error, None) => {
-                let error = serde_json::json!({ "error": self.message, "code": self.code, "request_id": request_id });
-                content("application/json", error.to_string().into())
-            }
+            (AnswerBody::Challenge, None) => content(HTML, answer.text().into()),
+            (_, None) => content("application/json", answer.json(request_id).into()),
         }
     }
 

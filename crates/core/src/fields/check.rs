@@ -9,6 +9,7 @@ use super::free::{FreeCandidate, FreeValue, NotFree};
 use super::names::FoldedNames;
 use super::scan::{JsonScanner, LevelKind, ScannedPiece};
 use super::text::JsonReading;
+use crate::codes::AnswerCode;
 
 /// A guarded member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,45 +59,16 @@ pub enum BodyFault {
 }
 
 impl BodyFault {
-    /// The status for the client.
-    pub fn status(self) -> u16 {
+    /// The answer to the client.
+    pub fn answer(self) -> AnswerCode {
         match self {
-            // Well-formed, but not acceptable.
-            Self::Json(JsonError::NumberTooLong(_)) => 422,
-            Self::Json(_) => 400,
-            Self::MemberNotPermitted(_) => 403,
-            Self::NoLength => 411,
-            Self::TooLong => 413,
-            Self::MediaType => 415,
-            Self::NotAnObject => 422,
-            Self::NoRoom => 503,
-        }
-    }
-
-    /// The stable code for the client.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Json(error) => error.code(),
-            Self::MemberNotPermitted(_) => "member_not_permitted",
-            Self::NoLength => "length_required",
-            Self::TooLong => "body_too_large",
-            Self::MediaType => "unsupported_media_type",
-            Self::NotAnObject => "not_an_object",
-            Self::NoRoom => "busy",
-        }
-    }
-
-    /// The text for the client. It says no more than the code.
-    pub fn message(self) -> &'static str {
-        match self {
-            Self::Json(JsonError::NumberTooLong(_)) => "The body has a number that is too long when it is written out",
-            Self::Json(_) => "The body is no JSON with one reading",
-            Self::MemberNotPermitted(_) => "The body holds a member that you may not write",
-            Self::NoLength => "A body of this size needs a Content-Length",
-            Self::TooLong => "The body is too large",
-            Self::MediaType => "The body must be sent as JSON",
-            Self::NotAnObject => "The body must be an object",
-            Self::NoRoom => "Too many bodies are being checked at the moment",
+            Self::Json(error) => error.answer(),
+            Self::MemberNotPermitted(_) => AnswerCode::MemberNotPermitted,
+            Self::NoLength => AnswerCode::LengthRequired,
+            Self::TooLong => AnswerCode::BodyTooLarge,
+            Self::MediaType => AnswerCode::UnsupportedMediaType,
+            Self::NotAnObject => AnswerCode::NotAnObject,
+            Self::NoRoom => AnswerCode::ServiceBusy,
         }
     }
 }

@@ -18,6 +18,7 @@ mod cases;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use crate::methods::Method;
 pub use cases::{CaseQuestion, CasesError, ExpectedDecision, PolicyCase, parse_cases};
 pub use names::{hint, suggestion};
 pub use review::{CellChange, PolicyExplanation, ReviewedQuestion, RightsMatrix, RoleSays, RoleStatement};
@@ -34,21 +35,6 @@ pub enum PolicyReach {
     Global,
 }
 
-/// A method that roles.cfg can grant. HEAD is judged as GET, and OPTIONS is answered without a decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Method {
-    /// GET, and HEAD.
-    Get,
-    /// POST.
-    Post,
-    /// PUT.
-    Put,
-    /// PATCH.
-    Patch,
-    /// DELETE.
-    Delete,
-}
-
 /// The answer of the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyDecision {
@@ -59,7 +45,7 @@ pub enum PolicyDecision {
 }
 
 /// Why a request is denied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DenyReason {
     /// No role of the principal is defined in the policy.
     NoRole,
@@ -172,35 +158,6 @@ impl PolicySet {
     }
 }
 
-impl Method {
-    /// Every method.
-    pub const ALL: [Self; 5] = [Self::Get, Self::Post, Self::Put, Self::Patch, Self::Delete];
-
-    /// The method that a request is judged by; none for a method that no policy can grant.
-    pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "HEAD" => Some(Self::Get),
-            _ => Self::of_key(name),
-        }
-    }
-
-    /// The method that a key of roles.cfg names, if it is one.
-    pub fn of_key(key: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|method| method.as_str() == key)
-    }
-
-    /// The name as on the wire and in roles.cfg.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Patch => "PATCH",
-            Self::Delete => "DELETE",
-        }
-    }
-}
-
 impl PolicyReach {
     /// The word in records, tables and cases.
     pub fn as_str(self) -> &'static str {
@@ -222,7 +179,7 @@ impl std::fmt::Display for PolicyDecision {
 
 impl DenyReason {
     /// A stable word for records.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoRole => "no_role",
             Self::NotGranted => "not_granted",

@@ -1,39 +1,26 @@
 //! Faults of a submitted form: shown beside the field to people, and sent as status and code to programs.
 
-use http::StatusCode;
-use thiserror::Error;
+use std::fmt::{self, Display, Formatter};
 
 use super::words::PageWords;
+use fedgate_core::codes::AnswerCode;
 
 /// A fault of a form, or of one of its fields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FormFault {
-    #[error("the form is not of this service, or has expired: request it again")]
     NotOurs,
-    #[error("your own current password is missing")]
     CurrentMissing,
-    #[error("your own current password is wrong")]
     CurrentWrong,
-    #[error("the new password or its repetition is missing")]
     Missing,
-    #[error("Password is too short")]
     TooShort,
-    #[error("Password is too long")]
     TooLong,
-    #[error("Password is too long: letters with accents take two bytes or more")]
     TooManyBytes,
     /// Where a Thalamus reads the same passwords.
-    #[error("Password is too long for a Thalamus on the same database: letters with accents take two bytes or more")]
     TooManyBytesBeside,
-    #[error("Password has a line break or NUL, which no sign-in accepts")]
     LineBreak,
-    #[error("Password is the account id, which attackers try first")]
     OwnId,
-    #[error("Password is one of the most common, which attackers try first")]
     Common,
-    #[error("the new password and its repetition differ")]
     Mismatch,
-    #[error("Password is the current one; nothing was changed")]
     Unchanged,
 }
 
@@ -55,35 +42,35 @@ impl FormFault {
         }
     }
 
-    /// The status for programs.
-    pub(crate) fn status(self) -> StatusCode {
+    /// The answer to programs.
+    pub(crate) fn answer(self) -> AnswerCode {
         match self {
-            Self::NotOurs | Self::CurrentMissing | Self::CurrentWrong => StatusCode::FORBIDDEN,
-            Self::Missing
-            | Self::TooShort
-            | Self::TooLong
-            | Self::TooManyBytes
-            | Self::TooManyBytesBeside
-            | Self::LineBreak
-            | Self::OwnId
-            | Self::Common
-            | Self::Mismatch
-            | Self::Unchanged => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NotOurs => AnswerCode::FormExpired,
+            Self::CurrentMissing | Self::CurrentWrong => AnswerCode::CurrentPasswordWrong,
+            Self::Missing => AnswerCode::PasswordMissing,
+            Self::TooShort => AnswerCode::PasswordTooShort,
+            Self::TooLong | Self::TooManyBytes | Self::TooManyBytesBeside => AnswerCode::PasswordTooLong,
+            Self::LineBreak => AnswerCode::PasswordUnusable,
+            Self::OwnId | Self::Common => AnswerCode::PasswordTooCommon,
+            Self::Mismatch => AnswerCode::PasswordMismatch,
+            Self::Unchanged => AnswerCode::PasswordUnchanged,
         }
     }
+}
 
-    /// The code for programs.
-    pub(crate) fn code(self) -> &'static str {
+impl Display for FormFault {
+    /// The text of the answer to programs, and what it is about in this case.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let text = self.answer().text();
         match self {
-            Self::NotOurs => "form_expired",
-            Self::CurrentMissing | Self::CurrentWrong => "current_password_wrong",
-            Self::Missing => "password_missing",
-            Self::TooShort => "password_too_short",
-            Self::TooLong | Self::TooManyBytes | Self::TooManyBytesBeside => "password_too_long",
-            Self::LineBreak => "password_unusable",
-            Self::OwnId | Self::Common => "password_too_common",
-            Self::Mismatch => "password_mismatch",
-            Self::Unchanged => "password_unchanged",
+            Self::TooManyBytes => write!(f, "{text}: letters with accents take two bytes or more"),
+            Self::TooManyBytesBeside => {
+                write!(
+                    f,
+                    "{text}: a Thalamus on the same database reads fewer bytes, and letters with accents take two or more"
+                )
+            }
+            _ => f.write_str(text),
         }
     }
 }

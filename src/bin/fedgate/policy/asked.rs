@@ -1,16 +1,32 @@
 //! The question that a request puts to the policy, or the gateway's answer without asking it.
 //!
-//! The one rule: the same order as in the gateway (request line, path, method, caller, policy), and the gateway's
-//! own code for each.
+//! The one rule: nothing is decided here. Each step is that of [`fedgate_core::admission`], which the gateway takes too, in the same
+//! order; this module puts its outcome into words.
 
-use std::borrow::Cow;
-
-use fedgate::pipeline::Refusal;
-use fedgate::routes::{RouteResolution, RouteTable};
-use fedgate_core::framing::{AbsoluteTarget, FramingError, check_head};
+use fedgate::routes::{RouteAction, RouteTable};
+use fedgate_core::admission::{
+    EarlyAnswer, EarlyOutcome, GuardedRequest, OpenedRequest, ParsedHead, answer_early, open, screen_bytes,
+};
+use fedgate_core::framing::{AbsoluteTarget, FramingError};
 use fedgate_core::host::HostList;
-use fedgate_core::path::{CanonicalPath, parse_target};
+use fedgate_core::path::parse_target;
 use fedgate_core::policy::{Method, PolicyQuestion, ReviewedQuestion};
+use http::{HeaderMap, HeaderValue, Version, header};
+
+/// The host of a request whose target names none: one that is served.
+const SERVED_HOST: &str = "gateway.example";
+/// Most bytes of a head, as the gateway has it where no configuration says otherwise.
+const HEAD_BYTES: usize = 16 * 1024;
+
+/// The gateway that is asked, as far as its configuration is known.
+#[derive(Clone, Copy)]
+pub(super) struct AskedGateway<'a> {
+    pub(super) routes: &'a RouteTable,
+    /// The hosts that are served; none where every host is.
+    pub(super) hosts: Option<&'a HostList>,
+    /// Most bytes of a head.
+    pub(super) head_bytes: Option<usize>,
+}
 
 /// Why the policy is not asked.
 pub(super) struct UnreadQuestion {
@@ -33,85 +49,125 @@ impl UnreadQuestion {
     }
 }
 
-/// The target of a request line in origin form. One in absolute form is assumed to come with the same `Host`, as
-/// clients must send it (RFC 9112, 3.2.2).
-pub(super) fn origin_form<'t>(
-    method: &str,
-    target: &'t str,
-    served: &HostList,
-) -> Result<Cow<'t, str>, UnreadQuestion> {
-    match AbsoluteTarget::parse(target) {
-        None => Ok(Cow::Borrowed(target)),
-        Some(absolute) if served.serves(absolute.authority()) => Ok(absolute.origin(method)),
-        Some(_) => Err(UnreadQuestion::to_everybody(
-            421,
-            "`gateway.hosts` does not list this host: the gateway answers 421".into(),
-        )),
+impl<'a> AskedGateway<'a> {
+    /// One that serves every host, and has the usual limits.
+    pub(super) fn with(routes: &'a RouteTable) -> Self {
+        Self { routes, hosts: None, head_bytes: None }
+    }
+
+    /// The target of a request line in origin form, if the gateway reads the line so. A target in absolute form is assumed to come
+    /// with the same `Host`, as clients must send it (RFC 9112, 3.2.2).
+    pub(super) fn screen(&self, method: &str, target: &str) -> Result<ScreenedLine, UnreadQuestion> {
+        let named = AbsoluteTarget::parse(target).map(|target| target.authority().to_owned());
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n\r\n", named.as_deref().unwrap_or(SERVED_HOST));
+        let every = HostList::default();
+        // The host is asked about where one is named, and supposed to be served otherwise.
+        let hosts = self.hosts.filter(|_| named.is_some()).unwrap_or(&every);
+        let mut held = head.clone().into_bytes();
+        // A line end in the arguments would begin a header.
+        let is_one_line = head.matches('\r').count() == 3;
+        let screened = match is_one_line.then(|| screen_bytes(&mut held, self.head_bytes.unwrap_or(HEAD_BYTES), hosts))
+        {
+            Some(Ok(Some(_))) => Ok(()),
+            Some(Err(fault)) => Err(fault),
+            Some(Ok(None)) | None => Err(FramingError::RequestLine),
+        };
+        if let Err(fault) = screened {
+            return Err(answered(fault.answer().status(), &fault));
+        }
+        let line = String::from_utf8(held).unwrap_or_default();
+        let origin = line.split(' ').nth(1).unwrap_or_default().to_owned();
+        let authority = named.unwrap_or_else(|| SERVED_HOST.to_owned());
+        match self.early(method, &origin, &authority, hosts) {
+            Some(early) => Err(without_decision(&early, method)),
+            None => Ok(ScreenedLine { origin }),
+        }
+    }
+
+    fn early(&self, method: &str, origin: &str, authority: &str, hosts: &HostList) -> Option<EarlyAnswer<'a>> {
+        let host = HeaderValue::from_str(authority).ok()?;
+        let headers = HeaderMap::from_iter([(header::HOST, host)]);
+        let head = ParsedHead { version: Version::HTTP_11, method, authority, headers: &headers };
+        answer_early(&head, origin.as_bytes(), hosts, |path| self.routes.allowed_methods(path))
+    }
+
+    /// What is left to be decided once the caller is authenticated.
+    pub(super) fn open<'l>(
+        &self,
+        method: &str,
+        line: &'l ScreenedLine,
+    ) -> Result<GuardedRequest<'a, 'l, RouteAction>, UnreadQuestion> {
+        let (path, _) =
+            parse_target(line.origin.as_bytes()).map_err(|fault| answered(fault.answer().status(), &fault))?;
+        match open(self.routes.resolve(method, &path)) {
+            Ok(OpenedRequest::Guarded(guarded)) => Ok(guarded),
+            Ok(OpenedRequest::Public(_)) => {
+                Err(UnreadQuestion::to_everybody(None, "public: the route needs no authentication".into()))
+            }
+            Err(allow) => Err(not_served(method, allow)),
+        }
+    }
+
+    /// What a request asks of the policy: the question, or that it asks nothing.
+    pub(super) fn question<'q>(
+        &self,
+        principal: &'q str,
+        roles: &'q [String],
+        guarded: &'q GuardedRequest<'a, '_, RouteAction>,
+    ) -> Result<PolicyQuestion<'q>, UnreadQuestion>
+    where
+        'a: 'q,
+    {
+        let Some((endpoint, target)) = guarded.target() else {
+            return Err(UnreadQuestion {
+                status: Some(404),
+                sentence: "no route has this path: 404 to who is authenticated, 401 to others".into(),
+                to_everybody: false,
+            });
+        };
+        Ok(PolicyQuestion {
+            principal,
+            roles,
+            method: target.method,
+            endpoint: self.routes.endpoints().name(endpoint),
+            subject: target.subject.as_deref(),
+        })
     }
 }
 
-/// The path of a request line, if the gateway reads it as one.
-pub(super) fn parse<'p>(method: &str, path: &'p str) -> Result<CanonicalPath<'p>, UnreadQuestion> {
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: gateway.example\r\n\r\n");
-    // A line end in the arguments would begin a header.
-    let read =
-        if head.matches('\r').count() == 3 { check_head(head.as_bytes()) } else { Err(FramingError::RequestLine) };
-    if let Err(fault) = read {
-        let status = fault.status();
-        return Err(UnreadQuestion::to_everybody(status, format!("{fault}: the gateway answers {status}")));
-    }
-    parse_target(path.as_bytes()).map(|(path, _)| path).map_err(|fault| {
-        if method == "OPTIONS" && path == "*" {
-            return UnreadQuestion::to_everybody(
-                200,
-                "of the whole server: answered to everybody without asking the policy (200)".into(),
-            );
-        }
-        if !is_known(method) {
-            return UnreadQuestion::to_everybody(
-                405,
-                format!("{fault}, and no path serves {method}: the gateway answers 405"),
-            );
-        }
-        let status = Refusal::Path(fault).status();
-        UnreadQuestion::to_everybody(status, format!("{fault}: the gateway answers {status}"))
-    })
+/// A request line that has one reading and needs a decision.
+pub(super) struct ScreenedLine {
+    /// The target in origin form.
+    origin: String,
 }
 
-/// The question that a request puts to the policy, or why there is none.
-pub(super) fn question<'a>(
-    routes: &'a RouteTable,
-    principal: &'a str,
-    roles: &'a [String],
-    method: &str,
-    resolved: &'a RouteResolution<'a, '_>,
-) -> Result<PolicyQuestion<'a>, UnreadQuestion> {
-    match resolved {
-        RouteResolution::NotFound if method == "OPTIONS" || !is_known(method) => {
-            Err(UnreadQuestion::to_everybody(404, "no route has this path: 404 to everybody".into()))
-        }
-        RouteResolution::NotFound => Err(UnreadQuestion {
-            status: Some(404),
-            sentence: "no route has this path: 404 to who is authenticated, 401 to others".into(),
-            to_everybody: false,
-        }),
-        RouteResolution::MethodNotAllowed(allow) if method == "OPTIONS" => Err(UnreadQuestion::to_everybody(
-            200,
+fn answered(status: u16, fault: &impl std::fmt::Display) -> UnreadQuestion {
+    UnreadQuestion::to_everybody(status, format!("{fault}: the gateway answers {status}"))
+}
+
+fn not_served(method: &str, allow: &str) -> UnreadQuestion {
+    UnreadQuestion::to_everybody(405, format!("the path does not serve {method} (405); it serves {allow}"))
+}
+
+/// In words, what the gateway answers to anybody.
+fn without_decision(early: &EarlyAnswer<'_>, method: &str) -> UnreadQuestion {
+    let status = early.status();
+    match early.outcome {
+        EarlyOutcome::Malformed(answer) => answered(status, &answer.text()),
+        EarlyOutcome::HostNotServed => answered(status, &"`gateway.hosts` does not list this host"),
+        EarlyOutcome::Options { allow } => UnreadQuestion::to_everybody(
+            status,
             format!("answered without authentication and without asking the policy (200); the path serves {allow}"),
-        )),
-        RouteResolution::MethodNotAllowed(allow) => {
-            Err(UnreadQuestion::to_everybody(405, format!("the path does not serve {method} (405); it serves {allow}")))
+        ),
+        EarlyOutcome::WholeServer => UnreadQuestion::to_everybody(
+            status,
+            "of the whole server: answered to everybody without asking the policy (200)".into(),
+        ),
+        EarlyOutcome::MethodUnknown { allow } => not_served(method, allow),
+        EarlyOutcome::NoPath(fault) => answered(status, &format!("{fault}, and no path serves {method}")),
+        EarlyOutcome::NotFound => {
+            UnreadQuestion::to_everybody(status, "no route has this path: 404 to everybody".into())
         }
-        RouteResolution::Found(target) => match target.action.endpoint {
-            None => Err(UnreadQuestion::to_everybody(None, "public: the route needs no authentication".into())),
-            Some(endpoint) => Ok(PolicyQuestion {
-                principal,
-                roles,
-                method: target.method,
-                endpoint: routes.endpoints().name(endpoint),
-                subject: target.subject.as_deref(),
-            }),
-        },
     }
 }
 
@@ -119,9 +175,4 @@ pub(super) fn question<'a>(
 pub(super) fn is_asked(asked: &ReviewedQuestion<'_>, endpoint: &str, method: &str) -> bool {
     let methods = asked.get(endpoint);
     methods.is_some_and(|methods| Method::of_key(method).is_some_and(|method| methods.contains(&method)))
-}
-
-/// Whether some path may serve a method; method names are case-sensitive (RFC 9110, 9.1).
-fn is_known(method: &str) -> bool {
-    Method::parse(method).is_some() || method == "OPTIONS"
 }

@@ -5,15 +5,14 @@ use fedgate::accounts::StoredAccount;
 use fedgate::routes::RouteTable;
 use fedgate_base::config::{ClientCertificates, Config};
 use fedgate_core::escape::shown;
-use fedgate_core::host::HostList;
 use fedgate_core::policy::{
-    DenyReason, PolicyDecision, PolicyExplanation, PolicyQuestion, PolicyReach, PolicySet, RoleSays, RoleStatement,
-    hint,
+    DenyReason, PolicyDecision, PolicyExplanation, PolicyQuestion, PolicyReach, PolicySet, RoleRights, RoleSays,
+    RoleStatement, hint,
 };
 use serde_json::{Value, json};
 
 use super::PolicyReport;
-use super::asked::{UnreadQuestion, origin_form, parse, question};
+use super::asked::{AskedGateway, UnreadQuestion};
 use crate::account::{has_usable_password, missing};
 use crate::{open_store, store_fault};
 use fedgate_base::command::CommandFailure;
@@ -66,28 +65,27 @@ pub(crate) fn explained(
     path: &str,
 ) -> (Vec<String>, Value) {
     let who = AskingRoles::with_roles(principal.to_owned(), roles.to_owned());
-    let PolicyReport { lines, json, .. } = report(policy, (routes, &HostList::default()), &who, method, path);
+    let PolicyReport { lines, json, .. } = report(policy, AskedGateway::with(routes), &who, method, path);
     (lines, json)
 }
 
 pub(super) fn report(
     policy: &PolicySet,
-    (routes, served): (&RouteTable, &HostList),
+    gateway: AskedGateway<'_>,
     who: &AskingRoles,
     method: &str,
     target: &str,
 ) -> PolicyReport {
     let request = format!("{method} {target}");
-    let origin = match origin_form(method, target, served) {
-        Ok(origin) => origin,
+    let line = match gateway.screen(method, target) {
+        Ok(line) => line,
         Err(unasked) => return without_policy(&request, who, &unasked),
     };
-    let canonical = match parse(method, &origin) {
-        Ok(canonical) => canonical,
+    let guarded = match gateway.open(method, &line) {
+        Ok(guarded) => guarded,
         Err(unasked) => return without_policy(&request, who, &unasked),
     };
-    let resolved = routes.resolve(method, &canonical);
-    let asked = question(routes, &who.id, &who.roles, method, &resolved);
+    let asked = gateway.question(&who.id, &who.roles, &guarded);
     let question = match (asked, who.barred.map(UnreadQuestion::barred)) {
         (Ok(question), None) => question,
         (Ok(_) | Err(UnreadQuestion { to_everybody: false, .. }), Some(barred)) => {
@@ -95,7 +93,10 @@ pub(super) fn report(
         }
         (Err(unasked), _) => return without_policy(&request, who, &unasked),
     };
-    let explanation = policy.explain(question);
+    let mut explanation = policy.explain(question);
+    // The decision is that of the code that serves; the roles say why.
+    let rights = RoleRights::compile(policy, &who.roles, gateway.routes.endpoints());
+    explanation.decision = guarded.decision(&who.id, &rights).unwrap_or(explanation.decision);
     let says = |of: &RoleSays| {
         let says = says_in_words(of, &question, policy);
         json!({ "role": of.role, "finding": finding(of.says), "says": says, "line": line_of(of.says) })

@@ -12,7 +12,7 @@ use fedgate_core::policy::{
 };
 use serde_json::json;
 
-use super::asked::{parse, question};
+use super::asked::{AskedGateway, UnreadQuestion};
 use super::{FileFault, PolicyReport};
 use crate::print::count;
 
@@ -137,8 +137,11 @@ fn requested(
     request: &str,
 ) -> Result<PolicyDecision, String> {
     let (method, target) = request.split_once(' ').ok_or("`request` is not METHOD PATH")?;
-    let path = parse(method, target).map_err(|unasked| unasked.sentence)?;
-    let resolved = routes.resolve(method, &path);
-    let asked = question(routes, &case.principal, &case.roles, method, &resolved);
-    Ok(policy.decide(asked.map_err(|unasked| unasked.sentence)?))
+    let gateway = AskedGateway::with(routes);
+    let decided = || {
+        let line = gateway.screen(method, target)?;
+        let guarded = gateway.open(method, &line)?;
+        Ok(policy.decide(gateway.question(&case.principal, &case.roles, &guarded)?))
+    };
+    decided().map_err(|unasked: UnreadQuestion| unasked.sentence)
 }

@@ -5,9 +5,11 @@
 //! protocol would misread the answer. A service that authenticates connections would attribute every later request
 //! on one to its first caller.
 //!
-//! Called once per admitted request, so that other callers learn nothing from it. Knows nothing of pingora.
+//! Called once per admitted request, so that other callers learn nothing from it. Knows nothing of the proxy library.
 
 use http::{HeaderMap, Version, header};
+
+use crate::codes::AnswerCode;
 
 /// Schemes that authenticate a connection instead of a request (RFC 4559, 5; MS-NTHT): upstream connections are
 /// shared.
@@ -15,7 +17,7 @@ const OF_CONNECTIONS: &[&str] = &["ntlm", "negotiate", "nego2", "kerberos"];
 
 /// A demand that is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UnservedDemand {
+pub enum UnservedDemand {
     /// Another protocol on this connection (RFC 9110, 7.8).
     Upgrade,
     /// A credential of a scheme that authenticates connections, where it would be forwarded.
@@ -26,7 +28,7 @@ pub(crate) enum UnservedDemand {
 ///
 /// # Errors
 /// The request has such a demand.
-pub(crate) fn check(version: Version, headers: &HeaderMap, forwards_authorization: bool) -> Result<(), UnservedDemand> {
+pub fn check_served(version: Version, headers: &HeaderMap, forwards_authorization: bool) -> Result<(), UnservedDemand> {
     // HTTP/2 has no Upgrade (RFC 9113, 8.2.2), and in HTTP/1.0 it is ignored (RFC 9110, 7.8).
     if version == Version::HTTP_11 && headers.get_all(header::UPGRADE).iter().any(|value| asks(value.as_bytes())) {
         return Err(UnservedDemand::Upgrade);
@@ -54,19 +56,11 @@ fn is_of_connections(credential: &[u8]) -> bool {
 }
 
 impl UnservedDemand {
-    /// The stable code that the client receives.
-    pub(crate) fn code(self) -> &'static str {
+    /// The answer to the client.
+    pub fn answer(self) -> AnswerCode {
         match self {
-            Self::Upgrade => "upgrade_not_served",
-            Self::ConnectionCredential => "connection_credential",
-        }
-    }
-
-    /// The message that the client receives.
-    pub(crate) fn message(self) -> &'static str {
-        match self {
-            Self::Upgrade => "No other protocol is served on this connection",
-            Self::ConnectionCredential => "A credential that authenticates a connection cannot be forwarded",
+            Self::Upgrade => AnswerCode::UpgradeNotServed,
+            Self::ConnectionCredential => AnswerCode::ConnectionCredential,
         }
     }
 }
@@ -102,7 +96,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.append(header::AUTHORIZATION, "Basic QTpi".parse().unwrap());
             headers.append(name, value.parse().unwrap());
-            assert_eq!(check(version, &headers, forwards), outcome, "{name}: {value} over {version:?}");
+            assert_eq!(check_served(version, &headers, forwards), outcome, "{name}: {value} over {version:?}");
         }
     }
 }

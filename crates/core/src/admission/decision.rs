@@ -1,0 +1,107 @@
+//! The decision on a request whose path and method have led somewhere, or nowhere.
+//!
+//! The one rule: whoever is not authenticated learns nothing of a path but which methods it serves, and silence denies.
+
+use std::borrow::Cow;
+
+use crate::policy::{DenyReason, EndpointId, Method, PolicyDecision, PolicyReach, RoleRights};
+
+/// What a table of routes says of a method and a path; `A` is what the route leads to.
+#[derive(Debug)]
+pub enum RouteResolution<'r, 'p, A> {
+    /// A route and method.
+    Found(RouteTarget<'r, 'p, A>),
+    /// The path is known, the method is not served there; the value of the `Allow` header.
+    MethodNotAllowed(&'r str),
+    /// No route has this path.
+    NotFound,
+}
+
+/// Where a request leads.
+#[derive(Debug)]
+pub struct RouteTarget<'r, 'p, A> {
+    /// The matched method.
+    pub method: Method,
+    /// The endpoint that roles.cfg grants; none on a public route.
+    pub endpoint: Option<EndpointId>,
+    /// What it leads to.
+    pub action: &'r A,
+    /// The methods of this path, as in the `Allow` header.
+    pub allow: &'r str,
+    /// The person whose record the request touches.
+    pub subject: Option<Cow<'p, str>>,
+}
+
+/// A request whose path serves its method, or has no route.
+#[derive(Debug)]
+pub enum OpenedRequest<'r, 'p, A> {
+    /// Anybody may have it.
+    Public(RouteTarget<'r, 'p, A>),
+    /// The caller is to be authenticated first.
+    Guarded(GuardedRequest<'r, 'p, A>),
+}
+
+/// A request that is decided once its caller is authenticated.
+#[derive(Debug)]
+pub struct GuardedRequest<'r, 'p, A>(Option<(EndpointId, RouteTarget<'r, 'p, A>)>);
+
+/// Why an authenticated caller is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuardedRefusal<'p> {
+    /// No route has the path.
+    NotFound,
+    /// The policy denies it.
+    Denied {
+        /// The endpoint that was asked for.
+        endpoint: EndpointId,
+        /// The person whose record it was.
+        subject: Option<Cow<'p, str>>,
+        /// Why.
+        reason: DenyReason,
+    },
+}
+
+/// Opens a request by what the routes say of it.
+///
+/// # Errors
+/// The path does not serve the method, which anybody may know, as OPTIONS tells it; the value of `Allow`.
+pub fn open<'r, 'p, A>(resolution: RouteResolution<'r, 'p, A>) -> Result<OpenedRequest<'r, 'p, A>, &'r str> {
+    match resolution {
+        RouteResolution::MethodNotAllowed(allow) => Err(allow),
+        RouteResolution::NotFound => Ok(OpenedRequest::Guarded(GuardedRequest(None))),
+        RouteResolution::Found(target) => Ok(match target.endpoint {
+            None => OpenedRequest::Public(target),
+            Some(endpoint) => OpenedRequest::Guarded(GuardedRequest(Some((endpoint, target)))),
+        }),
+    }
+}
+
+impl<'r, 'p, A> GuardedRequest<'r, 'p, A> {
+    /// Where it leads, if anywhere.
+    pub fn target(&self) -> Option<(EndpointId, &RouteTarget<'r, 'p, A>)> {
+        self.0.as_ref().map(|(endpoint, target)| (*endpoint, target))
+    }
+
+    /// What the policy says to a caller with these rights, where the path has a route.
+    pub fn decision(&self, account: &str, rights: &RoleRights) -> Option<PolicyDecision> {
+        let (endpoint, target) = self.target()?;
+        Some(rights.decide(account, target.method, endpoint, target.subject.as_deref()))
+    }
+
+    /// Decides for an authenticated caller with these rights.
+    ///
+    /// # Errors
+    /// The path has no route, or the policy denies it.
+    pub fn decide(
+        self,
+        account: &str,
+        rights: &RoleRights,
+    ) -> Result<(RouteTarget<'r, 'p, A>, EndpointId, PolicyReach), GuardedRefusal<'p>> {
+        let decision = self.decision(account, rights).ok_or(GuardedRefusal::NotFound)?;
+        let (endpoint, target) = self.0.ok_or(GuardedRefusal::NotFound)?;
+        match decision {
+            PolicyDecision::Allow(reach) => Ok((target, endpoint, reach)),
+            PolicyDecision::Deny(reason) => Err(GuardedRefusal::Denied { endpoint, subject: target.subject, reason }),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Admission: from the bytes of a request line and head to what is answered, as far as no I/O is needed.
+//!
+//! The one rule: whatever asks how a request would be answered asks this module, in this order, so that the guard of HTTP/1, the
+//! path of HTTP/2, `fedgate policy explain` and the tests cannot disagree.
+//!
+//! 1. [`screen_bytes`]: a head of HTTP/1 has one reading, and its target is in origin form.
+//! 2. [`answer_early`]: what needs no decision is answered: a malformed head, a host that is not served, OPTIONS, an unknown
+//!    method.
+//! 3. [`open`]: a path that does not serve the method is answered; a public route is open to anybody.
+//! 4. [`GuardedRequest::decide`]: an authenticated caller learns whether the path exists, and what the policy says.
+//! 5. [`check_served`]: an admitted request wants nothing of its connection that it cannot have.
+//!
+//! Between 3 and 4 the gateway authenticates the caller, which needs the accounts. Knows nothing of the proxy library.
+
+mod bytes;
+mod early;
+mod head;
+mod decision;
+mod unserved;
+
+pub use bytes::{HeldHead, screen_bytes};
+pub use decision::{GuardedRefusal, GuardedRequest, OpenedRequest, RouteResolution, RouteTarget, open};
+pub use early::{EarlyAnswer, EarlyOutcome, answer_early};
+pub use head::{ParsedHead, check_head, content_length};
+pub use unserved::{UnservedDemand, check_served};

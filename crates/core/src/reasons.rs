@@ -1,0 +1,113 @@
+//! What a record says of a request: the decision and its reason.
+//!
+//! The one rule: both are values until a record or a metric is written, and their words stand here alone. Operators search and
+//! count by these words, so a word is never given another meaning; docs/RECORDS.md lists them.
+//!
+//! Made by the gateway, written by its recorder.
+
+use crate::assertion::RecordScope;
+use crate::codes::AnswerCode;
+use crate::path::PathError;
+use crate::policy::DenyReason;
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecordDecision {
+    /// It was admitted.
+    Allow,
+    /// The caller has no right to it.
+    Deny,
+    /// It was not served, for another reason than rights.
+    Refuse,
+    /// It was admitted, and failed.
+    Fail,
+    /// It was answered, and no decision was needed.
+    Answer,
+}
+
+impl RecordDecision {
+    /// The word in records and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Refuse => "refuse",
+            Self::Fail => "fail",
+            Self::Answer => "answer",
+        }
+    }
+
+    /// Whether the request was served as it was meant.
+    pub const fn is_served(self) -> bool {
+        match self {
+            Self::Allow | Self::Answer => true,
+            Self::Deny | Self::Refuse | Self::Fail => false,
+        }
+    }
+}
+
+/// Why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecordReason {
+    /// What the answer says, where there is no more to say.
+    Answer(AnswerCode),
+    /// The path has no single reading.
+    Path(PathError),
+    /// No role allows it.
+    Denied(DenyReason),
+    /// A role allows it, with this reach; or anybody may.
+    Admitted(RecordScope),
+    /// No credential was sent.
+    NoCredential,
+    /// The header holds no credential.
+    MalformedCredential,
+    /// The credential names no account that has a password.
+    UnknownAccount,
+    /// The password is another.
+    WrongPassword,
+    /// The account is switched off.
+    InactiveAccount,
+    /// `Sec-Fetch-Site` shows a page of another origin.
+    ForeignSite,
+    /// `Referer` shows a page of another origin.
+    ForeignReferer,
+    /// The record is another person's.
+    OtherRecord,
+    /// OPTIONS, which tells the methods of a path.
+    Options,
+    /// The request ended before any decision.
+    Undecided,
+    /// The client left before it was answered.
+    ClientGone,
+}
+
+impl RecordReason {
+    /// The word in records and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answer(answer) => answer.code(),
+            Self::Path(fault) => fault.as_str(),
+            Self::Denied(reason) => reason.as_str(),
+            Self::Admitted(RecordScope::Public) => "public",
+            Self::Admitted(RecordScope::Own) => "own",
+            Self::Admitted(RecordScope::Global) => "global",
+            Self::NoCredential => "no_credential",
+            Self::MalformedCredential => "malformed_credential",
+            Self::UnknownAccount => "unknown_account",
+            Self::WrongPassword => "wrong_password",
+            Self::InactiveAccount => "inactive_account",
+            Self::ForeignSite => "foreign_site",
+            Self::ForeignReferer => "foreign_referer",
+            Self::OtherRecord => "other_record",
+            Self::Options => "options",
+            Self::Undecided => "undecided",
+            Self::ClientGone => "client_gone",
+        }
+    }
+}
+
+impl From<AnswerCode> for RecordReason {
+    fn from(answer: AnswerCode) -> Self {
+        Self::Answer(answer)
+    }
+}
