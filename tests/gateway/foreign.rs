@@ -209,8 +209,8 @@ fn our_own_form_changes_a_password_and_anybody_elses_does_not() {
     let cookie = page.header("set-cookie").unwrap();
     let (cookie, _) = cookie.split_once(';').unwrap();
     let token = page.body.split("name=\"csrf_token\" value=\"").nth(1).unwrap().split('"').next().unwrap();
-    let submit = |evidence: &str| {
-        let body = format!("csrf_token={token}&current={CANARY}&password={CANARY}&pconfirm={CANARY}");
+    let submit = |evidence: &str, new: &str| {
+        let body = format!("csrf_token={token}&current={CANARY}&password={new}&pconfirm={new}");
         let more = format!(
             "{evidence}Cookie: {cookie}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\
              Connection: close\r\n\r\n{body}",
@@ -219,19 +219,23 @@ fn our_own_form_changes_a_password_and_anybody_elses_does_not() {
         gateway.request("POST", "/password/ANA", "ANA", &more).status
     };
     for foreign in [CROSS_SITE, ORIGIN, "Origin: null\r\n", "Sec-Fetch-Site: same-site\r\n"] {
-        assert_eq!(submit(foreign), 403, "{foreign}");
+        assert_eq!(submit(foreign, "another-word-1"), 403, "{foreign}");
     }
     // With Sec-Fetch-Site, from before it existed, and from a browser that sends no Origin.
-    for own in [
+    let own = [
         "Sec-Fetch-Site: same-origin\r\nOrigin: http://hospital.example\r\n",
         "Origin: http://hospital.example\r\nReferer: http://hospital.example/password/ANA\r\n",
         "Referer: http://hospital.example/password/ANA\r\n",
-    ] {
-        assert_eq!(submit(own), 302, "{own}");
+    ];
+    for own in own {
+        // The form arrives, and shows its error: the password is the old one.
+        assert_eq!(submit(own, CANARY), 200, "{own}");
     }
     // The attack: JSON in a form of type text/plain, as an administrator.
     let json = "{\"id\": \"EVE\", \"name\": \"=\", \"roles\": [\"root\"], \"password\": \"taken-over\"}";
     let form = format!("{CROSS_SITE}Content-Type: text/plain\r\n");
     assert_eq!(ask(&gateway, "POST", "/people/EVE", &form, json).status, 403);
     assert_eq!(gateway.get("/people/EVE", "ADM").status, 404);
+    assert_eq!(submit(own[0], "another-word-1"), 302);
+    assert_eq!(gateway.get("/people/ANA", "ANA").status, 401, "the password is another one");
 }

@@ -65,9 +65,11 @@ fn accounts_that_cannot_be_read_while_the_watch_goes_on_are_told_with_the_cause_
         }
         ready(&gateway, 503, cause);
         (0..20).for_each(|turn| assert_eq!(status(&gateway, 10 + account + turn % 10), 503, "{broken}"));
-        let line = gateway.log_line("accounts cannot be read", began).expect("the operator is told");
-        assert!(line.contains(cause) && line.contains("is not ready"), "{line}");
-        assert_eq!(gateway.log_lines("accounts cannot be read", began), 1, "{broken}");
+        // A request may meet the end of its session first, which is another reason, and is logged once, too.
+        let told = gateway.log_lines("accounts cannot be read", began);
+        assert!(told == 1 || ends_sessions && told == 2, "{broken}: {told}");
+        let line = gateway.log_line(cause, began).expect("the operator is told");
+        assert!(line.contains("accounts cannot be read") && line.contains("is not ready"), "{line}");
         assert_eq!(gateway.log_lines("cached rights are used no longer", began), 0, "{broken}: the watch goes on");
         mended();
         ready(&gateway, 200, "\"ready\":true");

@@ -64,10 +64,10 @@ fn an_operator_waits_until_all_gateways_have_applied_a_change_and_is_told_of_one
     gateways[1].signal(Signal::CONT);
     assert_eq!(leases(&text, "valid"), 2, "{text}");
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let mut leases: Vec<&str> =
+    let mut told: Vec<&str> =
         json["instances"].as_array().unwrap().iter().map(|one| one["lease"].as_str().unwrap()).collect();
-    leases.sort_unstable();
-    assert_eq!(leases, ["unknown", "valid", "valid"], "{json}");
+    told.sort_unstable();
+    assert_eq!(told, ["unknown", "valid", "valid"], "{json}");
 
     let (text, warnings) = fedgate(&gateways[0], &["account", "disable", "P0", "--wait"]);
     let statuses = gateways.iter().map(|gateway| ask(gateway, "P0")).collect::<Vec<_>>();
@@ -91,6 +91,7 @@ fn an_operator_waits_until_all_gateways_have_applied_a_change_and_is_told_of_one
     let place = gateways[1].tls_address.to_string();
     assert!(warnings.contains(&place) && warnings.contains("its lease ended at 20"), "{warnings}");
     assert!(took > Duration::from_secs(1), "not before its lease had ended: {took:?}");
+    status_becomes(&gateways[0], |text| leases(text, "valid") == 3);
     gateways[1].signal(Signal::STOP);
     let (told, warnings) = fedgate(&gateways[0], &["account", "enable", "P1", "--wait", "--json"]);
     gateways[1].signal(Signal::CONT);
