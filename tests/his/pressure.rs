@@ -174,7 +174,7 @@ async fn what_is_abandoned_in_a_transaction_is_undone_and_leaves_none_open() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_takes_too_long_is_told_apart_from_a_database_that_is_away() {
     let mut config = Cluster::shared().database().await;
-    config.uri.push_str(" options='-c statement_timeout=200'");
+    config.uri.push_str(" options='-c statement_timeout=1000'");
     let his = His::on(config).await;
     slow_units(&his).await;
     let reply = his.get(&root(), "/domiciliary-units").await;

@@ -25,8 +25,10 @@ const LIBRARIES: &str = "pingora=warn,pingora_proxy=error,h2=warn,hyper=warn,hyp
                          mio=warn,notify=warn,moka=warn,hickory_proto=warn,hickory_resolver=warn";
 
 /// Our own programs, which may be logged in any detail. Other targets log no details, which could include a caller's
-/// password. Targets begin with the name of their package.
-const OWN: [&str; 5] = ["fedgate", "fedhis", "fedgate_his", "fedgate_base", "fedgate_core"];
+/// password.
+const OWN: [&str; 2] = ["fedgate", "fedhis"];
+/// The packages of the programs, as targets name them. A directive for `fedgate` covers them by its prefix.
+const PACKAGES: &str = "fedgate_";
 
 /// The default setting.
 const DEFAULT: &str = "info";
@@ -109,7 +111,8 @@ fn directives(wanted: &str) -> Result<String, LogError> {
             Some((target, name)) => level(name).filter(|_| is_target(target.trim())).map(|level| {
                 let target = target.trim();
                 // By the crate of the target: `fedgate::authn` is our own, `pingora_core` is not.
-                let is_own = OWN.contains(&target.split("::").next().unwrap_or_default());
+                let package = target.split("::").next().unwrap_or_default();
+                let is_own = OWN.contains(&package) || package.starts_with(PACKAGES);
                 format!("{target}={}", if is_own { level } else { bounded(level) })
             }),
         };
@@ -157,6 +160,7 @@ mod tests {
             ("off,h2=trace", "off,h2=info"),
             ("h2::codec=debug,hyper=error", "h2::codec=info,hyper=error"),
             ("trace,fedgate=warn", "info,fedgate=trace,fedhis=trace,fedgate=warn"),
+            ("fedgate_his=debug,fedgates=debug", "fedgate_his=debug,fedgates=info"),
         ] {
             assert_eq!(directives(wanted).unwrap(), read, "{wanted}");
         }
