@@ -276,7 +276,7 @@ impl GetSocketDigest for ClientSocket {
 
 impl fmt::Debug for ClientSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Socket").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("ClientSocket").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 

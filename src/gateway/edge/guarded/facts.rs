@@ -77,6 +77,6 @@ impl GetSocketDigest for StrictStream {
 
 impl fmt::Debug for StrictStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guarded").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("StrictStream").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
