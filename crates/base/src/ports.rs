@@ -1,6 +1,6 @@
 //! Ports that require a right to listen on, and how to obtain it (ip(7), capabilities(7)).
 
-/// What to do about a port on which this user may not listen, with the key that names it.
+/// The remedy for a port on which this user may not listen, with the key that names it.
 pub fn remedy(port: u16, key: &str) -> String {
     let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first = first.as_deref().map_or("1024", str::trim);

@@ -85,7 +85,7 @@ pub enum RecordScope {
     Global,
 }
 
-/// What the gateway asserts about one request.
+/// The claims of the gateway about one request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AssertionClaims<'a> {

@@ -1,4 +1,4 @@
-//! What a record says of a request: the decision and its reason.
+//! The decision and the reason in the record of a request.
 //!
 //! The one rule: both are values until a record or a metric is written, and their words stand here alone. Operators search and
 //! count by these words, so a word is never given another meaning; docs/RECORDS.md lists them.
@@ -10,7 +10,7 @@ use crate::codes::AnswerCode;
 use crate::path::PathError;
 use crate::policy::DenyReason;
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RecordDecision {
     /// It was admitted.

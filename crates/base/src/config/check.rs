@@ -33,7 +33,7 @@ pub(super) struct ValueCheck<'a> {
     file: &'a Path,
     pub(super) secrets: WantedSecrets,
     base: &'a Path,
-    /// What to do about secrets that everybody can read.
+    /// How to treat secrets that everybody can read.
     pub(super) exposure: SecretExposure,
 }
 

@@ -13,7 +13,7 @@ const WORLD: u32 = 0o006;
 /// The group may write.
 const GROUP_WRITES: u32 = 0o020;
 
-/// What to do about a secret that everybody on the machine can read or write.
+/// How to treat a secret that everybody on the machine can read or write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretExposure {
     /// Refuse it.

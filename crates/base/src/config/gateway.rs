@@ -144,7 +144,7 @@ section!(LimitsSection {
 });
 
 impl GatewaySection {
-    /// What to do about secrets that everybody can read, for both programs.
+    /// How to treat secrets that everybody can read, for both programs.
     pub(super) fn exposed_secrets(&self) -> &str {
         &self.exposed_secrets
     }

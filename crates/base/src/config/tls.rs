@@ -22,11 +22,11 @@ pub struct TlsConfig {
     pub client_certificates: ClientCertificates,
     /// PEM file: the authorities that may sign client certificates.
     pub client_ca: PathBuf,
-    /// What to do if the certificate of an authority has expired.
+    /// How to proceed if the certificate of an authority has expired.
     pub client_ca_expired: WhenExpired,
     /// PEM or DER file: the authorities' revocation lists.
     pub client_crl: Option<PathBuf>,
-    /// What to do if a revocation list has expired.
+    /// How to proceed if a revocation list has expired.
     pub client_crl_expired: WhenExpired,
     /// Whether a list counts if its issuer is not among the authorities.
     pub client_crl_unknown_issuer: UnknownIssuer,
@@ -45,7 +45,7 @@ pub struct CertificateConfig {
     pub certificate: PathBuf,
     /// PEM file: the private key.
     pub key: PathBuf,
-    /// What to do about a key that everybody can read.
+    /// How to treat a key that everybody can read.
     pub exposure: SecretExposure,
 }
 
@@ -78,7 +78,7 @@ pub enum WhenExpired {
     Refuse,
 }
 
-/// What to do about a revocation list that cannot be verified when it is read, because its issuer's certificate is
+/// How to treat a revocation list that cannot be verified when it is read, because its issuer's certificate is
 /// missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownIssuer {

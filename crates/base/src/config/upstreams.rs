@@ -112,7 +112,7 @@ pub struct ClientIdentity {
     pub certificate: PathBuf,
     /// PEM file: the private key.
     pub key: PathBuf,
-    /// What to do about a key that everybody can read.
+    /// How to treat a key that everybody can read.
     pub exposure: SecretExposure,
 }
 

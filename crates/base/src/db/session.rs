@@ -244,7 +244,7 @@ async fn settle(client: PooledClient, ledger: &StatementLedger, tls: MakeRustlsC
     drop(Object::take(client));
 }
 
-/// What was sent on a session and is not answered yet.
+/// The statements of a session that are not answered yet.
 struct StatementLedger {
     unanswered: AtomicUsize,
     preparing: AtomicUsize,

@@ -22,7 +22,7 @@ const BATCH: usize = 1000;
 /// The most ids of a table that are examined. With more, the operator knows already.
 const MOST: usize = 100_000;
 
-/// What is odd about a row.
+/// The oddity of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowOddity {
     Unnameable,
