@@ -16,9 +16,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use fedgate::accounts::{AccountStore, EpochWatch, NewAccount};
+use fedgate::assertion_signer::AssertionSigner;
 use fedgate::authn::{Authenticator, keyed_mac, with_credential};
 use fedgate::balance::ServerPool;
-use fedgate::minting::AssertionMinter;
 use fedgate::pipeline::{AuthorizationHeaders, Pipeline, RequestHead};
 use fedgate::routes::RouteTable;
 use fedgate_base::config::Config;
@@ -104,7 +104,7 @@ fn main() {
     });
     let now = SystemTime::now();
     table.step("assertion: mint, HS256", || {
-        parts.pipeline.assertion(black_box(&permit), "GET", "r1", &parts.minter, now)
+        parts.pipeline.assertion(black_box(&permit), "GET", "r1", &parts.signer, now)
     });
     let person = person();
     table.step("fields: judge a body of 1 KiB", || {
@@ -121,7 +121,7 @@ fn main() {
         serde_json::from_slice::<serde_json::Value>(black_box(&person)).expect("JSON")
     });
     table.step("the whole admitted path on a hit", admit);
-    table.step("the same with its assertion", || parts.pipeline.assertion(&admit(), "GET", "r1", &parts.minter, now));
+    table.step("the same with its assertion", || parts.pipeline.assertion(&admit(), "GET", "r1", &parts.signer, now));
     let _ = std::fs::remove_dir_all(&dir);
 }
 
@@ -154,7 +154,7 @@ struct Parts {
     authenticator: Arc<Authenticator>,
     routes: Arc<RouteTable>,
     policy: Arc<ArcSwap<PolicySet>>,
-    minter: AssertionMinter,
+    signer: AssertionSigner,
     stored: String,
     guarded: Arc<GuardedMembers>,
 }
@@ -196,12 +196,12 @@ impl Parts {
             authenticator
         });
         let pipeline = Pipeline::new(Arc::clone(&authenticator), Arc::clone(&routes), Arc::clone(&policy));
-        let minter = AssertionMinter::from_config(&config.assertion).expect("a secret");
+        let signer = AssertionSigner::from_config(&config.assertion).expect("a secret");
         let names = FoldedNames::new(["roles", "active", "password"]).expect("few");
         let member = GuardedMember { free: FreeValue::None, anywhere: false };
         let guarded =
             Arc::new(GuardedMembers { names: Arc::new(names), members: Box::new([member; 3]), only_object: false });
-        Self { pipeline, authenticator, routes, policy, minter, stored, guarded }
+        Self { pipeline, authenticator, routes, policy, signer, stored, guarded }
     }
 }
 

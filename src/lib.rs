@@ -14,7 +14,7 @@
 
 pub mod gateway;
 pub mod pipeline;
-pub mod minting;
+pub mod assertion_signer;
 pub mod routes;
 pub mod authn;
 pub mod accounts;

@@ -23,7 +23,7 @@ mod causes;
 mod crash;
 mod program;
 mod room;
-mod seats;
+mod idle_connections;
 mod servers;
 mod site;
 mod spelling;

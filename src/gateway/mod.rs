@@ -7,7 +7,7 @@
 //! has stopped.
 
 mod headers;
-mod fault_words;
+mod error_text;
 mod edge;
 mod exchange;
 mod upstream;
@@ -28,46 +28,46 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::sync::watch::Sender;
 
-use edge::door;
+use edge::connection;
 use edge::tls;
 pub use edge::tls::{CertificateFile, CertificateFinding, TlsError};
-use exchange::repeat;
+use exchange::retry;
 use lifecycle::account_changes;
+use lifecycle::address_in_use;
+pub use lifecycle::address_in_use::AddressHolder;
 pub use lifecycle::error::ServeError;
 use lifecycle::handover;
 pub use lifecycle::inspection::{GatewayInspection, ListenFault};
-use lifecycle::own_address;
-pub use lifecycle::own_address::AddressHolder;
 use lifecycle::pid_file;
 pub use lifecycle::pid_file::RunningGateway;
 pub use upstream::TrustError;
 use upstream::UpstreamSet;
 
 use crate::accounts::{AccountStore, watch};
+use crate::assertion_signer::AssertionSigner;
 use crate::authn::Authenticator;
-use crate::minting::AssertionMinter;
 use crate::observe::{RecordKeeping, RecordRates, RequestRecorder};
 use crate::pipeline::Pipeline;
 use crate::reload::{self, FileState, ReloadError, keep_current, read_policy, tell_warnings};
+use edge::accept::ConnectionAcceptor;
 use edge::application::Application;
-use edge::door::{ConnectionDoor, ShutdownCourse};
-use edge::listen::ConnectionAcceptor;
+use edge::connection::{ConnectionHandler, ShutdownCourse};
+use edge::connection_slots::ConnectionSlots;
+use edge::live_traffic::LiveTraffic;
 use edge::pace::ByteRate;
-use edge::seats::ClientSeats;
 use edge::tls::ServedTls;
-use edge::traffic::LiveTraffic;
+use exchange::https_redirect::HttpsRedirect;
 use exchange::proxy::GatewayProxy;
-use exchange::redirect::HttpsRedirect;
 use fedgate_base::config::{Config, GatewayConfig, LimitsConfig};
 use fedgate_base::descriptors::{self, SocketShortage};
 use fedgate_base::threads;
 use fedgate_core::policy::PolicySet;
-use lifecycle::admin::AdminListener;
-use lifecycle::fixed::FixedFiles;
+use lifecycle::admin_listener::AdminListener;
 use lifecycle::handover::InheritedSockets;
+use lifecycle::instance_report::InstanceReporter;
 use lifecycle::listeners::{ConnectionAcceptors, ListeningSockets};
 use lifecycle::pid_file::{PidFile, StartOrigin};
-use lifecycle::report::InstanceReporter;
+use lifecycle::startup_certificates::StartupCertificates;
 use lifecycle::stop::{ServingEnd, StopOrder, StopSignals};
 use lifecycle::supervise::supervise;
 
@@ -77,10 +77,10 @@ pub struct PreparedGateway {
     pipeline: Arc<Pipeline>,
     authenticator: Arc<Authenticator>,
     policy: Arc<ArcSwap<PolicySet>>,
-    minter: AssertionMinter,
+    signer: AssertionSigner,
     tls: Option<Arc<ServedTls>>,
     upstreams: Arc<UpstreamSet>,
-    fixed: Arc<FixedFiles>,
+    fixed: Arc<StartupCertificates>,
 }
 
 impl PreparedGateway {
@@ -93,15 +93,15 @@ impl PreparedGateway {
         if let Some(first) = inspection.take_faults().into_iter().next() {
             return Err(first);
         }
-        let GatewayInspection { config, policy, routes, tls, minter, upstreams, accounts, fixed, .. } = inspection;
+        let GatewayInspection { config, policy, routes, tls, signer, upstreams, accounts, fixed, .. } = inspection;
         // INVARIANT: a part that is missing here was a fault, which was returned above.
         let missing = || std::io::Error::other("something that is needed was not loaded");
-        let (policy, minter) = (policy.ok_or_else(missing)?, minter.ok_or_else(missing)?);
+        let (policy, signer) = (policy.ok_or_else(missing)?, signer.ok_or_else(missing)?);
         let (upstreams, accounts) = (upstreams.ok_or_else(missing)?, accounts.ok_or_else(missing)?);
         let (policy, fixed) = (Arc::new(ArcSwap::from_pointee(policy)), fixed.ok_or_else(missing)?);
         let authenticator = Arc::new(Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone())?);
         let pipeline = Arc::new(Pipeline::new(Arc::clone(&authenticator), routes, Arc::clone(&policy)));
-        Ok(Self { config, pipeline, authenticator, policy, minter, tls, upstreams, fixed })
+        Ok(Self { config, pipeline, authenticator, policy, signer, tls, upstreams, fixed })
     }
 
     /// The accounts, to test whether they can be read.
@@ -165,7 +165,7 @@ impl PreparedGateway {
         });
         let traffic = Arc::new(LiveTraffic::new(&gateway.limits));
         let accounts = self.authenticator.accounts().clone();
-        let entrances = self.entrances(&gateway, recorder.clone(), file, &traffic);
+        let acceptors = self.acceptors(&gateway, recorder.clone(), file, &traffic);
         let requests = runtime("requests", gateway.threads)?;
         requests.block_on(async {
             let mut orders = StopSignals::listen()?;
@@ -175,13 +175,13 @@ impl PreparedGateway {
             let handed_on = Arc::new(listeners.duplicates()?);
             // INVARIANT: nothing fails after the first connection is accepted. A predecessor that has handed over
             // cannot take it back.
-            let entrances = entrances.ready(listeners)?;
+            let acceptors = acceptors.ready(listeners)?;
             let path = gateway.pid_file.as_deref();
             // Before `ready`: a successor whose process id cannot be written must leave its predecessor serving.
             let mut pid = PidFile::write(path, origin).map_err(|error| ServeError::of_pid_file(path, error))?;
             handover::notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
             inherited.ready();
-            entrances.accept(&course);
+            acceptors.accept(&course);
             let end = orders.until_end(&handed_on, &mut pid).await;
             traffic.stopping.send_replace(true);
             let (order, leaving) = match end {
@@ -264,7 +264,7 @@ impl PreparedGateway {
     }
 
     /// The application behind each kind of listener.
-    fn entrances(
+    fn acceptors(
         self,
         gateway: &GatewayConfig,
         recorder: RequestRecorder,
@@ -281,14 +281,14 @@ impl PreparedGateway {
             traffic: Arc::clone(traffic),
             tls: self.tls.clone(),
             fixed: Arc::clone(&self.fixed),
-            configuration: own_address::digest(&self.config),
+            configuration: address_in_use::digest(&self.config),
         };
-        let max_retries = repeat::MAX_ATTEMPTS;
+        let max_retries = retry::MAX_ATTEMPTS;
         let conf = Arc::new(ServerConf { threads: gateway.threads, max_retries, ..ServerConf::default() });
         let proxied = GatewayProxy::new(
             &self.config,
             self.pipeline,
-            self.minter,
+            self.signer,
             self.upstreams,
             recorder.clone(),
             Arc::clone(traffic),
@@ -299,22 +299,22 @@ impl PreparedGateway {
         options.keepalive_request_limit = Some(limits.requests_per_connection);
         options.h2_idle_timeout = Some(limits.idle);
         proxy.server_options = Some(options);
-        proxy.h2_options = Some(door::h2_options(limits));
+        proxy.h2_options = Some(connection::h2_options(limits));
         let proxy = Arc::new(proxy);
-        let seats = traffic.seats.clone();
+        let slots = traffic.slots.clone();
         let port = gateway.listen.first().map(SocketAddr::port).filter(|port| *port != 443);
         let redirect = Arc::new(HttpServer::new_app(HttpsRedirect { port, hosts: gateway.hosts.clone() }));
         let admin = Arc::new(HttpServer::new_app(admin));
         let shortage = Arc::new(SocketShortage::default());
         let hosts = Arc::new(gateway.hosts.clone());
-        let entrance = |inside: Box<dyn Application>, seats, tls| ConnectionAcceptor {
-            door: Arc::new(ConnectionDoor::new(
+        let acceptor = |inside: Box<dyn Application>, slots, tls| ConnectionAcceptor {
+            handler: Arc::new(ConnectionHandler::new(
                 inside,
                 limits,
                 &self.config.cors,
                 Arc::clone(&hosts),
                 recorder.clone(),
-                seats,
+                slots,
             )),
             tls,
             proxies: Arc::new(gateway.proxies.clone()),
@@ -323,14 +323,14 @@ impl PreparedGateway {
             send: ByteRate::new(limits.send, limits.bytes_per_second),
         };
         ConnectionAcceptors {
-            tls: entrance(Box::new(Arc::clone(&proxy)), seats.clone(), self.tls),
-            plain: entrance(Box::new(proxy), seats.clone(), None),
-            redirect: entrance(Box::new(redirect), seats, None),
-            // Seats of its own: a crowd of clients does not keep the operator out. No trusted proxies: a balancer
+            tls: acceptor(Box::new(Arc::clone(&proxy)), slots.clone(), self.tls),
+            plain: acceptor(Box::new(proxy), slots.clone(), None),
+            redirect: acceptor(Box::new(redirect), slots, None),
+            // Slots of its own: a crowd of clients does not keep the operator out. No trusted proxies: a balancer
             // that asks for readiness asks for itself.
             admin: ConnectionAcceptor {
                 proxies: Arc::default(),
-                ..entrance(Box::new(admin), ClientSeats::new(ADMIN_SEATS, ADMIN_SEATS), None)
+                ..acceptor(Box::new(admin), ConnectionSlots::new(ADMIN_SLOTS, ADMIN_SLOTS), None)
             },
         }
     }
@@ -361,7 +361,7 @@ const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 /// Threads in addition to those for requests: records, hashing and the disk.
 const SPARE_THREADS: usize = 8;
 /// Most connections to the admin listener.
-const ADMIN_SEATS: usize = 64;
+const ADMIN_SLOTS: usize = 64;
 
 /// Finds configured files whose directory does not exist.
 fn check_places(config: &Config) -> Vec<ServeError> {

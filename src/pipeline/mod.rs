@@ -7,23 +7,22 @@
 
 mod permit;
 mod refusal;
+mod sign;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
 use crate::authn::{AskingClient, Authenticator};
-use crate::minting::AssertionMinter;
-use crate::routes::{ACCOUNT_ENDPOINT, RouteTable, RouteTarget};
+use crate::routes::{RouteTable, RouteTarget};
 use fedgate_core::admission::{GuardedRefusal, OpenedRequest, open};
-use fedgate_core::assertion::AssertionClaims;
 use fedgate_core::fields::BodyFault;
 use fedgate_core::path::parse_target;
 use fedgate_core::policy::PolicySet;
 pub use permit::Permit;
 use permit::{GrantedAccess, JudgedRequest};
 pub use refusal::Refusal;
+pub(crate) use sign::PermitSigner;
 
 /// The parts of a request that decide, as received.
 #[derive(Debug, Clone, Copy)]
@@ -145,35 +144,5 @@ impl Pipeline {
     /// The policy in force.
     pub fn policy(&self) -> Arc<PolicySet> {
         self.policy.load_full()
-    }
-
-    /// Mints the assertion of an admitted request. `method` is the judged one.
-    pub fn assertion(
-        &self,
-        permit: &Permit,
-        method: &str,
-        request_id: &str,
-        minter: &AssertionMinter,
-        now: SystemTime,
-    ) -> String {
-        let (iat, exp) = minter.validity(now);
-        let account_grant = [ACCOUNT_ENDPOINT.to_owned()];
-        let grants: &[String] = if permit.account_granted { &account_grant } else { &[] };
-        minter.mint(&AssertionClaims {
-            iss: minter.issuer().into(),
-            aud: minter.audience().into(),
-            sub: permit.principal.as_ref().map_or("", |principal| principal.account()).into(),
-            roles: permit.principal.as_ref().map_or(&[][..], |principal| principal.roles()).into(),
-            endpoint: self.endpoint_name(permit).into(),
-            method: method.into(),
-            path: permit.path().into(),
-            scope: permit.scope(),
-            subject: permit.subject.as_deref().map(Into::into),
-            grants: grants.into(),
-            rid: request_id.into(),
-            pol: permit.policy.fingerprint().into(),
-            iat,
-            exp,
-        })
     }
 }

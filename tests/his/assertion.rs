@@ -17,13 +17,13 @@ async fn a_request_without_a_valid_assertion_gets_401_whatever_it_asks_for() {
         let reply = his.request(&root(), "GET", target).token(Some("x.y.z".into())).send().await;
         assert_eq!(reply.error().0, 401, "{target}");
     }
-    let twice = his.minter.mint(&his.claims(&root(), "GET", "/login"));
+    let twice = his.signer.sign(&his.claims(&root(), "GET", "/login"));
     let reply = his.request(&root(), "GET", "/login").header("fedgate-assertion", &twice).send().await;
     assert_eq!(reply.status, 401, "two assertions");
     let mut expired = his.claims(&root(), "GET", "/login");
-    let (iat, exp) = his.minter.validity(SystemTime::now() - Duration::from_secs(120));
+    let (iat, exp) = his.signer.validity(SystemTime::now() - Duration::from_secs(120));
     (expired.iat, expired.exp) = (iat, exp);
-    let reply = his.request(&root(), "GET", "/login").token(Some(his.minter.mint(&expired))).send().await;
+    let reply = his.request(&root(), "GET", "/login").token(Some(his.signer.sign(&expired))).send().await;
     assert_eq!(reply.status, 401, "expired");
     assert_eq!(reply.header("fedgate-clock"), Some("1"), "a gateway is told that its clock differs");
 }
@@ -59,7 +59,7 @@ async fn an_assertion_is_for_its_method_path_endpoint_and_subject_alone() {
         others.push(claims);
     }
     for claims in others {
-        let reply = his.request(&root(), "GET", "/people/ANA").token(Some(his.minter.mint(&claims))).send().await;
+        let reply = his.request(&root(), "GET", "/people/ANA").token(Some(his.signer.sign(&claims))).send().await;
         assert_eq!(reply.status, 401, "{claims:?}");
     }
 }
@@ -83,14 +83,14 @@ crate::on_both_stores! {
         ] {
             let mut claims = his.claims(&own("ANA"), method, path);
             claims.subject = None;
-            let token = Some(his.minter.mint(&claims));
+            let token = Some(his.signer.sign(&claims));
             let reply = his.request(&own("ANA"), method, path).body(body).token(token).send().await;
             assert_eq!(reply.status, 404, "{method} {path}");
         }
         for path in ["/pols/BOB", "/personal_docs/BOB"] {
             let mut claims = his.claims(&own("ANA"), "GET", path);
             claims.subject = None;
-            let reply = his.request(&own("ANA"), "GET", path).token(Some(his.minter.mint(&claims))).send().await;
+            let reply = his.request(&own("ANA"), "GET", path).token(Some(his.signer.sign(&claims))).send().await;
             assert_eq!(reply.text(), "[]", "{path}");
         }
         let people = his.get(&own("ANA"), "/people").await.json();

@@ -60,15 +60,15 @@ async fn assertions_that_fail_by_the_clock_are_told_by_the_service_itself_and_no
         told.lines().filter(|line| line.contains("ERROR") && line.contains("by the clock of this machine")).count()
     };
     let mut expired = his.claims(&root(), "GET", "/login");
-    (expired.iat, expired.exp) = his.minter.validity(SystemTime::now() - Duration::from_secs(120));
+    (expired.iat, expired.exp) = his.signer.validity(SystemTime::now() - Duration::from_secs(120));
     for _ in 0..3 {
         // An assertion of another key says nothing about the clocks.
-        let forged = format!("{}x", his.minter.mint(&expired));
+        let forged = format!("{}x", his.signer.sign(&expired));
         assert_eq!(his.request(&root(), "GET", "/login").token(Some(forged)).send().await.status, 401);
     }
     assert_eq!(lines(), 0);
     for _ in 0..3 {
-        let token = his.minter.mint(&expired);
+        let token = his.signer.sign(&expired);
         assert_eq!(his.request(&root(), "GET", "/login").token(Some(token)).send().await.status, 401);
     }
     assert_eq!(lines(), 1);

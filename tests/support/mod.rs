@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use fedgate::minting::AssertionMinter;
+use fedgate::assertion_signer::AssertionSigner;
 use fedgate_base::config::{
     Address, AssertionConfig, AssertionKeys, ConnectionsConfig, HashesConfig, HeadsConfig, HisConfig, PostgresConfig,
     SharesConfig, SqliteConfig, StoreConfig,
@@ -91,7 +91,7 @@ pub struct His {
     pub address: Address,
     pub database: Database,
     pub store: RecordStore,
-    pub minter: AssertionMinter,
+    pub signer: AssertionSigner,
     pub config: StoreConfig,
     pub scratch: Scratch,
     his: HisConfig,
@@ -170,15 +170,15 @@ impl His {
         let server = tokio::spawn(async move {
             listener.serve(router(service), &his.connections, std::future::pending()).await;
         });
-        let minter = AssertionMinter::from_config(&assertion).unwrap();
-        Self { address, database, store, minter, config, scratch, his, server }
+        let signer = AssertionSigner::from_config(&assertion).unwrap();
+        Self { address, database, store, signer, config, scratch, his, server }
     }
 
     /// A request of `actor`, with the assertion that the gateway would mint for it.
     pub fn request<'a>(&'a self, actor: &Actor, method: &'a str, target: &'a str) -> Request<'a> {
         let path = target.split('?').next().unwrap();
         let claims = self.claims(actor, method, path);
-        Request { his: self, method, target, headers: vec![], body: vec![], token: Some(self.minter.mint(&claims)) }
+        Request { his: self, method, target, headers: vec![], body: vec![], token: Some(self.signer.sign(&claims)) }
     }
 
     pub async fn get(&self, actor: &Actor, target: &str) -> Reply {
@@ -212,11 +212,11 @@ impl His {
     /// The claims of the gateway for a request.
     pub fn claims(&self, actor: &Actor, method: &str, path: &str) -> AssertionClaims<'static> {
         let (endpoint, subject) = route(path);
-        let (iat, exp) = self.minter.validity(SystemTime::now());
+        let (iat, exp) = self.signer.validity(SystemTime::now());
         let is_public = endpoint.is_empty();
         AssertionClaims {
-            iss: self.minter.issuer().to_owned().into(),
-            aud: self.minter.audience().to_owned().into(),
+            iss: self.signer.issuer().to_owned().into(),
+            aud: self.signer.audience().to_owned().into(),
             sub: if is_public { "".into() } else { actor.account.to_owned().into() },
             roles: vec![].into(),
             endpoint: endpoint.into(),

@@ -5,7 +5,7 @@
 //! 7518) or Ed25519 (RFC 8037). The one rule: the verifier chooses the algorithm, never the token. The protected
 //! header must be, byte for byte, the one that the gateway writes.
 //!
-//! Only the gateway mints assertions. That code is in its own package (`src/minting.rs`), so that the HIS is built
+//! Only the gateway mints assertions. That code is in its own package (`src/assertion_signer.rs`), so that the HIS is built
 //! without it.
 
 use std::borrow::Cow;

@@ -5,7 +5,7 @@
 //! module follows the bytes beneath the HTTP library, and *refuses, it never repairs*: bare line feeds, folded lines,
 //! two lengths, a length beside chunks, chunk extensions, and header names that services read as other names.
 //!
-//! Pure: bytes in, a judgement out. The HTTP/1 guard of the gateway calls it for every byte that a client sends.
+//! Pure: bytes in, a judgement out. The strict HTTP/1 reader of the gateway calls it for every byte that a client sends.
 
 mod absolute;
 

@@ -8,8 +8,8 @@ use http::{HeaderMap, StatusCode};
 use super::budget::{self, HeldBytes};
 use super::error::{HisError, JSON};
 use super::etag::TagCondition;
-use super::guard::Caller;
 use super::store::{RecordKey, RecordText};
+use super::verify_assertion::Caller;
 use super::{HisService, etag};
 
 /// The answer to every write: `null`, as Thalamus sends it.

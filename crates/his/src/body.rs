@@ -16,8 +16,8 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use super::HisService;
 use super::budget::{self, HeldBytes};
 use super::error::HisError;
-use super::guard::Caller;
 use super::incoming::{IncomingBody, announced};
+use super::verify_assertion::Caller;
 use fedgate_core::json::{self, JsonObject, JsonValue};
 
 /// The most bytes that a parsed object takes for each byte of its text.

@@ -14,9 +14,9 @@ use http::{HeaderMap, Method, Uri};
 use super::budget::AnswerStage;
 use super::error::{HandlerResult, HisError};
 use super::etag::{self, TagCondition};
-use super::guard::{Caller, RouteIds};
 use super::reading::{BrokenOff, StoreReading};
 use super::store::{DeleteResult, DocumentCreated, DocumentForm, DocumentKey, ListQuery, OwnedKey};
+use super::verify_assertion::{Caller, RouteIds};
 use super::{HisService, answer, content, list, upload};
 
 /// `GET /personal_docs/{person}`

@@ -229,7 +229,7 @@ impl From<DbError> for HisError {
 }
 
 impl IntoResponse for HisError {
-    /// An answer without a body: the guard completes it.
+    /// An answer without a body: `verify_assertion` completes it.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
         let is_busy = matches!(self, Self::Busy | Self::Crowded | Self::NoRoom | Self::TooSlow | Self::Locked);

@@ -1,7 +1,7 @@
 //! The HIS: people, books of life, personal documents and institutions over HTTP, as Thalamus serves them.
 //!
 //! The one rule: no request is served without an assertion of the gateway, and the scope that the assertion
-//! grants is bound into the SQL. A request passes `guard`, then one handler module, then [`store`]. axum lives
+//! grants is bound into the SQL. A request passes `verify_assertion`, then one handler module, then [`store`]. axum lives
 //! here and nowhere else. This crate does not know the gateway; code that both share lives in `core` and
 //! `base`.
 
@@ -9,8 +9,8 @@
 
 mod error;
 mod complete;
-mod guard;
-mod clock;
+mod verify_assertion;
+mod clock_skew;
 
 mod html;
 mod site;
@@ -28,8 +28,8 @@ mod budget;
 mod content;
 mod date;
 mod hashing;
-mod seats;
-mod heads;
+mod connections;
+mod head_timeout;
 mod list;
 mod listen;
 mod query;
@@ -52,13 +52,13 @@ use axum::routing::get;
 use tokio::task::JoinSet;
 
 use self::budget::ByteBudget;
-use self::clock::ClockAlarm;
+use self::clock_skew::ClockAlarm;
 use self::error::HisError;
-use self::guard::{Caller, PUBLIC, endpoint};
 use self::hashing::HashingThreads;
 use self::password::OwnPasswordGuesses;
 use self::quota::RecordQuota;
 use self::store::{RecordStore, SharedStore, UnitKind};
+use self::verify_assertion::{Caller, PUBLIC, endpoint};
 use fedgate_base::config::HisConfig;
 use fedgate_base::db::hashes::HashRule;
 use fedgate_core::assertion::AssertionVerifier;
@@ -178,13 +178,13 @@ fn api() -> Router<Arc<HisService>> {
         .route("/password/{person}", endpoint("password", get(password::form).post(password::change)))
 }
 
-/// The service as a router. Every request passes the guard first, whatever its path.
+/// The service as a router. Every request passes the check of its assertion first, whatever its path.
 pub fn router(service: Arc<HisService>) -> Router {
     api()
         .method_not_allowed_fallback(async || HisError::MethodNotAllowed)
         .fallback(async || HisError::NoRoute)
         // The layer also covers both fallbacks: an unknown path without an assertion is 401, not 404.
-        .layer(from_fn_with_state(Arc::clone(&service), guard::admit))
+        .layer(from_fn_with_state(Arc::clone(&service), verify_assertion::admit))
         .with_state(service)
 }
 

@@ -17,13 +17,13 @@ use http::header::LINK;
 
 use super::budget::{AnswerStage, HeldBytes};
 use super::error::HisError;
-use super::guard::Caller;
 use super::query::{self, QueryPairs};
 use super::reading::{BrokenOff, StoreReading};
 use super::store::{
     CHUNK_BYTES, DocumentForm, DocumentKey, ListElement, ListQuery, ListWindow, RecordReach, RecordStore,
     document_start,
 };
+use super::verify_assertion::Caller;
 use super::{HisService, answer};
 use fedgate_core::path::{MAX_ID_BYTES, MAX_TARGET_BYTES};
 

@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use super::heads::CountedReads;
-use super::seats::{ConnectionSeats, SeatedStream};
+use super::connections::{OpenConnection, OpenConnections};
+use super::head_timeout::CountedReads;
 use fedgate_base::config::{Address, ConnectionsConfig, HeadsConfig};
 use fedgate_base::descriptors::{self, SocketShortage};
 use fedgate_base::ports;
@@ -134,36 +134,36 @@ async fn serve<L: AcceptStream>(
     stop: impl Future<Output = ()>,
 ) {
     let (stopping, is_stopping) = watch::channel(());
-    let (mut seats, shortage) = (ConnectionSeats::new(limits.most), SocketShortage::default());
+    let (mut connections, shortage) = (OpenConnections::new(limits.most), SocketShortage::default());
     let heads = limits.heads;
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
             () = &mut stop => break,
-            accepted = async { seats.room().await; tokio::select! {
+            accepted = async { connections.room().await; tokio::select! {
                 accepted = listener.accept_one() => Some(accepted),
-                () = seats.ended() => None,
+                () = connections.ended() => None,
             } } => accepted,
         };
         match accepted {
             Some(Ok(stream)) => {
                 shortage.is_not_felt();
                 let (router, is_stopping) = (router.clone(), is_stopping.clone());
-                seats.hold(|seated| converse(stream, router, heads, seated, is_stopping));
+                connections.hold(|handle| converse(stream, router, heads, handle, is_stopping));
             }
             // The client closed its connection while it waited to be accepted.
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Some(Err(error)) => {
                 // Mostly a lack of file descriptors. A silent connection gives one back; a retry at once would only spin.
                 shortage.is_felt(&error);
-                seats.make_room();
-                let _ = tokio::time::timeout(descriptors::RETRY, seats.ended()).await;
+                connections.make_room();
+                let _ = tokio::time::timeout(descriptors::RETRY, connections.ended()).await;
             }
             None => {}
         }
     }
     drop((listener, stopping));
-    let _ = tokio::time::timeout(STOP_TIMEOUT, seats.all_ended()).await;
+    let _ = tokio::time::timeout(STOP_TIMEOUT, connections.all_ended()).await;
 }
 
 /// Serves one connection until it ends. When the service stops, the request in flight is still answered.
@@ -171,12 +171,12 @@ async fn converse<S>(
     stream: S,
     router: Router,
     limits: HeadsConfig,
-    seated: SeatedStream,
+    handle: OpenConnection,
     mut is_stopping: watch::Receiver<()>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (stream, timer) = CountedReads::new(stream, limits, &seated.silence);
+    let (stream, timer) = CountedReads::new(stream, limits, &handle.silence);
     let mut builder = http1::Builder::new();
     // hyper only needs to know that there is a limit; the timer decides how long it is.
     builder.timer(timer).header_read_timeout(limits.timeout);
@@ -189,7 +189,7 @@ async fn converse<S>(
             connection.await
         }
         // A silent connection closes at once. Otherwise its request is answered first.
-        () = seated.leave.notified() => match seated.silence.since() {
+        () = handle.leave.notified() => match handle.silence.since() {
             Some(_) => return,
             None => {
                 connection.as_mut().graceful_shutdown();

@@ -24,13 +24,13 @@ use zeroize::Zeroizing;
 
 use super::error::{HandlerResult, HisError};
 use super::etag::TagCondition;
-use super::guard::{Caller, RouteIds};
 use super::html::fault::FormFault;
 use super::html::form::{self, FormComplaints, PasswordForm};
 use super::html::words::PageWords;
 use super::html::{is_for_people, is_for_programs};
 use super::query::QueryPairs;
 use super::store::{ChangeResult, PatchCondition, RecordKey, RecordReach};
+use super::verify_assertion::{Caller, RouteIds};
 use super::{HisService, body};
 use fedgate_core::json::{self, JsonObject, JsonValue};
 use fedgate_core::password::{HashKind, MIN_PASSWORD_CHARACTERS, can_sign_in, guessed_of};

@@ -10,10 +10,10 @@ use http::{HeaderMap, Uri};
 use super::body::JsonBody;
 use super::error::{HandlerResult, HisError};
 use super::etag::TagCondition;
-use super::guard::{Caller, RouteIds};
 use super::store::{
     ChangeResult, ChangedSince, CreateResult, DeleteResult, ExistingKey, ListQuery, OwnedKey, PatchCondition, RecordKey,
 };
+use super::verify_assertion::{Caller, RouteIds};
 use super::{HisService, answer, list};
 use fedgate_core::json::{self, JsonObject, JsonValue};
 

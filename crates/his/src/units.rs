@@ -9,8 +9,8 @@ use http::{HeaderMap, Uri};
 use super::body::JsonBody;
 use super::error::{HandlerResult, HisError};
 use super::etag::TagCondition;
-use super::guard::{Caller, RouteIds};
 use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCondition, RecordKey, UnitKind};
+use super::verify_assertion::{Caller, RouteIds};
 use super::{HisService, answer, list};
 use fedgate_core::json::{self, JsonValue};
 

@@ -3,16 +3,16 @@
 //! The one rule: everything that an unknown client can take is counted and bounded here, and no later module sees a
 //! byte that was not read strictly.
 
-pub(super) mod listen;
-pub(super) mod preface;
+pub(super) mod accept;
+pub(super) mod proxy_protocol;
 pub(super) mod tls;
 pub(super) mod pace;
-pub(super) mod frames;
-pub(super) mod socket;
-pub(super) mod seats;
-pub(super) mod traffic;
+pub(super) mod h2_frames;
+pub(super) mod client_socket;
+pub(super) mod connection_slots;
+pub(super) mod live_traffic;
 pub(super) mod application;
-pub(super) mod door;
-pub(super) mod fault;
-pub(super) mod guarded;
+pub(super) mod connection;
+pub(super) mod early_fault;
+pub(super) mod strict_http1;
 pub(super) mod forwarded;

@@ -11,15 +11,15 @@ use http::{HeaderValue, header};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
-use super::answer::AnswerPassing;
-use super::body::HeldBody;
 use super::cors::CorsAnswer;
-use super::hop::InterimCount;
-use super::pairing::ServerExchange;
+use super::desync::ServerExchange;
+use super::held_body::HeldBody;
+use super::hidden_members::AnswerFilter;
+use super::hop_by_hop::InterimCount;
 use crate::balance::UpstreamServer;
 use crate::gateway::edge::forwarded::RequestOrigin;
+use crate::gateway::edge::live_traffic::LiveTraffic;
 use crate::gateway::edge::pace::UploadPace;
-use crate::gateway::edge::traffic::LiveTraffic;
 use crate::gateway::headers::{CORRELATION_ID, REQUEST_ID};
 use crate::gateway::upstream::{ConnectionHold, ServedUpstream, ServerAddress, UpstreamSet};
 use crate::observe::{RecordRoom, RequestRecord};
@@ -61,17 +61,17 @@ pub(crate) struct RequestContext {
     pub(crate) upload: Option<UploadPace>,
     pub(crate) interim: InterimCount,
     /// What the server's answer says about the server.
-    pub(crate) server_told: ServerTold,
+    pub(crate) server_state: ServerState,
     /// The believed origin of the request.
     pub(crate) origin: RequestOrigin,
     traffic: Arc<LiveTraffic>,
     pub(crate) held: Option<HeldBody>,
-    pub(crate) passing: AnswerPassing,
+    pub(crate) passing: AnswerFilter,
 }
 
 /// What an answer says about the server that gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ServerTold {
+pub(crate) enum ServerState {
     /// It serves.
     Serves,
     /// It serves others, but not this request now: counts neither for it nor against it.
@@ -80,7 +80,7 @@ pub(crate) enum ServerTold {
     Fails,
 }
 
-impl ServerTold {
+impl ServerState {
     /// Reads the head of an answer. A slow query of one caller must not take a server from all others, so a server
     /// may mark such a 503 as busy. Any other 503 counts as a failure.
     pub(crate) fn by(response: &ResponseHeader) -> Self {
@@ -148,11 +148,11 @@ impl RequestContext {
             exchange: ServerExchange::default(),
             upload: None,
             interim: InterimCount::default(),
-            server_told: ServerTold::Serves,
+            server_state: ServerState::Serves,
             origin: RequestOrigin::default(),
             traffic,
             held: None,
-            passing: AnswerPassing::default(),
+            passing: AnswerFilter::default(),
         }
     }
 
@@ -213,7 +213,7 @@ impl RequestContext {
     }
 
     /// The error with the name of the server, for the operator's log.
-    pub(crate) fn told_of_server(&self, error: Box<Error>) -> Box<Error> {
+    pub(crate) fn with_server(&self, error: Box<Error>) -> Box<Error> {
         match &self.server {
             Some(server) => error.more_context(format!("server {}", server.name)),
             None => error,
@@ -296,12 +296,10 @@ pub(crate) fn failure(error: &Error) -> Option<AnswerCode> {
         WriteError, WriteTimedout,
     };
     // The error kinds that the strict reader gives for the bytes of a body.
-    let guard = error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    let kind = error.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind);
     Some(match (error.etype(), error.esource()) {
-        (ReadError, ErrorSource::Downstream) if guard == Some(std::io::ErrorKind::InvalidData) => {
-            AnswerCode::BadFraming
-        }
-        (ReadError, ErrorSource::Downstream) if guard == Some(std::io::ErrorKind::TimedOut) => {
+        (ReadError, ErrorSource::Downstream) if kind == Some(std::io::ErrorKind::InvalidData) => AnswerCode::BadFraming,
+        (ReadError, ErrorSource::Downstream) if kind == Some(std::io::ErrorKind::TimedOut) => {
             AnswerCode::RequestTimeout
         }
         // Errors of this gateway's own carry the code of their answer.

@@ -4,13 +4,13 @@
 //! The one rule: credentials are never allowed in the CORS sense. Portals send `Authorization` themselves, and a
 //! page of another origin never reads an answer to the browser's own credentials. CORS does not keep a browser from
 //! sending them: once asked for a password, it sends it with every request that needs no preflight, such as a form.
-//! [`super::foreign`] handles that.
+//! [`super::foreign_page`] handles that.
 
 use http::{HeaderMap, HeaderValue, header};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 
-use super::foreign::ForeignPage;
+use super::foreign_page::ForeignPage;
 use fedgate_base::config::{AllowedOrigins, CorsConfig};
 
 /// The methods that a preflight's answer allows, whatever the path serves: Flask-CORS's list.

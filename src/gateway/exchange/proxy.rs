@@ -16,23 +16,23 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-use super::answer;
-use super::context::{RequestContext, ServerTold, UNRECORDED, failure};
-use super::hop;
-use super::judge::RequestJudge;
-use super::keep::{NotRecorded, RecordKeeper, final_status};
-use super::pairing::{ServerExchange, end_once};
+use super::admit::RequestAdmission;
+use super::context::{RequestContext, ServerState, UNRECORDED, failure};
+use super::desync::{ServerExchange, end_once};
+use super::hidden_members;
+use super::hop_by_hop;
 use super::panics::{contained, contained_now};
-use super::repeat::RepeatPolicy;
+use super::recording::{NotRecorded, RecordKeeper, final_status};
 use super::respond::GatewayAnswer;
-use super::signer::DecisionSigner;
+use super::retry::RetryPolicy;
+use crate::assertion_signer::AssertionSigner;
+use crate::gateway::edge::live_traffic::LiveTraffic;
 use crate::gateway::edge::pace::{ByteRate, UploadPace};
 use crate::gateway::edge::tls::ServedTls;
-use crate::gateway::edge::traffic::LiveTraffic;
-use crate::gateway::fault_words::in_words;
+use crate::gateway::error_text::in_words;
 use crate::gateway::upstream::{ForwardedFacts, SERVICES_OWN, ServerSet, UpstreamSet};
-use crate::minting::AssertionMinter;
 use crate::observe::{GatewayMetrics, RequestRecorder};
+use crate::pipeline::PermitSigner;
 use crate::pipeline::Pipeline;
 use fedgate_base::config::Config;
 use fedgate_core::assertion::CLOCK_HEADER;
@@ -42,10 +42,10 @@ const UNASKED_BYTES: u64 = 64 * 1024;
 
 /// The gateway as pingora sees it: each collaborator answers one phase.
 pub(crate) struct GatewayProxy {
-    judge: RequestJudge,
+    admission: RequestAdmission,
     keeper: RecordKeeper,
-    repeats: RepeatPolicy,
-    signer: DecisionSigner,
+    retries: RetryPolicy,
+    signer: PermitSigner,
     upstreams: Arc<UpstreamSet>,
     metrics: Arc<GatewayMetrics>,
     traffic: Arc<LiveTraffic>,
@@ -56,7 +56,7 @@ impl GatewayProxy {
     pub(crate) fn new(
         config: &Config,
         pipeline: Arc<Pipeline>,
-        minter: AssertionMinter,
+        signer: AssertionSigner,
         upstreams: Arc<UpstreamSet>,
         recorder: RequestRecorder,
         traffic: Arc<LiveTraffic>,
@@ -64,12 +64,19 @@ impl GatewayProxy {
     ) -> Self {
         let limits = &config.gateway.limits;
         let metrics = Arc::clone(recorder.metrics());
-        let signer = DecisionSigner::new(Arc::clone(&pipeline), minter);
+        let signer = PermitSigner::new(Arc::clone(&pipeline), signer);
         let keeper = RecordKeeper::new(Arc::clone(&pipeline), recorder);
         Self {
-            judge: RequestJudge::new(config, pipeline, Arc::clone(&upstreams), keeper.clone(), signer.clone(), tls),
+            admission: RequestAdmission::new(
+                config,
+                pipeline,
+                Arc::clone(&upstreams),
+                keeper.clone(),
+                signer.clone(),
+                tls,
+            ),
             keeper,
-            repeats: RepeatPolicy::new(Arc::clone(&upstreams), Arc::clone(&metrics)),
+            retries: RetryPolicy::new(Arc::clone(&upstreams), Arc::clone(&metrics)),
             signer,
             upstreams,
             metrics,
@@ -88,7 +95,7 @@ impl ProxyHttp for GatewayProxy {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
-        contained(self.judge.judge(session, ctx)).await
+        contained(self.admission.admit(session, ctx)).await
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
@@ -170,7 +177,7 @@ impl ProxyHttp for GatewayProxy {
                 upstream.assertion.then(|| self.signer.sign(permit, request.method.as_str(), &ctx.request_id));
             // Members are removed from JSON that can be read: whole, and not compressed.
             if permit.remover().is_some() {
-                answer::ask_plainly(request)?;
+                hidden_members::ask_plainly(request)?;
             }
             let dropped = upstream.rewrite(
                 request,
@@ -201,8 +208,8 @@ impl ProxyHttp for GatewayProxy {
         // Before anything else is read of it: no byte of another request's answer goes further than this.
         ctx.exchange.check(response)?;
         ctx.exchange.end(&session.req_header().method, response);
-        ctx.server_told = ServerTold::by(response);
-        hop::take_off(session.req_header().method == Method::HEAD, response)?;
+        ctx.server_state = ServerState::by(response);
+        hop_by_hop::remove(session.req_header().method == Method::HEAD, response)?;
         ctx.in_time()
     }
 
@@ -225,7 +232,7 @@ impl ProxyHttp for GatewayProxy {
         contained(async {
         let is_asserted = ctx.upstream(&self.upstreams)?.assertion;
         if is_asserted {
-            self.upstreams.clocks().note(response.status == 401 && response.headers.contains_key(CLOCK_HEADER));
+            self.upstreams.clock_skew().note(response.status == 401 && response.headers.contains_key(CLOCK_HEADER));
         }
         if response.status == 401 && is_asserted {
             // The service does not believe this gateway. A 401 would tell the client that its password is wrong.
@@ -244,9 +251,9 @@ impl ProxyHttp for GatewayProxy {
             ctx.upstream(&self.upstreams)?.lead_back(server, response)?;
         }
         if let Some(remover) = ctx.permit()?.remover() {
-            ctx.passing = answer::prepare(session, response, remover)?;
+            ctx.passing = hidden_members::prepare(session, response, remover)?;
         }
-        answer::suit(session, response);
+        hidden_members::suit(session, response);
         ctx.identify(response)?;
         ctx.cors.apply(response)?;
         // A write is recorded before its answer, a read afterwards.
@@ -281,8 +288,8 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut RequestContext,
         error: Box<Error>,
     ) -> Box<Error> {
-        let mut error = ctx.told_of_server(error);
-        error.set_retry(self.repeats.may_repeat(session, ctx, true, true));
+        let mut error = ctx.with_server(error);
+        error.set_retry(self.retries.may_retry(session, ctx, true, true));
         error
     }
 
@@ -294,7 +301,7 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut RequestContext,
         reused: bool,
     ) -> Box<Error> {
-        self.repeats.failed(session, error, ctx, reused)
+        self.retries.failed(session, error, ctx, reused)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
@@ -325,10 +332,10 @@ impl ProxyHttp for GatewayProxy {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestContext) {
         if let (None, Some(server), Ok(upstream)) = (error, &ctx.server, ctx.upstream(&self.upstreams)) {
-            match ctx.server_told {
-                ServerTold::Fails => upstream.servers.failed(server, &self.metrics),
-                ServerTold::Serves => upstream.servers.succeeded(server),
-                ServerTold::IsBusy => {}
+            match ctx.server_state {
+                ServerState::Fails => upstream.servers.failed(server, &self.metrics),
+                ServerState::Serves => upstream.servers.succeeded(server),
+                ServerState::IsBusy => {}
             }
         }
         self.metrics.members_removed.inc_by(ctx.passing.removed());

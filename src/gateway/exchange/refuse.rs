@@ -1,11 +1,11 @@
-//! Answers of the gateway itself: refusals, and requests that need no decision.
+//! Chooses the answer to a refused request, and to one that needs no decision. [`super::respond`] writes it.
 
 use std::sync::Arc;
 
 use http::header;
 use pingora_http::RequestHeader;
 
-use super::foreign::ForeignFault;
+use super::foreign_page::ForeignFault;
 use super::request;
 use super::respond::{GatewayAnswer, RETRY_AFTER};
 use crate::authn::AuthnError;

@@ -13,9 +13,9 @@ use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::body::waits_for_100;
 use super::context::RequestContext;
-use super::notice::{self, PageNotice};
+use super::held_body::waits_for_100;
+use super::page_notice::{self, PageNotice};
 use fedgate_core::admission::content_length;
 use fedgate_core::codes::AnswerCode;
 use fedgate_core::methods::is_safe;
@@ -148,7 +148,7 @@ impl GatewayAnswer {
             AnswerBody::Error(answer) => *answer,
             AnswerBody::Challenge => AnswerCode::Unauthenticated,
         };
-        match (&self.body, notice::reader(session)) {
+        match (&self.body, page_notice::reader(session)) {
             _ if wants_problem => {
                 let title = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
                 let problem = serde_json::json!({

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use rustix::fs::Access;
 
-use super::fixed::FixedFiles;
+use super::address_in_use::{self, AddressHolder};
 use super::listeners::ListeningSockets;
-use super::own_address::{self, AddressHolder};
 use super::pid_file::{self, PidFileError};
+use super::startup_certificates::StartupCertificates;
 use crate::accounts::AccountStore;
+use crate::assertion_signer::AssertionSigner;
 use crate::gateway::edge::tls::{self, CertificateFile, CertificateFinding, ServedTls};
 use crate::gateway::upstream::UpstreamSet;
 use crate::gateway::{RunningGateway, ServeError, examine_policy};
-use crate::minting::AssertionMinter;
 use crate::routes::RouteTable;
 use fedgate_base::config::Config;
 use fedgate_core::policy::PolicySet;
@@ -28,10 +28,10 @@ pub struct GatewayInspection {
     pub(crate) routes: Arc<RouteTable>,
     /// None if nothing listens with TLS.
     pub(crate) tls: Option<Arc<ServedTls>>,
-    pub(crate) minter: Option<AssertionMinter>,
+    pub(crate) signer: Option<AssertionSigner>,
     pub(crate) upstreams: Option<Arc<UpstreamSet>>,
     pub(crate) accounts: Option<AccountStore>,
-    pub(crate) fixed: Option<Arc<FixedFiles>>,
+    pub(crate) fixed: Option<Arc<StartupCertificates>>,
     faults: Vec<ServeError>,
 }
 
@@ -58,9 +58,9 @@ impl GatewayInspection {
         }
         let has_tls = !config.gateway.listen.is_empty() && is_sound("tls");
         let tls = has_tls.then(|| ServedTls::load(&config.tls)).and_then(|tls| all_noted(tls, &mut faults));
-        let minter = is_sound("assertion").then(|| AssertionMinter::from_config(&config.assertion));
+        let signer = is_sound("assertion").then(|| AssertionSigner::from_config(&config.assertion));
         let of_file = |fault| ServeError::Assertion { file: config.file.clone(), fault };
-        let minter = minter.and_then(|minter| noted(minter.map_err(of_file), &mut faults));
+        let signer = signer.and_then(|signer| noted(signer.map_err(of_file), &mut faults));
         let upstreams = match is_sound("upstream") {
             true => {
                 all_noted(UpstreamSet::open(&config.upstreams, &config.gateway.hosts).await, &mut faults).map(Arc::new)
@@ -78,8 +78,8 @@ impl GatewayInspection {
             }
             false => None,
         };
-        let fixed = upstreams.as_ref().map(|upstreams| Arc::new(FixedFiles::new(&config, upstreams)));
-        Self { config, policy, routes: Arc::new(routes), tls, minter, upstreams, accounts, fixed, faults }
+        let fixed = upstreams.as_ref().map(|upstreams| Arc::new(StartupCertificates::new(&config, upstreams)));
+        Self { config, policy, routes: Arc::new(routes), tls, signer, upstreams, accounts, fixed, faults }
     }
 
     /// All faults that would stop serving, apart from those of addresses and writable files.
@@ -155,7 +155,7 @@ impl GatewayInspection {
         // Without a file that names it, or if its files may not be inspected, it is recognized by its answer.
         let is_unseen =
             |(address, _, source): &(_, _, _)| is_taken(source) && by_process(*address) != AddressHolder::Process;
-        let answers = faults.iter().any(is_unseen) && own_address::answers(&self.config);
+        let answers = faults.iter().any(is_unseen) && address_in_use::answers(&self.config);
         let faults = faults.into_iter().map(|(address, key, source)| {
             let holder = match (is_taken(&source), answers) {
                 (false, _) => AddressHolder::Other,

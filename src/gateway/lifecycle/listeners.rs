@@ -7,8 +7,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use super::error::ServeError;
 use super::handover::{InheritedSockets, bind};
-use crate::gateway::edge::door::ShutdownCourse;
-use crate::gateway::edge::listen::ConnectionAcceptor;
+use crate::gateway::edge::accept::ConnectionAcceptor;
+use crate::gateway::edge::connection::ShutdownCourse;
 use fedgate_base::config::GatewayConfig;
 
 /// The acceptor of each kind of listener.
@@ -24,7 +24,7 @@ impl ConnectionAcceptors {
     ///
     /// # Errors
     /// One cannot be used.
-    pub(crate) fn ready(self, listeners: ListeningSockets) -> io::Result<ReadyEntrances> {
+    pub(crate) fn ready(self, listeners: ListeningSockets) -> io::Result<ReadyAcceptors> {
         let kinds = [
             (self.tls, listeners.tls),
             (self.plain, listeners.plain),
@@ -32,24 +32,24 @@ impl ConnectionAcceptors {
             (self.admin, listeners.admin),
         ];
         let mut ready = vec![];
-        for (entrance, listeners) in kinds {
+        for (acceptor, listeners) in kinds {
             for listener in listeners {
                 listener.set_nonblocking(true)?;
-                ready.push((entrance.clone(), tokio::net::TcpListener::from_std(listener)?));
+                ready.push((acceptor.clone(), tokio::net::TcpListener::from_std(listener)?));
             }
         }
-        Ok(ReadyEntrances(ready))
+        Ok(ReadyAcceptors(ready))
     }
 }
 
 /// Prepared acceptors; nothing of them can fail any more.
-pub(crate) struct ReadyEntrances(Vec<(ConnectionAcceptor, tokio::net::TcpListener)>);
+pub(crate) struct ReadyAcceptors(Vec<(ConnectionAcceptor, tokio::net::TcpListener)>);
 
-impl ReadyEntrances {
+impl ReadyAcceptors {
     /// Accepts from now on.
     pub(crate) fn accept(self, course: &ShutdownCourse) {
-        for (entrance, listener) in self.0 {
-            tokio::spawn(entrance.accept(listener, course.clone()));
+        for (acceptor, listener) in self.0 {
+            tokio::spawn(acceptor.accept(listener, course.clone()));
         }
     }
 }

@@ -4,7 +4,7 @@
 //! The one rule: the process that has locked the file (flock(2)) is the one that it names, for as long as it lives;
 //! a number alone may belong to any process. Each write makes a new file, or on a full disk gives the existing one
 //! a new time. A newer file that names the same process means that a handover failed. A gateway replaces a locked
-//! file only if its holder has handed over to it. For a deleted file, its name counts ([`super::pid_name`]).
+//! file only if its holder has handed over to it. For a deleted file, its name counts ([`super::pid_socket`]).
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -20,15 +20,15 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
-use super::own_address::{self, AddressHolder};
-use super::pid_name::{self, HeldName, NameClaim};
+use super::address_in_use::{self, AddressHolder};
+use super::pid_socket::{self, PidSocket, PidSocketClaim};
 use fedgate_core::escape;
 
 /// The file of this process. Removed on drop, unless a successor has written its own.
 pub(crate) struct PidFile {
     place: Option<(PathBuf, File)>,
     /// None while the predecessor still holds it.
-    name: Option<HeldName>,
+    name: Option<PidSocket>,
     /// Whether the last write failed, which was logged.
     is_failing: bool,
 }
@@ -40,10 +40,10 @@ impl PidFile {
     /// It cannot be written, or another gateway holds it ([`PidFileError::Held`]).
     pub(crate) fn write(path: Option<&Path>, origin: StartOrigin) -> Result<Self, PidFileError> {
         let Some(path) = path else { return Ok(Self { place: None, name: None, is_failing: false }) };
-        let name = match (HeldName::claim(path), origin) {
-            (NameClaim::Held(name), _) => Some(name),
-            (NameClaim::Taken(pid), StartOrigin::First) => return Err(PidFileError::Held(pid.to_string())),
-            (NameClaim::Taken(_), StartOrigin::Successor) | (NameClaim::Unknown, _) => None,
+        let name = match (PidSocket::claim(path), origin) {
+            (PidSocketClaim::Held(name), _) => Some(name),
+            (PidSocketClaim::Taken(pid), StartOrigin::First) => return Err(PidFileError::Held(pid.to_string())),
+            (PidSocketClaim::Taken(_), StartOrigin::Successor) | (PidSocketClaim::Unknown, _) => None,
         };
         let file = match origin {
             StartOrigin::Successor => write(path)?,
@@ -56,7 +56,7 @@ impl PidFile {
     pub(crate) fn restore(&mut self) {
         if let Some((path, _)) = &self.place
             && !self.name.as_ref().is_some_and(|name| name.is_of(path))
-            && let NameClaim::Held(name) = HeldName::claim(path)
+            && let PidSocketClaim::Held(name) = PidSocket::claim(path)
         {
             self.name = Some(name);
         }
@@ -186,7 +186,7 @@ fn free(path: &Path) -> Result<FormerFile, PidFileError> {
 /// See [`PidFileError`].
 pub(crate) fn is_free(path: &Path) -> Result<(), PidFileError> {
     free(path)?;
-    pid_name::holder(path).map_or(Ok(()), |pid| Err(PidFileError::Held(pid.to_string())))
+    pid_socket::holder(path).map_or(Ok(()), |pid| Err(PidFileError::Held(pid.to_string())))
 }
 
 fn write_by(beside: &Path, place: impl FnOnce() -> io::Result<()>) -> io::Result<File> {
@@ -270,7 +270,7 @@ impl RunningGateway {
 
     /// Whether it listens on an address, as far as this user may see.
     pub fn listens_on(&self, address: SocketAddr) -> AddressHolder {
-        own_address::holder(self.pid(), address)
+        address_in_use::holder(self.pid(), address)
     }
 
     /// Its process id.

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::UpstreamSet;
 use super::servers::{ServerAddress, ServerSet};
-use crate::gateway::fault_words::in_words;
+use crate::gateway::error_text::in_words;
 use fedgate_base::config::HealthConfig;
 
 /// How often names are resolved.

@@ -4,12 +4,12 @@
 //! those on the list of [`fedgate_core::request_headers`] pass.
 
 mod servers;
-mod trust;
-mod connect;
+mod tls_trust;
+mod connections;
 mod health;
-mod dropped;
-mod naming;
-mod clocks;
+mod dropped_headers;
+mod server_name;
+mod clock_skew;
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, OnceLock};
@@ -20,12 +20,12 @@ use pingora_core::Result;
 use pingora_core::connectors::TransportConnector;
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use clocks::ServiceClocks;
-pub(crate) use connect::{ConnectionHold, ServerLine};
-use connect::{ServerConnections, ServerConnector};
-use dropped::DroppedNames;
+use clock_skew::ClockSkew;
+pub(crate) use connections::{ConnectionHold, ServerLine};
+use connections::{ServerConnections, ServerConnector};
+use dropped_headers::DroppedNames;
 pub(crate) use servers::{ServerAddress, ServerSet};
-pub use trust::TrustError;
+pub use tls_trust::TrustError;
 
 use crate::balance::UpstreamServer;
 use crate::gateway::edge::forwarded::RequestOrigin;
@@ -66,7 +66,7 @@ pub(crate) struct UpstreamSet {
     /// takes a moment.
     connector: OnceLock<TransportConnector>,
     connections: Arc<ServerConnections>,
-    clocks: ServiceClocks,
+    clock_skew: ClockSkew,
 }
 
 /// One upstream, ready to be connected to.
@@ -112,12 +112,12 @@ impl UpstreamSet {
         for upstream in &list {
             upstream.servers.resolve().await;
         }
-        Ok(Self { list, connector: OnceLock::new(), connections, clocks: ServiceClocks::default() })
+        Ok(Self { list, connector: OnceLock::new(), connections, clock_skew: ClockSkew::default() })
     }
 
     /// The services' latest opinion of this gateway's clock.
-    pub(super) fn clocks(&self) -> &ServiceClocks {
-        &self.clocks
+    pub(super) fn clock_skew(&self) -> &ClockSkew {
+        &self.clock_skew
     }
 
     pub(crate) fn find(&self, index: usize) -> Option<&ServedUpstream> {
@@ -186,7 +186,7 @@ impl ServedUpstream {
         server: &UpstreamServer<ServerAddress>,
         response: &mut ResponseHeader,
     ) -> Result<()> {
-        self.own_name(server).map_or(Ok(()), |authority| naming::lead_back(response, authority))
+        self.own_name(server).map_or(Ok(()), |authority| server_name::lead_back(response, authority))
     }
 
     /// Turns the judged request into the forwarded one; returns how many headers the list dropped.

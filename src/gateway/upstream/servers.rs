@@ -13,11 +13,11 @@ use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::connect::ServerConnector;
-use super::naming::ServerName;
-use super::trust::{TrustError, UpstreamTrust};
+use super::connections::ServerConnector;
+use super::server_name::ServerName;
+use super::tls_trust::{TrustError, UpstreamTrust};
 use crate::balance::{ServerPool, UpstreamServer};
-use crate::gateway::edge::tls::HeldFile;
+use crate::gateway::edge::tls::LoadedCertificates;
 use crate::observe::GatewayMetrics;
 use crate::pipeline::Permit;
 use fedgate_base::config::{Address, ServerBalance, ServerConfig, ServerPlace, UpstreamConfig};
@@ -153,7 +153,7 @@ impl ServerSet {
     }
 
     /// The certificate files of its TLS.
-    pub(crate) fn held(&self) -> &[HeldFile] {
+    pub(crate) fn held(&self) -> &[LoadedCertificates] {
         &self.trust.held
     }
 

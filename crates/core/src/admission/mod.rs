@@ -1,7 +1,7 @@
 //! Admission: from the bytes of a request line and head to what is answered, as far as no I/O is needed.
 //!
-//! The one rule: whatever asks how a request would be answered asks this module, in this order, so that the guard of HTTP/1, the
-//! path of HTTP/2, `fedgate policy explain` and the tests cannot disagree.
+//! The one rule: the strict HTTP/1 reader, the HTTP/2 path, `fedgate policy explain` and the tests all take these steps, in this
+//! order, so that they cannot disagree.
 //!
 //! 1. [`screen_bytes`]: a head of HTTP/1 has one reading, and its target is in origin form.
 //! 2. [`answer_early`]: what needs no decision is answered: a malformed head, a host that is not served, OPTIONS, an unknown

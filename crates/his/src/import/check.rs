@@ -6,7 +6,7 @@ use super::records::MAX_RECORD_BYTES;
 use super::{ClearPasswords, ImportKind};
 use crate::error::HisError;
 use crate::hashing::HashingThreads;
-use crate::{guard, people};
+use crate::{people, verify_assertion};
 use fedgate_core::json::{self, JsonObject, JsonValue};
 use fedgate_core::password;
 use fedgate_core::path::{MAX_ID_BYTES, new_person_id};
@@ -79,7 +79,7 @@ fn object(bytes: &[u8]) -> Result<JsonObject, RecordFault> {
 
 fn id(document: &JsonObject, name: &str) -> Result<String, RecordFault> {
     match document.member(name).and_then(JsonValue::as_str) {
-        Some(id) if guard::is_id(id) => Ok(id.to_owned()),
+        Some(id) if verify_assertion::is_id(id) => Ok(id.to_owned()),
         Some(id) if id.is_empty() || id.len() > MAX_ID_BYTES => {
             Err(RecordFault::because(format!("`{name}` is empty or longer than {MAX_ID_BYTES} bytes")))
         }

@@ -8,9 +8,9 @@ use http::{HeaderMap, StatusCode};
 
 use super::error::HisError;
 use super::etag;
-use super::guard::{Caller, RouteIds};
 use super::html;
 use super::password::{self, CHANGED_FILE};
+use super::verify_assertion::{Caller, RouteIds};
 use fedgate_core::web_page::{self, PageLanguage};
 
 /// The files, with their types.

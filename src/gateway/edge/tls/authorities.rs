@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, TrustAnchor};
 use webpki::{anchor_from_trusted_cert, spki_for_anchor};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::signed::SignedBytes;
+use super::signatures::SignedBytes;
 use fedgate_base::pem::{CertificateValidity, HeldCertificate, shown};
 
 /// The certificates of one file.

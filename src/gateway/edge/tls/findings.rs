@@ -2,8 +2,8 @@
 //!
 //! The one rule: `fedgate check` and the log of a serving gateway find the same.
 
-use super::chain;
-use super::{CertificateUse, HeldFile, ServedTls, TlsPart};
+use super::server_chain;
+use super::{CertificateUse, LoadedCertificates, ServedTls, TlsPart};
 use fedgate_base::config::WhenExpired;
 use fedgate_base::pem::HeldCertificate;
 
@@ -30,7 +30,7 @@ impl ServedTls {
     }
 
     /// The certificates in force, by file.
-    pub(crate) fn held(&self) -> Vec<HeldFile> {
+    pub(crate) fn held(&self) -> Vec<LoadedCertificates> {
         TlsPart::all(&self.config).into_iter().filter_map(|part| self.held_in(part)).collect()
     }
 
@@ -39,7 +39,7 @@ impl ServedTls {
         self.held_in(part).map(|file| file.ahead(self.config.expiry_warning, now)).unwrap_or_default()
     }
 
-    fn held_in(&self, part: TlsPart) -> Option<HeldFile> {
+    fn held_in(&self, part: TlsPart) -> Option<LoadedCertificates> {
         let parts = self.parts().clone();
         let (key, holding, certificates) = match part {
             TlsPart::Pair(at) => {
@@ -50,16 +50,17 @@ impl ServedTls {
             TlsPart::Lists => return None,
         };
         let path = part.files(&self.config).first()?.to_path_buf();
-        Some(HeldFile { key: key.into(), path, holding, certificates })
+        Some(LoadedCertificates { key: key.into(), path, holding, certificates })
     }
 
     /// Faults of the content of a part that is in force now.
     pub(super) fn wrong(&self, part: TlsPart, now: i64) -> Vec<String> {
         let parts = self.parts().clone();
         let (key, faults) = match part {
-            TlsPart::Pair(at) => {
-                ("tls.certificate", parts.pairs.get(at).map(|pair| chain::faults(&pair.cert, now)).unwrap_or_default())
-            }
+            TlsPart::Pair(at) => (
+                "tls.certificate",
+                parts.pairs.get(at).map(|pair| server_chain::faults(&pair.cert, now)).unwrap_or_default(),
+            ),
             TlsPart::Authorities => {
                 ("tls.client_ca", parts.authorities.map(|found| found.faults(now).collect()).unwrap_or_default())
             }
@@ -92,10 +93,10 @@ impl ServedTls {
     fn open_end(&self, part: TlsPart) -> Option<CertificateFinding> {
         let TlsPart::Pair(at) = part else { return None };
         let pair = self.parts().pairs.get(at).cloned()?;
-        let (issuer, name) = chain::missing_issuer(&pair.cert)?;
+        let (issuer, name) = server_chain::missing_issuer(&pair.cert)?;
         let is_authority = || {
             let known = rustls_native_certs::load_native_certs().unwrap_or_default();
-            known.iter().any(|der| chain::is_of(der, &issuer))
+            known.iter().any(|der| server_chain::is_of(der, &issuer))
         };
         if is_authority() {
             return None;

@@ -1,5 +1,5 @@
 //! TLS settings: certificates by name, client certificates and versions, reloaded while the gateway runs. The
-//! handshake itself is in [`super::listen`].
+//! handshake itself is in [`handshake`].
 //!
 //! The one rule: only content that was loaded and checked whole is served. Each pair of certificate and key, the
 //! authorities of clients, and their revocation lists are separate parts. A renewed part serves new handshakes
@@ -7,19 +7,20 @@
 //! not affected. Suites and groups are those of Mozilla's intermediate profile, version 5.7, without its one suite
 //! that has no elliptic curves; there is no early data, no renegotiation and no compression.
 
+pub(crate) mod handshake;
 mod error;
-mod signed;
-mod chain;
-mod pairs;
+mod signatures;
+mod server_chain;
+mod key_pairs;
 mod authorities;
-mod list_file;
-mod lists;
-mod verifier;
-mod refused;
-mod holder;
+mod revocation_file;
+mod revocation;
+mod client_verifier;
+mod refusal_log;
+mod client_certificate;
 mod alarms;
-mod held;
-mod follow;
+mod certificate_file;
+mod reload;
 mod findings;
 
 use std::net::IpAddr;
@@ -38,21 +39,21 @@ use zeroize::Zeroizing;
 use crate::observe::GatewayMetrics;
 pub(crate) use alarms::{AlarmBoard, AlarmTone};
 use authorities::AuthorityFile;
+pub use certificate_file::CertificateFile;
+pub(crate) use certificate_file::{CertificateUse, LoadedCertificates};
+use client_certificate::CheckedCertificate;
+pub(crate) use client_certificate::ClientCertificate;
+use client_verifier::{ClientVerifier, seconds};
 pub use error::TlsError;
 use error::file_fault;
 use fedgate_base::config::{ClientCertificates, TlsConfig, TlsVersion};
 use fedgate_base::pem;
 pub use findings::CertificateFinding;
-use follow::SeenFiles;
-pub use held::CertificateFile;
-pub(crate) use held::{CertificateUse, HeldFile};
-use holder::CheckedCertificate;
-pub(crate) use holder::ClientCertificate;
-use lists::RevocationLists;
-use pairs::ByName;
-use refused::RefusalLog;
-pub(crate) use refused::{RefusedCertificate, noting};
-use verifier::{ClientVerifier, seconds};
+use key_pairs::CertificatesByName;
+use refusal_log::RefusalLog;
+pub(crate) use refusal_log::{RefusedCertificate, noting};
+use reload::SeenFiles;
+use revocation::RevocationLists;
 
 /// How long a verified client certificate counts without another verification, while no file changes.
 const TRUSTED_FOR: Duration = Duration::from_secs(60);
@@ -235,7 +236,7 @@ impl TlsPart {
         match self {
             Self::Pair(at) => {
                 let Some(names) = config.certificates.get(at) else { return Ok(()) };
-                let loaded = pairs::load(names, content(0), content(1))?;
+                let loaded = key_pairs::load(names, content(0), content(1))?;
                 match parts.pairs.get_mut(at) {
                     Some(pair) => *pair = loaded,
                     None => parts.pairs.push(loaded),
@@ -288,7 +289,8 @@ impl TlsParts {
             Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier) as Arc<dyn ClientCertVerifier>),
             None => builder.with_no_client_auth(),
         };
-        let by_name = ByName::new(&self.pairs).ok_or_else(|| TlsError::Settings("there is no certificate".into()))?;
+        let by_name =
+            CertificatesByName::new(&self.pairs).ok_or_else(|| TlsError::Settings("there is no certificate".into()))?;
         let mut server = builder.with_cert_resolver(Arc::new(by_name));
         // Without `h2`, the stream is read as HTTP/1, in the version that its request line names.
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];

@@ -1,0 +1,37 @@
+//! Counts of open connections and requests in flight; a stop waits for them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::watch::Sender;
+
+use super::connection_slots::ConnectionSlots;
+use fedgate_base::config::LimitsConfig;
+
+/// The traffic that passes through the gateway now.
+pub(crate) struct LiveTraffic {
+    pub(crate) in_flight: AtomicUsize,
+    pub(crate) slots: ConnectionSlots,
+    /// True once every answer must be the last of its connection.
+    pub(crate) stopping: Sender<bool>,
+}
+
+impl LiveTraffic {
+    pub(crate) fn new(limits: &LimitsConfig) -> Self {
+        let slots = ConnectionSlots::new(limits.connections, limits.connections_per_source);
+        Self { in_flight: AtomicUsize::default(), slots, stopping: Sender::new(false) }
+    }
+
+    /// Requests that are being served.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// Open connections, or requests, whichever are more: a request may outlive its connection.
+    pub(crate) fn open(&self) -> usize {
+        self.slots.taken().max(self.in_flight())
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+}

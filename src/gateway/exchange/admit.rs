@@ -1,0 +1,281 @@
+//! Everything before a request is forwarded: the pipeline is asked, and a guarded body is read and judged.
+//!
+//! The one rule: without the pipeline's permit in the context, the request has been answered.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use pingora_core::Result;
+use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_proxy::Session;
+
+use super::context::{NOT_RECORDED, RequestContext, RequestOutcome};
+use super::cors::CorsAnswer;
+use super::foreign_page::{AskedAddress, ForeignPage};
+use super::held_body::{self, BodyNotHeld, BodyRoom, HeldBody};
+use super::hidden_members::is_old;
+use super::owner_check::OwnerCheck;
+use super::recording::RecordKeeper;
+use super::refuse::{RefusalAnswers, foreign_request};
+use super::request;
+use super::respond::GatewayAnswer;
+use crate::authn::{AskingClient, ClientAddress, LineUse};
+use crate::gateway::edge::client_socket::ConnectionFacts;
+use crate::gateway::edge::forwarded::RequestOrigin;
+use crate::gateway::edge::pace::ByteRate;
+use crate::gateway::edge::tls::{ClientCertificate, ServedTls};
+use crate::gateway::upstream::{ServedUpstream, UpstreamSet};
+use crate::pipeline::PermitSigner;
+use crate::pipeline::{AuthorizationHeaders, Permit, Pipeline, Refusal, RequestHead};
+use fedgate_base::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
+use fedgate_core::admission::{UnservedDemand, check_served, content_length};
+use fedgate_core::codes::AnswerCode;
+use fedgate_core::fields::BodyFault;
+use fedgate_core::methods::may_have_body;
+
+/// Most bytes that are sent over HTTP/2 in one piece.
+const H2_CHUNK_BYTES: u64 = 64 * 1024;
+
+/// Judges requests, and answers those that do not pass.
+pub(crate) struct RequestAdmission {
+    pipeline: Arc<Pipeline>,
+    upstreams: Arc<UpstreamSet>,
+    keeper: RecordKeeper,
+    answers: RefusalAnswers,
+    cors: CorsConfig,
+    proxies: ProxiesConfig,
+    clients: ClientsConfig,
+    tls: Option<Arc<ServedTls>>,
+    body_tempo: ByteRate,
+    /// How long one piece of an answer may take over HTTP/2.
+    send_patience: Duration,
+    held_bodies: Arc<BodyRoom>,
+    owned: OwnerCheck,
+    /// The `Strict-Transport-Security` value of answers over TLS, if configured.
+    hsts: Option<HeaderValue>,
+}
+
+impl RequestAdmission {
+    pub(crate) fn new(
+        config: &Config,
+        pipeline: Arc<Pipeline>,
+        upstreams: Arc<UpstreamSet>,
+        keeper: RecordKeeper,
+        signer: PermitSigner,
+        tls: Option<Arc<ServedTls>>,
+    ) -> Self {
+        let limits = &config.gateway.limits;
+        let held_bodies = Arc::<BodyRoom>::default();
+        let metrics = Arc::clone(keeper.metrics());
+        let owned = OwnerCheck::new(Arc::clone(&upstreams), signer, Arc::clone(&held_bodies), metrics);
+        let realm = config.authentication.realm.clone();
+        Self {
+            answers: RefusalAnswers::new(Arc::clone(&pipeline), config.gateway.hosts.clone(), realm),
+            pipeline,
+            upstreams,
+            keeper,
+            cors: config.cors.clone(),
+            proxies: config.gateway.proxies.clone(),
+            clients: config.tls.clients.clone(),
+            tls,
+            body_tempo: ByteRate::new(limits.body, limits.bytes_per_second),
+            send_patience: limits.send + Duration::from_secs(H2_CHUNK_BYTES.div_ceil(limits.bytes_per_second)),
+            owned,
+            held_bodies,
+            hsts: strict_transport_security(config.tls.hsts),
+        }
+    }
+
+    /// Lets a request pass, or answers it; true if it was answered.
+    pub(crate) async fn admit(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
+        if session.is_http2() {
+            // Slow read over HTTP/2: a flow-control window that a client never opens blocks no socket, so only this
+            // timeout ends the wait. It applies to each piece.
+            session.as_downstream_mut().set_write_timeout(Some(self.send_patience));
+        }
+        if is_old(session.req_header().version) {
+            session.as_downstream_mut().set_ignore_info_resp(true);
+        }
+        let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        let peer = client_ip(session);
+        let head = session.req_header();
+        ctx.origin = RequestOrigin::of(&head.headers, peer, secure, &self.proxies);
+        ctx.hsts = self.hsts.clone().filter(|_| ctx.origin.is_secure());
+        let asked = AskedAddress { origin: &ctx.origin, authority: request::authority(head) };
+        let page = ForeignPage::of(&head.headers, &asked, &self.cors);
+        ctx.cors = CorsAnswer::of(&head.headers, &self.cors, page.as_ref());
+        // Before any decision and any work: a request that cannot be recorded is not served.
+        if !self.keeper.can_record(session, ctx) {
+            ctx.outcome = RequestOutcome::Answered(NOT_RECORDED);
+            return self.keeper.answer(session, ctx, GatewayAnswer::not_recorded()).await;
+        }
+        let target = request::target(session);
+        let head = session.req_header();
+        if let Some((answer, reason)) = self.answers.without_decision(head, target.as_bytes()) {
+            ctx.outcome = RequestOutcome::Answered(reason);
+            return self.keeper.answer(session, ctx, answer).await;
+        }
+        // Before authentication: a refused page costs no password hash, and learns nothing about the browser's
+        // credentials.
+        if let Some(Err(fault)) = page.map(|page| page.check(&head.method, &head.headers, &self.cors)) {
+            ctx.outcome = RequestOutcome::Answered(fault.reason());
+            return self.keeper.answer(session, ctx, foreign_request(fault)).await;
+        }
+        let shown = self.shown(session, ctx.origin.client);
+        let authorization = match shown {
+            // If a certificate is required, a connection with a lapsed one is anonymous, whatever name and password
+            // it sends.
+            ShownCertificate::Lapsed if self.tls.as_ref().is_some_and(|tls| tls.requires_certificates()) => {
+                AuthorizationHeaders::Absent
+            }
+            ShownCertificate::Nothing | ShownCertificate::Lapsed | ShownCertificate::Trusted(_) => {
+                request::authorization(&head.headers)
+            }
+        };
+        let certified = match shown {
+            // A name and password take precedence over the certificate.
+            ShownCertificate::Trusted(shown) if matches!(authorization, AuthorizationHeaders::Absent) => {
+                self.account_of(shown)
+            }
+            ShownCertificate::Nothing | ShownCertificate::Lapsed | ShownCertificate::Trusted(_) => None,
+        };
+        // A hostile page spends its own allowance, never that of the people behind the same address.
+        let client = ClientAddress::from(ctx.origin.client);
+        let line = match facts(session) {
+            // Where the client is not the peer, a proxy sends requests of many clients over this connection.
+            Some(facts) if ctx.origin.client == peer => LineUse::Own(&facts.line),
+            Some(facts) => LineUse::Shared(&facts.line),
+            None => LineUse::Unknown,
+        };
+        let question = RequestHead {
+            method: head.method.as_str(),
+            target: target.as_bytes(),
+            authorization,
+            client: AskingClient { address: page.map_or(client, |page| page.at(client, &self.cors)), line },
+            certified,
+        };
+        let refusal = match self.pipeline.admit(question).await {
+            Ok(permit) => {
+                if let Err(unserved) = self.check_served(session, &permit) {
+                    ctx.outcome = RequestOutcome::Unserved(Box::new(permit), unserved.answer().into());
+                    let answer = GatewayAnswer::error(unserved.answer()).and_close();
+                    return self.keeper.answer(session, ctx, answer).await;
+                }
+                // A declared length is refused before a byte of the body is read.
+                let declared = content_length(&session.req_header().headers);
+                if declared.is_some_and(|length| length > permit.max_body_bytes()) {
+                    ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
+                    let answer = GatewayAnswer::error(AnswerCode::BodyTooLarge);
+                    return self.keeper.answer(session, ctx, answer).await;
+                }
+                match self.take_in(session, &permit).await {
+                    Err(BodyNotHeld::Refused(fault)) => self.refuse_body(permit, fault),
+                    Err(BodyNotHeld::Unexpected) => {
+                        ctx.outcome = RequestOutcome::Unserved(Box::new(permit), AnswerCode::BodyNotExpected.into());
+                        let answer = GatewayAnswer::error(AnswerCode::BodyNotExpected);
+                        return self.keeper.answer(session, ctx, answer).await;
+                    }
+                    Err(BodyNotHeld::Failed(error)) => {
+                        ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
+                        return Err(error);
+                    }
+                    Ok(held) => {
+                        ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
+                        ctx.held = held;
+                        if let Some(answer) = self.owned.answer_for_owner(session, ctx).await? {
+                            return self.keeper.answer(session, ctx, answer).await;
+                        }
+                        self.keeper.place(session, ctx);
+                        return Ok(false);
+                    }
+                }
+            }
+            Err(refusal) => refusal,
+        };
+        let answer = self.answers.of(&refusal);
+        ctx.outcome = RequestOutcome::Refused(Box::new(refusal));
+        self.keeper.answer(session, ctx, answer).await
+    }
+
+    /// Checks that an admitted request wants nothing of its connection that ends at the gateway.
+    fn check_served(&self, session: &Session, permit: &Permit) -> Result<(), UnservedDemand> {
+        let head = session.req_header();
+        let forwards = self.upstreams.find(permit.upstream()).is_some_and(ServedUpstream::forwards_authorization);
+        check_served(head.version, &head.headers, forwards)
+    }
+
+    /// Reads and judges the body of an admitted request if its route guards members; waits for the end if its
+    /// method has no body.
+    async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<HeldBody>, BodyNotHeld> {
+        if !may_have_body(session.req_header().method.as_str()) {
+            held_body::expect_none(session, self.body_tempo).await?;
+            return Ok(None);
+        }
+        let Some(check) = permit.body_check() else {
+            held_body::invite(session).await?;
+            return Ok(None);
+        };
+        let limit = permit.max_body_bytes();
+        held_body::hold(session, check, limit, self.body_tempo, &self.held_bodies).await.map(Some)
+    }
+
+    /// Refuses an admitted request because of its body.
+    fn refuse_body(&self, permit: Permit, fault: BodyFault) -> Refusal {
+        if matches!(fault, BodyFault::MemberNotPermitted(_)) {
+            self.keeper.metrics().members_refused.inc();
+        }
+        self.pipeline.refuse_body(permit, fault)
+    }
+
+    /// The certificate of the client, and whether it counts now.
+    fn shown<'a>(&self, session: &'a Session, client: Option<IpAddr>) -> ShownCertificate<'a> {
+        let shown = facts(session).and_then(|facts| facts.certificate.as_ref());
+        match (shown, &self.tls) {
+            (Some(shown), Some(tls)) if tls.still_trusts(shown, client, self.keeper.metrics()) => {
+                ShownCertificate::Trusted(shown)
+            }
+            (Some(_), _) => ShownCertificate::Lapsed,
+            (None, _) => ShownCertificate::Nothing,
+        }
+    }
+
+    /// The account of a certificate.
+    fn account_of<'a>(&'a self, shown: &'a ClientCertificate) -> Option<&'a str> {
+        let listed = self.clients.accounts.get(&shown.sha256);
+        let named = || shown.common_name.as_ref().filter(|_| self.clients.common_name);
+        listed.or_else(named).map(String::as_str)
+    }
+}
+
+/// The header that keeps browsers on TLS (RFC 6797), for this host only: the gateway knows nothing of its
+/// subdomains.
+fn strict_transport_security(time: Duration) -> Option<HeaderValue> {
+    let told = (!time.is_zero()).then(|| format!("max-age={}", time.as_secs()))?;
+    HeaderValue::try_from(told).ok()
+}
+
+/// The certificate that a client has shown in its handshake.
+#[derive(Clone, Copy)]
+enum ShownCertificate<'a> {
+    /// No certificate.
+    Nothing,
+    /// A certificate that would not be accepted now: it has expired or was revoked since.
+    Lapsed,
+    /// A certificate that counts.
+    Trusted(&'a ClientCertificate),
+}
+
+/// The facts of the connection.
+fn facts(session: &Session) -> Option<&ConnectionFacts> {
+    session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+}
+
+/// The client's address; none on a Unix socket.
+fn client_ip(session: &Session) -> Option<IpAddr> {
+    match session.client_addr() {
+        Some(SocketAddr::Inet(address)) => Some(address.ip()),
+        _ => None,
+    }
+}

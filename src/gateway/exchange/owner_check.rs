@@ -1,0 +1,290 @@
+//! Records that an upstream finds by id alone, whichever person the path names: the gateway reads them first.
+//!
+//! The one rule: such a record is shown and changed only if it names the person of the path. So the gateway reads
+//! it, and for a read sends what it has read. It forwards a change only after that; a record that cannot be read is
+//! not changed.
+//!
+//! Called by [`super::admit`] for admitted requests, if the route says so.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, StatusCode, Version, header};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+use tokio::time::timeout_at;
+
+use super::context::{RequestContext, RequestOutcome, ServerState};
+use super::held_body::{BodyRoom, BodyShare};
+use super::hidden_members::WITHHELD;
+use super::hop_by_hop::{self, InterimCount};
+use super::request::authority;
+use super::respond::GatewayAnswer;
+use super::retry::MAX_ATTEMPTS;
+use crate::balance::UpstreamServer;
+use crate::gateway::upstream::{ForwardedFacts, ServedUpstream, ServerAddress, ServerSet, UpstreamSet};
+use crate::observe::GatewayMetrics;
+use crate::pipeline::Permit;
+use crate::pipeline::PermitSigner;
+use fedgate_core::assertion::RecordScope;
+use fedgate_core::codes::AnswerCode;
+use fedgate_core::fields::{AnswerKind, RecordOwnership, answer_kind};
+use fedgate_core::methods::is_safe;
+use fedgate_core::reasons::RecordReason;
+
+/// Largest record that is read.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// The error if a service does not say whose record is to be changed.
+pub(crate) const OWNER_UNKNOWN: ErrorType = ErrorType::Custom(AnswerCode::OwnerUnknown.code());
+/// The reason in the record of a request for another person's record.
+const OTHER_RECORD: RecordReason = RecordReason::OtherRecord;
+
+/// A service's answer to the request for a stored record.
+struct StoredRecord {
+    head: ResponseHeader,
+    body: Bytes,
+    _share: BodyShare,
+}
+
+/// The owner of a stored record.
+enum FoundOwner {
+    /// The person of the path; or none, if the caller may read all records.
+    Theirs,
+    /// Another person.
+    Anothers,
+    /// There is no such record.
+    Nothing,
+    /// The record cannot be read.
+    Unreadable,
+    /// Any other answer of the service.
+    Refused,
+}
+
+impl StoredRecord {
+    fn find(&self, permit: &Permit, member: &str) -> FoundOwner {
+        if self.head.status == StatusCode::NOT_FOUND {
+            return FoundOwner::Nothing;
+        }
+        if !self.head.status.is_success() {
+            return FoundOwner::Refused;
+        }
+        if answer_kind(self.head.status, &self.head.headers) != AnswerKind::Json {
+            return FoundOwner::Unreadable;
+        }
+        match RecordOwnership::of(&self.body, member, permit.subject().unwrap_or_default()) {
+            Ok(RecordOwnership::IsSubjects) => FoundOwner::Theirs,
+            // A record without an owner is shown only to callers who may read everybody's.
+            Ok(RecordOwnership::IsUnnamed) if permit.scope() == RecordScope::Global => FoundOwner::Theirs,
+            Ok(RecordOwnership::IsUnnamed | RecordOwnership::IsAnothers) => FoundOwner::Anothers,
+            Err(_) => FoundOwner::Unreadable,
+        }
+    }
+
+    /// The record, as the answer to a read.
+    fn relayed(self) -> GatewayAnswer {
+        let content_type = self.head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        GatewayAnswer::relayed(self.head.status.as_u16(), content_type.unwrap_or("application/json"), self.body)
+    }
+
+    /// The service's refusal without its body, which may show anything.
+    fn refusal(&self) -> GatewayAnswer {
+        let answer = GatewayAnswer::relayed(self.head.status.as_u16(), "application/json", Bytes::new());
+        match self.head.headers.get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()) {
+            Some(challenge) => answer.with_header(header::WWW_AUTHENTICATE, challenge),
+            None => answer,
+        }
+    }
+}
+
+/// Runs work within the time that is left.
+async fn within<T>(until: Option<Instant>, done: impl Future<Output = Result<T>>) -> Result<T> {
+    let Some(until) = until else { return done.await };
+    let late = |_| Err(Error::explain(ErrorType::ReadTimedout, "the request's time is up").into_up());
+    timeout_at(until.into(), done).await.unwrap_or_else(late)
+}
+
+/// The words of fedhis. They are the same whether the record does not exist or is another person's, so the answer
+/// does not tell which ids exist.
+fn none_here(method: &Method) -> GatewayAnswer {
+    let is_read = is_safe(method.as_str());
+    GatewayAnswer::error(if is_read { AnswerCode::OwnPageNotRead } else { AnswerCode::OwnPageNotWritten })
+}
+
+/// Reads and checks such records.
+pub(crate) struct OwnerCheck {
+    upstreams: Arc<UpstreamSet>,
+    signer: PermitSigner,
+    held_bodies: Arc<BodyRoom>,
+    metrics: Arc<GatewayMetrics>,
+}
+
+impl OwnerCheck {
+    /// Reads from these upstreams; its bytes count with those of held bodies.
+    pub(crate) fn new(
+        upstreams: Arc<UpstreamSet>,
+        signer: PermitSigner,
+        held_bodies: Arc<BodyRoom>,
+        metrics: Arc<GatewayMetrics>,
+    ) -> Self {
+        Self { upstreams, signer, held_bodies, metrics }
+    }
+
+    /// The answer to a request for such a record, or none if it is to be forwarded.
+    ///
+    /// # Errors
+    /// The record cannot be read, or the service did not say whose it is.
+    pub(crate) async fn answer_for_owner(
+        &self,
+        session: &Session,
+        ctx: &mut RequestContext,
+    ) -> Result<Option<GatewayAnswer>> {
+        let Some(member) = ctx.permit()?.owner_member() else { return Ok(None) };
+        let record = self.read_record(session, ctx).await?;
+        let method = &session.req_header().method;
+        match (record.find(ctx.permit()?, member), is_safe(method.as_str())) {
+            (FoundOwner::Theirs, true) => Ok(Some(record.relayed())),
+            (FoundOwner::Theirs, false) => Ok(None),
+            (FoundOwner::Nothing, _) => Ok(Some(none_here(method))),
+            (FoundOwner::Anothers, _) => {
+                if let RequestOutcome::Permitted(permit) =
+                    std::mem::replace(&mut ctx.outcome, RequestOutcome::Undecided)
+                {
+                    ctx.outcome = RequestOutcome::Unserved(permit, OTHER_RECORD);
+                }
+                Ok(Some(none_here(method)))
+            }
+            // The client of a change gets the same answer as if the service could not name the owner.
+            (FoundOwner::Refused, false) if record.head.status != StatusCode::UNAUTHORIZED => Error::e_explain(
+                OWNER_UNKNOWN,
+                format!("asked for the record, the service answered {}", record.head.status),
+            ),
+            (FoundOwner::Refused, _) => Ok(Some(record.refusal())),
+            (FoundOwner::Unreadable, true) => Error::e_explain(WITHHELD, "the record is not JSON, or not all of it"),
+            (FoundOwner::Unreadable, false) => {
+                Error::e_explain(OWNER_UNKNOWN, "the record is not JSON, or not all of it")
+            }
+        }
+    }
+
+    /// Asks a server for the record of an admitted request, once: its connection is fresh, so only silence or a
+    /// fault of the server ends it.
+    async fn read_record(&self, session: &Session, ctx: &mut RequestContext) -> Result<StoredRecord> {
+        let upstream = ctx.upstream(&self.upstreams)?;
+        let servers = &upstream.servers;
+        // This read uses up the time of the change that follows.
+        ctx.begin(servers.total_timeout(), Instant::now());
+        let (server, peer, stream) = self.connect(servers, ctx).await?;
+        let request = self.record_request(session, ctx, upstream, upstream.own_name(&server))?;
+        match within(ctx.until, self.ask(&peer, stream, request)).await {
+            Ok(record) => {
+                match ServerState::by(&record.head) {
+                    ServerState::Fails => servers.failed(&server, &self.metrics),
+                    ServerState::Serves => servers.succeeded(&server),
+                    ServerState::IsBusy => {}
+                }
+                Ok(record)
+            }
+            // A refusal of the gateway itself is not the server's fault.
+            Err(error) if matches!(error.etype(), ErrorType::Custom(_)) => Err(error),
+            Err(error) => {
+                servers.failed(&server, &self.metrics);
+                Err(error.more_context(format!("server {}", server.name)).into_up())
+            }
+        }
+    }
+
+    /// Connects to a server, or to another one if that fails.
+    async fn connect(
+        &self,
+        servers: &ServerSet,
+        ctx: &RequestContext,
+    ) -> Result<(Arc<UpstreamServer<ServerAddress>>, Box<HttpPeer>, Stream)> {
+        let mut failed = None;
+        for attempt in 1..=MAX_ATTEMPTS {
+            let but = failed.as_ref().map(|(server, _): &(Arc<_>, _)| &**server);
+            let Some(server) = servers.choose(ctx.permit()?, but, Instant::now()) else { break };
+            if let Some(but) = but {
+                ctx.in_time()?;
+                servers.retried(but, &self.metrics);
+            }
+            let peer = ServerSet::peer(&server, attempt > 1);
+            match within(ctx.until, self.upstreams.connector().new_stream(&*peer)).await {
+                Ok(stream) => return Ok((server, peer, stream)),
+                Err(error) => {
+                    servers.failed(&server, &self.metrics);
+                    let error = error.more_context(format!("server {}", server.name)).into_up();
+                    failed = Some((server, error));
+                }
+            }
+        }
+        let none = || Error::explain(ErrorType::ConnectNoRoute, "no server of the upstream has an address").into_up();
+        Err(failed.map_or_else(none, |(_, error)| error))
+    }
+
+    /// The request for a record. Of the client's headers it has only the credential.
+    fn record_request(
+        &self,
+        session: &Session,
+        ctx: &RequestContext,
+        upstream: &ServedUpstream,
+        host: Option<&str>,
+    ) -> Result<RequestHeader> {
+        let (head, permit) = (session.req_header(), ctx.permit()?);
+        let mut request = RequestHeader::build(Method::GET, permit.path().as_bytes(), Some(12))?;
+        request.set_version(Version::HTTP_11);
+        request.insert_header(header::HOST, authority(head))?;
+        request.insert_header(header::ACCEPT, "application/json")?;
+        request.insert_header(header::ACCEPT_ENCODING, "identity")?;
+        if let Some(credential) = head.headers.get(header::AUTHORIZATION) {
+            request.insert_header(header::AUTHORIZATION, credential)?;
+        }
+        let assertion = upstream.assertion.then(|| self.signer.sign(permit, "GET", &ctx.request_id));
+        upstream.rewrite(
+            &mut request,
+            &ForwardedFacts {
+                target: permit.path(),
+                origin: &ctx.origin,
+                request_id: &ctx.request_id,
+                assertion: assertion.as_deref(),
+                host,
+            },
+        )?;
+        request.insert_header(header::CONNECTION, HeaderValue::from_static("close"))?;
+        Ok(request)
+    }
+
+    /// Asks on a connection of its own, which ends with the answer.
+    async fn ask(&self, peer: &HttpPeer, stream: Stream, request: RequestHeader) -> Result<StoredRecord> {
+        let mut server = HttpSession::new(stream);
+        server.read_timeout = peer.options.read_timeout;
+        server.write_timeout = peer.options.write_timeout;
+        server.write_request_header(Box::new(request)).await?;
+        let mut interim = InterimCount::default();
+        let mut head = loop {
+            let head = server.read_resp_header_parts().await?;
+            interim.note(&head)?;
+            if !head.status.is_informational() {
+                break head;
+            }
+        };
+        hop_by_hop::remove(false, &mut head)?;
+        let (mut share, mut body) = (BodyShare::of(&self.held_bodies), BytesMut::new());
+        while let Some(chunk) = server.read_body_bytes().await? {
+            // This bounds one record; `share` bounds all that are held at a time.
+            if body.len() + chunk.len() > MOST_BYTES {
+                return Error::e_explain(WITHHELD, "the record is too large");
+            }
+            share.grow(chunk.len()).map_err(|_| Error::explain(NO_ROOM, "too many records are read at the moment"))?;
+            body.extend_from_slice(&chunk);
+        }
+        Ok(StoredRecord { head: *head, body: body.freeze(), _share: share })
+    }
+}
+
+/// The error if too many bytes are held already.
+pub(crate) const NO_ROOM: ErrorType = ErrorType::Custom(AnswerCode::ServiceBusy.code());

@@ -1,0 +1,65 @@
+//! The signed assertion of a permit: its claims, and the request for the signature, which
+//! [`crate::assertion_signer`] makes.
+//!
+//! The one rule: only a permit of the pipeline is signed, and only for its one request.
+//!
+//! Called once for each forwarded request, and for each record that is read to learn its owner.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Permit, Pipeline};
+use crate::assertion_signer::AssertionSigner;
+use crate::routes::ACCOUNT_ENDPOINT;
+use fedgate_core::assertion::AssertionClaims;
+
+/// Signs permits for the upstream.
+#[derive(Clone)]
+pub(crate) struct PermitSigner {
+    pipeline: Arc<Pipeline>,
+    signer: Arc<AssertionSigner>,
+}
+
+impl PermitSigner {
+    /// With this gateway's key.
+    pub(crate) fn new(pipeline: Arc<Pipeline>, signer: AssertionSigner) -> Self {
+        Self { pipeline, signer: Arc::new(signer) }
+    }
+
+    /// The assertion for one request with this method, as of now.
+    pub(crate) fn sign(&self, permit: &Permit, method: &str, request_id: &str) -> String {
+        self.pipeline.assertion(permit, method, request_id, &self.signer, SystemTime::now())
+    }
+}
+
+impl Pipeline {
+    /// The assertion of an admitted request. `method` is the judged one.
+    pub fn assertion(
+        &self,
+        permit: &Permit,
+        method: &str,
+        request_id: &str,
+        signer: &AssertionSigner,
+        now: SystemTime,
+    ) -> String {
+        let (iat, exp) = signer.validity(now);
+        let account_grant = [ACCOUNT_ENDPOINT.to_owned()];
+        let grants: &[String] = if permit.account_granted { &account_grant } else { &[] };
+        signer.sign(&AssertionClaims {
+            iss: signer.issuer().into(),
+            aud: signer.audience().into(),
+            sub: permit.principal.as_ref().map_or("", |principal| principal.account()).into(),
+            roles: permit.principal.as_ref().map_or(&[][..], |principal| principal.roles()).into(),
+            endpoint: self.endpoint_name(permit).into(),
+            method: method.into(),
+            path: permit.path().into(),
+            scope: permit.scope(),
+            subject: permit.subject.as_deref().map(Into::into),
+            grants: grants.into(),
+            rid: request_id.into(),
+            pol: permit.policy.fingerprint().into(),
+            iat,
+            exp,
+        })
+    }
+}
