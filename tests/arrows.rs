@@ -194,8 +194,11 @@ fn each_vendor_lives_in_one_module() {
         ("bcrypt::", &["crates/core/src/password.rs"]),
         ("notify::", &["src/reload"]),
         ("moka::", &["src/authn"]),
-        ("rusqlite::", &["crates/base/src/db", "src/accounts", "crates/his/src/store"]),
-        ("tokio_postgres::", &["crates/base/src/db", "src/accounts", "crates/his/src/store", "crates/base/src/config"]),
+        ("rusqlite::", &["crates/base/src/db", "src/accounts/sqlite", "crates/his/src/store"]),
+        (
+            "tokio_postgres::",
+            &["crates/base/src/db", "src/accounts/postgres", "crates/his/src/store", "crates/base/src/config"],
+        ),
     ] {
         let mut users = 0;
         for file in all_files() {

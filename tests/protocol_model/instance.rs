@@ -1,6 +1,6 @@
 //! One gateway: its watch session, its lease, its cache, and one read and one request in flight.
 //!
-//! Mirrors `accounts/watch.rs` (the session and its polls) and `authn/cache.rs` (gate, generation, lease).
+//! Mirrors `accounts/postgres/watch.rs` (the session and its polls) and `authn/cache.rs` (gate, generation, lease).
 
 use super::bounds::Flaw;
 use super::primary::{ACCOUNTS, Changed, Changes};

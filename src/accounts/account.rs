@@ -1,0 +1,79 @@
+//! One account, as the database stores it, and how its row is read.
+//!
+//! The one rule: what cannot be read grants nothing. Both databases give the same columns, so an account is the same
+//! on each.
+
+use serde::Deserialize;
+
+use super::changes::from_sql;
+
+/// One stored account, as of [`StoredAccount::epoch`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAccount {
+    /// The id of the person.
+    pub id: String,
+    /// The password hash; none if the person cannot sign in.
+    pub password_hash: Option<String>,
+    /// The roles, in their order.
+    pub roles: Vec<String>,
+    /// Whether the account is active.
+    pub active: bool,
+    /// The account epoch at which this was true.
+    pub epoch: u64,
+}
+
+/// The row of an account, or of the absence of one.
+pub(super) struct AccountRow {
+    pub(super) epoch: i64,
+    pub(super) found: bool,
+    pub(super) password: Option<String>,
+    pub(super) roles: Option<String>,
+    pub(super) active: Option<String>,
+}
+
+impl AccountRow {
+    pub(super) fn into_account(self, id: &str) -> Option<StoredAccount> {
+        self.found.then(|| StoredAccount {
+            id: id.to_owned(),
+            password_hash: self.password.filter(|hash| !hash.is_empty()),
+            // Roles that are not a list of strings count as none: silence denies.
+            roles: self
+                .roles
+                .and_then(|roles| Vec::<String>::deserialize(&mut serde_json::Deserializer::from_str(&roles)).ok())
+                .unwrap_or_default(),
+            // Thalamus ignores the mark, and few rows have it: an account without one is active.
+            active: matches!(self.active.as_deref(), None | Some("null" | "true" | "\"True\"" | "\"true\"")),
+            epoch: from_sql(self.epoch),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_that_are_no_list_of_words_are_none_and_the_mark_is_read_strictly() {
+        let account = |roles: Option<&str>, active: Option<&str>| {
+            let (roles, active) = (roles.map(str::to_owned), active.map(str::to_owned));
+            AccountRow { epoch: 1, found: true, password: Some(String::new()), roles, active }
+                .into_account("ANA")
+                .unwrap()
+        };
+        assert_eq!(account(Some(r#"["a","b"]"#), None).roles, ["a", "b"]);
+        for roles in [None, Some("null"), Some("\"root\""), Some("[1]"), Some("{}"), Some("[\"root\", 1]")] {
+            assert!(account(roles, None).roles.is_empty(), "{roles:?}");
+        }
+        for (active, expected) in [
+            (None, true),
+            (Some("true"), true),
+            (Some("null"), true),
+            (Some("false"), false),
+            (Some("\"False\""), false),
+            (Some("0"), false),
+        ] {
+            assert_eq!(account(None, active).active, expected, "{active:?}");
+        }
+        assert_eq!(account(None, None).password_hash, None, "an empty hash is none");
+    }
+}

@@ -1,0 +1,68 @@
+//! What changed, as the embedded store tells it. It sends no notices, so the watch polls it.
+//!
+//! The one rule: the moment of a question is taken before it is asked. See [`super::super::watch`].
+
+use std::time::Duration;
+
+use rusqlite::{Connection, Row};
+
+use super::SqliteAccounts;
+use crate::accounts::AccountsError;
+use crate::accounts::answers::{NeverComes, WatchAnswers};
+use crate::accounts::changes::{AccountChanges, ChangeRow, LastAnswer, MOST_ROWS, changes};
+use crate::accounts::limits::{READ_TIMEOUT, within};
+use fedgate_base::moment::BootMoment;
+
+/// The longest interval between questions.
+const POLL: Duration = Duration::from_millis(25);
+
+impl SqliteAccounts {
+    /// The changes since a known answer, and the new answer.
+    pub(in crate::accounts) async fn ask(
+        &self,
+        known: Option<&LastAnswer>,
+    ) -> Result<(AccountChanges, LastAnswer), AccountsError> {
+        let after = LastAnswer::after(known);
+        changes(known, self.sqlite.read(move |connection| rows(connection, after)).await?)
+    }
+
+    /// Asks again and again what changed, at least once in `poll`.
+    pub(in crate::accounts) async fn follow(
+        &self,
+        poll: Duration,
+        answers: &WatchAnswers<'_>,
+    ) -> Result<NeverComes, AccountsError> {
+        let mut known = None;
+        loop {
+            // Before the question: the lease is counted from here.
+            let asked = BootMoment::now();
+            let (changes, now) = within(READ_TIMEOUT, self.ask(known.as_ref())).await?;
+            answers.confirmed(asked, &changes);
+            known = Some(now);
+            tokio::time::sleep(POLL.min(poll)).await;
+        }
+    }
+
+    /// An embedded store sends no notices, and needs no session.
+    pub(in crate::accounts) async fn check_watch(&self) -> Result<(), AccountsError> {
+        Ok(())
+    }
+}
+
+fn rows(connection: &Connection, after: i64) -> Result<Vec<ChangeRow>, rusqlite::Error> {
+    let row = |row: &Row<'_>| {
+        Ok(ChangeRow {
+            now: row.get(0)?,
+            change: row.get(1)?,
+            account: row.get(2)?,
+            fire: row.get(3)?,
+            triggers: row.get(4)?,
+        })
+    };
+    connection.prepare_cached(CHANGES)?.query_map([after, MOST_ROWS], row)?.collect()
+}
+
+const CHANGES: &str = "
+    SELECT e.epoch, c.epoch, c.account, t.fire, (SELECT CAST(schema_version AS TEXT) FROM pragma_schema_version)
+    FROM fedgate_epoch e CROSS JOIN fedgate_triggers t LEFT JOIN fedgate_account_changes c ON c.epoch > ?1
+    LIMIT ?2";
