@@ -18,6 +18,7 @@ pub mod assertion_signer;
 pub mod routes;
 pub mod authn;
 pub mod accounts;
+pub mod instances;
 pub mod balance;
 pub mod reload;
 pub mod history;

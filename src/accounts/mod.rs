@@ -16,7 +16,6 @@ mod changes;
 mod answers;
 mod watch;
 mod instances;
-mod spread;
 mod events;
 mod desk;
 mod limits;
@@ -31,9 +30,6 @@ pub use desk::{AccountChange, AccountDeletion, NewAccount};
 pub use error::AccountsError;
 pub use events::{AccountEvent, MemberChange};
 pub use fedgate_base::db::outage::OutageLog;
-pub use instances::{
-    CacheFigures, GatewayInstance, InstanceReport, LIVE_FOR, REPORT_EVERY, WaitingAccount, WaitingAccounts, listed_for,
-};
-pub use spread::ChangeSpread;
+pub use instances::{InstanceRow, LIVE_FOR, REPORT_EVERY, listed_for};
 pub use store::AccountStore;
 pub use watch::watch;

@@ -12,7 +12,7 @@ use super::answers::{EpochWatch, NeverComes, WatchAnswers};
 use super::changes::{AccountChanges, LastAnswer, from_sql, to_sql};
 use super::desk::{AccountChange, AccountDeletion, NewAccount};
 use super::events::AccountEvent;
-use super::instances::{GatewayInstance, InstanceReport};
+use super::instances::InstanceRow;
 use super::limits::{READ_TIMEOUT, WRITE_TIMEOUT, within};
 use super::postgres::PostgresAccounts;
 use super::sqlite::SqliteAccounts;
@@ -268,13 +268,12 @@ impl AccountStore {
         within(WRITE_TIMEOUT, each!(self, accounts => accounts.events_are_recorded(ids))).await
     }
 
-    /// Writes an instance's report.
+    /// Writes the report of an instance that has applied the changes up to `epoch`.
     ///
     /// # Errors
     /// The database did not answer within two seconds, or takes no writes and so is not the primary.
-    pub async fn report(&self, report: &InstanceReport) -> Result<(), AccountsError> {
-        let (epoch, text) = (to_sql(report.epoch), serde_json::to_string(report).unwrap_or_default());
-        self.heeded(each!(self, accounts => accounts.report(&report.id, epoch, &text)).await)
+    pub async fn report(&self, id: &str, epoch: u64, report: &str) -> Result<(), AccountsError> {
+        self.heeded(each!(self, accounts => accounts.report(id, to_sql(epoch), report)).await)
     }
 
     /// Checks whether an instance could report itself, without writing anything.
@@ -301,8 +300,7 @@ impl AccountStore {
     ///
     /// # Errors
     /// The database did not answer.
-    pub async fn instances(&self) -> Result<Vec<GatewayInstance>, AccountsError> {
-        let rows = within(READ_TIMEOUT, each!(self, accounts => accounts.instances())).await?;
-        Ok(rows.into_iter().map(GatewayInstance::of).collect())
+    pub async fn instances(&self) -> Result<Vec<InstanceRow>, AccountsError> {
+        within(READ_TIMEOUT, each!(self, accounts => accounts.instances())).await
     }
 }

@@ -21,7 +21,8 @@ use moka::sync::Cache;
 use tokio::sync::watch;
 
 use super::Principal;
-use crate::accounts::{AccountChanges, CacheFigures, ChangedAccounts, listed_for};
+use super::figures::CacheFigures;
+use crate::accounts::{AccountChanges, ChangedAccounts, listed_for};
 use fedgate_base::moment::BootMoment;
 
 /// Principals by account id.

@@ -21,6 +21,7 @@ mod hasher;
 mod throttle;
 mod waiting;
 mod spacing;
+mod figures;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,12 +36,13 @@ use zeroize::Zeroizing;
 pub use client::{ClientAddress, ForeignOrigin};
 pub use error::{AuthnError, RejectReason};
 pub use fedgate_core::basic::{BasicCredential, CredentialError, OwnedCredential, with_credential};
+pub use figures::CacheFigures;
 pub use hasher::HasherBusy;
 use hasher::PasswordHasher;
 pub use line::{AskingClient, ClientLine, LineUse};
 pub use principal::Principal;
 
-use crate::accounts::{AccountStore, CacheFigures};
+use crate::accounts::AccountStore;
 use crate::routes::RouteTable;
 use cache::{DroppedEntries, PrincipalCache};
 use client::ClientSource;
@@ -57,6 +59,7 @@ use spacing::RejectionSpacing;
 use standing::{LeaseStanding, UnlistedInstance};
 use throttle::{GuessThrottle, ProvedPassword};
 use waiting::LastLook;
+pub use waiting::{WaitingAccount, WaitingAccounts};
 
 /// Authenticates callers; one per gateway.
 pub struct Authenticator {
@@ -150,23 +153,6 @@ impl Authenticator {
     /// The account epoch that was applied last, as a channel to wait on.
     pub fn epoch(&self) -> tokio::sync::watch::Receiver<u64> {
         self.principals.epoch()
-    }
-
-    /// The figures of the caches so far.
-    pub async fn figures(&self) -> CacheFigures {
-        // The caches count and expire entries lazily; this brings them up to date.
-        self.proofs.run_pending_tasks().await;
-        let (proofs_unused, proofs_evicted, proofs_mean_age_seconds) = self.dropped_proofs.figures();
-        CacheFigures {
-            recompiled: self.recompiled.load(Ordering::Relaxed),
-            // Unused proofs leave the cache only when they are asked for, and count here too.
-            proofs_evicted: proofs_unused + proofs_evicted,
-            proofs_mean_age_seconds,
-            hashed: self.hashed.load(Ordering::Relaxed),
-            proofs: self.proofs.entry_count(),
-            proof_hits: self.proof_hits.load(Ordering::Relaxed),
-            ..self.principals.figures()
-        }
     }
 
     /// Verifies the value of an `Authorization` header from `client`. The rights of the principal are those of

@@ -6,10 +6,11 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use super::Authenticator;
-use crate::accounts::{AccountChanges, ChangedAccounts, WaitingAccount, WaitingAccounts};
+use crate::accounts::{AccountChanges, ChangedAccounts};
 
 /// The most accounts that a report names, the longest waits first. The report is a row of the database that is written
 /// each second.
@@ -18,6 +19,26 @@ const NAMED: usize = 100;
 const LONGEST_NAME: usize = 128;
 /// The interval between searches: under attack there are many entries to search.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The accounts that must wait at an instance after wrong passwords.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WaitingAccounts {
+    /// Those with the longest waits, the longest first. Clients typed these ids, so there may be no such account.
+    pub named: Vec<WaitingAccount>,
+    /// How many more there are.
+    pub left_off: u64,
+}
+
+/// An account that must wait at an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WaitingAccount {
+    /// Its id.
+    pub account: String,
+    /// Its longest wait, in ms, when the report was made.
+    pub wait_ms: u64,
+}
 
 /// The result of the last search.
 pub(super) type LastLook = Option<(Instant, WaitingAccounts)>;

@@ -1,7 +1,8 @@
 //! The account epoch: it advances with every change of who may log in and with which roles, and with no other
 //! change.
 
-use fedgate::accounts::{AccountStore, AccountsError, ChangedAccounts, GatewayInstance, InstanceReport};
+use fedgate::accounts::{AccountStore, AccountsError, ChangedAccounts};
+use fedgate::instances::{self, GatewayInstance, InstanceReport};
 use fedgate_base::config::LONGEST_BOUND_MS;
 use fedgate_base::db::{Database, schema};
 
@@ -67,7 +68,7 @@ crate::on_both_stores! {
         };
         his.sql(off).await;
         his.sql(write).await;
-        let waited = accounts.wait_until_applied(std::time::Instant::now(), |_| ()).await;
+        let waited = instances::wait_until_applied(&accounts, std::time::Instant::now(), |_| ()).await;
         assert!(matches!(waited, Err(AccountsError::Untold)), "{waited:?}");
         assert!(matches!(accounts.check().await, Err(AccountsError::Untold)));
         schema::migrate(&his.database).await.unwrap();
@@ -98,7 +99,7 @@ crate::on_both_stores! {
             let reported = format!("INSERT INTO fedgate_instances VALUES ('{id}', {now}, 5, '{report}')");
             his.sql(&reported).await;
         }
-        let instances = accounts.instances().await.unwrap();
+        let instances = instances::listed(&accounts).await.unwrap();
         let told = |instance: &GatewayInstance| {
             let InstanceReport { id, place, epoch, bound_ms, .. } = instance.report.clone();
             (id, place, epoch, bound_ms)
@@ -113,15 +114,15 @@ crate::on_both_stores! {
         let accounts = AccountStore::open(&his.config).await.unwrap();
         let report = |id: &str| InstanceReport { id: id.into(), ..InstanceReport::default() };
         for id in ["a", "b", "c"] {
-            accounts.report(&report(id)).await.unwrap();
+            report(id).write(&accounts).await.unwrap();
         }
         let hours_ago = match &his.database {
             Database::Postgres(_) => "clock_timestamp() - interval '2 hours'",
             Database::Sqlite(_) => "unixepoch('subsec') * 1000 - 7200000",
         };
         his.sql(&format!("UPDATE fedgate_instances SET seen = {hours_ago} WHERE id IN ('a', 'b')")).await;
-        accounts.report(&report("b")).await.unwrap();
-        let listed: Vec<_> = accounts.instances().await.unwrap().into_iter().map(|instance| instance.report.id).collect();
+        report("b").write(&accounts).await.unwrap();
+        let listed: Vec<_> = instances::listed(&accounts).await.unwrap().into_iter().map(|instance| instance.report.id).collect();
         assert_eq!(listed, ["b", "c"]);
         let rows = his.sql_text("SELECT CAST(count(*) AS text) FROM fedgate_instances").await;
         assert_eq!(rows.as_deref(), Some("2"), "b was heard again after an hour, and a is gone");

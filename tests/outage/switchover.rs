@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fedgate::accounts::{AccountStore, AccountsError};
+use fedgate::instances::wait_until_applied;
 use fedgate_base::config::{PostgresConfig, StoreConfig};
 use tokio::runtime::Runtime;
 
@@ -232,7 +233,7 @@ fn who_asks_several_things_is_answered_by_one_server_or_told_so() {
     while !matches!(switchover.runtime.block_on(accounts.changes_since(None)), Err(AccountsError::AnotherServer)) {
         assert!(Instant::now() < deadline, "who moved to another server is not told");
     }
-    let waited = switchover.runtime.block_on(accounts.wait_until_applied(Instant::now(), |_| {}));
+    let waited = switchover.runtime.block_on(wait_until_applied(&accounts, Instant::now(), |_| {}));
     let told = waited.unwrap_err().to_string();
     assert!(told.contains("look at the account"), "{told}");
 }

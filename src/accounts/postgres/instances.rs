@@ -42,12 +42,7 @@ impl PostgresAccounts {
 
     pub(in crate::accounts) async fn instances(&self) -> Result<Vec<InstanceRow>, AccountsError> {
         let rows = self.pool.get().await?.query(INSTANCES, &[]).await?;
-        let row = |row: &tokio_postgres::Row| InstanceRow {
-            id: row.get(0),
-            seen_ms: row.get(1),
-            epoch: row.get(2),
-            report: row.get(3),
-        };
+        let row = |row: &tokio_postgres::Row| InstanceRow::of(row.get(0), row.get(1), row.get(2), row.get(3));
         Ok(rows.iter().map(row).collect())
     }
 }

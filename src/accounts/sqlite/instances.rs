@@ -32,9 +32,7 @@ impl SqliteAccounts {
 
     pub(in crate::accounts) async fn instances(&self) -> Result<Vec<InstanceRow>, AccountsError> {
         let read = |connection: &Connection| {
-            let row = |row: &rusqlite::Row<'_>| {
-                Ok(InstanceRow { id: row.get(0)?, seen_ms: row.get(1)?, epoch: row.get(2)?, report: row.get(3)? })
-            };
+            let row = |row: &rusqlite::Row<'_>| Ok(InstanceRow::of(row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
             connection.prepare_cached(INSTANCES)?.query_map([], row)?.collect()
         };
         Ok(self.sqlite.read(read).await?)

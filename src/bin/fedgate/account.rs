@@ -11,7 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
-use fedgate::accounts::{self, AccountChange, AccountDeletion, AccountStore, ChangeSpread, NewAccount, StoredAccount};
+use fedgate::accounts::{AccountChange, AccountDeletion, AccountStore, NewAccount, StoredAccount};
+use fedgate::instances::{self, ChangeSpread, InstanceReport};
 use fedgate_base::config::Config;
 use fedgate_base::db::hashes::HashRule;
 use fedgate_core::password::{self, HashKind, MIN_PASSWORD_CHARACTERS};
@@ -163,7 +164,7 @@ async fn work(config: &Config, command: AccountCommand, report: &mut CommandRepo
         }
         AccountCommand::Show { id } => {
             let account = stored(config, &accounts, &id).await?;
-            let instances = accounts.instances().await.map_err(|error| store_fault(config, error))?;
+            let instances = instances::listed(&accounts).await.map_err(|error| store_fault(config, error))?;
             let page_wait = accounts.page_wait(&account).await.map_err(|error| store_fault(config, error))?;
             show::show(&account, hash_kind(config, &accounts).await?, (&instances, page_wait), report)
         }
@@ -267,14 +268,16 @@ async fn committed(
         return Ok(());
     }
     // On stderr: programs read stdout.
-    let waits_for = |silent: &accounts::InstanceReport| {
-        let accounts::InstanceReport { id, place, bound_ms, .. } = silent;
+    let waits_for = |silent: &InstanceReport| {
+        let InstanceReport { id, place, bound_ms, .. } = silent;
         let ends = lease_end(at, *bound_ms);
         print::warn(&format!(
             "{id} ({place}) does not answer; waiting until {ends}, when its lease ends at the latest"
         ));
     };
-    let spread = accounts.wait_until_applied(committed, waits_for).await.map_err(|error| store_fault(config, error))?;
+    let spread = instances::wait_until_applied(accounts, committed, waits_for)
+        .await
+        .map_err(|error| store_fault(config, error))?;
     tell_spread(&spread, at, report)
 }
 
@@ -310,12 +313,12 @@ fn tell_spread(spread: &ChangeSpread, committed: SystemTime, report: &mut Comman
         several => format!("{several} gateways have applied it"),
     };
     report.line(&format!("{count}, {} ms after the commit (account epoch {epoch})", after.as_millis()))?;
-    let names = |instance: &accounts::InstanceReport| json!({ "id": instance.id, "place": instance.place });
+    let names = |instance: &InstanceReport| json!({ "id": instance.id, "place": instance.place });
     report.note("epoch", *epoch);
     report.note("after_ms", u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
     report.note("applied", applied.iter().map(names).collect::<Vec<_>>());
     let mut told = Vec::new();
-    for accounts::InstanceReport { id, place, bound_ms, .. } in silent {
+    for InstanceReport { id, place, bound_ms, .. } in silent {
         // A gateway that admits nobody for another reason, such as a stop, had no lease until then.
         let ended = lease_end(committed, (*bound_ms).min(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
         told.push(json!({ "id": id, "place": place, "lease_ended_at": ended }));

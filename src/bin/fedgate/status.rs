@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use fedgate::accounts::{GatewayInstance, InstanceReport};
+use fedgate::instances::{self, GatewayInstance, InstanceReport};
 use fedgate_core::escape;
 use serde_json::json;
 
@@ -33,7 +33,7 @@ async fn tell(file: &Path, as_json: bool) -> Result<(), CommandFailure> {
     let config = &load(file, "fedgate status")?;
     let accounts = open_store(config).await?;
     let epoch = accounts.changes_since(None).await.map_err(|error| store_fault(config, error))?.epoch;
-    let instances = accounts.instances().await.map_err(|error| store_fault(config, error))?;
+    let instances = instances::listed(&accounts).await.map_err(|error| store_fault(config, error))?;
     if as_json {
         let list: Vec<_> = instances
             .iter()

@@ -7,8 +7,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
-use crate::accounts::{InstanceReport, REPORT_EVERY};
+use crate::accounts::REPORT_EVERY;
 use crate::authn::Authenticator;
+use crate::instances::InstanceReport;
 use crate::reload::FileState;
 use fedgate_base::config::GatewayConfig;
 use fedgate_base::moment::BootMoment;
@@ -62,7 +63,7 @@ impl InstanceReporter {
             let withdrawn = self.withdrawn.lock().await;
             if applied > 0 && !*withdrawn {
                 let now = BootMoment::now();
-                let outcome = self.authenticator.accounts().report(&self.report(applied).await).await;
+                let outcome = self.report(applied).await.write(self.authenticator.accounts()).await;
                 pause = if outcome.is_ok() { REPORT_EVERY } else { RETRY };
                 self.authenticator.reported(now, outcome);
             }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use fedgate::accounts::{GatewayInstance, StoredAccount, WaitingAccount};
+use fedgate::accounts::StoredAccount;
+use fedgate::authn::WaitingAccount;
+use fedgate::instances::GatewayInstance;
 use fedgate_core::password::HashKind;
 use fedgate_core::{escape, password};
 use serde_json::{Value, json};
