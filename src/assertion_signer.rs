@@ -1,7 +1,7 @@
-//! Minting of assertions: the gateway signs which caller it admitted to what.
+//! Mints assertions: the gateway signs the caller and the granted access.
 //!
-//! The one rule: this package alone can sign. The HIS is built without this module, and with Ed25519 it holds no key that
-//! could.
+//! The one rule: only this package can sign. The HIS is built without this module, and with Ed25519 it has no key to
+//! sign with.
 //!
 //! Cost: 1 µs with HS256, some 20 µs with Ed25519.
 

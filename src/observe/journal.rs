@@ -1,5 +1,5 @@
-//! The file of records: appended to, found again after it was moved away, and synchronized to disk where an answer
-//! waits for that.
+//! The file of records. Lines are appended to it, and synchronized to disk if an answer waits for that. After it was
+//! moved away, a new file takes its place.
 //!
 //! The one rule: a record that was accepted is written whole, at least once. Records that cannot be written, or may
 //! not be on disk although they were written, are held up to a bound and written again. Records over the bound are

@@ -1,4 +1,4 @@
-//! How a record is written: one bounded line of JSON, in which untrusted text cannot pass for the gateway's own.
+//! Writes a record as one bounded line of JSON, in which untrusted text cannot imitate the gateway's own.
 
 use std::io::Write;
 use std::time::SystemTime;

@@ -1,9 +1,9 @@
 //! Records: one line of JSON per request on stdout or in a file, and the operator's log on stderr.
 //!
-//! The one rule: each request has a record, allowed, refused or failed, with nothing personal in it beyond ids. If a
-//! request has several, because a disk failed or an answer was not sent, the last one counts. Beyond a rate, one
-//! record stands for many requests of anonymous callers (`merge`). Untrusted text is escaped (JSON escapes, and
-//! characters that terminals or line readers obey) and bounded.
+//! The one rule: each request has a record, whether it is allowed, refused or failed. Its only personal data are ids
+//! and client addresses. If a request has several, because a disk failed or an answer was not sent, the last one
+//! counts. Beyond a rate, one record stands for many requests of anonymous callers (`merge`). Untrusted text is
+//! escaped (JSON escapes, and characters that terminals or line readers obey) and bounded.
 //!
 //! A separate thread writes the lines to a file, or to stdout if there is none. A caller can wait until a record is on
 //! disk, or accepted by stdout ([`RequestRecorder::keep`]); one synchronization serves all callers that wait at the

@@ -48,7 +48,8 @@ pub struct RequestRecord<'a> {
     pub lacks: Option<&'a str>,
     /// The status sent to the client; 0 if none was sent.
     pub status: u16,
-    /// From the first byte of the request to the last of the answer.
+    /// From the moment at which the head had been read until the record was made: before an answer that waits for
+    /// its record, otherwise after the answer.
     pub duration: Duration,
     /// The fingerprint of the policy that decided.
     pub policy: &'a str,

@@ -1,4 +1,4 @@
-//! The permit: what forwarding a request requires.
+//! The permit: the proof that forwarding a request requires.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Hands the policies that were in force to the history, on a thread that may wait for a disk.
 //!
-//! The one rule: a policy that could not be kept is tried again as long as it is in force, and stays visible as not
-//! kept meanwhile.
+//! The one rule: if a policy could not be kept, this module tries again as long as that policy is in force, and
+//! reports it as not kept meanwhile.
 
 use std::path::PathBuf;
 use std::sync::Arc;

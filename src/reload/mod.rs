@@ -5,11 +5,11 @@
 //! judged them.
 //!
 //! Notices of the file system (in-place writes, editors' renames, the symlink swap of a mounted ConfigMap) hasten a
-//! look. A look several times a second finds changes without a notice (bind mounts, network file systems, no inotify
-//! left). A look is a `stat` of the file. The content is read once a second, and at once when the `stat` differs,
-//! ctime included, which reveals new content of the same size and mtime. After a difference, every look reads the
-//! content for a while, because two writes within one tick of the file system's clock leave the same times. After a
-//! failed read, every look reads until one succeeds.
+//! look. A look several times a second finds changes without a notice (bind mounts, network file systems, no free
+//! inotify watch). A look is a `stat` of the file. The content is read once a second, and at once when the `stat`
+//! differs, ctime included, which reveals new content of the same size and mtime. After a difference, every look reads
+//! the content for a while, because two writes within one tick of the file system's clock leave the same times. After
+//! a failed read, every look reads until one succeeds.
 //!
 //! A policy comes into force as soon as it is read. A fault is reported once the file is unchanged for a moment,
 //! because half a write is a fault too.

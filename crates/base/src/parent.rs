@@ -1,7 +1,6 @@
 //! A process that ends together with the process that started it, however that one ends.
 //!
-//! For a program that starts fedgate's programs as parts of itself (`fedgate demo`): it names itself in the
-//! environment.
+//! `fedgate demo` uses it for the two programs that it starts: it names its own process in their environment.
 
 use std::io;
 

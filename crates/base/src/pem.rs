@@ -1,8 +1,7 @@
 //! PEM files of certificates, keys and revocation lists, read and checked. A fault is described in words that follow
 //! the file's name.
 //!
-//! The one rule: a file without the content that it is named for is faulty, whatever else it holds. So is a file of
-//! which a part would be ignored.
+//! The one rule: a file is faulty if it lacks the content that its key asks for, or if a part of it would be ignored.
 
 mod dates;
 mod sections;

@@ -1,11 +1,11 @@
 //! The catalogue of answers: every refusal and failure that either program answers with.
 //!
-//! The one rule: status, code and text of an answer stand in this table and nowhere else. Clients and operators read the codes, so
-//! a code is never given another meaning. A code has one text of this project; texts that Thalamus has are its own, to the
-//! letter, because its clients compare them.
+//! The one rule: the status, code and text of an answer are in this table and nowhere else. Clients and operators rely
+//! on the codes, so a code never gets another meaning. A code has one text of this project. Texts of Thalamus are
+//! copied to the letter, because its clients compare them.
 //!
-//! The gateway and the HIS make their errors into an [`AnswerCode`]; a test holds the tables of docs/API.md against it. Knows
-//! nothing of HTTP libraries.
+//! The gateway and the HIS turn their errors into an [`AnswerCode`]. A test compares the tables of docs/API.md with
+//! this one. Knows nothing of HTTP libraries.
 
 /// The program that answers with a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
-//! The methods of HTTP that some path here may have, in one table.
+//! One table of the HTTP methods that a path may have here.
 //!
-//! The one rule: whoever asks something of a method asks this table, so that the framing, the gateway and the policy cannot
-//! disagree. Names of methods count capitals (RFC 9110, 9.1).
+//! The one rule: this table answers every question about a method, so that the framing, the gateway and the policy
+//! cannot disagree. Names of methods are case-sensitive (RFC 9110, 9.1).
 
 /// A method that roles.cfg can grant. HEAD is judged as GET, and OPTIONS is answered without a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

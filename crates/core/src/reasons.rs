@@ -1,9 +1,9 @@
 //! The decision and the reason in the record of a request.
 //!
-//! The one rule: both are values until a record or a metric is written, and their words stand here alone. Operators search and
-//! count by these words, so a word is never given another meaning; docs/RECORDS.md lists them.
+//! The one rule: both are enum values until a record or a metric is written, and only this module has their words.
+//! Operators search and count by these words, so a word never gets another meaning. docs/RECORDS.md lists them.
 //!
-//! Made by the gateway, written by its recorder.
+//! The gateway chooses them, and its recorder writes them.
 
 use crate::assertion::RecordScope;
 use crate::codes::AnswerCode;

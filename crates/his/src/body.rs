@@ -1,9 +1,9 @@
 //! Bodies: read within their bound, and parsed at the edge.
 //!
-//! The one rule: a handler receives a JSON object, or bytes within the limit, and nothing less certain.
-//! `Content-Type` is not required, because the clients of Thalamus send none. Two of the three form types are
-//! refused because they are not JSON. That protects nothing: browsers send `text/plain`, and bodies without a
-//! type, across origins without a preflight. The gateway refuses such writes before they arrive here.
+//! The one rule: a handler receives only a JSON object, or bytes within the limit. `Content-Type` is not required,
+//! because the clients of Thalamus send none. Two of the three form types are refused because they are not JSON. That
+//! is no protection against other sites: browsers send `text/plain`, and bodies without a type, across origins without
+//! a preflight. The gateway refuses such writes before they arrive here.
 
 use std::sync::Arc;
 

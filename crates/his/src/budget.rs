@@ -1,9 +1,8 @@
 //! The memory that bodies, documents and lists may take in this process: in total, and for each caller.
 //!
-//! The one rule: bytes are paid for before they are read, from the store for a client or from a client for the
-//! store. The room is returned when the bytes have left the process. So a client that does not read its answer
-//! holds its own share and nothing else, and every wait for room has a bound. One record of up to
-//! [`SMALL_BYTES`] costs nothing.
+//! The one rule: room is reserved before bytes are read, whether from the store or from a client, and is returned when
+//! the bytes have left the process. So a client that does not read its answer uses only its own share. Every wait for
+//! room has a bound. One record of up to [`SMALL_BYTES`] needs no room.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

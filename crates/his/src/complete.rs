@@ -1,4 +1,4 @@
-//! The body of an answer that says why a request was not served. It is made last, when the request id is known.
+//! Completes the body of an error as the last step, when the request id is known.
 
 use axum::response::Response;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};

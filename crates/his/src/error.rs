@@ -1,7 +1,7 @@
-//! Why a request was not served. Status, code and text of each answer stand in [`fedgate_core::codes`].
+//! Why a request was not served. [`fedgate_core::codes`] has the status, code and text of each answer.
 //!
-//! The one rule: a client learns the status, the code and a fixed sentence, with a detail of its own request at most. The
-//! database's own words stay in the log.
+//! The one rule: a client receives the status, the code, a fixed sentence, and at most a detail of its own request.
+//! Messages of the database appear only in the log.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! How many records a person may have: pages, documents.
 //!
-//! The one rule: a person's records are not counted for each record that is stored. A count permits as many
-//! records as an eighth of the room it found, and the next count follows after those. So up to eight instances
-//! keep the bound together. Each may exceed it at most by the records that are being stored at the same moment.
+//! The one rule: the store does not count a person's records for each new record. One count permits new records for an
+//! eighth of the remaining room; after those, the next count follows. So up to eight instances keep the limit
+//! together. Each may exceed it at most by the records that are being stored at the same moment.
 //!
-//! The import does not ask: records that the operator brings are stored.
+//! The import has no quota: an operator's records are stored.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

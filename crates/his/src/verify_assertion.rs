@@ -1,7 +1,7 @@
 //! Verifies the assertion: a request is served only with a valid assertion of the gateway, made for exactly this request.
 //!
-//! The one rule: handlers take a [`Caller`], and only [`endpoint`] makes one. A handler registered past this
-//! check would answer 401 to every request.
+//! The one rule: handlers take a [`Caller`], and only [`endpoint`] makes one. A handler that is registered without
+//! this check answers 401 to every request.
 //!
 //! Method and path of the assertion are compared byte for byte with the request. The ids in the path are
 //! decoded here, once and strictly. The router must not do it: it decodes after routing, so `..%2fadm` would

@@ -1,6 +1,7 @@
 //! `fedgate`: the gateway, and the operator's commands.
 //!
-//! From arguments to a configuration to a command. Exit codes: 0 done, 1 failure, 2 usage or configuration.
+//! Reads the arguments and the configuration, and runs one command. Exit codes: 0 done, 1 failure, 2 usage or
+//! configuration.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! `fedgate policy`: reviews policies with the code that serves.
 //!
-//! Each command collects its result first and prints it then, in lines or as one JSON object; if it has no result,
-//! the object is the error. Exit 1 is a result that should stop a script, exit 2 a question that could not be
+//! Each command first collects its result and then prints it, in lines or as one JSON object. Without a result, the
+//! object is the error. Exit code 1 means a result that should stop a script, exit code 2 a question that could not be
 //! answered.
 
 mod asked;

@@ -1,7 +1,7 @@
 //! Changed defaults, for operators whose configuration is older than the program.
 //!
-//! The one rule: a key that the file or the environment sets is settled and not reported. `fedgate check` prints the
-//! others, and CHANGELOG.md lists the same.
+//! The one rule: a key that the file or the environment sets is not reported, because the operator has decided.
+//! `fedgate check` prints the others, and CHANGELOG.md lists the same defaults.
 
 use super::connection::ConnectionString;
 use super::overrides::KeyOverride;

@@ -1,5 +1,5 @@
-//! Which keys the environment has set, and which files the keys of secrets name. So a fault of one names variable and
-//! file wherever it is found.
+//! The origins of values: the keys that the environment has set, and the files that hold secrets. With them a fault
+//! names its variable or file, wherever it is found.
 
 use std::path::PathBuf;
 

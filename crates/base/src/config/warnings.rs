@@ -1,4 +1,4 @@
-//! The parts of a valid configuration that an operator should know of.
+//! Warnings about a valid configuration, for the operator.
 //!
 //! The one rule: a warning is one line that names its subject, key and remedy, and prevents nothing.
 

@@ -1,8 +1,8 @@
-//! The watch over the database for the HIS: which server is the primary, and whether it takes writes.
+//! The watch over the database for the HIS: which server is the primary, and whether it accepts writes.
 //!
-//! The one rule: the pool's sessions are with the server that answers this watch. A primary that is silent, or to
-//! which new connections no longer lead, is left as soon as another server answers. Until then no session is cut off,
-//! because a server that is merely slow still answers.
+//! The one rule: the pool's sessions are with the server that answers this watch. The HIS leaves a primary that is
+//! silent, or to which new connections no longer lead, as soon as another server answers. Until then no session is
+//! closed, because the server may only be slow.
 //!
 //! The HIS calls it. The gateway has its own watch (`accounts::watch`), which needs more of its session.
 

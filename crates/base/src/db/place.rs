@@ -1,7 +1,7 @@
 //! Database faults in an operator's words: the configuration file, the key, the place and the remedy.
 //!
-//! The one rule: a fault that waiting does not mend is one of the setting ([`DbError::Settings`]). Any other fault
-//! keeps its cause, by which callers distinguish an outage from a lock.
+//! The one rule: a fault that does not end by waiting is a fault of the configuration ([`DbError::Settings`]). Any
+//! other fault keeps its cause, by which callers distinguish an outage from a lock.
 //!
 //! Everything that opens a database calls it, and so do the commands, which report the result.
 

@@ -1,7 +1,7 @@
 //! Which certificate a database server may present.
 //!
 //! The one rule: a certificate must be signed by a trusted authority, or be in the operator's file itself. `sslmode`
-//! decides what else it must fulfil. An expired certificate is always refused.
+//! decides what else is verified. An expired certificate is always refused.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The operator's log on stderr, and its level: `FEDGATE_LOG`.
 //!
-//! The one rule: an unreadable setting is refused. One that silenced errors would be noticed only when they are
-//! needed.
+//! The one rule: an unreadable setting is refused. Otherwise a misspelt one could silence errors, and that would be
+//! noticed only when they are needed.
 
 mod cause;
 mod libraries;

@@ -1,4 +1,4 @@
-//! The head of a request over HTTP/1, as bytes that may not all have come yet.
+//! Screens the head of an HTTP/1 request, whose bytes may not all have arrived yet.
 
 use crate::framing::{self, BodyFraming, FramingError, head_end, head_start, in_origin_form};
 use crate::host::HostList;

@@ -1,6 +1,7 @@
-//! The decision on a request whose path and method have led somewhere, or nowhere.
+//! Decides a request whose path and method lead to a route, or to none.
 //!
-//! The one rule: whoever is not authenticated learns nothing of a path but which methods it serves, and silence denies.
+//! The one rule: an anonymous caller learns nothing about a path except the methods that it serves, and a right that
+//! no role grants does not exist.
 
 use std::borrow::Cow;
 

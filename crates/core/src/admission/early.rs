@@ -1,6 +1,6 @@
-//! What is answered without a decision, to anybody.
+//! The answers that need no decision, for every caller.
 //!
-//! The one rule: none of these answers depends on who asks, and none tells more than the documentation of the API.
+//! The one rule: no such answer depends on the caller, and none reveals more than the documentation of the API.
 
 use super::head::{ParsedHead, check_head};
 use crate::codes::AnswerCode;

@@ -1,7 +1,7 @@
 //! The head of a request as an HTTP library has parsed it, over either version.
 //!
-//! The one rule: a head with more than one reading is refused before anybody looks at who sent it. HTTP/1 is held to more of
-//! that before ([`super::screen_bytes`]); over HTTP/2, this is the first look.
+//! The one rule: a head with more than one reading is refused before its sender is authenticated. For HTTP/1,
+//! [`super::screen_bytes`] has already checked more; for HTTP/2, this is the first check.
 
 use http::{HeaderMap, Version, header};
 

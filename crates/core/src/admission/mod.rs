@@ -1,14 +1,15 @@
-//! Admission: from the bytes of a request line and head to what is answered, as far as no I/O is needed.
+//! Admission: the steps from the bytes of a request to its answer that need no I/O.
 //!
 //! The one rule: the strict HTTP/1 reader, the HTTP/2 path, `fedgate policy explain` and the tests all take these steps, in this
 //! order, so that they cannot disagree.
 //!
 //! 1. [`screen_bytes`]: a head of HTTP/1 has one reading, and its target is in origin form.
-//! 2. [`answer_early`]: what needs no decision is answered: a malformed head, a host that is not served, OPTIONS, an unknown
-//!    method.
-//! 3. [`open`]: a path that does not serve the method is answered; a public route is open to anybody.
+//! 2. [`answer_early`]: requests that need no decision are answered: a malformed head, a host that is not served,
+//!    OPTIONS, an unknown method.
+//! 3. [`open`]: if the path does not serve the method, the request is answered; a public route needs no login.
 //! 4. [`GuardedRequest::decide`]: an authenticated caller learns whether the path exists, and what the policy says.
-//! 5. [`check_served`]: an admitted request wants nothing of its connection that it cannot have.
+//! 5. [`check_served`]: an admitted request is refused if it demands another protocol, or has a credential for its
+//!    whole connection.
 //!
 //! Between 3 and 4 the gateway authenticates the caller, which needs the accounts. Knows nothing of the proxy library.
 

@@ -1,7 +1,7 @@
 //! Guarded names, and their comparison with a name that arrives character by character.
 //!
-//! Letters are compared without regard to case, because some services read members so (Go, .NET). To them `Roles` is
-//! `roles`, and so is `roleſ`: U+017F folds to `s`, and U+212A to `k`.
+//! Letters are compared without regard to case, because some services (in Go and .NET) do the same when they read
+//! members. For them `Roles` is `roles`, and so is `roleſ`: U+017F folds to `s`, and U+212A to `k`.
 
 use std::sync::Arc;
 

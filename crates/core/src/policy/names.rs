@@ -1,7 +1,7 @@
 //! Misleading names in a policy: misspelled ones, and ones spelled with characters that look like others.
 //!
-//! The one rule: this module finds what an operator should be told. It never takes part in a decision, where names are
-//! compared byte for byte. Look-alikes follow Unicode Technical Standard 39, sections 4 and 5.1.
+//! The one rule: this module only warns the operator. A decision never uses it, and compares names byte for byte.
+//! Look-alikes follow Unicode Technical Standard 39, sections 4 and 5.1.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,9 @@
 //! The file format of roles.cfg: turns bytes into checked role definitions.
 //!
-//! The format is a JSON array of `{"role": NAME, "permissions": {METHOD: [ENDPOINT, …], …, "global": "True" |
-//! "False"}}`, as Thalamus reads it. The one rule: whatever Thalamus would have read in a way that its author did not
-//! mean (a string in place of a list, a repeated key) refuses the whole file, and every fault names its line.
+//! The format is a JSON array of
+//! `{"role": NAME, "permissions": {METHOD: [ENDPOINT, …], …, "global": "True" | "False"}}`, as Thalamus reads it. The
+//! one rule: the whole file is refused if Thalamus would read a part of it in a way that the author did not mean (a
+//! string in place of a list, a repeated key). Every fault names its line.
 
 use std::fmt;
 

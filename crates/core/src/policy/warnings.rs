@@ -1,4 +1,4 @@
-//! Valid parts of a policy that its author hardly meant.
+//! Finds parts of a policy that are valid but probably mistakes.
 //!
 //! The one rule: a warning names its line and the consequence, and changes no decision. It is called when a policy
 //! comes into force, and by the operator's commands. Pure, as all of `policy`.

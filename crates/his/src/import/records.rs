@@ -1,8 +1,8 @@
 //! Cuts a stream of bytes into records without parsing them, so that a file of any size takes the memory of one
 //! record.
 //!
-//! The first byte tells the form: a list of objects or of one-element lists (Thalamus' answer to `GET /people`), or
-//! one object a line.
+//! The first byte determines the form: a list of objects or of one-element lists (as Thalamus answers `GET /people`),
+//! or one object on each line.
 
 use std::io::{self, BufRead};
 

@@ -1,4 +1,4 @@
-//! Many records at a time, for the import.
+//! Stores many records at a time, for the import.
 
 use fedgate_core::json::{self, JsonObject, JsonValue};
 

@@ -1,7 +1,7 @@
 //! Roles that are named on the command line.
 //!
-//! The one rule: a role that the policy does not define grants nothing, and is mostly a typing error. It is stored
-//! only by force.
+//! The one rule: a role that the policy does not define grants nothing, and is usually a typing error. It is stored
+//! only with `--force`.
 
 use anyhow::anyhow;
 use fedgate::gateway::load_policy;

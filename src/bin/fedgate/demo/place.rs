@@ -1,8 +1,8 @@
-//! The place of the demo's files: a directory that no other user can have prepared, or can change.
+//! The place of the demo's files: a directory that no other user could have prepared or can change.
 //!
-//! The one rule: a user who could place a file, link or directory on the way to a key chooses the key. So every
-//! directory on the way belongs to this user or to root, and no other user may change it. Directories such as
-//! `/tmp` are allowed: anybody may add files there, and only their owner may remove them (the sticky bit).
+//! The one rule: a user who can place a file, link or directory on the way to a key can choose the key. So every
+//! directory on the way belongs to this user or to root, and no other user may change it. Directories such as `/tmp`
+//! are allowed: anybody may add files there, and only their owner may remove them (the sticky bit).
 
 use std::fs::Metadata;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};

@@ -1,8 +1,8 @@
 //! Finds the records of an id: those of the request with this id, of requests whose clients chose it, and of merged
 //! requests.
 //!
-//! The one rule: every record of an id is found, and each says why it is one. Files of any size are read line by
-//! line. A line that breaks off is no record.
+//! The one rule: every record of an id is found, and is shown with the reason why it belongs to the id. Files of any
+//! size are read line by line. An incomplete line is no record.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;

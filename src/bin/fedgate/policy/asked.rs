@@ -1,7 +1,7 @@
 //! The question that a request puts to the policy, or the gateway's answer without asking it.
 //!
-//! The one rule: nothing is decided here. Each step is that of [`fedgate_core::admission`], which the gateway takes too, in the same
-//! order; this module puts its outcome into words.
+//! The one rule: nothing is decided here. The steps are those of [`fedgate_core::admission`], which the gateway takes
+//! in the same order. This module puts their outcome into words.
 
 use fedgate::routes::{RouteAction, RouteTable};
 use fedgate_core::admission::{

@@ -1,5 +1,5 @@
-//! `fedgate policy matrix`: what each role may do, as a table; with questions of routes that no role is granted,
-//! and grants that no route asks for.
+//! `fedgate policy matrix`: what each role may do, as a table. It also lists the rights that routes ask for and no
+//! role is granted, and the grants that no route asks for.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

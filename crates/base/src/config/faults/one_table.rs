@@ -1,4 +1,4 @@
-//! Finds the keys of one table of a list that cannot be read, and the lines of keys in the file.
+//! Finds the unreadable keys in one table of a list, and the lines of keys in the file.
 //!
 //! The one rule: each key is read separately, so that no fault hides another.
 

@@ -1,8 +1,7 @@
 //! Lists on PostgreSQL, in chunks. Each chunk takes a connection and returns it.
 //!
-//! So a slow client holds neither a connection nor a snapshot, and memory does not grow with the number of rows.
-//! Rows are fetched in pieces of about the size of the remaining room, so that the server sends few rows for
-//! nothing.
+//! So a slow client holds neither a connection nor a snapshot, and memory does not grow with the number of rows. Rows
+//! are fetched in pieces of about the size of the remaining room, so that the server sends few rows that are not used.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
