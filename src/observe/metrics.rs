@@ -166,7 +166,7 @@ impl GatewayMetrics {
         )?;
         let duration = HistogramOpts::new(
             "fedgate_request_duration_seconds",
-            "From the first byte of a request to the last of its answer",
+            "From the head of a request to the end of its answer, or to its beginning where it waits for the record",
         );
         let duration = Histogram::with_opts(duration.buckets(BUCKETS.to_vec()))?;
         let connections_refused = IntCounter::new("fedgate_connections_refused_total", "Connections over a limit")?;
